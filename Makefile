@@ -21,6 +21,7 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null || grep ' ## ' Makefile
 
 repro: .venv/installed recover ## regenerate everything for the datasets in params.yaml, then show what came out
+	alignrec new
 	dvc repro
 	alignrec summary
 	@test -z "$$(git status --porcelain -- dvc.lock outputs/figures 2>/dev/null)" || \
@@ -30,7 +31,7 @@ recover: # from a DVC that was killed while it wrote these files; stages run onc
 	@python -m json.tool .dvc/tmp/rwlock >/dev/null 2>&1 || rm -f .dvc/tmp/rwlock
 	@dvc stage list --quiet >/dev/null 2>&1 || mv -f dvc.lock .dvc/tmp/
 
-init: .venv/installed ## dvc.yaml, and the table of docs/stages.md, from the stages
+init: .venv/installed ## dvc.yaml, code.json, and the table of docs/stages.md, from the stages
 	alignrec new
 	python .ci/table.py
 
@@ -89,4 +90,4 @@ docs: .venv/installed-docs ## the docs site -> site/index.html; it needs no netw
 	touch $@
 
 clean: ## delete all outputs and DVC's copies of them, but for the figures that git keeps
-	rm -rf $(filter-out outputs/figures/,$(wildcard outputs/*/)) .dvc/cache .dvc/tmp
+	rm -rf $(filter-out outputs/figures/,$(wildcard outputs/*/)) outputs/.work .dvc/cache .dvc/tmp

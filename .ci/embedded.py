@@ -11,7 +11,7 @@ import re
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +103,10 @@ def pack(folder: Path, target: Path, comment: str) -> None:
     """Write the files of a folder as a zip file, the same bytes for the same files."""
     with io.atomic(target) as temporary, zipfile.ZipFile(temporary, "w") as file:
         file.comment = comment.encode()
-        for path in _files(folder):
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             member = zipfile.ZipInfo(path.relative_to(folder).as_posix(), EPOCH)
             member.compress_type = zipfile.ZIP_DEFLATED
             file.writestr(member, path.read_bytes(), compresslevel=9)
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    yield from sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _rounded(source: Path, target: Path) -> None:

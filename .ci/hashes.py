@@ -1,12 +1,8 @@
 """Holds what pip installed to hashes.txt: `python -I .ci/hashes.py <report>...`, where pip wrote <report> by --report.
 
-pip's own --require-hashes refuses this project: an editable install has no hash, and neither has a torch that lies on
-the machine's disk. So the Makefile lets pip install by constraints.txt, and runs this before anything that was
-installed: each file that came from an index must be one whose sha256 hashes.txt lists. It needs nothing but Python.
-
-hashes.txt has every file of every release, for all systems and extras. CONTRIBUTING.md says how to make it anew. What
-constraints.txt leaves open is CUDA's libraries alone, which torch's and FAISS's builds choose: other releases of them
-than the listed ones are named, not refused.
+pip's --require-hashes refuses an editable install, and a torch that lies on the disk. So the Makefile lets pip install
+by constraints.txt, and runs this before anything that was installed: each file of an index must be one whose sha256
+hashes.txt lists. CUDA's libraries, which torch's and FAISS's builds choose, are named if they are not, not refused.
 """
 
 from __future__ import annotations

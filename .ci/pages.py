@@ -31,12 +31,8 @@ if TYPE_CHECKING:
     from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = {
-    "index.md": "README.md",
-    "contributing.md": "CONTRIBUTING.md",
-    "changelog.md": "CHANGELOG.md",
-    "security.md": "SECURITY.md",
-}
+NAMES = {"index": "README", "contributing": "CONTRIBUTING", "changelog": "CHANGELOG", "security": "SECURITY"}
+COPIED = {f"{page}.md": f"{name}.md" for page, name in NAMES.items()}
 """page of the site -> file of the repository"""
 SCRIPT = "iframe-worker.js"
 """makes the search work on pages that are opened from the disk"""
@@ -161,7 +157,7 @@ def _text(path: Path) -> str:
     return BADGE.sub("", path.read_text(encoding="utf-8"))
 
 
-def python_api() -> str:
+def python() -> str:
     """Return the page of the Python API, which mkdocstrings fills in from docstrings."""
     head = "# Python API\n\nGenerated from the code. [In Python](../python.md) has an example of each.\n\n"
     public = (getattr(alignrec, name) for name in sorted(alignrec.__all__, key=str.lower))
@@ -195,8 +191,4 @@ def parameters() -> str:
     return "\n".join(lines)
 
 
-GENERATED = {
-    "reference/python.md": python_api,
-    "reference/commands.md": commands,
-    "reference/parameters.md": parameters,
-}
+GENERATED = {f"reference/{f.__name__}.md": f for f in (python, commands, parameters)}

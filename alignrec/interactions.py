@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-import schemas
 from pipeline.config.base import known, nearest
 from pipeline.errors import UserError
 from pipeline.interactions import build, division
@@ -22,9 +21,14 @@ from pipeline.interactions.split import load as load_split
 from pipeline.seeds import seed_for
 from schemas import COLD_ITEMS, SPARSE
 
-TYPES = {"user": pa.string(), "item": pa.string(), "rating": pa.float32(), "timestamp": pa.int64(), "split": pa.int8()}
-"""column -> type; user and item are required"""
-PARTS = pa.array(division.PARTS)
+TYPES = {
+    "user": pa.string(),
+    "item": pa.string(),
+    "rating": pa.float32(),
+    "timestamp": pa.int64(),
+    "split": pa.string(),
+}
+"""column -> type; user and item are required, split is train, valid, test or 0, 1, 2"""
 GIVEN = "given"
 """name of a split that came with the interactions"""
 
@@ -79,22 +83,25 @@ def number(interactions: Any, ids: Iterable[Any] | None, how: Splitting) -> Numb
     Raises:
         UserError: no table, a column is missing or of the wrong kind, an unknown protocol, or no row is left.
     """
-    raw = _table(interactions)
+    raw = _as_table(interactions)
     known([how.protocol] if how.protocol else [], division.PROTOCOLS, "protocol")
     table = _cast(raw)
     names = None if ids is None else list(map(str, ids))
-    covered = table if names is None else _keep_covered(table, names)
-    result = _split(covered, how) if how.protocol or "split" not in covered.column_names else _as_given(covered, how)
-    if names is not None:
-        result = _in_catalogue(result, names)
     missing = 0 if names is None else table["item"].null_count
+    covered = table if names is None else _keep_covered(table, names)
+    result = _split(covered, how)
+    rows, items = result.table, result.items
+    if names is not None:
+        place = pc.index_in(pa.array(items, pa.string()), value_set=pa.array(names, pa.string())).to_numpy()
+        numbers = pa.array(place[rows["item_id"].to_numpy()], pa.int32())
+        rows, items = rows.set_column(rows.column_names.index("item_id"), "item_id", numbers), np.array(names, object)
     dropped = Counter({"item without a vector": len(table) - len(covered) - missing, "missing_value": missing})
-    dropped.update(result.dropped)
     return replace(
         result,
+        table=rows,
         users=_as_typed(result.users, raw["user"].type),
-        items=_as_typed(result.items, raw["item"].type),
-        dropped={reason: n for reason, n in dropped.items() if n},
+        items=_as_typed(items, raw["item"].type),
+        dropped={reason: n for reason, n in (dropped + Counter(result.dropped)).items() if n},
     )
 
 
@@ -112,7 +119,7 @@ def _keep_covered(table: pa.Table, names: list[str]) -> pa.Table:
     return covered
 
 
-def _table(interactions: Any) -> pa.Table:
+def _as_table(interactions: Any) -> pa.Table:
     if isinstance(interactions, np.ndarray) and interactions.dtype.names:
         interactions = {name: interactions[name] for name in interactions.dtype.names}
     if isinstance(interactions, np.ndarray):
@@ -141,11 +148,9 @@ def _cast(table: pa.Table) -> pa.Table:
     for name in table.column_names:
         column = table[name]
         try:
-            if name == "split" and not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-                column = pc.cast(pc.index_in(pc.cast(column, pa.string()), value_set=PARTS), pa.int8())
             if name == "timestamp" and pa.types.is_temporal(column.type):
                 column = pc.cast(column, pa.timestamp("s"), safe=False)
-            if name in ("user", "item") and pa.types.is_floating(column.type):
+            if name in ("user", "item", "split") and pa.types.is_floating(column.type):
                 column = pc.cast(column, pa.int64())  # integers with gaps, as pandas holds them
             columns[name] = pc.cast(column, TYPES[name])
         except pa.ArrowException as e:
@@ -153,52 +158,28 @@ def _cast(table: pa.Table) -> pa.Table:
                 f"interactions: column '{name}' is {column.type}, and not all of it fits {TYPES[name]} "
                 f"({' '.join(str(e).split())}); correct it"
             ) from None
-    if "split" in columns:
-        row = pc.index(pc.is_in(columns["split"], value_set=pa.array(range(len(PARTS)), pa.int8())), False).as_py()
-        if row >= 0:
-            raise UserError(
-                f"interactions: column 'split', row {row}: {table['split'][row]} is none of train, valid, test"
-            )
     return pa.table(columns)
 
 
 def _split(table: pa.Table, how: Splitting) -> Numbered:
+    own = how.protocol is None and "split" in table.column_names
+    if own and max(how.user_core, how.item_core) > 1:
+        raise UserError("user_core, item_core: the column 'split' is kept; give a protocol to replace it")
     chosen = Division(how.protocol or MMREC, seed_for("split", how.seed), how.cold_share, how.most_train)
-    missing = {c: f"NULL::{t} AS {c}" for c, t in (("rating", "FLOAT"), ("timestamp", "BIGINT"))}
+    missing = {"rating": "NULL::FLOAT AS rating", "timestamp": "NULL::BIGINT AS timestamp"}
     columns = ["user", "item", *(c if c in table.column_names else missing[c] for c in missing)]
     with (
         tempfile.TemporaryDirectory() as folder,
         build.database(Path(folder) / "scratch", Interactions().memory_limit) as db,
     ):
         db.register("given", table)
-        parts = build.split(db, f"SELECT {', '.join(columns)} FROM given", how.user_core, how.item_core, chosen)
-        users, items = (pa.concat_tables(rows) for rows in (parts.users, parts.item_ids))
-        rows = pa.concat_tables(parts.interactions)
-    names = users["user"].to_numpy(), items["asin"].to_numpy()
-    return Numbered(rows, *names, parts.division or chosen.protocol, parts.drops)
-
-
-def _as_given(table: pa.Table, how: Splitting) -> Numbered:
-    if max(how.user_core, how.item_core) > 1:
-        raise UserError("user_core, item_core: the column 'split' is kept; give a protocol to replace it")
-    whole = table.filter(pc.and_(pc.is_valid(table["user"]), pc.is_valid(table["item"])))
-    trained = pc.unique(whole["user"].filter(pc.equal(whole["split"], schemas.TRAIN)))
-    learned = whole.filter(pc.is_in(whole["user"], value_set=trained))
-    if not len(learned):
-        raise UserError("interactions: no train rows (split = 0); there is nothing to learn from")
-    user, item = (learned[c].combine_chunks().dictionary_encode() for c in ("user", "item"))
-    n, there = len(learned), learned.column_names
-    optional = {c: learned[c] if c in there else pa.nulls(n, TYPES[c]) for c in ("rating", "timestamp")}
-    rows = pa.table({"user_id": user.indices, "item_id": item.indices, **optional, "split": learned["split"]})
-    dropped = {"missing_value": len(table) - len(whole), "user_without_train": len(whole) - n}
-    return Numbered(rows, user.dictionary.to_numpy(False), item.dictionary.to_numpy(False), GIVEN, dropped)
-
-
-def _in_catalogue(result: Numbered, names: list[str]) -> Numbered:
-    place = pc.index_in(pa.array(result.items, pa.string()), value_set=pa.array(names, pa.string())).to_numpy()
-    rows = pa.array(place[result.table["item_id"].to_numpy()], pa.int32())
-    column = result.table.column_names.index("item_id")
-    return replace(result, table=result.table.set_column(column, "item_id", rows), items=np.array(names, object))
+        if own:
+            parts = build.import_split(db, f"SELECT {', '.join(columns)}, split FROM given")
+        else:
+            parts = build.split(db, f"SELECT {', '.join(columns)} FROM given", how.user_core, how.item_core, chosen)
+        users, items, rows = (pa.concat_tables(part) for part in (parts.users, parts.item_ids, parts.interactions))
+    protocol = GIVEN if own else parts.division or chosen.protocol
+    return Numbered(rows, users["user"].to_numpy(), items["asin"].to_numpy(), protocol, parts.drops)
 
 
 def _as_typed(names: np.ndarray, kind: pa.DataType) -> np.ndarray:

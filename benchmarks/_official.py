@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import torch
 from sentencepiece import sentencepiece_model_pb2 as sentencepiece
@@ -20,6 +20,7 @@ from pipeline.beit3.config import Config
 from pipeline.beit3.network import BEiT3
 from pipeline.beit3.tokenizer import train
 
+Network = TypeVar("Network", bound=nn.Module)
 PIECES = 64_001
 """of beit3.spm; the text table has nine rows more: one that shifts the ids, <mask>, and seven that are unused"""
 CODES = 8192  # visual tokens of the published tokenizer, and of the MIM head of beit3_base_patch16_224.pth
@@ -73,7 +74,7 @@ def tokenizer(to: Path, texts: Iterable[str]) -> None:
     to.write_bytes(model.SerializeToString())
 
 
-def drawn(network: nn.Module, seed: int) -> nn.Module:
+def drawn(network: Network, seed: int) -> Network:
     """Fill a network that is on the device `meta`: scales of norms about 1, all else about 0, deviation 0.02.
 
     A network's own initialisation, which draws from a truncated normal distribution, takes a minute at base size.

@@ -62,13 +62,7 @@ def main(arguments: list[str]) -> None:
 
 
 def rehearse(folder: Path, size: str, items: int) -> dict[str, Any]:
-    """Run the pipeline in `folder`, or resume it there, and return its figures.
-
-    Args:
-        folder: scratch, or where a rehearsal with the same options was killed.
-        size: of BEiT3.
-        items: before the 5-core.
-    """
+    """Run the pipeline in `folder`, or resume a rehearsal with the same options there, and return its figures."""
     options = {"size": size, "items": items}
     if not (mark := folder / OPTIONS).exists():
         lay_out(folder)
@@ -105,14 +99,7 @@ def published(raw: Path, size: str, texts: list[str]) -> None:
 
 
 def parameters(profile: dict[str, Any], raw: Path, size: str, items: int) -> dict[str, Any]:
-    """Return the profile with paths in place of addresses, at the rehearsal's scale.
-
-    Args:
-        profile: profiles/baby.yaml, parsed.
-        raw: folder of raw and published files.
-        size: of BEiT3.
-        items: before the 5-core.
-    """
+    """Return the profile with paths below `raw` in place of addresses, at the rehearsal's scale."""
     source = profile["sources"][DATASET]
     files = {"reviews": str(raw / _raw2014.REVIEWS), "metadata": str(raw / _raw2014.METADATA)}
     features = {name: str(raw / _raw2014.IMAGE_FEATURES) for name in source["features"]}

@@ -46,7 +46,6 @@ class Spread(NamedTuple):
     largest: float
 
     def __str__(self) -> str:
-        """Return `median (smallest .. largest)`."""
         return f"{short(self.median)} ({short(self.smallest)} .. {short(self.largest)})"
 
 
@@ -59,26 +58,19 @@ class Way(Generic[Result]):
 
     @property
     def wall(self) -> Spread:
-        """Return wall seconds of a turn."""
         return spread([turn.wall for turn in self.turns])
 
     @property
     def cpu(self) -> Spread:
-        """Return CPU seconds of a turn."""
         return spread([turn.cpu for turn in self.turns])
 
     @property
     def last(self) -> Result:
-        """Return what the last turn returned."""
+        """What the last turn returned."""
         return self.turns[-1].result
 
     def times_as_fast(self, other: Way[Any], seconds: str = "wall") -> Spread:
-        """Return the other's seconds a unit of work over ours, from the ratio within each round.
-
-        Args:
-            other: took turns with this one.
-            seconds: `wall` or `cpu`.
-        """
+        """Return the other's `wall` or `cpu` seconds a unit of work over ours, from the ratio within each round."""
         pairs = zip(self.turns, other.turns, strict=True)
         scale = self.work / other.work
         return spread([getattr(theirs, seconds) / getattr(ours, seconds) * scale for ours, theirs in pairs])
@@ -90,13 +82,10 @@ def take(
     work: Mapping[str, float] | float = 1,
     warm_up: bool = False,
 ) -> dict[str, Way[Result]]:
-    """Give each way one turn a round; round r begins with way r.
+    """Give each way, which times itself with `timed`, one turn a round; round r begins with way r.
 
-    Args:
-        ways: each times itself, with `timed`.
-        rounds: turns of each way.
-        work: units that a turn does, of every way or of each.
-        warm_up: run one round more, first, that does not count: it builds kernels and fills caches.
+    `work` are the units that a turn does, of every way or of each. With `warm_up` a first round does not count: it
+    builds kernels and fills caches.
     """
     names = list(ways)
     turns: dict[str, list[Turn[Result]]] = {name: [] for name in names}
@@ -125,13 +114,8 @@ def process(environment: Mapping[str, str] | None = None) -> Iterator[Callable[.
     """Yield a function that runs `work(*args)` in one process, always the same, that lives as long as the block.
 
     A way with a process of its own keeps its allocator's settings, threads and caches to itself. Functions are pickled:
-    a module's, or a `partial` of one.
-
-    Args:
-        environment: variables that the process sets before it loads the module of `work`; empty ones it removes.
-
-    Raises:
-        BrokenProcessPool: from the function, if the process was killed.
+    a module's, or a `partial` of one. The process sets the variables of `environment`, and removes empty ones, before
+    it loads the module of `work`.
     """
     settings = (dict(environment or {}),)
     with ProcessPoolExecutor(1, get_context("spawn"), initializer=_set, initargs=settings) as pool:
@@ -157,7 +141,6 @@ def short(value: float) -> str:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Return median, smallest and largest."""
     return Spread(statistics.median(values), min(values), max(values))
 
 

@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +107,6 @@ def measured(
             "plateau": {name: best(way) for name, way in turns.items()},
             "aim": aim,
             "epochs_to_aim": draws,
-            "minutes_cpu_minutes_recall": {name: curve(way) for name, way in turns.items()},
             "settings": SETTINGS.model_dump(include={"dim", "layers", "lr", "l2", "batch_size", "patience"}),
             "gb_read_per_s": rate / 1e9,
             "threads": torch.get_num_threads(),
@@ -129,12 +127,6 @@ def race(ways: Mapping[str, Epoch], patience: int) -> dict[str, list[Turn[float]
 
 def _is_flat(turns: Sequence[Turn[float]], patience: int) -> bool:
     return bool(turns) and len(turns) - 1 - int(np.argmax([turn.result for turn in turns])) >= patience
-
-
-def curve(turns: Sequence[Turn[float]]) -> list[tuple[float, float, float]]:
-    """Return minutes on the clock and CPU minutes up to the end of each epoch, and its valid Recall@20."""
-    seconds = ([getattr(turn, kind) / 60 for turn in turns] for kind in ("wall", "cpu"))
-    return list(zip(*map(accumulate, seconds), (turn.result for turn in turns), strict=True))
 
 
 # --- ours, in a process of its own

@@ -9,21 +9,18 @@ from __future__ import annotations
 import importlib
 import io
 import sys
-import time
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import Measurement, _turns
+from benchmarks._official import drawn
 from benchmarks._turns import Turn, timed
 from pipeline.beit3.config import SIZES
 from pipeline.beit3.inference import flops
@@ -63,7 +60,6 @@ def run() -> Measurement:
         turns = {f"torchscale {precision}": partial(theirs, _torchscale, precision) for precision in PRECISIONS}
         turns |= {f"ours {precision}": partial(ours, encoded, precision) for precision in PRECISIONS}
         ways = _turns.take(turns, work=ITEMS, warm_up=True)
-        where = {precision: ours(_where, precision) for precision in PRECISIONS} if pick().type == "cpu" else {}
     vectors = {name: torch.from_numpy(way.last) for name, way in ways.items()}
     exact = vectors["torchscale float32"]
     cosines = {name: float(torch.cosine_similarity(x, exact).min()) for name, x in vectors.items()}
@@ -85,14 +81,9 @@ def run() -> Measurement:
         details={
             "ratio_to_torchscale_bfloat16": {p: ways[f"ours {p}"].times_as_fast(half)._asdict() for p in PRECISIONS},
             "smallest_cosine_to_torchscale_float32": cosines,
-            "smallest_cosine_less_the_mean_item": {
-                name: float(torch.cosine_similarity(x - exact.mean(0), exact - exact.mean(0)).min())
-                for name, x in vectors.items()
-            },
             "gemm_gflop_per_s": {precision: rate / 1e9 for precision, rate in rates.items()},
             "share_of_gemm_rate": {p: per_s[p] * one / rate for p, rate in rates.items()},
             "gflop_an_item": one / 1e9,
-            "share_of_network_by_operator": where,
             "threads": torch.get_num_threads(),
         },
     )
@@ -125,14 +116,9 @@ def _jpeg(rng: np.random.Generator) -> bytes:
 
 @cache
 def _network() -> BEiT3:
-    """Return a network that was not trained; BEiT3's own initialisation takes a minute."""
-    torch.manual_seed(0)
     with torch.device("meta"):
         network = BEiT3(SHAPE).eval()
-    network.to_empty(device=pick())
-    for name, p in network.named_parameters():
-        p.data.normal_(float(p.ndim == 1 and name.endswith("weight")), 0.02)
-    return network
+    return drawn(network, 0).to(pick())
 
 
 # --- ways
@@ -146,32 +132,6 @@ def _encoder(precision: str) -> BEiT3Items:
 def encoded(precision: str) -> Turn[np.ndarray]:
     encoder, texts = _encoder(precision), [str(i) for i in range(ITEMS)]
     return timed(lambda: batching.encode(encoder, texts, _jpegs(), PASS, workers=WORKERS).vectors)
-
-
-class _Clock(TorchDispatchMode):
-    """Counts this thread's CPU seconds by operator; OpenMP's other threads have equal parts of each."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seconds: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        started = time.thread_time()
-        result = operator(*args, **(kwargs or {}))
-        self.seconds[str(operator)] += time.thread_time() - started
-        return result
-
-
-def _where(precision: str) -> dict[str, float]:
-    """Return the share of each operator in the network's CPU seconds, those above half a percent, largest first."""
-    encoder, first = _encoder(precision), slice(0, PASS)
-    prepared = encoder.prepare(_jpegs()[first], [str(i) for i in range(PASS)])
-    encoder.encode(prepared)  # builds kernels
-    with _Clock() as clock:
-        encoder.encode(prepared)
-    return {
-        name: s / clock.seconds.total() for name, s in clock.seconds.most_common() if s > 0.005 * clock.seconds.total()
-    }
 
 
 @cache

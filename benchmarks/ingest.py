@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ast
 import gzip
-import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
-from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 import numpy as np
@@ -83,17 +81,8 @@ def _tail(rng: np.random.Generator, n: int, draws: int, power: float) -> np.ndar
     return rng.permutation(n)[ranks]
 
 
-class _NoPandas(MetaPathFinder):
-    """Hides pandas, which only the tests install: where it is there, pyarrow loads it, a third of a second."""
-
-    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
-        if fullname == "pandas":
-            raise ModuleNotFoundError(fullname)
-
-
 def stages(raw: Path) -> None:
-    """Run download, interactions and items, as installed without the tests' extra."""
-    sys.meta_path.insert(0, _NoPandas())
+    """Run download, interactions and items."""
     from pipeline.run import running
     from stages import download, interactions, items
     from stages.params import Params

@@ -36,15 +36,6 @@ ON_GPU: dict[str, dict[str, Any]] = {
     "compiled": {"compile": True},
     "bf16, frozen, compiled": {"precision": "bf16", "mode": "frozen", "compile": True},
 }  # the same where there is a GPU
-PUBLISHED = 12.4
-"""seconds that the published code takes for the same on 2 cores of a Xeon with AMX (10.2 training, 2.2 ranking)"""
-PARTS = {
-    "dense products": ("aten::mm", "aten::addmm", "aten::addmm_", "aten::mv", "mkldnn::_linear_pointwise"),
-    "sparse products": ("aten::_embedding_bag_forward_only",),
-    "exp": ("aten::exp_",),
-    "Adam": ("aten::_fused_adam_",),
-    "rounding and copies": ("aten::copy_",),
-}  # where a step's time goes on CPU: torch's operators; all others are the rest
 
 
 def run() -> Measurement:
@@ -53,7 +44,6 @@ def run() -> Measurement:
     with _turns.process() as theirs, _turns.process() as ours:
         turns = {"plain": partial(theirs, _plain)} | {name: partial(ours, _ours, name) for name in names}
         ways = _turns.take(turns, warm_up=True)
-        where = ours(_where) if pick().type == "cpu" else {}
         flops = ours(_flops_of_an_epoch)
     exact, plain = ways["exact"].last, ways["plain"].last
     gap = max(abs(a - b) for a, b in zip(exact.losses, plain.losses, strict=True))
@@ -70,23 +60,17 @@ def run() -> Measurement:
         what=f"{USERS:,} users, {ITEMS:,} items, {TRAIN:,} train pairs, {WIDTH}-d features that train; the reference: "
         "COO sparse products, B x B losses, unfused Adam, a Python loop for negatives, a loop over users in ranking",
         details={
-            "parts": {name: _parts([turn.result for turn in way.turns]) for name, way in ways.items()},
+            "parts": {
+                name: {part: [getattr(turn.result, part) for turn in way.turns] for part in ("train", "sample", "rank")}
+                for name, way in ways.items()
+            },
             "largest_difference_of_a_batch_loss": gap,
             "recall@20": {"exact": exact.recall, "plain": plain.recall},
-            "ratio_to_the_published_code_on_another_machine": {
-                name: PUBLISHED / ways[name].wall.median for name in names
-            },
-            "share_of_a_step": where,
             "gflop_an_epoch": flops / 1e9,
             "device": pick().type,
             "threads": torch.get_num_threads(),
         },
     )
-
-
-def _parts(epochs: list[Epoch]) -> dict[str, list[float]]:
-    """Return wall seconds of each round, by part of an epoch."""
-    return {part: [getattr(epoch, part) for epoch in epochs] for part in ("train", "sample", "rank")}
 
 
 @cache
@@ -161,18 +145,6 @@ def first_steps(n: int) -> Turn[list[float]]:
 
 def _optimiser(model: AlignRec) -> torch.optim.Adam:
     return torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=SETTINGS.lr, fused=True)
-
-
-def _where() -> dict[str, float]:
-    """Return the share of each of PARTS in the time of some steps."""
-    model, _ = _model("exact")
-    optimiser = _optimiser(model)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        steps(optimiser, _batches()[:8], lambda b: torch.stack(list(model.loss(b).values())).sum())
-    seconds = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
-    total = sum(seconds.values())
-    shares = {part: sum(seconds.get(name, 0.0) for name in names) / total for part, names in PARTS.items()}
-    return shares | {"rest": 1 - sum(shares.values())}
 
 
 def _flops_of_an_epoch() -> float:

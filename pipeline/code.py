@@ -40,17 +40,27 @@ def closure(*modules: str) -> tuple[Path, ...]:
     return tuple(sorted(seen))
 
 
-def packages(*modules: str) -> list[str]:
-    return sorted({_place(path.relative_to(ROOT)) for path in closure(*modules)})
-
-
 @cache
 def fingerprint(*modules: str) -> str:
     total = hashlib.sha256()
     for path in closure(*modules):
-        content = path.read_bytes() if path.suffix != ".py" else ast.dump(_tree(path)).encode()
-        total.update(f"{path.relative_to(ROOT)}\n".encode() + content + b"\n")
+        total.update(f"{path.relative_to(ROOT)}\n".encode() + _meaning(path) + b"\n")
     return total.hexdigest()
+
+
+@cache
+def _meaning(path: Path) -> bytes:
+    return _canonical(_tree(path)).encode() if path.suffix == ".py" else path.read_bytes()
+
+
+def _canonical(part: object) -> str:
+    """Return a part of a syntax tree as text that every version of Python gives, unlike `ast.dump`."""
+    if isinstance(part, list):
+        return f"[{','.join(map(_canonical, part))}]"
+    if not isinstance(part, ast.AST):
+        return repr(part)
+    given = (f"{name}={_canonical(value)}" for name, value in ast.iter_fields(part) if value not in (None, []))
+    return f"{type(part).__name__}({','.join(given)})"
 
 
 @cache
@@ -154,9 +164,3 @@ def _named(path: Path) -> Iterator[Path]:
     text = path.read_text(encoding="utf-8")
     for folder in {path.parent, ROOT / "schemas"}:
         yield from (f for f in folder.glob("*") if f.suffix in DATA and f.name in text)
-
-
-def _place(path: Path) -> str:
-    if path.parts[0] == "schemas":
-        return "schemas"
-    return str(path.parent) if len(path.parts) > 2 else str(path)

@@ -26,7 +26,7 @@ class Stage:
     params: type[Section]
     main: Callable[[Run], None]
     reads: tuple[Stage, ...] = ()  # the stages whose files it reads
-    # parameters that it reads besides its own section: names of sections, or SOURCE for its dataset's source
+    # parameters that it reads besides its own section: sections, a key as "train.features", or SOURCE for its source
     sections: tuple[str, ...] = ()
     loads: tuple[Registry[Any], ...] = ()  # registries of the parts that it loads by name
     check: Callable[[Run], None] | None = None  # looks at what it has lost, when it has run

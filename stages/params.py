@@ -87,8 +87,8 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
         Benchmark: [*judged, *combine.controls],
         Publish: [name for name in own if name == trained or not names.is_control(combine.sets, name)],
     }
-    open_sections = [(kind, sets) for kind, sets in chosen.items() if "features" not in params[kind].model_fields_set]
-    return params.having(*(params[kind].model_copy(update={"features": sets}) for kind, sets in open_sections))
+    absent = [kind for kind in chosen if "features" not in params[kind].model_fields_set]
+    return params.having(*(params[kind].model_copy(update={"features": chosen[kind]}) for kind in absent))
 
 
 def of_release(release: Release, path: Path) -> Parameters:
@@ -100,10 +100,10 @@ def of_release(release: Release, path: Path) -> Parameters:
     declared = {manifest.dataset: source.model_construct(kind=manifest.kind)}  # its files are not here
     if path.exists():
         return read(path).model_copy(update={"sources": declared, "datasets": [manifest.dataset]})
-    made_by = {name: manifest.made_by[name].params for name in RECORDED if name in manifest.made_by}
     recorded = {  # an older version may have had other keys
-        name: {key: value for key, value in params.items() if key in SECTIONS[name].model_fields}
-        for name, params in made_by.items()
+        name: {key: value for key, value in made.params.items() if key in SECTIONS[name].model_fields}
+        for name, made in manifest.made_by.items()
+        if name in RECORDED
     }
     try:
         return checked(Params, {"datasets": [manifest.dataset], "sources": declared, **recorded})
@@ -140,11 +140,27 @@ def load(path: Path, dataset: str = "") -> Parameters:
     return params
 
 
-def _made(params: Parameters) -> None:
-    benchmark, publish = params[Benchmark], params[Publish]
+def _check_names(params: Parameters) -> None:
+    """Raise UserError for the first name of a dataset, feature set or recommender that there is not."""
+    for dataset in params.datasets:
+        params.source(dataset)
+    check_encoders(params.encoders, params[Encode].encoders)
+    for dataset in params.sources:
+        names.check_names(params, dataset)
+    benchmark, publish, pretrain = params[Benchmark], params[Publish], params[Pretrain]
+    made = dict.fromkeys(name for dataset in params.sources for name in names.feature_sets(params, dataset))
+    if params[BEiT3].sets and "distill_from" in pretrain.model_fields_set:
+        known(pretrain.distill_from, params[Encode].encoders, "pretrain.distill_from")
+    if not pretrain.init and OFFICIAL in params[BEiT3].sets:
+        raise UserError(f"'beit3.sets': '{OFFICIAL}' is encoded by the weights of pretrain.init; give that key too")
+    known(benchmark.models, MODELS, "benchmark.models")
+    known(benchmark.overrides, MODELS, "benchmark.overrides")
+    known(params[Search].spaces, MODELS, "search.spaces")
+    judged = benchmark.features if "features" in benchmark.model_fields_set else []
+    if benchmark.control is not None:
+        known([benchmark.control], judged or made, "benchmark.control")
     named = {"train.features": [params[Released].features] if "features" in params[Released].model_fields_set else []}
-    named["semantic_ids.features"] = params[SemanticIds].features
-    named["benchmark.features"] = benchmark.features if "features" in benchmark.model_fields_set else []
+    named |= {"semantic_ids.features": params[SemanticIds].features, "benchmark.features": judged}
     for ablation, changed in benchmark.ablations.items():
         named[f"benchmark.ablations.{ablation}.features"] = [str(changed["features"])] if "features" in changed else []
     for dataset in params.datasets:
@@ -155,26 +171,5 @@ def _made(params: Parameters) -> None:
             f"'publish.features': '{ceilings[0]}' is what the generator knows, and no feature; leave it out"
         )
     if "features" in publish.model_fields_set:  # a release has those of them that its dataset has
-        known(
-            publish.features, {n: 0 for d in params.datasets for n in names.feature_sets(params, d)}, "publish.features"
-        )
-
-
-def _check_names(params: Parameters) -> None:
-    for dataset in params.datasets:
-        params.source(dataset)
-    check_encoders(params.encoders, params[Encode].encoders)
-    for dataset in params.sources:
-        names.check_names(params, dataset)
-    made = dict.fromkeys(name for dataset in params.sources for name in names.feature_sets(params, dataset))
-    if params[BEiT3].sets and "distill_from" in params[Pretrain].model_fields_set:
-        known(params[Pretrain].distill_from, params[Encode].encoders, "pretrain.distill_from")
-    if not params[Pretrain].init and OFFICIAL in params[BEiT3].sets:
-        raise UserError(f"'beit3.sets': '{OFFICIAL}' is encoded by the weights of pretrain.init; give that key too")
-    known(params[Benchmark].models, MODELS, "benchmark.models")
-    known(params[Benchmark].overrides, MODELS, "benchmark.overrides")
-    if (control := params[Benchmark].control) is not None:
-        judged = params[Benchmark].features if "features" in params[Benchmark].model_fields_set else made
-        known([control], judged, "benchmark.control")
-    known(params[Search].spaces, MODELS, "search.spaces")
-    _made(params)
+        everywhere = {name: 0 for dataset in params.datasets for name in names.feature_sets(params, dataset)}
+        known(publish.features, everywhere, "publish.features")

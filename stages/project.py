@@ -1,4 +1,4 @@
-"""A folder as a project: dvc.yaml from the stages, plots and ignore files of DVC, git and DVC initialised."""
+"""A folder as a project: dvc.yaml and code.json from the stages, plots and ignore files of DVC, git and DVC."""
 
 import hashlib
 import logging
@@ -15,7 +15,7 @@ import yaml
 
 from pipeline import code, io
 from pipeline.config import document
-from pipeline.config.parameters import Parameters
+from pipeline.config.parameters import Parameters, Source
 from pipeline.errors import UserError, one_line
 from pipeline.sources.base import Downloaded
 from pipeline.sources.download import names_local_files
@@ -29,19 +29,16 @@ HEAD = """# The table of contents, in data-flow order: `alignrec new` writes it 
 """
 # every section of params.yaml, with the keys that people change most at their defaults
 SECTIONS = Path(__file__).with_name("sections.yaml")
-PIN = "alignrec"  # key of params.yaml that says which release a project without code of its own is made with
+CODE = Path("code.json")  # stage -> hash of its code, and the release that wrote it, under PACKAGE
+PACKAGE = "alignrec"
 MARK = re.compile(r"^# sha256 of what follows: ([0-9a-f]{64})\n", re.MULTILINE)
-LOCAL = ("download", "images")  # stages that read files of this machine, where a source names some
+LOCAL = ("download", "images")  # stages that read files of this machine or the web
 SHOWN = Path(__file__).with_name("shown.yaml")  # what of the outputs DVC shows
 TEMPLATES = Path(__file__).with_name("plots")  # how DVC draws them, and the page around, which needs no network
-IGNORED = """# not data: what a run took on this machine, and its scratch files
-/outputs/**/cost.json
-/outputs/**/costs/
-/outputs/**/.*.lock
-/outputs/**/.*.tmp
+IGNORED = """# unfinished work
+/outputs/.work/
 # signing is not making: a signature does not make the release stale
 /outputs/**/manifest.json.sig
-__pycache__/
 """
 KEPT = """*
 !.gitignore
@@ -57,28 +54,39 @@ CONFIG = {
 }
 
 
-def dvc_yaml(params: Parameters, clone: bool) -> str:
-    """Return dvc.yaml; stages of a `clone` depend on its code, other projects pin the release.
-
-    Stages that read local files always run, as DVC does not track these.
-    """
-    sources = [params.source(name) for name in params.datasets]
-    local = any(isinstance(one, Downloaded) and names_local_files(one.files()) for one in sources)
+def dvc_yaml(params: Parameters) -> str:
+    """Return dvc.yaml. Stages that read local files always run, as DVC does not track these."""
     options: dict[str, Any] = {"sort_keys": False, "width": 110, "default_flow_style": None}
-    stages = (yaml.safe_dump({stage.name: _stage(stage, clone, local)}, **options) for stage in IN_ORDER)
+    stages = (yaml.safe_dump({stage.name: _stage(stage, params)}, **options) for stage in IN_ORDER)
     body = "stages:\n" + "\n".join(indent(stage, "  ") for stage in stages) + "\n" + SHOWN.read_text(encoding="utf-8")
     return f"{HEAD}# sha256 of what follows: {text_sha256(body)}\n{body}"
 
 
+def code_json() -> dict[str, str]:
+    """Return the content of code.json: DVC runs a stage again when its hash changes."""
+    hashes = {stage.name: code.fingerprint(*stage.modules()) for stage in IN_ORDER}
+    return {PACKAGE: version(PACKAGE)} | hashes
+
+
+def refuse_other_release(path: Path) -> None:
+    """Refuse a code.json of another release: DVC would take what the installed one makes for that one's."""
+    made = io.read_json(path) if path.is_file() else {}
+    if isinstance(made, dict) and made.get(PACKAGE, here := version(PACKAGE)) != here:
+        raise UserError(
+            f"{path}: of alignrec {made[PACKAGE]}, and {here} is installed; install that one, or run `alignrec new`, "
+            "after which `dvc repro` makes again what has other code"
+        )
+
+
 def begin(folder: Path) -> Iterator[str]:
-    """Make a folder with a params.yaml a project, and yield what was done; what is there already stays.
+    """Make a folder with a params.yaml a project, and yield what was done; what was edited stays.
 
     Missing sections are added to params.yaml, as DVC requires them. DVC is begun without git where there is none, and
     for the folder only below the root of a repository. UserError if git or DVC refuse.
     """
-    clone = is_clone(folder)
-    yield from _complete(folder / PARAMS, clone)
-    yield from _write_dvc_yaml(folder / DVC_YAML, dvc_yaml(read(folder / PARAMS), clone))
+    yield from _complete(folder / PARAMS)
+    yield from _write_dvc_yaml(folder / DVC_YAML, dvc_yaml(read(folder / PARAMS)))
+    io.write_json(folder / CODE, code_json())
     root = _git_root(folder)
     if root is None and shutil.which("git"):
         done = subprocess.run(["git", "init", "--quiet"], cwd=folder, capture_output=True, text=True)
@@ -98,29 +106,19 @@ def begin(folder: Path) -> Iterator[str]:
             io.write_bytes(path, text.encode())
 
 
-def is_clone(folder: Path) -> bool:
-    return (folder / "pipeline").resolve() == code.ROOT / "pipeline"
-
-
-def _complete(path: Path, clone: bool) -> Iterator[str]:
+def _complete(path: Path) -> Iterator[str]:
     given = document.read(path)
     if not isinstance(given, dict):
         raise UserError(f"{path}: not a mapping of sections; begin one with `alignrec new`")
     blocks = SECTIONS.read_text(encoding="utf-8").split("\n\n")
-    lacking = {name: block for block in blocks if (name := block.split(":", 1)[0]) not in given}
-    added = [block.strip() + "\n" for block in lacking.values()]
-    if not clone and PIN not in given:
-        added.insert(
-            0, f"{PIN}: '{version(PIN)}' # the release that makes all this; another one runs everything again\n"
-        )
-    if added:
-        text = path.read_text(encoding="utf-8")
-        io.write_bytes(path, (text.rstrip("\n") + "\n\n" + "\n".join(added)).encode())
-        yield f"{path}: added {', '.join([*([PIN] if len(added) > len(lacking) else []), *lacking])}, at their defaults"
+    if lacking := {name: block for block in blocks if (name := block.split(":", 1)[0]) not in given}:
+        added = "\n".join(block.strip() + "\n" for block in lacking.values())
+        io.write_bytes(path, f"{path.read_text(encoding='utf-8').rstrip()}\n\n{added}".encode())
+        yield f"{path}: added {', '.join(lacking)}, at their defaults"
 
 
 def is_shipped(folder: Path, file: Path) -> bool:
-    if not (folder / file).exists() or not is_clone(folder):
+    if not (folder / file).exists() or (folder / "pipeline").resolve() != code.ROOT / "pipeline":
         return False
     given = document.read(folder / file)
     if _git_root(folder) is None or not (isinstance(given, dict) and given.get("datasets") == ["sample"]):
@@ -129,24 +127,42 @@ def is_shipped(folder: Path, file: Path) -> bool:
     return unchanged.returncode == 0
 
 
-def _stage(stage: Stage, clone: bool, local: bool) -> dict[str, Any]:
-    own_folder = _folder(stage.name) + (f"/${{item.{stage.per}}}" if stage.per else "")
-    outs: list[dict[str, Any]] = [{own_folder: {"persist": True}}]
+def _stage(stage: Stage, params: Parameters) -> dict[str, Any]:
+    sources = [params.source(name) for name in params.datasets]
+    out, keys = _folder(stage.name), ["dataset"]
+    matrix = {"dataset": "${datasets}"}
+    if stage.per:
+        out, keys = f"{out}/${{item.{stage.per}}}", [*keys, stage.per]
+        matrix[stage.per] = f"${{{stage.name}.{stage.per}s}}"
+    options: dict[str, Any] = {}
+    if always := stage.name in LOCAL and any(map(_reads_local_files, sources)):
+        options["persist"] = True  # `dvc pull` brings copies of files that may not be here
+    if stage.name in LOCAL and any(source.licence.texts == "none" for source in sources):
+        options["push"] = False
+    outs: list[Any] = [{out: options} if options else out]
     if stage.name == "report":
-        outs.append({_folder("figures"): {"persist": True, "cache": False}})
-    found = code.packages(*stage.modules()) if clone else []
-    own = [place for place in found if not any(place.startswith(f"{other}/") for other in found)]
-    deps = [_folder(earlier.name) for earlier in stage.reads] + own
-    sections = [f"{SOURCE}.${{item.dataset}}" if name == SOURCE else name for name in stage.sections]
+        outs.append({_folder("figures"): {"cache": False}})
     return {
         "desc": stage.does,
-        "matrix": {"dataset": "${datasets}"} | ({stage.per: f"${{{stage.name}.{stage.per}s}}"} if stage.per else {}),
-        "cmd": f"alignrec {stage.name} ${{item.dataset}}" + (f" ${{item.{stage.per}}}" if stage.per else ""),
-        **({"always_changed": True} if local and stage.name in LOCAL else {}),
-        **({"deps": deps} if deps else {}),
-        "params": [stage.name, *sections, *([] if clone else [PIN])],
+        "matrix": matrix,
+        "cmd": " ".join(["alignrec", stage.name, *(f"${{item.{key}}}" for key in keys)]),
+        **({"always_changed": True} if always else {}),
+        **({"deps": [_folder(earlier.name) for earlier in stage.reads]} if stage.reads else {}),
+        "params": [stage.name, *(_parameters(name, params) for name in stage.sections), {CODE.name: [stage.name]}],
         "outs": outs,
     }
+
+
+def _reads_local_files(source: Source) -> bool:
+    return isinstance(source, Downloaded) and names_local_files(source.files())
+
+
+def _parameters(name: str, params: Parameters) -> str:
+    """Return what DVC compares: a section, or the key of one that a stage reads, if the file has that key."""
+    section, _, key = name.partition(".")
+    if section == SOURCE:
+        return f"{SOURCE}.${{item.dataset}}"
+    return name if key and key in getattr(params, section).model_fields_set else section
 
 
 def _folder(stage: str) -> str:

@@ -46,7 +46,7 @@ PUBLISH = Stage(
         *(DOWNLOAD, INTERACTIONS, ITEMS, IMAGES, PRETRAIN, *FEATURES, GRAPH),
         *(SEMANTIC_IDS, TRAIN, PROBE, BENCHMARK, STUDY),
     ),
-    sections=("train", "pretrain", *FEATURE_SETS),
+    sections=("train.features", *FEATURE_SETS),
     params=Publish,
     main=main,
     loads=(SOURCES, PROBES, ENCODERS),

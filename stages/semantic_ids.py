@@ -24,7 +24,6 @@ def main(run: Run) -> None:
         quality[name] = judge.judge_codes(coding, layout.edges(name), params.codes, run.seed("random", name))
         run.count(f"{name}: item without content", int((~coding.directed).sum()))
     io.write_json(layout.code_quality, quality)
-    io.keep_only(run.folder, [layout.code_quality, *map(layout.codes, params.features)])
     run.rows_in = run.rows_out = len(ids) * len(params.features)
 
 

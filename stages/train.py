@@ -1,15 +1,11 @@
 """train: split, one feature set and its graph -> the released recommender, its vectors and its training curve."""
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any, cast
 
-import pyarrow as pa
 from tqdm import tqdm
 
-import schemas
 from pipeline import io
-from pipeline.io import fingerprint
 from pipeline.run import Run
 from pipeline.stage import FEATURE_SETS, Stage
 from pipeline.train import inputs
@@ -26,16 +22,17 @@ def main(run: Run) -> None:
     from pipeline.models.alignrec import AlignRec
     from pipeline.ops.checkpoint import Checkpoint
     from pipeline.ops.device import pick
+    from pipeline.train import embeddings
     from pipeline.train.loop import fit
 
-    params, layout = run.params[Released].resolved(), run.layout
-    features = run.params[Released].features
-    run.resume(run.folder, inputs.files(layout, features), run.params[Released].facts())
+    own, layout = run.params[Released], run.layout
+    params = own.resolved()
+    run.resume(run.folder, inputs.files(layout, own.features), own.facts())
     if run.finished():
         return  # what was encoded or searched meanwhile is another feature set
     torch.set_num_threads(params.threads)
     run.device = str(pick())
-    data = inputs.read(layout, features)
+    data = inputs.read(layout, own.features)
     for reason, n in data.split.dropped.items():
         run.count(reason, n)
     checkpoint = Checkpoint(layout.checkpoint, params.checkpoint_every)
@@ -43,25 +40,11 @@ def main(run: Run) -> None:
         trained = fit(AlignRec, *data, params, run.seed(), partial(show_epoch, bar), checkpoint)
         bar.total = len(trained.history)  # it may end before the last epoch that was allowed
     run.note(best_epoch=trained.best_epoch, epochs=len(trained.history), **trained.valid)
-
-    vectors = fingerprint.of(io.record(io.shards(layout.features(features), "features")[0]))
-    read = io.digest(inputs.files(layout, features))
-    space = {fingerprint.KEY: {"features": vectors, "train": run.params[Released].facts(), "inputs": read}}
-    users = io.read_table(layout.users, schemas.USERS)
-    items = io.read_table(layout.item_ids, schemas.ITEM_IDS)
-    users = users.append_column("vector", io.vectors(trained.user))
-    items = items.append_column("vector", io.vectors(cast(Any, trained.item)))  # AlignRec's are dense
-    run.write_all(parts(users), layout.user_embeddings, schemas.user_embeddings(params.dim), **space)
-    run.write_all(parts(items), layout.item_embeddings, schemas.item_embeddings(params.dim), **space)
+    rows = embeddings.write(run, *cast(Any, (trained.user, trained.item)))  # AlignRec's are dense
     io.write_bytes(layout.model, save(trained.state))
     io.write_json(layout.history("train"), trained.history)
     checkpoint.clear()
-    run.rows_in, run.rows_out = len(data.split.train), len(users) + len(items)
-
-
-def parts(table: pa.Table) -> Iterator[pa.Table]:
-    """Yield row groups that others read one at a time."""
-    return (table.slice(at, io.PART) for at in range(0, len(table), io.PART))
+    run.rows_in, run.rows_out = len(data.split.train), rows
 
 
 def show_epoch(bar: tqdm, line: dict[str, Any]) -> None:

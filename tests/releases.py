@@ -4,6 +4,7 @@ import atexit
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -87,7 +88,9 @@ def edit(release: Path, change: Callable[[dict], object]) -> None:
     path = release / "manifest.json"
     content = json.loads(path.read_text())
     change(content)
-    path.write_text(json.dumps(manifest.with_digest(content)))
+    with suppress(ValueError):  # what is no JSON has no digest
+        content = manifest.with_digest(content)
+    path.write_text(json.dumps(content))
 
 
 def drop(release: Path, *prefixes: str) -> None:

@@ -26,10 +26,3 @@ def root() -> Path:
 def _is_edited() -> bool:
     """Return whether params.yaml builds something else than the sample, so that it is no edit of ours."""
     return "datasets: [sample]" not in (ROOT / "params.yaml").read_text()
-
-
-RIVALS = {
-    *("alignrec", "itemknn", "contentknn", "bpr", "lightgcn", "vbpr", "mmgcn", "grcn", "dualgnn", "slmrec"),
-    *("bm3", "bm3-improved", "lattice", "freedom", "mgcn"),
-}
-"""models of the article's tables"""

@@ -9,10 +9,6 @@ import schemas
 JUDGED = {"dataset": "shop", "protocol": "mmrec", "fingerprint": "e" * 16}
 SURE = {"difference": 0.1, "low": 0.05, "high": 0.15, "p": 0.001, "p_holm": 0.004}
 UNSURE = {"difference": -0.02, "low": -0.05, "high": 0.01, "p": 0.2, "p_holm": 0.4}
-CURVES = [
-    {"sweep": "rate", "key": "train.lr", "value": value, "recall@20": recall, "sd": sd, "seeds": 2}
-    for value, recall, sd in ((0.001, 0.1, 0.01), (0.01, 0.2, 0.02), (0.1, 0.15, None))
-]
 
 
 def table(part: str, rows: list[dict[str, Any]]) -> pa.Table:

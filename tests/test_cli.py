@@ -2,18 +2,14 @@
 
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import toy
-import typer
 from commands import alignrec
 from toyproject import environment
 
-from alignrec.commands.arguments import parse_part
 from pipeline.errors import installing
-from stages.order import STAGES
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ["torch", "transformers", "open_clip", "faiss", "duckdb", "huggingface_hub", "dvc"]
@@ -28,17 +24,6 @@ def folder(tmp_path: Path) -> Path:
 
 def python(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True)
-
-
-def test_help_lists_stages_in_order_under_headings(tmp_path: Path) -> None:
-    shown = alignrec("--help", cwd=tmp_path).stdout
-    headings = [f"─ {name} ─" for name in ("Stages, in order", "Begin", "Look and compare", "Releases")]
-    for names in ([f" {name} " for name in STAGES], headings):
-        places = [shown.index(name) for name in names]
-        assert places == sorted(places)
-    assert alignrec("--version", cwd=tmp_path).stdout == f"alignrec {version('alignrec')}\n"
-    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert {"make repro", "make test", "make clean"} <= {" ".join(line.split()[:2]) for line in listed.splitlines()}
 
 
 def test_bash_completes_commands_options_and_datasets(folder: Path) -> None:
@@ -106,10 +91,3 @@ def test_compare_needs_neither_torch_nor_faiss_and_a_stage_names_the_extra(folde
     assert (folder / "outputs/compare/shop/index.html").exists()
     done = python(f"import sys; sys.modules['faiss'] = None; {started}app(['graph', 'shop'])", folder)
     assert (done.returncode, done.stderr) == (1, f"error: faiss is not installed: {installing('cpu')}\n")
-
-
-def test_a_part_is_one_of_several() -> None:
-    for given in ("3/2", "0/2", "2", "a/b", "1/-2"):
-        with pytest.raises(typer.BadParameter, match=f"'{given}'"):
-            parse_part(given)
-    assert (parse_part("2/2"), parse_part(None)) == ((2, 2), None)

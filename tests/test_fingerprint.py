@@ -14,6 +14,7 @@ import networks
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import releases as foreign
 import toy
 from safetensors.numpy import load, save
 from typer.testing import Result
@@ -25,7 +26,6 @@ from pipeline.errors import UserError
 from pipeline.features import write
 from pipeline.features.node import width
 from pipeline.io import fingerprint
-from tests.hostile import test_foreign_release as foreign
 from tests.hostile.fuzz import releases as hostile
 
 OURS = {"kind": "timm", "model": "vit", "revision": "a", "parts": {"x": {"dim": 3}}}

@@ -7,10 +7,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from pipeline import io, registry
+from pipeline import registry
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.models import MODELS
@@ -107,38 +106,11 @@ class Stationery(Generated):
         (raw / "items.jsonl").write_text("\\n".join(map(json.dumps, items)))
         return {"interactions": "bought.csv", "metadata": "items.jsonl"}
 '''
-FEATURE_SET = '''
-"""Louder: another feature set, times a number."""
-from pipeline import io
-from pipeline.config.base import Section
-from pipeline.features.node import Node, changed
-
-
-class LouderParams(Section):
-    of: str
-    times: float = 2.0
-
-
-class Louder(Node):
-    Params = LouderParams
-    stored = True
-
-    def rows(self, items):
-        make = self.of[0].read(items)
-
-        def louder(start, stop):
-            rows = make(start, stop)
-            return changed(rows, "vector", io.vectors(io.matrix(rows["vector"]) * self.own.times))
-
-        return louder
-'''
 ENTRIES = """
 [alignrec.sources]
 stationery = newcomer.source:Stationery
 [alignrec.encoders]
 letters = newcomer.encoder:SPEC
-[alignrec.features]
-louder = newcomer.features:Louder
 [alignrec.models]
 contentmf = newcomer.model:ContentMF
 [alignrec.probes]
@@ -147,21 +119,15 @@ distinct = newcomer.probe:DISTINCT
 PARAMS = """
 datasets: [desk]
 sources: {desk: {kind: stationery}}
-encode: {encoders: [loud, letters], controls: [random]}
-encoders: {letters: {scale: 2.0}, loud: {kind: louder, of: letters, times: 3.0}}
+encode: {encoders: [letters], controls: [random]}
+encoders: {letters: {scale: 2.0}}
 train: {features: letters}
 benchmark: {models: [contentmf], features: [letters], seeds: 1, ks: [5, 10, 20],
   overrides: {contentmf: {normalise: false, epochs: 2}}}
 publish: {features: [letters]}
 """
 STAGES = "download interactions items encode graph semantic_ids probe benchmark report publish"
-FILES = {
-    "source": SOURCE,
-    "encoder": ENCODER,
-    "features": FEATURE_SET,
-    "model": MODEL,
-    "probe": PROBE,
-}
+FILES = {"source": SOURCE, "encoder": ENCODER, "model": MODEL, "probe": PROBE}
 
 
 @pytest.fixture
@@ -203,10 +169,7 @@ def test_each_runs_and_shows_in_the_report_and_on_the_card(tmp_path: Path) -> No
         assert any("| contentmf | letters | 1 |" in row for row in rows)
         assert any("share" in row for row in rows)  # the probe's figure
         assert any(row.startswith("| letters |") for row in rows)
-    quiet, loud = (io.matrix(io.read_features(layout.features(name))["vector"]) for name in ("letters", "loud"))
-    np.testing.assert_array_equal(loud, 3 * quiet)
     card = (layout.release / "README.md").read_text()
-    assert "distinct vectors, " in card
     assert "Nobody owns stationery." in card
     assert "license: cc0-1.0" in card
 
@@ -217,8 +180,6 @@ def test_each_runs_and_shows_in_the_report_and_on_the_card(tmp_path: Path) -> No
     [
         ("normalise:", "normalize:", "benchmark.overrides.contentmf.normalize", "normalise"),
         ("scale: 2.0", "scales: 2.0", "encoders.letters.scales", "scale"),
-        ("times: 3.0", "time: 3.0", "encoders.loud.time", "times"),
-        ("of: letters", "of: leters", "encoders.loud.of", "letters"),
         ("{kind: stationery}", "{kind: stationery, user: 3}", "sources.desk.user", "users"),
         ("{kind: stationery}", "{kind: stationary}", "sources.desk.kind", "stationery"),
     ],

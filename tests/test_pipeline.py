@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -125,16 +126,26 @@ def committed(undisturbed: Path, to: Path) -> Path:
 
 def test_code_and_parameters_are_dvcs_to_compare(undisturbed: Path, tmp_path: Path) -> None:
     folder = copied(undisturbed, tmp_path)
-    edit(folder, "pipeline/run.py", "class Run:", "# a comment in the harness\nclass Run:")
+    for path in ("pipeline/run.py", "pipeline/io/files.py", "pipeline/graph/neighbours.py"):
+        edit(folder, path, "\n\n\n", "\n\n\n# a comment\n")
+    run("alignrec", "new", cwd=folder)
     assert due(folder) == []
-    edit(folder, "pipeline/graph/params.py", '"""', '"""Edited: ')  # a docstring: DVC compares bytes
-    assert due(folder)[0] == "graph"
-    untouched = {"download", "interactions", "items", "images", "pretrain", "encode", "semantic_ids"}
-    assert {*STAGES} - {*due(folder)} == untouched  # none of these has code of graph
-    subprocess.run(["git", "-C", folder, "init", "-q"], check=True)
-    shutil.copy(undisturbed / "pipeline/graph/params.py", folder / "pipeline/graph/params.py")
+    edit(folder, "pipeline/semantic_ids/quantizer.py", "\n\n\n", "\n\n\nNEW = 1\n\n\n")
+    run("alignrec", "new", cwd=folder)
+    assert due(folder) == ["semantic_ids", "report", "publish"]
+    shutil.copy(undisturbed / "code.json", folder)
     edit(folder, "params.yaml", "epochs: 2}\nbenchmark", "epochs: 3}\nbenchmark")
     assert due(folder)[0] == "train"
+
+
+def test_an_earlier_setting_runs_nothing(undisturbed: Path, tmp_path: Path) -> None:
+    folder = copied(undisturbed, tmp_path)
+    before = release(folder)
+    for k, stages in ((3, 7), (10, 0), (3, 0)):
+        path = folder / "params.yaml"
+        path.write_text(re.sub(r"(?m)^graph: {k: \d+", f"graph: {{k: {k}", path.read_text()))
+        assert len(ran(run("dvc", "repro", cwd=folder))) == stages
+        assert (release(folder) == before) == (k == 10)
 
 
 def test_a_pushed_run_is_pulled_elsewhere_and_nothing_runs(undisturbed: Path, tmp_path: Path) -> None:

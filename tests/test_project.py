@@ -1,5 +1,6 @@
 """Any folder is a project: `alignrec new` writes what DVC needs."""
 
+import json
 import shutil
 import subprocess
 from importlib.metadata import version
@@ -89,10 +90,10 @@ def test_an_empty_folder_becomes_a_project(tmp_path: Path) -> None:
     assert {"git init: the folder is a repository now", "dvc init"} <= set(lines)
     stages = yaml.safe_load((tmp_path / "dvc.yaml").read_text())["stages"]
     assert {name for name, stage in stages.items() if stage.get("always_changed")} == {"download", "images"}
-    assert stages["graph"]["params"] == ["graph", "alignrec"]
+    assert stages["graph"]["params"] == ["graph", {"code.json": ["graph"]}]
     assert stages["graph"]["deps"] == ["outputs/encode/${item.dataset}"]
     params = yaml.safe_load((tmp_path / "params.yaml").read_text())
-    assert params["alignrec"] == version("alignrec")
+    assert json.loads((tmp_path / "code.json").read_text()) == json.loads((ROOT / "code.json").read_text())
     assert {*STAGES, "search", "encoders"} <= params.keys()
     assert read(tmp_path / "params.yaml").semantic_ids.for_items(30).codes <= 30  # what is shown leaves it to the data
     templates = (f".dvc/plots/{template.name}" for template in (ROOT / ".dvc/plots").iterdir())
@@ -127,6 +128,18 @@ def test_an_edited_dvc_yaml_is_kept_and_that_of_another_release_is_replaced(tmp_
         path.write_text(text)
         assert "dvc.yaml: was edited" in "\n".join(begun(cwd=tmp_path))
         assert path.read_text() == text
+
+
+@pytest.mark.usefixtures("with_dvc")
+def test_a_project_of_another_release_is_named_before_a_stage_runs(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(FIVE_LINES)
+    begun(cwd=tmp_path)
+    path = tmp_path / "code.json"
+    path.write_text(path.read_text().replace(version("alignrec"), "0.0.1"))
+    done = alignrec("download", "shop", cwd=tmp_path)
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert "code.json: of alignrec 0.0.1" in done.stderr
+    assert not (tmp_path / "outputs/.work").exists()
 
 
 @pytest.mark.usefixtures("with_dvc")

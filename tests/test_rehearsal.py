@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,22 +11,15 @@ import torch
 from safetensors import safe_open
 
 from benchmarks import _official, _rehearsal
-from pipeline.beit3 import checkpoints, released, vqkd
+from pipeline.beit3 import checkpoints, released
 from pipeline.beit3.config import SIZES
 from pipeline.beit3.network import BEiT3
 from pipeline.beit3.tokenizer import Tokenizer
-from pipeline.config import document
 from pipeline.layout import Layout
-from pipeline.pretrain.losses import PretrainingModel
 from pipeline.release import verify
 from stages.order import STAGES
 
-ROOT = Path(__file__).parent.parent
 SMALL = SIZES["small"]
-
-
-def nothing(address: str, target: Path) -> None:
-    raise AssertionError(f"nothing should be fetched, {address} was")
 
 
 # --- files as published
@@ -61,51 +53,7 @@ def test_the_tokenizer_has_as_many_pieces_and_splits_the_texts(tmp_path: Path) -
     assert ids.max() < 200  # of those that were learned
 
 
-def test_the_visual_tokenizer_has_decoder_and_statistics_and_many_tokens(tmp_path: Path) -> None:
-    _official.visual_tokenizer(tmp_path / "vqkd.pth", vqkd.Config(width=64, layers=1, heads=1))
-    path = tmp_path / "vqkd.pth"
-    network, loaded = released.load_vqkd(path, SMALL.grid)
-    assert network.codes == 8192
-    assert any(name.startswith("decoder.") for name in loaded.ignored)
-    assert loaded.fresh == []
-    images = torch.rand(4, 3, 48, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    assert len(network.tokens(images).unique()) > 10
-
-
-def test_the_pages_gigabytes_are_computed_from_the_shapes() -> None:
-    page = (ROOT / "docs/regenerate-baby.md").read_text()
-    with torch.device("meta"):
-        model = PretrainingModel(BEiT3(replace(SIZES["base"], codes=_official.CODES, mlm=True)), 64_002)
-    trained = sum(t.numel() for t in model.state_dict().values())
-    assert f"two checkpoints of {12 * trained / 1e9:.1f} GB" in page
-    assert f"{16 * trained / 1e9:.1f} GB for weights, heads, gradients and two moments" in page
-
-
 # --- the whole
-
-
-def test_only_paths_and_scale_differ_from_the_profile() -> None:
-    profile = document.read_extended(_rehearsal.PROFILE)
-    changed = _rehearsal.parameters(profile, Path("raw"), "base", 300)
-    different = {
-        f"{section}.{key}"
-        for section, values in changed.items()
-        if isinstance(values, dict)
-        for key, value in values.items()
-        if profile.get(section, {}).get(key) != value
-    }
-    paths = {"sources.baby", "pretrain.init", "pretrain.tokenizer", "pretrain.vqkd"}
-    scale = {"pretrain.steps", "pretrain.batch_size", "pretrain.precision", "pretrain.checkpoint_every"}
-    scale |= {"encode.workers", "train.epochs", "train.batch_size", "study.mask", "probe.ks"}
-    scale |= {"benchmark.seeds", "benchmark.ablation_seeds", "benchmark.ks", "encoders.beit3"}
-    assert different - {"encoders.beit3"} == paths | scale - {"encoders.beit3"}
-    assert changed["pretrain"]["size"] == "base"
-    assert changed["benchmark"]["models"] == profile["benchmark"]["models"]
-
-
-def test_a_mistake_is_one_line() -> None:
-    with pytest.raises(SystemExit, match=r"^rehearsal: --items 9 .*; [^\n]*$"):  # which Python prints
-        _rehearsal.main(["--items", "9"])
 
 
 @pytest.mark.slow

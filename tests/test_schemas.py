@@ -1,9 +1,5 @@
 """Contracts: a wrong table names file, column and row; each table lies with its group."""
 
-import ast
-from importlib import import_module
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -64,15 +60,3 @@ def test_vectors_are_checked_through_chunks() -> None:
         schemas.check(table, schemas.features(4))
     with pytest.raises(schemas.ContractError, match="fixed_size_list"):
         schemas.check(table, schemas.features(5))
-
-
-FOLDER = Path(schemas.__file__).parent
-
-
-def test_the_package_only_names_the_tables_of_its_files() -> None:
-    doc, *imports = ast.parse((FOLDER / "__init__.py").read_text()).body
-    assert isinstance(doc, ast.Expr)
-    assert all(isinstance(node, ast.ImportFrom) for node in imports)
-    files = [import_module(f"schemas.{path.stem}") for path in FOLDER.glob("*.py") if path.stem != "__init__"]
-    tables = {name: value for file in files for name, value in vars(file).items() if isinstance(value, pa.Schema)}
-    assert all(getattr(schemas, name) is table for name, table in tables.items())

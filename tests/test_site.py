@@ -23,16 +23,6 @@ from stages.params import SECTIONS
 
 SITE = script("pages")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-WORKER = """
-let prefix = "";
-importScripts("words.js").then(() => { prefix = word; });
-addEventListener("message", (event) => setTimeout(() => postMessage(prefix + event.data.toUpperCase()), 300));
-"""
-PAGE = """<body><p id="said"></p><script src="iframe-worker.js"></script><script>
-const worker = new Worker("worker.js");
-worker.addEventListener("message", (event) => { said.textContent = event.data; });
-worker.postMessage("before it is loaded");
-</script></body>"""
 
 
 def pages(nav: Any) -> Iterator[str]:
@@ -107,14 +97,6 @@ def tab() -> Iterator[Any]:
         browser.close()
 
 
-def test_a_worker_of_a_page_from_the_disk_answers(tab: Any, tmp_path: Path) -> None:
-    shutil.copy(ROOT / ".ci" / SITE.SCRIPT, tmp_path)
-    for name, text in {"page.html": PAGE, "worker.js": WORKER, "words.js": 'var word = "heard: ";'}.items():
-        (tmp_path / name).write_text(text)
-    tab.goto((tmp_path / "page.html").as_uri())
-    tab.wait_for_function("said.textContent === 'heard: BEFORE IT IS LOADED'")
-
-
 def test_the_site_finds_words(tab: Any, tmp_path: Path) -> None:
     pytest.importorskip("material", reason="the extra docs is not installed: make docs")
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
@@ -126,13 +108,3 @@ def test_the_site_finds_words(tab: Any, tmp_path: Path) -> None:
         tab.click("input[name=query]")
         tab.keyboard.type("hnsw")
         tab.wait_for_selector(".md-search-result__item a[href*='.html']")
-
-
-def test_dvcs_plots_are_drawn(tab: Any, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "dvc", "plots", "show", "--out", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    tab.goto((tmp_path / "index.html").as_uri())
-    drawn = re.findall(r"var spec = \{\".+\n\s+vegaEmbed\('(#[^']+)'", (tmp_path / "index.html").read_text())
-    assert len(drawn) >= 5
-    for name in drawn:
-        tab.wait_for_selector(f"{name} canvas")

@@ -12,7 +12,7 @@ from alignrec.commands.terminal import say
 from pipeline import io
 from pipeline.config.base import known
 from pipeline.errors import UserError
-from pipeline.sources.amazon import KIND, SIZES, vintages
+from pipeline.sources.amazon import CATEGORIES, KIND, SIZES
 from stages import project
 from stages.params import read
 
@@ -84,8 +84,8 @@ def write(name: str, text: str, to: Path) -> Iterator[str]:
 
 def describe_category(name: str, year: str, category: str | None) -> tuple[str, list[str]]:
     """Return the text of a parameter file for an Amazon category, and a line on its size."""
-    known([year], vintages(), "--amazon")
-    published = vintages()[year]["categories"]
+    known([year], CATEGORIES, "--amazon")
+    published = CATEGORIES[year]
     if category is None:
         raise UserError(f"--amazon {year}: give --category too, one of {', '.join(published)}")
     known([category], published, "--category")

@@ -74,9 +74,6 @@ def export(
     features: Annotated[
         list[str] | None, typer.Option(help="a feature set; may be given again; all by default")
     ] = None,
-    zero_rows: Annotated[
-        str, typer.Option("--zero-rows", help="rows of items without content: drawn at random, or drop the items")
-    ] = "drawn",
     order: Order = None,
     root: Root = ROOT,
 ) -> None:
@@ -90,7 +87,7 @@ def export(
         found = content.of_release(Path(what), features or [], coded)
     else:
         found = content.of_dataset(Layout(root, what), features or [], coded)
-    exported = arranged(found, zero_rows, order)
+    exported = arranged(found, order)
     with interruptible(f"{to} is not there yet"):
         notes = write(exported, form, to)
     filled = [f"{name}: zero rows filled with drawn numbers: {len(n):,}" for name, n in exported.filled.items() if n]

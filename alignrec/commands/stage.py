@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +25,6 @@ from alignrec.commands.terminal import bytes_bar, interruptible, say, show
 from pipeline import io, waiting
 from pipeline.config.base import known
 from pipeline.encode.params import Encode
-from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.release import signature, verify
 from pipeline.run import Run, running
@@ -35,21 +33,18 @@ from stages import images as image_stage
 from stages import probe as probe_stage
 from stages.order import STAGES
 from stages.params import check, read
+from stages.project import CODE, refuse_other_release
 
 
 def perform_stage(
     stage: Stage, dataset: str, params: Path, root: Path, part: str | None = None, item: str = ""
 ) -> None:
     settings = read(params, dataset)
-    if settings.alignrec not in (None, here := version("alignrec")):
-        raise UserError(
-            f"{params}: 'alignrec': made with {settings.alignrec}, and {here} is installed; install that release, or "
-            f"write {here} there, and `dvc repro` makes all again"
-        )
+    refuse_other_release(params.with_name(CODE.name))
     waiting.choose()
-    with interruptible(f"what {stage.name} {dataset} has finished is kept in {root}/{stage.name}/{dataset}"):
-        run = Run(stage.name, dataset, settings, root, item)
-        run.part = parse_part(part)
+    run = Run(stage.name, dataset, settings, root, item)
+    run.part = parse_part(part)
+    with interruptible(f"what {run.label} has finished is kept in {run.folder}"):
         perform(run, stage, lambda run: check(run.params, params))
 
 

@@ -23,52 +23,13 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 LONGEST = 2000  # characters of an error; data may be in it
-INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM  # exit codes, as shells have them
 LACKING = (
     "failed to map segment",
-    "cannot allocate memory",
-    "Cannot allocate memory",
+    "annot allocate memory",
     "can't allocate memory",
     "can't start new thread",
     "cannot apply additional memory",
 )  # what libraries say of memory that is not there, when they are loaded and later
-
-
-class Interrupted(Exception):
-    """The user pressed Ctrl-C, or the system asked the process to end. The message says what is left."""
-
-
-class Terminated(KeyboardInterrupt):
-    """The system asked the process to end (SIGTERM)."""
-
-    seen = False  # whether it did; DuckDB drops the exception, and raises its own
-
-
-def _ends(error: BaseException) -> bool:
-    """Return whether an error is Ctrl-C or SIGTERM, during a query of DuckDB too."""
-    return isinstance(error, KeyboardInterrupt) or (type(error) is RuntimeError and str(error) == "Query interrupted")
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """Have SIGTERM end this process as Ctrl-C does; those that it forks end at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    own = os.getpid()
-
-    def end(number: int, frame: object) -> None:
-        if os.getpid() != own:
-            os._exit(TERMINATED)
-        Terminated.seen = True
-        raise Terminated
-
-    Terminated.seen = False
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def say(text: str, err: bool = False) -> None:
@@ -87,13 +48,56 @@ def show(*tables: RenderableType) -> None:
 
 
 @contextmanager
+def bytes_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    from tqdm import tqdm
+
+    with tqdm(desc=what, unit="B", unit_scale=True, disable=None) as bar:
+
+        def at(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield at
+
+
+class Terminated(KeyboardInterrupt):
+    """The system asked the process to end (SIGTERM)."""
+
+    seen = False  # whether it did; DuckDB drops the exception, and raises its own
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Have SIGTERM end this process as Ctrl-C does; those that it forks end at once."""
+    own = os.getpid()
+
+    def end(number: int, frame: object) -> None:
+        if os.getpid() != own:
+            os._exit(128 + number)
+        Terminated.seen = True
+        raise Terminated
+
+    Terminated.seen = False
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Return whether an error is Ctrl-C or SIGTERM, during a query of DuckDB too."""
+    return isinstance(error, KeyboardInterrupt) or (type(error) is RuntimeError and str(error) == "Query interrupted")
+
+
+@contextmanager
 def interruptible(left: str) -> Iterator[None]:
+    """Have Ctrl-C and SIGTERM end the command with a line that says what is left."""
     try:
         yield
     except (KeyboardInterrupt, RuntimeError) as e:
-        if not _ends(e):
-            raise
-        raise Interrupted(left) from None
+        e.add_note(left)
+        raise
 
 
 class Group(TyperGroup):
@@ -109,12 +113,11 @@ class Group(TyperGroup):
             sys.stdout.flush()  # a closed pipe is noticed here, and not at exit
             return returned
         except (Exception, KeyboardInterrupt) as e:
-            if isinstance(e, Interrupted) or _ends(e):
-                _end_interrupted(e)
-            elif (message := describe_error(e)) is None:
+            if is_interrupt(e):
+                _end_interrupted(*getattr(e, "__notes__", ["nothing is left half-done"])[:1])
+            if (message := describe_error(e)) is None:
                 raise
-            else:
-                say(f"error: {message}" if len(message) <= LONGEST else f"error: {message[:LONGEST]} ...", err=True)
+            say(f"error: {message}" if len(message) <= LONGEST else f"error: {message[:LONGEST]} ...", err=True)
         raise typer.Exit(1)
 
 
@@ -126,9 +129,8 @@ def describe_error(error: BaseException) -> str | None:
         isinstance(error, ImportError | RuntimeError) and any(words in str(error) for words in LACKING)
     ):
         return memory.TOO_LITTLE
-    if isinstance(error, ModuleNotFoundError):
-        lacking = not_installed(error)
-        return None if lacking is None else str(lacking)
+    if isinstance(error, ModuleNotFoundError) and (lacking := not_installed(error)):
+        return str(lacking)
     if not isinstance(error, OSError) or isinstance(error, BrokenPipeError):
         return None
     where = f"{error.filename}: " if error.filename else ""
@@ -137,26 +139,12 @@ def describe_error(error: BaseException) -> str | None:
     return where + (error.strerror or str(error) or type(error).__name__)
 
 
-def _end_interrupted(error: BaseException) -> NoReturn:
-    how, code = ("terminated", TERMINATED) if Terminated.seen else ("interrupted", INTERRUPTED)
-    left = str(error) if isinstance(error, Interrupted) else "nothing is left half-done"
+def _end_interrupted(left: str) -> NoReturn:
+    how, number = ("terminated", signal.SIGTERM) if Terminated.seen else ("interrupted", signal.SIGINT)
     say(f"{how}: {left}; run the same command again", err=True)
     # files survive a kill; threads would hold the process, such as one that waits for a silent server
     if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)
-    raise typer.Exit(code) from None
-
-
-@contextmanager
-def bytes_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    from tqdm import tqdm
-
-    with tqdm(desc=what, unit="B", unit_scale=True, disable=None) as bar:
-
-        def at(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield at
+        os._exit(128 + number)
+    raise typer.Exit(128 + number) from None

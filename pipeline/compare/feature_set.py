@@ -1,7 +1,6 @@
 """Reads a feature set from the dataset or a file of any format of pipeline/vectors/, in the dataset's item order."""
 
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,13 +11,10 @@ import numpy as np
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.layout import Layout
-from pipeline.sources import download
 from pipeline.vectors.matching import match
 
 FEWEST = 3
 """fewest items that can be compared"""
-TIMEOUT, RETRIES = 30.0, 5
-"""of downloads: seconds without a byte, and retries"""
 
 
 @dataclass(frozen=True)
@@ -43,31 +39,26 @@ def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = N
 
     Args:
         spec: encoded feature set of the dataset; path of a file or folder, see docs/compare.md, `path:column` for one
-            of several columns of vectors; http(s). `name=` in front renames it.
+            of several columns of vectors. `name=` in front renames it.
         order: mapping file for rows without identifiers, see identifiers.order.
     """
     name, path = split_name(spec)
     where, column = _split_column(path)
     if path in layout.feature_sets() and not where.suffix:
         return replace(encoded(layout, path), name=name or path)
-    with tempfile.TemporaryDirectory() as folder:
-        file = where
-        if "://" in path:
-            file, where = Path(folder) / next(iter(download.names({"features": [path]}).values())), Path(path)
-            download.bring(path, file, None, TIMEOUT, RETRIES, lambda done, total: None)
-        elif not where.exists():
-            available = ", ".join(layout.feature_sets()) or "none"
-            raise UserError(f"'{path}' is neither a file nor an encoded feature set of {layout.dataset} ({available})")
-        matched = match(file, asins, order, column=column)
-        counted = matched.counted(asins, "are left out")
-        return FeatureSet(
-            name or short_name(Path(column) if column else where),
-            f"{file.name}, {matched.how}{'; ' if counted else ''}{counted}",
-            matched.rows(0, len(asins)),
-            matched.identified,
-            "" if name else where.resolve().parent.name,
-            matched.place >= 0 if matched.missing else None,
-        )
+    if not where.exists():
+        available = ", ".join(layout.feature_sets()) or "none"
+        raise UserError(f"'{path}' is neither a file nor an encoded feature set of {layout.dataset} ({available})")
+    matched = match(where, asins, order, column=column)
+    counted = matched.counted(asins, "are left out")
+    return FeatureSet(
+        name or short_name(Path(column) if column else where),
+        f"{where.name}, {matched.how}{'; ' if counted else ''}{counted}",
+        matched.rows(0, len(asins)),
+        matched.identified,
+        "" if name else where.resolve().parent.name,
+        matched.place >= 0 if matched.missing else None,
+    )
 
 
 def encoded(layout: Layout, name: str) -> FeatureSet:

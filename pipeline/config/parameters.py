@@ -61,8 +61,6 @@ class Parameters(Section):
     datasets: Annotated[list[Name], Field(min_length=1)]
     """what `dvc repro` builds; each is declared under `sources`"""
     sources: dict[Name, SerializeAsAny[Source]]
-    alignrec: str | None = None
-    """the release that a project without code of its own is made with; another one is refused"""
     encoders: dict[Name, dict[str, Any]] = {}
     """name -> its kind, a name in pipeline/encode/registry.py, and keys of that kind's class in pipeline/encode/"""
 

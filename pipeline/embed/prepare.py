@@ -13,7 +13,7 @@ import schemas
 from pipeline import engine, io
 from pipeline.errors import UserError
 from pipeline.images import fetcher
-from pipeline.images.decode import Decoded, failed, normalise
+from pipeline.images.decode import Decoded, normalise
 from pipeline.images.fetcher import Result
 from pipeline.images.params import Images
 from pipeline.items.parse import Reject
@@ -150,9 +150,9 @@ def _write_images(rows: Sequence[Row], work: Work, params: Images, start: int, p
 
 def _decoded(row: Row, params: Images) -> Decoded:
     if row.image is None:
-        return failed(row.status, row.reason)
+        return Decoded(row.status, row.reason)
     if (data := row.read(params.max_bytes)) is None:
-        return failed("too_large", f"more than {params.max_bytes:,} bytes")
+        return Decoded("too_large", f"more than {params.max_bytes:,} bytes")
     return normalise(data, params.size, params.quality, params.max_pixels)
 
 

@@ -18,33 +18,27 @@ from pipeline.export.content import ExportContent
 from pipeline.items import identifiers
 from pipeline.seeds import seed_for
 
-ZERO_ROWS = ("drawn", "drop")
-"""what becomes of an item with a row of zeros: numbers drawn from the spread of the set's other rows, or left out"""
 
-
-def arranged(content: ExportContent, zero_rows: str, order: Path | None) -> ExportContent:
+def arranged(content: ExportContent, order: Path | None) -> ExportContent:
     """Return the content without zero rows, and in the order of a mapping file if there is one.
 
-    `filled` or `notes` say what was done with zero rows, one of ZERO_ROWS. Where there are semantic IDs, items without
-    one leave. UserError if no item would be left, a set is all zeros, or an item of the mapping file would leave.
+    `filled` says which zero rows were replaced by numbers drawn from the spread of the set's other rows. Where there
+    are semantic IDs, items without one or with a zero row leave, as `notes` say. UserError if no item would be left, a
+    set is all zeros, or an item of the mapping file would leave.
     """
-    if zero_rows not in ZERO_ROWS:
-        raise UserError(f"no way '{zero_rows}' with zero rows; there are {', '.join(ZERO_ROWS)}")
     if order is not None:
         content = _reorder(content, identifiers.order(order, content.items["asin"].to_pylist()), order.name)
     zero = {name: (content.matrix(name) == 0).all(axis=1) for name in content.features}
-    if zero_rows == "drawn" and content.codes is None:
+    if content.codes is None:
         features = {name: _fill(name, table, zero[name]) for name, table in content.features.items()}
         return replace(content, features=features, filled={n: np.flatnonzero(z).tolist() for n, z in zero.items()})
-    no_id = np.zeros(len(content.items), bool) if content.codes is None else content.codes["codes"].is_null().to_numpy()
-    empty = np.any([no_id, *zero.values()], axis=0)
+    empty = np.any([content.codes["codes"].is_null().to_numpy(), *zero.values()], axis=0)
     if not empty.any():
         return content
     if order is not None:
-        remedy = "use --zero-rows drawn" if content.codes is None else "omit --order"
-        raise UserError(f"items without content are left out, which leaves gaps in the given order; {remedy}")
+        raise UserError("items without a semantic ID are left out, which leaves gaps in the given order; omit --order")
     if empty.all():
-        raise UserError("every item has a row of zeros in one of the feature sets; choose others with --features")
+        raise UserError("no item has a semantic ID and a vector; choose another feature set with --features")
     asins = [asin for asin, left_out in zip(content.items["asin"].to_pylist(), empty, strict=True) if not left_out]
     note = f"Items left out for a row of zeros: {int(empty.sum()):,}; the others are renumbered."
     return _take(content, np.flatnonzero(~empty), asins, [note])

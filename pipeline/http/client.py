@@ -130,7 +130,7 @@ def _refuse_failure(response: httpx.Response, label: str) -> None:
     if code in (404, 410):
         raise Absent(f"{label}: no such file (HTTP {code})")
     if code in (401, 403):
-        raise UserError(f"{label}: access denied (HTTP {code}); are user and password, or the signature, right?")
+        raise UserError(f"{label}: access denied (HTTP {code}); are password, signature or HF_TOKEN right?")
     if code not in (200, 206, 416):
         raise UserError(f"{label}: HTTP {code} {response.reason_phrase}")
 

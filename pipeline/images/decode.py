@@ -35,11 +35,11 @@ class Decoded(NamedTuple):
 
     status: str  # of schemas.IMAGE_STATUSES
     reason: str
-    image: bytes | None  # JPEG, RGB
-    width: int  # pixels
-    height: int
-    sha256: str  # hex, of the bytes as fetched
-    phash: int | None  # 64 bit
+    image: bytes | None = None  # JPEG, RGB
+    width: int = 0  # pixels
+    height: int = 0
+    sha256: str = ""  # hex, of the bytes as fetched
+    phash: int | None = None  # 64 bit
 
 
 class Room:
@@ -64,10 +64,6 @@ class Room:
                 self._changed.notify_all()
 
 
-def failed(status: str, reason: str, sha256: str = "") -> Decoded:
-    return Decoded(status, reason, None, 0, 0, sha256, None)
-
-
 def normalise(data: bytes, size: int, quality: int, max_pixels: int, room: Room | None = None) -> Decoded:
     """Decode, rotate as EXIF says, flatten onto white, shrink and encode as JPEG. Animations give their first frame.
 
@@ -80,29 +76,29 @@ def normalise(data: bytes, size: int, quality: int, max_pixels: int, room: Room 
     except MemoryError:
         raise
     except UnidentifiedImageError:
-        return failed("not_an_image", f"starts with {data[:8]!r}", digest)
+        return Decoded("not_an_image", f"starts with {data[:8]!r}", sha256=digest)
     except Image.DecompressionBombError:
-        return failed("too_large", "more pixels than any limit", digest)
+        return Decoded("too_large", "more pixels than any limit", sha256=digest)
     except Exception as e:  # decoders raise any exception on damaged data; none may stop the run
         if ran_out(e):
             raise MemoryError from None
         cut = "truncated" in str(e).lower() or isinstance(e, EOFError)
         reason = " ".join(f"{type(e).__name__}: {e}".split())[:200]
-        return failed("truncated" if cut else "not_an_image", reason, digest)
+        return Decoded("truncated" if cut else "not_an_image", reason, sha256=digest)
 
 
 def _normalise(data: bytes, digest: str, size: int, quality: int, max_pixels: int, room: Room | None) -> Decoded:
     with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
         width, height = opened.size
         if width * height > max_pixels:
-            return failed("too_large", f"{width} x {height} pixels", digest)
+            return Decoded("too_large", f"{width} x {height} pixels", sha256=digest)
         if width * height == 1:
-            return failed("placeholder", "1 x 1 pixel", digest)
+            return Decoded("placeholder", "1 x 1 pixel", sha256=digest)
         if min(width, height) < SMALLEST:
-            return failed("too_small", f"{width} x {height} pixels", digest)
+            return Decoded("too_small", f"{width} x {height} pixels", sha256=digest)
         scans = data.count(START_OF_SCAN) if data.startswith(b"\xff\xd8") else 1
         if scans > SCANS and width * height * scans > SCANS * max_pixels:
-            return failed("too_large", f"{width} x {height} pixels in {scans} scans", digest)
+            return Decoded("too_large", f"{width} x {height} pixels in {scans} scans", sha256=digest)
         with room.taken(width * height) if room else nullcontext():
             image = _jpeg(opened, data, size) or _other(opened, size)
         image.info = opened.info  # has the rotation

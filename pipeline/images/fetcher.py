@@ -1,21 +1,18 @@
 """Image addresses -> images or reasons, a row per item, whatever the order in which answers come."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import torch
 
 import schemas
-from pipeline import io
 from pipeline.errors import UserError, one_line
 from pipeline.images.crawler import Crawler
-from pipeline.images.decode import Decoded, Room, failed, normalise
+from pipeline.images.decode import Decoded, Room, normalise
 from pipeline.images.files import Files
 from pipeline.images.params import Images
 from pipeline.sources.product import is_path
@@ -24,7 +21,6 @@ from pipeline.sources.sql import connected
 SHARED_ABOVE = 10  # an image of more items than this is listed in run.json: it may be a placeholder
 WINDOW = 64  # items under way at a time; bounds memory
 CANDIDATES = 32  # addresses tried for an item, at most: one record may name a hundred thousand
-BLOCK = 1024  # items between two saves
 # names of Amazon's "no image available" files
 PLACEHOLDER = re.compile(r"/(no-img|no-image|no_image|noimage|01RmK%2BJ4pJL|01RmK\+J4pJL)[-._]", re.IGNORECASE)
 
@@ -34,9 +30,6 @@ class Result(NamedTuple):
 
     decoded: Decoded
     url: str
-
-
-Keep = Callable[[str, str, list[str]], bool]  # (status, address, the item's present addresses) -> whether it stays
 
 
 class Fetcher(ExitStack):
@@ -71,15 +64,15 @@ class Fetcher(ExitStack):
             if result.decoded.status == "ok":
                 return result
             first = first or result
-        return first or Result(failed("missing", "no address in the metadata"), "")
+        return first or Result(Decoded("missing", "no address in the metadata"), "")
 
     def _one(self, url: str) -> Decoded:
         if PLACEHOLDER.search(url):
-            return failed("placeholder", "the address is that of a file for 'no image available'")
+            return Decoded("placeholder", "the address is that of a file for 'no image available'")
         params = self.params
         fetched = self.files.read(url, params.max_bytes) if is_path(url) else self._web.get(url)
         if fetched.data is None:
-            return failed(fetched.status, fetched.reason)
+            return Decoded(fetched.status, fetched.reason)
         try:
             decoded = normalise(fetched.data, params.size, params.quality, params.max_pixels, self._room)
         except MemoryError:
@@ -87,55 +80,8 @@ class Fetcher(ExitStack):
                 f"{one_line(url)}: not enough memory to decode this image; give more, or lower images.max_pixels"
             ) from None
         if decoded.sha256 in self._placeholders:
-            return failed("placeholder", "one of images.placeholders", decoded.sha256)
+            return Decoded("placeholder", "one of images.placeholders", sha256=decoded.sha256)
         return decoded
-
-
-def shard(
-    fetcher: Fetcher,
-    items: pa.Table,
-    work: Path,
-    done: Callable[[int], object],
-    before: Iterable[pa.Table] = (),
-    keep: Keep = lambda status, url, urls: True,
-) -> Iterator[pa.Table]:
-    """Yield a shard's images, schema IMAGES; finished blocks are kept in `work`, so that a killed run loses one block.
-
-    Rows of `before`, an earlier run's, stay where `keep` says so. `done` is called with numbers of items.
-    """
-    paths, earlier = [], iter(before)
-    for start in range(0, len(items), BLOCK):
-        part, path, old = items.slice(start, BLOCK), work / f"{start:08d}.parquet", next(earlier, None)
-        if path.exists():
-            done(len(part))
-        else:
-            io.write_table(_block(fetcher, part, done, old, keep), path, schemas.IMAGES)
-        paths.append(path)
-    for path in paths:  # only now, as a shard that fails half-way should have kept its blocks
-        yield io.read_table(path, schemas.IMAGES)
-
-
-def _block(
-    fetcher: Fetcher, items: pa.Table, done: Callable[[int], object], old: pa.Table | None, keep: Keep
-) -> pa.Table:
-    candidates = items["image_urls"].to_pylist()
-    if old is None:
-        return table(items, fetcher.fetch(candidates, done))
-    before = zip(old["status"].to_pylist(), old["url"].to_pylist(), candidates, strict=True)
-    again = np.flatnonzero([not keep(*row) for row in before])
-    done(len(items) - len(again))
-    fresh = table(items.take(again), fetcher.fetch([candidates[i] for i in again], done))
-    place = np.arange(len(items))
-    place[again] = len(items) + np.arange(len(again))
-    return pa.concat_tables([old, fresh.select(old.column_names).cast(old.schema)]).take(place)
-
-
-def succeeded(status: str, url: str, urls: list[str]) -> bool:
-    return status in ("ok", "missing")
-
-
-def unchanged(status: str, url: str, urls: list[str]) -> bool:
-    return status == "ok" and urls[:1] == [url] and not any(map(is_path, urls))
 
 
 def duplicates(images: Iterable[pa.Table]) -> dict[str, object]:

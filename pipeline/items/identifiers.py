@@ -39,7 +39,8 @@ def placed(path: Path, table: pa.Table, asins: Sequence[str]) -> Placed:
     Raises:
         UserError: no column is of any of these items, an identifier occurs twice, or columns contradict each other.
     """
-    if not (columns := _columns(table)):
+    names = dict.fromkeys(name for name in table.column_names if rank(name) >= 0)
+    if not (columns := {name: table.column(table.column_names.index(name)) for name in names}):
         raise UserError(
             f"{path}: no column identifies the items ({', '.join(NAMES)}); rename yours, or give the rows' order with "
             "--order"
@@ -107,7 +108,7 @@ def order(path: Path, asins: Sequence[str]) -> list[str]:
     It is CSV or tab separated text with a header: a column of identifiers, at least one of them known, and one of rows
     0 .. N-1. UserError unless exactly one pair of columns fits.
     """
-    columns = _columns(text_table(path))
+    columns = {name: column for name, column in text_table(path).items() if rank(name) >= 0}
     rows = {name: numbers for name, column in columns.items() if (numbers := permutation(column)) is not None}
     known = pa.array(asins, pa.string())
     named = [name for name, column in columns.items() if pc.any(pc.is_in(column, value_set=known)).as_py()]
@@ -124,8 +125,3 @@ def order(path: Path, asins: Sequence[str]) -> list[str]:
     if len(set(identifiers)) < len(identifiers):
         raise UserError(f"{path}: {name} {repeated(identifiers)!r} occurs twice")
     return [identifiers[i] for i in np.argsort(rows[row])]
-
-
-def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
-    names = [name for name in dict.fromkeys(table.column_names) if rank(name) >= 0]
-    return {name: table.column(table.column_names.index(name)) for name in names}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SAMPLE = "sample"  # the small release that the package carries, so that a first look needs no network
 SAMPLE_FILE = f"{SAMPLE}.zip"
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f]+)*")
-DATASET = re.compile(r"datasets/[\w.-]+/[\w.-]+(@[^/]+)?(/.*)?")
+DATASET = re.compile(r"datasets/([\w.-]+/[\w.-]+)(?:@([^/]+))?/?(.*)")
 INVALID = "the address is not valid: its host or port cannot be; write it as https://host/folder"  # names no password
 
 
@@ -58,12 +58,12 @@ def s3_path(address: str) -> str:
     return path
 
 
-def hf_path(address: str) -> str:
-    """Return datasets/owner/name[@revision][/path]; UserError if the address names no dataset repository."""
+def hf_parts(address: str) -> tuple[str, str, str]:
+    """Return repository, revision and path of hf://datasets/owner/name[@revision][/path]; UserError for another."""
     path = _base(address.removeprefix("hf://"))
-    if not DATASET.fullmatch(path):
+    if not (found := DATASET.fullmatch(path)):
         raise UserError(f"hf://{path}: names no dataset repository; write hf://datasets/owner/name")
-    return path
+    return found[1], unquote(found[2] or "main"), found[3]
 
 
 def web_address(address: str) -> httpx.URL:

@@ -15,15 +15,12 @@ from pipeline.errors import UserError, installing
 from pipeline.http import archives
 from pipeline.http.retries import Absent, TransientError, retry
 from pipeline.release import manifest as manifests
-from pipeline.remote.addresses import hf_path, is_archive, path_of, s3_path, scheme_of, web_address
+from pipeline.remote.addresses import hf_parts, is_archive, path_of, s3_path, scheme_of, web_address
 
 BLOCK = 4 << 20  # bytes read at a time
 TIMEOUT, CONNECT = 60.0, 15.0  # seconds without a byte, and until there is a connection
 TRIES = 6  # of a small file, and in a row that bring little of a large one
 
-CLIENTS = {"huggingface_hub", "httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "fsspec"}
-"""packages whose exceptions are failures of the network or of the server"""
-TOKEN = "is HF_TOKEN, or the login of `hf auth login`, right?"
 LONGEST = timedelta(hours=1)  # of a request that makes progress
 IDENTITY = (
     "AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
@@ -150,7 +147,8 @@ class Http:
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         from pipeline.http.client import first_byte, read_body, request
 
-        url = self.url.copy_with(path=f"{self.url.path}/{quote(name)}")
+        folder = self.url.raw_path.partition(b"?")[0].decode("ascii").rstrip("/")  # still quoted
+        url = self.url.copy_with(path=f"{folder}/{quote(name)}")
         with request(self.client, url, f"{self.address}/{name}", start) as response:
             if response.status_code == 416:
                 return
@@ -161,44 +159,17 @@ class Http:
                 skip = max(0, skip - len(block))
 
 
-class Hub:
-    """A path in a dataset repository of the Hugging Face Hub, read in ranges."""
+class Hub(Http):
+    """A path in a dataset repository of the Hugging Face Hub, with the token of the environment or of the login."""
 
     def __init__(self, address: str) -> None:
-        from huggingface_hub import HfFileSystem
+        from huggingface_hub import constants, get_token
 
-        self.fs: Any = HfFileSystem(skip_instance_cache=True)
-        self.base = hf_path(address)
-        self.address = f"hf://{self.base}"
-
-    def read(self, name: str, start: int = 0) -> Iterator[bytes]:
-        path = f"{self.base}/{name}"
-        with hub_errors(self.address):
-            size = int(self.fs.info(path)["size"])
-        for at in range(start, size, BLOCK):
-            with hub_errors(self.address):
-                block = self.fs.cat_file(path, start=at, end=min(at + BLOCK, size))
-            yield block
-
-
-@contextmanager
-def hub_errors(address: str) -> Iterator[None]:
-    """Translate exceptions of the Hub's client into Absent, TransientError or a UserError.
-
-    Their messages are dropped, because clients put signed addresses and tokens into them.
-    """
-    try:
-        yield
-    except Exception as e:
-        if not isinstance(e, OSError) and type(e).__module__.partition(".")[0] not in CLIENTS:
-            raise
-        status = getattr(getattr(e, "response", None), "status_code", None)
-        if status in (401, 403):
-            raise UserError(f"{address}: access denied (HTTP {status}); {TOKEN}") from None
-        if status == 404 or isinstance(e, FileNotFoundError):
-            raise Absent(f"{address}: no such repository or file, or no access to it; {TOKEN}") from None
-        errno = e.errno if isinstance(e, OSError) else None
-        raise TransientError(type(e).__name__ if errno is None else os.strerror(errno)) from None
+        repository, revision, path = hf_parts(address)
+        super().__init__(f"{constants.ENDPOINT}/datasets/{repository}/resolve/{quote(revision, safe='')}/{path}")
+        self.address = address
+        if token := get_token():
+            self.client.headers["Authorization"] = f"Bearer {token}"
 
 
 class Bucket:

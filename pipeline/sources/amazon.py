@@ -8,7 +8,7 @@ import ast
 import re
 import warnings
 from collections.abc import Mapping
-from functools import cache
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
@@ -19,6 +19,7 @@ from pipeline.config.base import Mirrors
 from pipeline.config.parameters import Licence
 from pipeline.sources import mmrec
 from pipeline.sources.base import Downloaded, Reader
+from pipeline.sources.lines import dictionary
 from pipeline.sources.product import Product, as_list, as_text
 from pipeline.sources.sql import rating, read_csv, read_lines, stripped, trimmed
 
@@ -47,9 +48,9 @@ _PATHS = {
 KIND = "amazon{}"  # of a source, given the year
 
 
-def addresses(version: str, category: str, subset: Subset = "5-core") -> dict[str, list[str]]:
+def addresses(version: str, category: str, subset: str = "5-core") -> dict[str, list[str]]:
     core, every, metadata = (path.format(category) for path in _PATHS[version])
-    paths = {"reviews": core if subset == "5-core" else every, "metadata": metadata}
+    paths = {"reviews": every if subset == "all" else core, "metadata": metadata}
     return {role: [mirror.format(path) for mirror in MIRRORS[version]] for role, path in paths.items()}
 
 
@@ -64,17 +65,14 @@ class Published(NamedTuple):
         return f"{self.users:,} users, {self.items:,} items, {self.interactions:,} interactions"
 
 
-@cache
-def vintages() -> dict[str, dict[str, Any]]:
-    read: dict[str, dict[str, Any]] = orjson.loads(Path(__file__).with_name("categories.json").read_bytes())
-    return read
-
-
-SIZES: dict[tuple[str, str], Published] = {
-    (KIND.format("2014"), name): Published(*(int(counts[k].replace(",", "")) for k in ("users", "items", "reviews")))
-    for name, counts in vintages()["2014"]["categories"].items()
-    if counts
-}  # (version, category) -> size after the 5-core, as published
+CATEGORIES: dict[str, list[str]] = {}  # year -> categories
+SIZES: dict[tuple[str, str], Published] = {}  # (kind, category) -> size after the 5-core, as published
+for _year, _vintage in orjson.loads(Path(__file__).with_name("categories.json").read_bytes()).items():
+    CATEGORIES[_year] = [*_vintage["categories"]]
+    if _year == "2014":
+        SIZES |= {
+            (KIND.format(_year), n): Published(**counts) for n, counts in _vintage["categories"].items() if counts
+        }
 
 
 def _terms(link: str, data: str, cited: str) -> Licence:
@@ -128,29 +126,20 @@ class Reader2014(AmazonReader):
 
     def parse(self, line: bytes) -> dict[str, Any]:
         """Read one metadata line, JSON or a Python literal; ValueError, short, for anything but a dictionary."""
-        try:
-            record = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            record = self._literal(line)
-        if not isinstance(record, dict):
-            raise ValueError("not a dictionary")
-        return record
-
-    def _literal(self, line: bytes) -> Any:
+        with suppress(orjson.JSONDecodeError):
+            return dictionary(orjson.loads(line))
         if len(line) > self.longest:
             raise ValueError("not JSON, and too long for a Python literal")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of odd escapes such as '\d'
-                return ast.literal_eval(line.decode("utf-8"))
-        except UnicodeDecodeError:
-            raise ValueError("not UTF-8") from None
+                record = ast.literal_eval(line.decode())
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-            raise ValueError("not a Python literal") from None
+            raise ValueError("not a Python literal in UTF-8") from None
+        return dictionary(record)
 
     def product(self, record: dict[str, Any]) -> Product:
-        categories = record.get("categories")
-        paths = [as_list(path) for path in categories if isinstance(path, list)] if isinstance(categories, list) else []
+        paths = [as_list(path) for path in _of_type(list, record.get("categories"))]
         deepest = max(paths, key=len, default=[])  # the first of equals
         return super().product(record)._replace(categories=deepest)
 
@@ -184,8 +173,7 @@ class Reader2023(AmazonReader):
     def product(self, record: dict[str, Any]) -> Product:
         details, images = record.get("details"), record.get("images")
         brand = as_text(details.get("Brand")) if isinstance(details, dict) else ""
-        entries = [i for i in images if isinstance(i, dict)] if isinstance(images, list) else []
-        entries.sort(key=lambda i: i.get("variant") != "MAIN")  # stable: the others keep their order
+        entries = sorted(_of_type(dict, images), key=lambda i: i.get("variant") != "MAIN")  # others keep their order
         urls = [url for i in entries for size in ("hi_res", "large", "thumb") for url in as_list(i.get(size))]
         product = super().product(record)
         return product._replace(
@@ -193,6 +181,10 @@ class Reader2023(AmazonReader):
             description=" ".join(as_list(record.get("features")) + as_list(record.get("description"))),
             image_urls=list(dict.fromkeys(urls)),
         )
+
+
+def _of_type(kind: type, values: Any) -> list[Any]:
+    return [value for value in values if isinstance(value, kind)] if isinstance(values, list) else []
 
 
 READERS = {"amazon2014": Reader2014, "amazon2018": Reader2018, "amazon2023": Reader2023}
@@ -226,17 +218,15 @@ class AmazonSource(Downloaded):
             return raw
         if "subset" in raw and ("reviews" in raw or raw.get("split")):
             raise ValueError("subset: applies to what `category` fills in, not to `reviews` or `split`")
-        subset: Subset = "all" if raw.get("subset") == "all" else "5-core"  # another one is refused below
-        unread = {"reviews"} if raw.get("split") else set()
-        found = addresses(raw["kind"], raw["category"], subset)
-        return {role: found[role] for role in found if role not in unread} | raw
+        found = addresses(raw["kind"], raw["category"], raw.get("subset", "5-core"))
+        if raw.get("split"):
+            del found["reviews"]
+        return found | raw
 
     @model_validator(mode="after")
     def _one_source_of_interactions(self) -> Self:
-        if self.split and self.reviews:
-            raise ValueError("reviews: cannot be combined with `split`, which gives the interactions")
-        if not self.split and not self.reviews:
-            raise ValueError("reviews: is required; give an address, `category`, or `split`")
+        if bool(self.split) == bool(self.reviews):
+            raise ValueError("reviews: give either an address or `category`, or `split`, which has the interactions")
         if self.split and not self.metadata:
             raise ValueError("metadata: is required with `split`, which has neither texts nor images")
         return self

@@ -119,6 +119,10 @@ def json_object(line: bytes) -> dict[str, Any]:
         record = _parse_constants(line)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    return dictionary(record)
+
+
+def dictionary(record: Any) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise ValueError("not an object")
     return record

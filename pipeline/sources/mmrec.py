@@ -23,6 +23,7 @@ from pipeline.sources.sql import named, rating, read_csv, trimmed, whole
 
 COLUMNS = ("userID", "itemID", "rating", "timestamp", "x_label")
 TAB = "\t"
+NUMBER = re.compile(r"([0-9]{1,18})(?:\.0)?")
 
 INTERACTIONS, ITEMS, USERS = "interactions", "split_items", "split_users"  # roles of the files
 
@@ -83,11 +84,9 @@ class MmrecReader(Reader):
     def parse(self, line: bytes) -> dict[str, Any]:
         """Read one item; ValueError, with a short message, if it is not a JSON object with an itemID."""
         record = super().parse(line)
-        value = record.get("itemID")
-        digits = isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value.strip())
-        if not (digits or type(value) is int or (isinstance(value, float) and value.is_integer())):
+        if not (number := NUMBER.fullmatch(str(record.get("itemID")).strip())):
             raise ValueError("no itemID")
-        return record | {"itemID": int(value)}  # type: ignore[arg-type]
+        return record | {"itemID": int(number[1])}
 
     def name(self, record: dict[str, Any]) -> str | None:
         return str(record["itemID"])
@@ -142,27 +141,19 @@ def asins(path: Path | None, items: int) -> list[str]:
 def numbered(path: Path, number: str, names: Sequence[str], count: int) -> list[str]:
     """Return the identifier of numbers 0 .. count-1 from a mapping file, CSV or tab separated text with a header.
 
-    `number` is the column of numbers; that of identifiers has one of `names`, or is the other one of two. UserError: no
-    such columns, a missing or repeated number or identifier, or not `count` numbers.
+    `number` is the column of numbers; that of identifiers has one of `names`. UserError: no such columns, a missing or
+    repeated number or identifier, or not `count` numbers.
     """
-    table = text_table(path)
-    columns = {column: table.column(i) for i, column in reversed([*enumerate(table.column_names)])}
-    others = [column for column in columns if column != number]
-    name = next((n for n in names if n in others), others[0] if len(others) == 1 else None)
+    columns = text_table(path)
+    name = next((n for n in names if n in columns), None)
     if number not in columns or name is None:
-        raise UserError(f"{path}: expected the columns {names[0]} and {number}; it has {', '.join(table.column_names)}")
+        raise UserError(f"{path}: expected the columns {names[0]} and {number}; it has {', '.join(columns)}")
     found = [value.strip() for value in columns[name].to_pylist()]
-    if len(set(found)) < len(found):
-        again = repeated(found)
-        lines = [i + 2 for i, value in enumerate(found) if value == again]
-        raise UserError(f"{path}, lines {lines[0]} and {lines[1]}: {name} {again!r} occurs twice; keep one")
-    if "" in found:
-        raise UserError(f"{path}, line {found.index('') + 2}: no {name}")
-    if (rows_of := permutation(columns[number])) is None:
-        raise UserError(f"{path}: {number} holds other values than 0 .. {len(found) - 1:,}, each once")
-    if len(found) != count:
+    if len({*found, ""}) <= len(found):
+        raise UserError(f"{path}: {name} {repeated(['', *found])!r} is empty or occurs twice; keep one row each")
+    if (rows_of := permutation(columns[number])) is None or len(found) != count:
         raise UserError(
-            f"{path}: names {len(found):,} {number}s, the interactions have {count:,}; give the files of one split"
+            f"{path}: {len(found):,} rows, expected {number} 0 .. {count - 1:,}, as in the interactions, each once"
         )
     return [found[i] for i in np.argsort(rows_of)]
 
@@ -182,18 +173,19 @@ def permutation(column: pa.ChunkedArray) -> np.ndarray | None:
     return numbers if whole and len(numbers) else None
 
 
-def text_table(path: Path) -> pa.Table:
+def text_table(path: Path) -> dict[str, pa.ChunkedArray]:
+    """Return the columns of a mapping file as text; of equal names the first."""
     try:
-        with path.open(encoding="utf-8-sig") as f:
-            header = f.readline(65536).rstrip("\r\n")
-        delimiter = "\t" if "\t" in header else ","
+        header = first_line(path)
+        delimiter = TAB if TAB in header else ","
         names = [name.strip().strip('"') for name in header.split(delimiter)]
-        return csv.read_csv(
+        table = csv.read_csv(
             path,
             csv.ReadOptions(column_names=names, skip_rows=1),
             csv.ParseOptions(delimiter=delimiter),
             csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
         )
+        return {name: table.columns[names.index(name)] for name in dict.fromkeys(names)}
     except OSError as e:
         raise UserError(f"{path}: {e.strerror or e}; --order names a mapping file: identifier, row") from None
     except (pa.ArrowException, UnicodeDecodeError) as e:

@@ -1,4 +1,4 @@
-"""The vectors of a trained recommender on disk, read a part at a time."""
+"""The vectors of a trained recommender on disk, written and read a part at a time."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,8 +9,12 @@ import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
+from pipeline.io import fingerprint
 from pipeline.io.tables import readable
 from pipeline.layout import Layout
+from pipeline.run import Run
+from pipeline.train import inputs
+from pipeline.train.params import Released
 
 
 class Embeddings:
@@ -49,3 +53,25 @@ def stored(layout: Layout) -> tuple[Embeddings, Embeddings]:
     io.one_set([path for path in paths if path.is_file()])
     user, item = paths
     return Embeddings(user, schemas.user_embeddings), Embeddings(item, schemas.item_embeddings)
+
+
+def write(run: Run, user: np.ndarray, item: np.ndarray) -> int:
+    """Write the vectors [U, D] and [I, D] with their identifiers and a fingerprint of their space; return U + I."""
+    layout, own = run.layout, run.params[Released]
+    vectors = fingerprint.of(io.record(io.shards(layout.features(own.features), "features")[0]))
+    read = io.digest(inputs.files(layout, own.features))
+    space = {fingerprint.KEY: {"features": vectors, "train": own.facts(), "inputs": read}}
+    width = item.shape[1]
+    for names, of, path, schema in (
+        (io.read_table(layout.users, schemas.USERS), user, layout.user_embeddings, schemas.user_embeddings(width)),
+        (
+            io.read_table(layout.item_ids, schemas.ITEM_IDS),
+            item,
+            layout.item_embeddings,
+            schemas.item_embeddings(width),
+        ),
+    ):
+        table = names.append_column("vector", io.vectors(of))
+        parts = (table.slice(at, io.PART) for at in range(0, len(table), io.PART))  # row groups, read one at a time
+        run.write_all(parts, path, schema, **space)
+    return len(user) + len(item)

@@ -60,17 +60,6 @@ def test_paths_bytes_and_pil_images_are_one_and_the_same(encoder: alignrec.Encod
     assert encoder.rejects == []
 
 
-def test_every_mode_of_pil_is_read_and_rotation_kept(encoder: alignrec.Encoder) -> None:
-    modes = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "F", "I;16")
-    assert len(encoder.encode([Image.new(mode, (40, 30)) for mode in modes])) == len(modes)
-    assert encoder.rejects == []
-    sideways = Image.new("RGB", (40, 20), "red")
-    sideways.getexif()[0x0112] = 6  # turned by a quarter
-    stored = encoders.decode(sideways)
-    assert isinstance(stored, bytes)
-    assert Image.open(io.BytesIO(stored)).size == (20, 40)
-
-
 def test_absent_modalities_in_any_column(encoder: alignrec.Encoder) -> None:
     y = encoder.encode([None, png("blue"), None], ["four", None, ""])
     assert y[0].tolist() == [0, 0, 0, 4]
@@ -124,40 +113,6 @@ def test_a_row_that_is_no_image_or_text_is_refused_before_any_is_encoded(encoder
     ):
         with pytest.raises(alignrec.UserError, match=f"^{fault}"):
             encoder.encode(images, texts)  # type: ignore[arg-type]
-
-
-def test_rows_come_in_blocks_as_in_the_pipeline(encoder: alignrec.Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = ["x" * (1 + i % 7) for i in range(50)]
-    whole = encoder.encode(texts=texts)
-    seen: list[int] = []
-    encode = batching.encode
-
-    def counted(network: Any, texts: list[str], *more: Any, **others: Any) -> Any:
-        seen.append(len(texts))
-        return encode(network, texts, *more, **others)
-
-    monkeypatch.setattr(encoders, "DEFAULTS", encoders.DEFAULTS.model_copy(update={"shard_rows": 16}))
-    monkeypatch.setattr(batching, "encode", counted)
-    images = [png("red") if i == 20 else b"no image" if i == 40 else None for i in range(50)]
-    with pytest.warns(UserWarning, match="first row 40"):
-        y = encoder.encode(images, texts)
-    assert seen == [16, 16, 16, 2]
-    assert np.array_equal(y[:, 3], whole[:, 3])
-    assert y[20, 0] > 250
-
-
-def test_names_of_encoders(made: Path) -> None:
-    for name, line in {
-        "minlm": "no encoder 'minlm'; did you mean 'minilm'?",
-        "beit3": "encoder 'beit3' needs weights of its own; name a release that carries it",
-        made: f"{made}: this release carries no encoder; take one of minilm, cnn, minilm-cnn",
-        f"{made}/nowhere": f"{made}/nowhere/manifest.json: no such file; is this a release folder?",
-    }.items():
-        with pytest.raises(alignrec.UserError) as e:
-            alignrec.encoder(name)
-        assert str(e.value) == line
-    with pytest.raises(alignrec.UserError, match=r"'encoder\.minilm\.max_token'.*'max_tokens'"):
-        alignrec.encoder("minilm", max_token=3)
 
 
 def test_the_bundled_encoder_gives_what_the_pipeline_gives() -> None:

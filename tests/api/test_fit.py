@@ -9,10 +9,8 @@ import pyarrow as pa
 import pytest
 import scipy.sparse as sp
 import shops
-import torch
 
 import alignrec
-from pipeline.errors import UserError
 from pipeline.evaluation.metrics import evaluate
 from pipeline.interactions.split import load as load_split
 
@@ -28,21 +26,6 @@ def x() -> alignrec.Vectors:
 @pytest.fixture(scope="module")
 def model(x: alignrec.Vectors, interactions: pa.Table) -> alignrec.Recommender:
     return alignrec.fit("alignrec", interactions, x, **FAST)
-
-
-def taste(name: str) -> int:
-    return int(name[1:]) % 2
-
-
-def test_it_learns_the_planted_tastes(x: alignrec.Vectors, interactions: pa.Table) -> None:
-    model = alignrec.fit("alignrec", interactions, x, dim=16, lr=0.02, epochs=30)
-    assert repr(model) == "<Recommender alignrec: 60 users, 50 items>"
-    top = [taste(item) == taste(user) for user in model.users for item, _ in model.recommend(user, 5)]
-    assert np.mean(top) > 0.9
-    assert model.metrics["test"]["recall@20"] > 0.6  # half of the catalogue is of a user's taste, of which 17 are left
-    assert model.metrics["valid"].keys() == model.metrics["test"].keys() >= {"recall@5", "ndcg@50", "map@10"}
-    assert len(model.history) > model.best_epoch
-    assert model.protocol["split"] == "given"
 
 
 def test_metrics_and_recommendations_are_those_of_its_vectors(
@@ -61,21 +44,6 @@ def test_metrics_and_recommendations_are_those_of_its_vectors(
         assert [item for item, _ in top] == [IDS[i] for i in expected]
         assert [score for _, score in top] == pytest.approx(scores[expected].tolist())
     assert len(model.recommend("u0")) == 10
-
-
-def test_equal_arguments_give_equal_bytes_whatever_the_threads(
-    model: alignrec.Recommender, x: alignrec.Vectors, interactions: pa.Table
-) -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    torch.manual_seed(5)
-    again = alignrec.fit("alignrec", interactions, x, **FAST)
-    assert torch.get_num_threads() == 2
-    torch.set_num_threads(before)
-    assert np.asarray(again.user_vectors).tobytes() == np.asarray(model.user_vectors).tobytes()
-    assert again.metrics == model.metrics
-    other = alignrec.fit("alignrec", interactions, x, seed=1, **FAST)
-    assert not np.array_equal(other.user_vectors, model.user_vectors)
 
 
 def test_a_killed_call_continues_and_ends_the_same(
@@ -119,14 +87,6 @@ def test_without_vectors_the_catalogue_is_what_occurs(interactions: pa.Table) ->
     assert model.protocol["filter"] == "users >= 1, items >= 1, repeatedly"
 
 
-def test_an_item_without_interactions_can_be_recommended(x: alignrec.Vectors, interactions: pa.Table) -> None:
-    frame = interactions.to_pandas()
-    model = alignrec.fit("contentknn", frame[(frame.item != "i4") & (frame.split != 2)], x)
-    assert model.items.tolist() == IDS
-    assert "i4" in {item for item, _ in model.recommend("u0", 40)}
-    assert set(model.metrics) == {"valid"}, "no test part, no test figures"
-
-
 def test_mistakes_are_one_line(model: alignrec.Recommender, x: alignrec.Vectors, interactions: pa.Table) -> None:
     frame = interactions.to_pandas()
     alone = pd.DataFrame({"user": ["a", "b"], "item": ["i1", "i2"]})
@@ -148,23 +108,3 @@ def test_mistakes_are_one_line(model: alignrec.Recommender, x: alignrec.Vectors,
     for user, k, line in (("u999", 5, "no user 'u999' in train; did you mean 'u9'"), ("u1", 51, "k: 51; give 1 to 50")):
         with pytest.raises(alignrec.UserError, match=line):
             model.recommend(user, k)
-
-
-def test_cold_items_are_judged_alone_and_among_all() -> None:
-    rows = [(f"u{u}", f"i{i}") for u in range(50) for i in range(u % 2, 160, 2) if (u * 7 + i * 3) % 5 < 2]
-    table = pa.table({"user": [u for u, _ in rows], "item": [i for _, i in rows]})
-    ways = np.random.default_rng(0).normal(size=(2, 6))[np.arange(160) % 2].astype(np.float32)
-    names = [f"i{i}" for i in range(160)]
-    fitted = alignrec.fit("contentknn", table, ways, ids=names, protocol="cold-items", cold_share=0.4, ks=[20, 50])
-    assert fitted.among_all is not None
-    assert fitted.protocol["candidates"] == "cold items alone"
-    assert fitted.among_all["protocol"]["candidates"] == "all items"
-    assert set(fitted.metrics["test"]) == {f"{m}@20" for m in ("recall", "ndcg", "precision", "map")}  # of 32, not 50
-    assert fitted.metrics["test"]["recall@20"] > fitted.among_all["metrics"]["test"]["recall@20"]
-    few = alignrec.fit("contentknn", table, ways, ids=names, protocol="sparse", most_train=2)
-    assert (few.among_all, few.protocol["split"]) == (None, "sparse 2 of mmrec")
-    assert np.bincount(few.seen.users).max() == 2
-    with pytest.raises(UserError, match="cold_share: 2"):
-        alignrec.fit("contentknn", table, ways, ids=names, protocol="cold-items", cold_share=2)
-    with pytest.raises(UserError, match=r"'protocol'.*'cold-itms'"):
-        alignrec.fit("contentknn", table, ways, ids=names, protocol="cold-itms")

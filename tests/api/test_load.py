@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import releases
 import shops
 from hub import hub
 from webserver import Folder, listening
@@ -68,18 +67,6 @@ def test_mistakes_are_one_line(release: alignrec.Release, tmp_path: Path) -> Non
     assert "beit" not in release.features
 
 
-def test_a_changed_byte_is_named_and_embeddings_may_be_absent(made: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(made, tmp_path / "copy")
-    releases.drop(copy, "embeddings/")
-    with pytest.raises(alignrec.UserError, match="no embeddings"):
-        alignrec.load(copy).embeddings  # noqa: B018
-    path = copy / "features/beit3/features-00000.parquet"
-    data = path.read_bytes()
-    path.write_bytes(data[:50] + bytes([data[50] ^ 1]) + data[51:])
-    with pytest.raises(alignrec.UserError, match=r"features-00000\.parquet: changed"):
-        alignrec.load(copy)
-
-
 def test_an_address_is_fetched_once_into_the_cache(
     server: Folder, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,18 +88,6 @@ def test_one_feature_set_of_an_address(server: Folder, tmp_path: Path) -> None:
     with pytest.raises(alignrec.UserError, match="did you mean 'beit3'"):
         alignrec.load(server.address, "../beit", cache=tmp_path / "cache")
     assert [p.name for p in (tmp_path / "cache/releases").iterdir()] == [release.folder.name]
-
-
-def test_an_interrupted_fetch_continues(server: Folder, tmp_path: Path) -> None:
-    path = server.folder / "features/beit3/features-00000.parquet"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-7])
-    with pytest.raises(alignrec.UserError, match="truncated"):
-        alignrec.load(server.address, cache=tmp_path / "cache")
-    path.write_bytes(whole)
-    before = server.asked["/items.parquet"]
-    assert len(alignrec.load(server.address, cache=tmp_path / "cache").items) == shops.ITEMS
-    assert server.asked["/items.parquet"] == before, "what was whole is not fetched again"
 
 
 def test_what_changes_while_it_is_fetched_is_not_believed(

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save
 from webserver import Folder, listening
 
 from benchmarks import _official
@@ -21,7 +20,6 @@ from pipeline.beit3 import checkpoints, released
 from pipeline.beit3.config import SIZES, Config
 from pipeline.beit3.network import BEiT3
 from pipeline.errors import UserError
-from pipeline.http.fetch import fetch
 
 TINY = Config(image=32, patch=8, vocab=58, width=64, layers=2, heads=1, ffn=96, positions=40, codes=20, mlm=True)
 
@@ -36,10 +34,6 @@ def official_bytes(tensors: dict[str, torch.Tensor], **beside: object) -> bytes:
 def parameters(config: Config = TINY, seed: int = 1) -> dict[str, torch.Tensor]:
     torch.manual_seed(seed)
     return BEiT3(config).state_dict()
-
-
-def plain(address: str, target: Path) -> None:
-    fetch(address, target, None, 5.0, 1, lambda done, total: None)
 
 
 def nothing(address: str, target: Path) -> None:
@@ -144,13 +138,6 @@ def test_a_truncated_file_is_reported_with_its_length(file: Path, share: float) 
         checkpoints.read_checkpoint(file)
 
 
-def test_a_broken_safetensors_file_is_reported(tmp_path: Path) -> None:
-    path = tmp_path / "beit3_tiny.safetensors"
-    path.write_bytes(save(parameters())[:-10])
-    with pytest.raises(UserError, match=r"beit3_tiny\.safetensors: not a complete safetensors file"):
-        checkpoints.read(path)
-
-
 # --- checksums and URLs
 
 
@@ -164,17 +151,6 @@ def test_a_checksum_is_checked_wherever_it_is_given(file: Path, tmp_path: Path) 
     wrong = named.rename(tmp_path / "vqkd-00000000.pth")
     with pytest.raises(UserError, match="expected 00000000"):
         checkpoints.obtain(str(wrong), tmp_path, None, nothing)
-
-
-def test_weights_by_url_are_fetched_once(server: str, file: Path, tmp_path: Path) -> None:
-    file = file.rename(tmp_path / "served" / "beit3_tiny.pth")
-    address = f"{server}/beit3_tiny.pth?token=secret"
-    target = checkpoints.obtain(address, tmp_path / "made", io.sha256(file), plain)
-    assert [path.name for path in (tmp_path / "made").iterdir()] == ["beit3_tiny.pth"]
-    assert checkpoints.read(target).keys() == parameters().keys()
-    assert checkpoints.obtain(address, tmp_path / "made", io.sha256(file), nothing) == target
-    with pytest.raises(UserError, match="its sha256 is"):  # another file was asked for
-        checkpoints.obtain(address, tmp_path / "made", "0" * 64, nothing)
 
 
 # --- BEiT3
@@ -200,20 +176,6 @@ def test_the_shape_is_read_from_the_file() -> None:
         with torch.device("meta"):
             published = replace(SIZES[size], codes=8192, mlm=True)
             assert released.shape(BEiT3(published).state_dict(), "a.pth") == published
-
-
-def test_contrastive_files_lack_heads_and_have_others() -> None:
-    bare = replace(TINY, codes=0, mlm=False)
-    given = parameters(bare) | {
-        "language_head.weight": torch.ones(64, 64),
-        "vision_head.weight": torch.ones(64, 64),
-        "logit_scale": torch.ones(()),
-    }
-    network, loaded = load(TINY, given)
-    assert set(loaded.ignored) == {"language_head.weight", "vision_head.weight", "logit_scale"}
-    assert all("contrast" in why for why in loaded.ignored.values())
-    assert loaded.fresh == ["mim_head.bias", "mim_head.weight", "mlm_head.bias", "mlm_head.weight"]
-    assert torch.equal(network.beit3.text_embed.weight, given["beit3.text_embed.weight"])
 
 
 def test_names_and_shapes_are_compared_both_ways_before_anything_is_copied() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib.resources import files
-from itertools import chain
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from pipeline.beit3.config import MiniConfig
 from pipeline.beit3.mini import Mini, centre, half_means, halves, load_minilm, ridge
 from pipeline.beit3.minilm import MiniLM, WordPieces, load, order
 from pipeline.beit3.tokenizer import pad
-from pipeline.errors import UserError
 
 TEXTS = ["Red apple, fresh", "A blue car with four doors; unaffordable!", "été 日本語 🙂", "bus"]
 WIDTHS = (5, 7)
@@ -101,19 +99,6 @@ def test_the_half_of_what_an_item_lacks_is_zero(network: Mini, batch: tuple[Tens
     assert torch.isfinite(x).all()
     assert x[:, :384].any(1).tolist() == [True, False, True, False]
     assert x[:, 384:].any(1).tolist() == [False, True, True, False]
-
-
-def test_pieces_of_the_catalogue_come_first_and_ids_are_minilms(minilm: MiniLM, pieces: WordPieces) -> None:
-    names, known = order(minilm.tokenizer, [TEXTS])
-    ids = pieces.encode([*TEXTS, ""], 256)
-    assert names == pieces.pieces
-    assert max(chain.from_iterable(map(np.ndarray.tolist, ids))) == known - 1
-    assert [pieces.theirs[i].tolist() for i in ids[:4]] == minilm.tokenizer(TEXTS)["input_ids"]
-    assert ids[4].tolist() == [0, 2]
-    assert pieces.encode(TEXTS[1:2], 5)[0].tolist() == [*ids[1][:4], 2]
-    assert pieces.pieces[pieces.mask] == "[MASK]"
-    with pytest.raises(UserError, match="not the word pieces of MiniLM"):
-        WordPieces(minilm.tokenizer, [*pieces.pieces[:-1], "apple"])
 
 
 def test_how_summaries_are_read() -> None:

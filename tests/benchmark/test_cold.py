@@ -4,7 +4,6 @@ from pathlib import Path
 
 import cold
 import numpy as np
-import pyarrow.compute as pc
 import pytest
 import shops
 
@@ -13,9 +12,9 @@ from pipeline import io
 from pipeline.benchmark import runs
 from pipeline.benchmark.runs import Entry
 from pipeline.errors import UserError
-from pipeline.evaluation.evidence import as_json, comparisons
+from pipeline.evaluation.evidence import comparisons
 from pipeline.layout import Layout
-from pipeline.report import recommenders, terminal
+from pipeline.report import recommenders
 from pipeline.train import inputs
 
 pytestmark = pytest.mark.usefixtures("one_process")
@@ -46,26 +45,6 @@ def test_each_result_stands_there_under_both_protocols(layout: Layout) -> None:
 
 def records(layout: Layout) -> list[dict[str, object]]:
     return [io.read_json(runs.rankings(layout, Entry("bpr", "none", seed)).with_suffix(".json")) for seed in range(2)]
-
-
-def test_slices_tests_and_protocols_are_of_both(layout: Layout) -> None:
-    described = io.read_json(layout.protocol)
-    assert [p["name"] for p in described] == [ALONE, EVERY]
-    results = io.read_table(layout.results, schemas.RESULTS)
-    released = as_json(results, described)
-    assert set(released["protocols"]) == {r["fingerprint"] for r in released["results"]}
-    slices = io.read_table(layout.slices, schemas.SLICES)
-    targets = slices.filter((pc.field("slice") == "popularity") & (pc.field("metric") == "recall")).to_pylist()
-    assert {(r["protocol"], r["label"]) for r in targets if r["n"]} == {(ALONE, "cold"), (EVERY, "cold")}
-    summary = io.read_json(layout.metrics)
-    assert set(summary) == {"dataset", ALONE, EVERY}
-    of_knn = [summary[p]["contentknn"]["f"]["recall@20"]["mean"] for p in (ALONE, EVERY)]
-    assert of_knn[0] > of_knn[1]
-    titles = [t.table.heading for t in terminal.tables(results, "shop")]
-    assert sum(ALONE in t for t in titles) == sum(EVERY in t for t in titles) == 1
-    notes = {c.protocol: recommenders.results(c).note for c in comparisons(results)}
-    assert "only the cold items of test are ranked, train items masked" in notes[ALONE]
-    assert "every item is ranked, train items masked" in notes[EVERY]
 
 
 def test_a_run_without_its_last_record_is_measured_again_and_ends_the_same(layout: Layout) -> None:

@@ -8,12 +8,9 @@ from shops import ITEMS, two_tastes
 
 import schemas
 from pipeline import io
-from pipeline.benchmark import results as tables
 from pipeline.benchmark import runs
 from pipeline.benchmark.plan import entries
 from pipeline.benchmark.runs import Entry
-from pipeline.benchmark.settings import model_settings
-from pipeline.errors import UserError
 from pipeline.evaluation.metrics import judge
 from pipeline.layout import Layout
 
@@ -35,31 +32,11 @@ def test_id_models_run_once_a_seed_and_ablations_beside_the_full_model() -> None
     ]
 
 
-def test_overrides_change_only_what_they_name() -> None:
-    params = toy.params(benchmark={"overrides": {"bpr": {"lr": 0.5}}}, train={"lr": 0.1, "patience": 3})
-    assert (model_settings(params, "bpr").lr, model_settings(params, "bpr").patience) == (0.5, 3)
-    assert model_settings(params, "alignrec") == params.train.resolved()
-    with pytest.raises(UserError, match=r"benchmark\.overrides\.ease\.l2"):
-        model_settings(toy.params(train={"l2": 0.0}), "ease")
-
-
 def record(model: str, seed: int, recall: float) -> dict:  # type: ignore[type-arg]
     means = {"recall@20": recall, "ndcg@20": recall / 2}
     run = {"dataset": "shop", "model": model, "features": "f", "seed": seed, "ablation": ""}
     run |= {"protocol": "mmrec", "fingerprint": "1"}
     return run | {"metrics": {"valid": means, "test": means}}
-
-
-def test_results_are_long_and_summary_is_mean_and_sd() -> None:
-    records = [record("bpr", 0, 0.1), record("bpr", 1, 0.3), record("vbpr", 0, 0.5)]
-    table = schemas.check(tables.results(records), schemas.RESULTS)
-    assert len(table) == 3 * 2 * 2
-    row = {key: value for key, value in records[0].items() if key != "metrics"}
-    row |= {"split": "test", "metric": "recall", "k": 20, "selected_by": "valid", "value": 0.1}
-    assert table.slice(2, 1).to_pylist() == [row]
-    summary = tables.summary(records, 20)
-    assert summary["bpr"]["f"]["recall@20"] == pytest.approx({"mean": 0.2, "sd": np.sqrt(0.02)})
-    assert summary["vbpr"]["f"] == {"recall@20": {"mean": 0.5}, "ndcg@20": {"mean": 0.25}}
 
 
 def run_all(root: Path, models: list[str]) -> dict[str, bytes]:

@@ -125,11 +125,3 @@ def test_what_is_masked_at_a_ratio_is_masked_at_every_larger_one() -> None:
     shares = [Hidden("image", ratio, 7).rows(50) for ratio in (0, 0.1, 0.2, 0.5, 1)]
     assert [int(rows.sum()) for rows in shares] == [0, 5, 10, 25, 50]
     assert all((larger[rows]).all() for rows, larger in itertools.pairwise(shares))
-
-
-def test_a_killed_study_goes_on_and_ends_the_same(layout: Layout) -> None:
-    whole = studied(layout)
-    records = sorted(layout.cells("study").glob("*.json"))
-    records[0].unlink()
-    layout.study("mask").unlink()
-    assert studied(layout) == whole

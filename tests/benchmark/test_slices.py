@@ -56,10 +56,3 @@ def test_gini_of_equal_counts_is_0_and_of_one_item_alone_near_1() -> None:
     assert slices.gini(np.full(5, 3)) == 0
     assert slices.gini(np.array([0, 0, 0, 7])) == pytest.approx(1 - 1 / 4)
     assert slices.gini(np.zeros(3, int)) is None
-
-
-def test_users_of_one_interaction_stand_alone() -> None:
-    rows = [(0, 0, 0), (0, 1, 2), (1, 0, 0), (1, 1, 0), (1, 2, 2)]
-    groups = dict(slices.by_history(split.load(interactions(rows), 2, 3), np.arange(2)))
-    assert groups["1"].tolist() == [True, False]
-    assert groups["2"].tolist() == [False, True]

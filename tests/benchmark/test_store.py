@@ -16,7 +16,7 @@ from processes import started
 import schemas
 from pipeline import code, engine, io
 from pipeline.benchmark.cell import Cell, Stored
-from pipeline.benchmark.experiment import Experiment, Work, complete
+from pipeline.benchmark.experiment import Experiment, Work
 from pipeline.benchmark.store import Store, record_digest
 from pipeline.models import MODELS
 from pipeline.run import ALTERED, Run
@@ -152,17 +152,6 @@ def test_cells_of_other_code_or_of_no_plan_are_deleted_and_that_is_said(
     assert again.run.measured["deleted"] == 2
     again.end()
     assert "deleted" not in capsys.readouterr().err
-
-
-def test_another_store_is_looked_into_first_and_left_alone(tmp_path: Path, trainings: list[Cell]) -> None:
-    made = experiment(tmp_path)
-    made.complete({0: cell(made)})
-    before = contents(made.store)
-    other = Store(tmp_path / "other", made.store.folder)
-    complete({0: cell(made), 1: cell(made, 1)}, other, 1)
-    assert [trained.seed for trained in trainings] == [0, 1]
-    assert {name.partition(".")[0] for name in contents(other)} == {cell(made, 1).key}
-    assert contents(made.store) == before
 
 
 def test_a_failure_is_a_record_where_it_is_asked_for(tmp_path: Path) -> None:

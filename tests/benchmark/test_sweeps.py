@@ -12,7 +12,7 @@ import shops
 import toy
 
 import schemas
-from pipeline import engine, io
+from pipeline import io
 from pipeline.benchmark import sweeps
 from pipeline.benchmark.cell import Outcome, outcome
 from pipeline.benchmark.experiment import Experiment
@@ -113,14 +113,3 @@ def test_one_key_is_a_curve_and_two_are_a_map(layout: Layout) -> None:
     }
     found = next(p for p in maps if (p["x"], p["y"]) == ("2", "0"))
     assert found["valid"] == np.mean(values(layout, "graph", graph_k=2, train_item_layers=0))
-
-
-def test_only_what_lacks_is_trained(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    before, records = rows(layout), sorted(layout.cells("study").glob("*.json"))
-    lost, todo = records[0].read_bytes(), list[Any]()
-    records[0].unlink()
-    each = engine.each
-    monkeypatch.setattr(engine, "each", lambda work, jobs, n: (todo.extend(jobs), each(work, jobs, n))[1])
-    swept(layout.root)
-    swept(layout.root)
-    assert (len(todo), records[0].read_bytes(), rows(layout)) == (1, lost, before)

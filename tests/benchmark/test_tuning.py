@@ -18,7 +18,7 @@ from pipeline.benchmark.params import Range
 from pipeline.benchmark.plan import entries
 from pipeline.benchmark.runs import Entry
 from pipeline.benchmark.search import Contender, Tried, halton
-from pipeline.benchmark.settings import model_settings, search_ranges
+from pipeline.benchmark.settings import model_settings
 from pipeline.benchmark.store import Record
 from pipeline.errors import UserError
 from pipeline.layout import Layout
@@ -65,21 +65,8 @@ def test_every_feature_set_of_a_model_tries_the_same_settings_and_the_given_one_
     assert search.settings(params(budget=5), "shop", "alignrec")[:3] == of_alignrec
 
 
-def test_a_range_is_the_parameters_the_models_or_that_of_its_authors_grid() -> None:
-    given = params()
-    assert list(search_ranges(given, "alignrec")) == ["lr", "cca"]
-    assert search_ranges(given, "ease")["l2"] == Range(low=50, high=2000)
-    assert list(search_ranges(given, "lightgcn")) == ["lr", "l2"]
-
-
 def experiment(root: Path, settings: Params) -> Experiment:
     return Experiment(Run("benchmark", "shop", settings, root), 1)
-
-
-def test_without_a_budget_or_a_space_nothing_is_tried(tmp_path: Path) -> None:
-    shops.outputs(tmp_path)
-    for settings in (params(), params(models=["contentknn"], budget=4)):
-        assert search.tune(experiment(tmp_path, settings), entries(settings)).tried == {}
 
 
 def tried(valid: float | None, **setting: float) -> Tried:

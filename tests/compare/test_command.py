@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import toy
-from commands import alignrec
 
 from pipeline import io
 from pipeline.benchmark import compare as plans
@@ -18,10 +17,8 @@ from pipeline.compare import command, feature_set, judge, similarity
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops import shapes
-from pipeline.probe import questions
 from pipeline.run import running
 from stages import probe
-from stages.params import Params
 
 ASINS = toy.ASINS
 VECTORS = np.arange(12, dtype=np.float32).reshape(6, 2)
@@ -96,17 +93,6 @@ def test_other_items_are_counted_and_items_without_a_row_are_left_out(
         feature_set.common([found, replace(found, there=np.arange(6) > 3)])
 
 
-def test_names(layout: Layout, tmp_path: Path) -> None:
-    np.save(tmp_path / "a=b.npy", VECTORS)
-    assert read(layout, tmp_path / "a=b.npy").name == "a-b"
-    assert read(layout, f"mine={tmp_path}/a=b.npy").name == "mine"
-    for spec, facts_of in ((f"../x={tmp_path}/a=b.npy", r"'\.\./x'"), ("beit4", r"shop \(beit3, minilm-cnn")):
-        with pytest.raises(UserError, match=facts_of):
-            read(layout, spec)
-    sets = [feature_set.FeatureSet("a", "", VECTORS)] * 3
-    assert [g.name for g in feature_set.distinct(sets)] == ["a", "a-2", "a-3"]
-
-
 # --- geometry
 
 
@@ -134,15 +120,6 @@ def test_effective_rank_counts_directions() -> None:
     assert shape(np.ones((9, 3), np.float32)).effective_rank == 1
 
 
-def test_mean_cosine_is_the_mean_over_all_pairs() -> None:
-    x = np.random.default_rng(3).normal(size=(20, 3)).astype(np.float32) + 1
-    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
-    cosine = unit @ unit.T
-    assert shape(x).mean_cosine == pytest.approx(cosine[~np.eye(20, dtype=bool)].mean(), abs=1e-5)
-    assert shape(np.ones((5, 2), np.float32)).mean_cosine == pytest.approx(1, abs=1e-5)
-    assert shape(np.r_[x, np.zeros((2, 3), np.float32)]).zero_rows == 2
-
-
 @pytest.mark.parametrize("scores_held", [1, 100, 1 << 20])
 def test_neighbours_are_the_sorted_cosines_and_ties_go_to_lower_ids(scores_held: int) -> None:
     x = np.random.default_rng(4).normal(size=(40, 5)).astype(np.float32)
@@ -154,16 +131,6 @@ def test_neighbours_are_the_sorted_cosines_and_ties_go_to_lower_ids(scores_held:
     assert similarity.nearest(x, [7], 6)[7] == np.argsort(-cosine[7])[:6].tolist()
     tied = similarity.neighbours(np.ones((5, 2), np.float32), 2, scores_held=scores_held)
     assert tied.tolist()[:2] == [[1, 2], [0, 2]]
-
-
-def test_neighbours_of_some_items_and_of_a_few_are_those_among_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    x = np.random.default_rng(0).standard_normal((60, 5)).astype(np.float32)
-    rows = np.array([3, 17, 59])
-    assert np.array_equal(similarity.neighbours(x, 6, rows), similarity.neighbours(x, 6)[rows])
-    monkeypatch.setattr(questions, "COSINES", 0)
-    for items in (2, 3, 7):
-        pair = similarity.compared([feature_set.FeatureSet(name, "", x[:items]) for name in "ab"], 3)["pairs"][0]
-        assert (pair["overlap"], "sampled" in pair) == (1, False)
 
 
 # --- tests of significance
@@ -217,37 +184,3 @@ def test_compare_draws_as_the_stage_does_so_that_their_figures_are_equal(layout:
     comparison = command.compare(layout, toy.PARAMS, ["beit3"], 0, tmp_path / "out")
     asked = [name for name, figures in comparison["probes"].items() if "beit3" in figures]
     assert {name: staged[name]["beit3"] for name in asked} == {n: comparison["probes"][n]["beit3"] for n in asked}
-
-
-def test_compare_of_one_set_with_itself_finds_no_difference(layout: Layout, tmp_path: Path) -> None:
-    comparison = command.compare(layout, toy.PARAMS, ["beit3", "beit3"], 0, tmp_path / "out")
-    assert list(comparison["sources"]) == ["beit3", "beit3-2"]
-    assert comparison["pairs"][0]["overlap"] == 1
-    assert all(t["difference"] == 0 and t["p"] == 1 for t in comparison["paired"])
-
-
-@pytest.mark.usefixtures("one_process")
-def test_compare_trains_on_request(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plans, "MODELS", ("vbpr",))
-    fast = {"train": {"epochs": 2, "batch_size": 8, "dim": 4}, "graph": {"k": 3}}
-    params = Params.model_validate({"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}, **fast})
-    comparison = command.compare(layout, params, ["beit3", "random"], 1, tmp_path / "out")
-    recall = comparison["training"]["recall@20"]
-    assert set(recall) == {"vbpr"}
-    assert all(0 <= v["mean"] <= 1 for by_set in recall.values() for v in by_set.values())
-    assert len(comparison["training"]["paired"]) == 1
-
-
-def test_the_command_line_shows_tables_and_one_line_for_a_mistake(layout: Layout, tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
-    done = alignrec("compare", "shop", "beit3", "random", cwd=tmp_path)
-    assert done.exit_code == 0, done.stderr
-    for text in ("Zero-shot", "Similarity", "linear CKA", "page: outputs/compare/shop/index.html"):
-        assert text in done.stdout
-    np.save(tmp_path / "mine.npy", VECTORS)
-    mine = alignrec("compare", "shop", "mine.npy", cwd=tmp_path)
-    for text in (mine.stdout, (tmp_path / "outputs/compare/shop/index.html").read_text()):
-        assert "mine.npy, rows assumed to be in order of item_id" in text
-    wrong = alignrec("compare", "shop", "beit4", cwd=tmp_path)
-    assert (wrong.exit_code, wrong.stderr.count("\n")) == (1, 1)
-    assert "'beit4'" in wrong.stderr

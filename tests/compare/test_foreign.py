@@ -12,9 +12,6 @@ from commands import alignrec
 import schemas
 from pipeline import io
 from pipeline.layout import Layout
-from tests.vectors import formats
-
-WIDTH = 6
 
 
 @pytest.fixture(scope="module")
@@ -25,30 +22,6 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         done = alignrec(stage, "s", cwd=folder)
         assert done.exit_code == 0, done.output
     return folder
-
-
-def test_files_of_several_formats_and_two_of_one_name_are_compared_in_one_line(shop: Path) -> None:
-    asins = io.read_table(Layout(shop / "outputs", "s").item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
-    vectors = np.random.default_rng(0).standard_normal((len(asins), WIDTH)).astype(np.float32)
-    turned = np.random.default_rng(1).permutation(len(asins))
-    ids = [asins[i] for i in turned]
-    ids[3], ids[11], ids[30] = f"{ids[3]}x", "another", "one more"
-    for name in ("baby", "sports"):
-        (shop / name).mkdir()
-        formats.npy(shop / name, vectors)
-    formats.tensor(shop, vectors)
-    formats.ducho(shop, ids, vectors[turned])
-    formats.json_map(shop, ids, vectors[turned])
-    given = ["baby/image_feat.npy", "sports/image_feat.npy", "blair=theirs.pt"]
-    done = alignrec("compare", "s", *given, "avg_pool", "theirs.json", "--to", "out", cwd=shop)
-    assert done.exit_code == 0, done.output
-    sources = json.loads((shop / "out/compare.json").read_text())["sources"]
-    assert [*sources] == ["baby-image_feat", "sports-image_feat", "blair", "avg_pool", "theirs"]
-    assert all("rows assumed to be in order of item_id" in sources[name] for name in [*sources][:3])
-    for name in ("avg_pool", "theirs"):
-        assert "rows matched by id; 3 rows are of no item here, such as" in sources[name]
-        assert "3 items have no row, such as" in sources[name]
-        assert sources[name] in done.output.replace("\n", "")
 
 
 def test_a_file_of_some_items_is_judged_as_if_there_were_no_others(shop: Path) -> None:

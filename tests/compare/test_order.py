@@ -1,20 +1,12 @@
 """A file whose rows lie in another order is named; a random set, and one that really differs, are not."""
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
-from typer.testing import CliRunner
 
-import schemas
-from alignrec.commands.app import app
-from pipeline import io
 from pipeline.compare import similarity
 from pipeline.compare.feature_set import FeatureSet
-from pipeline.layout import Layout
 
 ITEMS, WIDTH = 300, 24
 
@@ -66,29 +58,3 @@ def test_sets_with_identifiers_are_not_doubted_nor_those_without_a_witness() -> 
     assert doubted("a", "b", "permuted", sure="abpermuted") == []
     assert doubted("a", "permuted") == []
     assert doubted("random", "permuted", sure="random", others="a") == []
-
-
-def test_terminal_record_and_page_say_it_and_no_winner_is_declared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("params.yaml").write_text(f"datasets: [s]\nsources: {{s: {{kind: sample, users: 400, items: {ITEMS}}}}}\n")
-    layout = Layout(Path("outputs"), "s")
-    for stage in ("download", "interactions"):
-        assert CliRunner().invoke(app, [stage, "s"]).exit_code == 0
-    ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
-    schema, known = schemas.features(WIDTH), pa.array([True] * len(ids))
-    for name in "ab":
-        table = pa.table([*ids.columns, known, known, io.vectors(SETS[name][: len(ids)])], schema.names)
-        io.write_table(table, io.shard(layout.features(name), "features", 0), schema)
-    np.save("theirs.npy", SETS["b"][: len(ids)][np.random.default_rng(0).permutation(len(ids))])
-    done = CliRunner().invoke(app, ["compare", "s", "a", "theirs.npy"])
-    assert done.exit_code == 0, done.output
-    said = "theirs: the order of its rows looks wrong, or they are of other items. It shares "
-    page = (layout.folder("compare") / "index.html").read_text()
-    assert said in done.output
-    assert said in page
-    assert "No verdict on theirs, whose rows look out of order." in page
-    (doubt,) = json.loads((layout.folder("compare") / "compare.json").read_text())["order"]
-    assert (doubt["features"], [*doubt["overlap"]]) == ("theirs", ["a", "b"])
-    assert max(doubt["overlap"].values()) < similarity.MANY * doubt["chance"] < doubt["shared"]

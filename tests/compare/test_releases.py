@@ -65,17 +65,6 @@ def bumps(diff: dict[str, Any]) -> list[str]:
     return [diff["features"][name]["bump"] for name in ("beit3", "minilm-cnn")]
 
 
-def test_equal_releases_are_the_same(layout: Layout, older: Path) -> None:
-    newer = layout.release
-    diff = releases.diff(older, newer, 3)
-    assert [line.split(",")[0] for line in releases.lines(diff)] == [
-        "the same: schema", "version: nothing changed: 0.1.0 -> 0.1.0; it calls itself 0.1.0",
-    ]  # fmt: skip
-    assert "Neither is computed where the vectors are the same." in changes_html(
-        older, newer, diff, layout.images, "sample"
-    )
-
-
 def test_equal_vectors_of_another_version_are_not_compared(
     layout: Layout, older: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,8 +148,3 @@ def test_items_are_matched_by_asin(layout: Layout, older: Path) -> None:
     pq.write_table(others, newer / "items.parquet")
     with pytest.raises(UserError, match="no item in common"):
         releases.diff(older, resigned(newer), 5)
-
-
-def test_versions_are_semantic() -> None:
-    bumped = [releases.bumped("1.2.3", bump) for bump in ("major", "minor", "patch", "none")]
-    assert bumped == ["2.0.0", "1.3.0", "1.2.4", "1.2.3"]

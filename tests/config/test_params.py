@@ -9,7 +9,6 @@ import shipped
 
 from pipeline.errors import UserError
 from pipeline.features.registry import feature_sets
-from pipeline.models.alignrec import AlignRecParams
 from stages import params
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +21,6 @@ encoders:
   e: {kind: concat, of: [b, d]}
 """
 GOOD = "datasets: [shop]\nsources: {shop: {kind: sample}}\n"
-TFIDF = "encode: {encoders: [tfidf]}\ntrain: {features: tfidf}\n"
 
 
 def load(tmp_path: Path, text: str) -> params.Params:
@@ -90,11 +88,6 @@ def test_a_mistake_is_one_line_that_names_it(tmp_path: Path, text: str, says: st
     assert "\n" not in str(e.value)
 
 
-@pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.0e-3", ".1e-2", "0.001"])
-def test_numbers_with_an_exponent_are_numbers(tmp_path: Path, text: str) -> None:
-    assert load(tmp_path, GOOD + f"train: {{lr: {text}}}").train.lr == 1e-3
-
-
 def test_imported_feature_sets_count_as_made(tmp_path: Path) -> None:
     source = "{kind: mmrec, interactions: a.inter, features: {theirs: f.npy}}"
     text = (
@@ -110,13 +103,6 @@ def test_a_cutoff_that_the_catalogue_has_not_enough_items_for_is_refused_by_name
     settings.benchmark.check(50)
     with pytest.raises(UserError, match=r"benchmark\.ks.*50 .*49"):
         settings.benchmark.check(49)
-
-
-def test_the_fast_recipe_fills_in_what_is_not_given() -> None:
-    fast = AlignRecParams(recipe="fast", epochs=7)
-    assert (fast.lr, fast.mode, fast.precision, fast.epochs, fast.patience) == (1.5e-3, "frozen", "bf16", 7, 5)
-    assert (fast.dim, fast.layers) == (128, 4)
-    assert fast.cca == AlignRecParams().cca
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,7 @@
 """Jobs in threads and processes: every result, in order where asked, and an error at once."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -100,33 +97,3 @@ def test_threads_share_a_worker_and_keep_the_order() -> None:
     assert list(found) == [(n, n * n) for n in range(6)]
     as_they_end = engine.map(lambda: square, [1, 0], engine.Threads(2), ordered=False)
     assert list(as_they_end) == [(0, 0), (1, 1)]
-
-
-# --- waiting
-
-
-WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-
-
-def after(code: str, **given: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a process of its own, whose environment says nothing of waiting but what is given."""
-    environment = {name: value for name, value in os.environ.items() if name not in WAITING} | given
-    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-
-
-@pytest.mark.parametrize(
-    ("first", "given", "left"),
-    [
-        ("alignrec.commands.app", {}, ["PASSIVE", None]),
-        ("alignrec", {}, ["PASSIVE", None]),
-        ("pipeline.engine", {"OMP_WAIT_POLICY": "ACTIVE"}, ["ACTIVE", None]),
-        ("pipeline.engine", {"GOMP_SPINCOUNT": "77"}, ["PASSIVE", "77"]),
-    ],
-)
-def test_how_threads_wait_is_set_before_torch_loads_unless_the_user_says_it(
-    first: str, given: dict[str, str], left: list[Any]
-) -> None:
-    """In the command, the processes of torchrun, the Python API and workers."""
-    code = f"import json, os, sys; import {first}; assert not {{'torch', 'faiss'}} & set(sys.modules); "
-    found = json.loads(after(code + f"print(json.dumps([os.environ.get(name) for name in {WAITING}]))", **given).stdout)
-    assert found == left

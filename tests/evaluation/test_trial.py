@@ -9,7 +9,6 @@ from shops import ITEMS, USERS, two_tastes
 
 from pipeline import code
 from pipeline.errors import UserError
-from pipeline.evaluation.cutoff import bounded, headline
 from pipeline.evaluation.metrics import open_test
 from pipeline.evaluation.protocol import Protocol, questions
 from pipeline.interactions.split import union
@@ -55,8 +54,3 @@ def test_what_is_masked_is_what_the_rule_says_and_the_label_tells_it(rule: str) 
 def test_a_cutoff_beyond_the_catalogue_is_refused() -> None:
     with pytest.raises(UserError, match=r"51 .* 50"):
         open_test(*vectors(), two_tastes(), RULES, [51])
-
-
-def test_the_headline_is_at_20_where_that_can_be() -> None:
-    assert (bounded(19), bounded(21)) == (19, 20)
-    assert (headline([5, 20, 50]), headline([50, 5])) == (20, 50)

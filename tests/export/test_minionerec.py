@@ -39,7 +39,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 @pytest.fixture
 def content(layout: Layout) -> ExportContent:
-    return rows.arranged(contents.of_dataset(layout, [], coded=True), "drawn", None)
+    return rows.arranged(contents.of_dataset(layout, [], coded=True), None)
 
 
 def test_index_texts_and_sequences_are_those_of_the_dataset(
@@ -104,7 +104,7 @@ def test_mistakes_are_one_line(content: ExportContent, layout: Layout, tmp_path:
     order = tmp_path / "order.csv"
     order.write_text("asin\titemID\n" + "".join(f"A{i}\t{i}\n" for i in range(toy.ITEMS)))
     assert said("--order", order) == (
-        "items without content are left out, which leaves gaps in the given order; omit --order"
+        "items without a semantic ID are left out, which leaves gaps in the given order; omit --order"
     )
     table = content.interactions
     assert table is not None

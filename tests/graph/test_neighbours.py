@@ -14,7 +14,6 @@ from processes import started
 from threadpoolctl import threadpool_limits
 
 import schemas
-from pipeline.errors import UserError
 from pipeline.graph import approximate, neighbours
 from pipeline.models import adjacency
 from pipeline.ops.linalg import unit_rows
@@ -73,14 +72,6 @@ def test_a_row_without_direction_is_nobodys_neighbour(broken: float) -> None:
     assert all(2 not in neighbour_lists[i] and len(neighbour_lists[i]) == 5 for i in (0, 1, 3, 4, 5))
 
 
-def test_item_graph_divides_by_row_sums_on_both_sides() -> None:
-    edges = neighbours.neighbours(np.array([[1, 0], [1, 1], [0, 1]], np.float32), 2)
-    w = np.zeros((3, 3))
-    w[edges["item_id"], edges["neighbour_id"]] = edges["cosine"]
-    d = np.diag(w.sum(1) ** -0.5)
-    np.testing.assert_allclose(adjacency.item_graph(edges, 3).toarray(), d @ w @ d, atol=1e-6)
-
-
 def test_item_graph_without_itself_and_with_edges_both_ways() -> None:
     """On a fan of directions 0, 20 and 50 degrees the nearest of 0 is 1, of 1 is 0, of 2 is 1."""
     angle = np.radians([0, 20, 50])
@@ -133,21 +124,6 @@ def test_an_inverted_file_is_the_same_at_any_number_of_threads(small: None) -> N
     faiss.omp_set_num_threads(before)
     assert tables[0].equals(tables[1])
     assert left == [1, 3], "the caller's number is given back"
-
-
-def isotropic(n: int) -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(n, 64)).astype(np.float32)
-
-
-def test_what_has_no_groups_fails_unless_it_means_nothing(
-    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(approximate, "FEW", 4)
-    with pytest.raises(UserError, match="9 of 37"):
-        neighbours.neighbours(isotropic(2000), 6, "ivf")
-    found = neighbours.inverted([isotropic(2000)], 64, 6, tmp_path, required=False)
-    assert 0 < found.settled.recall < 0.95
-    assert sum(len(table) for table in found.tables) == 12_000
 
 
 def held() -> int:
@@ -244,16 +220,3 @@ def test_any_number_of_threads_gives_the_same_bytes() -> None:
     faiss.omp_set_num_threads(threads)
     assert made[0].equals(made[1])
     assert made[0].equals(made[2])
-
-
-@pytest.mark.parametrize(("k", "free", "said"), [(6, 2 * neighbours.SCRATCH, "too large"), (8, 2**40, "7 neighbours")])
-def test_what_a_gpu_cannot_take_stays_on_the_cpu_and_is_said(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, k: int, free: int, said: str
-) -> None:
-    assert neighbours.MOST_NEIGHBOURS == 2048, "FAISS's own"
-    monkeypatch.setattr(neighbours, "MOST_NEIGHBOURS", 7)
-    features = clusters(2200)
-    expected, log = neighbours.neighbours(features, k), with_gpu(monkeypatch, free)
-    assert neighbours.neighbours(features, k).equals(expected)
-    assert not log
-    assert [said in record.message and "on the CPU" in record.message for record in caplog.records] == [True]

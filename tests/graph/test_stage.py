@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import toy
 
 import schemas
 from pipeline import io
-from pipeline.errors import UserError
 from pipeline.graph import approximate, neighbours
 from pipeline.layout import Layout
 from pipeline.run import running
@@ -68,12 +66,3 @@ def test_a_large_set_is_searched_on_disk_and_a_random_control_may_miss(tmp_path:
     assert record["notes"]["f"]["index"] == "ivf"
     assert record["notes"]["f"]["recall"] >= 0.95 > record["notes"]["random"]["recall"]
     assert {path.name for path in layout.edges("f").parent.iterdir()} == {"edges.parquet"}
-
-
-def test_a_set_without_groups_is_named_and_nothing_is_left(tmp_path: Path) -> None:
-    write(tmp_path, "noise", isotropic())
-    folder = Layout(tmp_path, "shop").features("noise")
-    with pytest.raises(UserError, match=re.escape(str(folder))):
-        run(tmp_path, exact_up_to=999)
-    assert not list(Layout(tmp_path, "shop").folder("graph").rglob("*.faiss"))
-    run(tmp_path, exact_up_to=ITEMS)

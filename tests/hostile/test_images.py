@@ -1,11 +1,12 @@
 """Hostile images: each ends with a status, within bounds of time and memory."""
 
 import io
-import threading
 import time
 import tracemalloc
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from PIL import Image
@@ -37,8 +38,6 @@ def scans(data: bytes, times: int) -> bytes:
 
 
 def test_a_jpeg_with_many_scans_is_too_large_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    for sound in (jpeg((1000, 1000), progressive=True), scans(jpeg(progressive=True), 50)):  # small: no work
-        assert normalise(sound, **LIMITS).status == "ok"
     monkeypatch.setattr(decode, "simplejpeg", None)
     bomb = scans(jpeg((1000, 1000), progressive=True, quality=30), 3000)
     result = normalise(bomb, **LIMITS)
@@ -47,44 +46,26 @@ def test_a_jpeg_with_many_scans_is_too_large_before_it_is_decoded(monkeypatch: p
 
 
 def test_room_is_for_so_many_pixels_at_a_time() -> None:
-    room, held, most, lock = Room(100), [0], [0], threading.Lock()
+    room, held, most = Room(100), [0], [0]
 
     def work(pixels: int) -> None:
         with room.taken(pixels):
-            with lock:
-                held[0] += min(pixels, 100)
-                most[0] = max(most[0], held[0])
+            held.append(min(pixels, 100))
+            most.append(sum(held))
             time.sleep(0.01)
-            with lock:
-                held[0] -= min(pixels, 100)
+            held.remove(min(pixels, 100))
 
-    threads = [threading.Thread(target=work, args=(pixels,)) for pixels in [40, 60, 100, 10, 500, 30] * 3]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(10)
-    assert held == [0]
-    assert most[0] <= 100
+    with ThreadPoolExecutor(18) as pool:
+        list(pool.map(work, [40, 60, 100, 10, 500, 30] * 3))
+    assert (sum(held), max(most)) == (0, 100)
 
 
-def fetched(folder: Path, names: list[str]) -> list[fetcher.Result]:
-    with fetcher.Fetcher(Images(), files.Folder(folder, outside=False)) as web:
-        return web.fetch([[name] for name in names])
-
-
-@pytest.mark.parametrize(
-    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")]
-)
-def test_too_little_memory_for_one_image_is_said_and_no_status(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    def nothing(*args: object, **more: object) -> None:
-        raise error
-
+def test_too_little_memory_for_one_image_is_said_and_no_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg())
-    monkeypatch.setattr(decode.simplejpeg, "decode_jpeg", nothing)
-    with pytest.raises(UserError, match=r"a\.jpg: not enough memory"):
-        fetched(tmp_path, ["a.jpg"])
+    monkeypatch.setattr(decode.simplejpeg, "decode_jpeg", Mock(side_effect=MemoryError))
+    folder, said = files.Folder(tmp_path, outside=False), pytest.raises(UserError, match=r"a\.jpg: not enough memory")
+    with fetcher.Fetcher(Images(), folder) as web, said:
+        web.fetch([["a.jpg"]])
 
 
 @pytest.mark.parametrize(
@@ -98,7 +79,6 @@ def test_a_bomb_in_a_zip_takes_no_memory(tmp_path: Path, compression: int, statu
     archive = files.open_files(Images(), tmp_path / "a.zip")
     tracemalloc.start()
     read = archive.read("a.png", 1_000_000)
-    peak = tracemalloc.get_traced_memory()[1]
+    assert (read.status, tracemalloc.get_traced_memory()[1] < 100 << 20) == (status, True)
     tracemalloc.stop()
-    assert (read.status, peak < 100 << 20) == (status, True)
     assert archive.read("b.png", 1_000_000).data == b"abc"

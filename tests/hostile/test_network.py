@@ -7,7 +7,7 @@ from pathlib import Path
 
 import coded
 import pytest
-from webserver import Answer, Handler, body, drip, first, hang, serving, status
+from webserver import Answer, Handler, body, drip, hang, serving, status
 
 from pipeline.errors import UserError
 from pipeline.http import client
@@ -18,11 +18,8 @@ from pipeline.images import crawler, fetcher
 from pipeline.images.fetcher import Fetcher, Result
 from pipeline.images.files import Files
 from pipeline.images.params import Images
-from pipeline.release.manifest import File
-from pipeline.remote import fetch as fetch_module
 from pipeline.remote import stores
 from pipeline.remote.fetch import fetch as fetch_release
-from pipeline.remote.stores import Meter
 
 FAST = Images(timeout=20, private_hosts=["127.0.0.1"], max_bytes=200_000)
 
@@ -112,41 +109,15 @@ def test_a_download_follows_no_redirect_to_a_forbidden_address(target: str, tmp_
         assert server.asked["/secret"] == 0
 
 
-def test_behind_a_proxy_names_are_the_proxys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    answers = {
-        "/x": status(302, Location="http://other.invalid/y"),
-        "/y": body(b"abc"),
-        "/in": status(302, Location="http://169.254.169.254/"),
-    }
-    with serving(answers) as server:
-        monkeypatch.setenv("http_proxy", server.address)
-        monkeypatch.setenv("no_proxy", "")
-        download("http://files.invalid/x", tmp_path / "x")
-        with pytest.raises(UserError, match="inside a private network"):
-            download("http://files.invalid/in", tmp_path / "in")
-    assert (tmp_path / "x").read_bytes() == b"abc"
-
-
 def endless_continue(request: Handler, before: int) -> None:
     while not request.server.closing.wait(0.05):
         request.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.wfile.flush()
 
 
-def endless_extension(request: Handler, before: int) -> None:
-    request.send_response(200)
-    request.send_header("Transfer-Encoding", "chunked")
-    request.end_headers()
-    request.wfile.write(b"5;")
-    while not request.server.closing.wait(0.05):
-        request.wfile.write(b"x")
-        request.wfile.flush()
-
-
 STUCK: dict[str, Answer] = {
     "100 Continue without end": endless_continue,
     "a byte now and then": drip,
-    "an extension without end": endless_extension,
 }
 
 
@@ -165,23 +136,6 @@ def test_an_answer_that_never_ends_is_given_up(answer: Answer, tmp_path: Path, m
     assert time.monotonic() - started < 15
 
 
-def test_a_byte_a_connection_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def one(request: Handler, before: int) -> None:
-        at = int(request.headers.get("Range", "bytes=0-")[6:-1])
-        request.begin(206 if at else 200, 1_000_000 - at, Content_Range=f"bytes {at}-999999/1000000")
-        request.wfile.write(b"x")
-        request.close_connection = True
-
-    entry = File(path="x", bytes=1_000_000, sha256="0" * 64)
-    meter = Meter(1, lambda *_: None)
-    meter.stopped.wait = lambda timeout=None: False  # type: ignore[method-assign]
-    with serving({"/x": one}) as server:
-        fault = fetch_module.fetch_one(stores.store(server.address), entry, tmp_path / "x", meter)
-        assert server.asked["/x"] == fetch_module.TRIES
-    assert fault is not None
-    assert fault.startswith("x: cut off at 6 of 1,000,000 bytes")
-
-
 @pytest.mark.parametrize("name", ["manifest.json", "items.parquet"])
 def test_a_pipe_in_a_folder_that_is_fetched_is_one_line(name: str, tmp_path: Path) -> None:
     release = coded.outputs(tmp_path / "root").release
@@ -193,20 +147,6 @@ def test_a_pipe_in_a_folder_that_is_fetched_is_one_line(name: str, tmp_path: Pat
         download(str(release / name), tmp_path / "x")
 
 
-def test_an_etag_that_no_header_can_hold_is_not_sent_back(tmp_path: Path) -> None:
-    def cut(request: Handler, before: int) -> None:
-        request.begin(200, 6, ETag=quoted('"é"'))
-        request.wfile.write(b"abc")
-        request.close_connection = True
-
-    with serving({"/x": first(1, cut, body(b"abcdef"))}) as server:
-        download(server.address + "/x", tmp_path / "x", retries=1)
-    assert (tmp_path / "x").read_bytes() == b"abcdef"
-
-
-# --- hosts
-
-
 def test_a_host_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crawler, "PER_HOST", 2)
     with serving({f"/{i}": hang for i in range(60)}) as server:
@@ -214,23 +154,6 @@ def test_a_host_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) 
         asked = server.asked.total()
     assert {status for status, _ in endings(results)} == {"timeout"}
     assert asked <= 6  # of 60
-
-
-def test_a_few_images_that_never_come_do_not_cost_a_host_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crawler, "PER_HOST", 1)
-    answers = {"/a": hang, "/b": hang, "/c": status(404), "/d": hang, "/e": hang, "/f": status(404)}
-    with serving(answers) as server:
-        urls = [[server.address + path] for path in answers]
-        results = images(urls, FAST.model_copy(update={"timeout": 1}))
-    ends = [end for end, _ in endings(results)]
-    assert ends == ["timeout", "timeout", "http_error"] * 2
-
-
-def test_retry_after_of_one_file_holds_no_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crawler, "LONGEST_HOLD", 0.5)  # a host that is held is given up
-    with serving({"/gone": status(404, Retry_After="50"), "/x": status(410)}) as server:
-        results = images([[server.address + "/gone"], *[[server.address + "/x"]] * 20])
-    assert [reason for _, reason in endings(results)] == ["404"] + ["410"] * 20
 
 
 def test_a_host_that_asks_to_wait_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,17 +170,3 @@ def test_the_addresses_of_an_item_are_capped() -> None:
         (ending,) = endings(images([[f"{server.address}/{i}" for i in range(1000)]]))
         assert server.asked.total() == fetcher.CANDIDATES
     assert ending[0] == "http_error"
-
-
-def test_idle_connections_are_closed_and_hosts_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "IDLE", 4)
-    monkeypatch.setattr(crawler, "HOSTS", 10)
-    hosts = [f"127.0.{i // 200}.{1 + i % 200}" for i in range(300)]
-    params = FAST.model_copy(update={"private_hosts": hosts, "timeout": 60})
-    with serving({}, "0.0.0.0") as server, closing(Files()) as local, Fetcher(params, local) as going:
-        going.fetch([[]] * fetcher.WINDOW)  # starts the threads
-        before = len(os.listdir("/proc/self/fd"))
-        results = going.fetch([[f"http://{host}:{server.server_address[1]}/x"] for host in hosts])
-        time.sleep(0.2)  # the server, in this process too, closes its ends
-        assert len(os.listdir("/proc/self/fd")) - before <= 20
-    assert set(endings(results)) == {("http_error", "404")}

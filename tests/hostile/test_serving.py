@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -73,35 +72,21 @@ def answered(address: str) -> int:
     return httpx.post(f"{address}nearest?encoder=beit3&text=red", headers=OURS, timeout=5).status_code
 
 
-def test_unfinished_questions_block_no_other_and_end(running: tuple[str, int, Started]) -> None:
+@pytest.mark.parametrize(
+    ("sent", "clients", "within"),
+    [
+        (HALF, 20, BODY + HEADERS + 5),
+        *((head, 70, HEADERS + 3) for head in (b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\n")),
+    ],
+)
+def test_unfinished_requests_block_no_other_and_end(
+    running: tuple[str, int, Started], sent: bytes, clients: int, within: float
+) -> None:
     address, port, _ = running
     with ExitStack() as stack:
-        halves = [opened(stack, port, HALF) for _ in range(20)]
+        waiting = [opened(stack, port, sent) for _ in range(clients)]
         assert answered(address) == 200
-        start = time.monotonic()  # the first of 20 made way for others
-        assert all(closed(half, BODY + HEADERS + 5) for half in halves)
-        assert time.monotonic() - start < BODY + HEADERS + 5
-
-
-@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\n"])
-def test_idle_connections_block_no_page_and_end(running: tuple[str, int, Started], sent: bytes) -> None:
-    address, port, _ = running
-    with ExitStack() as stack:
-        idle = [opened(stack, port, sent) for _ in range(70)]
-        assert httpx.get(address, timeout=5).status_code == 200
-        assert all(closed(one, HEADERS + 3) for one in idle)
-
-
-def test_an_interrupt_ends_it_in_three_seconds(published: Path) -> None:
-    with server(published) as (_, port, process), ExitStack() as stack:
-        for sent in (b"", b"GET / HTTP/1.1\r\n", HALF):
-            opened(stack, port, sent)
-        time.sleep(0.3)
-        start = time.monotonic()
-        process.send_signal(signal.SIGINT)
-        output = "".join(process.communicate(timeout=10))
-        assert time.monotonic() - start < 6  # 3, and the process's own end on a busy machine
-    assert "Traceback" not in output
+        assert all(closed(one, within) for one in waiting)
 
 
 def test_a_release_that_changes_is_said_in_one_line(published: Path, tmp_path: Path) -> None:
@@ -116,6 +101,6 @@ def test_a_release_that_changes_is_said_in_one_line(published: Path, tmp_path: P
         assert (answer.status_code, "changed" in answer.json()["error"]) == (503, True)
         assert answered(address) == 200
         process.send_signal(signal.SIGINT)
-        output = "".join(process.communicate(timeout=10))
+        output = "".join(process.communicate(timeout=6))  # 3, and the process's own end on a busy machine
     assert output.count("changed") == 1
     assert "Traceback" not in output

@@ -1,17 +1,18 @@
 """What the commands print: no escape of data, one line per error, no traceback of a closed pipe."""
 
-import errno
-import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
-from unittest.mock import Mock
 
 import coded
-import numpy as np
+import duckdb
 import pyarrow as pa
 import pytest
 import toy
+import typer
+from processes import started
 from rich.table import Table
 from typer.testing import CliRunner
 
@@ -19,9 +20,8 @@ import schemas
 from alignrec.commands import terminal
 from alignrec.commands.app import app
 from pipeline import io as files
-from pipeline.errors import UserError, printable
-from pipeline.export import content as exported
-from pipeline.export import write
+from pipeline import memory
+from pipeline.errors import printable
 from pipeline.layout import Layout
 from pipeline.run import running
 from stages import publish
@@ -43,8 +43,7 @@ EVIL = "\x1b[2J[/foo]\u202e\x9b\x07"
 @pytest.mark.parametrize("given", TEXTS)
 def test_cells_and_titles_are_plain_text(given: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert printable(given) == TEXTS[given]
-    table = Table(title=given, caption=given)
-    table.add_column(given, no_wrap=True)
+    table = Table(given, title=given, caption=given)
     table.add_row(given)
     terminal.show(table)
     shown = capsys.readouterr().out
@@ -72,14 +71,11 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     "command",
     [
         ["verify", "{release}"],
-        ["verify", EVIL],
         ["diff", "{older}", "{release}"],
         ["compare", "{release}", "beit3", "minilm-cnn", "--to", "{new}"],
         ["compare", "{release}", EVIL],
         ["export", "{release}", "--format", EVIL, "--to", "{new}"],
-        ["fetch", EVIL, "--to", "{new}"],
         ["summary", "shop", "--params", "{params}", "--root", "{root}"],
-        ["summary", EVIL, "--params", "{params}", "--root", "{root}"],
     ],
     ids=lambda command: " ".join(command).replace(EVIL, "evil"),
 )
@@ -96,16 +92,10 @@ def test_no_command_prints_an_escape_of_data(layout: Layout, tmp_path: Path, com
     assert [line for line in done.output.splitlines() if not line.isprintable()] == []
 
 
-# --- pipes and disks
-
-
-def alignrec(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "alignrec", *map(str, arguments)]
-
-
 @pytest.mark.parametrize("lines", [0, 1])
 def test_a_closed_pipe_ends_without_a_word(layout: Layout, lines: int) -> None:
-    verifying = subprocess.Popen(alignrec("verify", layout.release), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command = [sys.executable, "-m", "alignrec", "verify", str(layout.release)]
+    verifying = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert verifying.stdout is not None
     for _ in range(lines):
         verifying.stdout.readline()
@@ -115,25 +105,39 @@ def test_a_closed_pipe_ends_without_a_word(layout: Layout, lines: int) -> None:
     verifying.wait()
 
 
-ERRORS: dict[str, tuple[OSError, str]] = {
-    "full": (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "the disk is full"),
-    "NumPy's": (OSError("19200 requested and 8192 written"), "the disk is full"),
-    "Arrow's": (OSError("[Errno 5] Error writing bytes to file"), "[Errno 5] Error writing bytes to file"),
-    "quota": (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), "the disk is full"),
-    "read only": (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
-}
+ENDLESS = "SELECT count(*) FROM range(1 << 30) a, range(1 << 30) b WHERE hash(a.range + b.range) = 3"
 
 
-@pytest.mark.parametrize("form", write.FORMATS)
-def test_an_export_that_cannot_be_written_leaves_nothing(
-    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
-) -> None:
-    content = exported.of_release(layout.release, ["beit3"], write.wants_codes(form))
-    for error, fault in ERRORS.values():
-        for module, name in ((np, "save"), (exported.csv, "write_csv"), (write.hf.pq, "write_table")):
-            monkeypatch.setattr(module, name, Mock(side_effect=error))
-        with pytest.raises(UserError, match="nothing was left") as e:
-            write.write(content, form, tmp_path / "new")
-        assert fault in str(e.value)
-        assert list(tmp_path.iterdir()) == []
-    assert str(terminal.describe_error(OSError(errno.ENOSPC, "x", "a/b"))).startswith("a/b: the disk is full")
+def waiting(query: str) -> None:
+    app = typer.Typer(cls=terminal.Group, pretty_exceptions_enable=False)
+    app.callback()(lambda: None)  # else it is no group
+
+    @app.command()
+    def ask() -> None:
+        with terminal.interruptible("what is done is kept in here"):
+            print("waiting", flush=True)
+            duckdb.execute(query) if query else time.sleep(60)
+
+    app(["ask"])
+
+
+@pytest.mark.parametrize("query", ["", ENDLESS], ids=["asleep", "in C"])
+@pytest.mark.parametrize(("number", "how"), [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")])
+def test_a_signal_says_what_is_kept(number: signal.Signals, how: str, query: str) -> None:
+    with started(waiting, query) as process:
+        assert process.stdout.readline() == "waiting\n"
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=20)
+    assert errors == f"{how}: what is done is kept in here; run the same command again\n"
+    assert process.returncode == 128 + number
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "command"),
+    [(200, ["verify", "sample"]), (500, ["plan"]), (1000, ["graph", "sample"]), (2000, ["--version"])],
+)
+def test_too_few_addresses_are_one_line(megabytes: int, command: list[str]) -> None:
+    limited = ["sh", "-c", f'ulimit -v {1000 * megabytes}; exec "$@"', "sh", sys.executable, "-m", "alignrec", *command]
+    done = subprocess.run(limited, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"error: {memory.TOO_LITTLE}\n"

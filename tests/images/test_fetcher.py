@@ -21,7 +21,7 @@ from webserver import Server, body, cut, first, serving, status
 
 import schemas
 from pipeline import io as files
-from pipeline.images import crawler, fetcher
+from pipeline.images import crawler, fetcher, shards
 from pipeline.images.decode import Decoded, normalise, phash
 from pipeline.images.fetcher import Fetcher, Result
 from pipeline.images.files import Files, open_files
@@ -328,16 +328,16 @@ def items(urls: list[list[str]]) -> pa.Table:
 
 
 def test_a_shard_resumes_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetcher, "BLOCK", 4)
+    monkeypatch.setattr(shards, "BLOCK", 4)
     answers = {f"/{i}": body(encoded(colour=(i, 0, 0))) for i in range(10)}
     with serving(answers) as server, Fetcher(FAST, NONE) as web:
         rows = items([[f"{server.address}/{i}"] for i in range(10)])
         ended: list[int] = []
-        whole = pa.concat_tables(fetcher.shard(web, rows, tmp_path / "whole", ended.append))
+        whole = pa.concat_tables(shards.fetch_blocks(web, rows, tmp_path / "whole", ended.append))
         assert sum(ended) == 10
-        list(fetcher.shard(web, rows.slice(0, 4), tmp_path / "cut", lambda n: None))
+        list(shards.fetch_blocks(web, rows.slice(0, 4), tmp_path / "cut", lambda n: None))
         asked = server.asked.total()
-        resumed = pa.concat_tables(fetcher.shard(web, rows, tmp_path / "cut", ended.append))
+        resumed = pa.concat_tables(shards.fetch_blocks(web, rows, tmp_path / "cut", ended.append))
         assert sum(ended) == 20
         assert server.asked.total() == asked + 6
     assert resumed.equals(whole)

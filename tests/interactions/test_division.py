@@ -15,11 +15,11 @@ from pipeline.errors import UserError
 from pipeline.interactions import build
 from pipeline.interactions.division import Division
 from pipeline.layout import Layout
-from pipeline.run import running
+from pipeline.run import Run
+from pipeline.stage import perform
 from pipeline.train import inputs
 from schemas import TEST, TRAIN, VALID
-from stages import download as download_stage
-from stages import interactions as interactions_stage
+from stages.order import STAGES
 from stages.params import Params
 
 Do = Callable[..., Whole]
@@ -203,9 +203,8 @@ def test_the_stage_writes_the_draws_and_warns_where_k_is_near_the_candidates(tmp
         own = {"protocol": "cold-items", "cold_share": share, "draws": most, "item_core": 1}
         given = Params.model_validate({"datasets": ["mine"], "sources": {"mine": source}, "interactions": own,
                                        "benchmark": {"ks": [10]}})  # fmt: skip
-        for stage in (download_stage, interactions_stage):
-            with running(stage.__name__.split(".")[1], "mine", given, tmp_path) as run:
-                stage.main(run)
+        for name in ("download", "interactions"):
+            perform(Run(name, "mine", given, tmp_path), STAGES[name], lambda run: None)
         assert [draw.interactions.is_file() for draw in layout.draws()] == [True] * most
         items = [inputs.read(draw, None).split.cold_items("test").tolist() for draw in layout.draws()]
         assert len({*map(str, items)}) == most

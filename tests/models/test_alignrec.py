@@ -16,7 +16,7 @@ from pipeline.graph import neighbours
 from pipeline.interactions.split import Pairs, Split
 from pipeline.models import adjacency, alignrec
 from pipeline.models.base import Batch, Inputs
-from pipeline.models.infonce import MULTIPLE, distinct, info_nce
+from pipeline.models.infonce import info_nce
 
 NAMES = {
     "user": "user_embedding",
@@ -145,15 +145,6 @@ def test_without_gate_the_projection_is_propagated_over_the_item_graph(oracle: A
     close(model.content_branch()[1], oracle["item_graph"] @ x, 1e-5)
 
 
-def test_reg_of_cosines_does_not_see_the_length(oracle: Any, inputs: Inputs, batch: Batch) -> None:
-    """Twice as long ID embeddings make h_mm twice as long."""
-    for cosine in (True, False):
-        model, longer = (build(oracle, inputs, reg_cosine=cosine) for _ in range(2))
-        longer.item.data.mul_(2)
-        same = terms(model, batch)["reg"] == pytest.approx(terms(longer, batch)["reg"], abs=1e-7)
-        assert same == cosine
-
-
 def rows(n: int, width: int, seed: int) -> Tensor:
     return torch.randn(n, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
@@ -176,17 +167,6 @@ def test_info_nce_in_blocks_has_the_right_gradient(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("pipeline.models.infonce.ROWS", 2)
     x, y = rows(5, 3, 0).requires_grad_(), rows(5, 3, 1).requires_grad_()
     assert torch.autograd.gradcheck(lambda x, y: info_nce(nnf.normalize(x), nnf.normalize(y), COUNTS, 0.2), (x, y))
-
-
-def test_distinct_rows_make_the_batch_again_and_fill_up_with_rows_that_count_nothing() -> None:
-    batch = torch.tensor([9, 4, 9, 9, 7])
-    rows, at, counts = distinct(batch)
-    assert torch.equal(rows[at], batch)
-    assert rows[:3].tolist() == [4, 7, 9]
-    assert counts[:3].tolist() == [1, 1, 3]
-    assert len(rows) == len(counts) == MULTIPLE
-    assert not counts[3:].any()
-    assert set(rows[3:].tolist()) == {4}
 
 
 @pytest.mark.parametrize("width", [2, 4, 7])

@@ -8,7 +8,7 @@ import torch
 
 from pipeline.graph import neighbours
 from pipeline.interactions.split import Pairs, Split
-from pipeline.models import MODELS, adjacency, dualgnn, freedom, itemknn, lattice, slmrec
+from pipeline.models import MODELS, adjacency, freedom, itemknn, lattice
 from pipeline.models.base import Batch, Inputs, Recommender
 from pipeline.ops.sparse import SparsityPattern
 
@@ -117,40 +117,6 @@ def test_improved_bm3_aligns_ids_with_fixed_content() -> None:
     close(loss["mask"], sum(1 - cos(x, x) for x in content))
     close(loss["l2"], 1e-4 * ((user**2).sum() + (item**2).sum()) / (2 * 2048))
     close(vectors(network)[0], linear(p, "predict", users))
-
-
-def test_dualgnn_repeats_neighbours_where_a_user_has_fewer_than_k() -> None:
-    common = dualgnn.common_items(adjacency.seen(SPLIT), 4)
-    own = np.diff(common.indptr)
-    assert (own.min(), own.max()) == (0, 4)
-    drawn = [dualgnn.repeat_neighbours(common, 4, torch.Generator().manual_seed(seed)) for seed in range(200)]
-    for graph in drawn:
-        assert np.diff(graph.indptr).tolist() == [4 * (n > 0) for n in own]
-        for u in range(USERS):
-            slots = slice(graph.indptr[u], graph.indptr[u + 1])
-            mine = slice(common.indptr[u], common.indptr[u + 1])
-            assert graph.indices[slots][: own[u]].tolist() == common.indices[mine].tolist()
-            assert set(graph.indices[slots]) == set(common.indices[mine])
-            for v, n in zip(graph.indices[slots], graph.data[slots], strict=True):
-                assert n == (SEEN[u] * SEEN[v]).sum()
-    user = int(np.flatnonzero(own == 3)[0])
-    again = np.concatenate([graph.indices[graph.indptr[user] + 3 : graph.indptr[user + 1]] for graph in drawn])
-    assert np.bincount(again)[np.unique(again)].min() > 45  # 200 draws of three, each as likely
-
-
-@pytest.mark.parametrize("modalities", [1, 2, 3, 4])
-def test_slmrec_chains_the_id_view_past_every_modality(modalities: int) -> None:
-    chain, heads = slmrec.chain(modalities, 4), slmrec.chain_heads(modalities, 4)
-    behaviour, content = torch.randn(5, 4), [torch.randn(5, 4) for _ in range(modalities)]
-    pairs = slmrec.pair_views(behaviour, content, chain, heads)
-    assert [x.shape[1] for x, _ in pairs] == [4] * max(modalities - 1, 1) + [2] * (modalities > 1)
-    links = [behaviour]
-    for link in chain:
-        links.append(link(links[-1]))
-    stops = {1: [1], 2: [1, 3], 3: [1, 2, 3], 4: [1, 2, 3, 4]}[modalities]
-    for (x, y), stop, head, view in zip(pairs, stops, heads, content, strict=True):
-        assert torch.equal(x, links[stop])
-        assert torch.equal(y, head(view))
 
 
 def test_lattice_keeps_negative_cosines_and_empties_rows_that_they_outweigh() -> None:

@@ -9,7 +9,7 @@ import torch
 from pipeline.errors import UserError
 from pipeline.evaluation.ranking import topk
 from pipeline.interactions.split import Pairs, Split
-from pipeline.models import MODELS, closed, ials
+from pipeline.models import MODELS, closed
 from pipeline.models.base import Inputs, Recommender
 from pipeline.ops.scores import Filter
 
@@ -132,20 +132,3 @@ def test_ials_solves_each_row_exactly() -> None:
     for u in range(USERS):
         left = item.T @ (X[u][:, None] * item) + 0.3 * item.T @ item + 0.02 * weights[0][u] * np.eye(8)
         np.testing.assert_allclose(again[u], np.linalg.solve(left, item.T @ X[u]), atol=1e-5)
-
-
-def test_ials_does_not_depend_on_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    whole = build("ials", dim=8)()
-    monkeypatch.setattr(ials, "ROWS", 7)
-    monkeypatch.setattr(ials, "PLACES", 20)
-    torch.manual_seed(0)
-    for ours, theirs in zip(build("ials", dim=8)(), whole, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-    blocks = list(ials.group_rows(closed.adjacency.seen(SPLIT)))
-    assert sorted(torch.cat([block.rows for block in blocks]).tolist()) == list(range(USERS))
-    assert all(len(block.rows) <= 7 for block in blocks)
-    assert all(block.members.numel() <= 20 for block in blocks if len(block.rows) > 1)
-    for block in blocks:
-        for row, members in zip(block.rows.tolist(), block.members, strict=True):
-            assert [m for m in members.tolist() if m < ITEMS] == np.flatnonzero(X[row]).tolist()

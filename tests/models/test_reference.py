@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from pipeline.models import adjacency, bm3, freedom
+from pipeline.models import bm3, freedom
 from pipeline.ops.sparse import Sparse
 from tests.models.oracle import DTYPES, Oracle, Source
 
@@ -136,14 +136,3 @@ def test_mgcn(dtype: torch.dtype) -> None:
         network.item_item = [oracle.graph(name) for name in MODALITIES]
     oracle.check_scores(network, vectors=True)
     oracle.check(network, {"bpr": ["bpr"], "l2": ["l2"], "contrast": ["contrast_item", "contrast_user"]})
-
-
-def test_the_item_graphs_are_the_references() -> None:
-    weighted, unweighted = Oracle.load("mgcn", torch.float32), Oracle.load("freedom", torch.float32)
-    edges = weighted.inputs.modal_edges
-    for table, name in zip(edges, MODALITIES, strict=True):
-        graph = adjacency.item_graph(table, weighted.split.n_items)
-        np.testing.assert_allclose(graph.toarray(), weighted.arrays[f"graph_{name}"], rtol=1e-5, atol=1e-7)
-    text, image = (freedom.frozen(table, unweighted.split.n_items) for table in edges)
-    mixed = (0.9 * text + 0.1 * image).toarray()
-    np.testing.assert_allclose(mixed, unweighted.arrays["graph_item_item"], rtol=1e-5, atol=1e-7)

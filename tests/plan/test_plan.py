@@ -12,10 +12,7 @@ from webserver import body, hang, serving
 import schemas
 from alignrec.commands.app import app
 from pipeline import io
-from pipeline.code import ROOT
-from pipeline.config import document
 from pipeline.config.parameters import Parameters
-from pipeline.errors import UserError
 from pipeline.features.registry import feature_sets
 from pipeline.layout import Layout
 from pipeline.ops import device
@@ -70,33 +67,6 @@ def test_a_size_is_counted_or_published_or_measured(tmp_path: Path) -> None:
 # --- estimates
 
 
-def test_baby_takes_what_its_page_computes(tmp_path: Path) -> None:
-    profile = document.read_extended(ROOT / "profiles/baby.yaml")
-    sections = {name: own for name, own in profile.items() if name not in ("datasets", "sources")}
-    taken = planned(tmp_path, profile["sources"], **sections)
-    assert taken["encode"].basis.startswith("5 sets of BEiT3")
-    of_beit3 = 1.54e15 / (estimate.FRUGAL * GEMM)  # docs/regenerate-baby.md: 1.55
-    assert of_beit3 < taken["encode"].seconds < 1.1 * of_beit3
-    assert taken["benchmark"].basis == "400 trainings"
-    assert 6e9 < taken["pretrain"].memory < 24e9  # batches of 64
-    assert 9e9 < taken["pretrain"].disk < 13e9
-    assert taken["download"].disk == 7e9
-    assert taken["images"].seconds == pytest.approx(7050 / 50 + estimate.START)
-
-
-def test_items_without_content_need_no_images_and_no_encoder(tmp_path: Path) -> None:
-    (tmp_path / "ratings.csv").write_text("user,item\n" + "".join(f"{u},{i}\n" for u in range(9) for i in range(9)))
-    taken = planned(tmp_path, {"ids": TABULAR | {"interactions": str(tmp_path / "ratings.csv")}})
-    assert [*taken] == [*STAGES]
-    assert {name for name, of in taken.items() if "no content" in of.basis} == {"items", "images", "pretrain"}
-    for source, fact in (
-        (TABULAR | {"interactions": "/nowhere/r.csv"}, "/nowhere/r.csv"),
-        (BABY["baby"] | {"kind": "amazon2023", "category": "Books"}, "x"),
-    ):
-        with pytest.raises(UserError, match=fact):
-            size.measure(*params(tmp_path, {"x": source}))
-
-
 def test_time_follows_size_settings_and_rates(tmp_path: Path) -> None:
     small, large = (planned(tmp_path, {"shop": {"kind": "sample", "users": n, "items": n}}) for n in (1000, 4000))
     for stage in ("items", "images", "encode", "graph", "train", "benchmark"):
@@ -106,21 +76,6 @@ def test_time_follows_size_settings_and_rates(tmp_path: Path) -> None:
     short = planned(tmp_path, SAMPLE, train={"epochs": 1})
     assert short["train"].seconds < planned(tmp_path, SAMPLE)["train"].seconds / 4
     assert planned(tmp_path, SAMPLE, pretrain={"size": "small", "steps": 0})["pretrain"].seconds == estimate.START
-
-
-TOOK = {"pretrain": 176, "train": 9, "probe": 89, "benchmark": 229, "study": 117}
-"""seconds of `sample` in a recorded run, on two cores of 0.2 TFLOP/s: 17 feature sets, and 84 trainings"""
-
-
-def test_the_seconds_of_sample_are_those_that_it_took(tmp_path: Path) -> None:
-    sections = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"pretrain": {"size": "small", "steps": 1056}}
-    del sections["datasets"], sections["sources"]
-    sections["benchmark"].pop("features")
-    asked, layout = params(tmp_path, SAMPLE, **sections)
-    sets = [f"set {n}" for n in range(13)] + ["beit3", "minilm-cnn", "beit3-image-masked", "minilm-cnn-image-masked"]
-    plan = estimate.Plan(asked, size.measure(asked, layout), sets, 2e11)
-    computed = {stage: of.seconds - estimate.START for stage, of in estimate.stages(plan).items()}
-    assert computed == pytest.approx(computed | TOOK, rel=0.35)
 
 
 # --- addresses

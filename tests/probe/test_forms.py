@@ -13,7 +13,6 @@ from pipeline.probe import forms, questions
 from pipeline.probe.base import Data
 from pipeline.probe.behaviour import content_neighbours
 from pipeline.probe.forms import Processing
-from pipeline.report import probes
 from tests.probe.test_questions import toy_interactions
 
 RNG = np.random.default_rng(3)
@@ -55,12 +54,3 @@ def test_test_rows_choose_nothing() -> None:
         list(processing.sets([("x", x)]))
         chosen.append(processing.facts())
     assert chosen[0] == chosen[1]
-
-
-def test_without_valid_all_are_whitened_and_the_sentence_says_so() -> None:
-    train = DATA.interactions.filter(DATA.interactions["split"].to_numpy() == schemas.TRAIN)
-    processing = Processing(forms.ask(replace(DATA, interactions=train)), 8)
-    ((_, processed),) = processing.sets([("x", tastes(0, 1))])
-    assert processed.shape == (ITEMS, 8)
-    assert processing.chosen == {"x": "whitened"}
-    assert probes.processing(processing.facts()) == "Processed: centred, reduced by PCA to at most 8 numbers, whitened."

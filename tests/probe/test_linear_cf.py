@@ -71,12 +71,3 @@ def test_real_features_add_and_random_ones_do_not() -> None:
     assert figures["users"] == len(task.base)
     assert figures["chance"] == {"recall@20": pytest.approx(task.base.mean(), abs=1e-6), "gain": 0.0}
     np.testing.assert_array_equal(task.answer(towns()), task.answer(towns(), 1))  # nothing is drawn
-
-
-def test_what_cannot_be_asked_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear_cf, "GIB", 1e-6)
-    assert linear_cf.ask(data()) == "the closed form takes 0.0 GiB for 200 items, more than 1e-06"
-    whole = data()
-    train = pa.array(np.zeros(len(whole.interactions)), pa.int8())
-    only = Data(whole.interactions.set_column(4, "split", train), ITEMS)
-    assert linear_cf.ask(only) == "no user has train and test items, or none train and valid ones"

@@ -53,12 +53,6 @@ def test_zero_shot_items_of_the_same_last_second_are_the_target_in_turn() -> Non
     assert questions.hits(features, question, [1, 2]).tolist() == [[0.25, 1]]
 
 
-def test_zero_shot_a_repeated_item_counts_once_and_at_its_first_time() -> None:
-    question = last_items([0, 0, 0], [0, 1, 0], [1, 2, 3], 3)
-    assert question.target.tolist() == [1]
-    assert question.members.toarray().tolist() == [[1, 0, 0]]
-
-
 def test_item_cf_is_its_formula(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cooccurrence, "BLOCK", 7)
     rng = np.random.default_rng(0)
@@ -96,40 +90,16 @@ def test_hits_are_their_definition_in_any_block_size(scores_held: int, monkeypat
     assert hits[:, 1] == pytest.approx(plain_hits(features, question, 20))
 
 
-def test_one_pass_answers_several_probes_as_each_alone() -> None:
-    rng = np.random.default_rng(9)
-    features = rng.normal(size=(40, 5)).astype(np.float32)
-    draws = (rng.integers(0, high, 200) for high in (30, 40, 9))
-    parts = [
-        behaviour.last_items(*draws, 40),
-        co_bought(rng.integers(0, 30, 200), rng.integers(0, 40, 200), 40),
-    ]
-    alone = [questions.hits(features, part, KS) for part in parts]
-    assert np.array_equal(questions.hits(features, questions.join(parts), KS), np.concatenate(alone))
-
-
 def test_equal_rows_of_any_width_tie_exactly() -> None:
     """In single precision 768 equal products add up to 1.000005, and the target lost against its likes."""
     question = last_items([0, 0], [0, 1], [1, 2], 5)
     assert questions.hits(np.ones((5, 768), np.float32), question, [1, 4]).tolist() == [[0.25, 1]]
 
 
-def test_constant_features_score_as_chance_and_order_does_not_matter() -> None:
-    rng = np.random.default_rng(2)
-    question = behaviour.last_items(rng.integers(0, 50, 300), rng.integers(0, 60, 300), rng.integers(0, 9, 300), 60)
-    hits = questions.hits(np.full((60, 7), 0.3, np.float32), question, [5, 20]).mean(axis=0)
-    assert hits == pytest.approx(questions.chance(question, [5, 20]))
-
-
 def test_masked_rows_of_zeros_are_nobodys_neighbour_and_no_nan() -> None:
     features = np.array([EAST, EAST, [0, 0], NORTH, NORTH], np.float32)
     hits = questions.hits(features, last_items([0, 0, 1, 1], [0, 1, 2, 3], [1, 2, 1, 2], 5), [1])
     assert hits.tolist() == [[1], [0.25]]  # the zero row's history cannot tell its four candidates apart
-
-
-def test_features_that_are_not_finite_are_refused() -> None:
-    with pytest.raises(ValueError, match="row 1 is not finite"):
-        questions.hits(np.array([EAST, [np.nan, 0]], np.float32), last_items([0, 0], [0, 1], [1, 2], 2), KS)
 
 
 def toy_interactions(seed: int, timed: bool = True) -> pa.Table:
@@ -160,15 +130,6 @@ def test_content_neighbours_is_recall_of_the_recommenders_evaluation() -> None:
     columns = (table[c].to_numpy() for c in ("user_id", "item_id", "split"))
     hits = questions.hits(features, behaviour.content_neighbours(*columns, 50), [5, 10]).mean(axis=0)
     assert hits == pytest.approx([expected["recall", 5], expected["recall", 10]])
-
-
-def test_a_source_without_real_time_says_so_instead_of_a_zero_shot_figure() -> None:
-    probes = asking.ask(Data(toy_interactions(5, timed=False), 50))
-    features = np.random.default_rng(6).normal(size=(50, 4)).astype(np.float32)
-    figures = asking.summaries(probes, asking.answers(probes, [("f", features)], [5]), [5])
-    assert figures["zero_shot"] == {"skipped": "the source has no real timestamps"}
-    assert 0 <= figures["item_cf"]["f"]["hit@5"] <= 1
-    assert 0 <= figures["content_knn"]["f"]["recall@5"] <= 1
 
 
 def test_zero_shot_uses_all_splits_and_item_cf_only_train(tmp_path: Path) -> None:

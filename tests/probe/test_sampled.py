@@ -7,7 +7,6 @@ import pytest
 import schemas
 from pipeline.probe import asking, questions
 from pipeline.probe.base import Data
-from pipeline.probe.registry import PROBES
 
 ITEMS, KS = 90, [5, 10]
 DRAWN = {"zero_shot": "users", "content_knn": "users", "item_cf": "items"}
@@ -37,7 +36,3 @@ def test_drawn_users_and_items_have_the_answers_that_they_have_among_all(monkeyp
         assert isinstance(task := asked[probe], questions.Questions)
         assert task.note == f"20 of {len(of_all)} {unit} were asked, drawn by seed."
         assert np.array_equal(again[probe]["x"], some[probe]["x"])
-
-
-def test_a_shop_without_users_is_skipped_with_the_reason() -> None:
-    assert all(isinstance(PROBES[name].ask(shop(users=0)), str) for name in DRAWN)

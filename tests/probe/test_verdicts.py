@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from pipeline.probe.verdicts import verdicts
-from pipeline.report import probes as facts
 
 KS = [10, 20]
 USERS = 400
@@ -50,26 +49,3 @@ def test_all_tests_are_corrected_together() -> None:
     few = judged({"a": 0.3, "b": 0.287}, {"a": 0.3, "b": 0.287})
     many = judged({"a": 0.3} | {f"b{i}": 0.287 for i in range(9)}, {"a": 0.3} | {f"b{i}": 0.287 for i in range(9)})
     assert many[0]["raw"]["p_holm"] > few[0]["raw"]["p_holm"]
-
-
-def test_tasks_other_cutoffs_and_sets_that_were_not_asked() -> None:
-    right = np.arange(USERS) % 2 == 0
-    raw = {"linear_cf": {"a": right, "c": ~right}}
-    (row,) = verdicts(raw, raw, [("a", "b"), ("a", "c")], [5], 0)
-    assert (row["measure"], row["b"], row["verdict"]) == ("gain", "c", "undecided")
-    hits = {"item_cf": {name: np.ones((9, 1)) for name in "ab"}}
-    assert [r["measure"] for r in verdicts(hits, hits, [("a", "b")], [5], 0)] == ["hit@5"]
-    assert verdicts(hits, hits, [], [5], 0) == []
-
-
-def test_the_table_of_a_probe_marks_what_its_verdicts_say_of_other_sets() -> None:
-    rows = judged({"a": 0.6, "b": 0.3, "c": 0.3, "d": 0.9}, {"a": 0.6, "b": 0.3, "c": 0.6, "d": 0.9})
-    sets = {name: {"hit@10": value, "hit@20": value} for name, value in zip("abcd", (0.6, 0.3, 0.5, 0.9), strict=True)}
-    (table,) = facts.tables(
-        {"item_cf": {"items": 9, "chance": {"hit@10": 0.0, "hit@20": 0.0}, **sets}, "verdicts": rows}
-    )
-    assert [row[:2] for row in table.rows] == [
-        ["d", "0.9000 ▲"], ["a", "0.6000"], ["c", "0.5000 ="], ["b", "0.3000 ▼"], ["chance", "0.0000"]
-    ]  # fmt: skip
-    assert (table.marks[2, 1], table.marks[3, 2]) == ("level", "worse")
-    assert table.note.endswith("Against a, raw and processed: ▲ better, ▼ worse, = no significant difference.")

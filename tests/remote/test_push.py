@@ -260,7 +260,7 @@ def test_a_root_card_of_another_dataset_stays(hf: Hub, release: Path) -> None:
 def test_a_wrong_token_and_a_wrong_repository_are_said_without_the_token(
     hf: Hub, release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match=r"hf://datasets/owner/nothere: no such repository or file"):
+    with pytest.raises(UserError, match=r"hf://datasets/owner/nothere: no such repository"):
         push(release, "hf://datasets/owner/nothere")
     with pytest.raises(UserError, match="write hf://datasets/owner/name"):
         push(release, "hf://datasets/owner")

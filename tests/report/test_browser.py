@@ -116,27 +116,6 @@ def test_a_click_on_the_map_shows_the_item_with_its_neighbours_under_each_set(vi
     assert panel.locator("h3").inner_text() != "green tree"
 
 
-def test_the_map_is_drawn_zooms_and_comes_home(visit: Visit) -> None:
-    drawn = "() => document.getElementById('plane').toDataURL()"
-    visit.tab.wait_for_timeout(100)
-    before, at = visit.tab.evaluate(drawn), visit.tab.evaluate("plane.at(0)")
-    visit.tab.locator("#plane").focus()
-    visit.tab.keyboard.press("+")
-    visit.tab.keyboard.press("ArrowLeft")
-    visit.tab.wait_for_timeout(100)
-    assert visit.tab.evaluate("plane.at(0)") != at
-    assert visit.tab.evaluate(drawn) != before
-    visit.tab.click("#home")
-    assert visit.tab.evaluate("plane.at(0)") == at
-    where = "() => [...plane.places()]"
-    places = visit.tab.evaluate(where)
-    visit.tab.select_option("#set", "minilm-cnn")
-    assert visit.tab.evaluate(where) != places
-    for by, name in (("category", "items"), ("popularity", "none in train")):
-        visit.tab.select_option("#by", by)
-        assert name in visit.tab.locator("#legend li").all_inner_texts()
-
-
 @pytest.mark.parametrize("width", [360, 390, 768])
 def test_a_phone_cuts_no_image_no_mark_and_no_figure(visit: Visit, width: int) -> None:
     visit.tab.set_viewport_size({"width": width, "height": 844})
@@ -146,13 +125,3 @@ def test_a_phone_cuts_no_image_no_mark_and_no_figure(visit: Visit, width: int) -
         placed = visit.tab.locator(part).evaluate_all(edges)
         assert placed, part
         assert all(left >= 0 and right <= width for left, right in placed), part
-
-
-def test_a_link_into_what_is_folded_opens_it(visit: Visit) -> None:
-    table = visit.tab.locator("#data table").first
-    assert not table.is_visible()
-    visit.tab.evaluate("location.hash = '#data'")
-    table.wait_for(state="visible")
-    visit.tab.locator("#results summary").focus()
-    visit.tab.keyboard.press("Enter")
-    assert visit.tab.locator("#results table").first.is_visible()

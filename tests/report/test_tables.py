@@ -4,24 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
 import toy
-from study_tables import CURVES
 
 from pipeline import io
-from pipeline.report import content, probes, study
+from pipeline.report import probes, study
 from pipeline.run import running
 from stages import semantic_ids
-
-
-def test_images_are_counted_by_reason_and_rare_reasons_together() -> None:
-    many = content.REASONS + 3
-    status = pa.chunked_array([["ok"] * 5 + ["http_error"] * many])
-    reason = pa.chunked_array([[""] * 5 + [f"status {i}" for i in range(many)]])
-    rows = content.quality("Images", status, reason, "").rows
-    assert rows[0] == ["ok", "", "5", "17.9%"]
-    assert rows[-1] == ["others", "4 more reasons", "4", "14.3%"]
-    assert sum(int(r[2]) for r in rows) == 5 + many
 
 
 def test_the_best_figure_of_each_column_is_marked() -> None:
@@ -40,17 +28,6 @@ def test_shares_are_of_the_way_from_chance_to_each_ceiling() -> None:
     assert table.rows == [["linear", "75%, 150%"], ["cnn", "25%, 50%"], ["shuffled", "0%, 0%"]]
     hits = {name: of for name, of in figures.items() if not name.startswith("planted")}
     assert probes.ceiling({"zero_shot": hits}) == probes.ceiling(None) == []
-
-
-def test_a_sweep_is_a_table_of_points_and_a_heat_map() -> None:
-    maps = [{"map": "study alignrec both: lr, cca", "settings": "lr, cca", "x": x, "y": y, "valid": v, "trials": 1}
-            for x, y, v in (("0.01", "0.1", 0.2), ("0.1", "0.1", 0.3), ("0.1", "0.5", 0.25))]  # fmt: skip
-    (points,), (heat,) = study.sweep_points(CURVES), study.heatmaps(maps)
-    assert points.rows[1] == ["rate", "train.lr", "0.01", "2", "0.2000 ± 0.0200"]
-    assert points.marks == {(1, 4): "best"}
-    assert heat.rows == [["0.1", "0.200", "0.300"], ["0.5", "", "0.250"]]
-    assert heat.heat[1, 2] == (0.25 - 0.2) / (0.3 - 0.2)
-    assert study.sweep_points([]) == study.heatmaps([]) == []
 
 
 def test_semantic_ids_come_with_random_codes(tmp_path: Path) -> None:

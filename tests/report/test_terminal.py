@@ -7,7 +7,6 @@ from rich.console import Console
 
 import schemas
 from pipeline.report import terminal
-from pipeline.report.table import Table
 
 
 def row(model: str, seed: int, value: float, **other: object) -> dict[str, object]:
@@ -42,17 +41,3 @@ def test_fingerprints_and_ablations_have_tables_of_their_own() -> None:
     assert "no-cca" not in texts[0]
     assert (".3000" in texts[1], "no-cca" in texts[1]) == (True, True)
     assert not any(other in texts[1] for other in ("bpr", "random"))
-
-
-def test_figures_that_do_not_fit_continue_below_and_none_is_split() -> None:
-    head, row = ["features", *(f"probe {i}" for i in range(9))], [f"0.31{i} ± 0.00{i}" for i in range(9)]
-    console = Console(width=80, file=io.StringIO())
-    console.print(terminal.Drawn(Table("A heading", "", head, [["minilm-cnn", *row]])))
-    text = console.file.getvalue()
-    assert [text.count(f"0.31{i} ± 0.00{i}") for i in range(9)] == [1] * 9
-    assert (text.count("minilm-cnn"), text.count("A heading")) == (2, 1)
-    assert max(map(len, text.splitlines())) <= 80
-    assert [*terminal.bands([4, 3, 3, 3], 1, 8)] == [[0, 1], [0, 2], [0, 3]]
-    assert [*terminal.bands([4, 3, 3, 3], 1, 12)] == [[0, 1, 2], [0, 3]]
-    assert [*terminal.bands([4, 90], 1, 8)] == [[0, 1]]
-    assert [*terminal.bands([40, 40], 2, 8)] == [[0, 1]]

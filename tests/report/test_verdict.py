@@ -47,29 +47,6 @@ def test_other_tests_say_nothing_of_the_features(ablated: dict[str, str]) -> Non
     assert verdict.tables("beit3", None, paired(("alignrec", "beit3", 0.1, 0.01), **ablated)) == []
 
 
-@pytest.mark.parametrize(
-    ("learned", "superior"), [([], ("linear", 2)), (["linear"], ("best", 1))], ids=["content", "leak"]
-)
-def test_the_rival_that_most_probes_decide_for_and_none_against_is_named(
-    learned: list[str], superior: tuple[str, int]
-) -> None:
-    found = verdict.compared("beit3", probes(best="undecided worse", linear="worse worse", tfidf="worse better"), None)
-    leaking = {name for name in ("in zero-shot", "in Item-CF") if name in found.rivals["linear"]}
-    if learned and not any(probe.leak and f"in {probe.name}" in leaking for probe in verdict.PROBES.values()):
-        pytest.skip("neither probe leaks")
-    assert verdict.superior(found.rivals, learned) == superior
-
-
-@pytest.mark.parametrize(("kind", "users"), [("sample", " (synthetic users)"), ("tabular", "")])
-def test_a_set_that_no_test_sets_above_a_control_is_said_to_be_so(kind: str, users: str) -> None:
-    given = probes(tfidf="better worse", random="undecided undecided", shuffled="undecided better")
-    assert verdict.headline("shop", kind, "beit3", given, None) == (
-        f"On shop{users}, BEiT3 is better in 1, level in 0 and worse in 1 of 2 comparisons with 1 other feature set; "
-        "no test puts it above the control random."
-    )
-    assert verdict.headline("shop", kind, "beit3", None, None) == ""
-
-
 def probed(probe: str, measure: str, verdict: str) -> dict[str, Any]:
     return {"probe": probe, "measure": measure, "a": "ours", "b": "theirs", "verdict": verdict}
 

@@ -123,12 +123,12 @@ def mapping(*lines: str) -> str:
 
 WHOLE = [f"{asin}\t{i}" for i, asin in enumerate(ASINS)]
 BAD = {
-    "an ASIN twice": (mapping(*WHOLE[:-1], f"{ASINS[2]}\t29"), f"lines 4 and 31: asin '{ASINS[2]}'"),
-    "too few": (mapping(*WHOLE[:-1]), "names 29 itemIDs, the interactions have 30"),
-    "a gap": (mapping(*WHOLE[:-1], f"{ASINS[29]}\t40"), "itemID holds other values than 0 .. 29"),
-    "no ASIN": (mapping(*WHOLE[:-1], "\t29"), "line 31: no asin"),
+    "an ASIN twice": (mapping(*WHOLE[:-1], f"{ASINS[2]}\t29"), f"asin '{ASINS[2]}' is empty or occurs twice"),
+    "too few": (mapping(*WHOLE[:-1]), "29 rows, expected itemID 0 .. 29"),
+    "a gap": (mapping(*WHOLE[:-1], f"{ASINS[29]}\t40"), "30 rows, expected itemID 0 .. 29"),
+    "no ASIN": (mapping(*WHOLE[:-1], "\t29"), "asin '' is empty"),
     "other columns": ("a,b,c\n1,2,3\n", "columns asin and itemID; it has a, b, c"),
-    "nothing": ("", "mapping"),
+    "nothing": ("", "the file is empty"),
 }
 
 
@@ -146,8 +146,8 @@ SPLIT = {"interactions": "a.inter", "items": "i.csv"}
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"reviews": "r.json", "metadata": "m.json", "split": SPLIT}, "reviews: cannot be combined with `split`"),
-        ({"metadata": "m.json"}, "reviews: is required"),
+        ({"reviews": "r.json", "metadata": "m.json", "split": SPLIT}, "reviews: give either"),
+        ({"metadata": "m.json"}, "reviews: give either"),
         ({"split": SPLIT}, "metadata: is required"),
         ({"metadata": "m.json", "split": SPLIT | {"item": "x"}}, "unknown key .*did you mean 'items'"),
         ({"metadata": "m.json", "split": {"interactions": "a.inter"}}, "split.items' is required"),

@@ -73,11 +73,6 @@ def test_exact_ranking_is_the_same_by_parts_of_the_items(
     assert (retrieval.exact(user[:1], stored, 3, all_seen) == topk(user[:1], item, 3, all_seen)).all()
 
 
-def test_ties_across_parts_come_in_item_order(seen: Pairs) -> None:
-    parts, none = [np.ones((4, 2), np.float32)] * 3, Pairs(np.empty(0, np.int32), np.empty(0, np.int32))
-    assert retrieval.exact(np.ones((1, 2), np.float32), parts, 6, none).tolist() == [[0, 1, 2, 3, 4, 5]]
-
-
 def test_a_large_catalogue_gets_an_inverted_file_that_searches_as_much_as_enough_recall_takes(
     vectors: tuple[np.ndarray, np.ndarray], seen: Pairs, stored: Embeddings, in_parts: None, tmp_path: Path
 ) -> None:

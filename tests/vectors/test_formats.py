@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from pipeline.errors import UserError
-from pipeline.sources.feature_files import ENDINGS, pack, packed_ending
+from pipeline.sources.feature_files import pack, packed_ending
 from pipeline.vectors.matching import match
-from pipeline.vectors.registry import READERS
 from tests.vectors import formats
 
 ITEMS, WIDTH = 40, 5
@@ -26,10 +25,6 @@ def theirs() -> tuple[list[str], np.ndarray, list[int]]:
     ids = [ASINS[i] for i in turned]
     ids[3], ids[11], ids[30] = ids[3][:-1] + "O", "X111111111", "Y222222222"
     return ids, VECTORS[turned], sorted(int(turned[row]) for row in (3, 11, 30))
-
-
-def test_every_ending_has_a_reader() -> None:
-    assert {*ENDINGS.values(), "folder"} == READERS.keys()
 
 
 @pytest.mark.parametrize("name", formats.IDENTIFIED)
@@ -98,14 +93,6 @@ def test_a_larger_file_gives_its_part(tmp_path: Path) -> None:
     assert (matched.unknown, matched.missing) == (8 * ITEMS, 0)
 
 
-def test_a_mapping_on_one_line_and_one_with_blanks_are_the_same(tmp_path: Path) -> None:
-    rows = dict(zip(ASINS, VECTORS.tolist(), strict=True))
-    for name, text in (("a", json.dumps(rows)), ("b", json.dumps(rows, indent=4)), ("c", json.dumps(rows) + "\n \n")):
-        path = tmp_path / f"{name}.json"
-        path.write_text(text)
-        assert np.array_equal(match(path, ASINS).rows(0, ITEMS), VECTORS), name
-
-
 def test_whole_numbers_are_the_sources_identifiers_or_ours_and_never_a_guess(tmp_path: Path) -> None:
     def written(key: str) -> Path:
         rows = [json.dumps({key: i, "v": VECTORS[i].tolist()}) for i in (2, 0, 1)]
@@ -159,13 +146,6 @@ def test_parquet_that_does_not_fit_is_one_line(tmp_path: Path, columns: dict[str
     pq.write_table(pa.table(columns), tmp_path / "x.parquet")
     with pytest.raises(UserError, match=said):
         match(tmp_path / "x.parquet", ASINS).rows(0, ITEMS)
-
-
-def test_a_folder_of_two_tables_is_refused(tmp_path: Path) -> None:
-    folder = formats.parquets(tmp_path, ASINS, VECTORS)
-    pq.write_table(pa.table({"asin": ["x"], "w": [[1.0]]}), folder / "9.parquet")
-    with pytest.raises(UserError, match=r"9\.parquet: has other columns than 0\.parquet"):
-        match(folder, ASINS)
 
 
 @pytest.mark.parametrize("write", [formats.ducho, formats.m3l, formats.parquets])

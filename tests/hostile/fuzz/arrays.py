@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 from collections.abc import Callable
 from functools import cache
 
@@ -19,8 +20,126 @@ from pipeline.compare import feature_set
 from pipeline.layout import Layout
 from pipeline.vectors.matching import match
 from stages import params
-from tests.hostile.fuzz.tables import GOOD, JSON_VECTORS, NPY, PARAMETERS, npy_of, tensors
 from tests.hostile.fuzz.target import Target, encoded, folder, written
+
+GOOD = "datasets: [shop]\nsources: {shop: {kind: sample}}\n"
+BOMB = "".join(f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 9)}]\n" for i in range(9))
+PARAMETERS = [
+    "",  # nothing
+    "[1]\n",  # a list
+    b"\xff\xfe\x00",  # not text
+    "a: [",  # not YAML
+    GOOD + "train: {lr: 1.0, lr: 2.0}\n",  # a repeated key
+    f"{'k' * 1000}: 1\n" * 2,  # a repeated key of a thousand letters
+    "%YAML 9.9\n---\n" + GOOD,  # an unknown version of YAML
+    f"%YAML 1.{'9' * 5000}\n---\n" + GOOD,  # a version of 5,000 digits
+    GOOD + "train: {epochs: !!int x}\n",  # a tag that does not fit
+    GOOD + "train: {epochs: !!timestamp x}\n",  # a date that is none
+    GOOD + "train: !!map [1]\n",  # a mapping that is a list
+    GOOD + "train: !!python/object/apply:os.system [true]\n",  # a tag of Python
+    "? [a]\n: 1\n",  # a key that is a list
+    GOOD + f"images: {{size: {'9' * 5000}}}\n",  # 5,000 digits
+    GOOD + f"publish: {{version: 0x{'f' * 5000}}}\n",  # 5,000 hexadecimal digits
+    GOOD + f"train: {'[' * 20_000}\n",  # deep nesting
+    f"a0: &a0 [x]\n{BOMB}{GOOD}",  # an alias bomb
+    GOOD + f"images: {{size: [{'1, ' * 100_000}]}}\n",  # 100,000 values without an alias
+    "a: &a [*a]\n",  # an alias of itself
+    "#" * (2 << 20),  # 2 MiB
+    GOOD + f"{'k' * 1000}: 1\n",  # a long unknown key
+    GOOD + f"images: {{size: {'x' * 100_000}}}\n",  # a long value
+    GOOD + f"images: {{size: [{'1, ' * 10_000}]}}\n",  # a long list
+    f"datasets: [s]\nsources: {{s: {{kind: {'x' * 100_000}}}}}\n",  # a long kind
+    "datasets: [s]\nsources: {s: {kind: [a]}}\n",  # a kind that is a list
+    GOOD + 'images: {size: "\\e[2J"}\n',  # an escape of the terminal
+    GOOD + "publish: {version: 1.0}\n",  # a bad version
+    GOOD + "publish: {version: ١.٢.٣}\n",  # a version of other digits
+    GOOD + f"publish: {{version: {'9' * 999}.0.0}}\n",  # a version too long for a path
+    "datasets: [s]\nsources: {s: {kind: tabular, interactions: 'http://['}}\n",  # no address
+    "datasets: [s]\nsources: {s: {kind: tabular, interactions: 'http://h:99999/x'}}\n",  # no port
+]
+
+
+def zipped(**arrays: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    np.savez(out, **arrays)
+    return out.getvalue()
+
+
+def npy(header: str | bytes, data: bytes = b"", version: tuple[int, int] = (1, 0)) -> bytes:
+    text = header if isinstance(header, bytes) else header.encode()
+    return b"\x93NUMPY" + bytes(version) + struct.pack("<H", len(text)) + text + data
+
+
+def npy_of(array: np.ndarray, **options: object) -> bytes:
+    out = io.BytesIO()
+    np.save(out, array, **options)
+    return out.getvalue()
+
+
+SHAPE = "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {})}}\n"
+NPY = [
+    b"",  # nothing
+    b"a,b\n",  # text
+    zipped(a=np.ones((6, 2))),  # a zip of arrays
+    npy(SHAPE.format(6, 10**12)),  # terabytes that are not there
+    npy(SHAPE.format(6, 10**30)),  # beyond 64 bits
+    npy(SHAPE.format(-6, -2), b"\0" * 48),  # less than none
+    npy_of(np.ones((6, 2)))[:-1],  # cut off
+    npy_of(np.ones((6, 2))) + b"\0",  # too long
+    npy_of(np.ones((6, 0), np.float32)),  # no width
+    npy_of(np.ones((0, 2), np.float32)),  # no rows
+    npy_of(np.ones(6)),  # one dimension
+    npy_of(np.ones((6, 2, 1))),  # three dimensions
+    npy_of(np.array([[None]] * 6, object), allow_pickle=True),  # objects
+    npy_of(np.full((6, 2), "a")),  # text in it
+    npy_of(np.ones((6, 2), complex)),  # complex
+    npy("__import__('os')\n"),  # a header that is no literal
+    npy("(" * 9000),  # a header of brackets
+    npy("{'descr': '<f4', ")[:-3],  # a header that is cut off
+    npy("{'descr'\0\n"),  # a header with NUL
+    npy(b"\xff\xfe\n"),  # a header that is no text
+    npy(SHAPE.format(6, 2).replace("<f4", "<q9")),  # a type that is none
+    npy(SHAPE.format("'a'", 2)),  # a shape that is none
+    npy(SHAPE.format(6, 2), b"\0" * 48, (9, 9)),  # an unknown version
+]
+
+
+def tensors() -> dict[str, tuple[object, bool]]:
+    """Return values to save, and whether each may be a tensor of a checkpoint."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what torch gives up
+        quantised = torch.quantize_per_tensor(torch.ones(6, 2), 0.1, 0, torch.qint8)
+        compressed = torch.eye(6).to_sparse_csr()
+        nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+    odd = {"a list": [1], "text": "x", "nothing": None, "sparse": torch.eye(6).to_sparse(), "compressed": compressed}
+    odd |= {"quantised": quantised, "complex": torch.ones(6, 2, dtype=torch.complex64), "nested": nested}
+    odd |= {"without data": torch.ones(6, 2, device="meta"), "terabytes": torch.ones(1).expand(6, 10**12)}
+    plain = {"one number": torch.tensor(1.0), "one dimension": torch.ones(6), "no width": torch.ones(6, 0)}
+    plain["three dimensions"] = torch.ones(6, 2, 1)
+    return {name: (value, False) for name, value in odd.items()} | {name: (x, True) for name, x in plain.items()}
+
+
+LINE = '{"id": "A", "v": [1, 2]}\n'
+JSON_VECTORS = [
+    LINE + '{"id": "B", "v": [1, 2, 3]}\n',
+    '{"id": "A", "v": [1, [2]]}\n',
+    '{"id": "A", "v": []}\n',
+    '{"id": "A", "v": [1], "w": [2]}\n',
+    LINE + '{"name": "x", "v": [1, 2]}\n',
+    LINE * 2,
+    f"{LINE}oops\n",
+    "a,b\n1,2\n",
+    "",
+    "{}",
+    "[ ]",
+    '{"A": [1, 2],\n "B": [3,',
+    '[{"id": "A", "v": [1, 2]}',
+    '{"A": [1, 2], "B": [3]}',
+    '{"A": "x"}',
+    "[" * 100_000,
+    '{"A": [' + "9" * 5000 + "]}",
+    '{"A": [1, 2]; "B": [3, 4]}',
+]
 
 ASINS = ["A", "B", "C", "D", "E", "F"]
 TEXT = train(["a red apple", "a blue car and a red ball", "green tree"], 60)
@@ -41,12 +160,6 @@ def matched(name: str) -> Callable[[bytes], None]:
         assert np.isfinite(vectors).all()
 
     return one
-
-
-def zipped(**arrays: np.ndarray) -> bytes:
-    out = io.BytesIO()
-    np.savez(out, **arrays)
-    return out.getvalue()
 
 
 def saved(value: object) -> bytes:
@@ -86,7 +199,6 @@ ODD = tensors()
 NO_FEATURES = [saved(value) for value, _ in ODD.values()]
 NO_WEIGHTS = [saved({"model": {"b": value}}) for value, is_plain in ODD.values() if not is_plain]
 CHECKPOINT = saved({"model": WEIGHTS})
-SHARED = dict.fromkeys(map(str, range(100)), torch.ones(999))
 
 
 @cache

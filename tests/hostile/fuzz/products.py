@@ -20,11 +20,11 @@ from pipeline.sources.lines import json_object, lines
 from pipeline.sources.mmrec import MmrecReader
 from pipeline.sources.product import is_path, is_web, json_lines
 from pipeline.sources.tabular import TabularSource
-from tests.hostile import test_items
+from tests.hostile import test_sources
 from tests.hostile.fuzz.target import Target, encoded, folder, written
 
 TABULAR = TabularSource(kind="tabular", interactions=["r.csv"], items=["i.csv"]).reader()
-TEXTS = encoded([part * 40 for part in test_items.TEXTS.values()])
+TEXTS = encoded([part * 40 for part in test_sources.TEXTS.values()])
 SOUND = orjson.dumps(
     {
         **dict.fromkeys(("asin", "parent_asin", "item"), "A"),

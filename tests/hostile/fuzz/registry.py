@@ -45,4 +45,4 @@ def check(name: str) -> None:
 
 
 def target(name: str) -> Target:
-    return targets(TARGETS.get(name, "faults"))[name]
+    return targets(TARGETS[name])[name]

@@ -13,6 +13,7 @@ from typing import Any
 
 import coded
 import numpy as np
+import releases
 import toy
 
 import alignrec
@@ -24,7 +25,6 @@ from pipeline.release import encoded, encoder, manifest, signature
 from pipeline.release.read import Release, unpacked
 from pipeline.serve import command
 from schemas import ContractError
-from tests.hostile import test_foreign_release
 from tests.hostile.fuzz.mutate import mutated
 from tests.hostile.fuzz.target import Target, folder, restored, written
 
@@ -44,13 +44,17 @@ def files() -> dict[str, bytes]:
     return {path.relative_to(release()).as_posix(): path.read_bytes() for path in paths}
 
 
-def put(release: Path, name: str, data: bytes) -> None:
-    """Replace a file, and make all that the manifest says of it agree."""
-    (release / name).write_bytes(data)
-    test_foreign_release.agree(release, name)
+def agree(release: Path, name: str, **more: object) -> None:
+    """Make all that the manifest says of a file agree with it."""
+    data, own = (release / name).read_bytes(), Path(name).name
     facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    own = Path(name).name
-    test_foreign_release.edit(release, lambda m: [w.update(facts) for w in m["weights"] if w["name"] == own])
+    releases.edit(release, lambda m: next(f for f in m["files"] if f["path"] == name).update(facts | more))
+    releases.edit(release, lambda m: [w.update(facts) for w in m["weights"] if w["name"] == own])
+
+
+def put(release: Path, name: str, data: bytes) -> None:
+    (release / name).write_bytes(data)
+    agree(release, name)
 
 
 def read_everything(folder: Path) -> None:
