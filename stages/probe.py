@@ -2,7 +2,7 @@
 
 import schemas
 from pipeline import io
-from pipeline.combine.names import feature_sets, is_ceiling
+from pipeline.combine.names import is_ceiling
 from pipeline.combine.params import Combine
 from pipeline.probe.params import Probe
 from pipeline.probe.registry import PROBES
@@ -17,8 +17,7 @@ def main(run: Run) -> None:
     from pipeline.probe import judge  # loads SciPy
     from pipeline.probe.base import Data
 
-    layout, there = run.layout, run.layout.feature_sets()
-    names = [name for name in feature_sets(run.params, run.dataset) if name in there]
+    layout, names = run.layout, run.layout.feature_sets()
     interactions = run.read(layout.interactions, schemas.INTERACTIONS)
     items = len(run.read(layout.item_ids, schemas.ITEM_IDS))
     data = Data(interactions, items, judge.relearned(run, names))

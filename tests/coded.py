@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from pipeline.layout import Layout
 from pipeline.run import running
-from stages import encode, graph, publish, semantic_ids
+from stages import beit3, graph, publish, semantic_ids
 from stages.params import Params
 
 CODES = {"features": ["beit3", "minilm-cnn"], "levels": 2, "codes": 2}
@@ -52,7 +52,7 @@ def _with_encoders(read: bool) -> Path:
     if read:
         arrays = {"mean": np.zeros(64, np.float32), "map": np.eye(64, 8, dtype=np.float32)}
         save_file(arrays, layout.encoder.whitening)
-    for stage, main in (("encode", encode.main), ("graph", graph.main)):
+    for stage, main in (("beit3", beit3.main), ("graph", graph.main)):
         with running(stage, "shop", settings, root) as run:
             main(run)
     released(layout, settings)

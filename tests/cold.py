@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import shops
+from pipeline.features.sets import FeatureSets
 
 import schemas
 from pipeline import io
 from pipeline.encode.params import Encode
-from pipeline.features.sets import FeatureSets
 from pipeline.graph import neighbours
 from pipeline.interactions import split
 from pipeline.layout import Layout

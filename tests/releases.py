@@ -22,7 +22,7 @@ from pipeline.beit3.network import BEiT3
 from pipeline.layout import Layout
 from pipeline.release import manifest
 from pipeline.run import running
-from stages import encode, publish
+from stages import beit3, publish
 from stages.params import Params
 
 ENCODERS = ["beit3", "beit3-image-masked", "beit3-text-masked"]
@@ -30,7 +30,9 @@ ENCODERS = ["beit3", "beit3-image-masked", "beit3-text-masked"]
 
 def params(publish: dict | None = None, encode: dict | None = None, **sections: object) -> Params:
     return toy.params(
-        encode={"encoders": ENCODERS, "controls": [], "batch_size": 4, **(encode or {})},
+        encode={"batch_size": 4, **(encode or {})},
+        beit3={"sets": ENCODERS},
+        combine={"sets": {}, "controls": []},
         publish={"features": ENCODERS, **(publish or {})},
         **sections,
     )
@@ -71,8 +73,8 @@ def _outputs() -> Path:
 def released(layout: Layout, settings: Params | None = None) -> Layout:
     """Encode what the stages left, and publish it."""
     pretrained(layout)
-    with running("encode", "shop", settings or params(), layout.root) as run:
-        encode.main(run)
+    with running("beit3", "shop", settings or params(), layout.root) as run:
+        beit3.main(run)
     return published(layout, settings or params())
 
 

@@ -22,9 +22,8 @@ from typer.testing import Result
 import alignrec
 import schemas
 from pipeline import io
+from pipeline.embed import command as embedding
 from pipeline.errors import UserError
-from pipeline.features import write
-from pipeline.features.node import width
 from pipeline.io import fingerprint
 from tests.hostile.fuzz import releases as hostile
 
@@ -96,7 +95,7 @@ def test_another_network_under_one_name_does_not_go_on_with_a_killed_run(
         raise UserError("killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr(write, "write_all", killed)
+        patch.setattr(embedding, "write_set", killed)
         assert table()[1].endswith("killed\n")
     Path(".v.parts/done/features-00000.parquet").parent.mkdir(exist_ok=True)
     Path(".v.parts/done/features-00000.parquet").write_text("of the network before")
@@ -186,7 +185,7 @@ def test_files_of_two_fingerprints_are_no_set(tmp_path: Path) -> None:
     whole = pq.read_table(first, partitioning=None)
     for number, rows in enumerate((whole[:4], whole[4:])):
         path = io.shard(layout.features("beit3"), "features", number)
-        io.write_table(rows, path, schemas.features(width(first)), io.record(first))
+        io.write_table(rows, path, schemas.features(toy.WIDTH), io.record(first))
         recorded(path, revision="ab"[number])
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
     folder = layout.features("beit3")

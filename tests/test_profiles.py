@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from pipeline.benchmark.settings import model_settings
+from pipeline.combine.names import feature_sets
 from pipeline.config import document
 from pipeline.errors import UserError
-from pipeline.features import registry as features_registry
 from pipeline.sources.amazon import Amazon2014
 from stages.params import load
 
@@ -34,14 +34,13 @@ def test_each_profile_of_the_article_trains_what_the_article_trains(dataset: str
     files = [one and one.rsplit("/", 1)[-1].partition("_")[0] for one in (pretrain.init, pretrain.vqkd)]
     assert files == ["beit3", "vqkd"]
     assert params.train.features == "beit3-raw"
-    assert "beit3-raw" in params.encode.encoders
+    assert "beit3-raw" in params.beit3.sets
     arms = {"no-pretraining": "beit3-official", "random-weights": "beit3-untrained", "no-cca": "beit3-raw"}
-    arms |= {"image-only": "beit3-raw-text-masked", "text-only": "beit3-raw-image-masked"}
+    arms |= {"image-only": "beit3-text-masked", "text-only": "beit3-image-masked"}
     assert {name: model_settings(params, "alignrec", name).features for name in arms} == arms
     assert not any("beit3" in (*params.publish.features, *params.benchmark.features, name) for name in arms.values())
-    for name in ("beit3-raw", "beit3-official", "beit3-untrained"):  # CLS itself in all three
-        assert not features_registry.settings(params.encoders, name).whiten
-    assert set(params.publish.features) <= set(params.encode.encoders)
+    assert not params.beit3.whiten  # CLS itself in all sets
+    assert set(params.publish.features) <= set(feature_sets(params, dataset))
     assert params.semantic_ids.features == ["beit3-raw"]
     overlay = yaml.safe_load((PROFILES / f"{dataset}.yaml").read_text())
     assert overlay.keys() <= {"extends", "datasets", "pretrain"}
@@ -49,7 +48,7 @@ def test_each_profile_of_the_article_trains_what_the_article_trains(dataset: str
 
 def test_the_official_weights_must_be_named(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    path.write_text("datasets: [a]\nsources: {a: {kind: sample}}\nencode: {encoders: [beit3-raw, beit3-official]}\n")
+    path.write_text("datasets: [a]\nsources: {a: {kind: sample}}\nbeit3: {sets: [beit3-raw, beit3-official]}\n")
     with pytest.raises(UserError, match=r"'beit3-official'.*pretrain\.init"):
         load(path)
 

@@ -22,6 +22,7 @@ datasets: [{name}]
 sources:
   {name}: {{kind: {kind}, category: {category}}}
 encode: {{encoders: [minilm, cnn, descriptors, tfidf]}}
+combine: {{sets: {{minilm-cnn: {{kind: concat, of: [minilm, cnn]}}, linear: {{}}}}}}
 """
 
 

@@ -90,8 +90,8 @@ def _content_sections(text: bool, image: bool, items: int, beit3: bool) -> dict[
         sections["pretrain"] |= {} if both else {"distill_from": encoders}
     if not (both and beit3):
         sections["beit3"] = {"sets": ["beit3"] * beit3}
-    if not both:
-        sections["combine"] = {"sets": {"linear": {}}}
+    joined = {"minilm-cnn": {"kind": "concat", "of": ["minilm", "cnn"]}} if both else {}
+    sections["combine"] = {"sets": joined | {"linear": {}}}
     return sections
 
 

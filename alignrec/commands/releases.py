@@ -134,7 +134,7 @@ def embed(
 
 
 def _settings(dataset: str, path: Path | None) -> Parameters:
-    own = {"datasets": [dataset], "sources": {dataset: SOURCES["tabular"].model_construct(kind="tabular")}}
+    own = {"datasets": [dataset], "sources": {dataset: SOURCES["sample"].model_construct(kind="sample")}}
     return read(path).model_copy(update=own) if path and path.exists() else checked(Params, own)
 
 

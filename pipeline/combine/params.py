@@ -11,7 +11,7 @@ from pipeline.ops.joining import WIDTH
 class Combine(Section):
     """Feature sets -> those that linear algebra makes of them, and controls."""
 
-    sets: dict[Name, dict[str, Any]] = {"minilm-cnn": {"kind": "concat", "of": ["minilm", "cnn"]}, "linear": {}}
+    sets: dict[Name, dict[str, Any]] = {"linear": {}}
     """name -> its kind, a name in pipeline/combine/names.py, and keys of that kind's class"""
     controls: list[Literal["random", "shuffled", "constant"]] = ["random", "shuffled", "constant"]
     """feature sets that a useful one must beat; shuffled permutes the rows of the first set"""

@@ -37,9 +37,10 @@ def write_combinations(run: Run) -> None:
     made = names.feature_sets(run.params, run.dataset)
     kept = [*files, *names.with_text(run.params, run.dataset), *run.params[Combine].sets, *run.params[Combine].controls]
     wanted = [name for name in made if name in kept and (name in files or name not in _skipped(run, files))]
-    for folder in run.folder.glob("*/"):
-        if folder.name not in wanted:
-            rmtree(folder)
+    encoded = (path.parent for path in run.layout.folder("encode").glob("*/features-00000.parquet"))
+    stale = [folder for folder in encoded if folder.name not in made]  # of an encoder that is named no more
+    for folder in [*stale, *(folder for folder in run.folder.glob("*/") if folder.name not in wanted)]:
+        rmtree(folder)
     ids, failed = run.read(run.layout.item_ids, schemas.ITEM_IDS), dict[str, UserError]()
     with run.progress(total=len(ids) * len(wanted), unit="item") as bar:
         for name in wanted:

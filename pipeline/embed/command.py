@@ -10,7 +10,7 @@ import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +22,8 @@ from filelock import FileLock
 
 import schemas
 from pipeline import io, progress
+from pipeline.combine import names
+from pipeline.combine.params import Combine
 from pipeline.config.base import nearest
 from pipeline.config.parameters import Parameters
 from pipeline.embed import prepare
@@ -30,8 +32,8 @@ from pipeline.encode import batching
 from pipeline.encode.base import Encoder
 from pipeline.encode.batching import Items
 from pipeline.encode.load import Project, load, refuse_absent
-from pipeline.encode.network import find_network, settings_facts
-from pipeline.encode.params import Encode
+from pipeline.encode.network import Network, find_network, settings_facts
+from pipeline.encode.params import TRAINED, BEiT3, Encode
 from pipeline.encode.registry import ENCODERS, Encoders
 from pipeline.encode.write import write_features, write_set
 from pipeline.errors import UserError, printable
@@ -51,43 +53,50 @@ INLINE = re.compile(r"(?P<kind>[a-z][a-z0-9_-]*):(?P<model>.+)")
 
 
 class Chosen(NamedTuple):
-    """An encoder."""
+    """An encoder: of a release, of section `encoders`, of a project's feature set, or a combination of encoders."""
 
     name: str  # of its feature set
     sections: Encoders  # section `encoders`
-    encode: Encode
+    encode: Encode  # `encoders` lists the networks that it needs
     images: Images
-    project: Project | None = None  # has the set, if no section defines it
+    project: Project | None = None  # has the set, with its encoder
+    sets: Mapping[str, Any] = {}  # section `combine.sets`, the combinations that it needs
 
 
 def of_release(release: Path, name: str, encode: Encode) -> Chosen:
     facts = Carried(release).facts(name)
     refuse_absent(release, facts.packages)
     sections = {name: {"kind": "released", "model": str(release), "encoder": name}}
-    own = encode.model_copy(update={"batch_size": min(facts.batch_size, MOST_AT_A_TIME)})
+    own = encode.model_copy(update={"batch_size": min(facts.batch_size, MOST_AT_A_TIME), "encoders": [name]})
     return Chosen(name, sections, own, Images(size=facts.image_size, quality=facts.image_quality))
 
 
 def of_parameters(name: str, params: Parameters, encode: Encode, root: Path) -> Chosen:
-    """Return an encoder of section `encoders`, a kind, `kind:model`, or that of a feature set of the project.
+    """Return an encoder of section `encoders`, a kind, `kind:model`, a feature set of the project, or a combination.
 
-    UserError for another name.
+    UserError for another name, and for a combination that needs more than a table.
     """
-    sections, images = params.encoders, params[Images]
+    sections, images, sets = params.encoders, params[Images], params[Combine].sets
     if (found := INLINE.fullmatch(name)) and (spec := ENCODERS.get(found["kind"])) and spec.origin:
-        return Chosen("inline", {"inline": {"kind": found["kind"], "model": found["model"]}}, encode, images)
+        sections, name = {"inline": {"kind": found["kind"], "model": found["model"]}}, "inline"
     if name in sections or name in ENCODERS:
-        return Chosen(name, sections, encode, images)
+        return Chosen(name, sections, encode.model_copy(update={"encoders": [name]}), images)
     datasets = sorted({path.name for stage in FEATURE_STAGES for path in (root / stage).glob("*/")})
-    layouts = [Layout(root, dataset) for dataset in datasets]
-    home = next((Project(layout) for layout in layouts if name in layout.feature_sets()), None)
-    if home is None:
-        sets = [one for layout in layouts for one in layout.feature_sets()]
-        raise UserError(f"no encoder '{name}'{nearest(name, dict.fromkeys([*sections, *ENCODERS, *sets]))}")
-    facts = home.facts(name)
-    own = encode.model_copy(update={"batch_size": facts.batch_size})
-    stored = images.model_copy(update={"size": facts.image_size, "quality": facts.image_quality})
-    return Chosen(name, sections, own, stored, home)
+    there = {one: dataset for dataset in datasets for one in Layout(root, dataset).feature_sets()}
+    if name in there:
+        home = Project(Layout(root, there[name]))
+        facts = home.facts(name)
+        own = encode.model_copy(update={"batch_size": facts.batch_size})
+        stored = images.model_copy(update={"size": facts.image_size, "quality": facts.image_quality})
+        return Chosen(name, sections, own, stored, home)
+    if name not in sets:
+        raise UserError(f"no encoder '{name}'{nearest(name, [*sections, *ENCODERS, *sets, *there])}")
+    whole = names.whole(params, DATASET, name)
+    for one in whole:
+        if one in TRAINED or names.kind_of(sets, one) in (names.MAPPED, names.PLANTED):
+            raise UserError(f"'{one}' needs more than a table; run `dvc repro`, or name a release by --release")
+    own = encode.model_copy(update={"encoders": [one for one in whole if one not in sets]})
+    return Chosen(name, sections, own, images, sets={one: sets[one] for one in whole if one in sets})
 
 
 class Summary(NamedTuple):
@@ -123,27 +132,43 @@ def embed(table: Table, chosen: Chosen, params: Parameters, to: Path) -> Summary
 
 
 def _encode(table: Table, chosen: Chosen, params: Parameters, to: Path, work: Work) -> Summary:
-    params = params.having(chosen.encode).model_copy(update={"encoders": dict(chosen.sections)})
-    run = Run("encode", DATASET, params, work.folder, item=chosen.name, label="embed")
+    combine = params[Combine].model_copy(update={"sets": dict(chosen.sets), "controls": []})
+    trained = params[BEiT3].model_copy(update={"sets": []})
+    params = params.having(chosen.encode, trained, combine).model_copy(update={"encoders": dict(chosen.sections)})
+    run = Run("encode", DATASET, params, work.folder, label="embed")
     with progress.heartbeat("embed", run.bars):
         if not work.layout.item_ids.is_file():
             images = chosen.images if "image" in _reads(chosen, work) else None
             prepare.prepare(table, work, images, chosen.encode.shard_rows)
-        items, folder = Items.of(work.layout), run.folder
-        with run.progress(total=len(items.ids), unit="item") as bar:
-            if chosen.project is None:
-                facts = write_set(run, chosen.name, folder, items, bar.update)
-            else:
-                facts = chosen.project.facts(chosen.name)
-                write_features(run, folder, facts, items, partial(_load, chosen), None, bar.update)
+        folder = _write(run, chosen, Items.of(work.layout))
     counts = _finish(folder, work)
     rejects = prepare.rejected(work, to.with_name(f"{to.name}.rejects.parquet"))
     summary = Summary(*counts, rejects, Counter(io.read_json(work.rejected)))
     about = {"items": summary.items, "rejected": summary.rejected, "notes": run.notes, "measured": run.measured}
-    io.write_json(work.done / FACTS, work.record | about | {fingerprint.KEY: facts.fingerprint})
+    made = fingerprint.of(io.record(io.shard(folder, "features", 0)))
+    io.write_json(work.done / FACTS, work.record | about | {fingerprint.KEY: made})
     work.done.rename(to)
     shutil.rmtree(work.folder)
     return summary
+
+
+def _write(run: Run, chosen: Chosen, items: Items) -> Path:
+    """Write the vectors of all rows; return the folder of the feature set."""
+    needed = 1 if chosen.project else len(chosen.encode.encoders)
+    with run.progress(total=len(items.ids) * needed, unit="item") as bar:
+        if chosen.project:
+            facts = chosen.project.facts(chosen.name)
+            write_features(run, run.folder / chosen.name, facts, items, partial(_load, chosen), None, bar.update)
+        for name in () if chosen.project else chosen.encode.encoders:
+            write_set(run, name, run.folder / name, items, bar.update)
+    if not chosen.sets:
+        return run.folder / chosen.name
+    from pipeline.combine.write import write_combinations  # loads SciPy
+
+    own = Run("combine", DATASET, run.params, run.layout.root, label="embed")
+    own.layout, own.folder = run.layout, run.layout.folder("combine")
+    write_combinations(own)
+    return own.folder / chosen.name
 
 
 def _load(chosen: Chosen) -> Encoder:
@@ -151,10 +176,14 @@ def _load(chosen: Chosen) -> Encoder:
     return load(chosen.project, chosen.name).encoder
 
 
-def _reads(chosen: Chosen, work: Work) -> Sequence[str]:
+def _reads(chosen: Chosen, work: Work) -> list[str]:
     if chosen.project:
-        return chosen.project.facts(chosen.name).reads
-    return find_network(chosen.sections, chosen.name, work.folder).reads
+        return list(chosen.project.facts(chosen.name).reads)
+    return [modality for network in _networks(chosen, work.folder) for modality in network.reads]
+
+
+def _networks(chosen: Chosen, folder: Path) -> list[Network]:
+    return [find_network(chosen.sections, name, folder) for name in chosen.encode.encoders]
 
 
 def _work(table: Table, chosen: Chosen, to: Path) -> Work:
@@ -163,7 +192,8 @@ def _work(table: Table, chosen: Chosen, to: Path) -> Work:
     if chosen.project:
         made: dict[str, Any] = chosen.project.facts(chosen.name).model_dump()
     else:
-        made = settings_facts(find_network(chosen.sections, chosen.name, folder), chosen.encode)
+        networks = {one.name: settings_facts(one, chosen.encode) for one in _networks(chosen, folder)}
+        made = {"encoders": networks, "sets": chosen.sets}
     settings = {"encoder": chosen.name, "made": made, "encode": chosen.encode.facts()}
     columns = {"columns": table.columns._asdict(), "images": chosen.images.model_dump(include={"size", "quality"})}
     record: dict[str, Any] = {"stage": "embed", "params": settings | columns, "versions": versions()}

@@ -125,9 +125,10 @@ def _copy_encoders(above: Path, encoders: Mapping[str, FeatureSet]) -> dict[Path
             _copy(path, above / name / path.relative_to(one.encoder))
         used_by |= {path: [name] for path in _files(above / name)}
     for name, one in encoders.items():
-        for other in (*one.facts.parts, *filter(None, [one.facts.weights])):
-            for path in _files(above / other):
-                used_by[path] += [name] * (name not in used_by[path])
+        needed = [path for part in one.facts.parts for path in _files(above / part)]
+        weights = _files(above / one.facts.weights) if one.facts.weights else []
+        for path in [*needed, *(path for path in weights if path.name != encoder.NAME)]:
+            used_by[path] += [name] * (name not in used_by[path])
     return used_by
 
 

@@ -20,7 +20,7 @@ from pipeline.encode.folder import LARGEST, Facts
 from pipeline.encode.load import Loaded, load_all
 from pipeline.encode.load import load as load_encoder
 from pipeline.encode.params import TRAINED
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.io import fingerprint
 from pipeline.layout import EncoderFiles
 from pipeline.ops import arrays
@@ -53,7 +53,10 @@ class Carried:
         if name not in carried(self.manifest):
             known = f"it has {', '.join(self.names)}" if self.names else "it has none; publish it with this alignrec"
             raise UserError(f"{self.release}: no encoder '{name}' in this release; {known}")
-        return Facts.read(self.folder(name) / NAME, LARGEST)
+        read = Facts.read(path := self.folder(name) / NAME, LARGEST)
+        if read.encoder != name:
+            raise UserError(f"{path}: of '{one_line(read.encoder, 64)}', not of '{name}'; fetch the release again")
+        return read
 
     def folder(self, name: str) -> Path:
         return self.release / FOLDER / name

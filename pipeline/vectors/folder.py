@@ -24,7 +24,7 @@ def folder(path: Path) -> Vectors:
     if not path.is_dir():
         raise UserError(f"{path}: no folder, and its name has no ending of a known format; see docs/compare.md")
     found = members(path)
-    if not found:
+    if not found or any(path.glob("features-*.parquet")):  # a feature set, whose set.json is about it
         return parquet(path)
     return _open(path, [(file.name, lambda file=file: read_member(file)) for file in found])  # type: ignore[misc]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import shipped
 
+from pipeline.combine.names import feature_sets
 from pipeline.errors import UserError
-from pipeline.features.registry import feature_sets
 from stages import params
 
 ROOT = Path(__file__).parents[2]
@@ -18,7 +18,7 @@ encoders:
   b: {kind: sentence-transformers, model: Qwen/Qwen3-VL-Embedding-2B, prompt: "Represent the product.", dim: 512}
   c: {kind: open_clip, model: hf-hub:laion/CLIP-ViT-L-14-laion2B-s32B-b82K}
   d: {kind: timm, model: vit_base_patch14_dinov2.lvd142m}
-  e: {kind: concat, of: [b, d]}
+combine: {sets: {e: {kind: concat, of: [b, d]}}}
 """
 GOOD = "datasets: [shop]\nsources: {shop: {kind: sample}}\n"
 
@@ -49,26 +49,28 @@ def test_defaults_are_the_published_settings(tmp_path: Path) -> None:
         (GOOD + "benchmark: {control: shufled}", "'benchmark.control': no 'shufled'; did you mean 'shuffled'?"),
         (GOOD + "search: {spaces: {bpr: {lrr: {low: 1, high: 2}}}}", "'search.spaces.bpr.lrr'; did you mean 'lr'?"),
         (GOOD + "benchmark: {ablations: {x: {gat: 1}}}", "'benchmark.ablations.x.gat'; did you mean 'gate'?"),
-        (GOOD + "encode: {settings: {}}", "unknown key 'encode.settings'; valid: encoders, controls, "),
+        (GOOD + "encode: {settings: {}}", "unknown key 'encode.settings'; valid: encoders, engine, "),
         (GOOD + "items: {text: [title, title]}", "'items.text': value error, a field is named twice"),
         (GOOD + "encode: {encoders: [bert]}", "'encode.encoders': no 'bert'"),
-        (GOOD + "encoders: {vit: {model: x}}", "'encoders.vit.kind' is required; valid: beit3, "),
+        (GOOD + "encoders: {vit: {model: x}}", "'encoders.vit.kind' is required; valid: minilm, "),
         (GOOD + "encoders: {vit: {kind: tim, model: x}}", "'encoders.vit.kind': no 'tim'; did you mean 'timm'?"),
         (GOOD + "encoders: {a: {kind: huggingface, model: x, join: sum}}", "'encoders.a.join': input should be 'mean'"),
-        (GOOD + "encoders: {beit3-untrained: {max_tokens: 9}}", "it takes the settings of beit3; give them there"),
+        (
+            GOOD + "encoders: {beit3-untrained: {max_tokens: 9}}",
+            "its settings are those of section beit3; give them th",
+        ),
         (GOOD + "encoders: {cnn: {kind: timm, model: x}}", "'cnn' is a kind itself; choose another name"),
-        (GOOD + "encoders: {a: {kind: concat, of: [minilm, cnnn]}}", "'encoders.a.of': no 'cnnn'; did you mean 'cnn'?"),
-        (GOOD + "encoders: {a: {kind: concat, of: [b, cnn]}, b: {kind: concat, of: [a, cnn]}}", "by a -> b -> a"),
+        (GOOD + "encode: {encoders: [beit3]}", "is encoded by what `pretrain` makes; list it in beit3.sets"),
         (GOOD + "encoders:\n  a: {kind: timm, model: x}\n  a: {kind: timm, model: y}", "key 'a' stands here twice"),
         (GOOD + "encode: {encoders: [cnn, cnn]}", "'encode.encoders': 'cnn' is listed twice"),
         ("datasets: [shop]\nsources: {shop: {kind: amazon}}", "'sources.shop.kind': no 'amazon'; did you mean 'ama"),
         ("datasets: [shop]\nsources: {shop: {}}", "'sources.shop.kind' is required; valid: sample, "),
         (GOOD + "images: {outside: 1}", "'images.outside': input should be a valid boolean, found 1"),
         ("datasets: [shop]\nsources: {shop: {kind: sample, itms: 9}}", "'sources.shop.itms'; did you mean 'items'?"),
-        ("datasets: [shop]\nsources: {shop: {kind: amazon2014, metadata: a}}", "reviews: is required"),
+        ("datasets: [shop]\nsources: {shop: {kind: amazon2014, metadata: a}}", "reviews: give either an address or `category`"),
         (GOOD + "publish: {features: [beit4]}", "'publish.features': no 'beit4'; did you mean 'beit3'?"),
         (
-            GOOD + "encode: {encoders: [minilm]}\ntrain: {features: beit3}",
+            GOOD + "encode: {encoders: [minilm]}\nbeit3: {sets: []}\ncombine: {sets: {}}\ntrain: {features: beit3}",
             "'train.features': no 'beit3'; valid: minilm",
         ),
         (GOOD + "benchmark: {ablations: {x: {features: beit4}}}", "'benchmark.ablations.x.features': no 'beit4'"),
@@ -93,7 +95,8 @@ def test_imported_feature_sets_count_as_made(tmp_path: Path) -> None:
     text = (
         f"datasets: [shop]\nsources: {{shop: {source}}}\ntrain: {{features: theirs}}\npublish: {{features: [theirs]}}\n"
     )
-    assert feature_sets(load(tmp_path, text), "shop")[-4:] == ["theirs", "random", "shuffled", "constant"]
+    made = params.for_dataset(load(tmp_path, text), "shop")
+    assert feature_sets(made, "shop") == ["theirs", "random", "shuffled", "constant"]
     with pytest.raises(UserError, match=r"train\.features"):  # each dataset that is built needs it
         load(tmp_path, text.replace("[shop]", "[shop, other]").replace("{shop:", "{other: {kind: sample}, shop:"))
 
@@ -112,7 +115,9 @@ def test_a_cutoff_that_the_catalogue_has_not_enough_items_for_is_refused_by_name
 )
 def test_parameters_do_without_what_networks_need(tmp_path: Path, how: str, without: set[str]) -> None:
     path = tmp_path / "params.yaml"
-    path.write_text(GOOD + "train: {lr: 0.1}\nencode: {encoders: [a, b, c, d, e, minilm-cnn]}\n" + KINDS)
+    path.write_text(
+        GOOD + "train: {lr: 0.1}\nencode: {encoders: [a, b, c, d, minilm-cnn]}\nbeit3: {sets: []}\n" + KINDS
+    )
     code = f"import sys; from pathlib import Path; from stages.params import {how}; {how}(Path({str(path)!r})); "
     subprocess.run(
         [sys.executable, "-c", code + f"sys.exit(bool({without} & sys.modules.keys()))"], cwd=ROOT, check=True

@@ -22,12 +22,11 @@ from alignrec.commands.app import app
 from pipeline import io
 from pipeline.embed import command as embedding
 from pipeline.embed.prepare import Table
+from pipeline.encode.folder import Facts
 from pipeline.encode.params import Encode
 from pipeline.errors import UserError
-from pipeline.features import earlier
 from pipeline.release import encoded
 from pipeline.release.encoded import image_sha256, text_sha256
-from pipeline.release.encoder import Facts
 from pipeline.release.item_file import DEFAULT
 
 
@@ -159,12 +158,13 @@ def test_a_mistake_is_named_and_nothing_is_lost(release: Path, folder: Path, cha
     assert not (folder / "new").exists()
 
 
-def ended_at_a_mark(release: Path, folder: Path) -> None:
+def ended_at_a_shard(release: Path, folder: Path) -> None:
     def killed(*args: Any) -> None:
         write(*args)
-        os.kill(os.getpid(), signal.SIGKILL)
+        if "features-" in args[1].name:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-    write, earlier.write_mark = earlier.write_mark, killed
+    write, io.write_table = io.write_table, killed
     embed(release, "beit3", folder / "items.jsonl", folder / "images", folder / "new", rows=1)
 
 
@@ -173,8 +173,8 @@ def test_a_run_that_is_killed_goes_on_and_gives_the_same_bytes(release: Path, fo
     whole, new, work = folder / "whole", folder / "new", folder / ".new.parts"
     embed(release, "beit3", folder / "items.jsonl", folder / "images", whole, rows=1)
     for number in range(1, kills + 1):
-        assert started(ended_at_a_mark, release, folder).wait() == -signal.SIGKILL
-        assert len([*work.glob("encode/table/beit3/features-*.parquet")]) == number
+        assert started(ended_at_a_shard, release, folder).wait() == -signal.SIGKILL
+        assert len([*work.glob(".work/encode/table/beit3/features-*.parquet")]) == number
         assert not new.exists()
     written = {path: path.stat().st_mtime_ns for path in work.glob("images/table/*.parquet")}
     assert written

@@ -14,6 +14,8 @@ import toy
 from coloured import Item, catalogue
 from featured import vectors
 from networks import jpeg
+from pipeline.features import control
+from pipeline.features.registry import settings
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import save_file
 from torch.nn import Sequential
@@ -28,8 +30,6 @@ from pipeline.encode.base import Context, Encoder
 from pipeline.encode.beit3 import BEiT3Items
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
-from pipeline.features import control
-from pipeline.features.registry import settings
 from pipeline.layout import Layout
 from pipeline.ops import whitening
 from pipeline.run import Run

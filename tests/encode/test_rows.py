@@ -9,10 +9,10 @@ import networks
 import numpy as np
 import pytest
 from coloured import ITEMS, Item, catalogue, item
+from pipeline.features.earlier import FOLDER
 
 from pipeline import io
 from pipeline.encode import batching
-from pipeline.features.earlier import FOLDER
 from pipeline.layout import Layout
 from pipeline.run import running
 from stages.encode import main

@@ -16,10 +16,10 @@ import pytest
 from coloured import Item, catalogue
 from elsewhere import spread_without
 from hub import hub as serving
+from pipeline.features.sets import FeatureSets
 
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.features.sets import FeatureSets
 from pipeline.layout import Layout
 from pipeline.release import card, statement
 from stages.params import Params

@@ -28,7 +28,6 @@ from pipeline.export import content as contents
 from pipeline.export import rows
 from pipeline.export.content import ExportContent
 from pipeline.export.write import CODED, FORMATS, wants_codes, write
-from pipeline.features.node import changed
 from pipeline.items.parse import clean
 from pipeline.layout import Layout
 from pipeline.run import running
@@ -144,7 +143,9 @@ def test_mmrec_has_settings_with_a_file_of_images_and_one_of_texts(
         names = {"vision_feature_file": "cnn", "text_feature_file": "minilm"}
         without = pa.array([False] * toy.ITEMS)
         for name, modality in (("minilm", "image"), ("cnn", "text")):
-            features[name] = changed(content.features["minilm-cnn"], f"has_{modality}", without)
+            whole = content.features["minilm-cnn"]
+            at = whole.column_names.index(f"has_{modality}")
+            features[name] = whole.set_column(at, f"has_{modality}", without)
     if apart == "masked":
         names = {"vision_feature_file": "f-text-masked", "text_feature_file": "f-image-masked"}
         features = {"random": features["random"], "f": features["random"]} | {

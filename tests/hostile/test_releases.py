@@ -25,7 +25,8 @@ import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.export.content import of_release
-from pipeline.release import encoded, encoder, manifest, signature, verify
+from pipeline.release import encoded, manifest, signature, verify
+from pipeline.release.encoder import Carried
 from pipeline.remote.fetch import fetch
 from schemas import ContractError
 from tests.hostile.fuzz.releases import agree, put
@@ -46,7 +47,7 @@ def refused(release: Path) -> str:
     """Return the line with which `verify`, or what loads an encoder, refuses it."""
     with pytest.raises((UserError, ContractError)) as e:  # noqa: PT012
         list(verify(release))
-        encoded.vectors(encoder.load(release, "beit3"), ["a red ball"], [None])
+        encoded.vectors(Carried(release).load("beit3"), ["a red ball"], [None])
     assert (len(str(e.value)) < 2000, str(e.value).isprintable()) == (True, True)
     return str(e.value)
 
@@ -170,7 +171,7 @@ WRONG: dict[str, list[dict[str, object]]] = {
     ],
     ENCODER: [
         *({"batch_size": 0}, {"image_size": 10**9}, {"image_quality": 0}, {"reads": ["sound"]}),
-        *({"weights": "../../x"}, {"packages": {"": "1"}}, {"encoder": "huggingface"}),
+        *({"weights": "../../x"}, {"packages": {"": "1"}}, {"kind": "huggingface"}),
     ],
 }
 
@@ -208,7 +209,7 @@ def test_finite_weights_of_infinite_products_are_one_line(release: Path) -> None
         changed(release, str(path.relative_to(release)), fingerprint={})
     assert len(list(verify(release))) == 4
     with pytest.raises(UserError, match="not finite"):
-        encoded.vectors(encoder.load(release, "beit3"), ["red ball"], [None])
+        encoded.vectors(Carried(release).load("beit3"), ["red ball"], [None])
 
 
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="no ssh-keygen here")

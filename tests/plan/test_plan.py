@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import toy
 import yaml
+from pipeline.features.registry import feature_sets
 from typer.testing import CliRunner
 from webserver import body, hang, serving
 
@@ -13,7 +14,6 @@ import schemas
 from alignrec.commands.app import app
 from pipeline import io
 from pipeline.config.parameters import Parameters
-from pipeline.features.registry import feature_sets
 from pipeline.layout import Layout
 from pipeline.ops import device
 from pipeline.plan import estimate, size

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pipeline.pretrain.frozen import resume
 from pretraining import digests, run, shop
 from torch import Tensor
 
@@ -15,7 +16,6 @@ from pipeline.beit3.config import Config
 from pipeline.beit3.minilm import MiniLM
 from pipeline.beit3.network import BEiT3
 from pipeline.pretrain import published
-from pipeline.pretrain.frozen import resume
 from pipeline.run import Run
 from stages.params import load
 

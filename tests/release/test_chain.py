@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import featured
 import numpy as np
 import pytest
 import releases
@@ -17,23 +18,19 @@ import schemas
 from alignrec.commands.app import app
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.release import attest, encoder, manifest, verify
-from pipeline.run import running
-from stages import encode, publish
+from pipeline.release import attest, manifest, verify
+from pipeline.release.encoder import Carried
+from pipeline.release.params import Publish
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Outputs with a release of `linear`, whose parts are not released themselves."""
     layout = toy.outputs(tmp_path_factory.mktemp("made"))
-    params = toy.params(
-        encode={"encoders": ["minilm-cnn", "tfidf", "linear"], "controls": []},
-        encoders={"linear": {"of": ["minilm-cnn", "tfidf"], "width": 4}},
-        publish={"features": ["linear"]},
-    )
-    for stage, main in (("encode", encode.main), ("publish", publish.main)):
-        with running(stage, "shop", params, layout.root) as run:
-            main(run)
+    sets = {"both": {"kind": "concat", "of": ["minilm", "cnn"]}, "linear": {"of": ["both", "tfidf"], "width": 4}}
+    params = featured.params("minilm", "cnn", "tfidf", sets=sets)
+    featured.stage(layout, params)
+    releases.published(layout, params.having(Publish(features=["linear"])))
     return layout.root
 
 
@@ -45,12 +42,12 @@ def release(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_release_carries_the_parts_and_says_who_needs_them(release: Path) -> None:
     assert list(verify(release))
-    assert encoder.names(release) == ["linear"]
+    assert Carried(release).names == ["linear"]
     files = {f.path: f.used_by for f in manifest.load(release).files if f.path.startswith("encoders/")}
     assert set(files["encoders/tfidf/tfidf.safetensors"]) >= {"tfidf", "linear"}
     assert files["encoders/linear/maps.safetensors"] == ["linear"]
     card = (release / "README.md").read_text()
-    assert all(f"linear: {part}" in card for part in ("minilm-cnn", "tfidf"))
+    assert all(f"linear: {part}" in card for part in ("both", "tfidf"))
 
 
 def test_items_of_the_release_get_their_released_vectors(made: Path, release: Path, tmp_path: Path) -> None:
@@ -111,19 +108,19 @@ def test_a_foreign_chain_is_refused_by_verify_and_load(copy: Path, change: dict[
         with pytest.raises(UserError, match=fault):
             list(verify(copy))
     with pytest.raises(UserError, match="chain"):
-        encoder.load(copy, "linear")
+        Carried(copy).load("linear")
 
 
 def test_a_map_that_does_not_fit_the_next_is_refused(copy: Path) -> None:
     arrays(copy, MAPS, lambda x: x | {"last.map": x["last.map"][1:]})
     with pytest.raises(UserError, match=r"chain .*'last\.map'"):
-        encoder.load(copy, "linear")
+        Carried(copy).load("linear")
 
 
 def test_a_map_that_is_unknown_is_refused(copy: Path) -> None:
     arrays(copy, MAPS, lambda x: x | {"ridge.map": x["last.map"]})
     with pytest.raises(UserError, match=r"an unknown map ridge\.map"):
-        encoder.load(copy, "linear")
+        Carried(copy).load("linear")
 
 
 @pytest.mark.parametrize("name", [MAPS, "encoders/tfidf/tfidf.safetensors"])
@@ -132,13 +129,13 @@ def test_maps_that_are_not_finite_are_refused(copy: Path, name: str) -> None:
     releases.relist(copy, name)
     with pytest.raises(UserError, match="not finite"):
         list(verify(copy))
-    with pytest.raises(UserError, match="fetch the release again"):
-        encoder.load(copy, "linear")
+    with pytest.raises(UserError, match="again"):
+        Carried(copy).load("linear")
 
 
 def test_a_chain_of_another_width_than_its_features_is_refused(copy: Path) -> None:
     arrays(copy, MAPS, lambda x: x | {"last.map": x["last.map"][:, :-1]})
     releases.relist(copy, MAPS)
-    for refuse in (lambda: list(verify(copy)), lambda: encoder.load(copy, "linear")):
+    for refuse in (lambda: list(verify(copy)), lambda: Carried(copy).load("linear")):
         with pytest.raises(UserError, match="gives 3 numbers, and the feature set has 4"):
             refuse()

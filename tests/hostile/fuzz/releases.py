@@ -21,7 +21,8 @@ from pipeline.compare import leaderboard
 from pipeline.compare.releases import diff
 from pipeline.errors import UserError
 from pipeline.export.content import of_release
-from pipeline.release import encoded, encoder, manifest, signature
+from pipeline.release import encoded, manifest, signature
+from pipeline.release.encoder import Carried
 from pipeline.release.read import Release, unpacked
 from pipeline.serve import command
 from schemas import ContractError
@@ -59,8 +60,8 @@ def put(release: Path, name: str, data: bytes) -> None:
 
 def read_everything(folder: Path) -> None:
     opened = Release(folder).verified()
-    for name in encoder.names(folder):
-        loaded = encoder.load(folder, name)
+    for name in Carried(folder).names:
+        loaded = Carried(folder).load(name)
         images = [None, encoded.normalised(IMAGE, loaded.facts).image]
         done = encoded.vectors(loaded, ["a red ball", ""], images)
         assert done.vectors.shape == (2, loaded.encoder.width)
