@@ -21,11 +21,12 @@ from alignrec.commands.arguments import (
     parse_part,
     settings_of,
 )
-from alignrec.commands.terminal import bytes_bar, interruptible, say, show
+from alignrec.commands.terminal import interruptible, say, show
 from pipeline import io, waiting
 from pipeline.config.base import known
 from pipeline.encode.params import Encode
 from pipeline.layout import Layout
+from pipeline.progress import bytes_bar
 from pipeline.release import signature, verify
 from pipeline.run import Run, running
 from pipeline.stage import Stage, perform
