@@ -16,6 +16,7 @@ TERMS = Licence(
     "licence [CC BY-SA 4.0](https://creativecommons.org/licenses/by-sa/4.0/); so is this release. Names and categories "
     "are Unicode's ([Unicode License](https://www.unicode.org/license.txt)). The shoppers are synthetic.",
     interactions=True,
+    address="https://creativecommons.org/licenses/by-sa/4.0/",
     synthetic="All users and interactions are generated; drawings, names and categories are not.",
 )
 

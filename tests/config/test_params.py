@@ -65,7 +65,7 @@ def test_defaults_are_the_published_settings(tmp_path: Path) -> None:
         ("datasets: [shop]\nsources: {shop: {}}", "'sources.shop.kind' is required; valid: sample, "),
         (GOOD + "images: {outside: 1}", "'images.outside': input should be a valid boolean, found 1"),
         ("datasets: [shop]\nsources: {shop: {kind: sample, itms: 9}}", "'sources.shop.itms'; did you mean 'items'?"),
-        ("datasets: [shop]\nsources: {shop: {kind: amazon2014, metadata: a}}", "reviews: is required"),
+        ("datasets: [shop]\nsources: {shop: {kind: amazon2014, metadata: a}}", "reviews: give either"),
         (GOOD + "publish: {features: [beit4]}", "'publish.features': no 'beit4'; did you mean 'beit3'?"),
         (
             GOOD + "encode: {encoders: [minilm]}\ntrain: {features: beit3}",
