@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import toy
 
+from alignrec.commands.params import Params
 from pipeline import io
 from pipeline.encode.params import Encode
 from pipeline.layout import Layout
 from pipeline.run import running
 from stages import combine, encode
-from stages.params import Params
 
 
 def params(*names: str, sets: Mapping[str, Any] | None = None, **encoders: dict[str, Any]) -> Params:

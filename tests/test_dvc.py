@@ -1,15 +1,16 @@
 """dvc.yaml is the table of contents: it is written from the stages, and says what they say."""
 
+import json
 import subprocess
 from pathlib import Path
 
 import shipped
 import yaml
 
+from alignrec.commands import project
+from alignrec.commands.params import SECTIONS, Params, read
 from pipeline.models import MODELS
-from stages import project
 from stages.order import STAGES
-from stages.params import SECTIONS, Params, read
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "dvc.yaml").read_text()

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import releases as foreign
 import toy
+from pipeline.features.node import width
 from safetensors.numpy import load, save
 from typer.testing import Result
 
@@ -24,7 +25,6 @@ import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.features import write
-from pipeline.features.node import width
 from pipeline.io import fingerprint
 from tests.hostile.fuzz import releases as hostile
 

@@ -1,4 +1,4 @@
-"""A parameter file as one value; stages/params.py adds the sections, pipeline/sources/ the kinds of sources."""
+"""A parameter file as one value; alignrec/commands/params.py adds the sections."""
 
 from abc import abstractmethod
 from collections.abc import Mapping

@@ -14,13 +14,13 @@ import shops
 from processes import started
 
 import schemas
+from alignrec.commands.params import Params
 from pipeline import code, engine, io
 from pipeline.benchmark.cell import Cell, Stored
 from pipeline.benchmark.experiment import Experiment, Work
 from pipeline.benchmark.store import Store, record_digest
 from pipeline.models import MODELS
 from pipeline.run import ALTERED, Run
-from stages.params import Params
 
 PARAMS = {
     "datasets": ["shop"],

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import shipped
-
-from pipeline.errors import UserError
 from pipeline.features.registry import feature_sets
-from stages import params
+
+from alignrec.commands import params
+from pipeline.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 KINDS = """
@@ -113,7 +113,8 @@ def test_a_cutoff_that_the_catalogue_has_not_enough_items_for_is_refused_by_name
 def test_parameters_do_without_what_networks_need(tmp_path: Path, how: str, without: set[str]) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(GOOD + "train: {lr: 0.1}\nencode: {encoders: [a, b, c, d, e, minilm-cnn]}\n" + KINDS)
-    code = f"import sys; from pathlib import Path; from stages.params import {how}; {how}(Path({str(path)!r})); "
+    code = f"import sys; from pathlib import Path; from alignrec.commands.params import {how}; "
+    code += f"{how}(Path({str(path)!r})); "
     subprocess.run(
         [sys.executable, "-c", code + f"sys.exit(bool({without} & sys.modules.keys()))"], cwd=ROOT, check=True
     )

@@ -14,11 +14,13 @@ import toy
 from coloured import Item, catalogue
 from featured import vectors
 from networks import jpeg
+from pipeline.features.registry import settings
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import save_file
 from torch.nn import Sequential
 from torch.nn.modules.module import register_module_forward_hook
 
+from alignrec.commands.params import Params
 from pipeline import io as files
 from pipeline.beit3 import tokenizer
 from pipeline.beit3.config import Config
@@ -29,13 +31,11 @@ from pipeline.encode.beit3 import BEiT3Items
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
 from pipeline.features import control
-from pipeline.features.registry import settings
 from pipeline.layout import Layout
 from pipeline.ops import whitening
 from pipeline.run import Run
 from pipeline.stage import perform
 from stages.order import STAGES
-from stages.params import Params
 from tests.encode.test_kinds import ODD
 
 TEXTS = ["red apple", "", "a blue car with four doors", "", "green tree " * 3000, "é 日本語 🙂", "bus", "red car"]

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pipeline.features.sets import FeatureSets
 
 from pipeline.encode import batching, towers
 from pipeline.encode.base import Encoder
 from pipeline.encode.huggingface import pooled
 from pipeline.encode.params import Encode
 from pipeline.errors import UserError, installing
-from pipeline.features.sets import FeatureSets
 from pipeline.images.pixels import decoded
 from pipeline.layout import Layout
 

@@ -13,15 +13,15 @@ import torch
 from hub import Hub
 from hub import hub as serving
 from huggingface_hub import constants
+from pipeline.features.registry import Encoders
+from pipeline.features.sets import FeatureSets
 from safetensors.torch import load_file, save_file
 
+from alignrec.commands.params import Params
 from pipeline.encode.huggingface import HuggingFace, HuggingFaceParams
 from pipeline.encode.origin import Origin
 from pipeline.errors import UserError
-from pipeline.features.registry import Encoders
-from pipeline.features.sets import FeatureSets
 from pipeline.layout import Layout
-from stages.params import Params
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ import networks
 import numpy as np
 import pytest
 from coloured import ITEMS, Item, catalogue, item
+from pipeline.features.earlier import FOLDER
 
+from alignrec.commands.params import Params
 from pipeline import io
 from pipeline.encode import batching
-from pipeline.features.earlier import FOLDER
 from pipeline.layout import Layout
 from pipeline.run import running
 from stages.encode import main
-from stages.params import Params
 
 ROWS, N = 4, len(ITEMS)
 """items a file, and items: the last file has two"""

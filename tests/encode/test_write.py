@@ -16,13 +16,13 @@ import pytest
 from coloured import Item, catalogue
 from elsewhere import spread_without
 from hub import hub as serving
+from pipeline.features.sets import FeatureSets
 
+from alignrec.commands.params import Params
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.features.sets import FeatureSets
 from pipeline.layout import Layout
 from pipeline.release import card, statement
-from stages.params import Params
 
 TEXTS = ["red apple", "", "a blue car", "", "green tree", "bus", "red car"]
 COLOURS = ["red", "green", None, None, "blue", None, "red"]

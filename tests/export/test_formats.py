@@ -17,10 +17,12 @@ import pytest
 import releases
 import toy
 import yaml
+from pipeline.features.node import changed
 from typer.testing import CliRunner
 
 import schemas
 from alignrec.commands.app import app
+from alignrec.commands.params import Params
 from pipeline import io
 from pipeline.compare.similarity import neighbours
 from pipeline.errors import UserError
@@ -28,12 +30,10 @@ from pipeline.export import content as contents
 from pipeline.export import rows
 from pipeline.export.content import ExportContent
 from pipeline.export.write import CODED, FORMATS, wants_codes, write
-from pipeline.features.node import changed
 from pipeline.items.parse import clean
 from pipeline.layout import Layout
 from pipeline.run import running
 from stages import download, interactions, items
-from stages.params import Params
 
 SPLITS = ("train", "valid", "test")
 PLAIN = [form for form in FORMATS if form != CODED]

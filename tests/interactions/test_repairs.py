@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import schemas
+from alignrec.commands.params import Params
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.layout import Layout
@@ -13,7 +14,6 @@ from pipeline.run import running
 from pipeline.sources import delimited
 from pipeline.sources.download import listing
 from stages import interactions
-from stages.params import Params
 
 ROWS = [f"u{i % 20},i{i % 63},{i % 5 + 1},{i}" for i in range(400)]
 HEADER = "user,item,rating,timestamp,review"

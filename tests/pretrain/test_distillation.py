@@ -12,11 +12,11 @@ import pyarrow as pa
 import pytest
 import torch
 import yaml
+from pipeline.features.node import table
 from pretraining import MASK, network, run, shop, task
 
 import schemas
 from pipeline import io
-from pipeline.features.node import table
 from pipeline.layout import Layout
 from pipeline.ops import joining
 from pipeline.ops.checkpoint import Checkpoint

@@ -14,12 +14,12 @@ import releases
 import toy
 
 import schemas
+from alignrec.commands.params import load
 from pipeline import io
 from pipeline.config.base import checked
 from pipeline.errors import UserError
 from pipeline.release import contents, croissant, manifest
 from pipeline.release.params import Publish
-from stages.params import load
 
 KEYS = {"licence": "CC-BY-4.0", "creator": "The shop's group", "date": "2026-11-28"}
 RESPONSIBLE = (

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from alignrec.commands.params import read
 from pipeline import code, io
 from pipeline.config import document
 from pipeline.config.parameters import Parameters, Source
@@ -21,7 +22,6 @@ from pipeline.sources.base import Downloaded
 from pipeline.sources.download import names_local_files
 from pipeline.stage import SOURCE, Stage
 from stages.order import IN_ORDER
-from stages.params import read
 
 DVC_YAML = Path("dvc.yaml")
 PARAMS = Path("params.yaml")
