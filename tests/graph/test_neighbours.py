@@ -115,15 +115,17 @@ def test_cosines_are_exact_and_equal_ones_come_in_order(small: None) -> None:
     assert lists(edges)[405] == [405, 3, 400, 401, 402]
 
 
-def test_an_inverted_file_is_the_same_at_any_number_of_threads(small: None) -> None:
-    before, tables, left = faiss.omp_get_max_threads(), [], []
-    for threads in (1, 3):
+@pytest.mark.parametrize("index", ["exact", "ivf"])
+def test_any_number_of_threads_gives_the_same_bytes(index: str, small: None) -> None:
+    before, tables = faiss.omp_get_max_threads(), []
+    for threads in (1, 2, 3):
         faiss.omp_set_num_threads(threads)
-        tables.append(neighbours.neighbours(clusters(2000), 6, "ivf"))
-        left.append(faiss.omp_get_max_threads())
+        with threadpool_limits(threads):
+            tables.append(neighbours.neighbours(clusters(2000), 6, index))
+        assert faiss.omp_get_max_threads() == threads, "the caller's number is given back"
     faiss.omp_set_num_threads(before)
     assert tables[0].equals(tables[1])
-    assert left == [1, 3], "the caller's number is given back"
+    assert tables[0].equals(tables[2])
 
 
 def held() -> int:
@@ -208,15 +210,3 @@ def test_a_gpu_gives_the_same_edges(monkeypatch: pytest.MonkeyPatch) -> None:
     expected, log = neighbours.neighbours(features, 6), with_gpu(monkeypatch)
     assert neighbours.neighbours(features, 6).equals(expected)
     assert log == [f"scratch {neighbours.SCRATCH}", "search 1024", "search 1024", "search 452"]
-
-
-def test_any_number_of_threads_gives_the_same_bytes() -> None:
-    features, made = clusters(700), []
-    threads = faiss.omp_get_max_threads()
-    for number in (1, 2, 3):
-        faiss.omp_set_num_threads(number)
-        with threadpool_limits(number):
-            made.append(neighbours.neighbours(features, 6))
-    faiss.omp_set_num_threads(threads)
-    assert made[0].equals(made[1])
-    assert made[0].equals(made[2])
