@@ -8,8 +8,8 @@ import pytest
 import shipped
 from pipeline.features.registry import feature_sets
 
-from alignrec.commands import params
 from pipeline.errors import UserError
+from stages import params
 
 ROOT = Path(__file__).parents[2]
 KINDS = """
