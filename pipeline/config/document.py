@@ -16,7 +16,7 @@ FAULTS = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, Re
 
 
 class Loader(yaml.SafeLoader):
-    """YAML 1.1, but 1e-3 is a number, as in YAML 1.2 and DVC; repeated keys and aliases, which multiply, are refused."""
+    """YAML 1.1, but 1e-3 is a number, as in YAML 1.2 and DVC; repeated keys and aliases are refused."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
