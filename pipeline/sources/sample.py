@@ -27,7 +27,8 @@ class SampleSource(Generated):
         {"license": "cc-by-sa-4.0"},
         "The images behind the features are [OpenMoji](https://openmoji.org), the open-source emoji and icon project, "
         "licence [CC BY-SA 4.0](https://creativecommons.org/licenses/by-sa/4.0/); so is this release. Names and "
-        "categories are Unicode's ([Unicode License](https://www.unicode.org/license.txt)). The shoppers are synthetic.",
+        "categories are Unicode's ([Unicode License](https://www.unicode.org/license.txt)). The shoppers are "
+        "synthetic.",
         interactions=True,
         address="https://creativecommons.org/licenses/by-sa/4.0/",
         synthetic="All users and interactions are generated; drawings, names and categories are not.",
