@@ -11,7 +11,7 @@ from pipeline.config.base import known
 from pipeline.encode.params import Encode
 from pipeline.errors import UserError
 from pipeline.http.fetch import local
-from pipeline.interactions import repairs
+from pipeline.interactions import source_split
 from pipeline.sources import download, inspect
 from pipeline.sources.lines import refuse_blank
 from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
@@ -42,7 +42,7 @@ def describe_files(
     shown = inspect.images(images, item_rows or rows) if images else {}
     source = _source(rows, item_rows)
     reader = Tabular(TabularSource.model_validate({**source, "columns": rows.renamed()}))
-    left = repairs.measure_catalogue(reader, {"interactions": interactions})
+    left = source_split.measure_catalogue(reader, {"interactions": interactions})
     described = item_rows.described() if item_rows else ["no item file: items have neither text nor image"]
     kept = f"a {left.core}-core leaves" if left.core else "the split of the file has"
     counts = f"{kept} {left.users:,} users, {left.items:,} items, {left.interactions:,} interactions"
