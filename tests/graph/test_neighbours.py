@@ -2,12 +2,10 @@ import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import faiss
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import started
@@ -176,37 +174,3 @@ def test_memory_does_not_grow_with_the_catalogue(tmp_path: Path) -> None:
         taken.append(float(output))
     assert taken[0] < 12, "parts: the sample has four, and FAISS copies it"
     assert taken[1] - taken[0] < 2, f"{taken}, of 10 parts"  # of 5 more
-
-
-# --- GPUs
-
-
-class OnGpu:
-    """What FAISS gives for an index on GPUs: a CPU index that keeps the rules of one on a GPU."""
-
-    def __init__(self, index: faiss.Index, log: list[str]) -> None:
-        self.index, self.log = faiss.clone_index(index), log
-
-    def search(self, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        assert k <= neighbours.MOST_NEIGHBOURS
-        self.log.append(f"search {len(rows)}")
-        return self.index.search(rows, k)  # type: ignore[no-any-return]
-
-
-def with_gpu(monkeypatch: pytest.MonkeyPatch, free: int = 2**40) -> list[str]:
-    """Pretend that FAISS has a GPU with so many free bytes; return what is done on it."""
-    log = list[str]()
-    resources = SimpleNamespace(setTempMemory=lambda n: log.append(f"scratch {n}"))
-    monkeypatch.setattr(faiss, "StandardGpuResources", lambda: resources, raising=False)
-    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
-    monkeypatch.setattr(faiss, "index_cpu_to_gpu", lambda _, device, index: OnGpu(index, log), raising=False)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, free))
-    return log
-
-
-def test_a_gpu_gives_the_same_edges(monkeypatch: pytest.MonkeyPatch) -> None:
-    features = clusters(2500)
-    features[11] = features[5]  # a tie
-    expected, log = neighbours.neighbours(features, 6), with_gpu(monkeypatch)
-    assert neighbours.neighbours(features, 6).equals(expected)
-    assert log == [f"scratch {neighbours.SCRATCH}", "search 1024", "search 1024", "search 452"]
