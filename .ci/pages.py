@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import alignrec
+from alignrec.commands.params import SECTIONS
 from pipeline.combine.names import KINDS
 from pipeline.config.parameters import Parameters
 from pipeline.encode.registry import ENCODERS
 from pipeline.models import MODELS
 from pipeline.sources.registry import SOURCES
-from stages.params import SECTIONS
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig

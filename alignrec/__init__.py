@@ -31,20 +31,17 @@ __all__ = [
 ]
 
 _MODULES = {
-    "encoders": ("Encoder", "encoder"),
-    "probes": ("ProbeResult", "probe"),
-    "recommenders": ("Recommendation", "Recommender", "fit"),
-    "releases": ("Release", "load"),
-    "vectors": ("Vectors",),
+    **{"Encoder": "encoders", "encoder": "encoders", "ProbeResult": "probes", "probe": "probes"},
+    **dict.fromkeys(("Recommendation", "Recommender", "fit"), "recommenders"),
+    **{"Release": "releases", "load": "releases", "Vectors": "vectors"},
 }
 
 
 def __getattr__(name: str) -> Any:
-    module = next((module for module, names in _MODULES.items() if name in names), None)
-    if module is None:
+    if name not in _MODULES:
         raise AttributeError(f"module 'alignrec' has no attribute '{name}'; it has {', '.join(__all__)}")
     try:
-        return getattr(importlib.import_module(f"alignrec.{module}"), name)
+        return getattr(importlib.import_module(f"alignrec.{_MODULES[name]}"), name)
     except ModuleNotFoundError as e:
         raise (not_installed(e) or e) from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,13 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 import platformdirs
 import pyarrow as pa
-import pyarrow.parquet as pq
-from tqdm import tqdm
 
-from alignrec.vectors import Vectors, similar
+from alignrec.vectors import Vectors
 from pipeline import io
 from pipeline.config.base import nearest
 from pipeline.errors import UserError, not_installed
+from pipeline.progress import bytes_bar
 from pipeline.release import manifest as manifests
 from pipeline.release import read, verify
 from pipeline.release.manifest import Manifest
@@ -46,12 +44,10 @@ class Embeddings(NamedTuple):
 
 
 class Parts(Mapping[str, Part]):
-    """Name -> part of a release, read on first access; `size` describes one without reading it."""
+    """Feature set -> part of a release, read on first access."""
 
-    def __init__(
-        self, what: str, names: Iterable[str], read: Callable[[str], Part], size: Callable[[str], str]
-    ) -> None:
-        self._what, self._names, self._size, self._read = what, sorted(names), size, remember(read)
+    def __init__(self, names: Iterable[str], read: Callable[[str], Part]) -> None:
+        self._names, self._read = sorted(names), remember(read)
 
     def __getitem__(self, name: str) -> Part:
         if name not in self:
@@ -68,7 +64,7 @@ class Parts(Mapping[str, Part]):
         return len(self._names)
 
     def __repr__(self) -> str:
-        return f"<{self._what}: {', '.join(f'{name} {self._size(name)}' for name in self) or 'none'}>"
+        return f"<of {', '.join(self) or 'no feature set'}>"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -87,8 +83,7 @@ class Release:
     @cached_property
     def features(self) -> Mapping[str, Vectors]:
         """Feature set -> float32 [I, F]; `ids` are the items' asins."""
-        sets, tables = self._tables.feature_sets, self._tables
-        return Parts("features", sets, lambda name: _vectors(tables.features(name)), self._shape)
+        return Parts(self._tables.feature_sets, lambda name: _vectors(self._tables.features(name)))
 
     @cached_property
     def graph(self) -> Mapping[str, sp.csr_array]:
@@ -96,7 +91,7 @@ class Release:
 
         Reading one needs SciPy; UserError names the extra that brings it.
         """
-        return Parts("graph", _sets(self.info, "edges"), self._graph, self._edges)
+        return Parts(_sets(self.info, "edges"), self._graph)
 
     @cached_property
     def embeddings(self) -> Embeddings:
@@ -114,10 +109,7 @@ class Release:
         UserError for an unknown item or feature set.
         """
         default = PREFERRED if PREFERRED in self.features else next(iter(self.features), PREFERRED)
-        vectors = self.features[features or default]
-        if asin not in vectors.rows:
-            raise UserError(f"no item '{asin}' in this release{similar(asin, vectors.rows)}")
-        return vectors.of(asin)
+        return self.features[features or default].of(asin)
 
     def semantic_ids(self, features: str = PREFERRED) -> pa.Table:
         """Return the semantic IDs of a feature set: columns item_id, asin, codes, suffix, ... of item 0 .. I-1.
@@ -134,15 +126,6 @@ class Release:
     @cached_property
     def _tables(self) -> read.Release:
         return read.Release(self.folder)
-
-    def _shape(self, name: str) -> str:
-        files = [file for file in self.info.files if file.table == "features" and file.feature_set == name]
-        width = pq.read_schema(self.folder / files[0].path).field("vector").type.list_size
-        return f"[{sum(file.rows or 0 for file in files):,}, {width}]"
-
-    def _edges(self, name: str) -> str:
-        files = [file for file in self.info.files if file.table == "edges" and file.feature_set == name]
-        return f"[{self.info.counts.items:,}, {self.info.counts.items:,}], {sum(f.rows or 0 for f in files):,} edges"
 
     def _graph(self, name: str) -> sp.csr_array:
         try:
@@ -184,28 +167,15 @@ def load(
 
 
 def _fetch(address: str, features: str | None, cache: Path) -> Path:
-    fingerprint = hashlib.sha256(f"{address}\n{features or ''}".encode()).hexdigest()  # an address may hold keys
-    earlier = cache / "addresses" / fingerprint
-    try:
-        info, sha256 = fetching.look(address)
-    except UserError as e:
-        if not earlier.is_file():
-            raise
-        raise UserError(f"{e}; a copy fetched earlier can be loaded: {earlier.read_text(encoding='utf-8')}") from None
+    info, sha256 = fetching.look(address)
     _known(info, features)
     folder = cache / "releases" / (f"{sha256}-{features}" if features else sha256)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tqdm(desc="fetch", unit="B", unit_scale=True, leave=False, disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with bytes_bar("fetch") as progress:
         fetching.fetch(address, folder, features, progress)
     if sha256 not in (io.sha256(folder / manifests.NAME), manifests.load(folder).part_of) and not info.part_of:
         shutil.rmtree(folder)
         raise UserError(f"{stores.store(address).address}: the release changed while it was fetched; load it again")
-    io.write_bytes(earlier, str(folder).encode())
     return folder
 
 

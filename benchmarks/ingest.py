@@ -83,9 +83,9 @@ def _tail(rng: np.random.Generator, n: int, draws: int, power: float) -> np.ndar
 
 def stages(raw: Path) -> None:
     """Run download, interactions and items."""
+    from alignrec.commands.params import Params
     from pipeline.run import running
     from stages import download, interactions, items
-    from stages.params import Params
 
     # a new folder each turn, so that no stage finds its work done
     outputs = Path(tempfile.mkdtemp(dir=raw))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from alignrec.commands.params import load
 from pipeline.benchmark.cell import Cell, Stored
 from pipeline.benchmark.compare import Compared, cells, summary
 from pipeline.benchmark.experiment import complete
@@ -16,7 +17,6 @@ from pipeline.layout import Layout
 from pipeline.run import running
 from pipeline.train import inputs
 from stages.order import STAGES
-from stages.params import load
 
 RECALL = f"recall@{CUTOFF}"
 

@@ -199,7 +199,7 @@ class Layout:
 
     def figures(self, part: str) -> Path:
         """Return what DVC shows and git keeps: `metrics`, and the rows of the plots by their stage or part, JSON."""
-        return self.folder("figures") / f"{part}.json"
+        return self.folder("report") / "figures" / f"{part}.json"
 
 
 @dataclass(frozen=True)

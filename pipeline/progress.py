@@ -3,7 +3,7 @@
 import io
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,18 @@ def bar(label: str, hidden: bool, **options: Any) -> tqdm:
         return tqdm(disable=True, **options)
     options |= {"desc": label, "mininterval": 0.5, "smoothing": 0.1}
     return tqdm(**options) if sys.stderr.isatty() else Silent(file=io.StringIO(), **options)
+
+
+@contextmanager
+def bytes_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield what shows how many bytes are done, of how many; nothing where there is no terminal."""
+    with tqdm(desc=label, unit="B", unit_scale=True, disable=None) as shown:
+
+        def at(done: int, total: int) -> None:
+            shown.total = total
+            shown.update(done - shown.n)
+
+        yield at
 
 
 @contextmanager

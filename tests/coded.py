@@ -11,10 +11,10 @@ import releases
 import toy
 from safetensors.numpy import save_file
 
+from alignrec.commands.params import Params
 from pipeline.layout import Layout
 from pipeline.run import running
 from stages import beit3, graph, publish, semantic_ids
-from stages.params import Params
 
 CODES = {"features": ["beit3", "minilm-cnn"], "levels": 2, "codes": 2}
 

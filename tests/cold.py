@@ -8,13 +8,13 @@ import shops
 from pipeline.features.sets import FeatureSets
 
 import schemas
+from alignrec.commands.params import Params
 from pipeline import io
 from pipeline.encode.params import Encode
 from pipeline.graph import neighbours
 from pipeline.interactions import split
 from pipeline.layout import Layout
 from pipeline.sources.feature_files import FEATURE
-from stages.params import Params
 
 USERS, ITEMS, COLD = 40, 120, 26
 """COLD items of each of valid and test: the first ones of the catalogue, and those that follow"""

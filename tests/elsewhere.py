@@ -26,7 +26,7 @@ def hidden(*folders: Path) -> Iterator[None]:
 
 def spread_without(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> list[Any]:
     """Have `cluster.spread` hide folders from its workers; return the list that its jobs are added to."""
-    pickle, jobs_done = pytest.importorskip("ray.cloudpickle"), list[Any]()
+    pickle, jobs_done = pytest.importorskip("cloudpickle"), list[Any]()
 
     def spread(
         read: Any, make: Any, jobs: Sequence[Any], processors: Any, packages: Sequence[str] = ()

@@ -1,4 +1,4 @@
-"""Feature sets of a small shop, as the stages `encode` and `combine` make them."""
+"""Feature sets of a small shop, as the stages `encode`, `beit3` and `combine` make them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import toy
 
+from alignrec.commands.params import Params
 from pipeline import io
-from pipeline.encode.params import Encode
+from pipeline.encode.params import BEiT3, Encode
 from pipeline.layout import Layout
 from pipeline.run import running
-from stages import combine, encode
-from stages.params import Params
+from stages import beit3, combine, encode
 
 
 def params(*names: str, sets: Mapping[str, Any] | None = None, **encoders: dict[str, Any]) -> Params:
@@ -25,6 +25,9 @@ def stage(layout: Layout, given: Params) -> dict[str, bytes]:
     for name in given[Encode].encoders:
         with running("encode", layout.dataset, given, layout.root, name) as run:
             encode.main(run)
+    if given[BEiT3].sets:
+        with running("beit3", layout.dataset, given, layout.root) as run:
+            beit3.main(run)
     with running("combine", layout.dataset, given, layout.root) as run:
         combine.main(run)
     return files(layout)

@@ -16,6 +16,7 @@ import yaml
 from PIL import Image
 
 import schemas
+from alignrec.commands.params import load
 from pipeline import io as files
 from pipeline.beit3.config import Config
 from pipeline.beit3.network import BEiT3
@@ -23,7 +24,6 @@ from pipeline.layout import Layout
 from pipeline.pretrain.corpus import Corpus, Task
 from pipeline.pretrain.params import Pretrain
 from pipeline.run import running
-from stages.params import load
 from stages.pretrain import main
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "yellow": (230, 220, 20)}

@@ -15,6 +15,7 @@ import torch
 import toy
 from safetensors.torch import save_file
 
+from alignrec.commands.params import Params
 from pipeline import io
 from pipeline.beit3 import tokenizer
 from pipeline.beit3.config import Config
@@ -23,7 +24,6 @@ from pipeline.layout import Layout
 from pipeline.release import manifest
 from pipeline.run import running
 from stages import beit3, publish
-from stages.params import Params
 
 ENCODERS = ["beit3", "beit3-image-masked", "beit3-text-masked"]
 

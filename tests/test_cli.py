@@ -7,11 +7,9 @@ from pathlib import Path
 import pytest
 import toy
 from commands import alignrec
-from toyproject import environment
 
 from pipeline.errors import installing
 
-ROOT = Path(__file__).parent.parent
 HEAVY = ["torch", "transformers", "open_clip", "faiss", "duckdb", "huggingface_hub", "dvc"]
 PARAMS = "datasets: [shop]\nsources: {shop: {kind: sample}, other: {kind: sample}}\n"
 
@@ -24,18 +22,6 @@ def folder(tmp_path: Path) -> Path:
 
 def python(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True)
-
-
-def test_bash_completes_commands_options_and_datasets(folder: Path) -> None:
-    def completed(*words: str, cwd: Path = folder) -> list[str]:
-        asked = {"_ALIGNREC_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(("alignrec", *words))}
-        asked |= {"COMP_CWORD": str(len(words)), "PYTHONPATH": str(ROOT)}
-        return subprocess.check_output(["alignrec"], cwd=cwd, env=environment() | asked, text=True).split()
-
-    assert [completed("pre"), completed("compare", "--tr"), completed("train", "s")] == [
-        ["pretrain"], ["--train"], ["shop"],
-    ]  # fmt: skip
-    assert completed("train", "s", cwd=folder.parent) == []
 
 
 @pytest.mark.parametrize(

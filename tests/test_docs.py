@@ -12,8 +12,8 @@ import yaml
 from commands import alignrec as command
 
 import alignrec
+from alignrec.commands import params
 from alignrec.commands.app import app
-from stages import params
 
 HERE = Path(__file__)
 ROOT = HERE.parent.parent

@@ -1,15 +1,16 @@
 """dvc.yaml is the table of contents: it is written from the stages, and says what they say."""
 
+import json
 import subprocess
 from pathlib import Path
 
 import shipped
 import yaml
 
+from alignrec.commands import project
+from alignrec.commands.params import SECTIONS, Params, read
 from pipeline.models import MODELS
-from stages import project
 from stages.order import STAGES
-from stages.params import SECTIONS, Params, read
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "dvc.yaml").read_text()
@@ -19,14 +20,14 @@ SHOP = {"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}}
 
 def test_dvc_yaml_is_what_the_stages_say() -> None:
     assert project.dvc_yaml(read(shipped.root() / "params.yaml")) == TEXT
-    assert list(DVC) == list(STAGES)
+    assert list(DVC) == [*STAGES, "figures"]
     assert all(set(stage) <= {"desc", "matrix", "cmd", "deps", "params", "outs"} for stage in DVC.values())
     assert all(path.startswith("outputs/") for stage in DVC.values() for path in stage.get("deps", []))
 
 
 def test_code_json_has_the_code_of_each_stage() -> None:
     assert json.loads((ROOT / "code.json").read_text()) == project.code_json(), "stale: run `make init`"
-    assert [stage["params"][-1] for stage in DVC.values()] == [{"code.json": [name]} for name in DVC]
+    assert [DVC[name]["params"][-1] for name in STAGES] == [{"code.json": [name]} for name in STAGES]
 
 
 def test_what_may_not_be_passed_on_is_not_pushed_and_copies_of_local_files_stay(tmp_path: Path) -> None:
@@ -39,16 +40,16 @@ def test_what_may_not_be_passed_on_is_not_pushed_and_copies_of_local_files_stay(
         plan = yaml.safe_load(project.dvc_yaml(Params.model_validate({"datasets": names, "sources": sources})))[
             "stages"
         ]
-        assert [stage for stage in plan if isinstance(plan[stage]["outs"][0], dict)] == ["download", "images"]
+        assert [stage for stage in STAGES if isinstance(plan[stage]["outs"][0], dict)] == ["download", "images"]
         assert plan["images"]["outs"] == [{"outputs/images/${item.dataset}": options}]
         assert plan["images"].get("always_changed", False) == ("persist" in options)
 
 
 def test_every_section_is_in_the_parameter_file_and_read_by_a_stage() -> None:
-    read_by = {name.split(".")[0] for stage in DVC.values() for name in stage["params"] if isinstance(name, str)}
+    read_by = {name.split(".")[0] for stage in STAGES for name in DVC[stage]["params"] if isinstance(name, str)}
     shown = yaml.safe_load(project.SECTIONS.read_text())
     assert read_by == {*shown, "sources"}
-    assert {name for name in DVC if "train.features" in DVC[name]["params"]} == {"probe", "report", "publish"}
+    assert {name for name in STAGES if "train.features" in DVC[name]["params"]} == {"probe", "report", "publish"}
     assert {*shown} <= yaml.safe_load((shipped.root() / "params.yaml").read_text()).keys()
     kinds = SECTIONS | {"train": MODELS["alignrec"].Params}
     for name, keys in shown.items():
@@ -79,7 +80,7 @@ def test_git_keeps_what_dvc_shows_of_the_first_dataset() -> None:
     described = yaml.safe_load(TEXT.replace("${datasets[0]}", first))
     plots = (one for plot in described["plots"] for one in plot.values())
     shown = {*described["metrics"], *(path for one in plots for path in one["y"])}
-    assert len(shown) == 6
+    assert shown == {path.replace("${item.dataset}", first) for out in DVC["figures"]["outs"] for path in out}
     assert [path for path in shown if not (ROOT / path).is_file()] == []
     ignored = subprocess.run(["git", "check-ignore", *shown], cwd=ROOT, capture_output=True, text=True)
     assert ignored.stdout == ""

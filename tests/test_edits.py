@@ -14,8 +14,8 @@ from test_newcomer import ENCODER, MODEL, PROBE
 from toyproject import copied, run
 
 import alignrec
-from stages import project
-from stages.params import read
+from alignrec.commands import project
+from alignrec.commands.params import read
 
 ROOT = Path(__file__).parent.parent
 ROWS = [
@@ -116,7 +116,7 @@ PARTS: dict[str, dict[str, Any]] = {
         "pipeline/NAME/__init__.py": COUNT,
         "stages/NAME.py": STAGE,
         "stages/order.py": with_stage,
-        "stages/sections.yaml": ("# cutoffs\n", "\ncensus: {least: 1} # characters that count as a text\n"),
+        "alignrec/commands/sections.yaml": ("# cutoffs\n", "\ncensus: {least: 1} # characters that count as a text\n"),
     },
     "add an export": {"pipeline/export/NAME.py": EXPORT, "pipeline/export/write.py": with_export},
     "add a probe": {

@@ -34,9 +34,9 @@ EXPERIMENTS = {
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with params.yaml and the outputs of the stages up to the graph."""
+    from alignrec.commands.params import load
     from pipeline.run import running
     from stages.order import STAGES
-    from stages.params import load
 
     folder = tmp_path_factory.mktemp("project")
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS))

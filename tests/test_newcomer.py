@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from alignrec.commands.params import load
 from pipeline import registry
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.models import MODELS
 from pipeline.run import running
-from stages.params import load
 
 CONTRIBUTING = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
 ENCODER = CONTRIBUTING.partition("```python\n# my_parts.py\n")[2].partition("```")[0]

@@ -15,13 +15,13 @@ from pretraining import history, network, shop, task
 from processes import Started, started
 from shims import ROOT
 
+from alignrec.commands.params import load
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.pretrain.loop import fit
 from pipeline.run import running
-from stages.params import load
 
 FIGURES = ("loss", "mim_loss", "mlm_loss", "distill_loss", "mlm_held_out_loss")
 STEPS = 8

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from alignrec.commands.params import load
 from pipeline.benchmark.settings import model_settings
 from pipeline.combine.names import feature_sets
 from pipeline.config import document
 from pipeline.errors import UserError
 from pipeline.sources.amazon import Amazon2014
-from stages.params import load
 
 ROOT = Path(__file__).parent.parent
 PROFILES = ROOT / "profiles"

@@ -14,12 +14,11 @@ import yaml
 from commands import alignrec
 from PIL import Image
 
-from alignrec.commands import new
+from alignrec.commands import new, project
 from alignrec.commands.own_data import describe_files
+from alignrec.commands.params import read
 from pipeline.errors import UserError
-from stages import project
 from stages.order import STAGES
-from stages.params import read
 
 ROOT = Path(__file__).parent.parent
 FIVE_LINES = """datasets: [shop]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from alignrec.commands.params import Params, load
 from pipeline import progress
 from pipeline.errors import UserError
 from pipeline.graph.params import Graph
@@ -18,7 +19,6 @@ from pipeline.io import files_below, write_bytes
 from pipeline.items.params import Items
 from pipeline.run import Run, running
 from pipeline.stage import Stage, perform
-from stages.params import Params, load
 
 
 @pytest.fixture

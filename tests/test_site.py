@@ -15,11 +15,11 @@ import yaml
 from scripts import script
 
 from alignrec.commands.app import app
+from alignrec.commands.params import SECTIONS
 from pipeline.code import ROOT
 from pipeline.encode.registry import ENCODERS
 from pipeline.models import MODELS
 from pipeline.sources.registry import SOURCES
-from stages.params import SECTIONS
 
 SITE = script("pages")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

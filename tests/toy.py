@@ -13,6 +13,7 @@ import pyarrow as pa
 from PIL import Image
 
 import schemas
+from alignrec.commands.params import Params
 from pipeline import io
 from pipeline.benchmark import runs
 from pipeline.benchmark.runs import Entry
@@ -20,7 +21,6 @@ from pipeline.encode.folder import SET, Facts
 from pipeline.layout import Layout
 from pipeline.run import present_files, record_digest
 from stages.order import STAGES
-from stages.params import Params
 
 ITEMS, USERS, WIDTH = 6, 4, 2
 TITLES = ["red apple", "red ball", '<script>alert("1")</script> & "x"', "blue car", "", "green tree"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-MAP, PLOTS = ROOT / "pipeline/report/vendor", ROOT / "stages/plots/page.html"
+MAP, PLOTS = ROOT / "pipeline/report/vendor", ROOT / "alignrec/commands/plots/page.html"
 BUNDLE = ["--bundle", "--minify", "--format=iife", "--global-name=vendor", "--target=es2020", "--legal-comments=none"]
 PAGE = """<!DOCTYPE html>
 <html lang="en">

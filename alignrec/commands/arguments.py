@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
+from alignrec.commands.params import of_release, read
 from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.release.read import Release, unpacked
-from stages.params import of_release, read
 
 
 def _complete_dataset(incomplete: str) -> list[str]:

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
+from alignrec.commands import project
 from alignrec.commands.arguments import PARAMS
+from alignrec.commands.params import read
 from alignrec.commands.terminal import say
 from pipeline import io
 from pipeline.config.base import known
 from pipeline.errors import UserError
 from pipeline.sources.amazon import CATEGORIES, KIND, SIZES
-from stages import project
-from stages.params import read
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 AMAZON = """# What `dvc repro` builds, and how: Amazon's {category} of {year}. Absent keys have their defaults.

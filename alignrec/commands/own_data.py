@@ -11,7 +11,7 @@ from pipeline.config.base import known
 from pipeline.encode.params import Encode
 from pipeline.errors import UserError
 from pipeline.http.fetch import local
-from pipeline.interactions import repairs
+from pipeline.interactions import source_split
 from pipeline.sources import download, inspect
 from pipeline.sources.lines import refuse_blank
 from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
@@ -39,14 +39,14 @@ def describe_files(
     flags = _parse_columns(columns, [path for path in (interactions, items) if path])
     rows = inspect.interactions(interactions, flags)
     item_rows = inspect.items(items, flags, rows.roles["item"]) if items else None
-    shown, seen_images = inspect.images(images, item_rows or rows) if images else ({}, [])
+    shown = inspect.images(images, item_rows or rows) if images else {}
     source = _source(rows, item_rows)
     reader = Tabular(TabularSource.model_validate({**source, "columns": rows.renamed()}))
-    left = repairs.measure_catalogue(reader, {"interactions": interactions})
+    left = source_split.measure_catalogue(reader, {"interactions": interactions})
     described = item_rows.described() if item_rows else ["no item file: items have neither text nor image"]
     kept = f"a {left.core}-core leaves" if left.core else "the split of the file has"
     counts = f"{kept} {left.users:,} users, {left.items:,} items, {left.interactions:,} interactions"
-    seen = [*rows.described(), *described, *seen_images, counts]
+    seen = [*rows.described(), *described, counts]
     beit3 = left.items <= BEIT3_UP_TO or _has_gpu()
     if not beit3:
         seen.append("BEiT3 is left out, as its pre-training takes long without a GPU: docs/pretraining.md")

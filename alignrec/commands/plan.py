@@ -8,6 +8,7 @@ import typer
 from rich.filesize import decimal
 
 from alignrec.commands.arguments import PARAMS, ROOT, OneOrAll, ParamsFile, Root
+from alignrec.commands.params import load, read
 from alignrec.commands.terminal import say, show
 from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError
@@ -21,7 +22,6 @@ from pipeline.report.terminal import Drawn
 from pipeline.sources import reachable
 from pipeline.sources.base import Downloaded
 from pipeline.sources.download import keys
-from stages.params import load, read
 
 BUSY = 0.7  # processes per core, above which other programs slow the measurement down
 

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
+from alignrec.commands import project
 from alignrec.commands.arguments import PARAMS
+from alignrec.commands.params import load
 from alignrec.commands.terminal import say
 from pipeline import io
 from pipeline.config import document
 from pipeline.config.base import nearest
 from pipeline.errors import UserError
-from stages import project
-from stages.params import load
 
 FOLDER = Path("profiles")
 

@@ -7,15 +7,16 @@ from typing import Annotated, Literal
 import typer
 
 from alignrec.commands.arguments import PARAMS, ROOT, Key, Order, ParamsFile, ReleaseFolder, Root, settings_of
-from alignrec.commands.terminal import bytes_bar, interruptible, say
+from alignrec.commands.params import Params, read
+from alignrec.commands.terminal import interruptible, say
 from pipeline import io
 from pipeline.config.base import checked
 from pipeline.config.parameters import Parameters
 from pipeline.layout import Layout
+from pipeline.progress import bytes_bar
 from pipeline.release import verify as verify_release
 from pipeline.release.read import Release
 from pipeline.sources.registry import SOURCES
-from stages.params import Params, read
 
 MOST_REASONS = 3  # reasons of rejects on the terminal
 

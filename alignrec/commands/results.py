@@ -18,13 +18,13 @@ from alignrec.commands.arguments import (
     open_layout,
     settings_of,
 )
+from alignrec.commands.params import check, read
 from alignrec.commands.terminal import say, show
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.release.read import Release
 from stages.order import STAGES
-from stages.params import check, read
 
 
 def summary(dataset: OneOrAll = None, params: ParamsFile = PARAMS, root: Root = ROOT) -> None:

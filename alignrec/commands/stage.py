@@ -21,19 +21,20 @@ from alignrec.commands.arguments import (
     parse_part,
     settings_of,
 )
-from alignrec.commands.terminal import bytes_bar, interruptible, say, show
+from alignrec.commands.params import check, read
+from alignrec.commands.project import CODE, refuse_other_release
+from alignrec.commands.terminal import interruptible, say, show
 from pipeline import io, waiting
 from pipeline.config.base import known
 from pipeline.encode.params import Encode
 from pipeline.layout import Layout
+from pipeline.progress import bytes_bar
 from pipeline.release import signature, verify
 from pipeline.run import Run, running
 from pipeline.stage import Stage, perform
 from stages import images as image_stage
 from stages import probe as probe_stage
 from stages.order import STAGES
-from stages.params import check, read
-from stages.project import CODE, refuse_other_release
 
 
 def perform_stage(

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
@@ -45,19 +45,6 @@ def show(*tables: RenderableType) -> None:
             return super().render_str(printable(text), **(options | {"markup": False, "emoji": False}))  # type: ignore[arg-type]
 
     Plain().print(*tables)
-
-
-@contextmanager
-def bytes_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    from tqdm import tqdm
-
-    with tqdm(desc=what, unit="B", unit_scale=True, disable=None) as bar:
-
-        def at(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield at
 
 
 class Terminated(KeyboardInterrupt):

@@ -1,15 +1,16 @@
 """`alignrec leaderboard`: benchmarks of any number of releases and published figures, on one page."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import orjson
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.evaluation.evidence import HEADLINE, MAIN, Cell
+from pipeline.evaluation.evidence import HEADLINE, Cell, Row
 from pipeline.release.read import Release
 from pipeline.report import published
 from pipeline.report.page import sides
@@ -44,24 +45,17 @@ class Result(BaseModel):
 ROWS = TypeAdapter(list[Result])
 
 
-class Entry(NamedTuple):
+@dataclass(frozen=True)
+class Entry(Row):
     """A run of a release, or a published figure."""
 
-    model: str
-    features: str
     source: str
     """dataset and version of a release, or a citation"""
-    cells: dict[tuple[str, int], Cell]
-    """metric, k -> figure"""
-
-    @property
-    def recall(self) -> float:
-        return self.cells[MAIN].mean if MAIN in self.cells else -1.0
 
     @property
     def values(self) -> list[Value]:
-        seeds = max(len(cell.values) for cell in self.cells.values())
-        return [self.model, self.features, self.source, str(seeds or ""), *(self.cells.get(k, "") for k in HEADLINE)]
+        figures = (self.cells.get(key, "") for key in HEADLINE)
+        return [self.model, self.features, self.source, str(self.seeds or ""), *figures]
 
 
 Group = tuple[str, str, str]
@@ -88,7 +82,7 @@ def read(folder: Path) -> dict[Group, list[Entry]]:
     for row in rows:
         if (row.split, row.selected_by, row.ablation) == ("test", "valid", ""):
             entries = found.setdefault((manifest.dataset, row.protocol, row.fingerprint), {})
-            entry = entries.setdefault((row.model, row.features), Entry(row.model, row.features, source, {}))
+            entry = entries.setdefault((row.model, row.features), Entry(row.model, row.features, "", {}, source))
             entry.cells[row.metric, row.k] = Cell(row.mean, row.sd, tuple(row.values))
     return {group: [*entries.values()] for group, entries in found.items()}
 
@@ -130,7 +124,7 @@ def _published(dataset: str) -> Section:
 
 
 def _table(heading: str, note: str, entries: list[Entry]) -> Table:
-    rows = [entry.values for entry in sorted(entries, key=lambda entry: -entry.recall)]
+    rows = [entry.values for entry in sorted(entries, key=lambda entry: -entry.headline)]
     head = ["model", "features", "release or source", "seeds", *FIGURES]
     return Table.of(heading, note, head, rows, texts=3, best=range(4, len(head)))
 
@@ -139,7 +133,7 @@ def _figures(dataset: str) -> list[Entry]:
     names, entries = {f"{metric}@{k}": (metric, k) for metric, k in HEADLINE}, []
     for row in (figure for figure in published.figures() if figure.dataset == dataset):
         cells = {key: Cell(row.cells[name], None, ()) for name, key in names.items() if name in row.cells}
-        entries.append(Entry(row.model, "", row.source, cells))
+        entries.append(Entry(row.model, "", "", cells, row.source))
     return entries
 
 

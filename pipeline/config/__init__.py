@@ -1,1 +1,1 @@
-"""Parameters: closed, typed, frozen sections in the `params.py` of each package; stages/params.py combines them."""
+"""Parameters: closed, typed, frozen sections in the `params.py` of each package."""

@@ -11,13 +11,18 @@ from pipeline.errors import UserError, one_line
 
 LARGEST = 1 << 17  # bytes of a file, a few seconds of PyYAML's time; real ones have a few thousand
 EXTENDS = "extends"
-MOST_NODES = 100_000  # keys and values, each counted as often as aliases repeat it
 # what reading YAML raises, tags such as !!int included
 FAULTS = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
 
 class Loader(yaml.SafeLoader):
-    """YAML 1.1, but 1e-3 is a number, as in YAML 1.2 and DVC, and repeated keys are refused."""
+    """YAML 1.1, but 1e-3 is a number, as in YAML 1.2 and DVC; repeated keys and aliases are refused."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            fault = "an alias; write the value again in its place"
+            raise yaml.composer.ComposerError(None, None, fault, self.peek_event().start_mark)
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
@@ -34,7 +39,7 @@ Loader.add_implicit_resolver(
 
 
 def read(path: Path) -> Any:
-    """Return the value of a YAML file, in time and memory of MOST_NODES values; UserError if it cannot be read."""
+    """Return the value of a YAML file; UserError if it cannot be read."""
     if path.exists() and not path.is_file():  # reading a pipe would wait for ever
         raise UserError(f"{path}: not a parameter file but a folder, pipe or device")
     try:
@@ -42,7 +47,7 @@ def read(path: Path) -> Any:
             data = f.read(LARGEST + 1)
         if len(data) > LARGEST:
             raise ValueError(f"larger than {LARGEST:,} bytes")
-        return parsed(data.decode("utf-8-sig"))
+        return yaml.load(data.decode("utf-8-sig"), Loader)  # it is a SafeLoader
     except FileNotFoundError:
         raise UserError(
             f"{path}: no such parameter file; run from the project's root, pass --params, or begin one with "
@@ -70,28 +75,3 @@ def read_extended(path: Path) -> Any:
         merged[key] = {**base[key], **value} if both else value
     del merged[EXTENDS]
     return merged
-
-
-def parsed(text: str, most: int = MOST_NODES) -> Any:
-    loader = Loader(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        if _nodes(node, {}) > most:
-            raise ValueError(f"more than {most:,} keys and values, each counted as often as aliases repeat it")
-        return loader.construct_document(node)
-    finally:
-        loader.dispose()
-
-
-def _nodes(node: yaml.Node, known: dict[int, int]) -> int:
-    if isinstance(node, yaml.ScalarNode):
-        return 1
-    if id(node) not in known:
-        known[id(node)] = 0  # not finished
-        branches = node.value if isinstance(node, yaml.SequenceNode) else [one for pair in node.value for one in pair]
-        known[id(node)] = 1 + sum(_nodes(branch, known) for branch in branches)
-    if not known[id(node)]:
-        raise ValueError("an alias is inside what it repeats")
-    return known[id(node)]

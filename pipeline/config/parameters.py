@@ -1,4 +1,4 @@
-"""A parameter file as one value; stages/params.py adds the sections, pipeline/sources/ the kinds of sources."""
+"""A parameter file as one value; alignrec/commands/params.py adds the sections."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -10,8 +10,6 @@ from pydantic import Field, SerializeAsAny
 from pipeline.config.base import Kind, Name, Section, nearest
 from pipeline.errors import UserError, one_line
 
-# licences of the Hub's list -> their address
-LINKS = {"cc-by-sa-4.0": "https://creativecommons.org/licenses/by-sa/4.0/"}
 Shown = Literal["all", "titles", "none"]
 """what a release says of an item besides its identifier and hashes: title, brand, categories, description, text and
 image address; title and categories; nothing"""
@@ -25,11 +23,7 @@ class Licence:
     text: str  # for people
     interactions: bool = False  # whether it lets a release carry the interactions
     synthetic: str = ""  # what of the data was generated rather than collected, in a sentence; empty: nothing
-
-    @property
-    def address(self) -> str:
-        return self.header.get("license_link") or LINKS.get(self.header["license"], "")
-
+    address: str = ""  # of the licence
     texts: Shown = "all"  # what it lets a release say of an item
 
 

@@ -57,8 +57,8 @@ def check_vectors(run: Run, name: str, shards: Iterable[Path], file: Path | None
     """Warn of equal or zero vectors; UserError if all are zero, unless `derived`: one vector, whitened, is zero."""
     items, zero, equal = compare(_with_content(shards))
     if items and zero == items and not derived:
-        where = f"{file}: " if file else ""
-        raise UserError(f"{where}all {items:,} items with content have a vector of zeros; correct it, or leave it out")
+        where = file or name
+        raise UserError(f"{where}: all {items:,} items with content have a vector of zeros; correct or leave it out")
     if items > 1 and equal and zero < items:
         run.warn(f"{name}: all {items:,} items with content have the same vector")
     elif zero > MOST * items:

@@ -1,11 +1,12 @@
 """Rows of earlier catalogues, by a hash of text and image, so that 1 % of new items encode 1 %.
 
-A file has rows of one encoder, and is named by its sha256; `encode` and `alignrec embed` share them. Letters: n rows.
+A folder has the rows of one encoder with its settings; a file is named by its sha256. Letters: n rows.
 """
 
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pyarrow as pa
@@ -57,9 +58,10 @@ class Rows:
 
     def _write(self, rows: pa.Table) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        with io.scratch(self._folder / ".new") as folder:
-            pq.write_table(rows.select([name for name in KEPT if name in rows.column_names]), folder / "rows")
-            (folder / "rows").replace(self._folder / f"{io.sha256(folder / 'rows')}.parquet")
+        with TemporaryDirectory(prefix=".", dir=self._folder) as folder:  # parts of a set write here at a time
+            path = Path(folder, "rows")
+            pq.write_table(rows.select([name for name in KEPT if name in rows.column_names]), path)
+            path.replace(self._folder / f"{io.sha256(path)}.parquet")
 
 
 def hashes(texts: Sequence[str], images: Sequence[bytes | None]) -> list[bytes]:

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,8 @@ def write_set(run: Run, name: str, folder: Path, items: Items, done: Done, cache
     images = items.images if "image" in network.reads else []
     files = [items.texts.path, *images, *ENCODERS.source_files(network.kind)]
     files += network.files() if network.origin else []
+    modules = ["pipeline.encode.write", ENCODERS.module(network.kind)]
     with run.alone():
-        modules = ["pipeline.encode.write", ENCODERS.module(network.kind)]
         run.resume(folder, files, settings_facts(network, own), name, modules=modules)
         if spec.fit and not (folder / SET).is_file():
             spec.fit(Catalogue(run.dataset, items.texts.path, own.seed), network.settings, folder / ENCODER)
@@ -46,7 +47,10 @@ def write_set(run: Run, name: str, folder: Path, items: Items, done: Done, cache
             io.write_json(folder / SET, describe(network, own, items, encoder).model_dump())
     facts = Facts.read(folder / SET, LARGEST)
     made = (lambda: encoder) if encoder else network.load
-    write_features(run, folder, facts, items, made, network, done, cache)
+    known = None  # what is fitted to the items is another encoder for others
+    if cache and not spec.fit:
+        known = cache / run.key(network.files(), settings_facts(network, own), modules)
+    write_features(run, folder, facts, items, made, network, done, known)
     return facts
 
 
@@ -66,10 +70,11 @@ def write_features(
         load: returns the encoder; called if a shard is missing.
         network: what the nodes of a cluster load; None encodes here.
         done: gets the number of items that were encoded.
-        cache: folder of rows of earlier catalogues, to be used again; None: none are.
+        cache: folder of this encoder's rows of earlier catalogues, to be used again; None: none are.
     """
     own, name = run.params[Encode], facts.encoder
-    record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts.settings}
+    record: dict[str, Any] = {"stage": run.stage, "dataset": run.dataset, "features": name}
+    record["params"] = facts.settings | facts.model  # of a model the name, in place of its folder's path
     record |= {"versions": versions(), fingerprint.KEY: facts.fingerprint}
     size, n = own.shard_rows, len(items.ids)
     shards = [(start, min(start + size, n)) for start in range(0, n, size) if run.takes(start // size)]
@@ -115,11 +120,10 @@ def _encode(
             done(shard[1] - shard[0])
         return
     encoder, known = load(), Rows(cache) if cache else None
+    encode = partial(encode_rows, encoder, own=own, done=done)
     for shard in todo:
         content = read(*shard)
-        if known:
-            rows, again = known.complete(content, partial(encode_rows, encoder, own=own, done=done))
-            done(again)
-        else:
-            rows = encode_rows(encoder, content, own, done)
+        with network.plainly() if network else nullcontext():
+            rows, again = known.complete(content, encode) if known else (encode(content), 0)
+        done(again)
         yield shard, rows

@@ -1,34 +1,100 @@
 """The split of a source: published with its numbers, its own column, or by the protocol of the parameters."""
 
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+import pyarrow as pa
 
 from pipeline.config.parameters import Source
-from pipeline.interactions import build, repairs
-from pipeline.interactions.division import Db, Division
+from pipeline.errors import UserError
+from pipeline.interactions import build
+from pipeline.interactions.division import DEFAULT, Db, Division, count
 from pipeline.interactions.params import Interactions
-from pipeline.interactions.repairs import Divided
 from pipeline.run import Run
 from pipeline.sources import mmrec
 from pipeline.sources.amazon import AmazonSource
-from pipeline.sources.base import downloaded
+from pipeline.sources.base import Reader, downloaded
 from pipeline.sources.mmrec import MmrecSource
+from pipeline.sources.tabular import Tabular
+
+# least interactions of a user and of an item, tried in this order; 5 is what published tables have
+CORES = (5, 3, 2, 1)
+ENOUGH = 10  # users, and items, that a core must leave
+
+
+class Divided(NamedTuple):
+    """Interactions as the stage writes them."""
+
+    tables: build.SplitTables
+    own_split: bool = False  # whether the split came with the ratings
+    rejects: pa.Table | None = None  # schema REJECTS; None if all rows could be read at once
+
+
+class Catalogue(NamedTuple):
+    """Counts after filtering."""
+
+    core: int  # least interactions of a user and of an item; 0 where the split is the source's own
+    users: int
+    items: int
+    interactions: int
 
 
 def split_source(run: Run, db: Db, division: Division) -> Divided:
     source, params, raw = run.source, run.params[Interactions], downloaded(run.layout.sources)
     if source.has_split:
-        return Divided(_import_published(source, raw, db, division, params.min_rating), False, None)
+        return Divided(_import_published(source, raw, db, division, params.min_rating))
+    return split_ratings(db, source.reader(), raw, run.folder / ".scratch", params, division)
 
-    def divide(ratings: str, own: bool) -> build.SplitTables:
-        if own:
-            return build.import_split(db, ratings, params.min_rating, division)
-        return build.split(db, ratings, params.user_core, params.item_core, division, params.min_rating)
 
-    return repairs.split(db, source.reader(), raw, run.folder / ".scratch", divide)
+def split_ratings(
+    db: Db, reader: Reader, raw: Mapping[str, Path], folder: Path, params: Interactions, division: Division = DEFAULT
+) -> Divided:
+    """Split what a reader selects; what DuckDB's fast reader of CSV refuses is read row by row, into `folder`."""
+
+    def read(files: Mapping[str, Path]) -> tuple[build.SplitTables, bool]:
+        ratings = reader.ratings(files)
+        if "split" in db.sql(ratings).columns:
+            return build.import_split(db, ratings, params.min_rating, division), True
+        cores = params.user_core, params.item_core
+        return build.split(db, ratings, *cores, division, params.min_rating), False
+
+    try:
+        return Divided(*read(raw))
+    except duckdb.Error as e:
+        begun = count(db, "SELECT count(*) FROM duckdb_tables()")
+        if begun or isinstance(e, duckdb.OutOfMemoryException) or not isinstance(reader, Tabular):
+            raise
+        if (again := reader.repair(raw, folder)) is None:
+            raise
+    files, rejects = again
+    tables, own = read(files)
+    lost = {"unreadable_line": len(rejects)} if len(rejects) else {}
+    return Divided(tables._replace(rows=tables.rows + len(rejects), drops=tables.drops | lost), own, rejects)
+
+
+def measure_catalogue(reader: Reader, raw: Mapping[str, Path]) -> Catalogue:
+    """Return the largest core of CORES that leaves enough, and what it leaves; UserError if nothing is left."""
+    with tempfile.TemporaryDirectory() as folder:
+        for core in CORES:
+            with build.database(Path(folder) / "scratch", Interactions.memory_limit) as db:
+                try:
+                    params = Interactions(user_core=core, item_core=core)
+                    tables, own, _ = split_ratings(db, reader, raw, Path(folder), params)
+                except UserError:
+                    if core == CORES[-1]:
+                        raise
+                    continue
+            facts, left = tables.facts, tables.rows - sum(tables.drops.values())
+            if own or core == CORES[-1] or min(facts["users"], facts["items"]) >= ENOUGH:
+                break
+        return Catalogue(0 if own else core, facts["users"], facts["items"], left)
 
 
 def _import_published(
-    source: Source, raw: dict[str, Path], db: Db, division: Division, min_rating: float | None
+    source: Source, raw: Mapping[str, Path], db: Db, division: Division, min_rating: float | None
 ) -> build.SplitTables:
     users, items = build.load_published(db, source.reader().ratings(raw))
     names = None

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import schemas
 from pipeline.errors import UserError
 from pipeline.io import files
-from pipeline.io.tables import matrix, one_set, read_slices, read_table, readable
+from pipeline.io.tables import PART, matrix, one_set, read_slices, read_table, readable
 
 
 def shards(folder: Path, stem: str) -> list[Path]:
@@ -40,17 +40,17 @@ def read_codes(path: Path) -> pa.Table:
 
 def map_features(folder: Path) -> np.ndarray:
     """Return what `read_features` reads of vectors, float32 [I, F], as a map of a file without a name."""
-    schema = schemas.features(width(folder))
+    return files.mapped(read_vectors(folder, PART), folder)
 
-    def parts() -> Iterator[np.ndarray]:
-        first = 0
-        for path in one_set(shards(folder, "features")):
-            part = read_table(path, schema, ["item_id", "vector"])
+
+def read_vectors(folder: Path, rows: int) -> Iterator[np.ndarray]:
+    """Yield the vectors of a feature set in item order, float32 [b, F], b at most `rows`."""
+    schema, first = schemas.features(width(folder)), 0
+    for path in one_set(shards(folder, "features")):
+        for part in read_slices(path, schema, ["item_id", "vector"], rows):
             _dense(folder, part, first)
             first += len(part)
             yield matrix(part["vector"])
-
-    return files.mapped(parts(), folder)
 
 
 def _dense(folder: Path, part: pa.Table, first: int) -> None:
@@ -69,10 +69,3 @@ def width(folder: Path) -> int:
     if not pa.types.is_fixed_size_list(kind):
         raise schemas.ContractError(f"{path}: column 'vector' is {kind}, expected fixed_size_list<float>")
     return int(kind.list_size)
-
-
-def read_vectors(folder: Path, rows: int) -> Iterator[np.ndarray]:
-    """Yield the vectors of a feature set in item order, float32 [b, F], b at most `rows`."""
-    schema = schemas.features(width(folder))
-    for path in one_set(shards(folder, "features")):
-        yield from (matrix(table["vector"]) for table in read_slices(path, schema, ["vector"], rows))

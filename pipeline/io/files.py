@@ -151,18 +151,14 @@ def read_json(path: Path, most: int | None = None) -> Any:
 
 def sha256(path: Path) -> str:
     """Return the hex sha256 of a file, cached until it is touched."""
-    return _hashed(path, *touched(path))
+    status = path.stat()
+    return _hashed(path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @cache
 def _hashed(path: Path, *state: int) -> str:
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-def touched(path: Path) -> list[int]:
-    status = path.stat()
-    return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def files_below(folder: Path) -> list[Path]:

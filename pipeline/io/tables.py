@@ -53,8 +53,7 @@ def read_tables(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
 
 def read_slices(path: Path, schema: pa.Schema, columns: list[str] | None, rows: int) -> Iterator[pa.Table]:
     """Do as `read_table` for at most `rows` rows at a time; a row group is held, or mapped if it is LARGE."""
-    expected = schema if columns is None else pa.schema([schema.field(c) for c in columns])
-    first = 0
+    expected, first = _selected(schema, columns), 0
     with readable(path), _opened(path) as file:
         for batch in file.iter_batches(rows, columns=columns):
             table = pa.Table.from_batches([batch])
@@ -77,16 +76,19 @@ def read_rows(path: Path, schema: pa.Schema, columns: list[str], start: int, row
         firsts = np.cumsum([0, *sizes])
         holding = [g for g, size in enumerate(sizes) if firsts[g] < start + rows and start < firsts[g] + size]
         table = file.read_row_groups(holding, columns).select(columns)
-    expected = pa.schema([schema.field(c) for c in columns])
-    return schemas.check(table.slice(start - firsts[holding[0]] if holding else 0, rows), expected, str(path))
+    table = table.slice(start - firsts[holding[0]] if holding else 0, rows)
+    return schemas.check(table, _selected(schema, columns), str(path))
 
 
 def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
     """Read all or some columns of a Parquet file; UserError if it is none, schemas.ContractError for bad content."""
     with readable(path), pq.ParquetFile(path) as f:  # pq.read_table would first load pyarrow.dataset
         table = f.read(columns)
-    expected = schema if columns is None else pa.schema([schema.field(c) for c in columns])
-    return schemas.check(table, expected, str(path))
+    return schemas.check(table, _selected(schema, columns), str(path))
+
+
+def _selected(schema: pa.Schema, columns: list[str] | None) -> pa.Schema:
+    return schema if columns is None else pa.schema([schema.field(c) for c in columns])
 
 
 @contextmanager

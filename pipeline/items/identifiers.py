@@ -4,7 +4,6 @@ A table matches by a column with a known name, whose values are the source's ide
 without identifiers takes its order from a mapping file, such as MMRec's i_id_mapping.csv: identifier, row.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +18,6 @@ from pipeline.sources.mmrec import permutation, repeated, text_table
 
 # of them, those whose whole numbers are rather our item numbers than the source's identifiers
 NUMBERS = ("itemid", "id")
-COMPARED = 2000  # items without a row that a foreign identifier is compared with, to name a misspelling
 
 
 class Placed(NamedTuple):
@@ -28,7 +26,7 @@ class Placed(NamedTuple):
     column: str  # that identifies the rows
     rows: np.ndarray  # row of each item, int64 [I]; -1 for none
     unknown: int  # rows of no item
-    example: str  # identifier of the first of them, and the item without a row that is spelt almost so
+    example: str  # identifier of the first of them
 
 
 def placed(path: Path, table: pa.Table, asins: Sequence[str]) -> Placed:
@@ -93,12 +91,7 @@ def _placed(path: Path, name: str, values: pa.ChunkedArray, wanted: pa.Array) ->
     if pc.count_distinct(values, mode="only_valid").as_py() < len(values) - values.null_count:
         raise UserError(f"{path}: {name} {repeated(values.drop_null().to_pylist())!r} occurs twice")
     others = values.filter(pc.invert(pc.is_in(values, value_set=wanted)))
-    example = ""
-    if len(others):
-        first = str(next((value for value in others.to_pylist() if value is not None), ""))[:64]
-        lacking = wanted.filter(rows.is_null()).slice(0, COMPARED).cast(pa.string()).to_pylist()
-        near = difflib.get_close_matches(first, lacking, 1, 0.8)
-        example = repr(first) + (f" (near {near[0]!r})" if near else "")
+    example = repr(str(next(filter(None, others.to_pylist()), ""))[:64]) if len(others) else ""
     return Placed(name, pc.fill_null(rows, -1).to_numpy().astype(np.int64), len(others), example)
 
 

@@ -61,7 +61,7 @@ def measure(params: Parameters, layout: Layout) -> Size:
 
 
 def _measure(source: Any, dataset: str, pieces: int) -> Size:
-    from pipeline.interactions import repairs  # loads DuckDB
+    from pipeline.interactions import source_split  # loads DuckDB
 
     files = source.files() if isinstance(source, Downloaded) else {}
     raw = {role: local(mirrors[0]) for role, mirrors in files.items() if not role.startswith(FEATURE)}
@@ -73,5 +73,5 @@ def _measure(source: Any, dataset: str, pieces: int) -> Size:
     paths = {role: path for role, path in raw.items() if path is not None}
     if missing := next((path for path in paths.values() if not path.is_file()), None):
         raise UserError(download.MISSING.format(missing))
-    left = repairs.measure_catalogue(source.reader(), paths)
+    left = source_split.measure_catalogue(source.reader(), paths)
     return Size(left.users, left.items, left.interactions, pieces, "counted in its files", left.items)

@@ -8,7 +8,7 @@ import yaml
 from pipeline.evaluation.evidence import candidates, masked_splits
 from pipeline.release import contents
 from pipeline.release.gather import Parts
-from pipeline.release.manifest import Encoder, File
+from pipeline.release.manifest import Encoder, File, record_sets
 from pipeline.release.statement import TEMPLATES, Statement
 from pipeline.report import content, probes, recommenders, study
 from pipeline.report.table import markdown
@@ -73,7 +73,7 @@ def _header(parts: Parts, said: Statement, first: str, files: list[File]) -> str
         "configs": [
             {"config_name": name, "data_files": [{"split": "train", "path": [file.path for file in of_table]}]}
             | ({"default": True} if name == f"features-{first}" else {})
-            for name, of_table in contents.record_sets(files).items()
+            for name, of_table in record_sets(files).items()
         ],
     }
     return yaml.safe_dump(block, sort_keys=False, allow_unicode=True).strip()

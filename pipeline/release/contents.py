@@ -3,18 +3,13 @@
 Manifest, checks, card and Croissant all work from this list.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 
 import schemas
-
-if TYPE_CHECKING:
-    from pipeline.release.manifest import File
 
 
 class Table(NamedTuple):
@@ -80,14 +75,3 @@ def feature_set(path: str) -> str | None:
     """Return the feature set that a file belongs to, as features/<name>/... and tried/<name>.parquet say."""
     top, *below = PurePosixPath(path).parts
     return PurePosixPath(below[0]).stem if below and top in PER_SET else None
-
-
-def record_sets(files: Iterable[File]) -> dict[str, list[File]]:
-    """Return the files of each table, by its name in Croissant and on the Hub, such as features-beit3."""
-    found: dict[str, list[File]] = {}
-    for file in files:
-        if file.table is not None:
-            top, *folders = PurePosixPath(file.path).parent.parts or ("",)
-            name = "-".join([top.replace("_", "-"), *folders]) if feature_set(file.path) else file.table
-            found.setdefault(name, []).append(file)
-    return found

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipeline import io
 from pipeline.release import contents
-from pipeline.release.manifest import File
+from pipeline.release.manifest import File, record_sets
 from pipeline.release.statement import Statement
 
 NAME = "croissant.json"
@@ -28,7 +28,7 @@ def describe(said: Statement, files: list[File]) -> dict[str, Any]:
     published = {"url": publish.url, "creator": creators, "datePublished": publish.date and publish.date.isoformat()}
     terms = said.licence.address or said.licence.text
     made = "Made by the open pipeline alignrec; manifest.json has the parameters, versions and code of every stage."
-    tables = contents.record_sets(files)
+    tables = record_sets(files)
     return {
         "@context": io.read_json(CONTEXT),
         "@type": "sc:Dataset",

@@ -10,7 +10,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -166,6 +166,17 @@ def describe(folder: Path, path: Path, table: str | None = None, used_by: Sequen
 def shape(path: Path) -> tuple[int, list[Column]]:
     metadata = pq.read_metadata(path)
     return metadata.num_rows, [Column(name=f.name, type=str(f.type)) for f in metadata.schema.to_arrow_schema()]
+
+
+def record_sets(files: Iterable[File]) -> dict[str, list[File]]:
+    """Return the files of each table, by its name in Croissant and on the Hub, such as features-beit3."""
+    found: dict[str, list[File]] = {}
+    for file in files:
+        if file.table is not None:
+            top, *folders = Path(file.path).parent.parts or ("",)
+            name = "-".join([top.replace("_", "-"), *folders]) if file.feature_set else file.table
+            found.setdefault(name, []).append(file)
+    return found
 
 
 def write(path: Path, manifest: Manifest) -> None:

@@ -43,7 +43,7 @@ class Release:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest: Manifest = manifests.load(folder)
-        self._tables = {f.path: f.table for f in self.manifest.files if f.table}
+        self.tables = {f.table for f in self.manifest.files if f.table}
 
     def verified(self) -> Self:
         verify(self.folder)
@@ -81,7 +81,8 @@ class Release:
         """Return the trained recommender's vectors of `items` or `users`, the latter with column `user` if named."""
         self.refuse_without("embeddings", *["user embeddings"] * (what == "users"))
         path = self.folder / f"embeddings/{what}.parquet"
-        schema = contents.TABLES[str(self._tables.get(f"embeddings/{what}.parquet"))].schema
+        kind = next(f.table for f in self.manifest.files if self.folder / f.path == path)
+        schema = contents.TABLES[str(kind)].schema
         assert schema is not None
         return io.read_table(path, schema(pq.read_schema(path).field("vector").type.list_size))
 
@@ -99,28 +100,15 @@ class Release:
 
     def refuse_without(self, *needs: str) -> Self:
         """Return the release; UserError if it lacks one of `needs`, keys of NEEDS."""
-        tables = set(self._tables.values())
         for need in needs:
             accepted, lack = NEEDS[need]
-            if not any(kinds <= tables for kinds in accepted):
+            if not any(kinds <= self.tables for kinds in accepted):
                 raise UserError(f"{self.folder}: this release has no {lack}")
         return self
 
     def beside(self, root: Path) -> Layout:
         """Return where the dataset's own outputs would be under `root`, for what no release holds, such as images."""
         return Layout(root, self.manifest.dataset)
-
-    def links(self, layout: Layout) -> dict[Path, Path]:
-        folder, tables = self.folder.resolve(), set(self._tables.values())
-        links = {folder / "features" / name: layout.features(name) for name in self.feature_sets}
-        links |= {folder / "graph" / name: layout.edges(name).parent for name in self.manifest.sets("edges")}
-        if "interactions" in tables:
-            links |= {folder / "interactions.parquet": layout.interactions, folder / "users.parquet": layout.users}
-        if "item_embeddings" in tables:
-            links[folder / "embeddings/items.parquet"] = layout.item_embeddings
-        if tables & {*contents.USER_VECTORS}:
-            links[folder / "embeddings/users.parquet"] = layout.user_embeddings
-        return links
 
 
 @contextmanager
@@ -129,12 +117,20 @@ def unpacked(release: Release, needs: Sequence[str] = ()) -> Iterator[Layout]:
 
     Tables are linked into a temporary folder; those of items are written. UserError if it lacks one of `needs`.
     """
-    release.refuse_without(*needs)
+    tables = release.refuse_without(*needs).tables
     with tempfile.TemporaryDirectory(prefix="alignrec-") as temporary:
         layout = Layout(Path(temporary), release.manifest.dataset)
-        for source, target in release.links(layout).items():
+        links = {f"features/{name}": layout.features(name) for name in release.feature_sets}
+        links |= {f"graph/{name}": layout.edges(name).parent for name in release.manifest.sets("edges")}
+        if "interactions" in tables:
+            links |= {"interactions.parquet": layout.interactions, "users.parquet": layout.users}
+        if "item_embeddings" in tables:
+            links["embeddings/items.parquet"] = layout.item_embeddings
+        if tables & {*contents.USER_VECTORS}:
+            links["embeddings/users.parquet"] = layout.user_embeddings
+        for source, target in links.items():
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(source)
+            target.symlink_to(release.folder.resolve() / source)
         io.write_table(release.items.select(schemas.ITEM_IDS.names), layout.item_ids, schemas.ITEM_IDS)
         io.write_table(_items(release.items), layout.items, schemas.ITEMS)
         yield layout

@@ -81,6 +81,7 @@ def _terms(link: str, data: str, cited: str) -> Licence:
         f"Made from the {data} collected by Julian McAuley's group at UC San Diego, who ask that their {cited}. No "
         "licence is stated for the data; product texts and images belong to their owners. Use the release for "
         "research, and mind the terms of the source.",
+        address=link,
         texts="none",
     )
 

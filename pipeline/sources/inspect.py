@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.sources.delimited import column_names, delimiter
+from pipeline.sources.delimited import column_names
 from pipeline.sources.feature_files import NAMES, plain
 from pipeline.sources.product import Product, as_text, is_path
 from pipeline.sources.sql import named
@@ -49,16 +50,14 @@ class Table:
         first: dict[str, Any] = next((record for record, _ in _records(self)), {})
         examples = {column: as_text(first.get(column))[:40] for column in self.columns}
         return [
-            f"{self.path}: {_format(self.path)}, {len(self.columns)} columns{rest}",
+            f"{self.path}: {len(self.columns)} columns{rest}",
             *(f"  {role:<12}{column}, such as {examples[column]!r}" for role, column in self.roles.items()),
         ]
 
 
 def columns(path: Path, wanted: Iterable[str] = ()) -> list[str]:
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path}: a {'folder' if path.is_dir() else 'pipe or device'}; give a file")
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
+        raise UserError(f"{path}: {'not a file but a folder, pipe or device' if path.exists() else 'no such file'}")
     return column_names(path, wanted)
 
 
@@ -88,49 +87,30 @@ def _records(seen: Table) -> Iterator[tuple[dict[str, Any], Product]]:
             yield record, reader.product(record)
 
 
-def images(given: str, seen: Table) -> tuple[dict[str, str | list[str]], list[str]]:
-    """Return section `images` for a folder, an archive, or a pattern, and lines to print.
+def images(given: str, seen: Table) -> dict[str, str | list[str]]:
+    """Return section `images` for a folder, an archive, or a pattern.
 
-    Without a column of images in `seen`, files are found by identifiers.
+    Paths in a column of images start where most items have a file; without the column, files are named by identifiers.
     """
     if "{" in given:
-        if fields := set(re.findall(r"\{(.*?)\}", given)) - {"item", "asin"}:
-            raise UserError(f"--images {given}: unknown field {{{min(fields)}}}; write {{item}} for the identifier")
-        return {"pattern": given}, []
+        if re.search(r"\{(?!(item|asin)\})", given):
+            raise UserError(f"--images {given}: unknown field; write {{item}} for the identifier")
+        return {"pattern": given}
     folder = Path(given)
-    if not (folder.is_dir() or folder.is_file()):
-        raise UserError(f"--images {given}: no such folder; give a folder, an archive, or a pattern with {{item}}")
+    if not folder.exists():
+        raise UserError(f"--images {given}: no such folder; give a folder, a zip archive, or a pattern with {{item}}")
     if not folder.is_dir():
-        return {"folder": given}, []
+        return {"folder": given}
     if "image_urls" in seen.roles:
-        return _find_start(folder, seen)
+        paths = [list(filter(is_path, product.image_urls)) for _, product in _records(seen)]
+        starts = [folder, seen.path.parent, folder.parent]
+        start = max(starts, key=lambda start: sum(any(isfile(start / path) for path in own) for own in paths))
+        return {} if start == seen.path.parent != folder else {"folder": str(start)}  # paths start there by default
     names = set(filter(None, (named(record.get(seen.roles["item"])) for record, _ in _records(seen))))
     files = (folder / f"{name}{ending}" for name in names if Path(name).name == name for ending in IMAGES)
-    endings = Counter(path.suffix for path in files if path.is_file())
+    endings = Counter(path.suffix for path in files if isfile(path))
     patterns = [f"{{item}}{ending}" for ending, _ in endings.most_common()]
-    return {"folder": given} | ({"pattern": patterns[0] if len(patterns) == 1 else patterns} if patterns else {}), []
-
-
-def _find_start(folder: Path, seen: Table) -> tuple[dict[str, str | list[str]], list[str]]:
-    """Return the section with the folder below which most items have a file."""
-    urls = ([url for url in product.image_urls if url and is_path(url)] for _, product in _records(seen))
-    paths = list(filter(None, urls))
-    beside = seen.path.parent  # where paths start by default
-    starts = [folder, beside, folder.parent]
-    counts = [sum(any(_below(start, path) for path in of_item) for of_item in paths) for start in starts]
-    start = starts[counts.index(max(counts))]
-    line = f"images: {max(counts):,} of {len(paths):,} items that name a file have it below {start}"
-    if not max(counts) and paths:
-        line += f", such as {paths[0][0]!r}; correct the paths, or images.folder; links may not leave the folder"
-    return ({} if start == beside != folder else {"folder": str(start)}), [line] if paths else []
-
-
-def _below(folder: Path, path: str) -> bool:
-    try:
-        actual, root = (folder / path).resolve(), folder.resolve()
-        return actual.is_relative_to(root) and actual.is_file()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
+    return {"folder": given} | ({"pattern": patterns} if patterns else {})
 
 
 def _look(path: Path, roles: Iterable[str], flags: Mapping[str, str], required: tuple[str, ...]) -> Table:
@@ -154,9 +134,3 @@ def _find_column(path: Path, role: str, names: list[str]) -> str | None:
     if len(fitting) > 1:
         raise UserError(f"{path}: the {role} may be {' or '.join(fitting)}; use --column {role}={fitting[0]}")
     return fitting[0] if fitting else None
-
-
-def _format(path: Path) -> str:
-    separator = None if path.suffix == ".parquet" else delimiter(path)
-    kind = f"text with {separator!r} between values" if separator else "JSON lines"
-    return "Parquet" if path.suffix == ".parquet" else kind + ", gzipped" * (path.suffix == ".gz")

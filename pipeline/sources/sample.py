@@ -10,16 +10,6 @@ from pipeline.config.parameters import Licence
 from pipeline.sources.amazon import Reader2014
 from pipeline.sources.base import Generated, Reader
 
-TERMS = Licence(
-    {"license": "cc-by-sa-4.0"},
-    "The images behind the features are [OpenMoji](https://openmoji.org), the open-source emoji and icon project, "
-    "licence [CC BY-SA 4.0](https://creativecommons.org/licenses/by-sa/4.0/); so is this release. Names and categories "
-    "are Unicode's ([Unicode License](https://www.unicode.org/license.txt)). The shoppers are synthetic.",
-    interactions=True,
-    synthetic="All users and interactions are generated; drawings, names and categories are not.",
-)
-
-
 MOST = 10_000_000  # shoppers or stickers; what `plan` holds of each takes bytes
 
 
@@ -33,7 +23,16 @@ class SampleSource(Generated):
     """stickers before filtering; the first in Unicode order, no skin tones"""
     seed: int = 0
     """another seed is another shop with the same stickers"""
-    licence: ClassVar[Licence] = TERMS
+    licence: ClassVar[Licence] = Licence(
+        {"license": "cc-by-sa-4.0"},
+        "The images behind the features are [OpenMoji](https://openmoji.org), the open-source emoji and icon project, "
+        "licence [CC BY-SA 4.0](https://creativecommons.org/licenses/by-sa/4.0/); so is this release. Names and "
+        "categories are Unicode's ([Unicode License](https://www.unicode.org/license.txt)). The shoppers are "
+        "synthetic.",
+        interactions=True,
+        address="https://creativecommons.org/licenses/by-sa/4.0/",
+        synthetic="All users and interactions are generated; drawings, names and categories are not.",
+    )
 
     def reader(self) -> Reader:
         return Reader2014()

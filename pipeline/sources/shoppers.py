@@ -54,7 +54,16 @@ def purchases(category: np.ndarray, subcategory: np.ndarray, colour: np.ndarray,
         item[motive == m] = _pick(cumulative, group[motive == m], draw[motive == m])
     time = begins[row] + 60 * minute
     stars = 1 + rng.choice(len(STARS), len(row), p=STARS)
-    return _by_time(buyer, item, stars, time)
+    order = np.lexsort((item, buyer, time))
+    pair = buyer[order] * (item.max() + 1) + item[order]
+    kept = order[np.sort(np.unique(pair, return_index=True)[1])]  # no shopper buys the same sticker twice
+    columns = {
+        "user": (buyer, "int32"),
+        "item": (item, "int32"),
+        "stars": (stars, "int8"),
+        "timestamp": (time, "int64"),
+    }
+    return pa.table({name: pa.array(values[kept], kind) for name, (values, kind) in columns.items()})
 
 
 def look_number(colour: np.ndarray, shape: np.ndarray) -> np.ndarray:
@@ -90,18 +99,3 @@ def _pick(cumulative: np.ndarray, group: np.ndarray, draw: np.ndarray) -> np.nda
     line = (np.arange(len(cumulative))[:, None] + np.minimum(cumulative, 1)).ravel()
     at = np.searchsorted(line, group + draw, side="right")
     return np.minimum(at - group * cumulative.shape[1], cumulative.shape[1] - 1)
-
-
-def _by_time(user: np.ndarray, item: np.ndarray, stars: np.ndarray, time: np.ndarray) -> pa.Table:
-    order = np.lexsort((item, user, time))
-    pair = user[order] * (item.max() + 1) + item[order]
-    first = np.sort(np.unique(pair, return_index=True)[1])  # no shopper buys the same sticker twice
-    keep = order[first]
-    return pa.table(
-        {
-            "user": pa.array(user[keep], pa.int32()),
-            "item": pa.array(item[keep], pa.int32()),
-            "stars": pa.array(stars[keep], pa.int8()),
-            "timestamp": pa.array(time[keep], pa.int64()),
-        }
-    )

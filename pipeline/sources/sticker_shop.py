@@ -95,13 +95,12 @@ def _draw(
     codes = [s.code for s in shop]
     for i, (code, image) in enumerate(zip(progress(codes), drawings(codes), strict=True)):
         looks[i] = look(image)
+        path = folder / f"{code}.png"
         if fate[i] >= NO_IMAGE:
-            stored = io.BytesIO()
-            image.save(stored, "PNG", compress_level=3)
-            data = stored.getvalue()
-            if fate[i] < NO_IMAGE + BROKEN_IMAGE:  # by turns half the file and a web page
-                data = data[: len(data) // 2] if i % 2 else PAGE
-            (folder / f"{code}.png").write_bytes(data)
+            image.save(path, "PNG", compress_level=3)
+        if NO_IMAGE <= fate[i] < NO_IMAGE + BROKEN_IMAGE:  # by turns half the file and a web page
+            data = path.read_bytes()
+            path.write_bytes(data[: len(data) // 2] if i % 2 else PAGE)
     return looks
 
 
@@ -121,19 +120,12 @@ def _metadata(sticker: Sticker, has_image: bool, has_text: bool) -> str:
 
 
 def _reviews(shop: list[Sticker], bought: pa.Table, rng: np.random.Generator) -> list[str]:
-    lines = [
-        orjson.dumps(
-            {
-                "reviewerID": f"S{row['user']:06d}",
-                "asin": shop[row["item"]].asin,
-                "overall": float(row["stars"]),
-                "summary": SUMMARIES[row["stars"] - 1],
-                "reviewText": "",
-                "unixReviewTime": row["timestamp"],
-            }
-        ).decode()
-        for row in bought.to_pylist()
-    ]
+    records = (
+        {"reviewerID": f"S{user:06d}", "asin": shop[item].asin, "overall": float(stars)}
+        | {"summary": SUMMARIES[stars - 1], "reviewText": "", "unixReviewTime": time}
+        for user, item, stars, time in zip(*(column.to_pylist() for column in bought.columns), strict=True)
+    )
+    lines = [orjson.dumps(record).decode() for record in records]
     twice = rng.choice(len(lines), round(TWICE * len(lines)), replace=False)
     return lines + [lines[i] for i in twice]
 
@@ -214,9 +206,7 @@ def _shape(silhouette: np.ndarray) -> int:
     if not rows.size:
         return SHAPES.index("ragged")
     height, width = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
+    if max(width, height) > 1.3 * min(width, height):
+        return SHAPES.index("wide" if width > height else "tall")
     fill = silhouette.sum() / (height * width)
-    if width > 1.3 * height:
-        return SHAPES.index("wide")
-    if height > 1.3 * width:
-        return SHAPES.index("tall")
     return SHAPES.index("boxy" if fill > 0.86 else "round" if fill > 0.7 else "ragged")

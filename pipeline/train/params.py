@@ -17,7 +17,7 @@ class Released(Section):
     model_config = ConfigDict(extra="allow")
 
     features: Name = FEATURES
-    """the feature set that it is trained on; where it is not given, what the dataset has, see stages/params.py"""
+    """the feature set that it is trained on; where it is not given, one that the dataset has"""
 
     def given(self) -> dict[str, Any]:
         """Return the keys that are set, not left to defaults."""

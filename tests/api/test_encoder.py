@@ -15,12 +15,9 @@ from torch import Tensor
 import alignrec
 from alignrec import encoders
 from pipeline.encode import batching
-from pipeline.encode.base import Context
-from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
 from pipeline.images.decode import normalise
 from pipeline.images.pixels import squares
-from pipeline.layout import Layout
 
 
 class Means:
@@ -120,7 +117,7 @@ def test_the_bundled_encoder_gives_what_the_pipeline_gives() -> None:
     encoder = alignrec.encoder("minilm-cnn", max_tokens=5)
     y = encoder.encode([png(c) for c in colours], texts)
     spec = ENCODERS["minilm-cnn"]
-    network = spec.make(Context(Layout(Path(), "none"), Encode()), spec.params(max_tokens=5))
+    network = spec.load(None, spec.params(max_tokens=5))
     jpegs = [normalise(png(c), 256, 90, 10**8).image for c in colours]
     direct = batching.encode(network, texts, jpegs, 64)
     assert y.shape == (3, encoder.width) == (3, 384 + 1280)

@@ -53,7 +53,7 @@ def test_mistakes_are_one_line(release: alignrec.Release, tmp_path: Path) -> Non
     for wrong, fault in {
         lambda: release.features["beit"]: "no feature set 'beit' .*; did you mean 'beit3'",
         lambda: release.graph["clip"]: "no feature set 'clip' .*: beit3",
-        lambda: release.vector("i777"): "no item 'i777' .*; did you mean 'i7'",
+        lambda: release.vector("i777"): "no id 'i777' .*; did you mean 'i7'",
         lambda: release.features["beit3"].of("z"): "no id 'z' .*; there are i0, i1, i2, i3, i4, ...",
         lambda: alignrec.load(release.folder, "beit"): "no feature set 'beit' .*; did you mean 'beit3'",
         lambda: alignrec.load(tmp_path): f"{tmp_path}/manifest.json: ",
@@ -104,20 +104,6 @@ def test_what_changes_while_it_is_fetched_is_not_believed(
     with pytest.raises(alignrec.UserError, match="changed while it was fetched"):
         alignrec.load(server.address, cache=tmp_path / "cache")
     assert list((tmp_path / "cache/releases").iterdir()) == []
-
-
-def test_without_a_network_an_earlier_copy_is_named(
-    server: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fetching, "TRIES", 1)
-    release = alignrec.load(server.address, cache=tmp_path / "cache")
-    server.status = 503
-    with pytest.raises(alignrec.UserError) as e:
-        alignrec.load(server.address, cache=tmp_path / "cache")
-    assert str(e.value).endswith(f"run again later; a copy fetched earlier can be loaded: {release.folder}")
-    assert len(alignrec.load(release.folder).items) == shops.ITEMS
-    with pytest.raises(alignrec.UserError, match="HTTP 503"):
-        alignrec.load(server.address, cache=tmp_path / "other")
 
 
 def test_the_hub_and_a_revision_that_is_not_there(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import shops
 import toy
 
 import schemas
+from alignrec.commands.params import Params
 from pipeline import engine, io
 from pipeline.benchmark import mask
 from pipeline.benchmark.cell import Hidden, outcome
@@ -27,7 +28,6 @@ from pipeline.seeds import seed_for
 from pipeline.train import inputs
 from pipeline.train.loop import fit
 from stages import benchmark
-from stages.params import Params
 from stages.study import main
 
 pytestmark = pytest.mark.usefixtures("one_process")

@@ -14,13 +14,13 @@ import shops
 from processes import started
 
 import schemas
+from alignrec.commands.params import Params
 from pipeline import code, engine, io
 from pipeline.benchmark.cell import Cell, Stored
 from pipeline.benchmark.experiment import Experiment, Work
 from pipeline.benchmark.store import Store, record_digest
 from pipeline.models import MODELS
 from pipeline.run import ALTERED, Run
-from stages.params import Params
 
 PARAMS = {
     "datasets": ["shop"],
@@ -152,16 +152,6 @@ def test_cells_of_other_code_or_of_no_plan_are_deleted_and_that_is_said(
     assert again.run.measured["deleted"] == 2
     again.end()
     assert "deleted" not in capsys.readouterr().err
-
-
-def test_a_failure_is_a_record_where_it_is_asked_for(tmp_path: Path) -> None:
-    made = experiment(tmp_path)
-    wild = replace(cell(made), settings=MODELS["bpr"].Params(lr=1e30), opens="valid")
-    with pytest.raises(Exception, match="diverged"):
-        made.complete({0: wild})
-    assert made.store.get(wild) is None
-    found = made.complete({0: wild}, tolerant=True)
-    assert (found[0].values["state"], "diverged" in found[0].values["reason"]) == ("failed", True)
 
 
 # --- processes

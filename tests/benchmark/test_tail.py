@@ -8,13 +8,13 @@ import shops
 import toy
 
 import schemas
+from alignrec.commands.params import Params
 from pipeline import io
 from pipeline.benchmark import runs, tail
 from pipeline.benchmark.experiment import Experiment
 from pipeline.benchmark.runs import Entry
 from pipeline.evaluation.statistics import holm
 from pipeline.run import running
-from stages.params import Params
 
 SETTINGS = toy.params(train={"features": "f"}, benchmark={"ks": [5, 20], "seeds": 2}, study={"mask": {"ratios": []}})
 

@@ -10,6 +10,7 @@ import shops
 import toy
 
 import schemas
+from alignrec.commands.params import Params
 from pipeline import io
 from pipeline.benchmark import runs, search
 from pipeline.benchmark.cell import outcome
@@ -23,7 +24,6 @@ from pipeline.benchmark.store import Record
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.run import Run
-from stages.params import Params
 
 pytestmark = pytest.mark.usefixtures("one_process")
 

@@ -12,11 +12,11 @@ import yaml
 from commands import alignrec
 
 import schemas
+from alignrec.commands.params import Params
 from pipeline import io
 from pipeline.layout import Layout
 from pipeline.ops.linalg import unit_rows
 from pipeline.vectors.arrays import WIDTH
-from stages.params import Params
 from tests.vectors import formats
 from tests.vectors.test_records import record, write
 

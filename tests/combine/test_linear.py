@@ -11,6 +11,7 @@ import toy
 from featured import params, stage, vectors
 
 import schemas
+from alignrec.commands.params import Params
 from pipeline import io
 from pipeline.combine.linear import WAYS, Way
 from pipeline.encode import chain
@@ -20,7 +21,6 @@ from pipeline.layout import Layout
 from pipeline.ops import joining
 from pipeline.ops.joining import Block
 from pipeline.ops.linalg import unit_rows
-from stages.params import Params
 from tests.probe.test_cold_items import GOOD, ITEMS, NOISE, data
 
 RNG = np.random.default_rng(0)

@@ -11,6 +11,7 @@ import toy
 from featured import params, stage, vectors
 
 import schemas
+from alignrec.commands.params import read
 from pipeline import io
 from pipeline.combine import names
 from pipeline.encode import batching, chain
@@ -19,7 +20,6 @@ from pipeline.encode.load import Project, load
 from pipeline.errors import UserError
 from pipeline.ops import whitening
 from pipeline.ops.linalg import unit_rows
-from stages.params import read
 
 BOTH = {"both": {"kind": "concat", "of": ["minilm", "cnn"]}}
 WHITE = {"kind": "whitened", "of": "minilm"}

@@ -12,8 +12,7 @@ import torch
 import toy
 
 from pipeline import io
-from pipeline.benchmark import compare as plans
-from pipeline.compare import command, feature_set, judge, similarity
+from pipeline.compare import command, feature_set, similarity
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops import shapes
@@ -131,30 +130,6 @@ def test_neighbours_are_the_sorted_cosines_and_ties_go_to_lower_ids(scores_held:
     assert similarity.nearest(x, [7], 6)[7] == np.argsort(-cosine[7])[:6].tolist()
     tied = similarity.neighbours(np.ones((5, 2), np.float32), 2, scores_held=scores_held)
     assert tied.tolist()[:2] == [[1, 2], [0, 2]]
-
-
-# --- tests of significance
-
-
-def test_training_averages_users_over_seeds_before_the_test() -> None:
-    recalls = {}
-    for model in plans.MODELS:
-        for seed, shift in ((0, 0.1), (1, -0.1)):
-            recalls[plans.Compared(model, "a", seed)] = np.array([0.5 + shift, 0.7 - shift, 0.4])
-            recalls[plans.Compared(model, "b", seed)] = np.full(3, 0.5)
-    out = plans.summary(recalls, ["a", "b"])
-    assert out["seeds"] == 2
-    assert out["recall@20"]["alignrec"]["a"]["mean"] == pytest.approx(1.6 / 3)
-    test = next(t for t in out["paired"] if t["measure"] == "alignrec recall@20")
-    assert test["difference"] == pytest.approx(0.1 / 3)
-    assert test["n"] == 3
-
-
-def test_controls_are_of_the_same_shape_and_no_item_keeps_its_own_row() -> None:
-    controls = judge.controls_of(VECTORS, seed=0)
-    assert sorted(controls["shuffled"].tolist()) == VECTORS.tolist()
-    assert not (controls["shuffled"] == VECTORS).all(axis=1).any()
-    assert (controls["random"].shape, np.unique(controls["constant"]).tolist()) == (VECTORS.shape, [1.0])
 
 
 # --- the command

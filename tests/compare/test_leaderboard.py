@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 import toy
-from typer.testing import CliRunner
 
-from alignrec.commands.app import app
 from pipeline import io
 from pipeline.compare import leaderboard
 from pipeline.errors import UserError
@@ -42,7 +40,7 @@ def test_rows_are_test_figures_of_whole_models(release: Path) -> None:
     (entries,) = leaderboard.read(release).values()
     rows = {(e.model, e.features): e for e in entries}
     assert set(rows) == {("alignrec", "beit3"), ("lightgcn", "none")}  # no ablation
-    assert rows["alignrec", "beit3"].recall == pytest.approx(0.31)
+    assert rows["alignrec", "beit3"].headline == pytest.approx(0.31)
 
 
 BABY, OTHER = "f4e4878167cfcd2c", "e" * 16
@@ -80,16 +78,3 @@ def test_a_hostile_name_is_text(release: Path, tmp_path: Path) -> None:
 def test_results_that_are_none_are_refused(release: Path, tmp_path: Path, row: dict[str, object]) -> None:
     with pytest.raises(UserError, match="not results as alignrec writes them"):
         leaderboard.read(changed(release, tmp_path / "d", **row))
-
-
-def test_an_altered_file_an_absent_one_and_a_wrong_path_are_refused(release: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(release, tmp_path / "e")
-    (copy / "results.json").write_text("{}")
-    with pytest.raises(UserError, match="manifest"):
-        leaderboard.read(copy)
-    (copy / "results.json").unlink()
-    with pytest.raises(UserError, match="alignrec benchmark"):
-        leaderboard.read(copy)
-    result = CliRunner().invoke(app, ["leaderboard", str(tmp_path / "nowhere")])
-    assert result.exit_code == 1
-    assert result.output.count("\n") == 1

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch.nn import Sequential
 from torch.nn.modules.module import register_module_forward_hook
 
+from alignrec.commands.params import Params
 from pipeline import io as files
 from pipeline.beit3 import tokenizer
 from pipeline.beit3.config import Config
@@ -35,7 +36,6 @@ from pipeline.ops import whitening
 from pipeline.run import Run
 from pipeline.stage import perform
 from stages.order import STAGES
-from stages.params import Params
 from tests.encode.test_kinds import ODD
 
 TEXTS = ["red apple", "", "a blue car with four doors", "", "green tree " * 3000, "é 日本語 🙂", "bus", "red car"]

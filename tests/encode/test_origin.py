@@ -17,11 +17,11 @@ from pipeline.features.registry import Encoders
 from pipeline.features.sets import FeatureSets
 from safetensors.torch import load_file, save_file
 
+from alignrec.commands.params import Params
 from pipeline.encode.huggingface import HuggingFace, HuggingFaceParams
 from pipeline.encode.origin import Origin
 from pipeline.errors import UserError
 from pipeline.layout import Layout
-from stages.params import Params
 
 
 @pytest.fixture

@@ -1,28 +1,27 @@
-"""Encoders that the parameters define, through the stage: each by itself, whatever becomes of the others."""
+"""Encoders that the parameters define, through the stage: killed, changed, failing, elsewhere."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import featured
 import networks
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import toy
 from coloured import Item, catalogue
 from elsewhere import spread_without
 from hub import hub as serving
-from pipeline.features.sets import FeatureSets
 
+from alignrec.commands.params import Params
 from pipeline import io
+from pipeline.encode import batching
+from pipeline.encode.folder import FeatureSet
 from pipeline.errors import UserError
 from pipeline.layout import Layout
-from pipeline.release import card, statement
-from stages.params import Params
 
 TEXTS = ["red apple", "", "a blue car", "", "green tree", "bus", "red car"]
 COLOURS = ["red", "green", None, None, "blue", None, "red"]
@@ -32,193 +31,141 @@ COLOURS = ["red", "green", None, None, "blue", None, "red"]
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of networks."""
     base = tmp_path_factory.mktemp("models")
-    for name in ("bert", "dinov2", "siglip"):
+    for name in ("bert", "siglip"):
         getattr(networks, name)(base / name)
     return base
 
 
-def write(root: Path, *texts: str) -> Path:
-    """Write the inputs of the stage; fewer texts leave out the last items."""
-    catalogue(root, [Item(f"A{i}", *both) for i, both in enumerate(zip(texts, COLOURS, strict=False))])
-    return root
+def write(root: Path, *texts: str) -> Layout:
+    return catalogue(root, [Item(f"A{i}", *both) for i, both in enumerate(zip(texts, COLOURS, strict=True))])
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def layout(tmp_path: Path) -> Layout:
     return write(tmp_path / "outputs", *TEXTS)
 
 
-def params(models: Path, *names: str, **changed: dict[str, Any]) -> Params:
-    """Return parameters that run the named of `text`, `image`, `two` and `both`, and of what `changed` adds."""
+def params(models: Path, *names: str, engine: str = "local", **changed: dict[str, Any]) -> Params:
+    """Return parameters that run the named of `text` and `two`, and of what `changed` adds."""
     defined = {
         "text": {"kind": "huggingface", "model": str(models / "bert"), "prompt": "item: ", "dim": 16},
-        "image": {"kind": "huggingface", "model": str(models / "dinov2")},
         "two": {"kind": "huggingface", "model": str(models / "siglip"), "join": "concat"},
-        "both": {"kind": "concat", "of": ["text", "image"]},
     }
-    encode = {"encoders": list(names), "controls": ["shuffled"], "shard_rows": 3, "batch_size": 2}
-    source = {"kind": "mmrec", "interactions": "x.inter"}
-    return Params.model_validate(
-        {"datasets": ["shop"], "sources": {"shop": source}, "encode": encode, "encoders": defined | changed}
-    )
+    encode = {"encoders": list(names), "shard_rows": 3, "batch_size": 2, "engine": engine}
+    own = {"beit3": {"sets": []}, "combine": {"sets": {}, "controls": []}}
+    return toy.params(encode=encode, encoders=defined | changed, **own)
 
 
-def run(root: Path, given: Params) -> dict[str, bytes]:
-    return featured.stage(Layout(root, "shop"), given)
+def killed(layout: Layout, given: Params, at: int) -> bool:
+    """Run the stages until they replace a file for the at-th time, from where nothing happens more; or to their end."""
+    replace, times = Path.replace, 0
+
+    def counting(self: Path, target: Path) -> Path:
+        nonlocal times
+        times += 1
+        if times > at:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "replace", counting)
+        try:
+            featured.stage(layout, given)
+        except KeyboardInterrupt:
+            return True
+    return False
 
 
-def made(root: Path) -> dict[str, bytes]:
-    return featured.files(Layout(root, "shop", ("encode", "")))
+@pytest.mark.parametrize("name", ["two", "tfidf"])
+def test_killed_at_any_file_the_next_run_ends_with_the_same_bytes(layout: Layout, models: Path, name: str) -> None:
+    given, at = params(models, name), 0
+    expected = featured.stage(layout, given)
+    while True:
+        again = Layout(layout.root.with_name(f"{at}"), "shop")
+        shutil.copytree(layout.root, again.root, ignore=shutil.ignore_patterns("encode", ".work"))
+        ended = not killed(again, given, at)
+        before = {path: path.stat().st_mtime_ns for path in again.work("encode", name).glob("*.parquet")}
+        assert featured.stage(again, given) == expected, at
+        assert all(path.stat().st_mtime_ns == time for path, time in before.items()), "what is there stays"
+        if ended:
+            break
+        at += 1
+    assert at >= 7, "key and journal, set.json, three shards, and the records"
 
 
-def vectors(root: Path, name: str) -> np.ndarray:
-    return featured.vectors(Layout(root, "shop"), name)
-
-
-def times(root: Path) -> dict[str, int]:
-    layout = Layout(root, "shop", ("encode", ""))
-    return {n: io.shard(layout.features(n), "features", 0).stat().st_mtime_ns for n in layout.feature_sets()}
-
-
-# --- what changes
-
-
-def written(root: Path) -> dict[tuple[str, str], int]:
-    """Return feature set and shard -> when it was written."""
-    layout = Layout(root, "shop")
-    return {
-        (name, path.name): path.stat().st_mtime_ns
-        for name in layout.feature_sets()
-        for path in io.shards(layout.features(name), "features")
-    }
-
-
-SETS = ["text", "image", "two", "both", "beside"]
-BESIDE = {"beside": {"kind": "concat", "of": ["text", "two-again"]}}
-AGAIN = {"two-again": {"kind": "huggingface", "join": "mean"}}
-REWORDED = [*TEXTS[:4], "a green bush", *TEXTS[5:]]
-
-
-@pytest.fixture
-def shown(root: Path, models: Path) -> Params:
-    """All kinds of sets, of parts that are written and that are not."""
-    AGAIN["two-again"]["model"] = str(models / "siglip")
-    return params(models, *SETS, **BESIDE, **AGAIN)
-
-
-def test_a_changed_text_makes_its_own_shards_again_and_they_are_those_of_a_new_run(
-    root: Path, tmp_path: Path, shown: Params
+def test_changed_items_settings_or_networks_are_encoded_again_and_equal_a_new_run(
+    layout: Layout, models: Path, tmp_path: Path
 ) -> None:
-    fresh = tmp_path / "fresh"
-    shutil.copytree(root, fresh)
-    run(root, shown)
-    before = written(root)
-    for one in (root, fresh):
-        write(one, *REWORDED)
-    assert run(root, shown) == run(fresh, shown)
-    after = written(root)
-    again = {key for key in after if after[key] != before[key]}
-    hit = {(name, "features-00001.parquet") for name in ("text", "two", "both", "beside")}
-    assert again == hit | {key for key in after if key[0] == "shuffled"}
+    made = [featured.stage(layout, params(models, "two"))]
+    write(layout.root, *TEXTS[:4], "a green bush", *TEXTS[5:])
+    made.append(featured.stage(layout, params(models, "two")))
+    mean = {"kind": "huggingface", "model": str(models / "siglip"), "join": "mean"}
+    made.append(featured.stage(layout, params(models, "two", two=mean)))
+    mean["model"] = str(networks.clip(tmp_path / "clip"))
+    made.append(featured.stage(layout, params(models, "two", two=mean)))
+    assert len({one["two"] for one in made}) == len(made)
+    fresh = write(tmp_path / "fresh", *TEXTS[:4], "a green bush", *TEXTS[5:])
+    assert featured.stage(fresh, params(models, "two", two=mean)) == made[-1]
 
 
 # --- what fails
 
 
-def test_an_encoder_that_fails_is_named_and_the_others_are_there(root: Path, models: Path) -> None:
+def test_a_model_that_is_not_there_is_one_line_and_other_sets_stay(layout: Layout, models: Path) -> None:
     wrong = {"kind": "huggingface", "model": "./nowhere"}
     with pytest.raises(UserError) as e:
-        run(root, params(models, "text", "bad", "image", bad=wrong))
-    assert str(e.value) == (
-        "encode shop: 1 of 4 feature sets failed: bad: 'encoders.bad.model': no folder './nowhere'; "
-        "give a folder, or owner/name on the Hugging Face Hub"
-    )
-    before, stamps = made(root), times(root)
-    assert before.keys() == {"text", "image", "shuffled"}
-    assert not Layout(root, "shop").run_record("encode").exists()
-    right = {"kind": "huggingface", "model": str(models / "siglip")}
-    after = run(root, params(models, "text", "bad", "image", bad=right))
-    assert after.keys() == {*before, "bad"}
-    assert {name: times(root)[name] for name in stamps} == stamps  # nothing was made again
+        featured.stage(layout, params(models, "text", "bad", bad=wrong))
+    said = "'encoders.bad.model': no folder './nowhere'; give a folder, or owner/name on the Hugging Face Hub"
+    assert str(e.value) == said
+    assert layout.feature_sets() == ["text"]
 
 
-# --- concat
+@pytest.mark.parametrize("engine", ["local", "ray"])
+def test_whatever_a_third_party_model_raises_is_one_line(
+    layout: Layout, models: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    if engine == "ray":
+        spread_without(monkeypatch, layout.root)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ValueError("too\nmany\nlines")
+
+    monkeypatch.setattr(batching, "encode", fail)
+    with pytest.raises(UserError, match=r"^'encoders\.text': ValueError: too many lines$"):
+        featured.stage(layout, params(models, "text", engine=engine))
+    with pytest.raises(ValueError, match="too\nmany"):
+        featured.stage(layout, params(models, "minilm"))  # a fault of ours is itself
 
 
-@pytest.mark.parametrize("listed", [("both", "image", "text"), ("both",), ("image", "both")])
-def test_parts_stand_side_by_side_each_of_length_one(root: Path, models: Path, listed: tuple[str, ...]) -> None:
-    run(root, params(models, *listed))
-    assert Layout(root, "shop").feature_sets() == sorted({*listed, "shuffled"})
-    joined = vectors(root, "both")
-    table = io.read_features(Layout(root, "shop").features("both"))
-    run(root, params(models, "text", "image"))
-    parts = [vectors(root, name) for name in ("text", "image")]
-    units = [x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-30) for x in parts]
-    np.testing.assert_allclose(joined, np.hstack(units), atol=1e-6)
-    assert table["has_text"].to_pylist() == [bool(t) for t in TEXTS]
-    assert table["has_image"].to_pylist() == [c is not None for c in COLOURS]
-
-
-# --- what is kept and what is about
-
-
-def test_features_and_record_tell_of_the_network_and_of_no_path(root: Path, models: Path) -> None:
-    run(root, params(models, "text", "image", "both", "minilm"))
-    layout = Layout(root, "shop")
-    notes = io.read_json(layout.run_record("encode"))["notes"]
-    about = notes["text"]["encoder"]
-    source = FeatureSets(layout, params(models).encode, params(models).encoders)["text"].context.origin
-    assert source is not None
-    assert about == {
-        "kind": "huggingface", "dim": 16, "model": "bert", "revision": source.revision, "library": source.library,
-        "modalities": ["text"], "prompt": "item: ",
-    }  # fmt: skip
-    assert [part["name"] for part in notes["both"]["encoder"]["parts"]] == ["text", "image"]
-    assert notes["both"]["encoder"]["dim"] == 48
-    assert "encoder" not in notes["minilm"]
-    paths = {name: io.shards(layout.features(name), "features") for name in ("text", "both", "minilm")}
-    for shards in paths.values():
-        for path in shards:
-            assert str(models).encode() not in path.read_bytes()
-    record = json.loads(pq.read_schema(paths["text"][0]).metadata[b"alignrec"])
-    assert record["encoder"] == about
-    read = statement.networks(paths)
-    assert read.keys() == {"text", "both"}
-    assert read["text"].model_dump() == about | {"name": "", "parts": [], "map": ""}
-    rows = card.network_rows(read)
-    assert [row[0] for row in rows] == ["text", "both", "both: text", "both: image"]
-    assert rows[0][2:5] == ["bert", source.revision, source.library]
+def test_features_and_record_tell_of_the_network_and_of_no_path(layout: Layout, models: Path) -> None:
+    featured.stage(layout, params(models, "text", "minilm"))
+    about = io.read_json(layout.run_record("encode", "text"))["notes"]["text"]["encoder"]
+    model = FeatureSet.of(layout, "text").facts.model
+    assert about == model | {"kind": "huggingface", "dim": 16, "model": "bert", "modalities": ["text"],
+                             "prompt": "item: "}  # fmt: skip
+    assert model["revision"].startswith("sha256:")
+    assert "encoder" not in io.read_json(layout.run_record("encode", "minilm"))["notes"]["minilm"]
+    for path in FeatureSet.of(layout, "text").shards:
+        assert str(models).encode() not in path.read_bytes()
+        assert json.loads(pq.read_schema(path).metadata[b"alignrec"])["encoder"] == about
 
 
 # --- elsewhere
 
 
-@pytest.fixture
-def moving(root: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A repository of the Hub whose branch moves on."""
-    with serving(tmp_path / "cache", monkeypatch) as hub:
-        yield hub
-
-
-def there(given: Params) -> Params:
-    return given.model_copy(update={"encode": given.encode.model_copy(update={"engine": "ray"})})
-
-
 def test_machines_that_see_no_folder_of_this_one_make_the_same_files(
-    root: Path, models: Path, moving: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    layout: Layout, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    moving.publish("someone/net", models / "bert")
     local = shutil.copytree(models / "siglip", tmp_path / "siglip")
     more = {
         "hub": {"kind": "huggingface", "model": "someone/net"},
         "two": {"kind": "huggingface", "model": str(local), "join": "mean"},
-        "pair": {"kind": "concat", "of": ["text", "hub"]},
     }
-    given = params(models, "text", "both", "two", "two-image-masked", "tfidf", "pair", **more)
-    here = run(root, given)
-    shutil.rmtree(root / "encode")
-
-    jobs = spread_without(monkeypatch, root, local, tmp_path / "cache")
-    assert run(root, there(given)) == here
-    networks = 1 + 1 + 1 + 1 + 1 + 1  # text, image of both, two, two without images, tfidf, hub of pair
-    assert len(jobs) == networks * -(-len(TEXTS) // 3), "what is made of whole sets is made here"
+    with serving(tmp_path / "cache", monkeypatch) as hub:  # a repository
+        hub.publish("someone/net", models / "bert")
+        here = featured.stage(layout, params(models, "hub", "two", "tfidf", **more))
+        for folder in ("encode", ".work"):
+            shutil.rmtree(layout.root / folder)
+        jobs = spread_without(monkeypatch, layout.root, local, tmp_path / "cache")
+        assert featured.stage(layout, params(models, "hub", "two", "tfidf", engine="ray", **more)) == here
+    assert len(jobs) == 3 * -(-len(TEXTS) // 3)

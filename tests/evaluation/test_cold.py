@@ -8,6 +8,7 @@ import pytest
 import shops
 import torch
 
+from alignrec.commands.params import Params
 from pipeline.benchmark.settings import model_settings, protocol_of
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import evaluate, open_test
@@ -17,7 +18,6 @@ from pipeline.interactions.split import Pairs, union
 from pipeline.models.bpr import BPR
 from pipeline.ops.scores import Vectors
 from pipeline.train.loop import fit
-from stages.params import Params
 
 NONE = Pairs(np.empty(0, np.int32), np.empty(0, np.int32))
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import shops
 
+from alignrec.commands.params import Params
 from pipeline.benchmark.settings import protocol_of
 from pipeline.interactions import split
 from pipeline.layout import Layout
 from pipeline.run import running
 from pipeline.train import inputs
 from stages import download, interactions
-from stages.params import Params
 
 CORES = "users >= 5, items >= 5, repeatedly"
 

@@ -6,7 +6,7 @@ from scipy import stats
 
 from pipeline.benchmark import significance
 from pipeline.benchmark.runs import Entry
-from pipeline.evaluation.statistics import corrected, holm, paired
+from pipeline.evaluation.statistics import holm, paired
 
 
 def test_bootstrap_agrees_with_the_t_test_and_with_scipys_interval() -> None:
@@ -49,15 +49,6 @@ def test_holm_by_hand() -> None:
     # 3 x .01, 2 x .02, and 1 x .03, which may not be smaller than the one before
     assert holm(np.array([0.03, 0.01, 0.02])) == pytest.approx([0.04, 0.03, 0.04])
     assert holm(np.array([0.5, 0.9])).tolist() == [1, 1]
-
-
-def test_comparisons_of_other_users_are_corrected_together() -> None:
-    rng = np.random.default_rng(2)
-    comparisons = [("m", "a", "b", rng.random(n), rng.random(n) + 0.2) for n in (20, 30)]
-    tests = corrected(comparisons, seed=0)
-    assert [t["n"] for t in tests] == [20, 30]
-    assert [t["p_holm"] for t in tests] == pytest.approx(holm(np.array([t["p"] for t in tests])).tolist())
-    assert corrected([], seed=0) == []
 
 
 def test_comparisons_are_declared_by_what_they_have_in_common() -> None:

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 import schemas
 from alignrec.commands.app import app
+from alignrec.commands.params import Params
 from pipeline import io
 from pipeline.compare.similarity import neighbours
 from pipeline.errors import UserError
@@ -32,7 +33,6 @@ from pipeline.items.parse import clean
 from pipeline.layout import Layout
 from pipeline.run import running
 from stages import download, interactions, items
-from stages.params import Params
 
 SPLITS = ("train", "valid", "test")
 PLAIN = [form for form in FORMATS if form != CODED]

@@ -2,12 +2,10 @@ import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import faiss
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import started
@@ -115,15 +113,17 @@ def test_cosines_are_exact_and_equal_ones_come_in_order(small: None) -> None:
     assert lists(edges)[405] == [405, 3, 400, 401, 402]
 
 
-def test_an_inverted_file_is_the_same_at_any_number_of_threads(small: None) -> None:
-    before, tables, left = faiss.omp_get_max_threads(), [], []
-    for threads in (1, 3):
+@pytest.mark.parametrize("index", ["exact", "ivf"])
+def test_any_number_of_threads_gives_the_same_bytes(index: str, small: None) -> None:
+    before, tables = faiss.omp_get_max_threads(), []
+    for threads in (1, 2, 3):
         faiss.omp_set_num_threads(threads)
-        tables.append(neighbours.neighbours(clusters(2000), 6, "ivf"))
-        left.append(faiss.omp_get_max_threads())
+        with threadpool_limits(threads):
+            tables.append(neighbours.neighbours(clusters(2000), 6, index))
+        assert faiss.omp_get_max_threads() == threads, "the caller's number is given back"
     faiss.omp_set_num_threads(before)
     assert tables[0].equals(tables[1])
-    assert left == [1, 3], "the caller's number is given back"
+    assert tables[0].equals(tables[2])
 
 
 def held() -> int:
@@ -174,49 +174,3 @@ def test_memory_does_not_grow_with_the_catalogue(tmp_path: Path) -> None:
         taken.append(float(output))
     assert taken[0] < 12, "parts: the sample has four, and FAISS copies it"
     assert taken[1] - taken[0] < 2, f"{taken}, of 10 parts"  # of 5 more
-
-
-# --- GPUs
-
-
-class OnGpu:
-    """What FAISS gives for an index on GPUs: a CPU index that keeps the rules of one on a GPU."""
-
-    def __init__(self, index: faiss.Index, log: list[str]) -> None:
-        self.index, self.log = faiss.clone_index(index), log
-
-    def search(self, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        assert k <= neighbours.MOST_NEIGHBOURS
-        self.log.append(f"search {len(rows)}")
-        return self.index.search(rows, k)  # type: ignore[no-any-return]
-
-
-def with_gpu(monkeypatch: pytest.MonkeyPatch, free: int = 2**40) -> list[str]:
-    """Pretend that FAISS has a GPU with so many free bytes; return what is done on it."""
-    log = list[str]()
-    resources = SimpleNamespace(setTempMemory=lambda n: log.append(f"scratch {n}"))
-    monkeypatch.setattr(faiss, "StandardGpuResources", lambda: resources, raising=False)
-    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
-    monkeypatch.setattr(faiss, "index_cpu_to_gpu", lambda _, device, index: OnGpu(index, log), raising=False)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, free))
-    return log
-
-
-def test_a_gpu_gives_the_same_edges(monkeypatch: pytest.MonkeyPatch) -> None:
-    features = clusters(2500)
-    features[11] = features[5]  # a tie
-    expected, log = neighbours.neighbours(features, 6), with_gpu(monkeypatch)
-    assert neighbours.neighbours(features, 6).equals(expected)
-    assert log == [f"scratch {neighbours.SCRATCH}", "search 1024", "search 1024", "search 452"]
-
-
-def test_any_number_of_threads_gives_the_same_bytes() -> None:
-    features, made = clusters(700), []
-    threads = faiss.omp_get_max_threads()
-    for number in (1, 2, 3):
-        faiss.omp_set_num_threads(number)
-        with threadpool_limits(number):
-            made.append(neighbours.neighbours(features, 6))
-    faiss.omp_set_num_threads(threads)
-    assert made[0].equals(made[1])
-    assert made[0].equals(made[2])

@@ -18,6 +18,7 @@ import pytest
 import shops
 import toy
 
+from alignrec.commands.params import Params, load
 from pipeline import io
 from pipeline.benchmark import runs
 from pipeline.benchmark.runs import Entry
@@ -26,7 +27,6 @@ from pipeline.ops.checkpoint import Checkpoint
 from pipeline.run import Run, present_files
 from pipeline.stage import perform
 from stages.order import STAGES
-from stages.params import Params, load
 
 pytestmark = pytest.mark.usefixtures("one_process")
 

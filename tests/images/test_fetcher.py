@@ -20,6 +20,7 @@ from PIL import Image
 from webserver import Server, body, cut, first, serving, status
 
 import schemas
+from alignrec.commands.params import Params
 from pipeline import io as files
 from pipeline.images import crawler, fetcher, shards
 from pipeline.images.decode import Decoded, normalise, phash
@@ -30,7 +31,6 @@ from pipeline.layout import Layout
 from pipeline.run import Run, running
 from pipeline.stage import perform
 from stages import images as stage
-from stages.params import Params
 
 FAST = Images(timeout=60, private_hosts=["127.0.0.1"], max_bytes=200_000)
 NONE = Files()

@@ -16,11 +16,11 @@ from webserver import body, first, serving, status
 
 import schemas
 from alignrec.commands.app import app
+from alignrec.commands.params import load
 from pipeline import io as tables
 from pipeline.errors import UserError
 from pipeline.images.files import candidates, open_files
 from pipeline.images.params import Images
-from stages.params import load
 
 LIMIT = 100_000
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from ratings import Whole, inter, number, random_ratings, reference, reference_split, table, whole
 
+from alignrec.commands.params import Params
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.interactions import build
@@ -20,7 +21,6 @@ from pipeline.stage import perform
 from pipeline.train import inputs
 from schemas import TEST, TRAIN, VALID
 from stages.order import STAGES
-from stages.params import Params
 
 Do = Callable[..., Whole]
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import schemas
+from alignrec.commands.params import Params
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.io import read_json
@@ -24,7 +25,6 @@ from pipeline.sources.product import Product
 from stages import download as download_stage
 from stages import interactions as interactions_stage
 from stages import items as items_stage
-from stages.params import Params
 
 
 @pytest.mark.parametrize(

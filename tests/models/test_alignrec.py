@@ -67,32 +67,24 @@ def close(ours: Any, theirs: np.ndarray, tolerance: float) -> None:
     np.testing.assert_allclose(values, theirs, rtol=0, atol=tolerance)
 
 
-def test_both_graphs(oracle: Any, inputs: Inputs) -> None:
+def test_graphs_branches_terms_and_gradients_of_a_step(
+    oracle: Any, inputs: Inputs, model: alignrec.AlignRec, batch: Batch
+) -> None:
     close(adjacency.user_item_graph(inputs.split).toarray(), oracle["adj_user_item"], 1e-6)
     close(adjacency.item_graph(inputs.edges, inputs.split.n_items).toarray(), oracle["item_graph"], 1e-6)
-
-
-def test_both_branches_and_their_sum(oracle: Any, model: alignrec.AlignRec) -> None:
-    id_user, id_item = model.id_branch()
-    mm_user, mm_item = model.content_branch()
-    close(torch.cat([id_user, id_item]), oracle["h_id"], 1e-6)
-    close(torch.cat([mm_user, mm_item]), oracle["h_mm"], 1e-6)
-    user, item = model()
-    close(user, oracle["h_user"], 1e-6)
-    close(item, oracle["h_item"], 1e-6)
-
-
-def test_every_loss_term(oracle: Any, model: alignrec.AlignRec, batch: Batch) -> None:
-    terms = {name: float(term.detach()) for name, term in model.loss(batch).items()}
+    for branch, name in ((model.id_branch(), "h_id"), (model.content_branch(), "h_mm")):
+        close(torch.cat(branch), oracle[name], 1e-6)
+    for ours, name in zip(model(), ("h_user", "h_item"), strict=True):
+        close(ours, oracle[name], 1e-6)
+    terms = model.loss(batch)
     align = 0.01 * (oracle["loss_cca_items"] + oracle["loss_cca_users"])
     expected = {"bpr": oracle["loss_bpr"], "l2": oracle["loss_l2"], "cca": align}
     expected |= {name: 0.1 * oracle[f"loss_{name}"] for name in ("reg", "uia")}
-    assert terms == pytest.approx({name: float(value) for name, value in expected.items()}, abs=1e-6)
-    assert sum(terms.values()) == pytest.approx(float(oracle["loss_total"]), abs=1e-6)
-
-
-def test_every_gradient(oracle: Any, model: alignrec.AlignRec, batch: Batch) -> None:
-    torch.stack(list(model.loss(batch).values())).sum().backward()
+    values = {name: float(term.detach()) for name, term in terms.items()}
+    assert values == pytest.approx({name: float(value) for name, value in expected.items()}, abs=1e-6)
+    total = torch.stack(list(terms.values())).sum()
+    assert float(total.detach()) == pytest.approx(float(oracle["loss_total"]), abs=1e-6)
+    total.backward()
     gradients = {name: p.grad for name, p in model.named_parameters()}
     assert gradients.keys() == NAMES.keys()
     for ours, theirs in NAMES.items():

@@ -16,7 +16,6 @@ import torch
 import toy
 from functorch.compile import aot_module_simplified, nop
 
-from pipeline.benchmark.params import SPACES
 from pipeline.benchmark.settings import model_settings
 from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.ranking import topk
@@ -141,14 +140,6 @@ class TestTraining:
         user, item = network()
         assert array(user).tobytes() == array(once(model).user).tobytes()
         assert array(item).tobytes() == array(once(model).item).tobytes()
-
-
-@pytest.mark.parametrize("model", SPACES)
-def test_a_model_takes_the_ends_of_its_search(model: str) -> None:
-    for key, ends in SPACES[model].items():
-        for value in (ends.low, ends.high):
-            params = MODELS[model].Params(**({"distil": 100} if model == "l3ae" else {}) | {key: value})
-            assert getattr(params, key) == value
 
 
 def test_a_models_own_defaults_yield_to_train_and_train_to_overrides() -> None:

@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 import toy
 import yaml
-from pipeline.features.registry import feature_sets
 from typer.testing import CliRunner
 from webserver import body, hang, serving
 
 import schemas
 from alignrec.commands.app import app
+from alignrec.commands.params import load
 from pipeline import io
+from pipeline.combine.names import feature_sets
 from pipeline.config.parameters import Parameters
 from pipeline.layout import Layout
 from pipeline.ops import device
 from pipeline.plan import estimate, size
 from pipeline.sources import reachable
 from stages.order import STAGES
-from stages.params import load
 
 GEMM = 1e11
 TABULAR = {"kind": "tabular", "interactions": "ratings.csv"}

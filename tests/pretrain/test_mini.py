@@ -15,6 +15,7 @@ from pretraining import digests, history, shop
 from processes import started
 from safetensors.torch import load_file
 
+from alignrec.commands.params import load
 from pipeline import io
 from pipeline.beit3 import minilm, stored
 from pipeline.encode.cnn import CNN
@@ -22,7 +23,6 @@ from pipeline.layout import Layout
 from pipeline.pretrain.params import MINI, Pretrain
 from pipeline.run import running
 from stages import encode
-from stages.params import load
 
 ITEMS = 48
 NO_TEXT, NO_IMAGE = np.arange(ITEMS) % 12 == 0, np.arange(ITEMS) % 10 == 0

@@ -10,6 +10,7 @@ from pipeline.pretrain.frozen import resume
 from pretraining import digests, run, shop
 from torch import Tensor
 
+from alignrec.commands.params import load
 from pipeline import io
 from pipeline.beit3 import minilm as minilm_of
 from pipeline.beit3.config import Config
@@ -17,7 +18,6 @@ from pipeline.beit3.minilm import MiniLM
 from pipeline.beit3.network import BEiT3
 from pipeline.pretrain import published
 from pipeline.run import Run
-from stages.params import load
 
 PIECES = [
     *("<s>", "<pad>", "</s>", "<unk>", "▁", "▁red", "▁Blue", "▁green", "▁yellow", "▁circle", "▁square", "▁monday"),

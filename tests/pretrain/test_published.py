@@ -13,6 +13,7 @@ import yaml
 from safetensors.torch import load_file
 
 import schemas
+from alignrec.commands.params import load
 from benchmarks import _official
 from pipeline import io
 from pipeline.beit3 import checkpoints, released, tokenizer, vqkd
@@ -24,7 +25,6 @@ from pipeline.pretrain import prepare, published
 from pipeline.pretrain.params import Pretrain
 from pipeline.run import running
 from stages.encode import main as encode
-from stages.params import load
 
 PIECES = 50
 SHAPE = replace(SIZES["small"], vocab=58, positions=40)  # as published: eight rows more than pieces

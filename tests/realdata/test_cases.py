@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from realdata import cases
 
-from stages.params import load
+from alignrec.commands.params import load
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ from typer.testing import CliRunner
 
 import schemas
 from alignrec.commands.app import app
+from alignrec.commands.params import Params, of_release
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.release.read import Release, unpacked
 from pipeline.run import running
 from stages import probe
-from stages.params import Params, of_release
 
 PARAMS = "datasets: [shop]\nsources: {shop: {kind: sample}}\n"
 

@@ -101,9 +101,7 @@ def test_originals_are_shrunk_as_the_pipeline_shrinks_them(tmp_path: Path) -> No
 
 
 def test_feature_sets_without_an_encoder_are_named(tmp_path: Path) -> None:
-    layout = releases.outputs(
-        tmp_path, releases.params(publish={"features": ["beit3", "random"]})
-    )
+    layout = releases.outputs(tmp_path, releases.params(publish={"features": ["beit3", "random"]}))
     code, lines = command(layout, "--data", "shop")
     assert code == 0
     assert lines[-2] == "not attested, their encoder is not in the release: random"

@@ -14,12 +14,12 @@ import releases
 import toy
 
 import schemas
+from alignrec.commands.params import load
 from pipeline import io
 from pipeline.config.base import checked
 from pipeline.errors import UserError
-from pipeline.release import contents, croissant, manifest
+from pipeline.release import croissant, manifest
 from pipeline.release.params import Publish
-from stages.params import load
 
 KEYS = {"licence": "CC-BY-4.0", "creator": "The shop's group", "date": "2026-11-28"}
 RESPONSIBLE = (
@@ -64,7 +64,7 @@ def plain(value: Any) -> Any:
 
 def compare(dataset: Any, release: Path) -> None:
     """Compare the records of every set with the rows of the Parquet files."""
-    for name, files in contents.record_sets(manifest.load(release).files).items():
+    for name, files in manifest.record_sets(manifest.load(release).files).items():
         tables = [pq.read_table(release / file.path, partitioning=None) for file in files]
         rows = pa.concat_tables(tables, promote_options="default").to_pylist()
         records = list(dataset.records(name))

@@ -47,7 +47,7 @@ if what == "publish":
     from pipeline.run import running
     from pipeline.train import retrieval
     from stages import publish
-    from stages.params import load
+    from alignrec.commands.params import load
 
     approximate.SAMPLE, retrieval.SAMPLE = 500, 50
 for turn, root in enumerate(map(Path, [roots[0], *roots])):  # the first loads modules

@@ -10,12 +10,12 @@ import toy
 import yaml
 
 import schemas
+from alignrec.commands.params import read
 from pipeline import io
 from pipeline.layout import Layout
 from pipeline.release import verify
 from pipeline.report.content import titles
 from pipeline.sources.registry import SOURCES
-from stages.params import read
 
 MMREC = {"kind": "mmrec", "interactions": "a.inter", "items": "a.jsonl", "features": {"theirs": "a.npy"}}
 AMAZON = {"kind": "amazon2014", "category": "Baby", "features": {"cnn4096": "a.b"}}

@@ -21,7 +21,7 @@ from benchmarks import _figures
 from pipeline import io
 from pipeline.evaluation.evidence import HEADLINE, comparisons
 from pipeline.layout import Layout
-from pipeline.report import atlas, gallery, neighbours, terminal
+from pipeline.report import atlas, gallery, terminal
 from pipeline.report.table import markdown
 from pipeline.report.words import figure
 from pipeline.run import running
@@ -133,23 +133,6 @@ def test_missing_stages_are_left_out(tmp_path: Path, without: tuple[str, ...]) -
     assert ('id="gallery"' in page) == ("graph" not in without and "items" not in without)
     assert ('id="results"' in page) == ("benchmark" not in without)
     assert (layout.report / "report.md").read_text().startswith("# shop")
-
-
-@pytest.mark.parametrize("mapped", [5, 6])
-def test_a_large_catalogue_has_no_search_and_map_and_a_middling_one_few_images(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mapped: int
-) -> None:
-    monkeypatch.setattr(neighbours, "SEARCHABLE", 1)
-    monkeypatch.setattr(neighbours, "MAPPED", mapped)
-    page = reported(toy.outputs(tmp_path), gallery_items=1)
-    assert Tags(page).open == []
-    assert 'id="gallery"' in page
-    assert 'class="pic s0 "' in page
-    assert [part in page for part in ('id="search"', 'id="map"', 'id="items"')] == [mapped == 6] * 3
-    if mapped == 6:
-        data = json.loads(re.search(r'id="items">(.*?)</script>', page, re.DOTALL).group(1))  # type: ignore[union-attr]
-        assert len(data["titles"]) == len(data["near"]["beit3"]) == toy.ITEMS
-        assert 1 <= sum(cell >= 0 for cell in data["cells"]) < 6
 
 
 def test_report_card_summary_and_readme_have_the_same_figures(layout: Layout, text: str) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import toy
 
+import schemas
 from pipeline import io
-from pipeline.report import probes, study
+from pipeline.report import probes, study, tail
 from pipeline.run import running
 from stages import semantic_ids
 
@@ -40,3 +42,23 @@ def test_semantic_ids_come_with_random_codes(tmp_path: Path) -> None:
     assert [row[0] for row in table.rows] == ["beit3", "beit3, random codes"]
     assert all(len(row) == len(table.head) and row[1].endswith("%") for row in table.rows)
     assert study.semantic_ids({}) == []
+
+
+def test_leads_on_the_long_tail_have_intervals_and_marks_where_they_are_sure() -> None:
+    sure = {"difference": 0.1, "low": 0.05, "high": 0.15, "p": 0.001, "p_holm": 0.004}
+    unsure = {"difference": -0.02, "low": -0.05, "high": 0.01, "p": 0.2, "p_holm": 0.4}
+    mean = {"k": 20, "seeds": 3, "n": 7, "mean": 0.3, "mean_low": 0.25, "mean_high": 0.35}
+    runs = ("alignrec", "beit3", {}), ("bpr", "none", sure), ("alignrec", "tfidf", unsure), ("alignrec", "random", sure)
+    rows = [
+        {"dataset": "shop", "protocol": "mmrec", "fingerprint": "e" * 16, **mean, **test}
+        | {"slice": name, "label": label, "model": model, "features": features}
+        for name, label in (("popularity", "tail"), ("popularity", "head"), ("history", "3"))
+        for model, features, test in runs
+    ]
+    by_popularity, by_history = tail.leads(pa.Table.from_pylist(rows, schemas.TAIL))
+    assert by_popularity.head == ["run", "tail", "head"]
+    assert [row[0] for row in by_popularity.rows] == ["n", "BPR", "AlignRec on tfidf"]  # neither itself nor controls
+    assert by_popularity.rows[0][1:] == ["7", "7"]
+    assert by_popularity.rows[1][1] == "+0.1000 (+0.0500 .. +0.1500)"
+    assert by_popularity.marks == {(1, 1): "better", (1, 2): "better"}
+    assert by_history.heading == "AlignRec's lead by history"

@@ -78,24 +78,6 @@ def test_equal_inputs_give_equal_bytes_and_a_seed_other_codes(tmp_path: Path, mo
     assert len(coded(tmp_path / "d", groups()).codes) == ROWS
 
 
-def test_items_of_equal_codes_are_numbered_in_item_order() -> None:
-    codes = np.array([[0, 1], [2, 2], [0, 1], [0, 1], [2, 2], [0, 0]], np.int32)
-    assert quantizer.number_duplicates(codes).tolist() == [0, 0, 1, 2, 1, 0]
-
-
-def test_the_table_has_a_row_per_item_and_no_code_without_content() -> None:
-    coding = Coding(
-        np.array([True, False, True]), np.array([[1, 2], [1, 2]], np.int32), np.array([0, 1], np.int32),
-        np.array([0.5, 1], np.float32),
-    )  # fmt: skip
-    ids = pa.table({"item_id": pa.array([0, 1, 2], pa.int32()), "asin": ["a", "b", "c"]})
-    rows = schemas.check(quantizer.as_table(ids, coding), schemas.semantic_ids(2)).to_pylist()
-    assert [row["codes"] for row in rows] == [[1, 2], None, [1, 2]]
-    assert [row["suffix"] for row in rows] == [0, None, 1]
-    assert [row["status"] for row in rows] == ["coded", "no_content", "coded"]
-    assert rows[1]["cosine"] is None
-
-
 def test_codes_are_a_power_of_two_and_at_most_the_items(tmp_path: Path) -> None:
     assert [SemanticIds().for_items(n).codes for n in (3, 30, 100, 10**6)] == [2, 4, 16, 256]
     assert SemanticIds(codes=512).for_items(3).codes == 512

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ import yaml
 
 from alignrec.commands.new import check_target, write
 from alignrec.commands.own_data import describe_files
+from alignrec.commands.params import load
 from pipeline.errors import UserError
-from stages.params import load
 
 
 def shop(folder: Path, users: int = 30, items: int = 60, each: int = 12) -> None:
@@ -116,7 +115,7 @@ def test_images_are_a_folder_or_a_pattern(tmp_path: Path) -> None:
         assert written("images") == (section or {"size": 256})
     with pytest.raises(UserError, match=r"--images pictres: no such folder"):
         new(images="pictres")
-    with pytest.raises(UserError, match=r"\{sku\}; write \{item\}"):
+    with pytest.raises(UserError, match=r"unknown field; write \{item\}"):
         new(images="a/{sku}.jpg")
 
 
@@ -130,22 +129,20 @@ def pictured(folder: Path, path: str, there: str, files: int = 60) -> None:
 
 
 STARTS = {
-    "the folder": ("{}.jpg", "covers/{}.jpg", "covers", {"folder": "covers"}, "60 of 60 .* below covers$"),
-    "the item file's": ("covers/{}.jpg", "covers/{}.jpg", "covers", {}, "60 of 60 .* below .$"),
-    "its parent": ("c/{}.jpg", "far/c/{}.jpg", "far/c", {"folder": "far"}, "60 of 60 .* below far$"),
-    "none": ("x/{}.jpg", "far/c/{}.jpg", "far/c", {"folder": "far/c"}, "0 of 60 .* below far/c, such as"),
+    "the folder": ("{}.jpg", "covers/{}.jpg", "covers", {"folder": "covers"}),
+    "the item file's": ("covers/{}.jpg", "covers/{}.jpg", "covers", {}),
+    "its parent": ("c/{}.jpg", "far/c/{}.jpg", "far/c", {"folder": "far"}),
+    "none": ("x/{}.jpg", "far/c/{}.jpg", "far/c", {"folder": "far/c"}),
 }
 
 
-@pytest.mark.parametrize(("path", "there", "given", "section", "said"), STARTS.values(), ids=STARTS)
+@pytest.mark.parametrize(("path", "there", "given", "section"), STARTS.values(), ids=STARTS)
 def test_paths_of_rows_start_where_their_files_are(
-    tmp_path: Path, path: str, there: str, given: str, section: dict[str, str], said: str
+    tmp_path: Path, path: str, there: str, given: str, section: dict[str, str]
 ) -> None:
     pictured(tmp_path, path, there)
-    shown = new(images=given)
+    new(images=given)
     assert written("images") == (section or {"size": 256})
-    (line,) = [line for line in shown if line.startswith("images: ")]
-    assert re.search(said, line)
 
 
 def test_images_of_a_folder_that_are_named_after_items_need_no_column(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import yaml
 from commands import alignrec
 
 import schemas
+from alignrec.commands.params import load
 from pipeline import io
 from pipeline.benchmark.settings import protocol_of
 from pipeline.errors import UserError
@@ -18,7 +19,6 @@ from pipeline.layout import Layout
 from pipeline.sources.mmrec import numbered
 from pipeline.sources.registry import declared
 from pipeline.train import inputs
-from stages.params import load
 
 ITEMS, USERS = 30, 12
 ASINS = [f"B{7 * i % ITEMS:09d}" for i in range(ITEMS)]

@@ -105,14 +105,6 @@ def test_a_run_goes_on_while_its_loss_is_falling() -> None:
     assert late[-1]
 
 
-def test_recall_is_compared_as_rounded() -> None:
-    """With no decimals every epoch's Recall@20 of this shop rounds to 1 or 0, and the first of the best is kept."""
-    keys = {"lr": 0.05, "epochs": 30}
-    coarse, fine = (train("bpr", keys | {"decimals": d}) for d in (0, None))
-    curve = [line["valid_recall@20"] for line in fine.history]
-    assert coarse.best_epoch == int(np.argmax(np.round(curve))) != fine.best_epoch == int(np.argmax(curve))
-
-
 def test_a_diverging_loss_names_epoch_and_settings() -> None:
     with pytest.raises(UserError, match=r"VBPR: .*epoch 0 .*'lr': 1e\+30"):
         fit(MODELS["vbpr"], two_tastes(), content(), None, settings("vbpr", lr=1e30), 0)

@@ -46,7 +46,7 @@ def test_identifiers_that_do_not_fit_are_named(tmp_path: Path) -> None:
     ids = [*ASINS[::-1]]
     ids[4] = f"{ids[4][:-1]}O"
     matched = match(formats.parquet(tmp_path, ids, VECTORS[::-1].copy()), ASINS)
-    assert matched.example == f"'{ids[4]}' (near '{ASINS[-5]}')"
+    assert matched.example == f"'{ids[4]}'"
     with pytest.raises(UserError, match=r"none of its 9 rows .* 40 items.*'X0' there, and 'B000000000' here"):
         match(formats.parquet(tmp_path, [f"X{i}" for i in range(9)], VECTORS[:9]), ASINS)
 

@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.torch import save
 
+from alignrec.commands import params
 from pipeline.beit3 import checkpoints
 from pipeline.beit3.tokenizer import Tokenizer, train
 from pipeline.compare import feature_set
 from pipeline.layout import Layout
 from pipeline.vectors.matching import match
-from stages import params
 from tests.hostile.fuzz.target import Target, encoded, folder, written
 
 GOOD = "datasets: [shop]\nsources: {shop: {kind: sample}}\n"

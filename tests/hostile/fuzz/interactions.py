@@ -10,8 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config.parameters import Source
-from pipeline.interactions import build, repairs
+from pipeline.interactions import build
 from pipeline.interactions.division import Division
+from pipeline.interactions.params import Interactions
+from pipeline.interactions.source_split import split_ratings
 from pipeline.items import identifiers
 from pipeline.sources import inspect, mmrec
 from pipeline.sources.amazon import Amazon2014, Amazon2023
@@ -98,9 +100,8 @@ def core(data: bytes) -> None:
     path = written("c.csv", HEADER.encode() + data)
     with build.database(folder("scratch"), "256MiB") as db:
         reader = TabularSource(kind="tabular", interactions=["c.csv"]).reader()
-        tables, _, _ = repairs.split(
-            db, reader, {"interactions": path}, folder("repaired"), lambda sql, own: build.split(db, sql, 3, 3, KEEP)
-        )
+        params = Interactions(user_core=3, item_core=3)
+        tables, _, _ = split_ratings(db, reader, {"interactions": path}, folder("repaired"), params, KEEP)
         rows = pa.concat_tables(tables.interactions)
         items = len(pa.concat_tables(tables.item_ids))
     assert set(np.unique(rows["item_id"].to_numpy())) <= set(range(items))

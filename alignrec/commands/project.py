@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from alignrec.commands.params import read
 from pipeline import code, io
 from pipeline.config import document
 from pipeline.config.parameters import Parameters, Source
@@ -21,7 +22,6 @@ from pipeline.sources.base import Downloaded
 from pipeline.sources.download import names_local_files
 from pipeline.stage import SOURCE, Stage
 from stages.order import IN_ORDER
-from stages.params import read
 
 DVC_YAML = Path("dvc.yaml")
 PARAMS = Path("params.yaml")
@@ -47,6 +47,15 @@ KEPT = """*
 !/figures/*/
 !/figures/*/*.json
 """
+SHOWS = ("metrics", "pretrain", "train", "mask", "curves", "heatmaps")
+FIGURES = {  # of its own, as DVC's run-cache leaves out a stage whose files git keeps
+    "desc": "what DVC shows of a report and git keeps; the article's tables of another run stay",
+    "matrix": {"dataset": "${datasets}"},
+    "cmd": "mkdir -p outputs/figures/${item.dataset} && "
+    "cp -rf outputs/report/${item.dataset}/figures/. outputs/figures/${item.dataset}",
+    "deps": ["outputs/report/${item.dataset}/figures"],
+    "outs": [{f"outputs/figures/${{item.dataset}}/{name}.json": {"cache": False}} for name in SHOWS],
+}
 CONFIG = {
     "core": {"analytics": "false", "check_update": "false", "autostage": "false"},
     "cache": {"type": "reflink,hardlink,copy"},
@@ -57,7 +66,8 @@ CONFIG = {
 def dvc_yaml(params: Parameters) -> str:
     """Return dvc.yaml. Stages that read local files always run, as DVC does not track these."""
     options: dict[str, Any] = {"sort_keys": False, "width": 110, "default_flow_style": None}
-    stages = (yaml.safe_dump({stage.name: _stage(stage, params)}, **options) for stage in IN_ORDER)
+    made = {stage.name: _stage(stage, params) for stage in IN_ORDER} | {"figures": FIGURES}
+    stages = (yaml.safe_dump({name: stage}, **options) for name, stage in made.items())
     body = "stages:\n" + "\n".join(indent(stage, "  ") for stage in stages) + "\n" + SHOWN.read_text(encoding="utf-8")
     return f"{HEAD}# sha256 of what follows: {text_sha256(body)}\n{body}"
 
@@ -139,9 +149,6 @@ def _stage(stage: Stage, params: Parameters) -> dict[str, Any]:
         options["persist"] = True  # `dvc pull` brings copies of files that may not be here
     if stage.name in LOCAL and any(source.licence.texts == "none" for source in sources):
         options["push"] = False
-    outs: list[Any] = [{out: options} if options else out]
-    if stage.name == "report":
-        outs.append({_folder("figures"): {"cache": False}})
     return {
         "desc": stage.does,
         "matrix": matrix,
@@ -149,7 +156,7 @@ def _stage(stage: Stage, params: Parameters) -> dict[str, Any]:
         **({"always_changed": True} if always else {}),
         **({"deps": [_folder(earlier.name) for earlier in stage.reads]} if stage.reads else {}),
         "params": [stage.name, *(_parameters(name, params) for name in stage.sections), {CODE.name: [stage.name]}],
-        "outs": outs,
+        "outs": [{out: options} if options else out],
     }
 
 

@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import schemas
+from alignrec.commands.params import Params
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.layout import Layout
@@ -13,7 +14,6 @@ from pipeline.run import running
 from pipeline.sources import delimited
 from pipeline.sources.download import listing
 from stages import interactions
-from stages.params import Params
 
 ROWS = [f"u{i % 20},i{i % 63},{i % 5 + 1},{i}" for i in range(400)]
 HEADER = "user,item,rating,timestamp,review"
@@ -94,8 +94,6 @@ def test_more_bad_rows_than_allowed_are_refused_and_the_share_is_a_setting(tmp_p
 
 
 def test_an_ordinary_file_is_not_read_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = stage(tmp_path, TEXT.encode() + b"u,i,5,9,fine,more\n").interaction_rejects
-    assert before.exists()
+    assert stage(tmp_path / "odd", TEXT.encode() + b"u,i,5,9,fine,more\n").interaction_rejects.exists()
     monkeypatch.setattr(delimited, "rows", lambda *_: pytest.fail("read row by row"))
-    stage(tmp_path, TEXT.encode())
-    assert not before.exists()
+    assert not stage(tmp_path, TEXT.encode()).interaction_rejects.exists()
