@@ -31,15 +31,12 @@ PARAMETERS = [
     "a: [",  # not YAML
     GOOD + "train: {lr: 1.0, lr: 2.0}\n",  # a repeated key
     f"{'k' * 1000}: 1\n" * 2,  # a repeated key of a thousand letters
-    "%YAML 9.9\n---\n" + GOOD,  # an unknown version of YAML
     f"%YAML 1.{'9' * 5000}\n---\n" + GOOD,  # a version of 5,000 digits
     GOOD + "train: {epochs: !!int x}\n",  # a tag that does not fit
-    GOOD + "train: {epochs: !!timestamp x}\n",  # a date that is none
     GOOD + "train: !!map [1]\n",  # a mapping that is a list
     GOOD + "train: !!python/object/apply:os.system [true]\n",  # a tag of Python
     "? [a]\n: 1\n",  # a key that is a list
     GOOD + f"images: {{size: {'9' * 5000}}}\n",  # 5,000 digits
-    GOOD + f"publish: {{version: 0x{'f' * 5000}}}\n",  # 5,000 hexadecimal digits
     GOOD + f"train: {'[' * 20_000}\n",  # deep nesting
     f"a0: &a0 [x]\n{BOMB}{GOOD}",  # an alias bomb
     GOOD + f"images: {{size: [{'1, ' * 100_000}]}}\n",  # 100,000 values without an alias
@@ -47,9 +44,7 @@ PARAMETERS = [
     "#" * (2 << 20),  # 2 MiB
     GOOD + f"{'k' * 1000}: 1\n",  # a long unknown key
     GOOD + f"images: {{size: {'x' * 100_000}}}\n",  # a long value
-    GOOD + f"images: {{size: [{'1, ' * 10_000}]}}\n",  # a long list
     f"datasets: [s]\nsources: {{s: {{kind: {'x' * 100_000}}}}}\n",  # a long kind
-    "datasets: [s]\nsources: {s: {kind: [a]}}\n",  # a kind that is a list
     GOOD + 'images: {size: "\\e[2J"}\n',  # an escape of the terminal
     GOOD + "publish: {version: 1.0}\n",  # a bad version
     GOOD + "publish: {version: ١.٢.٣}\n",  # a version of other digits
@@ -84,19 +79,14 @@ NPY = [
     npy(SHAPE.format(6, 10**12)),  # terabytes that are not there
     npy(SHAPE.format(6, 10**30)),  # beyond 64 bits
     npy(SHAPE.format(-6, -2), b"\0" * 48),  # less than none
-    npy_of(np.ones((6, 2)))[:-1],  # cut off
     npy_of(np.ones((6, 2))) + b"\0",  # too long
-    npy_of(np.ones((6, 0), np.float32)),  # no width
     npy_of(np.ones((0, 2), np.float32)),  # no rows
-    npy_of(np.ones(6)),  # one dimension
     npy_of(np.ones((6, 2, 1))),  # three dimensions
     npy_of(np.array([[None]] * 6, object), allow_pickle=True),  # objects
-    npy_of(np.full((6, 2), "a")),  # text in it
     npy_of(np.ones((6, 2), complex)),  # complex
     npy("__import__('os')\n"),  # a header that is no literal
     npy("(" * 9000),  # a header of brackets
     npy("{'descr': '<f4', ")[:-3],  # a header that is cut off
-    npy("{'descr'\0\n"),  # a header with NUL
     npy(b"\xff\xfe\n"),  # a header that is no text
     npy(SHAPE.format(6, 2).replace("<f4", "<q9")),  # a type that is none
     npy(SHAPE.format("'a'", 2)),  # a shape that is none
@@ -127,15 +117,11 @@ JSON_VECTORS = [
     '{"id": "A", "v": [1], "w": [2]}\n',
     LINE + '{"name": "x", "v": [1, 2]}\n',
     LINE * 2,
-    f"{LINE}oops\n",
     "a,b\n1,2\n",
     "",
-    "{}",
     "[ ]",
     '{"A": [1, 2],\n "B": [3,',
     '[{"id": "A", "v": [1, 2]}',
-    '{"A": [1, 2], "B": [3]}',
-    '{"A": "x"}',
     "[" * 100_000,
     '{"A": [' + "9" * 5000 + "]}",
     '{"A": [1, 2]; "B": [3, 4]}',
