@@ -1,4 +1,4 @@
-"""A command for each stage: on a dataset; `images`, `encode`, `probe` and `publish` have options of their own."""
+"""A command for each stage, on a dataset; some have options of their own."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -123,7 +123,17 @@ def probe(
         io.write_json(to, figures)
 
 
-OWN: dict[str, Callable[..., None]] = {"images": images, "encode": encode, "probe": probe, "publish": publish}
+def beit3(dataset: Dataset, params: ParamsFile = PARAMS, root: Root = ROOT, part: Part = None) -> None:
+    perform_stage(STAGES["beit3"], dataset, params, root, part)
+
+
+OWN: dict[str, Callable[..., None]] = {
+    "images": images,
+    "encode": encode,
+    "beit3": beit3,
+    "probe": probe,
+    "publish": publish,
+}
 
 
 def command_of(stage: Stage) -> Callable[..., None]:

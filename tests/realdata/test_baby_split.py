@@ -60,7 +60,7 @@ def project(folder: Path) -> None:
     sources = {"baby": baby, "plain": {"kind": "mmrec", "interactions": inter}}
     params = {
         "datasets": ["baby"], "sources": sources, "images": {"folder": "images"},
-        "encode": {"encoders": ["tfidf"], "controls": ["random"]},
+        "encode": {"encoders": ["tfidf"]}, "beit3": {"sets": []}, "combine": {"sets": {}, "controls": ["random"]},
         "train": {"features": "tfidf", "epochs": 1, "patience": 1, "batch_size": 1024},
         "benchmark": {"models": ["contentknn"], "features": ["tfidf"], "seeds": 1, "ablations": {}},
         "publish": {"features": ["tfidf"]},
