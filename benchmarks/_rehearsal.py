@@ -112,7 +112,7 @@ def parameters(profile: dict[str, Any], raw: Path, size: str, items: int) -> dic
         "sources": {DATASET: source | files | {"features": features}},
         "pretrain": weights | scale | {"size": size},
         "encode": {"workers": 2},
-        "encoders": {"beit3": profile["encoders"]["beit3"] | {"precision": precision}},
+        "beit3": {"precision": precision},
         "train": {"epochs": 3, "batch_size": 512},
         "probe": ks,
         "study": {"mask": {"seeds": 1}},

@@ -17,6 +17,7 @@ from open_clip import CLIP, ClipLoss, CLIPTextCfg, CLIPVisionCfg, SimpleTokenize
 from torch import Tensor, nn
 from tqdm import trange
 
+from pipeline import io
 from pipeline.images.pixels import decode_all, normalised
 from pipeline.items.texts import Texts
 from pipeline.layout import Layout
@@ -67,7 +68,7 @@ def train(clip: Any, pairs: list[np.ndarray], steps: int, distill: float, seed: 
 
 def target_of(layout: Layout) -> np.ndarray:
     """Return the joint vector of the teachers, as `pretrain` learns from: float32 [I, W], of length 1."""
-    features = [np.load(layout.teacher_features(name)) for name in TEACHERS]
+    features = [io.map_features(layout.features(name)) for name in TEACHERS]
     blocks = [joining.Block(i, np.ones(x.shape[1], bool), WEIGHTS[i]) for i, x in enumerate(features)]
     return unit_rows(joining.fit(lambda: [features], blocks, joining.WIDTH, joining.POWER)(features))[0]
 

@@ -14,7 +14,7 @@ from experiments.shared import branched, compared, opened
 from experiments.together import Encoder, Together
 from pipeline.benchmark.compare import Compared
 from pipeline.benchmark.settings import model_settings, protocol_of
-from pipeline.encode.params import Encode
+from pipeline.encode.params import BEiT3
 from pipeline.evaluation.metrics import open_test
 from pipeline.graph import neighbours
 from pipeline.graph.params import Graph
@@ -39,14 +39,14 @@ def main(
     """Train staged, without pre-training and jointly, at rates of the encoder; print test recall and its tests."""
     given, layout, folder = opened(dataset, params, root, "joint")
     sets, settings = (
-        given[Encode].model_copy(update={"encoders": [SET], "controls": []}),
+        given[BEiT3].model_copy(update={"sets": [SET]}),
         model_settings(given, RELEASED),
     )
     settings = settings.model_copy(update={"patience": settings.epochs})
     branches = {}
     for name, keys in {"staged": {"steps": steps}, "start": {"steps": 0, "distill": 0.0}}.items():
         own = given.having(given[Pretrain].model_copy(update={"size": "small", **keys}), sets)
-        branches[name] = branched(layout, folder / name, own, ["pretrain", "encode", "graph"])
+        branches[name] = branched(layout, folder / name, own, ["pretrain", "beit3", "graph"])
     rules = protocol_of(given, dataset, inputs.read(layout, None).split)
     found: dict[Compared, np.ndarray] = {}
     for seed in range(seeds):

@@ -12,6 +12,7 @@ from pipeline.benchmark.experiment import complete
 from pipeline.benchmark.settings import protocol_of
 from pipeline.benchmark.store import Store
 from pipeline.config.parameters import Parameters
+from pipeline.encode.params import Encode
 from pipeline.evaluation.cutoff import CUTOFF, bounded
 from pipeline.layout import Layout
 from pipeline.run import running
@@ -29,13 +30,14 @@ def opened(dataset: str, params: Path, root: Path, name: str) -> tuple[Parameter
 def branched(layout: Layout, root: Path, params: Parameters, stages: Sequence[str]) -> Layout:
     """Run stages with other parameters under another root, where links stand for the outputs of all other stages."""
     branch = Layout(root.resolve(), layout.dataset)
-    for name in (*STAGES, "teachers"):
+    for name in STAGES:
         if name not in stages and layout.folder(name).is_dir() and not branch.folder(name).exists():
             branch.folder(name).parent.mkdir(parents=True, exist_ok=True)
             branch.folder(name).symlink_to(layout.folder(name).resolve())
     for name in stages:
-        with running(name, layout.dataset, params, branch.root) as run:
-            STAGES[name].main(run)
+        for item in params[Encode].encoders if name == "encode" else [""]:
+            with running(name, layout.dataset, params, branch.root, item) as run:
+                STAGES[name].main(run)
     return branch
 
 

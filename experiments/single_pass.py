@@ -13,7 +13,7 @@ import schemas
 from experiments.shared import branched, opened
 from pipeline import io
 from pipeline.benchmark.settings import model_settings
-from pipeline.encode.params import Encode
+from pipeline.encode.params import BEiT3
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import CUTOFF
 from pipeline.interactions.split import Split
@@ -58,12 +58,12 @@ def main(
     """Pre-train for each number of steps, train AlignRec for one epoch, and print its recall on valid."""
     given, layout, folder = opened(dataset, params, root, "single_pass")
     features = given[Released].features
-    sets = given[Encode].model_copy(update={"encoders": [features], "controls": []})
+    sets = given[BEiT3].model_copy(update={"sets": [features]})
     settings = model_settings(given, RELEASED).model_copy(update={"epochs": 1, "batch_size": 128})
     for number in steps:
         pretrain = given[Pretrain].model_copy(update={"size": "small", "steps": number})
         own = given.having(pretrain, sets)
-        branch = branched(layout, folder / str(number), own, ["pretrain", "encode", "graph"])
+        branch = branched(layout, folder / str(number), own, ["pretrain", "beit3", "graph"])
         data, recalls = inputs.read(branch, features), []
         for seed in range(seeds):
             drawn = seed_for("single pass", dataset, seed)

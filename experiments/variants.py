@@ -15,7 +15,7 @@ from pipeline import io
 from pipeline.benchmark.cell import Stored
 from pipeline.benchmark.params import Benchmark
 from pipeline.config.base import checked
-from pipeline.encode.params import Encode
+from pipeline.encode.params import BEiT3
 from pipeline.models import RELEASED
 from pipeline.pretrain.params import Pretrain
 
@@ -49,14 +49,14 @@ def main(
     `steps` bounds the steps of every variant.
     """
     given, layout, folder = opened(dataset, params, root, f"variants/{profile}")
-    sets = given[Encode].model_copy(update={"encoders": SETS, "controls": []})
+    sets = given[BEiT3].model_copy(update={"sets": SETS})
     data = {}
     for name, keys in PROFILES[profile].items():
         section = checked(Pretrain, given[Pretrain].model_dump(exclude_unset=True) | keys, name)
         if steps is not None:
             section = section.model_copy(update={"steps": min(section.steps, steps)})
         own = given.having(section, sets)
-        branch = branched(layout, folder / name.replace(" ", "-"), own, ["pretrain", "encode", "graph", "probe"])
+        branch = branched(layout, folder / name.replace(" ", "-"), own, ["pretrain", "beit3", "graph", "probe"])
         probes = io.read_json(branch.probes)
         for features in SETS:
             figures = [f"{probe} {probes[probe][features]['hit@20']:.3f}" for probe in PROBES if _asked(probes, probe)]

@@ -17,7 +17,7 @@ from pipeline import io
 from pipeline.benchmark.cell import Hidden, Stored
 from pipeline.benchmark.params import Benchmark
 from pipeline.config.parameters import Parameters
-from pipeline.encode.params import Encode
+from pipeline.encode.params import TRAINED
 from pipeline.graph.params import Graph
 from pipeline.layout import Layout
 from pipeline.seeds import seed_for
@@ -52,8 +52,7 @@ def encoded(params: Parameters, layout: Layout, root: Path, features: str, what:
             rows = io.rows([path])
             io.write_table(table.slice(at, rows), branch.images / path.name, schemas.IMAGES)
             at += rows
-    own = params.having(params[Encode].model_copy(update={"encoders": [features], "controls": []}))
-    branched(layout, root, own, ["encode"])
+    branched(layout, root, params, ["beit3"] if features in TRAINED else ["encode", "combine"])
     return io.matrix(io.read_features(branch.features(features))["vector"])
 
 

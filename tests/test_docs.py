@@ -108,4 +108,4 @@ def test_the_tutorials_script_and_new_print_what_is_shown(tmp_path: Path, monkey
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith(blocks(tutorial, "text")[0])
     made = yaml.safe_load((tmp_path / "params.yaml").read_text())
-    assert {"minilm", "tfidf", "linear"} <= {*made["encode"]["encoders"]}
+    assert {"minilm", "tfidf"} <= {*made["encode"]["encoders"]}

@@ -16,7 +16,9 @@ PARAMS: dict[str, Any] = {
     "datasets": ["shop"],
     "sources": {"shop": {"kind": "sample", "users": 300, "items": 100}},
     "pretrain": {"size": "small", "codes": 16, "steps": 4, "batch_size": 8, "distill_from": ["tfidf"]},
-    "encode": {"encoders": ["beit3", "beit3-raw", "tfidf"]},
+    "encode": {"encoders": ["tfidf"]},
+    "beit3": {"sets": ["beit3", "beit3-raw"]},
+    "combine": {"sets": {}},
     "train": TRAIN,
     "benchmark": {"workers": 1, "ks": [5, 20]},
 }
@@ -41,8 +43,9 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS))
     params = load(folder / "params.yaml", "shop")
-    for name in ("download", "interactions", "items", "images", "pretrain", "encode", "graph"):
-        with running(name, "shop", params, folder / "outputs") as run:
+    before = ("download", "interactions", "items", "images", "encode", "pretrain", "beit3", "combine", "graph")
+    for name in before:
+        with running(name, "shop", params, folder / "outputs", "tfidf" if name == "encode" else "") as run:
             STAGES[name].main(run)
     return folder
 

@@ -12,7 +12,9 @@ PARAMS = """
 datasets: [shop]
 sources: {shop: {kind: sample, users: 300, items: 100}}
 pretrain: {size: small, codes: 16, steps: 6, batch_size: 8, threads: 1, distill_from: [tfidf]}
-encode: {encoders: [beit3, beit3-image-masked, tfidf]}
+encode: {encoders: [tfidf]}
+beit3: {sets: [beit3, beit3-image-masked]}
+combine: {sets: {}}
 train: {batch_size: 512, epochs: 2}
 benchmark: {models: [bpr, alignrec], seeds: 2, features: [beit3, random], workers: 1}
 study: {mask: {seeds: 1}}

@@ -38,7 +38,7 @@ def test_what_distinguishes_few_items_is_a_warning(tmp_path: Path, monkeypatch: 
 
 def test_zeros_for_all_items_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     giving(monkeypatch, torch.zeros_like)
-    with pytest.raises(UserError, match="^tfidf: all 5 items"):
+    with pytest.raises(UserError, match=r"^tfidf: all 5 items"):
         featured.stage(toy.outputs(tmp_path), featured.params("tfidf"))
 
 

@@ -20,8 +20,8 @@ from stages.order import STAGES
 from .cases import NAMES, Case, cases
 
 ROOT = Path("outputs/realdata")
-IMPORTED = [s for s in STAGES if s not in ("images", "pretrain", "report", "publish")]
-CONTENT = ["download", "interactions", "items", "images", "encode", "graph", "benchmark"]
+IMPORTED = [s for s in STAGES if s not in ("images", "pretrain", "beit3", "report", "publish")]
+CONTENT = ["download", "interactions", "items", "images", "encode", "combine", "graph", "benchmark"]
 STAGES_OF = dict.fromkeys(("industrial", "tiktok", "baby"), IMPORTED) | {
     name: CONTENT for name in NAMES if "_content" in name
 }

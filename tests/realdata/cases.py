@@ -29,8 +29,13 @@ VARIANTS = {
     for overlay in overlays
 }
 """data set -> the one it differs from, and the file that names what differs"""
-ADOPTED = ("download", "items", "images", "pretrain", "encode", "graph")
+ADOPTED = ("download", "items", "images", "encode", "pretrain", "beit3", "combine", "graph")
 """stages whose outputs a variant begins with: what has the same inputs is not made again"""
+
+
+def made_at(layout: Layout, stage: str) -> float:
+    """Return when a stage ended, its last item if it has several; 0 if it has not."""
+    return max((path.stat().st_mtime for path in layout.folder(stage).rglob(io.RECORD)), default=0)
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,9 @@ class Case:
 
     def adopt(self, stage: str) -> None:
         """Begin a stage with the outputs of `base`, if they are newer than its own."""
-        if self.base is None or stage not in ADOPTED or not (theirs := self.base.run_record(stage)).exists():
+        if self.base is None or stage not in ADOPTED or not (theirs := made_at(self.base, stage)):
             return
-        ours = self.layout.run_record(stage)
-        if not ours.exists() or ours.stat().st_mtime < theirs.stat().st_mtime:
+        if made_at(self.layout, stage) < theirs:
             shutil.rmtree(self.layout.folder(stage), ignore_errors=True)
             shutil.copytree(self.base.folder(stage), self.layout.folder(stage))
 
