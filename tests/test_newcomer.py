@@ -119,14 +119,15 @@ distinct = newcomer.probe:DISTINCT
 PARAMS = """
 datasets: [desk]
 sources: {desk: {kind: stationery}}
-encode: {encoders: [letters], controls: [random]}
+encode: {encoders: [letters]}
+combine: {sets: {}, controls: [random]}
 encoders: {letters: {scale: 2.0}}
 train: {features: letters}
 benchmark: {models: [contentmf], features: [letters], seeds: 1, ks: [5, 10, 20],
   overrides: {contentmf: {normalise: false, epochs: 2}}}
 publish: {features: [letters]}
 """
-STAGES = "download interactions items encode graph semantic_ids probe benchmark report publish"
+STAGES = "download interactions items encode combine graph semantic_ids probe benchmark report publish"
 FILES = {"source": SOURCE, "encoder": ENCODER, "model": MODEL, "probe": PROBE}
 
 
