@@ -105,7 +105,7 @@ def test_what_is_not_there_is_not_encoded() -> None:
     lines = [json.loads(line) for line in Path("items.jsonl").read_text().splitlines()]
     Path("items.jsonl").write_text("\n".join(json.dumps({"id": line["id"], "name": "x"}) for line in lines))
     new()
-    assert load(PARAMS).encode.encoders == ["beit3", "minilm", "tfidf", "linear"]
+    assert load(PARAMS).encode.encoders == ["minilm", "tfidf"]
 
 
 def test_images_are_a_folder_or_a_pattern(tmp_path: Path) -> None:
