@@ -127,7 +127,10 @@ PARTS: dict[str, dict[str, Any]] = {
 """edit of code -> each file's text, or the text before its new line and that line"""
 NAMES = dict(zip(PARTS, ("letters", "contentmf", "census", "plain", "distinct"), strict=True))
 USED = {
-    "add an encoder": {"encode": {"encoders": ["letters"]}, "encoders": {"letters": {"scale": 2.0}}},
+    "add an encoder": {
+        **{"encoders": {"letters": {"scale": 2.0}}, "encode": {"encoders": ["letters"]}},
+        **{"beit3": {"sets": []}, "combine": {"sets": {"linear": {}}}},
+    },
     "add a recommender": {"benchmark": {"models": ["contentmf"], "overrides": {"contentmf": {"normalise": False}}}},
 }
 """edit -> parameters that only a project with the part can have"""

@@ -128,7 +128,7 @@ benchmark: {models: [contentmf], features: [letters], seeds: 1, ks: [5, 10, 20],
   overrides: {contentmf: {normalise: false, epochs: 2}}}
 publish: {features: [letters]}
 """
-STAGES = "download interactions items images encode combine graph semantic_ids probe benchmark report publish"
+STAGES = "download interactions items encode combine graph semantic_ids probe benchmark report publish"
 FILES = {"source": SOURCE, "encoder": ENCODER, "model": MODEL, "probe": PROBE}
 
 
@@ -164,7 +164,7 @@ def params(folder: Path, text: str = PARAMS) -> Path:
 def test_each_runs_and_shows_in_the_report_and_on_the_card(tmp_path: Path) -> None:
     asked, layout = load(params(tmp_path)), Layout(tmp_path, "desk")
     for stage in STAGES.split():
-        with running(stage, "desk", asked, tmp_path) as run:
+        with running(stage, "desk", asked, tmp_path, "letters" if stage == "encode" else "") as run:
             importlib.import_module(f"stages.{stage}").main(run)
     for text in ((layout.report / "report.md").read_text(), (layout.release / "README.md").read_text()):
         rows = [line for line in text.splitlines() if line.startswith("|")]

@@ -208,13 +208,14 @@ def write_study(layout: Layout) -> None:
 
 def ended(layout: Layout) -> None:
     """Write the records of all stages that have files, as if each had just ended."""
-    for stage in STAGES:
-        if files := present_files(layout.folder(stage)):
-            write_record(layout, run_record(stage) | {"files": files})
+    for name, stage in STAGES.items():
+        for item in [path.name for path in layout.folder(name).glob("*/")] if stage.per else [""]:
+            if files := present_files(layout.folder(name, item)):
+                write_record(layout, run_record(name) | {"files": files}, item)
 
 
-def write_record(layout: Layout, record: dict[str, Any]) -> None:
-    io.write_json(layout.run_record(record["stage"]), record | {"sha256": record_digest(record)})
+def write_record(layout: Layout, record: dict[str, Any], item: str = "") -> None:
+    io.write_json(layout.run_record(record["stage"], item), record | {"sha256": record_digest(record)})
 
 
 def run_record(stage: str) -> dict[str, Any]:

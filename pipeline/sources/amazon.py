@@ -108,13 +108,8 @@ class AmazonReader(Reader):
             f"try_cast({trimmed(time)} AS BIGINT) // {self.ticks} AS timestamp FROM {table}"
         )
 
-    def key(self, line: bytes) -> str | None:
-        match = self.pattern.search(line)
-        return match[1].decode(errors="replace") if match else None
-
     def name(self, record: dict[str, Any]) -> str | None:
-        value = record.get(self.item)
-        return value if isinstance(value, str) else None
+        return value if isinstance(value := record.get(self.item), str) else None
 
 
 class Reader2014(AmazonReader):

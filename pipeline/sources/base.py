@@ -1,5 +1,6 @@
 """Interface of sources: parameters, files, reader, licence."""
 
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,8 @@ class Reader:
 
     kept: frozenset[str] = frozenset()
     """fields that `product` reads; the others are its `extra`"""
+    pattern: re.Pattern[bytes] | None = None
+    """finds the item identifier of a line"""
 
     @abstractmethod
     def ratings(self, raw: Mapping[str, Path]) -> str:
@@ -40,7 +43,8 @@ class Reader:
 
     def key(self, line: bytes) -> str | None:
         """Return a line's item identifier without parsing the line; None where that is impossible."""
-        return None
+        match = self.pattern.search(line) if self.pattern else None
+        return match[1].decode(errors="replace") if match else None
 
     def parse(self, line: bytes) -> dict[str, Any]:
         """Read a line; ValueError, short and without the line's text, if it cannot be read."""

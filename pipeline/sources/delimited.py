@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -62,17 +62,13 @@ def first_line(path: Path) -> str:
 
 def _keys(path: Path, wanted: set[str]) -> list[str]:
     keys: dict[str, None] = {}
-    rest = lines(path)
-    first = next(rest, b"")
-    if not first.strip():
-        raise UserError(f"{path}: the file is empty; expected JSON lines, or a name that ends in .csv or .parquet")
-    for number, line in enumerate(chain([first], rest), start=1):  # any line may be a reject, the first too
+    for number, line in enumerate(lines(path), start=1):  # any line may be a reject, the first too
         with suppress(ValueError):
             keys |= dict.fromkeys(json_object(line))
         if number >= LOOKED_AT and (not keys or wanted <= keys.keys()):
             break
     if not keys:
-        raise UserError(f"{path}: not .parquet, .csv or .tsv, and its first line is not a JSON object")
+        raise UserError(f"{path}: the file is empty, or neither JSON lines nor named .csv, .tsv or .parquet")
     return list(keys)
 
 

@@ -69,17 +69,13 @@ class MmrecReader(Reader):
     """Items are named by their numbers."""
 
     kept = frozenset({"itemID", "asin", "title", "brand", "categories", "description", "imUrl"})
-    pattern = re.compile(rb'"itemID": ?"?([0-9]{1,18})"?[,}]')
+    pattern = re.compile(rb'"itemID": ?"?(0|[1-9][0-9]{0,17})"?[,}]')
 
     def ratings(self, raw: Mapping[str, Path]) -> str:
         return ratings(raw[INTERACTIONS])
 
     def wanted(self, asins: list[str]) -> dict[str, int]:
         return {str(i): i for i in range(len(asins))}
-
-    def key(self, line: bytes) -> str | None:
-        match = self.pattern.search(line)
-        return str(int(match[1])) if match else None
 
     def parse(self, line: bytes) -> dict[str, Any]:
         """Read one item; ValueError, with a short message, if it is not a JSON object with an itemID."""

@@ -64,26 +64,26 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 class Stage:
     """A stage on a toy shop, that has ended once."""
 
-    def __init__(self, name: str, params: Params, layout: Layout) -> None:
-        self.name, self.params, self.layout = name, params, layout
-        self.work = Layout(layout.root, layout.dataset, (name, ""))
+    def __init__(self, name: str, params: Params, layout: Layout, item: str = "") -> None:
+        self.name, self.params, self.layout, self.item = name, params, layout, item
+        self.work = Layout(layout.root, layout.dataset, (name, item))
         toy.ended(layout)
         self.ran()
         self.whole = self.files()
 
     def ran(self) -> None:
-        run = Run(self.name, self.layout.dataset, self.params, self.layout.root)
+        run = Run(self.name, self.layout.dataset, self.params, self.layout.root, self.item)
         perform(run, STAGES[self.name], lambda _: None)
 
     def files(self) -> dict[str, str]:
-        return present_files(self.layout.out(self.name))
+        return present_files(self.layout.out(self.name, self.item))
 
 
 def encode(root: Path) -> Stage:
-    sections = {"encode": {"encoders": ["tfidf"], "controls": [], "shard_rows": 2}, "encoders": {"tfidf": {"width": 2}}}
+    sections = {"encode": {"encoders": ["tfidf"], "shard_rows": 2}, "encoders": {"tfidf": {"width": 2}}}
     layout = toy.outputs(root)
     io.write_json(layout.sources, [])
-    return Stage("encode", toy.params(**sections), layout)
+    return Stage("encode", toy.params(**sections), layout, "tfidf")
 
 
 TRAIN = {"features": "f", "dim": 8, "batch_size": 64, "epochs": 2, "lr": 0.01, "checkpoint_every": 1}
@@ -136,8 +136,8 @@ def test_what_was_damaged_is_made_again(
     stage, find = stages(ARTEFACTS[artefact][0]), ARTEFACTS[artefact][1]
     DAMAGES[damage](find(stage.work))
     if not ended:  # and DVC deletes what it had made
-        (stage.work.folder(stage.name) / io.RECORD).unlink()
-        shutil.rmtree(stage.layout.out(stage.name))
+        (stage.work.folder(stage.name, stage.item) / io.RECORD).unlink()
+        shutil.rmtree(stage.layout.out(stage.name, stage.item))
     stage.ran()
     assert not ended or "was altered" in capsys.readouterr().err
     assert stage.files() == stage.whole
