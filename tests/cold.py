@@ -5,12 +5,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import shops
-from pipeline.features.sets import FeatureSets
 
 import schemas
 from alignrec.commands.params import Params
 from pipeline import io
-from pipeline.encode.params import Encode
+from pipeline.combine import mapped
 from pipeline.graph import neighbours
 from pipeline.interactions import split
 from pipeline.layout import Layout
@@ -74,8 +73,7 @@ def draw_again(layout: Layout) -> None:
 
 
 def learned(layout: Layout) -> np.ndarray:
-    given = params(**LEARNING)
-    return FeatureSets.of(layout, given[Encode], given.encoders).relearned("mapped", np.zeros(0, np.int64))
+    return mapped.relearn(layout, "mapped", np.zeros(0, np.int64))
 
 
 def parts() -> split.Split:
