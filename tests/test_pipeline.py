@@ -16,7 +16,11 @@ import pytest
 from commands import alignrec
 from toyproject import environment, project, run
 
+from alignrec.commands.params import load
 from pipeline.io import sha256
+from pipeline.layout import Layout
+from pipeline.run import Run
+from pipeline.stage import perform
 from stages.order import STAGES
 
 
@@ -41,7 +45,7 @@ def undisturbed(shims: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_stage_ran_the_release_verifies_and_nothing_is_due(undisturbed: Path) -> None:
-    assert [s for s in STAGES if not (undisturbed / f"outputs/{s}/shop/run.json").exists()] == []
+    assert [s for s in STAGES if not [*(undisturbed / f"outputs/{s}/shop").rglob("run.json")]] == []
     assert "features/beit3/features-00000.parquet" in release(undisturbed)
     assert alignrec("verify", "outputs/publish/shop/release", cwd=undisturbed).exit_code == 0
     shown = alignrec("summary", cwd=undisturbed).stdout
@@ -214,3 +218,46 @@ def test_killed_within_a_stage_the_next_repro_gives_the_same_release(undisturbed
     run("dvc", "repro", "--force", "--single-item", "pretrain@shop", cwd=folder)
     assert due(folder) == []  # as its files are what they were
     assert release(folder) == release(undisturbed)
+
+
+class Replaced:
+    """Counts the files that are put in place, and raises at one of them, from where nothing happens more."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, last: int = 1 << 30) -> None:
+        self.times, replace = 0, Path.replace
+
+        def counting(path: Path, target: Path) -> Path:
+            self.times += 1
+            if self.times >= last:
+                raise KeyboardInterrupt
+            return replace(path, target)
+
+        patch.setattr(Path, "replace", counting)
+
+
+@pytest.fixture(scope="module")
+def repeatable(undisturbed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copied(undisturbed, tmp_path_factory.mktemp("repeated"))
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_record_is_the_same_fresh_killed_and_resumed_and_run_again(name: str, repeatable: Path) -> None:
+    stage, params = STAGES[name], load(repeatable / "params.yaml", "shop")
+    item = getattr(params.section(name), f"{stage.per}s")[0] if stage.per else ""
+
+    def ended(last: int = 1 << 30) -> tuple[bytes, int]:
+        run = Run(name, "shop", params, repeatable / "outputs", item)
+        with pytest.MonkeyPatch.context() as patch:
+            replaced = Replaced(patch, last)
+            perform(run, stage, lambda _: None)
+        return (run.out / "run.json").read_bytes(), replaced.times
+
+    work = Layout(repeatable / "outputs", "shop").work(name, item)
+    shutil.rmtree(work)
+    fresh, files = ended()
+    for last in {1, files // 2, files - 1, files}:
+        shutil.rmtree(work)
+        with pytest.raises(KeyboardInterrupt):
+            ended(max(last, 1))
+        assert ended()[0] == fresh, f"killed at file {last} of {files}"
+    assert ended()[0] == fresh
