@@ -14,10 +14,7 @@ sources: {shop: {kind: sample, users: 300, items: 100}}
 pretrain: {size: small, codes: 16, steps: 6, batch_size: 8, threads: 1, distill_from: [tfidf]}
 encode: {encoders: [tfidf]}
 beit3: {sets: [beit3, beit3-image-masked]}
-<<<<<<< HEAD
 combine: {sets: {}}
-=======
->>>>>>> c211822f (Docs: what runs again, where unfinished work lies; CI asks whether the recorded run is of this code)
 train: {batch_size: 512, epochs: 2}
 benchmark: {models: [bpr, alignrec], seeds: 2, features: [beit3, random], workers: 1}
 study: {mask: {seeds: 1}}
