@@ -14,15 +14,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pipeline.features.sets import FeatureSets
 
 from pipeline.encode import batching, towers
 from pipeline.encode.base import Encoder
 from pipeline.encode.huggingface import pooled
-from pipeline.encode.params import Encode
+from pipeline.encode.network import find_network
 from pipeline.errors import UserError, installing
 from pipeline.images.pixels import decoded
-from pipeline.layout import Layout
 
 BOTH = ("image", "text")
 NETWORKS: dict[str, tuple[str, tuple[str, ...], int]] = {
@@ -55,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 
 def loaded(folder: Folder, name: str, **given: object) -> Encoder:
     encoders = {"mine": {"kind": NETWORKS[name][0], "model": str(folder(name)), **given}}
-    return FeatureSets(Layout(Path("nowhere"), "toy"), Encode(), encoders)["mine"].load()
+    return find_network(encoders, "mine", Path("nowhere")).load()
 
 
 def run(encoder: Encoder, texts: Sequence[str], images: Sequence[bytes | None], size: int = 4) -> batching.Encoded:

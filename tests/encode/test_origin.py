@@ -13,15 +13,12 @@ import torch
 from hub import Hub
 from hub import hub as serving
 from huggingface_hub import constants
-from pipeline.features.registry import Encoders
-from pipeline.features.sets import FeatureSets
 from safetensors.torch import load_file, save_file
 
-from alignrec.commands.params import Params
 from pipeline.encode.huggingface import HuggingFace, HuggingFaceParams
+from pipeline.encode.network import find_network
 from pipeline.encode.origin import Origin
 from pipeline.errors import UserError
-from pipeline.layout import Layout
 
 
 @pytest.fixture
@@ -36,11 +33,9 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def find(given: dict[str, object], kind: str = "huggingface") -> Origin:
-    encoders: Encoders = {"mine": {"kind": kind, **given}}
-    params = Params.model_validate({"datasets": ["toy"], "sources": {"toy": {"kind": "sample"}}, "encoders": encoders})
-    source = FeatureSets(Layout(Path("nowhere"), "toy"), params.encode, encoders)["mine"].context.origin
-    assert source is not None
-    return source
+    network = find_network({"mine": {"kind": kind, **given}}, "mine", Path("nowhere"))
+    assert network.origin is not None
+    return network.origin
 
 
 def refused(given: dict[str, object], kind: str = "huggingface") -> str:
