@@ -76,8 +76,9 @@ class Encoder:
             UserError: no rows, another number of images than texts, a row of the wrong type, or no readable image.
         """
         at_least_one(batch_size=[batch_size], workers=[workers])
-        pictured, written = _rows(images, "images"), _rows(texts, "texts")
-        n = self._checked(pictured, written)
+        pictured = _rows(images, "image", str | os.PathLike | bytes | Image.Image | None, "a path, bytes, a PIL image")
+        written = _rows(texts, "text", str | None, "a string")
+        n = self._count(pictured, written)
         vectors, self.rejects = np.zeros((n, self.width), np.float32), []
         read = written if written and "text" in self.reads else [None] * n
         shown = pictured if pictured and "image" in self.reads else [None] * n
@@ -107,7 +108,7 @@ class Encoder:
     def __repr__(self) -> str:
         return f"<Encoder {self.name}: {' and '.join(self.reads)} -> {self.width} numbers>"
 
-    def _checked(self, images: list[Any] | None, texts: list[Any] | None) -> int:
+    def _count(self, images: list[Any] | None, texts: list[Any] | None) -> int:
         given = {"image": images, "text": texts}
         if all(given[modality] is None for modality in self.reads):
             raise UserError(f"{self.name} reads {' and '.join(f'{m}s' for m in self.reads)}; none were given")
@@ -116,11 +117,6 @@ class Encoder:
             raise UserError(f"{len(images or ())} images and {len(texts or ())} texts; give None where one is absent")
         if counts == {0}:
             raise UserError("no rows to encode; give at least one image or text")
-        pictures = "image", images, str | os.PathLike | bytes | Image.Image | None, "a path, bytes, a PIL image or None"
-        for name, rows, kinds, expected in (pictures, ("text", texts, str | None, "a string or None")):
-            for row, value in enumerate(rows or ()):
-                if not isinstance(value, kinds):
-                    raise UserError(f"{name}s, row {row}: {type(value).__name__} is no {name}; give {expected}")
         return counts.pop()
 
 
@@ -159,12 +155,16 @@ def _released(release: Release, name: str | None) -> Encoder:
     return Encoder(name or names[0], loaded.encoder, loaded.facts.reads, stored)
 
 
-def _rows(given: Any, name: str) -> list[Any] | None:
+def _rows(given: Any, name: str, kinds: Any, expected: str) -> list[Any] | None:
     if given is None:
         return None
     if isinstance(given, str | bytes | os.PathLike | Image.Image) or not isinstance(given, Iterable):
-        raise UserError(f"{name}: {type(given).__name__} is no list; give a list, one of the {name} a row")
-    return list(given.to_pylist() if hasattr(given, "to_pylist") else given)
+        raise UserError(f"{name}s: {type(given).__name__} is no list; give a list, one of the {name}s a row")
+    rows = list(given.to_pylist() if hasattr(given, "to_pylist") else given)
+    for row, value in enumerate(rows):
+        if not isinstance(value, kinds):
+            raise UserError(f"{name}s, row {row}: {type(value).__name__} is no {name}; give {expected} or None")
+    return rows
 
 
 def decode(image: ImageLike, params: Images = STORED) -> bytes | tuple[str, str] | None:

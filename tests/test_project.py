@@ -1,23 +1,19 @@
 """Any folder is a project: `alignrec new` writes what DVC needs."""
 
 import json
-import shutil
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
-import shipped
 import toyproject
 import yaml
 from commands import alignrec
 from PIL import Image
 
-from alignrec.commands import new, project
-from alignrec.commands.own_data import describe_files
+from alignrec.commands import project
 from alignrec.commands.params import read
-from pipeline.errors import UserError
 from stages.order import STAGES
 
 ROOT = Path(__file__).parent.parent
@@ -139,28 +135,6 @@ def test_a_project_of_another_release_is_named_before_a_stage_runs(tmp_path: Pat
     assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
     assert "code.json: of alignrec 0.0.1" in done.stderr
     assert not (tmp_path / "outputs/.work").exists()
-
-
-@pytest.mark.usefixtures("with_dvc")
-def test_the_clones_own_parameters_give_way_as_git_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files(tmp_path)
-    shutil.copy(shipped.root() / "params.yaml", tmp_path)
-    monkeypatch.chdir(tmp_path)
-    author = ["-c", "user.name=t", "-c", "user.email=t@t"]
-    for words in (["init", "-q"], ["add", "params.yaml"], [*author, "commit", "-q", "-m", "A clone"]):
-        subprocess.run(["git", *words], check=True)
-    given = ("mine", Path("params.yaml"), False)
-    with pytest.raises(UserError, match="--force"):  # a project of the user's, though git has it
-        new.check_target(*given)
-    (tmp_path / "pipeline").symlink_to(ROOT / "pipeline")
-    Path("params.yaml").write_text(Path("params.yaml").read_text() + "# edited\n")
-    with pytest.raises(UserError, match="--force"):
-        new.check_target(*given)
-    subprocess.run(["git", "checkout", "-q", "params.yaml"], check=True)
-    new.check_target(*given)
-    text, _ = describe_files("mine", Path("ratings.csv"), Path("items.csv"), None, [])
-    assert "wrote params.yaml, in place of the clone's own, which git keeps" in list(new.write("mine", text, given[1]))
-    assert yaml.safe_load(Path("params.yaml").read_text())["datasets"] == ["mine"]
 
 
 def test_absent_keys_mean_what_the_data_has(tmp_path: Path) -> None:

@@ -63,19 +63,14 @@ def new(
 def check_target(name: str, to: Path, force: bool) -> None:
     if not NAME.fullmatch(name):
         raise UserError(f"invalid dataset name '{name}'; use up to 64 letters, digits, _ and -")
-    if to.exists() and not force and not _is_shipped(to):
+    if to.exists() and not force:
         raise UserError(f"{to}: exists already; give another name with --to, or overwrite it with --force")
-
-
-def _is_shipped(path: Path) -> bool:
-    return path == PARAMS and project.is_shipped(Path(), path)
 
 
 def write(name: str, text: str, to: Path) -> Iterator[str]:
     """Write the text of a parameter file; yield what was done and what comes next."""
-    shipped = _is_shipped(to)
     io.write_bytes(to, text.encode())
-    yield f"wrote {to}" + (", in place of the clone's own, which git keeps" if shipped else "")
+    yield f"wrote {to}"
     if to == PARAMS:
         yield from project.begin(Path())
         yield "next: dvc repro; `alignrec plan` estimates how long it takes"

@@ -127,16 +127,6 @@ def _complete(path: Path) -> Iterator[str]:
         yield f"{path}: added {', '.join(lacking)}, at their defaults"
 
 
-def is_shipped(folder: Path, file: Path) -> bool:
-    if not (folder / file).exists() or (folder / "pipeline").resolve() != code.ROOT / "pipeline":
-        return False
-    given = document.read(folder / file)
-    if _git_root(folder) is None or not (isinstance(given, dict) and given.get("datasets") == ["sample"]):
-        return False
-    unchanged = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", str(file)], cwd=folder, capture_output=True)
-    return unchanged.returncode == 0
-
-
 def _stage(stage: Stage, params: Parameters) -> dict[str, Any]:
     sources = [params.source(name) for name in params.datasets]
     out, keys = _folder(stage.name), ["dataset"]
