@@ -86,7 +86,7 @@ def test_an_empty_folder_becomes_a_project(tmp_path: Path) -> None:
     stages = yaml.safe_load((tmp_path / "dvc.yaml").read_text())["stages"]
     assert {name for name, stage in stages.items() if stage.get("always_changed")} == {"download", "images"}
     assert stages["graph"]["params"] == ["graph", {"code.json": ["graph"]}]
-    assert stages["graph"]["deps"] == ["outputs/encode/${item.dataset}"]
+    assert stages["graph"]["deps"] == [f"outputs/{name}/${{item.dataset}}" for name in ("encode", "beit3", "combine")]
     params = yaml.safe_load((tmp_path / "params.yaml").read_text())
     assert json.loads((tmp_path / "code.json").read_text()) == json.loads((ROOT / "code.json").read_text())
     assert {*STAGES, "search", "encoders"} <= params.keys()
@@ -95,7 +95,7 @@ def test_an_empty_folder_becomes_a_project(tmp_path: Path) -> None:
     for name in (".dvc/config", ".dvcignore", "outputs/.gitignore", *templates):
         assert (tmp_path / name).read_bytes() == (ROOT / name).read_bytes()
     due = said("dvc", "repro", "--dry", "--force", cwd=tmp_path)  # before anything ran
-    assert [f"> alignrec {stage} mine" for stage in STAGES] == [line for line in due.splitlines() if line[:1] == ">"]
+    assert [*STAGES] == list(dict.fromkeys(line.split()[2] for line in due.splitlines() if line[:1] == ">"))
     again = alignrec(*NEW, cwd=tmp_path)
     assert (again.exit_code, again.stdout, again.stderr.count("\n")) == (1, "", 1)
     assert "--force" in again.stderr
@@ -143,10 +143,10 @@ def test_absent_keys_mean_what_the_data_has(tmp_path: Path) -> None:
     of_a, of_b = read(path, "a"), read(path, "b")
     assert of_a.train.features == "beit3"
     assert of_a.semantic_ids.features == ["beit3"]
-    sets = ["beit3", "minilm-cnn", "descriptors", "tfidf", "linear", "random", "shuffled", "constant"]
-    assert of_a.benchmark.features == sets
+    assert {"beit3", "minilm", "tfidf", "linear"} <= {*of_a.benchmark.features}
     assert of_b.encode.encoders == []  # without a file of items there is nothing to read
     assert (of_b.train.features, of_b.semantic_ids.features) == ("random", [])
-    path.write_text(path.read_text() + "encode: {encoders: [tfidf, minilm]}\n")
+    chosen = "encode: {encoders: [tfidf, minilm]}\nbeit3: {sets: []}\ncombine: {sets: {}}\n"
+    path.write_text(path.read_text() + chosen)
     of_a = read(path, "a")
     assert (of_a.train.features, of_a.publish.features) == ("tfidf", ["tfidf", "minilm"])
