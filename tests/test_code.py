@@ -29,7 +29,7 @@ def test_little_depends_on_what_does_not_shape_it() -> None:
     assert "pipeline/benchmark/tail.py" in used
     assert not used & {f"pipeline/benchmark/{name}.py" for name in ("results", "compare")}
     encoders = {path for path in names("stages.pretrain") if path.startswith("pipeline/encode/")}
-    assert encoders <= {"pipeline/encode/chunks.py"}  # how teachers read long texts
+    assert encoders <= {f"pipeline/encode/{name}.py" for name in ("chunks", "folder", "quality")}
     assert not {path for stage in STAGES for path in names(f"stages.{stage}") if path.startswith("pipeline/http/")}
 
 

@@ -25,12 +25,11 @@ from pipeline.encode.chunks import Reading
 from pipeline.encode.cnn import CNN
 from pipeline.encode.cnn import load as load_cnn
 from pipeline.encode.descriptors import Descriptors
+from pipeline.encode.params import IMAGE_TOKENS
 from pipeline.errors import UserError
 from pipeline.layout import EncoderFiles, Layout
 from pipeline.ops.device import device_of, pick, pinned, sent
 from pipeline.ops.whitening import Whitening
-
-TOKENS = ("cnn", "descriptors")  # feature sets whose vectors are the image tokens
 
 
 class Prepared(NamedTuple):
@@ -166,4 +165,4 @@ def known_images(layout: Layout) -> Known:
         for path in shards
         for table in io.read_slices(path, schemas.IMAGES, ["image"], io.PART)
     ]
-    return Known(np.concatenate(hashes), [io.map_features(layout.features(name)) for name in TOKENS])
+    return Known(np.concatenate(hashes), [io.map_features(layout.features(name)) for name in IMAGE_TOKENS])

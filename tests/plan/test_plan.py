@@ -108,7 +108,7 @@ def test_addresses_answer_or_say_why_not(tmp_path: Path) -> None:
     assert found["mirror"].address == f"{at}/file"
     said = {answer.key: answer.fault.removeprefix(f"{answer.address}: ") for answer in answers if answer.fault}
     assert said == {
-        "absent": "HTTP 404",
+        "absent": "no such file (HTTP 404)",
         "page": "a web page",
         "silent": "ReadTimeout",
         "refused": "ConnectError",

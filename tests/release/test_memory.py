@@ -24,6 +24,7 @@ list; any one table takes more"""
 SETTINGS = {
     "datasets": ["shop"],
     "sources": {"shop": {"kind": "sample"}},
+    "combine": {"sets": {"minilm-cnn": {"kind": "concat", "of": ["minilm", "cnn"]}}, "controls": []},
     "publish": {"features": ["minilm-cnn"], "exact_up_to": 100},
 }
 PAGES = {"compression": "zstd", "data_page_size": 1 << 14, "dictionary_pagesize_limit": 1 << 14}
@@ -91,6 +92,7 @@ def written(root: Path, items: int) -> Layout:
     features = item_ids.append_column("has_image", flags).append_column("has_text", flags)
     features = features.append_column("vector", vectors[:items])
     io.write_table(features, io.shard(layout.features("minilm-cnn"), "features", 0), schemas.features(WIDTH))
+    io.write_json(layout.features("minilm-cnn") / "set.json", toy.facts("minilm-cnn").model_dump())
     item, rank = np.repeat(np.arange(items), K), np.tile(np.arange(K), items)
     edges = {"item_id": item, "neighbour_id": (item + rank) % items, "rank": rank, "cosine": 1 - rank / K}
     io.write_table(pa.table(edges).cast(schemas.EDGES), layout.edges("minilm-cnn"), schemas.EDGES)

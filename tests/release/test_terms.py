@@ -76,7 +76,7 @@ def test_the_card_names_a_contact_and_the_language(plain: Path, tmp_path: Path) 
 def test_others_files_are_released_only_when_they_are_named(tmp_path: Path) -> None:
     def features(source: dict[str, Any], encoders: list[str], **keys: object) -> list[str]:
         path = tmp_path / "params.yaml"
-        sections = {"encode": {"encoders": encoders}, **keys}
+        sections = {"encode": {"encoders": encoders}, "beit3": {"sets": []}, "combine": {"sets": {}}, **keys}
         path.write_text(yaml.safe_dump({"datasets": ["shop"], "sources": {"shop": source}, **sections}))
         return read(path, "shop").publish.features
 
