@@ -17,9 +17,8 @@ from pipeline.benchmark.cell import Cell, Held
 from pipeline.benchmark.params import Benchmark
 from pipeline.config.base import checked, known
 from pipeline.errors import UserError
-from pipeline.evaluation.metrics import Result
+from pipeline.evaluation.metrics import Result, topk
 from pipeline.evaluation.protocol import selecting
-from pipeline.evaluation.ranking import topk
 from pipeline.graph.params import Graph
 from pipeline.interactions.params import Interactions
 from pipeline.interactions.split import Pairs, Split

@@ -23,8 +23,7 @@ from pipeline.evaluation.evidence import HEADLINE, MAIN, Cell, Comparison, compa
 from pipeline.layout import Layout
 from pipeline.report import probes as probed
 from pipeline.report.figures import ARTICLE
-from pipeline.report.table import markdown
-from pipeline.report.words import figure, measure, short, spread
+from pipeline.report.table import figure, markdown, measure, short, spread
 
 BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+)([^\n]*) -->\n).*?(<!-- /figures -->)", re.DOTALL)
 SHOWN = ("zero_shot", "item_cf", "content_knn")  # probes of a table of probes

@@ -33,8 +33,8 @@ from pipeline.memory import keep_large_buffers
 from pipeline.models.base import Batch, Inputs
 from pipeline.models.lightgcn import LightGCN, LightGCNParams
 from pipeline.ops.device import pick
+from pipeline.train.inputs import Sampler
 from pipeline.train.loop import ranked
-from pipeline.train.sampling import Sampler
 
 RECBOLE = ("recbole==1.2.1", "numpy<2", "scipy<1.12", "pandas<3")  # what RecBole's last release still runs with
 PYTHON = Path(os.environ.get("ALIGNREC_FRAMEWORKS_CACHE", RESULTS), "recbole/bin/python").absolute()

@@ -22,8 +22,8 @@ from pipeline.memory import keep_large_buffers
 from pipeline.models.alignrec import AlignRec, AlignRecParams
 from pipeline.models.base import Batch, Inputs
 from pipeline.ops.device import gemm_rate, pick
+from pipeline.train.inputs import Sampler
 from pipeline.train.loop import compiled
-from pipeline.train.sampling import Sampler
 
 USERS, ITEMS, TRAIN, VALID, WIDTH = 19_445, 7_050, 118_551, 20_559, 768
 SETTINGS = AlignRecParams()

@@ -14,8 +14,8 @@ from scipy.stats import kendalltau
 import schemas
 from experiments.shared import RECALL, branched, opened
 from pipeline import io
+from pipeline.benchmark.cell import Entry, read_runs
 from pipeline.benchmark.params import Benchmark
-from pipeline.benchmark.runs import Entry, keys
 from pipeline.benchmark.store import evaluated
 from pipeline.evaluation.evidence import cell, comparisons
 from pipeline.evaluation.statistics import corrected
@@ -30,7 +30,7 @@ MODELS = ["itemknn", "contentknn", "ease", "cease", "addease", "l3ae", "bpr", "i
 
 def per_user(branch: Layout, runs: list[Entry]) -> dict[int, float]:
     """Return the mean recall of each test user over some runs."""
-    split, named = inputs.read(branch, None).split, keys(branch)
+    split, named = inputs.read(branch, None).split, read_runs(branch)
     found = [evaluated(branch.cells("benchmark") / f"{named[run]}.parquet", split, [20]) for run in runs]
     values = np.mean([one.per_user["recall", 20] for one in found], axis=0)
     return dict(zip(found[0].users.tolist(), values.tolist(), strict=True))

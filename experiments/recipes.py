@@ -22,8 +22,8 @@ from pipeline.graph import neighbours
 from pipeline.interactions.split import Split
 from pipeline.models.alignrec import FAST, AlignRec, AlignRecParams
 from pipeline.models.base import Batch, Inputs
+from pipeline.train.inputs import Sampler
 from pipeline.train.loop import fit
-from pipeline.train.sampling import Sampler
 
 WIDTH = 768
 

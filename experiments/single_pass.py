@@ -22,9 +22,9 @@ from pipeline.models import MODELS, RELEASED
 from pipeline.pretrain.params import Pretrain
 from pipeline.seeds import seed_for
 from pipeline.train import inputs
+from pipeline.train.inputs import Sampler
 from pipeline.train.loop import fit
 from pipeline.train.params import Released
-from pipeline.train.sampling import Sampler
 
 
 class ByTime(Sampler):

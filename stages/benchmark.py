@@ -11,15 +11,15 @@ from stages.interactions import INTERACTIONS
 
 
 def main(run: Run) -> None:
-    from pipeline.benchmark import plan, results, search  # load torch
+    from pipeline.benchmark import plan, results  # load torch
     from pipeline.benchmark.experiment import Experiment
 
     own = run.params[Benchmark]
     experiment = Experiment(run, own.workers, draws=run.layout.draws())
     own.check(experiment.split.n_items)
     wanted = plan.entries(run.params, len(experiment.draws))
-    tuned = search.tune(experiment, wanted)
-    found = experiment.complete(plan.plan(experiment, wanted, tuned))
+    tuned = plan.tune(experiment, wanted)
+    found = experiment.complete(plan.plan_cells(experiment, wanted, tuned))
     experiment.write(results.tables(experiment, found, tuned))
     experiment.end()
     run.rows_in, run.rows_out = len(found), len(found)

@@ -8,13 +8,13 @@ from stages.combine import FEATURES
 
 
 def main(run: Run) -> None:
-    from pipeline.graph import edges, neighbours  # load FAISS
+    from pipeline.graph import neighbours  # loads FAISS
 
     if not (names := run.layout.feature_sets()):
         raise UserError(f"{run.layout.folder('encode')}: no feature sets; run `alignrec encode {run.dataset}` first")
     run.device = "cuda" if neighbours.has_gpu() else "cpu"
     for name in run.progress(names, unit="set"):
-        edges.write_edges(run, name)
+        neighbours.write_edges(run, name)
 
 
 GRAPH = Stage(

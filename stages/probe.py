@@ -14,17 +14,17 @@ from stages.interactions import INTERACTIONS
 
 
 def main(run: Run) -> None:
-    from pipeline.probe import judge  # loads SciPy
+    from pipeline.probe import asking  # loads SciPy
     from pipeline.probe.base import Data
 
     layout, names = run.layout, run.layout.feature_sets()
     interactions = run.read(layout.interactions, schemas.INTERACTIONS)
     items = len(run.read(layout.item_ids, schemas.ITEM_IDS))
-    data = Data(interactions, items, judge.relearned(run, names))
+    data = Data(interactions, items, asking.relearned(run, names))
     rivals = [name for name in names if not is_ceiling(run.params[Combine].sets, name)]
     ours = run.params[Released].features
     pairs = [(ours, name) for name in rivals if name != ours]
-    figures = judge.judge_sets(run, data, names, pairs)
+    figures = asking.judge_sets(run, data, names, pairs)
     io.write_json(layout.probes, figures)
     run.rows_in = run.rows_out = len(names)
 

@@ -22,7 +22,7 @@ from stages.train import TRAIN
 
 def main(run: Run) -> None:
     from pipeline.report import figures, page  # loads Pillow
-    from pipeline.report.neighbours import neighbours
+    from pipeline.report.gallery import neighbours
     from pipeline.report.outputs import Outputs
 
     outputs = Outputs(run.layout, run.source.kind, run.params[Released].features, REPORT.before())

@@ -11,17 +11,17 @@ from stages.interactions import INTERACTIONS
 
 
 def main(run: Run) -> None:
-    from pipeline.semantic_ids import judge, quantizer  # load FAISS
+    from pipeline.semantic_ids import codes  # loads FAISS
 
     layout = run.layout
     ids = run.read(layout.item_ids, schemas.ITEM_IDS)
     params = run.params[SemanticIds].for_items(len(ids))
     quality = {}
     for name in run.progress(params.features, unit="set"):
-        coding = quantizer.code_items(layout.features(name), params, run.seed(name))
-        table = quantizer.as_table(ids, coding)
+        coding = codes.code_items(layout.features(name), params, run.seed(name))
+        table = codes.as_table(ids, coding)
         run.write(table, layout.codes(name), schemas.semantic_ids(params.levels), features=name)
-        quality[name] = judge.judge_codes(coding, layout.edges(name), params.codes, run.seed("random", name))
+        quality[name] = codes.judge_codes(coding, layout.edges(name), params.codes, run.seed("random", name))
         run.count(f"{name}: item without content", int((~coding.directed).sum()))
     io.write_json(layout.code_quality, quality)
     run.rows_in = run.rows_out = len(ids) * len(params.features)

@@ -12,12 +12,12 @@ from stages.interactions import INTERACTIONS
 
 
 def main(run: Run) -> None:
-    from pipeline.benchmark import mask, sweeps, tail  # load torch
+    from pipeline.benchmark import study, tail  # load torch
     from pipeline.benchmark.experiment import Experiment
 
     experiment = Experiment(run, run.params[Study].workers, run.layout.cells("benchmark"))
-    for part in (mask, tail, sweeps):
-        experiment.write(part.tables(experiment))
+    for tables in (study.mask_tables, tail.tables, study.sweep_tables):
+        experiment.write(tables(experiment))
     experiment.end()
     run.rows_in, run.rows_out = len(run.layout.feature_sets()), len(experiment.named)
 

@@ -20,11 +20,11 @@ TABLE = ("evaluation/cutoff", "evaluation/evidence", "evaluation/statistics", "r
 
 
 def test_little_depends_on_what_does_not_shape_it() -> None:
-    own = {f"pipeline/{name}.py" for name in (*TABLE, "report/words", "models/__init__")}
+    own = {f"pipeline/{name}.py" for name in (*TABLE, "models/__init__")}
     assert names("pipeline.report.table") == own
     used = names("pipeline.benchmark.cell")  # else a table would train again
     cells = {path for path in used if path.startswith("pipeline/benchmark/")}
-    assert cells == {f"pipeline/benchmark/{name}.py" for name in ("cell", "runs")}
+    assert cells == {f"pipeline/benchmark/{name}.py" for name in ("cell",)}
     used = names("stages.study")
     assert "pipeline/benchmark/tail.py" in used
     assert not used & {f"pipeline/benchmark/{name}.py" for name in ("results", "compare")}

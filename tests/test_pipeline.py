@@ -134,7 +134,7 @@ def test_code_and_parameters_are_dvcs_to_compare(undisturbed: Path, tmp_path: Pa
         edit(folder, path, "\n\n\n", "\n\n\n# a comment\n")
     run("alignrec", "new", cwd=folder)
     assert due(folder) == []
-    edit(folder, "pipeline/semantic_ids/quantizer.py", "\n\n\n", "\n\n\nNEW = 1\n\n\n")
+    edit(folder, "pipeline/semantic_ids/codes.py", "\n\n\n", "\n\n\nNEW = 1\n\n\n")
     run("alignrec", "new", cwd=folder)
     assert due(folder) == ["semantic_ids"]
     shutil.copy(undisturbed / "code.json", folder)

@@ -15,8 +15,7 @@ from PIL import Image
 import schemas
 from alignrec.commands.params import Params
 from pipeline import io
-from pipeline.benchmark import runs
-from pipeline.benchmark.runs import Entry
+from pipeline.benchmark.cell import Entry, list_runs, rankings_path
 from pipeline.encode.folder import SET, Facts
 from pipeline.layout import Layout
 from pipeline.run import present_files, record_digest
@@ -168,10 +167,10 @@ def write_benchmark(layout: Layout) -> None:
         io.write_table(pa.Table.from_pylist(rows, schema), path, schema, record("benchmark"))
     best = pa.FixedSizeListArray.from_arrays(pa.array([5, 4, 3, -1] * USERS, pa.int32()), type=schemas.ranking(4))
     keys = {Entry(model, features, 0, ablation): f"{n:064}" for n, (model, features, ablation) in enumerate(RUNS)}
-    io.write_json(layout.runs, runs.listed(keys))
+    io.write_json(layout.runs, list_runs(keys))
     for entry in keys:
         rankings = pa.table({"user_id": USER_ID, "items": best})
-        io.write_table(rankings, runs.rankings(layout, entry), schemas.rankings(4))
+        io.write_table(rankings, rankings_path(layout, entry), schemas.rankings(4))
     io.write_json(layout.protocol, [{"name": "mmrec", "fingerprint": "f" * 16, "rule": "mmrec"}])
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,6 @@ import pyarrow as pa
 import schemas
 from pipeline import io
 from pipeline.benchmark.params import Benchmark
-from pipeline.benchmark.runs import NO_FEATURES
 from pipeline.config.parameters import Parameters
 from pipeline.encode.params import variant
 from pipeline.errors import UserError
@@ -37,6 +36,31 @@ from pipeline.run import Run
 from pipeline.train import inputs
 from pipeline.train.inputs import TrainingData
 from pipeline.train.loop import Fit, fit
+
+NO_FEATURES = "none"
+
+
+class Entry(NamedTuple):
+    """One training of the benchmark."""
+
+    model: str
+    features: str  # feature set, or NO_FEATURES
+    seed: int  # number of the run
+    ablation: str = ""  # key of `benchmark.ablations`; empty for the full model
+
+
+def list_runs(keys: Mapping[Entry, str]) -> list[dict[str, str | int]]:
+    return [entry._asdict() | {"cell": key} for entry, key in keys.items()]
+
+
+def read_runs(layout: Layout) -> dict[Entry, str]:
+    rows = io.read_json(layout.runs) if layout.runs.is_file() else []
+    return {Entry(**{name: row[name] for name in Entry._fields}): row["cell"] for row in rows}
+
+
+def rankings_path(layout: Layout, entry: Entry, suffix: str = "") -> Path:
+    return layout.cells("benchmark") / f"{read_runs(layout)[entry]}{suffix}.parquet"
+
 
 Opens = Literal["valid", "test", "rankings"]  # each keeps more: valid figures, test figures, recommendations of test
 RECALL = f"valid_recall@{CUTOFF}"

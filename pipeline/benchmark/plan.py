@@ -1,20 +1,29 @@
-"""The runs of a benchmark: models x feature sets x seeds, and ablations, with the chosen settings."""
+"""The trainings of a benchmark: models x feature sets x seeds and ablations, and the settings that are tried before.
 
-from collections.abc import Iterable
-from dataclasses import replace
+Valid chooses among settings; test is not opened. The first setting is the one as given, the others a quasi-random
+sequence of the model's space, the same for every feature set: a larger budget continues a smaller one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from pipeline import io
-from pipeline.benchmark.cell import Cell, Stored
+from pipeline.benchmark.cell import NO_FEATURES, RECALL, Cell, Entry, Stored
 from pipeline.benchmark.experiment import Experiment
-from pipeline.benchmark.params import Benchmark
-from pipeline.benchmark.runs import NO_FEATURES, Entry
-from pipeline.benchmark.search import Tuned
-from pipeline.benchmark.settings import model_settings
+from pipeline.benchmark.params import Benchmark, Range
+from pipeline.benchmark.settings import model_settings, search_ranges, with_settings
+from pipeline.benchmark.store import Record
 from pipeline.combine import mapped, names
 from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError
+from pipeline.evaluation.cutoff import CUTOFF
+from pipeline.evaluation.evidence import collect
 from pipeline.graph.params import Graph
 from pipeline.models import MODELS, RELEASED
 from pipeline.models.closed import Closed
@@ -41,10 +50,10 @@ def entries(params: Parameters, draws: int = 1) -> list[Entry]:
     return list(dict.fromkeys([*(Entry(*kind, seed) for kind in kinds for seed in range(seeds)), *ablations]))
 
 
-def plan(experiment: Experiment, wanted: Iterable[Entry], tuned: Tuned) -> dict[Entry, Cell]:
+def plan_cells(experiment: Experiment, wanted: Iterable[Entry], tuned: Tuned) -> dict[Entry, Cell]:
     params = experiment.params
     return {
-        entry: cell(
+        entry: run_cell(
             experiment,
             _data(experiment, entry.features, entry.seed % len(experiment.draws)),
             entry.model,
@@ -55,7 +64,7 @@ def plan(experiment: Experiment, wanted: Iterable[Entry], tuned: Tuned) -> dict[
     }
 
 
-def cell(experiment: Experiment, data: Stored, model: str, settings: Train, seed: int) -> Cell:
+def run_cell(experiment: Experiment, data: Stored, model: str, settings: Train, seed: int) -> Cell:
     """Return the cell of a run.
 
     The seed depends on neither feature set nor settings, so that all share draws. A closed form has none: its runs on
@@ -86,3 +95,105 @@ def _data(experiment: Experiment, features: str, draw: int) -> Stored:
     io.write_npy(path, mapped.relearn(layout, features, np.zeros(0, np.int64)))
     experiment.made.append(path)
     return again
+
+
+DIGITS = 3  # significant digits of a Halton point's value, so that tables show it in full
+Setting = dict[str, int | float]
+
+
+class Contender(NamedTuple):
+    """A model, and a feature set or NO_FEATURES."""
+
+    model: str
+    features: str
+
+
+class Tried(NamedTuple):
+    """A setting and the record of its training."""
+
+    setting: Setting
+    record: Record
+
+    @property
+    def valid(self) -> float | None:
+        """Recall@20; None if it failed."""
+        return self.record.best.get(RECALL)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """Tried settings by contender; empty without a budget."""
+
+    tried: dict[Contender, list[Tried]]
+
+    def params(self, params: Parameters, entry: Entry) -> Parameters:
+        """Return the parameters with the chosen setting of a run; ablations share that of the full model."""
+        full = Contender(RELEASED, params[Released].features) if entry.ablation else Contender(*entry[:2])
+        if full not in self.tried:
+            return params
+        return with_settings(params, entry.model, self.best(full).setting)
+
+    def best(self, contender: Contender) -> Tried:
+        """Return the first setting of highest valid Recall@20 of a contender; UserError where all failed."""
+        tried = self.tried[contender]
+        complete = [one for one in tried if one.valid is not None]
+        if not complete:
+            on = "" if contender.features == NO_FEATURES else f" on {contender.features}"
+            raise UserError(
+                f"benchmark.budget: all {len(tried)} settings of {contender.model}{on} failed; the first: "
+                f"{tried[0].record.values['reason']}; narrow search.spaces.{contender.model}"
+            )
+        return max(complete, key=lambda one: one.valid or 0.0)
+
+
+def tune(experiment: Experiment, entries: Iterable[Entry]) -> Tuned:
+    """Train the settings of every contender, slow models first."""
+    params, dataset = experiment.params, experiment.dataset
+    slow = [*reversed(MODELS)]
+    ordered = sorted((e for e in entries if not e.ablation), key=lambda entry: slow.index(entry.model))
+    contenders = dict.fromkeys(Contender(entry.model, entry.features) for entry in ordered)
+    tries = {one: tried_settings(params, dataset, one.model) for one in contenders}
+    cells = {
+        (one, number): trial_cell(experiment, one, setting)
+        for one, own in tries.items()
+        for number, setting in enumerate(own)
+    }
+    records = experiment.complete(cells, "settings", "setting", tolerant=True)
+    return Tuned(collect((one, Tried(tries[one][n], record)) for (one, n), record in records.items()))
+
+
+def tried_settings(params: Parameters, dataset: str, model: str) -> list[Setting]:
+    """Return the settings of a model, `benchmark.budget` in all; none without a search space."""
+    budget, ranges = params[Benchmark].budget, search_ranges(params, model)
+    if not budget or not ranges:
+        return []
+    given = model_settings(params, model)
+    drawn = halton(ranges, budget - 1, seed_for("tuning", dataset, model, "draws"))
+    return [{name: getattr(given, name) for name in ranges}, *drawn]
+
+
+def trial_cell(experiment: Experiment, contender: Contender, setting: Setting) -> Cell:
+    """Return the training of a setting; its seed depends on neither feature set nor setting."""
+    model, features = contender
+    data = Stored.of(experiment.params, experiment.layout, features)
+    chosen = model_settings(with_settings(experiment.params, model, setting), model)
+    seed = seed_for("tuning", experiment.dataset, model)
+    return Cell(data, model, chosen, experiment.rules, seed, (CUTOFF,), "valid")
+
+
+def halton(ranges: Mapping[str, Range], n: int, seed: int) -> list[Setting]:
+    """Return n points of a scrambled Halton sequence; a larger n begins with the same points."""
+    from scipy.stats import qmc  # takes half a second to load
+
+    points = qmc.Halton(len(ranges), seed=np.random.default_rng(seed)).random(n)
+    return [{name: _value(own, u) for (name, own), u in zip(ranges.items(), point, strict=True)} for point in points]
+
+
+def _value(values: Range, u: float) -> int | float:
+    """Return the value at share u, in [0, 1), of a range."""
+    whole = isinstance(values.low, int) and isinstance(values.high, int)
+    low, high = values.low, values.high + whole
+    value = low * math.exp(u * math.log(high / low)) if low > 0 else low + u * (high - low)
+    if whole:
+        return min(math.floor(value), values.high)
+    return min(max(float(f"{value:.{DIGITS}g}"), values.low), values.high)

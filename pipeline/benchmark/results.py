@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 import schemas
-from pipeline.benchmark import runs, significance, slices
+from pipeline.benchmark import significance, slices
+from pipeline.benchmark.cell import Entry, list_runs
 from pipeline.benchmark.experiment import Experiment
 from pipeline.benchmark.params import Benchmark
-from pipeline.benchmark.runs import Entry
-from pipeline.benchmark.search import Tuned
+from pipeline.benchmark.plan import Tuned
 from pipeline.benchmark.store import Record
 from pipeline.evaluation.cutoff import CUTOFF, headline
 from pipeline.evaluation.evidence import cell
@@ -48,7 +48,7 @@ def tables(experiment: Experiment, found: Mapping[Entry, Record], tuned: Tuned) 
         "tests.parquet": significance.tests(compared, params[Released].features, k, control, draws),
         "protocol.json": [protocol.described() | searched for protocol in variants],
         "metrics.json": metrics if len(summaries) > 1 else summaries[0],
-        "runs.json": runs.listed({entry: record.key for entry, record in found.items()}),
+        "runs.json": list_runs({entry: record.key for entry, record in found.items()}),
     }
     return files | ({"tuning.parquet": tried(tuned)} if tuned.tried else {})
 

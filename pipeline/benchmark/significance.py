@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 import schemas
-from pipeline.benchmark.runs import NO_FEATURES, Entry
+from pipeline.benchmark.cell import NO_FEATURES, Entry
 from pipeline.evaluation.statistics import holm, paired
 from pipeline.models import RELEASED
 from pipeline.seeds import seed_for

@@ -11,10 +11,10 @@ import pyarrow as pa
 
 import schemas
 from pipeline import io
-from pipeline.benchmark import runs, slices
+from pipeline.benchmark import slices
+from pipeline.benchmark.cell import Entry, rankings_path, read_runs
 from pipeline.benchmark.experiment import Experiment
 from pipeline.benchmark.params import Benchmark, Study
-from pipeline.benchmark.runs import Entry
 from pipeline.benchmark.significance import declared
 from pipeline.benchmark.store import evaluated
 from pipeline.evaluation.cutoff import headline
@@ -103,7 +103,7 @@ def compared(contenders: Iterable[tuple[str, str]], reference: str) -> list[tupl
 def _contenders(layout: Layout) -> Contenders:
     draws = len(layout.draws())
     io.present([layout.runs])
-    first = (entry for entry in runs.keys(layout) if not entry.ablation and entry.seed % draws == 0)
+    first = (entry for entry in read_runs(layout) if not entry.ablation and entry.seed % draws == 0)
     seeds = collect(((entry.model, entry.features), entry.seed) for entry in first)
     return {name: sorted(numbers) for name, numbers in seeds.items()}
 
@@ -115,7 +115,7 @@ def _recalls(layout: Layout, contenders: Contenders, split: Split, k: int, suffi
     for (model, features), seeds in contenders.items():
         recall, hit = np.zeros(rows.max(initial=-1) + 1), np.zeros(len(rows))
         for seed in seeds:
-            per_run = evaluated(runs.rankings(layout, Entry(model, features, seed), suffix), split, [k])
+            per_run = evaluated(rankings_path(layout, Entry(model, features, seed), suffix), split, [k])
             recall += per_run.per_user["recall", k] / len(seeds)
             hit += (per_run.top[rows, :k] == split.test.items[:, None]).any(1) / len(seeds)
         users.append(recall)

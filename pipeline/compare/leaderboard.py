@@ -14,9 +14,8 @@ from pipeline.evaluation.evidence import HEADLINE, Cell, Row
 from pipeline.release.read import Release
 from pipeline.report import published
 from pipeline.report.page import sides
-from pipeline.report.plots import Section
-from pipeline.report.table import Table, Value
-from pipeline.report.words import measure
+from pipeline.report.sections import Section
+from pipeline.report.table import Table, Value, measure
 
 RESULTS = "results.json"
 MAX_BYTES = 64 << 20

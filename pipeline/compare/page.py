@@ -18,7 +18,7 @@ from pipeline.report.comparison import shared
 from pipeline.report.gallery import Sheets
 from pipeline.report.outputs import Outputs
 from pipeline.report.page import sides
-from pipeline.report.plots import Section
+from pipeline.report.sections import Section
 from pipeline.report.table import Table
 
 NEAR = 6

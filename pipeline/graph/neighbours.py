@@ -1,4 +1,7 @@
-"""The K nearest neighbours of each item by cosine, with FAISS. Letters: I items, N rows, F width, K neighbours."""
+"""The K nearest neighbours of each item by cosine, with FAISS: an exact search, or an inverted file for many items.
+
+Letters: I items, N rows, F width, K neighbours.
+"""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -13,12 +16,15 @@ import pyarrow as pa
 import torch
 from threadpoolctl import threadpool_limits
 
-from pipeline import engine
+from pipeline import engine, io
+from pipeline.errors import UserError
 from pipeline.graph import approximate
 from pipeline.graph.approximate import Settled
 from pipeline.graph.params import Graph
 from pipeline.ops.linalg import unit_rows
 from pipeline.ops.scores import select
+from pipeline.run import Run
+from schemas import EDGES
 
 # queries a search of a GPU, and of a thread of the CPU: bounds memory to that times I scores
 BLOCK, PART = 1024, 256
@@ -165,3 +171,29 @@ def _on_gpu(index: faiss.Index, rows: int, k: int) -> faiss.Index:
     resources = faiss.StandardGpuResources()
     resources.setTempMemory(SCRATCH)
     return faiss.index_cpu_to_gpu(resources, 0, index)
+
+
+# the control whose vectors form no groups, and whose neighbours mean nothing: an approximate index may miss them
+MEANINGLESS = "random"
+
+
+def write_edges(run: Run, name: str) -> None:
+    params, path, folder = run.params[Graph], run.layout.edges(name), run.layout.features(name)
+    items = io.rows(io.shards(folder, "features"))
+    if choose(params.index, items, params.exact_up_to) == "exact":
+        vectors = io.matrix(io.read_features(folder)["vector"])
+        usable = unit_rows(vectors)[1]
+        run.write(neighbours(vectors, params.k), path, EDGES)
+    else:
+        with io.scratch(path.with_name(".index")) as work:
+            parts = io.read_vectors(folder, approximate.BLOCK)
+            try:
+                found = inverted(parts, io.width(folder), params.k, work, required=name != MEANINGLESS)
+            except UserError as e:
+                raise UserError(f"{folder}: {e}") from None
+            run.write_all(found.tables, path, EDGES)
+        usable = found.usable
+        run.note(**{name: {"index": "ivf"} | found.settled._asdict()})
+    run.count(f"{name}: item without direction", items - int(usable.sum()))
+    run.rows_in += items
+    run.rows_out += io.rows([path])

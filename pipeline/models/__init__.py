@@ -21,7 +21,7 @@ MODELS: Registry[type[Recommender]] = Registry(
         "l3ae": "pipeline.models.ease:L3AE",
         "bpr": "pipeline.models.bpr:BPR",
         "lightgcn": "pipeline.models.lightgcn:LightGCN",
-        "vbpr": "pipeline.models.vbpr:VBPR",
+        "vbpr": "pipeline.models.bpr:VBPR",
         "mmgcn": "pipeline.models.mmgcn:MMGCN",
         "grcn": "pipeline.models.grcn:GRCN",
         "dualgnn": "pipeline.models.dualgnn:DualGNN",

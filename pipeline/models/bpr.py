@@ -1,15 +1,19 @@
-"""BPR: matrix factorisation with a pairwise loss (Rendle et al., UAI 2009).
+"""BPR: matrix factorisation with a pairwise loss (Rendle et al., UAI 2009); and VBPR, which reads content too (He and
+McAuley, AAAI 2016).
 
-The paper squares the norms of l2. The reference does not, divides them by the batch's own size, and draws the tables as
-Xavier normal.
-Letters: U users, I items, B batch, D width.
+BPR's paper squares the norms of l2. The reference does not, divides them by the batch's own size, and draws the tables
+as Xavier normal. Unlike VBPR's paper, its reference has no item bias or visual bias, but one of the map; it penalises
+unsquared norms of whole vectors, projected content included, and divides them by the batch's own size.
+Letters: U users, I items, F width of features, B batch, D width of embeddings.
 """
 
 from typing import Literal
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, guarded_bpr, l2, normal, norms
+from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, guarded_bpr, l2, normal, norms, pick
+from pipeline.models.infonce import distinct
 from pipeline.models.params import Regularised
 
 
@@ -40,3 +44,37 @@ class BPR(Recommender):
         if self.is_paper:
             return {"bpr": bpr(*rows), "l2": self.l2 * l2(*rows, batch_size=self.batch_size)}
         return {"bpr": guarded_bpr(*rows), "l2": self.l2 * norms(*rows, divisor=len(batch.users))}
+
+
+class VBPRParams(Regularised):
+    """Keys of VBPR."""
+
+
+class VBPR(Recommender):
+    """score(u, i) = e_u . e_i + t_u . (E f_i + b)."""
+
+    Params = VBPRParams
+    needs = frozenset({"features"})
+
+    def __init__(self, inputs: Inputs, params: VBPRParams) -> None:
+        super().__init__(inputs, params)
+        assert inputs.features is not None
+        self.l2, self.features = params.l2, inputs.features  # [I, F], fixed
+        n_items, width = self.features.shape
+        self.user = embedding(inputs.split.n_users, 2 * params.dim)  # [U, 2D]: e_u, then t_u, the taste in content
+        self.item = embedding(n_items, params.dim)  # [I, D]
+        self.project = nn.Linear(width, params.dim)  # E, b
+        nn.init.xavier_normal_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        return self.user, self._items(torch.arange(len(self.item), device=self.item.device))
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        items = distinct(torch.cat([batch.positives, batch.negatives]))
+        positive, negative = pick(self._items(items.rows), items.at).chunk(2)  # popular items are projected once
+        vectors = pick(self.user, batch.users), positive, negative
+        return {"bpr": guarded_bpr(*vectors), "l2": self.l2 * norms(*vectors, divisor=len(batch.users))}
+
+    def _items(self, rows: Tensor) -> Tensor:
+        return torch.cat([pick(self.item, rows), self.project(pick(self.features, rows))], 1)

@@ -1,17 +1,24 @@
-"""All probes of registry.py asked of all feature sets: their answers, and the figures of those.
+"""All probes of registry.py asked of all feature sets: their answers, the figures of those, and verdicts on pairs.
 
 F feature width, K cutoff.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from pipeline.probe import questions
+from pipeline import io
+from pipeline.combine import mapped
+from pipeline.combine.names import learns, relearns
+from pipeline.layout import Layout
+from pipeline.probe import forms, questions, verdicts
 from pipeline.probe.base import Data, Relearned, Task
+from pipeline.probe.params import Probe
 from pipeline.probe.questions import Questions
 from pipeline.probe.registry import PROBES
+from pipeline.run import Run
 
 Asked = Mapping[str, Questions | Task | str]  # probe -> its questions or task, or why it has none
 Answers = Mapping[str, Mapping[str, np.ndarray]]
@@ -81,3 +88,32 @@ def summaries(
 def processed(probes: Asked, answers: Answers, ks: Sequence[int], facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return `facts` of the processing, and the figures of each probe that was measured; see `summaries`."""
     return {**facts} | {p: s for p, s in summaries(probes, answers, ks).items() if "skipped" not in s}
+
+
+def judge_sets(run: Run, data: Data, names: Sequence[str], pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    params, layout, learned = run.params[Probe], run.layout, data.relearned
+    probes, processing = ask(data), forms.Processing(forms.ask(data), params.width)
+
+    def shown(sets: Iterable[tuple[str, np.ndarray]]) -> Iterable[tuple[str, np.ndarray]]:
+        return run.progress(sets, total=len(names), unit="set")
+
+    raw = answers(probes, shown(_read_sets(layout, names)), params.ks, learned)
+    sets = shown(processing.sets(_read_sets(layout, names)))
+    chosen = answers(probes, sets, params.ks, processing.relearned(learned))
+    return summaries(probes, raw, params.ks, learned) | {
+        "processed": processed(probes, chosen, params.ks, processing.facts()),
+        "verdicts": verdicts.verdicts(raw, chosen, pairs, params.ks, run.seed("verdicts")),
+        "learned": sorted(learned),
+    }
+
+
+def _read_sets(layout: Layout, names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+    for name in names:
+        yield name, io.map_features(layout.features(name))
+
+
+def relearned(run: Run, names: Sequence[str]) -> dict[str, Relearned | None]:
+    """Return feature set that learned from interactions -> what refits it without cold items; None: it cannot be."""
+    params, again = run.params, partial(mapped.relearn, run.layout)
+    learned = [name for name in names if learns(params, run.dataset, name)]
+    return {name: partial(again, name) if relearns(params, run.dataset, name) else None for name in learned}

@@ -6,8 +6,7 @@ from typing import Any
 from pipeline.evaluation.evidence import Cell, collect, seeds_of
 from pipeline.probe.verdicts import agreed
 from pipeline.report import probes, verdict
-from pipeline.report.table import FLOORED, Difference, Table, p_value
-from pipeline.report.words import spread
+from pipeline.report.table import FLOORED, Difference, Table, p_value, spread
 
 Record = Mapping[str, Any]
 

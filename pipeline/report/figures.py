@@ -7,10 +7,9 @@ import schemas
 from pipeline import io
 from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.evidence import Row
-from pipeline.report import probes, recommenders, study, tail
+from pipeline.report import probes, recommenders, study
 from pipeline.report.outputs import Outputs
-from pipeline.report.table import Table
-from pipeline.report.words import CONTROLS, labelled, short
+from pipeline.report.table import CONTROLS, Table, labelled, short
 
 PROBES = ("zero_shot", "item_cf", "content_knn", "cold_items")  # those without a recommender
 ARTICLE = ("ablation", "mask", "tail", "hyper-parameters")
@@ -66,7 +65,7 @@ def article(outputs: Outputs) -> dict[str, list[Table]]:
             for comparison, label in labelled(outputs.ablated)
         ],
         "mask": study.masked(mask),
-        "tail": tail.leads(leads),
+        "tail": study.leads(leads),
         "hyper-parameters": [
             *study.sweep_points(outputs.plotted("curves")), *study.heatmaps(outputs.plotted("heatmaps"))
         ],

@@ -1,13 +1,22 @@
-"""Images of items and of their nearest neighbours under each feature set."""
+"""The items of the page: images, a drawn gallery, neighbours under each feature set, groups of special items."""
 
 import base64
 import io as bytes_io
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
+
+from pipeline.combine.names import CEILINGS
+from pipeline.items import categories
+from pipeline.report import probes
+from pipeline.report.outputs import Outputs
+from pipeline.report.table import CONTROLS
+from schemas import TRAIN
 
 CELL = 80
 """pixels of an image in a sheet"""
@@ -63,3 +72,131 @@ def _fitted(data: bytes) -> Image.Image | None:
     square = Image.new("RGB", (CELL, CELL), BACKGROUND)
     square.paste(image, ((CELL - image.width) // 2, (CELL - image.height) // 2))
     return square
+
+
+NEAR = 6  # neighbours of an item
+SEARCHABLE, MAPPED = 3_000, 100_000
+"""items of the largest catalogue that is shown with all its images, and of the largest that has a map"""
+CLASSES = 8  # most frequent categories that have a colour of their own
+SETS = 3  # feature sets side by side
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Items of the gallery and the map, with their neighbours."""
+
+    items: list[int]  # of the gallery
+    sets: dict[str, dict[int, list[int]]]
+    """feature set -> item_id -> its nearest others; only of the gallery's items where not all are on the map"""
+    columns: list[str]  # the first sets, see `columns`
+    searchable: bool  # whether all items are shown, with images and neighbours
+    mapped: bool  # whether all items are on the map
+    classes: list[str]  # names of the most frequent categories, most frequent first
+    colour: list[int]  # by item_id: place of its category among `classes`, -1 for none of them
+
+    @property
+    def shown(self) -> set[int]:
+        if self.searchable:
+            return set(range(len(self.colour)))
+        return {*self.items, *(other for of in self.sets.values() for i in self.items for other in of.get(i, []))}
+
+
+def neighbours(outputs: Outputs, gallery: int, seed: int) -> Neighbours | None:
+    """Draw `gallery` items; return None without items or graphs. Above SEARCHABLE items only the columns are read."""
+    if outputs.items is None or not outputs.graphs:
+        return None
+    n = len(outputs.items)
+    has_image = [False] * n
+    if (images := outputs.image_facts) is not None:
+        for item, status in zip(images["item_id"].to_pylist(), images["status"].to_pylist(), strict=True):
+            has_image[item] = status == "ok"
+    taxonomy = outputs.items["categories"].to_pylist()
+    items = choose([path[0] if path else "" for path in taxonomy], has_image, gallery, seed)
+    names = sorted(outputs.graphs, key=lambda name: (name in CONTROLS, name != outputs.released, name))
+    names = [name for name in names if name not in ("constant", *CEILINGS)]
+    first = columns(names, outputs)
+    shown = first if SEARCHABLE < n <= MAPPED else names
+    sets = {name: nearest(outputs.edges(name, None if n <= MAPPED else items), NEAR) for name in shown}
+    return Neighbours(items, sets, first, n <= SEARCHABLE, n <= MAPPED, *_classes(taxonomy))
+
+
+def columns(names: Sequence[str], outputs: Outputs) -> list[str]:
+    """Return the released set, the rival that probes rate highest, and a control, as far as among `names`."""
+    controls = [name for name in names if name in CONTROLS]
+    rivals = [name for name in names if name not in controls and not f"{name}-".startswith(f"{outputs.released}-")]
+    rated = dict.fromkeys(rivals, 0.0)
+    for probed in probes.read(outputs.probes).values():
+        if probed.forms:
+            of = probed.of("raw", probed.figure)
+            for name in rivals:
+                rated[name] += of.get(name, 0.0) / (max(of.values()) or 1.0)
+    best = sorted(rivals, key=lambda name: (-rated[name], name))
+    own = [name for name in names if name == outputs.released]
+    return list(dict.fromkeys([*own, *best[:1], *controls[:1], *best, *names]))[:SETS]
+
+
+def choose(labels: Sequence[str], has_image: Sequence[bool], count: int, seed: int) -> list[int]:
+    """Draw items: each category once before any twice, items with images first."""
+    order = np.random.default_rng(seed).permutation(len(labels)).tolist()
+    seen = Counter[tuple[bool, str]]()
+    rounds = {}
+    for i in order:  # ranked by how many of the category came before
+        seen[not has_image[i], labels[i]] += 1
+        rounds[i] = not has_image[i], seen[not has_image[i], labels[i]]
+    return sorted(order, key=lambda i: rounds[i])[:count]
+
+
+def nearest(edges: pa.Table, count: int) -> dict[int, list[int]]:
+    """Return item_id -> its nearest others, best first, of table EDGES."""
+    item, other, rank = (edges[c].to_numpy() for c in ("item_id", "neighbour_id", "rank"))
+    kept = item != other
+    if not kept.any():  # no item has a vector, as where every image is unreachable
+        return {}
+    order = np.lexsort((rank[kept], item[kept]))
+    item, other = item[kept][order], other[kept][order]
+    starts = np.flatnonzero(np.r_[True, item[1:] != item[:-1]])
+    ends = np.r_[starts[1:], len(item)]
+    return {int(item[a]): other[a : min(b, a + count)].tolist() for a, b in zip(starts, ends, strict=True)}
+
+
+def _classes(taxonomy: Sequence[Sequence[str]]) -> tuple[list[str], list[int]]:
+    labels = categories.labels(taxonomy)
+    colour = np.full(len(taxonomy), -1)
+    if labels is None:
+        return [], colour.tolist()
+    common = np.argsort(-np.bincount(labels.label), kind="stable")[:CLASSES]
+    place = np.full(len(labels.names), -1)
+    place[common] = np.arange(len(common))
+    colour[labels.rows] = place[labels.label]
+    return [labels.names[c] for c in common], colour.tolist()
+
+
+def popularity(interactions: pa.Table | None, items: int) -> list[int]:
+    """Return the train interactions of each item; empty where they are not known."""
+    if interactions is None:
+        return []
+    item, split = (interactions[column].to_numpy() for column in ("item_id", "split"))
+    return np.bincount(item[split == TRAIN], minlength=items).tolist()
+
+
+def facets(outputs: Outputs, bought: Sequence[int]) -> dict[str, list[int]]:
+    """Return name of a group -> its items, ascending; without empty groups."""
+    items, texts, images = outputs.items, outputs.texts, outputs.image_facts
+    assert items is not None
+    assert texts is not None  # the same file
+    found: dict[str, list[int]] = {}
+    if images is not None:
+        rows = list(zip(*(images[column].to_pylist() for column in ("item_id", "status", "sha256")), strict=True))
+        found["no image"] = sorted(item for item, status, _ in rows if status != "ok")
+        hashes = {item: sha256 for item, _, sha256 in rows}
+        found["duplicate image"] = shared([hashes.get(item) or "" for item in range(len(items))])
+    found["no text"] = [item for item, status in enumerate(items["text_status"].to_pylist()) if status != "ok"]
+    found["shared text"] = shared([" ".join(text.lower().split()) for text in texts["text"].to_pylist()])
+    found["cold"] = [item for item, n in enumerate(bought) if not n]
+    return {name: group for name, group in found.items() if group}
+
+
+def shared(values: Sequence[Hashable]) -> list[int]:
+    """Return the places of repeated values, without empty ones."""
+    counted = Counter(value for value in values if value)
+    return [place for place, value in enumerate(values) if counted[value] > 1]

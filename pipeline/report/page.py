@@ -12,10 +12,10 @@ import jinja2
 import pyarrow as pa
 from PIL import Image
 
-from pipeline.report import atlas, content, gallery, neighbours, sections, verdict
-from pipeline.report.neighbours import Neighbours
+from pipeline.report import atlas, content, gallery, sections, verdict
+from pipeline.report.gallery import Neighbours
 from pipeline.report.outputs import Outputs
-from pipeline.report.plots import Section
+from pipeline.report.sections import Section
 from pipeline.report.table import Table, escaped, markdown
 
 HERE = Path(__file__).parent
@@ -52,7 +52,7 @@ def view(outputs: Outputs, near: Neighbours | None, seed: int, images: Iterable[
 def _carried(outputs: Outputs, items: pa.Table, near: Neighbours, seed: int) -> dict[str, Any]:
     n, paths = len(items), content.paths(items)
     kinds = {path: at for at, path in enumerate(dict.fromkeys(paths))}
-    bought = neighbours.popularity(outputs.interactions, n)
+    bought = gallery.popularity(outputs.interactions, n)
     return {
         "titles": [name[:LONGEST] for name in content.titles(items)],
         "notes": [kinds[path] for path in paths],
@@ -65,7 +65,7 @@ def _carried(outputs: Outputs, items: pa.Table, near: Neighbours, seed: int) -> 
         "classes": near.classes,
         "colour": near.colour,
         "popularity": bought,
-        "facets": neighbours.facets(outputs, bought),
+        "facets": gallery.facets(outputs, bought),
         "first": near.items,
     }
 

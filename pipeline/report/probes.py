@@ -7,8 +7,7 @@ from pipeline.combine.names import CEILINGS, PLANTED
 from pipeline.evaluation.evidence import collect
 from pipeline.probe.base import Probe
 from pipeline.probe.registry import PROBES
-from pipeline.report.table import BEST, BETTER, SAME, WORSE, Place, Table
-from pipeline.report.words import short, with_error
+from pipeline.report.table import BEST, BETTER, SAME, WORSE, Place, Table, short, with_error
 
 CHANCE = "chance"
 SIGNS = {"better": ("▼", WORSE), "worse": ("▲", BETTER), "undecided": ("=", SAME)}  # verdict -> marks of the other

@@ -13,9 +13,19 @@ from pipeline.evaluation.cutoff import CUTOFF
 from pipeline.evaluation.evidence import HEADLINE, MAIN, Comparison, Row, candidates, collect, masked_splits, seeds_of
 from pipeline.evaluation.statistics import LEVEL
 from pipeline.models import RELEASED, WAYS, way
-from pipeline.report import words
-from pipeline.report.table import CHANGE, FLOORED, Difference, Table, Value
-from pipeline.report.words import after, figure, measure, short
+from pipeline.report.table import (
+    CHANGE,
+    FLOORED,
+    Difference,
+    Table,
+    Value,
+    after,
+    figure,
+    measure,
+    protocol_note,
+    run_name,
+    short,
+)
 
 BRIEF = (("recall", 10), MAIN, ("ndcg", CUTOFF))  # figures of a table with little room
 
@@ -25,7 +35,7 @@ def results(comparison: Comparison) -> Table:
     rows = sorted(((way(r.model, r.features), r) for r in comparison.rows), key=lambda one: order.index(one[0]))
     return Table.of(
         "Recommenders on these features",
-        f"{words.protocol(vars(comparison))} Test figures at the best valid "
+        f"{protocol_note(vars(comparison))} Test figures at the best valid "
         f"epoch; mean ± standard deviation over seeds; {candidates(comparison)} ranked, "
         f"{masked_splits(comparison)} items masked. Content, as AlignRec's article sorts models: features as an input "
         "(a), aggregated over graphs (b), with losses of both together (c); AlignRec aligns in stages.",
@@ -139,7 +149,7 @@ def tuned(tuning: pa.Table) -> Table:
         given, best = ("" if row["valid"] is None else f"{row['valid']:.4f}" for row in (tried[0], chosen))
         failed = sum(row["state"] == "failed" for row in tried)
         kept = "" if chosen["trial"] else " (as given)"
-        rows.append([words.run(*contender), f"{setting}{kept}", str(len(tried)), str(failed), given, best])
+        rows.append([run_name(*contender), f"{setting}{kept}", str(len(tried)), str(failed), given, best])
     return Table(
         "Settings tried and chosen",
         "A model tries the same settings on every feature set, one training each; the first is the setting as given. "
@@ -155,7 +165,7 @@ def equal(wanted: Mapping[str, Any]) -> pc.Expression:
 
 
 def side(row: Mapping[str, Any], which: str) -> str:
-    return words.run(*(row[f"{column}_{which}"] for column in ("model", "features", "ablation")))
+    return run_name(*(row[f"{column}_{which}"] for column in ("model", "features", "ablation")))
 
 
 def _figures(run: Row, keys: Sequence[tuple[str, int]]) -> list[str]:

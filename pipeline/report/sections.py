@@ -1,19 +1,129 @@
 """Sections of charts and tables, in the page's order; the same for index.html and report.md."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import schemas
-from pipeline.evaluation.evidence import MAIN, Comparison, seeds_of
+from pipeline.evaluation.evidence import MAIN, Cell, Comparison, seeds_of
 from pipeline.evaluation.statistics import LEVEL
 from pipeline.models import RELEASED
-from pipeline.report import content, plots, probes, study, tail, words
+from pipeline.report import content, probes, study
 from pipeline.report import recommenders as benchmark
 from pipeline.report.outputs import Outputs
-from pipeline.report.plots import Intervals, Section, Span
 from pipeline.report.probes import CHANCE, Figures, Probed
-from pipeline.report.table import Difference, Table
-from pipeline.report.words import CONTROLS, RECALL, labelled
+from pipeline.report.table import CONTROLS, RECALL, Difference, Table, after, figure, labelled, run_name, spread
+
+Span = tuple[float, float, float]
+"""low end, middle, high end"""
+
+
+class Row(NamedTuple):
+    """A row of intervals."""
+
+    name: str
+    spans: Sequence[Span | None]
+    """one per key"""
+    figure: str
+    sure: bool = True
+    """whether its marks are filled"""
+    tips: Sequence[str] = ()
+    """tooltip of each span"""
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Intervals on one scale, in percent of its width; a row per run or group."""
+
+    title: str
+    keys: Sequence[str]
+    """names of a row's marks, top to bottom; empty for one"""
+    rows: list[Row]
+    marks: list[tuple[float, str]]
+    lines: list[float]
+    """vertical lines: zero and perhaps the reference"""
+    axis: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page, with a link in the navigation."""
+
+    anchor: str
+    link: str
+    heading: str
+    note: str = ""
+    drawn: Sequence[Intervals | None] = ()
+    maps: Sequence[Table] = ()
+    """heat maps"""
+    tables: Sequence[Table] = ()
+    """folded on the page"""
+
+    @property
+    def pictures(self) -> list[Intervals]:
+        return [picture for picture in self.drawn if picture is not None]
+
+    def __bool__(self) -> bool:
+        return bool(self.pictures or self.maps or self.tables)
+
+
+def intervals(
+    title: str, rows: Sequence[Row], keys: Sequence[str] = (), reference: float | None = None, axis: str = ""
+) -> Intervals | None:
+    """Return intervals on a common scale that includes zero; None without any span.
+
+    Args:
+        rows: spans in units of the measure.
+        reference: value to compare rows with, such as chance.
+    """
+    known = [v for row in rows for span in row.spans if span is not None for v in span]
+    if not known:
+        return None
+    low, high = min(0.0, *known), max(0.0, *known, reference or 0.0)
+
+    def at(v: float) -> float:
+        return round(100 * (v - low) / ((high - low) or 1.0), 2)
+
+    placed = [
+        row._replace(
+            spans=[s and (at(s[0]), at(s[1]), at(s[2])) for s in row.spans],
+            tips=[_tip(row.name, s, keys[i] if keys else "") for i, s in enumerate(row.spans)],
+        )
+        for row in rows
+    ]
+    lines = [at(v) for v in (0.0, reference) if v is not None]
+    return Intervals(title, keys, placed, [(at(v), f"{v:.4g}") for v in ticks(low, high)], lines, axis)
+
+
+def _tip(name: str, span: Span | None, key: str) -> str:
+    if span is None:
+        return ""
+    ends = f", {span[0]:.4g} to {span[2]:.4g}" if span[0] < span[2] else ""
+    return f"{name}{f', {key}' if key else ''}: {span[1]:.4g}{ends}"
+
+
+def mean(name: str, cell: Cell) -> Row:
+    """Return a row of mean ± sd."""
+    sd = cell.sd or 0.0
+    return Row(name, [(cell.mean - sd, cell.mean, cell.mean + sd)], figure(cell))
+
+
+def change(name: str, test: Difference | None, words: str) -> Row:
+    """Return a row of a difference, filled where significant; without a mark for None."""
+    return Row(name, [test and test[:3]], words, test is not None and test.sure)
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Return about four round numbers from low to high."""
+    if not high > low:
+        return [low]
+    raw = (high - low) / 4
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(s * power for s in (1, 2, 5, 10) if s * power >= raw)
+    first = math.ceil(low / step - 1e-9)
+    return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
 
 LINES = 4
 """most runs in a chart of groups, best Recall@20 first"""
@@ -57,9 +167,9 @@ def recommenders(outputs: Outputs) -> Section:
 
 
 def _means(comparison: Comparison, label: str) -> Intervals | None:
-    rows = [plots.mean(words.run(r.model, r.features), r.cells[MAIN]) for r in comparison.rows if MAIN in r.cells]
-    title = f"Test {RECALL}, {words.spread(r.seeds for r in comparison.rows)}"
-    return plots.intervals(words.after(title, label), rows, axis=RECALL)
+    rows = [mean(run_name(r.model, r.features), r.cells[MAIN]) for r in comparison.rows if MAIN in r.cells]
+    title = f"Test {RECALL}, {spread(r.seeds for r in comparison.rows)}"
+    return intervals(after(title, label), rows, axis=RECALL)
 
 
 def _leads(comparison: Comparison, outputs: Outputs, label: str) -> Intervals | None:
@@ -68,12 +178,12 @@ def _leads(comparison: Comparison, outputs: Outputs, label: str) -> Intervals | 
     if not found:
         return None
     title = (
-        f"{words.run(RELEASED, outputs.released)}, minus each other run: test {RECALL}, mean over "
+        f"{run_name(RELEASED, outputs.released)}, minus each other run: test {RECALL}, mean over "
         f"{seeds_of(r['seeds'] for r in found)}, 95 % interval over {found[0]['n']:,} users"
     )
     tests = ((benchmark.side(row, "b"), Difference.of(row)) for row in found)
-    rows = [plots.change(name, test, test.words) for name, test in tests]
-    return plots.intervals(words.after(title, label), rows, axis=f"difference in {RECALL}")
+    rows = [change(name, test, test.words) for name, test in tests]
+    return intervals(after(title, label), rows, axis=f"difference in {RECALL}")
 
 
 def ablations(outputs: Outputs) -> Section:
@@ -81,10 +191,8 @@ def ablations(outputs: Outputs) -> Section:
     for comparison, label in labelled(outputs.ablated):
         rows = list(benchmark.ablated(comparison, outputs.tests))
         title = f"Change in test {RECALL} against the full model over {seeds_of(r.run.seeds for r in rows)}"
-        changes = [plots.change(r.name, r.change, r.words) for r in rows if r.run.ablation]
-        drawn.append(
-            plots.intervals(words.after(f"{title}, 95 % interval", label), changes, axis=f"change in {RECALL}")
-        )
+        changes = [change(r.name, r.change, r.words) for r in rows if r.run.ablation]
+        drawn.append(intervals(after(f"{title}, 95 % interval", label), changes, axis=f"change in {RECALL}"))
         tables.append(benchmark.ablations(rows).under(label))
     note = "AlignRec with one part left out, with one modality, or with one habit of the published code undone."
     return Section("ablations", "Ablations", "Ablations", note, drawn, tables=tables)
@@ -108,12 +216,12 @@ def probe_charts(figures: Mapping[str, Any] | None) -> list[Intervals | None]:
 def _probe_chart(probed: Probed) -> Intervals | None:
     figure, forms = probed.figure, probed.forms
     rows = [
-        plots.Row(name, [_span(of.get(name), figure) for of in forms.values()], probed.both(name, figure))
+        Row(name, [_span(of.get(name), figure) for of in forms.values()], probed.both(name, figure))
         for name in probed.ordered("raw", figure) if name != CHANCE
     ]  # fmt: skip
     over = f"{probed.cases:,} {probed.unit}"
     title = f"{probed.probe.title} {figure}, ± standard error over {over}; dashed: chance"
-    return plots.intervals(title, rows, list(forms) if len(forms) > 1 else (), forms["raw"][CHANCE][figure], figure)
+    return intervals(title, rows, list(forms) if len(forms) > 1 else (), forms["raw"][CHANCE][figure], figure)
 
 
 def _span(values: Figures | None, figure: str) -> Span | None:
@@ -126,25 +234,25 @@ def _span(values: Figures | None, figure: str) -> Span | None:
 def long_tail(outputs: Outputs) -> Section:
     table = outputs.study.get("tail", schemas.TAIL.empty_table())
     drawn: list[Intervals | None] = []
-    tables = tail.leads(table)
+    tables = study.leads(table)
     for comparison, label in labelled(outputs.compared):
-        over = words.after(f"95 % interval, mean over {seeds_of(r.seeds for r in comparison.rows)}", label)
-        for which in tail.SLICES:
-            groups = tail.groups(table, comparison, which)
+        over = after(f"95 % interval, mean over {seeds_of(r.seeds for r in comparison.rows)}", label)
+        for which in study.SLICES:
+            groups = study.groups(table, comparison, which)
             drawn.append(groups_chart(groups, f"{WHOSE[which]}, {over}", outputs.released))
-        k, slices = tail.sliced(outputs.slices, comparison)
-        means = [of for which in tail.SLICES for of in tail.means(slices, which, k)]
-        tables += [of.under(label) for of in (*tail.catalogue(slices, k), *means)]
+        k, slices = study.sliced(outputs.slices, comparison)
+        means = [of for which in study.SLICES for of in study.means(slices, which, k)]
+        tables += [of.under(label) for of in (*study.catalogue(slices, k), *means)]
     note = "A recommender can be right by showing everybody the same few items."
     return Section("tail", "Long tail", "The long tail", note, drawn, tables=tables)
 
 
-def groups_chart(groups: tail.Groups, title: str, released: str) -> Intervals | None:
+def groups_chart(groups: study.Groups, title: str, released: str) -> Intervals | None:
     """Return recall of each group under the best few models on the released features or on ids only."""
     runs = [run for run in groups if run[1] in (released, "none")][:LINES]
     labels = list(dict.fromkeys(label for run in runs for label in groups[run]))
-    rows = [plots.Row(UNITS.get(label, label), [groups[run].get(label) for run in runs], "") for label in labels]
-    return plots.intervals(title, rows, [words.run(*run) for run in runs], axis="recall")
+    rows = [Row(UNITS.get(label, label), [groups[run].get(label) for run in runs], "") for label in labels]
+    return intervals(title, rows, [run_name(*run) for run in runs], axis="recall")
 
 
 def studied(outputs: Outputs) -> Iterator[Section]:

@@ -15,8 +15,7 @@ from pipeline.evaluation.statistics import LEVEL
 from pipeline.models import RELEASED
 from pipeline.probe.registry import PROBES
 from pipeline.probe.verdicts import agreed
-from pipeline.report.table import BETTER, SAME, WORSE, Table
-from pipeline.report.words import CONTROLS, measure, title
+from pipeline.report.table import BETTER, CONTROLS, SAME, WORSE, Table, measure, title
 
 NOT_TRAINED = ("-untrained", "-official")  # suffixes of an encoder's controls: the network before training here
 MARKS = {"better": BETTER, "worse": WORSE, "undecided": SAME}

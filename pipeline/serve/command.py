@@ -11,7 +11,7 @@ from pipeline.errors import UserError
 from pipeline.probe import stored
 from pipeline.release.read import Release, unpacked
 from pipeline.report import page
-from pipeline.report.neighbours import neighbours
+from pipeline.report.gallery import neighbours
 from pipeline.report.outputs import Outputs
 from pipeline.report.params import Report
 from pipeline.serve.nearest import CHARACTERS, Nearest

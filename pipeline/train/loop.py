@@ -25,7 +25,7 @@ from pipeline.ops.device import pick
 from pipeline.ops.linalg import first_not_finite
 from pipeline.ops.scores import Filter, Vectors
 from pipeline.seeds import seed_for
-from pipeline.train.sampling import Sampler
+from pipeline.train.inputs import Sampler
 
 
 @dataclass(frozen=True)

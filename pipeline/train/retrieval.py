@@ -91,8 +91,8 @@ def inverted(item: Embeddings) -> Any:
 
 
 def exact(user: np.ndarray, item: Iterable[np.ndarray], k: int, seen: Pairs) -> np.ndarray:
-    """Return what `evaluation.ranking.topk` does of items in parts, float32 [n, D]: int32 [N, K]."""
-    from pipeline.evaluation.ranking import topk  # loads torch, which retrieval does not need
+    """Return what `evaluation.metrics.topk` does of items in parts, float32 [n, D]: int32 [N, K]."""
+    from pipeline.evaluation.metrics import topk  # loads torch, which retrieval does not need
 
     ids, scores, first = np.empty((len(user), 0), np.int32), np.empty((len(user), 0)), 0
     for part in item:

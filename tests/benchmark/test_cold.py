@@ -9,8 +9,7 @@ import shops
 
 import schemas
 from pipeline import io
-from pipeline.benchmark import runs
-from pipeline.benchmark.runs import Entry
+from pipeline.benchmark.cell import Entry, rankings_path
 from pipeline.errors import UserError
 from pipeline.evaluation.evidence import comparisons
 from pipeline.layout import Layout
@@ -44,13 +43,13 @@ def test_each_result_stands_there_under_both_protocols(layout: Layout) -> None:
 
 
 def records(layout: Layout) -> list[dict[str, object]]:
-    return [io.read_json(runs.rankings(layout, Entry("bpr", "none", seed)).with_suffix(".json")) for seed in range(2)]
+    return [io.read_json(rankings_path(layout, Entry("bpr", "none", seed)).with_suffix(".json")) for seed in range(2)]
 
 
 def test_a_run_without_its_last_record_is_measured_again_and_ends_the_same(layout: Layout) -> None:
     before = shops.benchmark(layout.root, cold.params())
-    runs.rankings(layout, Entry("bpr", "none", 0)).with_suffix(".json").unlink()
-    runs.rankings(layout, Entry("bpr", "none", 1), "-all-items").write_bytes(b"cut")
+    rankings_path(layout, Entry("bpr", "none", 0)).with_suffix(".json").unlink()
+    rankings_path(layout, Entry("bpr", "none", 1), "-all-items").write_bytes(b"cut")
     assert shops.benchmark(layout.root, cold.params()) == before
 
 
@@ -63,7 +62,7 @@ def test_runs_take_the_draws_in_turn_and_tests_resample_them(tmp_path: Path) -> 
     name, every = (protocol.replace("0.4", "0.4 in 2 draws") for protocol in (ALONE, EVERY))
     assert [p["name"] for p in io.read_json(layout.protocol)] == [name, every]
     for draw, own in enumerate(layout.draws()):
-        ranked = io.read_table(runs.rankings(layout, Entry("bpr", "none", draw)), schemas.rankings(20))
+        ranked = io.read_table(rankings_path(layout, Entry("bpr", "none", draw)), schemas.rankings(20))
         candidates = inputs.read(own, None).split.cold_items("test")
         assert {*ranked["items"].combine_chunks().flatten().to_pylist()} <= {*candidates.tolist()}
     found = comparisons(io.read_table(layout.results, schemas.RESULTS))

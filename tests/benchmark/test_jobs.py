@@ -8,9 +8,8 @@ from shops import ITEMS, two_tastes
 
 import schemas
 from pipeline import io
-from pipeline.benchmark import runs
+from pipeline.benchmark.cell import Entry, rankings_path, read_runs
 from pipeline.benchmark.plan import entries
-from pipeline.benchmark.runs import Entry
 from pipeline.evaluation.metrics import judge
 from pipeline.layout import Layout
 
@@ -52,15 +51,15 @@ def run_all(root: Path, models: list[str]) -> dict[str, bytes]:
 def test_an_interrupted_benchmark_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     whole = run_all(tmp_path, ["bpr", "alignrec"])
     layout = Layout(tmp_path, "shop")
-    untouched = runs.rankings(layout, Entry("bpr", "none", 0)).with_suffix(".json")
+    untouched = rankings_path(layout, Entry("bpr", "none", 0)).with_suffix(".json")
     before = untouched.stat().st_mtime_ns
-    runs.rankings(layout, Entry("alignrec", "f", 1)).with_suffix(".json").unlink()
+    rankings_path(layout, Entry("alignrec", "f", 1)).with_suffix(".json").unlink()
     layout.results.unlink()
     assert run_all(tmp_path, ["bpr", "alignrec"]) == whole
     assert untouched.stat().st_mtime_ns == before
 
     record = io.read_json(untouched)
-    rankings = io.read_table(runs.rankings(layout, Entry("bpr", "none", 0)), schemas.rankings(20))
+    rankings = io.read_table(rankings_path(layout, Entry("bpr", "none", 0)), schemas.rankings(20))
     top = np.array(rankings["items"].to_pylist(), np.int32)
     judged = judge(top, rankings["user_id"].to_numpy(), two_tastes().test, ITEMS, [5, 20]).mean
     assert record["judged"][0]["metrics"]["test"]["ndcg@5"] == judged["ndcg", 5]  # figures are of the rankings
@@ -77,7 +76,7 @@ def test_an_interrupted_benchmark_goes_on_and_ends_the_same(tmp_path: Path) -> N
 
     fewer = run_all(tmp_path, ["bpr"])
     assert not len(io.read_table(layout.tests, schemas.TESTS))
-    assert {entry.model for entry in runs.keys(layout)} == {"bpr"}
+    assert {entry.model for entry in read_runs(layout)} == {"bpr"}
     assert len([name for name in fewer if name.startswith("cells/") and name.endswith(".json")]) == 2
 
 

@@ -12,12 +12,12 @@ import toy
 import schemas
 from alignrec.commands.params import Params
 from pipeline import engine, io
-from pipeline.benchmark import mask
+from pipeline.benchmark import study
 from pipeline.benchmark.cell import Hidden, outcome
 from pipeline.benchmark.experiment import Experiment
-from pipeline.benchmark.mask import Masked
 from pipeline.benchmark.params import Mask
 from pipeline.benchmark.settings import protocol_of
+from pipeline.benchmark.study import Masked
 from pipeline.config.base import checked
 from pipeline.encode.params import MODALITIES, variant
 from pipeline.evaluation.metrics import evaluate
@@ -69,7 +69,7 @@ def test_a_record_is_judged_by_the_protocol_that_it_names(layout: Layout) -> Non
 def measured(layout: Layout, settings: Params, one: Masked, k: int = 20) -> tuple[float, dict[str, Any]]:
     """Train; return test Recall@K and how it was judged."""
     experiment = Experiment(Run("study", "shop", settings, layout.root), 1)
-    (judged,) = outcome(mask.cell(experiment, one)).values["judged"]
+    (judged,) = outcome(study.mask_cell(experiment, one)).values["judged"]
     return judged["metrics"]["test"][f"recall@{k}"], judged
 
 

@@ -13,7 +13,7 @@ import toy
 
 import schemas
 from pipeline import io
-from pipeline.benchmark import sweeps
+from pipeline.benchmark import study
 from pipeline.benchmark.cell import Outcome, outcome
 from pipeline.benchmark.experiment import Experiment
 from pipeline.benchmark.settings import model_settings, protocol_of
@@ -46,7 +46,7 @@ def experiment(root: Path) -> Experiment:
 
 def swept(root: Path) -> None:
     made = experiment(root)
-    made.write(sweeps.tables(made))
+    made.write(study.sweep_tables(made))
     made.end()
 
 
@@ -93,7 +93,7 @@ def test_valid_is_that_of_the_setting_and_its_graph(layout: Layout) -> None:
 
 def trained(layout: Layout, **setting: float) -> Outcome:
     own = {key.replace("_", ".", 1): value for key, value in setting.items()}
-    return outcome(sweeps.cell(experiment(layout.root), own, 0, "study.sweeps.x"), tolerant=True)
+    return outcome(study.sweep_cell(experiment(layout.root), own, 0, "study.sweeps.x"), tolerant=True)
 
 
 def test_test_stays_closed(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,9 @@ import toy
 import schemas
 from alignrec.commands.params import Params
 from pipeline import io
-from pipeline.benchmark import runs, tail
+from pipeline.benchmark import tail
+from pipeline.benchmark.cell import Entry, list_runs, rankings_path
 from pipeline.benchmark.experiment import Experiment
-from pipeline.benchmark.runs import Entry
 from pipeline.evaluation.statistics import holm
 from pipeline.run import running
 
@@ -24,14 +24,14 @@ def written(root: Path, right: dict[tuple[str, str], set[int]]) -> pa.Table:
     layout, parts = shops.outputs(root), shops.two_tastes()
     users = np.unique(parts.test.users)
     keys = {Entry(*name, seed): f"{n}{seed}" for n, name in enumerate(right) for seed in range(2)}
-    io.write_json(layout.runs, runs.listed(keys))
+    io.write_json(layout.runs, list_runs(keys))
     for entry in keys:
         served = right[entry.model, entry.features]
         top = np.full((len(users), 20), -1, np.int32)
         top[:, 0] = [t if u in served and not entry.seed else -1 for u, t in zip(users, parts.test.items, strict=True)]
         lists = pa.FixedSizeListArray.from_arrays(pa.array(top.ravel()), type=schemas.ranking(20))
         ranked = pa.table({"user_id": users, "items": lists})
-        io.write_table(ranked, runs.rankings(layout, entry), schemas.rankings(20))
+        io.write_table(ranked, rankings_path(layout, entry), schemas.rankings(20))
     return tabled(root, SETTINGS)
 
 

@@ -12,13 +12,11 @@ import toy
 import schemas
 from alignrec.commands.params import Params
 from pipeline import io
-from pipeline.benchmark import runs, search
-from pipeline.benchmark.cell import outcome
+from pipeline.benchmark import plan
+from pipeline.benchmark.cell import Entry, outcome, rankings_path
 from pipeline.benchmark.experiment import Experiment
 from pipeline.benchmark.params import Range
-from pipeline.benchmark.plan import entries
-from pipeline.benchmark.runs import Entry
-from pipeline.benchmark.search import Contender, Tried, halton
+from pipeline.benchmark.plan import Contender, Tried, entries, halton
 from pipeline.benchmark.settings import model_settings
 from pipeline.benchmark.store import Record
 from pipeline.errors import UserError
@@ -56,13 +54,13 @@ def test_draws_are_in_the_space_and_fewer_begin_more() -> None:
 def test_every_feature_set_of_a_model_tries_the_same_settings_and_the_given_one_first(tmp_path: Path) -> None:
     shops.outputs(tmp_path)
     settings = params(features=["f"], budget=3)
-    made = search.tune(experiment(tmp_path, settings), entries(settings)).tried
+    made = plan.tune(experiment(tmp_path, settings), entries(settings)).tried
     assert list(made) == [("alignrec", "f"), ("bpr", "none")]  # the slow ones first
-    of_alignrec = search.settings(settings, "shop", "alignrec")
+    of_alignrec = plan.tried_settings(settings, "shop", "alignrec")
     assert [one.setting for one in made["alignrec", "f"]] == of_alignrec
     assert of_alignrec[0] == {"lr": 0.01, "cca": 0.01}
     assert len({json.dumps(setting) for setting in of_alignrec}) == 3
-    assert search.settings(params(budget=5), "shop", "alignrec")[:3] == of_alignrec
+    assert plan.tried_settings(params(budget=5), "shop", "alignrec")[:3] == of_alignrec
 
 
 def experiment(root: Path, settings: Params) -> Experiment:
@@ -76,7 +74,7 @@ def tried(valid: float | None, **setting: float) -> Tried:
 
 def test_ablations_have_the_setting_of_the_full_model_but_for_what_they_name() -> None:
     settings = params(budget=2, ablations={"no-cca": {"cca": 0.0}, "other": {"features": "g"}})
-    tuned = search.Tuned({Contender("alignrec", "f"): [tried(0.5, lr=0.02, cca=0.05)]})
+    tuned = plan.Tuned({Contender("alignrec", "f"): [tried(0.5, lr=0.02, cca=0.05)]})
     for name, expected in (("", (0.02, 0.05)), ("no-cca", (0.02, 0.0)), ("other", (0.02, 0.05))):
         entry = Entry("alignrec", "g" if name == "other" else "f", 0, name)
         chosen = model_settings(tuned.params(settings, entry), "alignrec", name)
@@ -85,10 +83,10 @@ def test_ablations_have_the_setting_of_the_full_model_but_for_what_they_name() -
 
 
 def test_the_best_on_valid_is_chosen_the_first_of_equal_ones_and_a_failed_one_never() -> None:
-    tuned = search.Tuned({Contender("bpr", "none"): [tried(None), tried(0.2), tried(0.3, lr=1), tried(0.3)]})
+    tuned = plan.Tuned({Contender("bpr", "none"): [tried(None), tried(0.2), tried(0.3, lr=1), tried(0.3)]})
     assert tuned.best(Contender("bpr", "none")).setting == {"lr": 1}
     with pytest.raises(UserError, match="bpr"):
-        search.Tuned({Contender("bpr", "none"): [tried(None)]}).best(Contender("bpr", "none"))
+        plan.Tuned({Contender("bpr", "none"): [tried(None)]}).best(Contender("bpr", "none"))
 
 
 def test_a_budget_is_spent_once_goes_on_after_a_kill_and_can_be_enlarged(tmp_path: Path) -> None:
@@ -100,13 +98,13 @@ def test_a_budget_is_spent_once_goes_on_after_a_kill_and_can_be_enlarged(tmp_pat
         (chosen,) = [row for row in rows if row["chosen"]]
         assert chosen["valid"] == max(row["valid"] for row in rows)
         setting = json.loads(chosen["setting"])
-        record = io.read_json(runs.rankings(layout, Entry(*contender, 1)).with_suffix(".json"))
+        record = io.read_json(rankings_path(layout, Entry(*contender, 1)).with_suffix(".json"))
         assert record["cell"]["settings"].items() >= setting.items()
     assert io.read_json(layout.protocol)[0]["tuning"]["budget"] == 3
 
     tries, measured = cells(layout, "valid"), cells(layout, "rankings")
     assert (len(tries), len(measured)) == (6, 4)
-    lost = [tries[2], runs.rankings(layout, Entry("alignrec", "f", 0)).with_suffix(".json"), layout.tuning]  # a kill
+    lost = [tries[2], rankings_path(layout, Entry("alignrec", "f", 0)).with_suffix(".json"), layout.tuning]  # a kill
     kept = {path: path.stat().st_mtime_ns for path in [*tries, *measured] if path not in lost}
     for path in lost:
         path.unlink()
@@ -133,7 +131,7 @@ def test_settings_are_tried_without_a_look_at_test(tmp_path: Path, monkeypatch: 
     layout = shops.outputs(tmp_path)
     monkeypatch.setattr("pipeline.benchmark.cell.open_test", lambda *_: pytest.fail("test was opened"))
     rows = io.read_table(layout.interactions, schemas.INTERACTIONS)
-    cell = search.cell(experiment(tmp_path, params(budget=2)), ("bpr", "none"), {"lr": 0.02})
+    cell = plan.trial_cell(experiment(tmp_path, params(budget=2)), ("bpr", "none"), {"lr": 0.02})
     record = outcome(cell)
     moved = rows.set_column(1, "item_id", shifted(rows))
     io.write_table(moved, layout.interactions, schemas.INTERACTIONS)

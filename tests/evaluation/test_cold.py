@@ -11,9 +11,8 @@ import torch
 from alignrec.commands.params import Params
 from pipeline.benchmark.settings import model_settings, protocol_of
 from pipeline.errors import UserError
-from pipeline.evaluation.metrics import evaluate, open_test
+from pipeline.evaluation.metrics import evaluate, open_test, topk
 from pipeline.evaluation.protocol import Protocol
-from pipeline.evaluation.ranking import topk
 from pipeline.interactions.split import Pairs, union
 from pipeline.models.bpr import BPR
 from pipeline.ops.scores import Vectors

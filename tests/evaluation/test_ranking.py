@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.evaluation import ranking
+from pipeline.evaluation import metrics
 from pipeline.interactions.split import Pairs
 
 
@@ -27,5 +27,5 @@ def test_fast_is_plain_with_ties_masks_and_blocks(seed: int, k: int, block: int)
     masked = np.argwhere(rng.random((6, 7)) < 0.3).astype(np.int32)
     seen = Pairs(masked[:, 0], masked[:, 1])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranking, "BLOCK", block)
-        assert ranking.topk(user, item, k, seen).tolist() == plain(user, item, k, seen)
+        patch.setattr(metrics, "BLOCK", block)
+        assert metrics.topk(user, item, k, seen).tolist() == plain(user, item, k, seen)

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from pipeline.benchmark import significance
-from pipeline.benchmark.runs import Entry
+from pipeline.benchmark.cell import Entry
 from pipeline.evaluation.statistics import holm, paired
 
 

@@ -20,8 +20,7 @@ import toy
 
 from alignrec.commands.params import Params, load
 from pipeline import io
-from pipeline.benchmark import runs
-from pipeline.benchmark.runs import Entry
+from pipeline.benchmark.cell import Entry, rankings_path
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.run import Run, present_files
@@ -121,8 +120,8 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Stage]:
 RUN = Entry("bpr", "none", 0)
 ARTEFACTS: dict[str, tuple[str, Callable[[Layout], Path]]] = {
     "features shard": ("encode", lambda layout: io.shard(layout.features("tfidf"), "features", 1)),
-    "benchmark record": ("benchmark", lambda layout: runs.rankings(layout, RUN).with_suffix(".json")),
-    "ranking": ("benchmark", lambda layout: runs.rankings(layout, RUN)),
+    "benchmark record": ("benchmark", lambda layout: rankings_path(layout, RUN).with_suffix(".json")),
+    "ranking": ("benchmark", lambda layout: rankings_path(layout, RUN)),
     "encoder weights": ("pretrain", lambda layout: layout.encoder.weights),
 }
 

@@ -17,8 +17,7 @@ import toy
 from functorch.compile import aot_module_simplified, nop
 
 from pipeline.benchmark.settings import model_settings
-from pipeline.evaluation.metrics import evaluate
-from pipeline.evaluation.ranking import topk
+from pipeline.evaluation.metrics import evaluate, topk
 from pipeline.graph import neighbours
 from pipeline.interactions.split import Pairs, Split
 from pipeline.models import MODELS, RELEASED, infonce

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.errors import UserError
-from pipeline.evaluation.ranking import topk
+from pipeline.evaluation.metrics import topk
 from pipeline.interactions.split import Pairs, Split
 from pipeline.models import MODELS, closed
 from pipeline.models.base import Inputs, Recommender

@@ -43,7 +43,7 @@ what, part, settings, *roots = sys.argv[1:]
 io.PART = int(part)
 tables.LARGE, tables.PARQUET = 1 << 17, PAGES
 if what == "publish":
-    from pipeline.evaluation import ranking  # load torch
+    from pipeline.evaluation import metrics  # load torch
     from pipeline.graph import approximate
     from pipeline.run import running
     from pipeline.train import retrieval

@@ -5,30 +5,30 @@ from pathlib import Path
 import pyarrow as pa
 import toy
 
-from pipeline.report import neighbours
+from pipeline.report import gallery
 from pipeline.report.outputs import Outputs
 
 
 def test_the_toy_shop_has_groups_of_special_items(tmp_path: Path) -> None:
     outputs = Outputs(toy.outputs(tmp_path), "sample", "beit3")
-    bought = neighbours.popularity(outputs.interactions, toy.ITEMS)
+    bought = gallery.popularity(outputs.interactions, toy.ITEMS)
     assert bought == [1, 2, 2, 2, 1, 0]
-    assert neighbours.facets(outputs, bought) == {
+    assert gallery.facets(outputs, bought) == {
         "no image": [4], "duplicate image": [0, 1, 2, 3, 5], "no text": [4], "cold": [5]
     }  # fmt: skip
-    assert neighbours.shared(["a", "", "b", "a", ""]) == [0, 3]
+    assert gallery.shared(["a", "", "b", "a", ""]) == [0, 3]
 
 
 def test_the_neighbours_are_the_graphs() -> None:
     edges = pa.table(
         {"item_id": [1, 1, 1, 0, 0], "neighbour_id": [1, 2, 0, 0, 2], "rank": [0, 1, 2, 0, 1], "cosine": [1.0] * 5}
     )
-    assert neighbours.nearest(edges, 1) == {0: [2], 1: [2]}
-    assert neighbours.nearest(edges, 5) == {0: [2], 1: [2, 0]}
+    assert gallery.nearest(edges, 1) == {0: [2], 1: [2]}
+    assert gallery.nearest(edges, 5) == {0: [2], 1: [2, 0]}
 
 
 def test_a_choice_takes_every_category_before_any_twice() -> None:
-    chosen = neighbours.choose(["a", "a", "a", "b", "c", "d"], [True] * 5 + [False], 4, seed=1)
+    chosen = gallery.choose(["a", "a", "a", "b", "c", "d"], [True] * 5 + [False], 4, seed=1)
     assert {["a", "a", "a", "b", "c", "d"][i] for i in chosen[:3]} == {"a", "b", "c"}
     assert 5 not in chosen
-    assert neighbours.choose(["a"] * 9, [True] * 9, 4, seed=1) == neighbours.choose(["a"] * 9, [True] * 9, 4, seed=1)
+    assert gallery.choose(["a"] * 9, [True] * 9, 4, seed=1) == gallery.choose(["a"] * 9, [True] * 9, 4, seed=1)

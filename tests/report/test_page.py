@@ -22,8 +22,7 @@ from pipeline import io
 from pipeline.evaluation.evidence import HEADLINE, comparisons
 from pipeline.layout import Layout
 from pipeline.report import atlas, gallery, terminal
-from pipeline.report.table import markdown
-from pipeline.report.words import figure
+from pipeline.report.table import figure, markdown
 from pipeline.run import running
 from stages import publish, report
 

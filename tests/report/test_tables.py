@@ -9,7 +9,7 @@ import toy
 
 import schemas
 from pipeline import io
-from pipeline.report import probes, study, tail
+from pipeline.report import probes, study
 from pipeline.run import running
 from stages import semantic_ids
 
@@ -55,7 +55,7 @@ def test_leads_on_the_long_tail_have_intervals_and_marks_where_they_are_sure() -
         for name, label in (("popularity", "tail"), ("popularity", "head"), ("history", "3"))
         for model, features, test in runs
     ]
-    by_popularity, by_history = tail.leads(pa.Table.from_pylist(rows, schemas.TAIL))
+    by_popularity, by_history = study.leads(pa.Table.from_pylist(rows, schemas.TAIL))
     assert by_popularity.head == ["run", "tail", "head"]
     assert [row[0] for row in by_popularity.rows] == ["n", "BPR", "AlignRec on tfidf"]  # neither itself nor controls
     assert by_popularity.rows[0][1:] == ["7", "7"]

@@ -14,9 +14,9 @@ from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops.linalg import unit_rows
 from pipeline.run import running
-from pipeline.semantic_ids import judge, quantizer
+from pipeline.semantic_ids import codes as coder
+from pipeline.semantic_ids.codes import Coding
 from pipeline.semantic_ids.params import SemanticIds
-from pipeline.semantic_ids.quantizer import Coding
 from stages import semantic_ids
 
 ROWS, WIDTH, KINDS = 400, 10, 12
@@ -39,7 +39,7 @@ def written(root: Path, x: np.ndarray) -> Path:
 
 
 def coded(root: Path, x: np.ndarray, seed: int = 3, **params: int) -> Coding:
-    return quantizer.code_items(written(root, x), SemanticIds(**{"levels": 3, "codes": 8, **params}), seed)
+    return coder.code_items(written(root, x), SemanticIds(**{"levels": 3, "codes": 8, **params}), seed)
 
 
 def test_more_levels_reconstruct_vectors_better_and_equal_vectors_have_equal_codes(tmp_path: Path) -> None:
@@ -58,23 +58,23 @@ def test_more_levels_reconstruct_vectors_better_and_equal_vectors_have_equal_cod
 def test_a_code_is_the_nearest_centroid_of_what_is_left(width: int) -> None:
     x = unit_rows(np.pad(groups(), ((0, 0), (0, width - WIDTH))))[0]
     params = SemanticIds(levels=2, codes=8)
-    learned = quantizer.learn_codebooks(x, params, 0)
-    codebooks = quantizer.faiss.vector_to_array(learned.codebooks).reshape(2, 8, width)
+    learned = coder.learn_codebooks(x, params, 0)
+    codebooks = coder.faiss.vector_to_array(learned.codebooks).reshape(2, 8, width)
     rest, expected = x.copy(), []
     for centroids in codebooks:
         expected.append(((rest[:, None] - centroids) ** 2).sum(2).argmin(1))
         rest -= centroids[expected[-1]]
     packed = learned.compute_codes(x)
-    assert np.array_equal(quantizer.faiss.unpack_bitstrings(packed, 2, 3), np.stack(expected, axis=1))
+    assert np.array_equal(coder.faiss.unpack_bitstrings(packed, 2, 3), np.stack(expected, axis=1))
 
 
 def test_equal_inputs_give_equal_bytes_and_a_seed_other_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = coded(tmp_path / "a", groups())
-    monkeypatch.setattr(quantizer, "BLOCK", 64)
+    monkeypatch.setattr(coder, "BLOCK", 64)
     for a, b in zip(first, coded(tmp_path / "b", groups()), strict=True):
         assert a.tobytes() == b.tobytes()
     assert not np.array_equal(coded(tmp_path / "c", groups(), seed=4).codes, first.codes)
-    monkeypatch.setattr(quantizer, "FIT_ROWS", 100)
+    monkeypatch.setattr(coder, "FIT_ROWS", 100)
     assert len(coded(tmp_path / "d", groups()).codes) == ROWS
 
 
@@ -95,7 +95,7 @@ def test_neighbours_share_codes_more_often_than_with_random_ones(tmp_path: Path)
     pairs = [(0, 0), (0, 1), (1, 2), (2, 3), (3, 4)]
     item, other = (pa.array(column, pa.int32()) for column in zip(*pairs, strict=True))
     pq.write_table(pa.table({"item_id": item, "neighbour_id": other}), tmp_path / "edges.parquet")
-    figures = judge.judge_codes(coding, tmp_path / "edges.parquet", 4096, 0)
+    figures = coder.judge_codes(coding, tmp_path / "edges.parquet", 4096, 0)
     assert figures["codes"] == {"collide": 0.5, "neighbours": round(2 / 3, 6)}
     assert figures["random"] == {"collide": 0, "neighbours": 0}
 

@@ -16,8 +16,8 @@ from pipeline.models.base import Batch, Inputs
 from pipeline.models.params import Train
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.train import loop
+from pipeline.train.inputs import Sampler
 from pipeline.train.loop import Fit, fit
-from pipeline.train.sampling import Sampler
 
 SETTINGS = {"dim": 8, "batch_size": 64, "lr": 0.02, "epochs": 12, "patience": 30}
 TRAINED = ("alignrec", "bpr", "lightgcn", "vbpr")

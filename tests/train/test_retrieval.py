@@ -9,7 +9,7 @@ import pytest
 
 import schemas
 from pipeline import io
-from pipeline.evaluation.ranking import topk
+from pipeline.evaluation.metrics import topk
 from pipeline.interactions.split import Pairs
 from pipeline.train import retrieval
 from pipeline.train.embeddings import Embeddings

@@ -1,4 +1,8 @@
-"""Sweeps: AlignRec with other settings and item graphs, on valid only; table SWEEPS, curves and heat maps."""
+"""The article's study: mask modality (method.md section 5) and sweeps of settings; tables MASK and SWEEPS.
+
+Mask modality retrains AlignRec with one modality of some items hidden. Sweeps train it with other settings and item
+graphs, and open valid only.
+"""
 
 import itertools
 import json
@@ -8,17 +12,73 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 import schemas
-from pipeline.benchmark.cell import Cell, Stored
+from pipeline.benchmark import plan, summaries
+from pipeline.benchmark.cell import Cell, Hidden, Stored
 from pipeline.benchmark.experiment import Experiment
-from pipeline.benchmark.params import Study
+from pipeline.benchmark.params import Benchmark, Mask, Study
 from pipeline.benchmark.settings import model_settings, sweep_params
-from pipeline.benchmark.summaries import RECALL
-from pipeline.evaluation.cutoff import CUTOFF
+from pipeline.benchmark.summaries import RECALL, WHOLE
+from pipeline.combine.names import CEILINGS
+from pipeline.encode.params import MODALITIES, variant
+from pipeline.evaluation.cutoff import CUTOFF, bounded
 from pipeline.evaluation.evidence import cell as spread
 from pipeline.graph.params import Graph
+from pipeline.layout import Layout
 from pipeline.models import RELEASED
 from pipeline.seeds import seed_for
 from pipeline.train.params import Released
+
+
+class Masked(NamedTuple):
+    """One training."""
+
+    features: str
+    modality: str  # that is hidden: image, text or WHOLE
+    ratio: float  # share of the items whose modality is hidden; 0 with WHOLE
+    seed: int  # number of the run; equal numbers start from equal weights and draw equal negatives
+
+
+def mask_tables(experiment: Experiment) -> dict[str, Any]:
+    name, mask = f"recall@{bounded(experiment.split.n_items)}", experiment.params[Study].mask
+    cells = {one: mask_cell(experiment, one) for one in trainings(maskable(experiment.layout), mask)}
+    rows = [
+        {"dataset": experiment.dataset, **one._asdict(), "protocol": judged["protocol"],
+         "fingerprint": judged["fingerprint"], f"recall@{CUTOFF}": judged["metrics"]["test"][name],
+         "best_epoch": record.values["best_epoch"]}
+        for one, record in experiment.complete(cells, "mask").items() for judged in record.judged
+    ]  # fmt: skip
+    table = pa.Table.from_pylist(rows, schemas.MASK)
+    return {
+        "mask.parquet": table,
+        "study.json": summaries.metrics(table),
+        "mask.json": summaries.mask_points(table),
+    }
+
+
+def maskable(layout: Layout) -> list[str]:
+    """Return the feature sets that also exist with each modality hidden, without ceilings, sorted."""
+    names = layout.feature_sets()
+    return [n for n in names if n not in CEILINGS and all(variant(n, m) in names for m in MODALITIES)]
+
+
+def trainings(names: list[str], mask: Mask) -> list[Masked]:
+    ratios = sorted({*mask.ratios} - {0.0})
+    hidden = [(WHOLE, 0.0), *((modality, ratio) for modality in MODALITIES for ratio in ratios)]
+    seeds = range(mask.seeds) if mask.ratios else ()
+    return [Masked(name, *what, seed) for name in names for what in hidden for seed in seeds]
+
+
+def mask_cell(experiment: Experiment, one: Masked) -> Cell:
+    """Return the cell of a training; that of a whole set is the benchmark's own."""
+    params, data = experiment.params, Stored.of(experiment.params, experiment.layout, one.features)
+    whole = plan.run_cell(experiment, data, RELEASED, model_settings(params, RELEASED), one.seed)
+    if one.modality == WHOLE and CUTOFF in params[Benchmark].ks:
+        return whole
+    if one.modality != WHOLE:
+        hidden = Hidden(one.modality, one.ratio, seed_for("mask", experiment.dataset))
+        data = replace(data, graph=params[Graph], hidden=hidden)
+    return replace(whole, data=data, ks=(bounded(experiment.split.n_items),), opens="test")
+
 
 Setting = dict[str, int | float]
 
@@ -31,10 +91,10 @@ class Swept(NamedTuple):
     seed: int  # number of the run; equal numbers start from equal weights and draw equal negatives
 
 
-def tables(experiment: Experiment) -> dict[str, Any]:
+def sweep_tables(experiment: Experiment) -> dict[str, Any]:
     study, features = experiment.params[Study], experiment.params[Released].features
     cells = {
-        Swept(sweep, json.dumps(setting), seed): cell(experiment, setting, seed, f"study.sweeps.{sweep}")
+        Swept(sweep, json.dumps(setting), seed): sweep_cell(experiment, setting, seed, f"study.sweeps.{sweep}")
         for sweep in study.sweeps
         for setting in study.settings(sweep)
         for seed in range(study.seeds)
@@ -49,7 +109,7 @@ def tables(experiment: Experiment) -> dict[str, Any]:
     return {"sweeps.parquet": swept, "curves.json": curves(swept), "heatmaps.json": heatmaps(swept)}
 
 
-def cell(experiment: Experiment, setting: Setting, seed: int, where: str) -> Cell:
+def sweep_cell(experiment: Experiment, setting: Setting, seed: int, where: str) -> Cell:
     """Return the cell of a setting; the item graph is rebuilt, in memory, where it differs."""
     own = sweep_params(experiment.params, setting, where)
     graph = own[Graph] if own[Graph] != experiment.params[Graph] else None
