@@ -19,7 +19,7 @@ USERS, ITEMS, COLD = 40, 120, 26
 """COLD items of each of valid and test: the first ones of the catalogue, and those that follow"""
 DIVISION = "cold-items 0.4"
 IDS = {"item_id": np.arange(ITEMS, dtype=np.int32), "asin": [f"i{i}" for i in range(ITEMS)]}
-LEARNING = {"encode": {"encoders": ["mapped"], "controls": []}, "encoders": {"mapped": {"of": "f"}}}
+LEARNING = {"combine": {"sets": {"mapped": {"of": "f"}}, "controls": []}}
 """parameters of the set that `draw_again` writes"""
 
 
