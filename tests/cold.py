@@ -1,25 +1,27 @@
 """A shop of two tastes, some of whose items train lacks: targets of valid, and others of test."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import shops
+import toy
 
 import schemas
 from alignrec.commands.params import Params
 from pipeline import io
 from pipeline.combine import mapped
+from pipeline.encode.folder import SET
 from pipeline.graph import neighbours
 from pipeline.interactions import split
 from pipeline.layout import Layout
-from pipeline.sources.feature_files import FEATURE
 
 USERS, ITEMS, COLD = 40, 120, 26
 """COLD items of each of valid and test: the first ones of the catalogue, and those that follow"""
 DIVISION = "cold-items 0.4"
 IDS = {"item_id": np.arange(ITEMS, dtype=np.int32), "asin": [f"i{i}" for i in range(ITEMS)]}
-LEARNING = {"encode": {"encoders": ["mapped"], "controls": []}, "encoders": {"mapped": {"of": "f"}}}
+LEARNING: dict[str, Any] = {"combine": {"sets": {"mapped": {"of": "f"}}, "controls": []}}
 """parameters of the set that `draw_again` writes"""
 
 
@@ -56,10 +58,11 @@ def outputs(root: Path) -> Layout:
     return layout
 
 
-def write_set(layout: Layout, name: str, vectors: np.ndarray) -> None:
+def write_set(layout: Layout, name: str, vectors: np.ndarray, **facts: Any) -> None:
     unknown = {"has_image": pa.nulls(ITEMS, pa.bool_()), "has_text": pa.nulls(ITEMS, pa.bool_())}
     features = pa.table(IDS | unknown | {"vector": io.vectors(vectors)})
     io.write_table(features, io.shard(layout.features(name), "features", 0), schemas.features(vectors.shape[1]))
+    io.write_json(layout.features(name) / SET, toy.facts(name).model_copy(update=facts).model_dump())
     io.write_table(neighbours.neighbours(vectors, 6), layout.edges(name), schemas.EDGES)
 
 
@@ -67,9 +70,9 @@ def draw_again(layout: Layout) -> None:
     """Write a second draw, where other items are cold, and a set `mapped` that learns from the first."""
     again = [(user, (item - 2 * COLD) % ITEMS, which) for user, item, which in rows()]
     io.write_table(shops.interactions(again), layout.draw(1).interactions, schemas.INTERACTIONS, {"division": DIVISION})
-    io.write_npy(layout.raw / "f.npy", content())
-    io.write_json(layout.sources, [{"role": f"{FEATURE}f", "name": "f.npy"}])
-    write_set(layout, "mapped", learned(layout))
+    facts = {"kind": "mapped", "parts": ["f"], "settings": {"seed": 0}}
+    write_set(layout, "mapped", content(), **facts)
+    write_set(layout, "mapped", learned(layout), **facts)
 
 
 def learned(layout: Layout) -> np.ndarray:

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import featured
 import numpy as np
 import pyarrow as pa
 import torch
@@ -20,10 +21,12 @@ from alignrec.commands.params import load
 from pipeline import io as files
 from pipeline.beit3.config import Config
 from pipeline.beit3.network import BEiT3
+from pipeline.encode.params import TRAINED
 from pipeline.layout import Layout
 from pipeline.pretrain.corpus import Corpus, Task
 from pipeline.pretrain.params import Pretrain
 from pipeline.run import running
+from stages import beit3, encode
 from stages.pretrain import main
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "yellow": (230, 220, 20)}
@@ -31,7 +34,7 @@ STEPS = 40
 THINGS = ("circle", "square", "bar", "dot")
 MASK = 11
 UNTAUGHT: dict[str, Any] = {"size": "small", "distill": 0.0}
-"""keys of an objective that reads no frozen encoder"""
+"""keys of an objective that reads no other encoder"""
 
 
 def task(n: int = 24, **params: Any) -> Task:
@@ -70,12 +73,36 @@ def shop(root: Path, images: bool = True, texts: bool = True, n: int = 96, **pre
     _write([*shown, [1 if d else None for d in drawn]], files.shard(layout.images, "images", 0), schemas.IMAGES)
     settings = {"steps": STEPS, "codes": 16, "batch_size": 8, "checkpoint_every": 3}
     section = UNTAUGHT | settings | {"threads": 1} | pretrain
-    params = root / "params.yaml"
-    params.write_text(
-        yaml.safe_dump({"datasets": ["toy"], "sources": {"toy": {"kind": "sample"}}, "pretrain": section})
-    )
+    files.write_json(layout.sources, [])
+    write_params(root, pretrain=section)
     toy.ended(layout)
-    return params
+    return root / "params.yaml"
+
+
+def write_params(root: Path, **sections: Any) -> None:
+    """Write parameters of the shop, or change some sections of those that are there."""
+    path = root / "params.yaml"
+    whole = {"datasets": ["toy"], "sources": {"toy": {"kind": "sample"}}, "combine": {"sets": {}, "controls": []}}
+    given = yaml.safe_load(path.read_text()) if path.exists() else whole | {"encode": {"encoders": []}}
+    path.write_text(yaml.safe_dump(given | sections))
+
+
+def features(root: Path, *names: str) -> dict[str, np.ndarray]:
+    """Encode the shop, and return the vectors of some sets."""
+    trained = [name for name in names if name in TRAINED]
+    others = [name for name in names if name not in TRAINED]
+    if others:
+        write_params(root, encode={"encoders": others})
+    if trained:
+        write_params(root, beit3={"sets": trained})
+    params, layout = load(root / "params.yaml"), Layout(root, "toy")
+    for name in others:
+        with running("encode", "toy", params, root, name) as stage:
+            encode.main(stage)
+    if trained:
+        with running("beit3", "toy", params, root) as stage:
+            beit3.main(stage)
+    return {name: featured.vectors(layout, name) for name in names}
 
 
 def _write(columns: list[Any], path: Path, schema: pa.Schema) -> None:

@@ -83,9 +83,8 @@ def test_a_set_that_learned_from_the_first_draw_and_cannot_again_is_refused(tmp_
     layout = cold.outputs(tmp_path)
     cold.draw_again(layout)
     named = {"models": ["contentknn"], "features": ["twice"], "ks": [5, 20], "workers": 1}
-    twice = {"twice": {"kind": "mapped", "of": "mapped"}}
-    encoders = cold.LEARNING["encoders"] | twice
-    encode = {**cold.LEARNING["encode"], "encoders": [*cold.LEARNING["encode"]["encoders"], "twice"]}
-    settings = cold.params(benchmark=named, **cold.LEARNING | {"encoders": encoders, "encode": encode})
-    with pytest.raises(UserError, match="twice"):
+    cold.write_set(layout, "twice", cold.content())
+    sets = {**cold.LEARNING["combine"]["sets"], "twice": {"kind": "mapped", "of": "mapped"}}
+    settings = cold.params(benchmark=named, combine={"sets": sets, "controls": []})
+    with pytest.raises(UserError, match="twice learned from the train interactions of the first draw"):
         shops.benchmark(layout.root, settings)

@@ -1,4 +1,4 @@
-"""Distillation: what frozen encoders know of the items, and how CLS comes to hold it."""
+"""Distillation: what other encoders know of the items, and how CLS comes to hold it."""
 
 from __future__ import annotations
 
@@ -8,49 +8,47 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
-import yaml
-from pipeline.features.node import table
-from pretraining import MASK, network, run, shop, task
+from pretraining import MASK, features, network, run, shop, task
 
-import schemas
-from pipeline import io
+from alignrec.commands.params import load
+from pipeline.items.texts import Texts
 from pipeline.layout import Layout
 from pipeline.ops import joining
 from pipeline.ops.checkpoint import Checkpoint
-from pipeline.ops.joining import Block
 from pipeline.ops.linalg import unit_rows
 from pipeline.ops.whitening import fit as whitened
-from pipeline.pretrain import frozen, held_out, losses
-from pipeline.pretrain.held_out import features, reading
+from pipeline.pretrain import held_out, losses
+from pipeline.pretrain.features import read_target
+from pipeline.pretrain.held_out import features as cls_of
+from pipeline.pretrain.held_out import reading
 from pipeline.pretrain.loop import fit
 from pipeline.pretrain.losses import PretrainingModel
+from pipeline.run import running
 
 
-def _rows(vectors: np.ndarray) -> frozen.Rows:
-    ids = pa.table(
-        {"item_id": pa.array(range(len(vectors)), pa.int32()), "asin": [f"A{i}" for i in range(len(vectors))]}
-    )
-    has = vectors.any(axis=1)
-    whole = table(ids, vectors, has, has)
-    return lambda start, stop: whole.slice(start, stop - start)
+def relaxed(x: np.ndarray) -> np.ndarray:
+    """Return vectors centred, each direction divided by the root of its deviation; zero rows stay zero."""
+    there = x.any(axis=1)
+    u, s, _ = np.linalg.svd(x[there].astype(np.float64) - x[there].mean(axis=0), full_matrices=False)
+    out = np.zeros((len(x), len(s)))
+    out[there] = u * np.sqrt(s)
+    return out
 
 
-def test_the_target_is_what_linear_makes_of_the_vectors_and_absent_items_stay_zero(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    of_text = (rng.standard_normal((500, 6)) * [9, 3, 1, 1, 0.5, 0] + 4).astype(np.float32)
-    of_image = rng.standard_normal((500, 4)).astype(np.float32)
-    of_text[7] = of_image[7] = 0
-    features = [frozen.encoded(_rows(x), 500, tmp_path / f"{i}.npy") for i, x in enumerate((of_text, of_image))]
-    np.testing.assert_array_equal(features[0], of_text)
-    blocks = [Block(0, np.ones(6, bool), 1.0), Block(1, np.ones(4, bool), 0.3)]
-    found = np.asarray(frozen.target(features, blocks, tmp_path / "target.npy"))
-    assert found.shape == (500, 9), "the direction without variance is left out"
-    assert not found[7].any()
-    expected = joining.fit(lambda: [features], blocks, 128, 0.5)(features)
-    np.testing.assert_allclose(found, unit_rows(expected)[0], atol=1e-5)
+def test_the_target_is_the_joint_vector_of_the_teachers_and_absent_items_stay_zero(tmp_path: Path) -> None:
+    shop(tmp_path, distill_from=["tfidf", "cnn"])
+    made = features(tmp_path, "tfidf", "cnn")
+    with running("pretrain", "toy", load(tmp_path / "params.yaml"), tmp_path) as stage:
+        found = np.asarray(read_target(stage, Texts(stage.layout.items)))
+    parts = [weight * unit_rows(relaxed(made[name]))[0] for name, weight in (("tfidf", 1.0), ("cnn", joining.IMAGE))]
+    joined = np.hstack(parts)
+    there = joined.any(axis=1)
+    joined[there] -= joined[there].mean(axis=0)
+    expected = unit_rows(joined)[0]
+    np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=5e-3)
+    assert not found[np.arange(96) % 60 == 0].any(), "neither text nor image"
 
 
 def _taught(n: int, **params: Any) -> Any:
@@ -71,7 +69,7 @@ def test_cls_comes_to_hold_what_the_teacher_knows(tmp_path: Path) -> None:
     net = network()
     history, teacher = fit(net, toy, Checkpoint(tmp_path / "c.safetensors", 1000), int)
     assert history[-1]["distill_loss"] < 0.6 * history[0]["distill_loss"]
-    x = reading(net, toy, teacher)(features(net, toy, np.arange(48)))
+    x = reading(net, toy, teacher)(cls_of(net, toy, np.arange(48)))
     assert x.shape == (48, 4)
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     cosine, same = unit @ unit.T, (np.arange(48) % 4)[:, None] == np.arange(48) % 4
@@ -83,7 +81,7 @@ def test_items_are_as_like_as_what_the_map_to_the_teachers_reads_of_them() -> No
     toy, net = _taught(48, distill=1.0), network()
     torch.manual_seed(1)
     model = PretrainingModel(net, MASK, 4)
-    cls = features(net, toy, toy.train)
+    cls = cls_of(net, toy, toy.train)
     model.whitening(torch.from_numpy(cls))
     model.whitening.update()
     seen = model.whitening.read(torch.from_numpy(cls))
@@ -100,14 +98,14 @@ def test_cls_is_whitened_where_no_encoder_teaches_or_nothing_was_trained(tmp_pat
     toy = replace(toy, params=toy.params.model_copy(update={"steps": 6 * untaught}))
     teacher = fit(net, toy, Checkpoint(tmp_path / "c", 1000), int).teacher
     assert teacher is None
-    cls = features(net, toy, toy.train)
+    cls = cls_of(net, toy, toy.train)
     np.testing.assert_array_equal(reading(net, toy, teacher)(cls), whitened(cls)(cls))
 
 
 def test_the_stage_learns_from_an_encoder_and_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     for where in ("one", "two"):
         shop(tmp_path / where, distill=1.0, distill_from=["tfidf"], steps=14)
-        _ids(tmp_path / where)
+        features(tmp_path / where, "tfidf")
     run(tmp_path / "one")
     history = json.loads(Layout(tmp_path / "one", "toy").history("pretrain").read_text())
     assert history[-1]["distill_loss"] < history[0]["distill_loss"]
@@ -122,16 +120,6 @@ def test_the_stage_learns_from_an_encoder_and_resumes_to_the_same_bytes(tmp_path
     assert weights[0] == weights[1]
 
 
-def test_a_concat_teaches_before_its_parts_are_written(tmp_path: Path) -> None:
-    path = shop(tmp_path, distill=1.0, distill_from=["both"], steps=4)
-    given = yaml.safe_load(path.read_text())
-    given["encoders"] = {"both": {"kind": "concat", "of": ["cnn", "minilm"]}}
-    given["encode"] = {"encoders": ["beit3", "cnn", "minilm", "both"]}
-    path.write_text(yaml.safe_dump(given))
-    _ids(tmp_path)
-    assert run(tmp_path)["distill_loss"] > 0
-
-
 def _interrupted(after: int = 5) -> Any:
     """Return a measurement that is interrupted when it was made `after` times, a step each."""
     calls = iter(range(after))
@@ -142,8 +130,3 @@ def _interrupted(after: int = 5) -> Any:
         return held_out.measure(*given)
 
     return measure
-
-
-def _ids(root: Path) -> None:
-    ids = pa.table({"item_id": pa.array(range(96), pa.int32()), "asin": [f"A{i}" for i in range(96)]})
-    io.write_table(ids, Layout(root, "toy").item_ids, schemas.ITEM_IDS)

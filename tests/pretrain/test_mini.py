@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -10,39 +9,29 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
-from pretraining import digests, history, shop
+from pretraining import digests, features, history, shop
 from processes import started
 from safetensors.torch import load_file
 
-from alignrec.commands.params import load
+import schemas
 from pipeline import io
 from pipeline.beit3 import minilm, stored
+from pipeline.encode import batching
 from pipeline.encode.cnn import CNN
+from pipeline.encode.load import Project, load
+from pipeline.encode.mini import TOKENS
+from pipeline.errors import UserError
+from pipeline.items.texts import Texts
 from pipeline.layout import Layout
 from pipeline.pretrain.params import MINI, Pretrain
-from pipeline.run import running
-from stages import encode
 
 ITEMS = 48
 NO_TEXT, NO_IMAGE = np.arange(ITEMS) % 12 == 0, np.arange(ITEMS) % 10 == 0
 SHORT: dict[str, Any] = {"n": ITEMS, "size": "mini", "steps": 2, "batch_size": 8, "checkpoint_every": 1}
 FILES = [
-    *("config.json", "encoder.safetensors", "history.json", "image_hashes.npy", "images.npy", "run.json"),
-    "start.safetensors",
+    *("config.json", "encoder.safetensors", "history.json", "run.json", "start.safetensors"),
     *("whitening.safetensors", "wordpieces.json"),
 ]
-
-
-def features(root: Path, *names: str) -> dict[str, np.ndarray]:
-    """Encode the shop, and return the vectors of some sets."""
-    io.write_json(Layout(root, "toy").sources, [])
-    path = root / "params.yaml"
-    given = yaml.safe_load(path.read_text())
-    path.write_text(yaml.safe_dump(given | {"encode": {"encoders": list(names), "controls": []}}))
-    with running("encode", "toy", load(path), root) as stage:
-        encode.main(stage)
-    return {name: io.matrix(io.read_features(Layout(root, "toy").features(name))["vector"]) for name in names}
 
 
 def test_its_defaults_are_its_own_and_what_is_given_stands() -> None:
@@ -55,9 +44,10 @@ def test_its_defaults_are_its_own_and_what_is_given_stands() -> None:
 
 
 def test_killed_it_ends_with_the_same_bytes_and_is_encoded_from(tmp_path: Path) -> None:
-    shop(tmp_path / "whole", **SHORT)
+    for name in ("whole", "killed"):
+        shop(tmp_path / name, **SHORT)
+        features(tmp_path / name, *TOKENS)
     assert [line["step"] for line in history(tmp_path / "whole")] == [1, 2]
-    shop(tmp_path / "killed", **SHORT)
     layout = Layout(tmp_path / "killed", "toy")
     process = started(history, tmp_path / "killed")
     while not layout.encoder_checkpoint.exists() and process.poll() is None:
@@ -66,7 +56,7 @@ def test_killed_it_ends_with_the_same_bytes_and_is_encoded_from(tmp_path: Path) 
     assert process.wait() == -signal.SIGKILL, "it was done before it could be killed"
     history(tmp_path / "killed")
     assert (written := digests(tmp_path / "whole")) == digests(tmp_path / "killed")
-    assert sorted(written) == [".key", ".sha256", *FILES]
+    assert sorted(written) == FILES
 
     made = features(
         tmp_path / "whole", "beit3", "beit3-raw", "beit3-untrained", "beit3-image-masked", "beit3-text-masked"
@@ -87,6 +77,7 @@ def test_killed_it_ends_with_the_same_bytes_and_is_encoded_from(tmp_path: Path) 
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("untrained")
     shop(root, **SHORT | {"steps": 0})
+    features(root, *TOKENS)
     history(root)
     return root
 
@@ -107,21 +98,28 @@ def test_before_training_its_text_experts_are_minilms(untrained: Path) -> None:
     assert np.isfinite(text["beit3-untrained"]).all()
 
 
-def test_images_of_the_catalogue_are_encoded_once(untrained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    layout = Layout(untrained, "toy")
-    shutil.rmtree(layout.folder("encode"), ignore_errors=True)
-    with monkeypatch.context() as without:
+def test_image_vectors_are_those_of_encode_and_others_are_made(untrained: Path) -> None:
+    with pytest.MonkeyPatch.context() as without:
         without.setattr(CNN, "encode", lambda *_: 1 / 0)
         known = features(untrained, "beit3-raw")["beit3-raw"]
-    layout.encoder.image_hashes.unlink()
-    shutil.rmtree(layout.features("beit3-raw"))
-    np.testing.assert_allclose(features(untrained, "beit3-raw")["beit3-raw"], known, atol=1e-4)
+    layout = Layout(untrained, "toy")
+    images = io.read_table(io.shard(layout.images, "images", 0), schemas.IMAGES, ["image"])["image"].to_pylist()
+    encoder = load(Project(layout), "beit3-raw").encoder  # knows no catalogue
+    made = batching.encode(encoder, Texts(layout.items).slice(0, ITEMS).to_pylist(), images, 64).vectors
+    np.testing.assert_allclose(made, known, atol=1e-4)
+
+
+def test_a_set_that_it_reads_and_that_is_not_there_is_named(tmp_path: Path) -> None:
+    shop(tmp_path, **SHORT)
+    with pytest.raises(UserError, match="no feature set 'cnn' of toy"):
+        history(tmp_path)
 
 
 def test_teachers_are_read_by_ridge_regression(tmp_path: Path) -> None:
     shop(tmp_path, **SHORT | {"distill": 10.0, "distill_from": ["tfidf", "cnn"]})
+    features(tmp_path, "tfidf", *TOKENS)
     last = history(tmp_path)[-1]
-    made = features(tmp_path, "beit3", "tfidf")
+    made = features(tmp_path, "beit3")
     assert last["cosine"] is not None
     assert last["cosine"] > 0.5, "the head starts from what MiniLM knows"
     assert made["beit3"].shape[1] <= 128
@@ -130,6 +128,7 @@ def test_teachers_are_read_by_ridge_regression(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("images", "texts"), [(False, True), (True, False)])
 def test_a_dataset_may_lack_a_modality(tmp_path: Path, images: bool, texts: bool) -> None:
     shop(tmp_path, images, texts, **SHORT | {"steps": 1})
+    features(tmp_path, *TOKENS)
     last = history(tmp_path)[-1]
     assert (last["mim_accuracy"] is not None) == images
     assert (last["mlm_accuracy"] is not None) == texts

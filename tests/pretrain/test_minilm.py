@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from pipeline.pretrain.frozen import resume
 from pretraining import digests, run, shop
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from pipeline.beit3.config import Config
 from pipeline.beit3.minilm import MiniLM
 from pipeline.beit3.network import BEiT3
 from pipeline.pretrain import published
+from pipeline.pretrain.train import resume
 from pipeline.run import Run
 
 PIECES = [
@@ -77,7 +77,7 @@ def test_another_release_of_minilm_is_another_training(tmp_path: Path, monkeypat
         return (run.folder / io.KEY).read_bytes()
 
     words = begun()
-    monkeypatch.setattr("pipeline.features.registry.release", lambda package: f"{package} 9.9")
+    monkeypatch.setattr("pipeline.pretrain.train.release", lambda package: f"{package} 9.9")
     assert begun() != words
 
 

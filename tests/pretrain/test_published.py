@@ -9,11 +9,9 @@ import numpy as np
 import pretraining
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 import schemas
-from alignrec.commands.params import load
 from benchmarks import _official
 from pipeline import io
 from pipeline.beit3 import checkpoints, released, tokenizer, vqkd
@@ -23,8 +21,6 @@ from pipeline.encode.beit3 import BEiT3Items
 from pipeline.layout import Layout
 from pipeline.pretrain import prepare, published
 from pipeline.pretrain.params import Pretrain
-from pipeline.run import running
-from stages.encode import main as encode
 
 PIECES = 50
 SHAPE = replace(SIZES["small"], vocab=58, positions=40)  # as published: eight rows more than pieces
@@ -111,16 +107,10 @@ def test_beit3_official_is_cls_of_the_weights_before_they_were_trained_here(tmp_
     torch.manual_seed(1)
     source = BEiT3(replace(SHAPE, vocab=tokenizer.Tokenizer(spm).vocab + 8, positions=130, codes=9, mlm=True))
     given = {"init": write(tmp_path / "beit3.pth", source), "tokenizer": str(tmp_path / "beit3.spm"), "steps": 3}
-    path = pretraining.shop(tmp_path, **given)
-    names = ["beit3-raw", "beit3-official"]
-    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"encode": {"encoders": names, "controls": []}}))
+    pretraining.shop(tmp_path, **given)
     pretraining.run(tmp_path)
-    io.write_json(Layout(tmp_path, "toy").sources, [])
-    with running("encode", "toy", load(path), tmp_path) as stage:
-        encode(stage)
-
     layout = Layout(tmp_path, "toy")
-    trained, official = (io.matrix(io.read_features(layout.features(name))["vector"]) for name in names)
+    trained, official = pretraining.features(tmp_path, "beit3-raw", "beit3-official").values()
     assert np.abs(trained - official).max() > 1e-3
     kept = load_file(layout.encoder.official)
     assert not any(name.startswith(("mim_head", "mlm_head")) for name in kept)
