@@ -1,6 +1,6 @@
 """The sets of stage `combine`, written one after another, parts first; a killed run resumes."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from pathlib import Path
 from shutil import rmtree
@@ -33,10 +33,10 @@ from pipeline.versions import versions
 
 def write_combinations(run: Run) -> None:
     """Write all sets that are made of others, of files, or of nothing, and delete those that are named no more."""
-    files = matching.files(run.layout.sources)
+    files, own = matching.files(run.layout.sources), run.params[Combine]
     made = names.feature_sets(run.params, run.dataset)
-    kept = [*files, *names.with_text(run.params, run.dataset), *run.params[Combine].sets, *run.params[Combine].controls]
-    wanted = [name for name in made if name in kept and (name in files or name not in _skipped(run, files))]
+    beside = [f"{names.TEXT}-{name}" for name, file in files.items() if file.format == OF_IMAGES]
+    wanted = [name for name in made if name in [*files, *beside, *own.sets, *own.controls]]
     encoded = (path.parent for path in run.layout.folder("encode").glob("*/features-00000.parquet"))
     stale = [folder for folder in encoded if folder.name not in made]  # of an encoder that is named no more
     for folder in [*stale, *(folder for folder in run.folder.glob("*/") if folder.name not in wanted)]:
@@ -52,12 +52,6 @@ def write_combinations(run: Run) -> None:
         faults = "; ".join(f"{name}: {error}" for name, error in failed.items())
         raise UserError(f"combine {run.dataset}: {len(failed)} of {len(wanted)} feature sets failed: {faults}")
     run.rows_in, run.rows_out = len(ids), len(ids) * len(wanted)
-
-
-def _skipped(run: Run, files: Iterable[str]) -> list[str]:
-    """Return concatenations with imported features that are not of images alone, which are not made."""
-    found = matching.files(run.layout.sources)
-    return [f"{names.TEXT}-{name}" for name in files if found[name].format != OF_IMAGES]
 
 
 def _write(run: Run, name: str, ids: pa.Table, files: dict[str, matching.File], done: Callable[[int], object]) -> None:
@@ -218,25 +212,20 @@ def _describe_masked(run: Run, name: str, part: FeatureSet, settings: Masked) ->
     own = {"of": settings.of, "modality": settings.modality}
     described = _describe(run, name, names.MASKED, [part], [], own)
     reads = [modality for modality in part.facts.reads if modality != settings.modality]
-    spans = [span for span in part.facts.spans if span.reads != [settings.modality]] and []
-    return described.model_copy(update={"reads": reads, "parts": [], "portable": False, "spans": spans})
+    return described.model_copy(update={"reads": reads, "parts": [], "portable": False})
 
 
 def _finish(
     run: Run, described: Facts, parts: Sequence[FeatureSet], shards: Sequence[Path], file: matching.File | None
 ) -> None:
-    """Note what run.json records of a whole set, and warn of vectors that do not distinguish items."""
-    if described.model:
-        run.note(**{described.encoder: {"encoder": {"dim": io.width(shards[0].parent)} | described.model}})
+    """Note what run.json records of a whole set, and count items that a file lacks; warn of parts that say nothing."""
+    quality.finish_set(run, described, shards, file and file.path)
     if file:
-        nothing = sum(
+        nothing = (
             pc.sum(pc.and_(pc.invert(rows["has_image"]), pc.invert(rows["has_text"]))).as_py() or 0
             for rows in (io.read_table(path, schemas.features(io.width(path.parent)), [*_FLAGS]) for path in shards)
         )
-        run.count(f"{described.encoder}: item without a vector", nothing)
-    derived = bool(parts) or described.kind == "control"
-    quality.check_vectors(run, described.encoder, shards, file and file.path, derived=derived)
-    if described.kind == names.LINEAR and len(parts) > 1:
-        for part in parts:
-            if not quality.distinguishes(part.shards):
-                run.warn(f"{described.encoder}: made without {part.name}, whose vectors are all the same")
+        run.count(f"{described.encoder}: item without a vector", sum(nothing))
+    for part in parts if described.kind == names.LINEAR and len(parts) > 1 else ():
+        if not quality.distinguishes(part.shards):
+            run.warn(f"{described.encoder}: made without {part.name}, whose vectors are all the same")

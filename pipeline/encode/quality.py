@@ -1,9 +1,9 @@
 """Quality of a feature set: the fraction of each text that was encoded, and vectors that do not distinguish items."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -11,12 +11,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import io
+from pipeline.encode.folder import Facts
 from pipeline.errors import UserError
 from pipeline.run import Run
 
 KEY = "text"  # in the metadata of a file: sums of Reading.facts
 MOST = 0.5  # share of zero vectors above which a warning is due
 BLOCK = 4096  # rows held at a time
+DERIVED = ("control", "masked", "mapped", "whitened")  # kinds that may be zero for all items
 EQUAL = 1e-5  # tolerance, relative to the largest number: batch sizes change the last bits
 
 
@@ -51,6 +53,19 @@ def text_shares(files: Iterable[Path]) -> Shares | None:
     for path in files:
         sums.update(io.record(path).get(KEY, {}))
     return Shares(sums["read"] / sums["items"], sums["cut"] / sums["items"]) if sums["items"] else None
+
+
+def finish_set(run: Run, facts: Facts, shards: Sequence[Path], file: Path | None = None) -> None:
+    """Note what run.json records of a whole set, and warn of cut texts and equal vectors; `file`: it was imported."""
+    name = facts.encoder
+    note: dict[str, Any] = {"encoder": {"dim": io.width(shards[0].parent)} | facts.model} if facts.model else {}
+    if shares := text_shares(shards):
+        note |= shares.facts()
+        if shares.cut:
+            run.warn(f"{name}: reads {shares.read:.0%} of a text on average; {shares.cut:.0%} of texts are cut")
+    if note:
+        run.note(**{name: note})
+    check_vectors(run, name, shards, file, derived=bool(facts.parts) or facts.kind in DERIVED)
 
 
 def check_vectors(run: Run, name: str, shards: Iterable[Path], file: Path | None = None, derived: bool = False) -> None:

@@ -83,27 +83,15 @@ def write_features(
     halved = False
     for (start, _), rows in _encode(run, facts, items, load, network, todo, done, cache):
         if not halved and (halved := bool(pc.any(rows["halved"]).as_py())):
-            run.warn(f"{name}: {HALVED}; set `encode.batch_size` to {max(1, own.batch_size // 2)}")
+            smaller = f"set `encode.batch_size` to {max(1, own.batch_size // 2)}"
+            run.warn(f"{name}: {HALVED}; {smaller}", recorded=False)
         width = rows["vector"].type.list_size
         about = {"encoder": {"dim": width} | facts.model} if facts.model else {}
         schema = schemas.features(width)
         path = io.shard(folder, "features", start // size)
         io.write_table(rows.select(schema.names), path, schema, record | about | quality.text_record(rows))
     if not run.part:
-        finish_set(run, folder, facts)
-
-
-def finish_set(run: Run, folder: Path, facts: Facts, file: Path | None = None) -> None:
-    """Note what run.json records of a whole set, and warn of cut texts and equal vectors; `file`: it was imported."""
-    name, shards = facts.encoder, io.shards(folder, "features")
-    note: dict[str, Any] = {"encoder": {"dim": io.width(folder)} | facts.model} if facts.model else {}
-    if shares := quality.text_shares(shards):
-        note |= shares.facts()
-        if shares.cut:
-            run.warn(f"{name}: reads {shares.read:.0%} of a text on average; {shares.cut:.0%} of texts are cut")
-    if note:
-        run.note(**{name: note})
-    quality.check_vectors(run, name, shards, file, derived=bool(facts.parts))
+        quality.finish_set(run, facts, io.shards(folder, "features"))
 
 
 def _encode(
