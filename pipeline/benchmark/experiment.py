@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,21 +23,11 @@ Label = TypeVar("Label")
 PROGRESS = partial(tqdm, unit="run", disable=None)  # a progress bar where stderr is a terminal
 
 
-@dataclass(frozen=True)
-class Work:
-    """Trains cells one after the other, until one fails; pickled for worker processes."""
-
-    store: Store
-    tolerant: bool = False  # see `cell.outcome`
-
-    def __call__(self, cells: Sequence[Cell]) -> None:
-        for cell in cells:
-            with self.store.claimed(cell):
-                if (record := self.store.get(cell)) is None:  # no other process has finished it
-                    self.store.put(cell, outcome(cell, self.tolerant))
-                    record = self.store.get(cell)
-            if record is None or record.values["state"] != "complete":
-                return
+def train_cell(store: Store, tolerant: bool, cell: Cell) -> None:
+    """Train a cell that no other process has finished; see `cell.outcome`."""
+    with store.claimed(cell):
+        if store.get(cell) is None:
+            store.put(cell, outcome(cell, tolerant))
 
 
 def complete(
@@ -54,8 +43,8 @@ def complete(
     """
     place = {model: number for number, model in enumerate(reversed(MODELS))}
     missing = store.missing(planned.values())
-    if todo := sorted(([cell] for cell in missing), key=lambda one: place.get(one[0].model, len(place))):
-        for _ in shown(engine.each(Work(store, tolerant), todo, workers), total=len(todo)):
+    if todo := sorted(missing, key=lambda cell: place.get(cell.model, len(place))):
+        for _ in shown(engine.each(partial(train_cell, store, tolerant), todo, workers), total=len(todo)):
             pass
     found = {label: store.get(cell) for label, cell in planned.items()}
     if None in found.values():

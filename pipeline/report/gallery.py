@@ -1,9 +1,9 @@
-"""The items of the page: images, a drawn gallery, neighbours under each feature set, groups of special items."""
+"""The items of the page: images, a drawn gallery and neighbours under each feature set."""
 
 import base64
 import io as bytes_io
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ from PIL import Image, UnidentifiedImageError
 
 from pipeline.combine.names import CEILINGS
 from pipeline.items import categories
-from pipeline.report import probes
 from pipeline.report.outputs import Outputs
 from pipeline.report.table import CONTROLS
 from schemas import TRAIN
@@ -114,25 +113,18 @@ def neighbours(outputs: Outputs, gallery: int, seed: int) -> Neighbours | None:
     items = choose([path[0] if path else "" for path in taxonomy], has_image, gallery, seed)
     names = sorted(outputs.graphs, key=lambda name: (name in CONTROLS, name != outputs.released, name))
     names = [name for name in names if name not in ("constant", *CEILINGS)]
-    first = columns(names, outputs)
+    first = columns(names, outputs.released)
     shown = first if SEARCHABLE < n <= MAPPED else names
     sets = {name: nearest(outputs.edges(name, None if n <= MAPPED else items), NEAR) for name in shown}
     return Neighbours(items, sets, first, n <= SEARCHABLE, n <= MAPPED, *_classes(taxonomy))
 
 
-def columns(names: Sequence[str], outputs: Outputs) -> list[str]:
-    """Return the released set, the rival that probes rate highest, and a control, as far as among `names`."""
+def columns(names: Sequence[str], released: str) -> list[str]:
+    """Return the released set, a rival and a control, as far as among `names`, and others up to SETS."""
+    own = [name for name in names if name == released]
     controls = [name for name in names if name in CONTROLS]
-    rivals = [name for name in names if name not in controls and not f"{name}-".startswith(f"{outputs.released}-")]
-    rated = dict.fromkeys(rivals, 0.0)
-    for probed in probes.read(outputs.probes).values():
-        if probed.forms:
-            of = probed.of("raw", probed.figure)
-            for name in rivals:
-                rated[name] += of.get(name, 0.0) / (max(of.values()) or 1.0)
-    best = sorted(rivals, key=lambda name: (-rated[name], name))
-    own = [name for name in names if name == outputs.released]
-    return list(dict.fromkeys([*own, *best[:1], *controls[:1], *best, *names]))[:SETS]
+    rivals = [name for name in names if name not in controls and not f"{name}-".startswith(f"{released}-")]
+    return list(dict.fromkeys([*own, *rivals[:1], *controls[:1], *rivals, *names]))[:SETS]
 
 
 def choose(labels: Sequence[str], has_image: Sequence[bool], count: int, seed: int) -> list[int]:
@@ -177,26 +169,3 @@ def popularity(interactions: pa.Table | None, items: int) -> list[int]:
         return []
     item, split = (interactions[column].to_numpy() for column in ("item_id", "split"))
     return np.bincount(item[split == TRAIN], minlength=items).tolist()
-
-
-def facets(outputs: Outputs, bought: Sequence[int]) -> dict[str, list[int]]:
-    """Return name of a group -> its items, ascending; without empty groups."""
-    items, texts, images = outputs.items, outputs.texts, outputs.image_facts
-    assert items is not None
-    assert texts is not None  # the same file
-    found: dict[str, list[int]] = {}
-    if images is not None:
-        rows = list(zip(*(images[column].to_pylist() for column in ("item_id", "status", "sha256")), strict=True))
-        found["no image"] = sorted(item for item, status, _ in rows if status != "ok")
-        hashes = {item: sha256 for item, _, sha256 in rows}
-        found["duplicate image"] = shared([hashes.get(item) or "" for item in range(len(items))])
-    found["no text"] = [item for item, status in enumerate(items["text_status"].to_pylist()) if status != "ok"]
-    found["shared text"] = shared([" ".join(text.lower().split()) for text in texts["text"].to_pylist()])
-    found["cold"] = [item for item, n in enumerate(bought) if not n]
-    return {name: group for name, group in found.items() if group}
-
-
-def shared(values: Sequence[Hashable]) -> list[int]:
-    """Return the places of repeated values, without empty ones."""
-    counted = Counter(value for value in values if value)
-    return [place for place, value in enumerate(values) if counted[value] > 1]

@@ -43,7 +43,7 @@ const shop = (() => {
     return node;
   };
 
-  const state = { query: "", facet: "", asked: null, chosen: -1, set: data.columns[0] };
+  const state = { query: "", asked: null, chosen: -1, set: data.columns[0] };
   const listeners = [];
   const tell = (what) => { for (const listener of listeners) listener(what); };
   const choose = (item) => {
@@ -51,13 +51,12 @@ const shop = (() => {
     tell("chosen");
   };
 
-  // Items of the question's answer and the facet with all words of the search; null where nothing was asked for.
+  // Items of the question's answer with all words of the search; null where nothing was asked for.
   const kept = () => {
-    const words = plain(state.query).split(" ").filter(Boolean), facet = state.facet ? new Set(data.facets[state.facet]) : null;
-    if (!words.length && !facet && !state.asked) return null;
+    const words = plain(state.query).split(" ").filter(Boolean);
+    if (!words.length && !state.asked) return null;
     const items = state.asked || [...Array(count).keys()];
-    return items.filter((item) => (!facet || facet.has(item)) && words.every((word) => haystack[item].includes(` ${word}`)));
+    return items.filter((item) => words.every((word) => haystack[item].includes(` ${word}`)));
   };
-  const tags = (item) => Object.keys(data.facets).filter((name) => data.facets[name].includes(item));
-  return { data, count, note, image, button, state, kept, choose, tell, tags, on: (listener) => listeners.push(listener) };
+  return { data, count, note, image, button, state, kept, choose, tell, on: (listener) => listeners.push(listener) };
 })();

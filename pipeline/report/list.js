@@ -1,8 +1,8 @@
-// The list of items below the map: what the search and the facets leave.
+// The list of items below the map: what the search leaves.
 (() => {
   if (!shop) return;
   const { data, state } = shop;
-  const [entries, form, query, count, more, facets, panel] = ["entries", "search", "query", "count", "more", "facets", "panel"].map(
+  const [entries, form, query, count, more, panel] = ["entries", "search", "query", "count", "more", "panel"].map(
     (id) => document.getElementById(id));
   const PAGE = 24;
   let shown = PAGE;
@@ -27,21 +27,8 @@
     entries.replaceChildren(...items.slice(0, shown).map(row));
     count.textContent = kept ? `${kept.length.toLocaleString("en")} found${kept.length > shown ? `, ${shown} shown` : ""}` : "";
     more.hidden = items.length <= shown;
-    for (const chip of facets.children) chip.setAttribute("aria-pressed", chip.dataset.facet === state.facet);
   };
 
-  for (const [name, items] of Object.entries(data.facets)) {
-    const chip = make("button", "facet", name);
-    chip.type = "button";
-    chip.dataset.facet = name;
-    chip.append(make("span", "", items.length.toLocaleString("en")));
-    chip.addEventListener("click", () => {
-      state.facet = state.facet === name ? "" : name;
-      shop.tell("kept");
-    });
-    facets.append(chip);
-  }
-  facets.hidden = !facets.children.length;
   form.hidden = false;
   form.addEventListener("submit", (event) => event.preventDefault());
   query.addEventListener("input", () => {

@@ -228,7 +228,7 @@
     }
     const head = make("div", "head"), said = make("div"), badges = make("p", "badges");
     const times = data.popularity.length ? [`${data.popularity[item]} train user${data.popularity[item] === 1 ? "" : "s"}`] : [];
-    badges.append(...[...times, ...shop.tags(item)].map((tag) => make("span", "badge", tag)));
+    badges.append(...times.map((tag) => make("span", "badge", tag)));
     said.append(make("h3", "", data.titles[item]), make("span", "path", shop.note(item)));
     head.append(shop.image(item, "big"), said);
     const strips = (names) => names.map((name) => {

@@ -52,7 +52,6 @@ def view(outputs: Outputs, near: Neighbours | None, seed: int, images: Iterable[
 def _carried(outputs: Outputs, items: pa.Table, near: Neighbours, seed: int) -> dict[str, Any]:
     n, paths = len(items), content.paths(items)
     kinds = {path: at for at, path in enumerate(dict.fromkeys(paths))}
-    bought = gallery.popularity(outputs.interactions, n)
     return {
         "titles": [name[:LONGEST] for name in content.titles(items)],
         "notes": [kinds[path] for path in paths],
@@ -64,8 +63,7 @@ def _carried(outputs: Outputs, items: pa.Table, near: Neighbours, seed: int) -> 
         "columns": near.columns,
         "classes": near.classes,
         "colour": near.colour,
-        "popularity": bought,
-        "facets": gallery.facets(outputs, bought),
+        "popularity": gallery.popularity(outputs.interactions, n),
         "first": near.items,
     }
 

@@ -1,7 +1,7 @@
 """The benchmark: recommenders, paired tests, ablations, tried settings."""
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from operator import and_
 from typing import Any, NamedTuple
@@ -47,23 +47,12 @@ def results(comparison: Comparison) -> Table:
 
 
 def brief(heading: str, comparison: Comparison) -> Table:
-    full = {row.features for row in comparison.rows if not row.ablation}
-    ablated = any(row.ablation for row in comparison.rows)
-    names = ["ablation"] if ablated else ["model", "features"]
+    """Return a table of few figures, of models or of the ablations of one."""
     rows = [
-        [*([_ablation_name(row, full)] if ablated else [row.model, row.features]), str(row.seeds),
-         *map(short, _figures(row, BRIEF))]
+        [row.ablation or row.model, row.features, str(row.seeds), *map(short, _figures(row, BRIEF))]
         for row in comparison.rows
-    ]  # fmt: skip
-    head = [*names, "seeds", *(measure(*key) for key in BRIEF)]
-    return Table(heading, "", head, rows, texts=len(names))
-
-
-def _ablation_name(row: Row, full: Collection[str]) -> str:
-    """Return the name of an ablation, with its features where the full model has others."""
-    if not row.ablation:
-        return f"nothing: {row.model} on {row.features}"
-    return row.ablation if row.features in full else f"{row.ablation}: {row.features}"
+    ]
+    return Table(heading, "", ["run", "features", "seeds", *(measure(*key) for key in BRIEF)], rows, texts=2)
 
 
 def leads(comparison: Comparison, paired: pa.Table | None, released: str) -> list[dict[str, Any]]:

@@ -240,9 +240,8 @@ def long_tail(outputs: Outputs) -> Section:
         for which in study.SLICES:
             groups = study.groups(table, comparison, which)
             drawn.append(groups_chart(groups, f"{WHOSE[which]}, {over}", outputs.released))
-        k, slices = study.sliced(outputs.slices, comparison)
-        means = [of for which in study.SLICES for of in study.means(slices, which, k)]
-        tables += [of.under(label) for of in (*study.catalogue(slices, k), *means)]
+        recommended = study.catalogue(outputs.slices or schemas.SLICES.empty_table(), comparison)
+        tables += [recommended.under(label)] if recommended.rows else []
     note = "A recommender can be right by showing everybody the same few items."
     return Section("tail", "Long tail", "The long tail", note, drawn, tables=tables)
 

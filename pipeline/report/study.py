@@ -1,6 +1,6 @@
 """The article's study: mask modality, sweeps of settings and the long tail; and the quality of semantic IDs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,32 +90,10 @@ SLICES = {
     "thirds where a tenth has few targets; cold items have no train interaction.",
     "history": "Test users by the number of their train interactions.",
 }
-OF = {"popularity": "targets", "history": "users"}
+SPREADS = {"gini": ".3f", "novelty": ".2f"}  # figures of what is recommended -> their form
 
 Run = tuple[str, str]  # model, features
-Sliced = dict[Run, dict[tuple[str, str, str], tuple[int, float | None]]]
-"""run -> (slice, label, metric) -> n, and the mean over seeds (None where n is 0)"""
 Groups = Mapping[Run, Mapping[str, tuple[float, float, float]]]  # run -> label of a group -> low end, mean, high end
-
-
-def sliced(slices: pa.Table | None, judged: Comparison) -> tuple[int, Sliced]:
-    """Return the headline cutoff of table SLICES, and its figures there, without controls and ablations."""
-    if slices is None or not len(slices):
-        return CUTOFF, {}
-    k = headline(pc.unique(slices["k"]).to_pylist())
-    kept = slices.filter(equal({"fingerprint": judged.fingerprint, "ablation": "", "k": k}))
-    by_run = collect(((row["model"], row["features"]), row) for row in kept.to_pylist())
-    figures: Sliced = {}
-    for run in ((r.model, r.features) for r in judged.rows if (r.model, r.features) in by_run):
-        if run[1] not in CONTROLS:
-            seeds = collect(((r["slice"], r["label"], r["metric"]), (r["n"], r["value"])) for r in by_run[run])
-            figures[run] = {key: (v[0][0], _mean([x for _, x in v])) for key, v in seeds.items()}
-    return k, figures
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return float(np.mean(known)) if known else None
 
 
 def groups(tail: pa.Table, judged: Comparison, which: str) -> Groups:
@@ -129,28 +107,19 @@ def groups(tail: pa.Table, judged: Comparison, which: str) -> Groups:
     return dict(sorted(found.items(), key=lambda one: order.get(one[0], len(order))))
 
 
-def means(slices: Sliced, which: str, k: int) -> Iterator[Table]:
-    first = next(iter(slices.values()), {})
-    labels = [label for (kind, label, metric), (n, _) in first.items() if (kind, metric) == (which, "recall") and n]
-    if labels:
-        sizes = [OF[which], *(f"{first[which, label, 'recall'][0]:,}" for label in labels)]
-        rows = [
-            [run_name(*run), *(_text(cells.get((which, label, "recall"))) for label in labels)]
-            for run, cells in slices.items()
-        ]
-        yield Table(f"Recall@{k} by {which}", f"{SLICES[which]} Means over seeds.", ["run", *labels], [sizes, *rows])
-
-
-def catalogue(slices: Sliced, k: int) -> Iterator[Table]:
+def catalogue(slices: pa.Table, judged: Comparison) -> Table:
+    """Return what each run but controls recommends, of table SLICES; without rows where nothing was measured."""
+    k = headline(pc.unique(slices["k"]).to_pylist() or [CUTOFF])
+    kept = slices.filter(equal({"fingerprint": judged.fingerprint, "ablation": "", "k": k})).to_pylist()
+    by_run = collect(((row["model"], row["features"]), row) for row in kept if row["value"] is not None)
     rows = []
-    for run, cells in slices.items():
-        if ("catalogue", "all", "coverage") in cells:
-            exposed = [cells.get(("popularity", str(part), "exposure"), (0, None))[1] or 0.0 for part in range(11)]
-            rows.append([
-                run_name(*run), f"{cells['catalogue', 'all', 'coverage'][1]:.1%}",
-                _text(cells.get(("catalogue", "all", "gini")), 3),
-                _text(cells.get(("catalogue", "all", "novelty")), 2), f"{exposed[10]:.1%}", f"{sum(exposed[1:6]):.1%}",
-            ])  # fmt: skip
+    for run in ((r.model, r.features) for r in judged.rows if r.features not in CONTROLS):
+        seeds = collect(((row["label"], row["metric"]), row["value"]) for row in by_run.get(run, []))
+        of = {key: float(np.mean(values)) for key, values in seeds.items()}
+        if coverage := of.get(("all", "coverage")):
+            exposed = [of.get((str(part), "exposure"), 0.0) for part in range(11)]
+            spread = [f"{of[key]:{form}}" if (key := ("all", name)) in of else "" for name, form in SPREADS.items()]
+            rows.append([run_name(*run), f"{coverage:.1%}", *spread, f"{exposed[10]:.1%}", f"{sum(exposed[1:6]):.1%}"])
     note = (
         f"Of the top {k} of all test users, means over seeds. Coverage: share of the catalogue that is recommended. "
         "Gini: of how often each item is recommended, 0 if all alike. "
@@ -158,12 +127,7 @@ def catalogue(slices: Sliced, k: int) -> Iterator[Table]:
         "with the most train interactions, and of the half with the fewest."
     )
     head = ["run", "coverage", "Gini", "novelty, bits", "exposure: top tenth", "exposure: lower half"]
-    if rows:
-        yield Table("What is recommended", note, head, rows)
-
-
-def _text(cell: tuple[int, float | None] | None, decimals: int = 4) -> str:
-    return "" if cell is None or cell[1] is None else f"{cell[1]:.{decimals}f}"
+    return Table("What is recommended", note, head, rows)
 
 
 def leads(tail: pa.Table) -> list[Table]:

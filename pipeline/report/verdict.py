@@ -120,22 +120,19 @@ def table(
 def headline(dataset: str, kind: str, released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> str:
     """Return the verdict in one sentence; empty without comparisons."""
     found = compared(released, probes, tests)
-    learned = (probes or {}).get("learned", ())
     unbeaten = [name for name, places in found.controls.items() if "better" not in places.values()]
     where = f"{dataset}{' (synthetic users)' * (kind == 'sample')}"
-    return sentence(where, released, found.rivals, found.models, unbeaten, learned)
+    return sentence(where, released, found.rivals, found.models, unbeaten)
 
 
 def sentence(
-    where: str, features: str, rivals: Mapping[str, Places], models: Sequence[str] = (), unbeaten: Sequence[str] = (),
-    learned: Sequence[str] = (),
-) -> str:  # fmt: skip
+    where: str, features: str, rivals: Mapping[str, Places], models: Sequence[str] = (), unbeaten: Sequence[str] = ()
+) -> str:
     """Return how often a set, and AlignRec on it, are better and worse; empty without outcomes.
 
     Args:
         models: outcomes against other models.
         unbeaten: controls that no test puts below the set.
-        learned: sets that learned from interactions: what a probe leaks to them does not count for them.
     """
     clauses = []
     if outcomes := [outcome for places in rivals.values() for outcome in places.values()]:
@@ -145,23 +142,9 @@ def sentence(
         clauses.append(f"no test puts it above the control {', '.join(unbeaten)}")
     if models:
         clauses.append(f"AlignRec on {title(features)} is {_counts(models)} comparisons with other models")
-    name, won = superior(rivals, learned)
-    if name:
-        clauses.append(f"{name} is better than it in {won} probe{'s' * (won > 1)} and worse in none")
     return f"On {where}, {'; '.join(clauses)}." if clauses else ""
 
 
 def _counts(outcomes: Sequence[str]) -> str:
     better, level, worse = (outcomes.count(outcome) for outcome in ("better", "undecided", "worse"))
     return f"better in {better}, level in {level} and worse in {worse} of {len(outcomes)}"
-
-
-def superior(rivals: Mapping[str, Places], learned: Sequence[str]) -> tuple[str, int]:
-    """Return the rival that is better in most probes and worse in none, and in how many; "", 0 without one."""
-    best, most = "", 0
-    for name, places in rivals.items():
-        asked = [f"in {probe.name}" for probe in PROBES.values() if not (probe.leak and name in learned)]
-        outcomes = [places[place] for place in asked if place in places]
-        if "better" not in outcomes and outcomes.count("worse") > most:
-            best, most = name, outcomes.count("worse")
-    return best, most

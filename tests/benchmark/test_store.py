@@ -17,7 +17,7 @@ import schemas
 from alignrec.commands.params import Params
 from pipeline import code, engine, io
 from pipeline.benchmark.cell import Cell, Stored
-from pipeline.benchmark.experiment import Experiment, Work
+from pipeline.benchmark.experiment import Experiment, train_cell
 from pipeline.benchmark.store import Store, record_digest
 from pipeline.models import MODELS
 from pipeline.run import ALTERED, Run
@@ -45,9 +45,9 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
     """Train in this process, and return what was trained."""
     trained: list[Cell] = []
 
-    def each(work: Work, jobs: Any, workers: int) -> Any:
+    def each(work: Any, jobs: Any, workers: int) -> Any:
         for job in jobs:
-            trained.extend(job)
+            trained.append(job)
             yield job, work(job)
 
     monkeypatch.setattr(engine, "each", each)
@@ -159,7 +159,8 @@ def test_cells_of_other_code_or_of_no_plan_are_deleted_and_that_is_said(
 
 def work(root: Path, n: int) -> None:
     made = experiment(root)
-    Work(made.store)([cell(made, seed) for seed in range(n)])
+    for seed in range(n):
+        train_cell(made.store, False, cell(made, seed))
 
 
 def test_two_processes_at_once_train_each_cell_once_and_corrupt_nothing(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from pipeline.beit3 import minilm, stored
 from pipeline.encode import batching
 from pipeline.encode.cnn import CNN
 from pipeline.encode.load import Project, load
-from pipeline.encode.mini import TOKENS
+from pipeline.encode.params import IMAGE_TOKENS
 from pipeline.errors import UserError
 from pipeline.items.texts import Texts
 from pipeline.layout import Layout
@@ -46,7 +46,7 @@ def test_its_defaults_are_its_own_and_what_is_given_stands() -> None:
 def test_killed_it_ends_with_the_same_bytes_and_is_encoded_from(tmp_path: Path) -> None:
     for name in ("whole", "killed"):
         shop(tmp_path / name, **SHORT)
-        features(tmp_path / name, *TOKENS)
+        features(tmp_path / name, *IMAGE_TOKENS)
     assert [line["step"] for line in history(tmp_path / "whole")] == [1, 2]
     layout = Layout(tmp_path / "killed", "toy")
     process = started(history, tmp_path / "killed")
@@ -77,7 +77,7 @@ def test_killed_it_ends_with_the_same_bytes_and_is_encoded_from(tmp_path: Path) 
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("untrained")
     shop(root, **SHORT | {"steps": 0})
-    features(root, *TOKENS)
+    features(root, *IMAGE_TOKENS)
     history(root)
     return root
 
@@ -117,7 +117,7 @@ def test_a_set_that_it_reads_and_that_is_not_there_is_named(tmp_path: Path) -> N
 
 def test_teachers_are_read_by_ridge_regression(tmp_path: Path) -> None:
     shop(tmp_path, **SHORT | {"distill": 10.0, "distill_from": ["tfidf", "cnn"]})
-    features(tmp_path, "tfidf", *TOKENS)
+    features(tmp_path, "tfidf", *IMAGE_TOKENS)
     last = history(tmp_path)[-1]
     made = features(tmp_path, "beit3")
     assert last["cosine"] is not None
@@ -128,7 +128,7 @@ def test_teachers_are_read_by_ridge_regression(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("images", "texts"), [(False, True), (True, False)])
 def test_a_dataset_may_lack_a_modality(tmp_path: Path, images: bool, texts: bool) -> None:
     shop(tmp_path, images, texts, **SHORT | {"steps": 1})
-    features(tmp_path, *TOKENS)
+    features(tmp_path, *IMAGE_TOKENS)
     last = history(tmp_path)[-1]
     assert (last["mim_accuracy"] is not None) == images
     assert (last["mlm_accuracy"] is not None) == texts

@@ -1,4 +1,4 @@
-"""The items of the page: drawn by a rule, grouped by what sets them apart, with their neighbours by the graphs."""
+"""The items of the page: drawn by a rule, with their neighbours by the graphs."""
 
 from pathlib import Path
 
@@ -9,14 +9,9 @@ from pipeline.report import gallery
 from pipeline.report.outputs import Outputs
 
 
-def test_the_toy_shop_has_groups_of_special_items(tmp_path: Path) -> None:
+def test_popularity_counts_train_only(tmp_path: Path) -> None:
     outputs = Outputs(toy.outputs(tmp_path), "sample", "beit3")
-    bought = gallery.popularity(outputs.interactions, toy.ITEMS)
-    assert bought == [1, 2, 2, 2, 1, 0]
-    assert gallery.facets(outputs, bought) == {
-        "no image": [4], "duplicate image": [0, 1, 2, 3, 5], "no text": [4], "cold": [5]
-    }  # fmt: skip
-    assert gallery.shared(["a", "", "b", "a", ""]) == [0, 3]
+    assert gallery.popularity(outputs.interactions, toy.ITEMS) == [1, 2, 2, 2, 1, 0]
 
 
 def test_the_neighbours_are_the_graphs() -> None:

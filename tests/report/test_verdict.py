@@ -53,8 +53,7 @@ def test_a_set_is_better_where_the_tests_say_so_and_not_elsewhere() -> None:
     assert "test Recall@20 of 2,970 users over 3 seeds, mmrec." in table.note
     assert verdict.headline("shop", "tabular", "beit3", evidence, tests) == (
         "On shop, BEiT3 is better in 2, level in 2 and worse in 2 of 6 comparisons with 2 other feature sets; "
-        "AlignRec on BEiT3 is better in 1, level in 0 and worse in 0 of 1 comparisons with other models; "
-        "tfidf is better than it in 1 probe and worse in none."
+        "AlignRec on BEiT3 is better in 1, level in 0 and worse in 0 of 1 comparisons with other models."
     )
 
 
