@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-import schemas
-from pipeline import io
 from pipeline.beit3 import stored
 from pipeline.beit3.config import FIRST_POSITION
 from pipeline.beit3.tokenizer import Tokenizer
-from pipeline.encode import batching
+from pipeline.encode.batching import Items, texts_and_images
+from pipeline.encode.params import MODALITIES
 from pipeline.graph import neighbours
 from pipeline.graph.params import Graph
 from pipeline.images.pixels import squares
@@ -34,9 +33,9 @@ class Encoder:
 
     def __init__(self, layout: Layout) -> None:
         self.network = stored.network(layout.encoder)
-        texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
-        self.items, config = len(texts), self.network.config
-        images = batching.read_images(io.shards(layout.images, "images"), 0, len(texts))
+        items = Items.of(layout)
+        self.items, config = len(items.ids), self.network.config
+        texts, images = texts_and_images(items.read(0, self.items, MODALITIES))
         there = np.array([image is not None for image in images])
         ids = Tokenizer(layout.encoder.tokenizer.read_bytes()).encode(texts, config.positions - FIRST_POSITION)
         pixels = squares([image for image in images if image is not None], config.image)

@@ -61,6 +61,7 @@ class Chosen(NamedTuple):
     images: Images
     project: Project | None = None  # has the set, with its encoder
     sets: Mapping[str, Any] = {}  # section `combine.sets`, the combinations that it needs
+    cache: Path | None = None  # of rows that `encode` and earlier tables have, with `encode.reuse`
 
 
 def of_release(release: Path, name: str, encode: Encode) -> Chosen:
@@ -77,10 +78,11 @@ def of_parameters(name: str, params: Parameters, encode: Encode, root: Path) -> 
     UserError for another name, and for a combination that needs more than a table.
     """
     sections, images, sets = params.encoders, params[Images], params[Combine].sets
+    cache = Layout(root, DATASET).rows if encode.reuse else None
     if (found := INLINE.fullmatch(name)) and (spec := ENCODERS.get(found["kind"])) and spec.origin:
         sections, name = {"inline": {"kind": found["kind"], "model": found["model"]}}, "inline"
     if name in sections or name in ENCODERS:
-        return Chosen(name, sections, encode.model_copy(update={"encoders": [name]}), images)
+        return Chosen(name, sections, encode.model_copy(update={"encoders": [name]}), images, cache=cache)
     datasets = sorted({path.name for stage in FEATURE_STAGES for path in (root / stage).glob("*/")})
     there = {one: dataset for dataset in datasets for one in Layout(root, dataset).feature_sets()}
     if name in there:
@@ -96,7 +98,7 @@ def of_parameters(name: str, params: Parameters, encode: Encode, root: Path) -> 
         if one in TRAINED or names.kind_of(sets, one) in (names.MAPPED, names.PLANTED):
             raise UserError(f"'{one}' needs more than a table; run `dvc repro`, or name a release by --release")
     own = encode.model_copy(update={"encoders": [one for one in whole if one not in sets]})
-    return Chosen(name, sections, own, images, sets={one: sets[one] for one in whole if one in sets})
+    return Chosen(name, sections, own, images, sets={one: sets[one] for one in whole if one in sets}, cache=cache)
 
 
 class Summary(NamedTuple):
@@ -160,7 +162,7 @@ def _write(run: Run, chosen: Chosen, items: Items) -> Path:
             facts = chosen.project.facts(chosen.name)
             write_features(run, run.folder / chosen.name, facts, items, partial(_load, chosen), None, bar.update)
         for name in () if chosen.project else chosen.encode.encoders:
-            write_set(run, name, run.folder / name, items, bar.update)
+            write_set(run, name, run.folder / name, items, bar.update, chosen.cache)
     if not chosen.sets:
         return run.folder / chosen.name
     from pipeline.combine.write import write_combinations  # loads SciPy
