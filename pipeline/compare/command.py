@@ -81,8 +81,7 @@ def _numbered(tables: Iterable[pa.Table], rows: np.ndarray, items: int) -> Itera
 def trained(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seeds: int, to: Path) -> dict[str, Any]:
     from pipeline.benchmark import compare as plans  # loads torch, which the probes do not need
     from pipeline.benchmark.cell import Stored
-    from pipeline.benchmark.experiment import complete
-    from pipeline.benchmark.store import Store
+    from pipeline.benchmark.experiment import Store, complete
     from pipeline.train import inputs
 
     data = {}

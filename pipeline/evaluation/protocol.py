@@ -22,8 +22,7 @@ METRICS = {
     "ndcg": "sum_i h_i / log2(i+1) over the same sum of min(K,|T|) hits",
     "precision": "hits / K",
     "map": "sum_i h_i precision@i / min(K,|T|)",
-}
-"""metric -> its definition: K cutoff, T a user's targets, h_i = 1 if the i-th recommended item is one of them"""
+}  # metric -> its definition: K cutoff, T a user's targets, h_i = 1 if the i-th recommended item is one of them
 
 
 @dataclass(frozen=True)

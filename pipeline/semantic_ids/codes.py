@@ -20,22 +20,17 @@ from pipeline.errors import UserError
 from pipeline.ops.linalg import unit_rows
 from pipeline.semantic_ids.params import SemanticIds
 
-FIT_ROWS = 262_144
-"""vectors that codebooks are learned from at most, drawn at random; all are coded, a block at a time"""
+FIT_ROWS = 262_144  # vectors that codebooks are learned from at most, drawn at random; all are coded, a block at a time
 BLOCK = 8192
 
 
 class Coding(NamedTuple):
     """The semantic IDs of a feature set."""
 
-    directed: np.ndarray
-    """bool [I], items whose vector has a direction; the others have no ID"""
-    codes: np.ndarray
-    """int32 [n, L]"""
-    suffix: np.ndarray
-    """int32 [n], numbers items of equal codes in item order, from 0"""
-    cosine: np.ndarray
-    """float32 [n], of vector and reconstruction"""
+    directed: np.ndarray  # bool [I], items whose vector has a direction; the others have no ID
+    codes: np.ndarray  # int32 [n, L]
+    suffix: np.ndarray  # int32 [n], numbers items of equal codes in item order, from 0
+    cosine: np.ndarray  # float32 [n], of vector and reconstruction
 
 
 def code_items(folder: Path, params: SemanticIds, seed: int) -> Coding:
@@ -110,8 +105,7 @@ def _encode(quantizer: faiss.ResidualQuantizer, x: np.ndarray) -> tuple[np.ndarr
     return codes.astype(np.int32), np.einsum("bf,bf->b", x, reconstructed)
 
 
-EDGES = 1 << 20
-"""edges read at a time"""
+EDGES = 1 << 20  # edges read at a time
 
 
 def judge_codes(coding: Coding, edges: Path, k: int, seed: int) -> dict[str, dict[str, float]]:
