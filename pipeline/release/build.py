@@ -1,8 +1,7 @@
-"""Builds a release folder next to the old one, and swaps it in once it is checked."""
+"""Writes a release folder."""
 
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,6 @@ from pipeline.report import content
 from pipeline.sources.registry import SOURCES
 
 ITEMS = "items.parquet"
-
-
-@contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder, which replaces `folder` when the block ends without an error."""
-    new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
-    for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    new.mkdir(parents=True)
-    yield new
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:

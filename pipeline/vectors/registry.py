@@ -20,8 +20,8 @@ READERS: Registry[Callable[[Path], Vectors]] = Registry(
         "records": "pipeline.vectors.arrays:records",
         "parquet": "pipeline.vectors.tables:parquet",
         "json": "pipeline.vectors.json:json",
-        "zip": "pipeline.vectors.folder:archive",
-        "folder": "pipeline.vectors.folder:folder",
+        "zip": "pipeline.vectors.arrays:archive",
+        "folder": "pipeline.vectors.arrays:folder",
     },
 )  # format -> what opens a path
 
