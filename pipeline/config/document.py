@@ -39,7 +39,6 @@ Loader.add_implicit_resolver(
 
 
 def read(path: Path) -> Any:
-    """Return the value of a YAML file; UserError if it cannot be read."""
     if path.exists() and not path.is_file():  # reading a pipe would wait for ever
         raise UserError(f"{path}: not a parameter file but a folder, pipe or device")
     try:

@@ -86,7 +86,6 @@ def collect(pairs: Iterable[tuple[Key, Value]]) -> dict[Key, list[Value]]:
 
 
 def seeds_of(counts: Iterable[int]) -> str:
-    """Return `3 seeds`, or `1 to 3 seeds` where counts differ."""
     few, many = min(counts := list(counts)), max(counts)
     return f"{few} to {many} seeds" if few < many else f"{many} seed{'s' * (many > 1)}"
 

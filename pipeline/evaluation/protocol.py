@@ -79,11 +79,7 @@ class Protocol:
 
 
 def selecting(rule: Rule, division: str, kept: str, split: Split, *draws: Split) -> Protocol:
-    """Return the protocol that selects models.
-
-    For cold targets it ranks only cold items: among all items a cold one seldom enters the top 20, and epochs would be
-    chosen by chance.
-    """
+    """Return the protocol that selects models: cold targets rank only cold items, as few would enter the top 20."""
     asked = questions(split)
     if draws:
         division = f"{division} in {1 + len(draws)} draws"

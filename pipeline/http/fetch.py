@@ -122,7 +122,6 @@ def is_web_page(data: bytes) -> bool:
 
 
 def meter(bar: tqdm) -> Progress:
-    """Return a function that shows progress in bytes on a bar."""
     bar.unit_scale = True
 
     def show(done: int, total: int | None) -> None:

@@ -134,10 +134,7 @@ def _member(address: str) -> str | None:
 
 
 def start_of(source: Source, raw: Path, folder: str | None) -> Path | None:
-    """Return the folder or archive that paths of images start from; None if there is none on this machine.
-
-    By default, it is the folder of the item file, or else of the interactions.
-    """
+    """Return where paths of images start, by default at the folder of the item file; None: not on this machine."""
     if not isinstance(source, Downloaded):
         return raw
     if folder is not None:

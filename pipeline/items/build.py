@@ -94,12 +94,9 @@ def compose(product: Product, fields: Sequence[str] = TEXT_FIELDS) -> str:
 
 def read(lines: Iterable[bytes], source: Source, asins: Sequence[str], file: str, max_reject_share: float,
          workers: int | None = None, folder: Path | None = None) -> Read:  # fmt: skip
-    """Read a metadata file, whose name is `file`; UserError if more lines are unreadable than allowed.
+    """Read a metadata file of items 0 .. I-1; UserError if more lines are unreadable than allowed.
 
-    Args:
-        asins: identifier of items 0 .. I-1.
-        workers: processes; None: as many as pay.
-        folder: of the products that do not fit into memory; None: the system's for temporary files.
+    Products that do not fit into memory go to `folder`, by default the system's for temporary files.
     """
     source_reader = source.reader()
     wanted = source_reader.wanted(asins)
@@ -162,10 +159,7 @@ def find_shared(path: Path, above: float) -> list[dict[str, object]]:
 
 
 def share_read(parts: Iterable[pa.Table], fields: Sequence[str]) -> tuple[float, dict[str, float]]:
-    """Return the share of the characters of items' texts that encoders read, and that of each column left out.
-
-    The share is 1 where there is no text; columns are sorted by share.
-    """
+    """Return the share of the characters of items' texts that encoders read, and that of each column left out."""
     lengths: Counter[str] = Counter(dict.fromkeys(TEXT_FIELDS, 0))
     for items in parts:
         for name in TEXT_FIELDS:

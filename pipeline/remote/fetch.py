@@ -36,17 +36,10 @@ def fetch(
     progress: Progress = lambda done, total: None,
     key: Path | None = None,
 ) -> Path:
-    """Download a release, or one feature set of it, to a folder.
+    """Download a release, or one feature set of it, to a folder that is absent, empty or this very release.
 
-    Args:
-        address: of the release folder, or the path of a zip file of it; `sample` is the release in the package.
-        to: absent or empty, or this very release.
-        encoder: only this feature set, its graph and its encoder; the manifest names the whole release in `part_of`.
-        progress: see Progress.
-        key: public key that must have signed the release; checked before the manifest is parsed.
-
-    Raises:
-        UserError: names what is missing, truncated or tampered with, and a remedy. `to` is then not written.
+    The signer `key` is checked before the manifest is parsed. UserError names what is missing, truncated or tampered
+    with, and a remedy; `to` is then not written.
     """
     to = Path(os.path.abspath(to))
     work = work_of(to)

@@ -48,7 +48,6 @@ def code_items(folder: Path, params: SemanticIds, seed: int) -> Coding:
 
 
 def learn_codebooks(x: np.ndarray, params: SemanticIds, seed: int) -> faiss.ResidualQuantizer:
-    """Return L codebooks of K centroids, learned from float32 [n, F]."""
     quantizer = faiss.ResidualQuantizer(x.shape[1], params.levels, params.codes.bit_length() - 1)
     quantizer.max_beam_size = 1  # a wider search reconstructs no better here, and separates neighbours
     # clustering in growing dimensions halves the collisions, and begins with a PCA, which needs F vectors
@@ -71,7 +70,6 @@ def number_duplicates(codes: np.ndarray) -> np.ndarray:
 
 
 def as_table(ids: pa.Table, coding: Coding) -> pa.Table:
-    """Return schema semantic_ids(L) of all I items."""
     directed, levels = coding.directed, coding.codes.shape[1]
     codes = np.zeros((len(directed), levels), np.int32)
     codes[directed] = coding.codes
@@ -127,12 +125,7 @@ def share_colliding(codes: np.ndarray) -> float:
 
 
 def share_of_neighbours(first: np.ndarray, edges: Path) -> list[float]:
-    """Return how often an item and a neighbour share the first code.
-
-    Args:
-        first: int32 [m, I], the first codes of m methods; -1 for items without codes, whose edges do not count.
-        edges: table EDGES; those from an item to itself do not count.
-    """
+    """Return how often an item and another at an edge share the first code, int32 [m, I] of m methods; -1: none."""
     together, pairs = np.zeros(len(first), np.int64), 0
     with pq.ParquetFile(edges, pre_buffer=False) as file:
         for batch in file.iter_batches(EDGES, columns=["item_id", "neighbour_id"]):

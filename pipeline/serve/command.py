@@ -35,7 +35,6 @@ def html(release: Release, params: Parameters, images: Path, encoders: list[str]
 
 
 def _preferred(names: Iterable[str], params: Parameters) -> str:
-    """Return the feature set of the released recommender, or else the first."""
     wanted = params[Released].features
     return wanted if wanted in names else next(iter(names), wanted)
 

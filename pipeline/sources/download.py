@@ -22,10 +22,7 @@ Row = Mapping[str, Any]  # of `sources.json`
 
 
 def names(addresses: Mapping[str, list[str]]) -> dict[str, str]:
-    """Return role -> the name its file is stored under: the last part of its first address, with its folder if shared.
-
-    UserError: it is not a safe file name.
-    """
+    """Return role -> name of its file: the last part of its first address, with its folder if shared; or UserError."""
     paths = {role: unquote(urlsplit(several[0]).path).rstrip("/").split("/") for role, several in addresses.items()}
     often = Counter(parts[-1] for parts in paths.values())
     names: dict[str, str] = {}
@@ -47,7 +44,6 @@ def _is_folder(address: str) -> bool:
 
 
 def bring(address: str, target: Path, expected: str | None, timeout: float, retries: int, progress: Progress) -> None:
-    """Fetch features as one file, from an address or a folder."""
     if not _is_folder(address):
         fetch(address, target, expected, timeout, retries, progress)
         return
@@ -111,7 +107,6 @@ def expectations(
 
 
 def listing(raw: Path, stored: Mapping[str, str], urls: Mapping[str, str]) -> list[Row]:
-    """Return the rows of `sources.json`."""
     return [
         {"role": role, "name": name, "url": urls.get(role, f"file:{name}"), "bytes": (raw / name).stat().st_size}
         | {"sha256": io.sha256(raw / name)}

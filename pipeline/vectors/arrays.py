@@ -72,7 +72,6 @@ def header(f: BinaryIO, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 def torch(path: Path) -> Vectors:
-    """Open a .pt file: a tensor [items, width], also in a dictionary of one."""
     import torch  # slow
 
     from pipeline.ops.arrays import is_plain
