@@ -1,6 +1,6 @@
 """The probes, from probes.json or a comparison: feature sets judged without a recommender."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pipeline.combine.names import CEILINGS, PLANTED
@@ -108,7 +108,8 @@ def _table(probed: Probed) -> Table:
         for name in ordered:
             cells = [with_error(sets[name][c], sets[name].get(f"{c}_se")) for c in columns]
             rows.append([name, probed.form_name(form, name), *cells])
-    notes = probed.probe.note.format(n=probed.cases), probed.remark
+    asked = probed.probe.question
+    notes = f"{asked[:1].upper()}{asked[1:]}.", probed.probe.note.format(n=probed.cases), probed.remark
     head = ["feature set", "features", *columns]
     return Table(title, " ".join(filter(None, notes)), head, rows, texts=2, marks=marks)
 
@@ -156,9 +157,7 @@ def ceiling(figures: Json) -> list[Table]:
         "from chance to it, raw, by headline figures: to all that is planted, to its part in texts, to its part in "
         "images."
     )
-    rows = [[name, *(_percents(column.get(name, [])) for column in columns.values())] for name in names]
+    rows = [
+        [name, *(", ".join(f"{share:.0%}" for share in of.get(name, [])) for of in columns.values())] for name in names
+    ]
     return [Table("From chance to what is planted", note, ["feature set", *columns], rows)]
-
-
-def _percents(shares: Sequence[float]) -> str:
-    return ", ".join(f"{share:.0%}" for share in shares)

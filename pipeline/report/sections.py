@@ -144,8 +144,7 @@ def recorded(outputs: Outputs) -> list[Section]:
 def recommenders(outputs: Outputs) -> Section:
     compared = list(labelled(outputs.compared))
     drawn = [chart for one, label in compared for chart in (_means(one, label), _leads(one, outputs, label))]
-    paired = [] if outputs.tests is None else list(benchmark.tests(outputs.tests))
-    tables = [benchmark.results(one).under(label) for one, label in compared] + paired
+    tables = [benchmark.results(one).under(label) for one, label in compared]
     note = f"Hollow marks: not decided, p is not below {LEVEL} after Holm's correction."
     return Section("results", "Recommenders", "Recommenders on these features", note, drawn, tables=tables)
 
