@@ -101,7 +101,7 @@ class Inverted:
         return (at + np.flatnonzero(self.directed[at : at + PART]) for at in range(0, len(self.directed), PART))
 
     def search(self, rows: np.ndarray, k: int, probes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return exact cosines and rows [n, K] of each row's nearest among those of some cells, itself first; -1: none."""
+        """Return exact cosines and rows [n, K] of each row's nearest in some cells, itself first; -1: none."""
         self.index.nprobe = probes
         self.index.max_codes = CROWDED * probes * max(CANDIDATES * k, self.index.ntotal // self.index.nlist)
         ranked = [(np.empty((0, k), np.float32), np.empty((0, k), np.int64))]

@@ -12,18 +12,7 @@ import pyarrow.compute as pc
 from pipeline.evaluation.cutoff import CUTOFF
 from pipeline.evaluation.evidence import HEADLINE, MAIN, Comparison, Row, candidates, collect, masked_splits
 from pipeline.models import RELEASED, WAYS, way
-from pipeline.report.table import (
-    CHANGE,
-    FLOORED,
-    Difference,
-    Table,
-    Value,
-    figure,
-    measure,
-    protocol_note,
-    run_name,
-    short,
-)
+from pipeline.report.table import CHANGE, FLOORED, Difference, Table, figure, measure, protocol_note, run_name, short
 
 BRIEF = (("recall", 10), MAIN, ("ndcg", CUTOFF))  # figures of a table with little room
 
@@ -73,7 +62,7 @@ class Ablated(NamedTuple):
         return "identical" if self.repeats else self.change.words if self.change else ""
 
     @property
-    def cells(self) -> Sequence[Value]:
+    def cells(self) -> Sequence[str | Difference | None]:
         return ["none", "identical", ""] if self.repeats else [self.change]
 
 
