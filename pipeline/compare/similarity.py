@@ -105,7 +105,6 @@ class _Rows(NamedTuple):
     is_structured: bool
 
     def share(self, other: _Rows) -> float:
-        """Return the fraction of common neighbours."""
         both = self.directed & other.directed
         return float(overlap(self.near, other.near)[both].mean()) if both.any() else 0.0
 
@@ -120,10 +119,7 @@ class _Rows(NamedTuple):
 
 
 def doubtful(
-    sets: Sequence[FeatureSet],
-    rows: np.ndarray,
-    near: Mapping[str, np.ndarray],
-    others: Iterable[FeatureSet] = (),
+    sets: Sequence[FeatureSet], rows: np.ndarray, near: Mapping[str, np.ndarray], others: Iterable[FeatureSet] = ()
 ) -> list[dict[str, Any]]:
     """Return sets whose rows seem to lie in another order: features, neighbours K, overlap with two others, chance.
 

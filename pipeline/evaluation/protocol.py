@@ -72,7 +72,6 @@ class Protocol:
         return split.cold_items(which) if self.candidates == COLD else None
 
     def seen(self, split: Split, which: Part) -> Pairs:
-        """Return the pairs that are masked for the targets in `which`."""
         if which == "test" and self.rule == "strict":
             return union(split.train, split.valid, split.n_items)
         return split.train

@@ -84,7 +84,8 @@ class Zip(Files):
 
     def __init__(self, path: Path) -> None:
         self._zip = archives.open_zip(path)
-        self._members = {_plain(m.filename): m for m in self._zip.infolist() if m.filename and not m.is_dir()}
+        named = (member for member in self._zip.infolist() if member.filename and not member.is_dir())
+        self._members = {posixpath.normpath(member.filename).lstrip("/"): member for member in named}
 
     def has(self, address: str) -> bool:
         return (name := _member(address)) is None or name in self._members
@@ -122,10 +123,6 @@ def _limited(blocks: Iterable[bytes], max_bytes: int) -> Fetched:
         if len(data) > max_bytes:
             return Fetched(None, "too_large", f"more than {max_bytes} bytes")
     return Fetched(bytes(data))
-
-
-def _plain(name: str) -> str:
-    return posixpath.normpath(name).lstrip("/")
 
 
 def _member(address: str) -> str | None:

@@ -178,7 +178,7 @@ def share_read(parts: Iterable[pa.Table], fields: Sequence[str]) -> tuple[float,
 
 
 def merge(first: Product, other: Product) -> Product:
-    """Merge the product of another line into `first`, whose extra fields grow: copies would take quadratic time."""
+    """Merge the product of another line into `first`, whose extra fields grow, as copies would take quadratic time."""
     for name, value in other.extra.items():
         first.extra.setdefault(name, value)
     return Product(

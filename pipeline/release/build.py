@@ -102,7 +102,7 @@ def _write(target: Path, tables: Iterator[pa.Table], schema: pa.Schema, source: 
 
 
 def _copy_encoders(above: Path, encoders: Mapping[str, FeatureSet]) -> dict[Path, list[str]]:
-    """Copy the encoders below a folder; return the feature sets that need each file."""
+    """Copy the encoders; return the feature sets that need each file."""
     used_by: dict[Path, list[str]] = {}
     for name, one in encoders.items():
         _copy(one.folder / SET, above / name / encoder.NAME)

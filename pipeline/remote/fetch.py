@@ -125,8 +125,7 @@ def _keep_signature(source: Store, work: Path) -> None:
 
 def _select(manifest: Manifest, encoder: str, work: Path) -> Manifest:
     """Replace the manifest in `work` by that of one feature set, and delete the signature, which is of the whole."""
-    sets = sorted({f.feature_set or "" for f in manifest.files if f.table == "features"})
-    if encoder not in sets:
+    if encoder not in (sets := manifest.sets("features")):
         raise UserError(f"no feature set '{encoder}' in this release; it has {', '.join(sets)}")
     files = [f for f in manifest.files if f.feature_set in (None, encoder) and encoder in (f.used_by or [encoder])]
     whole = manifest.part_of or io.sha256(work / manifests.NAME)

@@ -34,7 +34,6 @@ class Coding(NamedTuple):
 
 
 def code_items(folder: Path, params: SemanticIds, seed: int) -> Coding:
-    """Learn codebooks from a feature set and code its items; equal inputs give equal bytes."""
     directed = np.concatenate([unit_rows(x)[1] for x in io.read_vectors(folder, BLOCK)])
     if (n := int(directed.sum())) < params.codes:
         raise UserError(f"'semantic_ids.codes': {params.codes:,} is more than the {n:,} items with content; give fewer")

@@ -42,7 +42,6 @@ def _preferred(names: Iterable[str], params: Parameters) -> str:
 def serve(
     release: Release, params: Parameters, images: Path, host: str, port: int, say: Callable[[str], object]
 ) -> None:
-    """Serve a release until the process is interrupted, at any free port if it is 0."""
     from pipeline.serve.app import Impatient, application  # names the extra, where it is not installed
 
     nearest = Nearest(release.refuse_without("items"))

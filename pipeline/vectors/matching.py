@@ -57,11 +57,7 @@ class Matched:
 
 
 def match(
-    path: Path,
-    asins: Sequence[str],
-    order: Path | None = None,
-    key: str = "--order",
-    column: str | None = None,
+    path: Path, asins: Sequence[str], order: Path | None = None, key: str = "--order", column: str | None = None
 ) -> Matched:
     """Open a feature file and find the row of each item; UserError: unreadable, or its rows do not fit the items.
 

@@ -27,7 +27,6 @@ READERS: Registry[Callable[[Path], Vectors]] = Registry(
 
 
 def opened(path: Path, column: str | None = None) -> Vectors:
-    """Open a feature file by its ending; `column` has the vectors of Parquet."""
     with readable(path):
         if column is not None:
             return tables.parquet(path, column)
