@@ -92,17 +92,14 @@ def probe(
 ) -> ProbeResult:
     """Judge features as the stage `probe` does, with random, shuffled and constant ones as controls.
 
-    Zero-shot needs times; `skipped` has the reason for each probe that could not be run. `protocol`, `user_core`,
-    `item_core` and `seed` are those of alignrec.interactions.Splitting; the seed is also that of the controls.
+    `protocol`, `user_core`, `item_core` and `seed` are those of alignrec.interactions.Splitting; the seed is also that
+    of the controls. `skipped` has the reason for each probe that could not be run, such as zero-shot without times.
 
     Args:
         vectors: [I, F] of a feature set, or name -> [I, F] of several over the same items.
         interactions: columns user and item, perhaps timestamp, rating, split; see alignrec.interactions.number.
         ids: the item of each row of the vectors; by default their own `ids`, or else 0 .. I-1.
         ks: cutoffs.
-
-    Raises:
-        UserError: vectors or interactions cannot be used; the line says which, and why.
     """
     sets, names = aligned(vectors, ids)
     at_least_one(ks=ks)

@@ -78,14 +78,9 @@ class Recommender:
         return {user: row for row, user in enumerate(self.users.tolist())}
 
     def recommend(self, user: Any, k: int = 10) -> list[Recommendation]:
-        """Return the K items of highest score, best first, without the user's train items.
+        """Return the K items of highest score, best first, without the user's train items; fewer if no more are left.
 
-        Args:
-            user: as in the interactions.
-            k: items; fewer come back where the catalogue has no more.
-
-        Raises:
-            UserError: no such user, or K is below 1 or larger than the catalogue.
+        UserError: no such user, or K is below 1 or larger than the catalogue.
         """
         if user not in self.rows:
             raise UserError(f"no user {user!r} in train{similar(str(user), self.rows)}")

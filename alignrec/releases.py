@@ -87,11 +87,8 @@ class Release:
 
     @cached_property
     def graph(self) -> Mapping[str, sp.csr_array]:
-        """Feature set -> float32 [I, I], sparse: the cosine of each item and its nearest, itself included.
-
-        Reading one needs SciPy; UserError names the extra that brings it.
-        """
-        return Parts(_sets(self.info, "edges"), self._graph)
+        """Feature set -> float32 [I, I], sparse (SciPy): the cosine of each item and its nearest, itself included."""
+        return Parts(self.info.sets("edges"), self._graph)
 
     @cached_property
     def embeddings(self) -> Embeddings:
@@ -104,10 +101,7 @@ class Release:
         return _vectors(self._tables.embeddings("items"))
 
     def vector(self, asin: str, features: str | None = None) -> np.ndarray:
-        """Return the vector of one item, float32 [F], of a feature set, by default PREFERRED or else the first.
-
-        UserError for an unknown item or feature set.
-        """
+        """Return the vector of one item, float32 [F], of a feature set, by default PREFERRED or else the first."""
         default = PREFERRED if PREFERRED in self.features else next(iter(self.features), PREFERRED)
         return self.features[features or default].of(asin)
 
@@ -180,12 +174,8 @@ def _fetch(address: str, features: str | None, cache: Path) -> Path:
 
 
 def _known(info: Manifest, features: str | None) -> None:
-    if features is not None and features not in (names := sorted(_sets(info, "features"))):
+    if features is not None and features not in (names := info.sets("features")):
         raise UserError(f"no feature set '{features}' in this release{nearest(features, names)}")
-
-
-def _sets(info: Manifest, table: str) -> set[str]:
-    return {file.feature_set or "" for file in info.files if file.table == table}
 
 
 def _vectors(table: pa.Table) -> Vectors:

@@ -18,10 +18,7 @@ SHOWN = 5
 
 
 class Vectors(np.ndarray[Any, np.dtype[np.float32]]):
-    """A NumPy array, float32 [N, F], whose rows have `ids`.
-
-    What is computed from it, slices included, is an array without `ids`: rows may have moved.
-    """
+    """A NumPy array, float32 [N, F], whose rows have `ids`; what is computed from it, slices included, has none."""
 
     ids: np.ndarray
     """str [N], dtype object: identifier of each row"""

@@ -15,8 +15,8 @@ import schemas
 from experiments.shared import RECALL, branched, opened
 from pipeline import io
 from pipeline.benchmark.cell import Entry, read_runs
+from pipeline.benchmark.experiment import evaluated
 from pipeline.benchmark.params import Benchmark
-from pipeline.benchmark.store import evaluated
 from pipeline.evaluation.evidence import cell, comparisons
 from pipeline.evaluation.statistics import corrected
 from pipeline.interactions.params import Interactions

@@ -8,9 +8,8 @@ import numpy as np
 from alignrec.commands.params import load
 from pipeline.benchmark.cell import Cell, Stored
 from pipeline.benchmark.compare import Compared, cells, summary
-from pipeline.benchmark.experiment import complete
+from pipeline.benchmark.experiment import Store, complete
 from pipeline.benchmark.settings import protocol_of
-from pipeline.benchmark.store import Store
 from pipeline.config.parameters import Parameters
 from pipeline.encode.params import Encode
 from pipeline.evaluation.cutoff import CUTOFF, bounded

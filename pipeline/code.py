@@ -75,7 +75,7 @@ def tree() -> str:
 def imports(path: Path) -> tuple[str, ...]:
     names: list[str] = []
     packages: dict[str, str] = {}  # local name -> package that only re-exports
-    executed = [statement for statement in _tree(path).body if not _for_types(statement)]
+    executed = [s for s in _tree(path).body if not (isinstance(s, ast.If) and ast.unparse(s.test) == "TYPE_CHECKING")]
     for node in (node for statement in executed for node in _statements(statement)):
         if isinstance(node, ast.Import):
             names += [a.name for a in node.names]
@@ -113,19 +113,12 @@ def _is_text(statement: ast.stmt) -> bool:
 
 
 def _keep_work(tree: ast.Module) -> None:
-    tree.body = [statement for statement in tree.body if not _is_declaration(statement)]
+    is_stage = [isinstance(s, ast.Assign) and ast.unparse(s.value).startswith("Stage(") for s in tree.body]
+    tree.body = [statement for statement, declared in zip(tree.body, is_stage, strict=True) if not declared]
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     for statement in tree.body:
         if isinstance(statement, ast.ImportFrom):
             statement.names = [alias for alias in statement.names if (alias.asname or alias.name) in used]
-
-
-def _is_declaration(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.Assign) and ast.unparse(statement.value).startswith("Stage(")
-
-
-def _for_types(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING"
 
 
 @cache

@@ -88,7 +88,6 @@ class Layout:
         return self.root / WORK / stage / self.dataset / item
 
     def out(self, stage: str, item: str = "") -> Path:
-        """Folder of what a stage has made, whole."""
         return self.root / stage / self.dataset / item
 
     def run_record(self, stage: str, item: str = "") -> Path:
@@ -120,7 +119,6 @@ class Layout:
         return OtherSplit(self.root, self.dataset, self.running, path) if number else self
 
     def draws(self) -> list[Layout]:
-        """Return the paths of each draw of the split, the first one's being these."""
         return [self.draw(number) for number in range(1 + len(list(self.interactions.parent.glob("draw-*.parquet"))))]
 
     # --- encoder and features

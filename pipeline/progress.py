@@ -27,15 +27,20 @@ def bar(label: str, hidden: bool, **options: Any) -> tqdm:
 
 
 @contextmanager
-def bytes_bar(label: str) -> Iterator[Callable[[int, int], None]]:
+def bytes_bar(label: str) -> Iterator[Callable[[int, int | None], None]]:
     """Yield what shows how many bytes are done, of how many; nothing where there is no terminal."""
-    with tqdm(desc=label, unit="B", unit_scale=True, disable=None) as shown:
+    with tqdm(desc=label, unit="B", disable=None) as shown:
+        yield meter(shown)
 
-        def at(done: int, total: int) -> None:
-            shown.total = total
-            shown.update(done - shown.n)
 
-        yield at
+def meter(shown: tqdm) -> Callable[[int, int | None], None]:
+    shown.unit_scale = True
+
+    def at(done: int, total: int | None) -> None:
+        shown.total = total
+        shown.update(done - shown.n)
+
+    return at
 
 
 @contextmanager

@@ -28,10 +28,7 @@ ALTERED = "was altered after it was made; it is made again"
 
 
 class Run:
-    """One run of one stage on one dataset, and one item of its matrix if it has more than datasets.
-
-    Stages read, write, count and show progress through it; `folder` is that of their work.
-    """
+    """One run of one stage on one dataset, and one item of its matrix; stages read, write and count through it."""
 
     def __init__(
         self, stage: str, dataset: str, params: Parameters, root: Path, item: str = "", label: str = ""

@@ -2,25 +2,16 @@
 
 Each column documents its content, unit and shape. `check` validates a table against its schema.
 """
+# ruff: noqa: I001
 
 from schemas.contract import ContractError, check, field, vector
-from schemas.feature_sets import EDGES, features, item_embeddings, numbered_user_embeddings, user_embeddings
+from schemas.feature_sets import (
+    EDGES, codes, features, item_embeddings, numbered_user_embeddings, semantic_ids, user_embeddings,
+)  # fmt: skip
 from schemas.interactions import (
-    COLD_ITEMS,
-    INTERACTIONS,
-    ITEM_IDS,
-    SPARSE,
-    TEST,
-    TRAIN,
-    USERS,
-    VALID,
-    clock,
-    division,
-    has_own_split,
-    provenance,
-)
+    COLD_ITEMS, INTERACTIONS, ITEM_IDS, SPARSE, TEST, TRAIN, USERS, VALID, clock, division, has_own_split, provenance,
+)  # fmt: skip
 from schemas.items import IMAGE_STATUSES, IMAGES, ITEMS, PLANTED, REJECTS, text_fields
 from schemas.release import RELEASED_ITEMS, embedded
 from schemas.results import RESULTS, SLICES, TESTS, TUNING, ranking, rankings
-from schemas.semantic_ids import codes, semantic_ids
 from schemas.study import MASK, STUDY, SWEEPS, TAIL

@@ -38,8 +38,7 @@ def vector(width: int) -> pa.DataType:
 def check(table: pa.Table, schema: pa.Schema, where: str = "table", first: int = 0) -> pa.Table:
     """Return `table` with the schema's columns, order and metadata, or raise ContractError for its first fault.
 
-    Faults are missing or unexpected columns, other types, nulls, and values out of range or not finite. `first` is the
-    number of its first row, where the table is a part of one.
+    `first` is the number of its first row, where the table is a part of one.
     """
     missing = [n for n in schema.names if n not in table.column_names]
     extra = [n for n in table.column_names if n not in schema.names]

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import io
+from pipeline.progress import meter
 from pipeline.run import Run
 from pipeline.sources.base import Downloaded, Generated
 from pipeline.sources.params import Download
@@ -14,7 +15,6 @@ UNAWARE = "dvc.yaml knows no local files, so that DVC would not see them change;
 
 
 def main(run: Run) -> None:
-    from pipeline.http import fetch  # loads httpx
     from pipeline.sources import download
 
     source, raw, params = run.source, run.layout.raw, run.params[Download]
@@ -32,7 +32,7 @@ def main(run: Run) -> None:
         if download.names_local_files(addresses) and _is_unaware(run.layout.root):
             run.warn(UNAWARE, recorded=False)
         io.write_json(run.layout.sources, earlier)  # the first checksums must survive a failure here
-        bars = lambda name: fetch.meter(run.progress(unit="B", what=name))  # noqa: E731
+        bars = lambda name: meter(run.progress(unit="B", what=name))  # noqa: E731
         rows = download.download(
             run.layout.dataset, addresses, raw, source.sha256, earlier, params.timeout, params.retries, bars
         )

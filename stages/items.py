@@ -2,7 +2,7 @@
 
 import schemas
 from pipeline import io
-from pipeline.items import build, losses
+from pipeline.items import build
 from pipeline.items.params import Items
 from pipeline.run import Run
 from pipeline.sources.base import downloaded
@@ -35,7 +35,7 @@ def main(run: Run) -> None:
     shared = build.find_shared(layout.items, params.shared_above)
     share, left_out = build.share_read(io.read_tables(layout.items, schemas.ITEMS), params.text)
     run.note(shared=shared, text_used=share, text_left_out=left_out)
-    losses.warn_of_texts(run, share, left_out, shared)
+    build.warn_of_texts(run, share, left_out, shared)
 
 
 ITEMS = Stage(
@@ -48,5 +48,5 @@ ITEMS = Stage(
     main=main,
     light=True,
     loads=(SOURCES, READERS),
-    check=losses.check_losses,
+    check=build.check_losses,
 )

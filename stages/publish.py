@@ -26,14 +26,15 @@ def main(run: Run) -> None:
     from pipeline.release import build, gather
     from pipeline.release.read import Release
 
+    folder = run.layout.release
+    shutil.rmtree(folder, ignore_errors=True)
     if not run.params[Publish].features:
-        shutil.rmtree(run.layout.release, ignore_errors=True)
         run.warn("nothing is released: all feature sets are others' files; name what may go under publish.features")
         return
     parts = gather.parts(run, PUBLISH.before())
-    with build.replacing(run.layout.release) as folder:
-        manifest = build.write(folder, parts, run.record())
-        Release(folder).verified()
+    folder.mkdir(parents=True)
+    manifest = build.write(folder, parts, run.record())
+    Release(folder).verified()
     run.rows_in = run.rows_out = manifest.counts.items
     run.note(files=len(manifest.files), bytes=sum(f.bytes for f in manifest.files), features=list(parts.features))
 

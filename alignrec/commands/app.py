@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from alignrec.commands import new, plan, profile, releases, results, stage
+from alignrec.commands import new, plan, releases, results, stage
 from alignrec.commands.terminal import Group, say
 from stages.order import STAGES
 
@@ -31,7 +31,7 @@ def print_version(
 for one in STAGES.values():
     app.command(one.name, help=one.does, rich_help_panel="Stages, in order")(stage.command_of(one))
 PANELS: dict[str, list[Callable[..., None]]] = {
-    "Begin": [new.new, profile.profile, plan.plan],
+    "Begin": [new.new, new.profile, plan.plan],
     "Look and compare": [results.summary, results.compare, results.diff, results.leaderboard],
     "Releases": [releases.verify, releases.fetch, releases.export, releases.embed, releases.serve],
 }

@@ -1,21 +1,24 @@
-"""`alignrec new`: writes a parameter file for local files or an Amazon category, and makes the folder a project."""
+"""`alignrec new` and `profile`: write params.yaml, for local files, an Amazon category or from a profile."""
 
+import io as text_io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from alignrec.commands import project
 from alignrec.commands.arguments import PARAMS
-from alignrec.commands.params import read
+from alignrec.commands.params import load, read
 from alignrec.commands.terminal import say
 from pipeline import io
-from pipeline.config.base import known
+from pipeline.config import document
+from pipeline.config.base import known, nearest
 from pipeline.errors import UserError
 from pipeline.sources.amazon import CATEGORIES, KIND, SIZES
 
+PROFILES = Path("profiles")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 AMAZON = """# What `dvc repro` builds, and how: Amazon's {category} of {year}. Absent keys have their defaults.
 datasets: [{name}]
@@ -89,3 +92,50 @@ def describe_category(name: str, year: str, category: str | None) -> tuple[str, 
     size = SIZES.get((kind, category)) or "of a size that is known once it is downloaded"
     text = AMAZON.format(name=name, kind=kind, category=category, year=year)
     return text, [f"{category} of {year}: {size}"]
+
+
+def profile(
+    name: Annotated[str, typer.Argument(help="a profile in profiles/, without .yaml, or a path")],
+    to: Annotated[Path, typer.Option("--to", help="parameter file to write")] = PARAMS,
+) -> None:
+    """write a profile into params.yaml, where git and DVC show what it changes."""
+    path = _find_profile(name)
+    load(path)  # refuses what is wrong, before anything is written
+    over = document.read(path)
+    if document.EXTENDS in over:
+        base = path.parent / over.pop(document.EXTENDS)
+        text, changed = _merge(base.read_text(encoding="utf-8"), over)
+    else:
+        text, changed = path.read_text(encoding="utf-8"), list(over)
+    io.write_bytes(to, text.encode())
+    say(f"wrote {to}: {', '.join(changed) or 'nothing changed'}")
+    for line in project.begin(Path()) if to == PARAMS else ():
+        say(line)
+    say(f"next: dvc repro; `git diff {to}` shows what changed, `git checkout {to}` takes it back")
+
+
+def _find_profile(name: str) -> Path:
+    for path in (PROFILES / f"{name}.yaml", Path(name)):
+        if path.is_file():
+            return path
+    raise UserError(f"no profile '{name}'{nearest(name, sorted(path.stem for path in PROFILES.glob('*.yaml')))}")
+
+
+def _merge(text: str, over: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """Return a parameter file with some keys replaced and its comments kept, and those keys."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.preserve_quotes, yaml.width = True, 120
+    merged, changed = yaml.load(text), []
+    for section, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(section), dict)
+        for key, new in value.items() if both else ((None, value),):
+            under = merged[section] if both else merged
+            place = key if both else section
+            if under.get(place) != new:
+                under[place] = new
+                changed.append(f"{section}.{key}" if both else section)
+    written = text_io.StringIO()
+    yaml.dump(merged, written)
+    return written.getvalue(), changed

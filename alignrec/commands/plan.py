@@ -19,9 +19,8 @@ from pipeline.plan import size
 from pipeline.pretrain.params import Pretrain
 from pipeline.report.table import Table
 from pipeline.report.terminal import Drawn
-from pipeline.sources import reachable
+from pipeline.sources import download
 from pipeline.sources.base import Downloaded
-from pipeline.sources.download import keys
 
 BUSY = 0.7  # processes per core, above which other programs slow the measurement down
 
@@ -43,9 +42,9 @@ def plan(
 def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
     """Print the estimates of a dataset and return its faults: files that cannot be found, local ones without `ask`."""
     addresses = {key: own for key, own in _addresses(params, layout.dataset).items() if ask or local(own[0])}
-    waiting = f"asking for {len(addresses)} files, at most {reachable.WAIT:g} s; timing a matrix product"
+    waiting = f"asking for {len(addresses)} files, at most {download.WAIT:g} s; timing a matrix product"
     say(f"{layout.dataset}: {waiting}", err=True)
-    asked, counted, faults = reachable.ask(addresses), None, []
+    asked, counted, faults = download.ask(addresses), None, []
     try:
         counted = size.measure(params, layout)
     except UserError as e:
@@ -71,7 +70,7 @@ def _addresses(params: Parameters, dataset: str) -> dict[str, list[str]]:
     source, weights = params.source(dataset), params[Pretrain]
     files = source.files() if isinstance(source, Downloaded) else {}
     own = {f"pretrain.{key}": getattr(weights, key) for key in ("init", "tokenizer", "vqkd")}
-    found = {keys(dataset, [role]): mirrors for role, mirrors in files.items()}
+    found = {download.keys(dataset, [role]): mirrors for role, mirrors in files.items()}
     return found | {key: [address] for key, address in own.items() if address}
 
 

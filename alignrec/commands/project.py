@@ -16,7 +16,7 @@ import yaml
 from alignrec.commands.params import read
 from pipeline import code, io
 from pipeline.config import document
-from pipeline.config.parameters import Parameters, Source
+from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError, one_line
 from pipeline.sources.base import Downloaded
 from pipeline.sources.download import names_local_files
@@ -135,7 +135,8 @@ def _stage(stage: Stage, params: Parameters) -> dict[str, Any]:
         out, keys = f"{out}/${{item.{stage.per}}}", [*keys, stage.per]
         matrix[stage.per] = f"${{{stage.name}.{stage.per}s}}"
     options: dict[str, Any] = {}
-    if always := stage.name in LOCAL and any(map(_reads_local_files, sources)):
+    downloaded = (source for source in sources if isinstance(source, Downloaded))
+    if always := stage.name in LOCAL and any(names_local_files(source.files()) for source in downloaded):
         options["persist"] = True  # `dvc pull` brings copies of files that may not be here
     if stage.name in LOCAL and any(source.licence.texts == "none" for source in sources):
         options["push"] = False
@@ -148,10 +149,6 @@ def _stage(stage: Stage, params: Parameters) -> dict[str, Any]:
         "params": [stage.name, *(_parameters(name, params) for name in stage.sections), {CODE.name: [stage.name]}],
         "outs": [{out: options} if options else out],
     }
-
-
-def _reads_local_files(source: Source) -> bool:
-    return isinstance(source, Downloaded) and names_local_files(source.files())
 
 
 def _parameters(name: str, params: Parameters) -> str:

@@ -127,13 +127,7 @@ def beit3(dataset: Dataset, params: ParamsFile = PARAMS, root: Root = ROOT, part
     perform_stage(STAGES["beit3"], dataset, params, root, part)
 
 
-OWN: dict[str, Callable[..., None]] = {
-    "images": images,
-    "encode": encode,
-    "beit3": beit3,
-    "probe": probe,
-    "publish": publish,
-}
+OWN: dict[str, Callable[..., None]] = {own.__name__: own for own in (images, encode, beit3, probe, publish)}
 
 
 def command_of(stage: Stage) -> Callable[..., None]:

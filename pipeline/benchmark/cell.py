@@ -230,17 +230,16 @@ def outcome(cell: Cell, tolerant: bool = False) -> Outcome:
         "judged": [result.label | {"metrics": _means(result)} for result in results],
     }
     kept = zip(cell.protocol.variants, results, strict=True) if cell.opens == "rankings" else ()
-    return Outcome(values, {protocol.suffix: _ranked(result) for protocol, result in kept})
+    rankings = {}
+    for protocol, result in kept:
+        top = result.test.top
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(top.ravel()), type=schemas.ranking(top.shape[1]))
+        rankings[protocol.suffix] = pa.table({"user_id": result.test.users, "items": lists})
+    return Outcome(values, rankings)
 
 
 def _curve(history: Sequence[dict[str, Any]]) -> list[float]:
     return [float(best) for best in itertools.accumulate((line[RECALL] for line in history), max)]
-
-
-def _ranked(result: Result) -> pa.Table:
-    top = result.test.top
-    lists = pa.FixedSizeListArray.from_arrays(pa.array(top.ravel()), type=schemas.ranking(top.shape[1]))
-    return pa.table({"user_id": result.test.users, "items": lists})
 
 
 def _means(result: Result) -> dict[str, dict[str, float]]:

@@ -15,10 +15,9 @@ import numpy as np
 
 from pipeline import io
 from pipeline.benchmark.cell import NO_FEATURES, RECALL, Cell, Entry, Stored
-from pipeline.benchmark.experiment import Experiment
+from pipeline.benchmark.experiment import Experiment, Record
 from pipeline.benchmark.params import Benchmark, Range
 from pipeline.benchmark.settings import model_settings, search_ranges, with_settings
-from pipeline.benchmark.store import Record
 from pipeline.combine import mapped, names
 from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError

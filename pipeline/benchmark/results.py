@@ -11,10 +11,9 @@ import pyarrow as pa
 import schemas
 from pipeline.benchmark import significance, slices
 from pipeline.benchmark.cell import Entry, list_runs
-from pipeline.benchmark.experiment import Experiment
+from pipeline.benchmark.experiment import Experiment, Record
 from pipeline.benchmark.params import Benchmark
 from pipeline.benchmark.plan import Tuned
-from pipeline.benchmark.store import Record
 from pipeline.evaluation.cutoff import CUTOFF, headline
 from pipeline.evaluation.evidence import cell
 from pipeline.train.params import Released

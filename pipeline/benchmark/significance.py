@@ -69,7 +69,9 @@ def tests(
         for metric in METRICS:
             rows.append(named | sides | {"metric": metric, "k": k, "seeds": len(seeds)})
             for column, kind in ((left, a), (right, b)):
-                column.append(_by_draw({n: per_user[kind._replace(seed=n)][metric] for n in seeds}, draws))
+                by_draw = [[n for n in seeds if n % draws == draw] for draw in range(draws)]
+                runs = [[per_user[kind._replace(seed=n)][metric] for n in own] for own in by_draw]
+                column.append(np.stack([np.mean(own, axis=0) for own in runs], axis=1))  # [N, D]
     if not rows:
         return schemas.TESTS.empty_table()
     results = paired(np.stack(left, 2), np.stack(right, 2), seed_for("tests", rows[0]["dataset"]))
@@ -77,9 +79,3 @@ def tests(
     each = zip(rows, results, corrected, strict=True)
     tested = [row | test._asdict() | {"p_holm": float(p)} for row, test, p in each]
     return pa.Table.from_pylist(tested, schemas.TESTS)
-
-
-def _by_draw(runs: Mapping[int, np.ndarray], draws: int) -> np.ndarray:
-    """Return the mean of runs, number -> float64 [N], per draw: [N, D]."""
-    each = [[run for n, run in runs.items() if n % draws == draw] for draw in range(draws)]
-    return np.stack([np.mean(own, axis=0) for own in each], axis=1)

@@ -13,10 +13,9 @@ import schemas
 from pipeline import io
 from pipeline.benchmark import slices
 from pipeline.benchmark.cell import Entry, rankings_path, read_runs
-from pipeline.benchmark.experiment import Experiment
+from pipeline.benchmark.experiment import Experiment, evaluated
 from pipeline.benchmark.params import Benchmark, Study
 from pipeline.benchmark.significance import declared
-from pipeline.benchmark.store import evaluated
 from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.evidence import collect
 from pipeline.evaluation.statistics import RESAMPLES, holm, paired, resampled

@@ -29,17 +29,7 @@ CHANGED = 12
 
 def compare(layout: Layout, params: Parameters, specs: Sequence[str], seeds: int, to: Path,
             order: Path | None = None) -> dict[str, Any]:  # fmt: skip
-    """Compare feature sets, and write compare.json and index.html.
-
-    Args:
-        layout: of a dataset whose interactions stage has run.
-        specs, order: see feature_set.read.
-        seeds: trainings per model and set; 0 for none.
-
-    Returns:
-        compare.json: sources, items, probes, processed, paired, verdicts, sets, pairs, order; training if seeds > 0,
-        on all items, zeros for those without a row.
-    """
+    """Compare feature sets, named as in feature_set.read, and write compare.json and index.html."""
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     sets = feature_set.distinct([feature_set.read(spec, layout, asins, order) for spec in specs])
     from pipeline.compare import judge, page, similarity
@@ -81,8 +71,7 @@ def _numbered(tables: Iterable[pa.Table], rows: np.ndarray, items: int) -> Itera
 def trained(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seeds: int, to: Path) -> dict[str, Any]:
     from pipeline.benchmark import compare as plans  # loads torch, which the probes do not need
     from pipeline.benchmark.cell import Stored
-    from pipeline.benchmark.experiment import complete
-    from pipeline.benchmark.store import Store
+    from pipeline.benchmark.experiment import Store, complete
     from pipeline.train import inputs
 
     data = {}

@@ -35,12 +35,9 @@ class FeatureSet:
 
 
 def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = None) -> FeatureSet:
-    """Return the features that `spec` names; items without a row get zeros, see `there`.
+    """Return the features that `spec` names, see docs/compare.md; items without a row get zeros, see `there`.
 
-    Args:
-        spec: encoded feature set of the dataset; path of a file or folder, see docs/compare.md, `path:column` for one
-            of several columns of vectors. `name=` in front renames it.
-        order: mapping file for rows without identifiers, see identifiers.order.
+    `order` is a mapping file for rows without identifiers, see identifiers.order.
     """
     name, path = split_name(spec)
     where, column = _split_column(path)

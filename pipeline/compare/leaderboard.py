@@ -62,11 +62,7 @@ Group = tuple[str, str, str]
 
 
 def read(folder: Path) -> dict[Group, list[Entry]]:
-    """Return the runs of a release: test figures at the best valid epoch, without ablations.
-
-    Raises:
-        UserError: not a release, no benchmark in it, or results that differ from the manifest.
-    """
+    """Return a release's test figures at the best valid epoch, without ablations; UserError: it has no benchmark."""
     manifest = Release(folder).manifest
     listed, path = next((file for file in manifest.files if file.path == RESULTS), None), folder / RESULTS
     if listed is None or not path.is_file():
@@ -105,7 +101,6 @@ def html(releases: Sequence[dict[Group, list[Entry]]]) -> str:
 
 
 def _measured(number: int, group: Group, entries: list[Entry], alike: str) -> Section:
-    """Return the runs of one group, with the published figures of dataset `alike` if it is not empty."""
     dataset, protocol, fingerprint = group
     note = f"Fingerprint {fingerprint}. Test figures at the best valid epoch, mean ± sd where there are several seeds."
     if alike:

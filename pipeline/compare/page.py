@@ -67,10 +67,7 @@ def _with_images(
 
 
 def changes_html(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: str) -> str:
-    """Return the diff of the older release `a` and the newer `b` as a page, with images of a folder, see pictures.
-
-    `kind` is the source's: the images of `sample` need an attribution.
-    """
+    """Return the diff of an older release and a newer one as a page, with images of a folder, see pictures."""
     columns = ["asin", "title", "categories", "image_sha256"]
     items_a, items_b = (pq.read_table(f / "items.parquet", columns=columns) for f in (a, b))
     common = releases.common_rows(items_a, items_b)

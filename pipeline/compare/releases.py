@@ -28,14 +28,10 @@ Pairs = list[tuple[int, int]]
 
 
 def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
-    """Return the differences from the older release `a` to the newer `b`, both verified by the caller.
+    """Return the differences of two verified releases, as lines of text, and the version that they call for.
 
-    UserError for a release without items, or no item in common.
-
-    Returns:
-        `schema`, `rows`, `values`: lines of text; `features`: per common set the similarity on common items with the
-        `changed` most changed ones, the `bump` it calls for, and the shapes in `a` and `b` unless equal; `bump` and
-        `version`: of the newer one, by semantic versioning.
+    `features` has per common set the similarity, the `changed` most changed items, and shapes unless equal. UserError:
+    a release has no items, or they have none in common.
     """
     old, new = Release(a).refuse_without("items").manifest, Release(b).refuse_without("items").manifest
     items_a, items_b = (pq.read_table(folder / ITEMS, columns=["asin", "title"]) for folder in (a, b))
@@ -158,7 +154,6 @@ def _tables(release: Manifest) -> list[File]:
 
 
 def _similarity(a: Path, b: Path, name: str, common: Pairs, changed: int) -> dict[str, Any]:
-    """Return the similarity of a feature set in both releases on common items."""
     old, new = versions(a, b, name, common)
     found: dict[str, Any] = {"items": len(common), "neighbours": min(NEIGHBOURS, len(common) - 1), "most_changed": []}
     if np.array_equal(old.vectors, new.vectors):

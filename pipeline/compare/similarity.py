@@ -37,10 +37,7 @@ NEARER = 0.8
 
 
 def neighbours(features: np.ndarray, k: int, rows: np.ndarray | None = None, scores_held: int = 1 << 24) -> np.ndarray:
-    """Return the ids of the K nearest others by cosine, int32 [R, K], ascending; ties within 1e-6 go to lower ids.
-
-    `rows` are the items to search for, int [R], by default all; `scores_held` bounds memory.
-    """
+    """Return the ids of the K nearest others by cosine, int32 [R, K], ascending; ties within 1e-6 go to lower ids."""
     unit, n = unit_rows(features)[0], len(features)
     rows = np.arange(n) if rows is None else rows
     block = max(1, scores_held // engine.CORES // n)
@@ -108,7 +105,6 @@ class _Rows(NamedTuple):
     is_structured: bool
 
     def share(self, other: _Rows) -> float:
-        """Return the fraction of common neighbours."""
         both = self.directed & other.directed
         return float(overlap(self.near, other.near)[both].mean()) if both.any() else 0.0
 
@@ -123,10 +119,7 @@ class _Rows(NamedTuple):
 
 
 def doubtful(
-    sets: Sequence[FeatureSet],
-    rows: np.ndarray,
-    near: Mapping[str, np.ndarray],
-    others: Iterable[FeatureSet] = (),
+    sets: Sequence[FeatureSet], rows: np.ndarray, near: Mapping[str, np.ndarray], others: Iterable[FeatureSet] = ()
 ) -> list[dict[str, Any]]:
     """Return sets whose rows seem to lie in another order: features, neighbours K, overlap with two others, chance.
 

@@ -45,7 +45,6 @@ class Section(BaseModel):
         return self.model_dump(mode="json", exclude=set(self.speed))
 
     def resolved(self) -> Section:
-        """Return the section with the defaults of its reader; only `train` has another class, see pipeline/train/."""
         return self
 
 

@@ -1,18 +1,40 @@
-"""Parameter files as YAML, read within bounds of time and memory."""
+"""Untrusted documents, read within bounds: parameter files as YAML, and JSON by which folders describe themselves."""
 
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from pipeline import io
 from pipeline.errors import UserError, one_line
 
 LARGEST = 1 << 17  # bytes of a file, a few seconds of PyYAML's time; real ones have a few thousand
 EXTENDS = "extends"
 # what reading YAML raises, tags such as !!int included
 FAULTS = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
+
+
+class Part(BaseModel):
+    """A closed, typed, read-only part of a release's JSON files."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+    @classmethod
+    def read(cls, path: Path, max_bytes: int) -> Self:
+        """Read an untrusted file; UserError names the first key that breaks the schema."""
+        try:
+            return cls.model_validate(io.read_json(path, max_bytes))
+        except ValidationError as e:
+            raise UserError(f"{path}: {first_fault(e)}; fetch the release again") from None
+
+
+def first_fault(error: ValidationError) -> str:
+    fault = error.errors(include_input=False, include_url=False)[0]
+    where = one_line(".".join(map(str, fault["loc"])) or "the file", 64)
+    return f"'{where}': {one_line(fault['msg'].lower(), 160)}"
 
 
 class Loader(yaml.SafeLoader):
@@ -39,7 +61,6 @@ Loader.add_implicit_resolver(
 
 
 def read(path: Path) -> Any:
-    """Return the value of a YAML file; UserError if it cannot be read."""
     if path.exists() and not path.is_file():  # reading a pipe would wait for ever
         raise UserError(f"{path}: not a parameter file but a folder, pipe or device")
     try:

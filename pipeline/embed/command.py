@@ -73,10 +73,7 @@ def of_release(release: Path, name: str, encode: Encode) -> Chosen:
 
 
 def of_parameters(name: str, params: Parameters, encode: Encode, root: Path) -> Chosen:
-    """Return an encoder of section `encoders`, a kind, `kind:model`, a feature set of the project, or a combination.
-
-    UserError for another name, and for a combination that needs more than a table.
-    """
+    """Return an encoder of section `encoders`, a kind, `kind:model`, a feature set of the project, or a combination."""
     sections, images, sets = params.encoders, params[Images], params[Combine].sets
     cache = Layout(root, DATASET).rows if encode.reuse else None
     if (found := INLINE.fullmatch(name)) and (spec := ENCODERS.get(found["kind"])) and spec.origin:
@@ -155,7 +152,6 @@ def _encode(table: Table, chosen: Chosen, params: Parameters, to: Path, work: Wo
 
 
 def _write(run: Run, chosen: Chosen, items: Items) -> Path:
-    """Write the vectors of all rows; return the folder of the feature set."""
     needed = 1 if chosen.project else len(chosen.encode.encoders)
     with run.progress(total=len(items.ids) * needed, unit="item") as bar:
         if chosen.project:

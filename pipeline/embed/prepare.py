@@ -157,7 +157,6 @@ def _decoded(row: Row, params: Images) -> Decoded:
 
 
 def rejected(work: Work, to: Path) -> Path | None:
-    """Write the rejects, if any, as one table."""
     parts = sorted(work.rejects.glob("rejects-*.parquet"))
     if not io.rows(parts):
         return None

@@ -17,7 +17,7 @@ from pydantic import Field
 from safetensors.numpy import save
 
 from pipeline import io
-from pipeline.config.part import Part
+from pipeline.config.document import Part
 from pipeline.errors import UserError, one_line
 from pipeline.ops import arrays
 from pipeline.ops.joining import Block, Fit

@@ -17,7 +17,7 @@ from pydantic import Field
 
 import schemas
 from pipeline import io
-from pipeline.config.part import Part
+from pipeline.config.document import Part
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 from pydantic import ValidationError
 
-from pipeline.config.part import first_fault
+from pipeline.config.document import first_fault
 from pipeline.encode.folder import ENCODER, Facts, FeatureSet
 from pipeline.encode.params import TRAINED, BEiT3Params
 from pipeline.encode.registry import ENCODERS

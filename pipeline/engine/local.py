@@ -106,17 +106,10 @@ def _end_with_parent() -> None:
 def map(
     make: Make[Job, Result], jobs: Iterable[Job], on: Place | None = None, ordered: bool = True, ahead: int = 0
 ) -> Iterator[tuple[Job, Result]]:
-    """Yield every job with its result; a job is taken when a result is consumed.
+    """Yield every job with its result, in order or as they finish; a job is taken when a result is consumed.
 
-    So an ordered job may depend on the results of all but the `workers` - 1 jobs before it, and never on timing. What
-    a worker raises ends all; unfinished jobs are dropped.
-
-    Args:
-        make: makes a worker, if there are jobs; pickled for other processes, as are the jobs.
-        jobs: begun in this order, so the longest should come first where `ordered` is false.
-        on: where the workers are; None: one in this process.
-        ordered: whether results come in the jobs' order, or as they finish.
-        ahead: jobs taken beyond those that can be done at a time, so that no worker waits for the consumer.
+    So an ordered job may depend on the results of all but the `workers` - 1 jobs before it. What a worker raises ends
+    all. `on` says where workers are, by default in this process; `ahead` are jobs taken beyond those that can be done.
     """
     source = iter(jobs)
     if on is None:

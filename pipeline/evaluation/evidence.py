@@ -70,7 +70,6 @@ def candidates(comparison: Comparison) -> str:
 
 
 def figures(results: pa.Table) -> dict[tuple[Any, ...], Cell]:
-    """Return KEYS -> cell of table RESULTS, sorted."""
     ordered = results.sort_by([(k, "ascending") for k in (*KEYS, "seed")])
     rows = ordered.select([*KEYS, "value"]).to_pylist()  # a few thousand at most
     values = collect((tuple(row[k] for k in KEYS), row["value"]) for row in rows)
@@ -78,7 +77,6 @@ def figures(results: pa.Table) -> dict[tuple[Any, ...], Cell]:
 
 
 def collect(pairs: Iterable[tuple[Key, Value]]) -> dict[Key, list[Value]]:
-    """Return key -> its values, in order of appearance."""
     values: dict[Key, list[Value]] = {}
     for key, value in pairs:
         values.setdefault(key, []).append(value)
@@ -86,7 +84,6 @@ def collect(pairs: Iterable[tuple[Key, Value]]) -> dict[Key, list[Value]]:
 
 
 def seeds_of(counts: Iterable[int]) -> str:
-    """Return `3 seeds`, or `1 to 3 seeds` where counts differ."""
     few, many = min(counts := list(counts)), max(counts)
     return f"{few} to {many} seeds" if few < many else f"{many} seed{'s' * (many > 1)}"
 

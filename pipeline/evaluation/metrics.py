@@ -30,16 +30,9 @@ def topk(
     users: np.ndarray | None = None,
     candidates: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return each user's K items of highest dot product, best first.
+    """Return each user's K items of highest dot product, int32 [N, K], best first, equal ones by item; -1 for none.
 
-    Args:
-        user, item: float [U, D] and [I, D], both sparse or none; or the histories [U, I] and a filter.
-        seen: masked pairs (train), ordered by user.
-        users: int [N]; all by default.
-        candidates: int [C], ascending; all items by default. UserError if K is larger than their number.
-
-    Returns:
-        int32 [N, K]; equal scores in ascending item order; -1 where fewer than K items are left.
+    `user` and `item` are both dense or both sparse, or histories and a filter; `seen`, ordered by user, are masked.
     """
     n_users, n_items = user.shape[0], item.shape[0]
     if k > (n := n_items if candidates is None else len(candidates)):
@@ -130,10 +123,7 @@ def evaluate(
     seen: Pairs | None = None,
     candidates: np.ndarray | None = None,
 ) -> Evaluation:
-    """Rank items for every user with a target in `which`, and compute the metrics; `seen` is train by default.
-
-    Other arguments and errors are those of `topk`.
-    """
+    """Rank items, see `topk`, for every user with a target in `which`, and judge them; `seen` is train by default."""
     targets: Pairs = getattr(split, which)
     users = np.unique(targets.users)
     top = topk(user, item, max(ks), split.train if seen is None else seen, users, candidates)
@@ -157,10 +147,7 @@ class Result(NamedTuple):
 
 
 def open_test(user: Vectors, item: Vectors, split: Split, protocol: Protocol, ks: Sequence[int]) -> Result:
-    """Rank the protocol's candidates for every user with a target in valid, and in test: the one place that opens test.
-
-    Vectors are those of the best valid epoch; see `topk`.
-    """
+    """Rank the candidates of each user with a target in valid, and in test: the one place that opens test."""
     valid = evaluate(user, item, split, "valid", ks, protocol.seen(split, "valid"), protocol.ranked(split, "valid"))
     test = evaluate(user, item, split, "test", ks, protocol.seen(split, "test"), protocol.ranked(split, "test"))
     return Result(valid, test, protocol.label)

@@ -22,8 +22,7 @@ METRICS = {
     "ndcg": "sum_i h_i / log2(i+1) over the same sum of min(K,|T|) hits",
     "precision": "hits / K",
     "map": "sum_i h_i precision@i / min(K,|T|)",
-}
-"""metric -> its definition: K cutoff, T a user's targets, h_i = 1 if the i-th recommended item is one of them"""
+}  # metric -> its definition: K cutoff, T a user's targets, h_i = 1 if the i-th recommended item is one of them
 
 
 @dataclass(frozen=True)
@@ -73,18 +72,13 @@ class Protocol:
         return split.cold_items(which) if self.candidates == COLD else None
 
     def seen(self, split: Split, which: Part) -> Pairs:
-        """Return the pairs that are masked for the targets in `which`."""
         if which == "test" and self.rule == "strict":
             return union(split.train, split.valid, split.n_items)
         return split.train
 
 
 def selecting(rule: Rule, division: str, kept: str, split: Split, *draws: Split) -> Protocol:
-    """Return the protocol that selects models.
-
-    For cold targets it ranks only cold items: among all items a cold one seldom enters the top 20, and epochs would be
-    chosen by chance.
-    """
+    """Return the protocol that selects models: cold targets rank only cold items, as few would enter the top 20."""
     asked = questions(split)
     if draws:
         division = f"{division} in {1 + len(draws)} draws"

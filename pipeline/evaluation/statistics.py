@@ -48,10 +48,7 @@ def mean(values: np.ndarray) -> np.ndarray:
 
 
 def resampled(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Return `mean` of N users and D draws, both resampled with replacement, float64 [resamples, C].
-
-    Values are float64 [N, C], or [N, D, C], NaN where a user has no target in a draw, in all C alike.
-    """
+    """Return `mean` of [N, C] or [N, D, C], NaN without a target, users and draws resampled: float64 [resamples, C]."""
     if values.ndim == 2:
         values = values[:, None]
     n, draws, columns = values.shape

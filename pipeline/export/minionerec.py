@@ -61,10 +61,7 @@ def _ids(content: ExportContent) -> np.ndarray:
 
 
 def _texts(row: dict[str, Any]) -> dict[str, str]:
-    """Return an item's texts, each on one line: MiniOneRec writes titles into a tab separated file.
-
-    An empty title would be one title of many items to it, and a target without a token.
-    """
+    """Return an item's texts, each on one line; to MiniOneRec an empty title would be one title of many items."""
     title = row["title"].strip() or f"[item {row['item_id']} has no title]"
     texts = {"title": title, "description": row["description"], "brand": row["brand"]}
     return {key: " ".join(text.split()) for key, text in texts.items()} | {"categories": ", ".join(row["categories"])}

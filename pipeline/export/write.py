@@ -26,10 +26,7 @@ CODED = "minionerec"
 
 
 def write(content: ExportContent, form: str, to: Path) -> list[str]:
-    """Write `content` into a folder, absent or empty; return what the format changes or cannot say, as the README does.
-
-    UserError for an unknown format, a folder that holds something, or a full disk.
-    """
+    """Write `content` into a folder, absent or empty; return what the format changes or cannot say; or UserError."""
     to = to.resolve()
     if not to.name:
         raise UserError(f"{to}: cannot create a folder there; name one inside it")

@@ -61,12 +61,7 @@ def _silenced() -> Iterator[None]:
 
 
 def trained(sample: np.ndarray, n: int, codes: str) -> Any:
-    """Return an empty inverted file for N rows by inner product, over 4 sqrt(N) cells: k-means of the directions of a
-    sample, float32 [M, F].
-
-    Args:
-        codes: how FAISS stores a row, such as Flat or SQ8.
-    """
+    """Return an empty inverted file for N rows, over 4 sqrt(N) cells by k-means; `codes`: a row's storage, say SQ8."""
     cells = max(1, min(round(4 * n**0.5), len(sample) // POINTS))
     index: Any = faiss.index_factory(sample.shape[1], f"IVF{cells},{codes}", faiss.METRIC_INNER_PRODUCT)
     index.cp.spherical, index.cp.seed = True, 0
@@ -106,10 +101,7 @@ class Inverted:
         return (at + np.flatnonzero(self.directed[at : at + PART]) for at in range(0, len(self.directed), PART))
 
     def search(self, rows: np.ndarray, k: int, probes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the K nearest of each row among the candidates of some cells, itself first, equal ones by row.
-
-        Exact cosines, float32 [n, K], and rows, int64 [n, K], -1 where the index returns fewer.
-        """
+        """Return exact cosines and rows [n, K] of each row's nearest in some cells, itself first; -1: none."""
         self.index.nprobe = probes
         self.index.max_codes = CROWDED * probes * max(CANDIDATES * k, self.index.ntotal // self.index.nlist)
         ranked = [(np.empty((0, k), np.float32), np.empty((0, k), np.int64))]

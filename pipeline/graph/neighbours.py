@@ -72,10 +72,7 @@ class Approximate(NamedTuple):
 
 
 def inverted(parts: Iterable[np.ndarray], width: int, k: int, folder: Path, required: bool = True) -> Approximate:
-    """Do as `neighbours` by an inverted file in a folder, holding a part of the catalogue, float32 [b, F], at a time.
-
-    If `required`, UserError if too few exact neighbours are found.
-    """
+    """Do as `neighbours` by an inverted file in a folder, part by part; `required`: UserError if recall is too low."""
     index = approximate.Inverted(parts, width, folder)
     usable = index.directed
     if not usable.any():

@@ -254,10 +254,7 @@ _DEADLINE = threading.local()  # `at`: monotonic seconds, or absent
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Limit the time for which this thread connects and reads; beyond it httpx.ReadTimeout is raised.
-
-    httpx limits only the time between two bytes, so that a byte now and then never ends.
-    """
+    """Limit the time for which this thread connects and reads, as httpx limits only that between two bytes."""
     before = getattr(_DEADLINE, "at", math.inf)
     _DEADLINE.at = min(before, time.monotonic() + seconds)
     try:

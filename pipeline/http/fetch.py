@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from tqdm import tqdm
-
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.http.retries import TransientError, append
@@ -119,14 +117,3 @@ def _fault(path: Path, name: str) -> str:
 
 def is_web_page(data: bytes) -> bool:
     return data[:512].lstrip().lower().startswith((b"<!doctype html", b"<html"))
-
-
-def meter(bar: tqdm) -> Progress:
-    """Return a function that shows progress in bytes on a bar."""
-    bar.unit_scale = True
-
-    def show(done: int, total: int | None) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-
-    return show

@@ -15,16 +15,7 @@ from functools import lru_cache
 
 import httpx
 
-from pipeline.http.client import (
-    MAX_REDIRECTS,
-    Blocked,
-    Transport,
-    Unresolved,
-    follow,
-    open_client,
-    parse,
-    within,
-)  # fmt: skip
+from pipeline.http.client import MAX_REDIRECTS, Blocked, Transport, Unresolved, follow, open_client, parse, within
 from pipeline.http.retries import LONGEST_WAIT, RETRYABLE, TransientError, retry, retry_after
 from pipeline.images.files import Fetched
 from pipeline.images.params import RATE

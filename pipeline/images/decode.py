@@ -111,10 +111,7 @@ def _normalise(data: bytes, digest: str, size: int, quality: int, max_pixels: in
 
 
 def _jpeg(opened: Image.Image, data: bytes, size: int) -> Image.Image | None:
-    """Return a sound JPEG, shrunk by libjpeg-turbo in two thirds of Pillow's time; None for what Pillow has to decode.
-
-    It decodes at the half, quarter or eighth of its size that is next above `size`.
-    """
+    """Return a sound JPEG, shrunk by libjpeg-turbo, in two thirds of the time; None for what Pillow has to decode."""
     if opened.format != "JPEG" or opened.mode not in ("RGB", "L"):
         return None
     try:

@@ -33,10 +33,7 @@ class Result(NamedTuple):
 
 
 class Fetcher(ExitStack):
-    """Fetches and normalises images in threads; keeps connections from call to call.
-
-    Pillow decodes, shrinks and encodes without holding Python's lock: processes were slower.
-    """
+    """Fetches and normalises images in threads, as Pillow holds no lock of Python; keeps connections between calls."""
 
     def __init__(self, params: Images, files: Files) -> None:
         super().__init__()

@@ -84,7 +84,8 @@ class Zip(Files):
 
     def __init__(self, path: Path) -> None:
         self._zip = archives.open_zip(path)
-        self._members = {_plain(m.filename): m for m in self._zip.infolist() if m.filename and not m.is_dir()}
+        named = (member for member in self._zip.infolist() if member.filename and not member.is_dir())
+        self._members = {posixpath.normpath(member.filename).lstrip("/"): member for member in named}
 
     def has(self, address: str) -> bool:
         return (name := _member(address)) is None or name in self._members
@@ -124,20 +125,13 @@ def _limited(blocks: Iterable[bytes], max_bytes: int) -> Fetched:
     return Fetched(bytes(data))
 
 
-def _plain(name: str) -> str:
-    return posixpath.normpath(name).lstrip("/")
-
-
 def _member(address: str) -> str | None:
     name = posixpath.normpath(address)
     return None if address[:5].lower() == "file:" or name.startswith(("/", "../")) or name == ".." else name
 
 
 def start_of(source: Source, raw: Path, folder: str | None) -> Path | None:
-    """Return the folder or archive that paths of images start from; None if there is none on this machine.
-
-    By default, it is the folder of the item file, or else of the interactions.
-    """
+    """Return where paths of images start, by default at the folder of the item file; None: not on this machine."""
     if not isinstance(source, Downloaded):
         return raw
     if folder is not None:

@@ -96,13 +96,10 @@ def _fetch_block(web: Fetcher, items: pa.Table, done: Callable[[int], object], o
     if old is None:
         return table(items, web.fetch(candidates, done))
     before = zip(old["status"].to_pylist(), old["url"].to_pylist(), candidates, strict=True)
-    again = np.flatnonzero([not _is_kept(*row) for row in before])
+    kept = [state == "ok" and urls[:1] == [url] and not any(map(is_path, urls)) for state, url, urls in before]
+    again = np.flatnonzero(~np.array(kept, bool))
     done(len(items) - len(again))
     fresh = table(items.take(again), web.fetch([candidates[i] for i in again], done))
     place = np.arange(len(items))
     place[again] = len(items) + np.arange(len(again))
     return pa.concat_tables([old, fresh.select(old.column_names).cast(old.schema)]).take(place)
-
-
-def _is_kept(status: str, url: str, urls: list[str]) -> bool:
-    return status == "ok" and urls[:1] == [url] and not any(map(is_path, urls))

@@ -64,14 +64,9 @@ def split(
 ) -> SplitTables:
     """Filter, split and number raw ratings; UserError if there is none, most lack a value, or nothing is left.
 
-    Ids count from 0 in order of first appearance among the rows that are left; duplicates in (user, item, timestamp)
-    keep their first row. Under `sparse` items stay in the catalogue, though all their rows may have left.
-
-    Args:
-        ratings: SQL that selects user, item (strings), rating, timestamp in the file's order; rating or timestamp may
-            be null throughout, where the source has none.
-        user_core, item_core: least ratings of a user, and of an item; dropped in turn until none has fewer.
-        min_rating: lower ratings are dropped, before all else is counted; None keeps all.
+    `ratings` is SQL for user, item, rating, timestamp in the file's order, the last two perhaps null throughout. Ids
+    count from 0 in order of first appearance among the rows that are left; duplicates in (user, item, timestamp) keep
+    their first row. Under `sparse` items stay in the catalogue, though all their rows may have left.
     """
     rows, drops = divisions.load_core(db, ratings, {"user": user_core, "item": item_core}, division.seed, min_rating)
     name = divisions.divide(db, division)
@@ -196,8 +191,7 @@ def import_published(
     division: Division = DEFAULT,
     names: list[str] | None = None,
 ) -> SplitTables:
-    """Return what `load_published` loaded: numbers and split are the source's, and only a division
-    that needs content changes it.
+    """Return what `load_published` loaded, with its numbers and, unless the division needs content, its split.
 
     Users and items that have a number but no rows stay. `names` are the users', by number.
     """

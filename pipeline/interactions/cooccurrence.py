@@ -28,12 +28,7 @@ def shared(matrix: sp.csr_array) -> np.ndarray:
 
 
 def cooccurrences(sets: sp.csr_array, nodes: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, sp.csr_array]]:
-    """Yield the nodes of a block, and the size of their sets' intersections with every other node's, [B, N].
-
-    Args:
-        sets: [N, n], 1 where a node's set has a member.
-        nodes: int64, those with rows; all by default.
-    """
+    """Yield a block of nodes, and how many members the set of each, a row of `sets`, shares with each other node's."""
     by_member = sp.csr_array(sets.T)
     nodes = np.arange(sets.shape[0]) if nodes is None else nodes
     for block in np.split(nodes, range(BLOCK, len(nodes), BLOCK)):
@@ -45,11 +40,7 @@ def cooccurrences(sets: sp.csr_array, nodes: np.ndarray | None = None) -> Iterat
 
 
 def squared_cosines(matrix: sp.csr_array, items: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, sp.csr_array]]:
-    """Yield the items of a block, and their squared cosines with all others, float64 [B, I]; see `cooccurrences`.
-
-    Args:
-        matrix: R, [U, I].
-    """
+    """Yield the items of a block of R, [U, I], and their squared cosines with all others, see `cooccurrences`."""
     users = matrix.sum(axis=0).astype(np.float64)  # of each item
     for block, counts in cooccurrences(sp.csr_array(matrix.T), items):
         squares = counts.data.astype(np.float64) ** 2

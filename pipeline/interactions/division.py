@@ -63,10 +63,7 @@ def create_names(db: Db, what: str, rows: str, seed: int) -> None:
 
 
 def complete_rows(db: Db, min_rating: float | None) -> tuple[str, dict[str, int]]:
-    """Return SQL for the rows of `raw` that lack nothing and are rated high enough, and counts of the others.
-
-    UserError if there is no row, most lack a value, or there is nothing to compare with `min_rating`.
-    """
+    """Return SQL for the rows of `raw` that lack nothing and are rated high enough, and counts of the others."""
     # a column that is null throughout is one that the source does not have
     has = [c for c in ("rating", "timestamp") if count(db, f"SELECT count({c}) FROM raw")]
     kept = " AND ".join(f"{c} IS NOT NULL" for c in ("user", "item", *has)) + " AND NOT isnan(coalesce(rating, 0))"

@@ -73,12 +73,9 @@ def profiles(
     has: tuple[np.ndarray, np.ndarray], finds: tuple[np.ndarray, np.ndarray], who: np.ndarray, n_items: int,
     candidates: np.ndarray | None = None,
 ) -> Profiles:  # fmt: skip
-    """Return the profiles of users `who`, int64 [G], ascending; an empty profile has no target.
+    """Return the profiles of users `who`, ascending, from user and item of pairs; an empty profile has no target.
 
-    Args:
-        has: user and item, int [n] each, of the interactions in profiles.
-        finds: likewise of the targets, int [m]; pairs that are in profiles too, and other items than candidates, leave.
-        candidates: int64 [C], ascending; all items by default.
+    Pairs of `finds` that are in profiles too, and other items than the candidates, by default all, are no targets.
     """
     candidates = np.arange(n_items) if candidates is None else candidates
     mine, sought = (_matrix(*pairs, who, n_items) for pairs in (has, finds))

@@ -52,7 +52,7 @@ def split_source(run: Run, db: Db, division: Division) -> Divided:
 def split_ratings(
     db: Db, reader: Reader, raw: Mapping[str, Path], folder: Path, params: Interactions, division: Division = DEFAULT
 ) -> Divided:
-    """Split what a reader selects; what DuckDB's fast reader of CSV refuses is read row by row, into `folder`."""
+    """Split what a reader selects; CSV that DuckDB's fast reader refuses is read row by row, into `folder`."""
 
     def read(files: Mapping[str, Path]) -> tuple[build.SplitTables, bool]:
         ratings = reader.ratings(files)

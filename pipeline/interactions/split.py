@@ -76,10 +76,7 @@ def load(interactions: pa.Table, n_users: int, n_items: int) -> Split:
 
 
 def train_of(interactions: Iterable[pa.Table], users: np.ndarray, n_users: int, n_items: int) -> Pairs:
-    """Return the train pairs of some users, int64 [n] ascending, from parts of a table INTERACTIONS; errors of `load`.
-
-    The user of a pair is a place in `users`.
-    """
+    """Return the train pairs of some users, ascending, by place in `users`, from parts of a table INTERACTIONS."""
     found = [np.empty(0, np.int64)]
     for part in interactions:
         user, item = _ids(part, "user_id", n_users), _ids(part, "item_id", n_items)

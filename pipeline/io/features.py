@@ -44,7 +44,6 @@ def map_features(folder: Path) -> np.ndarray:
 
 
 def read_vectors(folder: Path, rows: int) -> Iterator[np.ndarray]:
-    """Yield the vectors of a feature set in item order, float32 [b, F], b at most `rows`."""
     schema, first = schemas.features(width(folder)), 0
     for path in one_set(shards(folder, "features")):
         for part in read_slices(path, schema, ["item_id", "vector"], rows):

@@ -21,10 +21,7 @@ LARGE = 16 << 20  # bytes of a row group that is mapped, as reading a part of it
 
 
 def write_table(table: pa.Table, path: Path, schema: pa.Schema, record: dict[str, Any] | None = None) -> None:
-    """Check `table` against `schema`, else schemas.ContractError, and write it atomically as Parquet.
-
-    `record` is the provenance of the file, equal for equal runs: JSON under the key `alignrec` of its metadata.
-    """
+    """Check a table and write it atomically as Parquet, its provenance as JSON under `alignrec` of its metadata."""
     table = schemas.check(table, schema, str(path))
     if record is not None:
         table = table.replace_schema_metadata({"alignrec": json.dumps(record, sort_keys=True)})
@@ -107,7 +104,6 @@ def rows(paths: Iterable[Path]) -> int:
 
 
 def matrix(column: pa.ChunkedArray) -> np.ndarray:
-    """Return a fixed-size-list column as float32 [rows, width]."""
     width = column.type.list_size
     flat = [np.asarray(c.flatten().to_numpy(zero_copy_only=False)) for c in column.chunks]
     return np.concatenate(flat).reshape(-1, width) if flat else np.empty((0, width), np.float32)

@@ -7,7 +7,7 @@ fields. Lines of one item are merged field by field: the first line that has the
 import os
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,13 +17,22 @@ import orjson
 import pyarrow as pa
 
 import schemas
+from pipeline import io
 from pipeline.config.parameters import Source
+from pipeline.errors import UserError
 from pipeline.io import PART
 from pipeline.items.parse import MOST_ADDRESSES, Lines, Parsed, Reject, products
+from pipeline.run import Run
+from pipeline.sources.amazon import AmazonSource
+from pipeline.sources.base import raw_files
 from pipeline.sources.lines import refuse_many, rejects
 from pipeline.sources.product import Product, is_web
 from schemas.items import TEXT_FIELDS
 
+LOOKED_FOR = ("title", "brand", "categories", "description", "image_urls")
+MOST_ABSENT = 0.5  # share of items without metadata, without a warning
+LEAST_READ = 0.9  # share of the text that encoders read, without a warning
+LOOKED_AT = 1000  # items whose other fields are looked at
 BUFFER = 64 << 20  # bytes of products that are held before they are put on disk
 
 
@@ -85,12 +94,9 @@ def compose(product: Product, fields: Sequence[str] = TEXT_FIELDS) -> str:
 
 def read(lines: Iterable[bytes], source: Source, asins: Sequence[str], file: str, max_reject_share: float,
          workers: int | None = None, folder: Path | None = None) -> Read:  # fmt: skip
-    """Read a metadata file, whose name is `file`; UserError if more lines are unreadable than allowed.
+    """Read a metadata file of items 0 .. I-1; UserError if more lines are unreadable than allowed.
 
-    Args:
-        asins: identifier of items 0 .. I-1.
-        workers: processes; None: as many as pay.
-        folder: of the products that do not fit into memory; None: the system's for temporary files.
+    Products that do not fit into memory go to `folder`, by default the system's for temporary files.
     """
     source_reader = source.reader()
     wanted = source_reader.wanted(asins)
@@ -153,10 +159,7 @@ def find_shared(path: Path, above: float) -> list[dict[str, object]]:
 
 
 def share_read(parts: Iterable[pa.Table], fields: Sequence[str]) -> tuple[float, dict[str, float]]:
-    """Return the share of the characters of items' texts that encoders read, and that of each column left out.
-
-    The share is 1 where there is no text; columns are sorted by share.
-    """
+    """Return the share of the characters of items' texts that encoders read, and that of each column left out."""
     lengths: Counter[str] = Counter(dict.fromkeys(TEXT_FIELDS, 0))
     for items in parts:
         for name in TEXT_FIELDS:
@@ -175,7 +178,7 @@ def share_read(parts: Iterable[pa.Table], fields: Sequence[str]) -> tuple[float,
 
 
 def merge(first: Product, other: Product) -> Product:
-    """Merge the product of another line into `first`, whose extra fields grow: copies would take quadratic time."""
+    """Merge the product of another line into `first`, whose extra fields grow, as copies would take quadratic time."""
     for name, value in other.extra.items():
         first.extra.setdefault(name, value)
     return Product(
@@ -186,3 +189,61 @@ def merge(first: Product, other: Product) -> Product:
         image_urls=list(dict.fromkeys(first.image_urls + other.image_urls))[:MOST_ADDRESSES],
         extra=first.extra,
     )
+
+
+def check_losses(run: Run) -> None:
+    file = run.source.reader().metadata(raw_files(run.layout.sources))
+    if file is None:
+        return
+    n, statuses, there, extras = 0, Counter[str](), set[str](), list[str]()
+    for part in io.read_slices(run.layout.items, schemas.ITEMS, [*LOOKED_FOR, "text_status", "extra"], io.PART):
+        n += len(part)
+        statuses.update(part["text_status"].to_pylist())
+        there |= {field for field in LOOKED_FOR if field not in there and any(part[field].to_pylist())}
+        extras += part["extra"].slice(0, LOOKED_AT - len(extras)).to_pylist()
+    absent = statuses["no_metadata"]
+    if not run.rows_in:
+        raise UserError(f"{file}: no item in it; give another file, or leave the key out of the source")
+    if absent == n:
+        raise UserError(
+            f"{file}: none of its {run.rows_in:,} lines is of one of the {n:,} items; are reviews and metadata "
+            "swapped, or is the identifier in another column?"
+        )
+    others = [key for key, _ in Counter(key for extra in extras for key in orjson.loads(extra)).most_common()]
+    _check_fields(run, file, [field for field in LOOKED_FOR if field not in there], others)
+    if statuses["empty"] == n - absent:
+        cause = f"its lines have {', '.join(others[:8]) or 'no other field'}; are reviews and metadata swapped?"
+        if "image_urls" not in there:
+            raise UserError(f"{file}: no item has a text or an image; {cause}")
+        run.warn(f"no item has a text; {cause}")
+    if absent > (0 if run.source.has_split else MOST_ABSENT * n):
+        run.warn(
+            f"{absent:,} of {n:,} items are not in {file.name}, and have neither text nor image of their own; their "
+            "text_status in items.parquet is no_metadata"
+        )
+
+
+def _check_fields(run: Run, file: Path, gone: Sequence[str], others: Sequence[str]) -> None:
+    from pipeline.sources.inspect import KNOWN, plain  # loads DuckDB
+
+    for field, key in {field: key for field in gone for key in others if plain(key) in KNOWN[field]}.items():
+        if isinstance(run.source, AmazonSource):
+            raise UserError(
+                f"{file}: no item has {field}, but lines have '{key}', as another version of the data does; is "
+                f"sources.{run.dataset}.kind: {run.source.kind} right?"
+            )
+        run.warn(f"no item has {field}, but the file has '{key}'; name it under `columns`: {{{field}: {key}}}")
+
+
+def warn_of_texts(run: Run, share: float, left_out: Mapping[str, float], shared: Sequence[Mapping[str, Any]]) -> None:
+    """Warn if encoders read little of the text, and of titles and texts that many items share."""
+    if left_out and share < LEAST_READ:
+        shares = ", ".join(f"{name} {part:.0%}" for name, part in list(left_out.items())[:5])
+        how = f"; sources.{run.dataset}.text joins columns to the text" if run.source.kind == "tabular" else ""
+        run.warn(f"encoders read {share:.0%} of the characters of items' text; left out: {shares}{how}")
+    for row in shared[:1]:
+        listed = "it" if len(shared) == 1 else f"all {len(shared)} such values"
+        run.warn(
+            f"{row['items']:,} of {run.rows_out:,} items have the {row['column']} {row['value'][:60]!r}; it may be a "
+            f"placeholder; {run.layout.run_record('items')} lists {listed}"
+        )

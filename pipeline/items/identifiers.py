@@ -30,12 +30,9 @@ class Placed(NamedTuple):
 
 
 def placed(path: Path, table: pa.Table, asins: Sequence[str]) -> Placed:
-    """Return the row of each item, of N rows in any order, which may lack items and have others.
+    """Return the row of each item, of N rows in any order, which may lack items and have others; or UserError.
 
     Values are the source's identifiers; item numbers only if no column has any of those.
-
-    Raises:
-        UserError: no column is of any of these items, an identifier occurs twice, or columns contradict each other.
     """
     names = dict.fromkeys(name for name in table.column_names if rank(name) >= 0)
     if not (columns := {name: table.column(table.column_names.index(name)) for name in names}):

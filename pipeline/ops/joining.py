@@ -87,12 +87,10 @@ def blocks(parts: Sequence[Sequence[Columns]], image: float) -> list[Block]:
 
 
 def concatenation(widths: Sequence[int]) -> Fit:
-    """Return the map to parts of some widths side by side, each of length 1."""
     return Fit([Block(i, np.ones(width, bool), 1.0) for i, width in enumerate(widths)], [None] * len(widths))
 
 
 def single(own: Whitening) -> Fit:
-    """Return a map of one part."""
     return Fit([Block(0, np.ones(len(own.mean), bool), 1.0, unit=False)], [own])
 
 

@@ -33,7 +33,6 @@ def float64_units(x: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
 
 
 def first_not_finite(x: np.ndarray) -> int | None:
-    """Return the first row of x [N, D] with a value that is not finite."""
     for start in range(0, len(x), BLOCK):
         if len(wrong := np.flatnonzero(~np.isfinite(x[start : start + BLOCK]).all(axis=1))):
             return start + int(wrong[0])

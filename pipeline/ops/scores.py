@@ -41,10 +41,7 @@ Vectors: TypeAlias = Union[np.ndarray, Tensor, sp.csr_array, Filter]  # noqa: UP
 
 
 def select(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return values [N, K] and columns [N, K] of each row's K largest, best first, equal ones by ascending column.
-
-    `torch.topk` leaves the order of equal values open; constant or missing features tie whole rows.
-    """
+    """Return values and columns of each row's K largest, equal ones by column, which `torch.topk` leaves open."""
     values, ids = torch.topk(scores, min(k + 1, scores.shape[1]))
     if values.shape[1] > k:
         tied_rows = torch.nonzero(values[:, k - 1] == values[:, k])[:, 0]  # a tie crosses the cut

@@ -24,7 +24,6 @@ def spectrum(features: np.ndarray) -> np.ndarray:
 
 
 def shape(features: np.ndarray, spectrum: np.ndarray) -> Shape:
-    """Return the shape of float32 [I, F] with its `spectrum`."""
     unit, directed = unit_rows(features)
     pointing, total = directed.sum(), unit.astype(np.float64).sum(axis=0)
     mean = (total @ total - pointing) / max(pointing * (pointing - 1), 1)
@@ -36,10 +35,7 @@ def shape(features: np.ndarray, spectrum: np.ndarray) -> Shape:
 
 
 def linear_cka(a: np.ndarray, b: np.ndarray, spectrum_a: np.ndarray, spectrum_b: np.ndarray) -> float:
-    """Return linear CKA, ||B^T A||_F^2 / (||A^T A||_F ||B^T B||_F) of centred A, B (Kornblith et al. 2019), 0 .. 1.
-
-    `a` and `b`, float32 [I, F] and [I, G], are centred here; the norm of a `spectrum` is ||A^T A||_F.
-    """
+    """Return linear CKA (Kornblith et al. 2019), ||B^T A||_F^2 / (||A^T A||_F ||B^T B||_F), of a, b centred here."""
     scale = np.linalg.norm(spectrum_a) * np.linalg.norm(spectrum_b)
     return float((_product(a - a.mean(axis=0), b - b.mean(axis=0)) ** 2).sum() / scale) if scale > 0 else 0.0
 

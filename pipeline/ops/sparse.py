@@ -72,10 +72,7 @@ class _Product(torch.autograd.Function):
 
 
 class SparsityPattern:
-    """Entries of a sparse matrix [M, N], int rows and columns [E]; their values are arguments of each call.
-
-    One thread sums over a row's edges, in a fixed order, as in `Sparse`.
-    """
+    """Rows and columns [E] of a sparse matrix, whose values are arguments of calls; sums are ordered as in `Sparse`."""
 
     def __init__(self, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int], device: torch.device) -> None:
         self.shape = shape

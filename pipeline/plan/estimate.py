@@ -99,7 +99,6 @@ def pretrain(plan: Plan) -> Estimate:
 
 
 def estimate_sets(plan: Plan) -> dict[str, Estimate]:
-    """Estimate the stages that write feature sets."""
     n, params, trained = plan.size.items, plan.params, plan.params[BEiT3].sets
     kinds = [kind_of(params.encoders, name) for name in params[Encode].encoders]
     networks = sum(kind not in ("tfidf", "descriptors") for kind in kinds)

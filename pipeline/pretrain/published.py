@@ -24,10 +24,11 @@ from pipeline.beit3 import checkpoints, released
 from pipeline.beit3.config import SIZES, Config
 from pipeline.beit3.minilm import MiniLM
 from pipeline.beit3.network import BEiT3
-from pipeline.http.fetch import fetch, meter
+from pipeline.http.fetch import fetch
 from pipeline.images import pixels
 from pipeline.layout import Layout
 from pipeline.pretrain.params import Pretrain
+from pipeline.progress import meter
 from pipeline.sources.params import Download
 
 if TYPE_CHECKING:

@@ -44,8 +44,8 @@ class Probe:
     ask: Callable[[Data], Questions | Task | str]  # returns the questions to every feature set, or why there are none
     name: str  # in texts
     figure: str  # its headline figure: accuracy, or with its cutoff hit@20
-    question: str  # the question in a phrase, for the dataset card
-    note: str  # note to its table in the report; {n} is the number of groups or cases
+    question: str  # what it asks, in a phrase
+    note: str  # what its figures need besides; {n} is the number of groups or cases
     leak: str = ""  # why its figures flatter a set that learned from train interactions; empty where they do not
     drawn: bool = False
     """whether its task answers in several draws, [n, D], which hide items: tests resample draws as they do cases, and a

@@ -115,8 +115,7 @@ ZERO_SHOT = Probe(
     name="zero-shot",
     figure="hit@20",
     question="is the item that a user met last among the K nearest to the mean of the earlier ones",
-    note="Is the item that a user met last among the K nearest to the mean of the earlier ones? Items of the same last "
-    "second are the target in turn. ± is the standard error over {n:,} users.",
+    note="Items of the same last second are the target in turn. ± is the standard error over {n:,} users.",
     leak="it learned from train interactions, and a user's last item by time may be among them",
 )
 ITEM_CF = Probe(
@@ -124,8 +123,7 @@ ITEM_CF = Probe(
     name="Item-CF",
     figure="hit@20",
     question="is the item most co-bought with an item among its K nearest",
-    note="Is the item most often bought together with an item among its K nearest? ± is the standard error over {n:,} "
-    "items.",
+    note="± is the standard error over {n:,} items.",
     leak="it learned from train interactions, which this probe asks about",
 )
 CONTENT_KNN = Probe(
@@ -133,6 +131,5 @@ CONTENT_KNN = Probe(
     name="content neighbours",
     figure="recall@20",
     question="all items ranked by mean cosine to the user's train items",
-    note="A recommender that reads only content: all items ranked by mean cosine to the user's train items; test "
-    "Recall@K. ± is the standard error over {n:,} users.",
+    note="Test Recall@K of a recommender that reads only content. ± is the standard error over {n:,} users.",
 )

@@ -60,8 +60,7 @@ COLD_ITEMS = Probe(
     name="cold items",
     figure=f"recall@{K}",
     question="only cold items, ranked by mean cosine to the user's other items",
-    note="A fifth of the items is cold in each of ten draws: their interactions are hidden, and only they are ranked, "
-    "by mean cosine to a user's other items. A set that learned from interactions learns again without those of the "
-    "cold items. ± is the standard error over {n:,} users and the draws, both resampled.",
+    note="A fifth of the items is cold in each of ten draws: their interactions are hidden, also from a set that "
+    "learned from interactions. ± is the standard error over {n:,} users and the draws, both resampled.",
     drawn=True,
 )

@@ -161,7 +161,6 @@ LINEAR_CF = Probe(
     name="linear CF",
     figure="gain",
     question="what features add to interactions: test Recall@20 of L3AE minus that of EASE",
-    note="What features add to the interactions: test Recall@20 of L3AE, a linear model in closed form that is drawn "
-    "to one of features, minus that of EASE, the same without. Valid chooses how far, and may choose EASE. The row of "
-    "chance is EASE. ± is the standard error over {n:,} users.",
+    note="L3AE is drawn to a linear model of features; valid chooses how far, and may choose EASE, the row of chance. "
+    "± is the standard error over {n:,} users.",
 )

@@ -1,8 +1,7 @@
-"""Builds a release folder next to the old one, and swaps it in once it is checked."""
+"""Writes a release folder."""
 
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,6 @@ from pipeline.report import content
 from pipeline.sources.registry import SOURCES
 
 ITEMS = "items.parquet"
-
-
-@contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder, which replaces `folder` when the block ends without an error."""
-    new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
-    for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    new.mkdir(parents=True)
-    yield new
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
@@ -117,7 +102,7 @@ def _write(target: Path, tables: Iterator[pa.Table], schema: pa.Schema, source: 
 
 
 def _copy_encoders(above: Path, encoders: Mapping[str, FeatureSet]) -> dict[Path, list[str]]:
-    """Copy the encoders below a folder; return the feature sets that need each file."""
+    """Copy the encoders; return the feature sets that need each file."""
     used_by: dict[Path, list[str]] = {}
     for name, one in encoders.items():
         _copy(one.folder / SET, above / name / encoder.NAME)

@@ -60,10 +60,7 @@ def network_rows(encoders: Mapping[str, Encoder]) -> list[list[Any]]:
 
 
 def _header(parts: Parts, said: Statement, first: str, files: list[File]) -> str:
-    """Return the YAML block: licence, size, and one config per table, as `datasets.load_dataset` names them.
-
-    `first` is the feature set that it loads by default.
-    """
+    """Return the YAML block, with a config per table as `datasets.load_dataset` names them, by default `first`."""
     block = {
         "pretty_name": f"alignrec features: {said.dataset}",
         **said.header,

@@ -68,10 +68,7 @@ class Row(NamedTuple):
 
 
 def blocks(path: Path, images: Path | None, columns: Columns = DEFAULT) -> Iterator[tuple[list[Row], list[Reject]]]:
-    """Return the items of each BLOCK rows of a table, and its invalid rows, in order.
-
-    UserError for an absent table, folder or column; while reading, for a row that names an image without a folder.
-    """
+    """Return the items and the invalid rows of each BLOCK rows of a table, in order; UserError: nothing is there."""
     if not path.exists():
         raise UserError(f"{path}: no such file of items; give Parquet, CSV or JSON lines, an item a row")
     if images is not None and not images.is_dir():

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
 from pipeline import io
-from pipeline.config.part import Part, first_fault
+from pipeline.config.document import Part, first_fault
 from pipeline.errors import UserError
 from pipeline.http.fetch import is_web_page
 from pipeline.release import contents
@@ -153,7 +153,6 @@ class Manifest(Part):
         return sorted({str(file.feature_set) for file in self.files if file.table == table})
 
     def paths(self, folder: Path, table: str, name: str) -> list[Path]:
-        """Return the files of a kind of table of a feature set, in the release `folder`."""
         return [folder / file.path for file in self.files if (file.table, file.feature_set) == (table, name)]
 
 
@@ -211,11 +210,7 @@ def read(folder: Path) -> bytes:
 
 
 def parsed(folder: Path, data: bytes) -> Manifest:
-    """Return the manifest of the release `folder` from its untrusted bytes.
-
-    UserError if it is of another format, breaks the schema, names a path twice or outside the folder, or its digest
-    differs.
-    """
+    """Return the manifest of the release `folder` from its untrusted bytes; UserError names the first fault."""
     path = folder / NAME
     try:
         raw = orjson.loads(data)  # refuses lone surrogates, which nothing can print or write, and deep nesting

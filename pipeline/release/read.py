@@ -51,7 +51,6 @@ class Release:
 
     @cached_property
     def items(self) -> pa.Table:
-        """Table RELEASED_ITEMS, I rows in item order."""
         self.refuse_without("items")
         return io.read_table(self.folder / "items.parquet", schemas.RELEASED_ITEMS)
 
@@ -60,11 +59,9 @@ class Release:
         return self.manifest.sets("features")
 
     def features(self, name: str) -> pa.Table:
-        """Return a feature set, schema features(F), I rows in item order."""
         return io.read_features(self._files("features", "feature set", name)[0].parent)
 
     def semantic_ids(self, name: str) -> pa.Table:
-        """Return the codes of a feature set, schema semantic_ids(L), I rows in item order."""
         return io.read_codes(self._files("semantic_ids", "semantic IDs of", name)[0])
 
     def edges(self, name: str) -> pa.Table:
@@ -88,13 +85,11 @@ class Release:
 
     @property
     def interactions(self) -> pa.Table:
-        """Table INTERACTIONS with the split."""
         self.refuse_without("interactions")
         return io.read_table(self.folder / "interactions.parquet", schemas.INTERACTIONS)
 
     @property
     def users(self) -> pa.Table:
-        """Table USERS."""
         self.refuse_without("interactions")
         return io.read_table(self.folder / "users.parquet", schemas.USERS)
 
@@ -137,7 +132,6 @@ def unpacked(release: Release, needs: Sequence[str] = ()) -> Iterator[Layout]:
 
 
 def _items(released: pa.Table) -> pa.Table:
-    """Return table ITEMS: an image has one public address, and there are no further fields."""
     texts = released["text"].to_pylist()
     urls = pa.array([[url] if url else [] for url in released["image_url"].to_pylist()], pa.list_(pa.string()))
     derived = {

@@ -33,10 +33,7 @@ def sign(folder: Path, key: Path) -> None:
 
 
 def check(folder: Path, manifest: bytes, key: Path | None) -> str | None:
-    """Check the signature of the manifest's bytes, of any key if None; return a line, or None if unsigned.
-
-    UserError if it is not of this manifest or not by this key, or `key` is given and there is none.
-    """
+    """Check the signature of the manifest's bytes, by `key` if given; return a line, None if unsigned; or UserError."""
     path = folder / NAME
     if not path.is_file():
         if key is not None:

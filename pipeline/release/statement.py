@@ -54,7 +54,6 @@ class Statement:
     made_by: Mapping[str, Maker]
 
     def sentences(self, topic: str) -> list[str]:
-        """Return what statement.jinja says on a topic, one of its macros."""
         return self.text(topic).splitlines()
 
     def text(self, topic: str) -> str:
@@ -72,7 +71,6 @@ class Statement:
 
     @property
     def models(self) -> list[str]:
-        """Third-party models that made the feature sets."""
         return list(dict.fromkeys(model for network in self.networks.values() for model in _models(network)))
 
     @property
@@ -92,10 +90,7 @@ class Statement:
 
 
 def describe_vectors(record: Mapping[str, Any] | None, layout: Layout, names: Sequence[str]) -> str:
-    """Return sentences on the vectors of the released sets `names`; empty if none of them is BEiT3's.
-
-    `record` is the run.json of `pretrain`.
-    """
+    """Return sentences on the sets `names` that BEiT3 made, of which run.json of `pretrain` is the `record`."""
     ours = [name for name in ("beit3", "beit3-raw", "beit3-official") if name in names]
     if record is None or not ours or not layout.encoder.config.is_file():
         return ""
@@ -111,7 +106,6 @@ def describe_vectors(record: Mapping[str, Any] | None, layout: Layout, names: Se
 
 
 def _say(topic: str, **values: Any) -> str:
-    """Return what a macro of statement.jinja says."""
     return str(getattr(TEMPLATES.get_template("statement.jinja").module, topic)(**values)).strip()
 
 

@@ -41,7 +41,6 @@ class Check:
         return ""
 
     def fault(self) -> str:
-        """Return the fault of all rows together; empty if there is none."""
         return ""
 
 

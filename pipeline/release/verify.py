@@ -21,17 +21,10 @@ TOOLS = (".git", ".gitattributes", ".cache")
 
 
 def verify(folder: Path, key: Path | None = None) -> list[str]:
-    """Check a release folder; return a line for each check that passed.
+    """Check a release folder, signed by `key` if given; return a line per check. UserError names the first bad files.
 
-    In order: the signature, if there is one; the manifest's schema and paths; that the folder holds its files and no
-    other; their sizes and hashes; the tables' schemas, columns and rows; ids across tables; the networks
-    and maps of encoders.
-
-    Args:
-        key: public key that must have signed it.
-
-    Raises:
-        UserError: names the first bad files and their faults.
+    In order: signature, if there is one; the manifest's schema and paths; that the folder holds its files and no other;
+    sizes and hashes; tables; ids across tables; the networks and maps of encoders.
     """
     folder = Path(folder)
     raw = manifests.read(folder)

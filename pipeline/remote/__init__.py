@@ -1,1 +1,1 @@
-"""Transport of releases: addresses, reading (stores), downloading (fetch), uploading (push, s3, hub)."""
+"""Transport of releases: addresses, reading (stores), downloading (fetch), uploading (push)."""

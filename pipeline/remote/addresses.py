@@ -28,7 +28,6 @@ def locate(address: str) -> str:
 
 
 def is_archive(address: str) -> bool:
-    """Return whether an address names a zip file of this machine."""
     if scheme_of(address) != "file":
         return False
     path = path_of(address)
@@ -43,7 +42,6 @@ def scheme_of(address: str) -> str:
 
 
 def path_of(address: str) -> Path:
-    """Return the path that a path or file:// address names."""
     plain = unquote(_split(address).path) if address.lower().startswith("file:") else address
     return Path(_base(plain) or "/")
 

@@ -36,17 +36,10 @@ def fetch(
     progress: Progress = lambda done, total: None,
     key: Path | None = None,
 ) -> Path:
-    """Download a release, or one feature set of it, to a folder.
+    """Download a release, or one feature set of it, to a folder that is absent, empty or this very release.
 
-    Args:
-        address: of the release folder, or the path of a zip file of it; `sample` is the release in the package.
-        to: absent or empty, or this very release.
-        encoder: only this feature set, its graph and its encoder; the manifest names the whole release in `part_of`.
-        progress: see Progress.
-        key: public key that must have signed the release; checked before the manifest is parsed.
-
-    Raises:
-        UserError: names what is missing, truncated or tampered with, and a remedy. `to` is then not written.
+    The signer `key` is checked before the manifest is parsed. UserError names what is missing, truncated or tampered
+    with, and a remedy; `to` is then not written.
     """
     to = Path(os.path.abspath(to))
     work = work_of(to)
@@ -132,8 +125,7 @@ def _keep_signature(source: Store, work: Path) -> None:
 
 def _select(manifest: Manifest, encoder: str, work: Path) -> Manifest:
     """Replace the manifest in `work` by that of one feature set, and delete the signature, which is of the whole."""
-    sets = sorted({f.feature_set or "" for f in manifest.files if f.table == "features"})
-    if encoder not in sets:
+    if encoder not in (sets := manifest.sets("features")):
         raise UserError(f"no feature set '{encoder}' in this release; it has {', '.join(sets)}")
     files = [f for f in manifest.files if f.feature_set in (None, encoder) and encoder in (f.used_by or [encoder])]
     whole = manifest.part_of or io.sha256(work / manifests.NAME)

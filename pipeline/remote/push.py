@@ -2,21 +2,40 @@
 
 A released version never changes: the same content is a no-op, other content is refused. Data come first, then the
 manifest, only if there is none.
+
+A repository of the Hub gets a commit on top of the head that was read, which the Hub refuses if the head has moved. It
+keeps large files by their hash before it, so that an interrupted call does not send them again.
+
+Objects of an S3 bucket cannot be renamed. Before any data, a publisher claims the version for its content: by an object
+next to it, `<version>.sha256`, with the hash of the manifest, which stays. A second publisher of the same content
+joins, one of other content is refused. An object whose size and sha256 (in its metadata) are right is not sent again.
 """
 
+import hashlib
 import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import yaml
+
 from pipeline.errors import UserError
-from pipeline.http.retries import TransientError
+from pipeline.http.retries import Absent, TransientError, retry
 from pipeline.release import manifest as manifests
-from pipeline.release import verify
-from pipeline.remote import hub, s3
-from pipeline.remote.addresses import path_of, scheme_of, web_address
+from pipeline.release import signature, verify
+from pipeline.release.manifest import File, Manifest
+from pipeline.remote.addresses import hf_parts, path_of, scheme_of, web_address
 from pipeline.remote.fetch import fetch
-from pipeline.remote.stores import Progress, is_released, store
+from pipeline.remote.stores import Bucket, Hub, Meter, Progress, is_released, store
 
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+MOVES = 5  # tries while others move the head of a repository
+CARD = "README.md"
+CLIENTS = {"huggingface_hub", "httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
+"""packages whose exceptions are failures of the network or of the server"""
+WORKERS = 4  # files sent at a time; each is in memory
+SILENCE = 600.0  # seconds for sending a part of 5 MB, of at most eight at a time
 
 
 def push(release: Path, target: str, progress: Progress = lambda done, total: None) -> str:
@@ -38,12 +57,143 @@ def push(release: Path, target: str, progress: Progress = lambda done, total: No
     destination = store(address)
     try:
         if scheme == "hf":
-            hub.commit(release, manifest, target, progress)
+            _commit(release, manifest, target, progress)
         elif not is_released(destination, manifests.read(release)):
             if scheme == "file":
                 fetch(str(release), path_of(address), progress=progress)
             else:
-                s3.upload(release, manifest, address, progress)
+                _upload(release, manifest, address, progress)
     except TransientError as e:
         raise UserError(f"{destination.address}: {e}; run again to continue") from None
     return address
+
+
+def _commit(release: Path, manifest: Manifest, target: str, progress: Progress) -> None:
+    """Publish to hf://datasets/owner/name[@revision][/prefix]; the Hub's client shows its own progress."""
+    retry(lambda: _commit_once(release, manifest, target), MOVES)
+    total = sum(f.bytes for f in manifest.files)
+    progress(total, total)
+
+
+def _commit_once(release: Path, manifest: Manifest, target: str) -> None:
+    """Commit the release on top of the head, unless it is there; TransientError if the head has moved meanwhile."""
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    repository, revision, prefix = hf_parts(target)
+    with _translate_errors(target):
+        head = HfApi().repo_info(repository, repo_type="dataset", revision=revision).sha
+    root, place = f"hf://datasets/{repository}@{head}", f"{manifest.dataset}/{manifest.version}"
+    base = f"{prefix}/{place}".lstrip("/")
+    if is_released(Hub(f"{root}/{base}"), manifests.read(release)):
+        return
+    names = [manifests.NAME, *(f.path for f in (*manifest.files, *signature.files(release)))]
+    contents: dict[str, Path | bytes] = {f"{base}/{name}": release / name for name in names}
+    if not prefix:
+        contents |= _card_of_root(release, Hub(root), base)
+    with _translate_errors(target):
+        added = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=data) for path, data in contents.items()]
+        if not {f.sha256 for f in manifest.files} <= {add.upload_info.sha256.hex() for add in added}:
+            raise UserError(f"{release}: changed while it was published; run again")
+        HfApi().create_commit(
+            repository, added, commit_message=f"Publish {place}", repo_type="dataset", revision=revision,
+            parent_commit=head,
+        )  # fmt: skip
+
+
+def _card_of_root(release: Path, root: Hub, base: str) -> dict[str, bytes]:
+    """Return the card for the root of the repository, where the Hub looks for it, unless another dataset has one."""
+    card = (release / CARD).read_text(encoding="utf-8")
+    title = next(line for line in card.splitlines() if line.startswith("pretty_name:"))
+    with suppress(Absent):
+        if title not in b"".join(root.read(CARD)).decode("utf-8", errors="replace").splitlines():
+            return {}
+    _, block, text = card.split("---\n", 2)
+    header = yaml.safe_load(block)
+    for config in header.get("configs", []):
+        for split in config["data_files"]:
+            split["path"] = [f"{base}/{path}" for path in split["path"]]
+    header = yaml.safe_dump(header, sort_keys=False, allow_unicode=True)
+    return {CARD: f"---\n{header}---\n{text}".encode()}
+
+
+@contextmanager
+def _translate_errors(address: str) -> Iterator[None]:
+    """Translate exceptions of the Hub's client, without their messages: these may hold signed addresses and tokens."""
+    try:
+        yield
+    except Exception as e:
+        if not isinstance(e, OSError) and type(e).__module__.partition(".")[0] not in CLIENTS:
+            raise
+        status = getattr(getattr(e, "response", None), "status_code", None)
+        if status in (401, 403, 404):
+            fault = f"{address}: no such repository, or access denied (HTTP {status}); is HF_TOKEN right?"
+            raise UserError(fault) from None
+        raise TransientError(f"HTTP {status}" if status else type(e).__name__) from None
+
+
+def _upload(release: Path, manifest: Manifest, address: str, progress: Progress) -> None:
+    """Upload a release that is not there yet; UserError: the version is claimed for other content."""
+    version, content = Bucket(address, SILENCE), manifests.read(release)
+    above, _, name = version.address.rpartition("/")
+    claim, mark = (Bucket(above), f"{name}.sha256"), hashlib.sha256(content).hexdigest().encode()
+    _claim(*claim, mark)
+    files = [*manifest.files, *signature.files(release)]
+    meter = Meter(sum(f.bytes for f in files), progress)
+
+    def send(file: File) -> None:
+        if not _holds(version, file):
+            _put(version, file, release / file.path)
+        meter.add(file.bytes)
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        list(pool.map(send, files))
+    if _read(*claim) != mark:
+        raise UserError(f"{version.address}: our claim was deleted while we published; run again")
+    with version.translate_errors():
+        version.objects.put(manifests.NAME, content)
+
+
+def _claim(bucket: Bucket, name: str, mark: bytes) -> None:
+    """Create the object that says which content a version has, unless it is there with the same content."""
+    if not _is_created(bucket, name, mark):
+        if _read(bucket, name) != mark:
+            raise UserError(
+                f"{bucket.address}: another publisher is at work on this version with other content; if that one was "
+                f"given up, delete {bucket.address}/{name} and run again"
+            )
+    elif _is_created(bucket, name, mark):
+        bucket.objects.delete(name)
+        raise UserError(
+            f"{bucket.address}: this store ignores the condition of a PUT, so two publishers could mix; send to a "
+            "folder, and copy that"
+        )
+
+
+def _is_created(bucket: Bucket, name: str, content: bytes) -> bool:
+    from obstore.exceptions import AlreadyExistsError
+
+    with bucket.translate_errors(), suppress(AlreadyExistsError):
+        bucket.objects.put(name, content, mode="create")
+        return True
+    return False
+
+
+def _read(bucket: Bucket, name: str) -> bytes:
+    with suppress(Absent):
+        return b"".join(bucket.read(name))
+    return b""
+
+
+def _holds(version: Bucket, file: File) -> bool:
+    with suppress(Absent), version.translate_errors():
+        found = version.objects.get(file.path, options={"head": True})
+        return bool((found.meta["size"], found.attributes.get("sha256")) == (file.bytes, file.sha256))
+    return False
+
+
+def _put(version: Bucket, file: File, path: Path) -> None:
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        raise UserError(f"{path}: changed while it was published; run again")
+    with version.translate_errors():
+        version.objects.put(file.path, data, attributes={"sha256": file.sha256}, max_concurrency=2)

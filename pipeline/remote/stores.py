@@ -74,7 +74,6 @@ def read_small(source: Store, name: str, limit: int) -> bytes:
 
 
 def is_released(source: Store, manifest: bytes) -> bool:
-    """Return whether a release is there; UserError if it is another one."""
     try:
         found = read_small(source, manifests.NAME, manifests.MAX_BYTES)
     except Absent:

@@ -8,15 +8,11 @@ import numpy as np
 import pyarrow as pa
 
 WIDTH, HEIGHT, MARGIN = 10_000, 6_200, 120
-ROUNDS, LEAST_ROUNDS, MOVES = 400, 120, 4_000_000
-"""bounds of the rounds, and moves of items over all rounds"""
-PUSHES = 5
-"""random items that repel each item, per round"""
-SMOOTHING = 40
-"""averaging steps of the start"""
+ROUNDS, LEAST_ROUNDS, MOVES = 400, 120, 4_000_000  # bounds of the rounds, and moves of items over all rounds
+PUSHES = 5  # random items that repel each item, per round
+SMOOTHING = 40  # averaging steps of the start
 STEP = 0.3
-FARTHEST = 4.0
-"""largest move along an axis by one force"""
+FARTHEST = 4.0  # largest move along an axis by one force
 
 
 def positions(edges: pa.Table, n_items: int, seed: int) -> list[int]:

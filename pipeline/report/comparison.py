@@ -23,7 +23,7 @@ def verdicts(comparison: Record) -> list[Table]:
     notes += [f"Models were trained over {seeds_of([trained[0]['seeds']])}."] if trained else []
     doubted = (doubt["features"] for doubt in comparison.get("order", []))
     notes += [f"No verdict on {features}, whose rows look out of order." for features in doubted]
-    return [verdict.table(" ".join(notes), ["a", "against b"], pairs, {})] if pairs else []
+    return [verdict.table(" ".join(notes), ["a", "against b"], list(pairs.items()))] if pairs else []
 
 
 def _pairs(comparison: Record) -> dict[tuple[str, str], dict[str, str]]:

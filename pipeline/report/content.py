@@ -27,14 +27,11 @@ def paths(items: pa.Table) -> list[str]:
     return [" › ".join(path) for path in items["categories"].to_pylist()]
 
 
-def quality(what: str, status: pa.ChunkedArray, reason: pa.ChunkedArray | None, note: str) -> Table:
-    columns = [status.to_pylist(), *([] if reason is None else [reason.to_pylist()])]
-    counted = sorted(Counter(zip(*columns, strict=True)).items(), key=lambda one: (-one[1], one[0]))
-    rows = [[*words, *_share(n, len(status))] for words, n in counted[:REASONS]]
-    if rest := sum(n for _, n in counted[REASONS:]):
-        rows.append(["others", f"{len(counted) - REASONS} more reasons", *_share(rest, len(status))])
-    head = ["status", "reason"][: len(columns)]
-    return Table(what, note, [*head, "items", "share"], rows, texts=len(columns))
+def quality(what: str, status: pa.ChunkedArray, reason: pa.ChunkedArray, note: str) -> Table:
+    counted = Counter(zip(status.to_pylist(), reason.to_pylist(), strict=True)).items()
+    most = sorted(counted, key=lambda one: (-one[1], one[0]))[:REASONS]
+    rows = [[*words, *_share(n, len(status))] for words, n in most]
+    return Table(what, note, ["status", "reason", "items", "share"], rows, texts=2)
 
 
 def states(items: Iterable[pa.Table]) -> States:

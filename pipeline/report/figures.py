@@ -23,7 +23,7 @@ def write(outputs: Outputs, model: str) -> None:
     for plot, rows in (curves | studied).items():
         io.write_json(outputs.layout.figures(plot), rows)
     for part, tables in article(outputs).items():
-        io.write_json(outputs.layout.figures(f"article-{part}"), [_kept(table) for table in tables])
+        io.write_json(outputs.layout.figures(f"article-{part}"), [_as_json(table) for table in tables])
     valid = [line["valid_recall@20"] for line in curves["train"]]
     last = curves["pretrain"][-1] if curves["pretrain"] else {}
     accuracy = {task: last.get(f"{task}_accuracy") for task in ("mim", "mlm")}
@@ -73,7 +73,7 @@ def article(outputs: Outputs) -> dict[str, list[Table]]:
     return {part: tables for part, tables in found.items() if tables}
 
 
-def _kept(table: Table) -> dict[str, Any]:
+def _as_json(table: Table) -> dict[str, Any]:
     rows = [[short(cell) for cell in row] for row in table.rows]
     for row, column in table.marks:
         rows[row][column] = f"**{rows[row][column]}**"

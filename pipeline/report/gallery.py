@@ -17,10 +17,8 @@ from pipeline.report.outputs import Outputs
 from pipeline.report.table import CONTROLS
 from schemas import TRAIN
 
-CELL = 80
-"""pixels of an image in a sheet"""
-COLUMNS = 20
-"""images per row, and rows: 1600 x 1600 pixels, which phones decode"""
+CELL = 80  # pixels of an image in a sheet
+COLUMNS = 20  # images per row, and rows: 1600 x 1600 pixels, which phones decode
 BACKGROUND = (255, 255, 255)
 
 
@@ -28,10 +26,8 @@ BACKGROUND = (255, 255, 255)
 class Sheets:
     """Thumbnails of many items, packed into a few JPEG sheets."""
 
-    data: list[str]
-    """base64 JPEG"""
-    place: dict[int, int]
-    """item_id -> cell, counted through all sheets"""
+    data: list[str]  # base64 JPEG
+    place: dict[int, int]  # item_id -> cell, counted through all sheets
 
     def table(self, titles: Sequence[str], notes: Sequence[str]) -> dict[str, Any]:
         """Return titles, categories and cells (-1: no image) of all items, for a page."""

@@ -42,10 +42,7 @@ class Outputs:
     stages: Sequence[str] = ()  # whose records are read, in order
 
     interactions = _table(lambda layout: layout.interactions, schemas.INTERACTIONS)
-    items = _table(
-        lambda layout: layout.items, schemas.ITEMS, ["item_id", "asin", "title", "categories", "text_status"]
-    )
-    texts = _table(lambda layout: layout.items, schemas.ITEMS, ["text"])
+    items = _table(lambda layout: layout.items, schemas.ITEMS, ["item_id", "asin", "title", "categories"])
     results = _table(lambda layout: layout.results, schemas.RESULTS)
     slices = _table(lambda layout: layout.slices, schemas.SLICES)
     tests = _table(lambda layout: layout.tests, schemas.TESTS)
@@ -61,8 +58,8 @@ class Outputs:
 
     @cached_property
     def image_facts(self) -> pa.Table | None:
-        """Return item_id, status, reason and sha256 of the images."""
-        tables = list(self._images("status", "reason", "sha256"))
+        """Return item_id, status and reason of the images."""
+        tables = list(self._images("status", "reason"))
         return pa.concat_tables(tables) if tables else None
 
     def images(self) -> Iterator[pa.Table]:

@@ -19,10 +19,8 @@ from pipeline.report.sections import Section
 from pipeline.report.table import Table, escaped, markdown
 
 HERE = Path(__file__).parent
-SCRIPTS = ("items", "page", "list", "map")
-"""scripts of every page, in order; without their element they do nothing"""
-LONGEST = 120
-"""most characters of a title in the page's data"""
+SCRIPTS = ("items", "page", "list", "map")  # scripts of every page, in order; without their element they do nothing
+LONGEST = 120  # most characters of a title in the page's data
 NO_IMAGES = gallery.Sheets([], {})
 
 
@@ -31,12 +29,10 @@ class View:
     """The items that the page shows."""
 
     titles: list[str]
-    notes: list[str]
-    """categories of each item"""
+    notes: list[str]  # categories of each item
     images: dict[int, Image.Image]
     neighbours: Neighbours
-    carried: dict[str, Any]
-    """data of the map and the search; empty without a map"""
+    carried: dict[str, Any]  # data of the map and the search; empty without a map
 
 
 def view(outputs: Outputs, near: Neighbours | None, seed: int, images: Iterable[pa.Table] | None = None) -> View | None:
@@ -111,9 +107,8 @@ def report_md(outputs: Outputs) -> str:
         lines.append(markdown(names, [values]))
     parts = [Section("verdict", "", "Verdict", tables=found["verdict"]), *found["judged"], *found["recorded"]]
     for part in parts:
-        tables = [*part.maps, *part.tables]
-        lines += [f"## {part.heading}", part.note] if tables else []
-        for table in tables:
+        lines += [f"## {part.heading}", part.note] if part.tables else []
+        for table in part.tables:
             lines += [f"### {table.heading}", table.note, table.markdown if table.rows else ""]
     return "\n\n".join(filter(None, lines)) + "\n"
 

@@ -1,16 +1,15 @@
 """The probes, from probes.json or a comparison: feature sets judged without a recommender."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from pipeline.combine.names import CEILINGS, PLANTED
 from pipeline.evaluation.evidence import collect
 from pipeline.probe.base import Probe
 from pipeline.probe.registry import PROBES
-from pipeline.report.table import BEST, BETTER, SAME, WORSE, Place, Table, short, with_error
+from pipeline.report.table import BEST, Place, Table, short, with_error
 
 CHANCE = "chance"
-SIGNS = {"better": ("▼", WORSE), "worse": ("▲", BETTER), "undecided": ("=", SAME)}  # verdict -> marks of the other
 Figures = Mapping[str, float]  # measure, or measure_se -> figure
 Json = Mapping[str, Any] | None
 
@@ -25,9 +24,6 @@ class Probed(NamedTuple):
     unit: str  # users or items
     skipped: str  # reason, or empty
     caveat: str  # of its figures, and why sets have none; mostly empty
-    verdicts: Mapping[tuple[str, str], str]
-    """other feature set, measure -> verdict of `against` on it; empty without tests"""
-    against: str
     chosen: Mapping[str, str] = {}  # feature set -> the form that valid chose for processed
 
     @property
@@ -71,8 +67,6 @@ def read(figures: Json) -> dict[str, Probed]:
 
 def _read(probe: Probe, figures: Mapping[str, Any], key: str) -> Probed:
     raw, processed = figures[key], figures.get("processed", {})
-    verdicts = [row for row in figures.get("verdicts", []) if row["probe"] == key]
-    against = next((row["a"] for row in verdicts), "")
     cases, unit = next(((n, unit) for unit, n in raw.items() if isinstance(n, int)), (0, ""))
     return Probed(
         probe,
@@ -85,8 +79,6 @@ def _read(probe: Probe, figures: Mapping[str, Any], key: str) -> Probed:
         unit,
         raw.get("skipped", ""),
         _caveat(raw),
-        {(row["b"], row["measure"]): row["verdict"] for row in verdicts if row["a"] == against},
-        against,
         {name: of["form"] for name, of in processed.get("forms", {}).items()},
     )
 
@@ -106,26 +98,20 @@ def _table(probed: Probed) -> Table:
     title = probed.probe.title
     if probed.skipped:
         return Table(title, f"Not measured: {probed.skipped}.", [], [])
-    columns, several = probed.measures, len(probed.forms) > 1
-    texts = 1 + several
+    columns = probed.measures
     rows: list[list[str]] = []
     marks: dict[Place, str] = {}
     for form, sets in probed.forms.items():
         ordered = probed.ordered(form, columns[len(columns) // 2])
-        for j, c in enumerate(columns, start=texts):
+        for j, c in enumerate(columns, start=2):
             marks[len(rows) + max(range(len(ordered)), key=lambda i: sets[ordered[i]][c]), j] = BEST
         for name in ordered:
             cells = [with_error(sets[name][c], sets[name].get(f"{c}_se")) for c in columns]
-            for at, c in enumerate(columns):
-                if (name, c) in probed.verdicts:
-                    sign, mark = SIGNS[probed.verdicts[name, c]]
-                    cells[at] += f" {sign}"
-                    marks.setdefault((len(rows), texts + at), mark)
-            rows.append([name, *([probed.form_name(form, name)] if several else []), *cells])
-    signs = f"Against {probed.against}, raw and processed: ▲ better, ▼ worse, = no significant difference."
-    notes = (probed.probe.note.format(n=probed.cases), probed.remark, signs * bool(probed.verdicts))
-    head = ["feature set", *(["features"] if several else []), *columns]
-    return Table(title, " ".join(filter(None, notes)), head, rows, texts=texts, marks=marks)
+            rows.append([name, probed.form_name(form, name), *cells])
+    asked = probed.probe.question
+    notes = f"{asked[:1].upper()}{asked[1:]}.", probed.probe.note.format(n=probed.cases), probed.remark
+    head = ["feature set", "features", *columns]
+    return Table(title, " ".join(filter(None, notes)), head, rows, texts=2, marks=marks)
 
 
 def headline(figures: Json) -> Table:
@@ -171,9 +157,7 @@ def ceiling(figures: Json) -> list[Table]:
         "from chance to it, raw, by headline figures: to all that is planted, to its part in texts, to its part in "
         "images."
     )
-    rows = [[name, *(_percents(column.get(name, [])) for column in columns.values())] for name in names]
+    rows = [
+        [name, *(", ".join(f"{share:.0%}" for share in of.get(name, [])) for of in columns.values())] for name in names
+    ]
     return [Table("From chance to what is planted", note, ["feature set", *columns], rows)]
-
-
-def _percents(shares: Sequence[float]) -> str:
-    return ", ".join(f"{share:.0%}" for share in shares)

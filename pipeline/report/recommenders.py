@@ -1,7 +1,7 @@
 """The benchmark: recommenders, paired tests, ablations, tried settings."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from operator import and_
 from typing import Any, NamedTuple
@@ -10,22 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.evaluation.cutoff import CUTOFF
-from pipeline.evaluation.evidence import HEADLINE, MAIN, Comparison, Row, candidates, collect, masked_splits, seeds_of
-from pipeline.evaluation.statistics import LEVEL
+from pipeline.evaluation.evidence import HEADLINE, MAIN, Comparison, Row, candidates, collect, masked_splits
 from pipeline.models import RELEASED, WAYS, way
-from pipeline.report.table import (
-    CHANGE,
-    FLOORED,
-    Difference,
-    Table,
-    Value,
-    after,
-    figure,
-    measure,
-    protocol_note,
-    run_name,
-    short,
-)
+from pipeline.report.table import CHANGE, FLOORED, Difference, Table, figure, measure, protocol_note, run_name, short
 
 BRIEF = (("recall", 10), MAIN, ("ndcg", CUTOFF))  # figures of a table with little room
 
@@ -62,26 +49,6 @@ def leads(comparison: Comparison, paired: pa.Table | None, released: str) -> lis
     return [] if paired is None else paired.filter(equal(wanted)).to_pylist()
 
 
-def tests(paired: pa.Table) -> Iterable[Table]:
-    groups = paired.group_by(["protocol", "fingerprint", "metric", "k"]).aggregate([]).sort_by("metric").to_pylist()
-    several = len({group["fingerprint"] for group in groups}) > 1
-    for group in sorted(groups, key=lambda g: (g["metric"] != MAIN[0], g["protocol"])):
-        rows = paired.filter(equal(group | {"ablation_a": "", "ablation_b": ""})).to_pylist()
-        if not rows:  # only one run and its ablations
-            continue
-        heading = f"Differences in {measure(group['metric'], group['k'])}"
-        yield Table.of(
-            after(heading, group["protocol"] if several else "", ", protocol "),
-            f"a - b on test: each user's figure is averaged over the {seeds_of(r['seeds'] for r in rows)} of both, "
-            f"then users are paired. The interval is of {rows[0]['n']:,} users resampled (95 %); p is corrected for "
-            f"all {len(paired)} comparisons together, those with ablations too (Holm). {FLOORED} Differences with p "
-            f"below {LEVEL} are marked.",
-            ["a", "b", "a - b", *CHANGE[1:]],
-            [[side(row, "a"), side(row, "b"), Difference.of(row)] for row in rows],
-            texts=2,
-        )
-
-
 class Ablated(NamedTuple):
     """An ablation, or the full model, and its change on the same seeds."""
 
@@ -95,7 +62,7 @@ class Ablated(NamedTuple):
         return "identical" if self.repeats else self.change.words if self.change else ""
 
     @property
-    def cells(self) -> Sequence[Value]:
+    def cells(self) -> Sequence[str | Difference | None]:
         return ["none", "identical", ""] if self.repeats else [self.change]
 
 

@@ -15,21 +15,17 @@ from pipeline.report.outputs import Outputs
 from pipeline.report.probes import CHANCE, Figures, Probed
 from pipeline.report.table import CONTROLS, RECALL, Difference, Table, after, figure, labelled, run_name, spread
 
-Span = tuple[float, float, float]
-"""low end, middle, high end"""
+Span = tuple[float, float, float]  # low end, middle, high end
 
 
 class Row(NamedTuple):
     """A row of intervals."""
 
     name: str
-    spans: Sequence[Span | None]
-    """one per key"""
+    spans: Sequence[Span | None]  # one per key
     figure: str
-    sure: bool = True
-    """whether its marks are filled"""
-    tips: Sequence[str] = ()
-    """tooltip of each span"""
+    sure: bool = True  # whether its marks are filled
+    tips: Sequence[str] = ()  # tooltip of each span
 
 
 @dataclass(frozen=True)
@@ -37,12 +33,10 @@ class Intervals:
     """Intervals on one scale, in percent of its width; a row per run or group."""
 
     title: str
-    keys: Sequence[str]
-    """names of a row's marks, top to bottom; empty for one"""
+    keys: Sequence[str]  # names of a row's marks, top to bottom; empty for one
     rows: list[Row]
     marks: list[tuple[float, str]]
-    lines: list[float]
-    """vertical lines: zero and perhaps the reference"""
+    lines: list[float]  # vertical lines: zero and perhaps the reference
     axis: str
 
 
@@ -55,17 +49,14 @@ class Section:
     heading: str
     note: str = ""
     drawn: Sequence[Intervals | None] = ()
-    maps: Sequence[Table] = ()
-    """heat maps"""
-    tables: Sequence[Table] = ()
-    """folded on the page"""
+    tables: Sequence[Table] = ()  # folded on the page
 
     @property
     def pictures(self) -> list[Intervals]:
         return [picture for picture in self.drawn if picture is not None]
 
     def __bool__(self) -> bool:
-        return bool(self.pictures or self.maps or self.tables)
+        return bool(self.pictures or self.tables)
 
 
 def intervals(
@@ -125,8 +116,7 @@ def ticks(low: float, high: float) -> list[float]:
     return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-LINES = 4
-"""most runs in a chart of groups, best Recall@20 first"""
+LINES = 4  # most runs in a chart of groups, best Recall@20 first
 WHOSE = {"popularity": "Recall of targets by popularity of the item",
          "history": "Recall of users by number of train interactions"}  # fmt: skip
 UNITS = {str(n): f"tenth {n}" for n in range(1, 11)} | {"cold": "cold items"}
@@ -143,25 +133,18 @@ def recorded(outputs: Outputs) -> list[Section]:
     """Return the sections on how the outputs were made."""
     tried = [] if outputs.tuning is None else [benchmark.tuned(outputs.tuning)]
     settings = Section("settings", "Settings", "The same budget for every contender", tables=tried)
-    data = Section("data", "Data", "Data quality", tables=list(_quality(outputs)))
-    return [section for section in (settings, data) if section]
-
-
-def _quality(outputs: Outputs) -> Iterator[Table]:
+    quality = list(content.drops(outputs.records))
     if (images := outputs.image_facts) is not None:
         note = "Outcome of fetching, one status an item; an item without an image is encoded from its text."
-        yield content.quality("Images", images["status"], images["reason"], note)
-    if outputs.items is not None:
-        note = "Texts of the metadata; an item without text is encoded from its image."
-        yield content.quality("Texts", outputs.items["text_status"], None, note)
-    yield from content.drops(outputs.records)
+        quality.append(content.quality("Images", images["status"], images["reason"], note))
+    data = Section("data", "Data", "Data quality", tables=quality)
+    return [section for section in (settings, data) if section]
 
 
 def recommenders(outputs: Outputs) -> Section:
     compared = list(labelled(outputs.compared))
     drawn = [chart for one, label in compared for chart in (_means(one, label), _leads(one, outputs, label))]
-    paired = [] if outputs.tests is None else list(benchmark.tests(outputs.tests))
-    tables = [benchmark.results(one).under(label) for one, label in compared] + paired
+    tables = [benchmark.results(one).under(label) for one, label in compared]
     note = f"Hollow marks: not decided, p is not below {LEVEL} after Holm's correction."
     return Section("results", "Recommenders", "Recommenders on these features", note, drawn, tables=tables)
 
@@ -260,5 +243,5 @@ def studied(outputs: Outputs) -> Iterator[Section]:
     yield Section("mask", "Mask modality", "Mask modality", note, tables=study.masked(mask))
     curves, heatmaps = (outputs.plotted(part) for part in ("curves", "heatmaps"))
     note = "Settings of AlignRec, its graph and its encoder, measured on valid only: test was not opened for them."
-    heading, maps, points = "Hyper-parameters", study.heatmaps(heatmaps), study.sweep_points(curves)
-    yield Section("settings-swept", heading, heading, note, (), maps, points)
+    heading, tables = "Hyper-parameters", [*study.sweep_points(curves), *study.heatmaps(heatmaps)]
+    yield Section("settings-swept", heading, heading, note, tables=tables)

@@ -56,14 +56,9 @@ def heatmaps(cells: Sequence[Record]) -> list[Table]:
 def _heatmap(where: str, cells: Sequence[Record]) -> Table:
     valid = {(row["x"], row["y"]): row["valid"] for row in cells}
     xs, ys = (sorted({key[axis] for key in valid}, key=float) for axis in (0, 1))
-    low, high = min(valid.values()), max(valid.values())
-    tint = {
-        (r, 1 + c): (valid[x, y] - low) / ((high - low) or 1.0)
-        for r, y in enumerate(ys) for c, x in enumerate(xs) if (x, y) in valid
-    }  # fmt: skip
     rows = [[y, *(f"{valid[x, y]:.3f}" if (x, y) in valid else "" for x in xs)] for y in ys]
     first, second = cells[0]["settings"].split(", ")
-    return Table(f"{where}: {first} (across) and {second} (down)", "", ["", *xs], rows, heat=tint)
+    return Table(f"{where}: {first} (across) and {second} (down)", "", ["", *xs], rows)
 
 
 def summed(study: Mapping[str, pa.Table]) -> list[Table]:

@@ -134,7 +134,6 @@ class Table:
     rows: Sequence[Sequence[str]]
     texts: int = 1  # columns of words, on the left; figures follow, aligned right
     marks: Mapping[Place, str] = field(default_factory=dict)  # cell -> best of its column, or the outcome of its test
-    heat: Mapping[Place, float] = field(default_factory=dict)  # cell -> strength of its tint, 0 .. 1
 
     @classmethod
     def of(

@@ -16,8 +16,7 @@ from pipeline.errors import printable
 from pipeline.evaluation import evidence
 from pipeline.report import recommenders, table
 
-LONGEST = 24
-"""most characters of a cell that is never folded"""
+LONGEST = 24  # most characters of a cell that is never folded
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,7 @@ class Drawn:
     """
 
     table: table.Table
-    unbroken: Collection[int] = ()
-    """columns of words that are never folded"""
+    unbroken: Collection[int] = ()  # columns of words that are never folded
     caption: str = ""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

@@ -6,7 +6,7 @@ better, worse or undecided, by pipeline/probe/verdicts.py and the paired tests o
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 
@@ -25,7 +25,6 @@ RULE = (
 )
 Row = Mapping[str, Any]
 Places = Mapping[str, str]  # place -> outcome
-Names = TypeVar("Names", bound=tuple[str, ...])  # names of what was compared
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,6 @@ class Compared:
 
     rivals: dict[str, Places]  # other set -> its places
     controls: dict[str, Places]
-    gaps: dict[str, dict[str, str]]  # other set -> place of a recommender -> difference in Recall
     models: list[str]  # outcomes of AlignRec on the set against other models on it or on ids only, by one protocol
     note: str  # users, seeds and protocols of the recommenders' tests
 
@@ -48,7 +46,6 @@ def compared(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | 
         outcomes[other] = in_probes([row for row in judged if row["b"] == other])
     rows = [] if tests is None else _main_tests(tests)
     several = len({row["fingerprint"] for row in rows}) > 1
-    gaps: dict[str, dict[str, str]] = {}
     models: list[str] = []
     for row in (row for row in rows if row["features_a"] == released):
         if row["model_b"] != RELEASED and row["features_b"] in (released, "none"):
@@ -57,13 +54,11 @@ def compared(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | 
             by = f" by {row['protocol']}" if several else ""
             place = f"under AlignRec{by}, {measure(MAIN[0], row['k'])}"
             outcomes.setdefault(row["features_b"], {})[place] = agreed([row])
-            gaps.setdefault(row["features_b"], {})[place] = f"{row['difference']:+.4f}"
     own = {name for name in outcomes if name.startswith(f"{released.removesuffix('-raw')}-")}
     controls = {name for name in outcomes if name in CONTROLS or (name in own and name.endswith(NOT_TRAINED))}
     return Compared(
         {name: places for name, places in outcomes.items() if name not in own | controls},
         {name: places for name, places in outcomes.items() if name in controls},
-        gaps,
         models,
         _tested(rows),
     )
@@ -73,7 +68,7 @@ def in_probes(verdicts: Iterable[Row]) -> dict[str, str]:
     """Return the outcome in each probe: its verdict on one pair if equal at all cutoffs, else undecided."""
     by_probe: dict[str, set[str]] = {}
     for row in verdicts:
-        by_probe.setdefault(f"in {PROBES[row['probe']].name}", set()).add(row["verdict"])
+        by_probe.setdefault(PROBES[row["probe"]].name, set()).add(row["verdict"])
     return {place: words.pop() if len(words) == 1 else "undecided" for place, words in by_probe.items()}
 
 
@@ -94,26 +89,17 @@ def _tested(rows: Sequence[Row]) -> str:
 
 def tables(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> list[Table]:
     found = compared(released, probes, tests)
-    named = {(name,): name for name in found.rivals} | {(f"{name}, a control",): name for name in found.controls}
-    outcomes = {key: (found.rivals | found.controls)[name] for key, name in named.items()}
-    gaps = {key: found.gaps.get(name, {}) for key, name in named.items()}
-    return [table(f"{RULE}{found.note}", [f"{released} against"], outcomes, gaps)] if named else []
+    rows = [([name], places) for name, places in found.rivals.items()]
+    rows += [([f"{name}, a control"], places) for name, places in found.controls.items()]
+    return [table(f"{RULE}{found.note}", [f"{released} against"], rows)] if rows else []
 
 
-def table(
-    note: str, sides: Sequence[str], found: Mapping[Names, Places], gaps: Mapping[Names, Mapping[str, str]]
-) -> Table:
-    """Return a row per comparison and a column per place; cells are marked with outcomes, `gaps` follow them."""
-    places = list(dict.fromkeys(place for of in found.values() for place in of))
-    marks = {
-        (r, len(sides) + c): MARKS[of[place]]
-        for r, of in enumerate(found.values()) for c, place in enumerate(places) if place in of
-    }  # fmt: skip
-    rows = [
-        [*names, *(f"{MARKS[of[p]]} {gaps.get(names, {}).get(p, '')}".strip() if p in of else "" for p in places)]
-        for names, of in found.items()
-    ]
-    head = [*sides, *(place.removeprefix("in ") for place in places)]
+def table(note: str, sides: Sequence[str], found: Sequence[tuple[Sequence[str], Places]]) -> Table:
+    """Return a row per comparison, the names of its sides and its outcomes, and a column per place."""
+    places = list(dict.fromkeys(place for _, of in found for place in of))
+    rows = [[*names, *(MARKS[of[p]] if p in of else "" for p in places)] for names, of in found]
+    head = [*sides, *places]
+    marks = {(r, c): row[c] for r, row in enumerate(rows) for c in range(len(sides), len(head)) if row[c]}
     return Table("Verdict", note, head, rows, len(head), marks)
 
 

@@ -20,26 +20,20 @@ from pipeline.errors import UserError
 from pipeline.ops.linalg import unit_rows
 from pipeline.semantic_ids.params import SemanticIds
 
-FIT_ROWS = 262_144
-"""vectors that codebooks are learned from at most, drawn at random; all are coded, a block at a time"""
+FIT_ROWS = 262_144  # vectors that codebooks are learned from at most, drawn at random; all are coded, a block at a time
 BLOCK = 8192
 
 
 class Coding(NamedTuple):
     """The semantic IDs of a feature set."""
 
-    directed: np.ndarray
-    """bool [I], items whose vector has a direction; the others have no ID"""
-    codes: np.ndarray
-    """int32 [n, L]"""
-    suffix: np.ndarray
-    """int32 [n], numbers items of equal codes in item order, from 0"""
-    cosine: np.ndarray
-    """float32 [n], of vector and reconstruction"""
+    directed: np.ndarray  # bool [I], items whose vector has a direction; the others have no ID
+    codes: np.ndarray  # int32 [n, L]
+    suffix: np.ndarray  # int32 [n], numbers items of equal codes in item order, from 0
+    cosine: np.ndarray  # float32 [n], of vector and reconstruction
 
 
 def code_items(folder: Path, params: SemanticIds, seed: int) -> Coding:
-    """Learn codebooks from a feature set and code its items; equal inputs give equal bytes."""
     directed = np.concatenate([unit_rows(x)[1] for x in io.read_vectors(folder, BLOCK)])
     if (n := int(directed.sum())) < params.codes:
         raise UserError(f"'semantic_ids.codes': {params.codes:,} is more than the {n:,} items with content; give fewer")
@@ -53,7 +47,6 @@ def code_items(folder: Path, params: SemanticIds, seed: int) -> Coding:
 
 
 def learn_codebooks(x: np.ndarray, params: SemanticIds, seed: int) -> faiss.ResidualQuantizer:
-    """Return L codebooks of K centroids, learned from float32 [n, F]."""
     quantizer = faiss.ResidualQuantizer(x.shape[1], params.levels, params.codes.bit_length() - 1)
     quantizer.max_beam_size = 1  # a wider search reconstructs no better here, and separates neighbours
     # clustering in growing dimensions halves the collisions, and begins with a PCA, which needs F vectors
@@ -76,7 +69,6 @@ def number_duplicates(codes: np.ndarray) -> np.ndarray:
 
 
 def as_table(ids: pa.Table, coding: Coding) -> pa.Table:
-    """Return schema semantic_ids(L) of all I items."""
     directed, levels = coding.directed, coding.codes.shape[1]
     codes = np.zeros((len(directed), levels), np.int32)
     codes[directed] = coding.codes
@@ -110,8 +102,7 @@ def _encode(quantizer: faiss.ResidualQuantizer, x: np.ndarray) -> tuple[np.ndarr
     return codes.astype(np.int32), np.einsum("bf,bf->b", x, reconstructed)
 
 
-EDGES = 1 << 20
-"""edges read at a time"""
+EDGES = 1 << 20  # edges read at a time
 
 
 def judge_codes(coding: Coding, edges: Path, k: int, seed: int) -> dict[str, dict[str, float]]:
@@ -133,12 +124,7 @@ def share_colliding(codes: np.ndarray) -> float:
 
 
 def share_of_neighbours(first: np.ndarray, edges: Path) -> list[float]:
-    """Return how often an item and a neighbour share the first code.
-
-    Args:
-        first: int32 [m, I], the first codes of m methods; -1 for items without codes, whose edges do not count.
-        edges: table EDGES; those from an item to itself do not count.
-    """
+    """Return how often an item and another at an edge share the first code, int32 [m, I] of m methods; -1: none."""
     together, pairs = np.zeros(len(first), np.int64), 0
     with pq.ParquetFile(edges, pre_buffer=False) as file:
         for batch in file.iter_batches(EDGES, columns=["item_id", "neighbour_id"]):

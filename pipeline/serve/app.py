@@ -36,7 +36,6 @@ SAFE = {
 
 
 def application(nearest: Nearest, page: bytes, hosts: Sequence[str]) -> Starlette:
-    """Return the application, which shows `page` at /, for requests to one of `hosts`."""
     waiting = asyncio.Semaphore(WAITING)
 
     async def show(_: Request) -> Response:

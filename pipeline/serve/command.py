@@ -35,7 +35,6 @@ def html(release: Release, params: Parameters, images: Path, encoders: list[str]
 
 
 def _preferred(names: Iterable[str], params: Parameters) -> str:
-    """Return the feature set of the released recommender, or else the first."""
     wanted = params[Released].features
     return wanted if wanted in names else next(iter(names), wanted)
 
@@ -43,7 +42,6 @@ def _preferred(names: Iterable[str], params: Parameters) -> str:
 def serve(
     release: Release, params: Parameters, images: Path, host: str, port: int, say: Callable[[str], object]
 ) -> None:
-    """Serve a release until the process is interrupted, at any free port if it is 0."""
     from pipeline.serve.app import Impatient, application  # names the extra, where it is not installed
 
     nearest = Nearest(release.refuse_without("items"))

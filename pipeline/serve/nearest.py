@@ -49,10 +49,7 @@ class Nearest:
         return self._loaded[name]
 
     def ask(self, name: str, text: str, image: bytes) -> list[dict[str, Any]]:
-        """Return item, title, category and cosine of the nearest items, nearest first.
-
-        Text and image (untrusted bytes) may be empty. Raises Refused.
-        """
+        """Return item, title, category and cosine of the items nearest to untrusted text and image; raises Refused."""
         if name not in self.encoders:
             raise Refused(f"no encoder of that name; there are {', '.join(self.encoders)}")
         if len(text) > CHARACTERS or len(image) > BYTES:

@@ -90,7 +90,6 @@ class Downloaded(Source):
 
     @model_validator(mode="after")
     def _order_is_known(self) -> Self:
-        """Refuse files without identifiers where items have no numbers before they are read."""
         for name, mirrors in {} if self.has_split or self.feature_rows else self.features.items():
             if format_of(mirrors[0]) == "npy":
                 raise ValueError(

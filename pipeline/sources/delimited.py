@@ -29,10 +29,7 @@ def delimiter(path: Path) -> str | None:
 
 
 def column_names(path: Path, wanted: Iterable[str] = ()) -> list[str]:
-    """Return the names of a file's columns: from its schema, its header, or LOOKED_AT lines of JSON.
-
-    JSON is read on until all `wanted` are seen. UserError: empty, damaged, or of no known format.
-    """
+    """Return the names of a file's columns, of JSON in LOOKED_AT lines or until all `wanted` are seen; or UserError."""
     if path.suffix == ".parquet":
         try:
             return list(pq.read_schema(path).names)
@@ -87,7 +84,6 @@ class Row(NamedTuple):
 
 
 def rows(source: Iterator[bytes], separator: str, errors: str = "replace") -> Iterator[Row]:
-    """Yield the rows of a text, its header first; blank lines are skipped."""
     csv.field_size_limit(LONGEST_LINE)  # of the whole process; its default is 128 KiB
     text = _Text(source, errors)
     # strict: an unclosed quote is an error; otherwise all that follows becomes one value
@@ -129,7 +125,6 @@ def repair(path: Path, wanted: Sequence[str], to: Path, most: float) -> pa.Table
 
 
 def _select(path: Path, wanted: Sequence[str]) -> Iterator[tuple[Row, list[str | None]]]:
-    """Yield each row after the header, and its wanted values."""
     source = rows(lines(path), delimiter(path) or ",", "surrogateescape")
     first = next(source, None)
     header = first.values if first is not None and first.values else []

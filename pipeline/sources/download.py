@@ -1,28 +1,28 @@
-"""Downloads the raw files of one dataset, and lists them with checksums."""
+"""Downloads the raw files of one dataset, and lists them with checksums; asks whether files are there."""
 
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from pipeline import io
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.http.fetch import Progress, fetch, local
-from pipeline.sources.feature_files import FEATURE, folder_sha256, pack, packed_ending
+from pipeline.sources.feature_files import FEATURE, folder_sha256, pack, packed_ending, parts
 
 MISSING = "{}: no such file; it is named under `sources` in the parameters"
+WAIT = 4.0  # seconds for an answer of a file's addresses: without a network a resolver would take a minute
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 
 Row = Mapping[str, Any]  # of `sources.json`
 
 
 def names(addresses: Mapping[str, list[str]]) -> dict[str, str]:
-    """Return role -> the name its file is stored under: the last part of its first address, with its folder if shared.
-
-    UserError: it is not a safe file name.
-    """
+    """Return role -> name of its file: the last part of its first address, with its folder if shared; or UserError."""
     paths = {role: unquote(urlsplit(several[0]).path).rstrip("/").split("/") for role, several in addresses.items()}
     often = Counter(parts[-1] for parts in paths.values())
     names: dict[str, str] = {}
@@ -44,7 +44,6 @@ def _is_folder(address: str) -> bool:
 
 
 def bring(address: str, target: Path, expected: str | None, timeout: float, retries: int, progress: Progress) -> None:
-    """Fetch features as one file, from an address or a folder."""
     if not _is_folder(address):
         fetch(address, target, expected, timeout, retries, progress)
         return
@@ -108,7 +107,6 @@ def expectations(
 
 
 def listing(raw: Path, stored: Mapping[str, str], urls: Mapping[str, str]) -> list[Row]:
-    """Return the rows of `sources.json`."""
     return [
         {"role": role, "name": name, "url": urls.get(role, f"file:{name}"), "bytes": (raw / name).stat().st_size}
         | {"sha256": io.sha256(raw / name)}
@@ -148,3 +146,62 @@ def _public(address: str, name: str) -> str:
         return f"file:{name}"
     parts = urlsplit(address)
     return parts._replace(netloc=parts.netloc.rsplit("@", 1)[-1], query="", fragment="").geturl()
+
+
+class Answer(NamedTuple):
+    """The outcome for one file."""
+
+    key: str  # parameter that names the file
+    address: str  # the one that answered, or the first
+    size: int | None = None  # bytes; None: the server does not say
+    fault: str = ""  # why no address gives the file; empty where one does
+
+
+def ask(addresses: Mapping[str, Sequence[str]], wait: float = WAIT) -> Callable[[], list[Answer]]:
+    """Start to ask for each file, at its addresses in order; return a function that waits for the answers."""
+    found: dict[str, Answer] = {}
+
+    def look(key: str, mirrors: Sequence[str]) -> None:
+        faults: list[str] = []
+        for address in mirrors:
+            try:
+                # half of the time is left to resolve names
+                found[key] = Answer(key, address, _size(address, wait / 2 / len(mirrors)))
+                return
+            except UserError as e:
+                faults.append(one_line(e))
+        found[key] = Answer(key, mirrors[0], None, "; ".join(dict.fromkeys(faults)))
+
+    threads = [Thread(target=look, args=pair, daemon=True) for pair in addresses.items()]  # the exit waits for none
+    deadline = time.monotonic() + wait
+    for thread in threads:
+        thread.start()
+
+    def answers() -> list[Answer]:
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        silent = f"no answer within {wait:g} s"
+        return [found.get(key) or Answer(key, own[0], None, f"{own[0]}: {silent}") for key, own in addresses.items()]
+
+    return answers
+
+
+def _size(address: str, wait: float) -> int | None:
+    if (path := local(address)) is not None:
+        if path.is_dir():
+            return sum(file.stat().st_size for file in parts(path))
+        if not path.is_file():
+            raise UserError(f"{path}: no such file")
+        return path.stat().st_size
+    from pipeline.http.client import open_client, request
+    from pipeline.http.retries import TransientError
+
+    try:
+        with open_client(wait) as client, request(client, address, address) as response:
+            headers = response.headers
+    except TransientError as e:
+        raise UserError(f"{address}: {e}") from None
+    if headers.get("content-type", "").startswith("text/html"):
+        raise UserError(f"{address}: a web page")
+    length = headers.get("content-length", "")
+    return int(length) if length.isascii() and length.isdigit() else None

@@ -71,7 +71,6 @@ def parts(folder: Path) -> list[Path]:
 
 
 def folder_sha256(folder: Path) -> str:
-    """Return the sha256 of the names and contents of what `pack` reads."""
     listed = [f"{io.sha256(file)}  {file.name}\n" for file in parts(folder)]
     return hashlib.sha256("".join(listed).encode()).hexdigest()
 

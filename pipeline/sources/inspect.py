@@ -62,10 +62,7 @@ def columns(path: Path, wanted: Iterable[str] = ()) -> list[str]:
 
 
 def interactions(path: Path, flags: Mapping[str, str]) -> Table:
-    """Return the interactions file with its columns; `flags` has role -> column where a name does not say its role.
-
-    UserError: absent or empty, or no column or several fit a role.
-    """
+    """Return the interactions file with its columns; `flags`: role -> column. UserError: none or several fit a role."""
     return _look(path, OF_INTERACTIONS, flags, required=("user", "item"))
 
 

@@ -25,10 +25,7 @@ BLOCK = 1 << 20  # bytes; lines come out of a large buffer in half the time
 
 
 def unpacked(path: Path) -> io.BufferedReader:
-    """Open a file for reading bytes, decompressed if its name ends in .gz.
-
-    Reading a damaged one raises EOFError, gzip.BadGzipFile or isal.igzip_lib.IsalError.
-    """
+    """Open a file for reading bytes, decompressed if its name ends in .gz; damage: EOFError, BadGzipFile, IsalError."""
     if path.suffix != ".gz":
         return path.open("rb")
     return io.BufferedReader(cast(io.RawIOBase, igzip_threaded.open(path, "rb", threads=1)), BLOCK)
@@ -41,10 +38,7 @@ MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # that 
 
 
 def lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a text file, a longer one cut after LONGEST_LINE + 1 bytes, so that the caller can refuse it.
-
-    UserError: see `opened`, or more than MOST_BLANK blank lines in a row.
-    """
+    """Yield the lines of a text file, a longer one cut after LONGEST_LINE + 1 bytes; errors of `opened`."""
     blank = 0
     with opened(path) as f:
         for line in iter(partial(f.readline, LONGEST_LINE + 1), b""):

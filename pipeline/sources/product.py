@@ -52,7 +52,6 @@ def is_path(address: str) -> bool:
 
 
 def is_web(address: str) -> bool:
-    """Return whether an address is http or https, with a host."""
     try:
         parts = urlsplit(address)  # drops line feeds and tabs, so that a path may look like an address
         return not is_path(address) and parts.scheme in ("http", "https") and bool(parts.netloc)

@@ -71,10 +71,7 @@ WHITE = "".join(chr(c) for c in range(0x3001) if chr(c).isspace())
 
 
 def stripped(text: str) -> str:
-    """Return SQL for a column without white space at its ends, null if nothing is left; `named` is the same in Python.
-
-    The comparisons spare most values the trim, which takes a hundred times as long.
-    """
+    """Return SQL for a column without white space at its ends, null if nothing is left; few need the slow trim."""
     text, white = f"({text})", f"'{WHITE}'"
     suspect = f"strlen({text}) <> length({text}) OR {text} < '!' OR {text}[-1] < '!'"  # not ASCII, or blank at an end
     trimmed = f"CASE WHEN contains({white}, {text}[1]) OR contains({white}, {text}[-1]) THEN trim({text}, {white})"

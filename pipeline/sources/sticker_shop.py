@@ -66,7 +66,6 @@ class Sticker:
 def make(
     users: int, items: int, seed: int, raw: Path, progress: Callable[[list[str]], Iterable[str]]
 ) -> dict[str, str]:
-    """Write reviews, metadata, images and table PLANTED; return role -> file name in `raw`."""
     shop = stickers(items)
     rng = np.random.default_rng((seed, 1))
     fate = rng.permutation(len(shop)) / len(shop)  # the first share has no image, the next a broken one

@@ -65,10 +65,7 @@ class Tabular(Reader):
         self._items = {role: columns.get(role, role) for role in OF_ITEMS}
 
     def ratings(self, raw: Mapping[str, Path]) -> str:
-        """Return SQL that selects user, item, rating, timestamp, in the file's order; and split, if the file has it.
-
-        UserError: empty, or a column that is required or named under `columns` is missing or unreadable.
-        """
+        """Return SQL that selects user, item, rating, timestamp, and split if the file has it; or UserError."""
         path, names = raw["interactions"], self._interactions
         columns = _columns(path, names, {"user", "item", *self._source.columns})
         ends = {"user": stripped, "item": stripped}

@@ -25,7 +25,6 @@ class TrainingData(NamedTuple):
 
 
 def files(layout: Layout, features: str | None) -> list[Path]:
-    """Return the files that `read` reads."""
     tables = [layout.interactions, layout.users, layout.item_ids]
     return (
         tables

@@ -52,20 +52,10 @@ def fit(
     parts: Sequence[int] = (),
     sampler: Callable[[Split], Sampler] = Sampler,
 ) -> Fit:
-    """Train a recommender until valid Recall@20 stops improving; return its best epoch.
+    """Train a recommender until valid Recall@20 stops improving; return its best epoch. UserError: an input is wrong.
 
-    Args:
-        model: class of the recommender, see MODELS of pipeline.models.
-        split: train and valid are used, test is not.
-        features: float32 [I, F], for models that read content.
-        edges: schema EDGES over the same items, for models that use the item graph.
-        params: settings, of the model's class Params.
-        progress: called with each finished epoch's line of the history.
-        parts: widths of the modalities that stand side by side in features; empty: one modality.
-        sampler: draws the pairs and negatives of each epoch.
-
-    Raises:
-        UserError: an input is missing or of the wrong shape, valid is empty, or the loss diverges.
+    `features` and `edges`, schema EDGES, are for models that use them; `parts` are the widths of the modalities that
+    stand side by side in features; `progress` is called with each finished epoch's line of the history.
     """
     keep_large_buffers()
     device = pick()
@@ -94,10 +84,7 @@ def compiled(
 
 
 def accumulated(network: Walking, batches: Sequence[Batch]) -> dict[str, Tensor]:
-    """Compute the gradients of several batches' mean loss, walking the graph once; return the sum of each term.
-
-    Gradients of the tables that it gives are gathered as rows, a batch at a time, and walk back together.
-    """
+    """Compute the gradients of several batches' mean loss, rows walked back at once; return the sum of each term."""
     tables = network.tables()
     rows = [table.detach().requires_grad_() for table in tables]
     totals: dict[str, Tensor] = {}
@@ -176,7 +163,6 @@ class _Loop:
         self.kept = part_of(tensors, "best")
 
     def fitted(self) -> Fit:
-        """Return the best epoch."""
         return Fit(
             user=self.kept["user"].numpy(),
             item=self.kept["item"].numpy(),
@@ -195,7 +181,6 @@ class _Loop:
         return bool(losses[-1 - patience] - losses[-1] <= falling * losses[0])
 
     def _steps(self, epoch: int) -> dict[str, float]:
-        """Take one step a batch; return the mean of each loss term."""
         self.network.train()
         torch.manual_seed(seed_for("epoch", self.seed, epoch))
         self.network.start_epoch()

@@ -20,7 +20,6 @@ class Released(Section):
     """the feature set that it is trained on; where it is not given, one that the dataset has"""
 
     def given(self) -> dict[str, Any]:
-        """Return the keys that are set, not left to defaults."""
         return self.model_dump(exclude_unset=True)
 
     def facts(self) -> dict[str, Any]:

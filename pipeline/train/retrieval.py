@@ -48,20 +48,15 @@ def pieces(layout: Layout, users: bool, exact_up_to: int) -> Iterator[Piece]:
 
 
 def flat(item: np.ndarray) -> faiss.Index:
-    """Return an exact index of item vectors, float32 [I, D]."""
     index = faiss.IndexFlatIP(item.shape[1])
     index.add(np.ascontiguousarray(item, np.float32))
     return index
 
 
 def indexed(item: Embeddings, user: np.ndarray, seen: Pairs, exact_up_to: int) -> Indexed:
-    """Return an index, with its recall at k against the evaluation's full ranking.
+    """Return an index of items, with its recall at k against the evaluation's full ranking for a sample of users.
 
-    Args:
-        user: float32 [N, D], a sample.
-        seen: train pairs of these, which are never recommended; users are rows of `user`.
-        exact_up_to: a larger catalogue gets an inverted file (k-means lists), searched in part: as many lists as
-            ENOUGH takes.
+    A catalogue larger than `exact_up_to` gets an inverted file, searched in as many lists as ENOUGH takes.
     """
     k, places = min(MEASURED_AT, len(item)), np.arange(len(user))
     best = exact(user, item, k, seen)
@@ -82,7 +77,6 @@ def indexed(item: Embeddings, user: np.ndarray, seen: Pairs, exact_up_to: int) -
 
 
 def inverted(item: Embeddings) -> Any:
-    """Return an inverted file of item vectors, which is in memory."""
     rows = np.random.default_rng(0).choice(len(item), min(len(item), approximate.SAMPLE), replace=False)
     index = approximate.trained(item.take(np.sort(rows)), len(item), "Flat")
     for part in item:
@@ -111,19 +105,9 @@ def exact(user: np.ndarray, item: Iterable[np.ndarray], k: int, seen: Pairs) -> 
 def retrieve(
     index: faiss.Index, user: np.ndarray, users: np.ndarray, k: int, seen: Pairs
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the K items of highest dot product that a user has not seen, best first.
+    """Return items int32 [N, K] of highest dot product that a user has not `seen`, and their scores, best first.
 
-    Args:
-        user: float32 [U, D].
-        users: int [N].
-        seen: pairs never recommended, ordered by user.
-
-    Returns:
-        item_id int32 [N, K] and scores float32 [N, K]; equal scores in ascending item order; -1 and -inf where no
-        more are left.
-
-    Raises:
-        UserError: k is larger than the catalogue.
+    Equal scores are in ascending item order; -1 and -inf where no more are left. UserError: K exceeds the catalogue.
     """
     n_items = index.ntotal
     if k > n_items:
@@ -144,6 +128,5 @@ def retrieve(
 
 
 def recall(retrieved: np.ndarray, exact: np.ndarray) -> float:
-    """Return the share of the exact items [N, K] that are among the retrieved [N, K]; places of -1 do not count."""
     hits = (retrieved[:, :, None] == exact[:, None, :]).any(1) & (exact >= 0)
     return float(hits.sum() / max((exact >= 0).sum(), 1))

@@ -1,11 +1,15 @@
-"""Arrays in files: .npy, tensors of PyTorch, and image features of Amazon's 2014 data.
+"""Arrays in files: .npy, tensors of PyTorch, a file per item, and image features of Amazon's 2014 data.
 
 Those are records of a 10-byte ASIN and 4096 float32, little-endian (jmcauley.ucsd.edu/data/amazon, "visual features"),
-read in blocks: a file of all products of a category is far larger than memory.
+read in blocks: a file of all products of a category is far larger than memory. A file per item is `<identifier>.npy`,
+as Ducho's, or `<identifier>.json`, as M3L's, in a folder or in a zip file of one.
 """
 
+import json
 import math
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,8 +17,11 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import UserError, one_line
+from pipeline.http import archives
+from pipeline.sources.feature_files import LARGEST, PER_ITEM, members, read_member
 from pipeline.sources.lines import unpacked
-from pipeline.vectors.base import Vectors, empty, gather
+from pipeline.vectors.base import Vectors, empty, gather, vector
+from pipeline.vectors.tables import parquet
 
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -24,6 +31,7 @@ HEADERS = {
 ASIN, WIDTH = 10, 4096  # bytes, numbers
 RECORD = ASIN + 4 * WIDTH  # bytes
 BLOCK = 512  # records, 8 MiB
+Member = tuple[str, Callable[[], bytes]]  # name, and what reads its bytes
 
 
 def npy(path: Path) -> Vectors:
@@ -64,7 +72,6 @@ def header(f: BinaryIO, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
 
 
 def torch(path: Path) -> Vectors:
-    """Open a .pt file: a tensor [items, width], also in a dictionary of one."""
     import torch  # slow
 
     from pipeline.ops.arrays import is_plain
@@ -115,3 +122,50 @@ def _records(path: Path) -> Iterator[tuple[int, memoryview]]:
                     f"{path}: cut off at byte {number * RECORD + rest:,}, {rest:,} bytes into a record of {RECORD:,} "
                     f"(ASIN and {WIDTH} float32); download it again"
                 )
+
+
+def folder(path: Path) -> Vectors:
+    if not path.is_dir():
+        raise UserError(f"{path}: no folder, and its name has no ending of a known format; see docs/compare.md")
+    found = members(path)
+    if not found or any(path.glob("features-*.parquet")):  # a feature set, whose set.json is about it
+        return parquet(path)
+    return _open(path, [(file.name, lambda file=file: read_member(file)) for file in found])  # type: ignore[misc]
+
+
+def archive(path: Path) -> Vectors:
+    """Open a .zip, as `download` packs a folder, or a .npz with an array per item."""
+    packed = archives.open_zip(path)
+
+    def of_member(info: zipfile.ZipInfo) -> bytes:
+        if info.file_size > LARGEST:
+            raise UserError(f"{path}, {info.filename}: has {info.file_size:,} bytes; one item's vector has fewer")
+        return b"".join(archives.read_member(packed, info, f"{path}, {info.filename}"))
+
+    found = sorted((one for one in packed.infolist() if one.filename.endswith(PER_ITEM)), key=lambda one: one.filename)
+    return _open(path, [(one.filename, lambda one=one: of_member(one)) for one in found])  # type: ignore[misc]
+
+
+def _open(path: Path, found: list[Member]) -> Vectors:
+    if not found:
+        raise empty(path)
+    width = len(vector(path / found[0][0], 0, _vector(path, found[0]), None))
+    ids = pa.table({"id": [Path(name).stem for name, _ in found]})
+
+    def take(rows: np.ndarray) -> np.ndarray:
+        return gather(path, ((i, _vector(path, found[i])) for i in rows.tolist()), rows, width)
+
+    return Vectors(path, len(found), width, take, ids)
+
+
+def _vector(path: Path, member: Member) -> Any:
+    name, read = member
+    data = read()
+    try:
+        if name.endswith(".json"):
+            value = json.loads(data)
+            return next(iter(value.values())) if isinstance(value, dict) and len(value) == 1 else value
+        shape, _ = header(BytesIO(data), len(data))
+        return np.load(BytesIO(data), allow_pickle=False).reshape(shape)
+    except Exception as e:  # see `opened`
+        raise UserError(f"{path}, {name}: not readable ({one_line(e, 100)})") from None

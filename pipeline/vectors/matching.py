@@ -57,19 +57,11 @@ class Matched:
 
 
 def match(
-    path: Path,
-    asins: Sequence[str],
-    order: Path | None = None,
-    key: str = "--order",
-    column: str | None = None,
+    path: Path, asins: Sequence[str], order: Path | None = None, key: str = "--order", column: str | None = None
 ) -> Matched:
     """Open a feature file and find the row of each item; UserError: unreadable, or its rows do not fit the items.
 
-    Args:
-        asins: identifier of items 0 .. I-1.
-        order: mapping file for formats without identifiers; see identifiers.order.
-        key: option or parameter that gives the mapping file, for messages.
-        column: of vectors, in Parquet that has several.
+    `order` is a mapping file for formats without identifiers, `key` the option that gives it, `column` that of Parquet.
     """
     vectors = opened(path, column)
     if vectors.ids is not None and (vectors.ids.num_columns or order is None):

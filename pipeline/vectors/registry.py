@@ -20,14 +20,13 @@ READERS: Registry[Callable[[Path], Vectors]] = Registry(
         "records": "pipeline.vectors.arrays:records",
         "parquet": "pipeline.vectors.tables:parquet",
         "json": "pipeline.vectors.json:json",
-        "zip": "pipeline.vectors.folder:archive",
-        "folder": "pipeline.vectors.folder:folder",
+        "zip": "pipeline.vectors.arrays:archive",
+        "folder": "pipeline.vectors.arrays:folder",
     },
 )  # format -> what opens a path
 
 
 def opened(path: Path, column: str | None = None) -> Vectors:
-    """Open a feature file by its ending; `column` has the vectors of Parquet."""
     with readable(path):
         if column is not None:
             return tables.parquet(path, column)

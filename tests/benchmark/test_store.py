@@ -17,8 +17,7 @@ import schemas
 from alignrec.commands.params import Params
 from pipeline import code, engine, io
 from pipeline.benchmark.cell import Cell, Stored
-from pipeline.benchmark.experiment import Experiment, train_cell
-from pipeline.benchmark.store import Store, record_digest
+from pipeline.benchmark.experiment import Experiment, Store, record_digest, train_cell
 from pipeline.models import MODELS
 from pipeline.run import ALTERED, Run
 

@@ -14,11 +14,10 @@ from alignrec.commands.params import Params
 from pipeline import io
 from pipeline.benchmark import plan
 from pipeline.benchmark.cell import Entry, outcome, rankings_path
-from pipeline.benchmark.experiment import Experiment
+from pipeline.benchmark.experiment import Experiment, Record
 from pipeline.benchmark.params import Range
 from pipeline.benchmark.plan import Contender, Tried, entries, halton
 from pipeline.benchmark.settings import model_settings
-from pipeline.benchmark.store import Record
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.run import Run

@@ -18,7 +18,7 @@ from pipeline.config.parameters import Parameters
 from pipeline.layout import Layout
 from pipeline.ops import device
 from pipeline.plan import estimate, size
-from pipeline.sources import reachable
+from pipeline.sources import download
 from stages.order import STAGES
 
 GEMM = 1e11
@@ -102,7 +102,7 @@ def test_addresses_answer_or_say_why_not(tmp_path: Path) -> None:
             "lost": [str(tmp_path / "there")],
             "odd": ["gopher://x/file"],
         }
-        answers = reachable.ask(asked, 6.0)()
+        answers = download.ask(asked, 6.0)()
     found = {answer.key: answer for answer in answers}
     assert [found[key].size for key in ("answers", "here", "mirror")] == [1234, 5, 1234]
     assert found["mirror"].address == f"{at}/file"

@@ -19,7 +19,7 @@ def test_the_best_figure_of_each_column_is_marked() -> None:
              "b": {"hit@5": 0.2, "hit@10": 0.4}}  # fmt: skip
     (table,) = probes.tables({"zero_shot": figures})
     assert [r[0] for r in table.rows] == ["b", "a", "chance"]
-    assert table.marks == {(1, 1): "best", (0, 2): "best"}
+    assert table.marks == {(1, 2): "best", (0, 3): "best"}
 
 
 def test_shares_are_of_the_way_from_chance_to_each_ceiling() -> None:
