@@ -38,6 +38,8 @@ from pipeline.train.inputs import TrainingData
 from pipeline.train.loop import Fit, fit
 
 NO_FEATURES = "none"
+Opens = Literal["valid", "test", "rankings"]  # each keeps more: valid figures, test figures, recommendations of test
+RECALL = f"valid_recall@{CUTOFF}"
 
 
 class Entry(NamedTuple):
@@ -60,10 +62,6 @@ def read_runs(layout: Layout) -> dict[Entry, str]:
 
 def rankings_path(layout: Layout, entry: Entry, suffix: str = "") -> Path:
     return layout.cells("benchmark") / f"{read_runs(layout)[entry]}{suffix}.parquet"
-
-
-Opens = Literal["valid", "test", "rankings"]  # each keeps more: valid figures, test figures, recommendations of test
-RECALL = f"valid_recall@{CUTOFF}"
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,9 @@ from pipeline.models import MODELS
 from pipeline.run import ALTERED, Run
 from pipeline.train import inputs
 
+Label = TypeVar("Label")
+PROGRESS = partial(tqdm, unit="run", disable=None)  # a progress bar where stderr is a terminal
+
 
 @dataclass(frozen=True)
 class Record:
@@ -119,10 +122,6 @@ class Store:
 
 def record_digest(values: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-Label = TypeVar("Label")
-PROGRESS = partial(tqdm, unit="run", disable=None)  # a progress bar where stderr is a terminal
 
 
 def train_cell(store: Store, tolerant: bool, cell: Cell) -> None:

@@ -30,6 +30,9 @@ from pipeline.models.params import Train
 from pipeline.seeds import seed_for
 from pipeline.train.params import Released
 
+DIGITS = 3  # significant digits of a Halton point's value, so that tables show it in full
+Setting = dict[str, int | float]
+
 
 def entries(params: Parameters, draws: int = 1) -> list[Entry]:
     benchmark, released = params[Benchmark], params[Released].features
@@ -94,10 +97,6 @@ def _data(experiment: Experiment, features: str, draw: int) -> Stored:
     io.write_npy(path, mapped.relearn(layout, features, np.zeros(0, np.int64)))
     experiment.made.append(path)
     return again
-
-
-DIGITS = 3  # significant digits of a Halton point's value, so that tables show it in full
-Setting = dict[str, int | float]
 
 
 class Contender(NamedTuple):

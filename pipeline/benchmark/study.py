@@ -28,6 +28,8 @@ from pipeline.models import RELEASED
 from pipeline.seeds import seed_for
 from pipeline.train.params import Released
 
+Setting = dict[str, int | float]
+
 
 class Masked(NamedTuple):
     """One training."""
@@ -78,9 +80,6 @@ def mask_cell(experiment: Experiment, one: Masked) -> Cell:
         hidden = Hidden(one.modality, one.ratio, seed_for("mask", experiment.dataset))
         data = replace(data, graph=params[Graph], hidden=hidden)
     return replace(whole, data=data, ks=(bounded(experiment.split.n_items),), opens="test")
-
-
-Setting = dict[str, int | float]
 
 
 class Swept(NamedTuple):

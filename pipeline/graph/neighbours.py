@@ -34,6 +34,8 @@ SCRATCH = 256 * 2**20  # bytes that a search may use besides
 LOG = logging.getLogger(__name__)
 
 Index = Literal["exact", "ivf"]
+# the control whose vectors form no groups, and whose neighbours mean nothing: an approximate index may miss them
+MEANINGLESS = "random"
 
 
 def choose(index: Literal["auto", "exact", "ivf"], n_items: int, exact_up_to: int) -> Index:
@@ -168,10 +170,6 @@ def _on_gpu(index: faiss.Index, rows: int, k: int) -> faiss.Index:
     resources = faiss.StandardGpuResources()
     resources.setTempMemory(SCRATCH)
     return faiss.index_cpu_to_gpu(resources, 0, index)
-
-
-# the control whose vectors form no groups, and whose neighbours mean nothing: an approximate index may miss them
-MEANINGLESS = "random"
 
 
 def write_edges(run: Run, name: str) -> None:

@@ -20,6 +20,11 @@ from schemas import TRAIN
 CELL = 80  # pixels of an image in a sheet
 COLUMNS = 20  # images per row, and rows: 1600 x 1600 pixels, which phones decode
 BACKGROUND = (255, 255, 255)
+NEAR = 6  # neighbours of an item
+SEARCHABLE, MAPPED = 3_000, 100_000
+"""items of the largest catalogue that is shown with all its images, and of the largest that has a map"""
+CLASSES = 8  # most frequent categories that have a colour of their own
+SETS = 3  # feature sets side by side
 
 
 @dataclass(frozen=True)
@@ -67,13 +72,6 @@ def _fitted(data: bytes) -> Image.Image | None:
     square = Image.new("RGB", (CELL, CELL), BACKGROUND)
     square.paste(image, ((CELL - image.width) // 2, (CELL - image.height) // 2))
     return square
-
-
-NEAR = 6  # neighbours of an item
-SEARCHABLE, MAPPED = 3_000, 100_000
-"""items of the largest catalogue that is shown with all its images, and of the largest that has a map"""
-CLASSES = 8  # most frequent categories that have a colour of their own
-SETS = 3  # feature sets side by side
 
 
 @dataclass(frozen=True)

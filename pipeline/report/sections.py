@@ -16,6 +16,10 @@ from pipeline.report.probes import CHANCE, Figures, Probed
 from pipeline.report.table import CONTROLS, RECALL, Difference, Table, after, figure, labelled, run_name, spread
 
 Span = tuple[float, float, float]  # low end, middle, high end
+LINES = 4  # most runs in a chart of groups, best Recall@20 first
+WHOSE = {"popularity": "Recall of targets by popularity of the item",
+         "history": "Recall of users by number of train interactions"}  # fmt: skip
+UNITS = {str(n): f"tenth {n}" for n in range(1, 11)} | {"cold": "cold items"}
 
 
 class Row(NamedTuple):
@@ -114,12 +118,6 @@ def ticks(low: float, high: float) -> list[float]:
     step = next(s * power for s in (1, 2, 5, 10) if s * power >= raw)
     first = math.ceil(low / step - 1e-9)
     return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-LINES = 4  # most runs in a chart of groups, best Recall@20 first
-WHOSE = {"popularity": "Recall of targets by popularity of the item",
-         "history": "Recall of users by number of train interactions"}  # fmt: skip
-UNITS = {str(n): f"tenth {n}" for n in range(1, 11)} | {"cold": "cold items"}
 
 
 def judged(outputs: Outputs) -> list[Section]:

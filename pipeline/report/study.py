@@ -16,6 +16,14 @@ from pipeline.report.table import BEST, CONTROLS, RECALL, Difference, Table, fig
 
 Record = Mapping[str, Any]
 CODES = ("collide", "neighbours")  # figures of semantic IDs
+SLICES = {
+    "popularity": "Targets by popularity of the item in train: tenths from the least (1) to the most popular (10), or "
+    "thirds where a tenth has few targets; cold items have no train interaction.",
+    "history": "Test users by the number of their train interactions.",
+}
+SPREADS = {"gini": ".3f", "novelty": ".2f"}  # figures of what is recommended -> their form
+Run = tuple[str, str]  # model, features
+Groups = Mapping[Run, Mapping[str, tuple[float, float, float]]]  # run -> label of a group -> low end, mean, high end
 
 
 def masked(mask: pa.Table) -> list[Table]:
@@ -80,17 +88,6 @@ def semantic_ids(quality: Mapping[str, Mapping[str, Mapping[str, float]]]) -> li
     return [Table("Semantic IDs", note, ["codes", *CODES], rows, texts=1)] if rows else []
 
 
-SLICES = {
-    "popularity": "Targets by popularity of the item in train: tenths from the least (1) to the most popular (10), or "
-    "thirds where a tenth has few targets; cold items have no train interaction.",
-    "history": "Test users by the number of their train interactions.",
-}
-SPREADS = {"gini": ".3f", "novelty": ".2f"}  # figures of what is recommended -> their form
-
-Run = tuple[str, str]  # model, features
-Groups = Mapping[Run, Mapping[str, tuple[float, float, float]]]  # run -> label of a group -> low end, mean, high end
-
-
 def groups(tail: pa.Table, judged: Comparison, which: str) -> Groups:
     """Return the recall of each group with its interval, of table TAIL, best Recall@20 first."""
     rows = tail.filter(equal({"fingerprint": judged.fingerprint, "slice": which})).to_pylist()
@@ -141,7 +138,7 @@ def _leads(rows: Sequence[Mapping[str, Any]]) -> Table:
     for r, (run, own) in enumerate(by_run.items(), start=1):
         tests = {row["label"]: Difference.of(row) for row in own}
         marks |= {(r, c): tests[at].mark for c, at in enumerate(labels, start=1) if at in tests and tests[at].sure}
-        cells.append([run, *(_lead(tests.get(label)) for label in labels)])
+        cells.append([run, *(tests[label].lead if label in tests else "" for label in labels)])
     which = rows[0]["slice"]
     note = (
         f"{protocol_note(rows[0])} {SLICES[which]} What AlignRec on the released features has more, "
@@ -149,7 +146,3 @@ def _leads(rows: Sequence[Mapping[str, Any]]) -> Table:
         f"bootstrap; marked where p is below {LEVEL} after Holm's correction for all of these tests."
     )
     return Table(f"AlignRec's lead by {which}", note, ["run", *labels], cells, marks=marks)
-
-
-def _lead(test: Difference | None) -> str:
-    return "" if test is None else f"{test.middle:+.4f} ({test.low:+.4f} .. {test.high:+.4f})"

@@ -17,6 +17,10 @@ CONTROLS = ("random", "shuffled", "constant")  # feature sets that a useful one 
 DRAWS = re.compile(r" in (\d+) draws")  # of a protocol's name, see pipeline/evaluation/protocol.py
 METRICS = {"recall": "Recall", "ndcg": "NDCG"}
 ENCODERS = {"beit3": "BEiT3", "cnn": "CNN", "minilm": "MiniLM", "tfidf": "TF-IDF"}
+BEST, BETTER, SAME, WORSE = "best", "better", "level", "worse"  # marks of cells
+CHANGE = ("change", "95 % interval", "p")  # columns of a paired test
+FLOORED = f"≤ marks a p that could not be smaller with {RESAMPLES:,} resamples."
+Place = tuple[int, int]  # row, column
 
 
 def figure(cell: Cell | None, form: str = ".4f") -> str:
@@ -78,12 +82,6 @@ def labelled(comparisons: Sequence[Comparison]) -> Iterator[tuple[Comparison, st
         yield comparison, comparison.protocol if len(comparisons) > 1 else ""
 
 
-BEST, BETTER, SAME, WORSE = "best", "better", "level", "worse"  # marks of cells
-CHANGE = ("change", "95 % interval", "p")  # columns of a paired test
-FLOORED = f"≤ marks a p that could not be smaller with {RESAMPLES:,} resamples."
-Place = tuple[int, int]  # row, column
-
-
 class Difference(NamedTuple):
     """A paired test of two means: their difference, its 95 % interval, and p."""
 
@@ -109,6 +107,10 @@ class Difference(NamedTuple):
     def cells(self) -> list[str]:
         interval = f"{self.low:+.4f} .. {self.high:+.4f}"
         return [f"{self.middle:+.4f}", interval, p_value(self.p, self.p_holm)]
+
+    @property
+    def lead(self) -> str:
+        return f"{self.middle:+.4f} ({self.low:+.4f} .. {self.high:+.4f})"
 
     @property
     def words(self) -> str:

@@ -44,7 +44,10 @@ def compared(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | 
     outcomes: dict[str, dict[str, str]] = {}
     for other in dict.fromkeys(row["b"] for row in judged):
         outcomes[other] = in_probes([row for row in judged if row["b"] == other])
-    rows = [] if tests is None else _main_tests(tests)
+    rows = [
+        row for row in (tests.to_pylist() if tests else ())
+        if row["metric"] == MAIN[0] and row["model_a"] == RELEASED and not row["ablation_a"] and not row["ablation_b"]
+    ]  # fmt: skip
     several = len({row["fingerprint"] for row in rows}) > 1
     models: list[str] = []
     for row in (row for row in rows if row["features_a"] == released):
@@ -70,13 +73,6 @@ def in_probes(verdicts: Iterable[Row]) -> dict[str, str]:
     for row in verdicts:
         by_probe.setdefault(PROBES[row["probe"]].name, set()).add(row["verdict"])
     return {place: words.pop() if len(words) == 1 else "undecided" for place, words in by_probe.items()}
-
-
-def _main_tests(tests: pa.Table) -> list[Row]:
-    return [
-        row for row in tests.to_pylist()
-        if row["metric"] == MAIN[0] and row["model_a"] == RELEASED and not row["ablation_a"] and not row["ablation_b"]
-    ]  # fmt: skip
 
 
 def _tested(rows: Sequence[Row]) -> str:

@@ -22,6 +22,7 @@ from pipeline.semantic_ids.params import SemanticIds
 
 FIT_ROWS = 262_144  # vectors that codebooks are learned from at most, drawn at random; all are coded, a block at a time
 BLOCK = 8192
+EDGES = 1 << 20  # edges read at a time
 
 
 class Coding(NamedTuple):
@@ -100,9 +101,6 @@ def _encode(quantizer: faiss.ResidualQuantizer, x: np.ndarray) -> tuple[np.ndarr
     codes = faiss.unpack_bitstrings(packed, quantizer.M, quantizer.nbits.at(0))
     reconstructed = unit_rows(quantizer.decode(packed))[0]
     return codes.astype(np.int32), np.einsum("bf,bf->b", x, reconstructed)
-
-
-EDGES = 1 << 20  # edges read at a time
 
 
 def judge_codes(coding: Coding, edges: Path, k: int, seed: int) -> dict[str, dict[str, float]]:
