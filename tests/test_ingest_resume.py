@@ -30,12 +30,9 @@ def finish(stage: str, folder: Path) -> None:
     assert done.exit_code == 0, done.stderr
 
 
-RECORDS = ("cost.json", "p.yaml")
-
-
 def contents(folder: Path) -> dict[str, str]:
-    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in RECORDS]
-    return {str(p.relative_to(folder)): sha256(p) for p in files if not p.name.endswith(".lock")}
+    files = [p for stage in STAGES for p in sorted((folder / stage).rglob("*")) if p.is_file()]
+    return {str(p.relative_to(folder)): sha256(p) for p in files}
 
 
 def project(folder: Path) -> Path:
@@ -57,7 +54,7 @@ def test_killed_in_the_middle_of_each_stage_the_next_run_gives_the_same_bytes(
 ) -> None:
     folder, killed = project(tmp_path / "killed"), 0
     for stage in STAGES:
-        process, made = alignrec(*command(stage, folder)), folder / stage / "shop"
+        process, made = alignrec(*command(stage, folder)), folder / ".work" / stage / "shop"
         while process.poll() is None and not any(p.is_file() for p in made.rglob("*")):
             time.sleep(0.005)
         killed += process.poll() is None  # it has begun to write
@@ -84,7 +81,7 @@ def test_a_full_disk_is_one_clear_line_and_what_was_finished_stays(undisturbed: 
     assert process.returncode == 1
     assert error.strip().splitlines()[-1].startswith("error: ")
     assert ("File too large" in error, "Traceback" in error) == (True, False)
-    finished = {p: p.stat().st_mtime_ns for p in (folder / "images" / "shop").glob("images-*.parquet")}
+    finished = {p: p.stat().st_mtime_ns for p in (folder / ".work/images/shop").glob("images-*.parquet")}
     finish("images", folder)
     assert {p: p.stat().st_mtime_ns for p in finished} == finished
     assert contents(folder) == contents(undisturbed)
