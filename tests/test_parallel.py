@@ -11,7 +11,7 @@ import pytest
 import shims
 import torch.distributed.run as torchrun
 import yaml
-from pretraining import history, network, shop, task
+from pretraining import features, history, network, shop, task
 from processes import Started, started
 from shims import ROOT
 
@@ -32,6 +32,7 @@ def _prepared(root: Path) -> Path:
     params = yaml.safe_load((root / "params.yaml").read_text())
     params["pretrain"] |= {"distill": 1.0, "distill_from": ["tfidf"], "steps": STEPS}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
+    features(root, "tfidf")
     return root
 
 

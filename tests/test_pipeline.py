@@ -71,14 +71,14 @@ def flipped(path: Path) -> None:
 
 
 ALTERED: list[tuple[str, Callable[[Path], None]]] = [
-    ("encode/shop/beit3/features-00000.parquet", lambda path: rolled(path, "vector")),
+    ("beit3/shop/beit3/features-00000.parquet", lambda path: rolled(path, "vector")),
     ("items/shop/items.parquet", lambda path: rolled(path, "title")),
     ("train/shop/user_embeddings.parquet", flipped),
     ("probe/shop/probes.json", lambda path: path.write_text(path.read_text().replace(": 0.", ": 0.9", 1))),
     ("pretrain/shop/encoder.safetensors", flipped),
     ("pretrain/shop/history.json", Path.unlink),
     ("interactions/shop/interactions.parquet", lambda path: rolled(path, "item_id")),
-    ("encode/shop/theirs/features-00000.parquet", lambda path: path.parent.mkdir() or path.write_bytes(b"x")),
+    ("beit3/shop/theirs/features-00000.parquet", lambda path: path.parent.mkdir() or path.write_bytes(b"x")),
 ]
 
 
@@ -173,7 +173,7 @@ def test_a_pushed_run_is_pulled_elsewhere_and_nothing_runs(undisturbed: Path, tm
 def test_altered_outputs_are_restored_or_made_again_by_repro(undisturbed: Path, tmp_path: Path) -> None:
     folder = copied(undisturbed, tmp_path)
     before = release(folder)
-    for name in ("encode/shop/beit3/features-00000.parquet", "probe/shop/probes.json"):
+    for name in ("beit3/shop/beit3/features-00000.parquet", "probe/shop/probes.json"):
         path = folder / "outputs" / name
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1

@@ -24,14 +24,13 @@ import yaml
 
 from pipeline.code import ROOT
 from pipeline.io import sha256
+from pipeline.layout import WORK
 from pipeline.seeds import seed_for
 from stages.order import STAGES
 from tests.toyproject import environment, project, run
 
 DVC = "dvc"
 """in place of a stage: all stages are done, and DVC records them"""
-COSTS = {"cost.json", "costs"}
-"""what a run took"""
 
 
 class Reference(NamedTuple):
@@ -42,9 +41,9 @@ class Reference(NamedTuple):
 
 
 def files(folder: Path) -> dict[str, str]:
-    """Return path -> sha256 of the outputs; left-over temporary files count, costs do not."""
+    """Return path -> sha256 of the outputs; left-over temporary files count, unfinished work does not."""
     base = folder / "outputs"
-    paths = (p for p in sorted(base.rglob("*")) if p.is_file() and not COSTS & {*p.parts})
+    paths = (p for p in sorted(base.rglob("*")) if p.is_file() and WORK not in p.parts)
     return {p.relative_to(base).as_posix(): sha256(p) for p in paths if p.suffix != ".lock"}
 
 
@@ -66,6 +65,7 @@ def forget(folder: Path, target: str) -> None:
         (folder / "dvc.lock").unlink()
     else:
         shutil.rmtree(folder / f"outputs/{target}/shop")
+        shutil.rmtree(folder / f"outputs/{WORK}/{target}/shop")
 
 
 def killed(folder: Path, seconds: float) -> bool:
@@ -94,7 +94,7 @@ def trial(reference: Reference, number: int, base: Path) -> tuple[str, float, bo
     rng = np.random.default_rng(seed_for("kill", number))
     target = str(rng.choice([*STAGES, DVC]))
     folder = shutil.copytree(reference.folder, base / str(number), symlinks=True)
-    costs = reference.folder.glob(f"outputs/{'*' if target == DVC else target}/shop/cost.json")
+    costs = reference.folder.glob(f"outputs/{WORK}/{'*' if target == DVC else target}/shop/**/cost.json")
     longest = reference.overhead + sum(json.loads(cost.read_text())["seconds"] for cost in costs)
     seconds = float(rng.uniform(0, longest))
     forget(folder, target)
