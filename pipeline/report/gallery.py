@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
-from pipeline.combine.names import CEILINGS
+from pipeline.combine.names import CEILINGS, LINEAR
 from pipeline.items import categories
 from pipeline.report.outputs import Outputs
 from pipeline.report.table import CONTROLS
@@ -105,7 +105,7 @@ def neighbours(outputs: Outputs, gallery: int, seed: int) -> Neighbours | None:
             has_image[item] = status == "ok"
     taxonomy = outputs.items["categories"].to_pylist()
     items = choose([path[0] if path else "" for path in taxonomy], has_image, gallery, seed)
-    names = sorted(outputs.graphs, key=lambda name: (name in CONTROLS, name != outputs.released, name))
+    names = sorted(outputs.graphs, key=lambda name: (name in CONTROLS, name != outputs.released, name != LINEAR, name))
     names = [name for name in names if name not in ("constant", *CEILINGS)]
     first = columns(names, outputs.released)
     shown = first if SEARCHABLE < n <= MAPPED else names
@@ -114,7 +114,7 @@ def neighbours(outputs: Outputs, gallery: int, seed: int) -> Neighbours | None:
 
 
 def columns(names: Sequence[str], released: str) -> list[str]:
-    """Return the released set, a rival and a control, as far as among `names`, and others up to SETS."""
+    """Return the released set, the first other one and a control, as far as among `names`, and others up to SETS."""
     own = [name for name in names if name == released]
     controls = [name for name in names if name in CONTROLS]
     rivals = [name for name in names if name not in controls and not f"{name}-".startswith(f"{released}-")]

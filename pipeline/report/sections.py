@@ -19,7 +19,7 @@ Span = tuple[float, float, float]  # low end, middle, high end
 LINES = 4  # most runs in a chart of groups, best Recall@20 first
 WHOSE = {"popularity": "Recall of targets by popularity of the item",
          "history": "Recall of users by number of train interactions"}  # fmt: skip
-UNITS = {str(n): f"tenth {n}" for n in range(1, 11)} | {"cold": "cold items"}
+UNITS = {"popularity": {str(n): f"tenth {n}" for n in range(1, 11)} | {"cold": "cold items"}}  # kind of group -> names
 
 
 class Row(NamedTuple):
@@ -220,18 +220,18 @@ def long_tail(outputs: Outputs) -> Section:
         over = after(f"95 % interval, mean over {seeds_of(r.seeds for r in comparison.rows)}", label)
         for which in study.SLICES:
             groups = study.groups(table, comparison, which)
-            drawn.append(groups_chart(groups, f"{WHOSE[which]}, {over}", outputs.released))
+            drawn.append(groups_chart(groups, f"{WHOSE[which]}, {over}", outputs.released, UNITS.get(which, {})))
         recommended = study.catalogue(outputs.slices or schemas.SLICES.empty_table(), comparison)
         tables += [recommended.under(label)] if recommended.rows else []
     note = "A recommender can be right by showing everybody the same few items."
     return Section("tail", "Long tail", "The long tail", note, drawn, tables=tables)
 
 
-def groups_chart(groups: study.Groups, title: str, released: str) -> Intervals | None:
+def groups_chart(groups: study.Groups, title: str, released: str, names: Mapping[str, str] = {}) -> Intervals | None:
     """Return recall of each group under the best few models on the released features or on ids only."""
     runs = [run for run in groups if run[1] in (released, "none")][:LINES]
     labels = list(dict.fromkeys(label for run in runs for label in groups[run]))
-    rows = [Row(UNITS.get(label, label), [groups[run].get(label) for run in runs], "") for label in labels]
+    rows = [Row(names.get(label, label), [groups[run].get(label) for run in runs], "") for label in labels]
     return intervals(title, rows, [run_name(*run) for run in runs], axis="recall")
 
 

@@ -1,4 +1,4 @@
-"""`encode.reuse`: rows of earlier catalogues stay as they were, and those alone are encoded that are new."""
+"""`encode.reuse`: rows of earlier catalogues stay the same, and only new ones are encoded."""
 
 from __future__ import annotations
 
