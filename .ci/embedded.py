@@ -20,11 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from pipeline import io
-from pipeline.release import manifest as manifests
-from pipeline.release import verify
-from pipeline.release.manifest import File, Manifest
-from pipeline.remote.addresses import SAMPLE_FILE
+from alignrec.pipeline import io
+from alignrec.pipeline.release import manifest as manifests
+from alignrec.pipeline.release import verify
+from alignrec.pipeline.release.manifest import File, Manifest
+from alignrec.pipeline.remote.addresses import SAMPLE_FILE
 
 ROOT = Path(__file__).parent.parent
 RELEASE = Path("outputs/publish/sample/release")

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 
 import alignrec
 from alignrec.commands.params import SECTIONS
-from pipeline.combine.names import KINDS
-from pipeline.config.parameters import Parameters
-from pipeline.encode.registry import ENCODERS
-from pipeline.models import MODELS
-from pipeline.sources.registry import SOURCES
+from alignrec.pipeline.combine.names import KINDS
+from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.encode.registry import ENCODERS
+from alignrec.pipeline.models import MODELS
+from alignrec.pipeline.sources.registry import SOURCES
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from stages.order import STAGES
+from alignrec.stages.order import STAGES
 
 PAGE = Path(__file__).resolve().parent.parent / "docs/stages.md"
 TABLE = re.compile(r"(?<=\|---\|---\|---\|\n)(\| .* \|\n)+")

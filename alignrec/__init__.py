@@ -6,7 +6,7 @@ docs/python.md has ten lines of each. What a user can correct raises `UserError`
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import UserError, not_installed
+from alignrec.pipeline.errors import UserError, not_installed
 
 if TYPE_CHECKING:  # each is imported on first use: torch takes seconds, and reading a release does without it
     from alignrec.encoders import Encoder, encoder

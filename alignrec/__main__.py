@@ -2,7 +2,7 @@
 
 import sys
 
-from pipeline import memory
+from alignrec.pipeline import memory
 
 
 def main() -> None:

@@ -16,16 +16,16 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from PIL import Image
 
+from alignrec.pipeline.config.base import checked, nearest
+from alignrec.pipeline.encode import base, batching
+from alignrec.pipeline.encode.params import Encode
+from alignrec.pipeline.encode.registry import ENCODERS
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.images.decode import normalise
+from alignrec.pipeline.images.params import Images
+from alignrec.pipeline.release.encoder import Carried
 from alignrec.releases import Release, load
 from alignrec.vectors import at_least_one
-from pipeline.config.base import checked, nearest
-from pipeline.encode import base, batching
-from pipeline.encode.params import Encode
-from pipeline.encode.registry import ENCODERS
-from pipeline.errors import UserError
-from pipeline.images.decode import normalise
-from pipeline.images.params import Images
-from pipeline.release.encoder import Carried
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | None"
 

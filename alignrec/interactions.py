@@ -11,15 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.config.base import known, nearest
-from pipeline.errors import UserError
-from pipeline.interactions import build, division
-from pipeline.interactions.division import MMREC, Division
-from pipeline.interactions.params import Interactions
-from pipeline.interactions.split import Split
-from pipeline.interactions.split import load as load_split
-from pipeline.seeds import seed_for
-from schemas import COLD_ITEMS, SPARSE
+from alignrec.pipeline.config.base import known, nearest
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.interactions import build, division
+from alignrec.pipeline.interactions.division import MMREC, Division
+from alignrec.pipeline.interactions.params import Interactions
+from alignrec.pipeline.interactions.split import Split
+from alignrec.pipeline.interactions.split import load as load_split
+from alignrec.pipeline.seeds import seed_for
+from alignrec.schemas import COLD_ITEMS, SPARSE
 
 TYPES = {
     "user": pa.string(),

@@ -9,15 +9,15 @@ import numpy as np
 import pyarrow as pa
 
 from alignrec.interactions import Splitting, number
+from alignrec.pipeline.compare.feature_set import FeatureSet
+from alignrec.pipeline.compare.judge import judge
+from alignrec.pipeline.evaluation.cutoff import headline
+from alignrec.pipeline.probe import asking, forms
+from alignrec.pipeline.probe.base import Data
+from alignrec.pipeline.probe.params import Probe
+from alignrec.pipeline.probe.registry import PROBES
+from alignrec.pipeline.seeds import seed_for
 from alignrec.vectors import aligned, at_least_one
-from pipeline.compare.feature_set import FeatureSet
-from pipeline.compare.judge import judge
-from pipeline.evaluation.cutoff import headline
-from pipeline.probe import asking, forms
-from pipeline.probe.base import Data
-from pipeline.probe.params import Probe
-from pipeline.probe.registry import PROBES
-from pipeline.seeds import seed_for
 
 CUTOFFS = tuple(Probe().ks)
 

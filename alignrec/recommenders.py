@@ -12,21 +12,21 @@ import numpy as np
 import torch
 
 from alignrec.interactions import GIVEN, Numbered, Splitting, number
+from alignrec.pipeline.benchmark.cell import Cell, Held
+from alignrec.pipeline.benchmark.params import Benchmark
+from alignrec.pipeline.config.base import checked, known
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.evaluation.metrics import Result, topk
+from alignrec.pipeline.evaluation.protocol import selecting
+from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.interactions.params import Interactions
+from alignrec.pipeline.interactions.split import Pairs, Split
+from alignrec.pipeline.models import MODELS
+from alignrec.pipeline.models.params import Train
+from alignrec.pipeline.ops.checkpoint import Checkpoint
+from alignrec.pipeline.ops.scores import Filter
+from alignrec.pipeline.seeds import seed_for
 from alignrec.vectors import SINGLE, Vectors, aligned, at_least_one, similar
-from pipeline.benchmark.cell import Cell, Held
-from pipeline.benchmark.params import Benchmark
-from pipeline.config.base import checked, known
-from pipeline.errors import UserError
-from pipeline.evaluation.metrics import Result, topk
-from pipeline.evaluation.protocol import selecting
-from pipeline.graph.params import Graph
-from pipeline.interactions.params import Interactions
-from pipeline.interactions.split import Pairs, Split
-from pipeline.models import MODELS
-from pipeline.models.params import Train
-from pipeline.ops.checkpoint import Checkpoint
-from pipeline.ops.scores import Filter
-from pipeline.seeds import seed_for
 
 if TYPE_CHECKING:
     import scipy.sparse as sp

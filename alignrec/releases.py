@@ -14,16 +14,16 @@ import numpy as np
 import platformdirs
 import pyarrow as pa
 
+from alignrec.pipeline import io
+from alignrec.pipeline.config.base import nearest
+from alignrec.pipeline.errors import UserError, not_installed
+from alignrec.pipeline.progress import bytes_bar
+from alignrec.pipeline.release import manifest as manifests
+from alignrec.pipeline.release import read, verify
+from alignrec.pipeline.release.manifest import Manifest
+from alignrec.pipeline.remote import addresses, stores
+from alignrec.pipeline.remote import fetch as fetching
 from alignrec.vectors import Vectors
-from pipeline import io
-from pipeline.config.base import nearest
-from pipeline.errors import UserError, not_installed
-from pipeline.progress import bytes_bar
-from pipeline.release import manifest as manifests
-from pipeline.release import read, verify
-from pipeline.release.manifest import Manifest
-from pipeline.remote import addresses, stores
-from pipeline.remote import fetch as fetching
 
 if TYPE_CHECKING:
     import scipy.sparse as sp

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config.base import nearest
-from pipeline.errors import UserError
+from alignrec.pipeline.config.base import nearest
+from alignrec.pipeline.errors import UserError
 
 SINGLE = "vectors"
 """name of a feature set that was given without one"""

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alignrec.pipeline.io import write_json
+from alignrec.pipeline.versions import machine
 from benchmarks._turns import Spread, Way, advice, short
-from pipeline.io import write_json
-from pipeline.versions import machine
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.csv as pc
 
+from alignrec.pipeline.interactions.split import Pairs, Split
 from benchmarks import Absent
-from pipeline.interactions.split import Pairs, Split
 
 DATA = Path(os.environ.get("ALIGNREC_BABY", "../shared/data/baby_2014/baby.inter.gz"))
 

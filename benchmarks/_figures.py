@@ -15,15 +15,15 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import schemas
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.evaluation.cutoff import COLD
-from pipeline.evaluation.evidence import HEADLINE, MAIN, Cell, Comparison, comparisons
-from pipeline.layout import Layout
-from pipeline.report import probes as probed
-from pipeline.report.figures import ARTICLE
-from pipeline.report.table import figure, markdown, measure, short, spread
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.evaluation.cutoff import COLD
+from alignrec.pipeline.evaluation.evidence import HEADLINE, MAIN, Cell, Comparison, comparisons
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.report import probes as probed
+from alignrec.pipeline.report.figures import ARTICLE
+from alignrec.pipeline.report.table import figure, markdown, measure, short, spread
 
 BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+)([^\n]*) -->\n).*?(<!-- /figures -->)", re.DOTALL)
 SHOWN = ("zero_shot", "item_cf", "content_knn")  # probes of a table of probes

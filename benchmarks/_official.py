@@ -15,10 +15,10 @@ import torch
 from sentencepiece import sentencepiece_model_pb2 as sentencepiece
 from torch import Tensor, nn
 
-from pipeline.beit3 import vqkd
-from pipeline.beit3.config import Config
-from pipeline.beit3.network import BEiT3
-from pipeline.beit3.tokenizer import train
+from alignrec.pipeline.beit3 import vqkd
+from alignrec.pipeline.beit3.config import Config
+from alignrec.pipeline.beit3.network import BEiT3
+from alignrec.pipeline.beit3.tokenizer import train
 
 Network = TypeVar("Network", bound=nn.Module)
 PIECES = 64_001

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
+from alignrec.pipeline.interactions import split
+from alignrec.pipeline.models import adjacency
+from alignrec.pipeline.models.alignrec import AlignRec, AlignRecParams
+from alignrec.pipeline.models.base import Batch, Inputs
 from benchmarks._turns import Turn, timed
-from pipeline.interactions import split
-from pipeline.models import adjacency
-from pipeline.models.alignrec import AlignRec, AlignRecParams
-from pipeline.models.base import Batch, Inputs
 
 
 class Epoch(NamedTuple):

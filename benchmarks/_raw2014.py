@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.sources import sticker_shop
-from pipeline.sources.amazon import Reader2014
-from pipeline.sources.sample import SampleSource
-from pipeline.vectors.arrays import WIDTH
+from alignrec.pipeline.sources import sticker_shop
+from alignrec.pipeline.sources.amazon import Reader2014
+from alignrec.pipeline.sources.sample import SampleSource
+from alignrec.pipeline.vectors.arrays import WIDTH
 
 REVIEWS, METADATA, IMAGE_FEATURES = "reviews_Baby_5.json.gz", "meta_Baby.json.gz", "image_features_Baby.b"
 SHOPPERS = 400  # the fewest that leave each of some hundred stickers five buyers

@@ -19,17 +19,17 @@ from typing import Any
 import yaml
 
 from alignrec.commands.results import spent
+from alignrec.pipeline.beit3 import vqkd
+from alignrec.pipeline.beit3.config import SIZES
+from alignrec.pipeline.benchmark.params import Benchmark
+from alignrec.pipeline.config import document
+from alignrec.pipeline.io import write_json
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.ops.device import gemm_rate
+from alignrec.pipeline.versions import machine
+from alignrec.stages.order import STAGES
 from benchmarks import RESULTS, _official, _raw2014
 from benchmarks._turns import short
-from pipeline.beit3 import vqkd
-from pipeline.beit3.config import SIZES
-from pipeline.benchmark.params import Benchmark
-from pipeline.config import document
-from pipeline.io import write_json
-from pipeline.layout import Layout
-from pipeline.ops.device import gemm_rate
-from pipeline.versions import machine
-from stages.order import STAGES
 
 ROOT = Path(__file__).parent.parent
 PROFILE = ROOT / "profiles" / "baby.yaml"
@@ -81,10 +81,7 @@ def rehearse(folder: Path, size: str, items: int) -> dict[str, Any]:
 
 
 def lay_out(folder: Path) -> None:
-    """Copy the pipeline into `folder` and make it a DVC project."""
-    for name in ("pipeline", "stages", "schemas"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / name, folder / name, ignore=ignored, dirs_exist_ok=True)
+    """Make `folder` a DVC project."""
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
     _run("dvc", "init", "-q", "-f", "--no-scm", folder=folder)

@@ -22,19 +22,19 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from alignrec.pipeline.export.content import write_tsv
+from alignrec.pipeline.interactions.split import Split
+from alignrec.pipeline.io import write_json
+from alignrec.pipeline.memory import keep_large_buffers
+from alignrec.pipeline.models.base import Batch, Inputs
+from alignrec.pipeline.models.lightgcn import LightGCN, LightGCNParams
+from alignrec.pipeline.ops.device import pick
+from alignrec.pipeline.train.inputs import Sampler
+from alignrec.pipeline.train.loop import ranked
 from benchmarks import RESULTS, Absent, Measurement, _turns
 from benchmarks._baby import published_split
 from benchmarks._plain_alignrec import steps
 from benchmarks._turns import Turn, Way, timed
-from pipeline.export.content import write_tsv
-from pipeline.interactions.split import Split
-from pipeline.io import write_json
-from pipeline.memory import keep_large_buffers
-from pipeline.models.base import Batch, Inputs
-from pipeline.models.lightgcn import LightGCN, LightGCNParams
-from pipeline.ops.device import pick
-from pipeline.train.inputs import Sampler
-from pipeline.train.loop import ranked
 
 RECBOLE = ("recbole==1.2.1", "numpy<2", "scipy<1.12", "pandas<3")  # what RecBole's last release still runs with
 PYTHON = Path(os.environ.get("ALIGNREC_FRAMEWORKS_CACHE", RESULTS), "recbole/bin/python").absolute()

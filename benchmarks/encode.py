@@ -19,17 +19,17 @@ import torch
 from PIL import Image
 from torch import nn
 
+from alignrec.pipeline.beit3.config import SIZES
+from alignrec.pipeline.beit3.inference import flops
+from alignrec.pipeline.beit3.network import BEiT3
+from alignrec.pipeline.beit3.tokenizer import pad
+from alignrec.pipeline.encode import batching
+from alignrec.pipeline.encode.beit3 import BEiT3Items
+from alignrec.pipeline.images.pixels import normalised, squares
+from alignrec.pipeline.ops.device import gemm_rate, pick
 from benchmarks import Measurement, _turns
 from benchmarks._official import drawn
 from benchmarks._turns import Turn, timed
-from pipeline.beit3.config import SIZES
-from pipeline.beit3.inference import flops
-from pipeline.beit3.network import BEiT3
-from pipeline.beit3.tokenizer import pad
-from pipeline.encode import batching
-from pipeline.encode.beit3 import BEiT3Items
-from pipeline.images.pixels import normalised, squares
-from pipeline.ops.device import gemm_rate, pick
 
 PADDED = 128  # of the reference's texts, as is usual; longer ones are cut
 DECILES = (6, 39, 61, 80, 103, 128, 128, 128, 128, 128, 128)

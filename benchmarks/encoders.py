@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from alignrec.pipeline.encode import batching
+from alignrec.pipeline.encode.base import Encoder
+from alignrec.pipeline.encode.network import find_network
+from alignrec.pipeline.images.pixels import decoded
 from benchmarks import Measurement, _turns
 from benchmarks._turns import Turn, Way, timed
-from pipeline.encode import batching
-from pipeline.encode.base import Encoder
-from pipeline.encode.network import find_network
-from pipeline.images.pixels import decoded
 
 CASES = {"texts": ("sentences", 4096, 400), "images with texts": ("multimodal", 512, 60)}
 """case -> network in tests/networks.py, items, and characters of the longest text"""

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from alignrec.pipeline import memory
 from benchmarks import Measurement, _turns
-from pipeline import memory
 
 RATINGS, USERS, PRODUCTS = 915_446, 531_890, 64_426  # lines of ratings_Baby.csv, and their users and products
 LINES = 71_317  # of meta_Baby.json.gz
@@ -84,8 +84,8 @@ def _tail(rng: np.random.Generator, n: int, draws: int, power: float) -> np.ndar
 def stages(raw: Path) -> None:
     """Run download, interactions and items."""
     from alignrec.commands.params import Params
-    from pipeline.run import running
-    from stages import download, interactions, items
+    from alignrec.pipeline.run import running
+    from alignrec.stages import download, interactions, items
 
     # a new folder each turn, so that no stage finds its work done
     outputs = Path(tempfile.mkdtemp(dir=raw))

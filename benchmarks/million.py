@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from alignrec.pipeline import io
+from alignrec.pipeline.layout import Layout
+from alignrec.stages.order import IN_ORDER
 from benchmarks import Measurement, _catalogue, _turns
 from benchmarks._turns import Way, short
-from pipeline import io
-from pipeline.layout import Layout
-from stages.order import IN_ORDER
 
 SIZES = {100_000: 10, 1_000_000: 100}  # items, and how many batches share a walk
 FOLDER = Path(tempfile.gettempdir()) / "alignrec-million"

@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from alignrec.pipeline.evaluation.metrics import evaluate
+from alignrec.pipeline.graph import neighbours
+from alignrec.pipeline.interactions import split
+from alignrec.pipeline.memory import keep_large_buffers
+from alignrec.pipeline.models.alignrec import AlignRec, AlignRecParams
+from alignrec.pipeline.models.base import Batch, Inputs
+from alignrec.pipeline.ops.device import gemm_rate, pick
+from alignrec.pipeline.train.inputs import Sampler
+from alignrec.pipeline.train.loop import compiled
 from benchmarks import Measurement, _plain_alignrec, _turns
 from benchmarks._plain_alignrec import Epoch, steps
 from benchmarks._turns import Turn, timed
-from pipeline.evaluation.metrics import evaluate
-from pipeline.graph import neighbours
-from pipeline.interactions import split
-from pipeline.memory import keep_large_buffers
-from pipeline.models.alignrec import AlignRec, AlignRecParams
-from pipeline.models.base import Batch, Inputs
-from pipeline.ops.device import gemm_rate, pick
-from pipeline.train.inputs import Sampler
-from pipeline.train.loop import compiled
 
 USERS, ITEMS, TRAIN, VALID, WIDTH = 19_445, 7_050, 118_551, 20_559, 768
 SETTINGS = AlignRecParams()

@@ -17,15 +17,15 @@ from open_clip import CLIP, ClipLoss, CLIPTextCfg, CLIPVisionCfg, SimpleTokenize
 from torch import Tensor, nn
 from tqdm import trange
 
-from pipeline import io
-from pipeline.images.pixels import decode_all, normalised
-from pipeline.items.texts import Texts
-from pipeline.layout import Layout
-from pipeline.ops import joining
-from pipeline.ops.device import pick
-from pipeline.ops.linalg import unit_rows
-from pipeline.pretrain.loop import warmup_cosine
-from pipeline.seeds import seed_for
+from alignrec.pipeline import io
+from alignrec.pipeline.images.pixels import decode_all, normalised
+from alignrec.pipeline.items.texts import Texts
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.ops import joining
+from alignrec.pipeline.ops.device import pick
+from alignrec.pipeline.ops.linalg import unit_rows
+from alignrec.pipeline.pretrain.loop import warmup_cosine
+from alignrec.pipeline.seeds import seed_for
 
 SIDE, PATCH, WIDTH, LAYERS, HEAD, TOKENS = 48, 8, 128, 3, 32, 128  # as the small BEiT3's
 BATCH, PEAK, WARMUP = 16, 1e-3, 0.1

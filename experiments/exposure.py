@@ -11,13 +11,13 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-import schemas
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.benchmark.params import Benchmark
+from alignrec.pipeline.config.base import checked
+from alignrec.pipeline.interactions.params import Interactions
+from alignrec.pipeline.train.params import Released
 from experiments.shared import branched, opened
-from pipeline import io
-from pipeline.benchmark.params import Benchmark
-from pipeline.config.base import checked
-from pipeline.interactions.params import Interactions
-from pipeline.train.params import Released
 
 SHOWN = (("catalogue", "coverage"), ("catalogue", "gini"), ("history", "recall"), ("popularity", "recall"))
 

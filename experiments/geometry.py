@@ -11,15 +11,15 @@ import torch.nn.functional as nnf
 import typer
 from torch import Tensor
 
+from alignrec.pipeline.benchmark.settings import model_settings
+from alignrec.pipeline.models import RELEASED
+from alignrec.pipeline.models.alignrec import AlignRec
+from alignrec.pipeline.ops import shapes
+from alignrec.pipeline.seeds import seed_for
+from alignrec.pipeline.train import inputs
+from alignrec.pipeline.train.loop import fit
+from alignrec.pipeline.train.params import Released
 from experiments.shared import opened
-from pipeline.benchmark.settings import model_settings
-from pipeline.models import RELEASED
-from pipeline.models.alignrec import AlignRec
-from pipeline.ops import shapes
-from pipeline.seeds import seed_for
-from pipeline.train import inputs
-from pipeline.train.loop import fit
-from pipeline.train.params import Released
 
 LOSSES = ("cca", "reg", "uia")
 

@@ -10,20 +10,20 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from alignrec.pipeline.benchmark.compare import Compared
+from alignrec.pipeline.benchmark.settings import model_settings, protocol_of
+from alignrec.pipeline.encode.params import BEiT3
+from alignrec.pipeline.evaluation.metrics import open_test
+from alignrec.pipeline.graph import neighbours
+from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.models import RELEASED
+from alignrec.pipeline.models.alignrec import AlignRec
+from alignrec.pipeline.pretrain.params import Pretrain
+from alignrec.pipeline.seeds import seed_for
+from alignrec.pipeline.train import inputs
+from alignrec.pipeline.train.loop import fit
 from experiments.shared import branched, compared, opened
 from experiments.together import Encoder, Together
-from pipeline.benchmark.compare import Compared
-from pipeline.benchmark.settings import model_settings, protocol_of
-from pipeline.encode.params import BEiT3
-from pipeline.evaluation.metrics import open_test
-from pipeline.graph import neighbours
-from pipeline.graph.params import Graph
-from pipeline.models import RELEASED
-from pipeline.models.alignrec import AlignRec
-from pipeline.pretrain.params import Pretrain
-from pipeline.seeds import seed_for
-from pipeline.train import inputs
-from pipeline.train.loop import fit
 
 SET = "beit3-raw"  # raw CLS: the article's feature, which gradients reach
 

@@ -11,19 +11,19 @@ import numpy as np
 import typer
 from scipy.stats import kendalltau
 
-import schemas
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.benchmark.cell import Entry, read_runs
+from alignrec.pipeline.benchmark.experiment import evaluated
+from alignrec.pipeline.benchmark.params import Benchmark
+from alignrec.pipeline.evaluation.evidence import cell, comparisons
+from alignrec.pipeline.evaluation.statistics import corrected
+from alignrec.pipeline.interactions.params import Interactions
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.models.params import FEATURES
+from alignrec.pipeline.seeds import seed_for
+from alignrec.pipeline.train import inputs
 from experiments.shared import RECALL, branched, opened
-from pipeline import io
-from pipeline.benchmark.cell import Entry, read_runs
-from pipeline.benchmark.experiment import evaluated
-from pipeline.benchmark.params import Benchmark
-from pipeline.evaluation.evidence import cell, comparisons
-from pipeline.evaluation.statistics import corrected
-from pipeline.interactions.params import Interactions
-from pipeline.layout import Layout
-from pipeline.models.params import FEATURES
-from pipeline.seeds import seed_for
-from pipeline.train import inputs
 
 MODELS = ["itemknn", "contentknn", "ease", "cease", "addease", "l3ae", "bpr", "ials", "lightgcn", "bm3", "freedom"]
 

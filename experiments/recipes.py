@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from alignrec.pipeline.combine import controls
+from alignrec.pipeline.graph import neighbours
+from alignrec.pipeline.interactions.split import Split
+from alignrec.pipeline.models.alignrec import FAST, AlignRec, AlignRecParams
+from alignrec.pipeline.models.base import Batch, Inputs
+from alignrec.pipeline.train.inputs import Sampler
+from alignrec.pipeline.train.loop import fit
 from benchmarks import _plain_alignrec
 from benchmarks._baby import published_split
-from pipeline.combine import controls
-from pipeline.graph import neighbours
-from pipeline.interactions.split import Split
-from pipeline.models.alignrec import FAST, AlignRec, AlignRecParams
-from pipeline.models.base import Batch, Inputs
-from pipeline.train.inputs import Sampler
-from pipeline.train.loop import fit
 
 WIDTH = 768
 

@@ -6,17 +6,17 @@ from pathlib import Path
 import numpy as np
 
 from alignrec.commands.params import load
-from pipeline.benchmark.cell import Cell, Stored
-from pipeline.benchmark.compare import Compared, cells, summary
-from pipeline.benchmark.experiment import Store, complete
-from pipeline.benchmark.settings import protocol_of
-from pipeline.config.parameters import Parameters
-from pipeline.encode.params import Encode
-from pipeline.evaluation.cutoff import CUTOFF, bounded
-from pipeline.layout import Layout
-from pipeline.run import running
-from pipeline.train import inputs
-from stages.order import STAGES
+from alignrec.pipeline.benchmark.cell import Cell, Stored
+from alignrec.pipeline.benchmark.compare import Compared, cells, summary
+from alignrec.pipeline.benchmark.experiment import Store, complete
+from alignrec.pipeline.benchmark.settings import protocol_of
+from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.encode.params import Encode
+from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.run import running
+from alignrec.pipeline.train import inputs
+from alignrec.stages.order import STAGES
 
 RECALL = f"recall@{CUTOFF}"
 

@@ -9,22 +9,22 @@ from typing import Annotated
 import numpy as np
 import typer
 
-import schemas
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.benchmark.settings import model_settings
+from alignrec.pipeline.encode.params import BEiT3
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.evaluation.cutoff import CUTOFF
+from alignrec.pipeline.interactions.split import Split
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.models import MODELS, RELEASED
+from alignrec.pipeline.pretrain.params import Pretrain
+from alignrec.pipeline.seeds import seed_for
+from alignrec.pipeline.train import inputs
+from alignrec.pipeline.train.inputs import Sampler
+from alignrec.pipeline.train.loop import fit
+from alignrec.pipeline.train.params import Released
 from experiments.shared import branched, opened
-from pipeline import io
-from pipeline.benchmark.settings import model_settings
-from pipeline.encode.params import BEiT3
-from pipeline.errors import UserError
-from pipeline.evaluation.cutoff import CUTOFF
-from pipeline.interactions.split import Split
-from pipeline.layout import Layout
-from pipeline.models import MODELS, RELEASED
-from pipeline.pretrain.params import Pretrain
-from pipeline.seeds import seed_for
-from pipeline.train import inputs
-from pipeline.train.inputs import Sampler
-from pipeline.train.loop import fit
-from pipeline.train.params import Released
 
 
 class ByTime(Sampler):

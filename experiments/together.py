@@ -9,23 +9,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.beit3 import stored
-from pipeline.beit3.config import FIRST_POSITION
-from pipeline.beit3.tokenizer import Tokenizer
-from pipeline.encode.batching import Items, texts_and_images
-from pipeline.encode.params import MODALITIES
-from pipeline.graph import neighbours
-from pipeline.graph.params import Graph
-from pipeline.images.pixels import squares
-from pipeline.layout import Layout
-from pipeline.models import adjacency
-from pipeline.models.alignrec import AlignRec, AlignRecParams
-from pipeline.models.base import Inputs
-from pipeline.ops.device import pick
-from pipeline.ops.sparse import Sparse
-from pipeline.pretrain.corpus import Corpus, Task, batch
-from pipeline.pretrain.held_out import NO_MASKING, features
-from pipeline.pretrain.params import Pretrain
+from alignrec.pipeline.beit3 import stored
+from alignrec.pipeline.beit3.config import FIRST_POSITION
+from alignrec.pipeline.beit3.tokenizer import Tokenizer
+from alignrec.pipeline.encode.batching import Items, texts_and_images
+from alignrec.pipeline.encode.params import MODALITIES
+from alignrec.pipeline.graph import neighbours
+from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.images.pixels import squares
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.models import adjacency
+from alignrec.pipeline.models.alignrec import AlignRec, AlignRecParams
+from alignrec.pipeline.models.base import Inputs
+from alignrec.pipeline.ops.device import pick
+from alignrec.pipeline.ops.sparse import Sparse
+from alignrec.pipeline.pretrain.corpus import Corpus, Task, batch
+from alignrec.pipeline.pretrain.held_out import NO_MASKING, features
+from alignrec.pipeline.pretrain.params import Pretrain
 
 
 class Encoder:

@@ -10,14 +10,14 @@ from typing import Any
 
 import typer
 
+from alignrec.pipeline import io
+from alignrec.pipeline.benchmark.cell import Stored
+from alignrec.pipeline.benchmark.params import Benchmark
+from alignrec.pipeline.config.base import checked
+from alignrec.pipeline.encode.params import BEiT3
+from alignrec.pipeline.models import RELEASED
+from alignrec.pipeline.pretrain.params import Pretrain
 from experiments.shared import branched, compared, opened, planned, recalls
-from pipeline import io
-from pipeline.benchmark.cell import Stored
-from pipeline.benchmark.params import Benchmark
-from pipeline.config.base import checked
-from pipeline.encode.params import BEiT3
-from pipeline.models import RELEASED
-from pipeline.pretrain.params import Pretrain
 
 SMALL: dict[str, Any] = {"size": "small", "steps": 1056}
 PROFILES: dict[str, dict[str, dict[str, Any]]] = {

@@ -11,16 +11,16 @@ import numpy as np
 import pyarrow as pa
 import typer
 
-import schemas
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.benchmark.cell import Hidden, Stored
+from alignrec.pipeline.benchmark.params import Benchmark
+from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.encode.params import TRAINED
+from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.seeds import seed_for
 from experiments.shared import branched, compared, opened, planned, recalls
-from pipeline import io
-from pipeline.benchmark.cell import Hidden, Stored
-from pipeline.benchmark.params import Benchmark
-from pipeline.config.parameters import Parameters
-from pipeline.encode.params import TRAINED
-from pipeline.graph.params import Graph
-from pipeline.layout import Layout
-from pipeline.seeds import seed_for
 
 Rng = np.random.Generator
 

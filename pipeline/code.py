@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent  # a clone, or alignrec/ where it is installed
 TOP_LEVEL = ("pipeline", "stages", "schemas")
+PREFIX = "alignrec."
 CARRIERS = ("__init__", "code", "errors", "layout", "progress", "registry", "run", "stage", "versions", "waiting")
 HARNESS = {
     *(ROOT / "pipeline" / f"{name}.py" for name in CARRIERS),
@@ -35,7 +36,7 @@ def closure(*modules: str) -> tuple[Path, ...]:
             continue
         seen.add(path)
         named = imports(path) if path.suffix == ".py" else ()
-        todo += [module_file(name) for name in named if not name.startswith("stages")]
+        todo += [module_file(name) for name in named if not name.startswith(f"{PREFIX}stages")]
         todo += _named(path)
     return tuple(sorted(seen))
 
@@ -87,7 +88,15 @@ def imports(path: Path) -> tuple[str, ...]:
     for node in (node for statement in executed for node in (ast.walk(statement) if packages else ())):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in packages:
             names.append(f"{packages[node.value.id]}.{node.attr}")
-    return tuple(n for n in names if n.split(".")[0] in TOP_LEVEL)
+    return tuple(filter(is_ours, names))
+
+
+def is_ours(module: str) -> bool:
+    return module.startswith(PREFIX) and module.removeprefix(PREFIX).split(".")[0] in TOP_LEVEL
+
+
+def _path(module: str) -> Path:
+    return ROOT.joinpath(*module.removeprefix(PREFIX).split("."))
 
 
 @cache
@@ -124,7 +133,7 @@ def _keep_work(tree: ast.Module) -> None:
 @cache
 def _exports(module: str) -> dict[str, str]:
     """Return name -> full dotted name, of a package whose __init__ only re-exports."""
-    path = ROOT.joinpath(*module.split("."), "__init__.py")
+    path = _path(module) / "__init__.py"
     if not path.is_file():
         return {}
     exports: dict[str, str] = {}
@@ -133,7 +142,7 @@ def _exports(module: str) -> dict[str, str]:
             exports |= {a.asname or a.name: f"{statement.module}.{a.name}" for a in statement.names}
         elif not _is_text(statement) and not _is_all(statement):
             return {}
-    return {name: full for name, full in exports.items() if full.split(".")[0] in TOP_LEVEL}
+    return {name: full for name, full in exports.items() if is_ours(full)}
 
 
 def _is_all(statement: ast.stmt) -> bool:
@@ -144,7 +153,8 @@ def module_file(name: str) -> Path | None:
     """Return the file of the longest part of a dotted name that is a module; None for a package that re-exports."""
     parts = name.split(".")
     for end in range(len(parts), 0, -1):
-        module, path = ".".join(parts[:end]), ROOT.joinpath(*parts[:end])
+        module = ".".join(parts[:end])
+        path = _path(module)
         if exports := _exports(module):
             return module_file(exports[parts[end]]) if end < len(parts) and parts[end] in exports else None
         for candidate in (path.with_suffix(".py"), path / "__init__.py"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline import io
+from alignrec.pipeline import io
 
 WORK = ".work"  # of the outputs: unfinished work
 FEATURE_STAGES = ("encode", "beit3", "combine")  # which write feature sets

@@ -14,10 +14,10 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TypeVar, cast
 
-from pipeline.errors import UserError
+from alignrec.pipeline.errors import UserError
 
 Part = TypeVar("Part")
-BUILT_IN = "pipeline."
+BUILT_IN = "alignrec.pipeline."
 
 
 class Registry(Mapping[str, Part]):

@@ -17,12 +17,12 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from pipeline import code, io, memory, parallel, progress
-from pipeline.config.parameters import Parameters
-from pipeline.errors import UserError, printable
-from pipeline.layout import Layout
-from pipeline.seeds import seed_for
-from pipeline.versions import described, versions
+from alignrec.pipeline import code, io, memory, parallel, progress
+from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.errors import UserError, printable
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.seeds import seed_for
+from alignrec.pipeline.versions import described, versions
 
 ALTERED = "was altered after it was made; it is made again"
 
@@ -102,7 +102,7 @@ class Run:
 
         Files that are not as they were written are deleted with a warning. The code is the stage's own by default.
         """
-        key = self.key(inputs, facts, modules or [f"stages.{self.stage}"])
+        key = self.key(inputs, facts, modules or [f"alignrec.stages.{self.stage}"])
         if not io.begun(folder, key):
             io.begin(folder, key)
         if not self.part:  # the files of other parts are still being written

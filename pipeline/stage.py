@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import io, parallel, progress
-from pipeline.config.base import Section
-from pipeline.errors import UserError
-from pipeline.layout import Layout
-from pipeline.registry import Registry
-from pipeline.run import Run, exclusive, locked, present_files, recorded, recorded_files
+from alignrec.pipeline import io, parallel, progress
+from alignrec.pipeline.config.base import Section
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.registry import Registry
+from alignrec.pipeline.run import Run, exclusive, locked, present_files, recorded, recorded_files
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class Stage:
 
     def modules(self) -> list[str]:
         parts = [registry.module(name) for registry in self.loads for name in registry.built_in]
-        return [f"stages.{self.name}", *dict.fromkeys(parts)]
+        return [f"alignrec.stages.{self.name}", *dict.fromkeys(parts)]
 
 
 SOURCE = "sources"

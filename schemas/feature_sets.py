@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from schemas.contract import ASIN, ITEM_ID, USER, USER_ID, field, vector
+from alignrec.schemas.contract import ASIN, ITEM_ID, USER, USER_ID, field, vector
 
 
 def features(width: int) -> pa.Schema:

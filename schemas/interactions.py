@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from schemas.contract import ASIN, ITEM_ID, USER, USER_ID, field
+from alignrec.schemas.contract import ASIN, ITEM_ID, USER, USER_ID, field
 
 TRAIN, VALID, TEST = 0, 1, 2  # interactions.split, numbered as in MMRec's x_label
 COLD_ITEMS, SPARSE = "cold-items", "sparse"  # divisions that need content

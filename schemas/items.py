@@ -4,7 +4,7 @@ import json
 
 import pyarrow as pa
 
-from schemas.contract import ASIN, ITEM_ID, field
+from alignrec.schemas.contract import ASIN, ITEM_ID, field
 
 ITEMS = pa.schema(
     [

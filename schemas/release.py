@@ -2,9 +2,9 @@
 
 import pyarrow as pa
 
-from schemas.contract import field
-from schemas.feature_sets import features
-from schemas.items import IMAGE_STATUSES, ITEMS
+from alignrec.schemas.contract import field
+from alignrec.schemas.feature_sets import features
+from alignrec.schemas.items import IMAGE_STATUSES, ITEMS
 
 RELEASED_ITEMS = pa.schema(
     [f for f in ITEMS if f.name not in ("image_urls", "tokens", "extra")]

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from schemas.contract import USER_ID, field
+from alignrec.schemas.contract import USER_ID, field
 
 MODEL = field("model", pa.string(), "alignrec, lightgcn, bpr, vbpr, ...")
 FEATURE_SET = field("features", pa.string(), "feature set, or `none` for models that only read ids")

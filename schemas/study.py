@@ -2,8 +2,8 @@
 
 import pyarrow as pa
 
-from schemas.contract import field
-from schemas.results import FEATURE_SET, MODEL, PROTOCOL, RUN, K
+from alignrec.schemas.contract import field
+from alignrec.schemas.results import FEATURE_SET, MODEL, PROTOCOL, RUN, K
 
 DATASET = RUN[0]
 SEED = RUN[4]

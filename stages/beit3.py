@@ -1,17 +1,17 @@
 """beit3: items -> the feature sets of the network that `pretrain` trained."""
 
-from pipeline.encode.params import BEiT3
-from pipeline.run import Run
-from pipeline.stage import Stage
-from stages.encode import ENCODE
-from stages.images import IMAGES
-from stages.interactions import INTERACTIONS
-from stages.items import ITEMS
-from stages.pretrain import PRETRAIN
+from alignrec.pipeline.encode.params import BEiT3
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.stage import Stage
+from alignrec.stages.encode import ENCODE
+from alignrec.stages.images import IMAGES
+from alignrec.stages.interactions import INTERACTIONS
+from alignrec.stages.items import ITEMS
+from alignrec.stages.pretrain import PRETRAIN
 
 
 def main(run: Run) -> None:
-    from pipeline.encode.trained import write_sets  # loads torch
+    from alignrec.pipeline.encode.trained import write_sets  # loads torch
 
     if not run.params[BEiT3].sets:
         run.note(skipped="beit3.sets is empty")

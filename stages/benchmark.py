@@ -1,18 +1,18 @@
 """benchmark: models x feature sets x seeds -> a cell per run; results, slices, paired tests, headline means."""
 
-from pipeline.benchmark.params import Benchmark
-from pipeline.models import MODELS
-from pipeline.run import Run
-from pipeline.sources.registry import SOURCES
-from pipeline.stage import FEATURE_SETS, Stage
-from stages.combine import FEATURES
-from stages.graph import GRAPH
-from stages.interactions import INTERACTIONS
+from alignrec.pipeline.benchmark.params import Benchmark
+from alignrec.pipeline.models import MODELS
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.sources.registry import SOURCES
+from alignrec.pipeline.stage import FEATURE_SETS, Stage
+from alignrec.stages.combine import FEATURES
+from alignrec.stages.graph import GRAPH
+from alignrec.stages.interactions import INTERACTIONS
 
 
 def main(run: Run) -> None:
-    from pipeline.benchmark import plan, results  # load torch
-    from pipeline.benchmark.experiment import Experiment
+    from alignrec.pipeline.benchmark import plan, results  # load torch
+    from alignrec.pipeline.benchmark.experiment import Experiment
 
     own = run.params[Benchmark]
     experiment = Experiment(run, own.workers, draws=run.layout.draws())

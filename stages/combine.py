@@ -1,17 +1,17 @@
 """combine: feature sets -> those that linear algebra makes of them, files of others, and controls; without torch."""
 
-from pipeline.combine.params import Combine
-from pipeline.run import Run
-from pipeline.stage import SOURCE, Stage
-from stages.beit3 import BEIT3
-from stages.download import DOWNLOAD
-from stages.encode import ENCODE
-from stages.interactions import INTERACTIONS
-from stages.items import ITEMS
+from alignrec.pipeline.combine.params import Combine
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.stage import SOURCE, Stage
+from alignrec.stages.beit3 import BEIT3
+from alignrec.stages.download import DOWNLOAD
+from alignrec.stages.encode import ENCODE
+from alignrec.stages.interactions import INTERACTIONS
+from alignrec.stages.items import ITEMS
 
 
 def main(run: Run) -> None:
-    from pipeline.combine.write import write_combinations  # loads SciPy
+    from alignrec.pipeline.combine.write import write_combinations  # loads SciPy
 
     write_combinations(run)
 

@@ -3,19 +3,19 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline import io
-from pipeline.progress import meter
-from pipeline.run import Run
-from pipeline.sources.base import Downloaded, Generated
-from pipeline.sources.params import Download
-from pipeline.sources.registry import SOURCES
-from pipeline.stage import SOURCE, Stage
+from alignrec.pipeline import io
+from alignrec.pipeline.progress import meter
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.sources.base import Downloaded, Generated
+from alignrec.pipeline.sources.params import Download
+from alignrec.pipeline.sources.registry import SOURCES
+from alignrec.pipeline.stage import SOURCE, Stage
 
 UNAWARE = "dvc.yaml knows no local files, so that DVC would not see them change; run `alignrec new`, which adds them"
 
 
 def main(run: Run) -> None:
-    from pipeline.sources import download
+    from alignrec.pipeline.sources import download
 
     source, raw, params = run.source, run.layout.raw, run.params[Download]
     rows: list[download.Row] = []

@@ -1,17 +1,17 @@
 """encode: items -> the feature set of one encoder that is not trained here, a folder."""
 
-from pipeline.encode.params import Encode
-from pipeline.encode.registry import ENCODERS
-from pipeline.run import Run
-from pipeline.stage import Stage
-from stages.images import IMAGES
-from stages.interactions import INTERACTIONS
-from stages.items import ITEMS
+from alignrec.pipeline.encode.params import Encode
+from alignrec.pipeline.encode.registry import ENCODERS
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.stage import Stage
+from alignrec.stages.images import IMAGES
+from alignrec.stages.interactions import INTERACTIONS
+from alignrec.stages.items import ITEMS
 
 
 def main(run: Run) -> None:
-    from pipeline.encode.batching import Items  # loads torch
-    from pipeline.encode.write import write_set
+    from alignrec.pipeline.encode.batching import Items  # loads torch
+    from alignrec.pipeline.encode.write import write_set
 
     if run.item not in run.params[Encode].encoders:
         run.note(skipped=f"{run.dataset} has nothing that is encoded by default")

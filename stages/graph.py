@@ -1,14 +1,14 @@
 """graph: feature sets -> item neighbours, <feature set>/edges.parquet."""
 
-from pipeline.errors import UserError
-from pipeline.graph.params import Graph
-from pipeline.run import Run
-from pipeline.stage import Stage
-from stages.combine import FEATURES
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.stage import Stage
+from alignrec.stages.combine import FEATURES
 
 
 def main(run: Run) -> None:
-    from pipeline.graph import neighbours  # loads FAISS
+    from alignrec.pipeline.graph import neighbours  # loads FAISS
 
     if not (names := run.layout.feature_sets()):
         raise UserError(f"{run.layout.folder('encode')}: no feature sets; run `alignrec encode {run.dataset}` first")

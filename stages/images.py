@@ -3,22 +3,22 @@
 from collections import Counter
 from collections.abc import Iterator
 
-import schemas
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.images.files import NO_FILE
-from pipeline.images.params import Images
-from pipeline.run import Run
-from pipeline.sources.product import is_path
-from pipeline.stage import SOURCE, Stage
-from stages.download import DOWNLOAD
-from stages.items import ITEMS
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.images.files import NO_FILE
+from alignrec.pipeline.images.params import Images
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.sources.product import is_path
+from alignrec.pipeline.stage import SOURCE, Stage
+from alignrec.stages.download import DOWNLOAD
+from alignrec.stages.items import ITEMS
 
 MOST_FAILED = 0.5  # share of images that may fail without a warning
 
 
 def main(run: Run, retry_failed: bool = False) -> None:
-    from pipeline.images import fetcher, shards  # load Pillow and torch
+    from alignrec.pipeline.images import fetcher, shards  # load Pillow and torch
 
     paths = shards.write_shards(run, retry_failed)
     if run.part:

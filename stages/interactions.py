@@ -1,19 +1,19 @@
 """interactions: raw ratings -> k-core, dense ids, train/valid/test split."""
 
-import schemas
-from pipeline.benchmark.params import Benchmark
-from pipeline.evaluation import cutoff
-from pipeline.interactions.params import Interactions
-from pipeline.run import Run
-from pipeline.sources.registry import SOURCES
-from pipeline.stage import SOURCE, Stage
-from stages.download import DOWNLOAD
+from alignrec import schemas
+from alignrec.pipeline.benchmark.params import Benchmark
+from alignrec.pipeline.evaluation import cutoff
+from alignrec.pipeline.interactions.params import Interactions
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.sources.registry import SOURCES
+from alignrec.pipeline.stage import SOURCE, Stage
+from alignrec.stages.download import DOWNLOAD
 
 MOST_BELOW = 0.5  # share of ratings that may be below the core without a warning
 
 
 def main(run: Run) -> None:
-    from pipeline.interactions import build, division, source_split  # load DuckDB
+    from alignrec.pipeline.interactions import build, division, source_split  # load DuckDB
 
     params, layout = run.params[Interactions], run.layout
     how = division.Division(params.protocol, run.seed("split"), params.cold_share, params.most_train, params.draws)

@@ -1,20 +1,20 @@
 """items: metadata of the surviving items -> clean text and image addresses, a row for every item."""
 
-import schemas
-from pipeline import io
-from pipeline.items import build
-from pipeline.items.params import Items
-from pipeline.run import Run
-from pipeline.sources.base import downloaded
-from pipeline.sources.registry import SOURCES
-from pipeline.stage import SOURCE, Stage
-from pipeline.vectors.registry import READERS
-from stages.download import DOWNLOAD
-from stages.interactions import INTERACTIONS
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.items import build
+from alignrec.pipeline.items.params import Items
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.sources.base import downloaded
+from alignrec.pipeline.sources.registry import SOURCES
+from alignrec.pipeline.stage import SOURCE, Stage
+from alignrec.pipeline.vectors.registry import READERS
+from alignrec.stages.download import DOWNLOAD
+from alignrec.stages.interactions import INTERACTIONS
 
 
 def main(run: Run) -> None:
-    from pipeline.vectors import matching
+    from alignrec.pipeline.vectors import matching
 
     params, layout, reader = run.params[Items], run.layout, run.source.reader()
     asins = run.read(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()

@@ -1,21 +1,21 @@
 """The stages in order. A new one is a file here, its package in pipeline/, and a line in this list."""
 
-from stages.beit3 import BEIT3
-from stages.benchmark import BENCHMARK
-from stages.combine import COMBINE
-from stages.download import DOWNLOAD
-from stages.encode import ENCODE
-from stages.graph import GRAPH
-from stages.images import IMAGES
-from stages.interactions import INTERACTIONS
-from stages.items import ITEMS
-from stages.pretrain import PRETRAIN
-from stages.probe import PROBE
-from stages.publish import PUBLISH
-from stages.report import REPORT
-from stages.semantic_ids import SEMANTIC_IDS
-from stages.study import STUDY
-from stages.train import TRAIN
+from alignrec.stages.beit3 import BEIT3
+from alignrec.stages.benchmark import BENCHMARK
+from alignrec.stages.combine import COMBINE
+from alignrec.stages.download import DOWNLOAD
+from alignrec.stages.encode import ENCODE
+from alignrec.stages.graph import GRAPH
+from alignrec.stages.images import IMAGES
+from alignrec.stages.interactions import INTERACTIONS
+from alignrec.stages.items import ITEMS
+from alignrec.stages.pretrain import PRETRAIN
+from alignrec.stages.probe import PROBE
+from alignrec.stages.publish import PUBLISH
+from alignrec.stages.report import REPORT
+from alignrec.stages.semantic_ids import SEMANTIC_IDS
+from alignrec.stages.study import STUDY
+from alignrec.stages.train import TRAIN
 
 IN_ORDER = [
     DOWNLOAD,

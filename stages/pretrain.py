@@ -1,18 +1,18 @@
 """pretrain: BEiT3 by masked image and masked language modelling on the dataset's own images and texts."""
 
-from pipeline import parallel
-from pipeline.encode.params import BEiT3
-from pipeline.pretrain.params import Pretrain
-from pipeline.run import Run
-from pipeline.stage import Stage
-from stages.encode import ENCODE
-from stages.images import IMAGES
-from stages.interactions import INTERACTIONS
-from stages.items import ITEMS
+from alignrec.pipeline import parallel
+from alignrec.pipeline.encode.params import BEiT3
+from alignrec.pipeline.pretrain.params import Pretrain
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.stage import Stage
+from alignrec.stages.encode import ENCODE
+from alignrec.stages.images import IMAGES
+from alignrec.stages.interactions import INTERACTIONS
+from alignrec.stages.items import ITEMS
 
 
 def main(run: Run) -> None:
-    from pipeline.pretrain import train  # loads torch
+    from alignrec.pipeline.pretrain import train  # loads torch
 
     if not run.params[BEiT3].sets:
         run.resume(run.folder, [])

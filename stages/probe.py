@@ -1,21 +1,21 @@
 """probe: feature sets judged without a recommender, raw and processed -> probes.json."""
 
-import schemas
-from pipeline import io
-from pipeline.combine.names import is_ceiling
-from pipeline.combine.params import Combine
-from pipeline.probe.params import Probe
-from pipeline.probe.registry import PROBES
-from pipeline.run import Run
-from pipeline.stage import FEATURE_SETS, Stage
-from pipeline.train.params import Released
-from stages.combine import FEATURES
-from stages.interactions import INTERACTIONS
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.combine.names import is_ceiling
+from alignrec.pipeline.combine.params import Combine
+from alignrec.pipeline.probe.params import Probe
+from alignrec.pipeline.probe.registry import PROBES
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.stage import FEATURE_SETS, Stage
+from alignrec.pipeline.train.params import Released
+from alignrec.stages.combine import FEATURES
+from alignrec.stages.interactions import INTERACTIONS
 
 
 def main(run: Run) -> None:
-    from pipeline.probe import asking  # loads SciPy
-    from pipeline.probe.base import Data
+    from alignrec.pipeline.probe import asking  # loads SciPy
+    from alignrec.pipeline.probe.base import Data
 
     layout, names = run.layout, run.layout.feature_sets()
     interactions = run.read(layout.interactions, schemas.INTERACTIONS)

@@ -2,29 +2,29 @@
 
 import shutil
 
-from pipeline.encode.registry import ENCODERS
-from pipeline.probe.registry import PROBES
-from pipeline.release.params import Publish
-from pipeline.run import Run
-from pipeline.sources.registry import SOURCES
-from pipeline.stage import FEATURE_SETS, Stage
-from stages.benchmark import BENCHMARK
-from stages.combine import FEATURES
-from stages.download import DOWNLOAD
-from stages.graph import GRAPH
-from stages.images import IMAGES
-from stages.interactions import INTERACTIONS
-from stages.items import ITEMS
-from stages.pretrain import PRETRAIN
-from stages.probe import PROBE
-from stages.semantic_ids import SEMANTIC_IDS
-from stages.study import STUDY
-from stages.train import TRAIN
+from alignrec.pipeline.encode.registry import ENCODERS
+from alignrec.pipeline.probe.registry import PROBES
+from alignrec.pipeline.release.params import Publish
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.sources.registry import SOURCES
+from alignrec.pipeline.stage import FEATURE_SETS, Stage
+from alignrec.stages.benchmark import BENCHMARK
+from alignrec.stages.combine import FEATURES
+from alignrec.stages.download import DOWNLOAD
+from alignrec.stages.graph import GRAPH
+from alignrec.stages.images import IMAGES
+from alignrec.stages.interactions import INTERACTIONS
+from alignrec.stages.items import ITEMS
+from alignrec.stages.pretrain import PRETRAIN
+from alignrec.stages.probe import PROBE
+from alignrec.stages.semantic_ids import SEMANTIC_IDS
+from alignrec.stages.study import STUDY
+from alignrec.stages.train import TRAIN
 
 
 def main(run: Run) -> None:
-    from pipeline.release import build, gather
-    from pipeline.release.read import Release
+    from alignrec.pipeline.release import build, gather
+    from alignrec.pipeline.release.read import Release
 
     folder = run.layout.release
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,29 +1,29 @@
 """report: the evidence of every stage -> index.html and report.md."""
 
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.models import RELEASED
-from pipeline.probe.registry import PROBES
-from pipeline.report.params import Report
-from pipeline.run import Run
-from pipeline.stage import FEATURE_SETS, Stage
-from pipeline.train.params import Released
-from stages.benchmark import BENCHMARK
-from stages.graph import GRAPH
-from stages.images import IMAGES
-from stages.interactions import INTERACTIONS
-from stages.items import ITEMS
-from stages.pretrain import PRETRAIN
-from stages.probe import PROBE
-from stages.semantic_ids import SEMANTIC_IDS
-from stages.study import STUDY
-from stages.train import TRAIN
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.models import RELEASED
+from alignrec.pipeline.probe.registry import PROBES
+from alignrec.pipeline.report.params import Report
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.stage import FEATURE_SETS, Stage
+from alignrec.pipeline.train.params import Released
+from alignrec.stages.benchmark import BENCHMARK
+from alignrec.stages.graph import GRAPH
+from alignrec.stages.images import IMAGES
+from alignrec.stages.interactions import INTERACTIONS
+from alignrec.stages.items import ITEMS
+from alignrec.stages.pretrain import PRETRAIN
+from alignrec.stages.probe import PROBE
+from alignrec.stages.semantic_ids import SEMANTIC_IDS
+from alignrec.stages.study import STUDY
+from alignrec.stages.train import TRAIN
 
 
 def main(run: Run) -> None:
-    from pipeline.report import figures, page  # loads Pillow
-    from pipeline.report.gallery import neighbours
-    from pipeline.report.outputs import Outputs
+    from alignrec.pipeline.report import figures, page  # loads Pillow
+    from alignrec.pipeline.report.gallery import neighbours
+    from alignrec.pipeline.report.outputs import Outputs
 
     outputs = Outputs(run.layout, run.source.kind, run.params[Released].features, REPORT.before())
     if not outputs.records:

@@ -1,17 +1,17 @@
 """semantic_ids: feature sets -> <feature set>/codes.parquet, and codes.json, which judges them."""
 
-import schemas
-from pipeline import io
-from pipeline.run import Run
-from pipeline.semantic_ids.params import SemanticIds
-from pipeline.stage import FEATURE_SETS, Stage
-from stages.combine import FEATURES
-from stages.graph import GRAPH
-from stages.interactions import INTERACTIONS
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.semantic_ids.params import SemanticIds
+from alignrec.pipeline.stage import FEATURE_SETS, Stage
+from alignrec.stages.combine import FEATURES
+from alignrec.stages.graph import GRAPH
+from alignrec.stages.interactions import INTERACTIONS
 
 
 def main(run: Run) -> None:
-    from pipeline.semantic_ids import codes  # loads FAISS
+    from alignrec.pipeline.semantic_ids import codes  # loads FAISS
 
     layout = run.layout
     ids = run.read(layout.item_ids, schemas.ITEM_IDS)

@@ -1,19 +1,19 @@
 """study: mask modality, long tail, sweeps -> tables, and study.json."""
 
-from pipeline.benchmark.params import Study
-from pipeline.models import MODELS
-from pipeline.run import Run
-from pipeline.sources.registry import SOURCES
-from pipeline.stage import FEATURE_SETS, Stage
-from stages.benchmark import BENCHMARK
-from stages.combine import FEATURES
-from stages.graph import GRAPH
-from stages.interactions import INTERACTIONS
+from alignrec.pipeline.benchmark.params import Study
+from alignrec.pipeline.models import MODELS
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.sources.registry import SOURCES
+from alignrec.pipeline.stage import FEATURE_SETS, Stage
+from alignrec.stages.benchmark import BENCHMARK
+from alignrec.stages.combine import FEATURES
+from alignrec.stages.graph import GRAPH
+from alignrec.stages.interactions import INTERACTIONS
 
 
 def main(run: Run) -> None:
-    from pipeline.benchmark import study, tail  # load torch
-    from pipeline.benchmark.experiment import Experiment
+    from alignrec.pipeline.benchmark import study, tail  # load torch
+    from alignrec.pipeline.benchmark.experiment import Experiment
 
     experiment = Experiment(run, run.params[Study].workers, run.layout.cells("benchmark"))
     for tables in (study.mask_tables, tail.tables, study.sweep_tables):

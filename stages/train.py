@@ -5,25 +5,25 @@ from typing import Any, cast
 
 from tqdm import tqdm
 
-from pipeline import io
-from pipeline.run import Run
-from pipeline.stage import FEATURE_SETS, Stage
-from pipeline.train import inputs
-from pipeline.train.params import Released
-from stages.combine import FEATURES
-from stages.graph import GRAPH
-from stages.interactions import INTERACTIONS
+from alignrec.pipeline import io
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.stage import FEATURE_SETS, Stage
+from alignrec.pipeline.train import inputs
+from alignrec.pipeline.train.params import Released
+from alignrec.stages.combine import FEATURES
+from alignrec.stages.graph import GRAPH
+from alignrec.stages.interactions import INTERACTIONS
 
 
 def main(run: Run) -> None:
     import torch
     from safetensors.torch import save
 
-    from pipeline.models.alignrec import AlignRec
-    from pipeline.ops.checkpoint import Checkpoint
-    from pipeline.ops.device import pick
-    from pipeline.train import embeddings
-    from pipeline.train.loop import fit
+    from alignrec.pipeline.models.alignrec import AlignRec
+    from alignrec.pipeline.ops.checkpoint import Checkpoint
+    from alignrec.pipeline.ops.device import pick
+    from alignrec.pipeline.train import embeddings
+    from alignrec.pipeline.train.loop import fit
 
     own, layout = run.params[Released], run.layout
     params = own.resolved()

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import networks
 import pyarrow as pa
 
-import schemas
-from pipeline import io
-from pipeline.layout import Layout
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.layout import Layout
 
 COLOURS = ["red", "green", "blue", "grey", "white", "yellow"]
 

@@ -7,11 +7,11 @@ import numpy as np
 import toy
 
 from alignrec.commands.params import Params
-from pipeline import io
-from pipeline.encode.params import BEiT3, Encode
-from pipeline.layout import Layout
-from pipeline.run import running
-from stages import beit3, combine, encode
+from alignrec.pipeline import io
+from alignrec.pipeline.encode.params import BEiT3, Encode
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.run import running
+from alignrec.stages import beit3, combine, encode
 
 
 def params(*names: str, sets: Mapping[str, Any] | None = None, **encoders: dict[str, Any]) -> Params:

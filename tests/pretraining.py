@@ -16,18 +16,18 @@ import toy
 import yaml
 from PIL import Image
 
-import schemas
+from alignrec import schemas
 from alignrec.commands.params import load
-from pipeline import io as files
-from pipeline.beit3.config import Config
-from pipeline.beit3.network import BEiT3
-from pipeline.encode.params import TRAINED
-from pipeline.layout import Layout
-from pipeline.pretrain.corpus import Corpus, Task
-from pipeline.pretrain.params import Pretrain
-from pipeline.run import running
-from stages import beit3, encode
-from stages.pretrain import main
+from alignrec.pipeline import io as files
+from alignrec.pipeline.beit3.config import Config
+from alignrec.pipeline.beit3.network import BEiT3
+from alignrec.pipeline.encode.params import TRAINED
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.pretrain.corpus import Corpus, Task
+from alignrec.pipeline.pretrain.params import Pretrain
+from alignrec.pipeline.run import running
+from alignrec.stages import beit3, encode
+from alignrec.stages.pretrain import main
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "yellow": (230, 220, 20)}
 STEPS = 40

@@ -23,13 +23,13 @@ CONTEXT = multiprocessing.get_context("forkserver")
 OURS = [
     *(
         "alignrec.commands.app",
-        "stages.pretrain",
-        "stages.study",
-        "stages.report",
-        "stages.publish",
-        "pipeline.serve.command",
+        "alignrec.stages.pretrain",
+        "alignrec.stages.study",
+        "alignrec.stages.report",
+        "alignrec.stages.publish",
+        "alignrec.pipeline.serve.command",
     ),
-    *("pipeline.embed.command", "pipeline.pretrain.train", "pipeline.encode.write"),
+    *("alignrec.pipeline.embed.command", "alignrec.pipeline.pretrain.train", "alignrec.pipeline.encode.write"),
 ]
 THEIRS = [
     "pytest",
@@ -145,7 +145,7 @@ def here(places: Any, make: Callable[[], Callable[[Any], Any]]) -> Iterator[Any]
 
     Each job is done as soon as it is submitted; what goes to workers and comes from them is pickled all the same.
     """
-    from pipeline.engine.local import Seats  # of the project that a forked command is of
+    from alignrec.pipeline.engine.local import Seats  # of the project that a forked command is of
 
     worker = cache(pickle.loads(pickle.dumps(make)))
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pipeline.interactions.build import SplitTables
-from schemas import TEST, TRAIN, VALID
+from alignrec.pipeline.interactions.build import SplitTables
+from alignrec.schemas import TEST, TRAIN, VALID
 
 
 class Whole(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.beit3.config import Config
+from alignrec.pipeline.beit3.config import Config
 
 
 def beit3(c: Config) -> nn.Module:

@@ -16,14 +16,14 @@ import toy
 from safetensors.torch import save_file
 
 from alignrec.commands.params import Params
-from pipeline import io
-from pipeline.beit3 import tokenizer
-from pipeline.beit3.config import Config
-from pipeline.beit3.network import BEiT3
-from pipeline.layout import Layout
-from pipeline.release import manifest
-from pipeline.run import running
-from stages import beit3, publish
+from alignrec.pipeline import io
+from alignrec.pipeline.beit3 import tokenizer
+from alignrec.pipeline.beit3.config import Config
+from alignrec.pipeline.beit3.network import BEiT3
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.release import manifest
+from alignrec.pipeline.run import running
+from alignrec.stages import beit3, publish
 
 ENCODERS = ["beit3", "beit3-image-masked", "beit3-text-masked"]
 

@@ -4,7 +4,7 @@ import importlib.util
 import sys
 from types import ModuleType
 
-from pipeline.code import ROOT
+from alignrec.pipeline.code import ROOT
 
 
 def script(name: str) -> ModuleType:

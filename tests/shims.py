@@ -26,7 +26,6 @@ from typing import Any
 from processes import CONTEXT, forked, here
 
 ROOT = Path(__file__).parent.parent
-OURS = {"alignrec", "pipeline", "schemas", "stages"}
 LONGEST = 1 << 17
 """bytes of a request"""
 CLIENT = """#!{python} -IS
@@ -66,7 +65,7 @@ def _main(name: str, arguments: list[str], folder: str, environment: dict[str, s
     os.environ.update(environment)
     time.tzset()
     sys.argv = [name, *arguments]
-    for module in [module for module in sys.modules if module.partition(".")[0] in OURS]:
+    for module in [module for module in sys.modules if module.partition(".")[0] == "alignrec"]:
         del sys.modules[module]
     own = [os.path.abspath(path) for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
     sys.path[:] = [*own, *(path for path in sys.path if path not in ("", str(ROOT), str(ROOT / "tests")))]
@@ -75,7 +74,7 @@ def _main(name: str, arguments: list[str], folder: str, environment: dict[str, s
 
         sys.exit(main(arguments))
     from alignrec.__main__ import main as alignrec
-    from pipeline.engine import Processes
+    from alignrec.pipeline.engine import Processes
 
     Processes.opened = here  # type: ignore[method-assign]
     alignrec()

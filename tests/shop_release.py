@@ -6,14 +6,14 @@ import numpy as np
 import pyarrow as pa
 import shops
 
-import schemas
-from pipeline import io
-from pipeline.graph import neighbours
-from pipeline.layout import Layout, Piece
-from pipeline.release import build
-from pipeline.release.gather import Parts
-from pipeline.release.params import Publish
-from pipeline.report.outputs import Outputs
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.graph import neighbours
+from alignrec.pipeline.layout import Layout, Piece
+from alignrec.pipeline.release import build
+from alignrec.pipeline.release.gather import Parts
+from alignrec.pipeline.release.params import Publish
+from alignrec.pipeline.report.outputs import Outputs
 
 TITLES = [f"{'red' if i % 2 == 0 else 'blue'} thing {i}" for i in range(shops.ITEMS)]
 

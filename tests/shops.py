@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-import schemas
-from pipeline import io
-from pipeline.config.parameters import Parameters
-from pipeline.graph import neighbours
-from pipeline.interactions import split
-from pipeline.layout import Layout
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.graph import neighbours
+from alignrec.pipeline.interactions import split
+from alignrec.pipeline.layout import Layout
 
 USERS, ITEMS, WIDTH = 60, 50, 8
 
@@ -54,8 +54,8 @@ def outputs(root: Path) -> Layout:
 
 def benchmark(root: Path, params: Parameters) -> dict[str, bytes]:
     """Run the stage benchmark; return path -> content of its files, but for what it took."""
-    from pipeline.run import running
-    from stages.benchmark import main
+    from alignrec.pipeline.run import running
+    from alignrec.stages.benchmark import main
 
     with running("benchmark", "shop", params, root) as run:
         main(run)

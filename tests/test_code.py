@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import code
-from stages.order import STAGES
+from alignrec.pipeline import code
+from alignrec.stages.order import STAGES
 
 
 def names(module: str) -> set[str]:
@@ -21,16 +21,18 @@ TABLE = ("evaluation/cutoff", "evaluation/evidence", "evaluation/statistics", "r
 
 def test_little_depends_on_what_does_not_shape_it() -> None:
     own = {f"pipeline/{name}.py" for name in (*TABLE, "models/__init__")}
-    assert names("pipeline.report.table") == own
-    used = names("pipeline.benchmark.cell")  # else a table would train again
+    assert names("alignrec.pipeline.report.table") == own
+    used = names("alignrec.pipeline.benchmark.cell")  # else a table would train again
     cells = {path for path in used if path.startswith("pipeline/benchmark/")}
     assert cells == {f"pipeline/benchmark/{name}.py" for name in ("cell",)}
-    used = names("stages.study")
+    used = names("alignrec.stages.study")
     assert "pipeline/benchmark/tail.py" in used
     assert not used & {f"pipeline/benchmark/{name}.py" for name in ("results", "compare")}
-    encoders = {path for path in names("stages.pretrain") if path.startswith("pipeline/encode/")}
+    encoders = {path for path in names("alignrec.stages.pretrain") if path.startswith("pipeline/encode/")}
     assert encoders <= {f"pipeline/encode/{name}.py" for name in ("chunks", "folder", "quality")}
-    assert not {path for stage in STAGES for path in names(f"stages.{stage}") if path.startswith("pipeline/http/")}
+    assert not {
+        path for stage in STAGES for path in names(f"alignrec.stages.{stage}") if path.startswith("pipeline/http/")
+    }
 
 
 Edit = Callable[[str, str], str]
@@ -48,13 +50,13 @@ def edited(tmp_path: Path) -> Edit:
         fresh.__file__ = code.__file__
         exec(Path(code.__file__).read_text(encoding="utf-8"), vars(fresh))
         vars(fresh).update(ROOT=tmp_path, HARNESS=set())
-        return str(fresh.fingerprint("pipeline.a"))
+        return str(fresh.fingerprint("alignrec.pipeline.a"))
 
     return edit
 
 
 def test_what_a_file_means_counts(edited: Edit) -> None:
-    edited("pipeline/a.py", "from pipeline import b\n")
+    edited("pipeline/a.py", "from alignrec.pipeline import b\n")
     before = edited("pipeline/b.py", "def f(x):\n    return x + 1\n")
     text = '"""Docstring."""\n\n# comment\nY = """text"""\n'
     assert edited("pipeline/b.py", 'def f(x):\n    """Add."""\n    # one\n    return (x + 1)\n') == before
@@ -69,5 +71,7 @@ def test_only_what_is_used_counts(edited: Edit) -> None:
     before = edited("schemas/one.py", "ONE = 1\n")
     assert edited("schemas/two.py", "TWO = 3\n") == before
     assert edited("schemas/one.py", "ONE = 2\n") != before
-    edited("pipeline/a.py", "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from pipeline import b\n")
+    edited(
+        "pipeline/a.py", "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from alignrec.pipeline import b\n"
+    )
     assert edited("pipeline/b.py", "x = 1\n") == edited("pipeline/b.py", "x = 2\n")

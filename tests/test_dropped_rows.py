@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from alignrec.commands.app import app
-from pipeline.io import read_json
+from alignrec.pipeline.io import read_json
 
 USERS, ITEMS = 12, 10
 REVIEWS = [{"reviewerID": f"u{u}", "asin": f"A{i}", "overall": 5.0, "unixReviewTime": i, "reviewText": "x"}

@@ -9,8 +9,8 @@ import yaml
 
 from alignrec.commands import project
 from alignrec.commands.params import SECTIONS, Params, read
-from pipeline.models import MODELS
-from stages.order import STAGES
+from alignrec.pipeline.models import MODELS
+from alignrec.stages.order import STAGES
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "dvc.yaml").read_text()
@@ -66,7 +66,7 @@ def test_the_page_of_stages_is_what_the_stages_say() -> None:
 def test_a_stage_has_one_name_and_reads_earlier_ones() -> None:
     params, order = Params.model_validate(SHOP), list(STAGES)
     for name, stage in STAGES.items():
-        assert stage.main.__module__ == f"stages.{name}"
+        assert stage.main.__module__ == f"alignrec.stages.{name}"
         assert type(getattr(params, name)) is stage.params
         assert all(order.index(other.name) < order.index(name) for other in stage.reads)
     for kind in (MODELS["alignrec"].Params, *(stage.params for stage in STAGES.values() if stage.name != "train")):

@@ -48,12 +48,12 @@ def write(content, folder):
 STAGE = '''
 """census: how many items have a text -> census.json."""
 
-from pipeline import census, io
-from pipeline.config.base import Section
-from pipeline.run import Run
-from pipeline.stage import Stage
-from schemas import ITEMS as TABLE
-from stages.items import ITEMS
+from alignrec.pipeline import census, io
+from alignrec.pipeline.config.base import Section
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.stage import Stage
+from alignrec.schemas import ITEMS as TABLE
+from alignrec.stages.items import ITEMS
 
 
 class Census(Section):
@@ -90,7 +90,9 @@ def entered(path: str, after: str, line: str) -> str:
 
 
 def with_stage(path: str) -> str:
-    text = entered(path, "from stages.benchmark import BENCHMARK\n", "from stages.census import CENSUS\n")
+    text = entered(
+        path, "from alignrec.stages.benchmark import BENCHMARK\n", "from alignrec.stages.census import CENSUS\n"
+    )
     return text.replace("    ITEMS,\n", "    ITEMS,\n    CENSUS,\n")
 
 
@@ -100,7 +102,7 @@ def with_export(path: str) -> str:
 
 
 def registered(group: str, name: str, place: str) -> tuple[str, str]:
-    return f'    "{group}",\n    {{\n', f'"{name}": "pipeline.{place}",\n'
+    return f'    "{group}",\n    {{\n', f'"{name}": "alignrec.pipeline.{place}",\n'
 
 
 PARTS: dict[str, dict[str, Any]] = {
@@ -195,12 +197,11 @@ def shown(edit: str, copy: Path) -> None:
         assert len((copy / "out/items.txt").read_text().splitlines()) > 1000
         assert "an identifier a line" in (copy / "out/README.md").read_text()
     if edit == "add a probe":
-        code = "from pipeline.probe.registry import PROBES; print([probe.name for probe in PROBES.values()])"
+        code = "from alignrec.pipeline.probe.registry import PROBES; print([probe.name for probe in PROBES.values()])"
         assert "'distinct vectors'" in run(sys.executable, "-c", code, cwd=copy)
 
 
 def clone(folder: Path) -> Path:
-    for name in ("pipeline", "stages", "schemas", "alignrec"):
-        copied(name, folder)
+    copied(folder)
     (folder / ".dvc").mkdir()
     return folder

@@ -37,8 +37,8 @@ EXPERIMENTS = {
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with params.yaml and the outputs of the stages up to the graph."""
     from alignrec.commands.params import load
-    from pipeline.run import running
-    from stages.order import STAGES
+    from alignrec.pipeline.run import running
+    from alignrec.stages.order import STAGES
 
     folder = tmp_path_factory.mktemp("project")
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS))

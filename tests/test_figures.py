@@ -3,10 +3,10 @@
 import subprocess
 from pathlib import Path
 
+from alignrec.pipeline import io
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.report.figures import ARTICLE
 from benchmarks import _figures
-from pipeline import io
-from pipeline.layout import Layout
-from pipeline.report.figures import ARTICLE
 
 ROOT = Path(__file__).parent.parent
 

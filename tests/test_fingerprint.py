@@ -20,11 +20,11 @@ from safetensors.numpy import load, save
 from typer.testing import Result
 
 import alignrec
-import schemas
-from pipeline import io
-from pipeline.embed import command as embedding
-from pipeline.errors import UserError
-from pipeline.io import fingerprint
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.embed import command as embedding
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io import fingerprint
 from tests.hostile.fuzz import releases as hostile
 
 OURS = {"kind": "timm", "model": "vit", "revision": "a", "parts": {"x": {"dim": 3}}}

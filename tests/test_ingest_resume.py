@@ -11,7 +11,7 @@ from processes import alignrec, started
 from typer.testing import CliRunner
 
 from alignrec.commands.app import app
-from pipeline.io import sha256
+from alignrec.pipeline.io import sha256
 
 STAGES = ("download", "interactions", "items", "images")
 PARAMS = """

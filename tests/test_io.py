@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import schemas
-from pipeline import io
-from pipeline.errors import UserError
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
 
 USERS = pa.table({"user_id": pa.array([0, 1], pa.int32()), "user": ["ann", "bob"]})
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from pipeline import waiting
-from pipeline.layout import File, Layout
-from stages.order import STAGES
+from alignrec.pipeline import waiting
+from alignrec.pipeline.layout import File, Layout
+from alignrec.stages.order import STAGES
 
 
 def test_every_file_lies_in_a_stages_folder_of_its_dataset() -> None:

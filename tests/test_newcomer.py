@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from alignrec.commands.params import load
-from pipeline import registry
-from pipeline.errors import UserError
-from pipeline.layout import Layout
-from pipeline.models import MODELS
-from pipeline.run import running
+from alignrec.pipeline import registry
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.models import MODELS
+from alignrec.pipeline.run import running
 
 CONTRIBUTING = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
 ENCODER = CONTRIBUTING.partition("```python\n# my_parts.py\n")[2].partition("```")[0]
@@ -23,8 +23,8 @@ MODEL = '''
 import torch.nn.functional as nnf
 from torch import nn
 
-from pipeline.models.base import Recommender, bpr, embedding, pick
-from pipeline.models.params import Train
+from alignrec.pipeline.models.base import Recommender, bpr, embedding, pick
+from alignrec.pipeline.models.params import Train
 
 
 class ContentMFParams(Train):
@@ -54,7 +54,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.probe.base import Probe
+from alignrec.pipeline.probe.base import Probe
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,10 @@ SOURCE = '''
 import json
 from typing import Literal
 
-from pipeline.config.base import Positive
-from pipeline.config.parameters import Licence
-from pipeline.sources.base import Generated
-from pipeline.sources.tabular import Tabular, TabularSource
+from alignrec.pipeline.config.base import Positive
+from alignrec.pipeline.config.parameters import Licence
+from alignrec.pipeline.sources.base import Generated
+from alignrec.pipeline.sources.tabular import Tabular, TabularSource
 
 
 class Stationery(Generated):
@@ -165,7 +165,7 @@ def test_each_runs_and_shows_in_the_report_and_on_the_card(tmp_path: Path) -> No
     asked, layout = load(params(tmp_path)), Layout(tmp_path, "desk")
     for stage in STAGES.split():
         with running(stage, "desk", asked, tmp_path, "letters" if stage == "encode" else "") as run:
-            importlib.import_module(f"stages.{stage}").main(run)
+            importlib.import_module(f"alignrec.stages.{stage}").main(run)
     for text in ((layout.report / "report.md").read_text(), (layout.release / "README.md").read_text()):
         rows = [line for line in text.splitlines() if line.startswith("|")]
         assert any("| contentmf | letters | 1 |" in row for row in rows)

@@ -16,12 +16,12 @@ from processes import Started, started
 from shims import ROOT
 
 from alignrec.commands.params import load
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.layout import Layout
-from pipeline.ops.checkpoint import Checkpoint
-from pipeline.pretrain.loop import fit
-from pipeline.run import running
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.ops.checkpoint import Checkpoint
+from alignrec.pipeline.pretrain.loop import fit
+from alignrec.pipeline.run import running
 
 FIGURES = ("loss", "mim_loss", "mlm_loss", "distill_loss", "mlm_held_out_loss")
 STEPS = 8

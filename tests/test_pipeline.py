@@ -17,11 +17,11 @@ from commands import alignrec
 from toyproject import environment, project, run
 
 from alignrec.commands.params import load
-from pipeline.io import sha256
-from pipeline.layout import Layout
-from pipeline.run import Run
-from pipeline.stage import perform
-from stages.order import STAGES
+from alignrec.pipeline.io import sha256
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.stage import perform
+from alignrec.stages.order import STAGES
 
 
 def copied(undisturbed: Path, to: Path) -> Path:

@@ -7,11 +7,11 @@ import pytest
 import yaml
 
 from alignrec.commands.params import load
-from pipeline.benchmark.settings import model_settings
-from pipeline.combine.names import feature_sets
-from pipeline.config import document
-from pipeline.errors import UserError
-from pipeline.sources.amazon import Amazon2014
+from alignrec.pipeline.benchmark.settings import model_settings
+from alignrec.pipeline.combine.names import feature_sets
+from alignrec.pipeline.config import document
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.sources.amazon import Amazon2014
 
 ROOT = Path(__file__).parent.parent
 PROFILES = ROOT / "profiles"

@@ -14,7 +14,7 @@ from PIL import Image
 
 from alignrec.commands import project
 from alignrec.commands.params import read
-from stages.order import STAGES
+from alignrec.stages.order import STAGES
 
 ROOT = Path(__file__).parent.parent
 FIVE_LINES = """datasets: [shop]

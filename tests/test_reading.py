@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import schemas
-from pipeline import io
-from pipeline.train import retrieval
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.train import retrieval
 
 READING = (Path(__file__).parent.parent / "docs/reading.md").read_text()
 ITEMS, WIDTH = 20, 127  # as wide as beit3 of `sample`: a query may name no width of its own

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from alignrec.commands.params import Params, load
-from pipeline import progress
-from pipeline.errors import UserError
-from pipeline.graph.params import Graph
-from pipeline.io import files_below, write_bytes
-from pipeline.items.params import Items
-from pipeline.run import Run, running
-from pipeline.stage import Stage, perform
+from alignrec.pipeline import progress
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.io import files_below, write_bytes
+from alignrec.pipeline.items.params import Items
+from alignrec.pipeline.run import Run, running
+from alignrec.pipeline.stage import Stage, perform
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_resume_keeps_on_equal_grounds_and_empties_on_others(tmp_path: Path, par
         done, debris = run.folder / "shard", run.folder / ".other.tmp"
         for text, k, kept in (("1", 10, False), ("1", 10, True), ("1", 11, False), ("2", 11, False)):
             source.write_text(text)
-            run.resume(run.folder, [source], {"k": k}, modules=["pipeline.io"])
+            run.resume(run.folder, [source], {"k": k}, modules=["alignrec.pipeline.io"])
             assert (done.exists(), debris.exists()) == (kept, False)
             write_bytes(done, b"x")
             debris.write_bytes(b"x")
@@ -95,7 +95,7 @@ def test_what_is_finished_keeps_its_record_until_a_file_or_its_grounds_change(tm
     facts, times = {"k": 10}, list[int]()
 
     def main(run: Run) -> None:
-        run.resume(run.folder, [], dict(facts), modules=["pipeline.io"])
+        run.resume(run.folder, [], dict(facts), modules=["alignrec.pipeline.io"])
         if run.finished():
             return
         times.append(1)
@@ -203,7 +203,7 @@ def test_only_a_part_that_was_altered_is_made_again(
     parts, making = [tmp_path / ".work/graph/shop" / name for name in ("a", "b")], list[str]()
 
     def main(run: Run) -> None:
-        run.resume(run.folder, [], modules=["pipeline.io"])
+        run.resume(run.folder, [], modules=["alignrec.pipeline.io"])
         for part in (part for part in parts if not part.exists()):
             making.append(part.name)
             write_bytes(part, b"as made")

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import schemas
-from pipeline.io import vectors
+from alignrec import schemas
+from alignrec.pipeline.io import vectors
 
 
 def edges(**changes: pa.Array) -> pa.Table:

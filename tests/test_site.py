@@ -16,10 +16,10 @@ from scripts import script
 
 from alignrec.commands.app import app
 from alignrec.commands.params import SECTIONS
-from pipeline.code import ROOT
-from pipeline.encode.registry import ENCODERS
-from pipeline.models import MODELS
-from pipeline.sources.registry import SOURCES
+from alignrec.pipeline.code import ROOT
+from alignrec.pipeline.encode.registry import ENCODERS
+from alignrec.pipeline.models import MODELS
+from alignrec.pipeline.sources.registry import SOURCES
 
 SITE = script("pages")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

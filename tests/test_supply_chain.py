@@ -9,7 +9,7 @@ from pathlib import Path
 
 from scripts import script
 
-from pipeline.code import ROOT
+from alignrec.pipeline.code import ROOT
 
 HASHES = script("hashes")
 KNOWN = HASHES.listed((ROOT / "hashes.txt").read_text())
@@ -63,7 +63,8 @@ def test_every_release_is_pinned_with_hashes_but_cudas() -> None:
 
 def test_the_wheel_has_every_file_of_the_packages() -> None:
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
-    packed = {path for package, globs in patterns.items() for glob in globs for path in (ROOT / package).glob(glob)}
+    folders = {package: ROOT / package.removeprefix("alignrec.") for package in patterns}
+    packed = {path for package, globs in patterns.items() for glob in globs for path in folders[package].glob(glob)}
     packages = [ROOT / name for name in ("alignrec", "pipeline", "stages", "schemas")]
     files = {path for package in packages for path in package.rglob("*.*") if path.suffix not in (".py", ".pyc")}
     assert len(files) > 5

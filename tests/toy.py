@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-import schemas
+from alignrec import schemas
 from alignrec.commands.params import Params
-from pipeline import io
-from pipeline.benchmark.cell import Entry, list_runs, rankings_path
-from pipeline.encode.folder import SET, Facts
-from pipeline.layout import Layout
-from pipeline.run import present_files, record_digest
-from stages.order import STAGES
+from alignrec.pipeline import io
+from alignrec.pipeline.benchmark.cell import Entry, list_runs, rankings_path
+from alignrec.pipeline.encode.folder import SET, Facts
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.run import present_files, record_digest
+from alignrec.stages.order import STAGES
 
 ITEMS, USERS, WIDTH = 6, 4, 2
 TITLES = ["red apple", "red ball", '<script>alert("1")</script> & "x"', "blue car", "", "green tree"]

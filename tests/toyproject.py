@@ -27,15 +27,15 @@ COMMANDS = Path(sys.executable).parent
 """folder of `alignrec` and `dvc`; tests set that of `shims`"""
 
 
-def copied(name: str, folder: Path) -> None:
-    """Copy a package of this clone, compiled; other processes may be compiling it."""
-    shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.pyc.*"))
+def copied(folder: Path) -> None:
+    """Copy the packages of this clone, compiled; other processes may be compiling them."""
+    for name in ("pipeline", "stages", "schemas", "alignrec"):
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("*.pyc.*"))
 
 
 def project(folder: Path) -> Path:
     """Lay out a fresh clone's pipeline in `folder`, compiled, with toy parameters."""
-    for name in ("pipeline", "stages", "schemas"):
-        copied(name, folder)
+    copied(folder)
     (folder / "params.yaml").write_text(PARAMS)
     run("alignrec", "new", cwd=folder)
     return folder

@@ -8,7 +8,7 @@ import typer
 
 from alignrec.commands import new, plan, releases, results, stage
 from alignrec.commands.terminal import Group, say
-from stages.order import STAGES
+from alignrec.stages.order import STAGES
 
 app = typer.Typer(
     name="alignrec",

@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from alignrec.commands.params import of_release, read
-from pipeline.config.parameters import Parameters
-from pipeline.errors import UserError
-from pipeline.layout import Layout
-from pipeline.release.read import Release, unpacked
+from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.release.read import Release, unpacked
 
 
 def _complete_dataset(incomplete: str) -> list[str]:

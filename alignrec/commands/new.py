@@ -12,11 +12,11 @@ from alignrec.commands import project
 from alignrec.commands.arguments import PARAMS
 from alignrec.commands.params import load, read
 from alignrec.commands.terminal import say
-from pipeline import io
-from pipeline.config import document
-from pipeline.config.base import known, nearest
-from pipeline.errors import UserError
-from pipeline.sources.amazon import CATEGORIES, KIND, SIZES
+from alignrec.pipeline import io
+from alignrec.pipeline.config import document
+from alignrec.pipeline.config.base import known, nearest
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.sources.amazon import CATEGORIES, KIND, SIZES
 
 PROFILES = Path("profiles")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")

@@ -7,14 +7,14 @@ from typing import Any
 
 import yaml
 
-from pipeline.config.base import known
-from pipeline.encode.params import Encode
-from pipeline.errors import UserError
-from pipeline.http.fetch import local
-from pipeline.interactions import source_split
-from pipeline.sources import download, inspect
-from pipeline.sources.lines import refuse_blank
-from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
+from alignrec.pipeline.config.base import known
+from alignrec.pipeline.encode.params import Encode
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.http.fetch import local
+from alignrec.pipeline.interactions import source_split
+from alignrec.pipeline.sources import download, inspect
+from alignrec.pipeline.sources.lines import refuse_blank
+from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
 
 BEIT3_UP_TO = 10_000  # items that BEiT3 learns in ten minutes without a GPU
 CUTOFFS = (5, 10, 20, 50)

@@ -7,28 +7,28 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import create_model, field_validator
 
-from pipeline.benchmark.params import SPACES, Benchmark, Search, Study
-from pipeline.benchmark.settings import model_settings, sweep_params
-from pipeline.combine import names
-from pipeline.combine.params import Combine
-from pipeline.config import document
-from pipeline.config.base import Section, checked, known
-from pipeline.config.parameters import Parameters
-from pipeline.encode.params import BEiT3, Encode
-from pipeline.encode.registry import check_encoders, settings_of
-from pipeline.errors import UserError
-from pipeline.models import MODELS, RELEASED
-from pipeline.models.params import FEATURES
-from pipeline.pretrain.params import Pretrain
-from pipeline.release.params import Publish
-from pipeline.semantic_ids.params import SemanticIds
-from pipeline.sources import registry as sources
-from pipeline.sources.base import Downloaded, Generated
-from pipeline.train.params import Released
-from stages.order import IN_ORDER
+from alignrec.pipeline.benchmark.params import SPACES, Benchmark, Search, Study
+from alignrec.pipeline.benchmark.settings import model_settings, sweep_params
+from alignrec.pipeline.combine import names
+from alignrec.pipeline.combine.params import Combine
+from alignrec.pipeline.config import document
+from alignrec.pipeline.config.base import Section, checked, known
+from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.encode.params import BEiT3, Encode
+from alignrec.pipeline.encode.registry import check_encoders, settings_of
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.models import MODELS, RELEASED
+from alignrec.pipeline.models.params import FEATURES
+from alignrec.pipeline.pretrain.params import Pretrain
+from alignrec.pipeline.release.params import Publish
+from alignrec.pipeline.semantic_ids.params import SemanticIds
+from alignrec.pipeline.sources import registry as sources
+from alignrec.pipeline.sources.base import Downloaded, Generated
+from alignrec.pipeline.train.params import Released
+from alignrec.stages.order import IN_ORDER
 
 if TYPE_CHECKING:
-    from pipeline.release.read import Release
+    from alignrec.pipeline.release.read import Release
 
 SECTIONS: dict[str, type[Section]] = {stage.name: stage.params for stage in IN_ORDER} | {"search": Search}
 OFFICIAL = "beit3-official"

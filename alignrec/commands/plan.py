@@ -10,17 +10,17 @@ from rich.filesize import decimal
 from alignrec.commands.arguments import PARAMS, ROOT, OneOrAll, ParamsFile, Root
 from alignrec.commands.params import load, read
 from alignrec.commands.terminal import say, show
-from pipeline.config.parameters import Parameters
-from pipeline.errors import UserError
-from pipeline.http.fetch import local
-from pipeline.images.params import Images
-from pipeline.layout import Layout
-from pipeline.plan import size
-from pipeline.pretrain.params import Pretrain
-from pipeline.report.table import Table
-from pipeline.report.terminal import Drawn
-from pipeline.sources import download
-from pipeline.sources.base import Downloaded
+from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.http.fetch import local
+from alignrec.pipeline.images.params import Images
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.plan import size
+from alignrec.pipeline.pretrain.params import Pretrain
+from alignrec.pipeline.report.table import Table
+from alignrec.pipeline.report.terminal import Drawn
+from alignrec.pipeline.sources import download
+from alignrec.pipeline.sources.base import Downloaded
 
 BUSY = 0.7  # processes per core, above which other programs slow the measurement down
 
@@ -49,7 +49,7 @@ def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
         counted = size.measure(params, layout)
     except UserError as e:
         faults.append(str(e))
-    from pipeline.ops.device import gemm_rate  # loads torch, while addresses are asked
+    from alignrec.pipeline.ops.device import gemm_rate  # loads torch, while addresses are asked
 
     gemm, answers = gemm_rate("float32"), asked()
     faults = [f"{a.key}: {a.fault}; give a path of this machine: {a.key}: PATH" for a in answers if a.fault] + faults
@@ -75,8 +75,8 @@ def _addresses(params: Parameters, dataset: str) -> dict[str, list[str]]:
 
 
 def show_estimates(params: Parameters, layout: Layout, counted: size.Size, gemm: float, raw: float) -> None:
-    from pipeline.combine.names import feature_sets
-    from pipeline.plan import estimate  # loads torch
+    from alignrec.pipeline.combine.names import feature_sets
+    from alignrec.pipeline.plan import estimate  # loads torch
 
     images, sets = params[Images], feature_sets(params, layout.dataset)
     remote = isinstance(params.source(layout.dataset), Downloaded) and not (images.folder or images.pattern)

@@ -14,15 +14,15 @@ from typing import Any
 import yaml
 
 from alignrec.commands.params import read
-from pipeline import code, io
-from pipeline.config import document
-from pipeline.config.parameters import Parameters
-from pipeline.encode.params import Encode
-from pipeline.errors import UserError, one_line
-from pipeline.sources.base import Downloaded
-from pipeline.sources.download import names_local_files
-from pipeline.stage import SOURCE, Stage
-from stages.order import IN_ORDER
+from alignrec.pipeline import code, io
+from alignrec.pipeline.config import document
+from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.encode.params import Encode
+from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.sources.base import Downloaded
+from alignrec.pipeline.sources.download import names_local_files
+from alignrec.pipeline.stage import SOURCE, Stage
+from alignrec.stages.order import IN_ORDER
 
 DVC_YAML = Path("dvc.yaml")
 PARAMS = Path("params.yaml")

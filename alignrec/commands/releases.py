@@ -9,14 +9,14 @@ import typer
 from alignrec.commands.arguments import PARAMS, ROOT, Key, Order, ParamsFile, ReleaseFolder, Root, settings_of
 from alignrec.commands.params import Params, read
 from alignrec.commands.terminal import interruptible, say
-from pipeline import io
-from pipeline.config.base import checked
-from pipeline.config.parameters import Parameters
-from pipeline.layout import Layout
-from pipeline.progress import bytes_bar
-from pipeline.release import verify as verify_release
-from pipeline.release.read import Release
-from pipeline.sources.registry import SOURCES
+from alignrec.pipeline import io
+from alignrec.pipeline.config.base import checked
+from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.progress import bytes_bar
+from alignrec.pipeline.release import verify as verify_release
+from alignrec.pipeline.release.read import Release
+from alignrec.pipeline.sources.registry import SOURCES
 
 MOST_REASONS = 3  # reasons of rejects on the terminal
 
@@ -36,7 +36,7 @@ def verify(
         say(line)
     if data is None:
         return
-    from pipeline.release import attest  # loads torch, which a damaged release need not wait for
+    from alignrec.pipeline.release import attest  # loads torch, which a damaged release need not wait for
 
     outcome = attest.attest(folder, attest.inputs(data, images, root), sample, encoder or [])
     for line in attest.lines(outcome, folder):
@@ -57,7 +57,7 @@ def fetch(
     key: Key = None,
 ) -> None:
     """fetch a release, every byte checked before it appears."""
-    from pipeline.remote import fetch as remote
+    from alignrec.pipeline.remote import fetch as remote
 
     kept = f"what was downloaded is kept in {remote.work_of(Path(os.path.abspath(to)))}"
     with interruptible(kept), bytes_bar("fetch") as progress:
@@ -79,9 +79,9 @@ def export(
     root: Root = ROOT,
 ) -> None:
     """export a dataset or release in the format of another tool."""
-    from pipeline.export import content
-    from pipeline.export.rows import arranged
-    from pipeline.export.write import wants_codes, write
+    from alignrec.pipeline.export import content
+    from alignrec.pipeline.export.rows import arranged
+    from alignrec.pipeline.export.write import wants_codes, write
 
     coded = wants_codes(form)
     if (Path(what) / "manifest.json").exists():
@@ -112,10 +112,10 @@ def embed(
     """encode any table with any encoder, or new items with the encoder of a release."""
     if release is not None:
         Release(release).verified()
-    from pipeline.embed import command  # load torch, which a damaged release need not wait for
-    from pipeline.embed.prepare import DATASET, Table
-    from pipeline.encode.params import Encode
-    from pipeline.release.item_file import Columns
+    from alignrec.pipeline.embed import command  # load torch, which a damaged release need not wait for
+    from alignrec.pipeline.embed.prepare import DATASET, Table
+    from alignrec.pipeline.encode.params import Encode
+    from alignrec.pipeline.release.item_file import Columns
 
     settings = _settings(DATASET, params if release is None else None)
     own = settings[Encode].model_copy(update={"engine": engine})
@@ -151,6 +151,6 @@ def serve(
     """serve the page of a release with a search box: text or image in, nearest items out."""
     opened = Release(release).verified()
     settings = settings_of(str(release), params)
-    from pipeline.serve import command  # loads torch, which a damaged release need not wait for
+    from alignrec.pipeline.serve import command  # loads torch, which a damaged release need not wait for
 
     command.serve(opened, settings, opened.beside(root).images, host, port, say)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-import schemas
+from alignrec import schemas
 from alignrec.commands.arguments import (
     PARAMS,
     ROOT,
@@ -20,17 +20,17 @@ from alignrec.commands.arguments import (
 )
 from alignrec.commands.params import check, read
 from alignrec.commands.terminal import say, show
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.layout import Layout
-from pipeline.release.read import Release
-from stages.order import STAGES
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.release.read import Release
+from alignrec.stages.order import STAGES
 
 
 def summary(dataset: OneOrAll = None, params: ParamsFile = PARAMS, root: Root = ROOT) -> None:
     """summarise the last runs: time, results, report and release."""
-    from pipeline.report import terminal, verdict
-    from pipeline.report.outputs import Outputs
+    from alignrec.pipeline.report import terminal, verdict
+    from alignrec.pipeline.report.outputs import Outputs
 
     settings = read(params)
     for name in [dataset] if dataset else settings.datasets:
@@ -71,8 +71,8 @@ def compare(
     to: Annotated[Path | None, typer.Option("--to", help="folder for compare.json and index.html")] = None,
 ) -> None:
     """compare feature sets: probes, paired tests, likeness, most changed items."""
-    from pipeline.compare import command
-    from pipeline.report import comparison, terminal
+    from alignrec.pipeline.compare import command
+    from alignrec.pipeline.report import comparison, terminal
 
     settings = settings_of(dataset, params)
     if train:
@@ -99,7 +99,7 @@ def diff(
     """compare two releases: schema, rows, values, and the version that the change deserves."""
     Release(a).verified()
     Release(b).verified()
-    from pipeline.compare import releases  # loads SciPy, which a damaged release need not wait for
+    from alignrec.pipeline.compare import releases  # loads SciPy, which a damaged release need not wait for
 
     differences = releases.diff(a, b, changed=5)
     for line in releases.lines(differences):
@@ -107,7 +107,7 @@ def diff(
     if json_to:
         io.write_json(json_to, differences)
     if page_to:
-        from pipeline.compare import page
+        from alignrec.pipeline.compare import page
 
         release = Release(b)
         text = page.changes_html(a, b, differences, release.beside(root).images, release.manifest.kind)
@@ -120,7 +120,7 @@ def leaderboard(
     to: Annotated[Path, typer.Option("--to", help="page to write")] = Path("leaderboard.html"),
 ) -> None:
     """write a page with the benchmarks of releases, next to published figures."""
-    from pipeline.compare import leaderboard as board
+    from alignrec.pipeline.compare import leaderboard as board
 
     io.write_bytes(to, board.html([board.read(folder) for folder in releases or []]).encode())
     say(f"page: {to}")

@@ -24,17 +24,17 @@ from alignrec.commands.arguments import (
 from alignrec.commands.params import check, read
 from alignrec.commands.project import CODE, refuse_other_release
 from alignrec.commands.terminal import interruptible, say, show
-from pipeline import io, waiting
-from pipeline.config.base import known
-from pipeline.encode.params import Encode
-from pipeline.layout import Layout
-from pipeline.progress import bytes_bar
-from pipeline.release import signature, verify
-from pipeline.run import Run, running
-from pipeline.stage import Stage, perform
-from stages import images as image_stage
-from stages import probe as probe_stage
-from stages.order import STAGES
+from alignrec.pipeline import io, waiting
+from alignrec.pipeline.config.base import known
+from alignrec.pipeline.encode.params import Encode
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.progress import bytes_bar
+from alignrec.pipeline.release import signature, verify
+from alignrec.pipeline.run import Run, running
+from alignrec.pipeline.stage import Stage, perform
+from alignrec.stages import images as image_stage
+from alignrec.stages import probe as probe_stage
+from alignrec.stages.order import STAGES
 
 
 def perform_stage(
@@ -90,7 +90,7 @@ def publish(
         verify(release)
         say(f"signed: {release / signature.NAME}")
     if to is not None:
-        from pipeline.remote.push import push
+        from alignrec.pipeline.remote.push import push
 
         unseen = f"the release at {to} is not visible yet, and what was sent is kept there"
         with interruptible(unseen), bytes_bar("publish") as progress:
@@ -107,7 +107,7 @@ def probe(
     released = is_release(dataset)
     if to is not None and not released:
         raise typer.BadParameter(f"is for releases; the probes of {dataset} are in {root}/probe/{dataset}")
-    from pipeline.report import probes, terminal
+    from alignrec.pipeline.report import probes, terminal
 
     if released:
         with open_layout(dataset, root, "interactions") as layout:

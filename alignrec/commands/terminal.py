@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from pipeline import memory
-from pipeline.errors import UserError, not_installed, printable
-from schemas import ContractError
+from alignrec.pipeline import memory
+from alignrec.pipeline.errors import UserError, not_installed, printable
+from alignrec.schemas import ContractError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from pipeline import io
-from pipeline.beit3.config import FIRST_POSITION
-from pipeline.errors import UserError, one_line
-from pipeline.http import archives
-from pipeline.http.fetch import is_web_page, local
-from pipeline.ops.arrays import is_plain
+from alignrec.pipeline import io
+from alignrec.pipeline.beit3.config import FIRST_POSITION
+from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.http import archives
+from alignrec.pipeline.http.fetch import is_web_page, local
+from alignrec.pipeline.ops.arrays import is_plain
 
 Fetch = Callable[[str, Path], None]  # fetches an address to a path, whole or not at all
 

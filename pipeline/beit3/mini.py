@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from scipy.linalg import block_diag, solve
 from torch import Tensor, nn
 
-from pipeline.beit3.config import MiniConfig
-from pipeline.beit3.network import BEiT3, Multiway, Streams
-from pipeline.ops.joining import IMAGE, POWER, WIDTH
-from pipeline.ops.whitening import Whitening, applied, fit_pca
+from alignrec.pipeline.beit3.config import MiniConfig
+from alignrec.pipeline.beit3.network import BEiT3, Multiway, Streams
+from alignrec.pipeline.ops.joining import IMAGE, POWER, WIDTH
+from alignrec.pipeline.ops.whitening import Whitening, applied, fit_pca
 
 EPSILON = 1e-12  # of every LayerNorm, as BERT's
 RIDGE = 0.05  # added to every variance of summaries, as a share of the mean variance

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from pipeline.beit3 import checkpoints
-from pipeline.beit3.tokenizer import cut, with_ends
-from pipeline.errors import UserError
+from alignrec.pipeline.beit3 import checkpoints
+from alignrec.pipeline.beit3.tokenizer import cut, with_ends
+from alignrec.pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.beit3.config import FIRST_POSITION, Config
+from alignrec.pipeline.beit3.config import FIRST_POSITION, Config
 
 HEADS = ("mim_head.", "mlm_head.")  # prefixes of parameters for masked modelling
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pipeline.beit3 import checkpoints
-from pipeline.beit3.config import FIRST_POSITION, SIZES, Config
-from pipeline.beit3.network import HEADS, BEiT3
-from pipeline.errors import UserError
+from alignrec.pipeline.beit3 import checkpoints
+from alignrec.pipeline.beit3.config import FIRST_POSITION, SIZES, Config
+from alignrec.pipeline.beit3.network import HEADS, BEiT3
+from alignrec.pipeline.errors import UserError
 
 if TYPE_CHECKING:
-    from pipeline.beit3.vqkd import VQKD
+    from alignrec.pipeline.beit3.vqkd import VQKD
 
 PATCH_POSITIONS = "beit3.encoder.embed_positions.A.weight"
 TEXT_POSITIONS = "beit3.encoder.embed_positions.B.weight"
@@ -107,7 +107,7 @@ def load_beit3(network: BEiT3, tensors: dict[str, Tensor], where: str) -> checkp
 
 def load_vqkd(path: Path, grid: int, heads: int | None = None) -> tuple[VQKD, checkpoints.Loaded]:
     """Return the tokenizer in a safetensors file, its positions interpolated to `grid` patches a side; or UserError."""
-    from pipeline.beit3 import vqkd  # loads timm, which takes two seconds
+    from alignrec.pipeline.beit3 import vqkd  # loads timm, which takes two seconds
 
     tensors = checkpoints.read(path)
     try:

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
-from pipeline import io
-from pipeline.beit3.config import Config, MiniConfig
-from pipeline.errors import UserError, one_line
-from pipeline.layout import EncoderFiles
-from pipeline.ops import arrays
-from pipeline.ops.arrays import AGAIN
-from pipeline.ops.whitening import Whitening
+from alignrec.pipeline import io
+from alignrec.pipeline.beit3.config import Config, MiniConfig
+from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.layout import EncoderFiles
+from alignrec.pipeline.ops import arrays
+from alignrec.pipeline.ops.arrays import AGAIN
+from alignrec.pipeline.ops.whitening import Whitening
 
 if TYPE_CHECKING:
-    from pipeline.beit3.network import BEiT3
+    from alignrec.pipeline.beit3.network import BEiT3
 
 LARGEST_CONFIG, LARGEST_PIECES = 1 << 16, 1 << 22  # bytes
 MOST_NAMES = 3  # of tensors in a message
@@ -86,7 +86,7 @@ def _hold_pieces(files: EncoderFiles, made: Config) -> None:
     if not files.tokenizer.is_file():
         return
     try:
-        from pipeline.beit3.tokenizer import Tokenizer
+        from alignrec.pipeline.beit3.tokenizer import Tokenizer
     except ModuleNotFoundError:
         return
     try:
@@ -118,7 +118,7 @@ def network(files: EncoderFiles) -> BEiT3:
     import torch
     from safetensors.torch import load_file
 
-    from pipeline.beit3.network import BEiT3
+    from alignrec.pipeline.beit3.network import BEiT3
 
     tensors = load_file(files.weights)
     if odd := [name for name, x in tensors.items() if not torch.isfinite(x).all()]:
@@ -140,8 +140,8 @@ def _hold(shape: Config | MiniConfig, files: EncoderFiles) -> None:
     try:
         import torch
 
-        from pipeline.beit3.mini import Mini
-        from pipeline.beit3.network import BEiT3
+        from alignrec.pipeline.beit3.mini import Mini
+        from alignrec.pipeline.beit3.network import BEiT3
     except ModuleNotFoundError:
         return
     try:

@@ -11,7 +11,7 @@ from itertools import islice
 import numpy as np
 import sentencepiece
 
-from pipeline.errors import UserError
+from alignrec.pipeline.errors import UserError
 
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
 ENDLESS = 10**9  # tokens; no text has more

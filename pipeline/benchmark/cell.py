@@ -16,26 +16,26 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-import schemas
-from pipeline import io
-from pipeline.benchmark.params import Benchmark
-from pipeline.config.parameters import Parameters
-from pipeline.encode.params import variant
-from pipeline.errors import UserError
-from pipeline.evaluation.cutoff import CUTOFF
-from pipeline.evaluation.metrics import Result, open_test
-from pipeline.evaluation.protocol import Protocol
-from pipeline.graph import neighbours
-from pipeline.graph.params import Graph
-from pipeline.interactions.split import Split
-from pipeline.layout import Layout
-from pipeline.models import MODELS
-from pipeline.models.params import Train
-from pipeline.ops.checkpoint import Checkpoint
-from pipeline.run import Run
-from pipeline.train import inputs
-from pipeline.train.inputs import TrainingData
-from pipeline.train.loop import Fit, fit
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.benchmark.params import Benchmark
+from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.encode.params import variant
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.evaluation.cutoff import CUTOFF
+from alignrec.pipeline.evaluation.metrics import Result, open_test
+from alignrec.pipeline.evaluation.protocol import Protocol
+from alignrec.pipeline.graph import neighbours
+from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.interactions.split import Split
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.models import MODELS
+from alignrec.pipeline.models.params import Train
+from alignrec.pipeline.ops.checkpoint import Checkpoint
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.train import inputs
+from alignrec.pipeline.train.inputs import TrainingData
+from alignrec.pipeline.train.loop import Fit, fit
 
 NO_FEATURES = "none"
 Opens = Literal["valid", "test", "rankings"]  # each keeps more: valid figures, test figures, recommendations of test

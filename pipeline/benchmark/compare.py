@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.benchmark.cell import Cell, Stored
-from pipeline.benchmark.settings import model_settings
-from pipeline.config.parameters import Parameters
-from pipeline.evaluation.cutoff import CUTOFF, bounded
-from pipeline.evaluation.evidence import cell
-from pipeline.evaluation.protocol import Protocol
-from pipeline.evaluation.statistics import corrected
-from pipeline.seeds import seed_for
+from alignrec.pipeline.benchmark.cell import Cell, Stored
+from alignrec.pipeline.benchmark.settings import model_settings
+from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded
+from alignrec.pipeline.evaluation.evidence import cell
+from alignrec.pipeline.evaluation.protocol import Protocol
+from alignrec.pipeline.evaluation.statistics import corrected
+from alignrec.pipeline.seeds import seed_for
 
 MODELS = ("alignrec", "bm3", "vbpr")  # with its predecessor in production and the oldest that reads features
 

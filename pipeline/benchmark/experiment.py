@@ -18,17 +18,17 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 from tqdm import tqdm
 
-import schemas
-from pipeline import engine, io
-from pipeline.benchmark.cell import Cell, Outcome, outcome
-from pipeline.benchmark.settings import protocol_of
-from pipeline.errors import UserError, printable
-from pipeline.evaluation.metrics import Evaluation, judge
-from pipeline.interactions.split import Split
-from pipeline.layout import Layout
-from pipeline.models import MODELS
-from pipeline.run import ALTERED, Run
-from pipeline.train import inputs
+from alignrec import schemas
+from alignrec.pipeline import engine, io
+from alignrec.pipeline.benchmark.cell import Cell, Outcome, outcome
+from alignrec.pipeline.benchmark.settings import protocol_of
+from alignrec.pipeline.errors import UserError, printable
+from alignrec.pipeline.evaluation.metrics import Evaluation, judge
+from alignrec.pipeline.interactions.split import Split
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.models import MODELS
+from alignrec.pipeline.run import ALTERED, Run
+from alignrec.pipeline.train import inputs
 
 Label = TypeVar("Label")
 PROGRESS = partial(tqdm, unit="run", disable=None)  # a progress bar where stderr is a terminal

@@ -13,22 +13,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline import io
-from pipeline.benchmark.cell import NO_FEATURES, RECALL, Cell, Entry, Stored
-from pipeline.benchmark.experiment import Experiment, Record
-from pipeline.benchmark.params import Benchmark, Range
-from pipeline.benchmark.settings import model_settings, search_ranges, with_settings
-from pipeline.combine import mapped, names
-from pipeline.config.parameters import Parameters
-from pipeline.errors import UserError
-from pipeline.evaluation.cutoff import CUTOFF
-from pipeline.evaluation.evidence import collect
-from pipeline.graph.params import Graph
-from pipeline.models import MODELS, RELEASED
-from pipeline.models.closed import Closed
-from pipeline.models.params import Train
-from pipeline.seeds import seed_for
-from pipeline.train.params import Released
+from alignrec.pipeline import io
+from alignrec.pipeline.benchmark.cell import NO_FEATURES, RECALL, Cell, Entry, Stored
+from alignrec.pipeline.benchmark.experiment import Experiment, Record
+from alignrec.pipeline.benchmark.params import Benchmark, Range
+from alignrec.pipeline.benchmark.settings import model_settings, search_ranges, with_settings
+from alignrec.pipeline.combine import mapped, names
+from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.evaluation.cutoff import CUTOFF
+from alignrec.pipeline.evaluation.evidence import collect
+from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.models import MODELS, RELEASED
+from alignrec.pipeline.models.closed import Closed
+from alignrec.pipeline.models.params import Train
+from alignrec.pipeline.seeds import seed_for
+from alignrec.pipeline.train.params import Released
 
 DIGITS = 3  # significant digits of a Halton point's value, so that tables show it in full
 Setting = dict[str, int | float]

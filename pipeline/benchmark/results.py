@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-import schemas
-from pipeline.benchmark import significance, slices
-from pipeline.benchmark.cell import Entry, list_runs
-from pipeline.benchmark.experiment import Experiment, Record
-from pipeline.benchmark.params import Benchmark
-from pipeline.benchmark.plan import Tuned
-from pipeline.evaluation.cutoff import CUTOFF, headline
-from pipeline.evaluation.evidence import cell
-from pipeline.train.params import Released
+from alignrec import schemas
+from alignrec.pipeline.benchmark import significance, slices
+from alignrec.pipeline.benchmark.cell import Entry, list_runs
+from alignrec.pipeline.benchmark.experiment import Experiment, Record
+from alignrec.pipeline.benchmark.params import Benchmark
+from alignrec.pipeline.benchmark.plan import Tuned
+from alignrec.pipeline.evaluation.cutoff import CUTOFF, headline
+from alignrec.pipeline.evaluation.evidence import cell
+from alignrec.pipeline.train.params import Released
 
 PerUser = dict[Entry, dict[str, np.ndarray]]  # run -> metric -> float64 [N], NaN without a target in the run's draw
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.benchmark.params import RATES, SPACES, Benchmark, Range, Search
-from pipeline.config.base import checked
-from pipeline.config.parameters import Parameters
-from pipeline.evaluation.protocol import Protocol, selecting
-from pipeline.graph.params import Graph
-from pipeline.interactions.params import Interactions
-from pipeline.interactions.split import Split
-from pipeline.models import MODELS, RELEASED
-from pipeline.models.params import Train
-from pipeline.train.params import Released
+from alignrec.pipeline.benchmark.params import RATES, SPACES, Benchmark, Range, Search
+from alignrec.pipeline.config.base import checked
+from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.evaluation.protocol import Protocol, selecting
+from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.interactions.params import Interactions
+from alignrec.pipeline.interactions.split import Split
+from alignrec.pipeline.models import MODELS, RELEASED
+from alignrec.pipeline.models.params import Train
+from alignrec.pipeline.train.params import Released
 
 
 def model_settings(params: Parameters, model: str, ablation: str = "") -> Train:

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-import schemas
-from pipeline.benchmark.cell import NO_FEATURES, Entry
-from pipeline.evaluation.statistics import holm, paired
-from pipeline.models import RELEASED
-from pipeline.seeds import seed_for
+from alignrec import schemas
+from alignrec.pipeline.benchmark.cell import NO_FEATURES, Entry
+from alignrec.pipeline.evaluation.statistics import holm, paired
+from alignrec.pipeline.models import RELEASED
+from alignrec.pipeline.seeds import seed_for
 
 METRICS = ("recall", "ndcg")
 COLUMNS = ("model", "features", "ablation")  # name the runs of a test, which differ only by seed

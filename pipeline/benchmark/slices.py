@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.evaluation.metrics import Evaluation
-from pipeline.interactions.split import Split
+from alignrec.pipeline.evaluation.metrics import Evaluation
+from alignrec.pipeline.interactions.split import Split
 
 HISTORIES = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 9), (10, 19), (20, None))
 """first and last number of train interactions of each group of users; 5-core data has at least three"""

@@ -11,22 +11,22 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-import schemas
-from pipeline.benchmark import plan, summaries
-from pipeline.benchmark.cell import Cell, Hidden, Stored
-from pipeline.benchmark.experiment import Experiment
-from pipeline.benchmark.params import Benchmark, Mask, Study
-from pipeline.benchmark.settings import model_settings, sweep_params
-from pipeline.benchmark.summaries import RECALL, WHOLE
-from pipeline.combine.names import CEILINGS
-from pipeline.encode.params import MODALITIES, variant
-from pipeline.evaluation.cutoff import CUTOFF, bounded
-from pipeline.evaluation.evidence import cell as spread
-from pipeline.graph.params import Graph
-from pipeline.layout import Layout
-from pipeline.models import RELEASED
-from pipeline.seeds import seed_for
-from pipeline.train.params import Released
+from alignrec import schemas
+from alignrec.pipeline.benchmark import plan, summaries
+from alignrec.pipeline.benchmark.cell import Cell, Hidden, Stored
+from alignrec.pipeline.benchmark.experiment import Experiment
+from alignrec.pipeline.benchmark.params import Benchmark, Mask, Study
+from alignrec.pipeline.benchmark.settings import model_settings, sweep_params
+from alignrec.pipeline.benchmark.summaries import RECALL, WHOLE
+from alignrec.pipeline.combine.names import CEILINGS
+from alignrec.pipeline.encode.params import MODALITIES, variant
+from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded
+from alignrec.pipeline.evaluation.evidence import cell as spread
+from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.models import RELEASED
+from alignrec.pipeline.seeds import seed_for
+from alignrec.pipeline.train.params import Released
 
 Setting = dict[str, int | float]
 

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from pipeline.encode.params import MODALITIES
-from pipeline.evaluation.cutoff import CUTOFF
-from pipeline.evaluation.evidence import Cell, cell
+from alignrec.pipeline.encode.params import MODALITIES
+from alignrec.pipeline.evaluation.cutoff import CUTOFF
+from alignrec.pipeline.evaluation.evidence import Cell, cell
 
 RECALL = f"recall@{CUTOFF}"
 WHOLE = "nothing"

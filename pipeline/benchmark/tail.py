@@ -9,21 +9,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-import schemas
-from pipeline import io
-from pipeline.benchmark import slices
-from pipeline.benchmark.cell import Entry, rankings_path, read_runs
-from pipeline.benchmark.experiment import Experiment, evaluated
-from pipeline.benchmark.params import Benchmark, Study
-from pipeline.benchmark.significance import declared
-from pipeline.evaluation.cutoff import headline
-from pipeline.evaluation.evidence import collect
-from pipeline.evaluation.statistics import RESAMPLES, holm, paired, resampled
-from pipeline.interactions.split import Split
-from pipeline.layout import Layout
-from pipeline.models import RELEASED
-from pipeline.seeds import seed_for
-from pipeline.train.params import Released
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.benchmark import slices
+from alignrec.pipeline.benchmark.cell import Entry, rankings_path, read_runs
+from alignrec.pipeline.benchmark.experiment import Experiment, evaluated
+from alignrec.pipeline.benchmark.params import Benchmark, Study
+from alignrec.pipeline.benchmark.significance import declared
+from alignrec.pipeline.evaluation.cutoff import headline
+from alignrec.pipeline.evaluation.evidence import collect
+from alignrec.pipeline.evaluation.statistics import RESAMPLES, holm, paired, resampled
+from alignrec.pipeline.interactions.split import Split
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.models import RELEASED
+from alignrec.pipeline.seeds import seed_for
+from alignrec.pipeline.train.params import Released
 
 THIN = 50  # targets that each tenth of the items must have; else the items are divided into thirds
 THIRDS = {1: "tail", 2: "middle", 3: "head"}

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
-import schemas
-from pipeline import io
-from pipeline.encode.folder import FeatureSet, table
-from pipeline.errors import UserError
-from pipeline.layout import Layout
-from pipeline.sources.base import PLANTED
-from pipeline.sources.shoppers import COARSE, MOTIVES
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.encode.folder import FeatureSet, table
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.sources.base import PLANTED
+from alignrec.pipeline.sources.shoppers import COARSE, MOTIVES
 
 WIDTH = 64  # without another feature set
 TOGETHER = 8  # shards per permutation of `shuffled`, which bounds memory

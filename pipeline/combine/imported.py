@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from pipeline.encode.folder import table
-from pipeline.vectors.matching import File
+from alignrec.pipeline.encode.folder import table
+from alignrec.pipeline.vectors.matching import File
 
 OF_IMAGES = "records"  # format of features that are made only from images
 

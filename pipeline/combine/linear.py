@@ -12,14 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-import schemas
-from pipeline import io
-from pipeline.encode import quality
-from pipeline.encode.folder import FeatureSet
-from pipeline.errors import UserError
-from pipeline.layout import Layout
-from pipeline.ops import joining, whitening
-from pipeline.ops.joining import IMAGE, POWER, Block, Fit
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.encode import quality
+from alignrec.pipeline.encode.folder import FeatureSet
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.ops import joining, whitening
+from alignrec.pipeline.ops.joining import IMAGE, POWER, Block, Fit
 
 DRAWS = 5  # of cold items: each item is cold in one
 K = 20
@@ -60,7 +60,7 @@ def _scores(layout: Layout, parts: Sequence[FeatureSet], kept: Sequence[bool], w
 
     Without validation there is none.
     """
-    from pipeline.interactions import profiles  # loads SciPy
+    from alignrec.pipeline.interactions import profiles  # loads SciPy
 
     n_items = len(io.read_table(layout.item_ids, schemas.ITEM_IDS))
     rows = io.read_table(layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"])

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.combine.params import Combine, Concat, Derived, Linear, Masked, Planted, Whitened
-from pipeline.config.base import Section, checked, known, nearest
-from pipeline.config.parameters import Parameters
-from pipeline.encode.params import MODALITIES, BEiT3, Encode, variant
-from pipeline.errors import UserError
-from pipeline.sources.base import Downloaded
-from pipeline.sources.feature_files import FEATURE
+from alignrec.pipeline.combine.params import Combine, Concat, Derived, Linear, Masked, Planted, Whitened
+from alignrec.pipeline.config.base import Section, checked, known, nearest
+from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.encode.params import MODALITIES, BEiT3, Encode, variant
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.sources.base import Downloaded
+from alignrec.pipeline.sources.feature_files import FEATURE
 
 CONCAT, LINEAR, MAPPED, MASKED, PLANTED = "concat", "linear", "mapped", "masked", "planted"
 KINDS: dict[str, type[Section]] = {

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from pipeline.config.base import Name, Positive, Section
-from pipeline.ops.joining import WIDTH
+from alignrec.pipeline.config.base import Name, Positive, Section
+from alignrec.pipeline.ops.joining import WIDTH
 
 
 class Combine(Section):

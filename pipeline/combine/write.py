@@ -10,26 +10,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-import schemas
-from pipeline import io
-from pipeline.combine import controls, linear, mapped, names
-from pipeline.combine.imported import OF_IMAGES, imported_rows
-from pipeline.combine.params import Combine, Linear, Masked, Whitened
-from pipeline.encode import chain, quality
-from pipeline.encode.folder import ENCODER, LARGEST, SET, Facts, FeatureSet, Span, table
-from pipeline.encode.params import MODALITIES, Encode
-from pipeline.errors import UserError
-from pipeline.images.params import Images
-from pipeline.io import fingerprint
-from pipeline.layout import Layout
-from pipeline.ops import joining, whitening
-from pipeline.ops.joining import Fit
-from pipeline.ops.whitening import Whitening
-from pipeline.run import Run
-from pipeline.seeds import seed_for
-from pipeline.vectors import matching
-from pipeline.vectors.registry import READERS
-from pipeline.versions import versions
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.combine import controls, linear, mapped, names
+from alignrec.pipeline.combine.imported import OF_IMAGES, imported_rows
+from alignrec.pipeline.combine.params import Combine, Linear, Masked, Whitened
+from alignrec.pipeline.encode import chain, quality
+from alignrec.pipeline.encode.folder import ENCODER, LARGEST, SET, Facts, FeatureSet, Span, table
+from alignrec.pipeline.encode.params import MODALITIES, Encode
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.images.params import Images
+from alignrec.pipeline.io import fingerprint
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.ops import joining, whitening
+from alignrec.pipeline.ops.joining import Fit
+from alignrec.pipeline.ops.whitening import Whitening
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.seeds import seed_for
+from alignrec.pipeline.vectors import matching
+from alignrec.pipeline.vectors.registry import READERS
+from alignrec.pipeline.versions import versions
 
 
 def write_combinations(run: Run) -> None:
@@ -63,7 +63,7 @@ def _write(run: Run, name: str, ids: pa.Table, files: dict[str, matching.File], 
         own = {"kind": names.CONCAT, "of": [part.name for part in parts]}
     facts = {"settings": own, "shard_rows": size, "seed": run.params[Combine].seed, "name": name}
     inputs = [run.layout.item_ids, *(path for part in parts for path in part.files())]
-    modules = [f"stages.{run.stage}"]
+    modules = [f"alignrec.stages.{run.stage}"]
     if name in files:
         inputs += [files[name].path, *filter(None, [files[name].order])]
         modules += [READERS.module(files[name].format)]

@@ -9,20 +9,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-import schemas
-from pipeline import io
-from pipeline.benchmark.params import Benchmark
-from pipeline.benchmark.settings import protocol_of
-from pipeline.compare import feature_set
-from pipeline.compare.feature_set import FeatureSet
-from pipeline.config.parameters import Parameters
-from pipeline.evaluation.cutoff import bounded
-from pipeline.graph.params import Graph
-from pipeline.layout import Layout
-from pipeline.probe.base import Data
-from pipeline.probe.params import Probe
-from pipeline.report.outputs import Outputs
-from pipeline.run import Run
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.benchmark.params import Benchmark
+from alignrec.pipeline.benchmark.settings import protocol_of
+from alignrec.pipeline.compare import feature_set
+from alignrec.pipeline.compare.feature_set import FeatureSet
+from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.evaluation.cutoff import bounded
+from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.probe.base import Data
+from alignrec.pipeline.probe.params import Probe
+from alignrec.pipeline.report.outputs import Outputs
+from alignrec.pipeline.run import Run
 
 CHANGED = 12
 
@@ -32,8 +32,8 @@ def compare(layout: Layout, params: Parameters, specs: Sequence[str], seeds: int
     """Compare feature sets, named as in feature_set.read, and write compare.json and index.html."""
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     sets = feature_set.distinct([feature_set.read(spec, layout, asins, order) for spec in specs])
-    from pipeline.compare import judge, page, similarity
-    from pipeline.probe import asking, forms  # loads SciPy and Pillow, which the errors above do not need
+    from alignrec.pipeline.compare import judge, page, similarity
+    from alignrec.pipeline.probe import asking, forms  # loads SciPy and Pillow, which the errors above do not need
 
     rows, whole = feature_set.common(sets), sets
     items, sets = items_of(layout, asins).take(rows), [replace(g, vectors=g.vectors[rows], there=None) for g in sets]
@@ -69,10 +69,10 @@ def _numbered(tables: Iterable[pa.Table], rows: np.ndarray, items: int) -> Itera
 
 
 def trained(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seeds: int, to: Path) -> dict[str, Any]:
-    from pipeline.benchmark import compare as plans  # loads torch, which the probes do not need
-    from pipeline.benchmark.cell import Stored
-    from pipeline.benchmark.experiment import Store, complete
-    from pipeline.train import inputs
+    from alignrec.pipeline.benchmark import compare as plans  # loads torch, which the probes do not need
+    from alignrec.pipeline.benchmark.cell import Stored
+    from alignrec.pipeline.benchmark.experiment import Store, complete
+    from alignrec.pipeline.train import inputs
 
     data = {}
     for g in sets:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.layout import Layout
-from pipeline.vectors.matching import match
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.vectors.matching import match
 
 FEWEST = 3
 """fewest items that can be compared"""

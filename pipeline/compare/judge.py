@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.combine import controls
-from pipeline.compare.feature_set import FeatureSet
-from pipeline.evaluation.cutoff import headline
-from pipeline.evaluation.statistics import corrected
-from pipeline.interactions.profiles import Profiles
-from pipeline.probe import asking, forms, questions, verdicts
-from pipeline.probe.base import Task
-from pipeline.probe.params import Probe
-from pipeline.seeds import seed_for
+from alignrec.pipeline.combine import controls
+from alignrec.pipeline.compare.feature_set import FeatureSet
+from alignrec.pipeline.evaluation.cutoff import headline
+from alignrec.pipeline.evaluation.statistics import corrected
+from alignrec.pipeline.interactions.profiles import Profiles
+from alignrec.pipeline.probe import asking, forms, questions, verdicts
+from alignrec.pipeline.probe.base import Task
+from alignrec.pipeline.probe.params import Probe
+from alignrec.pipeline.seeds import seed_for
 
 
 def controls_of(features: np.ndarray, seed: int) -> dict[str, np.ndarray]:

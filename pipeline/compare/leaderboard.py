@@ -8,14 +8,14 @@ from typing import Annotated
 import orjson
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.evaluation.evidence import HEADLINE, Cell, Row
-from pipeline.release.read import Release
-from pipeline.report import published
-from pipeline.report.page import sides
-from pipeline.report.sections import Section
-from pipeline.report.table import Table, Value, measure
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.evaluation.evidence import HEADLINE, Cell, Row
+from alignrec.pipeline.release.read import Release
+from alignrec.pipeline.report import published
+from alignrec.pipeline.report.page import sides
+from alignrec.pipeline.report.sections import Section
+from alignrec.pipeline.report.table import Table, Value, measure
 
 RESULTS = "results.json"
 MAX_BYTES = 64 << 20

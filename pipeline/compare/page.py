@@ -8,18 +8,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import schemas
-from pipeline import io
-from pipeline.compare import releases, similarity
-from pipeline.compare.feature_set import FeatureSet
-from pipeline.report import comparison as facts
-from pipeline.report import content, gallery, sections
-from pipeline.report.comparison import shared
-from pipeline.report.gallery import Sheets
-from pipeline.report.outputs import Outputs
-from pipeline.report.page import sides
-from pipeline.report.sections import Section
-from pipeline.report.table import Table
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.compare import releases, similarity
+from alignrec.pipeline.compare.feature_set import FeatureSet
+from alignrec.pipeline.report import comparison as facts
+from alignrec.pipeline.report import content, gallery, sections
+from alignrec.pipeline.report.comparison import shared
+from alignrec.pipeline.report.gallery import Sheets
+from alignrec.pipeline.report.outputs import Outputs
+from alignrec.pipeline.report.page import sides
+from alignrec.pipeline.report.sections import Section
+from alignrec.pipeline.report.table import Table
 
 NEAR = 6
 """neighbours shown per item"""

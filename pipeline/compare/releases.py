@@ -8,14 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import io
-from pipeline.compare.feature_set import FeatureSet
-from pipeline.compare.similarity import NEIGHBOURS, compared
-from pipeline.errors import UserError
-from pipeline.ops.linalg import unit_rows
-from pipeline.release.manifest import File, Manifest
-from pipeline.release.read import Release
-from pipeline.report.comparison import shared
+from alignrec.pipeline import io
+from alignrec.pipeline.compare.feature_set import FeatureSet
+from alignrec.pipeline.compare.similarity import NEIGHBOURS, compared
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.ops.linalg import unit_rows
+from alignrec.pipeline.release.manifest import File, Manifest
+from alignrec.pipeline.release.read import Release
+from alignrec.pipeline.report.comparison import shared
 
 ITEMS = "items.parquet"
 PARTS = ("major", "minor", "patch")

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline import engine
-from pipeline.compare.feature_set import FeatureSet
-from pipeline.ops import shapes
-from pipeline.ops.linalg import unit_rows
-from pipeline.probe.questions import sample
-from pipeline.seeds import seed_for
+from alignrec.pipeline import engine
+from alignrec.pipeline.compare.feature_set import FeatureSet
+from alignrec.pipeline.ops import shapes
+from alignrec.pipeline.ops.linalg import unit_rows
+from alignrec.pipeline.probe.questions import sample
+from alignrec.pipeline.seeds import seed_for
 
 NEIGHBOURS = 10
 BY_CHANCE = 4.0

@@ -8,8 +8,8 @@ from typing import Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline import io
-from pipeline.errors import UserError, one_line
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError, one_line
 
 LARGEST = 1 << 17  # bytes of a file, a few seconds of PyYAML's time; real ones have a few thousand
 EXTENDS = "extends"

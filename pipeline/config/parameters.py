@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializeAsAny
 
-from pipeline.config.base import Kind, Name, Section, nearest
-from pipeline.errors import UserError, one_line
+from alignrec.pipeline.config.base import Kind, Name, Section, nearest
+from alignrec.pipeline.errors import UserError, one_line
 
 Shown = Literal["all", "titles", "none"]
 """what a release says of an item besides its identifier and hashes: title, brand, categories, description, text and

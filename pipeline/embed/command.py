@@ -20,32 +20,32 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from filelock import FileLock
 
-import schemas
-from pipeline import io, progress
-from pipeline.combine import names
-from pipeline.combine.params import Combine
-from pipeline.config.base import nearest
-from pipeline.config.parameters import Parameters
-from pipeline.embed import prepare
-from pipeline.embed.prepare import DATASET, Table, Work
-from pipeline.encode import batching
-from pipeline.encode.base import Encoder
-from pipeline.encode.batching import Items
-from pipeline.encode.load import Project, load, refuse_absent
-from pipeline.encode.network import Network, find_network, settings_facts
-from pipeline.encode.params import TRAINED, BEiT3, Encode
-from pipeline.encode.registry import ENCODERS, Encoders
-from pipeline.encode.write import write_features, write_set
-from pipeline.errors import UserError, printable
-from pipeline.images.params import Images
-from pipeline.io import fingerprint
-from pipeline.items.texts import Texts
-from pipeline.layout import FEATURE_STAGES, Layout
-from pipeline.release import item_file
-from pipeline.release.encoded import image_sha256, text_sha256
-from pipeline.release.encoder import MOST_AT_A_TIME, Carried
-from pipeline.run import ALTERED, Run
-from pipeline.versions import versions
+from alignrec import schemas
+from alignrec.pipeline import io, progress
+from alignrec.pipeline.combine import names
+from alignrec.pipeline.combine.params import Combine
+from alignrec.pipeline.config.base import nearest
+from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.embed import prepare
+from alignrec.pipeline.embed.prepare import DATASET, Table, Work
+from alignrec.pipeline.encode import batching
+from alignrec.pipeline.encode.base import Encoder
+from alignrec.pipeline.encode.batching import Items
+from alignrec.pipeline.encode.load import Project, load, refuse_absent
+from alignrec.pipeline.encode.network import Network, find_network, settings_facts
+from alignrec.pipeline.encode.params import TRAINED, BEiT3, Encode
+from alignrec.pipeline.encode.registry import ENCODERS, Encoders
+from alignrec.pipeline.encode.write import write_features, write_set
+from alignrec.pipeline.errors import UserError, printable
+from alignrec.pipeline.images.params import Images
+from alignrec.pipeline.io import fingerprint
+from alignrec.pipeline.items.texts import Texts
+from alignrec.pipeline.layout import FEATURE_STAGES, Layout
+from alignrec.pipeline.release import item_file
+from alignrec.pipeline.release.encoded import image_sha256, text_sha256
+from alignrec.pipeline.release.encoder import MOST_AT_A_TIME, Carried
+from alignrec.pipeline.run import ALTERED, Run
+from alignrec.pipeline.versions import versions
 
 FACTS = "_embed.json"  # readers of a folder of Parquet skip names that begin with _
 INLINE = re.compile(r"(?P<kind>[a-z][a-z0-9_-]*):(?P<model>.+)")
@@ -161,7 +161,7 @@ def _write(run: Run, chosen: Chosen, items: Items) -> Path:
             write_set(run, name, run.folder / name, items, bar.update, chosen.cache)
     if not chosen.sets:
         return run.folder / chosen.name
-    from pipeline.combine.write import write_combinations  # loads SciPy
+    from alignrec.pipeline.combine.write import write_combinations  # loads SciPy
 
     own = Run("combine", DATASET, run.params, run.layout.root, label="embed")
     own.layout, own.folder = run.layout, run.layout.folder("combine")

@@ -9,18 +9,18 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-import schemas
-from pipeline import engine, io
-from pipeline.errors import UserError
-from pipeline.images import fetcher
-from pipeline.images.decode import Decoded, normalise
-from pipeline.images.fetcher import Result
-from pipeline.images.params import Images
-from pipeline.items.parse import Reject
-from pipeline.layout import Layout
-from pipeline.release import item_file
-from pipeline.release.item_file import Columns, Row
-from pipeline.sources import lines
+from alignrec import schemas
+from alignrec.pipeline import engine, io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.images import fetcher
+from alignrec.pipeline.images.decode import Decoded, normalise
+from alignrec.pipeline.images.fetcher import Result
+from alignrec.pipeline.images.params import Images
+from alignrec.pipeline.items.parse import Reject
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.release import item_file
+from alignrec.pipeline.release.item_file import Columns, Row
+from alignrec.pipeline.sources import lines
 
 DATASET = "table"  # what a table is called in the folder
 HELD = 1024  # rejects in memory

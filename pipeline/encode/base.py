@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from pipeline.config.base import Section
-from pipeline.encode.origin import Origin
+from alignrec.pipeline.config.base import Section
+from alignrec.pipeline.encode.origin import Origin
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -18,16 +18,16 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-import schemas
-from pipeline import engine, io
-from pipeline.encode.base import Encoder
-from pipeline.encode.chunks import Reader, Reading
-from pipeline.encode.folder import table
-from pipeline.encode.params import Encode
-from pipeline.errors import UserError
-from pipeline.items.texts import Texts
-from pipeline.layout import Layout
-from pipeline.memory import keep_large_buffers, ran_out
+from alignrec import schemas
+from alignrec.pipeline import engine, io
+from alignrec.pipeline.encode.base import Encoder
+from alignrec.pipeline.encode.chunks import Reader, Reading
+from alignrec.pipeline.encode.folder import table
+from alignrec.pipeline.encode.params import Encode
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.items.texts import Texts
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.memory import keep_large_buffers, ran_out
 
 HALVED = "memory ran out, so items were encoded in half a batch, which changes their vectors by rounding"
 

@@ -12,23 +12,23 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from pipeline import io
-from pipeline.beit3 import stored
-from pipeline.beit3.config import FIRST_POSITION, MiniConfig
-from pipeline.beit3.inference import Inference
-from pipeline.beit3.mini import Network, halves
-from pipeline.beit3.network import HEADS, BEiT3
-from pipeline.beit3.tokenizer import Tokenizer
-from pipeline.encode import batching, mini
-from pipeline.encode.base import Encoder
-from pipeline.encode.batching import Items
-from pipeline.encode.params import MODALITIES, BEiT3Params
-from pipeline.errors import UserError
-from pipeline.images.pixels import normalised, squares
-from pipeline.layout import EncoderFiles
-from pipeline.ops import whitening
-from pipeline.ops.device import device_of, pick, pinned, sent
-from pipeline.ops.whitening import Whitening
+from alignrec.pipeline import io
+from alignrec.pipeline.beit3 import stored
+from alignrec.pipeline.beit3.config import FIRST_POSITION, MiniConfig
+from alignrec.pipeline.beit3.inference import Inference
+from alignrec.pipeline.beit3.mini import Network, halves
+from alignrec.pipeline.beit3.network import HEADS, BEiT3
+from alignrec.pipeline.beit3.tokenizer import Tokenizer
+from alignrec.pipeline.encode import batching, mini
+from alignrec.pipeline.encode.base import Encoder
+from alignrec.pipeline.encode.batching import Items
+from alignrec.pipeline.encode.params import MODALITIES, BEiT3Params
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.images.pixels import normalised, squares
+from alignrec.pipeline.layout import EncoderFiles
+from alignrec.pipeline.ops import whitening
+from alignrec.pipeline.ops.device import device_of, pick, pinned, sent
+from alignrec.pipeline.ops.whitening import Whitening
 
 FIRST = 4096  # items that the map of an untrained network is fitted to, at most
 TOKENS = 128  # per item, on average over those that are in the network at a time

@@ -16,18 +16,18 @@ import numpy as np
 from pydantic import Field
 from safetensors.numpy import save
 
-from pipeline import io
-from pipeline.config.document import Part
-from pipeline.errors import UserError, one_line
-from pipeline.ops import arrays
-from pipeline.ops.joining import Block, Fit
-from pipeline.ops.whitening import Whitening
+from alignrec.pipeline import io
+from alignrec.pipeline.config.document import Part
+from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.ops import arrays
+from alignrec.pipeline.ops.joining import Block, Fit
+from alignrec.pipeline.ops.whitening import Whitening
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pipeline.encode.base import Encoder
-    from pipeline.encode.chunks import Reading
+    from alignrec.pipeline.encode.base import Encoder
+    from alignrec.pipeline.encode.chunks import Reading
 
 MAPS, NAME = "maps.safetensors", "chain.json"
 MOST, LARGEST = 64, 1 << 16

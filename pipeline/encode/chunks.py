@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.config.base import Positive, Section
-from pipeline.ops.device import sent
+from alignrec.pipeline.config.base import Positive, Section
+from alignrec.pipeline.ops.device import sent
 
 Count = Callable[[list[str]], list[int]]
 """texts -> the number of tokens of each, uncut, without those that a network puts around a text"""

@@ -12,10 +12,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.config.base import Section
-from pipeline.encode.base import Spec
-from pipeline.images.pixels import normalised, squares
-from pipeline.ops.device import device_of, pick, pinned, sent
+from alignrec.pipeline.config.base import Section
+from alignrec.pipeline.encode.base import Spec
+from alignrec.pipeline.images.pixels import normalised, squares
+from alignrec.pipeline.ops.device import device_of, pick, pinned, sent
 
 SIDE = 224
 WEIGHTS = "efficientnet-lite0-57934424.pth"

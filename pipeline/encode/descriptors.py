@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.encode.base import NoSettings, Spec
-from pipeline.images.pixels import squares
-from pipeline.ops.linalg import unit_rows
+from alignrec.pipeline.encode.base import NoSettings, Spec
+from alignrec.pipeline.images.pixels import squares
+from alignrec.pipeline.ops.linalg import unit_rows
 
 SIDE = 96
 LEVELS, CELLS, COARSE, DIRECTIONS = 4, 24, 6, 8

@@ -14,10 +14,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pyarrow as pa
 
-from pipeline.encode.batching import encode_rows
-from pipeline.encode.network import Network
-from pipeline.encode.params import Encode
-from pipeline.engine import cluster
+from alignrec.pipeline.encode.batching import encode_rows
+from alignrec.pipeline.encode.network import Network
+from alignrec.pipeline.encode.params import Encode
+from alignrec.pipeline.engine import cluster
 
 Shard = tuple[int, int]  # first and last + 1 item
 

@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-import schemas
-from pipeline import io
-from pipeline.config.document import Part
-from pipeline.errors import UserError
-from pipeline.layout import Layout
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.config.document import Part
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.layout import Layout
 
 SET, ENCODER = "set.json", "encoder"
 LARGEST = 1 << 16  # bytes of set.json

@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.encode import origin
-from pipeline.encode.base import Spec
-from pipeline.encode.chunks import lengths
-from pipeline.encode.origin import Origin, plainly
-from pipeline.encode.towers import Join, OfHub, Towers, limit, plain, silence_transformers
-from pipeline.errors import UserError
-from pipeline.ops.device import pick, pinned, sent
+from alignrec.pipeline.encode import origin
+from alignrec.pipeline.encode.base import Spec
+from alignrec.pipeline.encode.chunks import lengths
+from alignrec.pipeline.encode.origin import Origin, plainly
+from alignrec.pipeline.encode.towers import Join, OfHub, Towers, limit, plain, silence_transformers
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.ops.device import pick, pinned, sent
 
 LIBRARY = "transformers"
 FULL = {"siglip", "siglip2"}  # types whose text tower reads the last token of a padded row

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 from pydantic import ValidationError
 
-from pipeline.config.document import first_fault
-from pipeline.encode.folder import ENCODER, Facts, FeatureSet
-from pipeline.encode.params import TRAINED, BEiT3Params
-from pipeline.encode.registry import ENCODERS
-from pipeline.errors import UserError, installing, one_line
-from pipeline.layout import EncoderFiles, Layout
+from alignrec.pipeline.config.document import first_fault
+from alignrec.pipeline.encode.folder import ENCODER, Facts, FeatureSet
+from alignrec.pipeline.encode.params import TRAINED, BEiT3Params
+from alignrec.pipeline.encode.registry import ENCODERS
+from alignrec.pipeline.errors import UserError, installing, one_line
+from alignrec.pipeline.layout import EncoderFiles, Layout
 
 if TYPE_CHECKING:
-    from pipeline.encode.base import Encoder
+    from alignrec.pipeline.encode.base import Encoder
 
 DEEPEST = 8  # sets that are made of one another
 
@@ -114,7 +114,7 @@ def _load_other(shelf: Shelf, folder: Path, facts: Facts) -> Encoder:
 
 
 def _load_chain(shelf: Shelf, name: str, facts: Facts, outer: tuple[str, ...]) -> Encoder:
-    from pipeline.encode import chain
+    from alignrec.pipeline.encode import chain
 
     if facts.weights is not None:
         raise UserError(f"{shelf.folder(name)}: names both weights and parts; do not trust it")
@@ -124,7 +124,7 @@ def _load_chain(shelf: Shelf, name: str, facts: Facts, outer: tuple[str, ...]) -
 
 
 def _load_beit3(shelf: Shelf, folder: Path, facts: Facts) -> Encoder:
-    from pipeline.encode import beit3  # loads torch
+    from alignrec.pipeline.encode import beit3  # loads torch
 
     if facts.weights is None:
         raise UserError(f"{folder}: names no weights; do not trust it")

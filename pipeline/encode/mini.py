@@ -15,21 +15,21 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-import schemas
-from pipeline import io
-from pipeline.beit3 import minilm, stored
-from pipeline.beit3.mini import Mini, centre, load_minilm
-from pipeline.beit3.minilm import WordPieces
-from pipeline.beit3.tokenizer import ENDLESS, Tokenizer, pad
-from pipeline.encode.chunks import Reading
-from pipeline.encode.cnn import CNN
-from pipeline.encode.cnn import load as load_cnn
-from pipeline.encode.descriptors import Descriptors
-from pipeline.encode.params import IMAGE_TOKENS
-from pipeline.errors import UserError
-from pipeline.layout import EncoderFiles, Layout
-from pipeline.ops.device import device_of, pick, pinned, sent
-from pipeline.ops.whitening import Whitening
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.beit3 import minilm, stored
+from alignrec.pipeline.beit3.mini import Mini, centre, load_minilm
+from alignrec.pipeline.beit3.minilm import WordPieces
+from alignrec.pipeline.beit3.tokenizer import ENDLESS, Tokenizer, pad
+from alignrec.pipeline.encode.chunks import Reading
+from alignrec.pipeline.encode.cnn import CNN
+from alignrec.pipeline.encode.cnn import load as load_cnn
+from alignrec.pipeline.encode.descriptors import Descriptors
+from alignrec.pipeline.encode.params import IMAGE_TOKENS
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.layout import EncoderFiles, Layout
+from alignrec.pipeline.ops.device import device_of, pick, pinned, sent
+from alignrec.pipeline.ops.whitening import Whitening
 
 
 class Prepared(NamedTuple):

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.encode import cnn
-from pipeline.encode.base import Spec
-from pipeline.encode.chain import ChainEncoder
-from pipeline.encode.chunks import LONGEST, Chunked, lengths
-from pipeline.encode.towers import Towers, silence_transformers
-from pipeline.ops import joining
-from pipeline.ops.device import pick, pinned, sent
+from alignrec.pipeline.encode import cnn
+from alignrec.pipeline.encode.base import Spec
+from alignrec.pipeline.encode.chain import ChainEncoder
+from alignrec.pipeline.encode.chunks import LONGEST, Chunked, lengths
+from alignrec.pipeline.encode.towers import Towers, silence_transformers
+from alignrec.pipeline.ops import joining
+from alignrec.pipeline.ops.device import pick, pinned, sent
 
 
 class MiniLMParams(Chunked):

@@ -8,15 +8,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pipeline import io
-from pipeline.config.base import Section
-from pipeline.encode.base import Encoder
-from pipeline.encode.batching import Items
-from pipeline.encode.folder import ENCODER, Facts, Span
-from pipeline.encode.origin import Origin, plainly, release
-from pipeline.encode.params import Encode
-from pipeline.encode.registry import ENCODERS, Encoders, kind_of, settings_of
-from pipeline.images.params import Images
+from alignrec.pipeline import io
+from alignrec.pipeline.config.base import Section
+from alignrec.pipeline.encode.base import Encoder
+from alignrec.pipeline.encode.batching import Items
+from alignrec.pipeline.encode.folder import ENCODER, Facts, Span
+from alignrec.pipeline.encode.origin import Origin, plainly, release
+from alignrec.pipeline.encode.params import Encode
+from alignrec.pipeline.encode.registry import ENCODERS, Encoders, kind_of, settings_of
+from alignrec.pipeline.images.params import Images
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.encode import origin
-from pipeline.encode.base import Spec
-from pipeline.encode.chunks import Chunked, lengths
-from pipeline.encode.origin import Origin, Pretrained
-from pipeline.encode.towers import Join, Towers, broken, plain
-from pipeline.errors import UserError
-from pipeline.ops.device import pick, pinned, sent
+from alignrec.pipeline.encode import origin
+from alignrec.pipeline.encode.base import Spec
+from alignrec.pipeline.encode.chunks import Chunked, lengths
+from alignrec.pipeline.encode.origin import Origin, Pretrained
+from alignrec.pipeline.encode.towers import Join, Towers, broken, plain
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.ops.device import pick, pinned, sent
 
 LIBRARY = "open_clip_torch"
 CONFIG = "open_clip_config.json"

@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from pipeline import io
-from pipeline.config.base import Section
-from pipeline.errors import UserError
+from alignrec.pipeline import io
+from alignrec.pipeline.config.base import Section
+from alignrec.pipeline.errors import UserError
 
 Modality = Literal["image", "text"]
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # owner/name on the Hub

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from pipeline.config.base import Name, Positive, Section
+from alignrec.pipeline.config.base import Name, Positive, Section
 
 MODALITIES = ("image", "text")
 IMAGE_TOKENS = ("cnn", "descriptors")  # encoders whose vectors are the image tokens of BEiT3 mini

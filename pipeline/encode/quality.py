@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import io
-from pipeline.encode.folder import Facts
-from pipeline.errors import UserError
-from pipeline.run import Run
+from alignrec.pipeline import io
+from alignrec.pipeline.encode.folder import Facts
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.run import Run
 
 KEY = "text"  # in the metadata of a file: sums of Reading.facts
 MOST = 0.5  # share of zero vectors above which a warning is due
@@ -41,7 +41,7 @@ class Seen(NamedTuple):
 
 
 def text_record(rows: pa.Table) -> dict[str, dict[str, float]]:
-    from pipeline.encode.chunks import Reading  # loads torch
+    from alignrec.pipeline.encode.chunks import Reading  # loads torch
 
     known = rows.filter(rows["read"].is_valid()) if "read" in rows.column_names else rows[:0]
     return {KEY: Reading(known["read"].to_numpy(), known["there"].to_numpy()).facts()} if len(known) else {}

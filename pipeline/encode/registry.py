@@ -9,27 +9,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config.base import Section, checked, known, nearest
-from pipeline.encode.params import TRAINED
-from pipeline.errors import UserError
-from pipeline.registry import Registry
+from alignrec.pipeline.config.base import Section, checked, known, nearest
+from alignrec.pipeline.encode.params import TRAINED
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.registry import Registry
 
 if TYPE_CHECKING:
-    from pipeline.encode.base import Spec
+    from alignrec.pipeline.encode.base import Spec
 
 ENCODERS: Registry[Spec[Any]] = Registry(
     "encoders",
     {
-        "minilm": "pipeline.encode.minilm:MINILM",
-        "tfidf": "pipeline.encode.tfidf:TFIDF",
-        "cnn": "pipeline.encode.cnn:CNN_LITE",
-        "descriptors": "pipeline.encode.descriptors:DESCRIPTORS",
-        "minilm-cnn": "pipeline.encode.minilm:MINILM_CNN",
-        "huggingface": "pipeline.encode.huggingface:HUGGINGFACE",
-        "sentence-transformers": "pipeline.encode.sentence_transformers:SENTENCE_TRANSFORMERS",
-        "open_clip": "pipeline.encode.open_clip:OPEN_CLIP",
-        "timm": "pipeline.encode.timm:TIMM",
-        "released": "pipeline.release.kind:RELEASED",
+        "minilm": "alignrec.pipeline.encode.minilm:MINILM",
+        "tfidf": "alignrec.pipeline.encode.tfidf:TFIDF",
+        "cnn": "alignrec.pipeline.encode.cnn:CNN_LITE",
+        "descriptors": "alignrec.pipeline.encode.descriptors:DESCRIPTORS",
+        "minilm-cnn": "alignrec.pipeline.encode.minilm:MINILM_CNN",
+        "huggingface": "alignrec.pipeline.encode.huggingface:HUGGINGFACE",
+        "sentence-transformers": "alignrec.pipeline.encode.sentence_transformers:SENTENCE_TRANSFORMERS",
+        "open_clip": "alignrec.pipeline.encode.open_clip:OPEN_CLIP",
+        "timm": "alignrec.pipeline.encode.timm:TIMM",
+        "released": "alignrec.pipeline.release.kind:RELEASED",
     },
 )  # kind -> encoder
 Encoders = Mapping[str, Mapping[str, Any]]  # section `encoders`: name -> `kind` and the keys of that kind

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import io
-from pipeline.encode.batching import texts_and_images
+from alignrec.pipeline import io
+from alignrec.pipeline.encode.batching import texts_and_images
 
 SIZE = 16  # bytes kept of a sha256; n contents collide with probability n^2 / 2^129
 KEPT = ("key", "has_image", "has_text", "vector", "read", "there", "halved")  # columns

@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.encode import origin, towers
-from pipeline.encode.base import Spec
-from pipeline.encode.chunks import lengths
-from pipeline.encode.origin import WEIGHTS, Origin
-from pipeline.encode.towers import OfHub, Prepared, Towers, limit, plain, silence_transformers
-from pipeline.errors import UserError, installing
-from pipeline.ops.device import pick, pinned, sent
+from alignrec.pipeline.encode import origin, towers
+from alignrec.pipeline.encode.base import Spec
+from alignrec.pipeline.encode.chunks import lengths
+from alignrec.pipeline.encode.origin import WEIGHTS, Origin
+from alignrec.pipeline.encode.towers import OfHub, Prepared, Towers, limit, plain, silence_transformers
+from alignrec.pipeline.errors import UserError, installing
+from alignrec.pipeline.ops.device import pick, pinned, sent
 
 LIBRARY = "sentence-transformers"
 BOTH = ("image", "text")

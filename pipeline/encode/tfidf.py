@@ -21,14 +21,14 @@ from safetensors.numpy import save as dump
 from scipy import sparse
 from torch import Tensor
 
-from pipeline import io
-from pipeline.config.base import Positive, Section
-from pipeline.encode.base import Catalogue, Spec
-from pipeline.encode.chunks import Reading
-from pipeline.errors import UserError, one_line
-from pipeline.items.texts import Texts
-from pipeline.ops.linalg import right_vectors
-from pipeline.seeds import seed_for
+from alignrec.pipeline import io
+from alignrec.pipeline.config.base import Positive, Section
+from alignrec.pipeline.encode.base import Catalogue, Spec
+from alignrec.pipeline.encode.chunks import Reading
+from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.items.texts import Texts
+from alignrec.pipeline.ops.linalg import right_vectors
+from alignrec.pipeline.seeds import seed_for
 
 WORD = re.compile(r"\w\w+")  # two letters or digits at least, in any script
 MIN_DF = 2  # least number of texts with a term

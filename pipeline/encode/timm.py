@@ -7,11 +7,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.encode import origin
-from pipeline.encode.base import Spec
-from pipeline.encode.origin import Origin, Pretrained
-from pipeline.encode.towers import Towers
-from pipeline.ops.device import pick, pinned, sent
+from alignrec.pipeline.encode import origin
+from alignrec.pipeline.encode.base import Spec
+from alignrec.pipeline.encode.origin import Origin, Pretrained
+from alignrec.pipeline.encode.towers import Towers
+from alignrec.pipeline.ops.device import pick, pinned, sent
 
 LIBRARY = "timm"
 

@@ -15,11 +15,11 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.config.base import Positive
-from pipeline.encode.chunks import MOST, Chunked, Chunks, Reading, cut
-from pipeline.encode.origin import Pretrained
-from pipeline.errors import UserError
-from pipeline.images.pixels import decoded
+from alignrec.pipeline.config.base import Positive
+from alignrec.pipeline.encode.chunks import MOST, Chunked, Chunks, Reading, cut
+from alignrec.pipeline.encode.origin import Pretrained
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.images.pixels import decoded
 
 Join = Literal["mean", "concat"]
 SIDE = 512  # of the largest images that networks read; larger JPEGs are decoded at a fraction of their size

@@ -11,18 +11,18 @@ from importlib.metadata import version
 from pathlib import Path
 from shutil import rmtree
 
-from pipeline import io
-from pipeline.beit3 import stored
-from pipeline.encode import beit3, mini
-from pipeline.encode.base import Encoder
-from pipeline.encode.batching import Items
-from pipeline.encode.folder import ENCODER, LARGEST, SET, Facts
-from pipeline.encode.network import Network, image_facts
-from pipeline.encode.params import MODALITIES, BEiT3, BEiT3Params, Encode
-from pipeline.encode.write import write_features
-from pipeline.layout import EncoderFiles
-from pipeline.run import Run
-from pipeline.seeds import seed_for
+from alignrec.pipeline import io
+from alignrec.pipeline.beit3 import stored
+from alignrec.pipeline.encode import beit3, mini
+from alignrec.pipeline.encode.base import Encoder
+from alignrec.pipeline.encode.batching import Items
+from alignrec.pipeline.encode.folder import ENCODER, LARGEST, SET, Facts
+from alignrec.pipeline.encode.network import Network, image_facts
+from alignrec.pipeline.encode.params import MODALITIES, BEiT3, BEiT3Params, Encode
+from alignrec.pipeline.encode.write import write_features
+from alignrec.pipeline.layout import EncoderFiles
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.seeds import seed_for
 
 MASKED = {"beit3-image-masked": ("text",), "beit3-text-masked": ("image",)}  # set -> the modalities that it reads
 DRAWN = {"beit3-untrained": "beit3", "beit3-official": "beit3-raw"}  # set with weights of its own -> how it is read

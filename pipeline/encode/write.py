@@ -12,19 +12,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-import schemas
-from pipeline import io
-from pipeline.encode import distributed, quality
-from pipeline.encode.base import Catalogue, Encoder
-from pipeline.encode.batching import HALVED, Items, encode_rows
-from pipeline.encode.folder import ENCODER, LARGEST, SET, Facts
-from pipeline.encode.network import Network, describe, find_network, settings_facts
-from pipeline.encode.params import Encode
-from pipeline.encode.registry import ENCODERS
-from pipeline.encode.rows import Rows
-from pipeline.io import fingerprint
-from pipeline.run import Run
-from pipeline.versions import versions
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.encode import distributed, quality
+from alignrec.pipeline.encode.base import Catalogue, Encoder
+from alignrec.pipeline.encode.batching import HALVED, Items, encode_rows
+from alignrec.pipeline.encode.folder import ENCODER, LARGEST, SET, Facts
+from alignrec.pipeline.encode.network import Network, describe, find_network, settings_facts
+from alignrec.pipeline.encode.params import Encode
+from alignrec.pipeline.encode.registry import ENCODERS
+from alignrec.pipeline.encode.rows import Rows
+from alignrec.pipeline.io import fingerprint
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.versions import versions
 
 Done = Callable[[int], object]
 
@@ -36,7 +36,7 @@ def write_set(run: Run, name: str, folder: Path, items: Items, done: Done, cache
     images = items.images if "image" in network.reads else []
     files = [items.texts.path, *images, *ENCODERS.source_files(network.kind)]
     files += network.files() if network.origin else []
-    modules = ["pipeline.encode.write", ENCODERS.module(network.kind)]
+    modules = ["alignrec.pipeline.encode.write", ENCODERS.module(network.kind)]
     with run.alone():
         run.resume(folder, files, settings_facts(network, own), name, modules=modules)
         if spec.fit and not (folder / SET).is_file():

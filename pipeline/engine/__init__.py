@@ -1,4 +1,4 @@
 """Independent jobs: in this process, in threads, over processes; cluster.py has them on a Ray cluster."""
 # ruff: noqa: F401
 
-from pipeline.engine.local import CORES, Processes, Threads, each, map, threads
+from alignrec.pipeline.engine.local import CORES, Processes, Threads, each, map, threads

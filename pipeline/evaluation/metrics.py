@@ -12,11 +12,11 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from pipeline.errors import UserError
-from pipeline.evaluation.protocol import Protocol
-from pipeline.interactions.split import Pairs, Part, Split, contains, keys
-from pipeline.ops.device import gemm
-from pipeline.ops.scores import Filter, Vectors, select
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.evaluation.protocol import Protocol
+from alignrec.pipeline.interactions.split import Pairs, Part, Split, contains, keys
+from alignrec.pipeline.ops.device import gemm
+from alignrec.pipeline.ops.scores import Filter, Vectors, select
 
 BLOCK = 1 << 21  # scores per step: 8 MiB of float32 stay in the cache between product and selection
 

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipeline.evaluation.cutoff import ALL, COLD, CUTOFF
-from pipeline.interactions.split import Pairs, Part, Split, union
-from schemas import COLD_ITEMS
+from alignrec.pipeline.evaluation.cutoff import ALL, COLD, CUTOFF
+from alignrec.pipeline.interactions.split import Pairs, Part, Split, union
+from alignrec.schemas import COLD_ITEMS
 
 Rule = Literal["mmrec", "strict"]
 SELECTION = f"first epoch of best valid recall@{CUTOFF}"

@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
-import schemas
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.layout import Layout
-from pipeline.release.read import Release
-from pipeline.sources.product import is_web
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.release.read import Release
+from alignrec.pipeline.sources.product import is_web
 
 SPLITS = ("train", "valid", "test")
 FIELDS = ("item_id", "asin", "title", "brand", "categories", "description")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from pipeline.export.content import SPLITS, ExportContent, write_mappings, write_tsv
+from alignrec.pipeline.export.content import SPLITS, ExportContent, write_mappings, write_tsv
 
 
 def write(content: ExportContent, folder: Path) -> str:

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from pipeline import io
-from pipeline.export.content import SPLITS, ExportContent
+from alignrec.pipeline import io
+from alignrec.pipeline.export.content import SPLITS, ExportContent
 
 NAMES = {"train": "train", "valid": "validation", "test": "test"}
 

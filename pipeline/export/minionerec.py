@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from pipeline.errors import UserError
-from pipeline.export.content import ExportContent, write_mappings
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.export.content import ExportContent, write_mappings
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 TRIPLET = 3

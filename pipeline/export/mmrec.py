@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from pipeline.encode.params import MODALITIES, variant
-from pipeline.export.content import ExportContent, write_tsv
+from alignrec.pipeline.encode.params import MODALITIES, variant
+from alignrec.pipeline.export.content import ExportContent, write_tsv
 
 INTER = ["userID", "itemID", "rating", "timestamp", "x_label"]
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.export.content import ExportContent, write_mappings, write_tsv
+from alignrec.pipeline.export.content import ExportContent, write_mappings, write_tsv
 
 
 def write(content: ExportContent, folder: Path) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from pipeline.export.content import SPLITS, ExportContent, write_mappings, write_tsv
+from alignrec.pipeline.export.content import SPLITS, ExportContent, write_mappings, write_tsv
 
 
 def write(content: ExportContent, folder: Path) -> str:

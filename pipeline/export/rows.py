@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.export.content import ExportContent
-from pipeline.items import identifiers
-from pipeline.seeds import seed_for
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.export.content import ExportContent
+from alignrec.pipeline.items import identifiers
+from alignrec.pipeline.seeds import seed_for
 
 
 def arranged(content: ExportContent, order: Path | None) -> ExportContent:

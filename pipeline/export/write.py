@@ -9,9 +9,9 @@ from types import ModuleType
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import UserError
-from pipeline.export import cornac, hf, minionerec, mmrec, npy, recbole
-from pipeline.export.content import ExportContent, write_tsv
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.export import cornac, hf, minionerec, mmrec, npy, recbole
+from alignrec.pipeline.export.content import ExportContent, write_tsv
 
 FORMATS: dict[str, ModuleType] = {
     "mmrec": mmrec,

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import faiss
 import numpy as np
 
-from pipeline.errors import UserError
-from pipeline.ops.linalg import unit_rows
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.ops.linalg import unit_rows
 
 PART, BLOCK = 16_384, 2048  # rows held at a time; and where candidates are held too
 SAMPLE, POINTS = 4 * PART, 32  # rows that the cells are found on; rows of them a cell, at least

@@ -16,15 +16,15 @@ import pyarrow as pa
 import torch
 from threadpoolctl import threadpool_limits
 
-from pipeline import engine, io
-from pipeline.errors import UserError
-from pipeline.graph import approximate
-from pipeline.graph.approximate import Settled
-from pipeline.graph.params import Graph
-from pipeline.ops.linalg import unit_rows
-from pipeline.ops.scores import select
-from pipeline.run import Run
-from schemas import EDGES
+from alignrec.pipeline import engine, io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.graph import approximate
+from alignrec.pipeline.graph.approximate import Settled
+from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.ops.linalg import unit_rows
+from alignrec.pipeline.ops.scores import select
+from alignrec.pipeline.run import Run
+from alignrec.schemas import EDGES
 
 # queries a search of a GPU, and of a thread of the CPU: bounds memory to that times I scores
 BLOCK, PART = 1024, 256

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pipeline.config.base import Positive, Section
+from alignrec.pipeline.config.base import Positive, Section
 
 
 class Graph(Section):

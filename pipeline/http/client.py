@@ -23,8 +23,8 @@ from urllib.request import getproxies
 import httpcore
 import httpx
 
-from pipeline.errors import UserError
-from pipeline.http.retries import RETRYABLE, Absent, TransientError, retry, retry_after
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.http.retries import RETRYABLE, Absent, TransientError, retry, retry_after
 
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": "alignrec"}
 """identity: byte offsets are those of the file on the server"""

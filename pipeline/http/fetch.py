@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.http.retries import TransientError, append
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.http.retries import TransientError, append
 
 if TYPE_CHECKING:
     import httpx
@@ -68,7 +68,9 @@ def fetch(address: str, target: Path, expected: str | None, timeout: float, retr
 
 
 def _download(address: str, part: Path, mark: Path, timeout: float, retries: int, progress: Progress) -> None:
-    from pipeline.http.client import open_client  # httpx takes 0.1 s, which files of this machine need not wait for
+    from alignrec.pipeline.http.client import (
+        open_client,
+    )  # httpx takes 0.1 s, which files of this machine need not wait for
 
     with open_client(timeout) as web:
         try:
@@ -83,7 +85,7 @@ def _download(address: str, part: Path, mark: Path, timeout: float, retries: int
 
 def _read(web: httpx.Client, address: str, part: Path, mark: Path, start: int, progress: Progress) -> Iterator[bytes]:
     """Yield the rest of a file, or all of it, after emptying `part`, if the server has another file by now."""
-    from pipeline.http.client import first_byte, read_body, request
+    from alignrec.pipeline.http.client import first_byte, read_body, request
 
     start = start if mark.exists() else 0
     with request(web, address, address, start, mark.read_text() if start else "") as response:

@@ -15,10 +15,19 @@ from functools import lru_cache
 
 import httpx
 
-from pipeline.http.client import MAX_REDIRECTS, Blocked, Transport, Unresolved, follow, open_client, parse, within
-from pipeline.http.retries import LONGEST_WAIT, RETRYABLE, TransientError, retry, retry_after
-from pipeline.images.files import Fetched
-from pipeline.images.params import RATE
+from alignrec.pipeline.http.client import (
+    MAX_REDIRECTS,
+    Blocked,
+    Transport,
+    Unresolved,
+    follow,
+    open_client,
+    parse,
+    within,
+)
+from alignrec.pipeline.http.retries import LONGEST_WAIT, RETRYABLE, TransientError, retry, retry_after
+from alignrec.pipeline.images.files import Fetched
+from alignrec.pipeline.images.params import RATE
 
 RETRIES = 3  # tries after the first, for transient failures
 PER_HOST = 8  # simultaneous requests to one host

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import torch
 
-import schemas
-from pipeline.errors import UserError, one_line
-from pipeline.images.crawler import Crawler
-from pipeline.images.decode import Decoded, Room, normalise
-from pipeline.images.files import Files
-from pipeline.images.params import Images
-from pipeline.sources.product import is_path
-from pipeline.sources.sql import connected
+from alignrec import schemas
+from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.images.crawler import Crawler
+from alignrec.pipeline.images.decode import Decoded, Room, normalise
+from alignrec.pipeline.images.files import Files
+from alignrec.pipeline.images.params import Images
+from alignrec.pipeline.sources.product import is_path
+from alignrec.pipeline.sources.sql import connected
 
 SHARED_ABOVE = 10  # an image of more items than this is listed in run.json: it may be a placeholder
 WINDOW = 64  # items under way at a time; bounds memory

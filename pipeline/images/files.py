@@ -15,15 +15,15 @@ from urllib.parse import quote, unquote, urlsplit
 import orjson
 import pyarrow as pa
 
-from pipeline import io
-from pipeline.config.parameters import Source
-from pipeline.errors import UserError
-from pipeline.http import archives
-from pipeline.http.fetch import local
-from pipeline.images.params import Images
-from pipeline.layout import Layout
-from pipeline.sources.base import Downloaded
-from pipeline.sources.product import is_path
+from alignrec.pipeline import io
+from alignrec.pipeline.config.parameters import Source
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.http import archives
+from alignrec.pipeline.http.fetch import local
+from alignrec.pipeline.images.params import Images
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.sources.base import Downloaded
+from alignrec.pipeline.sources.product import is_path
 
 ITEM = re.compile(r"\{(?:item|asin)\}")
 

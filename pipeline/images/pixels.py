@@ -11,8 +11,8 @@ from numpy.lib.format import open_memmap
 from PIL import Image
 from torch import Tensor
 
-import schemas
-from pipeline import io
+from alignrec import schemas
+from alignrec.pipeline import io
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata; the stage `images` has checked sizes
 DRAFT = 4

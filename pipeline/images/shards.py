@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-import schemas
-from pipeline import io
-from pipeline.images import files
-from pipeline.images.fetcher import Fetcher, table
-from pipeline.images.params import Images
-from pipeline.run import Run
-from pipeline.sources.product import is_path
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.images import files
+from alignrec.pipeline.images.fetcher import Fetcher, table
+from alignrec.pipeline.images.params import Images
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.sources.product import is_path
 
 BLOCK = 1024  # items between two saves
 ACCESS = {"folder", "pattern", "outside", "private_hosts", "timeout"}
@@ -58,7 +58,7 @@ def _write_shard(
     done: Callable[[int], object],
 ) -> None:  # fmt: skip
     mark, work = run.folder / ".shards" / path.stem / ".key", run.folder / ".blocks" / path.stem
-    key = run.key([], current, [f"stages.{run.stage}"])
+    key = run.key([], current, [f"alignrec.stages.{run.stage}"])
     if not retry_failed and path.exists() and mark.is_file() and mark.read_bytes() == key.encode():
         done(len(items))
         return

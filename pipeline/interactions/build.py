@@ -8,12 +8,12 @@ from typing import NamedTuple
 import duckdb
 import pyarrow as pa
 
-import schemas
-from pipeline import io
-from pipeline.errors import UserError, one_line
-from pipeline.interactions import division as divisions
-from pipeline.interactions.division import DEFAULT, MMREC, PARTS, Db, Division, count
-from pipeline.sources.sql import connected
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.interactions import division as divisions
+from alignrec.pipeline.interactions.division import DEFAULT, MMREC, PARTS, Db, Division, count
+from alignrec.pipeline.sources.sql import connected
 
 BLOCK = 1 << 20  # rows that leave the database at a time
 SPARSEST, SPARE = 100, 1_000_000  # a published number is below this many times those that occur, or below the second

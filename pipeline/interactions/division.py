@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 from duckdb import DuckDBPyConnection as Db
 
-from pipeline.errors import UserError
-from schemas import COLD_ITEMS, SPARSE
+from alignrec.pipeline.errors import UserError
+from alignrec.schemas import COLD_ITEMS, SPARSE
 
 PARTS = ("train", "valid", "test")  # names of 0, 1, 2
 MMREC, USER_TIME = "mmrec", "user-time"

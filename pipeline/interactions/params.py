@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from pipeline.config.base import Positive, Section
+from alignrec.pipeline.config.base import Positive, Section
 
 
 class Interactions(Section):

@@ -8,17 +8,17 @@ from typing import NamedTuple
 import duckdb
 import pyarrow as pa
 
-from pipeline.config.parameters import Source
-from pipeline.errors import UserError
-from pipeline.interactions import build
-from pipeline.interactions.division import DEFAULT, Db, Division, count
-from pipeline.interactions.params import Interactions
-from pipeline.run import Run
-from pipeline.sources import mmrec
-from pipeline.sources.amazon import AmazonSource
-from pipeline.sources.base import Reader, downloaded
-from pipeline.sources.mmrec import MmrecSource
-from pipeline.sources.tabular import Tabular
+from alignrec.pipeline.config.parameters import Source
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.interactions import build
+from alignrec.pipeline.interactions.division import DEFAULT, Db, Division, count
+from alignrec.pipeline.interactions.params import Interactions
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.sources import mmrec
+from alignrec.pipeline.sources.amazon import AmazonSource
+from alignrec.pipeline.sources.base import Reader, downloaded
+from alignrec.pipeline.sources.mmrec import MmrecSource
+from alignrec.pipeline.sources.tabular import Tabular
 
 # least interactions of a user and of an item, tried in this order; 5 is what published tables have
 CORES = (5, 3, 2, 1)

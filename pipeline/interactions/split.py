@@ -7,9 +7,9 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import UserError
-from pipeline.seeds import seed_for
-from schemas import COLD_ITEMS, TEST, TRAIN, VALID, division, has_own_split
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.seeds import seed_for
+from alignrec.schemas import COLD_ITEMS, TEST, TRAIN, VALID, division, has_own_split
 
 Part = Literal["valid", "test"]
 # of users who are ranked with all items, at most: Electronics, 192,403 users and 63,001 items, has 12 billion

@@ -1,15 +1,15 @@
 """Reading and writing: files, tables, and the shards of feature sets."""
 # ruff: noqa: F401, I001
 
-from pipeline.io.features import (
+from alignrec.pipeline.io.features import (
     map_features, read_codes, read_features, read_vectors, shard, shards, width,
 )  # fmt: skip
-from pipeline.io.files import (
+from alignrec.pipeline.io.files import (
     COST, JOURNAL, KEY, RECORD, atomic, begin, begun, delete_unvouched, digest, files_below, flush,
     journal, keep_only, link, made_by, mapped, present, read_json, scratch, sha256, sha256s, write_bytes,
     write_json, write_npy,
 )  # fmt: skip
-from pipeline.io.tables import (
+from alignrec.pipeline.io.tables import (
     PARQUET, PART, matrix, one_set, read_rows, read_slices, read_table, read_tables, record, rows, vectors,
     write_table, write_tables,
 )  # fmt: skip

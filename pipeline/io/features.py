@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import schemas
-from pipeline.errors import UserError
-from pipeline.io import files
-from pipeline.io.tables import PART, matrix, one_set, read_slices, read_table, readable
+from alignrec import schemas
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io import files
+from alignrec.pipeline.io.tables import PART, matrix, one_set, read_slices, read_table, readable
 
 
 def shards(folder: Path, stem: str) -> list[Path]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import UserError
+from alignrec.pipeline.errors import UserError
 
 # of a folder that resumes by itself: the key that it was begun with, and the sha256 of each file written there
 KEY, JOURNAL = ".key", ".sha256"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError, one_line
+from alignrec.pipeline.errors import UserError, one_line
 
 KEY = "fingerprint"  # in the record of a file
 SHOWN = 40  # characters of a value in a message

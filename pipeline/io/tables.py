@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import schemas
-from pipeline.errors import UserError
-from pipeline.io import files, fingerprint
+from alignrec import schemas
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io import files, fingerprint
 
 # how tables are written: pages end where the content says, so that a store that knows chunks uploads what changed
 PARQUET = {"compression": "zstd", "use_content_defined_chunking": True}

@@ -16,18 +16,18 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-import schemas
-from pipeline import io
-from pipeline.config.parameters import Source
-from pipeline.errors import UserError
-from pipeline.io import PART
-from pipeline.items.parse import MOST_ADDRESSES, Lines, Parsed, Reject, products
-from pipeline.run import Run
-from pipeline.sources.amazon import AmazonSource
-from pipeline.sources.base import raw_files
-from pipeline.sources.lines import refuse_many, rejects
-from pipeline.sources.product import Product, is_web
-from schemas.items import TEXT_FIELDS
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.config.parameters import Source
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io import PART
+from alignrec.pipeline.items.parse import MOST_ADDRESSES, Lines, Parsed, Reject, products
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.sources.amazon import AmazonSource
+from alignrec.pipeline.sources.base import raw_files
+from alignrec.pipeline.sources.lines import refuse_many, rejects
+from alignrec.pipeline.sources.product import Product, is_web
+from alignrec.schemas.items import TEXT_FIELDS
 
 LOOKED_FOR = ("title", "brand", "categories", "description", "image_urls")
 MOST_ABSENT = 0.5  # share of items without metadata, without a warning
@@ -142,7 +142,7 @@ def find_shared(path: Path, above: float) -> list[dict[str, object]]:
 
     Each belongs to several items, and more than a share of them: column (title or text), value, and number of items.
     """
-    from pipeline.sources.sql import connected  # loads DuckDB
+    from alignrec.pipeline.sources.sql import connected  # loads DuckDB
 
     rows: list[dict[str, object]] = []
     with connected() as db:
@@ -224,7 +224,7 @@ def check_losses(run: Run) -> None:
 
 
 def _check_fields(run: Run, file: Path, gone: Sequence[str], others: Sequence[str]) -> None:
-    from pipeline.sources.inspect import KNOWN, plain  # loads DuckDB
+    from alignrec.pipeline.sources.inspect import KNOWN, plain  # loads DuckDB
 
     for field, key in {field: key for field in gone for key in others if plain(key) in KNOWN[field]}.items():
         if isinstance(run.source, AmazonSource):

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import UserError
-from pipeline.sources.feature_files import NAMES, plain, rank
-from pipeline.sources.mmrec import permutation, repeated, text_table
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.sources.feature_files import NAMES, plain, rank
+from alignrec.pipeline.sources.mmrec import permutation, repeated, text_table
 
 # of them, those whose whole numbers are rather our item numbers than the source's identifiers
 NUMBERS = ("itemid", "id")

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from pipeline.config.base import Section, Share
+from alignrec.pipeline.config.base import Section, Share
 
 TextField = Literal["title", "brand", "categories", "description"]
 

@@ -12,11 +12,11 @@ from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
-from pipeline import engine
-from pipeline.config.parameters import Source
-from pipeline.sources.base import Reader
-from pipeline.sources.lines import LONGEST_LINE
-from pipeline.sources.product import Product, is_path
+from alignrec.pipeline import engine
+from alignrec.pipeline.config.parameters import Source
+from alignrec.pipeline.sources.base import Reader
+from alignrec.pipeline.sources.lines import LONGEST_LINE
+from alignrec.pipeline.sources.product import Product, is_path
 
 BATCH = 2048  # lines a job of a process
 MOST_ADDRESSES = 1000  # of the images of one item

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-import schemas
-from pipeline import io
+from alignrec import schemas
+from alignrec.pipeline import io
 
 COLUMN = ["text"]
 

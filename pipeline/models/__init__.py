@@ -4,34 +4,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.registry import Registry
+from alignrec.pipeline.registry import Registry
 
 if TYPE_CHECKING:
-    from pipeline.models.base import Recommender
+    from alignrec.pipeline.models.base import Recommender
 
 MODELS: Registry[type[Recommender]] = Registry(
     "models",
     {
-        "itemknn": "pipeline.models.itemknn:ItemKNN",
-        "contentknn": "pipeline.models.itemknn:ContentKNN",
-        "ials": "pipeline.models.ials:IALS",
-        "ease": "pipeline.models.ease:EASE",
-        "cease": "pipeline.models.ease:CEASE",
-        "addease": "pipeline.models.ease:AddEASE",
-        "l3ae": "pipeline.models.ease:L3AE",
-        "bpr": "pipeline.models.bpr:BPR",
-        "lightgcn": "pipeline.models.lightgcn:LightGCN",
-        "vbpr": "pipeline.models.bpr:VBPR",
-        "mmgcn": "pipeline.models.mmgcn:MMGCN",
-        "grcn": "pipeline.models.grcn:GRCN",
-        "dualgnn": "pipeline.models.dualgnn:DualGNN",
-        "slmrec": "pipeline.models.slmrec:SLMRec",
-        "bm3": "pipeline.models.bm3:BM3",
-        "bm3-improved": "pipeline.models.bm3:ImprovedBM3",
-        "lattice": "pipeline.models.lattice:LATTICE",
-        "freedom": "pipeline.models.freedom:FREEDOM",
-        "mgcn": "pipeline.models.mgcn:MGCN",
-        "alignrec": "pipeline.models.alignrec:AlignRec",
+        "itemknn": "alignrec.pipeline.models.itemknn:ItemKNN",
+        "contentknn": "alignrec.pipeline.models.itemknn:ContentKNN",
+        "ials": "alignrec.pipeline.models.ials:IALS",
+        "ease": "alignrec.pipeline.models.ease:EASE",
+        "cease": "alignrec.pipeline.models.ease:CEASE",
+        "addease": "alignrec.pipeline.models.ease:AddEASE",
+        "l3ae": "alignrec.pipeline.models.ease:L3AE",
+        "bpr": "alignrec.pipeline.models.bpr:BPR",
+        "lightgcn": "alignrec.pipeline.models.lightgcn:LightGCN",
+        "vbpr": "alignrec.pipeline.models.bpr:VBPR",
+        "mmgcn": "alignrec.pipeline.models.mmgcn:MMGCN",
+        "grcn": "alignrec.pipeline.models.grcn:GRCN",
+        "dualgnn": "alignrec.pipeline.models.dualgnn:DualGNN",
+        "slmrec": "alignrec.pipeline.models.slmrec:SLMRec",
+        "bm3": "alignrec.pipeline.models.bm3:BM3",
+        "bm3-improved": "alignrec.pipeline.models.bm3:ImprovedBM3",
+        "lattice": "alignrec.pipeline.models.lattice:LATTICE",
+        "freedom": "alignrec.pipeline.models.freedom:FREEDOM",
+        "mgcn": "alignrec.pipeline.models.mgcn:MGCN",
+        "alignrec": "alignrec.pipeline.models.alignrec:AlignRec",
     },
 )  # name -> recommender, the faster first
 RELEASED = "alignrec"  # the recommender of the release and of ablations

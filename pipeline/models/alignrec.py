@@ -11,14 +11,14 @@ import torch.nn.functional as nnf
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from pipeline.config.base import Name, Rate, Weight
-from pipeline.models import adjacency
-from pipeline.models.base import Batch, Inputs, Walking, bpr, embedding, l2, pick, walk
-from pipeline.models.infonce import Distinct, cosine_nce, distinct
-from pipeline.models.lightgcn import propagate
-from pipeline.models.params import FEATURES, Accumulating, ItemGraph, Regularised
-from pipeline.ops.device import gemm, product
-from pipeline.ops.sparse import Sparse
+from alignrec.pipeline.config.base import Name, Rate, Weight
+from alignrec.pipeline.models import adjacency
+from alignrec.pipeline.models.base import Batch, Inputs, Walking, bpr, embedding, l2, pick, walk
+from alignrec.pipeline.models.infonce import Distinct, cosine_nce, distinct
+from alignrec.pipeline.models.lightgcn import propagate
+from alignrec.pipeline.models.params import FEATURES, Accumulating, ItemGraph, Regularised
+from alignrec.pipeline.ops.device import gemm, product
+from alignrec.pipeline.ops.sparse import Sparse
 
 FAST: dict[str, Any] = {
     "mode": "frozen",

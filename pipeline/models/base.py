@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline.graph import neighbours
-from pipeline.interactions.split import Split
-from pipeline.models import adjacency
-from pipeline.models.params import Train
-from pipeline.ops.scores import Vectors
-from pipeline.ops.sparse import Sparse
+from alignrec.pipeline.graph import neighbours
+from alignrec.pipeline.interactions.split import Split
+from alignrec.pipeline.models import adjacency
+from alignrec.pipeline.models.params import Train
+from alignrec.pipeline.ops.scores import Vectors
+from alignrec.pipeline.ops.sparse import Sparse
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline.config.base import Count, Share, Weight
-from pipeline.models.base import Batch, Inputs, Recommender, embedding, l2, learned, norms, pick
-from pipeline.models.lightgcn import propagate
-from pipeline.models.params import Multimodal
+from alignrec.pipeline.config.base import Count, Share, Weight
+from alignrec.pipeline.models.base import Batch, Inputs, Recommender, embedding, l2, learned, norms, pick
+from alignrec.pipeline.models.lightgcn import propagate
+from alignrec.pipeline.models.params import Multimodal
 
 
 class BM3Params(Multimodal):

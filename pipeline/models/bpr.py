@@ -12,9 +12,20 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, guarded_bpr, l2, normal, norms, pick
-from pipeline.models.infonce import distinct
-from pipeline.models.params import Regularised
+from alignrec.pipeline.models.base import (
+    Batch,
+    Inputs,
+    Recommender,
+    bpr,
+    embedding,
+    guarded_bpr,
+    l2,
+    normal,
+    norms,
+    pick,
+)
+from alignrec.pipeline.models.infonce import distinct
+from alignrec.pipeline.models.params import Regularised
 
 
 class BPRParams(Regularised):

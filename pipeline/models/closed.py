@@ -14,13 +14,13 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from pipeline.config.base import Rate
-from pipeline.errors import UserError
-from pipeline.models import adjacency
-from pipeline.models.base import Inputs, Untrained
-from pipeline.models.params import Train
-from pipeline.ops.linalg import unit_rows
-from pipeline.ops.scores import Filter
+from alignrec.pipeline.config.base import Rate
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.models import adjacency
+from alignrec.pipeline.models.base import Inputs, Untrained
+from alignrec.pipeline.models.params import Train
+from alignrec.pipeline.ops.linalg import unit_rows
+from alignrec.pipeline.ops.scores import Filter
 
 BLOCK = 512  # rows of the matrix per step
 

@@ -14,14 +14,14 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline.config.base import Positive
-from pipeline.interactions import cooccurrence
-from pipeline.models import adjacency
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, normal, pick
-from pipeline.models.lightgcn import propagate
-from pipeline.models.params import Multimodal
-from pipeline.ops.sparse import Sparse
-from pipeline.seeds import seed_for
+from alignrec.pipeline.config.base import Positive
+from alignrec.pipeline.interactions import cooccurrence
+from alignrec.pipeline.models import adjacency
+from alignrec.pipeline.models.base import Batch, Inputs, Recommender, bpr, normal, pick
+from alignrec.pipeline.models.lightgcn import propagate
+from alignrec.pipeline.models.params import Multimodal
+from alignrec.pipeline.ops.sparse import Sparse
+from alignrec.pipeline.seeds import seed_for
 
 LAYERS = 2  # over the user-item graph
 

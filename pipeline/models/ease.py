@@ -10,10 +10,10 @@ from typing import Self
 import numpy as np
 from pydantic import model_validator
 
-from pipeline.config.base import Rate, Share, Weight
-from pipeline.models import closed
-from pipeline.models.base import Inputs
-from pipeline.models.closed import Closed, ClosedParams
+from alignrec.pipeline.config.base import Rate, Share, Weight
+from alignrec.pipeline.models import closed
+from alignrec.pipeline.models.base import Inputs
+from alignrec.pipeline.models.closed import Closed, ClosedParams
 
 
 class EASE(Closed):

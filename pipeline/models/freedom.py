@@ -10,12 +10,12 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
-from pipeline.config.base import Rate, Share, Weight
-from pipeline.models import adjacency
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, learned, pick, walk
-from pipeline.models.lightgcn import propagate
-from pipeline.models.params import ItemGraph
-from pipeline.ops.sparse import Sparse
+from alignrec.pipeline.config.base import Rate, Share, Weight
+from alignrec.pipeline.models import adjacency
+from alignrec.pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, learned, pick, walk
+from alignrec.pipeline.models.lightgcn import propagate
+from alignrec.pipeline.models.params import ItemGraph
+from alignrec.pipeline.ops.sparse import Sparse
 
 
 class FREEDOMParams(ItemGraph):

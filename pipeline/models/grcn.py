@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, normal, normal_pair, pair_squares, pick
-from pipeline.models.params import Multimodal
-from pipeline.ops.sparse import SparsityPattern
+from alignrec.pipeline.models.base import Batch, Inputs, Recommender, bpr, normal, normal_pair, pair_squares, pick
+from alignrec.pipeline.models.params import Multimodal
+from alignrec.pipeline.ops.sparse import SparsityPattern
 
 LAYERS = 2  # graph convolutions over the refined graph
 

@@ -11,10 +11,10 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from pipeline.config.base import Positive, Rate
-from pipeline.models import adjacency
-from pipeline.models.base import Inputs, Untrained
-from pipeline.models.params import Train
+from alignrec.pipeline.config.base import Positive, Rate
+from alignrec.pipeline.models import adjacency
+from alignrec.pipeline.models.base import Inputs, Untrained
+from alignrec.pipeline.models.params import Train
 
 ROWS, PLACES = 256, 1 << 14
 """rows, and places of their histories, per block: bounds memory to ROWS D^2 + PLACES D floats"""

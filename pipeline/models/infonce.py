@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from pipeline.ops.device import gemm
+from alignrec.pipeline.ops.device import gemm
 
 ROWS = 512  # rows of logits per step on CPU: 512 x 2048 floats stay in the cache between exponential and product
 MULTIPLE = 16  # N is a multiple of it on CPU: oneDNN compiles a kernel for each new N

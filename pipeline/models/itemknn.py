@@ -8,12 +8,12 @@ import scipy.sparse as sp
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from pipeline.config.base import Positive, Weight
-from pipeline.interactions import cooccurrence
-from pipeline.models import adjacency
-from pipeline.models.base import Inputs, Untrained
-from pipeline.models.params import Train
-from pipeline.ops.sparse import Sparse
+from alignrec.pipeline.config.base import Positive, Weight
+from alignrec.pipeline.interactions import cooccurrence
+from alignrec.pipeline.models import adjacency
+from alignrec.pipeline.models.base import Inputs, Untrained
+from alignrec.pipeline.models.params import Train
+from alignrec.pipeline.ops.sparse import Sparse
 
 
 class ItemKNNParams(Train):

@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline.graph import neighbours
-from pipeline.interactions.split import Split
-from pipeline.models import adjacency
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, learned
-from pipeline.models.params import ItemGraph, Multimodal
-from pipeline.ops.sparse import Sparse, SparsityPattern
+from alignrec.pipeline.graph import neighbours
+from alignrec.pipeline.interactions.split import Split
+from alignrec.pipeline.models import adjacency
+from alignrec.pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, learned
+from alignrec.pipeline.models.params import ItemGraph, Multimodal
+from alignrec.pipeline.ops.sparse import Sparse, SparsityPattern
 
 SKIP = 0.9  # share of the fixed graph in the sum with the learned one, lambda
 

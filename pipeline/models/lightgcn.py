@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.config.base import Count
-from pipeline.models.base import Batch, Inputs, Walking, embedding, guarded_bpr, norms
-from pipeline.models.params import Accumulating, Regularised
-from pipeline.ops.sparse import Sparse, spmm
+from alignrec.pipeline.config.base import Count
+from alignrec.pipeline.models.base import Batch, Inputs, Walking, embedding, guarded_bpr, norms
+from alignrec.pipeline.models.params import Accumulating, Regularised
+from alignrec.pipeline.ops.sparse import Sparse, spmm
 
 
 class LightGCNParams(Regularised, Accumulating):

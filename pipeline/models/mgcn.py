@@ -8,13 +8,13 @@ Letters: U users, I items, N either, F_m width of modality m, M modalities, B ba
 import torch
 from torch import Tensor, nn
 
-from pipeline.config.base import Weight
-from pipeline.models import adjacency
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, learned, pick, walk
-from pipeline.models.infonce import cosine_nce, distinct
-from pipeline.models.lightgcn import propagate
-from pipeline.models.params import Contrastive, ItemGraph
-from pipeline.ops.sparse import Sparse
+from alignrec.pipeline.config.base import Weight
+from alignrec.pipeline.models import adjacency
+from alignrec.pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, learned, pick, walk
+from alignrec.pipeline.models.infonce import cosine_nce, distinct
+from alignrec.pipeline.models.lightgcn import propagate
+from alignrec.pipeline.models.params import Contrastive, ItemGraph
+from alignrec.pipeline.ops.sparse import Sparse
 
 
 class MGCNParams(Contrastive, ItemGraph):

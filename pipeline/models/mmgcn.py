@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline.models import adjacency
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, normal, normal_pair, pair_squares
-from pipeline.models.params import Multimodal
-from pipeline.ops.sparse import Sparse
+from alignrec.pipeline.models import adjacency
+from alignrec.pipeline.models.base import Batch, Inputs, Recommender, bpr, normal, normal_pair, pair_squares
+from alignrec.pipeline.models.params import Multimodal
+from alignrec.pipeline.ops.sparse import Sparse
 
 LATENT = 256  # width to which the last modality is mapped
 LAYERS = 3  # graph convolutions per modality

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline.config.base import Count
-from pipeline.models.base import Batch, Inputs, Recommender, embedding, l2, pick
-from pipeline.models.infonce import cosine_nce
-from pipeline.models.lightgcn import propagate
-from pipeline.models.params import Contrastive
+from alignrec.pipeline.config.base import Count
+from alignrec.pipeline.models.base import Batch, Inputs, Recommender, embedding, l2, pick
+from alignrec.pipeline.models.infonce import cosine_nce
+from alignrec.pipeline.models.lightgcn import propagate
+from alignrec.pipeline.models.params import Contrastive
 
 CHAIN_TEMPERATURE = 0.5  # of the self-supervised term, whose products are not cosines
 CONTRAST = 0.01  # weight of the self-supervised term

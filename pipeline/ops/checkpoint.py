@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
-from pipeline import io
+from alignrec.pipeline import io
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from pipeline.ops import whitening
-from pipeline.ops.linalg import unit_rows
-from pipeline.ops.whitening import Whitening
+from alignrec.pipeline.ops import whitening
+from alignrec.pipeline.ops.linalg import unit_rows
+from alignrec.pipeline.ops.whitening import Whitening
 
 # by default: width, power, and weight of image-only vectors, relative to 1 for all others
 WIDTH, POWER, IMAGE = 128, 0.5, 0.6

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from pipeline.ops.sparse import Sparse
+from alignrec.pipeline.ops.sparse import Sparse
 
 
 class Filter:

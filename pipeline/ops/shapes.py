@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.ops.linalg import unit_rows
+from alignrec.pipeline.ops.linalg import unit_rows
 
 
 class Shape(NamedTuple):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from pipeline.ops.linalg import orient
+from alignrec.pipeline.ops.linalg import orient
 
 # added to every variance, as a share of the mean variance: directions of little variance are not amplified
 FLOOR = 1e-3

@@ -8,26 +8,26 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
-from pipeline.beit3.config import SIZES, Config
-from pipeline.beit3.inference import flops
-from pipeline.benchmark.params import Benchmark, Study
-from pipeline.benchmark.plan import entries
-from pipeline.benchmark.settings import model_settings
-from pipeline.combine.names import CEILINGS
-from pipeline.config.parameters import Parameters
-from pipeline.encode.params import BEiT3, Encode
-from pipeline.encode.registry import kind_of
-from pipeline.graph.params import Graph
-from pipeline.images.params import RATE
-from pipeline.models import MODELS, RELEASED
-from pipeline.models.closed import Closed
-from pipeline.models.params import Train
-from pipeline.plan.size import Size
-from pipeline.pretrain.params import VOCAB, Pretrain
-from pipeline.probe.questions import sample_size
-from pipeline.release.params import Publish
-from pipeline.semantic_ids.params import SemanticIds
-from pipeline.train.params import Released
+from alignrec.pipeline.beit3.config import SIZES, Config
+from alignrec.pipeline.beit3.inference import flops
+from alignrec.pipeline.benchmark.params import Benchmark, Study
+from alignrec.pipeline.benchmark.plan import entries
+from alignrec.pipeline.benchmark.settings import model_settings
+from alignrec.pipeline.combine.names import CEILINGS
+from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.encode.params import BEiT3, Encode
+from alignrec.pipeline.encode.registry import kind_of
+from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.images.params import RATE
+from alignrec.pipeline.models import MODELS, RELEASED
+from alignrec.pipeline.models.closed import Closed
+from alignrec.pipeline.models.params import Train
+from alignrec.pipeline.plan.size import Size
+from alignrec.pipeline.pretrain.params import VOCAB, Pretrain
+from alignrec.pipeline.probe.questions import sample_size
+from alignrec.pipeline.release.params import Publish
+from alignrec.pipeline.semantic_ids.params import SemanticIds
+from alignrec.pipeline.train.params import Released
 
 PROCESS, TORCH, START = 5e8, 7e8, 3.0  # bytes of a stage, and of torch; seconds in which DVC starts a stage
 # MiniLM and the CNN: bytes with a batch, operations per image and per piece of text, width together

@@ -5,17 +5,17 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-import schemas
-from pipeline import io
-from pipeline.config.parameters import Parameters
-from pipeline.errors import UserError
-from pipeline.http.fetch import local
-from pipeline.layout import Layout
-from pipeline.sources import download
-from pipeline.sources.amazon import SIZES
-from pipeline.sources.base import Downloaded
-from pipeline.sources.feature_files import FEATURE
-from pipeline.sources.sample import SampleSource
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.http.fetch import local
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.sources import download
+from alignrec.pipeline.sources.amazon import SIZES
+from alignrec.pipeline.sources.base import Downloaded
+from alignrec.pipeline.sources.feature_files import FEATURE
+from alignrec.pipeline.sources.sample import SampleSource
 
 SURVIVE = 7_050 / 71_317  # items per product of Baby's metadata
 # users and items that the filter leaves of the embedded dataset's shoppers and stickers; interactions per shopper
@@ -61,7 +61,7 @@ def measure(params: Parameters, layout: Layout) -> Size:
 
 
 def _measure(source: Any, dataset: str, pieces: int) -> Size:
-    from pipeline.interactions import source_split  # loads DuckDB
+    from alignrec.pipeline.interactions import source_split  # loads DuckDB
 
     files = source.files() if isinstance(source, Downloaded) else {}
     raw = {role: local(mirrors[0]) for role, mirrors in files.items() if not role.startswith(FEATURE)}

@@ -10,19 +10,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
-import schemas
-from pipeline import io
-from pipeline.encode import quality
-from pipeline.encode.folder import FeatureSet
-from pipeline.encode.params import IMAGE_TOKENS, Encode
-from pipeline.items.texts import Texts
-from pipeline.layout import Layout
-from pipeline.ops import joining
-from pipeline.ops.joining import IMAGE, POWER, WIDTH
-from pipeline.ops.linalg import unit_rows
-from pipeline.pretrain import mini
-from pipeline.pretrain.params import Pretrain
-from pipeline.run import Run
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.encode import quality
+from alignrec.pipeline.encode.folder import FeatureSet
+from alignrec.pipeline.encode.params import IMAGE_TOKENS, Encode
+from alignrec.pipeline.items.texts import Texts
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.ops import joining
+from alignrec.pipeline.ops.joining import IMAGE, POWER, WIDTH
+from alignrec.pipeline.ops.linalg import unit_rows
+from alignrec.pipeline.pretrain import mini
+from alignrec.pipeline.pretrain.params import Pretrain
+from alignrec.pipeline.run import Run
 
 BLOCK = 4096  # items in memory at a time
 

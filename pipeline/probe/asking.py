@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import io
-from pipeline.combine import mapped
-from pipeline.combine.names import learns, relearns
-from pipeline.layout import Layout
-from pipeline.probe import forms, questions, verdicts
-from pipeline.probe.base import Data, Relearned, Task
-from pipeline.probe.params import Probe
-from pipeline.probe.questions import Questions
-from pipeline.probe.registry import PROBES
-from pipeline.run import Run
+from alignrec.pipeline import io
+from alignrec.pipeline.combine import mapped
+from alignrec.pipeline.combine.names import learns, relearns
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.probe import forms, questions, verdicts
+from alignrec.pipeline.probe.base import Data, Relearned, Task
+from alignrec.pipeline.probe.params import Probe
+from alignrec.pipeline.probe.questions import Questions
+from alignrec.pipeline.probe.registry import PROBES
+from alignrec.pipeline.run import Run
 
 Asked = Mapping[str, Questions | Task | str]  # probe -> its questions or task, or why it has none
 Answers = Mapping[str, Mapping[str, np.ndarray]]

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 if TYPE_CHECKING:
-    from pipeline.probe.questions import Questions
+    from alignrec.pipeline.probe.questions import Questions
 
 
 Relearned = Callable[[np.ndarray], np.ndarray]

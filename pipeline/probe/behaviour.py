@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 from scipy import sparse
 
-import schemas
-from pipeline.interactions import cooccurrence
-from pipeline.interactions.cooccurrence import user_item_matrix
-from pipeline.probe.base import Data, Probe
-from pipeline.probe.questions import Questions, sample
-from pipeline.seeds import seed_for
-from schemas import TEST, TRAIN
+from alignrec import schemas
+from alignrec.pipeline.interactions import cooccurrence
+from alignrec.pipeline.interactions.cooccurrence import user_item_matrix
+from alignrec.pipeline.probe.base import Data, Probe
+from alignrec.pipeline.probe.questions import Questions, sample
+from alignrec.pipeline.seeds import seed_for
+from alignrec.schemas import TEST, TRAIN
 
 
 def _sample(groups: np.ndarray, data: Data, probe: str, unit: str) -> tuple[np.ndarray, str]:

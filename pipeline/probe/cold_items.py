@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation.cutoff import near
-from pipeline.evaluation.statistics import mean, resampled
-from pipeline.interactions import profiles
-from pipeline.interactions.profiles import FEWEST, Profiles
-from pipeline.probe.base import Data, Probe, Relearned
-from pipeline.seeds import seed_for
+from alignrec.pipeline.evaluation.cutoff import near
+from alignrec.pipeline.evaluation.statistics import mean, resampled
+from alignrec.pipeline.interactions import profiles
+from alignrec.pipeline.interactions.profiles import FEWEST, Profiles
+from alignrec.pipeline.probe.base import Data, Probe, Relearned
+from alignrec.pipeline.seeds import seed_for
 
 K = 20
 DRAWS = 10

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.interactions import profiles
-from pipeline.interactions.profiles import Profiles
-from pipeline.ops import whitening
-from pipeline.probe.base import Data, Relearned
-from schemas import TRAIN, VALID
+from alignrec.pipeline.interactions import profiles
+from alignrec.pipeline.interactions.profiles import Profiles
+from alignrec.pipeline.ops import whitening
+from alignrec.pipeline.probe.base import Data, Relearned
+from alignrec.schemas import TRAIN, VALID
 
 POWERS = {"raw": None, "relaxed": 0.5, "whitened": 1.0}
 """form -> power of the deviation that each direction is divided by, once centred and reduced; None: as it is"""

@@ -14,12 +14,12 @@ from typing import Any, Literal
 import numpy as np
 import scipy.sparse as sp
 
-from pipeline.errors import UserError
-from pipeline.evaluation.cutoff import bounded
-from pipeline.interactions import split
-from pipeline.interactions.split import Pairs, Split, contains, keys
-from pipeline.ops.linalg import unit_rows
-from pipeline.probe.base import Data, Probe, Relearned
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.evaluation.cutoff import bounded
+from alignrec.pipeline.interactions import split
+from alignrec.pipeline.interactions.split import Pairs, Split, contains, keys
+from alignrec.pipeline.ops.linalg import unit_rows
+from alignrec.pipeline.probe.base import Data, Probe, Relearned
 
 GIB = 1.5  # most that the I x I matrix may take: 20,000 items
 RIDGES = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # of EASE, in users
@@ -38,14 +38,14 @@ class Linear:
     @cached_property
     def seen(self) -> sp.csr_array:
         """X, float32 [U, I]."""
-        from pipeline.models import adjacency
+        from alignrec.pipeline.models import adjacency
 
         return adjacency.seen(self.split)
 
     @cached_property
     def ease(self) -> tuple[float, float, np.ndarray]:
         """The highest mean valid recall, its l2, the first of equal ones, and (X^T X + l2)^-1, float32 [I, I]."""
-        from pipeline.models import closed
+        from alignrec.pipeline.models import closed
 
         best: tuple[float, float, np.ndarray] | None = None
         for ridge in RIDGES:
@@ -77,7 +77,7 @@ class Linear:
 
     def _l3ae(self, part: Judged, units: np.ndarray, content_ridge: float, shares: Sequence[float]) -> list[np.ndarray]:
         """Return recalls of L3AE at each share; off its diagonal its matrix is P diag(c) + Y V^T (ease.py)."""
-        from pipeline.models import closed
+        from alignrec.pipeline.models import closed
 
         _, ridge, inverse = self.ease
         w, v = closed.content_factors(units, content_ridge)
@@ -101,8 +101,8 @@ class Linear:
         """
         import torch
 
-        from pipeline.evaluation.metrics import recall
-        from pipeline.ops.scores import select
+        from alignrec.pipeline.evaluation.metrics import recall
+        from alignrec.pipeline.ops.scores import select
 
         targets: Pairs = getattr(self.split, part)
         k, found = bounded(self.split.n_items), list[list[np.ndarray]]([] for _ in scales)
@@ -142,7 +142,7 @@ def answering(parts: Split, part: Judged) -> np.ndarray:
 def ask(data: Data) -> Linear | str:
     """Return the task, or why there is none."""
     try:
-        from pipeline.models import closed
+        from alignrec.pipeline.models import closed
     except ImportError:
         return "torch is not installed"
     user = data.interactions["user_id"].to_numpy()

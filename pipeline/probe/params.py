@@ -1,6 +1,6 @@
 """Section `probe` of params.yaml."""
 
-from pipeline.config.base import Positive, Section
+from alignrec.pipeline.config.base import Positive, Section
 
 
 class Probe(Section):

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import engine
-from pipeline.ops.linalg import first_not_finite, float64_units
+from alignrec.pipeline import engine
+from alignrec.pipeline.ops.linalg import first_not_finite, float64_units
 
 if TYPE_CHECKING:
     from scipy import sparse

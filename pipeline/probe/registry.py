@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.registry import Registry
+from alignrec.pipeline.registry import Registry
 
 if TYPE_CHECKING:
-    from pipeline.probe.base import Probe
+    from alignrec.pipeline.probe.base import Probe
 
 PROBES: Registry[Probe] = Registry(
     "probes",
     {
-        "zero_shot": "pipeline.probe.behaviour:ZERO_SHOT",
-        "item_cf": "pipeline.probe.behaviour:ITEM_CF",
-        "content_knn": "pipeline.probe.behaviour:CONTENT_KNN",
-        "cold_items": "pipeline.probe.cold_items:COLD_ITEMS",
-        "linear_cf": "pipeline.probe.linear_cf:LINEAR_CF",
+        "zero_shot": "alignrec.pipeline.probe.behaviour:ZERO_SHOT",
+        "item_cf": "alignrec.pipeline.probe.behaviour:ITEM_CF",
+        "content_knn": "alignrec.pipeline.probe.behaviour:CONTENT_KNN",
+        "cold_items": "alignrec.pipeline.probe.cold_items:COLD_ITEMS",
+        "linear_cf": "alignrec.pipeline.probe.linear_cf:LINEAR_CF",
     },
 )  # key in probes.json -> probe, in the order of the report

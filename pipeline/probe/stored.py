@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from pipeline import io
-from pipeline.errors import UserError, one_line
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError, one_line
 
 LARGEST = 64 << 20  # bytes
 Text = Annotated[str, Field(max_length=500)]

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation.cutoff import headline
-from pipeline.evaluation.statistics import LEVEL, corrected
-from pipeline.probe.registry import PROBES
+from alignrec.pipeline.evaluation.cutoff import headline
+from alignrec.pipeline.evaluation.statistics import LEVEL, corrected
+from alignrec.pipeline.probe.registry import PROBES
 
 CUTOFFS = (10, 20)
 TESTED = ("difference", "low", "high", "p_holm")  # what is kept of each test

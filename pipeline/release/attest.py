@@ -11,18 +11,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import schemas
-from pipeline import io
-from pipeline.encode.load import Loaded
-from pipeline.errors import UserError, printable
-from pipeline.images.params import Images
-from pipeline.layout import Layout
-from pipeline.ops.linalg import unit_rows
-from pipeline.release import encoded, item_file
-from pipeline.release import manifest as manifests
-from pipeline.release.encoded import image_sha256, text_sha256
-from pipeline.release.encoder import Carried
-from pipeline.seeds import seed_for
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.encode.load import Loaded
+from alignrec.pipeline.errors import UserError, printable
+from alignrec.pipeline.images.params import Images
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.ops.linalg import unit_rows
+from alignrec.pipeline.release import encoded, item_file
+from alignrec.pipeline.release import manifest as manifests
+from alignrec.pipeline.release.encoded import image_sha256, text_sha256
+from alignrec.pipeline.release.encoder import Carried
+from alignrec.pipeline.seeds import seed_for
 
 AGREES = 0.999
 """least cosine of a released and a recomputed vector; other machines and batches change only the last bits"""

@@ -8,15 +8,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import schemas
-from pipeline import code, io
-from pipeline.encode.folder import SET, FeatureSet
-from pipeline.release import card, croissant, encoder, manifest, statement
-from pipeline.release.gather import Parts
-from pipeline.release.manifest import Counts, File, Maker, Manifest
-from pipeline.release.statement import Statement
-from pipeline.report import content
-from pipeline.sources.registry import SOURCES
+from alignrec import schemas
+from alignrec.pipeline import code, io
+from alignrec.pipeline.encode.folder import SET, FeatureSet
+from alignrec.pipeline.release import card, croissant, encoder, manifest, statement
+from alignrec.pipeline.release.gather import Parts
+from alignrec.pipeline.release.manifest import Counts, File, Maker, Manifest
+from alignrec.pipeline.release.statement import Statement
+from alignrec.pipeline.report import content
+from alignrec.pipeline.sources.registry import SOURCES
 
 ITEMS = "items.parquet"
 
@@ -43,7 +43,7 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
         weights=parts.weights,
         encoders=dict(said.networks),
         made_by=dict(said.made_by),
-        code=code.fingerprint("stages.publish"),
+        code=code.fingerprint("alignrec.stages.publish"),
     )
     manifest.write(folder / manifest.NAME, written)
     return written
@@ -121,7 +121,7 @@ def _makers(paths: list[Path]) -> dict[str, Maker]:
     by_stage: dict[str, Maker] = {}
     for path in paths:
         if record := io.record(path):
-            source = code.fingerprint(f"stages.{record['stage']}")
+            source = code.fingerprint(f"alignrec.stages.{record['stage']}")
             by_stage[record["stage"]] = Maker(params=record["params"], versions=record["versions"], code=source)
     return dict(sorted(by_stage.items()))
 

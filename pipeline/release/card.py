@@ -5,13 +5,13 @@ from typing import Any
 
 import yaml
 
-from pipeline.evaluation.evidence import candidates, masked_splits
-from pipeline.release import contents
-from pipeline.release.gather import Parts
-from pipeline.release.manifest import Encoder, File, record_sets
-from pipeline.release.statement import TEMPLATES, Statement
-from pipeline.report import content, probes, recommenders, study
-from pipeline.report.table import markdown
+from alignrec.pipeline.evaluation.evidence import candidates, masked_splits
+from alignrec.pipeline.release import contents
+from alignrec.pipeline.release.gather import Parts
+from alignrec.pipeline.release.manifest import Encoder, File, record_sets
+from alignrec.pipeline.release.statement import TEMPLATES, Statement
+from alignrec.pipeline.report import content, probes, recommenders, study
+from alignrec.pipeline.report.table import markdown
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 

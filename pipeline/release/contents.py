@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-import schemas
+from alignrec import schemas
 
 
 class Table(NamedTuple):

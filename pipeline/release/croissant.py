@@ -10,10 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import io
-from pipeline.release import contents
-from pipeline.release.manifest import File, record_sets
-from pipeline.release.statement import Statement
+from alignrec.pipeline import io
+from alignrec.pipeline.release import contents
+from alignrec.pipeline.release.manifest import File, record_sets
+from alignrec.pipeline.release.statement import Statement
 
 NAME = "croissant.json"
 CONTEXT = Path(__file__).with_name("croissant_context.json")

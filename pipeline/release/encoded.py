@@ -6,12 +6,12 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 
-from pipeline.encode import batching
-from pipeline.encode.folder import Facts
-from pipeline.encode.load import Loaded
-from pipeline.images.decode import Decoded, normalise
-from pipeline.images.params import Images
-from pipeline.release.encoder import MOST_AT_A_TIME
+from alignrec.pipeline.encode import batching
+from alignrec.pipeline.encode.folder import Facts
+from alignrec.pipeline.encode.load import Loaded
+from alignrec.pipeline.images.decode import Decoded, normalise
+from alignrec.pipeline.images.params import Images
+from alignrec.pipeline.release.encoder import MOST_AT_A_TIME
 
 
 def text_sha256(text: str | None) -> str:

@@ -14,18 +14,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
-from pipeline import io
-from pipeline.beit3 import stored
-from pipeline.encode.folder import LARGEST, Facts
-from pipeline.encode.load import Loaded, load_all
-from pipeline.encode.load import load as load_encoder
-from pipeline.encode.params import TRAINED
-from pipeline.errors import UserError, one_line
-from pipeline.io import fingerprint
-from pipeline.layout import EncoderFiles
-from pipeline.ops import arrays
-from pipeline.release import manifest as manifests
-from pipeline.release.manifest import Manifest
+from alignrec.pipeline import io
+from alignrec.pipeline.beit3 import stored
+from alignrec.pipeline.encode.folder import LARGEST, Facts
+from alignrec.pipeline.encode.load import Loaded, load_all
+from alignrec.pipeline.encode.load import load as load_encoder
+from alignrec.pipeline.encode.params import TRAINED
+from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.io import fingerprint
+from alignrec.pipeline.layout import EncoderFiles
+from alignrec.pipeline.ops import arrays
+from alignrec.pipeline.release import manifest as manifests
+from alignrec.pipeline.release.manifest import Manifest
 
 FOLDER, NAME = "encoders", "encoder.json"
 MOST_AT_A_TIME = 256
@@ -107,7 +107,7 @@ def _widths(own: Path, read: Facts, networks: dict[str, set[int]]) -> set[int]:
     """Return the widths that an encoder may give, none where only packages know; `networks` caches them by folder."""
     if read.parts:
         try:
-            from pipeline.encode import chain
+            from alignrec.pipeline.encode import chain
         except ModuleNotFoundError:  # SciPy is not installed, so nothing is checked
             return set()
         return {chain.read(own).width}

@@ -8,22 +8,22 @@ from pathlib import Path
 
 import pyarrow as pa
 
-import schemas
-from pipeline import io
-from pipeline.config.parameters import Shown
-from pipeline.encode.folder import FeatureSet
-from pipeline.encode.registry import ENCODERS
-from pipeline.errors import UserError
-from pipeline.evaluation import evidence
-from pipeline.layout import Layout, Piece
-from pipeline.release import statement
-from pipeline.release.encoded import image_sha256, text_sha256
-from pipeline.release.manifest import Input
-from pipeline.release.params import Publish
-from pipeline.report.outputs import Outputs
-from pipeline.run import Run
-from pipeline.sources.product import is_web
-from pipeline.train import retrieval
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.config.parameters import Shown
+from alignrec.pipeline.encode.folder import FeatureSet
+from alignrec.pipeline.encode.registry import ENCODERS
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.evaluation import evidence
+from alignrec.pipeline.layout import Layout, Piece
+from alignrec.pipeline.release import statement
+from alignrec.pipeline.release.encoded import image_sha256, text_sha256
+from alignrec.pipeline.release.manifest import Input
+from alignrec.pipeline.release.params import Publish
+from alignrec.pipeline.report.outputs import Outputs
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.sources.product import is_web
+from alignrec.pipeline.train import retrieval
 
 BEYOND_TITLES = ("brand", "description", "text", "image_url")
 LEFT_OUT: dict[Shown, tuple[str, ...]] = {

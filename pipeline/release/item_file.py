@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config.base import nearest
-from pipeline.errors import UserError, one_line
-from pipeline.items.build import compose
-from pipeline.items.parse import KEPT, LONGEST_TEXT, Line, Reject, cleaned
-from pipeline.sources.delimited import column_names
-from pipeline.sources.lines import LONGEST_LINE, json_object
-from pipeline.sources.product import Product, as_json, as_list, as_text, json_lines
-from pipeline.sources.sql import named
+from alignrec.pipeline.config.base import nearest
+from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.items.build import compose
+from alignrec.pipeline.items.parse import KEPT, LONGEST_TEXT, Line, Reject, cleaned
+from alignrec.pipeline.sources.delimited import column_names
+from alignrec.pipeline.sources.lines import LONGEST_LINE, json_object
+from alignrec.pipeline.sources.product import Product, as_json, as_list, as_text, json_lines
+from alignrec.pipeline.sources.sql import named
 
 IDENTIFIERS = ("asin", "item", "item_id", "id")
 FIELDS = ("text", "title", "brand", "categories", "description")

@@ -5,12 +5,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from pipeline import io
-from pipeline.encode.base import Spec
-from pipeline.encode.origin import LOCAL, Origin, Pretrained, modalities, release
-from pipeline.errors import UserError
-from pipeline.release import manifest as manifests
-from pipeline.release.encoder import Carried
+from alignrec.pipeline import io
+from alignrec.pipeline.encode.base import Spec
+from alignrec.pipeline.encode.origin import LOCAL, Origin, Pretrained, modalities, release
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.release import manifest as manifests
+from alignrec.pipeline.release.encoder import Carried
 
 LIBRARY = "alignrec"
 

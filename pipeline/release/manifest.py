@@ -19,12 +19,12 @@ import orjson
 import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
-from pipeline import io
-from pipeline.config.document import Part, first_fault
-from pipeline.errors import UserError
-from pipeline.http.fetch import is_web_page
-from pipeline.release import contents
-from pipeline.release.contents import TABLES
+from alignrec.pipeline import io
+from alignrec.pipeline.config.document import Part, first_fault
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.http.fetch import is_web_page
+from alignrec.pipeline.release import contents
+from alignrec.pipeline.release.contents import TABLES
 
 FORMAT: Literal[5] = 5
 NAME = "manifest.json"

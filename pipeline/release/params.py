@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from pipeline.config.base import Name, Positive, Section
-from pipeline.config.parameters import Shown
+from alignrec.pipeline.config.base import Name, Positive, Section
+from alignrec.pipeline.config.parameters import Shown
 
 
 def _several(given: Any) -> Any:

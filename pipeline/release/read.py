@@ -13,14 +13,14 @@ from typing import Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import schemas
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.layout import Layout
-from pipeline.release import contents
-from pipeline.release import manifest as manifests
-from pipeline.release.manifest import Manifest
-from pipeline.release.verify import verify
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.release import contents
+from alignrec.pipeline.release import manifest as manifests
+from alignrec.pipeline.release.manifest import Manifest
+from alignrec.pipeline.release.verify import verify
 
 NEEDS: dict[str, tuple[list[set[str]], str]] = {
     "items": ([{"items"}], "items.parquet; fetch or publish it whole"),

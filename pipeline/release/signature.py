@@ -8,10 +8,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.release import manifest as manifests
-from pipeline.release.manifest import File
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.release import manifest as manifests
+from alignrec.pipeline.release.manifest import File
 
 NAME = manifests.SIGNATURE
 MAX_BYTES = 64 << 10

@@ -13,15 +13,15 @@ import jinja2
 import numpy as np
 import pyarrow as pa
 
-import schemas
-from pipeline import io
-from pipeline.config.parameters import Licence
-from pipeline.encode.folder import FeatureSet
-from pipeline.layout import Layout
-from pipeline.pretrain.params import Pretrain
-from pipeline.release.contents import USER_VECTORS
-from pipeline.release.manifest import Counts, Encoder, Input, Maker
-from pipeline.release.params import Publish
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.config.parameters import Licence
+from alignrec.pipeline.encode.folder import FeatureSet
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.pretrain.params import Pretrain
+from alignrec.pipeline.release.contents import USER_VECTORS
+from alignrec.pipeline.release.manifest import Counts, Encoder, Input, Maker
+from alignrec.pipeline.release.params import Publish
 
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),

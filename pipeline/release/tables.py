@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-import schemas
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.release import contents
-from pipeline.release import manifest as manifests
-from pipeline.release.manifest import Counts, File, Manifest
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.release import contents
+from alignrec.pipeline.release import manifest as manifests
+from alignrec.pipeline.release.manifest import Counts, File, Manifest
 
 SMALL, EXPANSION = 1 << 30, 10_000
 """bytes of memory that any table may take, and the largest ratio to its size on disk of a larger one; equal vectors

@@ -6,12 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.probe import stored
-from pipeline.release import contents, encoder, signature, tables
-from pipeline.release import manifest as manifests
-from pipeline.release.manifest import File, Manifest
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.probe import stored
+from alignrec.pipeline.release import contents, encoder, signature, tables
+from alignrec.pipeline.release import manifest as manifests
+from alignrec.pipeline.release.manifest import File, Manifest
 
 MAX_LISTED = 5
 

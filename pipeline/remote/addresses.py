@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from pipeline.errors import UserError
-from pipeline.release.manifest import NAME as MANIFEST
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.release.manifest import NAME as MANIFEST
 
 if TYPE_CHECKING:
     import httpx
@@ -66,7 +66,7 @@ def hf_parts(address: str) -> tuple[str, str, str]:
 
 def web_address(address: str) -> httpx.URL:
     """Return an http(s) address, without a trailing slash; UserError, without the address, if it is not valid."""
-    from pipeline.http.client import Blocked, parse
+    from alignrec.pipeline.http.client import Blocked, parse
 
     parts = _split(address)
     try:

@@ -15,15 +15,15 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.http.fetch import is_web_page
-from pipeline.http.retries import ENOUGH, Absent, TransientError, append
-from pipeline.release import manifest as manifests
-from pipeline.release import signature, verify
-from pipeline.release.manifest import File, Manifest
-from pipeline.remote.addresses import locate
-from pipeline.remote.stores import TRIES, Meter, Progress, Store, read_small, store
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.http.fetch import is_web_page
+from alignrec.pipeline.http.retries import ENOUGH, Absent, TransientError, append
+from alignrec.pipeline.release import manifest as manifests
+from alignrec.pipeline.release import signature, verify
+from alignrec.pipeline.release.manifest import File, Manifest
+from alignrec.pipeline.remote.addresses import locate
+from alignrec.pipeline.remote.stores import TRIES, Meter, Progress, Store, read_small, store
 
 WORKERS = 8
 MAX_LISTED = 5  # bad files named in an error

@@ -20,14 +20,14 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.errors import UserError
-from pipeline.http.retries import Absent, TransientError, retry
-from pipeline.release import manifest as manifests
-from pipeline.release import signature, verify
-from pipeline.release.manifest import File, Manifest
-from pipeline.remote.addresses import hf_parts, path_of, scheme_of, web_address
-from pipeline.remote.fetch import fetch
-from pipeline.remote.stores import Bucket, Hub, Meter, Progress, is_released, store
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.http.retries import Absent, TransientError, retry
+from alignrec.pipeline.release import manifest as manifests
+from alignrec.pipeline.release import signature, verify
+from alignrec.pipeline.release.manifest import File, Manifest
+from alignrec.pipeline.remote.addresses import hf_parts, path_of, scheme_of, web_address
+from alignrec.pipeline.remote.fetch import fetch
+from alignrec.pipeline.remote.stores import Bucket, Hub, Meter, Progress, is_released, store
 
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 MOVES = 5  # tries while others move the head of a repository

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from pipeline.errors import UserError, installing
-from pipeline.http import archives
-from pipeline.http.retries import Absent, TransientError, retry
-from pipeline.release import manifest as manifests
-from pipeline.remote.addresses import hf_parts, is_archive, path_of, s3_path, scheme_of, web_address
+from alignrec.pipeline.errors import UserError, installing
+from alignrec.pipeline.http import archives
+from alignrec.pipeline.http.retries import Absent, TransientError, retry
+from alignrec.pipeline.release import manifest as manifests
+from alignrec.pipeline.remote.addresses import hf_parts, is_archive, path_of, s3_path, scheme_of, web_address
 
 BLOCK = 4 << 20  # bytes read at a time
 TIMEOUT, CONNECT = 60.0, 15.0  # seconds without a byte, and until there is a connection
@@ -137,14 +137,14 @@ class Http:
     """A folder of a web server; a query (a signature, say) goes with every request."""
 
     def __init__(self, address: str) -> None:
-        from pipeline.http.client import open_client
+        from alignrec.pipeline.http.client import open_client
 
         self.url = web_address(address)
         self.address = str(self.url.copy_with(userinfo=b"", query=None))
         self.client = open_client(TIMEOUT, CONNECT)
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
-        from pipeline.http.client import first_byte, read_body, request
+        from alignrec.pipeline.http.client import first_byte, read_body, request
 
         folder = self.url.raw_path.partition(b"?")[0].decode("ascii").rstrip("/")  # still quoted
         url = self.url.copy_with(path=f"{folder}/{quote(name)}")

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pipeline.evaluation.evidence import Cell, collect, seeds_of
-from pipeline.probe.verdicts import agreed
-from pipeline.report import probes, verdict
-from pipeline.report.table import FLOORED, Difference, Table, p_value, spread
+from alignrec.pipeline.evaluation.evidence import Cell, collect, seeds_of
+from alignrec.pipeline.probe.verdicts import agreed
+from alignrec.pipeline.report import probes, verdict
+from alignrec.pipeline.report.table import FLOORED, Difference, Table, p_value, spread
 
 Record = Mapping[str, Any]
 

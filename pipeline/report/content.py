@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.encode.quality import text_shares
-from pipeline.evaluation.evidence import collect
-from pipeline.report.table import Table
+from alignrec.pipeline.encode.quality import text_shares
+from alignrec.pipeline.evaluation.evidence import collect
+from alignrec.pipeline.report.table import Table
 
 REASONS = 20  # reasons listed, most frequent first
 TRAINING = ("pretrain", "encode", "train", "probe", "benchmark", "study")  # whose results can depend on the machine

@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 from typing import Any
 
-import schemas
-from pipeline import io
-from pipeline.evaluation.cutoff import headline
-from pipeline.evaluation.evidence import Row
-from pipeline.report import probes, recommenders, study
-from pipeline.report.outputs import Outputs
-from pipeline.report.table import CONTROLS, Table, labelled, short
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.evaluation.cutoff import headline
+from alignrec.pipeline.evaluation.evidence import Row
+from alignrec.pipeline.report import probes, recommenders, study
+from alignrec.pipeline.report.outputs import Outputs
+from alignrec.pipeline.report.table import CONTROLS, Table, labelled, short
 
 PROBES = ("zero_shot", "item_cf", "content_knn", "cold_items")  # those without a recommender
 ARTICLE = ("ablation", "mask", "tail", "hyper-parameters")

@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
-from pipeline.combine.names import CEILINGS, LINEAR
-from pipeline.items import categories
-from pipeline.report.outputs import Outputs
-from pipeline.report.table import CONTROLS
-from schemas import TRAIN
+from alignrec.pipeline.combine.names import CEILINGS, LINEAR
+from alignrec.pipeline.items import categories
+from alignrec.pipeline.report.outputs import Outputs
+from alignrec.pipeline.report.table import CONTROLS
+from alignrec.schemas import TRAIN
 
 CELL = 80  # pixels of an image in a sheet
 COLUMNS = 20  # images per row, and rows: 1600 x 1600 pixels, which phones decode

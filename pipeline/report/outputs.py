@@ -11,11 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-import schemas
-from pipeline import io
-from pipeline.evaluation.evidence import Comparison, ablations, comparisons
-from pipeline.layout import Layout
-from pipeline.run import quoted_record
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.evaluation.evidence import Comparison, ablations, comparisons
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.run import quoted_record
 
 
 def _json(path: Path, absent: Any) -> Any:

@@ -12,11 +12,11 @@ import jinja2
 import pyarrow as pa
 from PIL import Image
 
-from pipeline.report import atlas, content, gallery, sections, verdict
-from pipeline.report.gallery import Neighbours
-from pipeline.report.outputs import Outputs
-from pipeline.report.sections import Section
-from pipeline.report.table import Table, escaped, markdown
+from alignrec.pipeline.report import atlas, content, gallery, sections, verdict
+from alignrec.pipeline.report.gallery import Neighbours
+from alignrec.pipeline.report.outputs import Outputs
+from alignrec.pipeline.report.sections import Section
+from alignrec.pipeline.report.table import Table, escaped, markdown
 
 HERE = Path(__file__).parent
 SCRIPTS = ("items", "page", "list", "map")  # scripts of every page, in order; without their element they do nothing

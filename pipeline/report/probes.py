@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from pipeline.combine.names import CEILINGS, PLANTED
-from pipeline.evaluation.evidence import collect
-from pipeline.probe.base import Probe
-from pipeline.probe.registry import PROBES
-from pipeline.report.table import BEST, Place, Table, short, with_error
+from alignrec.pipeline.combine.names import CEILINGS, PLANTED
+from alignrec.pipeline.evaluation.evidence import collect
+from alignrec.pipeline.probe.base import Probe
+from alignrec.pipeline.probe.registry import PROBES
+from alignrec.pipeline.report.table import BEST, Place, Table, short, with_error
 
 CHANCE = "chance"
 Figures = Mapping[str, float]  # measure, or measure_se -> figure

@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline import io
+from alignrec.pipeline import io
 
 FILE = Path(__file__).with_suffix(".json")
 

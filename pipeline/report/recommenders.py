@@ -9,10 +9,20 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.evaluation.cutoff import CUTOFF
-from pipeline.evaluation.evidence import HEADLINE, MAIN, Comparison, Row, candidates, collect, masked_splits
-from pipeline.models import RELEASED, WAYS, way
-from pipeline.report.table import CHANGE, FLOORED, Difference, Table, figure, measure, protocol_note, run_name, short
+from alignrec.pipeline.evaluation.cutoff import CUTOFF
+from alignrec.pipeline.evaluation.evidence import HEADLINE, MAIN, Comparison, Row, candidates, collect, masked_splits
+from alignrec.pipeline.models import RELEASED, WAYS, way
+from alignrec.pipeline.report.table import (
+    CHANGE,
+    FLOORED,
+    Difference,
+    Table,
+    figure,
+    measure,
+    protocol_note,
+    run_name,
+    short,
+)
 
 BRIEF = (("recall", 10), MAIN, ("ndcg", CUTOFF))  # figures of a table with little room
 

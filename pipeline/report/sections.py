@@ -5,15 +5,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import schemas
-from pipeline.evaluation.evidence import MAIN, Cell, Comparison, seeds_of
-from pipeline.evaluation.statistics import LEVEL
-from pipeline.models import RELEASED
-from pipeline.report import content, probes, study
-from pipeline.report import recommenders as benchmark
-from pipeline.report.outputs import Outputs
-from pipeline.report.probes import CHANCE, Figures, Probed
-from pipeline.report.table import CONTROLS, RECALL, Difference, Table, after, figure, labelled, run_name, spread
+from alignrec import schemas
+from alignrec.pipeline.evaluation.evidence import MAIN, Cell, Comparison, seeds_of
+from alignrec.pipeline.evaluation.statistics import LEVEL
+from alignrec.pipeline.models import RELEASED
+from alignrec.pipeline.report import content, probes, study
+from alignrec.pipeline.report import recommenders as benchmark
+from alignrec.pipeline.report.outputs import Outputs
+from alignrec.pipeline.report.probes import CHANCE, Figures, Probed
+from alignrec.pipeline.report.table import (
+    CONTROLS,
+    RECALL,
+    Difference,
+    Table,
+    after,
+    figure,
+    labelled,
+    run_name,
+    spread,
+)
 
 Span = tuple[float, float, float]  # low end, middle, high end
 LINES = 4  # most runs in a chart of groups, best Recall@20 first

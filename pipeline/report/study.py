@@ -7,12 +7,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.benchmark import summaries
-from pipeline.evaluation.cutoff import CUTOFF, headline
-from pipeline.evaluation.evidence import Comparison, collect, seeds_of
-from pipeline.evaluation.statistics import LEVEL
-from pipeline.report.recommenders import equal
-from pipeline.report.table import BEST, CONTROLS, RECALL, Difference, Table, figure, protocol_note, run_name, with_error
+from alignrec.pipeline.benchmark import summaries
+from alignrec.pipeline.evaluation.cutoff import CUTOFF, headline
+from alignrec.pipeline.evaluation.evidence import Comparison, collect, seeds_of
+from alignrec.pipeline.evaluation.statistics import LEVEL
+from alignrec.pipeline.report.recommenders import equal
+from alignrec.pipeline.report.table import (
+    BEST,
+    CONTROLS,
+    RECALL,
+    Difference,
+    Table,
+    figure,
+    protocol_note,
+    run_name,
+    with_error,
+)
 
 Record = Mapping[str, Any]
 CODES = ("collide", "neighbours")  # figures of semantic IDs

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, NamedTuple
 
-from pipeline import models
-from pipeline.evaluation.evidence import MAIN, Cell, Comparison, seeds_of
-from pipeline.evaluation.statistics import FLOOR, LEVEL, RESAMPLES
-from pipeline.models import MODELS
+from alignrec.pipeline import models
+from alignrec.pipeline.evaluation.evidence import MAIN, Cell, Comparison, seeds_of
+from alignrec.pipeline.evaluation.statistics import FLOOR, LEVEL, RESAMPLES
+from alignrec.pipeline.models import MODELS
 
 CONTROLS = ("random", "shuffled", "constant")  # feature sets that a useful one must beat
 DRAWS = re.compile(r" in (\d+) draws")  # of a protocol's name, see pipeline/evaluation/protocol.py

@@ -12,9 +12,9 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.errors import printable
-from pipeline.evaluation import evidence
-from pipeline.report import recommenders, table
+from alignrec.pipeline.errors import printable
+from alignrec.pipeline.evaluation import evidence
+from alignrec.pipeline.report import recommenders, table
 
 LONGEST = 24  # most characters of a cell that is never folded
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.evaluation.evidence import MAIN, seeds_of
-from pipeline.evaluation.statistics import LEVEL
-from pipeline.models import RELEASED
-from pipeline.probe.registry import PROBES
-from pipeline.probe.verdicts import agreed
-from pipeline.report.table import BETTER, CONTROLS, SAME, WORSE, Table, measure, title
+from alignrec.pipeline.evaluation.evidence import MAIN, seeds_of
+from alignrec.pipeline.evaluation.statistics import LEVEL
+from alignrec.pipeline.models import RELEASED
+from alignrec.pipeline.probe.registry import PROBES
+from alignrec.pipeline.probe.verdicts import agreed
+from alignrec.pipeline.report.table import BETTER, CONTROLS, SAME, WORSE, Table, measure, title
 
 NOT_TRAINED = ("-untrained", "-official")  # suffixes of an encoder's controls: the network before training here
 MARKS = {"better": BETTER, "worse": WORSE, "undecided": SAME}

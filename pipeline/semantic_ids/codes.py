@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from threadpoolctl import threadpool_limits
 
-import schemas
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.ops.linalg import unit_rows
-from pipeline.semantic_ids.params import SemanticIds
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.ops.linalg import unit_rows
+from alignrec.pipeline.semantic_ids.params import SemanticIds
 
 FIT_ROWS = 262_144  # vectors that codebooks are learned from at most, drawn at random; all are coded, a block at a time
 BLOCK = 8192

@@ -4,8 +4,8 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from pipeline.errors import UserError, installing, one_line
-from pipeline.serve.nearest import BYTES, Nearest, Refused
+from alignrec.pipeline.errors import UserError, installing, one_line
+from alignrec.pipeline.serve.nearest import BYTES, Nearest, Refused
 
 try:
     from anyio.to_thread import run_sync

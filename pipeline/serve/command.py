@@ -4,18 +4,18 @@ import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from pipeline import io
-from pipeline.compare.page import pictures
-from pipeline.config.parameters import Parameters
-from pipeline.errors import UserError
-from pipeline.probe import stored
-from pipeline.release.read import Release, unpacked
-from pipeline.report import page
-from pipeline.report.gallery import neighbours
-from pipeline.report.outputs import Outputs
-from pipeline.report.params import Report
-from pipeline.serve.nearest import CHARACTERS, Nearest
-from pipeline.train.params import Released
+from alignrec.pipeline import io
+from alignrec.pipeline.compare.page import pictures
+from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.probe import stored
+from alignrec.pipeline.release.read import Release, unpacked
+from alignrec.pipeline.report import page
+from alignrec.pipeline.report.gallery import neighbours
+from alignrec.pipeline.report.outputs import Outputs
+from alignrec.pipeline.report.params import Report
+from alignrec.pipeline.serve.nearest import CHARACTERS, Nearest
+from alignrec.pipeline.train.params import Released
 
 LOCAL = ("127.0.0.1", "localhost", "::1", "[::1]")
 HELD = 512  # connections
@@ -42,7 +42,7 @@ def _preferred(names: Iterable[str], params: Parameters) -> str:
 def serve(
     release: Release, params: Parameters, images: Path, host: str, port: int, say: Callable[[str], object]
 ) -> None:
-    from pipeline.serve.app import Impatient, application  # names the extra, where it is not installed
+    from alignrec.pipeline.serve.app import Impatient, application  # names the extra, where it is not installed
 
     nearest = Nearest(release.refuse_without("items"))
     import uvicorn

@@ -5,16 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import io
-from pipeline.encode.load import Loaded
-from pipeline.errors import UserError
-from pipeline.images.decode import normalise
-from pipeline.ops.linalg import unit_rows
-from pipeline.release import encoded
-from pipeline.release.encoder import Carried
-from pipeline.release.read import Release
-from pipeline.release.verify import refuse_damaged
-from pipeline.report import content
+from alignrec.pipeline import io
+from alignrec.pipeline.encode.load import Loaded
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.images.decode import normalise
+from alignrec.pipeline.ops.linalg import unit_rows
+from alignrec.pipeline.release import encoded
+from alignrec.pipeline.release.encoder import Carried
+from alignrec.pipeline.release.read import Release
+from alignrec.pipeline.release.verify import refuse_damaged
+from alignrec.pipeline.report import content
 
 CHARACTERS, BYTES, PIXELS = 2000, 10_000_000, 40_000_000
 """the longest text, largest file and largest image that are taken"""

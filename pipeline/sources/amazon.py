@@ -15,13 +15,13 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 import orjson
 from pydantic import Field, model_validator
 
-from pipeline.config.base import Mirrors
-from pipeline.config.parameters import Licence
-from pipeline.sources import mmrec
-from pipeline.sources.base import Downloaded, Reader
-from pipeline.sources.lines import dictionary
-from pipeline.sources.product import Product, as_list, as_text
-from pipeline.sources.sql import rating, read_csv, read_lines, stripped, trimmed
+from alignrec.pipeline.config.base import Mirrors
+from alignrec.pipeline.config.parameters import Licence
+from alignrec.pipeline.sources import mmrec
+from alignrec.pipeline.sources.base import Downloaded, Reader
+from alignrec.pipeline.sources.lines import dictionary
+from alignrec.pipeline.sources.product import Product, as_list, as_text
+from alignrec.pipeline.sources.sql import rating, read_csv, read_lines, stripped, trimmed
 
 Subset = Literal["5-core", "all"]
 """reviews: the published 5-core, or all"""

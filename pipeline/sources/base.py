@@ -8,13 +8,13 @@ from typing import Any, Self
 
 from pydantic import model_validator
 
-from pipeline import io
-from pipeline.config.base import Mirrors, Name
-from pipeline.config.parameters import Source
-from pipeline.errors import UserError
-from pipeline.sources.feature_files import FEATURE, ROWS, format_of
-from pipeline.sources.lines import json_object
-from pipeline.sources.product import Product, as_list, as_text, json_lines, others
+from alignrec.pipeline import io
+from alignrec.pipeline.config.base import Mirrors, Name
+from alignrec.pipeline.config.parameters import Source
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.sources.feature_files import FEATURE, ROWS, format_of
+from alignrec.pipeline.sources.lines import json_object
+from alignrec.pipeline.sources.product import Product, as_list, as_text, json_lines, others
 
 PLANTED = "planted.parquet"  # what a generator planted in interactions, table PLANTED; a control, not in `sources.json`
 

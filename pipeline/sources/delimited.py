@@ -10,8 +10,8 @@ from typing import NamedTuple, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import UserError, one_line
-from pipeline.sources.lines import LONGEST_LINE, json_object, lines, opened, refuse_many, rejects
+from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.sources.lines import LONGEST_LINE, json_object, lines, opened, refuse_many, rejects
 
 LOOKED_AT = 1000  # lines of JSON, each of which may lack a column
 LONGEST_HEADER = 100_000  # bytes; Python's csv module takes no longer field

@@ -9,10 +9,10 @@ from threading import Thread
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from pipeline import io
-from pipeline.errors import UserError, one_line
-from pipeline.http.fetch import Progress, fetch, local
-from pipeline.sources.feature_files import FEATURE, folder_sha256, pack, packed_ending, parts
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.http.fetch import Progress, fetch, local
+from alignrec.pipeline.sources.feature_files import FEATURE, folder_sha256, pack, packed_ending, parts
 
 MISSING = "{}: no such file; it is named under `sources` in the parameters"
 WAIT = 4.0  # seconds for an answer of a file's addresses: without a network a resolver would take a minute
@@ -193,8 +193,8 @@ def _size(address: str, wait: float) -> int | None:
         if not path.is_file():
             raise UserError(f"{path}: no such file")
         return path.stat().st_size
-    from pipeline.http.client import open_client, request
-    from pipeline.http.retries import TransientError
+    from alignrec.pipeline.http.client import open_client, request
+    from alignrec.pipeline.http.retries import TransientError
 
     try:
         with open_client(wait) as client, request(client, address, address) as response:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import io
-from pipeline.errors import UserError
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
 
 FEATURE = "feature:"  # a feature file's role is this and the feature set's name
 ROWS = "feature_rows"  # role of the mapping file that says which item each row of a file without identifiers is

@@ -10,12 +10,12 @@ from os.path import isfile
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
-from pipeline.sources.delimited import column_names
-from pipeline.sources.feature_files import NAMES, plain
-from pipeline.sources.product import Product, as_text, is_path
-from pipeline.sources.sql import named
-from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.sources.delimited import column_names
+from alignrec.pipeline.sources.feature_files import NAMES, plain
+from alignrec.pipeline.sources.product import Product, as_text, is_path
+from alignrec.pipeline.sources.sql import named
+from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
 
 KNOWN = {
     "user": ("userid", "reviewerid", "customer", "customerid", "visitorid", "uid"),

@@ -18,8 +18,8 @@ import pyarrow as pa
 from isal import igzip_threaded
 from isal.igzip_lib import IsalError
 
-import schemas
-from pipeline.errors import UserError, one_line
+from alignrec import schemas
+from alignrec.pipeline.errors import UserError, one_line
 
 BLOCK = 1 << 20  # bytes; lines come out of a large buffer in half the time
 

@@ -13,13 +13,13 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
-from pipeline.config.base import Mirrors, Section
-from pipeline.config.parameters import Licence
-from pipeline.errors import UserError
-from pipeline.sources.base import Downloaded, Reader
-from pipeline.sources.delimited import first_line
-from pipeline.sources.product import as_text
-from pipeline.sources.sql import named, rating, read_csv, trimmed, whole
+from alignrec.pipeline.config.base import Mirrors, Section
+from alignrec.pipeline.config.parameters import Licence
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.sources.base import Downloaded, Reader
+from alignrec.pipeline.sources.delimited import first_line
+from alignrec.pipeline.sources.product import as_text
+from alignrec.pipeline.sources.sql import named, rating, read_csv, trimmed, whole
 
 COLUMNS = ("userID", "itemID", "rating", "timestamp", "x_label")
 TAB = "\t"

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from pipeline.config.base import Rate, Section
+from alignrec.pipeline.config.base import Rate, Section
 
 
 class Download(Section):

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from pipeline.sources.delimited import delimiter, rows
-from pipeline.sources.lines import lines, unreadable
+from alignrec.pipeline.sources.delimited import delimiter, rows
+from alignrec.pipeline.sources.lines import lines, unreadable
 
 NOT_A_PATH = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://|//|(?:about|blob|data|javascript|mailto):", re.IGNORECASE)
 

@@ -2,20 +2,20 @@
 
 from typing import Any
 
-from pipeline.config.base import checked, nearest
-from pipeline.config.parameters import Source
-from pipeline.errors import UserError, one_line
-from pipeline.registry import Registry
+from alignrec.pipeline.config.base import checked, nearest
+from alignrec.pipeline.config.parameters import Source
+from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.registry import Registry
 
 SOURCES: Registry[type[Source]] = Registry(
     "sources",
     {
-        "sample": "pipeline.sources.sample:SampleSource",
-        "amazon2014": "pipeline.sources.amazon:Amazon2014",
-        "amazon2018": "pipeline.sources.amazon:Amazon2018",
-        "amazon2023": "pipeline.sources.amazon:Amazon2023",
-        "mmrec": "pipeline.sources.mmrec:MmrecSource",
-        "tabular": "pipeline.sources.tabular:TabularSource",
+        "sample": "alignrec.pipeline.sources.sample:SampleSource",
+        "amazon2014": "alignrec.pipeline.sources.amazon:Amazon2014",
+        "amazon2018": "alignrec.pipeline.sources.amazon:Amazon2018",
+        "amazon2023": "alignrec.pipeline.sources.amazon:Amazon2023",
+        "mmrec": "alignrec.pipeline.sources.mmrec:MmrecSource",
+        "tabular": "alignrec.pipeline.sources.tabular:TabularSource",
     },
 )  # kind -> source
 

@@ -6,9 +6,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from pipeline.config.parameters import Licence
-from pipeline.sources.amazon import Reader2014
-from pipeline.sources.base import Generated, Reader
+from alignrec.pipeline.config.parameters import Licence
+from alignrec.pipeline.sources.amazon import Reader2014
+from alignrec.pipeline.sources.base import Generated, Reader
 
 MOST = 10_000_000  # shoppers or stickers; what `plan` holds of each takes bytes
 
@@ -38,6 +38,6 @@ class SampleSource(Generated):
         return Reader2014()
 
     def make(self, raw: Path, progress: Callable[[list[str]], Iterable[str]]) -> dict[str, str]:
-        from pipeline.sources import sticker_shop  # imports drawing libraries, which other sources do not need
+        from alignrec.pipeline.sources import sticker_shop  # imports drawing libraries, which other sources do not need
 
         return sticker_shop.make(self.users, self.items, self.seed, raw, progress)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.sources.lines import opened
+from alignrec.pipeline.sources.lines import opened
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

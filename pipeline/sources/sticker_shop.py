@@ -22,10 +22,10 @@ from fontTools.ttLib import TTFont
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-import schemas
-from pipeline import io as files
-from pipeline.sources.base import PLANTED
-from pipeline.sources.shoppers import look_number, purchases
+from alignrec import schemas
+from alignrec.pipeline import io as files
+from alignrec.pipeline.sources.base import PLANTED
+from alignrec.pipeline.sources.shoppers import look_number, purchases
 
 NO_IMAGE, BROKEN_IMAGE, NO_TEXT, TWICE = 0.03, 0.01, 0.02, 0.01  # shares of stickers, the last of reviews
 FOLDER = "pictures"  # next to the metadata, which names pictures/<code>.png

@@ -9,14 +9,14 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config.base import Mirrors, Share, known
-from pipeline.errors import UserError, one_line
-from pipeline.sources.base import Downloaded, Reader
-from pipeline.sources.delimited import LOOKED_AT, column_names, delimiter, repair
-from pipeline.sources.lines import unreadable
-from pipeline.sources.product import Product, as_list, as_text, json_lines, others
-from pipeline.sources.sql import connected, named, quoted, rating, read_csv, read_lines, stripped, trimmed
-from pipeline.sources.sql import name as identifier
+from alignrec.pipeline.config.base import Mirrors, Share, known
+from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.sources.base import Downloaded, Reader
+from alignrec.pipeline.sources.delimited import LOOKED_AT, column_names, delimiter, repair
+from alignrec.pipeline.sources.lines import unreadable
+from alignrec.pipeline.sources.product import Product, as_list, as_text, json_lines, others
+from alignrec.pipeline.sources.sql import connected, named, quoted, rating, read_csv, read_lines, stripped, trimmed
+from alignrec.pipeline.sources.sql import name as identifier
 
 InteractionColumn = Literal["user", "item", "rating", "timestamp", "split"]
 ItemColumn = Literal["item", "title", "brand", "categories", "description", "image_urls"]

@@ -7,14 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import schemas
-from pipeline import io
-from pipeline.io import fingerprint
-from pipeline.io.tables import readable
-from pipeline.layout import Layout
-from pipeline.run import Run
-from pipeline.train import inputs
-from pipeline.train.params import Released
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.io import fingerprint
+from alignrec.pipeline.io.tables import readable
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.train import inputs
+from alignrec.pipeline.train.params import Released
 
 
 class Embeddings:

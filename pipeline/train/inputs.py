@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-import schemas
-from pipeline import io
-from pipeline.interactions import split
-from pipeline.interactions.split import Pairs, Split, contains, keys
-from pipeline.layout import Layout
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.interactions import split
+from alignrec.pipeline.interactions.split import Pairs, Split, contains, keys
+from alignrec.pipeline.layout import Layout
 
 
 class TrainingData(NamedTuple):

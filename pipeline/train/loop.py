@@ -13,19 +13,19 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from pipeline.errors import UserError
-from pipeline.evaluation.cutoff import CUTOFF, bounded
-from pipeline.evaluation.metrics import evaluate
-from pipeline.interactions.split import Split
-from pipeline.memory import keep_large_buffers
-from pipeline.models.base import Batch, Inputs, Recommender, Walking
-from pipeline.models.params import Accumulating, Train
-from pipeline.ops.checkpoint import Checkpoint, adam_state, named, part_of, restore_adam
-from pipeline.ops.device import pick
-from pipeline.ops.linalg import first_not_finite
-from pipeline.ops.scores import Filter, Vectors
-from pipeline.seeds import seed_for
-from pipeline.train.inputs import Sampler
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded
+from alignrec.pipeline.evaluation.metrics import evaluate
+from alignrec.pipeline.interactions.split import Split
+from alignrec.pipeline.memory import keep_large_buffers
+from alignrec.pipeline.models.base import Batch, Inputs, Recommender, Walking
+from alignrec.pipeline.models.params import Accumulating, Train
+from alignrec.pipeline.ops.checkpoint import Checkpoint, adam_state, named, part_of, restore_adam
+from alignrec.pipeline.ops.device import pick
+from alignrec.pipeline.ops.linalg import first_not_finite
+from alignrec.pipeline.ops.scores import Filter, Vectors
+from alignrec.pipeline.seeds import seed_for
+from alignrec.pipeline.train.inputs import Sampler
 
 
 @dataclass(frozen=True)

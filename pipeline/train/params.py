@@ -4,9 +4,9 @@ from typing import Any, ClassVar, cast
 
 from pydantic import ConfigDict
 
-from pipeline.config.base import Name, Section, checked
-from pipeline.models import MODELS, RELEASED
-from pipeline.models.params import FEATURES, Train
+from alignrec.pipeline.config.base import Name, Section, checked
+from alignrec.pipeline.models import MODELS, RELEASED
+from alignrec.pipeline.models.params import FEATURES, Train
 
 
 class Released(Section):

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import faiss
 import numpy as np
 
-import schemas
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.graph import approximate
-from pipeline.interactions.split import Pairs, contains, keys, train_of
-from pipeline.layout import Layout, Piece
-from pipeline.train.embeddings import Embeddings, stored
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.graph import approximate
+from alignrec.pipeline.interactions.split import Pairs, contains, keys, train_of
+from alignrec.pipeline.layout import Layout, Piece
+from alignrec.pipeline.train.embeddings import Embeddings, stored
 
 MEASURED_AT = 20  # cutoff of the recall that is recorded
 SAMPLE = 1000  # users it is measured on
@@ -86,7 +86,7 @@ def inverted(item: Embeddings) -> Any:
 
 def exact(user: np.ndarray, item: Iterable[np.ndarray], k: int, seen: Pairs) -> np.ndarray:
     """Return what `evaluation.metrics.topk` does of items in parts, float32 [n, D]: int32 [N, K]."""
-    from pipeline.evaluation.metrics import topk  # loads torch, which retrieval does not need
+    from alignrec.pipeline.evaluation.metrics import topk  # loads torch, which retrieval does not need
 
     ids, scores, first = np.empty((len(user), 0), np.int32), np.empty((len(user), 0)), 0
     for part in item:

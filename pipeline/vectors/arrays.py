@@ -16,12 +16,12 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import UserError, one_line
-from pipeline.http import archives
-from pipeline.sources.feature_files import LARGEST, PER_ITEM, members, read_member
-from pipeline.sources.lines import unpacked
-from pipeline.vectors.base import Vectors, empty, gather, vector
-from pipeline.vectors.tables import parquet
+from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.http import archives
+from alignrec.pipeline.sources.feature_files import LARGEST, PER_ITEM, members, read_member
+from alignrec.pipeline.sources.lines import unpacked
+from alignrec.pipeline.vectors.base import Vectors, empty, gather, vector
+from alignrec.pipeline.vectors.tables import parquet
 
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -74,7 +74,7 @@ def header(f: BinaryIO, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
 def torch(path: Path) -> Vectors:
     import torch  # slow
 
-    from pipeline.ops.arrays import is_plain
+    from alignrec.pipeline.ops.arrays import is_plain
 
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import UserError
+from alignrec.pipeline.errors import UserError
 
 WIDEST = 1 << 20  # numbers of a vector; a wider one is refused
 Rows = Iterable[tuple[int, object]]  # row number, ascending, and its vector: anything that NumPy converts to an array

@@ -9,10 +9,10 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from pipeline.errors import UserError
-from pipeline.sources.feature_files import NAMES, rank
-from pipeline.sources.lines import LONGEST_LINE, lines, opened
-from pipeline.vectors.base import Vectors, empty, gather, vector
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.sources.feature_files import NAMES, rank
+from alignrec.pipeline.sources.lines import LONGEST_LINE, lines, opened
+from alignrec.pipeline.vectors.base import Vectors, empty, gather, vector
 
 Named = tuple[str, Any, Any]  # name of the identifier, identifier and vector
 LARGEST = 1 << 63

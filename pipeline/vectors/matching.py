@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import UserError
-from pipeline.items import identifiers
-from pipeline.sources.base import raw_files
-from pipeline.sources.feature_files import FEATURE, ROWS, format_of
-from pipeline.vectors.base import Vectors
-from pipeline.vectors.registry import opened, readable
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.items import identifiers
+from alignrec.pipeline.sources.base import raw_files
+from alignrec.pipeline.sources.feature_files import FEATURE, ROWS, format_of
+from alignrec.pipeline.vectors.base import Vectors
+from alignrec.pipeline.vectors.registry import opened, readable
 
 
 @dataclass(frozen=True)

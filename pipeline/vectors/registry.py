@@ -6,22 +6,22 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.errors import UserError, one_line
-from pipeline.registry import Registry
-from pipeline.sources.feature_files import FOLDER, format_of
-from pipeline.vectors import tables
-from pipeline.vectors.base import Vectors
+from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.registry import Registry
+from alignrec.pipeline.sources.feature_files import FOLDER, format_of
+from alignrec.pipeline.vectors import tables
+from alignrec.pipeline.vectors.base import Vectors
 
 READERS: Registry[Callable[[Path], Vectors]] = Registry(
     "readers",
     {
-        "npy": "pipeline.vectors.arrays:npy",
-        "torch": "pipeline.vectors.arrays:torch",
-        "records": "pipeline.vectors.arrays:records",
-        "parquet": "pipeline.vectors.tables:parquet",
-        "json": "pipeline.vectors.json:json",
-        "zip": "pipeline.vectors.arrays:archive",
-        "folder": "pipeline.vectors.arrays:folder",
+        "npy": "alignrec.pipeline.vectors.arrays:npy",
+        "torch": "alignrec.pipeline.vectors.arrays:torch",
+        "records": "alignrec.pipeline.vectors.arrays:records",
+        "parquet": "alignrec.pipeline.vectors.tables:parquet",
+        "json": "alignrec.pipeline.vectors.json:json",
+        "zip": "alignrec.pipeline.vectors.arrays:archive",
+        "folder": "alignrec.pipeline.vectors.arrays:folder",
     },
 )  # format -> what opens a path
 

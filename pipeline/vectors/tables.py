@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.sources.feature_files import is_vector, rank
-from pipeline.vectors.base import WIDEST, Vectors, empty
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.sources.feature_files import is_vector, rank
+from alignrec.pipeline.vectors.base import WIDEST, Vectors, empty
 
 BLOCK = 4096  # rows read at a time
 

@@ -7,9 +7,9 @@ import pytest
 import shop_release
 import shops
 
-import schemas
-from pipeline import io
-from pipeline.layout import Layout
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.layout import Layout
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,8 @@ from shop_release import TITLES
 from shop_release import write as write_release
 
 import alignrec
-from pipeline import io
-from pipeline.layout import Layout
+from alignrec.pipeline import io
+from alignrec.pipeline.layout import Layout
 
 DOCS = Path(alignrec.__file__).parent.parent / "docs"
 PAGE = (DOCS / "python.md").read_text()

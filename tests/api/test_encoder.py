@@ -14,10 +14,10 @@ from torch import Tensor
 
 import alignrec
 from alignrec import encoders
-from pipeline.encode import batching
-from pipeline.encode.registry import ENCODERS
-from pipeline.images.decode import normalise
-from pipeline.images.pixels import squares
+from alignrec.pipeline.encode import batching
+from alignrec.pipeline.encode.registry import ENCODERS
+from alignrec.pipeline.images.decode import normalise
+from alignrec.pipeline.images.pixels import squares
 
 
 class Means:

@@ -11,8 +11,8 @@ from hub import hub
 from webserver import Folder, listening
 
 import alignrec
-from pipeline.io import sha256
-from pipeline.remote import fetch as fetching
+from alignrec.pipeline.io import sha256
+from alignrec.pipeline.remote import fetch as fetching
 
 
 @pytest.fixture

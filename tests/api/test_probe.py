@@ -10,12 +10,12 @@ import pytest
 import shops
 
 import alignrec
-import schemas
+from alignrec import schemas
 from alignrec.interactions import Splitting, number
-from pipeline import io
-from pipeline.layout import Layout
-from pipeline.probe import asking
-from pipeline.probe.base import Data
+from alignrec.pipeline import io
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.probe import asking
+from alignrec.pipeline.probe.base import Data
 
 IDS = [f"i{i}" for i in range(shops.ITEMS)]
 

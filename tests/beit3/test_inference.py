@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.beit3.config import SIZES, Config
-from pipeline.beit3.inference import Inference
-from pipeline.beit3.network import BEiT3
+from alignrec.pipeline.beit3.config import SIZES, Config
+from alignrec.pipeline.beit3.inference import Inference
+from alignrec.pipeline.beit3.network import BEiT3
 
 TINY = Config(image=64, patch=16, vocab=100, width=64, layers=3, heads=4, ffn=256, positions=66)
 BASE = replace(SIZES["base"], layers=2, image=64, vocab=300, positions=130)

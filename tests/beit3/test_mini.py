@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.beit3.config import MiniConfig
-from pipeline.beit3.mini import Mini, centre, half_means, halves, load_minilm, ridge
-from pipeline.beit3.minilm import MiniLM, WordPieces, load, order
-from pipeline.beit3.tokenizer import pad
+from alignrec.pipeline.beit3.config import MiniConfig
+from alignrec.pipeline.beit3.mini import Mini, centre, half_means, halves, load_minilm, ridge
+from alignrec.pipeline.beit3.minilm import MiniLM, WordPieces, load, order
+from alignrec.pipeline.beit3.tokenizer import pad
 
 TEXTS = ["Red apple, fresh", "A blue car with four doors; unaffordable!", "été 日本語 🙂", "bus"]
 WIDTHS = (5, 7)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.beit3.config import Config
-from pipeline.beit3.network import BEiT3
+from alignrec.pipeline.beit3.config import Config
+from alignrec.pipeline.beit3.network import BEiT3
 
 TINY = Config(image=64, patch=16, vocab=100, width=48, layers=3, heads=4, ffn=192)
 Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from pipeline.beit3.tokenizer import BOS, EOS, PAD, Tokenizer, train
-from pipeline.images.pixels import normalised, squares
+from alignrec.pipeline.beit3.tokenizer import BOS, EOS, PAD, Tokenizer, train
+from alignrec.pipeline.images.pixels import normalised, squares
 
 # A SentencePiece model, texts, and their ids by XLMRobertaTokenizer of transformers 4.48.3 (the last kind that runs
 # SentencePiece itself, as BEiT3 uses it), with special tokens in a text taken as text.

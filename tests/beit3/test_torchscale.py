@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.beit3.config import SIZES
-from pipeline.beit3.network import BEiT3
+from alignrec.pipeline.beit3.config import SIZES
+from alignrec.pipeline.beit3.network import BEiT3
 
 TOKENS = 7
 SMALL_INPUT = {"image": 32, "vocab": 500, "positions": 64}  # the depth and width are what is tested

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from alignrec.pipeline.beit3 import released
+from alignrec.pipeline.beit3.checkpoints import Loaded
+from alignrec.pipeline.beit3.vqkd import VQKD, Config
 from benchmarks import _official
-from pipeline.beit3 import released
-from pipeline.beit3.checkpoints import Loaded
-from pipeline.beit3.vqkd import VQKD, Config
 
 # Encoder parameters, images, features and ids of BEiT v2's VQ-KD tokenizer in float32 on a tiny random case.
 ORACLE = Path(__file__).parents[1] / "oracles" / "vqkd_tiny.npz"

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import shops
 
-import schemas
-from pipeline import io
-from pipeline.benchmark.cell import Entry, rankings_path
-from pipeline.errors import UserError
-from pipeline.evaluation.evidence import comparisons
-from pipeline.layout import Layout
-from pipeline.report import recommenders
-from pipeline.train import inputs
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.benchmark.cell import Entry, rankings_path
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.evaluation.evidence import comparisons
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.report import recommenders
+from alignrec.pipeline.train import inputs
 
 pytestmark = pytest.mark.usefixtures("one_process")
 

@@ -6,12 +6,12 @@ import shops
 import toy
 from shops import ITEMS, two_tastes
 
-import schemas
-from pipeline import io
-from pipeline.benchmark.cell import Entry, rankings_path, read_runs
-from pipeline.benchmark.plan import entries
-from pipeline.evaluation.metrics import judge
-from pipeline.layout import Layout
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.benchmark.cell import Entry, rankings_path, read_runs
+from alignrec.pipeline.benchmark.plan import entries
+from alignrec.pipeline.evaluation.metrics import judge
+from alignrec.pipeline.layout import Layout
 
 pytestmark = pytest.mark.usefixtures("one_process")
 

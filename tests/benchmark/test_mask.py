@@ -9,26 +9,26 @@ import pytest
 import shops
 import toy
 
-import schemas
+from alignrec import schemas
 from alignrec.commands.params import Params
-from pipeline import engine, io
-from pipeline.benchmark import study
-from pipeline.benchmark.cell import Hidden, outcome
-from pipeline.benchmark.experiment import Experiment
-from pipeline.benchmark.params import Mask
-from pipeline.benchmark.settings import protocol_of
-from pipeline.benchmark.study import Masked
-from pipeline.config.base import checked
-from pipeline.encode.params import MODALITIES, variant
-from pipeline.evaluation.metrics import evaluate
-from pipeline.layout import Layout
-from pipeline.models.alignrec import AlignRec
-from pipeline.run import Run, running
-from pipeline.seeds import seed_for
-from pipeline.train import inputs
-from pipeline.train.loop import fit
-from stages import benchmark
-from stages.study import main
+from alignrec.pipeline import engine, io
+from alignrec.pipeline.benchmark import study
+from alignrec.pipeline.benchmark.cell import Hidden, outcome
+from alignrec.pipeline.benchmark.experiment import Experiment
+from alignrec.pipeline.benchmark.params import Mask
+from alignrec.pipeline.benchmark.settings import protocol_of
+from alignrec.pipeline.benchmark.study import Masked
+from alignrec.pipeline.config.base import checked
+from alignrec.pipeline.encode.params import MODALITIES, variant
+from alignrec.pipeline.evaluation.metrics import evaluate
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.models.alignrec import AlignRec
+from alignrec.pipeline.run import Run, running
+from alignrec.pipeline.seeds import seed_for
+from alignrec.pipeline.train import inputs
+from alignrec.pipeline.train.loop import fit
+from alignrec.stages import benchmark
+from alignrec.stages.study import main
 
 pytestmark = pytest.mark.usefixtures("one_process")
 

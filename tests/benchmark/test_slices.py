@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from shops import interactions
 
-from pipeline.benchmark import slices
-from pipeline.evaluation.metrics import judge
-from pipeline.interactions import split
+from alignrec.pipeline.benchmark import slices
+from alignrec.pipeline.evaluation.metrics import judge
+from alignrec.pipeline.interactions import split
 
 # user 0 has three train items, user 1 four; item 3 is known to nobody in train, item 4 to user 1 alone
 ROWS = [(0, 0, 0), (0, 1, 0), (0, 2, 0), (1, 0, 0), (1, 1, 0), (1, 2, 0), (1, 4, 0), (0, 4, 2), (1, 3, 2), (1, 5, 2)]

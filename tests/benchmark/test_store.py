@@ -13,13 +13,13 @@ import pytest
 import shops
 from processes import started
 
-import schemas
+from alignrec import schemas
 from alignrec.commands.params import Params
-from pipeline import code, engine, io
-from pipeline.benchmark.cell import Cell, Stored
-from pipeline.benchmark.experiment import Experiment, Store, record_digest, train_cell
-from pipeline.models import MODELS
-from pipeline.run import ALTERED, Run
+from alignrec.pipeline import code, engine, io
+from alignrec.pipeline.benchmark.cell import Cell, Stored
+from alignrec.pipeline.benchmark.experiment import Experiment, Store, record_digest, train_cell
+from alignrec.pipeline.models import MODELS
+from alignrec.pipeline.run import ALTERED, Run
 
 PARAMS = {
     "datasets": ["shop"],

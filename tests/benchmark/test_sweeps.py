@@ -11,21 +11,21 @@ import pytest
 import shops
 import toy
 
-import schemas
-from pipeline import io
-from pipeline.benchmark import study
-from pipeline.benchmark.cell import Outcome, outcome
-from pipeline.benchmark.experiment import Experiment
-from pipeline.benchmark.settings import model_settings, protocol_of
-from pipeline.benchmark.summaries import RECALL
-from pipeline.evaluation import metrics
-from pipeline.graph import neighbours
-from pipeline.layout import Layout
-from pipeline.models import MODELS
-from pipeline.run import Run
-from pipeline.seeds import seed_for
-from pipeline.train import inputs
-from pipeline.train.loop import fit
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.benchmark import study
+from alignrec.pipeline.benchmark.cell import Outcome, outcome
+from alignrec.pipeline.benchmark.experiment import Experiment
+from alignrec.pipeline.benchmark.settings import model_settings, protocol_of
+from alignrec.pipeline.benchmark.summaries import RECALL
+from alignrec.pipeline.evaluation import metrics
+from alignrec.pipeline.graph import neighbours
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.models import MODELS
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.seeds import seed_for
+from alignrec.pipeline.train import inputs
+from alignrec.pipeline.train.loop import fit
 
 pytestmark = pytest.mark.usefixtures("one_process")
 

@@ -7,14 +7,14 @@ import pyarrow as pa
 import shops
 import toy
 
-import schemas
+from alignrec import schemas
 from alignrec.commands.params import Params
-from pipeline import io
-from pipeline.benchmark import tail
-from pipeline.benchmark.cell import Entry, list_runs, rankings_path
-from pipeline.benchmark.experiment import Experiment
-from pipeline.evaluation.statistics import holm
-from pipeline.run import running
+from alignrec.pipeline import io
+from alignrec.pipeline.benchmark import tail
+from alignrec.pipeline.benchmark.cell import Entry, list_runs, rankings_path
+from alignrec.pipeline.benchmark.experiment import Experiment
+from alignrec.pipeline.evaluation.statistics import holm
+from alignrec.pipeline.run import running
 
 SETTINGS = toy.params(train={"features": "f"}, benchmark={"ks": [5, 20], "seeds": 2}, study={"mask": {"ratios": []}})
 

@@ -9,18 +9,18 @@ import pytest
 import shops
 import toy
 
-import schemas
+from alignrec import schemas
 from alignrec.commands.params import Params
-from pipeline import io
-from pipeline.benchmark import plan
-from pipeline.benchmark.cell import Entry, outcome, rankings_path
-from pipeline.benchmark.experiment import Experiment, Record
-from pipeline.benchmark.params import Range
-from pipeline.benchmark.plan import Contender, Tried, entries, halton
-from pipeline.benchmark.settings import model_settings
-from pipeline.errors import UserError
-from pipeline.layout import Layout
-from pipeline.run import Run
+from alignrec.pipeline import io
+from alignrec.pipeline.benchmark import plan
+from alignrec.pipeline.benchmark.cell import Entry, outcome, rankings_path
+from alignrec.pipeline.benchmark.experiment import Experiment, Record
+from alignrec.pipeline.benchmark.params import Range
+from alignrec.pipeline.benchmark.plan import Contender, Tried, entries, halton
+from alignrec.pipeline.benchmark.settings import model_settings
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.run import Run
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
@@ -128,7 +128,7 @@ def cells(layout: Layout, opens: str) -> list[Path]:
 
 def test_settings_are_tried_without_a_look_at_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = shops.outputs(tmp_path)
-    monkeypatch.setattr("pipeline.benchmark.cell.open_test", lambda *_: pytest.fail("test was opened"))
+    monkeypatch.setattr("alignrec.pipeline.benchmark.cell.open_test", lambda *_: pytest.fail("test was opened"))
     rows = io.read_table(layout.interactions, schemas.INTERACTIONS)
     cell = plan.trial_cell(experiment(tmp_path, params(budget=2)), ("bpr", "none"), {"lr": 0.02})
     record = outcome(cell)

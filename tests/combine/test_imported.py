@@ -11,12 +11,12 @@ import toy
 import yaml
 from commands import alignrec
 
-import schemas
+from alignrec import schemas
 from alignrec.commands.params import Params
-from pipeline import io
-from pipeline.layout import Layout
-from pipeline.ops.linalg import unit_rows
-from pipeline.vectors.arrays import WIDTH
+from alignrec.pipeline import io
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.ops.linalg import unit_rows
+from alignrec.pipeline.vectors.arrays import WIDTH
 from tests.vectors import formats
 from tests.vectors.test_records import record, write
 

@@ -10,17 +10,17 @@ import pytest
 import toy
 from featured import params, stage, vectors
 
-import schemas
+from alignrec import schemas
 from alignrec.commands.params import Params
-from pipeline import io
-from pipeline.combine.linear import WAYS, Way
-from pipeline.encode import chain
-from pipeline.encode.folder import ENCODER, FeatureSet
-from pipeline.errors import UserError
-from pipeline.layout import Layout
-from pipeline.ops import joining
-from pipeline.ops.joining import Block
-from pipeline.ops.linalg import unit_rows
+from alignrec.pipeline import io
+from alignrec.pipeline.combine.linear import WAYS, Way
+from alignrec.pipeline.encode import chain
+from alignrec.pipeline.encode.folder import ENCODER, FeatureSet
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.ops import joining
+from alignrec.pipeline.ops.joining import Block
+from alignrec.pipeline.ops.linalg import unit_rows
 from tests.probe.test_cold_items import GOOD, ITEMS, NOISE, data
 
 RNG = np.random.default_rng(0)

@@ -10,12 +10,12 @@ import pytest
 import toy
 from featured import params, stage, vectors
 
-import schemas
-from pipeline import io
-from pipeline.combine import mapped
-from pipeline.errors import UserError
-from pipeline.interactions.cooccurrence import user_item_matrix
-from pipeline.layout import Layout
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.combine import mapped
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.interactions.cooccurrence import user_item_matrix
+from alignrec.pipeline.layout import Layout
 
 USERS, ITEMS = 60, 40
 RNG = np.random.default_rng(0)

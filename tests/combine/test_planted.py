@@ -10,14 +10,14 @@ import pyarrow as pa
 import pytest
 from featured import params, stage, vectors
 
-import schemas
+from alignrec import schemas
 from alignrec.commands.params import read
-from pipeline import io
-from pipeline.combine.controls import planted_halves
-from pipeline.errors import UserError
-from pipeline.layout import Layout
-from pipeline.sources.base import PLANTED
-from pipeline.sources.shoppers import COARSE, MOTIVES
+from alignrec.pipeline import io
+from alignrec.pipeline.combine.controls import planted_halves
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.sources.base import PLANTED
+from alignrec.pipeline.sources.shoppers import COARSE, MOTIVES
 
 ROWS = {"category": [0, 0, 0, 1], "subcategory": [0, 0, 1, 2], "colour": [0, 1, 0, 0], "look": [0, 1, 0, 2]}
 

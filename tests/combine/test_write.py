@@ -10,16 +10,16 @@ import pytest
 import toy
 from featured import params, stage, vectors
 
-import schemas
+from alignrec import schemas
 from alignrec.commands.params import read
-from pipeline import io
-from pipeline.combine import names
-from pipeline.encode import batching, chain
-from pipeline.encode.folder import ENCODER, FeatureSet
-from pipeline.encode.load import Project, load
-from pipeline.errors import UserError
-from pipeline.ops import whitening
-from pipeline.ops.linalg import unit_rows
+from alignrec.pipeline import io
+from alignrec.pipeline.combine import names
+from alignrec.pipeline.encode import batching, chain
+from alignrec.pipeline.encode.folder import ENCODER, FeatureSet
+from alignrec.pipeline.encode.load import Project, load
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.ops import whitening
+from alignrec.pipeline.ops.linalg import unit_rows
 
 BOTH = {"both": {"kind": "concat", "of": ["minilm", "cnn"]}}
 WHITE = {"kind": "whitened", "of": "minilm"}

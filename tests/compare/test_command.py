@@ -11,13 +11,13 @@ import pytest
 import torch
 import toy
 
-from pipeline import io
-from pipeline.compare import command, feature_set, similarity
-from pipeline.errors import UserError
-from pipeline.layout import Layout
-from pipeline.ops import shapes
-from pipeline.run import running
-from stages import probe
+from alignrec.pipeline import io
+from alignrec.pipeline.compare import command, feature_set, similarity
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.ops import shapes
+from alignrec.pipeline.run import running
+from alignrec.stages import probe
 
 ASINS = toy.ASINS
 VECTORS = np.arange(12, dtype=np.float32).reshape(6, 2)

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from commands import alignrec
 
-import schemas
-from pipeline import io
-from pipeline.layout import Layout
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.layout import Layout
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import toy
 
-from pipeline import io
-from pipeline.compare import leaderboard
-from pipeline.errors import UserError
-from pipeline.release import manifest
-from pipeline.report import published
-from pipeline.run import running
-from stages import publish
+from alignrec.pipeline import io
+from alignrec.pipeline.compare import leaderboard
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.release import manifest
+from alignrec.pipeline.report import published
+from alignrec.pipeline.run import running
+from alignrec.stages import publish
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from pipeline.compare import similarity
-from pipeline.compare.feature_set import FeatureSet
+from alignrec.pipeline.compare import similarity
+from alignrec.pipeline.compare.feature_set import FeatureSet
 
 ITEMS, WIDTH = 300, 24
 

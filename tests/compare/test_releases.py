@@ -10,14 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 import toy
 
-from pipeline import io
-from pipeline.compare import releases, similarity
-from pipeline.compare.page import changes_html
-from pipeline.errors import UserError
-from pipeline.layout import Layout
-from pipeline.release import manifest
-from pipeline.run import running
-from stages import publish
+from alignrec.pipeline import io
+from alignrec.pipeline.compare import releases, similarity
+from alignrec.pipeline.compare.page import changes_html
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.release import manifest
+from alignrec.pipeline.run import running
+from alignrec.stages import publish
 
 OTHER = np.random.default_rng(9).normal(size=(6, 3))
 

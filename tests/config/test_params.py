@@ -8,8 +8,8 @@ import pytest
 import shipped
 
 from alignrec.commands import params
-from pipeline.combine.names import feature_sets
-from pipeline.errors import UserError
+from alignrec.pipeline.combine.names import feature_sets
+from alignrec.pipeline.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 KINDS = """

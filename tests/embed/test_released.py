@@ -17,17 +17,17 @@ from PIL import Image
 from processes import started
 from typer.testing import CliRunner
 
-import schemas
+from alignrec import schemas
 from alignrec.commands.app import app
-from pipeline import io
-from pipeline.embed import command as embedding
-from pipeline.embed.prepare import Table
-from pipeline.encode.folder import Facts
-from pipeline.encode.params import Encode
-from pipeline.errors import UserError
-from pipeline.release import encoded
-from pipeline.release.encoded import image_sha256, text_sha256
-from pipeline.release.item_file import DEFAULT
+from alignrec.pipeline import io
+from alignrec.pipeline.embed import command as embedding
+from alignrec.pipeline.embed.prepare import Table
+from alignrec.pipeline.encode.folder import Facts
+from alignrec.pipeline.encode.params import Encode
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.release import encoded
+from alignrec.pipeline.release.encoded import image_sha256, text_sha256
+from alignrec.pipeline.release.item_file import DEFAULT
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-import schemas
+from alignrec import schemas
 from alignrec.commands.app import app
-from pipeline import io
+from alignrec.pipeline import io
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import networks

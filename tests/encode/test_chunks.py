@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.encode import batching
-from pipeline.encode.chunks import LONGEST_WORD, cut
-from pipeline.encode.minilm import MiniLM, MiniLMParams
+from alignrec.pipeline.encode import batching
+from alignrec.pipeline.encode.chunks import LONGEST_WORD, cut
+from alignrec.pipeline.encode.minilm import MiniLM, MiniLMParams
 
 
 def letters(texts: list[str]) -> list[int]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from pipeline.encode.descriptors import CELLS, LEVELS, SIDE, Descriptors, describe
+from alignrec.pipeline.encode.descriptors import CELLS, LEVELS, SIDE, Descriptors, describe
 
 COLOURS, SILHOUETTE = slice(0, LEVELS**3), slice(LEVELS**3, LEVELS**3 + CELLS**2)
 GRADIENTS = slice(LEVELS**3 + CELLS**2, Descriptors.width)

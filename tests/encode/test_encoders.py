@@ -20,21 +20,21 @@ from torch.nn import Sequential
 from torch.nn.modules.module import register_module_forward_hook
 
 from alignrec.commands.params import Params
-from pipeline import io
-from pipeline.beit3 import tokenizer
-from pipeline.beit3.config import Config
-from pipeline.beit3.network import BEiT3
-from pipeline.combine import controls
-from pipeline.encode import batching
-from pipeline.encode.base import Encoder
-from pipeline.encode.beit3 import BEiT3Items
-from pipeline.encode.load import Project, load_all
-from pipeline.encode.network import find_network
-from pipeline.layout import Layout
-from pipeline.ops import whitening
-from pipeline.run import Run
-from pipeline.stage import perform
-from stages.order import STAGES
+from alignrec.pipeline import io
+from alignrec.pipeline.beit3 import tokenizer
+from alignrec.pipeline.beit3.config import Config
+from alignrec.pipeline.beit3.network import BEiT3
+from alignrec.pipeline.combine import controls
+from alignrec.pipeline.encode import batching
+from alignrec.pipeline.encode.base import Encoder
+from alignrec.pipeline.encode.beit3 import BEiT3Items
+from alignrec.pipeline.encode.load import Project, load_all
+from alignrec.pipeline.encode.network import find_network
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.ops import whitening
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.stage import perform
+from alignrec.stages.order import STAGES
 from tests.encode.test_kinds import ODD
 from tests.encode.test_write import killed
 
@@ -125,7 +125,7 @@ def test_minilm_and_cnn_stand_side_by_side() -> None:
 
 @pytest.mark.parametrize("at", [1, 5, 7])
 def test_a_stage_of_the_cnn_gives_mean_and_deviation_of_its_maps(at: int) -> None:
-    from pipeline.encode.cnn import load
+    from alignrec.pipeline.encode.cnn import load
 
     encoder, seen = load(at), list[torch.Tensor]()
     hook = register_module_forward_hook(lambda module, _, out: seen.append(out) if type(module) is Sequential else None)

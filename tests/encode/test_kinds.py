@@ -15,12 +15,12 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.encode import batching, towers
-from pipeline.encode.base import Encoder
-from pipeline.encode.huggingface import pooled
-from pipeline.encode.network import find_network
-from pipeline.errors import UserError, installing
-from pipeline.images.pixels import decoded
+from alignrec.pipeline.encode import batching, towers
+from alignrec.pipeline.encode.base import Encoder
+from alignrec.pipeline.encode.huggingface import pooled
+from alignrec.pipeline.encode.network import find_network
+from alignrec.pipeline.errors import UserError, installing
+from alignrec.pipeline.images.pixels import decoded
 
 BOTH = ("image", "text")
 NETWORKS: dict[str, tuple[str, tuple[str, ...], int]] = {

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.encode import batching
-from pipeline.errors import UserError
+from alignrec.pipeline.encode import batching
+from alignrec.pipeline.errors import UserError
 
 TEXTS = [f"{i} words" for i in range(10)]
 

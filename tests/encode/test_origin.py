@@ -15,10 +15,10 @@ from hub import hub as serving
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
-from pipeline.encode.huggingface import HuggingFace, HuggingFaceParams
-from pipeline.encode.network import find_network
-from pipeline.encode.origin import Origin
-from pipeline.errors import UserError
+from alignrec.pipeline.encode.huggingface import HuggingFace, HuggingFaceParams
+from alignrec.pipeline.encode.network import find_network
+from alignrec.pipeline.encode.origin import Origin
+from alignrec.pipeline.errors import UserError
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 import torch
 import toy
 
-from pipeline import io
-from pipeline.encode.tfidf import Tfidf
-from pipeline.errors import UserError
+from alignrec.pipeline import io
+from alignrec.pipeline.encode.tfidf import Tfidf
+from alignrec.pipeline.errors import UserError
 
 Change = Callable[[torch.Tensor], torch.Tensor]
 WARNINGS: dict[str, Change] = {

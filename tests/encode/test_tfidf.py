@@ -9,10 +9,10 @@ import pytest
 import toy
 from featured import params, stage, vectors
 
-import schemas
-from pipeline import io
-from pipeline.encode.tfidf import Terms
-from pipeline.errors import UserError
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.encode.tfidf import Terms
+from alignrec.pipeline.errors import UserError
 
 TEXTS = ["red red apple", "red ball", "blue car", "blue car of steel", "", "odd"]
 

@@ -17,11 +17,11 @@ from elsewhere import spread_without
 from hub import hub as serving
 
 from alignrec.commands.params import Params
-from pipeline import io
-from pipeline.encode import batching
-from pipeline.encode.folder import FeatureSet
-from pipeline.errors import UserError
-from pipeline.layout import Layout
+from alignrec.pipeline import io
+from alignrec.pipeline.encode import batching
+from alignrec.pipeline.encode.folder import FeatureSet
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.layout import Layout
 
 TEXTS = ["red apple", "", "a blue car", "", "green tree", "bus", "red car"]
 COLOURS = ["red", "green", None, None, "blue", None, "red"]

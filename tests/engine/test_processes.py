@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pipeline import engine
-from pipeline.errors import UserError
+from alignrec.pipeline import engine
+from alignrec.pipeline.errors import UserError
 
 
 def double(n: int) -> int:

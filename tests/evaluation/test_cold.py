@@ -9,14 +9,14 @@ import shops
 import torch
 
 from alignrec.commands.params import Params
-from pipeline.benchmark.settings import model_settings, protocol_of
-from pipeline.errors import UserError
-from pipeline.evaluation.metrics import evaluate, open_test, topk
-from pipeline.evaluation.protocol import Protocol
-from pipeline.interactions.split import Pairs, union
-from pipeline.models.bpr import BPR
-from pipeline.ops.scores import Vectors
-from pipeline.train.loop import fit
+from alignrec.pipeline.benchmark.settings import model_settings, protocol_of
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.evaluation.metrics import evaluate, open_test, topk
+from alignrec.pipeline.evaluation.protocol import Protocol
+from alignrec.pipeline.interactions.split import Pairs, union
+from alignrec.pipeline.models.bpr import BPR
+from alignrec.pipeline.ops.scores import Vectors
+from alignrec.pipeline.train.loop import fit
 
 NONE = Pairs(np.empty(0, np.int32), np.empty(0, np.int32))
 

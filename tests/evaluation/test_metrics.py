@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shops import two_tastes
 
-from pipeline.evaluation.metrics import METRICS, evaluate, judge
-from pipeline.evaluation.protocol import Protocol, questions
-from pipeline.interactions.split import Pairs
+from alignrec.pipeline.evaluation.metrics import METRICS, evaluate, judge
+from alignrec.pipeline.evaluation.protocol import Protocol, questions
+from alignrec.pipeline.interactions.split import Pairs
 
 
 def test_an_empty_place_is_no_hit_on_the_neighbour_in_key_order() -> None:

@@ -6,12 +6,12 @@ import pytest
 import shops
 
 from alignrec.commands.params import Params
-from pipeline.benchmark.settings import protocol_of
-from pipeline.interactions import split
-from pipeline.layout import Layout
-from pipeline.run import running
-from pipeline.train import inputs
-from stages import download, interactions
+from alignrec.pipeline.benchmark.settings import protocol_of
+from alignrec.pipeline.interactions import split
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.run import running
+from alignrec.pipeline.train import inputs
+from alignrec.stages import download, interactions
 
 CORES = "users >= 5, items >= 5, repeatedly"
 

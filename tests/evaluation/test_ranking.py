@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.evaluation import metrics
-from pipeline.interactions.split import Pairs
+from alignrec.pipeline.evaluation import metrics
+from alignrec.pipeline.interactions.split import Pairs
 
 
 def plain(user: np.ndarray, item: np.ndarray, k: int, seen: Pairs) -> list[list[int]]:

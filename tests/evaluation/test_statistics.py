@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.benchmark import significance
-from pipeline.benchmark.cell import Entry
-from pipeline.evaluation.statistics import holm, paired
+from alignrec.pipeline.benchmark import significance
+from alignrec.pipeline.benchmark.cell import Entry
+from alignrec.pipeline.evaluation.statistics import holm, paired
 
 
 def test_bootstrap_agrees_with_the_t_test_and_with_scipys_interval() -> None:

@@ -19,20 +19,20 @@ import toy
 import yaml
 from typer.testing import CliRunner
 
-import schemas
+from alignrec import schemas
 from alignrec.commands.app import app
 from alignrec.commands.params import Params
-from pipeline import io
-from pipeline.compare.similarity import neighbours
-from pipeline.errors import UserError
-from pipeline.export import content as contents
-from pipeline.export import rows
-from pipeline.export.content import ExportContent
-from pipeline.export.write import CODED, FORMATS, wants_codes, write
-from pipeline.items.parse import clean
-from pipeline.layout import Layout
-from pipeline.run import running
-from stages import download, interactions, items
+from alignrec.pipeline import io
+from alignrec.pipeline.compare.similarity import neighbours
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.export import content as contents
+from alignrec.pipeline.export import rows
+from alignrec.pipeline.export.content import ExportContent
+from alignrec.pipeline.export.write import CODED, FORMATS, wants_codes, write
+from alignrec.pipeline.items.parse import clean
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.run import running
+from alignrec.stages import download, interactions, items
 
 SPLITS = ("train", "valid", "test")
 PLAIN = [form for form in FORMATS if form != CODED]

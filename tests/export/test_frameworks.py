@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from alignrec.pipeline import io
+from alignrec.pipeline.export.content import ExportContent
+from alignrec.pipeline.export.write import write
 from benchmarks import accuracy
-from pipeline import io
-from pipeline.export.content import ExportContent
-from pipeline.export.write import write
 
 pytestmark = [
     pytest.mark.slow,

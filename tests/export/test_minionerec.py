@@ -13,15 +13,15 @@ import pytest
 import toy
 from typer.testing import CliRunner
 
-import schemas
+from alignrec import schemas
 from alignrec.commands.app import app
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.export import content as contents
-from pipeline.export import rows
-from pipeline.export.content import ExportContent
-from pipeline.export.write import write
-from pipeline.layout import Layout
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.export import content as contents
+from alignrec.pipeline.export import rows
+from alignrec.pipeline.export.content import ExportContent
+from alignrec.pipeline.export.write import write
+from alignrec.pipeline.layout import Layout
 
 EMPTY = 4
 """the item without content, which no export holds; later ones move up"""

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from processes import started
 from threadpoolctl import threadpool_limits
 
-import schemas
-from pipeline.graph import approximate, neighbours
-from pipeline.models import adjacency
-from pipeline.ops.linalg import unit_rows
+from alignrec import schemas
+from alignrec.pipeline.graph import approximate, neighbours
+from alignrec.pipeline.models import adjacency
+from alignrec.pipeline.ops.linalg import unit_rows
 
 
 def lists(edges: object) -> dict[int, list[int]]:

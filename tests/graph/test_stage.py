@@ -10,12 +10,12 @@ import pyarrow as pa
 import pytest
 import toy
 
-import schemas
-from pipeline import io
-from pipeline.graph import approximate, neighbours
-from pipeline.layout import Layout
-from pipeline.run import running
-from stages import graph
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.graph import approximate, neighbours
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.run import running
+from alignrec.stages import graph
 
 ITEMS, WIDTH = 1000, 32
 

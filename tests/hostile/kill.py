@@ -22,11 +22,11 @@ from typing import NamedTuple
 import numpy as np
 import yaml
 
-from pipeline.code import ROOT
-from pipeline.io import sha256
-from pipeline.layout import WORK
-from pipeline.seeds import seed_for
-from stages.order import STAGES
+from alignrec.pipeline.code import ROOT
+from alignrec.pipeline.io import sha256
+from alignrec.pipeline.layout import WORK
+from alignrec.pipeline.seeds import seed_for
+from alignrec.stages.order import STAGES
 from tests.toyproject import environment, project, run
 
 DVC = "dvc"

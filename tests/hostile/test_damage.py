@@ -19,13 +19,13 @@ import shops
 import toy
 
 from alignrec.commands.params import Params, load
-from pipeline import io
-from pipeline.benchmark.cell import Entry, rankings_path
-from pipeline.layout import Layout
-from pipeline.ops.checkpoint import Checkpoint
-from pipeline.run import Run, present_files
-from pipeline.stage import perform
-from stages.order import STAGES
+from alignrec.pipeline import io
+from alignrec.pipeline.benchmark.cell import Entry, rankings_path
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.ops.checkpoint import Checkpoint
+from alignrec.pipeline.run import Run, present_files
+from alignrec.pipeline.stage import perform
+from alignrec.stages.order import STAGES
 
 pytestmark = pytest.mark.usefixtures("one_process")
 

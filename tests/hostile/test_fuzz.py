@@ -7,9 +7,9 @@ from contextlib import suppress
 import pytest
 from processes import started
 
-from pipeline import memory
-from pipeline.errors import UserError
-from schemas import ContractError
+from alignrec.pipeline import memory
+from alignrec.pipeline.errors import UserError
+from alignrec.schemas import ContractError
 from tests.hostile.fuzz import registry, releases
 from tests.hostile.fuzz.mutate import LONGEST, mutated
 from tests.hostile.fuzz.target import feed

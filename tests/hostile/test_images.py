@@ -11,10 +11,10 @@ from unittest.mock import Mock
 import pytest
 from PIL import Image
 
-from pipeline.errors import UserError
-from pipeline.images import decode, fetcher, files
-from pipeline.images.decode import Room, normalise
-from pipeline.images.params import Images
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.images import decode, fetcher, files
+from alignrec.pipeline.images.decode import Room, normalise
+from alignrec.pipeline.images.params import Images
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 LIMITS = {"size": 32, "quality": 90, "max_pixels": 1_000_000}

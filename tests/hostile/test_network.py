@@ -9,17 +9,17 @@ import coded
 import pytest
 from webserver import Answer, Handler, body, drip, hang, serving, status
 
-from pipeline.errors import UserError
-from pipeline.http import client
-from pipeline.http.client import is_public
-from pipeline.http.fetch import fetch
-from pipeline.http.retries import retry_after
-from pipeline.images import crawler, fetcher
-from pipeline.images.fetcher import Fetcher, Result
-from pipeline.images.files import Files
-from pipeline.images.params import Images
-from pipeline.remote import stores
-from pipeline.remote.fetch import fetch as fetch_release
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.http import client
+from alignrec.pipeline.http.client import is_public
+from alignrec.pipeline.http.fetch import fetch
+from alignrec.pipeline.http.retries import retry_after
+from alignrec.pipeline.images import crawler, fetcher
+from alignrec.pipeline.images.fetcher import Fetcher, Result
+from alignrec.pipeline.images.files import Files
+from alignrec.pipeline.images.params import Images
+from alignrec.pipeline.remote import stores
+from alignrec.pipeline.remote.fetch import fetch as fetch_release
 
 FAST = Images(timeout=20, private_hosts=["127.0.0.1"], max_bytes=200_000)
 

@@ -21,14 +21,14 @@ from releases import edit
 from safetensors.numpy import load, save
 from webserver import body, serving
 
-import schemas
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.export.content import of_release
-from pipeline.release import encoded, manifest, signature, verify
-from pipeline.release.encoder import Carried
-from pipeline.remote.fetch import fetch
-from schemas import ContractError
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.export.content import of_release
+from alignrec.pipeline.release import encoded, manifest, signature, verify
+from alignrec.pipeline.release.encoder import Carried
+from alignrec.pipeline.remote.fetch import fetch
+from alignrec.schemas import ContractError
 from tests.hostile.fuzz.releases import agree, put
 
 TABLE = "features/beit3/features-00000.parquet"
@@ -151,7 +151,7 @@ def test_a_hostile_table_is_refused(release: Path, name: str, change: Callable[[
 def test_a_table_that_unpacks_to_much_more_than_its_size_is_refused_unread(
     release: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = importlib.import_module("pipeline.release.tables")
+    module = importlib.import_module("alignrec.pipeline.release.tables")
     monkeypatch.setattr(module, "SMALL", 1 << 20)
     monkeypatch.setattr(module, "EXPANSION", 100)
     table = pq.read_table(release / TABLE, partitioning=None)

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from processes import Started, command, started
 
-from pipeline.serve import app
+from alignrec.pipeline.serve import app
 
 OURS = {"x-alignrec": "1"}
 HEADERS, BODY = 1.0, 3

@@ -12,16 +12,16 @@ import pytest
 from commands import alignrec
 from processes import started
 
-from pipeline.config.parameters import Source
-from pipeline.errors import UserError
-from pipeline.interactions import build
-from pipeline.items.build import merge
-from pipeline.items.parse import KEPT, Line, Lines, Parsed, Reject, clean, products, read
-from pipeline.sources.amazon import Reader2018
-from pipeline.sources.lines import LONGEST_LINE, lines
-from pipeline.sources.mmrec import MmrecSource
-from pipeline.sources.product import Product
-from pipeline.sources.tabular import TabularSource
+from alignrec.pipeline.config.parameters import Source
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.interactions import build
+from alignrec.pipeline.items.build import merge
+from alignrec.pipeline.items.parse import KEPT, Line, Lines, Parsed, Reject, clean, products, read
+from alignrec.pipeline.sources.amazon import Reader2018
+from alignrec.pipeline.sources.lines import LONGEST_LINE, lines
+from alignrec.pipeline.sources.mmrec import MmrecSource
+from alignrec.pipeline.sources.product import Product
+from alignrec.pipeline.sources.tabular import TabularSource
 
 HEADER = "user,item,rating,timestamp\n"
 ROWS = f"{HEADER}a,x,5,10\na,y,4,20\n"

@@ -16,15 +16,15 @@ from processes import started
 from rich.table import Table
 from typer.testing import CliRunner
 
-import schemas
+from alignrec import schemas
 from alignrec.commands import terminal
 from alignrec.commands.app import app
-from pipeline import io as files
-from pipeline import memory
-from pipeline.errors import printable
-from pipeline.layout import Layout
-from pipeline.run import running
-from stages import publish
+from alignrec.pipeline import io as files
+from alignrec.pipeline import memory
+from alignrec.pipeline.errors import printable
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.run import running
+from alignrec.stages import publish
 
 TEXTS = {
     "plain": "plain",

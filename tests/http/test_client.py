@@ -9,10 +9,10 @@ import httpx
 import pytest
 from webserver import Answer, Handler, body, cut, serving, status
 
-from pipeline.errors import UserError
-from pipeline.http import retries
-from pipeline.http.client import Blocked, Guard, first_byte, open_client, request
-from pipeline.http.retries import TransientError, append, retry
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.http import retries
+from alignrec.pipeline.http.client import Blocked, Guard, first_byte, open_client, request
+from alignrec.pipeline.http.retries import TransientError, append, retry
 
 
 def read(address: str, start: int) -> tuple[int, bytes]:

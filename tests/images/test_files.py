@@ -14,13 +14,13 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 from webserver import body, first, serving, status
 
-import schemas
+from alignrec import schemas
 from alignrec.commands.app import app
 from alignrec.commands.params import load
-from pipeline import io as tables
-from pipeline.errors import UserError
-from pipeline.images.files import candidates, open_files
-from pipeline.images.params import Images
+from alignrec.pipeline import io as tables
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.images.files import candidates, open_files
+from alignrec.pipeline.images.params import Images
 
 LIMIT = 100_000
 

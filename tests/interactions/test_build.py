@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 from ratings import Whole, inter, random_ratings, reference, reference_split, table, whole
 
-from pipeline.errors import UserError
-from pipeline.interactions.build import Query, database, import_published, import_split, load_published, split
-from pipeline.interactions.division import BY_USER, Division
-from schemas import TEST, TRAIN, USERS, VALID
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.interactions.build import Query, database, import_published, import_split, load_published, split
+from alignrec.pipeline.interactions.division import BY_USER, Division
+from alignrec.schemas import TEST, TRAIN, USERS, VALID
 
 Do = Callable[..., Whole]
 
@@ -207,7 +207,7 @@ def test_what_does_not_fit_into_memory_is_spilled_and_ends_alike(tmp_path: Path)
 def test_rows_leave_the_database_in_blocks_of_one_size_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.interactions.build.BLOCK", 5000)
+    monkeypatch.setattr("alignrec.pipeline.interactions.build.BLOCK", 5000)
     with database(tmp_path / "scratch", "1GiB") as db:
         sql = "SELECT (i * 7919 % 17000)::BIGINT AS user_id, i::VARCHAR AS user FROM range(17000) r(i) ORDER BY user_id"
         blocks = list(Query(db, sql, USERS))

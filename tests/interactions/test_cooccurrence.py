@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from pipeline.interactions import cooccurrence
+from alignrec.pipeline.interactions import cooccurrence
 
 USERS, ITEMS = 30, 20
 

@@ -11,16 +11,16 @@ import pytest
 from ratings import Whole, inter, number, random_ratings, reference, reference_split, table, whole
 
 from alignrec.commands.params import Params
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.interactions import build
-from pipeline.interactions.division import Division
-from pipeline.layout import Layout
-from pipeline.run import Run
-from pipeline.stage import perform
-from pipeline.train import inputs
-from schemas import TEST, TRAIN, VALID
-from stages.order import STAGES
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.interactions import build
+from alignrec.pipeline.interactions.division import Division
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.run import Run
+from alignrec.pipeline.stage import perform
+from alignrec.pipeline.train import inputs
+from alignrec.schemas import TEST, TRAIN, VALID
+from alignrec.stages.order import STAGES
 
 Do = Callable[..., Whole]
 

@@ -5,15 +5,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-import schemas
+from alignrec import schemas
 from alignrec.commands.params import Params
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.layout import Layout
-from pipeline.run import running
-from pipeline.sources import delimited
-from pipeline.sources.download import listing
-from stages import interactions
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.run import running
+from alignrec.pipeline.sources import delimited
+from alignrec.pipeline.sources.download import listing
+from alignrec.stages import interactions
 
 ROWS = [f"u{i % 20},i{i % 63},{i % 5 + 1},{i}" for i in range(400)]
 HEADER = "user,item,rating,timestamp,review"

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from shops import interactions
 
-from pipeline.errors import UserError
-from pipeline.interactions import split
-from pipeline.interactions.split import asked, contains, keys, load
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.interactions import split
+from alignrec.pipeline.interactions.split import asked, contains, keys, load
 
 
 def test_rows_go_where_they_say_in_order_and_repeats_and_strangers_leave() -> None:

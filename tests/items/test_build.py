@@ -11,20 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import schemas
+from alignrec import schemas
 from alignrec.commands.params import Params
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.io import read_json
-from pipeline.items import build
-from pipeline.items.build import compose, find_shared
-from pipeline.items.parse import clean
-from pipeline.run import running
-from pipeline.sources.amazon import Amazon2018
-from pipeline.sources.product import Product
-from stages import download as download_stage
-from stages import interactions as interactions_stage
-from stages import items as items_stage
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io import read_json
+from alignrec.pipeline.items import build
+from alignrec.pipeline.items.build import compose, find_shared
+from alignrec.pipeline.items.parse import clean
+from alignrec.pipeline.run import running
+from alignrec.pipeline.sources.amazon import Amazon2018
+from alignrec.pipeline.sources.product import Product
+from alignrec.stages import download as download_stage
+from alignrec.stages import interactions as interactions_stage
+from alignrec.stages import items as items_stage
 
 
 @pytest.mark.parametrize(

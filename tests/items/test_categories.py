@@ -1,6 +1,6 @@
 """The level of the category path that separates items."""
 
-from pipeline.items import categories
+from alignrec.pipeline.items import categories
 
 
 def test_labels_come_from_the_first_level_that_tells_items_apart() -> None:

@@ -5,12 +5,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-import schemas
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.items import build
-from pipeline.items.texts import Texts
-from pipeline.sources.product import Product
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.items import build
+from alignrec.pipeline.items.texts import Texts
+from alignrec.pipeline.sources.product import Product
 
 
 def test_they_are_those_of_the_table_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

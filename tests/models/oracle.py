@@ -24,11 +24,11 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from pipeline.graph import neighbours
-from pipeline.interactions.split import Pairs, Split
-from pipeline.models import MODELS
-from pipeline.models.base import Batch, Inputs, Recommender
-from pipeline.ops.sparse import Sparse
+from alignrec.pipeline.graph import neighbours
+from alignrec.pipeline.interactions.split import Pairs, Split
+from alignrec.pipeline.models import MODELS
+from alignrec.pipeline.models.base import Batch, Inputs, Recommender
+from alignrec.pipeline.ops.sparse import Sparse
 
 FOLDER = Path(__file__).parents[1] / "oracles/models"
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-9}
@@ -215,6 +215,6 @@ def widen(value: Any, dtype: torch.dtype) -> Any:
         return {key: widen(entry, dtype) for key, entry in value.items()}
     elif isinstance(value, list | tuple):
         return getattr(value, "_make", type(value))(widen(entry, dtype) for entry in value)
-    elif type(value).__module__.startswith("pipeline.ops"):  # a graph
+    elif type(value).__module__.startswith("alignrec.pipeline.ops"):  # a graph
         value.__dict__.update(widen(vars(value), dtype))
     return value

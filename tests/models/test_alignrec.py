@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from pipeline.graph import neighbours
-from pipeline.interactions.split import Pairs, Split
-from pipeline.models import adjacency, alignrec
-from pipeline.models.base import Batch, Inputs
-from pipeline.models.infonce import info_nce
+from alignrec.pipeline.graph import neighbours
+from alignrec.pipeline.interactions.split import Pairs, Split
+from alignrec.pipeline.models import adjacency, alignrec
+from alignrec.pipeline.models.base import Batch, Inputs
+from alignrec.pipeline.models.infonce import info_nce
 
 NAMES = {
     "user": "user_embedding",
@@ -156,7 +156,7 @@ def test_info_nce_is_the_plain_one_on_the_repeated_batch() -> None:
 
 
 def test_info_nce_in_blocks_has_the_right_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.models.infonce.ROWS", 2)
+    monkeypatch.setattr("alignrec.pipeline.models.infonce.ROWS", 2)
     x, y = rows(5, 3, 0).requires_grad_(), rows(5, 3, 1).requires_grad_()
     assert torch.autograd.gradcheck(lambda x, y: info_nce(nnf.normalize(x), nnf.normalize(y), COUNTS, 0.2), (x, y))
 

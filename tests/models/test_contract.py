@@ -16,16 +16,16 @@ import torch
 import toy
 from functorch.compile import aot_module_simplified, nop
 
-from pipeline.benchmark.settings import model_settings
-from pipeline.evaluation.metrics import evaluate, topk
-from pipeline.graph import neighbours
-from pipeline.interactions.split import Pairs, Split
-from pipeline.models import MODELS, RELEASED, infonce
-from pipeline.models.base import Batch, Inputs, Recommender, Untrained
-from pipeline.models.params import Train
-from pipeline.ops import device
-from pipeline.ops.scores import Filter
-from pipeline.train.loop import Fit, compiled, fit
+from alignrec.pipeline.benchmark.settings import model_settings
+from alignrec.pipeline.evaluation.metrics import evaluate, topk
+from alignrec.pipeline.graph import neighbours
+from alignrec.pipeline.interactions.split import Pairs, Split
+from alignrec.pipeline.models import MODELS, RELEASED, infonce
+from alignrec.pipeline.models.base import Batch, Inputs, Recommender, Untrained
+from alignrec.pipeline.models.params import Train
+from alignrec.pipeline.ops import device
+from alignrec.pipeline.ops.scores import Filter
+from alignrec.pipeline.train.loop import Fit, compiled, fit
 
 USERS, ITEMS, TOWNS = 60, 40, 2
 PARTS = [6, 4]

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import UserError
-from pipeline.evaluation.metrics import topk
-from pipeline.interactions.split import Pairs, Split
-from pipeline.models import MODELS, closed
-from pipeline.models.base import Inputs, Recommender
-from pipeline.ops.scores import Filter
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.evaluation.metrics import topk
+from alignrec.pipeline.interactions.split import Pairs, Split
+from alignrec.pipeline.models import MODELS, closed
+from alignrec.pipeline.models.base import Inputs, Recommender
+from alignrec.pipeline.ops.scores import Filter
 
 USERS, ITEMS, WIDTH = 60, 45, 12
 EMPTY = Pairs(np.empty(0, np.int32), np.empty(0, np.int32))

@@ -7,8 +7,8 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from pipeline.models import bm3, freedom
-from pipeline.ops.sparse import Sparse
+from alignrec.pipeline.models import bm3, freedom
+from alignrec.pipeline.ops.sparse import Sparse
 from tests.models.oracle import DTYPES, Oracle, Source
 
 TABLES: dict[str, Source] = {"user": "user_embedding.weight", "item": "item_id_embedding.weight"}

@@ -8,11 +8,11 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from pipeline.models import adjacency, dualgnn, mmgcn, slmrec
-from pipeline.models.base import Batch
-from pipeline.models.lattice import LATTICE
-from pipeline.models.mmgcn import MMGCN
-from pipeline.ops.sparse import Sparse
+from alignrec.pipeline.models import adjacency, dualgnn, mmgcn, slmrec
+from alignrec.pipeline.models.base import Batch
+from alignrec.pipeline.models.lattice import LATTICE
+from alignrec.pipeline.models.mmgcn import MMGCN
+from alignrec.pipeline.ops.sparse import Sparse
 from tests.models.oracle import DTYPES, Oracle, Source
 
 USERS = 60

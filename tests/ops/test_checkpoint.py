@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from processes import started
 
-from pipeline import memory
-from pipeline.ops.checkpoint import Checkpoint
+from alignrec.pipeline import memory
+from alignrec.pipeline.ops.checkpoint import Checkpoint
 
 
 def say_growth(path: Path) -> None:

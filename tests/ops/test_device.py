@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.ops import device
+from alignrec.pipeline.ops import device
 
 
 def drawn(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -4,7 +4,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from pipeline.ops.sparse import Sparse, SparsityPattern
+from alignrec.pipeline.ops.sparse import Sparse, SparsityPattern
 
 ROWS, COLUMNS = np.array([3, 0, 0, 1, 3, 3]), np.array([1, 2, 0, 1, 0, 3])  # row 2 and column 4 are empty
 EDGES = SparsityPattern(ROWS, COLUMNS, (4, 5), torch.device("cpu"))

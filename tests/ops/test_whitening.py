@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.ops import whitening
+from alignrec.pipeline.ops import whitening
 
 
 def test_directions_vary_equally_afterwards() -> None:

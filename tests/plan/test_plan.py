@@ -9,17 +9,17 @@ import yaml
 from typer.testing import CliRunner
 from webserver import body, hang, serving
 
-import schemas
+from alignrec import schemas
 from alignrec.commands.app import app
 from alignrec.commands.params import load
-from pipeline import io
-from pipeline.combine.names import feature_sets
-from pipeline.config.parameters import Parameters
-from pipeline.layout import Layout
-from pipeline.ops import device
-from pipeline.plan import estimate, size
-from pipeline.sources import download
-from stages.order import STAGES
+from alignrec.pipeline import io
+from alignrec.pipeline.combine.names import feature_sets
+from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.ops import device
+from alignrec.pipeline.plan import estimate, size
+from alignrec.pipeline.sources import download
+from alignrec.stages.order import STAGES
 
 GEMM = 1e11
 TABULAR = {"kind": "tabular", "interactions": "ratings.csv"}

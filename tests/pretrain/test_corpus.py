@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.pretrain import corpus
-from pipeline.pretrain.corpus import Rates
+from alignrec.pipeline.pretrain import corpus
+from alignrec.pipeline.pretrain.corpus import Rates
 
 
 @pytest.mark.parametrize(("grid", "share"), [(14, 0.4), (4, 0.4), (6, 0.75), (2, 0.5), (5, 0.0), (5, 1.0), (1, 1.0)])

@@ -13,19 +13,19 @@ import torch
 from pretraining import MASK, features, network, run, shop, task
 
 from alignrec.commands.params import load
-from pipeline.items.texts import Texts
-from pipeline.layout import Layout
-from pipeline.ops import joining
-from pipeline.ops.checkpoint import Checkpoint
-from pipeline.ops.linalg import unit_rows
-from pipeline.ops.whitening import fit as whitened
-from pipeline.pretrain import held_out, losses
-from pipeline.pretrain.features import read_target
-from pipeline.pretrain.held_out import features as cls_of
-from pipeline.pretrain.held_out import reading
-from pipeline.pretrain.loop import fit
-from pipeline.pretrain.losses import PretrainingModel
-from pipeline.run import running
+from alignrec.pipeline.items.texts import Texts
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.ops import joining
+from alignrec.pipeline.ops.checkpoint import Checkpoint
+from alignrec.pipeline.ops.linalg import unit_rows
+from alignrec.pipeline.ops.whitening import fit as whitened
+from alignrec.pipeline.pretrain import held_out, losses
+from alignrec.pipeline.pretrain.features import read_target
+from alignrec.pipeline.pretrain.held_out import features as cls_of
+from alignrec.pipeline.pretrain.held_out import reading
+from alignrec.pipeline.pretrain.loop import fit
+from alignrec.pipeline.pretrain.losses import PretrainingModel
+from alignrec.pipeline.run import running
 
 
 def relaxed(x: np.ndarray) -> np.ndarray:
@@ -111,7 +111,7 @@ def test_the_stage_learns_from_an_encoder_and_resumes_to_the_same_bytes(tmp_path
     assert history[-1]["distill_loss"] < history[0]["distill_loss"]
     stopped = Layout(tmp_path / "two", "toy")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.pretrain.loop.measure", _interrupted())
+        patch.setattr("alignrec.pipeline.pretrain.loop.measure", _interrupted())
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "two")
     assert stopped.encoder_checkpoint.exists()

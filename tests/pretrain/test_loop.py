@@ -14,14 +14,14 @@ from commands import alignrec
 from pretraining import MASK, UNTAUGHT, features, network, shop, task, write_params
 from pretraining import history as _run
 
-from pipeline.errors import UserError
-from pipeline.layout import Layout
-from pipeline.ops.checkpoint import Checkpoint
-from pipeline.pretrain import held_out, prepare
-from pipeline.pretrain.corpus import Task, batch
-from pipeline.pretrain.loop import adamw, fit, set_rate
-from pipeline.pretrain.losses import PretrainingModel
-from pipeline.pretrain.params import Pretrain
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.ops.checkpoint import Checkpoint
+from alignrec.pipeline.pretrain import held_out, prepare
+from alignrec.pipeline.pretrain.corpus import Task, batch
+from alignrec.pipeline.pretrain.loop import adamw, fit, set_rate
+from alignrec.pipeline.pretrain.losses import PretrainingModel
+from alignrec.pipeline.pretrain.params import Pretrain
 
 # --- the loop
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from pretraining import MASK, network, task
 
-from pipeline.pretrain import losses
-from pipeline.pretrain.corpus import Rates, batch
-from pipeline.pretrain.losses import PretrainingModel, Step
+from alignrec.pipeline.pretrain import losses
+from alignrec.pipeline.pretrain.corpus import Rates, batch
+from alignrec.pipeline.pretrain.losses import PretrainingModel, Step
 
 
 def _step(**params: Any) -> tuple[Step, PretrainingModel]:

@@ -13,17 +13,17 @@ from pretraining import digests, features, history, shop
 from processes import started
 from safetensors.torch import load_file
 
-import schemas
-from pipeline import io
-from pipeline.beit3 import minilm, stored
-from pipeline.encode import batching
-from pipeline.encode.cnn import CNN
-from pipeline.encode.load import Project, load
-from pipeline.encode.params import IMAGE_TOKENS
-from pipeline.errors import UserError
-from pipeline.items.texts import Texts
-from pipeline.layout import Layout
-from pipeline.pretrain.params import MINI, Pretrain
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.beit3 import minilm, stored
+from alignrec.pipeline.encode import batching
+from alignrec.pipeline.encode.cnn import CNN
+from alignrec.pipeline.encode.load import Project, load
+from alignrec.pipeline.encode.params import IMAGE_TOKENS
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.items.texts import Texts
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.pretrain.params import MINI, Pretrain
 
 ITEMS = 48
 NO_TEXT, NO_IMAGE = np.arange(ITEMS) % 12 == 0, np.arange(ITEMS) % 10 == 0

@@ -10,14 +10,14 @@ from pretraining import digests, run, shop
 from torch import Tensor
 
 from alignrec.commands.params import load
-from pipeline import io
-from pipeline.beit3 import minilm as minilm_of
-from pipeline.beit3.config import Config
-from pipeline.beit3.minilm import MiniLM
-from pipeline.beit3.network import BEiT3
-from pipeline.pretrain import published
-from pipeline.pretrain.train import resume
-from pipeline.run import Run
+from alignrec.pipeline import io
+from alignrec.pipeline.beit3 import minilm as minilm_of
+from alignrec.pipeline.beit3.config import Config
+from alignrec.pipeline.beit3.minilm import MiniLM
+from alignrec.pipeline.beit3.network import BEiT3
+from alignrec.pipeline.pretrain import published
+from alignrec.pipeline.pretrain.train import resume
+from alignrec.pipeline.run import Run
 
 PIECES = [
     *("<s>", "<pad>", "</s>", "<unk>", "▁", "▁red", "▁Blue", "▁green", "▁yellow", "▁circle", "▁square", "▁monday"),
@@ -77,7 +77,7 @@ def test_another_release_of_minilm_is_another_training(tmp_path: Path, monkeypat
         return (run.folder / io.KEY).read_bytes()
 
     words = begun()
-    monkeypatch.setattr("pipeline.pretrain.train.installed", lambda packages: dict.fromkeys(packages, "9.9"))
+    monkeypatch.setattr("alignrec.pipeline.pretrain.train.installed", lambda packages: dict.fromkeys(packages, "9.9"))
     assert begun() != words
 
 

@@ -11,16 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import schemas
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.beit3 import checkpoints, released, tokenizer, vqkd
+from alignrec.pipeline.beit3.config import SIZES
+from alignrec.pipeline.beit3.network import BEiT3
+from alignrec.pipeline.encode.beit3 import BEiT3Items
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.pretrain import prepare, published
+from alignrec.pipeline.pretrain.params import Pretrain
 from benchmarks import _official
-from pipeline import io
-from pipeline.beit3 import checkpoints, released, tokenizer, vqkd
-from pipeline.beit3.config import SIZES
-from pipeline.beit3.network import BEiT3
-from pipeline.encode.beit3 import BEiT3Items
-from pipeline.layout import Layout
-from pipeline.pretrain import prepare, published
-from pipeline.pretrain.params import Pretrain
 
 PIECES = 50
 SHAPE = replace(SIZES["small"], vocab=58, positions=40)  # as published: eight rows more than pieces

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.beit3.config import SIZES
-from pipeline.layout import Layout
-from pipeline.pretrain import prepare
-from pipeline.pretrain.params import Pretrain
+from alignrec.pipeline.beit3.config import SIZES
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.pretrain import prepare
+from alignrec.pipeline.pretrain.params import Pretrain
 
 SMALL = SIZES["small"]
 COLOURS = np.array([(160, 100, 100), (100, 160, 100), (100, 100, 160), (150, 150, 80)], np.uint8)

@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import schemas
-from pipeline.interactions import profiles
-from pipeline.probe import asking, behaviour, cold_items, questions, verdicts
-from pipeline.probe.base import Data
-from pipeline.report import probes as facts
+from alignrec import schemas
+from alignrec.pipeline.interactions import profiles
+from alignrec.pipeline.probe import asking, behaviour, cold_items, questions, verdicts
+from alignrec.pipeline.probe.base import Data
+from alignrec.pipeline.report import probes as facts
 
 RNG = np.random.default_rng(0)
 ITEMS, USERS, TASTES = 300, 120, 6

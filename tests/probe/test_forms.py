@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import schemas
-from pipeline.ops import whitening
-from pipeline.probe import forms, questions
-from pipeline.probe.base import Data
-from pipeline.probe.behaviour import content_neighbours
-from pipeline.probe.forms import Processing
+from alignrec import schemas
+from alignrec.pipeline.ops import whitening
+from alignrec.pipeline.probe import forms, questions
+from alignrec.pipeline.probe.base import Data
+from alignrec.pipeline.probe.behaviour import content_neighbours
+from alignrec.pipeline.probe.forms import Processing
 from tests.probe.test_questions import toy_interactions
 
 RNG = np.random.default_rng(3)

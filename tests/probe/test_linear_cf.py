@@ -7,12 +7,12 @@ import pyarrow as pa
 import pytest
 import torch
 
-import schemas
-from pipeline.evaluation.metrics import evaluate
-from pipeline.models import MODELS
-from pipeline.models.base import Inputs
-from pipeline.probe import linear_cf
-from pipeline.probe.base import Data
+from alignrec import schemas
+from alignrec.pipeline.evaluation.metrics import evaluate
+from alignrec.pipeline.models import MODELS
+from alignrec.pipeline.models.base import Inputs
+from alignrec.pipeline.probe import linear_cf
+from alignrec.pipeline.probe.base import Data
 
 USERS, ITEMS, HOME = 200, 200, 10
 

@@ -7,13 +7,13 @@ import pyarrow as pa
 import pytest
 import toy
 
-import schemas
-from pipeline import io
-from pipeline.evaluation import metrics
-from pipeline.interactions import cooccurrence, split
-from pipeline.ops.linalg import unit_rows
-from pipeline.probe import asking, behaviour, questions
-from pipeline.probe.base import Data
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.evaluation import metrics
+from alignrec.pipeline.interactions import cooccurrence, split
+from alignrec.pipeline.ops.linalg import unit_rows
+from alignrec.pipeline.probe import asking, behaviour, questions
+from alignrec.pipeline.probe.base import Data
 
 KS = [1, 2, 3]
 EAST, NORTH, WEST = [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]

@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import schemas
-from pipeline.probe import asking, questions
-from pipeline.probe.base import Data
+from alignrec import schemas
+from alignrec.pipeline.probe import asking, questions
+from alignrec.pipeline.probe.base import Data
 
 ITEMS, KS = 90, [5, 10]
 DRAWN = {"zero_shot": "users", "content_knn": "users", "item_cf": "items"}

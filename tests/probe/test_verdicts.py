@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.probe.verdicts import verdicts
+from alignrec.pipeline.probe.verdicts import verdicts
 
 KS = [10, 20]
 USERS = 400

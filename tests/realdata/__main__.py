@@ -11,11 +11,11 @@ import pyarrow.compute as pc
 from rich.console import Console
 from rich.table import Table
 
-import schemas
-from pipeline import io
-from pipeline.config.base import nearest
-from pipeline.report import published, terminal
-from stages.order import STAGES
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.config.base import nearest
+from alignrec.pipeline.report import published, terminal
+from alignrec.stages.order import STAGES
 
 from .cases import NAMES, Case, cases
 

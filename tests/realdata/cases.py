@@ -8,9 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from pipeline import io
-from pipeline.config import document
-from pipeline.layout import Layout
+from alignrec.pipeline import io
+from alignrec.pipeline.config import document
+from alignrec.pipeline.layout import Layout
 
 HERE = Path(__file__).parent
 NAMES = (

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.csv
 import pytest
 
-from pipeline.graph import neighbours
-from pipeline.interactions import split
-from pipeline.models.alignrec import AlignRec
-from pipeline.models.lightgcn import LightGCN
-from pipeline.train.loop import fit
+from alignrec.pipeline.graph import neighbours
+from alignrec.pipeline.interactions import split
+from alignrec.pipeline.models.alignrec import AlignRec
+from alignrec.pipeline.models.lightgcn import LightGCN
+from alignrec.pipeline.train.loop import fit
 
 DATA = Path("../shared/data")
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is not there")

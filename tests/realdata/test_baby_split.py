@@ -13,13 +13,13 @@ import yaml
 from commands import alignrec
 from PIL import Image
 
-import schemas
+from alignrec import schemas
 from alignrec.commands.params import load
-from pipeline import io
-from pipeline.benchmark.settings import protocol_of
-from pipeline.layout import Layout
-from pipeline.report import published
-from pipeline.train import inputs
+from alignrec.pipeline import io
+from alignrec.pipeline.benchmark.settings import protocol_of
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.report import published
+from alignrec.pipeline.train import inputs
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "baby_2014"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data/baby_2014 is not next to the project")

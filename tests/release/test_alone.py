@@ -10,15 +10,15 @@ import releases
 import toy
 from typer.testing import CliRunner
 
-import schemas
+from alignrec import schemas
 from alignrec.commands.app import app
 from alignrec.commands.params import Params, of_release
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.layout import Layout
-from pipeline.release.read import Release, unpacked
-from pipeline.run import running
-from stages import probe
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.release.read import Release, unpacked
+from alignrec.pipeline.run import running
+from alignrec.stages import probe
 
 PARAMS = "datasets: [shop]\nsources: {shop: {kind: sample}}\n"
 

@@ -8,11 +8,11 @@ import toy
 from PIL import Image
 from typer.testing import CliRunner
 
-import schemas
+from alignrec import schemas
 from alignrec.commands.app import app
-from pipeline import io
-from pipeline.layout import Layout
-from pipeline.release import verify
+from alignrec.pipeline import io
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.release import verify
 
 
 def command(layout: Layout, *args: object) -> tuple[int, list[str]]:
@@ -86,7 +86,7 @@ def test_files_attest_too_from_stored_or_original_images(made: Layout, tmp_path:
 
 def test_originals_are_shrunk_as_the_pipeline_shrinks_them(tmp_path: Path) -> None:
     """The stage `images` on a large original, and the original itself, attest the same release."""
-    from pipeline.images.decode import normalise
+    from alignrec.pipeline.images.decode import normalise
 
     original = tmp_path / "images/A0.png"
     original.parent.mkdir()

@@ -16,12 +16,12 @@ import releases
 import toy
 import yaml
 
-import schemas
-from pipeline import code, io
-from pipeline.errors import UserError
-from pipeline.release import manifest, verify
-from pipeline.run import running
-from stages import publish
+from alignrec import schemas
+from alignrec.pipeline import code, io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.release import manifest, verify
+from alignrec.pipeline.run import running
+from alignrec.stages import publish
 
 EDGES, ITEMS = "graph/beit3/edges.parquet", "embeddings/items.parquet"
 
@@ -117,8 +117,8 @@ def test_the_manifest_says_what_made_the_tables(plain: Path) -> None:
     loaded = manifest.load(plain)
     assert set(loaded.made_by) == {"interactions", "items", "encode", "graph", "train", "benchmark", "publish"}
     assert loaded.inputs[0].name == "reviews.json.gz"
-    assert loaded.made_by["train"].code == code.fingerprint("stages.train") != loaded.made_by["graph"].code
-    assert loaded.code == code.fingerprint("stages.publish")
+    assert loaded.made_by["train"].code == code.fingerprint("alignrec.stages.train") != loaded.made_by["graph"].code
+    assert loaded.code == code.fingerprint("alignrec.stages.publish")
     assert loaded.weights == []
     results = json.loads((plain / "results.json").read_text())
     first = results["results"][0]
@@ -242,6 +242,8 @@ def test_the_published_schema_is_the_classes() -> None:
 
 
 def test_the_command_needs_no_torch(plain: Path) -> None:
-    script = f"import sys; from pipeline.release import verify; list(verify({str(plain)!r})); print(*sys.modules)"
+    script = (
+        f"import sys; from alignrec.pipeline.release import verify; list(verify({str(plain)!r})); print(*sys.modules)"
+    )
     output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert "torch" not in output.split()

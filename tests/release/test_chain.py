@@ -14,13 +14,13 @@ from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 import alignrec
-import schemas
+from alignrec import schemas
 from alignrec.commands.app import app
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.release import attest, manifest, verify
-from pipeline.release.encoder import Carried
-from pipeline.release.params import Publish
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.release import attest, manifest, verify
+from alignrec.pipeline.release.encoder import Carried
+from alignrec.pipeline.release.params import Publish
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,14 @@ import pytest
 import releases
 import toy
 
-import schemas
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.layout import Layout
-from pipeline.release import manifest, statement, verify
-from pipeline.release.encoder import Carried
-from pipeline.release.gather import gather_encoders
-from pipeline.remote.fetch import fetch
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.release import manifest, statement, verify
+from alignrec.pipeline.release.encoder import Carried
+from alignrec.pipeline.release.gather import gather_encoders
+from alignrec.pipeline.remote.fetch import fetch
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ import pytest
 import releases
 import toy
 
-import schemas
+from alignrec import schemas
 from alignrec.commands.params import load
-from pipeline import io
-from pipeline.config.base import checked
-from pipeline.errors import UserError
-from pipeline.release import croissant, manifest
-from pipeline.release.params import Publish
+from alignrec.pipeline import io
+from alignrec.pipeline.config.base import checked
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.release import croissant, manifest
+from alignrec.pipeline.release.params import Publish
 
 KEYS = {"licence": "CC-BY-4.0", "creator": "The shop's group", "date": "2026-11-28"}
 RESPONSIBLE = (
@@ -130,8 +130,8 @@ def test_the_card_states_the_same(tmp_path: Path) -> None:
 
 
 def test_a_licence_that_is_unknown_is_said_in_usage_info(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.config.parameters import OWN
-    from pipeline.sources.sample import SampleSource
+    from alignrec.pipeline.config.parameters import OWN
+    from alignrec.pipeline.sources.sample import SampleSource
 
     monkeypatch.setattr(SampleSource, "licence", OWN)
     said = described(published(tmp_path, interactions=False))

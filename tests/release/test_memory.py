@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 import toy
 
-import schemas
-from pipeline import io
-from pipeline.io import tables
-from pipeline.layout import Layout
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.io import tables
+from alignrec.pipeline.layout import Layout
 
 SIZES, USERS, PAIRS, K, WIDTH = (1_000, 5_000), 2, 36, 10, 64
 """items; users an item, train pairs an item, neighbours, numbers a vector"""
@@ -34,20 +34,20 @@ PAGES = {PAGES!r}
 import sys, tracemalloc
 from pathlib import Path
 import pyarrow as pa
-from pipeline import io
-from pipeline.io import tables
-from pipeline.layout import Layout
-from pipeline.release import verify
+from alignrec.pipeline import io
+from alignrec.pipeline.io import tables
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.release import verify
 
 what, part, settings, *roots = sys.argv[1:]
 io.PART = int(part)
 tables.LARGE, tables.PARQUET = 1 << 17, PAGES
 if what == "publish":
-    from pipeline.evaluation import metrics  # load torch
-    from pipeline.graph import approximate
-    from pipeline.run import running
-    from pipeline.train import retrieval
-    from stages import publish
+    from alignrec.pipeline.evaluation import metrics  # load torch
+    from alignrec.pipeline.graph import approximate
+    from alignrec.pipeline.run import running
+    from alignrec.pipeline.train import retrieval
+    from alignrec.stages import publish
     from alignrec.commands.params import load
 
     approximate.SAMPLE, retrieval.SAMPLE = 500, 50

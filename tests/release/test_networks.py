@@ -8,10 +8,10 @@ import pytest
 import releases
 import toy
 
-import schemas
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.release import manifest
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.release import manifest
 
 QWEN = {
     "kind": "sentence-transformers", "model": "Qwen/Qwen3-VL-Embedding-2B", "revision": "c" * 40,

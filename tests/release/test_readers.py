@@ -8,8 +8,8 @@ import pytest
 import releases
 import toy
 
-import schemas
-from pipeline import io
+from alignrec import schemas
+from alignrec.pipeline import io
 
 EMPTY = 1
 """the item without content: its vector has no direction"""

@@ -8,10 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from alignrec.commands.app import app
-from pipeline.errors import UserError
-from pipeline.release import signature, verify
-from pipeline.remote.fetch import fetch
-from pipeline.remote.push import push
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.release import signature, verify
+from alignrec.pipeline.remote.fetch import fetch
+from alignrec.pipeline.remote.push import push
 
 pytestmark = pytest.mark.skipif(
     shutil.which("ssh-keygen") is None, reason="no ssh-keygen: apt-get install openssh-client"

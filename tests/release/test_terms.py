@@ -9,13 +9,13 @@ import releases
 import toy
 import yaml
 
-import schemas
+from alignrec import schemas
 from alignrec.commands.params import read
-from pipeline import io
-from pipeline.layout import Layout
-from pipeline.release import verify
-from pipeline.report.content import titles
-from pipeline.sources.registry import SOURCES
+from alignrec.pipeline import io
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.release import verify
+from alignrec.pipeline.report.content import titles
+from alignrec.pipeline.sources.registry import SOURCES
 
 MMREC = {"kind": "mmrec", "interactions": "a.inter", "items": "a.jsonl", "features": {"theirs": "a.npy"}}
 AMAZON = {"kind": "amazon2014", "category": "Baby", "features": {"cnn4096": "a.b"}}

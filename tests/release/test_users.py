@@ -11,12 +11,12 @@ import releases
 import toy
 
 import alignrec
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.export.content import of_release
-from pipeline.layout import Layout
-from pipeline.release import manifest, verify
-from pipeline.release.read import Release
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.export.content import of_release
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.release import manifest, verify
+from alignrec.pipeline.release.read import Release
 
 NAMES = [f"U{u}" for u in range(toy.USERS)]
 VECTORS, USERS = "embeddings/users.parquet", "users.parquet"

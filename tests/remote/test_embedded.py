@@ -16,11 +16,11 @@ from commands import alignrec as command
 from scripts import script
 
 import alignrec
-from pipeline import io
-from pipeline.code import ROOT
-from pipeline.release import manifest, verify
-from pipeline.remote.addresses import SAMPLE_FILE
-from pipeline.remote.fetch import fetch
+from alignrec.pipeline import io
+from alignrec.pipeline.code import ROOT
+from alignrec.pipeline.release import manifest, verify
+from alignrec.pipeline.remote.addresses import SAMPLE_FILE
+from alignrec.pipeline.remote.fetch import fetch
 
 ARCHIVE = ROOT / "alignrec" / "sample.zip"
 

@@ -14,13 +14,13 @@ import pytest
 import toy
 from webserver import Folder, listening
 
-from pipeline.errors import UserError
-from pipeline.io import sha256
-from pipeline.release import manifest, verify
-from pipeline.remote import stores
-from pipeline.remote.fetch import fetch
-from pipeline.run import running
-from stages import publish
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io import sha256
+from alignrec.pipeline.release import manifest, verify
+from alignrec.pipeline.remote import stores
+from alignrec.pipeline.remote.fetch import fetch
+from alignrec.pipeline.run import running
+from alignrec.stages import publish
 
 FEATURES = "features/beit3/features-00000.parquet"
 
@@ -264,7 +264,7 @@ def test_the_same_release_again_fetches_nothing_and_checks_it(server: Folder, tm
 
 def test_fetching_and_verifying_need_no_heavy_package(published: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from pipeline.remote.fetch import fetch; from pathlib import Path;"
+        "import sys; from alignrec.pipeline.remote.fetch import fetch; from pathlib import Path;"
         f"fetch({str(published)!r}, Path({str(tmp_path / 'here')!r}));"
         "print([m for m in ('torch', 'transformers', 'faiss', 'duckdb', 'httpx', 'obstore') if m in sys.modules])"
     )

@@ -15,15 +15,15 @@ import yaml
 from commands import alignrec
 from hub import Hub, hub
 
-from pipeline.errors import UserError, installing
-from pipeline.io import sha256
-from pipeline.release import manifest as manifests
-from pipeline.release import signature
-from pipeline.remote import stores
-from pipeline.remote.fetch import fetch
-from pipeline.remote.push import push
-from pipeline.run import running
-from stages import publish
+from alignrec.pipeline.errors import UserError, installing
+from alignrec.pipeline.io import sha256
+from alignrec.pipeline.release import manifest as manifests
+from alignrec.pipeline.release import signature
+from alignrec.pipeline.remote import stores
+from alignrec.pipeline.remote.fetch import fetch
+from alignrec.pipeline.remote.push import push
+from alignrec.pipeline.run import running
+from alignrec.stages import publish
 from tests.remote.test_fetch import content
 
 TARGET = "hf://datasets/owner/name"
@@ -205,7 +205,7 @@ def test_no_bucket_and_wrong_keys_are_said_without_the_secret(
 def test_without_the_extra_its_name_is_said() -> None:
     code = (
         "import sys; sys.modules['obstore'] = None\n"
-        "from pipeline.remote.stores import store\n"
+        "from alignrec.pipeline.remote.stores import store\n"
         "try: store('s3://bucket/x')\n"
         "except Exception as e: print(e)"
     )

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from webserver import Folder, listening
 
-from pipeline.errors import UserError
-from pipeline.http.retries import TransientError
-from pipeline.remote.stores import BLOCK, Bucket, store
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.http.retries import TransientError
+from alignrec.pipeline.remote.stores import BLOCK, Bucket, store
 
 ADDRESS = "s3://bucket/below"
 DATA = os.urandom(BLOCK + 70_000)

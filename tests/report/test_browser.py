@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 import toy
 
-import schemas
-from pipeline import io
-from pipeline.layout import Layout
-from pipeline.run import running
-from stages import report
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.run import running
+from alignrec.stages import report
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

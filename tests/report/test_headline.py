@@ -5,9 +5,9 @@ from pathlib import Path
 
 import toy
 
-from pipeline import io
-from pipeline.report import figures
-from pipeline.report.outputs import Outputs
+from alignrec.pipeline import io
+from alignrec.pipeline.report import figures
+from alignrec.pipeline.report.outputs import Outputs
 
 EMPTY = {"pretrain", "train", "mask", "curves", "heatmaps"}
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pyarrow as pa
 import toy
 
-from pipeline.report import gallery
-from pipeline.report.outputs import Outputs
+from alignrec.pipeline.report import gallery
+from alignrec.pipeline.report.outputs import Outputs
 
 
 def test_popularity_counts_train_only(tmp_path: Path) -> None:

@@ -16,15 +16,15 @@ import toy
 from PIL import Image
 from rich.console import Console
 
-import schemas
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.evaluation.evidence import HEADLINE, comparisons
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.report import atlas, gallery, terminal
+from alignrec.pipeline.report.table import figure, markdown
+from alignrec.pipeline.run import running
+from alignrec.stages import publish, report
 from benchmarks import _figures
-from pipeline import io
-from pipeline.evaluation.evidence import HEADLINE, comparisons
-from pipeline.layout import Layout
-from pipeline.report import atlas, gallery, terminal
-from pipeline.report.table import figure, markdown
-from pipeline.run import running
-from stages import publish, report
 
 
 def reported(layout: Layout, **section: int) -> str:

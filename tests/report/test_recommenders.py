@@ -6,10 +6,10 @@ from pathlib import Path
 import pyarrow as pa
 import toy
 
-import schemas
-from pipeline import io
-from pipeline.evaluation.evidence import ablations, comparisons
-from pipeline.report import recommenders
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.evaluation.evidence import ablations, comparisons
+from alignrec.pipeline.report import recommenders
 
 
 def test_models_stand_by_how_they_use_content_and_the_best_figure_is_still_marked(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 import pyarrow as pa
 import toy
 
-import schemas
-from pipeline import io
-from pipeline.report import probes, study
-from pipeline.run import running
-from stages import semantic_ids
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.report import probes, study
+from alignrec.pipeline.run import running
+from alignrec.stages import semantic_ids
 
 
 def test_the_best_figure_of_each_column_is_marked() -> None:

@@ -5,8 +5,8 @@ import io
 import pyarrow as pa
 from rich.console import Console
 
-import schemas
-from pipeline.report import terminal
+from alignrec import schemas
+from alignrec.pipeline.report import terminal
 
 
 def row(model: str, seed: int, value: float, **other: object) -> dict[str, object]:

@@ -5,8 +5,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-import schemas
-from pipeline.report import comparison, verdict
+from alignrec import schemas
+from alignrec.pipeline.report import comparison, verdict
 
 PROTOCOL = {"dataset": "shop", "protocol": "mmrec", "fingerprint": "f" * 16, "metric": "recall", "k": 20, "seeds": 3}
 FIGURES = {"n": 2970, "mean_a": 0.2, "mean_b": 0.1, "low": 0.0, "high": 0.1, "p": 0.01}

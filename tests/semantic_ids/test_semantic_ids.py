@@ -8,16 +8,16 @@ import pyarrow.parquet as pq
 import pytest
 import toy
 
-import schemas
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.layout import Layout
-from pipeline.ops.linalg import unit_rows
-from pipeline.run import running
-from pipeline.semantic_ids import codes as coder
-from pipeline.semantic_ids.codes import Coding
-from pipeline.semantic_ids.params import SemanticIds
-from stages import semantic_ids
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.ops.linalg import unit_rows
+from alignrec.pipeline.run import running
+from alignrec.pipeline.semantic_ids import codes as coder
+from alignrec.pipeline.semantic_ids.codes import Coding
+from alignrec.pipeline.semantic_ids.params import SemanticIds
+from alignrec.stages import semantic_ids
 
 ROWS, WIDTH, KINDS = 400, 10, 12
 

@@ -19,13 +19,13 @@ from processes import alignrec
 from typer.testing import CliRunner
 
 from alignrec.commands.app import app
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.release import encoded, manifest
-from pipeline.release.encoder import Carried
-from pipeline.release.read import Release
-from pipeline.serve import nearest as nearest_module
-from pipeline.serve.nearest import BYTES, CHARACTERS, Nearest, Refused
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.release import encoded, manifest
+from alignrec.pipeline.release.encoder import Carried
+from alignrec.pipeline.release.read import Release
+from alignrec.pipeline.serve import nearest as nearest_module
+from alignrec.pipeline.serve.nearest import BYTES, CHARACTERS, Nearest, Refused
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ANSWERED = toy.ITEMS - 1  # one has neither text nor image, and so no direction

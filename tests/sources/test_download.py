@@ -9,11 +9,11 @@ import pytest
 from commands import alignrec
 from webserver import Server, body, first, hang, ranged, serving, status
 
-from pipeline import io
-from pipeline.errors import UserError
-from pipeline.http.fetch import Progress, fetch
-from pipeline.sources.download import download, expectations, local_hashes, names, with_copies
-from stages.download import UNAWARE
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.http.fetch import Progress, fetch
+from alignrec.pipeline.sources.download import download, expectations, local_hashes, names, with_copies
+from alignrec.stages.download import UNAWARE
 
 DATA = gzip.compress(random.Random(0).randbytes(300_000), mtime=0)
 HTML = b"<!DOCTYPE html><html>not found</html>"

@@ -12,7 +12,7 @@ import yaml
 from alignrec.commands.new import check_target, write
 from alignrec.commands.own_data import describe_files
 from alignrec.commands.params import load
-from pipeline.errors import UserError
+from alignrec.pipeline.errors import UserError
 
 
 def shop(folder: Path, users: int = 30, items: int = 60, each: int = 12) -> None:

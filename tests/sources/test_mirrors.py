@@ -11,11 +11,11 @@ from commands import alignrec
 from webserver import body, ranged, serving, status
 
 from alignrec.commands.params import Params, load
-from pipeline.errors import UserError
-from pipeline.layout import Layout
-from pipeline.run import running
-from pipeline.sources.amazon import MIRRORS, Amazon2023, AmazonSource, addresses
-from stages.download import main
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.run import running
+from alignrec.pipeline.sources.amazon import MIRRORS, Amazon2023, AmazonSource, addresses
+from alignrec.stages.download import main
 
 DATA = random.Random(0).randbytes(200_000)
 PACKED, OTHER = gzip.compress(DATA, mtime=0), gzip.compress(DATA[::-1], mtime=0)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.sources.lines import json_object
-from pipeline.sources.sql import WHITE, named, stripped
+from alignrec.pipeline.sources.lines import json_object
+from alignrec.pipeline.sources.sql import WHITE, named, stripped
 
 # DuckDB takes a value that it is given as UTF-8, where surrogates are none
 TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.text(st.sampled_from(f"{WHITE}\u200b\ufeff\0aé𝒳"))

@@ -10,15 +10,15 @@ import pytest
 import yaml
 from commands import alignrec
 
-import schemas
+from alignrec import schemas
 from alignrec.commands.params import load
-from pipeline import io
-from pipeline.benchmark.settings import protocol_of
-from pipeline.errors import UserError
-from pipeline.layout import Layout
-from pipeline.sources.mmrec import numbered
-from pipeline.sources.registry import declared
-from pipeline.train import inputs
+from alignrec.pipeline import io
+from alignrec.pipeline.benchmark.settings import protocol_of
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.sources.mmrec import numbered
+from alignrec.pipeline.sources.registry import declared
+from alignrec.pipeline.train import inputs
 
 ITEMS, USERS = 30, 12
 ASINS = [f"B{7 * i % ITEMS:09d}" for i in range(ITEMS)]

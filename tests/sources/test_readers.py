@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import UserError
-from pipeline.sources import mmrec
-from pipeline.sources.amazon import Reader2014, Reader2018, Reader2023
-from pipeline.sources.base import Reader
-from pipeline.sources.tabular import Tabular, TabularSource
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.sources import mmrec
+from alignrec.pipeline.sources.amazon import Reader2014, Reader2018, Reader2023
+from alignrec.pipeline.sources.base import Reader
+from alignrec.pipeline.sources.tabular import Tabular, TabularSource
 
 amazon2014, amazon2018, amazon2023, numbered = Reader2014(), Reader2018(), Reader2023(), mmrec.MmrecReader()
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from pipeline.io import digest
-from pipeline.sources.sample import SampleSource
-from pipeline.sources.shoppers import purchases
-from pipeline.sources.sticker_shop import COLOURS, SHAPES, look, stickers
+from alignrec.pipeline.io import digest
+from alignrec.pipeline.sources.sample import SampleSource
+from alignrec.pipeline.sources.shoppers import purchases
+from alignrec.pipeline.sources.sticker_shop import COLOURS, SHAPES, look, stickers
 
 SMALL = SampleSource(kind="sample", users=150, items=100)
 

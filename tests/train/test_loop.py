@@ -7,17 +7,17 @@ import torch
 from safetensors.torch import save
 from shops import content, interactions, two_tastes
 
-from pipeline.errors import UserError
-from pipeline.evaluation.metrics import evaluate
-from pipeline.graph import neighbours
-from pipeline.interactions import split
-from pipeline.models import MODELS
-from pipeline.models.base import Batch, Inputs
-from pipeline.models.params import Train
-from pipeline.ops.checkpoint import Checkpoint
-from pipeline.train import loop
-from pipeline.train.inputs import Sampler
-from pipeline.train.loop import Fit, fit
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.evaluation.metrics import evaluate
+from alignrec.pipeline.graph import neighbours
+from alignrec.pipeline.interactions import split
+from alignrec.pipeline.models import MODELS
+from alignrec.pipeline.models.base import Batch, Inputs
+from alignrec.pipeline.models.params import Train
+from alignrec.pipeline.ops.checkpoint import Checkpoint
+from alignrec.pipeline.train import loop
+from alignrec.pipeline.train.inputs import Sampler
+from alignrec.pipeline.train.loop import Fit, fit
 
 SETTINGS = {"dim": 8, "batch_size": 64, "lr": 0.02, "epochs": 12, "patience": 30}
 TRAINED = ("alignrec", "bpr", "lightgcn", "vbpr")

@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import schemas
-from pipeline import io
-from pipeline.evaluation.metrics import topk
-from pipeline.interactions.split import Pairs
-from pipeline.train import retrieval
-from pipeline.train.embeddings import Embeddings
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.evaluation.metrics import topk
+from alignrec.pipeline.interactions.split import Pairs
+from alignrec.pipeline.train import retrieval
+from alignrec.pipeline.train.embeddings import Embeddings
 
 USERS, ITEMS, WIDTH = 300, 2000, 8
 

@@ -1,8 +1,8 @@
 import numpy as np
 from shops import interactions, two_tastes
 
-from pipeline.interactions.split import contains, keys, load
-from pipeline.train.inputs import Sampler
+from alignrec.pipeline.interactions.split import contains, keys, load
+from alignrec.pipeline.train.inputs import Sampler
 
 
 def test_an_epoch_has_every_pair_once_and_no_negative_that_the_user_has() -> None:

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pipeline.errors import UserError
-from pipeline.sources.feature_files import pack, packed_ending
-from pipeline.vectors.matching import match
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.sources.feature_files import pack, packed_ending
+from alignrec.pipeline.vectors.matching import match
 from tests.vectors import formats
 
 ITEMS, WIDTH = 40, 5

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import UserError
-from pipeline.vectors.arrays import BLOCK, RECORD, WIDTH
-from pipeline.vectors.matching import match
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.vectors.arrays import BLOCK, RECORD, WIDTH
+from alignrec.pipeline.vectors.matching import match
 
 
 def record(asin: str, value: float) -> bytes:

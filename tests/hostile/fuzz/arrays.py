@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import save
 
 from alignrec.commands import params
-from pipeline.beit3 import checkpoints
-from pipeline.beit3.tokenizer import Tokenizer, train
-from pipeline.compare import feature_set
-from pipeline.layout import Layout
-from pipeline.vectors.matching import match
+from alignrec.pipeline.beit3 import checkpoints
+from alignrec.pipeline.beit3.tokenizer import Tokenizer, train
+from alignrec.pipeline.compare import feature_set
+from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.vectors.matching import match
 from tests.hostile.fuzz.target import Target, encoded, folder, written
 
 GOOD = "datasets: [shop]\nsources: {shop: {kind: sample}}\n"

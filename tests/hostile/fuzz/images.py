@@ -10,10 +10,10 @@ from functools import cache
 
 from PIL import Image
 
-import schemas
-from pipeline.images import files
-from pipeline.images.decode import normalise
-from pipeline.images.params import Images
+from alignrec import schemas
+from alignrec.pipeline.images import files
+from alignrec.pipeline.images.decode import normalise
+from alignrec.pipeline.images.params import Images
 from tests.hostile.fuzz.target import Target, written
 from tests.hostile.test_images import LIMITS, exif, jpeg, scans
 

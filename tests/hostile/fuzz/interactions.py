@@ -9,18 +9,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config.parameters import Source
-from pipeline.interactions import build
-from pipeline.interactions.division import Division
-from pipeline.interactions.params import Interactions
-from pipeline.interactions.source_split import split_ratings
-from pipeline.items import identifiers
-from pipeline.sources import inspect, mmrec
-from pipeline.sources.amazon import Amazon2014, Amazon2023
-from pipeline.sources.mmrec import MmrecSource
-from pipeline.sources.tabular import TabularSource
-from pipeline.vectors.arrays import RECORD
-from pipeline.vectors.matching import match
+from alignrec.pipeline.config.parameters import Source
+from alignrec.pipeline.interactions import build
+from alignrec.pipeline.interactions.division import Division
+from alignrec.pipeline.interactions.params import Interactions
+from alignrec.pipeline.interactions.source_split import split_ratings
+from alignrec.pipeline.items import identifiers
+from alignrec.pipeline.sources import inspect, mmrec
+from alignrec.pipeline.sources.amazon import Amazon2014, Amazon2023
+from alignrec.pipeline.sources.mmrec import MmrecSource
+from alignrec.pipeline.sources.tabular import TabularSource
+from alignrec.pipeline.vectors.arrays import RECORD
+from alignrec.pipeline.vectors.matching import match
 from tests.hostile import test_sources
 from tests.hostile.fuzz.target import Target, encoded, folder, written
 from tests.hostile.test_sources import HEADER, INTER, ROWS

@@ -11,13 +11,13 @@ from unittest.mock import patch
 import httpcore
 import httpx
 
-import schemas
-from pipeline.http import client
-from pipeline.http.client import Blocked, parse
-from pipeline.http.fetch import is_web_page, local
-from pipeline.http.retries import LONGEST_WAIT, TransientError, pause, retry_after
-from pipeline.images import crawler
-from pipeline.remote.stores import store
+from alignrec import schemas
+from alignrec.pipeline.http import client
+from alignrec.pipeline.http.client import Blocked, parse
+from alignrec.pipeline.http.fetch import is_web_page, local
+from alignrec.pipeline.http.retries import LONGEST_WAIT, TransientError, pause, retry_after
+from alignrec.pipeline.images import crawler
+from alignrec.pipeline.remote.stores import store
 from tests.hostile import test_network
 from tests.hostile.fuzz.target import Target, encoded
 

@@ -10,16 +10,16 @@ from functools import cache
 
 import orjson
 
-from pipeline.errors import one_line, printable
-from pipeline.items.parse import Line, Parsed, clean, read
-from pipeline.release import item_file
-from pipeline.sources.amazon import Reader2014, Reader2018, Reader2023
-from pipeline.sources.base import Reader
-from pipeline.sources.delimited import column_names
-from pipeline.sources.lines import json_object, lines
-from pipeline.sources.mmrec import MmrecReader
-from pipeline.sources.product import is_path, is_web, json_lines
-from pipeline.sources.tabular import TabularSource
+from alignrec.pipeline.errors import one_line, printable
+from alignrec.pipeline.items.parse import Line, Parsed, clean, read
+from alignrec.pipeline.release import item_file
+from alignrec.pipeline.sources.amazon import Reader2014, Reader2018, Reader2023
+from alignrec.pipeline.sources.base import Reader
+from alignrec.pipeline.sources.delimited import column_names
+from alignrec.pipeline.sources.lines import json_object, lines
+from alignrec.pipeline.sources.mmrec import MmrecReader
+from alignrec.pipeline.sources.product import is_path, is_web, json_lines
+from alignrec.pipeline.sources.tabular import TabularSource
 from tests.hostile import test_sources
 from tests.hostile.fuzz.target import Target, encoded, folder, written
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 
-from pipeline.config.base import nearest
-from pipeline.errors import UserError
+from alignrec.pipeline.config.base import nearest
+from alignrec.pipeline.errors import UserError
 from tests.hostile.fuzz.target import Target
 
 AREAS = {

@@ -17,15 +17,15 @@ import releases
 import toy
 
 import alignrec
-from pipeline.compare import leaderboard
-from pipeline.compare.releases import diff
-from pipeline.errors import UserError
-from pipeline.export.content import of_release
-from pipeline.release import encoded, manifest, signature
-from pipeline.release.encoder import Carried
-from pipeline.release.read import Release, unpacked
-from pipeline.serve import command
-from schemas import ContractError
+from alignrec.pipeline.compare import leaderboard
+from alignrec.pipeline.compare.releases import diff
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.export.content import of_release
+from alignrec.pipeline.release import encoded, manifest, signature
+from alignrec.pipeline.release.encoder import Carried
+from alignrec.pipeline.release.read import Release, unpacked
+from alignrec.pipeline.serve import command
+from alignrec.schemas import ContractError
 from tests.hostile.fuzz.mutate import mutated
 from tests.hostile.fuzz.target import Target, folder, restored, written
 

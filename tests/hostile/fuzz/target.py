@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.errors import UserError
-from schemas import ContractError
+from alignrec.pipeline.errors import UserError
+from alignrec.schemas import ContractError
 
 
 class Target(NamedTuple):
