@@ -65,8 +65,11 @@ def test_what_a_file_means_counts(edited: Edit) -> None:
 
 
 def test_only_what_is_used_counts(edited: Edit) -> None:
-    edited("pipeline/a.py", "import schemas\n\nX = schemas.ONE\n")
-    edited("schemas/__init__.py", '"""Tables."""\n\nfrom schemas.one import ONE\nfrom schemas.two import TWO\n')
+    edited("pipeline/a.py", "from alignrec import schemas\n\nX = schemas.ONE\n")
+    edited(
+        "schemas/__init__.py",
+        '"""Tables."""\n\nfrom alignrec.schemas.one import ONE\nfrom alignrec.schemas.two import TWO\n',
+    )
     edited("schemas/two.py", "TWO = 2\n")
     before = edited("schemas/one.py", "ONE = 1\n")
     assert edited("schemas/two.py", "TWO = 3\n") == before
