@@ -2,7 +2,7 @@
 
 import sys
 
-from alignrec.pipeline import memory
+from alignrec.pipeline.harness import memory
 
 
 def main() -> None:

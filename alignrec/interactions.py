@@ -13,12 +13,12 @@ import pyarrow.compute as pc
 
 from alignrec.pipeline.config.base import known, nearest
 from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions import build, division
 from alignrec.pipeline.interactions.division import MMREC, Division
 from alignrec.pipeline.interactions.params import Interactions
 from alignrec.pipeline.interactions.split import Split
 from alignrec.pipeline.interactions.split import load as load_split
-from alignrec.pipeline.seeds import seed_for
 from alignrec.schemas import COLD_ITEMS, SPARSE
 
 TYPES = {

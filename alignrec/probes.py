@@ -12,11 +12,11 @@ from alignrec.interactions import Splitting, number
 from alignrec.pipeline.compare.feature_set import FeatureSet
 from alignrec.pipeline.compare.judge import judge
 from alignrec.pipeline.evaluation.cutoff import headline
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.probe import asking, forms
 from alignrec.pipeline.probe.base import Data
 from alignrec.pipeline.probe.params import Probe
 from alignrec.pipeline.probe.registry import PROBES
-from alignrec.pipeline.seeds import seed_for
 from alignrec.vectors import aligned, at_least_one
 
 CUTOFFS = tuple(Probe().ks)

@@ -19,13 +19,13 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.metrics import Result, topk
 from alignrec.pipeline.evaluation.protocol import selecting
 from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions.params import Interactions
 from alignrec.pipeline.interactions.split import Pairs, Split
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.ops.checkpoint import Checkpoint
 from alignrec.pipeline.ops.scores import Filter
-from alignrec.pipeline.seeds import seed_for
 from alignrec.vectors import SINGLE, Vectors, aligned, at_least_one, similar
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from alignrec.pipeline import io
 from alignrec.pipeline.config.base import nearest
 from alignrec.pipeline.errors import UserError, not_installed
-from alignrec.pipeline.progress import bytes_bar
+from alignrec.pipeline.harness.progress import bytes_bar
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import read, verify
 from alignrec.pipeline.release.manifest import Manifest

@@ -5,7 +5,7 @@ import pkgutil
 import sys
 
 import benchmarks
-from alignrec.pipeline import waiting
+from alignrec.pipeline.harness import waiting
 
 
 def main(names: list[str]) -> None:

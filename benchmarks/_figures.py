@@ -20,7 +20,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.cutoff import COLD
 from alignrec.pipeline.evaluation.evidence import HEADLINE, MAIN, Cell, Comparison, comparisons
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.report import probes as probed
 from alignrec.pipeline.report.figures import ARTICLE
 from alignrec.pipeline.report.table import figure, markdown, measure, short, spread

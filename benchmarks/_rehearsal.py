@@ -23,10 +23,10 @@ from alignrec.pipeline.beit3 import vqkd
 from alignrec.pipeline.beit3.config import SIZES
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.config import document
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.versions import machine
 from alignrec.pipeline.io import write_json
-from alignrec.pipeline.layout import Layout
 from alignrec.pipeline.ops.device import gemm_rate
-from alignrec.pipeline.versions import machine
 from alignrec.stages.order import STAGES
 from benchmarks import RESULTS, _official, _raw2014
 from benchmarks._turns import short

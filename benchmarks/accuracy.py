@@ -23,9 +23,9 @@ import pyarrow as pa
 import torch
 
 from alignrec.pipeline.export.content import write_tsv
+from alignrec.pipeline.harness.memory import keep_large_buffers
 from alignrec.pipeline.interactions.split import Split
 from alignrec.pipeline.io import write_json
-from alignrec.pipeline.memory import keep_large_buffers
 from alignrec.pipeline.models.base import Batch, Inputs
 from alignrec.pipeline.models.lightgcn import LightGCN, LightGCNParams
 from alignrec.pipeline.ops.device import pick

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alignrec.pipeline import memory
+from alignrec.pipeline.harness import memory
 from benchmarks import Measurement, _turns
 
 RATINGS, USERS, PRODUCTS = 915_446, 531_890, 64_426  # lines of ratings_Baby.csv, and their users and products
@@ -84,7 +84,7 @@ def _tail(rng: np.random.Generator, n: int, draws: int, power: float) -> np.ndar
 def stages(raw: Path) -> None:
     """Run download, interactions and items."""
     from alignrec.commands.params import Params
-    from alignrec.pipeline.run import running
+    from alignrec.pipeline.harness.run import running
     from alignrec.stages import download, interactions, items
 
     # a new folder each turn, so that no stage finds its work done

@@ -14,8 +14,8 @@ import torch
 
 from alignrec.pipeline.evaluation.metrics import evaluate
 from alignrec.pipeline.graph import neighbours
+from alignrec.pipeline.harness.memory import keep_large_buffers
 from alignrec.pipeline.interactions import split
-from alignrec.pipeline.memory import keep_large_buffers
 from alignrec.pipeline.models.alignrec import AlignRec, AlignRecParams
 from alignrec.pipeline.models.base import Batch, Inputs
 from alignrec.pipeline.ops.device import gemm_rate, pick

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from tqdm import trange
 
 from alignrec.pipeline import io
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.images.pixels import decode_all, normalised
 from alignrec.pipeline.items.texts import Texts
-from alignrec.pipeline.layout import Layout
 from alignrec.pipeline.ops import joining
 from alignrec.pipeline.ops.device import pick
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.pretrain.loop import warmup_cosine
-from alignrec.pipeline.seeds import seed_for
 
 SIDE, PATCH, WIDTH, LAYERS, HEAD, TOKENS = 48, 8, 128, 3, 32, 128  # as the small BEiT3's
 BATCH, PEAK, WARMUP = 16, 1e-3, 0.1

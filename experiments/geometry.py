@@ -12,10 +12,10 @@ import typer
 from torch import Tensor
 
 from alignrec.pipeline.benchmark.settings import model_settings
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.models.alignrec import AlignRec
 from alignrec.pipeline.ops import shapes
-from alignrec.pipeline.seeds import seed_for
 from alignrec.pipeline.train import inputs
 from alignrec.pipeline.train.loop import fit
 from alignrec.pipeline.train.params import Released

@@ -16,10 +16,10 @@ from alignrec.pipeline.encode.params import BEiT3
 from alignrec.pipeline.evaluation.metrics import open_test
 from alignrec.pipeline.graph import neighbours
 from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.models.alignrec import AlignRec
 from alignrec.pipeline.pretrain.params import Pretrain
-from alignrec.pipeline.seeds import seed_for
 from alignrec.pipeline.train import inputs
 from alignrec.pipeline.train.loop import fit
 from experiments.shared import branched, compared, opened

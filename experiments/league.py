@@ -18,10 +18,10 @@ from alignrec.pipeline.benchmark.experiment import evaluated
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.evaluation.evidence import cell, comparisons
 from alignrec.pipeline.evaluation.statistics import corrected
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions.params import Interactions
-from alignrec.pipeline.layout import Layout
 from alignrec.pipeline.models.params import FEATURES
-from alignrec.pipeline.seeds import seed_for
 from alignrec.pipeline.train import inputs
 from experiments.shared import RECALL, branched, opened
 

@@ -13,8 +13,8 @@ from alignrec.pipeline.benchmark.settings import protocol_of
 from alignrec.pipeline.config.parameters import Parameters
 from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded
-from alignrec.pipeline.layout import Layout
-from alignrec.pipeline.run import running
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.train import inputs
 from alignrec.stages.order import STAGES
 

@@ -16,8 +16,8 @@ from alignrec.pipeline.encode.batching import Items, texts_and_images
 from alignrec.pipeline.encode.params import MODALITIES
 from alignrec.pipeline.graph import neighbours
 from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.images.pixels import squares
-from alignrec.pipeline.layout import Layout
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.alignrec import AlignRec, AlignRecParams
 from alignrec.pipeline.models.base import Inputs

@@ -18,8 +18,8 @@ from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.config.parameters import Parameters
 from alignrec.pipeline.encode.params import TRAINED
 from alignrec.pipeline.graph.params import Graph
-from alignrec.pipeline.layout import Layout
-from alignrec.pipeline.seeds import seed_for
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.seeds import seed_for
 from experiments.shared import branched, compared, opened, planned, recalls
 
 Rng = np.random.Generator

@@ -1,5 +1,5 @@
 """The library behind the stages: arrays and tables in, arrays and tables out."""
 
-from alignrec.pipeline import waiting
+from alignrec.pipeline.harness import waiting
 
 waiting.sleep()  # before torch or FAISS is loaded, which nothing does sooner

@@ -1,8 +1,8 @@
 """beit3: items -> the feature sets of the network that `pretrain` trained."""
 
 from alignrec.pipeline.encode.params import BEiT3
-from alignrec.pipeline.run import Run
-from alignrec.pipeline.stage import Stage
+from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.harness.stage import Stage
 from alignrec.stages.encode import ENCODE
 from alignrec.stages.images import IMAGES
 from alignrec.stages.interactions import INTERACTIONS

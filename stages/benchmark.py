@@ -1,10 +1,10 @@
 """benchmark: models x feature sets x seeds -> a cell per run; results, slices, paired tests, headline means."""
 
 from alignrec.pipeline.benchmark.params import Benchmark
+from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.harness.stage import FEATURE_SETS, Stage
 from alignrec.pipeline.models import MODELS
-from alignrec.pipeline.run import Run
 from alignrec.pipeline.sources.registry import SOURCES
-from alignrec.pipeline.stage import FEATURE_SETS, Stage
 from alignrec.stages.combine import FEATURES
 from alignrec.stages.graph import GRAPH
 from alignrec.stages.interactions import INTERACTIONS

@@ -1,8 +1,8 @@
 """combine: feature sets -> those that linear algebra makes of them, files of others, and controls; without torch."""
 
 from alignrec.pipeline.combine.params import Combine
-from alignrec.pipeline.run import Run
-from alignrec.pipeline.stage import SOURCE, Stage
+from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.harness.stage import SOURCE, Stage
 from alignrec.stages.beit3 import BEIT3
 from alignrec.stages.download import DOWNLOAD
 from alignrec.stages.encode import ENCODE

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from alignrec.pipeline import io
-from alignrec.pipeline.progress import meter
-from alignrec.pipeline.run import Run
+from alignrec.pipeline.harness.progress import meter
+from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.harness.stage import SOURCE, Stage
 from alignrec.pipeline.sources.base import Downloaded, Generated
 from alignrec.pipeline.sources.params import Download
 from alignrec.pipeline.sources.registry import SOURCES
-from alignrec.pipeline.stage import SOURCE, Stage
 
 UNAWARE = "dvc.yaml knows no local files, so that DVC would not see them change; run `alignrec new`, which adds them"
 

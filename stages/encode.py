@@ -2,8 +2,8 @@
 
 from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.encode.registry import ENCODERS
-from alignrec.pipeline.run import Run
-from alignrec.pipeline.stage import Stage
+from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.harness.stage import Stage
 from alignrec.stages.images import IMAGES
 from alignrec.stages.interactions import INTERACTIONS
 from alignrec.stages.items import ITEMS

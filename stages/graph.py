@@ -2,8 +2,8 @@
 
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.graph.params import Graph
-from alignrec.pipeline.run import Run
-from alignrec.pipeline.stage import Stage
+from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.harness.stage import Stage
 from alignrec.stages.combine import FEATURES
 
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.harness.stage import SOURCE, Stage
 from alignrec.pipeline.images.files import NO_FILE
 from alignrec.pipeline.images.params import Images
-from alignrec.pipeline.run import Run
 from alignrec.pipeline.sources.product import is_path
-from alignrec.pipeline.stage import SOURCE, Stage
 from alignrec.stages.download import DOWNLOAD
 from alignrec.stages.items import ITEMS
 

@@ -3,10 +3,10 @@
 from alignrec import schemas
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.evaluation import cutoff
+from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.harness.stage import SOURCE, Stage
 from alignrec.pipeline.interactions.params import Interactions
-from alignrec.pipeline.run import Run
 from alignrec.pipeline.sources.registry import SOURCES
-from alignrec.pipeline.stage import SOURCE, Stage
 from alignrec.stages.download import DOWNLOAD
 
 MOST_BELOW = 0.5  # share of ratings that may be below the core without a warning

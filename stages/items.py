@@ -2,12 +2,12 @@
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.harness.stage import SOURCE, Stage
 from alignrec.pipeline.items import build
 from alignrec.pipeline.items.params import Items
-from alignrec.pipeline.run import Run
 from alignrec.pipeline.sources.base import downloaded
 from alignrec.pipeline.sources.registry import SOURCES
-from alignrec.pipeline.stage import SOURCE, Stage
 from alignrec.pipeline.vectors.registry import READERS
 from alignrec.stages.download import DOWNLOAD
 from alignrec.stages.interactions import INTERACTIONS

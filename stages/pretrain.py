@@ -1,10 +1,10 @@
 """pretrain: BEiT3 by masked image and masked language modelling on the dataset's own images and texts."""
 
-from alignrec.pipeline import parallel
 from alignrec.pipeline.encode.params import BEiT3
+from alignrec.pipeline.harness import parallel
+from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.harness.stage import Stage
 from alignrec.pipeline.pretrain.params import Pretrain
-from alignrec.pipeline.run import Run
-from alignrec.pipeline.stage import Stage
 from alignrec.stages.encode import ENCODE
 from alignrec.stages.images import IMAGES
 from alignrec.stages.interactions import INTERACTIONS

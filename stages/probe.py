@@ -4,10 +4,10 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.combine.names import is_ceiling
 from alignrec.pipeline.combine.params import Combine
+from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.harness.stage import FEATURE_SETS, Stage
 from alignrec.pipeline.probe.params import Probe
 from alignrec.pipeline.probe.registry import PROBES
-from alignrec.pipeline.run import Run
-from alignrec.pipeline.stage import FEATURE_SETS, Stage
 from alignrec.pipeline.train.params import Released
 from alignrec.stages.combine import FEATURES
 from alignrec.stages.interactions import INTERACTIONS

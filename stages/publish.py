@@ -3,11 +3,11 @@
 import shutil
 
 from alignrec.pipeline.encode.registry import ENCODERS
+from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.harness.stage import FEATURE_SETS, Stage
 from alignrec.pipeline.probe.registry import PROBES
 from alignrec.pipeline.release.params import Publish
-from alignrec.pipeline.run import Run
 from alignrec.pipeline.sources.registry import SOURCES
-from alignrec.pipeline.stage import FEATURE_SETS, Stage
 from alignrec.stages.benchmark import BENCHMARK
 from alignrec.stages.combine import FEATURES
 from alignrec.stages.download import DOWNLOAD

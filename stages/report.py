@@ -2,11 +2,11 @@
 
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.harness.stage import FEATURE_SETS, Stage
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.probe.registry import PROBES
 from alignrec.pipeline.report.params import Report
-from alignrec.pipeline.run import Run
-from alignrec.pipeline.stage import FEATURE_SETS, Stage
 from alignrec.pipeline.train.params import Released
 from alignrec.stages.benchmark import BENCHMARK
 from alignrec.stages.graph import GRAPH

@@ -2,9 +2,9 @@
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.run import Run
+from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.harness.stage import FEATURE_SETS, Stage
 from alignrec.pipeline.semantic_ids.params import SemanticIds
-from alignrec.pipeline.stage import FEATURE_SETS, Stage
 from alignrec.stages.combine import FEATURES
 from alignrec.stages.graph import GRAPH
 from alignrec.stages.interactions import INTERACTIONS

@@ -1,10 +1,10 @@
 """study: mask modality, long tail, sweeps -> tables, and study.json."""
 
 from alignrec.pipeline.benchmark.params import Study
+from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.harness.stage import FEATURE_SETS, Stage
 from alignrec.pipeline.models import MODELS
-from alignrec.pipeline.run import Run
 from alignrec.pipeline.sources.registry import SOURCES
-from alignrec.pipeline.stage import FEATURE_SETS, Stage
 from alignrec.stages.benchmark import BENCHMARK
 from alignrec.stages.combine import FEATURES
 from alignrec.stages.graph import GRAPH

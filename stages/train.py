@@ -6,8 +6,8 @@ from typing import Any, cast
 from tqdm import tqdm
 
 from alignrec.pipeline import io
-from alignrec.pipeline.run import Run
-from alignrec.pipeline.stage import FEATURE_SETS, Stage
+from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.harness.stage import FEATURE_SETS, Stage
 from alignrec.pipeline.train import inputs
 from alignrec.pipeline.train.params import Released
 from alignrec.stages.combine import FEATURES

@@ -12,8 +12,8 @@ import toy
 from safetensors.numpy import save_file
 
 from alignrec.commands.params import Params
-from alignrec.pipeline.layout import Layout
-from alignrec.pipeline.run import running
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import running
 from alignrec.stages import beit3, graph, publish, semantic_ids
 
 CODES = {"features": ["beit3", "minilm-cnn"], "levels": 2, "codes": 2}

@@ -14,8 +14,8 @@ from alignrec.pipeline import io
 from alignrec.pipeline.combine import mapped
 from alignrec.pipeline.encode.folder import SET
 from alignrec.pipeline.graph import neighbours
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.interactions import split
-from alignrec.pipeline.layout import Layout
 
 USERS, ITEMS, COLD = 40, 120, 26
 """COLD items of each of valid and test: the first ones of the catalogue, and those that follow"""

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 
 COLOURS = ["red", "green", "blue", "grey", "white", "yellow"]
 

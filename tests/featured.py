@@ -9,8 +9,8 @@ import toy
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.encode.params import BEiT3, Encode
-from alignrec.pipeline.layout import Layout
-from alignrec.pipeline.run import running
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import running
 from alignrec.stages import beit3, combine, encode
 
 

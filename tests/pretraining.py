@@ -22,10 +22,10 @@ from alignrec.pipeline import io as files
 from alignrec.pipeline.beit3.config import Config
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.encode.params import TRAINED
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.pretrain.corpus import Corpus, Task
 from alignrec.pipeline.pretrain.params import Pretrain
-from alignrec.pipeline.run import running
 from alignrec.stages import beit3, encode
 from alignrec.stages.pretrain import main
 

@@ -20,9 +20,9 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import tokenizer
 from alignrec.pipeline.beit3.config import Config
 from alignrec.pipeline.beit3.network import BEiT3
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.release import manifest
-from alignrec.pipeline.run import running
 from alignrec.stages import beit3, publish
 
 ENCODERS = ["beit3", "beit3-image-masked", "beit3-text-masked"]

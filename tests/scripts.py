@@ -4,7 +4,7 @@ import importlib.util
 import sys
 from types import ModuleType
 
-from alignrec.pipeline.code import ROOT
+from alignrec.pipeline.harness.code import ROOT
 
 
 def script(name: str) -> ModuleType:

@@ -9,7 +9,7 @@ import shops
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.graph import neighbours
-from alignrec.pipeline.layout import Layout, Piece
+from alignrec.pipeline.harness.layout import Layout, Piece
 from alignrec.pipeline.release import build
 from alignrec.pipeline.release.gather import Parts
 from alignrec.pipeline.release.params import Publish

@@ -9,8 +9,8 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.config.parameters import Parameters
 from alignrec.pipeline.graph import neighbours
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.interactions import split
-from alignrec.pipeline.layout import Layout
 
 USERS, ITEMS, WIDTH = 60, 50, 8
 
@@ -54,7 +54,7 @@ def outputs(root: Path) -> Layout:
 
 def benchmark(root: Path, params: Parameters) -> dict[str, bytes]:
     """Run the stage benchmark; return path -> content of its files, but for what it took."""
-    from alignrec.pipeline.run import running
+    from alignrec.pipeline.harness.run import running
     from alignrec.stages.benchmark import main
 
     with running("benchmark", "shop", params, root) as run:

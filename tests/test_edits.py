@@ -50,8 +50,8 @@ STAGE = '''
 
 from alignrec.pipeline import census, io
 from alignrec.pipeline.config.base import Section
-from alignrec.pipeline.run import Run
-from alignrec.pipeline.stage import Stage
+from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.harness.stage import Stage
 from alignrec.schemas import ITEMS as TABLE
 from alignrec.stages.items import ITEMS
 

@@ -37,7 +37,7 @@ EXPERIMENTS = {
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with params.yaml and the outputs of the stages up to the graph."""
     from alignrec.commands.params import load
-    from alignrec.pipeline.run import running
+    from alignrec.pipeline.harness.run import running
     from alignrec.stages.order import STAGES
 
     folder = tmp_path_factory.mktemp("project")

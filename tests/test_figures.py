@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 from alignrec.pipeline import io
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.report.figures import ARTICLE
 from benchmarks import _figures
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from alignrec.commands.params import load
-from alignrec.pipeline import registry
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness import registry
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.models import MODELS
-from alignrec.pipeline.run import running
 
 CONTRIBUTING = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
 ENCODER = CONTRIBUTING.partition("```python\n# my_parts.py\n")[2].partition("```")[0]

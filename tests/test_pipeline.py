@@ -17,10 +17,10 @@ from commands import alignrec
 from toyproject import environment, project, run
 
 from alignrec.commands.params import load
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.harness.stage import perform
 from alignrec.pipeline.io import sha256
-from alignrec.pipeline.layout import Layout
-from alignrec.pipeline.run import Run
-from alignrec.pipeline.stage import perform
 from alignrec.stages.order import STAGES
 
 
@@ -130,7 +130,7 @@ def committed(undisturbed: Path, to: Path) -> Path:
 
 def test_code_and_parameters_are_dvcs_to_compare(undisturbed: Path, tmp_path: Path) -> None:
     folder = copied(undisturbed, tmp_path)
-    for path in ("pipeline/run.py", "pipeline/io/files.py", "pipeline/graph/neighbours.py"):
+    for path in ("pipeline/harness/run.py", "pipeline/io/files.py", "pipeline/graph/neighbours.py"):
         edit(folder, path, "\n\n\n", "\n\n\n# a comment\n")
     run("alignrec", "new", cwd=folder)
     assert due(folder) == []

@@ -16,8 +16,8 @@ from scripts import script
 
 from alignrec.commands.app import app
 from alignrec.commands.params import SECTIONS
-from alignrec.pipeline.code import ROOT
 from alignrec.pipeline.encode.registry import ENCODERS
+from alignrec.pipeline.harness.code import ROOT
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.sources.registry import SOURCES
 

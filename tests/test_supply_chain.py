@@ -9,7 +9,7 @@ from pathlib import Path
 
 from scripts import script
 
-from alignrec.pipeline.code import ROOT
+from alignrec.pipeline.harness.code import ROOT
 
 HASHES = script("hashes")
 KNOWN = HASHES.listed((ROOT / "hashes.txt").read_text())

@@ -17,8 +17,8 @@ from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.cell import Entry, list_runs, rankings_path
 from alignrec.pipeline.encode.folder import SET, Facts
-from alignrec.pipeline.layout import Layout
-from alignrec.pipeline.run import present_files, record_digest
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import present_files, record_digest
 from alignrec.stages.order import STAGES
 
 ITEMS, USERS, WIDTH = 6, 4, 2

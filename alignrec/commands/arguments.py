@@ -12,7 +12,7 @@ import typer
 from alignrec.commands.params import of_release, read
 from alignrec.pipeline.config.parameters import Parameters
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.release.read import Release, unpacked
 
 

@@ -12,9 +12,9 @@ from alignrec.commands.params import load, read
 from alignrec.commands.terminal import say, show
 from alignrec.pipeline.config.parameters import Parameters
 from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.http.fetch import local
 from alignrec.pipeline.images.params import Images
-from alignrec.pipeline.layout import Layout
 from alignrec.pipeline.plan import size
 from alignrec.pipeline.pretrain.params import Pretrain
 from alignrec.pipeline.report.table import Table

@@ -14,14 +14,15 @@ from typing import Any
 import yaml
 
 from alignrec.commands.params import read
-from alignrec.pipeline import code, io
+from alignrec.pipeline import io
 from alignrec.pipeline.config import document
 from alignrec.pipeline.config.parameters import Parameters
 from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.harness import code
+from alignrec.pipeline.harness.stage import SOURCE, Stage
 from alignrec.pipeline.sources.base import Downloaded
 from alignrec.pipeline.sources.download import names_local_files
-from alignrec.pipeline.stage import SOURCE, Stage
 from alignrec.stages.order import IN_ORDER
 
 DVC_YAML = Path("dvc.yaml")

@@ -12,8 +12,8 @@ from alignrec.commands.terminal import interruptible, say
 from alignrec.pipeline import io
 from alignrec.pipeline.config.base import checked
 from alignrec.pipeline.config.parameters import Parameters
-from alignrec.pipeline.layout import Layout
-from alignrec.pipeline.progress import bytes_bar
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.progress import bytes_bar
 from alignrec.pipeline.release import verify as verify_release
 from alignrec.pipeline.release.read import Release
 from alignrec.pipeline.sources.registry import SOURCES

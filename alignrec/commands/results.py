@@ -22,7 +22,7 @@ from alignrec.commands.params import check, read
 from alignrec.commands.terminal import say, show
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.release.read import Release
 from alignrec.stages.order import STAGES
 

@@ -24,14 +24,15 @@ from alignrec.commands.arguments import (
 from alignrec.commands.params import check, read
 from alignrec.commands.project import CODE, refuse_other_release
 from alignrec.commands.terminal import interruptible, say, show
-from alignrec.pipeline import io, waiting
+from alignrec.pipeline import io
 from alignrec.pipeline.config.base import known
 from alignrec.pipeline.encode.params import Encode
-from alignrec.pipeline.layout import Layout
-from alignrec.pipeline.progress import bytes_bar
+from alignrec.pipeline.harness import waiting
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.progress import bytes_bar
+from alignrec.pipeline.harness.run import Run, running
+from alignrec.pipeline.harness.stage import Stage, perform
 from alignrec.pipeline.release import signature, verify
-from alignrec.pipeline.run import Run, running
-from alignrec.pipeline.stage import Stage, perform
 from alignrec.stages import images as image_stage
 from alignrec.stages import probe as probe_stage
 from alignrec.stages.order import STAGES

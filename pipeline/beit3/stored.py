@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3.config import Config, MiniConfig
 from alignrec.pipeline.errors import UserError, one_line
-from alignrec.pipeline.layout import EncoderFiles
+from alignrec.pipeline.harness.layout import EncoderFiles
 from alignrec.pipeline.ops import arrays
 from alignrec.pipeline.ops.arrays import AGAIN
 from alignrec.pipeline.ops.whitening import Whitening

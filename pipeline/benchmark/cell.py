@@ -27,12 +27,12 @@ from alignrec.pipeline.evaluation.metrics import Result, open_test
 from alignrec.pipeline.evaluation.protocol import Protocol
 from alignrec.pipeline.graph import neighbours
 from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.interactions.split import Split
-from alignrec.pipeline.layout import Layout
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.ops.checkpoint import Checkpoint
-from alignrec.pipeline.run import Run
 from alignrec.pipeline.train import inputs
 from alignrec.pipeline.train.inputs import TrainingData
 from alignrec.pipeline.train.loop import Fit, fit

@@ -13,7 +13,7 @@ from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded
 from alignrec.pipeline.evaluation.evidence import cell
 from alignrec.pipeline.evaluation.protocol import Protocol
 from alignrec.pipeline.evaluation.statistics import corrected
-from alignrec.pipeline.seeds import seed_for
+from alignrec.pipeline.harness.seeds import seed_for
 
 MODELS = ("alignrec", "bm3", "vbpr")  # with its predecessor in production and the oldest that reads features
 

@@ -24,10 +24,10 @@ from alignrec.pipeline.benchmark.cell import Cell, Outcome, outcome
 from alignrec.pipeline.benchmark.settings import protocol_of
 from alignrec.pipeline.errors import UserError, printable
 from alignrec.pipeline.evaluation.metrics import Evaluation, judge
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import ALTERED, Run
 from alignrec.pipeline.interactions.split import Split
-from alignrec.pipeline.layout import Layout
 from alignrec.pipeline.models import MODELS
-from alignrec.pipeline.run import ALTERED, Run
 from alignrec.pipeline.train import inputs
 
 Label = TypeVar("Label")

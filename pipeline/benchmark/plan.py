@@ -24,10 +24,10 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.cutoff import CUTOFF
 from alignrec.pipeline.evaluation.evidence import collect
 from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.models.closed import Closed
 from alignrec.pipeline.models.params import Train
-from alignrec.pipeline.seeds import seed_for
 from alignrec.pipeline.train.params import Released
 
 DIGITS = 3  # significant digits of a Halton point's value, so that tables show it in full

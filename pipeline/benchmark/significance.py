@@ -9,8 +9,8 @@ import pyarrow as pa
 from alignrec import schemas
 from alignrec.pipeline.benchmark.cell import NO_FEATURES, Entry
 from alignrec.pipeline.evaluation.statistics import holm, paired
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.models import RELEASED
-from alignrec.pipeline.seeds import seed_for
 
 METRICS = ("recall", "ndcg")
 COLUMNS = ("model", "features", "ablation")  # name the runs of a test, which differ only by seed

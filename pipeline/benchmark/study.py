@@ -23,9 +23,9 @@ from alignrec.pipeline.encode.params import MODALITIES, variant
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded
 from alignrec.pipeline.evaluation.evidence import cell as spread
 from alignrec.pipeline.graph.params import Graph
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.models import RELEASED
-from alignrec.pipeline.seeds import seed_for
 from alignrec.pipeline.train.params import Released
 
 Setting = dict[str, int | float]

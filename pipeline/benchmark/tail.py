@@ -19,10 +19,10 @@ from alignrec.pipeline.benchmark.significance import declared
 from alignrec.pipeline.evaluation.cutoff import headline
 from alignrec.pipeline.evaluation.evidence import collect
 from alignrec.pipeline.evaluation.statistics import RESAMPLES, holm, paired, resampled
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions.split import Split
-from alignrec.pipeline.layout import Layout
 from alignrec.pipeline.models import RELEASED
-from alignrec.pipeline.seeds import seed_for
 from alignrec.pipeline.train.params import Released
 
 THIN = 50  # targets that each tenth of the items must have; else the items are divided into thirds

@@ -16,7 +16,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.encode.folder import FeatureSet, table
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.sources.base import PLANTED
 from alignrec.pipeline.sources.shoppers import COARSE, MOTIVES
 

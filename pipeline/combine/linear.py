@@ -17,7 +17,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.encode import quality
 from alignrec.pipeline.encode.folder import FeatureSet
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.ops import joining, whitening
 from alignrec.pipeline.ops.joining import IMAGE, POWER, Block, Fit
 

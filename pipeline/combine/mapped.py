@@ -16,12 +16,12 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.encode.folder import FeatureSet
 from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions.cooccurrence import user_item_matrix
-from alignrec.pipeline.layout import Layout
 from alignrec.pipeline.ops import whitening
 from alignrec.pipeline.ops.linalg import right_vectors
 from alignrec.pipeline.ops.whitening import Whitening
-from alignrec.pipeline.seeds import seed_for
 
 FACTORS = 128  # at most, fewer if train interactions have a lower rank; the width of the set
 RIDGE = 1.0  # added to every variance, as a share of the mean variance

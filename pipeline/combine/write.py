@@ -19,17 +19,17 @@ from alignrec.pipeline.encode import chain, quality
 from alignrec.pipeline.encode.folder import ENCODER, LARGEST, SET, Facts, FeatureSet, Span, table
 from alignrec.pipeline.encode.params import MODALITIES, Encode
 from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.harness.seeds import seed_for
+from alignrec.pipeline.harness.versions import versions
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io import fingerprint
-from alignrec.pipeline.layout import Layout
 from alignrec.pipeline.ops import joining, whitening
 from alignrec.pipeline.ops.joining import Fit
 from alignrec.pipeline.ops.whitening import Whitening
-from alignrec.pipeline.run import Run
-from alignrec.pipeline.seeds import seed_for
 from alignrec.pipeline.vectors import matching
 from alignrec.pipeline.vectors.registry import READERS
-from alignrec.pipeline.versions import versions
 
 
 def write_combinations(run: Run) -> None:

@@ -18,11 +18,11 @@ from alignrec.pipeline.compare.feature_set import FeatureSet
 from alignrec.pipeline.config.parameters import Parameters
 from alignrec.pipeline.evaluation.cutoff import bounded
 from alignrec.pipeline.graph.params import Graph
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.probe.base import Data
 from alignrec.pipeline.probe.params import Probe
 from alignrec.pipeline.report.outputs import Outputs
-from alignrec.pipeline.run import Run
 
 CHANGED = 12
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.vectors.matching import match
 
 FEWEST = 3

@@ -10,11 +10,11 @@ from alignrec.pipeline.combine import controls
 from alignrec.pipeline.compare.feature_set import FeatureSet
 from alignrec.pipeline.evaluation.cutoff import headline
 from alignrec.pipeline.evaluation.statistics import corrected
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions.profiles import Profiles
 from alignrec.pipeline.probe import asking, forms, questions, verdicts
 from alignrec.pipeline.probe.base import Task
 from alignrec.pipeline.probe.params import Probe
-from alignrec.pipeline.seeds import seed_for
 
 
 def controls_of(features: np.ndarray, seed: int) -> dict[str, np.ndarray]:

@@ -18,10 +18,10 @@ import numpy as np
 
 from alignrec.pipeline import engine
 from alignrec.pipeline.compare.feature_set import FeatureSet
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.ops import shapes
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.probe.questions import sample
-from alignrec.pipeline.seeds import seed_for
 
 NEIGHBOURS = 10
 BY_CHANCE = 4.0

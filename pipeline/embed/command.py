@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from filelock import FileLock
 
 from alignrec import schemas
-from alignrec.pipeline import io, progress
+from alignrec.pipeline import io
 from alignrec.pipeline.combine import names
 from alignrec.pipeline.combine.params import Combine
 from alignrec.pipeline.config.base import nearest
@@ -37,15 +37,16 @@ from alignrec.pipeline.encode.params import TRAINED, BEiT3, Encode
 from alignrec.pipeline.encode.registry import ENCODERS, Encoders
 from alignrec.pipeline.encode.write import write_features, write_set
 from alignrec.pipeline.errors import UserError, printable
+from alignrec.pipeline.harness import progress
+from alignrec.pipeline.harness.layout import FEATURE_STAGES, Layout
+from alignrec.pipeline.harness.run import ALTERED, Run
+from alignrec.pipeline.harness.versions import versions
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io import fingerprint
 from alignrec.pipeline.items.texts import Texts
-from alignrec.pipeline.layout import FEATURE_STAGES, Layout
 from alignrec.pipeline.release import item_file
 from alignrec.pipeline.release.encoded import image_sha256, text_sha256
 from alignrec.pipeline.release.encoder import MOST_AT_A_TIME, Carried
-from alignrec.pipeline.run import ALTERED, Run
-from alignrec.pipeline.versions import versions
 
 FACTS = "_embed.json"  # readers of a folder of Parquet skip names that begin with _
 INLINE = re.compile(r"(?P<kind>[a-z][a-z0-9_-]*):(?P<model>.+)")

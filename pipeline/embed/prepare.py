@@ -12,12 +12,12 @@ import pyarrow as pa
 from alignrec import schemas
 from alignrec.pipeline import engine, io
 from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.images import fetcher
 from alignrec.pipeline.images.decode import Decoded, normalise
 from alignrec.pipeline.images.fetcher import Result
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.items.parse import Reject
-from alignrec.pipeline.layout import Layout
 from alignrec.pipeline.release import item_file
 from alignrec.pipeline.release.item_file import Columns, Row
 from alignrec.pipeline.sources import lines

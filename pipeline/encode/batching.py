@@ -25,9 +25,9 @@ from alignrec.pipeline.encode.chunks import Reader, Reading
 from alignrec.pipeline.encode.folder import table
 from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.memory import keep_large_buffers, ran_out
 from alignrec.pipeline.items.texts import Texts
-from alignrec.pipeline.layout import Layout
-from alignrec.pipeline.memory import keep_large_buffers, ran_out
 
 HALVED = "memory ran out, so items were encoded in half a batch, which changes their vectors by rounding"
 

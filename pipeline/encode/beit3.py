@@ -24,8 +24,8 @@ from alignrec.pipeline.encode.base import Encoder
 from alignrec.pipeline.encode.batching import Items
 from alignrec.pipeline.encode.params import MODALITIES, BEiT3Params
 from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.layout import EncoderFiles
 from alignrec.pipeline.images.pixels import normalised, squares
-from alignrec.pipeline.layout import EncoderFiles
 from alignrec.pipeline.ops import whitening
 from alignrec.pipeline.ops.device import device_of, pick, pinned, sent
 from alignrec.pipeline.ops.whitening import Whitening

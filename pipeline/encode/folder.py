@@ -19,7 +19,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.config.document import Part
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 
 SET, ENCODER = "set.json", "encoder"
 LARGEST = 1 << 16  # bytes of set.json

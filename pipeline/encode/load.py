@@ -15,7 +15,7 @@ from alignrec.pipeline.encode.folder import ENCODER, Facts, FeatureSet
 from alignrec.pipeline.encode.params import TRAINED, BEiT3Params
 from alignrec.pipeline.encode.registry import ENCODERS
 from alignrec.pipeline.errors import UserError, installing, one_line
-from alignrec.pipeline.layout import EncoderFiles, Layout
+from alignrec.pipeline.harness.layout import EncoderFiles, Layout
 
 if TYPE_CHECKING:
     from alignrec.pipeline.encode.base import Encoder

@@ -27,7 +27,7 @@ from alignrec.pipeline.encode.cnn import load as load_cnn
 from alignrec.pipeline.encode.descriptors import Descriptors
 from alignrec.pipeline.encode.params import IMAGE_TOKENS
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.layout import EncoderFiles, Layout
+from alignrec.pipeline.harness.layout import EncoderFiles, Layout
 from alignrec.pipeline.ops.device import device_of, pick, pinned, sent
 from alignrec.pipeline.ops.whitening import Whitening
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from alignrec.pipeline import io
 from alignrec.pipeline.encode.folder import Facts
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.run import Run
+from alignrec.pipeline.harness.run import Run
 
 KEY = "text"  # in the metadata of a file: sums of Reading.facts
 MOST = 0.5  # share of zero vectors above which a warning is due

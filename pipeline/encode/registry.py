@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from alignrec.pipeline.config.base import Section, checked, known, nearest
 from alignrec.pipeline.encode.params import TRAINED
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.registry import Registry
+from alignrec.pipeline.harness.registry import Registry
 
 if TYPE_CHECKING:
     from alignrec.pipeline.encode.base import Spec

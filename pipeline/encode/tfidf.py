@@ -26,9 +26,9 @@ from alignrec.pipeline.config.base import Positive, Section
 from alignrec.pipeline.encode.base import Catalogue, Spec
 from alignrec.pipeline.encode.chunks import Reading
 from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.items.texts import Texts
 from alignrec.pipeline.ops.linalg import right_vectors
-from alignrec.pipeline.seeds import seed_for
 
 WORD = re.compile(r"\w\w+")  # two letters or digits at least, in any script
 MIN_DF = 2  # least number of texts with a term

@@ -20,9 +20,9 @@ from alignrec.pipeline.encode.folder import ENCODER, LARGEST, SET, Facts
 from alignrec.pipeline.encode.network import Network, image_facts
 from alignrec.pipeline.encode.params import MODALITIES, BEiT3, BEiT3Params, Encode
 from alignrec.pipeline.encode.write import write_features
-from alignrec.pipeline.layout import EncoderFiles
-from alignrec.pipeline.run import Run
-from alignrec.pipeline.seeds import seed_for
+from alignrec.pipeline.harness.layout import EncoderFiles
+from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.harness.seeds import seed_for
 
 MASKED = {"beit3-image-masked": ("text",), "beit3-text-masked": ("image",)}  # set -> the modalities that it reads
 DRAWN = {"beit3-untrained": "beit3", "beit3-official": "beit3-raw"}  # set with weights of its own -> how it is read

@@ -22,9 +22,9 @@ from alignrec.pipeline.encode.network import Network, describe, find_network, se
 from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.encode.registry import ENCODERS
 from alignrec.pipeline.encode.rows import Rows
+from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.harness.versions import versions
 from alignrec.pipeline.io import fingerprint
-from alignrec.pipeline.run import Run
-from alignrec.pipeline.versions import versions
 
 Done = Callable[[int], object]
 

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from alignrec.pipeline import code
 from alignrec.pipeline.errors import UserError, installing, one_line
-from alignrec.pipeline.versions import installed, machine, versions
+from alignrec.pipeline.harness import code
+from alignrec.pipeline.harness.versions import installed, machine, versions
 
 Job = TypeVar("Job")
 Read = Callable[[Job], pa.Table]  # reads what a job needs, in a process of this machine

@@ -12,7 +12,7 @@ from pyarrow import csv
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.release.read import Release
 from alignrec.pipeline.sources.product import is_web
 

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.export.content import ExportContent
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.items import identifiers
-from alignrec.pipeline.seeds import seed_for
 
 
 def arranged(content: ExportContent, order: Path | None) -> ExportContent:

@@ -21,9 +21,9 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.graph import approximate
 from alignrec.pipeline.graph.approximate import Settled
 from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.ops.scores import select
-from alignrec.pipeline.run import Run
 from alignrec.schemas import EDGES
 
 # queries a search of a GPU, and of a thread of the CPU: bounds memory to that times I scores

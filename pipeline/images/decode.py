@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as nnf
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from alignrec.pipeline.memory import ran_out
+from alignrec.pipeline.harness.memory import ran_out
 
 Image.init()  # registers every format, so that FORMATS can name some
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # raster formats that shops use; nothing that can hold a script

@@ -18,10 +18,10 @@ import pyarrow as pa
 from alignrec.pipeline import io
 from alignrec.pipeline.config.parameters import Source
 from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.http import archives
 from alignrec.pipeline.http.fetch import local
 from alignrec.pipeline.images.params import Images
-from alignrec.pipeline.layout import Layout
 from alignrec.pipeline.sources.base import Downloaded
 from alignrec.pipeline.sources.product import is_path
 

@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.images import files
 from alignrec.pipeline.images.fetcher import Fetcher, table
 from alignrec.pipeline.images.params import Images
-from alignrec.pipeline.run import Run
 from alignrec.pipeline.sources.product import is_path
 
 BLOCK = 1024  # items between two saves

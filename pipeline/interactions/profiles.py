@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions.cooccurrence import user_item_matrix
 from alignrec.pipeline.ops.linalg import float64_units
-from alignrec.pipeline.seeds import seed_for
 
 TIE = 1e-6  # cosines nearer than this are equal, as for the questions of probes
 SHARE = 0.2  # of the items that are cold in a draw

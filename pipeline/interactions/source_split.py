@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from alignrec.pipeline.config.parameters import Source
 from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.interactions import build
 from alignrec.pipeline.interactions.division import DEFAULT, Db, Division, count
 from alignrec.pipeline.interactions.params import Interactions
-from alignrec.pipeline.run import Run
 from alignrec.pipeline.sources import mmrec
 from alignrec.pipeline.sources.amazon import AmazonSource
 from alignrec.pipeline.sources.base import Reader, downloaded

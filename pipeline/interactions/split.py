@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.seeds import seed_for
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.schemas import COLD_ITEMS, TEST, TRAIN, VALID, division, has_own_split
 
 Part = Literal["valid", "test"]

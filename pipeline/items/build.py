@@ -20,9 +20,9 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.config.parameters import Source
 from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.io import PART
 from alignrec.pipeline.items.parse import MOST_ADDRESSES, Lines, Parsed, Reject, products
-from alignrec.pipeline.run import Run
 from alignrec.pipeline.sources.amazon import AmazonSource
 from alignrec.pipeline.sources.base import raw_files
 from alignrec.pipeline.sources.lines import refuse_many, rejects

@@ -15,13 +15,13 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from alignrec.pipeline.config.base import Positive
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions import cooccurrence
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import Batch, Inputs, Recommender, bpr, normal, pick
 from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import Multimodal
 from alignrec.pipeline.ops.sparse import Sparse
-from alignrec.pipeline.seeds import seed_for
 
 LAYERS = 2  # over the user-item graph
 

@@ -9,8 +9,8 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.config.parameters import Parameters
 from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.http.fetch import local
-from alignrec.pipeline.layout import Layout
 from alignrec.pipeline.sources import download
 from alignrec.pipeline.sources.amazon import SIZES
 from alignrec.pipeline.sources.base import Downloaded

@@ -16,10 +16,10 @@ from numpy.random import Generator
 from torch import Tensor
 
 from alignrec.pipeline.beit3.tokenizer import UNK, pad
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.images.pixels import normalised
 from alignrec.pipeline.pretrain.losses import NetworkInputs, Step
 from alignrec.pipeline.pretrain.params import HELD_OUT, MOST_HELD_OUT, Pretrain
-from alignrec.pipeline.seeds import seed_for
 
 IMAGE_MASK = 0.4  # share of the patches that are masked, in blocks (BEiT3)
 TEXT_ONLY = 0.15  # share of the text ids that are masked where the image is absent or hidden (BEiT3)

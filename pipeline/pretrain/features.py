@@ -15,14 +15,14 @@ from alignrec.pipeline import io
 from alignrec.pipeline.encode import quality
 from alignrec.pipeline.encode.folder import FeatureSet
 from alignrec.pipeline.encode.params import IMAGE_TOKENS, Encode
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.items.texts import Texts
-from alignrec.pipeline.layout import Layout
 from alignrec.pipeline.ops import joining
 from alignrec.pipeline.ops.joining import IMAGE, POWER, WIDTH
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.pretrain import mini
 from alignrec.pipeline.pretrain.params import Pretrain
-from alignrec.pipeline.run import Run
 
 BLOCK = 4096  # items in memory at a time
 

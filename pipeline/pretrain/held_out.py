@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignrec.pipeline.beit3.mini import Mini, Network, centre, halves, ridge
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.ops.whitening import Whitening, fit, fit_pca
 from alignrec.pipeline.pretrain.corpus import Rates, Task, batch, parts
 from alignrec.pipeline.pretrain.losses import PretrainingModel, cross_entropy, predict
-from alignrec.pipeline.seeds import seed_for
 
 MOST = 50_000  # items that the map of CLS is fitted to, at most
 NO_MASKING = Rates(0, 0, 0, 0)

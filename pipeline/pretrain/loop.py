@@ -11,17 +11,17 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from alignrec.pipeline import parallel
 from alignrec.pipeline.beit3.mini import Mini, Network
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness import parallel
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.ops.checkpoint import Checkpoint, adam_state, named, part_of, restore_adam
 from alignrec.pipeline.pretrain import corpus
 from alignrec.pipeline.pretrain.corpus import Task, batch
 from alignrec.pipeline.pretrain.held_out import autocast, cosine, measure, read_first
 from alignrec.pipeline.pretrain.losses import TERMS, PretrainingModel
 from alignrec.pipeline.pretrain.params import Pretrain
-from alignrec.pipeline.seeds import seed_for
 
 WARMUP = 0.1  # share of steps with rising learning rate, cosine after it
 CLIP = 3.0  # largest norm of the gradient

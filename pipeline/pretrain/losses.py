@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alignrec.pipeline import parallel
 from alignrec.pipeline.beit3.mini import Mini, Network, centre
 from alignrec.pipeline.beit3.network import Streams
+from alignrec.pipeline.harness import parallel
 from alignrec.pipeline.ops.whitening import FLOOR
 
 RECENT = 0.01

@@ -16,8 +16,8 @@ from alignrec.pipeline.beit3.config import MiniConfig
 from alignrec.pipeline.beit3.mini import Mini, load_minilm
 from alignrec.pipeline.beit3.minilm import WordPieces, order
 from alignrec.pipeline.encode.chunks import LONGEST
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.items.texts import Texts
-from alignrec.pipeline.layout import Layout
 from alignrec.pipeline.ops import whitening
 from alignrec.pipeline.ops.whitening import Whitening
 from alignrec.pipeline.pretrain.visual_tokens import trained_kmeans

@@ -17,14 +17,14 @@ from alignrec.pipeline.beit3.mini import Network
 from alignrec.pipeline.beit3.minilm import WordPieces, load
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.beit3.tokenizer import BOS, EOS, MOST_SENTENCES, Tokenizer, train
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.images.pixels import decode_all
 from alignrec.pipeline.items.texts import Texts
-from alignrec.pipeline.layout import Layout
 from alignrec.pipeline.pretrain import mini, published, visual_tokens
 from alignrec.pipeline.pretrain.corpus import Corpus, Ids, Task
 from alignrec.pipeline.pretrain.params import VOCAB, Pretrain
 from alignrec.pipeline.pretrain.published import Obtain
-from alignrec.pipeline.seeds import seed_for
 
 CENTROIDS = "centroids"
 LEAST_TOKENS = 128  # of a text that a network has positions for, whatever it is trained on

@@ -24,11 +24,11 @@ from alignrec.pipeline.beit3 import checkpoints, released
 from alignrec.pipeline.beit3.config import SIZES, Config
 from alignrec.pipeline.beit3.minilm import MiniLM
 from alignrec.pipeline.beit3.network import BEiT3
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.progress import meter
 from alignrec.pipeline.http.fetch import fetch
 from alignrec.pipeline.images import pixels
-from alignrec.pipeline.layout import Layout
 from alignrec.pipeline.pretrain.params import Pretrain
-from alignrec.pipeline.progress import meter
 from alignrec.pipeline.sources.params import Download
 
 if TYPE_CHECKING:

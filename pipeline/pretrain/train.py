@@ -7,11 +7,14 @@ from functools import partial
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import save
 
-from alignrec.pipeline import io, parallel
+from alignrec.pipeline import io
 from alignrec.pipeline.beit3.mini import Network
 from alignrec.pipeline.beit3.network import HEADS
 from alignrec.pipeline.encode.folder import SET, FeatureSet
 from alignrec.pipeline.encode.params import IMAGE_TOKENS
+from alignrec.pipeline.harness import parallel
+from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.harness.versions import installed
 from alignrec.pipeline.http.fetch import local
 from alignrec.pipeline.items.texts import Texts
 from alignrec.pipeline.ops.checkpoint import Checkpoint
@@ -20,9 +23,7 @@ from alignrec.pipeline.pretrain import features, prepare, published
 from alignrec.pipeline.pretrain.held_out import reading
 from alignrec.pipeline.pretrain.loop import fit
 from alignrec.pipeline.pretrain.params import Pretrain
-from alignrec.pipeline.run import Run
 from alignrec.pipeline.sources.params import Download
-from alignrec.pipeline.versions import installed
 
 
 def resume(run: Run) -> None:

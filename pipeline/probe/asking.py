@@ -12,13 +12,13 @@ import numpy as np
 from alignrec.pipeline import io
 from alignrec.pipeline.combine import mapped
 from alignrec.pipeline.combine.names import learns, relearns
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.probe import forms, questions, verdicts
 from alignrec.pipeline.probe.base import Data, Relearned, Task
 from alignrec.pipeline.probe.params import Probe
 from alignrec.pipeline.probe.questions import Questions
 from alignrec.pipeline.probe.registry import PROBES
-from alignrec.pipeline.run import Run
 
 Asked = Mapping[str, Questions | Task | str]  # probe -> its questions or task, or why it has none
 Answers = Mapping[str, Mapping[str, np.ndarray]]

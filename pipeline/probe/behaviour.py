@@ -6,11 +6,11 @@ import numpy as np
 from scipy import sparse
 
 from alignrec import schemas
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions import cooccurrence
 from alignrec.pipeline.interactions.cooccurrence import user_item_matrix
 from alignrec.pipeline.probe.base import Data, Probe
 from alignrec.pipeline.probe.questions import Questions, sample
-from alignrec.pipeline.seeds import seed_for
 from alignrec.schemas import TEST, TRAIN
 
 

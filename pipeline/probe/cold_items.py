@@ -12,10 +12,10 @@ import numpy as np
 
 from alignrec.pipeline.evaluation.cutoff import near
 from alignrec.pipeline.evaluation.statistics import mean, resampled
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions import profiles
 from alignrec.pipeline.interactions.profiles import FEWEST, Profiles
 from alignrec.pipeline.probe.base import Data, Probe, Relearned
-from alignrec.pipeline.seeds import seed_for
 
 K = 20
 DRAWS = 10

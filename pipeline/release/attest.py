@@ -15,14 +15,14 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.encode.load import Loaded
 from alignrec.pipeline.errors import UserError, printable
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.images.params import Images
-from alignrec.pipeline.layout import Layout
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.release import encoded, item_file
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.encoded import image_sha256, text_sha256
 from alignrec.pipeline.release.encoder import Carried
-from alignrec.pipeline.seeds import seed_for
 
 AGREES = 0.999
 """least cosine of a released and a recomputed vector; other machines and batches change only the last bits"""

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignrec import schemas
-from alignrec.pipeline import code, io
+from alignrec.pipeline import io
 from alignrec.pipeline.encode.folder import SET, FeatureSet
+from alignrec.pipeline.harness import code
 from alignrec.pipeline.release import card, croissant, encoder, manifest, statement
 from alignrec.pipeline.release.gather import Parts
 from alignrec.pipeline.release.manifest import Counts, File, Maker, Manifest

@@ -21,8 +21,8 @@ from alignrec.pipeline.encode.load import Loaded, load_all
 from alignrec.pipeline.encode.load import load as load_encoder
 from alignrec.pipeline.encode.params import TRAINED
 from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.harness.layout import EncoderFiles
 from alignrec.pipeline.io import fingerprint
-from alignrec.pipeline.layout import EncoderFiles
 from alignrec.pipeline.ops import arrays
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import Manifest

@@ -15,13 +15,13 @@ from alignrec.pipeline.encode.folder import FeatureSet
 from alignrec.pipeline.encode.registry import ENCODERS
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation import evidence
-from alignrec.pipeline.layout import Layout, Piece
+from alignrec.pipeline.harness.layout import Layout, Piece
+from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.release import statement
 from alignrec.pipeline.release.encoded import image_sha256, text_sha256
 from alignrec.pipeline.release.manifest import Input
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.report.outputs import Outputs
-from alignrec.pipeline.run import Run
 from alignrec.pipeline.sources.product import is_web
 from alignrec.pipeline.train import retrieval
 

@@ -17,7 +17,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.config.parameters import Licence
 from alignrec.pipeline.encode.folder import FeatureSet
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.pretrain.params import Pretrain
 from alignrec.pipeline.release.contents import USER_VECTORS
 from alignrec.pipeline.release.manifest import Counts, Encoder, Input, Maker

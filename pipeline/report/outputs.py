@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.evidence import Comparison, ablations, comparisons
-from alignrec.pipeline.layout import Layout
-from alignrec.pipeline.run import quoted_record
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import quoted_record
 
 
 def _json(path: Path, absent: Any) -> Any:

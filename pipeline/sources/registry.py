@@ -5,7 +5,7 @@ from typing import Any
 from alignrec.pipeline.config.base import checked, nearest
 from alignrec.pipeline.config.parameters import Source
 from alignrec.pipeline.errors import UserError, one_line
-from alignrec.pipeline.registry import Registry
+from alignrec.pipeline.harness.registry import Registry
 
 SOURCES: Registry[type[Source]] = Registry(
     "sources",

@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.io import fingerprint
 from alignrec.pipeline.io.tables import readable
-from alignrec.pipeline.layout import Layout
-from alignrec.pipeline.run import Run
 from alignrec.pipeline.train import inputs
 from alignrec.pipeline.train.params import Released
 

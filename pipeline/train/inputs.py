@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.interactions import split
 from alignrec.pipeline.interactions.split import Pairs, Split, contains, keys
-from alignrec.pipeline.layout import Layout
 
 
 class TrainingData(NamedTuple):

@@ -16,15 +16,15 @@ from torch import Tensor
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded
 from alignrec.pipeline.evaluation.metrics import evaluate
+from alignrec.pipeline.harness.memory import keep_large_buffers
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions.split import Split
-from alignrec.pipeline.memory import keep_large_buffers
 from alignrec.pipeline.models.base import Batch, Inputs, Recommender, Walking
 from alignrec.pipeline.models.params import Accumulating, Train
 from alignrec.pipeline.ops.checkpoint import Checkpoint, adam_state, named, part_of, restore_adam
 from alignrec.pipeline.ops.device import pick
 from alignrec.pipeline.ops.linalg import first_not_finite
 from alignrec.pipeline.ops.scores import Filter, Vectors
-from alignrec.pipeline.seeds import seed_for
 from alignrec.pipeline.train.inputs import Sampler
 
 

@@ -14,8 +14,8 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.graph import approximate
+from alignrec.pipeline.harness.layout import Layout, Piece
 from alignrec.pipeline.interactions.split import Pairs, contains, keys, train_of
-from alignrec.pipeline.layout import Layout, Piece
 from alignrec.pipeline.train.embeddings import Embeddings, stored
 
 MEASURED_AT = 20  # cutoff of the recall that is recorded

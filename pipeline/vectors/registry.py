@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from alignrec.pipeline.errors import UserError, one_line
-from alignrec.pipeline.registry import Registry
+from alignrec.pipeline.harness.registry import Registry
 from alignrec.pipeline.sources.feature_files import FOLDER, format_of
 from alignrec.pipeline.vectors import tables
 from alignrec.pipeline.vectors.base import Vectors

@@ -9,7 +9,7 @@ import shops
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from shop_release import write as write_release
 
 import alignrec
 from alignrec.pipeline import io
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 
 DOCS = Path(alignrec.__file__).parent.parent / "docs"
 PAGE = (DOCS / "python.md").read_text()

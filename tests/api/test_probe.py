@@ -13,7 +13,7 @@ import alignrec
 from alignrec import schemas
 from alignrec.interactions import Splitting, number
 from alignrec.pipeline import io
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.probe import asking
 from alignrec.pipeline.probe.base import Data
 

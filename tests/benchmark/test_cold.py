@@ -12,7 +12,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.cell import Entry, rankings_path
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.evidence import comparisons
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.report import recommenders
 from alignrec.pipeline.train import inputs
 

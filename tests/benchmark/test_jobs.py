@@ -11,7 +11,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.cell import Entry, rankings_path, read_runs
 from alignrec.pipeline.benchmark.plan import entries
 from alignrec.pipeline.evaluation.metrics import judge
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 
 pytestmark = pytest.mark.usefixtures("one_process")
 

@@ -21,10 +21,10 @@ from alignrec.pipeline.benchmark.study import Masked
 from alignrec.pipeline.config.base import checked
 from alignrec.pipeline.encode.params import MODALITIES, variant
 from alignrec.pipeline.evaluation.metrics import evaluate
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import Run, running
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.models.alignrec import AlignRec
-from alignrec.pipeline.run import Run, running
-from alignrec.pipeline.seeds import seed_for
 from alignrec.pipeline.train import inputs
 from alignrec.pipeline.train.loop import fit
 from alignrec.stages import benchmark

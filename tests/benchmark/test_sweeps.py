@@ -20,10 +20,10 @@ from alignrec.pipeline.benchmark.settings import model_settings, protocol_of
 from alignrec.pipeline.benchmark.summaries import RECALL
 from alignrec.pipeline.evaluation import metrics
 from alignrec.pipeline.graph import neighbours
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.models import MODELS
-from alignrec.pipeline.run import Run
-from alignrec.pipeline.seeds import seed_for
 from alignrec.pipeline.train import inputs
 from alignrec.pipeline.train.loop import fit
 

@@ -14,7 +14,7 @@ from alignrec.pipeline.benchmark import tail
 from alignrec.pipeline.benchmark.cell import Entry, list_runs, rankings_path
 from alignrec.pipeline.benchmark.experiment import Experiment
 from alignrec.pipeline.evaluation.statistics import holm
-from alignrec.pipeline.run import running
+from alignrec.pipeline.harness.run import running
 
 SETTINGS = toy.params(train={"features": "f"}, benchmark={"ks": [5, 20], "seeds": 2}, study={"mask": {"ratios": []}})
 

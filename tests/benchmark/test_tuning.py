@@ -19,8 +19,8 @@ from alignrec.pipeline.benchmark.params import Range
 from alignrec.pipeline.benchmark.plan import Contender, Tried, entries, halton
 from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.layout import Layout
-from alignrec.pipeline.run import Run
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import Run
 
 pytestmark = pytest.mark.usefixtures("one_process")
 

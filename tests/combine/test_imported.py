@@ -14,7 +14,7 @@ from commands import alignrec
 from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.vectors.arrays import WIDTH
 from tests.vectors import formats

@@ -17,7 +17,7 @@ from alignrec.pipeline.combine.linear import WAYS, Way
 from alignrec.pipeline.encode import chain
 from alignrec.pipeline.encode.folder import ENCODER, FeatureSet
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.ops import joining
 from alignrec.pipeline.ops.joining import Block
 from alignrec.pipeline.ops.linalg import unit_rows

@@ -14,8 +14,8 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.combine import mapped
 from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.interactions.cooccurrence import user_item_matrix
-from alignrec.pipeline.layout import Layout
 
 USERS, ITEMS = 60, 40
 RNG = np.random.default_rng(0)

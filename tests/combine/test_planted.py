@@ -15,7 +15,7 @@ from alignrec.commands.params import read
 from alignrec.pipeline import io
 from alignrec.pipeline.combine.controls import planted_halves
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.sources.base import PLANTED
 from alignrec.pipeline.sources.shoppers import COARSE, MOTIVES
 

@@ -14,9 +14,9 @@ import toy
 from alignrec.pipeline import io
 from alignrec.pipeline.compare import command, feature_set, similarity
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.ops import shapes
-from alignrec.pipeline.run import running
 from alignrec.stages import probe
 
 ASINS = toy.ASINS

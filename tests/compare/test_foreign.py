@@ -11,7 +11,7 @@ from commands import alignrec
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 
 
 @pytest.fixture(scope="module")

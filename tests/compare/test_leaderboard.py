@@ -10,9 +10,9 @@ import toy
 from alignrec.pipeline import io
 from alignrec.pipeline.compare import leaderboard
 from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.release import manifest
 from alignrec.pipeline.report import published
-from alignrec.pipeline.run import running
 from alignrec.stages import publish
 
 

@@ -14,9 +14,9 @@ from alignrec.pipeline import io
 from alignrec.pipeline.compare import releases, similarity
 from alignrec.pipeline.compare.page import changes_html
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.release import manifest
-from alignrec.pipeline.run import running
 from alignrec.stages import publish
 
 OTHER = np.random.default_rng(9).normal(size=(6, 3))

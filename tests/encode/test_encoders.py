@@ -30,10 +30,10 @@ from alignrec.pipeline.encode.base import Encoder
 from alignrec.pipeline.encode.beit3 import BEiT3Items
 from alignrec.pipeline.encode.load import Project, load_all
 from alignrec.pipeline.encode.network import find_network
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.harness.stage import perform
 from alignrec.pipeline.ops import whitening
-from alignrec.pipeline.run import Run
-from alignrec.pipeline.stage import perform
 from alignrec.stages.order import STAGES
 from tests.encode.test_kinds import ODD
 from tests.encode.test_write import killed

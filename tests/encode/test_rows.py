@@ -16,7 +16,7 @@ from coloured import ITEMS, Item, catalogue, item
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.encode import batching
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 from tests.encode.test_write import killed
 
 CHANGES: dict[str, tuple[list[Item], int]] = {
@@ -93,7 +93,7 @@ def test_rows_of_another_network_setting_or_version_are_not_reused(
     if what == "setting":
         given = params(model, join="concat")
     if what == "version":
-        monkeypatch.setattr("alignrec.pipeline.run.versions", lambda: {"torch": "3"})
+        monkeypatch.setattr("alignrec.pipeline.harness.run.versions", lambda: {"torch": "3"})
     featured.stage(catalogue(shop.root, MORE), given)
     assert sum(encoded) == len(MORE)
 

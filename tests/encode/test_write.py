@@ -21,7 +21,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.encode import batching
 from alignrec.pipeline.encode.folder import FeatureSet
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 
 TEXTS = ["red apple", "", "a blue car", "", "green tree", "bus", "red car"]
 COLOURS = ["red", "green", None, None, "blue", None, "red"]

@@ -7,9 +7,9 @@ import shops
 
 from alignrec.commands.params import Params
 from alignrec.pipeline.benchmark.settings import protocol_of
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.interactions import split
-from alignrec.pipeline.layout import Layout
-from alignrec.pipeline.run import running
 from alignrec.pipeline.train import inputs
 from alignrec.stages import download, interactions
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from shops import ITEMS, USERS, two_tastes
 
-from alignrec.pipeline import code
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.metrics import open_test
 from alignrec.pipeline.evaluation.protocol import Protocol, questions
+from alignrec.pipeline.harness import code
 from alignrec.pipeline.interactions.split import union
 
 RULES = Protocol("mmrec", "mmrec", "core", questions(two_tastes()))

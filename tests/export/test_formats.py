@@ -29,9 +29,9 @@ from alignrec.pipeline.export import content as contents
 from alignrec.pipeline.export import rows
 from alignrec.pipeline.export.content import ExportContent
 from alignrec.pipeline.export.write import CODED, FORMATS, wants_codes, write
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.items.parse import clean
-from alignrec.pipeline.layout import Layout
-from alignrec.pipeline.run import running
 from alignrec.stages import download, interactions, items
 
 SPLITS = ("train", "valid", "test")

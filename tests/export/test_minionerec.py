@@ -21,7 +21,7 @@ from alignrec.pipeline.export import content as contents
 from alignrec.pipeline.export import rows
 from alignrec.pipeline.export.content import ExportContent
 from alignrec.pipeline.export.write import write
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 
 EMPTY = 4
 """the item without content, which no export holds; later ones move up"""

@@ -13,8 +13,8 @@ import toy
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.graph import approximate, neighbours
-from alignrec.pipeline.layout import Layout
-from alignrec.pipeline.run import running
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import running
 from alignrec.stages import graph
 
 ITEMS, WIDTH = 1000, 32

@@ -21,10 +21,10 @@ import toy
 from alignrec.commands.params import Params, load
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.cell import Entry, rankings_path
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import Run, present_files
+from alignrec.pipeline.harness.stage import perform
 from alignrec.pipeline.ops.checkpoint import Checkpoint
-from alignrec.pipeline.run import Run, present_files
-from alignrec.pipeline.stage import perform
 from alignrec.stages.order import STAGES
 
 pytestmark = pytest.mark.usefixtures("one_process")

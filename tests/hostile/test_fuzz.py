@@ -7,8 +7,8 @@ from contextlib import suppress
 import pytest
 from processes import started
 
-from alignrec.pipeline import memory
 from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness import memory
 from alignrec.schemas import ContractError
 from tests.hostile.fuzz import registry, releases
 from tests.hostile.fuzz.mutate import LONGEST, mutated

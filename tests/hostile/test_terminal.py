@@ -20,10 +20,10 @@ from alignrec import schemas
 from alignrec.commands import terminal
 from alignrec.commands.app import app
 from alignrec.pipeline import io as files
-from alignrec.pipeline import memory
 from alignrec.pipeline.errors import printable
-from alignrec.pipeline.layout import Layout
-from alignrec.pipeline.run import running
+from alignrec.pipeline.harness import memory
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import running
 from alignrec.stages import publish
 
 TEXTS = {

@@ -22,14 +22,14 @@ from webserver import Server, body, cut, first, serving, status
 from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io as files
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import Run, running
+from alignrec.pipeline.harness.stage import perform
 from alignrec.pipeline.images import crawler, fetcher, shards
 from alignrec.pipeline.images.decode import Decoded, normalise, phash
 from alignrec.pipeline.images.fetcher import Fetcher, Result
 from alignrec.pipeline.images.files import Files, open_files
 from alignrec.pipeline.images.params import Images
-from alignrec.pipeline.layout import Layout
-from alignrec.pipeline.run import Run, running
-from alignrec.pipeline.stage import perform
 from alignrec.stages import images as stage
 
 FAST = Images(timeout=60, private_hosts=["127.0.0.1"], max_bytes=200_000)

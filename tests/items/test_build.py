@@ -15,11 +15,11 @@ from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.io import read_json
 from alignrec.pipeline.items import build
 from alignrec.pipeline.items.build import compose, find_shared
 from alignrec.pipeline.items.parse import clean
-from alignrec.pipeline.run import running
 from alignrec.pipeline.sources.amazon import Amazon2018
 from alignrec.pipeline.sources.product import Product
 from alignrec.stages import download as download_stage

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from processes import started
 
-from alignrec.pipeline import memory
+from alignrec.pipeline.harness import memory
 from alignrec.pipeline.ops.checkpoint import Checkpoint
 
 

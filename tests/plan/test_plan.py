@@ -15,7 +15,7 @@ from alignrec.commands.params import load
 from alignrec.pipeline import io
 from alignrec.pipeline.combine.names import feature_sets
 from alignrec.pipeline.config.parameters import Parameters
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.ops import device
 from alignrec.pipeline.plan import estimate, size
 from alignrec.pipeline.sources import download

@@ -13,8 +13,9 @@ import torch
 from pretraining import MASK, features, network, run, shop, task
 
 from alignrec.commands.params import load
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.items.texts import Texts
-from alignrec.pipeline.layout import Layout
 from alignrec.pipeline.ops import joining
 from alignrec.pipeline.ops.checkpoint import Checkpoint
 from alignrec.pipeline.ops.linalg import unit_rows
@@ -25,7 +26,6 @@ from alignrec.pipeline.pretrain.held_out import features as cls_of
 from alignrec.pipeline.pretrain.held_out import reading
 from alignrec.pipeline.pretrain.loop import fit
 from alignrec.pipeline.pretrain.losses import PretrainingModel
-from alignrec.pipeline.run import running
 
 
 def relaxed(x: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from pretraining import MASK, UNTAUGHT, features, network, shop, task, write_par
 from pretraining import history as _run
 
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.ops.checkpoint import Checkpoint
 from alignrec.pipeline.pretrain import held_out, prepare
 from alignrec.pipeline.pretrain.corpus import Task, batch

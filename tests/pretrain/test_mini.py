@@ -21,8 +21,8 @@ from alignrec.pipeline.encode.cnn import CNN
 from alignrec.pipeline.encode.load import Project, load
 from alignrec.pipeline.encode.params import IMAGE_TOKENS
 from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.items.texts import Texts
-from alignrec.pipeline.layout import Layout
 from alignrec.pipeline.pretrain.params import MINI, Pretrain
 
 ITEMS = 48

@@ -15,9 +15,9 @@ from alignrec.pipeline.beit3 import minilm as minilm_of
 from alignrec.pipeline.beit3.config import Config
 from alignrec.pipeline.beit3.minilm import MiniLM
 from alignrec.pipeline.beit3.network import BEiT3
+from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.pretrain import published
 from alignrec.pipeline.pretrain.train import resume
-from alignrec.pipeline.run import Run
 
 PIECES = [
     *("<s>", "<pad>", "</s>", "<unk>", "▁", "▁red", "▁Blue", "▁green", "▁yellow", "▁circle", "▁square", "▁monday"),

@@ -17,7 +17,7 @@ from alignrec.pipeline.beit3 import checkpoints, released, tokenizer, vqkd
 from alignrec.pipeline.beit3.config import SIZES
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.encode.beit3 import BEiT3Items
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.pretrain import prepare, published
 from alignrec.pipeline.pretrain.params import Pretrain
 from benchmarks import _official

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from alignrec.pipeline.beit3.config import SIZES
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.pretrain import prepare
 from alignrec.pipeline.pretrain.params import Pretrain
 

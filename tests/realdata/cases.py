@@ -10,7 +10,7 @@ import yaml
 
 from alignrec.pipeline import io
 from alignrec.pipeline.config import document
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 
 HERE = Path(__file__).parent
 NAMES = (

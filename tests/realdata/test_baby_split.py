@@ -17,7 +17,7 @@ from alignrec import schemas
 from alignrec.commands.params import load
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.settings import protocol_of
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.report import published
 from alignrec.pipeline.train import inputs
 

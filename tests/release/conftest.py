@@ -7,7 +7,7 @@ import pytest
 import releases
 import toy
 
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,9 @@ from alignrec.commands.app import app
 from alignrec.commands.params import Params, of_release
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.release.read import Release, unpacked
-from alignrec.pipeline.run import running
 from alignrec.stages import probe
 
 PARAMS = "datasets: [shop]\nsources: {shop: {kind: sample}}\n"

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from alignrec import schemas
 from alignrec.commands.app import app
 from alignrec.pipeline import io
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.release import verify
 
 

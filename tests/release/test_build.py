@@ -17,10 +17,11 @@ import toy
 import yaml
 
 from alignrec import schemas
-from alignrec.pipeline import code, io
+from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness import code
+from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.release import manifest, verify
-from alignrec.pipeline.run import running
 from alignrec.stages import publish
 
 EDGES, ITEMS = "graph/beit3/edges.parquet", "embeddings/items.parquet"

@@ -15,7 +15,7 @@ import toy
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.release import manifest, statement, verify
 from alignrec.pipeline.release.encoder import Carried
 from alignrec.pipeline.release.gather import gather_encoders

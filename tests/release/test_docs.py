@@ -19,7 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from alignrec.commands.app import app
-from alignrec.pipeline.code import ROOT
+from alignrec.pipeline.harness.code import ROOT
 
 TEXT = (ROOT / "docs/release.md").read_text()
 

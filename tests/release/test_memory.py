@@ -12,8 +12,8 @@ import toy
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io import tables
-from alignrec.pipeline.layout import Layout
 
 SIZES, USERS, PAIRS, K, WIDTH = (1_000, 5_000), 2, 36, 10, 64
 """items; users an item, train pairs an item, neighbours, numbers a vector"""
@@ -36,7 +36,7 @@ from pathlib import Path
 import pyarrow as pa
 from alignrec.pipeline import io
 from alignrec.pipeline.io import tables
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.release import verify
 
 what, part, settings, *roots = sys.argv[1:]
@@ -45,7 +45,7 @@ tables.LARGE, tables.PARQUET = 1 << 17, PAGES
 if what == "publish":
     from alignrec.pipeline.evaluation import metrics  # load torch
     from alignrec.pipeline.graph import approximate
-    from alignrec.pipeline.run import running
+    from alignrec.pipeline.harness.run import running
     from alignrec.pipeline.train import retrieval
     from alignrec.stages import publish
     from alignrec.commands.params import load

@@ -12,7 +12,7 @@ import yaml
 from alignrec import schemas
 from alignrec.commands.params import read
 from alignrec.pipeline import io
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.release import verify
 from alignrec.pipeline.report.content import titles
 from alignrec.pipeline.sources.registry import SOURCES

@@ -14,7 +14,7 @@ import alignrec
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.export.content import of_release
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.release import manifest, verify
 from alignrec.pipeline.release.read import Release
 

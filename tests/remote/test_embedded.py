@@ -17,7 +17,7 @@ from scripts import script
 
 import alignrec
 from alignrec.pipeline import io
-from alignrec.pipeline.code import ROOT
+from alignrec.pipeline.harness.code import ROOT
 from alignrec.pipeline.release import manifest, verify
 from alignrec.pipeline.remote.addresses import SAMPLE_FILE
 from alignrec.pipeline.remote.fetch import fetch

@@ -15,11 +15,11 @@ import toy
 from webserver import Folder, listening
 
 from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.io import sha256
 from alignrec.pipeline.release import manifest, verify
 from alignrec.pipeline.remote import stores
 from alignrec.pipeline.remote.fetch import fetch
-from alignrec.pipeline.run import running
 from alignrec.stages import publish
 
 FEATURES = "features/beit3/features-00000.parquet"

@@ -16,13 +16,13 @@ from commands import alignrec
 from hub import Hub, hub
 
 from alignrec.pipeline.errors import UserError, installing
+from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.io import sha256
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import signature
 from alignrec.pipeline.remote import stores
 from alignrec.pipeline.remote.fetch import fetch
 from alignrec.pipeline.remote.push import push
-from alignrec.pipeline.run import running
 from alignrec.stages import publish
 from tests.remote.test_fetch import content
 

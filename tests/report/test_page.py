@@ -19,10 +19,10 @@ from rich.console import Console
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.evidence import HEADLINE, comparisons
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.report import atlas, gallery, terminal
 from alignrec.pipeline.report.table import figure, markdown
-from alignrec.pipeline.run import running
 from alignrec.stages import publish, report
 from benchmarks import _figures
 

@@ -9,8 +9,8 @@ import toy
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.report import probes, study
-from alignrec.pipeline.run import running
 from alignrec.stages import semantic_ids
 
 

@@ -11,9 +11,9 @@ import toy
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.ops.linalg import unit_rows
-from alignrec.pipeline.run import running
 from alignrec.pipeline.semantic_ids import codes as coder
 from alignrec.pipeline.semantic_ids.codes import Coding
 from alignrec.pipeline.semantic_ids.params import SemanticIds

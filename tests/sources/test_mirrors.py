@@ -12,8 +12,8 @@ from webserver import body, ranged, serving, status
 
 from alignrec.commands.params import Params, load
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.layout import Layout
-from alignrec.pipeline.run import running
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.sources.amazon import MIRRORS, Amazon2023, AmazonSource, addresses
 from alignrec.stages.download import main
 

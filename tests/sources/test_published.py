@@ -15,7 +15,7 @@ from alignrec.commands.params import load
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.settings import protocol_of
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.sources.mmrec import numbered
 from alignrec.pipeline.sources.registry import declared
 from alignrec.pipeline.train import inputs

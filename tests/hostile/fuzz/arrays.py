@@ -18,7 +18,7 @@ from alignrec.commands import params
 from alignrec.pipeline.beit3 import checkpoints
 from alignrec.pipeline.beit3.tokenizer import Tokenizer, train
 from alignrec.pipeline.compare import feature_set
-from alignrec.pipeline.layout import Layout
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.vectors.matching import match
 from tests.hostile.fuzz.target import Target, encoded, folder, written
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from alignrec.pipeline.seeds import seed_for
+from alignrec.pipeline.harness.seeds import seed_for
 
 LONGEST = 1 << 20
 """bytes of an input; size itself is tested by the tables, with the limits of each parser"""

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from alignrec.commands.params import Params, load
-from alignrec.pipeline import progress
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.harness import progress
+from alignrec.pipeline.harness.run import Run, running
+from alignrec.pipeline.harness.stage import Stage, perform
 from alignrec.pipeline.io import files_below, write_bytes
 from alignrec.pipeline.items.params import Items
-from alignrec.pipeline.run import Run, running
-from alignrec.pipeline.stage import Stage, perform
 
 
 @pytest.fixture

@@ -11,17 +11,17 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent  # a clone, or alignrec/ where it is installed
+ROOT = Path(__file__).resolve().parents[2]  # a clone, or alignrec/ where it is installed
 TOP_LEVEL = ("pipeline", "stages", "schemas")
 PREFIX = "alignrec."
-CARRIERS = ("__init__", "code", "errors", "layout", "progress", "registry", "run", "stage", "versions", "waiting")
+PIPELINE = ROOT / "pipeline"
+SHAPING = ("harness/memory", "harness/parallel", "harness/seeds", "models/params")
 HARNESS = {
-    *(ROOT / "pipeline" / f"{name}.py" for name in CARRIERS),
-    *(ROOT / "pipeline" / "config").glob("*.py"),
-    *(ROOT / "pipeline" / "http").glob("*.py"),
-    *(ROOT / "pipeline").glob("*/params.py"),
-    ROOT / "pipeline" / "release" / "kind.py",  # whose encoders are keyed by the sha256 of their release
-} - {ROOT / "pipeline" / "models" / "params.py"}  # its defaults are a recommender's
+    *PIPELINE.glob("*.py"),
+    *(path for package in ("harness", "config", "http") for path in (PIPELINE / package).glob("*.py")),
+    *PIPELINE.glob("*/params.py"),
+    PIPELINE / "release" / "kind.py",  # whose encoders are keyed by the sha256 of their release
+} - {PIPELINE / f"{name}.py" for name in SHAPING}
 """files that do not shape results; the values of parameters are part of a stage's key by themselves"""
 # endings of files that are no Python and count, byte by byte, where a file that counts names them
 DATA = frozenset({".html", ".css", ".js", ".md", ".json"})

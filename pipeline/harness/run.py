@@ -17,12 +17,13 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from alignrec.pipeline import code, io, memory, parallel, progress
+from alignrec.pipeline import io
 from alignrec.pipeline.config.parameters import Parameters
 from alignrec.pipeline.errors import UserError, printable
-from alignrec.pipeline.layout import Layout
-from alignrec.pipeline.seeds import seed_for
-from alignrec.pipeline.versions import described, versions
+from alignrec.pipeline.harness import code, memory, parallel, progress
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.seeds import seed_for
+from alignrec.pipeline.harness.versions import described, versions
 
 ALTERED = "was altered after it was made; it is made again"
 

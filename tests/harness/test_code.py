@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from alignrec.pipeline import code
+from alignrec.pipeline.harness import code
 from alignrec.stages.order import STAGES
 
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignrec.pipeline import io, parallel, progress
+from alignrec.pipeline import io
 from alignrec.pipeline.config.base import Section
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.layout import Layout
-from alignrec.pipeline.registry import Registry
-from alignrec.pipeline.run import Run, exclusive, locked, present_files, recorded, recorded_files
+from alignrec.pipeline.harness import parallel, progress
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.registry import Registry
+from alignrec.pipeline.harness.run import Run, exclusive, locked, present_files, recorded, recorded_files
 
 
 @dataclass(frozen=True, eq=False)

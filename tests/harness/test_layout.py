@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from alignrec.pipeline import waiting
-from alignrec.pipeline.layout import File, Layout
+from alignrec.pipeline.harness import waiting
+from alignrec.pipeline.harness.layout import File, Layout
 from alignrec.stages.order import STAGES
 
 
