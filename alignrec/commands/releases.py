@@ -113,22 +113,21 @@ def embed(
     if release is not None:
         Release(release).verified()
     from alignrec.pipeline.embed import command  # load torch, which a damaged release need not wait for
-    from alignrec.pipeline.embed.prepare import DATASET, Table
     from alignrec.pipeline.encode.params import Encode
     from alignrec.pipeline.release.item_file import Columns
 
-    settings = _settings(DATASET, params if release is None else None)
-    own = settings[Encode].model_copy(update={"engine": engine})
+    settings = _settings(command.DATASET, params if release is None else None)
+    settings = settings.having(settings[Encode].model_copy(update={"engine": engine}))
     if release is not None:
-        chosen = command.of_release(release, encoder, own)
+        choice = command.choose_released(settings, release, encoder)
     else:
-        chosen = command.of_parameters(encoder, settings, own, root)
+        choice = command.choose_encoder(settings, encoder, root)
     named = tuple(name for name in (text or "").split(",") if name)
-    table = Table(items, images or (items.parent if image else None), Columns(id_, named, image))
+    table = command.Table(items, images or (items.parent if image else None), Columns(id_, named, image))
     with interruptible(f"items encoded so far are kept next to {to}"):
-        summary = command.embed(table, chosen, settings, to)
+        summary = command.embed(table, choice, to)
     say(f"embedded: {to}: {summary.items:,} items, {summary.images:,} with image, {summary.texts:,} with text")
-    if summary.rejects:
+    if summary.rejected:
         reasons = [f"{reason} ({n:,})" for reason, n in summary.rejected.most_common(MOST_REASONS)]
         reasons += ["..."] * (len(summary.rejected) > MOST_REASONS)
         say(f"not used: {summary.rejects}: {summary.rejected.total():,} rows: {', '.join(reasons)}")

@@ -1,17 +1,15 @@
 """`alignrec embed`: any table -> a folder of Parquet files with a vector per row.
 
-The table is laid out next to the target, like the outputs of a dataset; files appear in the target when all are done. A
-killed run resumes.
+The table is laid out next to the target like the outputs of a dataset, so that the shard loop of `encode` reads it and
+a killed run resumes. Files appear in the target when all are done.
 """
 
-import hashlib
-import json
 import re
 import shutil
-import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,82 +19,53 @@ import pyarrow.compute as pc
 from filelock import FileLock
 
 from alignrec import schemas
-from alignrec.pipeline import io
+from alignrec.pipeline import engine, io
 from alignrec.pipeline.combine import names
 from alignrec.pipeline.combine.params import Combine
 from alignrec.pipeline.config.base import nearest
 from alignrec.pipeline.config.parameters import Parameters
-from alignrec.pipeline.embed import prepare
-from alignrec.pipeline.embed.prepare import DATASET, Table, Work
-from alignrec.pipeline.encode import batching
 from alignrec.pipeline.encode.base import Encoder
 from alignrec.pipeline.encode.batching import Items
 from alignrec.pipeline.encode.load import Project, load, refuse_absent
-from alignrec.pipeline.encode.network import Network, find_network, settings_facts
+from alignrec.pipeline.encode.network import find_network, settings_facts
 from alignrec.pipeline.encode.params import TRAINED, BEiT3, Encode
 from alignrec.pipeline.encode.registry import ENCODERS, Encoders
 from alignrec.pipeline.encode.write import write_features, write_set
-from alignrec.pipeline.errors import UserError, printable
+from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness import progress
 from alignrec.pipeline.harness.layout import FEATURE_STAGES, Layout
-from alignrec.pipeline.harness.run import ALTERED, Run
+from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.versions import versions
+from alignrec.pipeline.images import fetcher
+from alignrec.pipeline.images.decode import Decoded, normalise
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io import fingerprint
-from alignrec.pipeline.items.texts import Texts
 from alignrec.pipeline.release import item_file
-from alignrec.pipeline.release.encoded import image_sha256, text_sha256
+from alignrec.pipeline.release.encoded import hash_images, text_sha256
 from alignrec.pipeline.release.encoder import MOST_AT_A_TIME, Carried
+from alignrec.pipeline.release.item_file import Columns, Row
+from alignrec.pipeline.sources import lines
 
+DATASET = "table"  # the name of the table as a dataset
 FACTS = "_embed.json"  # readers of a folder of Parquet skip names that begin with _
-INLINE = re.compile(r"(?P<kind>[a-z][a-z0-9_-]*):(?P<model>.+)")
-"""a kind that loads a third-party network, and the model"""
+INLINE = re.compile(r"(?P<kind>[a-z][a-z0-9_-]*):(?P<model>.+)")  # a kind that loads a third-party model, and the model
 
 
-class Chosen(NamedTuple):
-    """An encoder: of a release, of section `encoders`, of a project's feature set, or a combination of encoders."""
+class Table(NamedTuple):
+    """Where rows come from."""
+
+    path: Path
+    images: Path | None  # folder
+    columns: Columns
+
+
+class Choice(NamedTuple):
+    """An encoder of a release, of section `encoders` or of a project's feature set, or a combination of encoders."""
 
     name: str  # of its feature set
-    sections: Encoders  # section `encoders`
-    encode: Encode  # `encoders` lists the networks that it needs
-    images: Images
+    params: Parameters  # whose sections `encoders`, `encode` and `combine` have what it needs and nothing else
     project: Project | None = None  # has the set, with its encoder
-    sets: Mapping[str, Any] = {}  # section `combine.sets`, the combinations that it needs
     cache: Path | None = None  # of rows that `encode` and earlier tables have, with `encode.reuse`
-
-
-def of_release(release: Path, name: str, encode: Encode) -> Chosen:
-    facts = Carried(release).facts(name)
-    refuse_absent(release, facts.packages)
-    sections = {name: {"kind": "released", "model": str(release), "encoder": name}}
-    own = encode.model_copy(update={"batch_size": min(facts.batch_size, MOST_AT_A_TIME), "encoders": [name]})
-    return Chosen(name, sections, own, Images(size=facts.image_size, quality=facts.image_quality))
-
-
-def of_parameters(name: str, params: Parameters, encode: Encode, root: Path) -> Chosen:
-    """Return an encoder of section `encoders`, a kind, `kind:model`, a feature set of the project, or a combination."""
-    sections, images, sets = params.encoders, params[Images], params[Combine].sets
-    cache = Layout(root, DATASET).rows if encode.reuse else None
-    if (found := INLINE.fullmatch(name)) and (spec := ENCODERS.get(found["kind"])) and spec.origin:
-        sections, name = {"inline": {"kind": found["kind"], "model": found["model"]}}, "inline"
-    if name in sections or name in ENCODERS:
-        return Chosen(name, sections, encode.model_copy(update={"encoders": [name]}), images, cache=cache)
-    datasets = sorted({path.name for stage in FEATURE_STAGES for path in (root / stage).glob("*/")})
-    there = {one: dataset for dataset in datasets for one in Layout(root, dataset).feature_sets()}
-    if name in there:
-        home = Project(Layout(root, there[name]))
-        facts = home.facts(name)
-        own = encode.model_copy(update={"batch_size": facts.batch_size})
-        stored = images.model_copy(update={"size": facts.image_size, "quality": facts.image_quality})
-        return Chosen(name, sections, own, stored, home)
-    if name not in sets:
-        raise UserError(f"no encoder '{name}'{nearest(name, [*sections, *ENCODERS, *sets, *there])}")
-    whole = names.whole(params, DATASET, name)
-    for one in whole:
-        if one in TRAINED or names.kind_of(sets, one) in (names.MAPPED, names.PLANTED):
-            raise UserError(f"'{one}' needs more than a table; run `dvc repro`, or name a release by --release")
-    own = encode.model_copy(update={"encoders": [one for one in whole if one not in sets]})
-    return Chosen(name, sections, own, images, sets={one: sets[one] for one in whole if one in sets}, cache=cache)
 
 
 class Summary(NamedTuple):
@@ -105,14 +74,64 @@ class Summary(NamedTuple):
     items: int  # written
     images: int  # of them, with an image
     texts: int  # of them, with a text
-    rejects: Path | None  # table REJECTS of other rows; None: there were none
+    rejects: Path  # table REJECTS of other rows, if there are any
     rejected: Counter[str]  # reason -> rows
 
 
-def embed(table: Table, chosen: Chosen, params: Parameters, to: Path) -> Summary:
+def choose_released(params: Parameters, release: Path, name: str) -> Choice:
+    facts = Carried(release).facts(name)
+    refuse_absent(release, facts.packages)
+    encoders = {name: {"kind": "released", "model": str(release), "encoder": name}}
+    images = Images(size=facts.image_size, quality=facts.image_quality)
+    size = min(facts.batch_size, MOST_AT_A_TIME)
+    return Choice(name, _restrict(params, [name], encoders, images, batch_size=size))
+
+
+def choose_encoder(params: Parameters, name: str, root: Path) -> Choice:
+    """Return an encoder of section `encoders`, a kind, `kind:model`, a feature set of the project, or a combination."""
+    encoders, sets = params.encoders, params[Combine].sets
+    cache = Layout(root, DATASET).rows if params[Encode].reuse else None
+    if (found := INLINE.fullmatch(name)) and (spec := ENCODERS.get(found["kind"])) and spec.origin:
+        encoders, name = {"inline": {"kind": found["kind"], "model": found["model"]}}, "inline"
+    if name in encoders or name in ENCODERS:
+        return Choice(name, _restrict(params, [name], encoders, params[Images]), cache=cache)
+    datasets = sorted({path.name for stage in FEATURE_STAGES for path in (root / stage).glob("*/")})
+    there = {one: dataset for dataset in datasets for one in Layout(root, dataset).feature_sets()}
+    if name in there:
+        project = Project(Layout(root, there[name]))
+        facts = project.facts(name)
+        images = params[Images].model_copy(update={"size": facts.image_size, "quality": facts.image_quality})
+        return Choice(name, _restrict(params, [], encoders, images, batch_size=facts.batch_size), project)
+    if name not in sets:
+        raise UserError(f"no encoder '{name}'{nearest(name, [*encoders, *ENCODERS, *sets, *there])}")
+    needed = names.whole(params, DATASET, name)
+    for one in needed:
+        if one in TRAINED or names.kind_of(sets, one) in (names.MAPPED, names.PLANTED):
+            raise UserError(f"'{one}' needs more than a table; run `dvc repro`, or name a release by --release")
+    combined = {one: sets[one] for one in needed if one in sets}
+    networks = [one for one in needed if one not in sets]
+    return Choice(name, _restrict(params, networks, encoders, params[Images], combined), cache=cache)
+
+
+def _restrict(
+    params: Parameters,
+    networks: list[str],
+    encoders: Encoders,
+    images: Images,
+    sets: Mapping[str, Any] = {},
+    **own: Any,
+) -> Parameters:
+    """Return parameters under which `encode` and `combine` make the named networks and sets, and no others."""
+    encode = params[Encode].model_copy(update={"encoders": networks} | own)
+    combine = params[Combine].model_copy(update={"sets": dict(sets), "controls": []})
+    beit3 = params[BEiT3].model_copy(update={"sets": []})
+    return params.having(encode, combine, beit3, images).model_copy(update={"encoders": dict(encoders)})
+
+
+def embed(table: Table, choice: Choice, to: Path) -> Summary:
     """Encode a table into a new folder of features-*.parquet, schema embedded(F), and FACTS.
 
-    Unused rows go to `<to>.rejects.parquet`. `params` have a source DATASET; `chosen` replaces their encoders.
+    Unused rows go to `<to>.rejects.parquet`.
     """
     item_file.blocks(*table)  # refuses what is not there, before a folder is made
     lock = to.absolute().with_name(f".{to.name}.lock")
@@ -120,126 +139,172 @@ def embed(table: Table, chosen: Chosen, params: Parameters, to: Path) -> Summary
         try:
             if to.exists() and (not to.is_dir() or any(to.iterdir())):
                 raise UserError(f"{to}: exists already; name another folder, or delete this one")
-            work = _work(table, chosen, to)
-            try:
-                return _encode(table, chosen, params, to, work)
-            except UserError:
-                if not work.layout.item_ids.is_file():  # nothing that is worth keeping
-                    shutil.rmtree(work.folder)
-                raise
+            return _embed_next_to(to, table, choice)
         finally:
             lock.unlink(missing_ok=True)
 
 
-def _encode(table: Table, chosen: Chosen, params: Parameters, to: Path, work: Work) -> Summary:
-    combine = params[Combine].model_copy(update={"sets": dict(chosen.sets), "controls": []})
-    trained = params[BEiT3].model_copy(update={"sets": []})
-    params = params.having(chosen.encode, trained, combine).model_copy(update={"encoders": dict(chosen.sections)})
-    run = Run("encode", DATASET, params, work.folder, label="embed")
+def _embed_next_to(to: Path, table: Table, choice: Choice) -> Summary:
+    work = to.absolute().with_name(f".{to.name}.parts")
+    run, layout = Run("encode", DATASET, choice.params, work, label="embed"), Layout(work, DATASET)
+    encode, images = choice.params[Encode], choice.params[Images]
+    networks = [find_network(choice.params.encoders, name, work) for name in encode.encoders]
+    reads, made = [modality for one in networks for modality in one.reads], dict[str, Any]()
+    if choice.project:
+        facts = choice.project.facts(choice.name)
+        reads, made = [*facts.reads], facts.model_dump()
+    else:
+        made["encoders"] = {one.name: settings_facts(one, encode) for one in networks}
+        made["sets"] = choice.params[Combine].sets
+    settings = {"encoder": choice.name, "made": made, "encode": encode.facts(), "columns": table.columns._asdict()}
+    settings["images"] = images.model_dump(include={"size", "quality"})
+    record: dict[str, Any] = {"stage": "embed", "params": settings, "versions": versions()}
+    files = sorted(table.path.glob("*.parquet")) if table.path.is_dir() else [table.path]
+    run.resume(work, files, record, str(table.images and table.images.absolute()), modules=[__name__])
     with progress.heartbeat("embed", run.bars):
-        if not work.layout.item_ids.is_file():
-            images = chosen.images if "image" in _reads(chosen, work) else None
-            prepare.prepare(table, work, images, chosen.encode.shard_rows)
-        folder = _write(run, chosen, Items.of(work.layout))
-    counts = _finish(folder, work)
-    rejects = prepare.rejected(work, to.with_name(f"{to.name}.rejects.parquet"))
-    summary = Summary(*counts, rejects, Counter(io.read_json(work.rejected)))
+        if not layout.item_ids.is_file():
+            try:
+                _lay_out(table, layout, images if "image" in reads else None, encode.shard_rows, record)
+            except UserError:
+                shutil.rmtree(work)  # has nothing that is worth keeping
+                raise
+        items = Items.of(layout)
+        folder = _write_vectors(run, choice, items)
+    rejects, counts = to.with_name(f"{to.name}.rejects.parquet"), _append_inputs(folder, items, work / "done", record)
+    summary = Summary(*counts, rejects, _gather_rejects(work / "rejects", rejects, record))
     about = {"items": summary.items, "rejected": summary.rejected, "notes": run.notes, "measured": run.measured}
-    made = fingerprint.of(io.record(io.shard(folder, "features", 0)))
-    io.write_json(work.done / FACTS, work.record | about | {fingerprint.KEY: made})
-    work.done.rename(to)
-    shutil.rmtree(work.folder)
+    space = fingerprint.of(io.record(io.shard(folder, "features", 0)))
+    io.write_json(work / "done" / FACTS, record | about | {fingerprint.KEY: space})
+    (work / "done").rename(to)
+    shutil.rmtree(work)
     return summary
 
 
-def _write(run: Run, chosen: Chosen, items: Items) -> Path:
-    needed = 1 if chosen.project else len(chosen.encode.encoders)
-    with run.progress(total=len(items.ids) * needed, unit="item") as bar:
-        if chosen.project:
-            facts = chosen.project.facts(chosen.name)
-            write_features(run, run.folder / chosen.name, facts, items, partial(_load, chosen), None, bar.update)
-        for name in () if chosen.project else chosen.encode.encoders:
-            write_set(run, name, run.folder / name, items, bar.update, chosen.cache)
-    if not chosen.sets:
-        return run.folder / chosen.name
+def _lay_out(table: Table, layout: Layout, images: Images | None, shard_rows: int, record: dict[str, Any]) -> None:
+    """Write the items, images and rejects of a table, without images if `images` is None; UserError: it has no item."""
+    columns = table.columns if images is not None else table.columns._replace(image="")
+    rejects = layout.root / "rejects"
+
+    def read_rows() -> Iterator[Row]:
+        for number, (rows, unused) in enumerate(item_file.blocks(table.path, table.images, columns)):
+            if unused:
+                raw = lines.rejects(table.path.name, ((one.line.number, one.reason, one.line.raw) for one in unused))
+                io.write_table(raw, io.shard(rejects, "rejects", number), schemas.REJECTS)
+            yield from rows
+
+    def write_shards() -> Iterator[pa.Table]:
+        rows, start, shards = read_rows(), 0, 0
+        while shard := list(islice(rows, shard_rows)):
+            items, path = _item_table(shard, start), io.shard(layout.images, "images", shards)
+            if images is not None and not path.is_file():
+                params = {
+                    "params": images.model_dump(include={"size", "quality"})
+                }  # as the stage `images` records them
+                io.write_tables(_decode_images(shard, items, images), path, schemas.IMAGES, record | params)
+            for first in range(0, len(shard), io.PART):
+                yield items.slice(first, io.PART)
+            start, shards = start + len(shard), shards + 1
+
+    io.write_tables(write_shards(), layout.items, schemas.ITEMS, record)
+    if not io.rows([layout.items]):
+        rejected = [io.read_table(path, schemas.REJECTS) for path in sorted(rejects.glob("*.parquet"))[:1]]
+        why = "".join(f"; row {one['line'][0]}: {one['reason'][0]}" for one in rejected)
+        raise UserError(f"{table.path}: 0 items{why}; give Parquet, CSV or JSON lines, an item a row")
+    io.write_json(layout.sources, [])
+    ids = (part.select(schemas.ITEM_IDS.names) for part in io.read_tables(layout.items, schemas.ITEMS))
+    io.write_tables(ids, layout.item_ids, schemas.ITEM_IDS, record)  # last: the table is laid out
+
+
+def _item_table(rows: Sequence[Row], start: int) -> pa.Table:
+    texts = [row.text.encode(errors="replace").decode() for row in rows]
+    known: dict[str, Sequence[object]] = {
+        "item_id": range(start, start + len(rows)),
+        "asin": [row.asin.encode(errors="replace").decode() for row in rows],
+        "text": texts,
+        "text_status": ["ok" if text.strip() else "empty" for text in texts],
+        "tokens": [len(text.split()) for text in texts],
+        "extra": ["{}"] * len(rows),
+        "categories": [[]] * len(rows),
+        "image_urls": [[]] * len(rows),
+    }
+    return pa.table({f.name: pa.array(known.get(f.name, [""] * len(rows)), f.type) for f in schemas.ITEMS})
+
+
+def _decode_images(rows: Sequence[Row], items: pa.Table, params: Images) -> Iterator[pa.Table]:
+    def decode(row: Row) -> Decoded:
+        if row.image is None:
+            return Decoded(row.status, row.reason)
+        if (data := row.read(params.max_bytes)) is None:
+            return Decoded("too_large", f"more than {params.max_bytes:,} bytes")
+        return normalise(data, params.size, params.quality, params.max_pixels)
+
+    for first in range(0, len(rows), item_file.BLOCK):
+        decoded = engine.threads(decode, rows[first : first + item_file.BLOCK])
+        yield fetcher.table(items.slice(first, item_file.BLOCK), [fetcher.Result(one, "") for one in decoded])
+
+
+def _write_vectors(run: Run, choice: Choice, items: Items) -> Path:
+    networks = choice.params[Encode].encoders
+    with run.progress(total=len(items.ids) * max(1, len(networks)), unit="item") as bar:
+        if choice.project:
+            facts, encoder = choice.project.facts(choice.name), partial(_load_encoder, choice.project, choice.name)
+            write_features(run, run.folder / choice.name, facts, items, encoder, None, bar.update)
+        for name in networks:
+            write_set(run, name, run.folder / name, items, bar.update, choice.cache)
+    if not choice.params[Combine].sets:
+        return run.folder / choice.name
     from alignrec.pipeline.combine.write import write_combinations  # loads SciPy
 
-    own = Run("combine", DATASET, run.params, run.layout.root, label="embed")
-    own.layout, own.folder = run.layout, run.layout.folder("combine")
-    write_combinations(own)
-    return own.folder / chosen.name
+    combining = Run("combine", DATASET, run.params, run.layout.root, label="embed")
+    combining.layout, combining.folder = run.layout, run.layout.folder("combine")
+    write_combinations(combining)
+    return combining.folder / choice.name
 
 
-def _load(chosen: Chosen) -> Encoder:
-    assert chosen.project
-    return load(chosen.project, chosen.name).encoder
+def _load_encoder(project: Project, name: str) -> Encoder:
+    return load(project, name).encoder
 
 
-def _reads(chosen: Chosen, work: Work) -> list[str]:
-    if chosen.project:
-        return list(chosen.project.facts(chosen.name).reads)
-    return [modality for network in _networks(chosen, work.folder) for modality in network.reads]
-
-
-def _networks(chosen: Chosen, folder: Path) -> list[Network]:
-    return [find_network(chosen.sections, name, folder) for name in chosen.encode.encoders]
-
-
-def _work(table: Table, chosen: Chosen, to: Path) -> Work:
-    """Return the folder of unfinished vectors, emptied if they are of another table, encoder or folder of images."""
-    folder = to.absolute().with_name(f".{to.name}.parts")
-    if chosen.project:
-        made: dict[str, Any] = chosen.project.facts(chosen.name).model_dump()
-    else:
-        networks = {one.name: settings_facts(one, chosen.encode) for one in _networks(chosen, folder)}
-        made = {"encoders": networks, "sets": chosen.sets}
-    settings = {"encoder": chosen.name, "made": made, "encode": chosen.encode.facts()}
-    columns = {"columns": table.columns._asdict(), "images": chosen.images.model_dump(include={"size", "quality"})}
-    record: dict[str, Any] = {"stage": "embed", "params": settings | columns, "versions": versions()}
-    files = sorted(table.path.glob("*.parquet")) if table.path.is_dir() else [table.path]
-    facts = [record, [io.sha256(path) for path in files], str(table.images and table.images.absolute())]
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
-    if not io.begun(folder, key):
-        io.begin(folder, key)
-    for path in io.delete_unvouched(folder):
-        print(printable(f"warning: {path} {ALTERED}"), file=sys.stderr)
-    return Work(folder, record)
-
-
-def _finish(folder: Path, work: Work) -> tuple[int, int, int]:
-    counts = np.zeros(3, np.int64)
+def _append_inputs(folder: Path, items: Items, done: Path, record: dict[str, Any]) -> tuple[int, int, int]:
+    """Write the vectors of `folder` with what was encoded; return the numbers of items, images and texts."""
+    counts, width = np.zeros(3, np.int64), io.width(folder)
     for number, path in enumerate(io.shards(folder, "features")):
-        rows = io.read_table(path, schemas.features(io.width(folder)))
-        columns = {name: rows[name] for name in rows.column_names} | _inputs(rows, work.layout, int(counts[0]))
-        schema = schemas.embedded(io.width(folder))
-        made = pa.table({name: columns[name] for name in schema.names})
-        made_by = io.record(path)
-        record = work.record | {"encoder": made_by.get("encoder", {}), fingerprint.KEY: fingerprint.of(made_by)}
-        io.write_table(made, io.shard(work.done, "features", number), schema, record)
+        rows, made_by = io.read_table(path, schemas.features(width)), io.record(path)
+        columns = {name: rows[name] for name in rows.column_names}
+        columns |= _describe_inputs(rows, items.texts.slice(int(counts[0]), len(rows)), items.images[number:][:1])
+        schema = schemas.embedded(width)
+        made = record | {"encoder": made_by.get("encoder", {}), fingerprint.KEY: fingerprint.of(made_by)}
+        table = pa.table({name: columns[name] for name in schema.names})
+        io.write_table(table, io.shard(done, "features", number), schema, made)
         counts += [len(rows), *(pc.sum(rows[flag]).as_py() or 0 for flag in ("has_image", "has_text"))]
-    items, images, texts = counts.tolist()
-    return items, images, texts
+    n_items, n_images, n_texts = counts.tolist()
+    return n_items, n_images, n_texts
 
 
-def _inputs(rows: pa.Table, layout: Any, start: int) -> dict[str, pa.Array]:
-    """Return statuses of images, and hashes of inputs, of rows from item `start` on."""
-    n, has_text = len(rows), rows["has_text"].to_pylist()
-    texts = Texts(layout.items).slice(start, n).to_pylist()
-    text = [text_sha256(one) if read else "" for one, read in zip(texts, has_text, strict=True)]
-    status, reason, hashes = [], list[str](), list[str]()
-    for part in _image_parts(layout, start, n):
-        status += part["status"].to_pylist()
-        reason += part["reason"].to_pylist()
-        hashes += [image_sha256(one.as_py()) for one in part["image"]]
-    if not status:
-        status, reason, hashes = ["missing"] * n, ["this encoder reads no image"] * n, [""] * n
-    image = [one if read else "" for one, read in zip(hashes, rows["has_image"].to_pylist(), strict=True)]
-    columns = {"image_status": status, "image_reason": reason, "input_text_sha256": text, "input_image_sha256": image}
-    return {name: pa.array(values, pa.string()) for name, values in columns.items()}
+def _describe_inputs(rows: pa.Table, texts: pa.ChunkedArray, images: Sequence[Path]) -> dict[str, pa.Array]:
+    """Return the statuses of images and the hashes of what was encoded; `images`: a file of as many rows, or none."""
+    n = len(rows)
+    absent = {"status": ["missing"] * n, "reason": ["this encoder reads no image"] * n, "input_image_sha256": [""] * n}
+    found = hash_images(images[0], ["status", "reason"]) if images else pa.table(absent)
+    text = pa.array(map(text_sha256, texts.to_pylist()), pa.string())
+    return {
+        "image_status": found["status"],
+        "image_reason": found["reason"],
+        "input_text_sha256": pc.if_else(rows["has_text"], text, ""),
+        "input_image_sha256": pc.if_else(rows["has_image"], found["input_image_sha256"], ""),
+    }
 
 
-def _image_parts(layout: Any, start: int, rows: int) -> Iterator[pa.Table]:
-    paths, columns = sorted(layout.images.glob("images-*.parquet")), ["status", "reason", "image"]
-    for path, first, n in batching.holding(paths, start, start + rows) if paths else ():
-        for at in range(first, first + n, item_file.BLOCK):
-            yield io.read_rows(path, schemas.IMAGES, columns, at, min(item_file.BLOCK, first + n - at))
+def _gather_rejects(folder: Path, to: Path, record: dict[str, Any]) -> Counter[str]:
+    """Write the rows that were not used, if there are any, to one file; return how many there are by reason."""
+    reasons, parts = Counter[str](), sorted(folder.glob("*.parquet"))
+
+    def read() -> Iterator[pa.Table]:
+        for table in (io.read_table(path, schemas.REJECTS) for path in parts):
+            found = table["reason"].to_pylist()
+            reasons.update("occurred before" if one.endswith("occurred before") else one for one in found)
+            yield table
+
+    if parts:
+        io.write_tables(read(), to, schemas.REJECTS, record)
+    return reasons

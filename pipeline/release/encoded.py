@@ -5,13 +5,20 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 
+import pyarrow as pa
+
+from alignrec import schemas
+from alignrec.pipeline import io
 from alignrec.pipeline.encode import batching
 from alignrec.pipeline.encode.folder import Facts
 from alignrec.pipeline.encode.load import Loaded
 from alignrec.pipeline.images.decode import Decoded, normalise
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.release.encoder import MOST_AT_A_TIME
+
+BLOCK = 1024  # images read at a time
 
 
 def text_sha256(text: str | None) -> str:
@@ -20,6 +27,15 @@ def text_sha256(text: str | None) -> str:
 
 def image_sha256(image: bytes | None) -> str:
     return hashlib.sha256(image).hexdigest() if image is not None else ""
+
+
+def hash_images(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Return columns of a file of stored images with `input_image_sha256`, the hash of what encoders read."""
+    parts = []
+    for part in io.read_slices(path, schemas.IMAGES, [*columns, "image"], BLOCK):
+        hashes = pa.array([image_sha256(image.as_py()) for image in part["image"]], pa.string())
+        parts.append(part.drop_columns(["image"]).append_column("input_image_sha256", hashes))
+    return pa.concat_tables(parts)
 
 
 def normalised(data: bytes, facts: Facts) -> Decoded:

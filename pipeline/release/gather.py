@@ -18,7 +18,7 @@ from alignrec.pipeline.evaluation import evidence
 from alignrec.pipeline.harness.layout import Layout, Piece
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.release import statement
-from alignrec.pipeline.release.encoded import image_sha256, text_sha256
+from alignrec.pipeline.release.encoded import hash_images, text_sha256
 from alignrec.pipeline.release.manifest import Input
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.report.outputs import Outputs
@@ -112,16 +112,10 @@ def _items(layout: Layout, params: Publish) -> Iterator[pa.Table]:
         return
     first = 0
     for path in io.shards(layout.images, "images"):
-        images = pa.concat_tables(map(_with_hashes, io.read_tables(path, schemas.IMAGES)))
+        images = hash_images(path, ["status", "url", "sha256", "phash"])
         items = io.read_rows(layout.items, schemas.ITEMS, schemas.ITEMS.names, first, len(images))
         first += len(images)
         yield released_items(items, images, params)
-
-
-def _with_hashes(images: pa.Table) -> pa.Table:
-    hashes = pa.array([image_sha256(image.as_py()) for image in images["image"]], pa.string())
-    kept = images.select(["status", "url", "sha256", "phash"]).replace_schema_metadata()
-    return kept.append_column("input_image_sha256", hashes)
 
 
 def released_items(items: pa.Table, images: pa.Table | None, publish: Publish) -> pa.Table:

@@ -21,9 +21,7 @@ from alignrec import schemas
 from alignrec.commands.app import app
 from alignrec.pipeline import io
 from alignrec.pipeline.embed import command as embedding
-from alignrec.pipeline.embed.prepare import Table
 from alignrec.pipeline.encode.folder import Facts
-from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.release import encoded
 from alignrec.pipeline.release.encoded import image_sha256, text_sha256
@@ -66,9 +64,9 @@ def embedded(release: Path, folder: Path, to: str = "new", name: str = "beit3") 
 
 def embed(release: Path, name: str, items: Path, images: Path | None, to: Path, rows: int = 16384) -> embedding.Summary:
     """Embed with a number of rows per file."""
-    chosen = embedding.of_release(release, name, Encode(shard_rows=rows))
-    params = toy.params(datasets=["table"], sources={"table": {"kind": "sample"}})
-    return embedding.embed(Table(items, images, DEFAULT), chosen, params, to)
+    params = toy.params(datasets=["table"], sources={"table": {"kind": "sample"}}, encode={"shard_rows": rows})
+    choice = embedding.choose_released(params, release, name)
+    return embedding.embed(embedding.Table(items, images, DEFAULT), choice, to)
 
 
 def test_items_of_the_release_get_their_released_vectors(release: Path, tmp_path: Path) -> None:
