@@ -118,11 +118,12 @@ def describe_error(error: BaseException) -> str | None:
         return memory.TOO_LITTLE
     if isinstance(error, ModuleNotFoundError) and (lacking := not_installed(error)):
         return str(lacking)
+    where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+    full = os.strerror(errno.ENOSPC) in str(error)  # of DuckDB's errors too, which are no OSError
+    if full or (isinstance(error, OSError) and error.errno == errno.EDQUOT):
+        return f"{where}the disk is full; make space and run the same command again"
     if not isinstance(error, OSError) or isinstance(error, BrokenPipeError):
         return None
-    where = f"{error.filename}: " if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{where}the disk is full; make space and run the same command again"
     return where + (error.strerror or str(error) or type(error).__name__)
 
 

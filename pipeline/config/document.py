@@ -28,7 +28,7 @@ class Part(BaseModel):
         try:
             return cls.model_validate(io.read_json(path, max_bytes))
         except ValidationError as e:
-            raise UserError(f"{path}: {first_fault(e)}; fetch the release again") from None
+            raise UserError(f"{path}: {first_fault(e)}; {io.made_by(path)}") from None
 
 
 def first_fault(error: ValidationError) -> str:

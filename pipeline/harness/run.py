@@ -166,8 +166,8 @@ def locked(run: Run) -> Iterator[None]:
     if parallel.rank():
         yield
         return
-    run.folder.mkdir(parents=True, exist_ok=True)
     with exclusive(run.folder):
+        run.folder.mkdir(exist_ok=True)
         yield
 
 
@@ -239,6 +239,7 @@ def record_digest(record: Mapping[str, Any]) -> str:
 def exclusive(folder: Path) -> Iterator[None]:
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         print(f"{folder}: another run is writing here; waiting for it to end", file=sys.stderr)
@@ -246,6 +247,9 @@ def exclusive(folder: Path) -> Iterator[None]:
             lock.acquire(timeout=3600)
         except Timeout:
             raise UserError(f"{folder}: another run has held this folder for an hour; stop it and run again") from None
+    except (PermissionError, FileExistsError, NotADirectoryError) as e:
+        where = f"{e.filename or folder.parent}: {e.strerror or e}"
+        raise UserError(f"{where}; give this user access or delete it: unfinished work is made again") from None
     try:
         yield
     finally:

@@ -98,9 +98,9 @@ def _make_part(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
     assert run.part
     check(run)
     refuse_altered(run.layout, stage)
-    run.folder.mkdir(parents=True, exist_ok=True)
     part, parts = run.part
     same = run.folder.with_name(f"{run.folder.name}.{part}-{parts}")  # a job that is sent again while it still runs
     with exclusive(same), progress.heartbeat(run.label, run.bars):
+        run.folder.mkdir(exist_ok=True)
         stage.main(run)
     print(f"{run.label}: part {part} of {parts} is there; after all parts run it without --part", flush=True)

@@ -1,5 +1,6 @@
 """Atomic files, and journals of the folders that resume."""
 
+import errno
 import hashlib
 import json
 import os
@@ -33,8 +34,10 @@ def atomic(path: Path) -> Iterator[Path]:
         flush(temporary)
         _list(path, temporary)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as e:
         temporary.unlink(missing_ok=True)
+        if (full := os.strerror(errno.ENOSPC)) in str(e):  # Arrow names no file, and safetensors raises no OSError
+            raise OSError(errno.ENOSPC, full, str(path)) from e
         raise
 
 
@@ -200,4 +203,4 @@ def made_by(path: Path) -> str:
     for i in [*range(len(parts) - 2, 0, -1), len(parts) - 1]:
         if i > 0 and (stages / f"{parts[i - 1]}.py").is_file():
             return f"run `alignrec {parts[i - 1]} {parts[i]}` first"
-    return "make it first"
+    return "make or fetch it again"

@@ -89,7 +89,7 @@ def _table_fault(path: Path, file: File, counts: Counts, checks: Sequence[Check]
             first += len(part)
         return "" if first == file.rows else CHANGED
     except (UserError, schemas.ContractError, pa.ArrowException, OSError, ValueError, KeyError) as e:
-        fault = str(e).removeprefix(f"{path}").removeprefix(":").removesuffix("; make it first")
+        fault = str(e).removeprefix(f"{path}").removeprefix(":").removesuffix("; make or fetch it again")
         return " ".join(fault.split())  # Arrow's have several lines
 
 

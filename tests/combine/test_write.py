@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from alignrec.pipeline.encode import batching, chain
 from alignrec.pipeline.encode.folder import ENCODER, FeatureSet
 from alignrec.pipeline.encode.load import Project, load
 from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.ops import whitening
 from alignrec.pipeline.ops.linalg import unit_rows
 
@@ -103,21 +105,40 @@ def test_sets_come_after_their_parts_and_linear_is_of_all_encoders() -> None:
     assert names.parts_of(given, "shop", "open") == ["minilm", "cnn"]
 
 
+@pytest.fixture(scope="module")
+def whitened(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """TF-IDF and a whitened set of it."""
+    layout = toy.outputs(tmp_path_factory.mktemp("whitened"))
+    stage(layout, params("tfidf", sets={"white": WHITE | {"of": "tfidf"}}))
+    return layout
+
+
+MAKE = "run `alignrec combine shop` first"
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"parts": ["white"]}, "made of itself, by white -> white"),
-        ({"parts": ["nothing"]}, "no feature set 'nothing' of shop"),
+        ({"parts": ["white"]}, "made of itself, by white -> white; make or fetch it again"),
+        ({"parts": ["nothing"]}, "no feature set 'nothing' of shop; list it in the parameters, run `dvc repro`"),
         ({"kind": "new", "parts": []}, "encoder 'new' is unknown here"),
-        ({"weights": "minilm"}, "names both weights and parts"),
-        ({"format": 2}, "'format'"),
+        ({"weights": "tfidf"}, "names both weights and parts"),
+        ({"format": 2}, f"white/set.json: 'format': extra inputs are not permitted; {MAKE}"),
+        ({"kind": None}, f"white/set.json: 'kind': input should be a valid string; {MAKE}"),
+        ("set.json", "white: no feature set 'white' of shop; list it in the parameters, run `dvc repro`"),
+        ("encoder/chain.json", f"white/encoder/chain.json: not there; {MAKE}"),
+        ("encoder/maps.safetensors", "white/encoder/maps.safetensors: not there; make or fetch it again"),
     ],
 )
-def test_an_edited_set_is_refused_in_one_line(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
-    layout = toy.outputs(tmp_path)
-    stage(layout, params("minilm", sets={"white": WHITE}))
-    path = layout.features("white") / "set.json"
-    io.write_json(path, io.read_json(path) | changed)
+def test_a_set_that_was_edited_or_is_half_there_is_refused_in_one_line(
+    whitened: Layout, tmp_path: Path, changed: dict[str, Any] | str, said: str
+) -> None:
+    layout = Layout(shutil.copytree(whitened.root, tmp_path / "outputs"), "shop")
+    folder = layout.features("white")
+    if isinstance(changed, str):
+        (folder / changed).unlink()
+    else:
+        io.write_json(folder / "set.json", io.read_json(folder / "set.json") | changed)
     with pytest.raises(UserError) as e:
         load(Project(layout), "white")
     assert said in str(e.value)

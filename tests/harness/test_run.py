@@ -3,21 +3,24 @@
 import errno
 import json
 import multiprocessing
+import os
 import re
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from alignrec.commands.params import Params, load
+from alignrec.commands.terminal import describe_error
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.graph.params import Graph
 from alignrec.pipeline.harness import progress
 from alignrec.pipeline.harness.run import Run, running
 from alignrec.pipeline.harness.stage import Stage, perform
-from alignrec.pipeline.io import files_below, write_bytes
+from alignrec.pipeline.io import files_below, write_bytes, write_table
 from alignrec.pipeline.items.params import Items
 
 
@@ -231,3 +234,47 @@ def test_two_runs_of_one_stage_take_turns(tmp_path: Path, params: Params) -> Non
     with running("graph", "shop", params, tmp_path):
         assert (folder / "ended").exists()
     other.join()
+
+
+@pytest.mark.parametrize("place", [".work", ".work/graph"])
+@pytest.mark.parametrize("mode", [0o644, 0o555], ids=["a file", "read-only"])
+def test_a_work_folder_that_cannot_be_written_is_one_line(
+    tmp_path: Path, params: Params, place: str, mode: int
+) -> None:
+    path = tmp_path / place
+    path.parent.mkdir(exist_ok=True)
+    if mode == 0o644:
+        path.touch()
+    else:
+        path.mkdir(mode)
+        if os.access(path, os.W_OK):
+            pytest.skip("no permission binds this user")
+    with pytest.raises(UserError, match="give this user access or delete it: unfinished work is made again") as e:
+        perform(Run("graph", "shop", params, tmp_path), graph(nothing), nothing)
+    assert str(path) in str(e.value)
+
+
+def save_table(path: Path) -> None:
+    write_table(pa.table({"item_id": pa.array([0], pa.int32())}), path, pa.schema([("item_id", pa.int32())]))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that is always full")
+@pytest.mark.parametrize("write", [lambda path: write_bytes(path, b"7"), save_table], ids=["bytes", "table"])
+def test_a_full_disk_is_one_line_and_the_next_run_goes_on(
+    tmp_path: Path, params: Params, write: Callable[[Path], None]
+) -> None:
+    full = True
+
+    def main(run: Run) -> None:
+        if full:
+            (run.folder / ".made.tmp").symlink_to("/dev/full")
+        write(run.folder / "made")
+
+    with pytest.raises(OSError) as e:  # noqa: PT011
+        perform(Run("graph", "shop", params, tmp_path), graph(main), nothing)
+    made = tmp_path / ".work/graph/shop/made"
+    assert describe_error(e.value) == f"{made}: the disk is full; make space and run the same command again"
+    assert list(made.parent.iterdir()) == []
+    full = False
+    perform(Run("graph", "shop", params, tmp_path), graph(main), nothing)
+    assert (tmp_path / "graph/shop/made").stat().st_size > 0
