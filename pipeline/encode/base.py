@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from alignrec.pipeline.config.base import Section
-from alignrec.pipeline.encode.origin import Origin
+from alignrec.pipeline.encode.hub import Origin
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,16 +8,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from alignrec.pipeline.encode import origin
+from alignrec.pipeline.encode import hub, towers
 from alignrec.pipeline.encode.base import Spec
 from alignrec.pipeline.encode.chunks import lengths
-from alignrec.pipeline.encode.origin import Origin, plainly
-from alignrec.pipeline.encode.towers import Join, OfHub, Towers, limit, plain, silence_transformers
+from alignrec.pipeline.encode.hub import Origin
+from alignrec.pipeline.encode.towers import Join, OfHub, Towers
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.ops.device import pick, pinned, sent
+from alignrec.pipeline.ops.device import pick
 
 LIBRARY = "transformers"
-FULL = {"siglip", "siglip2"}  # types whose text tower reads the last token of a padded row
+PADDED = {"siglip", "siglip2"}  # types whose text tower reads the last token of a padded row
 
 
 class HuggingFaceParams(OfHub):
@@ -33,68 +33,68 @@ class HuggingFace(Towers):
     """A network with its processors."""
 
     def __init__(self, source: Origin, params: HuggingFaceParams) -> None:
-        silence_transformers()
+        towers.silence_transformers()
         self._params, self._device = params, pick()
         options = {"local_files_only": True, "trust_remote_code": params.trust_remote_code}
-        self._network, self._missing = _loaded(source, params, options)
-        self._dual = _towers(type(self._network)) == ("image", "text")
-        self._full = self._network.config.model_type in FULL
-        self._process = self._tokenizer = room = None
+        self._network, self._missing = _load_network(source, params, options)
+        self._dual = _modalities_of(type(self._network)) == ("image", "text")
+        self._padded = self._network.config.model_type in PADDED
+        self._process: Any = None
+        self._tokenizer: Any = None
+        room = None
         if "image" in source.reads:
             from transformers import AutoImageProcessor
 
             self._process = AutoImageProcessor.from_pretrained(source.folder, **options)
         if "text" in source.reads:
-            self._tokenizer = _tokenizer(source, options)
-            self._plain = plain(self._tokenizer)
-            most = limit(self._tokenizer, self._network.config)
-            self._length = most if self._full else min(params.max_tokens, most)
+            self._tokenizer = _load_tokenizer(source, options)
+            self._plain = towers.control_breaker(self._tokenizer)
+            most = towers.longest_input(self._tokenizer, self._network.config)
+            self._length = most if self._padded else min(params.max_tokens, most)
             room = max(1, self._length - len(self._tokenizer(params.prompt)["input_ids"]))
         super().__init__(source.reads, params.join, params.dim, room, params.chunks)
 
-    def image_inputs(self, images: list[Image.Image]) -> dict[str, Tensor]:
-        return _pinned(self._process(images=images, return_tensors="pt"))  # type: ignore[misc]
+    def image_inputs(self, images: list[Image.Image]) -> dict[str, Any]:
+        return towers.pin_inputs(self._process(images=images, return_tensors="pt"))
 
-    def count(self, texts: list[str]) -> list[int]:
+    def count_tokens(self, texts: list[str]) -> list[int]:
         return lengths(self._tokenizer, [self._plain(text) for text in texts])
 
-    def text_inputs(self, texts: list[str]) -> dict[str, Tensor]:
-        rows: Mapping[str, Any] = self._tokenizer(  # type: ignore[misc]
+    def text_inputs(self, texts: list[str]) -> dict[str, Any]:
+        rows: Mapping[str, Any] = self._tokenizer(
             [self._params.prompt + self._plain(text) for text in texts],
-            padding="max_length" if self._full else True,
+            padding="max_length" if self._padded else True,
             truncation=True,
             max_length=self._length,
             return_tensors="pt",
             return_attention_mask=None if self._dual else True,
         )
-        return _pinned(rows)
+        return towers.pin_inputs(rows)
 
-    def image_vectors(self, inputs: dict[str, Tensor]) -> Tensor:
-        inputs = self._sent(inputs)
+    def image_vectors(self, inputs: dict[str, Any]) -> Tensor:
+        inputs = self._send(inputs)
         if self._dual:
-            return _vectors(self._network.get_image_features(**inputs))
+            return _vectors_of(self._network.get_image_features(**inputs))
         output = self._network(**inputs)
         own = getattr(output, "pooler_output", None)
         if own is not None and not any("pooler" in name for name in self._missing):
             return own.flatten(1).float()
         hidden: Tensor = output.last_hidden_state.float()  # [B, T, W], or [B, W, H, W'] of a convolutional network
-        if hidden.ndim == 4:
-            return hidden.flatten(2).mean(2)
-        return hidden[:, 0]
+        return hidden.flatten(2).mean(2) if hidden.ndim == 4 else hidden[:, 0]
 
-    def text_vectors(self, inputs: dict[str, Tensor]) -> Tensor:
-        inputs = self._sent(inputs)
+    def text_vectors(self, inputs: dict[str, Any]) -> Tensor:
+        inputs = self._send(inputs)
         if self._dual:
-            return _vectors(self._network.get_text_features(**inputs))
+            return _vectors_of(self._network.get_text_features(**inputs))
         hidden = self._network(**inputs).last_hidden_state.float()  # [B, T, W]
-        return pooled(hidden, inputs["attention_mask"], last=_is_decoder(type(self._network.config)))
+        return pool_tokens(hidden, inputs["attention_mask"], last=_is_decoder(type(self._network.config)))
 
-    def _sent(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        there = {name: sent(x, self._device) for name, x in inputs.items()}
+    def _send(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        there = towers.send_inputs(inputs, self._device)
         return {name: x.to(self._network.dtype) if x.is_floating_point() else x for name, x in there.items()}
 
 
-def pooled(hidden: Tensor, mask: Tensor, last: bool) -> Tensor:
+def pool_tokens(hidden: Tensor, mask: Tensor, last: bool) -> Tensor:
     """Return float32 [B, W] of tokens [B, T, W] where int64 [B, T] is 1: their mean, or the last one."""
     if last:
         return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(1) - 1]
@@ -102,47 +102,46 @@ def pooled(hidden: Tensor, mask: Tensor, last: bool) -> Tensor:
     return (hidden * real).sum(1) / real.sum(1)
 
 
-def find(where: str, params: HuggingFaceParams) -> Origin:
-    """Do as `origin.find`; UserError also for a type that transformers does not know, or of neither kind."""
-    source = origin.find(where, params, LIBRARY, ["model*.safetensors", *["*.py"] * params.trust_remote_code])
-    reads = params.modalities if params.trust_remote_code else _reads(where, params, source)
+def find_model(where: str, params: HuggingFaceParams) -> Origin:
+    """Do as `hub.find_model`; UserError also for a type that transformers does not know, or of neither kind."""
+    source = hub.find_model(where, params, LIBRARY, ["model*.safetensors", *["*.py"] * params.trust_remote_code])
+    reads = params.modalities if params.trust_remote_code else _read_modalities(where, params, source)
     if reads is None:
         raise UserError(f"'{where}.modalities' is required with trust_remote_code, such as [text]")
-    return replace(source, reads=origin.modalities(where, params, reads), prompt=params.prompt)
+    return replace(source.restrict_to(where, params, reads), prompt=params.prompt)
 
 
-HUGGINGFACE = Spec(HuggingFace, HuggingFaceParams, origin=find, library=LIBRARY)
+HUGGINGFACE = Spec(HuggingFace, HuggingFaceParams, origin=find_model, library=LIBRARY)
 
 
-def _reads(where: str, params: HuggingFaceParams, source: Origin) -> tuple[str, ...]:
+def _read_modalities(where: str, params: HuggingFaceParams, source: Origin) -> tuple[str, ...]:
     from transformers import CONFIG_MAPPING, MODEL_MAPPING, AutoConfig
 
-    own = origin.read_json(where, source.folder / "config.json")
+    own = hub.read_model_json(f"'{where}.model'", source.folder / "config.json")
     if "auto_map" in own and own.get("model_type") not in CONFIG_MAPPING:
         raise UserError(
             f"'{where}.model': {params.model} is Python code of its own; trust_remote_code: true lets it run here"
         )
-    with plainly(where):
+    with hub.reraise_as_user_error(where):
         config = AutoConfig.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
         classes: Any = MODEL_MAPPING.get(type(config), ())
     network = classes[0] if isinstance(classes, tuple) and classes else classes  # of some types there are several
-    reads = _towers(network) if network and not config.is_encoder_decoder else ()
-    if not reads:
-        raise UserError(
-            f"'{where}.model': {params.model} is of type {config.model_type}, which has no towers for images or texts; "
-            "kind sentence-transformers may read it"
-        )
-    return reads
+    if network and not config.is_encoder_decoder and (reads := _modalities_of(network)):
+        return reads
+    raise UserError(
+        f"'{where}.model': {params.model} is of type {config.model_type}, which has no towers for images or texts; "
+        "kind sentence-transformers may read it"
+    )
 
 
-def _towers(network: type) -> tuple[str, ...]:
+def _modalities_of(network: type) -> tuple[str, ...]:
     if hasattr(network, "get_image_features"):
         return ("image", "text") if hasattr(network, "get_text_features") else ()
     main = getattr(network, "main_input_name", None)
     return {"pixel_values": ("image",), "input_ids": ("text",)}.get(str(main), ())
 
 
-def _loaded(source: Origin, params: HuggingFaceParams, options: dict[str, Any]) -> tuple[Any, set[str]]:
+def _load_network(source: Origin, params: HuggingFaceParams, options: dict[str, Any]) -> tuple[Any, set[str]]:
     """Return the network, and the parameters that the files lack: only an unused pooler may be missing."""
     from transformers import AutoModel
 
@@ -156,7 +155,7 @@ def _loaded(source: Origin, params: HuggingFaceParams, options: dict[str, Any]) 
     return network.eval().to(pick()), missing
 
 
-def _tokenizer(source: Origin, options: dict[str, Any]) -> Any:
+def _load_tokenizer(source: Origin, options: dict[str, Any]) -> Any:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(source.folder, **options)
@@ -174,11 +173,7 @@ def _is_decoder(config: type) -> bool:
     return config in MODEL_FOR_CAUSAL_LM_MAPPING and config not in MODEL_FOR_MASKED_LM_MAPPING
 
 
-def _vectors(output: Any) -> Tensor:
+def _vectors_of(output: Any) -> Tensor:
     """Return what a tower gave, float32 [B, W]: transformers 4 gives it bare, 5 in an output."""
     vectors: Tensor = output if isinstance(output, Tensor) else output.pooler_output
     return vectors.float()
-
-
-def _pinned(inputs: Mapping[str, Any]) -> dict[str, Tensor]:
-    return {name: pinned(x) for name, x in inputs.items()}

@@ -22,8 +22,7 @@ from alignrec.pipeline.beit3.mini import Mini, centre, load_minilm
 from alignrec.pipeline.beit3.minilm import WordPieces
 from alignrec.pipeline.beit3.tokenizer import ENDLESS, Tokenizer, pad
 from alignrec.pipeline.encode.chunks import Reading
-from alignrec.pipeline.encode.cnn import CNN
-from alignrec.pipeline.encode.cnn import load as load_cnn
+from alignrec.pipeline.encode.cnn import CNN, load_cnn
 from alignrec.pipeline.encode.descriptors import Descriptors
 from alignrec.pipeline.encode.params import IMAGE_TOKENS
 from alignrec.pipeline.errors import UserError

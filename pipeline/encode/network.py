@@ -13,7 +13,7 @@ from alignrec.pipeline.config.base import Section
 from alignrec.pipeline.encode.base import Encoder
 from alignrec.pipeline.encode.batching import Items
 from alignrec.pipeline.encode.folder import ENCODER, Facts, Span
-from alignrec.pipeline.encode.origin import Origin, plainly, release
+from alignrec.pipeline.encode.hub import Origin, reraise_as_user_error, with_version
 from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.encode.registry import ENCODERS, Encoders, kind_of, settings_of
 from alignrec.pipeline.images.params import Images
@@ -52,7 +52,7 @@ class Network:
 
     def plainly(self) -> AbstractContextManager[None]:
         """Return a context in which whatever a third-party model raises is one line."""
-        return plainly(f"encoders.{self.name}") if self.origin else nullcontext()
+        return reraise_as_user_error(f"encoders.{self.name}") if self.origin else nullcontext()
 
 
 def find_network(encoders: Encoders, name: str, folder: Path) -> Network:
@@ -85,7 +85,7 @@ def describe(network: Network, own: Encode, items: Items, encoder: Encoder) -> F
     weights = {"weights": io.digest(network.files())} if spec.fit else {}
     released = network.origin.fingerprint if network.origin else None
     made = dict(released) if released else {"kind": network.kind} | space | model_space(network) | weights
-    made |= {name: release(name) for name in spec.packages}
+    made |= {name: with_version(name) for name in spec.packages}
     shown = {f"image_{key}": value for key, value in stored.items()} if "image" in network.reads else {}
     return Facts(
         encoder=network.name,

@@ -1,18 +1,17 @@
 """Models of open_clip: CLIP, SigLIP and others."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from alignrec.pipeline.encode import origin
+from alignrec.pipeline.encode import hub, towers
 from alignrec.pipeline.encode.base import Spec
 from alignrec.pipeline.encode.chunks import Chunked, lengths
-from alignrec.pipeline.encode.origin import Origin, Pretrained
-from alignrec.pipeline.encode.towers import Join, Towers, broken, plain
+from alignrec.pipeline.encode.hub import Origin, Pretrained
+from alignrec.pipeline.encode.towers import Join, Towers
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.ops.device import pick, pinned, sent
 
@@ -40,13 +39,13 @@ class OpenClip(Towers):
         self._network: Any = network.eval()
         self._look: Any = look
         self._tokenizer = open_clip.get_tokenizer(name)
-        inner = getattr(self._tokenizer, "tokenizer", None)  # of transformers; else it is open_clip's own
-        self._plain = broken(CONTROLS) if inner is None else plain(inner)
-        self._inner = inner
+        self._inner = getattr(self._tokenizer, "tokenizer", None)  # of transformers; None: it is open_clip's own
+        known = self._inner is None
+        self._plain = towers.break_controls(CONTROLS) if known else towers.control_breaker(self._inner)
         room = int(self._tokenizer.context_length) - 2 if "text" in source.reads else None
         super().__init__(source.reads, params.join, room=room, most=params.chunks)
 
-    def count(self, texts: list[str]) -> list[int]:
+    def count_tokens(self, texts: list[str]) -> list[int]:
         given = [self._plain(text) for text in texts]
         if self._inner is None:
             return [len(self._tokenizer.encode(text)) for text in given]
@@ -61,24 +60,25 @@ class OpenClip(Towers):
         return pinned(self._tokenizer([self._plain(text) for text in texts]))
 
     def image_vectors(self, inputs: Tensor) -> Tensor:
-        return self._vectors(self._network.encode_image, inputs)
+        return self._run_tower(self._network.encode_image, inputs)
 
     def text_vectors(self, inputs: Tensor) -> Tensor:
-        return self._vectors(self._network.encode_text, inputs)
+        return self._run_tower(self._network.encode_text, inputs)
 
-    def _vectors(self, tower: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    def _run_tower(self, tower: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
             return tower(sent(inputs, self._device)).float()
 
 
-def find(where: str, params: OpenClipParams) -> Origin:
-    """Do as `origin.find`; UserError also for files that open_clip did not save."""
-    source = origin.find(where, params, LIBRARY, ["open_clip_model.safetensors"])
+def find_model(where: str, params: OpenClipParams) -> Origin:
+    """Do as `hub.find_model`; UserError also for files that open_clip did not save."""
+    source = hub.find_model(where, params, LIBRARY, ["open_clip_model.safetensors"])
     if not (source.folder / CONFIG).is_file():
         raise UserError(f"'{where}.model': {params.model} has no {CONFIG}; open_clip did not save it")
-    if "auto_map" in origin.read_json(where, source.folder / "tokenizer_config.json"):  # open_clip would run it
+    # open_clip would run such code
+    if "auto_map" in hub.read_model_json(f"'{where}.model'", source.folder / "tokenizer_config.json"):
         raise UserError(f"'{where}.model': {params.model}: its tokenizer is Python code of its own, which is not run")
-    return replace(source, reads=origin.modalities(where, params, ("image", "text")))
+    return source.restrict_to(where, params, source.reads)
 
 
-OPEN_CLIP = Spec(OpenClip, OpenClipParams, origin=find, library=LIBRARY)
+OPEN_CLIP = Spec(OpenClip, OpenClipParams, origin=find_model, library=LIBRARY)

@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from alignrec.pipeline.encode import origin, towers
+from alignrec.pipeline.encode import hub, towers
 from alignrec.pipeline.encode.base import Spec
 from alignrec.pipeline.encode.chunks import lengths
-from alignrec.pipeline.encode.origin import WEIGHTS, Origin
-from alignrec.pipeline.encode.towers import OfHub, Prepared, Towers, limit, plain, silence_transformers
+from alignrec.pipeline.encode.hub import WEIGHTS, Origin
+from alignrec.pipeline.encode.towers import OfHub, Prepared, Towers
 from alignrec.pipeline.errors import UserError, installing
-from alignrec.pipeline.ops.device import pick, pinned, sent
+from alignrec.pipeline.ops.device import pick
 
 LIBRARY = "sentence-transformers"
 BOTH = ("image", "text")
@@ -36,7 +36,7 @@ class SentenceTransformers(Towers):
     def __init__(self, source: Origin, params: SentenceTransformersParams) -> None:
         """Load it; UserError if the model does not read what it is to be shown, or cannot do `join` or `dim`."""
         self._params, self._device = params, pick()
-        self._model = _loaded(source, params)
+        self._model = _load_model(source, params)
         if absent := [m for m in source.reads if not self._model.supports(m)]:
             rest = [m for m in source.reads if m not in absent]
             raise UserError(f"it reads no {absent[0]}; give modalities: [{', '.join(rest)}]")
@@ -46,60 +46,59 @@ class SentenceTransformers(Towers):
         self._fused = both and params.join in ("auto", "fused")
         self._chats = "message" in self._model.modalities
         self._prompt = source.prompt or None
-        self._plain = str if (tokenizer := self._model.tokenizer) is None else plain(tokenizer)
+        self._plain = str if (tokenizer := self._model.tokenizer) is None else towers.control_breaker(tokenizer)
         # chats contain places of images, which must not be cut off
         if not self._chats and tokenizer is not None and self._model.config is not None:
-            most = min(params.max_tokens, limit(tokenizer, self._model.config))
+            most = min(params.max_tokens, towers.longest_input(tokenizer, self._model.config))
             self._model.max_seq_length = min(most, self._model.max_seq_length or most)
         join: towers.Join = "concat" if params.join == "concat" else "mean"
-        super().__init__(source.reads, join, params.dim, self._room(), params.chunks)
+        super().__init__(source.reads, join, params.dim, self._find_room(), params.chunks)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
-        if not (self._fused and images is not None and texts is not None):
+        if not self._fused or images is None or texts is None:
             return super().prepare(images, texts)
         pairs = zip(towers.open_images(images), texts, strict=True)
-        items = [{"image": image, "text": self._bounded(text)} for image, text in pairs]
+        items = [{"image": image, "text": self._bound_text(text)} for image, text in pairs]
         with self._lock:
-            return Prepared(self._inputs(items), None)
+            return Prepared(self._make_inputs(items), [], None)
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
-        if self._fused:
-            return self._cut(self.image_vectors(prepared.text if prepared.image is None else prepared.image))
-        return super().encode(prepared)
+        if not self._fused:
+            return super().encode(prepared)
+        (inputs,) = prepared.text or [prepared.image]
+        return self.image_vectors(inputs)[:, : self.dim]
 
     def image_inputs(self, images: list[Image.Image]) -> dict[str, Any]:
         items = [{"image": image} for image in images]
         if not self._chats:
-            return self._inputs(items)
+            return self._make_inputs(items)
         with self._lock:  # a chat has words around its image
-            return self._inputs(items)
+            return self._make_inputs(items)
 
     def text_inputs(self, texts: list[str]) -> dict[str, Any]:
-        return self._inputs([{"text": self._bounded(text)} for text in texts])
+        return self._make_inputs([{"text": self._bound_text(text)} for text in texts])
 
-    def count(self, texts: list[str]) -> list[int]:
+    def count_tokens(self, texts: list[str]) -> list[int]:
         return lengths(self._model.tokenizer, [self._plain(text) for text in texts])
 
-    def _room(self) -> int | None:
+    def image_vectors(self, inputs: dict[str, Any]) -> Tensor:
+        vectors: Tensor = self._model(towers.send_inputs(inputs, self._device))["sentence_embedding"]
+        return vectors.float()
+
+    text_vectors = image_vectors
+
+    def _find_room(self) -> int | None:
         """Return the tokens per pass besides the prompt; None if they cannot be counted."""
         tokenizer, most = self._model.tokenizer, self._model.max_seq_length
         if self._chats or self._fused or most is None or not hasattr(tokenizer, "add_special_tokens"):
             return None
         return max(1, int(most) - len(tokenizer(self._prompt or "")["input_ids"]))
 
-    def _inputs(self, items: list[dict[str, Any]]) -> dict[str, Any]:
-        inputs = self._model.preprocess(items, prompt=self._prompt)
-        return {name: pinned(x) if isinstance(x, Tensor) else x for name, x in inputs.items()}
+    def _make_inputs(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+        return towers.pin_inputs(self._model.preprocess(items, prompt=self._prompt))
 
-    def image_vectors(self, inputs: dict[str, Any]) -> Tensor:
-        there = {name: sent(x, self._device) if isinstance(x, Tensor) else x for name, x in inputs.items()}
-        vectors: Tensor = self._model(there)["sentence_embedding"]
-        return vectors.float()
-
-    text_vectors = image_vectors
-
-    def _bounded(self, text: str) -> str:
+    def _bound_text(self, text: str) -> str:
         """Remove control tokens, and cut the text of a chat: a whole chat must not be cut."""
         text, most = self._plain(text), self._params.max_tokens
         if not self._chats or len(text) <= most:  # a token has at least one character
@@ -111,18 +110,18 @@ class SentenceTransformers(Towers):
         return text if len(ends) <= most else text[: ends[most - 1][1]]
 
 
-def find(where: str, params: SentenceTransformersParams) -> Origin:
-    """Do as `origin.find`; UserError also where sentence-transformers is not installed."""
-    _library()
-    source = origin.find(where, params, LIBRARY, [WEIGHTS, *["*.py"] * params.trust_remote_code])
-    prompt = _own_prompt(where, source) if params.prompt is None else params.prompt
-    return replace(source, reads=origin.modalities(where, params, _reads(where, params, source)), prompt=prompt)
+def find_model(where: str, params: SentenceTransformersParams) -> Origin:
+    """Do as `hub.find_model`; UserError also where sentence-transformers is not installed."""
+    _import_library()
+    source = hub.find_model(where, params, LIBRARY, [WEIGHTS, *["*.py"] * params.trust_remote_code])
+    prompt = _read_prompt(where, source) if params.prompt is None else params.prompt
+    return replace(source.restrict_to(where, params, _read_modalities(where, params, source)), prompt=prompt)
 
 
-SENTENCE_TRANSFORMERS = Spec(SentenceTransformers, SentenceTransformersParams, origin=find, library=LIBRARY)
+SENTENCE_TRANSFORMERS = Spec(SentenceTransformers, SentenceTransformersParams, origin=find_model, library=LIBRARY)
 
 
-def _library() -> Any:
+def _import_library() -> Any:
     try:
         import sentence_transformers
     except ImportError as e:
@@ -130,9 +129,9 @@ def _library() -> Any:
     return sentence_transformers
 
 
-def _loaded(source: Origin, params: SentenceTransformersParams) -> Any:
-    silence_transformers()
-    model = _library().SentenceTransformer(
+def _load_model(source: Origin, params: SentenceTransformersParams) -> Any:
+    towers.silence_transformers()
+    model = _import_library().SentenceTransformer(
         str(source.folder),
         device=str(pick()),
         local_files_only=True,
@@ -142,17 +141,17 @@ def _loaded(source: Origin, params: SentenceTransformersParams) -> Any:
     return model.eval()
 
 
-def _reads(where: str, params: SentenceTransformersParams, source: Origin) -> tuple[str, ...]:
-    module = origin.read_json(where, source.folder / "sentence_bert_config.json")
+def _read_modalities(where: str, params: SentenceTransformersParams, source: Origin) -> tuple[str, ...]:
+    module = hub.read_model_json(f"'{where}.model'", source.folder / "sentence_bert_config.json")
     named = {str(name) for name in module.get("modality_config", {})}
-    if not named and "vision_config" in origin.read_json(where, source.folder / "config.json"):
-        named = set(BOTH)
-    if (source.folder / "0_CLIPModel").is_dir():  # as models of before 2026 were saved
+    seen = "vision_config" in hub.read_model_json(f"'{where}.model'", source.folder / "config.json")
+    # CLIP as models of before 2026 were saved
+    if (seen and not named) or (source.folder / "0_CLIPModel").is_dir():
         named = set(BOTH)
     return tuple(m for m in BOTH if m in named) or (params.modalities and tuple(params.modalities)) or ("text",)
 
 
-def _own_prompt(where: str, source: Origin) -> str:
-    config = origin.read_json(where, source.folder / "config_sentence_transformers.json")
+def _read_prompt(where: str, source: Origin) -> str:
+    config = hub.read_model_json(f"'{where}.model'", source.folder / "config_sentence_transformers.json")
     prompts = config.get("prompts")
     return str(prompts.get(config.get("default_prompt_name")) or "") if isinstance(prompts, dict) else ""

@@ -1,15 +1,14 @@
 """Pooled features of timm's image networks, such as DINOv2, DINOv3, ConvNeXt and EVA."""
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from alignrec.pipeline.encode import origin
+from alignrec.pipeline.encode import hub
 from alignrec.pipeline.encode.base import Spec
-from alignrec.pipeline.encode.origin import Origin, Pretrained
+from alignrec.pipeline.encode.hub import Origin, Pretrained
 from alignrec.pipeline.encode.towers import Towers
 from alignrec.pipeline.ops.device import pick, pinned, sent
 
@@ -42,11 +41,10 @@ class Timm(Towers):
         return vectors.float()
 
 
-def find(where: str, params: TimmParams) -> Origin:
+def find_model(where: str, params: TimmParams) -> Origin:
     if params.folder is None and "/" not in params.model:
         params = params.model_copy(update={"model": f"timm/{params.model}"})
-    source = origin.find(where, params, LIBRARY, ["model.safetensors"])
-    return replace(source, reads=origin.modalities(where, params, ("image",)))
+    return hub.find_model(where, params, LIBRARY, ["model.safetensors"]).restrict_to(where, params, ("image",))
 
 
-TIMM = Spec(Timm, TimmParams, reads=("image",), origin=find, library=LIBRARY)
+TIMM = Spec(Timm, TimmParams, reads=("image",), origin=find_model, library=LIBRARY)

@@ -4,11 +4,12 @@ Shared by their kinds: sanitised images and texts, and one vector per item from 
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from threading import Lock
 from typing import Annotated, Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -17,16 +18,17 @@ from torch import Tensor
 
 from alignrec.pipeline.config.base import Positive
 from alignrec.pipeline.encode.chunks import MOST, Chunked, Chunks, Reading, cut
-from alignrec.pipeline.encode.origin import Pretrained
+from alignrec.pipeline.encode.hub import Pretrained
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.images.pixels import decoded
+from alignrec.pipeline.ops.device import pinned, sent
 
 Join = Literal["mean", "concat"]
 SIDE = 512  # of the largest images that networks read; larger JPEGs are decoded at a fraction of their size
-LONGEST = 16
-"""longer over shorter side of an image, beyond which only the middle is used: scaled by its shorter side, an image of
-1 x 10,000 pixels would take gigabytes"""
-SHORTEST = 8  # least pixels of the shorter side: processors mistake 1 or 3 pixels for channels
+# longer over shorter side of an image, beyond which only the middle is used: scaled by its shorter side, an image of
+# 1 x 10,000 pixels would take gigabytes
+MAX_ASPECT = 16
+MIN_SIDE = 8  # pixels of the shorter side: processors mistake 1 or 3 pixels for channels
 ENDLESS = 1_000_000  # tokens; a tokenizer that allows more does not know its network's limit
 GREY, WORD = Image.new("RGB", (64, 64), "grey"), "a"
 
@@ -47,13 +49,21 @@ class Prepared(NamedTuple):
     """A batch of B items."""
 
     image: Any  # inputs of the image tower, None without images
-    text: Any  # inputs of the text tower, None without texts
-    parts: Chunks | None = None
-    """chunks of the texts; `text` is then a list of inputs"""
+    text: list[Any]  # inputs of the text tower, one per pass, empty without texts
+    chunks: Chunks | None  # of the texts
 
 
 class Towers:
-    """An encoder with one or two towers, which a kind implements."""
+    """An encoder with one or two towers, whose methods a kind defines.
+
+    Images are prepared in several threads at a time, texts in one at a time.
+    """
+
+    image_inputs: Callable[[list[Image.Image]], Any]  # B images -> inputs on the CPU
+    text_inputs: Callable[[list[str]], Any]  # B texts -> inputs on the CPU
+    image_vectors: Callable[[Any], Tensor]  # inputs -> float32 [B, F]
+    text_vectors: Callable[[Any], Tensor]
+    count_tokens: Callable[[list[str]], list[int]]  # of each text, uncut; called if there is `room`
 
     def __init__(
         self,
@@ -68,85 +78,53 @@ class Towers:
         A text tower reads `room` tokens at a time (None: unknown) and `most` chunks of a text. UserError for a `dim`
         that is too large, or `mean` of towers of unequal width.
         """
-        self.reads, self.join, self.dim = tuple(reads), join, dim
-        self.room, self.most = room, most
+        self.reads, self.join, self.dim, self.room, self.most = tuple(reads), join, dim, room, most
         self._lock = Lock()  # a tokenizer that cuts texts cannot be used by two threads at once
-        self._widths: dict[str, int] = {}
+        widths: dict[str, int] = {}
         with torch.inference_mode():
             if "image" in self.reads:
-                self._widths["image"] = self.image_vectors(self.image_inputs([GREY])).shape[1]
+                widths["image"] = self.image_vectors(self.image_inputs([GREY])).shape[1]
             if "text" in self.reads:
-                self._widths["text"] = self.text_vectors(self.text_inputs([WORD])).shape[1]
-        self.width = self._width()
-
-    @property
-    def halves(self) -> dict[str, int]:
-        return self._widths if self.join == "concat" and len(self.reads) > 1 else {}
-
-    def image_inputs(self, images: list[Image.Image]) -> Any:
-        """Return inputs of the image tower for B images, on the CPU; called from several threads at a time."""
-        raise NotImplementedError
-
-    def text_inputs(self, texts: list[str]) -> Any:
-        """Return inputs of the text tower for B texts, on the CPU; called from one thread at a time."""
-        raise NotImplementedError
-
-    def count(self, texts: list[str]) -> list[int]:
-        """Return the tokens of each text, uncut; called from one thread at a time, and only if there is `room`."""
-        raise NotImplementedError
-
-    def image_vectors(self, inputs: Any) -> Tensor:
-        """Return float32 [B, F]."""
-        raise NotImplementedError
-
-    def text_vectors(self, inputs: Any) -> Tensor:
-        """Return float32 [B, F]."""
-        raise NotImplementedError
+                widths["text"] = self.text_vectors(self.text_inputs([WORD])).shape[1]
+        if dim is not None and dim > (narrowest := min(widths.values())):
+            raise UserError(f"dim {dim} is more than the {narrowest} numbers of its vectors; give at most that")
+        self._widths = {modality: dim or width for modality, width in widths.items()}
+        if join == "mean" and len({*self._widths.values()}) > 1:
+            raise UserError("join mean needs vectors of one width for image and text; take concat")
+        self.halves = self._widths if join == "concat" and len(self.reads) > 1 else {}  # columns by modality
+        self.width = sum(self.halves.values()) or self._widths[self.reads[0]]
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
         image = None if images is None else self.image_inputs(open_images(images))
         if texts is None:
-            return Prepared(image, None)
+            return Prepared(image, [], None)
         with self._lock:
-            if (parts := self._parts(texts)) is None:
-                return Prepared(image, self.text_inputs(list(texts)))
-            return Prepared(image, parts.inputs(self.text_inputs), parts)
+            chunks = self._cut_texts(texts)
+            return Prepared(image, chunks.inputs(self.text_inputs), chunks)
 
     def reading(self, texts: Sequence[str]) -> Reading | None:
+        if self.room is None:
+            return None
         with self._lock:
-            parts = self._parts(texts)
-        return None if parts is None else parts.reading()
+            return self._cut_texts(texts).reading()
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
-        image = None if prepared.image is None else self._cut(self.image_vectors(prepared.image))
+        image = None if prepared.image is None else self.image_vectors(prepared.image)[:, : self.dim]
         text = None
-        if prepared.parts is not None:
-            text = self._cut(prepared.parts.averaged([self.text_vectors(inputs) for inputs in prepared.text]))
-        elif prepared.text is not None:
-            text = self._cut(self.text_vectors(prepared.text))
+        if prepared.chunks is not None:
+            text = prepared.chunks.averaged([self.text_vectors(inputs) for inputs in prepared.text])[:, : self.dim]
         if len(self.reads) == 1:
             return next(vectors for vectors in (image, text) if vectors is not None)
-        return joined([image, text], [self._widths["image"], self._widths["text"]], self.join)
+        return join_halves([image, text], [self._widths["image"], self._widths["text"]], self.join)
 
-    def _parts(self, texts: Sequence[str]) -> Chunks | None:
-        return None if self.room is None else cut(texts, self.count, self.room, self.most)
-
-    def _cut(self, vectors: Tensor) -> Tensor:
-        return vectors if self.dim is None else vectors[:, : self.dim]
-
-    def _width(self) -> int:
-        narrowest = min(self._widths.values())
-        if self.dim is not None and self.dim > narrowest:
-            raise UserError(f"dim {self.dim} is more than the {narrowest} numbers of its vectors; give at most that")
-        if self.dim is not None:
-            self._widths = dict.fromkeys(self._widths, self.dim)
-        if self.join == "mean" and len({*self._widths.values()}) > 1:
-            raise UserError("join mean needs vectors of one width for image and text; take concat")
-        return sum(self._widths.values()) if self.join == "concat" else next(iter(self._widths.values()))
+    def _cut_texts(self, texts: Sequence[str]) -> Chunks:
+        if self.room is None:  # whole, and nothing is known of their tokens
+            return Chunks(list(texts), np.arange(len(texts)), *np.zeros((2, len(texts)), np.int64))
+        return cut(texts, self.count_tokens, self.room, self.most)
 
 
-def joined(halves: Sequence[Tensor | None], widths: Sequence[int], how: Join) -> Tensor:
+def join_halves(halves: Sequence[Tensor | None], widths: Sequence[int], how: Join) -> Tensor:
     """Return one vector an item of those of its modalities, [B, W] each of length 1 or None: float32 [B, F].
 
     `how`: the mean of the present ones, or all concatenated, zero if absent.
@@ -161,17 +139,25 @@ def joined(halves: Sequence[Tensor | None], widths: Sequence[int], how: Join) ->
 
 
 def open_images(images: Iterable[bytes]) -> list[Image.Image]:
-    return [_bounded(decoded(image, SIDE)) for image in images]
+    return [_bound_aspect(decoded(image, SIDE)) for image in images]
 
 
-def _bounded(image: Image.Image) -> Image.Image:
+def _bound_aspect(image: Image.Image) -> Image.Image:
     width, height = image.size
-    across, down = min(width, LONGEST * height), min(height, LONGEST * width)
+    across, down = min(width, MAX_ASPECT * height), min(height, MAX_ASPECT * width)
     left, top = (width - across) // 2, (height - down) // 2
     image = image if (across, down) == image.size else image.crop((left, top, left + across, top + down))
-    if (shorter := min(image.size)) >= SHORTEST:
+    if (shorter := min(image.size)) >= MIN_SIDE:
         return image
-    return image.resize((round(across * SHORTEST / shorter), round(down * SHORTEST / shorter)))
+    return image.resize((round(across * MIN_SIDE / shorter), round(down * MIN_SIDE / shorter)))
+
+
+def pin_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: pinned(x) if isinstance(x, Tensor) else x for name, x in inputs.items()}
+
+
+def send_inputs(inputs: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    return {name: sent(x, device) if isinstance(x, Tensor) else x for name, x in inputs.items()}
 
 
 def silence_transformers() -> None:
@@ -181,7 +167,8 @@ def silence_transformers() -> None:
     logging.set_verbosity_error()
 
 
-def limit(tokenizer: Any, config: Any) -> int:
+def longest_input(tokenizer: Any, config: Any) -> int:
+    """Return the tokens that a network of transformers reads at a time, special ones included."""
     text = getattr(config, "text_config", config)
     positions = int(getattr(text, "max_position_embeddings", None) or ENDLESS)
     if "roberta" in str(text.model_type) or text.model_type == "mpnet":
@@ -189,16 +176,17 @@ def limit(tokenizer: Any, config: Any) -> int:
     return min(positions, int(tokenizer.model_max_length), ENDLESS)
 
 
-def plain(tokenizer: Any) -> Callable[[str], str]:
+def control_breaker(tokenizer: Any) -> Callable[[str], str]:
+    """Return what keeps texts of others from being read as control tokens of a tokenizer of transformers."""
     special = {str(token) for token in tokenizer.all_special_tokens}
     special |= {token.content for token in getattr(tokenizer, "added_tokens_decoder", {}).values() if token.special}
-    return broken({name for name in special if len(name) > 1})
+    return break_controls({name for name in special if len(name) > 1})
 
 
-def broken(controls: set[str]) -> Callable[[str], str]:
+def break_controls(controls: set[str]) -> Callable[[str], str]:
+    """Return what puts a space behind the first character of each control token in a text."""
     if not controls:
         return str
     longest_first = sorted(controls, key=lambda word: (-len(word), word))
-    return partial(
-        re.compile("|".join(map(re.escape, longest_first))).sub, lambda match: f"{match[0][0]} {match[0][1:]}"
-    )
+    pattern = re.compile("|".join(map(re.escape, longest_first)))
+    return partial(pattern.sub, lambda match: f"{match[0][0]} {match[0][1:]}")

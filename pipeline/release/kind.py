@@ -1,5 +1,6 @@
 """Kind `released` of an encoder: that of a feature set of a release."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,7 +8,7 @@ from pydantic import Field
 
 from alignrec.pipeline import io
 from alignrec.pipeline.encode.base import Spec
-from alignrec.pipeline.encode.origin import LOCAL, Origin, Pretrained, modalities, release
+from alignrec.pipeline.encode.hub import LOCAL, Origin, Pretrained, with_version
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.encoder import Carried
@@ -29,9 +30,9 @@ def find(where: str, params: ReleasedParams) -> Origin:
     facts, manifest = shelf.facts(params.encoder), shelf.manifest
     name = f"{manifest.dataset} {manifest.version}: {params.encoder}"
     revision = f"{LOCAL}{io.sha256(Path(params.folder) / manifests.NAME)}"
-    reads = modalities(where, params, facts.reads)
-    space = facts.fingerprint if len(reads) == len(facts.reads) else None
-    return Origin(params.folder, name, revision, release(LIBRARY), reads, fingerprint=space)
+    found = Origin(params.folder, name, revision, with_version(LIBRARY), fingerprint=facts.fingerprint)
+    own = found.restrict_to(where, params, facts.reads)
+    return own if len(own.reads) == len(facts.reads) else replace(own, fingerprint=None)
 
 
 def load(source: Origin, params: ReleasedParams) -> Any:

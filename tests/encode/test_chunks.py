@@ -8,7 +8,8 @@ import torch
 
 from alignrec.pipeline.encode import batching
 from alignrec.pipeline.encode.chunks import LONGEST_WORD, cut
-from alignrec.pipeline.encode.minilm import MiniLM, MiniLMParams
+from alignrec.pipeline.encode.huggingface import HuggingFace
+from alignrec.pipeline.encode.minilm import MiniLMParams, load_minilm
 
 
 def letters(texts: list[str]) -> list[int]:
@@ -72,18 +73,18 @@ def test_a_text_of_megabytes_is_not_tokenised_whole() -> None:
 
 
 @pytest.fixture(scope="module")
-def minilm() -> MiniLM:
-    return MiniLM(MiniLMParams())
+def minilm() -> HuggingFace:
+    return load_minilm(None, MiniLMParams())
 
 
-def test_minilm_reads_the_end_of_a_long_text(minilm: MiniLM) -> None:
+def test_minilm_reads_the_end_of_a_long_text(minilm: HuggingFace) -> None:
     long = "a plain wooden chair " * 60
     texts = ["red car", long, long + "violin", "blue"]
     whole = batching.encode(minilm, texts, [None] * 4, 4)
     alone = np.concatenate([batching.encode(minilm, [text], [None], 4).vectors for text in texts])
     np.testing.assert_allclose(whole.vectors, alone, atol=2e-6)
     assert np.abs(np.subtract(*whole.vectors[1:3])).max() > 1e-3
-    first = batching.encode(MiniLM(MiniLMParams(chunks=1)), texts, [None] * 4, 4)
+    first = batching.encode(load_minilm(None, MiniLMParams(chunks=1)), texts, [None] * 4, 4)
     assert (first.vectors[[0, 3]] == whole.vectors[[0, 3]]).all()
     assert np.abs(np.subtract(*first.vectors[1:3])).max() == 0
     assert whole.reading is not None

@@ -125,9 +125,9 @@ def test_minilm_and_cnn_stand_side_by_side() -> None:
 
 @pytest.mark.parametrize("at", [1, 5, 7])
 def test_a_stage_of_the_cnn_gives_mean_and_deviation_of_its_maps(at: int) -> None:
-    from alignrec.pipeline.encode.cnn import load
+    from alignrec.pipeline.encode.cnn import load_cnn
 
-    encoder, seen = load(at), list[torch.Tensor]()
+    encoder, seen = load_cnn(at), list[torch.Tensor]()
     hook = register_module_forward_hook(lambda module, _, out: seen.append(out) if type(module) is Sequential else None)
     vectors = encoder.encode(encoder.prepare([one for one in IMAGES if one][:2], None))
     hook.remove()

@@ -17,7 +17,7 @@ from PIL import Image
 
 from alignrec.pipeline.encode import batching, towers
 from alignrec.pipeline.encode.base import Encoder
-from alignrec.pipeline.encode.huggingface import pooled
+from alignrec.pipeline.encode.huggingface import pool_tokens
 from alignrec.pipeline.encode.network import find_network
 from alignrec.pipeline.errors import UserError, installing
 from alignrec.pipeline.images.pixels import decoded
@@ -187,7 +187,7 @@ def test_the_tower_is_transformers_own(folder: Folder) -> None:
 
 def test_texts_are_pooled_by_their_mean_or_of_decoders_by_their_last_token() -> None:
     hidden, mask = torch.tensor([[[1.0], [3.0], [100.0]]]), torch.tensor([[1, 1, 0]])
-    assert [float(pooled(hidden, mask, last)) for last in (False, True)] == [2.0, 3.0]
+    assert [float(pool_tokens(hidden, mask, last)) for last in (False, True)] == [2.0, 3.0]
 
 
 @pytest.mark.parametrize("name", ["bert", "qwen", "sentences", "multimodal"])

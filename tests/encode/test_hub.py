@@ -15,9 +15,9 @@ from hub import hub as serving
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
+from alignrec.pipeline.encode.hub import Origin
 from alignrec.pipeline.encode.huggingface import HuggingFace, HuggingFaceParams
 from alignrec.pipeline.encode.network import find_network
-from alignrec.pipeline.encode.origin import Origin
 from alignrec.pipeline.errors import UserError
 
 

@@ -1,6 +1,6 @@
-"""Source of a third-party model: a local folder, or a repository of the Hugging Face Hub at one commit.
+"""Third-party models: a local folder, or a repository of the Hugging Face Hub at one commit.
 
-Before anything is loaded, its files are checked: weights are complete safetensors, never pickle.
+Before anything is loaded, the files are checked: weights are complete safetensors, never pickle.
 """
 
 import hashlib
@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,18 +17,16 @@ from pydantic import Field
 
 from alignrec.pipeline import io
 from alignrec.pipeline.config.base import Section
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.errors import UserError, one_line
 
 Modality = Literal["image", "text"]
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # owner/name on the Hub
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
-
 WEIGHTS = "*.safetensors"
 LOCAL = "sha256:"  # prefix of the revision of a folder
+# shapes, tokenizers and templates, which are fetched besides weights; and the same network in other formats
 ALWAYS = ["*.json", "*.txt", "*.jinja", "*.model", "*.spm", "*.tiktoken"]
-"""files that are fetched besides weights: shapes, tokenizers, templates"""
 NEVER = ["onnx/*", "openvino/*", "original/*", "coreml/*", "consolidated*", "*.fp16.safetensors", "checkpoint-*/*"]
-"""the same network in other forms"""
 
 
 class Pretrained(Section):
@@ -48,9 +46,6 @@ class Pretrained(Section):
         path = Path(self.model).expanduser()
         return path if path.is_dir() else None
 
-    def files(self) -> list[Path]:
-        return [] if self.folder is None else _files(self.folder)
-
 
 @dataclass(frozen=True)
 class Origin:
@@ -60,59 +55,60 @@ class Origin:
     model: str  # owner/name, or the folder's name without its path
     revision: str  # commit on the Hub; of a folder `LOCAL` and the sha256 of all files
     library: str  # name and release of the package that loads it
-    reads: tuple[str, ...]  # modalities that it gets
+    reads: tuple[str, ...] = ("image", "text")  # modalities that it gets
     prompt: str = ""  # before every text
-    fingerprint: Mapping[str, Any] | None = None
-    """of the released set whose space it is, where it is a release's encoder"""
+    fingerprint: Mapping[str, Any] | None = None  # of a release's encoder: that of the set whose space it shares
 
     def files(self) -> list[Path]:
-        return _files(self.folder)
+        """Return the files, sorted, without hidden ones."""
+        found = sorted(self.folder.rglob("*"))
+        return [p for p in found if p.is_file() and not any(map(_is_hidden, p.relative_to(self.folder).parts))]
+
+    def restrict_to(self, where: str, params: Pretrained, reads: Sequence[str]) -> "Origin":
+        """Return it with the modalities that it gets; UserError if settings name one that the network does not read."""
+        for modality in params.modalities or ():
+            if modality not in reads:
+                raise UserError(f"'{where}.modalities': {params.model} reads {' and '.join(reads)}, no {modality}")
+        return replace(self, reads=tuple(m for m in reads if m in (params.modalities or reads)))
 
 
-def find(where: str, params: Pretrained, library: str, wanted: Sequence[str] = (WEIGHTS,)) -> Origin:
+def find_model(where: str, params: Pretrained, library: str, wanted: Sequence[str] = (WEIGHTS,)) -> Origin:
     """Return a model's files, fetched first if it is on the Hub; `reads` has both modalities.
 
     `where` is the path of the settings, `wanted` is fetched besides `ALWAYS`. UserError for a model or revision that
     does not exist, cannot be reached, is incomplete or has no safe weights.
     """
-    folder = params.folder
-    if folder is None:
-        folder = _fetched(where, params, wanted)
-        model, revision = params.model, folder.name
+    if params.folder is None:
+        folder = _fetch_snapshot(where, params, wanted)
+        found = Origin(folder, params.model, folder.name, with_version(library))
     elif params.revision is not None:
         raise UserError(f"'{where}.revision': {params.model} is a folder, which has none; leave it out")
     else:
-        model, revision = folder.resolve().name, f"{LOCAL}{_digest(folder)}"
-    _check(where, params.model, folder)
-    return Origin(folder, model, revision, release(library), ("image", "text"))
+        found = Origin(params.folder, params.folder.resolve().name, "", with_version(library))
+        found = replace(found, revision=f"{LOCAL}{_hash_content(found)}")
+    _check_weights(f"'{where}.model': {params.model}", found)
+    return found
 
 
-def release(library: str) -> str:
+def with_version(package: str) -> str:
     try:
-        return f"{library} {version(library)}"
+        return f"{package} {version(package)}"
     except PackageNotFoundError:
-        return library
-
-
-def modalities(where: str, params: Pretrained, reads: Sequence[str]) -> tuple[str, ...]:
-    """Return the modalities that a network gets; UserError if settings name one that it does not read."""
-    for modality in params.modalities or ():
-        if modality not in reads:
-            raise UserError(f"'{where}.modalities': {params.model} reads {' and '.join(reads)}, no {modality}")
-    return tuple(m for m in reads if m in (params.modalities or reads))
+        return package
 
 
 @contextmanager
-def plainly(where: str) -> Iterator[None]:
+def reraise_as_user_error(where: str) -> Iterator[None]:
+    """Turn whatever a third-party model raises into one line."""
     try:
         yield
     except UserError:
         raise
     except Exception as e:
-        raise UserError(f"'{where}': {type(e).__name__}: {' '.join(str(e).split())[:300]}") from e
+        raise UserError(f"'{where}': {type(e).__name__}: {one_line(e)}") from e
 
 
-def read_json(where: str, path: Path) -> dict[str, Any]:
+def read_model_json(where: str, path: Path) -> dict[str, Any]:
     """Return the JSON object in a model's file, {} without a file; UserError for anything else."""
     if not path.is_file():
         return {}
@@ -120,20 +116,19 @@ def read_json(where: str, path: Path) -> dict[str, Any]:
     with suppress(ValueError):
         content = json.loads(path.read_bytes())
     if not isinstance(content, dict):
-        raise UserError(f"'{where}.model': {path.name} is no JSON object; get the model again")
+        raise UserError(f"{where}: {path.name} is no JSON object; get the model again")
     return content
 
 
-def _fetched(where: str, params: Pretrained, wanted: Sequence[str]) -> Path:
+def _fetch_snapshot(where: str, params: Pretrained, wanted: Sequence[str]) -> Path:
     from huggingface_hub import errors, snapshot_download
 
     model, revision = params.model, params.revision
     if not REPOSITORY.fullmatch(model) or Path(model).exists():
         raise UserError(f"'{where}.model': no folder '{model}'; give a folder, or owner/name on the Hugging Face Hub")
+    wanted = [*ALWAYS, *wanted]
     try:
-        return Path(
-            snapshot_download(model, revision=revision, allow_patterns=[*ALWAYS, *wanted], ignore_patterns=NEVER)
-        )
+        return Path(snapshot_download(model, revision=revision, allow_patterns=wanted, ignore_patterns=NEVER))
     except errors.GatedRepoError:
         reason = "accept its terms on its page, then set HF_TOKEN"
     except errors.RepositoryNotFoundError:
@@ -147,41 +142,37 @@ def _fetched(where: str, params: Pretrained, wanted: Sequence[str]) -> Path:
     raise UserError(f"'{where}.model': {model}: {reason}") from None
 
 
-def _check(where: str, model: str, folder: Path) -> None:
+def _check_weights(where: str, found: Origin) -> None:
     from safetensors import SafetensorError, safe_open
 
+    folder = found.folder
     weights = sorted(folder.rglob(WEIGHTS))
     safe = {path.parent for path in weights}
-    pickles = [p for p in _files(folder) if p.suffix.lower() in PICKLES and p.parent not in safe]
-    if pickles:
+    # pickle next to safetensors is never read; a module's folder with nothing else would be
+    if pickles := [p for p in found.files() if p.suffix.lower() in PICKLES and p.parent not in safe]:
         name = pickles[0].relative_to(folder)
-        raise UserError(f"'{where}.model': {model}: {name} is pickle, which can run code; save it as safetensors")
+        raise UserError(f"{where}: {name} is pickle, which can run code; save it as safetensors")
     if not weights:
-        raise UserError(
-            f"'{where}.model': {model}: no weights in safetensors, the only format that is read; get it again"
-        )
+        raise UserError(f"{where}: no weights in safetensors, the only format that is read; get it again")
     for index in sorted(folder.rglob(f"{WEIGHTS}.index.json")):
-        parts = read_json(where, index).get("weight_map", {})
+        parts = read_model_json(where, index).get("weight_map", {})
         for part in sorted(set(map(str, parts.values()))):
             if index.parent / part not in weights:
-                raise UserError(f"'{where}.model': {model}: {part} is missing; get the model again")
+                raise UserError(f"{where}: {part} is missing; get the model again")
     for path in weights:
         try:
             with safe_open(path, "np"):
                 pass
         except (SafetensorError, OSError):
-            name = path.relative_to(folder)
-            raise UserError(f"'{where}.model': {model}: {name} is cut short or damaged; get it again") from None
+            raise UserError(f"{where}: {path.relative_to(folder)} is cut short or damaged; get it again") from None
 
 
-def _files(folder: Path) -> list[Path]:
-    """Return the files of a folder, sorted, without hidden ones."""
-    visible = (p for p in folder.rglob("*") if not any(part.startswith(".") for part in p.relative_to(folder).parts))
-    return sorted(p for p in visible if p.is_file())
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
 
 
-def _digest(folder: Path) -> str:
-    files, total = _files(folder), hashlib.sha256()
+def _hash_content(found: Origin) -> str:
+    files, total = found.files(), hashlib.sha256()
     for path, content in zip(files, io.sha256s(files), strict=True):
-        total.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
+        total.update(f"{path.relative_to(found.folder).as_posix()} {content}\n".encode())
     return total.hexdigest()
