@@ -11,14 +11,15 @@ from alignrec.stages.items import ITEMS
 
 def main(run: Run) -> None:
     from alignrec.pipeline.encode.batching import Items  # loads torch
-    from alignrec.pipeline.encode.write import write_set
+    from alignrec.pipeline.encode.write import delete_unlisted_sets, write_set
 
+    delete_unlisted_sets(run)
     if run.item not in run.params[Encode].encoders:
         run.note(skipped=f"{run.dataset} has nothing that is encoded by default")
         return
-    items, reuse = Items.of(run.layout), run.params[Encode].reuse
+    items, known = Items.of(run.layout), run.layout.rows if run.params[Encode].reuse else None
     with run.progress(total=len(items.ids), unit="item") as bar:
-        write_set(run, run.item, run.folder, items, bar.update, run.layout.rows if reuse else None)
+        write_set(run, run.item, run.folder, items, bar.update, known)
     run.rows_in = run.rows_out = len(items.ids)
 
 

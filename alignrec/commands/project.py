@@ -17,7 +17,6 @@ from alignrec.commands.params import read
 from alignrec.pipeline import io
 from alignrec.pipeline.config import document
 from alignrec.pipeline.config.parameters import Parameters
-from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.harness import code
 from alignrec.pipeline.harness.stage import SOURCE, Stage
@@ -97,10 +96,8 @@ def begin(folder: Path) -> Iterator[str]:
     for the folder only below the root of a repository. UserError if git or DVC refuse.
     """
     yield from _complete(folder / PARAMS)
-    params = read(folder / PARAMS)
-    yield from _write_dvc_yaml(folder / DVC_YAML, dvc_yaml(params))
+    yield from _write_dvc_yaml(folder / DVC_YAML, dvc_yaml(read(folder / PARAMS)))
     io.write_json(folder / CODE, code_json())
-    yield from _delete_unnamed(folder / "outputs" / "encode", params)
     root = _git_root(folder)
     if root is None and shutil.which("git"):
         done = subprocess.run(["git", "init", "--quiet"], cwd=folder, capture_output=True, text=True)
@@ -118,14 +115,6 @@ def begin(folder: Path) -> Iterator[str]:
         path = folder / name
         if not path.exists() or _is_dvcs_own(path):
             io.write_bytes(path, text.encode())
-
-
-def _delete_unnamed(outputs: Path, params: Parameters) -> Iterator[str]:
-    """Delete the sets of encoders that are named no more: DVC leaves the outputs of what left a matrix."""
-    for made in sorted(path for dataset in params.datasets for path in (outputs / dataset).glob("*/")):
-        if made.name not in params[Encode].encoders:
-            shutil.rmtree(made)
-            yield f"deleted {made}: encode.encoders does not name it"
 
 
 def _complete(path: Path) -> Iterator[str]:

@@ -38,10 +38,9 @@ def write_combinations(run: Run) -> None:
     made = names.feature_sets(run.params, run.dataset)
     beside = [f"{names.TEXT}-{name}" for name, file in files.items() if file.format == OF_IMAGES]
     wanted = [name for name in made if name in [*files, *beside, *own.sets, *own.controls]]
-    encoded = (path.parent for path in run.layout.folder("encode").glob("*/features-00000.parquet"))
-    stale = [folder for folder in encoded if folder.name not in made]  # of an encoder that is named no more
-    for folder in [*stale, *(folder for folder in run.folder.glob("*/") if folder.name not in wanted)]:
-        rmtree(folder)
+    for folder in run.folder.glob("*/"):
+        if folder.name not in wanted:
+            rmtree(folder)
     ids, failed = run.read(run.layout.item_ids, schemas.ITEM_IDS), dict[str, UserError]()
     with run.progress(total=len(ids) * len(wanted), unit="item") as bar:
         for name in wanted:
@@ -224,7 +223,7 @@ def _finish(
     run: Run, described: Facts, parts: Sequence[FeatureSet], shards: Sequence[Path], file: matching.File | None
 ) -> None:
     """Note what run.json records of a whole set, and count items that a file lacks; warn of parts that say nothing."""
-    quality.finish_set(run, described, shards, file and file.path)
+    quality.note_quality(run, described, shards, file and file.path)
     if file:
         nothing = (
             pc.sum(pc.and_(pc.invert(rows["has_image"]), pc.invert(rows["has_text"]))).as_py() or 0

@@ -26,8 +26,7 @@ from alignrec.pipeline.config.base import nearest
 from alignrec.pipeline.config.parameters import Parameters
 from alignrec.pipeline.encode.base import Encoder
 from alignrec.pipeline.encode.batching import Items
-from alignrec.pipeline.encode.load import Project, load, refuse_absent
-from alignrec.pipeline.encode.network import find_network, settings_facts
+from alignrec.pipeline.encode.network import Project, find_network, load, refuse_absent, settings_facts
 from alignrec.pipeline.encode.params import TRAINED, BEiT3, Encode
 from alignrec.pipeline.encode.registry import ENCODERS, Encoders
 from alignrec.pipeline.encode.write import write_features, write_set

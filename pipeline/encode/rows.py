@@ -17,10 +17,10 @@ from alignrec.pipeline import io
 from alignrec.pipeline.encode.batching import texts_and_images
 
 SIZE = 16  # bytes kept of a sha256; n contents collide with probability n^2 / 2^129
-KEPT = ("key", "has_image", "has_text", "vector", "read", "there", "halved")  # columns
+COLUMNS = ("key", "has_image", "has_text", "vector", "read", "there", "halved")
 
 
-class Rows:
+class RowCache:
     """The rows in a folder; only hashes and places are in memory."""
 
     def __init__(self, folder: Path) -> None:
@@ -32,43 +32,41 @@ class Rows:
 
     def complete(self, content: pa.Table, encode: Callable[[pa.Table], pa.Table]) -> tuple[pa.Table, int]:
         """Return the rows of all items, those that are not known encoded and kept, and how many were known."""
-        keys = pa.array(hashes(*texts_and_images(content)), pa.binary(SIZE))
+        keys = pa.array(hash_contents(*texts_and_images(content)), pa.binary(SIZE))
         places = pc.index_in(keys, self._keys).fill_null(-1).to_numpy()
         known, new = np.flatnonzero(places >= 0), np.flatnonzero(places < 0)
-        ids = content.select(["item_id", "asin"])
-        found = [self._read(places[known], ids.take(known))] if len(known) else []
+        found = [self._read(places[known], content.take(known))] if len(known) else []
         if len(new):
-            made = encode(content.take(new))
-            self._write(made.append_column("key", keys.take(pa.array(new))))
-            found.append(made)
+            found.append(encode(content.take(new)))
+            self._keep(found[-1].append_column("key", keys.take(pa.array(new))))
         rows = pa.concat_tables(found, promote_options="default")
         return rows.take(np.argsort(np.concatenate([known, new]))), len(known)
 
-    def _read(self, places: np.ndarray, ids: pa.Table) -> pa.Table:
-        number = np.searchsorted(self._first, places, side="right") - 1
+    def _read(self, places: np.ndarray, items: pa.Table) -> pa.Table:
+        """Return the rows at `places`, int64 [n], with the identifiers of `items`."""
+        numbers = np.searchsorted(self._first, places, side="right") - 1
         tables, order = list[pa.Table](), list[np.ndarray]()
-        for i in np.unique(number):
-            at = np.flatnonzero(number == i)
-            tables.append(pq.read_table(self._files[i]).take(places[at] - self._first[i]))
+        for number in np.unique(numbers):
+            at = np.flatnonzero(numbers == number)
+            tables.append(pq.read_table(self._files[number]).take(places[at] - self._first[number]))
             order.append(at)
         rows = pa.concat_tables(tables, promote_options="default").take(np.argsort(np.concatenate(order)))
-        for column, name in enumerate(ids.column_names):
-            rows = rows.add_column(column, name, ids[name])
+        rows = rows.add_column(0, "item_id", items["item_id"]).add_column(1, "asin", items["asin"])
         return rows.drop_columns("key")
 
-    def _write(self, rows: pa.Table) -> None:
+    def _keep(self, rows: pa.Table) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".", dir=self._folder) as folder:  # parts of a set write here at a time
             path = Path(folder, "rows")
-            pq.write_table(rows.select([name for name in KEPT if name in rows.column_names]), path)
+            pq.write_table(rows.select([name for name in COLUMNS if name in rows.column_names]), path)
             path.replace(self._folder / f"{io.sha256(path)}.parquet")
 
 
-def hashes(texts: Sequence[str], images: Sequence[bytes | None]) -> list[bytes]:
-    found = []
+def hash_contents(texts: Sequence[str], images: Sequence[bytes | None]) -> list[bytes]:
+    hashes = []
     for text, image in zip(texts, images, strict=True):
         words = text.encode(errors="surrogatepass")
         total = hashlib.sha256(f"{len(words)} {image is None} ".encode() + words)
         total.update(image or b"")
-        found.append(total.digest()[:SIZE])
-    return found
+        hashes.append(total.digest()[:SIZE])
+    return hashes

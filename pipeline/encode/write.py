@@ -1,57 +1,97 @@
 """The shard loop: items -> the files of a feature set, each written once; a killed run resumes.
 
-`alignrec embed` and the stages `encode` and `beit3` write by it.
+`alignrec embed` and the stages `encode` and `beit3` write by it, here or on a Ray cluster.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from functools import partial
+from functools import cache, partial
+from importlib.metadata import version
 from pathlib import Path
+from shutil import rmtree
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.encode import distributed, quality
+from alignrec.pipeline.encode import quality
 from alignrec.pipeline.encode.base import Catalogue, Encoder
 from alignrec.pipeline.encode.batching import HALVED, Items, encode_rows
-from alignrec.pipeline.encode.folder import ENCODER, LARGEST, SET, Facts
-from alignrec.pipeline.encode.network import Network, describe, find_network, settings_facts
+from alignrec.pipeline.encode.folder import ENCODER, LARGEST, SET, Facts, Span
+from alignrec.pipeline.encode.hub import with_version
+from alignrec.pipeline.encode.network import Network, find_network, image_facts, settings_facts
 from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.encode.registry import ENCODERS
-from alignrec.pipeline.encode.rows import Rows
+from alignrec.pipeline.encode.rows import RowCache
+from alignrec.pipeline.engine import cluster
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.versions import versions
 from alignrec.pipeline.io import fingerprint
 
-Done = Callable[[int], object]
+Done = Callable[[int], object]  # gets the number of items that were encoded
+Shard = tuple[int, int]  # first and last + 1 item
 
 
-def write_set(run: Run, name: str, folder: Path, items: Items, done: Done, cache: Path | None = None) -> Facts:
-    """Write the feature set of an encoder that is not trained here, with what encodes a new item."""
+def delete_unlisted_sets(run: Run) -> None:
+    """Delete the sets of encoders that are listed no more: DVC leaves the outputs of what left a matrix."""
+    for path in run.out.parent.glob("*/features-00000.parquet"):
+        if path.parent.name not in run.params[Encode].encoders:
+            rmtree(path.parent)
+
+
+def write_set(run: Run, name: str, folder: Path, items: Items, done: Done, known: Path | None = None) -> None:
+    """Write the feature set of an encoder that is not trained here, with what encodes a new item.
+
+    Args:
+        known: folder with the rows of earlier catalogues, to be used again; None: none are.
+    """
     own, network = run.params[Encode], find_network(run.params.encoders, name, folder)
-    spec = ENCODERS[network.kind]
-    images = items.images if "image" in network.reads else []
-    files = [items.texts.path, *images, *ENCODERS.source_files(network.kind)]
-    files += network.files() if network.origin else []
+    spec, settings, load = ENCODERS[network.kind], settings_facts(network, own), cache(network.load)
+    inputs = [items.texts.path, *ENCODERS.source_files(network.kind)]
+    inputs += items.images if "image" in network.reads else []
+    inputs += network.files() if network.origin else []
     modules = ["alignrec.pipeline.encode.write", ENCODERS.module(network.kind)]
     with run.alone():
-        run.resume(folder, files, settings_facts(network, own), name, modules=modules)
-        if spec.fit and not (folder / SET).is_file():
-            spec.fit(Catalogue(run.dataset, items.texts.path, own.seed), network.settings, folder / ENCODER)
-        encoder = None
+        run.resume(folder, inputs, settings, name, modules=modules)
         if not (folder / SET).is_file():
-            encoder = network.load()
-            io.write_json(folder / SET, describe(network, own, items, encoder).model_dump())
-    facts = Facts.read(folder / SET, LARGEST)
-    made = (lambda: encoder) if encoder else network.load
-    known = None  # what is fitted to the items is another encoder for others
-    if cache and not spec.fit:
-        known = cache / run.key(network.files(), settings_facts(network, own), modules)
-    write_features(run, folder, facts, items, made, network, done, known)
-    return facts
+            if spec.fit:
+                spec.fit(Catalogue(run.dataset, items.texts.path, own.seed), network.settings, folder / ENCODER)
+            io.write_json(folder / SET, describe_set(network, own, items, load()).model_dump())
+    # what is fitted to the items is another encoder for others, so none of its rows are known
+    rows = known / run.key(network.files(), settings, modules) if known and not spec.fit else None
+    write_features(run, folder, Facts.read(folder / SET, LARGEST), items, load, network, done, rows)
+
+
+def describe_set(network: Network, own: Encode, items: Items, encoder: Encoder) -> Facts:
+    spec, settings, model = ENCODERS[network.kind], network.settings.model_dump(mode="json"), network.model_facts()
+    stored, halves = image_facts(items), getattr(encoder, "halves", {})
+    # what decides the space of the vectors: neither the precision nor the library's release
+    space = {"kind": network.kind} | {key: value for key, value in settings.items() if key != "precision"}
+    space |= {key: value for key, value in model.items() if key != "library"}
+    space |= {"weights": io.digest(network.files())} if spec.fit else {}
+    if network.origin and network.origin.fingerprint:
+        space = dict(network.origin.fingerprint)
+    space |= {package: with_version(package) for package in spec.packages}
+    space |= {f"image_{key}": value for key, value in stored.items()} if "image" in network.reads else {}
+    return Facts(
+        encoder=network.name,
+        kind=network.kind,
+        reads=list(network.reads),  # type: ignore[arg-type]
+        settings=settings,
+        weights=network.name if spec.fit else None,
+        parts=[],
+        packages={package: version(package) for package in spec.packages},
+        batch_size=own.batch_size,
+        image_size=stored["size"],
+        image_quality=stored["quality"],
+        fingerprint=space,
+        spans=[Span(reads=[modality], width=width) for modality, width in halves.items()],
+        model={"kind": network.kind} | model if model else {},
+    )
 
 
 def write_features(
@@ -62,56 +102,87 @@ def write_features(
     load: Callable[[], Encoder],
     network: Network | None,
     done: Done,
-    cache: Path | None = None,
+    known: Path | None = None,
 ) -> None:
     """Write the shards of a feature set that are missing, and say what its vectors lack.
 
     Args:
         load: returns the encoder; called if a shard is missing.
         network: what the nodes of a cluster load; None encodes here.
-        done: gets the number of items that were encoded.
-        cache: folder of this encoder's rows of earlier catalogues, to be used again; None: none are.
+        known: folder of this encoder's rows of earlier catalogues, to be used again; None: none are.
     """
-    own, name = run.params[Encode], facts.encoder
+    own, name, n = run.params[Encode], facts.encoder, len(items.ids)
     record: dict[str, Any] = {"stage": run.stage, "dataset": run.dataset, "features": name}
     record["params"] = facts.settings | facts.model  # of a model the name, in place of its folder's path
     record |= {"versions": versions(), fingerprint.KEY: facts.fingerprint}
-    size, n = own.shard_rows, len(items.ids)
-    shards = [(start, min(start + size, n)) for start in range(0, n, size) if run.takes(start // size)]
-    todo = [shard for shard in shards if not io.shard(folder, "features", shard[0] // size).exists()]
-    done(sum(stop - start for start, stop in {*shards} - {*todo}))
+    starts = [start for start in range(0, n, own.shard_rows) if run.takes(start // own.shard_rows)]
+    paths = {(start, min(start + own.shard_rows, n)): _shard_path(folder, start, own) for start in starts}
+    todo = [shard for shard, path in paths.items() if not path.exists()]
+    done(sum(stop - start for start, stop in {*paths} - {*todo}))
     halved = False
-    for (start, _), rows in _encode(run, facts, items, load, network, todo, done, cache):
+    for shard, rows in _encode_shards(run, facts, items, load, network, todo, done, known):
         if not halved and (halved := bool(pc.any(rows["halved"]).as_py())):
             smaller = f"set `encode.batch_size` to {max(1, own.batch_size // 2)}"
             run.warn(f"{name}: {HALVED}; {smaller}", recorded=False)
         width = rows["vector"].type.list_size
         about = {"encoder": {"dim": width} | facts.model} if facts.model else {}
         schema = schemas.features(width)
-        path = io.shard(folder, "features", start // size)
-        io.write_table(rows.select(schema.names), path, schema, record | about | quality.text_record(rows))
+        io.write_table(rows.select(schema.names), paths[shard], schema, record | about | quality.text_record(rows))
     if not run.part:
-        quality.finish_set(run, facts, io.shards(folder, "features"))
+        quality.note_quality(run, facts, io.shards(folder, "features"))
 
 
-def _encode(
+def _shard_path(folder: Path, start: int, own: Encode) -> Path:
+    return io.shard(folder, "features", start // own.shard_rows)
+
+
+def _encode_shards(
     run: Run, facts: Facts, items: Items, load: Callable[[], Encoder], network: Network | None,
-    todo: list[tuple[int, int]], done: Done, cache: Path | None,
-) -> Iterator[tuple[tuple[int, int], pa.Table]]:  # fmt: skip
+    todo: Sequence[Shard], done: Done, known: Path | None,
+) -> Iterator[tuple[Shard, pa.Table]]:  # fmt: skip
     """Yield shards with their rows, schema features(F) and the columns of `encode_rows`."""
-    own, read = run.params[Encode], partial(items.read, reads=facts.reads)
+    own = run.params[Encode]
     if not todo:
         return
     if own.engine == "ray" and network is not None:
-        for shard, rows in distributed.encode(network, read, own, todo, partial(run.warn, recorded=False)):
+        # inputs are read here and sent along with the files of the network: nodes need no file of this machine
+        files = {str(path.relative_to(network.folder)): _map_bytes(path) for path in network.files()}
+        work, warn = (
+            partial(_encode_on_node, network.moved(network.folder), own, files),
+            partial(run.warn, recorded=False),
+        )
+        for shard, rows in cluster.spread(partial(_read_shard, items, facts.reads), work, todo, warn, network.packages):
             yield shard, rows
             done(shard[1] - shard[0])
         return
-    encoder, known = load(), Rows(cache) if cache else None
-    encode = partial(encode_rows, encoder, own=own, done=done)
+    encode, rows_of = partial(encode_rows, load(), own=own, done=done), RowCache(known) if known else None
     for shard in todo:
-        content = read(*shard)
+        content = _read_shard(items, facts.reads, shard)
         with network.plainly() if network else nullcontext():
-            rows, again = known.complete(content, encode) if known else (encode(content), 0)
-        done(again)
+            rows, reused = rows_of.complete(content, encode) if rows_of else (encode(content), 0)
+        done(reused)
         yield shard, rows
+
+
+def _read_shard(items: Items, reads: Sequence[str], shard: Shard) -> pa.Table:
+    return items.read(*shard, reads)
+
+
+def _map_bytes(path: Path) -> np.ndarray:
+    """Return a file's bytes, uint8 [n]; none is in memory before it is asked for."""
+    return np.asarray(np.memmap(path, np.uint8, "r")) if path.stat().st_size else np.zeros(0, np.uint8)
+
+
+def _encode_on_node(network: Network, own: Encode, files: dict[str, np.ndarray]) -> cluster.Work[Shard]:
+    with TemporaryDirectory(prefix="alignrec-") as folder:
+        home = Path(folder, network.folder.name)
+        for path, content in files.items():
+            (home / path).parent.mkdir(parents=True, exist_ok=True)
+            content.tofile(home / path)
+        encoder = network.moved(home).load()
+
+    def work(shard: Shard, content: pa.Table) -> pa.Table:
+        with network.plainly():
+            return encode_rows(encoder, content, own)
+
+    return work

@@ -13,7 +13,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.encode import batching
 from alignrec.pipeline.encode.folder import Facts
-from alignrec.pipeline.encode.load import Loaded
+from alignrec.pipeline.encode.network import Loaded
 from alignrec.pipeline.images.decode import Decoded, normalise
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.release.encoder import MOST_AT_A_TIME

@@ -17,8 +17,8 @@ from typing import ClassVar
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import stored
 from alignrec.pipeline.encode.folder import LARGEST, Facts
-from alignrec.pipeline.encode.load import Loaded, load_all
-from alignrec.pipeline.encode.load import load as load_encoder
+from alignrec.pipeline.encode.network import Loaded, load_all
+from alignrec.pipeline.encode.network import load as load_encoder
 from alignrec.pipeline.encode.params import TRAINED
 from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.harness.layout import EncoderFiles

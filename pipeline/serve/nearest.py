@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from alignrec.pipeline import io
-from alignrec.pipeline.encode.load import Loaded
+from alignrec.pipeline.encode.network import Loaded
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.images.decode import normalise
 from alignrec.pipeline.ops.linalg import unit_rows

@@ -17,7 +17,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.combine import names
 from alignrec.pipeline.encode import batching, chain
 from alignrec.pipeline.encode.folder import ENCODER, FeatureSet
-from alignrec.pipeline.encode.load import Project, load
+from alignrec.pipeline.encode.network import Project, load
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.ops import whitening

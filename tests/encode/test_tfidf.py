@@ -11,20 +11,20 @@ from featured import params, stage, vectors
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.encode.tfidf import Terms
+from alignrec.pipeline.encode.tfidf import count_terms, weigh_terms
 from alignrec.pipeline.errors import UserError
 
 TEXTS = ["red red apple", "red ball", "blue car", "blue car of steel", "", "odd"]
 
 
 def test_weights_are_those_of_the_equation() -> None:
-    terms = Terms(TEXTS)
-    actual = terms.weights(["red red apple car"]).toarray()[0]
+    terms, weights, _ = count_terms(TEXTS)
+    actual = weigh_terms(terms, weights, ["red red apple car"]).toarray()[0]
     idf = np.log(7 / 3) + 1  # red, blue and car stand in two of six texts; apple, in one, is no term
     expected = np.array([(1 + np.log(2)) * idf, idf])
     assert len(terms) == 3
     np.testing.assert_allclose(np.sort(actual)[::-1][:2], expected / np.linalg.norm(expected))
-    assert terms.weights(["", "odd"]).nnz == 0
+    assert weigh_terms(terms, weights, ["", "odd"]).nnz == 0
 
 
 def test_an_item_without_text_is_zero(tmp_path: Path) -> None:

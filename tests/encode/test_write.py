@@ -108,6 +108,13 @@ def test_changed_items_settings_or_networks_are_encoded_again_and_equal_a_new_ru
     assert featured.stage(fresh, params(models, "two", two=mean)) == made[-1]
 
 
+def test_a_set_that_is_listed_no_more_is_deleted(layout: Layout, models: Path) -> None:
+    featured.stage(layout, params(models, "text", "tfidf"))
+    assert layout.feature_sets() == ["text", "tfidf"]
+    featured.stage(layout, params(models, "tfidf"))
+    assert layout.feature_sets() == ["tfidf"]
+
+
 # --- what fails
 
 
