@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 Part = TypeVar("Part")
 
-PREFERRED = "beit3"
-"""the feature set that `Release.vector` reads where none is named and there are several"""
+PREFERRED = ("beit3", "linear")
+"""feature sets that are read where none is named: the first of them that a release has, else its first"""
 
 
 class Embeddings(NamedTuple):
@@ -101,17 +101,19 @@ class Release:
         return _vectors(self._tables.embeddings("items"))
 
     def vector(self, asin: str, features: str | None = None) -> np.ndarray:
-        """Return the vector of one item, float32 [F], of a feature set, by default PREFERRED or else the first."""
-        default = PREFERRED if PREFERRED in self.features else next(iter(self.features), PREFERRED)
-        return self.features[features or default].of(asin)
+        """Return the vector of one item, float32 [F], of a feature set, by default as PREFERRED says."""
+        return self.features[features or self._default_set()].of(asin)
 
-    def semantic_ids(self, features: str = PREFERRED) -> pa.Table:
+    def _default_set(self) -> str:
+        return next((name for name in (*PREFERRED, *self.features) if name in self.features), PREFERRED[0])
+
+    def semantic_ids(self, features: str | None = None) -> pa.Table:
         """Return the semantic IDs of a feature set: columns item_id, asin, codes, suffix, ... of item 0 .. I-1.
 
         `codes` are a list of int32 per item, null for an item without content; `suffix` separates items of equal codes.
         UserError if the feature set has none.
         """
-        return self._tables.semantic_ids(features)
+        return self._tables.semantic_ids(features or self._default_set())
 
     def __repr__(self) -> str:
         counts = f"{self.info.counts.items:,} items, {self.info.counts.users:,} users"

@@ -1,31 +1,41 @@
 """`alignrec new` and `profile`: write params.yaml, for local files, an Amazon category or from a profile."""
 
+from __future__ import annotations
+
 import io as text_io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import yaml
 
 from alignrec.commands import project
-from alignrec.commands.arguments import PARAMS
-from alignrec.commands.params import load, read
+from alignrec.commands.arguments import PARAMS, ROOT
+from alignrec.commands.params import Params, load, read
+from alignrec.commands.plan import duration, on_busy_machine
 from alignrec.commands.terminal import say
 from alignrec.pipeline import io
 from alignrec.pipeline.config import document
-from alignrec.pipeline.config.base import known, nearest
+from alignrec.pipeline.config.base import checked, known, nearest
 from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.sources.amazon import CATEGORIES, KIND, SIZES
+
+if TYPE_CHECKING:
+    from alignrec.commands.estimate import Size
 
 PROFILES = Path("profiles")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+WITHOUT_BEIT3 = "beit3: {sets: []}\n"
 AMAZON = """# What `dvc repro` builds, and how: Amazon's {category} of {year}. Absent keys have their defaults.
 datasets: [{name}]
 sources:
   {name}: {{kind: {kind}, category: {category}}}
 encode: {{encoders: [minilm, cnn, descriptors, tfidf]}}
-combine: {{sets: {{minilm-cnn: {{kind: concat, of: [minilm, cnn]}}, linear: {{}}}}}}
+combine: {{sets: {{linear: {{}}}}}}
 """
 
 
@@ -41,6 +51,7 @@ def new(
     column: Annotated[list[str] | None, typer.Option(help="name a column, such as item=sku; repeatable")] = None,
     amazon: Annotated[int | None, typer.Option(help="in place of files: 2014, 2018 or 2023, year of the data")] = None,
     category: Annotated[str | None, typer.Option(help="Amazon category, as its publisher spells it")] = None,
+    beit3: Annotated[bool, typer.Option("--beit3", help="pre-train BEiT3 without a GPU, too")] = False,
     to: Annotated[Path, typer.Option(help="file to write")] = PARAMS,
     force: Annotated[bool, typer.Option("--force", help="overwrite an existing file")] = False,
 ) -> None:
@@ -54,11 +65,9 @@ def new(
         raise typer.BadParameter("give either --interactions, or --amazon with --category")
     check_target(name, to, force)
     if interactions is not None:
-        from alignrec.commands.own_data import describe_files  # loads DuckDB
-
-        text, seen = describe_files(name, interactions, items, images, column or [])
+        text, seen = describe_files(name, interactions, items, images, column or [], beit3)
     else:
-        text, seen = describe_category(name, str(amazon), category)
+        text, seen = describe_category(name, str(amazon), category, beit3)
     for line in [*seen, *write(name, text, to)]:
         say(line)
 
@@ -81,17 +90,51 @@ def write(name: str, text: str, to: Path) -> Iterator[str]:
         yield f"next: alignrec download {name} --params {to}"
 
 
-def describe_category(name: str, year: str, category: str | None) -> tuple[str, list[str]]:
-    """Return the text of a parameter file for an Amazon category, and a line on its size."""
+def describe_files(
+    name: str, interactions: Path, items: Path | None, images: str | None, columns: Sequence[str], beit3: bool = False
+) -> tuple[str, list[str]]:
+    """Return the text of a parameter file for local files, and what was seen in them."""
+    from alignrec.commands import own_data  # loads DuckDB
+
+    found = own_data.read_files(name, interactions, items, images, columns)
+    if not found.modalities or beit3 or has_gpu():
+        return own_data.as_yaml(found, beit3=True), found.seen
+    left_out = cost_of_beit3(name, own_data.as_yaml(found, beit3=True), found.size)
+    return own_data.as_yaml(found, beit3=False), [*found.seen, left_out]
+
+
+def describe_category(name: str, year: str, category: str | None, beit3: bool = False) -> tuple[str, list[str]]:
+    """Return the text of a parameter file for an Amazon category, and lines on its size and BEiT3."""
     known([year], CATEGORIES, "--amazon")
     published = CATEGORIES[year]
     if category is None:
         raise UserError(f"--amazon {year}: give --category too, one of {', '.join(published)}")
     known([category], published, "--category")
     kind = KIND.format(year)
-    size = SIZES.get((kind, category)) or "of a size that is known once it is downloaded"
+    size = SIZES.get((kind, category))
     text = AMAZON.format(name=name, kind=kind, category=category, year=year)
-    return text, [f"{category} of {year}: {size}"]
+    seen = [f"{category} of {year}: {size or 'of a size that is known once it is downloaded'}"]
+    if beit3 or has_gpu():
+        return text, seen
+    return text + WITHOUT_BEIT3, [*seen, cost_of_beit3(name, text)]
+
+
+def has_gpu() -> bool:
+    import torch  # takes seconds
+
+    return torch.cuda.is_available()
+
+
+def cost_of_beit3(name: str, text: str, size: Size | None = None) -> str:
+    """Return the line on what `--beit3` would take, given the parameter file with it; only this line is timed."""
+    from alignrec.commands import estimate
+
+    params, seconds = checked(Params, yaml.safe_load(text)), ""
+    with suppress(UserError):  # a category without a published size
+        size = size or estimate.read_size(params, Layout(ROOT, name))
+        stages = estimate.estimate_stages(estimate.Plan.of_this_machine(params, name, size))
+        seconds = f", in about {duration(stages['pretrain'].seconds + stages['beit3'].seconds)}{on_busy_machine()}"
+    return f"BEiT3 is left out, as there is no GPU; --beit3 pre-trains it{seconds}"
 
 
 def profile(

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
+from alignrec.commands.estimate import LONGEST, Size
 from alignrec.pipeline.config.base import known
 from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.errors import UserError
@@ -16,26 +17,30 @@ from alignrec.pipeline.sources import download, inspect
 from alignrec.pipeline.sources.lines import refuse_blank
 from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
 
-BEIT3_UP_TO = 10_000  # items that BEiT3 learns in ten minutes without a GPU
 CUTOFFS = (5, 10, 20, 50)
 BATCH, TOKENS, STEPS, PASSES = 32, 64, 50, 2  # of mini, for minutes: batch size, tokens of a text, least steps, epochs
 LARGE = 20_000  # items from which recommenders have their published settings, with a thousand epochs
-QUICK = {"lr": 0.005, "epochs": 100, "patience": 8}  # below
+QUICK = {"lr": 0.005, "epochs": 100, "patience": 8}  # of AlignRec on fewer items
 MODELS, BUDGET = ["ease", "l3ae", "lightgcn", "alignrec"], 2
-# modality -> encoders where items have only this one
-TEACHERS = {"text": ["minilm", "tfidf"], "image": ["cnn", "descriptors"]}
+TEACHERS = {"text": ["minilm", "tfidf"], "image": ["cnn", "descriptors"]}  # modality -> encoders that read it
 HEAD = """# What `dvc repro` builds. Absent keys have their defaults, some of them by what the data has:
 # which feature sets are judged, coded and released.
 """
 
 
-def describe_files(
-    name: str, interactions: Path, items: Path | None, images: str | None, columns: Sequence[str]
-) -> tuple[str, list[str]]:
-    """Return the text of a parameter file for local files, and what was seen in them.
+class OwnData(NamedTuple):
+    """What `alignrec new` found in local files."""
 
-    `images` are a folder, archive or pattern; `columns` are given as `role=name`.
-    """
+    sections: dict[str, Any]  # of the parameter file, without those of feature sets
+    size: Size
+    modalities: list[str]  # that items have
+    seen: list[str]  # lines for the user
+
+
+def read_files(
+    name: str, interactions: Path, items: Path | None, images: str | None, columns: Sequence[str]
+) -> OwnData:
+    """Inspect local files. `images` are a folder, archive or pattern; `columns` are given as `role=name`."""
     flags = _parse_columns(columns, [path for path in (interactions, items) if path])
     rows = inspect.interactions(interactions, flags)
     item_rows = inspect.items(items, flags, rows.roles["item"]) if items else None
@@ -46,22 +51,20 @@ def describe_files(
     described = item_rows.described() if item_rows else ["no item file: items have neither text nor image"]
     kept = f"a {left.core}-core leaves" if left.core else "the split of the file has"
     counts = f"{kept} {left.users:,} users, {left.items:,} items, {left.interactions:,} interactions"
-    seen = [*rows.described(), *described, counts]
-    beit3 = left.items <= BEIT3_UP_TO or _has_gpu()
-    if not beit3:
-        seen.append("BEiT3 is left out, as its pre-training takes long without a GPU: docs/pretraining.md")
     has_images = bool(shown) or (item_rows is not None and "image_urls" in item_rows.roles)
+    modalities = ["text"] * bool(items) + ["image"] * has_images
     core = {"user_core": left.core, "item_core": left.core} if left.core else {}
-    sections = {
-        **{"datasets": [name], "sources": {name: source}, "interactions": core, "images": shown},
-        **_content_sections(bool(items), has_images, left.items, beit3),
-        "train": QUICK if left.items < LARGE else {},
-    }
-    judged = ["minilm-cnn"] if items and has_images else sections["encode"]["encoders"][:1]
-    named = ["beit3"] * beit3 + [*judged, "linear", "shuffled"]
-    sections |= _judging_sections(named if items or has_images else [], left.items)
+    sections = {"datasets": [name], "sources": {name: source}, "interactions": core, "images": shown}
+    size = Size(left.users, left.items, left.interactions, LONGEST * bool(modalities), "", left.items)
+    return OwnData(sections, size, modalities, [*rows.described(), *described, counts])
+
+
+def as_yaml(found: OwnData, beit3: bool) -> str:
+    """Return the text of a parameter file, with the feature sets that suit the data and the machine."""
+    sections = found.sections | _content_sections(found.modalities, found.size.items, beit3)
+    sections |= _judging_sections(sections["encode"]["encoders"], found, beit3)
     options: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None, "width": 120}
-    return HEAD + "".join(yaml.safe_dump({key: value}, **options) for key, value in sections.items() if value), seen
+    return HEAD + "".join(yaml.safe_dump({key: value}, **options) for key, value in sections.items() if value)
 
 
 def _source(interactions: inspect.Table, items: inspect.Table | None) -> dict[str, Any]:
@@ -77,36 +80,34 @@ def _source(interactions: inspect.Table, items: inspect.Table | None) -> dict[st
     return source
 
 
-def _content_sections(text: bool, image: bool, items: int, beit3: bool) -> dict[str, Any]:
+def _content_sections(modalities: Sequence[str], items: int, beit3: bool) -> dict[str, Any]:
     """Return the sections of the stages that write feature sets, for items that have these modalities."""
-    if not (text or image):
+    if not modalities:
         return {"encode": {"encoders": Encode().encoders}}  # which DVC needs; without items none runs
-    both = text and image
-    encoders = Encode().encoders if both else TEACHERS["text" if text else "image"]
-    sections: dict[str, Any] = {"encode": {"encoders": encoders}}
-    if beit3:
-        steps = max(STEPS, math.ceil(PASSES * items / BATCH))
-        sections["pretrain"] = {"size": "mini", "steps": steps, "batch_size": BATCH, "max_tokens": TOKENS}
-        sections["pretrain"] |= {} if both else {"distill_from": encoders}
-    if not (both and beit3):
-        sections["beit3"] = {"sets": ["beit3"] * beit3}
-    joined = {"minilm-cnn": {"kind": "concat", "of": ["minilm", "cnn"]}} if both else {}
-    sections["combine"] = {"sets": joined | {"linear": {}}}
+    encoders = Encode().encoders if len(modalities) == 2 else TEACHERS[modalities[0]]
+    sections: dict[str, Any] = {"encode": {"encoders": encoders}, "combine": {"sets": {"linear": {}}}}
+    if not beit3:
+        return sections | {"beit3": {"sets": []}}
+    steps = max(STEPS, math.ceil(PASSES * items / BATCH))
+    pretrain = {"size": "mini", "steps": steps, "batch_size": BATCH, "max_tokens": TOKENS}
+    if len(modalities) == 2:  # a set for each modality masked, by default
+        return sections | {"pretrain": pretrain}
+    return sections | {"pretrain": pretrain | {"distill_from": encoders}, "beit3": {"sets": ["beit3"]}}
+
+
+def _judging_sections(encoders: Sequence[str], found: OwnData, beit3: bool) -> dict[str, Any]:
+    benchmark: dict[str, Any] = {"budget": BUDGET}
+    sections: dict[str, Any] = {"benchmark": benchmark}
+    if found.size.items < LARGE:
+        sections["train"] = QUICK
+        if found.modalities:
+            rival = "tfidf" if "tfidf" in encoders else encoders[0]
+            features = ["beit3"] * beit3 + ["linear", rival, "shuffled"]
+            benchmark |= {"models": MODELS, "features": features}
+    if found.size.items < CUTOFFS[-1]:
+        benchmark["ks"] = [k for k in CUTOFFS if k <= found.size.items] or [found.size.items]
+        sections["probe"] = {"ks": benchmark["ks"]}
     return sections
-
-
-def _judging_sections(features: Sequence[str], items: int) -> dict[str, Any]:
-    small = {"models": MODELS, "features": features} if features and items < LARGE else {}
-    if items >= CUTOFFS[-1]:
-        return {"benchmark": {**small, "budget": BUDGET}}
-    ks = [k for k in CUTOFFS if k <= items] or [items]
-    return {"benchmark": {**small, "budget": BUDGET, "ks": ks}, "probe": {"ks": ks}}
-
-
-def _has_gpu() -> bool:
-    import torch  # takes seconds
-
-    return torch.cuda.is_available()
 
 
 def _parse_columns(columns: Sequence[str], files: Sequence[Path]) -> Mapping[str, str]:

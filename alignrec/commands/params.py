@@ -75,17 +75,19 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
     params = params.having(encode, ours, combine)
     made = names.made(params, dataset)
     content = [name for name in made if not names.is_partial(combine.sets, name)]
-    trained = FEATURES if FEATURES in content else next(iter(content or made or combine.controls), FEATURES)
+    preferred = [name for name in (FEATURES, names.LINEAR) if name in content]
+    trained = next(iter([*preferred, *content, *made, *combine.controls]), FEATURES)
     if "features" in params[Released].model_fields_set and (named := params[Released].features) in made:
         trained = named  # though it be a control of another set
     judged = content if trained in content or trained not in made else [trained, *content]
+    # files of others are released only if they are named
     others = [*names.imported(params, dataset), *names.with_text(params, dataset)]
-    own = [name for name in made or [trained] if name not in others]  # others' only if named
+    own = [name for name in made or [trained] if name not in others and not names.is_control(combine.sets, name)]
     chosen: dict[type[Any], Any] = {
         Released: trained,
         SemanticIds: [trained] if judged else [],
         Benchmark: [*judged, *combine.controls],
-        Publish: [name for name in own if name == trained or not names.is_control(combine.sets, name)],
+        Publish: [*([] if trained in others else [trained]), *(name for name in own if name != trained)],
     }
     absent = [kind for kind in chosen if "features" not in params[kind].model_fields_set]
     return params.having(*(params[kind].model_copy(update={"features": chosen[kind]}) for kind in absent))

@@ -1,8 +1,10 @@
 """`alignrec plan`: hours, memory, disk and downloads of each stage, before anything runs."""
 
+from __future__ import annotations
+
 import os
 import shutil
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.filesize import decimal
@@ -14,13 +16,14 @@ from alignrec.pipeline.config.parameters import Parameters
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.http.fetch import local
-from alignrec.pipeline.images.params import Images
-from alignrec.pipeline.plan import size
 from alignrec.pipeline.pretrain.params import Pretrain
 from alignrec.pipeline.report.table import Table
 from alignrec.pipeline.report.terminal import Drawn
 from alignrec.pipeline.sources import download
 from alignrec.pipeline.sources.base import Downloaded
+
+if TYPE_CHECKING:
+    from alignrec.commands.estimate import Plan
 
 BUSY = 0.7  # processes per core, above which other programs slow the measurement down
 
@@ -41,22 +44,30 @@ def plan(
 
 def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
     """Print the estimates of a dataset and return its faults: files that cannot be found, local ones without `ask`."""
-    addresses = {key: own for key, own in _addresses(params, layout.dataset).items() if ask or local(own[0])}
+    source, weights = params.source(layout.dataset), params[Pretrain]
+    files = source.files() if isinstance(source, Downloaded) else {}
+    # key of the parameter file -> addresses of that file, the preferred one first
+    addresses = {download.keys(layout.dataset, [role]): mirrors for role, mirrors in files.items()}
+    own = {f"pretrain.{key}": getattr(weights, key) for key in ("init", "tokenizer", "vqkd")}
+    addresses |= {key: [address] for key, address in own.items() if address}
+    addresses = {key: mirrors for key, mirrors in addresses.items() if ask or local(mirrors[0])}
     waiting = f"asking for {len(addresses)} files, at most {download.WAIT:g} s; timing a matrix product"
     say(f"{layout.dataset}: {waiting}", err=True)
-    asked, counted, faults = download.ask(addresses), None, []
+
+    # torch is loaded while the addresses are asked
+    wait_for_answers, size, faults = download.ask(addresses), None, []
+    from alignrec.commands import estimate
+
     try:
-        counted = size.measure(params, layout)
+        size = estimate.read_size(params, layout)
     except UserError as e:
         faults.append(str(e))
-    from alignrec.pipeline.ops.device import gemm_rate  # loads torch, while addresses are asked
-
-    gemm, answers = gemm_rate("float32"), asked()
+    answers = wait_for_answers()
     faults = [f"{a.key}: {a.fault}; give a path of this machine: {a.key}: PATH" for a in answers if a.fault] + faults
-    say(f"{layout.dataset}: {counted}" if counted else layout.dataset)
-    if counted:
+    say(f"{layout.dataset}: {size}" if size else layout.dataset)
+    if size:
         raw = sum(answer.size or 0 for answer in answers if answer.key.startswith("sources."))
-        show_estimates(params, layout, counted, gemm, raw)
+        show_estimates(layout, estimate.Plan.of_this_machine(params, layout.dataset, size, raw))
     if answers:
         rows = [[a.key, "not found" if a.fault else amount(a.size), a.address] for a in answers]
         show(Drawn(Table("Files to fetch", "", ["key", "bytes", "address"], rows, texts=1), unbroken=[0]))
@@ -65,22 +76,10 @@ def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
     return faults
 
 
-def _addresses(params: Parameters, dataset: str) -> dict[str, list[str]]:
-    """Return key of the parameter file -> addresses of that file, the preferred one first."""
-    source, weights = params.source(dataset), params[Pretrain]
-    files = source.files() if isinstance(source, Downloaded) else {}
-    own = {f"pretrain.{key}": getattr(weights, key) for key in ("init", "tokenizer", "vqkd")}
-    found = {download.keys(dataset, [role]): mirrors for role, mirrors in files.items()}
-    return found | {key: [address] for key, address in own.items() if address}
+def show_estimates(layout: Layout, planned: Plan) -> None:
+    from alignrec.commands import estimate
 
-
-def show_estimates(params: Parameters, layout: Layout, counted: size.Size, gemm: float, raw: float) -> None:
-    from alignrec.pipeline.combine.names import feature_sets
-    from alignrec.pipeline.plan import estimate  # loads torch
-
-    images, sets = params[Images], feature_sets(params, layout.dataset)
-    remote = isinstance(params.source(layout.dataset), Downloaded) and not (images.folder or images.pattern)
-    taken = estimate.stages(estimate.Plan(params, counted, sets, gemm, remote, raw))
+    taken = estimate.estimate_stages(planned)
     seconds, memory, disk, _ = zip(*taken.values(), strict=True)
     shown = {**taken, "all": estimate.Estimate(sum(seconds), max(memory), sum(disk))}
     rows = [[name, duration(s), amount(m), amount(d), basis] for name, (s, m, d, basis) in shown.items()]
@@ -92,9 +91,12 @@ def show_estimates(params: Parameters, layout: Layout, counted: size.Size, gemm:
     for stage, of in taken.items():
         if of.memory > installed:
             say(f"too little memory for {stage}: {amount(of.memory)} are needed, the machine has {amount(installed)}")
-    busy = " on a busy machine" if os.getloadavg()[0] > BUSY * (os.cpu_count() or 1) else ""
-    say(f"computed for {gemm / 1e12:.2f} TFLOP/s, measured now{busy}")
+    say(f"computed for {planned.gemm / 1e12:.2f} TFLOP/s, measured now{on_busy_machine()}")
     say("assumed: an image of 18 kB per item, training best at its 40th epoch; DVC copies what it cannot link")
+
+
+def on_busy_machine() -> str:
+    return " on a busy machine" if os.getloadavg()[0] > BUSY * (os.cpu_count() or 1) else ""
 
 
 def duration(seconds: float) -> str:

@@ -22,8 +22,10 @@ from alignrec.pipeline.release.encoded import hash_images, text_sha256
 from alignrec.pipeline.release.manifest import Input
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.report.outputs import Outputs
+from alignrec.pipeline.report.verdict import LINEAR, is_below
 from alignrec.pipeline.sources.product import is_web
 from alignrec.pipeline.train import retrieval
+from alignrec.pipeline.train.params import Released
 
 BEYOND_TITLES = ("brand", "description", "text", "image_url")
 LEFT_OUT: dict[Shown, tuple[str, ...]] = {
@@ -56,6 +58,9 @@ def parts(run: Run, stages: Sequence[str]) -> Parts:
     """Collect the content of a dataset's release; UserError if items or all feature sets are absent."""
     layout, params, names = run.layout, _settings(run), _feature_sets(run)
     outputs = Outputs(layout, run.source.kind, stages=stages)
+    # the first is what the card leads with, and what `datasets` loads by default
+    if LINEAR in names and is_below(run.params[Released].features, LINEAR, outputs.probes, outputs.tests):
+        names = [LINEAR, *(name for name in names if name != LINEAR)]
     features = {name: io.shards(layout.features(name), "features") for name in names}
     learned = [layout.encoder.weights, layout.encoder.tokenizer, layout.encoder.whitening, layout.model]
     pieces = [Piece(f"features/{name}/{path.name}", path, "features") for name in names for path in features[name]]

@@ -18,6 +18,7 @@ from alignrec.pipeline.probe.verdicts import agreed
 from alignrec.pipeline.report.table import BETTER, CONTROLS, SAME, WORSE, Table, measure, title
 
 NOT_TRAINED = ("-untrained", "-official")  # suffixes of an encoder's controls: the network before training here
+LINEAR = "linear"  # what needs no training, and is released where the trained set is below it
 MARKS = {"better": BETTER, "worse": WORSE, "undecided": SAME}
 RULE = (
     f"Better, worse: all tests of a place agree, p below {LEVEL} by paired bootstrap after Holm's correction; level: "
@@ -104,7 +105,16 @@ def headline(dataset: str, kind: str, released: str, probes: Mapping[str, Any] |
     found = compared(released, probes, tests)
     unbeaten = [name for name, places in found.controls.items() if "better" not in places.values()]
     where = f"{dataset}{' (synthetic users)' * (kind == 'sample')}"
-    return sentence(where, released, found.rivals, found.models, unbeaten)
+    said = [sentence(where, released, found.rivals, found.models, unbeaten)]
+    if is_below(released, LINEAR, probes, tests):
+        said.append(f"It is surely below {LINEAR}: release {LINEAR} (train.features).")
+    return " ".join(said)
+
+
+def is_below(released: str, rival: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> bool:
+    """Return whether a feature set is worse than another in at least one comparison, and better in none."""
+    outcomes = compared(released, probes, tests).rivals.get(rival, {}).values()
+    return "worse" in outcomes and "better" not in outcomes
 
 
 def sentence(

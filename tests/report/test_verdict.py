@@ -57,6 +57,13 @@ def test_a_set_is_better_where_the_tests_say_so_and_not_elsewhere() -> None:
     )
 
 
+def test_linear_is_advised_where_the_trained_set_is_surely_below_it() -> None:
+    advice = "It is surely below linear: release linear (train.features)."
+    for outcomes, advised in {"worse undecided": True, "undecided undecided": False, "worse better": False}.items():
+        said = verdict.headline("shop", "tabular", "beit3", probes(linear=outcomes, tfidf="worse worse"), None)
+        assert said.endswith(advice) == advised
+
+
 def test_controls_stand_below_and_other_forms_of_the_set_nowhere() -> None:
     every = probes(
         random="better undecided", beit3_untrained="better better", beit3_raw="worse worse", cnn="worse worse"

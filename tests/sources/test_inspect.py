@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from alignrec.commands.new import check_target, write
-from alignrec.commands.own_data import describe_files
+from alignrec.commands import estimate
+from alignrec.commands import new as command
 from alignrec.commands.params import load
 from alignrec.pipeline.errors import UserError
 
@@ -33,11 +33,12 @@ def new(
     items: str | None = "items.jsonl",
     force: bool = True,
     interactions: str = "ratings.csv",
+    beit3: bool = False,
 ) -> list[str]:
-    check_target("mine", PARAMS, force)
+    command.check_target("mine", PARAMS, force)
     path = Path(items) if items else None
-    text, seen = describe_files("mine", Path(interactions), path, images, columns)
-    return [*seen, *write("mine", text, PARAMS)]
+    text, seen = command.describe_files("mine", Path(interactions), path, images, columns, beit3)
+    return [*seen, *command.write("mine", text, PARAMS)]
 
 
 def written(section: str) -> Any:
@@ -47,6 +48,7 @@ def written(section: str) -> Any:
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "has_gpu", lambda: False)
     (tmp_path / ".dvc").mkdir()  # as begun, as far as `new` looks: DVC takes seconds
     shop(tmp_path)
 
@@ -106,7 +108,40 @@ def test_what_is_not_there_is_not_encoded() -> None:
     Path("items.jsonl").write_text("\n".join(json.dumps({"id": line["id"], "name": "x"}) for line in lines))
     new()
     made = load(PARAMS)
-    assert (made.encode.encoders, made.beit3.sets, [*made.combine.sets]) == (["minilm", "tfidf"], ["beit3"], ["linear"])
+    assert (made.encode.encoders, made.beit3.sets, [*made.combine.sets]) == (["minilm", "tfidf"], [], ["linear"])
+
+
+def test_without_a_gpu_linear_is_what_is_judged_trained_and_released_first() -> None:
+    seen = new()
+    params = load(PARAMS, "mine")
+    assert params.encode.encoders == ["minilm", "cnn", "descriptors", "tfidf"]
+    assert (params.beit3.sets, [*params.combine.sets]) == ([], ["linear"])
+    assert (params.train.features, params.semantic_ids.features) == ("linear", ["linear"])
+    assert params.benchmark.features == ["linear", "tfidf", "shuffled"]
+    assert params.publish.features == ["linear", *params.encode.encoders]
+    left_out = "BEiT3 is left out, as there is no GPU; --beit3 pre-trains it, in about "
+    assert [line.startswith(left_out) for line in seen].count(True) == 1
+
+
+@pytest.mark.parametrize("how", ["a GPU", "--beit3"])
+def test_beit3_is_written_where_there_is_a_gpu_or_where_it_is_asked_for(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "has_gpu", lambda: how == "a GPU")
+    seen = new(beit3=how == "--beit3")
+    params = load(PARAMS, "mine")
+    assert (params.beit3.sets[0], params.pretrain.steps, params.train.features) == ("beit3", 50, "beit3")
+    assert params.benchmark.features == ["beit3", "linear", "tfidf", "shuffled"]
+    assert not [line for line in seen if "BEiT3" in line]
+
+
+def test_what_is_written_depends_on_no_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, costs = set(), set()
+    for rate in (1e9, 1e13):
+        monkeypatch.setattr(estimate, "gemm_rate", lambda precision, rate=rate: rate)
+        costs |= {line for line in new() if "BEiT3" in line}
+        texts.add(PARAMS.read_text())
+    assert (len(texts), len(costs)) == (1, 2)
 
 
 def test_images_are_a_folder_or_a_pattern(tmp_path: Path) -> None:

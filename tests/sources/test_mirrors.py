@@ -10,6 +10,7 @@ import pytest
 from commands import alignrec
 from webserver import body, ranged, serving, status
 
+from alignrec.commands import new
 from alignrec.commands.params import Params, load
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
@@ -108,7 +109,8 @@ def test_what_is_missing_or_misspelt_is_one_line(tmp_path: Path, words: list[str
     assert not (tmp_path / "params.yaml").exists()
 
 
-def test_new_writes_a_project_for_a_category(tmp_path: Path) -> None:
+def test_new_writes_a_project_for_a_category(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(new, "has_gpu", lambda: False)
     said = alignrec("new", "baby", "--amazon", "2014", "--category", "Baby", cwd=tmp_path)
     assert said.exit_code == 0, said.output
     assert "Baby of 2014: 19,445 users, 7,050 items, 160,792 interactions" in said.output
@@ -117,4 +119,5 @@ def test_new_writes_a_project_for_a_category(tmp_path: Path) -> None:
     assert isinstance(source, AmazonSource)
     assert (source.kind, source.category, source.subset) == ("amazon2014", "Baby", "5-core")
     assert (tmp_path / "dvc.yaml").is_file()
-    assert params.pretrain.size == "mini"
+    assert (params.beit3.sets, params.train.features) == ([], "linear")
+    assert "--beit3 pre-trains it, in about " in said.output

@@ -10,14 +10,12 @@ from typer.testing import CliRunner
 from webserver import body, hang, serving
 
 from alignrec import schemas
+from alignrec.commands import estimate
 from alignrec.commands.app import app
 from alignrec.commands.params import load
 from alignrec.pipeline import io
-from alignrec.pipeline.combine.names import feature_sets
 from alignrec.pipeline.config.parameters import Parameters
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.ops import device
-from alignrec.pipeline.plan import estimate, size
 from alignrec.pipeline.sources import download
 from alignrec.stages.order import STAGES
 
@@ -34,8 +32,8 @@ def params(folder: Path, sources: dict, **sections: object) -> tuple[Parameters,
 
 def planned(folder: Path, sources: dict, **sections: object) -> dict[str, estimate.Estimate]:
     asked, layout = params(folder, sources, **sections)
-    plan = estimate.Plan(asked, size.measure(asked, layout), feature_sets(asked, layout.dataset), GEMM, True, 7e9)
-    return estimate.stages(plan)
+    plan = estimate.Plan(asked, layout.dataset, estimate.read_size(asked, layout), GEMM, True, 7e9)
+    return estimate.estimate_stages(plan)
 
 
 SAMPLE = {"shop": {"kind": "sample"}}
@@ -46,21 +44,22 @@ BABY = {"baby": {"kind": "amazon2014", "category": "Baby"}}
 
 
 def test_a_size_is_counted_or_published_or_measured(tmp_path: Path) -> None:
-    found = size.measure(*params(tmp_path, BABY))
+    found = estimate.read_size(*params(tmp_path, BABY))
     assert (found.users, found.items, found.interactions, found.products) == (19_445, 7_050, 160_792, 71_317)
     assert str(found).endswith("160,792 interactions, 128 pieces a text, as published")
     layout = Layout(tmp_path / "outputs", "baby")
     io.write_json(layout.run_record("interactions"), {"rows_out": 9, "notes": {"users": 3, "items": 4}})
-    counted = str(size.measure(*params(tmp_path, BABY)))
-    assert counted.startswith("3 users, 4 items, 9 interactions, 128 pieces a text, counted in ")
+    said = str(estimate.read_size(*params(tmp_path, BABY)))
+    assert said.startswith("3 users, 4 items, 9 interactions, 128 pieces a text, counted in ")
     ready = toy.outputs(tmp_path / "ready")
     ready.run_record("interactions").unlink()
-    assert size.measure(params(tmp_path, {"shop": {"kind": "sample"}})[0], ready).pieces == round(
-        np.mean([len(text) for text in io.read_table(ready.items, schemas.ITEMS)["text"].to_pylist()]) / size.PIECE
-    )
+    counted = estimate.read_size(params(tmp_path, {"shop": {"kind": "sample"}})[0], ready)
+    texts = io.read_table(ready.items, schemas.ITEMS)["text"].to_pylist()
+    assert counted.pieces == round(np.mean([len(text) for text in texts]) / estimate.CHARACTERS)
     rows = "".join(f"u{u},i{i},{u * 30 + i}\n" for u in range(12) for i in range(12))
     (tmp_path / "ratings.csv").write_text("user,item,timestamp\n" + rows)
-    measured = size.measure(*params(tmp_path, {"mine": TABULAR | {"interactions": str(tmp_path / "ratings.csv")}}))
+    mine = TABULAR | {"interactions": str(tmp_path / "ratings.csv")}
+    measured = estimate.read_size(*params(tmp_path, {"mine": mine}))
     assert (measured.users, measured.items, measured.interactions, measured.pieces) == (12, 12, 144, 0)
 
 
@@ -129,7 +128,7 @@ def run(*arguments: str) -> tuple[int, str]:
 def test_the_command_shows_a_row_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     params(tmp_path, SAMPLE)
-    monkeypatch.setattr(device, "gemm_rate", lambda precision: GEMM)
+    monkeypatch.setattr(estimate, "gemm_rate", lambda precision: GEMM)
     code, said = run()
     assert code == 0, said
     rows = [line.split()[0] for line in said.splitlines() if line.strip()]
@@ -145,7 +144,7 @@ def test_without_a_network_it_names_the_paths_to_give(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     away = {"reviews": "http://a.invalid/reviews.json.gz", "metadata": "http://a.invalid/meta.json.gz"}
     params(tmp_path, {"baby": BABY["baby"] | away})
-    monkeypatch.setattr(device, "gemm_rate", lambda precision: GEMM)
+    monkeypatch.setattr(estimate, "gemm_rate", lambda precision: GEMM)
     code, said = run("baby")
     assert code == 1
     for key in ("reviews", "metadata"):

@@ -1,32 +1,47 @@
-"""Seconds, memory and disk of each stage from counts and shapes.
+"""Seconds, memory and disk of each stage from counts and shapes; counts are measured, published or read from outputs.
 
-Constants are of `sample` and Baby on two cores.
+Constants were measured on `sample` and Baby, on two cores.
 """
+
+from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
+import pyarrow.compute as pc
+
+from alignrec import schemas
+from alignrec.pipeline import io
 from alignrec.pipeline.beit3.config import SIZES, Config
 from alignrec.pipeline.beit3.inference import flops
 from alignrec.pipeline.benchmark.params import Benchmark, Study
 from alignrec.pipeline.benchmark.plan import entries
 from alignrec.pipeline.benchmark.settings import model_settings
-from alignrec.pipeline.combine.names import CEILINGS
+from alignrec.pipeline.combine.names import CEILINGS, feature_sets
 from alignrec.pipeline.config.parameters import Parameters
 from alignrec.pipeline.encode.params import BEiT3, Encode
 from alignrec.pipeline.encode.registry import kind_of
+from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.graph.params import Graph
-from alignrec.pipeline.images.params import RATE
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.http.fetch import local
+from alignrec.pipeline.images.params import RATE, Images
+from alignrec.pipeline.interactions import source_split
 from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.models.closed import Closed
 from alignrec.pipeline.models.params import Train
-from alignrec.pipeline.plan.size import Size
+from alignrec.pipeline.ops.device import gemm_rate
 from alignrec.pipeline.pretrain.params import VOCAB, Pretrain
 from alignrec.pipeline.probe.questions import sample_size
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.semantic_ids.params import SemanticIds
+from alignrec.pipeline.sources import download
+from alignrec.pipeline.sources.amazon import SIZES as PUBLISHED
+from alignrec.pipeline.sources.base import Downloaded
+from alignrec.pipeline.sources.feature_files import FEATURE
+from alignrec.pipeline.sources.sample import SampleSource
 from alignrec.pipeline.train.params import Released
 
 PROCESS, TORCH, START = 5e8, 7e8, 3.0  # bytes of a stage, and of torch; seconds in which DVC starts a stage
@@ -37,6 +52,58 @@ SHARES, FRUGAL = {"small": 0.15, "mini": 0.35}, 0.5  # of the GEMM rate that siz
 MINI = Config(image=1, patch=1, vocab=8000, width=384, layers=6, heads=12, ffn=1536, positions=256)
 # epoch after which `patience` begins; seconds of a step without a graph; per second: graph operations, scores
 BEST_EPOCH, STEP, WALK, SCORED = 40, 0.007, 1.4e10, 7e7
+SURVIVE = 7_050 / 71_317  # items per product of Baby's metadata
+# users and items that the filter leaves of the embedded dataset's shoppers and stickers; interactions per shopper
+SAMPLE = (2_970 / 3_600, 1_559 / 1_600, 31_692 / 3_600)
+CHARACTERS, STICKER, LONGEST = 4, 12, 128  # characters of a piece; pieces of a sticker's text and of an unknown text
+
+
+@dataclass(frozen=True)
+class Size:
+    """Counts after filtering; `products` are lines of the metadata before."""
+
+    users: int
+    items: int
+    interactions: int
+    pieces: int  # mean of a text; 0: items have neither texts nor images
+    origin: str
+    products: int
+
+    def __str__(self) -> str:
+        texts = f", {self.pieces} pieces a text" if self.pieces else ""
+        return f"{self.users:,} users, {self.items:,} items, {self.interactions:,} interactions{texts}, {self.origin}"
+
+
+def read_size(params: Parameters, layout: Layout) -> Size:
+    """Return the size of a dataset: as its stages counted it, as published, or counted in its files."""
+    source, dataset = params.source(layout.dataset), layout.dataset
+    files = source.files() if isinstance(source, Downloaded) else {}
+    has_content = not isinstance(source, Downloaded) or "metadata" in files
+    pieces = (STICKER if isinstance(source, SampleSource) else LONGEST) * has_content
+    if layout.items.exists():
+        texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"]
+        pieces = max(1, round((pc.mean(pc.utf8_length(texts)).as_py() or 0) / CHARACTERS))
+    if (record := layout.run_record("interactions")).exists():
+        done = io.read_json(record)
+        users, items = done["notes"]["users"], done["notes"]["items"]
+        return Size(users, items, done["rows_out"], pieces, f"counted in {record}", round(items / SURVIVE))
+    if isinstance(source, SampleSource):
+        given = (source.users, source.items, source.users)
+        users, items, rows = (round(n * r) for n, r in zip(given, SAMPLE, strict=True))
+        return Size(users, items, rows, pieces, "as the embedded dataset's filter leaves them", source.items)
+    if published := PUBLISHED.get((source.kind, getattr(source, "category", None) or "")):
+        return Size(*published, pieces, "as published", round(published.items / SURVIVE))
+    raw = {role: local(mirrors[0]) for role, mirrors in files.items() if not role.startswith(FEATURE)}
+    paths = {role: path for role, path in raw.items() if path is not None}
+    if not paths or paths != raw:
+        raise UserError(
+            f"{dataset}: no published size; run `alignrec download {dataset} && alignrec interactions {dataset}`, "
+            "then plan the rest"
+        )
+    if missing := next((path for path in paths.values() if not path.is_file()), None):
+        raise UserError(download.MISSING.format(missing))
+    left = source_split.measure_catalogue(source.reader(), paths)
+    return Size(left.users, left.items, left.interactions, pieces, "counted in its files", left.items)
 
 
 class Estimate(NamedTuple):
@@ -53,11 +120,21 @@ class Plan:
     """A dataset and its parameters."""
 
     params: Parameters
+    dataset: str
     size: Size
-    sets: list[str]  # names of the feature sets
     gemm: float  # operations of float32 products per second on this machine
     remote: bool = False  # whether images come from a host
     downloads: float = 0.0  # bytes of the raw files, as far as servers say
+
+    @classmethod
+    def of_this_machine(cls, params: Parameters, dataset: str, size: Size, downloads: float = 0.0) -> Plan:
+        images = params[Images]
+        remote = isinstance(params.source(dataset), Downloaded) and not (images.folder or images.pattern)
+        return cls(params, dataset, size, gemm_rate("float32"), remote, downloads)
+
+    @cached_property
+    def sets(self) -> list[str]:
+        return feature_sets(self.params, self.dataset)
 
     @cached_property
     def shape(self) -> Config:
@@ -66,15 +143,15 @@ class Plan:
         return replace((SIZES | {"mini": MINI})[own.size], vocab=vocab, codes=codes)
 
     @property
-    def frozen(self) -> float:
+    def frozen_seconds(self) -> float:
         return self.size.items * (IMAGE + PIECE * self.size.pieces) / (FRUGAL * self.gemm)
 
-    def beit3(self, image: bool = True, text: bool = True) -> float:
+    def beit3_seconds(self, image: bool = True, text: bool = True) -> float:
         own = self.params[Pretrain]
         operations = flops(self.shape, image, min(self.size.pieces, own.max_tokens) * text)
         return self.size.items * operations / (SHARES.get(own.size, FRUGAL) * self.gemm)
 
-    def training(self, model: str, settings: Train) -> float:
+    def training_seconds(self, model: str, settings: Train) -> float:
         size, model_kind = self.size, MODELS[model]
         ranking = size.users * size.items / SCORED
         if issubclass(model_kind, Closed):
@@ -85,7 +162,7 @@ class Plan:
         return 1.5 + min(settings.epochs, BEST_EPOCH + settings.patience) * (batches * step + ranking)
 
 
-def pretrain(plan: Plan) -> Estimate:
+def estimate_pretrain(plan: Plan) -> Estimate:
     """Steps of BEiT3, of three forward passes each or six with teachers, and one pass of the teachers."""
     own, c = plan.params[Pretrain], plan.shape
     taught = bool(own.steps and own.distill) or own.size == "mini"
@@ -94,7 +171,7 @@ def pretrain(plan: Plan) -> Estimate:
     trained = plan.shape.weights + (c.vocab + c.codes) * c.width  # with both heads; AdamW holds four numbers for each
     memory = TORCH + taught * FROZEN_MEMORY + 16 * trained + 90 * positions * c.width * c.layers
     disk = 4 * plan.shape.weights * (1 + bool(own.init)) + 32 * trained  # two checkpoints, for a moment
-    seconds = passes * plan.beit3() + taught * (10 + plan.frozen)
+    seconds = passes * plan.beit3_seconds() + taught * (10 + plan.frozen_seconds)
     return Estimate(seconds, memory, disk, f"{own.steps:,} steps of {own.batch_size}")
 
 
@@ -103,12 +180,12 @@ def estimate_sets(plan: Plan) -> dict[str, Estimate]:
     kinds = [kind_of(params.encoders, name) for name in params[Encode].encoders]
     networks = sum(kind not in ("tfidf", "descriptors") for kind in kinds)
     rows = 4 * n * WIDEST
-    seconds = sum(plan.beit3(name != "beit3-image-masked", name != "beit3-text-masked") for name in trained)
+    seconds = sum(plan.beit3_seconds(name != "beit3-image-masked", name != "beit3-text-masked") for name in trained)
     memory = TORCH + FROZEN_MEMORY + 8 * plan.shape.weights + 8 * n * WIDEST
     made = len(plan.sets) - len(trained) - len(kinds)
     return {
-        "encode": Estimate(len(kinds) * START + networks * plan.frozen / 2, TORCH + FROZEN_MEMORY, rows * len(kinds),
-                           f"{networks} networks"),
+        "encode": Estimate(len(kinds) * START + networks * plan.frozen_seconds / 2, TORCH + FROZEN_MEMORY,
+                           rows * len(kinds), f"{networks} networks"),
         "beit3": Estimate(3 + seconds, memory, 4 * n * plan.shape.width * len(trained) + 8 * plan.shape.weights,
                           f"{len(trained)} sets"),
         "combine": Estimate(3 + 1.5e-3 * n * made, PROCESS + 2 * rows, rows * made, f"{made} sets"),
@@ -127,7 +204,7 @@ def estimate_features(plan: Plan) -> dict[str, Estimate]:
         "interactions": Estimate(log / 4e7, PROCESS + 10 * log, log),
         "items": Estimate(size.products / 1e5, PROCESS, 2e3 * n, f"{size.products:,} lines"),
         "images": Estimate(max(n / 600, asking), PROCESS, 18e3 * n, "requests to one host" if asking else "decoding"),
-        "pretrain": pretrain(plan),
+        "pretrain": estimate_pretrain(plan),
         **estimate_sets(plan),
         "graph": Estimate(sets * 3 * searched * n * product, PROCESS + 2 * rows, 14 * n * graph.k * sets),
         "semantic_ids": Estimate(books * coded, TORCH + rows, books * 4 * ids.levels * (n + ids.codes * WIDEST)),
@@ -138,10 +215,10 @@ def estimate_evidence(plan: Plan) -> dict[str, Estimate]:
     """Estimate the stages from train to publish; each cell of a table keeps 200 bytes per user."""
     params, size, n, sets, cell = plan.params, plan.size, plan.size.items, len(plan.sets), 200 * plan.size.users
     one, bench, study, cells = params[Released].resolved(), params[Benchmark], params[Study], entries(params)
-    rows, vectors, alignrec = 4 * n * WIDEST, 4 * (size.users + n) * one.dim, plan.training(RELEASED, one)
+    rows, vectors, alignrec = 4 * n * WIDEST, 4 * (size.users + n) * one.dim, plan.training_seconds(RELEASED, one)
     memory = PROCESS + 3 * rows + 12 * vectors + 40 * size.interactions
     closed = 12 * n**2 * any(issubclass(MODELS[e.model], Closed) for e in cells)
-    runs = sum(plan.training(e.model, model_settings(params, e.model, e.ablation)) for e in cells)
+    runs = sum(plan.training_seconds(e.model, model_settings(params, e.model, e.ablation)) for e in cells)
     maskable = sum(f"{name}-image-masked" in plan.sets and name not in CEILINGS for name in plan.sets)
     count = study.trainings(maskable)
     released = rows * len(params[Publish].features) + 4 * plan.shape.weights + 2e3 * n
@@ -159,7 +236,7 @@ def estimate_evidence(plan: Plan) -> dict[str, Estimate]:
     }  # fmt: skip
 
 
-def stages(plan: Plan) -> dict[str, Estimate]:
+def estimate_stages(plan: Plan) -> dict[str, Estimate]:
     found = estimate_features(plan) | estimate_evidence(plan)
     if not plan.size.pieces:
         found |= dict.fromkeys(("items", "images", "pretrain"), Estimate(0, PROCESS, 0, "items have no content"))

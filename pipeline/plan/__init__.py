@@ -1,1 +1,0 @@
-"""Estimates before a run: hours, memory and disk of each stage, and addresses that do not answer."""
