@@ -151,19 +151,5 @@ def test_absent_keys_mean_what_the_data_has(tmp_path: Path) -> None:
     path.write_text(path.read_text() + chosen)
     of_a = read(path, "a")
     assert (of_a.train.features, of_a.publish.features) == ("tfidf", ["tfidf", "minilm"])
-<<<<<<< HEAD
-=======
     path.write_text(path.read_text().replace("combine: {sets: {}}", "combine: {sets: {linear: {}}}"))
     assert read(path, "a").publish.features == ["linear", "tfidf", "minilm"]
-
-
-@pytest.mark.usefixtures("with_dvc")
-def test_sets_of_encoders_that_are_named_no_more_are_deleted(tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_text(FIVE_LINES + "encode: {encoders: [tfidf]}\n")
-    kept, left = (tmp_path / f"outputs/encode/shop/{name}" for name in ("tfidf", "minilm"))
-    for made in (kept, left):
-        made.mkdir(parents=True)
-    assert "deleted outputs/encode/shop/minilm: encode.encoders does not name it" in begun(cwd=tmp_path)
-    assert kept.is_dir()
-    assert not left.exists()
->>>>>>> f002e012 (alignrec new writes linear without a GPU, and BEiT3 with one or by --beit3; estimates lie beside their command)
