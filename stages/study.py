@@ -12,6 +12,10 @@ from alignrec.stages.interactions import INTERACTIONS
 
 
 def main(run: Run) -> None:
+    if run.params[Study].is_empty:
+        run.resume(run.folder, [])
+        run.note(skipped="section study names no table")
+        return
     from alignrec.pipeline.benchmark import study, tail  # load torch
     from alignrec.pipeline.benchmark.experiment import Experiment
 

@@ -17,7 +17,7 @@ beit3: {sets: [beit3, beit3-image-masked]}
 combine: {sets: {}}
 train: {batch_size: 512, epochs: 2}
 benchmark: {models: [bpr, alignrec], seeds: 2, features: [beit3, random], workers: 1}
-study: {mask: {seeds: 1}}
+study: {mask: {ratios: [0.5], seeds: 1}, tail: true}
 report: {gallery_items: 4}
 semantic_ids: {features: [beit3], codes: 8}
 """

@@ -115,7 +115,7 @@ class Search(Section):
 class Mask(Section):
     """Mask modality (method.md section 5): one modality of some items is hidden, and AlignRec retrained."""
 
-    ratios: Annotated[list[Share], Field(max_length=100)] = [0.5]
+    ratios: Annotated[list[Share], Field(max_length=100)] = []
     """shares of items whose image (or text) is hidden; 0, the whole set, is always measured; empty: no training"""
     seeds: Positive = 3
     """trainings of AlignRec for each modality and ratio"""
@@ -138,7 +138,7 @@ class Study(Section):
     speed: ClassVar[frozenset[str]] = frozenset({"workers"})
 
     mask: Mask = Mask()
-    tail: bool = True
+    tail: bool = False
     """whether AlignRec is tested against every other model by popularity and by history; trains nothing"""
     sweeps: dict[Name, Annotated[dict[str, Values], Field(min_length=1), AfterValidator(_dotted)]] = {}
     """sweep -> key (`train.lr`, `graph.k`) -> values; all combinations are tried on valid; one key makes a curve, two a
@@ -147,6 +147,10 @@ class Study(Section):
     """trainings of AlignRec for each value of a sweep"""
     workers: Positive = 2
     """trainings at a time, one thread each"""
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.mask.ratios or self.tail or self.sweeps)
 
     def settings(self, sweep: str) -> list[dict[str, int | float]]:
         space = self.sweeps[sweep]

@@ -26,6 +26,7 @@ from alignrec.pipeline.report.table import (
 )
 
 Span = tuple[float, float, float]  # low end, middle, high end
+PAPER = "Run alignrec profile paper for the paper's other models, ablations, mask modality, long tail and hyper-parameters."
 LINES = 4  # most runs in a chart of groups, best Recall@20 first
 WHOSE = {"popularity": "Recall of targets by popularity of the item",
          "history": "Recall of users by number of train interactions"}  # fmt: skip
@@ -154,6 +155,8 @@ def recommenders(outputs: Outputs) -> Section:
     drawn = [chart for one, label in compared for chart in (_means(one, label), _leads(one, outputs, label))]
     tables = [benchmark.results(one).under(label) for one, label in compared]
     note = f"Hollow marks: not decided, p is not below {LEVEL} after Holm's correction."
+    if outputs.kind == "sample" and not (outputs.ablated or outputs.study):
+        note += f" {PAPER}"
     return Section("results", "Recommenders", "Recommenders on these features", note, drawn, tables=tables)
 
 

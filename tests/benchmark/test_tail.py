@@ -16,7 +16,7 @@ from alignrec.pipeline.benchmark.experiment import Experiment
 from alignrec.pipeline.evaluation.statistics import holm
 from alignrec.pipeline.harness.run import running
 
-SETTINGS = toy.params(train={"features": "f"}, benchmark={"ks": [5, 20], "seeds": 2}, study={"mask": {"ratios": []}})
+SETTINGS = toy.params(train={"features": "f"}, benchmark={"ks": [5, 20], "seeds": 2}, study={"tail": True})
 
 
 def written(root: Path, right: dict[tuple[str, str], set[int]]) -> pa.Table:
