@@ -229,8 +229,8 @@ def estimate_evidence(plan: Plan) -> dict[str, Estimate]:
         "benchmark": Estimate(5 + (1 + bench.budget) * runs / bench.workers,
                               TORCH + bench.workers * (memory + closed), len(cells) * cell,
                               f"{len(cells) * (1 + bench.budget):,} trainings"),
-        "study": Estimate(0 if study.is_empty else 10 + 1.5 * count * alignrec / study.workers, TORCH + study.workers * memory, count * cell,
-                          f"{count:,} trainings"),
+        "study": Estimate(10 * (not study.is_empty) + 1.5 * count * alignrec / study.workers,
+                          TORCH + study.workers * memory, count * cell, f"{count:,} trainings"),
         "report": Estimate(7 + 6e-4 * n, PROCESS + 1e3 * n, 5e6, "the map"),
         "publish": Estimate(7 + released / 2e8, PROCESS + rows, released, "copies and hashes"),
     }  # fmt: skip

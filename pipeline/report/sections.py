@@ -26,7 +26,9 @@ from alignrec.pipeline.report.table import (
 )
 
 Span = tuple[float, float, float]  # low end, middle, high end
-PAPER = "Run alignrec profile paper for the paper's other models, ablations, mask modality, long tail and hyper-parameters."
+PAPER = (
+    "Run alignrec profile paper for the paper's other models, ablations, mask modality, long tail and hyper-parameters."
+)
 LINES = 4  # most runs in a chart of groups, best Recall@20 first
 WHOSE = {"popularity": "Recall of targets by popularity of the item",
          "history": "Recall of users by number of train interactions"}  # fmt: skip

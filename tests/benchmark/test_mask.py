@@ -15,7 +15,7 @@ from alignrec.pipeline import engine, io
 from alignrec.pipeline.benchmark import study
 from alignrec.pipeline.benchmark.cell import Hidden, outcome
 from alignrec.pipeline.benchmark.experiment import Experiment
-from alignrec.pipeline.benchmark.params import Mask
+from alignrec.pipeline.benchmark.params import Mask, Study
 from alignrec.pipeline.benchmark.settings import protocol_of
 from alignrec.pipeline.benchmark.study import Masked
 from alignrec.pipeline.config.base import checked
@@ -91,9 +91,11 @@ def test_the_whole_set_is_trained_once_and_ratios_share_their_runs(layout: Layou
     more = studied(layout, ratios=[0, 0.5, 1], seeds=1).to_pylist()
     assert [row for row in more if row["ratio"] < 1] == few
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())  # a ratio more trains itself alone
-    with running("study", "shop", params("mmrec", study={}), layout.root) as run:
+    none = params("mmrec").model_copy(update={"study": Study()})
+    with running("study", "shop", none, layout.root) as run:
         main(run)
-    assert [path.name for path in run.folder.iterdir() if path.suffix] == ["run.json"]  # no table is named
+    assert not list(run.folder.glob("**/*.parquet"))  # no table is named
+    assert not layout.cells("study").exists()
 
 
 def test_whole_sets_are_the_benchmarks_own_cells(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
