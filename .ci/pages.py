@@ -23,7 +23,7 @@ from alignrec.pipeline.combine.names import KINDS
 from alignrec.pipeline.config.parameters import Parameters
 from alignrec.pipeline.encode.registry import ENCODERS
 from alignrec.pipeline.models import MODELS
-from alignrec.pipeline.sources.registry import SOURCES
+from alignrec.pipeline.sources.base import SOURCES
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig

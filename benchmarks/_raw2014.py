@@ -23,7 +23,7 @@ def write(raw: Path, items: int) -> list[dict[str, Any]]:
     """Write the files of `items` stickers into the folder `raw`, and return what their metadata say."""
     raw.mkdir(parents=True, exist_ok=True)
     source = SampleSource(kind="sample", items=items, users=max(SHOPPERS, 2 * items))
-    made = sticker_shop.make(source.users, source.items, source.seed, raw, lambda codes: codes)
+    made = sticker_shop.make_shop(source.users, source.items, source.seed, raw, lambda codes: codes)
     (raw / made["reviews"]).rename(raw / REVIEWS)
     (raw / made["metadata"]).rename(raw / METADATA)
     reader = Reader2014()

@@ -21,7 +21,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.images.pixels import decode_all, normalised
-from alignrec.pipeline.items.texts import Texts
+from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.ops import joining
 from alignrec.pipeline.ops.device import pick
 from alignrec.pipeline.ops.linalg import unit_rows

@@ -7,9 +7,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.harness.progress import meter
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.stage import SOURCE, Stage
-from alignrec.pipeline.sources.base import Downloaded, Generated
-from alignrec.pipeline.sources.params import Download
-from alignrec.pipeline.sources.registry import SOURCES
+from alignrec.pipeline.sources.base import SOURCES, Download, Downloaded, Generated
 
 UNAWARE = "dvc.yaml knows no local files, so that DVC would not see them change; run `alignrec new`, which adds them"
 
@@ -23,7 +21,7 @@ def main(run: Run) -> None:
     run.drop_altered(raw)
     if isinstance(source, Generated):
         run.resume(raw, code, source.model_dump())
-        rows = download.listing(raw, source.make(raw, lambda names: run.progress(names, unit="image")), {})
+        rows = download.list_files(raw, source.make(raw, lambda names: run.progress(names, unit="image")), {})
     elif isinstance(source, Downloaded):
         listed = [path for path in (run.layout.sources, run.out / run.layout.sources.name) if path.exists()]
         earlier: list[dict[str, Any]] = io.read_json(listed[0]) if listed else []
@@ -33,7 +31,7 @@ def main(run: Run) -> None:
             run.warn(UNAWARE, recorded=False)
         io.write_json(run.layout.sources, earlier)  # the first checksums must survive a failure here
         bars = lambda name: meter(run.progress(unit="B", what=name))  # noqa: E731
-        rows = download.download(
+        rows = download.download_files(
             run.layout.dataset, addresses, raw, source.sha256, earlier, params.timeout, params.retries, bars
         )
     io.write_json(run.layout.sources, rows)

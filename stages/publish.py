@@ -7,7 +7,7 @@ from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.stage import FEATURE_SETS, Stage
 from alignrec.pipeline.probe.registry import PROBES
 from alignrec.pipeline.release.params import Publish
-from alignrec.pipeline.sources.registry import SOURCES
+from alignrec.pipeline.sources.base import SOURCES
 from alignrec.stages.benchmark import BENCHMARK
 from alignrec.stages.combine import FEATURES
 from alignrec.stages.download import DOWNLOAD

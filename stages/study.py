@@ -4,7 +4,7 @@ from alignrec.pipeline.benchmark.params import Study
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.stage import FEATURE_SETS, Stage
 from alignrec.pipeline.models import MODELS
-from alignrec.pipeline.sources.registry import SOURCES
+from alignrec.pipeline.sources.base import SOURCES
 from alignrec.stages.benchmark import BENCHMARK
 from alignrec.stages.combine import FEATURES
 from alignrec.stages.graph import GRAPH

@@ -101,7 +101,7 @@ def test_addresses_answer_or_say_why_not(tmp_path: Path) -> None:
             "lost": [str(tmp_path / "there")],
             "odd": ["gopher://x/file"],
         }
-        answers = download.ask(asked, 6.0)()
+        answers = download.ask_for_files(asked, 6.0)()
     found = {answer.key: answer for answer in answers}
     assert [found[key].size for key in ("answers", "here", "mirror")] == [1234, 5, 1234]
     assert found["mirror"].address == f"{at}/file"

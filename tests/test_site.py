@@ -19,7 +19,7 @@ from alignrec.commands.params import SECTIONS
 from alignrec.pipeline.encode.registry import ENCODERS
 from alignrec.pipeline.harness.code import ROOT
 from alignrec.pipeline.models import MODELS
-from alignrec.pipeline.sources.registry import SOURCES
+from alignrec.pipeline.sources.base import SOURCES
 
 SITE = script("pages")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -42,9 +42,9 @@ def read_files(
 ) -> OwnData:
     """Inspect local files. `images` are a folder, archive or pattern; `columns` are given as `role=name`."""
     flags = _parse_columns(columns, [path for path in (interactions, items) if path])
-    rows = inspect.interactions(interactions, flags)
-    item_rows = inspect.items(items, flags, rows.roles["item"]) if items else None
-    shown = inspect.images(images, item_rows or rows) if images else {}
+    rows = inspect.inspect_interactions(interactions, flags)
+    item_rows = inspect.inspect_items(items, flags, rows.roles["item"]) if items else None
+    shown = inspect.inspect_images(images, item_rows or rows) if images else {}
     source = _source(rows, item_rows)
     reader = Tabular(TabularSource.model_validate({**source, "columns": rows.renamed()}))
     left = source_split.measure_catalogue(reader, {"interactions": interactions})
@@ -119,10 +119,10 @@ def _parse_columns(columns: Sequence[str], files: Sequence[Path]) -> Mapping[str
             raise UserError(f"--column {given}: write role=name, such as item=sku")
         known([role], dict.fromkeys([*OF_INTERACTIONS, *OF_ITEMS]), "--column")
         flags[role] = column
-    names = [column for path in files for column in inspect.columns(path, flags.values())]
+    names = [column for path in files for column in inspect.read_columns(path, flags.values())]
     for role, column in flags.items():
         known([column], names, f"--column {role}")
-    stored = download.names({str(path): [str(path)] for path in files})
+    stored = download.file_names({str(path): [str(path)] for path in files})
     for path in files:
         if path.suffix != ".parquet":
             refuse_blank(path)

@@ -22,7 +22,7 @@ from alignrec.pipeline.models.params import FEATURES
 from alignrec.pipeline.pretrain.params import Pretrain
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.semantic_ids.params import SemanticIds
-from alignrec.pipeline.sources import registry as sources
+from alignrec.pipeline.sources import base as sources
 from alignrec.pipeline.sources.base import Downloaded, Generated
 from alignrec.pipeline.train.params import Released
 from alignrec.stages.order import IN_ORDER
@@ -41,7 +41,7 @@ class _Declared(Parameters):
     def _kinds(cls, raw: Any) -> Any:
         if not isinstance(raw, dict):
             return raw
-        return {name: sources.declared(source, f"sources.{name}") for name, source in raw.items()}
+        return {name: sources.declared_source(source, f"sources.{name}") for name, source in raw.items()}
 
 
 Params: type[Parameters] = create_model(

@@ -47,7 +47,7 @@ def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
     source, weights = params.source(layout.dataset), params[Pretrain]
     files = source.files() if isinstance(source, Downloaded) else {}
     # key of the parameter file -> addresses of that file, the preferred one first
-    addresses = {download.keys(layout.dataset, [role]): mirrors for role, mirrors in files.items()}
+    addresses = {download.key_names(layout.dataset, [role]): mirrors for role, mirrors in files.items()}
     own = {f"pretrain.{key}": getattr(weights, key) for key in ("init", "tokenizer", "vqkd")}
     addresses |= {key: [address] for key, address in own.items() if address}
     addresses = {key: mirrors for key, mirrors in addresses.items() if ask or local(mirrors[0])}
@@ -55,7 +55,7 @@ def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
     say(f"{layout.dataset}: {waiting}", err=True)
 
     # torch is loaded while the addresses are asked
-    wait_for_answers, size, faults = download.ask(addresses), None, []
+    wait_for_answers, size, faults = download.ask_for_files(addresses), None, []
     from alignrec.commands import estimate
 
     try:

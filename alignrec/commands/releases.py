@@ -16,7 +16,7 @@ from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.progress import bytes_bar
 from alignrec.pipeline.release import verify as verify_release
 from alignrec.pipeline.release.read import Release
-from alignrec.pipeline.sources.registry import SOURCES
+from alignrec.pipeline.sources.base import SOURCES
 
 MOST_REASONS = 3  # reasons of rejects on the terminal
 

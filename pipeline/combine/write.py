@@ -29,12 +29,12 @@ from alignrec.pipeline.ops import joining, whitening
 from alignrec.pipeline.ops.joining import Fit
 from alignrec.pipeline.ops.whitening import Whitening
 from alignrec.pipeline.vectors import matching
-from alignrec.pipeline.vectors.registry import READERS
+from alignrec.pipeline.vectors.readers import READERS
 
 
 def write_combinations(run: Run) -> None:
     """Write all sets that are made of others, of files, or of nothing, and delete those that are named no more."""
-    files, own = matching.files(run.layout.sources), run.params[Combine]
+    files, own = matching.feature_files(run.layout.sources), run.params[Combine]
     made = names.feature_sets(run.params, run.dataset)
     beside = [f"{names.TEXT}-{name}" for name, file in files.items() if file.format == OF_IMAGES]
     wanted = [name for name in made if name in [*files, *beside, *own.sets, *own.controls]]

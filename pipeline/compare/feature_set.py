@@ -11,7 +11,7 @@ import numpy as np
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.vectors.matching import match
+from alignrec.pipeline.vectors.matching import match_file
 
 FEWEST = 3
 """fewest items that can be compared"""
@@ -46,7 +46,7 @@ def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = N
     if not where.exists():
         available = ", ".join(layout.feature_sets()) or "none"
         raise UserError(f"'{path}' is neither a file nor an encoded feature set of {layout.dataset} ({available})")
-    matched = match(where, asins, order, column=column)
+    matched = match_file(where, asins, order, column=column)
     counted = matched.counted(asins, "are left out")
     return FeatureSet(
         name or short_name(Path(column) if column else where),

@@ -37,7 +37,7 @@ class Source(Section):
     """A dataset under `sources` of params.yaml. A new kind is a file with a subclass, and an entry in its registry."""
 
     kind: str
-    """a name in pipeline/sources/registry.py"""
+    """a name in pipeline/sources/base.py"""
     licence: ClassVar[Licence] = OWN
 
     @property

@@ -187,7 +187,7 @@ def _lay_out(table: Table, layout: Layout, images: Images | None, shard_rows: in
     def read_rows() -> Iterator[Row]:
         for number, (rows, unused) in enumerate(item_file.blocks(table.path, table.images, columns)):
             if unused:
-                raw = lines.rejects(table.path.name, ((one.line.number, one.reason, one.line.raw) for one in unused))
+                raw = lines.reject_table(table.path.name, unused)
                 io.write_table(raw, io.shard(rejects, "rejects", number), schemas.REJECTS)
             yield from rows
 
@@ -239,7 +239,7 @@ def _decode_images(rows: Sequence[Row], items: pa.Table, params: Images) -> Iter
 
     for first in range(0, len(rows), item_file.BLOCK):
         decoded = engine.threads(decode, rows[first : first + item_file.BLOCK])
-        yield fetcher.table(items.slice(first, item_file.BLOCK), [fetcher.Result(one, "") for one in decoded])
+        yield fetcher.image_table(items.slice(first, item_file.BLOCK), [fetcher.Result(one, "") for one in decoded])
 
 
 def _write_vectors(run: Run, choice: Choice, items: Items) -> Path:

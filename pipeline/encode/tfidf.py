@@ -25,7 +25,7 @@ from alignrec.pipeline.encode.base import Catalogue, Spec
 from alignrec.pipeline.encode.chunks import Reading
 from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.pipeline.items.texts import Texts
+from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.ops.linalg import right_vectors
 
 WORDS, COMPONENTS = "words.json", "tfidf.safetensors"  # terms in order; their IDF weights and components

@@ -30,7 +30,6 @@ class Stage:
     # parameters that it reads besides its own section: sections, a key as "train.features", or SOURCE for its source
     sections: tuple[str, ...] = ()
     loads: tuple[Registry[Any], ...] = ()  # registries of the parts that it loads by name
-    check: Callable[[Run], None] | None = None  # looks at what it has lost, when it has run
     light: bool = False  # starts without torch: the settings of models and encoders were checked by `download`
     resumes: bool = False  # goes on with unfinished work; what others left unfinished is deleted
     per: str = ""  # what it runs for besides a dataset, such as "encoder": each of `<name>.<per>s` in params.yaml
@@ -68,8 +67,6 @@ def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
             run.folder.mkdir()
         with recorded(run):
             stage.main(run)
-            if stage.check:
-                stage.check(run)
 
 
 def refuse_altered(layout: Layout, stage: Stage) -> None:

@@ -26,8 +26,8 @@ import httpx
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.http.retries import RETRYABLE, Absent, TransientError, retry, retry_after
 
+# identity: byte offsets are those of the file on the server
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": "alignrec"}
-"""identity: byte offsets are those of the file on the server"""
 MAX_REDIRECTS = 10
 IDLE = 64  # connections kept open for a next request
 RANGE = re.compile(r"bytes ([0-9]{1,18})-")

@@ -42,16 +42,15 @@ class Decoded(NamedTuple):
     phash: int | None = None  # 64 bit
 
 
-class Room:
-    """Pixels that may be decoded at a time by all threads together: bounds memory, however many cores there are."""
+class PixelSemaphore:
+    """Bounds the pixels that all threads decode at a time, and with them memory, however many cores there are."""
 
     def __init__(self, pixels: int) -> None:
         self._all = self._free = pixels
         self._changed = threading.Condition()
 
     @contextmanager
-    def taken(self, pixels: int) -> Iterator[None]:
-        """Wait for room for some pixels, at most all of it."""
+    def acquire(self, pixels: int) -> Iterator[None]:
         pixels = min(pixels, self._all)
         with self._changed:
             self._changed.wait_for(lambda: self._free >= pixels)
@@ -64,15 +63,17 @@ class Room:
                 self._changed.notify_all()
 
 
-def normalise(data: bytes, size: int, quality: int, max_pixels: int, room: Room | None = None) -> Decoded:
+def normalise(
+    data: bytes, size: int, quality: int, max_pixels: int, semaphore: PixelSemaphore | None = None
+) -> Decoded:
     """Decode, rotate as EXIF says, flatten onto white, shrink and encode as JPEG. Animations give their first frame.
 
-    `size` is the shorter side after shrinking; smaller images keep theirs. `room` is shared with other threads. Time is
+    `size` is the shorter side after shrinking; smaller images keep theirs. `semaphore` is shared by threads. Time is
     at most that of SCANS passes over max_pixels; memory is about 8 bytes a pixel. MemoryError: not enough.
     """
     digest = hashlib.sha256(data).hexdigest()
     try:
-        return _normalise(data, digest, size, quality, max_pixels, room)
+        return _normalise(data, digest, size, quality, max_pixels, semaphore)
     except MemoryError:
         raise
     except UnidentifiedImageError:
@@ -87,7 +88,9 @@ def normalise(data: bytes, size: int, quality: int, max_pixels: int, room: Room 
         return Decoded("truncated" if cut else "not_an_image", reason, sha256=digest)
 
 
-def _normalise(data: bytes, digest: str, size: int, quality: int, max_pixels: int, room: Room | None) -> Decoded:
+def _normalise(
+    data: bytes, digest: str, size: int, quality: int, max_pixels: int, semaphore: PixelSemaphore | None
+) -> Decoded:
     with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
         width, height = opened.size
         if width * height > max_pixels:
@@ -99,8 +102,8 @@ def _normalise(data: bytes, digest: str, size: int, quality: int, max_pixels: in
         scans = data.count(START_OF_SCAN) if data.startswith(b"\xff\xd8") else 1
         if scans > SCANS and width * height * scans > SCANS * max_pixels:
             return Decoded("too_large", f"{width} x {height} pixels in {scans} scans", sha256=digest)
-        with room.taken(width * height) if room else nullcontext():
-            image = _jpeg(opened, data, size) or _other(opened, size)
+        with semaphore.acquire(width * height) if semaphore else nullcontext():
+            image = _decode_jpeg(opened, data, size) or _decode_other(opened, size)
         image.info = opened.info  # has the rotation
         with suppress(Exception):  # a damaged EXIF raises any exception, and harms no pixel
             ImageOps.exif_transpose(image, in_place=True)
@@ -110,7 +113,7 @@ def _normalise(data: bytes, digest: str, size: int, quality: int, max_pixels: in
     return Decoded("ok", "", out.getvalue(), image.width, image.height, digest, phash(image))
 
 
-def _jpeg(opened: Image.Image, data: bytes, size: int) -> Image.Image | None:
+def _decode_jpeg(opened: Image.Image, data: bytes, size: int) -> Image.Image | None:
     """Return a sound JPEG, shrunk by libjpeg-turbo, in two thirds of the time; None for what Pillow has to decode."""
     if opened.format != "JPEG" or opened.mode not in ("RGB", "L"):
         return None
@@ -126,7 +129,7 @@ def _jpeg(opened: Image.Image, data: bytes, size: int) -> Image.Image | None:
     return _shrink(decoded, (height * share, width * share), size)
 
 
-def _other(image: Image.Image, size: int) -> Image.Image:
+def _decode_other(image: Image.Image, size: int) -> Image.Image:
     drafted = image.draft("RGB", (size, size))  # a CMYK or damaged JPEG is decoded at a half, quarter or eighth
     width, height = drafted[1][2:] if drafted else image.size
     factor = min(image.size) // (2 * size)

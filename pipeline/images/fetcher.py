@@ -1,28 +1,45 @@
-"""Image addresses -> images or reasons, a row per item, whatever the order in which answers come."""
+"""Image addresses -> images or reasons, a row per item, a shard at a time, whatever the order in which answers come.
+
+What an earlier run fetched from the web stays; what failed or changed is fetched again.
+"""
+
+from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import torch
 
 from alignrec import schemas
+from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.images import files
 from alignrec.pipeline.images.crawler import Crawler
-from alignrec.pipeline.images.decode import Decoded, Room, normalise
-from alignrec.pipeline.images.files import Files
+from alignrec.pipeline.images.decode import Decoded, PixelSemaphore, normalise
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.sources.product import is_path
-from alignrec.pipeline.sources.sql import connected
+from alignrec.pipeline.sources.sql import open_database
 
 SHARED_ABOVE = 10  # an image of more items than this is listed in run.json: it may be a placeholder
 WINDOW = 64  # items under way at a time; bounds memory
 CANDIDATES = 32  # addresses tried for an item, at most: one record may name a hundred thousand
+BLOCK = 1024  # items between two saves
+MOST_FAILED = 0.5  # share of images that may fail without a warning
 # names of Amazon's "no image available" files
 PLACEHOLDER = re.compile(r"/(no-img|no-image|no_image|noimage|01RmK%2BJ4pJL|01RmK\+J4pJL)[-._]", re.IGNORECASE)
+# parameters that decide whether an image is reached, not what is made of it: fetched images stay if they change
+ACCESS = {"folder", "pattern", "outside", "private_hosts", "timeout"}
+
+Progress = Callable[[int], object]  # called with numbers of items
 
 
 class Result(NamedTuple):
@@ -33,37 +50,37 @@ class Result(NamedTuple):
 
 
 class Fetcher(ExitStack):
-    """Fetches and normalises images in threads, as Pillow holds no lock of Python; keeps connections between calls."""
+    """Fetches and normalises images in threads, as Pillow releases Python's lock; keeps connections between calls."""
 
-    def __init__(self, params: Images, files: Files) -> None:
+    def __init__(self, params: Images, local: files.Files) -> None:
         super().__init__()
-        self.params, self.files = params, files
+        self.params, self.files = params, local
         self._web = self.enter_context(closing(Crawler(params.timeout, params.max_bytes, params.private_hosts)))
         self._placeholders = {known.lower() for known in params.placeholders}
-        self._room = Room(params.max_pixels)
+        self._semaphore = PixelSemaphore(params.max_pixels)
         one_thread: Any = {"initializer": torch.set_num_threads, "initargs": (1,)}  # torch would start more in each
         self._pool = ThreadPoolExecutor(WINDOW, **one_thread)
         self.callback(self._pool.shutdown, cancel_futures=True)
         self.callback(self._web.stop)
 
-    def fetch(self, candidates: list[list[str]], done: Callable[[int], object] = lambda n: None) -> list[Result]:
+    def fetch_items(self, candidates: list[list[str]], progress: Progress = lambda n: None) -> list[Result]:
         """Return a result per item, in order: of the first of CANDIDATES that is an image, else the first failure."""
         results = []
-        for result in self._pool.map(self._item, candidates):
+        for result in self._pool.map(self._fetch_first, candidates):
             results.append(result)
-            done(1)
+            progress(1)
         return results
 
-    def _item(self, urls: list[str]) -> Result:
+    def _fetch_first(self, urls: list[str]) -> Result:
         first = None
         for url in urls[:CANDIDATES]:
-            result = Result(self._one(url), url)
+            result = Result(self._fetch_url(url), url)
             if result.decoded.status == "ok":
                 return result
             first = first or result
         return first or Result(Decoded("missing", "no address in the metadata"), "")
 
-    def _one(self, url: str) -> Decoded:
+    def _fetch_url(self, url: str) -> Decoded:
         if PLACEHOLDER.search(url):
             return Decoded("placeholder", "the address is that of a file for 'no image available'")
         params = self.params
@@ -71,7 +88,7 @@ class Fetcher(ExitStack):
         if fetched.data is None:
             return Decoded(fetched.status, fetched.reason)
         try:
-            decoded = normalise(fetched.data, params.size, params.quality, params.max_pixels, self._room)
+            decoded = normalise(fetched.data, params.size, params.quality, params.max_pixels, self._semaphore)
         except MemoryError:
             raise UserError(
                 f"{one_line(url)}: not enough memory to decode this image; give more, or lower images.max_pixels"
@@ -81,14 +98,95 @@ class Fetcher(ExitStack):
         return decoded
 
 
-def duplicates(images: Iterable[pa.Table]) -> dict[str, object]:
+def write_shards(run: Run, retry_failed: bool) -> list[Path]:
+    """Write images-*.parquet, in the order of items, and return the files.
+
+    If local files, addresses of its items or ACCESS have changed, a shard keeps only its images from the web.
+    """
+    params, total = run.params[Images], io.rows(io.present([run.layout.items]))
+    items = io.read_slices(run.layout.items, schemas.ITEMS, ["item_id", "asin", "image_urls"], params.shard_rows)
+    with run.alone():
+        run.resume(run.folder, [], params.model_dump(exclude=ACCESS))
+    start = files.start_of_paths(run.source, run.layout.raw, params.folder)
+    run.measure(folder=None if start is None else str(start))
+    paths: list[Path] = []
+    with (
+        run.progress(total=total, unit="image") as bar,
+        closing(files.open_files(params, start)) as local,
+        Fetcher(params, local) as web,
+    ):
+        for number, part in enumerate(items):
+            if run.takes(number):
+                paths.append(io.shard(run.folder, "images", number))
+                _write_shard(run, web, part, paths[-1], retry_failed, bar.update)
+    return paths
+
+
+def _write_shard(run: Run, web: Fetcher, items: pa.Table, path: Path, retry_failed: bool, progress: Progress) -> None:
+    items = files.with_candidates(items, web.params.pattern, web.files.has)
+    inputs = web.params.model_dump(), files.fingerprint(items, web.files, web.params.max_bytes)
+    mark, work = run.folder / ".shards" / path.stem / ".key", run.folder / ".blocks" / path.stem
+    key = run.key([], inputs, [f"alignrec.stages.{run.stage}"])
+    if not retry_failed and path.exists() and mark.is_file() and mark.read_bytes() == key.encode():
+        progress(len(items))
+        return
+    run.resume(work, [], inputs, retry_failed)
+    same = path.exists() and run.read(path, schemas.IMAGES, ["asin"])["asin"].equals(items["asin"])
+    blocks = fetch_blocks(web, items, work, progress, io.read_tables(path, schemas.IMAGES) if same else ())
+    shaping = web.params.model_dump(exclude=ACCESS)  # the file's record names no folder of this machine
+    run.write_all(blocks, path, schemas.IMAGES, params=shaping)
+    io.write_bytes(mark, key.encode())
+    shutil.rmtree(work)
+
+
+def fetch_blocks(
+    web: Fetcher, items: pa.Table, work: Path, progress: Progress, before: Iterable[pa.Table] = ()
+) -> Iterator[pa.Table]:
+    """Yield a shard's images, schema IMAGES; finished blocks are kept in `work`, so that a killed run loses one block.
+
+    Images from the web stay if `before`, blocks of an earlier run, has them under an item's first address.
+    """
+    paths, earlier = [], iter(before)
+    for start in range(0, len(items), BLOCK):
+        part, old = items.slice(start, BLOCK), next(earlier, None)
+        paths.append(work / f"{start:08d}.parquet")
+        if paths[-1].exists():
+            progress(len(part))
+        else:
+            io.write_table(_fetch_block(web, part, progress, old), paths[-1], schemas.IMAGES)
+    for path in paths:  # only now, as a shard that fails half-way should have kept its blocks
+        yield io.read_table(path, schemas.IMAGES)
+
+
+def _fetch_block(web: Fetcher, items: pa.Table, progress: Progress, old: pa.Table | None) -> pa.Table:
+    candidates = items["image_urls"].to_pylist()
+    if old is None:
+        return image_table(items, web.fetch_items(candidates, progress))
+    before = zip(old["status"].to_pylist(), old["url"].to_pylist(), candidates, strict=True)
+    kept = [state == "ok" and urls[:1] == [url] and not any(map(is_path, urls)) for state, url, urls in before]
+    again = np.flatnonzero(~np.array(kept, bool))
+    progress(len(items) - len(again))
+    fresh = image_table(items.take(again), web.fetch_items([candidates[i] for i in again], progress))
+    place = np.arange(len(items))
+    place[again] = len(items) + np.arange(len(again))
+    return pa.concat_tables([old, fresh.select(old.column_names).cast(old.schema)]).take(place)
+
+
+def image_table(items: pa.Table, results: list[Result]) -> pa.Table:
+    columns = {name: [getattr(r.decoded, name) for r in results] for name in Decoded._fields}
+    columns["url"] = [r.url for r in results]
+    arrays = {name: pa.array(values, schemas.IMAGES.field(name).type) for name, values in columns.items()}
+    return pa.table({"item_id": items["item_id"], "asin": items["asin"]} | arrays).select(schemas.IMAGES.names)
+
+
+def count_duplicates(images: Iterable[pa.Table]) -> dict[str, object]:
     """Count items whose bytes an earlier one has, and others of equal phash, from url, sha256 and phash of every item.
 
     `shared` has the images of more than SHARED_ABOVE items, most frequent first: candidates for images.placeholders.
     """
     kind = pa.schema([schemas.IMAGES.field(name).remove_metadata() for name in ("url", "sha256", "phash")])
     batches = (batch for table in images for batch in table.cast(kind).to_batches())
-    with connected() as db:
+    with open_database() as db:
         db.register("fetched", pa.RecordBatchReader.from_batches(kind, batches))
         db.execute(
             "CREATE TABLE images AS SELECT sha256, count(*) AS items, min(url) AS url, min(phash) AS phash "
@@ -100,8 +198,36 @@ def duplicates(images: Iterable[pa.Table]) -> dict[str, object]:
         return {"duplicates": same, "near_duplicates": near, "shared": db.sql(many).to_arrow_table().to_pylist()}
 
 
-def table(items: pa.Table, results: list[Result]) -> pa.Table:
-    columns = {name: [getattr(r.decoded, name) for r in results] for name in Decoded._fields}
-    columns["url"] = [r.url for r in results]
-    arrays = {name: pa.array(values, schemas.IMAGES.field(name).type) for name, values in columns.items()}
-    return pa.table({"item_id": items["item_id"], "asin": items["asin"]} | arrays).select(schemas.IMAGES.names)
+def count_outcomes(run: Run, paths: Sequence[Path]) -> None:
+    statuses = Counter[str]()
+    for path in paths:
+        statuses.update(run.read(path, schemas.IMAGES, ["status"])["status"].to_pylist())
+    run.rows_in, run.rows_out = statuses.total(), statuses["ok"]
+    for status in schemas.IMAGE_STATUSES[1:]:
+        run.count(status, statuses[status])
+    run.note(**count_duplicates(run.read(path, schemas.IMAGES, ["url", "sha256", "phash"]) for path in paths))
+
+
+def check_losses(run: Run, paths: Sequence[Path]) -> None:
+    """Warn if most images could not be had; UserError where a parameter is surely wrong."""
+    named, ok, where = run.rows_in - run.drops["missing"], run.rows_out, run.measured["folder"]
+    if not named and (patterns := run.params[Images].pattern):
+        raise UserError(
+            f"images: no item has a file {' or '.join(patterns)} below {where}; correct images.pattern or images.folder"
+        )
+    if not named or ok >= (1 - MOST_FAILED) * named:
+        return
+    tables = (io.read_table(path, schemas.IMAGES, ["url", "status", "reason"]) for path in paths)
+    rows = [row for table in tables for row in table.to_pylist() if row["url"]]
+    local = [row for row in rows if is_path(row["url"])]
+    if len(local) > MOST_FAILED * named and {(row["status"], row["reason"]) for row in local} == {files.NO_FILE[1:]}:
+        raise UserError(
+            f"images: not one of the {len(local):,} files that items name is there, such as {local[0]['url']!r} below "
+            f"{where}; say in images.folder where paths start, by default at the item file's folder"
+        )
+    status, n = max(((s, n) for s, n in run.drops.items() if s != "missing"), key=lambda failure: failure[1])
+    reason = Counter(row["reason"] for row in rows if row["status"] == status).most_common(1)[0][0]
+    text = f"{named - ok:,} of {named:,} images could not be had, {n:,} of them {status}, such as {reason!r}"
+    if not ok and status == "blocked":
+        raise UserError(f"images: {text}; see `images` in the parameters: such as folder, outside and private_hosts")
+    run.warn(f"{text}; `alignrec images {run.dataset} --retry-failed` tries again")

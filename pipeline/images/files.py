@@ -1,12 +1,11 @@
-"""Image files of this machine, read in place, of a folder or a zip archive. Their names are untrusted."""
+"""Image files of this machine, read in place, from a folder or a zip archive. Their names are untrusted."""
 
 import hashlib
 import os
 import posixpath
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -15,10 +14,8 @@ from urllib.parse import quote, unquote, urlsplit
 import orjson
 import pyarrow as pa
 
-from alignrec.pipeline import io
 from alignrec.pipeline.config.parameters import Source
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.http import archives
 from alignrec.pipeline.http.fetch import local
 from alignrec.pipeline.images.params import Images
@@ -40,11 +37,10 @@ NO_FILE = Fetched(None, "unreachable", "no such file")
 
 
 class Files:
-    """Where image files are read: here nowhere."""
+    """Reads image files; this base class has none."""
 
     def has(self, address: str) -> bool:
-        """Return whether `read` gives anything but NO_FILE."""
-        return True
+        return self.read(address, 0) != NO_FILE
 
     def read(self, address: str, max_bytes: int) -> Fetched:
         return Fetched(None, "blocked", "a path, and the item file is not on this machine; set images.folder")
@@ -59,22 +55,20 @@ class Folder(Files):
     def __init__(self, root: Path, outside: bool) -> None:
         self._root, self._outside = root.resolve(), outside
 
-    def has(self, address: str) -> bool:
-        try:
-            path = _resolve(self._root, address)
-            return path.is_file() or not path.is_relative_to(self._root)
-        except (OSError, ValueError):
-            return False
-
     def read(self, address: str, max_bytes: int) -> Fetched:
         try:
-            path = _resolve(self._root, address)
+            if address[:5].lower() == "file:":
+                parts = urlsplit(address)
+                if parts.netloc not in ("", "localhost"):
+                    raise ValueError("file addresses begin with file:///")
+                address = unquote(parts.path)
+            path = Path(os.path.realpath(self._root / address))
             if not (self._outside or path.is_relative_to(self._root)):
                 return Fetched(None, "blocked", "outside the folder of the images; see images.outside")
-            if not path.is_file():  # a folder or a device
+            if not path.is_file():  # a folder, or a pipe or device, which may never end
                 return NO_FILE
             with path.open("rb") as file:
-                return _limited([file.read(max_bytes + 1)], max_bytes)
+                return read_limited([file.read(max_bytes + 1)], max_bytes)
         except (OSError, ValueError):  # a name that no file can have, or a file that may not be read
             return Fetched(None, "unreachable", "not a readable file")
 
@@ -87,21 +81,39 @@ class Zip(Files):
         named = (member for member in self._zip.infolist() if member.filename and not member.is_dir())
         self._members = {posixpath.normpath(member.filename).lstrip("/"): member for member in named}
 
-    def has(self, address: str) -> bool:
-        return (name := _member(address)) is None or name in self._members
-
     def read(self, address: str, max_bytes: int) -> Fetched:
-        if (name := _member(address)) is None:
+        name = posixpath.normpath(address)
+        if address[:5].lower() == "file:" or name.startswith(("/", "../")) or name == "..":
             return Fetched(None, "blocked", "not a path inside the archive of the images")
         if name not in self._members:
             return NO_FILE
         try:
-            return _limited(archives.read_member(self._zip, self._members[name], "the archive"), max_bytes)
+            return read_limited(archives.read_member(self._zip, self._members[name], "the archive"), max_bytes)
         except UserError as e:
             return Fetched(None, "unreachable", str(e)[:200])
 
     def close(self) -> None:
         self._zip.close()
+
+
+def read_limited(blocks: Iterable[bytes], max_bytes: int) -> Fetched:
+    data = bytearray()
+    for block in blocks:
+        data += block
+        if len(data) > max_bytes:
+            return Fetched(None, "too_large", f"more than {max_bytes} bytes")
+    return Fetched(bytes(data))
+
+
+def start_of_paths(source: Source, raw: Path, folder: str | None) -> Path | None:
+    """Return where paths of images start, by default at the folder of the item file; None: not on this machine."""
+    if not isinstance(source, Downloaded):
+        return raw
+    if folder is not None:
+        return Path(folder)
+    files = source.files()
+    named = files.get("metadata") or next(iter(files.values()))
+    return next((path.parent for path in map(local, named) if path is not None), None)
 
 
 def open_files(params: Images, start: Path | None) -> Files:
@@ -116,71 +128,28 @@ def open_files(params: Images, start: Path | None) -> Files:
     return Zip(start)
 
 
-def _limited(blocks: Iterable[bytes], max_bytes: int) -> Fetched:
-    data = bytearray()
-    for block in blocks:
-        data += block
-        if len(data) > max_bytes:
-            return Fetched(None, "too_large", f"more than {max_bytes} bytes")
-    return Fetched(bytes(data))
+def with_candidates(items: pa.Table, patterns: Sequence[str], has: Callable[[str], bool]) -> pa.Table:
+    """Return items (asin, image_urls) with all addresses to try, best first: those of images.pattern, then their own.
 
-
-def _member(address: str) -> str | None:
-    name = posixpath.normpath(address)
-    return None if address[:5].lower() == "file:" or name.startswith(("/", "../")) or name == ".." else name
-
-
-def start_of(source: Source, raw: Path, folder: str | None) -> Path | None:
-    """Return where paths of images start, by default at the folder of the item file; None: not on this machine."""
-    if not isinstance(source, Downloaded):
-        return raw
-    if folder is not None:
-        return Path(folder)
-    files = source.files()
-    named = files.get("metadata") or next(iter(files.values()))
-    paths = [path for address in named if (path := local(address)) is not None]
-    return paths[0].parent if paths else None
-
-
-def _resolve(root: Path, address: str) -> Path:
-    """Return the path that a path or file address names; ValueError or OSError for an invalid one."""
-    if address[:5].lower() == "file:":
-        parts = urlsplit(address)
-        if parts.netloc not in ("", "localhost"):
-            raise ValueError("file addresses begin with file:///")
-        address = unquote(parts.path)
-    return Path(os.path.realpath(root / address))
-
-
-def candidates(
-    asins: Sequence[str],
-    image_urls: Sequence[list[str]],
-    patterns: Sequence[str],
-    present: Callable[[str], bool] = lambda path: True,
-) -> Iterator[list[str]]:
-    """Yield each item's addresses, best first: those of images.pattern that are web addresses or `present`, its own."""
+    An address by a pattern counts if it is a web address, or `has` says that there is such a file.
+    """
     quoted = re.compile(r"https?://|file:", re.IGNORECASE)
-    for asin, urls in zip(asins, image_urls, strict=True):
+    candidates = []
+    for asin, urls in zip(items["asin"].to_pylist(), items["image_urls"].to_pylist(), strict=True):
         names = {pattern: quote(asin, safe="") if quoted.match(pattern) else asin for pattern in patterns}
         filled = (ITEM.sub(lambda _, name=name: name, pattern) for pattern, name in names.items())  # type: ignore[misc]
-        yield list(dict.fromkeys([*(a for a in filled if not is_path(a) or present(a)), *urls]))
+        candidates.append(list(dict.fromkeys([*(a for a in filled if not is_path(a) or has(a)), *urls])))
+    column = pa.array(candidates, items["image_urls"].type)
+    return items.set_column(items.column_names.index("image_urls"), "image_urls", column)
 
 
-def fingerprint(layout: Layout, source: Source, params: Images, items: pa.Table) -> str:
+def fingerprint(items: pa.Table, files: Files, max_bytes: int) -> str:
     """Return a sha256 over addresses of items (asin, image_urls), and contents of the image files that they name."""
-    root = start_of(source, layout.raw, params.folder)
     total = hashlib.sha256()
-    if not isinstance(source, Downloaded):
-        total.update(io.digest([layout.sources]).encode())  # its images follow from what this lists
-    elif root is not None and root.is_file():
-        total.update(io.sha256(root).encode())
     for batch in items.select(["asin", "image_urls"]).to_batches(8192):
         asins, urls = (column.to_pylist() for column in batch.columns)
         total.update(orjson.dumps([asins, urls]))
-        if not isinstance(source, Downloaded) or root is None or root.is_file():
-            continue
-        for address in filter(is_path, chain.from_iterable(candidates(asins, urls, params.pattern))):
-            with suppress(OSError, ValueError):
-                if (path := _resolve(root, address)).is_file():  # reading a pipe would wait for ever
-                    total.update(address.encode() + io.sha256(path).encode())
+        for address in filter(is_path, chain.from_iterable(urls)):
+            content = files.read(address, max_bytes)
+            total.update(hashlib.sha256(content.data or content.reason.encode()).digest())
     return total.hexdigest()

@@ -15,8 +15,8 @@ from alignrec import schemas
 from alignrec.pipeline import io
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata; the stage `images` has checked sizes
+# target sides that a JPEG decoded at reduced size keeps: bounds memory, changes no image of less than 8 sides
 DRAFT = 4
-"""target sides that a JPEG decoded at reduced size keeps: bounds memory, changes no image of less than 8 sides"""
 HALF = (0.5, 0.5, 0.5)  # mean and sd of the normalisation to [-1, 1], as BEiT3's
 
 

@@ -13,7 +13,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.interactions import division as divisions
 from alignrec.pipeline.interactions.division import DEFAULT, MMREC, PARTS, Db, Division, count
-from alignrec.pipeline.sources.sql import connected
+from alignrec.pipeline.sources.sql import open_database
 
 BLOCK = 1 << 20  # rows that leave the database at a time
 SPARSEST, SPARE = 100, 1_000_000  # a published number is below this many times those that occur, or below the second
@@ -51,7 +51,7 @@ class SplitTables(NamedTuple):
 def database(folder: Path, memory_limit: str) -> Iterator[Db]:
     """Open a database in memory that spills into `folder`, which is emptied before and removed after."""
     try:
-        with io.scratch(folder), connected() as db:
+        with io.scratch(folder), open_database() as db:
             db.execute(f"SET memory_limit = '{memory_limit.replace(chr(39), '')}'")
             db.execute(f"SET temp_directory = '{str(folder).replace(chr(39), chr(39) * 2)}'")
             yield db

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import duckdb
 import pyarrow as pa
 
+from alignrec import schemas
 from alignrec.pipeline.config.parameters import Source
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.run import Run
@@ -16,13 +17,14 @@ from alignrec.pipeline.interactions.division import DEFAULT, Db, Division, count
 from alignrec.pipeline.interactions.params import Interactions
 from alignrec.pipeline.sources import mmrec
 from alignrec.pipeline.sources.amazon import AmazonSource
-from alignrec.pipeline.sources.base import Reader, downloaded
+from alignrec.pipeline.sources.base import Reader, downloaded_files
 from alignrec.pipeline.sources.mmrec import MmrecSource
 from alignrec.pipeline.sources.tabular import Tabular
 
 # least interactions of a user and of an item, tried in this order; 5 is what published tables have
 CORES = (5, 3, 2, 1)
 ENOUGH = 10  # users, and items, that a core must leave
+MOST_BELOW = 0.5  # share of ratings that may be below the core without a warning
 
 
 class Divided(NamedTuple):
@@ -42,11 +44,36 @@ class Catalogue(NamedTuple):
     interactions: int
 
 
-def split_source(run: Run, db: Db, division: Division) -> Divided:
-    source, params, raw = run.source, run.params[Interactions], downloaded(run.layout.sources)
-    if source.has_split:
-        return Divided(_import_published(source, raw, db, division, params.min_rating))
-    return split_ratings(db, source.reader(), raw, run.folder / ".scratch", params, division)
+def write_tables(run: Run) -> dict[str, int]:
+    """Split the ratings of a source and write what the stage makes; return the counts of what is left."""
+    params, layout, raw = run.params[Interactions], run.layout, downloaded_files(run.layout.sources)
+    how = Division(params.protocol, run.seed("split"), params.cold_share, params.most_train, params.draws)
+    folder = run.folder / ".scratch"
+    with build.database(folder, params.memory_limit) as db:
+        if run.source.has_split:
+            divided = Divided(_import_published(run.source, raw, db, how, params.min_rating))
+        else:
+            divided = split_ratings(db, run.source.reader(), raw, folder, params, how)
+        tables = divided.tables
+        run.write_all(tables.users, layout.users, schemas.USERS)
+        run.write_all(tables.item_ids, layout.item_ids, schemas.ITEM_IDS)
+        facts = {"timestamps": clock_of(run.source)} | ({"split": "imported"} if divided.own_split else {})
+        facts |= {"division": tables.division} if tables.division else {}
+        for number in range(how.draws if tables.division else 1):
+            rows = build.draw_again(db, how._replace(draw=number), tables) if number else tables.interactions
+            run.write_all(rows, layout.draw(number).interactions, schemas.INTERACTIONS, **facts)
+    if divided.rejects is not None:
+        run.write(divided.rejects, layout.interaction_rejects, schemas.REJECTS)
+    run.rows_in, run.rows_out = tables.rows, tables.rows - sum(tables.drops.values())
+    for reason, n in tables.drops.items():
+        run.count(reason, n)
+    run.note(**tables.facts)
+    if (below := tables.drops.get("below_k_core", 0)) > MOST_BELOW * tables.rows:
+        run.warn(
+            f"{below:,} of {tables.rows:,} ratings are of users or items with too few; lower interactions.user_core "
+            "and item_core if these should count"
+        )
+    return tables.facts
 
 
 def split_ratings(
@@ -99,11 +126,11 @@ def _import_published(
     users, items = build.load_published(db, source.reader().ratings(raw))
     names = None
     if isinstance(source, MmrecSource):
-        asins = mmrec.asins(raw.get("metadata"), items)
+        asins = mmrec.read_asins(raw.get("metadata"), items)
     else:
-        asins = mmrec.numbered(raw[mmrec.ITEMS], "itemID", ("asin", "parent_asin"), items)
+        asins = mmrec.read_numbering(raw[mmrec.ITEMS], "itemID", ("asin", "parent_asin"), items)
         if mmrec.USERS in raw:
-            names = mmrec.numbered(raw[mmrec.USERS], "userID", ("user_id", "reviewerID"), users)
+            names = mmrec.read_numbering(raw[mmrec.USERS], "userID", ("user_id", "reviewerID"), users)
     return build.import_published(db, asins, clock_of(source) != "none", min_rating, division, names)
 
 

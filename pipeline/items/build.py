@@ -4,11 +4,10 @@ Text is composed as `title. brand. category > category. description`, without em
 fields. Lines of one item are merged field by field: the first line that has the field wins; image addresses are joined.
 """
 
-import os
 import tempfile
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,10 +21,10 @@ from alignrec.pipeline.config.parameters import Source
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.io import PART
-from alignrec.pipeline.items.parse import MOST_ADDRESSES, Lines, Parsed, Reject, products
+from alignrec.pipeline.items.params import Items
+from alignrec.pipeline.items.parse import MOST_ADDRESSES, Parsed, parse_lines
 from alignrec.pipeline.sources.amazon import AmazonSource
-from alignrec.pipeline.sources.base import raw_files
-from alignrec.pipeline.sources.lines import refuse_many, rejects
+from alignrec.pipeline.sources.lines import Reject, refuse_many, reject_table
 from alignrec.pipeline.sources.product import Product, is_web
 from alignrec.schemas.items import TEXT_FIELDS
 
@@ -33,50 +32,35 @@ LOOKED_FOR = ("title", "brand", "categories", "description", "image_urls")
 MOST_ABSENT = 0.5  # share of items without metadata, without a warning
 LEAST_READ = 0.9  # share of the text that encoders read, without a warning
 LOOKED_AT = 1000  # items whose other fields are looked at
-BUFFER = 64 << 20  # bytes of products that are held before they are put on disk
 
 
 class Products:
-    """The products of I items, in parts of PART items; those beyond BUFFER bytes are in a temporary file."""
+    """The products of items, JSON lines of a temporary file; memory has their places, by parts of PART items."""
 
     def __init__(self, items: int, folder: Path | None) -> None:
         self._seen = np.zeros(items, bool)
-        self._lines: defaultdict[int, bytearray] = defaultdict(bytearray)  # of each part, a product a line
-        self._held = 0
-        self._places: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)  # of each part, start and size
+        self._starts: defaultdict[int, array[int]] = defaultdict(lambda: array("q"))  # of each part: bytes
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  a kill leaves nothing of it
 
     def add(self, item: int, product: Product) -> bool:
-        line = orjson.dumps([item, *product], option=orjson.OPT_APPEND_NEWLINE)
-        self._lines[item // PART] += line  # a copy: what orjson returns takes a page each
-        self._held += len(line)
-        if self._held > BUFFER:
-            self._put_away()
+        """Store a product; return whether the item had one before."""
+        self._starts[item // PART].append(self._file.tell())
+        self._file.write(orjson.dumps([item, *product], option=orjson.OPT_APPEND_NEWLINE))
         again, self._seen[item] = bool(self._seen[item]), True
         return again
 
-    def part(self, number: int) -> dict[int, Product]:
+    def read_part(self, number: int) -> dict[int, Product]:
         merged: dict[int, Product] = {}
-        stored = (os.pread(self._file.fileno(), size, start) for start, size in self._places[number])
-        for line in (line for chunk in chain(stored, [bytes(self._lines[number])]) for line in chunk.splitlines()):
-            item, *fields = orjson.loads(line)
-            merged[item] = merge(merged[item], Product(*fields)) if item in merged else Product(*fields)
+        for start in self._starts[number]:
+            self._file.seek(start)
+            item, *fields = orjson.loads(self._file.readline())
+            merged[item] = merge_products(merged[item], Product(*fields)) if item in merged else Product(*fields)
         return merged
 
-    def _put_away(self) -> None:
-        start = self._file.seek(0, 2)
-        for number, lines in self._lines.items():
-            self._file.write(lines)
-            self._places[number].append((start, len(lines)))
-            start += len(lines)
-        self._file.flush()
-        self._lines.clear()
-        self._held = 0
 
-
-class Read(NamedTuple):
+class Metadata(NamedTuple):
     """What was read of a metadata file, and counts of its lines."""
 
     products: Products
@@ -92,38 +76,36 @@ def compose(product: Product, fields: Sequence[str] = TEXT_FIELDS) -> str:
     return " ".join(part if part[-1] in ".!?" else f"{part}." for part in parts if part)
 
 
-def read(lines: Iterable[bytes], source: Source, asins: Sequence[str], file: str, max_reject_share: float,
-         workers: int | None = None, folder: Path | None = None) -> Read:  # fmt: skip
+def read_metadata(
+    lines: Iterable[bytes], source: Source, asins: Sequence[str], file: str, max_reject_share: float,
+    workers: int | None = None, folder: Path | None = None,
+) -> Metadata:  # fmt: skip
     """Read a metadata file of items 0 .. I-1; UserError if more lines are unreadable than allowed.
 
-    Products that do not fit into memory go to `folder`, by default the system's for temporary files.
+    Products lie in a nameless file in `folder`, by default in the system's folder for temporary files.
     """
-    source_reader = source.reader()
-    wanted = source_reader.wanted(asins)
-    relevant = Lines(lines, source_reader, wanted)
-    drops: Counter[str] = Counter()
-    found = Products(len(asins), folder)
-    rejected: list[Reject] = []
-    for outcome in products(relevant, source, wanted, workers):
+    wanted, drops = source.reader().wanted(asins), Counter[str]()
+    found, unread, total = Products(len(asins), folder), list[Reject](), 0
+    for outcome in parse_lines(lines, source, wanted, workers):
+        total += 1
         if isinstance(outcome, Reject):
-            rejected.append(outcome)
+            unread.append(outcome)
         elif isinstance(outcome, Parsed):
             drops["merged_duplicate"] += found.add(wanted[outcome.name], outcome.product)
         else:
             drops[outcome] += 1
-    drops.update(other_item=relevant.other, unreadable_line=len(rejected))
-    unread = [(one.line.number, one.reason, one.line.raw) for one in rejected]
-    refuse_many(file, "lines", [row[:2] for row in unread], relevant.total, max_reject_share, "items.max_reject_share")
-    return Read(found, rejects(file, unread), relevant.total, dict(drops))
+    drops["unreadable_line"] = len(unread)
+    refuse_many(file, "lines", unread, total, max_reject_share, "items.max_reject_share")
+    return Metadata(found, reject_table(file, unread), total, dict(drops))
 
 
-def tables(found: Products, asins: Sequence[str], fields: Sequence[str] = TEXT_FIELDS) -> Iterator[pa.Table]:
+def item_tables(found: Products, asins: Sequence[str], fields: Sequence[str] = TEXT_FIELDS) -> Iterator[pa.Table]:
+    """Yield a table ITEMS for each PART of the items."""
     for start in range(0, len(asins), PART):
-        products, ids = found.part(start // PART), range(start, min(start + PART, len(asins)))
+        products, ids = found.read_part(start // PART), range(start, min(start + PART, len(asins)))
         rows = [products.get(i, Product("", "", [], "", [], {})) for i in ids]
         texts = [compose(p, fields) for p in rows]
-        names = ("title", "brand", "categories", "description", "image_urls")
-        columns: dict[str, Sequence[Any]] = {name: [getattr(p, name) for p in rows] for name in names}
+        columns: dict[str, Sequence[Any]] = {name: [getattr(p, name) for p in rows] for name in LOOKED_FOR}
         columns |= {
             "item_id": ids,
             "asin": asins[start : start + PART],
@@ -142,10 +124,10 @@ def find_shared(path: Path, above: float) -> list[dict[str, object]]:
 
     Each belongs to several items, and more than a share of them: column (title or text), value, and number of items.
     """
-    from alignrec.pipeline.sources.sql import connected  # loads DuckDB
+    from alignrec.pipeline.sources.sql import open_database  # loads DuckDB
 
     rows: list[dict[str, object]] = []
-    with connected() as db:
+    with open_database() as db:
         items = db.read_parquet(str(path))
         most = max(1, above * len(items))
         for column in ("title", "text"):
@@ -158,18 +140,16 @@ def find_shared(path: Path, above: float) -> list[dict[str, object]]:
     return rows
 
 
-def share_read(parts: Iterable[pa.Table], fields: Sequence[str]) -> tuple[float, dict[str, float]]:
+def measure_texts(parts: Iterable[pa.Table], fields: Sequence[str]) -> tuple[float, dict[str, float]]:
     """Return the share of the characters of items' texts that encoders read, and that of each column left out."""
     lengths: Counter[str] = Counter(dict.fromkeys(TEXT_FIELDS, 0))
     for items in parts:
         for name in TEXT_FIELDS:
             lengths[name] += sum(len(v) if isinstance(v, str) else sum(map(len, v)) for v in items[name].to_pylist())
-        for extra in items["extra"].to_pylist():
-            for name, value in orjson.loads(extra).items():
-                values = value if isinstance(value, list) else [value]
-                lengths[name] += sum(
-                    len(v) for v in values if isinstance(v, str) and len(v.split()) > 1 and not is_web(v)
-                )
+        for extra in map(orjson.loads, items["extra"].to_pylist()):
+            for name, value in extra.items():  # one word is a label, not a text
+                texts = (v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str))
+                lengths[name] += sum(len(text) for text in texts if len(text.split()) > 1 and not is_web(text))
     total = lengths.total()
     if not total:
         return 1.0, {}
@@ -177,7 +157,7 @@ def share_read(parts: Iterable[pa.Table], fields: Sequence[str]) -> tuple[float,
     return round(1 - sum(out.values()), 6), out
 
 
-def merge(first: Product, other: Product) -> Product:
+def merge_products(first: Product, other: Product) -> Product:
     """Merge the product of another line into `first`, whose extra fields grow, as copies would take quadratic time."""
     for name, value in other.extra.items():
         first.extra.setdefault(name, value)
@@ -191,10 +171,32 @@ def merge(first: Product, other: Product) -> Product:
     )
 
 
-def check_losses(run: Run) -> None:
-    file = run.source.reader().metadata(raw_files(run.layout.sources))
-    if file is None:
-        return
+def describe_items(run: Run, found: Metadata) -> None:
+    """Count and note what a written file of items holds and lacks, and warn of it."""
+    layout, fields = run.layout, run.params[Items].text
+    run.rows_in, run.rows_out = found.lines, io.rows([layout.items])
+    for reason, n in found.drops.items():
+        run.count(reason, n)
+    for part in io.read_slices(layout.items, schemas.ITEMS, ["text_status"], io.PART):
+        for status in part["text_status"].to_pylist():
+            run.count(f"text_{status}", status != "ok")
+    shared = find_shared(layout.items, Items.shared_above)
+    share, left_out = measure_texts(io.read_tables(layout.items, schemas.ITEMS), fields)
+    run.note(shared=shared, text_used=share, text_left_out=left_out)
+    if left_out and share < LEAST_READ:
+        shares = ", ".join(f"{name} {part:.0%}" for name, part in list(left_out.items())[:5])
+        how = f"; sources.{run.dataset}.text joins columns to the text" if run.source.kind == "tabular" else ""
+        run.warn(f"encoders read {share:.0%} of the characters of items' text; left out: {shares}{how}")
+    for row in shared[:1]:
+        listed = "it" if len(shared) == 1 else f"all {len(shared)} such values"
+        run.warn(
+            f"{row['items']:,} of {run.rows_out:,} items have the {row['column']} {str(row['value'])[:60]!r}; it may "
+            f"be a placeholder; {layout.run_record('items')} lists {listed}"
+        )
+
+
+def check_losses(run: Run, file: Path) -> None:
+    """Warn of what most items lack; UserError where the file is surely the wrong one."""
     n, statuses, there, extras = 0, Counter[str](), set[str](), list[str]()
     for part in io.read_slices(run.layout.items, schemas.ITEMS, [*LOOKED_FOR, "text_status", "extra"], io.PART):
         n += len(part)
@@ -224,26 +226,12 @@ def check_losses(run: Run) -> None:
 
 
 def _check_fields(run: Run, file: Path, gone: Sequence[str], others: Sequence[str]) -> None:
-    from alignrec.pipeline.sources.inspect import KNOWN, plain  # loads DuckDB
+    from alignrec.pipeline.sources.inspect import KNOWN, plain_name  # loads DuckDB
 
-    for field, key in {field: key for field in gone for key in others if plain(key) in KNOWN[field]}.items():
+    for field, key in {field: key for field in gone for key in others if plain_name(key) in KNOWN[field]}.items():
         if isinstance(run.source, AmazonSource):
             raise UserError(
                 f"{file}: no item has {field}, but lines have '{key}', as another version of the data does; is "
                 f"sources.{run.dataset}.kind: {run.source.kind} right?"
             )
         run.warn(f"no item has {field}, but the file has '{key}'; name it under `columns`: {{{field}: {key}}}")
-
-
-def warn_of_texts(run: Run, share: float, left_out: Mapping[str, float], shared: Sequence[Mapping[str, Any]]) -> None:
-    """Warn if encoders read little of the text, and of titles and texts that many items share."""
-    if left_out and share < LEAST_READ:
-        shares = ", ".join(f"{name} {part:.0%}" for name, part in list(left_out.items())[:5])
-        how = f"; sources.{run.dataset}.text joins columns to the text" if run.source.kind == "tabular" else ""
-        run.warn(f"encoders read {share:.0%} of the characters of items' text; left out: {shares}{how}")
-    for row in shared[:1]:
-        listed = "it" if len(shared) == 1 else f"all {len(shared)} such values"
-        run.warn(
-            f"{row['items']:,} of {run.rows_out:,} items have the {row['column']} {row['value'][:60]!r}; it may be a "
-            f"placeholder; {run.layout.run_record('items')} lists {listed}"
-        )

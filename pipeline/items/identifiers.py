@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.sources.feature_files import NAMES, plain, rank
-from alignrec.pipeline.sources.mmrec import permutation, repeated, text_table
+from alignrec.pipeline.sources.feature_files import NAMES, plain_name, rank_identifier
+from alignrec.pipeline.sources.mmrec import first_repeated, read_permutation, text_table
 
 # of them, those whose whole numbers are rather our item numbers than the source's identifiers
 NUMBERS = ("itemid", "id")
@@ -34,7 +34,7 @@ def placed(path: Path, table: pa.Table, asins: Sequence[str]) -> Placed:
 
     Values are the source's identifiers; item numbers only if no column has any of those.
     """
-    names = dict.fromkeys(name for name in table.column_names if rank(name) >= 0)
+    names = dict.fromkeys(name for name in table.column_names if rank_identifier(name) >= 0)
     if not (columns := {name: table.column(table.column_names.index(name)) for name in names}):
         raise UserError(
             f"{path}: no column identifies the items ({', '.join(NAMES)}); rename yours, or give the rows' order with "
@@ -51,11 +51,11 @@ def placed(path: Path, table: pa.Table, asins: Sequence[str]) -> Placed:
     fitting = {name: found for name, found in texts.items() if (found.rows >= 0).sum() == best}
     for name, found in (fitting | (whole if best == len(asins) else {})).items():
         if any(not np.array_equal(found.rows, other.rows) for other in fitting.values()):
-            both = " and ".join(sorted({*fitting, name}, key=rank))
+            both = " and ".join(sorted({*fitting, name}, key=rank_identifier))
             raise UserError(f"{path}: columns {both} order the items differently; keep the right one")
     if chosen := fitting or numbers:
-        return chosen[min(chosen, key=rank)]
-    name = min(columns, key=rank)
+        return chosen[min(chosen, key=rank_identifier)]
+    name = min(columns, key=rank_identifier)
     first = next((value for value in columns[name].to_pylist() if value is not None), None)
     raise UserError(
         f"{path}: none of its {len(table):,} rows is of one of the {len(asins):,} items; {name} is {str(first)[:64]!r} "
@@ -75,7 +75,7 @@ def _readings(
         is_name = textual or pa.types.is_integer(kind)
         if is_name and (found := _placed(path, name, column.cast(pa.string()), wanted)):
             texts[name] = found
-        numbered = plain(name) in NUMBERS and pa.types.is_integer(column.type)
+        numbered = plain_name(name) in NUMBERS and pa.types.is_integer(column.type)
         if numbered and (found := _placed(path, name, column.cast(pa.int64(), safe=False), ids)):
             numbers[name] = found
     return texts, numbers
@@ -86,7 +86,7 @@ def _placed(path: Path, name: str, values: pa.ChunkedArray, wanted: pa.Array) ->
     if rows.null_count == len(wanted):
         return None
     if pc.count_distinct(values, mode="only_valid").as_py() < len(values) - values.null_count:
-        raise UserError(f"{path}: {name} {repeated(values.drop_null().to_pylist())!r} occurs twice")
+        raise UserError(f"{path}: {name} {first_repeated(values.drop_null().to_pylist())!r} occurs twice")
     others = values.filter(pc.invert(pc.is_in(values, value_set=wanted)))
     example = repr(str(next(filter(None, others.to_pylist()), ""))[:64]) if len(others) else ""
     return Placed(name, pc.fill_null(rows, -1).to_numpy().astype(np.int64), len(others), example)
@@ -98,13 +98,13 @@ def order(path: Path, asins: Sequence[str]) -> list[str]:
     It is CSV or tab separated text with a header: a column of identifiers, at least one of them known, and one of rows
     0 .. N-1. UserError unless exactly one pair of columns fits.
     """
-    columns = {name: column for name, column in text_table(path).items() if rank(name) >= 0}
-    rows = {name: numbers for name, column in columns.items() if (numbers := permutation(column)) is not None}
+    columns = {name: column for name, column in text_table(path).items() if rank_identifier(name) >= 0}
+    rows = {name: numbers for name, column in columns.items() if (numbers := read_permutation(column)) is not None}
     known = pa.array(asins, pa.string())
     named = [name for name, column in columns.items() if pc.any(pc.is_in(column, value_set=known)).as_py()]
     pairs = [(name, row) for name in named for row in rows if row != name]
     if len(pairs) > 1:  # the source's identifiers are numbers too
-        pairs = [(name, row) for name, row in pairs if plain(row) in NUMBERS and plain(name) not in NUMBERS]
+        pairs = [(name, row) for name, row in pairs if plain_name(row) in NUMBERS and plain_name(name) not in NUMBERS]
     if len(pairs) != 1:
         raise UserError(
             f"{path}: expected a column of this dataset's identifiers and one of rows 0, 1, 2, ... "
@@ -113,5 +113,5 @@ def order(path: Path, asins: Sequence[str]) -> list[str]:
     name, row = pairs[0]
     identifiers = columns[name].to_pylist()
     if len(set(identifiers)) < len(identifiers):
-        raise UserError(f"{path}: {name} {repeated(identifiers)!r} occurs twice")
+        raise UserError(f"{path}: {name} {first_repeated(identifiers)!r} occurs twice")
     return [identifiers[i] for i in np.argsort(rows[row])]

@@ -12,13 +12,12 @@ TextField = Literal["title", "brand", "categories", "description"]
 class Items(Section):
     """Cleaning and composing text."""
 
+    # a title or text of a larger share of the items is listed in run.json: it may be a placeholder
     shared_above: ClassVar[float] = 0.1
-    """a title or text of a larger share of the items is listed in run.json: it may be a placeholder"""
 
-    max_reject_share: Share = 0.01
-    """a larger share of unreadable metadata lines fails the stage"""
+    max_reject_share: Share = 0.01  # a larger share of unreadable metadata lines fails the stage
+    # fields that make the text, in this order; without categories the category probe judges text encoders too
     text: Annotated[list[TextField], Field(min_length=1)] = ["title", "brand", "categories", "description"]
-    """fields that make the text, in this order; without categories the category probe judges text encoders too"""
 
     @field_validator("text")
     @classmethod

@@ -9,19 +9,18 @@ import re
 import unicodedata
 from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from functools import partial
-from itertools import islice
+from itertools import repeat
 from typing import NamedTuple
 
 from alignrec.pipeline import engine
 from alignrec.pipeline.config.parameters import Source
 from alignrec.pipeline.sources.base import Reader
-from alignrec.pipeline.sources.lines import LONGEST_LINE
+from alignrec.pipeline.sources.lines import KEPT, LONGEST_LINE, Reject
 from alignrec.pipeline.sources.product import Product, is_path
 
 BATCH = 2048  # lines a job of a process
 MOST_ADDRESSES = 1000  # of the images of one item
 LONGEST_TEXT = 1 << 20  # characters of one item: seconds to clean at worst; real ones have up to 100,000
-KEPT = 1 << 16  # bytes of a line that cannot be read
 MANY = 50_000  # wanted items from which other processes are worth their half a second of start
 
 # Each expression takes linear time: nothing is scanned twice.
@@ -53,13 +52,6 @@ _CONTROL = re.compile(
 )
 
 
-class Line(NamedTuple):
-    """One line of metadata and its number in the file, from 1."""
-
-    number: int
-    raw: bytes
-
-
 class Parsed(NamedTuple):
     """A product of a wanted item."""
 
@@ -67,99 +59,93 @@ class Parsed(NamedTuple):
     product: Product  # clean
 
 
-class Reject(NamedTuple):
-    """A line that cannot be read; of a long one the first KEPT bytes."""
-
-    line: Line
-    reason: str
+Line = tuple[int, bytes]  # number in the file, from 1
+Outcome = Parsed | Reject | str  # of one line; a string says why it is not needed
 
 
-Outcome = Parsed | Reject | str  # of reading one line; text: why it is not needed
+def parse_lines(
+    lines: Iterable[bytes], source: Source, wanted: Collection[str], workers: int | None
+) -> Iterator[Outcome]:
+    """Yield an outcome per line, those of other items last, by `workers` processes.
 
-
-class Lines:
-    """The lines that may be of wanted items; counts all lines."""
-
-    def __init__(self, lines: Iterable[bytes], reader: Reader, wanted: Container[str]) -> None:
-        self._lines, self._key, self._wanted = lines, reader.key, wanted
-        self.total = self.other = 0
-
-    def __iter__(self) -> Iterator[Line]:
-        key, wanted = self._key, self._wanted
-        for number, raw in enumerate(self._lines, start=1):
-            self.total = number
-            name = key(raw)
-            if name is None or name in wanted or len(raw) > LONGEST_LINE:
-                yield Line(number, raw)
-            else:
-                self.other += 1
-
-
-def products(lines: Iterable[Line], source: Source, wanted: Collection[str], workers: int | None) -> Iterator[Outcome]:
-    """Yield the outcome of each line, in order, by `workers` processes; None: all cores, if many items are wanted."""
+    None: all cores, if many items are wanted. Lines of other items stay out of the batches that processes are sent.
+    """
     if workers is None:
         workers = (os.cpu_count() or 1) if len(wanted) >= MANY else 1
-    rest = iter(lines)
-    batches = iter(lambda: _batch(rest), [])
+    find_name, others = source.reader().key, 0
+
+    def relevant() -> Iterator[Line]:
+        nonlocal others
+        for line in enumerate(lines, start=1):
+            name = find_name(line[1])
+            if name is None or name in wanted or len(line[1]) > LONGEST_LINE:
+                yield line
+            else:
+                others += 1
+
     on = None if workers == 1 else engine.Processes(workers, torch=False)
-    for _, outcomes in engine.map(partial(_parser, source, wanted), batches, on):
+    for _, outcomes in engine.map(partial(_batch_parser, source, wanted), _batches(relevant()), on):
         yield from outcomes
+    yield from repeat("other_item", others)
 
 
-def _parser(source: Source, wanted: Container[str]) -> Callable[[list[Line]], list[Outcome]]:
+def _batch_parser(source: Source, wanted: Container[str]) -> Callable[[list[Line]], list[Outcome]]:
     reader = source.reader()
-    return lambda batch: [read(line, reader, wanted) for line in batch]
+    return lambda batch: [parse_line(*line, reader, wanted) for line in batch]
 
 
-def _batch(lines: Iterator[Line]) -> list[Line]:
+def _batches(lines: Iterator[Line]) -> Iterator[list[Line]]:
+    """Yield lists of at most BATCH lines, or of few long ones."""
     batch, size = list[Line](), 0
-    for line in islice(lines, BATCH):
+    for line in lines:
         batch.append(line)
-        size += len(line.raw)
-        if size >= LONGEST_LINE:
-            break
-    return batch
+        size += len(line[1])
+        if len(batch) == BATCH or size >= LONGEST_LINE:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
-def read(line: Line, reader: Reader, wanted: Container[str]) -> Outcome:
-    if len(line.raw) <= LONGEST_LINE and not line.raw.strip():
+def parse_line(number: int, raw: bytes, reader: Reader, wanted: Container[str]) -> Outcome:
+    if len(raw) <= LONGEST_LINE and not raw.strip():
         return "blank_line"
     try:
-        if len(line.raw) > LONGEST_LINE:
+        if len(raw) > LONGEST_LINE:
             raise ValueError("line too long")
-        record = reader.parse(line.raw)
+        record = reader.parse(raw)
         name = reader.name(record)
         if name is None:
             raise ValueError("no item identifier")
-        return Parsed(name, cleaned(reader.product(record))) if name in wanted else "other_item"
+        return Parsed(name, clean_product(reader.product(record))) if name in wanted else "other_item"
     except ValueError as e:
-        return Reject(Line(line.number, line.raw[:KEPT]), str(e))
+        return Reject(number, str(e), raw[:KEPT])
 
 
-def cleaned(product: Product) -> Product:
+def clean_product(product: Product) -> Product:
     """Return a product with clean text and addresses; ValueError for more than LONGEST_TEXT characters of text."""
     if sum(map(len, (product.title, product.brand, product.description, *product.categories))) > LONGEST_TEXT:
         raise ValueError(f"text of more than {LONGEST_TEXT:,} characters")
     return Product(
-        title=clean(product.title),
-        brand=clean(product.brand),
-        categories=[c for c in map(clean, product.categories) if c],
-        description=clean(product.description),
-        image_urls=list(dict.fromkeys(_addresses(product.image_urls)))[:MOST_ADDRESSES],
+        title=clean_text(product.title),
+        brand=clean_text(product.brand),
+        categories=[c for c in map(clean_text, product.categories) if c],
+        description=clean_text(product.description),
+        image_urls=list(dict.fromkeys(_clean_addresses(product.image_urls)))[:MOST_ADDRESSES],
         extra=product.extra,
     )
 
 
-def clean(text: str) -> str:
+def clean_text(text: str) -> str:
     if "&" in text or "<" in text or ">" in text:
-        text = _without_markup(text)
+        text = _strip_markup(text)
     if not (text.isascii() and text.isprintable()):
         # runs of marks are parted by U+034F, as in UAX 15: longer ones would be sorted in quadratic time
-        text = unicodedata.normalize("NFC", _MARKS.sub(_parted, _CONTROL.sub(" ", text)))
+        text = unicodedata.normalize("NFC", _MARKS.sub(_part_marks, _CONTROL.sub(" ", text)))
     return " ".join(text.split()) if "  " in text else text.strip(" ")  # no other blanks are left
 
 
-def _without_markup(text: str) -> str:
+def _strip_markup(text: str) -> str:
     for _ in range(3):  # "&amp;lt;br&amp;gt;" occurs in real data: a tag under two layers of entities
         resolved = html.unescape(text)
         plain = _TAG.sub(" ", _HIDDEN.sub(" ", resolved))
@@ -172,7 +158,7 @@ def _without_markup(text: str) -> str:
     return text
 
 
-def _parted(match: re.Match[str]) -> str:
+def _part_marks(match: re.Match[str]) -> str:
     parts, run = [], 0
     for char in match[0]:
         run = run + 1 if unicodedata.combining(char) else 0
@@ -183,7 +169,7 @@ def _parted(match: re.Match[str]) -> str:
     return "".join(parts)
 
 
-def _addresses(urls: list[str]) -> Iterator[str]:
+def _clean_addresses(urls: list[str]) -> Iterator[str]:
     for url in urls:
         if is_path(url.strip()):  # names of files may have blanks and ampersands
             yield _UNPRINTABLE.sub("", url).strip()

@@ -17,7 +17,7 @@ from alignrec.pipeline.encode.folder import FeatureSet
 from alignrec.pipeline.encode.params import IMAGE_TOKENS, Encode
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.items.texts import Texts
+from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.ops import joining
 from alignrec.pipeline.ops.joining import IMAGE, POWER, WIDTH
 from alignrec.pipeline.ops.linalg import unit_rows

@@ -17,7 +17,7 @@ from alignrec.pipeline.beit3.mini import Mini, load_minilm
 from alignrec.pipeline.beit3.minilm import WordPieces, order
 from alignrec.pipeline.encode.chunks import LONGEST
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.items.texts import Texts
+from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.ops import whitening
 from alignrec.pipeline.ops.whitening import Whitening
 from alignrec.pipeline.pretrain.visual_tokens import trained_kmeans

@@ -20,7 +20,7 @@ from alignrec.pipeline.beit3.tokenizer import BOS, EOS, MOST_SENTENCES, Tokenize
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.images.pixels import decode_all
-from alignrec.pipeline.items.texts import Texts
+from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.pretrain import mini, published, visual_tokens
 from alignrec.pipeline.pretrain.corpus import Corpus, Ids, Task
 from alignrec.pipeline.pretrain.params import VOCAB, Pretrain

@@ -29,7 +29,7 @@ from alignrec.pipeline.harness.progress import meter
 from alignrec.pipeline.http.fetch import fetch
 from alignrec.pipeline.images import pixels
 from alignrec.pipeline.pretrain.params import Pretrain
-from alignrec.pipeline.sources.params import Download
+from alignrec.pipeline.sources.base import Download
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -16,14 +16,14 @@ from alignrec.pipeline.harness import parallel
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.versions import installed
 from alignrec.pipeline.http.fetch import local
-from alignrec.pipeline.items.texts import Texts
+from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.ops.checkpoint import Checkpoint
 from alignrec.pipeline.ops.device import pick
 from alignrec.pipeline.pretrain import features, prepare, published
 from alignrec.pipeline.pretrain.held_out import reading
 from alignrec.pipeline.pretrain.loop import fit
 from alignrec.pipeline.pretrain.params import Pretrain
-from alignrec.pipeline.sources.params import Download
+from alignrec.pipeline.sources.base import Download
 
 
 def resume(run: Run) -> None:

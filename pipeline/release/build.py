@@ -17,7 +17,7 @@ from alignrec.pipeline.release.gather import Parts
 from alignrec.pipeline.release.manifest import Counts, File, Maker, Manifest
 from alignrec.pipeline.release.statement import Statement
 from alignrec.pipeline.report import content
-from alignrec.pipeline.sources.registry import SOURCES
+from alignrec.pipeline.sources.base import SOURCES
 
 ITEMS = "items.parquet"
 

@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 from alignrec.pipeline.config.base import nearest
 from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.items.build import compose
-from alignrec.pipeline.items.parse import KEPT, LONGEST_TEXT, Line, Reject, cleaned
-from alignrec.pipeline.sources.delimited import column_names
-from alignrec.pipeline.sources.lines import LONGEST_LINE, json_object
-from alignrec.pipeline.sources.product import Product, as_json, as_list, as_text, json_lines
-from alignrec.pipeline.sources.sql import named
+from alignrec.pipeline.items.parse import LONGEST_TEXT, clean_product
+from alignrec.pipeline.sources.delimited import column_names, json_lines
+from alignrec.pipeline.sources.lines import KEPT, LONGEST_LINE, Reject, json_object
+from alignrec.pipeline.sources.product import Product, as_json, as_list, as_text
+from alignrec.pipeline.sources.sql import identifier_of
 
 IDENTIFIERS = ("asin", "item", "item_id", "id")
 FIELDS = ("text", "title", "brand", "categories", "description")
@@ -96,7 +96,7 @@ def _blocks(path: Path, images: Path | None, columns: Columns) -> Iterator[tuple
                 cells = json_object(raw) if isinstance(raw, bytes) else raw
                 rows.append(_row(cells, images, columns, seen))
             except ValueError as e:
-                rejects.append(Reject(Line(number, _shown(raw)), str(e)))
+                rejects.append(Reject(number, str(e), _shown(raw)))
         yield rows, rejects
 
 
@@ -143,7 +143,7 @@ def _row(cells: Cells, images: Path | None, columns: Columns, seen: set[bytes]) 
 def _identifier(cells: Cells, names: Sequence[str]) -> str:
     for key in names:
         value = cells.get(key)
-        if isinstance(value, (str, int)) and (name := named(value)):
+        if isinstance(value, (str, int)) and (name := identifier_of(value)):
             return name
     raise ValueError(f"no identifier: one of {', '.join(names)}" if len(names) > 1 else f"no identifier in {names[0]}")
 
@@ -161,7 +161,7 @@ def _composed(cells: Cells) -> str:
     path = cells.get("categories")
     texts = {name: as_text(cells.get(name)) for name in ("title", "brand", "description")}
     categories = path.split("|") if isinstance(path, str) else as_list(path)
-    return compose(cleaned(Product(**texts, categories=categories, image_urls=[], extra={})))
+    return compose(clean_product(Product(**texts, categories=categories, image_urls=[], extra={})))
 
 
 def _image(asin: str, cell: Any, images: Path | None) -> tuple[Path | bytes | None, str, str]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
 from alignrec.pipeline.combine.names import CEILINGS, LINEAR
-from alignrec.pipeline.items import categories
+from alignrec.pipeline.items.columns import label_items
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.table import CONTROLS
 from alignrec.schemas import TRAIN
@@ -146,7 +146,7 @@ def nearest(edges: pa.Table, count: int) -> dict[int, list[int]]:
 
 
 def _classes(taxonomy: Sequence[Sequence[str]]) -> tuple[list[str], list[int]]:
-    labels = categories.labels(taxonomy)
+    labels = label_items(taxonomy)
     colour = np.full(len(taxonomy), -1)
     if labels is None:
         return [], colour.tolist()

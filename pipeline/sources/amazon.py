@@ -19,12 +19,11 @@ from alignrec.pipeline.config.base import Mirrors
 from alignrec.pipeline.config.parameters import Licence
 from alignrec.pipeline.sources import mmrec
 from alignrec.pipeline.sources.base import Downloaded, Reader
-from alignrec.pipeline.sources.lines import dictionary
+from alignrec.pipeline.sources.lines import require_dict
 from alignrec.pipeline.sources.product import Product, as_list, as_text
-from alignrec.pipeline.sources.sql import rating, read_csv, read_lines, stripped, trimmed
+from alignrec.pipeline.sources.sql import csv_sql, json_sql, rating_sql, strip_sql, trim_sql
 
-Subset = Literal["5-core", "all"]
-"""reviews: the published 5-core, or all"""
+Subset = Literal["5-core", "all"]  # reviews: the published 5-core, or all
 
 _SNAP = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
 _LAB = "https://mcauleylab.ucsd.edu/public_datasets/data"
@@ -48,7 +47,7 @@ _PATHS = {
 KIND = "amazon{}"  # of a source, given the year
 
 
-def addresses(version: str, category: str, subset: str = "5-core") -> dict[str, list[str]]:
+def category_addresses(version: str, category: str, subset: str = "5-core") -> dict[str, list[str]]:
     core, every, metadata = (path.format(category) for path in _PATHS[version])
     paths = {"reviews": every if subset == "all" else core, "metadata": metadata}
     return {role: [mirror.format(path) for mirror in MIRRORS[version]] for role, path in paths.items()}
@@ -75,7 +74,7 @@ for _year, _vintage in orjson.loads(Path(__file__).with_name("categories.json").
         }
 
 
-def _terms(link: str, data: str, cited: str) -> Licence:
+def _licence(link: str, data: str, cited: str) -> Licence:
     return Licence(
         {"license": "other", "license_name": "amazon-review-data", "license_link": link},
         f"Made from the {data} collected by Julian McAuley's group at UC San Diego, who ask that their {cited}. No "
@@ -98,14 +97,14 @@ class AmazonReader(Reader):
 
     def ratings(self, raw: Mapping[str, Path]) -> str:
         if mmrec.INTERACTIONS in raw:
-            return mmrec.ratings(raw[mmrec.INTERACTIONS])
+            return mmrec.ratings_sql(raw[mmrec.INTERACTIONS])
         path = raw["reviews"]
         is_csv = ".csv" in path.suffixes
-        table = read_csv(path, self.csv_columns, self.header) if is_csv else read_lines(path, self.columns)
+        table = csv_sql(path, self.csv_columns, self.header) if is_csv else json_sql(path, self.columns)
         user, item, stars, time = self.columns
         return (
-            f"SELECT {stripped(user)} AS user, {stripped(item)} AS item, {rating(trimmed(stars))} AS rating, "
-            f"try_cast({trimmed(time)} AS BIGINT) // {self.ticks} AS timestamp FROM {table}"
+            f"SELECT {strip_sql(user)} AS user, {strip_sql(item)} AS item, {rating_sql(trim_sql(stars))} AS rating, "
+            f"try_cast({trim_sql(time)} AS BIGINT) // {self.ticks} AS timestamp FROM {table}"
         )
 
     def name(self, record: dict[str, Any]) -> str | None:
@@ -123,7 +122,7 @@ class Reader2014(AmazonReader):
     def parse(self, line: bytes) -> dict[str, Any]:
         """Read one metadata line, JSON or a Python literal; ValueError, short, for anything but a dictionary."""
         with suppress(orjson.JSONDecodeError):
-            return dictionary(orjson.loads(line))
+            return require_dict(orjson.loads(line))
         if len(line) > self.longest:
             raise ValueError("not JSON, and too long for a Python literal")
         try:
@@ -132,7 +131,7 @@ class Reader2014(AmazonReader):
                 record = ast.literal_eval(line.decode())
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             raise ValueError("not a Python literal in UTF-8") from None
-        return dictionary(record)
+        return require_dict(record)
 
     def product(self, record: dict[str, Any]) -> Product:
         paths = [as_list(path) for path in _of_type(list, record.get("categories"))]
@@ -189,17 +188,15 @@ READERS = {"amazon2014": Reader2014, "amazon2018": Reader2018, "amazon2023": Rea
 class AmazonSource(Downloaded):
     """Raw Amazon review data as published; `category: Baby` fills in the publisher's addresses."""
 
+    # as the publisher spells it: fills in `reviews` and `metadata` where they are absent
     category: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] | None = None
-    """as the publisher spells it: fills in `reviews` and `metadata` where they are absent"""
+    # reviews that `category` fills in: the published 5-core, or all reviews, from which `interactions` keeps a core
     subset: Subset = "5-core"
-    """reviews that `category` fills in: the published 5-core, or all reviews, from which `interactions` keeps a core"""
-    reviews: Mirrors | None = None
-    """reviews as JSON lines, or a CSV of ratings"""
+    reviews: Mirrors | None = None  # reviews as JSON lines, or a CSV of ratings
+    # a published split in place of `reviews`: its users, items and parts are kept, metadata is matched by ASIN
     split: mmrec.PublishedSplit | None = None
-    """a published split in place of `reviews`: its users, items and parts are kept, metadata is matched by ASIN"""
-    metadata: Mirrors | None = None
-    """meta_*.json.gz; null: only reviews, so that items have neither text nor image"""
-    licence: ClassVar[Licence] = _terms(
+    metadata: Mirrors | None = None  # meta_*.json.gz; null: only reviews, so that items have neither text nor image
+    licence: ClassVar[Licence] = _licence(
         "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2/",
         "Amazon review data",
         "papers be cited (2014: McAuley et al., *Image-based recommendations on styles and substitutes*; 2018: Ni et "
@@ -214,7 +211,7 @@ class AmazonSource(Downloaded):
             return raw
         if "subset" in raw and ("reviews" in raw or raw.get("split")):
             raise ValueError("subset: applies to what `category` fills in, not to `reviews` or `split`")
-        found = addresses(raw["kind"], raw["category"], raw.get("subset", "5-core"))
+        found = category_addresses(raw["kind"], raw["category"], raw.get("subset", "5-core"))
         if raw.get("split"):
             del found["reviews"]
         return found | raw
@@ -256,7 +253,7 @@ class Amazon2023(AmazonSource):
     """Amazon's review data of 2023."""
 
     kind: Literal["amazon2023"]
-    licence: ClassVar[Licence] = _terms(
+    licence: ClassVar[Licence] = _licence(
         "https://amazon-reviews-2023.github.io/",
         "Amazon Reviews 2023 data",
         "paper be cited (Hou et al., *Bridging Language and Items for Retrieval and Recommendation*, arXiv 2403.03952)",

@@ -1,31 +1,55 @@
-"""Interface of sources: parameters, files, reader, licence."""
+"""Interface of sources (parameters, files, reader), their registry, and section `download` of params.yaml.
+
+A new source is a file with a subclass of Source, and an entry in SOURCES.
+"""
 
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from alignrec.pipeline import io
-from alignrec.pipeline.config.base import Mirrors, Name
+from alignrec.pipeline.config.base import Mirrors, Name, Rate, Section, checked, nearest
 from alignrec.pipeline.config.parameters import Source
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.harness.registry import Registry
+from alignrec.pipeline.sources.delimited import json_lines
 from alignrec.pipeline.sources.feature_files import FEATURE, ROWS, format_of
 from alignrec.pipeline.sources.lines import json_object
-from alignrec.pipeline.sources.product import Product, as_list, as_text, json_lines, others
+from alignrec.pipeline.sources.product import Product, as_list, as_text, others
 
 PLANTED = "planted.parquet"  # what a generator planted in interactions, table PLANTED; a control, not in `sources.json`
+
+SOURCES: Registry[type[Source]] = Registry(
+    "sources",
+    {
+        "sample": "alignrec.pipeline.sources.sample:SampleSource",
+        "amazon2014": "alignrec.pipeline.sources.amazon:Amazon2014",
+        "amazon2018": "alignrec.pipeline.sources.amazon:Amazon2018",
+        "amazon2023": "alignrec.pipeline.sources.amazon:Amazon2023",
+        "mmrec": "alignrec.pipeline.sources.mmrec:MmrecSource",
+        "tabular": "alignrec.pipeline.sources.tabular:TabularSource",
+    },
+)  # kind -> source
+
+
+class Download(Section):
+    """Fetching raw files."""
+
+    speed: ClassVar[frozenset[str]] = frozenset({"retries", "timeout"})
+
+    timeout: Rate = 30.0  # seconds without a byte before a try is given up
+    retries: Annotated[int, Field(ge=0)] = 5  # tries after the first, with exponential back-off
 
 
 class Reader:
     """Reads the raw files of a source: by default JSON lines, or text with a header."""
 
-    kept: frozenset[str] = frozenset()
-    """fields that `product` reads; the others are its `extra`"""
-    pattern: re.Pattern[bytes] | None = None
-    """finds the item identifier of a line"""
+    kept: frozenset[str] = frozenset()  # fields that `product` reads; the others are its `extra`
+    pattern: re.Pattern[bytes] | None = None  # finds the item identifier of a line
 
     @abstractmethod
     def ratings(self, raw: Mapping[str, Path]) -> str:
@@ -75,14 +99,12 @@ class Generated(Source):
 class Downloaded(Source):
     """A source whose raw files are downloaded; features may come with it."""
 
-    sha256: dict[str, str] = {}
-    """role of a file -> hex digest that it must have"""
+    sha256: dict[str, str] = {}  # role of a file -> hex digest that it must have
 
-    features: dict[Name, Mirrors] = {}
-    """feature set name -> its file; docs/compare.md has all formats"""
+    features: dict[Name, Mirrors] = {}  # feature set name -> its file; docs/compare.md has all formats
+    # mapping file for files without identifiers, such as MMRec's i_id_mapping.csv: a column of identifiers, one of
+    # rows 0, 1, 2, ...; without it row i is item i
     feature_rows: Mirrors | None = None
-    """mapping file for files without identifiers, such as MMRec's i_id_mapping.csv: a column of identifiers, one of
-    rows 0, 1, 2, ...; without it row i is item i"""
 
     def feature_files(self) -> dict[str, list[str]]:
         rows = {ROWS: self.feature_rows} if self.feature_rows else {}
@@ -106,10 +128,21 @@ def raw_files(sources: Path) -> dict[str, Path]:
     return {row["role"]: sources.parent / row["name"] for row in io.read_json(sources)}
 
 
-def downloaded(sources: Path) -> dict[str, Path]:
+def downloaded_files(sources: Path) -> dict[str, Path]:
     """Return role -> path; UserError if one is missing: `sources.json` keeps checksums when a download fails."""
     files = raw_files(sources)
     absent = next((path for path in files.values() if not path.is_file()), None if files else sources.parent)
     if absent is not None:
         raise UserError(f"{absent}: not downloaded; {io.made_by(sources)}")
     return files
+
+
+def declared_source(raw: Any, where: str) -> Source:
+    """Return a source from its entry under `sources`; UserError for an unknown kind, or what the kind refuses."""
+    if isinstance(raw, Source):
+        return raw
+    if not isinstance(raw, dict) or "kind" not in raw:
+        raise UserError(f"'{where}.kind' is required; valid: {', '.join(SOURCES)}")
+    if not isinstance(raw["kind"], str) or raw["kind"] not in SOURCES:
+        raise UserError(f"'{where}.kind': no '{one_line(raw['kind'], 64)}'{nearest(str(raw['kind']), SOURCES)}")
+    return checked(SOURCES[raw["kind"]], raw, where)

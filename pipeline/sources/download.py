@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.http.fetch import Progress, fetch, local
-from alignrec.pipeline.sources.feature_files import FEATURE, folder_sha256, pack, packed_ending, parts
+from alignrec.pipeline.sources.feature_files import FEATURE, folder_sha256, list_parts, pack_folder, packed_ending
 
 MISSING = "{}: no such file; it is named under `sources` in the parameters"
 WAIT = 4.0  # seconds for an answer of a file's addresses: without a network a resolver would take a minute
@@ -21,7 +21,7 @@ SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 Row = Mapping[str, Any]  # of `sources.json`
 
 
-def names(addresses: Mapping[str, list[str]]) -> dict[str, str]:
+def file_names(addresses: Mapping[str, list[str]]) -> dict[str, str]:
     """Return role -> name of its file: the last part of its first address, with its folder if shared; or UserError."""
     paths = {role: unquote(urlsplit(several[0]).path).rstrip("/").split("/") for role, several in addresses.items()}
     often = Counter(parts[-1] for parts in paths.values())
@@ -43,17 +43,19 @@ def _is_folder(address: str) -> bool:
     return path is not None and path.is_dir()
 
 
-def bring(address: str, target: Path, expected: str | None, timeout: float, retries: int, progress: Progress) -> None:
+def download_to_file(
+    address: str, target: Path, expected: str | None, timeout: float, retries: int, progress: Progress
+) -> None:
     if not _is_folder(address):
         fetch(address, target, expected, timeout, retries, progress)
         return
     with io.atomic(target) as temporary:
-        pack(Path(address), temporary)
+        pack_folder(Path(address), temporary)
         if expected not in (None, io.sha256(temporary)):
             raise UserError(f"{address}: expected sha256 {expected}: its rows differ from those pinned")
 
 
-def download(
+def download_files(
     dataset: str,
     addresses: Mapping[str, list[str]],
     raw: Path,
@@ -68,7 +70,7 @@ def download(
     Only whole, checked files appear in `raw`. `earlier` and what is returned are rows of `sources.json`; a url there is
     that which gave the file. UserError: no address of a file works.
     """
-    stored, expected = names(addresses), expectations(addresses, pinned, earlier)
+    stored, expected = file_names(addresses), expected_hashes(addresses, pinned, earlier)
     origins = {row["role"]: row["url"] for row in earlier}
     for role, name in stored.items():
         failures: list[str] = []
@@ -76,37 +78,39 @@ def download(
             if (raw / name).exists():
                 break
             try:
-                one = bring if role.startswith(FEATURE) else fetch
+                one = download_to_file if role.startswith(FEATURE) else fetch
                 one(address, raw / name, expected.get(role), timeout, retries, progress(name))
-                origins[role] = _public(address, name)
+                origins[role] = _public_address(address, name)
                 for part in raw.glob(f".{name}.*"):  # of a mirror that broke off
                     part.unlink(missing_ok=True)
             except UserError as e:
                 failures.append(str(e))
         if not (raw / name).exists():
             lacking = [r for r in stored if local(addresses[r][0]) is None and not (raw / stored[r]).exists()]
-            remedy = f". Local files work too: give paths as {keys(dataset, lacking)}" if lacking else ""
+            remedy = f". Local files work too: give paths as {key_names(dataset, lacking)}" if lacking else ""
             raise UserError("; ".join(failures) + remedy)
-    urls = {role: origins.get(role) or _public(addresses[role][0], name) for role, name in stored.items()}
-    return listing(raw, stored, urls)
+    urls = {role: origins.get(role) or _public_address(addresses[role][0], name) for role, name in stored.items()}
+    return list_files(raw, stored, urls)
 
 
-def keys(dataset: str, roles: Iterable[str]) -> str:
+def key_names(dataset: str, roles: Iterable[str]) -> str:
     of = (f"features.{role.removeprefix(FEATURE)}" if role.startswith(FEATURE) else role for role in roles)
     return ", ".join(f"sources.{dataset}.{key}" for key in of)
 
 
-def expectations(
+def expected_hashes(
     addresses: Mapping[str, list[str]], pinned: Mapping[str, str], earlier: Sequence[Row]
 ) -> dict[str, str]:
     """Return role -> expected sha256: pinned in the parameters, else that of the first download; local files change."""
     if unknown := sorted(set(pinned) - set(addresses)):
         raise UserError(f"sha256 of '{unknown[0]}': this source has {', '.join(addresses)}")
-    remote = {(role, _public(a, "")) for role, several in addresses.items() for a in several if local(a) is None}
+    remote = {
+        (role, _public_address(a, "")) for role, several in addresses.items() for a in several if local(a) is None
+    }
     return {row["role"]: row["sha256"] for row in earlier if (row["role"], row["url"]) in remote} | dict(pinned)
 
 
-def listing(raw: Path, stored: Mapping[str, str], urls: Mapping[str, str]) -> list[Row]:
+def list_files(raw: Path, stored: Mapping[str, str], urls: Mapping[str, str]) -> list[Row]:
     return [
         {"role": role, "name": name, "url": urls.get(role, f"file:{name}"), "bytes": (raw / name).stat().st_size}
         | {"sha256": io.sha256(raw / name)}
@@ -140,7 +144,7 @@ def names_local_files(addresses: Mapping[str, list[str]]) -> bool:
     return any(local(address) is not None for mirrors in addresses.values() for address in mirrors)
 
 
-def _public(address: str, name: str) -> str:
+def _public_address(address: str, name: str) -> str:
     """Return an address without user, password and query, which may hold secrets; of a local file only its name."""
     if local(address) is not None:
         return f"file:{name}"
@@ -157,7 +161,7 @@ class Answer(NamedTuple):
     fault: str = ""  # why no address gives the file; empty where one does
 
 
-def ask(addresses: Mapping[str, Sequence[str]], wait: float = WAIT) -> Callable[[], list[Answer]]:
+def ask_for_files(addresses: Mapping[str, Sequence[str]], wait: float = WAIT) -> Callable[[], list[Answer]]:
     """Start to ask for each file, at its addresses in order; return a function that waits for the answers."""
     found: dict[str, Answer] = {}
 
@@ -166,7 +170,7 @@ def ask(addresses: Mapping[str, Sequence[str]], wait: float = WAIT) -> Callable[
         for address in mirrors:
             try:
                 # half of the time is left to resolve names
-                found[key] = Answer(key, address, _size(address, wait / 2 / len(mirrors)))
+                found[key] = Answer(key, address, _find_size(address, wait / 2 / len(mirrors)))
                 return
             except UserError as e:
                 faults.append(one_line(e))
@@ -186,10 +190,10 @@ def ask(addresses: Mapping[str, Sequence[str]], wait: float = WAIT) -> Callable[
     return answers
 
 
-def _size(address: str, wait: float) -> int | None:
+def _find_size(address: str, wait: float) -> int | None:
     if (path := local(address)) is not None:
         if path.is_dir():
-            return sum(file.stat().st_size for file in parts(path))
+            return sum(file.stat().st_size for file in list_parts(path))
         if not path.is_file():
             raise UserError(f"{path}: no such file")
         return path.stat().st_size

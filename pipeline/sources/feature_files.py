@@ -28,20 +28,20 @@ ENDINGS = {
     **dict.fromkeys((".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz"), "json"),
     ".b": "records",
     ".b.gz": "records",
-}  # ending of a name -> format, a name in pipeline/vectors/registry.py
+}  # ending of a name -> format, a name in pipeline/vectors/readers.py
 FOLDER = "folder"  # format of a name without a known ending
 
 
-def plain(column: str) -> str:
+def plain_name(column: str) -> str:
     return re.sub(r"[^a-z0-9]", "", column.lower())
 
 
-PLAIN = [plain(name) for name in NAMES]
+PLAIN = [plain_name(name) for name in NAMES]
 
 
-def rank(column: str) -> int:
+def rank_identifier(column: str) -> int:
     """Return the place in NAMES of a column that identifies items, -1 for any other."""
-    return PLAIN.index(name) if (name := plain(column)) in PLAIN else -1
+    return PLAIN.index(name) if (name := plain_name(column)) in PLAIN else -1
 
 
 def format_of(name: str) -> str:
@@ -53,7 +53,7 @@ LARGEST = 32 << 20  # bytes of a file of one item
 BLOCK = 4096  # rows of a table at a time
 
 
-def members(folder: Path) -> list[Path]:
+def list_members(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if file.suffix in PER_ITEM)
 
 
@@ -63,47 +63,47 @@ def read_member(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def parts(folder: Path) -> list[Path]:
-    found = members(folder) or sorted(folder.glob("*.parquet"))
+def list_parts(folder: Path) -> list[Path]:
+    found = list_members(folder) or sorted(folder.glob("*.parquet"))
     if not found:
         raise UserError(f"{folder}: no .npy, .json or .parquet in this folder; name the folder that holds the files")
     return found
 
 
 def folder_sha256(folder: Path) -> str:
-    listed = [f"{io.sha256(file)}  {file.name}\n" for file in parts(folder)]
+    listed = [f"{io.sha256(file)}  {file.name}\n" for file in list_parts(folder)]
     return hashlib.sha256("".join(listed).encode()).hexdigest()
 
 
 def packed_ending(folder: Path) -> str:
-    return ".zip" if members(folder) else ".parquet"
+    return ".zip" if list_members(folder) else ".parquet"
 
 
-def pack(folder: Path, target: Path) -> None:
+def pack_folder(folder: Path, target: Path) -> None:
     """Write a folder as one file, the same bytes for the same files: a zip of files per item, or one table."""
-    found = parts(folder)
+    found = list_parts(folder)
     if found[0].suffix == ".parquet":
-        _join(found, target)
+        _join_tables(found, target)
         return
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as packed:
         for file in found:
             packed.writestr(zipfile.ZipInfo(file.name, (1980, 1, 1, 0, 0, 0)), read_member(file))
 
 
-def _join(tables: list[Path], target: Path) -> None:
+def _join_tables(tables: list[Path], target: Path) -> None:
     """Write the identifiers and vectors of tables with the same columns as one table, BLOCK rows at a time."""
-    schema = _wanted(tables[0])
+    schema = _wanted_columns(tables[0])
     with pq.ParquetWriter(target, schema, compression="zstd") as writer:
         for path in tables:
-            if not _wanted(path).equals(schema):
+            if not _wanted_columns(path).equals(schema):
                 raise UserError(f"{path}: has other columns than {tables[0]}; name the files of one table")
             for batch in pq.ParquetFile(path).iter_batches(BLOCK, columns=schema.names):
                 writer.write_batch(batch.cast(schema))
 
 
-def _wanted(path: Path) -> pa.Schema:
+def _wanted_columns(path: Path) -> pa.Schema:
     fields = [field.remove_metadata() for field in pq.read_schema(path)]
-    return pa.schema([f for f in fields if is_vector(f.type) or (not is_list(f.type) and rank(f.name) >= 0)])
+    return pa.schema([f for f in fields if is_vector(f.type) or (not is_list(f.type) and rank_identifier(f.name) >= 0)])
 
 
 def is_list(kind: pa.DataType) -> bool:

@@ -12,14 +12,14 @@ from typing import Any
 
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.sources.delimited import column_names
-from alignrec.pipeline.sources.feature_files import NAMES, plain
+from alignrec.pipeline.sources.feature_files import NAMES, plain_name
 from alignrec.pipeline.sources.product import Product, as_text, is_path
-from alignrec.pipeline.sources.sql import named
+from alignrec.pipeline.sources.sql import identifier_of
 from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
 
 KNOWN = {
     "user": ("userid", "reviewerid", "customer", "customerid", "visitorid", "uid"),
-    "item": tuple(plain(name) for name in NAMES if name != "id"),  # which in interactions would be the row's
+    "item": tuple(plain_name(name) for name in NAMES if name != "id"),  # which in interactions would be the row's
     "rating": ("stars", "overall", "score"),
     "timestamp": ("time", "date", "datetime", "unixreviewtime", "ts"),
     "split": ("xlabel",),
@@ -47,7 +47,7 @@ class Table:
     def described(self) -> list[str]:
         unused = [c for c in self.columns if c not in self.roles.values()]
         rest = f"; not used: {', '.join(unused)}" if unused else ""
-        first: dict[str, Any] = next((record for record, _ in _records(self)), {})
+        first: dict[str, Any] = next((record for record, _ in _read_records(self)), {})
         examples = {column: as_text(first.get(column))[:40] for column in self.columns}
         return [
             f"{self.path}: {len(self.columns)} columns{rest}",
@@ -55,26 +55,26 @@ class Table:
         ]
 
 
-def columns(path: Path, wanted: Iterable[str] = ()) -> list[str]:
+def read_columns(path: Path, wanted: Iterable[str] = ()) -> list[str]:
     if not path.is_file():
         raise UserError(f"{path}: {'not a file but a folder, pipe or device' if path.exists() else 'no such file'}")
     return column_names(path, wanted)
 
 
-def interactions(path: Path, flags: Mapping[str, str]) -> Table:
+def inspect_interactions(path: Path, flags: Mapping[str, str]) -> Table:
     """Return the interactions file with its columns; `flags`: role -> column. UserError: none or several fit a role."""
-    return _look(path, OF_INTERACTIONS, flags, required=("user", "item"))
+    return _inspect_table(path, OF_INTERACTIONS, flags, required=("user", "item"))
 
 
-def items(path: Path, flags: Mapping[str, str], item: str) -> Table:
+def inspect_items(path: Path, flags: Mapping[str, str], item: str) -> Table:
     """Return the item file, see `interactions`; `item` is the name of the item's column in the interactions."""
-    names = columns(path)
+    names = read_columns(path)
     own = item if item in names else "item" if "item" in names else "id"  # which in interactions would be the row's
     known = {"item": own} if own in names else {}
-    return _look(path, OF_ITEMS, {**known, **flags}, required=("item",))
+    return _inspect_table(path, OF_ITEMS, {**known, **flags}, required=("item",))
 
 
-def _records(seen: Table) -> Iterator[tuple[dict[str, Any], Product]]:
+def _read_records(seen: Table) -> Iterator[tuple[dict[str, Any], Product]]:
     roles = {role: column for role, column in seen.roles.items() if role in OF_ITEMS}
     source = {"kind": "tabular", "interactions": str(seen.path), "item_columns": roles}
     reader = Tabular(TabularSource.model_validate(source))
@@ -84,7 +84,7 @@ def _records(seen: Table) -> Iterator[tuple[dict[str, Any], Product]]:
             yield record, reader.product(record)
 
 
-def images(given: str, seen: Table) -> dict[str, str | list[str]]:
+def inspect_images(given: str, seen: Table) -> dict[str, str | list[str]]:
     """Return section `images` for a folder, an archive, or a pattern.
 
     Paths in a column of images start where most items have a file; without the column, files are named by identifiers.
@@ -99,19 +99,19 @@ def images(given: str, seen: Table) -> dict[str, str | list[str]]:
     if not folder.is_dir():
         return {"folder": given}
     if "image_urls" in seen.roles:
-        paths = [list(filter(is_path, product.image_urls)) for _, product in _records(seen)]
+        paths = [list(filter(is_path, product.image_urls)) for _, product in _read_records(seen)]
         starts = [folder, seen.path.parent, folder.parent]
         start = max(starts, key=lambda start: sum(any(isfile(start / path) for path in own) for own in paths))
         return {} if start == seen.path.parent != folder else {"folder": str(start)}  # paths start there by default
-    names = set(filter(None, (named(record.get(seen.roles["item"])) for record, _ in _records(seen))))
+    names = set(filter(None, (identifier_of(record.get(seen.roles["item"])) for record, _ in _read_records(seen))))
     files = (folder / f"{name}{ending}" for name in names if Path(name).name == name for ending in IMAGES)
     endings = Counter(path.suffix for path in files if isfile(path))
     patterns = [f"{{item}}{ending}" for ending, _ in endings.most_common()]
     return {"folder": given} | ({"pattern": patterns} if patterns else {})
 
 
-def _look(path: Path, roles: Iterable[str], flags: Mapping[str, str], required: tuple[str, ...]) -> Table:
-    names = columns(path, flags.values())
+def _inspect_table(path: Path, roles: Iterable[str], flags: Mapping[str, str], required: tuple[str, ...]) -> Table:
+    names = read_columns(path, flags.values())
     chosen: dict[str, str] = {}
     for role in roles:
         if role in flags and flags[role] in names:
@@ -127,7 +127,7 @@ def _find_column(path: Path, role: str, names: list[str]) -> str | None:
     if role in names:
         return role
     own = role.replace("_", "")
-    fitting = [c for c in names if plain(c) in (own, *KNOWN[role])]
+    fitting = [c for c in names if plain_name(c) in (own, *KNOWN[role])]
     if len(fitting) > 1:
         raise UserError(f"{path}: the {role} may be {' or '.join(fitting)}; use --column {role}={fitting[0]}")
     return fitting[0] if fitting else None

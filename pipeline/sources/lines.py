@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import orjson
 import pyarrow as pa
@@ -22,25 +22,26 @@ from alignrec import schemas
 from alignrec.pipeline.errors import UserError, one_line
 
 BLOCK = 1 << 20  # bytes; lines come out of a large buffer in half the time
+LONGEST_LINE = 16 << 20  # bytes; real lines stay below 1 MiB
+KEPT = 1 << 16  # bytes of a line that cannot be read
+MOST_BLANK = 1_000_000  # blank lines in a row: gzip packs a thousand of them into a byte
+HEAD = 4096  # bytes from which the encoding is seen
+MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # that of UTF-32 LE begins as UTF-16's
+UNREADABLE = b"\0unreadable: "  # no JSON begins so
+LONG_NUMBER = re.compile(rb"[0-9]{19}")
 
 
-def unpacked(path: Path) -> io.BufferedReader:
+def open_unpacked(path: Path) -> io.BufferedReader:
     """Open a file for reading bytes, decompressed if its name ends in .gz; damage: EOFError, BadGzipFile, IsalError."""
     if path.suffix != ".gz":
         return path.open("rb")
     return io.BufferedReader(cast(io.RawIOBase, igzip_threaded.open(path, "rb", threads=1)), BLOCK)
 
 
-LONGEST_LINE = 16 << 20  # bytes; real lines stay below 1 MiB
-MOST_BLANK = 1_000_000  # blank lines in a row: gzip packs a thousand of them into a byte
-HEAD = 4096  # bytes from which the encoding is seen
-MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # that of UTF-32 LE begins as UTF-16's
-
-
-def lines(path: Path) -> Iterator[bytes]:
+def read_lines(path: Path) -> Iterator[bytes]:
     """Yield the lines of a text file, a longer one cut after LONGEST_LINE + 1 bytes; errors of `opened`."""
     blank = 0
-    with opened(path) as f:
+    with open_text(path) as f:
         for line in iter(partial(f.readline, LONGEST_LINE + 1), b""):
             blank = blank + 1 if line.isspace() else 0
             if blank > MOST_BLANK:
@@ -53,10 +54,10 @@ def lines(path: Path) -> Iterator[bytes]:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BufferedReader]:
+def open_text(path: Path) -> Iterator[BufferedReader]:
     """Open a text file after its byte order mark; UserError for UTF-16 or 32, or, also later, damaged gzip."""
     try:
-        with unpacked(path) as f:
+        with open_unpacked(path) as f:
             head = f.peek(HEAD)[:HEAD]
             if 10 * head.count(0) > 9 * len(head):  # three of four are zero in UTF-32
                 raise UserError(f"{path}: holds NUL bytes, not text; fetch it again")
@@ -71,32 +72,37 @@ def opened(path: Path) -> Iterator[BufferedReader]:
 
 def refuse_blank(path: Path) -> None:
     """Raise UserError for a MiB of white space, over which other readers take minutes."""
-    with opened(path) as f:
+    with open_text(path) as f:
         while len(block := f.read(BLOCK)) == BLOCK:
             if block.isspace():
                 raise UserError(f"{path}: contains a MiB of blank lines; is this the right file?")
 
 
-def rejects(file: str, found: Iterable[tuple[int, str, bytes]]) -> pa.Table:
-    rows = [{"file": file, "line": line, "reason": reason, "raw": raw} for line, reason, raw in found]
+class Reject(NamedTuple):
+    """A line, or row, that cannot be read."""
+
+    line: int  # number in the file, from 1
+    reason: str
+    raw: bytes  # of a long one the first KEPT bytes
+
+
+def reject_table(file: str, rejects: Iterable[Reject]) -> pa.Table:
+    rows = [{"file": file} | reject._asdict() for reject in rejects]
     return pa.Table.from_pylist(rows, pa.schema([field.remove_metadata() for field in schemas.REJECTS]))
 
 
-def refuse_many(file: object, what: str, found: Sequence[tuple[int, str]], total: int, most: float, key: str) -> None:
+def refuse_many(file: object, what: str, found: Sequence[Reject], total: int, most: float, key: str) -> None:
     """Raise UserError, with the commonest reasons, if more than the share `most` of lines are unreadable."""
     if len(found) > most * total:
-        reasons = ", ".join(f"{reason} ({n:,}x)" for reason, n in Counter(reason for _, reason in found).most_common(3))
+        common = Counter(reject.reason for reject in found).most_common(3)
+        reasons = ", ".join(f"{reason} ({n:,}x)" for reason, n in common)
         raise UserError(
             f"{file}: {len(found):,} of {total:,} {what} are unreadable, more than {key} = {most:g} allows: {reasons}; "
-            f"the first is line {found[0][0]}"
+            f"the first is line {found[0].line}"
         )
 
 
-UNREADABLE = b"\0unreadable: "  # no JSON begins so
-LONG_NUMBER = re.compile(rb"[0-9]{19}")
-
-
-def unreadable(reason: str) -> bytes:
+def mark_unreadable(reason: str) -> bytes:
     """Return a placeholder for a row that cannot become JSON; `json_object` refuses it with this reason."""
     return UNREADABLE + one_line(reason, 100).encode("utf-8", "replace")
 
@@ -113,10 +119,10 @@ def json_object(line: bytes) -> dict[str, Any]:
         record = _parse_constants(line)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    return dictionary(record)
+    return require_dict(record)
 
 
-def dictionary(record: Any) -> dict[str, Any]:
+def require_dict(record: Any) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise ValueError("not an object")
     return record

@@ -19,7 +19,7 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.sources.base import Downloaded, Reader
 from alignrec.pipeline.sources.delimited import first_line
 from alignrec.pipeline.sources.product import as_text
-from alignrec.pipeline.sources.sql import named, rating, read_csv, trimmed, whole
+from alignrec.pipeline.sources.sql import csv_sql, identifier_of, rating_sql, trim_sql, whole_sql
 
 COLUMNS = ("userID", "itemID", "rating", "timestamp", "x_label")
 TAB = "\t"
@@ -27,41 +27,39 @@ NUMBER = re.compile(r"([0-9]{1,18})(?:\.0)?")
 
 INTERACTIONS, ITEMS, USERS = "interactions", "split_items", "split_users"  # roles of the files
 
+# what the column timestamp means: seconds, the position in the user's sequence, or nothing
 Clock = Literal["unix", "order", "none"]
-"""what the column timestamp means: seconds, the position in the user's sequence, or nothing"""
 
 
 class InterFile(Section):
     """Interactions and their split, as MMRec writes them."""
 
+    # *.inter or *.inter.gz: tab separated userID itemID rating timestamp x_label (0 train, 1 valid, 2 test)
     interactions: Mirrors
-    """*.inter or *.inter.gz: tab separated userID itemID rating timestamp x_label (0 train, 1 valid, 2 test)"""
     timestamps: Clock = "none"
 
 
 class PublishedSplit(InterFile):
     """The split of an Amazon category as MMRec publishes it."""
 
-    items: Mirrors
-    """i_id_mapping.csv: asin, itemID"""
-    users: Mirrors | None = None
-    """u_id_mapping.csv: user_id, userID; without it users are called by their numbers"""
+    items: Mirrors  # i_id_mapping.csv: asin, itemID
+    users: Mirrors | None = None  # u_id_mapping.csv: user_id, userID; without it users are called by their numbers
 
     def files(self) -> dict[str, list[str]]:
         users = {USERS: self.users} if self.users else {}
         return {INTERACTIONS: self.interactions, ITEMS: self.items} | users
 
 
-def ratings(path: Path) -> str:
+def ratings_sql(path: Path) -> str:
     """Return SQL that selects user, item, rating, timestamp, split, all but rating as integers or null."""
     header = first_line(path).split(TAB)
     if lacking := [c for c in COLUMNS if c not in header]:
         raise UserError(f"{path}, line 1: no column {', '.join(lacking)}; expected tab separated {' '.join(COLUMNS)}")
     return (
-        f"SELECT {whole(trimmed('userID'))} AS user, {whole(trimmed('itemID'))} AS item, "
-        f"{rating(trimmed('rating'))} AS rating, "
-        f"try_cast(try_cast({trimmed('timestamp')} AS DOUBLE) AS BIGINT) AS timestamp, "
-        f"{whole(trimmed('x_label'), 'TINYINT')} AS split FROM {read_csv(path, header, True, delimiter=TAB)}"
+        f"SELECT {whole_sql(trim_sql('userID'))} AS user, {whole_sql(trim_sql('itemID'))} AS item, "
+        f"{rating_sql(trim_sql('rating'))} AS rating, "
+        f"try_cast(try_cast({trim_sql('timestamp')} AS DOUBLE) AS BIGINT) AS timestamp, "
+        f"{whole_sql(trim_sql('x_label'), 'TINYINT')} AS split FROM {csv_sql(path, header, True, delimiter=TAB)}"
     )
 
 
@@ -72,7 +70,7 @@ class MmrecReader(Reader):
     pattern = re.compile(rb'"itemID": ?"?(0|[1-9][0-9]{0,17})"?[,}]')
 
     def ratings(self, raw: Mapping[str, Path]) -> str:
-        return ratings(raw[INTERACTIONS])
+        return ratings_sql(raw[INTERACTIONS])
 
     def wanted(self, asins: list[str]) -> dict[str, int]:
         return {str(i): i for i in range(len(asins))}
@@ -92,8 +90,8 @@ class MmrecSource(InterFile, Downloaded):
     """A folder in MMRec's format: split and features are imported as they are."""
 
     kind: Literal["mmrec"]
+    # JSON lines or CSV with itemID and any of asin, title, brand, categories, description, imUrl
     items: Mirrors | None = None
-    """JSON lines or CSV with itemID and any of asin, title, brand, categories, description, imUrl"""
     licence: ClassVar[Licence] = Licence(
         {"license": "unknown"},
         "Made from a folder in MMRec's format whose interactions, texts and features were imported as they were; their "
@@ -113,7 +111,7 @@ class MmrecSource(InterFile, Downloaded):
         return MmrecReader()
 
 
-def asins(path: Path | None, items: int) -> list[str]:
+def read_asins(path: Path | None, items: int) -> list[str]:
     """Return the identifier of items 0 .. items-1: asin, else the number; UserError if one occurs twice."""
     reader, names = MmrecReader(), [str(i) for i in range(items)]
     seen: set[int] = set()
@@ -126,7 +124,7 @@ def asins(path: Path | None, items: int) -> list[str]:
         if item in seen:
             raise UserError(f"{path}, item {number}: itemID {item} occurs twice; keep one row per item")
         seen.add(item)
-        if 0 <= item < items and (asin := named(as_text(record.get("asin")))):
+        if 0 <= item < items and (asin := identifier_of(as_text(record.get("asin")))):
             names[item] = asin
     if len(set(names)) < items:
         repeated, _ = Counter(names).most_common(1)[0]
@@ -134,7 +132,7 @@ def asins(path: Path | None, items: int) -> list[str]:
     return names
 
 
-def numbered(path: Path, number: str, names: Sequence[str], count: int) -> list[str]:
+def read_numbering(path: Path, number: str, names: Sequence[str], count: int) -> list[str]:
     """Return the identifier of numbers 0 .. count-1 from a mapping file, CSV or tab separated text with a header.
 
     `number` is the column of numbers; that of identifiers has one of `names`. UserError: no such columns, a missing or
@@ -146,20 +144,20 @@ def numbered(path: Path, number: str, names: Sequence[str], count: int) -> list[
         raise UserError(f"{path}: expected the columns {names[0]} and {number}; it has {', '.join(columns)}")
     found = [value.strip() for value in columns[name].to_pylist()]
     if len({*found, ""}) <= len(found):
-        raise UserError(f"{path}: {name} {repeated(['', *found])!r} is empty or occurs twice; keep one row each")
-    if (rows_of := permutation(columns[number])) is None or len(found) != count:
+        raise UserError(f"{path}: {name} {first_repeated(['', *found])!r} is empty or occurs twice; keep one row each")
+    if (rows_of := read_permutation(columns[number])) is None or len(found) != count:
         raise UserError(
             f"{path}: {len(found):,} rows, expected {number} 0 .. {count - 1:,}, as in the interactions, each once"
         )
     return [found[i] for i in np.argsort(rows_of)]
 
 
-def repeated(values: Sequence[object]) -> object:
+def first_repeated(values: Sequence[object]) -> object:
     seen = set[object]()
     return next(v for v in values if v in seen or seen.add(v))  # type: ignore[func-returns-value]
 
 
-def permutation(column: pa.ChunkedArray) -> np.ndarray | None:
+def read_permutation(column: pa.ChunkedArray) -> np.ndarray | None:
     """Return the numbers of a column of text, int64 [N], if they are 0 .. N-1 in some order; else None."""
     try:
         numbers = column.cast(pa.int64()).to_numpy()

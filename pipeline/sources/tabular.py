@@ -12,11 +12,20 @@ import pyarrow.parquet as pq
 from alignrec.pipeline.config.base import Mirrors, Share, known
 from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.sources.base import Downloaded, Reader
-from alignrec.pipeline.sources.delimited import LOOKED_AT, column_names, delimiter, repair
-from alignrec.pipeline.sources.lines import unreadable
-from alignrec.pipeline.sources.product import Product, as_list, as_text, json_lines, others
-from alignrec.pipeline.sources.sql import connected, named, quoted, rating, read_csv, read_lines, stripped, trimmed
-from alignrec.pipeline.sources.sql import name as identifier
+from alignrec.pipeline.sources.delimited import LOOKED_AT, column_names, find_delimiter, json_lines, repair_rows
+from alignrec.pipeline.sources.lines import mark_unreadable
+from alignrec.pipeline.sources.product import Product, as_list, as_text, others
+from alignrec.pipeline.sources.sql import (
+    csv_sql,
+    identifier_of,
+    json_sql,
+    open_database,
+    quote_name,
+    quote_text,
+    rating_sql,
+    strip_sql,
+    trim_sql,
+)  # fmt: skip
 
 InteractionColumn = Literal["user", "item", "rating", "timestamp", "split"]
 ItemColumn = Literal["item", "title", "brand", "categories", "description", "image_urls"]
@@ -32,19 +41,16 @@ class TabularSource(Downloaded):
     """Two files of your own, as Parquet, CSV, TSV or JSON lines; the last three may be gzipped."""
 
     kind: Literal["tabular"]
+    # one interaction per row: user, item, and optionally rating, timestamp (seconds, milliseconds, or a date) and
+    # split (train, valid, test, or 0, 1, 2), which is then kept
     interactions: Mirrors
-    """one interaction per row: user, item, and optionally rating, timestamp (seconds, milliseconds, or a date) and
-    split (train, valid, test, or 0, 1, 2), which is then kept"""
+    # one item per row: item, and any of title, brand, categories, description, image_urls; | separates values
     items: Mirrors | None = None
-    """one item per row: item, and any of title, brand, categories, description, image_urls; | separates values"""
+    # name of a column here -> its name in the files, where they differ
     columns: dict[InteractionColumn | ItemColumn, str] = {}
-    """name of a column here -> its name in the files, where they differ"""
-    item_columns: dict[ItemColumn, str] = {}
-    """the same for only the item file, where the two files differ"""
-    text: list[str] = []
-    """more columns of the item file to append to the description"""
-    max_reject_share: Share = 0.01
-    """largest share of unreadable rows of interactions in CSV; `items` has its own"""
+    item_columns: dict[ItemColumn, str] = {}  # the same for only the item file, where the two files differ
+    text: list[str] = []  # more columns of the item file to append to the description
+    max_reject_share: Share = 0.01  # largest share of unreadable rows of interactions in CSV; `items` has its own
 
     def reader(self) -> Reader:
         return Tabular(self)
@@ -67,41 +73,41 @@ class Tabular(Reader):
     def ratings(self, raw: Mapping[str, Path]) -> str:
         """Return SQL that selects user, item, rating, timestamp, and split if the file has it; or UserError."""
         path, names = raw["interactions"], self._interactions
-        columns = _columns(path, names, {"user", "item", *self._source.columns})
-        ends = {"user": stripped, "item": stripped}
+        columns = _check_columns(path, names, {"user", "item", *self._source.columns})
+        ends = {"user": strip_sql, "item": strip_sql}
         text = {
-            role: ends.get(role, trimmed)(f"{identifier(name)}::VARCHAR") if name in columns else "NULL"
+            role: ends.get(role, trim_sql)(f"{quote_name(name)}::VARCHAR") if name in columns else "NULL"
             for role, name in names.items()
         }
-        rows = table(path, columns)
-        times = seconds(text["timestamp"])
-        for role, reads in (("rating", rating), ("timestamp", seconds)):
+        rows = table_sql(path, columns)
+        times = seconds_sql(text["timestamp"])
+        for role, reads in (("rating", rating_sql), ("timestamp", seconds_sql)):
             if names[role] in columns:
                 given = f"SELECT {text[role]} AS t, {reads(text[role])} AS v FROM {rows} LIMIT {LOOKED_AT}"
-                texts, values, example = _first(path, f"SELECT count(t), count(v), any_value(t) FROM ({given})")
+                texts, values, example = _first_row(path, f"SELECT count(t), count(v), any_value(t) FROM ({given})")
                 if texts and not values:  # it would count as missing
                     what = f"holds {example[:80]!r}, which is no {role}; expected {EXPECTED[role]}"
                     raise UserError(f"{path}: column '{names[role]}' {what}")
         if names["timestamp"] in columns and _are_days(path, rows, text["timestamp"]):
-            times = days(text["timestamp"])
+            times = days_sql(text["timestamp"])
         split = f", lower({text['split']}) AS split" if names["split"] in columns else ""
         return (
-            f"SELECT {text['user']} AS user, {text['item']} AS item, {rating(text['rating'])} AS rating, "
+            f"SELECT {text['user']} AS user, {text['item']} AS item, {rating_sql(text['rating'])} AS rating, "
             f"{times} AS timestamp{split} FROM {rows}"
         )
 
     def repair(self, raw: Mapping[str, Path], folder: Path) -> tuple[dict[str, Path], pa.Table] | None:
         """Return the files with the interactions rewritten as Parquet, and rejects; None if they are not CSV."""
         path = raw["interactions"]
-        if path.suffix == ".parquet" or delimiter(path) is None:
+        if path.suffix == ".parquet" or find_delimiter(path) is None:
             return None
         columns, to = column_names(path), folder / "repaired.parquet"
         wanted = dict.fromkeys(name for name in self._interactions.values() if name in columns)
-        return {**raw, "interactions": to}, repair(path, list(wanted), to, self._source.max_reject_share)
+        return {**raw, "interactions": to}, repair_rows(path, list(wanted), to, self._source.max_reject_share)
 
     def metadata(self, raw: Mapping[str, Path]) -> Path | None:
         if path := raw.get("metadata"):
-            columns = _columns(path, self._items, {"item", *self._source.columns, *self._source.item_columns})
+            columns = _check_columns(path, self._items, {"item", *self._source.columns, *self._source.item_columns})
             known(self._source.text, columns, "text")
         return path
 
@@ -109,7 +115,7 @@ class Tabular(Reader):
         yield from _parquet_lines(path) if path.suffix == ".parquet" else json_lines(path)
 
     def name(self, record: dict[str, Any]) -> str | None:
-        return named(record.get(self._items["item"]))
+        return identifier_of(record.get(self._items["item"]))
 
     def product(self, record: dict[str, Any]) -> Product:
         of = {role: record.get(name) for role, name in self._items.items()}
@@ -118,9 +124,9 @@ class Tabular(Reader):
         return Product(
             title=as_text(of["title"]),
             brand=as_text(of["brand"]),
-            categories=_several(of["categories"]),
+            categories=_split_values(of["categories"]),
             description=" ".join(filter(None, sentences)) if more else as_text(of["description"]),
-            image_urls=_several(of["image_urls"]),
+            image_urls=_split_values(of["image_urls"]),
             extra=others(record, [*self._items.values(), *more]),
         )
 
@@ -143,11 +149,11 @@ def _rows_as_json(rows: pa.RecordBatch) -> list[bytes]:
         return [orjson.dumps(row, default=str) for row in rows.to_pylist()]
     except (ValueError, OverflowError, TypeError, pa.ArrowException) as e:  # such as a date that Python cannot have
         if len(rows) == 1:
-            return [unreadable(f"not JSON: {e}")]
+            return [mark_unreadable(f"not JSON: {e}")]
     return [line for i in range(len(rows)) for line in _rows_as_json(rows.slice(i, 1))]
 
 
-def _columns(path: Path, names: Mapping[str, str], required: Collection[str]) -> list[str]:
+def _check_columns(path: Path, names: Mapping[str, str], required: Collection[str]) -> list[str]:
     must = {role: name for role, name in names.items() if role in required}
     columns = column_names(path, must.values())
     for role, name in must.items():
@@ -159,40 +165,40 @@ def _columns(path: Path, names: Mapping[str, str], required: Collection[str]) ->
     return columns
 
 
-def seconds(text: str) -> str:
+def seconds_sql(text: str) -> str:
     """Return SQL that reads seconds, milliseconds, or a date or time (by default UTC) as Unix seconds, else null."""
     whole = f"try_cast({text} AS BIGINT)"
     unix = f"CASE WHEN {whole} > {MILLISECONDS_FROM} THEN {whole} // 1000 ELSE {whole} END"
     return f"coalesce({unix}, epoch(try_cast({text} AS TIMESTAMPTZ))::BIGINT)"
 
 
-def days(text: str) -> str:
+def days_sql(text: str) -> str:
     return f"epoch(CASE WHEN {text} SIMILAR TO '[0-9]{{8}}' THEN try_strptime({text}, '%Y%m%d') END)::BIGINT"
 
 
 def _are_days(path: Path, rows: str, text: str) -> bool:
     """Return whether the first times are days such as 20241231, which as seconds would lie in 1970."""
-    known = f"year(to_timestamp({days('t')})) BETWEEN {FIRST_YEAR} AND {LAST_YEAR}"
+    known = f"year(to_timestamp({days_sql('t')})) BETWEEN {FIRST_YEAR} AND {LAST_YEAR}"
     given = f"SELECT {text} AS t FROM {rows} LIMIT {LOOKED_AT}"
-    times, read = _first(path, f"SELECT count(t), count(*) FILTER ({known}) FROM ({given})")
+    times, read = _first_row(path, f"SELECT count(t), count(*) FILTER ({known}) FROM ({given})")
     return bool(times) and times == read
 
 
-def _first(path: Path, query: str) -> tuple[Any, ...]:
+def _first_row(path: Path, query: str) -> tuple[Any, ...]:
     try:
-        with connected() as db:
+        with open_database() as db:
             return tuple(db.execute(query).fetchall()[0])
     except duckdb.Error as e:
-        if path.suffix != ".parquet" and delimiter(path) is not None:  # see `Tabular.repair`
+        if path.suffix != ".parquet" and find_delimiter(path) is not None:  # see `Tabular.repair`
             raise
         raise UserError(f"{path}: not readable: {one_line(e)}") from None
 
 
-def table(path: Path, columns: list[str]) -> str:
+def table_sql(path: Path, columns: list[str]) -> str:
     if path.suffix == ".parquet":
-        return f"read_parquet({quoted(path)})"
-    separator = delimiter(path)
-    return read_csv(path, columns, True, separator, quotes=True) if separator else read_lines(path, columns)
+        return f"read_parquet({quote_text(path)})"
+    separator = find_delimiter(path)
+    return csv_sql(path, columns, True, separator, quotes=True) if separator else json_sql(path, columns)
 
 
 def _end_sentence(value: Any) -> str:
@@ -200,5 +206,5 @@ def _end_sentence(value: Any) -> str:
     return text if not text or text[-1] in ".!?" else f"{text}."
 
 
-def _several(value: Any) -> list[str]:
+def _split_values(value: Any) -> list[str]:
     return [part.strip() for part in value.split(SEPARATOR)] if isinstance(value, str) else as_list(value)

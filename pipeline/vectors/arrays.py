@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.http import archives
-from alignrec.pipeline.sources.feature_files import LARGEST, PER_ITEM, members, read_member
-from alignrec.pipeline.sources.lines import unpacked
+from alignrec.pipeline.sources.feature_files import LARGEST, PER_ITEM, list_members, read_member
+from alignrec.pipeline.sources.lines import open_unpacked
 from alignrec.pipeline.vectors.base import Vectors, empty, gather, vector
 from alignrec.pipeline.vectors.tables import parquet
 
@@ -110,7 +110,7 @@ def records(path: Path) -> Vectors:
 
 def _records(path: Path) -> Iterator[tuple[int, memoryview]]:
     number = 0
-    with unpacked(path) as f:
+    with open_unpacked(path) as f:
         while block := f.read(BLOCK * RECORD):
             while len(block) % RECORD and (more := f.read(RECORD - len(block) % RECORD)):
                 block += more
@@ -127,7 +127,7 @@ def _records(path: Path) -> Iterator[tuple[int, memoryview]]:
 def folder(path: Path) -> Vectors:
     if not path.is_dir():
         raise UserError(f"{path}: no folder, and its name has no ending of a known format; see docs/compare.md")
-    found = members(path)
+    found = list_members(path)
     if not found or any(path.glob("features-*.parquet")):  # a feature set, whose set.json is about it
         return parquet(path)
     return _open(path, [(file.name, lambda file=file: read_member(file)) for file in found])  # type: ignore[misc]

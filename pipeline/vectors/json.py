@@ -10,8 +10,8 @@ import orjson
 import pyarrow as pa
 
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.sources.feature_files import NAMES, rank
-from alignrec.pipeline.sources.lines import LONGEST_LINE, lines, opened
+from alignrec.pipeline.sources.feature_files import NAMES, rank_identifier
+from alignrec.pipeline.sources.lines import LONGEST_LINE, open_text, read_lines
 from alignrec.pipeline.vectors.base import Vectors, empty, gather, vector
 
 Named = tuple[str, Any, Any]  # name of the identifier, identifier and vector
@@ -42,10 +42,10 @@ def json(path: Path) -> Vectors:
 
 def _values(path: Path) -> Iterator[Named]:
     if not _is_lines(path):
-        with opened(path) as f:
+        with open_text(path) as f:
             yield from _document(path, f.read(LONGEST + 1))
         return
-    for row, line in enumerate(lines(path)):
+    for row, line in enumerate(read_lines(path)):
         if line.strip():
             yield _split(path, row, _parsed(path, row, line))
 
@@ -53,10 +53,10 @@ def _values(path: Path) -> Iterator[Named]:
 def _is_lines(path: Path) -> bool:
     """Return whether the first line is a whole object with an identifier."""
     try:
-        value = orjson.loads(next((line for line in lines(path) if line.strip()), b""))
+        value = orjson.loads(next((line for line in read_lines(path) if line.strip()), b""))
     except orjson.JSONDecodeError:
         return False
-    return isinstance(value, dict) and any(rank(key) >= 0 for key in value)
+    return isinstance(value, dict) and any(rank_identifier(key) >= 0 for key in value)
 
 
 def _document(path: Path, data: bytes) -> Iterator[Named]:
@@ -88,7 +88,7 @@ def _parsed(path: Path, row: int, line: bytes) -> Any:
 def _split(path: Path, row: int, value: Any) -> Named:
     if not isinstance(value, dict):
         raise UserError(f"{path}, row {row}: not an object with an identifier and a vector")
-    known = sorted((key for key in value if rank(key) >= 0), key=rank)
+    known = sorted((key for key in value if rank_identifier(key) >= 0), key=rank_identifier)
     lists = [k for k in value if isinstance(value[k], list) and value[k] and type(value[k][0]) in (int, float)]
     if len(lists) != 1:
         found = ", ".join(lists) or "none"

@@ -16,7 +16,7 @@ from alignrec.pipeline.items import identifiers
 from alignrec.pipeline.sources.base import raw_files
 from alignrec.pipeline.sources.feature_files import FEATURE, ROWS, format_of
 from alignrec.pipeline.vectors.base import Vectors
-from alignrec.pipeline.vectors.registry import opened, readable
+from alignrec.pipeline.vectors.readers import opened, readable
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Matched:
         return "; ".join(parts)
 
 
-def match(
+def match_file(
     path: Path, asins: Sequence[str], order: Path | None = None, key: str = "--order", column: str | None = None
 ) -> Matched:
     """Open a feature file and find the row of each item; UserError: unreadable, or its rows do not fit the items.
@@ -95,16 +95,16 @@ class File(NamedTuple):
         return format_of(self.path.name)
 
     def matched(self, asins: Sequence[str]) -> Matched:
-        return match(self.path, asins, self.order, ROWS)
+        return match_file(self.path, asins, self.order, ROWS)
 
 
-def files(sources: Path) -> dict[str, File]:
+def feature_files(sources: Path) -> dict[str, File]:
     raw = raw_files(sources)
     given = {role: path for role, path in raw.items() if role.startswith(FEATURE)}
     return {role.removeprefix(FEATURE): File(path, raw.get(ROWS)) for role, path in given.items()}
 
 
-def check(found: Mapping[str, File], asins: Sequence[str]) -> dict[str, dict[str, Any]]:
+def check_files(found: Mapping[str, File], asins: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return feature set -> counts of its file, for run.json; UserError if a file does not fit."""
     facts: dict[str, dict[str, Any]] = {}
     for name, file in found.items():

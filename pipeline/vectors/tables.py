@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.sources.feature_files import is_vector, rank
+from alignrec.pipeline.sources.feature_files import is_vector, rank_identifier
 from alignrec.pipeline.vectors.base import WIDEST, Vectors, empty
 
 BLOCK = 4096  # rows read at a time
@@ -29,7 +29,7 @@ def parquet(path: Path, column: str | None = None) -> Vectors:
     count = sum(pq.read_metadata(file).num_rows for file in files)
     if not count:
         raise empty(path)
-    named = [name for name in schema.names if rank(name) >= 0]
+    named = [name for name in schema.names if rank_identifier(name) >= 0]
     ids = pa.concat_tables([pq.read_table(file, columns=named, partitioning=None) for file in files])
     first = next(block for _, block in _blocks(files, column, np.zeros(1, np.int64)))
     width = _matrix(path, 0, first.slice(0, 1), column, None).shape[1]

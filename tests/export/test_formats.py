@@ -31,7 +31,7 @@ from alignrec.pipeline.export.content import ExportContent
 from alignrec.pipeline.export.write import CODED, FORMATS, wants_codes, write
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
-from alignrec.pipeline.items.parse import clean
+from alignrec.pipeline.items.parse import clean_text
 from alignrec.stages import download, interactions, items
 
 SPLITS = ("train", "valid", "test")
@@ -73,7 +73,7 @@ def imported(folder: Path, root: Path) -> Layout:
     source["features"] = {name: str(folder / path) for name, path in source["features"].items()}
     params = Params.model_validate({"datasets": ["shop"], "sources": {"shop": source}, "benchmark": {"ks": [5]}})
     for stage in (download, interactions, items):
-        with running(stage.__name__.split(".")[1], "shop", params, root) as run:
+        with running(stage.__name__.split(".")[-1], "shop", params, root) as run:
             stage.main(run)
     return Layout(root, "shop")
 
@@ -91,8 +91,8 @@ def test_mmrec_is_imported_with_the_same_split_ids_and_texts(
         assert theirs.equals(ours), path.name
     before, after = (io.read_table(x.items, schemas.ITEMS) for x in (layout, again))
     for name in ("title", "brand", "description", "categories"):
-        assert [v for v, t in zip(after[name].to_pylist(), toy.TITLES, strict=True) if clean(t) == t] == [
-            v for v, t in zip(before[name].to_pylist(), toy.TITLES, strict=True) if clean(t) == t
+        assert [v for v, t in zip(after[name].to_pylist(), toy.TITLES, strict=True) if clean_text(t) == t] == [
+            v for v, t in zip(before[name].to_pylist(), toy.TITLES, strict=True) if clean_text(t) == t
         ]
     assert after["image_urls"].to_pylist() == before["image_urls"].to_pylist()
     users = pd.read_csv(tmp_path / "mmrec/u_id_mapping.csv", sep="\t")

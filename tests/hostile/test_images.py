@@ -13,7 +13,7 @@ from PIL import Image
 
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.images import decode, fetcher, files
-from alignrec.pipeline.images.decode import Room, normalise
+from alignrec.pipeline.images.decode import PixelSemaphore, normalise
 from alignrec.pipeline.images.params import Images
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -46,10 +46,10 @@ def test_a_jpeg_with_many_scans_is_too_large_before_it_is_decoded(monkeypatch: p
 
 
 def test_room_is_for_so_many_pixels_at_a_time() -> None:
-    room, held, most = Room(100), [0], [0]
+    semaphore, held, most = PixelSemaphore(100), [0], [0]
 
     def work(pixels: int) -> None:
-        with room.taken(pixels):
+        with semaphore.acquire(pixels):
             held.append(min(pixels, 100))
             most.append(sum(held))
             time.sleep(0.01)
@@ -65,7 +65,7 @@ def test_too_little_memory_for_one_image_is_said_and_no_status(tmp_path: Path, m
     monkeypatch.setattr(decode.simplejpeg, "decode_jpeg", Mock(side_effect=MemoryError))
     folder, said = files.Folder(tmp_path, outside=False), pytest.raises(UserError, match=r"a\.jpg: not enough memory")
     with fetcher.Fetcher(Images(), folder) as web, said:
-        web.fetch([["a.jpg"]])
+        web.fetch_items([["a.jpg"]])
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ from processes import started
 from alignrec.pipeline.config.parameters import Source
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.interactions import build
-from alignrec.pipeline.items.build import merge
-from alignrec.pipeline.items.parse import KEPT, Line, Lines, Parsed, Reject, clean, products, read
+from alignrec.pipeline.items.build import merge_products
+from alignrec.pipeline.items.parse import Parsed, clean_text, parse_line, parse_lines
 from alignrec.pipeline.sources.amazon import Reader2018
-from alignrec.pipeline.sources.lines import LONGEST_LINE, lines
+from alignrec.pipeline.sources.lines import KEPT, LONGEST_LINE, Reject, read_lines
 from alignrec.pipeline.sources.mmrec import MmrecSource
 from alignrec.pipeline.sources.product import Product
 from alignrec.pipeline.sources.tabular import TabularSource
@@ -151,9 +151,7 @@ def test_dates_are_utc_wherever_the_machine_is(tmp_path: Path) -> None:
 
 
 def outcomes(source: Source, path: Path, wanted: set[str]) -> list:
-    source_reader = source.reader()
-    found_lines = Lines(source_reader.lines(path), source_reader, wanted)
-    return list(products(found_lines, source, wanted, workers=1))
+    return list(parse_lines(source.reader().lines(path), source, wanted, workers=1))
 
 
 def items_of(path: Path) -> Source:
@@ -178,9 +176,9 @@ def test_a_line_of_gigabytes_is_not_held(tmp_path: Path) -> None:
         for _ in range(3 * LONGEST_LINE >> 20):
             f.write(b" " * (1 << 20))
         f.write(b'\n{"item": "x", "title": "after"}\n')
-    assert [len(line) for line in lines(path)] == [LONGEST_LINE + 1, 32]
+    assert [len(line) for line in read_lines(path)] == [LONGEST_LINE + 1, 32]
     rejected, parsed = outcomes(items_of(path), path, {"x"})
-    assert (rejected.reason, len(rejected.line.raw)) == ("line too long", KEPT)
+    assert (rejected.reason, len(rejected.raw)) == ("line too long", KEPT)
     assert (parsed.name, parsed.product.title) == ("x", "after")
 
 
@@ -188,7 +186,7 @@ def test_a_line_of_gigabytes_is_not_held(tmp_path: Path) -> None:
 @pytest.mark.parametrize("before", ["", "<a <x>"], ids=["text", "in a tag"])
 def test_text_is_cleaned_in_time_that_grows_with_it(part: str, before: str) -> None:
     start = time.process_time()
-    clean(before + part * (SIZE // len(part)))
+    clean_text(before + part * (SIZE // len(part)))
     assert time.process_time() - start < 10
 
 
@@ -196,7 +194,7 @@ def test_lines_of_one_item_that_each_add_a_field_take_time_that_grows_with_them(
     start = time.process_time()
     item = Product("", "", [], "", [], {})
     for number in range(100_000):  # quadratic time would be hours
-        item = merge(item, Product("", "", [], "", [], {f"field{number}": "1"}))
+        item = merge_products(item, Product("", "", [], "", [], {f"field{number}": "1"}))
     assert len(item.extra) == 100_000
     assert time.process_time() - start < 10
 
@@ -209,7 +207,7 @@ REJECTS = {
 
 @pytest.mark.parametrize(("fields", "reason"), REJECTS.values(), ids=REJECTS)
 def test_an_item_that_cannot_be_cleaned_is_a_reject(fields: dict, reason: str) -> None:
-    outcome = read(Line(1, orjson.dumps({"asin": "A", **fields})), Reader2018(), {"A"})
+    outcome = parse_line(1, orjson.dumps({"asin": "A", **fields}), Reader2018(), {"A"})
     assert isinstance(outcome, Reject)
     assert outcome.reason.startswith(reason)
     assert len(outcome.reason) < 200
@@ -224,5 +222,5 @@ def test_a_file_of_blank_lines_is_one_line_soon(name: str, head: str, tmp_path: 
         done = alignrec("new", "mine", "--to", "p.yaml", *other, option, path, cwd=tmp_path)
         assert (done.exit_code, "blank lines" in done.output.splitlines()[-1]) == (1, True)
     with pytest.raises(UserError, match="1,000,000 blank lines"):
-        list(lines(path))
+        list(read_lines(path))
     assert time.process_time() - start < 10

@@ -25,7 +25,7 @@ from alignrec.pipeline import io as files
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run, running
 from alignrec.pipeline.harness.stage import perform
-from alignrec.pipeline.images import crawler, fetcher, shards
+from alignrec.pipeline.images import crawler, fetcher
 from alignrec.pipeline.images.decode import Decoded, normalise, phash
 from alignrec.pipeline.images.fetcher import Fetcher, Result
 from alignrec.pipeline.images.files import Files, open_files
@@ -68,7 +68,7 @@ def get(server: Server, path: str, params: Images = FAST) -> Decoded:
 
 def fetch(urls: list[list[str]], params: Images = FAST, start: Path | None = None) -> list[Result]:
     with closing(open_files(params, start)) as local, Fetcher(params, local) as web:
-        return web.fetch(urls)
+        return web.fetch_items(urls)
 
 
 def ending(actual: Decoded) -> tuple[str, str]:
@@ -328,16 +328,16 @@ def items(urls: list[list[str]]) -> pa.Table:
 
 
 def test_a_shard_resumes_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "BLOCK", 4)
+    monkeypatch.setattr(fetcher, "BLOCK", 4)
     answers = {f"/{i}": body(encoded(colour=(i, 0, 0))) for i in range(10)}
     with serving(answers) as server, Fetcher(FAST, NONE) as web:
         rows = items([[f"{server.address}/{i}"] for i in range(10)])
         ended: list[int] = []
-        whole = pa.concat_tables(shards.fetch_blocks(web, rows, tmp_path / "whole", ended.append))
+        whole = pa.concat_tables(fetcher.fetch_blocks(web, rows, tmp_path / "whole", ended.append))
         assert sum(ended) == 10
-        list(shards.fetch_blocks(web, rows.slice(0, 4), tmp_path / "cut", lambda n: None))
+        list(fetcher.fetch_blocks(web, rows.slice(0, 4), tmp_path / "cut", lambda n: None))
         asked = server.asked.total()
-        resumed = pa.concat_tables(shards.fetch_blocks(web, rows, tmp_path / "cut", ended.append))
+        resumed = pa.concat_tables(fetcher.fetch_blocks(web, rows, tmp_path / "cut", ended.append))
         assert sum(ended) == 20
         assert server.asked.total() == asked + 6
     assert resumed.equals(whole)
@@ -362,7 +362,9 @@ def test_duplicate_images_are_counted_and_those_of_many_items_named(monkeypatch:
     none = Decoded("missing", "none", None, 0, 0, "", None)
     rows = [Result(p, f"http://e/{i}") for i, p in enumerate([made, made, close, lone, cut, cut, none, none, made])]
     monkeypatch.setattr(fetcher, "SHARED_ABOVE", 2)
-    actual = fetcher.duplicates([fetcher.table(items([[]] * len(rows)), rows).select(["url", "sha256", "phash"])])
+    actual = fetcher.count_duplicates(
+        [fetcher.image_table(items([[]] * len(rows)), rows).select(["url", "sha256", "phash"])]
+    )
     shared = [{"sha256": made.sha256, "items": 3, "url": "http://e/0"}]
     assert actual == {"duplicates": 3, "near_duplicates": 1, "shared": shared}
 

@@ -19,7 +19,7 @@ from alignrec.commands.app import app
 from alignrec.commands.params import load
 from alignrec.pipeline import io as tables
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.images.files import candidates, open_files
+from alignrec.pipeline.images.files import open_files, with_candidates
 from alignrec.pipeline.images.params import Images
 
 LIMIT = 100_000
@@ -134,7 +134,8 @@ def test_damaged_members_and_archives_say_so(tmp_path: Path) -> None:
 def test_a_pattern_comes_first_and_counts_only_where_its_file_exists() -> None:
     patterns = ["images/{item}.jpg", "images/{asin}.png", "https://e/{item}.jpg"]
     there = {"images/a/b.jpg", "images/{item}.png"}
-    assert list(candidates(["a/b", "{item}"], [["own.jpg"], []], patterns, there.__contains__)) == [
+    items = pa.table({"asin": ["a/b", "{item}"], "image_urls": [["own.jpg"], []]})
+    assert with_candidates(items, patterns, there.__contains__)["image_urls"].to_pylist() == [
         ["images/a/b.jpg", "https://e/a%2Fb.jpg", "own.jpg"],
         ["images/{item}.png", "https://e/%7Bitem%7D.jpg"],
     ]

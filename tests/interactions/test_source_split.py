@@ -12,7 +12,7 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.sources import delimited
-from alignrec.pipeline.sources.download import listing
+from alignrec.pipeline.sources.download import list_files
 from alignrec.stages import interactions
 
 ROWS = [f"u{i % 20},i{i % 63},{i % 5 + 1},{i}" for i in range(400)]
@@ -24,7 +24,7 @@ def stage(root: Path, data: bytes, name: str = "r.csv", **source: object) -> Lay
     layout = Layout(root, "shop")
     layout.raw.mkdir(parents=True, exist_ok=True)
     (layout.raw / name).write_bytes(data)
-    io.write_json(layout.sources, listing(layout.raw, {"interactions": name}, {}))
+    io.write_json(layout.sources, list_files(layout.raw, {"interactions": name}, {}))
     made = {"kind": "tabular", "interactions": [name], **source}
     params = Params.model_validate(
         {"datasets": ["shop"], "sources": {"shop": made}, "interactions": {"user_core": 1, "item_core": 1}}
@@ -95,5 +95,5 @@ def test_more_bad_rows_than_allowed_are_refused_and_the_share_is_a_setting(tmp_p
 
 def test_an_ordinary_file_is_not_read_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert stage(tmp_path / "odd", TEXT.encode() + b"u,i,5,9,fine,more\n").interaction_rejects.exists()
-    monkeypatch.setattr(delimited, "rows", lambda *_: pytest.fail("read row by row"))
+    monkeypatch.setattr(delimited, "read_rows", lambda *_: pytest.fail("read row by row"))
     assert not stage(tmp_path, TEXT.encode()).interaction_rejects.exists()

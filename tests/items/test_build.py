@@ -19,7 +19,7 @@ from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.io import read_json
 from alignrec.pipeline.items import build
 from alignrec.pipeline.items.build import compose, find_shared
-from alignrec.pipeline.items.parse import clean
+from alignrec.pipeline.items.parse import clean_text
 from alignrec.pipeline.sources.amazon import Amazon2018
 from alignrec.pipeline.sources.product import Product
 from alignrec.stages import download as download_stage
@@ -65,7 +65,7 @@ from alignrec.stages import items as items_stage
     ],
 )
 def test_clean(raw: str, plain: str) -> None:
-    assert clean(raw) == plain
+    assert clean_text(raw) == plain
 
 
 @pytest.mark.parametrize(
@@ -73,13 +73,13 @@ def test_clean(raw: str, plain: str) -> None:
 )
 def test_cleaning_takes_time_that_grows_with_the_text_alone(part: str) -> None:
     started = time.process_time()
-    clean(part * 200_000 + ">")
+    clean_text(part * 200_000 + ">")
     assert time.process_time() - started < 60  # of this process; quadratic time is hours
 
 
 @given(st.text(alphabet=st.sampled_from("<>/!-&;#abpx \n\ud800\u0301amltgquo"), max_size=60))
 def test_clean_text_is_valid_single_spaced_and_stays_clean(raw: str) -> None:
-    once = clean(raw)
+    once = clean_text(raw)
     once.encode()
     assert once == " ".join(once.split())
     assert "<script" not in once.lower()
@@ -91,8 +91,8 @@ def test_text_is_composed_of_the_fields_that_are_there_and_wanted() -> None:
     assert compose(Product("", "", [], "Warm", [], {})) == "Warm."
     assert compose(product, ["description", "title"]) == "Warm. Hat!"
     lines = [orjson.dumps({"asin": "A", "title": "Hat", "category": ["Clothes"], "brand": "Acme"})]
-    found = build.read(lines, SOURCE, ["A"], "m", max_reject_share=1)
-    (items,) = build.tables(found.products, ["A"], ["title", "brand", "description"])
+    found = build.read_metadata(lines, SOURCE, ["A"], "m", max_reject_share=1)
+    (items,) = build.item_tables(found.products, ["A"], ["title", "brand", "description"])
     assert items["text"].to_pylist() == ["Hat. Acme."]
     assert items["categories"].to_pylist() == [["Clothes"]]  # kept as a label
 
@@ -114,8 +114,8 @@ def made(
 ) -> Made:
     lines = [r if isinstance(r, bytes) else orjson.dumps(r) for r in records]
     source = SOURCE.model_copy(update={"kind": kind}) if kind else SOURCE
-    found = build.read(lines, source, asins, "meta.json.gz", share, workers)
-    tables = list(build.tables(found.products, asins))
+    found = build.read_metadata(lines, source, asins, "meta.json.gz", share, workers)
+    tables = list(build.item_tables(found.products, asins))
     assert all(len(table) <= io.PART for table in tables)
     return Made(pa.concat_tables(tables), found.rejects, found.lines, found.drops)
 
@@ -190,7 +190,7 @@ def stages(folder: Path, records: list[dict[str, Any]], **more: object) -> dict[
     source = {"kind": "tabular", "interactions": [str(interactions)], "items": [str(metadata)]} | more
     params = Params.model_validate({"datasets": ["mine"], "sources": {"mine": source}, "benchmark": {"ks": [1]}})
     for stage in (download_stage, interactions_stage, items_stage):
-        with running(stage.__name__.split(".")[1], "mine", params, folder) as run:
+        with running(stage.__name__.split(".")[-1], "mine", params, folder) as run:
             stage.main(run)
     notes: dict[str, Any] = read_json(folder / "items" / "mine" / "run.json")["notes"]
     return notes
@@ -231,13 +231,11 @@ def test_every_line_of_any_file_is_accounted_for(kind: str, lines: list[bytes]) 
     assert [lines[n - 1] for n in actual.rejects["line"].to_pylist()] == actual.rejects["raw"].to_pylist()
 
 
-@pytest.mark.parametrize("buffer", [0, 300])
-def test_products_that_lie_on_disk_are_those_that_memory_has(buffer: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_items_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     asins = [f"A{i}" for i in range(50)]
     records = [{"asin": f"A{i * 7 % 60}", "title": f"t{i}\n", "brand": "b" * (i % 3)} for i in range(200)]
     whole = made(*records, asins=asins)
     monkeypatch.setattr(build, "PART", 8)
-    monkeypatch.setattr(build, "BUFFER", buffer)
     assert made(*records, asins=asins) == whole
     assert whole.drops["merged_duplicate"] > 0
 

@@ -9,7 +9,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.items import build
-from alignrec.pipeline.items.texts import Texts
+from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.sources.product import Product
 
 
@@ -20,7 +20,7 @@ def test_they_are_those_of_the_table_in_order(tmp_path: Path, monkeypatch: pytes
     for item in (7, 0, 9, 3):
         found.add(item, Product(f"title {item}", "", [], "", [], {}))
     path = tmp_path / "items.parquet"
-    io.write_tables(build.tables(found, [f"A{i}" for i in range(10)]), path, schemas.ITEMS, {})
+    io.write_tables(build.item_tables(found, [f"A{i}" for i in range(10)]), path, schemas.ITEMS, {})
     whole = io.read_table(path, schemas.ITEMS, ["text"])["text"]
     texts = Texts(path)
     assert [*texts] == whole.to_pylist()

@@ -15,7 +15,7 @@ from pretraining import MASK, features, network, run, shop, task
 from alignrec.commands.params import load
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
-from alignrec.pipeline.items.texts import Texts
+from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.ops import joining
 from alignrec.pipeline.ops.checkpoint import Checkpoint
 from alignrec.pipeline.ops.linalg import unit_rows

@@ -22,7 +22,7 @@ from alignrec.pipeline.encode.network import Project, load
 from alignrec.pipeline.encode.params import IMAGE_TOKENS
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.items.texts import Texts
+from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.pretrain.params import MINI, Pretrain
 
 ITEMS = 48

@@ -15,7 +15,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.release import verify
 from alignrec.pipeline.report.content import titles
-from alignrec.pipeline.sources.registry import SOURCES
+from alignrec.pipeline.sources.base import SOURCES
 
 MMREC = {"kind": "mmrec", "interactions": "a.inter", "items": "a.jsonl", "features": {"theirs": "a.npy"}}
 AMAZON = {"kind": "amazon2014", "category": "Baby", "features": {"cnn4096": "a.b"}}

@@ -12,7 +12,7 @@ from webserver import Server, body, first, hang, ranged, serving, status
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.http.fetch import Progress, fetch
-from alignrec.pipeline.sources.download import download, expectations, local_hashes, names, with_copies
+from alignrec.pipeline.sources.download import download_files, expected_hashes, file_names, local_hashes, with_copies
 from alignrec.stages.download import UNAWARE
 
 DATA = gzip.compress(random.Random(0).randbytes(300_000), mtime=0)
@@ -120,7 +120,7 @@ def test_a_copy_counts_where_the_file_itself_is_gone(tmp_path: Path) -> None:
 )
 def test_addresses_never_become_odd_file_names(address: str) -> None:
     try:
-        actual = names({"reviews": [address]})["reviews"]
+        actual = file_names({"reviews": [address]})["reviews"]
     except UserError:
         return
     assert "/" not in actual
@@ -134,8 +134,8 @@ def test_a_dataset_is_fetched_once_and_listed_without_secrets_or_paths(tmp_path:
         remote, near = f"http://me:pass@{host}/r.json.gz?key=1#x", str(tmp_path / "meta.json.gz")
         addresses = {"reviews": [remote], "metadata": [near]}
         raw = tmp_path / "raw"
-        rows = download("shop", addresses, raw, {}, [], 2, 0, quiet)
-        assert download("shop", addresses, raw, {}, rows, 2, 0, quiet) == rows
+        rows = download_files("shop", addresses, raw, {}, [], 2, 0, quiet)
+        assert download_files("shop", addresses, raw, {}, rows, 2, 0, quiet) == rows
         assert server.asked.total() == 1
     common = {"bytes": len(DATA), "sha256": io.sha256(tmp_path / "meta.json.gz")}
     assert rows == [
@@ -147,9 +147,9 @@ def test_a_dataset_is_fetched_once_and_listed_without_secrets_or_paths(tmp_path:
 def test_what_is_expected_comes_from_the_parameters_then_from_the_first_download() -> None:
     seen = [{"role": r, "url": f"http://e/{r}", "sha256": "first"} for r in "abc"]
     addresses = {"a": ["http://e/a"], "b": ["http://me:x@e/b"], "c": ["http://other/c"], "d": ["local.gz"]}
-    assert expectations(addresses, {"a": "pinned"}, seen) == {"a": "pinned", "b": "first"}
+    assert expected_hashes(addresses, {"a": "pinned"}, seen) == {"a": "pinned", "b": "first"}
     with pytest.raises(UserError, match="sha256 of 'z': this source has a, b, c, d"):
-        expectations(addresses, {"z": "pinned"}, seen)
+        expected_hashes(addresses, {"z": "pinned"}, seen)
 
 
 def test_a_dvc_yaml_that_does_not_see_local_files_is_named(tmp_path: Path) -> None:

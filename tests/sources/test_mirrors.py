@@ -15,7 +15,7 @@ from alignrec.commands.params import Params, load
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
-from alignrec.pipeline.sources.amazon import MIRRORS, Amazon2023, AmazonSource, addresses
+from alignrec.pipeline.sources.amazon import MIRRORS, Amazon2023, AmazonSource, category_addresses
 from alignrec.stages.download import main
 
 DATA = random.Random(0).randbytes(200_000)
@@ -71,7 +71,7 @@ def test_a_mirror_with_other_bytes_than_the_first_download_is_refused_in_one_lin
 
 @pytest.mark.parametrize("version", MIRRORS)
 def test_every_category_has_several_addresses_and_both_subsets(version: str) -> None:
-    five, every = (addresses(version, "Software", subset) for subset in ("5-core", "all"))
+    five, every = (category_addresses(version, "Software", subset) for subset in ("5-core", "all"))
     assert five["metadata"] == every["metadata"]
     for found in (five, every):
         assert all(len(mirrors) >= 2 for mirrors in found.values())

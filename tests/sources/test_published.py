@@ -16,8 +16,8 @@ from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.settings import protocol_of
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.sources.mmrec import numbered
-from alignrec.pipeline.sources.registry import declared
+from alignrec.pipeline.sources.base import declared_source
+from alignrec.pipeline.sources.mmrec import read_numbering
 from alignrec.pipeline.train import inputs
 
 ITEMS, USERS = 30, 12
@@ -136,7 +136,7 @@ BAD = {
 def test_a_mapping_that_does_not_fit_is_one_line(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "i.csv").write_text(text)
     with pytest.raises(UserError, match=said) as e:
-        numbered(tmp_path / "i.csv", "itemID", ("asin", "parent_asin"), ITEMS)
+        read_numbering(tmp_path / "i.csv", "itemID", ("asin", "parent_asin"), ITEMS)
     assert "\n" not in str(e.value)
 
 
@@ -155,4 +155,4 @@ SPLIT = {"interactions": "a.inter", "items": "i.csv"}
 )
 def test_keys_that_contradict_each_other_are_refused(keys: dict[str, Any], said: str) -> None:
     with pytest.raises(Exception, match=said):
-        declared({"kind": "amazon2014", **keys}, "sources.toy")
+        declared_source({"kind": "amazon2014", **keys}, "sources.toy")

@@ -130,11 +130,11 @@ def test_item_file_as_csv_or_json_lines(tmp_path: Path, name: str) -> None:
     lines = list(numbered.lines(path))
     assert [numbered.key(line) for line in lines] == ["1", "0"]
     assert [numbered.product(numbered.parse(line)).title for line in lines] == ['a, "b"', "c"]
-    assert mmrec.asins(path, 3) == ["A", "B", "2"]
+    assert mmrec.read_asins(path, 3) == ["A", "B", "2"]
     for second, fault in (("0,B", "itemID 0 occurs twice"), ("1,A", "asin A belongs to several"), ("1,2", "asin 2")):
         twice = write(tmp_path / "twice.csv", f"itemID,asin\n0,A\n{second}\n")
         with pytest.raises(UserError, match=fault):
-            mmrec.asins(twice, 3)
+            mmrec.read_asins(twice, 3)
 
 
 # --- 2023

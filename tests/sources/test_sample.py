@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw
 
 from alignrec.pipeline.io import digest
 from alignrec.pipeline.sources.sample import SampleSource
-from alignrec.pipeline.sources.shoppers import purchases
-from alignrec.pipeline.sources.sticker_shop import COLOURS, SHAPES, look, stickers
+from alignrec.pipeline.sources.shoppers import draw_purchases
+from alignrec.pipeline.sources.sticker_shop import COLOURS, SHAPES, choose_stickers, measure_look
 
 SMALL = SampleSource(kind="sample", users=150, items=100)
 
@@ -60,7 +60,7 @@ def test_reviews_are_amazons_and_some_come_twice(shop: Path) -> None:
 
 
 def test_stickers_are_unicodes_without_skin_tones() -> None:
-    actual = stickers(1600)
+    actual = choose_stickers(1600)
     assert len({s.asin for s in actual}) == 1600
     assert {len(s.asin) for s in actual} == {10}
     assert not [s for s in actual if set(s.code.split("-")) & {"1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"}]
@@ -80,7 +80,7 @@ def test_stickers_are_unicodes_without_skin_tones() -> None:
 def test_look(box: tuple[int, ...], fill: str, drawn: str, colour: str, shape: str) -> None:
     image = Image.new("RGB", (160, 160), "white")
     getattr(ImageDraw.Draw(image), drawn)(box, fill=fill, outline="black", width=4)
-    actual = look(image)
+    actual = measure_look(image)
     assert (COLOURS[actual[0]], SHAPES[actual[1]]) == (colour, shape)
 
 
@@ -88,7 +88,7 @@ def shopping() -> tuple[np.ndarray, ...]:
     """Return user, item, time of 2000 shoppers, and theme and look of 800 stickers, which are independent."""
     rng = np.random.default_rng(5)
     subcategory, colour, shape = rng.integers(0, 40, 800), rng.integers(0, 8, 800), rng.integers(0, 4, 800)
-    bought = purchases(subcategory // 5, subcategory, colour, shape, users=2000, seed=0)
+    bought = draw_purchases(subcategory // 5, subcategory, colour, shape, users=2000, seed=0)
     return (*(bought[c].to_numpy() for c in ("user", "item", "timestamp")), subcategory, colour * 4 + shape)
 
 

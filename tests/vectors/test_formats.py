@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.sources.feature_files import pack, packed_ending
-from alignrec.pipeline.vectors.matching import match
+from alignrec.pipeline.sources.feature_files import pack_folder, packed_ending
+from alignrec.pipeline.vectors.matching import match_file
 from tests.vectors import formats
 
 ITEMS, WIDTH = 40, 5
@@ -30,7 +30,7 @@ def theirs() -> tuple[list[str], np.ndarray, list[int]]:
 @pytest.mark.parametrize("name", formats.IDENTIFIED)
 def test_rows_are_matched_by_identifier_and_what_does_not_match_is_counted(tmp_path: Path, name: str) -> None:
     ids, vectors, lacking = theirs()
-    matched = match(formats.IDENTIFIED[name](tmp_path, ids, vectors), ASINS)
+    matched = match_file(formats.IDENTIFIED[name](tmp_path, ids, vectors), ASINS)
     expected = VECTORS.copy()
     expected[lacking] = 0
     assert np.array_equal(matched.rows(0, ITEMS), expected)
@@ -45,10 +45,10 @@ def test_rows_are_matched_by_identifier_and_what_does_not_match_is_counted(tmp_p
 def test_identifiers_that_do_not_fit_are_named(tmp_path: Path) -> None:
     ids = [*ASINS[::-1]]
     ids[4] = f"{ids[4][:-1]}O"
-    matched = match(formats.parquet(tmp_path, ids, VECTORS[::-1].copy()), ASINS)
+    matched = match_file(formats.parquet(tmp_path, ids, VECTORS[::-1].copy()), ASINS)
     assert matched.example == f"'{ids[4]}'"
     with pytest.raises(UserError, match=r"none of its 9 rows .* 40 items.*'X0' there, and 'B000000000' here"):
-        match(formats.parquet(tmp_path, [f"X{i}" for i in range(9)], VECTORS[:9]), ASINS)
+        match_file(formats.parquet(tmp_path, [f"X{i}" for i in range(9)], VECTORS[:9]), ASINS)
 
 
 @pytest.mark.parametrize("name", formats.IDENTIFIED)
@@ -57,29 +57,29 @@ def test_a_value_that_is_not_finite_names_its_row_and_not_that_of_no_item(tmp_pa
     vectors[6, 2] = np.nan
     path = formats.IDENTIFIED[name](tmp_path, ASINS, vectors)
     with pytest.raises(UserError, match="row 6: not finite in single precision"):
-        match(path, ASINS).rows(0, ITEMS)
-    assert np.array_equal(match(path, [*ASINS[:6], *ASINS[7:]]).rows(0, ITEMS - 1), np.delete(VECTORS, 6, 0))
+        match_file(path, ASINS).rows(0, ITEMS)
+    assert np.array_equal(match_file(path, [*ASINS[:6], *ASINS[7:]]).rows(0, ITEMS - 1), np.delete(VECTORS, 6, 0))
 
 
 @pytest.mark.parametrize("name", formats.ORDERED)
 def test_without_identifiers_rows_are_in_order_or_in_that_of_a_mapping_file(tmp_path: Path, name: str) -> None:
     ids, vectors, lacking = theirs()
     path = formats.ORDERED[name](tmp_path, vectors)
-    plain = match(path, ASINS)
+    plain = match_file(path, ASINS)
     assert np.array_equal(plain.rows(0, ITEMS), vectors)
     assert plain.how == "rows assumed to be in order of item_id: it holds no identifiers; --order gives another order"
-    matched = match(path, ASINS, formats.mapping(tmp_path, ids))
+    matched = match_file(path, ASINS, formats.mapping(tmp_path, ids))
     expected = VECTORS.copy()
     expected[lacking] = 0
     assert np.array_equal(matched.rows(0, ITEMS), expected)
     assert (matched.identified, matched.unknown, matched.missing) == (False, 3, 3)
     assert matched.how == "rows in the order of i_id_mapping.csv"
     with pytest.raises(UserError, match=r"40 rows.*39 items"):
-        match(path, ASINS[1:])
+        match_file(path, ASINS[1:])
     with pytest.raises(UserError, match=r"i_id_mapping\.csv names 39"):
-        match(path, ASINS, formats.mapping(tmp_path, ids[1:]))
+        match_file(path, ASINS, formats.mapping(tmp_path, ids[1:]))
     with pytest.raises(UserError, match="expected a column of this dataset's identifiers"):
-        match(path, ASINS, formats.mapping(tmp_path, [f"X{i}" for i in range(ITEMS)]))
+        match_file(path, ASINS, formats.mapping(tmp_path, [f"X{i}" for i in range(ITEMS)]))
 
 
 def test_a_larger_file_gives_its_part(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_larger_file_gives_its_part(tmp_path: Path) -> None:
     vectors = np.random.default_rng(2).standard_normal((len(many), WIDTH)).astype(np.float32)
     table = pa.table({"item_id": range(len(many)), "parent_asin": many[::-1], "v": vectors.tolist()})
     pq.write_table(table, tmp_path / "t.parquet")  # numbers of their own, that look like ours
-    matched = match(tmp_path / "t.parquet", ASINS)
+    matched = match_file(tmp_path / "t.parquet", ASINS)
     assert matched.how == "rows matched by parent_asin"
     assert np.array_equal(matched.rows(0, ITEMS), vectors[::-1][:ITEMS])
     assert (matched.unknown, matched.missing) == (8 * ITEMS, 0)
@@ -99,37 +99,37 @@ def test_whole_numbers_are_the_sources_identifiers_or_ours_and_never_a_guess(tmp
         (tmp_path / "x.jsonl").write_text("\n".join(rows))
         return tmp_path / "x.jsonl"
 
-    assert np.array_equal(match(written("item_id"), ASINS[:3]).rows(0, 3), VECTORS[:3])
-    assert np.array_equal(match(written("item"), ["1", "2", "x"]).rows(0, 3)[:2], VECTORS[[1, 2]])
+    assert np.array_equal(match_file(written("item_id"), ASINS[:3]).rows(0, 3), VECTORS[:3])
+    assert np.array_equal(match_file(written("item"), ["1", "2", "x"]).rows(0, 3)[:2], VECTORS[[1, 2]])
     with pytest.raises(UserError, match="column 'item_id' fits as identifiers and as item numbers; add asin"):
-        match(written("item_id"), ["1", "2", "x"])
+        match_file(written("item_id"), ["1", "2", "x"])
 
 
 def test_folders_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
     with pytest.raises(UserError, match=r"no \*\.parquet in this folder"):
-        match(folder, ASINS)
+        match_file(folder, ASINS)
     np.save(folder / f"{ASINS[0]}.npy", np.ones(3))
     np.save(folder / f"{ASINS[1]}.npy", np.ones(4))
     with pytest.raises(UserError, match="row 1: 4 numbers, the rows before have 3"):
-        match(folder, ASINS).rows(0, ITEMS)
+        match_file(folder, ASINS).rows(0, ITEMS)
     np.save(folder / f"{ASINS[1]}.npy", np.array([{}]), allow_pickle=True)
     with pytest.raises(UserError, match=f"{ASINS[1]}.npy: not readable"):
-        match(folder, ASINS).rows(0, ITEMS)
+        match_file(folder, ASINS).rows(0, ITEMS)
     (folder / f"{ASINS[1]}.npy").unlink()
     (folder / f"{ASINS[1]}.npy").mkdir()
     with pytest.raises(UserError, match="not a plain file"):
-        match(folder, ASINS).rows(0, ITEMS)
+        match_file(folder, ASINS).rows(0, ITEMS)
     (tmp_path / "x.feature").write_bytes(VECTORS.tobytes())
     with pytest.raises(UserError, match="no folder, and its name has no ending of a known format"):
-        match(tmp_path / "x.feature", ASINS)
+        match_file(tmp_path / "x.feature", ASINS)
 
 
 def test_several_tensors_of_items_are_refused_and_code_is_never_run(tmp_path: Path) -> None:
     torch.save({"image": torch.ones(3, 2), "text": torch.ones(3, 2)}, tmp_path / "x.pt")
     with pytest.raises(UserError, match=r"holds dict, expected one tensor"):
-        match(tmp_path / "x.pt", ASINS)
+        match_file(tmp_path / "x.pt", ASINS)
 
 
 EMPTY = {"asin": pa.array([], pa.string()), "v": pa.array([], pa.list_(pa.float32()))}
@@ -145,7 +145,7 @@ TABLES = {
 def test_parquet_that_does_not_fit_is_one_line(tmp_path: Path, columns: dict[str, object], said: str) -> None:
     pq.write_table(pa.table(columns), tmp_path / "x.parquet")
     with pytest.raises(UserError, match=said):
-        match(tmp_path / "x.parquet", ASINS).rows(0, ITEMS)
+        match_file(tmp_path / "x.parquet", ASINS).rows(0, ITEMS)
 
 
 @pytest.mark.parametrize("write", [formats.ducho, formats.m3l, formats.parquets])
@@ -153,10 +153,10 @@ def test_a_folder_packed_is_one_file_the_same_each_time(tmp_path: Path, write: f
     ids, vectors, _ = theirs()
     folder = write(tmp_path, ids, vectors)
     packed = tmp_path / f"packed{packed_ending(folder)}"
-    pack(folder, packed)
+    pack_folder(folder, packed)
     first = packed.read_bytes()
-    pack(folder, packed)
+    pack_folder(folder, packed)
     assert packed.read_bytes() == first
-    here, there = match(packed, ASINS), match(folder, ASINS)
+    here, there = match_file(packed, ASINS), match_file(folder, ASINS)
     assert np.array_equal(here.rows(0, ITEMS), there.rows(0, ITEMS))
     assert here.unknown == there.unknown == 3

@@ -8,7 +8,7 @@ import pytest
 
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.vectors.arrays import BLOCK, RECORD, WIDTH
-from alignrec.pipeline.vectors.matching import match
+from alignrec.pipeline.vectors.matching import match_file
 
 
 def record(asin: str, value: float) -> bytes:
@@ -26,7 +26,7 @@ def test_wanted_items_in_the_wanted_order_and_the_others_counted(tmp_path: Path,
     many = [record(f"B{i:09d}", i) for i in range(BLOCK + 2)]
     path = write(tmp_path / name, *many, record("B000000003", -1))
     asins = [f"B{BLOCK + 1:09d}", "NOT_THERE_", "B000000003"]
-    matched = match(path, asins)
+    matched = match_file(path, asins)
     assert matched.rows(0, 3)[:, [0, -1]].tolist() == [[BLOCK + 1] * 2, [0, 0], [3, 3]]
     assert (matched.place >= 0).tolist() == [True, False, True]
     assert (matched.unknown, matched.missing, matched.vectors.of_images) == (BLOCK + 1, 1, True)
@@ -35,7 +35,7 @@ def test_wanted_items_in_the_wanted_order_and_the_others_counted(tmp_path: Path,
 def test_a_cut_or_broken_file_is_one_line_with_the_place(tmp_path: Path) -> None:
     good = record("B000000000", 1)
     with pytest.raises(UserError, match=rf"x\.b: cut off at byte {RECORD + 99:,}"):
-        match(write(tmp_path / "x.b", good, good[:99]), ["B000000000"])
-    matched = match(write(tmp_path / "x.b", good, record("B000000001", np.nan)), ["B000000000", "B000000001"])
+        match_file(write(tmp_path / "x.b", good, good[:99]), ["B000000000"])
+    matched = match_file(write(tmp_path / "x.b", good, record("B000000001", np.nan)), ["B000000000", "B000000001"])
     with pytest.raises(UserError, match="row 1: not finite"):
         matched.rows(0, 2)

@@ -19,7 +19,7 @@ from alignrec.pipeline.beit3 import checkpoints
 from alignrec.pipeline.beit3.tokenizer import Tokenizer, train
 from alignrec.pipeline.compare import feature_set
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.vectors.matching import match
+from alignrec.pipeline.vectors.matching import match_file
 from tests.hostile.fuzz.target import Target, encoded, folder, written
 
 GOOD = "datasets: [shop]\nsources: {shop: {kind: sample}}\n"
@@ -141,7 +141,7 @@ def compared(name: str, data: bytes) -> None:
 
 def matched(name: str) -> Callable[[bytes], None]:
     def one(data: bytes) -> None:
-        vectors = match(written(name, data), ASINS).rows(0, len(ASINS))
+        vectors = match_file(written(name, data), ASINS).rows(0, len(ASINS))
         assert vectors.shape[0] == len(ASINS)
         assert np.isfinite(vectors).all()
 

@@ -20,7 +20,7 @@ from alignrec.pipeline.sources.amazon import Amazon2014, Amazon2023
 from alignrec.pipeline.sources.mmrec import MmrecSource
 from alignrec.pipeline.sources.tabular import TabularSource
 from alignrec.pipeline.vectors.arrays import RECORD
-from alignrec.pipeline.vectors.matching import match
+from alignrec.pipeline.vectors.matching import match_file
 from tests.hostile import test_sources
 from tests.hostile.fuzz.target import Target, encoded, folder, written
 from tests.hostile.test_sources import HEADER, INTER, ROWS
@@ -109,18 +109,18 @@ def core(data: bytes) -> None:
 
 
 def looked_at(data: bytes) -> None:
-    seen = inspect.interactions(written("n.jsonl" if data.startswith(b"{") else "n.csv", data), {})
+    seen = inspect.inspect_interactions(written("n.jsonl" if data.startswith(b"{") else "n.csv", data), {})
     seen.described()
     seen.described()
 
 
 def numbered(data: bytes) -> None:
-    names = mmrec.asins(written("m.jsonl", data), 5)
+    names = mmrec.read_asins(written("m.jsonl", data), 5)
     assert len(set(names)) == 5
 
 
 def image_features(data: bytes) -> None:
-    assert np.isfinite(match(written("f.b", data), ["ABCDEFGHIJ"]).rows(0, 1)).all()
+    assert np.isfinite(match_file(written("f.b", data), ["ABCDEFGHIJ"]).rows(0, 1)).all()
 
 
 ORDERS = [b"asin,itemID\nA,0\nB,1\nC,2\n", b"asin\titemID\nA\t0\n", b'"asin","id"\n"A","0"\n']
@@ -151,7 +151,7 @@ def targets() -> dict[str, Target]:
         "row-order": Target(lambda data: identifiers.order(written("o.csv", data), ["A", "B", "C"]), ORDERS),
         "itemid": Target(numbered, NUMBERED),
         "split-mapping": Target(
-            lambda data: mmrec.numbered(written("i.csv", data), "itemID", ("asin",), 3),
+            lambda data: mmrec.read_numbering(written("i.csv", data), "itemID", ("asin",), 3),
             [b"asin\titemID\nA\t0\nB\t2\nC\t1\n", b"itemID,asin,imUrl\n0,A,x\n1,A,y\n2,B,z\n"],
         ),
         "image-features": Target(image_features, [b"ABCDEFGHIJ" + bytes(RECORD - 10), bytes(RECORD + 5)]),

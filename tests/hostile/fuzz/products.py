@@ -11,14 +11,14 @@ from functools import cache
 import orjson
 
 from alignrec.pipeline.errors import one_line, printable
-from alignrec.pipeline.items.parse import Line, Parsed, clean, read
+from alignrec.pipeline.items.parse import Parsed, clean_text, parse_line
 from alignrec.pipeline.release import item_file
 from alignrec.pipeline.sources.amazon import Reader2014, Reader2018, Reader2023
 from alignrec.pipeline.sources.base import Reader
-from alignrec.pipeline.sources.delimited import column_names
-from alignrec.pipeline.sources.lines import json_object, lines
+from alignrec.pipeline.sources.delimited import column_names, json_lines
+from alignrec.pipeline.sources.lines import json_object, read_lines
 from alignrec.pipeline.sources.mmrec import MmrecReader
-from alignrec.pipeline.sources.product import is_path, is_web, json_lines
+from alignrec.pipeline.sources.product import is_path, is_web
 from alignrec.pipeline.sources.tabular import TabularSource
 from tests.hostile import test_sources
 from tests.hostile.fuzz.target import Target, encoded, folder, written
@@ -54,7 +54,7 @@ def product(reader: Reader) -> Callable[[bytes], object]:
 
     def one(data: bytes) -> None:
         reader.key(data)
-        outcome = read(Line(1, data), reader, Everything())
+        outcome = parse_line(1, data, reader, Everything())
         if isinstance(outcome, Parsed):
             json.dumps(outcome, ensure_ascii=False).encode()  # no surrogate, which no file can hold
 
@@ -62,7 +62,7 @@ def product(reader: Reader) -> Callable[[bytes], object]:
 
 
 def cleaned(data: bytes) -> None:
-    text = clean(data.decode("utf-8", "surrogateescape"))
+    text = clean_text(data.decode("utf-8", "surrogateescape"))
     assert "  " not in text
     assert not set(text) & set("\n\t\0\x1b\u202e")
 
@@ -92,13 +92,13 @@ LONG_NAME = b"item,title,image\nx,t," + b"n" * 300 + b"\n"
 
 def packed_lines(data: bytes) -> None:
     gc.collect()  # the library's reader of the damaged file before holds 8 MiB in a circle of references
-    list(lines(written("l.gz", data)))
+    list(read_lines(written("l.gz", data)))
 
 
 def table_lines(data: bytes) -> None:
     for name in ("i.csv", "i.tsv"):
         for line in json_lines(written(name, data)):
-            read(Line(1, line), TABULAR, Everything())
+            parse_line(1, line, TABULAR, Everything())
 
 
 @cache
@@ -120,7 +120,7 @@ def targets() -> dict[str, Target]:
         "packed-lines": Target(
             packed_lines, [gzip.compress(TABLE, mtime=0), gzip.compress(b"x" * 9999, mtime=0)], quick=3
         ),
-        "lines": Target(lambda data: list(lines(written("l", data))), [TABLE, TABLE.decode().encode("utf-16")]),
+        "lines": Target(lambda data: list(read_lines(written("l", data))), [TABLE, TABLE.decode().encode("utf-16")]),
         "text": Target(cleaned, [b"a <b>b</b> &amp; c", *TEXTS]),
         "printed": Target(
             shown, [b"a title", b"\x1b[2J", "\u202egnp.exe \ud800".encode("utf-8", "surrogatepass"), *TEXTS[:4]]

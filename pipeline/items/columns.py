@@ -1,14 +1,36 @@
-"""The category of each item, at the level of the category path that separates items."""
+"""Columns of the item table: texts, read a part at a time, and the categories that separate items."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from alignrec import schemas
+from alignrec.pipeline import io
+
 SMALLEST = 10  # items a category must have
 SAME = 0.95  # share of one category at which a level of the path is skipped for the next
+
+
+class Texts:
+    """Column `text` of a file of ITEMS, in item order, read when asked for; UserError if there is no such file."""
+
+    def __init__(self, path: Path) -> None:
+        io.read_table(path, schemas.ITEMS, [])
+        self.path, self._len = path, io.rows([path])
+
+    def __len__(self) -> int:
+        return self._len
+
+    def __iter__(self) -> Iterator[str]:
+        for part in io.read_slices(self.path, schemas.ITEMS, ["text"], io.PART):
+            yield from part["text"].to_pylist()
+
+    def slice(self, start: int, length: int) -> pa.ChunkedArray:
+        return io.read_rows(self.path, schemas.ITEMS, ["text"], start, length)["text"]
 
 
 class Labels(NamedTuple):
@@ -19,7 +41,7 @@ class Labels(NamedTuple):
     names: list[str]  # C names, sorted
 
 
-def labels(paths: Sequence[Sequence[str]]) -> Labels | None:
+def label_items(paths: Sequence[Sequence[str]]) -> Labels | None:
     """Return each item's label at the first level of the category paths that has several classes; None if none has."""
     table = pa.array(paths, pa.list_(pa.string()))
     lengths = pc.list_value_length(table).to_numpy()
