@@ -30,7 +30,7 @@ WIDTH = 768
 
 def main(seed: int) -> None:
     split = published_split()
-    features = controls.random(split.n_items, WIDTH, 0)
+    features = controls.random_vectors(split.n_items, WIDTH, 0)
     edges = neighbours.neighbours(features, 10)
     plain = plain_epoch(split, features, edges)
     curves = {

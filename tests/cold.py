@@ -76,7 +76,7 @@ def draw_again(layout: Layout) -> None:
 
 
 def learned(layout: Layout) -> np.ndarray:
-    return mapped.relearn(layout, "mapped", np.zeros(0, np.int64))
+    return mapped.refit_mapped(layout, "mapped", np.zeros(0, np.int64))
 
 
 def parts() -> split.Split:

@@ -73,7 +73,7 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
         kept = {name: own for name, own in combine.sets.items() if not names.is_ceiling(combine.sets, name)}
         combine = combine.model_copy(update={"sets": kept})
     params = params.having(encode, ours, combine)
-    made = names.made(params, dataset)
+    made = names.made_sets(params, dataset)
     content = [name for name in made if not names.is_partial(combine.sets, name)]
     preferred = [name for name in (FEATURES, names.LINEAR) if name in content]
     trained = next(iter([*preferred, *content, *made, *combine.controls]), FEATURES)
@@ -81,7 +81,7 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
         trained = named  # though it be a control of another set
     judged = content if trained in content or trained not in made else [trained, *content]
     # files of others are released only if they are named
-    others = [*names.imported(params, dataset), *names.with_text(params, dataset)]
+    others = [*names.imported_sets(params, dataset), *names.sets_with_text(params, dataset)]
     own = [name for name in made or [trained] if name not in others and not names.is_control(combine.sets, name)]
     chosen: dict[type[Any], Any] = {
         Released: trained,

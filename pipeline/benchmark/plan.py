@@ -83,18 +83,18 @@ def _data(experiment: Experiment, features: str, draw: int) -> Stored:
     """
     params, layout = experiment.params, experiment.draws[draw]
     stored = Stored.of(params, layout, features)
-    if not draw or not names.learns(params, layout.dataset, features):
+    if not draw or not names.learns_from_train(params, layout.dataset, features):
         return stored
     path = experiment.run.folder / "draws" / str(draw) / f"{features}.npy"
     again = replace(stored, features=path, graph=params[Graph])
     if path in experiment.made:
         return again
-    if not names.relearns(params, layout.dataset, features):
+    if not names.can_refit(params, layout.dataset, features):
         raise UserError(
             f"'benchmark.features': {features} learned from the train interactions of the first draw and cannot learn "
             "from the others; leave it out, or set interactions.draws to 1"
         )
-    io.write_npy(path, mapped.relearn(layout, features, np.zeros(0, np.int64)))
+    io.write_npy(path, mapped.refit_mapped(layout, features, np.zeros(0, np.int64)))
     experiment.made.append(path)
     return again
 

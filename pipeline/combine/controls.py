@@ -34,7 +34,7 @@ def control_rows(name: str, ids: pa.Table, original: FeatureSet | None, rows: in
     for number, start in enumerate(range(0, len(ids), rows)):
         own = ids.slice(start, rows)
         shape = len(own), width
-        vectors = np.ones(shape, np.float32) if name == "constant" else random(*shape, [seed, number])
+        vectors = np.ones(shape, np.float32) if name == "constant" else random_vectors(*shape, [seed, number])
         yield table(own, vectors, *np.zeros((2, len(own)), bool))
 
 
@@ -47,17 +47,17 @@ def _shuffled_rows(ids: pa.Table, original: FeatureSet, rows: int, seed: int) ->
         members = groups[number].tolist()
         all_rows = pa.concat_tables(original.read(one) for one in members)
         first = rows * members.index(shard)
-        taken = all_rows.take(shuffled(len(all_rows), [seed, number])[first : first + len(own)])
+        taken = all_rows.take(shuffled_order(len(all_rows), [seed, number])[first : first + len(own)])
         vectors = io.matrix(taken["vector"])
         yield table(own, vectors, taken["has_image"], taken["has_text"])
 
 
-def random(items: int, width: int, seed: Seed) -> np.ndarray:
+def random_vectors(items: int, width: int, seed: Seed) -> np.ndarray:
     """Return independent N(0, 1), float32 [I, F]."""
     return np.random.default_rng(seed).standard_normal((items, width), dtype=np.float32)
 
 
-def shuffled(items: int, seed: Seed) -> np.ndarray:
+def shuffled_order(items: int, seed: Seed) -> np.ndarray:
     """Return the item whose vector each item gets, int64 [I]: one random cycle, so no item keeps its own."""
     order = np.random.default_rng(seed).permutation(items)
     source = np.empty(items, np.int64)
@@ -77,12 +77,12 @@ def planted_halves(layout: Layout) -> dict[str, np.ndarray]:
     row = {asin: i for i, asin in enumerate(known["asin"].to_pylist())}
     place = np.array([row[asin] for asin in ids["asin"].to_pylist()], np.int64)
     theme, look, _ = MOTIVES
-    text = [_indicators(known, "subcategory", theme), _indicators(known, "category", COARSE * theme)]
-    image = [_indicators(known, "look", look), _indicators(known, "colour", COARSE * look)]
+    text = [_scaled_indicators(known, "subcategory", theme), _scaled_indicators(known, "category", COARSE * theme)]
+    image = [_scaled_indicators(known, "look", look), _scaled_indicators(known, "colour", COARSE * look)]
     return {"text": np.hstack(text)[place], "image": np.hstack(image)[place]}
 
 
-def _indicators(rows: pa.Table, column: str, weight: float) -> np.ndarray:
+def _scaled_indicators(rows: pa.Table, column: str, weight: float) -> np.ndarray:
     """Return an indicator of each value, float32 [n, values]; its square is the weight over the items with it."""
     number = rows[column].to_numpy()
     size = np.bincount(number)

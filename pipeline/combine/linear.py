@@ -44,18 +44,18 @@ def fit_linear(layout: Layout, parts: Sequence[FeatureSet], width: int) -> tuple
     kept = [quality.distinguishes(part.shards) for part in parts]
     if not any(kept):
         raise UserError(f"none of {', '.join(part.name for part in parts)} distinguishes items; leave it out")
-    scores = _scores(layout, parts, kept, width) if layout.interactions.is_file() else []
+    scores = _score_ways(layout, parts, kept, width) if layout.interactions.is_file() else []
     way = WAYS[int(np.argmax(scores)) if scores else 0]
     chosen = [block for block in joining.blocks([part.spans for part in parts], way.image) if kept[block.part]]
-    return joining.fit(lambda: vectors(parts), chosen, width, way.power, way.reduced), way
+    return joining.fit(lambda: read_parts(parts), chosen, width, way.power, way.reduced), way
 
 
-def vectors(parts: Sequence[FeatureSet]) -> Iterator[list[np.ndarray]]:
+def read_parts(parts: Sequence[FeatureSet]) -> Iterator[list[np.ndarray]]:
     """Yield the vectors of all parts, float32 [n, F] each, a shard at a time."""
     yield from (list(shard) for shard in zip(*(part.vectors() for part in parts), strict=True))
 
 
-def _scores(layout: Layout, parts: Sequence[FeatureSet], kept: Sequence[bool], width: int) -> list[float]:
+def _score_ways(layout: Layout, parts: Sequence[FeatureSet], kept: Sequence[bool], width: int) -> list[float]:
     """Return the score of each way: geometric mean of content neighbours' Recall among all, and among cold items.
 
     Without validation there is none.
@@ -71,7 +71,7 @@ def _scores(layout: Layout, parts: Sequence[FeatureSet], kept: Sequence[bool], w
         return []
     cold = profiles.cold_draws(has, finds, n_items, DRAWS)
     whole = [block for block in joining.blocks([part.spans for part in parts], IMAGE) if kept[block.part]]
-    columns = (np.concatenate([x[block.part][:, block.columns] for x in vectors(parts)]) for block in whole)
+    columns = (np.concatenate([x[block.part][:, block.columns] for x in read_parts(parts)]) for block in whole)
     reduced = [whitening.processed(x, width, 0) for x in columns]  # directions, to be given any power
     scores = []
     for way in WAYS:

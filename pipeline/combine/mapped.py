@@ -42,7 +42,7 @@ def fit_mapped(layout: Layout, part: FeatureSet, seed: int, cold: Sequence[int] 
         raise UserError(
             f"no item of {layout.dataset} has both train interactions and a vector of {part.name}; leave it out"
         )
-    targets = factors(user_item_matrix(user[kept], item[kept], n_items), FACTORS, seed)
+    targets = collaborative_factors(user_item_matrix(user[kept], item[kept], n_items), FACTORS, seed)
 
     def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         start = 0
@@ -51,10 +51,10 @@ def fit_mapped(layout: Layout, part: FeatureSet, seed: int, cold: Sequence[int] 
             yield x[known[here]], targets[here][known[here]]
             start += len(x)
 
-    return ridge(pairs, RIDGE)
+    return fit_ridge(pairs, RIDGE)
 
 
-def relearn(layout: Layout, name: str, cold: np.ndarray) -> np.ndarray:
+def refit_mapped(layout: Layout, name: str, cold: np.ndarray) -> np.ndarray:
     """Return the vectors of a mapped set, fitted without the interactions of items `cold`, int [C]: float32 [I, W]."""
     facts = FeatureSet.of(layout, name).facts
     part = FeatureSet.of(layout, facts.parts[0])
@@ -66,7 +66,7 @@ def map_seed(dataset: str, seed: int) -> int:
     return seed_for("mapped", dataset, seed)
 
 
-def factors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray:
+def collaborative_factors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray:
     """Return at most `width` factors of items times the root of their number, zero for items without users.
 
     Args:
@@ -82,7 +82,7 @@ def factors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray:
     return out
 
 
-def ridge(pairs: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], strength: float) -> Whitening:
+def fit_ridge(pairs: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], strength: float) -> Whitening:
     """Return the ridge regression from centred x to centred y; memory grows with F (F + W), not with rows.
 
     Args:

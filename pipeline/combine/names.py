@@ -14,21 +14,15 @@ from alignrec.pipeline.sources.base import Downloaded
 from alignrec.pipeline.sources.feature_files import FEATURE
 
 CONCAT, LINEAR, MAPPED, MASKED, PLANTED = "concat", "linear", "mapped", "masked", "planted"
-KINDS: dict[str, type[Section]] = {
-    CONCAT: Concat,
-    "whitened": Whitened,
-    LINEAR: Linear,
-    MAPPED: Derived,
-    MASKED: Masked,
-    PLANTED: Planted,
-}
+KINDS: dict[str, type[Section]] = {CONCAT: Concat, "whitened": Whitened, LINEAR: Linear, MAPPED: Derived}
+KINDS |= {MASKED: Masked, PLANTED: Planted}
 CEILINGS = (PLANTED, *(variant(PLANTED, modality) for modality in MODALITIES))  # only for generated catalogues
 TEXT = "minilm"  # text encoder that imported features of images are concatenated with
 NOT_TRAINED = ("-raw", "-untrained", "-official")  # endings of sets that only measure others
 Sets = Mapping[str, Mapping[str, Any]]  # section `combine.sets`
 
 
-def definition(sets: Sets, name: str) -> Mapping[str, Any]:
+def definition_of(sets: Sets, name: str) -> Mapping[str, Any]:
     """Return kind and settings of a combination; `<set>-image-masked` and `<set>-text-masked` may be empty."""
     own = sets.get(name, {})
     masked = next((modality for modality in MODALITIES if name.endswith(variant("", modality))), None)
@@ -38,12 +32,12 @@ def definition(sets: Sets, name: str) -> Mapping[str, Any]:
 
 
 def kind_of(sets: Sets, name: str) -> str:
-    return str(definition(sets, name)["kind"])
+    return str(definition_of(sets, name)["kind"])
 
 
 def settings_of(sets: Sets, name: str) -> Section:
     """Return the settings of a combination; UserError for a kind, key or value that there is not."""
-    given = dict(definition(sets, name))
+    given = dict(definition_of(sets, name))
     kind = given.pop("kind")
     if kind not in KINDS:
         if "kind" not in sets.get(name, {}):
@@ -54,33 +48,38 @@ def settings_of(sets: Sets, name: str) -> Section:
 
 def parts_of(params: Parameters, dataset: str, name: str) -> list[str]:
     """Return the parts of a feature set, in order; none if it is not made of others."""
-    if name in with_text(params, dataset):
+    if name in sets_with_text(params, dataset):
         return [TEXT, name.removeprefix(f"{TEXT}-")]
     sets = params[Combine].sets
     if name not in sets:
         return []
     of = getattr(settings_of(sets, name), "of", [])
     if kind_of(sets, name) == LINEAR and not of:
-        return [*params[Encode].encoders, *imported(params, dataset)]
+        return [*params[Encode].encoders, *imported_sets(params, dataset)]
     return [of] if isinstance(of, str) else list(of)
 
 
-def imported(params: Parameters, dataset: str) -> list[str]:
+def imported_sets(params: Parameters, dataset: str) -> list[str]:
     """Return the feature sets that come with a dataset's source."""
     source = params.source(dataset)
     files = source.files() if isinstance(source, Downloaded) else {}
     return [role.removeprefix(FEATURE) for role in files if role.startswith(FEATURE)]
 
 
-def with_text(params: Parameters, dataset: str) -> list[str]:
+def encoded_sets(params: Parameters, dataset: str) -> list[str]:
+    """Return the feature sets that are not made of others."""
+    return [*params[BEiT3].sets, *params[Encode].encoders, *imported_sets(params, dataset)]
+
+
+def sets_with_text(params: Parameters, dataset: str) -> list[str]:
     """Return the concatenations of MiniLM with the sets that come with the source, if MiniLM is encoded."""
-    return [f"{TEXT}-{name}" for name in imported(params, dataset) if TEXT in params[Encode].encoders]
+    return [f"{TEXT}-{name}" for name in imported_sets(params, dataset) if TEXT in params[Encode].encoders]
 
 
-def made(params: Parameters, dataset: str) -> list[str]:
+def made_sets(params: Parameters, dataset: str) -> list[str]:
     """Return the feature sets of a dataset without controls, each after its parts."""
-    names = [*params[BEiT3].sets, *params[Encode].encoders, *imported(params, dataset)]
-    todo = [*with_text(params, dataset), *params[Combine].sets]
+    names = encoded_sets(params, dataset)
+    todo = [*sets_with_text(params, dataset), *params[Combine].sets]
     while todo:
         ready = [name for name in todo if not {*parts_of(params, dataset, name)} & {*todo}]
         if not ready:
@@ -92,17 +91,17 @@ def made(params: Parameters, dataset: str) -> list[str]:
 
 def feature_sets(params: Parameters, dataset: str) -> list[str]:
     """Return all feature sets of a dataset, each after its parts, the controls last."""
-    return [*made(params, dataset), *params[Combine].controls]
+    return [*made_sets(params, dataset), *params[Combine].controls]
 
 
-def whole(params: Parameters, dataset: str, name: str) -> list[str]:
+def with_parts(params: Parameters, dataset: str, name: str) -> list[str]:
     """Return a feature set with all its parts and their parts."""
-    return [name, *(one for part in parts_of(params, dataset, name) for one in whole(params, dataset, part))]
+    return [name, *(one for part in parts_of(params, dataset, name) for one in with_parts(params, dataset, part))]
 
 
 def is_ceiling(sets: Sets, name: str) -> bool:
     """Return whether a set is what the generator of a catalogue planted, whole or with a modality masked."""
-    own = definition(sets, name)
+    own = definition_of(sets, name)
     return own["kind"] == PLANTED or (own["kind"] == MASKED and own.get("of") == PLANTED)
 
 
@@ -113,25 +112,30 @@ def is_control(sets: Sets, name: str) -> bool:
 
 def is_partial(sets: Sets, name: str) -> bool:
     """Return whether a set is a control, or another with a modality masked."""
-    masked = any(name.endswith(variant("", modality)) for modality in MODALITIES)
+    masked = name.endswith(tuple(variant("", modality) for modality in MODALITIES))
     return masked or kind_of(sets, name) == MASKED or is_control(sets, name)
 
 
-def learns(params: Parameters, dataset: str, name: str) -> bool:
+def learns_from_train(params: Parameters, dataset: str, name: str) -> bool:
     """Return whether a set or a part of it is fitted to train interactions."""
-    return any(kind_of(params[Combine].sets, one) == MAPPED for one in whole(params, dataset, name))
+    return any(kind_of(params[Combine].sets, one) == MAPPED for one in with_parts(params, dataset, name))
 
 
-def relearns(params: Parameters, dataset: str, name: str) -> bool:
+def can_refit(params: Parameters, dataset: str, name: str) -> bool:
     """Return whether a set that learns can be fitted again without some interactions: no part learned."""
-    own = kind_of(params[Combine].sets, name) == MAPPED
-    return own and not any(learns(params, dataset, part) for part in parts_of(params, dataset, name))
+    is_mapped = kind_of(params[Combine].sets, name) == MAPPED
+    return is_mapped and not any(learns_from_train(params, dataset, part) for part in parts_of(params, dataset, name))
 
 
 def check_names(params: Parameters, dataset: str) -> None:
     """Raise UserError for unknown kinds, parts and circles, and two feature sets of one name."""
     sets = params[Combine].sets
-    names = [*params[BEiT3].sets, *params[Encode].encoders, *imported(params, dataset), *with_text(params, dataset)]
+    names = [
+        *params[BEiT3].sets,
+        *params[Encode].encoders,
+        *imported_sets(params, dataset),
+        *sets_with_text(params, dataset),
+    ]
     for i, name in enumerate([*names, *sets, *params[Combine].controls]):
         if name in [*names, *sets][:i]:
             raise UserError(f"'{dataset}': two feature sets are called '{name}'; rename one")
@@ -142,4 +146,4 @@ def check_names(params: Parameters, dataset: str) -> None:
         known(parts, [*names, *sets], where)
         if PLANTED in parts and kind_of(sets, name) != MASKED:
             raise UserError(f"'{where}': '{PLANTED}' is what the generator knows, and no feature; leave it out")
-    made(params, dataset)
+    made_sets(params, dataset)

@@ -20,8 +20,8 @@ from alignrec.pipeline.probe.params import Probe
 def controls_of(features: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     items, width = features.shape
     return {
-        "random": controls.random(items, width, seed_for(seed, "random")),
-        "shuffled": features[controls.shuffled(items, seed_for(seed, "shuffled"))],
+        "random": controls.random_vectors(items, width, seed_for(seed, "random")),
+        "shuffled": features[controls.shuffled_order(items, seed_for(seed, "shuffled"))],
         "constant": np.ones((items, 1), np.float32),
     }
 

@@ -30,40 +30,36 @@ if TYPE_CHECKING:
     from alignrec.pipeline.encode.chunks import Reading
 
 MAPS, NAME = "maps.safetensors", "chain.json"
-MOST, LARGEST = 64, 1 << 16
-"""blocks, and bytes of chain.json"""
-WIDEST = 1 << 20
+MAX_BLOCKS, MAX_BYTES, MAX_WIDTH = 64, 1 << 16, 1 << 20  # blocks, bytes of chain.json, and columns of a part
 
 
 class ChainBlock(Part):
     """Columns first .. last - 1 of a part."""
 
-    part: int = Field(ge=0, lt=MOST)
+    part: int = Field(ge=0, lt=MAX_BLOCKS)
     first: int = Field(ge=0)
-    last: int = Field(ge=1, le=WIDEST)
+    last: int = Field(ge=1, le=MAX_WIDTH)
     weight: float = Field(ge=0)
-    unit: bool = True
-    """whether its vectors are brought to length 1"""
+    unit: bool = True  # whether its vectors are brought to length 1
 
 
 class Chain(Part):
     """chain.json."""
 
-    blocks: list[ChainBlock] = Field(min_length=1, max_length=MOST)
+    blocks: list[ChainBlock] = Field(min_length=1, max_length=MAX_BLOCKS)
 
 
 def write(folder: Path, fit: Fit) -> None:
-    named = [*((f"block-{i}", one) for i, one in enumerate(fit.maps)), ("last", fit.last)]
-    maps = {name: one for name, one in named if one is not None}
     tensors, blocks = dict[str, np.ndarray](), list[ChainBlock]()
-    for name, one in maps.items():
-        tensors |= {f"{name}.mean": one.mean, f"{name}.map": np.ascontiguousarray(one.map)}
+    for name, one in [*((f"block-{i}", one) for i, one in enumerate(fit.maps)), ("last", fit.last)]:
+        if one is not None:
+            tensors |= {f"{name}.mean": one.mean, f"{name}.map": np.ascontiguousarray(one.map)}
     for block in fit.blocks:
         columns = np.flatnonzero(block.columns)
         first, last = int(columns[0]), int(columns[-1]) + 1
         assert len(columns) == last - first, "the columns of a block are contiguous"
-        weight = float(block.weight)
-        blocks.append(ChainBlock(part=int(block.part), first=first, last=last, weight=weight, unit=block.unit))
+        own = ChainBlock(part=int(block.part), first=first, last=last, weight=float(block.weight), unit=block.unit)
+        blocks.append(own)
     io.write_bytes(folder / MAPS, save(tensors))
     io.write_json(folder / NAME, Chain(blocks=blocks).model_dump())
 
@@ -73,22 +69,19 @@ def read(folder: Path, widths: Sequence[int] | None = None) -> Fit:
 
     UserError if they do not fit them or are damaged.
     """
-    blocks, tensors = Chain.read(folder / NAME, LARGEST).blocks, arrays.read(folder / MAPS)
+    blocks, tensors = Chain.read(folder / NAME, MAX_BYTES).blocks, arrays.read(folder / MAPS)
     if widths is None:
-        widths = [max([0, *(b.last for b in blocks if b.part == part)]) for part in range(MOST)]
+        widths = [max([0, *(b.last for b in blocks if b.part == part)]) for part in range(MAX_BLOCKS)]
     try:
-        maps = [
-            _whitening(tensors, f"block-{i}", block.last - block.first) if f"block-{i}.map" in tensors else None
-            for i, block in enumerate(blocks)
-        ]
-        for block in blocks:
+        maps = [_read_map(tensors, f"block-{i}", block.last - block.first) for i, block in enumerate(blocks)]
+        joined, read = 0, set[str]()
+        for i, (block, one) in enumerate(zip(blocks, maps, strict=True)):
             if block.part >= len(widths) or not block.first < block.last <= widths[block.part]:
                 raise UserError(f"a block of columns {block.first} to {block.last} of part {block.part}")
-        widths_of = zip(blocks, maps, strict=True)
-        joined = sum(b.last - b.first if one is None else one.map.shape[1] for b, one in widths_of)
-        last = _whitening(tensors, "last", joined) if "last.map" in tensors else None
-        names = [f"block-{i}" for i, one in enumerate(maps) if one is not None] + ["last"] * (last is not None)
-        if unknown := tensors.keys() - {f"{name}.{of}" for name in names for of in ("mean", "map")}:
+            joined += block.last - block.first if one is None else one.map.shape[1]
+            read |= {f"block-{i}.mean", f"block-{i}.map"} if one else set()
+        last = _read_map(tensors, "last", joined)
+        if unknown := tensors.keys() - read - ({"last.mean", "last.map"} if last else set()):
             raise UserError(f"an unknown map {one_line(min(unknown), 64)}")
     except UserError as e:
         raise UserError(f"{folder}: no chain of these encoders: {e}; make or fetch it again") from None
@@ -97,7 +90,9 @@ def read(folder: Path, widths: Sequence[int] | None = None) -> Fit:
     return Fit([Block(b.part, own, b.weight, b.unit) for b, own in zip(blocks, within, strict=True)], maps, last)
 
 
-def _whitening(tensors: arrays.Tensors, name: str, rows: int) -> Whitening:
+def _read_map(tensors: arrays.Tensors, name: str, rows: int) -> Whitening | None:
+    if f"{name}.map" not in tensors:
+        return None
     return Whitening(arrays.tensor(tensors, f"{name}.mean", rows), arrays.tensor(tensors, f"{name}.map", rows, None))
 
 
@@ -105,8 +100,7 @@ class Prepared(NamedTuple):
     """A batch of B items."""
 
     items: int
-    parts: list[Any]
-    """what each part prepared; None where it reads nothing of these items"""
+    parts: list[Any]  # what each part prepared; None where it reads nothing of these items
 
 
 class ChainEncoder:

