@@ -2,7 +2,7 @@
 
 The pipeline runs once on a toy shop, undisturbed. For each kill a copy of it forgets a stage, or all that DVC knows.
 `dvc repro` starts, its process group is killed, the two commands of `make repro` run again, and every file of the
-outputs and all that `dvc.lock` says are compared. Which stage and which moment follows from the kill's number.
+outputs and all that `dvc.lock` says are compared. Stages take turns; the moment follows from the kill's number.
 """
 
 from __future__ import annotations
@@ -90,9 +90,8 @@ def differences(folder: Path, reference: Reference) -> list[str]:
     return differing + (["dvc.lock"] if lock(folder) != reference.lock else [])
 
 
-def trial(reference: Reference, number: int, base: Path) -> tuple[str, float, bool, list[str]]:
+def trial(reference: Reference, target: str, number: int, base: Path) -> tuple[float, bool, list[str]]:
     rng = np.random.default_rng(seed_for("kill", number))
-    target = str(rng.choice([*STAGES, DVC]))
     folder = shutil.copytree(reference.folder, base / str(number), symlinks=True)
     costs = reference.folder.glob(f"outputs/{WORK}/{'*' if target == DVC else target}/shop/**/cost.json")
     longest = reference.overhead + sum(json.loads(cost.read_text())["seconds"] for cost in costs)
@@ -107,11 +106,12 @@ def trial(reference: Reference, number: int, base: Path) -> tuple[str, float, bo
         differing = [f"the next run fails: {e}"]
     if not differing:
         shutil.rmtree(folder)
-    return target, seconds, in_time, differing
+    return seconds, in_time, differing
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.hostile.kill", description=__doc__)
+    parser.add_argument("target", nargs="*", default=[*STAGES, DVC], help="stages, or dvc; all by default")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--first", type=int, default=0, help="number of the first kill: 100 goes on after 0 .. 99")
     given = parser.parse_args()
@@ -120,7 +120,8 @@ def main() -> None:
     print(f"undisturbed: {len(reference.files)} files, DVC itself takes {reference.overhead:.1f} s", flush=True)
     number = done = 0
     while done < given.kills:
-        target, seconds, in_time, differing = trial(reference, given.first + number, base)
+        target = given.target[number % len(given.target)]
+        seconds, in_time, differing = trial(reference, target, given.first + number, base)
         number, done = number + 1, done + in_time
         outcome = f"DIFFERS: {', '.join(differing)}" if differing else "the same" if in_time else "it had ended"
         print(f"kill {done} of {given.kills}: {target} after {seconds:.1f} s: {outcome}", flush=True)
