@@ -3,6 +3,7 @@
 import gc
 import os
 from collections.abc import Iterator
+from importlib import import_module
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # read when torch and faiss are first imported, so set before
     os.environ.setdefault(name, "1")
@@ -13,7 +14,7 @@ gc.disable()  # until all test files are imported: what they load stays
 
 import pytest  # noqa: E402  (after the environment is set)
 from hypothesis import HealthCheck, settings  # noqa: E402
-from processes import here  # noqa: E402  (which also spares the disk)
+from processes import FORKED, here  # noqa: E402  (which also spares the disk)
 
 from alignrec.pipeline.engine import Processes  # noqa: E402
 
@@ -31,9 +32,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
     gc.freeze()  # else each full collection looks at a million objects of libraries
     gc.enable()
+    for name in FORKED if session.config.option.collectonly else ():
+        import_module(name)  # compiles it: see `make test`
 
 
 @pytest.fixture(scope="module")

@@ -20,30 +20,14 @@ from typing import Any
 os.fsync = lambda number: None  # type: ignore[assignment]
 """No test cuts the power: a killed process loses nothing that it wrote, and the disk takes 5 ms for each flush."""
 CONTEXT = multiprocessing.get_context("forkserver")
-OURS = [
-    *(
-        "alignrec.commands.app",
-        "alignrec.stages.pretrain",
-        "alignrec.stages.study",
-        "alignrec.stages.report",
-        "alignrec.stages.publish",
-        "alignrec.pipeline.serve.command",
-    ),
-    *("alignrec.pipeline.embed.command", "alignrec.pipeline.pretrain.train", "alignrec.pipeline.encode.write"),
-]
-THEIRS = [
-    "pytest",
-    "hypothesis",
-    "torch",
+FORKED = [
+    *("alignrec.commands.app", "alignrec.pipeline.serve.command", "alignrec.pipeline.embed.command"),
+    *("alignrec.pipeline.pretrain.train", "alignrec.pipeline.encode.write"),
+    *("alignrec.stages.pretrain", "alignrec.stages.study", "alignrec.stages.report", "alignrec.stages.publish"),
+    *("pytest", "hypothesis", "torch", "pyarrow.dataset", "duckdb", "faiss", "scipy.stats", "transformers", "dvc.repo"),
     "torch._dynamo",  # which an optimiser loads, in a second
-    "pyarrow.dataset",
-    "duckdb",
-    "faiss",
-    "scipy.stats",
-    "transformers",
-    "dvc.repo",
 ]
-CONTEXT.set_forkserver_preload([*OURS, *THEIRS])
+CONTEXT.set_forkserver_preload(FORKED)
 
 
 class Started:
