@@ -1,0 +1,74 @@
+"""alignrec next to a user's own `pipeline.py`, `stages/` and `schemas.py`: from the clone, and from a wheel."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toyproject import ROOT, copied
+
+MARK = "of the user"
+LOAD = f"""
+import pipeline, schemas, stages, alignrec
+assert {{pipeline.MARK, schemas.MARK, stages.MARK}} == {{{MARK!r}}}
+print(*alignrec.load("sample").features, alignrec.__file__)
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what a wheel of this clone installs; built from a copy, as a build leaves files."""
+    folder = tmp_path_factory.mktemp("wheel")
+    copied(folder / "clone")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder / "clone")
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-compile", "--disable-pip-version-check"]
+    pip = [sys.executable, "-m", "pip", "install", *options, "--target", folder / "site", folder / "clone"]
+    subprocess.run(pip, check=True, cwd=folder)
+    return folder / "site"
+
+
+@pytest.fixture(params=["clone", "wheel"])
+def installed(request: pytest.FixtureRequest) -> Path:
+    return ROOT if request.param == "clone" else request.getfixturevalue("wheel")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A user's folder, with the three names and two files of a shop."""
+    (tmp_path / "stages").mkdir()
+    for name in ("pipeline.py", "schemas.py", "stages/__init__.py"):
+        (tmp_path / name).write_text(f"MARK = {MARK!r}\n")
+    rows = "".join(f"u{u},i{(u + n) % 12},{n}\n" for u in range(12) for n in range(8))
+    (tmp_path / "ratings.csv").write_text(f"user,item,timestamp\n{rows}")
+    (tmp_path / "items.csv").write_text("item,title\n" + "".join(f"i{i},red thing {i}\n" for i in range(12)))
+    (tmp_path / ".dvc").mkdir()  # as if DVC had begun: it takes seconds
+    return tmp_path
+
+
+def python(installed: Path, folder: Path, *arguments: str) -> str:
+    environment = os.environ | {"PYTHONPATH": str(installed), "GIT_CEILING_DIRECTORIES": "/"}
+    done = subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_it_loads_a_release_begins_a_project_and_embeds(installed: Path, folder: Path) -> None:
+    loaded = python(installed, folder, "-c", LOAD)
+    assert "linear" in loaded
+    assert str(installed) in loaded
+    new = ("new", "mine", "--interactions", "ratings.csv", "--items", "items.csv")
+    assert "wrote dvc.yaml" in python(installed, folder, "-m", "alignrec", *new)
+    embed = ("embed", "items.csv", "--encoder", "minilm", "--to", "vectors")
+    assert "12 items, 0 with image, 12 with text" in python(installed, folder, "-m", "alignrec", *embed)
+
+
+def test_a_wheel_has_every_file_and_no_other_name_at_the_top(wheel: Path) -> None:
+    assert {path.name for path in wheel.iterdir() if path.suffix != ".dist-info"} == {"alignrec", "bin"}
+    ours = ["git", "ls-files", "alignrec", "pipeline", "stages", "schemas"]
+    listed = subprocess.run(ours, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    expected = {path.removeprefix("alignrec/") for path in listed if not (ROOT / path).is_symlink()}
+    packed = {str(path.relative_to(wheel / "alignrec")) for path in (wheel / "alignrec").rglob("*") if path.is_file()}
+    assert packed == expected
