@@ -24,7 +24,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import verify
 from alignrec.pipeline.release.manifest import File, Manifest
-from alignrec.pipeline.remote.addresses import SAMPLE_FILE
+from alignrec.pipeline.remote.stores import SAMPLE_FILE
 
 ROOT = Path(__file__).parent.parent
 RELEASE = Path("outputs/publish/sample/release")
@@ -88,10 +88,10 @@ def reduce(release: Path, small: Path) -> None:
             io.write_bytes(small / file.path, (release / file.path).read_bytes())
         else:
             continue
-        kept.append(manifests.describe(small, small / file.path, file.table))
+        kept.append(manifests.describe_file(small, small / file.path, file.table))
     part_of = io.sha256(release / manifests.NAME)
     io.write_bytes(small / "README.md", _card(whole, release / "README.md", part_of).encode())
-    kept.append(manifests.describe(small, small / "README.md", None))
+    kept.append(manifests.describe_file(small, small / "README.md", None))
     files = sorted(kept, key=lambda file: file.path)
     changed = {"files": files, "weights": [], "part_of": part_of}
     changed |= {"encoders": {name: one for name, one in whole.encoders.items() if name in SETS}}

@@ -23,7 +23,7 @@ from alignrec.pipeline.encode.registry import ENCODERS
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.images.decode import normalise
 from alignrec.pipeline.images.params import Images
-from alignrec.pipeline.release.encoder import Carried
+from alignrec.pipeline.release.encoder import ReleasedEncoders
 from alignrec.releases import Release, load
 from alignrec.vectors import at_least_one
 
@@ -144,7 +144,7 @@ def encoder(name: str | Path | Release, encoder: str | None = None, **settings: 
 
 
 def _released(release: Release, name: str | None) -> Encoder:
-    shelf = Carried(release.folder)
+    shelf = ReleasedEncoders(release.folder)
     names = shelf.names
     if not names:
         raise UserError(f"{release.folder}: this release carries no encoder; take one of {', '.join(BUNDLED)}")

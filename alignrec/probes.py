@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from alignrec.interactions import Splitting, number
 from alignrec.pipeline.compare.feature_set import FeatureSet
-from alignrec.pipeline.compare.judge import judge
+from alignrec.pipeline.compare.judge import judge_sets
 from alignrec.pipeline.evaluation.cutoff import headline
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.probe import asking, forms
@@ -107,7 +107,7 @@ def probe(
     asked = Data(data.table, len(names))
     parts = asking.ask(asked)
     given = [FeatureSet(name, "", x) for name, x in sets.items()]
-    judged = judge(given, parts, ks, seed_for("probe", seed), valid=forms.ask(asked))
+    judged = judge_sets(given, parts, ks, seed_for("probe", seed), valid=forms.ask(asked))
     return _result(judged, parts, data.dropped, headline(ks))
 
 

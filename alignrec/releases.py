@@ -21,8 +21,8 @@ from alignrec.pipeline.harness.progress import bytes_bar
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import read, verify
 from alignrec.pipeline.release.manifest import Manifest
-from alignrec.pipeline.remote import addresses, stores
 from alignrec.pipeline.remote import fetch as fetching
+from alignrec.pipeline.remote import stores
 from alignrec.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Release:
     @cached_property
     def graph(self) -> Mapping[str, sp.csr_array]:
         """Feature set -> float32 [I, I], sparse (SciPy): the cosine of each item and its nearest, itself included."""
-        return Parts(self.info.sets("edges"), self._graph)
+        return Parts(self.info.sets_with("edges"), self._graph)
 
     @cached_property
     def embeddings(self) -> Embeddings:
@@ -150,11 +150,11 @@ def load(
         UserError: there is no release, it cannot be reached, or something in it is missing, damaged or forged.
     """
     address = str(release)
-    if addresses.is_archive(address):
+    if stores.is_archive(address):
         raise UserError("a zip file is not read in place: `alignrec fetch` makes a folder of it, and checks it")
-    is_local = addresses.scheme_of(address) == "file" and addresses.locate(address) == address
+    is_local = stores.scheme_of(address) == "file" and stores.resolve_sample(address) == address
     kept = Path(cache) if cache else platformdirs.user_cache_path("alignrec")
-    folder = addresses.path_of(address) if is_local else _fetch(address, features, kept)
+    folder = stores.path_of(address) if is_local else _fetch(address, features, kept)
     if is_local or key is not None:  # a fetch verifies everything but the signer
         verify(folder, Path(key) if key else None)
     info = manifests.load(folder)
@@ -163,7 +163,7 @@ def load(
 
 
 def _fetch(address: str, features: str | None, cache: Path) -> Path:
-    info, sha256 = fetching.look(address)
+    info, sha256 = fetching.read_remote_manifest(address)
     _known(info, features)
     folder = cache / "releases" / (f"{sha256}-{features}" if features else sha256)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -171,12 +171,14 @@ def _fetch(address: str, features: str | None, cache: Path) -> Path:
         fetching.fetch(address, folder, features, progress)
     if sha256 not in (io.sha256(folder / manifests.NAME), manifests.load(folder).part_of) and not info.part_of:
         shutil.rmtree(folder)
-        raise UserError(f"{stores.store(address).address}: the release changed while it was fetched; load it again")
+        raise UserError(
+            f"{stores.open_store(address).address}: the release changed while it was fetched; load it again"
+        )
     return folder
 
 
 def _known(info: Manifest, features: str | None) -> None:
-    if features is not None and features not in (names := info.sets("features")):
+    if features is not None and features not in (names := info.sets_with("features")):
         raise UserError(f"no feature set '{features}' in this release{nearest(features, names)}")
 
 

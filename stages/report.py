@@ -8,16 +8,7 @@ from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.probe.registry import PROBES
 from alignrec.pipeline.report.params import Report
 from alignrec.pipeline.train.params import Released
-from alignrec.stages.benchmark import BENCHMARK
-from alignrec.stages.graph import GRAPH
-from alignrec.stages.images import IMAGES
-from alignrec.stages.interactions import INTERACTIONS
-from alignrec.stages.items import ITEMS
-from alignrec.stages.pretrain import PRETRAIN
-from alignrec.stages.probe import PROBE
-from alignrec.stages.semantic_ids import SEMANTIC_IDS
-from alignrec.stages.study import STUDY
-from alignrec.stages.train import TRAIN
+from alignrec.stages.study import EVIDENCE
 
 
 def main(run: Run) -> None:
@@ -47,7 +38,7 @@ REPORT = Stage(
     "report",
     does="one self-contained page with a verdict, images, pictures and tables",
     writes="`index.html` (one self-contained page), `report.md`",
-    reads=(INTERACTIONS, ITEMS, IMAGES, PRETRAIN, GRAPH, SEMANTIC_IDS, TRAIN, PROBE, BENCHMARK, STUDY),
+    reads=EVIDENCE,
     sections=("train.features", *FEATURE_SETS),
     params=Report,
     main=main,

@@ -8,7 +8,13 @@ from alignrec.pipeline.sources.base import SOURCES
 from alignrec.stages.benchmark import BENCHMARK
 from alignrec.stages.combine import FEATURES
 from alignrec.stages.graph import GRAPH
+from alignrec.stages.images import IMAGES
 from alignrec.stages.interactions import INTERACTIONS
+from alignrec.stages.items import ITEMS
+from alignrec.stages.pretrain import PRETRAIN
+from alignrec.stages.probe import PROBE
+from alignrec.stages.semantic_ids import SEMANTIC_IDS
+from alignrec.stages.train import TRAIN
 
 
 def main(run: Run) -> None:
@@ -37,3 +43,5 @@ STUDY = Stage(
     resumes=True,
     loads=(SOURCES, MODELS),
 )
+# what a report and a release tell of
+EVIDENCE = (INTERACTIONS, ITEMS, IMAGES, PRETRAIN, GRAPH, SEMANTIC_IDS, TRAIN, PROBE, BENCHMARK, STUDY)

@@ -6,6 +6,7 @@ from typing import Any, cast
 from tqdm import tqdm
 
 from alignrec.pipeline import io
+from alignrec.pipeline.graph.params import Graph
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.stage import FEATURE_SETS, Stage
 from alignrec.pipeline.train import inputs
@@ -22,12 +23,12 @@ def main(run: Run) -> None:
     from alignrec.pipeline.models.alignrec import AlignRec
     from alignrec.pipeline.ops.checkpoint import Checkpoint
     from alignrec.pipeline.ops.device import pick
-    from alignrec.pipeline.train import embeddings
+    from alignrec.pipeline.train import embeddings, retrieval
     from alignrec.pipeline.train.loop import fit
 
     own, layout = run.params[Released], run.layout
     params = own.resolved()
-    run.resume(run.folder, inputs.files(layout, own.features), own.facts())
+    run.resume(run.folder, inputs.files(layout, own.features), own.facts(), run.params[Graph].exact_up_to)
     if run.finished():
         return  # what was encoded or searched meanwhile is another feature set
     torch.set_num_threads(params.threads)
@@ -41,6 +42,7 @@ def main(run: Run) -> None:
         bar.total = len(trained.history)  # it may end before the last epoch that was allowed
     run.note(best_epoch=trained.best_epoch, epochs=len(trained.history), **trained.valid)
     rows = embeddings.write(run, *cast(Any, (trained.user, trained.item)))  # AlignRec's are dense
+    retrieval.write_index(layout, run.params[Graph].exact_up_to)
     io.write_bytes(layout.model, save(trained.state))
     io.write_json(layout.history("train"), trained.history)
     checkpoint.clear()
@@ -55,9 +57,9 @@ def show_epoch(bar: tqdm, line: dict[str, Any]) -> None:
 TRAIN = Stage(
     "train",
     does="AlignRec on one feature set -> user and item embeddings",
-    writes="`model.safetensors`, `user_embeddings.parquet`, `item_embeddings.parquet`, `history.json`",
+    writes="`model.safetensors`, `history.json`, `user_embeddings.parquet`, `item_embeddings.parquet`, a FAISS index",
     reads=(INTERACTIONS, *FEATURES, GRAPH),
-    sections=FEATURE_SETS,
+    sections=("graph.exact_up_to", *FEATURE_SETS),
     params=Released,
     main=main,
     resumes=True,

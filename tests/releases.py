@@ -107,7 +107,7 @@ def relist(release: Path, name: str) -> None:
 
     def change(content: dict) -> None:
         entry = next(f for f in content["files"] if f["path"] == name)
-        entry |= manifest.describe(release, release / name, entry["table"], entry["used_by"]).model_dump()
+        entry |= manifest.describe_file(release, release / name, entry["table"], entry["used_by"]).model_dump()
 
     edit(release, change)
 

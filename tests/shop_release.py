@@ -9,9 +9,8 @@ import shops
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.graph import neighbours
-from alignrec.pipeline.harness.layout import Layout, Piece
-from alignrec.pipeline.release import build
-from alignrec.pipeline.release.gather import Parts
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.release.build import Parts, Piece, write_release
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.report.outputs import Outputs
 
@@ -42,7 +41,7 @@ def write(folder: Path, layout: Layout, features: dict[str, Path]) -> None:
         features={name: [path] for name, path in features.items()},
         pieces=pieces,
     )
-    build.write(folder, parts, {"stage": "publish", "params": {}, "versions": {}})
+    write_release(folder, parts, {"stage": "publish", "params": {}, "versions": {}})
 
 
 def _items(items: pa.Table) -> pa.Table:

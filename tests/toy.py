@@ -19,6 +19,7 @@ from alignrec.pipeline.benchmark.cell import Entry, list_runs, rankings_path
 from alignrec.pipeline.encode.folder import SET, Facts
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import present_files, record_digest
+from alignrec.pipeline.train import retrieval
 from alignrec.stages.order import STAGES
 
 ITEMS, USERS, WIDTH = 6, 4, 2
@@ -133,6 +134,7 @@ def write_recommender(layout: Layout) -> None:
     item = {"item_id": ITEM_ID, "asin": ASINS, "vector": io.vectors(rng.normal(size=(ITEMS, 3)))}
     io.write_table(pa.table(user), layout.user_embeddings, schemas.user_embeddings(3), record("train"))
     io.write_table(pa.table(item), layout.item_embeddings, schemas.item_embeddings(3), record("train"))
+    retrieval.write_index(layout, ITEMS)
     for stage in ("pretrain", "train"):
         history = [{"epoch": e, "loss": 2.0 - 0.1 * e, "valid_recall@20": 0.01 * e} for e in range(12)]
         io.write_json(layout.history(stage), history)

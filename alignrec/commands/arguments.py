@@ -13,7 +13,7 @@ from alignrec.commands.params import of_release, read
 from alignrec.pipeline.config.parameters import Parameters
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.release.read import Release, unpacked
+from alignrec.pipeline.release.read import Release, unpack_release
 
 
 def _complete_dataset(incomplete: str) -> list[str]:
@@ -70,7 +70,7 @@ def open_layout(name: str, root: Path, *needs: str) -> Iterator[Layout]:
     if not is_release(name):
         yield Layout(root, name)
         return
-    with unpacked(Release(Path(name)).verified(), needs) as layout:
+    with unpack_release(Release(Path(name)).verify(), needs) as layout:
         yield layout
 
 

@@ -38,8 +38,8 @@ def verify(
         return
     from alignrec.pipeline.release import attest  # loads torch, which a damaged release need not wait for
 
-    outcome = attest.attest(folder, attest.inputs(data, images, root), sample, encoder or [])
-    for line in attest.lines(outcome, folder):
+    outcome = attest.attest(folder, attest.open_inputs(data, images, root), sample, encoder or [])
+    for line in attest.describe_outcome(outcome, folder):
         say(line)
     if json_to:
         io.write_json(json_to, outcome)
@@ -59,7 +59,7 @@ def fetch(
     """fetch a release, every byte checked before it appears."""
     from alignrec.pipeline.remote import fetch as remote
 
-    kept = f"what was downloaded is kept in {remote.work_of(Path(os.path.abspath(to)))}"
+    kept = f"what was downloaded is kept in {remote.work_folder(Path(os.path.abspath(to)))}"
     with interruptible(kept), bytes_bar("fetch") as progress:
         folder = remote.fetch(address, to, encoder, progress, key)
     say(f"release {io.sha256(folder / 'manifest.json')}")
@@ -80,17 +80,17 @@ def export(
 ) -> None:
     """export a dataset or release in the format of another tool."""
     from alignrec.pipeline.export import content
-    from alignrec.pipeline.export.rows import arranged
-    from alignrec.pipeline.export.write import wants_codes, write
+    from alignrec.pipeline.export.rows import arrange_rows
+    from alignrec.pipeline.export.write import wants_codes, write_export
 
     coded = wants_codes(form)
     if (Path(what) / "manifest.json").exists():
         found = content.of_release(Path(what), features or [], coded)
     else:
         found = content.of_dataset(Layout(root, what), features or [], coded)
-    exported = arranged(found, order)
+    exported = arrange_rows(found, order)
     with interruptible(f"{to} is not there yet"):
-        notes = write(exported, form, to)
+        notes = write_export(exported, form, to)
     filled = [f"{name}: zero rows filled with drawn numbers: {len(n):,}" for name, n in exported.filled.items() if n]
     for line in [*exported.notes, *notes, *filled, f"exported: {to}"]:
         say(line)
@@ -111,7 +111,7 @@ def embed(
 ) -> None:
     """encode any table with any encoder, or new items with the encoder of a release."""
     if release is not None:
-        Release(release).verified()
+        Release(release).verify()
     from alignrec.pipeline.embed import command  # load torch, which a damaged release need not wait for
     from alignrec.pipeline.encode.params import Encode
     from alignrec.pipeline.release.item_file import Columns
@@ -148,8 +148,8 @@ def serve(
     root: Root = ROOT,
 ) -> None:
     """serve the page of a release with a search box: text or image in, nearest items out."""
-    opened = Release(release).verified()
+    opened = Release(release).verify()
     settings = settings_of(str(release), params)
     from alignrec.pipeline.serve import command  # loads torch, which a damaged release need not wait for
 
-    command.serve(opened, settings, opened.beside(root).images, host, port, say)
+    command.serve(opened, settings, opened.layout_under(root).images, host, port, say)

@@ -97,12 +97,12 @@ def diff(
     root: Root = ROOT,
 ) -> None:
     """compare two releases: schema, rows, values, and the version that the change deserves."""
-    Release(a).verified()
-    Release(b).verified()
+    Release(a).verify()
+    Release(b).verify()
     from alignrec.pipeline.compare import releases  # loads SciPy, which a damaged release need not wait for
 
-    differences = releases.diff(a, b, changed=5)
-    for line in releases.lines(differences):
+    differences = releases.diff_releases(a, b, changed=5)
+    for line in releases.describe_diff(differences):
         say(line)
     if json_to:
         io.write_json(json_to, differences)
@@ -110,7 +110,7 @@ def diff(
         from alignrec.pipeline.compare import page
 
         release = Release(b)
-        text = page.changes_html(a, b, differences, release.beside(root).images, release.manifest.kind)
+        text = page.render_changes(a, b, differences, release.layout_under(root).images, release.manifest.kind)
         io.write_bytes(page_to, text.encode())
         say(f"page: {page_to}")
 
@@ -122,5 +122,5 @@ def leaderboard(
     """write a page with the benchmarks of releases, next to published figures."""
     from alignrec.pipeline.compare import leaderboard as board
 
-    io.write_bytes(to, board.html([board.read(folder) for folder in releases or []]).encode())
+    io.write_bytes(to, board.render_leaderboard([board.read_entries(folder) for folder in releases or []]).encode())
     say(f"page: {to}")

@@ -31,35 +31,35 @@ def compare(layout: Layout, params: Parameters, specs: Sequence[str], seeds: int
             order: Path | None = None) -> dict[str, Any]:  # fmt: skip
     """Compare feature sets, named as in feature_set.read, and write compare.json and index.html."""
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
-    sets = feature_set.distinct([feature_set.read(spec, layout, asins, order) for spec in specs])
+    sets = feature_set.with_distinct_names([feature_set.read_set(spec, layout, asins, order) for spec in specs])
     from alignrec.pipeline.compare import judge, page, similarity
     from alignrec.pipeline.probe import asking, forms  # loads SciPy and Pillow, which the errors above do not need
 
-    rows, whole = feature_set.common(sets), sets
+    rows, whole = feature_set.common_items(sets), sets
     items, sets = items_of(layout, asins).take(rows), [replace(g, vectors=g.vectors[rows], there=None) for g in sets]
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
     if len(rows) < len(asins):
-        (interactions,) = _numbered([interactions], rows, len(asins))
+        (interactions,) = _renumber_items([interactions], rows, len(asins))
     data = Data(interactions, len(rows))
     seed = Run("probe", layout.dataset, params, layout.root).seed("folds")  # so that figures are the stage's own
     comparison: dict[str, Any] = {"dataset": layout.dataset, "sources": {g.name: g.source for g in sets}}
-    judged = judge.judge(sets, asking.ask(data), params[Probe].ks, seed, params[Probe].width, forms.ask(data))
-    encoded = (feature_set.encoded(layout, name) for name in layout.feature_sets())
+    judged = judge.judge_sets(sets, asking.ask(data), params[Probe].ks, seed, params[Probe].width, forms.ask(data))
+    encoded = (feature_set.read_encoded(layout, name) for name in layout.feature_sets())
     others = (replace(g, vectors=g.vectors[rows]) for g in encoded)  # one at a time
-    comparison |= judged | similarity.compared(sets, CHANGED, others)
+    comparison |= judged | similarity.compare_sets(sets, CHANGED, others)
     comparison["items"] = {"compared": len(rows), "of": len(asins)}
     if seeds:
-        comparison["training"] = trained(layout, params, whole, seeds, to)
+        comparison["training"] = train_sets(layout, params, whole, seeds, to)
     outputs = Outputs(layout, params.source(layout.dataset).kind)
-    images = _numbered(outputs.images(), rows, len(asins))
-    io.write_bytes(to / "index.html", page.html(outputs, comparison, sets, items, images).encode())
+    images = _renumber_items(outputs.images(), rows, len(asins))
+    io.write_bytes(to / "index.html", page.render_comparison(outputs, comparison, sets, items, images).encode())
     for changed in (one for pair in comparison["pairs"] for one in pair["most_changed"]):
         changed["item_id"] = int(rows[changed["item_id"]])
     io.write_json(to / "compare.json", comparison)
     return comparison
 
 
-def _numbered(tables: Iterable[pa.Table], rows: np.ndarray, items: int) -> Iterator[pa.Table]:
+def _renumber_items(tables: Iterable[pa.Table], rows: np.ndarray, items: int) -> Iterator[pa.Table]:
     """Yield the rows whose `item_id` is in `rows`, renumbered to its position there."""
     place = np.full(items, -1, np.int32)
     place[rows] = np.arange(len(rows), dtype=np.int32)
@@ -68,7 +68,7 @@ def _numbered(tables: Iterable[pa.Table], rows: np.ndarray, items: int) -> Itera
         yield table.set_column(at, table.schema.field(at), ids).filter(pc.greater_equal(ids, 0))
 
 
-def trained(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seeds: int, to: Path) -> dict[str, Any]:
+def train_sets(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seeds: int, to: Path) -> dict[str, Any]:
     from alignrec.pipeline.benchmark import compare as plans  # loads torch, which the probes do not need
     from alignrec.pipeline.benchmark.cell import Stored
     from alignrec.pipeline.benchmark.experiment import Store, complete

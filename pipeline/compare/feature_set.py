@@ -13,8 +13,7 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.vectors.matching import match_file
 
-FEWEST = 3
-"""fewest items that can be compared"""
+FEWEST = 3  # fewest items that can be compared
 
 
 @dataclass(frozen=True)
@@ -22,19 +21,14 @@ class FeatureSet:
     """A feature set to compare."""
 
     name: str
-    source: str
-    """file, and how its rows were matched with items"""
-    vectors: np.ndarray
-    """float32 [I, F], finite"""
-    identified: bool = True
-    """whether its rows have identifiers"""
-    folder: str = ""
-    """folder of a file that gives the name"""
-    there: np.ndarray | None = None
-    """bool [I], items that have a row; None: all"""
+    source: str  # file, and how its rows were matched with items
+    vectors: np.ndarray  # float32 [I, F], finite
+    identified: bool = True  # whether its rows have identifiers
+    folder: str = ""  # folder of a file that gives the name
+    there: np.ndarray | None = None  # bool [I], items that have a row; None: all
 
 
-def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = None) -> FeatureSet:
+def read_set(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = None) -> FeatureSet:
     """Return the features that `spec` names, see docs/compare.md; items without a row get zeros, see `there`.
 
     `order` is a mapping file for rows without identifiers, see identifiers.order.
@@ -42,7 +36,7 @@ def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = N
     name, path = split_name(spec)
     where, column = _split_column(path)
     if path in layout.feature_sets() and not where.suffix:
-        return replace(encoded(layout, path), name=name or path)
+        return replace(read_encoded(layout, path), name=name or path)
     if not where.exists():
         available = ", ".join(layout.feature_sets()) or "none"
         raise UserError(f"'{path}' is neither a file nor an encoded feature set of {layout.dataset} ({available})")
@@ -58,12 +52,12 @@ def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = N
     )
 
 
-def encoded(layout: Layout, name: str) -> FeatureSet:
+def read_encoded(layout: Layout, name: str) -> FeatureSet:
     vectors = io.matrix(io.read_features(layout.features(name))["vector"])
     return FeatureSet(name, f"encoded here as {name}", vectors)
 
 
-def common(sets: Sequence[FeatureSet]) -> np.ndarray:
+def common_items(sets: Sequence[FeatureSet]) -> np.ndarray:
     """Return the items that all sets have a row of, int [C]; UserError for fewer than FEWEST."""
     there = np.logical_and.reduce([np.ones(len(g.vectors), bool) if g.there is None else g.there for g in sets])
     if there.sum() < min(FEWEST, len(there)):
@@ -71,7 +65,7 @@ def common(sets: Sequence[FeatureSet]) -> np.ndarray:
     return np.flatnonzero(there)
 
 
-def distinct(sets: Sequence[FeatureSet]) -> list[FeatureSet]:
+def with_distinct_names(sets: Sequence[FeatureSet]) -> list[FeatureSet]:
     """Return the sets under distinct names: files of one name get their folder's, and equal names a number."""
     times, found = Counter(g.name for g in sets), dict[str, FeatureSet]()
     for g in sets:

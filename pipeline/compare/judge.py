@@ -26,7 +26,7 @@ def controls_of(features: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     }
 
 
-def judge(
+def judge_sets(
     sets: Sequence[FeatureSet],
     probes: Mapping[str, questions.Questions | Task | str],
     ks: Sequence[int],

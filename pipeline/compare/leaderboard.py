@@ -48,8 +48,7 @@ ROWS = TypeAdapter(list[Result])
 class Entry(Row):
     """A run of a release, or a published figure."""
 
-    source: str
-    """dataset and version of a release, or a citation"""
+    source: str  # dataset and version of a release, or a citation
 
     @property
     def values(self) -> list[Value]:
@@ -57,11 +56,10 @@ class Entry(Row):
         return [self.model, self.features, self.source, str(self.seeds or ""), *figures]
 
 
-Group = tuple[str, str, str]
-"""dataset, protocol, fingerprint: entries of one group are comparable"""
+Group = tuple[str, str, str]  # dataset, protocol, fingerprint: entries of one group are comparable
 
 
-def read(folder: Path) -> dict[Group, list[Entry]]:
+def read_entries(folder: Path) -> dict[Group, list[Entry]]:
     """Return a release's test figures at the best valid epoch, without ablations; UserError: it has no benchmark."""
     manifest = Release(folder).manifest
     listed, path = next((file for file in manifest.files if file.path == RESULTS), None), folder / RESULTS
@@ -82,7 +80,7 @@ def read(folder: Path) -> dict[Group, list[Entry]]:
     return {group: [*entries.values()] for group, entries in found.items()}
 
 
-def html(releases: Sequence[dict[Group, list[Entry]]]) -> str:
+def render_leaderboard(releases: Sequence[dict[Group, list[Entry]]]) -> str:
     """Return the page: a section per dataset and protocol, then the published figures of each dataset.
 
     Published figures join the rows that were measured under their protocol on their split, and no others.
@@ -91,39 +89,39 @@ def html(releases: Sequence[dict[Group, list[Entry]]]) -> str:
     for group, entries in (pair for release in releases for pair in release.items()):
         groups.setdefault(group, []).extend(entries)
     alike = {group: published.read()["fingerprints"].get(group[2], "") for group in groups}
-    sections = [_measured(n, group, groups[group], alike[group]) for n, group in enumerate(sorted(groups))]
+    sections = [_measured_section(n, group, groups[group], alike[group]) for n, group in enumerate(sorted(groups))]
     note = " ".join([*published.read()["differences"], *published.read()["left_out"]])
     names = sorted({figure.dataset for figure in published.figures()} - {*alike.values()})
-    sections += [Section("published", "Published", "Published by others", note), *map(_published, names)]
+    sections += [Section("published", "Published", "Published by others", note), *map(_published_section, names)]
     count = len(releases)
     lead = f"{count} release{'s' * (count != 1)} and published figures. Only rows of one table are comparable."
     return sides("leaderboard", "leaderboard", lead, sections, title="Leaderboard")
 
 
-def _measured(number: int, group: Group, entries: list[Entry], alike: str) -> Section:
+def _measured_section(number: int, group: Group, entries: list[Entry], alike: str) -> Section:
     dataset, protocol, fingerprint = group
     note = f"Fingerprint {fingerprint}. Test figures at the best valid epoch, mean ± sd where there are several seeds."
     if alike:
-        note += f" Rows without seeds are published figures of this split ({_size(alike)}), with their source."
-    table = _table(f"{dataset} by {protocol}", note, [*entries, *_figures(alike)])
+        note += f" Rows without seeds are published figures of this split ({_describe_size(alike)}), with their source."
+    table = _entry_table(f"{dataset} by {protocol}", note, [*entries, *_published_entries(alike)])
     title = f"{dataset} ({protocol})"
     return Section(f"measured-{number}", title, f"{dataset}, measured", f"Protocol {protocol}.", tables=[table])
 
 
-def _published(dataset: str) -> Section:
-    name, size = dataset.title(), _size(dataset)
+def _published_section(dataset: str) -> Section:
+    name, size = dataset.title(), _describe_size(dataset)
     note = f"{size}, not measured here." if size else "Not measured here."
-    table = _table(f"{name}, published", "", _figures(dataset))
+    table = _entry_table(f"{name}, published", "", _published_entries(dataset))
     return Section(f"published-{dataset}", name, name, note, tables=[table])
 
 
-def _table(heading: str, note: str, entries: list[Entry]) -> Table:
+def _entry_table(heading: str, note: str, entries: list[Entry]) -> Table:
     rows = [entry.values for entry in sorted(entries, key=lambda entry: -entry.headline)]
     head = ["model", "features", "release or source", "seeds", *FIGURES]
     return Table.of(heading, note, head, rows, texts=3, best=range(4, len(head)))
 
 
-def _figures(dataset: str) -> list[Entry]:
+def _published_entries(dataset: str) -> list[Entry]:
     names, entries = {f"{metric}@{k}": (metric, k) for metric, k in HEADLINE}, []
     for row in (figure for figure in published.figures() if figure.dataset == dataset):
         cells = {key: Cell(row.cells[name], None, ()) for name, key in names.items() if name in row.cells}
@@ -131,6 +129,6 @@ def _figures(dataset: str) -> list[Entry]:
     return entries
 
 
-def _size(dataset: str) -> str:
+def _describe_size(dataset: str) -> str:
     counts = published.read()["sizes"].get(dataset)
     return "{:,} users, {:,} items, {:,} interactions".format(*counts) if counts else ""

@@ -21,11 +21,10 @@ from alignrec.pipeline.report.page import sides
 from alignrec.pipeline.report.sections import Section
 from alignrec.pipeline.report.table import Table
 
-NEAR = 6
-"""neighbours shown per item"""
+NEAR = 6  # neighbours shown per item
 
 
-def html(
+def render_comparison(
     outputs: Outputs,
     comparison: Mapping[str, Any],
     sets: Sequence[FeatureSet],
@@ -35,7 +34,7 @@ def html(
     """Return the page of a comparison, see command.compare; items are asin, title and categories of the compared."""
     named = {g.name: g for g in sets}
     pairs = [
-        _changed(named[p["a"]], named[p["b"]], [(e["item_id"], e["overlap"]) for e in p["most_changed"]])
+        _changed_items(named[p["a"]], named[p["b"]], [(e["item_id"], e["overlap"]) for e in p["most_changed"]])
         for p in comparison["pairs"]
     ]
     shapes = [facts.sources(comparison), *facts.shapes(comparison)]
@@ -51,8 +50,8 @@ def html(
     )  # fmt: skip
 
 
-def _changed(a: FeatureSet, b: FeatureSet, items: Sequence[tuple[int, float]]) -> dict[str, Any]:
-    neighbours = [similarity.nearest(g.vectors, [i for i, _ in items], NEAR) for g in (a, b)]
+def _changed_items(a: FeatureSet, b: FeatureSet, items: Sequence[tuple[int, float]]) -> dict[str, Any]:
+    neighbours = [similarity.find_nearest(g.vectors, [i for i, _ in items], NEAR) for g in (a, b)]
     return {"a": a.name, "b": b.name, "items": items, "near_a": neighbours[0], "near_b": neighbours[1]}
 
 
@@ -66,7 +65,7 @@ def _with_images(
     return packed, packed.table(content.titles(items), content.paths(items))
 
 
-def changes_html(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: str) -> str:
+def render_changes(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: str) -> str:
     """Return the diff of an older release and a newer one as a page, with images of a folder, see pictures."""
     columns = ["asin", "title", "categories", "image_sha256"]
     items_a, items_b = (pq.read_table(f / "items.parquet", columns=columns) for f in (a, b))
@@ -76,16 +75,16 @@ def changes_html(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: str
     pairs = []
     for name, f in diff["features"].items():
         if most := [(at[e["asin"]], e["overlap"]) for e in f["most_changed"] if e["overlap"] < 1]:
-            old, new = releases.versions(a, b, name, common)
+            old, new = releases.read_versions(a, b, name, common)
             old = replace(old, name=f"{name} before ({diff['a']['version']})")
             new = replace(new, name=f"{name} after ({diff['b']['version']})")
-            pairs.append(_changed(old, new, most))
-    packed, data = _with_images(pairs, items, pictures(images, items, at))
+            pairs.append(_changed_items(old, new, most))
+    packed, data = _with_images(pairs, items, stored_pictures(images, items, at))
     missing = "" if packed.data else f"No images: {images.name} has none here, and releases hold addresses only."
     parts = [[part, line] for part in ("schema", "rows", "values") for line in diff[part] or ["the same"]]
     tables = [Table("Contents", "", ["part", "difference"], parts, texts=2), _features_table(diff)]
     return sides(
-        "diff", diff["b"]["dataset"], releases.verdict(diff),
+        "diff", diff["b"]["dataset"], releases.describe_verdict(diff),
         [Section("what", "What changed", "What changed", tables=tables)],
         kind=kind, title=f"{diff['b']['dataset']} {diff['a']['version']} and {diff['b']['version']}", packed=packed,
         data=data, pairs=pairs, note=missing,
@@ -109,7 +108,7 @@ def _features_table(diff: dict[str, Any]) -> Table:
     return Table("Features", note, head, rows, texts=2)
 
 
-def pictures(images: Path, items: pa.Table, at: dict[str, int]) -> Iterator[pa.Table]:
+def stored_pictures(images: Path, items: pa.Table, at: dict[str, int]) -> Iterator[pa.Table]:
     """Yield item_id (row of `items`, by `at`) and image, of stored images, if any, with the hash that `items` names."""
     hashes = items["image_sha256"].to_pylist()
     for path in sorted(images.glob("images-*.parquet")):

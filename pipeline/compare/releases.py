@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from alignrec.pipeline import io
 from alignrec.pipeline.compare.feature_set import FeatureSet
-from alignrec.pipeline.compare.similarity import NEIGHBOURS, compared
+from alignrec.pipeline.compare.similarity import NEIGHBOURS, compare_sets
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.release.manifest import File, Manifest
@@ -19,15 +19,13 @@ from alignrec.pipeline.report.comparison import shared
 
 ITEMS = "items.parquet"
 PARTS = ("major", "minor", "patch")
+# least similarity of a patch: models trained on the old features still work
 SAME = {"overlap": 0.9, "cka": 0.99, "cosine": 0.99}
-"""least similarity of a patch: models trained on the old features still work"""
-KIN = {"overlap": 0.5, "cka": 0.9}
-"""least similarity of a minor version: conclusions hold, but models need retraining"""
-Pairs = list[tuple[int, int]]
-"""row of each common item in the older and in the newer release"""
+KIN = {"overlap": 0.5, "cka": 0.9}  # least similarity of a minor version: conclusions hold, but models need retraining
+Pairs = list[tuple[int, int]]  # row of each common item in the older and in the newer release
 
 
-def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
+def diff_releases(a: Path, b: Path, changed: int) -> dict[str, Any]:
     """Return the differences of two verified releases, as lines of text, and the version that they call for.
 
     `features` has per common set the similarity, the `changed` most changed items, and shapes unless equal. UserError:
@@ -45,8 +43,8 @@ def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
         "values": _value_changes(a, b, old, new),
         "features": {},
     }
-    for name in sorted({*old.sets("features")} & {*new.sets("features")}) if len(common) >= 3 else ():
-        found["features"][name] = similarity = _similarity(a, b, name, common, changed)
+    for name in sorted({*old.sets_with("features")} & {*new.sets_with("features")}) if len(common) >= 3 else ():
+        found["features"][name] = similarity = _measure_similarity(a, b, name, common, changed)
         for entry in similarity["most_changed"]:
             item = items_a.slice(common[entry.pop("item_id")][0], 1).to_pylist()[0]
             entry |= {column: item[column] for column in ("asin", "title")}
@@ -54,10 +52,10 @@ def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
     changes += [f["bump"] for f in found["features"].values()]
     changes += ["minor" for line in found["values"] if line.startswith("semantic_ids/")]
     bump = next((part for part in PARTS if part in changes), "none")
-    return found | {"bump": bump, "version": bumped(old.version, bump)}
+    return found | {"bump": bump, "version": bump_version(old.version, bump)}
 
 
-def lines(diff: dict[str, Any]) -> Iterator[str]:
+def describe_diff(diff: dict[str, Any]) -> Iterator[str]:
     parts = ("schema", "rows", "values")
     same = [part for part in parts if not diff[part]] + [n for n, f in diff["features"].items() if "a" not in f]
     for part in parts:
@@ -69,7 +67,7 @@ def lines(diff: dict[str, Any]) -> Iterator[str]:
         drawn = f" by {f['sampled']:,} items drawn by seed" if "sampled" in f else ""
         own = "" if cosine is None else f"cosine of old and new {cosine:.3f}, "
         yield (
-            f"{name}: {_describe(f['bump'])}: {shared(f)} of {f['neighbours']} neighbours shared{drawn}, "
+            f"{name}: {_describe_bump(f['bump'])}: {shared(f)} of {f['neighbours']} neighbours shared{drawn}, "
             f"CKA {f['cka']:.4f}, {own}effective rank {old['effective_rank']:.1f} -> {new['effective_rank']:.1f}, "
             f"mean cosine {old['mean_cosine']:.3f} -> {new['mean_cosine']:.3f}"
         )
@@ -78,19 +76,19 @@ def lines(diff: dict[str, Any]) -> Iterator[str]:
                 yield f"{name}: most changed {e['asin']} ({e['overlap']:.0%} shared) {e['title']}"
     if same:
         yield f"the same: {', '.join(same)}"
-    yield f"version: {verdict(diff)}"
+    yield f"version: {describe_verdict(diff)}"
 
 
-def verdict(diff: dict[str, Any]) -> str:
+def describe_verdict(diff: dict[str, Any]) -> str:
     versions = f"{diff['a']['version']} -> {diff['version']}; it calls itself {diff['b']['version']}"
-    return f"{_describe(diff['bump'])}: {versions}"
+    return f"{_describe_bump(diff['bump'])}: {versions}"
 
 
-def _describe(bump: str) -> str:
+def _describe_bump(bump: str) -> str:
     return "nothing changed" if bump == "none" else f"a {bump} change"
 
 
-def weight(similarity: dict[str, Any]) -> str:
+def needed_bump(similarity: dict[str, Any]) -> str:
     """Return the change that a similarity calls for: major, minor, patch or none.
 
     Neighbours and CKA are blind to a rotation, which breaks a network trained on the old features: hence the cosine,
@@ -103,7 +101,7 @@ def weight(similarity: dict[str, Any]) -> str:
     return "minor" if all(similarity[key] >= low for key, low in KIN.items()) else "major"
 
 
-def bumped(version: str, bump: str) -> str:
+def bump_version(version: str, bump: str) -> str:
     """Return a semantic version one `bump` later: major, minor, patch or none."""
     if bump not in PARTS:
         return version
@@ -119,7 +117,7 @@ def common_rows(before: pa.Table, after: pa.Table) -> Pairs:
 def _schema_changes(old: Manifest, new: Manifest) -> list[str]:
     """Return what breaks a reader of the old release, by folder of a feature set, or file."""
     before, after = (
-        {f.path.rpartition("/")[0] if f.table == "features" else f.path: f.columns or [] for f in _tables(release)}
+        {f.path.rpartition("/")[0] if f.table == "features" else f.path: f.columns or [] for f in _list_tables(release)}
         for release in (old, new)
     )
     changes = [f"{where}: gone" for where in before if where not in after]
@@ -139,8 +137,8 @@ def _row_changes(before: list[str], after: list[str]) -> list[str]:
 
 def _value_changes(a: Path, b: Path, old: Manifest, new: Manifest) -> list[str]:
     """Return changed and new tables. Each file holds its version, so hashes that differ are no change of values."""
-    before, changes = {f.path: f.sha256 for f in _tables(old)}, []
-    for path, sha256 in ((f.path, f.sha256) for f in _tables(new)):
+    before, changes = {f.path: f.sha256 for f in _list_tables(old)}, []
+    for path, sha256 in ((f.path, f.sha256) for f in _list_tables(new)):
         if path not in before:
             changes.append(f"{path}: new")
         elif before[path] != sha256:
@@ -149,20 +147,20 @@ def _value_changes(a: Path, b: Path, old: Manifest, new: Manifest) -> list[str]:
     return sorted(changes)
 
 
-def _tables(release: Manifest) -> list[File]:
+def _list_tables(release: Manifest) -> list[File]:
     return [file for file in release.files if file.table is not None]
 
 
-def _similarity(a: Path, b: Path, name: str, common: Pairs, changed: int) -> dict[str, Any]:
-    old, new = versions(a, b, name, common)
+def _measure_similarity(a: Path, b: Path, name: str, common: Pairs, changed: int) -> dict[str, Any]:
+    old, new = read_versions(a, b, name, common)
     found: dict[str, Any] = {"items": len(common), "neighbours": min(NEIGHBOURS, len(common) - 1), "most_changed": []}
     if np.array_equal(old.vectors, new.vectors):
         found |= {"overlap": 1.0, "cka": 1.0, "cosine": 1.0, "equal": True}
     else:
-        comparison = compared([old, new], changed)
+        comparison = compare_sets([old, new], changed)
         found |= {k: v for k, v in comparison["pairs"][0].items() if k not in ("a", "b")} | comparison["sets"]
         found |= {"cosine": _mean_cosine(old.vectors, new.vectors), "equal": False}
-    return found | {"bump": weight(found)}
+    return found | {"bump": needed_bump(found)}
 
 
 def _mean_cosine(old: np.ndarray, new: np.ndarray) -> float | None:
@@ -174,7 +172,7 @@ def _mean_cosine(old: np.ndarray, new: np.ndarray) -> float | None:
     return round(float(cosines.mean()), 6)
 
 
-def versions(a: Path, b: Path, name: str, common: Pairs) -> list[FeatureSet]:
+def read_versions(a: Path, b: Path, name: str, common: Pairs) -> list[FeatureSet]:
     """Return a feature set of both releases, named a and b, on their common items."""
     sets = []
     for which, folder, rows in (("a", a, [i for i, _ in common]), ("b", b, [j for _, j in common])):

@@ -24,19 +24,17 @@ from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.probe.questions import sample
 
 NEIGHBOURS = 10
-BY_CHANCE = 4.0
-"""threshold of chance, in standard deviations of independent draws"""
-MANY = 3.0
-"""threshold of many shared neighbours, as a multiple of chance"""
-ENOUGH = 10
-"""least number of shared neighbours: among a million items, chance is below one"""
-LOOKED_AT = 2000
-"""upper bound on items compared with noise"""
+BY_CHANCE = 4.0  # threshold of chance, in standard deviations of independent draws
+MANY = 3.0  # threshold of many shared neighbours, as a multiple of chance
+ENOUGH = 10  # least number of shared neighbours: among a million items, chance is below one
+LOOKED_AT = 2000  # upper bound on items compared with noise
+# threshold, as a fraction of noise's distance to the nearest: random sets of `sample` reach 1.00, encoders 0.51
 NEARER = 0.8
-"""threshold, as a fraction of noise's distance to the nearest: random sets of `sample` reach 1.00, encoders 0.51"""
 
 
-def neighbours(features: np.ndarray, k: int, rows: np.ndarray | None = None, scores_held: int = 1 << 24) -> np.ndarray:
+def find_neighbours(
+    features: np.ndarray, k: int, rows: np.ndarray | None = None, scores_held: int = 1 << 24
+) -> np.ndarray:
     """Return the ids of the K nearest others by cosine, int32 [R, K], ascending; ties within 1e-6 go to lower ids."""
     unit, n = unit_rows(features)[0], len(features)
     rows = np.arange(n) if rows is None else rows
@@ -52,7 +50,7 @@ def neighbours(features: np.ndarray, k: int, rows: np.ndarray | None = None, sco
     return np.concatenate(list(engine.threads(of_block, range(0, len(rows), block))))
 
 
-def nearest(features: np.ndarray, items: Sequence[int], k: int) -> dict[int, list[int]]:
+def find_nearest(features: np.ndarray, items: Sequence[int], k: int) -> dict[int, list[int]]:
     """Return item -> its K nearest others, best first, of a few items; ties as in `neighbours`."""
     unit = unit_rows(features)[0]
     scores = np.rint((unit[items] @ unit.T) * 1e6)
@@ -68,15 +66,15 @@ def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.isin(a + offset, b + offset).sum(axis=1) / k
 
 
-def compared(sets: Sequence[FeatureSet], changed: int, others: Iterable[FeatureSet] = ()) -> dict[str, Any]:
-    """Return `sets` (shapes), `pairs` (similarity, most changed items) and `order` (see doubtful).
+def compare_sets(sets: Sequence[FeatureSet], changed: int, others: Iterable[FeatureSet] = ()) -> dict[str, Any]:
+    """Return `sets` (shapes), `pairs` (similarity, most changed items) and `order` (see find_misordered).
 
     In a large catalogue only a sample of items is searched: their number is `sampled`, with `overlap_se`. `changed`
     items are named per pair.
     """
     items = len(sets[0].vectors)
     k, rows = min(NEIGHBOURS, items - 1), sample(np.arange(items), items, seed_for("compare", "neighbours"))
-    near = {g.name: neighbours(g.vectors, k, rows) for g in sets}
+    near = {g.name: find_neighbours(g.vectors, k, rows) for g in sets}
     spectra = {g.name: shapes.spectrum(g.vectors) for g in sets}
     pairs = []
     for a, b in combinations(sets, 2):
@@ -90,7 +88,7 @@ def compared(sets: Sequence[FeatureSet], changed: int, others: Iterable[FeatureS
         pairs.append(pair | {"cka": round(cka, 6), "most_changed": most})
     found = {g.name: shapes.shape(g.vectors, spectra[g.name])._asdict() for g in sets}
     rounded = {n: {k: round(v, 6) if isinstance(v, float) else v for k, v in s.items()} for n, s in found.items()}
-    return {"sets": rounded, "pairs": pairs, "order": doubtful(sets, rows, near, others)}
+    return {"sets": rounded, "pairs": pairs, "order": find_misordered(sets, rows, near, others)}
 
 
 class _Rows(NamedTuple):
@@ -98,10 +96,8 @@ class _Rows(NamedTuple):
 
     name: str
     identified: bool
-    near: np.ndarray
-    """int [R, K]"""
-    directed: np.ndarray
-    """bool [R], rows that are not zero"""
+    near: np.ndarray  # int [R, K]
+    directed: np.ndarray  # bool [R], rows that are not zero
     is_structured: bool
 
     def share(self, other: _Rows) -> float:
@@ -118,7 +114,7 @@ class _Rows(NamedTuple):
         return many and self.is_structured and other.is_structured
 
 
-def doubtful(
+def find_misordered(
     sets: Sequence[FeatureSet], rows: np.ndarray, near: Mapping[str, np.ndarray], others: Iterable[FeatureSet] = ()
 ) -> list[dict[str, Any]]:
     """Return sets whose rows seem to lie in another order: features, neighbours K, overlap with two others, chance.
@@ -128,10 +124,12 @@ def doubtful(
     found, spare, names = [], iter(others), {g.name for g in sets}
     k = near[sets[0].name].shape[1]
     chance = k / max(len(sets[0].vectors) - 1, 1)
-    known = [_describe(g, rows, near[g.name]) for g in sets]
+    known = [_describe_rows(g, rows, near[g.name]) for g in sets]
     for one in [g for g in known if not g.identified and g.is_structured]:
         if _is_foreign(one, known, chance):
-            known += [_describe(g, rows, neighbours(g.vectors, k, rows)) for g in spare if g.name not in names]
+            known += [
+                _describe_rows(g, rows, find_neighbours(g.vectors, k, rows)) for g in spare if g.name not in names
+            ]
         if not _is_foreign(one, known, chance):
             continue
         some = any(g.identified for g in known)
@@ -151,7 +149,7 @@ def _is_foreign(one: _Rows, known: Sequence[_Rows], chance: float) -> bool:
     return all(one.is_by_chance(other, chance) for other in [g for g in rest if g.identified] or rest)
 
 
-def _describe(features: FeatureSet, rows: np.ndarray, near: np.ndarray) -> _Rows:
+def _describe_rows(features: FeatureSet, rows: np.ndarray, near: np.ndarray) -> _Rows:
     vectors, rng = features.vectors, np.random.default_rng(seed_for("compare", "noise"))
     n = min(len(vectors), LOOKED_AT)
     drawn = vectors[np.sort(rng.choice(len(vectors), n, replace=False))]

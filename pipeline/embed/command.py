@@ -40,8 +40,7 @@ from alignrec.pipeline.images.decode import Decoded, normalise
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io import fingerprint
 from alignrec.pipeline.release import item_file
-from alignrec.pipeline.release.encoded import hash_images, text_sha256
-from alignrec.pipeline.release.encoder import MOST_AT_A_TIME, Carried
+from alignrec.pipeline.release.encoder import MOST_AT_A_TIME, ReleasedEncoders, hash_images, text_sha256
 from alignrec.pipeline.release.item_file import Columns, Row
 from alignrec.pipeline.sources import lines
 
@@ -78,7 +77,7 @@ class Summary(NamedTuple):
 
 
 def choose_released(params: Parameters, release: Path, name: str) -> Choice:
-    facts = Carried(release).facts(name)
+    facts = ReleasedEncoders(release).facts(name)
     refuse_absent(release, facts.packages)
     encoders = {name: {"kind": "released", "model": str(release), "encoder": name}}
     images = Images(size=facts.image_size, quality=facts.image_quality)
@@ -132,7 +131,7 @@ def embed(table: Table, choice: Choice, to: Path) -> Summary:
 
     Unused rows go to `<to>.rejects.parquet`.
     """
-    item_file.blocks(*table)  # refuses what is not there, before a folder is made
+    item_file.read_blocks(*table)  # refuses what is not there, before a folder is made
     lock = to.absolute().with_name(f".{to.name}.lock")
     with FileLock(lock):
         try:
@@ -158,6 +157,7 @@ def _embed_next_to(to: Path, table: Table, choice: Choice) -> Summary:
     settings = {"encoder": choice.name, "made": made, "encode": encode.facts(), "columns": table.columns._asdict()}
     settings["images"] = images.model_dump(include={"size", "quality"})
     record: dict[str, Any] = {"stage": "embed", "params": settings, "versions": versions()}
+    # unfinished vectors of another table, encoder or folder of images are dropped
     files = sorted(table.path.glob("*.parquet")) if table.path.is_dir() else [table.path]
     run.resume(work, files, record, str(table.images and table.images.absolute()), modules=[__name__])
     with progress.heartbeat("embed", run.bars):
@@ -185,7 +185,7 @@ def _lay_out(table: Table, layout: Layout, images: Images | None, shard_rows: in
     rejects = layout.root / "rejects"
 
     def read_rows() -> Iterator[Row]:
-        for number, (rows, unused) in enumerate(item_file.blocks(table.path, table.images, columns)):
+        for number, (rows, unused) in enumerate(item_file.read_blocks(table.path, table.images, columns)):
             if unused:
                 raw = lines.reject_table(table.path.name, unused)
                 io.write_table(raw, io.shard(rejects, "rejects", number), schemas.REJECTS)
@@ -209,7 +209,7 @@ def _lay_out(table: Table, layout: Layout, images: Images | None, shard_rows: in
         rejected = [io.read_table(path, schemas.REJECTS) for path in sorted(rejects.glob("*.parquet"))[:1]]
         why = "".join(f"; row {one['line'][0]}: {one['reason'][0]}" for one in rejected)
         raise UserError(f"{table.path}: 0 items{why}; give Parquet, CSV or JSON lines, an item a row")
-    io.write_json(layout.sources, [])
+    io.write_json(layout.sources, [])  # `combine` reads which files a dataset is of
     ids = (part.select(schemas.ITEM_IDS.names) for part in io.read_tables(layout.items, schemas.ITEMS))
     io.write_tables(ids, layout.item_ids, schemas.ITEM_IDS, record)  # last: the table is laid out
 
@@ -233,7 +233,7 @@ def _decode_images(rows: Sequence[Row], items: pa.Table, params: Images) -> Iter
     def decode(row: Row) -> Decoded:
         if row.image is None:
             return Decoded(row.status, row.reason)
-        if (data := row.read(params.max_bytes)) is None:
+        if (data := row.read_image(params.max_bytes)) is None:
             return Decoded("too_large", f"more than {params.max_bytes:,} bytes")
         return normalise(data, params.size, params.quality, params.max_pixels)
 
@@ -255,6 +255,7 @@ def _write_vectors(run: Run, choice: Choice, items: Items) -> Path:
     from alignrec.pipeline.combine.write import write_combinations  # loads SciPy
 
     combining = Run("combine", DATASET, run.params, run.layout.root, label="embed")
+    # reads and writes next to the vectors of `encode`, which are not delivered yet
     combining.layout, combining.folder = run.layout, run.layout.folder("combine")
     write_combinations(combining)
     return combining.folder / choice.name

@@ -29,7 +29,7 @@ ENCODERS: Registry[Spec[Any]] = Registry(
         "sentence-transformers": "alignrec.pipeline.encode.sentence_transformers:SENTENCE_TRANSFORMERS",
         "open_clip": "alignrec.pipeline.encode.open_clip:OPEN_CLIP",
         "timm": "alignrec.pipeline.encode.timm:TIMM",
-        "released": "alignrec.pipeline.release.kind:RELEASED",
+        "released": "alignrec.pipeline.release.encoder:RELEASED",
     },
 )  # kind -> encoder
 Encoders = Mapping[str, Mapping[str, Any]]  # section `encoders`: name -> `kind` and the keys of that kind

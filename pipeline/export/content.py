@@ -25,18 +25,15 @@ class ExportContent:
     """Tables in item order and user order; None where the origin has none."""
 
     name: str
-    items: pa.Table
-    """FIELDS of schema ITEMS, and image_url, public or empty; I rows"""
-    features: Mapping[str, pa.Table]
-    """feature set -> schema features(F), I rows"""
+    items: pa.Table  # FIELDS of schema ITEMS, and image_url, public or empty; I rows
+    features: Mapping[str, pa.Table]  # feature set -> schema features(F), I rows
     users: pa.Table | None = None
     interactions: pa.Table | None = None
+    # schema semantic_ids(L), I rows, of the one feature set, for a format that needs them
     codes: pa.Table | None = None
-    """schema semantic_ids(L), I rows, of the one feature set, for a format that needs them"""
-    notes: Sequence[str] = ()
-    """sentences for the README: which items are left out or in another order"""
+    notes: Sequence[str] = ()  # sentences for the README: which items are left out or in another order
+    # feature set -> items whose row of zeros was replaced by a drawn one
     filled: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    """feature set -> items whose row of zeros was replaced by a drawn one"""
 
     def matrix(self, name: str) -> np.ndarray:
         return io.matrix(self.features[name]["vector"])
@@ -45,14 +42,14 @@ class ExportContent:
         for name in self.features:
             np.save(folder / f"{name}.npy", self.matrix(name), allow_pickle=False)
 
-    def split(self, number: int) -> pa.Table:
+    def interactions_of(self, number: int) -> pa.Table:
         assert self.interactions is not None
         return self.interactions.filter(pc.equal(self.interactions["split"], number)).drop_columns(["split"])
 
     def clock(self) -> str:
         return "none" if self.interactions is None else schemas.clock(self.interactions)
 
-    def known(self, column: str) -> bool:
+    def has_values(self, column: str) -> bool:
         return self.interactions is not None and self.interactions[column].null_count < len(self.interactions)
 
 
@@ -60,7 +57,7 @@ def of_dataset(layout: Layout, features: list[str], coded: bool = False) -> Expo
     """Read the outputs of a dataset's stages: all feature sets or the named ones; if `coded`, one with semantic IDs."""
     items, codes = io.read_table(layout.items, schemas.ITEMS), None
     has_codes = [name for name in layout.feature_sets() if layout.codes(name).exists()] if coded else None
-    names = _choose(features, layout.feature_sets(), has_codes, layout.dataset)
+    names = _choose_sets(features, layout.feature_sets(), has_codes, layout.dataset)
     if coded:
         codes = io.read_codes(layout.codes(names[0]))
         if not codes["asin"].equals(items["asin"]):
@@ -77,9 +74,9 @@ def of_dataset(layout: Layout, features: list[str], coded: bool = False) -> Expo
 
 
 def of_release(folder: Path, features: list[str], coded: bool = False) -> ExportContent:
-    release = Release(folder).refuse_without("items").verified()
-    manifest, has_codes = release.manifest, release.manifest.sets("semantic_ids") if coded else None
-    names = _choose(features, release.feature_sets, has_codes, manifest.dataset)
+    release = Release(folder).refuse_without("items").verify()
+    manifest, has_codes = release.manifest, release.manifest.sets_with("semantic_ids") if coded else None
+    names = _choose_sets(features, release.feature_sets, has_codes, manifest.dataset)
     tables = {str(f.table): f.path for f in manifest.files}
     users = tables.get("users") or tables.get("user_embeddings")
     return ExportContent(
@@ -92,7 +89,7 @@ def of_release(folder: Path, features: list[str], coded: bool = False) -> Export
     )
 
 
-def _choose(wanted: list[str], available: list[str], has_codes: Container[str] | None, dataset: str) -> list[str]:
+def _choose_sets(wanted: list[str], available: list[str], has_codes: Container[str] | None, dataset: str) -> list[str]:
     """Return the wanted feature sets, by default all available; UserError unless exactly one has the codes wanted."""
     if unknown := [n for n in wanted if n not in available]:
         raise UserError(f"no feature set '{unknown[0]}'; there are {', '.join(available) or 'none'}")

@@ -11,11 +11,11 @@ from alignrec.pipeline.export.content import SPLITS, ExportContent, write_mappin
 
 
 def write(content: ExportContent, folder: Path) -> str:
-    timed = content.known("timestamp")
+    timed = content.has_values("timestamp")
     if content.interactions is not None:
         columns = ["user_id", "item_id", "rating", *(["timestamp"] if timed else [])]
         for number, split in enumerate(SPLITS):
-            table = content.split(number)
+            table = content.interactions_of(number)
             rated = pc.fill_null(table["rating"], 1.0)  # Cornac needs a number
             table = table.set_column(table.column_names.index("rating"), "rating", rated)
             write_tsv(folder / f"{split}.tsv", table.select(columns), None)

@@ -18,7 +18,7 @@ def write(content: ExportContent, folder: Path) -> str:
     if content.users is not None:
         tables["users"] = {"train": content.users}
     if content.interactions is not None:
-        tables["interactions"] = {NAMES[s]: content.split(i) for i, s in enumerate(SPLITS)}
+        tables["interactions"] = {NAMES[s]: content.interactions_of(i) for i, s in enumerate(SPLITS)}
     for name, splits in tables.items():
         (folder / "data" / name).mkdir(parents=True)
         for split, table in splits.items():

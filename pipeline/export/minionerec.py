@@ -13,8 +13,8 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.export.content import ExportContent, write_mappings
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
+# tokens of an ID in MiniOneRec: four of the dataset classes in its data.py read the first three, and no others
 TRIPLET = 3
-"""tokens of an ID in MiniOneRec: four of the dataset classes in its data.py read the first three, and no others"""
 
 
 def write(content: ExportContent, folder: Path) -> str:
@@ -22,12 +22,12 @@ def write(content: ExportContent, folder: Path) -> str:
     files: dict[str, dict[str, Any]] = {
         "index": {
             str(item): [f"<{LETTERS[level]}_{code}>" for level, code in enumerate(row)]
-            for item, row in enumerate(_ids(content).tolist())
+            for item, row in enumerate(_id_matrix(content).tolist())
         },
-        "item": {str(row["item_id"]): _texts(row) for row in content.items.to_pylist()},
+        "item": {str(row["item_id"]): _item_texts(row) for row in content.items.to_pylist()},
     }
     if content.interactions is not None:
-        files["inter"] = _sequences(content)
+        files["inter"] = _user_sequences(content)
     for kind, value in files.items():
         (folder / f"{name}.{kind}.json").write_bytes(orjson.dumps(value))
     content.save_vectors(folder)
@@ -44,7 +44,7 @@ LC-Rec takes this folder as `<path>/{name}`, and splits leave-one-out: `--datase
 def notes(content: ExportContent) -> list[str]:
     untitled = sum(not title.strip() for title in content.items["title"].to_pylist())
     said = [f"Items without a title, for which a stand-in says so: {untitled:,}."] if untitled else []
-    _, group, counts = np.unique(_ids(content)[:, :TRIPLET], axis=0, return_inverse=True, return_counts=True)
+    _, group, counts = np.unique(_id_matrix(content)[:, :TRIPLET], axis=0, return_inverse=True, return_counts=True)
     if shared := int((counts[group.reshape(-1)] > 1).sum()):
         said.append(
             f"Items that share their first {TRIPLET} tokens with another, as MiniOneRec reads no fourth: {shared:,}; "
@@ -53,21 +53,21 @@ def notes(content: ExportContent) -> list[str]:
     return said
 
 
-def _ids(content: ExportContent) -> np.ndarray:
+def _id_matrix(content: ExportContent) -> np.ndarray:
     """Return codes and suffix of items that all have an ID, int32 [I, L + 1]."""
     assert content.codes is not None
     codes = np.array(content.codes["codes"].to_pylist(), np.int32).reshape(len(content.codes), -1)
     return np.column_stack([codes, content.codes["suffix"].to_numpy()])
 
 
-def _texts(row: dict[str, Any]) -> dict[str, str]:
+def _item_texts(row: dict[str, Any]) -> dict[str, str]:
     """Return an item's texts, each on one line; to MiniOneRec an empty title would be one title of many items."""
     title = row["title"].strip() or f"[item {row['item_id']} has no title]"
     texts = {"title": title, "description": row["description"], "brand": row["brand"]}
     return {key: " ".join(text.split()) for key, text in texts.items()} | {"categories": ", ".join(row["categories"])}
 
 
-def _sequences(content: ExportContent) -> dict[str, list[int]]:
+def _user_sequences(content: ExportContent) -> dict[str, list[int]]:
     """Return user -> items in the order of time; equal times keep the table's order."""
     table = content.interactions
     assert table is not None

@@ -32,13 +32,13 @@ def write(content: ExportContent, folder: Path) -> str:
     listed = pa.table([*(items[c] for c in ("item_id", *fields[1:-1])), pa.array(urls, pa.list_(pa.string()))], fields)
     (folder / "items.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in listed.to_pylist()))
     content.save_vectors(folder)
-    for modality, features in _modalities(content).items():
+    for modality, features in _modality_files(content).items():
         np.save(folder / f"{modality}_feat.npy", content.matrix(features), allow_pickle=False)
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(_settings(content), sort_keys=False), encoding="utf-8")
-    return _how(content)
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(_dataset_settings(content), sort_keys=False), encoding="utf-8")
+    return _describe_use(content)
 
 
-def _modalities(content: ExportContent) -> dict[str, str]:
+def _modality_files(content: ExportContent) -> dict[str, str]:
     """Return modality -> feature set: one of this modality only, if both modalities have one; else the first."""
     single: dict[str, str] = {}
     for name, table in content.features.items():
@@ -53,12 +53,12 @@ def _modalities(content: ExportContent) -> dict[str, str]:
 
 
 def notes(content: ExportContent) -> list[str]:
-    sets = {*_modalities(content).values()}
+    sets = {*_modality_files(content).values()}
     twice = "is both `image_feat.npy` and `text_feat.npy`, as no exported sets are of one modality each."
     return [f"`{sets.pop()}` {twice}"] if len(sets) == 1 else []
 
 
-def _settings(content: ExportContent) -> dict[str, Any]:
+def _dataset_settings(content: ExportContent) -> dict[str, Any]:
     files = {"image": "vision_feature_file", "text": "text_feature_file"}
     return {
         **({} if content.interactions is None else {"inter_file_name": f"{content.name}.inter"}),
@@ -67,12 +67,14 @@ def _settings(content: ExportContent) -> dict[str, Any]:
         "ITEM_ID_FIELD": INTER[1],
         "TIME_FIELD": INTER[3],
         "inter_splitting_label": INTER[4],
-        **{files[modality]: f"{modality}_feat.npy" for modality in _modalities(content)},
+        **{files[modality]: f"{modality}_feat.npy" for modality in _modality_files(content)},
     }
 
 
-def _how(content: ExportContent) -> str:
-    held = ", ".join(f"`{modality}_feat.npy` is `{features}`" for modality, features in _modalities(content).items())
+def _describe_use(content: ExportContent) -> str:
+    held = ", ".join(
+        f"`{modality}_feat.npy` is `{features}`" for modality, features in _modality_files(content).items()
+    )
     both = held and f"MMRec wants a file of images and one of texts: {held}."
     if content.interactions is None:
         return f"""In MMRec: put the .npy files into the folder of your interactions, numbered as in `i_id_mapping.csv`

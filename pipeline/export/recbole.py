@@ -16,11 +16,11 @@ def write(content: ExportContent, folder: Path) -> str:
     name = content.name
     data = folder / name
     data.mkdir()
-    known = [c for c in ("rating", "timestamp") if content.known(c)]
+    known = [c for c in ("rating", "timestamp") if content.has_values(c)]
     if content.interactions is not None:
         for number, split in enumerate(SPLITS):
             header = ["user_id:token", "item_id:token", *(f"{c}:float" for c in known)]
-            rows = content.split(number).select(["user_id", "item_id", *known])
+            rows = content.interactions_of(number).select(["user_id", "item_id", *known])
             write_tsv(data / f"{name}.{split}.inter", rows, header)
     paths = [" ".join("_".join(c.split()) for c in path) for path in content.items["categories"].to_pylist()]
     fields = content.items.select(["item_id", "asin", "title", "brand"])
@@ -33,7 +33,9 @@ def write(content: ExportContent, folder: Path) -> str:
             for i, row in enumerate(content.matrix(features)):  # a row at a time: text is five times the array
                 f.write(f"{i}\t{' '.join(map('{:.9g}'.format, row.tolist()))}\n")
     write_mappings(folder, content.items, content.users)
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(_settings(content, known), sort_keys=False), encoding="utf-8")
+    (folder / f"{name}.yaml").write_text(
+        yaml.safe_dump(_dataset_settings(content, known), sort_keys=False), encoding="utf-8"
+    )
     first = next(iter(content.features), "features")
     missing = f"RecBole needs interactions: add your own as `{name}/{name}.inter` (user_id:token, item_id:token)."
     return f"""Tokens are our numbers; `items.tsv` and `users.tsv` give the source's identifiers.
@@ -49,7 +51,7 @@ features = dataset.get_preload_weight("{first}_id")    # row i belongs to RecBol
 """
 
 
-def _settings(content: ExportContent, known: list[str]) -> dict[str, Any]:
+def _dataset_settings(content: ExportContent, known: list[str]) -> dict[str, Any]:
     sets = list(content.features)
     loaded = {"inter": ["user_id", "item_id", *known], "item": ["item_id", "title", "categories"]}
     settings: dict[str, Any] = {

@@ -19,7 +19,7 @@ from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.items import identifiers
 
 
-def arranged(content: ExportContent, order: Path | None) -> ExportContent:
+def arrange_rows(content: ExportContent, order: Path | None) -> ExportContent:
     """Return the content without zero rows, and in the order of a mapping file if there is one.
 
     `filled` says which zero rows were replaced by numbers drawn from the spread of the set's other rows. Where there
@@ -27,10 +27,10 @@ def arranged(content: ExportContent, order: Path | None) -> ExportContent:
     set is all zeros, or an item of the mapping file would leave.
     """
     if order is not None:
-        content = _reorder(content, identifiers.order(order, content.items["asin"].to_pylist()), order.name)
+        content = _reorder_items(content, identifiers.order(order, content.items["asin"].to_pylist()), order.name)
     zero = {name: (content.matrix(name) == 0).all(axis=1) for name in content.features}
     if content.codes is None:
-        features = {name: _fill(name, table, zero[name]) for name, table in content.features.items()}
+        features = {name: _fill_zeros(name, table, zero[name]) for name, table in content.features.items()}
         return replace(content, features=features, filled={n: np.flatnonzero(z).tolist() for n, z in zero.items()})
     empty = np.any([content.codes["codes"].is_null().to_numpy(), *zero.values()], axis=0)
     if not empty.any():
@@ -41,10 +41,10 @@ def arranged(content: ExportContent, order: Path | None) -> ExportContent:
         raise UserError("no item has a semantic ID and a vector; choose another feature set with --features")
     asins = [asin for asin, left_out in zip(content.items["asin"].to_pylist(), empty, strict=True) if not left_out]
     note = f"Items left out for a row of zeros: {int(empty.sum()):,}; the others are renumbered."
-    return _take(content, np.flatnonzero(~empty), asins, [note])
+    return _take_items(content, np.flatnonzero(~empty), asins, [note])
 
 
-def _reorder(content: ExportContent, asins: Sequence[str], where: str) -> ExportContent:
+def _reorder_items(content: ExportContent, asins: Sequence[str], where: str) -> ExportContent:
     """Return the content with the rows, N identifiers, of the mapping file `where`; what we lack has zeros."""
     own = {asin: i for i, asin in enumerate(content.items["asin"].to_pylist())}
     rows = np.array([own.get(asin, -1) for asin in asins])
@@ -52,21 +52,21 @@ def _reorder(content: ExportContent, asins: Sequence[str], where: str) -> Export
     notes = [f"Items are numbered as in {where}, not as in the dataset."]
     notes += [f"Items of it that the dataset lacks, and that have no content: {lacking:,}."] if lacking else []
     notes += [f"Items of the dataset left out, as it does not name them: {left_out:,}."] if left_out else []
-    return _take(content, rows, asins, notes)
+    return _take_items(content, rows, asins, notes)
 
 
-def _fill(name: str, table: pa.Table, zero: np.ndarray) -> pa.Table:
+def _fill_zeros(name: str, table: pa.Table, zero: np.ndarray) -> pa.Table:
     if not zero.any():
         return table
     if zero.all():
         raise UserError(f"feature set '{name}' holds nothing but zeros; choose others with --features")
     x = io.matrix(table["vector"]).copy()
     asins = table["asin"].filter(pa.array(zero)).to_pylist()  # whose rows are the same in every order
-    x[zero] = _draw(x, [seed_for("export", name, asin) for asin in asins])
+    x[zero] = _draw_rows(x, [seed_for("export", name, asin) for asin in asins])
     return table.set_column(table.column_names.index("vector"), table.schema.field("vector"), io.vectors(x))
 
 
-def _draw(x: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
+def _draw_rows(x: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
     """Return a row a seed, each number normal with mean and standard deviation of its column, float64 [seeds, F].
 
     The mean itself, or a mixture of rows, is near to many rows of a set that is not centred; independent columns point
@@ -81,13 +81,13 @@ def _draw(x: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
     return np.clip(mean + spread * noise, -limit, limit)
 
 
-def _take(content: ExportContent, rows: np.ndarray, asins: Sequence[str], notes: list[str]) -> ExportContent:
+def _take_items(content: ExportContent, rows: np.ndarray, asins: Sequence[str], notes: list[str]) -> ExportContent:
     """Return the content with other items: row of each in `content`, int64 [N], -1 for one without content."""
     index = pa.array(np.where(rows < 0, len(content.items), rows))
     ids = {"item_id": pa.array(range(len(rows)), pa.int32()), "asin": pa.array(asins, pa.string())}
 
-    def take(table: pa.Table) -> pa.Table:
-        table = pa.concat_tables([table.replace_schema_metadata(), _blank(table.schema)]).take(index)
+    def take_rows(table: pa.Table) -> pa.Table:
+        table = pa.concat_tables([table.replace_schema_metadata(), _blank_row(table.schema)]).take(index)
         for name, values in ids.items():
             table = table.set_column(table.column_names.index(name), table.schema.field(name), values)
         return table
@@ -105,15 +105,15 @@ def _take(content: ExportContent, rows: np.ndarray, asins: Sequence[str], notes:
         interactions = kept
     return replace(
         content,
-        items=take(content.items),
-        features={name: take(table) for name, table in content.features.items()},
+        items=take_rows(content.items),
+        features={name: take_rows(table) for name, table in content.features.items()},
         interactions=interactions,
-        codes=None if content.codes is None else take(content.codes),
+        codes=None if content.codes is None else take_rows(content.codes),
         notes=[*content.notes, *notes],
     )
 
 
-def _blank(schema: pa.Schema) -> pa.Table:
+def _blank_row(schema: pa.Schema) -> pa.Table:
     row: dict[str, object] = {}
     for name, kind in zip(schema.names, schema.types, strict=True):
         if pa.types.is_fixed_size_list(kind):

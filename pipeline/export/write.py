@@ -21,11 +21,10 @@ FORMATS: dict[str, ModuleType] = {
     "hf": hf,
     "minionerec": minionerec,
 }
-CODED = "minionerec"
-"""the format of semantic IDs"""
+CODED = "minionerec"  # the format of semantic IDs
 
 
-def write(content: ExportContent, form: str, to: Path) -> list[str]:
+def write_export(content: ExportContent, form: str, to: Path) -> list[str]:
     """Write `content` into a folder, absent or empty; return what the format changes or cannot say; or UserError."""
     to = to.resolve()
     if not to.name:
@@ -34,7 +33,7 @@ def write(content: ExportContent, form: str, to: Path) -> list[str]:
         raise UserError(f"{to}: holds something already; name another folder, or delete this one")
     new = to.with_name(f".{to.name}.new")
     try:
-        notes = _fill(content, form, new)
+        notes = _fill_folder(content, form, new)
         new.rename(to)
     except OSError as e:  # of which NumPy's for a full disk has only byte counts
         full = e.errno in (errno.ENOSPC, errno.EDQUOT) or "requested and" in str(e)
@@ -51,7 +50,7 @@ def wants_codes(form: str) -> bool:
     return form == CODED
 
 
-def _fill(content: ExportContent, form: str, new: Path) -> list[str]:
+def _fill_folder(content: ExportContent, form: str, new: Path) -> list[str]:
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     if any(content.filled.values()):
@@ -62,11 +61,11 @@ def _fill(content: ExportContent, form: str, new: Path) -> list[str]:
     how, notes = module.write(content, new), list(module.notes(content)) if hasattr(module, "notes") else []
     readme = new / "README.md"
     header = readme.read_text(encoding="utf-8") if readme.exists() else ""
-    readme.write_text(header + _about(content, form, notes) + how, encoding="utf-8")
+    readme.write_text(header + _describe_export(content, form, notes) + how, encoding="utf-8")
     return notes
 
 
-def _about(content: ExportContent, form: str, notes: Sequence[str]) -> str:
+def _describe_export(content: ExportContent, form: str, notes: Sequence[str]) -> str:
     numbered = "" if content.notes else ", numbered as in the dataset's `item_id`"
     rows = [f"# {content.name} for {form}\n", f"{len(content.items):,} items{numbered}.", *content.notes, *notes]
     if content.interactions is None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from alignrec.pipeline import io
 
@@ -40,14 +38,6 @@ class EncoderFiles:
         """Return the existing files among those that a release carries."""
         files = (self.config, self.weights, self.tokenizer, self.word_pieces, self.whitening)
         return [path for path in files if path.is_file()]
-
-
-class Piece(NamedTuple):
-    """A file that a package puts into a release."""
-
-    to: str  # path in the release
-    source: Path | Mapping[str, Any] | Callable[[Path], object]  # the file, what is written as JSON, or what writes it
-    table: str = ""  # kind of table, a key of TABLES in release/manifest.py; empty for none
 
 
 class File:
@@ -165,6 +155,8 @@ class Layout:
     checkpoint = Unfinished("train", ".checkpoint.safetensors", "state of a killed training")
     user_embeddings = File("train", "user_embeddings.parquet", "Table user_embeddings(D).")
     item_embeddings = File("train", "item_embeddings.parquet", "Table item_embeddings(D).")
+    items_index = File("train", "items.faiss", "FAISS index of the item vectors, by inner product; row = item_id")
+    index_facts = File("train", "index.json", "facts of the index, and its recall")
 
     def history(self, stage: str) -> Path:
         """Return the training curve of `pretrain` or `train`: a list of one object per epoch."""

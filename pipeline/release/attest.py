@@ -19,13 +19,18 @@ from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.ops.linalg import unit_rows
-from alignrec.pipeline.release import encoded, item_file
+from alignrec.pipeline.release import item_file
 from alignrec.pipeline.release import manifest as manifests
-from alignrec.pipeline.release.encoded import image_sha256, text_sha256
-from alignrec.pipeline.release.encoder import Carried
+from alignrec.pipeline.release.encoder import (
+    ReleasedEncoders,
+    encode_items,
+    image_sha256,
+    normalise_image,
+    text_sha256,
+)  # fmt: skip
 
+# least cosine of a released and a recomputed vector; other machines and batches change only the last bits
 AGREES = 0.999
-"""least cosine of a released and a recomputed vector; other machines and batches change only the last bits"""
 BLOCK = 1024
 
 
@@ -34,8 +39,7 @@ class Input(NamedTuple):
 
     asin: str
     text: str
-    image: bytes | None
-    """a JPEG as the pipeline stores it, or any image file"""
+    image: bytes | None  # a JPEG as the pipeline stores it, or any image file
 
 
 class Inputs(NamedTuple):
@@ -45,31 +49,31 @@ class Inputs(NamedTuple):
     read: Callable[[set[str]], Iterable[Input]]
 
 
-def inputs(data: str, images: Path | None, root: Path) -> Inputs:
+def open_inputs(data: str, images: Path | None, root: Path) -> Inputs:
     """Return the items of a file and of a folder of images, or of a dataset; UserError if it is neither."""
     layout = Layout(root, data)
     if Path(data).is_file():
 
         def rows() -> Iterator[item_file.Row]:
-            return (row for rows, _ in item_file.blocks(Path(data), images) for row in rows)
+            return (row for rows, _ in item_file.read_blocks(Path(data), images) for row in rows)
 
         most = Images().max_bytes
         return Inputs(
             {row.asin for row in rows()},
-            lambda wanted: (Input(r.asin, r.text, r.read(most)) for r in rows() if r.asin in wanted),
+            lambda wanted: (Input(r.asin, r.text, r.read_image(most)) for r in rows() if r.asin in wanted),
         )
     if Path(data).name != data or not layout.items.is_file():
         raise UserError(f"'{data}': neither a file of items nor a dataset with items under {root}")
 
     def read(wanted: set[str]) -> Iterator[Input]:
         shards = sorted(layout.images.glob("images-*.parquet"))
-        stored = {asin: image for path in shards for asin, image in _select(path, wanted, "image")}
-        return (Input(asin, text, stored.get(asin)) for asin, text in _select(layout.items, wanted, "text"))
+        stored = {asin: image for path in shards for asin, image in _select_rows(path, wanted, "image")}
+        return (Input(asin, text, stored.get(asin)) for asin, text in _select_rows(layout.items, wanted, "text"))
 
     return Inputs({*io.read_table(layout.items, schemas.ITEMS, ["asin"])["asin"].to_pylist()}, read)
 
 
-def _select(path: Path, asins: set[str], column: str) -> Iterator[tuple[str, Any]]:
+def _select_rows(path: Path, asins: set[str], column: str) -> Iterator[tuple[str, Any]]:
     table = pq.read_table(path, columns=["asin", column], filters=[("asin", "in", asins)], partitioning=None)
     return zip(table["asin"].to_pylist(), table[column].to_pylist(), strict=True)
 
@@ -85,7 +89,7 @@ def attest(release: Path, data: Inputs, sample: int, names: Sequence[str] = ()) 
         in the release; `rows`: `asin`, whether `text` and `image` agree, and by feature set the `cosines` of the
         released and the recomputed vector.
     """
-    shelf = Carried(release)
+    shelf = ReleasedEncoders(release)
     available = shelf.names
     loaded = shelf.load_all(names or available)
     if not loaded:
@@ -99,17 +103,17 @@ def attest(release: Path, data: Inputs, sample: int, names: Sequence[str] = ()) 
     rng = np.random.default_rng(seed_for("attest", io.sha256(release / manifests.NAME)))
     chosen = sorted(rng.choice(covered, min(sample, len(covered)), replace=False))
     blocks = [chosen[first : first + BLOCK] for first in range(0, len(chosen), BLOCK)]
-    rows = [row for at in blocks for row in _recompute(release, loaded, items.take(at), data, at)]
+    rows = [row for at in blocks for row in _recompute_rows(release, loaded, items.take(at), data, at)]
     return {
-        "agrees": not any(map(_differing, rows)),
+        "agrees": not any(map(_list_differences, rows)),
         "items": len(items),
         "covered": len(covered),
-        "unattested": [name for name in shelf.manifest.sets("features") if name not in available],
+        "unattested": [name for name in shelf.manifest.sets_with("features") if name not in available],
         "rows": rows,
     }
 
 
-def _recompute(
+def _recompute_rows(
     release: Path, loaded: Mapping[str, Loaded], items: pa.Table, data: Inputs, at: Sequence[int]
 ) -> list[dict[str, Any]]:
     """Compare B items of a release, its rows `at`, with their inputs."""
@@ -119,10 +123,10 @@ def _recompute(
     texts, images = [found[asin].text for asin in asins], []
     for image, released in zip((found[asin].image for asin in asins), images_before, strict=True):
         if image is not None and image_sha256(image) != released:
-            image = encoded.normalised(image, facts).image
+            image = normalise_image(image, facts)
         images.append(image)
     cosines = {
-        name: _cosines(encoded.vectors(network, texts, images).vectors, _released(release, name, at))
+        name: _row_cosines(encode_items(network, texts, images), _read_released(release, name, at))
         for name, network in loaded.items()
     }
     return [
@@ -136,12 +140,12 @@ def _recompute(
     ]
 
 
-def _differing(row: Mapping[str, Any]) -> list[str]:
+def _list_differences(row: Mapping[str, Any]) -> list[str]:
     agree = {"text": row["text"], "image": row["image"], "vector": min(row["cosines"].values()) >= AGREES}
     return [what for what, agrees in agree.items() if not agrees]
 
 
-def lines(outcome: Mapping[str, Any], release: Path) -> Iterator[str]:
+def describe_outcome(outcome: Mapping[str, Any], release: Path) -> Iterator[str]:
     rows, agree = outcome["rows"], {True: "agrees", False: "DIFFERS"}
     for row in rows:
         parts = [f"{what} {agree[row[what]]}" for what in ("text", "image")]
@@ -155,19 +159,19 @@ def lines(outcome: Mapping[str, Any], release: Path) -> Iterator[str]:
     if outcome["agrees"]:
         yield f"{release}: attested; text, image and vector of {len(rows)} rows agree, {lowest}"
         return
-    bad = [differing for row in rows if (differing := _differing(row))]
+    bad = [differing for row in rows if (differing := _list_differences(row))]
     counts = {what: sum(what in differing for differing in bad) for what in ("text", "image", "vector")}
     found = ", ".join(f"{what} of {n}" for what, n in counts.items() if n)
     yield f"{release}: NOT attested; {len(bad)} of {len(rows)} rows differ ({found}), {lowest}"
 
 
-def _released(release: Path, name: str, rows: Sequence[int]) -> np.ndarray:
+def _read_released(release: Path, name: str, rows: Sequence[int]) -> np.ndarray:
     """Return rows, ascending, of a released feature set, float32 [n, F]."""
     paths, chosen = io.shards(release / "features" / name, "features"), [("item_id", "in", rows)]
     tables = [pq.read_table(path, columns=["vector"], filters=chosen, partitioning=None) for path in paths]
     return io.matrix(pa.concat_tables(tables)["vector"])
 
 
-def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _row_cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     (x, directed), (y, there) = unit_rows(a), unit_rows(b)
     return np.where(directed | there, np.einsum("nf,nf->n", x, y, dtype=np.float64), 1.0)  # two zeros agree

@@ -1,38 +1,211 @@
-"""Writes a release folder."""
+"""Writes a release: folders in final form are selected, copied, listed and described; a missing stage is left out."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.config.parameters import Shown
 from alignrec.pipeline.encode.folder import SET, FeatureSet
+from alignrec.pipeline.encode.registry import ENCODERS
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.evaluation import evidence
 from alignrec.pipeline.harness import code
-from alignrec.pipeline.release import card, croissant, encoder, manifest, statement
-from alignrec.pipeline.release.gather import Parts
-from alignrec.pipeline.release.manifest import Counts, File, Maker, Manifest
-from alignrec.pipeline.release.statement import Statement
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.release import card, croissant, encoder, manifest
+from alignrec.pipeline.release.card import Statement
+from alignrec.pipeline.release.encoder import hash_images, text_sha256
+from alignrec.pipeline.release.manifest import Counts, File, Input, Maker, Manifest
+from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.report import content
+from alignrec.pipeline.report.outputs import Outputs
+from alignrec.pipeline.report.verdict import LINEAR, is_below
 from alignrec.pipeline.sources.base import SOURCES
+from alignrec.pipeline.sources.product import is_web
+from alignrec.pipeline.train.params import Released
 
 ITEMS = "items.parquet"
+BEYOND_TITLES = ("brand", "description", "text", "image_url")
+LEFT_OUT: dict[Shown, tuple[str, ...]] = {
+    "all": (), "titles": BEYOND_TITLES, "none": ("title", *BEYOND_TITLES)
+}  # fmt: skip  # `publish.texts` -> columns that are left empty
 
 
-def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
+class Piece(NamedTuple):
+    """A file of a release."""
+
+    to: str  # path in the release
+    source: Path | Mapping[str, Any]  # the file, or what is written as JSON
+    table: str = ""  # its kind, a key of TABLES; empty for none
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The content of a release; empty where a dataset has none."""
+
+    outputs: Outputs
+    publish: Publish  # with the defaults of the source in place of null
+    items: Iterable[pa.Table]  # schema RELEASED_ITEMS in batches of rows, readable once
+    features: Mapping[str, list[Path]]
+    pieces: list[Piece] = field(default_factory=list)
+    encoders: Mapping[str, FeatureSet] = field(default_factory=dict)
+    vector: str = ""  # sentences on the vectors of the encoder trained here
+    inputs: list[Input] = field(default_factory=list)
+    weights: list[Input] = field(default_factory=list)
+    upstream: list[Path] = field(default_factory=list)  # files of stages whose parameters the manifest records
+
+
+def collect_parts(run: Run, stages: Sequence[str]) -> Parts:
+    """Collect the content of a dataset's release; UserError if items or all feature sets are absent."""
+    layout, params, names = run.layout, _resolve_settings(run), _released_sets(run)
+    outputs = Outputs(layout, run.source.kind, stages=stages)
+    # the first is what the card leads with, and what `datasets` loads by default
+    if LINEAR in names and is_below(run.params[Released].features, LINEAR, outputs.probes, outputs.tests):
+        names = [LINEAR, *(name for name in names if name != LINEAR)]
+    features = {name: io.shards(layout.features(name), "features") for name in names}
+    learned = [layout.encoder.weights, layout.encoder.tokenizer, layout.encoder.whitening, layout.model]
+    pieces = [Piece(f"features/{name}/{path.name}", path, "features") for name in names for path in features[name]]
+    pieces += [Piece(f"graph/{name}/edges.parquet", layout.edges(name), "edges") for name in names]
+    pieces += [Piece(f"semantic_ids/{name}/codes.parquet", layout.codes(name), "semantic_ids") for name in names]
+    users = [Piece("embeddings/users.parquet", layout.user_embeddings, "user_embeddings")]
+    pieces += users if params.users != "none" else []
+    pieces.append(Piece("embeddings/items.parquet", layout.item_embeddings, "item_embeddings"))
+    pieces += [Piece(f"embeddings/{path.name}", path) for path in (layout.items_index, layout.index_facts)]
+    # a stage that did not run leaves no file, and the release goes without
+    pieces = [piece for piece in pieces if isinstance(piece.source, Path) and piece.source.exists()]
+    if outputs.results is not None:
+        pieces.append(Piece("results.json", evidence.as_json(outputs.results, outputs.protocols)))
+    if outputs.probes is not None:
+        pieces.append(Piece("probes.json", outputs.probes))
+    if outputs.study:
+        pieces.append(Piece("study.json", {part: table.to_pylist() for part, table in outputs.study.items()}))
+    return Parts(
+        outputs=outputs,
+        publish=params,
+        items=_read_items(layout, params),
+        features=features,
+        pieces=pieces,
+        encoders=select_encoders(layout, names),
+        vector=card.describe_vectors(outputs.records.get("pretrain"), layout, names),
+        inputs=[Input(**{k: row[k] for k in ("name", "bytes", "sha256")}) for row in io.read_json(layout.sources)],
+        weights=[Input(name=p.name, bytes=p.stat().st_size, sha256=io.sha256(p)) for p in learned if p.exists()],
+        upstream=[p for p in (layout.interactions, layout.items, layout.results) if p.exists()],
+    )
+
+
+def _resolve_settings(run: Run) -> Publish:
+    """Return section `publish` with what the source's licence decides in place of null."""
+    params, licence = run.params[Publish], run.source.licence
+    interactions = licence.interactions if params.interactions is None else params.interactions
+    users = params.users or ("names" if interactions else "none")
+    if interactions and users == "none":
+        raise UserError(
+            "publish.users is none, but interactions are released; set it to numbers, or publish.interactions"
+        )
+    decided = {"interactions": interactions, "users": users, "texts": params.texts or licence.texts}
+    return params.model_copy(update=decided)
+
+
+def _released_sets(run: Run) -> list[str]:
+    wanted, encoded = run.params[Publish].features, run.layout.feature_sets()
+    names = [name for name in wanted if name in encoded]
+    if not names:
+        raise UserError(
+            f"publish.features ({', '.join(wanted)}): none has been encoded for {run.dataset}; "
+            f"there are {', '.join(encoded) or 'no feature sets: run `alignrec encode ' + run.dataset + '` first'}"
+        )
+    return names
+
+
+def _read_items(layout: Layout, params: Publish) -> Iterator[pa.Table]:
+    if not any(layout.images.glob("images-*.parquet")):
+        yield from (_release_items(items, None, params) for items in io.read_tables(layout.items, schemas.ITEMS))
+        return
+    first = 0
+    for path in io.shards(layout.images, "images"):
+        images = hash_images(path, ["status", "url", "sha256", "phash"])
+        items = io.read_rows(layout.items, schemas.ITEMS, schemas.ITEMS.names, first, len(images))
+        first += len(images)
+        yield _release_items(items, images, params)
+
+
+def _release_items(items: pa.Table, images: pa.Table | None, publish: Publish) -> pa.Table:
+    """Return schema RELEASED_ITEMS of n items: public image addresses and hashes are kept, image bytes never.
+
+    `images` has status, url, sha256, phash and input_image_sha256 of the same items; None: none fetched. What
+    `publish.texts` leaves out is empty.
+    """
+    n = len(items)
+    blank = pa.array([""] * n, pa.string())
+    if images is None:
+        addresses = [next(iter(urls or []), "") for urls in items["image_urls"].to_pylist()]
+        columns = dict.fromkeys(("sha256", "input_image_sha256"), blank)
+        nulls = {"status": pa.nulls(n, pa.string()), "phash": pa.nulls(n, pa.uint64())}
+        images = pa.table(columns | nulls | {"url": pa.array(addresses, pa.string())})
+    derived = {f"image_{name}": images[name] for name in ("status", "sha256", "phash")}
+    derived |= {
+        "input_image_sha256": images["input_image_sha256"],
+        "image_url": pa.array([a if is_web(a) else "" for a in images["url"].to_pylist()], pa.string()),
+        "input_text_sha256": pa.array(map(text_sha256, items["text"].to_pylist()), pa.string()),
+    }
+    derived |= dict.fromkeys(LEFT_OUT[publish.texts or "all"], blank)
+    if publish.texts == "none":
+        derived["categories"] = pa.array([[]] * n, schemas.RELEASED_ITEMS.field("categories").type)
+    names = schemas.RELEASED_ITEMS.names
+    return pa.table({name: derived[name] if name in derived else items[name] for name in names})
+
+
+def select_encoders(layout: Layout, names: Sequence[str]) -> dict[str, FeatureSet]:
+    """Return the sets whose encoders a release carries: of `names`, their parts, and those that have their weights.
+
+    Third-party models and what is made of them are left to their publishers.
+    """
+    released: dict[str, FeatureSet] = {}
+    for name in names:
+        needed = _with_dependencies(layout, name)
+        if all(map(_is_ours, needed)):
+            released |= {one.name: one for one in needed}
+    return released
+
+
+def _with_dependencies(layout: Layout, name: str) -> list[FeatureSet]:
+    """Return a set after all that its encoder needs."""
+    own = FeatureSet.of(layout, name)
+    weights = [own.facts.weights] if own.facts.weights not in (None, name) else []
+    needed = [*own.facts.parts, *filter(None, weights)]
+    return [*(one for other in needed for one in _with_dependencies(layout, other)), own]
+
+
+def _is_ours(one: FeatureSet) -> bool:
+    """Return whether a release may carry an encoder: no third-party model but in packages, which it names."""
+    spec = ENCODERS.get(one.facts.network)
+    return one.facts.portable and (spec is None or spec.origin is None)
+
+
+def write_release(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
     """Fill an empty folder with a release; `record` has stage, params and versions of this run."""
     tables = _write_tables(folder, parts, record)
     used_by = _copy_encoders(folder / encoder.FOLDER, parts.encoders)
-    states = content.states(_read_parts(folder / ITEMS, schemas.RELEASED_ITEMS, "image_status", "text_status"))
-    files = [manifest.describe(folder, p, tables.get(p), used_by.get(p, ())) for p in _files(folder)]
-    said = _state(parts, states, files, _makers([*tables, *parts.upstream]))
-    io.write_json(folder / croissant.NAME, croissant.describe(said, files))
-    files.append(manifest.describe(folder, folder / croissant.NAME))
-    io.write_bytes(folder / "README.md", card.render(parts, said, states, files).encode())
-    files.append(manifest.describe(folder, folder / "README.md"))
+    states = content.states(_read_columns(folder / ITEMS, schemas.RELEASED_ITEMS, "image_status", "text_status"))
+    files = [manifest.describe_file(folder, p, tables.get(p), used_by.get(p, ())) for p in _list_files(folder)]
+    # croissant.json lists all files before it, the card lists croissant.json too, and the manifest lists both
+    said = _state_facts(parts, states, files, _find_makers([*tables, *parts.upstream]))
+    io.write_json(folder / croissant.NAME, croissant.describe_release(said, files))
+    files.append(manifest.describe_file(folder, folder / croissant.NAME))
+    index = folder / "embeddings/index.json"
+    text = card.render_card(
+        parts.outputs, parts.features, said, states, files,
+        vector=parts.vector, encoders=parts.encoders, index=io.read_json(index) if index.exists() else None,
+    )  # fmt: skip
+    io.write_bytes(folder / "README.md", text.encode())
+    files.append(manifest.describe_file(folder, folder / "README.md"))
     written = Manifest(
         format=manifest.FORMAT,
         dataset=said.dataset,
@@ -50,75 +223,72 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
     return written
 
 
-def _state(parts: Parts, states: content.States, files: list[File], made_by: dict[str, Maker]) -> Statement:
-    outputs, layout = parts.outputs, parts.outputs.layout
-    users, interactions = (io.rows([path]) for path in (layout.users, layout.interactions))
-    counts = Counts(users=users, items=states.total(), interactions=interactions)
-    divided = _read_parts(layout.interactions, schemas.INTERACTIONS, "item_id", "split")
-    return Statement(
-        publish=parts.publish,
-        licence=SOURCES[outputs.kind].licence,
-        dataset=layout.dataset,
-        counts=counts,
-        lacking=content.incomplete(states),
-        head=statement.popular_share(divided, counts.items),
-        learned=[name for name in (outputs.probes or {}).get("learned", ()) if name in parts.features],
-        networks=statement.networks(parts.features),
-        tables={file.table for file in files},
-        inputs=parts.inputs,
-        made_by=made_by,
-    )
-
-
 def _write_tables(folder: Path, parts: Parts, record: Mapping[str, Any]) -> dict[Path, str]:
     """Write items, interactions and pieces; return the kind of table of each Parquet file."""
     io.write_tables(parts.items, folder / ITEMS, schemas.RELEASED_ITEMS, dict(record))
     tables, publish, layout = {folder / ITEMS: "items"}, parts.publish, parts.outputs.layout
     if publish.interactions:
         read = io.read_tables(layout.interactions, schemas.INTERACTIONS)
-        _write(folder / "interactions.parquet", read, schemas.INTERACTIONS, layout.interactions)
+        _write_table(folder / "interactions.parquet", read, schemas.INTERACTIONS, layout.interactions)
         users = io.read_tables(layout.users, schemas.USERS)
         users = users if publish.users == "names" else map(_number_users, users)
-        _write(folder / "users.parquet", users, schemas.USERS, layout.users)
+        _write_table(folder / "users.parquet", users, schemas.USERS, layout.users)
         tables |= {folder / f"{name}.parquet": name for name in ("interactions", "users")}
     for piece in parts.pieces:
         target, source, table = folder / piece.to, piece.source, piece.table
-        if callable(source):
-            with io.atomic(target) as temporary:
-                source(temporary)
-        elif not isinstance(source, Path):
+        if not isinstance(source, Path):
             io.write_json(target, source)
+        # a vector tells much of what its user had, so that a name goes with it only where the publisher says so
         elif table == "user_embeddings" and publish.users != "names":
             width = int(pq.read_schema(source).field("vector").type.list_size)
             table, own = "numbered_user_embeddings", schemas.numbered_user_embeddings(width)
-            _write(target, _read_parts(source, schemas.user_embeddings(width), *own.names), own, source)
+            _write_table(target, _read_columns(source, schemas.user_embeddings(width), *own.names), own, source)
         else:
-            _copy(source, target)
+            _copy_file(source, target)
         tables |= {target: table} if table else {}
     return tables
 
 
-def _write(target: Path, tables: Iterator[pa.Table], schema: pa.Schema, source: Path) -> None:
+def _write_table(target: Path, tables: Iterator[pa.Table], schema: pa.Schema, source: Path) -> None:
     io.write_tables(tables, target, schema, io.record(source) or None)
+
+
+def _number_users(users: pa.Table) -> pa.Table:
+    number = users["user_id"].cast(pa.string())
+    return users.set_column(users.column_names.index("user"), users.schema.field("user"), number)
+
+
+def _read_columns(path: Path, schema: pa.Schema, *columns: str) -> Iterator[pa.Table]:
+    return io.read_slices(path, schema, [*columns], io.PART)
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    with io.atomic(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def _copy_encoders(above: Path, encoders: Mapping[str, FeatureSet]) -> dict[Path, list[str]]:
     """Copy the encoders; return the feature sets that need each file."""
     used_by: dict[Path, list[str]] = {}
     for name, one in encoders.items():
-        _copy(one.folder / SET, above / name / encoder.NAME)
-        for path in _files(one.encoder):
-            _copy(path, above / name / path.relative_to(one.encoder))
-        used_by |= {path: [name] for path in _files(above / name)}
+        _copy_file(one.folder / SET, above / name / encoder.NAME)
+        for path in _list_files(one.encoder):
+            _copy_file(path, above / name / path.relative_to(one.encoder))
+        used_by |= {path: [name] for path in _list_files(above / name)}
+    # sets share weights, which lie in the folder of one of them: whoever fetches one set needs the others' files too
     for name, one in encoders.items():
-        needed = [path for part in one.facts.parts for path in _files(above / part)]
-        weights = _files(above / one.facts.weights) if one.facts.weights else []
+        needed = [path for part in one.facts.parts for path in _list_files(above / part)]
+        weights = _list_files(above / one.facts.weights) if one.facts.weights else []
         for path in [*needed, *(path for path in weights if path.name != encoder.NAME)]:
             used_by[path] += [name] * (name not in used_by[path])
     return used_by
 
 
-def _makers(paths: list[Path]) -> dict[str, Maker]:
+def _list_files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file())
+
+
+def _find_makers(paths: list[Path]) -> dict[str, Maker]:
     by_stage: dict[str, Maker] = {}
     for path in paths:
         if record := io.record(path):
@@ -127,20 +297,21 @@ def _makers(paths: list[Path]) -> dict[str, Maker]:
     return dict(sorted(by_stage.items()))
 
 
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with io.atomic(target) as temporary:
-        shutil.copyfile(source, temporary)
-
-
-def _number_users(users: pa.Table) -> pa.Table:
-    number = users["user_id"].cast(pa.string())
-    return users.set_column(users.column_names.index("user"), users.schema.field("user"), number)
-
-
-def _read_parts(path: Path, schema: pa.Schema, *columns: str) -> Iterator[pa.Table]:
-    return io.read_slices(path, schema, [*columns], io.PART)
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.is_file())
+def _state_facts(parts: Parts, states: content.States, files: list[File], made_by: dict[str, Maker]) -> Statement:
+    outputs, layout = parts.outputs, parts.outputs.layout
+    users, interactions = (io.rows([path]) for path in (layout.users, layout.interactions))
+    counts = Counts(users=users, items=states.total(), interactions=interactions)
+    divided = _read_columns(layout.interactions, schemas.INTERACTIONS, "item_id", "split")
+    return Statement(
+        publish=parts.publish,
+        licence=SOURCES[outputs.kind].licence,
+        dataset=layout.dataset,
+        counts=counts,
+        lacking=content.incomplete(states),
+        head=card.popular_share(divided, counts.items),
+        learned=[name for name in (outputs.probes or {}).get("learned", ()) if name in parts.features],
+        networks=card.find_networks(parts.features),
+        tables={file.table for file in files},
+        inputs=parts.inputs,
+        made_by=made_by,
+    )

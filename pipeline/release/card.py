@@ -1,37 +1,157 @@
-"""The dataset card: README.md of a release, with the metadata block that the Hugging Face Hub reads."""
+"""The dataset card of a release: README.md with the metadata block that the Hugging Face Hub reads, and what it states.
 
-from collections.abc import Mapping
+Licence, creator, citation and the facts that reviewers of data sets ask for are rendered here for croissant.json too.
+Terms: https://docs.mlcommons.org/croissant/docs/croissant-rai-spec.html
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import jinja2
+import numpy as np
+import pyarrow as pa
 import yaml
 
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.config.parameters import Licence
+from alignrec.pipeline.encode.folder import FeatureSet
 from alignrec.pipeline.evaluation.evidence import candidates, masked_splits
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.pretrain.params import Pretrain
 from alignrec.pipeline.release import contents
-from alignrec.pipeline.release.gather import Parts
-from alignrec.pipeline.release.manifest import Encoder, File, record_sets
-from alignrec.pipeline.release.statement import TEMPLATES, Statement
+from alignrec.pipeline.release.manifest import Counts, Encoder, File, Input, Maker, record_sets
+from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.report import content, probes, recommenders, study
+from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.table import markdown
 
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=False,
+    undefined=jinja2.StrictUndefined,
+    keep_trailing_newline=True,
+    trim_blocks=True,
+)
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 
 
-def render(parts: Parts, said: Statement, states: content.States, files: list[File]) -> str:
-    """Return the text of README.md; `files` are all others but the manifest."""
-    outputs, coverage = parts.outputs, content.coverage(parts.features)
-    coded = {name: figures for name, figures in outputs.coded.items() if name in parts.features}
+@dataclass(frozen=True)
+class Statement:
+    """Values for the card and croissant.json, and their sentences."""
+
+    publish: Publish
+    licence: Licence
+    dataset: str
+    counts: Counts
+    lacking: Mapping[str, str]  # image, text, either -> number of items without
+    head: float | None  # share of train interactions of the most popular tenth of the items; None: there are none
+    learned: Sequence[str]  # feature sets that train interactions went into
+    networks: Mapping[str, Encoder]
+    tables: set[str | None]  # kinds of tables in the release
+    inputs: Sequence[Input]
+    made_by: Mapping[str, Maker]
+
+    def list_sentences(self, topic: str) -> list[str]:
+        return self.render_topic(topic).splitlines()
+
+    def render_topic(self, topic: str) -> str:
+        return _render_topic(topic, said=self)
+
+    @property
+    def users_note(self) -> str:
+        """What the release says of users; empty where it has their interactions and names."""
+        if "numbered_user_embeddings" not in self.tables and "interactions" in self.tables:
+            return ""
+        if not self.tables & {*contents.USER_VECTORS, "users"}:
+            return "The release has no data of single users: neither names nor vectors."
+        named = "Users have numbers here, no names." if "user_embeddings" not in self.tables else "Users are named."
+        return f"{named} A user's vector reveals many of the items that the user had."
+
+    @property
+    def model_names(self) -> list[str]:
+        return list(dict.fromkeys(model for network in self.networks.values() for model in _model_names(network)))
+
+    @property
+    def licence_text(self) -> str:
+        return self.publish.licence or self.licence.address or self.licence.text
+
+    @property
+    def licence_header(self) -> dict[str, Any]:
+        """The licence, as the Hub's metadata block has it."""
+        own = self.publish.licence
+        if own is None:
+            return dict(self.licence.header)
+        if SPDX.fullmatch(own):
+            return {"license": own.lower()}
+        link = {"license_link": own} if own.startswith(("http://", "https://")) else {}
+        return {"license": "other", "license_name": "stated-by-publisher", **link}
+
+
+def describe_vectors(record: Mapping[str, Any] | None, layout: Layout, names: Sequence[str]) -> str:
+    """Return sentences on the sets `names` that BEiT3 made, of which run.json of `pretrain` is the `record`."""
+    ours = [name for name in ("beit3", "beit3-raw", "beit3-official") if name in names]
+    if record is None or not ours or not layout.encoder.config.is_file():
+        return ""
+    settings = {key: value for key, value in record["params"].items() if key in Pretrain.model_fields}
+    said = _render_topic(
+        "vectors",
+        widths={name: io.width(layout.features(name)) for name in ours},
+        own=Pretrain.model_validate(settings),
+        whitened=layout.encoder.whitening.is_file() and FeatureSet.of(layout, ours[0]).facts.settings["whiten"],
+        shape=io.read_json(layout.encoder.config),
+    )
+    return " ".join(said.split())
+
+
+def _render_topic(topic: str, **values: Any) -> str:
+    return str(getattr(TEMPLATES.get_template("statement.jinja").module, topic)(**values)).strip()
+
+
+def popular_share(interactions: Iterable[pa.Table], n_items: int) -> float | None:
+    """Return the share of train interactions that the most popular tenth of the items has, given INTERACTIONS."""
+    counts = np.zeros(n_items, np.int64)
+    for part in interactions:
+        counts += np.bincount(part["item_id"].to_numpy()[part["split"].to_numpy() == schemas.TRAIN], minlength=n_items)
+    counts = np.sort(counts)[::-1]
+    return float(counts[: max(1, n_items // 10)].sum() / counts.sum()) if counts.any() else None
+
+
+def find_networks(features: Mapping[str, list[Path]]) -> dict[str, Encoder]:
+    """Return feature set -> its encoder, of those (name -> Parquet files) that a third-party model made."""
+    facts = {name: io.record(paths[0]).get("encoder") for name, paths in features.items()}
+    return {name: Encoder.model_validate(fact) for name, fact in facts.items() if fact}
+
+
+def _model_names(encoder: Encoder) -> list[str]:
+    return [m for part in encoder.parts for m in _model_names(part)] or [encoder.model or encoder.kind]
+
+
+def render_card(
+    outputs: Outputs,
+    features: Mapping[str, list[Path]],
+    said: Statement,
+    states: content.States,
+    files: list[File],
+    **values: Any,
+) -> str:
+    """Return the text of README.md; `files` are all others but the manifest, `values` are for the template."""
+    coverage = content.coverage(features)
+    coded = {name: figures for name, figures in outputs.coded.items() if name in features}
     processed = (outputs.probes or {}).get("processed")
     return TEMPLATES.get_template("card.md").render(
-        parts=parts,
         said=said,
         outputs=outputs,
-        index=next((piece.source for piece in parts.pieces if piece.to == "embeddings/index.json"), None),
-        header=_header(parts, said, coverage[0][0], files),
+        header=_metadata_block(said, coverage[0][0], files),
         files=[
-            [f"`{f.path}`", "" if f.rows is None else f"{f.rows:,}", contents.description(f.path, f.table, f.used_by)]
+            [f"`{f.path}`", "" if f.rows is None else f"{f.rows:,}", contents.describe_file(f.path, f.table, f.used_by)]
             for f in files
         ],
-        inputs=[[i.name, f"{i.bytes:,}", f"`{i.sha256}`"] for i in parts.inputs],
+        inputs=[[i.name, f"{i.bytes:,}", f"`{i.sha256}`"] for i in said.inputs],
         with_interactions="interactions" in said.tables,
         first=coverage[0],
         coverage=[[f"`{name}`", *shares] for name, *shares in coverage],
@@ -46,6 +166,7 @@ def render(parts: Parts, said: Statement, states: content.States, files: list[Fi
         hardware=content.hardware(outputs.records),
         gaps=content.gaps(states),
         markdown=markdown,
+        **values,
     )
 
 
@@ -59,12 +180,12 @@ def network_rows(encoders: Mapping[str, Encoder]) -> list[list[Any]]:
     return table
 
 
-def _header(parts: Parts, said: Statement, first: str, files: list[File]) -> str:
+def _metadata_block(said: Statement, first: str, files: list[File]) -> str:
     """Return the YAML block, with a config per table as `datasets.load_dataset` names them, by default `first`."""
     block = {
         "pretty_name": f"alignrec features: {said.dataset}",
-        **said.header,
-        **({"language": parts.publish.language} if parts.publish.language else {}),
+        **said.licence_header,
+        **({"language": said.publish.language} if said.publish.language else {}),
         "tags": ["recommendation", "multimodal", "feature-extraction", "alignrec"],
         "size_categories": [next((name for limit, name in SIZES if said.counts.items < limit), "1M<n<10M")],
         "configs": [

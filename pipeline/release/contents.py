@@ -15,29 +15,27 @@ from alignrec import schemas
 class Table(NamedTuple):
     """A kind of table."""
 
-    path: str
-    """pattern of its files"""
+    path: str  # pattern of its files
     description: str
+    # given the width of its vectors or the number of its codes; None: written by earlier versions only, not read
     schema: Callable[[int], pa.Schema] | None
-    """given the width of its vectors or the number of its codes; None: written by earlier versions only, not read"""
-    numbered: str = "item"
-    """what its rows number from 0, without gaps: item or user; empty where they do not"""
+    numbered: str = "item"  # what its rows number from 0, without gaps: item or user; empty where they do not
 
 
-def _fixed(schema: pa.Schema) -> Callable[[int], pa.Schema]:
+def _always(schema: pa.Schema) -> Callable[[int], pa.Schema]:
     return lambda width: schema
 
 
 TABLES = {
     "items": Table(
         "items.parquet", "status of text and image, hashes of what was encoded, and the texts that are released",
-        _fixed(schemas.RELEASED_ITEMS),
+        _always(schemas.RELEASED_ITEMS),
     ),
-    "interactions": Table("interactions.parquet", "who bought what, with the split", _fixed(schemas.INTERACTIONS), ""),
-    "users": Table("users.parquet", "identifiers of the users", _fixed(schemas.USERS), "user"),
+    "interactions": Table("interactions.parquet", "who bought what, with the split", _always(schemas.INTERACTIONS), ""),
+    "users": Table("users.parquet", "identifiers of the users", _always(schemas.USERS), "user"),
     "features": Table("features/*/*.parquet", "one vector per item", schemas.features),
     "features_half": Table("features-half/*/*.parquet", "the same in float16", None, ""),
-    "edges": Table("graph/*/edges.parquet", "nearest items by cosine, itself first", _fixed(schemas.EDGES), ""),
+    "edges": Table("graph/*/edges.parquet", "nearest items by cosine, itself first", _always(schemas.EDGES), ""),
     "item_embeddings": Table(
         "embeddings/items.parquet", "the trained recommender's item vectors", schemas.item_embeddings
     ),
@@ -61,11 +59,11 @@ OTHERS = {
     "croissant.json": "this release for readers of MLCommons' Croissant",
 }
 USER_VECTORS = ("user_embeddings", "numbered_user_embeddings")
+# folders whose files belong to feature sets
 PER_SET = {entry.path.split("/")[0] for entry in TABLES.values() if "*" in entry.path}
-"""folders whose files belong to feature sets"""
 
 
-def description(path: str, table: str | None, used_by: list[str]) -> str:
+def describe_file(path: str, table: str | None, used_by: list[str]) -> str:
     if used_by:
         return f"encoder of {', '.join(used_by)}"
     return OTHERS.get(path, "") if table is None else TABLES[table].description

@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from alignrec.pipeline import io
 from alignrec.pipeline.release import contents
+from alignrec.pipeline.release.card import Statement
 from alignrec.pipeline.release.manifest import File, record_sets
-from alignrec.pipeline.release.statement import Statement
 
 NAME = "croissant.json"
 CONTEXT = Path(__file__).with_name("croissant_context.json")
@@ -21,7 +21,7 @@ FORMATS = {".json": "application/json", ".parquet": "application/x-parquet"}
 VERSIONS = ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"]
 
 
-def describe(said: Statement, files: list[File]) -> dict[str, Any]:
+def describe_release(said: Statement, files: list[File]) -> dict[str, Any]:
     publish, dataset = said.publish, said.dataset
     is_unlicensed = publish.licence is None and said.licence.header["license"] in ("unknown", "other")
     creators = [{"@type": "sc:Organization", "name": name} for name in publish.creator or ()]  # or a person
@@ -38,15 +38,15 @@ def describe(said: Statement, files: list[File]) -> dict[str, Any]:
         "recommender's embeddings. README.md has the figures, the sources and the known gaps.",
         "version": publish.version,
         **{key: value for key, value in published.items() if value},
-        "license": said.licensed,
-        **({"usageInfo": said.text("terms")} if is_unlicensed else {}),
-        "citeAs": said.text("citation"),
+        "license": said.licence_text,
+        **({"usageInfo": said.render_topic("terms")} if is_unlicensed else {}),
+        "citeAs": said.render_topic("citation"),
         "keywords": ["recommendation", "multimodal", "feature extraction"],
-        "rai:dataLimitations": said.sentences("limitations"),
-        "rai:dataBiases": said.sentences("biases"),
-        "rai:personalSensitiveInformation": said.sentences("personal"),
-        "rai:dataUseCases": said.sentences("uses"),
-        "rai:dataSocialImpact": said.text("impact"),
+        "rai:dataLimitations": said.list_sentences("limitations"),
+        "rai:dataBiases": said.list_sentences("biases"),
+        "rai:personalSensitiveInformation": said.list_sentences("personal"),
+        "rai:dataUseCases": said.list_sentences("uses"),
+        "rai:dataSocialImpact": said.render_topic("impact"),
         "rai:hasSyntheticData": bool(said.licence.synthetic),
         "prov:wasDerivedFrom": [
             {"@type": "prov:Entity", "name": raw.name, "sha256": raw.sha256, "license": terms} for raw in said.inputs
@@ -55,14 +55,14 @@ def describe(said: Statement, files: list[File]) -> dict[str, Any]:
             {"@type": "prov:Activity", "name": stage, "description": made} for stage in said.made_by
         ],
         "distribution": [
-            *map(_file, files),
+            *map(_file_object, files),
             *(_file_set(name, of_table) for name, of_table in tables.items() if len(of_table) > 1),
         ],
-        "recordSet": [_records(name, of_table) for name, of_table in tables.items()],
+        "recordSet": [_record_set(name, of_table) for name, of_table in tables.items()],
     }
 
 
-def _file(file: File) -> dict[str, Any]:
+def _file_object(file: File) -> dict[str, Any]:
     return {
         "@type": "cr:FileObject",
         "@id": file.path,
@@ -84,7 +84,7 @@ def _file_set(name: str, files: list[File]) -> dict[str, Any]:
     }
 
 
-def _records(name: str, files: list[File]) -> dict[str, Any]:
+def _record_set(name: str, files: list[File]) -> dict[str, Any]:
     source = {"fileSet": {"@id": f"{name}-files"}} if len(files) > 1 else {"fileObject": {"@id": files[0].path}}
     lists = [re.fullmatch(r"fixed_size_list<.*>\[(\d+)\]", column.type) for column in files[0].columns or []]
     width = next((int(found[1]) for found in lists if found), 1)
@@ -94,11 +94,11 @@ def _records(name: str, files: list[File]) -> dict[str, Any]:
         "@id": name,
         "name": name,
         "description": f"{sum(f.rows or 0 for f in files)} rows",
-        "field": [_field(name, f, source) for f in schema(width)] if schema else [],
+        "field": [_describe_field(name, f, source) for f in schema(width)] if schema else [],
     }
 
 
-def _field(records: str, field: pa.Field, source: dict[str, Any]) -> dict[str, Any]:
+def _describe_field(records: str, field: pa.Field, source: dict[str, Any]) -> dict[str, Any]:
     array, kind = None, field.type
     if pa.types.is_fixed_size_list(kind):
         array, kind = str(kind.list_size), kind.value_type

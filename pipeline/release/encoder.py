@@ -7,33 +7,44 @@ version.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar
 
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import stored
+from alignrec.pipeline.encode.base import Spec
 from alignrec.pipeline.encode.folder import LARGEST, Facts
+from alignrec.pipeline.encode.hub import LOCAL, Origin, Pretrained, with_version
 from alignrec.pipeline.encode.network import Loaded, load_all
 from alignrec.pipeline.encode.network import load as load_encoder
 from alignrec.pipeline.encode.params import TRAINED
 from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.harness.layout import EncoderFiles
+from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io import fingerprint
 from alignrec.pipeline.ops import arrays
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import Manifest
 
-FOLDER, NAME = "encoders", "encoder.json"
-MOST_AT_A_TIME = 256
-"""items per forward pass, whatever a release says: its memory is the reader's"""
+FOLDER, NAME, LIBRARY = "encoders", "encoder.json", "alignrec"
+MOST_AT_A_TIME = 256  # items per forward pass, whatever a release says: its memory is the reader's
+BLOCK = 1024  # images read at a time
 
 
 @dataclass(frozen=True)
-class Carried:
+class ReleasedEncoders:
     """The encoders of a release, a shelf of pipeline/encode/load.py."""
 
     release: Path
@@ -46,11 +57,11 @@ class Carried:
     @property
     def names(self) -> list[str]:
         """The feature sets of the release whose encoder it carries, sorted."""
-        return [name for name in carried(self.manifest) if name in self.manifest.sets("features")]
+        return [name for name in list_encoders(self.manifest) if name in self.manifest.sets_with("features")]
 
     def facts(self, name: str) -> Facts:
         """Read encoder.json, not trusted; UserError if there is none, or it is damaged."""
-        if name not in carried(self.manifest):
+        if name not in list_encoders(self.manifest):
             known = f"it has {', '.join(self.names)}" if self.names else "it has none; publish it with this alignrec"
             raise UserError(f"{self.release}: no encoder '{name}' in this release; {known}")
         read = Facts.read(path := self.folder(name) / NAME, LARGEST)
@@ -68,29 +79,29 @@ class Carried:
     def load_all(self, names: Sequence[str]) -> dict[str, Loaded]:
         loaded = load_all(self, names) if len(names) > 1 else {name: load_encoder(self, name) for name in names}
         for name, one in loaded.items():
-            shards = self.manifest.paths(self.release, "features", name)
+            shards = self.manifest.paths_of(self.release, "features", name)
             if shards and (width := io.width(shards[0].parent)) != one.encoder.width:
                 where = f"{self.folder(name) / NAME}: gives {one.encoder.width} numbers"
                 raise UserError(f"{where}, and the feature set has {width}; do not trust it")
         return loaded
 
 
-def carried(manifest: Manifest) -> list[str]:
+def list_encoders(manifest: Manifest) -> list[str]:
     return sorted(f.path.split("/")[1] for f in manifest.files if fnmatchcase(f.path, f"{FOLDER}/*/{NAME}"))
 
 
-def faults(folder: Path, manifest: Manifest) -> Iterator[str]:
+def find_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
     """Yield the faults of a release's encoders, one line each.
 
     encoder.json keeps its schema; a network has the shape of its config.json, which is compared where torch is
     installed; maps fit each other, all are finite, and one of them has the width of the feature set.
     """
     widths: dict[str, set[int]] = {}
-    for name in carried(manifest):
-        own, shards = folder / FOLDER / name, manifest.paths(folder, "features", name)
+    for name in list_encoders(manifest):
+        own, shards = folder / FOLDER / name, manifest.paths_of(folder, "features", name)
         try:
             read = Facts.read(own / NAME, LARGEST)
-            made = _widths(own, read, widths)
+            made = _encoder_widths(own, read, widths)
         except UserError as e:
             yield str(e).removeprefix(f"{folder}/")
             continue
@@ -103,7 +114,7 @@ def faults(folder: Path, manifest: Manifest) -> Iterator[str]:
             yield f"{FOLDER}/{name}/{NAME}: {other}"
 
 
-def _widths(own: Path, read: Facts, networks: dict[str, set[int]]) -> set[int]:
+def _encoder_widths(own: Path, read: Facts, networks: dict[str, set[int]]) -> set[int]:
     """Return the widths that an encoder may give, none where only packages know; `networks` caches them by folder."""
     if read.parts:
         try:
@@ -129,3 +140,69 @@ def _space_difference(own: Path, read: Facts, shards: Sequence[Path]) -> str:
         present = {"weights": io.digest(EncoderFiles(own.parent / read.weights).present())}
     stated = fingerprint.of({fingerprint.KEY: read.fingerprint})
     return fingerprint.difference(made, stated) or fingerprint.difference(stated, present)
+
+
+def text_sha256(text: str | None) -> str:
+    return hashlib.sha256(text.encode()).hexdigest() if text and text.strip() else ""
+
+
+def image_sha256(image: bytes | None) -> str:
+    return hashlib.sha256(image).hexdigest() if image is not None else ""
+
+
+def hash_images(path: Path, columns: Sequence[str]) -> pa.Table:
+    """Return columns of a file of stored images with `input_image_sha256`, the hash of what encoders read."""
+    parts = []
+    for part in io.read_slices(path, schemas.IMAGES, [*columns, "image"], BLOCK):
+        hashes = pa.array([image_sha256(image.as_py()) for image in part["image"]], pa.string())
+        parts.append(part.drop_columns(["image"]).append_column("input_image_sha256", hashes))
+    return pa.concat_tables(parts)
+
+
+def normalise_image(data: bytes, facts: Facts) -> bytes | None:
+    """Return an image file as the pipeline would have stored it; None if it cannot be used."""
+    from alignrec.pipeline.images.decode import normalise  # loads torch, which `verify` does without
+
+    return normalise(data, facts.image_size, facts.image_quality, Images().max_pixels).image
+
+
+def encode_items(
+    loaded: Loaded, texts: Sequence[str], images: Sequence[bytes | None], done: Callable[[int], object] = int
+) -> np.ndarray:
+    """Encode B items by the modalities that the set reads; texts may be empty, JPEGs None. Returns float32 [B, F]."""
+    from alignrec.pipeline.encode import batching  # loads torch
+
+    reads = loaded.facts.reads
+    written = texts if "text" in reads else [""] * len(texts)
+    shown = images if "image" in reads else [None] * len(images)
+    size = min(loaded.facts.batch_size, MOST_AT_A_TIME)
+    encoded = batching.encode(loaded.encoder, written, shown, size, done, os.cpu_count() or 1)
+    if encoded.halved.any():
+        print(f"warning: {batching.HALVED}", file=sys.stderr)
+    return encoded.vectors
+
+
+class ReleasedParams(Pretrained):
+    """What kind `released` reads; `model` is the release folder."""
+
+    encoder: Annotated[str, Field(min_length=1)]
+    """feature set of the release"""
+
+
+def find_origin(where: str, params: ReleasedParams) -> Origin:
+    if params.folder is None:
+        raise UserError(f"'{where}.model': no release folder '{params.model}'")
+    shelf = ReleasedEncoders(params.folder)
+    facts, manifest = shelf.facts(params.encoder), shelf.manifest
+    name = f"{manifest.dataset} {manifest.version}: {params.encoder}"
+    revision = f"{LOCAL}{io.sha256(Path(params.folder) / manifests.NAME)}"
+    found = Origin(params.folder, name, revision, with_version(LIBRARY), fingerprint=facts.fingerprint)
+    own = found.restrict_to(where, params, facts.reads)
+    return own if len(own.reads) == len(facts.reads) else replace(own, fingerprint=None)
+
+
+def load_released(source: Origin, params: ReleasedParams) -> Any:
+    return ReleasedEncoders(source.folder).load(params.encoder).encoder
+
+
+RELEASED = Spec(load_released, ReleasedParams, origin=find_origin, library=LIBRARY)

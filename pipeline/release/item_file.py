@@ -24,8 +24,7 @@ from alignrec.pipeline.sources.product import Product, as_json, as_list, as_text
 from alignrec.pipeline.sources.sql import identifier_of
 
 IDENTIFIERS = ("asin", "item", "item_id", "id")
-FIELDS = ("text", "title", "brand", "categories", "description")
-"""columns that are read as text where none is named"""
+FIELDS = ("text", "title", "brand", "categories", "description")  # columns that are read as text where none is named
 IMAGE = "image"
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 BLOCK = 1024
@@ -36,13 +35,11 @@ class Columns(NamedTuple):
     """Which columns of a table are read; the default finds them by the names above."""
 
     id: str | None = None
-    text: tuple[str, ...] = ()
-    """joined to sentences in this order; a single one is read as it is"""
-    image: str | None = None
-    """empty: images are not looked for"""
+    text: tuple[str, ...] = ()  # joined to sentences in this order; a single one is read as it is
+    image: str | None = None  # empty: images are not looked for
 
     @property
-    def given(self) -> list[str]:
+    def named_columns(self) -> list[str]:
         return [name for name in (self.id, *self.text, self.image) if name]
 
 
@@ -54,36 +51,36 @@ class Row(NamedTuple):
 
     asin: str
     text: str
-    image: Path | bytes | None
-    """file of the image, inside the folder of images, or its bytes"""
-    status: str
-    """ok, missing, too_large or blocked, see schemas.IMAGE_STATUSES"""
+    image: Path | bytes | None  # file of the image, inside the folder of images, or its bytes
+    status: str  # ok, missing, too_large or blocked, see schemas.IMAGE_STATUSES
     reason: str
 
-    def read(self, most: int) -> bytes | None:
+    def read_image(self, most: int) -> bytes | None:
         """Return the bytes of the image; None without one, or for more than `most`, which are not read."""
         if isinstance(self.image, Path):
             return self.image.read_bytes() if self.image.stat().st_size <= most else None
         return self.image if self.image is None or len(self.image) <= most else None
 
 
-def blocks(path: Path, images: Path | None, columns: Columns = DEFAULT) -> Iterator[tuple[list[Row], list[Reject]]]:
+def read_blocks(
+    path: Path, images: Path | None, columns: Columns = DEFAULT
+) -> Iterator[tuple[list[Row], list[Reject]]]:
     """Return the items and the invalid rows of each BLOCK rows of a table, in order; UserError: nothing is there."""
     if not path.exists():
         raise UserError(f"{path}: no such file of items; give Parquet, CSV or JSON lines, an item a row")
     if images is not None and not images.is_dir():
         raise UserError(f"{images}: no such folder of images")
-    for name in columns.given if path.is_file() and path.stat().st_size else ():
-        if name not in (there := column_names(path, columns.given)):
+    for name in columns.named_columns if path.is_file() and path.stat().st_size else ():
+        if name not in (there := column_names(path, columns.named_columns)):
             raise UserError(f"{path}: no column '{name}'{nearest(name, there)}")
-    return _blocks(path, images, columns)
+    return _parse_blocks(path, images, columns)
 
 
-def _blocks(path: Path, images: Path | None, columns: Columns) -> Iterator[tuple[list[Row], list[Reject]]]:
+def _parse_blocks(path: Path, images: Path | None, columns: Columns) -> Iterator[tuple[list[Row], list[Reject]]]:
     seen: set[bytes] = set()  # 16 bytes an item: an identifier may occur once
     is_parquet = path.suffix == ".parquet" or path.is_dir()
     found: Iterator[tuple[int, bytes | Cells]] = enumerate(
-        _parquet(path, columns) if is_parquet else json_lines(path), 1
+        _read_parquet(path, columns) if is_parquet else json_lines(path), 1
     )
     while block := list(islice(found, BLOCK)):
         rows, rejects = [], []
@@ -94,13 +91,13 @@ def _blocks(path: Path, images: Path | None, columns: Columns) -> Iterator[tuple
                 if isinstance(raw, bytes) and len(raw) > LONGEST_LINE:
                     raise ValueError("line too long")
                 cells = json_object(raw) if isinstance(raw, bytes) else raw
-                rows.append(_row(cells, images, columns, seen))
+                rows.append(_parse_row(cells, images, columns, seen))
             except ValueError as e:
-                rejects.append(Reject(number, str(e), _shown(raw)))
+                rejects.append(Reject(number, str(e), _raw_row(raw)))
         yield rows, rejects
 
 
-def _parquet(path: Path, columns: Columns) -> Iterator[Cells]:
+def _read_parquet(path: Path, columns: Columns) -> Iterator[Cells]:
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise UserError(f"{path}: no *.parquet in this folder of items")
@@ -120,27 +117,27 @@ def _parquet(path: Path, columns: Columns) -> Iterator[Cells]:
             raise UserError(f"{file}: not a sound Parquet file: {one_line(e, 100)}") from None
 
 
-def _shown(raw: bytes | Cells) -> bytes:
+def _raw_row(raw: bytes | Cells) -> bytes:
     if isinstance(raw, bytes):
         return raw[:KEPT]
     return as_json({name: value for name, value in raw.items() if isinstance(value, str | int)}).encode()[:KEPT]
 
 
-def _row(cells: Cells, images: Path | None, columns: Columns, seen: set[bytes]) -> Row:
-    asin = _identifier(cells, [columns.id] if columns.id else IDENTIFIERS)
+def _parse_row(cells: Cells, images: Path | None, columns: Columns, seen: set[bytes]) -> Row:
+    asin = _find_identifier(cells, [columns.id] if columns.id else IDENTIFIERS)
     digest = hashlib.blake2b(asin.encode(errors="replace"), digest_size=16).digest()
     if digest in seen:
         raise ValueError(f"{one_line(asin, 100)!r} occurred before")
-    text = _joined(cells, columns.text) if columns.text else _composed(cells)
+    text = _join_columns(cells, columns.text) if columns.text else _compose_text(cells)
     if len(text) > LONGEST_TEXT:
         raise ValueError(f"text of more than {LONGEST_TEXT:,} characters")
     seen.add(digest)
     if columns.image == "":
         return Row(asin, text, None, "missing", "the encoder reads no image")
-    return Row(asin, text, *_image(asin, cells.get(columns.image or IMAGE), images))
+    return Row(asin, text, *_find_image(asin, cells.get(columns.image or IMAGE), images))
 
 
-def _identifier(cells: Cells, names: Sequence[str]) -> str:
+def _find_identifier(cells: Cells, names: Sequence[str]) -> str:
     for key in names:
         value = cells.get(key)
         if isinstance(value, (str, int)) and (name := identifier_of(value)):
@@ -148,14 +145,14 @@ def _identifier(cells: Cells, names: Sequence[str]) -> str:
     raise ValueError(f"no identifier: one of {', '.join(names)}" if len(names) > 1 else f"no identifier in {names[0]}")
 
 
-def _joined(cells: Cells, names: Sequence[str]) -> str:
+def _join_columns(cells: Cells, names: Sequence[str]) -> str:
     parts = [as_text(cells.get(name)) for name in names]
     if len(parts) == 1:
         return parts[0]
     return " ".join(part if part[-1] in ".!?" else f"{part}." for part in map(str.strip, parts) if part)
 
 
-def _composed(cells: Cells) -> str:
+def _compose_text(cells: Cells) -> str:
     if isinstance(cells.get("text"), str):
         return str(cells["text"])
     path = cells.get("categories")
@@ -164,7 +161,7 @@ def _composed(cells: Cells) -> str:
     return compose(clean_product(Product(**texts, categories=categories, image_urls=[], extra={})))
 
 
-def _image(asin: str, cell: Any, images: Path | None) -> tuple[Path | bytes | None, str, str]:
+def _find_image(asin: str, cell: Any, images: Path | None) -> tuple[Path | bytes | None, str, str]:
     if isinstance(cell, dict):  # as Hugging Face's `datasets` has images
         cell = cell.get("bytes") or cell.get("path")
     if isinstance(cell, bytes):

@@ -28,18 +28,14 @@ from alignrec.pipeline.release.contents import TABLES
 
 FORMAT: Literal[5] = 5
 NAME = "manifest.json"
-SIGNATURE = f"{NAME}.sig"
-"""present where the release is signed"""
-MAX_BYTES = 64 << 20
-"""a larger manifest is refused unread"""
+SIGNATURE = f"{NAME}.sig"  # present where the release is signed
+MAX_BYTES = 64 << 20  # a larger manifest is refused unread
 
 DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-MAX_PATH, MAX_NAME = 1024, 255
-"""bytes of a path and of each of its names: limits of file systems"""
+MAX_PATH, MAX_NAME = 1024, 255  # bytes of a path and of each of its names: limits of file systems
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=0, lt=1 << 53)]
-"""within what every JSON reader keeps exactly"""
+Count = Annotated[int, Field(ge=0, lt=1 << 53)]  # within what every JSON reader keeps exactly
 
 Table = Literal[*TABLES]  # type: ignore[valid-type]
 
@@ -148,21 +144,21 @@ class Manifest(Part):
     digest: Sha256 | None = None
     """hash of all other keys, see `digest`"""
 
-    def sets(self, table: str) -> list[str]:
+    def sets_with(self, table: str) -> list[str]:
         """Return the feature sets that have a table of a kind, sorted."""
         return sorted({str(file.feature_set) for file in self.files if file.table == table})
 
-    def paths(self, folder: Path, table: str, name: str) -> list[Path]:
+    def paths_of(self, folder: Path, table: str, name: str) -> list[Path]:
         return [folder / file.path for file in self.files if (file.table, file.feature_set) == (table, name)]
 
 
-def describe(folder: Path, path: Path, table: str | None = None, used_by: Sequence[str] = ()) -> File:
-    rows, columns = (None, None) if table is None else shape(path)
+def describe_file(folder: Path, path: Path, table: str | None = None, used_by: Sequence[str] = ()) -> File:
+    rows, columns = (None, None) if table is None else read_shape(path)
     name, size, used = path.relative_to(folder).as_posix(), path.stat().st_size, list(used_by)
     return File(path=name, bytes=size, sha256=io.sha256(path), table=table, rows=rows, columns=columns, used_by=used)
 
 
-def shape(path: Path) -> tuple[int, list[Column]]:
+def read_shape(path: Path) -> tuple[int, list[Column]]:
     metadata = pq.read_metadata(path)
     return metadata.num_rows, [Column(name=f.name, type=str(f.type)) for f in metadata.schema.to_arrow_schema()]
 
@@ -196,7 +192,7 @@ def digest(content: Mapping[str, Any]) -> str:
 
 
 def load(folder: Path) -> Manifest:
-    return parsed(folder, read(folder))
+    return parse(folder, read(folder))
 
 
 def read(folder: Path) -> bytes:
@@ -209,7 +205,7 @@ def read(folder: Path) -> bytes:
     return path.read_bytes()
 
 
-def parsed(folder: Path, data: bytes) -> Manifest:
+def parse(folder: Path, data: bytes) -> Manifest:
     """Return the manifest of the release `folder` from its untrusted bytes; UserError names the first fault."""
     path = folder / NAME
     try:

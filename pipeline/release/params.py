@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from alignrec.pipeline.config.base import Name, Positive, Section
+from alignrec.pipeline.config.base import Name, Section
 from alignrec.pipeline.config.parameters import Shown
 
 
-def _several(given: Any) -> Any:
+def _as_list(given: Any) -> Any:
     return [given] if isinstance(given, str) else given
 
 
@@ -33,14 +33,14 @@ class Publish(Section):
     """what `items.parquet` says of an item besides identifier, statuses and hashes. all: title, brand, categories,
     description, the text that was encoded, the image's address; titles: title and categories; none: nothing of these.
     By default what the source's licence allows: none for Amazon and MMRec folders, else all"""
-    language: Annotated[list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]], BeforeValidator(_several)] | None = None
+    language: Annotated[list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]], BeforeValidator(_as_list)] | None = None
     """ISO 639 codes of the items' texts, such as en, for the card; one needs no brackets"""
     contact: Line | None = None
     """e-mail address or page for requests to remove something from the release; the card names it"""
     licence: Line | None = None
     """of the released data: a name of SPDX's list such as CC-BY-4.0, a web address, or a sentence; by default the
     source's"""
-    creator: Annotated[list[Line], Field(min_length=1), BeforeValidator(_several)] | None = None
+    creator: Annotated[list[Line], Field(min_length=1), BeforeValidator(_as_list)] | None = None
     """persons or organisations that made the release; a single one needs no brackets"""
     url: Annotated[str, Field(pattern=r"^https?://[^/\s]\S*$")] | None = None
     """web page where the release will be found"""
@@ -48,5 +48,3 @@ class Publish(Section):
     """day of publication, such as 2026-11-30"""
     cite: Annotated[str, Field(min_length=1, max_length=20_000)] | None = None
     """how to cite the release, such as a BibTeX entry; by default one made of the keys above"""
-    exact_up_to: Positive = 70_000
-    """items up to which the index of the recommender's vectors is exact; beyond, an inverted file"""

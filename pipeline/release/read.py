@@ -22,6 +22,7 @@ from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import Manifest
 from alignrec.pipeline.release.verify import verify
 
+# what a reader may need -> the kinds of tables that have it, in any of several ways, and what is said without
 NEEDS: dict[str, tuple[list[set[str]], str]] = {
     "items": ([{"items"}], "items.parquet; fetch or publish it whole"),
     "interactions": (
@@ -34,18 +35,17 @@ NEEDS: dict[str, tuple[list[set[str]], str]] = {
         "vectors of users, which are needed here; its publisher may set publish.users",
     ),
 }
-"""what a reader may need -> the kinds of tables that have it, in any of several ways, and what is said without"""
 
 
 class Release:
-    """An untrusted release folder; `verified` checks all of it. UserError for what it does not have."""
+    """An untrusted release folder; `verify` checks all of it. UserError for what it does not have."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.manifest: Manifest = manifests.load(folder)
         self.tables = {f.table for f in self.manifest.files if f.table}
 
-    def verified(self) -> Self:
+    def verify(self) -> Self:
         verify(self.folder)
         return self
 
@@ -56,21 +56,21 @@ class Release:
 
     @property
     def feature_sets(self) -> list[str]:
-        return self.manifest.sets("features")
+        return self.manifest.sets_with("features")
 
     def features(self, name: str) -> pa.Table:
-        return io.read_features(self._files("features", "feature set", name)[0].parent)
+        return io.read_features(self._list_files("features", "feature set", name)[0].parent)
 
     def semantic_ids(self, name: str) -> pa.Table:
-        return io.read_codes(self._files("semantic_ids", "semantic IDs of", name)[0])
+        return io.read_codes(self._list_files("semantic_ids", "semantic IDs of", name)[0])
 
     def edges(self, name: str) -> pa.Table:
         """Return the nearest neighbours under a feature set, table EDGES."""
-        return io.read_table(self._files("edges", "graph of", name)[0], schemas.EDGES)
+        return io.read_table(self._list_files("edges", "graph of", name)[0], schemas.EDGES)
 
-    def _files(self, table: str, what: str, name: str) -> list[Path]:
-        if not (paths := self.manifest.paths(self.folder, table, name)):
-            there = ", ".join(self.manifest.sets(table)) or "none"
+    def _list_files(self, table: str, what: str, name: str) -> list[Path]:
+        if not (paths := self.manifest.paths_of(self.folder, table, name)):
+            there = ", ".join(self.manifest.sets_with(table)) or "none"
             raise UserError(f"{self.folder}: no {what} '{name}'; there are {there}")
         return paths
 
@@ -101,13 +101,13 @@ class Release:
                 raise UserError(f"{self.folder}: this release has no {lack}")
         return self
 
-    def beside(self, root: Path) -> Layout:
+    def layout_under(self, root: Path) -> Layout:
         """Return where the dataset's own outputs would be under `root`, for what no release holds, such as images."""
         return Layout(root, self.manifest.dataset)
 
 
 @contextmanager
-def unpacked(release: Release, needs: Sequence[str] = ()) -> Iterator[Layout]:
+def unpack_release(release: Release, needs: Sequence[str] = ()) -> Iterator[Layout]:
     """Yield a verified release as the outputs of a dataset, so that all code that reads a dataset reads a release.
 
     Tables are linked into a temporary folder; those of items are written. UserError if it lacks one of `needs`.
@@ -116,7 +116,7 @@ def unpacked(release: Release, needs: Sequence[str] = ()) -> Iterator[Layout]:
     with tempfile.TemporaryDirectory(prefix="alignrec-") as temporary:
         layout = Layout(Path(temporary), release.manifest.dataset)
         links = {f"features/{name}": layout.features(name) for name in release.feature_sets}
-        links |= {f"graph/{name}": layout.edges(name).parent for name in release.manifest.sets("edges")}
+        links |= {f"graph/{name}": layout.edges(name).parent for name in release.manifest.sets_with("edges")}
         if "interactions" in tables:
             links |= {"interactions.parquet": layout.interactions, "users.parquet": layout.users}
         if "item_embeddings" in tables:
@@ -127,11 +127,11 @@ def unpacked(release: Release, needs: Sequence[str] = ()) -> Iterator[Layout]:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(release.folder.resolve() / source)
         io.write_table(release.items.select(schemas.ITEM_IDS.names), layout.item_ids, schemas.ITEM_IDS)
-        io.write_table(_items(release.items), layout.items, schemas.ITEMS)
+        io.write_table(_item_table(release.items), layout.items, schemas.ITEMS)
         yield layout
 
 
-def _items(released: pa.Table) -> pa.Table:
+def _item_table(released: pa.Table) -> pa.Table:
     texts = released["text"].to_pylist()
     urls = pa.array([[url] if url else [] for url in released["image_url"].to_pylist()], pa.list_(pa.string()))
     derived = {

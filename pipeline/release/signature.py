@@ -15,20 +15,19 @@ from alignrec.pipeline.release.manifest import File
 
 NAME = manifests.SIGNATURE
 MAX_BYTES = 64 << 10
-NAMESPACE = "alignrec-release"
-"""signatures for other purposes, such as a Git commit, are refused"""
+NAMESPACE = "alignrec-release"  # signatures for other purposes, such as a Git commit, are refused
 PUBLISHER = "publisher"
 
 
 def sign(folder: Path, key: Path) -> None:
     """Sign a release, asking for the key's passphrase; UserError for no release or an unusable key."""
     manifest = manifests.read(folder)
-    manifests.parsed(folder, manifest)
+    manifests.parse(folder, manifest)
     if not key.is_file():
         raise UserError(f"{key}: no such key; make one with `ssh-keygen -t ed25519 -f {key}`")
     done = _ssh_keygen("sign", ["-f", str(key)], manifest)
     if done.returncode or b"BEGIN SSH SIGNATURE" not in done.stdout:
-        raise UserError(f"{key}: cannot sign with it ({_last(done.stderr)})")
+        raise UserError(f"{key}: cannot sign with it ({_last_line(done.stderr)})")
     io.write_bytes(folder / NAME, done.stdout)
 
 
@@ -46,23 +45,23 @@ def check(folder: Path, manifest: bytes, key: Path | None) -> str | None:
             return "signed; not checked: there is no ssh-keygen here"
         done = _ssh_keygen("check-novalidate", ["-s", str(path)], manifest)
         if done.returncode:
-            raise UserError(f"{path}: not a signature of this manifest ({_last(done.stderr)})")
-        return f"signed with {_last(done.stdout).rpartition(' with ')[2]}; pass --key to say whose that must be"
+            raise UserError(f"{path}: not a signature of this manifest ({_last_line(done.stderr)})")
+        return f"signed with {_last_line(done.stdout).rpartition(' with ')[2]}; pass --key to say whose that must be"
     with tempfile.NamedTemporaryFile("w", suffix=".allowed") as allowed:
-        allowed.write(f'{PUBLISHER} namespaces="{NAMESPACE}" {_public(key)}\n')
+        allowed.write(f'{PUBLISHER} namespaces="{NAMESPACE}" {_read_public_key(key)}\n')
         allowed.flush()
         done = _ssh_keygen("verify", ["-f", allowed.name, "-I", PUBLISHER, "-s", str(path)], manifest)
     if done.returncode:
-        raise UserError(f"{path}: not a signature of this manifest by {key} ({_last(done.stderr + done.stdout)})")
+        raise UserError(f"{path}: not a signature of this manifest by {key} ({_last_line(done.stderr + done.stdout)})")
     return f"signed by {key}"
 
 
-def files(folder: Path) -> list[File]:
+def list_files(folder: Path) -> list[File]:
     path = folder / NAME
-    return [manifests.describe(folder, path, None)] if path.is_file() else []
+    return [manifests.describe_file(folder, path, None)] if path.is_file() else []
 
 
-def _public(key: Path) -> str:
+def _read_public_key(key: Path) -> str:
     if not key.is_file():
         raise UserError(f"{key}: no such public key")
     with key.open("rb") as f:
@@ -81,6 +80,6 @@ def _ssh_keygen(command: str, arguments: list[str], manifest: bytes) -> subproce
         raise UserError("no ssh-keygen here; signatures need OpenSSH, as Git's do") from None
 
 
-def _last(output: bytes) -> str:
+def _last_line(output: bytes) -> str:
     lines = output.decode(errors="replace").strip().splitlines() or [""]
     return "".join(c for c in lines[-1] if c.isprintable())

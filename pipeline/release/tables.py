@@ -25,8 +25,7 @@ from alignrec.pipeline.release.manifest import Counts, File, Manifest
 SMALL, EXPANSION = 1 << 30, 10_000
 """bytes of memory that any table may take, and the largest ratio to its size on disk of a larger one; equal vectors
 have a few hundred"""
-HELD = 16 << 20
-"""bytes of a table that are read at a time, about"""
+HELD = 16 << 20  # bytes of a table that are read at a time, about
 CHANGED = "rows or columns are not as the manifest says"
 
 
@@ -36,15 +35,15 @@ class Check:
     def __init__(self, where: str, counts: Counts) -> None:
         self.where, self.counts = where, counts
 
-    def add(self, part: pa.Table, first: int) -> str:
+    def check_rows(self, part: pa.Table, first: int) -> str:
         """Check the next rows, numbered from `first`; return a fault, which ends the reading, or an empty string."""
         return ""
 
-    def fault(self) -> str:
+    def find_fault(self) -> str:
         return ""
 
 
-def faults(folder: Path, manifest: Manifest) -> list[str]:
+def find_faults(folder: Path, manifest: Manifest) -> list[str]:
     """Return the faults of single tables; else those of ids across tables; else those of graphs and semantic IDs."""
     counts, names = manifest.counts, {"item": Names("asin"), "user": Names("user")}
     ids, others, found = dict[str, Ids](), dict[str, Check](), list[str]()
@@ -60,7 +59,7 @@ def faults(folder: Path, manifest: Manifest) -> list[str]:
         if fault := _table_fault(folder / file.path, file, counts, checks):
             found.append(f"{file.path}: {fault}")
     for some in (ids, others):
-        found = found or [fault for check in some.values() if (fault := check.fault())]
+        found = found or [fault for check in some.values() if (fault := check.find_fault())]
     return found
 
 
@@ -69,7 +68,7 @@ def _table_fault(path: Path, file: File, counts: Counts, checks: Sequence[Check]
     if not fnmatchcase(file.path, entry.path):
         return f"is no path of a table of kind {file.table}, which is {entry.path}"
     try:
-        if manifests.shape(path) != (file.rows, file.columns):
+        if manifests.read_shape(path) != (file.rows, file.columns):
             return CHANGED
         fields = pq.read_schema(path)
         widths = [f.type.list_size for f in fields if pa.types.is_fixed_size_list(f.type)]
@@ -84,7 +83,7 @@ def _table_fault(path: Path, file: File, counts: Counts, checks: Sequence[Check]
         for part in io.read_slices(path, schema, None, max(1, min(io.PART, HELD // row))):
             part.validate(full=True)  # text that is no UTF-8, lists that reach beyond their values
             for check in checks:
-                if fault := check.add(part, first):
+                if fault := check.check_rows(part, first):
                     return fault
             first += len(part)
         return "" if first == file.rows else CHANGED
@@ -96,7 +95,7 @@ def _table_fault(path: Path, file: File, counts: Counts, checks: Sequence[Check]
 class References(Check):
     """Ids of a table that are those of other tables."""
 
-    def add(self, part: pa.Table, first: int) -> str:
+    def check_rows(self, part: pa.Table, first: int) -> str:
         for column, what in (("item_id", "item"), ("neighbour_id", "item"), ("user_id", "user")):
             if column in part.column_names:
                 known = self.counts.users if what == "user" else self.counts.items
@@ -114,22 +113,22 @@ class Names:
         self._owner: object = None
         self._chunks: list[pa.Array] = []
 
-    def differing(self, owner: object, first: int, names: pa.ChunkedArray) -> tuple[int, str] | None:
+    def find_difference(self, owner: object, first: int, names: pa.ChunkedArray) -> tuple[int, str] | None:
         """Return the first row, and the name there, where rows from `first` on have other names than here."""
         if self._owner in (None, owner):
             self._owner = owner
             self._chunks += names.chunks
             return None
-        known = self._all.slice(first, len(names))
+        known = self._all_names.slice(first, len(names))
         if known.equals(names):
             return None
         row = pc.index(pc.equal(known, names.slice(0, len(known))), False).as_py()
         return None if row < 0 else (first + row, known[row].as_py())
 
     @cached_property
-    def repeated(self) -> str | None:
+    def repeated_name(self) -> str | None:
         """A name that occurs twice; frees the names, so that it comes after all comparisons."""
-        names, self._chunks = self._all, []
+        names, self._chunks = self._all_names, []
         order = pc.sort_indices(names)  # 8 bytes a name, where a hash table takes ten times that
         for at in range(0, len(names) - 1, io.PART):
             some = names.take(order.slice(at, io.PART + 1))
@@ -139,7 +138,7 @@ class Names:
         return None
 
     @property
-    def _all(self) -> pa.ChunkedArray:
+    def _all_names(self) -> pa.ChunkedArray:
         return pa.chunked_array(self._chunks, pa.string())
 
 
@@ -151,7 +150,7 @@ class Ids(Check):
         self._key, self._expected = f"{numbered}_id", counts.items if numbered == "item" else counts.users
         self._names, self._rows, self._wrong, self._other, self._named = names, 0, "", "", False
 
-    def add(self, part: pa.Table, first: int) -> str:
+    def check_rows(self, part: pa.Table, first: int) -> str:
         numbers, at, name = part[self._key].to_numpy(), self._rows, self._names.column
         self._rows += len(numbers)
         wrong = np.flatnonzero(numbers != np.arange(at, self._rows))
@@ -159,16 +158,16 @@ class Ids(Check):
             row = int(wrong[0])
             self._wrong = f", row {at + row}: {self._key} {numbers[row]}, expected {at + row}"
         self._named = name in part.column_names  # users may have none
-        if self._named and not self._other and (found := self._names.differing(self, at, part[name])):
+        if self._named and not self._other and (found := self._names.find_difference(self, at, part[name])):
             row, elsewhere = found
             self._other = f", row {row}: {name} {part[name][row - at].as_py()!r}, elsewhere {elsewhere!r}"
         return ""
 
-    def fault(self) -> str:
+    def find_fault(self) -> str:
         if self._rows != self._expected:
             return f"{self.where}: {self._rows} rows, expected {self._expected}"
         fault = self._wrong or self._other
-        if not fault and self._named and (twice := self._names.repeated) is not None:
+        if not fault and self._named and (twice := self._names.repeated_name) is not None:
             fault = f": {self._names.column} {twice!r} is there twice"
         return fault and f"{self.where}{fault}"
 
@@ -176,11 +175,10 @@ class Ids(Check):
 class Edges(References):
     """A graph: by item and rank, and of each item one edge at least."""
 
-    _last, _fault = (-1, 0), ""
-    """item and rank of the last row"""
+    _last, _fault = (-1, 0), ""  # item and rank of the last row
 
-    def add(self, part: pa.Table, first: int) -> str:
-        if unknown := super().add(part, first):
+    def check_rows(self, part: pa.Table, first: int) -> str:
+        if unknown := super().check_rows(part, first):
             return unknown
         item, rank = (part[name].to_numpy().astype(np.int64) for name in ("item_id", "rank"))
         item_before, rank_before = (np.append(last, x[:-1]) for last, x in zip(self._last, (item, rank), strict=True))
@@ -195,7 +193,7 @@ class Edges(References):
             self._last = int(item[-1]), int(rank[-1])
         return ""
 
-    def fault(self) -> str:
+    def find_fault(self) -> str:
         last = self._last[0] + 1
         return self._fault or (f"{self.where}: no edge of item {last}" if last != self.counts.items else "")
 
@@ -205,11 +203,11 @@ class Vectors(Check):
 
     _present = False
 
-    def add(self, part: pa.Table, first: int) -> str:
+    def check_rows(self, part: pa.Table, first: int) -> str:
         self._present = self._present or bool(io.matrix(part["vector"]).any())
         return ""
 
-    def fault(self) -> str:
+    def find_fault(self) -> str:
         return "" if self._present else f"{self.where}: every vector is zero; leave it out of publish.features"
 
 
@@ -220,7 +218,7 @@ class SemanticIds(Check):
         super().__init__(where, counts)
         self._numbered: list[np.ndarray] = []
 
-    def add(self, part: pa.Table, first: int) -> str:
+    def check_rows(self, part: pa.Table, first: int) -> str:
         column, suffix = part["codes"].combine_chunks(), part["suffix"].combine_chunks()
         coded, numbered = (x.is_valid().to_numpy(zero_copy_only=False) for x in (column, suffix))
         codes = np.full((len(part), column.type.list_size), -1, np.int32)
@@ -232,13 +230,13 @@ class SemanticIds(Check):
         self._numbered.append(np.column_stack([codes[numbered], suffix.drop_null().to_numpy()]))
         return ""
 
-    def fault(self) -> str:
+    def find_fault(self) -> str:
         every = np.concatenate(self._numbered or [np.empty((0, 1), np.int32)])
         twice = len(every) - len(np.unique(every, axis=0))
         return f"{self.where}: {twice:,} items have the codes and suffix of another" if twice else ""
 
 
+# kind of table -> what only its own rows can break
 OWN: dict[str, type[Check]] = {
     "interactions": References, "features": Vectors, "edges": Edges, "semantic_ids": SemanticIds
 }  # fmt: skip
-"""kind of table -> what only its own rows can break"""

@@ -16,8 +16,8 @@ from alignrec.pipeline.release.manifest import File, Manifest
 MAX_LISTED = 5
 
 PROBES = "probes.json"
+# what Git and the Hub's client leave at the top of a download; not part of a release
 TOOLS = (".git", ".gitattributes", ".cache")
-"""what Git and the Hub's client leave at the top of a download; not part of a release"""
 
 
 def verify(folder: Path, key: Path | None = None) -> list[str]:
@@ -29,11 +29,11 @@ def verify(folder: Path, key: Path | None = None) -> list[str]:
     folder = Path(folder)
     raw = manifests.read(folder)
     signed = signature.check(folder, raw, key)
-    manifest = manifests.parsed(folder, raw)
-    _refuse("not as the manifest lists them", _stray_files(folder, manifest))
+    manifest = manifests.parse(folder, raw)
+    _refuse_faults("not as the manifest lists them", _stray_files(folder, manifest))
     refuse_damaged(folder, manifest.files)
-    for check in (tables.faults, _mixed_sets, encoder.faults, _probe_faults):
-        _refuse("not what the schemas say", [*check(folder, manifest)])
+    for check in (tables.find_faults, _mixed_sets, encoder.find_faults, _probe_faults):
+        _refuse_faults("not what the schemas say", [*check(folder, manifest)])
     total, counts = sum(f.bytes for f in manifest.files), manifest.counts
     return [
         f"{folder}: {manifest.dataset} {manifest.version}, {len(manifest.files)} files",
@@ -45,10 +45,14 @@ def verify(folder: Path, key: Path | None = None) -> list[str]:
     ]
 
 
-def _refuse(what: str, faults: list[str]) -> None:
+def _refuse_faults(what: str, faults: list[str]) -> None:
     if faults:
-        more = f"; and {len(faults) - MAX_LISTED} more" if len(faults) > MAX_LISTED else ""
-        raise UserError(f"release is {what}: {'; '.join(faults[:MAX_LISTED])}{more}")
+        raise UserError(f"release is {what}: {join_faults(faults)}")
+
+
+def join_faults(faults: list[str]) -> str:
+    more = [f"and {len(faults) - MAX_LISTED} more"] * (len(faults) > MAX_LISTED)
+    return "; ".join([*faults[:MAX_LISTED], *more])
 
 
 def _stray_files(folder: Path, manifest: Manifest) -> list[str]:
@@ -70,7 +74,7 @@ def _stray_files(folder: Path, manifest: Manifest) -> list[str]:
 
 
 def refuse_damaged(folder: Path, files: Iterable[File]) -> None:
-    _refuse("damaged", [*_damaged_files(folder, files)])
+    _refuse_faults("damaged", [*_damaged_files(folder, files)])
 
 
 def _damaged_files(folder: Path, files: Iterable[File]) -> Iterator[str]:

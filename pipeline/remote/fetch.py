@@ -4,11 +4,11 @@ Files go to a hidden folder next to the target, below a folder named by the mani
 renamed to the target.
 """
 
-import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,11 +22,10 @@ from alignrec.pipeline.http.retries import ENOUGH, Absent, TransientError, appen
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import signature, verify
 from alignrec.pipeline.release.manifest import File, Manifest
-from alignrec.pipeline.remote.addresses import locate
-from alignrec.pipeline.remote.stores import TRIES, Meter, Progress, Store, read_small, store
+from alignrec.pipeline.release.verify import join_faults
+from alignrec.pipeline.remote.stores import TRIES, Progress, Store, open_store, read_small, resolve_sample
 
 WORKERS = 8
-MAX_LISTED = 5  # bad files named in an error
 
 
 def fetch(
@@ -42,44 +41,46 @@ def fetch(
     with, and a remedy; `to` is then not written.
     """
     to = Path(os.path.abspath(to))
-    work = work_of(to)
-    with _exclusive(work, to):
-        source = store(locate(address))
+    work = work_folder(to)
+    with _lock_folder(work, to):
+        source = open_store(resolve_sample(address))
         manifest = _read_manifest(source, work, key, signed=True)
         if encoder is not None:
-            manifest = _select(manifest, encoder, work)
+            manifest = _select_encoder(manifest, encoder, work)
         if not _is_complete(to, work / manifests.NAME):
+            # named by its manifest, so that files of another version are never taken for this one's
             release = work / io.sha256(work / manifests.NAME)
-            _download(source, manifest.files, release, progress)
+            _download_files(source, manifest.files, release, progress)
             for path in work.glob(f"{manifests.NAME}*"):  # and its signature
                 shutil.copyfile(path, release / path.name)
             verify(release)
             release.rename(to)
-        for unfinished in _unfinished(work):
+        for unfinished in _folders_in(work):
             shutil.rmtree(unfinished)
     return to
 
 
-def look(address: str) -> tuple[Manifest, str]:
+def read_remote_manifest(address: str) -> tuple[Manifest, str]:
     """Return the checked manifest of the release at an address, and its sha256; nothing is kept."""
     with tempfile.TemporaryDirectory() as folder:
-        manifest = _read_manifest(store(locate(address)), Path(folder))
+        manifest = _read_manifest(open_store(resolve_sample(address)), Path(folder))
         return manifest, io.sha256(Path(folder) / manifests.NAME)
 
 
-def work_of(to: Path) -> Path:
+def work_folder(to: Path) -> Path:
     """Return the folder of an unfinished fetch; UserError if `to` is the root."""
     if not to.name:
         raise UserError(f"{to}: cannot create a folder there; name one inside it")
     return to.with_name(f".{to.name}.fetch")
 
 
-def _unfinished(work: Path) -> list[Path]:
+def _folders_in(work: Path) -> list[Path]:
     return [path for path in work.iterdir() if path.is_dir()]
 
 
 @contextmanager
-def _exclusive(work: Path, to: Path) -> Iterator[None]:
+def _lock_folder(work: Path, to: Path) -> Iterator[None]:
+    # the lock lies in the folder that is deleted at the end, which the next fetch makes again
     work.mkdir(parents=True, exist_ok=True)
     lock = FileLock(work / "lock")
     try:
@@ -88,15 +89,9 @@ def _exclusive(work: Path, to: Path) -> Iterator[None]:
         raise UserError(f"{to}: another fetch is filling it; wait for that one, or name another folder") from None
     try:
         yield
-    except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise UserError(
-            f"{to}: the disk is full; downloaded files are kept in {work}: make space and run again, or delete it"
-        ) from None
     finally:
         lock.release()
-        if not _unfinished(work):
+        if not _folders_in(work):
             shutil.rmtree(work, ignore_errors=True)
 
 
@@ -107,7 +102,7 @@ def _read_manifest(source: Store, work: Path, key: Path | None = None, signed: b
         if signed:
             _keep_signature(source, work)
             signature.check(work, data, key)
-        return manifests.parsed(work, manifests.read(work))
+        return manifests.parse(work, manifests.read(work))
     except Absent:
         raise UserError(f"{source.address}: no {manifests.NAME} there; is this the address of a release?") from None
     except UserError as e:
@@ -115,17 +110,17 @@ def _read_manifest(source: Store, work: Path, key: Path | None = None, signed: b
 
 
 def _keep_signature(source: Store, work: Path) -> None:
-    """Keep the signature, if there is one: servers refuse access to missing files, or answer with a page."""
     (work / signature.NAME).unlink(missing_ok=True)
+    # servers refuse access to missing files, or answer with a page
     with suppress(UserError):
         data = read_small(source, signature.NAME, signature.MAX_BYTES)
         if len(data) <= signature.MAX_BYTES and not is_web_page(data):
             io.write_bytes(work / signature.NAME, data)
 
 
-def _select(manifest: Manifest, encoder: str, work: Path) -> Manifest:
+def _select_encoder(manifest: Manifest, encoder: str, work: Path) -> Manifest:
     """Replace the manifest in `work` by that of one feature set, and delete the signature, which is of the whole."""
-    if encoder not in (sets := manifest.sets("features")):
+    if encoder not in (sets := manifest.sets_with("features")):
         raise UserError(f"no feature set '{encoder}' in this release; it has {', '.join(sets)}")
     files = [f for f in manifest.files if f.feature_set in (None, encoder) and encoder in (f.used_by or [encoder])]
     whole = manifest.part_of or io.sha256(work / manifests.NAME)
@@ -143,28 +138,41 @@ def _is_complete(to: Path, manifest: Path) -> bool:
     return True
 
 
-def _download(source: Store, files: list[File], release: Path, progress: Progress) -> None:
+class Meter:
+    """Counts the bytes of all threads, and stops them."""
+
+    def __init__(self, files: Sequence[File], progress: Progress) -> None:
+        self.total, self.progress, self.done = sum(f.bytes for f in files), progress, 0
+        self.lock, self.stopped = threading.Lock(), threading.Event()
+
+    def add(self, n: int) -> None:
+        with self.lock:
+            self.done += n
+            self.progress(self.done, self.total)
+
+
+def _download_files(source: Store, files: list[File], release: Path, progress: Progress) -> None:
     release.mkdir(exist_ok=True)
-    needed = sum(f.bytes for f in files)
-    lacking = needed - sum(path.stat().st_size for path in release.rglob("*") if path.is_file())
+    meter = Meter(files, progress)
+    lacking = meter.total - sum(path.stat().st_size for path in release.rglob("*") if path.is_file())
     free = shutil.disk_usage(release).free
     if lacking > free:
         raise UserError(f"{release.parent}: {lacking:,} bytes to download, but that disk has {free:,} free; make space")
-    meter = Meter(needed, progress)
+
+    def download_file(file: File) -> str | None:
+        return fetch_file(source, file, release / file.path, meter)
+
     with ThreadPoolExecutor(WORKERS) as pool:
         try:
-            found = list(pool.map(lambda file: fetch_one(source, file, release / file.path, meter), files))
+            faults = sorted(filter(None, pool.map(download_file, files)))
         except BaseException:
             meter.stopped.set()
             raise
-    faults = sorted(filter(None, found))
     if faults:
-        more = f"; and {len(faults) - MAX_LISTED} more" if len(faults) > MAX_LISTED else ""
-        listed = "; ".join(faults[:MAX_LISTED]) + more
-        raise UserError(f"{source.address}: {listed}. What is whole is kept; run again to fetch the rest")
+        raise UserError(f"{source.address}: {join_faults(faults)}. What is whole is kept; run again to fetch the rest")
 
 
-def fetch_one(source: Store, file: File, path: Path, meter: Meter) -> str | None:
+def fetch_file(source: Store, file: File, path: Path, meter: Meter) -> str | None:
     """Append to `path` until it is the manifest's file; return why it is not, if so."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
@@ -193,7 +201,7 @@ def fetch_one(source: Store, file: File, path: Path, meter: Meter) -> str | None
     path.unlink()
     meter.add(-have)
     if resumed:  # the kept beginning may be of another file
-        return fetch_one(source, file, path, meter)
+        return fetch_file(source, file, path, meter)
     if have > file.bytes:
         return f"{file.path}: longer than the manifest's {file.bytes:,} bytes"
     return f"{file.path}: tampered with, its sha256 is not the manifest's"

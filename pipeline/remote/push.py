@@ -25,15 +25,25 @@ from alignrec.pipeline.http.retries import Absent, TransientError, retry
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import signature, verify
 from alignrec.pipeline.release.manifest import File, Manifest
-from alignrec.pipeline.remote.addresses import hf_parts, path_of, scheme_of, web_address
-from alignrec.pipeline.remote.fetch import fetch
-from alignrec.pipeline.remote.stores import Bucket, Hub, Meter, Progress, is_released, store
+from alignrec.pipeline.remote.fetch import Meter, fetch
+from alignrec.pipeline.remote.stores import (
+    Bucket,
+    Hub,
+    Progress,
+    Store,
+    hub_parts,
+    open_store,
+    path_of,
+    read_small,
+    scheme_of,
+    web_address,
+)  # fmt: skip
 
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 MOVES = 5  # tries while others move the head of a repository
 CARD = "README.md"
+# packages whose exceptions are failures of the network or of the server
 CLIENTS = {"huggingface_hub", "httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
-"""packages whose exceptions are failures of the network or of the server"""
 WORKERS = 4  # files sent at a time; each is in memory
 SILENCE = 600.0  # seconds for sending a part of 5 MB, of at most eight at a time
 
@@ -54,42 +64,47 @@ def push(release: Path, target: str, progress: Progress = lambda done, total: No
     if scheme in ("http", "https"):
         raise UserError(f"{web_address(target).host}: nothing can be sent there; publish to a folder, s3:// or hf://")
     address = f"{target.rstrip('/')}/{manifest.dataset}/{manifest.version}"
-    destination = store(address)
+    destination = open_store(address)
     try:
         if scheme == "hf":
-            _commit(release, manifest, target, progress)
-        elif not is_released(destination, manifests.read(release)):
+            retry(lambda: _commit_release(release, manifest, target), MOVES)
+            progress(*[sum(f.bytes for f in manifest.files)] * 2)  # the Hub's client shows its own
+        elif not _is_released(destination, manifests.read(release)):
             if scheme == "file":
                 fetch(str(release), path_of(address), progress=progress)
             else:
-                _upload(release, manifest, address, progress)
+                _upload_release(release, manifest, address, progress)
     except TransientError as e:
         raise UserError(f"{destination.address}: {e}; run again to continue") from None
     return address
 
 
-def _commit(release: Path, manifest: Manifest, target: str, progress: Progress) -> None:
-    """Publish to hf://datasets/owner/name[@revision][/prefix]; the Hub's client shows its own progress."""
-    retry(lambda: _commit_once(release, manifest, target), MOVES)
-    total = sum(f.bytes for f in manifest.files)
-    progress(total, total)
+def _is_released(store: Store, manifest: bytes) -> bool:
+    try:
+        found = read_small(store, manifests.NAME, manifests.MAX_BYTES)
+    except Absent:
+        return False
+    if found != manifest:
+        raise UserError(f"{store.address}: this version is released with other content; raise publish.version")
+    return True
 
 
-def _commit_once(release: Path, manifest: Manifest, target: str) -> None:
+def _commit_release(release: Path, manifest: Manifest, target: str) -> None:
     """Commit the release on top of the head, unless it is there; TransientError if the head has moved meanwhile."""
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    repository, revision, prefix = hf_parts(target)
+    repository, revision, prefix = hub_parts(target)
     with _translate_errors(target):
         head = HfApi().repo_info(repository, repo_type="dataset", revision=revision).sha
+    # all that follows is read at this commit, so that a commit of another publisher in between is noticed
     root, place = f"hf://datasets/{repository}@{head}", f"{manifest.dataset}/{manifest.version}"
     base = f"{prefix}/{place}".lstrip("/")
-    if is_released(Hub(f"{root}/{base}"), manifests.read(release)):
+    if _is_released(Hub(f"{root}/{base}"), manifests.read(release)):
         return
-    names = [manifests.NAME, *(f.path for f in (*manifest.files, *signature.files(release)))]
+    names = [manifests.NAME, *(f.path for f in (*manifest.files, *signature.list_files(release)))]
     contents: dict[str, Path | bytes] = {f"{base}/{name}": release / name for name in names}
     if not prefix:
-        contents |= _card_of_root(release, Hub(root), base)
+        contents |= _root_card(release, Hub(root), base)
     with _translate_errors(target):
         added = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=data) for path, data in contents.items()]
         if not {f.sha256 for f in manifest.files} <= {add.upload_info.sha256.hex() for add in added}:
@@ -100,7 +115,7 @@ def _commit_once(release: Path, manifest: Manifest, target: str) -> None:
         )  # fmt: skip
 
 
-def _card_of_root(release: Path, root: Hub, base: str) -> dict[str, bytes]:
+def _root_card(release: Path, root: Hub, base: str) -> dict[str, bytes]:
     """Return the card for the root of the repository, where the Hub looks for it, unless another dataset has one."""
     card = (release / CARD).read_text(encoding="utf-8")
     title = next(line for line in card.splitlines() if line.startswith("pretty_name:"))
@@ -112,8 +127,7 @@ def _card_of_root(release: Path, root: Hub, base: str) -> dict[str, bytes]:
     for config in header.get("configs", []):
         for split in config["data_files"]:
             split["path"] = [f"{base}/{path}" for path in split["path"]]
-    header = yaml.safe_dump(header, sort_keys=False, allow_unicode=True)
-    return {CARD: f"---\n{header}---\n{text}".encode()}
+    return {CARD: f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---\n{text}".encode()}
 
 
 @contextmanager
@@ -131,45 +145,46 @@ def _translate_errors(address: str) -> Iterator[None]:
         raise TransientError(f"HTTP {status}" if status else type(e).__name__) from None
 
 
-def _upload(release: Path, manifest: Manifest, address: str, progress: Progress) -> None:
+def _upload_release(release: Path, manifest: Manifest, address: str, progress: Progress) -> None:
     """Upload a release that is not there yet; UserError: the version is claimed for other content."""
     version, content = Bucket(address, SILENCE), manifests.read(release)
     above, _, name = version.address.rpartition("/")
-    claim, mark = (Bucket(above), f"{name}.sha256"), hashlib.sha256(content).hexdigest().encode()
-    _claim(*claim, mark)
-    files = [*manifest.files, *signature.files(release)]
-    meter = Meter(sum(f.bytes for f in files), progress)
+    bucket, claim, mark = Bucket(above), f"{name}.sha256", hashlib.sha256(content).hexdigest().encode()
+    _claim_version(bucket, claim, mark)
+    files = [*manifest.files, *signature.list_files(release)]
+    meter = Meter(files, progress)
 
-    def send(file: File) -> None:
-        if not _holds(version, file):
-            _put(version, file, release / file.path)
+    def send_file(file: File) -> None:
+        _send_file(version, file, release / file.path)
         meter.add(file.bytes)
 
     with ThreadPoolExecutor(WORKERS) as pool:
-        list(pool.map(send, files))
-    if _read(*claim) != mark:
+        list(pool.map(send_file, files))
+    # whoever deleted the claim lets others write into this version
+    if _read_claim(bucket, claim) != mark:
         raise UserError(f"{version.address}: our claim was deleted while we published; run again")
     with version.translate_errors():
         version.objects.put(manifests.NAME, content)
 
 
-def _claim(bucket: Bucket, name: str, mark: bytes) -> None:
+def _claim_version(bucket: Bucket, claim: str, mark: bytes) -> None:
     """Create the object that says which content a version has, unless it is there with the same content."""
-    if not _is_created(bucket, name, mark):
-        if _read(bucket, name) != mark:
+    if _create_object(bucket, claim, mark):
+        # a store that creates it twice ignores the condition
+        if _create_object(bucket, claim, mark):
+            bucket.objects.delete(claim)
             raise UserError(
-                f"{bucket.address}: another publisher is at work on this version with other content; if that one was "
-                f"given up, delete {bucket.address}/{name} and run again"
+                f"{bucket.address}: this store ignores the condition of a PUT, so two publishers could mix; send to a "
+                "folder, and copy that"
             )
-    elif _is_created(bucket, name, mark):
-        bucket.objects.delete(name)
+    elif _read_claim(bucket, claim) != mark:
         raise UserError(
-            f"{bucket.address}: this store ignores the condition of a PUT, so two publishers could mix; send to a "
-            "folder, and copy that"
+            f"{bucket.address}: another publisher is at work on this version with other content; if that one was "
+            f"given up, delete {bucket.address}/{claim} and run again"
         )
 
 
-def _is_created(bucket: Bucket, name: str, content: bytes) -> bool:
+def _create_object(bucket: Bucket, name: str, content: bytes) -> bool:
     from obstore.exceptions import AlreadyExistsError
 
     with bucket.translate_errors(), suppress(AlreadyExistsError):
@@ -178,20 +193,18 @@ def _is_created(bucket: Bucket, name: str, content: bytes) -> bool:
     return False
 
 
-def _read(bucket: Bucket, name: str) -> bytes:
+def _read_claim(bucket: Bucket, name: str) -> bytes:
     with suppress(Absent):
         return b"".join(bucket.read(name))
     return b""
 
 
-def _holds(version: Bucket, file: File) -> bool:
+def _send_file(version: Bucket, file: File, path: Path) -> None:
+    """Upload a file, unless an object with its size and hash is there."""
     with suppress(Absent), version.translate_errors():
         found = version.objects.get(file.path, options={"head": True})
-        return bool((found.meta["size"], found.attributes.get("sha256")) == (file.bytes, file.sha256))
-    return False
-
-
-def _put(version: Bucket, file: File, path: Path) -> None:
+        if (found.meta["size"], found.attributes.get("sha256")) == (file.bytes, file.sha256):
+            return
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != file.sha256:
         raise UserError(f"{path}: changed while it was published; run again")

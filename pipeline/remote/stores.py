@@ -1,32 +1,43 @@
-"""Read access to releases: one class per kind of address, without secrets in `Store.address` and errors."""
+"""Addresses of releases, and read access to them: one class per kind of address.
+
+An address is a path, file://, http(s)://, s3://bucket/prefix, hf://datasets/owner/name, or `sample`. `Store.address`
+and errors hold no secrets.
+"""
 
 from __future__ import annotations
 
 import os
-import threading
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from importlib.resources import files
 from pathlib import Path
-from typing import Any, Protocol
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from alignrec.pipeline.errors import UserError, installing
 from alignrec.pipeline.http import archives
 from alignrec.pipeline.http.retries import Absent, TransientError, retry
 from alignrec.pipeline.release import manifest as manifests
-from alignrec.pipeline.remote.addresses import hf_parts, is_archive, path_of, s3_path, scheme_of, web_address
+
+if TYPE_CHECKING:
+    import httpx
+
+SAMPLE = "sample"  # the small release that the package carries, so that a first look needs no network
+SAMPLE_FILE = f"{SAMPLE}.zip"
+BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f]+)*")
+DATASET = re.compile(r"datasets/([\w.-]+/[\w.-]+)(?:@([^/]+))?/?(.*)")
+INVALID = "the address is not valid: its host or port cannot be; write it as https://host/folder"  # names no password
 
 BLOCK = 4 << 20  # bytes read at a time
 TIMEOUT, CONNECT = 60.0, 15.0  # seconds without a byte, and until there is a connection
-TRIES = 6  # of a small file, and in a row that bring little of a large one
-
 LONGEST = timedelta(hours=1)  # of a request that makes progress
+TRIES = 6  # of a small file, and in a row that bring little of a large one
 IDENTITY = (
     "AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_SKIP_SIGNATURE",
-)  # fmt: skip
-"""variables that choose how requests are signed; without one of them they are anonymous"""
+)  # fmt: skip  # variables that choose how requests are signed; without one of them they are anonymous
 KEYS = (
     "are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY right? "
     'eval "$(aws configure export-credentials --format env)" sets them from a profile'
@@ -34,6 +45,62 @@ KEYS = (
 OTHER_REGION = ("configured region", "AuthorizationHeaderMalformed", "PermanentRedirect")
 
 Progress = Callable[[int, int], None]  # called with (bytes so far, bytes in all)
+
+
+def resolve_sample(address: str) -> str:
+    """Return the path of the package's zip file for SAMPLE, unless there is a path of this name; else the address."""
+    embedded = address == SAMPLE and not Path(address).exists()
+    return str(Path(str(files("alignrec"))) / SAMPLE_FILE) if embedded else address
+
+
+def scheme_of(address: str) -> str:
+    scheme = _split_address(address).scheme.lower() if "://" in address else "file"
+    if scheme not in ("file", "http", "https", "s3", "hf"):
+        raise UserError(f"cannot use '{scheme}' addresses; use a path, https://, s3:// or hf://datasets/")
+    return scheme
+
+
+def path_of(address: str) -> Path:
+    plain = unquote(_split_address(address).path) if address.lower().startswith("file:") else address
+    return Path(_strip_manifest(plain) or "/")
+
+
+def is_archive(address: str) -> bool:
+    return scheme_of(address) == "file" and _is_zip(path_of(address))
+
+
+def _is_zip(path: Path) -> bool:
+    return path.suffix.lower() == ".zip" and not path.is_dir()
+
+
+def hub_parts(address: str) -> tuple[str, str, str]:
+    """Return repository, revision and path of hf://datasets/owner/name[@revision][/path]; UserError for another."""
+    path = _strip_manifest(address.removeprefix("hf://"))
+    if not (found := DATASET.fullmatch(path)):
+        raise UserError(f"hf://{path}: names no dataset repository; write hf://datasets/owner/name")
+    return found[1], unquote(found[2] or "main"), found[3]
+
+
+def web_address(address: str) -> httpx.URL:
+    """Return an http(s) address, without a trailing slash; UserError, without the address, if it is not valid."""
+    from alignrec.pipeline.http.client import Blocked, parse
+
+    parts = _split_address(address)
+    try:
+        return parse(parts._replace(path=_strip_manifest(parts.path), fragment="").geturl())
+    except Blocked:
+        raise UserError(INVALID) from None
+
+
+def _split_address(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError:
+        raise UserError(INVALID) from None
+
+
+def _strip_manifest(path: str) -> str:
+    return path.rstrip("/").removesuffix(f"/{manifests.NAME}").rstrip("/")
 
 
 class Store(Protocol):
@@ -45,15 +112,12 @@ class Store(Protocol):
         """Yield the bytes of a file from byte `start` on; Absent: no such file, TransientError: worth another try."""
 
 
-def store(address: str) -> Store:
+def open_store(address: str) -> Store:
     scheme = scheme_of(address)
-    if scheme == "s3":
-        return Bucket(address)
-    if scheme == "hf":
-        return Hub(address)
-    if scheme in ("http", "https"):
-        return Http(address)
-    return Archive(path_of(address)) if is_archive(address) else Folder(path_of(address))
+    if scheme == "file":
+        path = path_of(address)
+        return Archive(path) if _is_zip(path) else Folder(path)
+    return {"s3": Bucket, "hf": Hub}.get(scheme, Http)(address)
 
 
 def read_small(source: Store, name: str, limit: int) -> bytes:
@@ -71,29 +135,6 @@ def read_small(source: Store, name: str, limit: int) -> bytes:
         return retry(read, TRIES)
     except TransientError as e:
         raise UserError(f"{source.address}: cannot be reached ({e}); run again later") from None
-
-
-def is_released(source: Store, manifest: bytes) -> bool:
-    try:
-        found = read_small(source, manifests.NAME, manifests.MAX_BYTES)
-    except Absent:
-        return False
-    if found != manifest:
-        raise UserError(f"{source.address}: this version is released with other content; raise publish.version")
-    return True
-
-
-class Meter:
-    """Counts the bytes of all threads, and stops them."""
-
-    def __init__(self, total: int, progress: Progress) -> None:
-        self.total, self.progress, self.done = total, progress, 0
-        self.lock, self.stopped = threading.Lock(), threading.Event()
-
-    def add(self, n: int) -> None:
-        with self.lock:
-            self.done += n
-            self.progress(self.done, self.total)
 
 
 class Folder:
@@ -164,7 +205,7 @@ class Hub(Http):
     def __init__(self, address: str) -> None:
         from huggingface_hub import constants, get_token
 
-        repository, revision, path = hf_parts(address)
+        repository, revision, path = hub_parts(address)
         super().__init__(f"{constants.ENDPOINT}/datasets/{repository}/resolve/{quote(revision, safe='')}/{path}")
         self.address = address
         if token := get_token():
@@ -180,7 +221,11 @@ class Bucket:
             from obstore.store import S3Store
         except ImportError:
             raise UserError(f"s3:// needs another package: {installing('s3')}") from None
-        path = s3_path(address)
+        path = _strip_manifest(address.removeprefix("s3://"))
+        if not BUCKET.fullmatch(path):  # names no address, which may hold keys
+            raise UserError(
+                "s3://: the address names no bucket; write s3://bucket/prefix, and give keys as AWS_* variables"
+            )
         self.address = f"s3://{path}"
         bucket, _, prefix = path.partition("/")
         config: Any = {} if any(map(os.environ.get, IDENTITY)) else {"skip_signature": True}

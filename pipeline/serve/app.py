@@ -1,11 +1,25 @@
-"""The web application: the page at /, and queries at /nearest; sizes, numbers and waiting times are bounded."""
+"""The web application of a release: its page at /, and queries at /nearest, answered by its own encoders.
+
+Sizes, numbers and waiting times are bounded. I items, F width.
+"""
 
 import asyncio
 import logging
+import threading
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
+
+from alignrec.pipeline import io
+from alignrec.pipeline.encode.network import Loaded
 from alignrec.pipeline.errors import UserError, installing, one_line
-from alignrec.pipeline.serve.nearest import BYTES, Nearest, Refused
+from alignrec.pipeline.images.decode import normalise
+from alignrec.pipeline.ops.linalg import unit_rows
+from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
+from alignrec.pipeline.release.read import Release
+from alignrec.pipeline.release.verify import refuse_damaged
+from alignrec.pipeline.report import content
 
 try:
     from anyio.to_thread import run_sync
@@ -19,12 +33,15 @@ try:
 except ModuleNotFoundError as e:
     raise UserError(f"alignrec serve needs another package ({e}): {installing('serve')}") from None
 
+# the longest text, largest file and largest image that are taken
+CHARACTERS, BYTES, PIXELS = 2000, 10_000_000, 40_000_000
+NEAREST = 24  # items of an answer
 WAITING = 8  # questions that may wait for their turn; more are turned away. One waits when it is there in full
 BODY = 15  # seconds until a question must be there
 HEADERS = 5.0  # seconds until a connection must have sent its request; it has one, see SAFE
 LOG = logging.getLogger("uvicorn.error")
+# header of the page's own questions: another site's page cannot send it without asking first, and is not answered
 OURS = "x-alignrec"
-"""header of the page's own questions: another site's page cannot send it without asking first, and is not answered"""
 SAFE = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -35,43 +52,99 @@ SAFE = {
 }
 
 
-def application(nearest: Nearest, page: bytes, hosts: Sequence[str]) -> Starlette:
+class Refused(Exception):
+    """A query that cannot be answered."""
+
+
+class Nearest:
+    """Answers queries, one at a time, so that a network takes memory once."""
+
+    def __init__(self, release: Release) -> None:
+        self._release, self.encoders = release, ReleasedEncoders(release.folder).names
+        if not self.encoders:
+            raise UserError(
+                f"{release.folder}: no encoder in this release, so nothing can be asked; publish one with it"
+            )
+        self._titles, self._paths = content.titles(release.items), content.paths(release.items)
+        self._loaded: dict[str, tuple[Loaded, np.ndarray, np.ndarray]] = {}
+        self._lock = threading.Lock()
+
+    def load_encoder(self, name: str) -> tuple[Loaded, np.ndarray, np.ndarray]:
+        """Return an encoder, the unit vectors of the items, float32 [I, F], and whether they have a direction."""
+        if name not in self._loaded:
+            release = self._release
+            needed = [f for f in release.manifest.files if f.feature_set == name or name in f.used_by]
+            refuse_damaged(release.folder, needed)  # it was verified when the server began, which may be long ago
+            vectors = io.matrix(release.features(name)["vector"])
+            self._loaded[name] = (ReleasedEncoders(release.folder).load(name), *unit_rows(vectors))
+        return self._loaded[name]
+
+    def ask(self, name: str, text: str, image: bytes) -> list[dict[str, Any]]:
+        """Return item, title, category and cosine of the items nearest to untrusted text and image; raises Refused."""
+        if name not in self.encoders:
+            raise Refused(f"no encoder of that name; there are {', '.join(self.encoders)}")
+        if len(text) > CHARACTERS or len(image) > BYTES:
+            raise Refused(f"too much: {CHARACTERS:,} characters and {BYTES // 1_000_000} MB are taken")
+        text = text.strip().encode(errors="replace").decode()
+        with self._lock:
+            loaded, units, directed = self.load_encoder(name)
+            reads = loaded.facts.reads
+            if not (text and "text" in reads) and not (image and "image" in reads):
+                raise Refused(f"{name} reads {' and '.join(reads)}: give one of these")
+            stored = None
+            if image:
+                decoded = normalise(image, loaded.facts.image_size, loaded.facts.image_quality, PIXELS)
+                if (stored := decoded.image) is None:
+                    why = f"{decoded.status.replace('_', ' ')}; {decoded.reason}"
+                    raise Refused(f"this image cannot be used: {why}")
+            vector, has_direction = unit_rows(encode_items(loaded, [text], [stored]))
+        if not has_direction[0]:
+            raise Refused(f"{name} finds nothing to go by in this; try other words, or another encoder")
+        cosines = np.where(directed, units @ vector[0], -2.0)
+        order = [int(i) for i in np.argsort(-cosines, kind="stable")[:NEAREST] if directed[i]]
+        return [
+            {"item": i, "title": self._titles[i], "category": self._paths[i], "cosine": round(float(cosines[i]), 4)}
+            for i in order
+        ]
+
+
+def build_application(nearest: Nearest, page: bytes, hosts: Sequence[str]) -> Starlette:
     waiting = asyncio.Semaphore(WAITING)
 
-    async def show(_: Request) -> Response:
+    async def show_page(_: Request) -> Response:
         return Response(page, media_type="text/html; charset=utf-8", headers=SAFE)
 
-    async def ask(request: Request) -> Response:
+    async def answer_question(request: Request) -> Response:
         if OURS not in request.headers:
-            return _refused("ask through the page", 403)
+            return _refusal("ask through the page", 403)
         name, text = (request.query_params.get(key, "") for key in ("encoder", "text"))
         try:
             async with asyncio.timeout(BODY):
                 image = await _read_body(request)
             if waiting.locked():
-                return _refused("too many questions at a time; ask again", 503)
+                return _refusal("too many questions at a time; ask again", 503)
             async with waiting:
                 found = await run_sync(nearest.ask, name, text, image, abandon_on_cancel=True)
         except Refused as e:
-            return _refused(one_line(e), 400)
+            return _refusal(one_line(e), 400)
         except TimeoutError:
-            return _refused(f"the question was not there after {BODY} seconds", 408)
+            return _refusal(f"the question was not there after {BODY} seconds", 408)
         except ClientDisconnect:
             return Response(status_code=400)  # the client is gone
         except asyncio.CancelledError:
-            return _refused("the server ends", 503)
+            return _refusal("the server ends", 503)
         except Exception as e:  # the release was altered, weights are not installed: the server goes on, and says so
             why = one_line(e if isinstance(e, UserError) else f"{type(e).__name__}: {e}")
             LOG.error("%s", why)
-            return _refused(why, 503)
+            return _refusal(why, 503)
         return JSONResponse({"items": found}, headers=SAFE)
 
-    routes = [Route("/", show), Route("/nearest", ask, methods=["POST"])]
+    routes = [Route("/", show_page), Route("/nearest", answer_question, methods=["POST"])]
     guard = Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
     return Starlette(routes=routes, middleware=[guard])
 
 
-def _refused(why: str, status: int) -> JSONResponse:
+def _refusal(why: str, status: int) -> JSONResponse:
     return JSONResponse({"error": why}, status, headers=SAFE)
 
 

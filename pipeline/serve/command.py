@@ -5,16 +5,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from alignrec.pipeline import io
-from alignrec.pipeline.compare.page import pictures
+from alignrec.pipeline.compare.page import stored_pictures
 from alignrec.pipeline.config.parameters import Parameters
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.probe import stored
-from alignrec.pipeline.release.read import Release, unpacked
+from alignrec.pipeline.release.read import Release, unpack_release
 from alignrec.pipeline.report import page
 from alignrec.pipeline.report.gallery import neighbours
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.params import Report
-from alignrec.pipeline.serve.nearest import CHARACTERS, Nearest
+from alignrec.pipeline.serve.app import CHARACTERS, Impatient, Nearest, build_application
 from alignrec.pipeline.train.params import Released
 
 LOCAL = ("127.0.0.1", "localhost", "::1", "[::1]")
@@ -22,19 +22,19 @@ HELD = 512  # connections
 SHUTDOWN = 2  # seconds that answers under way have when the server ends
 
 
-def html(release: Release, params: Parameters, images: Path, encoders: list[str]) -> bytes:
+def render_page(release: Release, params: Parameters, images: Path, encoders: list[str]) -> bytes:
     """Return the page of a release, with the images of the folder whose hash it names."""
-    with unpacked(release, ["items"]) as layout:
+    with unpack_release(release, ["items"]) as layout:
         if (probes := release.folder / "probes.json").exists():
             io.write_json(layout.probes, stored.read(probes))
-        outputs = Outputs(layout, release.manifest.kind, _preferred(release.feature_sets, params))
+        outputs = Outputs(layout, release.manifest.kind, _preferred_set(release.feature_sets, params))
         near = neighbours(outputs, params[Report].gallery_items, 0)
         at = {asin: row for row, asin in enumerate(release.items["asin"].to_pylist())}
-        view = page.view(outputs, near, 0, pictures(images, release.items, at))
+        view = page.view(outputs, near, 0, stored_pictures(images, release.items, at))
         return page.html(outputs, view, encoders, CHARACTERS).encode()
 
 
-def _preferred(names: Iterable[str], params: Parameters) -> str:
+def _preferred_set(names: Iterable[str], params: Parameters) -> str:
     wanted = params[Released].features
     return wanted if wanted in names else next(iter(names), wanted)
 
@@ -42,27 +42,25 @@ def _preferred(names: Iterable[str], params: Parameters) -> str:
 def serve(
     release: Release, params: Parameters, images: Path, host: str, port: int, say: Callable[[str], object]
 ) -> None:
-    from alignrec.pipeline.serve.app import Impatient, application  # names the extra, where it is not installed
+    import uvicorn  # after app.py, which names the extra where it is not installed
 
     nearest = Nearest(release.refuse_without("items"))
-    import uvicorn
-
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.create_server(address, family=family)  # who comes before uvicorn waits
     except OSError as e:
         raise UserError(f"cannot listen at {host}, port {port}: {e.strerror or e}; name another by --port") from None
     with listening:
-        nearest.load(_preferred(nearest.encoders, params))
-        shown = _preferred(release.feature_sets, params)
-        text = html(release, params, images, sorted(nearest.encoders, key=lambda name: name != shown))
+        nearest.load_encoder(_preferred_set(nearest.encoders, params))
+        shown = _preferred_set(release.feature_sets, params)
+        text = render_page(release, params, images, sorted(nearest.encoders, key=lambda name: name != shown))
         if host not in LOCAL:
             say(f"warning: {host} can be reached from other machines, and answers them")
         named = f"[{host}]" if ":" in host else host
         say(f"serving: http://{named}:{listening.getsockname()[1]}/ (Ctrl-C ends it)")
         hosts = [host, named, *LOCAL] if host not in ("0.0.0.0", "::") else ["*"]
         config = uvicorn.Config(
-            application(nearest, text, hosts), log_level="warning", access_log=False, server_header=False,
+            build_application(nearest, text, hosts), log_level="warning", access_log=False, server_header=False,
             date_header=False, http=Impatient, ws="none", limit_concurrency=HELD,
             timeout_graceful_shutdown=SHUTDOWN, h11_max_incomplete_event_size=1 << 14,
         )  # fmt: skip

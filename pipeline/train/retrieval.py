@@ -3,7 +3,7 @@
 Letters: I items, D width, N users, K cutoff.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.graph import approximate
-from alignrec.pipeline.harness.layout import Layout, Piece
+from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.interactions.split import Pairs, contains, keys, train_of
 from alignrec.pipeline.train.embeddings import Embeddings, stored
 
@@ -31,20 +31,16 @@ class Indexed(NamedTuple):
     facts: dict[str, Any]  # kind, items, width, recall at k, the users it was measured on; of `ivf` also its lists
 
 
-def pieces(layout: Layout, users: bool, exact_up_to: int) -> Iterator[Piece]:
-    """Yield the vectors of items, those of `users`, and a FAISS index with its facts, such as its recall."""
-    if users and layout.user_embeddings.exists():
-        yield Piece("embeddings/users.parquet", layout.user_embeddings, "user_embeddings")
-    if not layout.item_embeddings.exists():
-        return
-    yield Piece("embeddings/items.parquet", layout.item_embeddings, "item_embeddings")
+def write_index(layout: Layout, exact_up_to: int) -> None:
+    """Write a FAISS index of the item vectors, and its facts, such as its recall for a sample of users."""
     user, item = stored(layout)
     asked = np.linspace(0, len(user) - 1, min(SAMPLE, len(user))).astype(np.int64)
     bought = io.read_slices(layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"], io.PART)
     seen = train_of(bought, asked, len(user), len(item))
     index = indexed(item, user.take(asked), seen, exact_up_to)
-    yield Piece("embeddings/items.faiss", index.write)
-    yield Piece("embeddings/index.json", index.facts)
+    with io.atomic(layout.items_index) as temporary:
+        index.write(temporary)
+    io.write_json(layout.index_facts, index.facts)
 
 
 def flat(item: np.ndarray) -> faiss.Index:

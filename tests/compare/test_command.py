@@ -39,7 +39,7 @@ def table(ids: str, values: list[object], vectors: np.ndarray = VECTORS) -> pa.T
 def read(
     layout: Layout, path: Path | str, asins: list[str] = ASINS, order: Path | None = None
 ) -> feature_set.FeatureSet:
-    return feature_set.read(str(path), layout, asins, order)
+    return feature_set.read_set(str(path), layout, asins, order)
 
 
 def test_of_several_columns_of_vectors_one_is_named(layout: Layout, tmp_path: Path) -> None:
@@ -87,9 +87,9 @@ def test_other_items_are_counted_and_items_without_a_row_are_left_out(
     assert np.array_equal(found.vectors[:5], VECTORS[:5])
     assert found.there is not None
     assert found.there.tolist() == [True] * 5 + [False]
-    assert feature_set.common([found, replace(found, there=None)]).tolist() == [0, 1, 2, 3, 4]
+    assert feature_set.common_items([found, replace(found, there=None)]).tolist() == [0, 1, 2, 3, 4]
     with pytest.raises(UserError, match="x, x: 1 items"):
-        feature_set.common([found, replace(found, there=np.arange(6) > 3)])
+        feature_set.common_items([found, replace(found, there=np.arange(6) > 3)])
 
 
 # --- geometry
@@ -126,9 +126,9 @@ def test_neighbours_are_the_sorted_cosines_and_ties_go_to_lower_ids(scores_held:
     cosine = unit @ unit.T
     np.fill_diagonal(cosine, -2)
     expected = np.sort(np.argsort(-cosine, axis=1)[:, :6], axis=1)
-    assert np.array_equal(similarity.neighbours(x, 6, scores_held=scores_held), expected)
-    assert similarity.nearest(x, [7], 6)[7] == np.argsort(-cosine[7])[:6].tolist()
-    tied = similarity.neighbours(np.ones((5, 2), np.float32), 2, scores_held=scores_held)
+    assert np.array_equal(similarity.find_neighbours(x, 6, scores_held=scores_held), expected)
+    assert similarity.find_nearest(x, [7], 6)[7] == np.argsort(-cosine[7])[:6].tolist()
+    tied = similarity.find_neighbours(np.ones((5, 2), np.float32), 2, scores_held=scores_held)
     assert tied.tolist()[:2] == [[1, 2], [0, 2]]
 
 

@@ -37,7 +37,7 @@ def changed(release: Path, to: Path, **row: object) -> Path:
 
 
 def test_rows_are_test_figures_of_whole_models(release: Path) -> None:
-    (entries,) = leaderboard.read(release).values()
+    (entries,) = leaderboard.read_entries(release).values()
     rows = {(e.model, e.features): e for e in entries}
     assert set(rows) == {("alignrec", "beit3"), ("lightgcn", "none")}  # no ablation
     assert rows["alignrec", "beit3"].headline == pytest.approx(0.31)
@@ -55,7 +55,9 @@ def tables(page: str) -> dict[str, str]:
 
 def test_published_figures_join_the_rows_of_their_protocol_and_no_others(release: Path, tmp_path: Path) -> None:
     alike = changed(release, tmp_path / "f", fingerprint=BABY)
-    sections = tables(leaderboard.html([leaderboard.read(alike), leaderboard.read(release)]))
+    sections = tables(
+        leaderboard.render_leaderboard([leaderboard.read_entries(alike), leaderboard.read_entries(release)])
+    )
     joined, apart = (sections[name] for name in sorted(name for name in sections if name.startswith("measured-")))
     if BABY not in joined:
         joined, apart = apart, joined
@@ -69,7 +71,9 @@ def test_published_figures_join_the_rows_of_their_protocol_and_no_others(release
 
 
 def test_a_hostile_name_is_text(release: Path, tmp_path: Path) -> None:
-    page = leaderboard.html([leaderboard.read(changed(release, tmp_path / "c", model="<script>alert(1)</script>"))])
+    page = leaderboard.render_leaderboard(
+        [leaderboard.read_entries(changed(release, tmp_path / "c", model="<script>alert(1)</script>"))]
+    )
     assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)" in page
 
@@ -77,4 +81,4 @@ def test_a_hostile_name_is_text(release: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("row", [{"mean": "much"}, {"mean": float("nan")}, {"model": "x" * 200}, {"values": 3}])
 def test_results_that_are_none_are_refused(release: Path, tmp_path: Path, row: dict[str, object]) -> None:
     with pytest.raises(UserError, match="not results as alignrec writes them"):
-        leaderboard.read(changed(release, tmp_path / "d", **row))
+        leaderboard.read_entries(changed(release, tmp_path / "d", **row))

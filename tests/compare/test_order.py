@@ -30,14 +30,14 @@ def sets() -> dict[str, np.ndarray]:
 
 
 SETS = sets()
-NEAR = {name: similarity.neighbours(vectors, 10) for name, vectors in SETS.items()}
+NEAR = {name: similarity.find_neighbours(vectors, 10) for name, vectors in SETS.items()}
 
 
 def doubted(*names: str, sure: str = "a", others: str = "") -> list[str]:
     """Return the doubted sets; `sure` have identifiers, and so do `others`, which are not compared."""
     spare: Iterator[FeatureSet] = (FeatureSet(name, "", SETS[name]) for name in others)
     given = [FeatureSet(name, "", SETS[name], identified=name in sure) for name in names]
-    return [found["features"] for found in similarity.doubtful(given, np.arange(ITEMS), NEAR, spare)]
+    return [found["features"] for found in similarity.find_misordered(given, np.arange(ITEMS), NEAR, spare)]
 
 
 @pytest.mark.parametrize("name", ["permuted", "half empty, permuted"])

@@ -12,7 +12,7 @@ import toy
 
 from alignrec.pipeline import io
 from alignrec.pipeline.compare import releases, similarity
-from alignrec.pipeline.compare.page import changes_html
+from alignrec.pipeline.compare.page import render_changes
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
@@ -70,36 +70,36 @@ def test_other_features_are_major_and_name_the_items_on_a_page(
 ) -> None:
     monkeypatch.setattr(similarity, "NEIGHBOURS", 2)  # of 5 others
     newer = republished(layout, OTHER[:, :2])
-    diff = releases.diff(older, newer, 3)
+    diff = releases.diff_releases(older, newer, 3)
     assert diff["values"] == ["features/beit3/features-00000.parquet: changed", "graph/beit3/edges.parquet: changed"]
     assert (diff["bump"], diff["version"], bumps(diff)) == ("major", "1.0.0", ["major", "none"])
     assert len({e["asin"] for e in diff["features"]["beit3"]["most_changed"]} & {*toy.ASINS}) == 3
-    lines = list(releases.lines(diff))
+    lines = list(releases.describe_diff(diff))
     assert "version: a major change: 0.1.0 -> 1.0.0; it calls itself 0.1.1" in lines
     assert any(line.startswith("beit3: a major change: ") for line in lines)
-    page = changes_html(older, newer, diff, layout.images, "sample")
+    page = render_changes(older, newer, diff, layout.images, "sample")
     assert "beit3 before (0.1.0)</th><th" in page
     assert "beit3 after (0.1.1)</th></tr>" in page
     assert "minilm-cnn before" not in page
     assert page.count('class="pic') > 3
     assert ("No images" in page, "CC BY-SA" in page) == (False, True)  # the attribution of the sample's images
-    assert changes_html(older, newer, diff, layout.images, "sample") == page
-    bare = changes_html(older, newer, diff, layout.root / "nowhere", "sample")
+    assert render_changes(older, newer, diff, layout.images, "sample") == page
+    bare = render_changes(older, newer, diff, layout.root / "nowhere", "sample")
     assert ('class="pic s' in bare, "No images" in bare) == (False, True)
 
 
 def test_rounding_is_a_patch_and_a_rotation_is_not(layout: Layout, older: Path) -> None:
     x = io.matrix(io.read_features(layout.features("beit3"))["vector"]).astype(np.float64)
-    diff = releases.diff(older, republished(layout, x.astype(np.float16).astype(np.float64)), 3)
+    diff = releases.diff_releases(older, republished(layout, x.astype(np.float16).astype(np.float64)), 3)
     assert (diff["bump"], diff["version"]) == ("patch", "0.1.1")
-    diff = releases.diff(older, republished(layout, x[:, ::-1]), 3)  # same neighbours, CKA 1
+    diff = releases.diff_releases(older, republished(layout, x[:, ::-1]), 3)  # same neighbours, CKA 1
     assert diff["features"]["beit3"]["cka"] == pytest.approx(1, abs=1e-5)
     assert (diff["bump"], diff["version"]) == ("minor", "0.2.0")
 
 
 def test_another_width_or_a_missing_set_is_major(layout: Layout, older: Path) -> None:
     shutil.rmtree(layout.features("minilm-cnn"))
-    diff = releases.diff(older, republished(layout, OTHER), 3)
+    diff = releases.diff_releases(older, republished(layout, OTHER), 3)
     assert diff["schema"] == [
         "features/beit3: column vector was fixed_size_list<element: float not null>[2]",
         "features/minilm-cnn: gone",
@@ -112,11 +112,11 @@ def test_items_are_matched_by_asin(layout: Layout, older: Path) -> None:
     newer, turned = layout.release, list(range(6))[::-1]
     for path in (newer / "items.parquet", *newer.glob("features/*/*.parquet")):
         pq.write_table(pq.read_table(path).take(turned), path)
-    diff = releases.diff(older, resigned(newer), 3)
+    diff = releases.diff_releases(older, resigned(newer), 3)
     assert (diff["rows"], diff["bump"]) == (["items are numbered in another order"], "minor")
     assert diff["features"]["beit3"]["overlap"] == 1
     items = pq.read_table(newer / "items.parquet")
     others = items.set_column(1, items.schema.field("asin"), pa.array([f"B{i}" for i in range(6)]))
     pq.write_table(others, newer / "items.parquet")
     with pytest.raises(UserError, match="no item in common"):
-        releases.diff(older, resigned(newer), 5)
+        releases.diff_releases(older, resigned(newer), 5)

@@ -23,8 +23,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.embed import command as embedding
 from alignrec.pipeline.encode.folder import Facts
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.release import encoded
-from alignrec.pipeline.release.encoded import image_sha256, text_sha256
+from alignrec.pipeline.release.encoder import image_sha256, normalise_image, text_sha256
 from alignrec.pipeline.release.item_file import DEFAULT
 
 
@@ -96,9 +95,9 @@ def test_the_command_says_what_came_out_and_each_row_what_went_in(release: Path,
     hashes = table["input_image_sha256"].to_pylist()
     assert hashes[2:] == ["", ""]
     facts = json.loads((release / "encoders/beit3/encoder.json").read_text())
-    stored = encoded.normalised((folder / "images/one.png").read_bytes(), Facts(**facts))
-    assert hashes[0] == image_sha256(stored.image)
-    with Image.open(bytes_io.BytesIO(stored.image or b"")) as image:
+    stored = normalise_image((folder / "images/one.png").read_bytes(), Facts(**facts))
+    assert hashes[0] == image_sha256(stored)
+    with Image.open(bytes_io.BytesIO(stored or b"")) as image:
         assert image.size == (256, 341)  # shrunk as the stage `images` does
     assert io.matrix(table["vector"])[:3].any(axis=1).all()
     assert not io.matrix(table["vector"])[3].any()

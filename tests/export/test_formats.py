@@ -23,12 +23,12 @@ from alignrec import schemas
 from alignrec.commands.app import app
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
-from alignrec.pipeline.compare.similarity import neighbours
+from alignrec.pipeline.compare.similarity import find_neighbours
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.export import content as contents
 from alignrec.pipeline.export import rows
 from alignrec.pipeline.export.content import ExportContent
-from alignrec.pipeline.export.write import CODED, FORMATS, wants_codes, write
+from alignrec.pipeline.export.write import CODED, FORMATS, wants_codes, write_export
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.items.parse import clean_text
@@ -81,7 +81,7 @@ def imported(folder: Path, root: Path) -> Layout:
 def test_mmrec_is_imported_with_the_same_split_ids_and_texts(
     content: ExportContent, layout: Layout, tmp_path: Path
 ) -> None:
-    write(content, "mmrec", tmp_path / "mmrec")
+    write_export(content, "mmrec", tmp_path / "mmrec")
     again = imported(tmp_path / "mmrec", tmp_path / "outputs")
     for path, schema in ((layout.interactions, schemas.INTERACTIONS), (layout.item_ids, schemas.ITEM_IDS)):
         ours, theirs = (
@@ -110,13 +110,13 @@ def test_mmrec_keeps_unknown_values_and_positions(content: ExportContent, tmp_pa
     table = content.interactions
     assert table is not None
     blank = column(content, "rating", pa.nulls(len(table), pa.float32()))
-    write(column(blank, "timestamp", pa.nulls(len(table), pa.int64())), "mmrec", tmp_path / "mmrec")
+    write_export(column(blank, "timestamp", pa.nulls(len(table), pa.int64())), "mmrec", tmp_path / "mmrec")
     again = io.read_table(imported(tmp_path / "mmrec", tmp_path / "outputs").interactions, schemas.INTERACTIONS)
     assert again["rating"].null_count == again["timestamp"].null_count == len(table)
     order = ["user_id", "item_id", "split"]
     assert sorted(again.select(order).to_pylist(), key=str) == sorted(table.select(order).to_pylist(), key=str)
     ordered = table.replace_schema_metadata({"alignrec": '{"timestamps": "order"}'})
-    write(replace(content, interactions=ordered), "mmrec", tmp_path / "ordered")
+    write_export(replace(content, interactions=ordered), "mmrec", tmp_path / "ordered")
     assert "Timestamps are positions" in (tmp_path / "ordered/README.md").read_text()
     again = io.read_table(imported(tmp_path / "ordered", tmp_path / "more").interactions, schemas.INTERACTIONS)
     assert schemas.clock(again) == "order"
@@ -126,7 +126,7 @@ def test_mmrec_keeps_unknown_values_and_positions(content: ExportContent, tmp_pa
 def test_feature_files_are_the_vectors_in_item_order(
     content: ExportContent, layout: Layout, tmp_path: Path, form: str
 ) -> None:
-    write(content, form, tmp_path / "to")
+    write_export(content, form, tmp_path / "to")
     for name in toy.SETS:
         x = np.load(tmp_path / f"to/{name}.npy", allow_pickle=False)
         assert x.dtype == np.float32
@@ -151,7 +151,7 @@ def test_mmrec_has_settings_with_a_file_of_images_and_one_of_texts(
         features = {"random": features["random"], "f": features["random"]} | {
             "f-text-masked": features["beit3"], "f-image-masked": features["minilm-cnn"],
         }  # fmt: skip
-    said = write(replace(content, features=features), "mmrec", tmp_path / "to")
+    said = write_export(replace(content, features=features), "mmrec", tmp_path / "to")
     assert [line.startswith("`random` is both") for line in said] == [True] * (not apart)
     settings = yaml.safe_load((tmp_path / "to/shop.yaml").read_text())
     header = (tmp_path / "to" / settings["inter_file_name"]).read_text().split("\n")[0]
@@ -164,7 +164,9 @@ def test_mmrec_has_settings_with_a_file_of_images_and_one_of_texts(
         assert np.array_equal(x, io.matrix(features[name]["vector"])), key
         assert f"`{settings[key]}` is `{name}`" in (tmp_path / "to/README.md").read_text()
     own = {"beit3": features["random"], "text_feat": content.features["minilm-cnn"]}
-    write(replace(content, features=own), "mmrec", tmp_path / "own")  # a set of that very name stays its own file
+    write_export(
+        replace(content, features=own), "mmrec", tmp_path / "own"
+    )  # a set of that very name stays its own file
     assert np.array_equal(np.load(tmp_path / "own/text_feat.npy"), content.matrix("minilm-cnn"))
     assert np.array_equal(np.load(tmp_path / "own/image_feat.npy"), content.matrix("random"))
 
@@ -173,7 +175,7 @@ def test_mmrec_has_settings_with_a_file_of_images_and_one_of_texts(
 
 
 def test_recbole_files_hold_the_split_and_exact_vectors(content: ExportContent, layout: Layout, tmp_path: Path) -> None:
-    write(content, "recbole", tmp_path / "to")
+    write_export(content, "recbole", tmp_path / "to")
     settings = yaml.safe_load((tmp_path / "to/shop.yaml").read_text())
     for number, split in enumerate(settings["benchmark_filename"]):
         read = pd.read_csv(tmp_path / f"to/shop/shop.{split}.inter", sep="\t")
@@ -190,7 +192,7 @@ def test_recbole_files_hold_the_split_and_exact_vectors(content: ExportContent, 
 
 
 def test_recbole_leaves_out_a_column_that_is_unknown_everywhere(content: ExportContent, tmp_path: Path) -> None:
-    write(column(content, "rating", pa.nulls(16, pa.float32())), "recbole", tmp_path / "to")
+    write_export(column(content, "rating", pa.nulls(16, pa.float32())), "recbole", tmp_path / "to")
     header = (tmp_path / "to/shop/shop.train.inter").read_text().splitlines()[0]
     assert header.split("\t") == ["user_id:token", "item_id:token", "timestamp:float"]
     assert "rating" not in yaml.safe_load((tmp_path / "to/shop.yaml").read_text())["load_col"]["inter"]
@@ -200,7 +202,7 @@ def test_recbole_leaves_out_a_column_that_is_unknown_everywhere(content: ExportC
 
 
 def test_cornac_gets_a_number_for_every_rating(content: ExportContent, layout: Layout, tmp_path: Path) -> None:
-    write(column(content, "rating", pa.array([None, *[2.0] * 15], pa.float32())), "cornac", tmp_path / "to")
+    write_export(column(content, "rating", pa.array([None, *[2.0] * 15], pa.float32())), "cornac", tmp_path / "to")
     read = pd.read_csv(tmp_path / "to/train.tsv", sep="\t", header=None)
     assert read[2].tolist() == [1.0] + [2.0] * (len(read) - 1)
     assert read[1].tolist() == split_rows(layout, 0)["item_id"].tolist()
@@ -208,7 +210,7 @@ def test_cornac_gets_a_number_for_every_rating(content: ExportContent, layout: L
 
 def test_hugging_faces_library_loads_every_table(content: ExportContent, layout: Layout, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
-    write(content, "hf", tmp_path / "to")
+    write_export(content, "hf", tmp_path / "to")
 
     def load(name: str) -> dict:
         return datasets.load_dataset(str(tmp_path / "to"), name, cache_dir=str(tmp_path / "cache"))
@@ -237,7 +239,7 @@ def test_hugging_faces_library_loads_every_table(content: ExportContent, layout:
 def test_two_exports_are_the_same_bytes(content: ExportContent, tmp_path: Path, form: str) -> None:
     files = []
     for name in "ab":
-        write(content, form, tmp_path / name)
+        write_export(content, form, tmp_path / name)
         files.append({p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*.*")})
     assert files[0] == files[1]
 
@@ -257,7 +259,7 @@ def with_zero_rows(content: ExportContent) -> ExportContent:
 
 @pytest.mark.parametrize("form", PLAIN)
 def test_zero_rows_are_filled_and_the_readme_says_so(content: ExportContent, tmp_path: Path, form: str) -> None:
-    write(rows.arranged(with_zero_rows(content), None), form, tmp_path / "to")
+    write_export(rows.arrange_rows(with_zero_rows(content), None), form, tmp_path / "to")
     readme = (tmp_path / "to/README.md").read_text()
     assert "`minilm-cnn`: 2 dimensions; zero rows filled with drawn numbers: 2" in readme
     assert "`random`: 2 dimensions\n" in readme
@@ -267,7 +269,7 @@ def test_zero_rows_are_filled_and_the_readme_says_so(content: ExportContent, tmp
 
 
 def test_filled_rows_differ_and_are_an_items_own_in_every_order(content: ExportContent, tmp_path: Path) -> None:
-    filled = rows.arranged(with_zero_rows(content), None)
+    filled = rows.arrange_rows(with_zero_rows(content), None)
     x, rest = filled.matrix("minilm-cnn"), [0, 2, 3, 5]
     assert np.array_equal(x[rest], content.matrix("minilm-cnn")[rest])
     assert x[[1, 4]].any(axis=1).all()
@@ -275,7 +277,7 @@ def test_filled_rows_differ_and_are_an_items_own_in_every_order(content: ExportC
     assert filled.features["random"] is content.features["random"]
     schemas.check(filled.features["beit3"], schemas.features(2))
     theirs = mapping(tmp_path / "order.csv", ["A5", "A4", "A0", "A1", "A3", "A2"])
-    other = rows.arranged(with_zero_rows(content), theirs).matrix("minilm-cnn")
+    other = rows.arrange_rows(with_zero_rows(content), theirs).matrix("minilm-cnn")
     assert other[[3, 1]] == pytest.approx(x[[1, 4]], rel=1e-6)
 
 
@@ -296,9 +298,9 @@ def test_a_filled_row_is_no_hub_and_filled_rows_no_clique(content: ExportContent
     x = (1 + kinds[rng.integers(0, 60, 600)] + rng.normal(size=(600, 64))).astype(np.float32)
     zero = np.isin(np.arange(600), rng.permutation(600)[:masked])
     x[zero] = 0
-    near = neighbours(rows.arranged(set_of(content, x), None).matrix("f"), 10)
+    near = find_neighbours(rows.arrange_rows(set_of(content, x), None).matrix("f"), 10)
     lists = np.bincount(near.ravel(), minlength=600)
-    mean = np.bincount(neighbours(np.where(zero[:, None], x[~zero].mean(axis=0), x), 10).ravel(), minlength=600)
+    mean = np.bincount(find_neighbours(np.where(zero[:, None], x[~zero].mean(axis=0), x), 10).ravel(), minlength=600)
     assert mean[zero].max() > 10 * mean[~zero].max()  # else the set could not tell
     assert lists[zero].max() <= lists[~zero].max()
     assert zero[near[zero]].mean() <= 1.5 * masked / 600
@@ -307,14 +309,14 @@ def test_a_filled_row_is_no_hub_and_filled_rows_no_clique(content: ExportContent
 
 def test_a_set_of_huge_numbers_is_filled_with_finite_ones(content: ExportContent) -> None:
     x = np.array([[3e38, 1], [-3e38, 1], [3e38, 2]] * 20 + [[0, 0]] * 20, np.float32)
-    assert np.isfinite(rows.arranged(set_of(content, x), None).matrix("f")).all()
+    assert np.isfinite(rows.arrange_rows(set_of(content, x), None).matrix("f")).all()
 
 
 def test_a_set_of_zeros_is_refused_and_one_around_zero_is_not(content: ExportContent) -> None:
     with pytest.raises(UserError, match="'f' holds nothing but zeros"):
-        rows.arranged(set_of(content, np.zeros((6, 2), np.float32)), None)
+        rows.arrange_rows(set_of(content, np.zeros((6, 2), np.float32)), None)
     opposite = set_of(content, np.array([[1, 0], [-1, 0], [0, 0]] * 2, np.float32))
-    assert rows.arranged(opposite, None).matrix("f")[[2, 5]].any(axis=1).all()
+    assert rows.arrange_rows(opposite, None).matrix("f")[[2, 5]].any(axis=1).all()
 
 
 # --- a given order
@@ -327,7 +329,7 @@ def mapping(path: Path, asins: list[str]) -> Path:
 
 def test_rows_take_the_order_of_a_mapping_file(content: ExportContent, tmp_path: Path) -> None:
     theirs = ["A5", "A3", "A0", "A1", "A4", "A2"]
-    write(rows.arranged(content, mapping(tmp_path / "order.csv", theirs)), "mmrec", tmp_path / "to")
+    write_export(rows.arrange_rows(content, mapping(tmp_path / "order.csv", theirs)), "mmrec", tmp_path / "to")
     at = [int(asin[1]) for asin in theirs]
     assert np.array_equal(np.load(tmp_path / "to/beit3.npy"), content.matrix("beit3")[at])
     items = pd.read_csv(tmp_path / "to/i_id_mapping.csv", sep="\t")
@@ -340,7 +342,7 @@ def test_rows_take_the_order_of_a_mapping_file(content: ExportContent, tmp_path:
 
 def test_items_of_one_side_only_are_counted(content: ExportContent, tmp_path: Path) -> None:
     order = mapping(tmp_path / "order.csv", ["A5", "B7", "A0"])
-    exported = rows.arranged(content, order)
+    exported = rows.arrange_rows(content, order)
     assert exported.items["asin"].to_pylist() == ["A5", "B7", "A0"]
     assert exported.items["title"].to_pylist() == [toy.TITLES[5], "", toy.TITLES[0]]
     assert exported.filled["beit3"] == [1]
@@ -351,22 +353,22 @@ def test_items_of_one_side_only_are_counted(content: ExportContent, tmp_path: Pa
         "Items of the dataset left out, as it does not name them: 4.",
     ]
     with pytest.raises(UserError, match="expected a column of this dataset's identifiers"):
-        rows.arranged(content, mapping(tmp_path / "other.csv", ["B1", "B2"]))
+        rows.arrange_rows(content, mapping(tmp_path / "other.csv", ["B1", "B2"]))
 
 
 # --- releases
 
 
 def test_a_release_exports_its_interactions(layout: Layout, tmp_path: Path) -> None:
-    write(contents.of_release(layout.release, []), "mmrec", tmp_path / "to")
-    write(contents.of_dataset(layout, []), "mmrec", tmp_path / "whole")
+    write_export(contents.of_release(layout.release, []), "mmrec", tmp_path / "to")
+    write_export(contents.of_dataset(layout, []), "mmrec", tmp_path / "whole")
     assert (tmp_path / "to/shop.inter").read_bytes() == (tmp_path / "whole/shop.inter").read_bytes()
 
 
 @pytest.mark.parametrize("form", PLAIN)
 def test_a_release_by_itself_exports_what_it_holds(layout: Layout, tmp_path: Path, form: str) -> None:
     exported = replace(contents.of_release(layout.release, ["minilm-cnn"]), interactions=None)
-    write(exported, form, tmp_path / "to")
+    write_export(exported, form, tmp_path / "to")
     text = (tmp_path / "to/README.md").read_text()
     assert "Interactions are not here" in text
     settings = "".join(path.read_text() for path in (tmp_path / "to").glob("*.y*ml"))
@@ -394,7 +396,7 @@ def test_mistakes_are_named(content: ExportContent, layout: Layout, tmp_path: Pa
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/file").write_text("mine")
     with pytest.raises(UserError, match="holds something already"):
-        write(content, "npy", tmp_path / "mine")
+        write_export(content, "npy", tmp_path / "mine")
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
 
 

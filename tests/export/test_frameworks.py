@@ -17,7 +17,7 @@ import pytest
 
 from alignrec.pipeline import io
 from alignrec.pipeline.export.content import ExportContent
-from alignrec.pipeline.export.write import write
+from alignrec.pipeline.export.write import write_export
 from benchmarks import accuracy
 
 pytestmark = [
@@ -69,7 +69,7 @@ def environment(name: str, tmp_path: Path) -> Path:
 def trained(name: str, content: ExportContent, tmp_path: Path, code: str) -> dict:
     """Export, and run the README's snippet and `code` in the export's folder; return what it prints last, as JSON."""
     folder = tmp_path / "export"
-    write(content, name, folder)
+    write_export(content, name, folder)
     block = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     assert block
     command = [environment(name, tmp_path), "-c", block[1] + code]

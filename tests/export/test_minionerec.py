@@ -20,7 +20,7 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.export import content as contents
 from alignrec.pipeline.export import rows
 from alignrec.pipeline.export.content import ExportContent
-from alignrec.pipeline.export.write import write
+from alignrec.pipeline.export.write import write_export
 from alignrec.pipeline.harness.layout import Layout
 
 EMPTY = 4
@@ -39,13 +39,13 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 @pytest.fixture
 def content(layout: Layout) -> ExportContent:
-    return rows.arranged(contents.of_dataset(layout, [], coded=True), None)
+    return rows.arrange_rows(contents.of_dataset(layout, [], coded=True), None)
 
 
 def test_index_texts_and_sequences_are_those_of_the_dataset(
     content: ExportContent, layout: Layout, tmp_path: Path
 ) -> None:
-    (note,) = write(content, "minionerec", tmp_path / "to")
+    (note,) = write_export(content, "minionerec", tmp_path / "to")
     there = [row for row in pq.read_table(layout.codes("beit3"), partitioning=None).to_pylist() if row["codes"]]
     assert [row["asin"] for row in there] == ASINS
     index = json.loads((tmp_path / "to/shop.index.json").read_text())
@@ -71,7 +71,7 @@ def test_index_texts_and_sequences_are_those_of_the_dataset(
 def test_a_title_is_one_line_and_an_absent_one_says_so(content: ExportContent, tmp_path: Path) -> None:
     at = content.items.column_names.index("title")
     items = content.items.set_column(at, "title", pa.array(["a\tb\nc", *["x"] * 3, "  "]))
-    notes = write(replace(content, items=items, interactions=None), "minionerec", tmp_path / "to")
+    notes = write_export(replace(content, items=items, interactions=None), "minionerec", tmp_path / "to")
     assert notes[0].endswith("says so: 1.")
     titles = [row["title"] for row in json.loads((tmp_path / "to/shop.item.json").read_text()).values()]
     assert (titles[0], titles[4]) == ("a b c", "[item 4 has no title]")
@@ -80,7 +80,7 @@ def test_a_title_is_one_line_and_an_absent_one_says_so(content: ExportContent, t
 
 
 def test_a_release_exports_the_same_bytes(content: ExportContent, layout: Layout, tmp_path: Path) -> None:
-    write(content, "minionerec", tmp_path / "a")
+    write_export(content, "minionerec", tmp_path / "a")
     given = ("export", layout.release, "--format", "minionerec", "--to", tmp_path / "b")
     done = CliRunner().invoke(app, [str(arg) for arg in given])
     assert done.exit_code == 0, done.output
@@ -110,7 +110,7 @@ def test_mistakes_are_one_line(content: ExportContent, layout: Layout, tmp_path:
     assert table is not None
     blank = table.set_column(3, "timestamp", pa.nulls(len(table), pa.int64()))
     with pytest.raises(UserError, match="no timestamps"):
-        write(replace(content, interactions=blank), "minionerec", tmp_path / "to")
+        write_export(replace(content, interactions=blank), "minionerec", tmp_path / "to")
     assert not (tmp_path / "to").exists()
 
 

@@ -25,8 +25,8 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.export.content import of_release
-from alignrec.pipeline.release import encoded, manifest, signature, verify
-from alignrec.pipeline.release.encoder import Carried
+from alignrec.pipeline.release import manifest, signature, verify
+from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
 from alignrec.pipeline.remote.fetch import fetch
 from alignrec.schemas import ContractError
 from tests.hostile.fuzz.releases import agree, put
@@ -47,7 +47,7 @@ def refused(release: Path) -> str:
     """Return the line with which `verify`, or what loads an encoder, refuses it."""
     with pytest.raises((UserError, ContractError)) as e:  # noqa: PT012
         list(verify(release))
-        encoded.vectors(Carried(release).load("beit3"), ["a red ball"], [None])
+        encode_items(ReleasedEncoders(release).load("beit3"), ["a red ball"], [None])
     assert (len(str(e.value)) < 2000, str(e.value).isprintable()) == (True, True)
     return str(e.value)
 
@@ -95,14 +95,14 @@ def test_many_paths_and_paths_of_many_parts_take_linear_time(release: Path) -> N
     first, started = content["files"][0], time.process_time()
     for paths in (dict.fromkeys(deep), [f"a/{'x' * 60}/{i}" for i in range(60_000)]):
         content["files"] = [first | {"path": path} for path in paths]
-        manifest.parsed(release, json.dumps(manifest.with_digest(content)).encode())
+        manifest.parse(release, json.dumps(manifest.with_digest(content)).encode())
     assert time.process_time() - started < 60  # of this process; comparing each with each takes ten minutes
 
 
 def replaced(release: Path, table: pa.Table, name: str = TABLE) -> None:
     """Replace a table and make the manifest agree, as an attacker would."""
     pq.write_table(table, release / name)
-    rows, columns = manifest.shape(release / name)
+    rows, columns = manifest.read_shape(release / name)
     agree(release, name, rows=rows, columns=[c.model_dump() for c in columns])
 
 
@@ -209,7 +209,7 @@ def test_finite_weights_of_infinite_products_are_one_line(release: Path) -> None
         changed(release, str(path.relative_to(release)), fingerprint={})
     assert len(list(verify(release))) == 4
     with pytest.raises(UserError, match="not finite"):
-        encoded.vectors(Carried(release).load("beit3"), ["red ball"], [None])
+        encode_items(ReleasedEncoders(release).load("beit3"), ["red ball"], [None])
 
 
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="no ssh-keygen here")
@@ -220,7 +220,7 @@ def test_a_manifest_that_is_not_the_signed_one_is_not_even_parsed(
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "Jürgen", "-f", key], check=True)
     signature.sign(release, key)
     (release / "manifest.json").write_bytes(b"[" * 200_000)
-    monkeypatch.setattr(manifest, "parsed", lambda *_: pytest.fail("the manifest was parsed"))
+    monkeypatch.setattr(manifest, "parse", lambda *_: pytest.fail("the manifest was parsed"))
     for required in (None, key.with_suffix(".pub")):
         with pytest.raises(UserError, match="signature"):
             list(verify(release, required))

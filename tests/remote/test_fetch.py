@@ -224,7 +224,10 @@ def test_wrong_credentials_are_named_and_never_printed(server: Folder, published
     ("spare", "said"),
     [
         (-8192, "bytes to download, but that disk has"),
-        (8192, "the disk is full; downloaded files are kept"),  # files fill whole pages, so it does not suffice
+        (
+            8192,
+            "the disk is full; make space and run the same command again",
+        ),  # files fill whole pages, so it does not suffice
     ],
 )
 def test_a_full_disk_is_said(published: Path, tmp_path: Path, spare: int, said: str) -> None:

@@ -205,8 +205,8 @@ def test_no_bucket_and_wrong_keys_are_said_without_the_secret(
 def test_without_the_extra_its_name_is_said() -> None:
     code = (
         "import sys; sys.modules['obstore'] = None\n"
-        "from alignrec.pipeline.remote.stores import store\n"
-        "try: store('s3://bucket/x')\n"
+        "from alignrec.pipeline.remote.stores import open_store\n"
+        "try: open_store('s3://bucket/x')\n"
         "except Exception as e: print(e)"
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

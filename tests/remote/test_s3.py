@@ -11,7 +11,7 @@ from webserver import Folder, listening
 
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.http.retries import TransientError
-from alignrec.pipeline.remote.stores import BLOCK, Bucket, store
+from alignrec.pipeline.remote.stores import BLOCK, Bucket, open_store
 
 ADDRESS = "s3://bucket/below"
 DATA = os.urandom(BLOCK + 70_000)
@@ -38,7 +38,7 @@ def server(tmp_path: Path, environment: Callable[..., None]) -> Iterator[Folder]
 
 
 def read(start: int = 0) -> bytes:
-    return b"".join(store(ADDRESS).read("file", start))
+    return b"".join(open_store(ADDRESS).read("file", start))
 
 
 @pytest.mark.parametrize(
@@ -61,14 +61,14 @@ def test_requests_are_signed_by_keys_of_variables_or_anonymous(
 def test_half_a_key_is_one_line(environment: Callable[..., None]) -> None:
     environment(ACCESS_KEY_ID="key")
     with pytest.raises(UserError, match="AWS_SECRET_ACCESS_KEY right"):
-        store(ADDRESS)
+        open_store(ADDRESS)
 
 
 @pytest.mark.parametrize("endpoint", ["nonsense", "http://me:a-secret@host:99999", "ftp://host", "http://[::1"])
 def test_an_invalid_endpoint_is_one_line_without_its_password(environment: Callable[..., None], endpoint: str) -> None:
     environment(ENDPOINT_URL=endpoint)
     with pytest.raises(UserError, match=r"^AWS_ENDPOINT_URL: ") as e:
-        store(ADDRESS)
+        open_store(ADDRESS)
     assert "secret" not in str(e.value)
 
 

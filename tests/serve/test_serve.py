@@ -21,11 +21,11 @@ from typer.testing import CliRunner
 from alignrec.commands.app import app
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.release import encoded, manifest
-from alignrec.pipeline.release.encoder import Carried
+from alignrec.pipeline.release import manifest
+from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
 from alignrec.pipeline.release.read import Release
-from alignrec.pipeline.serve import nearest as nearest_module
-from alignrec.pipeline.serve.nearest import BYTES, CHARACTERS, Nearest, Refused
+from alignrec.pipeline.serve import app as serving
+from alignrec.pipeline.serve.app import BYTES, CHARACTERS, Nearest, Refused
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ANSWERED = toy.ITEMS - 1  # one has neither text nor image, and so no direction
@@ -60,7 +60,7 @@ def picture(colour: str = "red", form: str = "PNG", size: tuple[int, int] = (40,
 def test_the_answer_is_that_of_a_plain_search_with_the_released_encoder(release: Path) -> None:
     found = Nearest(Release(release)).ask("beit3", "red ball", b"")
     x = io.matrix(Release(release).features("beit3")["vector"])
-    query = encoded.vectors(Carried(release).load("beit3"), ["red ball"], [None]).vectors[0]
+    query = encode_items(ReleasedEncoders(release).load("beit3"), ["red ball"], [None])[0]
     cosines = x @ query / (np.linalg.norm(x, axis=1) * np.linalg.norm(query) + 1e-30)
     assert [row["item"] for row in found] == np.argsort(-cosines, kind="stable").tolist()[: len(found)]
     assert found[0]["cosine"] == pytest.approx(cosines.max(), abs=1e-3)
@@ -88,7 +88,7 @@ UNANSWERED = [
 def test_what_cannot_be_answered_is_refused_with_its_reason(
     release: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, image: bytes, why: str
 ) -> None:
-    monkeypatch.setattr(nearest_module, "PIXELS", 10_000)
+    monkeypatch.setattr(serving, "PIXELS", 10_000)
     with pytest.raises(Refused, match=why):
         Nearest(Release(release)).ask(name, text, image)
 

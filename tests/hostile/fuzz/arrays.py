@@ -134,7 +134,7 @@ SPACE = "▁".encode()
 
 
 def compared(name: str, data: bytes) -> None:
-    read = feature_set.read(str(written(name, data)), Layout(folder("outputs"), "shop"), ASINS)
+    read = feature_set.read_set(str(written(name, data)), Layout(folder("outputs"), "shop"), ASINS)
     assert read.vectors.shape[0] == len(ASINS)
     assert np.isfinite(read.vectors).all()
 

@@ -17,7 +17,7 @@ from alignrec.pipeline.http.client import Blocked, parse
 from alignrec.pipeline.http.fetch import is_web_page, local
 from alignrec.pipeline.http.retries import LONGEST_WAIT, TransientError, pause, retry_after
 from alignrec.pipeline.images import crawler
-from alignrec.pipeline.remote.stores import store
+from alignrec.pipeline.remote.stores import open_store
 from tests.hostile import test_network
 from tests.hostile.fuzz.target import Target, encoded
 
@@ -100,7 +100,7 @@ def targets() -> dict[str, Target]:
         "address": Target(parsed, [*ADDRESSES, LONG_ADDRESS, *REDIRECTS]),
         "download-address": Target(lambda data: local(data.decode("utf-8", "replace")), ADDRESSES + REDIRECTS),
         "release-address": Target(
-            lambda data: store(data.decode("utf-8", "replace")),
+            lambda data: open_store(data.decode("utf-8", "replace")),
             [b"s3://bucket/p", b"hf://datasets/o/n", *ADDRESSES[:4]],
         ),
         "answer": Target(answer(b""), ANSWERS, (TransientError,)),

@@ -18,12 +18,12 @@ import toy
 
 import alignrec
 from alignrec.pipeline.compare import leaderboard
-from alignrec.pipeline.compare.releases import diff
+from alignrec.pipeline.compare.releases import diff_releases
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.export.content import of_release
-from alignrec.pipeline.release import encoded, manifest, signature
-from alignrec.pipeline.release.encoder import Carried
-from alignrec.pipeline.release.read import Release, unpacked
+from alignrec.pipeline.release import manifest, signature
+from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items, normalise_image
+from alignrec.pipeline.release.read import Release, unpack_release
 from alignrec.pipeline.serve import command
 from alignrec.schemas import ContractError
 from tests.hostile.fuzz.mutate import mutated
@@ -59,18 +59,18 @@ def put(release: Path, name: str, data: bytes) -> None:
 
 
 def read_everything(folder: Path) -> None:
-    opened = Release(folder).verified()
-    for name in Carried(folder).names:
-        loaded = Carried(folder).load(name)
-        images = [None, encoded.normalised(IMAGE, loaded.facts).image]
-        done = encoded.vectors(loaded, ["a red ball", ""], images)
-        assert done.vectors.shape == (2, loaded.encoder.width)
-        assert np.isfinite(done.vectors).all()
-    command.html(opened, toy.PARAMS, opened.folder, ["beit3"])
+    opened = Release(folder).verify()
+    for name in ReleasedEncoders(folder).names:
+        loaded = ReleasedEncoders(folder).load(name)
+        images = [None, normalise_image(IMAGE, loaded.facts)]
+        done = encode_items(loaded, ["a red ball", ""], images)
+        assert done.shape == (2, loaded.encoder.width)
+        assert np.isfinite(done).all()
+    command.render_page(opened, toy.PARAMS, opened.folder, ["beit3"])
     of_release(folder, [])
     of_release(folder, ["beit3"], coded=True)
-    diff(release(), folder, changed=2)
-    with unpacked(opened, ["interactions", "user embeddings"]):
+    diff_releases(release(), folder, changed=2)
+    with unpack_release(opened, ["interactions", "user embeddings"]):
         pass
     loaded_release = alignrec.load(folder)
     for vectors in loaded_release.features.values():
@@ -87,7 +87,7 @@ def attack(data: bytes) -> None:
     folder = restored("attacked", release())
     put(folder, name.decode(), content)
     with suppress(UserError, ContractError):
-        leaderboard.html([leaderboard.read(folder)])
+        leaderboard.render_leaderboard([leaderboard.read_entries(folder)])
     read_everything(folder)
 
 
@@ -113,7 +113,7 @@ def altered(each: int) -> Iterator[bytes]:
 
 
 def parsed(data: bytes) -> None:
-    for file in manifest.parsed(Path("release"), data).files:
+    for file in manifest.parse(Path("release"), data).files:
         assert (Path("/release") / file.path).resolve().is_relative_to("/release")
 
 
