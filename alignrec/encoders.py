@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from alignrec.pipeline.config.base import checked, nearest
-from alignrec.pipeline.encode import base, batching
+from alignrec.pipeline.encode import batching, registry
 from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.encode.registry import ENCODERS
 from alignrec.pipeline.errors import UserError
@@ -46,7 +46,7 @@ class Reject(NamedTuple):
 class Encoder:
     """Images and texts in, vectors out."""
 
-    def __init__(self, name: str, network: base.Encoder, reads: Sequence[str], images: Images = STORED) -> None:
+    def __init__(self, name: str, network: registry.Encoder, reads: Sequence[str], images: Images = STORED) -> None:
         """Take a loaded network, the modalities that it reads (image, text), and how images are normalised."""
         self.name, self.reads, self.width = name, tuple(reads), network.width
         self.rejects: list[Reject] = []

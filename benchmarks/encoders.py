@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from alignrec.pipeline.encode import batching
-from alignrec.pipeline.encode.base import Encoder
 from alignrec.pipeline.encode.network import find_network
+from alignrec.pipeline.encode.registry import Encoder
 from alignrec.pipeline.images.pixels import decoded
 from benchmarks import Measurement, _turns
 from benchmarks._turns import Turn, Way, timed

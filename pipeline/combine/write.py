@@ -212,13 +212,11 @@ def _describe(
         reads=[modality for modality in MODALITIES if any(modality in one.reads for one in of)],  # type: ignore[misc]
         settings=own,
         parts=[one.encoder for one in of],
-        packages={},
         batch_size=of[0].batch_size if of else run.params[Encode].batch_size,
         image_size=of[0].image_size if of else Images().size,
         image_quality=of[0].image_quality if of else Images().quality,
         fingerprint=own | space,
         portable=bool(of) and all(one.portable for one in of),
-        spans=[],
         model=models if of else {},
     )
 

@@ -24,11 +24,10 @@ from alignrec.pipeline.combine import names
 from alignrec.pipeline.combine.params import Combine
 from alignrec.pipeline.config.base import nearest
 from alignrec.pipeline.config.parameters import Parameters
-from alignrec.pipeline.encode.base import Encoder
 from alignrec.pipeline.encode.batching import Items
 from alignrec.pipeline.encode.network import Project, find_network, load, refuse_absent, settings_facts
 from alignrec.pipeline.encode.params import TRAINED, BEiT3, Encode
-from alignrec.pipeline.encode.registry import ENCODERS, Encoders
+from alignrec.pipeline.encode.registry import ENCODERS, Encoder, Encoders
 from alignrec.pipeline.encode.write import write_features, write_set
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness import progress

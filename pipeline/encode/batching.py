@@ -20,10 +20,10 @@ from torch import Tensor
 
 from alignrec import schemas
 from alignrec.pipeline import engine, io
-from alignrec.pipeline.encode.base import Encoder
 from alignrec.pipeline.encode.chunks import Reader, Reading
 from alignrec.pipeline.encode.folder import table
 from alignrec.pipeline.encode.params import Encode
+from alignrec.pipeline.encode.registry import Encoder
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.memory import keep_large_buffers, ran_out

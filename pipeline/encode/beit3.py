@@ -20,9 +20,9 @@ from alignrec.pipeline.beit3.mini import Network, halves
 from alignrec.pipeline.beit3.network import HEADS, BEiT3
 from alignrec.pipeline.beit3.tokenizer import Tokenizer
 from alignrec.pipeline.encode import batching, mini
-from alignrec.pipeline.encode.base import Encoder
 from alignrec.pipeline.encode.batching import Items
 from alignrec.pipeline.encode.params import MODALITIES, BEiT3Params
+from alignrec.pipeline.encode.registry import Encoder
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import EncoderFiles
 from alignrec.pipeline.images.pixels import normalised, squares

@@ -26,8 +26,8 @@ from alignrec.pipeline.ops.whitening import Whitening
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from alignrec.pipeline.encode.base import Encoder
     from alignrec.pipeline.encode.chunks import Reading
+    from alignrec.pipeline.encode.registry import Encoder
 
 MAPS, NAME = "maps.safetensors", "chain.json"
 MAX_BLOCKS, MAX_BYTES, MAX_WIDTH = 64, 1 << 16, 1 << 20  # blocks, bytes of chain.json, and columns of a part
@@ -104,7 +104,7 @@ class Prepared(NamedTuple):
 
 
 class ChainEncoder:
-    """The encoders of the parts, and the maps from their vectors to one; see encode.base.Encoder."""
+    """The encoders of the parts, and the maps from their vectors to one; see Encoder."""
 
     def __init__(self, parts: Sequence[tuple[Encoder, Sequence[str]]], fit: Fit) -> None:
         """Take encoders and the modalities that each reads, in the order of the parts."""

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from alignrec.pipeline.config.base import Section
-from alignrec.pipeline.encode.base import Spec
+from alignrec.pipeline.encode.registry import Spec
 from alignrec.pipeline.images.pixels import normalised, squares
 from alignrec.pipeline.ops.device import device_of, pick, pinned, sent
 

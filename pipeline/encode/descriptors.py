@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alignrec.pipeline.encode.base import NoSettings, Spec
+from alignrec.pipeline.encode.registry import NoSettings, Spec
 from alignrec.pipeline.images.pixels import squares
 from alignrec.pipeline.ops.linalg import unit_rows
 

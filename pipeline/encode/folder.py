@@ -44,17 +44,17 @@ class Facts(Part):
     reads: Annotated[list[Modality], Field(max_length=2)]  # modalities; none: unknown
     settings: Annotated[dict[str, Any], Field(max_length=MOST)]  # all keys of the kind's own class
     weights: Plain | None = None  # set whose encoder/ has network, tokenizer and whitening; null: packages have them
-    parts: Annotated[list[Plain], Field(default_factory=list, max_length=MOST)]  # sets that it is made of, in order
-    packages: Annotated[dict[Plain, str], Field(default_factory=dict, max_length=MOST)]  # with its weights -> version
+    parts: Annotated[list[Plain], Field(max_length=MOST)] = []  # sets that it is made of, in order
+    packages: Annotated[dict[Plain, str], Field(max_length=MOST)] = {}  # with its weights -> version
     batch_size: Annotated[int, Field(ge=1, le=1 << 20)]  # items per forward pass; another changes only the rounding
     image_size: Annotated[int, Field(ge=1, le=1 << 16)]  # shorter side that larger images were shrunk to, pixels
     image_quality: Annotated[int, Field(ge=1, le=95)]  # of the stored JPEG
     # what decides the space, as each of its files has it; empty in releases before it was recorded
-    fingerprint: Annotated[dict[str, Any], Field(default_factory=dict, max_length=MOST)]
+    fingerprint: Annotated[dict[str, Any], Field(max_length=MOST)] = {}
     portable: bool = True  # whether this folder and packages suffice to encode a new item
     # its columns by modalities, in order; empty: all are of `reads`
-    spans: Annotated[list[Span], Field(default_factory=list, max_length=2 * MOST)]
-    model: Annotated[dict[str, Any], Field(default_factory=dict, max_length=MOST)]  # third-party models that made it
+    spans: Annotated[list[Span], Field(max_length=2 * MOST)] = []
+    model: Annotated[dict[str, Any], Field(max_length=MOST)] = {}  # third-party models that made it
 
     @property
     def network(self) -> str:

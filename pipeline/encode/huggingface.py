@@ -9,9 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from alignrec.pipeline.encode import hub, towers
-from alignrec.pipeline.encode.base import Spec
 from alignrec.pipeline.encode.chunks import lengths
 from alignrec.pipeline.encode.hub import Origin
+from alignrec.pipeline.encode.registry import Spec
 from alignrec.pipeline.encode.towers import Join, OfHub, Towers
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.ops.device import pick

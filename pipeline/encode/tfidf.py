@@ -21,8 +21,8 @@ from torch import Tensor
 
 from alignrec.pipeline import io
 from alignrec.pipeline.config.base import Positive, Section
-from alignrec.pipeline.encode.base import Catalogue, Spec
 from alignrec.pipeline.encode.chunks import Reading
+from alignrec.pipeline.encode.registry import Catalogue, Spec
 from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.items.columns import Texts

@@ -7,8 +7,8 @@ from PIL import Image
 from torch import Tensor
 
 from alignrec.pipeline.encode import hub
-from alignrec.pipeline.encode.base import Spec
 from alignrec.pipeline.encode.hub import Origin, Pretrained
+from alignrec.pipeline.encode.registry import Spec
 from alignrec.pipeline.encode.towers import Towers
 from alignrec.pipeline.ops.device import pick, pinned, sent
 

@@ -14,11 +14,11 @@ from shutil import rmtree
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import stored
 from alignrec.pipeline.encode import beit3, mini
-from alignrec.pipeline.encode.base import Encoder
 from alignrec.pipeline.encode.batching import Items
 from alignrec.pipeline.encode.folder import ENCODER, LARGEST, SET, Facts
 from alignrec.pipeline.encode.network import Network, image_facts
 from alignrec.pipeline.encode.params import MODALITIES, BEiT3, BEiT3Params, Encode
+from alignrec.pipeline.encode.registry import Encoder
 from alignrec.pipeline.encode.write import write_features
 from alignrec.pipeline.harness.layout import EncoderFiles
 from alignrec.pipeline.harness.run import Run
@@ -100,7 +100,7 @@ def _write_encoder(run: Run, name: str, home: str, items: Items, known: Images) 
 def _describe(run: Run, name: str, home: str, items: Items, files: EncoderFiles) -> Facts:
     images, settings = image_facts(items), run.params[BEiT3].model_dump(exclude={"sets"})
     reads = list(MASKED.get(name, MODALITIES))
-    shown = {f"image_{key}": value for key, value in images.items()} if "image" in reads else {}
+    shown = images if "image" in reads else {}
     space = {"kind": name, "whiten": settings["whiten"], "max_tokens": settings["max_tokens"]}
     return Facts(
         encoder=name,
@@ -108,15 +108,11 @@ def _describe(run: Run, name: str, home: str, items: Items, files: EncoderFiles)
         reads=reads,  # type: ignore[arg-type]
         settings=settings,
         weights=home,
-        parts=[],
         packages={package: version(package) for package in (PACKAGES if stored.is_mini(files) else ())},
         batch_size=run.params[Encode].batch_size,
-        image_size=images["size"],
-        image_quality=images["quality"],
+        **images,
         fingerprint=space | {"weights": io.digest(files.present())} | shown,
         portable=name not in DRAWN,
-        spans=[],
-        model={},
     )
 
 

@@ -19,13 +19,12 @@ import pyarrow.compute as pc
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.encode import quality
-from alignrec.pipeline.encode.base import Catalogue, Encoder
 from alignrec.pipeline.encode.batching import HALVED, Items, encode_rows
 from alignrec.pipeline.encode.folder import ENCODER, LARGEST, SET, Facts, Span
 from alignrec.pipeline.encode.hub import with_version
 from alignrec.pipeline.encode.network import Network, find_network, image_facts, settings_facts
 from alignrec.pipeline.encode.params import Encode
-from alignrec.pipeline.encode.registry import ENCODERS
+from alignrec.pipeline.encode.registry import ENCODERS, Catalogue, Encoder
 from alignrec.pipeline.encode.rows import RowCache
 from alignrec.pipeline.engine import cluster
 from alignrec.pipeline.harness.run import Run
@@ -76,18 +75,16 @@ def describe_set(network: Network, own: Encode, items: Items, encoder: Encoder) 
     if network.origin and network.origin.fingerprint:
         space = dict(network.origin.fingerprint)
     space |= {package: with_version(package) for package in spec.packages}
-    space |= {f"image_{key}": value for key, value in stored.items()} if "image" in network.reads else {}
+    space |= stored if "image" in network.reads else {}
     return Facts(
         encoder=network.name,
         kind=network.kind,
         reads=list(network.reads),  # type: ignore[arg-type]
         settings=settings,
         weights=network.name if spec.fit else None,
-        parts=[],
         packages={package: version(package) for package in spec.packages},
         batch_size=own.batch_size,
-        image_size=stored["size"],
-        image_quality=stored["quality"],
+        **stored,
         fingerprint=space,
         spans=[Span(reads=[modality], width=width) for modality, width in halves.items()],
         model={"kind": network.kind} | model if model else {},

@@ -24,12 +24,12 @@ from pydantic import Field
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import stored
-from alignrec.pipeline.encode.base import Spec
 from alignrec.pipeline.encode.folder import LARGEST, Facts
 from alignrec.pipeline.encode.hub import LOCAL, Origin, Pretrained, with_version
 from alignrec.pipeline.encode.network import Loaded, load_all
 from alignrec.pipeline.encode.network import load as load_encoder
 from alignrec.pipeline.encode.params import TRAINED
+from alignrec.pipeline.encode.registry import Spec
 from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.harness.layout import EncoderFiles
 from alignrec.pipeline.images.params import Images

@@ -26,9 +26,9 @@ from alignrec.pipeline.beit3.config import Config
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.combine import controls
 from alignrec.pipeline.encode import batching
-from alignrec.pipeline.encode.base import Encoder
 from alignrec.pipeline.encode.beit3 import BEiT3Items
 from alignrec.pipeline.encode.network import Project, find_network, load_all
+from alignrec.pipeline.encode.registry import Encoder
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.stage import perform
