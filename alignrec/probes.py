@@ -13,8 +13,9 @@ from alignrec.pipeline.compare.feature_set import FeatureSet
 from alignrec.pipeline.compare.judge import judge_sets
 from alignrec.pipeline.evaluation.cutoff import headline
 from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.pipeline.probe import asking, forms
+from alignrec.pipeline.probe import forms
 from alignrec.pipeline.probe.base import Data
+from alignrec.pipeline.probe.judge import build_tasks
 from alignrec.pipeline.probe.params import Probe
 from alignrec.pipeline.probe.registry import PROBES
 from alignrec.vectors import aligned, at_least_one
@@ -105,7 +106,7 @@ def probe(
     at_least_one(ks=ks)
     data = number(interactions, names, Splitting(protocol, user_core, item_core, seed))
     asked = Data(data.table, len(names))
-    parts = asking.ask(asked)
+    parts = build_tasks(asked)
     given = [FeatureSet(name, "", x) for name, x in sets.items()]
     judged = judge_sets(given, parts, ks, seed_for("probe", seed), valid=forms.ask(asked))
     return _result(judged, parts, data.dropped, headline(ks))

@@ -2,8 +2,6 @@
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.combine.names import is_ceiling
-from alignrec.pipeline.combine.params import Combine
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.stage import FEATURE_SETS, Stage
 from alignrec.pipeline.probe.params import Probe
@@ -14,18 +12,14 @@ from alignrec.stages.interactions import INTERACTIONS
 
 
 def main(run: Run) -> None:
-    from alignrec.pipeline.probe import asking  # loads SciPy
+    from alignrec.pipeline.probe import judge  # loads SciPy
     from alignrec.pipeline.probe.base import Data
 
     layout, names = run.layout, run.layout.feature_sets()
     interactions = run.read(layout.interactions, schemas.INTERACTIONS)
     items = len(run.read(layout.item_ids, schemas.ITEM_IDS))
-    data = Data(interactions, items, asking.relearned(run, names))
-    rivals = [name for name in names if not is_ceiling(run.params[Combine].sets, name)]
-    ours = run.params[Released].features
-    pairs = [(ours, name) for name in rivals if name != ours]
-    figures = asking.judge_sets(run, data, names, pairs)
-    io.write_json(layout.probes, figures)
+    data = Data(interactions, items, judge.refits_of(run, names))
+    io.write_json(layout.probes, judge.judge_sets(run, data, names, run.params[Released].features))
     run.rows_in = run.rows_out = len(names)
 
 

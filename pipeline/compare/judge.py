@@ -12,8 +12,9 @@ from alignrec.pipeline.evaluation.cutoff import headline
 from alignrec.pipeline.evaluation.statistics import corrected
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions.profiles import Profiles
-from alignrec.pipeline.probe import asking, forms, questions, verdicts
+from alignrec.pipeline.probe import forms, questions, verdicts
 from alignrec.pipeline.probe.base import Task
+from alignrec.pipeline.probe.judge import answer_sets, summarise, summarise_processed
 from alignrec.pipeline.probe.params import Probe
 
 
@@ -42,8 +43,7 @@ def judge_sets(
     narrowest = min(named.values(), key=lambda vectors: vectors.shape[1])  # controls score as chance at any width
     controls_added = {k: v for k, v in controls_of(narrowest, seed).items() if k not in named}
     everything, processing = (named | controls_added).items(), forms.Processing(valid, width)
-    answers = asking.answers(probes, everything, ks)
-    processed = asking.answers(probes, processing.sets(everything), ks)
+    answers, processed = answer_sets(probes, everything, ks, processing=processing)
     comparisons = []
     for probe, of_probe in answers.items():
         for a, b in combinations(named, 2):
@@ -52,8 +52,8 @@ def judge_sets(
                 x, y = (verdicts.cases(probe, of_probe[name], at) for name in (a, b))
                 comparisons.append((f"{probe} {figure}", a, b, x, y))
     return {
-        "probes": asking.summaries(probes, answers, ks),
-        "processed": asking.processed(probes, processed, ks, processing.facts()),
+        "probes": summarise(probes, answers, ks),
+        "processed": summarise_processed(probes, processed, ks, processing),
         "paired": corrected(comparisons, seed),
         "verdicts": verdicts.verdicts(answers, processed, combinations(named, 2), ks, seed),
     }

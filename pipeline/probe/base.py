@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from alignrec.pipeline.probe.questions import Questions
 
 
-Relearned = Callable[[np.ndarray], np.ndarray]
+Refit = Callable[[np.ndarray], np.ndarray]
 """cold items -> the vectors of all, float32 [I, F], made without the interactions of the cold ones"""
 
 
@@ -23,14 +23,14 @@ class Data:
 
     interactions: pa.Table  # schema INTERACTIONS
     items: int  # I
-    relearned: Mapping[str, Relearned | None] = field(default_factory=dict)
+    refits: Mapping[str, Refit | None] = field(default_factory=dict)
     """feature set that learned from train interactions -> what makes it without those of some; None: it cannot be"""
 
 
 class Task(Protocol):
     """A probe that evaluates each feature set by itself, over n cases."""
 
-    def answer(self, features: np.ndarray, relearned: Relearned | None = None) -> np.ndarray:
+    def answer(self, features: np.ndarray, refit: Refit | None = None) -> np.ndarray:
         """Return the figure of each case, [n], or of a probe that is `drawn` [n, D], of features float32 [I, F]."""
 
     def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:

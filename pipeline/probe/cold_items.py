@@ -15,7 +15,7 @@ from alignrec.pipeline.evaluation.statistics import mean, resampled
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions import profiles
 from alignrec.pipeline.interactions.profiles import FEWEST, Profiles
-from alignrec.pipeline.probe.base import Data, Probe, Relearned
+from alignrec.pipeline.probe.base import Data, Probe, Refit
 
 K = 20
 DRAWS = 10
@@ -28,9 +28,9 @@ class ColdItems:
 
     draws: Sequence[Profiles]  # profiles without the cold items, which are the candidates
 
-    def answer(self, features: np.ndarray, relearned: Relearned | None = None) -> np.ndarray:
+    def answer(self, features: np.ndarray, refit: Refit | None = None) -> np.ndarray:
         """Return Recall@K of each user in each draw: float64 [G, D], NaN where a user has no target."""
-        return profiles.cold_recalls(self.draws, features if relearned is None else relearned, K)
+        return profiles.cold_recalls(self.draws, features if refit is None else refit, K)
 
     def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Return users, draws, chance, and of each set the mean over draws, its error, and a 95 % interval."""

@@ -6,7 +6,6 @@ set whose directions of little variance are noise. So valid chooses one form for
 I items, F and W widths.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +14,11 @@ import numpy as np
 from alignrec.pipeline.interactions import profiles
 from alignrec.pipeline.interactions.profiles import Profiles
 from alignrec.pipeline.ops import whitening
-from alignrec.pipeline.probe.base import Data, Relearned
+from alignrec.pipeline.probe.base import Data, Refit
 from alignrec.schemas import TRAIN, VALID
 
-POWERS = {"raw": None, "relaxed": 0.5, "whitened": 1.0}
+RAW = "raw"
+POWERS = {RAW: None, "relaxed": 0.5, "whitened": 1.0}
 """form -> power of the deviation that each direction is divided by, once centred and reduced; None: as it is"""
 UNCHOSEN = "whitened"  # where there is no valid
 K = 20
@@ -48,27 +48,25 @@ class Processing:
     chosen: dict[str, str] = field(default_factory=dict)  # feature set -> its form
     figures: dict[str, dict[str, float]] = field(default_factory=dict)  # feature set -> form -> what it was chosen by
 
-    def sets(self, sets: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield each set in the form that is best on valid; the first of POWERS where several are."""
-        for name, x in sets:
-            if self.valid is None:
-                self.chosen[name], best = UNCHOSEN, transform(x, UNCHOSEN, self.width)
-            else:
-                measured = self.figures.setdefault(name, {})
-                for form in POWERS:  # one form and the best so far are held
-                    vectors = transform(x, form, self.width)
-                    measured[form] = round(float(np.nanmean(self.valid.recalls(vectors, K))), 6)
-                    if measured[form] > max((v for k, v in measured.items() if k != form), default=-1.0):
-                        self.chosen[name], best = form, vectors
-            yield name, best
+    def process(self, name: str, x: np.ndarray, chooses: bool = True) -> np.ndarray:
+        """Return a set in the form that is best on valid, the first of POWERS where several are; else as it is."""
+        if not chooses:
+            self.chosen[name] = RAW
+            return x
+        if self.valid is None:
+            self.chosen[name] = UNCHOSEN
+            return transform(x, UNCHOSEN, self.width)
+        measured = self.figures.setdefault(name, {})
+        for form in POWERS:  # one form and the best so far are held
+            vectors = transform(x, form, self.width)
+            measured[form] = round(float(np.nanmean(self.valid.recalls(vectors, K))), 6)
+            if measured[form] > max((v for k, v in measured.items() if k != form), default=-1.0):
+                self.chosen[name], best = form, vectors
+        return best
 
-    def relearned(self, sets: Mapping[str, Relearned | None]) -> dict[str, Relearned | None]:
-        """Return what makes sets that learned from interactions without those of some, in the forms chosen for them."""
-
-        def processed(name: str, make: Relearned) -> Relearned:
-            return lambda cold: transform(make(cold), self.chosen[name], self.width)
-
-        return {name: processed(name, make) if make else None for name, make in sets.items()}
+    def refit(self, name: str, refit: Refit | None) -> Refit | None:
+        """Return what refits a set without some items, in the form that was chosen for it."""
+        return refit and (lambda cold: transform(refit(cold), self.chosen[name], self.width))
 
     def facts(self) -> dict[str, Any]:
         """Return width, and of each set its form and what that was chosen by, JSON."""

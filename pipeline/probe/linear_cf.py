@@ -19,7 +19,7 @@ from alignrec.pipeline.evaluation.cutoff import bounded
 from alignrec.pipeline.interactions import split
 from alignrec.pipeline.interactions.split import Pairs, Split, contains, keys
 from alignrec.pipeline.ops.linalg import unit_rows
-from alignrec.pipeline.probe.base import Data, Probe, Relearned
+from alignrec.pipeline.probe.base import Data, Probe, Refit
 
 GIB = 1.5  # most that the I x I matrix may take: 20,000 items
 RIDGES = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # of EASE, in users
@@ -62,7 +62,7 @@ class Linear:
         inverse = self.ease[2]
         return self._recalls("test", inverse, [-1 / inverse.diagonal()])[0]
 
-    def answer(self, features: np.ndarray, relearned: Relearned | None = None) -> np.ndarray:
+    def answer(self, features: np.ndarray, refit: Refit | None = None) -> np.ndarray:
         """Return recall of L3AE minus that of EASE for each test user, [n], of features float32 [I, F]."""
         units = unit_rows(features)[0]
         found = {(0.0, 0.0): self.ease[0]}

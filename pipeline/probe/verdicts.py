@@ -15,7 +15,7 @@ from alignrec.pipeline.probe.registry import PROBES
 
 CUTOFFS = (10, 20)
 TESTED = ("difference", "low", "high", "p_holm")  # what is kept of each test
-Answers = Mapping[str, Mapping[str, np.ndarray]]  # as in asking.py, which loads SciPy
+Answers = Mapping[str, Mapping[str, np.ndarray]]  # probe -> set -> hits [G, len(ks)], or figures of cases [n]
 
 
 def verdicts(

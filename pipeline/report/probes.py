@@ -135,7 +135,7 @@ def processing(processed: Mapping[str, Any]) -> str:
         return f"Processed: centred, reduced by {width}, whitened."
     return (
         f"Processed: the best on valid of three forms, chosen for each set: raw; centred, reduced by {width}, relaxed; "
-        "the same, whitened."
+        "the same, whitened. Controls, masked and planted sets stay raw."
     )
 
 

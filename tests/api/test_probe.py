@@ -14,7 +14,7 @@ from alignrec import schemas
 from alignrec.interactions import Splitting, number
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.probe import asking
+from alignrec.pipeline.probe import judge
 from alignrec.pipeline.probe.base import Data
 
 IDS = [f"i{i}" for i in range(shops.ITEMS)]
@@ -38,9 +38,9 @@ def test_figures_are_the_pipelines(probed: alignrec.ProbeResult, layout: Layout)
     table = io.read_table(layout.interactions, schemas.INTERACTIONS)
     column = table.schema.get_field_index("timestamp")
     table = table.set_column(column, "timestamp", pa.array(range(len(table)), pa.int64()))
-    asked = asking.ask(Data(table, shops.ITEMS))
+    asked = judge.build_tasks(Data(table, shops.ITEMS))
     ks = [5, 10, 20, 50]
-    expected = asking.summaries(asked, asking.answers(asked, [("vectors", shops.content())], ks), ks)
+    expected = judge.summarise(asked, judge.answer_sets(asked, [("vectors", shops.content())], ks)[0], ks)
     for probe in ("zero_shot", "item_cf", "content_knn"):
         assert probed.figures[probe]["vectors"] == expected[probe]["vectors"]
     assert probed.skipped.keys() == {"cold_items"}

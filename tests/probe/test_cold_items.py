@@ -10,7 +10,7 @@ import pytest
 
 from alignrec import schemas
 from alignrec.pipeline.interactions import profiles
-from alignrec.pipeline.probe import asking, behaviour, cold_items, questions, verdicts
+from alignrec.pipeline.probe import behaviour, cold_items, judge, questions, verdicts
 from alignrec.pipeline.probe.base import Data
 from alignrec.pipeline.report import probes as facts
 
@@ -93,21 +93,21 @@ def test_the_interval_covers_users_and_items() -> None:
 def test_a_set_that_learned_learns_again_without_the_cold_items() -> None:
     asked, seen = task(), []
 
-    def relearned(cold: np.ndarray) -> np.ndarray:
+    def refit(cold: np.ndarray) -> np.ndarray:
         seen.append(cold)
         return NOISE
 
-    answers = asking.answers({"cold_items": asked}, [("told", GOOD)], [20], relearned={"told": relearned})
+    answers = judge.answer_sets({"cold_items": asked}, [("told", GOOD)], [20], refits={"told": refit})[0]
     assert [cold.tolist() for cold in seen] == [draw.candidates.tolist() for draw in asked.draws]
     np.testing.assert_array_equal(answers["cold_items"]["told"], asked.answer(NOISE))
 
 
 def test_a_set_that_cannot_be_refitted_is_skipped_and_leaks_are_named() -> None:
-    given = data(relearned={"told": None})
-    asked = asking.ask(given)
+    given = data(refits={"told": None})
+    asked = judge.build_tasks(given)
     sets = [("told", GOOD), ("good", GOOD)]
-    answers = asking.answers(asked, sets, [20], given.relearned)
-    figures = asking.summaries(asked, answers, [20], given.relearned)
+    answers = judge.answer_sets(asked, sets, [20], given.refits)[0]
+    figures = judge.summarise(asked, answers, [20], given.refits)
     assert "cannot be made without" in figures["cold_items"]["told"]["skipped"]
     assert "Leak: of told" in figures["item_cf"]["note"]
     assert "Leak" not in figures["content_knn"].get("note", "")
@@ -116,7 +116,7 @@ def test_a_set_that_cannot_be_refitted_is_skipped_and_leaks_are_named() -> None:
 
 def test_verdicts_resample_users_and_draws() -> None:
     asked = {"cold_items": task()}
-    answers = asking.answers(asked, [("good", GOOD), ("noise", NOISE)], [20])
+    answers = judge.answer_sets(asked, [("good", GOOD), ("noise", NOISE)], [20])[0]
     (row,) = verdicts.verdicts(answers, answers, [("good", "noise")], [20], 0)
     assert (row["probe"], row["measure"], row["verdict"]) == ("cold_items", "recall@20", "better")
     lucky = answers["cold_items"]["noise"] + np.array([0.9, *[-0.05] * 9])  # better in one draw of ten

@@ -12,7 +12,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.evaluation import metrics
 from alignrec.pipeline.interactions import cooccurrence, split
 from alignrec.pipeline.ops.linalg import unit_rows
-from alignrec.pipeline.probe import asking, behaviour, questions
+from alignrec.pipeline.probe import behaviour, judge, questions
 from alignrec.pipeline.probe.base import Data
 
 KS = [1, 2, 3]
@@ -134,7 +134,7 @@ def test_content_neighbours_is_recall_of_the_recommenders_evaluation() -> None:
 
 def test_zero_shot_uses_all_splits_and_item_cf_only_train(tmp_path: Path) -> None:
     table = io.read_table(toy.outputs(tmp_path).interactions, schemas.INTERACTIONS)
-    probes = asking.ask(Data(table, toy.ITEMS))
+    probes = judge.build_tasks(Data(table, toy.ITEMS))
     assert isinstance(probes["zero_shot"], questions.Questions)
     assert isinstance(probes["item_cf"], questions.Questions)
     assert probes["zero_shot"].target.tolist() == [3, 4, 5, 0]  # each user's test item is the latest

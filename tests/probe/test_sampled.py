@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from alignrec import schemas
-from alignrec.pipeline.probe import asking, questions
+from alignrec.pipeline.probe import judge, questions
 from alignrec.pipeline.probe.base import Data
 
 ITEMS, KS = 90, [5, 10]
@@ -24,11 +24,11 @@ def shop(users: int = 300) -> Data:
 def test_drawn_users_and_items_have_the_answers_that_they_have_among_all(monkeypatch: pytest.MonkeyPatch) -> None:
     assert questions.sample_size(7_050) > 19_445, "Baby is asked in full"
     features = [("x", np.random.default_rng(0).standard_normal((ITEMS, 6)).astype(np.float32))]
-    everyone = asking.answers(asking.ask(shop()), features, KS)
+    everyone = judge.answer_sets(judge.build_tasks(shop()), features, KS)[0]
     monkeypatch.setattr(questions, "COSINES", 0)
     monkeypatch.setattr(questions, "FEWEST", 20)
-    asked = asking.ask(shop())
-    some, again = (asking.answers(asked, features, KS) for asked in (asked, asking.ask(shop())))
+    asked = judge.build_tasks(shop())
+    some, again = (judge.answer_sets(asked, features, KS)[0] for asked in (asked, judge.build_tasks(shop())))
     for probe, unit in DRAWN.items():
         of_all = everyone[probe]["x"].tolist()
         assert len(some[probe]["x"]) == 20 < len(of_all)
