@@ -76,9 +76,11 @@ class Encoder:
             UserError: no rows, another number of images than texts, a row of the wrong type, or no readable image.
         """
         at_least_one(batch_size=[batch_size], workers=[workers])
-        pictured = _rows(images, "image", str | os.PathLike | bytes | Image.Image | None, "a path, bytes, a PIL image")
-        written = _rows(texts, "text", str | None, "a string")
-        n = self._count(pictured, written)
+        pictured = _checked_rows(
+            images, "image", str | os.PathLike | bytes | Image.Image | None, "a path, bytes, a PIL image"
+        )
+        written = _checked_rows(texts, "text", str | None, "a string")
+        n = self._count_rows(pictured, written)
         vectors, self.rejects = np.zeros((n, self.width), np.float32), []
         read = written if written and "text" in self.reads else [None] * n
         shown = pictured if pictured and "image" in self.reads else [None] * n
@@ -108,7 +110,7 @@ class Encoder:
     def __repr__(self) -> str:
         return f"<Encoder {self.name}: {' and '.join(self.reads)} -> {self.width} numbers>"
 
-    def _count(self, images: list[Any] | None, texts: list[Any] | None) -> int:
+    def _count_rows(self, images: list[Any] | None, texts: list[Any] | None) -> int:
         given = {"image": images, "text": texts}
         if all(given[modality] is None for modality in self.reads):
             raise UserError(f"{self.name} reads {' and '.join(f'{m}s' for m in self.reads)}; none were given")
@@ -130,9 +132,9 @@ def encoder(name: str | Path | Release, encoder: str | None = None, **settings: 
         settings: of the encoder's own class in pipeline/encode, such as `max_tokens` of minilm.
     """
     if isinstance(name, Release):
-        return _released(name, encoder)
+        return _load_released(name, encoder)
     if isinstance(name, Path) or "/" in name or Path(name).is_dir():
-        return _released(load(name), encoder)
+        return _load_released(load(name), encoder)
     ready = [*BUNDLED, *(other for other in ENCODERS if other not in ENCODERS.built_in)]
     if name not in ready:
         if name in ENCODERS:
@@ -143,7 +145,7 @@ def encoder(name: str | Path | Release, encoder: str | None = None, **settings: 
     return Encoder(name, spec.load(Path(), own), spec.reads)  # these encoders read no file of a dataset
 
 
-def _released(release: Release, name: str | None) -> Encoder:
+def _load_released(release: Release, name: str | None) -> Encoder:
     shelf = ReleasedEncoders(release.folder)
     names = shelf.names
     if not names:
@@ -155,7 +157,7 @@ def _released(release: Release, name: str | None) -> Encoder:
     return Encoder(name or names[0], loaded.encoder, loaded.facts.reads, stored)
 
 
-def _rows(given: Any, name: str, kinds: Any, expected: str) -> list[Any] | None:
+def _checked_rows(given: Any, name: str, kinds: Any, expected: str) -> list[Any] | None:
     if given is None:
         return None
     if isinstance(given, str | bytes | os.PathLike | Image.Image) or not isinstance(given, Iterable):
@@ -170,7 +172,7 @@ def _rows(given: Any, name: str, kinds: Any, expected: str) -> list[Any] | None:
 def decode(image: ImageLike, params: Images = STORED) -> bytes | tuple[str, str] | None:
     """Return a JPEG, None where there is no image, or status and reason if it cannot be read."""
     try:
-        data = _bytes(image, params.max_bytes)
+        data = _read_bytes(image, params.max_bytes)
     except Exception as e:  # PIL raises any exception on damaged data, and images are decoded when they are saved
         if isinstance(e, OSError) and e.strerror:
             return "missing", f"{e.filename}: {e.strerror}; only local files are read"
@@ -184,7 +186,7 @@ def decode(image: ImageLike, params: Images = STORED) -> bytes | tuple[str, str]
     return normal.image or (normal.status, f"{normal.status.replace('_', ' ')}, {normal.reason}")
 
 
-def _bytes(image: ImageLike, limit: int) -> bytes | None:
+def _read_bytes(image: ImageLike, limit: int) -> bytes | None:
     if image is None or isinstance(image, bytes):
         return image
     if not isinstance(image, Image.Image):

@@ -85,11 +85,11 @@ def number(interactions: Any, ids: Iterable[Any] | None, how: Splitting) -> Numb
     """
     raw = _as_table(interactions)
     known([how.protocol] if how.protocol else [], division.PROTOCOLS, "protocol")
-    table = _cast(raw)
+    table = _cast_columns(raw)
     names = None if ids is None else list(map(str, ids))
     missing = 0 if names is None else table["item"].null_count
     covered = table if names is None else _keep_covered(table, names)
-    result = _split(covered, how)
+    result = _split_rows(covered, how)
     rows, items = result.table, result.items
     if names is not None:
         place = pc.index_in(pa.array(items, pa.string()), value_set=pa.array(names, pa.string())).to_numpy()
@@ -143,7 +143,7 @@ def _as_table(interactions: Any) -> pa.Table:
     return table.select([column for column in TYPES if column in table.column_names])
 
 
-def _cast(table: pa.Table) -> pa.Table:
+def _cast_columns(table: pa.Table) -> pa.Table:
     columns = {}
     for name in table.column_names:
         column = table[name]
@@ -161,7 +161,7 @@ def _cast(table: pa.Table) -> pa.Table:
     return pa.table(columns)
 
 
-def _split(table: pa.Table, how: Splitting) -> Numbered:
+def _split_rows(table: pa.Table, how: Splitting) -> Numbered:
     own = how.protocol is None and "split" in table.column_names
     if own and max(how.user_core, how.item_core) > 1:
         raise UserError("user_core, item_core: the column 'split' is kept; give a protocol to replace it")

@@ -58,7 +58,7 @@ class ProbeResult:
         return pa.Table.from_pylist(rows, pa.schema([*text, ("value", pa.float64()), ("se", pa.float64())]))
 
     def __str__(self) -> str:
-        probes = {probe: self._headline(probe) for probe in self.figures}
+        probes = {probe: self._headline_figure(probe) for probe in self.figures}
         heads = [f"{probe} {figure}" for probe, figure in probes.items()]
         names = list(dict.fromkeys(name for sets in self.figures.values() for name in sets))
         width = max(map(len, names), default=0)
@@ -74,7 +74,7 @@ class ProbeResult:
     def __repr__(self) -> str:
         return f"<ProbeResult {', '.join(self.figures) or 'of no probe'}: print shows figures>"
 
-    def _headline(self, probe: str) -> str:
+    def _headline_figure(self, probe: str) -> str:
         names, measure = list(self.figures[probe]["chance"]), PROBES[probe].measure
         at_cutoff = next((name for name in names if name.endswith(f"@{self.cutoff}")), names[0])
         return measure if measure in names else at_cutoff
@@ -109,10 +109,12 @@ def probe(
     parts = build_tasks(asked)
     given = [FeatureSet(name, "", x) for name, x in sets.items()]
     judged = judge_sets(given, parts, ks, seed_for("probe", seed), valid=forms.ask(asked))
-    return _result(judged, parts, data.dropped, headline(ks))
+    return _as_result(judged, parts, data.dropped, headline(ks))
 
 
-def _result(result: Mapping[str, Any], parts: Collection[str], dropped: Mapping[str, int], cutoff: int) -> ProbeResult:
+def _as_result(
+    result: Mapping[str, Any], parts: Collection[str], dropped: Mapping[str, int], cutoff: int
+) -> ProbeResult:
     answered = {probe: sets for probe, sets in result["probes"].items() if "skipped" not in sets}
     return ProbeResult(
         figures=_of_sets(answered),

@@ -153,7 +153,7 @@ def fit(
     cell = Cell(held, model, params, rules, seed, _possible_cutoffs(ks, parts), "test")
     name = f"{model}-{cell.key[:16]}.safetensors"
     saved = Checkpoint(Path(checkpoint) / name, params.checkpoint_every) if checkpoint is not None else None
-    return _train(cell, data, parts, saved, progress)
+    return _train_cell(cell, data, parts, saved, progress)
 
 
 def _check_arguments(
@@ -175,7 +175,7 @@ def _possible_cutoffs(ks: Sequence[int], parts: Split) -> tuple[int, ...]:
     return tuple(k for k in ks if k <= most) or (most,)
 
 
-def _train(
+def _train_cell(
     cell: Cell, data: Numbered, parts: Split, checkpoint: Checkpoint | None, progress: Progress | None
 ) -> Recommender:
     threads = torch.get_num_threads()
@@ -188,7 +188,7 @@ def _train(
     if checkpoint:
         checkpoint.clear()
     judged = [
-        {"protocol": variant.described(), "metrics": _metrics(result, parts)}
+        {"protocol": variant.described(), "metrics": _mean_metrics(result, parts)}
         for variant, result in zip(cell.protocol.variants, results, strict=True)
     ]
     return Recommender(
@@ -206,7 +206,7 @@ def _train(
     )
 
 
-def _metrics(result: Result, parts: Split) -> dict[str, dict[str, float]]:
+def _mean_metrics(result: Result, parts: Split) -> dict[str, dict[str, float]]:
     judged = {"valid": (result.valid, parts.valid), "test": (result.test, parts.test)}
     return {
         which: {f"{metric}@{k}": value for (metric, k), value in evaluation.mean.items()}

@@ -83,22 +83,22 @@ class Release:
     @cached_property
     def features(self) -> Mapping[str, Vectors]:
         """Feature set -> float32 [I, F]; `ids` are the items' asins."""
-        return Parts(self._tables.feature_sets, lambda name: _vectors(self._tables.features(name)))
+        return Parts(self._tables.feature_sets, lambda name: _as_vectors(self._tables.features(name)))
 
     @cached_property
     def graph(self) -> Mapping[str, sp.csr_array]:
         """Feature set -> float32 [I, I], sparse (SciPy): the cosine of each item and its nearest, itself included."""
-        return Parts(self.info.sets_with("edges"), self._graph)
+        return Parts(self.info.sets_with("edges"), self._read_graph)
 
     @cached_property
     def embeddings(self) -> Embeddings:
         """The vectors of the trained recommender; UserError if the release has none, or none of users."""
-        return Embeddings(_vectors(self._tables.embeddings("users")), self.item_embeddings)
+        return Embeddings(_as_vectors(self._tables.embeddings("users")), self.item_embeddings)
 
     @cached_property
     def item_embeddings(self) -> Vectors:
         """The trained recommender's vectors of items, float32 [I, D]; UserError if the release has none."""
-        return _vectors(self._tables.embeddings("items"))
+        return _as_vectors(self._tables.embeddings("items"))
 
     def vector(self, asin: str, features: str | None = None) -> np.ndarray:
         """Return the vector of one item, float32 [F], of a feature set, by default as PREFERRED says."""
@@ -123,7 +123,7 @@ class Release:
     def _tables(self) -> read.Release:
         return read.Release(self.folder)
 
-    def _graph(self, name: str) -> sp.csr_array:
+    def _read_graph(self, name: str) -> sp.csr_array:
         try:
             import scipy.sparse as sp
         except ModuleNotFoundError as e:
@@ -154,17 +154,17 @@ def load(
         raise UserError("a zip file is not read in place: `alignrec fetch` makes a folder of it, and checks it")
     is_local = stores.scheme_of(address) == "file" and stores.resolve_sample(address) == address
     kept = Path(cache) if cache else platformdirs.user_cache_path("alignrec")
-    folder = stores.path_of(address) if is_local else _fetch(address, features, kept)
+    folder = stores.path_of(address) if is_local else _fetch_to_cache(address, features, kept)
     if is_local or key is not None:  # a fetch verifies everything but the signer
         verify(folder, Path(key) if key else None)
     info = manifests.load(folder)
-    _known(info, features)
+    _check_features(info, features)
     return Release(folder, info)
 
 
-def _fetch(address: str, features: str | None, cache: Path) -> Path:
+def _fetch_to_cache(address: str, features: str | None, cache: Path) -> Path:
     info, sha256 = fetching.read_remote_manifest(address)
-    _known(info, features)
+    _check_features(info, features)
     folder = cache / "releases" / (f"{sha256}-{features}" if features else sha256)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with bytes_bar("fetch") as progress:
@@ -177,11 +177,11 @@ def _fetch(address: str, features: str | None, cache: Path) -> Path:
     return folder
 
 
-def _known(info: Manifest, features: str | None) -> None:
+def _check_features(info: Manifest, features: str | None) -> None:
     if features is not None and features not in (names := info.sets_with("features")):
         raise UserError(f"no feature set '{features}' in this release{nearest(features, names)}")
 
 
-def _vectors(table: pa.Table) -> Vectors:
+def _as_vectors(table: pa.Table) -> Vectors:
     ids = next(name for name in ("asin", "user", "user_id") if name in table.column_names)
     return Vectors(io.matrix(table["vector"]), table[ids].to_pylist())

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alignrec.pipeline.harness.versions import machine
+from alignrec.pipeline.harness.versions import machine_facts
 from alignrec.pipeline.io import write_json
 from benchmarks._turns import Spread, Way, advice, short
 
@@ -56,7 +56,7 @@ def save(name: str, m: Measurement) -> Path:
     path = RESULTS / f"{name}.json"
     facts = {key: value for key, value in vars(m).items() if key != "ways"}
     ways = {way: _record(m, way) for way in m.ways}
-    write_json(path, facts | {"share_of_limit": m.share_of_limit, "ways": ways, "machine": machine()})
+    write_json(path, facts | {"share_of_limit": m.share_of_limit, "ways": ways, "machine": machine_facts()})
     return path
 
 

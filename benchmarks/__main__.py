@@ -13,7 +13,7 @@ def main(names: list[str]) -> None:
     known = [m.name for m in pkgutil.iter_modules(benchmarks.__path__) if not m.name.startswith("_")]
     if unknown := sorted(set(names) - set(known)):
         sys.exit(f"benchmarks: no benchmark is called {', '.join(unknown)}; choose from {', '.join(known)}")
-    waiting.choose()  # as a stage does, and before torch is loaded
+    waiting.spin_if_idle()  # as a stage does, and before torch is loaded
     for name in names or known:
         try:
             m = importlib.import_module(f"benchmarks.{name}").run()

@@ -18,13 +18,13 @@ from typing import Any
 
 import yaml
 
-from alignrec.commands.results import spent
+from alignrec.commands.results import read_record
 from alignrec.pipeline.beit3 import vqkd
 from alignrec.pipeline.beit3.config import SIZES
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.config import document
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.versions import machine
+from alignrec.pipeline.harness.versions import machine_facts
 from alignrec.pipeline.io import write_json
 from alignrec.pipeline.ops.device import gemm_rate
 from alignrec.stages.order import STAGES
@@ -77,7 +77,7 @@ def rehearse(folder: Path, size: str, items: int) -> dict[str, Any]:
     layout = Layout(folder / "outputs", DATASET)
     _run("dvc", "repro", folder=folder)
     _run("alignrec", "verify", str(Layout(Path("outputs"), DATASET).release), folder=folder)
-    return options | {"machine": machine(), "stages": {stage: spent(layout, stage) for stage in STAGES}}
+    return options | {"machine": machine_facts(), "stages": {stage: read_record(layout, stage) for stage in STAGES}}
 
 
 def lay_out(folder: Path) -> None:

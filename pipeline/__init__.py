@@ -2,4 +2,4 @@
 
 from alignrec.pipeline.harness import waiting
 
-waiting.sleep()  # before torch or FAISS is loaded, which nothing does sooner
+waiting.let_threads_sleep()  # before torch or FAISS is loaded, which nothing does sooner

@@ -39,7 +39,7 @@ def test_imports_go_one_way() -> None:
     upward = []
     for path in sorted((code.ROOT / "pipeline").rglob("*.py")):
         here = package(".".join(path.relative_to(code.ROOT).with_suffix("").parts))
-        for name in code.imports(path):
+        for name in code.imported_modules(path):
             there = package(name)
             above = here and there and ORDER.index(there) > ORDER.index(here)
             if name.startswith("alignrec.stages") or above:

@@ -146,10 +146,10 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     (about / "entry_points.txt").write_text(ENTRIES)
     monkeypatch.syspath_prepend(site)
     importlib.invalidate_caches()
-    registry.installed.cache_clear()
+    registry.installed_parts.cache_clear()
     yield
     monkeypatch.undo()
-    registry.installed.cache_clear()
+    registry.installed_parts.cache_clear()
     for name in [name for name in sys.modules if name.startswith("newcomer")]:
         del sys.modules[name]
 
@@ -198,9 +198,9 @@ def test_without_the_package_there_is_none_of_it(tmp_path: Path) -> None:
 
 
 def test_an_entry_that_cannot_be_loaded_or_takes_a_name_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "installed", lambda group: {"mine": "nowhere.to_be:Found"})
+    monkeypatch.setattr(registry, "installed_parts", lambda group: {"mine": "nowhere.to_be:Found"})
     with pytest.raises(UserError, match=r"'mine = nowhere\.to_be:Found' .*: No module named 'nowhere'"):
         MODELS["mine"]
-    monkeypatch.setattr(registry, "installed", lambda group: {"bpr": "nowhere.to_be:Found"})
+    monkeypatch.setattr(registry, "installed_parts", lambda group: {"bpr": "nowhere.to_be:Found"})
     with pytest.raises(UserError, match=r"'bpr' of alignrec\.models"):
         list(MODELS)

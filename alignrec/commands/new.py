@@ -15,7 +15,7 @@ import yaml
 from alignrec.commands import project
 from alignrec.commands.arguments import PARAMS, ROOT
 from alignrec.commands.params import Params, load, read
-from alignrec.commands.plan import duration, on_busy_machine
+from alignrec.commands.plan import format_duration, on_busy_machine
 from alignrec.commands.terminal import say
 from alignrec.pipeline import io
 from alignrec.pipeline.config import document
@@ -58,7 +58,7 @@ def new(
     """make this folder a project: dvc.yaml, git, DVC, and params.yaml for your files, unless you wrote it yourself."""
     if name is None:
         read(PARAMS)
-        for line in project.begin(Path()):
+        for line in project.begin_project(Path()):
             say(line)
         return
     if (interactions is None) == (amazon is None):
@@ -68,7 +68,7 @@ def new(
         text, seen = describe_files(name, interactions, items, images, column or [], beit3)
     else:
         text, seen = describe_category(name, str(amazon), category, beit3)
-    for line in [*seen, *write(name, text, to)]:
+    for line in [*seen, *write_project(name, text, to)]:
         say(line)
 
 
@@ -79,12 +79,12 @@ def check_target(name: str, to: Path, force: bool) -> None:
         raise UserError(f"{to}: exists already; give another name with --to, or overwrite it with --force")
 
 
-def write(name: str, text: str, to: Path) -> Iterator[str]:
+def write_project(name: str, text: str, to: Path) -> Iterator[str]:
     """Write the text of a parameter file; yield what was done and what comes next."""
     io.write_bytes(to, text.encode())
     yield f"wrote {to}"
     if to == PARAMS:
-        yield from project.begin(Path())
+        yield from project.begin_project(Path())
         yield "next: dvc repro; `alignrec plan` estimates how long it takes"
     else:
         yield f"next: alignrec download {name} --params {to}"
@@ -133,7 +133,9 @@ def cost_of_beit3(name: str, text: str, size: Size | None = None) -> str:
     with suppress(UserError):  # a category without a published size
         size = size or estimate.read_size(params, Layout(ROOT, name))
         stages = estimate.estimate_stages(estimate.Plan.of_this_machine(params, name, size))
-        seconds = f", in about {duration(stages['pretrain'].seconds + stages['beit3'].seconds)}{on_busy_machine()}"
+        seconds = (
+            f", in about {format_duration(stages['pretrain'].seconds + stages['beit3'].seconds)}{on_busy_machine()}"
+        )
     return f"BEiT3 is left out, as there is no GPU; --beit3 pre-trains it{seconds}"
 
 
@@ -144,15 +146,15 @@ def profile(
     """write a profile into params.yaml, where git and DVC show what it changes."""
     path = _find_profile(name)
     load(path)  # refuses what is wrong, before anything is written
-    over = document.read(path)
+    over = document.read_yaml(path)
     if document.EXTENDS in over:
         base = path.parent / over.pop(document.EXTENDS)
-        text, changed = _merge(base.read_text(encoding="utf-8"), over)
+        text, changed = _merge_documents(base.read_text(encoding="utf-8"), over)
     else:
         text, changed = path.read_text(encoding="utf-8"), list(over)
     io.write_bytes(to, text.encode())
     say(f"wrote {to}: {', '.join(changed) or 'nothing changed'}")
-    for line in project.begin(Path()) if to == PARAMS else ():
+    for line in project.begin_project(Path()) if to == PARAMS else ():
         say(line)
     say(f"next: dvc repro; `git diff {to}` shows what changed, `git checkout {to}` takes it back")
 
@@ -164,7 +166,7 @@ def _find_profile(name: str) -> Path:
     raise UserError(f"no profile '{name}'{nearest(name, sorted(path.stem for path in PROFILES.glob('*.yaml')))}")
 
 
-def _merge(text: str, over: Mapping[str, Any]) -> tuple[str, list[str]]:
+def _merge_documents(text: str, over: Mapping[str, Any]) -> tuple[str, list[str]]:
     """Return a parameter file with some keys replaced and its comments kept, and those keys."""
     from ruamel.yaml import YAML
 

@@ -38,7 +38,7 @@ RECORDED = ("interactions", "graph", "train", "benchmark")  # sections that a re
 class _Declared(Parameters):
     @field_validator("sources", mode="before")
     @classmethod
-    def _kinds(cls, raw: Any) -> Any:
+    def _check_kinds(cls, raw: Any) -> Any:
         if not isinstance(raw, dict):
             return raw
         return {name: sources.declared_source(source, f"sources.{name}") for name, source in raw.items()}

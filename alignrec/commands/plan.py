@@ -69,7 +69,7 @@ def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
         raw = sum(answer.size or 0 for answer in answers if answer.key.startswith("sources."))
         show_estimates(layout, estimate.Plan.of_this_machine(params, layout.dataset, size, raw))
     if answers:
-        rows = [[a.key, "not found" if a.fault else amount(a.size), a.address] for a in answers]
+        rows = [[a.key, "not found" if a.fault else format_bytes(a.size), a.address] for a in answers]
         show(Drawn(Table("Files to fetch", "", ["key", "bytes", "address"], rows, texts=1), unbroken=[0]))
     for fault in dict.fromkeys(faults):
         say(f"error: {fault}", err=True)
@@ -82,15 +82,20 @@ def show_estimates(layout: Layout, planned: Plan) -> None:
     taken = estimate.estimate_stages(planned)
     seconds, memory, disk, _ = zip(*taken.values(), strict=True)
     shown = {**taken, "all": estimate.Estimate(sum(seconds), max(memory), sum(disk))}
-    rows = [[name, duration(s), amount(m), amount(d), basis] for name, (s, m, d, basis) in shown.items()]
+    rows = [
+        [name, format_duration(s), format_bytes(m), format_bytes(d), basis] for name, (s, m, d, basis) in shown.items()
+    ]
     show(Drawn(Table("Stages", "", ["stage", "time", "memory", "disk", "most of it"], rows), unbroken=[0]))
     there = next(folder for folder in (layout.root, *layout.root.absolute().parents) if folder.exists())
     if sum(disk) > (free := shutil.disk_usage(there).free):
-        say(f"too little disk: {amount(sum(disk))} are needed, {amount(free)} are free in {there}")
+        say(f"too little disk: {format_bytes(sum(disk))} are needed, {format_bytes(free)} are free in {there}")
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for stage, of in taken.items():
         if of.memory > installed:
-            say(f"too little memory for {stage}: {amount(of.memory)} are needed, the machine has {amount(installed)}")
+            say(
+                f"too little memory for {stage}: {format_bytes(of.memory)} are needed, "
+                f"the machine has {format_bytes(installed)}"
+            )
     say(f"computed for {planned.gemm / 1e12:.2f} TFLOP/s, measured now{on_busy_machine()}")
     say("assumed: an image of 18 kB per item, training best at its 40th epoch; DVC copies what it cannot link")
 
@@ -99,11 +104,11 @@ def on_busy_machine() -> str:
     return " on a busy machine" if os.getloadavg()[0] > BUSY * (os.cpu_count() or 1) else ""
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
 
 
-def amount(count: float | None) -> str:
+def format_bytes(count: float | None) -> str:
     return "size unknown" if count is None else decimal(int(count))

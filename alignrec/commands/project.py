@@ -67,7 +67,7 @@ CONFIG = {
 def dvc_yaml(params: Parameters) -> str:
     """Return dvc.yaml. Stages that read local files always run, as DVC does not track these."""
     options: dict[str, Any] = {"sort_keys": False, "width": 110, "default_flow_style": None}
-    made = {stage.name: _stage(stage, params) for stage in IN_ORDER} | {"figures": FIGURES}
+    made = {stage.name: _describe_stage(stage, params) for stage in IN_ORDER} | {"figures": FIGURES}
     stages = (yaml.safe_dump({name: stage}, **options) for name, stage in made.items())
     body = "stages:\n" + "\n".join(indent(stage, "  ") for stage in stages) + "\n" + SHOWN.read_text(encoding="utf-8")
     return f"{HEAD}# sha256 of what follows: {text_sha256(body)}\n{body}"
@@ -89,13 +89,13 @@ def refuse_other_release(path: Path) -> None:
         )
 
 
-def begin(folder: Path) -> Iterator[str]:
+def begin_project(folder: Path) -> Iterator[str]:
     """Make a folder with a params.yaml a project, and yield what was done; what was edited stays.
 
     Missing sections are added to params.yaml, as DVC requires them. DVC is begun without git where there is none, and
     for the folder only below the root of a repository. UserError if git or DVC refuse.
     """
-    yield from _complete(folder / PARAMS)
+    yield from _add_missing_sections(folder / PARAMS)
     yield from _write_dvc_yaml(folder / DVC_YAML, dvc_yaml(read(folder / PARAMS)))
     io.write_json(folder / CODE, code_json())
     root = _git_root(folder)
@@ -117,8 +117,8 @@ def begin(folder: Path) -> Iterator[str]:
             io.write_bytes(path, text.encode())
 
 
-def _complete(path: Path) -> Iterator[str]:
-    given = document.read(path)
+def _add_missing_sections(path: Path) -> Iterator[str]:
+    given = document.read_yaml(path)
     if not isinstance(given, dict):
         raise UserError(f"{path}: not a mapping of sections; begin one with `alignrec new`")
     blocks = SECTIONS.read_text(encoding="utf-8").split("\n\n")
@@ -128,9 +128,9 @@ def _complete(path: Path) -> Iterator[str]:
         yield f"{path}: added {', '.join(lacking)}, at their defaults"
 
 
-def _stage(stage: Stage, params: Parameters) -> dict[str, Any]:
+def _describe_stage(stage: Stage, params: Parameters) -> dict[str, Any]:
     sources = [params.source(name) for name in params.datasets]
-    out, keys = _folder(stage.name), ["dataset"]
+    out, keys = _stage_folder(stage.name), ["dataset"]
     matrix = {"dataset": "${datasets}"}
     if stage.per:
         out, keys = f"{out}/${{item.{stage.per}}}", [*keys, stage.per]
@@ -146,13 +146,13 @@ def _stage(stage: Stage, params: Parameters) -> dict[str, Any]:
         "matrix": matrix,
         "cmd": " ".join(["alignrec", stage.name, *(f"${{item.{key}}}" for key in keys)]),
         **({"always_changed": True} if always else {}),
-        **({"deps": [_folder(earlier.name) for earlier in stage.reads]} if stage.reads else {}),
-        "params": [stage.name, *(_parameters(name, params) for name in stage.sections), {CODE.name: [stage.name]}],
+        **({"deps": [_stage_folder(earlier.name) for earlier in stage.reads]} if stage.reads else {}),
+        "params": [stage.name, *(_parameter_key(name, params) for name in stage.sections), {CODE.name: [stage.name]}],
         "outs": [{out: options} if options else out],
     }
 
 
-def _parameters(name: str, params: Parameters) -> str:
+def _parameter_key(name: str, params: Parameters) -> str:
     """Return what DVC compares: a section, or the key of one that a stage reads, if the file has that key."""
     section, _, key = name.partition(".")
     if section == SOURCE:
@@ -160,7 +160,7 @@ def _parameters(name: str, params: Parameters) -> str:
     return name if key and key in getattr(params, section).model_fields_set else section
 
 
-def _folder(stage: str) -> str:
+def _stage_folder(stage: str) -> str:
     return f"outputs/{stage}/${{item.dataset}}"
 
 

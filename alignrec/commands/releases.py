@@ -8,7 +8,7 @@ import typer
 
 from alignrec.commands.arguments import PARAMS, ROOT, Key, Order, ParamsFile, ReleaseFolder, Root, settings_of
 from alignrec.commands.params import Params, read
-from alignrec.commands.terminal import interruptible, say
+from alignrec.commands.terminal import explain_interrupt, say
 from alignrec.pipeline import io
 from alignrec.pipeline.config.base import checked
 from alignrec.pipeline.config.parameters import Parameters
@@ -60,7 +60,7 @@ def fetch(
     from alignrec.pipeline.remote import fetch as remote
 
     kept = f"what was downloaded is kept in {remote.work_folder(Path(os.path.abspath(to)))}"
-    with interruptible(kept), bytes_bar("fetch") as progress:
+    with explain_interrupt(kept), bytes_bar("fetch") as progress:
         folder = remote.fetch(address, to, encoder, progress, key)
     say(f"release {io.sha256(folder / 'manifest.json')}")
     say(f"fetched: {to}")
@@ -89,7 +89,7 @@ def export(
     else:
         found = content.of_dataset(Layout(root, what), features or [], coded)
     exported = arrange_rows(found, order)
-    with interruptible(f"{to} is not there yet"):
+    with explain_interrupt(f"{to} is not there yet"):
         notes = write_export(exported, form, to)
     filled = [f"{name}: zero rows filled with drawn numbers: {len(n):,}" for name, n in exported.filled.items() if n]
     for line in [*exported.notes, *notes, *filled, f"exported: {to}"]:
@@ -116,7 +116,7 @@ def embed(
     from alignrec.pipeline.encode.params import Encode
     from alignrec.pipeline.release.item_file import Columns
 
-    settings = _settings(command.DATASET, params if release is None else None)
+    settings = _read_settings(command.DATASET, params if release is None else None)
     settings = settings.having(settings[Encode].model_copy(update={"engine": engine}))
     if release is not None:
         choice = command.choose_released(settings, release, encoder)
@@ -124,7 +124,7 @@ def embed(
         choice = command.choose_encoder(settings, encoder, root)
     named = tuple(name for name in (text or "").split(",") if name)
     table = command.Table(items, images or (items.parent if image else None), Columns(id_, named, image))
-    with interruptible(f"items encoded so far are kept next to {to}"):
+    with explain_interrupt(f"items encoded so far are kept next to {to}"):
         summary = command.embed(table, choice, to)
     say(f"embedded: {to}: {summary.items:,} items, {summary.images:,} with image, {summary.texts:,} with text")
     if summary.rejected:
@@ -133,7 +133,7 @@ def embed(
         say(f"not used: {summary.rejects}: {summary.rejected.total():,} rows: {', '.join(reasons)}")
 
 
-def _settings(dataset: str, path: Path | None) -> Parameters:
+def _read_settings(dataset: str, path: Path | None) -> Parameters:
     own = {"datasets": [dataset], "sources": {dataset: SOURCES["sample"].model_construct(kind="sample")}}
     return read(path).model_copy(update=own) if path and path.exists() else checked(Params, own)
 

@@ -35,7 +35,7 @@ def summary(dataset: OneOrAll = None, params: ParamsFile = PARAMS, root: Root = 
     settings = read(params)
     for name in [dataset] if dataset else settings.datasets:
         layout = Layout(root, name)
-        records = {stage: spent(layout, stage) for stage in STAGES if layout.run_record(stage).exists()}
+        records = {stage: read_record(layout, stage) for stage in STAGES if layout.run_record(stage).exists()}
         if not records:
             raise UserError(
                 f"{root} has nothing of {name}, as no stage has run; name it under `datasets` in params.yaml and run "
@@ -53,7 +53,7 @@ def summary(dataset: OneOrAll = None, params: ParamsFile = PARAMS, root: Root = 
             say(f"{what}: {path if path.exists() else 'not made yet'}")
 
 
-def spent(layout: Layout, stage: str) -> dict[str, Any]:
+def read_record(layout: Layout, stage: str) -> dict[str, Any]:
     record: dict[str, Any] = io.read_json(layout.run_record(stage))
     return record | (io.read_json(layout.cost(stage)) if layout.cost(stage).exists() else {})
 

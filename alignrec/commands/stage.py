@@ -23,7 +23,7 @@ from alignrec.commands.arguments import (
 )
 from alignrec.commands.params import check, read
 from alignrec.commands.project import CODE, refuse_other_release
-from alignrec.commands.terminal import interruptible, say, show
+from alignrec.commands.terminal import explain_interrupt, say, show
 from alignrec.pipeline import io
 from alignrec.pipeline.config.base import known
 from alignrec.pipeline.encode.params import Encode
@@ -43,10 +43,10 @@ def perform_stage(
 ) -> None:
     settings = read(params, dataset)
     refuse_other_release(params.with_name(CODE.name))
-    waiting.choose()
+    waiting.spin_if_idle()
     run = Run(stage.name, dataset, settings, root, item)
     run.part = parse_part(part)
-    with interruptible(f"what {run.label} has finished is kept in {run.folder}"):
+    with explain_interrupt(f"what {run.label} has finished is kept in {run.folder}"):
         perform(run, stage, lambda run: check(run.params, params))
 
 
@@ -94,7 +94,7 @@ def publish(
         from alignrec.pipeline.remote.push import push
 
         unseen = f"the release at {to} is not visible yet, and what was sent is kept there"
-        with interruptible(unseen), bytes_bar("publish") as progress:
+        with explain_interrupt(unseen), bytes_bar("publish") as progress:
             where = push(release, to, progress)
         say(f"published: alignrec fetch {where}")
 

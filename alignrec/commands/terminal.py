@@ -54,7 +54,7 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
+def end_on_sigterm() -> Iterator[None]:
     """Have SIGTERM end this process as Ctrl-C does; those that it forks end at once."""
     own = os.getpid()
 
@@ -78,7 +78,7 @@ def is_interrupt(error: BaseException) -> bool:
 
 
 @contextmanager
-def interruptible(left: str) -> Iterator[None]:
+def explain_interrupt(left: str) -> Iterator[None]:
     """Have Ctrl-C and SIGTERM end the command with a line that says what is left."""
     try:
         yield
@@ -95,7 +95,7 @@ class Group(TyperGroup):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")  # writes any character
         try:
-            with terminable():
+            with end_on_sigterm():
                 returned = super().invoke(ctx)
             sys.stdout.flush()  # a closed pipe is noticed here, and not at exit
             return returned

@@ -20,7 +20,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 
 
-def _parsed(address: str) -> str:
+def _check_port(address: str) -> str:
     try:
         urlsplit(address).port  # noqa: B018  # which is checked when it is read
     except ValueError as e:
@@ -28,7 +28,7 @@ def _parsed(address: str) -> str:
     return address
 
 
-Address = Annotated[str, AfterValidator(_parsed)]  # URL or path
+Address = Annotated[str, AfterValidator(_check_port)]  # URL or path
 Mirrors = Annotated[
     list[Address], Field(min_length=1), BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw)
 ]  # addresses of one file, tried in order: URLs (http, https, file) or paths; a single one needs no brackets
@@ -80,13 +80,13 @@ def _first_fault(error: ValidationError, kind: type[Section], where: str) -> str
     fault = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
     path = one_line(".".join([where] * bool(where) + [str(part) for part in fault["loc"]]), 120) or "the file"
     if fault["type"] == "extra_forbidden":
-        return f"unknown key '{path}'{nearest(str(fault['loc'][-1]), _keys(kind, fault['loc'][:-1]))}"
+        return f"unknown key '{path}'{nearest(str(fault['loc'][-1]), _valid_keys(kind, fault['loc'][:-1]))}"
     if fault["type"] == "missing":
         return f"'{path}' is required"
-    return f"'{path}': {one_line(fault['msg'].lower(), 160)}, found {_shown(fault['input'])}"
+    return f"'{path}': {one_line(fault['msg'].lower(), 160)}, found {_describe_value(fault['input'])}"
 
 
-def _shown(value: Any) -> str:
+def _describe_value(value: Any) -> str:
     if isinstance(value, (dict, list)) and len(value) > MOST_SHOWN:
         return f"{type(value).__name__} of {len(value):,}"
     try:
@@ -95,7 +95,7 @@ def _shown(value: Any) -> str:
         return "a number of thousands of digits"
 
 
-def _keys(kind: Any, loc: tuple[int | str, ...]) -> list[str]:
+def _valid_keys(kind: Any, loc: tuple[int | str, ...]) -> list[str]:
     for part in loc:
         if isinstance(kind, type) and issubclass(kind, Section):
             kind = {field.alias or name: field.annotation for name, field in kind.model_fields.items()}[str(part)]

@@ -60,7 +60,7 @@ Loader.add_implicit_resolver(
 )
 
 
-def read(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:
     if path.exists() and not path.is_file():  # reading a pipe would wait for ever
         raise UserError(f"{path}: not a parameter file but a folder, pipe or device")
     try:
@@ -82,12 +82,12 @@ def read(path: Path) -> Any:
 
 def read_extended(path: Path) -> Any:
     """Return the value of a YAML file, merged into the file that its key `extends` names; keys of sections merge."""
-    over = read(path)
+    over = read_yaml(path)
     if not isinstance(over, dict) or EXTENDS not in over:
         return over
     if not isinstance(over[EXTENDS], str):
         raise UserError(f"{path}: '{EXTENDS}': give the path of a parameter file, from the folder of this one")
-    base = read(path.parent / over[EXTENDS])
+    base = read_yaml(path.parent / over[EXTENDS])
     if not isinstance(base, dict) or EXTENDS in base:
         raise UserError(f"{path}: '{EXTENDS}': {over[EXTENDS]} must be a whole parameter file, which extends none")
     merged = dict(base)

@@ -159,7 +159,7 @@ def _embed_next_to(to: Path, table: Table, choice: Choice) -> Summary:
     # unfinished vectors of another table, encoder or folder of images are dropped
     files = sorted(table.path.glob("*.parquet")) if table.path.is_dir() else [table.path]
     run.resume(work, files, record, str(table.images and table.images.absolute()), modules=[__name__])
-    with progress.heartbeat("embed", run.bars):
+    with progress.print_heartbeat("embed", run.bars):
         if not layout.item_ids.is_file():
             try:
                 _lay_out(table, layout, images if "image" in reads else None, encode.shard_rows, record)

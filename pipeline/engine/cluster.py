@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from alignrec.pipeline.errors import UserError, installing, one_line
 from alignrec.pipeline.harness import code
-from alignrec.pipeline.harness.versions import installed, machine, versions
+from alignrec.pipeline.harness.versions import installed_versions, machine_facts, versions
 
 Job = TypeVar("Job")
 Read = Callable[[Job], pa.Table]  # reads what a job needs, in a process of this machine
@@ -68,7 +68,7 @@ def spread(
 
 
 def facts(packages: Sequence[str] = ()) -> dict[str, str]:
-    return {"code": code.tree()[:12], **versions(), **installed(packages)}
+    return {"code": code.source_sha256()[:12], **versions(), **installed_versions(packages)}
 
 
 def check_node(wanted: dict[str, str], here: dict[str, str]) -> None:
@@ -166,7 +166,7 @@ class _Worker:
             return batch
         try:
             work, jobs = self._made
-            at = machine()
+            at = machine_facts()
             return _row(
                 number,
                 work(jobs[number], _unpack(batch["table"][0])),

@@ -27,7 +27,7 @@ HARNESS = {
 DATA = frozenset({".html", ".css", ".js", ".md", ".json"})
 
 
-def closure(*modules: str) -> tuple[Path, ...]:
+def import_closure(*modules: str) -> tuple[Path, ...]:
     seen: set[Path] = set()
     todo = [module_file(module) for module in modules]
     while todo:
@@ -35,37 +35,37 @@ def closure(*modules: str) -> tuple[Path, ...]:
         if path is None or path in seen or path in HARNESS:
             continue
         seen.add(path)
-        named = imports(path) if path.suffix == ".py" else ()
+        named = imported_modules(path) if path.suffix == ".py" else ()
         todo += [module_file(name) for name in named if not name.startswith(f"{PREFIX}stages")]
-        todo += _named(path)
+        todo += _named_data_files(path)
     return tuple(sorted(seen))
 
 
 @cache
 def fingerprint(*modules: str) -> str:
     total = hashlib.sha256()
-    for path in closure(*modules):
-        total.update(f"{path.relative_to(ROOT)}\n".encode() + _meaning(path) + b"\n")
+    for path in import_closure(*modules):
+        total.update(f"{path.relative_to(ROOT)}\n".encode() + _content_that_counts(path) + b"\n")
     return total.hexdigest()
 
 
 @cache
-def _meaning(path: Path) -> bytes:
-    return _canonical(_tree(path)).encode() if path.suffix == ".py" else path.read_bytes()
+def _content_that_counts(path: Path) -> bytes:
+    return _canonical_text(_syntax_tree(path)).encode() if path.suffix == ".py" else path.read_bytes()
 
 
-def _canonical(part: object) -> str:
+def _canonical_text(part: object) -> str:
     """Return a part of a syntax tree as text that every version of Python gives, unlike `ast.dump`."""
     if isinstance(part, list):
-        return f"[{','.join(map(_canonical, part))}]"
+        return f"[{','.join(map(_canonical_text, part))}]"
     if not isinstance(part, ast.AST):
         return repr(part)
-    given = (f"{name}={_canonical(value)}" for name, value in ast.iter_fields(part) if value not in (None, []))
+    given = (f"{name}={_canonical_text(value)}" for name, value in ast.iter_fields(part) if value not in (None, []))
     return f"{type(part).__name__}({','.join(given)})"
 
 
 @cache
-def tree() -> str:
+def source_sha256() -> str:
     total = hashlib.sha256()
     for path in sorted(p for top in TOP_LEVEL for p in (ROOT / top).rglob("*") if p.suffix in DATA | {".py"}):
         total.update(f"{path.relative_to(ROOT)} {path.stat().st_size}\n".encode() + path.read_bytes())
@@ -73,18 +73,20 @@ def tree() -> str:
 
 
 @cache
-def imports(path: Path) -> tuple[str, ...]:
+def imported_modules(path: Path) -> tuple[str, ...]:
     names: list[str] = []
     packages: dict[str, str] = {}  # local name -> package that only re-exports
-    executed = [s for s in _tree(path).body if not (isinstance(s, ast.If) and ast.unparse(s.test) == "TYPE_CHECKING")]
-    for node in (node for statement in executed for node in _statements(statement)):
+    executed = [
+        s for s in _syntax_tree(path).body if not (isinstance(s, ast.If) and ast.unparse(s.test) == "TYPE_CHECKING")
+    ]
+    for node in (node for statement in executed for node in _walk_statements(statement)):
         if isinstance(node, ast.Import):
             names += [a.name for a in node.names]
-            packages |= {a.asname or a.name: a.name for a in node.names if _exports(a.name)}
+            packages |= {a.asname or a.name: a.name for a in node.names if _reexported_names(a.name)}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             own = {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
             names += own.values()
-            packages |= {name: module for name, module in own.items() if _exports(module)}
+            packages |= {name: module for name, module in own.items() if _reexported_names(module)}
     for node in (node for statement in executed for node in (ast.walk(statement) if packages else ())):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in packages:
             names.append(f"{packages[node.value.id]}.{node.attr}")
@@ -95,26 +97,26 @@ def is_ours(module: str) -> bool:
     return module.startswith(PREFIX) and module.removeprefix(PREFIX).split(".")[0] in TOP_LEVEL
 
 
-def _path(module: str) -> Path:
+def _module_path(module: str) -> Path:
     return ROOT.joinpath(*module.removeprefix(PREFIX).split("."))
 
 
 @cache
-def _tree(path: Path) -> ast.Module:
+def _syntax_tree(path: Path) -> ast.Module:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     if path.parent == ROOT / "stages":
         _keep_work(tree)
-    for node in _statements(tree):
+    for node in _walk_statements(tree):
         if body := getattr(node, "body", None):
             node.body = [s for s in body if not _is_text(s)]  # type: ignore[attr-defined]
     return tree
 
 
-def _statements(node: ast.AST) -> Iterator[ast.AST]:
+def _walk_statements(node: ast.AST) -> Iterator[ast.AST]:
     yield node
     for part in ("body", "handlers", "orelse", "finalbody", "cases"):
         for child in getattr(node, part, ()):
-            yield from _statements(child)
+            yield from _walk_statements(child)
 
 
 def _is_text(statement: ast.stmt) -> bool:
@@ -131,13 +133,13 @@ def _keep_work(tree: ast.Module) -> None:
 
 
 @cache
-def _exports(module: str) -> dict[str, str]:
+def _reexported_names(module: str) -> dict[str, str]:
     """Return name -> full dotted name, of a package whose __init__ only re-exports."""
-    path = _path(module) / "__init__.py"
+    path = _module_path(module) / "__init__.py"
     if not path.is_file():
         return {}
     exports: dict[str, str] = {}
-    for statement in _tree(path).body:
+    for statement in _syntax_tree(path).body:
         if isinstance(statement, ast.ImportFrom) and statement.module:
             exports |= {a.asname or a.name: f"{statement.module}.{a.name}" for a in statement.names}
         elif not _is_text(statement) and not _is_all(statement):
@@ -154,8 +156,8 @@ def module_file(name: str) -> Path | None:
     parts = name.split(".")
     for end in range(len(parts), 0, -1):
         module = ".".join(parts[:end])
-        path = _path(module)
-        if exports := _exports(module):
+        path = _module_path(module)
+        if exports := _reexported_names(module):
             return module_file(exports[parts[end]]) if end < len(parts) and parts[end] in exports else None
         for candidate in (path.with_suffix(".py"), path / "__init__.py"):
             if candidate.is_file():
@@ -163,7 +165,7 @@ def module_file(name: str) -> Path | None:
     return None
 
 
-def _named(path: Path) -> Iterator[Path]:
+def _named_data_files(path: Path) -> Iterator[Path]:
     text = path.read_text(encoding="utf-8")
     for folder in {path.parent, ROOT / "schemas"}:
         yield from (f for f in folder.glob("*") if f.suffix in DATA and f.name in text)

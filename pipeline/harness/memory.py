@@ -27,7 +27,7 @@ def has_addresses() -> bool:
 def peak_mib() -> int:
     """Return the largest resident size of this process, MiB: of its libraries and of the files that it maps too."""
     if STATUS.exists():  # ru_maxrss of a Linux process begins at the size of the parent that started it
-        return _kib("VmHWM") // 1024
+        return _status_kib("VmHWM") // 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // UNIT
 
 
@@ -38,20 +38,20 @@ class Own:
 
 
 @contextmanager
-def watched() -> Iterator[Own]:
+def watch_memory() -> Iterator[Own]:
     """Yield what is sampled every INTERVAL until the block ends, as Linux keeps no peak of it."""
     own, ended = Own(), threading.Event()
 
-    def look() -> None:
+    def sample_size() -> None:
         while True:
-            own.mib = max(own.mib or 0, _kib("RssAnon") // 1024)
+            own.mib = max(own.mib or 0, _status_kib("RssAnon") // 1024)
             if ended.wait(INTERVAL):
                 return
 
     if not STATUS.exists() or "RssAnon:" not in STATUS.read_text():
         yield own
         return
-    thread = threading.Thread(target=look, daemon=True)
+    thread = threading.Thread(target=sample_size, daemon=True)
     thread.start()
     try:
         yield own
@@ -60,7 +60,7 @@ def watched() -> Iterator[Own]:
         thread.join()
 
 
-def _kib(key: str) -> int:
+def _status_kib(key: str) -> int:
     return int(STATUS.read_text().split(f"{key}:", 1)[1].split(maxsplit=1)[0])
 
 

@@ -23,7 +23,7 @@ def world() -> int:
 
 
 @contextmanager
-def group() -> Iterator[None]:
+def process_group() -> Iterator[None]:
     if world() == 1:
         yield
         return

@@ -14,12 +14,12 @@ TEXT = "{desc}: {n_fmt}/{total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix
 
 
 class Silent(tqdm):
-    """A bar that draws nothing; `heartbeat` prints it."""
+    """A bar that draws nothing; `print_heartbeat` prints it."""
 
     def display(self, *_: Any, **__: Any) -> None: ...
 
 
-def bar(label: str, hidden: bool, **options: Any) -> tqdm:
+def stage_bar(label: str, hidden: bool, **options: Any) -> tqdm:
     if hidden:
         return tqdm(disable=True, **options)
     options |= {"desc": label, "mininterval": 0.5, "smoothing": 0.1}
@@ -44,7 +44,7 @@ def meter(shown: tqdm) -> Callable[[int, int | None], None]:
 
 
 @contextmanager
-def heartbeat(label: str, bars: list[tqdm]) -> Iterator[None]:
+def print_heartbeat(label: str, bars: list[tqdm]) -> Iterator[None]:
     if sys.stderr.isatty():
         yield
         return

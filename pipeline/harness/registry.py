@@ -28,7 +28,7 @@ class Registry(Mapping[str, Part]):
 
     @property
     def entries(self) -> dict[str, str]:
-        others = installed(f"alignrec.{self.kind}")
+        others = installed_parts(f"alignrec.{self.kind}")
         if twice := sorted(others.keys() & self.built_in.keys()):
             raise UserError(f"entry point '{twice[0]}' of alignrec.{self.kind}: the name is taken; choose another")
         return {**self.built_in, **others}
@@ -66,5 +66,5 @@ class Registry(Mapping[str, Part]):
 
 
 @cache
-def installed(group: str) -> dict[str, str]:
+def installed_parts(group: str) -> dict[str, str]:
     return {point.name: point.value for point in sorted(entry_points(group=group), key=lambda point: point.name)}

@@ -23,7 +23,7 @@ from alignrec.pipeline.errors import UserError, printable
 from alignrec.pipeline.harness import code, memory, parallel, progress
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.pipeline.harness.versions import described, versions
+from alignrec.pipeline.harness.versions import describe_machine, versions
 
 ALTERED = "was altered after it was made; it is made again"
 
@@ -89,7 +89,7 @@ class Run:
     def progress(self, iterable: Iterable[Any] | None = None, what: str = "", **options: Any) -> tqdm:
         """Return a progress bar of tqdm's options; where stderr is no terminal, a line a minute says the same."""
         label, hidden = f"{self.label} {what}".rstrip(), bool(parallel.rank())
-        self.bars.append(progress.bar(label, hidden, iterable=iterable, **options))
+        self.bars.append(progress.stage_bar(label, hidden, iterable=iterable, **options))
         return self.bars[-1]
 
     @staticmethod
@@ -113,7 +113,7 @@ class Run:
         return self.part is None or number % self.part[1] == self.part[0] - 1
 
     def alone(self) -> AbstractContextManager[None]:
-        return exclusive(self.folder) if self.part else nullcontext()
+        return hold_lock(self.folder) if self.part else nullcontext()
 
     def drop_altered(self, folder: Path) -> None:
         for path in io.delete_unvouched(folder):
@@ -166,7 +166,7 @@ def locked(run: Run) -> Iterator[None]:
     if parallel.rank():
         yield
         return
-    with exclusive(run.folder):
+    with hold_lock(run.folder):
         run.folder.mkdir(exist_ok=True)
         yield
 
@@ -179,10 +179,10 @@ def recorded(run: Run) -> Iterator[None]:
     for scrap in run.folder.rglob(".*.tmp"):
         scrap.unlink(missing_ok=True)
     started = time.perf_counter()
-    with progress.heartbeat(run.label, run.bars), memory.watched() as own:
+    with progress.print_heartbeat(run.label, run.bars), memory.watch_memory() as own:
         yield
     if run.kept:
-        _deliver(run)
+        _deliver_out(run)
         print(f"{run.label}: all that it makes is there, and is kept", flush=True)
         return
     cost = {
@@ -194,11 +194,11 @@ def recorded(run: Run) -> Iterator[None]:
     record = _run_record(run)
     io.write_json(run.folder / io.COST, cost)
     io.write_json(run.folder / io.RECORD, record | {"sha256": record_digest(record)})
-    _deliver(run)
+    _deliver_out(run)
     print(progress.end_line(record | cost), flush=True)
 
 
-def _deliver(run: Run) -> None:
+def _deliver_out(run: Run) -> None:
     """Replace the out by a folder of links to the files of the work folder, whole at every moment."""
     new, old = (run.folder.with_name(f".{run.folder.name}.{which}") for which in ("new", "old"))
     for folder in (new, old):
@@ -221,7 +221,7 @@ def _run_record(run: Run) -> dict[str, Any]:
         "rows_out": run.rows_out,
         "drops": dict(sorted(run.drops.items())),
         "device": run.device,
-        "machine": described(run.device),
+        "machine": describe_machine(run.device),
         "seed": getattr(section, "seed", None),
         "params": section.facts(),
         "versions": versions(),
@@ -236,7 +236,7 @@ def record_digest(record: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
+def hold_lock(folder: Path) -> Iterator[None]:
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness import parallel, progress
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.registry import Registry
-from alignrec.pipeline.harness.run import Run, exclusive, locked, present_files, recorded, recorded_files
+from alignrec.pipeline.harness.run import Run, hold_lock, locked, present_files, recorded, recorded_files
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
     if run.part:
         _make_part(run, stage, check)
         return
-    with parallel.group(), locked(run):
+    with parallel.process_group(), locked(run):
         if not stage.light:
             check(run)
         if not parallel.rank():
@@ -73,12 +73,12 @@ def refuse_altered(layout: Layout, stage: Stage) -> None:
     """Hash the files that `stage` reads, so that disk corruption and edits do not spread; UserError names the first."""
     for earlier in stage.reads:
         for folder in earlier.folders(layout):
-            if fault := _fault(folder, earlier.name):
+            if fault := _find_fault(folder, earlier.name):
                 again = " ".join([earlier.name, *folder.relative_to(layout.root / earlier.name).parts])
                 raise UserError(f"{fault}, and {stage.name} reads it; run `alignrec {again}`, which makes it again")
 
 
-def _fault(folder: Path, stage: str) -> str:
+def _find_fault(folder: Path, stage: str) -> str:
     files, present = recorded_files(folder), present_files(folder)
     if files is None:
         record = folder / io.RECORD
@@ -97,7 +97,7 @@ def _make_part(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
     refuse_altered(run.layout, stage)
     part, parts = run.part
     same = run.folder.with_name(f"{run.folder.name}.{part}-{parts}")  # a job that is sent again while it still runs
-    with exclusive(same), progress.heartbeat(run.label, run.bars):
+    with hold_lock(same), progress.print_heartbeat(run.label, run.bars):
         run.folder.mkdir(exist_ok=True)
         stage.main(run)
     print(f"{run.label}: part {part} of {parts} is there; after all parts run it without --part", flush=True)

@@ -15,10 +15,10 @@ LIBRARIES = ("torch", "faiss-cpu", "faiss-gpu-cu12", "duckdb", "pyarrow", "numpy
 
 @cache
 def versions() -> dict[str, str]:
-    return {"python": platform.python_version()} | installed(("alignrec", *LIBRARIES))
+    return {"python": platform.python_version()} | installed_versions(("alignrec", *LIBRARIES))
 
 
-def installed(names: Iterable[str]) -> dict[str, str]:
+def installed_versions(names: Iterable[str]) -> dict[str, str]:
     found = {}
     for name in names:
         with suppress(PackageNotFoundError):
@@ -26,7 +26,7 @@ def installed(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def processor() -> str:
+def processor_name() -> str:
     if (info := Path("/proc/cpuinfo")).exists():
         for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
@@ -34,8 +34,8 @@ def processor() -> str:
     return platform.machine()
 
 
-def described(device: str) -> str:
-    description = f"{platform.system()}, {processor()}, {os.cpu_count()} cores"
+def describe_machine(device: str) -> str:
+    description = f"{platform.system()}, {processor_name()}, {os.cpu_count()} cores"
     if device.startswith("cuda"):
         import torch  # already loaded by the code that used the GPU
 
@@ -43,8 +43,8 @@ def described(device: str) -> str:
     return description
 
 
-def machine() -> dict[str, Any]:
+def machine_facts() -> dict[str, Any]:
     import torch  # takes seconds, which nothing else here needs
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": processor(), "cores": os.cpu_count(), "gpu": gpu, "versions": versions()}
+    return {"cpu": processor_name(), "cores": os.cpu_count(), "gpu": gpu, "versions": versions()}

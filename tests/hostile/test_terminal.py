@@ -114,7 +114,7 @@ def waiting(query: str) -> None:
 
     @app.command()
     def ask() -> None:
-        with terminal.interruptible("what is done is kept in here"):
+        with terminal.explain_interrupt("what is done is kept in here"):
             print("waiting", flush=True)
             duckdb.execute(query) if query else time.sleep(60)
 

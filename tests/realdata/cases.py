@@ -77,4 +77,4 @@ def cases(root: Path) -> dict[str, Case]:
 
 
 def _read(path: Path) -> dict:  # type: ignore[type-arg]
-    return dict(document.read(path))
+    return dict(document.read_yaml(path))

@@ -38,7 +38,7 @@ def new(
     command.check_target("mine", PARAMS, force)
     path = Path(items) if items else None
     text, seen = command.describe_files("mine", Path(interactions), path, images, columns, beit3)
-    return [*seen, *command.write("mine", text, PARAMS)]
+    return [*seen, *command.write_project("mine", text, PARAMS)]
 
 
 def written(section: str) -> Any:
