@@ -33,7 +33,8 @@ def compare(layout: Layout, params: Parameters, specs: Sequence[str], seeds: int
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     sets = feature_set.with_distinct_names([feature_set.read_set(spec, layout, asins, order) for spec in specs])
     from alignrec.pipeline.compare import judge, page, similarity
-    from alignrec.pipeline.probe import asking, forms  # loads SciPy and Pillow, which the errors above do not need
+    from alignrec.pipeline.probe import forms  # loads SciPy and Pillow, which the errors above do not need
+    from alignrec.pipeline.probe.judge import build_tasks
 
     rows, whole = feature_set.common_items(sets), sets
     items, sets = items_of(layout, asins).take(rows), [replace(g, vectors=g.vectors[rows], there=None) for g in sets]
@@ -43,7 +44,7 @@ def compare(layout: Layout, params: Parameters, specs: Sequence[str], seeds: int
     data = Data(interactions, len(rows))
     seed = Run("probe", layout.dataset, params, layout.root).seed("folds")  # so that figures are the stage's own
     comparison: dict[str, Any] = {"dataset": layout.dataset, "sources": {g.name: g.source for g in sets}}
-    judged = judge.judge_sets(sets, asking.ask(data), params[Probe].ks, seed, params[Probe].width, forms.ask(data))
+    judged = judge.judge_sets(sets, build_tasks(data), params[Probe].ks, seed, params[Probe].width, forms.ask(data))
     encoded = (feature_set.read_encoded(layout, name) for name in layout.feature_sets())
     others = (replace(g, vectors=g.vectors[rows]) for g in encoded)  # one at a time
     comparison |= judged | similarity.compare_sets(sets, CHANGED, others)
