@@ -23,37 +23,37 @@ from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.ops import whitening
 from alignrec.pipeline.ops.linalg import unit_rows
 
-BOTH = {"both": {"kind": "concat", "of": ["minilm", "cnn"]}}
-WHITE = {"kind": "whitened", "of": "minilm"}
+BOTH = {"both": {"kind": "concat", "of": ["tfidf", "descriptors"]}}
+WHITE = {"kind": "whitened", "of": "tfidf"}
 
 
 def test_parts_stand_side_by_side_each_of_length_one_and_a_masked_one_is_zero(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
-    stage(layout, params("minilm", "cnn", sets=BOTH | {"both-image-masked": {}, "both-text-masked": {}}))
-    text, image = (unit_rows(vectors(layout, name))[0] for name in ("minilm", "cnn"))
+    stage(layout, params("tfidf", "descriptors", sets=BOTH | {"both-image-masked": {}, "both-text-masked": {}}))
+    text, image = (unit_rows(vectors(layout, name))[0] for name in ("tfidf", "descriptors"))
     np.testing.assert_allclose(vectors(layout, "both"), np.hstack([text, image]), atol=1e-6)
     np.testing.assert_allclose(vectors(layout, "both-image-masked"), np.hstack([text, 0 * image]), atol=1e-6)
     np.testing.assert_allclose(vectors(layout, "both-text-masked"), np.hstack([0 * text, image]), atol=1e-6)
     assert not any(io.read_features(layout.features("both-image-masked"))["has_image"].to_pylist())
     spans = FeatureSet.of(layout, "both").spans
-    assert [(span.reads, span.width) for span in spans] == [(["text"], 384), (["image"], 1280)]
+    assert [(span.reads, span.width) for span in spans] == [(["text"], text.shape[1]), (["image"], image.shape[1])]
 
 
 def test_a_whitened_set_is_the_other_after_processing_and_is_made_again_with_its_settings(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
-    first = stage(layout, params("minilm", sets={"white": WHITE | {"width": 2}}))
-    raw = vectors(layout, "minilm")
+    first = stage(layout, params("tfidf", sets={"white": WHITE | {"width": 2}}))
+    raw = vectors(layout, "tfidf")
     expected = whitening.applied(whitening.fit_pca(lambda: iter([raw[:4], raw[4:]]), 2), raw)
     np.testing.assert_array_equal(vectors(layout, "white"), expected)
-    again = stage(layout, params("minilm", sets={"white": WHITE | {"width": 1}}))
-    assert again["minilm"] == first["minilm"]
+    again = stage(layout, params("tfidf", sets={"white": WHITE | {"width": 1}}))
+    assert again["tfidf"] == first["tfidf"]
     assert vectors(layout, "white").shape == (6, 1)
 
 
 def test_what_is_saved_encodes_an_item_as_the_set_has_it(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
     sets = BOTH | {"linear": {"of": ["both", "tfidf"], "width": 3}, "white": {"kind": "whitened", "of": "both"}}
-    stage(layout, params("minilm", "cnn", "tfidf", sets=sets))
+    stage(layout, params("tfidf", "descriptors", sets=sets))
     images = io.read_table(layout.images / "images-00000.parquet", schemas.IMAGES)["image"].to_pylist()
     for name in ("both", "linear", "white", "tfidf"):
         encoder = load(Project(layout), name).encoder
@@ -63,16 +63,16 @@ def test_what_is_saved_encodes_an_item_as_the_set_has_it(tmp_path: Path) -> None
 
 def test_a_set_that_is_named_no_more_is_deleted(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
-    stage(layout, params("minilm", "cnn", sets=BOTH))
-    stage(layout, params("minilm", "cnn", sets={"other": BOTH["both"]}))
+    stage(layout, params("tfidf", "descriptors", sets=BOTH))
+    stage(layout, params("tfidf", "descriptors", sets={"other": BOTH["both"]}))
     assert not layout.features("both").exists()
     assert layout.features("other").is_dir()
 
 
 def test_a_set_that_fails_is_named_and_the_others_are_kept(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
-    given = params("minilm", sets={"minilm-image-masked": {}, "white": WHITE})
-    with pytest.raises(UserError, match="1 of 2 feature sets failed: minilm-image-masked: minilm reads only texts"):
+    given = params("tfidf", sets={"tfidf-image-masked": {}, "white": WHITE})
+    with pytest.raises(UserError, match="1 of 2 feature sets failed: tfidf-image-masked: tfidf reads only texts"):
         stage(layout, given)
     assert (layout.work("combine") / "white" / ENCODER / chain.NAME).is_file()
 
@@ -99,17 +99,17 @@ def test_what_cannot_be_made_is_one_line_that_names_the_key(tmp_path: Path, sets
 
 
 def test_sets_come_after_their_parts_and_linear_is_of_all_encoders() -> None:
-    given = params("minilm", "cnn", sets={"linear": {"of": ["both"]}, "open": {"kind": "linear"}} | BOTH)
+    given = params("tfidf", "descriptors", sets={"linear": {"of": ["both"]}, "open": {"kind": "linear"}} | BOTH)
     made = names.made_sets(given, "shop")
     assert made.index("both") < made.index("linear")
-    assert names.parts_of(given, "shop", "open") == ["minilm", "cnn"]
+    assert names.parts_of(given, "shop", "open") == ["tfidf", "descriptors"]
 
 
 @pytest.fixture(scope="module")
 def whitened(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """TF-IDF and a whitened set of it."""
     layout = toy.outputs(tmp_path_factory.mktemp("whitened"))
-    stage(layout, params("tfidf", sets={"white": WHITE | {"of": "tfidf"}}))
+    stage(layout, params("tfidf", sets={"white": WHITE}))
     return layout
 
 

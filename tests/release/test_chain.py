@@ -27,8 +27,11 @@ from alignrec.pipeline.release.params import Publish
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Outputs with a release of `linear`, whose parts are not released themselves."""
     layout = toy.outputs(tmp_path_factory.mktemp("made"))
-    sets = {"both": {"kind": "concat", "of": ["minilm", "cnn"]}, "linear": {"of": ["both", "tfidf"], "width": 4}}
-    params = featured.params("minilm", "cnn", "tfidf", sets=sets)
+    sets = {
+        "both": {"kind": "concat", "of": ["minilm", "descriptors"]},
+        "linear": {"of": ["both", "tfidf"], "width": 4},
+    }
+    params = featured.params("minilm", "descriptors", "tfidf", sets=sets)
     featured.stage(layout, params)
     releases.published(layout, params.having(Publish(features=["linear"])))
     return layout.root
