@@ -22,7 +22,7 @@ from torch import nn
 from alignrec.pipeline.beit3.config import SIZES
 from alignrec.pipeline.beit3.inference import flops
 from alignrec.pipeline.beit3.network import BEiT3
-from alignrec.pipeline.beit3.tokenizer import pad
+from alignrec.pipeline.beit3.tokenizer import BOS, EOS, pad
 from alignrec.pipeline.encode import batching
 from alignrec.pipeline.encode.beit3 import BEiT3Items
 from alignrec.pipeline.images.pixels import normalised, squares
@@ -50,8 +50,8 @@ class _Ids:
     def __init__(self, ids: Sequence[np.ndarray]) -> None:
         self.ids = ids
 
-    def encode(self, texts: Sequence[str], max_tokens: int) -> list[np.ndarray]:
-        return [self.ids[int(text)][:max_tokens] for text in texts]
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        return [self.ids[int(text)][1:-1] for text in texts]
 
 
 def run() -> Measurement:
@@ -97,7 +97,7 @@ def _ids() -> list[np.ndarray]:
     """Return token ids of each item's text."""
     rng = np.random.default_rng(0)
     lengths = np.interp((np.arange(ITEMS) + 0.5) / ITEMS, np.linspace(0, 1, len(DECILES)), DECILES).astype(int)
-    return [rng.integers(4, SHAPE.vocab, n) for n in rng.permutation(lengths)]
+    return [np.array([BOS, *rng.integers(4, SHAPE.vocab, n - 2), EOS]) for n in rng.permutation(lengths)]
 
 
 @cache
@@ -126,7 +126,7 @@ def _network() -> BEiT3:
 
 @cache
 def _encoder(precision: str) -> BEiT3Items:
-    return BEiT3Items(_network(), _Ids(_ids()), PADDED, precision)  # type: ignore[arg-type]
+    return BEiT3Items(_network(), _Ids(_ids()), PADDED, 1, precision)  # type: ignore[arg-type]
 
 
 def encoded(precision: str) -> Turn[np.ndarray]:

@@ -11,7 +11,7 @@ import torch
 
 from alignrec.pipeline.beit3 import stored
 from alignrec.pipeline.beit3.config import FIRST_POSITION
-from alignrec.pipeline.beit3.tokenizer import Tokenizer
+from alignrec.pipeline.beit3.tokenizer import Tokenizer, split_text
 from alignrec.pipeline.encode.batching import Items, texts_and_images
 from alignrec.pipeline.encode.params import MODALITIES
 from alignrec.pipeline.graph import neighbours
@@ -37,9 +37,12 @@ class Encoder:
         self.items, config = len(items.ids), self.network.config
         texts, images = texts_and_images(items.read(0, self.items, MODALITIES))
         there = np.array([image is not None for image in images])
-        ids = Tokenizer(layout.encoder.tokenizer.read_bytes()).encode(texts, config.positions - FIRST_POSITION)
+        whole = Tokenizer(layout.encoder.tokenizer.read_bytes()).encode(texts)
+        ids = [split_text(own, config.positions - FIRST_POSITION, 1)[0] for own in whole]
         pixels = squares([image for image in images if image is not None], config.image)
-        corpus, device = Corpus(ids, np.where(there, np.cumsum(there) - 1, -1), pixels), pick(mps=False)
+        first, lengths = np.arange(len(ids) + 1), np.array([*map(len, whole)])
+        corpus = Corpus(ids, first, lengths, np.where(there, np.cumsum(there) - 1, -1), pixels)
+        device = pick(mps=False)
         codes = np.zeros((len(pixels), config.patches), np.int64)  # nothing is masked, so none is predicted
         self._task = Task(corpus, codes, 0, Pretrain(batch_size=128), 0, device)
         self.network.to(device)

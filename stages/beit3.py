@@ -25,7 +25,7 @@ BEIT3 = Stage(
     writes="`<set>/features-*.parquet`, `<set>/set.json`, `<set>/encoder/`",
     reads=(INTERACTIONS, ITEMS, IMAGES, ENCODE, PRETRAIN),
     resumes=True,
-    sections=("encode",),
+    sections=("encode", "pretrain"),
     params=BEiT3,
     main=main,
 )

@@ -47,7 +47,8 @@ def task(n: int = 24, **params: Any) -> Task:
     codes = np.repeat(colour[:, None], 4, axis=1).astype(np.int32)
     quick = {"steps": 6, "batch_size": 8, "threads": 1, "lr": 0.01}
     own = Pretrain(**(UNTAUGHT | quick | params))
-    return Task(Corpus(texts, row, pixels), codes, MASK, own, 5, torch.device("cpu"), share_held_out=0.2)
+    corpus = Corpus(texts, np.arange(n + 1), np.array([len(ids) - 2 for ids in texts]), row, pixels)
+    return Task(corpus, codes, MASK, own, 5, torch.device("cpu"), share_held_out=0.2)
 
 
 def network(seed: int = 0) -> BEiT3:

@@ -17,7 +17,6 @@ import numpy as np
 from torch import Tensor
 
 from alignrec.pipeline.beit3 import checkpoints
-from alignrec.pipeline.beit3.tokenizer import cut, with_ends
 from alignrec.pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -64,12 +63,12 @@ class WordPieces:
         self._ours[self.theirs] = np.arange(len(pieces))
         self._tokenizer, self._lock = tokenizer, Lock()  # tokenizers are not thread-safe
 
-    def encode(self, texts: Sequence[str], max_tokens: int) -> list[np.ndarray]:
-        """Return ids of each text, int64 [<= max_tokens], between [CLS] and [SEP]; longer texts are cut."""
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Return the ids of each text, int64, whole and without [CLS] and [SEP]."""
         with self._lock:
             options = {"add_special_tokens": False, "verbose": False}
             encoded = self._tokenizer(list(texts), **options)["input_ids"] if texts else []
-        return [cut(with_ends(self._ours[np.asarray(ids, np.int64)]), max_tokens) for ids in encoded]
+        return [self._ours[np.asarray(ids, np.int64)] for ids in encoded]
 
 
 def order(tokenizer: PreTrainedTokenizerBase, texts: Iterable[Sequence[str]]) -> tuple[list[str], int]:

@@ -5,6 +5,7 @@ piece at its number plus one, and <mask> last.
 """
 
 import io
+import math
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
@@ -14,7 +15,6 @@ import sentencepiece
 from alignrec.pipeline.errors import UserError
 
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
-ENDLESS = 10**9  # tokens; no text has more
 LONGEST_SENTENCE = 4192  # bytes; SentencePiece's own limit: longer lines would be skipped
 MOST_SENTENCES = 200_000  # lines that training reads; bounds memory and time
 MOST_CHARACTERS = 1000  # of an alphabet; rarer characters are <unk>
@@ -40,11 +40,10 @@ class Tokenizer:
     def pieces(self) -> list[str]:
         return ["<s>", "<pad>", "</s>", "<unk>", *self._names[3:], "<mask>"]
 
-    def encode(self, texts: Sequence[str], max_tokens: int) -> list[np.ndarray]:
-        """Return ids of each text, int64 [<= max_tokens], between <s> and </s>; longer texts are cut."""
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Return the ids of each text, int64, whole and without <s> and </s>."""
         encoded = self._pieces.Encode(list(texts), out_type=int, num_threads=1)
-        numbered = (np.where((own := np.asarray(ids, np.int64)) == 0, UNK, own + 1) for ids in encoded)
-        return [cut(with_ends(ids), max_tokens) for ids in numbered]
+        return [np.where((own := np.asarray(ids, np.int64)) == 0, UNK, own + 1) for ids in encoded]
 
 
 def train(texts: Iterable[str], vocab: int) -> bytes | None:
@@ -80,12 +79,17 @@ def pad(rows: Sequence[np.ndarray], length: int | None = None) -> tuple[np.ndarr
     return ids, np.arange(length) >= np.array([len(row) for row in rows])[:, None]
 
 
-def cut(ids: np.ndarray, max_tokens: int) -> np.ndarray:
-    return ids if len(ids) <= max_tokens else np.concatenate([ids[: max_tokens - 1], [EOS]])
+def split_text(ids: np.ndarray, max_tokens: int, most: int) -> list[np.ndarray]:
+    """Split a text's ids into parts of equal length, each between <s> and </s>; what `most` parts don't hold is cut.
 
-
-def with_ends(ids: np.ndarray) -> np.ndarray:
-    return np.concatenate([[BOS], ids, [EOS]])
+    Args:
+        ids: int64 [n], as `encode` returns them.
+        max_tokens: of a part, with <s> and </s>.
+    """
+    room = max_tokens - 2
+    read = ids[: most * room]
+    parts = np.array_split(read, max(1, math.ceil(len(read) / room)))
+    return [np.concatenate([[BOS], part, [EOS]]) for part in parts]
 
 
 def _parts(text: str) -> list[str]:

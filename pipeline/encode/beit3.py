@@ -21,7 +21,8 @@ from alignrec.pipeline.beit3.network import HEADS, BEiT3
 from alignrec.pipeline.beit3.tokenizer import Tokenizer
 from alignrec.pipeline.encode import batching, mini
 from alignrec.pipeline.encode.batching import Items
-from alignrec.pipeline.encode.params import MODALITIES, BEiT3Params
+from alignrec.pipeline.encode.chunks import Chunks
+from alignrec.pipeline.encode.params import MODALITIES, MOST_CHUNKS, BEiT3Params
 from alignrec.pipeline.encode.registry import Encoder
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import EncoderFiles
@@ -34,27 +35,34 @@ FIRST = 4096  # items that the map of an untrained network is fitted to, at most
 TOKENS = 128  # per item, on average over those that are in the network at a time
 
 
-class Prepared(NamedTuple):
-    """A batch of B items, decoded."""
+class Group(NamedTuple):
+    """What the network reads of n items or parts of texts."""
 
-    pixels: Tensor | None  # uint8 [B, S, S, 3]
-    tokens: Tensor | None  # int64 [W], one text after the other
-    lengths: list[int]  # tokens of each item, 0 without a text
+    items: np.ndarray  # int64 [n], the item that a part is of
+    tokens: Tensor | None  # int64 [W], one part after the other
+    lengths: list[int]  # tokens of each part, 0 without a text
 
-    def parts(self) -> Iterator[Prepared]:
-        """Yield parts of at least one item and at most TOKENS per item on average: long texts take memory."""
+    def passes(self) -> Iterator[Group]:
+        """Yield at least one part and at most TOKENS per part on average at a time: long texts take memory."""
         ends, most = np.cumsum(self.lengths), TOKENS * len(self.lengths)
         start = 0
         while start < len(self.lengths):
             before = int(ends[start - 1]) if start else 0
             stop = max(start + 1, int(np.searchsorted(ends, before + most, side="right")))
-            pixels = None if self.pixels is None else self.pixels[start:stop]
             tokens = None if self.tokens is None else self.tokens[before : int(ends[stop - 1])]
-            yield Prepared(pixels, tokens, self.lengths[start:stop])
+            yield Group(self.items[start:stop], tokens, self.lengths[start:stop])
             start = stop
 
 
-class BEiT3Items(mini.Truncating):
+class Prepared(NamedTuple):
+    """A batch of B items, decoded."""
+
+    pixels: Tensor | None  # uint8 [B, S, S, 3]
+    chunks: Chunks | None  # parts of the texts
+    groups: list[Group]  # of these parts, or of the items without texts
+
+
+class BEiT3Items(mini.TextReader):
     """BEiT3 with its tokenizer, None for a network without texts; UserError if it has more ids than the network."""
 
     def __init__(
@@ -62,11 +70,12 @@ class BEiT3Items(mini.Truncating):
         network: BEiT3,
         tokenizer: Tokenizer | None,
         max_tokens: int | None,
+        chunks: int = MOST_CHUNKS,
         precision: str = "float32",
         whitening: Whitening | None = None,
     ) -> None:
         positions, vocab = network.config.positions - FIRST_POSITION, network.config.vocab
-        super().__init__(tokenizer, min(max_tokens or positions, positions))
+        super().__init__(tokenizer, min(max_tokens or positions, positions), chunks)
         self._device = device_of(network)
         self._network = Inference(network.eval(), precision)
         self._whitening = None if whitening is None else [torch.from_numpy(x).to(self._device) for x in whitening]
@@ -75,24 +84,34 @@ class BEiT3Items(mini.Truncating):
         self.width = network.config.width if whitening is None else whitening.map.shape[1]
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
-        pixels = tokens = None
-        lengths = [0] * len(images or ())
+        pixels = None
         if images is not None:
             pixels = pinned(torch.from_numpy(squares(images, self._network.config.image)))
-        if texts is not None:
-            ids = self.ids(texts)
-            tokens, lengths = pinned(torch.from_numpy(np.concatenate(ids))), [len(x) for x in ids]
-        return Prepared(pixels, tokens, lengths)
+        if texts is None:
+            n = len(images or ())
+            return Prepared(pixels, None, [Group(np.arange(n), None, [0] * n)])
+        chunks, groups = self.split(texts), []
+        for group in chunks.groups():
+            ids = [chunks.parts[i] for i in group]
+            tokens = pinned(torch.from_numpy(np.concatenate(ids)))
+            groups.append(Group(chunks.owner[group], tokens, [len(x) for x in ids]))
+        return Prepared(pixels, chunks, groups)
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
-        parts = []
-        for pixels, tokens, lengths in prepared.parts():
-            image = None if pixels is None else normalised(sent(pixels, self._device))
-            text = None if tokens is None else sent(tokens, self._device)
-            parts.append(self._network.cls(image, text, lengths))
-        cls = torch.cat(parts)  # [B, D]
+        pixels = None if prepared.pixels is None else sent(prepared.pixels, self._device)
+        groups = [self._cls(group, pixels) for group in prepared.groups]
+        cls = groups[0] if prepared.chunks is None else prepared.chunks.averaged(groups)  # [B, D]
         return cls if self._whitening is None else (cls - self._whitening[0]) @ self._whitening[1]
+
+    def _cls(self, group: Group, pixels: Tensor | None) -> Tensor:
+        """Return CLS of each part of a group, [n, D]; `pixels` are of all items of its batch."""
+        out = []
+        for items, tokens, lengths in group.passes():
+            image = None if pixels is None else normalised(pixels[sent(torch.from_numpy(items), self._device)])
+            text = None if tokens is None else sent(tokens, self._device)
+            out.append(self._network.cls(image, text, lengths))
+        return torch.cat(out)
 
 
 def tokenizer(own: EncoderFiles) -> Tokenizer | None:
@@ -111,9 +130,10 @@ def load(files: EncoderFiles, params: BEiT3Params, raw: bool = False, known: min
     if stored.is_mini(files):
         if params.precision != "float32":
             raise UserError(f"beit3: mini encodes in float32, not {params.precision}; leave out beit3.precision")
-        return mini.load(files, params.max_tokens, mini.reading(files) if mapped else None, known)
+        return mini.load(files, params.max_tokens, params.chunks, mini.reading(files) if mapped else None, known)
     read = stored.whitening(files, stored.config(files).width) if mapped else None
-    return BEiT3Items(stored.network(files).to(pick()), tokenizer(files), params.max_tokens, params.precision, read)
+    network = stored.network(files).to(pick())
+    return BEiT3Items(network, tokenizer(files), params.max_tokens, params.chunks, params.precision, read)
 
 
 def write_untrained(trained: EncoderFiles, to: EncoderFiles, seed: int) -> None:

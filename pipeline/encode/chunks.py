@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from alignrec.pipeline.config.base import Positive, Section
+from alignrec.pipeline.encode.params import MOST_CHUNKS
 from alignrec.pipeline.ops.device import sent
 
 Count = Callable[[list[str]], list[int]]
 """texts -> the number of tokens of each, uncut, without those that a network puts around a text"""
 LONGEST = 256  # tokens, special ones included, that MiniLM was trained for
-MOST = 32  # chunks of a text
 WORD = re.compile(r"\s*\S+\s*")
 LETTERS = 64
 """letters per token in texts that are tokenised at once: one endless word takes some tokenizers hours"""
@@ -29,7 +29,7 @@ TOGETHER = 256  # texts whose words are counted together
 class Chunked(Section):
     """Settings of all kinds that read long texts in chunks."""
 
-    chunks: Positive = MOST
+    chunks: Positive = MOST_CHUNKS
     """chunks that are read of a longer text, cut between words; their vectors are averaged by tokens"""
 
 
@@ -54,7 +54,7 @@ class Reader(Protocol):
 class Chunks(NamedTuple):
     """Texts in parts that fit a network."""
 
-    texts: list[str]  # n parts, those of a text in order
+    parts: list[Any]  # n strings or arrays of ids, those of a text in order
     owner: np.ndarray  # int64 [n], the text that a part is of, ascending
     tokens: np.ndarray  # int64 [n], of each part
     there: np.ndarray  # int64 [B], of each whole text
@@ -62,13 +62,17 @@ class Chunks(NamedTuple):
     def reading(self) -> Reading:
         return Reading(np.bincount(self.owner, self.tokens, len(self.there)).astype(np.int64), self.there)
 
-    def inputs(self, make: Callable[[list[str]], Any]) -> list[Any]:
+    def groups(self) -> list[np.ndarray]:
+        """Return the numbers of parts that a network reads at a time, at most B, similar in length: int64 each."""
         order, size = self._order, len(self.there)
-        return [make([self.texts[i] for i in order[start : start + size]]) for start in range(0, len(order), size)]
+        return [order[start : start + size] for start in range(0, len(order), size)]
+
+    def inputs(self, make: Callable[[list[str]], Any]) -> list[Any]:
+        return [make([self.parts[i] for i in group]) for group in self.groups()]
 
     def averaged(self, vectors: Sequence[Tensor]) -> Tensor:
-        """Return each text's mean over its parts by tokens, [B, W], of what `inputs` became, [<= B, W] each."""
-        if len(self.texts) == len(self.there):
+        """Return each text's mean over its parts by tokens, [B, W], of the vectors of each group, [<= B, W]."""
+        if len(self.parts) == len(self.there):
             return vectors[0]
         x = torch.cat(list(vectors))  # [n, W]
         weight = np.maximum(self.tokens, 1) / np.bincount(self.owner, np.maximum(self.tokens, 1))[self.owner]
@@ -79,8 +83,8 @@ class Chunks(NamedTuple):
 
     @property
     def _order(self) -> np.ndarray:
-        uncut = len(self.texts) == len(self.there)
-        return np.arange(len(self.texts)) if uncut else np.argsort(self.tokens, kind="stable")
+        uncut = len(self.parts) == len(self.there)
+        return np.arange(len(self.parts)) if uncut else np.argsort(self.tokens, kind="stable")
 
 
 def cut(texts: Sequence[str], count: Count, room: int, most: int) -> Chunks:

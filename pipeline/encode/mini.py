@@ -20,8 +20,8 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import minilm, stored
 from alignrec.pipeline.beit3.mini import Mini, centre, load_minilm
 from alignrec.pipeline.beit3.minilm import WordPieces
-from alignrec.pipeline.beit3.tokenizer import ENDLESS, Tokenizer, pad
-from alignrec.pipeline.encode.chunks import Reading
+from alignrec.pipeline.beit3.tokenizer import Tokenizer, pad, split_text
+from alignrec.pipeline.encode.chunks import Chunks, Reading
 from alignrec.pipeline.encode.cnn import CNN, load_cnn
 from alignrec.pipeline.encode.descriptors import Descriptors
 from alignrec.pipeline.encode.params import IMAGE_TOKENS
@@ -37,8 +37,8 @@ class Prepared(NamedTuple):
     image: Tensor | None  # float32 [B, W], zeros for images that are not cached; None without images
     new: np.ndarray  # int64, rows of images that are not cached
     parts: list[Any]  # these, prepared for each encoder of images
-    tokens: Tensor | None  # int64 [B, T]
-    padding: Tensor | None  # bool [B, T]
+    chunks: Chunks | None  # parts of the texts
+    ids: list[tuple[Tensor, Tensor]]  # of each of their groups, int64 [<= B, T] and padding bool
 
 
 def hash_images(images: Sequence[bytes | None]) -> np.ndarray:
@@ -70,23 +70,27 @@ class Known:
         return out
 
 
-class Truncating:
-    """Token counts of an encoder that cuts texts after `max_tokens`."""
+class TextReader:
+    """Texts of a BEiT3, in at most `chunks` parts of `max_tokens` ids."""
 
-    def __init__(self, tokenizer: Tokenizer | WordPieces | None, max_tokens: int) -> None:
-        self.tokenizer, self._max_tokens = tokenizer, max_tokens
+    def __init__(self, tokenizer: Tokenizer | WordPieces | None, max_tokens: int, chunks: int) -> None:
+        self.tokenizer, self._max_tokens, self._most = tokenizer, max_tokens, chunks
 
     def reading(self, texts: Sequence[str]) -> Reading:
-        there = np.array([len(ids) for ids in self.ids(texts, ENDLESS)], np.int64)
-        return Reading(np.minimum(there, self._max_tokens), there)
+        return self.split(texts).reading()
 
-    def ids(self, texts: Sequence[str], most: int | None = None) -> list[np.ndarray]:
+    def split(self, texts: Sequence[str]) -> Chunks:
         if self.tokenizer is None:
             raise UserError("beit3: pre-trained without text, so it cannot read any; run `alignrec pretrain` again")
-        return self.tokenizer.encode(texts, most or self._max_tokens)
+        ids = self.tokenizer.encode(texts)
+        parts = [split_text(own, self._max_tokens, self._most) for own in ids]
+        owner = np.repeat(np.arange(len(ids)), [len(own) for own in parts])
+        flat = [part for own in parts for part in own]
+        tokens = np.array([len(part) - 2 for part in flat], np.int64)
+        return Chunks(flat, owner, tokens, np.array([len(own) for own in ids], np.int64))
 
 
-class MiniItems(Truncating):
+class MiniItems(TextReader):
     """The network with its tokenizer and the frozen encoders of images."""
 
     def __init__(
@@ -94,10 +98,12 @@ class MiniItems(Truncating):
         network: Mini,
         pieces: WordPieces,
         max_tokens: int | None,
+        chunks: int,
         reading: Whitening | None = None,
         known: Known | None = None,
     ) -> None:
-        super().__init__(pieces, min(max_tokens or network.config.positions, network.config.positions))
+        positions = network.config.positions
+        super().__init__(pieces, min(max_tokens or positions, positions), chunks)
         self._known, self._device, self._network = known, device_of(network), network.eval()
         self._reading = None if reading is None else [torch.from_numpy(x).to(self._device) for x in reading]
         self._images: list[CNN | Descriptors] = [load_cnn(), Descriptors()] if network.config.image_widths else []
@@ -113,21 +119,30 @@ class MiniItems(Truncating):
             image = pinned(torch.from_numpy(there))
             new = np.flatnonzero(rows < 0)
             parts = [encoder.prepare([images[i] for i in new.tolist()], None) for encoder in self._images if len(new)]
-        if texts is None:
-            return Prepared(image, new, parts, None, None)
-        ids, padding = pad(self.ids(texts))
-        return Prepared(image, new, parts, pinned(torch.from_numpy(ids)), pinned(torch.from_numpy(padding)))
+        chunks = None if texts is None else self.split(texts)
+        padded = (pad([chunks.parts[i] for i in group]) for group in chunks.groups()) if chunks else ()
+        ids = [(pinned(torch.from_numpy(own)), pinned(torch.from_numpy(padding))) for own, padding in padded]
+        return Prepared(image, new, parts, chunks, ids)
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
-        given = (prepared.image, prepared.tokens, prepared.padding)
-        image, tokens, padding = (None if x is None else sent(x, self._device) for x in given)
+        image, chunks = None if prepared.image is None else sent(prepared.image, self._device), prepared.chunks
         if image is not None and prepared.parts:
             pairs = zip(self._images, prepared.parts, strict=True)
             image[prepared.new] = torch.cat([encoder.encode(part).to(self._device) for encoder, part in pairs], 1)
-        if image is None and tokens is None:
+        if image is None and chunks is None:
             raise UserError("beit3: pre-trained without images, so it needs a text")
-        summary = self._network.summary(image, tokens, padding).float()
+        if chunks is None:
+            summary = self._network.summary(image, None).float()
+        else:
+            owners = (sent(torch.from_numpy(chunks.owner[group]), self._device) for group in chunks.groups())
+            summaries = [
+                self._network.summary(
+                    None if image is None else image[owner], sent(ids, self._device), sent(padding, self._device)
+                ).float()
+                for owner, (ids, padding) in zip(owners, prepared.ids, strict=True)
+            ]
+            summary = chunks.averaged(summaries)
         return summary if self._reading is None else centre(summary, self._reading[0]) @ self._reading[1]
 
 
@@ -141,11 +156,11 @@ def reading(files: EncoderFiles) -> Whitening:
 
 
 def load(
-    files: EncoderFiles, max_tokens: int | None, reading: Whitening | None, known: Known | None = None
+    files: EncoderFiles, max_tokens: int | None, chunks: int, reading: Whitening | None, known: Known | None = None
 ) -> MiniItems:
     network = Mini(stored.mini_config(files))
     network.load_state_dict(load_file(files.weights), strict=True)
-    return MiniItems(network.to(pick()), pieces(files), max_tokens, reading, known)
+    return MiniItems(network.to(pick()), pieces(files), max_tokens, chunks, reading, known)
 
 
 def untrained(files: EncoderFiles) -> Mini:

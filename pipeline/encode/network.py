@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from alignrec.pipeline.encode.registry import Encoder
 
 MAX_DEPTH = 8  # of sets that are made of one another
+CUT = {"chunks": 1}  # what releases did whose BEiT3 cut texts, and that have no such key
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ def _load_beit3(shelf: Shelf, folder: Path, facts: Facts) -> Encoder:
 
     if facts.weights is None:
         raise UserError(f"{folder}: names no weights; do not trust it")
-    raw, own = facts.network == "beit3-raw", BEiT3Params.model_validate(facts.settings)
+    raw, own = facts.network == "beit3-raw", BEiT3Params.model_validate(CUT | facts.settings)
     return beit3.load(EncoderFiles(shelf.folder(facts.weights)), own, raw)
 
 

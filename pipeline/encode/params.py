@@ -7,6 +7,7 @@ from pydantic import Field
 from alignrec.pipeline.config.base import Name, Positive, Section
 
 MODALITIES = ("image", "text")
+MOST_CHUNKS = 32  # parts of a text
 IMAGE_TOKENS = ("cnn", "descriptors")  # encoders whose vectors are the image tokens of BEiT3 mini
 BEiT3Set = Literal["beit3", "beit3-raw", "beit3-image-masked", "beit3-text-masked", "beit3-untrained", "beit3-official"]
 
@@ -44,7 +45,9 @@ class BEiT3Params(Section):
     """precision of products; features are float32. bfloat16 for base and large on a GPU, or on a CPU with AMX or
     AVX512-BF16; size mini encodes in float32"""
     max_tokens: Annotated[int, Field(ge=3)] | None = None
-    """text beyond this is cut; by default beyond what the network has positions for, see `pretrain.max_tokens`"""
+    """tokens of a part of a text, at most what the network has positions for; by default `pretrain.max_tokens`"""
+    chunks: Positive = MOST_CHUNKS
+    """parts that are read of a longer text, the image with each; their CLS are averaged by tokens"""
     whiten: bool = True
     """whether CLS is read by the map that `pretrain` fitted: by its teachers, or whitened; false: raw CLS"""
 

@@ -17,8 +17,9 @@ from pydantic import Field
 from torch import Tensor
 
 from alignrec.pipeline.config.base import Positive
-from alignrec.pipeline.encode.chunks import MOST, Chunked, Chunks, Reading, cut
+from alignrec.pipeline.encode.chunks import Chunked, Chunks, Reading, cut
 from alignrec.pipeline.encode.hub import Pretrained
+from alignrec.pipeline.encode.params import MOST_CHUNKS
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.images.pixels import decoded
 from alignrec.pipeline.ops.device import pinned, sent
@@ -71,7 +72,7 @@ class Towers:
         join: Join = "mean",
         dim: int | None = None,
         room: int | None = None,
-        most: int = MOST,
+        most: int = MOST_CHUNKS,
     ) -> None:
         """Encode an image and a word, to check the network and find its width; `dim` numbers are kept of each vector.
 

@@ -23,6 +23,7 @@ from alignrec.pipeline.encode.write import write_features
 from alignrec.pipeline.harness.layout import EncoderFiles
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.seeds import seed_for
+from alignrec.pipeline.pretrain.params import Pretrain
 
 MASKED = {"beit3-image-masked": ("text",), "beit3-text-masked": ("image",)}  # set -> the modalities that it reads
 DRAWN = {"beit3-untrained": "beit3", "beit3-official": "beit3-raw"}  # set with weights of its own -> how it is read
@@ -54,7 +55,9 @@ class Trained(Network):
 
 def write_sets(run: Run) -> None:
     """Write each of `beit3.sets`; a killed run resumes."""
-    own, items, files = run.params[BEiT3], Items.of(run.layout), run.layout.encoder
+    own = run.params[BEiT3]
+    own = own.model_copy(update={"max_tokens": own.max_tokens or run.params[Pretrain].max_tokens})
+    items, files = Items.of(run.layout), run.layout.encoder
     for folder in () if run.part else run.folder.glob("*/"):
         if folder.name not in own.sets:
             rmtree(folder)
@@ -67,7 +70,7 @@ def write_sets(run: Run) -> None:
             with run.alone():
                 run.resume(run.folder / name, inputs, _settings(run, own), name, home)
                 if not (run.folder / name / SET).is_file():
-                    _write_encoder(run, name, home, items, known)
+                    _write_encoder(run, own, name, home, items, known)
             facts = Facts.read(run.folder / name / SET, LARGEST)
             settings, folder = BEiT3Params.model_validate(facts.settings), run.folder / home / ENCODER
             network = Trained(name, facts.kind, settings, folder, known=known)
@@ -80,9 +83,9 @@ def _settings(run: Run, own: BEiT3) -> dict[str, object]:
     return own.model_dump(exclude={"sets"}) | {"batch_size": shared.batch_size, "shard_rows": shared.shard_rows}
 
 
-def _write_encoder(run: Run, name: str, home: str, items: Items, known: Images) -> None:
+def _write_encoder(run: Run, own: BEiT3, name: str, home: str, items: Items, known: Images) -> None:
     """Write what encodes a new item, and set.json."""
-    own, network = run.params[BEiT3], run.layout.encoder
+    network = run.layout.encoder
     to = EncoderFiles(run.folder / home / ENCODER)
     if name == "beit3-untrained":
         beit3.write_untrained(network, to, seed_for("untrained", run.dataset, run.params[Encode].seed))
@@ -94,14 +97,14 @@ def _write_encoder(run: Run, name: str, home: str, items: Items, known: Images) 
     elif name == home:
         for path in network.present():
             io.write_bytes(to.folder / path.name, path.read_bytes())
-    io.write_json(run.folder / name / SET, _describe(run, name, home, items, to).model_dump())
+    io.write_json(run.folder / name / SET, _describe(run, own, name, home, items, to).model_dump())
 
 
-def _describe(run: Run, name: str, home: str, items: Items, files: EncoderFiles) -> Facts:
-    images, settings = image_facts(items), run.params[BEiT3].model_dump(exclude={"sets"})
+def _describe(run: Run, own: BEiT3, name: str, home: str, items: Items, files: EncoderFiles) -> Facts:
+    images, settings = image_facts(items), own.model_dump(exclude={"sets"})
     reads = list(MASKED.get(name, MODALITIES))
     shown = images if "image" in reads else {}
-    space = {"kind": name, "whiten": settings["whiten"], "max_tokens": settings["max_tokens"]}
+    space = {"kind": name} | {key: settings[key] for key in ("whiten", "max_tokens", "chunks")}
     return Facts(
         encoder=name,
         kind=DRAWN.get(name, name),

@@ -30,10 +30,10 @@ BLOCK = 16 / 196  # smallest masked block, as a share of the patches (BEiT3: 16 
 
 @dataclass(frozen=True)
 class Ids(Sequence[np.ndarray]):
-    """Ids of I texts, concatenated."""
+    """Ids of parts of texts, concatenated."""
 
     flat: np.ndarray  # int32, a memory map
-    ends: np.ndarray  # int64 [I], where each ends
+    ends: np.ndarray  # int64 [n], where each ends
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -46,18 +46,48 @@ class Ids(Sequence[np.ndarray]):
 class Corpus:
     """All items of a dataset."""
 
-    texts: Sequence[np.ndarray]  # I arrays of ids, int [<= T]; only <s> </s> without text
+    parts: Sequence[np.ndarray]  # ids of all parts of texts, in item order, int [<= T]; only <s> </s> without text
+    first: np.ndarray  # int64 [I + 1], the first part of each item, and the number of parts
+    whole: np.ndarray  # int64 [I], ids of each whole text
     row: np.ndarray  # int64 [I], row in `pixels`; -1 without image
     pixels: np.ndarray
     """uint8 [n, S, S, 3], a memory map; of `mini` float32 [n, W], image vectors of frozen encoders"""
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        return np.array([len(ids) for ids in self.texts], np.int64)
+        """Ids of each part, int64; no part of a text is longer than its first."""
+        return np.array([len(ids) for ids in self.parts], np.int64)
+
+    @property
+    def lengths_of_items(self) -> np.ndarray:
+        return self.lengths[self.first[:-1]]
 
     @property
     def usable(self) -> np.ndarray:
-        return np.flatnonzero((self.lengths > 2) | (self.row >= 0))
+        return np.flatnonzero((self.lengths_of_items > 2) | (self.row >= 0))
+
+    def share_read(self, times: float) -> float:
+        """Return the share of a text that training reads in expectation, on average, if each is read so many times."""
+        held = np.add.reduceat(self.lengths - 2, self.first[:-1])
+        read = held * (1 - (1 - 1 / np.diff(self.first)) ** times)
+        texts = self.whole > 0
+        return float((read[texts] / self.whole[texts]).mean()) if texts.any() else 1.0
+
+    def draw_parts(self, items: np.ndarray, seed: int) -> np.ndarray:
+        """Draw a part of each item's text, int64 [B], from the seed and the item's number."""
+        counts, own = self.first[items + 1] - self.first[items], seed_for(seed, "part of a text")
+        long = np.flatnonzero(counts > 1)
+        drawn = np.zeros(len(items), np.int64)
+        drawn[long] = [rng.integers(counts[i]) for i, rng in zip(long, generators(items[long], own), strict=True)]
+        return self.first[items] + drawn
+
+    def all_parts(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return all parts of B items, int64 [n], the place of each one's item, and its share of the text."""
+        counts = self.first[items + 1] - self.first[items]
+        owner = np.repeat(np.arange(len(items)), counts)
+        parts = np.arange(len(owner)) + np.repeat(self.first[items] - np.cumsum(counts) + counts, counts)
+        pieces = np.maximum(self.lengths[parts] - 2, 1)
+        return parts, owner, (pieces / np.bincount(owner, pieces, len(items))[owner]).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -109,10 +139,13 @@ class Task:
         return np.sort(order[: min(round(self.share_held_out * len(order)), MOST_HELD_OUT)])
 
 
-def batch(task: Task, items: np.ndarray, rates: Rates, seed: int) -> Step:
-    """Draw the masks of items int64 [B], each from the seed and its number, and move all to the device."""
+def batch(task: Task, items: np.ndarray, rates: Rates, seed: int, parts: np.ndarray | None = None) -> Step:
+    """Draw the masks of items int64 [B], each from the seed and its number, and move all to the device.
+
+    Of each text it reads the given part, int64 [B], or draws one.
+    """
     corpus, move, patches = task.corpus, task.move, task.codes.shape[1]
-    texts = [corpus.texts[i] for i in items]
+    texts = [corpus.parts[i] for i in (corpus.draw_parts(items, seed) if parts is None else parts)]
     ids, padding = pad(texts)
     has_text = np.array([len(text) > 2 for text in texts], bool)
     has_image = corpus.row[items] >= 0
@@ -140,17 +173,17 @@ def batches(order: np.ndarray, size: int) -> list[np.ndarray]:
     return np.array_split(order, max(1, math.ceil(len(order) / size)))
 
 
-def parts(items: np.ndarray, lengths: np.ndarray, least: int = 1) -> list[np.ndarray]:
-    """Cut items int64 [B], of int64 [B] tokens, into parts that need no more memory than texts of TOKENS ids.
+def micro_batches(items: np.ndarray, lengths: np.ndarray, least: int = 1) -> list[np.ndarray]:
+    """Cut items int64 [B], of int64 [B] tokens, into batches that need no more memory than texts of TOKENS ids.
 
-    A batch of short texts is one part. Others are sorted by length, to save padding. A part has at least `least` items.
+    A batch of short texts stays whole. Others are sorted by length, to save padding. Each has at least `least` items.
     """
     room = TOKENS * len(items)
     if len(items) * lengths.max(initial=0) <= room:
         return [items]
     order = np.argsort(lengths, kind="stable")
     out: list[list[int]] = [[]]
-    for place in order:  # where a part ends depends on those before
+    for place in order:  # where a batch ends depends on those before
         if len(out[-1]) >= least and (len(out[-1]) + 1) * lengths[place] > room:
             out.append([])
         out[-1].append(place)

@@ -13,7 +13,7 @@ from torch import Tensor
 from alignrec.pipeline.beit3.mini import Mini, Network, centre, halves, ridge
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.ops.whitening import Whitening, fit, fit_pca
-from alignrec.pipeline.pretrain.corpus import Rates, Task, batch, parts
+from alignrec.pipeline.pretrain.corpus import Rates, Task, batch, micro_batches
 from alignrec.pipeline.pretrain.losses import PretrainingModel, cross_entropy, predict
 
 MOST = 50_000  # items that the map of CLS is fitted to, at most
@@ -32,7 +32,7 @@ def measure(network: Network, task: Task) -> dict[str, float | None]:
     seed = seed_for(task.seed, "held out masks")
     # whether each prediction is right, bool [n], the targets [n], and the summed loss
     outcomes: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {"mim": [], "mlm": []}
-    for rows in _parts(task, task.held_out):
+    for rows in _micro_batches(task, task.corpus.lengths_of_items[task.held_out]):
         step = batch(task, task.held_out[rows], rates, seed)
         with autocast(task):
             scores = predict(network, step, task.mask_id)
@@ -105,11 +105,13 @@ def read_first(model: PretrainingModel, task: Task) -> None:
 
 @torch.no_grad()
 def features(network: Network, task: Task, items: np.ndarray) -> np.ndarray:
-    """Return the summary of each item, nothing masked: float32 [n, D]."""
-    out = np.empty((len(items), network.summary_width), np.float32)
-    for rows in _parts(task, items):
-        inputs = batch(task, items[rows], NO_MASKING, 0).inputs
-        out[rows] = network.summary(*inputs).float().cpu().numpy()
+    """Return the summary of each whole item, nothing masked, as an encoder does: float32 [n, D]."""
+    parts, owner, share = task.corpus.all_parts(items)
+    out = np.zeros((len(items), network.summary_width), np.float32)
+    for rows in _micro_batches(task, task.corpus.lengths[parts]):
+        inputs = batch(task, items[owner[rows]], NO_MASKING, 0, parts[rows]).inputs
+        summaries = network.summary(*inputs).float().cpu().numpy()
+        np.add.at(out, owner[rows], share[rows, None] * summaries)
     return out
 
 
@@ -117,8 +119,9 @@ def autocast(task: Task) -> torch.autocast:
     return torch.autocast(task.device.type, torch.bfloat16, enabled=task.params.precision == "bfloat16")
 
 
-def _parts(task: Task, items: np.ndarray) -> Iterator[np.ndarray]:
+def _micro_batches(task: Task, lengths: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the places of inputs of int64 [n] tokens that the network reads at a time."""
     size = max(1, task.params.batch_size // task.params.accumulate)
-    for start in range(0, len(items), size):
-        places = np.arange(start, min(start + size, len(items)))
-        yield from parts(places, task.corpus.lengths[items[places]])
+    for start in range(0, len(lengths), size):
+        places = np.arange(start, min(start + size, len(lengths)))
+        yield from micro_batches(places, lengths[places])

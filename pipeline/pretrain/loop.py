@@ -161,11 +161,11 @@ def _step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: f
 
 
 def _parts_of_process(task: Task, items: np.ndarray) -> list[np.ndarray]:
-    world, lengths = parallel.world(), task.corpus.lengths
+    world, lengths = parallel.world(), task.corpus.lengths_of_items
     parts = [
         part
         for some in np.array_split(items, task.params.accumulate)
-        for part in corpus.parts(some, lengths[some], world)
+        for part in corpus.micro_batches(some, lengths[some], world)
     ]
     return [np.array_split(part, world)[parallel.rank()] for part in parts]
 

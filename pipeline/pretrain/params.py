@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from alignrec.pipeline.config.base import Count, Name, Positive, Rate, Section, Sha256, Weight
+from alignrec.pipeline.encode.params import MOST_CHUNKS
 
 VOCAB = 8000  # SentencePiece pieces at most, trained on the dataset's text
 HELD_OUT = 0.02  # share of items, MOST_HELD_OUT at most, that training does not see, to measure accuracy
@@ -43,8 +44,10 @@ class Pretrain(Section):
     vqkd_sha256: Sha256 | None = None
     """sha256 of the file that `vqkd` names"""
     max_tokens: Annotated[int, Field(ge=3)] = 1022
-    """tokens per text, the rest is cut; published weights have 1,022 positions, interpolated for more; a network from
-    scratch has as many as the longest text"""
+    """tokens of a part of a text, of which a step reads one; published weights have 1,022 positions, interpolated for
+    more; a network from scratch has as many as the longest part"""
+    chunks: Positive = MOST_CHUNKS
+    """parts of a longer text; what they don't hold is cut"""
     codes: Positive = 128
     """centroids of k-means, at most"""
     distill: Weight = 10.0

@@ -16,7 +16,7 @@ from alignrec.pipeline.beit3.config import FIRST_POSITION, SIZES, Config
 from alignrec.pipeline.beit3.mini import Network
 from alignrec.pipeline.beit3.minilm import WordPieces, load
 from alignrec.pipeline.beit3.network import BEiT3
-from alignrec.pipeline.beit3.tokenizer import BOS, EOS, MOST_SENTENCES, Tokenizer, train
+from alignrec.pipeline.beit3.tokenizer import BOS, EOS, MOST_SENTENCES, Tokenizer, split_text, train
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.images.pixels import decode_all
@@ -32,9 +32,11 @@ NO_PIECES = 5  # vocabulary of a dataset without text: the special ids
 
 
 class Tokenised(NamedTuple):
-    """Ids of all texts."""
+    """Ids of all texts in parts; see `Corpus`."""
 
-    ids: Sequence[np.ndarray]  # I arrays, int [<= params.max_tokens], see `Corpus.texts`
+    parts: Sequence[np.ndarray]  # int [<= params.max_tokens] each
+    first: np.ndarray  # int64 [I + 1]
+    whole: np.ndarray  # int64 [I], ids of each text
     vocabulary: int
     mask_id: int
 
@@ -48,26 +50,34 @@ def texts(layout: Layout, lines: Texts, params: Pretrain, obtain: Obtain) -> Tok
             model = train(islice(lines, 0, None, max(1, step)), VOCAB)
         if model is None:
             nothing = [np.array([BOS, EOS])] * len(lines)
-            return Tokenised(nothing, NO_PIECES, NO_PIECES - 1)
+            return Tokenised(
+                nothing, np.arange(len(lines) + 1), np.zeros(len(lines), np.int64), NO_PIECES, NO_PIECES - 1
+            )
         io.write_bytes(layout.encoder.tokenizer, model)
-    return _tokenised(layout, lines, Tokenizer(layout.encoder.tokenizer.read_bytes()), params.max_tokens)
+    return _tokenised(layout, lines, Tokenizer(layout.encoder.tokenizer.read_bytes()), params.max_tokens, params.chunks)
 
 
-def _tokenised(layout: Layout, lines: Texts, tokenizer: Tokenizer | WordPieces, max_tokens: int) -> Tokenised:
-    lengths: list[int] = []
+def _tokenised(
+    layout: Layout, lines: Texts, tokenizer: Tokenizer | WordPieces, max_tokens: int, chunks: int
+) -> Tokenised:
+    lengths, counts, whole = list[int](), list[int](), list[int]()
 
-    def parts() -> Iterator[np.ndarray]:
+    def ids_of_parts() -> Iterator[np.ndarray]:
         for start in range(0, len(lines), io.PART):
-            ids = tokenizer.encode(lines.slice(start, io.PART).to_pylist(), max_tokens)
-            lengths.extend(map(len, ids))
-            yield np.concatenate(ids).astype(np.int32)
+            for ids in tokenizer.encode(lines.slice(start, io.PART).to_pylist()):
+                parts = split_text(ids, max_tokens, chunks)
+                lengths.extend(map(len, parts))
+                counts.append(len(parts))
+                whole.append(len(ids))
+                yield np.concatenate(parts).astype(np.int32)
 
-    flat = io.mapped(parts(), layout.encoder_scratch)
-    return Tokenised(Ids(flat, np.cumsum(lengths)), tokenizer.vocab, tokenizer.mask)
+    flat = io.mapped(ids_of_parts(), layout.encoder_scratch)
+    parts = Ids(flat, np.cumsum(lengths))
+    return Tokenised(parts, np.cumsum([0, *counts]), np.array(whole), tokenizer.vocab, tokenizer.mask)
 
 
-def positions(ids: Sequence[np.ndarray]) -> int:
-    return FIRST_POSITION + max(LEAST_TOKENS, max(map(len, ids), default=0))
+def positions(parts: Sequence[np.ndarray]) -> int:
+    return FIRST_POSITION + max(LEAST_TOKENS, max(map(len, parts), default=0))
 
 
 def codes(layout: Layout, pixels: np.ndarray, shape: Config, params: Pretrain, seed: int) -> tuple[np.ndarray, int]:
@@ -102,8 +112,7 @@ def network_and_task(
         return _mini(layout, lines, params, seed, device, target, images)
     shape = SIZES[params.size]
     tokenised = texts(layout, lines, params, obtain)
-    ids, pieces = tokenised.ids, tokenised.vocabulary
-    rows = positions(ids)
+    pieces, rows = tokenised.vocabulary, positions(tokenised.parts)
     tensors = published.start(params, obtain, pieces) if params.init else None  # fails early
     layout.encoder_scratch.mkdir(parents=True, exist_ok=True)
     row, pixels = decode_all(layout.images, shape.image, layout.encoder_scratch / "pictures.npy")
@@ -118,7 +127,7 @@ def network_and_task(
         network, notes = BEiT3(replace(shape, vocab=pieces, positions=rows, codes=n, mlm=True)), []
     if tensors is None and layout.encoder.tokenizer.is_file():  # else there are no texts
         notes.append(published.start_words(network, Tokenizer(layout.encoder.tokenizer.read_bytes()).pieces, load()))
-    corpus = Corpus(ids, row, pixels)
+    corpus = Corpus(tokenised.parts, tokenised.first, tokenised.whole, row, pixels)
     return network.to(device), Task(corpus, tokens, tokenised.mask_id, params, seed, device, target=target), notes
 
 
@@ -138,7 +147,7 @@ def _mini(
     network = mini.network(pieces, known, images, maps, codes)
     start = {name: x.contiguous() for name, x in network.image.state_dict().items()}
     io.write_bytes(layout.encoder.start, torch_save(start))  # for the control without training
-    tokenised = _tokenised(layout, lines, pieces, min(params.max_tokens, network.config.positions))
-    corpus = Corpus(tokenised.ids, images.row, images.vectors)
+    tokenised = _tokenised(layout, lines, pieces, min(params.max_tokens, network.config.positions), params.chunks)
+    corpus = Corpus(tokenised.parts, tokenised.first, tokenised.whole, images.row, images.vectors)
     notes = [f"text and image experts start as MiniLM; {known:,} of {pieces.vocab:,} word pieces are predicted"]
     return network.to(device), Task(corpus, tokens, tokenised.mask_id, params, seed, device, target=target), notes

@@ -1,5 +1,6 @@
 """From a dataset's items and images to a pre-trained encoder on disk; a killed training resumes."""
 
+import math
 import shutil
 from dataclasses import asdict
 from functools import partial
@@ -20,10 +21,13 @@ from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.ops.checkpoint import Checkpoint
 from alignrec.pipeline.ops.device import pick
 from alignrec.pipeline.pretrain import features, prepare, published
+from alignrec.pipeline.pretrain.corpus import Task
 from alignrec.pipeline.pretrain.held_out import reading
 from alignrec.pipeline.pretrain.loop import fit
 from alignrec.pipeline.pretrain.params import Pretrain
 from alignrec.pipeline.sources.base import Download
+
+LEAST_READ = 0.5  # share of a text, below which a warning is due
 
 
 def resume(run: Run) -> None:
@@ -68,7 +72,18 @@ def train(run: Run) -> None:
     shutil.rmtree(layout.encoder_scratch)
     run.rows_in, run.rows_out = len(texts), usable
     run.count("neither image nor text", len(texts) - usable)
+    _note_share_read(run, task)
     run.note(**(history[-1] if history else {}), **({"init": notes} if params.init or notes else {}))
+
+
+def _note_share_read(run: Run, task: Task) -> None:
+    """Note what share of a text the steps read, and warn below half."""
+    own, corpus = task.params, task.corpus
+    share = corpus.share_read(own.steps * own.batch_size / max(1, len(task.train)))
+    run.note(text_read=round(share, 4))
+    if own.steps and share < LEAST_READ:
+        key = "chunks" if corpus.share_read(math.inf) < LEAST_READ else "steps"
+        run.warn(f"its steps read {share:.0%} of a text on average; raise pretrain.{key}")
 
 
 def _weights(network: Network, but: tuple[str, ...] = ()) -> bytes:

@@ -19,7 +19,7 @@ def letters(texts: list[str]) -> list[int]:
 
 def test_a_text_that_fits_stays_as_it_is() -> None:
     chunks = cut(["  one two ", "three"], letters, 3, 9)
-    assert chunks.texts == ["  one two ", "three"]
+    assert chunks.parts == ["  one two ", "three"]
     vectors = torch.arange(4.0).reshape(2, 2)
     assert chunks.averaged([vectors]) is vectors
 
@@ -29,9 +29,9 @@ def test_a_longer_text_is_cut_between_words_and_nothing_is_lost(room: int) -> No
     texts = ["red apple", "a blue car with four doors " * 9, "x" * 1000, "tail"]
     chunks = cut(texts, letters, room, 10_000)
     for number, text in enumerate(texts):
-        own = [part for part, owner in zip(chunks.texts, chunks.owner, strict=True) if owner == number]
+        own = [part for part, owner in zip(chunks.parts, chunks.owner, strict=True) if owner == number]
         assert "".join(own) == text
-    assert letters(chunks.texts) == chunks.tokens.tolist()
+    assert letters(chunks.parts) == chunks.tokens.tolist()
     assert max(chunks.tokens) <= room
     read, there = chunks.reading()
     assert (read == there).all()
@@ -41,7 +41,7 @@ def test_a_longer_text_is_cut_between_words_and_nothing_is_lost(room: int) -> No
 
 def test_what_comes_after_the_last_chunk_is_not_read_and_counted() -> None:
     chunks = cut(["aa bb cc dd ee", "aa"], letters, 2, 2)
-    assert chunks.texts == ["aa bb ", "cc dd ", "aa"]
+    assert chunks.parts == ["aa bb ", "cc dd ", "aa"]
     assert [x.tolist() for x in chunks.reading()] == [[4, 1], [5, 1]]
     assert chunks.reading().facts() == {"items": 2, "read": 1.8, "cut": 1}
 
