@@ -146,9 +146,13 @@ class Plan:
     def frozen_seconds(self) -> float:
         return self.size.items * (IMAGE + PIECE * self.size.pieces) / (FRUGAL * self.gemm)
 
-    def beit3_seconds(self, image: bool = True, text: bool = True) -> float:
-        own = self.params[Pretrain]
-        operations = flops(self.shape, image, min(self.size.pieces, own.max_tokens) * text)
+    def beit3_seconds(self, image: bool = True, text: bool = True, chunks: int = 1) -> float:
+        """Return the seconds of a pass over all items, of texts in up to `chunks` parts."""
+        own, pieces = self.params[Pretrain], self.size.pieces * text
+        max_tokens = self.params[BEiT3].max_tokens or own.max_tokens
+        # the image goes with each part
+        parts = min(chunks, max(1, math.ceil(pieces / max_tokens)))
+        operations = parts * flops(self.shape, image, min(math.ceil(pieces / parts), max_tokens))
         return self.size.items * operations / (SHARES.get(own.size, FRUGAL) * self.gemm)
 
     def training_seconds(self, model: str, settings: Train) -> float:
@@ -163,7 +167,8 @@ class Plan:
 
 
 def estimate_pretrain(plan: Plan) -> Estimate:
-    """Steps of BEiT3, of three forward passes each or six with teachers, and one pass of the teachers."""
+    """Steps of BEiT3 over a part of a text, of three forward passes each or six with teachers; the map of CLS, of whole
+    texts; and one pass of the teachers."""
     own, c = plan.params[Pretrain], plan.shape
     taught = bool(own.steps and own.distill) or own.size == "mini"
     passes = 3 * own.steps * own.batch_size * (1 + (bool(own.distill) and own.size != "mini")) / plan.size.items
@@ -171,7 +176,8 @@ def estimate_pretrain(plan: Plan) -> Estimate:
     trained = plan.shape.weights + (c.vocab + c.codes) * c.width  # with both heads; AdamW holds four numbers for each
     memory = TORCH + taught * FROZEN_MEMORY + 16 * trained + 90 * positions * c.width * c.layers
     disk = 4 * plan.shape.weights * (1 + bool(own.init)) + 32 * trained  # two checkpoints, for a moment
-    seconds = passes * plan.beit3_seconds() + taught * (10 + plan.frozen_seconds)
+    seconds = passes * plan.beit3_seconds() + plan.beit3_seconds(chunks=own.chunks)
+    seconds += taught * (10 + plan.frozen_seconds)
     return Estimate(seconds, memory, disk, f"{own.steps:,} steps of {own.batch_size}")
 
 
@@ -180,7 +186,9 @@ def estimate_sets(plan: Plan) -> dict[str, Estimate]:
     kinds = [kind_of(params.encoders, name) for name in params[Encode].encoders]
     networks = sum(kind not in ("tfidf", "descriptors") for kind in kinds)
     rows = 4 * n * WIDEST
-    seconds = sum(plan.beit3_seconds(name != "beit3-image-masked", name != "beit3-text-masked") for name in trained)
+    chunks = params[BEiT3].chunks
+    read = [(name != "beit3-image-masked", name != "beit3-text-masked") for name in trained]
+    seconds = sum(plan.beit3_seconds(image, text, chunks) for image, text in read)
     memory = TORCH + FROZEN_MEMORY + 8 * plan.shape.weights + 8 * n * WIDEST
     made = len(plan.sets) - len(trained) - len(kinds)
     return {

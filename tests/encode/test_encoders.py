@@ -32,6 +32,7 @@ from alignrec.pipeline.encode.registry import Encoder
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.stage import perform
+from alignrec.pipeline.images.pixels import normalised, squares
 from alignrec.pipeline.ops import whitening
 from alignrec.stages.order import STAGES
 from tests.encode.test_kinds import ODD
@@ -75,6 +76,27 @@ def test_a_batch_equals_single_items_in_order(beit3: BEiT3Items) -> None:
     alone = np.concatenate([run(beit3, [t], [p], 1) for t, p in zip(TEXTS, IMAGES, strict=True)])
     for size in (1, 3, 64):
         np.testing.assert_allclose(run(beit3, TEXTS, IMAGES, size), alone, atol=2e-6)
+
+
+def test_a_long_text_is_the_mean_of_its_parts_by_tokens_with_the_image_in_each(network: BEiT3, model: bytes) -> None:
+    pieces = tokenizer.Tokenizer(model)
+    words, image = "red car " * 12 + "bus", jpeg("red")
+    (ids,) = pieces.encode([words])
+    parts = tokenizer.split_text(ids, 20, 9)
+    assert len(parts) > 2
+    assert [i for part in parts for i in part[1:-1]] == ids.tolist()
+    pixels = normalised(squares([image], 32))
+    with torch.inference_mode():
+        each = [network.summary(pixels, torch.from_numpy(part)[None])[0] for part in parts]
+    expected = np.average(torch.stack(each), axis=0, weights=[len(part) - 2 for part in parts])
+    whole = batching.encode(BEiT3Items(network, pieces, 20, 9), [words, "bus"], [image, image], 2)
+    np.testing.assert_allclose(whole.vectors[0], expected, atol=1e-5)
+    assert whole.reading is not None
+    assert whole.reading.facts()["cut"] == 0
+    cut = batching.encode(BEiT3Items(network, pieces, 20, 1), [words, "bus"], [image, image], 2)
+    np.testing.assert_allclose(cut.vectors[1], whole.vectors[1], atol=1e-5)
+    assert cut.reading is not None
+    assert cut.reading.facts()["cut"] == 1
 
 
 def test_workers_change_nothing(beit3: BEiT3Items) -> None:
@@ -189,6 +211,19 @@ def test_sets_of_the_trained_network_differ_by_map_modality_and_training(layout:
     loaded = load_all(Project(layout), ["beit3", "beit3-image-masked"])
     assert loaded["beit3"].encoder is loaded["beit3-image-masked"].encoder, "one network"
     np.testing.assert_allclose(run(loaded["beit3"].encoder, TEXTS, IMAGES, 2), made["beit3"], atol=1e-5)
+
+
+def test_a_set_of_before_texts_were_read_in_parts_cuts_them(layout: Layout, cls: np.ndarray) -> None:
+    stage(layout, params("beit3", max_tokens=20))
+    path = layout.features("beit3") / "set.json"
+    facts = io.read_json(path)
+    assert facts["settings"].pop("chunks") > 1
+    for expected, change in ((0, False), (1, True)):
+        if change:
+            io.write_json(path, facts)
+        encoder = load_all(Project(layout), ["beit3"])["beit3"].encoder
+        assert isinstance(encoder, BEiT3Items)
+        assert encoder.reading(["red apple " * 12]).facts()["cut"] == expected
 
 
 def test_without_whitening_the_sets_are_cls_itself(layout: Layout, cls: np.ndarray) -> None:
