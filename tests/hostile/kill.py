@@ -59,18 +59,17 @@ def undisturbed(folder: Path) -> Reference:
 
 
 def forget(folder: Path, target: str) -> None:
-    """Make DVC run a stage from the start again, or all stages over what is there."""
-    shutil.rmtree(folder / ".dvc/cache", ignore_errors=True)  # from which DVC would take the stage's files
+    """Delete what a stage has made, or what DVC knows, so that all stages run over what is there."""
     if target == DVC:
+        shutil.rmtree(folder / ".dvc/cache", ignore_errors=True)
         (folder / "dvc.lock").unlink()
     else:
         shutil.rmtree(folder / f"outputs/{target}/shop")
         shutil.rmtree(folder / f"outputs/{WORK}/{target}/shop")
 
 
-def killed(folder: Path, seconds: float) -> bool:
-    """Start `dvc repro` and kill its process group after a time; return False if it ended before."""
-    command = ["dvc", "repro", "--no-run-cache"]
+def killed(folder: Path, command: list[str], seconds: float) -> bool:
+    """Start a command and kill its process group after a time; return False if it ended before."""
     with (folder / "repro.log").open("w") as log:
         repro = subprocess.Popen(command, cwd=folder, env=environment(), stdout=log, stderr=log, start_new_session=True)
         try:
@@ -97,10 +96,12 @@ def trial(reference: Reference, target: str, number: int, base: Path) -> tuple[f
     longest = reference.overhead + sum(json.loads(cost.read_text())["seconds"] for cost in costs)
     seconds = float(rng.uniform(0, longest))
     forget(folder, target)
-    in_time = killed(folder, seconds)
+    # forced, as DVC would take the stage's files from its cache
+    command = ["dvc", "repro", "--no-run-cache", *([] if target == DVC else ["--force", "--single-item", target])]
+    in_time = killed(folder, command, seconds)
     try:
         run("make", "--makefile", str(ROOT / "Makefile"), "recover", cwd=folder)
-        run("dvc", "repro", "--no-run-cache", cwd=folder)
+        run(*command, cwd=folder)
         differing = differences(folder, reference)
     except AssertionError as e:  # of `run`: what the command printed
         differing = [f"the next run fails: {e}"]

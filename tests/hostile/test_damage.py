@@ -20,7 +20,6 @@ import toy
 
 from alignrec.commands.params import Params, load
 from alignrec.pipeline import io
-from alignrec.pipeline.benchmark.cell import Entry, rankings_path
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run, present_files
 from alignrec.pipeline.harness.stage import perform
@@ -92,16 +91,11 @@ def train(root: Path) -> Stage:
     return Stage("train", toy.params(train=TRAIN), shops.outputs(root))
 
 
-def benchmark(root: Path) -> Stage:
-    own: dict[str, Any] = {"models": ["bpr"], "features": ["f"], "seeds": 1, "ks": [5, 20], "budget": 1}
-    return Stage("benchmark", toy.params(train=TRAIN, benchmark=own), shops.outputs(root))
-
-
 def pretrain(root: Path) -> Stage:
     return Stage("pretrain", load(pretraining.shop(root, steps=4)), Layout(root, "toy"))
 
 
-BY_NAME = {make.__name__: make for make in (encode, train, benchmark, pretrain)}
+BY_NAME = {make.__name__: make for make in (encode, train, pretrain)}
 
 
 @pytest.fixture(scope="module")
@@ -117,11 +111,8 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Stage]:
     return stage
 
 
-RUN = Entry("bpr", "none", 0)
 ARTEFACTS: dict[str, tuple[str, Callable[[Layout], Path]]] = {
     "features shard": ("encode", lambda layout: io.shard(layout.features("tfidf"), "features", 1)),
-    "benchmark record": ("benchmark", lambda layout: rankings_path(layout, RUN).with_suffix(".json")),
-    "ranking": ("benchmark", lambda layout: rankings_path(layout, RUN)),
     "encoder weights": ("pretrain", lambda layout: layout.encoder.weights),
 }
 
