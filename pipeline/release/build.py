@@ -193,15 +193,14 @@ def write_release(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Mani
     """Fill an empty folder with a release; `record` has stage, params and versions of this run."""
     tables = _write_tables(folder, parts, record)
     used_by = _copy_encoders(folder / encoder.FOLDER, parts.encoders)
-    states = content.states(_read_columns(folder / ITEMS, schemas.RELEASED_ITEMS, "image_status", "text_status"))
     files = [manifest.describe_file(folder, p, tables.get(p), used_by.get(p, ())) for p in _list_files(folder)]
     # croissant.json lists all files before it, the card lists croissant.json too, and the manifest lists both
-    said = _state_facts(parts, states, files, _find_makers([*tables, *parts.upstream]))
+    said = _state_facts(folder, parts, files, _find_makers([*tables, *parts.upstream]))
     io.write_json(folder / croissant.NAME, croissant.describe_release(said, files))
     files.append(manifest.describe_file(folder, folder / croissant.NAME))
     index = folder / "embeddings/index.json"
     text = card.render_card(
-        parts.outputs, parts.features, said, states, files,
+        parts.outputs, said, files,
         vector=parts.vector, encoders=parts.encoders, index=io.read_json(index) if index.exists() else None,
     )  # fmt: skip
     io.write_bytes(folder / "README.md", text.encode())
@@ -297,8 +296,9 @@ def _find_makers(paths: list[Path]) -> dict[str, Maker]:
     return dict(sorted(by_stage.items()))
 
 
-def _state_facts(parts: Parts, states: content.States, files: list[File], made_by: dict[str, Maker]) -> Statement:
+def _state_facts(folder: Path, parts: Parts, files: list[File], made_by: dict[str, Maker]) -> Statement:
     outputs, layout = parts.outputs, parts.outputs.layout
+    states = content.states(_read_columns(folder / ITEMS, schemas.RELEASED_ITEMS, "image_status", "text_status"))
     users, interactions = (io.rows([path]) for path in (layout.users, layout.interactions))
     counts = Counts(users=users, items=states.total(), interactions=interactions)
     divided = _read_columns(layout.interactions, schemas.INTERACTIONS, "item_id", "split")
@@ -308,6 +308,9 @@ def _state_facts(parts: Parts, states: content.States, files: list[File], made_b
         dataset=layout.dataset,
         counts=counts,
         lacking=content.incomplete(states),
+        gaps=content.gaps(states),
+        coverage=content.coverage(parts.features),
+        hardware=content.hardware(outputs.records),
         head=card.popular_share(divided, counts.items),
         learned=[name for name in (outputs.probes or {}).get("learned", ()) if name in parts.features],
         networks=card.find_networks(parts.features),

@@ -25,7 +25,7 @@ from alignrec.pipeline.pretrain.params import Pretrain
 from alignrec.pipeline.release import contents
 from alignrec.pipeline.release.manifest import Counts, Encoder, File, Input, Maker, record_sets
 from alignrec.pipeline.release.params import Publish
-from alignrec.pipeline.report import content, probes, recommenders, study
+from alignrec.pipeline.report import probes, recommenders, study
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.table import markdown
 
@@ -49,6 +49,9 @@ class Statement:
     dataset: str
     counts: Counts
     lacking: Mapping[str, str]  # image, text, either -> number of items without
+    gaps: Sequence[Sequence[str]]  # part, status, items and share, of statuses other than `ok`
+    coverage: Sequence[Sequence[Any]]  # feature set, width, and shares of items with image and text, of texts read, cut
+    hardware: str
     head: float | None  # share of train interactions of the most popular tenth of the items; None: there are none
     learned: Sequence[str]  # feature sets that train interactions went into
     networks: Mapping[str, Encoder]
@@ -131,30 +134,24 @@ def _model_names(encoder: Encoder) -> list[str]:
     return [m for part in encoder.parts for m in _model_names(part)] or [encoder.model or encoder.kind]
 
 
-def render_card(
-    outputs: Outputs,
-    features: Mapping[str, list[Path]],
-    said: Statement,
-    states: content.States,
-    files: list[File],
-    **values: Any,
-) -> str:
+def render_card(outputs: Outputs, said: Statement, files: list[File], **values: Any) -> str:
     """Return the text of README.md; `files` are all others but the manifest, `values` are for the template."""
-    coverage = content.coverage(features)
-    coded = {name: figures for name, figures in outputs.coded.items() if name in features}
+    first, *_ = said.coverage
+    names = {name for name, *_ in said.coverage}
+    coded = {name: figures for name, figures in outputs.coded.items() if name in names}
     processed = (outputs.probes or {}).get("processed")
     return TEMPLATES.get_template("card.md").render(
         said=said,
         outputs=outputs,
-        header=_metadata_block(said, coverage[0][0], files),
+        header=_metadata_block(said, first[0], files),
         files=[
             [f"`{f.path}`", "" if f.rows is None else f"{f.rows:,}", contents.describe_file(f.path, f.table, f.used_by)]
             for f in files
         ],
         inputs=[[i.name, f"{i.bytes:,}", f"`{i.sha256}`"] for i in said.inputs],
         with_interactions="interactions" in said.tables,
-        first=coverage[0],
-        coverage=[[f"`{name}`", *shares] for name, *shares in coverage],
+        first=first,
+        coverage=[[f"`{name}`", *shares] for name, *shares in said.coverage],
         networks=network_rows(said.networks),
         candidates=candidates,
         masked_splits=masked_splits,
@@ -163,8 +160,8 @@ def render_card(
         headline=probes.headline(outputs.probes),
         processed=probes.processing(processed) if processed else "",
         studied=[*study.semantic_ids(coded), *study.summed(outputs.study)],
-        hardware=content.hardware(outputs.records),
-        gaps=content.gaps(states),
+        hardware=said.hardware,
+        gaps=said.gaps,
         markdown=markdown,
         **values,
     )
