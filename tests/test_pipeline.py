@@ -261,7 +261,7 @@ def test_a_record_is_the_same_fresh_killed_and_resumed_and_run_again(name: str, 
     work = Layout(repeatable / "outputs", "shop").work(name, item)
     shutil.rmtree(work)
     fresh, files = ended()
-    for last in {1, files // 2, files - 1, files}:
+    for last in {files // 2, files}:
         shutil.rmtree(work)
         with pytest.raises(KeyboardInterrupt):
             ended(max(last, 1))

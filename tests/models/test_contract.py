@@ -102,17 +102,23 @@ class TestContract:
         ranked = np.take_along_axis(scores, top.astype(np.int64), 1)
         np.testing.assert_allclose(ranked, -np.sort(-scores, axis=1)[:, :10], rtol=1e-4, atol=1e-5)
 
-    @pytest.mark.parametrize("parts", [tuple(PARTS), ()], ids=["two modalities", "one"])
-    def test_two_towns_are_told_apart(self, model: str, parts: tuple[int, ...]) -> None:
-        """Each user has about 11 unseen items at home, 20 abroad, and 2 targets: chance is .33 at 10."""
-        split, fitted = towns()[0], once(model, parts)
-        assert evaluate(fitted.user, fitted.item, split, "test", [10]).mean["recall", 10] > 0.6
-
     def test_two_runs_give_the_same_bytes(self, model: str) -> None:
         one, two = (fit(MODELS[model], *towns(), settings(model, epochs=3), 0, parts=PARTS) for _ in range(2))
         assert array(one.user).tobytes() == array(two.user).tobytes()
         assert array(one.item).tobytes() == array(two.item).tobytes()
         assert one.history == two.history
+
+
+MODALITIES = [(model, parts) for model in MODELS for parts in ([*PARTS], []) if parts or MODELS[model].needs]
+
+
+@pytest.mark.parametrize(
+    ("model", "parts"), MODALITIES, ids=[f"{model}-{len(parts) or 1}" for model, parts in MODALITIES]
+)
+def test_two_towns_are_told_apart(model: str, parts: list[int]) -> None:
+    """Each user has about 11 unseen items at home, 20 abroad, and 2 targets: chance is .33 at 10."""
+    split, fitted = towns()[0], once(model, tuple(parts))
+    assert evaluate(fitted.user, fitted.item, split, "test", [10]).mean["recall", 10] > 0.6
 
 
 @pytest.mark.parametrize("model", TRAINED)

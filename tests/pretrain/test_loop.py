@@ -121,7 +121,7 @@ def test_matrices_decay_and_nothing_else() -> None:
 def test_it_learns_more_than_the_commonest_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Colour and thing are in both image and text, so that what is masked in one can be read in the other."""
     monkeypatch.setattr(prepare, "Task", partial(Task, share_held_out=0.2))
-    shop(tmp_path, steps=180, lr=0.003, checkpoint_every=1000)
+    shop(tmp_path, steps=120, lr=0.003, checkpoint_every=1000)
     last = _run(tmp_path)[-1]
     assert last["mim_accuracy"] > last["mim_chance"] + 0.05
     assert last["mlm_accuracy"] > last["mlm_chance"] + 0.05
