@@ -22,8 +22,9 @@ settings.register_profile("shared machine", deadline=None, suppress_health_check
 settings.load_profile("shared machine")
 
 LONGEST = (
-    *("test_pipeline.py", "test_fuzz.py", "test_contract.py", "test_mini.py", "test_loop.py", "test_network.py"),
-    *("test_baby_split.py", "test_distillation.py", "test_edits.py", "test_parallel.py", "test_newcomer.py"),
+    *("test_pipeline.py", "test_experiments.py", "test_contract.py", "test_mini.py", "test_loop.py", "test_fuzz.py"),
+    *("test_memory.py", "test_kinds.py", "test_edits.py", "test_parallel.py", "test_newcomer.py", "test_network.py"),
+    *("test_baby_split.py", "test_distillation.py"),
 )
 """files that take longest; several processes take a file at a time, and end together if these come first"""
 
