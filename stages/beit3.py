@@ -11,11 +11,11 @@ from alignrec.stages.pretrain import PRETRAIN
 
 
 def main(run: Run) -> None:
-    from alignrec.pipeline.encode.trained import write_sets  # loads torch
-
     if not run.params[BEiT3].sets:
         run.note(skipped="beit3.sets is empty")
         return
+    from alignrec.pipeline.encode.trained import write_sets  # loads torch
+
     write_sets(run)
 
 

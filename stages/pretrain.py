@@ -12,12 +12,12 @@ from alignrec.stages.items import ITEMS
 
 
 def main(run: Run) -> None:
-    from alignrec.pipeline.pretrain import train  # loads torch
-
     if not run.params[BEiT3].sets:
         run.resume(run.folder, [])
         run.note(skipped="beit3.sets is empty: no feature set reads what pretrain makes")
         return
+    from alignrec.pipeline.pretrain import train  # loads torch
+
     with parallel.rank_zero_first():
         train.resume(run)
         trained = run.finished()

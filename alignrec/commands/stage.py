@@ -26,7 +26,7 @@ from alignrec.commands.project import CODE, refuse_other_release
 from alignrec.commands.terminal import explain_interrupt, say, show
 from alignrec.pipeline import io
 from alignrec.pipeline.config.base import known
-from alignrec.pipeline.encode.params import Encode
+from alignrec.pipeline.encode.params import BEiT3, Encode
 from alignrec.pipeline.harness import waiting
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.progress import bytes_bar
@@ -41,13 +41,18 @@ from alignrec.stages.order import STAGES
 def perform_stage(
     stage: Stage, dataset: str, params: Path, root: Path, part: str | None = None, item: str = ""
 ) -> None:
+    def check_settings(run: Run) -> None:
+        # a project without BEiT3 does not load torch to find that nothing is to be done
+        if run.params[BEiT3].sets or stage.name not in ("pretrain", "beit3"):
+            check(run.params, params)
+
     settings = read(params, dataset)
     refuse_other_release(params.with_name(CODE.name))
     waiting.spin_if_idle()
     run = Run(stage.name, dataset, settings, root, item)
     run.part = parse_part(part)
     with explain_interrupt(f"what {run.label} has finished is kept in {run.folder}"):
-        perform(run, stage, lambda run: check(run.params, params))
+        perform(run, stage, check_settings)
 
 
 def encode(
