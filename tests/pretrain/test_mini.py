@@ -25,7 +25,7 @@ from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.pretrain.params import MINI, Pretrain
 
-ITEMS = 24
+ITEMS = 48
 NO_TEXT, NO_IMAGE = np.arange(ITEMS) % 12 == 0, np.arange(ITEMS) % 10 == 0
 SHORT: dict[str, Any] = {"n": ITEMS, "size": "mini", "steps": 2, "batch_size": 8, "checkpoint_every": 1}
 FILES = [
