@@ -21,7 +21,7 @@ from alignrec.pipeline.encode import batching, registry
 from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.encode.registry import ENCODERS
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.images.decode import normalise
+from alignrec.pipeline.images.decode import normalise_image
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.release.encoder import ReleasedEncoders
 from alignrec.releases import Release, load
@@ -182,7 +182,7 @@ def decode(image: ImageLike, params: Images = STORED) -> bytes | tuple[str, str]
         return None
     if len(data) > params.max_bytes:
         return "too_large", f"more than {params.max_bytes:,} bytes"
-    normal = normalise(data, params.size, params.quality, params.max_pixels)
+    normal = normalise_image(data, params.size, params.quality, params.max_pixels)
     return normal.image or (normal.status, f"{normal.status.replace('_', ' ')}, {normal.reason}")
 
 

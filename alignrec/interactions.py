@@ -17,8 +17,7 @@ from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions import build, division
 from alignrec.pipeline.interactions.division import MMREC, Division
 from alignrec.pipeline.interactions.params import Interactions
-from alignrec.pipeline.interactions.split import Split
-from alignrec.pipeline.interactions.split import load as load_split
+from alignrec.pipeline.interactions.split import Split, load_split
 from alignrec.schemas import COLD_ITEMS, SPARSE
 
 TYPES = {
@@ -170,13 +169,15 @@ def _split_rows(table: pa.Table, how: Splitting) -> Numbered:
     columns = ["user", "item", *(c if c in table.column_names else missing[c] for c in missing)]
     with (
         tempfile.TemporaryDirectory() as folder,
-        build.database(Path(folder) / "scratch", Interactions().memory_limit) as db,
+        build.create_database(Path(folder) / "scratch", Interactions().memory_limit) as db,
     ):
         db.register("given", table)
         if own:
             parts = build.import_split(db, f"SELECT {', '.join(columns)}, split FROM given")
         else:
-            parts = build.split(db, f"SELECT {', '.join(columns)} FROM given", how.user_core, how.item_core, chosen)
+            parts = build.divide_ratings(
+                db, f"SELECT {', '.join(columns)} FROM given", how.user_core, how.item_core, chosen
+            )
         users, items, rows = (pa.concat_tables(part) for part in (parts.users, parts.item_ids, parts.interactions))
     protocol = GIVEN if own else parts.division or chosen.protocol
     return Numbered(rows, users["user"].to_numpy(), items["asin"].to_numpy(), protocol, parts.drops)

@@ -28,7 +28,7 @@ from alignrec.pipeline.interactions.split import Split
 from alignrec.pipeline.io import write_json
 from alignrec.pipeline.models.base import Batch, Inputs
 from alignrec.pipeline.models.lightgcn import LightGCN, LightGCNParams
-from alignrec.pipeline.ops.device import pick
+from alignrec.pipeline.ops.device import pick_device
 from alignrec.pipeline.train.inputs import Sampler
 from alignrec.pipeline.train.loop import ranked
 from benchmarks import RESULTS, Absent, Measurement, _turns
@@ -139,12 +139,12 @@ class _Training:
         keep_large_buffers()
         torch.manual_seed(0)  # the same tables for every seed
         self.split, self.seed, self.epochs = published_split(), seed, 0
-        self.model = LightGCN(Inputs(self.split, None, None, pick()), SETTINGS).to(pick())
+        self.model = LightGCN(Inputs(self.split, None, None, pick_device()), SETTINGS).to(pick_device())
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=SETTINGS.lr, fused=True)
         self.sampler = Sampler(self.split)
 
     def epoch(self) -> None:
-        drawn = torch.from_numpy(self.sampler.epoch(np.random.default_rng([self.seed, self.epochs]))).to(pick())
+        drawn = torch.from_numpy(self.sampler.epoch(np.random.default_rng([self.seed, self.epochs]))).to(pick_device())
         batches = [Batch(*rows) for rows in drawn.split(SETTINGS.batch_size, dim=1)]
         steps(self.optimiser, batches, lambda batch: torch.stack(list(self.model.loss(batch).values())).sum())
         self.epochs += 1
@@ -237,7 +237,7 @@ def _recbole_settings(folder: Path, seed: int) -> dict[str, Any]:
         "require_pow": False,
         "learning_rate": SETTINGS.lr,
         "train_batch_size": SETTINGS.batch_size,
-        "use_gpu": pick().type == "cuda",
+        "use_gpu": pick_device().type == "cuda",
         "seed": seed,
         "state": "ERROR",
     }

@@ -25,8 +25,8 @@ from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.beit3.tokenizer import BOS, EOS, pad
 from alignrec.pipeline.encode import batching
 from alignrec.pipeline.encode.beit3 import BEiT3Items
-from alignrec.pipeline.images.pixels import normalised, squares
-from alignrec.pipeline.ops.device import gemm_rate, pick
+from alignrec.pipeline.images.pixels import decode_squares, normalise_pixels
+from alignrec.pipeline.ops.device import gemm_rate, pick_device
 from benchmarks import Measurement, _turns
 from benchmarks._official import drawn
 from benchmarks._turns import Turn, timed
@@ -36,7 +36,7 @@ DECILES = (6, 39, 61, 80, 103, 128, 128, 128, 128, 128, 128)
 """of tokens, cut at 128: title, brand, categories and description of 3,143 products of Amazon Industrial & Scientific
 (2018), as all-MiniLM-L6-v2 splits them; half of them are longer than 128"""
 SHAPE = SIZES["base"]
-ITEMS, PASS, WORKERS = (24, 8, 1) if pick().type == "cpu" else (8192, 256, 16)
+ITEMS, PASS, WORKERS = (24, 8, 1) if pick_device().type == "cpu" else (8192, 256, 16)
 """items in all, in a forward pass; threads that decode"""
 PRECISIONS = ["float32", "bfloat16"]
 COSINE = 0.999  # to torchscale's float32, that every vector of a way must reach
@@ -118,7 +118,7 @@ def _jpeg(rng: np.random.Generator) -> bytes:
 def _network() -> BEiT3:
     with torch.device("meta"):
         network = BEiT3(SHAPE).eval()
-    return drawn(network, 0).to(pick())
+    return drawn(network, 0).to(pick_device())
 
 
 # --- ways
@@ -154,13 +154,13 @@ def _torchscale(precision: str) -> Turn[np.ndarray]:
         for start in range(0, ITEMS, PASS):
             part = slice(start, start + PASS)
             whole = network(
-                textual_tokens=tokens[part].to(pick()),
-                visual_tokens=normalised(squares(jpegs[part], SHAPE.image)).to(pick()),
-                text_padding_position=padding[part].to(pick()),
+                textual_tokens=tokens[part].to(pick_device()),
+                visual_tokens=normalise_pixels(decode_squares(jpegs[part], SHAPE.image)).to(pick_device()),
+                text_padding_position=padding[part].to(pick_device()),
             )
             vectors.append(whole["encoder_out"][:, 0].float().cpu())
         return torch.cat(vectors).numpy()
 
     mixed = precision == "bfloat16"
-    with torch.autocast(pick().type, torch.bfloat16) if mixed else nullcontext(), torch.inference_mode():
+    with torch.autocast(pick_device().type, torch.bfloat16) if mixed else nullcontext(), torch.inference_mode():
         return timed(encode)

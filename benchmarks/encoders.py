@@ -19,7 +19,7 @@ import numpy as np
 from alignrec.pipeline.encode import batching
 from alignrec.pipeline.encode.network import find_network
 from alignrec.pipeline.encode.registry import Encoder
-from alignrec.pipeline.images.pixels import decoded
+from alignrec.pipeline.images.pixels import decode_rgb
 from benchmarks import Measurement, _turns
 from benchmarks._turns import Turn, Way, timed
 
@@ -118,7 +118,7 @@ def _their_turn(folder: str, case: str) -> Turn[np.ndarray]:
 
     def loop() -> np.ndarray:
         pairs = zip(images, texts, strict=True)
-        items = [{"image": decoded(image, 512), "text": text} for image, text in pairs if image is not None]
+        items = [{"image": decode_rgb(image, 512), "text": text} for image, text in pairs if image is not None]
         vectors: np.ndarray = model.encode(items, batch_size=PASS)
         return vectors
 

@@ -18,7 +18,7 @@ from alignrec.pipeline.harness.memory import keep_large_buffers
 from alignrec.pipeline.interactions import split
 from alignrec.pipeline.models.alignrec import AlignRec, AlignRecParams
 from alignrec.pipeline.models.base import Batch, Inputs
-from alignrec.pipeline.ops.device import gemm_rate, pick
+from alignrec.pipeline.ops.device import gemm_rate, pick_device
 from alignrec.pipeline.train.inputs import Sampler
 from alignrec.pipeline.train.loop import compiled
 from benchmarks import Measurement, _plain_alignrec, _turns
@@ -40,7 +40,7 @@ ON_GPU: dict[str, dict[str, Any]] = {
 
 def run() -> Measurement:
     """Train all from the same parameters on the same batches; ours and the plain way must have the same losses."""
-    names = ["exact", *OTHERS, *(ON_GPU if pick().type == "cuda" else ())]
+    names = ["exact", *OTHERS, *(ON_GPU if pick_device().type == "cuda" else ())]
     with _turns.process() as theirs, _turns.process() as ours:
         turns = {"plain": partial(theirs, _plain)} | {name: partial(ours, _ours, name) for name in names}
         ways = _turns.take(turns, warm_up=True)
@@ -67,7 +67,7 @@ def run() -> Measurement:
             "largest_difference_of_a_batch_loss": gap,
             "recall@20": {"exact": exact.recall, "plain": plain.recall},
             "gflop_an_epoch": flops / 1e9,
-            "device": pick().type,
+            "device": pick_device().type,
             "threads": torch.get_num_threads(),
         },
     )
@@ -92,7 +92,7 @@ def _inputs() -> Inputs:
     )
     edges = neighbours.neighbours(features, 10)
     parts = split.Split(USERS, ITEMS, pairs[0], pairs[1], nobody)
-    device = pick()
+    device = pick_device()
     return Inputs(parts, torch.from_numpy(features).to(device), edges, device)
 
 

@@ -20,10 +20,10 @@ from tqdm import trange
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.pipeline.images.pixels import decode_all, normalised
+from alignrec.pipeline.images.pixels import decode_all, normalise_pixels
 from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.ops import joining
-from alignrec.pipeline.ops.device import pick
+from alignrec.pipeline.ops.device import pick_device
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.pretrain.loop import warmup_cosine
 
@@ -38,13 +38,13 @@ def network(vocabulary: int, taught: int) -> Any:
     text = CLIPTextCfg(TOKENS, vocabulary, width=WIDTH, heads=WIDTH // HEAD, layers=LAYERS)
     clip: Any = CLIP(WIDTH, vision, text)
     clip.teacher = nn.Linear(2 * WIDTH, taught) if taught else None
-    return clip.to(pick())
+    return clip.to(pick_device())
 
 
 def encode(clip: Any, pixels: np.ndarray, ids: np.ndarray) -> tuple[Tensor, Tensor]:
     """Return the vectors of images and of texts, each of length 1: [n, W] twice."""
-    image = clip.encode_image(normalised(pixels).to(pick()), normalize=True)
-    return image, clip.encode_text(torch.from_numpy(ids).to(pick()), normalize=True)
+    image = clip.encode_image(normalise_pixels(pixels).to(pick_device()), normalize=True)
+    return image, clip.encode_text(torch.from_numpy(ids).to(pick_device()), normalize=True)
 
 
 def train(clip: Any, pairs: list[np.ndarray], steps: int, distill: float, seed: int) -> None:
@@ -70,7 +70,7 @@ def target_of(layout: Layout) -> np.ndarray:
     """Return the joint vector of the teachers, as `pretrain` learns from: float32 [I, W], of length 1."""
     features = [io.map_features(layout.features(name)) for name in TEACHERS]
     blocks = [joining.Block(i, np.ones(x.shape[1], bool), WEIGHTS[i]) for i, x in enumerate(features)]
-    return unit_rows(joining.fit(lambda: [features], blocks, joining.WIDTH, joining.POWER)(features))[0]
+    return unit_rows(joining.fit_blocks(lambda: [features], blocks, joining.WIDTH, joining.POWER)(features))[0]
 
 
 def main(dataset: str, to: Path, steps: int = 1056, distill: float = 0.0, seed: int = 0) -> None:

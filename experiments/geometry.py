@@ -39,10 +39,10 @@ def measure(model: AlignRec, users: np.ndarray, items: np.ndarray) -> dict[str, 
     ids, content, given = (x.cpu().numpy() for x in (id_item, mm_item, model.fixed))
     spectra = [shapes.spectrum(x) for x in (ids, content, given)]
     return {
-        "id_rank": shapes.shape(ids, spectra[0]).effective_rank,
-        "content_rank": shapes.shape(content, spectra[1]).effective_rank,
-        "id_energy": shapes.leading(ids),
-        "content_energy": shapes.leading(content),
+        "id_rank": shapes.measure_shape(ids, spectra[0]).effective_rank,
+        "content_rank": shapes.measure_shape(content, spectra[1]).effective_rank,
+        "id_energy": shapes.leading_share(ids),
+        "content_energy": shapes.leading_share(content),
         "content_id": float(nnf.cosine_similarity(mm_item, id_item).mean()),
         "user_item": float(pairs.mean()),
         "kept": shapes.linear_cka(content, given, spectra[1], spectra[2]),

@@ -17,11 +17,11 @@ from alignrec.pipeline.encode.params import MODALITIES
 from alignrec.pipeline.graph import neighbours
 from alignrec.pipeline.graph.params import Graph
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.images.pixels import squares
+from alignrec.pipeline.images.pixels import decode_squares
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.alignrec import AlignRec, AlignRecParams
 from alignrec.pipeline.models.base import Inputs
-from alignrec.pipeline.ops.device import pick
+from alignrec.pipeline.ops.device import pick_device
 from alignrec.pipeline.ops.sparse import Sparse
 from alignrec.pipeline.pretrain.corpus import Corpus, Task, batch
 from alignrec.pipeline.pretrain.held_out import NO_MASKING, features
@@ -39,10 +39,10 @@ class Encoder:
         there = np.array([image is not None for image in images])
         whole = Tokenizer(layout.encoder.tokenizer.read_bytes()).encode(texts)
         ids = [split_text(own, config.positions - FIRST_POSITION, 1)[0] for own in whole]
-        pixels = squares([image for image in images if image is not None], config.image)
+        pixels = decode_squares([image for image in images if image is not None], config.image)
         first, lengths = np.arange(len(ids) + 1), np.array([*map(len, whole)])
         corpus = Corpus(ids, first, lengths, np.where(there, np.cumsum(there) - 1, -1), pixels)
-        device = pick(mps=False)
+        device = pick_device(mps=False)
         codes = np.zeros((len(pixels), config.patches), np.int64)  # nothing is masked, so none is predicted
         self._task = Task(corpus, codes, 0, Pretrain(batch_size=128), 0, device)
         self.network.to(device)

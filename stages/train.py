@@ -22,7 +22,7 @@ def main(run: Run) -> None:
 
     from alignrec.pipeline.models.alignrec import AlignRec
     from alignrec.pipeline.ops.checkpoint import Checkpoint
-    from alignrec.pipeline.ops.device import pick
+    from alignrec.pipeline.ops.device import pick_device
     from alignrec.pipeline.train import embeddings, retrieval
     from alignrec.pipeline.train.loop import fit
 
@@ -32,7 +32,7 @@ def main(run: Run) -> None:
     if run.finished():
         return  # what was encoded or searched meanwhile is another feature set
     torch.set_num_threads(params.threads)
-    run.device = str(pick())
+    run.device = str(pick_device())
     data = inputs.read(layout, own.features)
     for reason, n in data.split.dropped.items():
         run.count(reason, n)

@@ -81,7 +81,7 @@ def learned(layout: Layout) -> np.ndarray:
 
 def parts() -> split.Split:
     table = shops.interactions(rows()).replace_schema_metadata({"alignrec": f'{{"division": "{DIVISION}"}}'})
-    return split.load(table, USERS, ITEMS)
+    return split.load_split(table, USERS, ITEMS)
 
 
 def params(**sections: object) -> Params:

@@ -28,7 +28,7 @@ def two_tastes() -> split.Split:
     for user in range(USERS):
         bought = rng.permutation(np.arange(user % 2, ITEMS, 2))[:10]
         rows += [(user, int(item), part) for item, part in zip(bought, [0] * 8 + [1, 2], strict=True)]
-    return split.load(interactions(rows), USERS, ITEMS)
+    return split.load_split(interactions(rows), USERS, ITEMS)
 
 
 def content(seed: int = 0) -> np.ndarray:

@@ -26,7 +26,7 @@ from alignrec.pipeline.encode.registry import kind_of
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.graph.params import Graph
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.http.fetch import local
+from alignrec.pipeline.http.fetch import local_path
 from alignrec.pipeline.images.params import RATE, Images
 from alignrec.pipeline.interactions import source_split
 from alignrec.pipeline.models import MODELS, RELEASED
@@ -93,7 +93,7 @@ def read_size(params: Parameters, layout: Layout) -> Size:
         return Size(users, items, rows, pieces, "as the embedded dataset's filter leaves them", source.items)
     if published := PUBLISHED.get((source.kind, getattr(source, "category", None) or "")):
         return Size(*published, pieces, "as published", round(published.items / SURVIVE))
-    raw = {role: local(mirrors[0]) for role, mirrors in files.items() if not role.startswith(FEATURE)}
+    raw = {role: local_path(mirrors[0]) for role, mirrors in files.items() if not role.startswith(FEATURE)}
     paths = {role: path for role, path in raw.items() if path is not None}
     if not paths or paths != raw:
         raise UserError(

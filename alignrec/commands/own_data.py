@@ -11,7 +11,7 @@ from alignrec.commands.estimate import LONGEST, Size
 from alignrec.pipeline.config.base import known
 from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.http.fetch import local
+from alignrec.pipeline.http.fetch import local_path
 from alignrec.pipeline.interactions import source_split
 from alignrec.pipeline.sources import download, inspect
 from alignrec.pipeline.sources.lines import refuse_blank
@@ -126,6 +126,6 @@ def _parse_columns(columns: Sequence[str], files: Sequence[Path]) -> Mapping[str
     for path in files:
         if path.suffix != ".parquet":
             refuse_blank(path)
-        if local(str(path)) != path or stored[str(path)] != path.name:  # which stages take for an address
+        if local_path(str(path)) != path or stored[str(path)] != path.name:  # which stages take for an address
             raise UserError(f"{path}: reads as an address, not a path; rename it (letters, digits, . _ -)")
     return flags

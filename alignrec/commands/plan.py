@@ -15,7 +15,7 @@ from alignrec.commands.terminal import say, show
 from alignrec.pipeline.config.parameters import Parameters
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.http.fetch import local
+from alignrec.pipeline.http.fetch import local_path
 from alignrec.pipeline.pretrain.params import Pretrain
 from alignrec.pipeline.report.table import Table
 from alignrec.pipeline.report.terminal import Drawn
@@ -50,7 +50,7 @@ def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
     addresses = {download.key_names(layout.dataset, [role]): mirrors for role, mirrors in files.items()}
     own = {f"pretrain.{key}": getattr(weights, key) for key in ("init", "tokenizer", "vqkd")}
     addresses |= {key: [address] for key, address in own.items() if address}
-    addresses = {key: mirrors for key, mirrors in addresses.items() if ask or local(mirrors[0])}
+    addresses = {key: mirrors for key, mirrors in addresses.items() if ask or local_path(mirrors[0])}
     waiting = f"asking for {len(addresses)} files, at most {download.WAIT:g} s; timing a matrix product"
     say(f"{layout.dataset}: {waiting}", err=True)
 

@@ -21,7 +21,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3.config import FIRST_POSITION
 from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.http import archives
-from alignrec.pipeline.http.fetch import is_web_page, local
+from alignrec.pipeline.http.fetch import is_web_page, local_path
 from alignrec.pipeline.ops.arrays import is_plain
 
 Fetch = Callable[[str, Path], None]  # fetches an address to a path, whole or not at all
@@ -45,7 +45,7 @@ def obtain(address: str, folder: Path, sha256: str | None, fetch: Fetch) -> Path
 
     UserError unless it has the given sha256, and the digits in a name such as `vqkd-d93179da.pth`.
     """
-    path = local(address)
+    path = local_path(address)
     if path is None:
         path = folder / _name(address)
         if not path.exists():

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from alignrec.pipeline.beit3.config import MiniConfig
 from alignrec.pipeline.beit3.network import BEiT3, Multiway, Streams
 from alignrec.pipeline.ops.joining import IMAGE, POWER, WIDTH
-from alignrec.pipeline.ops.whitening import Whitening, applied, fit_pca
+from alignrec.pipeline.ops.whitening import Whitening, apply_whitening, fit_pca
 
 EPSILON = 1e-12  # of every LayerNorm, as BERT's
 RIDGE = 0.05  # added to every variance of summaries, as a share of the mean variance
@@ -239,7 +239,7 @@ def halves(x: np.ndarray) -> Whitening:
     mean, maps = half_means(x), []
     for half, weight in zip(np.split(x, 2, axis=1), (1.0, IMAGE), strict=True):
         fitted = fit_pca(lambda: [half], WIDTH, POWER)  # noqa: B023
-        length = np.sqrt(np.square(applied(fitted, half)).sum() / max(1, half.any(axis=1).sum()))
+        length = np.sqrt(np.square(apply_whitening(fitted, half)).sum() / max(1, half.any(axis=1).sum()))
         maps.append(fitted.map * np.float32(weight / length if length else 0))
     both = block_diag(*maps).astype(np.float32)
     read = centre(torch.from_numpy(x), torch.from_numpy(mean)).numpy() @ both

@@ -100,11 +100,13 @@ def _hold_pieces(files: EncoderFiles, made: Config) -> None:
 def whitening(files: EncoderFiles, width: int) -> Whitening:
     """Read the map of the network's vectors; UserError if it is damaged or for another width."""
     path = files.whitening
-    tensors = arrays.read(path)
+    tensors = arrays.read_tensors(path)
     try:
         if more := sorted(tensors.keys() - Whitening._fields):
             raise UserError(f"tensor '{one_line(more[0], 64)}' is of no such map")
-        read = Whitening(arrays.tensor(tensors, "mean", width), arrays.tensor(tensors, "map", width, None))
+        read = Whitening(
+            arrays.require_tensor(tensors, "mean", width), arrays.require_tensor(tensors, "map", width, None)
+        )
     except UserError as e:
         raise UserError(f"{path}: {e}; {AGAIN}") from None
     if read.map.shape[1] > width:
@@ -134,7 +136,7 @@ def _hold(shape: Config | MiniConfig, files: EncoderFiles) -> None:
 
     Where torch is not installed, which loads them, they are not compared.
     """
-    there = arrays.shapes(files.weights)
+    there = arrays.read_shapes(files.weights)
     if shape.layers * OF_LAYER > len(there):  # before that many are made
         raise UserError(f"{files.weights}: {shape.layers:,} layers in {len(there):,} tensors; {AGAIN}")
     try:

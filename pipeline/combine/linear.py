@@ -46,8 +46,8 @@ def fit_linear(layout: Layout, parts: Sequence[FeatureSet], width: int) -> tuple
         raise UserError(f"none of {', '.join(part.name for part in parts)} distinguishes items; leave it out")
     scores = _score_ways(layout, parts, kept, width) if layout.interactions.is_file() else []
     way = WAYS[int(np.argmax(scores)) if scores else 0]
-    chosen = [block for block in joining.blocks([part.spans for part in parts], way.image) if kept[block.part]]
-    return joining.fit(lambda: read_parts(parts), chosen, width, way.power, way.reduced), way
+    chosen = [block for block in joining.split_blocks([part.spans for part in parts], way.image) if kept[block.part]]
+    return joining.fit_blocks(lambda: read_parts(parts), chosen, width, way.power, way.reduced), way
 
 
 def read_parts(parts: Sequence[FeatureSet]) -> Iterator[list[np.ndarray]]:
@@ -66,18 +66,18 @@ def _score_ways(layout: Layout, parts: Sequence[FeatureSet], kept: Sequence[bool
     rows = io.read_table(layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"])
     user, item, split = (rows[column].to_numpy() for column in ("user_id", "item_id", "split"))
     has, finds = ((user[split == part], item[split == part]) for part in (schemas.TRAIN, schemas.VALID))
-    warm = profiles.profiles(has, finds, profiles.asked(finds[0], n_items, 0), n_items)
+    warm = profiles.build_profiles(has, finds, profiles.draw_users(finds[0], n_items, 0), n_items)
     if not len(warm.user):
         return []
     cold = profiles.cold_draws(has, finds, n_items, DRAWS)
-    whole = [block for block in joining.blocks([part.spans for part in parts], IMAGE) if kept[block.part]]
+    whole = [block for block in joining.split_blocks([part.spans for part in parts], IMAGE) if kept[block.part]]
     columns = (np.concatenate([x[block.part][:, block.columns] for x in read_parts(parts)]) for block in whole)
-    reduced = [whitening.processed(x, width, 0) for x in columns]  # directions, to be given any power
+    reduced = [whitening.whiten_rows(x, width, 0) for x in columns]  # directions, to be given any power
     scores = []
     for way in WAYS:
         weights = [way.image if block.weight == IMAGE else block.weight for block in whole]
         own = [Block(i, np.ones(x.shape[1], bool), weights[i]) for i, x in enumerate(reduced)]
-        joined = joining.fit(lambda: [reduced], own, width, way.power, way.reduced)(reduced)
+        joined = joining.fit_blocks(lambda: [reduced], own, width, way.power, way.reduced)(reduced)
         of_all = float(np.nanmean(warm.recalls(joined, K)))
         of_cold = np.nanmean(profiles.cold_recalls(cold, joined, K), axis=1).mean() if cold else of_all
         scores.append(round(float(np.sqrt(of_all * of_cold)), 6))

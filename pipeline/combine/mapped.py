@@ -59,7 +59,7 @@ def refit_mapped(layout: Layout, name: str, cold: np.ndarray) -> np.ndarray:
     facts = FeatureSet.of(layout, name).facts
     part = FeatureSet.of(layout, facts.parts[0])
     own = fit_mapped(layout, part, map_seed(layout.dataset, int(facts.settings["seed"])), cold)
-    return np.concatenate([whitening.applied(own, x) for x in part.vectors()])
+    return np.concatenate([whitening.apply_whitening(own, x) for x in part.vectors()])
 
 
 def map_seed(dataset: str, seed: int) -> int:

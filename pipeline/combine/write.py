@@ -132,12 +132,12 @@ def _fit_map(run: Run, kind: str, settings: Any, parts: Sequence[FeatureSet]) ->
         fit, way = linear.fit_linear(run.layout, parts, settings.width)
         return fit, way._asdict()
     if isinstance(settings, Whitened):
-        return joining.single(whitening.fit_pca(parts[0].vectors, settings.width)), {}
+        return joining.single_fit(whitening.fit_pca(parts[0].vectors, settings.width)), {}
     if kind == names.MAPPED:
         seed = run.params[Combine].seed
         own = mapped.fit_mapped(run.layout, parts[0], mapped.map_seed(run.dataset, seed))
-        return joining.single(own), {"seed": seed}
-    return joining.concatenation([part.width for part in parts]), {}
+        return joining.single_fit(own), {"seed": seed}
+    return joining.concatenation_fit([part.width for part in parts]), {}
 
 
 def _imported_rows(file: File, ids: pa.Table, size: int) -> Rows:

@@ -31,7 +31,7 @@ class FeatureSet:
 def read_set(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = None) -> FeatureSet:
     """Return the features that `spec` names, see docs/compare.md; items without a row get zeros, see `there`.
 
-    `order` is a mapping file for rows without identifiers, see identifiers.order.
+    `order` is a mapping file for rows without identifiers, see identifiers.read_order.
     """
     name, path = split_name(spec)
     where, column = _split_column(path)

@@ -86,7 +86,7 @@ def compare_sets(sets: Sequence[FeatureSet], changed: int, others: Iterable[Feat
         lowest = np.argsort(share, kind="stable")[:changed]
         most = [{"item_id": int(rows[i]), "overlap": round(float(share[i]), 6)} for i in lowest]
         pairs.append(pair | {"cka": round(cka, 6), "most_changed": most})
-    found = {g.name: shapes.shape(g.vectors, spectra[g.name])._asdict() for g in sets}
+    found = {g.name: shapes.measure_shape(g.vectors, spectra[g.name])._asdict() for g in sets}
     rounded = {n: {k: round(v, 6) if isinstance(v, float) else v for k, v in s.items()} for n, s in found.items()}
     return {"sets": rounded, "pairs": pairs, "order": find_misordered(sets, rows, near, others)}
 

@@ -35,7 +35,7 @@ from alignrec.pipeline.harness.layout import FEATURE_STAGES, Layout
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.versions import versions
 from alignrec.pipeline.images import fetcher
-from alignrec.pipeline.images.decode import Decoded, normalise
+from alignrec.pipeline.images.decode import Decoded, normalise_image
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io import fingerprint
 from alignrec.pipeline.release import item_file
@@ -234,7 +234,7 @@ def _decode_images(rows: Sequence[Row], items: pa.Table, params: Images) -> Iter
             return Decoded(row.status, row.reason)
         if (data := row.read_image(params.max_bytes)) is None:
             return Decoded("too_large", f"more than {params.max_bytes:,} bytes")
-        return normalise(data, params.size, params.quality, params.max_pixels)
+        return normalise_image(data, params.size, params.quality, params.max_pixels)
 
     for first in range(0, len(rows), item_file.BLOCK):
         decoded = engine.threads(decode, rows[first : first + item_file.BLOCK])

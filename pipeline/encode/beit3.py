@@ -26,9 +26,9 @@ from alignrec.pipeline.encode.params import MODALITIES, MOST_CHUNKS, BEiT3Params
 from alignrec.pipeline.encode.registry import Encoder
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import EncoderFiles
-from alignrec.pipeline.images.pixels import normalised, squares
+from alignrec.pipeline.images.pixels import decode_squares, normalise_pixels
 from alignrec.pipeline.ops import whitening
-from alignrec.pipeline.ops.device import device_of, pick, pinned, sent
+from alignrec.pipeline.ops.device import device_of, move_to, pick_device, pin_memory
 from alignrec.pipeline.ops.whitening import Whitening
 
 FIRST = 4096  # items that the map of an untrained network is fitted to, at most
@@ -86,20 +86,20 @@ class BEiT3Items(mini.TextReader):
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
         pixels = None
         if images is not None:
-            pixels = pinned(torch.from_numpy(squares(images, self._network.config.image)))
+            pixels = pin_memory(torch.from_numpy(decode_squares(images, self._network.config.image)))
         if texts is None:
             n = len(images or ())
             return Prepared(pixels, None, [Group(np.arange(n), None, [0] * n)])
         chunks, groups = self.split(texts), []
         for group in chunks.groups():
             ids = [chunks.parts[i] for i in group]
-            tokens = pinned(torch.from_numpy(np.concatenate(ids)))
+            tokens = pin_memory(torch.from_numpy(np.concatenate(ids)))
             groups.append(Group(chunks.owner[group], tokens, [len(x) for x in ids]))
         return Prepared(pixels, chunks, groups)
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
-        pixels = None if prepared.pixels is None else sent(prepared.pixels, self._device)
+        pixels = None if prepared.pixels is None else move_to(prepared.pixels, self._device)
         groups = [self._cls(group, pixels) for group in prepared.groups]
         cls = groups[0] if prepared.chunks is None else prepared.chunks.averaged(groups)  # [B, D]
         return cls if self._whitening is None else (cls - self._whitening[0]) @ self._whitening[1]
@@ -108,8 +108,8 @@ class BEiT3Items(mini.TextReader):
         """Return CLS of each part of a group, [n, D]; `pixels` are of all items of its batch."""
         out = []
         for items, tokens, lengths in group.passes():
-            image = None if pixels is None else normalised(pixels[sent(torch.from_numpy(items), self._device)])
-            text = None if tokens is None else sent(tokens, self._device)
+            image = None if pixels is None else normalise_pixels(pixels[move_to(torch.from_numpy(items), self._device)])
+            text = None if tokens is None else move_to(tokens, self._device)
             out.append(self._network.cls(image, text, lengths))
         return torch.cat(out)
 
@@ -132,7 +132,7 @@ def load(files: EncoderFiles, params: BEiT3Params, raw: bool = False, known: min
             raise UserError(f"beit3: mini encodes in float32, not {params.precision}; leave out beit3.precision")
         return mini.load(files, params.max_tokens, params.chunks, mini.reading(files) if mapped else None, known)
     read = stored.whitening(files, stored.config(files).width) if mapped else None
-    network = stored.network(files).to(pick())
+    network = stored.network(files).to(pick_device())
     return BEiT3Items(network, tokenizer(files), params.max_tokens, params.chunks, params.precision, read)
 
 
@@ -166,7 +166,7 @@ def fit_map(encoder: Encoder, items: Items, batch_size: int, to: EncoderFiles) -
     n = min(FIRST, len(items.ids))
     encoded = batching.encode(encoder, *batching.texts_and_images(items.read(0, n, MODALITIES)), batch_size)
     vectors = encoded.vectors[encoded.has_image | encoded.has_text]
-    fitted = halves(vectors) if stored.is_mini(to) else whitening.fit(vectors)
+    fitted = halves(vectors) if stored.is_mini(to) else whitening.fit_whitening(vectors)
     io.write_bytes(to.whitening, save_arrays(fitted._asdict()))
 
 

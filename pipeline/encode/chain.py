@@ -69,7 +69,7 @@ def read(folder: Path, widths: Sequence[int] | None = None) -> Fit:
 
     UserError if they do not fit them or are damaged.
     """
-    blocks, tensors = Chain.read(folder / NAME, MAX_BYTES).blocks, arrays.read(folder / MAPS)
+    blocks, tensors = Chain.read(folder / NAME, MAX_BYTES).blocks, arrays.read_tensors(folder / MAPS)
     if widths is None:
         widths = [max([0, *(b.last for b in blocks if b.part == part)]) for part in range(MAX_BLOCKS)]
     try:
@@ -93,7 +93,9 @@ def read(folder: Path, widths: Sequence[int] | None = None) -> Fit:
 def _read_map(tensors: arrays.Tensors, name: str, rows: int) -> Whitening | None:
     if f"{name}.map" not in tensors:
         return None
-    return Whitening(arrays.tensor(tensors, f"{name}.mean", rows), arrays.tensor(tensors, f"{name}.map", rows, None))
+    return Whitening(
+        arrays.require_tensor(tensors, f"{name}.mean", rows), arrays.require_tensor(tensors, f"{name}.map", rows, None)
+    )
 
 
 class Prepared(NamedTuple):

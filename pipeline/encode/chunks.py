@@ -14,7 +14,7 @@ from torch import Tensor
 
 from alignrec.pipeline.config.base import Positive, Section
 from alignrec.pipeline.encode.params import MOST_CHUNKS
-from alignrec.pipeline.ops.device import sent
+from alignrec.pipeline.ops.device import move_to
 
 Count = Callable[[list[str]], list[int]]
 """texts -> the number of tokens of each, uncut, without those that a network puts around a text"""
@@ -77,8 +77,8 @@ class Chunks(NamedTuple):
         x = torch.cat(list(vectors))  # [n, W]
         weight = np.maximum(self.tokens, 1) / np.bincount(self.owner, np.maximum(self.tokens, 1))[self.owner]
         order = self._order
-        scaled = x * sent(torch.from_numpy(weight[order]), x.device).to(x.dtype)[:, None]
-        owner = sent(torch.from_numpy(self.owner[order]), x.device)
+        scaled = x * move_to(torch.from_numpy(weight[order]), x.device).to(x.dtype)[:, None]
+        owner = move_to(torch.from_numpy(self.owner[order]), x.device)
         return x.new_zeros(len(self.there), x.shape[1]).index_add_(0, owner, scaled)
 
     @property

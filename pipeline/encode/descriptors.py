@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from alignrec.pipeline.encode.registry import NoSettings, Spec
-from alignrec.pipeline.images.pixels import squares
+from alignrec.pipeline.images.pixels import decode_squares
 from alignrec.pipeline.ops.linalg import unit_rows
 
 SIDE = 96
@@ -31,7 +31,7 @@ class Descriptors:
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> np.ndarray:
         if images is None:
             raise ValueError("descriptors are of images")
-        return squares(images, SIDE)
+        return decode_squares(images, SIDE)
 
     def encode(self, prepared: np.ndarray) -> Tensor:
         return torch.from_numpy(describe(prepared))

@@ -14,7 +14,7 @@ from alignrec.pipeline.encode.hub import Origin
 from alignrec.pipeline.encode.registry import Spec
 from alignrec.pipeline.encode.towers import Join, OfHub, Towers
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.ops.device import pick
+from alignrec.pipeline.ops.device import pick_device
 
 LIBRARY = "transformers"
 PADDED = {"siglip", "siglip2"}  # types whose text tower reads the last token of a padded row
@@ -34,7 +34,7 @@ class HuggingFace(Towers):
 
     def __init__(self, source: Origin, params: HuggingFaceParams) -> None:
         towers.silence_transformers()
-        self._params, self._device = params, pick()
+        self._params, self._device = params, pick_device()
         options = {"local_files_only": True, "trust_remote_code": params.trust_remote_code}
         self._network, self._missing = _load_network(source, params, options)
         self._dual = _modalities_of(type(self._network)) == ("image", "text")
@@ -152,7 +152,7 @@ def _load_network(source: Origin, params: HuggingFaceParams, options: dict[str, 
     missing = set(info["missing_keys"]) | {str(name) for name in info["mismatched_keys"]}
     if others := sorted(name for name in missing if "pooler" not in name):
         raise UserError(f"{len(others)} parameters are not in its weights, first {others[0]}; get the model again")
-    return network.eval().to(pick()), missing
+    return network.eval().to(pick_device()), missing
 
 
 def _load_tokenizer(source: Origin, options: dict[str, Any]) -> Any:

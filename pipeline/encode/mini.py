@@ -27,7 +27,7 @@ from alignrec.pipeline.encode.descriptors import Descriptors
 from alignrec.pipeline.encode.params import IMAGE_TOKENS
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import EncoderFiles, Layout
-from alignrec.pipeline.ops.device import device_of, pick, pinned, sent
+from alignrec.pipeline.ops.device import device_of, move_to, pick_device, pin_memory
 from alignrec.pipeline.ops.whitening import Whitening
 
 
@@ -116,17 +116,17 @@ class MiniItems(TextReader):
             rows = self._known.rows(images) if self._known else np.full(len(images), -1)
             width = sum(self._network.config.image_widths)
             there = self._known.vectors(rows, width) if self._known else np.zeros((len(images), width), np.float32)
-            image = pinned(torch.from_numpy(there))
+            image = pin_memory(torch.from_numpy(there))
             new = np.flatnonzero(rows < 0)
             parts = [encoder.prepare([images[i] for i in new.tolist()], None) for encoder in self._images if len(new)]
         chunks = None if texts is None else self.split(texts)
         padded = (pad([chunks.parts[i] for i in group]) for group in chunks.groups()) if chunks else ()
-        ids = [(pinned(torch.from_numpy(own)), pinned(torch.from_numpy(padding))) for own, padding in padded]
+        ids = [(pin_memory(torch.from_numpy(own)), pin_memory(torch.from_numpy(padding))) for own, padding in padded]
         return Prepared(image, new, parts, chunks, ids)
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
-        image, chunks = None if prepared.image is None else sent(prepared.image, self._device), prepared.chunks
+        image, chunks = None if prepared.image is None else move_to(prepared.image, self._device), prepared.chunks
         if image is not None and prepared.parts:
             pairs = zip(self._images, prepared.parts, strict=True)
             image[prepared.new] = torch.cat([encoder.encode(part).to(self._device) for encoder, part in pairs], 1)
@@ -135,10 +135,10 @@ class MiniItems(TextReader):
         if chunks is None:
             summary = self._network.summary(image, None).float()
         else:
-            owners = (sent(torch.from_numpy(chunks.owner[group]), self._device) for group in chunks.groups())
+            owners = (move_to(torch.from_numpy(chunks.owner[group]), self._device) for group in chunks.groups())
             summaries = [
                 self._network.summary(
-                    None if image is None else image[owner], sent(ids, self._device), sent(padding, self._device)
+                    None if image is None else image[owner], move_to(ids, self._device), move_to(padding, self._device)
                 ).float()
                 for owner, (ids, padding) in zip(owners, prepared.ids, strict=True)
             ]
@@ -160,7 +160,7 @@ def load(
 ) -> MiniItems:
     network = Mini(stored.mini_config(files))
     network.load_state_dict(load_file(files.weights), strict=True)
-    return MiniItems(network.to(pick()), pieces(files), max_tokens, chunks, reading, known)
+    return MiniItems(network.to(pick_device()), pieces(files), max_tokens, chunks, reading, known)
 
 
 def untrained(files: EncoderFiles) -> Mini:

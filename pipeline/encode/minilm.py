@@ -34,7 +34,7 @@ def load_minilm(folder: Any, params: MiniLMParams) -> HuggingFace:
 def load_minilm_cnn(folder: Any, params: MiniLMParams) -> ChainEncoder:
     """Load [text, image], each of length 1, or zero if absent."""
     text, image = load_minilm(folder, params), cnn.load_cnn()
-    return ChainEncoder([(text, ("text",)), (image, ("image",))], joining.concatenation([text.width, image.width]))
+    return ChainEncoder([(text, ("text",)), (image, ("image",))], joining.concatenation_fit([text.width, image.width]))
 
 
 MINILM = Spec(load_minilm, MiniLMParams, reads=("text",), packages=(PACKAGE,))

@@ -13,7 +13,7 @@ from alignrec.pipeline.encode.hub import Origin, Pretrained
 from alignrec.pipeline.encode.registry import Spec
 from alignrec.pipeline.encode.towers import Join, Towers
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.ops.device import pick, pinned, sent
+from alignrec.pipeline.ops.device import move_to, pick_device, pin_memory
 
 LIBRARY = "open_clip_torch"
 CONFIG = "open_clip_config.json"
@@ -34,7 +34,7 @@ class OpenClip(Towers):
         import open_clip  # takes seconds
 
         name = f"local-dir:{source.folder}"
-        self._device, self._half = pick(), params.precision == "bfloat16"
+        self._device, self._half = pick_device(), params.precision == "bfloat16"
         network, _, look = open_clip.create_model_and_transforms(name, device=self._device)
         self._network: Any = network.eval()
         self._look: Any = look
@@ -53,11 +53,11 @@ class OpenClip(Towers):
 
     def image_inputs(self, images: list[Image.Image]) -> Tensor:
         """Return float32 [B, 3, S, S], normalised as the network wants them."""
-        return pinned(torch.stack([self._look(image) for image in images]))
+        return pin_memory(torch.stack([self._look(image) for image in images]))
 
     def text_inputs(self, texts: list[str]) -> Tensor:
         """Return int64 [B, T]: every text is padded, or cut, to one length."""
-        return pinned(self._tokenizer([self._plain(text) for text in texts]))
+        return pin_memory(self._tokenizer([self._plain(text) for text in texts]))
 
     def image_vectors(self, inputs: Tensor) -> Tensor:
         return self._run_tower(self._network.encode_image, inputs)
@@ -67,7 +67,7 @@ class OpenClip(Towers):
 
     def _run_tower(self, tower: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
-            return tower(sent(inputs, self._device)).float()
+            return tower(move_to(inputs, self._device)).float()
 
 
 def find_model(where: str, params: OpenClipParams) -> Origin:

@@ -14,7 +14,7 @@ from alignrec.pipeline.encode.hub import WEIGHTS, Origin
 from alignrec.pipeline.encode.registry import Spec
 from alignrec.pipeline.encode.towers import OfHub, Prepared, Towers
 from alignrec.pipeline.errors import UserError, installing
-from alignrec.pipeline.ops.device import pick
+from alignrec.pipeline.ops.device import pick_device
 
 LIBRARY = "sentence-transformers"
 BOTH = ("image", "text")
@@ -35,7 +35,7 @@ class SentenceTransformers(Towers):
 
     def __init__(self, source: Origin, params: SentenceTransformersParams) -> None:
         """Load it; UserError if the model does not read what it is to be shown, or cannot do `join` or `dim`."""
-        self._params, self._device = params, pick()
+        self._params, self._device = params, pick_device()
         self._model = _load_model(source, params)
         if absent := [m for m in source.reads if not self._model.supports(m)]:
             rest = [m for m in source.reads if m not in absent]
@@ -133,7 +133,7 @@ def _load_model(source: Origin, params: SentenceTransformersParams) -> Any:
     towers.silence_transformers()
     model = _import_library().SentenceTransformer(
         str(source.folder),
-        device=str(pick()),
+        device=str(pick_device()),
         local_files_only=True,
         trust_remote_code=params.trust_remote_code,
         model_kwargs={"dtype": getattr(torch, params.precision), "use_safetensors": True},

@@ -10,7 +10,7 @@ from alignrec.pipeline.encode import hub
 from alignrec.pipeline.encode.hub import Origin, Pretrained
 from alignrec.pipeline.encode.registry import Spec
 from alignrec.pipeline.encode.towers import Towers
-from alignrec.pipeline.ops.device import pick, pinned, sent
+from alignrec.pipeline.ops.device import move_to, pick_device, pin_memory
 
 LIBRARY = "timm"
 
@@ -25,7 +25,7 @@ class Timm(Towers):
     def __init__(self, source: Origin, params: TimmParams) -> None:
         import timm  # takes a second
 
-        self._device, self._dtype = pick(), getattr(torch, params.precision)
+        self._device, self._dtype = pick_device(), getattr(torch, params.precision)
         network: Any = timm.create_model(f"local-dir:{source.folder}", pretrained=True, num_classes=0)
         self._network = network.eval().to(self._device, self._dtype)
         config = timm.data.resolve_data_config(model=network)
@@ -34,10 +34,10 @@ class Timm(Towers):
 
     def image_inputs(self, images: list[Image.Image]) -> Tensor:
         """Return float32 [B, 3, S, S], normalised as the network wants them."""
-        return pinned(torch.stack([self._look(image) for image in images]))
+        return pin_memory(torch.stack([self._look(image) for image in images]))
 
     def image_vectors(self, inputs: Tensor) -> Tensor:
-        vectors: Tensor = self._network(sent(inputs, self._device).to(self._dtype))
+        vectors: Tensor = self._network(move_to(inputs, self._device).to(self._dtype))
         return vectors.float()
 
 

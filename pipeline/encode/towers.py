@@ -21,8 +21,8 @@ from alignrec.pipeline.encode.chunks import Chunked, Chunks, Reading, cut
 from alignrec.pipeline.encode.hub import Pretrained
 from alignrec.pipeline.encode.params import MOST_CHUNKS
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.images.pixels import decoded
-from alignrec.pipeline.ops.device import pinned, sent
+from alignrec.pipeline.images.pixels import decode_rgb
+from alignrec.pipeline.ops.device import move_to, pin_memory
 
 Join = Literal["mean", "concat"]
 SIDE = 512  # of the largest images that networks read; larger JPEGs are decoded at a fraction of their size
@@ -140,7 +140,7 @@ def join_halves(halves: Sequence[Tensor | None], widths: Sequence[int], how: Joi
 
 
 def open_images(images: Iterable[bytes]) -> list[Image.Image]:
-    return [_bound_aspect(decoded(image, SIDE)) for image in images]
+    return [_bound_aspect(decode_rgb(image, SIDE)) for image in images]
 
 
 def _bound_aspect(image: Image.Image) -> Image.Image:
@@ -154,11 +154,11 @@ def _bound_aspect(image: Image.Image) -> Image.Image:
 
 
 def pin_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: pinned(x) if isinstance(x, Tensor) else x for name, x in inputs.items()}
+    return {name: pin_memory(x) if isinstance(x, Tensor) else x for name, x in inputs.items()}
 
 
 def send_inputs(inputs: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    return {name: sent(x, device) if isinstance(x, Tensor) else x for name, x in inputs.items()}
+    return {name: move_to(x, device) if isinstance(x, Tensor) else x for name, x in inputs.items()}
 
 
 def silence_transformers() -> None:

@@ -14,9 +14,9 @@ import torch
 
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.protocol import Protocol
-from alignrec.pipeline.interactions.split import Pairs, Part, Split, contains, keys
+from alignrec.pipeline.interactions.split import Pairs, Part, Split, contains_keys, pair_keys
 from alignrec.pipeline.ops.device import gemm
-from alignrec.pipeline.ops.scores import Filter, Vectors, select
+from alignrec.pipeline.ops.scores import Filter, Vectors, select_top_k
 
 BLOCK = 1 << 21  # scores per step: 8 MiB of float32 stay in the cache between product and selection
 
@@ -52,7 +52,7 @@ def topk(
         block = users[at : at + step]
         scores = _scores(user, item, block)
         scores[tuple(x.to(scores.device) for x in _seen_pairs(start, seen.items, block))] = -torch.inf
-        values, ids = select(scores, k)
+        values, ids = select_top_k(scores, k)
         top[at : at + step] = torch.where(values > -torch.inf, ids, -1).cpu().numpy()
     return top
 
@@ -132,7 +132,7 @@ def evaluate(
 
 def judge(top: np.ndarray, users: np.ndarray, targets: Pairs, n_items: int, ks: Sequence[int]) -> Evaluation:
     """Compute the metrics of rankings `top`, int32 [N, max K], best first, -1 where no item is left, of N users."""
-    hits = contains(keys(targets, n_items), users[:, None].astype(np.int64) * n_items + top) & (top >= 0)
+    hits = contains_keys(pair_keys(targets, n_items), users[:, None].astype(np.int64) * n_items + top) & (top >= 0)
     counts = np.bincount(targets.users, minlength=int(users.max(initial=-1)) + 1)[users]
     values = {(name, k): metric(hits, counts, k) for name, metric in METRICS.items() for k in ks}
     return Evaluation(users, top, values)

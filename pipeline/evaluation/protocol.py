@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from alignrec.pipeline.evaluation.cutoff import ALL, COLD, CUTOFF
-from alignrec.pipeline.interactions.split import Pairs, Part, Split, union
+from alignrec.pipeline.interactions.split import Pairs, Part, Split, unite_pairs
 from alignrec.schemas import COLD_ITEMS
 
 Rule = Literal["mmrec", "strict"]
@@ -73,7 +73,7 @@ class Protocol:
 
     def seen(self, split: Split, which: Part) -> Pairs:
         if which == "test" and self.rule == "strict":
-            return union(split.train, split.valid, split.n_items)
+            return unite_pairs(split.train, split.valid, split.n_items)
         return split.train
 
 

@@ -27,7 +27,7 @@ def arrange_rows(content: ExportContent, order: Path | None) -> ExportContent:
     set is all zeros, or an item of the mapping file would leave.
     """
     if order is not None:
-        content = _reorder_items(content, identifiers.order(order, content.items["asin"].to_pylist()), order.name)
+        content = _reorder_items(content, identifiers.read_order(order, content.items["asin"].to_pylist()), order.name)
     zero = {name: (content.matrix(name) == 0).all(axis=1) for name in content.features}
     if content.codes is None:
         features = {name: _fill_zeros(name, table, zero[name]) for name, table in content.features.items()}

@@ -23,7 +23,7 @@ from alignrec.pipeline.graph.approximate import Settled
 from alignrec.pipeline.graph.params import Graph
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.ops.linalg import unit_rows
-from alignrec.pipeline.ops.scores import select
+from alignrec.pipeline.ops.scores import select_top_k
 from alignrec.schemas import EDGES
 
 # queries a search of a GPU, and of a thread of the CPU: bounds memory to that times I scores
@@ -146,7 +146,7 @@ def _exact(units: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.
     scores = torch.from_numpy(units[rows] @ units.T)
     own = torch.from_numpy(rows)[:, None]
     cosine = scores.gather(1, own)
-    values, ids = select(scores.scatter(1, own, torch.inf), k)
+    values, ids = select_top_k(scores.scatter(1, own, torch.inf), k)
     values[:, :1] = cosine
     return values.numpy(), ids.numpy()
 

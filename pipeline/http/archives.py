@@ -18,7 +18,7 @@ PIECE = 1 << 12  # the same of an LZMA member: zipfile unpacks everything that i
 
 
 @contextmanager
-def readable(shown: str) -> Iterator[None]:
+def reraise_faults(shown: str) -> Iterator[None]:
     try:
         yield
     except FAULTS as e:
@@ -28,7 +28,7 @@ def readable(shown: str) -> Iterator[None]:
 def open_zip(path: Path) -> zipfile.ZipFile:
     if not path.is_file():  # opening a pipe would wait for ever
         raise UserError(f"{path}: no such file, or a folder, pipe or device")
-    with readable(str(path)):
+    with reraise_faults(str(path)):
         return zipfile.ZipFile(path)
 
 
@@ -37,7 +37,7 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, shown: str, s
     if member.compress_type == zipfile.ZIP_BZIP2:
         raise UserError(f"{shown}: bzip2 makes gigabytes of a kilobyte; pack it otherwise")
     size = PIECE if member.compress_type == zipfile.ZIP_LZMA else BLOCK
-    with readable(shown), archive.open(member) as file:
+    with reraise_faults(shown), archive.open(member) as file:
         file.seek(start)
         while block := file.read(size):
             yield block

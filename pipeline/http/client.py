@@ -63,7 +63,7 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast
 
 
-def parse(address: str | httpx.URL) -> httpx.URL:
+def parse_url(address: str | httpx.URL) -> httpx.URL:
     """Return an http(s) address whose host is a name or a number, and whose port is one; else raise Blocked."""
     try:
         url = httpx.URL(address)
@@ -96,7 +96,7 @@ def _is_proxied() -> bool:
 
 
 @contextmanager
-def request(
+def request_file(
     client: httpx.Client, address: httpx.URL | str, label: str, start: int = 0, validator: str = ""
 ) -> Iterator[httpx.Response]:
     """Request bytes from `start` on, or all if the file no longer has `validator` (ETag or Last-Modified).
@@ -107,9 +107,9 @@ def request(
     """
     headers = ({"Range": f"bytes={start}-"} | ({"If-Range": validator} if validator else {})) if start else {}
     try:
-        url = parse(address)
+        url = parse_url(address)
         named = {"named": url.raw_host.decode("ascii")}
-        response = follow(client, client.build_request("GET", url, headers=headers, extensions=named))
+        response = follow_redirects(client, client.build_request("GET", url, headers=headers, extensions=named))
         try:
             _refuse_failure(response, label)
             yield response
@@ -135,7 +135,7 @@ def _refuse_failure(response: httpx.Response, label: str) -> None:
         raise UserError(f"{label}: HTTP {code} {response.reason_phrase}")
 
 
-def follow(client: httpx.Client, request: httpx.Request) -> httpx.Response:
+def follow_redirects(client: httpx.Client, request: httpx.Request) -> httpx.Response:
     """Return the answer at the end of redirects, its body unread; Blocked: one leads to a forbidden address."""
     for _ in range(MAX_REDIRECTS + 1):
         try:
@@ -149,7 +149,7 @@ def follow(client: httpx.Client, request: httpx.Request) -> httpx.Response:
         response.close()
         before, request, named = request.url, response.next_request, request.extensions.get("named")
         try:
-            host = parse(request.url).raw_host.decode("ascii")
+            host = parse_url(request.url).raw_host.decode("ascii")
         except Blocked as e:
             raise Blocked(f"the server redirects to an invalid address: {e}") from None
         if named and (before.scheme, request.url.scheme) == ("https", "http"):
@@ -176,7 +176,7 @@ def read_body(response: httpx.Response) -> Iterator[bytes]:
     source, waited, received = response.iter_raw(), 0.0, 0
     while True:
         started = time.monotonic()
-        with within(WINDOW):  # a server may send other bytes than the body's, such as extensions of chunks
+        with limit_time(WINDOW):  # a server may send other bytes than the body's, such as extensions of chunks
             block = next(source, None)
         if block is None:
             return
@@ -200,7 +200,7 @@ class Transport(httpx.HTTPTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         if named := request.extensions.get("named"):
             self.guard.named.add(named)
-        with within(request.extensions["timeout"]["read"]):
+        with limit_time(request.extensions["timeout"]["read"]):
             return super().handle_request(request)
 
 
@@ -216,18 +216,18 @@ class Guard(httpcore.NetworkBackend):
         *others, last = self.look_up(host)
         for number in others:
             with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
-                return _Stream(self._inner.connect_tcp(number, port, _left(timeout), **options))
-        return _Stream(self._inner.connect_tcp(last, port, _left(timeout), **options))
+                return _Stream(self._inner.connect_tcp(number, port, _time_left(timeout), **options))
+        return _Stream(self._inner.connect_tcp(last, port, _time_left(timeout), **options))
 
     def _look_up(self, host: str) -> list[str]:
         """Return the numbers of a host; Blocked: one is not public, Unresolved: there are none."""
-        numbers = retry(lambda: _resolve(host), LOOKUPS)
+        numbers = retry(lambda: _resolve_host(host), LOOKUPS)
         if host not in self.named and not all(map(is_public, numbers)):
             raise Blocked(f"{host} is inside a private network or this machine")
         return numbers
 
 
-def _resolve(host: str) -> list[str]:
+def _resolve_host(host: str) -> list[str]:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
@@ -243,17 +243,17 @@ class _Stream(httpcore.NetworkStream):
         self.write, self.close, self.get_extra_info = inner.write, inner.close, inner.get_extra_info  # type: ignore[method-assign]
 
     def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> Self:
-        return type(self)(self._inner.start_tls(ssl_context, server_hostname, _left(timeout)))
+        return type(self)(self._inner.start_tls(ssl_context, server_hostname, _time_left(timeout)))
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._inner.read(max_bytes, _left(timeout))
+        return self._inner.read(max_bytes, _time_left(timeout))
 
 
 _DEADLINE = threading.local()  # `at`: monotonic seconds, or absent
 
 
 @contextmanager
-def within(seconds: float) -> Iterator[None]:
+def limit_time(seconds: float) -> Iterator[None]:
     """Limit the time for which this thread connects and reads, as httpx limits only that between two bytes."""
     before = getattr(_DEADLINE, "at", math.inf)
     _DEADLINE.at = min(before, time.monotonic() + seconds)
@@ -263,7 +263,7 @@ def within(seconds: float) -> Iterator[None]:
         _DEADLINE.at = before
 
 
-def _left(timeout: float | None) -> float | None:
+def _time_left(timeout: float | None) -> float | None:
     left = min(math.inf if timeout is None else timeout, getattr(_DEADLINE, "at", math.inf) - time.monotonic())
     if left <= 0:
         raise httpx.ReadTimeout("the answer takes too long")

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.http.retries import TransientError, append
+from alignrec.pipeline.http.retries import TransientError, append_blocks
 
 if TYPE_CHECKING:
     import httpx
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int | None], None]  # called with (bytes so far, bytes in all or None)
 
 
-def local(address: str) -> Path | None:
+def local_path(address: str) -> Path | None:
     """Return the path that `address` names on this machine, None for http(s); UserError for anything else."""
     try:
         parts = urlsplit(address)
@@ -35,7 +35,9 @@ def local(address: str) -> Path | None:
     return Path(address)
 
 
-def fetch(address: str, target: Path, expected: str | None, timeout: float, retries: int, progress: Progress) -> str:
+def fetch_file(
+    address: str, target: Path, expected: str | None, timeout: float, retries: int, progress: Progress
+) -> str:
     """Fetch a URL or path to `target`, which appears only when it is complete and checked; return its sha256.
 
     Resumes the part of an earlier call from the same address if the server still has the same file. `timeout` is in
@@ -43,17 +45,17 @@ def fetch(address: str, target: Path, expected: str | None, timeout: float, retr
     """
     part = target.with_name(f".{target.name}.{hashlib.sha256(address.encode()).hexdigest()[:8]}.part")
     mark = part.with_suffix(".etag")
-    source = local(address)
+    source = local_path(address)
     part.parent.mkdir(parents=True, exist_ok=True)
     if source is None:
-        _download(address, part, mark, timeout, retries, progress)
+        _download_part(address, part, mark, timeout, retries, progress)
     elif source.is_file():  # and no folder, nor a pipe, which may never end
         shutil.copyfile(source, part)
     else:
         raise UserError(f"{address}: {'not a plain file' if source.exists() else 'no such file'}")
     mark.unlink(missing_ok=True)
     sha256 = io.sha256(part)
-    fault = _fault(part, target.name)
+    fault = _find_fault(part, target.name)
     if not fault and expected not in (None, sha256):
         fault = (
             f"its sha256 is {sha256}, expected {expected}: the file changed; delete the dataset's sources.json, or "
@@ -67,14 +69,14 @@ def fetch(address: str, target: Path, expected: str | None, timeout: float, retr
     return sha256
 
 
-def _download(address: str, part: Path, mark: Path, timeout: float, retries: int, progress: Progress) -> None:
+def _download_part(address: str, part: Path, mark: Path, timeout: float, retries: int, progress: Progress) -> None:
     from alignrec.pipeline.http.client import (
         open_client,
     )  # httpx takes 0.1 s, which files of this machine need not wait for
 
     with open_client(timeout) as web:
         try:
-            append(lambda start: _read(web, address, part, mark, start, progress), part, retries + 1)
+            append_blocks(lambda start: _read_rest(web, address, part, mark, start, progress), part, retries + 1)
         except (TransientError, UserError) as e:
             if not part.stat().st_size:
                 part.unlink()
@@ -83,12 +85,14 @@ def _download(address: str, part: Path, mark: Path, timeout: float, retries: int
             raise UserError(f"{address}: {e} (after {retries + 1} tries); run again to continue") from None
 
 
-def _read(web: httpx.Client, address: str, part: Path, mark: Path, start: int, progress: Progress) -> Iterator[bytes]:
+def _read_rest(
+    web: httpx.Client, address: str, part: Path, mark: Path, start: int, progress: Progress
+) -> Iterator[bytes]:
     """Yield the rest of a file, or all of it, after emptying `part`, if the server has another file by now."""
-    from alignrec.pipeline.http.client import first_byte, read_body, request
+    from alignrec.pipeline.http.client import first_byte, read_body, request_file
 
     start = start if mark.exists() else 0
-    with request(web, address, address, start, mark.read_text() if start else "") as response:
+    with request_file(web, address, address, start, mark.read_text() if start else "") as response:
         if response.status_code == 416:  # the part is not of the server's file
             mark.unlink()
             raise TransientError("the file changed while it was fetched", 0.0)
@@ -107,7 +111,7 @@ def _read(web: httpx.Client, address: str, part: Path, mark: Path, start: int, p
             progress(received, total)
 
 
-def _fault(path: Path, name: str) -> str:
+def _find_fault(path: Path, name: str) -> str:
     with path.open("rb") as f:
         head = f.read(512)
     if is_web_page(head):

@@ -36,11 +36,11 @@ def retry(work: Callable[[], Result], tries: int) -> Result:
         try:
             return work()
         except TransientError as e:
-            time.sleep(pause(attempt, e.wait))
+            time.sleep(seconds_to_wait(attempt, e.wait))
     return work()
 
 
-def append(
+def append_blocks(
     read: Callable[[int], Iterator[bytes]],
     part: Path,
     tries: int,
@@ -64,10 +64,10 @@ def append(
                     raise
                 wait = e.wait
         if idle:
-            (sleep or time.sleep)(pause(idle - 1, wait))
+            (sleep or time.sleep)(seconds_to_wait(idle - 1, wait))
 
 
-def pause(attempt: int, requested: float | None = None) -> float:
+def seconds_to_wait(attempt: int, requested: float | None = None) -> float:
     """Return the seconds to wait after try number `attempt`, from 0: as requested, or doubling, with jitter."""
     return min(requested if requested is not None else 2**attempt * random.uniform(0.25, 0.75), LONGEST_WAIT)
 

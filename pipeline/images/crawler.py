@@ -87,7 +87,7 @@ class Crawler:
 
     def get(self, address: str) -> Fetched:
         try:
-            url = client.parse(address).copy_with(username=None, password=None)
+            url = client.parse_url(address).copy_with(username=None, password=None)
             return retries.retry(lambda: self._try_once(url), RETRIES + 1)
         except client.Blocked as e:
             return Fetched(None, "blocked", str(e))
@@ -105,7 +105,10 @@ class Crawler:
                 return Fetched(None, "unreachable", "stopped")
             request = self._client.build_request("GET", url, headers={"Accept": "image/*"})
             try:
-                with client.within(self.timeout), closing(client.follow(self._client, request)) as response:
+                with (
+                    client.limit_time(self.timeout),
+                    closing(client.follow_redirects(self._client, request)) as response,
+                ):
                     return self._read_answer(host, response)
             except httpx.TooManyRedirects:
                 return Fetched(None, "http_error", f"more than {client.MAX_REDIRECTS} redirects")

@@ -63,7 +63,7 @@ class PixelSemaphore:
                 self._changed.notify_all()
 
 
-def normalise(
+def normalise_image(
     data: bytes, size: int, quality: int, max_pixels: int, semaphore: PixelSemaphore | None = None
 ) -> Decoded:
     """Decode, rotate as EXIF says, flatten onto white, shrink and encode as JPEG. Animations give their first frame.
@@ -73,7 +73,7 @@ def normalise(
     """
     digest = hashlib.sha256(data).hexdigest()
     try:
-        return _normalise(data, digest, size, quality, max_pixels, semaphore)
+        return _decode_and_shrink(data, digest, size, quality, max_pixels, semaphore)
     except MemoryError:
         raise
     except UnidentifiedImageError:
@@ -88,7 +88,7 @@ def normalise(
         return Decoded("truncated" if cut else "not_an_image", reason, sha256=digest)
 
 
-def _normalise(
+def _decode_and_shrink(
     data: bytes, digest: str, size: int, quality: int, max_pixels: int, semaphore: PixelSemaphore | None
 ) -> Decoded:
     with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
@@ -110,7 +110,7 @@ def _normalise(
         image.info = {}  # which would be written too
     out = io.BytesIO()
     image.save(out, "JPEG", quality=quality)
-    return Decoded("ok", "", out.getvalue(), image.width, image.height, digest, phash(image))
+    return Decoded("ok", "", out.getvalue(), image.width, image.height, digest, perceptual_hash(image))
 
 
 def _decode_jpeg(opened: Image.Image, data: bytes, size: int) -> Image.Image | None:
@@ -126,7 +126,7 @@ def _decode_jpeg(opened: Image.Image, data: bytes, size: int) -> Image.Image | N
         decoded = simplejpeg.decode_jpeg(data, "RGB", min_height=least[0], min_width=least[1])
     except ValueError:
         return None
-    return _shrink(decoded, (height * share, width * share), size)
+    return _shrink_to(decoded, (height * share, width * share), size)
 
 
 def _decode_other(image: Image.Image, size: int) -> Image.Image:
@@ -134,22 +134,22 @@ def _decode_other(image: Image.Image, size: int) -> Image.Image:
     width, height = drafted[1][2:] if drafted else image.size
     factor = min(image.size) // (2 * size)
     if factor > 1 and width * height > LARGE:
-        return _shrink(np.array(_average(image, factor)), (height / factor, width / factor), size)
-    return _shrink(np.array(_flatten(image)), (height, width), size)
+        return _shrink_to(np.array(_average_squares(image, factor)), (height / factor, width / factor), size)
+    return _shrink_to(np.array(_flatten_to_rgb(image)), (height, width), size)
 
 
-def _average(image: Image.Image, factor: int) -> Image.Image:
+def _average_squares(image: Image.Image, factor: int) -> Image.Image:
     """Return any image as RGB, a pixel for each square of `factor` pixels, a band at a time."""
     width, height = image.size
     averaged = Image.new("RGB", (math.ceil(width / factor), math.ceil(height / factor)))
     rows = max(1, BAND // (width * factor)) * factor
     for top in range(0, height, rows):
         band = image.crop((0, top, width, min(top + rows, height)))
-        averaged.paste(_flatten(band).reduce(factor), (0, top // factor))
+        averaged.paste(_flatten_to_rgb(band).reduce(factor), (0, top // factor))
     return averaged
 
 
-def _flatten(image: Image.Image) -> Image.Image:
+def _flatten_to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits a pixel; Pillow's conversion would cut off what is above 255
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
@@ -158,7 +158,7 @@ def _flatten(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
 
 
-def _shrink(pixels: np.ndarray, extent: tuple[float, float], size: int) -> Image.Image:
+def _shrink_to(pixels: np.ndarray, extent: tuple[float, float], size: int) -> Image.Image:
     """Return the part `extent` of uint8 [height, width, 3], its shorter side `size` pixels unless it is smaller.
 
     Antialiased bicubic by torch, in a third of Pillow's time. A side of 507 pixels at a half fills 253.5 of 254: taking
@@ -174,7 +174,7 @@ def _shrink(pixels: np.ndarray, extent: tuple[float, float], size: int) -> Image
     return Image.fromarray(shrunk[0].permute(1, 2, 0).contiguous().numpy())
 
 
-def phash(image: Image.Image) -> int:
+def perceptual_hash(image: Image.Image) -> int:
     """Return the DCT hash, 64 bits: which of the 8 x 8 lowest frequencies of the grey image exceed their median."""
     grey = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.BOX), dtype=np.float64)
     low = (_DCT @ grey @ _DCT.T).ravel()

@@ -24,7 +24,7 @@ from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.images import files
 from alignrec.pipeline.images.crawler import Crawler
-from alignrec.pipeline.images.decode import Decoded, PixelSemaphore, normalise
+from alignrec.pipeline.images.decode import Decoded, PixelSemaphore, normalise_image
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.sources.product import is_path
 from alignrec.pipeline.sources.sql import open_database
@@ -88,7 +88,7 @@ class Fetcher(ExitStack):
         if fetched.data is None:
             return Decoded(fetched.status, fetched.reason)
         try:
-            decoded = normalise(fetched.data, params.size, params.quality, params.max_pixels, self._semaphore)
+            decoded = normalise_image(fetched.data, params.size, params.quality, params.max_pixels, self._semaphore)
         except MemoryError:
             raise UserError(
                 f"{one_line(url)}: not enough memory to decode this image; give more, or lower images.max_pixels"
@@ -124,7 +124,7 @@ def write_shards(run: Run, retry_failed: bool) -> list[Path]:
 
 def _write_shard(run: Run, web: Fetcher, items: pa.Table, path: Path, retry_failed: bool, progress: Progress) -> None:
     items = files.with_candidates(items, web.params.pattern, web.files.has)
-    inputs = web.params.model_dump(), files.fingerprint(items, web.files, web.params.max_bytes)
+    inputs = web.params.model_dump(), files.hash_inputs(items, web.files, web.params.max_bytes)
     mark, work = run.folder / ".shards" / path.stem / ".key", run.folder / ".blocks" / path.stem
     key = run.key([], inputs, [f"alignrec.stages.{run.stage}"])
     if not retry_failed and path.exists() and mark.is_file() and mark.read_bytes() == key.encode():

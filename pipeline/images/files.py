@@ -17,7 +17,7 @@ import pyarrow as pa
 from alignrec.pipeline.config.parameters import Source
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.http import archives
-from alignrec.pipeline.http.fetch import local
+from alignrec.pipeline.http.fetch import local_path
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.sources.base import Downloaded
 from alignrec.pipeline.sources.product import is_path
@@ -113,7 +113,7 @@ def start_of_paths(source: Source, raw: Path, folder: str | None) -> Path | None
         return Path(folder)
     files = source.files()
     named = files.get("metadata") or next(iter(files.values()))
-    return next((path.parent for path in map(local, named) if path is not None), None)
+    return next((path.parent for path in map(local_path, named) if path is not None), None)
 
 
 def open_files(params: Images, start: Path | None) -> Files:
@@ -143,7 +143,7 @@ def with_candidates(items: pa.Table, patterns: Sequence[str], has: Callable[[str
     return items.set_column(items.column_names.index("image_urls"), "image_urls", column)
 
 
-def fingerprint(items: pa.Table, files: Files, max_bytes: int) -> str:
+def hash_inputs(items: pa.Table, files: Files, max_bytes: int) -> str:
     """Return a sha256 over addresses of items (asin, image_urls), and contents of the image files that they name."""
     total = hashlib.sha256()
     for batch in items.select(["asin", "image_urls"]).to_batches(8192):

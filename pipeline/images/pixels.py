@@ -20,23 +20,23 @@ DRAFT = 4
 HALF = (0.5, 0.5, 0.5)  # mean and sd of the normalisation to [-1, 1], as BEiT3's
 
 
-def square(image: bytes, side: int) -> np.ndarray:
+def decode_square(image: bytes, side: int) -> np.ndarray:
     """Decode one stored image, see `decoded`, and stretch it to a square, bicubic: uint8 [side, side, 3]."""
-    return np.asarray(decoded(image, side).resize((side, side), Image.Resampling.BICUBIC))
+    return np.asarray(decode_rgb(image, side).resize((side, side), Image.Resampling.BICUBIC))
 
 
-def decoded(image: bytes, side: int) -> Image.Image:
+def decode_rgb(image: bytes, side: int) -> Image.Image:
     """Decode a stored image that is to shrink to about `side`: RGB, in its proportions; OSError if it is damaged."""
     with Image.open(memory.BytesIO(image)) as opened:
         opened.draft("RGB", (DRAFT * side, DRAFT * side))  # decodes a much larger JPEG at reduced size
         return opened.convert("RGB")
 
 
-def squares(images: Sequence[bytes], side: int) -> np.ndarray:
-    return np.stack([square(p, side) for p in images])
+def decode_squares(images: Sequence[bytes], side: int) -> np.ndarray:
+    return np.stack([decode_square(p, side) for p in images])
 
 
-def normalised(pixels: np.ndarray | Tensor, mean: Sequence[float] = HALF, sd: Sequence[float] = HALF) -> Tensor:
+def normalise_pixels(pixels: np.ndarray | Tensor, mean: Sequence[float] = HALF, sd: Sequence[float] = HALF) -> Tensor:
     """Scale uint8 [B, S, S, 3] to `(x / 255 - mean) / sd`, float32 [B, 3, S, S], on the pixels' device."""
     x = torch.as_tensor(np.ascontiguousarray(pixels) if isinstance(pixels, np.ndarray) else pixels)
     x = x.permute(0, 3, 1, 2).float().div(255)
@@ -59,7 +59,7 @@ def decode_all(images: Path, side: int, cache: Path) -> tuple[np.ndarray, np.nda
             for path in paths:  # a shard number a time bounds memory
                 for image in io.read_table(path, schemas.IMAGES, ["image"])["image"]:
                     if image.is_valid:
-                        array[number] = square(image.as_py(), side)
+                        array[number] = decode_square(image.as_py(), side)
                         number += 1
             array.flush()
     return row, np.load(cache, mmap_mode="r", allow_pickle=False)

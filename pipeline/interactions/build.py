@@ -12,7 +12,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.interactions import division as divisions
-from alignrec.pipeline.interactions.division import DEFAULT, MMREC, PARTS, Db, Division, count
+from alignrec.pipeline.interactions.division import DEFAULT, MMREC, PARTS, Db, Division, query_count
 from alignrec.pipeline.sources.sql import open_database
 
 BLOCK = 1 << 20  # rows that leave the database at a time
@@ -48,7 +48,7 @@ class SplitTables(NamedTuple):
 
 
 @contextmanager
-def database(folder: Path, memory_limit: str) -> Iterator[Db]:
+def create_database(folder: Path, memory_limit: str) -> Iterator[Db]:
     """Open a database in memory that spills into `folder`, which is emptied before and removed after."""
     try:
         with io.scratch(folder), open_database() as db:
@@ -59,7 +59,7 @@ def database(folder: Path, memory_limit: str) -> Iterator[Db]:
         raise UserError(f"interactions: {one_line(e)}") from None
 
 
-def split(
+def divide_ratings(
     db: Db, ratings: str, user_core: int, item_core: int, division: Division, min_rating: float | None = None
 ) -> SplitTables:
     """Filter, split and number raw ratings; UserError if there is none, most lack a value, or nothing is left.
@@ -69,9 +69,9 @@ def split(
     their first row. Under `sparse` items stay in the catalogue, though all their rows may have left.
     """
     rows, drops = divisions.load_core(db, ratings, {"user": user_core, "item": item_core}, division.seed, min_rating)
-    name = divisions.divide(db, division)
+    name = divisions.divide_core(db, division)
     drops["user_without_train"] = divisions.delete_untrained(db)
-    return _numbered(db, rows, drops, name)
+    return _number_rows(db, rows, drops, name)
 
 
 def import_split(db: Db, ratings: str, min_rating: float | None = None, division: Division = DEFAULT) -> SplitTables:
@@ -87,7 +87,7 @@ def import_split(db: Db, ratings: str, min_rating: float | None = None, division
         raise UserError(
             f"interactions, row {unknown[0]}: split is {unknown[1]!r}; expected train, valid, test, or 0, 1, 2"
         )
-    rows = count(db, "SELECT count(*) FROM raw")
+    rows = query_count(db, "SELECT count(*) FROM raw")
     rated, drops = divisions.complete_rows(db, min_rating)
     for what in ("user", "item"):
         code = f"SELECT {what} AS name, row_number() OVER ()::UINTEGER AS code FROM {rated} GROUP BY {what}"
@@ -100,11 +100,11 @@ def import_split(db: Db, ratings: str, min_rating: float | None = None, division
     db.execute("DROP TABLE raw")
     name = divisions.divide_again(db, division, "imported") if division.needs_content else ""
     drops["user_without_train"] = divisions.delete_untrained(db)
-    return _numbered(db, rows, drops, name)
+    return _number_rows(db, rows, drops, name)
 
 
-def _numbered(db: Db, rows: int, drops: dict[str, int], division: str) -> SplitTables:
-    if not count(db, "SELECT count(*) FROM parted"):
+def _number_rows(db: Db, rows: int, drops: dict[str, int], division: str) -> SplitTables:
+    if not query_count(db, "SELECT count(*) FROM parted"):
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in drops.items() if n)
         cores = "lower interactions.user_core and item_core or give more data"
         remedy = divisions.REMEDIES.get(max(drops, key=drops.__getitem__), cores)
@@ -116,7 +116,7 @@ def _numbered(db: Db, rows: int, drops: dict[str, int], division: str) -> SplitT
             FROM parted GROUP BY {what}"""
         )
     drops |= _left_out(db)
-    return _tables(
+    return _collect_tables(
         db,
         "SELECT user_id, item_id, rating, timestamp, split FROM parted JOIN user_ids USING (user) "
         f"JOIN item_ids USING (item) {ORDER}",
@@ -126,30 +126,32 @@ def _numbered(db: Db, rows: int, drops: dict[str, int], division: str) -> SplitT
     )  # fmt: skip
 
 
-def _tables(
+def _collect_tables(
     db: Db, interactions: str, users: str, items: str, rows: int, drops: dict[str, int], division: str
 ) -> SplitTables:
-    facts = {name: count(db, f"SELECT count(*) FROM ({sql})") for name, sql in (("users", users), ("items", items))}
-    facts |= {name: count(db, f"SELECT count(*) FROM parted WHERE split = {i}") for i, name in enumerate(PARTS)}
+    facts = {
+        name: query_count(db, f"SELECT count(*) FROM ({sql})") for name, sql in (("users", users), ("items", items))
+    }
+    facts |= {name: query_count(db, f"SELECT count(*) FROM parted WHERE split = {i}") for i, name in enumerate(PARTS)}
     pairs = "SELECT count(*) AS n FROM parted GROUP BY user, item"
-    facts["repeated_pairs"] = count(db, f"SELECT coalesce(sum(n - 1), 0) FROM ({pairs})")
+    facts["repeated_pairs"] = query_count(db, f"SELECT coalesce(sum(n - 1), 0) FROM ({pairs})")
     if division.startswith(schemas.COLD_ITEMS):
         number = "SELECT count(DISTINCT item) FROM parted WHERE split = {}"
-        facts |= {f"cold_{name}_items": count(db, number.format(i)) for i, name in enumerate(PARTS) if i}
+        facts |= {f"cold_{name}_items": query_count(db, number.format(i)) for i, name in enumerate(PARTS) if i}
     ratings = Query(db, interactions, schemas.INTERACTIONS)
     names = Query(db, users, schemas.USERS), Query(db, items, schemas.ITEM_IDS)
     return SplitTables(ratings, *names, rows, drops, facts, division)
 
 
 def draw_again(db: Db, division: Division, first: SplitTables) -> Query:
-    divisions.draw(db, division)
+    divisions.draw_split(db, division)
     divisions.delete_untrained(db)
     _left_out(db)
     return first.interactions
 
 
 def _left_out(db: Db) -> dict[str, int]:
-    n = count(db, "DELETE FROM parted WHERE split IS NULL")
+    n = query_count(db, "DELETE FROM parted WHERE split IS NULL")
     return {"over_most_train": n} if n else {}
 
 
@@ -170,17 +172,17 @@ def load_published(db: Db, ratings: str) -> tuple[int, int]:
             f"the .inter file, line {line}: userID {user}, itemID {item}, x_label {split}; expected whole numbers from "
             "0 and x_label 0, 1 or 2"
         )
-    if not count(db, "SELECT count(*) FROM raw"):
+    if not query_count(db, "SELECT count(*) FROM raw"):
         raise UserError("the .inter file has no rows")
     for what in ("user", "item"):  # all numbers below the largest take memory
         largest, distinct = db.execute(f"SELECT max({what}), count(DISTINCT {what}) FROM raw").fetchall()[0]
         if largest >= max(SPARSEST * distinct, SPARE):
-            line = count(db, f"SELECT min(rowid) + 2 FROM raw WHERE {what} = {largest}")
+            line = query_count(db, f"SELECT min(rowid) + 2 FROM raw WHERE {what} = {largest}")
             raise UserError(
                 f"the .inter file, line {line}: {what}ID {largest:,}, and only {distinct:,} {what}s have rows; MMRec "
                 f"numbers {what}s from 0 on without gaps"
             )
-    return count(db, "SELECT max(user) + 1 FROM raw"), count(db, "SELECT max(item) + 1 FROM raw")
+    return query_count(db, "SELECT max(user) + 1 FROM raw"), query_count(db, "SELECT max(item) + 1 FROM raw")
 
 
 def import_published(
@@ -197,7 +199,7 @@ def import_published(
     """
     time = "timestamp" if keep_time else "NULL::BIGINT"
     rated = "true" if min_rating is None else f"coalesce(rating >= {float(min_rating)}, false)"
-    rows, users = count(db, "SELECT count(*) FROM raw"), count(db, "SELECT max(user) + 1 FROM raw")
+    rows, users = query_count(db, "SELECT count(*) FROM raw"), query_count(db, "SELECT max(user) + 1 FROM raw")
     numbered = pa.array(range(users), pa.int32())
     db.register("users", pa.table({"user_id": numbered, "user": names or numbered.cast(pa.string())}))
     db.register("asins", pa.table({"item_id": pa.array(range(len(asins)), pa.int32()), "asin": asins}))
@@ -205,7 +207,7 @@ def import_published(
         f"""CREATE TABLE parted AS SELECT rowid AS pos, user::INTEGER AS user, item::INTEGER AS item, rating,
         {time} AS timestamp, split::TINYINT AS split FROM raw WHERE {rated}; DROP TABLE raw"""
     )
-    below, name = rows - count(db, "SELECT count(*) FROM parted"), ""
+    below, name = rows - query_count(db, "SELECT count(*) FROM parted"), ""
     if division.needs_content:  # which reads tables of names: users go by number, items by identifier
         divisions.create_names(db, "user", "SELECT user_id::VARCHAR AS name, user_id AS code FROM users", division.seed)
         divisions.create_names(db, "item", "SELECT asin AS name, item_id AS code FROM asins", division.seed)
@@ -214,4 +216,4 @@ def import_published(
     drops |= _left_out(db)
     interactions = f"SELECT user AS user_id, item AS item_id, rating, timestamp, split FROM parted {ORDER}"
     users_sql, items_sql = "SELECT * FROM users ORDER BY user_id", "SELECT * FROM asins ORDER BY item_id"
-    return _tables(db, interactions, users_sql, items_sql, rows, drops, name)
+    return _collect_tables(db, interactions, users_sql, items_sql, rows, drops, name)

@@ -21,20 +21,22 @@ def user_item_matrix(user: np.ndarray, item: np.ndarray, n_items: int) -> sp.csr
     return matrix
 
 
-def shared(matrix: sp.csr_array) -> np.ndarray:
+def shared_items(matrix: sp.csr_array) -> np.ndarray:
     """Return the items of R, [U, I], that share a user with another item, int64, ascending."""
     several = matrix[np.diff(matrix.indptr) > 1]
     return np.flatnonzero(np.bincount(several.indices))
 
 
-def cooccurrences(sets: sp.csr_array, nodes: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, sp.csr_array]]:
+def count_cooccurrences(
+    sets: sp.csr_array, nodes: np.ndarray | None = None
+) -> Iterator[tuple[np.ndarray, sp.csr_array]]:
     """Yield a block of nodes, and how many members the set of each, a row of `sets`, shares with each other node's."""
     by_member = sp.csr_array(sets.T)
     nodes = np.arange(sets.shape[0]) if nodes is None else nodes
     for block in np.split(nodes, range(BLOCK, len(nodes), BLOCK)):
         counts = sp.csr_array(sets[block] @ by_member)
         counts.sort_indices()
-        kept = counts.indices != block[rows(counts)]
+        kept = counts.indices != block[row_numbers(counts)]
         starts = np.r_[0, np.cumsum(kept)][counts.indptr]
         yield block, sp.csr_array((counts.data[kept], counts.indices[kept], starts), shape=counts.shape)
 
@@ -42,9 +44,9 @@ def cooccurrences(sets: sp.csr_array, nodes: np.ndarray | None = None) -> Iterat
 def squared_cosines(matrix: sp.csr_array, items: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, sp.csr_array]]:
     """Yield the items of a block of R, [U, I], and their squared cosines with all others, see `cooccurrences`."""
     users = matrix.sum(axis=0).astype(np.float64)  # of each item
-    for block, counts in cooccurrences(sp.csr_array(matrix.T), items):
+    for block, counts in count_cooccurrences(sp.csr_array(matrix.T), items):
         squares = counts.data.astype(np.float64) ** 2
-        counts.data = squares / (users[block[rows(counts)]] * users[counts.indices])
+        counts.data = squares / (users[block[row_numbers(counts)]] * users[counts.indices])
         yield block, counts
 
 
@@ -65,5 +67,5 @@ def top_k(matrix: sp.csr_array, k: int) -> sp.csr_array:
     return sp.csr_array((np.concatenate(values), np.concatenate(columns), starts), shape=matrix.shape)
 
 
-def rows(matrix: sp.csr_array) -> np.ndarray:
+def row_numbers(matrix: sp.csr_array) -> np.ndarray:
     return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))

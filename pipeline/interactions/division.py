@@ -65,14 +65,14 @@ def create_names(db: Db, what: str, rows: str, seed: int) -> None:
 def complete_rows(db: Db, min_rating: float | None) -> tuple[str, dict[str, int]]:
     """Return SQL for the rows of `raw` that lack nothing and are rated high enough, and counts of the others."""
     # a column that is null throughout is one that the source does not have
-    has = [c for c in ("rating", "timestamp") if count(db, f"SELECT count({c}) FROM raw")]
+    has = [c for c in ("rating", "timestamp") if query_count(db, f"SELECT count({c}) FROM raw")]
     kept = " AND ".join(f"{c} IS NOT NULL" for c in ("user", "item", *has)) + " AND NOT isnan(coalesce(rating, 0))"
-    rows, left = count(db, "SELECT count(*) FROM raw"), count(db, f"SELECT count(*) FROM raw WHERE {kept}")
+    rows, left = query_count(db, "SELECT count(*) FROM raw"), query_count(db, f"SELECT count(*) FROM raw WHERE {kept}")
     if not rows:
         raise UserError("the interactions have no rows that can be read; is the file empty, or the metadata in place?")
     drops = {"missing_value": rows - left}
     if 2 * left < rows:
-        nulls = {c: count(db, f"SELECT count(*) - count({c}) FROM raw") for c in ("user", "item", *has)}
+        nulls = {c: query_count(db, f"SELECT count(*) - count({c}) FROM raw") for c in ("user", "item", *has)}
         raise UserError(
             f"interactions: {rows - left:,} of {rows:,} rows lack a value or cannot be read "
             f"({', '.join(f'{n:,} without {c}' for c, n in nulls.items() if n)}); are reviews and metadata swapped, or "
@@ -82,7 +82,7 @@ def complete_rows(db: Db, min_rating: float | None) -> tuple[str, dict[str, int]
         if "rating" not in has:
             raise UserError("interactions.min_rating needs ratings, and this source has none; leave it out")
         kept += f" AND rating >= {float(min_rating)}"
-        drops["below_min_rating"] = left - count(db, f"SELECT count(*) FROM raw WHERE {kept}")
+        drops["below_min_rating"] = left - query_count(db, f"SELECT count(*) FROM raw WHERE {kept}")
     return f"(SELECT rowid AS pos, * FROM raw WHERE {kept})", drops
 
 
@@ -93,7 +93,7 @@ def load_core(
     db.execute(f"CREATE TABLE raw AS {ratings}")  # keeps the file's order, so rowid gives it, and `pos` from here on
     db.execute("SET preserve_insertion_order = false")
     before, drops = complete_rows(db, min_rating)
-    rows, table = count(db, "SELECT count(*) FROM raw"), "raw"
+    rows, table = query_count(db, "SELECT count(*) FROM raw"), "raw"
     counts = [rows - sum(drops.values())]
     for what, least in cores.items():  # those that have too few even with duplicates go first, to save time
         enough = f"SELECT {what} AS name FROM {before} GROUP BY {what} HAVING count(*) >= {least}"
@@ -104,34 +104,34 @@ def load_core(
         )
         db.execute(f"DROP TABLE {table}")
         table = before = f"enough_{what}"
-    counts.append(count(db, f"SELECT count(*) FROM {table}"))
+    counts.append(query_count(db, f"SELECT count(*) FROM {table}"))
     db.execute(
         f"""CREATE TABLE core AS SELECT min(pos) AS pos, user, item, arg_min(rating, pos) AS rating, timestamp
         FROM {table} GROUP BY user, item, timestamp"""
     )
     db.execute(f"DROP TABLE {table}")
-    counts.append(count(db, "SELECT count(*) FROM core"))
+    counts.append(query_count(db, "SELECT count(*) FROM core"))
     few = " OR ".join(
         f"{what} IN (SELECT {what} FROM core GROUP BY {what} HAVING count(*) < {least})"
         for what, least in cores.items()
     )
-    while count(db, f"DELETE FROM core WHERE {few}"):  # each pass may push others below
+    while query_count(db, f"DELETE FROM core WHERE {few}"):  # each pass may push others below
         pass
-    below = counts[0] - counts[1] + counts[2] - count(db, "SELECT count(*) FROM core")
+    below = counts[0] - counts[1] + counts[2] - query_count(db, "SELECT count(*) FROM core")
     return rows, drops | {"below_k_core": below, "duplicate": counts[1] - counts[2]}
 
 
-def count(db: Db, sql: str) -> int:
+def query_count(db: Db, sql: str) -> int:
     return int(db.execute(sql).fetchall()[0][0])
 
 
-def divide(db: Db, division: Division) -> str:
+def divide_core(db: Db, division: Division) -> str:
     """Give each rating of table `core` its split, in table `parted`; return what `divide_again` does, else nothing.
 
     The database has `core` (pos, user, item, rating, timestamp), and `user_names` and `item_names` (name, code,
     hash). UserError if the protocol needs times, and there are none.
     """
-    timed = count(db, "SELECT count(timestamp) FROM core") > 0
+    timed = query_count(db, "SELECT count(timestamp) FROM core") > 0
     base = division.protocol
     if base == SPARSE:
         base = USER_TIME if timed else MMREC
@@ -159,14 +159,14 @@ def divide_again(db: Db, division: Division, base: str) -> str:
     items would be cold.
     """
     db.execute("ALTER TABLE parted RENAME TO undivided")
-    draw(db, division)
+    draw_split(db, division)
     if division.protocol == COLD_ITEMS:
         return f"{COLD_ITEMS} {division.cold_share:g}"
     return f"{SPARSE} {division.most_train} of {base}"
 
 
-def draw(db: Db, division: Division) -> None:
-    rule, rows = _cold_items(db, division) if division.protocol == COLD_ITEMS else _sparse(db, division)
+def draw_split(db: Db, division: Division) -> None:
+    rule, rows = _cold_items_rule(db, division) if division.protocol == COLD_ITEMS else _sparse_rule(db, division)
     db.execute(
         f"""CREATE OR REPLACE TABLE parted AS
         SELECT pos, user, item, rating, timestamp, {rule}::TINYINT AS split FROM {rows}"""
@@ -174,15 +174,15 @@ def draw(db: Db, division: Division) -> None:
 
 
 def delete_untrained(db: Db) -> int:
-    return count(db, "DELETE FROM parted WHERE user NOT IN (SELECT user FROM parted WHERE split = 0)")
+    return query_count(db, "DELETE FROM parted WHERE user NOT IN (SELECT user FROM parted WHERE split = 0)")
 
 
-def _cold_items(db: Db, division: Division) -> tuple[str, str]:
+def _cold_items_rule(db: Db, division: Division) -> tuple[str, str]:
     """Return SQL that puts all ratings of a share of the items into valid or test, all others into train; and its rows.
 
     Draws are parts of a partition of the items; when all were cold once, another partition follows.
     """
-    items = count(db, "SELECT count(DISTINCT item) FROM undivided")
+    items = query_count(db, "SELECT count(DISTINCT item) FROM undivided")
     cold = round(division.cold_share * items)
     if cold < 2:
         raise UserError(
@@ -200,9 +200,9 @@ def _cold_items(db: Db, division: Division) -> tuple[str, str]:
     return f"({rule})", "undivided JOIN cold USING (item)"
 
 
-def _sparse(db: Db, division: Division) -> tuple[str, str]:
+def _sparse_rule(db: Db, division: Division) -> tuple[str, str]:
     """Return SQL that leaves a user few train ratings, and its rows: the latest, or random ones of several draws."""
-    timed = division.draws == 1 and count(db, "SELECT count(timestamp) FROM undivided")
+    timed = division.draws == 1 and query_count(db, "SELECT count(timestamp) FROM undivided")
     drawn = f"md5_number_lower(concat_ws(',', {division.draw}, key))" if division.draw else "key"
     latest = "timestamp DESC, pos DESC" if timed else f"{drawn}, pos"
     place = f"row_number() OVER (PARTITION BY user, split ORDER BY {latest})"

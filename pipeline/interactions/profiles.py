@@ -62,14 +62,14 @@ class Profiles:
         return means
 
 
-def asked(user: np.ndarray, n_items: int, seed: int) -> np.ndarray:
+def draw_users(user: np.ndarray, n_items: int, seed: int) -> np.ndarray:
     """Return a sample of users, int64, ascending: as many as SCORED allows for I items."""
     most = min(MOST_USERS, max(FEWEST_USERS, SCORED // max(1, n_items)))
     shuffled = np.random.default_rng(seed_for("profiles", seed)).permutation(np.flatnonzero(np.bincount(user)))
     return np.sort(shuffled[:most])
 
 
-def profiles(
+def build_profiles(
     has: tuple[np.ndarray, np.ndarray], finds: tuple[np.ndarray, np.ndarray], who: np.ndarray, n_items: int,
     candidates: np.ndarray | None = None,
 ) -> Profiles:  # fmt: skip
@@ -78,7 +78,7 @@ def profiles(
     Pairs of `finds` that are in profiles too, and other items than the candidates, by default all, are no targets.
     """
     candidates = np.arange(n_items) if candidates is None else candidates
-    mine, sought = (_matrix(*pairs, who, n_items) for pairs in (has, finds))
+    mine, sought = (_profile_matrix(*pairs, who, n_items) for pairs in (has, finds))
     wanted = np.zeros(n_items, np.float32)
     wanted[candidates] = 1
     sought = sparse.csr_array((sought - sought * mine) @ sparse.diags_array(wanted))
@@ -100,11 +100,11 @@ def cold_draws(
     if len(items) // parts < FEWEST:
         return []
     rng = np.random.default_rng(seed_for("cold items"))
-    who, found = asked(finds[0], n_items, 0), list[Profiles]()
+    who, found = draw_users(finds[0], n_items, 0), list[Profiles]()
     while len(found) < draws:
         for cold in np.array_split(rng.permutation(items), parts)[: draws - len(found)]:
             warm = ~np.isin(has[1], cold)
-            found += [profiles((has[0][warm], has[1][warm]), finds, who, n_items, np.sort(cold))]
+            found += [build_profiles((has[0][warm], has[1][warm]), finds, who, n_items, np.sort(cold))]
     return found if any(len(draw.user) for draw in found) else []
 
 
@@ -120,7 +120,7 @@ def cold_recalls(
     return recalls[~np.isnan(recalls).all(axis=1)]
 
 
-def _matrix(user: np.ndarray, item: np.ndarray, who: np.ndarray, items: int) -> sparse.csr_array:
+def _profile_matrix(user: np.ndarray, item: np.ndarray, who: np.ndarray, items: int) -> sparse.csr_array:
     kept = np.isin(user, who)
     matrix = user_item_matrix(np.searchsorted(who, user[kept]), item[kept], items)
     matrix.resize((len(who), items))

@@ -13,7 +13,7 @@ from alignrec.pipeline.config.parameters import Source
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.interactions import build
-from alignrec.pipeline.interactions.division import DEFAULT, Db, Division, count
+from alignrec.pipeline.interactions.division import DEFAULT, Db, Division, query_count
 from alignrec.pipeline.interactions.params import Interactions
 from alignrec.pipeline.sources import mmrec
 from alignrec.pipeline.sources.amazon import AmazonSource
@@ -49,7 +49,7 @@ def write_tables(run: Run) -> dict[str, int]:
     params, layout, raw = run.params[Interactions], run.layout, downloaded_files(run.layout.sources)
     how = Division(params.protocol, run.seed("split"), params.cold_share, params.most_train, params.draws)
     folder = run.folder / ".scratch"
-    with build.database(folder, params.memory_limit) as db:
+    with build.create_database(folder, params.memory_limit) as db:
         if run.source.has_split:
             divided = Divided(_import_published(run.source, raw, db, how, params.min_rating))
         else:
@@ -86,12 +86,12 @@ def split_ratings(
         if "split" in db.sql(ratings).columns:
             return build.import_split(db, ratings, params.min_rating, division), True
         cores = params.user_core, params.item_core
-        return build.split(db, ratings, *cores, division, params.min_rating), False
+        return build.divide_ratings(db, ratings, *cores, division, params.min_rating), False
 
     try:
         return Divided(*read(raw))
     except duckdb.Error as e:
-        begun = count(db, "SELECT count(*) FROM duckdb_tables()")
+        begun = query_count(db, "SELECT count(*) FROM duckdb_tables()")
         if begun or isinstance(e, duckdb.OutOfMemoryException) or not isinstance(reader, Tabular):
             raise
         if (again := reader.repair(raw, folder)) is None:
@@ -106,7 +106,7 @@ def measure_catalogue(reader: Reader, raw: Mapping[str, Path]) -> Catalogue:
     """Return the largest core of CORES that leaves enough, and what it leaves; UserError if nothing is left."""
     with tempfile.TemporaryDirectory() as folder:
         for core in CORES:
-            with build.database(Path(folder) / "scratch", Interactions.memory_limit) as db:
+            with build.create_database(Path(folder) / "scratch", Interactions.memory_limit) as db:
                 try:
                     params = Interactions(user_core=core, item_core=core)
                     tables, own, _ = split_ratings(db, reader, raw, Path(folder), params)

@@ -52,13 +52,13 @@ class Split:
         return np.setdiff1d(targets.items, self.train.items)
 
 
-def load(interactions: pa.Table, n_users: int, n_items: int) -> Split:
+def load_split(interactions: pa.Table, n_users: int, n_items: int) -> Split:
     """Return the split of a table INTERACTIONS, whose ids are below U and I; else, or without train rows, UserError.
 
     A pair that is repeated inside one split counts once. Valid and test rows of users without train interactions
     leave (method.md section 6). Both are counted in `dropped`. Items that train lacks stay candidates.
     """
-    users, items = _ids(interactions, "user_id", n_users), _ids(interactions, "item_id", n_items)
+    users, items = _checked_ids(interactions, "user_id", n_users), _checked_ids(interactions, "item_id", n_items)
     which, pairs = interactions["split"].to_numpy(), users.astype(np.int64) * n_items + items
     if not (which == TRAIN).any():
         raise UserError("interactions: no train rows (split = 0); there is nothing to learn from")
@@ -66,7 +66,7 @@ def load(interactions: pa.Table, n_users: int, n_items: int) -> Split:
     known[users[which == TRAIN]] = True
     known_user = known[users]
     train, valid, test = (
-        _pairs(np.unique(pairs[(which == part) & known_user]), n_items) for part in (TRAIN, VALID, TEST)
+        _pairs_of_keys(np.unique(pairs[(which == part) & known_user]), n_items) for part in (TRAIN, VALID, TEST)
     )
     unknown = int((~known_user).sum())
     repeated = len(pairs) - unknown - len(train) - len(valid) - len(test)
@@ -79,13 +79,13 @@ def train_of(interactions: Iterable[pa.Table], users: np.ndarray, n_users: int, 
     """Return the train pairs of some users, ascending, by place in `users`, from parts of a table INTERACTIONS."""
     found = [np.empty(0, np.int64)]
     for part in interactions:
-        user, item = _ids(part, "user_id", n_users), _ids(part, "item_id", n_items)
+        user, item = _checked_ids(part, "user_id", n_users), _checked_ids(part, "item_id", n_items)
         own = (part["split"].to_numpy() == TRAIN) & np.isin(user, users)
         found.append(np.searchsorted(users, user[own]) * n_items + item[own])
-    return _pairs(np.unique(np.concatenate(found)), n_items)
+    return _pairs_of_keys(np.unique(np.concatenate(found)), n_items)
 
 
-def asked(parts: Split) -> Split:
+def limit_users(parts: Split) -> Split:
     """Return a split with fewer users, drawn by seed, where users with targets times items exceed SCORES.
 
     The draw is the same for every model. Targets of the others are counted in `dropped`.
@@ -100,27 +100,27 @@ def asked(parts: Split) -> Split:
     return replace(parts, valid=valid, test=test, dropped={**parts.dropped, NOT_DRAWN: lost})
 
 
-def keys(pairs: Pairs, n_items: int) -> np.ndarray:
+def pair_keys(pairs: Pairs, n_items: int) -> np.ndarray:
     """Return user * I + item, int64 [N], ascending: one number a pair, for set operations."""
     return pairs.users.astype(np.int64) * n_items + pairs.items
 
 
-def union(one: Pairs, other: Pairs, n_items: int) -> Pairs:
-    return _pairs(np.union1d(keys(one, n_items), keys(other, n_items)), n_items)
+def unite_pairs(one: Pairs, other: Pairs, n_items: int) -> Pairs:
+    return _pairs_of_keys(np.union1d(pair_keys(one, n_items), pair_keys(other, n_items)), n_items)
 
 
-def contains(sorted_keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def contains_keys(sorted_keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     if not len(sorted_keys):
         return np.zeros(wanted.shape, bool)
     at = np.searchsorted(sorted_keys, wanted)
     return sorted_keys[np.minimum(at, len(sorted_keys) - 1)] == wanted
 
 
-def _pairs(unique: np.ndarray, n_items: int) -> Pairs:
+def _pairs_of_keys(unique: np.ndarray, n_items: int) -> Pairs:
     return Pairs((unique // n_items).astype(np.int32), (unique % n_items).astype(np.int32))
 
 
-def _ids(table: pa.Table, column: str, n: int) -> np.ndarray:
+def _checked_ids(table: pa.Table, column: str, n: int) -> np.ndarray:
     ids = table[column].to_numpy()
     wrong = np.flatnonzero((ids < 0) | (ids >= n))
     if wrong.size:

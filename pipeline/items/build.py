@@ -69,7 +69,7 @@ class Metadata(NamedTuple):
     drops: dict[str, int]  # reason -> lines
 
 
-def compose(product: Product, fields: Sequence[str] = TEXT_FIELDS) -> str:
+def compose_text(product: Product, fields: Sequence[str] = TEXT_FIELDS) -> str:
     path = " > ".join(c for i, c in enumerate(product.categories) if not i or c != product.categories[i - 1])
     texts = {"title": product.title, "brand": product.brand, "categories": path, "description": product.description}
     parts = [texts[name] for name in fields]
@@ -104,7 +104,7 @@ def item_tables(found: Products, asins: Sequence[str], fields: Sequence[str] = T
     for start in range(0, len(asins), PART):
         products, ids = found.read_part(start // PART), range(start, min(start + PART, len(asins)))
         rows = [products.get(i, Product("", "", [], "", [], {})) for i in ids]
-        texts = [compose(p, fields) for p in rows]
+        texts = [compose_text(p, fields) for p in rows]
         columns: dict[str, Sequence[Any]] = {name: [getattr(p, name) for p in rows] for name in LOOKED_FOR}
         columns |= {
             "item_id": ids,

@@ -29,7 +29,7 @@ class Placed(NamedTuple):
     example: str  # identifier of the first of them
 
 
-def placed(path: Path, table: pa.Table, asins: Sequence[str]) -> Placed:
+def place_rows(path: Path, table: pa.Table, asins: Sequence[str]) -> Placed:
     """Return the row of each item, of N rows in any order, which may lack items and have others; or UserError.
 
     Values are the source's identifiers; item numbers only if no column has any of those.
@@ -40,7 +40,7 @@ def placed(path: Path, table: pa.Table, asins: Sequence[str]) -> Placed:
             f"{path}: no column identifies the items ({', '.join(NAMES)}); rename yours, or give the rows' order with "
             "--order"
         )
-    texts, numbers = _readings(path, columns, asins)
+    texts, numbers = _read_columns(path, columns, asins)
     for name in sorted(texts.keys() & numbers.keys()):  # the source's identifiers are numbers too
         if not np.array_equal(texts[name].rows, numbers[name].rows):
             if not texts.keys() - numbers.keys():
@@ -63,7 +63,7 @@ def placed(path: Path, table: pa.Table, asins: Sequence[str]) -> Placed:
     )
 
 
-def _readings(
+def _read_columns(
     path: Path, columns: Mapping[str, pa.ChunkedArray], asins: Sequence[str]
 ) -> tuple[dict[str, Placed], dict[str, Placed]]:
     """Return column -> rows of the items, for columns of the source's identifiers and of our item numbers."""
@@ -73,15 +73,15 @@ def _readings(
         kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
         textual = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
         is_name = textual or pa.types.is_integer(kind)
-        if is_name and (found := _placed(path, name, column.cast(pa.string()), wanted)):
+        if is_name and (found := _place_column(path, name, column.cast(pa.string()), wanted)):
             texts[name] = found
         numbered = plain_name(name) in NUMBERS and pa.types.is_integer(column.type)
-        if numbered and (found := _placed(path, name, column.cast(pa.int64(), safe=False), ids)):
+        if numbered and (found := _place_column(path, name, column.cast(pa.int64(), safe=False), ids)):
             numbers[name] = found
     return texts, numbers
 
 
-def _placed(path: Path, name: str, values: pa.ChunkedArray, wanted: pa.Array) -> Placed | None:
+def _place_column(path: Path, name: str, values: pa.ChunkedArray, wanted: pa.Array) -> Placed | None:
     rows = pc.index_in(wanted, value_set=values.combine_chunks())
     if rows.null_count == len(wanted):
         return None
@@ -92,7 +92,7 @@ def _placed(path: Path, name: str, values: pa.ChunkedArray, wanted: pa.Array) ->
     return Placed(name, pc.fill_null(rows, -1).to_numpy().astype(np.int64), len(others), example)
 
 
-def order(path: Path, asins: Sequence[str]) -> list[str]:
+def read_order(path: Path, asins: Sequence[str]) -> list[str]:
     """Return the identifier of each row of a feature file, N texts, from a mapping file.
 
     It is CSV or tab separated text with a header: a column of identifiers, at least one of them known, and one of rows

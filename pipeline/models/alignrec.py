@@ -17,7 +17,7 @@ from alignrec.pipeline.models.base import Batch, Inputs, Walking, bpr, embedding
 from alignrec.pipeline.models.infonce import Distinct, cosine_nce, distinct
 from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import FEATURES, Accumulating, ItemGraph, Regularised
-from alignrec.pipeline.ops.device import gemm, product
+from alignrec.pipeline.ops.device import gemm, matrix_product
 from alignrec.pipeline.ops.sparse import Sparse
 
 FAST: dict[str, Any] = {
@@ -119,7 +119,7 @@ class AlignRec(Walking):
         weight, bias = self.w1.weight, self.w1.bias
         if self.params.gate:  # only W2 reads x: multiplying the two weights first saves a product of I rows
             weight, bias = self.w2.weight @ weight, self.w2(bias)
-        item = product(self.content, weight, self.bf16) + bias  # [I, D]
+        item = matrix_product(self.content, weight, self.bf16) + bias  # [I, D]
         if self.params.gate:
             item = self.ids * torch.sigmoid(item)
         item = walk(self.item_item, item, self.params.item_layers)
@@ -188,7 +188,9 @@ def reg(content: Tensor, features: Tensor, counts: Tensor, bf16: bool = False) -
     root = counts.to(content.dtype).sqrt()[:, None]
     e, c = root * content, features * (root / features.norm(dim=1, keepdim=True).clamp_min(1e-12))
     c = c.T.contiguous()  # [F, N], as its products want it
-    square = product(e.T, e.T).square().sum() - 2 * product(c, e.T).square().sum() + gram_square(c.T, bf16)
+    square = (
+        matrix_product(e.T, e.T).square().sum() - 2 * matrix_product(c, e.T).square().sum() + gram_square(c.T, bf16)
+    )
     return square.clamp_min(torch.finfo(square.dtype).tiny).sqrt() / counts.sum()
 
 

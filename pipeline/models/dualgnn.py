@@ -97,7 +97,7 @@ def common_items(seen: sp.csr_array, k: int) -> sp.csr_array:
 
     Equal numbers are kept by ascending user. Blocked, so that no U x U matrix is held.
     """
-    blocks = [cooccurrence.top_k(counts, k) for _, counts in cooccurrence.cooccurrences(seen)]
+    blocks = [cooccurrence.top_k(counts, k) for _, counts in cooccurrence.count_cooccurrences(seen)]
     return sp.csr_array(sp.vstack(blocks, format="csr"))
 
 
@@ -118,7 +118,7 @@ def repeat_neighbours(common: sp.csr_array, k: int, draws: torch.Generator | Non
 
 def softmax_rows(matrix: sp.csr_array) -> sp.csr_array:
     """Return the softmax of each row's entries, float32; repeated entries stay apart."""
-    row = cooccurrence.rows(matrix)
+    row = cooccurrence.row_numbers(matrix)
     largest = np.zeros(matrix.shape[0], np.float32)
     np.maximum.at(largest, row, matrix.data)
     weights = np.exp(matrix.data - largest[row])

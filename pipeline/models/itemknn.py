@@ -59,7 +59,7 @@ def similar(seen: sp.csr_array, k: int, shrink: float = 0.0) -> sp.csr_array:
     """
     users, kept = seen.sum(axis=0).astype(np.float64), []
     for block, squares in cooccurrence.squared_cosines(seen):
-        norms = np.sqrt(users[block[cooccurrence.rows(squares)]] * users[squares.indices])
+        norms = np.sqrt(users[block[cooccurrence.row_numbers(squares)]] * users[squares.indices])
         squares.data *= (norms / (norms + shrink)) ** 2
         kept.append(cooccurrence.top_k(squares, k))
     squared = sp.vstack(kept, format="csr")

@@ -21,7 +21,7 @@ AGAIN = "make or fetch it again"
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _reraise_faults(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
@@ -30,26 +30,26 @@ def _readable(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: not readable ({one_line(e)}); {AGAIN}") from None
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
-    with _readable(path):
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    with _reraise_faults(path):
         return load_file(path)
 
 
-def shapes(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+def read_shapes(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Return name -> dtype and shape, from the header only, which agrees with the file's bytes; errors of `read`."""
-    with _readable(path), safe_open(path, "np") as file:
+    with _reraise_faults(path), safe_open(path, "np") as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         return {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
 
 
 def refuse_infinite(path: Path) -> None:
-    with _readable(path), safe_open(path, "np") as file:
+    with _reraise_faults(path), safe_open(path, "np") as file:
         names = [name for name in file.keys() if not np.isfinite(file.get_tensor(name)).all()]  # noqa: SIM118
     if names:
         raise UserError(f"{path}: tensor '{one_line(names[0], 64)}' holds values that are not finite; {AGAIN}")
 
 
-def tensor(tensors: Tensors, name: str, *shape: int | None, dtype: type[np.generic] = np.float32) -> np.ndarray:
+def require_tensor(tensors: Tensors, name: str, *shape: int | None, dtype: type[np.generic] = np.float32) -> np.ndarray:
     """Return an array of a file; UserError if of another shape (None: any size from 1) or type, or not finite."""
     if name not in tensors:
         raise UserError(f"no tensor '{name}'; there are {one_line(', '.join(tensors)) or 'none'}")

@@ -37,7 +37,7 @@ class Checkpoint:
         self.path.unlink(missing_ok=True)
 
 
-def named(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def prefix_names(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{part}.{name}": tensor for name, tensor in tensors.items()}
 
 

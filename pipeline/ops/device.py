@@ -13,7 +13,7 @@ from torch import Tensor, nn
 SECONDS = 0.2  # of one measurement
 
 
-def pick(mps: bool = True) -> torch.device:
+def pick_device(mps: bool = True) -> torch.device:
     """Return the fastest device: CUDA, then Apple's MPS unless refused, as it has no float64, then the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
@@ -24,19 +24,19 @@ def device_of(network: nn.Module) -> torch.device:
     return next(network.parameters()).device
 
 
-def sent(x: Tensor, device: torch.device) -> Tensor:
+def move_to(x: Tensor, device: torch.device) -> Tensor:
     """Return `x` on the device; from pinned memory the copy overlaps with computation on CUDA."""
     return x.to(device, non_blocking=device.type == "cuda")
 
 
-def pinned(x: Tensor) -> Tensor:
+def pin_memory(x: Tensor) -> Tensor:
     return x.pin_memory() if torch.cuda.is_available() else x
 
 
 @cache
 def gemm_rate(precision: str, seconds: float = SECONDS) -> float:
     """Return the device's rate in one large matrix product, operations a second: the best of several; measured once."""
-    device, dtype = pick(), getattr(torch, precision)
+    device, dtype = pick_device(), getattr(torch, precision)
     rows, inner, columns = (1024, 768, 3072) if device.type == "cpu" else (8192, 4096, 4096)
     a = torch.randn(rows, inner, device=device).to(dtype)
     b = torch.randn(columns, inner, device=device).to(dtype)
@@ -68,7 +68,7 @@ def by_onednn(device: torch.device, dtype: torch.dtype) -> bool:
     return device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in packs
 
 
-def product(x: Tensor, y: Tensor, bf16: bool = False) -> Tensor:
+def matrix_product(x: Tensor, y: Tensor, bf16: bool = False) -> Tensor:
     """Return x [M, K] @ y.T [K, N] of y's dtype, differentiable in both.
 
     With `bf16` factors and products of the map and both gradients are rounded to bfloat16, a relative error of 2^-9

@@ -56,11 +56,11 @@ class Fit:
 
     def __call__(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """Return float32 [n, W] of the parts' vectors, float32 [n, F] each."""
-        both = concatenate(self.blocks, self.maps, parts)
-        return both if self.last is None else whitening.applied(self.last, both)
+        both = concatenate_blocks(self.blocks, self.maps, parts)
+        return both if self.last is None else whitening.apply_whitening(self.last, both)
 
 
-def fit(parts: Parts, blocks: Sequence[Block], width: int, power: float, reduced: bool = True) -> Fit:
+def fit_blocks(parts: Parts, blocks: Sequence[Block], width: int, power: float, reduced: bool = True) -> Fit:
     """Return the map of all parts, fitted to all items; memory grows with widths, not with items.
 
     At most `width` directions of each block stay, divided by that power of their standard deviation, and if `reduced`
@@ -73,10 +73,12 @@ def fit(parts: Parts, blocks: Sequence[Block], width: int, power: float, reduced
     maps = [own(block) for block in blocks]
     if not reduced:
         return Fit(blocks, maps)
-    return Fit(blocks, maps, whitening.fit_pca(lambda: (concatenate(blocks, maps, x) for x in parts()), width, 0))
+    return Fit(
+        blocks, maps, whitening.fit_pca(lambda: (concatenate_blocks(blocks, maps, x) for x in parts()), width, 0)
+    )
 
 
-def blocks(parts: Sequence[Sequence[Columns]], image: float) -> list[Block]:
+def split_blocks(parts: Sequence[Sequence[Columns]], image: float) -> list[Block]:
     """Return the blocks of some parts, given the columns of each; `image` is the weight of a block of images only."""
     found = []
     for number, spans in enumerate(parts):
@@ -86,19 +88,21 @@ def blocks(parts: Sequence[Sequence[Columns]], image: float) -> list[Block]:
     return found
 
 
-def concatenation(widths: Sequence[int]) -> Fit:
+def concatenation_fit(widths: Sequence[int]) -> Fit:
     return Fit([Block(i, np.ones(width, bool), 1.0) for i, width in enumerate(widths)], [None] * len(widths))
 
 
-def single(own: Whitening) -> Fit:
+def single_fit(own: Whitening) -> Fit:
     return Fit([Block(0, np.ones(len(own.mean), bool), 1.0, unit=False)], [own])
 
 
-def concatenate(blocks: Sequence[Block], maps: Sequence[Whitening | None], parts: Sequence[np.ndarray]) -> np.ndarray:
+def concatenate_blocks(
+    blocks: Sequence[Block], maps: Sequence[Whitening | None], parts: Sequence[np.ndarray]
+) -> np.ndarray:
     """Return the mapped blocks side by side, each times its weight, float32 [n, sum of their widths]."""
     found = []
     for block, own in zip(blocks, maps, strict=True):
         x = parts[block.part][:, block.columns]
-        x = x if own is None else whitening.applied(own, x)
+        x = x if own is None else whitening.apply_whitening(own, x)
         found.append(unit_rows(x)[0] * np.float32(block.weight) if block.unit else x)
     return np.hstack(found)

@@ -39,7 +39,7 @@ def first_not_finite(x: np.ndarray) -> int | None:
     return None
 
 
-def orient(directions: np.ndarray) -> np.ndarray:
+def orient_columns(directions: np.ndarray) -> np.ndarray:
     """Return columns [D, W] with signs such that the largest entry of each is positive."""
     largest = np.abs(directions).argmax(axis=0)
     return directions * np.sign(directions[largest, np.arange(directions.shape[1])])
@@ -61,4 +61,4 @@ def right_vectors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray
             _, singular, right = np.linalg.svd(matrix.toarray(), full_matrices=False)
     order = np.argsort(-singular, kind="stable")
     order = order[singular[order] > np.finfo(np.float32).eps * singular.max()]
-    return orient(right[order].T)
+    return orient_columns(right[order].T)

@@ -40,7 +40,7 @@ class Filter:
 Vectors: TypeAlias = Union[np.ndarray, Tensor, sp.csr_array, Filter]  # noqa: UP007
 
 
-def select(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def select_top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return values and columns of each row's K largest, equal ones by column, which `torch.topk` leaves open."""
     values, ids = torch.topk(scores, min(k + 1, scores.shape[1]))
     if values.shape[1] > k:

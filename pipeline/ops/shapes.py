@@ -20,10 +20,10 @@ class Shape(NamedTuple):
 def spectrum(features: np.ndarray) -> np.ndarray:
     """Return the squared singular values of centred features [I, F], float64 [F], ascending, from an F x F matrix."""
     centred = features - features.mean(axis=0)
-    return np.clip(np.linalg.eigvalsh(_product(centred, centred)), 0, None)
+    return np.clip(np.linalg.eigvalsh(_cross_product(centred, centred)), 0, None)
 
 
-def shape(features: np.ndarray, spectrum: np.ndarray) -> Shape:
+def measure_shape(features: np.ndarray, spectrum: np.ndarray) -> Shape:
     unit, directed = unit_rows(features)
     pointing, total = directed.sum(), unit.astype(np.float64).sum(axis=0)
     mean = (total @ total - pointing) / max(pointing * (pointing - 1), 1)
@@ -37,16 +37,16 @@ def shape(features: np.ndarray, spectrum: np.ndarray) -> Shape:
 def linear_cka(a: np.ndarray, b: np.ndarray, spectrum_a: np.ndarray, spectrum_b: np.ndarray) -> float:
     """Return linear CKA (Kornblith et al. 2019), ||B^T A||_F^2 / (||A^T A||_F ||B^T B||_F), of a, b centred here."""
     scale = np.linalg.norm(spectrum_a) * np.linalg.norm(spectrum_b)
-    return float((_product(a - a.mean(axis=0), b - b.mean(axis=0)) ** 2).sum() / scale) if scale > 0 else 0.0
+    return float((_cross_product(a - a.mean(axis=0), b - b.mean(axis=0)) ** 2).sum() / scale) if scale > 0 else 0.0
 
 
-def leading(features: np.ndarray) -> float:
+def leading_share(features: np.ndarray) -> float:
     """Return the share of the squared length of [I, F] that lies in one direction, not centred, 1 / F .. 1."""
-    energy = np.clip(np.linalg.eigvalsh(_product(features, features)), 0, None)
+    energy = np.clip(np.linalg.eigvalsh(_cross_product(features, features)), 0, None)
     return float(energy[-1] / energy.sum()) if energy.sum() > 0 else 1.0
 
 
-def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _cross_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return a.T @ b, float64 [F, G]: rounding in single precision would add to the effective rank."""
     total = np.zeros((a.shape[1], b.shape[1]))
     for at in range(0, len(a), 8192):

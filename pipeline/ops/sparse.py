@@ -25,8 +25,8 @@ class Sparse:
     """
 
     def __init__(self, matrix: sp.csr_array, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32):
-        self._rows = _rows(sp.csr_array(matrix), device, dtype)
-        self._columns = _rows(sp.csr_array(matrix.T), device, dtype)
+        self._rows = _csr_tensors(sp.csr_array(matrix), device, dtype)
+        self._columns = _csr_tensors(sp.csr_array(matrix.T), device, dtype)
 
     @property
     def T(self) -> Sparse:
@@ -43,7 +43,7 @@ class Sparse:
         return _Product.apply(x, *self.parts)
 
 
-def _rows(matrix: sp.csr_array, device: torch.device | str, dtype: torch.dtype) -> tuple[Tensor, ...]:
+def _csr_tensors(matrix: sp.csr_array, device: torch.device | str, dtype: torch.dtype) -> tuple[Tensor, ...]:
     matrix.sort_indices()  # a fixed order of summation
     start, columns = (torch.from_numpy(x.astype(np.int32)).to(device) for x in (matrix.indptr, matrix.indices))
     return start, columns, torch.from_numpy(matrix.data).to(device, dtype)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from alignrec.pipeline.ops.linalg import orient
+from alignrec.pipeline.ops.linalg import orient_columns
 
 # added to every variance, as a share of the mean variance: directions of little variance are not amplified
 FLOOR = 1e-3
@@ -28,7 +28,7 @@ class Whitening(NamedTuple):
         return (x - self.mean) @ self.map
 
 
-def fit(x: np.ndarray) -> Whitening:
+def fit_whitening(x: np.ndarray) -> Whitening:
     """Fit to vectors [n, D]; vectors without variance are only centred, and no vectors give the identity."""
     mean = x.sum(axis=0, dtype=np.float64) / max(1, len(x))
     centred = x - mean
@@ -48,7 +48,7 @@ def fit_pca(blocks: Callable[[], Iterable[np.ndarray]], width: int, power: float
     from scipy import linalg  # takes a third of a second, which those who only load a whitening need not wait for
 
     with threadpool_limits(1):
-        mean, covariance = _moments(blocks)
+        mean, covariance = _mean_and_covariance(blocks)
         last = len(mean) - 1
         largest = [max(0, last + 1 - width), last]
         variance, directions = linalg.eigh(covariance, subset_by_index=largest)
@@ -57,23 +57,25 @@ def fit_pca(blocks: Callable[[], Iterable[np.ndarray]], width: int, power: float
     varied = variance > np.finfo(np.float32).eps ** 2 * (mean @ mean + np.trace(covariance))
     if not varied.any():
         return Whitening(mean.astype(np.float32), np.zeros((len(mean), 1), np.float32))
-    variance, directions = variance[varied], orient(directions[:, varied])
+    variance, directions = variance[varied], orient_columns(directions[:, varied])
     scale = (1 / np.sqrt(variance + FLOOR * variance.mean())) ** power
     return Whitening(mean.astype(np.float32), (directions * scale).astype(np.float32))
 
 
-def applied(whitening: Whitening, x: np.ndarray) -> np.ndarray:
+def apply_whitening(whitening: Whitening, x: np.ndarray) -> np.ndarray:
     """Return vectors after `fit_pca`: [n, D] -> float32 [n, W]; rows of zeros stay zero."""
     with threadpool_limits(1):
         return np.where(x.any(axis=1, keepdims=True), whitening(x), np.float32(0))
 
 
-def processed(x: np.ndarray, width: int, power: float = 1) -> np.ndarray:
+def whiten_rows(x: np.ndarray, width: int, power: float = 1) -> np.ndarray:
     """Return vectors centred, reduced by PCA and scaled over themselves: float32 [n, D] -> [n, W], see `fit_pca`."""
-    return applied(fit_pca(lambda: (x[start : start + ROWS] for start in range(0, len(x), ROWS)), width, power), x)
+    return apply_whitening(
+        fit_pca(lambda: (x[start : start + ROWS] for start in range(0, len(x), ROWS)), width, power), x
+    )
 
 
-def _moments(blocks: Callable[[], Iterable[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+def _mean_and_covariance(blocks: Callable[[], Iterable[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     """Return mean [D] and covariance [D, D] of the rows that are not zero, float64."""
     n, total = 0, np.float64(0)
     for x in blocks():

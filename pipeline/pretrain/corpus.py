@@ -17,7 +17,7 @@ from torch import Tensor
 
 from alignrec.pipeline.beit3.tokenizer import UNK, pad
 from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.pipeline.images.pixels import normalised
+from alignrec.pipeline.images.pixels import normalise_pixels
 from alignrec.pipeline.pretrain.losses import NetworkInputs, Step
 from alignrec.pipeline.pretrain.params import HELD_OUT, MOST_HELD_OUT, Pretrain
 
@@ -152,7 +152,7 @@ def batch(task: Task, items: np.ndarray, rates: Rates, seed: int, parts: np.ndar
     rows = corpus.row[items][has_image]
     image = np.zeros((len(items), *corpus.pixels.shape[1:]), corpus.pixels.dtype)
     image[has_image] = corpus.pixels[rows]
-    read = normalised(image) if image.dtype == np.uint8 else torch.from_numpy(image)
+    read = normalise_pixels(image) if image.dtype == np.uint8 else torch.from_numpy(image)
     codes = np.zeros((len(items), patches), np.int64)
     codes[has_image] = task.codes[rows]
     masks = draw_masks(ids, has_image, has_text, patches, rates, generators(items, seed))

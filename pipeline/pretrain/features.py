@@ -39,7 +39,7 @@ def read_target(run: Run, texts: Texts) -> np.ndarray | None:
     sets = [one for one in sets if given or there & {*one.facts.reads}]
     features = [io.map_features(one.folder) for one in sets]
     distinct = [quality.differ(vectors) for vectors in features]
-    blocks = [block for block in joining.blocks([one.spans for one in sets], IMAGE) if distinct[block.part]]
+    blocks = [block for block in joining.split_blocks([one.spans for one in sets], IMAGE) if distinct[block.part]]
     if not blocks:
         if sets:
             run.warn("pretrain.distill_from: no teacher distinguishes items, so nothing is distilled")
@@ -48,7 +48,7 @@ def read_target(run: Run, texts: Texts) -> np.ndarray | None:
     def parts() -> Iterator[list[np.ndarray]]:
         return ([x[start : start + BLOCK] for x in features] for start in range(0, len(texts), BLOCK))
 
-    fit = joining.fit(parts, blocks, WIDTH, POWER)
+    fit = joining.fit_blocks(parts, blocks, WIDTH, POWER)
     return io.mapped((unit_rows(fit(some))[0] for some in parts()), layout.encoder_scratch)
 
 

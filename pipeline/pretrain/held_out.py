@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alignrec.pipeline.beit3.mini import Mini, Network, centre, halves, ridge
 from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.pipeline.ops.whitening import Whitening, fit, fit_pca
+from alignrec.pipeline.ops.whitening import Whitening, fit_pca, fit_whitening
 from alignrec.pipeline.pretrain.corpus import Rates, Task, batch, micro_batches
 from alignrec.pipeline.pretrain.losses import PretrainingModel, cross_entropy, predict
 
@@ -80,7 +80,7 @@ def reading(network: Network, task: Task, teacher: np.ndarray | None) -> Whiteni
     sample = np.random.default_rng(seed_for(task.seed, "whitening")).permutation(task.train)[:MOST]
     x = features(network, task, sample := np.sort(sample))
     if not isinstance(network, Mini):
-        white = fit(x)
+        white = fit_whitening(x)
     elif teacher is None or task.target is None:
         return halves(x)
     else:

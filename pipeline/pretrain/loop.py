@@ -16,7 +16,7 @@ from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness import parallel
 from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.pipeline.ops.checkpoint import Checkpoint, adam_state, named, part_of, restore_adam
+from alignrec.pipeline.ops.checkpoint import Checkpoint, adam_state, part_of, prefix_names, restore_adam
 from alignrec.pipeline.pretrain import corpus
 from alignrec.pipeline.pretrain.corpus import Task, batch
 from alignrec.pipeline.pretrain.held_out import autocast, cosine, measure, read_first
@@ -92,7 +92,9 @@ def fit(network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[in
         if now.step % every == 0 or now.step == steps:
             _measure(training, task, now, rate)
         if now.step % checkpoint.every == 0 and now.step < steps and parallel.rank() == 0:
-            state = named("weights", training.model.state_dict()) | named("adam", adam_state(training.optimizer))
+            state = prefix_names("weights", training.model.state_dict()) | prefix_names(
+                "adam", adam_state(training.optimizer)
+            )
             checkpoint.save(state, vars(now))
     taught = training.model.taught() if now.step else None
     return Trained(now.history, None if taught is None else taught.cpu().numpy())

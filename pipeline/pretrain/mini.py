@@ -70,12 +70,12 @@ def visual_tokens(images: Images, maps: Sequence[Whitening], most: int, seed: in
     out = np.zeros((len(images.row), len(images.widths)), np.int32)
     total = 0
     for p, own in enumerate(maps):
-        sample = whitening.applied(own, images.tokens(images.sample(seed))[p])
+        sample = whitening.apply_whitening(own, images.tokens(images.sample(seed))[p])
         count = max(1, min(most, len(sample) // FEW))
         kmeans = trained_kmeans(sample, count, seed)
         for start in range(0, len(images.items), BLOCK):
             some = images.items[start : start + BLOCK]
-            nearest = kmeans.index.search(whitening.applied(own, images.tokens(some)[p]), 1)[1]
+            nearest = kmeans.index.search(whitening.apply_whitening(own, images.tokens(some)[p]), 1)[1]
             out[some, p] = total + nearest[:, 0]
         total += count
     return out, total
@@ -100,7 +100,7 @@ def network(pieces: WordPieces, known: int, images: Images, maps: Sequence[White
 def _turn(project: nn.Linear, own: Whitening, x: np.ndarray) -> None:
     """Initialise a projection with principal directions, rotated at random into D dimensions."""
     turned = torch.linalg.qr(torch.randn(project.out_features, own.map.shape[1])).Q  # [D, REDUCED]
-    length = float(np.sqrt(np.square(whitening.applied(own, x)).sum(axis=1).mean()))
+    length = float(np.sqrt(np.square(whitening.apply_whitening(own, x)).sum(axis=1).mean()))
     map_: Tensor = turned @ torch.from_numpy(own.map.T) * (LENGTH / length if length else 0.0)  # [D, W_p]
     project.weight.copy_(map_)
     project.bias.copy_(-map_ @ torch.from_numpy(own.mean))

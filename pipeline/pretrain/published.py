@@ -26,7 +26,7 @@ from alignrec.pipeline.beit3.minilm import MiniLM
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.progress import meter
-from alignrec.pipeline.http.fetch import fetch
+from alignrec.pipeline.http.fetch import fetch_file
 from alignrec.pipeline.images import pixels
 from alignrec.pipeline.pretrain.params import Pretrain
 from alignrec.pipeline.sources.base import Download
@@ -47,11 +47,11 @@ Obtain = Callable[[str, str | None], Path]
 
 
 def obtaining(layout: Layout, params: Download, progress: Callable[[], tqdm]) -> Obtain:
-    def fetch_file(address: str, target: Path) -> None:
+    def fetch_with_progress(address: str, target: Path) -> None:
         with progress() as bar:
-            fetch(address, target, None, params.timeout, params.retries, meter(bar))
+            fetch_file(address, target, None, params.timeout, params.retries, meter(bar))
 
-    return lambda address, sha256: checkpoints.obtain(address, layout.published, sha256, fetch_file)
+    return lambda address, sha256: checkpoints.obtain(address, layout.published, sha256, fetch_with_progress)
 
 
 def start(params: Pretrain, obtain: Obtain, pieces: int) -> dict[str, Tensor]:
@@ -82,7 +82,7 @@ def visual_tokens(
     tokenizer = released.load_vqkd(path, shape.grid)[0].to(device)
     out = np.empty((len(images), shape.patches), np.int32)
     for first in range(0, len(images), BATCH):
-        batch = pixels.normalised(np.array(images[first : first + BATCH])).to(device)
+        batch = pixels.normalise_pixels(np.array(images[first : first + BATCH])).to(device)
         out[first : first + BATCH] = tokenizer.tokens(batch).cpu().numpy()
     return out, tokenizer.codes
 

@@ -16,10 +16,10 @@ from alignrec.pipeline.encode.params import IMAGE_TOKENS
 from alignrec.pipeline.harness import parallel
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.versions import installed_versions
-from alignrec.pipeline.http.fetch import local
+from alignrec.pipeline.http.fetch import local_path
 from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.ops.checkpoint import Checkpoint
-from alignrec.pipeline.ops.device import pick
+from alignrec.pipeline.ops.device import pick_device
 from alignrec.pipeline.pretrain import features, prepare, published
 from alignrec.pipeline.pretrain.corpus import Task
 from alignrec.pipeline.pretrain.held_out import reading
@@ -33,7 +33,7 @@ LEAST_READ = 0.5  # share of a text, below which a warning is due
 def resume(run: Run) -> None:
     """Keep what a killed run made of the same items, images, feature sets and settings, and delete the rest."""
     own, layout = run.params[Pretrain], run.layout
-    named = [local(address) for address in (own.init, own.tokenizer, own.vqkd) if address]
+    named = [local_path(address) for address in (own.init, own.tokenizer, own.vqkd) if address]
     published_files = [path for path in named if path is not None and path.is_file()]
     read = [*(own.distill_from if own.distill else ()), *(IMAGE_TOKENS if own.size == "mini" else ())]
     sets = [layout.features(name) for name in dict.fromkeys(read)]
@@ -48,7 +48,7 @@ def train(run: Run) -> None:
     texts = Texts(layout.items)
     obtain = published.obtaining(layout, run.params[Download], partial(run.progress, unit="B", what="published file"))
     with parallel.process_group():
-        run.device = str(device := pick(mps=False))  # losses are added up in float64
+        run.device = str(device := pick_device(mps=False))  # losses are added up in float64
         with parallel.rank_zero_first():
             target = features.read_target(run, texts) if params.distill else None
             images = features.read_images(layout) if params.size == "mini" else None

@@ -64,7 +64,7 @@ def ask_co_bought(data: Data) -> Questions | str:
     """Return the questions of train, or why there are none."""
     user, item, split = (data.interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
     seen = user_item_matrix(user[split == TRAIN], item[split == TRAIN], data.items)
-    together = cooccurrence.shared(seen)
+    together = cooccurrence.shared_items(seen)
     if not len(together):
         return "no two items share a train user"
     asked, note = _sample(together, data, "item_cf", "items")
@@ -79,7 +79,7 @@ def co_bought(seen: sparse.csr_array, items: np.ndarray) -> Questions:
     """
     sources, targets = [], []
     for block, score in cooccurrence.squared_cosines(seen, items):
-        row = cooccurrence.rows(score)
+        row = cooccurrence.row_numbers(score)
         best = score.data == score.max(axis=1).toarray().ravel()[row]
         sources.append(block[row[best]])
         targets.append(score.indices[best])

@@ -28,14 +28,14 @@ CHOSEN_BY = f"content neighbours on valid, recall@{K}"
 def transform(x: np.ndarray, form: str, width: int) -> np.ndarray:
     """Return vectors in a form: float32 [I, F] -> [I, W], W at most `width`, or as they are."""
     power = POWERS[form]
-    return x if power is None else whitening.processed(x, width, power)
+    return x if power is None else whitening.whiten_rows(x, width, power)
 
 
 def ask(data: Data) -> Profiles | None:
     """Return what chooses: users' train items, and valid items to find; None where there are none."""
     user, item, split = (data.interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
     has, finds = ((user[split == part], item[split == part]) for part in (TRAIN, VALID))
-    asked = profiles.profiles(has, finds, profiles.asked(finds[0], data.items, 0), data.items)
+    asked = profiles.build_profiles(has, finds, profiles.draw_users(finds[0], data.items, 0), data.items)
     return asked if len(asked.user) else None
 
 

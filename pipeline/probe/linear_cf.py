@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.cutoff import bounded
 from alignrec.pipeline.interactions import split
-from alignrec.pipeline.interactions.split import Pairs, Split, contains, keys
+from alignrec.pipeline.interactions.split import Pairs, Split, contains_keys, pair_keys
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.probe.base import Data, Probe, Refit
 
@@ -102,7 +102,7 @@ class Linear:
         import torch
 
         from alignrec.pipeline.evaluation.metrics import recall
-        from alignrec.pipeline.ops.scores import select
+        from alignrec.pipeline.ops.scores import select_top_k
 
         targets: Pairs = getattr(self.split, part)
         k, found = bounded(self.split.n_items), list[list[np.ndarray]]([] for _ in scales)
@@ -117,9 +117,11 @@ class Linear:
                 if by_features is not None:
                     scores += by_features * np.float32(distil[number])
                 scores[history.nonzero()] = -np.inf
-                top = select(torch.from_numpy(scores.astype(np.float32, copy=False)), k)[1].numpy()
+                top = select_top_k(torch.from_numpy(scores.astype(np.float32, copy=False)), k)[1].numpy()
                 pairs = users[:, None].astype(np.int64) * self.split.n_items + top
-                found[number].append(recall(contains(keys(targets, self.split.n_items), pairs), counts[users], k))
+                found[number].append(
+                    recall(contains_keys(pair_keys(targets, self.split.n_items), pairs), counts[users], k)
+                )
         return [np.concatenate(parts) for parts in found]
 
     def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -146,7 +148,7 @@ def ask(data: Data) -> Linear | str:
     except ImportError:
         return "torch is not installed"
     user = data.interactions["user_id"].to_numpy()
-    parts = split.load(data.interactions, int(user.max(initial=-1)) + 1, data.items)
+    parts = split.load_split(data.interactions, int(user.max(initial=-1)) + 1, data.items)
     if not (len(answering(parts, "valid")) and len(answering(parts, "test"))):
         return "no user has train and test items, or none train and valid ones"
     try:

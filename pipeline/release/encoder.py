@@ -161,9 +161,9 @@ def hash_images(path: Path, columns: Sequence[str]) -> pa.Table:
 
 def normalise_image(data: bytes, facts: Facts) -> bytes | None:
     """Return an image file as the pipeline would have stored it; None if it cannot be used."""
-    from alignrec.pipeline.images.decode import normalise  # loads torch, which `verify` does without
+    from alignrec.pipeline.images.decode import normalise_image  # loads torch, which `verify` does without
 
-    return normalise(data, facts.image_size, facts.image_quality, Images().max_pixels).image
+    return normalise_image(data, facts.image_size, facts.image_quality, Images().max_pixels).image
 
 
 def encode_items(

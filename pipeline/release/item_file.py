@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from alignrec.pipeline.config.base import nearest
 from alignrec.pipeline.errors import UserError, one_line
-from alignrec.pipeline.items.build import compose
+from alignrec.pipeline.items.build import compose_text
 from alignrec.pipeline.items.parse import LONGEST_TEXT, clean_product
 from alignrec.pipeline.sources.delimited import column_names, json_lines
 from alignrec.pipeline.sources.lines import KEPT, LONGEST_LINE, Reject, json_object
@@ -158,7 +158,7 @@ def _compose_text(cells: Cells) -> str:
     path = cells.get("categories")
     texts = {name: as_text(cells.get(name)) for name in ("title", "brand", "description")}
     categories = path.split("|") if isinstance(path, str) else as_list(path)
-    return compose(clean_product(Product(**texts, categories=categories, image_urls=[], extra={})))
+    return compose_text(clean_product(Product(**texts, categories=categories, image_urls=[], extra={})))
 
 
 def _find_image(asin: str, cell: Any, images: Path | None) -> tuple[Path | bytes | None, str, str]:

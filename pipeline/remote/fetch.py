@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.http.fetch import is_web_page
-from alignrec.pipeline.http.retries import ENOUGH, Absent, TransientError, append
+from alignrec.pipeline.http.retries import ENOUGH, Absent, TransientError, append_blocks
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import signature, verify
 from alignrec.pipeline.release.manifest import File, Manifest
@@ -188,7 +188,7 @@ def fetch_file(source: Store, file: File, path: Path, meter: Meter) -> str | Non
                 return
 
     try:
-        append(read, path, TRIES, min(ENOUGH, file.bytes >> 6), meter.stopped.wait)
+        append_blocks(read, path, TRIES, min(ENOUGH, file.bytes >> 6), meter.stopped.wait)
     except Absent:
         return f"{file.path}: missing"
     except TransientError as e:

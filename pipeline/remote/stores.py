@@ -83,11 +83,11 @@ def hub_parts(address: str) -> tuple[str, str, str]:
 
 def web_address(address: str) -> httpx.URL:
     """Return an http(s) address, without a trailing slash; UserError, without the address, if it is not valid."""
-    from alignrec.pipeline.http.client import Blocked, parse
+    from alignrec.pipeline.http.client import Blocked, parse_url
 
     parts = _split_address(address)
     try:
-        return parse(parts._replace(path=_strip_manifest(parts.path), fragment="").geturl())
+        return parse_url(parts._replace(path=_strip_manifest(parts.path), fragment="").geturl())
     except Blocked:
         raise UserError(INVALID) from None
 
@@ -185,11 +185,11 @@ class Http:
         self.client = open_client(TIMEOUT, CONNECT)
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
-        from alignrec.pipeline.http.client import first_byte, read_body, request
+        from alignrec.pipeline.http.client import first_byte, read_body, request_file
 
         folder = self.url.raw_path.partition(b"?")[0].decode("ascii").rstrip("/")  # still quoted
         url = self.url.copy_with(path=f"{folder}/{quote(name)}")
-        with request(self.client, url, f"{self.address}/{name}", start) as response:
+        with request_file(self.client, url, f"{self.address}/{name}", start) as response:
             if response.status_code == 416:
                 return
             skip = start - first_byte(response, start)

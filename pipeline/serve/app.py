@@ -14,7 +14,7 @@ import numpy as np
 from alignrec.pipeline import io
 from alignrec.pipeline.encode.network import Loaded
 from alignrec.pipeline.errors import UserError, installing, one_line
-from alignrec.pipeline.images.decode import normalise
+from alignrec.pipeline.images.decode import normalise_image
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
 from alignrec.pipeline.release.read import Release
@@ -93,7 +93,7 @@ class Nearest:
                 raise Refused(f"{name} reads {' and '.join(reads)}: give one of these")
             stored = None
             if image:
-                decoded = normalise(image, loaded.facts.image_size, loaded.facts.image_quality, PIXELS)
+                decoded = normalise_image(image, loaded.facts.image_size, loaded.facts.image_quality, PIXELS)
                 if (stored := decoded.image) is None:
                     why = f"{decoded.status.replace('_', ' ')}; {decoded.reason}"
                     raise Refused(f"this image cannot be used: {why}")

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError, one_line
-from alignrec.pipeline.http.fetch import Progress, fetch, local
+from alignrec.pipeline.http.fetch import Progress, fetch_file, local_path
 from alignrec.pipeline.sources.feature_files import FEATURE, folder_sha256, list_parts, pack_folder, packed_ending
 
 MISSING = "{}: no such file; it is named under `sources` in the parameters"
@@ -39,7 +39,7 @@ def file_names(addresses: Mapping[str, list[str]]) -> dict[str, str]:
 
 
 def _is_folder(address: str) -> bool:
-    path = local(address)
+    path = local_path(address)
     return path is not None and path.is_dir()
 
 
@@ -47,7 +47,7 @@ def download_to_file(
     address: str, target: Path, expected: str | None, timeout: float, retries: int, progress: Progress
 ) -> None:
     if not _is_folder(address):
-        fetch(address, target, expected, timeout, retries, progress)
+        fetch_file(address, target, expected, timeout, retries, progress)
         return
     with io.atomic(target) as temporary:
         pack_folder(Path(address), temporary)
@@ -78,7 +78,7 @@ def download_files(
             if (raw / name).exists():
                 break
             try:
-                one = download_to_file if role.startswith(FEATURE) else fetch
+                one = download_to_file if role.startswith(FEATURE) else fetch_file
                 one(address, raw / name, expected.get(role), timeout, retries, progress(name))
                 origins[role] = _public_address(address, name)
                 for part in raw.glob(f".{name}.*"):  # of a mirror that broke off
@@ -86,7 +86,7 @@ def download_files(
             except UserError as e:
                 failures.append(str(e))
         if not (raw / name).exists():
-            lacking = [r for r in stored if local(addresses[r][0]) is None and not (raw / stored[r]).exists()]
+            lacking = [r for r in stored if local_path(addresses[r][0]) is None and not (raw / stored[r]).exists()]
             remedy = f". Local files work too: give paths as {key_names(dataset, lacking)}" if lacking else ""
             raise UserError("; ".join(failures) + remedy)
     urls = {role: origins.get(role) or _public_address(addresses[role][0], name) for role, name in stored.items()}
@@ -105,7 +105,7 @@ def expected_hashes(
     if unknown := sorted(set(pinned) - set(addresses)):
         raise UserError(f"sha256 of '{unknown[0]}': this source has {', '.join(addresses)}")
     remote = {
-        (role, _public_address(a, "")) for role, several in addresses.items() for a in several if local(a) is None
+        (role, _public_address(a, "")) for role, several in addresses.items() for a in several if local_path(a) is None
     }
     return {row["role"]: row["sha256"] for row in earlier if (row["role"], row["url"]) in remote} | dict(pinned)
 
@@ -123,7 +123,7 @@ def with_copies(addresses: Mapping[str, list[str]], made: Path, earlier: Sequenc
     copies = {row["role"]: (made / row["name"], row["sha256"]) for row in earlier}
 
     def there(role: str, address: str) -> str:
-        path, (copy, sha256) = local(address), copies.get(role, (made, ""))
+        path, (copy, sha256) = local_path(address), copies.get(role, (made, ""))
         gone = path is not None and not path.exists()
         return str(copy) if gone and copy.is_file() and io.sha256(copy) == sha256 else address
 
@@ -133,7 +133,7 @@ def with_copies(addresses: Mapping[str, list[str]], made: Path, earlier: Sequenc
 def local_hashes(addresses: Mapping[str, list[str]]) -> dict[str, str]:
     """Return path -> sha256 of the local files and folders that a source names; UserError: one is missing."""
     found = {}
-    for path in (path for several in addresses.values() for path in map(local, several) if path):
+    for path in (path for several in addresses.values() for path in map(local_path, several) if path):
         if not path.exists():
             raise UserError(MISSING.format(path))
         found[str(path)] = folder_sha256(path) if path.is_dir() else io.sha256(path)
@@ -141,12 +141,12 @@ def local_hashes(addresses: Mapping[str, list[str]]) -> dict[str, str]:
 
 
 def names_local_files(addresses: Mapping[str, list[str]]) -> bool:
-    return any(local(address) is not None for mirrors in addresses.values() for address in mirrors)
+    return any(local_path(address) is not None for mirrors in addresses.values() for address in mirrors)
 
 
 def _public_address(address: str, name: str) -> str:
     """Return an address without user, password and query, which may hold secrets; of a local file only its name."""
-    if local(address) is not None:
+    if local_path(address) is not None:
         return f"file:{name}"
     parts = urlsplit(address)
     return parts._replace(netloc=parts.netloc.rsplit("@", 1)[-1], query="", fragment="").geturl()
@@ -191,17 +191,17 @@ def ask_for_files(addresses: Mapping[str, Sequence[str]], wait: float = WAIT) ->
 
 
 def _find_size(address: str, wait: float) -> int | None:
-    if (path := local(address)) is not None:
+    if (path := local_path(address)) is not None:
         if path.is_dir():
             return sum(file.stat().st_size for file in list_parts(path))
         if not path.is_file():
             raise UserError(f"{path}: no such file")
         return path.stat().st_size
-    from alignrec.pipeline.http.client import open_client, request
+    from alignrec.pipeline.http.client import open_client, request_file
     from alignrec.pipeline.http.retries import TransientError
 
     try:
-        with open_client(wait) as client, request(client, address, address) as response:
+        with open_client(wait) as client, request_file(client, address, address) as response:
             headers = response.headers
     except TransientError as e:
         raise UserError(f"{address}: {e}") from None

@@ -13,7 +13,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.interactions import split
-from alignrec.pipeline.interactions.split import Pairs, Split, contains, keys
+from alignrec.pipeline.interactions.split import Pairs, Split, contains_keys, pair_keys
 
 
 class TrainingData(NamedTuple):
@@ -34,11 +34,11 @@ def files(layout: Layout, features: str | None) -> list[Path]:
 
 
 def read(layout: Layout, features: str | None) -> TrainingData:
-    """Read the split, of a large catalogue see `split.asked`, and, unless None, one feature set with its graph."""
+    """Read the split (of large catalogues a sample) and, unless None, one feature set with its graph."""
     users = io.read_table(layout.users, schemas.USERS, ["user_id"])
     items = io.read_table(layout.item_ids, schemas.ITEM_IDS, ["item_id"])
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
-    parts = split.asked(split.load(interactions, len(users), len(items)))
+    parts = split.limit_users(split.load_split(interactions, len(users), len(items)))
     if features is None:
         return TrainingData(parts, None, None)
     vectors, edges = io.map_features(layout.features(features)), io.read_table(layout.edges(features), schemas.EDGES)
@@ -52,7 +52,7 @@ class Sampler:
         """Users who have every train item have no negative: their pairs are left out."""
         self.items = np.unique(split.train.items)
         self.n_items = split.n_items
-        self.taken = keys(split.train, split.n_items)
+        self.taken = pair_keys(split.train, split.n_items)
         full = np.bincount(split.train.users, minlength=split.n_users) == len(self.items)
         kept = ~full[split.train.users]
         self.pairs = Pairs(split.train.users[kept], split.train.items[kept])
@@ -66,7 +66,7 @@ class Sampler:
         users = self.pairs.users[order].astype(np.int64)
         negatives = self._draw(rng, len(users))
         wrong = np.arange(len(users))
-        while len(wrong := wrong[contains(self.taken, users[wrong] * self.n_items + negatives[wrong])]):
+        while len(wrong := wrong[contains_keys(self.taken, users[wrong] * self.n_items + negatives[wrong])]):
             negatives[wrong] = self._draw(rng, len(wrong))
         return np.stack([users, self.pairs.items[order].astype(np.int64), negatives])
 

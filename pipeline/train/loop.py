@@ -21,8 +21,8 @@ from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions.split import Split
 from alignrec.pipeline.models.base import Batch, Inputs, Recommender, Walking
 from alignrec.pipeline.models.params import Accumulating, Train
-from alignrec.pipeline.ops.checkpoint import Checkpoint, adam_state, named, part_of, restore_adam
-from alignrec.pipeline.ops.device import pick
+from alignrec.pipeline.ops.checkpoint import Checkpoint, adam_state, part_of, prefix_names, restore_adam
+from alignrec.pipeline.ops.device import pick_device
 from alignrec.pipeline.ops.linalg import first_not_finite
 from alignrec.pipeline.ops.scores import Filter, Vectors
 from alignrec.pipeline.train.inputs import Sampler
@@ -58,7 +58,7 @@ def fit(
     stand side by side in features; `progress` is called with each finished epoch's line of the history.
     """
     keep_large_buffers()
-    device = pick()
+    device = pick_device()
     inputs = _checked(model, split, features, edges, device, tuple(parts))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -152,7 +152,7 @@ class _Loop:
 
     def _save(self, checkpoint: Checkpoint) -> None:
         weights, adam = self.network.state_dict(), adam_state(self.optimiser)
-        tensors = named("model", weights) | named("best", self.kept) | named("adam", adam)
+        tensors = prefix_names("model", weights) | prefix_names("best", self.kept) | prefix_names("adam", adam)
         state = {"history": self.history, "best": self.best, "best_epoch": self.best_epoch}
         checkpoint.save(tensors, state)
 
@@ -223,7 +223,7 @@ class _Loop:
         if self.params.decimals is not None:
             recall = round(recall, self.params.decimals)
         if recall > self.best:
-            tensors = {"user": user, "item": item, **named("state", self.network.state_dict())}
+            tensors = {"user": user, "item": item, **prefix_names("state", self.network.state_dict())}
             self.best, self.best_epoch = recall, epoch
             self.kept = {name: x.detach().cpu().clone() for name, x in tensors.items()}
 

@@ -15,7 +15,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.graph import approximate
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.interactions.split import Pairs, contains, keys, train_of
+from alignrec.pipeline.interactions.split import Pairs, contains_keys, pair_keys, train_of
 from alignrec.pipeline.train.embeddings import Embeddings, stored
 
 MEASURED_AT = 20  # cutoff of the recall that is recorded
@@ -108,14 +108,14 @@ def retrieve(
     n_items = index.ntotal
     if k > n_items:
         raise UserError(f"{k} items wanted, and the catalogue has {n_items}; ask for fewer")
-    seen_keys, n_seen = keys(seen, n_items), np.bincount(seen.users, minlength=len(user))[users]
+    seen_keys, n_seen = pair_keys(seen, n_items), np.bincount(seen.users, minlength=len(user))[users]
     ids, scores = np.full((len(users), k), -1, np.int32), np.full((len(users), k), -np.inf, np.float32)
     order = np.argsort(n_seen, kind="stable")  # users with as much to leave out search together
     for at in range(0, len(order), BLOCK):  # blocks bound the memory
         rows = order[at : at + BLOCK]
         fetched = min(k + int(n_seen[rows].max()), n_items)
         value, item = index.search(np.ascontiguousarray(user[users[rows]], np.float32), fetched)
-        masked = contains(seen_keys, users[rows, None].astype(np.int64) * n_items + item) | (item < 0)
+        masked = contains_keys(seen_keys, users[rows, None].astype(np.int64) * n_items + item) | (item < 0)
         value = np.where(masked, -np.inf, value)
         best = np.lexsort((item, -value), axis=1)[:, :k]
         scores[rows] = np.take_along_axis(value, best, 1)

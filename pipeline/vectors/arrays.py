@@ -20,8 +20,8 @@ from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.http import archives
 from alignrec.pipeline.sources.feature_files import LARGEST, PER_ITEM, list_members, read_member
 from alignrec.pipeline.sources.lines import open_unpacked
-from alignrec.pipeline.vectors.base import Vectors, empty, gather, vector
-from alignrec.pipeline.vectors.tables import parquet
+from alignrec.pipeline.vectors.base import Vectors, check_vector, gather_rows, no_vectors
+from alignrec.pipeline.vectors.tables import open_parquet
 
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -34,21 +34,21 @@ BLOCK = 512  # records, 8 MiB
 Member = tuple[str, Callable[[], bytes]]  # name, and what reads its bytes
 
 
-def npy(path: Path) -> Vectors:
-    return _rows(path, opened(path))
+def open_npy(path: Path) -> Vectors:
+    return _open_matrix(path, map_npy(path))
 
 
-def _rows(path: Path, array: np.ndarray) -> Vectors:
+def _open_matrix(path: Path, array: np.ndarray) -> Vectors:
     if array.ndim != 2 or not all(array.shape) or array.dtype.kind not in "fiu":
         raise UserError(f"{path}: is {array.dtype} {array.shape}, expected numbers [items, width]")
     count, width = array.shape
     return Vectors(path, count, width, lambda numbers: array[numbers])
 
 
-def opened(path: Path) -> np.ndarray:
+def map_npy(path: Path) -> np.ndarray:
     try:
         with path.open("rb") as f:
-            shape, dtype = header(f, path.stat().st_size)
+            shape, dtype = read_header(f, path.stat().st_size)
         if not math.prod(shape):
             return np.empty(shape, dtype)  # which cannot be mapped
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -59,7 +59,7 @@ def opened(path: Path) -> np.ndarray:
     return array
 
 
-def header(f: BinaryIO, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def read_header(f: BinaryIO, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Return shape and type of a .npy file of `size` bytes; ValueError, or others, if they do not fit its size."""
     version = np.lib.format.read_magic(f)
     shape, _, dtype = HEADERS[version](f)
@@ -71,7 +71,8 @@ def header(f: BinaryIO, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
     return shape, dtype
 
 
-def torch(path: Path) -> Vectors:
+def open_torch(path: Path) -> Vectors:
+
     import torch  # slow
 
     from alignrec.pipeline.ops.arrays import is_plain
@@ -86,29 +87,29 @@ def torch(path: Path) -> Vectors:
         raise UserError(f"{path}: holds {type(held).__name__}, expected one tensor [items, width]")
     if not is_plain(held):
         raise UserError(f"{path}: expected a dense tensor of numbers, not sparse, nested, quantised or complex")
-    return _rows(path, held.detach().float().numpy())
+    return _open_matrix(path, held.detach().float().numpy())
 
 
-def records(path: Path) -> Vectors:
+def open_records(path: Path) -> Vectors:
     """Open a .b file; the first record of an ASIN counts. UserError, with the offset, if a record is cut off."""
     names: list[str | None] = []
     seen: set[bytes] = set()
-    for _, record in _records(path):
+    for _, record in _iterate_records(path):
         asin = bytes(record[:ASIN])
         names.append(None if asin in seen else asin.decode(errors="replace"))
         seen.add(asin)
     if not names:
-        raise empty(path)
+        raise no_vectors(path)
 
     def take(numbers: np.ndarray) -> np.ndarray:
-        rows = ((number, np.frombuffer(record, "<f4", offset=ASIN)) for number, record in _records(path))
-        return gather(path, rows, numbers, WIDTH)
+        rows = ((number, np.frombuffer(record, "<f4", offset=ASIN)) for number, record in _iterate_records(path))
+        return gather_rows(path, rows, numbers, WIDTH)
 
     ids = pa.table({"asin": pa.array(names, pa.string())})
     return Vectors(path, len(names), WIDTH, take, ids, of_images=True)
 
 
-def _records(path: Path) -> Iterator[tuple[int, memoryview]]:
+def _iterate_records(path: Path) -> Iterator[tuple[int, memoryview]]:
     number = 0
     with open_unpacked(path) as f:
         while block := f.read(BLOCK * RECORD):
@@ -124,16 +125,16 @@ def _records(path: Path) -> Iterator[tuple[int, memoryview]]:
                 )
 
 
-def folder(path: Path) -> Vectors:
+def open_folder(path: Path) -> Vectors:
     if not path.is_dir():
         raise UserError(f"{path}: no folder, and its name has no ending of a known format; see docs/compare.md")
     found = list_members(path)
     if not found or any(path.glob("features-*.parquet")):  # a feature set, whose set.json is about it
-        return parquet(path)
-    return _open(path, [(file.name, lambda file=file: read_member(file)) for file in found])  # type: ignore[misc]
+        return open_parquet(path)
+    return _open_members(path, [(file.name, lambda file=file: read_member(file)) for file in found])  # type: ignore[misc]
 
 
-def archive(path: Path) -> Vectors:
+def open_archive(path: Path) -> Vectors:
     """Open a .zip, as `download` packs a folder, or a .npz with an array per item."""
     packed = archives.open_zip(path)
 
@@ -143,29 +144,29 @@ def archive(path: Path) -> Vectors:
         return b"".join(archives.read_member(packed, info, f"{path}, {info.filename}"))
 
     found = sorted((one for one in packed.infolist() if one.filename.endswith(PER_ITEM)), key=lambda one: one.filename)
-    return _open(path, [(one.filename, lambda one=one: of_member(one)) for one in found])  # type: ignore[misc]
+    return _open_members(path, [(one.filename, lambda one=one: of_member(one)) for one in found])  # type: ignore[misc]
 
 
-def _open(path: Path, found: list[Member]) -> Vectors:
+def _open_members(path: Path, found: list[Member]) -> Vectors:
     if not found:
-        raise empty(path)
-    width = len(vector(path / found[0][0], 0, _vector(path, found[0]), None))
+        raise no_vectors(path)
+    width = len(check_vector(path / found[0][0], 0, _read_vector(path, found[0]), None))
     ids = pa.table({"id": [Path(name).stem for name, _ in found]})
 
     def take(rows: np.ndarray) -> np.ndarray:
-        return gather(path, ((i, _vector(path, found[i])) for i in rows.tolist()), rows, width)
+        return gather_rows(path, ((i, _read_vector(path, found[i])) for i in rows.tolist()), rows, width)
 
     return Vectors(path, len(found), width, take, ids)
 
 
-def _vector(path: Path, member: Member) -> Any:
+def _read_vector(path: Path, member: Member) -> Any:
     name, read = member
     data = read()
     try:
         if name.endswith(".json"):
             value = json.loads(data)
             return next(iter(value.values())) if isinstance(value, dict) and len(value) == 1 else value
-        shape, _ = header(BytesIO(data), len(data))
+        shape, _ = read_header(BytesIO(data), len(data))
         return np.load(BytesIO(data), allow_pickle=False).reshape(shape)
     except Exception as e:  # see `opened`
         raise UserError(f"{path}, {name}: not readable ({one_line(e, 100)})") from None

@@ -28,7 +28,7 @@ class Vectors:
     of_images: bool = False  # whether they are known to be made only from images
 
 
-def vector(path: Path, row: int, value: object, width: int | None) -> np.ndarray:
+def check_vector(path: Path, row: int, value: object, width: int | None) -> np.ndarray:
     """Return a vector of shape [F] or [1, F] as numbers [F]; UserError for another shape, type or width."""
     try:
         array = np.asarray(value)
@@ -43,7 +43,7 @@ def vector(path: Path, row: int, value: object, width: int | None) -> np.ndarray
     return array
 
 
-def gather(path: Path, rows: Rows, numbers: np.ndarray, width: int) -> np.ndarray:
+def gather_rows(path: Path, rows: Rows, numbers: np.ndarray, width: int) -> np.ndarray:
     """Return the rows of these numbers, float32 [n, F], from ascending rows that contain them."""
     out = np.zeros((len(numbers), width), np.float32)
     wanted: Iterator[int] = iter(numbers.tolist())
@@ -53,10 +53,10 @@ def gather(path: Path, rows: Rows, numbers: np.ndarray, width: int) -> np.ndarra
             break
         if row == number:
             with np.errstate(over="ignore"):  # a double may overflow, which is refused later
-                out[at] = vector(path, row, value, width)
+                out[at] = check_vector(path, row, value, width)
             at, number = at + 1, next(wanted, None)
     return out
 
 
-def empty(path: Path) -> UserError:
+def no_vectors(path: Path) -> UserError:
     return UserError(f"{path}: holds no vectors")

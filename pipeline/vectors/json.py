@@ -12,7 +12,7 @@ import pyarrow as pa
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.sources.feature_files import NAMES, rank_identifier
 from alignrec.pipeline.sources.lines import LONGEST_LINE, open_text, read_lines
-from alignrec.pipeline.vectors.base import Vectors, empty, gather, vector
+from alignrec.pipeline.vectors.base import Vectors, check_vector, gather_rows, no_vectors
 
 Named = tuple[str, Any, Any]  # name of the identifier, identifier and vector
 LARGEST = 1 << 63
@@ -20,34 +20,36 @@ LONGEST = 1 << 29  # bytes of an array or of one object, which is read whole
 MAPPED = "id"  # name for the keys of an object identifier -> vector
 
 
-def json(path: Path) -> Vectors:
+def open_json(path: Path) -> Vectors:
     """Open JSON or JSON lines, gzipped or not; UserError if a value is no vector, or has no identifier."""
     names: list[str | int] = []
     column, width = "", None
-    for row, (key, name, value) in enumerate(_values(path)):
+    for row, (key, name, value) in enumerate(_iterate_values(path)):
         if isinstance(name, bool) or not isinstance(name, (str, int)):
             raise UserError(f"{path}, row {row}: no identifier: one of {', '.join(NAMES)}")
-        width, column = len(vector(path, row, value, width)), column or key
+        width, column = len(check_vector(path, row, value, width)), column or key
         names.append(name)
     if width is None:
-        raise empty(path)
+        raise no_vectors(path)
 
     def take(numbers: np.ndarray) -> np.ndarray:
-        return gather(path, ((row, value) for row, (*_, value) in enumerate(_values(path))), numbers, width)
+        return gather_rows(
+            path, ((row, value) for row, (*_, value) in enumerate(_iterate_values(path))), numbers, width
+        )
 
     numbers = all(isinstance(name, int) and abs(name) < LARGEST for name in names)  # which may then be ours
     ids = pa.array(names, pa.int64()) if numbers else pa.array(map(str, names), pa.string())
     return Vectors(path, len(names), width, take, pa.table({column: ids}))
 
 
-def _values(path: Path) -> Iterator[Named]:
+def _iterate_values(path: Path) -> Iterator[Named]:
     if not _is_lines(path):
         with open_text(path) as f:
-            yield from _document(path, f.read(LONGEST + 1))
+            yield from _read_document(path, f.read(LONGEST + 1))
         return
     for row, line in enumerate(read_lines(path)):
         if line.strip():
-            yield _split(path, row, _parsed(path, row, line))
+            yield _split_object(path, row, _parse_line(path, row, line))
 
 
 def _is_lines(path: Path) -> bool:
@@ -59,7 +61,7 @@ def _is_lines(path: Path) -> bool:
     return isinstance(value, dict) and any(rank_identifier(key) >= 0 for key in value)
 
 
-def _document(path: Path, data: bytes) -> Iterator[Named]:
+def _read_document(path: Path, data: bytes) -> Iterator[Named]:
     if len(data) > LONGEST:
         raise UserError(f"{path}: longer than {LONGEST:,} bytes; write JSON lines, or Parquet")
     is_array = data.lstrip().startswith(b"[")
@@ -68,11 +70,13 @@ def _document(path: Path, data: bytes) -> Iterator[Named]:
     except (ValueError, RecursionError):
         raise UserError(f"{path}: not JSON, or cut off") from None
     yield from (
-        (_split(path, row, one) for row, one in enumerate(value)) if is_array else ((MAPPED, *pair) for pair in value)
+        (_split_object(path, row, one) for row, one in enumerate(value))
+        if is_array
+        else ((MAPPED, *pair) for pair in value)
     )
 
 
-def _parsed(path: Path, row: int, line: bytes) -> Any:
+def _parse_line(path: Path, row: int, line: bytes) -> Any:
     if len(line) > LONGEST_LINE:
         raise UserError(f"{path}, line {row + 1}: longer than {LONGEST_LINE:,} bytes")
     try:
@@ -85,7 +89,7 @@ def _parsed(path: Path, row: int, line: bytes) -> Any:
         raise UserError(f"{path}, line {row + 1}: not JSON") from None
 
 
-def _split(path: Path, row: int, value: Any) -> Named:
+def _split_object(path: Path, row: int, value: Any) -> Named:
     if not isinstance(value, dict):
         raise UserError(f"{path}, row {row}: not an object with an identifier and a vector")
     known = sorted((key for key in value if rank_identifier(key) >= 0), key=rank_identifier)

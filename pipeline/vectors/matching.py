@@ -16,7 +16,7 @@ from alignrec.pipeline.items import identifiers
 from alignrec.pipeline.sources.base import raw_files
 from alignrec.pipeline.sources.feature_files import FEATURE, ROWS, format_of
 from alignrec.pipeline.vectors.base import Vectors
-from alignrec.pipeline.vectors.readers import opened, readable
+from alignrec.pipeline.vectors.readers import open_vectors, reraise_faults
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Matched:
         there = np.flatnonzero(place >= 0)
         order = there[np.argsort(place[there], kind="stable")]
         out = np.zeros((len(place), self.vectors.width), np.float32)
-        with readable(path), np.errstate(over="ignore"):  # a double may overflow, which the next lines find
+        with reraise_faults(path), np.errstate(over="ignore"):  # a double may overflow, which the next lines find
             out[order] = self.vectors.take(place[order])
         wrong = np.flatnonzero(~np.isfinite(out).all(axis=1))
         if wrong.size:
@@ -63,17 +63,17 @@ def match_file(
 
     `order` is a mapping file for formats without identifiers, `key` the option that gives it, `column` that of Parquet.
     """
-    vectors = opened(path, column)
+    vectors = open_vectors(path, column)
     if vectors.ids is not None and (vectors.ids.num_columns or order is None):
-        found = identifiers.placed(path, vectors.ids, asins)
+        found = identifiers.place_rows(path, vectors.ids, asins)
         how = f"rows matched by {found.column}"
         return Matched(vectors, found.rows, how, True, found.unknown, found.example)
     if order is not None:
-        names = identifiers.order(order, asins)
+        names = identifiers.read_order(order, asins)
         if vectors.count != len(names):
             raise UserError(f"{path}: {vectors.count} rows, {order} names {len(names)}")
         table = pa.table({"asin": pa.array(names, pa.string())})
-        found = identifiers.placed(order, table, asins)
+        found = identifiers.place_rows(order, table, asins)
         return Matched(vectors, found.rows, f"rows in the order of {order.name}", False, found.unknown, found.example)
     if vectors.count != len(asins):
         raise UserError(

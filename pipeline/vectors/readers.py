@@ -15,28 +15,28 @@ from alignrec.pipeline.vectors.base import Vectors
 READERS: Registry[Callable[[Path], Vectors]] = Registry(
     "readers",
     {
-        "npy": "alignrec.pipeline.vectors.arrays:npy",
-        "torch": "alignrec.pipeline.vectors.arrays:torch",
-        "records": "alignrec.pipeline.vectors.arrays:records",
-        "parquet": "alignrec.pipeline.vectors.tables:parquet",
-        "json": "alignrec.pipeline.vectors.json:json",
-        "zip": "alignrec.pipeline.vectors.arrays:archive",
-        "folder": "alignrec.pipeline.vectors.arrays:folder",
+        "npy": "alignrec.pipeline.vectors.arrays:open_npy",
+        "torch": "alignrec.pipeline.vectors.arrays:open_torch",
+        "records": "alignrec.pipeline.vectors.arrays:open_records",
+        "parquet": "alignrec.pipeline.vectors.tables:open_parquet",
+        "json": "alignrec.pipeline.vectors.json:open_json",
+        "zip": "alignrec.pipeline.vectors.arrays:open_archive",
+        "folder": "alignrec.pipeline.vectors.arrays:open_folder",
     },
 )  # format -> what opens a path
 
 
-def opened(path: Path, column: str | None = None) -> Vectors:
-    with readable(path):
+def open_vectors(path: Path, column: str | None = None) -> Vectors:
+    with reraise_faults(path):
         if column is not None:
-            return tables.parquet(path, column)
+            return tables.open_parquet(path, column)
         known, ending = format_of(path.name), path.suffix[1:].lower()
         is_added = known == FOLDER and ending in READERS.entries.keys() - READERS.built_in.keys()
         return READERS[ending if is_added else known](path)
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
+def reraise_faults(path: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, EOFError, OSError, pa.ArrowException) as e:

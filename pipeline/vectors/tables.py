@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.sources.feature_files import is_vector, rank_identifier
-from alignrec.pipeline.vectors.base import WIDEST, Vectors, empty
+from alignrec.pipeline.vectors.base import WIDEST, Vectors, no_vectors
 
 BLOCK = 4096  # rows read at a time
 
 
-def parquet(path: Path, column: str | None = None) -> Vectors:
+def open_parquet(path: Path, column: str | None = None) -> Vectors:
     """Open Parquet, a row an item, its rows in any order; by default its only column of vectors is read."""
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files:
@@ -25,18 +25,18 @@ def parquet(path: Path, column: str | None = None) -> Vectors:
     if other := next((file for file in files if not pq.read_schema(file).equals(schema)), None):
         raise UserError(f"{other}: has other columns than {files[0].name}; keep files of one table in the folder")
     io.one_set(files)
-    column = _choose(path, schema, column)
+    column = _choose_column(path, schema, column)
     count = sum(pq.read_metadata(file).num_rows for file in files)
     if not count:
-        raise empty(path)
+        raise no_vectors(path)
     named = [name for name in schema.names if rank_identifier(name) >= 0]
     ids = pa.concat_tables([pq.read_table(file, columns=named, partitioning=None) for file in files])
-    first = next(block for _, block in _blocks(files, column, np.zeros(1, np.int64)))
-    width = _matrix(path, 0, first.slice(0, 1), column, None).shape[1]
-    return Vectors(path, count, width, lambda numbers: _take(path, files, column, numbers, width), ids)
+    first = next(block for _, block in _iterate_blocks(files, column, np.zeros(1, np.int64)))
+    width = _block_matrix(path, 0, first.slice(0, 1), column, None).shape[1]
+    return Vectors(path, count, width, lambda numbers: _take_rows(path, files, column, numbers, width), ids)
 
 
-def _choose(path: Path, schema: pa.Schema, wanted: str | None) -> str:
+def _choose_column(path: Path, schema: pa.Schema, wanted: str | None) -> str:
     lists = [field.name for field in schema if is_vector(field.type)]
     if wanted is not None and wanted not in lists:
         raise UserError(f"{path}: no column '{wanted}' of vectors; it has {', '.join(lists) or 'none'}")
@@ -46,18 +46,18 @@ def _choose(path: Path, schema: pa.Schema, wanted: str | None) -> str:
     return wanted or lists[0]
 
 
-def _take(path: Path, files: Sequence[Path], column: str, numbers: np.ndarray, width: int) -> np.ndarray:
+def _take_rows(path: Path, files: Sequence[Path], column: str, numbers: np.ndarray, width: int) -> np.ndarray:
     out = np.zeros((len(numbers), width), np.float32)
-    for start, block in _blocks(files, column, numbers):
+    for start, block in _iterate_blocks(files, column, numbers):
         low, high = np.searchsorted(numbers, [start, start + len(block)])
         if low < high:
-            rows = _matrix(path, start, block, column, width)
+            rows = _block_matrix(path, start, block, column, width)
             with np.errstate(over="ignore"):  # a double may overflow, which is refused later
                 out[low:high] = rows[numbers[low:high] - start]
     return out
 
 
-def _blocks(files: Sequence[Path], column: str, numbers: np.ndarray) -> Iterator[tuple[int, pa.Array]]:
+def _iterate_blocks(files: Sequence[Path], column: str, numbers: np.ndarray) -> Iterator[tuple[int, pa.Array]]:
     """Yield the number of the first row and the column of each block, but of row groups without wanted rows."""
     start = 0
     for path in files:
@@ -72,7 +72,7 @@ def _blocks(files: Sequence[Path], column: str, numbers: np.ndarray) -> Iterator
                 start += rows
 
 
-def _matrix(path: Path, start: int, block: pa.Array, column: str, width: int | None) -> np.ndarray:
+def _block_matrix(path: Path, start: int, block: pa.Array, column: str, width: int | None) -> np.ndarray:
     """Return a block's vectors, [n, F]; UserError for a null, or a row of another width."""
     lengths = pc.fill_null(pc.list_value_length(block), -1).to_numpy(zero_copy_only=False)
     expected = int(lengths[0]) if width is None else width

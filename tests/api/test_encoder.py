@@ -16,8 +16,8 @@ import alignrec
 from alignrec import encoders
 from alignrec.pipeline.encode import batching
 from alignrec.pipeline.encode.registry import ENCODERS
-from alignrec.pipeline.images.decode import normalise
-from alignrec.pipeline.images.pixels import squares
+from alignrec.pipeline.images.decode import normalise_image
+from alignrec.pipeline.images.pixels import decode_squares
 
 
 class Means:
@@ -27,7 +27,7 @@ class Means:
 
     def prepare(self, images: list[bytes] | None, texts: list[str] | None) -> Tensor:
         rows = len(images or texts or ())
-        colour = squares(images, 8).mean(axis=(1, 2)) if images else np.zeros((rows, 3))
+        colour = decode_squares(images, 8).mean(axis=(1, 2)) if images else np.zeros((rows, 3))
         length = np.array([[len(text)] for text in texts]) if texts else np.zeros((rows, 1))
         return torch.from_numpy(np.hstack([colour, length])).float()
 
@@ -118,7 +118,7 @@ def test_the_bundled_encoder_gives_what_the_pipeline_gives() -> None:
     y = encoder.encode([png(c) for c in colours], texts)
     spec = ENCODERS["minilm-cnn"]
     network = spec.load(None, spec.params(max_tokens=5))
-    jpegs = [normalise(png(c), 256, 90, 10**8).image for c in colours]
+    jpegs = [normalise_image(png(c), 256, 90, 10**8).image for c in colours]
     direct = batching.encode(network, texts, jpegs, 64)
     assert y.shape == (3, encoder.width) == (3, 384 + 1280)
     assert np.array_equal(y, direct.vectors)

@@ -12,7 +12,7 @@ import shops
 
 import alignrec
 from alignrec.pipeline.evaluation.metrics import evaluate
-from alignrec.pipeline.interactions.split import load as load_split
+from alignrec.pipeline.interactions.split import load_split as load_split
 
 IDS = [f"i{i}" for i in range(shops.ITEMS)]
 FAST: dict[str, Any] = {"dim": 8, "lr": 0.01, "epochs": 4}

@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision import transforms
 
 from alignrec.pipeline.beit3.tokenizer import BOS, EOS, PAD, Tokenizer, train
-from alignrec.pipeline.images.pixels import normalised, squares
+from alignrec.pipeline.images.pixels import decode_squares, normalise_pixels
 
 # A SentencePiece model, texts, and their ids by XLMRobertaTokenizer of transformers 4.48.3 (the last kind that runs
 # SentencePiece itself, as BEiT3 uses it), with special tokens in a text taken as text.
@@ -75,5 +75,5 @@ def test_images_equal_the_official_evaluation_transform(size: tuple[int, int]) -
             transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
         ]
     )
-    ours = normalised(squares([png(values)], 224))
+    ours = normalise_pixels(decode_squares([png(values)], 224))
     assert torch.equal(ours[0], official(Image.fromarray(values)))

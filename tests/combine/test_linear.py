@@ -44,7 +44,7 @@ def relaxed(x: np.ndarray, width: int, power: float) -> np.ndarray:
 
 def test_it_is_the_parts_relaxed_side_by_side_and_brought_to_one_width() -> None:
     blocks = [Block(0, np.ones(6, bool), 1.0), Block(1, COLUMNS, 1.0), Block(1, ~COLUMNS, 0.3)]
-    actual = joining.fit(lambda: [(TEXT[:20], BOTH[:20]), (TEXT[20:], BOTH[20:])], blocks, 4, 0.5)((TEXT, BOTH))
+    actual = joining.fit_blocks(lambda: [(TEXT[:20], BOTH[:20]), (TEXT[20:], BOTH[20:])], blocks, 4, 0.5)((TEXT, BOTH))
     parts = [relaxed(x, 4, 0.5) for x in (TEXT, BOTH[:, :5], BOTH[:, 5:])]
     joined = np.hstack([unit_rows(x)[0] * weight for x, weight in zip(parts, (1, 1, 0.3), strict=True)])
     expected = relaxed(joined, 4, 0)
@@ -114,7 +114,7 @@ def as_given(root: Path, way: Way) -> np.ndarray:
     """Return the vectors that a way makes of the parts that `by_valid` left."""
     parts = [[vectors(Layout(root, "shop"), "tfidf"), NOISE]]
     every = [Block(i, np.ones(x.shape[1], bool), 1.0) for i, x in enumerate(parts[0])]
-    return joining.fit(lambda: parts, every, 8, way.power, way.reduced)(parts[0])
+    return joining.fit_blocks(lambda: parts, every, 8, way.power, way.reduced)(parts[0])
 
 
 def test_valid_chooses_the_way_and_test_does_not(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_a_whitened_set_is_the_other_after_processing_and_is_made_again_with_its
     layout = toy.outputs(tmp_path)
     first = stage(layout, params("tfidf", sets={"white": WHITE | {"width": 2}}))
     raw = vectors(layout, "tfidf")
-    expected = whitening.applied(whitening.fit_pca(lambda: iter([raw[:4], raw[4:]]), 2), raw)
+    expected = whitening.apply_whitening(whitening.fit_pca(lambda: iter([raw[:4], raw[4:]]), 2), raw)
     np.testing.assert_array_equal(vectors(layout, "white"), expected)
     again = stage(layout, params("tfidf", sets={"white": WHITE | {"width": 1}}))
     assert again["tfidf"] == first["tfidf"]

@@ -96,7 +96,7 @@ def test_other_items_are_counted_and_items_without_a_row_are_left_out(
 
 
 def shape(x: np.ndarray) -> shapes.Shape:
-    return shapes.shape(x, shapes.spectrum(x))
+    return shapes.measure_shape(x, shapes.spectrum(x))
 
 
 def cka(a: np.ndarray, b: np.ndarray) -> float:

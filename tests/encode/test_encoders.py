@@ -32,7 +32,7 @@ from alignrec.pipeline.encode.registry import Encoder
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.stage import perform
-from alignrec.pipeline.images.pixels import normalised, squares
+from alignrec.pipeline.images.pixels import decode_squares, normalise_pixels
 from alignrec.pipeline.ops import whitening
 from alignrec.stages.order import STAGES
 from tests.encode.test_kinds import ODD
@@ -85,7 +85,7 @@ def test_a_long_text_is_the_mean_of_its_parts_by_tokens_with_the_image_in_each(n
     parts = tokenizer.split_text(ids, 20, 9)
     assert len(parts) > 2
     assert [i for part in parts for i in part[1:-1]] == ids.tolist()
-    pixels = normalised(squares([image], 32))
+    pixels = normalise_pixels(decode_squares([image], 32))
     with torch.inference_mode():
         each = [network.summary(pixels, torch.from_numpy(part)[None])[0] for part in parts]
     expected = np.average(torch.stack(each), axis=0, weights=[len(part) - 2 for part in parts])
@@ -187,14 +187,14 @@ def layout(tmp_path: Path, network: BEiT3, model: bytes) -> Layout:
 def cls(layout: Layout, beit3: BEiT3Items) -> np.ndarray:
     """CLS of all items; the map that whitens it is written."""
     cls = run(beit3, TEXTS, IMAGES, 2)
-    io.write_bytes(layout.encoder.whitening, save_arrays(whitening.fit(cls[cls.any(axis=1)])._asdict()))
+    io.write_bytes(layout.encoder.whitening, save_arrays(whitening.fit_whitening(cls[cls.any(axis=1)])._asdict()))
     return cls
 
 
 def test_sets_of_the_trained_network_differ_by_map_modality_and_training(layout: Layout, cls: np.ndarray) -> None:
     stage(layout, params(*ALL))
     made = {name: vectors(layout, name) for name in ALL}
-    fitted = whitening.fit(cls[cls.any(axis=1)])
+    fitted = whitening.fit_whitening(cls[cls.any(axis=1)])
     np.testing.assert_allclose(made["beit3-raw"], cls, atol=2e-6)
     np.testing.assert_allclose(made["beit3"][0], fitted(cls)[0], atol=1e-3)
     assert not made["beit3-image-masked"][1].any()

@@ -20,7 +20,7 @@ from alignrec.pipeline.encode.huggingface import pool_tokens
 from alignrec.pipeline.encode.network import find_network
 from alignrec.pipeline.encode.registry import Encoder
 from alignrec.pipeline.errors import UserError, installing
-from alignrec.pipeline.images.pixels import decoded
+from alignrec.pipeline.images.pixels import decode_rgb
 
 BOTH = ("image", "text")
 NETWORKS: dict[str, tuple[str, tuple[str, ...], int]] = {
@@ -136,7 +136,7 @@ def test_a_thin_image_keeps_its_middle_and_bounded_memory() -> None:
     (image,) = towers.open_images([out.getvalue()])
     assert image.size == (160, 10)
     assert {image.getpixel((x, 5)) for x in (0, 80, 159)} == {(0, 0, 255)}
-    assert decoded(networks.jpeg("red", (9000, 9000)), towers.SIDE).size == (2250, 2250)
+    assert decode_rgb(networks.jpeg("red", (9000, 9000)), towers.SIDE).size == (2250, 2250)
 
 
 # --- two towers
@@ -174,7 +174,7 @@ def test_the_tower_is_transformers_own(folder: Folder) -> None:
         pad = {"padding": "max_length", "max_length": 16} if name == "siglip" else {}
         with torch.inference_mode():
             text = network.get_text_features(**tokenizer(["red apple"], return_tensors="pt", **pad)).pooler_output
-            picture = decoded(PICTURES[0] or b"", 32)
+            picture = decode_rgb(PICTURES[0] or b"", 32)
             pixels = AutoImageProcessor.from_pretrained(folder(name))(picture, return_tensors="pt")
             image = network.get_image_features(**pixels).pooler_output
         encoded = run(loaded(folder, name, join="concat"), ["red apple"], PICTURES[:1]).vectors[0]
@@ -229,7 +229,7 @@ def test_vectors_are_sentence_transformers_own(folder: Folder, name: str) -> Non
     ours = run(loaded(folder, name), texts, [None] * len(texts)).vectors
     np.testing.assert_allclose(ours, theirs.encode(texts), atol=1e-5)
     if name == "multimodal":
-        image = decoded(PICTURES[0] or b"", 512)
+        image = decode_rgb(PICTURES[0] or b"", 512)
         fused = theirs.encode([{"image": image, "text": "red apple"}, {"image": image}])
         encoded = run(loaded(folder, name), ["red apple", ""], [PICTURES[0]] * 2).vectors
         np.testing.assert_allclose(encoded, fused, atol=1e-5)

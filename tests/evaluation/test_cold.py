@@ -13,7 +13,7 @@ from alignrec.pipeline.benchmark.settings import model_settings, protocol_of
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.metrics import evaluate, open_test, topk
 from alignrec.pipeline.evaluation.protocol import Protocol
-from alignrec.pipeline.interactions.split import Pairs, union
+from alignrec.pipeline.interactions.split import Pairs, unite_pairs
 from alignrec.pipeline.models.bpr import BPR
 from alignrec.pipeline.ops.scores import Vectors
 from alignrec.pipeline.train.loop import fit
@@ -90,7 +90,7 @@ def test_test_is_opened_by_the_candidates_of_the_protocol(rule: str) -> None:
     assert set(alone.test.top.ravel().tolist()) <= set(range(cold.COLD, 2 * cold.COLD))
     assert set(every.test.top.ravel().tolist()) - set(range(2 * cold.COLD))
     assert alone.label != every.label
-    seen = union(parts.train, parts.valid, parts.n_items) if rule == "strict" else parts.train
+    seen = unite_pairs(parts.train, parts.valid, parts.n_items) if rule == "strict" else parts.train
     plain = evaluate(*vectors(), replace(parts, division=""), "test", [5, 20], seen)
     assert every.test.mean == plain.mean
     assert alone.test.mean["recall", 20] > every.test.mean["recall", 20]

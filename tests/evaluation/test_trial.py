@@ -11,7 +11,7 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.metrics import open_test
 from alignrec.pipeline.evaluation.protocol import Protocol, questions
 from alignrec.pipeline.harness import code
-from alignrec.pipeline.interactions.split import union
+from alignrec.pipeline.interactions.split import unite_pairs
 
 RULES = Protocol("mmrec", "mmrec", "core", questions(two_tastes()))
 
@@ -40,7 +40,7 @@ def test_what_is_masked_is_what_the_rule_says_and_the_label_tells_it(rule: str) 
     split, rules = two_tastes(), replace(RULES, rule=rule)
     result = open_test(*vectors(), split, rules, [5, 20])
     assert result.label == {"protocol": rule, "fingerprint": rules.fingerprint}
-    train_and_valid = union(split.train, split.valid, split.n_items)
+    train_and_valid = unite_pairs(split.train, split.valid, split.n_items)
     for evaluation, seen in (
         (result.valid, split.train),
         (result.test, split.train if rule == "mmrec" else train_and_valid),

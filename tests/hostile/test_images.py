@@ -13,7 +13,7 @@ from PIL import Image
 
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.images import decode, fetcher, files
-from alignrec.pipeline.images.decode import PixelSemaphore, normalise
+from alignrec.pipeline.images.decode import PixelSemaphore, normalise_image
 from alignrec.pipeline.images.params import Images
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -40,7 +40,7 @@ def scans(data: bytes, times: int) -> bytes:
 def test_a_jpeg_with_many_scans_is_too_large_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "simplejpeg", None)
     bomb = scans(jpeg((100, 100), progressive=True, quality=30), 3000)
-    result = normalise(bomb, **LIMITS | {"max_pixels": 10_000})
+    result = normalise_image(bomb, **LIMITS | {"max_pixels": 10_000})
     assert result.status == "too_large"
     assert "100 x 100 pixels in 30" in result.reason
 

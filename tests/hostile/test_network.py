@@ -12,7 +12,7 @@ from webserver import Answer, Handler, body, drip, hang, serving, status
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.http import client
 from alignrec.pipeline.http.client import is_public
-from alignrec.pipeline.http.fetch import fetch
+from alignrec.pipeline.http.fetch import fetch_file
 from alignrec.pipeline.http.retries import retry_after
 from alignrec.pipeline.images import crawler, fetcher
 from alignrec.pipeline.images.fetcher import Fetcher, Result
@@ -72,7 +72,7 @@ def endings(results: list[Result]) -> list[tuple[str, str]]:
 
 
 def download(address: str, target: Path, retries: int = 0) -> None:
-    fetch(address, target, None, 2.0, retries, lambda done, total: None)
+    fetch_file(address, target, None, 2.0, retries, lambda done, total: None)
 
 
 def quoted(address: str) -> str:

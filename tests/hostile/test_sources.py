@@ -53,7 +53,7 @@ TEXTS = {
 
 
 def ratings(source: Source, role: str, path: Path) -> list[tuple]:
-    with build.database(path.parent / "scratch", "1GiB") as db:
+    with build.create_database(path.parent / "scratch", "1GiB") as db:
         sql = source.reader().ratings({role: path})
         if isinstance(source, MmrecSource):
             build.load_published(db, sql)

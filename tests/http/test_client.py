@@ -11,13 +11,13 @@ from webserver import Answer, Handler, body, cut, serving, status
 
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.http import retries
-from alignrec.pipeline.http.client import Blocked, Guard, first_byte, open_client, request
-from alignrec.pipeline.http.retries import TransientError, append, retry
+from alignrec.pipeline.http.client import Blocked, Guard, first_byte, open_client, request_file
+from alignrec.pipeline.http.retries import TransientError, append_blocks, retry
 
 
 def read(address: str, start: int) -> tuple[int, bytes]:
     """Return the number of the first byte that came, and all that came."""
-    with open_client(2.0) as web, request(web, address, "the shop", start) as answer:
+    with open_client(2.0) as web, request_file(web, address, "the shop", start) as answer:
         return first_byte(answer, start), answer.read()
 
 
@@ -68,7 +68,10 @@ def test_an_untrusted_certificate_and_a_redirect_from_https_to_http_are_refused(
         return httpx.Response(302, headers={"Location": location})
 
     web = open_client(2.0, transport=httpx.MockTransport(answer))
-    with pytest.raises(UserError, match=r"^the shop: .*(https|certificate)"), request(web, "https://e/x", "the shop"):
+    with (
+        pytest.raises(UserError, match=r"^the shop: .*(https|certificate)"),
+        request_file(web, "https://e/x", "the shop"),
+    ):
         pass
     assert requested == ["https://e/x"]
 
@@ -76,7 +79,7 @@ def test_an_untrusted_certificate_and_a_redirect_from_https_to_http_are_refused(
 def test_cookies_are_not_kept() -> None:
     with serving({"/x": body(b"", Set_Cookie="a=b"), "/y": body(b"")}) as server, open_client(2.0) as web:
         for name in "xyy":
-            with request(web, f"{server.address}/{name}", "the shop"):
+            with request_file(web, f"{server.address}/{name}", "the shop"):
                 pass
         assert [headers["Cookie"] for headers in server.headers] == [None] * 3
 
@@ -148,10 +151,10 @@ def test_a_file_goes_on_from_its_end_until_tries_bring_too_little(slept: list[fl
         if start + gain < len(data):
             raise TransientError("cut", 0.0)
 
-    append(reading, tmp_path / "x", tries=2, enough=10)
+    append_blocks(reading, tmp_path / "x", tries=2, enough=10)
     assert (tmp_path / "x").read_bytes() == data
     assert slept == [0.0]  # after a try that brought one byte
     gains += [5, 50, 5, 5]
     with pytest.raises(TransientError):
-        append(reading, tmp_path / "y", tries=2, enough=10)
+        append_blocks(reading, tmp_path / "y", tries=2, enough=10)
     assert (tmp_path / "y").stat().st_size == 65

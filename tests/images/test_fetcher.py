@@ -26,7 +26,7 @@ from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run, running
 from alignrec.pipeline.harness.stage import perform
 from alignrec.pipeline.images import crawler, fetcher
-from alignrec.pipeline.images.decode import Decoded, normalise, phash
+from alignrec.pipeline.images.decode import Decoded, normalise_image, perceptual_hash
 from alignrec.pipeline.images.fetcher import Fetcher, Result
 from alignrec.pipeline.images.files import Files, open_files
 from alignrec.pipeline.images.params import Images
@@ -86,7 +86,7 @@ def opened(actual: Decoded) -> Image.Image:
 
 
 def shrunk(data: bytes, size: int = 16) -> Decoded:
-    return normalise(data, size, 90, 10**6)
+    return normalise_image(data, size, 90, 10**6)
 
 
 def test_the_shorter_side_is_shrunk_and_never_enlarged() -> None:
@@ -99,7 +99,7 @@ def test_the_shorter_side_is_shrunk_and_never_enlarged() -> None:
 def test_a_jpeg_that_is_decoded_smaller_is_not_shifted(mode: str, width: int, height: int) -> None:
     rng = np.random.default_rng(0)
     scene = Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).resize((width, height)).convert(mode)
-    actual = normalise(saved(scene, quality=95), 256, 90, max_pixels=2_000_000)
+    actual = normalise_image(saved(scene, quality=95), 256, 90, max_pixels=2_000_000)
     got = opened(actual).convert("L")  # colours are kept at half the size
     want = scene.convert("RGB").convert("L").resize(got.size, Image.Resampling.LANCZOS)
     assert min(got.size) == 256
@@ -171,7 +171,7 @@ UNUSABLE = {
 
 @pytest.mark.parametrize(("data", "status"), [(data, status) for status in UNUSABLE for data in UNUSABLE[status]])
 def test_what_is_no_usable_image_says_why(data: bytes, status: str) -> None:
-    actual = normalise(data, 16, 90, 3_000_000)
+    actual = normalise_image(data, 16, 90, 3_000_000)
     assert (actual.status, actual.image, actual.phash) == (status, None, None)
     assert actual.reason
     assert len(actual.sha256) == 64
@@ -181,8 +181,8 @@ def test_phash_survives_shrinking_and_recompression_but_not_another_image() -> N
     rng = np.random.default_rng(0)
     one, other = (Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize((200, 200), 3) for _ in range(2))
     again = Image.open(io.BytesIO(saved(one.resize((90, 90)), quality=60)))
-    assert (phash(one) ^ phash(again)).bit_count() <= 4
-    assert (phash(one) ^ phash(other)).bit_count() >= 20
+    assert (perceptual_hash(one) ^ perceptual_hash(again)).bit_count() <= 4
+    assert (perceptual_hash(one) ^ perceptual_hash(other)).bit_count() >= 20
 
 
 # --- fetching
@@ -355,7 +355,7 @@ def test_a_listed_image_is_a_placeholder() -> None:
 
 
 def test_duplicate_images_are_counted_and_those_of_many_items_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = normalise(JPEG, 16, 90, 10**6)
+    made = normalise_image(JPEG, 16, 90, 10**6)
     close = made._replace(sha256="c" * 64)  # other bytes, the same looks
     lone = made._replace(sha256="d" * 64, phash=0)
     cut = Decoded("truncated", "cut", None, 0, 0, "e" * 64, None)

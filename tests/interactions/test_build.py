@@ -10,7 +10,14 @@ import pytest
 from ratings import Whole, inter, random_ratings, reference, reference_split, table, whole
 
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.interactions.build import Query, database, import_published, import_split, load_published, split
+from alignrec.pipeline.interactions.build import (
+    Query,
+    create_database,
+    divide_ratings,
+    import_published,
+    import_split,
+    load_published,
+)
 from alignrec.pipeline.interactions.division import BY_USER, Division
 from alignrec.schemas import TEST, TRAIN, USERS, VALID
 
@@ -23,9 +30,11 @@ def do(tmp_path: Path) -> Do:
         rows: pd.DataFrame, core: int = 1, item_core: int = 1, protocol: str = "mmrec", seed: int = 0,
         min_rating: float | None = None,
     ) -> Whole:  # fmt: skip
-        with database(tmp_path / "scratch", "1GiB") as db:
+        with create_database(tmp_path / "scratch", "1GiB") as db:
             db.register("rows", rows)
-            return whole(split(db, "SELECT * FROM rows", core, item_core, Division(protocol, seed), min_rating))
+            return whole(
+                divide_ratings(db, "SELECT * FROM rows", core, item_core, Division(protocol, seed), min_rating)
+            )
 
     return run
 
@@ -59,7 +68,7 @@ def test_what_leaves_too_little_is_refused_with_the_counts(do: Do) -> None:
 def own_split(folder: Path, splits: list[object], min_rating: float | None = None) -> Whole:
     rows = table("a x 1, a x 1, a y 2, b y 1, b z 3")
     rows = rows.assign(rating=np.array([1, 2, 3, 4, 5], np.float32), split=pd.Series(splits, dtype=object))
-    with database(folder / "scratch", "1GiB") as db:
+    with create_database(folder / "scratch", "1GiB") as db:
         db.register("rows", rows)
         return whole(import_split(db, "SELECT * FROM rows", min_rating))
 
@@ -91,7 +100,7 @@ def rows_of(actual: Whole) -> list[tuple[int, int, int]]:
 
 
 def imported(folder: Path, rows: pd.DataFrame, min_rating: float | None = None) -> Whole:
-    with database(folder / "scratch", "1GiB") as db:
+    with create_database(folder / "scratch", "1GiB") as db:
         db.register("rows", rows)
         _, count = load_published(db, "SELECT * FROM rows")
         return whole(import_published(db, [f"A{i}" for i in range(count)], True, min_rating))
@@ -194,9 +203,9 @@ MANY = """SELECT 'a longer name of a user ' || (hash(i, 1) % 30000) AS user, 'an
 
 def test_what_does_not_fit_into_memory_is_spilled_and_ends_alike(tmp_path: Path) -> None:
     def run(limit: str, disk: str) -> Whole:
-        with database(tmp_path / "scratch", limit) as db:
+        with create_database(tmp_path / "scratch", limit) as db:
             db.execute(f"SET threads = 2; SET max_temp_directory_size = '{disk}'")
-            return whole(split(db, MANY, 5, 5, Division()))
+            return whole(divide_ratings(db, MANY, 5, 5, Division()))
 
     with pytest.raises(UserError, match="offload"):
         run("28MiB", "0KB")
@@ -208,7 +217,7 @@ def test_rows_leave_the_database_in_blocks_of_one_size_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("alignrec.pipeline.interactions.build.BLOCK", 5000)
-    with database(tmp_path / "scratch", "1GiB") as db:
+    with create_database(tmp_path / "scratch", "1GiB") as db:
         sql = "SELECT (i * 7919 % 17000)::BIGINT AS user_id, i::VARCHAR AS user FROM range(17000) r(i) ORDER BY user_id"
         blocks = list(Query(db, sql, USERS))
     assert [len(block) for block in blocks] == [5000, 5000, 5000, 2000]

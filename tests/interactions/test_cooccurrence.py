@@ -38,7 +38,7 @@ def test_scores_are_the_formula_and_equal_ones_are_equal_floats(seen: sp.csr_arr
 def test_what_users_have_in_common_is_counted(seen: sp.csr_array) -> None:
     plain = seen.toarray() @ seen.toarray().T
     np.fill_diagonal(plain, 0)
-    blocks = [counts.toarray() for _, counts in cooccurrence.cooccurrences(seen)]
+    blocks = [counts.toarray() for _, counts in cooccurrence.count_cooccurrences(seen)]
     assert np.array_equal(np.concatenate(blocks), plain)
 
 

@@ -28,10 +28,10 @@ Do = Callable[..., Whole]
 @pytest.fixture
 def do(tmp_path: Path) -> Do:
     def run(rows: pd.DataFrame, protocol: str, core: int = 1, **settings: float) -> Whole:
-        with build.database(tmp_path / "scratch", "1GiB") as db:
+        with build.create_database(tmp_path / "scratch", "1GiB") as db:
             db.execute(f"SET threads = {1 + len(rows) % 4}")
             db.register("rows", rows)
-            return whole(build.split(db, "SELECT * FROM rows", core, core, Division(protocol, **settings)))  # type: ignore[arg-type]
+            return whole(build.divide_ratings(db, "SELECT * FROM rows", core, core, Division(protocol, **settings)))  # type: ignore[arg-type]
 
     return run
 
@@ -110,7 +110,7 @@ def test_sparse_is_equal_to_plain_pandas(do: Do, timed: bool) -> None:
 
 
 def published(folder: Path, rows: list[tuple[int, int, int, int]], division: Division) -> Whole:
-    with build.database(folder / "scratch", "1GiB") as db:
+    with build.create_database(folder / "scratch", "1GiB") as db:
         db.register("rows", inter(rows))
         _, n = build.load_published(db, "SELECT * FROM rows")
         return whole(build.import_published(db, [f"A{i}" for i in range(n)], True, division=division))
@@ -137,7 +137,7 @@ def test_an_imported_split_becomes_cold_or_sparse(tmp_path: Path) -> None:
     rows = rows.assign(rating=np.float32(5), split=rows["split"].astype(str))
 
     def imported(division: Division) -> Whole:
-        with build.database(tmp_path / "scratch", "1GiB") as db:
+        with build.create_database(tmp_path / "scratch", "1GiB") as db:
             db.register("rows", rows)
             return whole(build.import_split(db, "SELECT * FROM rows", division=division))
 
@@ -156,9 +156,9 @@ def test_an_imported_split_becomes_cold_or_sparse(tmp_path: Path) -> None:
 
 def draws(folder: Path, rows: pd.DataFrame, division: Division) -> tuple[Whole, list[pa.Table]]:
     """Return the first draw, and the interactions of all."""
-    with build.database(folder / "scratch", "1GiB") as db:
+    with build.create_database(folder / "scratch", "1GiB") as db:
         db.register("rows", rows)
-        split = build.split(db, "SELECT * FROM rows", 2, 2, division)
+        split = build.divide_ratings(db, "SELECT * FROM rows", 2, 2, division)
         first, tables = whole(split), []
         for number in range(1, division.draws):
             again = build.draw_again(db, division._replace(draw=number), split)

@@ -18,7 +18,7 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.io import read_json
 from alignrec.pipeline.items import build
-from alignrec.pipeline.items.build import compose, find_shared
+from alignrec.pipeline.items.build import compose_text, find_shared
 from alignrec.pipeline.items.parse import clean_text
 from alignrec.pipeline.sources.amazon import Amazon2018
 from alignrec.pipeline.sources.product import Product
@@ -87,9 +87,9 @@ def test_clean_text_is_valid_single_spaced_and_stays_clean(raw: str) -> None:
 
 def test_text_is_composed_of_the_fields_that_are_there_and_wanted() -> None:
     product = Product("Hat!", "Acme", ["A", "A", "B"], "Warm.", [], {})
-    assert compose(product) == "Hat! Acme. A > B. Warm."
-    assert compose(Product("", "", [], "Warm", [], {})) == "Warm."
-    assert compose(product, ["description", "title"]) == "Warm. Hat!"
+    assert compose_text(product) == "Hat! Acme. A > B. Warm."
+    assert compose_text(Product("", "", [], "Warm", [], {})) == "Warm."
+    assert compose_text(product, ["description", "title"]) == "Warm. Hat!"
     lines = [orjson.dumps({"asin": "A", "title": "Hat", "category": ["Clothes"], "brand": "Acme"})]
     found = build.read_metadata(lines, SOURCE, ["A"], "m", max_reject_share=1)
     (items,) = build.item_tables(found.products, ["A"], ["title", "brand", "description"])

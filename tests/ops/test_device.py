@@ -28,7 +28,7 @@ def test_product_in_float32_and_bfloat16_is_as_close_as_they_are() -> None:
     (exact[0] @ exact[1].T).square().sum().backward()
     for bf16, most in ((False, 1e-6), (True, 0.01)):
         ours = [table.detach().float().requires_grad_() for table in exact]
-        device.product(*ours, bf16=bf16).square().sum().backward()
+        device.matrix_product(*ours, bf16=bf16).square().sum().backward()
         for mine, theirs in zip(ours, exact, strict=True):
             assert (mine.grad - theirs.grad).norm() < most * theirs.grad.norm()
 
@@ -42,4 +42,4 @@ def test_cuda_comes_before_mps_before_the_cpu(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    assert (device.pick().type, device.pick(mps=False).type) == (picked, without_mps)
+    assert (device.pick_device().type, device.pick_device(mps=False).type) == (picked, without_mps)

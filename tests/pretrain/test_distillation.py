@@ -19,7 +19,7 @@ from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.ops import joining
 from alignrec.pipeline.ops.checkpoint import Checkpoint
 from alignrec.pipeline.ops.linalg import unit_rows
-from alignrec.pipeline.ops.whitening import fit as whitened
+from alignrec.pipeline.ops.whitening import fit_whitening as whitened
 from alignrec.pipeline.pretrain import held_out, losses
 from alignrec.pipeline.pretrain.features import read_target
 from alignrec.pipeline.pretrain.held_out import features as cls_of

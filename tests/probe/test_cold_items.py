@@ -52,7 +52,7 @@ def test_recall_by_user_is_that_of_the_slow_questions() -> None:
     split = data().interactions["split"].to_numpy()
     slow = behaviour.content_neighbours(user, item, np.array([0, 2, 1])[split], ITEMS)
     has, finds = ((user[split == part], item[split == part]) for part in (schemas.TRAIN, schemas.VALID))
-    asked = profiles.profiles(has, finds, profiles.asked(finds[0], ITEMS, 0), ITEMS)
+    asked = profiles.build_profiles(has, finds, profiles.draw_users(finds[0], ITEMS, 0), ITEMS)
     for x in (GOOD, NOISE, np.ones((ITEMS, 1), np.float32), np.round(GOOD)):
         fast = asked.recalls(x, 20)
         np.testing.assert_allclose(fast[~np.isnan(fast)], questions.hits(x, slow, [20])[:, 0], atol=1e-9)

@@ -25,7 +25,7 @@ def last_items(user: list[int], item: list[int], time: list[int], items: int) ->
 
 def co_bought(user: np.ndarray, item: np.ndarray, items: int) -> questions.Questions:
     seen = cooccurrence.user_item_matrix(user, item, items)
-    return behaviour.co_bought(seen, cooccurrence.shared(seen))
+    return behaviour.co_bought(seen, cooccurrence.shared_items(seen))
 
 
 def test_zero_shot_finds_the_item_that_looks_like_the_history() -> None:
@@ -122,7 +122,7 @@ def test_content_neighbours_is_recall_of_the_recommenders_evaluation() -> None:
     table = table.take(np.sort(np.unique(pairs, axis=0, return_index=True)[1]))
     features = np.random.default_rng(4).normal(size=(50, 6)).astype(np.float32)
     unit = unit_rows(features)[0]
-    parts = split.load(table, 30, 50)
+    parts = split.load_split(table, 30, 50)
     seen = np.zeros((30, 50), np.float32)
     seen[parts.train.users, parts.train.items] = 1
     profile = seen @ unit / np.maximum(seen.sum(axis=1, keepdims=True), 1)

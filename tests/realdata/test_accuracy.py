@@ -22,7 +22,7 @@ def published_split(path: Path) -> split.Split:
     table = pyarrow.csv.read_csv(path, parse_options=pyarrow.csv.ParseOptions(delimiter="\t"))
     ids = table.select(["userID", "itemID", "x_label"]).rename_columns(["user_id", "item_id", "split"])
     size = [int(ids[name].to_numpy().max()) + 1 for name in ("user_id", "item_id")]
-    return split.load(ids.append_column("timestamp", pa.nulls(len(ids), pa.int64())), *size)
+    return split.load_split(ids.append_column("timestamp", pa.nulls(len(ids), pa.int64())), *size)
 
 
 def test_alignrec_on_industrial_after_six_epochs() -> None:

@@ -86,13 +86,13 @@ def test_files_attest_too_from_stored_or_original_images(made: Layout, tmp_path:
 
 def test_originals_are_shrunk_as_the_pipeline_shrinks_them(tmp_path: Path) -> None:
     """The stage `images` on a large original, and the original itself, attest the same release."""
-    from alignrec.pipeline.images.decode import normalise
+    from alignrec.pipeline.images.decode import normalise_image
 
     original = tmp_path / "images/A0.png"
     original.parent.mkdir()
     Image.effect_noise((600, 500), 60).convert("RGB").save(original)
     layout = toy.outputs(tmp_path / "outputs")
-    stored = normalise(original.read_bytes(), 256, 90, 10**8).image
+    stored = normalise_image(original.read_bytes(), 256, 90, 10**8).image
     releases.rewrite(io.shard(layout.images, "images", 0), "image", lambda images: [stored, *images[1:]])
     releases.released(layout)
     (tmp_path / "items.jsonl").write_text(json.dumps({"asin": "A0", "text": toy.TITLES[0]}))

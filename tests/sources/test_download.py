@@ -11,7 +11,7 @@ from webserver import Server, body, first, hang, ranged, serving, status
 
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.http.fetch import Progress, fetch
+from alignrec.pipeline.http.fetch import Progress, fetch_file
 from alignrec.pipeline.sources.download import download_files, expected_hashes, file_names, local_hashes, with_copies
 from alignrec.stages.download import UNAWARE
 
@@ -20,7 +20,7 @@ HTML = b"<!DOCTYPE html><html>not found</html>"
 
 
 def get(address: str, target: Path, retries: int = 2, timeout: float = 2.0, expected: str | None = None) -> Path:
-    fetch(address, target, expected, timeout, retries, lambda done, total: None)
+    fetch_file(address, target, expected, timeout, retries, lambda done, total: None)
     return target
 
 

@@ -124,4 +124,4 @@ def test_bad_input_is_named() -> None:
     rejects("features, row 5: not finite", "vbpr", holed)
     wide = neighbours.neighbours(np.concatenate([content(), content(1)]), 3)
     rejects("edges name items beyond the catalogue's 50", "alignrec", content(), wide)
-    rejects("no valid interactions", "bpr", parts=split.load(interactions([(0, 0, 0)]), 1, 1))
+    rejects("no valid interactions", "bpr", parts=split.load_split(interactions([(0, 0, 0)]), 1, 1))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from alignrec import schemas
 from alignrec.pipeline.images import files
-from alignrec.pipeline.images.decode import normalise
+from alignrec.pipeline.images.decode import normalise_image
 from alignrec.pipeline.images.params import Images
 from tests.hostile.fuzz.target import Target, written
 from tests.hostile.test_images import LIMITS, exif, jpeg, scans
@@ -28,7 +28,7 @@ def encoded(form: str, mode: str = "RGB", **options: object) -> bytes:
 
 
 def decoded(data: bytes) -> None:
-    result = normalise(data, **LIMITS)
+    result = normalise_image(data, **LIMITS)
     assert result.status in schemas.IMAGE_STATUSES
     assert (result.image is not None) == (result.status == "ok") == (result.phash is not None)
 
@@ -40,7 +40,7 @@ def with_exif(data: bytes) -> None:
     after = 8 + 25  # signature and IHDR
     marked = struct.pack(">I", len(chunk)) + b"eXIf" + chunk + struct.pack(">I", zlib.crc32(b"eXIf" + chunk))
     for image in (jpeg(exif=b"Exif\0\0" + chunk), png[:after] + marked + png[after:]):
-        assert normalise(image, **LIMITS).status == "ok"
+        assert normalise_image(image, **LIMITS).status == "ok"
 
 
 def archived(data: bytes) -> None:

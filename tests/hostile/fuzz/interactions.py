@@ -71,7 +71,7 @@ def parquet() -> bytes:
 
 def ratings(source: Source, role: str, name: str, data: bytes) -> None:
     path = written(name, data)
-    with build.database(folder("scratch"), "256MiB") as db:
+    with build.create_database(folder("scratch"), "256MiB") as db:
         sql = source.reader().ratings({role: path})
         if isinstance(source, MmrecSource):
             asins = [str(i) for i in range(build.load_published(db, sql)[1])]
@@ -98,7 +98,7 @@ def date(data: bytes) -> None:
 def core(data: bytes) -> None:
     """Take the 3-core; whoever is left in train, valid and test has three rows or more."""
     path = written("c.csv", HEADER.encode() + data)
-    with build.database(folder("scratch"), "256MiB") as db:
+    with build.create_database(folder("scratch"), "256MiB") as db:
         reader = TabularSource(kind="tabular", interactions=["c.csv"]).reader()
         params = Interactions(user_core=3, item_core=3)
         tables, _, _ = split_ratings(db, reader, {"interactions": path}, folder("repaired"), params, KEEP)
@@ -148,7 +148,7 @@ def targets() -> dict[str, Target]:
         "date": Target(date, encoded(DATES), quick=SLOW),
         "k-core": Target(core, [CORES.encode(), CSV[0]], quick=SLOW),
         "inspect": Target(looked_at, [*CSV[:3], *JSONS], quick=SLOW),
-        "row-order": Target(lambda data: identifiers.order(written("o.csv", data), ["A", "B", "C"]), ORDERS),
+        "row-order": Target(lambda data: identifiers.read_order(written("o.csv", data), ["A", "B", "C"]), ORDERS),
         "itemid": Target(numbered, NUMBERED),
         "split-mapping": Target(
             lambda data: mmrec.read_numbering(written("i.csv", data), "itemID", ("asin",), 3),

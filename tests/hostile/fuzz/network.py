@@ -13,9 +13,9 @@ import httpx
 
 from alignrec import schemas
 from alignrec.pipeline.http import client
-from alignrec.pipeline.http.client import Blocked, parse
-from alignrec.pipeline.http.fetch import is_web_page, local
-from alignrec.pipeline.http.retries import LONGEST_WAIT, TransientError, pause, retry_after
+from alignrec.pipeline.http.client import Blocked, parse_url
+from alignrec.pipeline.http.fetch import is_web_page, local_path
+from alignrec.pipeline.http.retries import LONGEST_WAIT, TransientError, retry_after, seconds_to_wait
 from alignrec.pipeline.images import crawler
 from alignrec.pipeline.remote.stores import open_store
 from tests.hostile import test_network
@@ -31,7 +31,7 @@ MAX_BYTES = 50_000
 def waited(data: bytes) -> None:
     seconds = retry_after(data.decode("latin-1"))
     assert seconds is None or (math.isfinite(seconds) and seconds >= 0)
-    assert 0 <= pause(3, seconds) <= LONGEST_WAIT
+    assert 0 <= seconds_to_wait(3, seconds) <= LONGEST_WAIT
 
 
 LONG_ADDRESS = b"https://e/" + b'a b"/' * 12_000
@@ -43,7 +43,7 @@ def parsed(data: bytes) -> None:
     text = data.decode("utf-8", "surrogateescape")
     for base in (None, BASE):
         try:
-            url = parse(base.join(text) if base else text)
+            url = parse_url(base.join(text) if base else text)
         except (Blocked, httpx.InvalidURL, UnicodeError):
             continue
         assert url.scheme in ("http", "https")
@@ -55,7 +55,7 @@ def answer(head: bytes) -> Callable[[bytes], None]:
         transport = client.Transport(inner=httpcore.MockBackend([head + data]))
         with (
             client.open_client(1, transport=transport) as web,
-            client.request(web, f"http://{NUMBER}/x", "x", 4) as response,
+            client.request_file(web, f"http://{NUMBER}/x", "x", 4) as response,
         ):
             assert client.first_byte(response, 4) <= 4
             for block in response.iter_raw():
@@ -98,7 +98,7 @@ def targets() -> dict[str, Target]:
     return {
         "retry-after": Target(waited, encoded(list(test_network.RETRY_AFTER))),
         "address": Target(parsed, [*ADDRESSES, LONG_ADDRESS, *REDIRECTS]),
-        "download-address": Target(lambda data: local(data.decode("utf-8", "replace")), ADDRESSES + REDIRECTS),
+        "download-address": Target(lambda data: local_path(data.decode("utf-8", "replace")), ADDRESSES + REDIRECTS),
         "release-address": Target(
             lambda data: open_store(data.decode("utf-8", "replace")),
             [b"s3://bucket/p", b"hf://datasets/o/n", *ADDRESSES[:4]],
