@@ -81,6 +81,7 @@ class Encoder:
         )
         written = _checked_rows(texts, "text", str | None, "a string")
         n = self._count_rows(pictured, written)
+        # rows without content stay zero
         vectors, self.rejects = np.zeros((n, self.width), np.float32), []
         read = written if written and "text" in self.reads else [None] * n
         shown = pictured if pictured and "image" in self.reads else [None] * n

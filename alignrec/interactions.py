@@ -164,6 +164,7 @@ def _split_rows(table: pa.Table, how: Splitting) -> Numbered:
     own = how.protocol is None and "split" in table.column_names
     if own and max(how.user_core, how.item_core) > 1:
         raise UserError("user_core, item_core: the column 'split' is kept; give a protocol to replace it")
+    # the split is the stage's own, by the same queries
     chosen = Division(how.protocol or MMREC, seed_for("split", how.seed), how.cold_share, how.most_train)
     missing = {"rating": "NULL::FLOAT AS rating", "timestamp": "NULL::BIGINT AS timestamp"}
     columns = ["user", "item", *(c if c in table.column_names else missing[c] for c in missing)]

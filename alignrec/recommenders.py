@@ -86,6 +86,7 @@ class Recommender:
             raise UserError(f"no user {user!r} in train{similar(str(user), self.rows)}")
         if not 1 <= k <= len(self.items):
             raise UserError(f"k: {k}; give 1 to {len(self.items)}, the items of the catalogue")
+        # the ranking that judges a model is the one that users get
         row = np.array([self.rows[user]])
         users, items = (np.asarray(x) if isinstance(x, Vectors) else x for x in (self.user_vectors, self.item_vectors))
         ranked = topk(users, items, k, self.seen, row)[0]

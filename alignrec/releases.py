@@ -169,6 +169,7 @@ def _fetch_to_cache(address: str, features: str | None, cache: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with bytes_bar("fetch") as progress:
         fetching.fetch(address, folder, features, progress)
+    # a release that is replaced between two requests must not be cached under the first's hash
     if sha256 not in (io.sha256(folder / manifests.NAME), manifests.load(folder).part_of) and not info.part_of:
         shutil.rmtree(folder)
         raise UserError(

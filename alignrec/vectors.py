@@ -63,6 +63,7 @@ def aligned(
     if not given:
         raise UserError("vectors: none were given; give an array [I, F], or name -> array")
     sets = {name: checked(x, name) for name, x in given.items()}
+    # sets that know their items are joined by identifier, others by position
     named = {n: x for n, x in given.items() if ids is None and isinstance(x, Vectors) and hasattr(x, "ids")}
     if ids is not None:
         items = list(ids)

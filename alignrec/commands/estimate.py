@@ -160,6 +160,7 @@ class Plan:
         ranking = size.users * size.items / SCORED
         if issubclass(model_kind, Closed):
             return 1.5 + 3 * size.items**3 / self.gemm + ranking
+        # a step propagates over the graph forth and back, and content models project all items
         step = STEP + 40 * size.interactions * settings.dim / WALK
         step += bool(model_kind.needs) * 6 * size.items * WIDEST * settings.dim / self.gemm
         batches = math.ceil(0.75 * size.interactions / settings.batch_size)
@@ -246,6 +247,7 @@ def estimate_evidence(plan: Plan) -> dict[str, Estimate]:
 
 def estimate_stages(plan: Plan) -> dict[str, Estimate]:
     found = estimate_features(plan) | estimate_evidence(plan)
+    # stages that have nothing to do still start
     if not plan.size.pieces:
         found |= dict.fromkeys(("items", "images", "pretrain"), Estimate(0, PROCESS, 0, "items have no content"))
     elif not plan.params[BEiT3].sets:

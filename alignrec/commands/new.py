@@ -147,6 +147,7 @@ def profile(
     path = _find_profile(name)
     load(path)  # refuses what is wrong, before anything is written
     over = document.read_yaml(path)
+    # a profile is an overlay: the comments of the file below stay
     if document.EXTENDS in over:
         base = path.parent / over.pop(document.EXTENDS)
         text, changed = _merge_documents(base.read_text(encoding="utf-8"), over)

@@ -46,6 +46,7 @@ def read_files(
     item_rows = inspect.inspect_items(items, flags, rows.roles["item"]) if items else None
     shown = inspect.inspect_images(images, item_rows or rows) if images else {}
     source = _describe_source(rows, item_rows)
+    # the core is chosen on all interactions, which DuckDB counts in seconds
     reader = Tabular(TabularSource.model_validate({**source, "columns": rows.renamed()}))
     left = source_split.measure_catalogue(reader, {"interactions": interactions})
     described = item_rows.described() if item_rows else ["no item file: items have neither text nor image"]
@@ -119,6 +120,7 @@ def _parse_columns(columns: Sequence[str], files: Sequence[Path]) -> Mapping[str
             raise UserError(f"--column {given}: write role=name, such as item=sku")
         known([role], dict.fromkeys([*OF_INTERACTIONS, *OF_ITEMS]), "--column")
         flags[role] = column
+    # columns are looked up after the roles, so that a misspelt role is named first
     names = [column for path in files for column in inspect.read_columns(path, flags.values())]
     for role, column in flags.items():
         known([column], names, f"--column {role}")

@@ -66,9 +66,11 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
     Without a file of items only the controls are encoded; ceilings need a generated dataset.
     """
     source, encode, ours, combine = params.source(dataset), params[Encode], params[BEiT3], params[Combine]
+    # without items there is nothing to encode
     if isinstance(source, Downloaded) and "metadata" not in source.files():
         encode, ours = encode.model_copy(update={"encoders": []}), ours.model_copy(update={"sets": []})
         combine = combine.model_copy(update={"sets": {}})
+    # only the generator of a catalogue knows what it planted
     if not isinstance(source, Generated):
         kept = {name: own for name, own in combine.sets.items() if not names.is_ceiling(combine.sets, name)}
         combine = combine.model_copy(update={"sets": kept})
@@ -83,6 +85,7 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
     # files of others are released only if they are named
     others = [*names.imported_sets(params, dataset), *names.sets_with_text(params, dataset)]
     own = [name for name in made or [trained] if name not in others and not names.is_control(combine.sets, name)]
+    # what the file leaves open: the set to train on and to code, those to judge and to release
     chosen: dict[type[Any], Any] = {
         Released: trained,
         SemanticIds: [trained] if judged else [],
@@ -100,6 +103,7 @@ def of_release(release: Release, path: Path) -> Parameters:
         raise UserError(f"{release.folder}: source '{manifest.kind}' is unknown here; install the package that has it")
     source = sources.SOURCES[manifest.kind]
     declared = {manifest.dataset: source.model_construct(kind=manifest.kind)}  # its files are not here
+    # a project around the release has the last word
     if path.exists():
         return read(path).model_copy(update={"sources": declared, "datasets": [manifest.dataset]})
     recorded = {  # an older version may have had other keys

@@ -99,6 +99,7 @@ def begin_project(folder: Path) -> Iterator[str]:
     yield from _write_dvc_yaml(folder / DVC_YAML, dvc_yaml(read(folder / PARAMS)))
     io.write_json(folder / CODE, code_json())
     root = _git_root(folder)
+    # git comes first, as `dvc init` asks for it
     if root is None and shutil.which("git"):
         done = subprocess.run(["git", "init", "--quiet"], cwd=folder, capture_output=True, text=True)
         if done.returncode:
@@ -108,6 +109,7 @@ def begin_project(folder: Path) -> Iterator[str]:
     if not (folder / ".dvc").is_dir():
         _init_dvc(folder, no_scm=root is None, subdir=root not in (None, folder.resolve()))
         yield "dvc init" + (" --no-scm" if root is None else "" if root == folder.resolve() else " --subdir")
+    # what the user has changed stays
     for template in sorted(TEMPLATES.iterdir()):
         if not (path := folder / ".dvc" / "plots" / template.name).exists():
             io.write_bytes(path, template.read_bytes())
@@ -169,6 +171,7 @@ def _write_dvc_yaml(path: Path, text: str) -> Iterator[str]:
         before = path.read_text(encoding="utf-8", errors="replace")
         if before == text:
             return
+        # the hash in the head tells our own text from an edited one
         marked = MARK.search(before)
         if marked is None or text_sha256(before[marked.end() :]) != marked[1]:
             yield f"{path}: was edited, and is left so; delete it to have it written again"

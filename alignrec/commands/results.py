@@ -44,6 +44,7 @@ def summary(dataset: OneOrAll = None, params: ParamsFile = PARAMS, root: Root = 
         show(terminal.stages(name, records.values()))
         if layout.results.exists():
             show(*terminal.tables(io.read_table(layout.results, schemas.RESULTS), name))
+        # the verdict is on the set of the released recommender
         released = records.get("train", {}).get("params", {}).get("features", "")
         outputs = Outputs(layout, settings.source(name).kind, released)
         if line := verdict.headline(name, outputs.kind, released, outputs.probes, outputs.tests):

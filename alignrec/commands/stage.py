@@ -110,6 +110,7 @@ def probe(
     root: Root = ROOT,
     to: Annotated[Path | None, typer.Option("--to", help="for a release: where to write probes.json")] = None,
 ) -> None:
+    # a release is probed without a project: its tables are laid out as outputs
     released = is_release(dataset)
     if to is not None and not released:
         raise typer.BadParameter(f"is for releases; the probes of {dataset} are in {root}/probe/{dataset}")

@@ -56,6 +56,7 @@ class Terminated(KeyboardInterrupt):
 @contextmanager
 def end_on_sigterm() -> Iterator[None]:
     """Have SIGTERM end this process as Ctrl-C does; those that it forks end at once."""
+    # processes that were forked inherit the handler, and have nothing to clean up
     own = os.getpid()
 
     def end(number: int, frame: object) -> None:
@@ -100,6 +101,7 @@ class Group(TyperGroup):
             sys.stdout.flush()  # a closed pipe is noticed here, and not at exit
             return returned
         except (Exception, KeyboardInterrupt) as e:
+            # what is left is in the note that `explain_interrupt` added
             if is_interrupt(e):
                 _end_interrupted(*getattr(e, "__notes__", ["nothing is left half-done"])[:1])
             if (message := describe_error(e)) is None:

@@ -96,6 +96,7 @@ def _describe_value(value: Any) -> str:
 
 
 def _valid_keys(kind: Any, loc: tuple[int | str, ...]) -> list[str]:
+    # walk down the classes of the sections, as the path of the fault does
     for part in loc:
         if isinstance(kind, type) and issubclass(kind, Section):
             kind = {field.alias or name: field.annotation for name, field in kind.model_fields.items()}[str(part)]

@@ -64,6 +64,7 @@ def read_yaml(path: Path) -> Any:
     if path.exists() and not path.is_file():  # reading a pipe would wait for ever
         raise UserError(f"{path}: not a parameter file but a folder, pipe or device")
     try:
+        # one byte more than is allowed shows a file that is too large, without reading it all
         with path.open("rb") as f:
             data = f.read(LARGEST + 1)
         if len(data) > LARGEST:
@@ -90,6 +91,7 @@ def read_extended(path: Path) -> Any:
     base = read_yaml(path.parent / over[EXTENDS])
     if not isinstance(base, dict) or EXTENDS in base:
         raise UserError(f"{path}: '{EXTENDS}': {over[EXTENDS]} must be a whole parameter file, which extends none")
+    # sections merge by key, everything else is replaced
     merged = dict(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(base.get(key), dict)

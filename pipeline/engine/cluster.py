@@ -102,6 +102,7 @@ def _needs(ray: Any) -> tuple[int, dict[str, int], str]:
     import torch
 
     threads, nodes = torch.get_num_threads(), [node for node in ray.nodes() if node["Alive"]]
+    # workers of one kind, so that all rows are rounded alike
     gpu = any(node["Resources"].get("GPU", 0) >= 1 for node in nodes)
     resource, amount = ("GPU", 1) if gpu else ("CPU", threads)
     lack = f"no node of the Ray cluster has room for a worker with {'a GPU' if gpu else f'{threads} threads'}"

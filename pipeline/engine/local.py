@@ -119,6 +119,7 @@ def map(
     elif first := list(islice(source, 1)):
         with on.opened(make) as seats:
             source = chain(first, source)
+            # jobs are taken as results are consumed, which bounds memory
             pending = {seats.submit(job): job for job in islice(source, seats.number + ahead)}
             try:
                 while pending:
@@ -126,6 +127,7 @@ def map(
                     yield pending.pop(future), future.result()
                     pending |= {seats.submit(job): job for job in islice(source, 1)}
             finally:
+                # the consumer stopped, or a job failed
                 for future in pending:
                     future.cancel()
 

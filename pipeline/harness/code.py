@@ -76,6 +76,7 @@ def source_sha256() -> str:
 def imported_modules(path: Path) -> tuple[str, ...]:
     names: list[str] = []
     packages: dict[str, str] = {}  # local name -> package that only re-exports
+    # imports for type checkers are never run
     executed = [
         s for s in _syntax_tree(path).body if not (isinstance(s, ast.If) and ast.unparse(s.test) == "TYPE_CHECKING")
     ]
@@ -87,6 +88,7 @@ def imported_modules(path: Path) -> tuple[str, ...]:
             own = {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
             names += own.values()
             packages |= {name: module for name, module in own.items() if _reexported_names(module)}
+    # a package that re-exports counts by the names that are used of it, and not as a whole
     for node in (node for statement in executed for node in (ast.walk(statement) if packages else ())):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in packages:
             names.append(f"{packages[node.value.id]}.{node.attr}")
@@ -126,6 +128,7 @@ def _is_text(statement: ast.stmt) -> bool:
 def _keep_work(tree: ast.Module) -> None:
     is_stage = [isinstance(s, ast.Assign) and ast.unparse(s.value).startswith("Stage(") for s in tree.body]
     tree.body = [statement for statement, declared in zip(tree.body, is_stage, strict=True) if not declared]
+    # imports that only the stage's value needed go too
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     for statement in tree.body:
         if isinstance(statement, ast.ImportFrom):

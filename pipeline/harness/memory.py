@@ -48,6 +48,7 @@ def watch_memory() -> Iterator[Own]:
             if ended.wait(INTERVAL):
                 return
 
+    # other systems have no such figure
     if not STATUS.exists() or "RssAnon:" not in STATUS.read_text():
         yield own
         return

@@ -30,6 +30,7 @@ def process_group() -> Iterator[None]:
     import torch
     import torch.distributed as dist
 
+    # a caller opened the group already
     if dist.is_initialized():
         yield
         return
@@ -63,6 +64,7 @@ def all_reduce(x: Tensor) -> Tensor:
         return x
     import torch.distributed as dist
 
+    # all_reduce writes in place
     total = x.detach().clone()
     dist.all_reduce(total)
     return total

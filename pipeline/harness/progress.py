@@ -66,6 +66,7 @@ def print_heartbeat(label: str, bars: list[tqdm]) -> Iterator[None]:
 
 
 def bar_line(label: str, bars: list[tqdm], seconds: float) -> str:
+    # the bar that was opened last and is not full is what runs now
     for open_bar in reversed(bars):
         facts = open_bar.format_dict
         if facts["total"] is None or open_bar.n < facts["total"]:

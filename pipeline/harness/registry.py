@@ -29,6 +29,7 @@ class Registry(Mapping[str, Part]):
     @property
     def entries(self) -> dict[str, str]:
         others = installed_parts(f"alignrec.{self.kind}")
+        # a name of ours must not change its meaning with what else is installed
         if twice := sorted(others.keys() & self.built_in.keys()):
             raise UserError(f"entry point '{twice[0]}' of alignrec.{self.kind}: the name is taken; choose another")
         return {**self.built_in, **others}

@@ -104,6 +104,7 @@ class Run:
         Files that are not as they were written are deleted with a warning. The code is the stage's own by default.
         """
         key = self.key(inputs, facts, modules or [f"alignrec.stages.{self.stage}"])
+        # other inputs, settings or code: what was unfinished is of no use
         if not io.begun(folder, key):
             io.begin(folder, key)
         if not self.part:  # the files of other parts are still being written
@@ -176,15 +177,18 @@ def recorded(run: Run) -> Iterator[None]:
     if parallel.rank():
         yield
         return
+    # files that a killed run had begun to write
     for scrap in run.folder.rglob(".*.tmp"):
         scrap.unlink(missing_ok=True)
     started = time.perf_counter()
     with progress.print_heartbeat(run.label, run.bars), memory.watch_memory() as own:
         yield
+    # nothing was computed: the first run's record stays, so that a resumed run has its bytes
     if run.kept:
         _deliver_out(run)
         print(f"{run.label}: all that it makes is there, and is kept", flush=True)
         return
+    # times and memory differ between equal runs, so they are kept out of the record that DVC hashes
     cost = {
         "seconds": round(time.perf_counter() - started, 3),
         "peak_memory_mib": memory.peak_mib() + memory.largest_child_mib(),
@@ -203,9 +207,11 @@ def _deliver_out(run: Run) -> None:
     new, old = (run.folder.with_name(f".{run.folder.name}.{which}") for which in ("new", "old"))
     for folder in (new, old):
         shutil.rmtree(folder, ignore_errors=True)
+    # hard links, so that the out takes no second copy of the disk
     for path in [*io.files_below(run.folder), run.folder / io.RECORD]:
         io.link(path, new / path.relative_to(run.folder))
     run.out.parent.mkdir(parents=True, exist_ok=True)
+    # two renames: a kill between them leaves the old out under its hidden name, and the stage runs again
     if run.out.exists():
         run.out.rename(old)
     new.rename(run.out)

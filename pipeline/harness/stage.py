@@ -60,8 +60,10 @@ def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
     with parallel.process_group(), locked(run):
         if not stage.light:
             check(run)
+        # one process hashes for all
         if not parallel.rank():
             refuse_altered(run.layout, stage)
+        # what an earlier run left unfinished would be taken for this run's
         if not stage.resumes:
             shutil.rmtree(run.folder)
             run.folder.mkdir()
@@ -96,6 +98,7 @@ def _make_part(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
     check(run)
     refuse_altered(run.layout, stage)
     part, parts = run.part
+    # held by the part alone: other parts write to the same folder at the same time
     same = run.folder.with_name(f"{run.folder.name}.{part}-{parts}")  # a job that is sent again while it still runs
     with hold_lock(same), progress.print_heartbeat(run.label, run.bars):
         run.folder.mkdir(exist_ok=True)
