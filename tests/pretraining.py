@@ -93,7 +93,10 @@ def features(root: Path, *names: str) -> dict[str, np.ndarray]:
     trained = [name for name in names if name in TRAINED]
     others = [name for name in names if name not in TRAINED]
     if others:
-        write_params(root, encode={"encoders": others})
+        before = yaml.safe_load((root / "params.yaml").read_text())["encode"][
+            "encoders"
+        ]  # `encode` deletes what is not listed
+        write_params(root, encode={"encoders": list(dict.fromkeys([*before, *others]))})
     if trained:
         write_params(root, beit3={"sets": trained})
     params, layout = load(root / "params.yaml"), Layout(root, "toy")
