@@ -92,7 +92,7 @@ class Encoder:
             self.rejects += [Reject(start + i, *one) for i, one in enumerate(decoded) if isinstance(one, tuple)]
             jpegs = [None if isinstance(one, tuple) else one for one in decoded]
             texts_of = [text or "" for text in read[part]]
-            encoded = batching.encode(self._network, texts_of, jpegs, batch_size, workers=workers)
+            encoded = batching.encode_items(self._network, texts_of, jpegs, batch_size, workers=workers)
             vectors[part] = encoded.vectors
             if encoded.halved.any():
                 warnings.warn(f"{batching.HALVED}; give a smaller batch_size", stacklevel=2)

@@ -131,7 +131,7 @@ def _encoder(precision: str) -> BEiT3Items:
 
 def encoded(precision: str) -> Turn[np.ndarray]:
     encoder, texts = _encoder(precision), [str(i) for i in range(ITEMS)]
-    return timed(lambda: batching.encode(encoder, texts, _jpegs(), PASS, workers=WORKERS).vectors)
+    return timed(lambda: batching.encode_items(encoder, texts, _jpegs(), PASS, workers=WORKERS).vectors)
 
 
 @cache

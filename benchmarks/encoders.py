@@ -98,7 +98,7 @@ def _encoder(folder: str, case: str) -> Encoder:
 
 def _our_turn(folder: str, case: str) -> Turn[np.ndarray]:
     encoder, (texts, images) = _encoder(folder, case), _items(case)
-    return timed(lambda: batching.encode(encoder, texts, images, PASS, workers=WORKERS).vectors)
+    return timed(lambda: batching.encode_items(encoder, texts, images, PASS, workers=WORKERS).vectors)
 
 
 @cache

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.encode.folder import FeatureSet, table
+from alignrec.pipeline.encode.folder import FeatureSet, feature_rows
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.sources.base import PLANTED
@@ -35,7 +35,7 @@ def control_rows(name: str, ids: pa.Table, original: FeatureSet | None, rows: in
         own = ids.slice(start, rows)
         shape = len(own), width
         vectors = np.ones(shape, np.float32) if name == "constant" else random_vectors(*shape, [seed, number])
-        yield table(own, vectors, *np.zeros((2, len(own)), bool))
+        yield feature_rows(own, vectors, *np.zeros((2, len(own)), bool))
 
 
 def _shuffled_rows(ids: pa.Table, original: FeatureSet, rows: int, seed: int) -> Iterator[pa.Table]:
@@ -49,7 +49,7 @@ def _shuffled_rows(ids: pa.Table, original: FeatureSet, rows: int, seed: int) ->
         first = rows * members.index(shard)
         taken = all_rows.take(shuffled_order(len(all_rows), [seed, number])[first : first + len(own)])
         vectors = io.matrix(taken["vector"])
-        yield table(own, vectors, taken["has_image"], taken["has_text"])
+        yield feature_rows(own, vectors, taken["has_image"], taken["has_text"])
 
 
 def random_vectors(items: int, width: int, seed: Seed) -> np.ndarray:

@@ -14,7 +14,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.combine import controls, linear, mapped, names
 from alignrec.pipeline.combine.params import Combine, Linear, Masked, Whitened
 from alignrec.pipeline.encode import chain, quality
-from alignrec.pipeline.encode.folder import ENCODER, SET, Facts, FeatureSet, Span, table
+from alignrec.pipeline.encode.folder import ENCODER, SET, Facts, FeatureSet, Span, feature_rows
 from alignrec.pipeline.encode.params import MODALITIES, Encode
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
@@ -149,13 +149,13 @@ def _imported_rows(file: File, ids: pa.Table, size: int) -> Rows:
         none = np.zeros(len(there), bool)
         unknown = pa.array(none, mask=there)  # an item without a row is made from nothing
         flags = (pa.array(there), pa.array(none)) if matched.vectors.of_images else (unknown, unknown)
-        yield table(own, matched.rows(start, start + len(own)), *flags)
+        yield feature_rows(own, matched.rows(start, start + len(own)), *flags)
 
 
 def _planted_rows(vectors: np.ndarray, ids: pa.Table, size: int) -> Rows:
     for start in range(0, len(ids), size):
         own = ids.slice(start, size)
-        yield table(own, vectors[start : start + size], *np.ones((2, len(own)), bool))
+        yield feature_rows(own, vectors[start : start + size], *np.ones((2, len(own)), bool))
 
 
 def _mapped_rows(fit: Fit, parts: Sequence[FeatureSet]) -> Rows:
@@ -163,7 +163,7 @@ def _mapped_rows(fit: Fit, parts: Sequence[FeatureSet]) -> Rows:
         rows = [part.read(number) for part in parts]
         vectors = fit([io.matrix(part["vector"]) for part in rows])
         # a modality was used if any part used it; null if no part is known to have, and one is unknown
-        yield table(rows[0], vectors, *(reduce(pc.or_kleene, [part[flag] for part in rows]) for flag in FLAGS))
+        yield feature_rows(rows[0], vectors, *(reduce(pc.or_kleene, [part[flag] for part in rows]) for flag in FLAGS))
 
 
 def _masked_rows(layout: Layout, part: FeatureSet, modality: str) -> Rows:
@@ -174,7 +174,7 @@ def _masked_rows(layout: Layout, part: FeatureSet, modality: str) -> Rows:
     for number in range(len(part.shards)):
         rows = part.read(number)
         flags = [rows[flag] if flag != f"has_{modality}" else np.zeros(len(rows), bool) for flag in FLAGS]
-        yield table(rows, masked(number), *flags)
+        yield feature_rows(rows, masked(number), *flags)
 
 
 def _mask_shards(layout: Layout, part: FeatureSet, modality: str) -> Callable[[int], np.ndarray]:

@@ -25,7 +25,7 @@ from alignrec.pipeline.combine.params import Combine
 from alignrec.pipeline.config.base import nearest
 from alignrec.pipeline.config.parameters import Parameters
 from alignrec.pipeline.encode.batching import Items
-from alignrec.pipeline.encode.network import Project, find_network, load, refuse_absent, settings_facts
+from alignrec.pipeline.encode.network import Project, find_network, load_encoder, refuse_absent, settings_facts
 from alignrec.pipeline.encode.params import TRAINED, BEiT3, Encode
 from alignrec.pipeline.encode.registry import ENCODERS, Encoder, Encoders
 from alignrec.pipeline.encode.write import write_features, write_set
@@ -261,7 +261,7 @@ def _write_vectors(run: Run, choice: Choice, items: Items) -> Path:
 
 
 def _load_encoder(project: Project, name: str) -> Encoder:
-    return load(project, name).encoder
+    return load_encoder(project, name).encoder
 
 
 def _append_inputs(folder: Path, items: Items, done: Path, record: dict[str, Any]) -> tuple[int, int, int]:

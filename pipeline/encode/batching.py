@@ -21,7 +21,7 @@ from torch import Tensor
 from alignrec import schemas
 from alignrec.pipeline import engine, io
 from alignrec.pipeline.encode.chunks import Reader, Reading
-from alignrec.pipeline.encode.folder import table
+from alignrec.pipeline.encode.folder import feature_rows
 from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.encode.registry import Encoder
 from alignrec.pipeline.errors import UserError
@@ -51,13 +51,13 @@ class Items:
         if "text" in reads:
             content = content.append_column("text", self.texts.slice(start, stop - start))
         if "image" in reads and self.images:
-            content = content.append_column("image", self._images(start, stop))
+            content = content.append_column("image", self._read_images(start, stop))
         return content
 
-    def _images(self, start: int, stop: int) -> pa.ChunkedArray:
+    def _read_images(self, start: int, stop: int) -> pa.ChunkedArray:
         parts = (
             io.read_table(path, schemas.IMAGES, ["image"])["image"].slice(first, rows)
-            for path, first, rows in holding(self.images, start, stop)
+            for path, first, rows in shards_holding(self.images, start, stop)
         )
         return pa.chunked_array([chunk for part in parts for chunk in part.chunks], schemas.IMAGES.field("image").type)
 
@@ -92,7 +92,7 @@ class Encoded(NamedTuple):
     reading: Reading | None = None  # of the texts that were used; None if the encoder does not count tokens
 
 
-def encode(
+def encode_items(
     encoder: Encoder,
     texts: Sequence[str],
     images: Sequence[bytes | None],
@@ -118,9 +118,9 @@ def encode(
         some_images = [image for i in rows if (image := images[i]) is not None]
         return encoder.prepare(some_images or None, [text for i in rows if (text := texts[i]).strip()] or None)
 
-    plan = batches(has_image, has_text, lengths, batch_size)
+    plan = plan_batches(has_image, has_text, lengths, batch_size)
     prepared = engine.map(lambda: prepare, plan, engine.Threads(workers), ahead=1)
-    out, halved = _compute(encoder, len(texts), prepared, prepare, done)
+    out, halved = _encode_batches(encoder, len(texts), prepared, prepare, done)
     done(int((~has_image & ~has_text).sum()))
     return Encoded(out, has_image, has_text, halved, reading)
 
@@ -132,8 +132,8 @@ def encode_rows(encoder: Encoder, content: pa.Table, own: Encode, done: Callable
         Schema features(F), `read` and `there`, see `Reading`, null for items without text, and `halved`, whether memory
         ran out.
     """
-    made = encode(encoder, *texts_and_images(content), own.batch_size, done, own.workers)
-    rows = _append_reading(table(content, made.vectors, made.has_image, made.has_text), made.reading)
+    made = encode_items(encoder, *texts_and_images(content), own.batch_size, done, own.workers)
+    rows = _append_reading(feature_rows(content, made.vectors, made.has_image, made.has_text), made.reading)
     return rows.append_column("halved", pa.array(made.halved))
 
 
@@ -146,7 +146,7 @@ def _append_reading(rows: pa.Table, reading: Reading | None) -> pa.Table:
     return rows
 
 
-def _compute(
+def _encode_batches(
     encoder: Encoder,
     items: int,
     batches: Iterable[tuple[np.ndarray, Any]],
@@ -157,27 +157,27 @@ def _compute(
     out, halved = np.zeros((items, encoder.width), np.float32), np.zeros(items, bool)
     pending: list[tuple[np.ndarray, Tensor]] = []
 
-    def copy() -> None:
+    def copy_oldest() -> None:
         rows, vectors = pending.pop(0)
         out[rows] = vectors.cpu().numpy()
 
     for rows, prepared in batches:
-        if (vectors := _try(encoder, prepared)) is None:
+        if (vectors := _try_encode(encoder, prepared)) is None:
             halved[rows] = True
             vectors = _in_halves(encoder, prepare, rows)
         pending.append((rows, vectors))
         if len(pending) > 1:  # copied when the next batch has been started, so that a GPU does not wait
-            copy()
+            copy_oldest()
         done(len(rows))
     while pending:
-        copy()
+        copy_oldest()
     if not np.isfinite(out).all():
         row = int((~np.isfinite(out).all(axis=1)).argmax())
         raise UserError(f"row {row}: the encoder's vector is not finite; check its weights, or take another encoder")
     return out, halved
 
 
-def _try(encoder: Encoder, prepared: Any) -> Tensor | None:
+def _try_encode(encoder: Encoder, prepared: Any) -> Tensor | None:
     """Return the vectors of a batch; None if memory ran out."""
     try:
         return encoder.encode(prepared)
@@ -189,7 +189,7 @@ def _try(encoder: Encoder, prepared: Any) -> Tensor | None:
 
 def _in_halves(encoder: Encoder, prepare: Callable[[np.ndarray], Any], rows: np.ndarray) -> Tensor:
     halves = np.array_split(rows, 2) if len(rows) > 1 else []
-    found = [vectors for half in halves if (vectors := _try(encoder, prepare(half))) is not None]
+    found = [vectors for half in halves if (vectors := _try_encode(encoder, prepare(half))) is not None]
     if len(found) == 2:
         return torch.cat(found)
     if len(rows) > 2:
@@ -197,7 +197,7 @@ def _in_halves(encoder: Encoder, prepare: Callable[[np.ndarray], Any], rows: np.
     raise UserError("memory ran out with one item per forward pass; take a smaller network, or give more memory")
 
 
-def batches(has_image: np.ndarray, has_text: np.ndarray, lengths: np.ndarray, size: int) -> Iterator[np.ndarray]:
+def plan_batches(has_image: np.ndarray, has_text: np.ndarray, lengths: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """Yield rows with the same modalities and similar lengths, int64; rows without image and text are skipped."""
     kind = 2 * has_image.astype(np.int64) + has_text
     order = np.lexsort((np.arange(len(kind)), lengths, kind))
@@ -206,7 +206,7 @@ def batches(has_image: np.ndarray, has_text: np.ndarray, lengths: np.ndarray, si
         yield from (rows[start : start + size] for start in range(0, len(rows), size))
 
 
-def holding(paths: Sequence[Path], start: int, stop: int) -> Iterator[tuple[Path, int, int]]:
+def shards_holding(paths: Sequence[Path], start: int, stop: int) -> Iterator[tuple[Path, int, int]]:
     """Yield the shards of items start .. stop-1, with the first row and the number of rows in each.
 
     All shards but the last have as many rows as the first, the only one that is opened.

@@ -90,7 +90,7 @@ class BEiT3Items(mini.TextReader):
         if texts is None:
             n = len(images or ())
             return Prepared(pixels, None, [Group(np.arange(n), None, [0] * n)])
-        chunks, groups = self.split(texts), []
+        chunks, groups = self.split_texts(texts), []
         for group in chunks.groups():
             ids = [chunks.parts[i] for i in group]
             tokens = pin_memory(torch.from_numpy(np.concatenate(ids)))
@@ -100,11 +100,11 @@ class BEiT3Items(mini.TextReader):
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
         pixels = None if prepared.pixels is None else move_to(prepared.pixels, self._device)
-        groups = [self._cls(group, pixels) for group in prepared.groups]
-        cls = groups[0] if prepared.chunks is None else prepared.chunks.averaged(groups)  # [B, D]
+        groups = [self._cls_of(group, pixels) for group in prepared.groups]
+        cls = groups[0] if prepared.chunks is None else prepared.chunks.average_parts(groups)  # [B, D]
         return cls if self._whitening is None else (cls - self._whitening[0]) @ self._whitening[1]
 
-    def _cls(self, group: Group, pixels: Tensor | None) -> Tensor:
+    def _cls_of(self, group: Group, pixels: Tensor | None) -> Tensor:
         """Return CLS of each part of a group, [n, D]; `pixels` are of all items of its batch."""
         out = []
         for items, tokens, lengths in group.passes():
@@ -114,12 +114,14 @@ class BEiT3Items(mini.TextReader):
         return torch.cat(out)
 
 
-def tokenizer(own: EncoderFiles) -> Tokenizer | None:
+def load_tokenizer(own: EncoderFiles) -> Tokenizer | None:
     """Return the tokenizer of `pretrain`, None if no item had text; UserError if it is invalid."""
     return Tokenizer(own.tokenizer.read_bytes()) if own.tokenizer.is_file() else None
 
 
-def load(files: EncoderFiles, params: BEiT3Params, raw: bool = False, known: mini.Known | None = None) -> Encoder:
+def load_beit3(
+    files: EncoderFiles, params: BEiT3Params, raw: bool = False, known: mini.KnownImages | None = None
+) -> Encoder:
     """Load a trained network; the feature is CLS itself if `raw` or without a map.
 
     Args:
@@ -130,10 +132,10 @@ def load(files: EncoderFiles, params: BEiT3Params, raw: bool = False, known: min
     if stored.is_mini(files):
         if params.precision != "float32":
             raise UserError(f"beit3: mini encodes in float32, not {params.precision}; leave out beit3.precision")
-        return mini.load(files, params.max_tokens, params.chunks, mini.reading(files) if mapped else None, known)
+        return mini.load_mini(files, params.max_tokens, params.chunks, mini.read_map(files) if mapped else None, known)
     read = stored.whitening(files, stored.config(files).width) if mapped else None
     network = stored.network(files).to(pick_device())
-    return BEiT3Items(network, tokenizer(files), params.max_tokens, params.chunks, params.precision, read)
+    return BEiT3Items(network, load_tokenizer(files), params.max_tokens, params.chunks, params.precision, read)
 
 
 def write_untrained(trained: EncoderFiles, to: EncoderFiles, seed: int) -> None:
@@ -141,12 +143,12 @@ def write_untrained(trained: EncoderFiles, to: EncoderFiles, seed: int) -> None:
     _copy_vocabulary(trained, to)
     network: Network
     if stored.is_mini(trained):
-        network = mini.untrained(trained)
+        network = mini.start_network(trained)
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = BEiT3(stored.config(trained))
-    _write(network, to)
+    _write_network(network, to)
 
 
 def write_official(trained: EncoderFiles, to: EncoderFiles) -> None:
@@ -158,13 +160,13 @@ def write_official(trained: EncoderFiles, to: EncoderFiles) -> None:
     _copy_vocabulary(trained, to)
     network = BEiT3(replace(stored.config(trained), codes=0, mlm=False))
     network.load_state_dict(load_file(trained.official), strict=True)
-    _write(network, to)
+    _write_network(network, to)
 
 
 def fit_map(encoder: Encoder, items: Items, batch_size: int, to: EncoderFiles) -> None:
     """Write the map that reads CLS without teachers, fitted to the FIRST items."""
     n = min(FIRST, len(items.ids))
-    encoded = batching.encode(encoder, *batching.texts_and_images(items.read(0, n, MODALITIES)), batch_size)
+    encoded = batching.encode_items(encoder, *batching.texts_and_images(items.read(0, n, MODALITIES)), batch_size)
     vectors = encoded.vectors[encoded.has_image | encoded.has_text]
     fitted = halves(vectors) if stored.is_mini(to) else whitening.fit_whitening(vectors)
     io.write_bytes(to.whitening, save_arrays(fitted._asdict()))
@@ -176,7 +178,7 @@ def _copy_vocabulary(trained: EncoderFiles, to: EncoderFiles) -> None:
             io.write_bytes(getattr(to, name), source.read_bytes())
 
 
-def _write(network: Network, to: EncoderFiles) -> None:
+def _write_network(network: Network, to: EncoderFiles) -> None:
     """Write a network without its heads, which are for training."""
     tensors = {k: x.cpu().contiguous() for k, x in network.state_dict().items() if not k.startswith(HEADS)}
     shape = network.config

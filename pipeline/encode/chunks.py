@@ -67,10 +67,10 @@ class Chunks(NamedTuple):
         order, size = self._order, len(self.there)
         return [order[start : start + size] for start in range(0, len(order), size)]
 
-    def inputs(self, make: Callable[[list[str]], Any]) -> list[Any]:
+    def make_inputs(self, make: Callable[[list[str]], Any]) -> list[Any]:
         return [make([self.parts[i] for i in group]) for group in self.groups()]
 
-    def averaged(self, vectors: Sequence[Tensor]) -> Tensor:
+    def average_parts(self, vectors: Sequence[Tensor]) -> Tensor:
         """Return each text's mean over its parts by tokens, [B, W], of the vectors of each group, [<= B, W]."""
         if len(self.parts) == len(self.there):
             return vectors[0]
@@ -87,7 +87,7 @@ class Chunks(NamedTuple):
         return np.arange(len(self.parts)) if uncut else np.argsort(self.tokens, kind="stable")
 
 
-def cut(texts: Sequence[str], count: Count, room: int, most: int) -> Chunks:
+def cut_texts(texts: Sequence[str], count: Count, room: int, most: int) -> Chunks:
     """Cut texts, none empty, between words into parts of at most `room` tokens; a text that fits stays as it is.
 
     A word of more is cut too. Of a text `most` parts are read, and not what comes after them.
@@ -98,8 +98,8 @@ def cut(texts: Sequence[str], count: Count, room: int, most: int) -> Chunks:
     of_long: dict[int, tuple[list[str], list[int]]] = {}
     for start in range(0, len(long), TOGETHER):
         some = long[start : start + TOGETHER]
-        words = _words([texts[i] for i in some], count, room)
-        of_long |= {i: _packed(*own, room) for i, own in zip(some, words, strict=True)}
+        words = _split_words([texts[i] for i in some], count, room)
+        of_long |= {i: _pack_words(*own, room) for i, own in zip(some, words, strict=True)}
     parts: list[str] = []
     owner, tokens, there = [], [], []
     for number, text in enumerate(texts):  # texts differ in their number of words
@@ -111,11 +111,11 @@ def cut(texts: Sequence[str], count: Count, room: int, most: int) -> Chunks:
     return Chunks(parts, np.array(owner, np.int64), np.array(tokens, np.int64), np.array(there, np.int64))
 
 
-def lengths(tokenizer: Any, texts: list[str]) -> list[int]:
+def count_tokens(tokenizer: Any, texts: list[str]) -> list[int]:
     return [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
 
 
-def _words(texts: list[str], count: Count, room: int) -> list[tuple[list[str], list[int]]]:
+def _split_words(texts: list[str], count: Count, room: int) -> list[tuple[list[str], list[int]]]:
     """Return the words of each text, none of more than `room` tokens if it can be cut, and the tokens of each word."""
     words = [
         [word[at : at + LONGEST_WORD] for word in WORD.findall(text) for at in range(0, len(word), LONGEST_WORD)]
@@ -132,7 +132,7 @@ def _words(texts: list[str], count: Count, room: int) -> list[tuple[list[str], l
     return [(own, [known[word] for word in own]) for own in words]
 
 
-def _packed(words: list[str], lengths: list[int], room: int) -> tuple[list[str], list[int]]:
+def _pack_words(words: list[str], lengths: list[int], room: int) -> tuple[list[str], list[int]]:
     parts: list[list[str]] = [[]]
     tokens = [0]
     for word, n in zip(words, lengths, strict=True):  # where a part ends depends on those before

@@ -34,39 +34,43 @@ class Descriptors:
         return decode_squares(images, SIDE)
 
     def encode(self, prepared: np.ndarray) -> Tensor:
-        return torch.from_numpy(describe(prepared))
+        return torch.from_numpy(describe_images(prepared))
 
 
-def describe(pixels: np.ndarray) -> np.ndarray:
+def describe_images(pixels: np.ndarray) -> np.ndarray:
     """Return the descriptors of uint8 [B, S, S, 3]: float32 [B, F]."""
     x = pixels.astype(np.float32) / 255
-    blocks = (np.sqrt(_colours(pixels)), _cells(_foreground(x), CELLS), np.sqrt(_gradients(x.mean(axis=3))))
+    blocks = (
+        np.sqrt(_count_colours(pixels)),
+        _cell_means(_find_foreground(x), CELLS),
+        np.sqrt(_sum_gradients(x.mean(axis=3))),
+    )
     return np.hstack([unit_rows(block.reshape(len(x), -1))[0] for block in blocks])
 
 
-def _colours(pixels: np.ndarray) -> np.ndarray:
+def _count_colours(pixels: np.ndarray) -> np.ndarray:
     """Count the colours of each image: float64 [B, LEVELS^3]."""
     bins = (pixels.astype(np.int64) * LEVELS // 256) @ [LEVELS**2, LEVELS, 1]  # [B, S, S]
     bins += LEVELS**3 * np.arange(len(pixels))[:, None, None]
     return np.bincount(bins.ravel(), minlength=LEVELS**3 * len(pixels)).reshape(len(pixels), -1).astype(np.float64)
 
 
-def _foreground(x: np.ndarray) -> np.ndarray:
+def _find_foreground(x: np.ndarray) -> np.ndarray:
     """Return which pixels differ from the background: float32 [B, S, S, 3] in [0, 1] -> bool [B, S, S]."""
     border = np.concatenate([x[:, 0], x[:, -1], x[:, :, 0], x[:, :, -1]], axis=1)  # [B, 4 S, 3]
     differs: np.ndarray = np.abs(x - np.median(border, axis=1)[:, None, None]).max(axis=3) > APART
     return differs
 
 
-def _gradients(grey: np.ndarray) -> np.ndarray:
+def _sum_gradients(grey: np.ndarray) -> np.ndarray:
     """Average the length of gradients by cell and direction: float32 [B, S, S] -> [B, COARSE, COARSE, DIRECTIONS]."""
     down, across = np.gradient(grey, axis=(1, 2))
     direction = (np.arctan2(down, across) % np.pi / np.pi * DIRECTIONS).astype(int) % DIRECTIONS
     length = np.hypot(down, across)
-    return np.stack([_cells(length * (direction == d), COARSE) for d in range(DIRECTIONS)], axis=3)
+    return np.stack([_cell_means(length * (direction == d), COARSE) for d in range(DIRECTIONS)], axis=3)
 
 
-def _cells(x: np.ndarray, cells: int) -> np.ndarray:
+def _cell_means(x: np.ndarray, cells: int) -> np.ndarray:
     """Return means over square cells: [B, S, S] -> float64 [B, cells, cells]."""
     side = x.shape[1] // cells
     return x.reshape(len(x), cells, side, cells, side).mean(axis=(2, 4), dtype=np.float64)

@@ -111,7 +111,7 @@ class FeatureSet:
         yield from (io.matrix(self.read(number)["vector"]) for number in range(len(self.shards)))
 
 
-def table(ids: pa.Table, vectors: np.ndarray, has_image: Any, has_text: Any) -> pa.Table:
+def feature_rows(ids: pa.Table, vectors: np.ndarray, has_image: Any, has_text: Any) -> pa.Table:
     """Return rows of schema features(F): item_id and asin, float32 [n, F], bool [n] flags, null if unknown."""
     columns = {"item_id": ids["item_id"], "asin": ids["asin"], "has_image": has_image, "has_text": has_text}
     return pa.table(columns | {"vector": io.vectors(vectors)})

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from alignrec.pipeline.encode import hub, towers
-from alignrec.pipeline.encode.chunks import lengths
+from alignrec.pipeline.encode.chunks import count_tokens
 from alignrec.pipeline.encode.hub import Origin
 from alignrec.pipeline.encode.registry import Spec
 from alignrec.pipeline.encode.towers import Join, OfHub, Towers
@@ -58,7 +58,7 @@ class HuggingFace(Towers):
         return towers.pin_inputs(self._process(images=images, return_tensors="pt"))
 
     def count_tokens(self, texts: list[str]) -> list[int]:
-        return lengths(self._tokenizer, [self._plain(text) for text in texts])
+        return count_tokens(self._tokenizer, [self._plain(text) for text in texts])
 
     def text_inputs(self, texts: list[str]) -> dict[str, Any]:
         rows: Mapping[str, Any] = self._tokenizer(
@@ -72,7 +72,7 @@ class HuggingFace(Towers):
         return towers.pin_inputs(rows)
 
     def image_vectors(self, inputs: dict[str, Any]) -> Tensor:
-        inputs = self._send(inputs)
+        inputs = self._send_inputs(inputs)
         if self._dual:
             return _vectors_of(self._network.get_image_features(**inputs))
         output = self._network(**inputs)
@@ -83,13 +83,13 @@ class HuggingFace(Towers):
         return hidden.flatten(2).mean(2) if hidden.ndim == 4 else hidden[:, 0]
 
     def text_vectors(self, inputs: dict[str, Any]) -> Tensor:
-        inputs = self._send(inputs)
+        inputs = self._send_inputs(inputs)
         if self._dual:
             return _vectors_of(self._network.get_text_features(**inputs))
         hidden = self._network(**inputs).last_hidden_state.float()  # [B, T, W]
         return pool_tokens(hidden, inputs["attention_mask"], last=_is_decoder(type(self._network.config)))
 
-    def _send(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def _send_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         there = towers.send_inputs(inputs, self._device)
         return {name: x.to(self._network.dtype) if x.is_floating_point() else x for name, x in there.items()}
 

@@ -46,7 +46,7 @@ def hash_images(images: Sequence[bytes | None]) -> np.ndarray:
     return np.array([hashlib.sha256(image or b"").digest()[:16] for image in images], "S16")
 
 
-class Known:
+class KnownImages:
     """Vectors of the catalogue's images, by the images' hashes."""
 
     def __init__(self, hashes: np.ndarray, parts: Sequence[np.ndarray]) -> None:
@@ -54,7 +54,7 @@ class Known:
         self._order = np.argsort(hashes, kind="stable")
         self._hashes, self._parts = hashes[self._order], parts
 
-    def rows(self, images: Sequence[bytes]) -> np.ndarray:
+    def find_rows(self, images: Sequence[bytes]) -> np.ndarray:
         """Return the row of each image, int64 [n]; -1 if it is new."""
         if not len(self._hashes):
             return np.full(len(images), -1)
@@ -62,7 +62,7 @@ class Known:
         at = np.minimum(np.searchsorted(self._hashes, wanted), len(self._hashes) - 1)
         return np.where(self._hashes[at] == wanted, self._order[at], -1)
 
-    def vectors(self, rows: np.ndarray, width: int) -> np.ndarray:
+    def read_vectors(self, rows: np.ndarray, width: int) -> np.ndarray:
         """Return float32 [n, W], zeros for rows below 0."""
         out, there = np.zeros((len(rows), width), np.float32), rows >= 0
         if there.any():
@@ -77,9 +77,9 @@ class TextReader:
         self.tokenizer, self._max_tokens, self._most = tokenizer, max_tokens, chunks
 
     def reading(self, texts: Sequence[str]) -> Reading:
-        return self.split(texts).reading()
+        return self.split_texts(texts).reading()
 
-    def split(self, texts: Sequence[str]) -> Chunks:
+    def split_texts(self, texts: Sequence[str]) -> Chunks:
         if self.tokenizer is None:
             raise UserError("beit3: pre-trained without text, so it cannot read any; run `alignrec pretrain` again")
         ids = self.tokenizer.encode(texts)
@@ -100,7 +100,7 @@ class MiniItems(TextReader):
         max_tokens: int | None,
         chunks: int,
         reading: Whitening | None = None,
-        known: Known | None = None,
+        known: KnownImages | None = None,
     ) -> None:
         positions = network.config.positions
         super().__init__(pieces, min(max_tokens or positions, positions), chunks)
@@ -113,13 +113,13 @@ class MiniItems(TextReader):
         """Decode and tokenise; a network that was trained without images ignores them."""
         image, new, parts = None, np.zeros(0, np.int64), list[Any]()
         if images is not None and self._images:
-            rows = self._known.rows(images) if self._known else np.full(len(images), -1)
+            rows = self._known.find_rows(images) if self._known else np.full(len(images), -1)
             width = sum(self._network.config.image_widths)
-            there = self._known.vectors(rows, width) if self._known else np.zeros((len(images), width), np.float32)
+            there = self._known.read_vectors(rows, width) if self._known else np.zeros((len(images), width), np.float32)
             image = pin_memory(torch.from_numpy(there))
             new = np.flatnonzero(rows < 0)
             parts = [encoder.prepare([images[i] for i in new.tolist()], None) for encoder in self._images if len(new)]
-        chunks = None if texts is None else self.split(texts)
+        chunks = None if texts is None else self.split_texts(texts)
         padded = (pad([chunks.parts[i] for i in group]) for group in chunks.groups()) if chunks else ()
         ids = [(pin_memory(torch.from_numpy(own)), pin_memory(torch.from_numpy(padding))) for own, padding in padded]
         return Prepared(image, new, parts, chunks, ids)
@@ -142,36 +142,40 @@ class MiniItems(TextReader):
                 ).float()
                 for owner, (ids, padding) in zip(owners, prepared.ids, strict=True)
             ]
-            summary = chunks.averaged(summaries)
+            summary = chunks.average_parts(summaries)
         return summary if self._reading is None else centre(summary, self._reading[0]) @ self._reading[1]
 
 
-def pieces(files: EncoderFiles) -> WordPieces:
+def load_pieces(files: EncoderFiles) -> WordPieces:
     return WordPieces(minilm.load().tokenizer, io.read_json(files.word_pieces)["pieces"])
 
 
-def reading(files: EncoderFiles) -> Whitening:
+def read_map(files: EncoderFiles) -> Whitening:
     """Read the map of summaries; UserError if it does not fit the network."""
     return stored.whitening(files, 2 * stored.mini_config(files).width)
 
 
-def load(
-    files: EncoderFiles, max_tokens: int | None, chunks: int, reading: Whitening | None, known: Known | None = None
+def load_mini(
+    files: EncoderFiles,
+    max_tokens: int | None,
+    chunks: int,
+    reading: Whitening | None,
+    known: KnownImages | None = None,
 ) -> MiniItems:
     network = Mini(stored.mini_config(files))
     network.load_state_dict(load_file(files.weights), strict=True)
-    return MiniItems(network.to(pick_device()), pieces(files), max_tokens, chunks, reading, known)
+    return MiniItems(network.to(pick_device()), load_pieces(files), max_tokens, chunks, reading, known)
 
 
-def untrained(files: EncoderFiles) -> Mini:
+def start_network(files: EncoderFiles) -> Mini:
     """Return the network as it was before its first step."""
     network = Mini(stored.mini_config(files))
-    load_minilm(network, minilm.load().tensors, pieces(files).theirs.tolist())
+    load_minilm(network, minilm.load().tensors, load_pieces(files).theirs.tolist())
     network.image.load_state_dict(load_file(files.start), strict=True)
     return network
 
 
-def known_images(layout: Layout) -> Known:
+def known_images(layout: Layout) -> KnownImages:
     """Return the vectors that `encode` made of the catalogue's images, with the images' hashes."""
     shards = io.shards(layout.images, "images")
     hashes = [
@@ -179,4 +183,4 @@ def known_images(layout: Layout) -> Known:
         for path in shards
         for table in io.read_slices(path, schemas.IMAGES, ["image"], io.PART)
     ]
-    return Known(np.concatenate(hashes), [io.map_features(layout.features(name)) for name in IMAGE_TOKENS])
+    return KnownImages(np.concatenate(hashes), [io.map_features(layout.features(name)) for name in IMAGE_TOKENS])

@@ -55,16 +55,16 @@ class Network:
     def files(self) -> list[Path]:
         return self.origin.files() if self.origin else sorted(p for p in self.folder.glob("*") if p.is_file())
 
-    def moved(self, folder: Path) -> Network:
+    def move_to(self, folder: Path) -> Network:
         """Return it with its files in another folder."""
         return replace(self, folder=folder, origin=self.origin and replace(self.origin, folder=folder))
 
     def load(self) -> Encoder:
-        with self.plainly():
+        with self.name_errors():
             encoder: Encoder = ENCODERS[self.kind].load(self.origin or self.folder, self.settings)
         return encoder
 
-    def plainly(self) -> AbstractContextManager[None]:
+    def name_errors(self) -> AbstractContextManager[None]:
         """Return a context in which whatever a third-party model raises is one line."""
         return reraise_as_user_error(f"encoders.{self.name}") if self.origin else nullcontext()
 
@@ -127,22 +127,22 @@ class Loaded(NamedTuple):
     encoder: Encoder
 
 
-def load(shelf: Shelf, name: str) -> Loaded:
+def load_encoder(shelf: Shelf, name: str) -> Loaded:
     """Load the encoder of a feature set, not trusted; needs torch.
 
     UserError: the set is not there, needs what is not installed, or cannot encode a new item.
     """
     facts = shelf.facts(name)
-    return Loaded(facts, _load_encoder(shelf, name, facts, ()))
+    return Loaded(facts, _load_nested(shelf, name, facts, ()))
 
 
-def load_all(shelf: Shelf, names: Iterable[str]) -> dict[str, Loaded]:
+def load_encoders(shelf: Shelf, names: Iterable[str]) -> dict[str, Loaded]:
     """Load several encoders; those that differ only in the modalities that they read share one network."""
     loaded: dict[str, Loaded] = {}
     for name in names:
         facts = shelf.facts(name)
         twin = next((one for one in loaded.values() if _is_same_network(one.facts, facts)), None)
-        loaded[name] = load(shelf, name) if twin is None else Loaded(facts, twin.encoder)
+        loaded[name] = load_encoder(shelf, name) if twin is None else Loaded(facts, twin.encoder)
     return loaded
 
 
@@ -151,7 +151,7 @@ def _is_same_network(a: Facts, b: Facts) -> bool:
     return a.weights is not None and (a.weights, a.settings, raw[0]) == (b.weights, b.settings, raw[1])
 
 
-def _load_encoder(shelf: Shelf, name: str, facts: Facts, outer: tuple[str, ...]) -> Encoder:
+def _load_nested(shelf: Shelf, name: str, facts: Facts, outer: tuple[str, ...]) -> Encoder:
     folder, kind = shelf.folder(name), one_line(facts.network, 64)
     if name in outer or len(outer) > MAX_DEPTH:
         raise UserError(f"{folder}: made of itself, by {' -> '.join([*outer, name])}; make or fetch it again")
@@ -189,7 +189,7 @@ def _load_chain(shelf: Shelf, folder: Path, facts: Facts, outer: tuple[str, ...]
     if facts.weights is not None:
         raise UserError(f"{folder}: names both weights and parts; do not trust it")
     of = {part: shelf.facts(part) for part in facts.parts}
-    parts = [(_load_encoder(shelf, part, own, outer), own.reads) for part, own in of.items()]
+    parts = [(_load_nested(shelf, part, own, outer), own.reads) for part, own in of.items()]
     return chain.ChainEncoder(parts, chain.read(folder, [encoder.width for encoder, _ in parts]))
 
 
@@ -199,7 +199,7 @@ def _load_beit3(shelf: Shelf, folder: Path, facts: Facts) -> Encoder:
     if facts.weights is None:
         raise UserError(f"{folder}: names no weights; do not trust it")
     raw, own = facts.network == "beit3-raw", BEiT3Params.model_validate(CUT | facts.settings)
-    return beit3.load(EncoderFiles(shelf.folder(facts.weights)), own, raw)
+    return beit3.load_beit3(EncoderFiles(shelf.folder(facts.weights)), own, raw)
 
 
 def refuse_absent(folder: Path, packages: Mapping[str, str]) -> None:

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from alignrec.pipeline.encode import hub, towers
-from alignrec.pipeline.encode.chunks import Chunked, lengths
+from alignrec.pipeline.encode.chunks import Chunked, count_tokens
 from alignrec.pipeline.encode.hub import Origin, Pretrained
 from alignrec.pipeline.encode.registry import Spec
 from alignrec.pipeline.encode.towers import Join, Towers
@@ -49,7 +49,7 @@ class OpenClip(Towers):
         given = [self._plain(text) for text in texts]
         if self._inner is None:
             return [len(self._tokenizer.encode(text)) for text in given]
-        return lengths(self._inner, given)
+        return count_tokens(self._inner, given)
 
     def image_inputs(self, images: list[Image.Image]) -> Tensor:
         """Return float32 [B, 3, S, S], normalised as the network wants them."""

@@ -35,14 +35,14 @@ class RowCache:
         keys = pa.array(hash_contents(*texts_and_images(content)), pa.binary(SIZE))
         places = pc.index_in(keys, self._keys).fill_null(-1).to_numpy()
         known, new = np.flatnonzero(places >= 0), np.flatnonzero(places < 0)
-        found = [self._read(places[known], content.take(known))] if len(known) else []
+        found = [self._read_rows(places[known], content.take(known))] if len(known) else []
         if len(new):
             found.append(encode(content.take(new)))
-            self._keep(found[-1].append_column("key", keys.take(pa.array(new))))
+            self._keep_rows(found[-1].append_column("key", keys.take(pa.array(new))))
         rows = pa.concat_tables(found, promote_options="default")
         return rows.take(np.argsort(np.concatenate([known, new]))), len(known)
 
-    def _read(self, places: np.ndarray, items: pa.Table) -> pa.Table:
+    def _read_rows(self, places: np.ndarray, items: pa.Table) -> pa.Table:
         """Return the rows at `places`, int64 [n], with the identifiers of `items`."""
         numbers = np.searchsorted(self._first, places, side="right") - 1
         tables, order = list[pa.Table](), list[np.ndarray]()
@@ -54,7 +54,7 @@ class RowCache:
         rows = rows.add_column(0, "item_id", items["item_id"]).add_column(1, "asin", items["asin"])
         return rows.drop_columns("key")
 
-    def _keep(self, rows: pa.Table) -> None:
+    def _keep_rows(self, rows: pa.Table) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".", dir=self._folder) as folder:  # parts of a set write here at a time
             path = Path(folder, "rows")

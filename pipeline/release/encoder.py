@@ -26,8 +26,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import stored
 from alignrec.pipeline.encode.folder import LARGEST, Facts
 from alignrec.pipeline.encode.hub import LOCAL, Origin, Pretrained, with_version
-from alignrec.pipeline.encode.network import Loaded, load_all
-from alignrec.pipeline.encode.network import load as load_encoder
+from alignrec.pipeline.encode.network import Loaded, load_encoder, load_encoders
 from alignrec.pipeline.encode.params import TRAINED
 from alignrec.pipeline.encode.registry import Spec
 from alignrec.pipeline.errors import UserError, one_line
@@ -77,7 +76,7 @@ class ReleasedEncoders:
         return self.load_all([name])[name]
 
     def load_all(self, names: Sequence[str]) -> dict[str, Loaded]:
-        loaded = load_all(self, names) if len(names) > 1 else {name: load_encoder(self, name) for name in names}
+        loaded = load_encoders(self, names) if len(names) > 1 else {name: load_encoder(self, name) for name in names}
         for name, one in loaded.items():
             shards = self.manifest.paths_of(self.release, "features", name)
             if shards and (width := io.width(shards[0].parent)) != one.encoder.width:
@@ -176,7 +175,7 @@ def encode_items(
     written = texts if "text" in reads else [""] * len(texts)
     shown = images if "image" in reads else [None] * len(images)
     size = min(loaded.facts.batch_size, MOST_AT_A_TIME)
-    encoded = batching.encode(loaded.encoder, written, shown, size, done, os.cpu_count() or 1)
+    encoded = batching.encode_items(loaded.encoder, written, shown, size, done, os.cpu_count() or 1)
     if encoded.halved.any():
         print(f"warning: {batching.HALVED}", file=sys.stderr)
     return encoded.vectors

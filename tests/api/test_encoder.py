@@ -119,7 +119,7 @@ def test_the_bundled_encoder_gives_what_the_pipeline_gives() -> None:
     spec = ENCODERS["minilm-cnn"]
     network = spec.load(None, spec.params(max_tokens=5))
     jpegs = [normalise_image(png(c), 256, 90, 10**8).image for c in colours]
-    direct = batching.encode(network, texts, jpegs, 64)
+    direct = batching.encode_items(network, texts, jpegs, 64)
     assert y.shape == (3, encoder.width) == (3, 384 + 1280)
     assert np.array_equal(y, direct.vectors)
     assert np.allclose(np.linalg.norm(y, axis=1), 2**0.5, atol=1e-5)

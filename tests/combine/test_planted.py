@@ -68,7 +68,7 @@ def test_only_a_generated_dataset_has_it_and_it_is_neither_trained_on_nor_releas
     of_shop, of_files = (read(path, name) for name in ("shop", "files"))
     assert [*of_shop.combine.sets] == ["linear", "planted", "planted-image-masked"]
     assert [*of_files.combine.sets] == ["linear"]
-    assert of_shop.publish.features == ["tfidf", "linear"]
+    assert of_shop.publish.features == ["linear", "tfidf"]
     assert of_shop.benchmark.features == ["tfidf", "linear", "random", "shuffled", "constant"]
 
 

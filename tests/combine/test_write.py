@@ -17,7 +17,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.combine import names
 from alignrec.pipeline.encode import batching, chain
 from alignrec.pipeline.encode.folder import ENCODER, FeatureSet
-from alignrec.pipeline.encode.network import Project, load
+from alignrec.pipeline.encode.network import Project, load_encoder
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.ops import whitening
@@ -56,8 +56,8 @@ def test_what_is_saved_encodes_an_item_as_the_set_has_it(tmp_path: Path) -> None
     stage(layout, params("tfidf", "descriptors", sets=sets))
     images = io.read_table(layout.images / "images-00000.parquet", schemas.IMAGES)["image"].to_pylist()
     for name in ("both", "linear", "white", "tfidf"):
-        encoder = load(Project(layout), name).encoder
-        made = batching.encode(encoder, toy.TITLES, images, 64)
+        encoder = load_encoder(Project(layout), name).encoder
+        made = batching.encode_items(encoder, toy.TITLES, images, 64)
         np.testing.assert_allclose(made.vectors, vectors(layout, name), atol=1e-4, err_msg=name)
 
 
@@ -140,6 +140,6 @@ def test_a_set_that_was_edited_or_is_half_there_is_refused_in_one_line(
     else:
         io.write_json(folder / "set.json", io.read_json(folder / "set.json") | changed)
     with pytest.raises(UserError) as e:
-        load(Project(layout), "white")
+        load_encoder(Project(layout), "white")
     assert said in str(e.value)
     assert "\n" not in str(e.value)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from alignrec.pipeline.encode import batching
-from alignrec.pipeline.encode.chunks import LONGEST_WORD, cut
+from alignrec.pipeline.encode.chunks import LONGEST_WORD, cut_texts
 from alignrec.pipeline.encode.huggingface import HuggingFace
 from alignrec.pipeline.encode.minilm import MiniLMParams, load_minilm
 
@@ -18,16 +18,16 @@ def letters(texts: list[str]) -> list[int]:
 
 
 def test_a_text_that_fits_stays_as_it_is() -> None:
-    chunks = cut(["  one two ", "three"], letters, 3, 9)
+    chunks = cut_texts(["  one two ", "three"], letters, 3, 9)
     assert chunks.parts == ["  one two ", "three"]
     vectors = torch.arange(4.0).reshape(2, 2)
-    assert chunks.averaged([vectors]) is vectors
+    assert chunks.average_parts([vectors]) is vectors
 
 
 @pytest.mark.parametrize("room", [1, 2, 5, 50])
 def test_a_longer_text_is_cut_between_words_and_nothing_is_lost(room: int) -> None:
     texts = ["red apple", "a blue car with four doors " * 9, "x" * 1000, "tail"]
-    chunks = cut(texts, letters, room, 10_000)
+    chunks = cut_texts(texts, letters, room, 10_000)
     for number, text in enumerate(texts):
         own = [part for part, owner in zip(chunks.parts, chunks.owner, strict=True) if owner == number]
         assert "".join(own) == text
@@ -40,14 +40,14 @@ def test_a_longer_text_is_cut_between_words_and_nothing_is_lost(room: int) -> No
 
 
 def test_what_comes_after_the_last_chunk_is_not_read_and_counted() -> None:
-    chunks = cut(["aa bb cc dd ee", "aa"], letters, 2, 2)
+    chunks = cut_texts(["aa bb cc dd ee", "aa"], letters, 2, 2)
     assert chunks.parts == ["aa bb ", "cc dd ", "aa"]
     assert [x.tolist() for x in chunks.reading()] == [[4, 1], [5, 1]]
     assert chunks.reading().facts() == {"items": 2, "read": 1.8, "cut": 1}
 
 
 def test_vectors_are_averaged_by_tokens_whatever_their_order() -> None:
-    chunks = cut(["aa bb cc", "dd"], letters, 2, 9)
+    chunks = cut_texts(["aa bb cc", "dd"], letters, 2, 9)
     seen: list[str] = []
 
     def make(texts: list[str]) -> torch.Tensor:
@@ -56,7 +56,7 @@ def test_vectors_are_averaged_by_tokens_whatever_their_order() -> None:
 
     a, b, c, d = (float(ord(letter)) for letter in "abcd")
     assert b == a + 1
-    assert chunks.averaged(chunks.inputs(make)).tolist() == [[pytest.approx((2 * a + c) / 3)], [d]]
+    assert chunks.average_parts(chunks.make_inputs(make)).tolist() == [[pytest.approx((2 * a + c) / 3)], [d]]
     assert sorted(seen) == ["aa bb ", "cc", "dd"]
 
 
@@ -68,7 +68,7 @@ def test_a_text_of_megabytes_is_not_tokenised_whole() -> None:
         longest = max(longest, *map(len, texts))
         return letters(texts)
 
-    cut(["y" * 1_000_000], count, 100, 3)
+    cut_texts(["y" * 1_000_000], count, 100, 3)
     assert longest <= LONGEST_WORD
 
 
@@ -80,11 +80,11 @@ def minilm() -> HuggingFace:
 def test_minilm_reads_the_end_of_a_long_text(minilm: HuggingFace) -> None:
     long = "a plain wooden chair " * 60
     texts = ["red car", long, long + "violin", "blue"]
-    whole = batching.encode(minilm, texts, [None] * 4, 4)
-    alone = np.concatenate([batching.encode(minilm, [text], [None], 4).vectors for text in texts])
+    whole = batching.encode_items(minilm, texts, [None] * 4, 4)
+    alone = np.concatenate([batching.encode_items(minilm, [text], [None], 4).vectors for text in texts])
     np.testing.assert_allclose(whole.vectors, alone, atol=2e-6)
     assert np.abs(np.subtract(*whole.vectors[1:3])).max() > 1e-3
-    first = batching.encode(load_minilm(None, MiniLMParams(chunks=1)), texts, [None] * 4, 4)
+    first = batching.encode_items(load_minilm(None, MiniLMParams(chunks=1)), texts, [None] * 4, 4)
     assert (first.vectors[[0, 3]] == whole.vectors[[0, 3]]).all()
     assert np.abs(np.subtract(*first.vectors[1:3])).max() == 0
     assert whole.reading is not None

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from alignrec.pipeline.encode.descriptors import CELLS, LEVELS, SIDE, Descriptors, describe
+from alignrec.pipeline.encode.descriptors import CELLS, LEVELS, SIDE, Descriptors, describe_images
 
 COLOURS, SILHOUETTE = slice(0, LEVELS**3), slice(LEVELS**3, LEVELS**3 + CELLS**2)
 GRADIENTS = slice(LEVELS**3 + CELLS**2, Descriptors.width)
@@ -23,7 +23,7 @@ WIDE, TALL = (8, 36, 87, 59), (36, 8, 59, 87)
 
 
 def test_each_part_tells_what_the_others_do_not() -> None:
-    x = describe(np.stack([drawn("red", WIDE), drawn("blue", WIDE), drawn("red", TALL)]))
+    x = describe_images(np.stack([drawn("red", WIDE), drawn("blue", WIDE), drawn("red", TALL)]))
     same_shape, same_colour = x[0] * x[1], x[0] * x[2]
     assert same_colour[COLOURS].sum() == pytest.approx(1, abs=1e-5)
     assert same_shape[SILHOUETTE].sum() == pytest.approx(1, abs=1e-5)

@@ -27,7 +27,7 @@ from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.combine import controls
 from alignrec.pipeline.encode import batching
 from alignrec.pipeline.encode.beit3 import BEiT3Items
-from alignrec.pipeline.encode.network import Project, find_network, load_all
+from alignrec.pipeline.encode.network import Project, find_network, load_encoders
 from alignrec.pipeline.encode.registry import Encoder
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run
@@ -66,7 +66,7 @@ def beit3(network: BEiT3, model: bytes) -> BEiT3Items:
 
 
 def run(encoder: Encoder, texts: Sequence[str], images: Sequence[bytes | None], size: int) -> np.ndarray:
-    return batching.encode(encoder, texts, images, size, lambda n: None).vectors
+    return batching.encode_items(encoder, texts, images, size, lambda n: None).vectors
 
 
 # --- batches
@@ -89,11 +89,11 @@ def test_a_long_text_is_the_mean_of_its_parts_by_tokens_with_the_image_in_each(n
     with torch.inference_mode():
         each = [network.summary(pixels, torch.from_numpy(part)[None])[0] for part in parts]
     expected = np.average(torch.stack(each), axis=0, weights=[len(part) - 2 for part in parts])
-    whole = batching.encode(BEiT3Items(network, pieces, 20, 9), [words, "bus"], [image, image], 2)
+    whole = batching.encode_items(BEiT3Items(network, pieces, 20, 9), [words, "bus"], [image, image], 2)
     np.testing.assert_allclose(whole.vectors[0], expected, atol=1e-5)
     assert whole.reading is not None
     assert whole.reading.facts()["cut"] == 0
-    cut = batching.encode(BEiT3Items(network, pieces, 20, 1), [words, "bus"], [image, image], 2)
+    cut = batching.encode_items(BEiT3Items(network, pieces, 20, 1), [words, "bus"], [image, image], 2)
     np.testing.assert_allclose(cut.vectors[1], whole.vectors[1], atol=1e-5)
     assert cut.reading is not None
     assert cut.reading.facts()["cut"] == 1
@@ -103,14 +103,14 @@ def test_workers_change_nothing(beit3: BEiT3Items) -> None:
     """More batches than threads, and threads than batches: the same bytes."""
     texts = [f"{'red ' * (i % 9)}{i}" if i % 3 else "" for i in range(40)]
     images = [IMAGES[i % 8] for i in range(40)]
-    actual = [batching.encode(beit3, texts, images, 3, workers=n).vectors.tobytes() for n in (1, 2, 7, 7)]
+    actual = [batching.encode_items(beit3, texts, images, 3, workers=n).vectors.tobytes() for n in (1, 2, 7, 7)]
     assert len(set(actual)) == 1
 
 
 @pytest.mark.parametrize("name", ["beit3", "minilm"])
 def test_any_text_makes_a_vector_or_is_flagged(name: str, beit3: BEiT3Items) -> None:
     texts = [*ODD.values(), "", " \t\n\u3000", "a" + "\u0301" * 3000]
-    actual = batching.encode(beit3 if name == "beit3" else packaged(name), texts, [None] * len(texts), 4)
+    actual = batching.encode_items(beit3 if name == "beit3" else packaged(name), texts, [None] * len(texts), 4)
     assert np.isfinite(actual.vectors).all()
     assert actual.has_text.tolist() == [bool(text.strip()) for text in texts]
     assert (np.abs(actual.vectors).max(axis=1) > 0).tolist() == actual.has_text.tolist()
@@ -119,7 +119,7 @@ def test_any_text_makes_a_vector_or_is_flagged(name: str, beit3: BEiT3Items) -> 
 def test_batches_are_of_one_kind_and_sorted_by_length() -> None:
     rng = np.random.default_rng(0)
     image, text, length = rng.random(200) < 0.7, rng.random(200) < 0.7, rng.integers(2, 50, 200)
-    actual = list(batching.batches(image, text, length, 16))
+    actual = list(batching.plan_batches(image, text, length, 16))
     assert sorted(np.concatenate(actual)) == np.flatnonzero(image | text).tolist()
     for rows in actual:
         assert len(rows) <= 16
@@ -208,7 +208,7 @@ def test_sets_of_the_trained_network_differ_by_map_modality_and_training(layout:
     assert not drawn[~has_any].any()
     flags = io.read_features(layout.features("beit3-image-masked"))
     assert flags["has_image"].to_pylist() == [False] * len(TEXTS)
-    loaded = load_all(Project(layout), ["beit3", "beit3-image-masked"])
+    loaded = load_encoders(Project(layout), ["beit3", "beit3-image-masked"])
     assert loaded["beit3"].encoder is loaded["beit3-image-masked"].encoder, "one network"
     np.testing.assert_allclose(run(loaded["beit3"].encoder, TEXTS, IMAGES, 2), made["beit3"], atol=1e-5)
 
@@ -221,7 +221,7 @@ def test_a_set_of_before_texts_were_read_in_parts_cuts_them(layout: Layout, cls:
     for expected, change in ((0, False), (1, True)):
         if change:
             io.write_json(path, facts)
-        encoder = load_all(Project(layout), ["beit3"])["beit3"].encoder
+        encoder = load_encoders(Project(layout), ["beit3"])["beit3"].encoder
         assert isinstance(encoder, BEiT3Items)
         assert encoder.reading(["red apple " * 12]).facts()["cut"] == expected
 

@@ -60,7 +60,7 @@ def run(encoder: Encoder, texts: Sequence[str], images: Sequence[bytes | None], 
     """Encode what the encoder reads of items, as the stage does."""
     reads = encoder.reads  # type: ignore[attr-defined]
     shown = images if "image" in reads else [None] * len(images)
-    return batching.encode(encoder, texts if "text" in reads else [""] * len(texts), shown, size, workers=2)
+    return batching.encode_items(encoder, texts if "text" in reads else [""] * len(texts), shown, size, workers=2)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -52,7 +52,7 @@ class Narrow:
 
 
 def encode(encoder: Narrow, size: int, texts: Sequence[str] = TEXTS) -> batching.Encoded:
-    return batching.encode(encoder, texts, [None] * len(texts), size)
+    return batching.encode_items(encoder, texts, [None] * len(texts), size)
 
 
 @pytest.mark.parametrize("end", [on_a_gpu, on_the_cpu, in_python])

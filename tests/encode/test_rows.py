@@ -45,13 +45,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The numbers of items that the network is given, a file each."""
-    given, encode = list[int](), batching.encode
+    given, encode = list[int](), batching.encode_items
 
     def noting(encoder: Any, texts: Any, *more: Any, **named: Any) -> batching.Encoded:
         given.append(len(texts))
         return encode(encoder, texts, *more, **named)
 
-    monkeypatch.setattr(batching, "encode", noting)
+    monkeypatch.setattr(batching, "encode_items", noting)
     return given
 
 

@@ -137,7 +137,7 @@ def test_whatever_a_third_party_model_raises_is_one_line(
     def fail(*_: Any, **__: Any) -> None:
         raise ValueError("too\nmany\nlines")
 
-    monkeypatch.setattr(batching, "encode", fail)
+    monkeypatch.setattr(batching, "encode_items", fail)
     with pytest.raises(UserError, match=r"^'encoders\.text': ValueError: too many lines$"):
         featured.stage(layout, params(models, "text", engine=engine))
     with pytest.raises(ValueError, match="too\nmany"):

@@ -18,7 +18,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import minilm, stored
 from alignrec.pipeline.encode import batching
 from alignrec.pipeline.encode.cnn import CNN
-from alignrec.pipeline.encode.network import Project, load
+from alignrec.pipeline.encode.network import Project, load_encoder
 from alignrec.pipeline.encode.params import IMAGE_TOKENS
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
@@ -104,8 +104,8 @@ def test_image_vectors_are_those_of_encode_and_others_are_made(untrained: Path) 
         known = features(untrained, "beit3-raw")["beit3-raw"]
     layout = Layout(untrained, "toy")
     images = io.read_table(io.shard(layout.images, "images", 0), schemas.IMAGES, ["image"])["image"].to_pylist()
-    encoder = load(Project(layout), "beit3-raw").encoder  # knows no catalogue
-    made = batching.encode(encoder, Texts(layout.items).slice(0, ITEMS).to_pylist(), images, 64).vectors
+    encoder = load_encoder(Project(layout), "beit3-raw").encoder  # knows no catalogue
+    made = batching.encode_items(encoder, Texts(layout.items).slice(0, ITEMS).to_pylist(), images, 64).vectors
     np.testing.assert_allclose(made, known, atol=1e-4)
 
 
