@@ -14,6 +14,7 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.http.fetch import local_path
 from alignrec.pipeline.interactions import source_split
 from alignrec.pipeline.sources import download, inspect
+from alignrec.pipeline.sources.delimited import column_names
 from alignrec.pipeline.sources.lines import refuse_blank
 from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
 
@@ -121,7 +122,7 @@ def _parse_columns(columns: Sequence[str], files: Sequence[Path]) -> Mapping[str
         known([role], dict.fromkeys([*OF_INTERACTIONS, *OF_ITEMS]), "--column")
         flags[role] = column
     # columns are looked up after the roles, so that a misspelt role is named first
-    names = [column for path in files for column in inspect.read_columns(path, flags.values())]
+    names = [column for path in files for column in column_names(path, flags.values())]
     for role, column in flags.items():
         known([column], names, f"--column {role}")
     stored = download.file_names({str(path): [str(path)] for path in files})

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError, one_line
 
 FAULTS = (
@@ -26,10 +27,8 @@ def reraise_faults(shown: str) -> Iterator[None]:
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
-    if not path.is_file():  # opening a pipe would wait for ever
-        raise UserError(f"{path}: no such file, or a folder, pipe or device")
     with reraise_faults(str(path)):
-        return zipfile.ZipFile(path)
+        return zipfile.ZipFile(io.require_plain(path))
 
 
 def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, shown: str, start: int = 0) -> Iterator[bytes]:

@@ -49,10 +49,8 @@ def fetch_file(
     part.parent.mkdir(parents=True, exist_ok=True)
     if source is None:
         _download_part(address, part, mark, timeout, retries, progress)
-    elif source.is_file():  # and no folder, nor a pipe, which may never end
-        shutil.copyfile(source, part)
     else:
-        raise UserError(f"{address}: {'not a plain file' if source.exists() else 'no such file'}")
+        shutil.copyfile(io.require_plain(source), part)
     mark.unlink(missing_ok=True)
     sha256 = io.sha256(part)
     fault = _find_fault(part, target.name)

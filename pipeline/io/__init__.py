@@ -6,7 +6,7 @@ from alignrec.pipeline.io.features import (
 )  # fmt: skip
 from alignrec.pipeline.io.files import (
     COST, JOURNAL, KEY, RECORD, atomic, begin, begun, delete_unvouched, digest, files_below, flush,
-    journal, keep_only, link, made_by, mapped, present, read_json, scratch, sha256, sha256s, write_bytes,
+    journal, keep_only, link, made_by, mapped, present, read_json, require_plain, scratch, sha256, sha256s, write_bytes,
     write_json, write_npy,
 )  # fmt: skip
 from alignrec.pipeline.io.tables import (

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -143,8 +144,8 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path, most: int | None = None) -> Any:
     """Read a JSON file of the pipeline; UserError says what to run when it is absent, broken, or above `most` bytes."""
     try:
-        if most is not None and (size := path.stat().st_size) > most:
-            raise UserError(f"{path}: {size:,} bytes; no file of this kind is larger than {most:,}")
+        if most is not None and path.exists():
+            require_plain(path, most)
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: not there; {made_by(path)}") from None
@@ -152,9 +153,24 @@ def read_json(path: Path, most: int | None = None) -> Any:
         raise UserError(f"{path}: not JSON ({e}); {made_by(path)}") from None
 
 
+def require_plain(path: Path, most: int | None = None) -> Path:
+    """Return the path of a plain file of at most `most` bytes.
+
+    Every file from outside passes here before it is opened, as a pipe or a device may never end. UserError: it is none.
+    """
+    if not path.is_file():
+        fault = "not a plain file but a folder, pipe or device" if path.exists() else "no such file"
+        raise UserError(f"{path}: {fault}")
+    if most is not None and (size := path.stat().st_size) > most:
+        raise UserError(f"{path}: {size:,} bytes; no file of this kind is larger than {most:,}")
+    return path
+
+
 def sha256(path: Path) -> str:
-    """Return the hex sha256 of a file, cached until it is touched."""
+    """Return the hex sha256 of a plain file, cached until it is touched."""
     status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        require_plain(path)
     return _hashed(path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 

@@ -11,6 +11,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.sources import lines
 from alignrec.pipeline.sources.lines import KEPT, LONGEST_LINE, Reject, mark_unreadable, read_lines
@@ -36,9 +37,7 @@ def column_names(path: Path, wanted: Iterable[str] = ()) -> list[str]:
     """Return the names of a file's columns, of JSON in LOOKED_AT lines or until all `wanted` are seen; or UserError."""
     if path.suffix == ".parquet":
         try:
-            return list(pq.read_schema(path).names)
-        except FileNotFoundError:
-            raise
+            return list(pq.read_schema(io.require_plain(path)).names)
         except (pa.ArrowException, UnicodeDecodeError, OSError) as e:
             raise UserError(f"{path}: not a sound Parquet file: {one_line(e, 100)}") from None
     if (separator := find_delimiter(path)) is not None:

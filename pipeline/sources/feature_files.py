@@ -58,9 +58,7 @@ def list_members(folder: Path) -> list[Path]:
 
 
 def read_member(path: Path) -> bytes:
-    if not path.is_file() or path.stat().st_size > LARGEST:
-        raise UserError(f"{path}: not a plain file of at most {LARGEST:,} bytes, as one item's vector is")
-    return path.read_bytes()
+    return io.require_plain(path, LARGEST).read_bytes()
 
 
 def list_parts(folder: Path) -> list[Path]:

@@ -55,12 +55,6 @@ class Table:
         ]
 
 
-def read_columns(path: Path, wanted: Iterable[str] = ()) -> list[str]:
-    if not path.is_file():
-        raise UserError(f"{path}: {'not a file but a folder, pipe or device' if path.exists() else 'no such file'}")
-    return column_names(path, wanted)
-
-
 def inspect_interactions(path: Path, flags: Mapping[str, str]) -> Table:
     """Return the interactions file with its columns; `flags`: role -> column. UserError: none or several fit a role."""
     return _inspect_table(path, OF_INTERACTIONS, flags, required=("user", "item"))
@@ -68,7 +62,7 @@ def inspect_interactions(path: Path, flags: Mapping[str, str]) -> Table:
 
 def inspect_items(path: Path, flags: Mapping[str, str], item: str) -> Table:
     """Return the item file, see `interactions`; `item` is the name of the item's column in the interactions."""
-    names = read_columns(path)
+    names = column_names(path)
     own = item if item in names else "item" if "item" in names else "id"  # which in interactions would be the row's
     known = {"item": own} if own in names else {}
     return _inspect_table(path, OF_ITEMS, {**known, **flags}, required=("item",))
@@ -111,7 +105,7 @@ def inspect_images(given: str, seen: Table) -> dict[str, str | list[str]]:
 
 
 def _inspect_table(path: Path, roles: Iterable[str], flags: Mapping[str, str], required: tuple[str, ...]) -> Table:
-    names = read_columns(path, flags.values())
+    names = column_names(path, flags.values())
     chosen: dict[str, str] = {}
     for role in roles:
         if role in flags and flags[role] in names:

@@ -20,6 +20,7 @@ from isal.igzip_lib import IsalError
 
 from alignrec import schemas
 from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.io import require_plain
 
 BLOCK = 1 << 20  # bytes; lines come out of a large buffer in half the time
 LONGEST_LINE = 16 << 20  # bytes; real lines stay below 1 MiB
@@ -33,6 +34,7 @@ LONG_NUMBER = re.compile(rb"[0-9]{19}")
 
 def open_unpacked(path: Path) -> io.BufferedReader:
     """Open a file for reading bytes, decompressed if its name ends in .gz; damage: EOFError, BadGzipFile, IsalError."""
+    require_plain(path)
     if path.suffix != ".gz":
         return path.open("rb")
     return io.BufferedReader(cast(io.RawIOBase, igzip_threaded.open(path, "rb", threads=1)), BLOCK)

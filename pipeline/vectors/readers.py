@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.harness.registry import Registry
 from alignrec.pipeline.sources.feature_files import FOLDER, format_of
@@ -27,6 +28,8 @@ READERS: Registry[Callable[[Path], Vectors]] = Registry(
 
 
 def open_vectors(path: Path, column: str | None = None) -> Vectors:
+    if not path.is_dir():
+        io.require_plain(path)
     with reraise_faults(path):
         if column is not None:
             return tables.open_parquet(path, column)

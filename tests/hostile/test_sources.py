@@ -1,8 +1,9 @@
 """Hostile interactions, item files and texts: read in linear time, refused in one line, or partly rejected."""
 
 import gzip
+import os
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import orjson
@@ -14,14 +15,20 @@ from processes import started
 
 from alignrec.pipeline.config.parameters import Source
 from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.http.fetch import fetch_file
+from alignrec.pipeline.images.files import NO_FILE, open_files
+from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.interactions import build
+from alignrec.pipeline.io import sha256
 from alignrec.pipeline.items.build import merge_products
 from alignrec.pipeline.items.parse import Parsed, clean_text, parse_line, parse_lines
 from alignrec.pipeline.sources.amazon import Reader2018
+from alignrec.pipeline.sources.delimited import column_names
 from alignrec.pipeline.sources.lines import KEPT, LONGEST_LINE, Reject, read_lines
 from alignrec.pipeline.sources.mmrec import MmrecSource
 from alignrec.pipeline.sources.product import Product
 from alignrec.pipeline.sources.tabular import TabularSource
+from alignrec.pipeline.vectors.readers import open_vectors
 
 HEADER = "user,item,rating,timestamp\n"
 ROWS = f"{HEADER}a,x,5,10\na,y,4,20\n"
@@ -224,3 +231,22 @@ def test_a_file_of_blank_lines_is_one_line_soon(name: str, head: str, tmp_path: 
     with pytest.raises(UserError, match="1,000,000 blank lines"):
         list(read_lines(path))
     assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize("kind", ["a device", "a link to a device", "a pipe"])
+@pytest.mark.parametrize("name", ["s.csv", "s.parquet", "s.jsonl.gz", "s.npy", "s.pt", "s.json", "s.zip", "s.b"])
+def test_a_special_file_is_refused_in_one_line(name: str, kind: str, tmp_path: Path) -> None:
+    path = Path("/dev/zero") if kind == "a device" else tmp_path / name
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a link to a device":
+        path.symlink_to("/dev/zero")
+
+    def download(given: Path) -> None:
+        fetch_file(str(given), tmp_path / "to", None, 1, 0, lambda done, total: None)
+
+    for read in (open_vectors, column_names, sha256, download):
+        with pytest.raises(UserError, match=rf"^{path}: not a plain file but a folder, pipe or device$"):
+            read(path)
+    with closing(open_files(Images(outside=True), tmp_path)) as files:
+        assert files.read(str(path), 1000) == NO_FILE
