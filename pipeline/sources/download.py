@@ -11,14 +11,52 @@ from urllib.parse import unquote, urlsplit
 
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.harness.progress import meter
+from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.http.fetch import Progress, fetch_file, local_path
+from alignrec.pipeline.sources.base import SOURCES, Download, Downloaded, Generated
 from alignrec.pipeline.sources.feature_files import FEATURE, folder_sha256, list_parts, pack_folder, packed_ending
 
 MISSING = "{}: no such file; it is named under `sources` in the parameters"
 WAIT = 4.0  # seconds for an answer of a file's addresses: without a network a resolver would take a minute
+UNAWARE = "dvc.yaml knows no local files, so that DVC would not see them change; run `alignrec new`, which adds them"
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 
 Row = Mapping[str, Any]  # of `sources.json`
+
+
+def fetch_source(run: Run) -> list[Row]:
+    """Fetch or generate the raw files of a dataset, and list them in `sources.json`."""
+    source, raw, params = run.source, run.layout.raw, run.params[Download]
+    rows: list[Row] = []
+    code = SOURCES.source_files(source.kind)
+    run.drop_altered(raw)
+    if isinstance(source, Generated):
+        run.resume(raw, code, source.model_dump())
+        rows = list_files(raw, source.make(raw, lambda names: run.progress(names, unit="image")), {})
+    elif isinstance(source, Downloaded):
+        listed = [path for path in (run.layout.sources, run.out / run.layout.sources.name) if path.exists()]
+        earlier: list[dict[str, Any]] = io.read_json(listed[0]) if listed else []
+        addresses = with_copies(source.files(), run.out, earlier)
+        run.resume(raw, code, source.model_dump(), local_hashes(addresses))
+        if names_local_files(addresses) and _is_unaware(run.layout.root):
+            run.warn(UNAWARE, recorded=False)
+        io.write_json(run.layout.sources, earlier)  # the first checksums must survive a failure here
+
+        def show_progress(name: str) -> Progress:
+            return meter(run.progress(unit="B", what=name))
+
+        limits = params.timeout, params.retries
+        rows = download_files(run.layout.dataset, addresses, raw, source.sha256, earlier, *limits, show_progress)
+    io.write_json(run.layout.sources, rows)
+    return rows
+
+
+def _is_unaware(root: Path) -> bool:
+    path = Path("dvc.yaml")
+    if root != Path("outputs") or not path.is_file():
+        return False
+    return "always_changed: true" not in path.read_text(encoding="utf-8", errors="replace")
 
 
 def file_names(addresses: Mapping[str, list[str]]) -> dict[str, str]:

@@ -12,8 +12,14 @@ from webserver import Server, body, first, hang, ranged, serving, status
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.http.fetch import Progress, fetch_file
-from alignrec.pipeline.sources.download import download_files, expected_hashes, file_names, local_hashes, with_copies
-from alignrec.stages.download import UNAWARE
+from alignrec.pipeline.sources.download import (
+    UNAWARE,
+    download_files,
+    expected_hashes,
+    file_names,
+    local_hashes,
+    with_copies,
+)
 
 DATA = gzip.compress(random.Random(0).randbytes(300_000), mtime=0)
 HTML = b"<!DOCTYPE html><html>not found</html>"
