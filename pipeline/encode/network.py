@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import ValidationError
 
-from alignrec.pipeline import io
 from alignrec.pipeline.config.base import Section
 from alignrec.pipeline.config.document import first_fault
 from alignrec.pipeline.encode.folder import ENCODER, Facts, FeatureSet
@@ -23,10 +22,8 @@ from alignrec.pipeline.encode.params import TRAINED, BEiT3Params, Encode
 from alignrec.pipeline.encode.registry import ENCODERS, Encoders, kind_of, settings_of
 from alignrec.pipeline.errors import UserError, installing, one_line
 from alignrec.pipeline.harness.layout import EncoderFiles, Layout
-from alignrec.pipeline.images.params import Images
 
 if TYPE_CHECKING:
-    from alignrec.pipeline.encode.batching import Items
     from alignrec.pipeline.encode.registry import Encoder
 
 MAX_DEPTH = 8  # of sets that are made of one another
@@ -88,12 +85,6 @@ def settings_facts(network: Network, own: Encode) -> dict[str, Any]:
     """Return the settings that the rows of a set depend on, for their metadata; no paths of folders."""
     batches = {"batch_size": own.batch_size, "shard_rows": own.shard_rows, "seed": own.seed}
     return batches | {"kind": network.kind} | network.settings.model_dump(mode="json") | network.model_facts()
-
-
-def image_facts(items: Items) -> dict[str, Any]:
-    """Return how the images of a dataset are stored: `image_size` and `image_quality`."""
-    recorded = io.record(items.images[0]).get("params", {}) if items.images else {}
-    return {f"image_{key}": recorded.get(key, getattr(Images(), key)) for key in ("size", "quality")}
 
 
 class Shelf(Protocol):

@@ -16,10 +16,10 @@ from alignrec.pipeline.beit3 import stored
 from alignrec.pipeline.encode import beit3, mini
 from alignrec.pipeline.encode.batching import Items
 from alignrec.pipeline.encode.folder import ENCODER, LARGEST, SET, Facts
-from alignrec.pipeline.encode.network import Network, image_facts
+from alignrec.pipeline.encode.network import Network
 from alignrec.pipeline.encode.params import MODALITIES, BEiT3, BEiT3Params, Encode
 from alignrec.pipeline.encode.registry import Encoder
-from alignrec.pipeline.encode.write import write_features
+from alignrec.pipeline.encode.write import image_facts, write_features
 from alignrec.pipeline.harness.layout import EncoderFiles
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.seeds import seed_for

@@ -22,13 +22,14 @@ from alignrec.pipeline.encode import quality
 from alignrec.pipeline.encode.batching import HALVED, Items, encode_rows
 from alignrec.pipeline.encode.folder import ENCODER, LARGEST, SET, Facts, Span
 from alignrec.pipeline.encode.hub import with_version
-from alignrec.pipeline.encode.network import Network, find_network, image_facts, settings_facts
+from alignrec.pipeline.encode.network import Network, find_network, settings_facts
 from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.encode.registry import ENCODERS, Catalogue, Encoder
 from alignrec.pipeline.encode.rows import RowCache
 from alignrec.pipeline.engine import cluster
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.versions import versions
+from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io import fingerprint
 
 Done = Callable[[int], object]  # gets the number of items that were encoded
@@ -63,6 +64,12 @@ def write_set(run: Run, name: str, folder: Path, items: Items, done: Done, known
     # what is fitted to the items is another encoder for others, so none of its rows are known
     rows = known / run.key(network.files(), settings, modules) if known and not spec.fit else None
     write_features(run, folder, Facts.read(folder / SET, LARGEST), items, load, network, done, rows)
+
+
+def image_facts(items: Items) -> dict[str, Any]:
+    """Return how the images of a dataset are stored: `image_size` and `image_quality`."""
+    recorded = io.record(items.images[0]).get("params", {}) if items.images else {}
+    return {f"image_{key}": recorded.get(key, getattr(Images(), key)) for key in ("size", "quality")}
 
 
 def describe_set(network: Network, own: Encode, items: Items, encoder: Encoder) -> Facts:
