@@ -171,7 +171,7 @@ def _embed_next_to(to: Path, table: Table, choice: Choice) -> Summary:
     rejects, counts = to.with_name(f"{to.name}.rejects.parquet"), _append_inputs(folder, items, work / "done", record)
     summary = Summary(*counts, rejects, _gather_rejects(work / "rejects", rejects, record))
     about = {"items": summary.items, "rejected": summary.rejected, "notes": run.notes, "measured": run.measured}
-    space = fingerprint.of(io.record(io.shard(folder, "features", 0)))
+    space = fingerprint.fingerprint_of(io.record(io.shard(folder, "features", 0)))
     io.write_json(work / "done" / FACTS, record | about | {fingerprint.KEY: space})
     (work / "done").rename(to)
     shutil.rmtree(work)
@@ -272,7 +272,7 @@ def _append_inputs(folder: Path, items: Items, done: Path, record: dict[str, Any
         columns = {name: rows[name] for name in rows.column_names}
         columns |= _describe_inputs(rows, items.texts.slice(int(counts[0]), len(rows)), items.images[number:][:1])
         schema = schemas.embedded(width)
-        made = record | {"encoder": made_by.get("encoder", {}), fingerprint.KEY: fingerprint.of(made_by)}
+        made = record | {"encoder": made_by.get("encoder", {}), fingerprint.KEY: fingerprint.fingerprint_of(made_by)}
         table = pa.table({name: columns[name] for name in schema.names})
         io.write_table(table, io.shard(done, "features", number), schema, made)
         counts += [len(rows), *(pc.sum(rows[flag]).as_py() or 0 for flag in ("has_image", "has_text"))]

@@ -105,7 +105,7 @@ class Run:
         """
         key = self.key(inputs, facts, modules or [f"alignrec.stages.{self.stage}"])
         # other inputs, settings or code: what was unfinished is of no use
-        if not io.begun(folder, key):
+        if not io.is_begun(folder, key):
             io.begin(folder, key)
         if not self.part:  # the files of other parts are still being written
             self.drop_altered(folder)

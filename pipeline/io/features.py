@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from alignrec import schemas
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.io import files
-from alignrec.pipeline.io.tables import PART, matrix, one_set, read_slices, read_table, readable
+from alignrec.pipeline.io.tables import PART, matrix, one_set, read_slices, read_table, reraise_faults
 
 
 def shards(folder: Path, stem: str) -> list[Path]:
@@ -28,12 +28,12 @@ def read_features(folder: Path) -> pa.Table:
     """Read a whole feature set, schema features(F), in item order; UserError: no shard, or two fingerprints."""
     schema = schemas.features(width(folder))
     table = pa.concat_tables([read_table(p, schema) for p in one_set(shards(folder, "features"))])
-    _dense(folder, table, 0)
+    _require_dense(folder, table, 0)
     return table
 
 
 def read_codes(path: Path) -> pa.Table:
-    with readable(path):
+    with reraise_faults(path):
         levels = pq.read_schema(path).field("codes").type.list_size
     return read_table(path, schemas.semantic_ids(levels))
 
@@ -47,12 +47,12 @@ def read_vectors(folder: Path, rows: int) -> Iterator[np.ndarray]:
     schema, first = schemas.features(width(folder)), 0
     for path in one_set(shards(folder, "features")):
         for part in read_slices(path, schema, ["item_id", "vector"], rows):
-            _dense(folder, part, first)
+            _require_dense(folder, part, first)
             first += len(part)
             yield matrix(part["vector"])
 
 
-def _dense(folder: Path, part: pa.Table, first: int) -> None:
+def _require_dense(folder: Path, part: pa.Table, first: int) -> None:
     ids = part["item_id"].to_numpy()
     if (wrong := np.flatnonzero(ids != np.arange(first, first + len(ids)))).size:
         row = int(wrong[0])
@@ -63,7 +63,7 @@ def _dense(folder: Path, part: pa.Table, first: int) -> None:
 
 def width(folder: Path) -> int:
     path = shards(folder, "features")[0]
-    with readable(path):
+    with reraise_faults(path):
         kind = pq.read_schema(path).field("vector").type
     if not pa.types.is_fixed_size_list(kind):
         raise schemas.ContractError(f"{path}: column 'vector' is {kind}, expected fixed_size_list<float>")

@@ -33,7 +33,7 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         flush(temporary)
-        _list(path, temporary)
+        _add_to_journal(path, temporary)
         temporary.replace(path)
     except BaseException as e:
         temporary.unlink(missing_ok=True)
@@ -64,12 +64,12 @@ def begin(folder: Path, key: str) -> None:
     write_bytes(folder / KEY, key.encode())  # last: without it the folder is begun again
 
 
-def begun(folder: Path, key: str) -> bool:
+def is_begun(folder: Path, key: str) -> bool:
     mark = folder / KEY
     return (folder / JOURNAL).is_file() and mark.is_file() and mark.read_bytes() == key.encode()
 
 
-def journal(folder: Path) -> dict[Path, set[str]]:
+def read_journal(folder: Path) -> dict[Path, set[str]]:
     """Return path -> sha256 of each content written there, without a line that a kill cut off."""
     listed: dict[Path, set[str]] = {}
     for line in (folder / JOURNAL).read_text(encoding="utf-8", errors="replace").split("\n"):
@@ -81,7 +81,7 @@ def journal(folder: Path) -> dict[Path, set[str]]:
 
 def delete_unvouched(folder: Path) -> list[Path]:
     """Delete files of a begun folder, not of begun ones in it, that its journal lacks; return the altered ones."""
-    listed = journal(folder) if (folder / JOURNAL).is_file() else {}
+    listed = read_journal(folder) if (folder / JOURNAL).is_file() else {}
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in UNLISTED and _begun_above(p) == folder)
     known = [path for path in files if path in listed]
     altered = [path for path, digest in zip(known, sha256s(known), strict=True) if digest not in listed[path]]
@@ -90,7 +90,7 @@ def delete_unvouched(folder: Path) -> list[Path]:
     return altered
 
 
-def _list(path: Path, written: Path) -> None:
+def _add_to_journal(path: Path, written: Path) -> None:
     if path.name in UNLISTED or (folder := _begun_above(path)) is None:
         return
     digest, listed = sha256(written), folder / JOURNAL
@@ -171,11 +171,11 @@ def sha256(path: Path) -> str:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         require_plain(path)
-    return _hashed(path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return _hash_cached(path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @cache
-def _hashed(path: Path, *state: int) -> str:
+def _hash_cached(path: Path, *state: int) -> str:
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 

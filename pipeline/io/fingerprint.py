@@ -16,37 +16,37 @@ DEEPEST = 16  # levels of objects and lists in one another
 Fingerprint = Mapping[str, Any]
 
 
-def of(record: Mapping[str, Any]) -> dict[str, Any]:
+def fingerprint_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fingerprint in an untrusted record; empty for none, or one nested too deep."""
     found = record.get(KEY)
-    return found if isinstance(found, dict) and _shallow(found, DEEPEST) else {}
+    return found if isinstance(found, dict) and _is_shallow(found, DEEPEST) else {}
 
 
-def difference(a: Fingerprint, b: Fingerprint, within: str = "") -> str:
+def first_difference(a: Fingerprint, b: Fingerprint, within: str = "") -> str:
     for key in (key for key in a if key in b):
         x, y = a[key], b[key]
         if isinstance(x, dict) and isinstance(y, dict):
-            if found := difference(x, y, within if key == "parts" else f"{within}{key}: "):
+            if found := first_difference(x, y, within if key == "parts" else f"{within}{key}: "):
                 return found
         elif x != y:
             return f"{one_line(within + key, SHOWN)} {one_line(repr(x), SHOWN)} and {one_line(repr(y), SHOWN)}"
     return ""
 
 
-def one(records: Iterable[tuple[Path, Mapping[str, Any]]]) -> dict[str, Any]:
+def require_one(records: Iterable[tuple[Path, Mapping[str, Any]]]) -> dict[str, Any]:
     first: tuple[Path, dict[str, Any]] | None = None
     for path, record in records:
-        own = of(record)
+        own = fingerprint_of(record)
         if not own:
             continue
         first = first or (path, own)
-        if found := difference(first[1], own):
+        if found := first_difference(first[1], own):
             raise UserError(f"{path}: not of one set with {first[0].name}: {found}; make the set again")
     return first[1] if first else {}
 
 
-def _shallow(value: Any, levels: int) -> bool:
+def _is_shallow(value: Any, levels: int) -> bool:
     if not isinstance(value, dict | list):
         return True
     inner = value.values() if isinstance(value, dict) else value
-    return levels > 0 and all(_shallow(one, levels - 1) for one in inner)
+    return levels > 0 and all(_is_shallow(one, levels - 1) for one in inner)

@@ -41,7 +41,7 @@ def write_tables(
 
 def read_tables(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
     first = 0
-    with readable(path), pq.ParquetFile(path) as file:
+    with reraise_faults(path), pq.ParquetFile(path) as file:
         for number in range(file.num_row_groups):
             table = file.read_row_group(number)
             yield schemas.check(table, schema, str(path), first)
@@ -50,8 +50,8 @@ def read_tables(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
 
 def read_slices(path: Path, schema: pa.Schema, columns: list[str] | None, rows: int) -> Iterator[pa.Table]:
     """Do as `read_table` for at most `rows` rows at a time; a row group is held, or mapped if it is LARGE."""
-    expected, first = _selected(schema, columns), 0
-    with readable(path), _opened(path) as file:
+    expected, first = _select_fields(schema, columns), 0
+    with reraise_faults(path), _open_file(path) as file:
         for batch in file.iter_batches(rows, columns=columns):
             table = pa.Table.from_batches([batch])
             yield schemas.check(table if columns is None else table.select(columns), expected, str(path), first)
@@ -60,7 +60,7 @@ def read_slices(path: Path, schema: pa.Schema, columns: list[str] | None, rows: 
             schemas.check(file.schema_arrow.empty_table(), expected, str(path))
 
 
-def _opened(path: Path) -> pq.ParquetFile:
+def _open_file(path: Path) -> pq.ParquetFile:
     metadata = pq.read_metadata(path)
     largest = max((metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)), default=0)
     # else all row groups are read ahead
@@ -68,28 +68,28 @@ def _opened(path: Path) -> pq.ParquetFile:
 
 
 def read_rows(path: Path, schema: pa.Schema, columns: list[str], start: int, rows: int) -> pa.Table:
-    with readable(path), pq.ParquetFile(path) as file:
+    with reraise_faults(path), pq.ParquetFile(path) as file:
         sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
         firsts = np.cumsum([0, *sizes])
         holding = [g for g, size in enumerate(sizes) if firsts[g] < start + rows and start < firsts[g] + size]
         table = file.read_row_groups(holding, columns).select(columns)
     table = table.slice(start - firsts[holding[0]] if holding else 0, rows)
-    return schemas.check(table, _selected(schema, columns), str(path))
+    return schemas.check(table, _select_fields(schema, columns), str(path))
 
 
 def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
     """Read all or some columns of a Parquet file; UserError if it is none, schemas.ContractError for bad content."""
-    with readable(path), pq.ParquetFile(path) as f:  # pq.read_table would first load pyarrow.dataset
+    with reraise_faults(path), pq.ParquetFile(path) as f:  # pq.read_table would first load pyarrow.dataset
         table = f.read(columns)
-    return schemas.check(table, _selected(schema, columns), str(path))
+    return schemas.check(table, _select_fields(schema, columns), str(path))
 
 
-def _selected(schema: pa.Schema, columns: list[str] | None) -> pa.Schema:
+def _select_fields(schema: pa.Schema, columns: list[str] | None) -> pa.Schema:
     return schema if columns is None else pa.schema([schema.field(c) for c in columns])
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
+def reraise_faults(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
@@ -119,7 +119,7 @@ def record(path: Path) -> dict[str, Any]:
 
 
 def one_set(paths: Sequence[Path]) -> Sequence[Path]:
-    fingerprint.one((path, _record_of_any(path)) for path in paths)
+    fingerprint.require_one((path, _record_of_any(path)) for path in paths)
     return paths
 
 

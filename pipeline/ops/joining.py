@@ -67,10 +67,10 @@ def fit_blocks(parts: Parts, blocks: Sequence[Block], width: int, power: float, 
     as many of the concatenation.
     """
 
-    def own(block: Block) -> Whitening:
+    def fit_block(block: Block) -> Whitening:
         return whitening.fit_pca(lambda: (x[block.part][:, block.columns] for x in parts()), width, power)
 
-    maps = [own(block) for block in blocks]
+    maps = [fit_block(block) for block in blocks]
     if not reduced:
         return Fit(blocks, maps)
     return Fit(

@@ -122,7 +122,7 @@ class _Side:
         return spmm((self.start, self.others, weights.detach()[self.order]), x.detach())
 
 
-def _dots(edges: SparsityPattern, x: Tensor, y: Tensor) -> Tensor:
+def _edge_dots(edges: SparsityPattern, x: Tensor, y: Tensor) -> Tensor:
     x, y = x.detach(), y.detach()
     products = x.new_empty(len(edges.rows))
     step = max(1, (BLOCK if x.is_cpu else BLOCK_GPU) // x.shape[1])
@@ -147,7 +147,7 @@ class _Weighted(torch.autograd.Function):
         weights, x = ctx.saved_tensors
         wanted = ctx.needs_input_grad
         return (
-            _dots(ctx.edges, grads[0], x) if wanted[0] else None,
+            _edge_dots(ctx.edges, grads[0], x) if wanted[0] else None,
             ctx.edges._by_column.sum(weights, grads[0]) if wanted[1] else None,
             None,
         )
@@ -160,7 +160,7 @@ class _Dots(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, y: Tensor, edges: SparsityPattern) -> Tensor:
         ctx.edges = edges
         ctx.save_for_backward(x, y)
-        return _dots(edges, x, y)
+        return _edge_dots(edges, x, y)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:

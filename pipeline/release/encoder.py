@@ -134,11 +134,11 @@ def _encoder_widths(own: Path, read: Facts, networks: dict[str, set[int]]) -> se
 
 def _space_difference(own: Path, read: Facts, shards: Sequence[Path]) -> str:
     """Return how an encoder's space differs from that of its feature set; empty if nothing says so."""
-    made, present = fingerprint.one((path, io.record(path)) for path in shards), {}
+    made, present = fingerprint.require_one((path, io.record(path)) for path in shards), {}
     if read.weights is not None and read.network in TRAINED:
         present = {"weights": io.digest(EncoderFiles(own.parent / read.weights).present())}
-    stated = fingerprint.of({fingerprint.KEY: read.fingerprint})
-    return fingerprint.difference(made, stated) or fingerprint.difference(stated, present)
+    stated = fingerprint.fingerprint_of({fingerprint.KEY: read.fingerprint})
+    return fingerprint.first_difference(made, stated) or fingerprint.first_difference(stated, present)
 
 
 def text_sha256(text: str | None) -> str:

@@ -12,7 +12,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.io import fingerprint
-from alignrec.pipeline.io.tables import readable
+from alignrec.pipeline.io.tables import reraise_faults
 from alignrec.pipeline.train import inputs
 from alignrec.pipeline.train.params import Released
 
@@ -21,7 +21,7 @@ class Embeddings:
     """Column `vector` of a table, float32 [N, D]."""
 
     def __init__(self, path: Path, schema: Callable[[int], pa.Schema]) -> None:
-        with readable(path):
+        with reraise_faults(path):
             metadata = pq.read_metadata(path)
             self.width = int(metadata.schema.to_arrow_schema().field("vector").type.list_size)
         self._path, self._schema, self._len = path, schema(self.width), metadata.num_rows
@@ -58,7 +58,7 @@ def stored(layout: Layout) -> tuple[Embeddings, Embeddings]:
 def write(run: Run, user: np.ndarray, item: np.ndarray) -> int:
     """Write the vectors [U, D] and [I, D] with their identifiers and a fingerprint of their space; return U + I."""
     layout, own = run.layout, run.params[Released]
-    vectors = fingerprint.of(io.record(io.shards(layout.features(own.features), "features")[0]))
+    vectors = fingerprint.fingerprint_of(io.record(io.shards(layout.features(own.features), "features")[0]))
     read = io.digest(inputs.files(layout, own.features))
     space = {fingerprint.KEY: {"features": vectors, "train": own.facts(), "inputs": read}}
     width = item.shape[1]
