@@ -120,7 +120,7 @@ class Task:
     seed: int
     device: torch.device
     share_held_out: float = HELD_OUT
-    target: np.ndarray | None = None  # float32 [I, W], see `frozen.target`; None: no teachers
+    target: np.ndarray | None = None  # float32 [I, W], see `prepare.read_target`; None: no teachers
 
     def move(self, x: np.ndarray) -> Tensor:
         return torch.from_numpy(x).to(self.device)

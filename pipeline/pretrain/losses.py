@@ -4,8 +4,9 @@
 
 L_MIM and L_MLM are cross-entropies over masked positions. They leave CLS, the item's feature, untrained: on a small
 dataset it was worse than that of an untrained network. L_distill is 1 - cosine of a linear map of CLS and the joint
-vector of frozen encoders (frozen.py), also if image or text are hidden. It reads CLS of a second pass without masks, as
-in encoding, and whitened: CLS varies along few directions, and a linear map would learn the others late, or never.
+vector of frozen encoders (`prepare.read_target`), of the whole item, also if image, text or parts of it are hidden. It
+reads CLS of a second pass without masks, as in encoding, and whitened: CLS varies along few directions, and a linear map
+would learn the others late, or never.
 
 A step may be cut into parts, computed one after another or by several processes. Each term is a sum over a part,
 divided by the number of targets in the whole step, so the parts add up to the whole.

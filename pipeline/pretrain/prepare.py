@@ -1,8 +1,15 @@
-"""From items and images to the inputs of pre-training: tokenizer, visual tokens, pixels, network."""
+"""From items, images and feature sets to the inputs of pre-training: target of CLS, tokens, pixels, network.
+
+The target is the joint vector of feature set `linear`, so CLS learns one vector whatever the encoders, in which
+directions and modalities are already weighted.
+
+Letters: I items, F width of a set's vectors, W of the target.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
@@ -11,20 +18,29 @@ import torch
 from safetensors.numpy import load_file, save
 from safetensors.torch import save as torch_save
 
+from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3.config import FIRST_POSITION, SIZES, Config
 from alignrec.pipeline.beit3.mini import Network
 from alignrec.pipeline.beit3.minilm import WordPieces, load
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.beit3.tokenizer import BOS, EOS, MOST_SENTENCES, Tokenizer, split_text, train
+from alignrec.pipeline.encode import quality
+from alignrec.pipeline.encode.folder import FeatureSet
+from alignrec.pipeline.encode.params import IMAGE_TOKENS, Encode
 from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.images.pixels import decode_all
 from alignrec.pipeline.items.columns import Texts
+from alignrec.pipeline.ops import joining
+from alignrec.pipeline.ops.joining import IMAGE, POWER, WIDTH
+from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.pretrain import mini, published, visual_tokens
 from alignrec.pipeline.pretrain.corpus import Corpus, Ids, Task
 from alignrec.pipeline.pretrain.params import VOCAB, Pretrain
 from alignrec.pipeline.pretrain.published import Obtain
+from alignrec.pipeline.sources.base import Download
 
 CENTROIDS = "centroids"
 LEAST_TOKENS = 128  # of a text that a network has positions for, whatever it is trained on
@@ -41,7 +57,56 @@ class Tokenised(NamedTuple):
     mask_id: int
 
 
-def texts(layout: Layout, lines: Texts, params: Pretrain, obtain: Obtain) -> Tokenised:
+def read_target(run: Run, texts: Texts) -> np.ndarray | None:
+    """Return the joint vector of the teachers, float32 [I, W], rows of length 1, or zero for items without content.
+
+    By default teachers are skipped that are not encoded, or read no modality of the dataset; None without teachers.
+    """
+    layout, own = run.layout, run.params[Pretrain]
+    given, there = "distill_from" in own.model_fields_set, _modalities(layout, texts)
+    names = [name for name in own.distill_from if given or name in run.params[Encode].encoders]
+    sets = [FeatureSet.of(layout, name) for name in names]
+    sets = [one for one in sets if given or there & {*one.facts.reads}]
+    features = [io.map_features(one.folder) for one in sets]
+    distinct = [quality.differ(vectors) for vectors in features]
+    blocks = [block for block in joining.split_blocks([one.spans for one in sets], IMAGE) if distinct[block.part]]
+    if not blocks:
+        if sets:
+            run.warn("pretrain.distill_from: no teacher distinguishes items, so nothing is distilled")
+        return None
+
+    def parts() -> Iterator[list[np.ndarray]]:
+        return ([x[start : start + mini.BLOCK] for x in features] for start in range(0, len(texts), mini.BLOCK))
+
+    fit = joining.fit_blocks(parts, blocks, WIDTH, POWER)
+    return io.mapped((unit_rows(fit(some))[0] for some in parts()), layout.encoder_scratch)
+
+
+def read_images(layout: Layout) -> mini.Images:
+    """Return the vectors of all images, those of IMAGE_TOKENS side by side."""
+    texts = Texts(layout.items)
+    if "image" not in _modalities(layout, texts):
+        return mini.Images(np.zeros((len(texts), 0), np.float32), np.full(len(texts), -1), ())
+    sets = [FeatureSet.of(layout, name) for name in IMAGE_TOKENS]
+    shards = (np.hstack(parts) for parts in zip(*(one.vectors() for one in sets), strict=True))
+    vectors = io.mapped(shards, layout.encoder_scratch)
+    has = np.concatenate(
+        [vectors[start : start + mini.BLOCK].any(axis=1) for start in range(0, len(vectors), mini.BLOCK)]
+    )
+    widths = tuple(one.width for one in sets) if has.any() else ()
+    return mini.Images(vectors, np.where(has, np.arange(len(vectors)), -1), widths)
+
+
+def _modalities(layout: Layout, texts: Texts) -> set[str]:
+    statuses = (
+        io.read_table(path, schemas.IMAGES, ["status"])["status"] for path in io.shards(layout.images, "images")
+    )
+    pictured = any("ok" in shard.unique().to_pylist() for shard in statuses)
+    there = {"image": pictured, "text": any(map(str.strip, texts))}
+    return {modality for modality, has in there.items() if has}
+
+
+def read_texts(layout: Layout, lines: Texts, params: Pretrain, obtain: Obtain) -> Tokenised:
     if not layout.encoder.tokenizer.is_file():
         if params.tokenizer is not None:
             model: bytes | None = obtain(params.tokenizer, params.tokenizer_sha256).read_bytes()
@@ -80,7 +145,9 @@ def positions(parts: Sequence[np.ndarray]) -> int:
     return FIRST_POSITION + max(LEAST_TOKENS, max(map(len, parts), default=0))
 
 
-def codes(layout: Layout, pixels: np.ndarray, shape: Config, params: Pretrain, seed: int) -> tuple[np.ndarray, int]:
+def read_codes(
+    layout: Layout, pixels: np.ndarray, shape: Config, params: Pretrain, seed: int
+) -> tuple[np.ndarray, int]:
     """Learn centroids of patches, unless they were, and assign each its nearest: int32 [n, P], and how many."""
     n = len(pixels)
     if not n:
@@ -97,21 +164,27 @@ def codes(layout: Layout, pixels: np.ndarray, shape: Config, params: Pretrain, s
 
 
 def network_and_task(
-    layout: Layout,
-    lines: Texts,
-    params: Pretrain,
-    obtain: Obtain,
-    seed: int,
-    device: torch.device,
-    target: np.ndarray | None = None,
-    images: mini.Images | None = None,
+    run: Run, lines: Texts, target: np.ndarray | None, device: torch.device
 ) -> tuple[Network, Task, list[str]]:
-    """Return the network, on the device, its task, and notes on its initial weights; `images` are for `mini` only."""
+    """Return the network, on the device, its task, and notes on its initial weights."""
+    layout, params, seed = run.layout, run.params[Pretrain], run.seed()
     torch.set_num_threads(params.threads)  # sums in one order
-    if images is not None:
-        return _mini(layout, lines, params, seed, device, target, images)
+    if params.size == "mini":
+        network, corpus, tokens, mask_id, notes = _mini(layout, lines, params, seed)
+    else:
+        obtain = published.obtaining(
+            layout, run.params[Download], partial(run.progress, unit="B", what="published file")
+        )
+        network, corpus, tokens, mask_id, notes = _beit3(layout, lines, params, seed, obtain, device)
+    return network.to(device), Task(corpus, tokens, mask_id, params, seed, device, target=target), notes
+
+
+def _beit3(
+    layout: Layout, lines: Texts, params: Pretrain, seed: int, obtain: Obtain, device: torch.device
+) -> tuple[Network, Corpus, np.ndarray, int, list[str]]:
+    """Return the network, its corpus, visual tokens, the id of <mask>, and notes."""
     shape = SIZES[params.size]
-    tokenised = texts(layout, lines, params, obtain)
+    tokenised = read_texts(layout, lines, params, obtain)
     pieces, rows = tokenised.vocabulary, positions(tokenised.parts)
     tensors = published.start(params, obtain, pieces) if params.init else None  # fails early
     layout.encoder_scratch.mkdir(parents=True, exist_ok=True)
@@ -119,7 +192,7 @@ def network_and_task(
     if params.vqkd and len(pixels):
         tokens, n = published.visual_tokens(params, obtain, pixels, shape, device)
     else:
-        tokens, n = codes(layout, pixels, shape, params, seed_for(seed, "visual tokens"))
+        tokens, n = read_codes(layout, pixels, shape, params, seed_for(seed, "visual tokens"))
     torch.manual_seed(seed_for(seed, "network"))
     if tensors is not None:
         network, notes = published.start_network(params, tensors, n, pieces, rows)
@@ -127,19 +200,13 @@ def network_and_task(
         network, notes = BEiT3(replace(shape, vocab=pieces, positions=rows, codes=n, mlm=True)), []
     if tensors is None and layout.encoder.tokenizer.is_file():  # else there are no texts
         notes.append(published.start_words(network, Tokenizer(layout.encoder.tokenizer.read_bytes()).pieces, load()))
-    corpus = Corpus(tokenised.parts, tokenised.first, tokenised.whole, row, pixels)
-    return network.to(device), Task(corpus, tokens, tokenised.mask_id, params, seed, device, target=target), notes
+    return network, Corpus(*tokenised[:3], row, pixels), tokens, tokenised.mask_id, notes
 
 
 def _mini(
-    layout: Layout,
-    lines: Texts,
-    params: Pretrain,
-    seed: int,
-    device: torch.device,
-    target: np.ndarray | None,
-    images: mini.Images,
-) -> tuple[Network, Task, list[str]]:
+    layout: Layout, lines: Texts, params: Pretrain, seed: int
+) -> tuple[Network, Corpus, np.ndarray, int, list[str]]:
+    images = read_images(layout)
     pieces, known = mini.word_pieces(layout, lines)
     maps = mini.reduced(images, seed_for(seed, "images"))
     tokens, codes = mini.visual_tokens(images, maps, params.codes, seed_for(seed, "visual tokens"))
@@ -148,6 +215,6 @@ def _mini(
     start = {name: x.contiguous() for name, x in network.image.state_dict().items()}
     io.write_bytes(layout.encoder.start, torch_save(start))  # for the control without training
     tokenised = _tokenised(layout, lines, pieces, min(params.max_tokens, network.config.positions), params.chunks)
-    corpus = Corpus(tokenised.parts, tokenised.first, tokenised.whole, images.row, images.vectors)
     notes = [f"text and image experts start as MiniLM; {known:,} of {pieces.vocab:,} word pieces are predicted"]
-    return network.to(device), Task(corpus, tokens, tokenised.mask_id, params, seed, device, target=target), notes
+    corpus = Corpus(*tokenised[:3], images.row, images.vectors)
+    return network, corpus, tokens, tokenised.mask_id, notes

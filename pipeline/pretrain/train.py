@@ -3,7 +3,6 @@
 import math
 import shutil
 from dataclasses import asdict
-from functools import partial
 
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import save
@@ -20,12 +19,11 @@ from alignrec.pipeline.http.fetch import local_path
 from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.ops.checkpoint import Checkpoint
 from alignrec.pipeline.ops.device import pick_device
-from alignrec.pipeline.pretrain import features, prepare, published
+from alignrec.pipeline.pretrain import prepare
 from alignrec.pipeline.pretrain.corpus import Task
 from alignrec.pipeline.pretrain.held_out import reading
 from alignrec.pipeline.pretrain.loop import fit
 from alignrec.pipeline.pretrain.params import Pretrain
-from alignrec.pipeline.sources.base import Download
 
 LEAST_READ = 0.5  # share of a text, below which a warning is due
 
@@ -46,15 +44,11 @@ def resume(run: Run) -> None:
 def train(run: Run) -> None:
     params, layout = run.params[Pretrain], run.layout
     texts = Texts(layout.items)
-    obtain = published.obtaining(layout, run.params[Download], partial(run.progress, unit="B", what="published file"))
     with parallel.process_group():
         run.device = str(device := pick_device(mps=False))  # losses are added up in float64
         with parallel.rank_zero_first():
-            target = features.read_target(run, texts) if params.distill else None
-            images = features.read_images(layout) if params.size == "mini" else None
-            network, task, notes = prepare.network_and_task(
-                layout, texts, params, obtain, run.seed(), device, target, images
-            )
+            target = prepare.read_target(run, texts) if params.distill else None
+            network, task, notes = prepare.network_and_task(run, texts, target, device)
         if params.init and not parallel.rank():
             io.write_bytes(layout.encoder.official, _weights(network, HEADS))
         usable = len(task.corpus.usable)

@@ -21,11 +21,11 @@ from alignrec.pipeline.ops.checkpoint import Checkpoint
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.ops.whitening import fit_whitening as whitened
 from alignrec.pipeline.pretrain import held_out, losses
-from alignrec.pipeline.pretrain.features import read_target
 from alignrec.pipeline.pretrain.held_out import features as cls_of
 from alignrec.pipeline.pretrain.held_out import reading
 from alignrec.pipeline.pretrain.loop import fit
 from alignrec.pipeline.pretrain.losses import PretrainingModel
+from alignrec.pipeline.pretrain.prepare import read_target
 
 
 def relaxed(x: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ COLOURS = np.array([(160, 100, 100), (100, 160, 100), (100, 100, 160), (150, 150
 
 
 def codes(layout: Layout, pixels: np.ndarray, n: int = 8) -> np.ndarray:
-    tokens, there = prepare.codes(layout, pixels, SMALL, Pretrain(size="small", codes=n), 3)
+    tokens, there = prepare.read_codes(layout, pixels, SMALL, Pretrain(size="small", codes=n), 3)
     assert tokens.dtype == np.int32
     assert 0 <= tokens.min() <= tokens.max() < there <= n
     return tokens
