@@ -23,8 +23,8 @@ from alignrec.pipeline.models.alignrec import AlignRec, AlignRecParams
 from alignrec.pipeline.models.base import Inputs
 from alignrec.pipeline.ops.device import pick_device
 from alignrec.pipeline.ops.sparse import Sparse
-from alignrec.pipeline.pretrain.corpus import Corpus, Task, batch
-from alignrec.pipeline.pretrain.held_out import NO_MASKING, features
+from alignrec.pipeline.pretrain.corpus import Corpus, Task, make_batch
+from alignrec.pipeline.pretrain.held_out import NO_MASKING, encode_items
 from alignrec.pipeline.pretrain.params import Pretrain
 
 
@@ -50,10 +50,10 @@ class Encoder:
 
     def some(self, items: np.ndarray) -> torch.Tensor:
         """Return CLS of items with gradient; zeros without image and text."""
-        return self.network.summary(*batch(self._task, items, NO_MASKING, 0).inputs) * self._known[items]
+        return self.network.summary(*make_batch(self._task, items, NO_MASKING, 0).inputs) * self._known[items]
 
     def all(self) -> np.ndarray:
-        return features(self.network, self._task, np.arange(self.items)) * self._known.cpu().numpy()
+        return encode_items(self.network, self._task, np.arange(self.items)) * self._known.cpu().numpy()
 
 
 class Together(AlignRec):

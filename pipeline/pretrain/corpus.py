@@ -139,7 +139,7 @@ class Task:
         return np.sort(order[: min(round(self.share_held_out * len(order)), MOST_HELD_OUT)])
 
 
-def batch(task: Task, items: np.ndarray, rates: Rates, seed: int, parts: np.ndarray | None = None) -> Step:
+def make_batch(task: Task, items: np.ndarray, rates: Rates, seed: int, parts: np.ndarray | None = None) -> Step:
     """Draw the masks of items int64 [B], each from the seed and its number, and move all to the device.
 
     Of each text it reads the given part, int64 [B], or draws one.
@@ -165,7 +165,7 @@ def batch(task: Task, items: np.ndarray, rates: Rates, seed: int, parts: np.ndar
     )
 
 
-def batches(order: np.ndarray, size: int) -> list[np.ndarray]:
+def cut_batches(order: np.ndarray, size: int) -> list[np.ndarray]:
     """Cut items into batches of at most `size`, as equal as possible: int64 each.
 
     Batches of texts of equal length would save padding, but similar texts made features worse.

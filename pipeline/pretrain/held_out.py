@@ -13,8 +13,8 @@ from torch import Tensor
 from alignrec.pipeline.beit3.mini import Mini, Network, centre, halves, ridge
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.ops.whitening import Whitening, fit_pca, fit_whitening
-from alignrec.pipeline.pretrain.corpus import Rates, Task, batch, micro_batches
-from alignrec.pipeline.pretrain.losses import PretrainingModel, cross_entropy, predict
+from alignrec.pipeline.pretrain.corpus import Rates, Task, make_batch, micro_batches
+from alignrec.pipeline.pretrain.losses import PretrainingModel, cross_entropy, predict_masked
 
 MOST = 50_000  # items that the map of CLS is fitted to, at most
 NO_MASKING = Rates(0, 0, 0, 0)
@@ -22,7 +22,7 @@ FIRST = 2000  # items that the teachers' head of `mini` starts from, at most
 
 
 @torch.no_grad()
-def measure(network: Network, task: Task) -> dict[str, float | None]:
+def measure_masked(network: Network, task: Task) -> dict[str, float | None]:
     """Return loss and accuracy on masked tokens of held-out items, with the same masks at every call.
 
     For `mim` and `mlm` each, None without targets: `_held_out_loss`, mean cross-entropy; `_accuracy`; `_chance`, the
@@ -33,9 +33,9 @@ def measure(network: Network, task: Task) -> dict[str, float | None]:
     # whether each prediction is right, bool [n], the targets [n], and the summed loss
     outcomes: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {"mim": [], "mlm": []}
     for rows in _micro_batches(task, task.corpus.lengths_of_items[task.held_out]):
-        step = batch(task, task.held_out[rows], rates, seed)
+        step = make_batch(task, task.held_out[rows], rates, seed)
         with autocast(task):
-            scores = predict(network, step, task.mask_id)
+            scores = predict_masked(network, step, task.mask_id)
         for term, logits, target in (
             ("mim", scores.patches, step.codes[step.patch_mask]),
             ("mlm", scores.pieces, step.inputs.ids[step.piece_mask]),
@@ -45,7 +45,7 @@ def measure(network: Network, task: Task) -> dict[str, float | None]:
 
 
 @torch.no_grad()
-def cosine(model: PretrainingModel, task: Task) -> float | None:
+def measure_cosine(model: PretrainingModel, task: Task) -> float | None:
     """Return the mean cosine of held-out CLS, read as in training, to the teachers; None without teachers."""
     if model.teacher is None or task.target is None:
         return None
@@ -53,7 +53,7 @@ def cosine(model: PretrainingModel, task: Task) -> float | None:
     known = target.any(dim=1)
     if not known.any():
         return None
-    cls = torch.from_numpy(features(model.network, task, task.held_out)).to(task.device)
+    cls = torch.from_numpy(encode_items(model.network, task, task.held_out)).to(task.device)
     read = model.teacher(model.whitening.read(cls[known]))
     return round(float(F.cosine_similarity(read, target[known], dim=1).mean()), 6)
 
@@ -71,14 +71,14 @@ def _metrics(parts: list[tuple[Tensor, Tensor, Tensor]]) -> dict[str, float | No
     return {name: round(value, 6) for name, value in zip(names, values, strict=True)}
 
 
-def reading(network: Network, task: Task, teacher: np.ndarray | None) -> Whitening:
+def fit_map(network: Network, task: Task, teacher: np.ndarray | None) -> Whitening:
     """Fit the map of the summary to at most MOST train items.
 
     With teachers it is their map, float32 [D, W], centred and reduced by PCA to `width`; of `mini` it is fitted again.
     Without, CLS is whitened, and the halves of `mini` are joined.
     """
     sample = np.random.default_rng(seed_for(task.seed, "whitening")).permutation(task.train)[:MOST]
-    x = features(network, task, sample := np.sort(sample))
+    x = encode_items(network, task, sample := np.sort(sample))
     if not isinstance(network, Mini):
         white = fit_whitening(x)
     elif teacher is None or task.target is None:
@@ -92,24 +92,24 @@ def reading(network: Network, task: Task, teacher: np.ndarray | None) -> Whiteni
 
 
 @torch.no_grad()
-def read_first(model: PretrainingModel, task: Task) -> None:
+def start_head(model: PretrainingModel, task: Task) -> None:
     """Initialise the teachers' head of `mini` by ridge regression on the untrained network: noise needs more steps."""
     if model.teacher is None or task.target is None:
         return
     items = np.sort(np.random.default_rng(seed_for(task.seed, "head")).permutation(task.train)[:FIRST])
-    first = ridge(features(model.network, task, items), np.asarray(task.target[items]))
+    first = ridge(encode_items(model.network, task, items), np.asarray(task.target[items]))
     model.whitening.mean.copy_(torch.from_numpy(first.mean))
     model.teacher.weight.copy_(torch.from_numpy(first.map.T))
     model.teacher.bias.zero_()
 
 
 @torch.no_grad()
-def features(network: Network, task: Task, items: np.ndarray) -> np.ndarray:
+def encode_items(network: Network, task: Task, items: np.ndarray) -> np.ndarray:
     """Return the summary of each whole item, nothing masked, as an encoder does: float32 [n, D]."""
     parts, owner, share = task.corpus.all_parts(items)
     out = np.zeros((len(items), network.summary_width), np.float32)
     for rows in _micro_batches(task, task.corpus.lengths[parts]):
-        inputs = batch(task, items[owner[rows]], NO_MASKING, 0, parts[rows]).inputs
+        inputs = make_batch(task, items[owner[rows]], NO_MASKING, 0, parts[rows]).inputs
         summaries = network.summary(*inputs).float().cpu().numpy()
         np.add.at(out, owner[rows], share[rows, None] * summaries)
     return out

@@ -18,8 +18,8 @@ from alignrec.pipeline.harness import parallel
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.ops.checkpoint import Checkpoint, adam_state, part_of, prefix_names, restore_adam
 from alignrec.pipeline.pretrain import corpus
-from alignrec.pipeline.pretrain.corpus import Task, batch
-from alignrec.pipeline.pretrain.held_out import autocast, cosine, measure, read_first
+from alignrec.pipeline.pretrain.corpus import Task, make_batch
+from alignrec.pipeline.pretrain.held_out import autocast, measure_cosine, measure_masked, start_head
 from alignrec.pipeline.pretrain.losses import TERMS, PretrainingModel
 from alignrec.pipeline.pretrain.params import Pretrain
 
@@ -54,7 +54,7 @@ class Training:
 
 
 @dataclass
-class Now:
+class TrainState:
     """Progress of a training."""
 
     step: int = 0  # steps taken
@@ -68,13 +68,13 @@ def fit(network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[in
     The caller deletes the checkpoint. UserError for a loss that is not finite, or batches too small for processes and
     parts.
     """
-    training, now = _begin(network, task), Now()
+    training, now = _begin(network, task), TrainState()
     if (saved := checkpoint.load()) is not None:
         training.model.load_state_dict(part_of(saved[0], "weights"))
         restore_adam(training.optimizer, part_of(saved[0], "adam"))
-        now = Now(**saved[1])
+        now = TrainState(**saved[1])
     if not now.step and isinstance(network, Mini):
-        read_first(training.model, task)
+        start_head(training.model, task)
     per_epoch = math.ceil(len(task.train) / task.params.batch_size)
     steps = task.params.steps if per_epoch else 0
     every = max(1, math.ceil(steps / MEASUREMENTS))
@@ -100,12 +100,12 @@ def fit(network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[in
     return Trained(now.history, None if taught is None else taught.cpu().numpy())
 
 
-def _measure(training: Training, task: Task, now: Now, rate: float) -> None:
+def _measure(training: Training, task: Task, now: TrainState, rate: float) -> None:
     since = now.step - (now.history[-1]["step"] if now.history else 0)
-    similar = cosine(training.model, task)
+    similar = measure_cosine(training.model, task)
     names = ["loss", *(f"{term}_loss" for term in TERMS)][: None if task.params.distill else -1]
     means = {name: round(float(sums) / since, 6) for name, sums in zip(names, now.sums, strict=False)}
-    figures = measure(training.model.network, task) | ({} if similar is None else {"cosine": similar})
+    figures = measure_masked(training.model.network, task) | ({} if similar is None else {"cosine": similar})
     now.history.append({"step": now.step, **means, "lr": rate, **figures})
     now.sums = [0.0] * len(now.sums)
 
@@ -119,12 +119,12 @@ def _begin(network: Network, task: Task) -> Training:
     if params.compile:
         (network.beit3.encoder if isinstance(network, BEiT3) else network).compile(dynamic=True)
     distributed = DistributedDataParallel(model) if parallel.world() > 1 else model
-    return Training(model, distributed, adamw(model, params))
+    return Training(model, distributed, build_optimizer(model, params))
 
 
 def _plan(task: Task, epoch: int) -> list[np.ndarray]:
     rng = np.random.default_rng(seed_for(task.seed, "order", epoch))
-    plan = corpus.batches(rng.permutation(task.train), task.params.batch_size)
+    plan = corpus.cut_batches(rng.permutation(task.train), task.params.batch_size)
     parts = parallel.world() * task.params.accumulate
     if plan and len(plan[-1]) < parts:
         raise UserError(
@@ -138,7 +138,7 @@ def _step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: f
     """Take one step of the optimiser and return the loss and its terms, float64 [1 + 3], equal in all processes."""
     params, model = task.params, training.distributed
     seed = seed_for(task.seed, "epoch", epoch)
-    parts = [batch(task, part, task.rates, seed) for part in _parts_of_process(task, items)]
+    parts = [make_batch(task, part, task.rates, seed) for part in _parts_of_process(task, items)]
     counts = parallel.all_reduce(torch.stack([part.counts() for part in parts]).sum(0))
     weight = torch.tensor([1.0, 1.0, params.distill], device=task.device)
     terms = torch.zeros_like(weight)
@@ -172,7 +172,7 @@ def _parts_of_process(task: Task, items: np.ndarray) -> list[np.ndarray]:
     return [np.array_split(part, world)[parallel.rank()] for part in parts]
 
 
-def adamw(model: nn.Module, params: Pretrain) -> torch.optim.AdamW:
+def build_optimizer(model: nn.Module, params: Pretrain) -> torch.optim.AdamW:
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         decayed = parameter.ndim >= 2 and not any(part in name for part in UNDECAYED)

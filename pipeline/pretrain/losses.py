@@ -4,9 +4,9 @@
 
 L_MIM and L_MLM are cross-entropies over masked positions. They leave CLS, the item's feature, untrained: on a small
 dataset it was worse than that of an untrained network. L_distill is 1 - cosine of a linear map of CLS and the joint
-vector of frozen encoders (`prepare.read_target`), of the whole item, also if image, text or parts of it are hidden. It
-reads CLS of a second pass without masks, as in encoding, and whitened: CLS varies along few directions, and a linear map
-would learn the others late, or never.
+vector of frozen encoders (`prepare.read_target`), which is of the whole item also if the step reads a part of its text,
+or image or text are hidden. It reads CLS of a second pass without masks, as in encoding, and whitened: CLS varies along
+few directions, and a linear map would learn the others late, or never.
 
 A step may be cut into parts, computed one after another or by several processes. Each term is a sum over a part,
 divided by the number of targets in the whole step, so the parts add up to the whole.
@@ -144,8 +144,8 @@ class PretrainingModel(nn.Module):
     def forward(self, step: Step, counts: Tensor) -> Tensor:
         """Return a part's share of each of TERMS, float32 [3]; `counts` are the whole batch's, see `Step.counts`."""
         n = counts.clamp(min=1)
-        streams = masked(self.network, step, self.mask_id)
-        scores = predicted(self.network, streams, step)
+        streams = run_masked(self.network, step, self.mask_id)
+        scores = score_masked(self.network, streams, step)
         mim = cross_entropy(scores.patches, step.codes[step.patch_mask]) / n[0]
         mlm = cross_entropy(scores.pieces, step.inputs.ids[step.piece_mask]) / n[1]
         distill = torch.zeros_like(mim)
@@ -160,11 +160,11 @@ class PretrainingModel(nn.Module):
         return self.network.summary(*inputs)
 
 
-def predict(network: Network, step: Step, mask_id: int) -> Scores:
-    return predicted(network, masked(network, step, mask_id), step)
+def predict_masked(network: Network, step: Step, mask_id: int) -> Scores:
+    return score_masked(network, run_masked(network, step, mask_id), step)
 
 
-def masked(network: Network, step: Step, mask_id: int) -> Streams:
+def run_masked(network: Network, step: Step, mask_id: int) -> Streams:
     """Return the outputs of the joint pass over a masked batch: image [B, .., D], text [B, T, D]."""
     inputs = step.inputs
     ids = torch.where(step.piece_mask, mask_id, inputs.ids)  # [B, T]
@@ -174,7 +174,7 @@ def masked(network: Network, step: Step, mask_id: int) -> Streams:
     return out
 
 
-def predicted(network: Network, streams: Streams, step: Step) -> Scores:
+def score_masked(network: Network, streams: Streams, step: Step) -> Scores:
     assert streams.vision is not None
     assert streams.text is not None
     patches = _head(network.mim_head, network.image_outputs(streams.vision)[step.patch_mask])

@@ -20,7 +20,7 @@ from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.ops import whitening
 from alignrec.pipeline.ops.whitening import Whitening
-from alignrec.pipeline.pretrain.visual_tokens import trained_kmeans
+from alignrec.pipeline.pretrain.visual_tokens import train_kmeans
 
 REDUCED, POWER = 128, 0.5
 """directions in the initial projection of an image token, and power of the deviation that they are divided by"""
@@ -50,7 +50,7 @@ class Images:
         return np.sort(np.random.default_rng(seed).permutation(self.items)[:SAMPLE])
 
 
-def word_pieces(layout: Layout, lines: Texts) -> tuple[WordPieces, int]:
+def read_word_pieces(layout: Layout, lines: Texts) -> tuple[WordPieces, int]:
     tokenizer, path = minilm.load().tokenizer, layout.encoder.word_pieces
     if not path.is_file():
         parts = (lines.slice(start, io.PART).to_pylist() for start in range(0, len(lines), io.PART))
@@ -60,19 +60,19 @@ def word_pieces(layout: Layout, lines: Texts) -> tuple[WordPieces, int]:
     return WordPieces(tokenizer, kept["pieces"]), int(kept["known"])
 
 
-def reduced(images: Images, seed: int) -> list[Whitening]:
+def fit_projections(images: Images, seed: int) -> list[Whitening]:
     seen = images.tokens(images.sample(seed)) if images.widths else []
     return [whitening.fit_pca(lambda x=x: [x], REDUCED, POWER) for x in seen]  # type: ignore[misc]
 
 
-def visual_tokens(images: Images, maps: Sequence[Whitening], most: int, seed: int) -> tuple[np.ndarray, int]:
+def assign_visual_tokens(images: Images, maps: Sequence[Whitening], most: int, seed: int) -> tuple[np.ndarray, int]:
     """Return the nearest centroid of each image token, int32 [I, P], and their number; each token has its own."""
     out = np.zeros((len(images.row), len(images.widths)), np.int32)
     total = 0
     for p, own in enumerate(maps):
         sample = whitening.apply_whitening(own, images.tokens(images.sample(seed))[p])
         count = max(1, min(most, len(sample) // FEW))
-        kmeans = trained_kmeans(sample, count, seed)
+        kmeans = train_kmeans(sample, count, seed)
         for start in range(0, len(images.items), BLOCK):
             some = images.items[start : start + BLOCK]
             nearest = kmeans.index.search(whitening.apply_whitening(own, images.tokens(some)[p]), 1)[1]
@@ -81,7 +81,7 @@ def visual_tokens(images: Images, maps: Sequence[Whitening], most: int, seed: in
     return out, total
 
 
-def network(pieces: WordPieces, known: int, images: Images, maps: Sequence[Whitening], codes: int) -> Mini:
+def build_network(pieces: WordPieces, known: int, images: Images, maps: Sequence[Whitening], codes: int) -> Mini:
     made = Mini(MiniConfig(images.widths, pieces.vocab, positions=LONGEST, codes=codes, pieces=known))
     load_minilm(made, minilm.load().tensors, pieces.theirs.tolist())
     with torch.no_grad():

@@ -154,12 +154,14 @@ def read_codes(
         return np.zeros((0, shape.patches), np.int32), 0
 
     def vectors(images: np.ndarray) -> np.ndarray:
-        return visual_tokens.patches(pixels[images], shape.patch)
+        return visual_tokens.cut_patches(pixels[images], shape.patch)
 
     if not layout.visual_tokens.is_file():
-        io.write_bytes(layout.visual_tokens, save({CENTROIDS: visual_tokens.learn(vectors, n, params.codes, seed)}))
+        io.write_bytes(
+            layout.visual_tokens, save({CENTROIDS: visual_tokens.learn_codebook(vectors, n, params.codes, seed)})
+        )
     centroids = load_file(layout.visual_tokens)[CENTROIDS]
-    assigned = visual_tokens.assign(vectors, n, centroids)
+    assigned = visual_tokens.assign_codes(vectors, n, centroids)
     return io.mapped(assigned, layout.encoder_scratch), len(centroids)
 
 
@@ -172,7 +174,7 @@ def network_and_task(
     if params.size == "mini":
         network, corpus, tokens, mask_id, notes = _mini(layout, lines, params, seed)
     else:
-        obtain = published.obtaining(
+        obtain = published.make_obtain(
             layout, run.params[Download], partial(run.progress, unit="B", what="published file")
         )
         network, corpus, tokens, mask_id, notes = _beit3(layout, lines, params, seed, obtain, device)
@@ -186,7 +188,7 @@ def _beit3(
     shape = SIZES[params.size]
     tokenised = read_texts(layout, lines, params, obtain)
     pieces, rows = tokenised.vocabulary, positions(tokenised.parts)
-    tensors = published.start(params, obtain, pieces) if params.init else None  # fails early
+    tensors = published.read_start(params, obtain, pieces) if params.init else None  # fails early
     layout.encoder_scratch.mkdir(parents=True, exist_ok=True)
     row, pixels = decode_all(layout.images, shape.image, layout.encoder_scratch / "pictures.npy")
     if params.vqkd and len(pixels):
@@ -207,11 +209,11 @@ def _mini(
     layout: Layout, lines: Texts, params: Pretrain, seed: int
 ) -> tuple[Network, Corpus, np.ndarray, int, list[str]]:
     images = read_images(layout)
-    pieces, known = mini.word_pieces(layout, lines)
-    maps = mini.reduced(images, seed_for(seed, "images"))
-    tokens, codes = mini.visual_tokens(images, maps, params.codes, seed_for(seed, "visual tokens"))
+    pieces, known = mini.read_word_pieces(layout, lines)
+    maps = mini.fit_projections(images, seed_for(seed, "images"))
+    tokens, codes = mini.assign_visual_tokens(images, maps, params.codes, seed_for(seed, "visual tokens"))
     torch.manual_seed(seed_for(seed, "network"))
-    network = mini.network(pieces, known, images, maps, codes)
+    network = mini.build_network(pieces, known, images, maps, codes)
     start = {name: x.contiguous() for name, x in network.image.state_dict().items()}
     io.write_bytes(layout.encoder.start, torch_save(start))  # for the control without training
     tokenised = _tokenised(layout, lines, pieces, min(params.max_tokens, network.config.positions), params.chunks)

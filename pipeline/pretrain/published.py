@@ -46,7 +46,7 @@ Obtain = Callable[[str, str | None], Path]
 """path or URL and sha256 of a published file -> the file, fetched first"""
 
 
-def obtaining(layout: Layout, params: Download, progress: Callable[[], tqdm]) -> Obtain:
+def make_obtain(layout: Layout, params: Download, progress: Callable[[], tqdm]) -> Obtain:
     def fetch_with_progress(address: str, target: Path) -> None:
         with progress() as bar:
             fetch_file(address, target, None, params.timeout, params.retries, meter(bar))
@@ -54,7 +54,7 @@ def obtaining(layout: Layout, params: Download, progress: Callable[[], tqdm]) ->
     return lambda address, sha256: checkpoints.obtain(address, layout.published, sha256, fetch_with_progress)
 
 
-def start(params: Pretrain, obtain: Obtain, pieces: int) -> dict[str, Tensor]:
+def read_start(params: Pretrain, obtain: Obtain, pieces: int) -> dict[str, Tensor]:
     """Return the tensors of `init`; UserError for other files, another size or tokenizer."""
     assert params.init is not None
     tensors = checkpoints.read(obtain(params.init, params.init_sha256))

@@ -21,7 +21,7 @@ from alignrec.pipeline.ops.checkpoint import Checkpoint
 from alignrec.pipeline.ops.device import pick_device
 from alignrec.pipeline.pretrain import prepare
 from alignrec.pipeline.pretrain.corpus import Task
-from alignrec.pipeline.pretrain.held_out import reading
+from alignrec.pipeline.pretrain.held_out import fit_map
 from alignrec.pipeline.pretrain.loop import fit
 from alignrec.pipeline.pretrain.params import Pretrain
 
@@ -60,7 +60,7 @@ def train(run: Run) -> None:
 
     io.write_bytes(layout.encoder.weights, _weights(network))
     io.write_json(layout.encoder.config, asdict(network.config))
-    io.write_bytes(layout.encoder.whitening, save_arrays(reading(network, task, teacher)._asdict()))
+    io.write_bytes(layout.encoder.whitening, save_arrays(fit_map(network, task, teacher)._asdict()))
     io.write_json(layout.history("pretrain"), history)
     checkpoint.clear()
     shutil.rmtree(layout.encoder_scratch)

@@ -17,7 +17,7 @@ Vectors = Callable[[np.ndarray], np.ndarray]
 """numbers of images, int64 [B] -> the vectors of their patches, float32 [B, P, W]"""
 
 
-def patches(pixels: np.ndarray, side: int) -> np.ndarray:
+def cut_patches(pixels: np.ndarray, side: int) -> np.ndarray:
     """Cut uint8 [B, S, S, 3] into patches, float32 [B, P, 3 p p] in [-1, 1], row by row."""
     b, s = pixels.shape[:2]
     grid = s // side
@@ -25,7 +25,7 @@ def patches(pixels: np.ndarray, side: int) -> np.ndarray:
     return cut.transpose(0, 1, 3, 2, 4, 5).reshape(b, grid * grid, -1).astype(np.float32) / 127.5 - 1
 
 
-def learn(vectors: Vectors, images: int, codes: int, seed: int) -> np.ndarray:
+def learn_codebook(vectors: Vectors, images: int, codes: int, seed: int) -> np.ndarray:
     """Learn the codebook by k-means: float32 [C, W], fewer where fewer vectors differ.
 
     Equal vectors count once, or most codes of drawings on white would be shades of white.
@@ -39,10 +39,10 @@ def learn(vectors: Vectors, images: int, codes: int, seed: int) -> np.ndarray:
     sample = distinct[np.sort(rng.permutation(len(distinct))[: SAMPLE * codes])]
     if len(sample) <= codes:
         return sample
-    return np.asarray(trained_kmeans(sample, codes, seed, max_points_per_centroid=SAMPLE).centroids, np.float32)
+    return np.asarray(train_kmeans(sample, codes, seed, max_points_per_centroid=SAMPLE).centroids, np.float32)
 
 
-def trained_kmeans(sample: np.ndarray, codes: int, seed: int, **options: int) -> faiss.Kmeans:
+def train_kmeans(sample: np.ndarray, codes: int, seed: int, **options: int) -> faiss.Kmeans:
     faiss.omp_set_num_threads(1)  # sums in one order on every machine
     options |= {"niter": ITERATIONS, "seed": seed % 2**31, "min_points_per_centroid": 1}
     kmeans = faiss.Kmeans(sample.shape[1], codes, **options)
@@ -50,7 +50,7 @@ def trained_kmeans(sample: np.ndarray, codes: int, seed: int, **options: int) ->
     return kmeans
 
 
-def assign(vectors: Vectors, images: int, centroids: np.ndarray) -> Iterator[np.ndarray]:
+def assign_codes(vectors: Vectors, images: int, centroids: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the nearest code of each vector of all images, BLOCK images at a time: int32 [<= BLOCK, P]."""
     index = faiss.IndexFlatL2(centroids.shape[1])
     index.add(centroids)

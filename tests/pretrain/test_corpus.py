@@ -39,7 +39,7 @@ def test_absent_and_hidden_modalities_are_not_predicted() -> None:
 
 def test_an_epoch_has_every_item_once_in_random_order() -> None:
     items = np.arange(0, 1000, 2)
-    batches = corpus.batches(np.random.default_rng(0).permutation(items), 16)
+    batches = corpus.cut_batches(np.random.default_rng(0).permutation(items), 16)
     assert {len(b) for b in batches} == {15, 16}
     order = np.concatenate(batches)
     assert sorted(order) == items.tolist()

@@ -21,8 +21,8 @@ from alignrec.pipeline.ops.checkpoint import Checkpoint
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.ops.whitening import fit_whitening as whitened
 from alignrec.pipeline.pretrain import held_out, losses
-from alignrec.pipeline.pretrain.held_out import features as cls_of
-from alignrec.pipeline.pretrain.held_out import reading
+from alignrec.pipeline.pretrain.held_out import encode_items as cls_of
+from alignrec.pipeline.pretrain.held_out import fit_map
 from alignrec.pipeline.pretrain.loop import fit
 from alignrec.pipeline.pretrain.losses import PretrainingModel
 from alignrec.pipeline.pretrain.prepare import read_target
@@ -69,7 +69,7 @@ def test_cls_comes_to_hold_what_the_teacher_knows(tmp_path: Path) -> None:
     net = network()
     history, teacher = fit(net, toy, Checkpoint(tmp_path / "c.safetensors", 1000), int)
     assert history[-1]["distill_loss"] < 0.6 * history[0]["distill_loss"]
-    x = reading(net, toy, teacher)(cls_of(net, toy, np.arange(48)))
+    x = fit_map(net, toy, teacher)(cls_of(net, toy, np.arange(48)))
     assert x.shape == (48, 4)
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     cosine, same = unit @ unit.T, (np.arange(48) % 4)[:, None] == np.arange(48) % 4
@@ -87,7 +87,7 @@ def test_items_are_as_like_as_what_the_map_to_the_teachers_reads_of_them() -> No
     seen = model.whitening.read(torch.from_numpy(cls))
     expected = model.teacher(seen).detach().numpy()
     expected -= expected.mean(axis=0)
-    read = reading(net, toy, model.taught().numpy())(cls)
+    read = fit_map(net, toy, model.taught().numpy())(cls)
     assert read.shape[1] <= 4
     np.testing.assert_allclose(read @ read.T, expected @ expected.T, atol=1e-3 * np.abs(expected @ expected.T).max())
 
@@ -99,7 +99,7 @@ def test_cls_is_whitened_where_no_encoder_teaches_or_nothing_was_trained(tmp_pat
     teacher = fit(net, toy, Checkpoint(tmp_path / "c", 1000), int).teacher
     assert teacher is None
     cls = cls_of(net, toy, toy.train)
-    np.testing.assert_array_equal(reading(net, toy, teacher)(cls), whitened(cls)(cls))
+    np.testing.assert_array_equal(fit_map(net, toy, teacher)(cls), whitened(cls)(cls))
 
 
 def test_the_stage_learns_from_an_encoder_and_resumes_to_the_same_bytes(tmp_path: Path) -> None:
@@ -127,6 +127,6 @@ def _interrupted(after: int = 5) -> Any:
     def measure(*given: Any) -> dict[str, float | None]:
         if next(calls, None) is None:
             raise KeyboardInterrupt
-        return held_out.measure(*given)
+        return held_out.measure_masked(*given)
 
     return measure

@@ -18,8 +18,8 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.ops.checkpoint import Checkpoint
 from alignrec.pipeline.pretrain import held_out, prepare
-from alignrec.pipeline.pretrain.corpus import Task, batch
-from alignrec.pipeline.pretrain.loop import adamw, fit, set_rate
+from alignrec.pipeline.pretrain.corpus import Task, make_batch
+from alignrec.pipeline.pretrain.loop import build_optimizer, fit, set_rate
 from alignrec.pipeline.pretrain.losses import PretrainingModel
 from alignrec.pipeline.pretrain.params import Pretrain
 
@@ -67,12 +67,12 @@ def test_a_diverging_loss_is_one_line_that_names_the_rate(tmp_path: Path) -> Non
 
 def test_held_out_figures_are_those_of_counting() -> None:
     toy, net = task(48), network()
-    measured = held_out.measure(net, toy)
+    measured = held_out.measure_masked(net, toy)
     rates = held_out.Rates(0.4, 0.5, 0.15, 0.0)
     right, targets, loss = [], [], []
     for item in toy.held_out:  # one by one
-        step = batch(toy, np.array([item]), rates, held_out.seed_for(toy.seed, "held out masks"))
-        scores = held_out.predict(net, step, toy.mask_id).patches.detach()
+        step = make_batch(toy, np.array([item]), rates, held_out.seed_for(toy.seed, "held out masks"))
+        scores = held_out.predict_masked(net, step, toy.mask_id).patches.detach()
         for row, code in zip(scores, step.codes[step.patch_mask].tolist(), strict=True):
             right.append(int(row.argmax()) == code)
             targets.append(code)
@@ -91,7 +91,7 @@ def test_held_out_figures_are_those_of_counting() -> None:
 def _groups(init: str | None = None) -> dict[str, dict[str, float]]:
     params = Pretrain(**UNTAUGHT, lr=1.0, init=init)
     model = PretrainingModel(network(), MASK, 4)
-    optimizer = adamw(model, params)
+    optimizer = build_optimizer(model, params)
     set_rate(optimizer, 0.5)
     names = {id(p): name for name, p in model.named_parameters()}
     groups = {names[id(p)]: group for group in optimizer.param_groups for p in group["params"]}

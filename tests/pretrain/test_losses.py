@@ -10,13 +10,13 @@ import torch
 from pretraining import MASK, network, task
 
 from alignrec.pipeline.pretrain import losses
-from alignrec.pipeline.pretrain.corpus import Rates, batch
+from alignrec.pipeline.pretrain.corpus import Rates, make_batch
 from alignrec.pipeline.pretrain.losses import PretrainingModel, Step
 
 
 def _step(**params: Any) -> tuple[Step, PretrainingModel]:
     toy = task(12, **params)
-    step = batch(toy, np.arange(12), Rates(0.5, 0.5, 0.5, 0.0), 3)
+    step = make_batch(toy, np.arange(12), Rates(0.5, 0.5, 0.5, 0.0), 3)
     torch.manual_seed(1)
     return step, PretrainingModel(network(), MASK)
 
@@ -42,7 +42,9 @@ def test_masked_content_does_not_reach_the_prediction() -> None:
     changed = step._replace(inputs=step.inputs._replace(image=image, ids=ids))
     with torch.no_grad():
         pairs = zip(
-            losses.predict(model.network, step, MASK), losses.predict(model.network, changed, MASK), strict=True
+            losses.predict_masked(model.network, step, MASK),
+            losses.predict_masked(model.network, changed, MASK),
+            strict=True,
         )
         for a, b in pairs:
             torch.testing.assert_close(a, b, rtol=0, atol=0)
@@ -50,8 +52,8 @@ def test_masked_content_does_not_reach_the_prediction() -> None:
 
 def test_the_terms_of_parts_add_up_to_those_of_the_whole() -> None:
     toy, model = task(12), PretrainingModel(network(), MASK)
-    whole = batch(toy, np.arange(12), toy.rates, 3)
-    parts = [batch(toy, part, toy.rates, 3) for part in np.array_split(np.arange(12), 3)]
+    whole = make_batch(toy, np.arange(12), toy.rates, 3)
+    parts = [make_batch(toy, part, toy.rates, 3) for part in np.array_split(np.arange(12), 3)]
     with torch.no_grad():
         summed = sum(model(part, whole.counts()) for part in parts)
         torch.testing.assert_close(summed, model(whole, whole.counts()), rtol=0, atol=1e-6)

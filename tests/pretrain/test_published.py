@@ -41,7 +41,7 @@ def obtain(tmp_path: Path) -> published.Obtain:
 
 
 def network(params: Pretrain, obtain: published.Obtain, codes: int) -> tuple[BEiT3, list[str]]:
-    return published.start_network(params, published.start(params, obtain, PIECES), codes, PIECES, positions=4)
+    return published.start_network(params, published.read_start(params, obtain, PIECES), codes, PIECES, positions=4)
 
 
 def test_a_network_goes_on_from_published_weights(tmp_path: Path, obtain: published.Obtain) -> None:
@@ -85,7 +85,7 @@ def test_text_positions_are_interpolated_for_longer_texts(tmp_path: Path, obtain
     torch.manual_seed(1)
     source = BEiT3(SHAPE)
     params = Pretrain(size="small", init=write(tmp_path / "beit3.pth", source))
-    beit3, _ = published.start_network(params, published.start(params, obtain, PIECES), 7, PIECES, 78)
+    beit3, _ = published.start_network(params, published.read_start(params, obtain, PIECES), 7, PIECES, 78)
     before, after = (n.state_dict()[released.TEXT_POSITIONS] for n in (source, beit3))
     assert beit3.config.positions == len(after) == 78
     assert torch.equal(after[:3], before[:3]), "two unused rows, and the first place"
