@@ -111,7 +111,7 @@ def test_the_stage_learns_from_an_encoder_and_resumes_to_the_same_bytes(tmp_path
     assert history[-1]["distill_loss"] < history[0]["distill_loss"]
     stopped = Layout(tmp_path / "two", "toy")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("alignrec.pipeline.pretrain.loop.measure", _interrupted())
+        patch.setattr("alignrec.pipeline.pretrain.loop.measure_masked", _interrupted())
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "two")
     assert stopped.encoder_checkpoint.exists()

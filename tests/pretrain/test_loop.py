@@ -118,6 +118,18 @@ def test_matrices_decay_and_nothing_else() -> None:
 # --- the stage
 
 
+def test_it_notes_what_share_of_a_text_it_read_and_names_the_key_below_half(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = shop(tmp_path, n=24, steps=1, max_tokens=4).parent
+    for chunks, key in ((32, "steps"), (1, "chunks")):
+        write_params(root, pretrain=UNTAUGHT | {"steps": 1, "batch_size": 8, "max_tokens": 4, "chunks": chunks})
+        _run(root)
+        notes = json.loads(Layout(root, "toy").run_record("pretrain").read_text())["notes"]
+        assert 0 < notes["text_read"] < 0.5
+        assert capsys.readouterr().err.rstrip().endswith(f"of a text on average; raise pretrain.{key}")
+
+
 def test_it_learns_more_than_the_commonest_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Colour and thing are in both image and text, so that what is masked in one can be read in the other."""
     monkeypatch.setattr(prepare, "Task", partial(Task, share_held_out=0.2))
