@@ -11,7 +11,7 @@ import pyarrow as pa
 from alignrec.interactions import Splitting, number
 from alignrec.pipeline.compare.feature_set import FeatureSet
 from alignrec.pipeline.compare.judge import judge_sets
-from alignrec.pipeline.evaluation.cutoff import headline
+from alignrec.pipeline.evaluation.cutoff import headline_cutoff
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.probe import forms
 from alignrec.pipeline.probe.base import Data
@@ -108,8 +108,8 @@ def probe(
     asked = Data(data.table, len(names))
     parts = build_tasks(asked)
     given = [FeatureSet(name, "", x) for name, x in sets.items()]
-    judged = judge_sets(given, parts, ks, seed_for("probe", seed), valid=forms.ask(asked))
-    return _as_result(judged, parts, data.dropped, headline(ks))
+    judged = judge_sets(given, parts, ks, seed_for("probe", seed), valid=forms.valid_profiles(asked))
+    return _as_result(judged, parts, data.dropped, headline_cutoff(ks))
 
 
 def _as_result(

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from alignrec.interactions import GIVEN, Numbered, Splitting, number
-from alignrec.pipeline.benchmark.cell import Cell, Held
+from alignrec.pipeline.benchmark.cell import Cell, InMemoryData
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.config.base import checked, known
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.metrics import Result, topk
-from alignrec.pipeline.evaluation.protocol import selecting
+from alignrec.pipeline.evaluation.protocol import selecting_protocol
 from alignrec.pipeline.graph.params import Graph
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions.params import Interactions
@@ -146,11 +146,11 @@ def fit(
     data = number(interactions, names, Splitting(protocol, user_core, item_core, seed, cold_share, most_train))
     parts = data.split()
     kept = "as imported" if data.protocol == GIVEN else f"users >= {user_core}, items >= {item_core}, repeatedly"
-    rules = selecting(rule, data.protocol, kept, parts)
+    rules = selecting_protocol(rule, data.protocol, kept, parts)
     x = features[SINGLE] if features is not None and MODELS[model].needs else None
     if x is not None and modalities and (total := sum(modalities)) != x.shape[1]:
         raise UserError(f"modalities: {list(modalities)} make {total} columns, the vectors have {x.shape[1]}")
-    held, seed = Held(parts, x, graph_k, tuple(modalities)), seed_for("fit", model, seed)
+    held, seed = InMemoryData(parts, x, graph_k, tuple(modalities)), seed_for("fit", model, seed)
     cell = Cell(held, model, params, rules, seed, _possible_cutoffs(ks, parts), "test")
     name = f"{model}-{cell.key[:16]}.safetensors"
     saved = Checkpoint(Path(checkpoint) / name, params.checkpoint_every) if checkpoint is not None else None

@@ -19,11 +19,11 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.cutoff import COLD
-from alignrec.pipeline.evaluation.evidence import HEADLINE, MAIN, Cell, Comparison, comparisons
+from alignrec.pipeline.evaluation.evidence import HEADLINE, MAIN, Cell, Comparison, list_comparisons
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.report import probes as probed
 from alignrec.pipeline.report.figures import ARTICLE
-from alignrec.pipeline.report.table import figure, markdown, measure, short, spread
+from alignrec.pipeline.report.table import describe_seeds, format_figure, markdown, measure_name, without_zero
 
 BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+)([^\n]*) -->\n).*?(<!-- /figures -->)", re.DOTALL)
 SHOWN = ("zero_shot", "item_cf", "content_knn")  # probes of a table of probes
@@ -69,20 +69,20 @@ def rewritten(text: str, root: Path) -> tuple[str, list[str]]:
 
 def results(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield test figures of models on feature sets, all or some of each, a table a protocol, best Recall@20 first."""
-    for comparison in comparisons(io.read_table(layout.results, schemas.RESULTS)):
+    for comparison in list_comparisons(io.read_table(layout.results, schemas.RESULTS)):
         rows = [
-            (row.model, row.features, *(short(figure(row.cells.get(key))) for key in COLUMNS))
+            (row.model, row.features, *(without_zero(format_figure(row.cells.get(key))) for key in COLUMNS))
             for row in comparison.rows if _named(comparison, row.model, row.features, only)
         ]  # fmt: skip
-        yield markdown(("model", "features", *(measure(*key) for key in COLUMNS)), rows)
+        yield markdown(("model", "features", *(measure_name(*key) for key in COLUMNS)), rows)
         yield from ("", f"Test figures, {_judged(comparison)}")
 
 
 def matrix(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield test Recall@20 of models on feature sets, all or some: a table a protocol, whichever are more as rows."""
-    for comparison in comparisons(io.read_table(layout.results, schemas.RESULTS)):
+    for comparison in list_comparisons(io.read_table(layout.results, schemas.RESULTS)):
         rows = [row for row in comparison.rows if _named(comparison, row.model, row.features, only)]
-        cells = {(row.features, row.model): short(figure(row.cells.get(MAIN))) for row in rows}
+        cells = {(row.features, row.model): without_zero(format_figure(row.cells.get(MAIN))) for row in rows}
         models, sets = (list(dict.fromkeys(getattr(row, of) for row in rows)) for of in ("model", "features"))
         if len(models) > len(sets):
             yield markdown(("model", *sets), [(m, *(cells.get((f, m), "") for f in sets)) for m in models])
@@ -98,26 +98,26 @@ def _named(comparison: Comparison, model: str, features: str, only: Sequence[str
 
 
 def _judged(comparison: Comparison) -> str:
-    seeds = spread([max(row.seeds for row in comparison.rows)])
+    seeds = describe_seeds([max(row.seeds for row in comparison.rows)])
     return f"{seeds}; protocol `{comparison.protocol}`, `{comparison.fingerprint}`."
 
 
 def probes(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield the probes of every feature set, or of some, raw and processed, best zero-shot first."""
     figures = io.read_json(layout.probes)
-    found = {key: probe for key, probe in probed.read(figures).items() if key in SHOWN and not probe.skipped}
+    found = {key: probe for key, probe in probed.read_probes(figures).items() if key in SHOWN and not probe.skipped}
     first = next(iter(found.values()))
     names = [name for name in first.ordered("raw", first.probe.figure) if not only or name in only]
     yield markdown(
         ("features", *(f"{key.replace('_', ' ')} {probe.probe.figure}" for key, probe in found.items())),
         [(name, *(probe.both(name, probe.probe.figure) for probe in found.values())) for name in names],
     )
-    yield from ("", f"Raw, then processed. {probed.processing(figures['processed'])}")
+    yield from ("", f"Raw, then processed. {probed.describe_processing(figures['processed'])}")
 
 
 def ceiling(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield how far feature sets, all or some, come from chance to what the generator planted."""
-    for table in probed.ceiling(io.read_json(layout.probes)):
+    for table in probed.ceiling_tables(io.read_json(layout.probes)):
         rows = [row for row in table.rows if not only or row[0] in only]
         yield from (markdown(table.head, rows), "", table.note)
 
@@ -133,14 +133,17 @@ def content(layout: Layout, datasets: Sequence[str]) -> Iterator[str]:
     for name in datasets:
         for suffix, users in PROTOCOLS.items():
             case = Layout(layout.root / layout.dataset / f"{name}_content{suffix}", name)
-            found = comparisons(io.read_table(case.results, schemas.RESULTS))
+            found = list_comparisons(io.read_table(case.results, schemas.RESULTS))
             one = next((c for c in found if c.protocol.endswith(COLD)), found[0])
             rows = [row for row in one.rows if row.features != "none" or not one.protocol.endswith(COLD)]
             columns[f"{name}, {users}"] = {row.features: row.cells[MAIN] for row in rows}
     sets = dict.fromkeys(name for cells in columns.values() for name in cells)
     yield markdown(
         ("features", *columns),  # closed forms on one split are equal in all runs: no deviation
-        [(s, *(short(figure(of.get(s))).removesuffix(" ± .0000") for of in columns.values())) for s in sets],
+        [
+            (s, *(without_zero(format_figure(of.get(s))).removesuffix(" ± .0000") for of in columns.values()))
+            for s in sets
+        ],
     )
     yield ""
     yield "Mean ± sd over 5 draws, where a protocol has draws; 8 settings tried on valid. Cold items have no train"

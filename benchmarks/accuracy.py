@@ -30,7 +30,7 @@ from alignrec.pipeline.models.base import Batch, Inputs
 from alignrec.pipeline.models.lightgcn import LightGCN, LightGCNParams
 from alignrec.pipeline.ops.device import pick_device
 from alignrec.pipeline.train.inputs import Sampler
-from alignrec.pipeline.train.loop import ranked
+from alignrec.pipeline.train.loop import rank_valid
 from benchmarks import RESULTS, Absent, Measurement, _turns
 from benchmarks._baby import published_split
 from benchmarks._plain_alignrec import steps
@@ -151,7 +151,7 @@ class _Training:
 
     @torch.no_grad()
     def recall(self) -> float:
-        return ranked(*self.model(), self.split)["recall@20"]
+        return rank_valid(*self.model(), self.split)["recall@20"]
 
 
 @cache
@@ -190,7 +190,7 @@ class _RecBole:
 
     def recall(self) -> float:
         user, item = (np.load(self.folder / f"{name}.npy") for name in ("user", "item"))
-        return ranked(user, item, self.split)["recall@20"]
+        return rank_valid(user, item, self.split)["recall@20"]
 
     def _answer(self) -> str:
         assert self.process.stdout

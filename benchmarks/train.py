@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from alignrec.pipeline.evaluation.metrics import evaluate
+from alignrec.pipeline.evaluation.metrics import evaluate_vectors
 from alignrec.pipeline.graph import neighbours
 from alignrec.pipeline.harness.memory import keep_large_buffers
 from alignrec.pipeline.interactions import split
@@ -20,7 +20,7 @@ from alignrec.pipeline.models.alignrec import AlignRec, AlignRecParams
 from alignrec.pipeline.models.base import Batch, Inputs
 from alignrec.pipeline.ops.device import gemm_rate, pick_device
 from alignrec.pipeline.train.inputs import Sampler
-from alignrec.pipeline.train.loop import compiled
+from alignrec.pipeline.train.loop import compile_network
 from benchmarks import Measurement, _plain_alignrec, _turns
 from benchmarks._plain_alignrec import Epoch, steps
 from benchmarks._turns import Turn, timed
@@ -90,7 +90,7 @@ def _inputs() -> Inputs:
     features = (rng.normal(size=(200, WIDTH))[rng.integers(0, 200, ITEMS)] + rng.normal(size=(ITEMS, WIDTH))).astype(
         "f4"
     )
-    edges = neighbours.neighbours(features, 10)
+    edges = neighbours.find_neighbours(features, 10)
     parts = split.Split(USERS, ITEMS, pairs[0], pairs[1], nobody)
     device = pick_device()
     return Inputs(parts, torch.from_numpy(features).to(device), edges, device)
@@ -114,7 +114,7 @@ def _model(name: str) -> tuple[AlignRec, Loss]:
     """Return the model of one of our ways, and its losses, compiled if it asks for that."""
     settings = {"exact": {}, **OTHERS, **ON_GPU}[name]
     model = AlignRec(_inputs(), SETTINGS.model_copy(update=settings)).to(_inputs().device)
-    return model, compiled(model) if settings.get("compile") else model.loss
+    return model, compile_network(model) if settings.get("compile") else model.loss
 
 
 def _plain() -> Turn[Epoch]:
@@ -131,7 +131,7 @@ def _ours(name: str) -> Turn[Epoch]:
     sample = timed(lambda: Sampler(parts).epoch(np.random.default_rng(1)))
     train = timed(steps, _optimiser(model), batches, lambda b: torch.stack(list(loss(b).values())).sum())
     with torch.no_grad():
-        rank = timed(lambda: evaluate(*model(), parts, "valid", [20]).mean["recall", 20])
+        rank = timed(lambda: evaluate_vectors(*model(), parts, "valid", [20]).mean["recall", 20])
     return Epoch.of(sample, train, rank).turn
 
 

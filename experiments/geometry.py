@@ -54,7 +54,7 @@ def main(
 ) -> None:
     """Train AlignRec to the last epoch, whole and without each loss; print a line an epoch."""
     own, layout, _ = opened(dataset, params, root, "geometry")
-    data, settings = inputs.read(layout, own[Released].features), model_settings(own, RELEASED)
+    data, settings = inputs.read_inputs(layout, own[Released].features), model_settings(own, RELEASED)
     settings = settings.model_copy(update={"epochs": epochs or settings.epochs, "patience": epochs or settings.epochs})
     train = data.split.train
     for without in ("", *LOSSES):

@@ -47,16 +47,20 @@ def main(
     for name, keys in {"staged": {"steps": steps}, "start": {"steps": 0, "distill": 0.0}}.items():
         own = given.having(given[Pretrain].model_copy(update={"size": "small", **keys}), sets)
         branches[name] = branched(layout, folder / name, own, ["pretrain", "beit3", "graph"])
-    rules = protocol_of(given, dataset, inputs.read(layout, None).split)
+    rules = protocol_of(given, dataset, inputs.read_inputs(layout, None).split)
     found: dict[Compared, np.ndarray] = {}
     for seed in range(seeds):
         drawn = seed_for("benchmark", dataset, RELEASED, seed)
         for arm, of in {"staged": 0.0, "start": 0.0, **{f"joint, rate x {r:g}": r for r in rate}}.items():
-            data, model, own_settings = inputs.read(branches.get(arm, branches["start"]), SET), AlignRec, settings
+            data, model, own_settings = (
+                inputs.read_inputs(branches.get(arm, branches["start"]), SET),
+                AlignRec,
+                settings,
+            )
             if of:
                 encoder, own_settings = Encoder(branches["start"]), settings.model_copy(update={"mode": "frozen"})
                 vectors = encoder.all()
-                data = data._replace(features=vectors, edges=neighbours.of_params(vectors, given[Graph]))
+                data = data._replace(features=vectors, edges=neighbours.neighbours_by_params(vectors, given[Graph]))
                 model = partial(Together, encoder=encoder, graph=given[Graph], rate=of)  # type: ignore[assignment]
                 model.needs = AlignRec.needs
             fitted = fit(model, *data, own_settings, drawn)

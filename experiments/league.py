@@ -14,10 +14,10 @@ from scipy.stats import kendalltau
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.cell import Entry, read_runs
-from alignrec.pipeline.benchmark.experiment import evaluated
+from alignrec.pipeline.benchmark.experiment import read_evaluation
 from alignrec.pipeline.benchmark.params import Benchmark
-from alignrec.pipeline.evaluation.evidence import cell, comparisons
-from alignrec.pipeline.evaluation.statistics import corrected
+from alignrec.pipeline.evaluation.evidence import list_comparisons, mean_and_sd
+from alignrec.pipeline.evaluation.statistics import corrected_tests
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions.params import Interactions
@@ -30,8 +30,8 @@ MODELS = ["itemknn", "contentknn", "ease", "cease", "addease", "l3ae", "bpr", "i
 
 def per_user(branch: Layout, runs: list[Entry]) -> dict[int, float]:
     """Return the mean recall of each test user over some runs."""
-    split, named = inputs.read(branch, None).split, read_runs(branch)
-    found = [evaluated(branch.cells("benchmark") / f"{named[run]}.parquet", split, [20]) for run in runs]
+    split, named = inputs.read_inputs(branch, None).split, read_runs(branch)
+    found = [read_evaluation(branch.cells("benchmark") / f"{named[run]}.parquet", split, [20]) for run in runs]
     values = np.mean([one.per_user["recall", 20] for one in found], axis=0)
     return dict(zip(found[0].users.tolist(), values.tolist(), strict=True))
 
@@ -56,7 +56,7 @@ def main(
         split = given[Interactions].model_copy(update={"seed": given[Interactions].seed + number})
         own = given.having(split, given[Benchmark].model_copy(update=changed))
         branch = branched(layout, folder / str(number), own, ["interactions", "benchmark"])
-        rows = comparisons(io.read_table(branch.results, schemas.RESULTS))[0].rows
+        rows = list_comparisons(io.read_table(branch.results, schemas.RESULTS))[0].rows
         for row in rows:
             runs = [Entry(row.model, row.features, seed) for seed in range(seeds)]
             recalls.setdefault((row.model, row.features), []).extend(row.cells["recall", 20].values)
@@ -64,11 +64,11 @@ def main(
         ranks.append({(row.model, row.features): place for place, row in enumerate(rows)})
     order = sorted(recalls, key=lambda name: -np.mean(recalls[name]))
     for name in order:
-        figure = cell(recalls[name])
+        figure = mean_and_sd(recalls[name])
         print(f"| {' on '.join(name)} | {figure.mean:.4f} ± {figure.sd or 0:.4f} |")
     pairs = [(RECALL, " on ".join(a), " on ".join(b), np.array(users[a]), np.array(users[b]))
              for a, b in combinations(order, 2)]  # fmt: skip
-    for row in corrected(pairs, seed_for("league", dataset)):
+    for row in corrected_tests(pairs, seed_for("league", dataset)):
         print(f"{row['a']} - {row['b']}: {row['difference']:+.4f}, p {row['p_holm']:.4f}")
     taus = [kendalltau([a[n] for n in order], [b[n] for n in order]).statistic for a, b in combinations(ranks, 2)]
     print(f"Kendall's tau between splits: {np.mean(taus) if taus else float('nan'):.2f}")

@@ -31,7 +31,7 @@ WIDTH = 768
 def main(seed: int) -> None:
     split = published_split()
     features = controls.random_vectors(split.n_items, WIDTH, 0)
-    edges = neighbours.neighbours(features, 10)
+    edges = neighbours.find_neighbours(features, 10)
     plain = plain_epoch(split, features, edges)
     curves = {
         recipe: curve(split, features, edges, AlignRecParams(recipe=recipe, patience=patience), seed)

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from alignrec.commands.params import load
-from alignrec.pipeline.benchmark.cell import Cell, Stored
-from alignrec.pipeline.benchmark.compare import Compared, cells, summary
-from alignrec.pipeline.benchmark.experiment import Store, complete
+from alignrec.pipeline.benchmark.cell import Cell, DatasetData
+from alignrec.pipeline.benchmark.compare import Compared, plan_compared, summarise_recalls
+from alignrec.pipeline.benchmark.experiment import Store, complete_cells
 from alignrec.pipeline.benchmark.settings import protocol_of
 from alignrec.pipeline.config.parameters import Parameters
 from alignrec.pipeline.encode.params import Encode
-from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded
+from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded_cutoff
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.train import inputs
@@ -40,28 +40,30 @@ def branched(layout: Layout, root: Path, params: Parameters, stages: Sequence[st
     return branch
 
 
-def planned(params: Parameters, data: Mapping[str, Stored], models: Sequence[str], seeds: int) -> dict[Compared, Cell]:
+def planned(
+    params: Parameters, data: Mapping[str, DatasetData], models: Sequence[str], seeds: int
+) -> dict[Compared, Cell]:
     """Return the trainings of each model on each data, by name; equal seeds draw equal negatives."""
     layout = next(iter(data.values())).layout
-    split = inputs.read(layout, None).split
-    return cells(params, data, models, seeds, protocol_of(params, layout.dataset, split), split.n_items)
+    split = inputs.read_inputs(layout, None).split
+    return plan_compared(params, data, models, seeds, protocol_of(params, layout.dataset, split), split.n_items)
 
 
 def recalls(trainings: Mapping[Compared, Cell], folder: Path, workers: int) -> dict[Compared, np.ndarray]:
     """Train what has no record in a folder; return test recall of each user by training, float64 [N]."""
     found = {}
-    for one, record in complete(trainings, Store(folder / "cells"), workers).items():
+    for one, record in complete_cells(trainings, Store(folder / "cells"), workers).items():
         data = trainings[one].data
-        assert isinstance(data, Stored)
-        split = inputs.read(data.layout, None).split
-        k = bounded(split.n_items)
+        assert isinstance(data, DatasetData)
+        split = inputs.read_inputs(data.layout, None).split
+        k = bounded_cutoff(split.n_items)
         found[one] = record.evaluation(trainings[one].protocol.suffix, split, [k]).per_user["recall", k]
     return found
 
 
 def compared(found: Mapping[Compared, np.ndarray], names: Sequence[str]) -> Iterator[str]:
     """Yield a table: each name's recall by model, and its difference to the first name, tested over users."""
-    tested = summary(found, names)
+    tested = summarise_recalls(found, names)
     pairs = {(row["measure"].split()[0], row["b"]): row for row in tested["paired"] if row["a"] == names[0]}
     yield f"| model | | test {RECALL} | change | 95 % interval | p |\n|---|---|---|---|---|---|"
     for model, figures in tested[RECALL].items():

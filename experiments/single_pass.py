@@ -64,7 +64,7 @@ def main(
         pretrain = given[Pretrain].model_copy(update={"size": "small", "steps": number})
         own = given.having(pretrain, sets)
         branch = branched(layout, folder / str(number), own, ["pretrain", "beit3", "graph"])
-        data, recalls = inputs.read(branch, features), []
+        data, recalls = inputs.read_inputs(branch, features), []
         for seed in range(seeds):
             drawn = seed_for("single pass", dataset, seed)
             fitted = fit(MODELS[RELEASED], *data, settings, drawn, sampler=lambda split: ByTime(split, layout))

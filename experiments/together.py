@@ -95,7 +95,11 @@ class Together(AlignRec):
         if not self.training:
             vectors = self.encoder.all()
             self.features.data.copy_(torch.from_numpy(vectors))
-            edges, params, self._table = neighbours.of_params(vectors, self.graph), self.params, self.features.data
+            edges, params, self._table = (
+                neighbours.neighbours_by_params(vectors, self.graph),
+                self.params,
+                self.features.data,
+            )
             graph = adjacency.item_graph(edges, len(vectors), params.self_neighbour, params.symmetric)
             self.item_item = Sparse(graph, self._table.device)
         return super().forward()

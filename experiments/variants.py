@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from alignrec.pipeline import io
-from alignrec.pipeline.benchmark.cell import Stored
+from alignrec.pipeline.benchmark.cell import DatasetData
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.config.base import checked
 from alignrec.pipeline.encode.params import BEiT3
@@ -61,7 +61,7 @@ def main(
         for features in SETS:
             figures = [f"{probe} {probes[probe][features]['hit@20']:.3f}" for probe in PROBES if _asked(probes, probe)]
             print(f"{name}, {features}: {', '.join(figures)}")
-            data[f"{name}, {features}"] = Stored.of(own, branch, features)
+            data[f"{name}, {features}"] = DatasetData.of(own, branch, features)
     cells = planned(given, data, [RELEASED], seeds)
     print(*compared(recalls(cells, folder, given[Benchmark].workers), [*data]), sep="\n")
 

@@ -13,7 +13,7 @@ import typer
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.benchmark.cell import Hidden, Stored
+from alignrec.pipeline.benchmark.cell import DatasetData, Hidden
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.config.parameters import Parameters
 from alignrec.pipeline.encode.params import TRAINED
@@ -74,13 +74,13 @@ def main(
     other[cycle] = np.roll(cycle, 1)  # one cycle over all items: nobody keeps its own
     wrong = {what: encoded(own, layout, folder / what, features, what, other) for what in ("image", "text")}
     wrong["noise"] = noise(vectors, rng)
-    data = {"nothing": Stored.of(own, layout, features)}
+    data = {"nothing": DatasetData.of(own, layout, features)}
     for what, vectors_of in wrong.items():
         for share in ratio:
             path = folder / f"{what}-{share:g}.npy"
             rows = Hidden(what, share, seed_for("mask", dataset)).rows(len(vectors))
             io.write_npy(path, np.where(rows[:, None], vectors_of, vectors))
-            data[path.stem] = Stored(layout, path, data["nothing"].parts, own[Graph])
+            data[path.stem] = DatasetData(layout, path, data["nothing"].parts, own[Graph])
     print(*compared(recalls(planned(own, data, model, seeds), folder, own[Benchmark].workers), [*data]), sep="\n")
 
 

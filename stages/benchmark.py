@@ -17,10 +17,10 @@ def main(run: Run) -> None:
     own = run.params[Benchmark]
     experiment = Experiment(run, own.workers, draws=run.layout.draws())
     own.check(experiment.split.n_items)
-    wanted = plan.entries(run.params, len(experiment.draws))
-    tuned = plan.tune(experiment, wanted)
+    wanted = plan.list_entries(run.params, len(experiment.draws))
+    tuned = plan.tune_models(experiment, wanted)
     found = experiment.complete(plan.plan_cells(experiment, wanted, tuned))
-    experiment.write(results.tables(experiment, found, tuned))
+    experiment.write(results.benchmark_tables(experiment, found, tuned))
     experiment.end()
     run.rows_in, run.rows_out = len(found), len(found)
 

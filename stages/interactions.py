@@ -17,7 +17,7 @@ def main(run: Run) -> None:
     if "cold_test_items" in facts:
         candidates = facts["cold_valid_items"], facts["cold_test_items"]
         run.params[Benchmark].check_cold(*candidates)
-        if near := cutoff.near(min(candidates)):
+        if near := cutoff.chance_note(min(candidates)):
             run.warn(f"{near} Raise interactions.cold_share.")
 
 

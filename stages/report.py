@@ -13,7 +13,7 @@ from alignrec.stages.study import EVIDENCE
 
 def main(run: Run) -> None:
     from alignrec.pipeline.report import figures, page  # loads Pillow
-    from alignrec.pipeline.report.gallery import neighbours
+    from alignrec.pipeline.report.gallery import pick_neighbours
     from alignrec.pipeline.report.outputs import Outputs
 
     outputs = Outputs(run.layout, run.source.kind, run.params[Released].features, REPORT.before())
@@ -23,15 +23,15 @@ def main(run: Run) -> None:
             "params.yaml and run `dvc repro`"
         )
     seed = run.seed("gallery")
-    near = neighbours(outputs, run.params[Report].gallery_items, seed)
-    view = page.view(outputs, near, seed)
-    html = page.html(outputs, view).encode()
+    near = pick_neighbours(outputs, run.params[Report].gallery_items, seed)
+    view = page.build_view(outputs, near, seed)
+    html = page.page_html(outputs, view).encode()
     io.write_bytes(run.layout.report / "index.html", html)
     io.write_bytes(run.layout.report / "report.md", page.report_md(outputs).encode())
     run.rows_in = len(outputs.items) if outputs.items is not None else 0
     run.rows_out = len(near.items) if near else 0
     run.note(bytes=len(html), pictures=len(view.images) if view else 0)
-    figures.write(outputs, RELEASED)
+    figures.write_figures(outputs, RELEASED)
 
 
 REPORT = Stage(

@@ -26,7 +26,7 @@ def main(run: Run) -> None:
     from alignrec.pipeline.benchmark.experiment import Experiment
 
     experiment = Experiment(run, run.params[Study].workers, run.layout.cells("benchmark"))
-    for tables in (study.mask_tables, tail.tables, study.sweep_tables):
+    for tables in (study.mask_tables, tail.tail_tables, study.sweep_tables):
         experiment.write(tables(experiment))
     experiment.end()
     run.rows_in, run.rows_out = len(run.layout.feature_sets()), len(experiment.named)

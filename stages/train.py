@@ -28,12 +28,12 @@ def main(run: Run) -> None:
 
     own, layout = run.params[Released], run.layout
     params = own.resolved()
-    run.resume(run.folder, inputs.files(layout, own.features), own.facts(), run.params[Graph].exact_up_to)
+    run.resume(run.folder, inputs.input_files(layout, own.features), own.facts(), run.params[Graph].exact_up_to)
     if run.finished():
         return  # what was encoded or searched meanwhile is another feature set
     torch.set_num_threads(params.threads)
     run.device = str(pick_device())
-    data = inputs.read(layout, own.features)
+    data = inputs.read_inputs(layout, own.features)
     for reason, n in data.split.dropped.items():
         run.count(reason, n)
     checkpoint = Checkpoint(layout.checkpoint, params.checkpoint_every)
@@ -41,7 +41,7 @@ def main(run: Run) -> None:
         trained = fit(AlignRec, *data, params, run.seed(), partial(show_epoch, bar), checkpoint)
         bar.total = len(trained.history)  # it may end before the last epoch that was allowed
     run.note(best_epoch=trained.best_epoch, epochs=len(trained.history), **trained.valid)
-    rows = embeddings.write(run, *cast(Any, (trained.user, trained.item)))  # AlignRec's are dense
+    rows = embeddings.write_embeddings(run, *cast(Any, (trained.user, trained.item)))  # AlignRec's are dense
     retrieval.write_index(layout, run.params[Graph].exact_up_to)
     io.write_bytes(layout.model, save(trained.state))
     io.write_json(layout.history("train"), trained.history)

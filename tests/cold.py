@@ -63,7 +63,7 @@ def write_set(layout: Layout, name: str, vectors: np.ndarray, **facts: Any) -> N
     features = pa.table(IDS | unknown | {"vector": io.vectors(vectors)})
     io.write_table(features, io.shard(layout.features(name), "features", 0), schemas.features(vectors.shape[1]))
     io.write_json(layout.features(name) / SET, toy.facts(name).model_copy(update=facts).model_dump())
-    io.write_table(neighbours.neighbours(vectors, 6), layout.edges(name), schemas.EDGES)
+    io.write_table(neighbours.find_neighbours(vectors, 6), layout.edges(name), schemas.EDGES)
 
 
 def draw_again(layout: Layout) -> None:

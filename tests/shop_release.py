@@ -25,7 +25,7 @@ def write(folder: Path, layout: Layout, features: dict[str, Path]) -> None:
         width = io.read_features(path.parent)["vector"].type.list_size
         vectors = io.matrix(io.read_table(path, schemas.features(width))["vector"])
         edges = work / name / "edges.parquet"
-        io.write_table(neighbours.neighbours(vectors, 4), edges, schemas.EDGES)
+        io.write_table(neighbours.find_neighbours(vectors, 4), edges, schemas.EDGES)
         pieces.append(Piece(f"features/{name}/{path.name}", path, "features"))
         pieces.append(Piece(f"graph/{name}/edges.parquet", edges, "edges"))
     items, users = io.read_table(layout.item_ids, schemas.ITEM_IDS), io.read_table(layout.users, schemas.USERS)

@@ -70,4 +70,4 @@ def write_set(layout: Layout, name: str, vectors: np.ndarray) -> None:
     known = {"has_image": pa.nulls(ITEMS, pa.bool_()), "has_text": pa.nulls(ITEMS, pa.bool_())}
     table = pa.table(ids | known | {"vector": io.vectors(vectors)})
     io.write_table(table, io.shard(layout.features(name), "features", 0), schemas.features(WIDTH))
-    io.write_table(neighbours.neighbours(vectors, 4), layout.edges(name), schemas.EDGES)
+    io.write_table(neighbours.find_neighbours(vectors, 4), layout.edges(name), schemas.EDGES)

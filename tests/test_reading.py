@@ -39,7 +39,7 @@ def here(x: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
         io.write_table(part, io.shard(folder / "release/features/beit3", "features", i), schemas.features(WIDTH))
     users = pa.table({"user_id": ids, "user": asins, "vector": io.vectors(x)})
     io.write_table(users, folder / "release/embeddings/users.parquet", schemas.user_embeddings(WIDTH))
-    faiss.write_index(retrieval.flat(x), str(folder / "release/embeddings/items.faiss"))
+    faiss.write_index(retrieval.build_flat(x), str(folder / "release/embeddings/items.faiss"))
     return folder
 
 

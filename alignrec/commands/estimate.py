@@ -17,7 +17,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3.config import SIZES, Config
 from alignrec.pipeline.beit3.inference import flops
 from alignrec.pipeline.benchmark.params import Benchmark, Study
-from alignrec.pipeline.benchmark.plan import entries
+from alignrec.pipeline.benchmark.plan import list_entries
 from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.combine.names import CEILINGS, feature_sets
 from alignrec.pipeline.config.parameters import Parameters
@@ -223,7 +223,7 @@ def estimate_features(plan: Plan) -> dict[str, Estimate]:
 def estimate_evidence(plan: Plan) -> dict[str, Estimate]:
     """Estimate the stages from train to publish; each cell of a table keeps 200 bytes per user."""
     params, size, n, sets, cell = plan.params, plan.size, plan.size.items, len(plan.sets), 200 * plan.size.users
-    one, bench, study, cells = params[Released].resolved(), params[Benchmark], params[Study], entries(params)
+    one, bench, study, cells = params[Released].resolved(), params[Benchmark], params[Study], list_entries(params)
     rows, vectors, alignrec = 4 * n * WIDEST, 4 * (size.users + n) * one.dim, plan.training_seconds(RELEASED, one)
     memory = PROCESS + 3 * rows + 12 * vectors + 40 * size.interactions
     closed = 12 * n**2 * any(issubclass(MODELS[e.model], Closed) for e in cells)

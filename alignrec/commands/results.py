@@ -47,7 +47,7 @@ def summary(dataset: OneOrAll = None, params: ParamsFile = PARAMS, root: Root = 
         # the verdict is on the set of the released recommender
         released = records.get("train", {}).get("params", {}).get("features", "")
         outputs = Outputs(layout, settings.source(name).kind, released)
-        if line := verdict.headline(name, outputs.kind, released, outputs.probes, outputs.tests):
+        if line := verdict.verdict_headline(name, outputs.kind, released, outputs.probes, outputs.tests):
             say(line)
         made = {"results": layout.results, "report": layout.report / "index.html", "release": layout.release}
         for what, path in made.items():
@@ -83,10 +83,10 @@ def compare(
         found = command.compare(layout, settings, sets, seeds if train else 0, folder, order)
     for name, source in found["sources"].items():
         say(f"{name}: {source}")
-    for table in [*comparison.judged(found), *comparison.shapes(found), *comparison.verdicts(found)]:
+    for table in [*comparison.judged_tables(found), *comparison.shape_tables(found), *comparison.verdict_tables(found)]:
         show(terminal.Drawn(table))
-    headline = comparison.headline(found)
-    for line in [*comparison.remarks(found), f"page: {folder / 'index.html'}", *([headline] if headline else [])]:
+    headline = comparison.headline_sentence(found)
+    for line in [*comparison.list_remarks(found), f"page: {folder / 'index.html'}", *([headline] if headline else [])]:
         say(line)
 
 

@@ -124,7 +124,7 @@ def probe(
     else:
         perform_stage(STAGES["probe"], dataset, params, root)
         figures = io.read_json(Layout(root, dataset).probes)
-    for table in [probes.headline(figures)] if released else probes.ceiling(figures):
+    for table in [probes.headline_table(figures)] if released else probes.ceiling_tables(figures):
         show(terminal.Drawn(table, unbroken=range(table.texts), caption=table.note))
     if to is not None:
         io.write_json(to, figures)

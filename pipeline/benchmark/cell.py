@@ -80,7 +80,7 @@ class Hidden:
 
 
 @dataclass(frozen=True)
-class Stored:
+class DatasetData:
     """Outputs of a dataset, unchanged or changed in memory; pickled for worker processes."""
 
     layout: Layout
@@ -91,15 +91,15 @@ class Stored:
     hidden: Hidden | None = None  # with `graph`
 
     @classmethod
-    def of(cls, params: Parameters, layout: Layout, features: str) -> Stored:
+    def of(cls, params: Parameters, layout: Layout, features: str) -> DatasetData:
         parts = tuple(params[Benchmark].modalities.get(features, []))
         return cls(layout, None if features == NO_FEATURES else features, parts)
 
     def files(self) -> list[Path]:
         """Return the files to read, in a defined order; UserError names a missing one."""
         if self.features is None or self.graph is None:
-            return inputs.files(self.layout, self._name)
-        tables = inputs.files(self.layout, None)
+            return inputs.input_files(self.layout, self._name)
+        tables = inputs.input_files(self.layout, None)
         if isinstance(self.features, Path):
             return [*tables, self.features]
         return tables + [path for name in self._sets() for path in io.shards(self.layout.features(name), "features")]
@@ -112,9 +112,11 @@ class Stored:
 
     def read(self) -> TrainingData:
         if self.features is None or self.graph is None:
-            return inputs.read(self.layout, self._name)
+            return inputs.read_inputs(self.layout, self._name)
         vectors = self._vectors()
-        return TrainingData(inputs.read(self.layout, None).split, vectors, neighbours.of_params(vectors, self.graph))
+        return TrainingData(
+            inputs.read_inputs(self.layout, None).split, vectors, neighbours.neighbours_by_params(vectors, self.graph)
+        )
 
     @property
     def _name(self) -> str | None:
@@ -132,7 +134,7 @@ class Stored:
 
 
 @dataclass(frozen=True, eq=False)
-class Held:
+class InMemoryData:
     """Data in memory; the item graph is searched on the features."""
 
     split: Split  # identified by the protocol's fingerprint
@@ -149,7 +151,7 @@ class Held:
         return {"features": digest, "graph_k": self.graph_k, "modalities": list(self.parts)}
 
     def read(self) -> TrainingData:
-        edges = None if self.features is None else neighbours.neighbours(self.features, self.graph_k)
+        edges = None if self.features is None else neighbours.find_neighbours(self.features, self.graph_k)
         return TrainingData(self.split, self.features, edges)
 
 
@@ -157,7 +159,7 @@ class Held:
 class Cell:
     """One training. Cells of equal keys leave equal bytes."""
 
-    data: Stored | Held
+    data: DatasetData | InMemoryData
     model: str
     settings: Train  # of the model's class Params
     protocol: Protocol  # selects the epoch; each of its variants judges
@@ -207,7 +209,7 @@ class Outcome(NamedTuple):
     rankings: dict[str, pa.Table]  # suffix of the protocol -> table rankings(K)
 
 
-def outcome(cell: Cell, tolerant: bool = False) -> Outcome:
+def train_and_judge(cell: Cell, tolerant: bool = False) -> Outcome:
     """Train and judge a cell; with `tolerant` a failed training is an outcome with its reason, else it raises."""
     lines: list[dict[str, Any]] = []
     try:
@@ -216,7 +218,7 @@ def outcome(cell: Cell, tolerant: bool = False) -> Outcome:
     except UserError as e:
         if not tolerant:
             raise
-        failed: dict[str, Any] = {"best_epoch": None, "best": {}, "curve": _curve(lines), "judged": []}
+        failed: dict[str, Any] = {"best_epoch": None, "best": {}, "curve": _best_so_far(lines), "judged": []}
         return Outcome({"state": "failed", "reason": str(e), "epochs": len(lines), **failed}, {})
     values = {
         "state": "complete",
@@ -224,8 +226,8 @@ def outcome(cell: Cell, tolerant: bool = False) -> Outcome:
         "epochs": len(fitted.history),
         "best_epoch": fitted.best_epoch,
         "best": fitted.history[fitted.best_epoch],
-        "curve": _curve(fitted.history),
-        "judged": [result.label | {"metrics": _means(result)} for result in results],
+        "curve": _best_so_far(fitted.history),
+        "judged": [result.label | {"metrics": _means_by_part(result)} for result in results],
     }
     kept = zip(cell.protocol.variants, results, strict=True) if cell.opens == "rankings" else ()
     rankings = {}
@@ -236,11 +238,11 @@ def outcome(cell: Cell, tolerant: bool = False) -> Outcome:
     return Outcome(values, rankings)
 
 
-def _curve(history: Sequence[dict[str, Any]]) -> list[float]:
+def _best_so_far(history: Sequence[dict[str, Any]]) -> list[float]:
     return [float(best) for best in itertools.accumulate((line[RECALL] for line in history), max)]
 
 
-def _means(result: Result) -> dict[str, dict[str, float]]:
+def _means_by_part(result: Result) -> dict[str, dict[str, float]]:
     return {
         part: {f"{metric}@{k}": value for (metric, k), value in evaluation.mean.items()}
         for part, evaluation in (("valid", result.valid), ("test", result.test))

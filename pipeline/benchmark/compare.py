@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from alignrec.pipeline.benchmark.cell import Cell, Stored
+from alignrec.pipeline.benchmark.cell import Cell, DatasetData
 from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.config.parameters import Parameters
-from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded
-from alignrec.pipeline.evaluation.evidence import cell
+from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded_cutoff
+from alignrec.pipeline.evaluation.evidence import mean_and_sd
 from alignrec.pipeline.evaluation.protocol import Protocol
-from alignrec.pipeline.evaluation.statistics import corrected
+from alignrec.pipeline.evaluation.statistics import corrected_tests
 from alignrec.pipeline.harness.seeds import seed_for
 
 MODELS = ("alignrec", "bm3", "vbpr")  # with its predecessor in production and the oldest that reads features
@@ -26,20 +26,20 @@ class Compared(NamedTuple):
     seed: int  # number of the run; equal numbers draw equal negatives whatever the features
 
 
-def cells(
-    params: Parameters, data: Mapping[str, Stored], models: Sequence[str], seeds: int, rules: Protocol, items: int
+def plan_compared(
+    params: Parameters, data: Mapping[str, DatasetData], models: Sequence[str], seeds: int, rules: Protocol, items: int
 ) -> dict[Compared, Cell]:
     """Return the cells: each model on each feature set, over several seeds."""
     return {
         Compared(model, name, seed): Cell(
             stored, model, model_settings(params, model), rules,
-            seed_for("compare", stored.layout.dataset, model, seed), (bounded(items),),
+            seed_for("compare", stored.layout.dataset, model, seed), (bounded_cutoff(items),),
         )
         for model in models for name, stored in data.items() for seed in range(seeds)
     }  # fmt: skip
 
 
-def summary(recalls: Mapping[Compared, np.ndarray], names: Sequence[str]) -> dict[str, Any]:
+def summarise_recalls(recalls: Mapping[Compared, np.ndarray], names: Sequence[str]) -> dict[str, Any]:
     """Return mean and sd over seeds of each model on each set, and paired tests of every two sets, over users.
 
     `recalls` has the recall of each test user, float64 [N].
@@ -50,12 +50,12 @@ def summary(recalls: Mapping[Compared, np.ndarray], names: Sequence[str]) -> dic
     for model in dict.fromkeys(one.model for one in recalls):
         by_user = {name: np.mean([recalls[Compared(model, name, s)] for s in seeds], axis=0) for name in names}
         for name in names:
-            figure = cell([float(np.mean(recalls[Compared(model, name, s)])) for s in seeds])
+            figure = mean_and_sd([float(np.mean(recalls[Compared(model, name, s)])) for s in seeds])
             recall.setdefault(model, {})[name] = {"mean": figure.mean, "sd": figure.sd, "values": list(figure.values)}
         measure = f"{model} recall@{CUTOFF}"
         comparisons += [(measure, a, b, by_user[a], by_user[b]) for a, b in combinations(names, 2)]
     return {
         "seeds": len(seeds),
         f"recall@{CUTOFF}": recall,
-        "paired": corrected(comparisons, seed_for("compare", "tests")),
+        "paired": corrected_tests(comparisons, seed_for("compare", "tests")),
     }

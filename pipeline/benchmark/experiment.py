@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 from alignrec import schemas
 from alignrec.pipeline import engine, io
-from alignrec.pipeline.benchmark.cell import Cell, Outcome, outcome
+from alignrec.pipeline.benchmark.cell import Cell, Outcome, train_and_judge
 from alignrec.pipeline.benchmark.settings import protocol_of
 from alignrec.pipeline.errors import UserError, printable
-from alignrec.pipeline.evaluation.metrics import Evaluation, judge
+from alignrec.pipeline.evaluation.metrics import Evaluation, judge_rankings
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import ALTERED, Run
 from alignrec.pipeline.interactions.split import Split
@@ -52,15 +52,15 @@ class Record:
         return list(self.values["judged"])
 
     def evaluation(self, suffix: str, split: Split, ks: Sequence[int]) -> Evaluation:
-        return evaluated(self.rankings[suffix], split, ks)
+        return read_evaluation(self.rankings[suffix], split, ks)
 
 
-def evaluated(path: Path, split: Split, ks: Sequence[int]) -> Evaluation:
+def read_evaluation(path: Path, split: Split, ks: Sequence[int]) -> Evaluation:
     with pq.ParquetFile(path) as file:
         width = file.schema_arrow.field("items").type.list_size
     table = io.read_table(path, schemas.rankings(width))
     top = table["items"].combine_chunks().flatten().to_numpy().reshape(-1, width)
-    return judge(top, table["user_id"].to_numpy(), split.test, split.n_items, ks)
+    return judge_rankings(top, table["user_id"].to_numpy(), split.test, split.n_items, ks)
 
 
 class Store:
@@ -125,13 +125,13 @@ def record_digest(values: dict[str, Any]) -> str:
 
 
 def train_cell(store: Store, tolerant: bool, cell: Cell) -> None:
-    """Train a cell that no other process has finished; see `cell.outcome`."""
+    """Train a cell that no other process has finished; see `cell.train_and_judge`."""
     with store.claimed(cell):
         if store.get(cell) is None:
-            store.put(cell, outcome(cell, tolerant))
+            store.put(cell, train_and_judge(cell, tolerant))
 
 
-def complete(
+def complete_cells(
     planned: Mapping[Label, Cell],
     store: Store,
     workers: int,
@@ -160,7 +160,7 @@ class Experiment:
         """Read the split, and further stores; run number n trains and is judged on draw n modulo their number."""
         self.run, self.params, self.layout, self.workers = run, run.params, run.layout, workers
         self.dataset, self.draws = run.dataset, draws or [run.layout]
-        self.splits = [inputs.read(layout, None).split for layout in self.draws]
+        self.splits = [inputs.read_inputs(layout, None).split for layout in self.draws]
         self.split = self.splits[0]
         self.rules = protocol_of(run.params, run.dataset, *self.splits)  # selects epochs; each variant judges
         self.store = Store(run.layout.cells(run.stage), *others)
@@ -172,7 +172,7 @@ class Experiment:
     ) -> dict[Label, Record]:
         self.named |= {cell.key: cell for cell in planned.values()}
         shown = partial(self.run.progress, unit=unit, what=what)
-        found = complete(planned, self.store, self.workers, shown, tolerant)
+        found = complete_cells(planned, self.store, self.workers, shown, tolerant)
         for path in sorted(self.store.doubted):
             self.run.warn(f"{path} {ALTERED}", recorded=False)
         self.store.doubted.clear()

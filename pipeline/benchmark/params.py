@@ -121,7 +121,7 @@ class Mask(Section):
     """trainings of AlignRec for each modality and ratio"""
 
 
-def _dotted(sweep: dict[str, list[int | float]]) -> dict[str, list[int | float]]:
+def _check_dotted(sweep: dict[str, list[int | float]]) -> dict[str, list[int | float]]:
     for key in sweep:
         section, _, rest = key.partition(".")
         if section not in ("train", "graph") or not rest:
@@ -140,7 +140,7 @@ class Study(Section):
     mask: Mask = Mask()
     tail: bool = False
     """whether AlignRec is tested against every other model by popularity and by history; trains nothing"""
-    sweeps: dict[Name, Annotated[dict[str, Values], Field(min_length=1), AfterValidator(_dotted)]] = {}
+    sweeps: dict[Name, Annotated[dict[str, Values], Field(min_length=1), AfterValidator(_check_dotted)]] = {}
     """sweep -> key (`train.lr`, `graph.k`) -> values; all combinations are tried on valid; one key makes a curve, two a
     heat map, more a heat map a pair"""
     seeds: Positive = 5

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from alignrec.pipeline import io
-from alignrec.pipeline.benchmark.cell import NO_FEATURES, RECALL, Cell, Entry, Stored
+from alignrec.pipeline.benchmark.cell import NO_FEATURES, RECALL, Cell, DatasetData, Entry
 from alignrec.pipeline.benchmark.experiment import Experiment, Record
 from alignrec.pipeline.benchmark.params import Benchmark, Range
 from alignrec.pipeline.benchmark.settings import model_settings, search_ranges, with_settings
@@ -22,7 +22,7 @@ from alignrec.pipeline.combine import mapped, names
 from alignrec.pipeline.config.parameters import Parameters
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.cutoff import CUTOFF
-from alignrec.pipeline.evaluation.evidence import collect
+from alignrec.pipeline.evaluation.evidence import group_values
 from alignrec.pipeline.graph.params import Graph
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.models import MODELS, RELEASED
@@ -34,7 +34,7 @@ DIGITS = 3  # significant digits of a Halton point's value, so that tables show 
 Setting = dict[str, int | float]
 
 
-def entries(params: Parameters, draws: int = 1) -> list[Entry]:
+def list_entries(params: Parameters, draws: int = 1) -> list[Entry]:
     benchmark, released = params[Benchmark], params[Released].features
     seeds, ablated = max(benchmark.seeds, draws), max(min(benchmark.ablation_seeds, benchmark.seeds), draws)
     kinds = [
@@ -57,7 +57,7 @@ def plan_cells(experiment: Experiment, wanted: Iterable[Entry], tuned: Tuned) ->
     return {
         entry: run_cell(
             experiment,
-            _data(experiment, entry.features, entry.seed % len(experiment.draws)),
+            _data_of_draw(experiment, entry.features, entry.seed % len(experiment.draws)),
             entry.model,
             model_settings(tuned.params(params, entry), entry.model, entry.ablation),
             entry.seed,
@@ -66,7 +66,7 @@ def plan_cells(experiment: Experiment, wanted: Iterable[Entry], tuned: Tuned) ->
     }
 
 
-def run_cell(experiment: Experiment, data: Stored, model: str, settings: Train, seed: int) -> Cell:
+def run_cell(experiment: Experiment, data: DatasetData, model: str, settings: Train, seed: int) -> Cell:
     """Return the cell of a run.
 
     The seed depends on neither feature set nor settings, so that all share draws. A closed form has none: its runs on
@@ -76,13 +76,13 @@ def run_cell(experiment: Experiment, data: Stored, model: str, settings: Train, 
     return Cell(data, model, settings, experiment.rules, number, tuple(experiment.params[Benchmark].ks))
 
 
-def _data(experiment: Experiment, features: str, draw: int) -> Stored:
+def _data_of_draw(experiment: Experiment, features: str, draw: int) -> DatasetData:
     """Return the data of a run on a draw of the split.
 
     A feature set that learned from train interactions learns again from those of the draw; UserError if it cannot.
     """
     params, layout = experiment.params, experiment.draws[draw]
-    stored = Stored.of(params, layout, features)
+    stored = DatasetData.of(params, layout, features)
     if not draw or not names.learns_from_train(params, layout.dataset, features):
         return stored
     path = experiment.run.folder / "draws" / str(draw) / f"{features}.npy"
@@ -99,7 +99,7 @@ def _data(experiment: Experiment, features: str, draw: int) -> Stored:
     return again
 
 
-class Contender(NamedTuple):
+class Candidate(NamedTuple):
     """A model, and a feature set or NO_FEATURES."""
 
     model: str
@@ -120,44 +120,44 @@ class Tried(NamedTuple):
 
 @dataclass(frozen=True)
 class Tuned:
-    """Tried settings by contender; empty without a budget."""
+    """Tried settings by candidate; empty without a budget."""
 
-    tried: dict[Contender, list[Tried]]
+    tried: dict[Candidate, list[Tried]]
 
     def params(self, params: Parameters, entry: Entry) -> Parameters:
         """Return the parameters with the chosen setting of a run; ablations share that of the full model."""
-        full = Contender(RELEASED, params[Released].features) if entry.ablation else Contender(*entry[:2])
+        full = Candidate(RELEASED, params[Released].features) if entry.ablation else Candidate(*entry[:2])
         if full not in self.tried:
             return params
         return with_settings(params, entry.model, self.best(full).setting)
 
-    def best(self, contender: Contender) -> Tried:
-        """Return the first setting of highest valid Recall@20 of a contender; UserError where all failed."""
-        tried = self.tried[contender]
+    def best(self, candidate: Candidate) -> Tried:
+        """Return the first setting of highest valid Recall@20 of a candidate; UserError where all failed."""
+        tried = self.tried[candidate]
         complete = [one for one in tried if one.valid is not None]
         if not complete:
-            on = "" if contender.features == NO_FEATURES else f" on {contender.features}"
+            on = "" if candidate.features == NO_FEATURES else f" on {candidate.features}"
             raise UserError(
-                f"benchmark.budget: all {len(tried)} settings of {contender.model}{on} failed; the first: "
-                f"{tried[0].record.values['reason']}; narrow search.spaces.{contender.model}"
+                f"benchmark.budget: all {len(tried)} settings of {candidate.model}{on} failed; the first: "
+                f"{tried[0].record.values['reason']}; narrow search.spaces.{candidate.model}"
             )
         return max(complete, key=lambda one: one.valid or 0.0)
 
 
-def tune(experiment: Experiment, entries: Iterable[Entry]) -> Tuned:
-    """Train the settings of every contender, slow models first."""
+def tune_models(experiment: Experiment, entries: Iterable[Entry]) -> Tuned:
+    """Train the settings of every candidate, slow models first."""
     params, dataset = experiment.params, experiment.dataset
     slow = [*reversed(MODELS)]
     ordered = sorted((e for e in entries if not e.ablation), key=lambda entry: slow.index(entry.model))
-    contenders = dict.fromkeys(Contender(entry.model, entry.features) for entry in ordered)
-    tries = {one: tried_settings(params, dataset, one.model) for one in contenders}
+    candidates = dict.fromkeys(Candidate(entry.model, entry.features) for entry in ordered)
+    tries = {one: tried_settings(params, dataset, one.model) for one in candidates}
     cells = {
         (one, number): trial_cell(experiment, one, setting)
         for one, own in tries.items()
         for number, setting in enumerate(own)
     }
     records = experiment.complete(cells, "settings", "setting", tolerant=True)
-    return Tuned(collect((one, Tried(tries[one][n], record)) for (one, n), record in records.items()))
+    return Tuned(group_values((one, Tried(tries[one][n], record)) for (one, n), record in records.items()))
 
 
 def tried_settings(params: Parameters, dataset: str, model: str) -> list[Setting]:
@@ -166,28 +166,28 @@ def tried_settings(params: Parameters, dataset: str, model: str) -> list[Setting
     if not budget or not ranges:
         return []
     given = model_settings(params, model)
-    drawn = halton(ranges, budget - 1, seed_for("tuning", dataset, model, "draws"))
+    drawn = halton_points(ranges, budget - 1, seed_for("tuning", dataset, model, "draws"))
     return [{name: getattr(given, name) for name in ranges}, *drawn]
 
 
-def trial_cell(experiment: Experiment, contender: Contender, setting: Setting) -> Cell:
+def trial_cell(experiment: Experiment, candidate: Candidate, setting: Setting) -> Cell:
     """Return the training of a setting; its seed depends on neither feature set nor setting."""
-    model, features = contender
-    data = Stored.of(experiment.params, experiment.layout, features)
+    model, features = candidate
+    data = DatasetData.of(experiment.params, experiment.layout, features)
     chosen = model_settings(with_settings(experiment.params, model, setting), model)
     seed = seed_for("tuning", experiment.dataset, model)
     return Cell(data, model, chosen, experiment.rules, seed, (CUTOFF,), "valid")
 
 
-def halton(ranges: Mapping[str, Range], n: int, seed: int) -> list[Setting]:
+def halton_points(ranges: Mapping[str, Range], n: int, seed: int) -> list[Setting]:
     """Return n points of a scrambled Halton sequence; a larger n begins with the same points."""
     from scipy.stats import qmc  # takes half a second to load
 
     points = qmc.Halton(len(ranges), seed=np.random.default_rng(seed)).random(n)
-    return [{name: _value(own, u) for (name, own), u in zip(ranges.items(), point, strict=True)} for point in points]
+    return [{name: _value_at(own, u) for (name, own), u in zip(ranges.items(), point, strict=True)} for point in points]
 
 
-def _value(values: Range, u: float) -> int | float:
+def _value_at(values: Range, u: float) -> int | float:
     """Return the value at share u, in [0, 1), of a range."""
     whole = isinstance(values.low, int) and isinstance(values.high, int)
     low, high = values.low, values.high + whole

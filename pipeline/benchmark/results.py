@@ -14,17 +14,17 @@ from alignrec.pipeline.benchmark.cell import Entry, list_runs
 from alignrec.pipeline.benchmark.experiment import Experiment, Record
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.benchmark.plan import Tuned
-from alignrec.pipeline.evaluation.cutoff import CUTOFF, headline
-from alignrec.pipeline.evaluation.evidence import cell
+from alignrec.pipeline.evaluation.cutoff import CUTOFF, headline_cutoff
+from alignrec.pipeline.evaluation.evidence import mean_and_sd
 from alignrec.pipeline.train.params import Released
 
 PerUser = dict[Entry, dict[str, np.ndarray]]  # run -> metric -> float64 [N], NaN without a target in the run's draw
 
 
-def tables(experiment: Experiment, found: Mapping[Entry, Record], tuned: Tuned) -> dict[str, Any]:
+def benchmark_tables(experiment: Experiment, found: Mapping[Entry, Record], tuned: Tuned) -> dict[str, Any]:
     """Return tables, or JSON values, by file name."""
     params, variants = experiment.params, experiment.rules.variants
-    k = headline(params[Benchmark].ks)
+    k = headline_cutoff(params[Benchmark].ks)
     judged: list[dict[str, Any]] = []
     sliced: list[dict[str, Any]] = []
     compared: list[tuple[dict[str, Any], PerUser]] = []
@@ -32,27 +32,27 @@ def tables(experiment: Experiment, found: Mapping[Entry, Record], tuned: Tuned) 
     for number, protocol in enumerate(variants):
         label = {"dataset": experiment.dataset} | protocol.label
         rows = [label | entry._asdict() | record.judged[number] for entry, record in found.items()]
-        own, per_user = _measure(experiment, found, protocol.suffix)
+        own, per_user = _measure_runs(experiment, found, protocol.suffix)
         judged += rows
         sliced += [label | row for row in own]
         compared.append((label, per_user))
-        summaries.append(label | summary(rows, k))
+        summaries.append(label | summarise_runs(rows, k))
     metrics = {"dataset": experiment.dataset} | {s["protocol"]: s for s in summaries}
     how = {"budget": params[Benchmark].budget, "selection": f"best valid recall@{CUTOFF} of one training a setting"}
     searched = {"tuning": how} if tuned.tried else {}
     control, draws = params[Benchmark].control, len(experiment.draws)
     files = {
-        "results.parquet": results(judged),
+        "results.parquet": results_table(judged),
         "slices.parquet": pa.Table.from_pylist(sliced, schemas.SLICES),
-        "tests.parquet": significance.tests(compared, params[Released].features, k, control, draws),
+        "tests.parquet": significance.paired_tests(compared, params[Released].features, k, control, draws),
         "protocol.json": [protocol.described() | searched for protocol in variants],
         "metrics.json": metrics if len(summaries) > 1 else summaries[0],
         "runs.json": list_runs({entry: record.key for entry, record in found.items()}),
     }
-    return files | ({"tuning.parquet": tried(tuned)} if tuned.tried else {})
+    return files | ({"tuning.parquet": tuning_table(tuned)} if tuned.tried else {})
 
 
-def _measure(
+def _measure_runs(
     experiment: Experiment, found: Mapping[Entry, Record], suffix: str
 ) -> tuple[list[dict[str, Any]], PerUser]:
     """Return the rows of SLICES, and the figures of all test users, under the protocol of a suffix."""
@@ -63,14 +63,14 @@ def _measure(
     for entry, record in found.items():  # a run's rankings at a time
         split = experiment.splits[entry.seed % len(experiment.splits)]
         evaluation = record.evaluation(suffix, split, ks)
-        rows += [entry._asdict() | figure._asdict() for figure in slices.figures(evaluation, split, ks)]
+        rows += [entry._asdict() | figure._asdict() for figure in slices.slice_figures(evaluation, split, ks)]
         per_user[entry] = {name: np.full(len(users), np.nan) for name in significance.METRICS}
         for metric, values in per_user[entry].items():
-            values[np.searchsorted(users, evaluation.users)] = evaluation.per_user[metric, headline(ks)]
+            values[np.searchsorted(users, evaluation.users)] = evaluation.per_user[metric, headline_cutoff(ks)]
     return rows, per_user
 
 
-def results(judged: Iterable[dict[str, Any]]) -> pa.Table:
+def results_table(judged: Iterable[dict[str, Any]]) -> pa.Table:
     rows = [
         {key: run[key] for key in run if key != "metrics"}
         | {"split": part, "metric": name.split("@")[0], "k": int(name.split("@")[1])}
@@ -82,7 +82,7 @@ def results(judged: Iterable[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(rows, schemas.RESULTS)
 
 
-def summary(judged: Iterable[dict[str, Any]], k: int) -> dict[str, Any]:
+def summarise_runs(judged: Iterable[dict[str, Any]], k: int) -> dict[str, Any]:
     """Return model -> features, or "features, ablation" -> recall@k, ndcg@k -> mean and, over seeds, sd, on test."""
     values: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     for run in judged:
@@ -91,17 +91,17 @@ def summary(judged: Iterable[dict[str, Any]], k: int) -> dict[str, Any]:
             values[run["model"], column, name].append(run["metrics"]["test"][name])
     nested: dict[str, Any] = {}
     for (model, features, name), by_seed in values.items():
-        figure = cell(by_seed)
+        figure = mean_and_sd(by_seed)
         sd = {} if figure.sd is None else {"sd": figure.sd}
         nested.setdefault(model, {}).setdefault(features, {})[name] = {"mean": figure.mean, **sd}
     return nested
 
 
-def tried(tuned: Tuned) -> pa.Table:
+def tuning_table(tuned: Tuned) -> pa.Table:
     rows = [
-        {**contender._asdict(), "trial": number, "setting": json.dumps(one.setting), "valid": one.valid,
-         "chosen": one is tuned.best(contender),
+        {**candidate._asdict(), "trial": number, "setting": json.dumps(one.setting), "valid": one.valid,
+         "chosen": one is tuned.best(candidate),
          **{key: one.record.values[key] for key in ("state", "epochs", "reason")}}
-        for contender, own in tuned.tried.items() for number, one in enumerate(own)
+        for candidate, own in tuned.tried.items() for number, one in enumerate(own)
     ]  # fmt: skip
     return pa.Table.from_pylist(rows, schemas.TUNING)

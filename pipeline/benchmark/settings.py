@@ -8,7 +8,7 @@ from typing import Any
 from alignrec.pipeline.benchmark.params import RATES, SPACES, Benchmark, Range, Search
 from alignrec.pipeline.config.base import checked
 from alignrec.pipeline.config.parameters import Parameters
-from alignrec.pipeline.evaluation.protocol import Protocol, selecting
+from alignrec.pipeline.evaluation.protocol import Protocol, selecting_protocol
 from alignrec.pipeline.graph.params import Graph
 from alignrec.pipeline.interactions.params import Interactions
 from alignrec.pipeline.interactions.split import Split
@@ -62,4 +62,4 @@ def protocol_of(params: Parameters, dataset: str, split: Split, *draws: Split) -
     if interactions.min_rating is not None:
         kept = f"ratings >= {interactions.min_rating:g}, {kept}"
     division = split.division or ("mmrec" if published else "imported" if split.own else interactions.protocol)
-    return selecting(params[Benchmark].protocol, division, kept, split, *draws)
+    return selecting_protocol(params[Benchmark].protocol, division, kept, split, *draws)

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from alignrec import schemas
 from alignrec.pipeline.benchmark.cell import NO_FEATURES, Entry
-from alignrec.pipeline.evaluation.statistics import holm, paired
+from alignrec.pipeline.evaluation.statistics import holm, paired_bootstrap
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.models import RELEASED
 
@@ -16,7 +16,7 @@ METRICS = ("recall", "ndcg")
 COLUMNS = ("model", "features", "ablation")  # name the runs of a test, which differ only by seed
 
 
-def declared(entries: Sequence[Entry], reference: str, control: str | None = None) -> list[tuple[Entry, Entry]]:
+def declare_pairs(entries: Sequence[Entry], reference: str, control: str | None = None) -> list[tuple[Entry, Entry]]:
     """Return the pairs of runs to test, with seed 0.
 
     AlignRec on every feature set against each other model on the same features, or on none; AlignRec on the feature
@@ -44,7 +44,7 @@ def declared(entries: Sequence[Entry], reference: str, control: str | None = Non
     return list(dict.fromkeys(pairs))
 
 
-def tests(
+def paired_tests(
     judged: Sequence[tuple[dict[str, Any], Mapping[Entry, Mapping[str, np.ndarray]]]],
     reference: str,
     k: int,
@@ -60,7 +60,7 @@ def tests(
     rows: list[dict[str, Any]] = []
     left: list[np.ndarray] = []
     right: list[np.ndarray] = []
-    compared = [(*pair, a, b) for pair in judged for a, b in declared(list(pair[1]), reference, control)]
+    compared = [(*pair, a, b) for pair in judged for a, b in declare_pairs(list(pair[1]), reference, control)]
     for named, per_user, a, b in compared:
         seeds = [
             n for n in sorted({e.seed for e in per_user}) if {a._replace(seed=n), b._replace(seed=n)} <= per_user.keys()
@@ -74,7 +74,7 @@ def tests(
                 column.append(np.stack([np.mean(own, axis=0) for own in runs], axis=1))  # [N, D]
     if not rows:
         return schemas.TESTS.empty_table()
-    results = paired(np.stack(left, 2), np.stack(right, 2), seed_for("tests", rows[0]["dataset"]))
+    results = paired_bootstrap(np.stack(left, 2), np.stack(right, 2), seed_for("tests", rows[0]["dataset"]))
     corrected = holm(np.array([test.p for test in results]))
     each = zip(rows, results, corrected, strict=True)
     tested = [row | test._asdict() | {"p_holm": float(p)} for row, test, p in each]

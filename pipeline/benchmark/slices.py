@@ -28,13 +28,13 @@ class Figure(NamedTuple):
     value: float | None  # None where n is 0
 
 
-def figures(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
+def slice_figures(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
     for label, chosen in by_history(split, evaluation.users):
         for metric in USER_METRICS:
             for k in ks:
-                yield _mean("history", label, metric, k, evaluation.per_user[metric, k][chosen])
-    yield from popularity(evaluation, split, ks)
-    yield from catalogue(evaluation, split, ks)
+                yield _mean_figure("history", label, metric, k, evaluation.per_user[metric, k][chosen])
+    yield from popularity_figures(evaluation, split, ks)
+    yield from catalogue_figures(evaluation, split, ks)
 
 
 def by_history(split: Split, users: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -45,9 +45,9 @@ def by_history(split: Split, users: np.ndarray) -> Iterator[tuple[str, np.ndarra
         yield label, (length >= first) & (length <= (last or np.inf))
 
 
-def popularity(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
-    """Yield recall of targets and exposure (share of recommendations) by popularity, see `parts`; n is targets."""
-    part = parts(split)
+def popularity_figures(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
+    """Yield recall of targets and exposure (share of recommendations) by popularity; n is targets."""
+    part = popularity_parts(split)
     at = np.searchsorted(evaluation.users, split.test.users)
     hit = evaluation.top[at] == split.test.items[:, None]  # [P, max K]
     recommended = np.where(evaluation.top >= 0, part[evaluation.top], -1)  # [N, max K]
@@ -56,12 +56,12 @@ def popularity(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Itera
         of_part = part[split.test.items] == number
         n = int(of_part.sum())
         for k in ks:
-            yield _mean("popularity", label, "recall", k, hit[of_part, :k].any(1))
+            yield _mean_figure("popularity", label, "recall", k, hit[of_part, :k].any(1))
             share = float((recommended[:, :k] == number).sum() / max(1, (recommended[:, :k] >= 0).sum()))
             yield Figure("popularity", label, n, "exposure", k, share)
 
 
-def parts(split: Split, n: int = PARTS) -> np.ndarray:
+def popularity_parts(split: Split, n: int = PARTS) -> np.ndarray:
     """Return each item's n-th by train interactions, 1 (fewest; ties by item_id) .. n, 0 for cold items; int64 [I]."""
     counts = np.bincount(split.train.items, minlength=split.n_items)
     warm = np.flatnonzero(counts)
@@ -71,7 +71,7 @@ def parts(split: Split, n: int = PARTS) -> np.ndarray:
     return part
 
 
-def catalogue(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
+def catalogue_figures(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
     """Yield coverage, Gini and novelty; n is users.
 
     Coverage is the share of items that are recommended at least once. Gini is of how often each item is: 0 if all
@@ -97,5 +97,5 @@ def gini(counts: np.ndarray) -> float | None:
     return float((weights * np.sort(counts)).sum() / (n * total)) if total else None
 
 
-def _mean(what: str, label: str, metric: str, k: int, values: np.ndarray) -> Figure:
+def _mean_figure(what: str, label: str, metric: str, k: int, values: np.ndarray) -> Figure:
     return Figure(what, label, len(values), metric, k, float(values.mean()) if len(values) else None)

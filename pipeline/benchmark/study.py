@@ -13,15 +13,15 @@ import pyarrow as pa
 
 from alignrec import schemas
 from alignrec.pipeline.benchmark import plan, summaries
-from alignrec.pipeline.benchmark.cell import Cell, Hidden, Stored
+from alignrec.pipeline.benchmark.cell import Cell, DatasetData, Hidden
 from alignrec.pipeline.benchmark.experiment import Experiment
 from alignrec.pipeline.benchmark.params import Benchmark, Mask, Study
 from alignrec.pipeline.benchmark.settings import model_settings, sweep_params
 from alignrec.pipeline.benchmark.summaries import RECALL, WHOLE
 from alignrec.pipeline.combine.names import CEILINGS
 from alignrec.pipeline.encode.params import MODALITIES, variant
-from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded
-from alignrec.pipeline.evaluation.evidence import cell as spread
+from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded_cutoff
+from alignrec.pipeline.evaluation.evidence import mean_and_sd as spread
 from alignrec.pipeline.graph.params import Graph
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
@@ -41,8 +41,8 @@ class Masked(NamedTuple):
 
 
 def mask_tables(experiment: Experiment) -> dict[str, Any]:
-    name, mask = f"recall@{bounded(experiment.split.n_items)}", experiment.params[Study].mask
-    cells = {one: mask_cell(experiment, one) for one in trainings(maskable(experiment.layout), mask)}
+    name, mask = f"recall@{bounded_cutoff(experiment.split.n_items)}", experiment.params[Study].mask
+    cells = {one: mask_cell(experiment, one) for one in mask_trainings(maskable_sets(experiment.layout), mask)}
     rows = [
         {"dataset": experiment.dataset, **one._asdict(), "protocol": judged["protocol"],
          "fingerprint": judged["fingerprint"], f"recall@{CUTOFF}": judged["metrics"]["test"][name],
@@ -52,18 +52,18 @@ def mask_tables(experiment: Experiment) -> dict[str, Any]:
     table = pa.Table.from_pylist(rows, schemas.MASK)
     return {
         "mask.parquet": table,
-        "study.json": summaries.metrics(table),
+        "study.json": summaries.mask_metrics(table),
         "mask.json": summaries.mask_points(table),
     }
 
 
-def maskable(layout: Layout) -> list[str]:
+def maskable_sets(layout: Layout) -> list[str]:
     """Return the feature sets that also exist with each modality hidden, without ceilings, sorted."""
     names = layout.feature_sets()
     return [n for n in names if n not in CEILINGS and all(variant(n, m) in names for m in MODALITIES)]
 
 
-def trainings(names: list[str], mask: Mask) -> list[Masked]:
+def mask_trainings(names: list[str], mask: Mask) -> list[Masked]:
     ratios = sorted({*mask.ratios} - {0.0})
     hidden = [(WHOLE, 0.0), *((modality, ratio) for modality in MODALITIES for ratio in ratios)]
     seeds = range(mask.seeds) if mask.ratios else ()
@@ -72,14 +72,14 @@ def trainings(names: list[str], mask: Mask) -> list[Masked]:
 
 def mask_cell(experiment: Experiment, one: Masked) -> Cell:
     """Return the cell of a training; that of a whole set is the benchmark's own."""
-    params, data = experiment.params, Stored.of(experiment.params, experiment.layout, one.features)
+    params, data = experiment.params, DatasetData.of(experiment.params, experiment.layout, one.features)
     whole = plan.run_cell(experiment, data, RELEASED, model_settings(params, RELEASED), one.seed)
     if one.modality == WHOLE and CUTOFF in params[Benchmark].ks:
         return whole
     if one.modality != WHOLE:
         hidden = Hidden(one.modality, one.ratio, seed_for("mask", experiment.dataset))
         data = replace(data, graph=params[Graph], hidden=hidden)
-    return replace(whole, data=data, ks=(bounded(experiment.split.n_items),), opens="test")
+    return replace(whole, data=data, ks=(bounded_cutoff(experiment.split.n_items),), opens="test")
 
 
 class Swept(NamedTuple):
@@ -105,19 +105,19 @@ def sweep_tables(experiment: Experiment) -> dict[str, Any]:
         for one, record in experiment.complete(cells, "sweeps", tolerant=True).items()
     ]  # fmt: skip
     swept = pa.Table.from_pylist(rows, schemas.SWEEPS)
-    return {"sweeps.parquet": swept, "curves.json": curves(swept), "heatmaps.json": heatmaps(swept)}
+    return {"sweeps.parquet": swept, "curves.json": sweep_curves(swept), "heatmaps.json": sweep_heatmaps(swept)}
 
 
 def sweep_cell(experiment: Experiment, setting: Setting, seed: int, where: str) -> Cell:
     """Return the cell of a setting; the item graph is rebuilt, in memory, where it differs."""
     own = sweep_params(experiment.params, setting, where)
     graph = own[Graph] if own[Graph] != experiment.params[Graph] else None
-    data = replace(Stored.of(own, experiment.layout, own[Released].features), graph=graph)
+    data = replace(DatasetData.of(own, experiment.layout, own[Released].features), graph=graph)
     number = seed_for("sweep", experiment.dataset, RELEASED, seed)
     return Cell(data, RELEASED, model_settings(own, RELEASED), experiment.rules, number, (CUTOFF,), "valid")
 
 
-def curves(table: pa.Table) -> list[dict[str, Any]]:
+def sweep_curves(table: pa.Table) -> list[dict[str, Any]]:
     """Return the points of one-key sweeps: sweep, key, value, mean and sd of valid Recall@20, and seeds."""
     rows = []
     for (sweep, setting), values in _by_setting(table).items():
@@ -129,7 +129,7 @@ def curves(table: pa.Table) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["sweep"], row["value"]))
 
 
-def heatmaps(table: pa.Table) -> list[dict[str, Any]]:
+def sweep_heatmaps(table: pa.Table) -> list[dict[str, Any]]:
     """Return the best mean over seeds at each pair of values, a map per pair of keys.
 
     Rows: map ("study alignrec <sweep>: train.lr, train.cca"), settings, x and y (values), valid, trials.

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from alignrec.pipeline.encode.params import MODALITIES
 from alignrec.pipeline.evaluation.cutoff import CUTOFF
-from alignrec.pipeline.evaluation.evidence import Cell, cell
+from alignrec.pipeline.evaluation.evidence import Cell, mean_and_sd
 
 RECALL = f"recall@{CUTOFF}"
 WHOLE = "nothing"
@@ -30,7 +30,7 @@ class Masked(NamedTuple):
         return "whole" if self.modality == WHOLE else f"{self.modality} of {100 * self.ratio:.4g} % masked"
 
 
-def masked(table: pa.Table) -> list[Masked]:
+def summarise_mask(table: pa.Table) -> list[Masked]:
     values: dict[tuple[str, str, str, str, float], dict[int, float]] = {}
     for row in table.to_pylist():
         key = row["protocol"], row["fingerprint"], row["features"], row["modality"], row["ratio"]
@@ -39,8 +39,8 @@ def masked(table: pa.Table) -> list[Masked]:
     for (protocol, fingerprint, features, modality, ratio), recall in values.items():
         whole, change = values[protocol, fingerprint, features, WHOLE, 0.0], None
         if modality != WHOLE and all(whole[seed] for seed in recall):
-            change = cell([value / whole[seed] - 1 for seed, value in recall.items()])
-        rows.append(Masked(protocol, fingerprint, features, modality, ratio, cell([*recall.values()]), change))
+            change = mean_and_sd([value / whole[seed] - 1 for seed, value in recall.items()])
+        rows.append(Masked(protocol, fingerprint, features, modality, ratio, mean_and_sd([*recall.values()]), change))
     return rows
 
 
@@ -49,14 +49,14 @@ def by_protocol(rows: Sequence[Masked]) -> Iterator[tuple[tuple[str, str], list[
         yield label, [row for row in rows if (row.protocol, row.fingerprint) == label]
 
 
-def metrics(mask: pa.Table) -> dict[str, Any]:
+def mask_metrics(mask: pa.Table) -> dict[str, Any]:
     """Return protocol -> fingerprint, and feature set -> items -> Recall@20 and its relative change, mean and sd."""
     nested: dict[str, Any] = {}
-    for (protocol, fingerprint), rows in by_protocol(masked(mask)):
+    for (protocol, fingerprint), rows in by_protocol(summarise_mask(mask)):
         judged = nested.setdefault(protocol, {"fingerprint": fingerprint})
         for row in rows:
-            change = {} if row.change is None else _spread("relative_change", row.change)
-            judged.setdefault(row.features, {})[row.items] = _spread(RECALL, row.recall) | change
+            change = {} if row.change is None else _mean_and_sd("relative_change", row.change)
+            judged.setdefault(row.features, {})[row.items] = _mean_and_sd(RECALL, row.recall) | change
     return {"mask_modality": nested}
 
 
@@ -74,6 +74,6 @@ def mask_points(mask: pa.Table) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _spread(name: str, figure: Cell) -> dict[str, float]:
+def _mean_and_sd(name: str, figure: Cell) -> dict[str, float]:
     sd = {} if figure.sd is None else {f"{name}_sd": round(figure.sd, DIGITS)}
     return {name: round(figure.mean, DIGITS)} | sd

@@ -1,6 +1,6 @@
 """The long tail (method.md section 6): AlignRec against other models, by popularity and history, from their rankings.
 
-Letters: N test users, P pairs of a test user and a target, C contenders, n members of a group.
+Letters: N test users, P pairs of a test user and a target, C candidates, n members of a group.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,12 +13,12 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark import slices
 from alignrec.pipeline.benchmark.cell import Entry, rankings_path, read_runs
-from alignrec.pipeline.benchmark.experiment import Experiment, evaluated
+from alignrec.pipeline.benchmark.experiment import Experiment, read_evaluation
 from alignrec.pipeline.benchmark.params import Benchmark, Study
-from alignrec.pipeline.benchmark.significance import declared
-from alignrec.pipeline.evaluation.cutoff import headline
-from alignrec.pipeline.evaluation.evidence import collect
-from alignrec.pipeline.evaluation.statistics import RESAMPLES, holm, paired, resampled
+from alignrec.pipeline.benchmark.significance import declare_pairs
+from alignrec.pipeline.evaluation.cutoff import headline_cutoff
+from alignrec.pipeline.evaluation.evidence import group_values
+from alignrec.pipeline.evaluation.statistics import RESAMPLES, holm, paired_bootstrap, resample_means
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions.split import Split
@@ -27,7 +27,7 @@ from alignrec.pipeline.train.params import Released
 
 THIN = 50  # targets that each tenth of the items must have; else the items are divided into thirds
 THIRDS = {1: "tail", 2: "middle", 3: "head"}
-Contenders = Mapping[tuple[str, str], list[int]]  # model and feature set -> numbers of runs
+Candidates = Mapping[tuple[str, str], list[int]]  # model and feature set -> numbers of runs
 
 
 class Group(NamedTuple):
@@ -38,28 +38,28 @@ class Group(NamedTuple):
     members: np.ndarray  # bool [P] of popularity, bool [N] of history
 
 
-def tables(experiment: Experiment) -> dict[str, pa.Table]:
+def tail_tables(experiment: Experiment) -> dict[str, pa.Table]:
     params, split, rows = experiment.params, experiment.split, list[dict[str, Any]]()
     if params[Study].tail:
-        k, contenders = headline(params[Benchmark].ks), _contenders(experiment.layout)
+        k, candidates = headline_cutoff(params[Benchmark].ks), _read_candidates(experiment.layout)
         reference, seed = params[Released].features, seed_for("tail", experiment.dataset)
         for protocol in experiment.rules.variants:
-            recalls = _recalls(experiment.layout, contenders, split, k, protocol.suffix)
+            recalls = _recalls_by_slice(experiment.layout, candidates, split, k, protocol.suffix)
             label = {"dataset": experiment.dataset, **protocol.label, "k": k}
-            for group in groups(split):
+            for group in tail_groups(split):
                 values = recalls[group.slice][group.members]
-                rows += [label | row for row in tested(group, values, contenders, reference, seed)]
+                rows += [label | row for row in compare_in_group(group, values, candidates, reference, seed)]
     tests = [row for row in rows if "p" in row]
     for row, p in zip(tests, holm(np.array([row["p"] for row in tests])), strict=True):
         row["p_holm"] = float(p)
     return {"tail.parquet": pa.Table.from_pylist(rows, schemas.TAIL)}
 
 
-def groups(split: Split) -> Iterator[Group]:
-    part, labels = slices.parts(split)[split.test.items], {n: str(n) for n in range(1, slices.PARTS + 1)}
+def tail_groups(split: Split) -> Iterator[Group]:
+    part, labels = slices.popularity_parts(split)[split.test.items], {n: str(n) for n in range(1, slices.PARTS + 1)}
     warm = part[part > 0]
     if len(warm) and np.bincount(warm, minlength=slices.PARTS + 1)[1:].min() < THIN:
-        part, labels = slices.parts(split, len(THIRDS))[split.test.items], THIRDS
+        part, labels = slices.popularity_parts(split, len(THIRDS))[split.test.items], THIRDS
     for number, label in {0: "cold", **labels}.items():
         if (part == number).any():
             yield Group("popularity", label, part == number)
@@ -68,53 +68,55 @@ def groups(split: Split) -> Iterator[Group]:
             yield Group("history", label, chosen)
 
 
-def tested(
-    group: Group, values: np.ndarray, contenders: Contenders, reference: str, seed: int
+def compare_in_group(
+    group: Group, values: np.ndarray, candidates: Candidates, reference: str, seed: int
 ) -> Iterator[dict[str, Any]]:
-    """Yield every contender's mean and interval over the recalls of a group, float64 [n, C], and AlignRec's difference.
+    """Yield every candidate's mean and interval over the recalls of a group, float64 [n, C], and AlignRec's difference.
 
     Differences are null without AlignRec on the feature set `reference`.
     """
-    low, high = np.quantile(resampled(values, RESAMPLES, seed), [0.025, 0.975], axis=0)
-    names, others = list(contenders), compared(contenders, reference)
+    low, high = np.quantile(resample_means(values, RESAMPLES, seed), [0.025, 0.975], axis=0)
+    names, others = list(candidates), tested_opponents(candidates, reference)
     tests: dict[tuple[str, str], dict[str, Any]] = {}
     if others:
         columns = [names.index(other) for other in others]
         ours = np.repeat(values[:, [names.index((RELEASED, reference))]], len(others), axis=1)
-        for other, test in zip(others, paired(ours, values[:, columns], seed), strict=True):
+        for other, test in zip(others, paired_bootstrap(ours, values[:, columns], seed), strict=True):
             tests[other] = {key: getattr(test, key) for key in ("difference", "low", "high", "p")}
     for i, (model, features) in enumerate(names):
         yield {
             "slice": group.slice, "label": group.label, "model": model, "features": features,
-            "seeds": len(contenders[model, features]), "n": len(values), "mean": float(values[:, i].mean()),
+            "seeds": len(candidates[model, features]), "n": len(values), "mean": float(values[:, i].mean()),
             "mean_low": max(0.0, float(low[i])), "mean_high": min(1.0, float(high[i])),
             **tests.get((model, features), {}),
         }  # fmt: skip
 
 
-def compared(contenders: Iterable[tuple[str, str]], reference: str) -> list[tuple[str, str]]:
+def tested_opponents(candidates: Iterable[tuple[str, str]], reference: str) -> list[tuple[str, str]]:
     """Return the opponents of AlignRec on `reference`, as the benchmark declares them; with more, p could not fall
     below .05 after correction."""
-    pairs = declared([Entry(*name, 0) for name in contenders], reference)
+    pairs = declare_pairs([Entry(*name, 0) for name in candidates], reference)
     return [(b.model, b.features) for a, b in pairs if (a.model, a.features) == (RELEASED, reference)]
 
 
-def _contenders(layout: Layout) -> Contenders:
+def _read_candidates(layout: Layout) -> Candidates:
     draws = len(layout.draws())
     io.present([layout.runs])
     first = (entry for entry in read_runs(layout) if not entry.ablation and entry.seed % draws == 0)
-    seeds = collect(((entry.model, entry.features), entry.seed) for entry in first)
+    seeds = group_values(((entry.model, entry.features), entry.seed) for entry in first)
     return {name: sorted(numbers) for name, numbers in seeds.items()}
 
 
-def _recalls(layout: Layout, contenders: Contenders, split: Split, k: int, suffix: str) -> dict[str, np.ndarray]:
+def _recalls_by_slice(
+    layout: Layout, candidates: Candidates, split: Split, k: int, suffix: str
+) -> dict[str, np.ndarray]:
     """Return recall, averaged over seeds: history -> float64 [N, C], popularity (of each target) -> float64 [P, C]."""
     users, targets = [], []
     rows = np.searchsorted(np.unique(split.test.users), split.test.users)
-    for (model, features), seeds in contenders.items():
+    for (model, features), seeds in candidates.items():
         recall, hit = np.zeros(rows.max(initial=-1) + 1), np.zeros(len(rows))
         for seed in seeds:
-            per_run = evaluated(rankings_path(layout, Entry(model, features, seed), suffix), split, [k])
+            per_run = read_evaluation(rankings_path(layout, Entry(model, features, seed), suffix), split, [k])
             recall += per_run.per_user["recall", k] / len(seeds)
             hit += (per_run.top[rows, :k] == split.test.items[:, None]).any(1) / len(seeds)
         users.append(recall)

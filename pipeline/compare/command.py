@@ -16,7 +16,7 @@ from alignrec.pipeline.benchmark.settings import protocol_of
 from alignrec.pipeline.compare import feature_set
 from alignrec.pipeline.compare.feature_set import FeatureSet
 from alignrec.pipeline.config.parameters import Parameters
-from alignrec.pipeline.evaluation.cutoff import bounded
+from alignrec.pipeline.evaluation.cutoff import bounded_cutoff
 from alignrec.pipeline.graph.params import Graph
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run
@@ -44,7 +44,9 @@ def compare(layout: Layout, params: Parameters, specs: Sequence[str], seeds: int
     data = Data(interactions, len(rows))
     seed = Run("probe", layout.dataset, params, layout.root).seed("folds")  # so that figures are the stage's own
     comparison: dict[str, Any] = {"dataset": layout.dataset, "sources": {g.name: g.source for g in sets}}
-    judged = judge.judge_sets(sets, build_tasks(data), params[Probe].ks, seed, params[Probe].width, forms.ask(data))
+    judged = judge.judge_sets(
+        sets, build_tasks(data), params[Probe].ks, seed, params[Probe].width, forms.valid_profiles(data)
+    )
     encoded = (feature_set.read_encoded(layout, name) for name in layout.feature_sets())
     others = (replace(g, vectors=g.vectors[rows]) for g in encoded)  # one at a time
     comparison |= judged | similarity.compare_sets(sets, CHANGED, others)
@@ -71,22 +73,22 @@ def _renumber_items(tables: Iterable[pa.Table], rows: np.ndarray, items: int) ->
 
 def train_sets(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seeds: int, to: Path) -> dict[str, Any]:
     from alignrec.pipeline.benchmark import compare as plans  # loads torch, which the probes do not need
-    from alignrec.pipeline.benchmark.cell import Stored
-    from alignrec.pipeline.benchmark.experiment import Store, complete
+    from alignrec.pipeline.benchmark.cell import DatasetData
+    from alignrec.pipeline.benchmark.experiment import Store, complete_cells
     from alignrec.pipeline.train import inputs
 
     data = {}
     for g in sets:
         path = to / "features" / f"{g.name}.npy"
         io.write_npy(path, g.vectors)
-        data[g.name] = Stored(layout, path, graph=params[Graph])
-    split = inputs.read(layout, None).split
-    rules, k = protocol_of(params, layout.dataset, split), bounded(split.n_items)
-    planned = plans.cells(params, data, plans.MODELS, seeds, rules, split.n_items)
-    found = complete(planned, Store(to / "cells"), params[Benchmark].workers)
+        data[g.name] = DatasetData(layout, path, graph=params[Graph])
+    split = inputs.read_inputs(layout, None).split
+    rules, k = protocol_of(params, layout.dataset, split), bounded_cutoff(split.n_items)
+    planned = plans.plan_compared(params, data, plans.MODELS, seeds, rules, split.n_items)
+    found = complete_cells(planned, Store(to / "cells"), params[Benchmark].workers)
     judged = [
         protocol.label
-        | plans.summary(
+        | plans.summarise_recalls(
             {one: r.evaluation(protocol.suffix, split, [k]).per_user["recall", k] for one, r in found.items()}, [*data]
         )
         for protocol in rules.variants

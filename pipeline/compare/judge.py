@@ -8,13 +8,13 @@ import numpy as np
 
 from alignrec.pipeline.combine import controls
 from alignrec.pipeline.compare.feature_set import FeatureSet
-from alignrec.pipeline.evaluation.cutoff import headline
-from alignrec.pipeline.evaluation.statistics import corrected
+from alignrec.pipeline.evaluation.cutoff import headline_cutoff
+from alignrec.pipeline.evaluation.statistics import corrected_tests
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions.profiles import Profiles
 from alignrec.pipeline.probe import forms, questions, verdicts
 from alignrec.pipeline.probe.base import Task
-from alignrec.pipeline.probe.judge import answer_sets, summarise, summarise_processed
+from alignrec.pipeline.probe.judge import answer_sets, summarise_answers, summarise_processed
 from alignrec.pipeline.probe.params import Probe
 
 
@@ -48,12 +48,12 @@ def judge_sets(
     for probe, of_probe in answers.items():
         for a, b in combinations(named, 2):
             if a in of_probe and b in of_probe:
-                ((figure, at),) = verdicts.measures(probe, of_probe[a], [headline(ks)], ks).items()
-                x, y = (verdicts.cases(probe, of_probe[name], at) for name in (a, b))
+                ((figure, at),) = verdicts.tested_measures(probe, of_probe[a], [headline_cutoff(ks)], ks).items()
+                x, y = (verdicts.figures_of_cases(probe, of_probe[name], at) for name in (a, b))
                 comparisons.append((f"{probe} {figure}", a, b, x, y))
     return {
-        "probes": summarise(probes, answers, ks),
+        "probes": summarise_answers(probes, answers, ks),
         "processed": summarise_processed(probes, processed, ks, processing),
-        "paired": corrected(comparisons, seed),
-        "verdicts": verdicts.verdicts(answers, processed, combinations(named, 2), ks, seed),
+        "paired": corrected_tests(comparisons, seed),
+        "verdicts": verdicts.paired_verdicts(answers, processed, combinations(named, 2), ks, seed),
     }

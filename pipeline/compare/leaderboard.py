@@ -13,13 +13,13 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.evidence import HEADLINE, Cell, Row
 from alignrec.pipeline.release.read import Release
 from alignrec.pipeline.report import published
-from alignrec.pipeline.report.page import sides
+from alignrec.pipeline.report.page import compared_page
 from alignrec.pipeline.report.sections import Section
-from alignrec.pipeline.report.table import Table, Value, measure
+from alignrec.pipeline.report.table import Table, Value, measure_name
 
 RESULTS = "results.json"
 MAX_BYTES = 64 << 20
-FIGURES = [measure(*key) for key in HEADLINE]
+FIGURES = [measure_name(*key) for key in HEADLINE]
 Name = Annotated[str, Field(max_length=120)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -88,14 +88,14 @@ def render_leaderboard(releases: Sequence[dict[Group, list[Entry]]]) -> str:
     groups: dict[Group, list[Entry]] = {}
     for group, entries in (pair for release in releases for pair in release.items()):
         groups.setdefault(group, []).extend(entries)
-    alike = {group: published.read()["fingerprints"].get(group[2], "") for group in groups}
+    alike = {group: published.read_published()["fingerprints"].get(group[2], "") for group in groups}
     sections = [_measured_section(n, group, groups[group], alike[group]) for n, group in enumerate(sorted(groups))]
-    note = " ".join([*published.read()["differences"], *published.read()["left_out"]])
-    names = sorted({figure.dataset for figure in published.figures()} - {*alike.values()})
+    note = " ".join([*published.read_published()["differences"], *published.read_published()["left_out"]])
+    names = sorted({figure.dataset for figure in published.published_figures()} - {*alike.values()})
     sections += [Section("published", "Published", "Published by others", note), *map(_published_section, names)]
     count = len(releases)
     lead = f"{count} release{'s' * (count != 1)} and published figures. Only rows of one table are comparable."
-    return sides("leaderboard", "leaderboard", lead, sections, title="Leaderboard")
+    return compared_page("leaderboard", "leaderboard", lead, sections, title="Leaderboard")
 
 
 def _measured_section(number: int, group: Group, entries: list[Entry], alike: str) -> Section:
@@ -123,12 +123,12 @@ def _entry_table(heading: str, note: str, entries: list[Entry]) -> Table:
 
 def _published_entries(dataset: str) -> list[Entry]:
     names, entries = {f"{metric}@{k}": (metric, k) for metric, k in HEADLINE}, []
-    for row in (figure for figure in published.figures() if figure.dataset == dataset):
+    for row in (figure for figure in published.published_figures() if figure.dataset == dataset):
         cells = {key: Cell(row.cells[name], None, ()) for name, key in names.items() if name in row.cells}
         entries.append(Entry(row.model, "", "", cells, row.source))
     return entries
 
 
 def _describe_size(dataset: str) -> str:
-    counts = published.read()["sizes"].get(dataset)
+    counts = published.read_published()["sizes"].get(dataset)
     return "{:,} users, {:,} items, {:,} interactions".format(*counts) if counts else ""

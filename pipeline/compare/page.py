@@ -14,10 +14,10 @@ from alignrec.pipeline.compare import releases, similarity
 from alignrec.pipeline.compare.feature_set import FeatureSet
 from alignrec.pipeline.report import comparison as facts
 from alignrec.pipeline.report import content, gallery, sections
-from alignrec.pipeline.report.comparison import shared
+from alignrec.pipeline.report.comparison import format_overlap
 from alignrec.pipeline.report.gallery import Sheets
 from alignrec.pipeline.report.outputs import Outputs
-from alignrec.pipeline.report.page import sides
+from alignrec.pipeline.report.page import compared_page
 from alignrec.pipeline.report.sections import Section
 from alignrec.pipeline.report.table import Table
 
@@ -37,16 +37,16 @@ def render_comparison(
         _changed_items(named[p["a"]], named[p["b"]], [(e["item_id"], e["overlap"]) for e in p["most_changed"]])
         for p in comparison["pairs"]
     ]
-    shapes = [facts.sources(comparison), *facts.shapes(comparison)]
-    doubts, drawn = " ".join(facts.doubts(comparison)), sections.probe_charts(facts.probed(comparison))
+    shapes = [facts.sources_table(comparison), *facts.shape_tables(comparison)]
+    doubts, drawn = " ".join(facts.describe_doubts(comparison)), sections.probe_charts(facts.probe_figures(comparison))
     parts = [
-        Section("judged", "Judged", "Judged", doubts, drawn, tables=facts.judged(comparison)),
+        Section("judged", "Judged", "Judged", doubts, drawn, tables=facts.judged_tables(comparison)),
         Section("similarity", "Similarity" * bool(pairs), "Shape" + " and similarity" * bool(pairs), tables=shapes),
     ]
     packed, data = _with_images(pairs, items, images)
-    return sides(
+    return compared_page(
         "compare", outputs.layout.dataset, " · ".join(named), parts, kind=outputs.kind, packed=packed, data=data,
-        pairs=pairs, headline=facts.headline(comparison), verdict=facts.verdicts(comparison),
+        pairs=pairs, headline=facts.headline_sentence(comparison), verdict=facts.verdict_tables(comparison),
     )  # fmt: skip
 
 
@@ -61,8 +61,8 @@ def _with_images(
     wanted = set[int]()
     for near in (p[side] for p in pairs for side in ("near_a", "near_b")):
         wanted.update(near, *near.values())
-    packed = gallery.sheets(gallery.thumbnails(images, wanted))
-    return packed, packed.table(content.titles(items), content.paths(items))
+    packed = gallery.pack_sheets(gallery.make_thumbnails(images, wanted))
+    return packed, packed.table(content.item_titles(items), content.category_paths(items))
 
 
 def render_changes(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: str) -> str:
@@ -83,7 +83,7 @@ def render_changes(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: s
     missing = "" if packed.data else f"No images: {images.name} has none here, and releases hold addresses only."
     parts = [[part, line] for part in ("schema", "rows", "values") for line in diff[part] or ["the same"]]
     tables = [Table("Contents", "", ["part", "difference"], parts, texts=2), _features_table(diff)]
-    return sides(
+    return compared_page(
         "diff", diff["b"]["dataset"], releases.describe_verdict(diff),
         [Section("what", "What changed", "What changed", tables=tables)],
         kind=kind, title=f"{diff['b']['dataset']} {diff['a']['version']} and {diff['b']['version']}", packed=packed,
@@ -94,7 +94,7 @@ def render_changes(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: s
 def _features_table(diff: dict[str, Any]) -> Table:
     shapes = [(which, figure) for figure in ("effective_rank", "mean_cosine") for which in ("a", "b")]
     rows = [
-        [name, f["bump"], shared(f), f"{f['cka']:.4f}", "" if f["cosine"] is None else f"{f['cosine']:.3f}"]
+        [name, f["bump"], format_overlap(f), f"{f['cka']:.4f}", "" if f["cosine"] is None else f"{f['cosine']:.3f}"]
         + [f"{f[which][figure]:.3f}" if which in f else "" for which, figure in shapes]
         for name, f in diff["features"].items()
     ]

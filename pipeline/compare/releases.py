@@ -15,7 +15,7 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.release.manifest import File, Manifest
 from alignrec.pipeline.release.read import Release
-from alignrec.pipeline.report.comparison import shared
+from alignrec.pipeline.report.comparison import format_overlap
 
 ITEMS = "items.parquet"
 PARTS = ("major", "minor", "patch")
@@ -67,7 +67,7 @@ def describe_diff(diff: dict[str, Any]) -> Iterator[str]:
         drawn = f" by {f['sampled']:,} items drawn by seed" if "sampled" in f else ""
         own = "" if cosine is None else f"cosine of old and new {cosine:.3f}, "
         yield (
-            f"{name}: {_describe_bump(f['bump'])}: {shared(f)} of {f['neighbours']} neighbours shared{drawn}, "
+            f"{name}: {_describe_bump(f['bump'])}: {format_overlap(f)} of {f['neighbours']} neighbours shared{drawn}, "
             f"CKA {f['cka']:.4f}, {own}effective rank {old['effective_rank']:.1f} -> {new['effective_rank']:.1f}, "
             f"mean cosine {old['mean_cosine']:.3f} -> {new['mean_cosine']:.3f}"
         )

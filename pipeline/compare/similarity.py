@@ -21,7 +21,7 @@ from alignrec.pipeline.compare.feature_set import FeatureSet
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.ops import shapes
 from alignrec.pipeline.ops.linalg import unit_rows
-from alignrec.pipeline.probe.questions import sample
+from alignrec.pipeline.probe.questions import sample_ids
 
 NEIGHBOURS = 10
 BY_CHANCE = 4.0  # threshold of chance, in standard deviations of independent draws
@@ -73,7 +73,7 @@ def compare_sets(sets: Sequence[FeatureSet], changed: int, others: Iterable[Feat
     items are named per pair.
     """
     items = len(sets[0].vectors)
-    k, rows = min(NEIGHBOURS, items - 1), sample(np.arange(items), items, seed_for("compare", "neighbours"))
+    k, rows = min(NEIGHBOURS, items - 1), sample_ids(np.arange(items), items, seed_for("compare", "neighbours"))
     near = {g.name: find_neighbours(g.vectors, k, rows) for g in sets}
     spectra = {g.name: shapes.spectrum(g.vectors) for g in sets}
     pairs = []

@@ -7,15 +7,15 @@ NEAR = 0.2  # chance level that is reported as high
 ALL, COLD = "all items", "cold items alone"  # as in fingerprints; cold items are those of valid, or test, not in train
 
 
-def bounded(n_items: int) -> int:
+def bounded_cutoff(n_items: int) -> int:
     return min(CUTOFF, n_items)
 
 
-def headline(ks: Sequence[int]) -> int:
+def headline_cutoff(ks: Sequence[int]) -> int:
     return CUTOFF if CUTOFF in ks else max(ks)
 
 
-def near(candidates: int, k: int = CUTOFF) -> str:
+def chance_note(candidates: int, k: int = CUTOFF) -> str:
     """Return a sentence on a chance level above NEAR, else an empty text."""
     chance = min(1.0, k / candidates)
     text = f"K is {k} of {candidates} candidates, so chance is {chance:.2f} and sets lie near to each other."

@@ -64,19 +64,19 @@ def masked_splits(comparison: Comparison) -> str:
     return "train and valid" if comparison.protocol.startswith("strict") else "train"
 
 
-def candidates(comparison: Comparison) -> str:
+def describe_candidates(comparison: Comparison) -> str:
     """Return which items are ranked at test, as the subject of a sentence."""
     return "only the cold items of test are" if comparison.protocol.endswith(COLD) else "every item is"
 
 
-def figures(results: pa.Table) -> dict[tuple[Any, ...], Cell]:
+def figures_by_run(results: pa.Table) -> dict[tuple[Any, ...], Cell]:
     ordered = results.sort_by([(k, "ascending") for k in (*KEYS, "seed")])
     rows = ordered.select([*KEYS, "value"]).to_pylist()  # a few thousand at most
-    values = collect((tuple(row[k] for k in KEYS), row["value"]) for row in rows)
-    return {key: cell(by_seed) for key, by_seed in values.items()}
+    values = group_values((tuple(row[k] for k in KEYS), row["value"]) for row in rows)
+    return {key: mean_and_sd(by_seed) for key, by_seed in values.items()}
 
 
-def collect(pairs: Iterable[tuple[Key, Value]]) -> dict[Key, list[Value]]:
+def group_values(pairs: Iterable[tuple[Key, Value]]) -> dict[Key, list[Value]]:
     values: dict[Key, list[Value]] = {}
     for key, value in pairs:
         values.setdefault(key, []).append(value)
@@ -88,29 +88,29 @@ def seeds_of(counts: Iterable[int]) -> str:
     return f"{few} to {many} seeds" if few < many else f"{many} seed{'s' * (many > 1)}"
 
 
-def cell(values: list[float]) -> Cell:
+def mean_and_sd(values: list[float]) -> Cell:
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return Cell(float(np.mean(values)), sd, tuple(values))
 
 
-def comparisons(results: pa.Table) -> list[Comparison]:
+def list_comparisons(results: pa.Table) -> list[Comparison]:
     """Return the headline comparisons, one per fingerprint: test figures, settings chosen by valid."""
-    return _compared(results.filter(pc.field("ablation") == ""))
+    return _compare_runs(results.filter(pc.field("ablation") == ""))
 
 
-def ablations(results: pa.Table) -> list[Comparison]:
+def list_ablations(results: pa.Table) -> list[Comparison]:
     """Return, per fingerprint, the ablations and the full model on the same features and seeds."""
     names = [f"{m}\t{f}" for m, f in zip(results["model"].to_pylist(), results["features"].to_pylist(), strict=True)]
     left_out = pc.not_equal(results["ablation"], "")
     compared = pc.is_in(pa.array(names, pa.string()), value_set=pa.array(names, pa.string()).filter(left_out))
     seeds = pc.unique(results.filter(left_out)["seed"])  # else a change would not be the difference of two rows
-    return _compared(results.filter(pc.and_(compared, pc.is_in(results["seed"], value_set=seeds))))
+    return _compare_runs(results.filter(pc.and_(compared, pc.is_in(results["seed"], value_set=seeds))))
 
 
-def _compared(results: pa.Table) -> list[Comparison]:
+def _compare_runs(results: pa.Table) -> list[Comparison]:
     groups: dict[tuple[str, str], dict[tuple[str, str, str], dict[tuple[str, int], Cell]]] = {}
     kept = results.filter((pc.field("split") == "test") & (pc.field("selected_by") == "valid"))
-    for (model, features, ablation, protocol, fingerprint, _, _, metric, k), figure in figures(kept).items():
+    for (model, features, ablation, protocol, fingerprint, _, _, metric, k), figure in figures_by_run(kept).items():
         rows = groups.setdefault((protocol, fingerprint), {})
         rows.setdefault((model, features, ablation), {})[metric, k] = figure
     return [
@@ -125,6 +125,6 @@ def as_json(results: pa.Table, protocols: Sequence[Mapping[str, Any]]) -> dict[s
         "protocols": {protocol["fingerprint"]: dict(protocol) for protocol in protocols},
         "results": [
             dict(zip(KEYS, key, strict=True)) | {"mean": c.mean, "sd": c.sd, "values": list(c.values)}
-            for key, c in figures(results).items()
+            for key, c in figures_by_run(results).items()
         ],
     }

@@ -50,14 +50,14 @@ def topk(
     step = max(1, BLOCK // n_items)
     for at in range(0, len(users), step):  # blocks bound the memory
         block = users[at : at + step]
-        scores = _scores(user, item, block)
+        scores = _score_items(user, item, block)
         scores[tuple(x.to(scores.device) for x in _seen_pairs(start, seen.items, block))] = -torch.inf
         values, ids = select_top_k(scores, k)
         top[at : at + step] = torch.where(values > -torch.inf, ids, -1).cpu().numpy()
     return top
 
 
-def _scores(user: Vectors, item: Vectors, rows: np.ndarray) -> torch.Tensor:
+def _score_items(user: Vectors, item: Vectors, rows: np.ndarray) -> torch.Tensor:
     if isinstance(item, Filter):
         return item.scores(user[rows])
     if isinstance(user, sp.csr_array):
@@ -114,7 +114,7 @@ class Evaluation:
         return {key: float(values.mean()) if len(values) else 0.0 for key, values in self.per_user.items()}
 
 
-def evaluate(
+def evaluate_vectors(
     user: Vectors,
     item: Vectors,
     split: Split,
@@ -127,10 +127,10 @@ def evaluate(
     targets: Pairs = getattr(split, which)
     users = np.unique(targets.users)
     top = topk(user, item, max(ks), split.train if seen is None else seen, users, candidates)
-    return judge(top, users, targets, split.n_items, ks)
+    return judge_rankings(top, users, targets, split.n_items, ks)
 
 
-def judge(top: np.ndarray, users: np.ndarray, targets: Pairs, n_items: int, ks: Sequence[int]) -> Evaluation:
+def judge_rankings(top: np.ndarray, users: np.ndarray, targets: Pairs, n_items: int, ks: Sequence[int]) -> Evaluation:
     """Compute the metrics of rankings `top`, int32 [N, max K], best first, -1 where no item is left, of N users."""
     hits = contains_keys(pair_keys(targets, n_items), users[:, None].astype(np.int64) * n_items + top) & (top >= 0)
     counts = np.bincount(targets.users, minlength=int(users.max(initial=-1)) + 1)[users]
@@ -148,6 +148,8 @@ class Result(NamedTuple):
 
 def open_test(user: Vectors, item: Vectors, split: Split, protocol: Protocol, ks: Sequence[int]) -> Result:
     """Rank the candidates of each user with a target in valid, and in test: the one place that opens test."""
-    valid = evaluate(user, item, split, "valid", ks, protocol.seen(split, "valid"), protocol.ranked(split, "valid"))
-    test = evaluate(user, item, split, "test", ks, protocol.seen(split, "test"), protocol.ranked(split, "test"))
+    valid = evaluate_vectors(
+        user, item, split, "valid", ks, protocol.seen(split, "valid"), protocol.ranked(split, "valid")
+    )
+    test = evaluate_vectors(user, item, split, "test", ks, protocol.seen(split, "test"), protocol.ranked(split, "test"))
     return Result(valid, test, protocol.label)

@@ -77,7 +77,7 @@ class Protocol:
         return split.train
 
 
-def selecting(rule: Rule, division: str, kept: str, split: Split, *draws: Split) -> Protocol:
+def selecting_protocol(rule: Rule, division: str, kept: str, split: Split, *draws: Split) -> Protocol:
     """Return the protocol that selects models: cold targets rank only cold items, as few would enter the top 20."""
     asked = questions(split)
     if draws:

@@ -23,8 +23,8 @@ class Paired(NamedTuple):
     p: float  # two-sided, of no difference
 
 
-def paired(a: np.ndarray, b: np.ndarray, seed: int, resamples: int = RESAMPLES) -> list[Paired]:
-    """Return the paired bootstrap of C comparisons over the same N users, see `resampled`, all on the same resamples.
+def paired_bootstrap(a: np.ndarray, b: np.ndarray, seed: int, resamples: int = RESAMPLES) -> list[Paired]:
+    """Return the paired bootstrap of C comparisons over N users, all on the same resamples, see `resample_means`.
 
     With several draws of a split, figures are means over draws of means over users, and draws are resampled like users.
     The interval is between the 2.5 % and 97.5 % percentiles of the mean difference over resamples. p is the share of
@@ -32,23 +32,26 @@ def paired(a: np.ndarray, b: np.ndarray, seed: int, resamples: int = RESAMPLES) 
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     differences = a - b
-    centre = mean(differences)
-    means = resampled(differences, resamples, seed)  # [R, C]
+    centre = mean_over_draws(differences)
+    means = resample_means(differences, resamples, seed)  # [R, C]
     low, high = np.quantile(means, [0.025, 0.975], axis=0)
     far = np.abs(means - centre) >= np.abs(centre) - 1e-12  # ties, as between two equal runs, are far
     p = (1 + far.sum(0)) / (resamples + 1)
-    columns = (mean(a), mean(b), centre, low, high, p)
+    columns = (mean_over_draws(a), mean_over_draws(b), centre, low, high, p)
     return [Paired(len(a), *(float(v) for v in row)) for row in zip(*columns, strict=True)]
 
 
-def mean(values: np.ndarray) -> np.ndarray:
+def mean_over_draws(values: np.ndarray) -> np.ndarray:
     """Return the mean of [N, C] over users, or of [N, D, C] over users, then draws: float64 [C]."""
     means: np.ndarray = values.mean(0) if values.ndim == 2 else np.nanmean(values, axis=0).mean(0)
     return means
 
 
-def resampled(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Return `mean` of [N, C] or [N, D, C], NaN without a target, users and draws resampled: float64 [resamples, C]."""
+def resample_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Return `mean_over_draws` of [N, C] or [N, D, C], NaN without a target, over resamples of users and draws.
+
+    The means are float64 [resamples, C].
+    """
     if values.ndim == 2:
         values = values[:, None]
     n, draws, columns = values.shape
@@ -77,7 +80,9 @@ def holm(p: np.ndarray) -> np.ndarray:
     return corrected
 
 
-def corrected(comparisons: Sequence[tuple[str, str, str, np.ndarray, np.ndarray]], seed: int) -> list[dict[str, Any]]:
+def corrected_tests(
+    comparisons: Sequence[tuple[str, str, str, np.ndarray, np.ndarray]], seed: int
+) -> list[dict[str, Any]]:
     """Return the tests of several comparisons, each on its own users or items, corrected for all of them.
 
     A comparison is measure, names of a and b, and the figures of both, float64 [N] or [N, D]; a test is measure, a, b,
@@ -89,7 +94,7 @@ def corrected(comparisons: Sequence[tuple[str, str, str, np.ndarray, np.ndarray]
     tests: dict[int, Paired] = {}
     for numbers in by_shape.values():
         x, y = (np.stack([comparisons[i][side] for i in numbers], axis=-1) for side in (3, 4))
-        tests |= dict(zip(numbers, paired(x, y, seed), strict=True))
+        tests |= dict(zip(numbers, paired_bootstrap(x, y, seed), strict=True))
     ordered = [tests[i] for i in range(len(comparisons))]
     p_holm = holm(np.array([test.p for test in ordered]))
     return [

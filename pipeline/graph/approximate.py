@@ -47,7 +47,7 @@ def one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _silenced() -> Iterator[None]:
+def _silence_stdout() -> Iterator[None]:
     """Let FAISS not print how its lists grow."""
     sys.stdout.flush()
     kept, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)
@@ -60,7 +60,7 @@ def _silenced() -> Iterator[None]:
         os.close(nothing)
 
 
-def trained(sample: np.ndarray, n: int, codes: str) -> Any:
+def train_index(sample: np.ndarray, n: int, codes: str) -> Any:
     """Return an empty inverted file for N rows, over 4 sqrt(N) cells by k-means; `codes`: a row's storage, say SQ8."""
     cells = max(1, min(round(4 * n**0.5), len(sample) // POINTS))
     index: Any = faiss.index_factory(sample.shape[1], f"IVF{cells},{codes}", faiss.METRIC_INNER_PRODUCT)
@@ -87,11 +87,11 @@ class Inverted:
         if not (rows := np.flatnonzero(self.directed)).size:
             return
         drawn = np.random.default_rng(0).permutation(len(rows))[:SAMPLE]
-        self.index = trained(self._units[rows[np.sort(drawn)]], len(rows), "SQ8")
+        self.index = train_index(self._units[rows[np.sort(drawn)]], len(rows), "SQ8")
         lists: Any = faiss.OnDiskInvertedLists(self.index.nlist, self.index.code_size, str(folder / "lists"))
         self.index.replace_invlists(lists, True)
         lists.this.disown()  # the index owns them
-        with _silenced():
+        with _silence_stdout():
             for own in self.parts():
                 for at in range(0, len(own), BLOCK):
                     self.index.add_with_ids(self._units[own[at : at + BLOCK]], own[at : at + BLOCK])

@@ -38,17 +38,17 @@ Index = Literal["exact", "ivf"]
 MEANINGLESS = "random"
 
 
-def choose(index: Literal["auto", "exact", "ivf"], n_items: int, exact_up_to: int) -> Index:
+def choose_index(index: Literal["auto", "exact", "ivf"], n_items: int, exact_up_to: int) -> Index:
     if index != "auto":
         return index
     return "exact" if n_items <= exact_up_to else "ivf"
 
 
-def of_params(features: np.ndarray, params: Graph) -> pa.Table:
-    return neighbours(features, params.k, choose(params.index, len(features), params.exact_up_to))
+def neighbours_by_params(features: np.ndarray, params: Graph) -> pa.Table:
+    return find_neighbours(features, params.k, choose_index(params.index, len(features), params.exact_up_to))
 
 
-def neighbours(features: np.ndarray, k: int, index: Index = "exact") -> pa.Table:
+def find_neighbours(features: np.ndarray, k: int, index: Index = "exact") -> pa.Table:
     """Return each item's K nearest of float32 [I, F] by cosine, itself first, equal ones by item: EDGES in item order.
 
     Rows that are zero or not finite have no direction: they are no item's neighbour and keep only themselves.
@@ -58,40 +58,42 @@ def neighbours(features: np.ndarray, k: int, index: Index = "exact") -> pa.Table
     if index == "ivf":
         parts = (features[at : at + approximate.BLOCK] for at in range(0, len(features), approximate.BLOCK))
         with TemporaryDirectory() as folder:
-            return pa.concat_tables(inverted(parts, features.shape[1], k, Path(folder)).tables)
+            return pa.concat_tables(search_inverted(parts, features.shape[1], k, Path(folder)).tables)
     units, usable = unit_rows(features)
     rows, k = np.flatnonzero(usable), min(k, int(usable.sum()))
-    cosines, columns = _search(units[rows], k)
-    return _edges(rows, cosines, rows[columns], np.flatnonzero(~usable))
+    cosines, columns = _search_exact(units[rows], k)
+    return _edge_table(rows, cosines, rows[columns], np.flatnonzero(~usable))
 
 
 class Approximate(NamedTuple):
-    """Result of `inverted`."""
+    """Result of `search_inverted`."""
 
     tables: Iterator[pa.Table]  # schema EDGES, in item order
     usable: np.ndarray  # bool [I], the items that have a direction
     settled: Settled
 
 
-def inverted(parts: Iterable[np.ndarray], width: int, k: int, folder: Path, required: bool = True) -> Approximate:
-    """Do as `neighbours` by an inverted file in a folder, part by part; `required`: UserError if recall is too low."""
+def search_inverted(
+    parts: Iterable[np.ndarray], width: int, k: int, folder: Path, required: bool = True
+) -> Approximate:
+    """Do as `find_neighbours` by an inverted file in a folder, by part; UserError if `required` recall is missed."""
     index = approximate.Inverted(parts, width, folder)
     usable = index.directed
     if not usable.any():
         none = np.empty((0, 0), int)
-        return Approximate(iter([_edges(none.ravel(), none, none, np.arange(len(usable)))]), usable, Settled())
+        return Approximate(iter([_edge_table(none.ravel(), none, none, np.arange(len(usable)))]), usable, Settled())
     k = min(k, int(usable.sum()))
     settled = index.settle(k, required)
 
     def tables() -> Iterator[pa.Table]:
         for start, rows in zip(range(0, len(usable), approximate.PART), index.parts(), strict=True):
             lone = start + np.flatnonzero(~usable[start : start + approximate.PART])
-            yield _edges(rows, *index.search(rows, k, settled.probes), lone)
+            yield _edge_table(rows, *index.search(rows, k, settled.probes), lone)
 
     return Approximate(tables(), usable, settled)
 
 
-def _edges(items: np.ndarray, cosines: np.ndarray, ids: np.ndarray, lone: np.ndarray) -> pa.Table:
+def _edge_table(items: np.ndarray, cosines: np.ndarray, ids: np.ndarray, lone: np.ndarray) -> pa.Table:
     """Return EDGES, by item_id, then rank, of items [N], cosines and ids [N, K], -1 for none, and lone items [M]."""
     rows, ranks = np.nonzero(ids >= 0)
     item = np.concatenate([items[rows], lone])
@@ -106,7 +108,7 @@ def _edges(items: np.ndarray, cosines: np.ndarray, ids: np.ndarray, lone: np.nda
     return pa.table({name: column[order].astype(types.get(name, np.int32)) for name, column in table.items()})
 
 
-def _search(units: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def _search_exact(units: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Return cosines [N, K] and rows [N, K] of the exact nearest rows of `units` [N, F], the row itself first.
 
     Blocks go over the CPU's threads, and each is summed by one: the same bytes for any number of threads.
@@ -119,14 +121,17 @@ def _search(units: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     flat.add(units)
     index = _on_gpu(flat, n, k + 1)
     step, place = (PART, engine.Threads()) if index is flat else (BLOCK, None)
-    blocks, search = (np.arange(at, min(at + step, n)) for at in range(0, n, step)), partial(_block, index, units, k)
+    blocks, search = (
+        (np.arange(at, min(at + step, n)) for at in range(0, n, step)),
+        partial(_search_block, index, units, k),
+    )
     with threadpool_limits(1):
         for own, found in engine.map(lambda: search, blocks, place):
             cosines[own], ids[own] = found
     return cosines, ids
 
 
-def _block(index: faiss.Index, units: np.ndarray, k: int, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _search_block(index: faiss.Index, units: np.ndarray, k: int, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     with approximate.one_thread():  # a setting of this thread
         cosines, ids = index.search(units[own], min(k + 1, len(units)))
     untied = (ids[:, :k] == own[:, None]).any(1)  # has itself, and no tie crosses position K
@@ -135,13 +140,13 @@ def _block(index: faiss.Index, units: np.ndarray, k: int, own: np.ndarray) -> tu
         cosines, ids = cosines[:, :k], ids[:, :k]
     tied = own[~untied]
     if len(tied):
-        cosines[~untied], ids[~untied] = _exact(units, tied, k)
+        cosines[~untied], ids[~untied] = _rank_ties(units, tied, k)
     keys = np.where(ids == own[:, None], np.inf, cosines)  # the row itself first
     order = np.lexsort((ids, -keys), axis=1)
     return np.take_along_axis(cosines, order, 1), np.take_along_axis(ids, order, 1)
 
 
-def _exact(units: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def _rank_ties(units: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the same for rows with ties; which equal neighbours FAISS keeps is undefined."""
     scores = torch.from_numpy(units[rows] @ units.T)
     own = torch.from_numpy(rows)[:, None]
@@ -175,15 +180,15 @@ def _on_gpu(index: faiss.Index, rows: int, k: int) -> faiss.Index:
 def write_edges(run: Run, name: str) -> None:
     params, path, folder = run.params[Graph], run.layout.edges(name), run.layout.features(name)
     items = io.rows(io.shards(folder, "features"))
-    if choose(params.index, items, params.exact_up_to) == "exact":
+    if choose_index(params.index, items, params.exact_up_to) == "exact":
         vectors = io.matrix(io.read_features(folder)["vector"])
         usable = unit_rows(vectors)[1]
-        run.write(neighbours(vectors, params.k), path, EDGES)
+        run.write(find_neighbours(vectors, params.k), path, EDGES)
     else:
         with io.scratch(path.with_name(".index")) as work:
             parts = io.read_vectors(folder, approximate.BLOCK)
             try:
-                found = inverted(parts, io.width(folder), params.k, work, required=name != MEANINGLESS)
+                found = search_inverted(parts, io.width(folder), params.k, work, required=name != MEANINGLESS)
             except UserError as e:
                 raise UserError(f"{folder}: {e}") from None
             run.write_all(found.tables, path, EDGES)

@@ -48,12 +48,12 @@ WAYS = {
 graphs only, or with losses of behaviour and modality that are optimised together; AlignRec aligns in stages"""
 
 
-def title(name: str) -> str:
+def title_of_model(name: str) -> str:
     """Return the authors' spelling of a recommender's name; other names are unchanged."""
     entry = MODELS.built_in.get(name)  # nothing is imported for a heading
     return TITLES.get(name) or (entry.partition(":")[2] if entry else name)
 
 
-def way(model: str, features: str) -> str:
+def reading_way(model: str, features: str) -> str:
     """Return how a recommender uses content, see WAYS; empty for unknown ones."""
     return "ids" if features == "none" else next((name for name, models in WAYS.items() if model in models), "")

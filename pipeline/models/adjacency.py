@@ -31,22 +31,22 @@ def item_graph(edges: pa.Table, n_items: int, self_neighbour: bool = True, symme
 
 def user_item_graph(split: Split) -> sp.csr_array:
     """Return R_hat, float32 [U, I]: the user-item block of A_hat = D^-1/2 A D^-1/2 over the train pairs."""
-    return balance(seen(split))
+    return balance_degrees(interaction_matrix(split))
 
 
-def seen(split: Split) -> sp.csr_array:
+def interaction_matrix(split: Split) -> sp.csr_array:
     """Return R, float32 [U, I]: 1 for every train pair."""
     ones = np.ones(len(split.train), np.float32)
     return sp.csr_array((ones, (split.train.users, split.train.items)), shape=(split.n_users, split.n_items))
 
 
-def balance(matrix: sp.csr_array) -> sp.csr_array:
+def balance_degrees(matrix: sp.csr_array) -> sp.csr_array:
     """Return D_row^-1/2 M D_column^-1/2, D the sums of rows and of columns."""
     by_row, by_column = _inverse_root(matrix.sum(axis=1)), _inverse_root(matrix.sum(axis=0))
     return sp.csr_array(sp.diags_array(by_row) @ matrix @ sp.diags_array(by_column))
 
 
-def mean(matrix: sp.csr_array) -> sp.csr_array:
+def mean_rows(matrix: sp.csr_array) -> sp.csr_array:
     """Return D_row^-1 M: the product with it is the mean over a row's entries."""
     return sp.csr_array(sp.diags_array(_inverse_root(matrix.sum(axis=1)) ** 2) @ matrix)
 

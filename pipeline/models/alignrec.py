@@ -13,8 +13,17 @@ from torch import Tensor, nn
 
 from alignrec.pipeline.config.base import Name, Rate, Weight
 from alignrec.pipeline.models import adjacency
-from alignrec.pipeline.models.base import Batch, Inputs, Walking, bpr, embedding, l2, pick, walk
-from alignrec.pipeline.models.infonce import Distinct, cosine_nce, distinct
+from alignrec.pipeline.models.base import (
+    Batch,
+    GraphRecommender,
+    Inputs,
+    bpr,
+    l2,
+    pick_rows,
+    propagate_steps,
+    xavier_uniform,
+)
+from alignrec.pipeline.models.infonce import Distinct, cosine_nce, distinct_items
 from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import FEATURES, Accumulating, ItemGraph, Regularised
 from alignrec.pipeline.ops.device import gemm, matrix_product
@@ -66,7 +75,7 @@ class AlignRecParams(Regularised, Accumulating, ItemGraph):
         return FAST | given if isinstance(given, dict) and given.get("recipe") == "fast" else given
 
 
-class AlignRec(Walking):
+class AlignRec(GraphRecommender):
     """score(u, i) = h_u . h_i, h the sum of an ID branch and a content branch."""
 
     Params = AlignRecParams
@@ -78,8 +87,8 @@ class AlignRec(Walking):
         assert inputs.edges is not None
         self.params, self.bf16 = params, params.precision == "bf16"
         self.user_item = inputs.user_item
-        self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]
-        self.item = embedding(inputs.split.n_items, params.dim)  # [I, D]
+        self.user = xavier_uniform(inputs.split.n_users, params.dim)  # [U, D]
+        self.item = xavier_uniform(inputs.split.n_items, params.dim)  # [I, D]
         self.warm: Tensor | None = None  # [I, 1], 1 for every item that has a train interaction
         if params.cold == "zero":
             seen = np.bincount(inputs.split.train.items, minlength=inputs.split.n_items)[:, None] > 0
@@ -122,7 +131,7 @@ class AlignRec(Walking):
         item = matrix_product(self.content, weight, self.bf16) + bias  # [I, D]
         if self.params.gate:
             item = self.ids * torch.sigmoid(item)
-        item = walk(self.item_item, item, self.params.item_layers)
+        item = propagate_steps(self.item_item, item, self.params.item_layers)
         return self.user_item.dot(item), item
 
     def forward(self) -> tuple[Tensor, Tensor]:
@@ -139,22 +148,22 @@ class AlignRec(Walking):
     def terms(self, batch: Batch, *tables: Tensor) -> dict[str, Tensor]:
         """Return bpr, l2, with the content branch cca and reg, and uia, weighted."""
         ids, content = tables[:2], tables[2:]
-        users, items = distinct(batch.users), distinct(batch.positives)
+        users, items = distinct_items(batch.users), distinct_items(batch.positives)
         both = torch.cat([items.rows, batch.negatives])
-        id_user, id_item = pick(ids[0], users.rows), pick(ids[1], both)
+        id_user, id_item = pick_rows(ids[0], users.rows), pick_rows(ids[1], both)
         h_user, h_item, align = id_user, id_item, {}
         if content:
-            mm_user, mm_item = pick(content[0], users.rows), pick(content[1], both)
+            mm_user, mm_item = pick_rows(content[0], users.rows), pick_rows(content[1], both)
             h_user, h_item = id_user + mm_user, id_item + mm_item
             n = len(items.rows)
             align = self._align((id_user, id_item[:n]), (mm_user, mm_item[:n]), users, items)
-        rows = pick(h_user, users.at), pick(h_item, items.at), h_item[len(items.rows) :]
+        rows = pick_rows(h_user, users.at), pick_rows(h_item, items.at), h_item[len(items.rows) :]
         params = self.params
         return {
             "bpr": bpr(*rows),
             "l2": params.l2 * l2(*rows, batch_size=params.batch_size if params.l2_constant else len(batch.users)),
             **align,
-            "uia": params.uia * uia(*rows[:2]),
+            "uia": params.uia * uia_loss(*rows[:2]),
         }
 
     def _align(
@@ -169,16 +178,16 @@ class AlignRec(Walking):
         compared = nnf.normalize(content[1]) if params.reg_cosine else content[1]
         return {
             "cca": params.cca * (align[0] + align[1]),
-            "reg": params.reg * reg(compared, pick(self.target, items.rows), items.counts, self.bf16),
+            "reg": params.reg * reg_loss(compared, pick_rows(self.target, items.rows), items.counts, self.bf16),
         }
 
 
-def uia(user: Tensor, item: Tensor) -> Tensor:
+def uia_loss(user: Tensor, item: Tensor) -> Tensor:
     """User-item alignment: 1 - mean cos(h_u, h_i+), rows [B, D]."""
     return 1 - nnf.cosine_similarity(user, item).mean()
 
 
-def reg(content: Tensor, features: Tensor, counts: Tensor, bf16: bool = False) -> Tensor:
+def reg_loss(content: Tensor, features: Tensor, counts: Tensor, bf16: bool = False) -> Tensor:
     """|| E E^T - C C^T ||_F / B, E = content un-normalised, C = features normalised and without gradient.
 
     By the Gram identity || E E^T - C C^T ||^2 = || E^T E ||^2 - 2 || C^T E ||^2 + || C^T C ||^2: no B x B matrix.

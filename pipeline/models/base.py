@@ -46,7 +46,7 @@ class Inputs:
         if len(self.modalities) == 1:
             return [self.edges]
         k = int(self.edges["rank"].to_numpy().max()) + 1
-        return [neighbours.neighbours(modality.cpu().numpy(), k) for modality in self.modalities]
+        return [neighbours.find_neighbours(modality.cpu().numpy(), k) for modality in self.modalities]
 
     @cached_property
     def user_item(self) -> Sparse:
@@ -64,7 +64,7 @@ class Batch:
 
     def rows(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the rows of tables [U, D] and [I, D] of users, positives and negatives, [B, D] each."""
-        return pick(user, self.users), pick(item, self.positives), pick(item, self.negatives)
+        return pick_rows(user, self.users), pick_rows(item, self.positives), pick_rows(item, self.negatives)
 
 
 class Recommender(nn.Module, ABC):
@@ -99,7 +99,7 @@ class Recommender(nn.Module, ABC):
         """Return the weighted terms by name; their sum is minimised."""
 
 
-class Walking(Recommender):
+class GraphRecommender(Recommender):
     """A recommender whose loss reads a batch's rows of tables that one walk over the graph gives, for any batch."""
 
     @abstractmethod
@@ -121,12 +121,12 @@ class Untrained(Recommender):
         return {}
 
 
-def embedding(rows: int, width: int) -> nn.Parameter:
+def xavier_uniform(rows: int, width: int) -> nn.Parameter:
     return nn.Parameter(nn.init.xavier_uniform_(torch.empty(rows, width)))
 
 
-def pick(table: Tensor, rows: Tensor) -> Tensor:
-    """Return table[rows], [B, D]; the gradient of a leaf that is no parameter is sparse, see `Walking`."""
+def pick_rows(table: Tensor, rows: Tensor) -> Tensor:
+    """Return table[rows], [B, D]; the gradient of a leaf that is no parameter is sparse, see `GraphRecommender`."""
     walked = not (torch.compiler.is_compiling() or isinstance(table, nn.Parameter)) and table.is_leaf
     return nnf.embedding(rows, table, sparse=walked)
 
@@ -141,13 +141,13 @@ def l2(*rows: Tensor, batch_size: int) -> Tensor:
     return sum((table.square().sum() for table in rows), start=rows[0].new_zeros(())) / (2 * batch_size)
 
 
-def normal(rows: int, width: int) -> nn.Parameter:
+def xavier_normal(rows: int, width: int) -> nn.Parameter:
     return nn.Parameter(nn.init.xavier_normal_(torch.empty(rows, width)))
 
 
 def normal_pair(n_users: int, n_items: int, width: int) -> tuple[nn.Parameter, nn.Parameter]:
     """Return tables [U, width] and [I, width] drawn as one: its number of rows decides the spread."""
-    user, item = normal(n_users + n_items, width).detach().split([n_users, n_items])
+    user, item = xavier_normal(n_users + n_items, width).detach().split([n_users, n_items])
     return nn.Parameter(user.clone()), nn.Parameter(item.clone())
 
 
@@ -156,7 +156,7 @@ def pair_squares(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     return user.square().mean() + (positive.square().mean() + negative.square().mean()) / 2
 
 
-def norms(*tables: Tensor, divisor: int) -> Tensor:
+def sum_norms(*tables: Tensor, divisor: int) -> Tensor:
     return torch.stack([torch.linalg.vector_norm(table) for table in tables]).sum() / divisor
 
 
@@ -165,12 +165,12 @@ def guarded_bpr(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     return -(1e-10 + torch.sigmoid((user * (positive - negative)).sum(1))).log().mean()
 
 
-def learned(modalities: Iterable[Tensor], learn: bool = True) -> list[Tensor] | nn.ParameterList:
+def learn_features(modalities: Iterable[Tensor], learn: bool = True) -> list[Tensor] | nn.ParameterList:
     """Return features M x [I, F_m], as parameters that start so where they learn, as in the references."""
     return nn.ParameterList([x.clone() for x in modalities]) if learn else list(modalities)
 
 
-def walk(graph: Sparse, x: Tensor, steps: int) -> Tensor:
+def propagate_steps(graph: Sparse, x: Tensor, steps: int) -> Tensor:
     """Return x [N, D] after some products with a graph [N, N]."""
     for _ in range(steps):
         x = graph.dot(x)

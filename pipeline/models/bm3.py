@@ -14,7 +14,16 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from alignrec.pipeline.config.base import Count, Share, Weight
-from alignrec.pipeline.models.base import Batch, Inputs, Recommender, embedding, l2, learned, norms, pick
+from alignrec.pipeline.models.base import (
+    Batch,
+    Inputs,
+    Recommender,
+    l2,
+    learn_features,
+    pick_rows,
+    sum_norms,
+    xavier_uniform,
+)
 from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import Multimodal
 
@@ -38,9 +47,9 @@ class BM3(Recommender):
         super().__init__(inputs, params)
         self.params, self.graph = params, inputs.user_item
         self.weight = params.content if params.content is not None else 1.0 if self.improved else 2.0
-        self.modalities = learned(inputs.modalities, not self.improved)
-        self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]
-        self.item = embedding(inputs.split.n_items, params.dim)  # [I, D]
+        self.modalities = learn_features(inputs.modalities, not self.improved)
+        self.user = xavier_uniform(inputs.split.n_users, params.dim)  # [U, D]
+        self.item = xavier_uniform(inputs.split.n_items, params.dim)  # [I, D]
         self.project = nn.ModuleList(nn.Linear(m.shape[1], params.dim) for m in self.modalities)
         self.predict = nn.Linear(params.dim, params.dim)  # shared by IDs and modalities
         if not self.improved:
@@ -59,21 +68,21 @@ class BM3(Recommender):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         h_user, h_item = self.hidden()
         users, items = batch.users, batch.positives
-        user, item = pick(h_user, users), pick(h_item, items)  # [B, D]
-        content = [w(pick(f, items)) for w, f in zip(self.project, self.modalities, strict=True)]  # M x [B, D]
+        user, item = pick_rows(h_user, users), pick_rows(h_item, items)  # [B, D]
+        content = [w(pick_rows(f, items)) for w, f in zip(self.project, self.modalities, strict=True)]  # M x [B, D]
         online_user, online_item = self.predict(user), self.predict(item)
         online = [self.predict(h) for h in content]
         target_user, target_item = self._view(user, users, len(h_user)), self._view(item, items, len(h_item))
         target = [self._view(h, items, len(h_item)) for h in content]
         if self.improved:
-            align = [c(online_item, h) for h in target]
+            align = [cosine_loss(online_item, h) for h in target]
             penalty = l2(user, item, batch_size=self.params.batch_size)
         else:
-            align = [c(x, target_item) for x in online]
-            penalty = norms(h_user, h_item, divisor=len(self.item))
-        mask = [c(x, h) for x, h in zip(online, target, strict=True)]
+            align = [cosine_loss(x, target_item) for x in online]
+            penalty = sum_norms(h_user, h_item, divisor=len(self.item))
+        mask = [cosine_loss(x, h) for x, h in zip(online, target, strict=True)]
         return {
-            "rec": c(online_user, target_item) + c(online_item, target_user),
+            "rec": cosine_loss(online_user, target_item) + cosine_loss(online_item, target_user),
             "align": self.weight * torch.stack(align).sum(),
             "mask": self.weight * torch.stack(mask).sum(),
             "l2": self.params.l2 * penalty,
@@ -84,7 +93,7 @@ class BM3(Recommender):
         if not self.training:
             return h
         drop = self.params.drop
-        return h * (dropout(h, len(h), drop) if self.improved else pick(dropout(h, n, drop), rows))
+        return h * (dropout_views(h, len(h), drop) if self.improved else pick_rows(dropout_views(h, n, drop), rows))
 
 
 class ImprovedBM3(BM3):
@@ -93,12 +102,12 @@ class ImprovedBM3(BM3):
     improved = True
 
 
-def dropout(like: Tensor, n: int, drop: float) -> Tensor:
+def dropout_views(like: Tensor, n: int, drop: float) -> Tensor:
     """Return a draw [n, D] of dropout's multipliers, 0 or 1 / (1 - drop), D and dtype those of `like`."""
     return nnf.dropout(like.new_ones(n, like.shape[1]), drop)
 
 
-def c(online: Tensor, target: Tensor) -> Tensor:
+def cosine_loss(online: Tensor, target: Tensor) -> Tensor:
     """C(h~, h.) = -mean cos(h~, stop-gradient(h.)), plus 1 so that it is not negative.
 
     L_rec = C(h~_u, h._i) + C(h._u, h~_i); with a modality's h~_m, L_align = C(h~_m, h._i), or C(h~_i, h._m) where the

@@ -17,14 +17,14 @@ from alignrec.pipeline.models.base import (
     Inputs,
     Recommender,
     bpr,
-    embedding,
     guarded_bpr,
     l2,
-    normal,
-    norms,
-    pick,
+    pick_rows,
+    sum_norms,
+    xavier_normal,
+    xavier_uniform,
 )
-from alignrec.pipeline.models.infonce import distinct
+from alignrec.pipeline.models.infonce import distinct_items
 from alignrec.pipeline.models.params import Regularised
 
 
@@ -43,7 +43,7 @@ class BPR(Recommender):
     def __init__(self, inputs: Inputs, params: BPRParams) -> None:
         super().__init__(inputs, params)
         self.l2, self.batch_size, self.is_paper = params.l2, params.batch_size, params.variant == "paper"
-        table = embedding if self.is_paper else normal
+        table = xavier_uniform if self.is_paper else xavier_normal
         self.user = table(inputs.split.n_users, params.dim)  # [U, D]
         self.item = table(inputs.split.n_items, params.dim)  # [I, D]
 
@@ -54,7 +54,7 @@ class BPR(Recommender):
         rows = batch.rows(self.user, self.item)
         if self.is_paper:
             return {"bpr": bpr(*rows), "l2": self.l2 * l2(*rows, batch_size=self.batch_size)}
-        return {"bpr": guarded_bpr(*rows), "l2": self.l2 * norms(*rows, divisor=len(batch.users))}
+        return {"bpr": guarded_bpr(*rows), "l2": self.l2 * sum_norms(*rows, divisor=len(batch.users))}
 
 
 class VBPRParams(Regularised):
@@ -72,8 +72,8 @@ class VBPR(Recommender):
         assert inputs.features is not None
         self.l2, self.features = params.l2, inputs.features  # [I, F], fixed
         n_items, width = self.features.shape
-        self.user = embedding(inputs.split.n_users, 2 * params.dim)  # [U, 2D]: e_u, then t_u, the taste in content
-        self.item = embedding(n_items, params.dim)  # [I, D]
+        self.user = xavier_uniform(inputs.split.n_users, 2 * params.dim)  # [U, 2D]: e_u, then t_u, the taste in content
+        self.item = xavier_uniform(n_items, params.dim)  # [I, D]
         self.project = nn.Linear(width, params.dim)  # E, b
         nn.init.xavier_normal_(self.project.weight)
         nn.init.zeros_(self.project.bias)
@@ -82,10 +82,10 @@ class VBPR(Recommender):
         return self.user, self._items(torch.arange(len(self.item), device=self.item.device))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        items = distinct(torch.cat([batch.positives, batch.negatives]))
-        positive, negative = pick(self._items(items.rows), items.at).chunk(2)  # popular items are projected once
-        vectors = pick(self.user, batch.users), positive, negative
-        return {"bpr": guarded_bpr(*vectors), "l2": self.l2 * norms(*vectors, divisor=len(batch.users))}
+        items = distinct_items(torch.cat([batch.positives, batch.negatives]))
+        positive, negative = pick_rows(self._items(items.rows), items.at).chunk(2)  # popular items are projected once
+        vectors = pick_rows(self.user, batch.users), positive, negative
+        return {"bpr": guarded_bpr(*vectors), "l2": self.l2 * sum_norms(*vectors, divisor=len(batch.users))}
 
     def _items(self, rows: Tensor) -> Tensor:
-        return torch.cat([pick(self.item, rows), self.project(pick(self.features, rows))], 1)
+        return torch.cat([pick_rows(self.item, rows), self.project(pick_rows(self.features, rows))], 1)

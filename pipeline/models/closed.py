@@ -39,8 +39,8 @@ class Closed(Untrained):
 
     def __init__(self, inputs: Inputs, params: ClosedParams) -> None:
         super().__init__(inputs, params)
-        fits(inputs.split.n_items, params.gib, type(self).__name__)
-        self.seen = adjacency.seen(inputs.split)  # X [U, I]
+        check_memory(inputs.split.n_items, params.gib, type(self).__name__)
+        self.seen = adjacency.interaction_matrix(inputs.split)  # X [U, I]
         self.filter = Filter(torch.from_numpy(self.weigh(inputs, params)).to(inputs.device))
 
     @abstractmethod
@@ -51,7 +51,7 @@ class Closed(Untrained):
         return self.seen, self.filter
 
 
-def fits(n_items: int, gib: float, name: str) -> None:
+def check_memory(n_items: int, gib: float, name: str) -> None:
     """Print the size of a float32 matrix [I, I] above 1 GiB; raise UserError above `gib`."""
     needed = n_items**2 * 4 / 2**30
     if 1 < needed <= gib:
@@ -64,13 +64,13 @@ def fits(n_items: int, gib: float, name: str) -> None:
         )
 
 
-def content(features: Tensor | None) -> np.ndarray:
+def unit_content(features: Tensor | None) -> np.ndarray:
     """Return features as rows of length 1, float32 [I, F]; items without content are zero."""
     assert features is not None
     return unit_rows(features.cpu().numpy())[0]
 
 
-def gram(seen: sp.csr_array) -> np.ndarray:
+def gram_matrix(seen: sp.csr_array) -> np.ndarray:
     """Return X^T X, float32 [I, I]: how many users items share."""
     n_items = seen.shape[1]
     by_item, whole = sp.csr_array(seen.T), np.empty((n_items, n_items), np.float32)
@@ -86,12 +86,12 @@ def add_product(matrix: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
             matrix[at : at + BLOCK] += x[at : at + BLOCK] @ y.T
 
 
-def product(matrix: np.ndarray, x: np.ndarray) -> np.ndarray:
+def multiply_symmetric(matrix: np.ndarray, x: np.ndarray) -> np.ndarray:
     with threadpool_limits(torch.get_num_threads()):
         return matrix @ x
 
 
-def invert(matrix: np.ndarray, l2: float, name: str) -> np.ndarray:
+def invert_ridge(matrix: np.ndarray, l2: float, name: str) -> np.ndarray:
     """Invert a symmetric float32 [I, I] plus l2 in place, by Cholesky; UserError if it is not positive definite."""
     from scipy.linalg import lapack
 
@@ -110,7 +110,7 @@ def invert(matrix: np.ndarray, l2: float, name: str) -> np.ndarray:
     return matrix
 
 
-def constrain(inverse: np.ndarray) -> np.ndarray:
+def zero_diagonal(inverse: np.ndarray) -> np.ndarray:
     """Return B = 1 - P diag(P)^-1, in place of P: the ridge solution with diag(B) = 0 (Steck 2019, equation 8)."""
     inverse /= -inverse.diagonal().copy()
     np.fill_diagonal(inverse, 0)

@@ -18,7 +18,7 @@ from alignrec.pipeline.config.base import Positive
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions import cooccurrence
 from alignrec.pipeline.models import adjacency
-from alignrec.pipeline.models.base import Batch, Inputs, Recommender, bpr, normal, pick
+from alignrec.pipeline.models.base import Batch, Inputs, Recommender, bpr, pick_rows, xavier_normal
 from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import Multimodal
 from alignrec.pipeline.ops.sparse import Sparse
@@ -47,13 +47,13 @@ class DualGNN(Recommender):
         self.params, self.device, self.graph = params, inputs.device, inputs.user_item
         self.modalities = inputs.modalities
         n_users, dim, m = inputs.split.n_users, params.dim, len(self.modalities)
-        self.common = common_items(adjacency.seen(inputs.split), params.neighbours)  # [U, U]
+        self.common = common_items(adjacency.interaction_matrix(inputs.split), params.neighbours)  # [U, U]
         self.fixed = self.drawn = self._draw(torch.Generator().manual_seed(seed_for("dualgnn", "user graph")))
         self.project = nn.ModuleList(
             nn.Sequential(nn.Linear(f.shape[1], 4 * dim), nn.LeakyReLU(), nn.Linear(4 * dim, dim))
             for f in self.modalities
         )
-        self.taste = nn.ParameterList(normal(n_users, dim) for _ in range(m))  # M x [U, D]
+        self.taste = nn.ParameterList(xavier_normal(n_users, dim) for _ in range(m))  # M x [U, D]
         columns = max(m, 2)  # as published: two, which the l2 term sees, also of a single modality
         self.attention = modality_weights(n_users, columns)  # [U, M]
         self.item_attention = modality_weights(inputs.split.n_items, columns)  # [I, M]
@@ -81,7 +81,7 @@ class DualGNN(Recommender):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         l2, rows = self.params.l2, batch.rows(*self())
-        taste = torch.stack([pick(table, batch.users).square().mean() for table in self.taste]).sum()
+        taste = torch.stack([pick_rows(table, batch.users).square().mean() for table in self.taste]).sum()
         weights = self.attention.square().mean() + self.item_attention.square().mean()
         return {"bpr": bpr(*rows) / math.log(2), "l2_taste": l2 * taste, "l2_weights": l2 * weights}
 

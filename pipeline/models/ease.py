@@ -20,7 +20,7 @@ class EASE(Closed):
     """score(u, .) = x_u B, B = argmin |X - X B|^2 + l2 |B|^2, diag(B) = 0."""
 
     def weigh(self, inputs: Inputs, params: ClosedParams) -> np.ndarray:
-        return closed.constrain(closed.invert(closed.gram(self.seen), params.l2, "ease"))
+        return closed.zero_diagonal(closed.invert_ridge(closed.gram_matrix(self.seen), params.l2, "ease"))
 
 
 class CEASEParams(ClosedParams):
@@ -37,9 +37,9 @@ class CEASE(Closed):
     needs = frozenset({"features"})
 
     def weigh(self, inputs: Inputs, params: CEASEParams) -> np.ndarray:
-        features, matrix = closed.content(inputs.features), closed.gram(self.seen)
+        features, matrix = closed.unit_content(inputs.features), closed.gram_matrix(self.seen)
         closed.add_product(matrix, params.content * features, features)
-        return closed.constrain(closed.invert(matrix, params.l2, "cease"))
+        return closed.zero_diagonal(closed.invert_ridge(matrix, params.l2, "cease"))
 
 
 class AddEASEParams(ClosedParams):
@@ -58,8 +58,8 @@ class AddEASE(Closed):
     needs = frozenset({"features"})
 
     def weigh(self, inputs: Inputs, params: AddEASEParams) -> np.ndarray:
-        w, v = closed.content_factors(closed.content(inputs.features), params.content_l2)
-        matrix = closed.constrain(closed.invert(closed.gram(self.seen), params.l2, "addease"))
+        w, v = closed.content_factors(closed.unit_content(inputs.features), params.content_l2)
+        matrix = closed.zero_diagonal(closed.invert_ridge(closed.gram_matrix(self.seen), params.l2, "addease"))
         matrix *= 1 - params.share
         closed.add_product(matrix, params.share * w, v)
         np.fill_diagonal(matrix, 0)
@@ -94,10 +94,10 @@ class L3AE(Closed):
     needs = frozenset({"features"})
 
     def weigh(self, inputs: Inputs, params: L3AEParams) -> np.ndarray:
-        w, v = closed.content_factors(closed.content(inputs.features), params.content_l2)
+        w, v = closed.content_factors(closed.unit_content(inputs.features), params.content_l2)
         c = -(w * v).sum(1)  # [I], takes the diagonal off W V^T
-        matrix = closed.invert(closed.gram(self.seen), params.l2 + params.distil, "l3ae")
-        pw, p = params.distil * closed.product(matrix, w), matrix.diagonal().copy()  # [I, F], [I]
+        matrix = closed.invert_ridge(closed.gram_matrix(self.seen), params.l2 + params.distil, "l3ae")
+        pw, p = params.distil * closed.multiply_symmetric(matrix, w), matrix.diagonal().copy()  # [I, F], [I]
         m = (1 + params.distil * p * c + (pw * v).sum(1)) / p
         matrix *= params.distil * c - m
         closed.add_product(matrix, pw, v)

@@ -12,7 +12,16 @@ from torch import Tensor, nn
 
 from alignrec.pipeline.config.base import Rate, Share, Weight
 from alignrec.pipeline.models import adjacency
-from alignrec.pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, learned, pick, walk
+from alignrec.pipeline.models.base import (
+    Batch,
+    Inputs,
+    Recommender,
+    bpr,
+    learn_features,
+    pick_rows,
+    propagate_steps,
+    xavier_uniform,
+)
 from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import ItemGraph
 from alignrec.pipeline.ops.sparse import Sparse
@@ -36,33 +45,33 @@ class FREEDOM(Recommender):
     def __init__(self, inputs: Inputs, params: FREEDOMParams) -> None:
         super().__init__(inputs, params)
         self.params, self.device = params, inputs.device
-        self.modalities = learned(inputs.modalities)
-        self.seen = adjacency.seen(inputs.split)  # R [U, I]
+        self.modalities = learn_features(inputs.modalities)
+        self.seen = adjacency.interaction_matrix(inputs.split)  # R [U, I]
         self.whole = self.thinned = inputs.user_item
         self.item_item = mix_graphs(inputs, params.first)  # S [I, I]
-        self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]
-        self.item = embedding(inputs.split.n_items, params.dim)  # [I, D]
+        self.user = xavier_uniform(inputs.split.n_users, params.dim)  # [U, D]
+        self.item = xavier_uniform(inputs.split.n_items, params.dim)  # [I, D]
         # without bias: in the difference of two items it cancels
         self.project = nn.ModuleList(nn.Linear(m.shape[1], params.dim, bias=False) for m in self.modalities)
 
     def start_epoch(self) -> None:
         n = int((1 - self.params.drop) * self.seen.nnz)
-        self.thinned = Sparse(adjacency.balance(thin(self.seen, n)), self.device)
+        self.thinned = Sparse(adjacency.balance_degrees(thin_edges(self.seen, n)), self.device)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         user_item = self.thinned if self.training else self.whole
         user, item = propagate(user_item, self.user, self.item, self.params.layers)
-        return user, item + walk(self.item_item, self.item, self.params.item_layers)
+        return user, item + propagate_steps(self.item_item, self.item, self.params.item_layers)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         users, items = self()
-        user = pick(users, batch.users)
+        user = pick_rows(users, batch.users)
         modal = [
-            bpr(user, w(pick(f, batch.positives)), w(pick(f, batch.negatives)))
+            bpr(user, w(pick_rows(f, batch.positives)), w(pick_rows(f, batch.negatives)))
             for w, f in zip(self.project, self.modalities, strict=True)
         ]
         return {
-            "bpr": bpr(user, pick(items, batch.positives), pick(items, batch.negatives)),
+            "bpr": bpr(user, pick_rows(items, batch.positives), pick_rows(items, batch.negatives)),
             "modal": self.params.modal * torch.stack(modal).sum(),
         }
 
@@ -74,17 +83,19 @@ def mix_graphs(inputs: Inputs, first: float) -> Sparse:
     """
     n = len(inputs.modalities)
     shares = [1.0] if n == 1 else [first] + [(1 - first) / (n - 1)] * (n - 1)
-    graphs = [share * frozen(e, inputs.split.n_items) for share, e in zip(shares, inputs.modal_edges, strict=True)]
+    graphs = [
+        share * frozen_item_graph(e, inputs.split.n_items) for share, e in zip(shares, inputs.modal_edges, strict=True)
+    ]
     return Sparse(sp.csr_array(sum(graphs[1:], start=graphs[0])), inputs.device)
 
 
-def frozen(edges: pa.Table, n_items: int) -> sp.csr_array:
+def frozen_item_graph(edges: pa.Table, n_items: int) -> sp.csr_array:
     """Return D^-1/2 S D^-1/2, float32 [I, I], S_ij = 1 for i's nearest items by EDGES, D its row sums."""
     ones = pa.array(np.ones(len(edges), np.float32))
     return adjacency.item_graph(edges.set_column(edges.schema.get_field_index("cosine"), "cosine", ones), n_items)
 
 
-def thin(seen: sp.csr_array, n: int) -> sp.csr_array:
+def thin_edges(seen: sp.csr_array, n: int) -> sp.csr_array:
     """Return R [U, I] with n of its pairs, at least one, drawn without replacement from torch's global generator.
 
     Probabilities are proportional to 1 / sqrt(degree of user x degree of item) (degree-sensitive edge pruning).

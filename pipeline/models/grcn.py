@@ -10,7 +10,16 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from alignrec.pipeline.models.base import Batch, Inputs, Recommender, bpr, normal, normal_pair, pair_squares, pick
+from alignrec.pipeline.models.base import (
+    Batch,
+    Inputs,
+    Recommender,
+    bpr,
+    normal_pair,
+    pair_squares,
+    pick_rows,
+    xavier_normal,
+)
 from alignrec.pipeline.models.params import Multimodal
 from alignrec.pipeline.ops.sparse import SparsityPattern
 
@@ -32,7 +41,7 @@ class GRCN(Recommender):
         self.project = nn.ModuleList(nn.Linear(f.shape[1], dim) for f in self.modalities)
         self.user, self.item = normal_pair(n_users, n_items, dim)  # [U, D], [I, D]
         self.user_trust, self.item_trust = normal_pair(n_users, n_items, m)  # [U, M], [I, M]
-        self.prototype = nn.ParameterList(normal(n_users, dim) for _ in range(m))  # M x [U, D]
+        self.prototype = nn.ParameterList(xavier_normal(n_users, dim) for _ in range(m))  # M x [U, D]
         for linear in self.project:
             assert isinstance(linear, nn.Linear)
             nn.init.xavier_normal_(linear.weight)
@@ -48,8 +57,8 @@ class GRCN(Recommender):
         affinity = [edges.dots(p, q) for p, q in pairs]  # M x [E]
         from_item = [edges.softmax(a) for a in affinity]  # M x [E]
         from_user = [back.softmax(a) for a in affinity]  # M x [E]
-        to_user = refine(from_item, [back.of_row(trust) for trust in self.item_trust.unbind(1)])  # [E]
-        to_item = refine(from_user, [edges.of_row(trust) for trust in self.user_trust.unbind(1)])  # [E]
+        to_user = refine_weights(from_item, [back.of_row(trust) for trust in self.item_trust.unbind(1)])  # [E]
+        to_item = refine_weights(from_user, [edges.of_row(trust) for trust in self.user_trust.unbind(1)])  # [E]
         user, item = nnf.normalize(self.user), nnf.normalize(self.item)
         users, items = user, item
         for _ in range(LAYERS):
@@ -60,7 +69,7 @@ class GRCN(Recommender):
         return torch.cat([users, *prototypes], 1), torch.cat([items, *content], 1)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        own = torch.stack([pick(p, batch.users).square().mean() for p in self.prototype]).sum()
+        own = torch.stack([pick_rows(p, batch.users).square().mean() for p in self.prototype]).sum()
         return {
             "bpr": bpr(*batch.rows(*self())),
             "l2_ids": self.l2 * pair_squares(*batch.rows(self.user, self.item)),
@@ -68,6 +77,6 @@ class GRCN(Recommender):
         }
 
 
-def refine(attention: list[Tensor], trust: list[Tensor]) -> Tensor:
+def refine_weights(attention: list[Tensor], trust: list[Tensor]) -> Tensor:
     """Soft pruning: s_e = ReLU(max_m c_me a_me), a (attention) a softmax over each receiver's edges; all M x [E]."""
     return torch.stack([a * c for a, c in zip(attention, trust, strict=True)]).amax(0).relu()

@@ -50,15 +50,15 @@ class IALS(Untrained):
         split = inputs.split
         spread = SPREAD / params.dim**0.5
         user, item = (torch.randn(n, params.dim) * spread for n in (split.n_users, split.n_items))
-        seen = adjacency.seen(inputs.split)
+        seen = adjacency.interaction_matrix(inputs.split)
         sides = seen, seen.T.tocsr()
         ridges = [params.l2 * (m.sum(axis=1).astype(np.float64) + params.unobserved * m.shape[1]) for m in sides]
         penalties = [torch.from_numpy(ridge.astype(np.float32)).to(inputs.device) for ridge in ridges]
         blocks = [[Block(*(x.to(inputs.device) for x in one)) for one in group_rows(m)] for m in sides]
         self.user, self.item = user.to(inputs.device), item.to(inputs.device)
         for _ in range(params.sweeps):
-            self.user = solve(self.item, blocks[0], penalties[0], params.unobserved)
-            self.item = solve(self.user, blocks[1], penalties[1], params.unobserved)
+            self.user = solve_rows(self.item, blocks[0], penalties[0], params.unobserved)
+            self.item = solve_rows(self.user, blocks[1], penalties[1], params.unobserved)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         return self.user, self.item
@@ -81,7 +81,7 @@ def group_rows(seen: sp.csr_array) -> Iterator[Block]:
         at = end
 
 
-def solve(others: Tensor, blocks: list[Block], ridge: Tensor, unobserved: float) -> Tensor:
+def solve_rows(others: Tensor, blocks: list[Block], ridge: Tensor, unobserved: float) -> Tensor:
     """Return w = (sum_{i in N} h_i h_i^T + alpha_0 H^T H + ridge)^-1 sum_{i in N} h_i of all rows, [N, D], H [M, D]."""
     dim = others.shape[1]
     padded = torch.cat([others, others.new_zeros(1, dim)])

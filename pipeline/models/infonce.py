@@ -23,14 +23,14 @@ class Distinct(NamedTuple):
     counts: Tensor  # float32 [N], how often the batch has each
 
 
-def merges(device: torch.device) -> bool:
+def merges_rows(device: torch.device) -> bool:
     """Return whether repeated rows of a batch are computed once; on a GPU every step has one shape instead."""
     return device.type == "cpu"
 
 
-def distinct(batch: Tensor) -> Distinct:
-    """Return the distinct rows of int64 [B], or all of them on a GPU; see `merges`."""
-    if not merges(batch.device):
+def distinct_items(batch: Tensor) -> Distinct:
+    """Return the distinct rows of int64 [B], or all of them on a GPU; see `merges_rows`."""
+    if not merges_rows(batch.device):
         return Distinct(batch, torch.arange(len(batch), device=batch.device), torch.ones_like(batch).float())
     rows, at, counts = torch.unique(batch, return_inverse=True, return_counts=True)
     more = -len(rows) % MULTIPLE

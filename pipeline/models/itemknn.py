@@ -30,8 +30,8 @@ class ItemKNN(Untrained):
 
     def __init__(self, inputs: Inputs, params: ItemKNNParams) -> None:
         super().__init__(inputs, params)
-        self.seen = adjacency.seen(inputs.split)  # R [U, I]
-        self.similarity = similar(self.seen, params.neighbours, params.shrink)  # [I, I], K an item
+        self.seen = adjacency.interaction_matrix(inputs.split)  # R [U, I]
+        self.similarity = similar_items(self.seen, params.neighbours, params.shrink)  # [I, I], K an item
 
     def forward(self) -> tuple[sp.csr_array, sp.csr_array]:
         return self.seen, self.similarity
@@ -46,13 +46,15 @@ class ContentKNN(Untrained):
         super().__init__(inputs, params)
         assert inputs.features is not None
         self.direction = nnf.normalize(inputs.features)  # [I, F]
-        self.mean = Sparse(adjacency.mean(adjacency.seen(inputs.split)), inputs.device)  # D_u^-1 R [U, I]
+        self.mean = Sparse(
+            adjacency.mean_rows(adjacency.interaction_matrix(inputs.split)), inputs.device
+        )  # D_u^-1 R [U, I]
 
     def forward(self) -> tuple[Tensor, Tensor]:
         return self.mean.dot(self.direction), self.direction
 
 
-def similar(seen: sp.csr_array, k: int, shrink: float = 0.0) -> sp.csr_array:
+def similar_items(seen: sp.csr_array, k: int, shrink: float = 0.0) -> sp.csr_array:
     """Return S, float32 [I, I]: s(i, j) = |U_i and U_j| / (sqrt(|U_i| |U_j|) + h), of each i its K largest but itself.
 
     R is float32 [U, I]. Equal similarities are kept by ascending item. Items without users have no neighbours.

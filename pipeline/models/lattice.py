@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from alignrec.pipeline.graph import neighbours
 from alignrec.pipeline.interactions.split import Split
 from alignrec.pipeline.models import adjacency
-from alignrec.pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, learned
+from alignrec.pipeline.models.base import Batch, Inputs, Recommender, bpr, l2, learn_features, xavier_uniform
 from alignrec.pipeline.models.params import ItemGraph, Multimodal
 from alignrec.pipeline.ops.sparse import Sparse, SparsityPattern
 
@@ -42,13 +42,13 @@ class LATTICE(Recommender):
         super().__init__(inputs, params)
         self.params, self.device = params, inputs.device
         n_items = inputs.split.n_items
-        self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]
-        self.item = embedding(n_items, params.dim)  # [I, D]
+        self.user = xavier_uniform(inputs.split.n_users, params.dim)  # [U, D]
+        self.item = xavier_uniform(n_items, params.dim)  # [I, D]
         self.project = nn.ModuleList(nn.Linear(m.shape[1], params.dim) for m in inputs.modalities)
         self.importance = nn.Parameter(torch.zeros(len(inputs.modalities)))  # softmax of it: alpha
         self.k = max(int(table["rank"].to_numpy().max()) for table in inputs.modal_edges) + 1
         self.walk = Sparse(walk_graph(inputs.split), inputs.device)  # [N, N]
-        self.modalities = learned(inputs.modalities)
+        self.modalities = learn_features(inputs.modalities)
         self.fixed = [
             Sparse(adjacency.item_graph(table, n_items), inputs.device) for table in inputs.modal_edges
         ]  # M x [I, I]
@@ -60,7 +60,7 @@ class LATTICE(Recommender):
 
     @torch.no_grad()
     def _search(self) -> list[SparsityPattern]:
-        tables = (neighbours.neighbours(x.float().cpu().numpy(), self.k) for x in self.projected())
+        tables = (neighbours.find_neighbours(x.float().cpu().numpy(), self.k) for x in self.projected())
         n = len(self.item)
         return [
             SparsityPattern(table["item_id"].to_numpy(), table["neighbour_id"].to_numpy(), (n, n), self.device)
@@ -126,6 +126,6 @@ def balanced_product(edges: list[SparsityPattern], weights: list[Tensor], shares
 
 def walk_graph(split: Split) -> sp.csr_array:
     """Return D^-1 (A + 1), float32 [N, N], A the train pairs both ways: the mean over a node and its neighbours."""
-    seen = adjacency.seen(split)
+    seen = adjacency.interaction_matrix(split)
     both = sp.block_array([[None, seen], [seen.T, None]], format="csr")
-    return adjacency.mean(sp.csr_array(both + sp.eye_array(both.shape[0], dtype="float32", format="csr")))
+    return adjacency.mean_rows(sp.csr_array(both + sp.eye_array(both.shape[0], dtype="float32", format="csr")))

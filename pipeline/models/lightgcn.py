@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alignrec.pipeline.config.base import Count
-from alignrec.pipeline.models.base import Batch, Inputs, Walking, embedding, guarded_bpr, norms
+from alignrec.pipeline.models.base import Batch, GraphRecommender, Inputs, guarded_bpr, sum_norms, xavier_uniform
 from alignrec.pipeline.models.params import Accumulating, Regularised
 from alignrec.pipeline.ops.sparse import Sparse, spmm
 
@@ -22,7 +22,7 @@ class LightGCNParams(Regularised, Accumulating):
     layers: Count = 2  # LightGCN layers over the user-item graph
 
 
-class LightGCN(Walking):
+class LightGCN(GraphRecommender):
     """score(u, i) = h_u . h_i, h the mean over layers of embeddings propagated over the user-item graph."""
 
     Params = LightGCNParams
@@ -30,8 +30,8 @@ class LightGCN(Walking):
     def __init__(self, inputs: Inputs, params: LightGCNParams) -> None:
         super().__init__(inputs, params)
         self.l2, self.layers, self.graph = params.l2, params.layers, inputs.user_item
-        self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]
-        self.item = embedding(inputs.split.n_items, params.dim)  # [I, D]
+        self.user = xavier_uniform(inputs.split.n_users, params.dim)  # [U, D]
+        self.item = xavier_uniform(inputs.split.n_items, params.dim)  # [I, D]
 
     def forward(self) -> tuple[Tensor, Tensor]:
         return propagate(self.graph, self.user, self.item, self.layers)
@@ -41,7 +41,7 @@ class LightGCN(Walking):
 
     def terms(self, batch: Batch, *tables: Tensor) -> dict[str, Tensor]:
         h_user, h_item, user, item = tables
-        penalty = norms(*batch.rows(user, item), divisor=len(batch.users))
+        penalty = sum_norms(*batch.rows(user, item), divisor=len(batch.users))
         return {"bpr": guarded_bpr(*batch.rows(h_user, h_item)), "l2": self.l2 * penalty}
 
 

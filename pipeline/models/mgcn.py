@@ -10,8 +10,18 @@ from torch import Tensor, nn
 
 from alignrec.pipeline.config.base import Weight
 from alignrec.pipeline.models import adjacency
-from alignrec.pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, learned, pick, walk
-from alignrec.pipeline.models.infonce import cosine_nce, distinct
+from alignrec.pipeline.models.base import (
+    Batch,
+    Inputs,
+    Recommender,
+    bpr,
+    l2,
+    learn_features,
+    pick_rows,
+    propagate_steps,
+    xavier_uniform,
+)
+from alignrec.pipeline.models.infonce import cosine_nce, distinct_items
 from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import Contrastive, ItemGraph
 from alignrec.pipeline.ops.sparse import Sparse
@@ -32,13 +42,13 @@ class MGCN(Recommender):
     def __init__(self, inputs: Inputs, params: MGCNParams) -> None:
         super().__init__(inputs, params)
         self.params, self.graph = params, inputs.user_item
-        self.modalities = learned(inputs.modalities)
+        self.modalities = learn_features(inputs.modalities)
         self.item_item = [
             Sparse(adjacency.item_graph(e, inputs.split.n_items), inputs.device) for e in inputs.modal_edges
         ]
         dim = params.dim
-        self.user = embedding(inputs.split.n_users, dim)  # [U, D]
-        self.item = embedding(inputs.split.n_items, dim)  # [I, D]
+        self.user = xavier_uniform(inputs.split.n_users, dim)  # [U, D]
+        self.item = xavier_uniform(inputs.split.n_items, dim)  # [I, D]
         self.project = nn.ModuleList(nn.Linear(m.shape[1], dim) for m in self.modalities)  # W1
         self.gate = nn.ModuleList(nn.Linear(dim, dim) for _ in self.modalities)  # W2
         self.fuser = Fuser(len(self.modalities), dim)
@@ -51,10 +61,10 @@ class MGCN(Recommender):
         (id_user, id_item), (side_user, side_item) = self.views()
         h_user, h_item, params = id_user + side_user, id_item + side_item, self.params
         rows = batch.rows(h_user, h_item)
-        (users, _, n_users), (items, _, n_items) = distinct(batch.users), distinct(batch.positives)
-        contrast = cosine_nce(pick(side_user, users), pick(id_user, users), n_users, params.temperature) + cosine_nce(
-            pick(side_item, items), pick(id_item, items), n_items, params.temperature
-        )
+        (users, _, n_users), (items, _, n_items) = distinct_items(batch.users), distinct_items(batch.positives)
+        contrast = cosine_nce(
+            pick_rows(side_user, users), pick_rows(id_user, users), n_users, params.temperature
+        ) + cosine_nce(pick_rows(side_item, items), pick_rows(id_item, items), n_items, params.temperature)
         return {
             "bpr": bpr(*rows),
             "l2": params.l2 * l2(*rows, batch_size=params.batch_size),
@@ -66,7 +76,9 @@ class MGCN(Recommender):
         behaviour = propagate(self.graph, self.user, self.item, self.params.layers)
         content: list[tuple[Tensor, Tensor]] = []
         for features, w1, w2, item_item in zip(self.modalities, self.project, self.gate, self.item_item, strict=True):
-            item = walk(item_item, self.item * torch.sigmoid(w2(w1(features))), self.params.item_layers)  # [I, D]
+            item = propagate_steps(
+                item_item, self.item * torch.sigmoid(w2(w1(features))), self.params.item_layers
+            )  # [I, D]
             content.append((self.graph.dot(item), item))
         users, items = (self.fuser([pair[side] for pair in content], behaviour[side]) for side in (0, 1))
         return behaviour, (users, items)

@@ -11,7 +11,7 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from alignrec.pipeline.models import adjacency
-from alignrec.pipeline.models.base import Batch, Inputs, Recommender, bpr, normal, normal_pair, pair_squares
+from alignrec.pipeline.models.base import Batch, Inputs, Recommender, bpr, normal_pair, pair_squares, xavier_normal
 from alignrec.pipeline.models.params import Multimodal
 from alignrec.pipeline.ops.sparse import Sparse
 
@@ -28,9 +28,9 @@ class MMGCN(Recommender):
     def __init__(self, inputs: Inputs, params: Multimodal) -> None:
         super().__init__(inputs, params)
         self.l2, self.modalities = params.l2, inputs.modalities
-        seen = adjacency.seen(inputs.split)
-        self.to_user = Sparse(adjacency.mean(seen), inputs.device)  # [U, I]
-        self.to_item = Sparse(adjacency.mean(seen.T.tocsr()), inputs.device)  # [I, U]
+        seen = adjacency.interaction_matrix(inputs.split)
+        self.to_user = Sparse(adjacency.mean_rows(seen), inputs.device)  # [U, I]
+        self.to_item = Sparse(adjacency.mean_rows(seen.T.tocsr()), inputs.device)  # [I, U]
         raw, dim = [m.shape[1] for m in self.modalities], params.dim
         widths = [*raw[:-1], LATENT]  # W_m
         self.project = nn.ModuleList([*(nn.Identity() for _ in raw[1:]), nn.Linear(raw[-1], LATENT)])
@@ -38,7 +38,7 @@ class MMGCN(Recommender):
             Layer(dim if n else width, dim, first=not n) for width in widths for n in range(LAYERS)
         )
         self.user, self.item = normal_pair(inputs.split.n_users, inputs.split.n_items, dim)  # IDs [U, D] and [I, D]
-        self.taste = nn.ParameterList(normal(inputs.split.n_users, width) for width in widths)  # [U, W_m]
+        self.taste = nn.ParameterList(xavier_normal(inputs.split.n_users, width) for width in widths)  # [U, W_m]
         for table in (self.user, self.item, *self.taste):
             table.requires_grad_(False)
 

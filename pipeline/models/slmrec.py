@@ -12,7 +12,7 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from alignrec.pipeline.config.base import Count
-from alignrec.pipeline.models.base import Batch, Inputs, Recommender, embedding, l2, pick
+from alignrec.pipeline.models.base import Batch, Inputs, Recommender, l2, pick_rows, xavier_uniform
 from alignrec.pipeline.models.infonce import cosine_nce
 from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import Contrastive
@@ -38,12 +38,12 @@ class SLMRec(Recommender):
         self.params, self.graph = params, inputs.user_item
         self.modalities = [nnf.normalize(f) for f in inputs.modalities]
         m, dim = len(self.modalities), params.dim
-        self.user = embedding(inputs.split.n_users, dim)  # [U, D]
-        self.item = embedding(inputs.split.n_items, dim)  # [I, D]
+        self.user = xavier_uniform(inputs.split.n_users, dim)  # [U, D]
+        self.item = xavier_uniform(inputs.split.n_items, dim)  # [I, D]
         self.project = nn.ModuleList(nn.Linear(f.shape[1], dim) for f in self.modalities)
         self.fuse_user = nn.Linear((1 + m) * dim, dim)
         self.fuse_item = nn.Linear((1 + m) * dim, dim)
-        self.chain, self.heads = chain(m, dim), chain_heads(m, dim)
+        self.chain, self.heads = encoder_chain(m, dim), chain_heads(m, dim)
         for linear in (x for x in self.modules() if isinstance(x, nn.Linear)):
             nn.init.xavier_uniform_(linear.weight)
 
@@ -59,9 +59,9 @@ class SLMRec(Recommender):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         params, (users, items) = self.params, self.views()
-        user = self.fuse_user(torch.cat([pick(view, batch.users) for view in users], 1))  # [B, D]
-        item = self.fuse_item(torch.cat([pick(view, batch.positives) for view in items], 1))  # [B, D]
-        behaviour, *content = (pick(view, batch.positives) for view in items)  # [B, D] each
+        user = self.fuse_user(torch.cat([pick_rows(view, batch.users) for view in users], 1))  # [B, D]
+        item = self.fuse_item(torch.cat([pick_rows(view, batch.positives) for view in items], 1))  # [B, D]
+        behaviour, *content = (pick_rows(view, batch.positives) for view in items)  # [B, D] each
         own = torch.arange(len(behaviour), device=behaviour.device)
         pairs = pair_views(behaviour, content[::-1], self.chain, self.heads)
         fac = [nnf.cross_entropy(x @ y.T / CHAIN_TEMPERATURE, own) for x, y in pairs]
@@ -73,7 +73,7 @@ class SLMRec(Recommender):
         }
 
 
-def chain(modalities: int, dim: int) -> nn.ModuleList:
+def encoder_chain(modalities: int, dim: int) -> nn.ModuleList:
     """Return the maps that the ID view goes through.
 
     One a modality, and of two modalities three, as published: the second of three, for sound, has no partner.

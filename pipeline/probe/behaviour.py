@@ -10,13 +10,13 @@ from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions import cooccurrence
 from alignrec.pipeline.interactions.cooccurrence import user_item_matrix
 from alignrec.pipeline.probe.base import Data, Probe
-from alignrec.pipeline.probe.questions import Questions, sample
+from alignrec.pipeline.probe.questions import Questions, sample_ids
 from alignrec.schemas import TEST, TRAIN
 
 
-def _sample(groups: np.ndarray, data: Data, probe: str, unit: str) -> tuple[np.ndarray, str]:
+def _sample_asked(groups: np.ndarray, data: Data, probe: str, unit: str) -> tuple[np.ndarray, str]:
     """Return the users or items that are asked, drawn by seed, and the caveat where these are only some."""
-    asked = sample(groups, data.items, seed_for("probe", probe))
+    asked = sample_ids(groups, data.items, seed_for("probe", probe))
     few = len(asked) < len(groups)
     return asked, f"{len(asked):,} of {len(groups):,} {unit} were asked, drawn by seed." if few else ""
 
@@ -27,7 +27,7 @@ def ask_last_items(data: Data) -> Questions | str:
     if clock == "none":
         return "the source has no real timestamps"
     user, item, time = (data.interactions[c].to_numpy() for c in ("user_id", "item_id", "timestamp"))
-    asked, note = _sample(np.flatnonzero(np.bincount(user) > 1), data, "zero_shot", "users")
+    asked, note = _sample_asked(np.flatnonzero(np.bincount(user) > 1), data, "zero_shot", "users")
     kept = np.isin(user, asked)
     questions = last_items(user[kept], item[kept], time[kept], data.items)
     order = "The source gives the order of a user's interactions, not their times." if clock == "order" else ""
@@ -67,7 +67,7 @@ def ask_co_bought(data: Data) -> Questions | str:
     together = cooccurrence.shared_items(seen)
     if not len(together):
         return "no two items share a train user"
-    asked, note = _sample(together, data, "item_cf", "items")
+    asked, note = _sample_asked(together, data, "item_cf", "items")
     return replace(co_bought(seen, asked), note=note)
 
 
@@ -91,7 +91,7 @@ def co_bought(seen: sparse.csr_array, items: np.ndarray) -> Questions:
 def ask_test_items(data: Data) -> Questions | str:
     """Return the questions of train and test, or why there are none."""
     user, item, split = (data.interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
-    asked, note = _sample(np.intersect1d(user[split == TRAIN], user[split == TEST]), data, "content_knn", "users")
+    asked, note = _sample_asked(np.intersect1d(user[split == TRAIN], user[split == TEST]), data, "content_knn", "users")
     kept = np.isin(user, asked)
     questions = content_neighbours(user[kept], item[kept], split[kept], data.items)
     return replace(questions, note=note) if len(questions.target) else "no user has train and test items"

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from alignrec.pipeline.evaluation.cutoff import near
-from alignrec.pipeline.evaluation.statistics import mean, resampled
+from alignrec.pipeline.evaluation.cutoff import chance_note
+from alignrec.pipeline.evaluation.statistics import mean_over_draws, resample_means
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions import profiles
 from alignrec.pipeline.interactions.profiles import FEWEST, Profiles
@@ -37,18 +37,18 @@ class ColdItems:
         figure, users = f"recall@{K}", len(np.unique(np.concatenate([draw.user for draw in self.draws])))
         chance = float(np.mean([min(1, K / len(draw.candidates)) for draw in self.draws]))
         out: dict[str, Any] = {"users": users, "draws": len(self.draws), "chance": {figure: round(chance, 6)}}
-        if note := near(min(len(draw.candidates) for draw in self.draws), K):
+        if note := chance_note(min(len(draw.candidates) for draw in self.draws), K):
             out["note"] = note
         for name, recalls in sets.items():
-            means = resampled(recalls[:, :, None], RESAMPLES, seed_for("cold items", "interval"))[:, 0]
+            means = resample_means(recalls[:, :, None], RESAMPLES, seed_for("cold items", "interval"))[:, 0]
             low, high = np.quantile(means, [0.025, 0.975])
-            of = {figure: mean(recalls[:, :, None])[0], f"{figure}_se": means.std()}
+            of = {figure: mean_over_draws(recalls[:, :, None])[0], f"{figure}_se": means.std()}
             values = of | {f"{figure}_low": low, f"{figure}_high": high}
             out[name] = {key: round(float(value), 6) for key, value in values.items()}
         return out
 
 
-def ask(data: Data) -> ColdItems | str:
+def draw_cold_items(data: Data) -> ColdItems | str:
     """Return the draws from all interactions, whatever their split; or why there are none."""
     pairs = data.interactions["user_id"].to_numpy(), data.interactions["item_id"].to_numpy()
     draws = profiles.cold_draws(pairs, pairs, data.items, DRAWS)
@@ -56,7 +56,7 @@ def ask(data: Data) -> ColdItems | str:
 
 
 COLD_ITEMS = Probe(
-    ask,
+    draw_cold_items,
     name="cold items",
     figure=f"recall@{K}",
     question="only cold items, ranked by mean cosine to the user's other items",

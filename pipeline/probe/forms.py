@@ -25,13 +25,13 @@ K = 20
 CHOSEN_BY = f"content neighbours on valid, recall@{K}"
 
 
-def transform(x: np.ndarray, form: str, width: int) -> np.ndarray:
+def transform_vectors(x: np.ndarray, form: str, width: int) -> np.ndarray:
     """Return vectors in a form: float32 [I, F] -> [I, W], W at most `width`, or as they are."""
     power = POWERS[form]
     return x if power is None else whitening.whiten_rows(x, width, power)
 
 
-def ask(data: Data) -> Profiles | None:
+def valid_profiles(data: Data) -> Profiles | None:
     """Return what chooses: users' train items, and valid items to find; None where there are none."""
     user, item, split = (data.interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
     has, finds = ((user[split == part], item[split == part]) for part in (TRAIN, VALID))
@@ -43,7 +43,7 @@ def ask(data: Data) -> Profiles | None:
 class Processing:
     """Processes feature sets one after the other, and remembers which form each got."""
 
-    valid: Profiles | None  # see `ask`
+    valid: Profiles | None  # see `valid_profiles`
     width: int  # of a processed set, at most
     chosen: dict[str, str] = field(default_factory=dict)  # feature set -> its form
     figures: dict[str, dict[str, float]] = field(default_factory=dict)  # feature set -> form -> what it was chosen by
@@ -55,10 +55,10 @@ class Processing:
             return x
         if self.valid is None:
             self.chosen[name] = UNCHOSEN
-            return transform(x, UNCHOSEN, self.width)
+            return transform_vectors(x, UNCHOSEN, self.width)
         measured = self.figures.setdefault(name, {})
         for form in POWERS:  # one form and the best so far are held
-            vectors = transform(x, form, self.width)
+            vectors = transform_vectors(x, form, self.width)
             measured[form] = round(float(np.nanmean(self.valid.recalls(vectors, K))), 6)
             if measured[form] > max((v for k, v in measured.items() if k != form), default=-1.0):
                 self.chosen[name], best = form, vectors
@@ -66,7 +66,7 @@ class Processing:
 
     def refit(self, name: str, refit: Refit | None) -> Refit | None:
         """Return what refits a set without some items, in the form that was chosen for it."""
-        return refit and (lambda cold: transform(refit(cold), self.chosen[name], self.width))
+        return refit and (lambda cold: transform_vectors(refit(cold), self.chosen[name], self.width))
 
     def facts(self) -> dict[str, Any]:
         """Return width, and of each set its form and what that was chosen by, JSON."""

@@ -47,19 +47,21 @@ def answer_sets(
     refits = refits or {}
     for name, features in sets:
         hidden = _skipped_sets(tasks, {name: refits[name]} if name in refits else {})
-        of_raw = _answer(tasks, features, ks, refits.get(name), hidden)
-        _add(of_raw, name, raw)
+        of_raw = _answer_set(tasks, features, ks, refits.get(name), hidden)
+        _add_answers(of_raw, name, raw)
         if processing is None:
             continue
         vectors = processing.process(name, features, name not in unprocessed)
         if processing.chosen[name] == forms.RAW:  # the same vectors have the same answers
-            _add(of_raw, name, processed)
+            _add_answers(of_raw, name, processed)
         else:
-            _add(_answer(tasks, vectors, ks, processing.refit(name, refits.get(name)), hidden), name, processed)
+            _add_answers(
+                _answer_set(tasks, vectors, ks, processing.refit(name, refits.get(name)), hidden), name, processed
+            )
     return raw, processed
 
 
-def _answer(
+def _answer_set(
     tasks: Tasks, features: np.ndarray, ks: Sequence[int], refit: Refit | None, hidden: Collection[str]
 ) -> dict[str, np.ndarray]:
     """Return the answers of one set to the probes but those in `hidden`."""
@@ -67,7 +69,7 @@ def _answer(
     found = {}
     if asked:  # one pass over the set answers the questions of all probes
         ends = np.cumsum([question.groups for question in asked.values()])
-        hits = questions.hits(features, questions.join(list(asked.values())), ks)
+        hits = questions.hit_rates(features, questions.join_questions(list(asked.values())), ks)
         found = dict(zip(asked, np.split(hits, ends[:-1]), strict=True))
     for probe, task in tasks.items():
         if not isinstance(task, (Questions, str)) and probe not in hidden:
@@ -75,7 +77,7 @@ def _answer(
     return found
 
 
-def _add(answer: Mapping[str, np.ndarray], name: str, answers: Answers) -> None:
+def _add_answers(answer: Mapping[str, np.ndarray], name: str, answers: Answers) -> None:
     for probe, of_set in answer.items():
         answers[probe][name] = of_set
 
@@ -87,10 +89,10 @@ def _skipped_sets(probes: Iterable[str], refits: Refits) -> dict[str, dict[str, 
     return {probe: skipped for probe in probes if skipped and PROBES[probe].drawn}
 
 
-def summarise(
+def summarise_answers(
     tasks: Tasks, answers: verdicts.Answers, ks: Sequence[int], refits: Refits | None = None
 ) -> dict[str, Any]:
-    """Return probe -> feature set -> figures, see `questions.summary`.
+    """Return probe -> feature set -> figures, see `questions.summarise_hits`.
 
     A probe without questions is `{"skipped": reason}`, and so is a feature set that cannot be asked. The note of a
     probe names the sets that it flatters, see `Probe.leak`.
@@ -102,7 +104,7 @@ def summarise(
             summaries[probe] = {"skipped": task}
             continue
         if isinstance(task, Questions):
-            own = questions.summary(task, answers[probe], ks, PROBES[probe].measure)
+            own = questions.summarise_hits(task, answers[probe], ks, PROBES[probe].measure)
         else:
             own = task.summary(answers[probe])
         if refits and PROBES[probe].leak:
@@ -115,15 +117,15 @@ def summarise(
 def summarise_processed(
     tasks: Tasks, answers: verdicts.Answers, ks: Sequence[int], processing: forms.Processing
 ) -> dict[str, Any]:
-    """Return how sets were processed, and the figures of each probe that was measured; see `summarise`."""
-    figures = {probe: of for probe, of in summarise(tasks, answers, ks).items() if "skipped" not in of}
+    """Return how sets were processed, and the figures of each probe that was measured; see `summarise_answers`."""
+    figures = {probe: of for probe, of in summarise_answers(tasks, answers, ks).items() if "skipped" not in of}
     return processing.facts() | figures
 
 
 def judge_sets(run: Run, data: Data, names: Sequence[str], ours: str) -> dict[str, Any]:
     """Return the content of probes.json, with verdicts on the set `ours` against each other one but ceilings."""
     params, layout = run.params[Probe], run.layout
-    tasks, processing = build_tasks(data), forms.Processing(forms.ask(data), params.width)
+    tasks, processing = build_tasks(data), forms.Processing(forms.valid_profiles(data), params.width)
     defined = run.params[Combine].sets
     # these show what figures mean and compete with no set: one form of them is enough
     unprocessed = [name for name in names if kind_of(defined, name) in YARDSTICKS]
@@ -132,9 +134,9 @@ def judge_sets(run: Run, data: Data, names: Sequence[str], ours: str) -> dict[st
     shown = run.progress(sets, total=len(names), unit="set")
     raw, processed = answer_sets(tasks, shown, params.ks, data.refits, processing, unprocessed)
     pairs = [(ours, name) for name in rivals]
-    return summarise(tasks, raw, params.ks, data.refits) | {
+    return summarise_answers(tasks, raw, params.ks, data.refits) | {
         "processed": summarise_processed(tasks, processed, params.ks, processing),
-        "verdicts": verdicts.verdicts(raw, processed, pairs, params.ks, run.seed("verdicts")),
+        "verdicts": verdicts.paired_verdicts(raw, processed, pairs, params.ks, run.seed("verdicts")),
         "learned": sorted(data.refits),
     }
 

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.evaluation.cutoff import bounded
+from alignrec.pipeline.evaluation.cutoff import bounded_cutoff
 from alignrec.pipeline.interactions import split
 from alignrec.pipeline.interactions.split import Pairs, Split, contains_keys, pair_keys
 from alignrec.pipeline.ops.linalg import unit_rows
@@ -40,7 +40,7 @@ class Linear:
         """X, float32 [U, I]."""
         from alignrec.pipeline.models import adjacency
 
-        return adjacency.seen(self.split)
+        return adjacency.interaction_matrix(self.split)
 
     @cached_property
     def ease(self) -> tuple[float, float, np.ndarray]:
@@ -49,7 +49,7 @@ class Linear:
 
         best: tuple[float, float, np.ndarray] | None = None
         for ridge in RIDGES:
-            inverse = closed.invert(closed.gram(self.seen), ridge, "linear_cf")
+            inverse = closed.invert_ridge(closed.gram_matrix(self.seen), ridge, "linear_cf")
             found = float(self._recalls("valid", inverse, [-1 / inverse.diagonal()])[0].mean())
             if best is None or found > best[0]:
                 best = found, ridge, inverse
@@ -81,7 +81,7 @@ class Linear:
 
         _, ridge, inverse = self.ease
         w, v = closed.content_factors(units, content_ridge)
-        y, own, p = closed.product(inverse, w), -(w * v).sum(1), inverse.diagonal()
+        y, own, p = closed.multiply_symmetric(inverse, w), -(w * v).sum(1), inverse.diagonal()
         drawn = (y * v).sum(1)
         distil = [share * ridge for share in shares]
         scales = [d * own - (1 + d * (p * own + drawn)) / p for d in distil]
@@ -105,8 +105,11 @@ class Linear:
         from alignrec.pipeline.ops.scores import select_top_k
 
         targets: Pairs = getattr(self.split, part)
-        k, found = bounded(self.split.n_items), list[list[np.ndarray]]([] for _ in scales)
-        counts, everyone = np.bincount(targets.users, minlength=self.split.n_users), answering(self.split, part)
+        k, found = bounded_cutoff(self.split.n_items), list[list[np.ndarray]]([] for _ in scales)
+        counts, everyone = (
+            np.bincount(targets.users, minlength=self.split.n_users),
+            users_with_targets(self.split, part),
+        )
         step = max(1, BLOCK // self.split.n_items)
         for users in (everyone[at : at + step] for at in range(0, len(everyone), step)):
             history = self.seen[users]
@@ -127,7 +130,7 @@ class Linear:
     def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Return what `Task` says; chance is EASE: its recall, and no gain."""
         n, base = len(self.base), float(self.base.mean())
-        name = f"recall@{bounded(self.split.n_items)}"
+        name = f"recall@{bounded_cutoff(self.split.n_items)}"
         out: dict[str, Any] = {"users": n, "chance": {name: round(base, 6), "gain": 0.0}}
         for features, gain in sets.items():
             mean, error = float(gain.mean()), float(gain.std() / np.sqrt(n))
@@ -135,13 +138,13 @@ class Linear:
         return out
 
 
-def answering(parts: Split, part: Judged) -> np.ndarray:
+def users_with_targets(parts: Split, part: Judged) -> np.ndarray:
     """Return the users with a target in a part and an item in train, ascending."""
     targets: Pairs = getattr(parts, part)
     return np.intersect1d(targets.users, parts.train.users)
 
 
-def ask(data: Data) -> Linear | str:
+def build_task(data: Data) -> Linear | str:
     """Return the task, or why there is none."""
     try:
         from alignrec.pipeline.models import closed
@@ -149,17 +152,17 @@ def ask(data: Data) -> Linear | str:
         return "torch is not installed"
     user = data.interactions["user_id"].to_numpy()
     parts = split.load_split(data.interactions, int(user.max(initial=-1)) + 1, data.items)
-    if not (len(answering(parts, "valid")) and len(answering(parts, "test"))):
+    if not (len(users_with_targets(parts, "valid")) and len(users_with_targets(parts, "test"))):
         return "no user has train and test items, or none train and valid ones"
     try:
-        closed.fits(data.items, GIB, "linear CF")
+        closed.check_memory(data.items, GIB, "linear CF")
     except UserError:
         return f"the closed form takes {data.items**2 * 4 / 2**30:,.1f} GiB for {data.items:,} items, more than {GIB:g}"
     return Linear(parts)
 
 
 LINEAR_CF = Probe(
-    ask,
+    build_task,
     name="linear CF",
     figure="gain",
     question="what features add to interactions: test Recall@20 of L3AE minus that of EASE",

@@ -55,13 +55,13 @@ def sample_size(items: int) -> int:
     return max(FEWEST, COSINES // max(1, items))
 
 
-def sample(ids: np.ndarray, items: int, seed: int) -> np.ndarray:
+def sample_ids(ids: np.ndarray, items: int, seed: int) -> np.ndarray:
     """Return all of some ids, or `sample_size` of them, ascending."""
     count = sample_size(items)
     return ids if len(ids) <= count else np.sort(np.random.default_rng(seed).choice(ids, count, replace=False))
 
 
-def join(questions: Sequence[Questions]) -> Questions:
+def join_questions(questions: Sequence[Questions]) -> Questions:
     """Return the questions of several probes as one, their groups numbered on, so that one pass answers them all."""
     from scipy import sparse  # a light install, which draws a sample for `diff`, does without it
 
@@ -73,7 +73,7 @@ def join(questions: Sequence[Questions]) -> Questions:
     )
 
 
-def hits(features: np.ndarray, questions: Questions, ks: Sequence[int]) -> np.ndarray:
+def hit_rates(features: np.ndarray, questions: Questions, ks: Sequence[int]) -> np.ndarray:
     """Return the hit rate of each group in the top K: float64 [G, len(ks)], in [0, 1].
 
     Features are float32 [I, F]; ValueError if one is not finite. A row of zeros is equally far from everything.
@@ -111,20 +111,22 @@ def hits(features: np.ndarray, questions: Questions, ks: Sequence[int]) -> np.nd
     return _group_means(probability, questions.group)
 
 
-def chance(questions: Questions, ks: Sequence[int]) -> np.ndarray:
+def chance_rates(questions: Questions, ks: Sequence[int]) -> np.ndarray:
     """Return the hit rates of a random order of the candidates: float64 [len(ks)]."""
     candidates = questions.members.shape[1] - np.diff(questions.members.indptr)
     return _group_means(np.minimum(np.asarray(ks)[None, :] / candidates[:, None], 1), questions.group).mean(axis=0)
 
 
-def summary(questions: Questions, sets: Mapping[str, np.ndarray], ks: Sequence[int], figure: str) -> dict[str, Any]:
+def summarise_hits(
+    questions: Questions, sets: Mapping[str, np.ndarray], ks: Sequence[int], figure: str
+) -> dict[str, Any]:
     """Return `{unit: G, "chance": {"hit@K": ...}, <feature set>: {"hit@K": mean, ..., "hit@K_se": standard error}}`.
 
     `sets` is feature set -> hits [G, len(ks)].
     """
     groups = questions.groups
     out: dict[str, Any] = {questions.unit: groups} | ({"note": questions.note} if questions.note else {})
-    columns = {"chance": {"": chance(questions, ks)}}
+    columns = {"chance": {"": chance_rates(questions, ks)}}
     for name, hits in sets.items():
         columns[name] = {"": hits.mean(axis=0), "_se": hits.std(axis=0) / np.sqrt(groups)}
     for name, figures in columns.items():

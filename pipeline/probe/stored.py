@@ -27,7 +27,7 @@ class Skipped(Closed):
     skipped: Annotated[str, Field(max_length=10_000)]
 
 
-def _comparable(asked: dict[str, Any]) -> dict[str, Any]:
+def _check_comparable(asked: dict[str, Any]) -> dict[str, Any]:
     sets = {name: of for name, of in asked.items() if isinstance(of, dict)}
     if not isinstance(asked.get("skipped", ""), str) or not isinstance(asked.get("note", ""), str):
         raise ValueError("'skipped' and 'note' are texts")
@@ -42,7 +42,7 @@ def _comparable(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 Asked = Annotated[
-    dict[Text, Count | Annotated[str, Field(max_length=10_000)] | Skipped | Measured], AfterValidator(_comparable)
+    dict[Text, Count | Annotated[str, Field(max_length=10_000)] | Skipped | Measured], AfterValidator(_check_comparable)
 ]  # what one probe found: counts of its cases, a note, and the figures of chance and of each feature set
 
 
@@ -105,7 +105,7 @@ class Probes(Open):
         return self
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_probes(path: Path) -> dict[str, Any]:
     """Read an untrusted probes.json; UserError names the first fault."""
     raw = io.read_json(path, LARGEST)
     if isinstance(raw, dict):

@@ -298,7 +298,7 @@ def _find_makers(paths: list[Path]) -> dict[str, Maker]:
 
 def _state_facts(folder: Path, parts: Parts, files: list[File], made_by: dict[str, Maker]) -> Statement:
     outputs, layout = parts.outputs, parts.outputs.layout
-    states = content.states(_read_columns(folder / ITEMS, schemas.RELEASED_ITEMS, "image_status", "text_status"))
+    states = content.count_states(_read_columns(folder / ITEMS, schemas.RELEASED_ITEMS, "image_status", "text_status"))
     users, interactions = (io.rows([path]) for path in (layout.users, layout.interactions))
     counts = Counts(users=users, items=states.total(), interactions=interactions)
     divided = _read_columns(layout.interactions, schemas.INTERACTIONS, "item_id", "split")
@@ -307,10 +307,10 @@ def _state_facts(folder: Path, parts: Parts, files: list[File], made_by: dict[st
         licence=SOURCES[outputs.kind].licence,
         dataset=layout.dataset,
         counts=counts,
-        lacking=content.incomplete(states),
-        gaps=content.gaps(states),
-        coverage=content.coverage(parts.features),
-        hardware=content.hardware(outputs.records),
+        lacking=content.count_incomplete(states),
+        gaps=content.gap_rows(states),
+        coverage=content.coverage_rows(parts.features),
+        hardware=content.describe_hardware(outputs.records),
         head=card.popular_share(divided, counts.items),
         learned=[name for name in (outputs.probes or {}).get("learned", ()) if name in parts.features],
         networks=card.find_networks(parts.features),

@@ -19,7 +19,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.config.parameters import Licence
 from alignrec.pipeline.encode.folder import FeatureSet
-from alignrec.pipeline.evaluation.evidence import candidates, masked_splits
+from alignrec.pipeline.evaluation.evidence import describe_candidates, masked_splits
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.pretrain.params import Pretrain
 from alignrec.pipeline.release import contents
@@ -153,13 +153,13 @@ def render_card(outputs: Outputs, said: Statement, files: list[File], **values: 
         first=first,
         coverage=[[f"`{name}`", *shares] for name, *shares in said.coverage],
         networks=network_rows(said.networks),
-        candidates=candidates,
+        candidates=describe_candidates,
         masked_splits=masked_splits,
-        recommenders=recommenders.results,
-        probed=list(probes.read(outputs.probes).values()),
-        headline=probes.headline(outputs.probes),
-        processed=probes.processing(processed) if processed else "",
-        studied=[*study.semantic_ids(coded), *study.summed(outputs.study)],
+        recommenders=recommenders.results_table,
+        probed=list(probes.read_probes(outputs.probes).values()),
+        headline=probes.headline_table(outputs.probes),
+        processed=probes.describe_processing(processed) if processed else "",
+        studied=[*study.semantic_ids(coded), *study.study_tables(outputs.study)],
         hardware=said.hardware,
         gaps=said.gaps,
         markdown=markdown,

@@ -104,6 +104,6 @@ def _mixed_sets(folder: Path, manifest: Manifest) -> Iterator[str]:
 def _probe_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
     if PROBES in {f.path for f in manifest.files}:
         try:
-            stored.read(folder / PROBES)
+            stored.read_probes(folder / PROBES)
         except UserError as e:
             yield str(e).removeprefix(f"{folder}/")

@@ -15,7 +15,7 @@ STEP = 0.3
 FARTHEST = 4.0  # largest move along an axis by one force
 
 
-def positions(edges: pa.Table, n_items: int, seed: int) -> list[int]:
+def map_positions(edges: pa.Table, n_items: int, seed: int) -> list[int]:
     """Return x and y of each item, in turn."""
     spread = np.array([WIDTH, HEIGHT]) - 2 * MARGIN
     rounds = min(ROUNDS, max(LEAST_ROUNDS, MOVES // max(n_items, 1)))

@@ -3,62 +3,64 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from alignrec.pipeline.evaluation.evidence import Cell, collect, seeds_of
-from alignrec.pipeline.probe.verdicts import agreed
+from alignrec.pipeline.evaluation.evidence import Cell, group_values, seeds_of
+from alignrec.pipeline.probe.verdicts import agreed_verdict
 from alignrec.pipeline.report import probes, verdict
-from alignrec.pipeline.report.table import FLOORED, Difference, Table, p_value, spread
+from alignrec.pipeline.report.table import FLOORED, Difference, Table, describe_seeds, p_value
 
 Record = Mapping[str, Any]
 
 
-def headline(comparison: Record) -> str:
+def headline_sentence(comparison: Record) -> str:
     first = next(iter(comparison["sets"]), "")
-    rivals = {b: places for (a, b), places in _pairs(comparison).items() if a == first}
-    return verdict.sentence(comparison.get("dataset", ""), first, rivals)
+    rivals = {b: places for (a, b), places in _outcomes_by_pair(comparison).items() if a == first}
+    return verdict.verdict_sentence(comparison.get("dataset", ""), first, rivals)
 
 
-def verdicts(comparison: Record) -> list[Table]:
-    pairs, trained = _pairs(comparison), _trainings(comparison)
+def verdict_tables(comparison: Record) -> list[Table]:
+    pairs, trained = _outcomes_by_pair(comparison), _list_trainings(comparison)
     notes = [verdict.RULE]
     notes += [f"Models were trained over {seeds_of([trained[0]['seeds']])}."] if trained else []
     doubted = (doubt["features"] for doubt in comparison.get("order", []))
     notes += [f"No verdict on {features}, whose rows look out of order." for features in doubted]
-    return [verdict.table(" ".join(notes), ["a", "against b"], list(pairs.items()))] if pairs else []
+    return [verdict.outcome_table(" ".join(notes), ["a", "against b"], list(pairs.items()))] if pairs else []
 
 
-def _pairs(comparison: Record) -> dict[tuple[str, str], dict[str, str]]:
+def _outcomes_by_pair(comparison: Record) -> dict[tuple[str, str], dict[str, str]]:
     """Return a, b -> place -> outcome; no outcomes for sets whose rows look out of order."""
     doubted = {doubt["features"] for doubt in comparison.get("order", [])}
-    trained, found = _trainings(comparison), {}
+    trained, found = _list_trainings(comparison), {}
     for a, b in dict.fromkeys((pair["a"], pair["b"]) for pair in comparison["pairs"]):
-        places = verdict.in_probes(_of(comparison["verdicts"], a, b))
-        tests = (test for one in trained for test in _of(one["paired"], a, b))
-        by_model = collect((f"under {test['measure'].split()[0]}", test) for test in tests)
-        places |= {model: agreed(tests) for model, tests in by_model.items()}
+        places = verdict.in_probes(_rows_of_pair(comparison["verdicts"], a, b))
+        tests = (test for one in trained for test in _rows_of_pair(one["paired"], a, b))
+        by_model = group_values((f"under {test['measure'].split()[0]}", test) for test in tests)
+        places |= {model: agreed_verdict(tests) for model, tests in by_model.items()}
         found[a, b] = {} if {a, b} & doubted else places
     return found
 
 
-def judged(comparison: Record) -> list[Table]:
-    evaluated = probes.tables(probed(comparison))
+def judged_tables(comparison: Record) -> list[Table]:
+    evaluated = probes.probe_tables(probe_figures(comparison))
     if comparison["paired"]:
         evaluated.append(_pair_table("Probes, pair by pair", "users or items", comparison["paired"]))
-    for training in _trainings(comparison):
-        evaluated.append(_training(training))
+    for training in _list_trainings(comparison):
+        evaluated.append(_training_table(training))
         evaluated.append(_pair_table("Trained recommenders, pair by pair", "users", training["paired"]))
     return [t for t in evaluated if t.rows or t.note]
 
 
-def remarks(comparison: Record) -> list[str]:
+def list_remarks(comparison: Record) -> list[str]:
     compared, of = (comparison.get("items", {}).get(key, 0) for key in ("compared", "of"))
-    trained = " Models were trained on all items, with zeros for those without a row." * bool(_trainings(comparison))
+    trained = " Models were trained on all items, with zeros for those without a row." * bool(
+        _list_trainings(comparison)
+    )
     partial = f"Compared on the {compared:,} of {of:,} items that every set has a row of.{trained}"
-    read = probes.read(probed(comparison)).values()
+    read = probes.read_probes(probe_figures(comparison)).values()
     caveats = (f"{probed.probe.title}: {probed.caveat}" for probed in read if probed.caveat)
-    return [*[partial] * (compared < of), *doubts(comparison), *caveats]
+    return [*[partial] * (compared < of), *describe_doubts(comparison), *caveats]
 
 
-def doubts(comparison: Record) -> list[str]:
+def describe_doubts(comparison: Record) -> list[str]:
     """Return a sentence per feature set whose rows seem to be in another order than the items."""
     sentences = []
     for doubt in comparison.get("order", []):
@@ -72,12 +74,12 @@ def doubts(comparison: Record) -> list[str]:
     return sentences
 
 
-def sources(comparison: Record) -> Table:
+def sources_table(comparison: Record) -> Table:
     rows = [[name, source] for name, source in comparison["sources"].items()]
     return Table("Files", "", ["feature set", "file, and how its rows were matched with items"], rows, texts=2)
 
 
-def shapes(comparison: Record) -> list[Table]:
+def shape_tables(comparison: Record) -> list[Table]:
     rows = [
         [name, str(s["width"]), f"{s['effective_rank']:.1f}", f"{s['mean_cosine']:.3f}", str(s["zero_rows"])]
         for name, s in comparison["sets"].items()
@@ -86,7 +88,7 @@ def shapes(comparison: Record) -> list[Table]:
     head = ["feature set", "width", "effective rank", "mean cosine", "items without direction"]
     geometric = [Table("Shape", note, head, rows)]
     if comparison["pairs"]:
-        pairs = [[p["a"], p["b"], shared(p), f"{p['cka']:.4f}"] for p in comparison["pairs"]]
+        pairs = [[p["a"], p["b"], format_overlap(p), f"{p['cka']:.4f}"] for p in comparison["pairs"]]
         first = comparison["pairs"][0]
         heading = f"shared of {first['neighbours']} neighbours"
         note = "Linear CKA is 1 for features that differ by a rotation and a scale, 0 for unrelated ones."
@@ -96,32 +98,32 @@ def shapes(comparison: Record) -> list[Table]:
     return geometric
 
 
-def shared(pair: Record) -> str:
+def format_overlap(pair: Record) -> str:
     interval = f" ± {1.96 * pair['overlap_se']:.1%}" if "sampled" in pair else ""
     return f"{pair['overlap']:.1%}{interval}"
 
 
-def probed(comparison: Record) -> dict[str, Any]:
+def probe_figures(comparison: Record) -> dict[str, Any]:
     return comparison["probes"] | {key: comparison[key] for key in ("processed", "verdicts")}
 
 
-def _trainings(comparison: Record) -> list[Record]:
+def _list_trainings(comparison: Record) -> list[Record]:
     first = comparison.get("training")
     return [first, *first.get("also", [])] if first else []
 
 
-def _of(rows: Iterable[Record], a: str, b: str) -> list[Record]:
+def _rows_of_pair(rows: Iterable[Record], a: str, b: str) -> list[Record]:
     return [row for row in rows if (row["a"], row["b"]) == (a, b)]
 
 
-def _training(training: Record) -> Table:
+def _training_table(training: Record) -> Table:
     figure = next(key for key in training if "@" in key)
     rows = [
         [model, name, Cell(of["mean"], of["sd"], ())]
         for model, by_set in training[figure].items() for name, of in by_set.items()
     ]  # fmt: skip
     note = (
-        f"Test figures at the best valid epoch, {spread([training['seeds']])}; protocol "
+        f"Test figures at the best valid epoch, {describe_seeds([training['seeds']])}; protocol "
         f"{training['protocol']} ({training['fingerprint']})."
     )
     return Table.of("Trained recommenders", note, ["model", "feature set", figure], rows, texts=2)

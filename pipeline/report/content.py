@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from alignrec.pipeline.encode.quality import text_shares
-from alignrec.pipeline.evaluation.evidence import collect
+from alignrec.pipeline.evaluation.evidence import group_values
 from alignrec.pipeline.report.table import Table
 
 REASONS = 20  # reasons listed, most frequent first
@@ -19,22 +19,22 @@ States = Counter[tuple[str | None, str]]  # (status of image, status of text) ->
 Records = Mapping[str, Mapping[str, Any]]  # stage -> its run.json
 
 
-def titles(items: pa.Table) -> list[str]:
+def item_titles(items: pa.Table) -> list[str]:
     return [title or asin for title, asin in zip(*(items[c].to_pylist() for c in ("title", "asin")), strict=True)]
 
 
-def paths(items: pa.Table) -> list[str]:
+def category_paths(items: pa.Table) -> list[str]:
     return [" › ".join(path) for path in items["categories"].to_pylist()]
 
 
-def quality(what: str, status: pa.ChunkedArray, reason: pa.ChunkedArray, note: str) -> Table:
+def quality_table(what: str, status: pa.ChunkedArray, reason: pa.ChunkedArray, note: str) -> Table:
     counted = Counter(zip(status.to_pylist(), reason.to_pylist(), strict=True)).items()
     most = sorted(counted, key=lambda one: (-one[1], one[0]))[:REASONS]
-    rows = [[*words, *_share(n, len(status))] for words, n in most]
+    rows = [[*words, *_count_and_share(n, len(status))] for words, n in most]
     return Table(what, note, ["status", "reason", "items", "share"], rows, texts=2)
 
 
-def states(items: Iterable[pa.Table]) -> States:
+def count_states(items: Iterable[pa.Table]) -> States:
     """Return the items of each status of image and text, in parts of table RELEASED_ITEMS with these columns."""
     counted = Counter[tuple[str | None, str]]()
     for part in items:
@@ -43,7 +43,7 @@ def states(items: Iterable[pa.Table]) -> States:
     return counted
 
 
-def gaps(states: States) -> list[list[str]]:
+def gap_rows(states: States) -> list[list[str]]:
     """Return rows of part, status, items and share, of statuses other than `ok`."""
     rows = []
     for place, what in enumerate(("image", "text")):
@@ -52,21 +52,21 @@ def gaps(states: States) -> list[list[str]]:
             if (status := state[place]) not in (None, "ok"):
                 of[str(status)] += n
         counted = sorted(of.items(), key=lambda one: (-one[1], one[0]))
-        rows += [[what, status, *_share(n, states.total())] for status, n in counted]
+        rows += [[what, status, *_count_and_share(n, states.total())] for status, n in counted]
     return rows
 
 
-def incomplete(states: States) -> dict[str, str]:
+def count_incomplete(states: States) -> dict[str, str]:
     """Return the numbers of items without image, text, either."""
     lacking: dict[str, str] = {}
     for what, places in {"image": (0,), "text": (1,), "either": (0, 1)}.items():
         absent = sum(n for state, n in states.items() if all(state[place] != "ok" for place in places))
-        count, share = _share(absent, max(states.total(), 1))
+        count, share = _count_and_share(absent, max(states.total(), 1))
         lacking[what] = f"{count} ({share})"
     return lacking
 
 
-def coverage(features: Mapping[str, list[Path]]) -> list[list[Any]]:
+def coverage_rows(features: Mapping[str, list[Path]]) -> list[list[Any]]:
     """Return rows of name, width, and four shares (empty: unknown): items with image, with text, tokens read of a text
     (mean), items with truncated text."""
     rows = []
@@ -81,18 +81,18 @@ def coverage(features: Mapping[str, list[Path]]) -> list[list[Any]]:
     return rows
 
 
-def _share(n: int, of: int) -> tuple[str, str]:
+def _count_and_share(n: int, of: int) -> tuple[str, str]:
     return f"{n:,}", f"{n / of:.1%}"
 
 
-def drops(records: Records) -> Iterable[Table]:
+def drop_tables(records: Records) -> Iterable[Table]:
     rows = [[stage, reason, f"{n:,}"] for stage, r in records.items() for reason, n in r["drops"].items()]
     if rows:
         note = "As counted by each stage."
         yield Table("Dropped or incomplete rows", note, ["stage", "reason", "rows"], rows, texts=2)
 
 
-def hardware(records: Records) -> str:
+def describe_hardware(records: Records) -> str:
     ran = [(records[stage], stage) for stage in TRAINING if records.get(stage)]
-    kinds = collect((f"{record['machine']} ({record['device']})", stage) for record, stage in ran)
+    kinds = group_values((f"{record['machine']} ({record['device']})", stage) for record, stage in ran)
     return "; ".join(f"{', '.join(stages)}: {kind}" for kind, stages in kinds.items())

@@ -39,7 +39,7 @@ class Sheets:
         return {"titles": titles, "notes": notes, "cells": [self.place.get(i, -1) for i in range(len(titles))]}
 
 
-def thumbnails(tables: Iterable[pa.Table], wanted: set[int]) -> dict[int, Image.Image]:
+def make_thumbnails(tables: Iterable[pa.Table], wanted: set[int]) -> dict[int, Image.Image]:
     """Return item_id -> RGB image of CELL x CELL pixels, uncropped, on white; tables have item_id and image (JPEG)."""
     images = {}
     for table in tables:
@@ -49,7 +49,7 @@ def thumbnails(tables: Iterable[pa.Table], wanted: set[int]) -> dict[int, Image.
     return images
 
 
-def sheets(images: Mapping[int, Image.Image]) -> Sheets:
+def pack_sheets(images: Mapping[int, Image.Image]) -> Sheets:
     items = sorted(images)
     data = []
     for start in range(0, len(items), COLUMNS * COLUMNS):
@@ -94,7 +94,7 @@ class Neighbours:
         return {*self.items, *(other for of in self.sets.values() for i in self.items for other in of.get(i, []))}
 
 
-def neighbours(outputs: Outputs, gallery: int, seed: int) -> Neighbours | None:
+def pick_neighbours(outputs: Outputs, gallery: int, seed: int) -> Neighbours | None:
     """Draw `gallery` items; return None without items or graphs. Above SEARCHABLE items only the columns are read."""
     if outputs.items is None or not outputs.graphs:
         return None
@@ -104,12 +104,12 @@ def neighbours(outputs: Outputs, gallery: int, seed: int) -> Neighbours | None:
         for item, status in zip(images["item_id"].to_pylist(), images["status"].to_pylist(), strict=True):
             has_image[item] = status == "ok"
     taxonomy = outputs.items["categories"].to_pylist()
-    items = choose([path[0] if path else "" for path in taxonomy], has_image, gallery, seed)
+    items = choose_items([path[0] if path else "" for path in taxonomy], has_image, gallery, seed)
     names = sorted(outputs.graphs, key=lambda name: (name in CONTROLS, name != outputs.released, name != LINEAR, name))
     names = [name for name in names if name not in ("constant", *CEILINGS)]
     first = columns(names, outputs.released)
     shown = first if SEARCHABLE < n <= MAPPED else names
-    sets = {name: nearest(outputs.edges(name, None if n <= MAPPED else items), NEAR) for name in shown}
+    sets = {name: nearest_neighbours(outputs.edges(name, None if n <= MAPPED else items), NEAR) for name in shown}
     return Neighbours(items, sets, first, n <= SEARCHABLE, n <= MAPPED, *_classes(taxonomy))
 
 
@@ -121,7 +121,7 @@ def columns(names: Sequence[str], released: str) -> list[str]:
     return list(dict.fromkeys([*own, *rivals[:1], *controls[:1], *rivals, *names]))[:SETS]
 
 
-def choose(labels: Sequence[str], has_image: Sequence[bool], count: int, seed: int) -> list[int]:
+def choose_items(labels: Sequence[str], has_image: Sequence[bool], count: int, seed: int) -> list[int]:
     """Draw items: each category once before any twice, items with images first."""
     order = np.random.default_rng(seed).permutation(len(labels)).tolist()
     seen = Counter[tuple[bool, str]]()
@@ -132,7 +132,7 @@ def choose(labels: Sequence[str], has_image: Sequence[bool], count: int, seed: i
     return sorted(order, key=lambda i: rounds[i])[:count]
 
 
-def nearest(edges: pa.Table, count: int) -> dict[int, list[int]]:
+def nearest_neighbours(edges: pa.Table, count: int) -> dict[int, list[int]]:
     """Return item_id -> its nearest others, best first, of table EDGES."""
     item, other, rank = (edges[c].to_numpy() for c in ("item_id", "neighbour_id", "rank"))
     kept = item != other
@@ -157,7 +157,7 @@ def _classes(taxonomy: Sequence[Sequence[str]]) -> tuple[list[str], list[int]]:
     return [labels.names[c] for c in common], colour.tolist()
 
 
-def popularity(interactions: pa.Table | None, items: int) -> list[int]:
+def item_popularity(interactions: pa.Table | None, items: int) -> list[int]:
     """Return the train interactions of each item; empty where they are not known."""
     if interactions is None:
         return []

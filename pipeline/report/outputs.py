@@ -13,16 +13,16 @@ import pyarrow.compute as pc
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.evaluation.evidence import Comparison, ablations, comparisons
+from alignrec.pipeline.evaluation.evidence import Comparison, list_ablations, list_comparisons
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import quoted_record
 
 
-def _json(path: Path, absent: Any) -> Any:
+def _read_json(path: Path, absent: Any) -> Any:
     return io.read_json(path) if path.exists() else absent
 
 
-def _table(
+def _table_property(
     of: Callable[[Layout], Path], schema: pa.Schema, columns: list[str] | None = None
 ) -> cached_property[pa.Table | None]:
     def read(outputs: Outputs) -> pa.Table | None:
@@ -41,20 +41,20 @@ class Outputs:
     released: str = ""  # feature set of the released recommender
     stages: Sequence[str] = ()  # whose records are read, in order
 
-    interactions = _table(lambda layout: layout.interactions, schemas.INTERACTIONS)
-    items = _table(lambda layout: layout.items, schemas.ITEMS, ["item_id", "asin", "title", "categories"])
-    results = _table(lambda layout: layout.results, schemas.RESULTS)
-    slices = _table(lambda layout: layout.slices, schemas.SLICES)
-    tests = _table(lambda layout: layout.tests, schemas.TESTS)
-    tuning = _table(lambda layout: layout.tuning, schemas.TUNING)  # None where settings were used as given
+    interactions = _table_property(lambda layout: layout.interactions, schemas.INTERACTIONS)
+    items = _table_property(lambda layout: layout.items, schemas.ITEMS, ["item_id", "asin", "title", "categories"])
+    results = _table_property(lambda layout: layout.results, schemas.RESULTS)
+    slices = _table_property(lambda layout: layout.slices, schemas.SLICES)
+    tests = _table_property(lambda layout: layout.tests, schemas.TESTS)
+    tuning = _table_property(lambda layout: layout.tuning, schemas.TUNING)  # None where settings were used as given
 
     @cached_property
     def probes(self) -> dict[str, Any] | None:
-        return _json(self.layout.probes, None)
+        return _read_json(self.layout.probes, None)
 
     @cached_property
     def protocols(self) -> list[dict[str, Any]]:
-        return _json(self.layout.protocol, [])
+        return _read_json(self.layout.protocol, [])
 
     @cached_property
     def image_facts(self) -> pa.Table | None:
@@ -79,11 +79,11 @@ class Outputs:
 
     @cached_property
     def compared(self) -> list[Comparison]:
-        return [] if self.results is None else comparisons(self.results)
+        return [] if self.results is None else list_comparisons(self.results)
 
     @cached_property
     def ablated(self) -> list[Comparison]:
-        return [] if self.results is None else ablations(self.results)
+        return [] if self.results is None else list_ablations(self.results)
 
     @cached_property
     def study(self) -> dict[str, pa.Table]:
@@ -92,15 +92,15 @@ class Outputs:
         return {part: io.read_table(path, schemas.STUDY[part]) for part, path in paths.items() if path.exists()}
 
     def plotted(self, part: str) -> list[dict[str, Any]]:
-        return _json(self.layout.study_plot(part), [])
+        return _read_json(self.layout.study_plot(part), [])
 
     def history(self, stage: str) -> list[dict[str, Any]]:
-        return _json(self.layout.history(stage), [])
+        return _read_json(self.layout.history(stage), [])
 
     @property
     def coded(self) -> dict[str, dict[str, dict[str, float]]]:
         """Feature set -> figures of its semantic IDs."""
-        return _json(self.layout.code_quality, {})
+        return _read_json(self.layout.code_quality, {})
 
     @cached_property
     def records(self) -> dict[str, dict[str, Any]]:

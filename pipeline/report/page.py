@@ -16,7 +16,7 @@ from alignrec.pipeline.report import atlas, content, gallery, sections, verdict
 from alignrec.pipeline.report.gallery import Neighbours
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.sections import Section
-from alignrec.pipeline.report.table import Table, escaped, markdown
+from alignrec.pipeline.report.table import Table, escape_markdown, markdown
 
 HERE = Path(__file__).parent
 SCRIPTS = ("items", "page", "list", "map")  # scripts of every page, in order; without their element they do nothing
@@ -35,64 +35,66 @@ class View:
     carried: dict[str, Any]  # data of the map and the search; empty without a map
 
 
-def view(outputs: Outputs, near: Neighbours | None, seed: int, images: Iterable[pa.Table] | None = None) -> View | None:
+def build_view(
+    outputs: Outputs, near: Neighbours | None, seed: int, images: Iterable[pa.Table] | None = None
+) -> View | None:
     """Return the items that the page shows, None without any; images are those of `outputs` by default."""
     items = outputs.items
     if items is None or near is None:
         return None
-    pictures = gallery.thumbnails(outputs.images() if images is None else images, near.shown)
-    carried = _carried(outputs, items, near, seed) if near.mapped else {}
-    return View(content.titles(items), content.paths(items), pictures, near, carried)
+    pictures = gallery.make_thumbnails(outputs.images() if images is None else images, near.shown)
+    carried = _map_data(outputs, items, near, seed) if near.mapped else {}
+    return View(content.item_titles(items), content.category_paths(items), pictures, near, carried)
 
 
-def _carried(outputs: Outputs, items: pa.Table, near: Neighbours, seed: int) -> dict[str, Any]:
-    n, paths = len(items), content.paths(items)
+def _map_data(outputs: Outputs, items: pa.Table, near: Neighbours, seed: int) -> dict[str, Any]:
+    n, paths = len(items), content.category_paths(items)
     kinds = {path: at for at, path in enumerate(dict.fromkeys(paths))}
     return {
-        "titles": [name[:LONGEST] for name in content.titles(items)],
+        "titles": [name[:LONGEST] for name in content.item_titles(items)],
         "notes": [kinds[path] for path in paths],
         "paths": list(kinds),
         "asins": items["asin"].to_pylist(),
         "near": {name: [nearest_of.get(i, []) for i in range(n)] for name, nearest_of in near.sets.items()},
-        "maps": {name: atlas.positions(outputs.edges(name), n, seed) for name in near.sets},
+        "maps": {name: atlas.map_positions(outputs.edges(name), n, seed) for name in near.sets},
         "size": [atlas.WIDTH, atlas.HEIGHT],
         "columns": near.columns,
         "classes": near.classes,
         "colour": near.colour,
-        "popularity": gallery.popularity(outputs.interactions, n),
+        "popularity": gallery.item_popularity(outputs.interactions, n),
         "first": near.items,
     }
 
 
-def html(outputs: Outputs, shown: View | None, encoders: Sequence[str] = (), characters: int = 0) -> str:
+def page_html(outputs: Outputs, shown: View | None, encoders: Sequence[str] = (), characters: int = 0) -> str:
     """Return index.html; given encoders of a server, with a box for questions of up to `characters`."""
-    packed = gallery.sheets(shown.images if shown else {})
+    packed = gallery.pack_sheets(shown.images if shown else {})
     data = packed.table(shown.titles, shown.notes) if shown else {}
     carried = shown.carried | {"cells": data["cells"]} if shown and shown.carried else {}
-    return render(
-        "page.html", packed, asks=bool(encoders), mapped=bool(carried), **_content(outputs), encoders=encoders,
+    return render_page(
+        "page.html", packed, asks=bool(encoders), mapped=bool(carried), **_page_content(outputs), encoders=encoders,
         characters=characters, near=shown and shown.neighbours, carried=carried, data=data,
     )  # fmt: skip
 
 
-def render(template: str, packed: gallery.Sheets, asks: bool = False, mapped: bool = False, **content: Any) -> str:
+def render_page(template: str, packed: gallery.Sheets, asks: bool = False, mapped: bool = False, **content: Any) -> str:
     """Return a self-contained page: it loads nothing, and sends requests to its own server only if it `asks`."""
-    own = "".join(_text(f"{name}.js") for name in (*SCRIPTS, *(["ask"] if asks else [])))
-    scripts = [*([_text("vendor/map.js")] if mapped else []), own]
+    own = "".join(_read_text(f"{name}.js") for name in (*SCRIPTS, *(["ask"] if asks else [])))
+    scripts = [*([_read_text("vendor/map.js")] if mapped else []), own]
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    return _environment().get_template(template).render(
-        **content, asks=asks, mapped=mapped, sheets=packed.data, style=_text("page.css"), scripts=scripts,
+    return _jinja_environment().get_template(template).render(
+        **content, asks=asks, mapped=mapped, sheets=packed.data, style=_read_text("page.css"), scripts=scripts,
         hashes=hashes, columns=gallery.COLUMNS,
     )  # fmt: skip
 
 
-def sides(
+def compared_page(
     command: str, dataset: str, lead: str, parts: Sequence[Section], *, kind: str = "", title: str = "",
     headline: str = "", verdict: Sequence[Table] = (), packed: gallery.Sheets = NO_IMAGES,
     data: Mapping[str, Any] = MappingProxyType({}), pairs: Sequence[Mapping[str, Any]] = (), note: str = "",
 ) -> str:  # fmt: skip
     """Return the page of a command that compares; `pairs` are most changed items, see pipeline/compare/page.py."""
-    return render(
+    return render_page(
         "compared.html", packed, command=command, dataset=dataset, lead=lead, parts=parts, kind=kind,
         title=title or dataset, headline=headline, verdict=verdict, data=data, pairs=pairs, note=note,
     )  # fmt: skip
@@ -100,8 +102,8 @@ def sides(
 
 def report_md(outputs: Outputs) -> str:
     """Return the page's verdict and tables as Markdown."""
-    found = _content(outputs)
-    lines = [f"# {found['dataset']}: alignrec report", escaped(found["headline"])]
+    found = _page_content(outputs)
+    lines = [f"# {found['dataset']}: alignrec report", escape_markdown(found["headline"])]
     if found["facts"]:
         names, values = zip(*found["facts"], strict=True)
         lines.append(markdown(names, [values]))
@@ -113,26 +115,26 @@ def report_md(outputs: Outputs) -> str:
     return "\n\n".join(filter(None, lines)) + "\n"
 
 
-def _content(outputs: Outputs) -> dict[str, Any]:
+def _page_content(outputs: Outputs) -> dict[str, Any]:
     dataset, kind, released = outputs.layout.dataset, outputs.kind, outputs.released
     notes = outputs.records.get("interactions", {}).get("notes", {})
     return {
         "dataset": dataset,
         "kind": kind,
         "facts": [(name, f"{notes[name]:,}") for name in ("users", "items", "train", "valid", "test") if name in notes],
-        "headline": verdict.headline(dataset, kind, released, outputs.probes, outputs.tests),
-        "verdict": verdict.tables(released, outputs.probes, outputs.tests),
-        "judged": sections.judged(outputs),
-        "recorded": sections.recorded(outputs),
-        "diagram": _text("diagram.svg"),
+        "headline": verdict.verdict_headline(dataset, kind, released, outputs.probes, outputs.tests),
+        "verdict": verdict.verdict_tables(released, outputs.probes, outputs.tests),
+        "judged": sections.judged_sections(outputs),
+        "recorded": sections.recorded_sections(outputs),
+        "diagram": _read_text("diagram.svg"),
     }
 
 
-def _text(name: str) -> str:
+def _read_text(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
 
 
-def _environment() -> jinja2.Environment:
+def _jinja_environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from alignrec.pipeline.combine.names import CEILINGS, PLANTED
-from alignrec.pipeline.evaluation.evidence import collect
+from alignrec.pipeline.evaluation.evidence import group_values
 from alignrec.pipeline.probe.base import Probe
 from alignrec.pipeline.probe.registry import PROBES
-from alignrec.pipeline.report.table import BEST, Place, Table, short, with_error
+from alignrec.pipeline.report.table import BEST, Place, Table, with_error, without_zero
 
 CHANCE = "chance"
 Figures = Mapping[str, float]  # measure, or measure_se -> figure
@@ -57,15 +57,15 @@ class Probed(NamedTuple):
 
     def both(self, name: str, figure: str) -> str:
         values = (self.of(form, figure) for form in self.forms)
-        return ", ".join(short(f"{of[name]:.3f}") for of in values if name in of)
+        return ", ".join(without_zero(f"{of[name]:.3f}") for of in values if name in of)
 
 
-def read(figures: Json) -> dict[str, Probed]:
+def read_probes(figures: Json) -> dict[str, Probed]:
     """Return key of the probe -> its results, in the registry's order."""
-    return {key: _read(probe, figures, key) for key, probe in PROBES.items() if key in figures} if figures else {}
+    return {key: _read_probe(probe, figures, key) for key, probe in PROBES.items() if key in figures} if figures else {}
 
 
-def _read(probe: Probe, figures: Mapping[str, Any], key: str) -> Probed:
+def _read_probe(probe: Probe, figures: Mapping[str, Any], key: str) -> Probed:
     raw, processed = figures[key], figures.get("processed", {})
     cases, unit = next(((n, unit) for unit, n in raw.items() if isinstance(n, int)), (0, ""))
     return Probed(
@@ -78,23 +78,23 @@ def _read(probe: Probe, figures: Mapping[str, Any], key: str) -> Probed:
         cases,
         unit,
         raw.get("skipped", ""),
-        _caveat(raw),
+        _describe_caveats(raw),
         {name: of["form"] for name, of in processed.get("forms", {}).items()},
     )
 
 
-def _caveat(figures: Mapping[str, Any]) -> str:
+def _describe_caveats(figures: Mapping[str, Any]) -> str:
     skipped = (name for name, of in figures.items() if isinstance(of, dict) and "skipped" in of)
-    reasons = collect((figures[name]["skipped"], name) for name in skipped)
+    reasons = group_values((figures[name]["skipped"], name) for name in skipped)
     remarks = [f"Not shown for {', '.join(names)}: {reason}." for reason, names in reasons.items()]
     return " ".join([*([figures["note"]] if figures.get("note") else []), *remarks])
 
 
-def tables(figures: Json) -> list[Table]:
-    return [_table(probed) for probed in read(figures).values()]
+def probe_tables(figures: Json) -> list[Table]:
+    return [_probe_table(probed) for probed in read_probes(figures).values()]
 
 
-def _table(probed: Probed) -> Table:
+def _probe_table(probed: Probed) -> Table:
     title = probed.probe.title
     if probed.skipped:
         return Table(title, f"Not measured: {probed.skipped}.", [], [])
@@ -114,9 +114,9 @@ def _table(probed: Probed) -> Table:
     return Table(title, " ".join(filter(None, notes)), head, rows, texts=2, marks=marks)
 
 
-def headline(figures: Json) -> Table:
+def headline_table(figures: Json) -> Table:
     """Return every feature set's headline figures in one table, raw and processed."""
-    probes = read(figures).values()
+    probes = read_probes(figures).values()
     columns = [probed for probed in probes if probed.of("raw", probed.probe.figure)]
     rows: list[list[str]] = []
     for form in ("raw", "processed"):
@@ -129,7 +129,7 @@ def headline(figures: Json) -> Table:
     return Table("", skipped, ["feature set", "features", *(probed.name for probed in columns)], rows, texts=2)
 
 
-def processing(processed: Mapping[str, Any]) -> str:
+def describe_processing(processed: Mapping[str, Any]) -> str:
     width = f"PCA to at most {processed['width']} numbers"
     if "chosen_by" not in processed:
         return f"Processed: centred, reduced by {width}, whitened."
@@ -139,10 +139,10 @@ def processing(processed: Mapping[str, Any]) -> str:
     )
 
 
-def ceiling(figures: Json) -> list[Table]:
+def ceiling_tables(figures: Json) -> list[Table]:
     """Return shares of the way from chance to each of CEILINGS, by probe; nothing without planted sets."""
     columns: dict[str, dict[str, list[float]]] = {}
-    for probed in read(figures).values():
+    for probed in read_probes(figures).values():
         of = probed.of("raw", probed.probe.figure)
         rooms = [(of[one], room) for one in CEILINGS if one in of and (room := of[one] - of[CHANCE]) > 0]
         if PLANTED in of and rooms:

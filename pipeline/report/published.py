@@ -19,7 +19,7 @@ class Figure(NamedTuple):
 
 
 @cache
-def read() -> dict[str, Any]:
+def read_published() -> dict[str, Any]:
     """Return the file: sources, differences, sizes, left_out (a sentence per omitted publication) and fingerprints.
 
     A fingerprint of protocol and split is that of the data set of its published figures, where the split is known.
@@ -27,9 +27,9 @@ def read() -> dict[str, Any]:
     return dict(io.read_json(FILE))
 
 
-def figures() -> list[Figure]:
-    found, sources = [], read()["sources"]
-    for row in read()["figures"]:
+def published_figures() -> list[Figure]:
+    found, sources = [], read_published()["sources"]
+    for row in read_published()["figures"]:
         cells = {measure: value for measure, value in row.items() if "@" in measure}
         found.append(Figure(row["dataset"], row["model"], sources[row["source"]], cells))
     return found

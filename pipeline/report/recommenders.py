@@ -10,53 +10,61 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alignrec.pipeline.evaluation.cutoff import CUTOFF
-from alignrec.pipeline.evaluation.evidence import HEADLINE, MAIN, Comparison, Row, candidates, collect, masked_splits
-from alignrec.pipeline.models import RELEASED, WAYS, way
+from alignrec.pipeline.evaluation.evidence import (
+    HEADLINE,
+    MAIN,
+    Comparison,
+    Row,
+    describe_candidates,
+    group_values,
+    masked_splits,
+)
+from alignrec.pipeline.models import RELEASED, WAYS, reading_way
 from alignrec.pipeline.report.table import (
     CHANGE,
     FLOORED,
     Difference,
     Table,
-    figure,
-    measure,
+    format_figure,
+    measure_name,
     protocol_note,
     run_name,
-    short,
+    without_zero,
 )
 
 BRIEF = (("recall", 10), MAIN, ("ndcg", CUTOFF))  # figures of a table with little room
 
 
-def results(comparison: Comparison) -> Table:
+def results_table(comparison: Comparison) -> Table:
     order = [*WAYS, ""]
-    rows = sorted(((way(r.model, r.features), r) for r in comparison.rows), key=lambda one: order.index(one[0]))
+    rows = sorted(((reading_way(r.model, r.features), r) for r in comparison.rows), key=lambda one: order.index(one[0]))
     return Table.of(
         "Recommenders on these features",
         f"{protocol_note(vars(comparison))} Test figures at the best valid "
-        f"epoch; mean ± standard deviation over seeds; {candidates(comparison)} ranked, "
+        f"epoch; mean ± standard deviation over seeds; {describe_candidates(comparison)} ranked, "
         f"{masked_splits(comparison)} items masked. Content, as AlignRec's article sorts models: features as an input "
         "(a), aggregated over graphs (b), with losses of both together (c); AlignRec aligns in stages.",
-        ["content", "model", "features", "seeds", *(measure(*key) for key in HEADLINE)],
+        ["content", "model", "features", "seeds", *(measure_name(*key) for key in HEADLINE)],
         [[way, r.model, r.features, str(r.seeds), *(r.cells.get(key, "") for key in HEADLINE)] for way, r in rows],
         texts=3,
         best=range(4, 4 + len(HEADLINE)),
     )
 
 
-def brief(heading: str, comparison: Comparison) -> Table:
+def brief_table(heading: str, comparison: Comparison) -> Table:
     """Return a table of few figures, of models or of the ablations of one."""
     rows = [
-        [row.ablation or row.model, row.features, str(row.seeds), *map(short, _figures(row, BRIEF))]
+        [row.ablation or row.model, row.features, str(row.seeds), *map(without_zero, _figure_cells(row, BRIEF))]
         for row in comparison.rows
     ]
-    return Table(heading, "", ["run", "features", "seeds", *(measure(*key) for key in BRIEF)], rows, texts=2)
+    return Table(heading, "", ["run", "features", "seeds", *(measure_name(*key) for key in BRIEF)], rows, texts=2)
 
 
-def leads(comparison: Comparison, paired: pa.Table | None, released: str) -> list[dict[str, Any]]:
+def lead_rows(comparison: Comparison, paired: pa.Table | None, released: str) -> list[dict[str, Any]]:
     """Return the tests of AlignRec on the released features against each other run."""
     ours = {"model_a": RELEASED, "features_a": released, "ablation_a": "", "ablation_b": ""}
     wanted = ours | {"fingerprint": comparison.fingerprint, "metric": MAIN[0]}
-    return [] if paired is None else paired.filter(equal(wanted)).to_pylist()
+    return [] if paired is None else paired.filter(rows_equal_to(wanted)).to_pylist()
 
 
 class Ablated(NamedTuple):
@@ -76,8 +84,8 @@ class Ablated(NamedTuple):
         return ["none", "identical", ""] if self.repeats else [self.change]
 
 
-def ablated(comparison: Comparison, paired: pa.Table | None) -> Iterator[Ablated]:
-    wanted = equal({"fingerprint": comparison.fingerprint, "metric": MAIN[0], "ablation_a": ""})
+def ablated_rows(comparison: Comparison, paired: pa.Table | None) -> Iterator[Ablated]:
+    wanted = rows_equal_to({"fingerprint": comparison.fingerprint, "metric": MAIN[0], "ablation_a": ""})
     tests = [] if paired is None else paired.filter(wanted & (pc.field("ablation_b") != "")).to_pylist()
     tested = {(t["model_b"], t["features_b"], t["ablation_b"]): Difference.of(t) for t in tests}
     full = {(t["model_a"], t["features_a"]) for t in tests}
@@ -90,7 +98,7 @@ def ablated(comparison: Comparison, paired: pa.Table | None) -> Iterator[Ablated
         yield Ablated(f"{run.ablation or 'full model'}{content}", run, change, repeats)
 
 
-def ablations(rows: Sequence[Ablated]) -> Table:
+def ablation_table(rows: Sequence[Ablated]) -> Table:
     repeated = ", ".join(row.run.ablation for row in rows if row.repeats)
     nothing = (
         f" Identical to the full model in every figure of every seed: {repeated}. What they change has nothing "
@@ -102,12 +110,12 @@ def ablations(rows: Sequence[Ablated]) -> Table:
         "standard deviation over seeds; the change in Recall@20 and its 95 % interval are over users; p is Holm's. "
         f"{FLOORED}{nothing if repeated else ''}",
         ["ablation", "seeds", "Recall@20", "NDCG@20", *CHANGE],
-        [[row.name, str(row.run.seeds), *_figures(row.run, BRIEF[1:]), *row.cells] for row in rows],
+        [[row.name, str(row.run.seeds), *_figure_cells(row.run, BRIEF[1:]), *row.cells] for row in rows],
     )
 
 
-def tuned(tuning: pa.Table) -> Table:
-    contenders = collect(((row["model"], row["features"]), row) for row in tuning.to_pylist())
+def tuning_table(tuning: pa.Table) -> Table:
+    contenders = group_values(((row["model"], row["features"]), row) for row in tuning.to_pylist())
     rows = []
     for contender, tried in contenders.items():
         chosen = next(row for row in tried if row["chosen"])
@@ -126,13 +134,13 @@ def tuned(tuning: pa.Table) -> Table:
     )
 
 
-def equal(wanted: Mapping[str, Any]) -> pc.Expression:
+def rows_equal_to(wanted: Mapping[str, Any]) -> pc.Expression:
     return reduce(and_, (pc.field(column) == value for column, value in wanted.items()))
 
 
-def side(row: Mapping[str, Any], which: str) -> str:
+def side_name(row: Mapping[str, Any], which: str) -> str:
     return run_name(*(row[f"{column}_{which}"] for column in ("model", "features", "ablation")))
 
 
-def _figures(run: Row, keys: Sequence[tuple[str, int]]) -> list[str]:
-    return [figure(run.cells.get(key)) for key in keys]
+def _figure_cells(run: Row, keys: Sequence[tuple[str, int]]) -> list[str]:
+    return [format_figure(run.cells.get(key)) for key in keys]

@@ -18,11 +18,11 @@ from alignrec.pipeline.report.table import (
     RECALL,
     Difference,
     Table,
-    after,
-    figure,
-    labelled,
+    describe_seeds,
+    format_figure,
+    join_label,
     run_name,
-    spread,
+    with_labels,
 )
 
 Span = tuple[float, float, float]  # low end, middle, high end
@@ -76,7 +76,7 @@ class Section:
         return bool(self.pictures or self.tables)
 
 
-def intervals(
+def interval_chart(
     title: str, rows: Sequence[Row], keys: Sequence[str] = (), reference: float | None = None, axis: str = ""
 ) -> Intervals | None:
     """Return intervals on a common scale that includes zero; None without any span.
@@ -96,33 +96,33 @@ def intervals(
     placed = [
         row._replace(
             spans=[s and (at(s[0]), at(s[1]), at(s[2])) for s in row.spans],
-            tips=[_tip(row.name, s, keys[i] if keys else "") for i, s in enumerate(row.spans)],
+            tips=[_tooltip_text(row.name, s, keys[i] if keys else "") for i, s in enumerate(row.spans)],
         )
         for row in rows
     ]
     lines = [at(v) for v in (0.0, reference) if v is not None]
-    return Intervals(title, keys, placed, [(at(v), f"{v:.4g}") for v in ticks(low, high)], lines, axis)
+    return Intervals(title, keys, placed, [(at(v), f"{v:.4g}") for v in axis_ticks(low, high)], lines, axis)
 
 
-def _tip(name: str, span: Span | None, key: str) -> str:
+def _tooltip_text(name: str, span: Span | None, key: str) -> str:
     if span is None:
         return ""
     ends = f", {span[0]:.4g} to {span[2]:.4g}" if span[0] < span[2] else ""
     return f"{name}{f', {key}' if key else ''}: {span[1]:.4g}{ends}"
 
 
-def mean(name: str, cell: Cell) -> Row:
+def mean_row(name: str, cell: Cell) -> Row:
     """Return a row of mean ± sd."""
     sd = cell.sd or 0.0
-    return Row(name, [(cell.mean - sd, cell.mean, cell.mean + sd)], figure(cell))
+    return Row(name, [(cell.mean - sd, cell.mean, cell.mean + sd)], format_figure(cell))
 
 
-def change(name: str, test: Difference | None, words: str) -> Row:
+def change_row(name: str, test: Difference | None, words: str) -> Row:
     """Return a row of a difference, filled where significant; without a mark for None."""
     return Row(name, [test and test[:3]], words, test is not None and test.sure)
 
 
-def ticks(low: float, high: float) -> list[float]:
+def axis_ticks(low: float, high: float) -> list[float]:
     """Return about four round numbers from low to high."""
     if not high > low:
         return [low]
@@ -133,94 +133,103 @@ def ticks(low: float, high: float) -> list[float]:
     return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def judged(outputs: Outputs) -> list[Section]:
+def judged_sections(outputs: Outputs) -> list[Section]:
     """Return the sections that judge features and recommenders."""
-    found = (recommenders(outputs), probed(outputs), ablations(outputs), long_tail(outputs), *studied(outputs))
+    found = (
+        recommenders_section(outputs),
+        probes_section(outputs),
+        ablations_section(outputs),
+        long_tail(outputs),
+        *study_sections(outputs),
+    )
     coded = Section("semantic-ids", "Semantic IDs", "Semantic IDs", tables=study.semantic_ids(outputs.coded))
     return [section for section in (*found, coded) if section]
 
 
-def recorded(outputs: Outputs) -> list[Section]:
+def recorded_sections(outputs: Outputs) -> list[Section]:
     """Return the sections on how the outputs were made."""
-    tried = [] if outputs.tuning is None else [benchmark.tuned(outputs.tuning)]
+    tried = [] if outputs.tuning is None else [benchmark.tuning_table(outputs.tuning)]
     settings = Section("settings", "Settings", "The same budget for every contender", tables=tried)
-    quality = list(content.drops(outputs.records))
+    quality = list(content.drop_tables(outputs.records))
     if (images := outputs.image_facts) is not None:
         note = "Outcome of fetching, one status an item; an item without an image is encoded from its text."
-        quality.append(content.quality("Images", images["status"], images["reason"], note))
+        quality.append(content.quality_table("Images", images["status"], images["reason"], note))
     data = Section("data", "Data", "Data quality", tables=quality)
     return [section for section in (settings, data) if section]
 
 
-def recommenders(outputs: Outputs) -> Section:
-    compared = list(labelled(outputs.compared))
-    drawn = [chart for one, label in compared for chart in (_means(one, label), _leads(one, outputs, label))]
-    tables = [benchmark.results(one).under(label) for one, label in compared]
+def recommenders_section(outputs: Outputs) -> Section:
+    compared = list(with_labels(outputs.compared))
+    drawn = [
+        chart for one, label in compared for chart in (_means_chart(one, label), _leads_chart(one, outputs, label))
+    ]
+    tables = [benchmark.results_table(one).under(label) for one, label in compared]
     note = f"Hollow marks: not decided, p is not below {LEVEL} after Holm's correction."
     if outputs.kind == "sample" and not (outputs.ablated or outputs.study):
         note += f" {PAPER}"
     return Section("results", "Recommenders", "Recommenders on these features", note, drawn, tables=tables)
 
 
-def _means(comparison: Comparison, label: str) -> Intervals | None:
-    rows = [mean(run_name(r.model, r.features), r.cells[MAIN]) for r in comparison.rows if MAIN in r.cells]
-    title = f"Test {RECALL}, {spread(r.seeds for r in comparison.rows)}"
-    return intervals(after(title, label), rows, axis=RECALL)
+def _means_chart(comparison: Comparison, label: str) -> Intervals | None:
+    rows = [mean_row(run_name(r.model, r.features), r.cells[MAIN]) for r in comparison.rows if MAIN in r.cells]
+    title = f"Test {RECALL}, {describe_seeds(r.seeds for r in comparison.rows)}"
+    return interval_chart(join_label(title, label), rows, axis=RECALL)
 
 
-def _leads(comparison: Comparison, outputs: Outputs, label: str) -> Intervals | None:
+def _leads_chart(comparison: Comparison, outputs: Outputs, label: str) -> Intervals | None:
     """Return the lead of AlignRec on the released features over each run it was tested against."""
-    found = benchmark.leads(comparison, outputs.tests, outputs.released)
+    found = benchmark.lead_rows(comparison, outputs.tests, outputs.released)
     if not found:
         return None
     title = (
         f"{run_name(RELEASED, outputs.released)}, minus each other run: test {RECALL}, mean over "
         f"{seeds_of(r['seeds'] for r in found)}, 95 % interval over {found[0]['n']:,} users"
     )
-    tests = ((benchmark.side(row, "b"), Difference.of(row)) for row in found)
-    rows = [change(name, test, test.words) for name, test in tests]
-    return intervals(after(title, label), rows, axis=f"difference in {RECALL}")
+    tests = ((benchmark.side_name(row, "b"), Difference.of(row)) for row in found)
+    rows = [change_row(name, test, test.words) for name, test in tests]
+    return interval_chart(join_label(title, label), rows, axis=f"difference in {RECALL}")
 
 
-def ablations(outputs: Outputs) -> Section:
+def ablations_section(outputs: Outputs) -> Section:
     drawn, tables = [], []
-    for comparison, label in labelled(outputs.ablated):
-        rows = list(benchmark.ablated(comparison, outputs.tests))
+    for comparison, label in with_labels(outputs.ablated):
+        rows = list(benchmark.ablated_rows(comparison, outputs.tests))
         title = f"Change in test {RECALL} against the full model over {seeds_of(r.run.seeds for r in rows)}"
-        changes = [change(r.name, r.change, r.words) for r in rows if r.run.ablation]
-        drawn.append(intervals(after(f"{title}, 95 % interval", label), changes, axis=f"change in {RECALL}"))
-        tables.append(benchmark.ablations(rows).under(label))
+        changes = [change_row(r.name, r.change, r.words) for r in rows if r.run.ablation]
+        drawn.append(interval_chart(join_label(f"{title}, 95 % interval", label), changes, axis=f"change in {RECALL}"))
+        tables.append(benchmark.ablation_table(rows).under(label))
     note = "AlignRec with one part left out, with one modality, or with one habit of the published code undone."
     return Section("ablations", "Ablations", "Ablations", note, drawn, tables=tables)
 
 
-def probed(outputs: Outputs) -> Section:
+def probes_section(outputs: Outputs) -> Section:
     controls = ", ".join(c for c in CONTROLS if c in outputs.graphs)
     note = "Features judged without a recommender, each encoder once, so no seeds. Ties count by expectation."
     note += f" Controls: {controls}." if controls else ""
     if processed := (outputs.probes or {}).get("processed"):
-        note += f" {probes.processing(processed)} Better: raw and processed, p below {LEVEL} after Holm's correction."
-    tables = [*probes.tables(outputs.probes), *probes.ceiling(outputs.probes)]
+        note += f" {probes.describe_processing(processed)}"
+        note += f" Better: raw and processed, p below {LEVEL} after Holm's correction."
+    tables = [*probes.probe_tables(outputs.probes), *probes.ceiling_tables(outputs.probes)]
     return Section("probes", "Probes", "Probes", note, probe_charts(outputs.probes), tables=tables)
 
 
 def probe_charts(figures: Mapping[str, Any] | None) -> list[Intervals | None]:
     """Return each probe's headline figure of every feature set, raw and processed."""
-    return [_probe_chart(probed) for probed in probes.read(figures).values() if probed.forms]
+    return [_probe_chart(probed) for probed in probes.read_probes(figures).values() if probed.forms]
 
 
 def _probe_chart(probed: Probed) -> Intervals | None:
     figure, forms = probed.figure, probed.forms
     rows = [
-        Row(name, [_span(of.get(name), figure) for of in forms.values()], probed.both(name, figure))
+        Row(name, [_error_span(of.get(name), figure) for of in forms.values()], probed.both(name, figure))
         for name in probed.ordered("raw", figure) if name != CHANCE
     ]  # fmt: skip
     over = f"{probed.cases:,} {probed.unit}"
     title = f"{probed.probe.title} {figure}, ± standard error over {over}; dashed: chance"
-    return intervals(title, rows, list(forms) if len(forms) > 1 else (), forms["raw"][CHANCE][figure], figure)
+    return interval_chart(title, rows, list(forms) if len(forms) > 1 else (), forms["raw"][CHANCE][figure], figure)
 
 
-def _span(values: Figures | None, figure: str) -> Span | None:
+def _error_span(values: Figures | None, figure: str) -> Span | None:
     if values is None:
         return None
     error = values.get(f"{figure}_se", 0.0)
@@ -230,13 +239,13 @@ def _span(values: Figures | None, figure: str) -> Span | None:
 def long_tail(outputs: Outputs) -> Section:
     table = outputs.study.get("tail", schemas.TAIL.empty_table())
     drawn: list[Intervals | None] = []
-    tables = study.leads(table)
-    for comparison, label in labelled(outputs.compared):
-        over = after(f"95 % interval, mean over {seeds_of(r.seeds for r in comparison.rows)}", label)
+    tables = study.lead_tables(table)
+    for comparison, label in with_labels(outputs.compared):
+        over = join_label(f"95 % interval, mean over {seeds_of(r.seeds for r in comparison.rows)}", label)
         for which in study.SLICES:
-            groups = study.groups(table, comparison, which)
+            groups = study.recall_groups(table, comparison, which)
             drawn.append(groups_chart(groups, f"{WHOSE[which]}, {over}", outputs.released, UNITS.get(which, {})))
-        recommended = study.catalogue(outputs.slices or schemas.SLICES.empty_table(), comparison)
+        recommended = study.catalogue_table(outputs.slices or schemas.SLICES.empty_table(), comparison)
         tables += [recommended.under(label)] if recommended.rows else []
     note = "A recommender can be right by showing everybody the same few items."
     return Section("tail", "Long tail", "The long tail", note, drawn, tables=tables)
@@ -247,14 +256,14 @@ def groups_chart(groups: study.Groups, title: str, released: str, names: Mapping
     runs = [run for run in groups if run[1] in (released, "none")][:LINES]
     labels = list(dict.fromkeys(label for run in runs for label in groups[run]))
     rows = [Row(names.get(label, label), [groups[run].get(label) for run in runs], "") for label in labels]
-    return intervals(title, rows, [run_name(*run) for run in runs], axis="recall")
+    return interval_chart(title, rows, [run_name(*run) for run in runs], axis="recall")
 
 
-def studied(outputs: Outputs) -> Iterator[Section]:
+def study_sections(outputs: Outputs) -> Iterator[Section]:
     mask = outputs.study.get("mask", schemas.STUDY["mask"].empty_table())
     note = "How much AlignRec loses when it no longer sees the image, or the text, of some items."
-    yield Section("mask", "Mask modality", "Mask modality", note, tables=study.masked(mask))
+    yield Section("mask", "Mask modality", "Mask modality", note, tables=study.mask_tables(mask))
     curves, heatmaps = (outputs.plotted(part) for part in ("curves", "heatmaps"))
     note = "Settings of AlignRec, its graph and its encoder, measured on valid only: test was not opened for them."
-    heading, tables = "Hyper-parameters", [*study.sweep_points(curves), *study.heatmaps(heatmaps)]
+    heading, tables = "Hyper-parameters", [*study.sweep_points(curves), *study.heatmap_tables(heatmaps)]
     yield Section("settings-swept", heading, heading, note, tables=tables)

@@ -8,17 +8,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alignrec.pipeline.benchmark import summaries
-from alignrec.pipeline.evaluation.cutoff import CUTOFF, headline
-from alignrec.pipeline.evaluation.evidence import Comparison, collect, seeds_of
+from alignrec.pipeline.evaluation.cutoff import CUTOFF, headline_cutoff
+from alignrec.pipeline.evaluation.evidence import Comparison, group_values, seeds_of
 from alignrec.pipeline.evaluation.statistics import LEVEL
-from alignrec.pipeline.report.recommenders import equal
+from alignrec.pipeline.report.recommenders import rows_equal_to
 from alignrec.pipeline.report.table import (
     BEST,
     CONTROLS,
     RECALL,
     Difference,
     Table,
-    figure,
+    format_figure,
     protocol_note,
     run_name,
     with_error,
@@ -36,17 +36,17 @@ Run = tuple[str, str]  # model, features
 Groups = Mapping[Run, Mapping[str, tuple[float, float, float]]]  # run -> label of a group -> low end, mean, high end
 
 
-def masked(mask: pa.Table) -> list[Table]:
+def mask_tables(mask: pa.Table) -> list[Table]:
     return [
         Table(
             "Mask modality",
             f"{protocol_note(rows[0]._asdict())} AlignRec retrained with the image, or the text, of a "
             "share of the items masked. Mean ± standard deviation over seeds; the change is taken seed by seed.",
             ["feature set", "items", f"test {RECALL}", "change"],
-            [[row.features, row.items, figure(row.recall), figure(row.change, "+.1%")] for row in rows],
+            [[row.features, row.items, format_figure(row.recall), format_figure(row.change, "+.1%")] for row in rows],
             texts=2,
         )
-        for _, rows in summaries.by_protocol(summaries.masked(mask))
+        for _, rows in summaries.by_protocol(summaries.summarise_mask(mask))
     ]
 
 
@@ -66,12 +66,12 @@ def sweep_points(curves: Sequence[Record]) -> list[Table]:
     return [Table(heading, "The best of each sweep is marked.", head, points, texts=2, marks=marked)] if points else []
 
 
-def heatmaps(cells: Sequence[Record]) -> list[Table]:
-    by_map = collect((row["map"], row) for row in cells)
-    return [_heatmap(name.partition(":")[0], rows) for name, rows in by_map.items()]
+def heatmap_tables(cells: Sequence[Record]) -> list[Table]:
+    by_map = group_values((row["map"], row) for row in cells)
+    return [_heatmap_table(name.partition(":")[0], rows) for name, rows in by_map.items()]
 
 
-def _heatmap(where: str, cells: Sequence[Record]) -> Table:
+def _heatmap_table(where: str, cells: Sequence[Record]) -> Table:
     valid = {(row["x"], row["y"]): row["valid"] for row in cells}
     xs, ys = (sorted({key[axis] for key in valid}, key=float) for axis in (0, 1))
     rows = [[y, *(f"{valid[x, y]:.3f}" if (x, y) in valid else "" for x in xs)] for y in ys]
@@ -79,8 +79,8 @@ def _heatmap(where: str, cells: Sequence[Record]) -> Table:
     return Table(f"{where}: {first} (across) and {second} (down)", "", ["", *xs], rows)
 
 
-def summed(study: Mapping[str, pa.Table]) -> list[Table]:
-    parts = {"mask": masked, "tail": leads}
+def study_tables(study: Mapping[str, pa.Table]) -> list[Table]:
+    parts = {"mask": mask_tables, "tail": lead_tables}
     return [table for part, of in parts.items() if part in study for table in of(study[part])]
 
 
@@ -98,9 +98,9 @@ def semantic_ids(quality: Mapping[str, Mapping[str, Mapping[str, float]]]) -> li
     return [Table("Semantic IDs", note, ["codes", *CODES], rows, texts=1)] if rows else []
 
 
-def groups(tail: pa.Table, judged: Comparison, which: str) -> Groups:
+def recall_groups(tail: pa.Table, judged: Comparison, which: str) -> Groups:
     """Return the recall of each group with its interval, of table TAIL, best Recall@20 first."""
-    rows = tail.filter(equal({"fingerprint": judged.fingerprint, "slice": which})).to_pylist()
+    rows = tail.filter(rows_equal_to({"fingerprint": judged.fingerprint, "slice": which})).to_pylist()
     order = {(r.model, r.features): at for at, r in enumerate(judged.rows)}
     found: dict[Run, dict[str, tuple[float, float, float]]] = {}
     for row in rows:
@@ -109,14 +109,14 @@ def groups(tail: pa.Table, judged: Comparison, which: str) -> Groups:
     return dict(sorted(found.items(), key=lambda one: order.get(one[0], len(order))))
 
 
-def catalogue(slices: pa.Table, judged: Comparison) -> Table:
+def catalogue_table(slices: pa.Table, judged: Comparison) -> Table:
     """Return what each run but controls recommends, of table SLICES; without rows where nothing was measured."""
-    k = headline(pc.unique(slices["k"]).to_pylist() or [CUTOFF])
-    kept = slices.filter(equal({"fingerprint": judged.fingerprint, "ablation": "", "k": k})).to_pylist()
-    by_run = collect(((row["model"], row["features"]), row) for row in kept if row["value"] is not None)
+    k = headline_cutoff(pc.unique(slices["k"]).to_pylist() or [CUTOFF])
+    kept = slices.filter(rows_equal_to({"fingerprint": judged.fingerprint, "ablation": "", "k": k})).to_pylist()
+    by_run = group_values(((row["model"], row["features"]), row) for row in kept if row["value"] is not None)
     rows = []
     for run in ((r.model, r.features) for r in judged.rows if r.features not in CONTROLS):
-        seeds = collect(((row["label"], row["metric"]), row["value"]) for row in by_run.get(run, []))
+        seeds = group_values(((row["label"], row["metric"]), row["value"]) for row in by_run.get(run, []))
         of = {key: float(np.mean(values)) for key, values in seeds.items()}
         if coverage := of.get(("all", "coverage")):
             exposed = [of.get((str(part), "exposure"), 0.0) for part in range(11)]
@@ -132,17 +132,17 @@ def catalogue(slices: pa.Table, judged: Comparison) -> Table:
     return Table("What is recommended", note, head, rows)
 
 
-def leads(tail: pa.Table) -> list[Table]:
+def lead_tables(tail: pa.Table) -> list[Table]:
     """Return AlignRec's lead on the released features over each other run but controls, by group."""
     rows = [row for row in tail.to_pylist() if row["difference"] is not None and row["features"] not in CONTROLS]
     several = len({row["protocol"] for row in rows}) > 1
-    by_slice = collect(((row["fingerprint"], row["slice"]), row) for row in rows).values()
-    return [_leads(own).under(own[0]["protocol"] if several else "") for own in by_slice]
+    by_slice = group_values(((row["fingerprint"], row["slice"]), row) for row in rows).values()
+    return [_lead_table(own).under(own[0]["protocol"] if several else "") for own in by_slice]
 
 
-def _leads(rows: Sequence[Mapping[str, Any]]) -> Table:
+def _lead_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     labels = {row["label"]: f"{row['n']:,}" for row in rows}
-    by_run = collect((run_name(row["model"], row["features"]), row) for row in rows)
+    by_run = group_values((run_name(row["model"], row["features"]), row) for row in rows)
     cells = [["n", *labels.values()]]
     marks: dict[tuple[int, int], str] = {}
     for r, (run, own) in enumerate(by_run.items(), start=1):

@@ -23,7 +23,7 @@ FLOORED = f"≤ marks a p that could not be smaller with {RESAMPLES:,} resamples
 Place = tuple[int, int]  # row, column
 
 
-def figure(cell: Cell | None, form: str = ".4f") -> str:
+def format_figure(cell: Cell | None, form: str = ".4f") -> str:
     return "" if cell is None else with_error(cell.mean, cell.sd, form)
 
 
@@ -32,15 +32,15 @@ def with_error(value: float, error: float | None, form: str = ".4f") -> str:
     return f"{value:{form}}" + ("" if error is None else f" ± {error:{form.removeprefix('+')}}")
 
 
-def short(text: str) -> str:
+def without_zero(text: str) -> str:
     """Return a text with .25 for 0.25."""
     return re.sub(r"\b0\.", ".", text)
 
 
-def title(name: str) -> str:
+def display_name(name: str) -> str:
     """Return the authors' spelling of a feature set or a model, such as MiniLM + CNN; others are unchanged."""
     if name in MODELS:
-        return models.title(name)
+        return models.title_of_model(name)
     parts = name.split("-")
     known = [part for part in parts if part in ENCODERS]
     if not known or parts[: len(known)] != known:
@@ -48,22 +48,22 @@ def title(name: str) -> str:
     return " ".join([" + ".join(ENCODERS[part] for part in known), *parts[len(known) :]])
 
 
-def spread(counts: Iterable[int]) -> str:
+def describe_seeds(counts: Iterable[int]) -> str:
     """Return `mean ± sd over 3 seeds`, or `1 seed`."""
     over = seeds_of(counts)
     return over if over == "1 seed" else f"mean ± sd over {over}"
 
 
-def measure(metric: str, k: int) -> str:
+def measure_name(metric: str, k: int) -> str:
     return f"{METRICS.get(metric, metric)}@{k}"
 
 
-RECALL = measure(*MAIN)
+RECALL = measure_name(*MAIN)
 
 
 def run_name(model: str, features: str, ablation: str = "") -> str:
     content = "" if features == "none" else f" on {features}"
-    return f"{title(model)}{content}" + (f", {ablation}" if ablation else "")
+    return f"{display_name(model)}{content}" + (f", {ablation}" if ablation else "")
 
 
 def protocol_note(row: Mapping[str, Any]) -> str:
@@ -72,11 +72,11 @@ def protocol_note(row: Mapping[str, Any]) -> str:
     return f"Protocol {row['protocol']}, fingerprint {row['fingerprint']}.{over}"
 
 
-def after(text: str, label: str, mark: str = "; ") -> str:
+def join_label(text: str, label: str, mark: str = "; ") -> str:
     return f"{text}{mark}{label}" if label else text
 
 
-def labelled(comparisons: Sequence[Comparison]) -> Iterator[tuple[Comparison, str]]:
+def with_labels(comparisons: Sequence[Comparison]) -> Iterator[tuple[Comparison, str]]:
     """Yield each comparison with its protocol, or with an empty label where there is only one."""
     for comparison in comparisons:
         yield comparison, comparison.protocol if len(comparisons) > 1 else ""
@@ -155,14 +155,14 @@ class Table:
             for value in values:
                 if isinstance(value, Difference) and value.sure:
                     marks[len(cells) - 1, len(cells[-1])] = value.mark
-                cells[-1] += _cells(value)
+                cells[-1] += _markdown_cells(value)
         for column in best if rows else ():
             means = [value.mean if isinstance(value := values[column], Cell) else -inf for values in rows]
             marks[means.index(max(means)), column] = BEST
         return cls(heading, note, head, cells, texts, marks)
 
     def under(self, label: str) -> Table:
-        return replace(self, heading=after(self.heading, label, ", "))
+        return replace(self, heading=join_label(self.heading, label, ", "))
 
     @property
     def markdown(self) -> str:
@@ -174,20 +174,20 @@ def p_value(p: float, corrected: float | None = None) -> str:
     return ("≤ " if p <= FLOOR else "") + f"{p if corrected is None else corrected:.2g}"
 
 
-def _cells(value: Value) -> list[str]:
+def _markdown_cells(value: Value) -> list[str]:
     if isinstance(value, Cell):
-        return [figure(value)]
+        return [format_figure(value)]
     if isinstance(value, Difference):
         return value.cells
     return [""] * len(CHANGE) if value is None else [value]
 
 
 def markdown(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    lines = ["| " + " | ".join(escaped(str(cell)) for cell in cells) + " |" for cells in (head, *rows)]
+    lines = ["| " + " | ".join(escape_markdown(str(cell)) for cell in cells) + " |" for cells in (head, *rows)]
     return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
 
 
-def escaped(text: str) -> str:
+def escape_markdown(text: str) -> str:
     text = " ".join(text.split())
     for mark in "\\|<>[]":
         text = text.replace(mark, f"\\{mark}")

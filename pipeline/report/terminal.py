@@ -67,11 +67,11 @@ def bands(widths: Sequence[int], texts: int, room: int) -> Iterator[list[int]]:
 
 def tables(results: pa.Table, dataset: str) -> Iterator[Drawn]:
     """Yield a table per fingerprint: test at the best valid epoch, mean ± sd over seeds, best Recall@20 first."""
-    for one in evidence.comparisons(results):
+    for one in evidence.list_comparisons(results):
         title = f"{dataset}, protocol {one.protocol} ({one.fingerprint}): test, selected by valid"
-        yield Drawn(recommenders.brief(title, one))
-    for one in evidence.ablations(results):
-        yield Drawn(recommenders.brief(f"{dataset}, ablations, protocol {one.protocol} ({one.fingerprint})", one))
+        yield Drawn(recommenders.brief_table(title, one))
+    for one in evidence.list_ablations(results):
+        yield Drawn(recommenders.brief_table(f"{dataset}, ablations, protocol {one.protocol} ({one.fingerprint})", one))
 
 
 def stages(dataset: str, records: Iterable[Mapping[str, Any]]) -> Drawn:

@@ -14,8 +14,8 @@ from alignrec.pipeline.evaluation.evidence import MAIN, seeds_of
 from alignrec.pipeline.evaluation.statistics import LEVEL
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.probe.registry import PROBES
-from alignrec.pipeline.probe.verdicts import agreed
-from alignrec.pipeline.report.table import BETTER, CONTROLS, SAME, WORSE, Table, measure, title
+from alignrec.pipeline.probe.verdicts import agreed_verdict
+from alignrec.pipeline.report.table import BETTER, CONTROLS, SAME, WORSE, Table, display_name, measure_name
 
 NOT_TRAINED = ("-untrained", "-official")  # suffixes of an encoder's controls: the network before training here
 LINEAR = "linear"  # what needs no training, and is released where the trained set is below it
@@ -38,7 +38,7 @@ class Compared:
     note: str  # users, seeds and protocols of the recommenders' tests
 
 
-def compared(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> Compared:
+def compare_released(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> Compared:
     # a release of another version may have asked other probes
     asked = [row for row in (probes or {}).get("verdicts", []) if row["probe"] in PROBES]
     judged = [row for row in asked if row["a"] == released]
@@ -53,18 +53,18 @@ def compared(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | 
     models: list[str] = []
     for row in (row for row in rows if row["features_a"] == released):
         if row["model_b"] != RELEASED and row["features_b"] in (released, "none"):
-            models += [agreed([row])] * (row["fingerprint"] == rows[0]["fingerprint"])
+            models += [agreed_verdict([row])] * (row["fingerprint"] == rows[0]["fingerprint"])
         elif row["model_b"] == RELEASED and row["features_b"] != released:
             by = f" by {row['protocol']}" if several else ""
-            place = f"under AlignRec{by}, {measure(MAIN[0], row['k'])}"
-            outcomes.setdefault(row["features_b"], {})[place] = agreed([row])
+            place = f"under AlignRec{by}, {measure_name(MAIN[0], row['k'])}"
+            outcomes.setdefault(row["features_b"], {})[place] = agreed_verdict([row])
     own = {name for name in outcomes if name.startswith(f"{released.removesuffix('-raw')}-")}
     controls = {name for name in outcomes if name in CONTROLS or (name in own and name.endswith(NOT_TRAINED))}
     return Compared(
         {name: places for name, places in outcomes.items() if name not in own | controls},
         {name: places for name, places in outcomes.items() if name in controls},
         models,
-        _tested(rows),
+        _tests_note(rows),
     )
 
 
@@ -76,22 +76,24 @@ def in_probes(verdicts: Iterable[Row]) -> dict[str, str]:
     return {place: words.pop() if len(words) == 1 else "undecided" for place, words in by_probe.items()}
 
 
-def _tested(rows: Sequence[Row]) -> str:
+def _tests_note(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
     protocols = ", ".join(dict.fromkeys(row["protocol"] for row in rows))
     over = seeds_of(row["seeds"] for row in rows)
-    return f" Recommenders: test {measure(MAIN[0], rows[0]['k'])} of {rows[0]['n']:,} users over {over}, {protocols}."
+    return (
+        f" Recommenders: test {measure_name(MAIN[0], rows[0]['k'])} of {rows[0]['n']:,} users over {over}, {protocols}."
+    )
 
 
-def tables(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> list[Table]:
-    found = compared(released, probes, tests)
+def verdict_tables(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> list[Table]:
+    found = compare_released(released, probes, tests)
     rows = [([name], places) for name, places in found.rivals.items()]
     rows += [([f"{name}, a control"], places) for name, places in found.controls.items()]
-    return [table(f"{RULE}{found.note}", [f"{released} against"], rows)] if rows else []
+    return [outcome_table(f"{RULE}{found.note}", [f"{released} against"], rows)] if rows else []
 
 
-def table(note: str, sides: Sequence[str], found: Sequence[tuple[Sequence[str], Places]]) -> Table:
+def outcome_table(note: str, sides: Sequence[str], found: Sequence[tuple[Sequence[str], Places]]) -> Table:
     """Return a row per comparison, the names of its sides and its outcomes, and a column per place."""
     places = list(dict.fromkeys(place for _, of in found for place in of))
     rows = [[*names, *(MARKS[of[p]] if p in of else "" for p in places)] for names, of in found]
@@ -100,12 +102,14 @@ def table(note: str, sides: Sequence[str], found: Sequence[tuple[Sequence[str], 
     return Table("Verdict", note, head, rows, len(head), marks)
 
 
-def headline(dataset: str, kind: str, released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> str:
+def verdict_headline(
+    dataset: str, kind: str, released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None
+) -> str:
     """Return the verdict in one sentence; empty without comparisons."""
-    found = compared(released, probes, tests)
+    found = compare_released(released, probes, tests)
     unbeaten = [name for name, places in found.controls.items() if "better" not in places.values()]
     where = f"{dataset}{' (synthetic users)' * (kind == 'sample')}"
-    said = [sentence(where, released, found.rivals, found.models, unbeaten)]
+    said = [verdict_sentence(where, released, found.rivals, found.models, unbeaten)]
     if is_below(released, LINEAR, probes, tests):
         said.append(f"It is surely below {LINEAR}: release {LINEAR} (train.features).")
     return " ".join(said)
@@ -113,11 +117,11 @@ def headline(dataset: str, kind: str, released: str, probes: Mapping[str, Any] |
 
 def is_below(released: str, rival: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> bool:
     """Return whether a feature set is worse than another in at least one comparison, and better in none."""
-    outcomes = compared(released, probes, tests).rivals.get(rival, {}).values()
+    outcomes = compare_released(released, probes, tests).rivals.get(rival, {}).values()
     return "worse" in outcomes and "better" not in outcomes
 
 
-def sentence(
+def verdict_sentence(
     where: str, features: str, rivals: Mapping[str, Places], models: Sequence[str] = (), unbeaten: Sequence[str] = ()
 ) -> str:
     """Return how often a set, and AlignRec on it, are better and worse; empty without outcomes.
@@ -129,14 +133,16 @@ def sentence(
     clauses = []
     if outcomes := [outcome for places in rivals.values() for outcome in places.values()]:
         sets = f"{len(rivals)} other feature set{'s' * (len(rivals) > 1)}"
-        clauses.append(f"{title(features)} is {_counts(outcomes)} comparisons with {sets}")
+        clauses.append(f"{display_name(features)} is {_count_outcomes(outcomes)} comparisons with {sets}")
     if unbeaten:
         clauses.append(f"no test puts it above the control {', '.join(unbeaten)}")
     if models:
-        clauses.append(f"AlignRec on {title(features)} is {_counts(models)} comparisons with other models")
+        clauses.append(
+            f"AlignRec on {display_name(features)} is {_count_outcomes(models)} comparisons with other models"
+        )
     return f"On {where}, {'; '.join(clauses)}." if clauses else ""
 
 
-def _counts(outcomes: Sequence[str]) -> str:
+def _count_outcomes(outcomes: Sequence[str]) -> str:
     better, level, worse = (outcomes.count(outcome) for outcome in ("better", "undecided", "worse"))
     return f"better in {better}, level in {level} and worse in {worse} of {len(outcomes)}"

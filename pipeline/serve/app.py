@@ -65,7 +65,7 @@ class Nearest:
             raise UserError(
                 f"{release.folder}: no encoder in this release, so nothing can be asked; publish one with it"
             )
-        self._titles, self._paths = content.titles(release.items), content.paths(release.items)
+        self._titles, self._paths = content.item_titles(release.items), content.category_paths(release.items)
         self._loaded: dict[str, tuple[Loaded, np.ndarray, np.ndarray]] = {}
         self._lock = threading.Lock()
 

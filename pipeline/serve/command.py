@@ -11,7 +11,7 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.probe import stored
 from alignrec.pipeline.release.read import Release, unpack_release
 from alignrec.pipeline.report import page
-from alignrec.pipeline.report.gallery import neighbours
+from alignrec.pipeline.report.gallery import pick_neighbours
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.params import Report
 from alignrec.pipeline.serve.app import CHARACTERS, Impatient, Nearest, build_application
@@ -26,12 +26,12 @@ def render_page(release: Release, params: Parameters, images: Path, encoders: li
     """Return the page of a release, with the images of the folder whose hash it names."""
     with unpack_release(release, ["items"]) as layout:
         if (probes := release.folder / "probes.json").exists():
-            io.write_json(layout.probes, stored.read(probes))
+            io.write_json(layout.probes, stored.read_probes(probes))
         outputs = Outputs(layout, release.manifest.kind, _preferred_set(release.feature_sets, params))
-        near = neighbours(outputs, params[Report].gallery_items, 0)
+        near = pick_neighbours(outputs, params[Report].gallery_items, 0)
         at = {asin: row for row, asin in enumerate(release.items["asin"].to_pylist())}
-        view = page.view(outputs, near, 0, stored_pictures(images, release.items, at))
-        return page.html(outputs, view, encoders, CHARACTERS).encode()
+        view = page.build_view(outputs, near, 0, stored_pictures(images, release.items, at))
+        return page.page_html(outputs, view, encoders, CHARACTERS).encode()
 
 
 def _preferred_set(names: Iterable[str], params: Parameters) -> str:

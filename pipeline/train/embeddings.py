@@ -47,7 +47,7 @@ class Embeddings:
         return self.take(np.arange(len(self)))
 
 
-def stored(layout: Layout) -> tuple[Embeddings, Embeddings]:
+def read_embeddings(layout: Layout) -> tuple[Embeddings, Embeddings]:
     """Return those of users and of items; UserError if they are absent, or of two trainings."""
     paths = layout.user_embeddings, layout.item_embeddings
     io.one_set([path for path in paths if path.is_file()])
@@ -55,11 +55,11 @@ def stored(layout: Layout) -> tuple[Embeddings, Embeddings]:
     return Embeddings(user, schemas.user_embeddings), Embeddings(item, schemas.item_embeddings)
 
 
-def write(run: Run, user: np.ndarray, item: np.ndarray) -> int:
+def write_embeddings(run: Run, user: np.ndarray, item: np.ndarray) -> int:
     """Write the vectors [U, D] and [I, D] with their identifiers and a fingerprint of their space; return U + I."""
     layout, own = run.layout, run.params[Released]
     vectors = fingerprint.fingerprint_of(io.record(io.shards(layout.features(own.features), "features")[0]))
-    read = io.digest(inputs.files(layout, own.features))
+    read = io.digest(inputs.input_files(layout, own.features))
     space = {fingerprint.KEY: {"features": vectors, "train": own.facts(), "inputs": read}}
     width = item.shape[1]
     for names, of, path, schema in (

@@ -24,7 +24,7 @@ class TrainingData(NamedTuple):
     edges: pa.Table | None  # schema EDGES
 
 
-def files(layout: Layout, features: str | None) -> list[Path]:
+def input_files(layout: Layout, features: str | None) -> list[Path]:
     tables = [layout.interactions, layout.users, layout.item_ids]
     return (
         tables
@@ -33,7 +33,7 @@ def files(layout: Layout, features: str | None) -> list[Path]:
     )
 
 
-def read(layout: Layout, features: str | None) -> TrainingData:
+def read_inputs(layout: Layout, features: str | None) -> TrainingData:
     """Read the split (of large catalogues a sample) and, unless None, one feature set with its graph."""
     users = io.read_table(layout.users, schemas.USERS, ["user_id"])
     items = io.read_table(layout.item_ids, schemas.ITEM_IDS, ["item_id"])

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded
-from alignrec.pipeline.evaluation.metrics import evaluate
+from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded_cutoff
+from alignrec.pipeline.evaluation.metrics import evaluate_vectors
 from alignrec.pipeline.harness.memory import keep_large_buffers
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions.split import Split
-from alignrec.pipeline.models.base import Batch, Inputs, Recommender, Walking
+from alignrec.pipeline.models.base import Batch, GraphRecommender, Inputs, Recommender
 from alignrec.pipeline.models.params import Accumulating, Train
 from alignrec.pipeline.ops.checkpoint import Checkpoint, adam_state, part_of, prefix_names, restore_adam
 from alignrec.pipeline.ops.device import pick_device
@@ -59,7 +59,7 @@ def fit(
     """
     keep_large_buffers()
     device = pick_device()
-    inputs = _checked(model, split, features, edges, device, tuple(parts))
+    inputs = _check_inputs(model, split, features, edges, device, tuple(parts))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = model(inputs, params).to(device)
@@ -70,7 +70,7 @@ def fit(
         return loop.fitted()
 
 
-def compiled(
+def compile_network(
     network: Recommender, backend: str | Callable[..., Any] = "inductor"
 ) -> Callable[[Batch], dict[str, Tensor]]:
     """Return the network's loss compiled with its gradient, replayed as CUDA graphs on a GPU.
@@ -83,7 +83,7 @@ def compiled(
     return torch.compile(network.loss, backend=backend, mode=mode, dynamic=False)
 
 
-def accumulated(network: Walking, batches: Sequence[Batch]) -> dict[str, Tensor]:
+def accumulate_gradients(network: GraphRecommender, batches: Sequence[Batch]) -> dict[str, Tensor]:
     """Compute the gradients of several batches' mean loss, rows walked back at once; return the sum of each term."""
     tables = network.tables()
     rows = [table.detach().requires_grad_() for table in tables]
@@ -102,16 +102,16 @@ def accumulated(network: Walking, batches: Sequence[Batch]) -> dict[str, Tensor]
 def _without_training(network: Recommender, split: Split) -> Fit:
     """Evaluate a recommender that has no parameters."""
     user, item = (x.cpu().numpy() if isinstance(x, Tensor) else x for x in network())
-    scores = ranked(user, item, split)
+    scores = rank_valid(user, item, split)
     line = {"epoch": 0, "loss": 0.0, **{f"valid_{name}": value for name, value in scores.items()}}
     return Fit(user, item, {}, [line], 0, scores)
 
 
-def ranked(user: Vectors, item: Vectors, split: Split) -> dict[str, float]:
+def rank_valid(user: Vectors, item: Vectors, split: Split) -> dict[str, float]:
     """Return recall and NDCG of valid at CUTOFF, of vectors [U, D] and [I, D]."""
-    cutoff = bounded(split.n_items)
+    cutoff = bounded_cutoff(split.n_items)
     candidates = split.cold_items("valid") if split.is_cold else None  # by which Protocol says that epochs are chosen
-    mean = evaluate(user, item, split, "valid", [cutoff], candidates=candidates).mean
+    mean = evaluate_vectors(user, item, split, "valid", [cutoff], candidates=candidates).mean
     return {f"{name}@{CUTOFF}": mean[name, cutoff] for name in ("recall", "ndcg")}
 
 
@@ -134,7 +134,7 @@ class _Loop:
         self.device = next(network.parameters()).device
         self.sampler = sampler
         self.together = params.accumulate if isinstance(params, Accumulating) else 1
-        self.loss = compiled(network) if params.compile and self.device.type == "cuda" else network.loss
+        self.loss = compile_network(network) if params.compile and self.device.type == "cuda" else network.loss
         self.optimiser = torch.optim.Adam(network.groups(), lr=params.lr, fused=self.device.type in ("cpu", "cuda"))
 
     def run(self, progress: Callable[[dict[str, Any]], object] | None) -> None:
@@ -198,8 +198,8 @@ class _Loop:
 
     def _gradients(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
         """Compute the gradients of the batches' mean loss; return the sum of each term."""
-        if isinstance(self.network, Walking) and self.together > 1:
-            return accumulated(self.network, batches)
+        if isinstance(self.network, GraphRecommender) and self.together > 1:
+            return accumulate_gradients(self.network, batches)
         terms = self.loss(batches[0])
         torch.stack(list(terms.values())).sum().backward()
         return {name: term.detach() for name, term in terms.items()}
@@ -216,7 +216,7 @@ class _Loop:
                 f"{type(self.network).__name__}: the loss diverged in epoch {epoch} ({values}) "
                 f"with {self.params.model_dump()}; try a lower train.lr"
             )
-        scores = ranked(user, item, self.split)
+        scores = rank_valid(user, item, self.split)
         line = {f"valid_{name}": value for name, value in scores.items()}
         self.history.append({"epoch": epoch, "loss": loss, **terms, **line})
         recall = scores[f"recall@{CUTOFF}"]
@@ -228,7 +228,7 @@ class _Loop:
             self.kept = {name: x.detach().cpu().clone() for name, x in tensors.items()}
 
 
-def _checked(
+def _check_inputs(
     model: type[Recommender],
     split: Split,
     features: np.ndarray | None,

@@ -16,7 +16,7 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.graph import approximate
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.interactions.split import Pairs, contains_keys, pair_keys, train_of
-from alignrec.pipeline.train.embeddings import Embeddings, stored
+from alignrec.pipeline.train.embeddings import Embeddings, read_embeddings
 
 MEASURED_AT = 20  # cutoff of the recall that is recorded
 SAMPLE = 1000  # users it is measured on
@@ -33,38 +33,38 @@ class Indexed(NamedTuple):
 
 def write_index(layout: Layout, exact_up_to: int) -> None:
     """Write a FAISS index of the item vectors, and its facts, such as its recall for a sample of users."""
-    user, item = stored(layout)
+    user, item = read_embeddings(layout)
     asked = np.linspace(0, len(user) - 1, min(SAMPLE, len(user))).astype(np.int64)
     bought = io.read_slices(layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"], io.PART)
     seen = train_of(bought, asked, len(user), len(item))
-    index = indexed(item, user.take(asked), seen, exact_up_to)
+    index = build_index(item, user.take(asked), seen, exact_up_to)
     with io.atomic(layout.items_index) as temporary:
         index.write(temporary)
     io.write_json(layout.index_facts, index.facts)
 
 
-def flat(item: np.ndarray) -> faiss.Index:
+def build_flat(item: np.ndarray) -> faiss.Index:
     index = faiss.IndexFlatIP(item.shape[1])
     index.add(np.ascontiguousarray(item, np.float32))
     return index
 
 
-def indexed(item: Embeddings, user: np.ndarray, seen: Pairs, exact_up_to: int) -> Indexed:
+def build_index(item: Embeddings, user: np.ndarray, seen: Pairs, exact_up_to: int) -> Indexed:
     """Return an index of items, with its recall at k against the evaluation's full ranking for a sample of users.
 
     A catalogue larger than `exact_up_to` gets an inverted file, searched in as many lists as ENOUGH takes.
     """
     k, places = min(MEASURED_AT, len(item)), np.arange(len(user))
-    best = exact(user, item, k, seen)
+    best = search_exact(user, item, k, seen)
 
     def found(index: faiss.Index) -> float:
-        return recall(retrieve(index, user, places, k, seen)[0], best)
+        return index_recall(recommend_items(index, user, places, k, seen)[0], best)
 
     facts: dict[str, Any] = {"kind": "flat"}
     if len(item) <= exact_up_to:
-        index = flat(item.read())
+        index = build_flat(item.read())
     else:
-        index = inverted(item)
+        index = build_inverted(item)
         while found(index) < ENOUGH and index.nprobe < index.nlist:
             index.nprobe = min(2 * index.nprobe, index.nlist)
         facts = {"kind": "ivf", "lists": index.nlist, "searched": index.nprobe}
@@ -72,15 +72,15 @@ def indexed(item: Embeddings, user: np.ndarray, seen: Pairs, exact_up_to: int) -
     return Indexed(lambda path: faiss.write_index(index, str(path)), facts)
 
 
-def inverted(item: Embeddings) -> Any:
+def build_inverted(item: Embeddings) -> Any:
     rows = np.random.default_rng(0).choice(len(item), min(len(item), approximate.SAMPLE), replace=False)
-    index = approximate.trained(item.take(np.sort(rows)), len(item), "Flat")
+    index = approximate.train_index(item.take(np.sort(rows)), len(item), "Flat")
     for part in item:
         index.add(part)
     return index
 
 
-def exact(user: np.ndarray, item: Iterable[np.ndarray], k: int, seen: Pairs) -> np.ndarray:
+def search_exact(user: np.ndarray, item: Iterable[np.ndarray], k: int, seen: Pairs) -> np.ndarray:
     """Return what `evaluation.metrics.topk` does of items in parts, float32 [n, D]: int32 [N, K]."""
     from alignrec.pipeline.evaluation.metrics import topk  # loads torch, which retrieval does not need
 
@@ -98,7 +98,7 @@ def exact(user: np.ndarray, item: Iterable[np.ndarray], k: int, seen: Pairs) -> 
     return ids
 
 
-def retrieve(
+def recommend_items(
     index: faiss.Index, user: np.ndarray, users: np.ndarray, k: int, seen: Pairs
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return items int32 [N, K] of highest dot product that a user has not `seen`, and their scores, best first.
@@ -123,6 +123,6 @@ def retrieve(
     return ids, scores
 
 
-def recall(retrieved: np.ndarray, exact: np.ndarray) -> float:
+def index_recall(retrieved: np.ndarray, exact: np.ndarray) -> float:
     hits = (retrieved[:, :, None] == exact[:, None, :]).any(1) & (exact >= 0)
     return float(hits.sum() / max((exact >= 0).sum(), 1))

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 import shops
 
 import alignrec
-from alignrec.pipeline.evaluation.metrics import evaluate
+from alignrec.pipeline.evaluation.metrics import evaluate_vectors
 from alignrec.pipeline.interactions.split import load_split as load_split
 
 IDS = [f"i{i}" for i in range(shops.ITEMS)]
@@ -34,7 +34,7 @@ def test_metrics_and_recommendations_are_those_of_its_vectors(
     frame, number = interactions.to_pandas(), {name: i for i, name in enumerate(model.users)}
     rows = [(number[u], int(i[1:]), s) for u, i, s in zip(frame.user, frame.item, frame.split, strict=True)]
     split = load_split(shops.interactions(rows), 60, 50)
-    mean = evaluate(np.asarray(model.user_vectors), np.asarray(model.item_vectors), split, "test", [10]).mean
+    mean = evaluate_vectors(np.asarray(model.user_vectors), np.asarray(model.item_vectors), split, "test", [10]).mean
     assert model.metrics["test"]["recall@10"] == mean["recall", 10]
     for user in ("u0", "u31"):
         bought = set(frame[(frame.user == user) & (frame.split == 0)].item)

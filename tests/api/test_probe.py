@@ -40,7 +40,7 @@ def test_figures_are_the_pipelines(probed: alignrec.ProbeResult, layout: Layout)
     table = table.set_column(column, "timestamp", pa.array(range(len(table)), pa.int64()))
     asked = judge.build_tasks(Data(table, shops.ITEMS))
     ks = [5, 10, 20, 50]
-    expected = judge.summarise(asked, judge.answer_sets(asked, [("vectors", shops.content())], ks)[0], ks)
+    expected = judge.summarise_answers(asked, judge.answer_sets(asked, [("vectors", shops.content())], ks)[0], ks)
     for probe in ("zero_shot", "item_cf", "content_knn"):
         assert probed.figures[probe]["vectors"] == expected[probe]["vectors"]
     assert probed.skipped.keys() == {"cold_items"}

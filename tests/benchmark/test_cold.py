@@ -11,7 +11,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.cell import Entry, rankings_path
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.evaluation.evidence import comparisons
+from alignrec.pipeline.evaluation.evidence import list_comparisons
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.report import recommenders
 from alignrec.pipeline.train import inputs
@@ -30,7 +30,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 def test_each_result_stands_there_under_both_protocols(layout: Layout) -> None:
     results = io.read_table(layout.results, schemas.RESULTS)
-    runs = [(c.protocol, r) for c in comparisons(results) for r in c.rows]
+    runs = [(c.protocol, r) for c in list_comparisons(results) for r in c.rows]
     recall = {(protocol, r.model, r.features): r.cells["recall", 20].mean for protocol, r in runs}
     both = {p: {run[1:]: value for run, value in recall.items() if run[0] == p} for p in (ALONE, EVERY)}
     assert set(both[ALONE]) == set(both[EVERY]) == {("bpr", "none"), ("contentknn", "f"), ("contentknn", "noise")}
@@ -63,10 +63,10 @@ def test_runs_take_the_draws_in_turn_and_tests_resample_them(tmp_path: Path) -> 
     assert [p["name"] for p in io.read_json(layout.protocol)] == [name, every]
     for draw, own in enumerate(layout.draws()):
         ranked = io.read_table(rankings_path(layout, Entry("bpr", "none", draw)), schemas.rankings(20))
-        candidates = inputs.read(own, None).split.cold_items("test")
+        candidates = inputs.read_inputs(own, None).split.cold_items("test")
         assert {*ranked["items"].combine_chunks().flatten().to_pylist()} <= {*candidates.tolist()}
-    found = comparisons(io.read_table(layout.results, schemas.RESULTS))
-    assert "Runs take the 2 draws in turn" in recommenders.results(found[0]).note
+    found = list_comparisons(io.read_table(layout.results, schemas.RESULTS))
+    assert "Runs take the 2 draws in turn" in recommenders.results_table(found[0]).note
     rows = [row for c in found if c.protocol == name for row in c.rows]
     figures = {row.features: row.cells["recall", 20] for row in rows if row.model == "contentknn"}
     assert len({*figures["noise"].values}) == 2  # nothing but the draw moves it

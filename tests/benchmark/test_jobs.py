@@ -9,8 +9,8 @@ from shops import ITEMS, two_tastes
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.cell import Entry, rankings_path, read_runs
-from alignrec.pipeline.benchmark.plan import entries
-from alignrec.pipeline.evaluation.metrics import judge
+from alignrec.pipeline.benchmark.plan import list_entries
+from alignrec.pipeline.evaluation.metrics import judge_rankings
 from alignrec.pipeline.harness.layout import Layout
 
 pytestmark = pytest.mark.usefixtures("one_process")
@@ -20,9 +20,9 @@ def test_id_models_run_once_a_seed_and_ablations_beside_the_full_model() -> None
     benchmark = {"models": ["alignrec", "bpr"], "features": ["a", "b"], "seeds": 2}
     runs = (("alignrec", "a"), ("alignrec", "b"), ("bpr", "none"))
     plain = [Entry(model, features, seed) for model, features in runs for seed in (0, 1)]
-    assert entries(toy.params(benchmark=benchmark, train={"features": "a"})) == plain
+    assert list_entries(toy.params(benchmark=benchmark, train={"features": "a"})) == plain
     rows = {"no-cca": {"cca": 0.0}, "image-only": {"features": "c"}}
-    assert entries(toy.params(benchmark=benchmark | {"ablations": rows}, train={"features": "d"})) == [
+    assert list_entries(toy.params(benchmark=benchmark | {"ablations": rows}, train={"features": "d"})) == [
         *plain,
         Entry("alignrec", "d", 0),
         Entry("alignrec", "d", 1),
@@ -61,7 +61,7 @@ def test_an_interrupted_benchmark_goes_on_and_ends_the_same(tmp_path: Path) -> N
     record = io.read_json(untouched)
     rankings = io.read_table(rankings_path(layout, Entry("bpr", "none", 0)), schemas.rankings(20))
     top = np.array(rankings["items"].to_pylist(), np.int32)
-    judged = judge(top, rankings["user_id"].to_numpy(), two_tastes().test, ITEMS, [5, 20]).mean
+    judged = judge_rankings(top, rankings["user_id"].to_numpy(), two_tastes().test, ITEMS, [5, 20]).mean
     assert record["judged"][0]["metrics"]["test"]["ndcg@5"] == judged["ndcg", 5]  # figures are of the rankings
 
     tests = io.read_table(layout.tests, schemas.TESTS).to_pylist()

@@ -13,14 +13,14 @@ from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import engine, io
 from alignrec.pipeline.benchmark import study
-from alignrec.pipeline.benchmark.cell import Hidden, outcome
+from alignrec.pipeline.benchmark.cell import Hidden, train_and_judge
 from alignrec.pipeline.benchmark.experiment import Experiment
 from alignrec.pipeline.benchmark.params import Mask, Study
 from alignrec.pipeline.benchmark.settings import protocol_of
 from alignrec.pipeline.benchmark.study import Masked
 from alignrec.pipeline.config.base import checked
 from alignrec.pipeline.encode.params import MODALITIES, variant
-from alignrec.pipeline.evaluation.metrics import evaluate
+from alignrec.pipeline.evaluation.metrics import evaluate_vectors
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run, running
 from alignrec.pipeline.harness.seeds import seed_for
@@ -58,8 +58,8 @@ def test_a_record_is_judged_by_the_protocol_that_it_names(layout: Layout) -> Non
         rules = protocol_of(settings, "shop", parts)
         recall, record = measured(layout, settings, Masked("f", "nothing", 0, 0), 5)
         seed = seed_for("benchmark", "shop", "alignrec", 0)
-        fitted = fit(AlignRec, *inputs.read(layout, "f"), settings.train.resolved(), seed)
-        expected = evaluate(fitted.user, fitted.item, parts, "test", [5], rules.seen(parts, "test"))
+        fitted = fit(AlignRec, *inputs.read_inputs(layout, "f"), settings.train.resolved(), seed)
+        expected = evaluate_vectors(fitted.user, fitted.item, parts, "test", [5], rules.seen(parts, "test"))
         assert recall == expected.mean["recall", 5]
         assert (record["protocol"], record["fingerprint"]) == (rule, rules.fingerprint)
         recalls.append(recall)
@@ -69,7 +69,7 @@ def test_a_record_is_judged_by_the_protocol_that_it_names(layout: Layout) -> Non
 def measured(layout: Layout, settings: Params, one: Masked, k: int = 20) -> tuple[float, dict[str, Any]]:
     """Train; return test Recall@K and how it was judged."""
     experiment = Experiment(Run("study", "shop", settings, layout.root), 1)
-    (judged,) = outcome(study.mask_cell(experiment, one)).values["judged"]
+    (judged,) = train_and_judge(study.mask_cell(experiment, one)).values["judged"]
     return judged["metrics"]["test"][f"recall@{k}"], judged
 
 

@@ -5,7 +5,7 @@ import pytest
 from shops import interactions
 
 from alignrec.pipeline.benchmark import slices
-from alignrec.pipeline.evaluation.metrics import judge
+from alignrec.pipeline.evaluation.metrics import judge_rankings
 from alignrec.pipeline.interactions import split
 
 # user 0 has three train items, user 1 four; item 3 is known to nobody in train, item 4 to user 1 alone
@@ -17,8 +17,8 @@ KS = (1, 2)
 @pytest.fixture
 def figures() -> dict[tuple[str, str, str, int], slices.Figure]:
     parts = split.load_split(interactions(ROWS), 2, 6)
-    judged = judge(TOP, np.array([0, 1], np.int32), parts.test, 6, KS)
-    return {(f.slice, f.label, f.metric, f.k): f for f in slices.figures(judged, parts, KS)}
+    judged = judge_rankings(TOP, np.array([0, 1], np.int32), parts.test, 6, KS)
+    return {(f.slice, f.label, f.metric, f.k): f for f in slices.slice_figures(judged, parts, KS)}
 
 
 def test_users_by_length_of_history(figures: dict[tuple[str, str, str, int], slices.Figure]) -> None:
@@ -39,7 +39,7 @@ def test_items_by_popularity_and_cold_ones(figures: dict[tuple[str, str, str, in
 
 def test_every_tenth_has_as_many_items() -> None:
     rows = [(user, item, 0) for item in range(20) for user in range(item + 1)] + [(0, 20, 2)]
-    parts = slices.parts(split.load_split(interactions(rows), 20, 21))
+    parts = slices.popularity_parts(split.load_split(interactions(rows), 20, 21))
     assert parts.tolist() == [*np.repeat(np.arange(1, 11), 2), 0]
 
 

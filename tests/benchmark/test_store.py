@@ -16,7 +16,7 @@ from processes import started
 from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import engine, io
-from alignrec.pipeline.benchmark.cell import Cell, Stored
+from alignrec.pipeline.benchmark.cell import Cell, DatasetData
 from alignrec.pipeline.benchmark.experiment import Experiment, Store, record_digest, train_cell
 from alignrec.pipeline.harness import code
 from alignrec.pipeline.harness.run import ALTERED, Run
@@ -37,7 +37,7 @@ def experiment(root: Path, **sections: Any) -> Experiment:
 
 
 def cell(made: Experiment, seed: int = 0) -> Cell:
-    return Cell(Stored(made.layout), "bpr", MODELS["bpr"].Params(epochs=2), made.rules, seed, (5, 20))
+    return Cell(DatasetData(made.layout), "bpr", MODELS["bpr"].Params(epochs=2), made.rules, seed, (5, 20))
 
 
 @pytest.fixture(autouse=True)
@@ -120,7 +120,7 @@ def test_other_code_settings_protocol_data_and_seed_are_another_cell(
         "cutoffs": replace(one, ks=(5,)),
         "opens": replace(one, opens="test"),
         "model": replace(one, model="lightgcn"),
-        "features": replace(one, data=Stored(made.layout, "f")),
+        "features": replace(one, data=DatasetData(made.layout, "f")),
     }
     assert len({one.key, *(another.key for another in changed.values())}) == 1 + len(changed)
     assert [what for what, another in changed.items() if made.store.get(another)] == []

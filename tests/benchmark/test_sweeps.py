@@ -14,7 +14,7 @@ import toy
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark import study
-from alignrec.pipeline.benchmark.cell import Outcome, outcome
+from alignrec.pipeline.benchmark.cell import Outcome, train_and_judge
 from alignrec.pipeline.benchmark.experiment import Experiment
 from alignrec.pipeline.benchmark.settings import model_settings, protocol_of
 from alignrec.pipeline.benchmark.summaries import RECALL
@@ -83,8 +83,8 @@ def test_every_setting_has_its_seeds_and_equal_trainings_run_once(layout: Layout
 
 
 def test_valid_is_that_of_the_setting_and_its_graph(layout: Layout) -> None:
-    data = inputs.read(layout, "f")
-    edges, seed = neighbours.neighbours(shops.content(), 2), seed_for("sweep", "shop", "alignrec", 1)
+    data = inputs.read_inputs(layout, "f")
+    edges, seed = neighbours.find_neighbours(shops.content(), 2), seed_for("sweep", "shop", "alignrec", 1)
     settings = model_settings(PARAMS, "alignrec")
     fitted = fit(MODELS["alignrec"], data.split, data.features, edges, settings, seed)
     assert values(layout, "graph", graph_k=2, train_item_layers=1)[1] == pytest.approx(fitted.valid[RECALL], abs=1e-12)
@@ -93,11 +93,11 @@ def test_valid_is_that_of_the_setting_and_its_graph(layout: Layout) -> None:
 
 def trained(layout: Layout, **setting: float) -> Outcome:
     own = {key.replace("_", ".", 1): value for key, value in setting.items()}
-    return outcome(study.sweep_cell(experiment(layout.root), own, 0, "study.sweeps.x"), tolerant=True)
+    return train_and_judge(study.sweep_cell(experiment(layout.root), own, 0, "study.sweeps.x"), tolerant=True)
 
 
 def test_test_stays_closed(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "evaluate", lambda *_: pytest.fail("test is opened"))
+    monkeypatch.setattr(metrics, "evaluate_vectors", lambda *_: pytest.fail("test is opened"))
     record = trained(layout, train_lr=0.01).values
     assert record["best"][f"valid_{RECALL}"] == values(layout, "rate", train_lr=0.01)[0]
 

@@ -38,7 +38,7 @@ def written(root: Path, right: dict[tuple[str, str], set[int]]) -> pa.Table:
 def tabled(root: Path, settings: Params) -> pa.Table:
     with running("study", "shop", settings, root) as run:
         experiment = Experiment(run, 1)
-        experiment.write(tail.tables(experiment))
+        experiment.write(tail.tail_tables(experiment))
     return io.read_table(run.layout.study("tail"), schemas.TAIL)
 
 

@@ -13,10 +13,10 @@ from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark import plan
-from alignrec.pipeline.benchmark.cell import Entry, outcome, rankings_path
+from alignrec.pipeline.benchmark.cell import Entry, rankings_path, train_and_judge
 from alignrec.pipeline.benchmark.experiment import Experiment, Record
 from alignrec.pipeline.benchmark.params import Range
-from alignrec.pipeline.benchmark.plan import Contender, Tried, entries, halton
+from alignrec.pipeline.benchmark.plan import Candidate, Tried, halton_points, list_entries
 from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
@@ -40,9 +40,9 @@ def params(search: dict[str, object] | None = None, **benchmark: object) -> Para
 
 def test_draws_are_in_the_space_and_fewer_begin_more() -> None:
     space = {"lr": Range(low=1e-4, high=1e-1), "layers": Range(low=0, high=3), "dim": Range(low=8, high=64)}
-    many = halton(space, 200, seed=1)
-    assert [halton(space, n, seed=1) for n in (0, 3)] == [[], many[:3]]
-    assert halton(space, 3, seed=2) != many[:3]
+    many = halton_points(space, 200, seed=1)
+    assert [halton_points(space, n, seed=1) for n in (0, 3)] == [[], many[:3]]
+    assert halton_points(space, 3, seed=2) != many[:3]
     assert {type(setting["dim"]) for setting in many} == {int}
     assert {setting["layers"] for setting in many} == {0, 1, 2, 3}
     assert all(1e-4 <= setting["lr"] <= 1e-1 and 8 <= setting["dim"] <= 64 for setting in many)
@@ -53,7 +53,7 @@ def test_draws_are_in_the_space_and_fewer_begin_more() -> None:
 def test_every_feature_set_of_a_model_tries_the_same_settings_and_the_given_one_first(tmp_path: Path) -> None:
     shops.outputs(tmp_path)
     settings = params(features=["f"], budget=3)
-    made = plan.tune(experiment(tmp_path, settings), entries(settings)).tried
+    made = plan.tune_models(experiment(tmp_path, settings), list_entries(settings)).tried
     assert list(made) == [("alignrec", "f"), ("bpr", "none")]  # the slow ones first
     of_alignrec = plan.tried_settings(settings, "shop", "alignrec")
     assert [one.setting for one in made["alignrec", "f"]] == of_alignrec
@@ -73,7 +73,7 @@ def tried(valid: float | None, **setting: float) -> Tried:
 
 def test_ablations_have_the_setting_of_the_full_model_but_for_what_they_name() -> None:
     settings = params(budget=2, ablations={"no-cca": {"cca": 0.0}, "other": {"features": "g"}})
-    tuned = plan.Tuned({Contender("alignrec", "f"): [tried(0.5, lr=0.02, cca=0.05)]})
+    tuned = plan.Tuned({Candidate("alignrec", "f"): [tried(0.5, lr=0.02, cca=0.05)]})
     for name, expected in (("", (0.02, 0.05)), ("no-cca", (0.02, 0.0)), ("other", (0.02, 0.05))):
         entry = Entry("alignrec", "g" if name == "other" else "f", 0, name)
         chosen = model_settings(tuned.params(settings, entry), "alignrec", name)
@@ -82,10 +82,10 @@ def test_ablations_have_the_setting_of_the_full_model_but_for_what_they_name() -
 
 
 def test_the_best_on_valid_is_chosen_the_first_of_equal_ones_and_a_failed_one_never() -> None:
-    tuned = plan.Tuned({Contender("bpr", "none"): [tried(None), tried(0.2), tried(0.3, lr=1), tried(0.3)]})
-    assert tuned.best(Contender("bpr", "none")).setting == {"lr": 1}
+    tuned = plan.Tuned({Candidate("bpr", "none"): [tried(None), tried(0.2), tried(0.3, lr=1), tried(0.3)]})
+    assert tuned.best(Candidate("bpr", "none")).setting == {"lr": 1}
     with pytest.raises(UserError, match="bpr"):
-        plan.Tuned({Contender("bpr", "none"): [tried(None)]}).best(Contender("bpr", "none"))
+        plan.Tuned({Candidate("bpr", "none"): [tried(None)]}).best(Candidate("bpr", "none"))
 
 
 def test_a_budget_is_spent_once_goes_on_after_a_kill_and_can_be_enlarged(tmp_path: Path) -> None:
@@ -131,10 +131,10 @@ def test_settings_are_tried_without_a_look_at_test(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("alignrec.pipeline.benchmark.cell.open_test", lambda *_: pytest.fail("test was opened"))
     rows = io.read_table(layout.interactions, schemas.INTERACTIONS)
     cell = plan.trial_cell(experiment(tmp_path, params(budget=2)), ("bpr", "none"), {"lr": 0.02})
-    record = outcome(cell)
+    record = train_and_judge(cell)
     moved = rows.set_column(1, "item_id", shifted(rows))
     io.write_table(moved, layout.interactions, schemas.INTERACTIONS)
-    assert outcome(cell) == record
+    assert train_and_judge(cell) == record
     assert record.values["state"] == "complete"
     assert (record.values["judged"], record.rankings) == ([], {})
 

@@ -11,7 +11,7 @@ import torch
 from alignrec.commands.params import Params
 from alignrec.pipeline.benchmark.settings import model_settings, protocol_of
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.evaluation.metrics import evaluate, open_test, topk
+from alignrec.pipeline.evaluation.metrics import evaluate_vectors, open_test, topk
 from alignrec.pipeline.evaluation.protocol import Protocol
 from alignrec.pipeline.interactions.split import Pairs, unite_pairs
 from alignrec.pipeline.models.bpr import BPR
@@ -91,7 +91,7 @@ def test_test_is_opened_by_the_candidates_of_the_protocol(rule: str) -> None:
     assert set(every.test.top.ravel().tolist()) - set(range(2 * cold.COLD))
     assert alone.label != every.label
     seen = unite_pairs(parts.train, parts.valid, parts.n_items) if rule == "strict" else parts.train
-    plain = evaluate(*vectors(), replace(parts, division=""), "test", [5, 20], seen)
+    plain = evaluate_vectors(*vectors(), replace(parts, division=""), "test", [5, 20], seen)
     assert every.test.mean == plain.mean
     assert alone.test.mean["recall", 20] > every.test.mean["recall", 20]
     assert np.array_equal(alone.test.users, every.test.users)
@@ -100,9 +100,13 @@ def test_test_is_opened_by_the_candidates_of_the_protocol(rule: str) -> None:
 def test_the_epoch_is_chosen_among_cold_items_alone() -> None:
     parts, settings = cold.parts(), model_settings(cold.params(), "bpr")
     fitted = fit(BPR, parts, None, None, settings, 0)
-    judged = evaluate(fitted.user, fitted.item, parts, "valid", [20], candidates=np.arange(cold.COLD, dtype=np.int32))
+    judged = evaluate_vectors(
+        fitted.user, fitted.item, parts, "valid", [20], candidates=np.arange(cold.COLD, dtype=np.int32)
+    )
     assert fitted.valid["recall@20"] == judged.mean["recall", 20]
-    assert fitted.valid["recall@20"] > evaluate(fitted.user, fitted.item, parts, "valid", [20]).mean["recall", 20]
+    assert (
+        fitted.valid["recall@20"] > evaluate_vectors(fitted.user, fitted.item, parts, "valid", [20]).mean["recall", 20]
+    )
 
 
 def test_so_few_cold_items_that_the_epoch_says_nothing_are_refused() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shops import two_tastes
 
-from alignrec.pipeline.evaluation.metrics import METRICS, evaluate, judge
+from alignrec.pipeline.evaluation.metrics import METRICS, evaluate_vectors, judge_rankings
 from alignrec.pipeline.evaluation.protocol import Protocol, questions
 from alignrec.pipeline.interactions.split import Pairs
 
@@ -18,7 +18,7 @@ from alignrec.pipeline.interactions.split import Pairs
 def test_an_empty_place_is_no_hit_on_the_neighbour_in_key_order() -> None:
     top = np.array([[-1]], np.int32)  # user 1: 1 * 10 - 1 is the key of user 0, item 9
     targets = Pairs(np.array([0, 1], np.int32), np.array([9, 0], np.int32))
-    assert judge(top, np.array([1], np.int32), targets, 10, [1]).mean["recall", 1] == 0
+    assert judge_rankings(top, np.array([1], np.int32), targets, 10, [1]).mean["recall", 1] == 0
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -29,7 +29,7 @@ def test_equals_the_published_numbers_at_every_cutoff(metric: str) -> None:
     owner = np.repeat(users, counts)
     order = np.lexsort((items, owner))
     targets = Pairs(owner[order], items[order].astype(np.int32))
-    mean = judge(top.astype(np.int32), users, targets, int(max(top.max(), items.max())) + 1, range(1, 51)).mean
+    mean = judge_rankings(top.astype(np.int32), users, targets, int(max(top.max(), items.max())) + 1, range(1, 51)).mean
     assert np.abs([mean[metric, k] for k in range(1, 51)] - expected).max() < 1e-12
 
 
@@ -57,7 +57,7 @@ def test_every_user_equals_the_slow_version(seed: int) -> None:
     top = np.array([rng.permutation(n_items)[:50] for _ in wanted], np.int32)
     top[:, int(rng.integers(0, 50)) :] = -1  # the catalogue ran out
     pairs = Pairs(np.repeat(np.arange(6, dtype=np.int32), [len(w) for w in wanted]), np.concatenate(wanted))
-    per_user = judge(top, np.arange(6, dtype=np.int32), pairs, n_items, (5, 10, 20, 50)).per_user
+    per_user = judge_rankings(top, np.arange(6, dtype=np.int32), pairs, n_items, (5, 10, 20, 50)).per_user
     for (metric, k), values in per_user.items():
         slow = [slowly(metric, row, set(w.tolist()), k) for row, w in zip(top.tolist(), wanted, strict=True)]
         assert values == pytest.approx(slow, abs=1e-12)
@@ -70,9 +70,9 @@ def test_evaluate_masks_train_and_reads_the_targets_of_its_split() -> None:
     user[split.train.users, split.train.items] = 3
     user[split.valid.users, split.valid.items] = 2
     user[split.test.users, split.test.items] = 1
-    assert evaluate(user, item, split, "valid", [1]).mean["recall", 1] == 1
-    assert evaluate(user, item, split, "test", [1]).mean["recall", 1] == 0  # valid is not masked under `mmrec`
-    evaluation = evaluate(user, item, split, "test", [2])
+    assert evaluate_vectors(user, item, split, "valid", [1]).mean["recall", 1] == 1
+    assert evaluate_vectors(user, item, split, "test", [1]).mean["recall", 1] == 0  # valid is not masked under `mmrec`
+    evaluation = evaluate_vectors(user, item, split, "test", [2])
     assert evaluation.mean["recall", 2] == 1
     assert evaluation.users.tolist() == list(range(split.n_users))
 

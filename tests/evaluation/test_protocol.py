@@ -37,7 +37,7 @@ def test_a_column_with_the_split_is_imported_and_named(tmp_path: Path, column: s
     for stage in (download, interactions):
         with running(stage.__name__.split(".")[-1], "shop", settings, layout.root) as run:
             stage.main(run)
-    parts: split.Split = inputs.read(layout, None).split
+    parts: split.Split = inputs.read_inputs(layout, None).split
     assert (len(parts.train), len(parts.valid), len(parts.test)) == (12, 4, 4)  # no k-core was taken
     rules = protocol_of(settings, "shop", parts)
     assert (rules.name, rules.filter) == ("mmrec, imported", "as imported")

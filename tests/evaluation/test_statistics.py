@@ -6,14 +6,14 @@ from scipy import stats
 
 from alignrec.pipeline.benchmark import significance
 from alignrec.pipeline.benchmark.cell import Entry
-from alignrec.pipeline.evaluation.statistics import holm, paired
+from alignrec.pipeline.evaluation.statistics import holm, paired_bootstrap
 
 
 def test_bootstrap_agrees_with_the_t_test_and_with_scipys_interval() -> None:
     rng = np.random.default_rng(5)
     x = rng.normal(size=(300, 3))
     y = rng.normal((0.0, 0.1, 0.4), size=(300, 3))
-    for i, test in enumerate(paired(x, y, seed=0)):
+    for i, test in enumerate(paired_bootstrap(x, y, seed=0)):
         student = stats.ttest_rel(x[:, i], y[:, i])
         assert test.p == pytest.approx(student.pvalue, abs=0.015)
         theirs = stats.bootstrap((x[:, i] - y[:, i],), np.mean, method="percentile", rng=1).confidence_interval
@@ -23,9 +23,9 @@ def test_bootstrap_agrees_with_the_t_test_and_with_scipys_interval() -> None:
 
 def test_equal_runs_differ_by_nothing_and_unequal_ones_by_all() -> None:
     x = np.random.default_rng(0).random((50, 1))
-    (same,) = paired(x, x, seed=0)
+    (same,) = paired_bootstrap(x, x, seed=0)
     assert (same.difference, same.low, same.high, same.p) == (0, 0, 0, 1)
-    (more,) = paired(x + 1, x, seed=0, resamples=99)
+    (more,) = paired_bootstrap(x + 1, x, seed=0, resamples=99)
     assert (more.n, more.p) == (50, 0.01)
 
 
@@ -33,16 +33,18 @@ def test_draws_are_resampled_as_users_are() -> None:
     rng = np.random.default_rng(4)
     x = rng.normal(size=(200, 5, 1))
     x[rng.random(x.shape) < 0.5] = np.nan  # a user with a target in every other draw
-    (one,) = paired(x, x * 0, seed=0)
+    (one,) = paired_bootstrap(x, x * 0, seed=0)
     by_draw = np.nanmean(x, axis=0)[:, 0]
     assert one.mean_a == pytest.approx(by_draw.mean())
     moved = x + 3 * np.arange(5)[:, None]  # draws that differ by far more than users do
-    (wide,) = paired(moved, moved * 0, seed=0)
+    (wide,) = paired_bootstrap(moved, moved * 0, seed=0)
     again = np.random.default_rng(1).choice(np.nanmean(moved, axis=0)[:, 0], size=(9999, 5)).mean(1)
     assert (wide.low, wide.high) == pytest.approx(tuple(np.quantile(again, [0.025, 0.975])), abs=0.3)
     assert wide.high - wide.low > 5 * (one.high - one.low)
     single = rng.random((50, 2))
-    assert paired(single[:, None], single[:, None] * 0, seed=3) == paired(single, single * 0, seed=3)
+    assert paired_bootstrap(single[:, None], single[:, None] * 0, seed=3) == paired_bootstrap(
+        single, single * 0, seed=3
+    )
 
 
 def test_holm_by_hand() -> None:
@@ -54,7 +56,7 @@ def test_holm_by_hand() -> None:
 def test_comparisons_are_declared_by_what_they_have_in_common() -> None:
     jobs = [Entry("bpr", "none", 0), Entry("vbpr", "f", 0), Entry("vbpr", "g", 0)]
     jobs += [Entry("alignrec", f, s) for f in "fg" for s in (0, 1)] + [Entry("alignrec", "f", 0, "no-cca")]
-    pairs = {(*a[:2], a.ablation, *b[:2], b.ablation) for a, b in significance.declared(jobs, "f")}
+    pairs = {(*a[:2], a.ablation, *b[:2], b.ablation) for a, b in significance.declare_pairs(jobs, "f")}
     ours = {f: ("alignrec", f, "") for f in "fg"}
     rivals = {(*ours[f], *other, "") for f in "fg" for other in (("bpr", "none"), ("vbpr", f))}
     assert pairs == rivals | {(*ours["f"], *ours["g"]), (*ours["f"], "alignrec", "f", "no-cca")}
@@ -62,7 +64,7 @@ def test_comparisons_are_declared_by_what_they_have_in_common() -> None:
 
 def test_with_a_control_every_model_is_tested_against_itself_on_it() -> None:
     jobs = [Entry(model, f, 0) for model in ("vbpr", "alignrec") for f in ("f", "g", "shuffled")]
-    pairs, without = (significance.declared(jobs, "f", control) for control in ("shuffled", None))
+    pairs, without = (significance.declare_pairs(jobs, "f", control) for control in ("shuffled", None))
     added = [(*a[:2], *b[:2]) for a, b in pairs if (a, b) not in without]
     # that of AlignRec on f is declared already
     assert added == [(model, f, model, "shuffled") for model, f in (("vbpr", "f"), ("vbpr", "g"), ("alignrec", "g"))]
@@ -79,7 +81,7 @@ def test_a_users_figure_is_averaged_over_the_seeds_that_both_runs_have() -> None
     }
     per_user = {job: dict.fromkeys(significance.METRICS, np.array(v)) for job, v in runs.items()}
     named = {"dataset": "shop", "protocol": "mmrec", "fingerprint": "1"}
-    bpr, _, ablated, _ = significance.tests([(named, per_user)], "f", 20, None, 1).to_pylist()
+    bpr, _, ablated, _ = significance.paired_tests([(named, per_user)], "f", 20, None, 1).to_pylist()
     assert (bpr["seeds"], bpr["mean_a"], bpr["mean_b"]) == (2, pytest.approx(0.4), pytest.approx(0.15))
     assert (ablated["seeds"], ablated["difference"]) == (1, pytest.approx(0.1))
     assert ablated["ablation_b"] == "no-cca"

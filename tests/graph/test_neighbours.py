@@ -44,7 +44,7 @@ def test_blocked_search_is_plain_sorting(seed: int, k: int) -> None:
     features = rng.normal(size=(12, 4)).astype(np.float32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(neighbours, "BLOCK", 5)
-        neighbour_lists = lists(neighbours.neighbours(features, k))
+        neighbour_lists = lists(neighbours.find_neighbours(features, k))
     units, _ = unit_rows(features)
     cosine = units @ units.T
     for i in range(12):
@@ -53,19 +53,19 @@ def test_blocked_search_is_plain_sorting(seed: int, k: int) -> None:
 
 
 def test_ties_come_in_order_and_a_small_catalogue_gives_what_it_has(small: None) -> None:
-    ties = lists(neighbours.neighbours(np.ones((6, 3), np.float32), 3))
+    ties = lists(neighbours.find_neighbours(np.ones((6, 3), np.float32), 3))
     assert ties == {0: [0, 1, 2], 1: [1, 0, 2], 2: [2, 0, 1], 3: [3, 0, 1], 4: [4, 0, 1], 5: [5, 0, 1]}
     for index in ("exact", "ivf"):
-        few = neighbours.neighbours(np.eye(3, dtype=np.float32), 10, index)
+        few = neighbours.find_neighbours(np.eye(3, dtype=np.float32), 10, index)
         assert lists(few) == {0: [0, 1, 2], 1: [1, 0, 2], 2: [2, 0, 1]}
-        assert lists(neighbours.neighbours(np.zeros((3, 2), np.float32), 2, index)) == {0: [0], 1: [1], 2: [2]}
+        assert lists(neighbours.find_neighbours(np.zeros((3, 2), np.float32), 2, index)) == {0: [0], 1: [1], 2: [2]}
 
 
 @pytest.mark.parametrize("broken", [0.0, np.nan, np.inf])
 def test_a_row_without_direction_is_nobodys_neighbour(broken: float) -> None:
     features = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
     features[2] = broken
-    neighbour_lists = lists(schemas.check(neighbours.neighbours(features, 5), schemas.EDGES))
+    neighbour_lists = lists(schemas.check(neighbours.find_neighbours(features, 5), schemas.EDGES))
     assert neighbour_lists[2] == [2]
     assert all(2 not in neighbour_lists[i] and len(neighbour_lists[i]) == 5 for i in (0, 1, 3, 4, 5))
 
@@ -73,7 +73,7 @@ def test_a_row_without_direction_is_nobodys_neighbour(broken: float) -> None:
 def test_item_graph_without_itself_and_with_edges_both_ways() -> None:
     """On a fan of directions 0, 20 and 50 degrees the nearest of 0 is 1, of 1 is 0, of 2 is 1."""
     angle = np.radians([0, 20, 50])
-    edges = neighbours.neighbours(np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32), 2)
+    edges = neighbours.find_neighbours(np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32), 2)
     own = [[0, 0], [1, 1], [2, 2]]
     one_way = [[0, 1], [1, 0], [2, 1]]
     assert np.argwhere(adjacency.item_graph(edges, 3).toarray()).tolist() == sorted(own + one_way)
@@ -90,22 +90,22 @@ def test_an_inverted_file_finds_nearly_all_and_itself_first(small: None, capfd: 
     features = clusters(2000)
     features[7] = np.nan
     features[9] = features[1500:1800] = 0  # a whole part without direction
-    edges = neighbours.neighbours(features, 6, "ivf")
+    edges = neighbours.find_neighbours(features, 6, "ivf")
     neighbour_lists = lists(schemas.check(edges, schemas.EDGES))
-    exact = lists(neighbours.neighbours(features, 6))
+    exact = lists(neighbours.find_neighbours(features, 6))
     assert edges["item_id"].to_pylist() == sorted(edges["item_id"].to_pylist())
     assert all(neighbour_lists[i][0] == i for i in range(2000))
     assert all(neighbour_lists[i] == [i] for i in (7, 9, 1600))
     found = [len({*neighbour_lists[i][1:]} & {*exact[i][1:]}) for i in range(2000) if len(exact[i]) == 6]
     assert np.mean(found) > 5 * 0.93
-    assert edges.equals(neighbours.neighbours(features, 6, "ivf"))
+    assert edges.equals(neighbours.find_neighbours(features, 6, "ivf"))
     assert capfd.readouterr().out == "", "FAISS prints what it merges"
 
 
 def test_cosines_are_exact_and_equal_ones_come_in_order(small: None) -> None:
     features = clusters(900)
     features[400:410] = features[3]
-    edges = neighbours.neighbours(features, 5, "ivf")
+    edges = neighbours.find_neighbours(features, 5, "ivf")
     units, _ = unit_rows(features)
     pairs = edges["item_id"].to_numpy(), edges["neighbour_id"].to_numpy()
     cosine = np.einsum("nf,nf->n", units[pairs[0]], units[pairs[1]])
@@ -119,7 +119,7 @@ def test_any_number_of_threads_gives_the_same_bytes(index: str, small: None) -> 
     for threads in (1, 2, 3):
         faiss.omp_set_num_threads(threads)
         with threadpool_limits(threads):
-            tables.append(neighbours.neighbours(clusters(2000), 6, index))
+            tables.append(neighbours.find_neighbours(clusters(2000), 6, index))
         assert faiss.omp_get_max_threads() == threads, "the caller's number is given back"
     faiss.omp_set_num_threads(before)
     assert tables[0].equals(tables[1])
@@ -140,7 +140,7 @@ def parts(n: int) -> Iterator[np.ndarray]:
 
 def searched(n: int, folder: Path) -> None:
     folder.mkdir()
-    for _ in neighbours.inverted(parts(n), 256, 10, folder).tables:
+    for _ in neighbours.search_inverted(parts(n), 256, 10, folder).tables:
         pass
 
 

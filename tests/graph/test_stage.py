@@ -60,7 +60,7 @@ def test_a_large_set_is_searched_on_disk_and_a_random_control_may_miss(tmp_path:
     run(tmp_path, exact_up_to=999)
     layout, record = Layout(tmp_path, "shop"), io.read_json(Layout(tmp_path, "shop").run_record("graph"))
     edges = io.read_table(layout.edges("f"), schemas.EDGES)
-    assert edges.equals(schemas.check(neighbours.neighbours(features, 6, "ivf"), schemas.EDGES))
+    assert edges.equals(schemas.check(neighbours.find_neighbours(features, 6, "ivf"), schemas.EDGES))
     assert (record["rows_in"], record["rows_out"]) == (2 * ITEMS, 2 * 6 * ITEMS - 10)
     assert record["drops"] == {"f: item without direction": 2}
     assert record["notes"]["f"]["index"] == "ivf"

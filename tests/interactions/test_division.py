@@ -206,7 +206,7 @@ def test_the_stage_writes_the_draws_and_warns_where_k_is_near_the_candidates(tmp
         for name in ("download", "interactions"):
             perform(Run(name, "mine", given, tmp_path), STAGES[name], lambda run: None)
         assert [draw.interactions.is_file() for draw in layout.draws()] == [True] * most
-        items = [inputs.read(draw, None).split.cold_items("test").tolist() for draw in layout.draws()]
+        items = [inputs.read_inputs(draw, None).split.cold_items("test").tolist() for draw in layout.draws()]
         assert len({*map(str, items)}) == most
         warned.append(io.read_json(layout.run_record("interactions"))["notes"].get("warnings"))
     assert warned[0] == ["K is 20 of 51 candidates, so chance is 0.39 and sets lie near to each other. Raise "

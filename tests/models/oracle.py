@@ -77,7 +77,7 @@ class Oracle:
         modalities = [self.arrays[key] for key in ("text", "image") if key in self.arrays]
         features = np.hstack(modalities)
         parts = tuple(m.shape[1] for m in modalities) if len(modalities) > 1 else ()
-        edges = neighbours.neighbours(features, 5)
+        edges = neighbours.find_neighbours(features, 5)
         return Inputs(self.split, torch.from_numpy(features), edges, torch.device("cpu"), parts)
 
     def tensor(self, key: str) -> Tensor:

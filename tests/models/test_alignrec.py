@@ -41,7 +41,7 @@ def inputs(oracle: Any) -> Inputs:
     order = np.lexsort((oracle["items"], oracle["users"]))
     train = Pairs(oracle["users"][order].astype(np.int32), oracle["items"][order].astype(np.int32))
     split = Split(int(oracle["n_users"]), int(oracle["n_items"]), train, EMPTY, EMPTY)
-    edges = neighbours.neighbours(oracle["features"], int(oracle["knn_k"]))
+    edges = neighbours.find_neighbours(oracle["features"], int(oracle["knn_k"]))
     return Inputs(split, torch.from_numpy(oracle["features"]), edges, torch.device("cpu"))
 
 
@@ -166,7 +166,7 @@ def test_reg_is_the_plain_norm_on_the_repeated_batch(width: int) -> None:
     content, features = rows(5, 3, 0).requires_grad_(), rows(5, width, 1)
     e, c = repeated(content), nnf.normalize(repeated(features))
     plain = torch.linalg.norm(e @ e.T - c @ c.T) / len(e)
-    ours = alignrec.reg(content, features, COUNTS)
+    ours = alignrec.reg_loss(content, features, COUNTS)
     torch.testing.assert_close(ours, plain)
     torch.testing.assert_close(*(torch.autograd.grad(loss, content)[0] for loss in (ours, plain)))
 
@@ -185,7 +185,7 @@ def test_bf16_is_exact_up_to_its_rounding(oracle: Any, inputs: Inputs, batch: Ba
 
 
 def test_cold_items_score_by_their_neighbours_alone_where_their_ids_are_zero() -> None:
-    parts, edges = cold.parts(), neighbours.neighbours(cold.content(), 6)
+    parts, edges = cold.parts(), neighbours.find_neighbours(cold.content(), 6)
     settings = {"dim": 8, "cold": "zero"}
     inputs = Inputs(parts, torch.from_numpy(cold.content()), edges, torch.device("cpu"))
     models = {}

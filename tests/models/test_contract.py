@@ -17,7 +17,7 @@ import toy
 from functorch.compile import aot_module_simplified, nop
 
 from alignrec.pipeline.benchmark.settings import model_settings
-from alignrec.pipeline.evaluation.metrics import evaluate, topk
+from alignrec.pipeline.evaluation.metrics import evaluate_vectors, topk
 from alignrec.pipeline.graph import neighbours
 from alignrec.pipeline.interactions.split import Pairs, Split
 from alignrec.pipeline.models import MODELS, RELEASED, infonce
@@ -25,7 +25,7 @@ from alignrec.pipeline.models.base import Batch, Inputs, Recommender, Untrained
 from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.ops import device
 from alignrec.pipeline.ops.scores import Filter
-from alignrec.pipeline.train.loop import Fit, compiled, fit
+from alignrec.pipeline.train.loop import Fit, compile_network, fit
 
 USERS, ITEMS, TOWNS = 60, 40, 2
 PARTS = [6, 4]
@@ -48,7 +48,7 @@ def towns() -> tuple[Split, np.ndarray, pa.Table]:
     features[:, 0] += np.where(np.arange(ITEMS) % TOWNS, 3, -3)
     features[:, PARTS[0]] += np.where(np.arange(ITEMS) % TOWNS, 3, -3)
     features[BARE] = 0
-    return Split(USERS, ITEMS, train, valid, test), features, neighbours.neighbours(features, 5)
+    return Split(USERS, ITEMS, train, valid, test), features, neighbours.find_neighbours(features, 5)
 
 
 def settings(model: str, **keys: object) -> Train:
@@ -118,7 +118,7 @@ MODALITIES = [(model, parts) for model in MODELS for parts in ([*PARTS], []) if 
 def test_two_towns_are_told_apart(model: str, parts: list[int]) -> None:
     """Each user has about 11 unseen items at home, 20 abroad, and 2 targets: chance is .33 at 10."""
     split, fitted = towns()[0], once(model, tuple(parts))
-    assert evaluate(fitted.user, fitted.item, split, "test", [10]).mean["recall", 10] > 0.6
+    assert evaluate_vectors(fitted.user, fitted.item, split, "test", [10]).mean["recall", 10] > 0.6
 
 
 @pytest.mark.parametrize("model", TRAINED)
@@ -161,7 +161,7 @@ def test_a_models_own_defaults_yield_to_train_and_train_to_overrides() -> None:
 @pytest.mark.parametrize("name", TRAINED)
 def test_torch_compile_follows_what_a_gpu_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "by_onednn", lambda *_: False)
-    monkeypatch.setattr(infonce, "merges", lambda _: False)
+    monkeypatch.setattr(infonce, "merges_rows", lambda _: False)
     network, whole = built(name), batch()
     short = Batch(whole.users[:99], whole.positives[:99], whole.negatives[:99])
     traced = list[torch.fx.GraphModule]()
@@ -170,7 +170,7 @@ def test_torch_compile_follows_what_a_gpu_runs(name: str, monkeypatch: pytest.Mo
         traced.append(graph)
         return aot_module_simplified(graph, inputs, nop)
 
-    loss = compiled(network, backend)
+    loss = compile_network(network, backend)
     batches = [whole, short] if name == RELEASED else [whole]  # an epoch's last is short, for all models alike
     for one in batches * 2:
         steps = [step(network, f, one) for f in (network.loss, loss)]

@@ -21,7 +21,7 @@ DIM = 4
 NONE = Pairs(np.zeros(0, np.int32), np.zeros(0, np.int32))
 SPLIT = Split(USERS, ITEMS, Pairs(*np.array(sorted(PAIRS), np.int32).T), NONE, NONE)
 FEATURES = np.random.default_rng(0).normal(size=(ITEMS, sum(PARTS))).astype(np.float32)
-EDGES = neighbours.neighbours(FEATURES, 3)
+EDGES = neighbours.find_neighbours(FEATURES, 3)
 BATCH = Batch(torch.tensor([0, 1, 2, 1]), torch.tensor([1, 3, 3, 2]), torch.tensor([4, 0, 2, 5]))
 
 
@@ -73,7 +73,7 @@ def close(ours: object, slow: object) -> None:
 
 @pytest.mark.parametrize("shrink", [0.0, 2.5])
 def test_itemknn_is_cosine_of_who_bought(shrink: float) -> None:
-    near = itemknn.similar(adjacency.seen(SPLIT), 2, shrink).toarray()
+    near = itemknn.similar_items(adjacency.interaction_matrix(SPLIT), 2, shrink).toarray()
     bought = [{u for u, i in PAIRS if i == item} for item in range(ITEMS)]
     for i in range(ITEMS):
         all_others = {
@@ -127,9 +127,9 @@ def test_lattice_keeps_negative_cosines_and_empties_rows_that_they_outweigh() ->
 
 
 def test_freedom_thins_the_pairs_of_the_popular() -> None:
-    seen = adjacency.seen(SPLIT)
+    seen = adjacency.interaction_matrix(SPLIT)
     torch.manual_seed(0)
-    drawn = [freedom.thin(seen, 6).toarray() for _ in range(4000)]
+    drawn = [freedom.thin_edges(seen, 6).toarray() for _ in range(4000)]
     assert {int(x.sum()) for x in drawn} == {6}
     share = np.mean(drawn, axis=0)
     assert (share[SEEN == 0] == 0).all()

@@ -62,7 +62,7 @@ def test_bm3(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> 
             assert (queue[0].shape, drop) == ((n, like.shape[1]), 0.3)
             return queue.pop(0)
 
-        monkeypatch.setattr(bm3, "dropout", drawn)
+        monkeypatch.setattr(bm3, "dropout_views", drawn)
     oracle.check_scores(network, vectors=True)
     terms = {
         "rec": ["user_item", "item_user"],
@@ -109,7 +109,7 @@ def test_freedom(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch)
             assert n == kept.nnz
             return kept
 
-        monkeypatch.setattr(freedom, "thin", thin)
+        monkeypatch.setattr(freedom, "thin_edges", thin)
         network.start_epoch()
     if dtype == torch.float64:
         network.item_item = Sparse(frozen(oracle), dtype=dtype)

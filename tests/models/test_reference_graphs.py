@@ -81,7 +81,7 @@ def mmgcn_sources(*modalities: str) -> dict[str, Source]:
 
 def exact_mean(network: MMGCN, oracle: Oracle) -> None:
     """Put means that are exact in the precision of the network in the place of those in float32."""
-    seen = adjacency.seen(oracle.split).astype(np.float64).toarray()
+    seen = adjacency.interaction_matrix(oracle.split).astype(np.float64).toarray()
     network.to_user = Sparse(seen / seen.sum(1, keepdims=True), dtype=oracle.dtype)
     network.to_item = Sparse(seen.T / seen.T.sum(1, keepdims=True), dtype=oracle.dtype)
 
@@ -166,7 +166,7 @@ def test_dualgnn(dtype: torch.dtype, name: str, modalities: str) -> None:
     np.testing.assert_allclose(graph.data, dualgnn.softmax_rows(slots(oracle, counts=True)).data, rtol=1e-6)
     network.fixed = network.drawn = Sparse(graph, dtype=dtype)
     if dtype == torch.float64:
-        seen = adjacency.seen(oracle.split).astype(np.float64).toarray()
+        seen = adjacency.interaction_matrix(oracle.split).astype(np.float64).toarray()
         network.graph = Sparse(seen / np.sqrt(np.outer(seen.sum(1), seen.sum(0))), dtype=dtype)
     tastes, weights = ["reg_image_preference", "reg_text_preference"], ["reg_weight_u", "reg_weight_i"]
     oracle.check(network, {"bpr": ["bpr"], "l2_taste": tastes, "l2_weights": weights})

@@ -41,7 +41,7 @@ def data(**more: Any) -> Data:
 
 
 def task() -> cold_items.ColdItems:
-    asked = cold_items.ask(data())
+    asked = cold_items.draw_cold_items(data())
     assert isinstance(asked, cold_items.ColdItems)
     return asked
 
@@ -55,7 +55,7 @@ def test_recall_by_user_is_that_of_the_slow_questions() -> None:
     asked = profiles.build_profiles(has, finds, profiles.draw_users(finds[0], ITEMS, 0), ITEMS)
     for x in (GOOD, NOISE, np.ones((ITEMS, 1), np.float32), np.round(GOOD)):
         fast = asked.recalls(x, 20)
-        np.testing.assert_allclose(fast[~np.isnan(fast)], questions.hits(x, slow, [20])[:, 0], atol=1e-9)
+        np.testing.assert_allclose(fast[~np.isnan(fast)], questions.hit_rates(x, slow, [20])[:, 0], atol=1e-9)
 
 
 def test_every_item_is_cold_equally_often_and_in_no_profile() -> None:
@@ -107,20 +107,20 @@ def test_a_set_that_cannot_be_refitted_is_skipped_and_leaks_are_named() -> None:
     asked = judge.build_tasks(given)
     sets = [("told", GOOD), ("good", GOOD)]
     answers = judge.answer_sets(asked, sets, [20], given.refits)[0]
-    figures = judge.summarise(asked, answers, [20], given.refits)
+    figures = judge.summarise_answers(asked, answers, [20], given.refits)
     assert "cannot be made without" in figures["cold_items"]["told"]["skipped"]
     assert "Leak: of told" in figures["item_cf"]["note"]
     assert "Leak" not in figures["content_knn"].get("note", "")
-    assert any("Leak: of told" in table.note for table in facts.tables(figures))
+    assert any("Leak: of told" in table.note for table in facts.probe_tables(figures))
 
 
 def test_verdicts_resample_users_and_draws() -> None:
     asked = {"cold_items": task()}
     answers = judge.answer_sets(asked, [("good", GOOD), ("noise", NOISE)], [20])[0]
-    (row,) = verdicts.verdicts(answers, answers, [("good", "noise")], [20], 0)
+    (row,) = verdicts.paired_verdicts(answers, answers, [("good", "noise")], [20], 0)
     assert (row["probe"], row["measure"], row["verdict"]) == ("cold_items", "recall@20", "better")
     lucky = answers["cold_items"]["noise"] + np.array([0.9, *[-0.05] * 9])  # better in one draw of ten
     answers = {"cold_items": {"lucky": lucky, "noise": answers["cold_items"]["noise"]}}
-    (row,) = verdicts.verdicts(answers, answers, [("lucky", "noise")], [20], 0)
+    (row,) = verdicts.paired_verdicts(answers, answers, [("lucky", "noise")], [20], 0)
     assert row["raw"]["difference"] == pytest.approx(0.045)
     assert row["verdict"] == "undecided"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from alignrec import schemas
-from alignrec.pipeline.evaluation.metrics import evaluate
+from alignrec.pipeline.evaluation.metrics import evaluate_vectors
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.models.base import Inputs
 from alignrec.pipeline.probe import linear_cf
@@ -43,7 +43,7 @@ def towns() -> np.ndarray:
 def test_the_gain_is_that_of_l3ae_over_ease_as_the_models_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear_cf, "SHARES", (0.7,))
     monkeypatch.setattr(linear_cf, "CONTENT_RIDGES", (1.0,))
-    task, features = linear_cf.ask(data()), towns()
+    task, features = linear_cf.build_task(data()), towns()
     assert isinstance(task, linear_cf.Linear)
     ridge, split = task.ease[1], task.split
     inputs = Inputs(split, torch.from_numpy(features), None, torch.device("cpu"))
@@ -51,15 +51,15 @@ def test_the_gain_is_that_of_l3ae_over_ease_as_the_models_have_them(monkeypatch:
     found = {}
     for name, keys in settings.items():
         vectors = MODELS[name](inputs, MODELS[name].Params.model_validate(keys))()
-        judged = evaluate(*vectors, split, "test", [20])
+        judged = evaluate_vectors(*vectors, split, "test", [20])
         found[name] = judged.per_user["recall", 20]
-    assert judged.users.tolist() == linear_cf.answering(split, "test").tolist()
+    assert judged.users.tolist() == linear_cf.users_with_targets(split, "test").tolist()
     np.testing.assert_allclose(task.base, found["ease"])
     np.testing.assert_allclose(task.answer(features), found["l3ae"] - found["ease"])
 
 
 def test_real_features_add_and_random_ones_do_not() -> None:
-    task = linear_cf.ask(data())
+    task = linear_cf.build_task(data())
     assert isinstance(task, linear_cf.Linear)
     noise = np.random.default_rng(2).normal(size=(ITEMS, 8)).astype(np.float32)
     sets = {"towns": towns(), "noise": noise, "flat": np.ones((ITEMS, 3), np.float32)}

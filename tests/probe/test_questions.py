@@ -30,7 +30,7 @@ def co_bought(user: np.ndarray, item: np.ndarray, items: int) -> questions.Quest
 
 def test_zero_shot_finds_the_item_that_looks_like_the_history() -> None:
     features = np.array([EAST, EAST, NORTH, WEST, EAST], np.float32)
-    hits = questions.hits(features, last_items([0, 0, 0], [0, 1, 4], [10, 20, 30], 5), KS)
+    hits = questions.hit_rates(features, last_items([0, 0, 0], [0, 1, 4], [10, 20, 30], 5), KS)
     assert hits.tolist() == [[1, 1, 1]]
 
 
@@ -40,7 +40,7 @@ def test_zero_shot_target_is_the_latest_whatever_the_row_order() -> None:
     question = last_items([0, 0, 0], [i for _, i in rows], [t for t, _ in rows], 4)
     assert question.target.tolist() == [2]
     assert question.members.toarray().tolist() == [[1, 1, 0, 0]]
-    assert questions.hits(features, question, KS).tolist() == [[0, 1, 1]]
+    assert questions.hit_rates(features, question, KS).tolist() == [[0, 1, 1]]
 
 
 def test_zero_shot_items_of_the_same_last_second_are_the_target_in_turn() -> None:
@@ -50,7 +50,7 @@ def test_zero_shot_items_of_the_same_last_second_are_the_target_in_turn() -> Non
     assert question.group.tolist() == [0, 0]
     features = np.array([EAST, EAST, WEST, NORTH], np.float32)
     # item 1 is in the top 1 of {1, 3} where the mean of 0 and 2 is zero: a tie; item 2 comes last of {2, 3}
-    assert questions.hits(features, question, [1, 2]).tolist() == [[0.25, 1]]
+    assert questions.hit_rates(features, question, [1, 2]).tolist() == [[0.25, 1]]
 
 
 def test_item_cf_is_its_formula(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +85,7 @@ def test_hits_are_their_definition_in_any_block_size(scores_held: int, monkeypat
     rng = np.random.default_rng(1)
     features = rng.normal(size=(60, 8)).astype(np.float32)
     question = behaviour.last_items(rng.integers(0, 50, 300), rng.integers(0, 60, 300), rng.integers(0, 9, 300), 60)
-    hits = questions.hits(features, question, [5, 20])
+    hits = questions.hit_rates(features, question, [5, 20])
     assert hits[:, 0] == pytest.approx(plain_hits(features, question, 5))
     assert hits[:, 1] == pytest.approx(plain_hits(features, question, 20))
 
@@ -93,12 +93,12 @@ def test_hits_are_their_definition_in_any_block_size(scores_held: int, monkeypat
 def test_equal_rows_of_any_width_tie_exactly() -> None:
     """In single precision 768 equal products add up to 1.000005, and the target lost against its likes."""
     question = last_items([0, 0], [0, 1], [1, 2], 5)
-    assert questions.hits(np.ones((5, 768), np.float32), question, [1, 4]).tolist() == [[0.25, 1]]
+    assert questions.hit_rates(np.ones((5, 768), np.float32), question, [1, 4]).tolist() == [[0.25, 1]]
 
 
 def test_masked_rows_of_zeros_are_nobodys_neighbour_and_no_nan() -> None:
     features = np.array([EAST, EAST, [0, 0], NORTH, NORTH], np.float32)
-    hits = questions.hits(features, last_items([0, 0, 1, 1], [0, 1, 2, 3], [1, 2, 1, 2], 5), [1])
+    hits = questions.hit_rates(features, last_items([0, 0, 1, 1], [0, 1, 2, 3], [1, 2, 1, 2], 5), [1])
     assert hits.tolist() == [[1], [0.25]]  # the zero row's history cannot tell its four candidates apart
 
 
@@ -126,9 +126,9 @@ def test_content_neighbours_is_recall_of_the_recommenders_evaluation() -> None:
     seen = np.zeros((30, 50), np.float32)
     seen[parts.train.users, parts.train.items] = 1
     profile = seen @ unit / np.maximum(seen.sum(axis=1, keepdims=True), 1)
-    expected = metrics.evaluate(profile, unit, parts, "test", [5, 10]).mean
+    expected = metrics.evaluate_vectors(profile, unit, parts, "test", [5, 10]).mean
     columns = (table[c].to_numpy() for c in ("user_id", "item_id", "split"))
-    hits = questions.hits(features, behaviour.content_neighbours(*columns, 50), [5, 10]).mean(axis=0)
+    hits = questions.hit_rates(features, behaviour.content_neighbours(*columns, 50), [5, 10]).mean(axis=0)
     assert hits == pytest.approx([expected["recall", 5], expected["recall", 10]])
 
 

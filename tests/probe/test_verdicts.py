@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alignrec.pipeline.probe.verdicts import verdicts
+from alignrec.pipeline.probe.verdicts import paired_verdicts
 
 KS = [10, 20]
 USERS = 400
@@ -20,7 +20,7 @@ def answers(rates: dict[str, float]) -> dict[str, dict[str, np.ndarray]]:
 
 
 def judged(raw: dict[str, float], processed: dict[str, float]) -> list[dict[str, Any]]:
-    return verdicts(answers(raw), answers(processed), [("a", name) for name in raw if name != "a"], KS, seed=0)
+    return paired_verdicts(answers(raw), answers(processed), [("a", name) for name in raw if name != "a"], KS, seed=0)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,9 @@ STAGES_OF = dict.fromkeys(("industrial", "tiktok", "baby"), IMPORTED) | {
 }
 """dataset -> its stages; the others run all"""
 
-PUBLISHED = {figure.model: figure.cells["recall@20"] for figure in published.figures() if figure.dataset == "baby"}
+PUBLISHED = {
+    figure.model: figure.cells["recall@20"] for figure in published.published_figures() if figure.dataset == "baby"
+}
 FIGURES = {
     ("baby", "bpr", "none"): (PUBLISHED["BPR"], "published"),
     ("baby", "lightgcn", "none"): (PUBLISHED["LightGCN"], "published"),

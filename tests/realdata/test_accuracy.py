@@ -29,7 +29,7 @@ def test_alignrec_on_industrial_after_six_epochs() -> None:
     features = np.load(DATA / "industrial_2018/minilm_feat.npy", allow_pickle=False)
     parts = published_split(DATA / "industrial_2018/industrial.inter")
     assert (parts.n_users, parts.n_items) == (3210, 3143)
-    found = fit(AlignRec, parts, features, neighbours.neighbours(features, 10), AlignRec.Params(epochs=6), 0)
+    found = fit(AlignRec, parts, features, neighbours.find_neighbours(features, 10), AlignRec.Params(epochs=6), 0)
     assert found.valid["recall@20"] > 0.13
 
 

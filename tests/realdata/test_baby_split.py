@@ -93,9 +93,11 @@ def test_users_items_parts_and_fingerprint_are_the_published(read: Path, monkeyp
     sizes = [notes[key] for key in ("users", "items", "train", "valid", "test")]
     assert sizes == [19_445, 7_050, 118_551, 20_559, 21_682]
     params = load(Path("params.yaml"))
-    labels = [protocol_of(params, name, inputs.read(layout, None).split).label for name, layout in layouts.items()]
+    labels = [
+        protocol_of(params, name, inputs.read_inputs(layout, None).split).label for name, layout in layouts.items()
+    ]
     assert labels[0] == labels[1]
-    assert published.read()["fingerprints"][labels[0]["fingerprint"]] == "baby"
+    assert published.read_published()["fingerprints"][labels[0]["fingerprint"]] == "baby"
     items = io.read_table(layouts["baby"].items, schemas.ITEMS)
     assert items["asin"].to_pylist() == asins()
     without = [i for i, status in enumerate(items["text_status"].to_pylist()) if status == "no_metadata"]

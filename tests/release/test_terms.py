@@ -14,7 +14,7 @@ from alignrec.commands.params import read
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.release import verify
-from alignrec.pipeline.report.content import titles
+from alignrec.pipeline.report.content import item_titles
 from alignrec.pipeline.sources.base import SOURCES
 
 MMREC = {"kind": "mmrec", "interactions": "a.inter", "items": "a.jsonl", "features": {"theirs": "a.npy"}}
@@ -89,7 +89,7 @@ def test_others_files_are_released_only_when_they_are_named(tmp_path: Path) -> N
 
 def test_titles_fall_back_to_identifiers_and_only_others_features_release_nothing(tmp_path: Path) -> None:
     layout = published(tmp_path, texts="none")
-    assert titles(pq.read_table(layout.release / "items.parquet")) == [f"A{i}" for i in range(toy.ITEMS)]
+    assert item_titles(pq.read_table(layout.release / "items.parquet")) == [f"A{i}" for i in range(toy.ITEMS)]
     releases.published(layout, toy.params(sources={"shop": MMREC}, publish={"features": []}))
     assert not layout.release.exists()
     (warning,) = io.read_json(layout.run_record("publish"))["notes"]["warnings"]

@@ -18,11 +18,11 @@ from rich.console import Console
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.evaluation.evidence import HEADLINE, comparisons
+from alignrec.pipeline.evaluation.evidence import HEADLINE, list_comparisons
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.report import atlas, gallery, terminal
-from alignrec.pipeline.report.table import figure, markdown
+from alignrec.pipeline.report.table import format_figure, markdown
 from alignrec.stages import publish, report
 from benchmarks import _figures
 
@@ -144,11 +144,11 @@ def test_report_card_summary_and_readme_have_the_same_figures(layout: Layout, te
     for table in terminal.tables(results, "shop"):
         console.print(table)
     summary = console.file.getvalue().splitlines()
-    for row in comparisons(results)[0].rows:
-        cells = (row.model, row.features, row.seeds, *(figure(row.cells[key]) for key in HEADLINE))
+    for row in list_comparisons(results)[0].rows:
+        cells = (row.model, row.features, row.seeds, *(format_figure(row.cells[key]) for key in HEADLINE))
         line = markdown(cells, []).splitlines()[0]
         assert text.count(line) == card.count(line) == 1
-        short = figure(row.cells["recall", 20]).replace("0.", ".")
+        short = format_figure(row.cells["recall", 20]).replace("0.", ".")
         assert any(line.startswith(f"| {row.model} | {row.features} |") and short in line for line in readme)
         assert any(line.startswith(row.model) and row.features in line and short in line for line in summary)
     ablated = table_of(text, "Without one part, or with one modality")[2]
@@ -163,7 +163,7 @@ def table_of(text: str, heading: str) -> list[list[str]]:
 
 def test_an_image_that_cannot_be_decoded_is_left_out() -> None:
     table = pa.table({"item_id": pa.array([0, 1], pa.int32()), "image": pa.array([b"no jpeg", toy.jpeg((1, 2, 3))])})
-    assert list(gallery.thumbnails([table], {0, 1})) == [1]
+    assert list(gallery.make_thumbnails([table], {0, 1})) == [1]
 
 
 def two_rings(n: int) -> pa.Table:

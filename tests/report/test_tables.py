@@ -17,7 +17,7 @@ from alignrec.stages import semantic_ids
 def test_the_best_figure_of_each_column_is_marked() -> None:
     figures = {"users": 5, "chance": {"hit@5": 0.1, "hit@10": 0.2}, "a": {"hit@5": 0.3, "hit@10": 0.3},
              "b": {"hit@5": 0.2, "hit@10": 0.4}}  # fmt: skip
-    (table,) = probes.tables({"zero_shot": figures})
+    (table,) = probes.probe_tables({"zero_shot": figures})
     assert [r[0] for r in table.rows] == ["b", "a", "chance"]
     assert table.marks == {(1, 2): "best", (0, 3): "best"}
 
@@ -25,11 +25,11 @@ def test_the_best_figure_of_each_column_is_marked() -> None:
 def test_shares_are_of_the_way_from_chance_to_each_ceiling() -> None:
     hits = {"chance": 0.1, "planted": 0.5, "planted-text-masked": 0.3, "cnn": 0.2, "linear": 0.4, "shuffled": 0.1}
     figures = {"users": 5} | {name: {"hit@20": value} for name, value in hits.items()}
-    (table,) = probes.ceiling({"zero_shot": figures})
+    (table,) = probes.ceiling_tables({"zero_shot": figures})
     assert table.head == ["feature set", "zero-shot"]
     assert table.rows == [["linear", "75%, 150%"], ["cnn", "25%, 50%"], ["shuffled", "0%, 0%"]]
     hits = {name: of for name, of in figures.items() if not name.startswith("planted")}
-    assert probes.ceiling({"zero_shot": hits}) == probes.ceiling(None) == []
+    assert probes.ceiling_tables({"zero_shot": hits}) == probes.ceiling_tables(None) == []
 
 
 def test_semantic_ids_come_with_random_codes(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_leads_on_the_long_tail_have_intervals_and_marks_where_they_are_sure() -
         for name, label in (("popularity", "tail"), ("popularity", "head"), ("history", "3"))
         for model, features, test in runs
     ]
-    by_popularity, by_history = study.leads(pa.Table.from_pylist(rows, schemas.TAIL))
+    by_popularity, by_history = study.lead_tables(pa.Table.from_pylist(rows, schemas.TAIL))
     assert by_popularity.head == ["run", "tail", "head"]
     assert [row[0] for row in by_popularity.rows] == ["n", "BPR", "AlignRec on tfidf"]  # neither itself nor controls
     assert by_popularity.rows[0][1:] == ["7", "7"]

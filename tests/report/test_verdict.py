@@ -34,7 +34,7 @@ def probes(**outcomes: str) -> dict[str, list[dict[str, str]]]:
 
 def decided(released: str, *evidence: Any) -> dict[str, list[str]]:
     """Return the rows of the verdict by their names, with its head under "head"."""
-    (table,) = verdict.tables(released, *evidence)
+    (table,) = verdict.verdict_tables(released, *evidence)
     assert {table.rows[r][c].partition(" ")[0] == mark for (r, c), mark in table.marks.items()} == {True}
     return {"head": [*table.head[1:]]} | {row[0]: [*row[1:]] for row in table.rows}
 
@@ -49,9 +49,9 @@ def test_a_set_is_better_where_the_tests_say_so_and_not_elsewhere() -> None:
         "minilm-cnn": ["better", "better", "level"],
         "tfidf": ["level", "worse", "worse"],
     }
-    (table,) = verdict.tables("beit3", evidence, tests)
+    (table,) = verdict.verdict_tables("beit3", evidence, tests)
     assert "test Recall@20 of 2,970 users over 3 seeds, mmrec." in table.note
-    assert verdict.headline("shop", "tabular", "beit3", evidence, tests) == (
+    assert verdict.verdict_headline("shop", "tabular", "beit3", evidence, tests) == (
         "On shop, BEiT3 is better in 2, level in 2 and worse in 2 of 6 comparisons with 2 other feature sets; "
         "AlignRec on BEiT3 is better in 1, level in 0 and worse in 0 of 1 comparisons with other models."
     )
@@ -60,7 +60,7 @@ def test_a_set_is_better_where_the_tests_say_so_and_not_elsewhere() -> None:
 def test_linear_is_advised_where_the_trained_set_is_surely_below_it() -> None:
     advice = "It is surely below linear: release linear (train.features)."
     for outcomes, advised in {"worse undecided": True, "undecided undecided": False, "worse better": False}.items():
-        said = verdict.headline("shop", "tabular", "beit3", probes(linear=outcomes, tfidf="worse worse"), None)
+        said = verdict.verdict_headline("shop", "tabular", "beit3", probes(linear=outcomes, tfidf="worse worse"), None)
         assert said.endswith(advice) == advised
 
 
@@ -69,12 +69,12 @@ def test_controls_stand_below_and_other_forms_of_the_set_nowhere() -> None:
         random="better undecided", beit3_untrained="better better", beit3_raw="worse worse", cnn="worse worse"
     )
     assert [*decided("beit3", every, None)] == ["head", "cnn", "random, a control", "beit3-untrained, a control"]
-    assert verdict.tables("beit3", probes(beit3_raw="worse worse"), None) == []
+    assert verdict.verdict_tables("beit3", probes(beit3_raw="worse worse"), None) == []
 
 
 @pytest.mark.parametrize("ablated", [{"ablation_b": "no-cca"}, {"metric": "ndcg"}, {"features_a": "tfidf"}])
 def test_other_tests_say_nothing_of_the_features(ablated: dict[str, str]) -> None:
-    assert verdict.tables("beit3", None, paired(("alignrec", "beit3", 0.1, 0.01), **ablated)) == []
+    assert verdict.verdict_tables("beit3", None, paired(("alignrec", "beit3", 0.1, 0.01), **ablated)) == []
 
 
 def probed(probe: str, measure: str, verdict: str) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def compared(**more: Any) -> dict[str, Any]:
 
 def pair(found: dict[str, Any]) -> dict[str, str]:
     """Return place -> what the verdict of a comparison says of its one pair."""
-    (table,) = comparison.verdicts(found)
+    (table,) = comparison.verdict_tables(found)
     assert table.rows[0][:2] == ["ours", "theirs"]
     return dict(zip(table.head[2:], table.rows[0][2:], strict=True))
 
@@ -116,13 +116,13 @@ def test_compared_sets_are_judged_by_probe_and_by_model_under_every_protocol(als
         "zero-shot": "better", "Item-CF": "level", "content neighbours": "worse", "under alignrec": outcome,
         "under bm3": "worse", "under vbpr": "level",
     }  # fmt: skip
-    assert "Models were trained over 5 seeds." in comparison.verdicts(found)[0].note
-    assert comparison.headline(found).endswith("of 6 comparisons with 1 other feature set.")
+    assert "Models were trained over 5 seeds." in comparison.verdict_tables(found)[0].note
+    assert comparison.headline_sentence(found).endswith("of 6 comparisons with 1 other feature set.")
 
 
 def test_there_is_no_verdict_without_a_second_set_and_on_rows_that_look_out_of_order() -> None:
     alone = {"pairs": [], "verdicts": [], "sets": {"ours": {}}}
-    assert (comparison.verdicts(alone), comparison.headline(alone)) == ([], "")
+    assert (comparison.verdict_tables(alone), comparison.headline_sentence(alone)) == ([], "")
     doubted = compared(order=[{"features": "theirs"}])
-    assert (pair(doubted), comparison.headline(doubted)) == ({}, "")
-    assert "No verdict on theirs" in comparison.verdicts(doubted)[0].note
+    assert (pair(doubted), comparison.headline_sentence(doubted)) == ({}, "")
+    assert "No verdict on theirs" in comparison.verdict_tables(doubted)[0].note

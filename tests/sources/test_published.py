@@ -89,7 +89,7 @@ def test_numbers_parts_and_fingerprint_are_the_splits_and_content_comes_by_asin(
     assert sorted(zip(*(rows[c].to_pylist() for c in ("user_id", "item_id", "split")), strict=True)) == expected
     params, prints = load(Path("params.yaml")), []
     for name in ("toy", "plain"):
-        split = inputs.read(Layout(Path("outputs"), name), None).split
+        split = inputs.read_inputs(Layout(Path("outputs"), name), None).split
         prints.append(protocol_of(params, name, split).label)
     assert prints[0] == prints[1]
     assert prints[0]["protocol"] == "mmrec"

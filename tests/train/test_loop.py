@@ -8,7 +8,7 @@ from safetensors.torch import save
 from shops import content, interactions, two_tastes
 
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.evaluation.metrics import evaluate
+from alignrec.pipeline.evaluation.metrics import evaluate_vectors
 from alignrec.pipeline.graph import neighbours
 from alignrec.pipeline.interactions import split
 from alignrec.pipeline.models import MODELS
@@ -28,7 +28,7 @@ def settings(model: str, **keys: Any) -> Train:
 
 
 def train(model: str, keys: dict[str, Any] | None = None, seed: int = 0, **more: Any) -> Fit:
-    features, edges = content(), neighbours.neighbours(content(), 4)
+    features, edges = content(), neighbours.find_neighbours(content(), 4)
     return fit(MODELS[model], two_tastes(), features, edges, settings(model, **keys or {}), seed, **more)
 
 
@@ -41,7 +41,7 @@ WALKING: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("model", "keys"), WALKING)
 def test_batches_that_share_a_walk_have_the_gradients_of_their_mean_loss(model: str, keys: dict[str, Any]) -> None:
-    edges, parts = neighbours.neighbours(content(), 4), two_tastes()
+    edges, parts = neighbours.find_neighbours(content(), 4), two_tastes()
     torch.manual_seed(0)
     inputs = Inputs(parts, torch.from_numpy(content()), edges, torch.device("cpu"))
     network = MODELS[model](inputs, settings(model, **keys))
@@ -51,7 +51,7 @@ def test_batches_that_share_a_walk_have_the_gradients_of_their_mean_loss(model: 
     (sum(sum(own.values()) for own in terms) / len(batches)).backward()  # type: ignore[union-attr]
     expected = {name: p.grad.clone() for name, p in network.named_parameters()}  # type: ignore[union-attr]
     network.zero_grad()
-    totals = loop.accumulated(network, batches)
+    totals = loop.accumulate_gradients(network, batches)
     assert {n: float(t) for n, t in totals.items()} == pytest.approx(
         {name: sum(float(own[name].detach()) for own in terms) for name in terms[0]}, rel=1e-5
     )
@@ -87,7 +87,7 @@ def test_returns_the_best_epoch_and_stops_after_patience() -> None:
     curve = [round(line["valid_recall@20"], 4) for line in trained.history]
     assert trained.best_epoch == int(np.argmax(curve))  # the first of equal ones
     assert len(curve) == trained.best_epoch + 5 < 200
-    mean = evaluate(trained.user, trained.item, two_tastes(), "valid", [20]).mean
+    mean = evaluate_vectors(trained.user, trained.item, two_tastes(), "valid", [20]).mean
     assert mean["recall", 20] == trained.valid["recall@20"] == trained.history[trained.best_epoch]["valid_recall@20"]
 
 
@@ -122,6 +122,6 @@ def test_bad_input_is_named() -> None:
     holed = content()
     holed[5, 2] = np.nan
     rejects("features, row 5: not finite", "vbpr", holed)
-    wide = neighbours.neighbours(np.concatenate([content(), content(1)]), 3)
+    wide = neighbours.find_neighbours(np.concatenate([content(), content(1)]), 3)
     rejects("edges name items beyond the catalogue's 50", "alignrec", content(), wide)
     rejects("no valid interactions", "bpr", parts=split.load_split(interactions([(0, 0, 0)]), 1, 1))

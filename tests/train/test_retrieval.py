@@ -35,15 +35,15 @@ def seen(vectors: tuple[np.ndarray, np.ndarray]) -> Pairs:
 def test_the_flat_index_ranks_as_the_evaluation_does(vectors: tuple[np.ndarray, np.ndarray], seen: Pairs) -> None:
     user, item = vectors
     users = np.array([7, 0, 299, 29, 7])
-    ids, scores = retrieval.retrieve(retrieval.flat(item), user, users, 5, seen)
+    ids, scores = retrieval.recommend_items(retrieval.build_flat(item), user, users, 5, seen)
     assert np.array_equal(ids, topk(user, item, 5, seen, users))
     assert np.allclose(scores, np.take_along_axis(user[users] @ item.T, ids, 1), atol=1e-5)
 
 
 def test_equal_scores_come_in_ascending_order_and_nothing_is_minus_one() -> None:
     seen = Pairs(np.array([0, 0, 0], np.int32), np.array([0, 2, 4], np.int32))
-    index = retrieval.flat(np.ones((5, 2), np.float32))
-    ids, scores = retrieval.retrieve(index, np.ones((2, 2), np.float32), np.array([0, 1]), 5, seen)
+    index = retrieval.build_flat(np.ones((5, 2), np.float32))
+    ids, scores = retrieval.recommend_items(index, np.ones((2, 2), np.float32), np.array([0, 1]), 5, seen)
     assert ids.tolist() == [[1, 3, -1, -1, -1], [0, 1, 2, 3, 4]]
     assert scores[0].tolist() == [2, 2, -np.inf, -np.inf, -np.inf]
 
@@ -68,9 +68,9 @@ def test_exact_ranking_is_the_same_by_parts_of_the_items(
 ) -> None:
     user, item = vectors
     assert len([*stored]) == 7
-    assert np.array_equal(retrieval.exact(user, stored, 20, seen), topk(user, item, 20, seen))
+    assert np.array_equal(retrieval.search_exact(user, stored, 20, seen), topk(user, item, 20, seen))
     all_seen = Pairs(np.zeros(ITEMS - 2, np.int32), np.arange(2, ITEMS, dtype=np.int32))
-    assert (retrieval.exact(user[:1], stored, 3, all_seen) == topk(user[:1], item, 3, all_seen)).all()
+    assert (retrieval.search_exact(user[:1], stored, 3, all_seen) == topk(user[:1], item, 3, all_seen)).all()
 
 
 def test_a_large_catalogue_gets_an_inverted_file_that_searches_as_much_as_enough_recall_takes(
@@ -78,15 +78,15 @@ def test_a_large_catalogue_gets_an_inverted_file_that_searches_as_much_as_enough
 ) -> None:
     """The recall that is stated is that of a search."""
     user, item = vectors
-    made = retrieval.indexed(stored, user, seen, ITEMS - 1)
+    made = retrieval.build_index(stored, user, seen, ITEMS - 1)
     assert made.facts["kind"] == "ivf"
     assert retrieval.ENOUGH <= made.facts["recall"] < 1
     assert 1 < made.facts["searched"] < made.facts["lists"]
     made.write(tmp_path / "items.faiss")
     index = faiss.read_index(str(tmp_path / "items.faiss"))
     assert (index.nprobe, index.ntotal) == (made.facts["searched"], ITEMS)
-    found, _ = retrieval.retrieve(index, user, np.arange(USERS), 20, seen)
-    assert retrieval.recall(found, topk(user, item, 20, seen)) == pytest.approx(made.facts["recall"], abs=1e-4)
+    found, _ = retrieval.recommend_items(index, user, np.arange(USERS), 20, seen)
+    assert retrieval.index_recall(found, topk(user, item, 20, seen)) == pytest.approx(made.facts["recall"], abs=1e-4)
     pairs = set(zip(seen.users.tolist(), seen.items.tolist(), strict=True))
     assert not any((u, i) in pairs for u, row in enumerate(found.tolist()) for i in row)
 
@@ -99,7 +99,7 @@ def test_the_bytes_are_the_same_with_any_number_of_threads(
     for threads in (1, 2):
         faiss.omp_set_num_threads(threads)
         for most in (10, ITEMS):
-            retrieval.indexed(stored, vectors[0], seen, most).write(tmp_path / "items.faiss")
+            retrieval.build_index(stored, vectors[0], seen, most).write(tmp_path / "items.faiss")
             indexes.append((tmp_path / "items.faiss").read_bytes())
     faiss.omp_set_num_threads(before)
     assert indexes[:2] == indexes[2:]
