@@ -3,6 +3,7 @@
 from alignrec.pipeline.encode.params import BEiT3
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.stage import Stage
+from alignrec.pipeline.pretrain.params import Pretrain
 from alignrec.stages.encode import ENCODE
 from alignrec.stages.images import IMAGES
 from alignrec.stages.interactions import INTERACTIONS
@@ -16,7 +17,7 @@ def main(run: Run) -> None:
         return
     from alignrec.pipeline.encode.trained import write_sets  # loads torch
 
-    write_sets(run)
+    write_sets(run, run.params[Pretrain].max_tokens)
 
 
 BEIT3 = Stage(

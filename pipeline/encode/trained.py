@@ -23,7 +23,6 @@ from alignrec.pipeline.encode.write import image_facts, write_features
 from alignrec.pipeline.harness.layout import EncoderFiles
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.pipeline.pretrain.params import Pretrain
 
 MASKED = {"beit3-image-masked": ("text",), "beit3-text-masked": ("image",)}  # set -> the modalities that it reads
 DRAWN = {"beit3-untrained": "beit3", "beit3-official": "beit3-raw"}  # set with weights of its own -> how it is read
@@ -53,10 +52,14 @@ class Trained(Network):
         )
 
 
-def write_sets(run: Run) -> None:
-    """Write each of `beit3.sets`; a killed run resumes."""
+def write_sets(run: Run, max_tokens: int) -> None:
+    """Write each of `beit3.sets`; a killed run resumes.
+
+    Args:
+        max_tokens: of a part of a text in pre-training, for encoding too unless `beit3.max_tokens` is given.
+    """
     own = run.params[BEiT3]
-    own = own.model_copy(update={"max_tokens": own.max_tokens or run.params[Pretrain].max_tokens})
+    own = own.model_copy(update={"max_tokens": own.max_tokens or max_tokens})
     items, files = Items.of(run.layout), run.layout.encoder
     for folder in () if run.part else run.folder.glob("*/"):
         if folder.name not in own.sets:
