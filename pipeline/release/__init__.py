@@ -1,4 +1,4 @@
-"""The release folder: its content (manifest), its making (build, card) and its verification (verify)."""
+"""Release folders: contents (manifest), writing (build, card) and verification (verify)."""
 
 from alignrec.pipeline.release.verify import verify
 

@@ -1,6 +1,6 @@
-"""Recomputes rows of a release from their inputs: do text, image and vector agree with what was released?
+"""Recompute rows of a release from their inputs and compare them: texts and images by SHA-256, vectors by cosine.
 
-Texts and images are compared by sha256 with what went into the encoders, vectors by cosine. B rows of a batch, F width.
+B rows per batch, F width.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,28 +29,28 @@ from alignrec.pipeline.release.encoder import (
     text_sha256,
 )  # fmt: skip
 
-# least cosine of a released and a recomputed vector; other machines and batches change only the last bits
+# minimum cosine between released and recomputed vectors; other hardware or batch sizes change only the last bits
 AGREES = 0.999
 BLOCK = 1024
 
 
 class Input(NamedTuple):
-    """What goes into the encoders for one item."""
+    """Encoder inputs of one item."""
 
     asin: str
     text: str
-    image: bytes | None  # a JPEG as the pipeline stores it, or any image file
+    image: bytes | None  # a JPEG as stored by the pipeline, or any other image file
 
 
 class Inputs(NamedTuple):
-    """The items of a dataset or of a file."""
+    """Items of a dataset or of a file."""
 
     asins: set[str]
     read: Callable[[set[str]], Iterable[Input]]
 
 
 def open_inputs(data: str, images: Path | None, root: Path) -> Inputs:
-    """Return the items of a file and of a folder of images, or of a dataset; UserError if it is neither."""
+    """Open a file of items with its image folder, or a dataset; UserError if `data` is neither."""
     layout = Layout(root, data)
     if Path(data).is_file():
 
@@ -79,15 +79,13 @@ def _select_rows(path: Path, asins: set[str], column: str) -> Iterator[tuple[str
 
 
 def attest(release: Path, data: Inputs, sample: int, names: Sequence[str] = ()) -> dict[str, Any]:
-    """Recompute rows of a verified release, `sample` of those that the data covers.
+    """Recompute a sample of the rows that a verified release shares with `data`, and compare them.
 
-    Equal inputs give equal rows. UserError if it carries no encoder of `names`, by default all, or no hashes of
-    inputs, or the data has no item of it.
+    The sample is seeded by the manifest: equal inputs give equal rows. Raises UserError if the release has no encoder
+    for `names` (default: all it carries), no input hashes, or no item in common with the data.
 
-    Returns:
-        `agrees`; `items` of the release, and how many the data covers; `unattested` feature sets, whose encoder is not
-        in the release; `rows`: `asin`, whether `text` and `image` agree, and by feature set the `cosines` of the
-        released and the recomputed vector.
+    Returns `agrees`, `items` (in the release), `covered` (of these, in the data), `unattested` (feature sets without
+    encoder) and `rows`: `asin`, whether `text` and `image` agree, and `cosines` per feature set.
     """
     shelf = ReleasedEncoders(release)
     available = shelf.names
@@ -116,12 +114,12 @@ def attest(release: Path, data: Inputs, sample: int, names: Sequence[str] = ()) 
 def _recompute_rows(
     release: Path, loaded: Mapping[str, Loaded], items: pa.Table, data: Inputs, at: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """Compare B items of a release, its rows `at`, with their inputs."""
     asins, texts_before, images_before = (column.to_pylist() for column in items.columns)
     found = {item.asin: item for item in data.read({*asins})}
-    facts = next(iter(loaded.values())).facts  # images are stored alike for all feature sets
+    facts = next(iter(loaded.values())).facts  # image size and quality are the same for every feature set
     texts, images = [found[asin].text for asin in asins], []
     for image, released in zip((found[asin].image for asin in asins), images_before, strict=True):
+        # an original file may give the released bytes once it is normalised
         if image is not None and image_sha256(image) != released:
             image = normalise_image(image, facts)
         images.append(image)
@@ -166,7 +164,7 @@ def describe_outcome(outcome: Mapping[str, Any], release: Path) -> Iterator[str]
 
 
 def _read_released(release: Path, name: str, rows: Sequence[int]) -> np.ndarray:
-    """Return rows, ascending, of a released feature set, float32 [n, F]."""
+    """Read rows of a released feature set, in ascending order: float32 [n, F]."""
     paths, chosen = io.shards(release / "features" / name, "features"), [("item_id", "in", rows)]
     tables = [pq.read_table(path, columns=["vector"], filters=chosen, partitioning=None) for path in paths]
     return io.matrix(pa.concat_tables(tables)["vector"])
@@ -174,4 +172,4 @@ def _read_released(release: Path, name: str, rows: Sequence[int]) -> np.ndarray:
 
 def _row_cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     (x, directed), (y, there) = unit_rows(a), unit_rows(b)
-    return np.where(directed | there, np.einsum("nf,nf->n", x, y, dtype=np.float64), 1.0)  # two zeros agree
+    return np.where(directed | there, np.einsum("nf,nf->n", x, y, dtype=np.float64), 1.0)  # two zero vectors agree

@@ -1,4 +1,4 @@
-"""Writes a release: folders in final form are selected, copied, listed and described; a missing stage is left out."""
+"""Write a release folder from the outputs of a dataset; outputs of stages that did not run are left out."""
 
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,38 +35,38 @@ ITEMS = "items.parquet"
 BEYOND_TITLES = ("brand", "description", "text", "image_url")
 LEFT_OUT: dict[Shown, tuple[str, ...]] = {
     "all": (), "titles": BEYOND_TITLES, "none": ("title", *BEYOND_TITLES)
-}  # fmt: skip  # `publish.texts` -> columns that are left empty
+}  # fmt: skip  # publish.texts -> columns to blank
 
 
 class Piece(NamedTuple):
     """A file of a release."""
 
-    to: str  # path in the release
-    source: Path | Mapping[str, Any]  # the file, or what is written as JSON
-    table: str = ""  # its kind, a key of TABLES; empty for none
+    to: str  # path inside the release
+    source: Path | Mapping[str, Any]  # file to copy, or content to write as JSON
+    table: str = ""  # key of TABLES; empty if it is not a table
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The content of a release; empty where a dataset has none."""
+    """Contents of a release; fields are empty where the dataset has no such output."""
 
     outputs: Outputs
-    publish: Publish  # with the defaults of the source in place of null
-    items: Iterable[pa.Table]  # schema RELEASED_ITEMS in batches of rows, readable once
+    publish: Publish  # nulls replaced by the defaults of the source
+    items: Iterable[pa.Table]  # batches of schema RELEASED_ITEMS; can be iterated once
     features: Mapping[str, list[Path]]
     pieces: list[Piece] = field(default_factory=list)
     encoders: Mapping[str, FeatureSet] = field(default_factory=dict)
-    vector: str = ""  # sentences on the vectors of the encoder trained here
+    vector: str = ""  # card text about the vectors of the encoder trained in this pipeline
     inputs: list[Input] = field(default_factory=list)
     weights: list[Input] = field(default_factory=list)
-    upstream: list[Path] = field(default_factory=list)  # files of stages whose parameters the manifest records
+    upstream: list[Path] = field(default_factory=list)  # outputs whose parameters the manifest records
 
 
 def collect_parts(run: Run, stages: Sequence[str]) -> Parts:
-    """Collect the content of a dataset's release; UserError if items or all feature sets are absent."""
+    """Collect the contents of a release; UserError if there are no items or no feature set to release."""
     layout, params, names = run.layout, _resolve_settings(run), _released_sets(run)
     outputs = Outputs(layout, run.source.kind, stages=stages)
-    # the first is what the card leads with, and what `datasets` loads by default
+    # the first set leads the card and is the default config of `datasets.load_dataset`
     if LINEAR in names and is_below(run.params[Released].features, LINEAR, outputs.probes, outputs.tests):
         names = [LINEAR, *(name for name in names if name != LINEAR)]
     features = {name: io.shards(layout.features(name), "features") for name in names}
@@ -78,7 +78,7 @@ def collect_parts(run: Run, stages: Sequence[str]) -> Parts:
     pieces += users if params.users != "none" else []
     pieces.append(Piece("embeddings/items.parquet", layout.item_embeddings, "item_embeddings"))
     pieces += [Piece(f"embeddings/{path.name}", path) for path in (layout.items_index, layout.index_facts)]
-    # a stage that did not run leaves no file, and the release goes without
+    # skip the outputs of stages that did not run
     pieces = [piece for piece in pieces if isinstance(piece.source, Path) and piece.source.exists()]
     if outputs.results is not None:
         pieces.append(Piece("results.json", evidence.as_json(outputs.results, outputs.protocols)))
@@ -101,7 +101,7 @@ def collect_parts(run: Run, stages: Sequence[str]) -> Parts:
 
 
 def _resolve_settings(run: Run) -> Publish:
-    """Return section `publish` with what the source's licence decides in place of null."""
+    """Replace nulls in section `publish` by what the source's licence allows."""
     params, licence = run.params[Publish], run.source.licence
     interactions = licence.interactions if params.interactions is None else params.interactions
     users = params.users or ("names" if interactions else "none")
@@ -137,11 +137,7 @@ def _read_items(layout: Layout, params: Publish) -> Iterator[pa.Table]:
 
 
 def _release_items(items: pa.Table, images: pa.Table | None, publish: Publish) -> pa.Table:
-    """Return schema RELEASED_ITEMS of n items: public image addresses and hashes are kept, image bytes never.
-
-    `images` has status, url, sha256, phash and input_image_sha256 of the same items; None: none fetched. What
-    `publish.texts` leaves out is empty.
-    """
+    """Return n items in schema RELEASED_ITEMS, with LEFT_OUT columns blanked; `images`: None if none were fetched."""
     n = len(items)
     blank = pa.array([""] * n, pa.string())
     if images is None:
@@ -163,10 +159,7 @@ def _release_items(items: pa.Table, images: pa.Table | None, publish: Publish) -
 
 
 def select_encoders(layout: Layout, names: Sequence[str]) -> dict[str, FeatureSet]:
-    """Return the sets whose encoders a release carries: of `names`, their parts, and those that have their weights.
-
-    Third-party models and what is made of them are left to their publishers.
-    """
+    """Select the encoders to release: those of `names` with all dependencies, unless one is a third-party model."""
     released: dict[str, FeatureSet] = {}
     for name in names:
         needed = _with_dependencies(layout, name)
@@ -176,7 +169,7 @@ def select_encoders(layout: Layout, names: Sequence[str]) -> dict[str, FeatureSe
 
 
 def _with_dependencies(layout: Layout, name: str) -> list[FeatureSet]:
-    """Return a set after all that its encoder needs."""
+    """Return a feature set preceded by everything its encoder needs."""
     own = FeatureSet.of(layout, name)
     weights = [own.facts.weights] if own.facts.weights not in (None, name) else []
     needed = [*own.facts.parts, *filter(None, weights)]
@@ -184,17 +177,17 @@ def _with_dependencies(layout: Layout, name: str) -> list[FeatureSet]:
 
 
 def _is_ours(one: FeatureSet) -> bool:
-    """Return whether a release may carry an encoder: no third-party model but in packages, which it names."""
+    """Return whether an encoder contains no third-party weights, except those that a package ships."""
     spec = ENCODERS.get(one.facts.network)
     return one.facts.portable and (spec is None or spec.origin is None)
 
 
 def write_release(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
-    """Fill an empty folder with a release; `record` has stage, params and versions of this run."""
+    """Write a release into an empty folder; `record` has stage, parameters and versions of this run."""
     tables = _write_tables(folder, parts, record)
     used_by = _copy_encoders(folder / encoder.FOLDER, parts.encoders)
     files = [manifest.describe_file(folder, p, tables.get(p), used_by.get(p, ())) for p in _list_files(folder)]
-    # croissant.json lists all files before it, the card lists croissant.json too, and the manifest lists both
+    # each of croissant.json, card and manifest lists all files written before it
     said = _state_facts(folder, parts, files, _find_makers([*tables, *parts.upstream]))
     io.write_json(folder / croissant.NAME, croissant.describe_release(said, files))
     files.append(manifest.describe_file(folder, folder / croissant.NAME))
@@ -223,7 +216,7 @@ def write_release(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Mani
 
 
 def _write_tables(folder: Path, parts: Parts, record: Mapping[str, Any]) -> dict[Path, str]:
-    """Write items, interactions and pieces; return the kind of table of each Parquet file."""
+    """Write items, interactions and pieces; return Parquet file -> kind of table."""
     io.write_tables(parts.items, folder / ITEMS, schemas.RELEASED_ITEMS, dict(record))
     tables, publish, layout = {folder / ITEMS: "items"}, parts.publish, parts.outputs.layout
     if publish.interactions:
@@ -237,7 +230,7 @@ def _write_tables(folder: Path, parts: Parts, record: Mapping[str, Any]) -> dict
         target, source, table = folder / piece.to, piece.source, piece.table
         if not isinstance(source, Path):
             io.write_json(target, source)
-        # a vector tells much of what its user had, so that a name goes with it only where the publisher says so
+        # a vector reveals much of a user's history, so names go with it only if the publisher opts in
         elif table == "user_embeddings" and publish.users != "names":
             width = int(pq.read_schema(source).field("vector").type.list_size)
             table, own = "numbered_user_embeddings", schemas.numbered_user_embeddings(width)
@@ -267,14 +260,14 @@ def _copy_file(source: Path, target: Path) -> None:
 
 
 def _copy_encoders(above: Path, encoders: Mapping[str, FeatureSet]) -> dict[Path, list[str]]:
-    """Copy the encoders; return the feature sets that need each file."""
+    """Copy the encoders; return file -> feature sets that need it."""
     used_by: dict[Path, list[str]] = {}
     for name, one in encoders.items():
         _copy_file(one.folder / SET, above / name / encoder.NAME)
         for path in _list_files(one.encoder):
             _copy_file(path, above / name / path.relative_to(one.encoder))
         used_by |= {path: [name] for path in _list_files(above / name)}
-    # sets share weights, which lie in the folder of one of them: whoever fetches one set needs the others' files too
+    # sets can share weights that lie in the folder of one of them: a fetch of one set then needs files of another
     for name, one in encoders.items():
         needed = [path for part in one.facts.parts for path in _list_files(above / part)]
         weights = _list_files(above / one.facts.weights) if one.facts.weights else []

@@ -1,7 +1,6 @@
-"""The dataset card of a release: README.md with the metadata block that the Hugging Face Hub reads, and what it states.
+"""Dataset card of a release: README.md with the metadata block of the Hugging Face Hub.
 
-Licence, creator, citation and the facts that reviewers of data sets ask for are rendered here for croissant.json too.
-Terms: https://docs.mlcommons.org/croissant/docs/croissant-rai-spec.html
+Statements that croissant.json repeats are rendered here; terms: https://docs.mlcommons.org/croissant/docs/croissant-rai-spec.html
 """
 
 import re
@@ -42,18 +41,20 @@ SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 
 @dataclass(frozen=True)
 class Statement:
-    """Values for the card and croissant.json, and their sentences."""
+    """Facts stated by the card and croissant.json, and templates that render them as sentences."""
 
     publish: Publish
     licence: Licence
     dataset: str
     counts: Counts
     lacking: Mapping[str, str]  # image, text, either -> number of items without
-    gaps: Sequence[Sequence[str]]  # part, status, items and share, of statuses other than `ok`
-    coverage: Sequence[Sequence[Any]]  # feature set, width, and shares of items with image and text, of texts read, cut
+    gaps: Sequence[Sequence[str]]  # part, status, items and share, for statuses other than `ok`
+    coverage: Sequence[
+        Sequence[Any]
+    ]  # feature set, width, share of items with image, with text, of text encoded, and truncated
     hardware: str
-    head: float | None  # share of train interactions of the most popular tenth of the items; None: there are none
-    learned: Sequence[str]  # feature sets that train interactions went into
+    head: float | None  # share of train interactions on the most popular 10 % of items; None: there are none
+    learned: Sequence[str]  # feature sets that were trained on interactions
     networks: Mapping[str, Encoder]
     tables: set[str | None]  # kinds of tables in the release
     inputs: Sequence[Input]
@@ -67,7 +68,7 @@ class Statement:
 
     @property
     def users_note(self) -> str:
-        """What the release says of users; empty where it has their interactions and names."""
+        """What the release discloses about users; empty if it has interactions and names."""
         if "numbered_user_embeddings" not in self.tables and "interactions" in self.tables:
             return ""
         if not self.tables & {*contents.USER_VECTORS, "users"}:
@@ -85,7 +86,6 @@ class Statement:
 
     @property
     def licence_header(self) -> dict[str, Any]:
-        """The licence, as the Hub's metadata block has it."""
         own = self.publish.licence
         if own is None:
             return dict(self.licence.header)
@@ -96,7 +96,7 @@ class Statement:
 
 
 def describe_vectors(record: Mapping[str, Any] | None, layout: Layout, names: Sequence[str]) -> str:
-    """Return sentences on the sets `names` that BEiT3 made, of which run.json of `pretrain` is the `record`."""
+    """Describe the BEiT3 sets among `names`; `record` is run.json of stage `pretrain`."""
     ours = [name for name in ("beit3", "beit3-raw", "beit3-official") if name in names]
     if record is None or not ours or not layout.encoder.config.is_file():
         return ""
@@ -116,7 +116,7 @@ def _render_topic(topic: str, **values: Any) -> str:
 
 
 def popular_share(interactions: Iterable[pa.Table], n_items: int) -> float | None:
-    """Return the share of train interactions that the most popular tenth of the items has, given INTERACTIONS."""
+    """Return the share of train interactions on the most popular 10 % of items; None without any."""
     counts = np.zeros(n_items, np.int64)
     for part in interactions:
         counts += np.bincount(part["item_id"].to_numpy()[part["split"].to_numpy() == schemas.TRAIN], minlength=n_items)
@@ -125,7 +125,7 @@ def popular_share(interactions: Iterable[pa.Table], n_items: int) -> float | Non
 
 
 def find_networks(features: Mapping[str, list[Path]]) -> dict[str, Encoder]:
-    """Return feature set -> its encoder, of those (name -> Parquet files) that a third-party model made."""
+    """Return feature set -> third-party model that made it, read from its Parquet metadata."""
     facts = {name: io.record(paths[0]).get("encoder") for name, paths in features.items()}
     return {name: Encoder.model_validate(fact) for name, fact in facts.items() if fact}
 
@@ -135,7 +135,7 @@ def _model_names(encoder: Encoder) -> list[str]:
 
 
 def render_card(outputs: Outputs, said: Statement, files: list[File], **values: Any) -> str:
-    """Return the text of README.md; `files` are all others but the manifest, `values` are for the template."""
+    """Render README.md; `files` are all files but the manifest and the card, `values` go to the template."""
     first, *_ = said.coverage
     names = {name for name, *_ in said.coverage}
     coded = {name: figures for name, figures in outputs.coded.items() if name in names}
@@ -168,7 +168,7 @@ def render_card(outputs: Outputs, said: Statement, files: list[File], **values: 
 
 
 def network_rows(encoders: Mapping[str, Encoder]) -> list[list[Any]]:
-    """Return rows of feature set, kind, model, revision, library, modalities, prompt, width; parts below."""
+    """Return rows of set, kind, model, revision, library, modalities, prompt and width, each followed by its parts."""
     table: list[list[Any]] = []
     for name, one in encoders.items():
         modalities = ", ".join(one.modalities)
@@ -178,7 +178,7 @@ def network_rows(encoders: Mapping[str, Encoder]) -> list[list[Any]]:
 
 
 def _metadata_block(said: Statement, first: str, files: list[File]) -> str:
-    """Return the YAML block, with a config per table as `datasets.load_dataset` names them, by default `first`."""
+    """Return the YAML block with a config per table; feature set `first` is the default."""
     block = {
         "pretty_name": f"alignrec features: {said.dataset}",
         **said.licence_header,

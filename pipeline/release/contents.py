@@ -1,7 +1,4 @@
-"""What a release contains: its kinds of tables and its other files, one entry each.
-
-Manifest, checks, card and Croissant all work from this list.
-"""
+"""Contents of a release, kinds of tables and other files: the list that manifest, checks, card and Croissant share."""
 
 from collections.abc import Callable
 from pathlib import PurePosixPath
@@ -15,11 +12,11 @@ from alignrec import schemas
 class Table(NamedTuple):
     """A kind of table."""
 
-    path: str  # pattern of its files
+    path: str  # glob of its files
     description: str
-    # given the width of its vectors or the number of its codes; None: written by earlier versions only, not read
+    # called with the vector width or number of codes; None: written by earlier versions only and not read
     schema: Callable[[int], pa.Schema] | None
-    numbered: str = "item"  # what its rows number from 0, without gaps: item or user; empty where they do not
+    numbered: str = "item"  # id that runs from 0 without gaps: item or user; empty: none
 
 
 def _always(schema: pa.Schema) -> Callable[[int], pa.Schema]:
@@ -59,7 +56,7 @@ OTHERS = {
     "croissant.json": "this release for readers of MLCommons' Croissant",
 }
 USER_VECTORS = ("user_embeddings", "numbered_user_embeddings")
-# folders whose files belong to feature sets
+# top-level folders with one entry per feature set
 PER_SET = {entry.path.split("/")[0] for entry in TABLES.values() if "*" in entry.path}
 
 
@@ -70,6 +67,6 @@ def describe_file(path: str, table: str | None, used_by: list[str]) -> str:
 
 
 def feature_set(path: str) -> str | None:
-    """Return the feature set that a file belongs to, as features/<name>/... and tried/<name>.parquet say."""
+    """Return the feature set of features/<name>/... or tried/<name>.parquet; None for other paths."""
     top, *below = PurePosixPath(path).parts
     return PurePosixPath(below[0]).stem if below and top in PER_SET else None

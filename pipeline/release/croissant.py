@@ -1,7 +1,6 @@
-"""croissant.json: the release for readers of MLCommons' Croissant, from the manifest's entries.
+"""croissant.json: the release in MLCommons' Croissant format.
 
-Format: https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html; the terms of reviewers:
-https://docs.mlcommons.org/croissant/docs/croissant-rai-spec.html
+https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html and .../croissant-rai-spec.html
 """
 
 import re

@@ -1,8 +1,6 @@
-"""Encoders in a release: encoders/<feature set>/ has what it takes to encode new items into the same space.
+"""Encoders in a release: encoders/<feature set>/ holds what is needed to encode new items into the same space.
 
-It is the set.json, here encoder.json, and the encoder/ of the feature set (pipeline/encode/folder.py). Network,
-tokenizer and whitening may be in the folder of the set that shares them; third-party weights are named by package and
-version.
+encoder.json is the set's set.json; weights can lie in another set's folder, third-party weights are named, not copied.
 """
 
 from __future__ import annotations
@@ -38,13 +36,13 @@ from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import Manifest
 
 FOLDER, NAME, LIBRARY = "encoders", "encoder.json", "alignrec"
-MOST_AT_A_TIME = 256  # items per forward pass, whatever a release says: its memory is the reader's
-BLOCK = 1024  # images read at a time
+MOST_AT_A_TIME = 256  # upper bound on the release's batch size, which is untrusted
+BLOCK = 1024  # images per read
 
 
 @dataclass(frozen=True)
 class ReleasedEncoders:
-    """The encoders of a release, a shelf of pipeline/encode/load.py."""
+    """Encoders of a release; implements `Shelf` of pipeline/encode/network.py."""
 
     release: Path
     trusted: ClassVar[bool] = False
@@ -55,11 +53,11 @@ class ReleasedEncoders:
 
     @property
     def names(self) -> list[str]:
-        """The feature sets of the release whose encoder it carries, sorted."""
+        """Feature sets whose encoder is included, sorted."""
         return [name for name in list_encoders(self.manifest) if name in self.manifest.sets_with("features")]
 
     def facts(self, name: str) -> Facts:
-        """Read encoder.json, not trusted; UserError if there is none, or it is damaged."""
+        """Read encoder.json, which is untrusted; UserError if it is missing or invalid."""
         if name not in list_encoders(self.manifest):
             known = f"it has {', '.join(self.names)}" if self.names else "it has none; publish it with this alignrec"
             raise UserError(f"{self.release}: no encoder '{name}' in this release; {known}")
@@ -72,7 +70,7 @@ class ReleasedEncoders:
         return self.release / FOLDER / name
 
     def load(self, name: str) -> Loaded:
-        """Load the encoder of a verified release; UserError also if it gives another width than its feature set has."""
+        """Load one encoder of a verified release; UserError if its width differs from the feature set's."""
         return self.load_all([name])[name]
 
     def load_all(self, names: Sequence[str]) -> dict[str, Loaded]:
@@ -90,11 +88,7 @@ def list_encoders(manifest: Manifest) -> list[str]:
 
 
 def find_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """Yield the faults of a release's encoders, one line each.
-
-    encoder.json keeps its schema; a network has the shape of its config.json, which is compared where torch is
-    installed; maps fit each other, all are finite, and one of them has the width of the feature set.
-    """
+    """Yield faults of the encoders: schemas, network shapes (if torch is installed), non-finite values, widths."""
     widths: dict[str, set[int]] = {}
     for name in list_encoders(manifest):
         own, shards = folder / FOLDER / name, manifest.paths_of(folder, "features", name)
@@ -114,11 +108,11 @@ def find_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
 
 
 def _encoder_widths(own: Path, read: Facts, networks: dict[str, set[int]]) -> set[int]:
-    """Return the widths that an encoder may give, none where only packages know; `networks` caches them by folder."""
+    """Return the possible output widths, empty if unknown; `networks` caches them by weights folder."""
     if read.parts:
         try:
             from alignrec.pipeline.encode import chain
-        except ModuleNotFoundError:  # SciPy is not installed, so nothing is checked
+        except ModuleNotFoundError:  # without SciPy nothing is checked
             return set()
         return {chain.read(own).width}
     if read.weights is None:
@@ -133,7 +127,7 @@ def _encoder_widths(own: Path, read: Facts, networks: dict[str, set[int]]) -> se
 
 
 def _space_difference(own: Path, read: Facts, shards: Sequence[Path]) -> str:
-    """Return how an encoder's space differs from that of its feature set; empty if nothing says so."""
+    """Return how the encoder's fingerprint differs from the feature set's or the weights'; empty if it does not."""
     made, present = fingerprint.require_one((path, io.record(path)) for path in shards), {}
     if read.weights is not None and read.network in TRAINED:
         present = {"weights": io.digest(EncoderFiles(own.parent / read.weights).present())}
@@ -150,7 +144,7 @@ def image_sha256(image: bytes | None) -> str:
 
 
 def hash_images(path: Path, columns: Sequence[str]) -> pa.Table:
-    """Return columns of a file of stored images with `input_image_sha256`, the hash of what encoders read."""
+    """Read columns of stored images and append `input_image_sha256`, the hash of the bytes that encoders read."""
     parts = []
     for part in io.read_slices(path, schemas.IMAGES, [*columns, "image"], BLOCK):
         hashes = pa.array([image_sha256(image.as_py()) for image in part["image"]], pa.string())
@@ -159,8 +153,8 @@ def hash_images(path: Path, columns: Sequence[str]) -> pa.Table:
 
 
 def normalise_image(data: bytes, facts: Facts) -> bytes | None:
-    """Return an image file as the pipeline would have stored it; None if it cannot be used."""
-    from alignrec.pipeline.images.decode import normalise_image  # loads torch, which `verify` does without
+    """Return an image file as the pipeline stores it (JPEG); None if it cannot be decoded."""
+    from alignrec.pipeline.images.decode import normalise_image  # lazy: `verify` runs without torch
 
     return normalise_image(data, facts.image_size, facts.image_quality, Images().max_pixels).image
 
@@ -168,7 +162,7 @@ def normalise_image(data: bytes, facts: Facts) -> bytes | None:
 def encode_items(
     loaded: Loaded, texts: Sequence[str], images: Sequence[bytes | None], done: Callable[[int], object] = int
 ) -> np.ndarray:
-    """Encode B items by the modalities that the set reads; texts may be empty, JPEGs None. Returns float32 [B, F]."""
+    """Encode B items by the modalities of the set; a text may be empty, an image None. Returns float32 [B, F]."""
     from alignrec.pipeline.encode import batching  # loads torch
 
     reads = loaded.facts.reads
@@ -182,10 +176,9 @@ def encode_items(
 
 
 class ReleasedParams(Pretrained):
-    """What kind `released` reads; `model` is the release folder."""
+    """Parameters of encoder kind `released`; `model` is a release folder."""
 
-    encoder: Annotated[str, Field(min_length=1)]
-    """feature set of the release"""
+    encoder: Annotated[str, Field(min_length=1)]  # feature set of the release
 
 
 def find_origin(where: str, params: ReleasedParams) -> Origin:

@@ -1,8 +1,6 @@
-"""Tables of items to embed: Parquet, CSV or JSON lines, and images in cells or in a folder.
+"""Tables of items to embed: Parquet, CSV or JSON lines.
 
-A row has an identifier. Its text is that of the named columns, or column `text`, or is composed of title, brand,
-categories and description as in the pipeline. Its image is a cell of bytes, or the file that a cell names, or
-`<identifier>.<ending>`.
+Text: the named columns, else `text`, else composed as in the pipeline. Image: bytes, a file name, or `<id>.<ext>`.
 """
 
 import hashlib
@@ -24,7 +22,7 @@ from alignrec.pipeline.sources.product import Product, as_json, as_list, as_text
 from alignrec.pipeline.sources.sql import identifier_of
 
 IDENTIFIERS = ("asin", "item", "item_id", "id")
-FIELDS = ("text", "title", "brand", "categories", "description")  # columns that are read as text where none is named
+FIELDS = ("text", "title", "brand", "categories", "description")  # columns read as text if none is named
 IMAGE = "image"
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 BLOCK = 1024
@@ -32,11 +30,11 @@ Cells = dict[str, Any]
 
 
 class Columns(NamedTuple):
-    """Which columns of a table are read; the default finds them by the names above."""
+    """Columns of a table to read; by default found by the names above."""
 
     id: str | None = None
-    text: tuple[str, ...] = ()  # joined to sentences in this order; a single one is read as it is
-    image: str | None = None  # empty: images are not looked for
+    text: tuple[str, ...] = ()  # joined as sentences in this order; a single column is kept verbatim
+    image: str | None = None  # empty: ignore images
 
     @property
     def named_columns(self) -> list[str]:
@@ -51,12 +49,12 @@ class Row(NamedTuple):
 
     asin: str
     text: str
-    image: Path | bytes | None  # file of the image, inside the folder of images, or its bytes
-    status: str  # ok, missing, too_large or blocked, see schemas.IMAGE_STATUSES
+    image: Path | bytes | None  # path inside the image folder, or the bytes of the file
+    status: str  # ok, missing, too_large or blocked: see schemas.IMAGE_STATUSES
     reason: str
 
     def read_image(self, most: int) -> bytes | None:
-        """Return the bytes of the image; None without one, or for more than `most`, which are not read."""
+        """Return the bytes of the image; None without one or if it is larger than `most` bytes."""
         if isinstance(self.image, Path):
             return self.image.read_bytes() if self.image.stat().st_size <= most else None
         return self.image if self.image is None or len(self.image) <= most else None
@@ -65,7 +63,7 @@ class Row(NamedTuple):
 def read_blocks(
     path: Path, images: Path | None, columns: Columns = DEFAULT
 ) -> Iterator[tuple[list[Row], list[Reject]]]:
-    """Return the items and the invalid rows of each BLOCK rows of a table, in order; UserError: nothing is there."""
+    """Yield items and invalid rows per BLOCK rows, in order; UserError if a file, folder or column is missing."""
     if not path.exists():
         raise UserError(f"{path}: no such file of items; give Parquet, CSV or JSON lines, an item a row")
     if images is not None and not images.is_dir():
@@ -77,7 +75,7 @@ def read_blocks(
 
 
 def _parse_blocks(path: Path, images: Path | None, columns: Columns) -> Iterator[tuple[list[Row], list[Reject]]]:
-    seen: set[bytes] = set()  # 16 bytes an item: an identifier may occur once
+    seen: set[bytes] = set()  # 16-byte digests instead of identifiers, to bound memory
     is_parquet = path.suffix == ".parquet" or path.is_dir()
     found: Iterator[tuple[int, bytes | Cells]] = enumerate(
         _read_parquet(path, columns) if is_parquet else json_lines(path), 1
@@ -110,7 +108,7 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[Cells]:
         if not columns.id and not {*IDENTIFIERS} & {*there}:
             raise UserError(f"{file}: no column {', '.join(IDENTIFIERS)}; name that of the identifiers with --id")
         try:
-            with pq.ParquetFile(file, pre_buffer=False) as opened:  # else all of it is read ahead
+            with pq.ParquetFile(file, pre_buffer=False) as opened:  # pre-buffering would load the whole file
                 for batch in opened.iter_batches(BLOCK, columns=list(dict.fromkeys(wanted))):
                     yield from batch.to_pylist()
         except (pa.ArrowException, ValueError, OSError) as e:
@@ -162,7 +160,7 @@ def _compose_text(cells: Cells) -> str:
 
 
 def _find_image(asin: str, cell: Any, images: Path | None) -> tuple[Path | bytes | None, str, str]:
-    if isinstance(cell, dict):  # as Hugging Face's `datasets` has images
+    if isinstance(cell, dict):  # the image type of Hugging Face `datasets`
         cell = cell.get("bytes") or cell.get("path")
     if isinstance(cell, bytes):
         return cell, "ok", ""
@@ -178,7 +176,7 @@ def _find_image(asin: str, cell: Any, images: Path | None) -> tuple[Path | bytes
         try:
             path = (inside / candidate).resolve()
             there = path.is_file()
-        except (OSError, RuntimeError) as e:  # names that are too long, links in a circle
+        except (OSError, RuntimeError) as e:  # name too long, symlink loop
             return None, "missing", f"no such file among the images: {one_line(e, 100)}"
         if not path.is_relative_to(inside):
             return None, "blocked", "its image lies outside the folder"

@@ -1,6 +1,6 @@
-"""manifest.json: every file of a release with its bytes, hash and schema, and what made them.
+"""manifest.json: every file of a release with size, hash and schema, and its provenance.
 
-schemas/release.schema.json is the JSON Schema of `Manifest`, for readers in other languages.
+schemas/release.schema.json is the JSON Schema of `Manifest`.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from alignrec.pipeline.release.contents import TABLES
 
 FORMAT: Literal[5] = 5
 NAME = "manifest.json"
-SIGNATURE = f"{NAME}.sig"  # present where the release is signed
-MAX_BYTES = 64 << 20  # a larger manifest is refused unread
+SIGNATURE = f"{NAME}.sig"  # only in signed releases
+MAX_BYTES = 64 << 20  # larger manifests are refused without reading them
 
 DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-MAX_PATH, MAX_NAME = 1024, 255  # bytes of a path and of each of its names: limits of file systems
+MAX_PATH, MAX_NAME = 1024, 255  # bytes per path and per component, as file systems limit them
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=0, lt=1 << 53)]  # within what every JSON reader keeps exactly
+Count = Annotated[int, Field(ge=0, lt=1 << 53)]  # integers that every JSON parser represents exactly
 
 Table = Literal[*TABLES]  # type: ignore[valid-type]
 
@@ -145,7 +145,7 @@ class Manifest(Part):
     """hash of all other keys, see `digest`"""
 
     def sets_with(self, table: str) -> list[str]:
-        """Return the feature sets that have a table of a kind, sorted."""
+        """Return the feature sets that have a table of this kind, sorted."""
         return sorted({str(file.feature_set) for file in self.files if file.table == table})
 
     def paths_of(self, folder: Path, table: str, name: str) -> list[Path]:
@@ -164,7 +164,7 @@ def read_shape(path: Path) -> tuple[int, list[Column]]:
 
 
 def record_sets(files: Iterable[File]) -> dict[str, list[File]]:
-    """Return the files of each table, by its name in Croissant and on the Hub, such as features-beit3."""
+    """Group the files by table, under the names used by Croissant and the Hub, such as features-beit3."""
     found: dict[str, list[File]] = {}
     for file in files:
         if file.table is not None:
@@ -183,10 +183,8 @@ def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def digest(content: Mapping[str, Any]) -> str:
-    """Return the hex sha256 of a parsed manifest without `digest`: as JSON, keys sorted, no white space, UTF-8.
-
-    It detects accidental changes; only a signature detects forgery. TypeError if it is nested too deeply.
-    """
+    """Return the SHA-256 of a manifest without key `digest`, as canonical JSON; TypeError if nested too deeply."""
+    # detects accidental changes; only a signature detects forgery
     kept = {key: value for key, value in content.items() if key != "digest"}
     return hashlib.sha256(orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
@@ -196,7 +194,7 @@ def load(folder: Path) -> Manifest:
 
 
 def read(folder: Path) -> bytes:
-    """Return the unparsed bytes of a manifest; UserError if it is absent or larger than MAX_BYTES."""
+    """Return the raw bytes of the manifest; UserError if it is missing or larger than MAX_BYTES."""
     path = folder / NAME
     if path.is_symlink() or not path.is_file():
         raise UserError(f"{path}: no such file; is this a release folder?")
@@ -206,10 +204,10 @@ def read(folder: Path) -> bytes:
 
 
 def parse(folder: Path, data: bytes) -> Manifest:
-    """Return the manifest of the release `folder` from its untrusted bytes; UserError names the first fault."""
+    """Parse and validate untrusted bytes as the manifest of `folder`; UserError for the first fault."""
     path = folder / NAME
     try:
-        raw = orjson.loads(data)  # refuses lone surrogates, which nothing can print or write, and deep nesting
+        raw = orjson.loads(data)  # orjson rejects lone surrogates, which cannot be printed, and deep nesting
     except ValueError as e:
         if is_web_page(data):
             raise UserError(f"{path}: a web page, and no manifest; is that the address of a release?") from None
@@ -240,21 +238,21 @@ def schema_json() -> str:
 
 
 def _path_fault(names: list[str]) -> str:
-    """Return the first path that leaves the folder, that no file system takes, or that clashes with another."""
+    """Return a fault of the first path that leaves the folder, is invalid, or clashes with another; empty if none."""
     for name in names:
         parts = name.split("/")
         if any(p in ("", ".", "..") for p in parts) or any(c in name for c in "\\:\0") or not name.isprintable():
             return f"{name!r} is no path inside the release"
         if len(name.encode()) > MAX_PATH or max(len(p.encode()) for p in parts) > MAX_NAME:
             return f"{name!r} is longer than file systems take"
-    alike = {name: unicodedata.normalize("NFC", name).casefold() for name in names}  # one file on some systems
+    alike = {name: unicodedata.normalize("NFC", name).casefold() for name in names}  # the same file on some systems
     times = Counter([NAME, SIGNATURE, *(alike[name] for name in names)])
     for name in names:
         if alike[name] in (NAME, SIGNATURE):
             return f"lists {name} itself"
         if times[alike[name]] > 1:
             return f"{name!r} is named twice"
-    ordered = sorted(path.replace("/", "\0") for path in times)  # a path below a file comes right after it
+    ordered = sorted(path.replace("/", "\0") for path in times)  # sorts children directly after their parent
     for above, below in pairwise(ordered):
         if below.startswith(f"{above}\0"):
             path = below.replace("\0", "/")

@@ -22,10 +22,8 @@ class Publish(Section):
     version: Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")] = "0.1.0"
     """semantic version of the released data"""
     features: list[Name] = ["beit3", "beit3-image-masked", "beit3-text-masked", "minilm-cnn"]
-    """feature sets to release; where they are not given, all but the controls and imported files, and what is made by
-    setting MiniLM before those: files of others are released only if they are named here"""
-    interactions: bool | None = None
-    """whether the release carries interactions, users and the split; by default where the source's licence says so"""
+    """feature sets to release; by default all but controls and imported files; third-party files only if named"""
+    interactions: bool | None = None  # release interactions, users and split; by default as the source's licence allows
     users: Literal["none", "numbers", "names"] | None = None
     """what the release says of users: nothing; vectors by number, in place of names where interactions are released
     too; or names. By default names where interactions are released, else nothing: vectors give a user's items away"""
@@ -44,7 +42,6 @@ class Publish(Section):
     """persons or organisations that made the release; a single one needs no brackets"""
     url: Annotated[str, Field(pattern=r"^https?://[^/\s]\S*$")] | None = None
     """web page where the release will be found"""
-    date: Annotated[datetime.date, Field(strict=False)] | None = None
-    """day of publication, such as 2026-11-30"""
+    date: Annotated[datetime.date, Field(strict=False)] | None = None  # day of publication, such as 2026-11-30
     cite: Annotated[str, Field(min_length=1, max_length=20_000)] | None = None
     """how to cite the release, such as a BibTeX entry; by default one made of the keys above"""

@@ -1,7 +1,4 @@
-"""Reads a release by itself: its tables, and the whole of it in place of a dataset's outputs.
-
-Letters: I items, U users, F width of features, D width of embeddings.
-"""
+"""Read access to a release: its tables, or the whole release as a dataset layout."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -22,7 +19,7 @@ from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import Manifest
 from alignrec.pipeline.release.verify import verify
 
-# what a reader may need -> the kinds of tables that have it, in any of several ways, and what is said without
+# need -> alternative sets of tables that meet it, and the end of the error message if none is present
 NEEDS: dict[str, tuple[list[set[str]], str]] = {
     "items": ([{"items"}], "items.parquet; fetch or publish it whole"),
     "interactions": (
@@ -38,7 +35,7 @@ NEEDS: dict[str, tuple[list[set[str]], str]] = {
 
 
 class Release:
-    """An untrusted release folder; `verify` checks all of it. UserError for what it does not have."""
+    """An untrusted release folder; accessors raise UserError for tables it lacks, `verify` checks everything."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -65,7 +62,7 @@ class Release:
         return io.read_codes(self._list_files("semantic_ids", "semantic IDs of", name)[0])
 
     def edges(self, name: str) -> pa.Table:
-        """Return the nearest neighbours under a feature set, table EDGES."""
+        """Return the nearest neighbours by one feature set, schema EDGES."""
         return io.read_table(self._list_files("edges", "graph of", name)[0], schemas.EDGES)
 
     def _list_files(self, table: str, what: str, name: str) -> list[Path]:
@@ -75,7 +72,7 @@ class Release:
         return paths
 
     def embeddings(self, what: str) -> pa.Table:
-        """Return the trained recommender's vectors of `items` or `users`, the latter with column `user` if named."""
+        """Return the recommender's vectors of `items` or `users`; users have a name column only if they are named."""
         self.refuse_without("embeddings", *["user embeddings"] * (what == "users"))
         path = self.folder / f"embeddings/{what}.parquet"
         kind = next(f.table for f in self.manifest.files if self.folder / f.path == path)
@@ -94,7 +91,7 @@ class Release:
         return io.read_table(self.folder / "users.parquet", schemas.USERS)
 
     def refuse_without(self, *needs: str) -> Self:
-        """Return the release; UserError if it lacks one of `needs`, keys of NEEDS."""
+        """Return self; UserError if one of `needs` (keys of NEEDS) is missing."""
         for need in needs:
             accepted, lack = NEEDS[need]
             if not any(kinds <= self.tables for kinds in accepted):
@@ -102,19 +99,17 @@ class Release:
         return self
 
     def layout_under(self, root: Path) -> Layout:
-        """Return where the dataset's own outputs would be under `root`, for what no release holds, such as images."""
+        """Return the layout of the dataset's own outputs, for what no release contains, such as images."""
         return Layout(root, self.manifest.dataset)
 
 
 @contextmanager
 def unpack_release(release: Release, needs: Sequence[str] = ()) -> Iterator[Layout]:
-    """Yield a verified release as the outputs of a dataset, so that all code that reads a dataset reads a release.
-
-    Tables are linked into a temporary folder; those of items are written. UserError if it lacks one of `needs`.
-    """
+    """Yield a release as the layout of a dataset, in a temporary folder; UserError if one of `needs` is missing."""
     tables = release.refuse_without(*needs).tables
     with tempfile.TemporaryDirectory(prefix="alignrec-") as temporary:
         layout = Layout(Path(temporary), release.manifest.dataset)
+        # tables are linked, not copied; those of items have another schema and are rewritten below
         links = {f"features/{name}": layout.features(name) for name in release.feature_sets}
         links |= {f"graph/{name}": layout.edges(name).parent for name in release.manifest.sets_with("edges")}
         if "interactions" in tables:

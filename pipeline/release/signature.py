@@ -1,7 +1,4 @@
-"""An SSH signature of manifest.json, which lists every other file by its hash.
-
-ssh-keygen makes and checks it, as it does for Git's commits; format: PROTOCOL.sshsig of OpenSSH.
-"""
+"""SSH signature of manifest.json, made and checked by ssh-keygen (format: PROTOCOL.sshsig of OpenSSH)."""
 
 import shutil
 import subprocess
@@ -15,12 +12,12 @@ from alignrec.pipeline.release.manifest import File
 
 NAME = manifests.SIGNATURE
 MAX_BYTES = 64 << 10
-NAMESPACE = "alignrec-release"  # signatures for other purposes, such as a Git commit, are refused
+NAMESPACE = "alignrec-release"  # rejects signatures made for other purposes, such as Git commits
 PUBLISHER = "publisher"
 
 
 def sign(folder: Path, key: Path) -> None:
-    """Sign a release, asking for the key's passphrase; UserError for no release or an unusable key."""
+    """Sign a release, prompting for the passphrase; UserError if the release or key is invalid."""
     manifest = manifests.read(folder)
     manifests.parse(folder, manifest)
     if not key.is_file():
@@ -32,7 +29,7 @@ def sign(folder: Path, key: Path) -> None:
 
 
 def check(folder: Path, manifest: bytes, key: Path | None) -> str | None:
-    """Check the signature of the manifest's bytes, by `key` if given; return a line, None if unsigned; or UserError."""
+    """Check the signature, by `key` if given; return a line to print, None if unsigned; UserError if it fails."""
     path = folder / NAME
     if not path.is_file():
         if key is not None:

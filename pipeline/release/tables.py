@@ -1,6 +1,6 @@
-"""Checks the tables of a release, which are untrusted, some rows at a time.
+"""Validation of a release's tables, which are untrusted, in blocks of rows.
 
-What is held are these rows and, of all tables together, the names of items and of users once.
+Memory is bounded by a block and, across tables, one copy of the names of items and users.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from alignrec.pipeline.release import contents
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import Counts, File, Manifest
 
+# guards against decompression bombs: bytes of memory that any table may take, and the maximum ratio to its size on
+# disk above that; constant vectors reach a few hundred
 SMALL, EXPANSION = 1 << 30, 10_000
-"""bytes of memory that any table may take, and the largest ratio to its size on disk of a larger one; equal vectors
-have a few hundred"""
-HELD = 16 << 20  # bytes of a table that are read at a time, about
+HELD = 16 << 20  # approximate bytes of a table in memory
 CHANGED = "rows or columns are not as the manifest says"
 
 
 class Check:
-    """A check of the rows of a table, in one file or several, part by part."""
+    """Stateful check of a table's rows, in one file or several."""
 
     def __init__(self, where: str, counts: Counts) -> None:
         self.where, self.counts = where, counts
 
     def check_rows(self, part: pa.Table, first: int) -> str:
-        """Check the next rows, numbered from `first`; return a fault, which ends the reading, or an empty string."""
+        """Check the next rows, numbered from `first`; a non-empty fault stops reading the file."""
         return ""
 
     def find_fault(self) -> str:
@@ -44,14 +44,18 @@ class Check:
 
 
 def find_faults(folder: Path, manifest: Manifest) -> list[str]:
-    """Return the faults of single tables; else those of ids across tables; else those of graphs and semantic IDs."""
+    """Validate single tables, then ids across tables, then graphs and semantic IDs; stop at the first stage with
+    faults.
+    """
     counts, names = manifest.counts, {"item": Names("asin"), "user": Names("user")}
     ids, others, found = dict[str, Ids](), dict[str, Check](), list[str]()
     for file in manifest.files:
         if file.table is None:
             continue
         checks, numbered = list[Check](), contents.TABLES[file.table].numbered
-        where = file.path.rpartition("/")[0] if file.table == "features" else file.path  # all files of a set
+        where = (
+            file.path.rpartition("/")[0] if file.table == "features" else file.path
+        )  # a feature set can have several files
         if numbered:
             checks.append(ids.setdefault(where, Ids(where, counts, numbered, names[numbered])))
         if own := OWN.get(file.table):
@@ -81,7 +85,7 @@ def _table_fault(path: Path, file: File, counts: Counts, checks: Sequence[Check]
             return ""
         schema, first = entry.schema(widths[0] if widths else 1), 0
         for part in io.read_slices(path, schema, None, max(1, min(io.PART, HELD // row))):
-            part.validate(full=True)  # text that is no UTF-8, lists that reach beyond their values
+            part.validate(full=True)  # invalid UTF-8, list offsets out of bounds
             for check in checks:
                 if fault := check.check_rows(part, first):
                     return fault
@@ -89,11 +93,11 @@ def _table_fault(path: Path, file: File, counts: Counts, checks: Sequence[Check]
         return "" if first == file.rows else CHANGED
     except (UserError, schemas.ContractError, pa.ArrowException, OSError, ValueError, KeyError) as e:
         fault = str(e).removeprefix(f"{path}").removeprefix(":").removesuffix("; make or fetch it again")
-        return " ".join(fault.split())  # Arrow's have several lines
+        return " ".join(fault.split())  # Arrow's messages have several lines
 
 
 class References(Check):
-    """Ids of a table that are those of other tables."""
+    """Foreign keys: ids must exist in the tables of users and items."""
 
     def check_rows(self, part: pa.Table, first: int) -> str:
         for column, what in (("item_id", "item"), ("neighbour_id", "item"), ("user_id", "user")):
@@ -106,7 +110,7 @@ class References(Check):
 
 
 class Names:
-    """The names of items or users, from the first table that has them, with which all others are compared."""
+    """Names of items or users in the first table that has them; the reference for all others."""
 
     def __init__(self, column: str) -> None:
         self.column = column
@@ -114,7 +118,7 @@ class Names:
         self._chunks: list[pa.Array] = []
 
     def find_difference(self, owner: object, first: int, names: pa.ChunkedArray) -> tuple[int, str] | None:
-        """Return the first row, and the name there, where rows from `first` on have other names than here."""
+        """Return the first row from `first` on whose name differs from the reference, and the reference name."""
         if self._owner in (None, owner):
             self._owner = owner
             self._chunks += names.chunks
@@ -127,9 +131,9 @@ class Names:
 
     @cached_property
     def repeated_name(self) -> str | None:
-        """A name that occurs twice; frees the names, so that it comes after all comparisons."""
+        """A duplicate name, if any; frees the names, so call it after all comparisons."""
         names, self._chunks = self._all_names, []
-        order = pc.sort_indices(names)  # 8 bytes a name, where a hash table takes ten times that
+        order = pc.sort_indices(names)  # 8 bytes per name; a hash table takes ten times that
         for at in range(0, len(names) - 1, io.PART):
             some = names.take(order.slice(at, io.PART + 1))
             row = pc.index(pc.equal(some.slice(0, len(some) - 1), some.slice(1)), True).as_py()
@@ -143,7 +147,7 @@ class Names:
 
 
 class Ids(Check):
-    """Ids of a table: dense, in order, each with the name that it has elsewhere."""
+    """Ids must be dense, ascending, and have the same names in every table."""
 
     def __init__(self, where: str, counts: Counts, numbered: str, names: Names) -> None:
         super().__init__(where, counts)
@@ -157,7 +161,7 @@ class Ids(Check):
         if wrong.size and not self._wrong:
             row = int(wrong[0])
             self._wrong = f", row {at + row}: {self._key} {numbers[row]}, expected {at + row}"
-        self._named = name in part.column_names  # users may have none
+        self._named = name in part.column_names  # users can be unnamed
         if self._named and not self._other and (found := self._names.find_difference(self, at, part[name])):
             row, elsewhere = found
             self._other = f", row {row}: {name} {part[name][row - at].as_py()!r}, elsewhere {elsewhere!r}"
@@ -173,7 +177,7 @@ class Ids(Check):
 
 
 class Edges(References):
-    """A graph: by item and rank, and of each item one edge at least."""
+    """Edges must be sorted by item and rank, with at least one edge per item."""
 
     _last, _fault = (-1, 0), ""  # item and rank of the last row
 
@@ -199,7 +203,7 @@ class Edges(References):
 
 
 class Vectors(Check):
-    """Whether a feature set has any vector that is not zero."""
+    """A feature set must have a non-zero vector."""
 
     _present = False
 
@@ -212,7 +216,7 @@ class Vectors(Check):
 
 
 class SemanticIds(Check):
-    """Items without codes say so; codes and suffix together are an item's own."""
+    """Codes, suffix and status must agree, and codes with suffix must be unique."""
 
     def __init__(self, where: str, counts: Counts) -> None:
         super().__init__(where, counts)
@@ -236,7 +240,7 @@ class SemanticIds(Check):
         return f"{self.where}: {twice:,} items have the codes and suffix of another" if twice else ""
 
 
-# kind of table -> what only its own rows can break
+# kind of table -> check of constraints beyond its schema
 OWN: dict[str, type[Check]] = {
     "interactions": References, "features": Vectors, "edges": Edges, "semantic_ids": SemanticIds
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Checks a release folder against its manifest: offline, without torch, reading each file once or twice."""
+"""Verify a release folder against its manifest, offline and without torch."""
 
 import hashlib
 import os
@@ -16,15 +16,15 @@ from alignrec.pipeline.release.manifest import File, Manifest
 MAX_LISTED = 5
 
 PROBES = "probes.json"
-# what Git and the Hub's client leave at the top of a download; not part of a release
+# left in the top folder by Git and the Hub's client; not part of a release
 TOOLS = (".git", ".gitattributes", ".cache")
 
 
 def verify(folder: Path, key: Path | None = None) -> list[str]:
-    """Check a release folder, signed by `key` if given; return a line per check. UserError names the first bad files.
+    """Verify a release folder, and its signature by `key` if given; return a line per check.
 
-    In order: signature, if there is one; the manifest's schema and paths; that the folder holds its files and no other;
-    sizes and hashes; tables; ids across tables; the networks and maps of encoders.
+    Checks signature, manifest, files present, sizes and hashes, tables, encoders and probes, in this order; UserError
+    lists the faults of the first that fails, at most MAX_LISTED.
     """
     folder = Path(folder)
     raw = manifests.read(folder)
@@ -89,7 +89,7 @@ def _damaged_files(folder: Path, files: Iterable[File]) -> Iterator[str]:
 
 
 def _mixed_sets(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """Yield the sets of vectors, of features or of the recommender, whose files differ in fingerprint."""
+    """Yield sets of vectors whose files differ in fingerprint."""
     sets = defaultdict[str, list[Path]](list)
     for file in manifest.files:
         if file.table in ("features", "item_embeddings", *contents.USER_VECTORS):

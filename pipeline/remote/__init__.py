@@ -1,1 +1,1 @@
-"""Transport of releases: addresses, reading (stores), downloading (fetch), uploading (push)."""
+"""Transport of releases: addresses and reading (stores), download (fetch), upload (push)."""

@@ -1,8 +1,4 @@
-"""Downloads a release to a folder: in parallel, resumable, visible only when all of it is checked.
-
-Files go to a hidden folder next to the target, below a folder named by the manifest's sha256, which is verified and
-renamed to the target.
-"""
+"""Download a release to a folder: parallel, resumable, and visible only once it is verified."""
 
 import os
 import shutil
@@ -35,12 +31,13 @@ def fetch(
     progress: Progress = lambda done, total: None,
     key: Path | None = None,
 ) -> Path:
-    """Download a release, or one feature set of it, to a folder that is absent, empty or this very release.
+    """Download a release, or one feature set of it, to a folder that is absent, empty or already this release.
 
-    The signer `key` is checked before the manifest is parsed. UserError names what is missing, truncated or tampered
-    with, and a remedy; `to` is then not written.
+    The signature by `key` is checked before the manifest is parsed. UserError if files are missing, truncated or altered;
+    `to` is then left untouched.
     """
     to = Path(os.path.abspath(to))
+    # files go to a hidden folder next to the target, which is renamed once all of them are verified
     work = work_folder(to)
     with _lock_folder(work, to):
         source = open_store(resolve_sample(address))
@@ -48,10 +45,10 @@ def fetch(
         if encoder is not None:
             manifest = _select_encoder(manifest, encoder, work)
         if not _is_complete(to, work / manifests.NAME):
-            # named by its manifest, so that files of another version are never taken for this one's
+            # named by the manifest's hash, so that a resumed download never mixes two versions
             release = work / io.sha256(work / manifests.NAME)
             _download_files(source, manifest.files, release, progress)
-            for path in work.glob(f"{manifests.NAME}*"):  # and its signature
+            for path in work.glob(f"{manifests.NAME}*"):  # the manifest and its signature
                 shutil.copyfile(path, release / path.name)
             verify(release)
             release.rename(to)
@@ -61,14 +58,14 @@ def fetch(
 
 
 def read_remote_manifest(address: str) -> tuple[Manifest, str]:
-    """Return the checked manifest of the release at an address, and its sha256; nothing is kept."""
+    """Return the validated manifest of a remote release, and its SHA-256."""
     with tempfile.TemporaryDirectory() as folder:
         manifest = _read_manifest(open_store(resolve_sample(address)), Path(folder))
         return manifest, io.sha256(Path(folder) / manifests.NAME)
 
 
 def work_folder(to: Path) -> Path:
-    """Return the folder of an unfinished fetch; UserError if `to` is the root."""
+    """Return the folder for unfinished downloads of `to`; UserError if `to` is the root."""
     if not to.name:
         raise UserError(f"{to}: cannot create a folder there; name one inside it")
     return to.with_name(f".{to.name}.fetch")
@@ -80,7 +77,7 @@ def _folders_in(work: Path) -> list[Path]:
 
 @contextmanager
 def _lock_folder(work: Path, to: Path) -> Iterator[None]:
-    # the lock lies in the folder that is deleted at the end, which the next fetch makes again
+    # the lock is in the work folder, which is deleted at the end and recreated by the next fetch
     work.mkdir(parents=True, exist_ok=True)
     lock = FileLock(work / "lock")
     try:
@@ -111,7 +108,7 @@ def _read_manifest(source: Store, work: Path, key: Path | None = None, signed: b
 
 def _keep_signature(source: Store, work: Path) -> None:
     (work / signature.NAME).unlink(missing_ok=True)
-    # servers refuse access to missing files, or answer with a page
+    # for a missing file some servers deny access, others answer with a web page
     with suppress(UserError):
         data = read_small(source, signature.NAME, signature.MAX_BYTES)
         if len(data) <= signature.MAX_BYTES and not is_web_page(data):
@@ -119,7 +116,7 @@ def _keep_signature(source: Store, work: Path) -> None:
 
 
 def _select_encoder(manifest: Manifest, encoder: str, work: Path) -> Manifest:
-    """Replace the manifest in `work` by that of one feature set, and delete the signature, which is of the whole."""
+    """Reduce the manifest in `work` to one feature set, and drop the signature, which covers the whole."""
     if encoder not in (sets := manifest.sets_with("features")):
         raise UserError(f"no feature set '{encoder}' in this release; it has {', '.join(sets)}")
     files = [f for f in manifest.files if f.feature_set in (None, encoder) and encoder in (f.used_by or [encoder])]
@@ -139,7 +136,7 @@ def _is_complete(to: Path, manifest: Path) -> bool:
 
 
 class Meter:
-    """Counts the bytes of all threads, and stops them."""
+    """Thread-safe byte counter, with a flag that stops all downloads."""
 
     def __init__(self, files: Sequence[File], progress: Progress) -> None:
         self.total, self.progress, self.done = sum(f.bytes for f in files), progress, 0
@@ -173,7 +170,7 @@ def _download_files(source: Store, files: list[File], release: Path, progress: P
 
 
 def fetch_file(source: Store, file: File, path: Path, meter: Meter) -> str | None:
-    """Append to `path` until it is the manifest's file; return why it is not, if so."""
+    """Download `file` to `path`, resuming a partial one; return a fault, None on success."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     resumed = path.stat().st_size
@@ -200,7 +197,7 @@ def fetch_file(source: Store, file: File, path: Path, meter: Meter) -> str | Non
         return None
     path.unlink()
     meter.add(-have)
-    if resumed:  # the kept beginning may be of another file
+    if resumed:  # the partial file may have been of other content: retry once from scratch
         return fetch_file(source, file, path, meter)
     if have > file.bytes:
         return f"{file.path}: longer than the manifest's {file.bytes:,} bytes"

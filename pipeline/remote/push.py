@@ -1,14 +1,6 @@
-"""Publishes a verified release to <target>/<dataset>/<version>/, visible only as a whole.
+"""Publish a verified release to <target>/<dataset>/<version>/, immutable and visible only as a whole.
 
-A released version never changes: the same content is a no-op, other content is refused. Data come first, then the
-manifest, only if there is none.
-
-A repository of the Hub gets a commit on top of the head that was read, which the Hub refuses if the head has moved. It
-keeps large files by their hash before it, so that an interrupted call does not send them again.
-
-Objects of an S3 bucket cannot be renamed. Before any data, a publisher claims the version for its content: by an object
-next to it, `<version>.sha256`, with the hash of the manifest, which stays. A second publisher of the same content
-joins, one of other content is refused. An object whose size and sha256 (in its metadata) are right is not sent again.
+Publishing the same content again is a no-op; other content for the same version is refused.
 """
 
 import hashlib
@@ -40,19 +32,19 @@ from alignrec.pipeline.remote.stores import (
 )  # fmt: skip
 
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-MOVES = 5  # tries while others move the head of a repository
+MOVES = 5  # attempts while others push to the repository
 CARD = "README.md"
-# packages whose exceptions are failures of the network or of the server
+# packages whose exceptions mean a network or server failure
 CLIENTS = {"huggingface_hub", "httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
-WORKERS = 4  # files sent at a time; each is in memory
-SILENCE = 600.0  # seconds for sending a part of 5 MB, of at most eight at a time
+WORKERS = 4  # concurrent uploads; each file is held in memory
+SILENCE = 600.0  # seconds to send a 5 MB part, up to eight of them concurrently
 
 
 def push(release: Path, target: str, progress: Progress = lambda done, total: None) -> str:
-    """Publish a release folder, verified first; return the address of the version, for `alignrec fetch`.
+    """Verify and publish a release folder; return the address of the version, as `alignrec fetch` takes it.
 
-    `target` is a path, file://, s3://bucket/prefix, or hf://datasets/owner/name[@revision][/prefix]. UserError: the
-    release is damaged, the version is released or being published with other content, or the target is not writable.
+    `target` is a path, file://, s3://bucket/prefix or hf://datasets/owner/name[@revision][/prefix]. UserError if the
+    release is damaged, the version exists or is being published with other content, or the target is not writable.
     """
     verify(release)
     manifest = manifests.load(release)
@@ -68,7 +60,7 @@ def push(release: Path, target: str, progress: Progress = lambda done, total: No
     try:
         if scheme == "hf":
             retry(lambda: _commit_release(release, manifest, target), MOVES)
-            progress(*[sum(f.bytes for f in manifest.files)] * 2)  # the Hub's client shows its own
+            progress(*[sum(f.bytes for f in manifest.files)] * 2)  # the Hub's client reports its own progress
         elif not _is_released(destination, manifests.read(release)):
             if scheme == "file":
                 fetch(str(release), path_of(address), progress=progress)
@@ -90,13 +82,13 @@ def _is_released(store: Store, manifest: bytes) -> bool:
 
 
 def _commit_release(release: Path, manifest: Manifest, target: str) -> None:
-    """Commit the release on top of the head, unless it is there; TransientError if the head has moved meanwhile."""
+    """Commit the release on top of the current head, unless it is there; TransientError if the head moved meanwhile."""
     from huggingface_hub import CommitOperationAdd, HfApi
 
     repository, revision, prefix = hub_parts(target)
     with _translate_errors(target):
         head = HfApi().repo_info(repository, repo_type="dataset", revision=revision).sha
-    # all that follows is read at this commit, so that a commit of another publisher in between is noticed
+    # read everything at this commit; as the parent it makes the Hub refuse the commit if the head has moved
     root, place = f"hf://datasets/{repository}@{head}", f"{manifest.dataset}/{manifest.version}"
     base = f"{prefix}/{place}".lstrip("/")
     if _is_released(Hub(f"{root}/{base}"), manifests.read(release)):
@@ -116,7 +108,7 @@ def _commit_release(release: Path, manifest: Manifest, target: str) -> None:
 
 
 def _root_card(release: Path, root: Hub, base: str) -> dict[str, bytes]:
-    """Return the card for the root of the repository, where the Hub looks for it, unless another dataset has one."""
+    """Return the card for the repository's root, which the Hub displays; empty if another dataset has one there."""
     card = (release / CARD).read_text(encoding="utf-8")
     title = next(line for line in card.splitlines() if line.startswith("pretty_name:"))
     with suppress(Absent):
@@ -132,7 +124,7 @@ def _root_card(release: Path, root: Hub, base: str) -> dict[str, bytes]:
 
 @contextmanager
 def _translate_errors(address: str) -> Iterator[None]:
-    """Translate exceptions of the Hub's client, without their messages: these may hold signed addresses and tokens."""
+    """Translate errors of the Hub's client, dropping messages that may contain signed URLs or tokens."""
     try:
         yield
     except Exception as e:
@@ -146,10 +138,11 @@ def _translate_errors(address: str) -> Iterator[None]:
 
 
 def _upload_release(release: Path, manifest: Manifest, address: str, progress: Progress) -> None:
-    """Upload a release that is not there yet; UserError: the version is claimed for other content."""
+    """Upload a release to S3; UserError if the version is claimed for other content."""
     version, content = Bucket(address, SILENCE), manifests.read(release)
     above, _, name = version.address.rpartition("/")
     bucket, claim, mark = Bucket(above), f"{name}.sha256", hashlib.sha256(content).hexdigest().encode()
+    # objects cannot be renamed: claim the version by <version>.sha256, send the data, and the manifest last
     _claim_version(bucket, claim, mark)
     files = [*manifest.files, *signature.list_files(release)]
     meter = Meter(files, progress)
@@ -160,7 +153,7 @@ def _upload_release(release: Path, manifest: Manifest, address: str, progress: P
 
     with ThreadPoolExecutor(WORKERS) as pool:
         list(pool.map(send_file, files))
-    # whoever deleted the claim lets others write into this version
+    # without the claim, another publisher may have written into this version
     if _read_claim(bucket, claim) != mark:
         raise UserError(f"{version.address}: our claim was deleted while we published; run again")
     with version.translate_errors():
@@ -168,9 +161,9 @@ def _upload_release(release: Path, manifest: Manifest, address: str, progress: P
 
 
 def _claim_version(bucket: Bucket, claim: str, mark: bytes) -> None:
-    """Create the object that says which content a version has, unless it is there with the same content."""
+    """Create the claim, an object with the hash of the manifest, or join a claim for the same content."""
     if _create_object(bucket, claim, mark):
-        # a store that creates it twice ignores the condition
+        # creating it a second time must fail, else the store ignores conditional writes
         if _create_object(bucket, claim, mark):
             bucket.objects.delete(claim)
             raise UserError(
@@ -200,7 +193,7 @@ def _read_claim(bucket: Bucket, name: str) -> bytes:
 
 
 def _send_file(version: Bucket, file: File, path: Path) -> None:
-    """Upload a file, unless an object with its size and hash is there."""
+    """Upload a file, unless an object of the same size and hash is there."""
     with suppress(Absent), version.translate_errors():
         found = version.objects.get(file.path, options={"head": True})
         if (found.meta["size"], found.attributes.get("sha256")) == (file.bytes, file.sha256):

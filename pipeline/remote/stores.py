@@ -1,8 +1,4 @@
-"""Addresses of releases, and read access to them: one class per kind of address.
-
-An address is a path, file://, http(s)://, s3://bucket/prefix, hf://datasets/owner/name, or `sample`. `Store.address`
-and errors hold no secrets.
-"""
+"""Addresses of releases and read access to them, one class per scheme; addresses in messages contain no secrets."""
 
 from __future__ import annotations
 
@@ -24,31 +20,32 @@ from alignrec.pipeline.release import manifest as manifests
 if TYPE_CHECKING:
     import httpx
 
-SAMPLE = "sample"  # the small release that the package carries, so that a first look needs no network
+SAMPLE = "sample"  # small release shipped with the package, for use offline
 SAMPLE_FILE = f"{SAMPLE}.zip"
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f]+)*")
 DATASET = re.compile(r"datasets/([\w.-]+/[\w.-]+)(?:@([^/]+))?/?(.*)")
-INVALID = "the address is not valid: its host or port cannot be; write it as https://host/folder"  # names no password
+# must not echo the address, which may contain a password
+INVALID = "the address is not valid: its host or port cannot be; write it as https://host/folder"
 
-BLOCK = 4 << 20  # bytes read at a time
-TIMEOUT, CONNECT = 60.0, 15.0  # seconds without a byte, and until there is a connection
-LONGEST = timedelta(hours=1)  # of a request that makes progress
-TRIES = 6  # of a small file, and in a row that bring little of a large one
+BLOCK = 4 << 20  # bytes per read
+TIMEOUT, CONNECT = 60.0, 15.0  # seconds: between bytes, to connect
+LONGEST = timedelta(hours=1)  # for a whole request, while it makes progress
+TRIES = 6  # for a small file; for a large one, consecutive tries with little progress
 IDENTITY = (
     "AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_SKIP_SIGNATURE",
-)  # fmt: skip  # variables that choose how requests are signed; without one of them they are anonymous
+)  # fmt: skip  # without any of these variables, requests are anonymous
 KEYS = (
     "are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY right? "
     'eval "$(aws configure export-credentials --format env)" sets them from a profile'
 )
 OTHER_REGION = ("configured region", "AuthorizationHeaderMalformed", "PermanentRedirect")
 
-Progress = Callable[[int, int], None]  # called with (bytes so far, bytes in all)
+Progress = Callable[[int, int], None]  # called with (bytes done, total bytes)
 
 
 def resolve_sample(address: str) -> str:
-    """Return the path of the package's zip file for SAMPLE, unless there is a path of this name; else the address."""
+    """Return the path of the bundled zip file for SAMPLE, unless a path of this name exists; else the address."""
     embedded = address == SAMPLE and not Path(address).exists()
     return str(Path(str(files("alignrec"))) / SAMPLE_FILE) if embedded else address
 
@@ -74,7 +71,7 @@ def _is_zip(path: Path) -> bool:
 
 
 def hub_parts(address: str) -> tuple[str, str, str]:
-    """Return repository, revision and path of hf://datasets/owner/name[@revision][/path]; UserError for another."""
+    """Split hf://datasets/owner/name[@revision][/path] into repository, revision and path; UserError if invalid."""
     path = _strip_manifest(address.removeprefix("hf://"))
     if not (found := DATASET.fullmatch(path)):
         raise UserError(f"hf://{path}: names no dataset repository; write hf://datasets/owner/name")
@@ -82,7 +79,7 @@ def hub_parts(address: str) -> tuple[str, str, str]:
 
 
 def web_address(address: str) -> httpx.URL:
-    """Return an http(s) address, without a trailing slash; UserError, without the address, if it is not valid."""
+    """Normalise an http(s) address, without trailing slash; UserError, which does not echo it, if invalid."""
     from alignrec.pipeline.http.client import Blocked, parse_url
 
     parts = _split_address(address)
@@ -104,12 +101,12 @@ def _strip_manifest(path: str) -> str:
 
 
 class Store(Protocol):
-    """Read access to the files below one address."""
+    """Read access to the files under one address."""
 
-    address: str  # for messages: without user, password and query
+    address: str  # for messages: without credentials and query
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
-        """Yield the bytes of a file from byte `start` on; Absent: no such file, TransientError: worth another try."""
+        """Yield a file's bytes from `start` on; Absent if it does not exist, TransientError if a retry may help."""
 
 
 def open_store(address: str) -> Store:
@@ -121,7 +118,7 @@ def open_store(address: str) -> Store:
 
 
 def read_small(source: Store, name: str, limit: int) -> bytes:
-    """Return a file, or somewhat more than `limit` bytes of it, which the caller refuses."""
+    """Read a whole file, or slightly more than `limit` bytes of a larger one, which the caller must reject."""
 
     def read() -> bytes:
         data = bytearray()
@@ -138,14 +135,14 @@ def read_small(source: Store, name: str, limit: int) -> bytes:
 
 
 class Folder:
-    """A folder of this machine."""
+    """A local folder."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.address = path, str(path)
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         path = self.path / name
-        if path.exists() and not (path.is_file() or path.is_dir()):  # such as a pipe, which may never end
+        if path.exists() and not (path.is_file() or path.is_dir()):  # such as a pipe, which may block forever
             raise UserError(f"{path}: not a plain file")
         try:
             with path.open("rb") as f:
@@ -157,7 +154,7 @@ class Folder:
 
 
 class Archive:
-    """A release in a zip file of this machine, at its top or in a folder; members are read, and never unpacked."""
+    """A release in a local zip file, at the top or in a folder; members are streamed, not unpacked."""
 
     def __init__(self, path: Path) -> None:
         self.address = str(path)
@@ -175,7 +172,7 @@ class Archive:
 
 
 class Http:
-    """A folder of a web server; a query (a signature, say) goes with every request."""
+    """A folder on a web server; the address's query (such as a signature) is sent with every request."""
 
     def __init__(self, address: str) -> None:
         from alignrec.pipeline.http.client import open_client
@@ -187,7 +184,7 @@ class Http:
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         from alignrec.pipeline.http.client import first_byte, read_body, request_file
 
-        folder = self.url.raw_path.partition(b"?")[0].decode("ascii").rstrip("/")  # still quoted
+        folder = self.url.raw_path.partition(b"?")[0].decode("ascii").rstrip("/")  # still percent-encoded
         url = self.url.copy_with(path=f"{folder}/{quote(name)}")
         with request_file(self.client, url, f"{self.address}/{name}", start) as response:
             if response.status_code == 416:
@@ -200,7 +197,7 @@ class Http:
 
 
 class Hub(Http):
-    """A path in a dataset repository of the Hugging Face Hub, with the token of the environment or of the login."""
+    """A path in a dataset repository of the Hugging Face Hub, with the token of the environment or login."""
 
     def __init__(self, address: str) -> None:
         from huggingface_hub import constants, get_token
@@ -213,7 +210,7 @@ class Hub(Http):
 
 
 class Bucket:
-    """The objects below an address; UserError: access denied, TransientError: a failure after obstore's retries."""
+    """Objects under an S3 prefix; UserError if access is denied, TransientError once obstore's retries are exhausted."""
 
     def __init__(self, address: str, silence: float = TIMEOUT) -> None:
         try:
@@ -222,7 +219,7 @@ class Bucket:
         except ImportError:
             raise UserError(f"s3:// needs another package: {installing('s3')}") from None
         path = _strip_manifest(address.removeprefix("s3://"))
-        if not BUCKET.fullmatch(path):  # names no address, which may hold keys
+        if not BUCKET.fullmatch(path):  # must not echo the address, which may contain keys
             raise UserError(
                 "s3://: the address names no bucket; write s3://bucket/prefix, and give keys as AWS_* variables"
             )
@@ -236,7 +233,7 @@ class Bucket:
                 raise UserError(f"AWS_ENDPOINT_URL: {e}") from None
         try:
             self.objects = S3Store(
-                bucket, prefix=prefix or None, config=config, disable_bulk_delete=True,  # which not every server knows
+                bucket, prefix=prefix or None, config=config, disable_bulk_delete=True,  # not supported by every server
                 client_options={
                     "allow_http": config.get("aws_endpoint_url_s3", "").startswith("http:"),
                     "connect_timeout": timedelta(seconds=CONNECT), "read_timeout": timedelta(seconds=silence),
@@ -248,7 +245,7 @@ class Bucket:
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         with self.translate_errors():
-            if start and start >= self.objects.head(name)["size"]:  # a range past the end would be refused
+            if start and start >= self.objects.head(name)["size"]:  # a range beyond the end is an error
                 return
             found = self.objects.get(name, options={"range": {"offset": start}} if start else {})
             yield from map(bytes, found.stream(BLOCK))
@@ -266,4 +263,4 @@ class Bucket:
         except BaseError as e:
             if any(sign in str(e) for sign in OTHER_REGION):
                 raise UserError(f"{self.address}: the bucket is in another region; set AWS_REGION") from None
-            raise TransientError(type(e).__name__) from None  # its message may hold signed addresses
+            raise TransientError(type(e).__name__) from None  # the message may contain signed URLs
