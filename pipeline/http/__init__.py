@@ -1,1 +1,1 @@
-"""HTTP: requests to permitted addresses (client), files (fetch); and archives."""
+"""HTTP client, resumable downloads, and untrusted zip archives."""

@@ -1,4 +1,4 @@
-"""Members of untrusted zip archives, read in bounded memory; faults are one line with the archive's name."""
+"""Read members of untrusted zip archives in bounded memory."""
 
 import lzma
 import zipfile
@@ -15,7 +15,7 @@ FAULTS = (
     RuntimeError, OverflowError, MemoryError,
 )  # fmt: skip
 BLOCK = 1 << 20  # bytes read at a time
-PIECE = 1 << 12  # the same of an LZMA member: zipfile unpacks everything that it reads at once
+PIECE = 1 << 12  # bytes read at a time from an LZMA member: zipfile unpacks all of what it reads in one go
 
 
 @contextmanager
@@ -32,7 +32,8 @@ def open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, shown: str, start: int = 0) -> Iterator[bytes]:
-    """Yield a member from byte `start` on; UserError: damaged, encrypted, or packed by bzip2."""
+    """Yield a member's bytes from `start`; raise UserError if it is damaged, encrypted or packed with bzip2."""
+    # a bzip2 block expands a kilobyte into gigabytes, and zipfile cannot bound its output
     if member.compress_type == zipfile.ZIP_BZIP2:
         raise UserError(f"{shown}: bzip2 makes gigabytes of a kilobyte; pack it otherwise")
     size = PIECE if member.compress_type == zipfile.ZIP_LZMA else BLOCK

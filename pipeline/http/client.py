@@ -1,9 +1,4 @@
-"""Requests for files on web servers, from any byte on: which addresses they may lead to, and how slow a server may be.
-
-The address that a user names is trusted. A redirect may not lead from https to http, nor to another host inside a
-private network or on this machine. Every name, of redirects too, is looked up once, checked, and connected to by
-number, so that no name becomes private between check and use.
-"""
+"""HTTP requests that resume, follow only permitted redirects, and give up on slow servers."""
 
 from __future__ import annotations
 
@@ -26,51 +21,54 @@ import httpx
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.http.retries import RETRYABLE, Absent, TransientError, retry, retry_after
 
-# identity: byte offsets are those of the file on the server
+# identity: with compression, byte offsets would not be those of the file
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": "alignrec"}
 MAX_REDIRECTS = 10
-IDLE = 64  # connections kept open for a next request
+IDLE = 64  # idle connections kept open
 RANGE = re.compile(r"bytes ([0-9]{1,18})-")
-HOST = re.compile(rb"[A-Za-z0-9._:-]{1,255}")  # a name as DNS has it, or a number
+HOST = re.compile(rb"[A-Za-z0-9._:-]{1,255}")  # a DNS name or an IP address
 HIGHEST_PORT = 65535
 LONGEST_ADDRESS = 16_384  # characters; httpx takes four times as many, and servers half
-LOOKUPS = 3  # tries to resolve a name
-NAMES = 4096  # whose numbers are kept
-WINDOW = 60.0  # seconds of waiting over which the rate is measured
-LEAST = 1000  # bytes a second
-_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # all that IANA gives out; what lies outside is of special use
+LOOKUPS = 3  # attempts to resolve a name
+NAMES = 4096  # host names whose IP addresses are cached
+WINDOW = 60.0  # seconds of waiting over which throughput is measured
+LEAST = 1000  # bytes per second
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # all that IANA allocates; the rest is special-purpose
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # NAT64: an IPv4 address in the last 32 bits
-_ISATAP = (0x00005EFE, 0x02005EFE)  # bits 32 to 63 from the end, before an IPv4 address (RFC 5214)
+_ISATAP = (0x00005EFE, 0x02005EFE)  # the 32 bits before the embedded IPv4 address (RFC 5214)
 
 
+# The address that a user gives is trusted. A redirect may not lead from https to http, nor to another host in a private
+# network or on this machine. Every host name is resolved once, checked, and connected to by IP address, so that DNS
+# cannot return a private address after the check (DNS rebinding).
 class Blocked(Exception):
-    """An address that must not be requested; the message says why."""
+    """The address must not be requested; the message says why."""
 
 
 class Unresolved(TransientError):
-    """No host has the name: it is wrong, or there is no network."""
+    """The host name does not resolve."""
 
 
 def is_public(address: str) -> bool:
-    """Return whether a numeric address is public, and not loopback, private, link-local, multicast or reserved."""
-    ip = ipaddress.ip_address(address.split("%")[0])  # without an interface name
+    """Return whether an IP address is globally routable unicast."""
+    ip = ipaddress.ip_address(address.split("%")[0])  # without the zone index
     if isinstance(ip, ipaddress.IPv6Address):
         if ip in _TRANSLATED:
             return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
-        is_tunnel = ip.sixtofour or ip.teredo or (int(ip) >> 32) & 0xFFFFFFFF in _ISATAP  # to an IPv4 address
+        is_tunnel = ip.sixtofour or ip.teredo or (int(ip) >> 32) & 0xFFFFFFFF in _ISATAP
         if is_tunnel or ip not in _GLOBAL_UNICAST:
             return False
     return ip.is_global and not ip.is_multicast
 
 
 def parse_url(address: str | httpx.URL) -> httpx.URL:
-    """Return an http(s) address whose host is a name or a number, and whose port is one; else raise Blocked."""
+    """Parse an http(s) address; raise Blocked if it is invalid or too long."""
     try:
         url = httpx.URL(address)
         valid = HOST.fullmatch(url.raw_host) is not None and url.host != ""
         for label in url.raw_host.lower().split(b"."):
             valid = valid and (not label.startswith(b"xn--") or label[4:].decode("punycode").isprintable())
-    except (httpx.InvalidURL, ValueError, TypeError):  # names that IDNA refuses are ValueErrors
+    except (httpx.InvalidURL, ValueError, TypeError):  # IDNA errors are ValueErrors
         valid = False
     if not valid or url.scheme not in ("http", "https") or not (url.port is None or 0 < url.port <= HIGHEST_PORT):
         raise Blocked("not a valid http(s) address")
@@ -82,7 +80,7 @@ def parse_url(address: str | httpx.URL) -> httpx.URL:
 def open_client(
     timeout: float, connect: float | None = None, transport: httpx.BaseTransport | None = None
 ) -> httpx.Client:
-    """Return a client that keeps no cookies; `timeout` and `connect` in seconds. A proxy resolves names itself."""
+    """Return a client that stores no cookies; timeouts in seconds."""
     return httpx.Client(
         timeout=httpx.Timeout(timeout, connect=timeout if connect is None else connect),
         headers=HEADERS,
@@ -99,11 +97,10 @@ def _is_proxied() -> bool:
 def request_file(
     client: httpx.Client, address: httpx.URL | str, label: str, start: int = 0, validator: str = ""
 ) -> Iterator[httpx.Response]:
-    """Request bytes from `start` on, or all if the file no longer has `validator` (ETag or Last-Modified).
+    """Request a file's bytes from `start` on, or all of them if `validator` (ETag or Last-Modified) no longer matches.
 
-    Yields a response of status 200, 206 or 416 (no byte at `start`), its body unread; the server may ignore `start`,
-    see `first_byte`. TransientError: a retryable status, or a cut connection. Absent: no such file. UserError: another
-    status, an invalid address, no such host, a forbidden redirect, a bad certificate.
+    Yields a response of status 200, 206 or 416 with its body unread; the server may ignore `start`, see `first_byte`.
+    Raises TransientError if a retry may help, Absent for 404 and 410, UserError for any other failure.
     """
     headers = ({"Range": f"bytes={start}-"} | ({"If-Range": validator} if validator else {})) if start else {}
     try:
@@ -136,12 +133,12 @@ def _refuse_failure(response: httpx.Response, label: str) -> None:
 
 
 def follow_redirects(client: httpx.Client, request: httpx.Request) -> httpx.Response:
-    """Return the answer at the end of redirects, its body unread; Blocked: one leads to a forbidden address."""
+    """Send a request and follow its redirects; raise Blocked at a forbidden address. The body stays unread."""
     for _ in range(MAX_REDIRECTS + 1):
         try:
             response = client.send(request, stream=True, follow_redirects=False)
         except (httpx.RemoteProtocolError, UnicodeError) as e:
-            if isinstance(e, UnicodeError) or "location header" in str(e):  # httpx reads it as soon as it comes
+            if isinstance(e, UnicodeError) or "location header" in str(e):  # httpx parses Location eagerly
                 raise Blocked("the server redirects to an invalid address") from None
             raise
         if response.next_request is None:
@@ -154,14 +151,14 @@ def follow_redirects(client: httpx.Client, request: httpx.Request) -> httpx.Resp
             raise Blocked(f"the server redirects to an invalid address: {e}") from None
         if named and (before.scheme, request.url.scheme) == ("https", "http"):
             raise Blocked("the server leads away from https; refused")
-        if named not in (host, None) and _is_proxied():  # else the connection is checked
-            with suppress(Unresolved):  # the proxy may know it
+        if named not in (host, None) and _is_proxied():  # without a proxy, Guard checks the connection
+            with suppress(Unresolved):  # the proxy may resolve it
                 Guard().look_up(host)
     raise httpx.TooManyRedirects("too many redirects")
 
 
 def first_byte(response: httpx.Response, start: int) -> int:
-    """Return the number of the body's first byte, at most `start`; TransientError if its range is later or unknown."""
+    """Return the offset of the body's first byte; raise TransientError if it is unknown or above `start`."""
     if response.status_code != 206:
         return 0
     stated = RANGE.match(response.headers.get("Content-Range", ""))
@@ -171,12 +168,12 @@ def first_byte(response: httpx.Response, start: int) -> int:
 
 
 def read_body(response: httpx.Response) -> Iterator[bytes]:
-    """Yield the body as it comes; TransientError if it comes at less than LEAST bytes a second."""
-    # in blocks of a fixed size, httpx would buffer bytes and lose them when the connection is cut
+    """Yield the body in chunks; raise TransientError below LEAST bytes per second."""
+    # iter_raw without a chunk size: httpx would buffer bytes and lose them when the connection is cut
     source, waited, received = response.iter_raw(), 0.0, 0
     while True:
         started = time.monotonic()
-        with limit_time(WINDOW):  # a server may send other bytes than the body's, such as extensions of chunks
+        with limit_time(WINDOW):  # a server may stall with bytes outside the body, such as chunk extensions
             block = next(source, None)
         if block is None:
             return
@@ -190,12 +187,12 @@ def read_body(response: httpx.Response) -> Iterator[bytes]:
 
 
 class Transport(httpx.HTTPTransport):
-    """Connects by a Guard; a request's extension `named` is the host that the user named."""
+    """Connect through a Guard, which trusts the host in a request's extension `named`."""
 
     def __init__(self, named: Iterable[str] = (), inner: httpcore.NetworkBackend | None = None) -> None:
         super().__init__(limits=httpx.Limits(max_connections=None, max_keepalive_connections=IDLE))
         self.guard = Guard(named, inner)
-        self._pool._network_backend = self.guard  # httpx has no argument for it
+        self._pool._network_backend = self.guard  # httpx has no public option
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         if named := request.extensions.get("named"):
@@ -205,7 +202,7 @@ class Transport(httpx.HTTPTransport):
 
 
 class Guard(httpcore.NetworkBackend):
-    """Connects to public addresses, and to private ones of hosts that the user named."""
+    """Connect only to public addresses, or to hosts that the user named."""
 
     def __init__(self, named: Iterable[str] = (), inner: httpcore.NetworkBackend | None = None) -> None:
         self.named = {name.lower() for name in named}
@@ -220,7 +217,6 @@ class Guard(httpcore.NetworkBackend):
         return _Stream(self._inner.connect_tcp(last, port, _time_left(timeout), **options))
 
     def _look_up(self, host: str) -> list[str]:
-        """Return the numbers of a host; Blocked: one is not public, Unresolved: there are none."""
         numbers = retry(lambda: _resolve_host(host), LOOKUPS)
         if host not in self.named and not all(map(is_public, numbers)):
             raise Blocked(f"{host} is inside a private network or this machine")
@@ -236,7 +232,7 @@ def _resolve_host(host: str) -> list[str]:
 
 
 class _Stream(httpcore.NetworkStream):
-    """A connection that keeps to `within`."""
+    """A connection that respects the deadline of `limit_time`."""
 
     def __init__(self, inner: httpcore.NetworkStream) -> None:
         self._inner = inner
@@ -249,12 +245,13 @@ class _Stream(httpcore.NetworkStream):
         return self._inner.read(max_bytes, _time_left(timeout))
 
 
-_DEADLINE = threading.local()  # `at`: monotonic seconds, or absent
+_DEADLINE = threading.local()  # `at`: deadline in monotonic seconds, if any
 
 
 @contextmanager
 def limit_time(seconds: float) -> Iterator[None]:
-    """Limit the time for which this thread connects and reads, as httpx limits only that between two bytes."""
+    """Limit the total time that this thread spends connecting and reading."""
+    # httpx limits only the time between two bytes
     before = getattr(_DEADLINE, "at", math.inf)
     _DEADLINE.at = min(before, time.monotonic() + seconds)
     try:

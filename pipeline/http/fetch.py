@@ -1,4 +1,4 @@
-"""Fetches one large file from an address to a path: resumed, retried, checked, and whole or absent."""
+"""Download one file: resumable, retried, verified, and written atomically."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from alignrec.pipeline.http.retries import TransientError, append_blocks
 if TYPE_CHECKING:
     import httpx
 
-Progress = Callable[[int, int | None], None]  # called with (bytes so far, bytes in all or None)
+Progress = Callable[[int, int | None], None]  # called with (bytes received, total or None)
 
 
 def local_path(address: str) -> Path | None:
-    """Return the path that `address` names on this machine, None for http(s); UserError for anything else."""
+    """Return the local path that an address names, or None for http(s); raise UserError for other schemes."""
     try:
         parts = urlsplit(address)
-    except ValueError:  # such as an open bracket
+    except ValueError:  # such as an unbalanced bracket
         raise UserError(f"{address}: not a valid address") from None
     if parts.scheme in ("http", "https"):
         return None
@@ -38,10 +38,10 @@ def local_path(address: str) -> Path | None:
 def fetch_file(
     address: str, target: Path, expected: str | None, timeout: float, retries: int, progress: Progress
 ) -> str:
-    """Fetch a URL or path to `target`, which appears only when it is complete and checked; return its sha256.
+    """Download a URL or copy a local file to `target` and return its sha256.
 
-    Resumes the part of an earlier call from the same address if the server still has the same file. `timeout` is in
-    seconds without a byte. UserError: unreachable, cut off, a web page, or another sha256 than `expected`.
+    Resumes an earlier partial download if the server's file is unchanged. `timeout` is in seconds without a byte.
+    Raises UserError if the file is unreachable, cut off, a web page, or does not match `expected`.
     """
     part = target.with_name(f".{target.name}.{hashlib.sha256(address.encode()).hexdigest()[:8]}.part")
     mark = part.with_suffix(".etag")
@@ -70,7 +70,7 @@ def fetch_file(
 def _download_part(address: str, part: Path, mark: Path, timeout: float, retries: int, progress: Progress) -> None:
     from alignrec.pipeline.http.client import (
         open_client,
-    )  # httpx takes 0.1 s, which files of this machine need not wait for
+    )  # imported here: httpx takes 0.1 s to load, and local files do not need it
 
     with open_client(timeout) as web:
         try:
@@ -86,12 +86,12 @@ def _download_part(address: str, part: Path, mark: Path, timeout: float, retries
 def _read_rest(
     web: httpx.Client, address: str, part: Path, mark: Path, start: int, progress: Progress
 ) -> Iterator[bytes]:
-    """Yield the rest of a file, or all of it, after emptying `part`, if the server has another file by now."""
+    """Yield the bytes that `part` lacks; truncate it first if the server's file has changed."""
     from alignrec.pipeline.http.client import first_byte, read_body, request_file
 
     start = start if mark.exists() else 0
     with request_file(web, address, address, start, mark.read_text() if start else "") as response:
-        if response.status_code == 416:  # the part is not of the server's file
+        if response.status_code == 416:  # the part belongs to another version of the file
             mark.unlink()
             raise TransientError("the file changed while it was fetched", 0.0)
         received = first_byte(response, start)
@@ -100,9 +100,9 @@ def _read_rest(
         total = received + int(length) if length else None
         validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
         if validator and validator.isascii() and not validator.startswith("W/"):
-            mark.write_text(validator)  # of what is in the part from here on
+            mark.write_text(validator)  # validates the part from here on
         else:
-            mark.unlink(missing_ok=True)  # nothing says whether a later response is of the same file
+            mark.unlink(missing_ok=True)  # without a strong validator, a later response cannot be matched to the part
         for block in read_body(response):
             received += len(block)
             yield block

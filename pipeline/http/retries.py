@@ -1,4 +1,4 @@
-"""Which failures are retried, after how long, and how a file is continued after one."""
+"""Retries with exponential back-off, and appending to a partial file."""
 
 import os
 import random
@@ -11,19 +11,19 @@ from typing import TypeVar
 from alignrec.pipeline.errors import UserError
 
 RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP statuses that may be transient
-LONGEST_WAIT = 60.0  # seconds, whatever the server asks for
-SECONDS = re.compile(r"\s*([0-9]{1,9})\s*")  # ASCII: Python's isdigit takes digits that float refuses
-ENOUGH = 1 << 16  # new bytes of a try that count as progress
+LONGEST_WAIT = 60.0  # seconds, even if Retry-After is longer
+SECONDS = re.compile(r"\s*([0-9]{1,9})\s*")  # ASCII only: str.isdigit accepts digits that float refuses
+ENOUGH = 1 << 16  # new bytes that count as progress
 
 Result = TypeVar("Result")
 
 
 class Absent(UserError):
-    """There is no such file."""
+    """The file does not exist on the server."""
 
 
 class TransientError(Exception):
-    """A failure that a retry may cure."""
+    """A failure that a retry may cure; `wait` is the requested delay in seconds."""
 
     def __init__(self, cause: str, wait: float | None = None) -> None:
         super().__init__(cause)
@@ -31,7 +31,7 @@ class TransientError(Exception):
 
 
 def retry(work: Callable[[], Result], tries: int) -> Result:
-    """Return what `work` returns, called again after a pause while it raises TransientError; raises the last."""
+    """Call `work` up to `tries` times while it raises TransientError."""
     for attempt in range(tries - 1):
         try:
             return work()
@@ -47,7 +47,7 @@ def append_blocks(
     enough: int = ENOUGH,
     sleep: Callable[[float], object] | None = None,
 ) -> None:
-    """Append to a file what `read` yields from its end on; TransientError after `tries` in a row without `enough`."""
+    """Append to a file what `read(size)` yields; give up after `tries` failures in a row below `enough` new bytes."""
     idle = 0
     while True:
         with part.open("ab") as f:
@@ -67,12 +67,11 @@ def append_blocks(
             (sleep or time.sleep)(seconds_to_wait(idle - 1, wait))
 
 
+# `attempt` counts from 0; the delay doubles, with jitter
 def seconds_to_wait(attempt: int, requested: float | None = None) -> float:
-    """Return the seconds to wait after try number `attempt`, from 0: as requested, or doubling, with jitter."""
     return min(requested if requested is not None else 2**attempt * random.uniform(0.25, 0.75), LONGEST_WAIT)
 
 
 def retry_after(value: str | None) -> float | None:
-    """Return the seconds of a Retry-After header; None if it is absent, a date, or invalid."""
     seconds = SECONDS.fullmatch(value or "")
     return float(seconds[1]) if seconds else None

@@ -1,1 +1,1 @@
-"""Images of items: fetched, decoded, shrunk, and turned into a network's input."""
+"""Item images: download, decode, resize, and prepare for networks."""

@@ -1,8 +1,4 @@
-"""Fetches images from untrusted addresses: address -> bytes, or one status and reason.
-
-Polite: few requests per host and second, retries with growing pauses, Retry-After obeyed for the whole host. Hosts that
-refuse, time out or keep asking to wait are given up. A redirect counts towards its first address.
-"""
+"""Fetch images from untrusted addresses, with rate limits and back-off per host."""
 
 from __future__ import annotations
 
@@ -19,15 +15,15 @@ from alignrec.pipeline.http import client, retries
 from alignrec.pipeline.images.files import Fetched, read_limited
 from alignrec.pipeline.images.params import RATE
 
-RETRIES = 3  # tries after the first, for transient failures
+RETRIES = 3  # after the first attempt, for transient failures
 PER_HOST = 8  # simultaneous requests to one host
-GIVE_UP_AFTER = 16  # addresses in a row that a host does not answer in time before the rest of its images fail too
-HOSTS = 4096  # whose state is kept
-LONGEST_HOLD = 600.0  # seconds in a row that a host may ask to wait
+GIVE_UP_AFTER = 16  # consecutive addresses without an answer before a host is given up
+HOSTS = 4096  # hosts whose state is kept
+LONGEST_HOLD = 600.0  # consecutive seconds of Retry-After before a host is given up
 
 
 class FailedTry(retries.TransientError):
-    """A failed try that another may cure."""
+    """A failed attempt that may be retried."""
 
     def __init__(self, failure: Fetched, wait: float | None) -> None:
         super().__init__(failure.reason, wait)
@@ -36,15 +32,15 @@ class FailedTry(retries.TransientError):
 
 @dataclass(eq=False)
 class _Host:
-    """State of one scheme, name and port."""
+    """Rate limit and failures of one server (scheme, name and port)."""
 
     slots: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(PER_HOST))
     lock: threading.Lock = field(default_factory=threading.Lock)
-    # addresses in a row without an answer, not tries: a few images that never come do not cost all others
+    # consecutive addresses, not attempts: a few dead images must not block the rest of the host
     silent: set[httpx.URL] = field(default_factory=set)
-    held: float = 0.0  # seconds in a row that it asked to wait
-    next_at: float = 0.0  # monotonic seconds: no request before
-    given_up: Fetched | None = None  # the outcome of all further requests
+    held: float = 0.0  # consecutive seconds of Retry-After
+    next_at: float = 0.0  # earliest time of the next request, monotonic seconds
+    given_up: Fetched | None = None  # outcome of all further requests
 
     def take_turn(self) -> None:
         with self.lock:
@@ -60,7 +56,7 @@ class _Host:
             self.held += self.next_at - free
 
     def fail_try(self, status: str, reason: str, wait: float | None = None, final: bool = False) -> Fetched:
-        """Return the failure if it is final or the host is given up, otherwise raise FailedTry."""
+        """Return the failure if it is final or the host is given up; otherwise raise FailedTry."""
         failure = Fetched(None, status, reason)
         if len(self.silent) >= GIVE_UP_AFTER or self.held > LONGEST_HOLD:
             self.given_up = failure
@@ -70,7 +66,7 @@ class _Host:
 
 
 class Crawler:
-    """Requests images, each host at its pace, and reads whole answers; may be shared by threads."""
+    """Thread-safe HTTP fetcher for images; redirects count towards the host of the first address."""
 
     def __init__(self, timeout: float, max_bytes: int, private_hosts: Sequence[str]) -> None:
         self.timeout, self.max_bytes = timeout, max_bytes
@@ -79,8 +75,7 @@ class Crawler:
         self._stopped = False
 
     def stop(self) -> None:
-        """Let requests that have not begun fail."""
-        self._stopped = True
+        self._stopped = True  # requests that have not begun fail
 
     def close(self) -> None:
         self._client.close()
@@ -99,7 +94,7 @@ class Crawler:
         with host.slots:
             if host.given_up is None:
                 host.take_turn()
-            if host.given_up is not None:  # perhaps while this one waited
+            if host.given_up is not None:  # possibly while this request waited
                 return host.given_up
             if self._stopped:
                 return Fetched(None, "unreachable", "stopped")
@@ -129,7 +124,7 @@ class Crawler:
                 host.hold_back(wait)
             return host.fail_try("http_error", str(code), wait)
         try:
-            # raw bytes: content that is compressed without being asked for is no image
+            # raw bytes: no compression was requested, so a compressed body is not an image
             answer = read_limited(response.iter_raw(), self.max_bytes) if code == 200 else None
         except httpx.RemoteProtocolError:
             cut = f"connection cut after {response.num_bytes_downloaded:,} bytes"

@@ -1,4 +1,4 @@
-"""Untrusted bytes -> a normalised JPEG, or the reason why there is none."""
+"""Decode untrusted image bytes into a normalised JPEG, or a status with a reason."""
 
 import hashlib
 import io
@@ -17,33 +17,34 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from alignrec.pipeline.harness.memory import ran_out
 
-Image.init()  # registers every format, so that FORMATS can name some
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # raster formats that shops use; nothing that can hold a script
-SMALLEST = 8  # pixels: shorter side of a real image
-SCANS = 12  # of a progressive JPEG of as many pixels as any may have; encoders make about ten. Each is a pass over all
+Image.init()  # registers all formats, of which FORMATS allows some
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # raster formats only: none can contain a script
+SMALLEST = 8  # pixels, shorter side
+# scans of a progressive JPEG with max_pixels: each is a pass over all pixels, so this bounds time; encoders write ten
+SCANS = 12
 START_OF_SCAN = b"\xff\xda"
-LARGE = 1 << 24  # pixels from which an image is averaged over squares first: without, 100 million take 1.5 GiB
-BAND = 1 << 22  # pixels of a large image that are converted at a time
-warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata, and of sizes that are checked here
+LARGE = 1 << 24  # pixels above which squares are averaged first; otherwise 100 million take 1.5 GiB
+BAND = 1 << 22  # pixels of a large image converted at a time
+warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd metadata, and sizes, which are checked here
 
 # rows of the 32-point DCT-II for the 8 lowest frequencies
 _DCT = np.cos(np.pi / 32 * (np.arange(32) + 0.5) * np.arange(8)[:, None])
 
 
 class Decoded(NamedTuple):
-    """The outcome of decoding, with the normalised image if its status is ok."""
+    """Outcome of decoding; `image` is set if `status` is ok."""
 
-    status: str  # of schemas.IMAGE_STATUSES
+    status: str  # one of schemas.IMAGE_STATUSES
     reason: str
     image: bytes | None = None  # JPEG, RGB
     width: int = 0  # pixels
     height: int = 0
-    sha256: str = ""  # hex, of the bytes as fetched
+    sha256: str = ""  # hex, of the original bytes
     phash: int | None = None  # 64 bit
 
 
 class PixelSemaphore:
-    """Bounds the pixels that all threads decode at a time, and with them memory, however many cores there are."""
+    """Bound the pixels decoded at once by all threads, and so memory."""
 
     def __init__(self, pixels: int) -> None:
         self._all = self._free = pixels
@@ -66,10 +67,10 @@ class PixelSemaphore:
 def normalise_image(
     data: bytes, size: int, quality: int, max_pixels: int, semaphore: PixelSemaphore | None = None
 ) -> Decoded:
-    """Decode, rotate as EXIF says, flatten onto white, shrink and encode as JPEG. Animations give their first frame.
+    """Decode the first frame, apply EXIF rotation, flatten onto white, shrink, and encode as JPEG.
 
-    `size` is the shorter side after shrinking; smaller images keep theirs. `semaphore` is shared by threads. Time is
-    at most that of SCANS passes over max_pixels; memory is about 8 bytes a pixel. MemoryError: not enough.
+    `size` is the shorter side after shrinking, in pixels; smaller images keep theirs. Threads share `semaphore`. Takes
+    about 8 bytes of memory per pixel; raises MemoryError if there is not enough.
     """
     digest = hashlib.sha256(data).hexdigest()
     try:
@@ -80,7 +81,7 @@ def normalise_image(
         return Decoded("not_an_image", f"starts with {data[:8]!r}", sha256=digest)
     except Image.DecompressionBombError:
         return Decoded("too_large", "more pixels than any limit", sha256=digest)
-    except Exception as e:  # decoders raise any exception on damaged data; none may stop the run
+    except Exception as e:  # decoders raise all kinds of exceptions on damaged data; none may stop the run
         if ran_out(e):
             raise MemoryError from None
         cut = "truncated" in str(e).lower() or isinstance(e, EOFError)
@@ -104,17 +105,17 @@ def _decode_and_shrink(
             return Decoded("too_large", f"{width} x {height} pixels in {scans} scans", sha256=digest)
         with semaphore.acquire(width * height) if semaphore else nullcontext():
             image = _decode_jpeg(opened, data, size) or _decode_other(opened, size)
-        image.info = opened.info  # has the rotation
-        with suppress(Exception):  # a damaged EXIF raises any exception, and harms no pixel
+        image.info = opened.info  # for EXIF rotation
+        with suppress(Exception):  # damaged EXIF may raise anything, but does not affect pixels
             ImageOps.exif_transpose(image, in_place=True)
-        image.info = {}  # which would be written too
+        image.info = {}  # metadata would be written to the JPEG
     out = io.BytesIO()
     image.save(out, "JPEG", quality=quality)
     return Decoded("ok", "", out.getvalue(), image.width, image.height, digest, perceptual_hash(image))
 
 
 def _decode_jpeg(opened: Image.Image, data: bytes, size: int) -> Image.Image | None:
-    """Return a sound JPEG, shrunk by libjpeg-turbo, in two thirds of the time; None for what Pillow has to decode."""
+    """Decode and shrink with libjpeg-turbo (a third faster); None if Pillow has to decode the image."""
     if opened.format != "JPEG" or opened.mode not in ("RGB", "L"):
         return None
     try:
@@ -130,7 +131,7 @@ def _decode_jpeg(opened: Image.Image, data: bytes, size: int) -> Image.Image | N
 
 
 def _decode_other(image: Image.Image, size: int) -> Image.Image:
-    drafted = image.draft("RGB", (size, size))  # a CMYK or damaged JPEG is decoded at a half, quarter or eighth
+    drafted = image.draft("RGB", (size, size))  # decodes a JPEG at 1/2, 1/4 or 1/8 of its size
     width, height = drafted[1][2:] if drafted else image.size
     factor = min(image.size) // (2 * size)
     if factor > 1 and width * height > LARGE:
@@ -139,7 +140,7 @@ def _decode_other(image: Image.Image, size: int) -> Image.Image:
 
 
 def _average_squares(image: Image.Image, factor: int) -> Image.Image:
-    """Return any image as RGB, a pixel for each square of `factor` pixels, a band at a time."""
+    # a band at a time, which bounds memory
     width, height = image.size
     averaged = Image.new("RGB", (math.ceil(width / factor), math.ceil(height / factor)))
     rows = max(1, BAND // (width * factor)) * factor
@@ -150,24 +151,22 @@ def _average_squares(image: Image.Image, factor: int) -> Image.Image:
 
 
 def _flatten_to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits a pixel; Pillow's conversion would cut off what is above 255
+    if image.mode.startswith("I"):  # 16-bit: Pillow would clip values above 255
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
+    return image if image.mode == "RGB" else image.convert("RGB")  # convert always copies
 
 
 def _shrink_to(pixels: np.ndarray, extent: tuple[float, float], size: int) -> Image.Image:
-    """Return the part `extent` of uint8 [height, width, 3], its shorter side `size` pixels unless it is smaller.
-
-    Antialiased bicubic by torch, in a third of Pillow's time. A side of 507 pixels at a half fills 253.5 of 254: taking
-    254 would shift the content.
-    """
+    """Shrink the area `extent` (height, width) of uint8 [height, width, 3] to a shorter side of `size`."""
     scale = size / min(extent)
     if scale >= 1:
         return Image.fromarray(pixels)
-    # the scale exact, and a hair more, as the sides are rounded down from it
+    # Pass the exact scale, as a scaled JPEG side may be fractional: 507 pixels at a half fill 253.5 of 254, and scaling
+    # by 254 would shift the content. torch rounds the output sides down, hence the epsilon. Bicubic with antialiasing
+    # takes a third of Pillow's time.
     scales = [(round(side * scale) / side) * (1 + 1e-9) for side in extent]
     nchw = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     shrunk = nnf.interpolate(nchw, scale_factor=scales, mode="bicubic", antialias=True, align_corners=False)
@@ -175,7 +174,7 @@ def _shrink_to(pixels: np.ndarray, extent: tuple[float, float], size: int) -> Im
 
 
 def perceptual_hash(image: Image.Image) -> int:
-    """Return the DCT hash, 64 bits: which of the 8 x 8 lowest frequencies of the grey image exceed their median."""
+    """Return the 64-bit DCT hash: which of the 8 x 8 lowest frequencies exceed their median."""
     grey = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.BOX), dtype=np.float64)
     low = (_DCT @ grey @ _DCT.T).ravel()
     return int.from_bytes(np.packbits(low > np.median(low)).tobytes())

@@ -1,7 +1,4 @@
-"""Image addresses -> images or reasons, a row per item, a shard at a time, whatever the order in which answers come.
-
-What an earlier run fetched from the web stays; what failed or changed is fetched again.
-"""
+"""Fetch the image of every item into Parquet shards, in item order; images of an earlier run are reused."""
 
 from __future__ import annotations
 
@@ -29,28 +26,28 @@ from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.sources.product import is_path
 from alignrec.pipeline.sources.sql import open_database
 
-SHARED_ABOVE = 10  # an image of more items than this is listed in run.json: it may be a placeholder
-WINDOW = 64  # items under way at a time; bounds memory
-CANDIDATES = 32  # addresses tried for an item, at most: one record may name a hundred thousand
-BLOCK = 1024  # items between two saves
-MOST_FAILED = 0.5  # share of images that may fail without a warning
-# names of Amazon's "no image available" files
+SHARED_ABOVE = 10  # images of more items are listed in run.json as possible placeholders
+WINDOW = 64  # items in flight; bounds memory
+CANDIDATES = 32  # addresses tried per item; a record may list a hundred thousand
+BLOCK = 1024  # items per checkpoint
+MOST_FAILED = 0.5  # share of failed images above which the stage warns
+# file names of Amazon's "no image available" images
 PLACEHOLDER = re.compile(r"/(no-img|no-image|no_image|noimage|01RmK%2BJ4pJL|01RmK\+J4pJL)[-._]", re.IGNORECASE)
-# parameters that decide whether an image is reached, not what is made of it: fetched images stay if they change
+# parameters that affect access but not the stored image: a change keeps fetched images
 ACCESS = {"folder", "pattern", "outside", "private_hosts", "timeout"}
 
-Progress = Callable[[int], object]  # called with numbers of items
+Progress = Callable[[int], object]  # called with the number of items done
 
 
 class Result(NamedTuple):
-    """The outcome of one item, and the address that gave it."""
+    """Outcome for one item, and the address that produced it."""
 
     decoded: Decoded
     url: str
 
 
 class Fetcher(ExitStack):
-    """Fetches and normalises images in threads, as Pillow releases Python's lock; keeps connections between calls."""
+    """Thread pool that fetches and normalises images; Pillow releases the GIL."""
 
     def __init__(self, params: Images, local: files.Files) -> None:
         super().__init__()
@@ -58,13 +55,13 @@ class Fetcher(ExitStack):
         self._web = self.enter_context(closing(Crawler(params.timeout, params.max_bytes, params.private_hosts)))
         self._placeholders = {known.lower() for known in params.placeholders}
         self._semaphore = PixelSemaphore(params.max_pixels)
-        one_thread: Any = {"initializer": torch.set_num_threads, "initargs": (1,)}  # torch would start more in each
+        one_thread: Any = {"initializer": torch.set_num_threads, "initargs": (1,)}  # or torch starts a pool in each
         self._pool = ThreadPoolExecutor(WINDOW, **one_thread)
         self.callback(self._pool.shutdown, cancel_futures=True)
         self.callback(self._web.stop)
 
     def fetch_items(self, candidates: list[list[str]], progress: Progress = lambda n: None) -> list[Result]:
-        """Return a result per item, in order: of the first of CANDIDATES that is an image, else the first failure."""
+        """Return one result per item, in order: its first address that is an image, else its first failure."""
         results = []
         for result in self._pool.map(self._fetch_first, candidates):
             results.append(result)
@@ -99,10 +96,7 @@ class Fetcher(ExitStack):
 
 
 def write_shards(run: Run, retry_failed: bool) -> list[Path]:
-    """Write images-*.parquet, in the order of items, and return the files.
-
-    If local files, addresses of its items or ACCESS have changed, a shard keeps only its images from the web.
-    """
+    """Write images-*.parquet in item order and return their paths."""
     params, total = run.params[Images], io.rows(io.present([run.layout.items]))
     items = io.read_slices(run.layout.items, schemas.ITEMS, ["item_id", "asin", "image_urls"], params.shard_rows)
     with run.alone():
@@ -133,7 +127,7 @@ def _write_shard(run: Run, web: Fetcher, items: pa.Table, path: Path, retry_fail
     run.resume(work, [], inputs, retry_failed)
     same = path.exists() and run.read(path, schemas.IMAGES, ["asin"])["asin"].equals(items["asin"])
     blocks = fetch_blocks(web, items, work, progress, io.read_tables(path, schemas.IMAGES) if same else ())
-    shaping = web.params.model_dump(exclude=ACCESS)  # the file's record names no folder of this machine
+    shaping = web.params.model_dump(exclude=ACCESS)  # provenance must not contain local paths
     run.write_all(blocks, path, schemas.IMAGES, params=shaping)
     io.write_bytes(mark, key.encode())
     shutil.rmtree(work)
@@ -142,10 +136,7 @@ def _write_shard(run: Run, web: Fetcher, items: pa.Table, path: Path, retry_fail
 def fetch_blocks(
     web: Fetcher, items: pa.Table, work: Path, progress: Progress, before: Iterable[pa.Table] = ()
 ) -> Iterator[pa.Table]:
-    """Yield a shard's images, schema IMAGES; finished blocks are kept in `work`, so that a killed run loses one block.
-
-    Images from the web stay if `before`, blocks of an earlier run, has them under an item's first address.
-    """
+    """Yield tables IMAGES of a shard; finished blocks are saved in `work`, so that a killed run resumes."""
     paths, earlier = [], iter(before)
     for start in range(0, len(items), BLOCK):
         part, old = items.slice(start, BLOCK), next(earlier, None)
@@ -154,12 +145,13 @@ def fetch_blocks(
             progress(len(part))
         else:
             io.write_table(_fetch_block(web, part, progress, old), paths[-1], schemas.IMAGES)
-    for path in paths:  # only now, as a shard that fails half-way should have kept its blocks
+    for path in paths:  # after all blocks are saved, so that a failing shard keeps its progress
         yield io.read_table(path, schemas.IMAGES)
 
 
 def _fetch_block(web: Fetcher, items: pa.Table, progress: Progress, old: pa.Table | None) -> pa.Table:
     candidates = items["image_urls"].to_pylist()
+    # keep images that came from the web and from what is still the item's first address
     if old is None:
         return image_table(items, web.fetch_items(candidates, progress))
     before = zip(old["status"].to_pylist(), old["url"].to_pylist(), candidates, strict=True)
@@ -180,10 +172,7 @@ def image_table(items: pa.Table, results: list[Result]) -> pa.Table:
 
 
 def count_duplicates(images: Iterable[pa.Table]) -> dict[str, object]:
-    """Count items whose bytes an earlier one has, and others of equal phash, from url, sha256 and phash of every item.
-
-    `shared` has the images of more than SHARED_ABOVE items, most frequent first: candidates for images.placeholders.
-    """
+    """Count items with identical bytes or equal phash; `shared` lists images of more than SHARED_ABOVE items."""
     kind = pa.schema([schemas.IMAGES.field(name).remove_metadata() for name in ("url", "sha256", "phash")])
     batches = (batch for table in images for batch in table.cast(kind).to_batches())
     with open_database() as db:
@@ -209,7 +198,7 @@ def count_outcomes(run: Run, paths: Sequence[Path]) -> None:
 
 
 def check_losses(run: Run, paths: Sequence[Path]) -> None:
-    """Warn if most images could not be had; UserError where a parameter is surely wrong."""
+    """Warn if most images failed; raise UserError if a parameter must be wrong."""
     named, ok, where = run.rows_in - run.drops["missing"], run.rows_out, run.measured["folder"]
     if not named and (patterns := run.params[Images].pattern):
         raise UserError(

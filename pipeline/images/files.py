@@ -1,4 +1,4 @@
-"""Image files of this machine, read in place, from a folder or a zip archive. Their names are untrusted."""
+"""Read local images from a folder or a zip archive; their names are untrusted."""
 
 import hashlib
 import os
@@ -26,7 +26,7 @@ ITEM = re.compile(r"\{(?:item|asin)\}")
 
 
 class Fetched(NamedTuple):
-    """How fetching one address ended: `data`, or a status of schemas.IMAGE_STATUSES with its reason."""
+    """Bytes of one address, or a status of schemas.IMAGE_STATUSES with a reason."""
 
     data: bytes | None
     status: str = "ok"
@@ -37,7 +37,7 @@ NO_FILE = Fetched(None, "unreachable", "no such file")
 
 
 class Files:
-    """Reads image files; this base class has none."""
+    """Interface for local images; this base class has none."""
 
     def has(self, address: str) -> bool:
         return self.read(address, 0) != NO_FILE
@@ -50,7 +50,7 @@ class Files:
 
 
 class Folder(Files):
-    """Files below a folder; links are followed, and count where they lead."""
+    """Images in a folder. Symbolic links are resolved before access is checked."""
 
     def __init__(self, root: Path, outside: bool) -> None:
         self._root, self._outside = root.resolve(), outside
@@ -65,16 +65,16 @@ class Folder(Files):
             path = Path(os.path.realpath(self._root / address))
             if not (self._outside or path.is_relative_to(self._root)):
                 return Fetched(None, "blocked", "outside the folder of the images; see images.outside")
-            if not path.is_file():  # a folder, or a pipe or device, which may never end
+            if not path.is_file():  # pipes and devices may block forever
                 return NO_FILE
             with path.open("rb") as file:
                 return read_limited([file.read(max_bytes + 1)], max_bytes)
-        except (OSError, ValueError):  # a name that no file can have, or a file that may not be read
+        except (OSError, ValueError):  # invalid name, or no permission
             return Fetched(None, "unreachable", "not a readable file")
 
 
 class Zip(Files):
-    """Members of a zip archive, which is never unpacked."""
+    """Images in a zip archive, read without unpacking it."""
 
     def __init__(self, path: Path) -> None:
         self._zip = archives.open_zip(path)
@@ -106,7 +106,7 @@ def read_limited(blocks: Iterable[bytes], max_bytes: int) -> Fetched:
 
 
 def start_of_paths(source: Source, raw: Path, folder: str | None) -> Path | None:
-    """Return where paths of images start, by default at the folder of the item file; None: not on this machine."""
+    """Return the folder or archive that relative image paths start from; None if there is none on this machine."""
     if not isinstance(source, Downloaded):
         return raw
     if folder is not None:
@@ -129,10 +129,7 @@ def open_files(params: Images, start: Path | None) -> Files:
 
 
 def with_candidates(items: pa.Table, patterns: Sequence[str], has: Callable[[str], bool]) -> pa.Table:
-    """Return items (asin, image_urls) with all addresses to try, best first: those of images.pattern, then their own.
-
-    An address by a pattern counts if it is a web address, or `has` says that there is such a file.
-    """
+    """Return items (asin, image_urls) with addresses from `patterns` first; local ones only if `has` finds them."""
     quoted = re.compile(r"https?://|file:", re.IGNORECASE)
     candidates = []
     for asin, urls in zip(items["asin"].to_pylist(), items["image_urls"].to_pylist(), strict=True):
@@ -144,7 +141,7 @@ def with_candidates(items: pa.Table, patterns: Sequence[str], has: Callable[[str
 
 
 def hash_inputs(items: pa.Table, files: Files, max_bytes: int) -> str:
-    """Return a sha256 over addresses of items (asin, image_urls), and contents of the image files that they name."""
+    """Return the sha256 of the items' addresses and of the local images that they name."""
     total = hashlib.sha256()
     for batch in items.select(["asin", "image_urls"]).to_batches(8192):
         asins, urls = (column.to_pylist() for column in batch.columns)

@@ -1,4 +1,4 @@
-"""Reading and writing: files, tables, and the shards of feature sets."""
+"""Reading and writing of files, tables and feature sets."""
 # ruff: noqa: F401, I001
 
 from alignrec.pipeline.io.features import (

@@ -1,4 +1,4 @@
-"""Feature sets on disk: rows in shards, in item order."""
+"""Feature sets on disk: Parquet shards in item order."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +25,7 @@ def shard(folder: Path, stem: str, number: int) -> Path:
 
 
 def read_features(folder: Path) -> pa.Table:
-    """Read a whole feature set, schema features(F), in item order; UserError: no shard, or two fingerprints."""
+    """Read a feature set in item order; raise UserError if it has no shards or mixed fingerprints."""
     schema = schemas.features(width(folder))
     table = pa.concat_tables([read_table(p, schema) for p in one_set(shards(folder, "features"))])
     _require_dense(folder, table, 0)
@@ -39,7 +39,7 @@ def read_codes(path: Path) -> pa.Table:
 
 
 def map_features(folder: Path) -> np.ndarray:
-    """Return what `read_features` reads of vectors, float32 [I, F], as a map of a file without a name."""
+    """Return all vectors, float32 [I, F], memory-mapped from an unlinked file."""
     return files.mapped(read_vectors(folder, PART), folder)
 
 

@@ -1,4 +1,4 @@
-"""Atomic files, and journals of the folders that resume."""
+"""Atomic writes, and journals of resumable folders."""
 
 import errno
 import hashlib
@@ -18,16 +18,16 @@ import numpy as np
 
 from alignrec.pipeline.errors import UserError
 
-# of a folder that resumes by itself: the key that it was begun with, and the sha256 of each file written there
+# files of a resumable folder: the key of its inputs, and the sha256 of each file written to it
 KEY, JOURNAL = ".key", ".sha256"
-RECORD, COST = "run.json", "cost.json"  # of a stage: its record; what it took here
-UNLISTED = {KEY, JOURNAL, RECORD, COST}  # names of files that no journal lists
-HELD_OTHERWISE = {".part", ".etag"}  # endings of begun downloads, which grow in place, so that no journal lists them
+RECORD, COST = "run.json", "cost.json"  # of a stage: its record, and the resources it used
+UNLISTED = {KEY, JOURNAL, RECORD, COST}  # files that journals skip
+HELD_OTHERWISE = {".part", ".etag"}  # partial downloads grow in place, so journals skip them
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; on success it is flushed to disk, listed in its folder's journal, and becomes `path`."""
+    """Yield a temporary path that replaces `path` on success, flushed to disk and added to the folder's journal."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -37,7 +37,7 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except BaseException as e:
         temporary.unlink(missing_ok=True)
-        if (full := os.strerror(errno.ENOSPC)) in str(e):  # Arrow names no file, and safetensors raises no OSError
+        if (full := os.strerror(errno.ENOSPC)) in str(e):  # Arrow omits the path, and safetensors raises no OSError
             raise OSError(errno.ENOSPC, full, str(path)) from e
         raise
 
@@ -58,10 +58,10 @@ def flush(path: Path) -> None:
 
 
 def begin(folder: Path, key: str) -> None:
-    """Empty a folder that is resumed by itself, and begin its journal; `key` hashes all that it depends on."""
+    """Empty a resumable folder and start its journal; `key` hashes everything its contents depend on."""
     shutil.rmtree(folder, ignore_errors=True)
     write_bytes(folder / JOURNAL, b"")
-    write_bytes(folder / KEY, key.encode())  # last: without it the folder is begun again
+    write_bytes(folder / KEY, key.encode())  # last: a folder without a key starts over
 
 
 def is_begun(folder: Path, key: str) -> bool:
@@ -70,8 +70,8 @@ def is_begun(folder: Path, key: str) -> bool:
 
 
 def read_journal(folder: Path) -> dict[Path, set[str]]:
-    """Return path -> sha256 of each content written there, without a line that a kill cut off."""
-    listed: dict[Path, set[str]] = {}
+    listed: dict[Path, set[str]] = {}  # path -> sha256 of each version written
+    # a kill may have cut off the last line
     for line in (folder / JOURNAL).read_text(encoding="utf-8", errors="replace").split("\n"):
         digest, separator, name = line.partition("  ")
         if separator and name:
@@ -80,13 +80,13 @@ def read_journal(folder: Path) -> dict[Path, set[str]]:
 
 
 def delete_unvouched(folder: Path) -> list[Path]:
-    """Delete files of a begun folder, not of begun ones in it, that its journal lacks; return the altered ones."""
+    """Delete files that the journal lacks or whose hash differs, except in nested journals; return the altered ones."""
     listed = read_journal(folder) if (folder / JOURNAL).is_file() else {}
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in UNLISTED and _begun_above(p) == folder)
     known = [path for path in files if path in listed]
     altered = [path for path, digest in zip(known, sha256s(known), strict=True) if digest not in listed[path]]
     for path in [*altered, *(p for p in files if p not in listed and p.suffix not in HELD_OTHERWISE)]:
-        path.unlink(missing_ok=True)  # the ranks of a training do this at the same time
+        path.unlink(missing_ok=True)  # ranks of distributed training run this concurrently
     return altered
 
 
@@ -94,7 +94,7 @@ def _add_to_journal(path: Path, written: Path) -> None:
     if path.name in UNLISTED or (folder := _begun_above(path)) is None:
         return
     digest, listed = sha256(written), folder / JOURNAL
-    with listed.open("a", encoding="utf-8") as f:  # start a new line, whatever a kill left of the last
+    with listed.open("a", encoding="utf-8") as f:  # leading newline: a kill may have cut off the last line
         f.write(f"\n{digest}  {path.relative_to(folder)}")
         f.flush()
         os.fsync(f.fileno())
@@ -105,7 +105,7 @@ def _begun_above(path: Path) -> Path | None:
 
 
 def link(path: Path, to: Path) -> None:
-    """Make `to` a hard link, or where there are none a copy; nothing may write into a linked file."""
+    """Hard-link `path` to `to`, or copy it where links are unsupported."""
     to.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(path, to)
@@ -119,7 +119,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def mapped(parts: Iterable[np.ndarray], folder: Path) -> np.ndarray:
-    """Return concatenated arrays as a map of a nameless file in `folder`; writes into it stay in memory."""
+    """Concatenate arrays into a copy-on-write memory map of an unlinked file in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     rows, last = 0, None
     with tempfile.TemporaryFile(dir=folder) as file:
@@ -142,7 +142,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, most: int | None = None) -> Any:
-    """Read a JSON file of the pipeline; UserError says what to run when it is absent, broken, or above `most` bytes."""
+    """Read a JSON file; raise UserError with the command to run if it is missing, invalid or above `most` bytes."""
     try:
         if most is not None and path.exists():
             require_plain(path, most)
@@ -154,10 +154,8 @@ def read_json(path: Path, most: int | None = None) -> Any:
 
 
 def require_plain(path: Path, most: int | None = None) -> Path:
-    """Return the path of a plain file of at most `most` bytes.
-
-    Every file from outside passes here before it is opened, as a pipe or a device may never end. UserError: it is none.
-    """
+    """Return `path` if it is a regular file of at most `most` bytes, else raise UserError."""
+    # external files are checked here before they are opened: pipes and devices may block forever
     if not path.is_file():
         fault = "not a plain file but a folder, pipe or device" if path.exists() else "no such file"
         raise UserError(f"{path}: {fault}")
@@ -167,8 +165,7 @@ def require_plain(path: Path, most: int | None = None) -> Path:
 
 
 def sha256(path: Path) -> str:
-    """Return the hex sha256 of a plain file, cached until it is touched."""
-    status = path.stat()
+    status = path.stat()  # hashes are cached until the file changes
     if not stat.S_ISREG(status.st_mode):
         require_plain(path)
     return _hash_cached(path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
@@ -204,7 +201,7 @@ def present(paths: Sequence[Path]) -> list[Path]:
 
 
 def keep_only(folder: Path, wanted: Iterable[Path]) -> None:
-    """Delete files below `folder` that are neither `wanted` nor hidden, then empty folders."""
+    """Delete files in `folder` that are neither wanted nor hidden, then empty folders."""
     kept = set(wanted)
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir():

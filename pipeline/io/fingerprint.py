@@ -1,8 +1,4 @@
-"""The fingerprint of a feature set: what decides the space of its vectors, as each of its Parquet files records.
-
-It has kind, settings, model, revision, prompt, weights and image size. Vectors of two fingerprints are never one set,
-even if they are equally wide. Third-party files record none, and pass.
-"""
+"""Fingerprint of a feature set's vector space (kind, settings, model, prompt, weights, image size), in each shard."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,14 +6,14 @@ from typing import Any
 
 from alignrec.pipeline.errors import UserError, one_line
 
-KEY = "fingerprint"  # in the record of a file
-SHOWN = 40  # characters of a value in a message
-DEEPEST = 16  # levels of objects and lists in one another
+KEY = "fingerprint"  # in a file's provenance record
+SHOWN = 40  # characters of a value shown in messages
+DEEPEST = 16  # nesting levels
 Fingerprint = Mapping[str, Any]
 
 
 def fingerprint_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fingerprint in an untrusted record; empty for none, or one nested too deep."""
+    """Return the fingerprint of an untrusted record; empty if it is missing or nested too deeply."""
     found = record.get(KEY)
     return found if isinstance(found, dict) and _is_shallow(found, DEEPEST) else {}
 
@@ -33,6 +29,7 @@ def first_difference(a: Fingerprint, b: Fingerprint, within: str = "") -> str:
     return ""
 
 
+# Vectors with different fingerprints never form one set, even if equally wide. Third-party files have none, and pass.
 def require_one(records: Iterable[tuple[Path, Mapping[str, Any]]]) -> dict[str, Any]:
     first: tuple[Path, dict[str, Any]] | None = None
     for path, record in records:

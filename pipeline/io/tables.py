@@ -1,4 +1,4 @@
-"""Parquet files, checked when they are read and written."""
+"""Parquet tables, validated on read and write."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,14 +14,14 @@ from alignrec import schemas
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.io import files, fingerprint
 
-# how tables are written: pages end where the content says, so that a store that knows chunks uploads what changed
+# content-defined page boundaries let a chunking store upload only what changed
 PARQUET = {"compression": "zstd", "use_content_defined_chunking": True}
-PART = 16_384  # items of a row group of a table of items: what is held of it at a time
-LARGE = 16 << 20  # bytes of a row group that is mapped, as reading a part of it would hold all of it
+PART = 16_384  # items per row group, the unit held in memory
+LARGE = 16 << 20  # bytes above which a row group is memory-mapped: reading a part would load all of it
 
 
 def write_table(table: pa.Table, path: Path, schema: pa.Schema, record: dict[str, Any] | None = None) -> None:
-    """Check a table and write it atomically as Parquet, its provenance as JSON under `alignrec` of its metadata."""
+    """Validate a table and write it atomically, with its provenance as JSON metadata under `alignrec`."""
     table = schemas.check(table, schema, str(path))
     if record is not None:
         table = table.replace_schema_metadata({"alignrec": json.dumps(record, sort_keys=True)})
@@ -32,7 +32,7 @@ def write_table(table: pa.Table, path: Path, schema: pa.Schema, record: dict[str
 def write_tables(
     tables: Iterable[pa.Table], path: Path, schema: pa.Schema, record: dict[str, Any] | None = None
 ) -> None:
-    """Do as `write_table` with a row group per table, one in memory at a time."""
+    """Write tables as row groups of one file, one in memory at a time; see `write_table`."""
     kept = schema.with_metadata({} if record is None else {"alignrec": json.dumps(record, sort_keys=True)})
     with files.atomic(path) as temporary, pq.ParquetWriter(temporary, kept, **PARQUET) as file:
         for table in tables:
@@ -49,7 +49,7 @@ def read_tables(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
 
 
 def read_slices(path: Path, schema: pa.Schema, columns: list[str] | None, rows: int) -> Iterator[pa.Table]:
-    """Do as `read_table` for at most `rows` rows at a time; a row group is held, or mapped if it is LARGE."""
+    """Yield a file's rows in validated tables of at most `rows` rows."""
     expected, first = _select_fields(schema, columns), 0
     with reraise_faults(path), _open_file(path) as file:
         for batch in file.iter_batches(rows, columns=columns):
@@ -63,7 +63,7 @@ def read_slices(path: Path, schema: pa.Schema, columns: list[str] | None, rows: 
 def _open_file(path: Path) -> pq.ParquetFile:
     metadata = pq.read_metadata(path)
     largest = max((metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)), default=0)
-    # else all row groups are read ahead
+    # without pre_buffer=False, all row groups are read ahead
     return pq.ParquetFile(path, metadata=metadata, memory_map=largest > LARGE, pre_buffer=False)
 
 
@@ -78,8 +78,8 @@ def read_rows(path: Path, schema: pa.Schema, columns: list[str], start: int, row
 
 
 def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
-    """Read all or some columns of a Parquet file; UserError if it is none, schemas.ContractError for bad content."""
-    with reraise_faults(path), pq.ParquetFile(path) as f:  # pq.read_table would first load pyarrow.dataset
+    """Read columns of a Parquet file; raise UserError if it is unreadable, schemas.ContractError if invalid."""
+    with reraise_faults(path), pq.ParquetFile(path) as f:  # pq.read_table would import pyarrow.dataset
         table = f.read(columns)
     return schemas.check(table, _select_fields(schema, columns), str(path))
 

@@ -1,1 +1,1 @@
-"""Metadata of items: parsed and cleaned."""
+"""Item metadata: parsing, cleaning and text."""

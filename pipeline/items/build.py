@@ -1,8 +1,4 @@
-"""Products of the surviving items -> one row per item: clean fields, composed text, image addresses.
-
-Text is composed as `title. brand. category > category. description`, without empty parts; `items.text` may name fewer
-fields. Lines of one item are merged field by field: the first line that has the field wins; image addresses are joined.
-"""
+"""Build the item table: one row per item with clean fields, composed text and image addresses."""
 
 import tempfile
 from array import array
@@ -29,23 +25,23 @@ from alignrec.pipeline.sources.product import Product, is_web
 from alignrec.schemas.items import TEXT_FIELDS
 
 LOOKED_FOR = ("title", "brand", "categories", "description", "image_urls")
-MOST_ABSENT = 0.5  # share of items without metadata, without a warning
-LEAST_READ = 0.9  # share of the text that encoders read, without a warning
-LOOKED_AT = 1000  # items whose other fields are looked at
+MOST_ABSENT = 0.5  # share of items without metadata above which the stage warns
+LEAST_READ = 0.9  # share of text read by encoders below which the stage warns
+LOOKED_AT = 1000  # items whose extra fields are inspected
 
 
 class Products:
-    """The products of items, JSON lines of a temporary file; memory has their places, by parts of PART items."""
+    """Products of items, stored as JSON lines in a temporary file and read in parts of PART items."""
 
     def __init__(self, items: int, folder: Path | None) -> None:
         self._seen = np.zeros(items, bool)
-        self._starts: defaultdict[int, array[int]] = defaultdict(lambda: array("q"))  # of each part: bytes
+        self._starts: defaultdict[int, array[int]] = defaultdict(lambda: array("q"))  # part -> byte offsets
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  a kill leaves nothing of it
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  unlinked, so a kill leaves nothing behind
 
     def add(self, item: int, product: Product) -> bool:
-        """Store a product; return whether the item had one before."""
+        """Store a product and return whether the item already had one."""
         self._starts[item // PART].append(self._file.tell())
         self._file.write(orjson.dumps([item, *product], option=orjson.OPT_APPEND_NEWLINE))
         again, self._seen[item] = bool(self._seen[item]), True
@@ -61,11 +57,11 @@ class Products:
 
 
 class Metadata(NamedTuple):
-    """What was read of a metadata file, and counts of its lines."""
+    """Products of a metadata file, and counts of its lines."""
 
     products: Products
     rejects: pa.Table  # REJECTS
-    lines: int  # that were read
+    lines: int  # lines read
     drops: dict[str, int]  # reason -> lines
 
 
@@ -80,10 +76,7 @@ def read_metadata(
     lines: Iterable[bytes], source: Source, asins: Sequence[str], file: str, max_reject_share: float,
     workers: int | None = None, folder: Path | None = None,
 ) -> Metadata:  # fmt: skip
-    """Read a metadata file of items 0 .. I-1; UserError if more lines are unreadable than allowed.
-
-    Products lie in a nameless file in `folder`, by default in the system's folder for temporary files.
-    """
+    """Read the metadata of items 0 .. I-1; raise UserError above `max_reject_share` of unreadable lines."""
     wanted, drops = source.reader().wanted(asins), Counter[str]()
     found, unread, total = Products(len(asins), folder), list[Reject](), 0
     for outcome in parse_lines(lines, source, wanted, workers):
@@ -100,7 +93,7 @@ def read_metadata(
 
 
 def item_tables(found: Products, asins: Sequence[str], fields: Sequence[str] = TEXT_FIELDS) -> Iterator[pa.Table]:
-    """Yield a table ITEMS for each PART of the items."""
+    """Yield tables ITEMS of PART rows."""
     for start in range(0, len(asins), PART):
         products, ids = found.read_part(start // PART), range(start, min(start + PART, len(asins)))
         rows = [products.get(i, Product("", "", [], "", [], {})) for i in ids]
@@ -120,10 +113,7 @@ def item_tables(found: Products, asins: Sequence[str], fields: Sequence[str] = T
 
 
 def find_shared(path: Path, above: float) -> list[dict[str, object]]:
-    """Return the titles and texts of a file of ITEMS that may be placeholders, most frequent first.
-
-    Each belongs to several items, and more than a share of them: column (title or text), value, and number of items.
-    """
+    """Return likely placeholders, most frequent first: titles and texts of more than a share `above` of the items."""
     from alignrec.pipeline.sources.sql import open_database  # loads DuckDB
 
     rows: list[dict[str, object]] = []
@@ -131,7 +121,7 @@ def find_shared(path: Path, above: float) -> list[dict[str, object]]:
         items = db.read_parquet(str(path))
         most = max(1, above * len(items))
         for column in ("title", "text"):
-            often = f"SELECT hash({column}) FROM items GROUP BY 1 HAVING count(*) > {most}"  # hashes fit into memory
+            often = f"SELECT hash({column}) FROM items GROUP BY 1 HAVING count(*) > {most}"  # hashes fit in memory
             many = db.sql(
                 f"SELECT {column}, count(*) AS n FROM items WHERE {column} <> '' AND hash({column}) IN ({often}) "
                 f"GROUP BY 1 HAVING n > {most} ORDER BY n DESC, {column}"
@@ -141,13 +131,13 @@ def find_shared(path: Path, above: float) -> list[dict[str, object]]:
 
 
 def measure_texts(parts: Iterable[pa.Table], fields: Sequence[str]) -> tuple[float, dict[str, float]]:
-    """Return the share of the characters of items' texts that encoders read, and that of each column left out."""
+    """Return the share of characters that encoders read, and the share of each omitted column."""
     lengths: Counter[str] = Counter(dict.fromkeys(TEXT_FIELDS, 0))
     for items in parts:
         for name in TEXT_FIELDS:
             lengths[name] += sum(len(v) if isinstance(v, str) else sum(map(len, v)) for v in items[name].to_pylist())
         for extra in map(orjson.loads, items["extra"].to_pylist()):
-            for name, value in extra.items():  # one word is a label, not a text
+            for name, value in extra.items():  # single words are labels, not text
                 texts = (v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str))
                 lengths[name] += sum(len(text) for text in texts if len(text.split()) > 1 and not is_web(text))
     total = lengths.total()
@@ -158,7 +148,8 @@ def measure_texts(parts: Iterable[pa.Table], fields: Sequence[str]) -> tuple[flo
 
 
 def merge_products(first: Product, other: Product) -> Product:
-    """Merge the product of another line into `first`, whose extra fields grow, as copies would take quadratic time."""
+    """Merge another line of the same item: the first non-empty value of each field wins, addresses are joined."""
+    # `first.extra` is updated in place: copying would be quadratic in the number of lines
     for name, value in other.extra.items():
         first.extra.setdefault(name, value)
     return Product(
@@ -172,7 +163,7 @@ def merge_products(first: Product, other: Product) -> Product:
 
 
 def describe_items(run: Run, found: Metadata) -> None:
-    """Count and note what a written file of items holds and lacks, and warn of it."""
+    """Record counts of the item table in the run, and warn of omitted text and likely placeholders."""
     layout, fields = run.layout, run.params[Items].text
     run.rows_in, run.rows_out = found.lines, io.rows([layout.items])
     for reason, n in found.drops.items():
@@ -196,7 +187,7 @@ def describe_items(run: Run, found: Metadata) -> None:
 
 
 def check_losses(run: Run, file: Path) -> None:
-    """Warn of what most items lack; UserError where the file is surely the wrong one."""
+    """Warn about what most items lack; raise UserError if the file must be the wrong one."""
     n, statuses, there, extras = 0, Counter[str](), set[str](), list[str]()
     for part in io.read_slices(run.layout.items, schemas.ITEMS, [*LOOKED_FOR, "text_status", "extra"], io.PART):
         n += len(part)

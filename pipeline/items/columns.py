@@ -1,4 +1,4 @@
-"""Columns of the item table: texts, read a part at a time, and the categories that separate items."""
+"""Columns of the item table: texts, read lazily, and category labels."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 from alignrec import schemas
 from alignrec.pipeline import io
 
-SMALLEST = 10  # items a category must have
-SAME = 0.95  # share of one category at which a level of the path is skipped for the next
+SMALLEST = 10  # least items per category
+SAME = 0.95  # a level is skipped if one category has this share
 
 
 class Texts:
-    """Column `text` of a file of ITEMS, in item order, read when asked for; UserError if there is no such file."""
+    """Lazy column `text` of an ITEMS file, in item order."""
 
     def __init__(self, path: Path) -> None:
         io.read_table(path, schemas.ITEMS, [])
@@ -34,7 +34,7 @@ class Texts:
 
 
 class Labels(NamedTuple):
-    """The items that have a category."""
+    """Items with a category, and their labels."""
 
     rows: np.ndarray  # int64 [n], ascending
     label: np.ndarray  # int64 [n], 0 .. C-1
@@ -42,7 +42,7 @@ class Labels(NamedTuple):
 
 
 def label_items(paths: Sequence[Sequence[str]]) -> Labels | None:
-    """Return each item's label at the first level of the category paths that has several classes; None if none has."""
+    """Label items by the first level of the category paths that has several classes; None if there is none."""
     table = pa.array(paths, pa.list_(pa.string()))
     lengths = pc.list_value_length(table).to_numpy()
     for level in range(int(lengths.max(initial=0))):

@@ -1,8 +1,4 @@
-"""Rows of files matched with the items of a dataset. Their order is never guessed. Letters: I items, N rows.
-
-A table matches by a column with a known name, whose values are the source's identifiers or item numbers. A file
-without identifiers takes its order from a mapping file, such as MMRec's i_id_mapping.csv: identifier, row.
-"""
+"""Match rows of a file with items, by identifiers or a mapping file, never by guessing. I items, N rows."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,24 +12,22 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.sources.feature_files import NAMES, plain_name, rank_identifier
 from alignrec.pipeline.sources.mmrec import first_repeated, read_permutation, text_table
 
-# of them, those whose whole numbers are rather our item numbers than the source's identifiers
+# identifier columns whose integers are item numbers rather than the source's identifiers
 NUMBERS = ("itemid", "id")
 
 
 class Placed(NamedTuple):
-    """The row of each item, where a file may have more or fewer items."""
+    """Row of each item; the file may have more or fewer items."""
 
-    column: str  # that identifies the rows
+    column: str  # identifier column
     rows: np.ndarray  # row of each item, int64 [I]; -1 for none
-    unknown: int  # rows of no item
-    example: str  # identifier of the first of them
+    unknown: int  # rows that match no item
+    example: str  # identifier of the first such row
 
 
 def place_rows(path: Path, table: pa.Table, asins: Sequence[str]) -> Placed:
-    """Return the row of each item, of N rows in any order, which may lack items and have others; or UserError.
-
-    Values are the source's identifiers; item numbers only if no column has any of those.
-    """
+    """Find the row of each item by the table's identifier columns; raise UserError if none fits or two disagree."""
+    # values are the source's identifiers, or item numbers only if no column has any identifier
     names = dict.fromkeys(name for name in table.column_names if rank_identifier(name) >= 0)
     if not (columns := {name: table.column(table.column_names.index(name)) for name in names}):
         raise UserError(
@@ -41,7 +35,7 @@ def place_rows(path: Path, table: pa.Table, asins: Sequence[str]) -> Placed:
             "--order"
         )
     texts, numbers = _read_columns(path, columns, asins)
-    for name in sorted(texts.keys() & numbers.keys()):  # the source's identifiers are numbers too
+    for name in sorted(texts.keys() & numbers.keys()):  # identifiers of the source may be integers too
         if not np.array_equal(texts[name].rows, numbers[name].rows):
             if not texts.keys() - numbers.keys():
                 raise UserError(f"{path}: column '{name}' fits as identifiers and as item numbers; add asin")
@@ -66,7 +60,7 @@ def place_rows(path: Path, table: pa.Table, asins: Sequence[str]) -> Placed:
 def _read_columns(
     path: Path, columns: Mapping[str, pa.ChunkedArray], asins: Sequence[str]
 ) -> tuple[dict[str, Placed], dict[str, Placed]]:
-    """Return column -> rows of the items, for columns of the source's identifiers and of our item numbers."""
+    """Return column -> rows, separately for source identifiers and for item numbers."""
     wanted, ids = pa.array(asins, pa.string()), pa.array(range(len(asins)), pa.int64())
     texts, numbers = dict[str, Placed](), dict[str, Placed]()
     for name, column in columns.items():
@@ -93,17 +87,16 @@ def _place_column(path: Path, name: str, values: pa.ChunkedArray, wanted: pa.Arr
 
 
 def read_order(path: Path, asins: Sequence[str]) -> list[str]:
-    """Return the identifier of each row of a feature file, N texts, from a mapping file.
+    """Return the identifier of each of N rows from a mapping file such as MMRec's i_id_mapping.csv.
 
-    It is CSV or tab separated text with a header: a column of identifiers, at least one of them known, and one of rows
-    0 .. N-1. UserError unless exactly one pair of columns fits.
+    The file is CSV or TSV with a header; raises UserError unless exactly one pair of columns has identifiers and rows.
     """
     columns = {name: column for name, column in text_table(path).items() if rank_identifier(name) >= 0}
     rows = {name: numbers for name, column in columns.items() if (numbers := read_permutation(column)) is not None}
     known = pa.array(asins, pa.string())
     named = [name for name, column in columns.items() if pc.any(pc.is_in(column, value_set=known)).as_py()]
     pairs = [(name, row) for name in named for row in rows if row != name]
-    if len(pairs) > 1:  # the source's identifiers are numbers too
+    if len(pairs) > 1:  # identifiers of the source may be integers too
         pairs = [(name, row) for name, row in pairs if plain_name(row) in NUMBERS and plain_name(name) not in NUMBERS]
     if len(pairs) != 1:
         raise UserError(

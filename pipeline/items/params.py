@@ -10,13 +10,13 @@ TextField = Literal["title", "brand", "categories", "description"]
 
 
 class Items(Section):
-    """Cleaning and composing text."""
+    """Cleaning and composition of text."""
 
-    # a title or text of a larger share of the items is listed in run.json: it may be a placeholder
+    # titles and texts of a larger share of items are listed in run.json as possible placeholders
     shared_above: ClassVar[float] = 0.1
 
-    max_reject_share: Share = 0.01  # a larger share of unreadable metadata lines fails the stage
-    # fields that make the text, in this order; without categories the category probe judges text encoders too
+    max_reject_share: Share = 0.01  # the stage fails above this share of unreadable metadata lines
+    # fields that compose the text, in order; omit categories to run the category probe on text encoders too
     text: Annotated[list[TextField], Field(min_length=1)] = ["title", "brand", "categories", "description"]
 
     @field_validator("text")

@@ -1,7 +1,4 @@
-"""Metadata lines -> clean products of the wanted items, on all cores if there are many.
-
-Lines of other items are not parsed if their identifier can be found without.
-"""
+"""Parse metadata lines into clean products of the wanted items, in parallel if there are many."""
 
 import html
 import os
@@ -18,15 +15,15 @@ from alignrec.pipeline.sources.base import Reader
 from alignrec.pipeline.sources.lines import KEPT, LONGEST_LINE, Reject
 from alignrec.pipeline.sources.product import Product, is_path
 
-BATCH = 2048  # lines a job of a process
-MOST_ADDRESSES = 1000  # of the images of one item
-LONGEST_TEXT = 1 << 20  # characters of one item: seconds to clean at worst; real ones have up to 100,000
-MANY = 50_000  # wanted items from which other processes are worth their half a second of start
+BATCH = 2048  # lines per job
+MOST_ADDRESSES = 1000  # image addresses per item
+LONGEST_TEXT = 1 << 20  # characters per item, seconds to clean at worst; real items have up to 100,000
+MANY = 50_000  # wanted items above which processes repay their start-up of half a second
 
 # Each expression takes linear time: nothing is scanned twice.
 _HIDDEN = re.compile(r"<(script|style)\b[^<>]*>.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)", re.IGNORECASE | re.DOTALL)
-_TAG = re.compile(r"</?[A-Za-z!][^<>]*>")  # "a < b" is no tag
-# What scraping cut, as in Amazon's files of 2018. Nothing is scanned beyond the next angle bracket.
+_TAG = re.compile(r"</?[A-Za-z!][^<>]*>")  # does not match "a < b"
+# Markup cut by scraping, as in Amazon's 2018 files. Matches never extend beyond the next angle bracket.
 _ATTRIBUTE = r"""(?<![\w:-])[A-Za-z][\w:-]*+\s?=\s?(?:"[^"<>]*"|'[^'<>]*')"""
 _ELEMENT = (
     r"(?:a|abbr|b|big|blockquote|br|center|code|dd|div|dl|dt|em|font|h[1-6]|hr|i|iframe|img|input|li|ol|p|pre|s|script|"
@@ -38,14 +35,14 @@ _CUT = re.compile(
     r"|\s[^<>]*=\s?[\"'][^<>\"']*\Z"  # <span class="a-col
     r"|\s*/?\Z)"  # <br
     r"|</(?:[A-Za-z][A-Za-z0-9]*)?\s*\Z"  # </p
-    rf"|(?P<attributes>(?:{_ATTRIBUTE}\s*)++)(?P<end>/?>)?"  # alt="Magazines"/>; without its end no markup, but read
+    rf"|(?P<attributes>(?:{_ATTRIBUTE}\s*)++)(?P<end>/?>)?"  # alt="Magazines"/>; kept as text if unclosed
     r"|[\"']\s*/>",  # Magazines" />
     re.IGNORECASE,
 )
-_LEFT_OVER = re.compile(r"[\s.,:;\"'/>]*")  # a text of nothing but this was markup
+_LEFT_OVER = re.compile(r"[\s.,:;\"'/>]*")  # text of only these characters was markup
 MOST_MARKS = 30  # combining marks in a row
-JOINER = "\u034f"  # combining grapheme joiner: not seen, and of class 0
-_MARKS = re.compile(rf"[^\w\s!-~]{{{MOST_MARKS + 1},}}")  # all that may be such a run: no mark is a letter or digit
+JOINER = "\u034f"  # combining grapheme joiner: invisible, combining class 0
+_MARKS = re.compile(rf"[^\w\s!-~]{{{MOST_MARKS + 1},}}")  # superset of such runs: marks are neither letters nor digits
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]+")
 _CONTROL = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060\ufeff\ufffd\ufffe\uffff\ud800-\udfff\s]+"
@@ -53,27 +50,25 @@ _CONTROL = re.compile(
 
 
 class Parsed(NamedTuple):
-    """A product of a wanted item."""
+    """Product of a wanted item."""
 
-    name: str  # what the source calls the item
+    name: str  # identifier at the source
     product: Product  # clean
 
 
-Line = tuple[int, bytes]  # number in the file, from 1
-Outcome = Parsed | Reject | str  # of one line; a string says why it is not needed
+Line = tuple[int, bytes]  # line number from 1, and bytes
+Outcome = Parsed | Reject | str  # of one line; a string says why it is skipped
 
 
 def parse_lines(
     lines: Iterable[bytes], source: Source, wanted: Collection[str], workers: int | None
 ) -> Iterator[Outcome]:
-    """Yield an outcome per line, those of other items last, by `workers` processes.
-
-    None: all cores, if many items are wanted. Lines of other items stay out of the batches that processes are sent.
-    """
+    """Yield an outcome per line, those of other items last; `workers` None picks a number of processes."""
     if workers is None:
         workers = (os.cpu_count() or 1) if len(wanted) >= MANY else 1
     find_name, others = source.reader().key, 0
 
+    # lines of other items are recognised without parsing, and not sent to the processes
     def relevant() -> Iterator[Line]:
         nonlocal others
         for line in enumerate(lines, start=1):
@@ -95,8 +90,7 @@ def _batch_parser(source: Source, wanted: Container[str]) -> Callable[[list[Line
 
 
 def _batches(lines: Iterator[Line]) -> Iterator[list[Line]]:
-    """Yield lists of at most BATCH lines, or of few long ones."""
-    batch, size = list[Line](), 0
+    batch, size = list[Line](), 0  # a few long lines also make a batch
     for line in lines:
         batch.append(line)
         size += len(line[1])
@@ -123,7 +117,7 @@ def parse_line(number: int, raw: bytes, reader: Reader, wanted: Container[str]) 
 
 
 def clean_product(product: Product) -> Product:
-    """Return a product with clean text and addresses; ValueError for more than LONGEST_TEXT characters of text."""
+    """Clean text and addresses; raise ValueError above LONGEST_TEXT characters."""
     if sum(map(len, (product.title, product.brand, product.description, *product.categories))) > LONGEST_TEXT:
         raise ValueError(f"text of more than {LONGEST_TEXT:,} characters")
     return Product(
@@ -140,13 +134,13 @@ def clean_text(text: str) -> str:
     if "&" in text or "<" in text or ">" in text:
         text = _strip_markup(text)
     if not (text.isascii() and text.isprintable()):
-        # runs of marks are parted by U+034F, as in UAX 15: longer ones would be sorted in quadratic time
+        # U+034F splits long runs of marks, as in UAX 15: NFC sorts a run in quadratic time
         text = unicodedata.normalize("NFC", _MARKS.sub(_part_marks, _CONTROL.sub(" ", text)))
-    return " ".join(text.split()) if "  " in text else text.strip(" ")  # no other blanks are left
+    return " ".join(text.split()) if "  " in text else text.strip(" ")  # only spaces are left
 
 
 def _strip_markup(text: str) -> str:
-    for _ in range(3):  # "&amp;lt;br&amp;gt;" occurs in real data: a tag under two layers of entities
+    for _ in range(3):  # "&amp;lt;br&amp;gt;" occurs in real data: a tag escaped twice
         resolved = html.unescape(text)
         plain = _TAG.sub(" ", _HIDDEN.sub(" ", resolved))
         plain = _CUT.sub(lambda match: match[0] if match["attributes"] and not match["end"] else " ", plain)
@@ -171,7 +165,7 @@ def _part_marks(match: re.Match[str]) -> str:
 
 def _clean_addresses(urls: list[str]) -> Iterator[str]:
     for url in urls:
-        if is_path(url.strip()):  # names of files may have blanks and ampersands
+        if is_path(url.strip()):  # file names may contain spaces and ampersands
             yield _UNPRINTABLE.sub("", url).strip()
         else:
             plain = _CONTROL.sub("", html.unescape(url))
