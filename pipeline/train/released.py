@@ -1,0 +1,44 @@
+"""The released recommender: AlignRec trained on one feature set, with its vectors, index and training curve."""
+
+from functools import partial
+from typing import Any, cast
+
+import torch
+from safetensors.torch import save
+from tqdm import tqdm
+
+from alignrec.pipeline import io
+from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.models.alignrec import AlignRec
+from alignrec.pipeline.models.params import Train
+from alignrec.pipeline.ops.checkpoint import Checkpoint
+from alignrec.pipeline.ops.device import pick_device
+from alignrec.pipeline.train import embeddings, inputs, retrieval
+from alignrec.pipeline.train.loop import fit
+
+
+def train_released(run: Run, features: str, params: Train) -> None:
+    layout = run.layout
+    torch.set_num_threads(params.threads)
+    run.device = str(pick_device())
+    data = inputs.read_inputs(layout, features)
+    for reason, n in data.split.dropped.items():
+        run.count(reason, n)
+    checkpoint = Checkpoint(layout.checkpoint, params.checkpoint_every)
+    with run.progress(total=params.epochs, unit="epoch") as bar:
+        trained = fit(AlignRec, *data, params, run.seed(), partial(_show_epoch, bar), checkpoint)
+        # early stopping may end before the last epoch
+        bar.total = len(trained.history)
+    run.note(best_epoch=trained.best_epoch, epochs=len(trained.history), **trained.valid)
+    rows = embeddings.write_embeddings(run, *cast(Any, (trained.user, trained.item)))  # AlignRec's are dense
+    retrieval.write_index(layout, run.params[Graph].exact_up_to)
+    io.write_bytes(layout.model, save(trained.state))
+    io.write_json(layout.history("train"), trained.history)
+    checkpoint.clear()
+    run.rows_in, run.rows_out = len(data.split.train), rows
+
+
+def _show_epoch(bar: tqdm, line: dict[str, Any]) -> None:
+    bar.set_postfix_str(f"loss {line['loss']:.4f}, valid Recall@20 {line['valid_recall@20']:.4f}", refresh=False)
+    bar.update(line["epoch"] + 1 - bar.n)
