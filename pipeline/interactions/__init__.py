@@ -1,1 +1,1 @@
-"""Ratings: filtered, numbered, split; and which items occur together."""
+"""Interactions: filtering, numbering, splitting, and co-occurrence."""

@@ -1,4 +1,4 @@
-"""Ratings -> filtered, numbered, split interactions, as SQL that DuckDB runs out of core (method.md section 6)."""
+"""Filter, number and split ratings out of core, as SQL in DuckDB (method.md section 6)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,16 +15,17 @@ from alignrec.pipeline.interactions import division as divisions
 from alignrec.pipeline.interactions.division import DEFAULT, MMREC, PARTS, Db, Division, query_count
 from alignrec.pipeline.sources.sql import open_database
 
-BLOCK = 1 << 20  # rows that leave the database at a time
-SPARSEST, SPARE = 100, 1_000_000  # a published number is below this many times those that occur, or below the second
+BLOCK = 1 << 20  # rows fetched from the database at a time
+# a published id must be below SPARSEST times the number of distinct ids, or below SPARE
+SPARSEST, SPARE = 100, 1_000_000
 ORDER = "ORDER BY user_id, timestamp, item_id, split, rating"
+# the source's own split, in lower case -> 0, 1, 2; numbers may have been written as 0.0, 1.0, 2.0
 SPLITS = {name: part for part, name in enumerate(PARTS)} | {str(part): part for part in range(3)}
 SPLITS |= {f"{part}.0": part for part in range(3)} | {"val": 1, "validation": 1, "dev": 1}
-"""a source's own split, in small letters -> 0, 1, 2; numbers may have been written as 0.0, 1.0, 2.0"""
 
 
 class Query:
-    """The rows of a query, which runs when they are iterated: tables of BLOCK rows, one in memory at a time."""
+    """Lazy query result: iterating runs it and yields tables of BLOCK rows."""
 
     def __init__(self, db: Db, sql: str, schema: pa.Schema) -> None:
         self._db, self._sql = db, sql
@@ -36,20 +37,20 @@ class Query:
 
 
 class SplitTables(NamedTuple):
-    """The tables that the stage writes, to be read while the database is open, and counts of the other rows."""
+    """Tables to write, readable while the database is open, and counts of dropped rows."""
 
     interactions: Query  # INTERACTIONS, by user_id, timestamp, item_id
     users: Query  # USERS
     item_ids: Query  # ITEM_IDS
     rows: int  # ratings read
     drops: dict[str, int]  # reason -> ratings
-    facts: dict[str, int]  # users, items, rows per split, repeated pairs; of `cold-items` the cold ones per part
-    division: str = ""  # a protocol that needs content, with its number; empty for others
+    facts: dict[str, int]  # users, items, rows per split, repeated pairs; cold items per part for `cold-items`
+    division: str = ""  # protocol with its setting if it needs content, such as `cold-items 0.2`
 
 
 @contextmanager
 def create_database(folder: Path, memory_limit: str) -> Iterator[Db]:
-    """Open a database in memory that spills into `folder`, which is emptied before and removed after."""
+    """Open an in-memory database that spills to `folder`, which is emptied before and removed after."""
     try:
         with io.scratch(folder), open_database() as db:
             db.execute(f"SET memory_limit = '{memory_limit.replace(chr(39), '')}'")
@@ -62,12 +63,9 @@ def create_database(folder: Path, memory_limit: str) -> Iterator[Db]:
 def divide_ratings(
     db: Db, ratings: str, user_core: int, item_core: int, division: Division, min_rating: float | None = None
 ) -> SplitTables:
-    """Filter, split and number raw ratings; UserError if there is none, most lack a value, or nothing is left.
-
-    `ratings` is SQL for user, item, rating, timestamp in the file's order, the last two perhaps null throughout. Ids
-    count from 0 in order of first appearance among the rows that are left; duplicates in (user, item, timestamp) keep
-    their first row. Under `sparse` items stay in the catalogue, though all their rows may have left.
-    """
+    """Filter, split and number ratings; `ratings` is SQL for user, item, rating and timestamp in file order."""
+    # Ids count from 0 in order of first appearance among the remaining rows. Of duplicates in (user, item, timestamp)
+    # the first row stays. Under `sparse` an item may lose all rows and still be in the catalogue.
     rows, drops = divisions.load_core(db, ratings, {"user": user_core, "item": item_core}, division.seed, min_rating)
     name = divisions.divide_core(db, division)
     drops["user_without_train"] = divisions.delete_untrained(db)
@@ -75,10 +73,7 @@ def divide_ratings(
 
 
 def import_split(db: Db, ratings: str, min_rating: float | None = None, division: Division = DEFAULT) -> SplitTables:
-    """Number raw ratings whose split is the source's own. No k-core is taken, and no duplicate dropped.
-
-    The SQL also selects split, keys of SPLITS; UserError for others. Only a division that needs content changes it.
-    """
+    """Number ratings that have their own split, without k-core or deduplication; the SQL also selects `split`."""
     db.execute(f"CREATE TABLE raw AS {ratings}")
     cases = " ".join(f"WHEN '{name}' THEN {part}" for name, part in SPLITS.items())
     part = f"(CASE split {cases} END)"
@@ -156,12 +151,8 @@ def _left_out(db: Db) -> dict[str, int]:
 
 
 def load_published(db: Db, ratings: str) -> tuple[int, int]:
-    """Load a file whose split is published; return how many users and items it numbers, from the largest numbers.
-
-    The SQL selects user, item, timestamp, split as integers or null, and rating. UserError names the line of a
-    value that is no number or out of range, or after too large a gap.
-    """
-    db.execute(f"CREATE TABLE raw AS {ratings}")  # keeps the file's order, so rowid gives the line
+    """Load ratings with published ids and split; return how many users and items the ids count."""
+    db.execute(f"CREATE TABLE raw AS {ratings}")  # keeps file order, so rowid gives the line
     bad = db.execute(
         "SELECT rowid + 2, user, item, split FROM raw WHERE NOT (user BETWEEN 0 AND 2147483646 AND "
         "item BETWEEN 0 AND 2147483646 AND split BETWEEN 0 AND 2) IS TRUE ORDER BY rowid LIMIT 1"
@@ -174,7 +165,7 @@ def load_published(db: Db, ratings: str) -> tuple[int, int]:
         )
     if not query_count(db, "SELECT count(*) FROM raw"):
         raise UserError("the .inter file has no rows")
-    for what in ("user", "item"):  # all numbers below the largest take memory
+    for what in ("user", "item"):  # every id below the largest takes memory
         largest, distinct = db.execute(f"SELECT max({what}), count(DISTINCT {what}) FROM raw").fetchall()[0]
         if largest >= max(SPARSEST * distinct, SPARE):
             line = query_count(db, f"SELECT min(rowid) + 2 FROM raw WHERE {what} = {largest}")
@@ -193,10 +184,7 @@ def import_published(
     division: Division = DEFAULT,
     names: list[str] | None = None,
 ) -> SplitTables:
-    """Return what `load_published` loaded, with its numbers and, unless the division needs content, its split.
-
-    Users and items that have a number but no rows stay. `names` are the users', by number.
-    """
+    """Keep the published ids, including those without rows, and the split unless the division needs content."""
     time = "timestamp" if keep_time else "NULL::BIGINT"
     rated = "true" if min_rating is None else f"coalesce(rating >= {float(min_rating)}, false)"
     rows, users = query_count(db, "SELECT count(*) FROM raw"), query_count(db, "SELECT max(user) + 1 FROM raw")
@@ -208,7 +196,7 @@ def import_published(
         {time} AS timestamp, split::TINYINT AS split FROM raw WHERE {rated}; DROP TABLE raw"""
     )
     below, name = rows - query_count(db, "SELECT count(*) FROM parted"), ""
-    if division.needs_content:  # which reads tables of names: users go by number, items by identifier
+    if division.needs_content:  # which needs name tables: users by number, items by identifier
         divisions.create_names(db, "user", "SELECT user_id::VARCHAR AS name, user_id AS code FROM users", division.seed)
         divisions.create_names(db, "item", "SELECT asin AS name, item_id AS code FROM asins", division.seed)
         name = divisions.divide_again(db, division, MMREC)

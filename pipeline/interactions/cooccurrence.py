@@ -1,7 +1,6 @@
-"""Co-occurrence of items and of users; item-CF's score is the cosine `|U_i & U_j| / sqrt(|U_i| |U_j|)`.
+"""Co-occurrence of items or users, and item-CF's cosine `|U_i & U_j| / sqrt(|U_i| |U_j|)`.
 
-Squares, quotients of two whole numbers, are compared: equal scores are equal floats, and the lower id comes first.
-Letters: U users, I items, N nodes (either), B nodes of a block, K kept.
+U users, I items, N nodes (either), B nodes of a block, K kept.
 """
 
 from collections.abc import Iterator
@@ -10,11 +9,11 @@ from itertools import pairwise
 import numpy as np
 import scipy.sparse as sp
 
-BLOCK = 256  # nodes a block: their counts with all others may be dense, so a block bounds memory
+BLOCK = 256  # nodes per block: counts may be dense, so this bounds memory
 
 
 def user_item_matrix(user: np.ndarray, item: np.ndarray, n_items: int) -> sp.csr_array:
-    """Return R, float32 [U, I], of user and item of n interactions: 1 where a user has an item, however often."""
+    """Return the binary interaction matrix R, float32 [U, I]."""
     shape = (int(user.max(initial=-1)) + 1, n_items)
     matrix = sp.csr_array((np.ones(len(user), np.float32), (user, item)), shape=shape)
     matrix.data[:] = 1
@@ -22,7 +21,7 @@ def user_item_matrix(user: np.ndarray, item: np.ndarray, n_items: int) -> sp.csr
 
 
 def shared_items(matrix: sp.csr_array) -> np.ndarray:
-    """Return the items of R, [U, I], that share a user with another item, int64, ascending."""
+    """Return the items of R [U, I] that share a user with another item, int64, ascending."""
     several = matrix[np.diff(matrix.indptr) > 1]
     return np.flatnonzero(np.bincount(several.indices))
 
@@ -30,7 +29,7 @@ def shared_items(matrix: sp.csr_array) -> np.ndarray:
 def count_cooccurrences(
     sets: sp.csr_array, nodes: np.ndarray | None = None
 ) -> Iterator[tuple[np.ndarray, sp.csr_array]]:
-    """Yield a block of nodes, and how many members the set of each, a row of `sets`, shares with each other node's."""
+    """Yield blocks of nodes and how many members each node's set (row of `sets`) shares with every other, [B, N]."""
     by_member = sp.csr_array(sets.T)
     nodes = np.arange(sets.shape[0]) if nodes is None else nodes
     for block in np.split(nodes, range(BLOCK, len(nodes), BLOCK)):
@@ -42,18 +41,19 @@ def count_cooccurrences(
 
 
 def squared_cosines(matrix: sp.csr_array, items: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, sp.csr_array]]:
-    """Yield the items of a block of R, [U, I], and their squared cosines with all others, see `cooccurrences`."""
-    users = matrix.sum(axis=0).astype(np.float64)  # of each item
+    """Yield blocks of items of R [U, I] and their squared cosines with all other items, [B, I]."""
+    users = matrix.sum(axis=0).astype(np.float64)  # users of each item
     for block, counts in count_cooccurrences(sp.csr_array(matrix.T), items):
+        # squares are quotients of integers, so equal scores are equal floats and ties can be broken by id
         squares = counts.data.astype(np.float64) ** 2
         counts.data = squares / (users[block[row_numbers(counts)]] * users[counts.indices])
         yield block, counts
 
 
 def top_k(matrix: sp.csr_array, k: int) -> sp.csr_array:
-    """Return the K largest entries of each row, of equal ones those in the lowest columns; indices are sorted."""
+    """Keep the K largest entries of each row, ties by lowest column; indices are sorted."""
     columns, values, lengths = [], [], []
-    for start, end in pairwise(matrix.indptr):  # rows differ in length; one sort of all is slower
+    for start, end in pairwise(matrix.indptr):  # row by row: one sort of all entries is slower
         ids, scores = matrix.indices[start:end], matrix.data[start:end]
         if len(ids) > k:
             threshold = np.partition(scores, -k)[-k]

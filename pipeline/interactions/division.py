@@ -1,4 +1,4 @@
-"""Filters of raw ratings, and divisions into train, valid and test, as SQL (method.md section 6)."""
+"""k-core filtering and train/valid/test splits as SQL (method.md section 6)."""
 
 from typing import NamedTuple
 
@@ -7,16 +7,18 @@ from duckdb import DuckDBPyConnection as Db
 from alignrec.pipeline.errors import UserError
 from alignrec.schemas import COLD_ITEMS, SPARSE
 
-PARTS = ("train", "valid", "test")  # names of 0, 1, 2
+PARTS = ("train", "valid", "test")  # names of splits 0, 1, 2
 MMREC, USER_TIME = "mmrec", "user-time"
 RANDOM, TIME = "key, timestamp, pos", "timestamp, pos"
-# SQL over `place` (1 .. n in a user's order) and `n`: of three or more the last `out` leave train, the first half of
-# them, rounded down, for valid; out is a fifth of n, or 2 if n < 10
+# SQL over `place` (1 .. n, a rating's rank in the user's order) and `n`. Users with three or more ratings hold out the
+# last `out`, the first half of them, rounded down, for valid. `out` is a fifth of n, or 2 if n < 10.
 _FIFTH = """CASE WHEN n < 3 OR place <= n - out THEN 0 WHEN place <= n - out + out // 2 THEN 1 ELSE 2 END"""
-# the first time by which a share of all ratings has happened; unlike quantile_disc it can spill
+# the earliest time by which a share of all ratings has happened; unlike quantile_disc, this can spill to disk
 _PAST = """(SELECT min(timestamp) FROM (
     SELECT timestamp, sum(count(*)) OVER (ORDER BY timestamp) AS past, sum(count(*)) OVER () AS n
     FROM core GROUP BY timestamp) WHERE 10 * past >= {} * n)"""
+# name -> order of a user's ratings, and the split as SQL. global-time cuts at 80 % and 90 % of all ratings; ratings of
+# the same second stay together.
 BY_USER = {
     MMREC: (RANDOM, _FIFTH),
     USER_TIME: (TIME, _FIFTH),
@@ -26,9 +28,7 @@ BY_USER = {
         f"CASE WHEN timestamp <= {_PAST.format(8)} THEN 0 WHEN timestamp <= {_PAST.format(9)} THEN 1 ELSE 2 END",
     ),
 }
-"""name -> order of a user's ratings, and the split as SQL. method.md section 6 has `mmrec`. global-time cuts where four
-fifths and nine tenths of all ratings are past; ratings of one second stay together."""
-# reason that drops most -> what to do; otherwise the cores are too high
+# most frequent reason for drops -> remedy; for all others, lower the cores
 REMEDIES = {
     "below_min_rating": "lower interactions.min_rating",
     "user_without_train": "give users rows in train, or another interactions.protocol",
@@ -37,14 +37,14 @@ PROTOCOLS = (*BY_USER, COLD_ITEMS, SPARSE)  # names of all divisions
 
 
 class Division(NamedTuple):
-    """A division and its settings."""
+    """Split protocol and its settings."""
 
     protocol: str = MMREC  # one of PROTOCOLS
-    seed: int = 0  # of random order, and of the items that are cold
-    cold_share: float = 0.2  # of the items, in `cold-items`
-    most_train: int = 5  # train ratings of a user, in `sparse`
-    draws: int = 1  # of the protocols that need content: splits that differ by what is cold, or left out
-    draw: int = 0  # which of them
+    seed: int = 0  # of random orders and cold items
+    cold_share: float = 0.2  # `cold-items`: share of items that are cold
+    most_train: int = 5  # `sparse`: train ratings kept per user
+    draws: int = 1  # number of splits, for protocols that need content
+    draw: int = 0  # index of this split
 
     @property
     def needs_content(self) -> bool:
@@ -55,7 +55,7 @@ DEFAULT = Division()
 
 
 def create_names(db: Db, what: str, rows: str, seed: int) -> None:
-    """Create the table of users' or items' names from SQL for name and code; the hash orders them by the seed."""
+    """Create a table of user or item names; `hash` orders them by seed."""
     db.execute(
         f"""CREATE TABLE {what}_names AS
         SELECT name, code, md5_number_lower(concat_ws(',', {seed}, name)) AS hash FROM ({rows})"""
@@ -63,8 +63,8 @@ def create_names(db: Db, what: str, rows: str, seed: int) -> None:
 
 
 def complete_rows(db: Db, min_rating: float | None) -> tuple[str, dict[str, int]]:
-    """Return SQL for the rows of `raw` that lack nothing and are rated high enough, and counts of the others."""
-    # a column that is null throughout is one that the source does not have
+    """Return SQL for the rows of `raw` with all values and a sufficient rating, and counts of the others."""
+    # a column that is null throughout is absent from the source
     has = [c for c in ("rating", "timestamp") if query_count(db, f"SELECT count({c}) FROM raw")]
     kept = " AND ".join(f"{c} IS NOT NULL" for c in ("user", "item", *has)) + " AND NOT isnan(coalesce(rating, 0))"
     rows, left = query_count(db, "SELECT count(*) FROM raw"), query_count(db, f"SELECT count(*) FROM raw WHERE {kept}")
@@ -89,13 +89,13 @@ def complete_rows(db: Db, min_rating: float | None) -> tuple[str, dict[str, int]
 def load_core(
     db: Db, ratings: str, cores: dict[str, int], seed: int, min_rating: float | None
 ) -> tuple[int, dict[str, int]]:
-    """Load the k-core of the ratings into `core`, with codes of users and items; return rows read and drops."""
-    db.execute(f"CREATE TABLE raw AS {ratings}")  # keeps the file's order, so rowid gives it, and `pos` from here on
+    """Load the k-core into table `core`, with codes for users and items; return rows read and drops."""
+    db.execute(f"CREATE TABLE raw AS {ratings}")  # keeps file order, so rowid gives the position, `pos` from here on
     db.execute("SET preserve_insertion_order = false")
     before, drops = complete_rows(db, min_rating)
     rows, table = query_count(db, "SELECT count(*) FROM raw"), "raw"
     counts = [rows - sum(drops.values())]
-    for what, least in cores.items():  # those that have too few even with duplicates go first, to save time
+    for what, least in cores.items():  # prefilter by counts that include duplicates, to save time
         enough = f"SELECT {what} AS name FROM {before} GROUP BY {what} HAVING count(*) >= {least}"
         create_names(db, what, f"SELECT name, row_number() OVER ()::UINTEGER AS code FROM ({enough})", seed)
         db.execute(
@@ -115,7 +115,7 @@ def load_core(
         f"{what} IN (SELECT {what} FROM core GROUP BY {what} HAVING count(*) < {least})"
         for what, least in cores.items()
     )
-    while query_count(db, f"DELETE FROM core WHERE {few}"):  # each pass may push others below
+    while query_count(db, f"DELETE FROM core WHERE {few}"):  # each pass may push others below the core
         pass
     below = counts[0] - counts[1] + counts[2] - query_count(db, "SELECT count(*) FROM core")
     return rows, drops | {"below_k_core": below, "duplicate": counts[1] - counts[2]}
@@ -126,11 +126,7 @@ def query_count(db: Db, sql: str) -> int:
 
 
 def divide_core(db: Db, division: Division) -> str:
-    """Give each rating of table `core` its split, in table `parted`; return what `divide_again` does, else nothing.
-
-    The database has `core` (pos, user, item, rating, timestamp), and `user_names` and `item_names` (name, code,
-    hash). UserError if the protocol needs times, and there are none.
-    """
+    """Split table `core` into table `parted`; return the division if it needs content, else an empty string."""
     timed = query_count(db, "SELECT count(timestamp) FROM core") > 0
     base = division.protocol
     if base == SPARSE:
@@ -153,11 +149,8 @@ def divide_core(db: Db, division: Division) -> str:
 
 
 def divide_again(db: Db, division: Division, base: str) -> str:
-    """Change the split of table `parted` to one that needs content; `split` is null where a rating is left out.
-
-    The table is kept as `undivided`, for other draws. The division is returned with its number. UserError if too few
-    items would be cold.
-    """
+    """Replace the split of `parted` by one that needs content; return the division with its setting."""
+    # `undivided` stays for further draws; `split` is null where a rating is left out
     db.execute("ALTER TABLE parted RENAME TO undivided")
     draw_split(db, division)
     if division.protocol == COLD_ITEMS:
@@ -178,10 +171,7 @@ def delete_untrained(db: Db) -> int:
 
 
 def _cold_items_rule(db: Db, division: Division) -> tuple[str, str]:
-    """Return SQL that puts all ratings of a share of the items into valid or test, all others into train; and its rows.
-
-    Draws are parts of a partition of the items; when all were cold once, another partition follows.
-    """
+    """Return SQL that puts all ratings of cold items into valid or test, all others into train, and its table."""
     items = query_count(db, "SELECT count(DISTINCT item) FROM undivided")
     cold = round(division.cold_share * items)
     if cold < 2:
@@ -189,6 +179,7 @@ def _cold_items_rule(db: Db, division: Division) -> tuple[str, str]:
             f"interactions.cold_share: {division.cold_share:g} of {items:,} items are {cold}, too few for valid and "
             "test; raise it"
         )
+    # draws partition the items; when every item has been cold once, the next partition follows
     partition, part = divmod(division.draw, items // cold)
     order = f"md5_number_lower(concat_ws(',', {partition}, hash))" if partition else "hash"
     db.execute(
@@ -201,7 +192,8 @@ def _cold_items_rule(db: Db, division: Division) -> tuple[str, str]:
 
 
 def _sparse_rule(db: Db, division: Division) -> tuple[str, str]:
-    """Return SQL that leaves a user few train ratings, and its rows: the latest, or random ones of several draws."""
+    """Return SQL that keeps `most_train` train ratings per user, and its table."""
+    # a single draw keeps the latest ratings, several keep random ones
     timed = division.draws == 1 and query_count(db, "SELECT count(timestamp) FROM undivided")
     drawn = f"md5_number_lower(concat_ws(',', {division.draw}, key))" if division.draw else "key"
     latest = "timestamp DESC, pos DESC" if timed else f"{drawn}, pos"

@@ -8,23 +8,23 @@ from alignrec.pipeline.config.base import Positive, Section
 
 
 class Interactions(Section):
-    """Filtering, numbering, splitting."""
+    """Filtering, numbering and splitting of interactions."""
 
-    # DuckDB spills to disk above this; its process takes some hundred MiB more, and reserves twice as much
+    # DuckDB spills to disk above this; the process uses a few hundred MiB more, and reserves twice as much
     memory_limit: ClassVar[str] = "1GiB"
 
-    # explicit ratings as implicit feedback: lower ones are dropped, before users and items are counted; null: none
+    # ratings below this are dropped before the k-core, to use explicit ratings as implicit feedback; null keeps all
     min_rating: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    # users with fewer interactions are dropped; repeatedly, because items lose interactions too
+    # users with fewer interactions are dropped, repeatedly, as dropping items removes interactions too
     user_core: Positive = 5
     item_core: Positive = 5  # items with fewer interactions are dropped, likewise
-    # how interactions are split: method.md section 6; the last two also change a split of the source's own
+    # split protocol, see method.md section 6; the last two also replace a source's own split
     protocol: Literal["mmrec", "leave-one-out", "user-time", "global-time", "cold-items", "sparse"] = "mmrec"
-    # `cold-items`: items without any train interaction; half of them are the targets of valid, half those of test
+    # `cold-items`: share of items without train interactions, half of them targets of valid, half of test
     cold_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    # `sparse`: train interactions that a user keeps at most; of one draw the latest where there are times
+    # `sparse`: train interactions kept per user at most; a single draw keeps the latest if there are timestamps
     most_train: Positive = 5
-    # `cold-items` and `sparse`: number of splits, each with other cold items or other train interactions; the
-    # benchmark's runs take them in turn, all else takes the first
+    # `cold-items` and `sparse`: number of splits, with different cold items or train interactions; the benchmark's
+    # runs cycle through them, all other stages use the first
     draws: Positive = 5
-    seed: int = 0  # of splits that are random
+    seed: int = 0  # seed of random splits

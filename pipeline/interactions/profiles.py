@@ -1,6 +1,6 @@
-"""Recall of content neighbours: which targets of a user are among the K items nearest to the user's profile.
+"""Content-based Recall@K: which targets of a user are among the K items nearest to the user's profile.
 
-Letters: G users, I items, n pairs, C candidates, F feature width, K cutoff.
+G users, I items, n pairs, C candidates, F feature width.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,14 +13,14 @@ from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions.cooccurrence import user_item_matrix
 from alignrec.pipeline.ops.linalg import float64_units
 
-TIE = 1e-6  # cosines nearer than this are equal, as for the questions of probes
-SHARE = 0.2  # of the items that are cold in a draw
-FEWEST = 40  # cold items of a draw, below which the usual twenty would be half of the candidates, and nothing is drawn
-# scores of users and items that are computed at most: 5,000 users of 20,000 items, fewer of a larger catalogue
+TIE = 1e-6  # cosines closer than this are tied, as in the probes
+SHARE = 0.2  # share of items that are cold in a draw
+FEWEST = 40  # least cold items per draw: with fewer, Recall@20 would rank more than half of the candidates
+# upper bound on user-item scores: 5,000 users for 20,000 items, fewer for larger catalogues
 SCORED = 100_000_000
 FEWEST_USERS = 500
-MOST_USERS = 5_000  # who are asked; bounds time
-SCORES = 1 << 23  # numbers held at a time
+MOST_USERS = 5_000  # users sampled; bounds time
+SCORES = 1 << 23  # scores held at a time
 ROWS = 8192  # pairs at a time
 
 
@@ -28,13 +28,14 @@ ROWS = 8192  # pairs at a time
 class Profiles:
     """Items in the profiles of users, and their targets."""
 
-    has: sparse.csr_array  # float32 [G, I], 1 where an item is in a user's profile; no target of the same user is
-    user: np.ndarray  # int64 [n], ascending: of each pair of a user and a target
-    target: np.ndarray  # int64 [n], an item, one of the candidates
-    candidates: np.ndarray  # int64 [C], ascending: the items that are ranked, but for those of the user's own profile
+    has: sparse.csr_array  # float32 [G, I], 1 where an item is in a user's profile
+    user: np.ndarray  # int64 [n], ascending: user of each (user, target) pair
+    target: np.ndarray  # int64 [n], one of the candidates
+    candidates: np.ndarray  # int64 [C], ascending: items ranked, except those in the user's profile
 
     def recalls(self, features: np.ndarray, k: int) -> np.ndarray:
-        """Return Recall@K by float32 [I, F], float64 [G]; NaN without a target. Ties count by expectation."""
+        """Return Recall@K per user by cosine of features float32 [I, F]: float64 [G], NaN without a target."""
+        # a tied target counts by its expected rank
         used, users = np.unique(self.has.indices), self.has.shape[0]
         sums = self.has[:, used] @ float64_units(features, used)  # [G, F]
         own = np.empty(len(self.user))
@@ -63,7 +64,7 @@ class Profiles:
 
 
 def draw_users(user: np.ndarray, n_items: int, seed: int) -> np.ndarray:
-    """Return a sample of users, int64, ascending: as many as SCORED allows for I items."""
+    """Sample users, int64, ascending; fewer for larger catalogues, see SCORED."""
     most = min(MOST_USERS, max(FEWEST_USERS, SCORED // max(1, n_items)))
     shuffled = np.random.default_rng(seed_for("profiles", seed)).permutation(np.flatnonzero(np.bincount(user)))
     return np.sort(shuffled[:most])
@@ -73,10 +74,7 @@ def build_profiles(
     has: tuple[np.ndarray, np.ndarray], finds: tuple[np.ndarray, np.ndarray], who: np.ndarray, n_items: int,
     candidates: np.ndarray | None = None,
 ) -> Profiles:  # fmt: skip
-    """Return the profiles of users `who`, ascending, from user and item of pairs; an empty profile has no target.
-
-    Pairs of `finds` that are in profiles too, and other items than the candidates, by default all, are no targets.
-    """
+    """Build profiles of the users `who` from (user, item) pairs; items in a user's profile are never targets."""
     candidates = np.arange(n_items) if candidates is None else candidates
     mine, sought = (_profile_matrix(*pairs, who, n_items) for pairs in (has, finds))
     wanted = np.zeros(n_items, np.float32)
@@ -92,13 +90,11 @@ def build_profiles(
 def cold_draws(
     has: tuple[np.ndarray, np.ndarray], finds: tuple[np.ndarray, np.ndarray], n_items: int, draws: int
 ) -> list[Profiles]:
-    """Return draws of cold items, which are the candidates and in no profile; none if fewer than FEWEST would be cold.
-
-    Draws are parts of a partition of the items, so that each item is cold equally often. See `profiles`.
-    """
+    """Return draws of cold items, the candidates, which are in no profile; none if fewer than FEWEST would be cold."""
     items, parts = np.unique(np.r_[has[1], finds[1]]), round(1 / SHARE)
     if len(items) // parts < FEWEST:
         return []
+    # draws partition the items, so that each item is cold equally often
     rng = np.random.default_rng(seed_for("cold items"))
     who, found = draw_users(finds[0], n_items, 0), list[Profiles]()
     while len(found) < draws:
@@ -111,9 +107,9 @@ def cold_draws(
 def cold_recalls(
     draws: Sequence[Profiles], features: np.ndarray | Callable[[np.ndarray], np.ndarray], k: int
 ) -> np.ndarray:
-    """Return Recall@K of each user who has a target in one of D draws: float64 [G, D], NaN where there is none.
+    """Return Recall@K of each user with a target in one of D draws: float64 [G, D], NaN without a target in that draw.
 
-    `features` are float32 [I, F], or a function that makes them without the interactions of some items, int64 [C].
+    `features` are float32 [I, F], or a function of the cold items, int64 [C], that ignores their interactions.
     """
     sets = (features(draw.candidates) if callable(features) else features for draw in draws)
     recalls: np.ndarray = np.stack([draw.recalls(x, k) for draw, x in zip(draws, sets, strict=True)], axis=1)

@@ -1,4 +1,4 @@
-"""The split of a source: published with its numbers, its own column, or by the protocol of the parameters."""
+"""Apply a source's own or published split, or the protocol of the parameters."""
 
 import tempfile
 from collections.abc import Mapping
@@ -21,31 +21,31 @@ from alignrec.pipeline.sources.base import Reader, downloaded_files
 from alignrec.pipeline.sources.mmrec import MmrecSource
 from alignrec.pipeline.sources.tabular import Tabular
 
-# least interactions of a user and of an item, tried in this order; 5 is what published tables have
+# k-cores to try, in this order; published tables use 5
 CORES = (5, 3, 2, 1)
-ENOUGH = 10  # users, and items, that a core must leave
-MOST_BELOW = 0.5  # share of ratings that may be below the core without a warning
+ENOUGH = 10  # least users and items of a k-core
+MOST_BELOW = 0.5  # share of ratings below the k-core above which the stage warns
 
 
 class Divided(NamedTuple):
-    """Interactions as the stage writes them."""
+    """Split interactions, as the stage writes them."""
 
     tables: build.SplitTables
     own_split: bool = False  # whether the split came with the ratings
-    rejects: pa.Table | None = None  # schema REJECTS; None if all rows could be read at once
+    rejects: pa.Table | None = None  # schema REJECTS; None if DuckDB read the file directly
 
 
 class Catalogue(NamedTuple):
     """Counts after filtering."""
 
-    core: int  # least interactions of a user and of an item; 0 where the split is the source's own
+    core: int  # k of the k-core; 0 if the source has its own split
     users: int
     items: int
     interactions: int
 
 
 def write_tables(run: Run) -> dict[str, int]:
-    """Split the ratings of a source and write what the stage makes; return the counts of what is left."""
+    """Split a source's ratings, write the stage's tables, and return counts of what remains."""
     params, layout, raw = run.params[Interactions], run.layout, downloaded_files(run.layout.sources)
     how = Division(params.protocol, run.seed("split"), params.cold_share, params.most_train, params.draws)
     folder = run.folder / ".scratch"
@@ -79,7 +79,7 @@ def write_tables(run: Run) -> dict[str, int]:
 def split_ratings(
     db: Db, reader: Reader, raw: Mapping[str, Path], folder: Path, params: Interactions, division: Division = DEFAULT
 ) -> Divided:
-    """Split what a reader selects; CSV that DuckDB's fast reader refuses is read row by row, into `folder`."""
+    """Split a reader's ratings; CSV that DuckDB refuses is rewritten row by row in `folder` first."""
 
     def read(files: Mapping[str, Path]) -> tuple[build.SplitTables, bool]:
         ratings = reader.ratings(files)
@@ -103,7 +103,7 @@ def split_ratings(
 
 
 def measure_catalogue(reader: Reader, raw: Mapping[str, Path]) -> Catalogue:
-    """Return the largest core of CORES that leaves enough, and what it leaves; UserError if nothing is left."""
+    """Return the largest k-core of CORES with ENOUGH users and items, and its counts."""
     with tempfile.TemporaryDirectory() as folder:
         for core in CORES:
             with build.create_database(Path(folder) / "scratch", Interactions.memory_limit) as db:
@@ -135,7 +135,7 @@ def _import_published(
 
 
 def clock_of(source: Source) -> str:
-    """Return what the source's times are: `unix` seconds, `none`, or as its split was published."""
+    """Return what the source's timestamps are: `unix` seconds, `order` or `none`."""
     if isinstance(source, AmazonSource) and source.split:
         return source.split.timestamps
     return source.timestamps if isinstance(source, MmrecSource) else "unix"

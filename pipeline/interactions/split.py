@@ -1,4 +1,4 @@
-"""Train, valid and test as arrays. Letters: U users, I items, N pairs."""
+"""Train, valid and test interactions as arrays. U users, I items, N pairs."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,7 +12,7 @@ from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.schemas import COLD_ITEMS, TEST, TRAIN, VALID, division, has_own_split
 
 Part = Literal["valid", "test"]
-# of users who are ranked with all items, at most: Electronics, 192,403 users and 63,001 items, has 12 billion
+# upper bound on user-item scores in an evaluation; Electronics (192,403 users x 63,001 items) needs 12 billion
 SCORES = 20_000_000_000
 NOT_DRAWN = "target of a user who was not drawn"
 
@@ -30,33 +30,32 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Split:
-    """The pairs that a recommender is trained on, selected on and tested on."""
+    """Train, valid and test pairs of a dataset."""
 
     n_users: int
     n_items: int
     train: Pairs
     valid: Pairs
     test: Pairs
-    # rows of the table that are in none of the three, by reason
+    # reason -> rows in none of the three parts
     dropped: Mapping[str, int] = field(default_factory=dict)
-    own: bool = False  # whether the split came with the ratings, in a column of its own
-    division: str = ""  # a division that needs content, with its number, such as `cold-items 0.2`; empty for others
+    own: bool = False  # the split came with the ratings
+    division: str = ""  # protocol with its setting if it needs content, such as `cold-items 0.2`
 
     @property
     def is_cold(self) -> bool:
         return self.division.startswith(COLD_ITEMS)
 
     def cold_items(self, part: Part) -> np.ndarray:
-        """Return the items that are targets in a part and that train lacks, int32, ascending."""
+        """Return the targets of a part that have no train interactions, int32, ascending."""
         targets: Pairs = getattr(self, part)
         return np.setdiff1d(targets.items, self.train.items)
 
 
 def load_split(interactions: pa.Table, n_users: int, n_items: int) -> Split:
-    """Return the split of a table INTERACTIONS, whose ids are below U and I; else, or without train rows, UserError.
+    """Convert a table INTERACTIONS; raise UserError for ids outside 0 .. U-1 or 0 .. I-1, or if train is empty.
 
-    A pair that is repeated inside one split counts once. Valid and test rows of users without train interactions
-    leave (method.md section 6). Both are counted in `dropped`. Items that train lacks stay candidates.
+    Duplicate pairs and users without train interactions are removed and counted in `dropped` (method.md section 6).
     """
     users, items = _checked_ids(interactions, "user_id", n_users), _checked_ids(interactions, "item_id", n_items)
     which, pairs = interactions["split"].to_numpy(), users.astype(np.int64) * n_items + items
@@ -76,7 +75,7 @@ def load_split(interactions: pa.Table, n_users: int, n_items: int) -> Split:
 
 
 def train_of(interactions: Iterable[pa.Table], users: np.ndarray, n_users: int, n_items: int) -> Pairs:
-    """Return the train pairs of some users, ascending, by place in `users`, from parts of a table INTERACTIONS."""
+    """Return the train pairs of `users` (ascending), numbered by position in `users`."""
     found = [np.empty(0, np.int64)]
     for part in interactions:
         user, item = _checked_ids(part, "user_id", n_users), _checked_ids(part, "item_id", n_items)
@@ -86,10 +85,7 @@ def train_of(interactions: Iterable[pa.Table], users: np.ndarray, n_users: int, 
 
 
 def limit_users(parts: Split) -> Split:
-    """Return a split with fewer users, drawn by seed, where users with targets times items exceed SCORES.
-
-    The draw is the same for every model. Targets of the others are counted in `dropped`.
-    """
+    """Sample users if there are more than SCORES / I with targets; the same sample for every model."""
     users = np.union1d(parts.valid.users, parts.test.users)
     if len(users) <= (most := max(1, SCORES // parts.n_items)):
         return parts
@@ -101,7 +97,7 @@ def limit_users(parts: Split) -> Split:
 
 
 def pair_keys(pairs: Pairs, n_items: int) -> np.ndarray:
-    """Return user * I + item, int64 [N], ascending: one number a pair, for set operations."""
+    """Return user * I + item, int64 [N], ascending."""
     return pairs.users.astype(np.int64) * n_items + pairs.items
 
 

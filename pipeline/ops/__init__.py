@@ -1,1 +1,1 @@
-"""Building blocks with no knowledge of items or users: products, unit rows, top K, devices, checkpoints."""
+"""Numerical building blocks: products, normalisation, top K, devices, checkpoints."""

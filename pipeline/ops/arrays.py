@@ -1,4 +1,4 @@
-"""Named arrays in files that others wrote, which are untrusted. Only `is_plain` needs torch."""
+"""Read named arrays from untrusted safetensors files. Only `is_plain` needs torch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_shapes(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Return name -> dtype and shape, from the header only, which agrees with the file's bytes; errors of `read`."""
+    """Return name -> (dtype, shape) from the header, without loading data."""
     with _reraise_faults(path), safe_open(path, "np") as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         return {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
@@ -50,7 +50,7 @@ def refuse_infinite(path: Path) -> None:
 
 
 def require_tensor(tensors: Tensors, name: str, *shape: int | None, dtype: type[np.generic] = np.float32) -> np.ndarray:
-    """Return an array of a file; UserError if of another shape (None: any size from 1) or type, or not finite."""
+    """Return a finite tensor of this dtype and shape (None: any size above 0), else raise UserError."""
     if name not in tensors:
         raise UserError(f"no tensor '{name}'; there are {one_line(', '.join(tensors)) or 'none'}")
     x = tensors[name]
@@ -66,8 +66,8 @@ def require_tensor(tensors: Tensors, name: str, *shape: int | None, dtype: type[
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Return whether a tensor is dense and real, with memory for each element: others may take any amount of it."""
-    import torch
+    """Return whether a tensor is dense, real and backed by storage of its full size."""
+    import torch  # slow to import
 
     odd = tensor.layout != torch.strided or tensor.is_nested or tensor.is_meta or tensor.is_quantized
     if odd or tensor.is_complex():

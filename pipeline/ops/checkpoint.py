@@ -1,4 +1,4 @@
-"""The checkpoint of a long training: one safetensors file, whole or absent."""
+"""Checkpoints of long training runs."""
 
 import json
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ from alignrec.pipeline import io
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file to resume from, rewritten at intervals."""
+    """One safetensors file to resume from, rewritten atomically at intervals."""
 
     path: Path
-    every: int  # epochs or steps, whichever the training counts
+    every: int  # epochs or steps
 
     def load(self) -> tuple[dict[str, Tensor], Any] | None:
         if not self.path.is_file():
@@ -28,7 +28,7 @@ class Checkpoint:
             return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["state"])  # noqa: SIM118
 
     def save(self, tensors: dict[str, Tensor], state: Any) -> None:
-        """Replace the file; written from the tensors, as bytes of BEiT3-base would take 9 GB of memory besides."""
+        # written from the tensors: serialising to bytes first would take another 9 GB for BEiT3-base
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         with io.atomic(self.path) as temporary:
             save_file(contiguous, temporary, {"state": json.dumps(state)})

@@ -1,7 +1,4 @@
-"""The device that networks run on, and dense products by the faster of a CPU's two libraries.
-
-Letters: M, N rows, K width.
-"""
+"""Device selection, and dense products by the faster of MKL and oneDNN. M, N rows, K width."""
 
 import time
 from functools import cache
@@ -10,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-SECONDS = 0.2  # of one measurement
+SECONDS = 0.2  # duration of a measurement
 
 
 def pick_device(mps: bool = True) -> torch.device:
-    """Return the fastest device: CUDA, then Apple's MPS unless refused, as it has no float64, then the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
+    # MPS has no float64, so callers that need it pass mps=False
     return torch.device("mps" if mps and torch.backends.mps.is_available() else "cpu")
 
 
@@ -25,7 +22,7 @@ def device_of(network: nn.Module) -> torch.device:
 
 
 def move_to(x: Tensor, device: torch.device) -> Tensor:
-    """Return `x` on the device; from pinned memory the copy overlaps with computation on CUDA."""
+    # the copy overlaps with computation if `x` is in pinned memory
     return x.to(device, non_blocking=device.type == "cuda")
 
 
@@ -35,7 +32,7 @@ def pin_memory(x: Tensor) -> Tensor:
 
 @cache
 def gemm_rate(precision: str, seconds: float = SECONDS) -> float:
-    """Return the device's rate in one large matrix product, operations a second: the best of several; measured once."""
+    """Measure the throughput of a large matrix product, FLOP/s."""
     device, dtype = pick_device(), getattr(torch, precision)
     rows, inner, columns = (1024, 768, 3072) if device.type == "cpu" else (8192, 4096, 4096)
     a = torch.randn(rows, inner, device=device).to(dtype)
@@ -44,26 +41,24 @@ def gemm_rate(precision: str, seconds: float = SECONDS) -> float:
     with torch.inference_mode():
         while best == float("inf") or time.perf_counter() < deadline:
             started = time.perf_counter()
-            gemm(a, b)[0, 0].item()  # waits for a GPU
+            gemm(a, b)[0, 0].item()  # synchronises with the GPU
             best = min(best, time.perf_counter() - started)
     return 2 * rows * inner * columns / best
 
 
 def gemm(x: Tensor, y: Tensor) -> Tensor:
-    """Return x [M, K] @ y.T [K, N], of x's dtype and without gradient.
-
-    torch leaves float32 to MKL, but oneDNN is faster on an AMD EPYC: by a fifth on Zen 4, and 450 against 210 GFLOP/s
-    on two cores of a later one. It compiles a kernel for each new shape in milliseconds: shapes should repeat.
-    """
+    """Return x [M, K] @ y.T [K, N], without gradient."""
+    # torch uses MKL for float32, but oneDNN is faster on AMD EPYC: by a fifth on Zen 4, 450 against 210 GFLOP/s on two
+    # cores of a later one. It compiles a kernel per shape in milliseconds, so shapes should repeat.
     if by_onednn(x.device, x.dtype):
         if not (y.is_contiguous() or y.T.is_contiguous()):
-            y = y.contiguous()  # a part of wider rows takes its slowest way: seconds
+            y = y.contiguous()  # strided rows take its slowest path: seconds
         return torch.ops.mkldnn._linear_pointwise(x, y, None, "none", [], "")
     return x @ y.T
 
 
 def by_onednn(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether oneDNN multiplies `dtype` there: float32 on CPUs with AVX2, bfloat16 with AVX512."""
+    """Return whether `gemm` uses oneDNN."""
     packs = {torch.float32: ("AVX512", "AVX2"), torch.bfloat16: ("AVX512",)}.get(dtype, ())
     return device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in packs
 
@@ -71,14 +66,13 @@ def by_onednn(device: torch.device, dtype: torch.dtype) -> bool:
 def matrix_product(x: Tensor, y: Tensor, bf16: bool = False) -> Tensor:
     """Return x [M, K] @ y.T [K, N] of y's dtype, differentiable in both.
 
-    With `bf16` factors and products of the map and both gradients are rounded to bfloat16, a relative error of 2^-9
-    each: twice as fast where the hardware multiplies them.
+    With `bf16`, inputs and gradients are rounded to bfloat16, a relative error of 2^-9 each, for twice the speed.
     """
     return _Product.apply(x, y, torch.bfloat16 if bf16 else x.dtype)
 
 
 class _Product(torch.autograd.Function):
-    """x y^T, dx = g y, dy = g^T x; each of x, y, g is rounded once."""
+    """x y^T with dx = g y, dy = g^T x."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, kind: torch.dtype) -> Tensor:

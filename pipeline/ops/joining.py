@@ -1,8 +1,4 @@
-"""Vectors of several encoders joined by linear algebra. Letters: n items, F and W widths.
-
-Each block of numbers is centred, reduced by PCA, and each direction is divided by a power of its standard deviation.
-Blocks are concatenated, each of length 1 times its weight. PCA may reduce that to one width.
-"""
+"""Combine vectors of several encoders: whitened blocks, scaled and concatenated. n items, F and W widths."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,14 +10,14 @@ from alignrec.pipeline.ops import whitening
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.ops.whitening import Whitening
 
-# by default: width, power, and weight of image-only vectors, relative to 1 for all others
+# defaults: width, power, and weight of image-only vectors; others weigh 1
 WIDTH, POWER, IMAGE = 128, 0.5, 0.6
-# returns the vectors of all parts, float32 [n, F] each, some items at a time; may be called again
+# yields batches of items, as one float32 [n, F] per part; called once per pass
 Parts = Callable[[], Iterable[Sequence[np.ndarray]]]
 
 
 class Columns(Protocol):
-    """Consecutive columns of a part that are made of the same modalities."""
+    """Consecutive columns of a part that encode the same modalities."""
 
     @property
     def reads(self) -> Sequence[str]: ...
@@ -31,21 +27,21 @@ class Columns(Protocol):
 
 
 class Block(NamedTuple):
-    """Numbers of a part that belong together."""
+    """Columns of one part that are whitened together."""
 
     part: int
     columns: np.ndarray  # bool [F]
     weight: float
-    unit: bool = True  # whether its mapped vectors are brought to length 1
+    unit: bool = True  # normalise mapped vectors to length 1
 
 
 @dataclass(frozen=True)
 class Fit:
-    """The map from the parts' vectors to one vector."""
+    """Fitted map from the parts' vectors to one vector."""
 
     blocks: Sequence[Block]
-    maps: Sequence[Whitening | None]  # of each block; None leaves its numbers
-    last: Whitening | None = None  # of all blocks side by side; None leaves them so
+    maps: Sequence[Whitening | None]  # one per block; None is the identity
+    last: Whitening | None = None  # applied to the concatenation; None is the identity
 
     @property
     def width(self) -> int:
@@ -55,17 +51,13 @@ class Fit:
         return int(sum(block.columns.sum() if one is None else one.map.shape[1] for block, one in pairs))
 
     def __call__(self, parts: Sequence[np.ndarray]) -> np.ndarray:
-        """Return float32 [n, W] of the parts' vectors, float32 [n, F] each."""
+        """Map parts, float32 [n, F] each, to float32 [n, W]."""
         both = concatenate_blocks(self.blocks, self.maps, parts)
         return both if self.last is None else whitening.apply_whitening(self.last, both)
 
 
 def fit_blocks(parts: Parts, blocks: Sequence[Block], width: int, power: float, reduced: bool = True) -> Fit:
-    """Return the map of all parts, fitted to all items; memory grows with widths, not with items.
-
-    At most `width` directions of each block stay, divided by that power of their standard deviation, and if `reduced`
-    as many of the concatenation.
-    """
+    """Fit PCA to `width` directions at most per block, scaled by sd^-power; if `reduced`, also to the concatenation."""
 
     def fit_block(block: Block) -> Whitening:
         return whitening.fit_pca(lambda: (x[block.part][:, block.columns] for x in parts()), width, power)
@@ -79,7 +71,7 @@ def fit_blocks(parts: Parts, blocks: Sequence[Block], width: int, power: float, 
 
 
 def split_blocks(parts: Sequence[Sequence[Columns]], image: float) -> list[Block]:
-    """Return the blocks of some parts, given the columns of each; `image` is the weight of a block of images only."""
+    """Split parts into image-only blocks, of weight `image`, and others, of weight 1."""
     found = []
     for number, spans in enumerate(parts):
         pictured = np.concatenate([np.repeat([*span.reads] == ["image"], span.width) for span in spans])
@@ -99,8 +91,7 @@ def single_fit(own: Whitening) -> Fit:
 def concatenate_blocks(
     blocks: Sequence[Block], maps: Sequence[Whitening | None], parts: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """Return the mapped blocks side by side, each times its weight, float32 [n, sum of their widths]."""
-    found = []
+    found = []  # float32 [n, width] each
     for block, own in zip(blocks, maps, strict=True):
         x = parts[block.part][:, block.columns]
         x = x if own is None else whitening.apply_whitening(own, x)

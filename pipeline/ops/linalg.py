@@ -1,4 +1,4 @@
-"""Rows of length 1, and singular vectors with the same last bits on every run."""
+"""Row normalisation, and singular vectors that are reproducible to the last bit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 if TYPE_CHECKING:
     from scipy import sparse
 
-BLOCK = 1 << 16  # rows checked at a time, which bounds memory
+BLOCK = 1 << 16  # rows checked at a time; bounds memory
 
 
 def unit_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -28,7 +28,7 @@ def unit_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def float64_units(x: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
-    """Return some rows of x [N, D] as `unit_rows` does, float64 [n, D]: what cosines are compared in."""
+    """Normalise rows of x [N, D] like `unit_rows`, as float64 [n, D], for comparing cosines."""
     return unit_rows(x[rows])[0].astype(np.float64)
 
 
@@ -40,24 +40,20 @@ def first_not_finite(x: np.ndarray) -> int | None:
 
 
 def orient_columns(directions: np.ndarray) -> np.ndarray:
-    """Return columns [D, W] with signs such that the largest entry of each is positive."""
+    """Flip the signs of columns [D, W] so that the largest entry of each is positive."""
     largest = np.abs(directions).argmax(axis=0)
     return directions * np.sign(directions[largest, np.arange(directions.shape[1])])
 
 
 def right_vectors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray:
-    """Return the right singular vectors of the largest singular values, largest first: float64 [m, W].
-
-    `matrix` is float64 [n, m]; W is `width` at most, without singular values that are zero up to rounding. One thread,
-    as the order of sums decides the last bits. Memory grows with (n + m) W.
-    """
+    """Return at most `width` right singular vectors of float64 [n, m], largest first: float64 [m, W]."""
     from scipy.sparse.linalg import svds
 
     start = np.random.default_rng(seed).standard_normal(min(matrix.shape))
-    with threadpool_limits(1):
+    with threadpool_limits(1):  # the order of sums decides the last bits
         if width < min(matrix.shape):
             _, singular, right = svds(matrix, width, v0=start)
-        else:  # ARPACK does not find all
+        else:  # ARPACK cannot find all of them
             _, singular, right = np.linalg.svd(matrix.toarray(), full_matrices=False)
     order = np.argsort(-singular, kind="stable")
     order = order[singular[order] > np.finfo(np.float32).eps * singular.max()]

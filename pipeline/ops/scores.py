@@ -1,7 +1,4 @@
-"""Scores of items: a linear map from histories, and the K largest of each row in a defined order.
-
-Letters: I items, b histories, N rows.
-"""
+"""Item scores from histories, and top K with ties broken by column. I items, b histories, N rows."""
 
 from __future__ import annotations
 
@@ -16,11 +13,11 @@ from alignrec.pipeline.ops.sparse import Sparse
 
 
 class Filter:
-    """The matrix of a model without item vectors: row j is what item j in a history adds to the scores."""
+    """Item-item score matrix, float32 [I, I]: row j is what item j in a history adds to the scores."""
 
     def __init__(self, matrix: Tensor, kept: Tensor | None = None) -> None:
-        """Take float32 [I, I], which is not copied, and the items to score, all by default."""
         self.matrix = matrix
+        # items to score, all by default
         self.kept = torch.arange(len(matrix)) if kept is None else kept
 
     @property
@@ -36,15 +33,15 @@ class Filter:
         return out if len(self.kept) == len(self.matrix) else out[:, self.kept.to(out.device)]
 
 
-# a table of row vectors, or what stands for that of the items
+# row vectors, or a Filter in place of item vectors
 Vectors: TypeAlias = Union[np.ndarray, Tensor, sp.csr_array, Filter]  # noqa: UP007
 
 
 def select_top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return values and columns of each row's K largest, equal ones by column, which `torch.topk` leaves open."""
+    """Return values and columns of the K largest per row, ties by lowest column, which torch.topk does not define."""
     values, ids = torch.topk(scores, min(k + 1, scores.shape[1]))
     if values.shape[1] > k:
-        tied_rows = torch.nonzero(values[:, k - 1] == values[:, k])[:, 0]  # a tie crosses the cut
+        tied_rows = torch.nonzero(values[:, k - 1] == values[:, k])[:, 0]  # a tie spans the cut-off
         values, ids = values[:, :k].contiguous(), ids[:, :k].contiguous()
         if len(tied_rows):
             values[tied_rows], ids[tied_rows] = _lowest_columns(scores[tied_rows], values[tied_rows, -1:], k)
@@ -55,7 +52,7 @@ def select_top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _lowest_columns(scores: Tensor, threshold: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the K largest of each row, of the values equal to `threshold` [N, 1] those in the lowest columns."""
+    """Select the K largest per row; of values equal to `threshold` [N, 1], the lowest columns."""
     above, tied = scores > threshold, scores == threshold
     room = k - above.sum(1, keepdim=True)
     kept = above | (tied & (tied.cumsum(1) <= room))

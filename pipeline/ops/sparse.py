@@ -1,6 +1,6 @@
-"""Products of sparse matrices, constant or with trainable values, and dense ones that may have a gradient.
+"""Sparse-dense products, with constant or trainable sparse values, differentiable in dense inputs.
 
-Letters: M rows, N columns, E edges, D width.
+M rows, N columns, E edges (non-zeros), D width.
 """
 
 from __future__ import annotations
@@ -13,16 +13,12 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-BLOCK = 1 << 18  # floats that are gathered at a time on CPU: 1 MiB fits in the cache, ten times as fast as all at once
-BLOCK_GPU = 1 << 26  # the same elsewhere: memory grows with M + N + E, not with E x D
+BLOCK = 1 << 18  # floats gathered at a time on CPU: 1 MiB fits in cache, ten times as fast as all at once
+BLOCK_GPU = 1 << 26  # floats gathered at a time on a GPU: memory grows with M + N + E, not with E x D
 
 
 class Sparse:
-    """A constant sparse matrix [M, N]; `a.dot(x)` is differentiable in x, with the transpose made once.
-
-    The product is torch's embedding bag, the fastest measured on CPU (118,551 non-zeros x 64 on one core: 0.6 ms, SciPy
-    CSR 3.5 ms). It adds up each row in one thread in a fixed order, on every device.
-    """
+    """Constant sparse matrix [M, N] with a deterministic, differentiable product."""
 
     def __init__(self, matrix: sp.csr_array, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32):
         self._rows = _csr_tensors(sp.csr_array(matrix), device, dtype)
@@ -39,18 +35,21 @@ class Sparse:
         return *self._rows, *self._columns
 
     def dot(self, x: Tensor) -> Tensor:
-        """Return a x [M, D] of x [N, D]; `a @ x` would stop torch.compile, which takes it for a product of tensors."""
+        """Return this matrix times x [N, D]: [M, D]."""
+        # a method, as torch.compile mistakes `a @ x` for a product of tensors
         return _Product.apply(x, *self.parts)
 
 
 def _csr_tensors(matrix: sp.csr_array, device: torch.device | str, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    matrix.sort_indices()  # a fixed order of summation
+    matrix.sort_indices()  # fixes the order of summation
     start, columns = (torch.from_numpy(x.astype(np.int32)).to(device) for x in (matrix.indptr, matrix.indices))
     return start, columns, torch.from_numpy(matrix.data).to(device, dtype)
 
 
 def spmm(rows: Sequence[Tensor], x: Tensor) -> Tensor:
-    """Return a x [M, D] of x [N, D]; `rows` of a: starts int32 [M + 1], columns int32 [E], weights float [E]."""
+    """Return a x [M, D] of x [N, D] and a's CSR starts int32 [M + 1], columns int32 [E] and weights float [E]."""
+    # embedding_bag sums each row in one thread in a fixed order on every device, and is the fastest on CPU: 118,551
+    # non-zeros x 64 on one core take 0.6 ms, SciPy's CSR 3.5 ms
     start, columns, weights = rows
     sums = torch.embedding_bag(
         x.contiguous(), columns, start, mode=0, per_sample_weights=weights, include_last_offset=True
@@ -59,7 +58,7 @@ def spmm(rows: Sequence[Tensor], x: Tensor) -> Tensor:
 
 
 class _Product(torch.autograd.Function):
-    """a x with gradient a.T g; `parts` are a's and a.T's."""
+    """a x with gradient a.T g; `parts` are the CSR of a and of a.T."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *parts: Tensor) -> Tensor:
@@ -72,7 +71,7 @@ class _Product(torch.autograd.Function):
 
 
 class SparsityPattern:
-    """Rows and columns [E] of a sparse matrix, whose values are arguments of calls; sums are ordered as in `Sparse`."""
+    """Fixed rows and columns [E] of a sparse matrix whose values are passed to each call; sums are deterministic."""
 
     def __init__(self, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int], device: torch.device) -> None:
         self.shape = shape
@@ -89,15 +88,15 @@ class SparsityPattern:
         return other
 
     def product(self, weights: Tensor, x: Tensor) -> Tensor:
-        """Return the matrix with entries `weights` [E] times x [N, D]: [M, D]; differentiable in both."""
+        """Return the matrix with values `weights` [E] times x [N, D]: [M, D]; differentiable in both."""
         return _Weighted.apply(weights, x, self)
 
     def dots(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return x_row . y_column of every edge, [E], for x [M, D] and y [N, D]; differentiable in both."""
+        """Return x[row] . y[column] of every edge, [E], for x [M, D] and y [N, D]; differentiable in both."""
         return _Dots.apply(x, y, self)
 
     def softmax(self, scores: Tensor) -> Tensor:
-        """Return exp(s_e) / sum over the edges of e's row, [E]."""
+        """Return the softmax of scores [E] over the edges of each row."""
         zeros = scores.new_zeros(self.shape[0])
         largest = zeros.scatter_reduce(0, self.rows, scores.detach(), "amax", include_self=False)
         exp = (scores - largest[self.rows]).exp()
@@ -109,7 +108,7 @@ class SparsityPattern:
 
 
 class _Side:
-    """The edges grouped by one end."""
+    """Edges grouped by one endpoint."""
 
     def __init__(self, ends: np.ndarray, others: np.ndarray, n: int, device: torch.device) -> None:
         order = np.lexsort((others, ends))
@@ -126,7 +125,7 @@ def _edge_dots(edges: SparsityPattern, x: Tensor, y: Tensor) -> Tensor:
     x, y = x.detach(), y.detach()
     products = x.new_empty(len(edges.rows))
     step = max(1, (BLOCK if x.is_cpu else BLOCK_GPU) // x.shape[1])
-    for at in range(0, len(products), step):  # blocks bound the memory
+    for at in range(0, len(products), step):  # in blocks, to bound memory
         part = slice(at, at + step)
         rows, columns = x.index_select(0, edges.rows[part]), y.index_select(0, edges.columns[part])
         products[part] = rows.mul_(columns).sum(1)
