@@ -1,1 +1,1 @@
-"""Content encoders: images and texts -> vectors; `registry` lists them."""
+"""Content encoders: images and texts -> vectors; registry.py lists them."""

@@ -1,11 +1,6 @@
-"""Items -> feature tables: batches by modality and text length, results in item order.
+"""Encode items in batches of equal modalities and similar text length.
 
-Images are decoded and texts tokenised in threads, ahead of the network.
-
-The order of rows never depends on batches, but last bits do: a matrix product over more rows may sum in another order,
-so batch_size and shard_rows change features by about 1e-6 of their length in float32, and 1e-3 in bfloat16. With both
-fixed, an interrupted, resumed or repeated run on the same machine gives the same bytes with any number of workers,
-unless memory ran out, which is reported, or `encode.reuse` reused rows.
+n items, F feature width.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,11 +29,11 @@ HALVED = "memory ran out, so items were encoded in half a batch, which changes t
 
 @dataclass(frozen=True)
 class Items:
-    """What encoders read of all items of a dataset or a table."""
+    """Columns of a dataset's or table's items that encoders read."""
 
     ids: pa.Table  # item_id and asin
     texts: Texts
-    images: Sequence[Path]  # files of images-*.parquet
+    images: Sequence[Path]  # images-*.parquet
 
     @classmethod
     def of(cls, layout: Layout) -> Self:
@@ -46,7 +41,7 @@ class Items:
         return cls(ids, Texts(layout.items), sorted(layout.images.glob("images-*.parquet")))
 
     def read(self, start: int, stop: int, reads: Sequence[str]) -> pa.Table:
-        """Return item_id and asin of items start .. stop - 1, and `text` and `image` if they are among `reads`."""
+        """Return `item_id` and `asin` of items `start` to `stop - 1`, with `text` and `image` if listed in `reads`."""
         content = self.ids.slice(start, stop - start).select(["item_id", "asin"])
         if "text" in reads:
             content = content.append_column("text", self.texts.slice(start, stop - start))
@@ -63,7 +58,7 @@ class Items:
 
 
 class Cells(Sequence[Any]):
-    """A column of Python values, each copied on access: images are large."""
+    """Column that copies one cell per access: images are large."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
         self._column = column
@@ -76,36 +71,33 @@ class Cells(Sequence[Any]):
 
 
 def texts_and_images(content: pa.Table) -> tuple[list[str], Sequence[bytes | None]]:
-    """Return what `Items.read` read: empty texts, and None for images, where it did not read them."""
+    """Return the texts ("" if absent) and JPEGs (None if absent) of a table from `Items.read`."""
     names = content.column_names
     texts = content["text"].to_pylist() if "text" in names else [""] * len(content)
     return texts, Cells(content["image"]) if "image" in names else [None] * len(content)
 
 
 class Encoded(NamedTuple):
-    """Features of some items."""
+    """Vectors of n items."""
 
     vectors: np.ndarray  # float32 [n, F]; zeros without image and text
     has_image: np.ndarray  # bool [n], an image was used
     has_text: np.ndarray  # bool [n], a text was used
-    halved: np.ndarray  # bool [n], encoded in half a batch, as memory ran out
-    reading: Reading | None = None  # of the texts that were used; None if the encoder does not count tokens
+    halved: np.ndarray  # bool [n], encoded in half a batch because memory ran out
+    reading: Reading | None = None  # token counts; None if the encoder does not count
 
 
 def encode_items(
     encoder: Encoder,
-    texts: Sequence[str],
-    images: Sequence[bytes | None],
+    texts: Sequence[str],  # "" if an item has none
+    images: Sequence[bytes | None],  # JPEG
     batch_size: int,
-    done: Callable[[int], object] = int,
+    done: Callable[[int], object] = int,  # gets the number of items of each batch
     workers: int = 1,
 ) -> Encoded:
-    """Encode items from their texts, empty if they have none, and JPEGs; `done` gets the number of items of each batch.
-
-    Raises UserError for a vector that is not finite, and if memory runs out in half a batch too.
-    """
+    """Encode items; raises UserError if a vector is not finite or half a batch does not fit in memory."""
     keep_large_buffers()
-    texts = [text.encode(errors="replace").decode() for text in texts]  # half a character would stop any tokenizer
+    texts = [text.encode(errors="replace").decode() for text in texts]  # tokenizers reject lone surrogates
     has_text = np.array([bool(text.strip()) for text in texts], bool)
     has_image = np.array([image is not None for image in images], bool)
     lengths, reading = np.zeros(len(texts), np.int64), None
@@ -118,6 +110,8 @@ def encode_items(
         some_images = [image for i in rows if (image := images[i]) is not None]
         return encoder.prepare(some_images or None, [text for i in rows if (text := texts[i]).strip()] or None)
 
+    # Larger matrix products may sum in another order, so batch sizes change vectors in their last bits: about 1e-6
+    # relative in float32, 1e-3 in bfloat16. With fixed sizes, any number of workers gives the same bytes.
     plan = plan_batches(has_image, has_text, lengths, batch_size)
     prepared = engine.map(lambda: prepare, plan, engine.Threads(workers), ahead=1)
     out, halved = _encode_batches(encoder, len(texts), prepared, prepare, done)
@@ -126,12 +120,7 @@ def encode_items(
 
 
 def encode_rows(encoder: Encoder, content: pa.Table, own: Encode, done: Callable[[int], object] = int) -> pa.Table:
-    """Encode what `Items.read` read, n items.
-
-    Returns:
-        Schema features(F), `read` and `there`, see `Reading`, null for items without text, and `halved`, whether memory
-        ran out.
-    """
+    """Encode a table from `Items.read`: schema features(F), `halved`, and `read` and `there` (null without text)."""
     made = encode_items(encoder, *texts_and_images(content), own.batch_size, done, own.workers)
     rows = _append_reading(feature_rows(content, made.vectors, made.has_image, made.has_text), made.reading)
     return rows.append_column("halved", pa.array(made.halved))
@@ -153,7 +142,7 @@ def _encode_batches(
     prepare: Callable[[np.ndarray], Any],
     done: Callable[[int], object],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return vectors, float32 [n, F], and which rows were encoded in half a batch, bool [n]."""
+    """Return vectors, float32 [n, F], and which rows were encoded in half batches, bool [n]."""
     out, halved = np.zeros((items, encoder.width), np.float32), np.zeros(items, bool)
     pending: list[tuple[np.ndarray, Tensor]] = []
 
@@ -166,7 +155,8 @@ def _encode_batches(
             halved[rows] = True
             vectors = _in_halves(encoder, prepare, rows)
         pending.append((rows, vectors))
-        if len(pending) > 1:  # copied when the next batch has been started, so that a GPU does not wait
+        # copy a batch only after the next has started, so that the GPU does not idle
+        if len(pending) > 1:
             copy_oldest()
         done(len(rows))
     while pending:
@@ -178,7 +168,7 @@ def _encode_batches(
 
 
 def _try_encode(encoder: Encoder, prepared: Any) -> Tensor | None:
-    """Return the vectors of a batch; None if memory ran out."""
+    """Return None if memory ran out."""
     try:
         return encoder.encode(prepared)
     except (RuntimeError, MemoryError) as e:
@@ -198,7 +188,7 @@ def _in_halves(encoder: Encoder, prepare: Callable[[np.ndarray], Any], rows: np.
 
 
 def plan_batches(has_image: np.ndarray, has_text: np.ndarray, lengths: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Yield rows with the same modalities and similar lengths, int64; rows without image and text are skipped."""
+    """Yield row numbers, int64, by modality and similar length; rows without content are skipped."""
     kind = 2 * has_image.astype(np.int64) + has_text
     order = np.lexsort((np.arange(len(kind)), lengths, kind))
     for k in (1, 2, 3):
@@ -207,10 +197,8 @@ def plan_batches(has_image: np.ndarray, has_text: np.ndarray, lengths: np.ndarra
 
 
 def shards_holding(paths: Sequence[Path], start: int, stop: int) -> Iterator[tuple[Path, int, int]]:
-    """Yield the shards of items start .. stop-1, with the first row and the number of rows in each.
-
-    All shards but the last have as many rows as the first, the only one that is opened.
-    """
+    """Yield each image shard of items `start` to `stop - 1`, with its first row and number of rows."""
+    # all shards but the last are equally long, so only the first is opened
     size = io.rows(paths[:1])
     for number in range(start // size, -(-stop // size)) if size else ():
         low, high = max(start - number * size, 0), min(stop - number * size, size)

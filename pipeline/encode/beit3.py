@@ -1,4 +1,7 @@
-"""Encoder of BEiT3: the feature is CLS of one pass over image, text or both."""
+"""BEiT3 encoder: a vector is the CLS output of one pass over image, text or both.
+
+B items, n items or parts of texts, D width.
+"""
 
 from __future__ import annotations
 
@@ -31,19 +34,19 @@ from alignrec.pipeline.ops import whitening
 from alignrec.pipeline.ops.device import device_of, move_to, pick_device, pin_memory
 from alignrec.pipeline.ops.whitening import Whitening
 
-FIRST = 4096  # items that the map of an untrained network is fitted to, at most
-TOKENS = 128  # per item, on average over those that are in the network at a time
+FIRST = 4096  # upper bound on items that the map of an untrained network is fitted to
+TOKENS = 128  # average per part of a pass: long texts take memory
 
 
 class Group(NamedTuple):
-    """What the network reads of n items or parts of texts."""
+    """Inputs of a pass: n items without text, or n parts of texts."""
 
     items: np.ndarray  # int64 [n], the item that a part is of
     tokens: Tensor | None  # int64 [W], one part after the other
     lengths: list[int]  # tokens of each part, 0 without a text
 
     def passes(self) -> Iterator[Group]:
-        """Yield at least one part and at most TOKENS per part on average at a time: long texts take memory."""
+        """Yield groups of at most TOKENS tokens per part on average."""
         ends, most = np.cumsum(self.lengths), TOKENS * len(self.lengths)
         start = 0
         while start < len(self.lengths):
@@ -55,7 +58,7 @@ class Group(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A batch of B items, decoded."""
+    """Decoded batch of B items."""
 
     pixels: Tensor | None  # uint8 [B, S, S, 3]
     chunks: Chunks | None  # parts of the texts
@@ -63,7 +66,7 @@ class Prepared(NamedTuple):
 
 
 class BEiT3Items(mini.TextReader):
-    """BEiT3 with its tokenizer, None for a network without texts; UserError if it has more ids than the network."""
+    """BEiT3 with its tokenizer, which is None if the network was trained without text."""
 
     def __init__(
         self,
@@ -105,7 +108,7 @@ class BEiT3Items(mini.TextReader):
         return cls if self._whitening is None else (cls - self._whitening[0]) @ self._whitening[1]
 
     def _cls_of(self, group: Group, pixels: Tensor | None) -> Tensor:
-        """Return CLS of each part of a group, [n, D]; `pixels` are of all items of its batch."""
+        """Return the CLS of each part, [n, D]; `pixels` covers the whole batch."""
         out = []
         for items, tokens, lengths in group.passes():
             image = None if pixels is None else normalise_pixels(pixels[move_to(torch.from_numpy(items), self._device)])
@@ -115,19 +118,14 @@ class BEiT3Items(mini.TextReader):
 
 
 def load_tokenizer(own: EncoderFiles) -> Tokenizer | None:
-    """Return the tokenizer of `pretrain`, None if no item had text; UserError if it is invalid."""
+    """Return None if no item had text; raises UserError if the file is invalid."""
     return Tokenizer(own.tokenizer.read_bytes()) if own.tokenizer.is_file() else None
 
 
 def load_beit3(
     files: EncoderFiles, params: BEiT3Params, raw: bool = False, known: mini.KnownImages | None = None
 ) -> Encoder:
-    """Load a trained network; the feature is CLS itself if `raw` or without a map.
-
-    Args:
-        files: of `pretrain` or a release; they are untrusted.
-        known: vectors of the catalogue's images, for size mini.
-    """
+    """Load a network from untrusted files; vectors are raw CLS if `raw` is set or the files lack the map."""
     mapped = params.whiten and not raw and files.whitening.is_file()  # a release may lack the map
     if stored.is_mini(files):
         if params.precision != "float32":
@@ -139,7 +137,7 @@ def load_beit3(
 
 
 def write_untrained(trained: EncoderFiles, to: EncoderFiles, seed: int) -> None:
-    """Write the network with drawn weights, and the trained one's shape and tokenizer; `mini` as it began."""
+    """Write a network with random weights and the trained one's shape; `mini` gets its initial weights."""
     _copy_vocabulary(trained, to)
     network: Network
     if stored.is_mini(trained):
@@ -152,7 +150,7 @@ def write_untrained(trained: EncoderFiles, to: EncoderFiles, seed: int) -> None:
 
 
 def write_official(trained: EncoderFiles, to: EncoderFiles) -> None:
-    """Write the weights of `pretrain.init` before any training here; UserError if `pretrain` kept none."""
+    """Write the weights of `pretrain.init` before training; raises UserError if they were not kept."""
     if not trained.official.is_file():
         raise UserError(
             f"beit3-official: no {trained.official}; name official weights under pretrain.init, run `alignrec pretrain`"
@@ -164,7 +162,7 @@ def write_official(trained: EncoderFiles, to: EncoderFiles) -> None:
 
 
 def fit_map(encoder: Encoder, items: Items, batch_size: int, to: EncoderFiles) -> None:
-    """Write the map that reads CLS without teachers, fitted to the FIRST items."""
+    """Fit a map to the CLS of the first FIRST items, without teachers."""
     n = min(FIRST, len(items.ids))
     encoded = batching.encode_items(encoder, *batching.texts_and_images(items.read(0, n, MODALITIES)), batch_size)
     vectors = encoded.vectors[encoded.has_image | encoded.has_text]
@@ -179,7 +177,7 @@ def _copy_vocabulary(trained: EncoderFiles, to: EncoderFiles) -> None:
 
 
 def _write_network(network: Network, to: EncoderFiles) -> None:
-    """Write a network without its heads, which are for training."""
+    # heads are for training only
     tensors = {k: x.cpu().contiguous() for k, x in network.state_dict().items() if not k.startswith(HEADS)}
     shape = network.config
     bare = replace(shape, codes=0, pieces=0) if isinstance(shape, MiniConfig) else replace(shape, codes=0, mlm=False)

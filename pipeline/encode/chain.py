@@ -1,9 +1,6 @@
-"""Encoders of the feature sets that linear algebra makes of others: the encoders of the parts, and the maps.
+"""Encoder of a combined feature set: the encoders of its parts, and maps from their vectors to one.
 
-maps.safetensors has mean and map of every block that is mapped, and of all blocks side by side where PCA brings them to
-one width (`last`); chain.json has the columns and the weight of each block.
-
-Letters: B items, F and W widths.
+B items, F and W widths.
 """
 
 from __future__ import annotations
@@ -29,12 +26,13 @@ if TYPE_CHECKING:
     from alignrec.pipeline.encode.chunks import Reading
     from alignrec.pipeline.encode.registry import Encoder
 
+# mean and map of each mapped block, and `last`, PCA over all blocks; columns and weight of each block
 MAPS, NAME = "maps.safetensors", "chain.json"
 MAX_BLOCKS, MAX_BYTES, MAX_WIDTH = 64, 1 << 16, 1 << 20  # blocks, bytes of chain.json, and columns of a part
 
 
 class ChainBlock(Part):
-    """Columns first .. last - 1 of a part."""
+    """Columns `first` to `last - 1` of a part."""
 
     part: int = Field(ge=0, lt=MAX_BLOCKS)
     first: int = Field(ge=0)
@@ -44,7 +42,7 @@ class ChainBlock(Part):
 
 
 class Chain(Part):
-    """chain.json."""
+    """Schema of chain.json."""
 
     blocks: list[ChainBlock] = Field(min_length=1, max_length=MAX_BLOCKS)
 
@@ -65,10 +63,7 @@ def write(folder: Path, fit: Fit) -> None:
 
 
 def read(folder: Path, widths: Sequence[int] | None = None) -> Fit:
-    """Read untrusted maps for parts of some widths, by default of those that the blocks need.
-
-    UserError if they do not fit them or are damaged.
-    """
+    """Read untrusted maps for parts of `widths`, if given; raises UserError if they do not fit or are damaged."""
     blocks, tensors = Chain.read(folder / NAME, MAX_BYTES).blocks, arrays.read_tensors(folder / MAPS)
     if widths is None:
         widths = [max([0, *(b.last for b in blocks if b.part == part)]) for part in range(MAX_BLOCKS)]
@@ -99,18 +94,17 @@ def _read_map(tensors: arrays.Tensors, name: str, rows: int) -> Whitening | None
 
 
 class Prepared(NamedTuple):
-    """A batch of B items."""
+    """Prepared batch of B items."""
 
     items: int
     parts: list[Any]  # what each part prepared; None where it reads nothing of these items
 
 
 class ChainEncoder:
-    """The encoders of the parts, and the maps from their vectors to one; see Encoder."""
+    """Encoder that maps the vectors of several encoders to one."""
 
     def __init__(self, parts: Sequence[tuple[Encoder, Sequence[str]]], fit: Fit) -> None:
-        """Take encoders and the modalities that each reads, in the order of the parts."""
-        self._parts, self._fit = parts, fit
+        self._parts, self._fit = parts, fit  # each encoder with the modalities that it reads
         self.width = fit.width
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
@@ -121,7 +115,7 @@ class ChainEncoder:
         return Prepared(len(images or texts or ()), prepared)
 
     def reading(self, texts: Sequence[str]) -> Reading | None:
-        """Count tokens as the first part does that reads texts and counts them."""
+        """Return the token counts of the first part that counts tokens."""
         readers = (getattr(encoder, "reading", None) for encoder, reads in self._parts if "text" in reads)
         return next((reading(texts) for reading in readers if reading is not None), None)
 

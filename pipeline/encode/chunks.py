@@ -1,6 +1,6 @@
-"""Long texts, cut between words into chunks whose vectors are averaged.
+"""Split long texts between words into chunks, whose vectors are averaged.
 
-Letters: B texts, n chunks, W width.
+B texts, n chunks, W width.
 """
 
 import re
@@ -16,25 +16,24 @@ from alignrec.pipeline.config.base import Positive, Section
 from alignrec.pipeline.encode.params import MOST_CHUNKS
 from alignrec.pipeline.ops.device import move_to
 
-Count = Callable[[list[str]], list[int]]
-"""texts -> the number of tokens of each, uncut, without those that a network puts around a text"""
+Count = Callable[[list[str]], list[int]]  # texts -> token counts, without truncation and special tokens
 LONGEST = 256  # tokens, special ones included, that MiniLM was trained for
 WORD = re.compile(r"\s*\S+\s*")
+# characters per token up to which a text is tokenised whole: some tokenizers take hours on one endless word
 LETTERS = 64
-"""letters per token in texts that are tokenised at once: one endless word takes some tokenizers hours"""
 LONGEST_WORD = 256  # letters; a longer word is cut there
 TOGETHER = 256  # texts whose words are counted together
 
 
 class Chunked(Section):
-    """Settings of all kinds that read long texts in chunks."""
+    """Settings shared by kinds that read long texts in chunks."""
 
     chunks: Positive = MOST_CHUNKS
     """chunks that are read of a longer text, cut between words; their vectors are averaged by tokens"""
 
 
 class Reading(NamedTuple):
-    """Tokens of B texts."""
+    """Token counts of B texts."""
 
     read: np.ndarray  # int64 [B], tokens that are encoded
     there: np.ndarray  # int64 [B], all tokens
@@ -46,13 +45,13 @@ class Reading(NamedTuple):
 
 @runtime_checkable
 class Reader(Protocol):
-    """An encoder that counts tokens."""
+    """Encoder that counts tokens."""
 
     def reading(self, texts: Sequence[str]) -> Reading: ...
 
 
 class Chunks(NamedTuple):
-    """Texts in parts that fit a network."""
+    """Texts split into parts that fit the network."""
 
     parts: list[Any]  # n strings or arrays of ids, those of a text in order
     owner: np.ndarray  # int64 [n], the text that a part is of, ascending
@@ -63,7 +62,7 @@ class Chunks(NamedTuple):
         return Reading(np.bincount(self.owner, self.tokens, len(self.there)).astype(np.int64), self.there)
 
     def groups(self) -> list[np.ndarray]:
-        """Return the numbers of parts that a network reads at a time, at most B, similar in length: int64 each."""
+        """Return the part numbers of each pass, int64, at most B of similar length."""
         order, size = self._order, len(self.there)
         return [order[start : start + size] for start in range(0, len(order), size)]
 
@@ -71,7 +70,7 @@ class Chunks(NamedTuple):
         return [make([self.parts[i] for i in group]) for group in self.groups()]
 
     def average_parts(self, vectors: Sequence[Tensor]) -> Tensor:
-        """Return each text's mean over its parts by tokens, [B, W], of the vectors of each group, [<= B, W]."""
+        """Average the vectors of each group, [<= B, W], over each text's parts by tokens: [B, W]."""
         if len(self.parts) == len(self.there):
             return vectors[0]
         x = torch.cat(list(vectors))  # [n, W]
@@ -88,10 +87,7 @@ class Chunks(NamedTuple):
 
 
 def cut_texts(texts: Sequence[str], count: Count, room: int, most: int) -> Chunks:
-    """Cut texts, none empty, between words into parts of at most `room` tokens; a text that fits stays as it is.
-
-    A word of more is cut too. Of a text `most` parts are read, and not what comes after them.
-    """
+    """Split nonempty texts into at most `most` parts of at most `room` tokens, between words where possible."""
     short = [number for number, text in enumerate(texts) if len(text) <= LETTERS * room]
     fits = dict(zip(short, count([texts[i] for i in short]) if short else [], strict=True))
     long = [number for number in range(len(texts)) if fits.get(number, room + 1) > room]
@@ -116,7 +112,7 @@ def count_tokens(tokenizer: Any, texts: list[str]) -> list[int]:
 
 
 def _split_words(texts: list[str], count: Count, room: int) -> list[tuple[list[str], list[int]]]:
-    """Return the words of each text, none of more than `room` tokens if it can be cut, and the tokens of each word."""
+    """Return each text's words, split further if longer than `room` tokens, and their token counts."""
     words = [
         [word[at : at + LONGEST_WORD] for word in WORD.findall(text) for at in range(0, len(word), LONGEST_WORD)]
         for text in texts

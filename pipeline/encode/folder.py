@@ -1,7 +1,4 @@
-"""A feature set is a folder: features-*.parquet, set.json, and encoder/ with what it takes to encode a new item.
-
-set.json says of what the vectors are made, and is the encoder.json of a release.
-"""
+"""Folder of a feature set: features-*.parquet, set.json, and encoder/ with the files that encode new items."""
 
 from __future__ import annotations
 
@@ -29,14 +26,14 @@ Modality = Literal["image", "text"]
 
 
 class Span(Part):
-    """Consecutive columns that are made of the same modalities."""
+    """Consecutive columns computed from the same modalities."""
 
     reads: Annotated[list[Modality], Field(max_length=2)]
     width: int = Field(ge=1, le=1 << 20)
 
 
 class Facts(Part):
-    """set.json, and encoder.json of a release: how a feature set was made."""
+    """How a feature set was made: set.json, which a release ships as encoder.json."""
 
     encoder: Annotated[str, Field(max_length=64)]  # name of the feature set
     # of its encoder or combination; empty in releases of before it was recorded, whose names are kinds
@@ -63,14 +60,14 @@ class Facts(Part):
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """One feature set of a dataset, as its stage wrote it."""
+    """A feature set of a dataset on disk."""
 
     name: str
     folder: Path
 
     @classmethod
     def of(cls, layout: Layout, name: str) -> FeatureSet:
-        """Return a set of a dataset; UserError if no stage has written it."""
+        """Open a feature set; raises UserError if no stage has written it."""
         folder = layout.features(name)
         if not (folder / SET).is_file():
             raise UserError(
@@ -99,7 +96,7 @@ class FeatureSet:
         return self.facts.spans or [Span(reads=self.facts.reads, width=self.width)]
 
     def files(self) -> list[Path]:
-        """Return all that a set which is made of this one depends on."""
+        """Return the files that derived sets depend on."""
         return [self.folder / SET, *self.shards]
 
     def read(self, number: int) -> pa.Table:
@@ -112,6 +109,6 @@ class FeatureSet:
 
 
 def feature_rows(ids: pa.Table, vectors: np.ndarray, has_image: Any, has_text: Any) -> pa.Table:
-    """Return rows of schema features(F): item_id and asin, float32 [n, F], bool [n] flags, null if unknown."""
+    """Return rows of schema features(F) from vectors, float32 [n, F], and flags, bool [n], null if unknown."""
     columns = {"item_id": ids["item_id"], "asin": ids["asin"], "has_image": has_image, "has_text": has_text}
     return pa.table(columns | {"vector": io.vectors(vectors)})

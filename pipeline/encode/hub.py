@@ -1,7 +1,4 @@
-"""Third-party models: a local folder, or a repository of the Hugging Face Hub at one commit.
-
-Before anything is loaded, the files are checked: weights are complete safetensors, never pickle.
-"""
+"""Third-party models: a local folder, or a Hugging Face Hub repository at one commit."""
 
 import hashlib
 import json
@@ -23,8 +20,8 @@ Modality = Literal["image", "text"]
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # owner/name on the Hub
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
 WEIGHTS = "*.safetensors"
-LOCAL = "sha256:"  # prefix of the revision of a folder
-# shapes, tokenizers and templates, which are fetched besides weights; and the same network in other formats
+LOCAL = "sha256:"  # prefix of a local folder's revision
+# configurations, tokenizers and templates, downloaded along with weights; copies in other formats are skipped
 ALWAYS = ["*.json", "*.txt", "*.jinja", "*.model", "*.spm", "*.tiktoken"]
 NEVER = ["onnx/*", "openvino/*", "original/*", "coreml/*", "consolidated*", "*.fp16.safetensors", "checkpoint-*/*"]
 
@@ -49,7 +46,7 @@ class Pretrained(Section):
 
 @dataclass(frozen=True)
 class Origin:
-    """The files of a third-party model, found and checked."""
+    """Files of a third-party model, found and checked."""
 
     folder: Path
     model: str  # owner/name, or the folder's name without its path
@@ -60,12 +57,12 @@ class Origin:
     fingerprint: Mapping[str, Any] | None = None  # of a release's encoder: that of the set whose space it shares
 
     def files(self) -> list[Path]:
-        """Return the files, sorted, without hidden ones."""
+        """Return all files but hidden ones, sorted."""
         found = sorted(self.folder.rglob("*"))
         return [p for p in found if p.is_file() and not any(map(_is_hidden, p.relative_to(self.folder).parts))]
 
     def restrict_to(self, where: str, params: Pretrained, reads: Sequence[str]) -> "Origin":
-        """Return it with the modalities that it gets; UserError if settings name one that the network does not read."""
+        """Limit the modalities to `params.modalities`; raises UserError for one that the network does not read."""
         for modality in params.modalities or ():
             if modality not in reads:
                 raise UserError(f"'{where}.modalities': {params.model} reads {' and '.join(reads)}, no {modality}")
@@ -73,11 +70,7 @@ class Origin:
 
 
 def find_model(where: str, params: Pretrained, library: str, wanted: Sequence[str] = (WEIGHTS,)) -> Origin:
-    """Return a model's files, fetched first if it is on the Hub; `reads` has both modalities.
-
-    `where` is the path of the settings, `wanted` is fetched besides `ALWAYS`. UserError for a model or revision that
-    does not exist, cannot be reached, is incomplete or has no safe weights.
-    """
+    """Return a model's files, downloading them if needed; raises UserError if missing, incomplete or unsafe."""
     if params.folder is None:
         folder = _fetch_snapshot(where, params, wanted)
         found = Origin(folder, params.model, folder.name, with_version(library))
@@ -99,7 +92,7 @@ def with_version(package: str) -> str:
 
 @contextmanager
 def reraise_as_user_error(where: str) -> Iterator[None]:
-    """Turn whatever a third-party model raises into one line."""
+    """Turn exceptions of third-party code into a UserError of one line."""
     try:
         yield
     except UserError:
@@ -109,7 +102,7 @@ def reraise_as_user_error(where: str) -> Iterator[None]:
 
 
 def read_model_json(where: str, path: Path) -> dict[str, Any]:
-    """Return the JSON object in a model's file, {} without a file; UserError for anything else."""
+    """Return the JSON object in a file, {} if the file is missing; raises UserError for other content."""
     if not path.is_file():
         return {}
     content = None
@@ -148,7 +141,7 @@ def _check_weights(where: str, found: Origin) -> None:
     folder = found.folder
     weights = sorted(folder.rglob(WEIGHTS))
     safe = {path.parent for path in weights}
-    # pickle next to safetensors is never read; a module's folder with nothing else would be
+    # pickle next to safetensors is never loaded, but a folder with only pickle would be
     if pickles := [p for p in found.files() if p.suffix.lower() in PICKLES and p.parent not in safe]:
         name = pickles[0].relative_to(folder)
         raise UserError(f"{where}: {name} is pickle, which can run code; save it as safetensors")

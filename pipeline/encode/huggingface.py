@@ -1,4 +1,4 @@
-"""Models of transformers: CLIP and others with two towers, and models of only images or only texts."""
+"""Models of transformers: dual encoders such as CLIP, and models of only images or only texts."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -30,7 +30,7 @@ class HuggingFaceParams(OfHub):
 
 
 class HuggingFace(Towers):
-    """A network with its processors."""
+    """Model of transformers with its image processor and tokenizer."""
 
     def __init__(self, source: Origin, params: HuggingFaceParams) -> None:
         towers.silence_transformers()
@@ -95,7 +95,7 @@ class HuggingFace(Towers):
 
 
 def pool_tokens(hidden: Tensor, mask: Tensor, last: bool) -> Tensor:
-    """Return float32 [B, W] of tokens [B, T, W] where int64 [B, T] is 1: their mean, or the last one."""
+    """Return the mean, or the last, of tokens [B, T, W] where `mask`, int64 [B, T], is 1: float32 [B, W]."""
     if last:
         return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(1) - 1]
     real = mask.unsqueeze(2).to(hidden.dtype)  # [B, T, 1]
@@ -103,7 +103,7 @@ def pool_tokens(hidden: Tensor, mask: Tensor, last: bool) -> Tensor:
 
 
 def find_model(where: str, params: HuggingFaceParams) -> Origin:
-    """Do as `hub.find_model`; UserError also for a type that transformers does not know, or of neither kind."""
+    """Find a model's files; raises UserError also if transformers does not support its type."""
     source = hub.find_model(where, params, LIBRARY, ["model*.safetensors", *["*.py"] * params.trust_remote_code])
     reads = params.modalities if params.trust_remote_code else _read_modalities(where, params, source)
     if reads is None:
@@ -142,7 +142,7 @@ def _modalities_of(network: type) -> tuple[str, ...]:
 
 
 def _load_network(source: Origin, params: HuggingFaceParams, options: dict[str, Any]) -> tuple[Any, set[str]]:
-    """Return the network, and the parameters that the files lack: only an unused pooler may be missing."""
+    """Return the network and its missing parameters, which may only be those of an unused pooler."""
     from transformers import AutoModel
 
     dtype = getattr(torch, params.precision)
@@ -174,6 +174,6 @@ def _is_decoder(config: type) -> bool:
 
 
 def _vectors_of(output: Any) -> Tensor:
-    """Return what a tower gave, float32 [B, W]: transformers 4 gives it bare, 5 in an output."""
+    # a tensor in transformers 4, an output object in 5
     vectors: Tensor = output if isinstance(output, Tensor) else output.pooler_output
     return vectors.float()
