@@ -1,6 +1,6 @@
-"""The Python API: read a release, encode images and texts, probe feature sets, fit a recommender.
+"""Read releases, encode images and texts, probe feature sets and fit recommenders.
 
-docs/python.md has ten lines of each. What a user can correct raises `UserError`, one line.
+Errors that the caller can correct are raised as `UserError`, with a message of one line.
 """
 
 import importlib
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from alignrec.pipeline.errors import UserError, not_installed
 
-if TYPE_CHECKING:  # each is imported on first use: torch takes seconds, and reading a release does without it
+# modules are imported on first use: torch takes seconds to load, and reading a release does not need it
+if TYPE_CHECKING:
     from alignrec.encoders import Encoder, encoder
     from alignrec.probes import ProbeResult, probe
     from alignrec.recommenders import Recommendation, Recommender, fit

@@ -1,4 +1,4 @@
-"""The command `alignrec`, and `python -m alignrec`."""
+"""Entry point of `alignrec` and `python -m alignrec`."""
 
 import sys
 
@@ -6,7 +6,7 @@ from alignrec.pipeline.harness import memory
 
 
 def main() -> None:
-    """Run a command, unless libraries would end the process as they load."""
+    """Run the command line, or exit with an error if memory is too limited to load the libraries."""
     if not memory.has_addresses():
         sys.exit(f"error: {memory.TOO_LITTLE}")
     from alignrec.commands.app import app

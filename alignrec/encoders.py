@@ -1,8 +1,4 @@
-"""Encoding any images and texts: `alignrec.encoder`. Letters: N rows, F width.
-
-Images are normalised as by the stage `images`, and encoded as by the stage `encode` with its defaults: equal items in
-equal order give equal bytes.
-"""
+"""Encode any images and texts: `alignrec.encoder`. N rows, F width."""
 
 import io as bytes_io
 import os
@@ -31,26 +27,44 @@ ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | None"
 
 BUNDLED = ("minilm", "cnn", "minilm-cnn")
 DEFAULTS, STORED = Encode(), Images()
-MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
-"""of PIL images that PNG can hold; others are converted to RGB"""
+MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # PIL modes that PNG supports; others are converted to RGB
 
 
 class Reject(NamedTuple):
-    """An image that could not be read; its row was encoded from its text, or is zero."""
+    """An image that could not be read. Its row is encoded from the text only, or zero without a text."""
 
     row: int
+    """index of the item"""
     status: str
+    """category, such as `missing`, `truncated`, `not_an_image` or `too_large`"""
     reason: str
+    """error message"""
 
 
 class Encoder:
-    """Images and texts in, vectors out."""
+    """An encoder of images and texts; create one with `alignrec.encoder`.
+
+    Images are normalised as in the stage `images` and encoded as in the stage `encode` with default parameters: equal
+    items in equal order give byte-identical vectors.
+
+    Attributes:
+        name: Name of the encoder.
+        reads: Modalities that it encodes: `image`, `text` or both.
+        width: Length F of its vectors.
+        rejects: Images that the last call of `encode` could not read.
+    """
 
     def __init__(self, name: str, network: registry.Encoder, reads: Sequence[str], images: Images = STORED) -> None:
-        """Take a loaded network, the modalities that it reads (image, text), and how images are normalised."""
+        """Wrap a loaded network.
+
+        Args:
+            name: Name of the encoder.
+            network: The network.
+            reads: Modalities that it encodes: `image`, `text` or both.
+            images: How images are normalised.
+        """
         self.name, self.reads, self.width = name, tuple(reads), network.width
         self.rejects: list[Reject] = []
-        """of the last call of `encode`"""
         self._network, self._images = network, images
 
     def encode(
@@ -61,19 +75,22 @@ class Encoder:
         batch_size: int = DEFAULTS.batch_size,
         workers: int = DEFAULTS.workers,
     ) -> np.ndarray:
-        """Encode N items that each have an image, a text or both; unreadable images are listed in `rejects`.
+        """Encode N items, each with an image, a text or both.
+
+        Images that cannot be read are listed in `rejects` and reported in one warning.
 
         Args:
-            images: a path, bytes or PIL image per item, None where it has none; None: no item has any.
-            texts: per item, None or empty where it has none; None: no item has any.
-            batch_size: items per forward pass; it changes the last bits.
-            workers: threads that decode images and split texts.
+            images: Path, bytes or PIL image of each item, or None for an item without an image.
+            texts: Text of each item, or None or empty for an item without a text.
+            batch_size: Items per forward pass. Another value may change the last bits of the vectors.
+            workers: Threads that decode images and tokenise texts.
 
         Returns:
-            float32 [N, F], not normalised; zeros where an item has nothing that this encoder reads.
+            Vectors, float32 [N, F], not normalised. Rows of items without any content for this encoder are zero.
 
         Raises:
-            UserError: no rows, another number of images than texts, a row of the wrong type, or no readable image.
+            UserError: If there are no rows, `images` and `texts` differ in length, a row has the wrong type, or none
+                of the images can be read.
         """
         at_least_one(batch_size=[batch_size], workers=[workers])
         pictured = _checked_rows(
@@ -124,13 +141,26 @@ class Encoder:
 
 
 def encoder(name: str | Path | Release, encoder: str | None = None, **settings: Any) -> Encoder:
-    """Load an encoder; UserError for an unknown encoder or setting, and as `load`.
+    """Load a bundled encoder, or one from a release.
 
     Args:
-        name: minilm, cnn, minilm-cnn, or an encoder of an installed package; or a release that carries one, its folder
-            or its address.
-        encoder: which encoder of a release; by default its only one.
-        settings: of the encoder's own class in pipeline/encode, such as `max_tokens` of minilm.
+        name: `minilm`, `cnn`, `minilm-cnn` or an encoder that an installed package registers; or a release with
+            encoders: a `Release`, its folder or its address.
+        encoder: Name of the encoder in the release. Optional if the release has only one.
+        **settings: Parameters of an encoder that is given by name, such as `max_tokens` of `minilm`; see its class in
+            `pipeline/encode/`.
+
+    Returns:
+        The loaded encoder.
+
+    Raises:
+        UserError: If the encoder or a setting is unknown, or the release cannot be loaded (see `load`).
+
+    Examples:
+        >>> encoder = alignrec.encoder("minilm-cnn")
+        >>> vectors = encoder.encode(texts=["a ripe tomato", "a red ball"])
+        >>> vectors.shape == (2, encoder.width)
+        True
     """
     if isinstance(name, Release):
         return _load_released(name, encoder)
@@ -143,7 +173,7 @@ def encoder(name: str | Path | Release, encoder: str | None = None, **settings: 
         raise UserError(f"no encoder '{name}'{nearest(name, ready)}")
     spec = ENCODERS[name]
     own = checked(spec.params, settings, f"encoder.{name}")
-    return Encoder(name, spec.load(Path(), own), spec.reads)  # these encoders read no file of a dataset
+    return Encoder(name, spec.load(Path(), own), spec.reads)  # no path: these encoders need no dataset
 
 
 def _load_released(release: Release, name: str | None) -> Encoder:
@@ -171,7 +201,15 @@ def _checked_rows(given: Any, name: str, kinds: Any, expected: str) -> list[Any]
 
 
 def decode(image: ImageLike, params: Images = STORED) -> bytes | tuple[str, str] | None:
-    """Return a JPEG, None where there is no image, or status and reason if it cannot be read."""
+    """Normalise an image to JPEG bytes.
+
+    Args:
+        image: Path, bytes or PIL image, or None.
+        params: Size, quality and limits.
+
+    Returns:
+        The JPEG, None without an image, or (status, reason) if the image cannot be read.
+    """
     try:
         data = _read_bytes(image, params.max_bytes)
     except Exception as e:  # PIL raises any exception on damaged data, and images are decoded when they are saved
@@ -192,8 +230,8 @@ def _read_bytes(image: ImageLike, limit: int) -> bytes | None:
         return image
     if not isinstance(image, Image.Image):
         with Path(image).open("rb") as file:
-            return file.read(limit + 1)  # one more byte shows that it is too large
+            return file.read(limit + 1)  # one byte more than allowed, to detect files that are too large
     buffer = bytes_io.BytesIO()
     plain = image if image.mode in MODES else image.convert("RGB")
-    plain.save(buffer, "PNG", exif=image.getexif())  # which has the rotation
+    plain.save(buffer, "PNG", exif=image.getexif())  # EXIF contains the rotation
     return buffer.getvalue()

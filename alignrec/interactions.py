@@ -1,4 +1,4 @@
-"""Any table of interactions -> schema INTERACTIONS: numbered and split. Letters: U users, I items, N rows."""
+"""Convert any table of interactions to the schema INTERACTIONS: dense ids and a split. U users, I items, N rows."""
 
 import tempfile
 from collections import Counter
@@ -27,60 +27,67 @@ TYPES = {
     "timestamp": pa.int64(),
     "split": pa.string(),
 }
-"""column -> type; user and item are required, split is train, valid, test or 0, 1, 2"""
+"""Columns and their types. `user` and `item` are required; `split` is train, valid, test or 0, 1, 2."""
 GIVEN = "given"
-"""name of a split that came with the interactions"""
+"""Protocol name of a split that the interactions contain."""
 
 
 class Splitting(NamedTuple):
-    """How interactions are filtered and split."""
+    """How to filter and split interactions."""
 
     protocol: str | None = None
-    """mmrec, user-time, leave-one-out, global-time, cold-items or sparse; None: as column `split` says, else mmrec"""
+    """`mmrec`, `user-time`, `leave-one-out`, `global-time`, `cold-items` or `sparse`. None keeps the column `split`, or
+    means `mmrec` without one."""
     user_core: int = 1
-    """users with fewer interactions are dropped, repeatedly with items"""
+    """minimum interactions per user; users and items below their minimum are dropped until none are left"""
     item_core: int = 1
+    """minimum interactions per item"""
     seed: int = 0
-    """of a split in random order, and of the items that are cold"""
+    """seed of random splits and of the choice of cold items"""
     cold_share: float = Division().cold_share
-    """of the items, under cold-items: they have no train interactions"""
+    """fraction of items without training interactions, for `cold-items`"""
     most_train: int = Division().most_train
-    """train interactions per user, under sparse"""
+    """maximum training interactions per user, for `sparse`"""
 
 
 @dataclass(frozen=True)
 class Numbered:
-    """Interactions with dense numbers and a split."""
+    """Interactions with dense user and item ids and a split."""
 
     table: pa.Table
-    """schema INTERACTIONS"""
+    """interactions, schema INTERACTIONS"""
     users: np.ndarray
-    """[U], identifier of user 0 .. U-1, as given"""
+    """[U], original identifiers of users 0 .. U-1"""
     items: np.ndarray
-    """[I], identifier of item 0 .. I-1, as given"""
+    """[I], original identifiers of items 0 .. I-1"""
     protocol: str
-    """of the split, with its number if it needs content; GIVEN if it came with the rows"""
+    """split protocol, with its number if it has one (`cold-items`, `sparse`); `given` if the rows were already split"""
     dropped: Mapping[str, int]
-    """reason -> rows"""
+    """number of dropped rows by reason"""
 
     def split(self) -> Split:
-        """Return train, valid and test."""
+        """Return the train, valid and test parts."""
         parts = load_split(self.table, len(self.users), len(self.items))
         return replace(parts, division=self.protocol if self.protocol.startswith((COLD_ITEMS, SPARSE)) else "")
 
 
 def number(interactions: Any, ids: Iterable[Any] | None, how: Splitting) -> Numbered:
-    """Number and split interactions.
+    """Map users and items to dense ids, then filter and split the interactions.
 
     Args:
-        interactions: a table of pandas, Polars, PyArrow or any that speaks Arrow; a mapping of columns; or a NumPy
-            array with named fields, or of N rows user, item and perhaps timestamp. Columns: see TYPES.
-        ids: identifiers of the catalogue's items in their order; rows of other items are dropped. None: the catalogue
-            is the items that occur, in order of first appearance.
-        how: filter and split.
+        interactions: A table from pandas, Polars, PyArrow or any library that supports the Arrow interface; a mapping
+            of columns; a structured NumPy array; or an array [N, 2] or [N, 3] of user, item and timestamp. Columns are
+            those of `TYPES`.
+        ids: Identifiers of the catalogue's items, in order. Rows of other items are dropped. By default the catalogue
+            consists of the items that occur, in order of first appearance.
+        how: How to filter and split.
+
+    Returns:
+        The interactions with their identifiers and dropped rows.
 
     Raises:
-        UserError: no table, a column is missing or of the wrong kind, an unknown protocol, or no row is left.
+        UserError: If the input is not a table, a column is missing or has the wrong type, the protocol is unknown, or
+            no rows are left.
     """
     raw = _as_table(interactions)
     known([how.protocol] if how.protocol else [], division.PROTOCOLS, "protocol")
@@ -150,7 +157,7 @@ def _cast_columns(table: pa.Table) -> pa.Table:
             if name == "timestamp" and pa.types.is_temporal(column.type):
                 column = pc.cast(column, pa.timestamp("s"), safe=False)
             if name in ("user", "item", "split") and pa.types.is_floating(column.type):
-                column = pc.cast(column, pa.int64())  # integers with gaps, as pandas holds them
+                column = pc.cast(column, pa.int64())  # pandas stores integers with missing values as floats
             columns[name] = pc.cast(column, TYPES[name])
         except pa.ArrowException as e:
             raise UserError(
@@ -164,7 +171,7 @@ def _split_rows(table: pa.Table, how: Splitting) -> Numbered:
     own = how.protocol is None and "split" in table.column_names
     if own and max(how.user_core, how.item_core) > 1:
         raise UserError("user_core, item_core: the column 'split' is kept; give a protocol to replace it")
-    # the split is the stage's own, by the same queries
+    # the same queries as in the stage `interactions`, so that both give the same split
     chosen = Division(how.protocol or MMREC, seed_for("split", how.seed), how.cold_share, how.most_train)
     missing = {"rating": "NULL::FLOAT AS rating", "timestamp": "NULL::BIGINT AS timestamp"}
     columns = ["user", "item", *(c if c in table.column_names else missing[c] for c in missing)]
@@ -188,5 +195,5 @@ def _as_typed(names: np.ndarray, kind: pa.DataType) -> np.ndarray:
     whole = pa.types.is_integer(kind) or pa.types.is_floating(kind)
     try:
         return pc.cast(pa.array(names, pa.string()), pa.int64()).to_numpy() if whole else names
-    except pa.ArrowInvalid:  # the catalogue has other identifiers than numbers
+    except pa.ArrowInvalid:  # the catalogue also has identifiers that are not numbers
         return names

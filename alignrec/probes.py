@@ -1,4 +1,4 @@
-"""Judging feature sets before any training: `alignrec.probe` (method.md section 5). Letters: I items, F width."""
+"""Evaluate feature sets without training a recommender: `alignrec.probe` (method.md section 5). I items, F width."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,28 +25,29 @@ CUTOFFS = tuple(Probe().ks)
 
 @dataclass(frozen=True, repr=False)
 class ProbeResult:
-    """Figures of feature sets, of the controls, and of chance. `print` shows the headline figures."""
+    """Probe results of feature sets, of the controls and of chance. `print` shows the headline figures."""
 
     figures: Mapping[str, Mapping[str, Mapping[str, float]]]
-    """probe -> feature set, control or chance -> figure -> value, such as hit@20, and hit@20_se: its standard error"""
+    """probe -> feature set, control or `chance` -> figure -> value, such as `hit@20` and its standard error
+    `hit@20_se`"""
     skipped: Mapping[str, str]
-    """probe -> why it could not be run"""
+    """probe -> why it could not run"""
     processed: Mapping[str, Mapping[str, Mapping[str, float]]]
-    """the same figures for each feature set in the best of three forms on valid"""
+    """figures of each feature set after the preprocessing that scores highest on validation"""
     forms: Mapping[str, str]
-    """feature set -> that form: raw; or centred, reduced by PCA to one width, and relaxed or whitened"""
+    """feature set -> that preprocessing: raw, or centred, reduced by PCA to a common width, and relaxed or whitened"""
     verdicts: Sequence[Mapping[str, Any]]
     """for every pair of feature sets: whether one is better, both raw and processed"""
     paired: Sequence[Mapping[str, Any]]
-    """tests of the differences between every pair of feature sets, Holm-corrected"""
+    """paired significance tests between feature sets, Holm-corrected"""
     dropped: Mapping[str, int]
-    """reason -> interactions that were not used"""
+    """number of unused interactions by reason"""
     cutoff: int
-    """of the headline figures"""
+    """K of the headline figures"""
 
     @cached_property
     def table(self) -> pa.Table:
-        """All figures, a row each: probe, features, figure, value, se."""
+        """All figures in long format: columns probe, features, figure, value, se."""
         rows = [
             {"probe": probe, "features": name, "figure": figure, "value": value, "se": values.get(f"{figure}_se")}
             for probe, sets in self.figures.items()
@@ -91,16 +92,34 @@ def probe(
     item_core: int = 1,
     seed: int = 0,
 ) -> ProbeResult:
-    """Judge features as the stage `probe` does, with random, shuffled and constant ones as controls.
+    """Evaluate feature sets as the stage `probe` does, next to random, shuffled and constant controls.
 
-    `protocol`, `user_core`, `item_core` and `seed` are those of alignrec.interactions.Splitting; the seed is also that
-    of the controls. `skipped` has the reason for each probe that could not be run, such as zero-shot without times.
+    Probes that the data do not allow, such as zero-shot without timestamps, are listed in `skipped`.
 
     Args:
-        vectors: [I, F] of a feature set, or name -> [I, F] of several over the same items.
-        interactions: columns user and item, perhaps timestamp, rating, split; see alignrec.interactions.number.
-        ids: the item of each row of the vectors; by default their own `ids`, or else 0 .. I-1.
-        ks: cutoffs.
+        vectors: One feature set [I, F], or a mapping from name to [I, F] for several sets over the same items.
+        interactions: Columns user and item, optionally timestamp, rating and split; for accepted types see
+            `alignrec.interactions.number`.
+        ids: Item of each row of the vectors. Defaults to their `ids`, or to 0 .. I-1 without any.
+        ks: Cutoffs of the figures.
+        protocol: `mmrec`, `user-time`, `leave-one-out`, `global-time`, `cold-items` or `sparse`. By default the column
+            `split` is kept, or `mmrec` is used without one.
+        user_core: Minimum interactions per user; applied repeatedly, together with `item_core`.
+        item_core: Minimum interactions per item.
+        seed: Seed of the split and of the controls.
+
+    Returns:
+        Figures of each feature set and control, and the tests between them.
+
+    Raises:
+        UserError: If an argument is invalid, or the interactions do not fit the vectors.
+
+    Examples:
+        >>> rng = np.random.default_rng(0)
+        >>> pairs = np.unique(rng.integers(0, [200, 50], (2000, 2)), axis=0)  # user, item
+        >>> result = alignrec.probe(rng.normal(size=(50, 8)), pairs)
+        >>> 0 <= result.figures["content_knn"]["vectors"]["recall@20"] <= 1
+        True
     """
     sets, names = aligned(vectors, ids)
     at_least_one(ks=ks)

@@ -1,4 +1,4 @@
-"""Fitting a recommender: `alignrec.fit`. Letters: U users, I items, F width of features, D width of embeddings."""
+"""Fit a recommender: `alignrec.fit`. U users, I items, F width of features, D width of embeddings."""
 
 from __future__ import annotations
 
@@ -40,53 +40,63 @@ class Recommendation(NamedTuple):
     """One recommended item."""
 
     item: Any
-    """its identifier, as the interactions have it"""
+    """identifier of the item, as in the interactions"""
     score: float
-    """dot product of the user's vector and the item's"""
+    """dot product of the user's and the item's vector"""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Recommender:
-    """A fitted recommender, as it was at its best valid epoch."""
+    """A recommender fitted by `alignrec.fit`, with the parameters of its best epoch on validation."""
 
     model: str
+    """name of the model"""
     users: np.ndarray
     """[U], identifier of each row of `user_vectors`"""
     items: np.ndarray
     """[I], identifier of each row of `item_vectors`"""
     user_vectors: Vectors | sp.csr_array
-    """float32 [U, D], with `ids`; sparse if the model's vectors are"""
+    """float32 [U, D] with `ids`, or sparse for models with sparse vectors"""
     item_vectors: Vectors | sp.csr_array | Filter
-    """float32 [I, D]; score = dot product; or a filter, of models without item vectors"""
+    """float32 [I, D] with `ids`, sparse, or a graph filter for models without item vectors; score = dot product"""
     metrics: Mapping[str, Mapping[str, float]]
-    """valid and, if it has targets, test -> such as recall@20 -> mean over users"""
+    """`valid` and, if the split has test interactions, `test` -> metric, such as `recall@20` -> mean over users"""
     protocol: Mapping[str, Any]
-    """name, fingerprint and settings of the protocol (method.md section 6)"""
+    """name, fingerprint and settings of the evaluation protocol (method.md section 6)"""
     among_all: Mapping[str, Any] | None
-    """where metrics rank only cold items: protocol, and metrics of the same model among all items; else None"""
+    """protocol and metrics of a ranking among all items, if `metrics` rank cold items only; otherwise None"""
     best_epoch: int
+    """epoch with the highest validation score"""
     history: Sequence[Mapping[str, Any]]
-    """per epoch: loss, its terms, and valid metrics"""
+    """training loss, its terms and validation metrics of each epoch"""
     dropped: Mapping[str, int]
-    """reason -> interactions that were not used"""
+    """number of unused interactions by reason"""
     seen: Pairs
-    """what is never recommended: train"""
+    """training interactions, which are never recommended"""
 
     @cached_property
     def rows(self) -> dict[Any, int]:
-        """User -> row."""
+        """Row of each user in `user_vectors`."""
         return {user: row for row, user in enumerate(self.users.tolist())}
 
     def recommend(self, user: Any, k: int = 10) -> list[Recommendation]:
-        """Return the K items of highest score, best first, without the user's train items; fewer if no more are left.
+        """Recommend items that the user has not interacted with in training.
 
-        UserError: no such user, or K is below 1 or larger than the catalogue.
+        Args:
+            user: Identifier of the user.
+            k: Maximum number of items.
+
+        Returns:
+            The items of highest score, best first.
+
+        Raises:
+            UserError: If the user is unknown, or `k` is not between 1 and the number of items.
         """
         if user not in self.rows:
             raise UserError(f"no user {user!r} in train{similar(str(user), self.rows)}")
         if not 1 <= k <= len(self.items):
             raise UserError(f"k: {k}; give 1 to {len(self.items)}, the items of the catalogue")
-        # the ranking that judges a model is the one that users get
+        # the same ranking as in the evaluation
         row = np.array([self.rows[user]])
         users, items = (np.asarray(x) if isinstance(x, Vectors) else x for x in (self.user_vectors, self.item_vectors))
         ranked = topk(users, items, k, self.seen, row)[0]
@@ -123,22 +133,43 @@ def fit(
     progress: Progress | None = None,
     **settings: Any,
 ) -> Recommender:
-    """Fit a recommender on train, choose its epoch on valid, and open test once. Equal arguments give equal bytes.
+    """Fit a recommender on train, select its epoch on valid and evaluate it on test once.
 
-    UserError if an argument cannot be used, or training diverges. `protocol`, `cold_share`, `most_train`, `user_core`,
-    `item_core` and `seed` are those of alignrec.interactions.Splitting; the seed also draws weights and negatives.
+    Equal arguments give byte-identical results.
 
     Args:
-        model: a name in pipeline/models/, such as alignrec, lightgcn or itemknn.
-        interactions: columns user and item, perhaps timestamp, rating, split; see alignrec.interactions.number.
-        vectors: [I, F], for models that read content: their items are the catalogue, by default those that occur.
-        ids: the item of each row of the vectors; by default their own `ids`, or else 0 .. I-1.
-        rule: what is masked at test: mmrec only train, strict train and valid.
-        ks: cutoffs of the metrics; those larger than the catalogue are left out.
-        graph_k, modalities: neighbours per item in the item graph, itself included; widths of the vectors' modalities.
-        checkpoint: folder from which a killed call with equal arguments resumes.
-        progress: called with each finished epoch's line of the history.
-        settings: of the model's own class in pipeline/models/, such as lr and epochs.
+        model: Name of a model in `pipeline/models/`, such as `alignrec`, `lightgcn` or `itemknn`.
+        interactions: Columns user and item, optionally timestamp, rating and split; for accepted types see
+            `alignrec.interactions.number`.
+        vectors: Item features [I, F], required by content models. Their items are the catalogue; without vectors the
+            catalogue consists of the items that occur.
+        ids: Item of each row of the vectors. Defaults to their `ids`, or to 0 .. I-1 without any.
+        protocol: `mmrec`, `user-time`, `leave-one-out`, `global-time`, `cold-items` or `sparse`. By default the column
+            `split` is kept, or `mmrec` is used without one.
+        cold_share: Fraction of items without training interactions, for `cold-items`.
+        most_train: Maximum training interactions per user, for `sparse`.
+        rule: Items that are masked at test: those in train (`mmrec`), or in train and valid (`strict`).
+        user_core: Minimum interactions per user; applied repeatedly, together with `item_core`.
+        item_core: Minimum interactions per item.
+        ks: Cutoffs of the metrics. Those above the number of ranked items are dropped.
+        graph_k: Neighbours per item in the item graph, including the item itself.
+        modalities: Widths of the modalities that `vectors` concatenate.
+        seed: Seed of the split, initial weights and negative samples.
+        checkpoint: Folder for checkpoints, from which an interrupted call with equal arguments resumes.
+        progress: Called after each epoch with its entry of the history.
+        **settings: Parameters of the model, such as `lr` and `epochs`; see its class in `pipeline/models/`.
+
+    Returns:
+        The recommender of the best epoch, with its metrics.
+
+    Raises:
+        UserError: If an argument is invalid or training diverges.
+
+    Examples:
+        >>> pairs = np.unique(np.random.default_rng(0).integers(0, [200, 50], (2000, 2)), axis=0)  # user, item
+        >>> model = alignrec.fit("itemknn", pairs)
+        >>> len(model.recommend(user=0, k=3))
+        3
     """
     params = _check_arguments(model, vectors, cold_share, rule, settings)
     at_least_one(ks=ks, graph_k=[graph_k], most_train=[most_train])
@@ -160,7 +191,6 @@ def fit(
 def _check_arguments(
     model: str, vectors: np.ndarray | None, cold_share: float, rule: str, settings: dict[str, Any]
 ) -> Train:
-    """Return the model's settings; UserError names the first argument that cannot be used."""
     known([model], MODELS, "model")
     known([rule], ("mmrec", "strict"), "rule")
     if not 0 < cold_share < 1:
@@ -171,7 +201,7 @@ def _check_arguments(
 
 
 def _possible_cutoffs(ks: Sequence[int], parts: Split) -> tuple[int, ...]:
-    """Return the cutoffs that do not exceed the items that are ranked; that number if all do."""
+    """Drop cutoffs above the number of ranked items; if none is left, return that number."""
     most = min(len(parts.cold_items(part)) for part in ("valid", "test")) if parts.is_cold else parts.n_items
     return tuple(k for k in ks if k <= most) or (most,)
 
@@ -180,7 +210,7 @@ def _train_cell(
     cell: Cell, data: Numbered, parts: Split, checkpoint: Checkpoint | None, progress: Progress | None
 ) -> Recommender:
     threads = torch.get_num_threads()
-    torch.set_num_threads(cell.settings.threads)  # another number adds up in another order
+    torch.set_num_threads(cell.settings.threads)  # the order of summation, and so the result, depends on it
     try:
         fitted, split = cell.train(progress, checkpoint)
         results = cell.judge(fitted, split)

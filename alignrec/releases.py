@@ -1,4 +1,4 @@
-"""Reading a release: `alignrec.load`. Letters: I items, U users, F width of features, D width of embeddings."""
+"""Read a release: `alignrec.load`. I items, U users, F width of features, D width of embeddings."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
 Part = TypeVar("Part")
 
 PREFERRED = ("beit3", "linear")
-"""feature sets that are read where none is named: the first of them that a release has, else its first"""
+"""Default feature sets, in order of preference; a release without them defaults to its first set."""
 
 
 class Embeddings(NamedTuple):
-    """The vectors of the trained recommender; score = dot product."""
+    """Vectors of the trained recommender; score = dot product."""
 
     users: Vectors
-    """float32 [U, D]; ids are the users', or their numbers where the release names no user"""
+    """float32 [U, D]; `ids` are the user identifiers, or row numbers if the release does not publish them"""
     items: Vectors
-    """float32 [I, D]; ids are the items'"""
+    """float32 [I, D]; `ids` are the asins"""
 
 
 class Parts(Mapping[str, Part]):
-    """Feature set -> part of a release, read on first access."""
+    """Mapping from feature sets to a part of the release, which is read on first access."""
 
     def __init__(self, names: Iterable[str], read: Callable[[str], Part]) -> None:
         self._names, self._read = sorted(names), remember(read)
@@ -69,49 +69,76 @@ class Parts(Mapping[str, Part]):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Release:
-    """A verified release. Its tables are read on first access."""
+    """A verified release, loaded by `alignrec.load`. Tables are read on first access."""
 
     folder: Path
+    """local folder of the release"""
     info: Manifest
-    """dataset, version, counts, files with their hashes, and what made them"""
+    """manifest: dataset, version, counts, files with their hashes, and provenance"""
 
     @cached_property
     def items(self) -> pa.Table:
-        """Schema RELEASED_ITEMS: asin, title, categories, text, ... of item 0 .. I-1."""
+        """Item table (schema RELEASED_ITEMS): asin, title, categories, text, ... of items 0 .. I-1."""
         return self._tables.items
 
     @cached_property
     def features(self) -> Mapping[str, Vectors]:
-        """Feature set -> float32 [I, F]; `ids` are the items' asins."""
+        """Vectors of each feature set, float32 [I, F]; `ids` are the asins."""
         return Parts(self._tables.feature_sets, lambda name: _as_vectors(self._tables.features(name)))
 
     @cached_property
     def graph(self) -> Mapping[str, sp.csr_array]:
-        """Feature set -> float32 [I, I], sparse (SciPy): the cosine of each item and its nearest, itself included."""
+        """Item graph of each feature set: cosines of nearest neighbours, including the item itself, sparse [I, I]."""
         return Parts(self.info.sets_with("edges"), self._read_graph)
 
     @cached_property
     def embeddings(self) -> Embeddings:
-        """The vectors of the trained recommender; UserError if the release has none, or none of users."""
+        """User and item vectors of the trained recommender.
+
+        Raises:
+            UserError: If the release does not contain them.
+        """
         return Embeddings(_as_vectors(self._tables.embeddings("users")), self.item_embeddings)
 
     @cached_property
     def item_embeddings(self) -> Vectors:
-        """The trained recommender's vectors of items, float32 [I, D]; UserError if the release has none."""
+        """Item vectors of the trained recommender, float32 [I, D].
+
+        Raises:
+            UserError: If the release does not contain them.
+        """
         return _as_vectors(self._tables.embeddings("items"))
 
     def vector(self, asin: str, features: str | None = None) -> np.ndarray:
-        """Return the vector of one item, float32 [F], of a feature set, by default as PREFERRED says."""
+        """Return the feature vector of one item.
+
+        Args:
+            asin: Identifier of the item.
+            features: Feature set; by default `beit3`, `linear` or the first of the release.
+
+        Returns:
+            Vector, float32 [F].
+
+        Raises:
+            UserError: If the item or feature set is unknown.
+        """
         return self.features[features or self._default_set()].of(asin)
 
     def _default_set(self) -> str:
         return next((name for name in (*PREFERRED, *self.features) if name in self.features), PREFERRED[0])
 
     def semantic_ids(self, features: str | None = None) -> pa.Table:
-        """Return the semantic IDs of a feature set: columns item_id, asin, codes, suffix, ... of item 0 .. I-1.
+        """Return the semantic IDs of items 0 .. I-1: columns item_id, asin, codes, suffix, ...
 
-        `codes` are a list of int32 per item, null for an item without content; `suffix` separates items of equal codes.
-        UserError if the feature set has none.
+        Args:
+            features: Feature set; by default `beit3`, `linear` or the first of the release.
+
+        Returns:
+            Table in which `codes` is a list of int32, null for items without content, and `suffix` distinguishes items
+            with equal codes.
+
+        Raises:
+            UserError: If the feature set has no semantic IDs.
         """
         return self._tables.semantic_ids(features or self._default_set())
 
@@ -136,18 +163,26 @@ class Release:
 def load(
     release: str | Path, features: str | None = None, *, cache: str | Path | None = None, key: str | Path | None = None
 ) -> Release:
-    """Return a release after checking every byte.
+    """Load a release and verify the hash of every file.
 
     Args:
-        release: a folder, or an address: https://, s3:// or hf://datasets/owner/name/path; or `sample`, the small
-            release in the package, unless a folder has that name. An address is fetched into the cache once; an
-            interrupted fetch resumes.
-        features: the only feature set to fetch from an address.
-        cache: folder for fetched releases; by default `alignrec` in the user's cache folder.
-        key: public SSH key (.pub) that must have signed the release.
+        release: A folder; an address (`https://`, `s3://` or `hf://datasets/owner/name/path`), which is downloaded to
+            the cache once, resuming interrupted downloads; or `sample` for the small release in the package, unless
+            there is a folder of that name.
+        features: Feature set to download from an address, in place of all.
+        cache: Folder for downloaded releases. Defaults to `alignrec` in the user's cache folder.
+        key: Public SSH key (.pub) that must have signed the release.
+
+    Returns:
+        The verified release.
 
     Raises:
-        UserError: there is no release, it cannot be reached, or something in it is missing, damaged or forged.
+        UserError: If the release does not exist, cannot be reached, or is incomplete, damaged or not signed by `key`.
+
+    Examples:
+        >>> release = alignrec.load("sample")
+        >>> len(release.features["beit3"]) == len(release.items)
+        True
     """
     address = str(release)
     if stores.is_archive(address):
@@ -155,7 +190,7 @@ def load(
     is_local = stores.scheme_of(address) == "file" and stores.resolve_sample(address) == address
     kept = Path(cache) if cache else platformdirs.user_cache_path("alignrec")
     folder = stores.path_of(address) if is_local else _fetch_to_cache(address, features, kept)
-    if is_local or key is not None:  # a fetch verifies everything but the signer
+    if is_local or key is not None:  # a download has verified everything except the signature
         verify(folder, Path(key) if key else None)
     info = manifests.load(folder)
     _check_features(info, features)
@@ -169,7 +204,7 @@ def _fetch_to_cache(address: str, features: str | None, cache: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with bytes_bar("fetch") as progress:
         fetching.fetch(address, folder, features, progress)
-    # a release that is replaced between two requests must not be cached under the first's hash
+    # a release that was replaced between two requests must not be cached under the hash of the first
     if sha256 not in (io.sha256(folder / manifests.NAME), manifests.load(folder).part_of) and not info.part_of:
         shutil.rmtree(folder)
         raise UserError(

@@ -1,4 +1,4 @@
-"""Vectors as NumPy arrays whose rows have identifiers. Letters: N rows, F width."""
+"""NumPy arrays with an identifier per row. N rows, I items, F width."""
 
 from __future__ import annotations
 
@@ -11,20 +11,29 @@ import numpy as np
 from alignrec.pipeline.config.base import nearest
 from alignrec.pipeline.errors import UserError
 
-SINGLE = "vectors"
-"""name of a feature set that was given without one"""
-SHOWN = 5
-"""identifiers that a message names where none is similar"""
+SINGLE = "vectors"  # name of a feature set that is passed without one
+SHOWN = 5  # identifiers that a message lists if none is similar
 
 
 class Vectors(np.ndarray[Any, np.dtype[np.float32]]):
-    """A NumPy array, float32 [N, F], whose rows have `ids`; what is computed from it, slices included, has none."""
+    """A NumPy array, float32 [N, F], with an identifier per row.
+
+    Arrays derived from it, including slices, have no `ids`.
+    """
 
     ids: np.ndarray
-    """str [N], dtype object: identifier of each row"""
+    """[N], identifier of each row, dtype object"""
 
     def __new__(cls, array: np.ndarray, ids: Iterable[Any]) -> Vectors:
-        """Give each row of `array` an identifier, without a copy if it is float32; UserError for another number."""
+        """Attach an identifier to each row.
+
+        Args:
+            array: Vectors [N, F]; not copied if they are contiguous float32.
+            ids: Identifier of each row.
+
+        Raises:
+            UserError: If `array` is not two-dimensional or the number of identifiers differs from N.
+        """
         vectors = np.ascontiguousarray(array, np.float32).view(cls)
         vectors.ids = np.fromiter(ids, object)
         if vectors.ndim != 2 or len(vectors.ids) != len(vectors):
@@ -33,18 +42,28 @@ class Vectors(np.ndarray[Any, np.dtype[np.float32]]):
 
     @cached_property
     def rows(self) -> dict[Any, int]:
-        """Identifier -> row."""
+        """Row of each identifier."""
         return {name: row for row, name in enumerate(self.ids.tolist())}
 
     def of(self, name: Any) -> np.ndarray:
-        """Return the vector of one identifier, float32 [F]; UserError suggests a similar one."""
+        """Return the vector of one identifier.
+
+        Args:
+            name: The identifier.
+
+        Returns:
+            Vector, float32 [F].
+
+        Raises:
+            UserError: If the identifier is unknown.
+        """
         if name not in self.rows:
             raise UserError(f"no id {name!r} among the vectors{similar(str(name), self.rows)}")
         return np.asarray(self[self.rows[name]])
 
 
 def similar(name: str, names: Iterable[Any]) -> str:
-    """Return the hint of an error on `name`: the most similar of `names` that begin or end alike, or the first few."""
+    """Return a hint for an error message: a name similar to `name`, or the first few of `names`."""
     every = [*map(str, names)]
     first, alike = every[:SHOWN], [n for n in every if n.startswith(name[:2]) or n.endswith(name[-2:])]
     hint = nearest(name, alike) if alike else ""
@@ -54,10 +73,17 @@ def similar(name: str, names: Iterable[Any]) -> str:
 def aligned(
     vectors: np.ndarray | Mapping[str, np.ndarray], ids: Iterable[Any] | None
 ) -> tuple[dict[str, np.ndarray], list[Any]]:
-    """Return name -> float32 [I, F] of one or several feature sets, and the item of each row.
+    """Align feature sets by item.
 
-    Without `ids`, sets take the order of the first that has `ids`; where none has, items are 0 .. I-1. UserError unless
-    each item has one finite vector in each set.
+    Args:
+        vectors: One feature set [I, F], or a mapping from name to [I, F].
+        ids: Item of each row. By default the order of the first set with `ids` is used, or 0 .. I-1 without any.
+
+    Returns:
+        Feature sets by name, float32 [I, F], and the item of each row.
+
+    Raises:
+        UserError: If a set lacks an item or has values that are not finite.
     """
     given = dict(vectors) if isinstance(vectors, Mapping) else {SINGLE: vectors}
     if not given:
@@ -81,14 +107,14 @@ def aligned(
 
 
 def checked(vectors: Any, name: str = SINGLE) -> np.ndarray:
-    """Return vectors as float32 [I, F]; UserError if they are no finite numbers of that shape."""
+    """Convert vectors to float32 [I, F]; UserError if they are not a non-empty matrix of finite numbers."""
     array = np.asarray(vectors)
     if array.ndim != 2 or not array.size or array.dtype.kind not in "fiu":
         raise UserError(
             f"{name}: is {array.dtype} {array.shape}; expected numbers [items, width], at least one of each"
         )
     with np.errstate(over="ignore"):
-        single = np.ascontiguousarray(array, np.float32)  # before the check: a double may be too large for it
+        single = np.ascontiguousarray(array, np.float32)  # before the check, as large doubles overflow to infinity
     wrong = np.flatnonzero(~np.isfinite(single).all(axis=1))
     if wrong.size:
         raise UserError(f"{name}, row {wrong[0]}: not finite in single precision; correct it")
@@ -96,7 +122,7 @@ def checked(vectors: Any, name: str = SINGLE) -> np.ndarray:
 
 
 def at_least_one(**given: Sequence[int]) -> None:
-    """Raise UserError, which names the argument, for numbers below 1 or none at all."""
+    """Raise UserError if an argument is empty or contains a number below 1."""
     for name, numbers in given.items():
         if not numbers or min(numbers) < 1:
             raise UserError(f"{name}: {', '.join(map(str, numbers)) or 'none'}; give whole numbers of at least 1")
