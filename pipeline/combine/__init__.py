@@ -1,1 +1,1 @@
-"""Stage `combine`: feature sets that linear algebra makes of others, files of others, and controls. No torch."""
+"""Stage `combine`: feature sets derived from others, imported files, and controls. No torch."""

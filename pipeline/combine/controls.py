@@ -1,10 +1,6 @@
-"""Feature sets that others are compared with: random, shuffled, constant, and an upper bound, planted.
+"""Control feature sets: random, shuffled, constant, and planted, an upper bound.
 
-A shopper of a generated catalogue picks an item of a theme (subcategory) or of a look (colour and shape), sometimes of
-the theme's category or the look's colour. A planted vector has an indicator of each. The product of two vectors is the
-chance that a shopper who picked one item picks the other, but for popularity, by the shares of sources/shoppers.py.
-
-Letters: I items, n of them, F width.
+I items of the dataset, n items of a shard, F width.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,13 +16,13 @@ from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.sources.base import PLANTED
 from alignrec.pipeline.sources.shoppers import COARSE, MOTIVES
 
-WIDTH = 64  # without another feature set
-TOGETHER = 8  # shards per permutation of `shuffled`, which bounds memory
+WIDTH = 64  # if the dataset has no other feature set
+TOGETHER = 8  # shards that `shuffled` permutes together, which bounds memory
 Seed = int | Sequence[int]  # s and [s, 0] draw the same
 
 
 def control_rows(name: str, ids: pa.Table, original: FeatureSet | None, rows: int, seed: int) -> Iterator[pa.Table]:
-    """Yield the shards of a control, `rows` items each, as wide as another set if there is one."""
+    """Yield the shards of a control, `rows` items each, as wide as `original` if there is one."""
     if name == "shuffled" and original is not None:
         yield from _shuffled_rows(ids, original, rows, seed)
         return
@@ -53,7 +49,7 @@ def _shuffled_rows(ids: pa.Table, original: FeatureSet, rows: int, seed: int) ->
 
 
 def random_vectors(items: int, width: int, seed: Seed) -> np.ndarray:
-    """Return independent N(0, 1), float32 [I, F]."""
+    """Return standard normal vectors, float32 [I, F]."""
     return np.random.default_rng(seed).standard_normal((items, width), dtype=np.float32)
 
 
@@ -66,16 +62,16 @@ def shuffled_order(items: int, seed: Seed) -> np.ndarray:
 
 
 def planted_halves(layout: Layout) -> dict[str, np.ndarray]:
-    """Return indicators of what texts say and of what images show: modality -> float32 [I, its width].
-
-    UserError if the source is not generated.
-    """
+    """Return indicators by modality, float32 [I, F] each; raises UserError if the dataset is not generated."""
     path = layout.raw / PLANTED
     if not path.is_file():
         raise UserError(f"{layout.dataset} is not generated; leave planted out")
     known, ids = io.read_table(path, schemas.PLANTED), io.read_table(layout.item_ids, schemas.ITEM_IDS)
     row = {asin: i for i, asin in enumerate(known["asin"].to_pylist())}
     place = np.array([row[asin] for asin in ids["asin"].to_pylist()], np.int64)
+    # Users of a generated catalogue choose by theme (subcategory) or look (colour and shape), sometimes by the coarser
+    # category or colour. With these weights, the dot product of two items is the probability that a user who chose one
+    # chooses the other, apart from popularity.
     theme, look, _ = MOTIVES
     text = [_scaled_indicators(known, "subcategory", theme), _scaled_indicators(known, "category", COARSE * theme)]
     image = [_scaled_indicators(known, "look", look), _scaled_indicators(known, "colour", COARSE * look)]
@@ -83,7 +79,7 @@ def planted_halves(layout: Layout) -> dict[str, np.ndarray]:
 
 
 def _scaled_indicators(rows: pa.Table, column: str, weight: float) -> np.ndarray:
-    """Return an indicator of each value, float32 [n, values]; its square is the weight over the items with it."""
+    """Return a column per value, float32 [n, values], whose squares sum to `weight`."""
     number = rows[column].to_numpy()
     size = np.bincount(number)
     return np.eye(len(size), dtype=np.float32)[number] * np.sqrt(weight / size[number]).astype(np.float32)[:, None]

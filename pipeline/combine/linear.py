@@ -1,9 +1,6 @@
-"""Linear, the feature set that trains no network: all parts reduced to one vector by PCA.
+"""Feature set `linear`: all parts reduced by PCA to one vector, without training a network.
 
-Each block of columns is reduced, with a weight for those of images only (ops/joining.py). Validation chooses among
-WAYS; nothing is fitted to interactions.
-
-Letters: n items, F and W widths.
+n items of a shard, F width.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,21 +23,19 @@ K = 20
 
 
 class Way(NamedTuple):
-    """What validation chooses."""
+    """Settings that validation chooses."""
 
-    power: float  # of the standard deviation that each direction of a part is divided by
+    power: float  # each direction of a part is divided by its standard deviation to this power
     image: float  # weight of image-only columns, compared with 1 for all others
     reduced: bool  # whether PCA reduces all parts together to one width
 
 
+# validation only chooses among these: the maps are not fitted to interactions
 WAYS = [Way(*way) for way in product((POWER, 0.3), (IMAGE, 0.3, 1.0), (True, False))]
 
 
 def fit_linear(layout: Layout, parts: Sequence[FeatureSet], width: int) -> tuple[Fit, Way]:
-    """Return the map that is best on validation, the first of WAYS without validation, fitted to all items.
-
-    UserError if no part distinguishes items.
-    """
+    """Fit the way that is best on validation, otherwise the first; raises UserError if no part distinguishes items."""
     kept = [quality.distinguishes(part.shards) for part in parts]
     if not any(kept):
         raise UserError(f"none of {', '.join(part.name for part in parts)} distinguishes items; leave it out")
@@ -51,15 +46,12 @@ def fit_linear(layout: Layout, parts: Sequence[FeatureSet], width: int) -> tuple
 
 
 def read_parts(parts: Sequence[FeatureSet]) -> Iterator[list[np.ndarray]]:
-    """Yield the vectors of all parts, float32 [n, F] each, a shard at a time."""
+    """Yield the vectors of all parts, float32 [n, F] each, shard by shard."""
     yield from (list(shard) for shard in zip(*(part.vectors() for part in parts), strict=True))
 
 
 def _score_ways(layout: Layout, parts: Sequence[FeatureSet], kept: Sequence[bool], width: int) -> list[float]:
-    """Return the score of each way: geometric mean of content neighbours' Recall among all, and among cold items.
-
-    Without validation there is none.
-    """
+    """Return a score per way: the geometric mean of warm and cold content-neighbour recall; none without validation."""
     from alignrec.pipeline.interactions import profiles  # loads SciPy
 
     n_items = len(io.read_table(layout.item_ids, schemas.ITEM_IDS))
@@ -72,7 +64,7 @@ def _score_ways(layout: Layout, parts: Sequence[FeatureSet], kept: Sequence[bool
     cold = profiles.cold_draws(has, finds, n_items, DRAWS)
     whole = [block for block in joining.split_blocks([part.spans for part in parts], IMAGE) if kept[block.part]]
     columns = (np.concatenate([x[block.part][:, block.columns] for x in read_parts(parts)]) for block in whole)
-    reduced = [whitening.whiten_rows(x, width, 0) for x in columns]  # directions, to be given any power
+    reduced = [whitening.whiten_rows(x, width, 0) for x in columns]  # power 0: each way applies its own
     scores = []
     for way in WAYS:
         weights = [way.image if block.weight == IMAGE else block.weight for block in whole]

@@ -1,9 +1,6 @@
-"""Another feature set, mapped by ridge regression to collaborative factors of train interactions.
+"""Feature set mapped by ridge regression to collaborative factors of training interactions.
 
-The factors are the leading right singular vectors of the train matrix, its rows and columns scaled by the inverse root
-of their counts. The map is fitted to items with train interactions and applied to all.
-
-Letters: U users, I items, n items of a shard, F and W widths.
+U users, I items, n items of a shard, F and W widths.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,15 +20,12 @@ from alignrec.pipeline.ops import whitening
 from alignrec.pipeline.ops.linalg import right_vectors
 from alignrec.pipeline.ops.whitening import Whitening
 
-FACTORS = 128  # at most, fewer if train interactions have a lower rank; the width of the set
-RIDGE = 1.0  # added to every variance, as a share of the mean variance
+FACTORS = 128  # upper bound on the set's width, which is lower if training interactions have a lower rank
+RIDGE = 1.0  # penalty, as a fraction of the mean variance of a column
 
 
 def fit_mapped(layout: Layout, part: FeatureSet, seed: int, cold: Sequence[int] | np.ndarray = ()) -> Whitening:
-    """Return the map of a set's vectors, fitted without the interactions of items `cold`, int [C].
-
-    UserError if no item has both train interactions and a vector.
-    """
+    """Fit a set's map without the interactions of items `cold`, int [C]; raises UserError if no item is left."""
     n_items = len(io.read_table(layout.item_ids, schemas.ITEM_IDS))
     rows = io.read_table(layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"])
     user, item, split = (rows[column].to_numpy() for column in ("user_id", "item_id", "split"))
@@ -55,7 +49,7 @@ def fit_mapped(layout: Layout, part: FeatureSet, seed: int, cold: Sequence[int] 
 
 
 def refit_mapped(layout: Layout, name: str, cold: np.ndarray) -> np.ndarray:
-    """Return the vectors of a mapped set, fitted without the interactions of items `cold`, int [C]: float32 [I, W]."""
+    """Return a mapped set's vectors, float32 [I, W], refitted without the interactions of items `cold`, int [C]."""
     facts = FeatureSet.of(layout, name).facts
     part = FeatureSet.of(layout, facts.parts[0])
     own = fit_mapped(layout, part, map_seed(layout.dataset, int(facts.settings["seed"])), cold)
@@ -67,12 +61,8 @@ def map_seed(dataset: str, seed: int) -> int:
 
 
 def collaborative_factors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray:
-    """Return at most `width` factors of items times the root of their number, zero for items without users.
-
-    Args:
-        matrix: float32 [U, I], not empty, 1 where a user has an item in train.
-        seed: starts ARPACK and affects the last bits.
-    """
+    """Return at most `width` factors of the items of `matrix`, float32 [U, I]; zero for items without users."""
+    # right singular vectors of the matrix, with rows and columns divided by the roots of their counts
     scaled = matrix.astype(np.float64)
     users, items = scaled.sum(axis=1), scaled.sum(axis=0)
     left, right = (sparse.diags_array(1 / np.sqrt(np.maximum(1, counts))) for counts in (users, items))
@@ -83,23 +73,19 @@ def collaborative_factors(matrix: sparse.csr_array, width: int, seed: int) -> np
 
 
 def fit_ridge(pairs: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], strength: float) -> Whitening:
-    """Return the ridge regression from centred x to centred y; memory grows with F (F + W), not with rows.
-
-    Args:
-        pairs: returns all rows, x float32 [n, F] and y float64 [n, W] at a time; called twice.
-        strength: penalty, as a share of the mean variance of x.
-    """
-    with threadpool_limits(1):  # the order of sums decides the last bits
+    """Fit a ridge regression from centred x, float32 [n, F], to centred y, float64 [n, W], given in blocks."""
+    with threadpool_limits(1):  # several threads would sum in a varying order
         sums = [(len(x), x.sum(axis=0, dtype=np.float64)) for x, _ in pairs()]
         n = sum(n for n, _ in sums)
         mean = np.asarray(sum(total for _, total in sums)) / n
         products = np.zeros((len(mean), len(mean)))
         crossed: np.ndarray | float = 0.0
-        for x, y in pairs():  # a second pass: the mean may be large compared with the variance
+        # a second pass, because the mean may be large compared with the variance; memory does not grow with rows
+        for x, y in pairs():
             centred = x - mean
             products += centred.T @ centred / n
             crossed = crossed + centred.T @ y / n
         variance = np.trace(products) / len(mean)
-        penalty = strength * variance if variance > 0 else 1.0  # vectors that do not vary
+        penalty = strength * variance if variance > 0 else 1.0  # constant vectors
         solved = linalg.solve(products + penalty * np.eye(len(mean)), crossed, assume_a="pos")
     return Whitening(mean.astype(np.float32), solved.astype(np.float32))

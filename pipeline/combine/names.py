@@ -1,4 +1,4 @@
-"""Which feature sets a dataset has: their names, kinds, parts and settings, from the parameters alone."""
+"""Names, kinds, parts and settings of a dataset's feature sets, from the parameters only."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ CONCAT, LINEAR, MAPPED, MASKED, PLANTED = "concat", "linear", "mapped", "masked"
 KINDS: dict[str, type[Section]] = {CONCAT: Concat, "whitened": Whitened, LINEAR: Linear, MAPPED: Derived}
 KINDS |= {MASKED: Masked, PLANTED: Planted}
 CEILINGS = (PLANTED, *(variant(PLANTED, modality) for modality in MODALITIES))  # only for generated catalogues
-TEXT = "minilm"  # text encoder that imported features of images are concatenated with
-NOT_TRAINED = ("-raw", "-untrained", "-official")  # endings of sets that only measure others
+TEXT = "minilm"  # text encoder that is concatenated with imported features of images
+NOT_TRAINED = ("-raw", "-untrained", "-official")  # endings of sets that only serve as baselines
 Sets = Mapping[str, Mapping[str, Any]]  # section `combine.sets`
 
 
 def definition_of(sets: Sets, name: str) -> Mapping[str, Any]:
-    """Return kind and settings of a combination; `<set>-image-masked` and `<set>-text-masked` may be empty."""
+    """Return the kind and settings of a combination; `<set>-<modality>-masked` needs no settings."""
     own = sets.get(name, {})
     masked = next((modality for modality in MODALITIES if name.endswith(variant("", modality))), None)
     if "kind" in own or name in KINDS or masked is None:
@@ -36,7 +36,7 @@ def kind_of(sets: Sets, name: str) -> str:
 
 
 def settings_of(sets: Sets, name: str) -> Section:
-    """Return the settings of a combination; UserError for a kind, key or value that there is not."""
+    """Return validated settings; raises UserError for an unknown kind, key or value."""
     given = dict(definition_of(sets, name))
     kind = given.pop("kind")
     if kind not in KINDS:
@@ -47,7 +47,7 @@ def settings_of(sets: Sets, name: str) -> Section:
 
 
 def parts_of(params: Parameters, dataset: str, name: str) -> list[str]:
-    """Return the parts of a feature set, in order; none if it is not made of others."""
+    """Return the parts of a feature set in order; none if it is not derived."""
     if name in sets_with_text(params, dataset):
         return [TEXT, name.removeprefix(f"{TEXT}-")]
     sets = params[Combine].sets
@@ -60,24 +60,23 @@ def parts_of(params: Parameters, dataset: str, name: str) -> list[str]:
 
 
 def imported_sets(params: Parameters, dataset: str) -> list[str]:
-    """Return the feature sets that come with a dataset's source."""
     source = params.source(dataset)
     files = source.files() if isinstance(source, Downloaded) else {}
     return [role.removeprefix(FEATURE) for role in files if role.startswith(FEATURE)]
 
 
 def encoded_sets(params: Parameters, dataset: str) -> list[str]:
-    """Return the feature sets that are not made of others."""
+    """Return the feature sets without parts."""
     return [*params[BEiT3].sets, *params[Encode].encoders, *imported_sets(params, dataset)]
 
 
 def sets_with_text(params: Parameters, dataset: str) -> list[str]:
-    """Return the concatenations of MiniLM with the sets that come with the source, if MiniLM is encoded."""
+    """Return the concatenations of MiniLM with imported sets, if MiniLM is encoded."""
     return [f"{TEXT}-{name}" for name in imported_sets(params, dataset) if TEXT in params[Encode].encoders]
 
 
 def made_sets(params: Parameters, dataset: str) -> list[str]:
-    """Return the feature sets of a dataset without controls, each after its parts."""
+    """Return all feature sets but controls, parts first."""
     names = encoded_sets(params, dataset)
     todo = [*sets_with_text(params, dataset), *params[Combine].sets]
     while todo:
@@ -90,45 +89,40 @@ def made_sets(params: Parameters, dataset: str) -> list[str]:
 
 
 def feature_sets(params: Parameters, dataset: str) -> list[str]:
-    """Return all feature sets of a dataset, each after its parts, the controls last."""
     return [*made_sets(params, dataset), *params[Combine].controls]
 
 
 def with_parts(params: Parameters, dataset: str, name: str) -> list[str]:
-    """Return a feature set with all its parts and their parts."""
     return [name, *(one for part in parts_of(params, dataset, name) for one in with_parts(params, dataset, part))]
 
 
 def is_ceiling(sets: Sets, name: str) -> bool:
-    """Return whether a set is what the generator of a catalogue planted, whole or with a modality masked."""
+    """Return whether a set is planted, whole or with a masked modality."""
     own = definition_of(sets, name)
     return own["kind"] == PLANTED or (own["kind"] == MASKED and own.get("of") == PLANTED)
 
 
 def is_control(sets: Sets, name: str) -> bool:
-    """Return whether a set only measures others: raw, not trained here, or planted."""
     return is_ceiling(sets, name) or name.endswith(NOT_TRAINED)
 
 
 def is_partial(sets: Sets, name: str) -> bool:
-    """Return whether a set is a control, or another with a modality masked."""
     masked = name.endswith(tuple(variant("", modality) for modality in MODALITIES))
     return masked or kind_of(sets, name) == MASKED or is_control(sets, name)
 
 
 def learns_from_train(params: Parameters, dataset: str, name: str) -> bool:
-    """Return whether a set or a part of it is fitted to train interactions."""
     return any(kind_of(params[Combine].sets, one) == MAPPED for one in with_parts(params, dataset, name))
 
 
 def can_refit(params: Parameters, dataset: str, name: str) -> bool:
-    """Return whether a set that learns can be fitted again without some interactions: no part learned."""
+    """Return whether a mapped set can be refitted without some interactions: no part learned from them."""
     is_mapped = kind_of(params[Combine].sets, name) == MAPPED
     return is_mapped and not any(learns_from_train(params, dataset, part) for part in parts_of(params, dataset, name))
 
 
 def check_names(params: Parameters, dataset: str) -> None:
-    """Raise UserError for unknown kinds, parts and circles, and two feature sets of one name."""
+    """Raise UserError for unknown kinds or parts, cycles and duplicate names."""
     sets = params[Combine].sets
     names = [
         *params[BEiT3].sets,

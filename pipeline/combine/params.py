@@ -9,7 +9,7 @@ from alignrec.pipeline.ops.joining import WIDTH
 
 
 class Combine(Section):
-    """Feature sets -> those that linear algebra makes of them, and controls."""
+    """Section `combine`: feature sets derived from others, and controls."""
 
     sets: dict[Name, dict[str, Any]] = {"linear": {}}
     """name -> its kind, a name in pipeline/combine/names.py, and keys of that kind's class"""
@@ -19,14 +19,14 @@ class Combine(Section):
 
 
 class Concat(Section):
-    """Settings of kind `concat`: parts of length 1 each, side by side."""
+    """Settings of kind `concat`: parts scaled to length 1 and concatenated."""
 
     of: Annotated[list[Name], Field(min_length=2)]
     """feature sets, in order"""
 
 
 class Derived(Section):
-    """Settings of kind `mapped`: a feature set, mapped by ridge regression to factors of train interactions."""
+    """Settings of kind `mapped`: a feature set mapped by ridge regression to factors of training interactions."""
 
     of: Name
     """a feature set"""
@@ -58,4 +58,4 @@ class Masked(Section):
 
 
 class Planted(Section):
-    """Settings of kind `planted`: what the generator of a catalogue knows, an upper bound."""
+    """Settings of kind `planted`: the ground truth of a generated catalogue, an upper bound."""

@@ -1,4 +1,4 @@
-"""The sets of stage `combine`, written one after another, parts first; a killed run resumes."""
+"""Write the feature sets of stage `combine`, parts first; an interrupted run resumes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
@@ -29,13 +29,13 @@ from alignrec.pipeline.vectors import matching
 from alignrec.pipeline.vectors.matching import File
 from alignrec.pipeline.vectors.readers import READERS
 
-OF_IMAGES = "records"  # format of features that are made only from images
+OF_IMAGES = "records"  # file format whose features are computed only from images
 FLAGS = ("has_image", "has_text")
 Rows = Iterator[pa.Table]  # of a set, a shard at a time
 
 
 def write_combinations(run: Run) -> None:
-    """Write all sets that are made of others, of files, or of nothing, and delete those that are listed no more."""
+    """Write derived, imported and control sets, and delete those that are no longer listed."""
     files, own = matching.feature_files(run.layout.sources), run.params[Combine]
     beside = [f"{names.TEXT}-{name}" for name, file in files.items() if file.format == OF_IMAGES]
     wanted = [*files, *beside, *own.sets, *own.controls]
@@ -48,7 +48,7 @@ def write_combinations(run: Run) -> None:
         for name in wanted:
             try:
                 _write_set(run, name, ids, files.get(name), bar.update)
-            except UserError as e:  # other sets do not depend on it
+            except UserError as e:  # still write the other sets
                 failed[name] = e
     if failed:
         faults = "; ".join(f"{name}: {error}" for name, error in failed.items())
@@ -93,7 +93,6 @@ def _write_set(run: Run, name: str, ids: pa.Table, file: File | None, done: Call
 def _make_set(
     run: Run, name: str, definition: Mapping[str, Any], parts: Sequence[FeatureSet], ids: pa.Table, file: File | None
 ) -> tuple[Rows, Facts]:
-    """Return the rows of a set, and what set.json says of it."""
     kind, size, seed = definition["kind"], run.params[Encode].shard_rows, run.params[Combine].seed
     if file:
         return _imported_rows(file, ids, size), _describe(run, name, kind)
@@ -118,7 +117,7 @@ def _make_set(
     fit, more = _fit_map(run, kind, settings, parts)
     if not (encoder / chain.NAME).is_file():
         chain.write(encoder, fit)
-    fit = chain.read(encoder, [part.width for part in parts])  # so that all rows are made by what is stored
+    fit = chain.read(encoder, [part.width for part in parts])  # compute rows with the stored map
     described = _describe(run, name, kind, parts, settings.model_dump(exclude={"of"}) | more)
     update: dict[str, Any] = {"spans": _spans_of(fit, parts)}
     if more or isinstance(settings, Whitened):
@@ -127,7 +126,7 @@ def _make_set(
 
 
 def _fit_map(run: Run, kind: str, settings: Any, parts: Sequence[FeatureSet]) -> tuple[Fit, dict[str, Any]]:
-    """Return the map of a combination, fitted to all items, and what was chosen or drawn for it."""
+    """Return the map, fitted to all items, and the settings that were chosen or drawn for it."""
     if isinstance(settings, Linear):
         fit, way = linear.fit_linear(run.layout, parts, settings.width)
         return fit, way._asdict()
@@ -141,13 +140,12 @@ def _fit_map(run: Run, kind: str, settings: Any, parts: Sequence[FeatureSet]) ->
 
 
 def _imported_rows(file: File, ids: pa.Table, size: int) -> Rows:
-    """Yield the rows of a feature file; UserError if it does not fit the items."""
     matched = file.matched(ids["asin"].to_pylist())
     for start in range(0, len(ids), size):
         own = ids.slice(start, size)
         there = matched.place[start : start + len(own)] >= 0
         none = np.zeros(len(there), bool)
-        unknown = pa.array(none, mask=there)  # an item without a row is made from nothing
+        unknown = pa.array(none, mask=there)  # items without a row have no input
         flags = (pa.array(there), pa.array(none)) if matched.vectors.of_images else (unknown, unknown)
         yield feature_rows(own, matched.rows(start, start + len(own)), *flags)
 
@@ -162,7 +160,7 @@ def _mapped_rows(fit: Fit, parts: Sequence[FeatureSet]) -> Rows:
     for number in range(len(parts[0].shards)):
         rows = [part.read(number) for part in parts]
         vectors = fit([io.matrix(part["vector"]) for part in rows])
-        # a modality was used if any part used it; null if no part is known to have, and one is unknown
+        # Kleene logic: a modality was used if any part used it, unknown if none is known to have and one is unknown
         yield feature_rows(rows[0], vectors, *(reduce(pc.or_kleene, [part[flag] for part in rows]) for flag in FLAGS))
 
 
@@ -178,10 +176,8 @@ def _masked_rows(layout: Layout, part: FeatureSet, modality: str) -> Rows:
 
 
 def _mask_shards(layout: Layout, part: FeatureSet, modality: str) -> Callable[[int], np.ndarray]:
-    """Return what makes a shard's vectors as if no item had a modality, float32 [n, F]; UserError if nothing can.
-
-    Parts are masked before they are mapped; of an encoder's own vectors the modality's columns become zero.
-    """
+    """Return a function from a shard's number to its vectors without a modality, float32 [n, F]."""
+    # mask the parts before they are mapped: a mapped column mixes modalities
     if part.facts.parts:
         parts = [FeatureSet.of(layout, name) for name in part.facts.parts]
         fit = chain.read(part.encoder, [one.width for one in parts])
@@ -189,12 +185,13 @@ def _mask_shards(layout: Layout, part: FeatureSet, modality: str) -> Callable[[i
         return lambda number: fit([make(number) for make in masked])
     if any(len(span.reads) != 1 for span in part.spans if modality in span.reads):
         raise UserError(f"no {modality} can be removed from {part.name}; encode it with fewer `modalities` instead")
+    # an encoder's columns of the modality become zero
     kept = np.concatenate([np.repeat(modality not in span.reads, span.width) for span in part.spans])
     return lambda number: np.where(kept, io.matrix(part.read(number)["vector"]), np.float32(0))
 
 
 def _spans_of(fit: Fit, parts: Sequence[FeatureSet]) -> list[Span]:
-    """Return the columns of a concatenation by modalities; none where a map mixes the parts."""
+    """Return the modalities of columns; none if a map mixes the parts."""
     if fit.last is not None or any(one is not None for one in fit.maps) or any(not part.facts.reads for part in parts):
         return []
     return [span for part in parts for span in part.spans]
@@ -222,7 +219,6 @@ def _describe(
 
 
 def _note_set(run: Run, made: FeatureSet, parts: Sequence[FeatureSet], file: File | None) -> None:
-    """Note what run.json records of a whole set, and count items that a file lacks; warn of parts that say nothing."""
     quality.note_quality(run, made.facts, made.shards, file and file.path)
     if file:
         used = (io.read_table(path, schemas.features(made.width), [*FLAGS]) for path in made.shards)

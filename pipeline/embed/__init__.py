@@ -1,1 +1,1 @@
-"""Vectors for any table, by an encoder of the parameters or of a release: the code path of the stage `encode`."""
+"""Vectors for any table, by the code path of stage `encode`."""

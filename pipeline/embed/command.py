@@ -1,8 +1,4 @@
-"""`alignrec embed`: any table -> a folder of Parquet files with a vector per row.
-
-The table is laid out next to the target like the outputs of a dataset, so that the shard loop of `encode` reads it and
-a killed run resumes. Files appear in the target when all are done.
-"""
+"""`alignrec embed`: encode a table into a folder of Parquet files, one vector per row."""
 
 import re
 import shutil
@@ -43,35 +39,35 @@ from alignrec.pipeline.release.encoder import MOST_AT_A_TIME, ReleasedEncoders, 
 from alignrec.pipeline.release.item_file import Columns, Row
 from alignrec.pipeline.sources import lines
 
-DATASET = "table"  # the name of the table as a dataset
-FACTS = "_embed.json"  # readers of a folder of Parquet skip names that begin with _
-INLINE = re.compile(r"(?P<kind>[a-z][a-z0-9_-]*):(?P<model>.+)")  # a kind that loads a third-party model, and the model
+DATASET = "table"  # name of the table as a dataset
+FACTS = "_embed.json"  # readers of Parquet folders skip names that begin with _
+INLINE = re.compile(r"(?P<kind>[a-z][a-z0-9_-]*):(?P<model>.+)")  # kind:model, for kinds that load a third-party model
 
 
 class Table(NamedTuple):
-    """Where rows come from."""
+    """Table to encode."""
 
-    path: Path
+    path: Path  # file or folder
     images: Path | None  # folder
     columns: Columns
 
 
 class Choice(NamedTuple):
-    """An encoder of a release, of section `encoders` or of a project's feature set, or a combination of encoders."""
+    """An encoder of a release, of the parameters or of a project's feature set, or a combination of encoders."""
 
     name: str  # of its feature set
-    params: Parameters  # whose sections `encoders`, `encode` and `combine` have what it needs and nothing else
-    project: Project | None = None  # has the set, with its encoder
-    cache: Path | None = None  # of rows that `encode` and earlier tables have, with `encode.reuse`
+    params: Parameters  # with sections `encoders`, `encode` and `combine` reduced to what it needs
+    project: Project | None = None  # with the feature set and its encoder
+    cache: Path | None = None  # encoded rows of the project and of earlier tables, if `encode.reuse` is set
 
 
 class Summary(NamedTuple):
-    """Counts of the rows of a table."""
+    """Row counts of an encoded table."""
 
     items: int  # written
     images: int  # of them, with an image
     texts: int  # of them, with a text
-    rejects: Path  # table REJECTS of other rows, if there are any
+    rejects: Path  # table REJECTS, if rows were rejected
     rejected: Counter[str]  # reason -> rows
 
 
@@ -85,7 +81,7 @@ def choose_released(params: Parameters, release: Path, name: str) -> Choice:
 
 
 def choose_encoder(params: Parameters, name: str, root: Path) -> Choice:
-    """Return an encoder of section `encoders`, a kind, `kind:model`, a feature set of the project, or a combination."""
+    """Find an encoder of section `encoders`, a kind, `kind:model`, a set of the project, or a combination."""
     encoders, sets = params.encoders, params[Combine].sets
     cache = Layout(root, DATASET).rows if params[Encode].reuse else None
     if (found := INLINE.fullmatch(name)) and (spec := ENCODERS.get(found["kind"])) and spec.origin:
@@ -118,7 +114,7 @@ def _restrict(
     sets: Mapping[str, Any] = {},
     **own: Any,
 ) -> Parameters:
-    """Return parameters under which `encode` and `combine` make the named networks and sets, and no others."""
+    """Return parameters that make only the given networks and sets."""
     encode = params[Encode].model_copy(update={"encoders": networks} | own)
     combine = params[Combine].model_copy(update={"sets": dict(sets), "controls": []})
     beit3 = params[BEiT3].model_copy(update={"sets": []})
@@ -126,11 +122,8 @@ def _restrict(
 
 
 def embed(table: Table, choice: Choice, to: Path) -> Summary:
-    """Encode a table into a new folder of features-*.parquet, schema embedded(F), and FACTS.
-
-    Unused rows go to `<to>.rejects.parquet`.
-    """
-    item_file.read_blocks(*table)  # refuses what is not there, before a folder is made
+    """Encode a table into a new folder, schema embedded(F); rejected rows go to `<to>.rejects.parquet`."""
+    item_file.read_blocks(*table)  # raises for missing inputs before a folder is created
     lock = to.absolute().with_name(f".{to.name}.lock")
     with FileLock(lock):
         try:
@@ -142,6 +135,7 @@ def embed(table: Table, choice: Choice, to: Path) -> Summary:
 
 
 def _embed_next_to(to: Path, table: Table, choice: Choice) -> Summary:
+    # laid out like a dataset, so that the shard loop of `encode` reads the table and an interrupted run resumes
     work = to.absolute().with_name(f".{to.name}.parts")
     run, layout = Run("encode", DATASET, choice.params, work, label="embed"), Layout(work, DATASET)
     encode, images = choice.params[Encode], choice.params[Images]
@@ -164,7 +158,7 @@ def _embed_next_to(to: Path, table: Table, choice: Choice) -> Summary:
             try:
                 _lay_out(table, layout, images if "image" in reads else None, encode.shard_rows, record)
             except UserError:
-                shutil.rmtree(work)  # has nothing that is worth keeping
+                shutil.rmtree(work)  # nothing to resume from
                 raise
         items = Items.of(layout)
         folder = _write_vectors(run, choice, items)
@@ -179,7 +173,7 @@ def _embed_next_to(to: Path, table: Table, choice: Choice) -> Summary:
 
 
 def _lay_out(table: Table, layout: Layout, images: Images | None, shard_rows: int, record: dict[str, Any]) -> None:
-    """Write the items, images and rejects of a table, without images if `images` is None; UserError: it has no item."""
+    """Write the items, images (unless None) and rejects of a table; raises UserError if it has no items."""
     columns = table.columns if images is not None else table.columns._replace(image="")
     rejects = layout.root / "rejects"
 
@@ -208,9 +202,9 @@ def _lay_out(table: Table, layout: Layout, images: Images | None, shard_rows: in
         rejected = [io.read_table(path, schemas.REJECTS) for path in sorted(rejects.glob("*.parquet"))[:1]]
         why = "".join(f"; row {one['line'][0]}: {one['reason'][0]}" for one in rejected)
         raise UserError(f"{table.path}: 0 items{why}; give Parquet, CSV or JSON lines, an item a row")
-    io.write_json(layout.sources, [])  # `combine` reads which files a dataset is of
+    io.write_json(layout.sources, [])  # `combine` reads the dataset's source files from it
     ids = (part.select(schemas.ITEM_IDS.names) for part in io.read_tables(layout.items, schemas.ITEMS))
-    io.write_tables(ids, layout.item_ids, schemas.ITEM_IDS, record)  # last: the table is laid out
+    io.write_tables(ids, layout.item_ids, schemas.ITEM_IDS, record)  # written last, as it marks the table as complete
 
 
 def _item_table(rows: Sequence[Row], start: int) -> pa.Table:
@@ -254,7 +248,7 @@ def _write_vectors(run: Run, choice: Choice, items: Items) -> Path:
     from alignrec.pipeline.combine.write import write_combinations  # loads SciPy
 
     combining = Run("combine", DATASET, run.params, run.layout.root, label="embed")
-    # reads and writes next to the vectors of `encode`, which are not delivered yet
+    # read and write next to the vectors of `encode`, which are not in the target yet
     combining.layout, combining.folder = run.layout, run.layout.folder("combine")
     write_combinations(combining)
     return combining.folder / choice.name
@@ -265,7 +259,7 @@ def _load_encoder(project: Project, name: str) -> Encoder:
 
 
 def _append_inputs(folder: Path, items: Items, done: Path, record: dict[str, Any]) -> tuple[int, int, int]:
-    """Write the vectors of `folder` with what was encoded; return the numbers of items, images and texts."""
+    """Write the vectors with hashes of their inputs; return the numbers of items, images and texts."""
     counts, width = np.zeros(3, np.int64), io.width(folder)
     for number, path in enumerate(io.shards(folder, "features")):
         rows, made_by = io.read_table(path, schemas.features(width)), io.record(path)
@@ -281,7 +275,7 @@ def _append_inputs(folder: Path, items: Items, done: Path, record: dict[str, Any
 
 
 def _describe_inputs(rows: pa.Table, texts: pa.ChunkedArray, images: Sequence[Path]) -> dict[str, pa.Array]:
-    """Return the statuses of images and the hashes of what was encoded; `images`: a file of as many rows, or none."""
+    """Return image statuses and input hashes; `images` is a file of as many rows, or empty."""
     n = len(rows)
     absent = {"status": ["missing"] * n, "reason": ["this encoder reads no image"] * n, "input_image_sha256": [""] * n}
     found = hash_images(images[0], ["status", "reason"]) if images else pa.table(absent)
@@ -295,7 +289,7 @@ def _describe_inputs(rows: pa.Table, texts: pa.ChunkedArray, images: Sequence[Pa
 
 
 def _gather_rejects(folder: Path, to: Path, record: dict[str, Any]) -> Counter[str]:
-    """Write the rows that were not used, if there are any, to one file; return how many there are by reason."""
+    """Merge rejected rows, if any, into one file; return counts by reason."""
     reasons, parts = Counter[str](), sorted(folder.glob("*.parquet"))
 
     def read() -> Iterator[pa.Table]:

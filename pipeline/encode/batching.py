@@ -1,7 +1,4 @@
-"""Encode items in batches of equal modalities and similar text length.
-
-n items, F feature width.
-"""
+"""Encode items in batches of equal modalities and similar text length: n items, F feature width."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -168,13 +165,12 @@ def _encode_batches(
 
 
 def _try_encode(encoder: Encoder, prepared: Any) -> Tensor | None:
-    """Return None if memory ran out."""
     try:
         return encoder.encode(prepared)
     except (RuntimeError, MemoryError) as e:
         if not ran_out(e):
             raise
-    return None
+    return None  # the caller tries half a batch
 
 
 def _in_halves(encoder: Encoder, prepare: Callable[[np.ndarray], Any], rows: np.ndarray) -> Tensor:

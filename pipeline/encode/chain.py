@@ -115,7 +115,6 @@ class ChainEncoder:
         return Prepared(len(images or texts or ()), prepared)
 
     def reading(self, texts: Sequence[str]) -> Reading | None:
-        """Return the token counts of the first part that counts tokens."""
         readers = (getattr(encoder, "reading", None) for encoder, reads in self._parts if "text" in reads)
         return next((reading(texts) for reading in readers if reading is not None), None)
 

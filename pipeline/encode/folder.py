@@ -96,11 +96,9 @@ class FeatureSet:
         return self.facts.spans or [Span(reads=self.facts.reads, width=self.width)]
 
     def files(self) -> list[Path]:
-        """Return the files that derived sets depend on."""
         return [self.folder / SET, *self.shards]
 
     def read(self, number: int) -> pa.Table:
-        """Return the rows of a shard, schema features(F)."""
         return io.read_table(self.shards[number], schemas.features(self.width))
 
     def vectors(self) -> Iterator[np.ndarray]:

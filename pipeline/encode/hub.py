@@ -57,7 +57,6 @@ class Origin:
     fingerprint: Mapping[str, Any] | None = None  # of a release's encoder: that of the set whose space it shares
 
     def files(self) -> list[Path]:
-        """Return all files but hidden ones, sorted."""
         found = sorted(self.folder.rglob("*"))
         return [p for p in found if p.is_file() and not any(map(_is_hidden, p.relative_to(self.folder).parts))]
 

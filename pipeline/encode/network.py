@@ -1,7 +1,4 @@
-"""Encoders before and after they are loaded: those of section `encoders`, and those of feature sets.
-
-One of the project's own and one of a release are loaded by the same call.
-"""
+"""Find and load encoders: those of section `encoders`, and those stored with feature sets."""
 
 from __future__ import annotations
 
@@ -26,18 +23,18 @@ from alignrec.pipeline.harness.layout import EncoderFiles, Layout
 if TYPE_CHECKING:
     from alignrec.pipeline.encode.registry import Encoder
 
-MAX_DEPTH = 8  # of sets that are made of one another
-CUT = {"chunks": 1}  # what releases did whose BEiT3 cut texts, and that have no such key
+MAX_DEPTH = 8  # of nested parts
+CUT = {"chunks": 1}  # default for old releases, which truncated texts and lack this key
 
 
 @dataclass(frozen=True)
 class Network:
-    """An encoder of kind `kind` before it is loaded."""
+    """An encoder before it is loaded."""
 
     name: str  # of its feature set
     kind: str
     settings: Section
-    folder: Path  # of what it was fitted to, or of the third-party model
+    folder: Path  # with the fitted files, or with the third-party model
     origin: Origin | None = None
 
     @property
@@ -53,7 +50,7 @@ class Network:
         return self.origin.files() if self.origin else sorted(p for p in self.folder.glob("*") if p.is_file())
 
     def move_to(self, folder: Path) -> Network:
-        """Return it with its files in another folder."""
+        """Return a copy with its files in another folder."""
         return replace(self, folder=folder, origin=self.origin and replace(self.origin, folder=folder))
 
     def load(self) -> Encoder:
@@ -62,11 +59,11 @@ class Network:
         return encoder
 
     def name_errors(self) -> AbstractContextManager[None]:
-        """Return a context in which whatever a third-party model raises is one line."""
+        """Return a context that turns exceptions of a third-party model into UserErrors."""
         return reraise_as_user_error(f"encoders.{self.name}") if self.origin else nullcontext()
 
     def model_facts(self) -> dict[str, Any]:
-        """Return where a third-party model is from; empty for an encoder of this package."""
+        """Return the provenance of a third-party model; empty for other encoders."""
         if (source := self.origin) is None:
             return {}
         which = {"model": source.model, "revision": source.revision, "library": source.library}
@@ -74,7 +71,7 @@ class Network:
 
 
 def find_network(encoders: Encoders, name: str, folder: Path) -> Network:
-    """Return an encoder of section `encoders`, a third-party model with its files found and checked; or UserError."""
+    """Find an encoder of section `encoders`; raises UserError if its third-party model is missing or invalid."""
     kind, settings = kind_of(encoders, name), settings_of(encoders, name)
     find = ENCODERS[kind].origin
     origin = find(f"encoders.{name}", settings) if find else None
@@ -82,24 +79,24 @@ def find_network(encoders: Encoders, name: str, folder: Path) -> Network:
 
 
 def settings_facts(network: Network, own: Encode) -> dict[str, Any]:
-    """Return the settings that the rows of a set depend on, for their metadata; no paths of folders."""
+    """Return the settings that a set's rows depend on, without paths."""
     batches = {"batch_size": own.batch_size, "shard_rows": own.shard_rows, "seed": own.seed}
     return batches | {"kind": network.kind} | network.settings.model_dump(mode="json") | network.model_facts()
 
 
 class Shelf(Protocol):
-    """Where feature sets and their encoders lie."""
+    """Where feature sets and their encoders are stored."""
 
-    trusted: ClassVar[bool]  # whether third-party models that it names may be loaded
+    trusted: ClassVar[bool]  # whether to load the third-party models that it names
 
     def facts(self, name: str) -> Facts: ...  # how a set was made; UserError if it is not there
 
-    def folder(self, name: str) -> Path: ...  # that the encoder of a set is loaded from
+    def folder(self, name: str) -> Path: ...  # with the encoder of a set
 
 
 @dataclass(frozen=True)
 class Project:
-    """The feature sets of one dataset of a project."""
+    """Feature sets of one dataset of a project."""
 
     layout: Layout
     trusted: ClassVar[bool] = True
@@ -119,19 +116,16 @@ class Loaded(NamedTuple):
 
 
 def load_encoder(shelf: Shelf, name: str) -> Loaded:
-    """Load the encoder of a feature set, not trusted; needs torch.
-
-    UserError: the set is not there, needs what is not installed, or cannot encode a new item.
-    """
+    """Load a set's encoder, which is untrusted; raises UserError if it is missing or cannot encode new items."""
     facts = shelf.facts(name)
     return Loaded(facts, _load_nested(shelf, name, facts, ()))
 
 
 def load_encoders(shelf: Shelf, names: Iterable[str]) -> dict[str, Loaded]:
-    """Load several encoders; those that differ only in the modalities that they read share one network."""
     loaded: dict[str, Loaded] = {}
     for name in names:
         facts = shelf.facts(name)
+        # sets that differ only in their modalities share one network
         twin = next((one for one in loaded.values() if _is_same_network(one.facts, facts)), None)
         loaded[name] = load_encoder(shelf, name) if twin is None else Loaded(facts, twin.encoder)
     return loaded
@@ -194,7 +188,7 @@ def _load_beit3(shelf: Shelf, folder: Path, facts: Facts) -> Encoder:
 
 
 def refuse_absent(folder: Path, packages: Mapping[str, str]) -> None:
-    """Raise UserError unless packages with weights are installed in the versions that a set was made with."""
+    """Raise UserError unless `packages` are installed in the versions that a set was made with."""
     for package, wanted in packages.items():
         try:
             here = version(package)

@@ -28,7 +28,7 @@ class OpenClipParams(Pretrained, Chunked):
 
 
 class OpenClip(Towers):
-    """A network with its preprocessing."""
+    """Model of open_clip with its preprocessing."""
 
     def __init__(self, source: Origin, params: OpenClipParams) -> None:
         import open_clip  # takes seconds
@@ -39,7 +39,7 @@ class OpenClip(Towers):
         self._network: Any = network.eval()
         self._look: Any = look
         self._tokenizer = open_clip.get_tokenizer(name)
-        self._inner = getattr(self._tokenizer, "tokenizer", None)  # of transformers; None: it is open_clip's own
+        self._inner = getattr(self._tokenizer, "tokenizer", None)  # tokenizer of transformers; None: open_clip's own
         known = self._inner is None
         self._plain = towers.break_controls(CONTROLS) if known else towers.control_breaker(self._inner)
         room = int(self._tokenizer.context_length) - 2 if "text" in source.reads else None
@@ -52,11 +52,11 @@ class OpenClip(Towers):
         return count_tokens(self._inner, given)
 
     def image_inputs(self, images: list[Image.Image]) -> Tensor:
-        """Return float32 [B, 3, S, S], normalised as the network wants them."""
+        """Return normalised pixels, float32 [B, 3, S, S]."""
         return pin_memory(torch.stack([self._look(image) for image in images]))
 
     def text_inputs(self, texts: list[str]) -> Tensor:
-        """Return int64 [B, T]: every text is padded, or cut, to one length."""
+        """Return ids, int64 [B, T], padded or truncated to the context length."""
         return pin_memory(self._tokenizer([self._plain(text) for text in texts]))
 
     def image_vectors(self, inputs: Tensor) -> Tensor:
@@ -71,11 +71,11 @@ class OpenClip(Towers):
 
 
 def find_model(where: str, params: OpenClipParams) -> Origin:
-    """Do as `hub.find_model`; UserError also for files that open_clip did not save."""
+    """Find a model's files; raises UserError also if open_clip did not save them."""
     source = hub.find_model(where, params, LIBRARY, ["open_clip_model.safetensors"])
     if not (source.folder / CONFIG).is_file():
         raise UserError(f"'{where}.model': {params.model} has no {CONFIG}; open_clip did not save it")
-    # open_clip would run such code
+    # open_clip would run the tokenizer's code
     if "auto_map" in hub.read_model_json(f"'{where}.model'", source.folder / "tokenizer_config.json"):
         raise UserError(f"'{where}.model': {params.model}: its tokenizer is Python code of its own, which is not run")
     return source.restrict_to(where, params, source.reads)

@@ -19,7 +19,7 @@ def variant(name: str, modality: str) -> str:
 
 
 class Encode(Section):
-    """Items -> the feature sets of encoders that are not trained here."""
+    """Section `encode`: feature sets of encoders that are not trained here."""
 
     speed: ClassVar[frozenset[str]] = frozenset({"engine", "workers"})
 
@@ -39,7 +39,7 @@ class Encode(Section):
 
 
 class BEiT3Params(Section):
-    """How the network that `pretrain` trains encodes."""
+    """Settings for encoding with the network that `pretrain` trains."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
     """precision of products; features are float32. bfloat16 for base and large on a GPU, or on a CPU with AMX or
@@ -53,7 +53,7 @@ class BEiT3Params(Section):
 
 
 class BEiT3(BEiT3Params):
-    """Items -> the feature sets of the network that `pretrain` trains."""
+    """Section `beit3`: feature sets of the network that `pretrain` trains."""
 
     sets: list[BEiT3Set] = ["beit3", "beit3-image-masked", "beit3-text-masked"]
     """CLS read by the map that `pretrain` fitted; raw CLS; one modality masked; untrained weights; the weights of

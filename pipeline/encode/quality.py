@@ -1,4 +1,4 @@
-"""Quality of a feature set: the fraction of each text that was encoded, and vectors that do not distinguish items."""
+"""Quality of a feature set: truncated texts, and vectors that do not distinguish items."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +15,7 @@ from alignrec.pipeline.encode.folder import Facts
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.run import Run
 
-KEY = "text"  # in the metadata of a file: sums of Reading.facts
+KEY = "text"  # metadata key of a file, for sums of Reading.facts
 MOST = 0.5  # share of zero vectors above which a warning is due
 BLOCK = 4096  # rows held at a time
 DERIVED = ("control", "masked", "mapped", "whitened")  # kinds that may be zero for all items
@@ -23,7 +23,7 @@ EQUAL = 1e-5  # tolerance, relative to the largest number: batch sizes change th
 
 
 class Shares(NamedTuple):
-    """Shares over the items with a text."""
+    """Truncation of texts, over the items that have one."""
 
     read: float  # mean share of a text's tokens that was encoded
     cut: float  # share of truncated texts
@@ -45,7 +45,7 @@ def text_record(rows: pa.Table) -> dict[str, dict[str, float]]:
 
 
 def text_shares(files: Iterable[Path]) -> Shares | None:
-    """Return the shares of a feature set; None without texts, or if they are unknown."""
+    """Return None without texts, or if token counts are unknown."""
     sums = Counter[str]()
     for path in files:
         sums.update(io.record(path).get(KEY, {}))
@@ -53,10 +53,7 @@ def text_shares(files: Iterable[Path]) -> Shares | None:
 
 
 def note_quality(run: Run, facts: Facts, shards: Sequence[Path], file: Path | None = None) -> None:
-    """Note what run.json records of a whole set, and warn of cut texts and of equal or zero vectors.
-
-    UserError if all vectors are zero; `file` is what the set was imported from.
-    """
+    """Record quality in run.json and warn of defects; raises UserError if all vectors are zero."""
     name = facts.encoder
     note: dict[str, Any] = {"encoder": {"dim": io.width(shards[0].parent)} | facts.model} if facts.model else {}
     if shares := text_shares(shards):
@@ -76,13 +73,12 @@ def note_quality(run: Run, facts: Facts, shards: Sequence[Path], file: Path | No
 
 
 def distinguishes(paths: Iterable[Path]) -> bool:
-    """Return whether a set's vectors differ: zeros, or one vector for all, cannot be scaled."""
     counts = count_vectors(_vectors_with_content(paths))
     return counts.items < 2 or not counts.equal
 
 
 def differ(vectors: np.ndarray) -> bool:
-    """Return whether two nonzero rows of vectors [I, F] differ."""
+    """Return whether any two nonzero rows of [I, F] differ."""
     blocks = (vectors[start : start + BLOCK] for start in range(0, len(vectors), BLOCK))
     return not count_vectors(block[block.any(axis=1)] for block in blocks).equal
 

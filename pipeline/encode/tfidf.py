@@ -1,7 +1,4 @@
-"""TF-IDF of the items' texts, reduced by truncated SVD: the control for words without a network.
-
-Sublinear term frequency, smooth inverse document frequency, rows of length 1 (latent semantic analysis). Built
-on SciPy: scikit-learn has it ready, but adds 30 MB.
+"""TF-IDF of item texts, reduced by truncated SVD (latent semantic analysis): a text baseline without a network.
 
 n texts, T terms, F components.
 """
@@ -43,7 +40,7 @@ class TfidfParams(Section):
 
 
 class Tfidf:
-    """Terms in order, their IDF weights [T], and their components, float64 [T, F]."""
+    """Terms in order, IDF weights, float64 [T], and components, float64 [T, F]."""
 
     def __init__(self, terms: Sequence[str], idf: np.ndarray, components: np.ndarray) -> None:
         self._number, self._idf, self._components = {term: i for i, term in enumerate(terms)}, idf, components
@@ -64,8 +61,9 @@ def split_words(text: str) -> list[str]:
     return WORD.findall(text.lower())
 
 
+# on SciPy only: scikit-learn would add 30 MB
 def count_terms(texts: Iterable[str]) -> tuple[dict[str, int], np.ndarray, int]:
-    """Return the terms with their numbers, their IDF weights, float64 [T], and the number of texts."""
+    """Return terms with their numbers, smooth IDF weights, float64 [T], and the number of texts."""
     counts, total = Counter[str](), 0
     for text in texts:  # words have no array form
         counts.update(set(split_words(text)))
@@ -89,7 +87,7 @@ def weigh_terms(terms: Mapping[str, int], idf: np.ndarray, texts: Sequence[str])
 
 
 def fit_tfidf(catalogue: Catalogue, params: TfidfParams, folder: Path) -> None:
-    """Write terms of all texts and components fitted to MAX_FITTED of them; UserError if no word is in two texts."""
+    """Fit terms to all texts, components to MAX_FITTED of them; raises UserError if no two texts share a word."""
     texts, seed = Texts(catalogue.items), seed_for("tfidf", catalogue.dataset, catalogue.seed)
     terms, idf, total = count_terms(filter(str.strip, texts))
     if not terms:
@@ -102,7 +100,7 @@ def fit_tfidf(catalogue: Catalogue, params: TfidfParams, folder: Path) -> None:
 
 
 def load_tfidf(folder: Path, params: TfidfParams) -> Tfidf:
-    """Read what `fit_tfidf` wrote, which is untrusted; UserError if it is damaged."""
+    """Read untrusted files of `fit_tfidf`; raises UserError if they are damaged."""
     try:
         terms, arrays = io.read_json(folder / WORDS, LARGEST), load_file(folder / COMPONENTS)
         idf, components = arrays["idf"].astype(np.float64), arrays["components"].astype(np.float64)

@@ -1,4 +1,4 @@
-"""Pooled features of timm's image networks, such as DINOv2, DINOv3, ConvNeXt and EVA."""
+"""Pooled features of timm's image models, such as DINOv2, DINOv3, ConvNeXt and EVA."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ class TimmParams(Pretrained):
 
 
 class Timm(Towers):
-    """A network without its classifier."""
+    """Model of timm without its classifier."""
 
     def __init__(self, source: Origin, params: TimmParams) -> None:
         import timm  # takes a second
@@ -33,7 +33,7 @@ class Timm(Towers):
         super().__init__(source.reads)
 
     def image_inputs(self, images: list[Image.Image]) -> Tensor:
-        """Return float32 [B, 3, S, S], normalised as the network wants them."""
+        """Return normalised pixels, float32 [B, 3, S, S]."""
         return pin_memory(torch.stack([self._look(image) for image in images]))
 
     def image_vectors(self, inputs: Tensor) -> Tensor:

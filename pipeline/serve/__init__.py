@@ -1,1 +1,1 @@
-"""A release as a page that answers: text or image in, nearest items out."""
+"""Search page of a release: text or image in, nearest items out."""

@@ -1,6 +1,6 @@
-"""The web application of a release: its page at /, and queries at /nearest, answered by its own encoders.
+"""Web application of a release: its page at /, and searches at /nearest with its own encoders.
 
-Sizes, numbers and waiting times are bounded. I items, F width.
+I items, F width.
 """
 
 import asyncio
@@ -33,14 +33,14 @@ try:
 except ModuleNotFoundError as e:
     raise UserError(f"alignrec serve needs another package ({e}): {installing('serve')}") from None
 
-# the longest text, largest file and largest image that are taken
+# limits on text, image file and decoded image
 CHARACTERS, BYTES, PIXELS = 2000, 10_000_000, 40_000_000
-NEAREST = 24  # items of an answer
-WAITING = 8  # questions that may wait for their turn; more are turned away. One waits when it is there in full
-BODY = 15  # seconds until a question must be there
-HEADERS = 5.0  # seconds until a connection must have sent its request; it has one, see SAFE
+NEAREST = 24  # items per answer
+WAITING = 8  # complete queries that may wait; more are refused
+BODY = 15  # seconds within which a request body must arrive
+HEADERS = 5.0  # seconds within which a connection must send its only request, see SAFE
 LOG = logging.getLogger("uvicorn.error")
-# header of the page's own questions: another site's page cannot send it without asking first, and is not answered
+# header of the page's own requests: other sites cannot send it without a CORS preflight, which fails
 OURS = "x-alignrec"
 SAFE = {
     "X-Content-Type-Options": "nosniff",
@@ -57,7 +57,7 @@ class Refused(Exception):
 
 
 class Nearest:
-    """Answers queries, one at a time, so that a network takes memory once."""
+    """Nearest-neighbour search, one query at a time, which bounds memory."""
 
     def __init__(self, release: Release) -> None:
         self._release, self.encoders = release, ReleasedEncoders(release.folder).names
@@ -70,17 +70,17 @@ class Nearest:
         self._lock = threading.Lock()
 
     def load_encoder(self, name: str) -> tuple[Loaded, np.ndarray, np.ndarray]:
-        """Return an encoder, the unit vectors of the items, float32 [I, F], and whether they have a direction."""
+        """Return an encoder, unit vectors of the items, float32 [I, F], and which are not zero, bool [I]."""
         if name not in self._loaded:
             release = self._release
             needed = [f for f in release.manifest.files if f.feature_set == name or name in f.used_by]
-            refuse_damaged(release.folder, needed)  # it was verified when the server began, which may be long ago
+            refuse_damaged(release.folder, needed)  # files may have changed since the server verified them
             vectors = io.matrix(release.features(name)["vector"])
             self._loaded[name] = (ReleasedEncoders(release.folder).load(name), *unit_rows(vectors))
         return self._loaded[name]
 
     def ask(self, name: str, text: str, image: bytes) -> list[dict[str, Any]]:
-        """Return item, title, category and cosine of the items nearest to untrusted text and image; raises Refused."""
+        """Return the items nearest to untrusted text and image; raises Refused."""
         if name not in self.encoders:
             raise Refused(f"no encoder of that name; there are {', '.join(self.encoders)}")
         if len(text) > CHARACTERS or len(image) > BYTES:
@@ -130,10 +130,10 @@ def build_application(nearest: Nearest, page: bytes, hosts: Sequence[str]) -> St
         except TimeoutError:
             return _refusal(f"the question was not there after {BODY} seconds", 408)
         except ClientDisconnect:
-            return Response(status_code=400)  # the client is gone
+            return Response(status_code=400)  # nobody reads it
         except asyncio.CancelledError:
             return _refusal("the server ends", 503)
-        except Exception as e:  # the release was altered, weights are not installed: the server goes on, and says so
+        except Exception as e:  # such as a damaged release or missing weights: report, and keep serving
             why = one_line(e if isinstance(e, UserError) else f"{type(e).__name__}: {e}")
             LOG.error("%s", why)
             return _refusal(why, 503)
@@ -158,7 +158,7 @@ async def _read_body(request: Request) -> bytes:
 
 
 class Impatient(H11Protocol):
-    """HTTP that closes a connection if no request has come within HEADERS seconds."""
+    """HTTP protocol that closes connections without a request within HEADERS seconds."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

@@ -1,4 +1,4 @@
-"""`alignrec serve`: the page of a release with a box to ask it, on a local address."""
+"""`alignrec serve`: serve the search page of a release on a local address."""
 
 import socket
 from collections.abc import Callable, Iterable
@@ -18,12 +18,12 @@ from alignrec.pipeline.serve.app import CHARACTERS, Impatient, Nearest, build_ap
 from alignrec.pipeline.train.params import Released
 
 LOCAL = ("127.0.0.1", "localhost", "::1", "[::1]")
-HELD = 512  # connections
-SHUTDOWN = 2  # seconds that answers under way have when the server ends
+HELD = 512  # open connections
+SHUTDOWN = 2  # seconds to finish running requests on exit
 
 
 def render_page(release: Release, params: Parameters, images: Path, encoders: list[str]) -> bytes:
-    """Return the page of a release, with the images of the folder whose hash it names."""
+    """Return the page as HTML, with the images in the folder whose hashes the release lists."""
     with unpack_release(release, ["items"]) as layout:
         if (probes := release.folder / "probes.json").exists():
             io.write_json(layout.probes, stored.read_probes(probes))
@@ -42,12 +42,12 @@ def _preferred_set(names: Iterable[str], params: Parameters) -> str:
 def serve(
     release: Release, params: Parameters, images: Path, host: str, port: int, say: Callable[[str], object]
 ) -> None:
-    import uvicorn  # after app.py, which names the extra where it is not installed
+    import uvicorn  # app.py was imported before: it names the extra if uvicorn is missing
 
     nearest = Nearest(release.refuse_without("items"))
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.create_server(address, family=family)  # who comes before uvicorn waits
+        listening = socket.create_server(address, family=family)  # connections wait until uvicorn is ready
     except OSError as e:
         raise UserError(f"cannot listen at {host}, port {port}: {e.strerror or e}; name another by --port") from None
     with listening:
