@@ -1,7 +1,4 @@
-"""Every table of the pipeline as an Arrow schema, one file a group of tables.
-
-Each column documents its content, unit and shape. `check` validates a table against its schema.
-"""
+"""Arrow schemas of all tables; each field documents its content, unit and shape, and `check` validates tables."""
 # ruff: noqa: I001
 
 from alignrec.schemas.contract import ContractError, check, field, vector

@@ -1,7 +1,6 @@
-"""Fields of schemas, and the one `check` that enforces them.
+"""Schema fields with documentation and constraints in their metadata, and validation.
 
-Constraints that Arrow's types cannot express (`low`, `high`, `one_of`) and the documentation of the column are in the
-field's metadata, inside the Parquet files.
+The metadata (`doc`, `low`, `high`, `one_of`) is stored in the Parquet files.
 """
 
 import json
@@ -13,7 +12,7 @@ import pyarrow.compute as pc
 
 
 class ContractError(ValueError):
-    """A table breaks its schema. The message is one line that names file, column and row."""
+    """A table violates its schema; the message names file, column and row."""
 
 
 def field(
@@ -36,9 +35,9 @@ def vector(width: int) -> pa.DataType:
 
 
 def check(table: pa.Table, schema: pa.Schema, where: str = "table", first: int = 0) -> pa.Table:
-    """Return `table` with the schema's columns, order and metadata, or raise ContractError for its first fault.
+    """Return `table` with the columns, order and metadata of `schema`, or raise ContractError for its first violation.
 
-    `first` is the number of its first row, where the table is a part of one.
+    `where` names the table in messages, `first` is the row number of its first row if it is part of a larger table.
     """
     missing = [n for n in schema.names if n not in table.column_names]
     extra = [n for n in table.column_names if n not in schema.names]

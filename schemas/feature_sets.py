@@ -1,4 +1,4 @@
-"""Vectors and what is made of them: feature sets, item graph, semantic IDs, embeddings of a trained recommender."""
+"""Feature sets, item graph, semantic IDs, and embeddings of trained recommenders."""
 
 import pyarrow as pa
 
@@ -20,7 +20,7 @@ def features(width: int) -> pa.Schema:
 
 
 def item_embeddings(width: int) -> pa.Schema:
-    """Return the schema of a recommender's item vectors: score = dot product with the user's."""
+    # score = dot product of user and item vector
     return pa.schema([ITEM_ID, ASIN, field("vector", vector(width), f"float32[{width}]; finite")])
 
 
@@ -43,10 +43,7 @@ EDGES = pa.schema(
 
 
 def codes(levels: int) -> pa.DataType:
-    """Return the type of an item's codes: a fixed-size list of `levels` int32.
-
-    Elements are nullable as Parquet gives a null list back with null elements; `check` refuses them in other lists.
-    """
+    # nullable elements: Parquet reads a null list back with null elements; `check` refuses them in other lists
     return pa.list_(pa.field("element", pa.int32()), levels)
 
 

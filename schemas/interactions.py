@@ -1,4 +1,4 @@
-"""Interactions with their split, and the identifiers of users and items."""
+"""Interactions with their split, and identifiers of users and items."""
 
 import json
 from typing import Any
@@ -8,7 +8,7 @@ import pyarrow as pa
 from alignrec.schemas.contract import ASIN, ITEM_ID, USER, USER_ID, field
 
 TRAIN, VALID, TEST = 0, 1, 2  # interactions.split, numbered as in MMRec's x_label
-COLD_ITEMS, SPARSE = "cold-items", "sparse"  # divisions that need content
+COLD_ITEMS, SPARSE = "cold-items", "sparse"  # split protocols that need content
 
 INTERACTIONS = pa.schema(
     [
@@ -26,7 +26,7 @@ ITEM_IDS = pa.schema([ITEM_ID, ASIN])
 
 
 def clock(interactions: pa.Table) -> str:
-    """Return what the timestamps of a read table INTERACTIONS are: unix, order (positions in a sequence), or none."""
+    """Return what the timestamps of a table INTERACTIONS are: unix, order (positions in a sequence) or none."""
     if interactions["timestamp"].null_count:
         return "none"
     return str(provenance(interactions).get("timestamps", "unix"))
@@ -37,7 +37,7 @@ def has_own_split(interactions: pa.Table) -> bool:
 
 
 def division(interactions: pa.Table) -> str:
-    """Return the division of a read table INTERACTIONS if it needs content, with its number; empty for others."""
+    """Return the split protocol of a table INTERACTIONS with its setting if it needs content, else an empty string."""
     return str(provenance(interactions).get("division", ""))
 
 

@@ -1,4 +1,4 @@
-"""The metadata and the image of each item, or the reason why there is none; and the lines that could not be read."""
+"""Item metadata and images, and lines that could not be read."""
 
 import json
 
@@ -43,15 +43,15 @@ PLANTED = pa.schema(
 IMAGE_STATUSES = (
     "ok",  # decoded, resized, stored
     "missing",  # the metadata names no image
-    "http_error",  # an HTTP error; reason has the code
-    "unreachable",  # no connection: name not resolved, refused, cut
+    "http_error",  # `reason` has the HTTP status
+    "unreachable",  # name not resolved, or connection refused or cut
     "timeout",
     "not_an_image",
     "truncated",
     "too_small",
     "too_large",
     "placeholder",  # a "no image available" file or a 1x1 pixel
-    "blocked",  # address or scheme that the parameters do not allow
+    "blocked",  # address or scheme not allowed by the parameters
 )
 IMAGES = pa.schema(
     [

@@ -1,4 +1,4 @@
-"""Tables that only a release has; release.schema.json describes its manifest."""
+"""Tables specific to a release; release.schema.json describes its manifest."""
 
 import pyarrow as pa
 
@@ -22,7 +22,7 @@ RELEASED_ITEMS = pa.schema(
 
 
 def embedded(width: int) -> pa.Schema:
-    """Return the schema of new items in the space of a released feature set of `width` dimensions."""
+    """Return the schema of new items encoded into a released feature set."""
     ids, vector_ = list(features(width))[:-1], list(features(width))[-1]
     image = [
         field("image_status", pa.string(), "how reading the image file ended", one_of=IMAGE_STATUSES),

@@ -1,4 +1,4 @@
-"""Tables of the study: mask modality, the long tail, sweeps."""
+"""Study tables: masked modalities, long tail, sweeps."""
 
 import pyarrow as pa
 

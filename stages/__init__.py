@@ -1,1 +1,1 @@
-"""The stages, a file each, and the command line."""
+"""Pipeline stages, one file each; order.py lists them."""

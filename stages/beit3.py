@@ -1,4 +1,4 @@
-"""beit3: items -> the feature sets of the network that `pretrain` trained."""
+"""Stage beit3: encode items with the network trained by `pretrain`."""
 
 from alignrec.pipeline.encode.params import BEiT3
 from alignrec.pipeline.harness.run import Run

@@ -1,4 +1,4 @@
-"""benchmark: models x feature sets x seeds -> a cell per run; results, slices, paired tests, headline means."""
+"""Stage benchmark: models x feature sets x seeds, with slices and paired tests."""
 
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.harness.run import Run

@@ -1,4 +1,4 @@
-"""combine: feature sets -> those that linear algebra makes of them, files of others, and controls; without torch."""
+"""Stage combine: feature sets derived by linear algebra, third-party features, and controls."""
 
 from alignrec.pipeline.combine.params import Combine
 from alignrec.pipeline.harness.run import Run

@@ -1,4 +1,4 @@
-"""download: fetch the raw files of one dataset into outputs/download/<dataset>/ and list them with checksums."""
+"""Stage download: raw files of a dataset with checksums."""
 
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.stage import SOURCE, Stage

@@ -1,4 +1,4 @@
-"""encode: items -> the feature set of one encoder that is not trained here, a folder."""
+"""Stage encode: feature sets of pre-trained encoders."""
 
 from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.encode.registry import ENCODERS

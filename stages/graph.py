@@ -1,4 +1,4 @@
-"""graph: feature sets -> item neighbours, <feature set>/edges.parquet."""
+"""Stage graph: nearest neighbours of items per feature set."""
 
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.graph.params import Graph

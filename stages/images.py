@@ -1,4 +1,4 @@
-"""images: fetch, verify and shrink the image of every item, or record why there is none."""
+"""Stage images: download, verify and shrink item images."""
 
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.run import Run

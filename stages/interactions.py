@@ -1,4 +1,4 @@
-"""interactions: raw ratings -> k-core, dense ids, train/valid/test split."""
+"""Stage interactions: k-core filtering, dense ids, and train/valid/test split."""
 
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.evaluation import cutoff

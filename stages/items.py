@@ -1,4 +1,4 @@
-"""items: metadata of the surviving items -> clean text and image addresses, a row for every item."""
+"""Stage items: clean text and image addresses from metadata."""
 
 from alignrec import schemas
 from alignrec.pipeline.harness.run import Run
@@ -21,7 +21,7 @@ def main(run: Run) -> None:
     found = build.read_metadata(lines, run.source, asins, name, run.params[Items].max_reject_share, folder=run.folder)
     run.write_all(build.item_tables(found.products, asins, run.params[Items].text), layout.items, schemas.ITEMS)
     run.write(found.rejects, layout.rejects, schemas.REJECTS)
-    if files := matching.feature_files(layout.sources):  # refused here if they do not fit, before hours of work
+    if files := matching.feature_files(layout.sources):  # fail early if they do not fit the items
         run.note(features=matching.check_files(files, asins))
     build.describe_items(run, found)
     if path:

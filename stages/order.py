@@ -1,4 +1,4 @@
-"""The stages in order. A new one is a file here, its package in pipeline/, and a line in this list."""
+"""All stages in order. To add one, write its file here and a package in pipeline/, and list it below."""
 
 from alignrec.stages.beit3 import BEIT3
 from alignrec.stages.benchmark import BENCHMARK

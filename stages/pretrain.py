@@ -1,4 +1,4 @@
-"""pretrain: BEiT3 by masked image and masked language modelling on the dataset's own images and texts."""
+"""Stage pretrain: BEiT3 by masked image and language modelling on the dataset."""
 
 from alignrec.pipeline.encode.params import BEiT3
 from alignrec.pipeline.harness import parallel

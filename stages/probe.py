@@ -1,4 +1,4 @@
-"""probe: feature sets judged without a recommender, raw and processed -> probes.json."""
+"""Stage probe: evaluation of feature sets without a recommender."""
 
 from alignrec import schemas
 from alignrec.pipeline import io

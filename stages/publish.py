@@ -1,4 +1,4 @@
-"""publish: features, graph, embeddings and evidence -> the release folder, checked before it appears."""
+"""Stage publish: write and verify the release folder."""
 
 import shutil
 

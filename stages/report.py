@@ -1,4 +1,4 @@
-"""report: the evidence of every stage -> index.html and report.md."""
+"""Stage report: HTML and Markdown reports of all results."""
 
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.stage import FEATURE_SETS, Stage

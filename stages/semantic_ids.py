@@ -1,4 +1,4 @@
-"""semantic_ids: feature sets -> <feature set>/codes.parquet, and codes.json, which judges them."""
+"""Stage semantic_ids: discrete codes for items, and their quality."""
 
 from alignrec import schemas
 from alignrec.pipeline import io

@@ -1,4 +1,4 @@
-"""study: mask modality, long tail, sweeps -> tables, and study.json."""
+"""Stage study: masked modalities, long tail and sweeps."""
 
 from alignrec.pipeline.benchmark.params import Study
 from alignrec.pipeline.harness.run import Run
@@ -43,5 +43,5 @@ STUDY = Stage(
     resumes=True,
     loads=(SOURCES, MODELS),
 )
-# what a report and a release tell of
+# stages whose results reports and releases include
 EVIDENCE = (INTERACTIONS, ITEMS, IMAGES, PRETRAIN, GRAPH, SEMANTIC_IDS, TRAIN, PROBE, BENCHMARK, STUDY)

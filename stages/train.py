@@ -1,4 +1,4 @@
-"""train: split, one feature set and its graph -> the released recommender, its vectors and its training curve."""
+"""Stage train: the released recommender and its embeddings."""
 
 from alignrec.pipeline.graph.params import Graph
 from alignrec.pipeline.harness.run import Run

@@ -14,10 +14,7 @@ BLOCK = 1 << 16  # rows checked at a time; bounds memory
 
 
 def unit_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows [N, D] scaled to length 1, float32, and which have a direction, bool [N]; the others become zero.
-
-    A row has none if it is zero, holds a value that is not finite, or is too long for float32.
-    """
+    """Return rows [N, D] scaled to length 1, float32, and which have a finite length > 0, bool [N]; others are zero."""
     x = np.asarray(x, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         length = np.linalg.norm(x, axis=1)

@@ -1,1 +1,1 @@
-"""Sources of datasets: one file a format; registry.py lists them."""
+"""Dataset sources, one file per format; base.py has the registry."""

@@ -1,8 +1,4 @@
-"""Amazon's review data of 2014, 2018 and 2023: addresses and sizes of categories, parameters, licence, readers.
-
-Formats and addresses: jmcauley.ucsd.edu/data/amazon (2014), nijianmo.github.io/amazon (2018), and
-amazon-reviews-2023.github.io (2023). categories.json says where published sizes were read.
-"""
+"""Amazon review data of 2014, 2018 and 2023: addresses, sizes, parameters, licences and readers."""
 
 import ast
 import re
@@ -23,14 +19,15 @@ from alignrec.pipeline.sources.lines import require_dict
 from alignrec.pipeline.sources.product import Product, as_list, as_text
 from alignrec.pipeline.sources.sql import csv_sql, json_sql, rating_sql, strip_sql, trim_sql
 
-Subset = Literal["5-core", "all"]  # reviews: the published 5-core, or all
+Subset = Literal["5-core", "all"]  # the published 5-core, or all reviews
 
 _SNAP = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
 _LAB = "https://mcauleylab.ucsd.edu/public_datasets/data"
 _REPOSITORY = "https://datarepo.eng.ucsd.edu/mcauley_group/data"
 _EARLIER = "https://jmcauley.ucsd.edu/data"
 
-# version -> mirrors in the order in which they are tried, and paths; {} is the category as the publisher spells it
+# Formats and addresses: jmcauley.ucsd.edu/data/amazon (2014), nijianmo.github.io/amazon (2018) and
+# amazon-reviews-2023.github.io (2023). {} is the category as the publisher spells it; mirrors are tried in order.
 MIRRORS = {
     "amazon2014": [f"{_SNAP}/{{}}", f"{_LAB}/amazon/categoryFiles/{{}}"],
     "amazon2018": [f"{base}/amazon_v2/{{}}" for base in (_LAB, _REPOSITORY, _EARLIER)],
@@ -44,7 +41,7 @@ _PATHS = {
         "raw/meta_categories/meta_{}.jsonl",
     ),
 }
-KIND = "amazon{}"  # of a source, given the year
+KIND = "amazon{}"  # kind of source by year
 
 
 def category_addresses(version: str, category: str, subset: str = "5-core") -> dict[str, list[str]]:
@@ -54,7 +51,7 @@ def category_addresses(version: str, category: str, subset: str = "5-core") -> d
 
 
 class Published(NamedTuple):
-    """Size of a category after the 5-core."""
+    """Size of a category's published 5-core."""
 
     users: int
     items: int
@@ -65,7 +62,7 @@ class Published(NamedTuple):
 
 
 CATEGORIES: dict[str, list[str]] = {}  # year -> categories
-SIZES: dict[tuple[str, str], Published] = {}  # (kind, category) -> size after the 5-core, as published
+SIZES: dict[tuple[str, str], Published] = {}  # (kind, category) -> size of the published 5-core, from categories.json
 for _year, _vintage in orjson.loads(Path(__file__).with_name("categories.json").read_bytes()).items():
     CATEGORIES[_year] = [*_vintage["categories"]]
     if _year == "2014":
@@ -86,14 +83,14 @@ def _licence(link: str, data: str, cited: str) -> Licence:
 
 
 class AmazonReader(Reader):
-    """What the three versions share; the names are those of 2018."""
+    """Common reader of the three versions; defaults are those of 2018."""
 
-    item = "asin"  # name of the identifier
+    item = "asin"  # field of the item identifier
     pattern = re.compile(rb'"asin": ?"([^"\\]{1,64})"')
-    columns = ("reviewerID", "asin", "overall", "unixReviewTime")  # of reviews
-    csv_columns = ("asin", "reviewerID", "overall", "unixReviewTime")  # of ratings as CSV
-    header = False  # whether CSV has one
-    ticks = 1  # of a time in a second
+    columns = ("reviewerID", "asin", "overall", "unixReviewTime")  # fields of reviews
+    csv_columns = ("asin", "reviewerID", "overall", "unixReviewTime")  # columns of ratings as CSV
+    header = False  # whether the CSV has a header
+    ticks = 1  # timestamp units per second
 
     def ratings(self, raw: Mapping[str, Path]) -> str:
         if mmrec.INTERACTIONS in raw:
@@ -112,22 +109,24 @@ class AmazonReader(Reader):
 
 
 class Reader2014(AmazonReader):
-    """Metadata lines are what Python's `repr` printed, so `ast.literal_eval` reads them and nothing is run."""
+    """Reader of 2014, whose metadata lines are Python literals."""
 
     pattern = re.compile(rb"""['"]asin['"]: ?['"]([^'"]{1,64})['"]""")
     csv_columns = AmazonReader.columns
-    kept = frozenset({"asin", "title", "brand", "description", "imUrl"})  # not `categories`, of whose paths one is kept
-    longest = 1 << 18  # bytes of a literal, which takes 600 times its size in memory; real lines have up to 100 kB
+    # `categories` stays in `extra`, as only one of its paths is used
+    kept = frozenset({"asin", "title", "brand", "description", "imUrl"})
+    longest = 1 << 18  # bytes of a literal: parsing takes 600 times its size; real lines have up to 100 kB
 
     def parse(self, line: bytes) -> dict[str, Any]:
-        """Read one metadata line, JSON or a Python literal; ValueError, short, for anything but a dictionary."""
+        """Parse a metadata line, JSON or a Python literal; raise ValueError unless it is a dictionary."""
         with suppress(orjson.JSONDecodeError):
             return require_dict(orjson.loads(line))
         if len(line) > self.longest:
             raise ValueError("not JSON, and too long for a Python literal")
         try:
+            # literal_eval runs no code
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of odd escapes such as '\d'
+                warnings.simplefilter("ignore")  # about invalid escapes such as '\d'
                 record = ast.literal_eval(line.decode())
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             raise ValueError("not a Python literal in UTF-8") from None
@@ -135,15 +134,15 @@ class Reader2014(AmazonReader):
 
     def product(self, record: dict[str, Any]) -> Product:
         paths = [as_list(path) for path in _of_type(list, record.get("categories"))]
-        deepest = max(paths, key=len, default=[])  # the first of equals
+        deepest = max(paths, key=len, default=[])  # the first of equally deep ones
         return super().product(record)._replace(categories=deepest)
 
 
 class Reader2018(AmazonReader):
-    """Fields of metadata may be lists, carry HTML, or hold a page's script."""
+    """Reader of 2018, whose fields may be lists or contain HTML or scripts."""
 
     kept = frozenset({"asin", "title", "brand", "category", "description", "imageURL", "imageURLHighRes"})
-    script = "getTime"  # the dataset's own page names this as the sign of titles that are a page's script
+    script = "getTime"  # marks titles that are scripts, according to the dataset's page
 
     def product(self, record: dict[str, Any]) -> Product:
         product = super().product(record)
@@ -156,7 +155,7 @@ class Reader2018(AmazonReader):
 
 
 class Reader2023(AmazonReader):
-    """An item is a `parent_asin`, and times are milliseconds."""
+    """Reader of 2023, where items are `parent_asin` and times are milliseconds."""
 
     item = "parent_asin"
     pattern = re.compile(rb'"parent_asin": ?"([^"\\]{1,64})"')
@@ -168,7 +167,7 @@ class Reader2023(AmazonReader):
     def product(self, record: dict[str, Any]) -> Product:
         details, images = record.get("details"), record.get("images")
         brand = as_text(details.get("Brand")) if isinstance(details, dict) else ""
-        entries = sorted(_of_type(dict, images), key=lambda i: i.get("variant") != "MAIN")  # others keep their order
+        entries = sorted(_of_type(dict, images), key=lambda i: i.get("variant") != "MAIN")  # stable: MAIN first
         urls = [url for i in entries for size in ("hi_res", "large", "thumb") for url in as_list(i.get(size))]
         product = super().product(record)
         return product._replace(
@@ -188,14 +187,14 @@ READERS = {"amazon2014": Reader2014, "amazon2018": Reader2018, "amazon2023": Rea
 class AmazonSource(Downloaded):
     """Raw Amazon review data as published; `category: Baby` fills in the publisher's addresses."""
 
-    # as the publisher spells it: fills in `reviews` and `metadata` where they are absent
+    # category as the publisher spells it; fills in `reviews` and `metadata` unless they are given
     category: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] | None = None
-    # reviews that `category` fills in: the published 5-core, or all reviews, from which `interactions` keeps a core
+    # which reviews `category` fills in: the published 5-core, or all, which the interactions stage filters
     subset: Subset = "5-core"
-    reviews: Mirrors | None = None  # reviews as JSON lines, or a CSV of ratings
-    # a published split in place of `reviews`: its users, items and parts are kept, metadata is matched by ASIN
+    reviews: Mirrors | None = None  # reviews as JSON lines, or ratings as CSV
+    # published split to use instead of `reviews`; its ids are kept, and metadata is matched by ASIN
     split: mmrec.PublishedSplit | None = None
-    metadata: Mirrors | None = None  # meta_*.json.gz; null: only reviews, so that items have neither text nor image
+    metadata: Mirrors | None = None  # meta_*.json.gz; without it items have no text or image
     licence: ClassVar[Licence] = _licence(
         "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2/",
         "Amazon review data",

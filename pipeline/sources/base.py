@@ -1,7 +1,4 @@
-"""Interface of sources (parameters, files, reader), their registry, and section `download` of params.yaml.
-
-A new source is a file with a subclass of Source, and an entry in SOURCES.
-"""
+"""Base classes of sources and readers, their registry, and section `download` of params.yaml."""
 
 import re
 from abc import abstractmethod
@@ -21,8 +18,9 @@ from alignrec.pipeline.sources.feature_files import FEATURE, ROWS, format_of
 from alignrec.pipeline.sources.lines import json_object
 from alignrec.pipeline.sources.product import Product, as_list, as_text, others
 
-PLANTED = "planted.parquet"  # what a generator planted in interactions, table PLANTED; a control, not in `sources.json`
+PLANTED = "planted.parquet"  # table PLANTED of a generator: ground truth, absent from `sources.json`
 
+# to add a source, write a subclass of Source in its own file, and register it here
 SOURCES: Registry[type[Source]] = Registry(
     "sources",
     {
@@ -37,47 +35,56 @@ SOURCES: Registry[type[Source]] = Registry(
 
 
 class Download(Section):
-    """Fetching raw files."""
+    """Download of raw files."""
 
     speed: ClassVar[frozenset[str]] = frozenset({"retries", "timeout"})
 
-    timeout: Rate = 30.0  # seconds without a byte before a try is given up
-    retries: Annotated[int, Field(ge=0)] = 5  # tries after the first, with exponential back-off
+    timeout: Rate = 30.0  # seconds without a byte before an attempt is given up
+    retries: Annotated[int, Field(ge=0)] = 5  # attempts after the first, with exponential back-off
 
 
 class Reader:
-    """Reads the raw files of a source: by default JSON lines, or text with a header."""
+    """Reader of a source's raw files; `raw` maps roles to paths.
 
-    kept: frozenset[str] = frozenset()  # fields that `product` reads; the others are its `extra`
-    pattern: re.Pattern[bytes] | None = None  # finds the item identifier of a line
+    By default, metadata is JSON lines or delimited text with a header. Subclasses implement `ratings` and `name`, and
+    override `product` where their fields have other names.
+    """
+
+    kept: frozenset[str] = frozenset()  # fields that `product` reads
+    pattern: re.Pattern[bytes] | None = None  # matches the item identifier in a line
 
     @abstractmethod
     def ratings(self, raw: Mapping[str, Path]) -> str:
-        """Return SQL that selects user, item, rating, timestamp in the file's order; unreadable values are null."""
+        """Return SQL that selects user, item, rating and timestamp (s) in file order; unreadable values are null."""
 
     def metadata(self, raw: Mapping[str, Path]) -> Path | None:
+        """Return the file of item metadata, or None if the source has none."""
         return raw.get("metadata")
 
     def lines(self, path: Path) -> Iterator[bytes]:
+        """Yield the metadata of one item per line, as bytes."""
         return json_lines(path)
 
     def wanted(self, asins: list[str]) -> dict[str, int]:
-        """Return the metadata's identifier of each item -> item_id."""
+        """Return a mapping from identifiers in the metadata to item ids; `asins` are the items in order of id."""
         return {asin: i for i, asin in enumerate(asins)}
 
     def key(self, line: bytes) -> str | None:
-        """Return a line's item identifier without parsing the line; None where that is impossible."""
+        """Return a line's item identifier without parsing it, or None if that is not possible."""
         match = self.pattern.search(line) if self.pattern else None
         return match[1].decode(errors="replace") if match else None
 
     def parse(self, line: bytes) -> dict[str, Any]:
-        """Read a line; ValueError, short and without the line's text, if it cannot be read."""
+        """Parse a line; raise ValueError, with a short message without the line's text, if that fails."""
         return json_object(line)
 
     @abstractmethod
-    def name(self, record: dict[str, Any]) -> str | None: ...
+    def name(self, record: dict[str, Any]) -> str | None:
+        """Return the item identifier of a parsed line, or None if it has none."""
+        ...
 
     def product(self, record: dict[str, Any]) -> Product:
+        """Convert a parsed line to a Product; fields not in `kept` go to its `extra`."""
         return Product(
             title=as_text(record.get("title")),
             brand=as_text(record.get("brand")),
@@ -93,17 +100,20 @@ class Generated(Source):
 
     @abstractmethod
     def make(self, raw: Path, progress: Callable[[list[str]], Iterable[str]]) -> dict[str, str]:
-        """Write the raw files; return role -> file name in `raw`."""
+        """Write the raw files into the folder `raw` and return role -> file name.
+
+        `progress` wraps a list of names in a progress bar.
+        """
 
 
 class Downloaded(Source):
-    """A source whose raw files are downloaded; features may come with it."""
+    """A source whose raw files, including optional feature files, are downloaded."""
 
-    sha256: dict[str, str] = {}  # role of a file -> hex digest that it must have
+    sha256: dict[str, str] = {}  # role of a file -> expected sha256, hex
 
-    features: dict[Name, Mirrors] = {}  # feature set name -> its file; docs/compare.md has all formats
-    # mapping file for files without identifiers, such as MMRec's i_id_mapping.csv: a column of identifiers, one of
-    # rows 0, 1, 2, ...; without it row i is item i
+    features: dict[Name, Mirrors] = {}  # feature set -> its file; docs/compare.md lists the formats
+    # mapping file for feature files without identifiers, such as MMRec's i_id_mapping.csv: columns of identifiers and
+    # rows 0, 1, 2, ...; by default row i is item i
     feature_rows: Mirrors | None = None
 
     def feature_files(self) -> dict[str, list[str]]:
@@ -121,7 +131,7 @@ class Downloaded(Source):
 
     @abstractmethod
     def files(self) -> dict[str, list[str]]:
-        """Return role -> addresses of the file, tried in order; a feature file's role is FEATURE and its name."""
+        """Return role -> addresses to try in order; the role of a feature file is FEATURE and its name."""
 
 
 def raw_files(sources: Path) -> dict[str, Path]:
@@ -129,8 +139,8 @@ def raw_files(sources: Path) -> dict[str, Path]:
 
 
 def downloaded_files(sources: Path) -> dict[str, Path]:
-    """Return role -> path; UserError if one is missing: `sources.json` keeps checksums when a download fails."""
-    files = raw_files(sources)
+    """Return role -> path of the downloaded files; raise UserError if one is missing."""
+    files = raw_files(sources)  # after a failed download, `sources.json` lists files that are absent
     absent = next((path for path in files.values() if not path.is_file()), None if files else sources.parent)
     if absent is not None:
         raise UserError(f"{absent}: not downloaded; {io.made_by(sources)}")
@@ -138,7 +148,7 @@ def downloaded_files(sources: Path) -> dict[str, Path]:
 
 
 def declared_source(raw: Any, where: str) -> Source:
-    """Return a source from its entry under `sources`; UserError for an unknown kind, or what the kind refuses."""
+    """Validate an entry of `sources`; raise UserError for an unknown kind or invalid keys."""
     if isinstance(raw, Source):
         return raw
     if not isinstance(raw, dict) or "kind" not in raw:

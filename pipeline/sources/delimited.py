@@ -1,4 +1,4 @@
-"""Text with a delimiter, row by row by Python's csv module: items, and interactions that DuckDB refuses."""
+"""Delimited text read row by row with the csv module: items, and interactions that DuckDB refuses."""
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,15 +16,15 @@ from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.sources import lines
 from alignrec.pipeline.sources.lines import KEPT, LONGEST_LINE, Reject, mark_unreadable, read_lines
 
-LOOKED_AT = 1000  # lines of JSON, each of which may lack a column
-LONGEST_HEADER = 100_000  # bytes; Python's csv module takes no longer field
-DELIMITERS = (",", "\t", ";", "|")  # a header with none of them has one column
-KEPT_IN_ALL = 64 << 20  # bytes of all unreadable rows; further ones are kept without their text
+LOOKED_AT = 1000  # JSON lines inspected for keys, as any line may lack some
+LONGEST_HEADER = 100_000  # bytes
+DELIMITERS = (",", "\t", ";", "|")  # if none occurs in the header, the file has one column
+KEPT_IN_ALL = 64 << 20  # total bytes of unreadable rows; later ones are kept without their text
 BLOCK = 1 << 16  # rows written at a time
 
 
 def find_delimiter(path: Path) -> str | None:
-    """Return the separator of a text file, in `.csv` the first of DELIMITERS in the header; None: Parquet, JSON."""
+    """Return the delimiter of a .csv or .tsv file; None for Parquet and JSON."""
     if ".tsv" in path.suffixes:
         return "\t"
     if ".csv" not in path.suffixes:
@@ -34,7 +34,7 @@ def find_delimiter(path: Path) -> str | None:
 
 
 def column_names(path: Path, wanted: Iterable[str] = ()) -> list[str]:
-    """Return the names of a file's columns, of JSON in LOOKED_AT lines or until all `wanted` are seen; or UserError."""
+    """Return the column names of a file; for JSON, the keys seen until all of `wanted` are found."""
     if path.suffix == ".parquet":
         try:
             return list(pq.read_schema(io.require_plain(path)).names)
@@ -43,7 +43,7 @@ def column_names(path: Path, wanted: Iterable[str] = ()) -> list[str]:
     if (separator := find_delimiter(path)) is not None:
         try:
             return next(csv.reader([first_line(path)], delimiter=separator))
-        except csv.Error as e:  # such as a carriage return within it
+        except csv.Error as e:  # such as a carriage return in the header
             raise UserError(
                 f"{path}: its first line is not CSV: {one_line(e, 100)}; end lines with a line feed"
             ) from None
@@ -62,7 +62,7 @@ def first_line(path: Path) -> str:
 
 def _read_keys(path: Path, wanted: set[str]) -> list[str]:
     keys: dict[str, None] = {}
-    for number, line in enumerate(read_lines(path), start=1):  # any line may be a reject, the first too
+    for number, line in enumerate(read_lines(path), start=1):  # any line may be unreadable, even the first
         with suppress(ValueError):
             keys |= dict.fromkeys(lines.json_object(line))
         if number >= LOOKED_AT and (not keys or wanted <= keys.keys()):
@@ -73,17 +73,17 @@ def _read_keys(path: Path, wanted: set[str]) -> list[str]:
 
 
 class Row(NamedTuple):
-    """One readable row, which may span lines."""
+    """A row, which may span lines."""
 
-    line: int  # number of its first line in the file, from 1
+    line: int  # its first line, from 1
     values: list[str]
-    raw: bytes  # at most KEPT
+    raw: bytes  # the first KEPT bytes
 
 
 def read_rows(source: Iterator[bytes], separator: str, errors: str = "replace") -> Iterator[Row | Reject]:
-    csv.field_size_limit(LONGEST_LINE)  # of the whole process; its default is 128 KiB
+    csv.field_size_limit(LONGEST_LINE)  # process-wide; the default is 128 KiB
     text = _Text(source, errors)
-    # strict: an unclosed quote is an error; otherwise all that follows becomes one value
+    # strict: an unclosed quote is an error; otherwise the rest of the file would become one value
     reader = csv.reader(text, delimiter=separator, strict=True)
     while True:
         text.begin_row()
@@ -92,13 +92,13 @@ def read_rows(source: Iterator[bytes], separator: str, errors: str = "replace") 
                 yield Row(text.first, values, bytes(text.raw))
         except StopIteration:
             return
-        except csv.Error as e:  # the reader goes on with the next line, so each line read so far is a reject
+        except csv.Error as e:  # the reader resumes at the next line, so all lines read so far are rejects
             for offset in range(text.lines):
                 yield Reject(text.first + offset, f"not CSV: {one_line(e, 80)}", b"" if offset else bytes(text.raw))
 
 
 def json_lines(path: Path) -> Iterator[bytes]:
-    """Yield each item of JSON lines, or of text with a header, as one line of JSON."""
+    """Yield each row of a text file with a header as JSON; lines of a JSON file are passed through."""
     separator = find_delimiter(path)
     if separator is None:
         yield from read_lines(path)
@@ -118,11 +118,7 @@ def json_lines(path: Path) -> Iterator[bytes]:
 
 
 def repair_rows(path: Path, wanted: Sequence[str], to: Path, most: float) -> pa.Table:
-    """Write columns of a text file with a header as Parquet, all values as strings; null where a row is short.
-
-    Return rejects, schema REJECTS: rows that are not CSV, have more values than the header, or a wanted one that is not
-    UTF-8. UserError: more than the share `most` are.
-    """
+    """Write the `wanted` columns of a text file as Parquet strings; return unreadable rows as a table REJECTS."""
     source, rejects, kept, total = _select_columns(path, wanted), list[Reject](), 0, 0
     schema = pa.schema([(name, pa.string()) for name in wanted])
     with pq.ParquetWriter(to, schema) as file:
@@ -159,7 +155,7 @@ def _select_columns(path: Path, wanted: Sequence[str]) -> Iterator[list[str | No
 
 
 class _Text:
-    """Lines for the csv module, as text; a row may span several, of LONGEST_LINE bytes in all."""
+    """Iterator of decoded lines for the csv module, which limits a row to LONGEST_LINE bytes."""
 
     def __init__(self, source: Iterator[bytes], errors: str) -> None:
         self._source, self._errors = source, errors

@@ -1,4 +1,4 @@
-"""Downloads the raw files of one dataset, and lists them with checksums; asks whether files are there."""
+"""Download a dataset's raw files and list them with checksums; check whether files are available."""
 
 import re
 import time
@@ -18,15 +18,15 @@ from alignrec.pipeline.sources.base import SOURCES, Download, Downloaded, Genera
 from alignrec.pipeline.sources.feature_files import FEATURE, folder_sha256, list_parts, pack_folder, packed_ending
 
 MISSING = "{}: no such file; it is named under `sources` in the parameters"
-WAIT = 4.0  # seconds for an answer of a file's addresses: without a network a resolver would take a minute
+WAIT = 4.0  # seconds to wait for all answers: without a network, resolving names would take a minute
 UNAWARE = "dvc.yaml knows no local files, so that DVC would not see them change; run `alignrec new`, which adds them"
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 
-Row = Mapping[str, Any]  # of `sources.json`
+Row = Mapping[str, Any]  # a row of `sources.json`
 
 
 def fetch_source(run: Run) -> list[Row]:
-    """Fetch or generate the raw files of a dataset, and list them in `sources.json`."""
+    """Download or generate a dataset's raw files and list them in `sources.json`."""
     source, raw, params = run.source, run.layout.raw, run.params[Download]
     rows: list[Row] = []
     code = SOURCES.source_files(source.kind)
@@ -41,7 +41,7 @@ def fetch_source(run: Run) -> list[Row]:
         run.resume(raw, code, source.model_dump(), local_hashes(addresses))
         if names_local_files(addresses) and _is_unaware(run.layout.root):
             run.warn(UNAWARE, recorded=False)
-        io.write_json(run.layout.sources, earlier)  # the first checksums must survive a failure here
+        io.write_json(run.layout.sources, earlier)  # the first checksums must survive a failed download
 
         def show_progress(name: str) -> Progress:
             return meter(run.progress(unit="B", what=name))
@@ -60,7 +60,7 @@ def _is_unaware(root: Path) -> bool:
 
 
 def file_names(addresses: Mapping[str, list[str]]) -> dict[str, str]:
-    """Return role -> name of its file: the last part of its first address, with its folder if shared; or UserError."""
+    """Return role -> file name: the last part of the first address, prefixed with its folder if ambiguous."""
     paths = {role: unquote(urlsplit(several[0]).path).rstrip("/").split("/") for role, several in addresses.items()}
     often = Counter(parts[-1] for parts in paths.values())
     names: dict[str, str] = {}
@@ -103,11 +103,7 @@ def download_files(
     retries: int,
     progress: Callable[[str], Progress],
 ) -> list[Row]:
-    """Fetch every file that `raw` lacks, each from the first of its addresses that works; `timeout` in seconds.
-
-    Only whole, checked files appear in `raw`. `earlier` and what is returned are rows of `sources.json`; a url there is
-    that which gave the file. UserError: no address of a file works.
-    """
+    """Download the files missing in `raw` from the first address that works; return rows of `sources.json`."""
     stored, expected = file_names(addresses), expected_hashes(addresses, pinned, earlier)
     origins = {row["role"]: row["url"] for row in earlier}
     for role, name in stored.items():
@@ -119,7 +115,7 @@ def download_files(
                 one = download_to_file if role.startswith(FEATURE) else fetch_file
                 one(address, raw / name, expected.get(role), timeout, retries, progress(name))
                 origins[role] = _public_address(address, name)
-                for part in raw.glob(f".{name}.*"):  # of a mirror that broke off
+                for part in raw.glob(f".{name}.*"):  # partial downloads from other mirrors
                     part.unlink(missing_ok=True)
             except UserError as e:
                 failures.append(str(e))
@@ -139,7 +135,7 @@ def key_names(dataset: str, roles: Iterable[str]) -> str:
 def expected_hashes(
     addresses: Mapping[str, list[str]], pinned: Mapping[str, str], earlier: Sequence[Row]
 ) -> dict[str, str]:
-    """Return role -> expected sha256: pinned in the parameters, else that of the first download; local files change."""
+    """Return role -> expected sha256: pinned in the parameters, or from the first download of remote files."""
     if unknown := sorted(set(pinned) - set(addresses)):
         raise UserError(f"sha256 of '{unknown[0]}': this source has {', '.join(addresses)}")
     remote = {
@@ -157,7 +153,7 @@ def list_files(raw: Path, stored: Mapping[str, str], urls: Mapping[str, str]) ->
 
 
 def with_copies(addresses: Mapping[str, list[str]], made: Path, earlier: Sequence[Row]) -> dict[str, list[str]]:
-    """Put copies in `made`, which `dvc pull` brings, in place of missing local files if `earlier` has their sha256."""
+    """Replace missing local files by copies in `made` (from `dvc pull`) whose sha256 matches."""
     copies = {row["role"]: (made / row["name"], row["sha256"]) for row in earlier}
 
     def there(role: str, address: str) -> str:
@@ -169,7 +165,7 @@ def with_copies(addresses: Mapping[str, list[str]], made: Path, earlier: Sequenc
 
 
 def local_hashes(addresses: Mapping[str, list[str]]) -> dict[str, str]:
-    """Return path -> sha256 of the local files and folders that a source names; UserError: one is missing."""
+    """Return path -> sha256 of a source's local files and folders; raise UserError if one is missing."""
     found = {}
     for path in (path for several in addresses.values() for path in map(local_path, several) if path):
         if not path.exists():
@@ -183,7 +179,7 @@ def names_local_files(addresses: Mapping[str, list[str]]) -> bool:
 
 
 def _public_address(address: str, name: str) -> str:
-    """Return an address without user, password and query, which may hold secrets; of a local file only its name."""
+    # user, password, query and local paths may be secret
     if local_path(address) is not None:
         return f"file:{name}"
     parts = urlsplit(address)
@@ -191,30 +187,30 @@ def _public_address(address: str, name: str) -> str:
 
 
 class Answer(NamedTuple):
-    """The outcome for one file."""
+    """Availability of one file."""
 
-    key: str  # parameter that names the file
-    address: str  # the one that answered, or the first
-    size: int | None = None  # bytes; None: the server does not say
-    fault: str = ""  # why no address gives the file; empty where one does
+    key: str  # parameter key of the file
+    address: str  # the address that answered, or the first
+    size: int | None = None  # bytes; None if unknown
+    fault: str = ""  # error if no address has the file
 
 
 def ask_for_files(addresses: Mapping[str, Sequence[str]], wait: float = WAIT) -> Callable[[], list[Answer]]:
-    """Start to ask for each file, at its addresses in order; return a function that waits for the answers."""
+    """Check in the background whether files are available; the returned function waits for the answers."""
     found: dict[str, Answer] = {}
 
     def look(key: str, mirrors: Sequence[str]) -> None:
         faults: list[str] = []
         for address in mirrors:
             try:
-                # half of the time is left to resolve names
+                # half of the time remains for resolving names
                 found[key] = Answer(key, address, _find_size(address, wait / 2 / len(mirrors)))
                 return
             except UserError as e:
                 faults.append(one_line(e))
         found[key] = Answer(key, mirrors[0], None, "; ".join(dict.fromkeys(faults)))
 
-    threads = [Thread(target=look, args=pair, daemon=True) for pair in addresses.items()]  # the exit waits for none
+    threads = [Thread(target=look, args=pair, daemon=True) for pair in addresses.items()]  # daemons do not delay exit
     deadline = time.monotonic() + wait
     for thread in threads:
         thread.start()

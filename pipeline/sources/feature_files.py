@@ -1,4 +1,4 @@
-"""Feature files that come with a source: their roles, the formats of their names, and folders of them as one file."""
+"""Feature files of a source: roles, formats by file name, and packing a folder into one file."""
 
 import hashlib
 import re
@@ -11,13 +11,13 @@ import pyarrow.parquet as pq
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
 
-FEATURE = "feature:"  # a feature file's role is this and the feature set's name
-ROWS = "feature_rows"  # role of the mapping file that says which item each row of a file without identifiers is
+FEATURE = "feature:"  # role of a feature file: this prefix and the feature set's name
+ROWS = "feature_rows"  # role of the mapping file from rows to items, for files without identifiers
 
 NAMES = (
     *("asin", "item_id", "item", "parent_asin", "sku", "movie_id", "product_id", "product", "book_id", "article_id"),
     *("iid", "id"),
-)  # columns that identify items, whatever their case and signs between words; see `rank`
+)  # identifier columns, best first, compared by `plain_name`
 ENDINGS = {
     ".npy": "npy",
     ".npz": "zip",
@@ -28,8 +28,8 @@ ENDINGS = {
     **dict.fromkeys((".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz"), "json"),
     ".b": "records",
     ".b.gz": "records",
-}  # ending of a name -> format, a name in pipeline/vectors/readers.py
-FOLDER = "folder"  # format of a name without a known ending
+}  # file ending -> format, see pipeline/vectors/readers.py
+FOLDER = "folder"  # format of names without a known ending
 
 
 def plain_name(column: str) -> str:
@@ -40,7 +40,7 @@ PLAIN = [plain_name(name) for name in NAMES]
 
 
 def rank_identifier(column: str) -> int:
-    """Return the place in NAMES of a column that identifies items, -1 for any other."""
+    """Return the rank in NAMES of an identifier column, or -1 for other columns."""
     return PLAIN.index(name) if (name := plain_name(column)) in PLAIN else -1
 
 
@@ -48,9 +48,9 @@ def format_of(name: str) -> str:
     return next((kind for ending, kind in ENDINGS.items() if name.lower().endswith(ending)), FOLDER)
 
 
-PER_ITEM = (".npy", ".json")  # endings in a folder with a file per item
-LARGEST = 32 << 20  # bytes of a file of one item
-BLOCK = 4096  # rows of a table at a time
+PER_ITEM = (".npy", ".json")  # file endings in a folder with a file per item
+LARGEST = 32 << 20  # bytes of one item's file
+BLOCK = 4096  # table rows at a time
 
 
 def list_members(folder: Path) -> list[Path]:
@@ -78,7 +78,7 @@ def packed_ending(folder: Path) -> str:
 
 
 def pack_folder(folder: Path, target: Path) -> None:
-    """Write a folder as one file, the same bytes for the same files: a zip of files per item, or one table."""
+    """Write a folder reproducibly as one file: a zip of files per item, or a Parquet table."""
     found = list_parts(folder)
     if found[0].suffix == ".parquet":
         _join_tables(found, target)
@@ -89,7 +89,7 @@ def pack_folder(folder: Path, target: Path) -> None:
 
 
 def _join_tables(tables: list[Path], target: Path) -> None:
-    """Write the identifiers and vectors of tables with the same columns as one table, BLOCK rows at a time."""
+    """Concatenate the identifiers and vectors of tables with the same columns."""
     schema = _wanted_columns(tables[0])
     with pq.ParquetWriter(target, schema, compression="zstd") as writer:
         for path in tables:

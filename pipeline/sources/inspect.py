@@ -1,4 +1,4 @@
-"""Inspects a user's files: the role of each column, and where images are."""
+"""Inspect a user's files: the role of each column, and where images are."""
 
 import re
 from collections import Counter
@@ -19,7 +19,7 @@ from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular
 
 KNOWN = {
     "user": ("userid", "reviewerid", "customer", "customerid", "visitorid", "uid"),
-    "item": tuple(plain_name(name) for name in NAMES if name != "id"),  # which in interactions would be the row's
+    "item": tuple(plain_name(name) for name in NAMES if name != "id"),  # in interactions, `id` is the row's
     "rating": ("stars", "overall", "score"),
     "timestamp": ("time", "date", "datetime", "unixreviewtime", "ts"),
     "split": ("xlabel",),
@@ -28,14 +28,14 @@ KNOWN = {
     "categories": ("category", "genres", "genre"),
     "description": ("plot", "overview", "text", "summary"),
     "image_urls": ("image", "imageurl", "imurl", "images", "poster", "posterurl", "thumbnail"),
-}  # role -> names of its column in common datasets, as `plain` gives them
+}  # role -> column names in common datasets, normalised by `plain_name`
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
-SAMPLE = 10_000  # rows
+SAMPLE = 10_000  # rows inspected
 
 
 @dataclass(frozen=True)
 class Table:
-    """The columns of one file."""
+    """A file, its columns, and their roles."""
 
     path: Path
     columns: list[str]
@@ -56,14 +56,14 @@ class Table:
 
 
 def inspect_interactions(path: Path, flags: Mapping[str, str]) -> Table:
-    """Return the interactions file with its columns; `flags`: role -> column. UserError: none or several fit a role."""
+    """Assign roles to the columns of an interactions file; `flags` (role -> column) override guesses."""
     return _inspect_table(path, OF_INTERACTIONS, flags, required=("user", "item"))
 
 
 def inspect_items(path: Path, flags: Mapping[str, str], item: str) -> Table:
-    """Return the item file, see `interactions`; `item` is the name of the item's column in the interactions."""
+    """Assign roles to the columns of an item file; `item` is the item column of the interactions."""
     names = column_names(path)
-    own = item if item in names else "item" if "item" in names else "id"  # which in interactions would be the row's
+    own = item if item in names else "item" if "item" in names else "id"  # in the item file, `id` is the item's
     known = {"item": own} if own in names else {}
     return _inspect_table(path, OF_ITEMS, {**known, **flags}, required=("item",))
 
@@ -79,10 +79,7 @@ def _read_records(seen: Table) -> Iterator[tuple[dict[str, Any], Product]]:
 
 
 def inspect_images(given: str, seen: Table) -> dict[str, str | list[str]]:
-    """Return section `images` for a folder, an archive, or a pattern.
-
-    Paths in a column of images start where most items have a file; without the column, files are named by identifiers.
-    """
+    """Return section `images` of the parameters for a folder, an archive or a pattern."""
     if "{" in given:
         if re.search(r"\{(?!(item|asin)\})", given):
             raise UserError(f"--images {given}: unknown field; write {{item}} for the identifier")
@@ -92,11 +89,12 @@ def inspect_images(given: str, seen: Table) -> dict[str, str | list[str]]:
         raise UserError(f"--images {given}: no such folder; give a folder, a zip archive, or a pattern with {{item}}")
     if not folder.is_dir():
         return {"folder": given}
+    # relative paths start where most items have a file; without a column of paths, files are named by identifiers
     if "image_urls" in seen.roles:
         paths = [list(filter(is_path, product.image_urls)) for _, product in _read_records(seen)]
         starts = [folder, seen.path.parent, folder.parent]
         start = max(starts, key=lambda start: sum(any(isfile(start / path) for path in own) for own in paths))
-        return {} if start == seen.path.parent != folder else {"folder": str(start)}  # paths start there by default
+        return {} if start == seen.path.parent != folder else {"folder": str(start)}  # the default
     names = set(filter(None, (identifier_of(record.get(seen.roles["item"])) for record, _ in _read_records(seen))))
     files = (folder / f"{name}{ending}" for name in names if Path(name).name == name for ending in IMAGES)
     endings = Counter(path.suffix for path in files if isfile(path))

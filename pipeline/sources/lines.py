@@ -1,4 +1,4 @@
-"""Text files by lines: UTF-8, with or without a byte order mark, gzipped or not."""
+"""Text files read by lines: UTF-8 with or without BOM, optionally gzipped."""
 
 import codecs
 import gzip
@@ -22,18 +22,18 @@ from alignrec import schemas
 from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.io import require_plain
 
-BLOCK = 1 << 20  # bytes; lines come out of a large buffer in half the time
+BLOCK = 1 << 20  # bytes; a large buffer halves the time to read lines
 LONGEST_LINE = 16 << 20  # bytes; real lines stay below 1 MiB
-KEPT = 1 << 16  # bytes of a line that cannot be read
-MOST_BLANK = 1_000_000  # blank lines in a row: gzip packs a thousand of them into a byte
-HEAD = 4096  # bytes from which the encoding is seen
-MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # that of UTF-32 LE begins as UTF-16's
-UNREADABLE = b"\0unreadable: "  # no JSON begins so
+KEPT = 1 << 16  # bytes kept of an unreadable line
+MOST_BLANK = 1_000_000  # consecutive blank lines: gzip compresses a thousand into a byte
+HEAD = 4096  # bytes from which the encoding is detected
+MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # UTF-32 LE starts like UTF-16 LE
+UNREADABLE = b"\0unreadable: "  # not a prefix of any JSON
 LONG_NUMBER = re.compile(rb"[0-9]{19}")
 
 
 def open_unpacked(path: Path) -> io.BufferedReader:
-    """Open a file for reading bytes, decompressed if its name ends in .gz; damage: EOFError, BadGzipFile, IsalError."""
+    """Open a file for reading bytes, decompressing .gz; damage raises EOFError, BadGzipFile or IsalError."""
     require_plain(path)
     if path.suffix != ".gz":
         return path.open("rb")
@@ -41,7 +41,7 @@ def open_unpacked(path: Path) -> io.BufferedReader:
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a text file, a longer one cut after LONGEST_LINE + 1 bytes; errors of `opened`."""
+    """Yield the lines of a text file; longer ones are cut after LONGEST_LINE + 1 bytes."""
     blank = 0
     with open_text(path) as f:
         for line in iter(partial(f.readline, LONGEST_LINE + 1), b""):
@@ -57,23 +57,23 @@ def read_lines(path: Path) -> Iterator[bytes]:
 
 @contextmanager
 def open_text(path: Path) -> Iterator[BufferedReader]:
-    """Open a text file after its byte order mark; UserError for UTF-16 or 32, or, also later, damaged gzip."""
+    """Open a text file after its BOM; raise UserError for UTF-16, UTF-32 or damaged gzip, also while reading."""
     try:
         with open_unpacked(path) as f:
             head = f.peek(HEAD)[:HEAD]
-            if 10 * head.count(0) > 9 * len(head):  # three of four are zero in UTF-32
+            if 10 * head.count(0) > 9 * len(head):  # UTF-32 has three zeros in four bytes
                 raise UserError(f"{path}: holds NUL bytes, not text; fetch it again")
-            if head.startswith(MARKS) or 4 * head.count(0) > len(head):  # Latin letters have a zero byte each there
+            if head.startswith(MARKS) or 4 * head.count(0) > len(head):  # UTF-16 pads Latin letters with zero bytes
                 raise UserError(f"{path}: is in UTF-16 or UTF-32, expected UTF-8; convert it, as `iconv -t UTF-8` does")
             if head.startswith(codecs.BOM_UTF8):
                 f.read(len(codecs.BOM_UTF8))
             yield f
-    except (EOFError, gzip.BadGzipFile, IsalError):  # type: ignore[misc]  # its stub calls the class an instance
+    except (EOFError, gzip.BadGzipFile, IsalError):  # type: ignore[misc]  # the stub declares an instance
         raise UserError(f"{path}: the gzip file is damaged or cut off; fetch it again, or pack it again") from None
 
 
 def refuse_blank(path: Path) -> None:
-    """Raise UserError for a MiB of white space, over which other readers take minutes."""
+    """Raise UserError for a block of only white space, on which other readers take minutes."""
     with open_text(path) as f:
         while len(block := f.read(BLOCK)) == BLOCK:
             if block.isspace():
@@ -81,11 +81,11 @@ def refuse_blank(path: Path) -> None:
 
 
 class Reject(NamedTuple):
-    """A line, or row, that cannot be read."""
+    """A line or row that cannot be read."""
 
-    line: int  # number in the file, from 1
+    line: int  # line number from 1
     reason: str
-    raw: bytes  # of a long one the first KEPT bytes
+    raw: bytes  # the first KEPT bytes
 
 
 def reject_table(file: str, rejects: Iterable[Reject]) -> pa.Table:
@@ -94,7 +94,7 @@ def reject_table(file: str, rejects: Iterable[Reject]) -> pa.Table:
 
 
 def refuse_many(file: object, what: str, found: Sequence[Reject], total: int, most: float, key: str) -> None:
-    """Raise UserError, with the commonest reasons, if more than the share `most` of lines are unreadable."""
+    """Raise UserError, with the most frequent reasons, above a share `most` of unreadable lines."""
     if len(found) > most * total:
         common = Counter(reject.reason for reject in found).most_common(3)
         reasons = ", ".join(f"{reason} ({n:,}x)" for reason, n in common)
@@ -105,17 +105,17 @@ def refuse_many(file: object, what: str, found: Sequence[Reject], total: int, mo
 
 
 def mark_unreadable(reason: str) -> bytes:
-    """Return a placeholder for a row that cannot become JSON; `json_object` refuses it with this reason."""
+    """Return a placeholder line for a row without a JSON form; `json_object` raises `reason` for it."""
     return UNREADABLE + one_line(reason, 100).encode("utf-8", "replace")
 
 
 def json_object(line: bytes) -> dict[str, Any]:
-    """Read one metadata line; ValueError, with a short message, if it is not a JSON object or nested too deeply."""
+    """Parse a JSON object; raise ValueError with a short message if that fails."""
     if line.startswith(UNREADABLE):
         raise ValueError(one_line(line[len(UNREADABLE) :].decode("utf-8", "replace"), 100))
     try:
         record = orjson.loads(line)
-        if LONG_NUMBER.search(line):  # an identifier may be an integer beyond 64 bits, which orjson turns into a float
+        if LONG_NUMBER.search(line):  # orjson turns integers beyond 64 bits into floats, and identifiers may be such
             record = json.loads(line)
     except ValueError:
         record = _parse_constants(line)
@@ -131,12 +131,12 @@ def require_dict(record: Any) -> dict[str, Any]:
 
 
 def _parse_constants(line: bytes) -> Any:
-    """Read JSON in which Python wrote NaN or Infinity, as null."""
+    """Parse JSON with Python's NaN and Infinity, as null."""
     try:
         if b"NaN" not in line and b"Infinity" not in line:
             raise ValueError
         record = json.loads(line.decode(), parse_constant=lambda _: None)
-        json.dumps(record, ensure_ascii=False).encode()  # refuses lone surrogates, which no table can hold
+        json.dumps(record, ensure_ascii=False).encode()  # refuses lone surrogates, which Arrow cannot store
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except ValueError:

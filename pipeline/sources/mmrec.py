@@ -1,7 +1,4 @@
-"""A folder in MMRec's format: `.inter` with a published split, an optional item file, feature files.
-
-The split is imported as it is. Item numbers are kept too, because row i of every feature file belongs to itemID i.
-"""
+"""Datasets in MMRec's format: `.inter` with a published split, and optional item and feature files."""
 
 import re
 from collections import Counter
@@ -21,18 +18,19 @@ from alignrec.pipeline.sources.delimited import first_line
 from alignrec.pipeline.sources.product import as_text
 from alignrec.pipeline.sources.sql import csv_sql, identifier_of, rating_sql, trim_sql, whole_sql
 
+# Split and item numbers are imported unchanged, because row i of every feature file belongs to itemID i.
 COLUMNS = ("userID", "itemID", "rating", "timestamp", "x_label")
 TAB = "\t"
 NUMBER = re.compile(r"([0-9]{1,18})(?:\.0)?")
 
 INTERACTIONS, ITEMS, USERS = "interactions", "split_items", "split_users"  # roles of the files
 
-# what the column timestamp means: seconds, the position in the user's sequence, or nothing
+# meaning of column timestamp: seconds, position in the user's sequence, or none
 Clock = Literal["unix", "order", "none"]
 
 
 class InterFile(Section):
-    """Interactions and their split, as MMRec writes them."""
+    """MMRec's file of interactions and their split."""
 
     # *.inter or *.inter.gz: tab separated userID itemID rating timestamp x_label (0 train, 1 valid, 2 test)
     interactions: Mirrors
@@ -40,10 +38,10 @@ class InterFile(Section):
 
 
 class PublishedSplit(InterFile):
-    """The split of an Amazon category as MMRec publishes it."""
+    """MMRec's published split of an Amazon category."""
 
     items: Mirrors  # i_id_mapping.csv: asin, itemID
-    users: Mirrors | None = None  # u_id_mapping.csv: user_id, userID; without it users are called by their numbers
+    users: Mirrors | None = None  # u_id_mapping.csv: user_id, userID; by default users are named by number
 
     def files(self) -> dict[str, list[str]]:
         users = {USERS: self.users} if self.users else {}
@@ -51,7 +49,7 @@ class PublishedSplit(InterFile):
 
 
 def ratings_sql(path: Path) -> str:
-    """Return SQL that selects user, item, rating, timestamp, split, all but rating as integers or null."""
+    """Return SQL that selects user, item, timestamp and split as integers or null, and rating."""
     header = first_line(path).split(TAB)
     if lacking := [c for c in COLUMNS if c not in header]:
         raise UserError(f"{path}, line 1: no column {', '.join(lacking)}; expected tab separated {' '.join(COLUMNS)}")
@@ -64,7 +62,7 @@ def ratings_sql(path: Path) -> str:
 
 
 class MmrecReader(Reader):
-    """Items are named by their numbers."""
+    """Reader of MMRec's files, where items are identified by number."""
 
     kept = frozenset({"itemID", "asin", "title", "brand", "categories", "description", "imUrl"})
     pattern = re.compile(rb'"itemID": ?"?(0|[1-9][0-9]{0,17})"?[,}]')
@@ -76,7 +74,7 @@ class MmrecReader(Reader):
         return {str(i): i for i in range(len(asins))}
 
     def parse(self, line: bytes) -> dict[str, Any]:
-        """Read one item; ValueError, with a short message, if it is not a JSON object with an itemID."""
+        """Parse an item; raise ValueError if it is not a JSON object with an itemID."""
         record = super().parse(line)
         if not (number := NUMBER.fullmatch(str(record.get("itemID")).strip())):
             raise ValueError("no itemID")
@@ -87,7 +85,7 @@ class MmrecReader(Reader):
 
 
 class MmrecSource(InterFile, Downloaded):
-    """A folder in MMRec's format: split and features are imported as they are."""
+    """A folder in MMRec's format, whose split and features are imported unchanged."""
 
     kind: Literal["mmrec"]
     # JSON lines or CSV with itemID and any of asin, title, brand, categories, description, imUrl
@@ -112,14 +110,14 @@ class MmrecSource(InterFile, Downloaded):
 
 
 def read_asins(path: Path | None, items: int) -> list[str]:
-    """Return the identifier of items 0 .. items-1: asin, else the number; UserError if one occurs twice."""
+    """Return the identifier of items 0 .. items-1, by default the number; raise UserError for duplicates."""
     reader, names = MmrecReader(), [str(i) for i in range(items)]
     seen: set[int] = set()
     for number, line in enumerate(reader.lines(path) if path else (), start=1):
         try:
             record = reader.parse(line)
         except ValueError:
-            continue  # the items stage rejects it, with its line number
+            continue  # the items stage reports it, with its line number
         item = record["itemID"]
         if item in seen:
             raise UserError(f"{path}, item {number}: itemID {item} occurs twice; keep one row per item")
@@ -133,11 +131,7 @@ def read_asins(path: Path | None, items: int) -> list[str]:
 
 
 def read_numbering(path: Path, number: str, names: Sequence[str], count: int) -> list[str]:
-    """Return the identifier of numbers 0 .. count-1 from a mapping file, CSV or tab separated text with a header.
-
-    `number` is the column of numbers; that of identifiers has one of `names`. UserError: no such columns, a missing or
-    repeated number or identifier, or not `count` numbers.
-    """
+    """Return the identifiers of 0 .. count-1 from a mapping file with columns `number` and one of `names`."""
     columns = text_table(path)
     name = next((n for n in names if n in columns), None)
     if number not in columns or name is None:
@@ -158,7 +152,7 @@ def first_repeated(values: Sequence[object]) -> object:
 
 
 def read_permutation(column: pa.ChunkedArray) -> np.ndarray | None:
-    """Return the numbers of a column of text, int64 [N], if they are 0 .. N-1 in some order; else None."""
+    """Return the numbers of a text column, int64 [N], if they are a permutation of 0 .. N-1, else None."""
     try:
         numbers = column.cast(pa.int64()).to_numpy()
     except pa.ArrowException:
@@ -168,7 +162,7 @@ def read_permutation(column: pa.ChunkedArray) -> np.ndarray | None:
 
 
 def text_table(path: Path) -> dict[str, pa.ChunkedArray]:
-    """Return the columns of a mapping file as text; of equal names the first."""
+    """Return the columns of a mapping file as text; of columns with the same name, the first."""
     try:
         header = first_line(path)
         delimiter = TAB if TAB in header else ","

@@ -1,4 +1,4 @@
-"""The common form of metadata: text fields and image addresses of one product, other fields as JSON."""
+"""Common form of item metadata: text fields, image addresses, and other fields as JSON."""
 
 import json
 import re
@@ -13,7 +13,7 @@ NOT_A_PATH = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://|//|(?:about|blob|data|ja
 
 
 class Product(NamedTuple):
-    """Fields as the source has them, not yet cleaned; empty where it has none."""
+    """Fields as in the source, before cleaning; empty if the source has none."""
 
     title: str
     brand: str
@@ -29,7 +29,7 @@ def is_path(address: str) -> bool:
 
 def is_web(address: str) -> bool:
     try:
-        parts = urlsplit(address)  # drops line feeds and tabs, so that a path may look like an address
+        parts = urlsplit(address)  # drops line feeds and tabs, so a path may look like an address
         return not is_path(address) and parts.scheme in ("http", "https") and bool(parts.netloc)
     except ValueError:  # such as http://[
         return False
@@ -49,7 +49,7 @@ def as_list(value: Any) -> list[str]:
 
 
 def others(record: dict[Any, Any], kept: Collection[str]) -> dict[str, str]:
-    """Return the non-empty fields that are not in `kept`, as JSON; ValueError if a field is nested too deeply."""
+    """Return the non-empty fields not in `kept` as JSON; raise ValueError if one is nested too deeply."""
     names = {key: key if isinstance(key, str) else repr(key) for key in record if key not in kept}
     return {
         name.encode("utf-8", "replace").decode(): as_json(record[key])
@@ -59,8 +59,7 @@ def others(record: dict[Any, Any], kept: Collection[str]) -> dict[str, str]:
 
 
 def as_json(value: Any) -> str:
-    """Return a value as JSON; values without a JSON type as Python prints them, sets as sorted lists."""
-    with suppress(TypeError):
+    with suppress(TypeError):  # a value without a JSON type
         return orjson.dumps(value).decode()
     try:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_print_value)

@@ -1,56 +1,51 @@
-"""Synthetic shoppers of the embedded shop: planted preferences, which good features should recover.
-
-A shopper comes in a few sessions spread over two years and picks a few stickers in each. A session has a mood: one
-theme and one look of the shopper's own. Every pick has one of three motives:
-
-    theme  45 %  a sticker of the mood's subcategory (weight 1) or category (weight COARSE): readable in the text;
-    look   40 %  a sticker of the mood's colour and shape (weight 1) or only colour (weight COARSE): visible in the
-                 image, in no text as such;
-    noise  15 %  any sticker.
-
-Within a motive stickers are drawn by popularity, which falls as (rank + 10)^-0.7 over a random order of stickers: a
-long tail that neither text nor image explains. A shopper has THEMES subcategories and LOOKS (colour, shape) pairs,
-each drawn by the square root of its number of stickers, and keeps the mood of the session before with chance STAY:
-the last session can be predicted from those before.
-"""
+"""Synthetic shoppers of the embedded shop, with planted preferences that good features should recover."""
 
 import numpy as np
 import pyarrow as pa
 
-MOTIVES = (0.45, 0.40, 0.15)  # theme, look, noise
+# A shopper comes in a few sessions over two years and picks a few stickers in each. A session has a mood: one theme and
+# one look of the shopper's favourites. Each pick has one of three motives:
+#     theme  a sticker of the mood's subcategory (weight 1) or category (weight COARSE): visible in the text
+#     look   a sticker of the mood's colour and shape (weight 1) or colour (weight COARSE): visible only in the image
+#     noise  any sticker
+# Given the motive, stickers are drawn by popularity, (rank + 10)^-0.7 over a random order: a long tail that neither
+# text nor image explains. Favourites (THEMES subcategories, LOOKS pairs of colour and shape) are drawn by the square
+# root of their number of stickers. A session keeps the previous mood with probability STAY, so that the last session
+# can be predicted from earlier ones.
+MOTIVES = (0.45, 0.40, 0.15)  # probability of theme, look, noise
 COARSE = 0.03
 THEMES, LOOKS = 2, 2
 STAY = 0.6
 START, SPAN = 1_388_534_400, 2 * 365 * 86_400  # seconds: 2014-01-01, two years
-STARS = (0.03, 0.04, 0.10, 0.23, 0.60)  # share of 1 .. 5 stars
+STARS = (0.03, 0.04, 0.10, 0.23, 0.60)  # probability of 1 .. 5 stars
 
 
 def draw_purchases(category: np.ndarray, subcategory: np.ndarray, colour: np.ndarray, shape: np.ndarray,
               users: int, seed: int) -> pa.Table:  # fmt: skip
-    """Return user, item, stars and timestamp (s), by time, no pair twice, given the group numbers of items [I]."""
+    """Return user, item, stars and timestamp (s), ordered by time, without duplicate pairs; groups are int [I]."""
     rng = np.random.default_rng(seed)
     popularity = (rng.permutation(len(category)) + 10.0) ** -0.7  # [I]
     look = look_number(colour, shape)
-    anything = np.cumsum(popularity / popularity.sum())[None]  # [1, I], cumulative as are [groups, I] of the others
+    anything = np.cumsum(popularity / popularity.sum())[None]  # [1, I], cumulative; other motives: [groups, I]
     by_theme, by_look = (subcategory, category), (look, colour)
     weights = [*(_cumulative_chances(*groups, popularity) for groups in (by_theme, by_look)), anything]
     themes = _draw_favourites(rng, subcategory, users, THEMES)  # [U, 2]
     looks = _draw_favourites(rng, look, users, LOOKS)
 
     sessions = 1 + rng.poisson(1.2, users)
-    user = np.repeat(np.arange(users), sessions)  # [S], a row a session from here on
+    user = np.repeat(np.arange(users), sessions)  # [S], one row per session from here on
     mood = _draw_moods(rng, user)
     begins = START + rng.integers(0, SPAN, len(user))
     begins = begins[np.lexsort((begins, user))]
     picks = 2 + rng.poisson(2.7, len(user))
 
-    row = np.repeat(np.arange(len(user)), picks)  # [P], a row a pick from here on
+    row = np.repeat(np.arange(len(user)), picks)  # [P], one row per pick from here on
     minute = np.arange(len(row)) - np.repeat(np.cumsum(picks) - picks, picks)
     motive = rng.choice(len(MOTIVES), len(row), p=MOTIVES)
     buyer = user[row]
     group = np.where(motive == 0, themes[buyer, mood[row] % THEMES], looks[buyer, mood[row] // THEMES])
     draw = rng.random(len(row))
-    group[motive == 2] = 0  # whatever sells
+    group[motive == 2] = 0  # noise has a single group
     item = np.empty(len(row), np.int64)
     for m, cumulative in enumerate(weights):
         item[motive == m] = _pick_items(cumulative, group[motive == m], draw[motive == m])
@@ -58,7 +53,7 @@ def draw_purchases(category: np.ndarray, subcategory: np.ndarray, colour: np.nda
     stars = 1 + rng.choice(len(STARS), len(row), p=STARS)
     order = np.lexsort((item, buyer, time))
     pair = buyer[order] * (item.max() + 1) + item[order]
-    kept = order[np.sort(np.unique(pair, return_index=True)[1])]  # no shopper buys the same sticker twice
+    kept = order[np.sort(np.unique(pair, return_index=True)[1])]  # drop repeated purchases of the same sticker
     columns = {
         "user": (buyer, "int32"),
         "item": (item, "int32"),
@@ -73,7 +68,7 @@ def look_number(colour: np.ndarray, shape: np.ndarray) -> np.ndarray:
 
 
 def _cumulative_chances(fine: np.ndarray, coarse: np.ndarray, popularity: np.ndarray) -> np.ndarray:
-    """Return the cumulative chance of each item in each fine group, float64 [groups, I]."""
+    """Return cumulative probabilities of items per fine group, float64 [groups, I]."""
     groups = np.arange(fine.max() + 1)
     parent = np.zeros(len(groups), coarse.dtype)
     parent[fine] = coarse
@@ -88,7 +83,7 @@ def _draw_favourites(rng: np.random.Generator, group: np.ndarray, users: int, n:
 
 
 def _draw_moods(rng: np.random.Generator, user: np.ndarray) -> np.ndarray:
-    """Return each session's mood, 0 .. THEMES * LOOKS - 1: that of the shopper's previous one with chance STAY."""
+    """Return the mood of each session, 0 .. THEMES * LOOKS - 1."""
     fresh = rng.random(len(user)) >= STAY
     fresh[np.r_[True, user[1:] != user[:-1]]] = True
     since = np.maximum.accumulate(np.where(fresh, np.arange(len(user)), 0))
@@ -96,8 +91,8 @@ def _draw_moods(rng: np.random.Generator, user: np.ndarray) -> np.ndarray:
 
 
 def _pick_items(cumulative: np.ndarray, group: np.ndarray, draw: np.ndarray) -> np.ndarray:
-    """Return one item for each row: the first whose cumulative chance in the row's group exceeds `draw`."""
-    # groups lie one after another on a line: group g's items at g + [0, 1]
+    """Return, per row, the first item whose cumulative probability in the row's group exceeds `draw`."""
+    # one sorted line of all groups, group g's items at g + [0, 1], allows a single search
     line = (np.arange(len(cumulative))[:, None] + np.minimum(cumulative, 1)).ravel()
     at = np.searchsorted(line, group + draw, side="right")
     return np.minimum(at - group * cumulative.shape[1], cumulative.shape[1] - 1)

@@ -1,8 +1,4 @@
-"""Raw files as tables of strings in SQL: unreadable values are null, the file's order is kept.
-
-Casts belong around `trimmed(...)` and `stripped(...)`: DuckDB 2.0 moves a bare try_cast into its CSV reader, where a
-bad value is an error instead of a null.
-"""
+"""Raw files as SQL tables of strings, in file order, with null for unreadable values."""
 
 from __future__ import annotations
 
@@ -25,19 +21,21 @@ def quote_name(column: str) -> str:
     return '"' + column.replace('"', '""') + '"'
 
 
+# Casts must wrap `trim_sql` or `strip_sql`: DuckDB 2.0 pushes a bare try_cast into its CSV reader, where a bad value is
+# an error instead of null.
 def trim_sql(text: str) -> str:
-    """Return a number or time without spaces at its ends, null if nothing is left; identifiers are `stripped`."""
+    """Return SQL that strips spaces from a number or time, null if empty; see `strip_sql` for identifiers."""
     return f"nullif(CASE WHEN contains({text}, ' ') THEN trim({text}) ELSE {text} END, '')"
 
 
 def rating_sql(text: str) -> str:
-    """Return SQL that reads a number in single precision; null if it is not finite, such as 1e39."""
+    """Return SQL that reads a finite FLOAT, else null."""
     value = f"try_cast({text} AS FLOAT)"
     return f"CASE WHEN isfinite({value}) THEN {value} END"
 
 
 def whole_sql(text: str, kind: str = "BIGINT") -> str:
-    """Return SQL that reads a whole number; null for 1.5, which a cast would round."""
+    """Return SQL that reads an integer; null for 1.5, which a cast would round."""
     value = f"try_cast({text} AS {kind})"
     return f"CASE WHEN {value} = try_cast({text} AS DOUBLE) THEN {value} END"
 
@@ -58,7 +56,7 @@ def json_sql(path: Path, columns: Iterable[str]) -> str:
 
 
 def _text_file(path: Path) -> str:
-    with open_text(path):  # UserError for another encoding than UTF-8
+    with open_text(path):  # raises UserError unless it is UTF-8
         return quote_text(path)
 
 
@@ -66,12 +64,13 @@ def _strings(columns: Iterable[str]) -> str:
     return "{" + ", ".join(f"{quote_text(c)}: 'VARCHAR'" for c in columns) + "}"
 
 
-# Unicode's white space, as Python's str.strip has it: U+0009 .. U+3000
+# white space of Python's str.strip: U+0009 .. U+3000
 WHITE = "".join(chr(c) for c in range(0x3001) if chr(c).isspace())
 
 
 def strip_sql(text: str) -> str:
-    """Return SQL for a column without white space at its ends, null if nothing is left; few need the slow trim."""
+    """Return SQL that strips Unicode white space, null if empty."""
+    # trim is slow, so a cheap test selects the few values that may need it
     text, white = f"({text})", f"'{WHITE}'"
     suspect = f"strlen({text}) <> length({text}) OR {text} < '!' OR {text}[-1] < '!'"  # not ASCII, or blank at an end
     trimmed = f"CASE WHEN contains({white}, {text}[1]) OR contains({white}, {text}[-1]) THEN trim({text}, {white})"
@@ -84,8 +83,8 @@ def identifier_of(value: Any) -> str | None:
 
 @contextmanager
 def open_database() -> Iterator[DuckDBPyConnection]:
-    """Open a database in memory. A date without a zone is in UTC there, wherever the machine is."""
-    import duckdb  # a light install has none, and takes a release's parameters all the same
+    """Open an in-memory database in UTC."""
+    import duckdb  # optional dependency: a light install reads parameters without it
 
     with duckdb.connect() as db:
         db.execute("SET TimeZone = 'UTC'")

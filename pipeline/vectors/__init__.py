@@ -1,1 +1,1 @@
-"""Third-party feature files: a reader per format, and rows matched with the items of a dataset."""
+"""Third-party feature files: a reader per format, and matching of rows with items."""

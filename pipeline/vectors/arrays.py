@@ -1,9 +1,4 @@
-"""Arrays in files: .npy, tensors of PyTorch, a file per item, and image features of Amazon's 2014 data.
-
-Those are records of a 10-byte ASIN and 4096 float32, little-endian (jmcauley.ucsd.edu/data/amazon, "visual features"),
-read in blocks: a file of all products of a category is far larger than memory. A file per item is `<identifier>.npy`,
-as Ducho's, or `<identifier>.json`, as M3L's, in a folder or in a zip file of one.
-"""
+"""Readers of .npy, PyTorch tensors, one file per item, and Amazon's 2014 image features."""
 
 import json
 import math
@@ -26,12 +21,14 @@ from alignrec.pipeline.vectors.tables import open_parquet
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
-    (3, 0): np.lib.format.read_array_header_2_0,  # which differs in the encoding of names of fields
-}  # version of the format -> what reads a header
+    (3, 0): np.lib.format.read_array_header_2_0,  # differs only in the encoding of field names
+}  # format version -> header reader
+# Amazon's "visual features" (jmcauley.ucsd.edu/data/amazon) are records of a 10-byte ASIN and 4096 little-endian
+# float32. They are read in blocks, as a category's file is far larger than memory.
 ASIN, WIDTH = 10, 4096  # bytes, numbers
 RECORD = ASIN + 4 * WIDTH  # bytes
 BLOCK = 512  # records, 8 MiB
-Member = tuple[str, Callable[[], bytes]]  # name, and what reads its bytes
+Member = tuple[str, Callable[[], bytes]]  # name, and a function that reads its bytes
 
 
 def open_npy(path: Path) -> Vectors:
@@ -50,17 +47,17 @@ def map_npy(path: Path) -> np.ndarray:
         with path.open("rb") as f:
             shape, dtype = read_header(f, path.stat().st_size)
         if not math.prod(shape):
-            return np.empty(shape, dtype)  # which cannot be mapped
+            return np.empty(shape, dtype)  # empty arrays cannot be mapped
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise
-    except Exception as e:  # a header is a Python literal, and numpy lets through what reading one may raise
+    except Exception as e:  # numpy evaluates the header as a Python literal, which may raise anything
         raise UserError(f"{path}: not a readable .npy file ({one_line(e, 120)})") from None
     return array
 
 
 def read_header(f: BinaryIO, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Return shape and type of a .npy file of `size` bytes; ValueError, or others, if they do not fit its size."""
+    """Return shape and dtype of a .npy file; raise if they do not match its `size` in bytes."""
     version = np.lib.format.read_magic(f)
     shape, _, dtype = HEADERS[version](f)
     held = size - f.tell()
@@ -72,14 +69,13 @@ def read_header(f: BinaryIO, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]
 
 
 def open_torch(path: Path) -> Vectors:
-
-    import torch  # slow
+    import torch  # slow to import
 
     from alignrec.pipeline.ops.arrays import is_plain
 
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:  # torch raises many kinds, pickle's and its own
+    except Exception as e:  # torch raises pickle's exceptions and its own
         raise UserError(f"{path}: not a plain tensor ({type(e).__name__}); save it with torch.save(tensor)") from None
     if isinstance(held, dict) and len(held) == 1:
         held = next(iter(held.values()))
@@ -91,7 +87,7 @@ def open_torch(path: Path) -> Vectors:
 
 
 def open_records(path: Path) -> Vectors:
-    """Open a .b file; the first record of an ASIN counts. UserError, with the offset, if a record is cut off."""
+    """Open Amazon's .b file; the first record of an ASIN counts. Raise UserError if a record is cut off."""
     names: list[str | None] = []
     seen: set[bytes] = set()
     for _, record in _iterate_records(path):
@@ -129,13 +125,13 @@ def open_folder(path: Path) -> Vectors:
     if not path.is_dir():
         raise UserError(f"{path}: no folder, and its name has no ending of a known format; see docs/compare.md")
     found = list_members(path)
-    if not found or any(path.glob("features-*.parquet")):  # a feature set, whose set.json is about it
+    if not found or any(path.glob("features-*.parquet")):  # a feature set, whose set.json is no vector
         return open_parquet(path)
     return _open_members(path, [(file.name, lambda file=file: read_member(file)) for file in found])  # type: ignore[misc]
 
 
 def open_archive(path: Path) -> Vectors:
-    """Open a .zip, as `download` packs a folder, or a .npz with an array per item."""
+    """Open a .zip with a file per item (as Ducho's .npy or M3L's .json), or a .npz with an array per item."""
     packed = archives.open_zip(path)
 
     def of_member(info: zipfile.ZipInfo) -> bytes:
@@ -168,5 +164,5 @@ def _read_vector(path: Path, member: Member) -> Any:
             return next(iter(value.values())) if isinstance(value, dict) and len(value) == 1 else value
         shape, _ = read_header(BytesIO(data), len(data))
         return np.load(BytesIO(data), allow_pickle=False).reshape(shape)
-    except Exception as e:  # see `opened`
+    except Exception as e:  # see `map_npy`
         raise UserError(f"{path}, {name}: not readable ({one_line(e, 100)})") from None

@@ -1,7 +1,4 @@
-"""The interface of readers: the number of rows of a file, their items, and the vectors of some rows.
-
-No code in a file is run, and no memory is reserved beyond its size. Letters: N rows, F width.
-"""
+"""Interface of feature file readers. N rows, F width."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -12,27 +9,30 @@ import pyarrow as pa
 
 from alignrec.pipeline.errors import UserError
 
-WIDEST = 1 << 20  # numbers of a vector; a wider one is refused
-Rows = Iterable[tuple[int, object]]  # row number, ascending, and its vector: anything that NumPy converts to an array
+WIDEST = 1 << 20  # largest width
+Rows = Iterable[tuple[int, object]]  # ascending row number, and a vector (array-like)
 
 
 @dataclass(frozen=True)
 class Vectors:
-    """An opened file of vectors."""
+    """An opened feature file: its rows, their identifiers, and access to vectors.
+
+    Readers must not run code from the file, nor reserve memory beyond its size.
+    """
 
     path: Path
     count: int  # N
     width: int  # F
-    take: Callable[[np.ndarray], np.ndarray]  # ascending numbers of rows, int64 [n] -> [n, F]
-    ids: pa.Table | None = None  # columns that may identify the rows, N values each; None: the format names no items
-    of_images: bool = False  # whether they are known to be made only from images
+    take: Callable[[np.ndarray], np.ndarray]  # ascending row numbers, int64 [n] -> vectors [n, F]
+    ids: pa.Table | None = None  # possible identifier columns, N values each; None if the format has none
+    of_images: bool = False  # known to encode images only
 
 
 def check_vector(path: Path, row: int, value: object, width: int | None) -> np.ndarray:
-    """Return a vector of shape [F] or [1, F] as numbers [F]; UserError for another shape, type or width."""
+    """Return a vector of shape [F] or [1, F] as an array [F]; raise UserError for another shape, dtype or width."""
     try:
         array = np.asarray(value)
-    except (ValueError, OverflowError, TypeError):  # lists of several lengths
+    except (ValueError, OverflowError, TypeError):  # ragged lists
         array = np.empty(0, object)
     if array.ndim == 2 and len(array) == 1:
         array = array[0]
@@ -44,7 +44,10 @@ def check_vector(path: Path, row: int, value: object, width: int | None) -> np.n
 
 
 def gather_rows(path: Path, rows: Rows, numbers: np.ndarray, width: int) -> np.ndarray:
-    """Return the rows of these numbers, float32 [n, F], from ascending rows that contain them."""
+    """Return the vectors of the rows `numbers`, ascending: float32 [n, F].
+
+    `rows` yields (number, vector) in ascending order and must contain them; raises UserError for an invalid vector.
+    """
     out = np.zeros((len(numbers), width), np.float32)
     wanted: Iterator[int] = iter(numbers.tolist())
     at, number = 0, next(wanted, None)
@@ -52,7 +55,7 @@ def gather_rows(path: Path, rows: Rows, numbers: np.ndarray, width: int) -> np.n
         if number is None:
             break
         if row == number:
-            with np.errstate(over="ignore"):  # a double may overflow, which is refused later
+            with np.errstate(over="ignore"):  # an overflowing double becomes inf, which is refused later
                 out[at] = check_vector(path, row, value, width)
             at, number = at + 1, next(wanted, None)
     return out

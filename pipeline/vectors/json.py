@@ -1,4 +1,4 @@
-"""JSON: objects with an identifier and a vector, in lines or an array, or one object identifier -> vector, as M3L's."""
+"""Reader of JSON features: objects with identifier and vector, or one object identifier -> vector, as M3L's."""
 
 import json as syntax
 from collections.abc import Iterator
@@ -14,14 +14,14 @@ from alignrec.pipeline.sources.feature_files import NAMES, rank_identifier
 from alignrec.pipeline.sources.lines import LONGEST_LINE, open_text, read_lines
 from alignrec.pipeline.vectors.base import Vectors, check_vector, gather_rows, no_vectors
 
-Named = tuple[str, Any, Any]  # name of the identifier, identifier and vector
+Named = tuple[str, Any, Any]  # identifier column, identifier, vector
 LARGEST = 1 << 63
-LONGEST = 1 << 29  # bytes of an array or of one object, which is read whole
-MAPPED = "id"  # name for the keys of an object identifier -> vector
+LONGEST = 1 << 29  # bytes of a document, which is read whole
+MAPPED = "id"  # column name for keys of an object identifier -> vector
 
 
 def open_json(path: Path) -> Vectors:
-    """Open JSON or JSON lines, gzipped or not; UserError if a value is no vector, or has no identifier."""
+    """Open JSON or JSON lines, gzipped or not; raise UserError for an invalid vector or a missing identifier."""
     names: list[str | int] = []
     column, width = "", None
     for row, (key, name, value) in enumerate(_iterate_values(path)):
@@ -37,7 +37,7 @@ def open_json(path: Path) -> Vectors:
             path, ((row, value) for row, (*_, value) in enumerate(_iterate_values(path))), numbers, width
         )
 
-    numbers = all(isinstance(name, int) and abs(name) < LARGEST for name in names)  # which may then be ours
+    numbers = all(isinstance(name, int) and abs(name) < LARGEST for name in names)  # integers may be item numbers
     ids = pa.array(names, pa.int64()) if numbers else pa.array(map(str, names), pa.string())
     return Vectors(path, len(names), width, take, pa.table({column: ids}))
 
@@ -53,8 +53,8 @@ def _iterate_values(path: Path) -> Iterator[Named]:
 
 
 def _is_lines(path: Path) -> bool:
-    """Return whether the first line is a whole object with an identifier."""
     try:
+        # JSON lines if the first line is a complete object with an identifier
         value = orjson.loads(next((line for line in read_lines(path) if line.strip()), b""))
     except orjson.JSONDecodeError:
         return False
@@ -66,7 +66,7 @@ def _read_document(path: Path, data: bytes) -> Iterator[Named]:
         raise UserError(f"{path}: longer than {LONGEST:,} bytes; write JSON lines, or Parquet")
     is_array = data.lstrip().startswith(b"[")
     try:
-        value = syntax.loads(data, object_pairs_hook=None if is_array else list)  # pairs: an identifier may occur twice
+        value = syntax.loads(data, object_pairs_hook=None if is_array else list)  # pairs keep duplicate identifiers
     except (ValueError, RecursionError):
         raise UserError(f"{path}: not JSON, or cut off") from None
     yield from (
@@ -84,7 +84,7 @@ def _parse_line(path: Path, row: int, line: bytes) -> Any:
     except orjson.JSONDecodeError:
         pass
     try:
-        return syntax.loads(line)  # which knows NaN, refused later by its row
+        return syntax.loads(line)  # accepts NaN, which is refused later with its row number
     except (ValueError, RecursionError):
         raise UserError(f"{path}, line {row + 1}: not JSON") from None
 

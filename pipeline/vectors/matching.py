@@ -1,7 +1,4 @@
-"""Rows of a feature file matched with the items of a dataset: by identifier, by a mapping file, or by order.
-
-A file may have more items, or fewer; both are counted. Letters: I items, N rows, F width.
-"""
+"""Match rows of a feature file with items, by identifier, mapping file or order. I items, N rows, F width."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,26 +18,26 @@ from alignrec.pipeline.vectors.readers import open_vectors, reraise_faults
 
 @dataclass(frozen=True)
 class Matched:
-    """An opened file, and the item of each of its rows."""
+    """An opened feature file, and the row of each item."""
 
     vectors: Vectors
     place: np.ndarray  # row of each item, int64 [I]; -1 for none
     how: str  # how rows were matched, for messages
-    identified: bool  # whether the file says itself which item a row is
-    unknown: int = 0  # rows of no item
-    example: str = ""  # one of them
+    identified: bool  # whether the file contains identifiers
+    unknown: int = 0  # rows that match no item
+    example: str = ""  # identifier of such a row
 
     @property
     def missing(self) -> int:
         return int((self.place < 0).sum())
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """Return the vectors of items, float32 [n, F], zeros for those without a row; UserError: one is not finite."""
+        """Return vectors of items start .. stop-1, float32 [n, F], zeros without a row; UserError if not finite."""
         place, path = self.place[start:stop], self.vectors.path
         there = np.flatnonzero(place >= 0)
         order = there[np.argsort(place[there], kind="stable")]
         out = np.zeros((len(place), self.vectors.width), np.float32)
-        with reraise_faults(path), np.errstate(over="ignore"):  # a double may overflow, which the next lines find
+        with reraise_faults(path), np.errstate(over="ignore"):  # an overflowing double becomes inf, refused below
             out[order] = self.vectors.take(place[order])
         wrong = np.flatnonzero(~np.isfinite(out).all(axis=1))
         if wrong.size:
@@ -48,7 +45,7 @@ class Matched:
         return out
 
     def counted(self, asins: Sequence[str], fate: str = "get zeros") -> str:
-        """Return a sentence on rows without an item, and items without a row, which meet a `fate`; empty: none."""
+        """Describe unmatched rows and items in a sentence; empty if all match."""
         parts = [f"{self.unknown:,} rows are of no item here, such as {self.example}"] if self.unknown else []
         if missing := self.missing:
             first = asins[int(np.flatnonzero(self.place < 0)[0])]
@@ -59,10 +56,7 @@ class Matched:
 def match_file(
     path: Path, asins: Sequence[str], order: Path | None = None, key: str = "--order", column: str | None = None
 ) -> Matched:
-    """Open a feature file and find the row of each item; UserError: unreadable, or its rows do not fit the items.
-
-    `order` is a mapping file for formats without identifiers, `key` the option that gives it, `column` that of Parquet.
-    """
+    """Open a feature file and match its rows by identifiers, else by the mapping file `order`, else by position."""
     vectors = open_vectors(path, column)
     if vectors.ids is not None and (vectors.ids.num_columns or order is None):
         found = identifiers.place_rows(path, vectors.ids, asins)
@@ -85,10 +79,10 @@ def match_file(
 
 
 class File(NamedTuple):
-    """A feature file."""
+    """A feature file, and its mapping file."""
 
     path: Path
-    order: Path | None = None  # mapping file for a format without identifiers; None: row i is item i
+    order: Path | None = None  # mapping file, for formats without identifiers; None if row i is item i
 
     @property
     def format(self) -> str:
@@ -105,7 +99,7 @@ def feature_files(sources: Path) -> dict[str, File]:
 
 
 def check_files(found: Mapping[str, File], asins: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return feature set -> counts of its file, for run.json; UserError if a file does not fit."""
+    """Match all files and return their counts for run.json; raise UserError if a file does not fit."""
     facts: dict[str, dict[str, Any]] = {}
     for name, file in found.items():
         matched = file.matched(asins)

@@ -1,4 +1,4 @@
-"""The formats of feature files; a new one is a reader in this package, and an entry here."""
+"""Registry of feature file formats."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +13,7 @@ from alignrec.pipeline.sources.feature_files import FOLDER, format_of
 from alignrec.pipeline.vectors import tables
 from alignrec.pipeline.vectors.base import Vectors
 
+# to add a format, write a reader in this package and register it here
 READERS: Registry[Callable[[Path], Vectors]] = Registry(
     "readers",
     {
@@ -24,7 +25,7 @@ READERS: Registry[Callable[[Path], Vectors]] = Registry(
         "zip": "alignrec.pipeline.vectors.arrays:open_archive",
         "folder": "alignrec.pipeline.vectors.arrays:open_folder",
     },
-)  # format -> what opens a path
+)  # format -> reader
 
 
 def open_vectors(path: Path, column: str | None = None) -> Vectors:

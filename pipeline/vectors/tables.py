@@ -1,4 +1,4 @@
-"""Parquet: one file or a folder of them, with a column of identifiers and one of vectors."""
+"""Reader of Parquet features: a file or folder with a column of identifiers and one of vectors."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ BLOCK = 4096  # rows read at a time
 
 
 def open_parquet(path: Path, column: str | None = None) -> Vectors:
-    """Open Parquet, a row an item, its rows in any order; by default its only column of vectors is read."""
+    """Open a Parquet file or folder with one row per item; by default, its only column of vectors."""
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise UserError(f"{path}: no *.parquet in this folder; for a release, name features/<encoder> in it")
@@ -52,13 +52,13 @@ def _take_rows(path: Path, files: Sequence[Path], column: str, numbers: np.ndarr
         low, high = np.searchsorted(numbers, [start, start + len(block)])
         if low < high:
             rows = _block_matrix(path, start, block, column, width)
-            with np.errstate(over="ignore"):  # a double may overflow, which is refused later
+            with np.errstate(over="ignore"):  # an overflowing double becomes inf, which is refused later
                 out[low:high] = rows[numbers[low:high] - start]
     return out
 
 
 def _iterate_blocks(files: Sequence[Path], column: str, numbers: np.ndarray) -> Iterator[tuple[int, pa.Array]]:
-    """Yield the number of the first row and the column of each block, but of row groups without wanted rows."""
+    """Yield blocks of a column with the number of their first row, skipping row groups without wanted rows."""
     start = 0
     for path in files:
         with pq.ParquetFile(path) as file:
@@ -73,7 +73,7 @@ def _iterate_blocks(files: Sequence[Path], column: str, numbers: np.ndarray) -> 
 
 
 def _block_matrix(path: Path, start: int, block: pa.Array, column: str, width: int | None) -> np.ndarray:
-    """Return a block's vectors, [n, F]; UserError for a null, or a row of another width."""
+    """Return a block's vectors, [n, F]; raise UserError for a null or another width."""
     lengths = pc.fill_null(pc.list_value_length(block), -1).to_numpy(zero_copy_only=False)
     expected = int(lengths[0]) if width is None else width
     if (wrong := np.flatnonzero(lengths != expected)).size or not 0 < expected <= WIDEST:
