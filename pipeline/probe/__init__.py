@@ -1,1 +1,1 @@
-"""Feature sets judged without a recommender, and by masking a modality."""
+"""Probes: evaluation of feature sets without a recommender."""

@@ -1,4 +1,4 @@
-"""The interface of a probe: its questions about a dataset, and the texts that report its figures."""
+"""Interface of a probe: its questions about a dataset, and the texts of its report."""
 
 from __future__ import annotations
 
@@ -13,43 +13,58 @@ if TYPE_CHECKING:
     from alignrec.pipeline.probe.questions import Questions
 
 
+# ids of cold items -> vectors of all items, float32 [I, F], learned without the interactions of the cold ones
 Refit = Callable[[np.ndarray], np.ndarray]
-"""cold items -> the vectors of all, float32 [I, F], made without the interactions of the cold ones"""
 
 
 @dataclass(frozen=True)
 class Data:
-    """What probes read: one dataset with I items."""
+    """Input of a probe: one dataset with I items."""
 
     interactions: pa.Table  # schema INTERACTIONS
     items: int  # I
+    # feature set that learned from train interactions -> its refit, None if it cannot be refitted
     refits: Mapping[str, Refit | None] = field(default_factory=dict)
-    """feature set that learned from train interactions -> what makes it without those of some; None: it cannot be"""
 
 
 class Task(Protocol):
-    """A probe that evaluates each feature set by itself, over n cases."""
+    """A probe's evaluation of one feature set at a time, over n cases such as users."""
 
     def answer(self, features: np.ndarray, refit: Refit | None = None) -> np.ndarray:
-        """Return the figure of each case, [n], or of a probe that is `drawn` [n, D], of features float32 [I, F]."""
+        """Evaluate one feature set.
+
+        Args:
+            features: float32 [I, F], a row per item.
+            refit: relearns the features without hidden items; None for features that did not learn from interactions.
+
+        Returns:
+            The figure of each case, float64 [n], or [n, D] for a probe with D draws.
+        """
 
     def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Return `{<what a case is>: n, "chance": {figure: ...}, <feature set>: {figure: mean, figure_se: error}}`."""
+        """Summarise the answers of several feature sets.
+
+        Args:
+            sets: feature set -> what `answer` returned.
+
+        Returns:
+            JSON: `{<unit of a case>: n, "chance": {figure: ...}, <feature set>: {figure: mean, figure_se: error}}`.
+        """
 
 
 @dataclass(frozen=True)
 class Probe:
-    """An entry of the registry."""
+    """A probe as the registry lists it."""
 
-    ask: Callable[[Data], Questions | Task | str]  # returns the questions to every feature set, or why there are none
+    ask: Callable[[Data], Questions | Task | str]  # returns questions, a task, or the reason why it cannot be run
     name: str  # in texts
-    figure: str  # its headline figure: accuracy, or with its cutoff hit@20
-    question: str  # what it asks, in a phrase
-    note: str  # what its figures need besides; {n} is the number of groups or cases
-    leak: str = ""  # why its figures flatter a set that learned from train interactions; empty where they do not
+    figure: str  # headline figure, such as accuracy or hit@20
+    question: str  # one phrase
+    note: str  # caption of its figures; {n} is the number of groups or cases
+    leak: str = ""  # why its figures flatter a set that learned from train interactions; empty if they do not
+    # Whether the task answers in several draws [n, D], each of which hides items. Tests resample draws as well as
+    # cases, and sets that learned from interactions are refitted without the hidden items.
     drawn: bool = False
-    """whether its task answers in several draws, [n, D], which hide items: tests resample draws as they do cases, and a
-    set that learned from interactions is refitted without those items"""
 
     @property
     def title(self) -> str:

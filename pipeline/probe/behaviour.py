@@ -1,4 +1,4 @@
-"""Probes that ask features for what users did: zero-shot, Item-CF and content neighbours."""
+"""Probes that predict user behaviour from features: zero-shot, Item-CF and content neighbours."""
 
 from dataclasses import replace
 
@@ -15,14 +15,13 @@ from alignrec.schemas import TEST, TRAIN
 
 
 def _sample_asked(groups: np.ndarray, data: Data, probe: str, unit: str) -> tuple[np.ndarray, str]:
-    """Return the users or items that are asked, drawn by seed, and the caveat where these are only some."""
+    """Return a seeded sample of `groups`, and a caveat if it is smaller."""
     asked = sample_ids(groups, data.items, seed_for("probe", probe))
     few = len(asked) < len(groups)
     return asked, f"{len(asked):,} of {len(groups):,} {unit} were asked, drawn by seed." if few else ""
 
 
 def ask_last_items(data: Data) -> Questions | str:
-    """Return the questions of all interactions by time or order, whatever their split; or why there are none."""
     clock = schemas.clock(data.interactions)
     if clock == "none":
         return "the source has no real timestamps"
@@ -35,17 +34,14 @@ def ask_last_items(data: Data) -> Questions | str:
 
 
 def last_items(user: np.ndarray, item: np.ndarray, timestamp: np.ndarray, n_items: int) -> Questions:
-    """Return zero-shot's questions: a user's earlier items, and the last one.
-
-    Users, items and times are [n], one row an interaction, in any order; a repeated (user, item) counts at its first
-    time. Of items that share a user's last second each is the target in turn, with the others as members: the mean
-    over all orders of equal times. Users with one item have no question.
-    """
+    """Return the questions of zero-shot, from interactions [n] in any order: earlier items -> the last one."""
+    # a repeated (user, item) counts at its first time
     order = np.lexsort((timestamp, item, user))
     user, item, timestamp = user[order], item[order], timestamp[order]
     first = np.r_[True, (user[1:] != user[:-1]) | (item[1:] != item[:-1])][: len(user)]
     user, item, timestamp = user[first], item[first], timestamp[first]
 
+    # items that share a user's last second are the target in turn: the mean over all orders of equal times
     starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]][: len(user)])
     sizes = np.diff(np.r_[starts, len(user)])
     latest = np.repeat(np.maximum.reduceat(timestamp, starts) if len(starts) else timestamp, sizes)
@@ -61,7 +57,6 @@ def last_items(user: np.ndarray, item: np.ndarray, timestamp: np.ndarray, n_item
 
 
 def ask_co_bought(data: Data) -> Questions | str:
-    """Return the questions of train, or why there are none."""
     user, item, split = (data.interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
     seen = user_item_matrix(user[split == TRAIN], item[split == TRAIN], data.items)
     together = cooccurrence.shared_items(seen)
@@ -72,10 +67,9 @@ def ask_co_bought(data: Data) -> Questions | str:
 
 
 def co_bought(seen: sparse.csr_array, items: np.ndarray) -> Questions:
-    """Return Item-CF's questions: an item, and the item of highest `|U_i & U_j| / sqrt(|U_i| |U_j|)`.
+    """Return the questions of Item-CF: each of `items` (int64, ascending) -> the one of highest cosine in R, [U, I].
 
-    Of equally similar items each is the target in turn. `seen` is R of train, [U, I]; `items` are those that ask,
-    int64, ascending, each of which shares a user with another.
+    The cosine is `|U_i & U_j| / sqrt(|U_i| |U_j|)`; equally similar items are the target in turn.
     """
     sources, targets = [], []
     for block, score in cooccurrence.squared_cosines(seen, items):
@@ -89,7 +83,6 @@ def co_bought(seen: sparse.csr_array, items: np.ndarray) -> Questions:
 
 
 def ask_test_items(data: Data) -> Questions | str:
-    """Return the questions of train and test, or why there are none."""
     user, item, split = (data.interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
     asked, note = _sample_asked(np.intersect1d(user[split == TRAIN], user[split == TEST]), data, "content_knn", "users")
     kept = np.isin(user, asked)
@@ -98,10 +91,9 @@ def ask_test_items(data: Data) -> Questions | str:
 
 
 def content_neighbours(user: np.ndarray, item: np.ndarray, split: np.ndarray, n_items: int) -> Questions:
-    """Return the questions of a recommender that reads only content: a user's train items, each test item a target.
+    """Return the questions of a content-only recommender, from interactions [n]: train items -> each test item.
 
-    Its hit rate, averaged by user, is Recall@K of ranking all items by mean cosine to the train items, train masked.
-    Users, items and their parts are int [n], one row an interaction; each user has train items.
+    Their hit rate, averaged by user, is Recall@K of ranking by mean cosine to the train items, which are masked.
     """
     train = user_item_matrix(user[split == TRAIN], item[split == TRAIN], n_items)
     pairs = np.unique(np.stack([user, item], axis=1)[split == TEST], axis=0).reshape(-1, 2)

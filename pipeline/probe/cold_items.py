@@ -1,7 +1,6 @@
-"""Cold items: are the items that a user has among cold ones found from content? Asked over several draws.
+"""Cold items: recall of a user's items among cold ones, ranked by content, over several random draws of cold items.
 
-A draw takes a share of the items as cold: their interactions are hidden from profiles, and from a set that learns from
-interactions. Only cold items are candidates, so only content can rank them. G users, D draws, K cutoff.
+Letters: G users, D draws, K cutoff.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,16 +23,15 @@ RESAMPLES = 999
 
 @dataclass(frozen=True)
 class ColdItems:
-    """The task of this probe."""
+    """The probe's task: interactions of cold items are hidden, and only cold items are candidates."""
 
-    draws: Sequence[Profiles]  # profiles without the cold items, which are the candidates
+    draws: Sequence[Profiles]  # profiles exclude the cold items, which are the candidates
 
     def answer(self, features: np.ndarray, refit: Refit | None = None) -> np.ndarray:
         """Return Recall@K of each user in each draw: float64 [G, D], NaN where a user has no target."""
         return profiles.cold_recalls(self.draws, features if refit is None else refit, K)
 
     def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Return users, draws, chance, and of each set the mean over draws, its error, and a 95 % interval."""
         figure, users = f"recall@{K}", len(np.unique(np.concatenate([draw.user for draw in self.draws])))
         chance = float(np.mean([min(1, K / len(draw.candidates)) for draw in self.draws]))
         out: dict[str, Any] = {"users": users, "draws": len(self.draws), "chance": {figure: round(chance, 6)}}
@@ -49,7 +47,6 @@ class ColdItems:
 
 
 def draw_cold_items(data: Data) -> ColdItems | str:
-    """Return the draws from all interactions, whatever their split; or why there are none."""
     pairs = data.interactions["user_id"].to_numpy(), data.interactions["item_id"].to_numpy()
     draws = profiles.cold_draws(pairs, pairs, data.items, DRAWS)
     return ColdItems(draws) if draws else f"fewer than {FEWEST} items are cold in a draw, or no user has one"

@@ -1,6 +1,6 @@
-"""Answers of feature sets to all probes, raw and processed, and the figures and verdicts made of them.
+"""Run every probe on every feature set, raw and processed, and summarise the results and verdicts.
 
-F feature width, K cutoff.
+Letters: I items, F feature width, K cutoff.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ from alignrec.pipeline.probe.questions import Questions
 from alignrec.pipeline.probe.registry import PROBES
 
 YARDSTICKS = (MASKED, PLANTED, "random", "shuffled", "constant")  # kinds of sets that are not processed
-Tasks = Mapping[str, Questions | Task | str]  # probe -> its questions or task, or why it has none
+Tasks = Mapping[str, Questions | Task | str]  # probe -> its questions or task, or why it is skipped
 Refits = Mapping[str, Refit | None]  # as `Data.refits`
 Answers = dict[str, dict[str, np.ndarray]]  # see verdicts.Answers
 
@@ -38,10 +38,9 @@ def answer_sets(
     processing: forms.Processing | None = None,
     unprocessed: Collection[str] = (),
 ) -> tuple[Answers, Answers]:
-    """Return the answers of feature sets, float32 [I, F], raw and processed; one set is held at a time.
+    """Return raw and processed answers for feature sets, float32 [I, F], of which one is in memory at a time.
 
-    A set that cannot be refitted, see `Data.refits`, has no answer where a probe hides items. Those `unprocessed` are
-    judged raw in both forms; without `processing` no set is processed.
+    Sets that cannot be refitted are skipped by probes that hide items; `unprocessed` sets are judged raw in both forms.
     """
     raw, processed = Answers({probe: {} for probe in tasks}), Answers({probe: {} for probe in tasks})
     refits = refits or {}
@@ -52,7 +51,7 @@ def answer_sets(
         if processing is None:
             continue
         vectors = processing.process(name, features, name not in unprocessed)
-        if processing.chosen[name] == forms.RAW:  # the same vectors have the same answers
+        if processing.chosen[name] == forms.RAW:
             _add_answers(of_raw, name, processed)
         else:
             _add_answers(
@@ -64,10 +63,10 @@ def answer_sets(
 def _answer_set(
     tasks: Tasks, features: np.ndarray, ks: Sequence[int], refit: Refit | None, hidden: Collection[str]
 ) -> dict[str, np.ndarray]:
-    """Return the answers of one set to the probes but those in `hidden`."""
     asked = {probe: task for probe, task in tasks.items() if isinstance(task, Questions)}
     found = {}
-    if asked:  # one pass over the set answers the questions of all probes
+    # one pass over the features answers the questions of all probes
+    if asked:
         ends = np.cumsum([question.groups for question in asked.values()])
         hits = questions.hit_rates(features, questions.join_questions(list(asked.values())), ks)
         found = dict(zip(asked, np.split(hits, ends[:-1]), strict=True))
@@ -83,7 +82,7 @@ def _add_answers(answer: Mapping[str, np.ndarray], name: str, answers: Answers) 
 
 
 def _skipped_sets(probes: Iterable[str], refits: Refits) -> dict[str, dict[str, Any]]:
-    """Return probe -> feature sets that know what it hides and cannot be refitted without it -> why."""
+    """Return probe -> feature sets that learned from items it hides and cannot be refitted -> reason."""
     reason = "it learned from interactions with the items that are cold here, and cannot be made without them"
     skipped = {name: {"skipped": reason} for name, refit in refits.items() if refit is None}
     return {probe: skipped for probe in probes if skipped and PROBES[probe].drawn}
@@ -92,11 +91,7 @@ def _skipped_sets(probes: Iterable[str], refits: Refits) -> dict[str, dict[str, 
 def summarise_answers(
     tasks: Tasks, answers: verdicts.Answers, ks: Sequence[int], refits: Refits | None = None
 ) -> dict[str, Any]:
-    """Return probe -> feature set -> figures, see `questions.summarise_hits`.
-
-    A probe without questions is `{"skipped": reason}`, and so is a feature set that cannot be asked. The note of a
-    probe names the sets that it flatters, see `Probe.leak`.
-    """
+    """Return probe -> feature set -> figures, or `{"skipped": reason}` for a probe or a set."""
     summaries: dict[str, Any] = {}
     skipped = _skipped_sets(tasks, refits or {})
     for probe, task in tasks.items():
@@ -107,6 +102,7 @@ def summarise_answers(
             own = questions.summarise_hits(task, answers[probe], ks, PROBES[probe].measure)
         else:
             own = task.summary(answers[probe])
+        # name the sets that the probe flatters
         if refits and PROBES[probe].leak:
             leak = f"Leak: of {', '.join(sorted(refits))}, {PROBES[probe].leak}."
             own["note"] = f"{own.get('note', '')} {leak}".strip()
@@ -117,17 +113,16 @@ def summarise_answers(
 def summarise_processed(
     tasks: Tasks, answers: verdicts.Answers, ks: Sequence[int], processing: forms.Processing
 ) -> dict[str, Any]:
-    """Return how sets were processed, and the figures of each probe that was measured; see `summarise_answers`."""
     figures = {probe: of for probe, of in summarise_answers(tasks, answers, ks).items() if "skipped" not in of}
     return processing.facts() | figures
 
 
 def judge_sets(run: Run, data: Data, names: Sequence[str], ours: str) -> dict[str, Any]:
-    """Return the content of probes.json, with verdicts on the set `ours` against each other one but ceilings."""
+    """Return the content of probes.json, with verdicts on `ours` against every other set except ceilings."""
     params, layout = run.params[Probe], run.layout
     tasks, processing = build_tasks(data), forms.Processing(forms.valid_profiles(data), params.width)
     defined = run.params[Combine].sets
-    # these show what figures mean and compete with no set: one form of them is enough
+    # yardsticks calibrate the figures and do not compete, so their raw form is enough
     unprocessed = [name for name in names if kind_of(defined, name) in YARDSTICKS]
     rivals = [name for name in names if name != ours and not is_ceiling(defined, name)]
     sets = ((name, io.map_features(layout.features(name))) for name in names)
@@ -142,7 +137,6 @@ def judge_sets(run: Run, data: Data, names: Sequence[str], ours: str) -> dict[st
 
 
 def refits_of(run: Run, names: Sequence[str]) -> dict[str, Refit | None]:
-    """Return feature set that learned from interactions -> what refits it without cold items; None: it cannot be."""
     params, refit = run.params, partial(mapped.refit_mapped, run.layout)
     learned = [name for name in names if learns_from_train(params, run.dataset, name)]
     return {name: partial(refit, name) if can_refit(params, run.dataset, name) else None for name in learned}

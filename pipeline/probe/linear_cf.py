@@ -1,9 +1,6 @@
-"""Linear CF: what features add to the interactions, as the gain of L3AE over EASE; no seed, nothing trained by steps.
+"""Linear CF: the gain of features over interactions, as test recall of L3AE minus EASE, both in closed form.
 
-Both are closed forms (pipeline/models/closed.py) with one inverse: the ridge is chosen for EASE on valid, and
-L3AE divides it between |B|^2 and |B - S|^2. Valid chooses the division too, and may choose EASE itself.
-
-Letters: U users, I items, F feature width, N users of a part.
+Letters: U users, I items, F feature width, N users of a part, n test users.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,17 +18,18 @@ from alignrec.pipeline.interactions.split import Pairs, Split, contains_keys, pa
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.probe.base import Data, Probe, Refit
 
-GIB = 1.5  # most that the I x I matrix may take: 20,000 items
-RIDGES = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # of EASE, in users
-SHARES = (0.3, 0.7, 1.0)  # of the ridge, that draws to the model of features; without, it is EASE
-CONTENT_RIDGES = (1.0, 10.0, 100.0)  # of the model of features, whose rows have length 1
-BLOCK = 1 << 23  # scores held at a time
+GIB = 1.5  # upper bound on the I x I matrix: 20,000 items
+# validation chooses the ridge of EASE, then how L3AE divides it between |B|^2 and |B - S|^2; share 0 is EASE itself
+RIDGES = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # in users
+SHARES = (0.3, 0.7, 1.0)  # of the ridge, towards the content model S
+CONTENT_RIDGES = (1.0, 10.0, 100.0)  # of the content model, whose rows have unit length
+BLOCK = 1 << 23  # scores in memory at a time
 Judged = Literal["valid", "test"]
 
 
 @dataclass(frozen=True)
 class Linear:
-    """The task of this probe."""
+    """The probe's task."""
 
     split: Split
 
@@ -44,7 +42,7 @@ class Linear:
 
     @cached_property
     def ease(self) -> tuple[float, float, np.ndarray]:
-        """The highest mean valid recall, its l2, the first of equal ones, and (X^T X + l2)^-1, float32 [I, I]."""
+        """The highest mean valid recall, its l2 (the first on ties), and (X^T X + l2)^-1, float32 [I, I]."""
         from alignrec.pipeline.models import closed
 
         best: tuple[float, float, np.ndarray] | None = None
@@ -58,25 +56,26 @@ class Linear:
 
     @cached_property
     def base(self) -> np.ndarray:
-        """Test recall of EASE for each test user, [n]."""
+        """Test recall of EASE, [n]."""
         inverse = self.ease[2]
         return self._recalls("test", inverse, [-1 / inverse.diagonal()])[0]
 
     def answer(self, features: np.ndarray, refit: Refit | None = None) -> np.ndarray:
-        """Return recall of L3AE minus that of EASE for each test user, [n], of features float32 [I, F]."""
+        """Return test recall of L3AE minus that of EASE, [n], for features float32 [I, F]."""
         units = unit_rows(features)[0]
         found = {(0.0, 0.0): self.ease[0]}
         for content_ridge in CONTENT_RIDGES:
             recalls = self._l3ae("valid", units, content_ridge, SHARES)
             found |= {(share, content_ridge): float(one.mean()) for share, one in zip(SHARES, recalls, strict=True)}
-        share, content_ridge = max(sorted(found), key=found.__getitem__)  # of equal ones, the nearest to EASE
+        # on ties, the setting nearest to EASE
+        share, content_ridge = max(sorted(found), key=found.__getitem__)
         if not share:
             return np.zeros(len(self.base))
         gain: np.ndarray = self._l3ae("test", units, content_ridge, [share])[0] - self.base
         return gain
 
     def _l3ae(self, part: Judged, units: np.ndarray, content_ridge: float, shares: Sequence[float]) -> list[np.ndarray]:
-        """Return recalls of L3AE at each share; off its diagonal its matrix is P diag(c) + Y V^T (ease.py)."""
+        """Return recalls [N] at each share; off the diagonal L3AE's matrix is P diag(c) + Y V^T (ease.py)."""
         from alignrec.pipeline.models import closed
 
         _, ridge, inverse = self.ease
@@ -95,10 +94,7 @@ class Linear:
         factors: tuple[np.ndarray, np.ndarray] | None = None,
         distil: Sequence[float] = (),
     ) -> list[np.ndarray]:
-        """Return Recall@20 of each user of a part who has train items, train masked, [N], for each scale.
-
-        Scores of a user's history h are h P diag(scale), and with factors + distil h Y V^T; the products are shared.
-        """
+        """Return Recall@20 [N], train masked, for each scale: scores are h P diag(scale) + distil h Y V^T."""
         import torch
 
         from alignrec.pipeline.evaluation.metrics import recall
@@ -113,7 +109,8 @@ class Linear:
         step = max(1, BLOCK // self.split.n_items)
         for users in (everyone[at : at + step] for at in range(0, len(everyone), step)):
             history = self.seen[users]
-            by_users = history @ inverse  # the diagonal counts for items of the history only, which are masked
+            # the diagonal affects only items of the history, which are masked
+            by_users = history @ inverse
             by_features = None if factors is None else (history @ factors[0]) @ factors[1].T
             for number, scale in enumerate(scales):
                 scores = by_users * scale
@@ -128,7 +125,7 @@ class Linear:
         return [np.concatenate(parts) for parts in found]
 
     def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Return what `Task` says; chance is EASE: its recall, and no gain."""
+        """Return what `Task.summary` does, with EASE as chance."""
         n, base = len(self.base), float(self.base.mean())
         name = f"recall@{bounded_cutoff(self.split.n_items)}"
         out: dict[str, Any] = {"users": n, "chance": {name: round(base, 6), "gain": 0.0}}
@@ -139,13 +136,11 @@ class Linear:
 
 
 def users_with_targets(parts: Split, part: Judged) -> np.ndarray:
-    """Return the users with a target in a part and an item in train, ascending."""
     targets: Pairs = getattr(parts, part)
     return np.intersect1d(targets.users, parts.train.users)
 
 
 def build_task(data: Data) -> Linear | str:
-    """Return the task, or why there is none."""
     try:
         from alignrec.pipeline.models import closed
     except ImportError:

@@ -1,4 +1,4 @@
-"""The probes; a new one is a file with a Probe (base.py), and an entry here."""
+"""Registry of probes. To add one, write a file with a `Probe` (base.py) and list it here."""
 
 from __future__ import annotations
 

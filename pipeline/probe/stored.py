@@ -1,4 +1,4 @@
-"""The schema of probes.json, closed and bounded: a release's file is untrusted, and pages are made from it."""
+"""Schema of probes.json. It is closed and bounded, as files of releases are untrusted and rendered as pages."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,13 +16,13 @@ Measured = dict[Text, Number]  # measure -> figure
 
 
 class Closed(BaseModel):
-    """A part of the file."""
+    """Base of parts whose keys are fixed."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Skipped(Closed):
-    """Why a probe, or one feature set, was not asked."""
+    """Reason why a probe, or one feature set of it, was skipped."""
 
     skipped: Annotated[str, Field(max_length=10_000)]
 
@@ -43,7 +43,7 @@ def _check_comparable(asked: dict[str, Any]) -> dict[str, Any]:
 
 Asked = Annotated[
     dict[Text, Count | Annotated[str, Field(max_length=10_000)] | Skipped | Measured], AfterValidator(_check_comparable)
-]  # what one probe found: counts of its cases, a note, and the figures of chance and of each feature set
+]  # results of one probe: number of cases, a note, and the figures of chance and of each feature set
 
 
 class Test(Closed):
@@ -69,20 +69,20 @@ class Verdict(Closed):
 
 
 class Open(BaseModel):
-    """A part of the file with keys of any name."""
+    """Base of parts that have keys of any name."""
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
 
 class Form(Open):
-    """The form that was chosen for a feature set, and the figures of all."""
+    """The form chosen for a feature set, and the figure of each form."""
 
     __pydantic_extra__: dict[str, Number]
     form: Text
 
 
 class Processed(Open):
-    """The probes asked of processed vectors, by name."""
+    """Results on processed vectors, by probe."""
 
     __pydantic_extra__: dict[str, Asked]
     width: Count
@@ -91,7 +91,7 @@ class Processed(Open):
 
 
 class Probes(Open):
-    """The content of probes.json: what each probe found by its name, and what was made of that."""
+    """The content of probes.json: results by probe, and verdicts."""
 
     __pydantic_extra__: dict[str, Asked]
     processed: Processed | None = None
@@ -109,7 +109,7 @@ def read_probes(path: Path) -> dict[str, Any]:
     """Read an untrusted probes.json; UserError names the first fault."""
     raw = io.read_json(path, LARGEST)
     if isinstance(raw, dict):
-        raw.pop("tried", None)  # of older releases: what a search had tried
+        raw.pop("tried", None)  # written by older releases
     try:
         Probes.model_validate(raw)
     except ValidationError as e:

@@ -1,7 +1,6 @@
-"""Which of two feature sets is better: it must win raw and processed, in paired tests corrected for all comparisons.
+"""Verdicts on pairs of feature sets: the better one must win raw and processed, in paired tests corrected by Holm.
 
-Processed: the best of three forms on valid (forms.py), the same choice for every set.
-G groups (users or items) or cases of a probe, K cutoff.
+Letters: G groups (users or items), n cases, D draws, K cutoff.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,18 +13,16 @@ from alignrec.pipeline.evaluation.statistics import LEVEL, corrected_tests
 from alignrec.pipeline.probe.registry import PROBES
 
 CUTOFFS = (10, 20)
-TESTED = ("difference", "low", "high", "p_holm")  # what is kept of each test
+TESTED = ("difference", "low", "high", "p_holm")  # fields of a test that are recorded
 Answers = Mapping[str, Mapping[str, np.ndarray]]  # probe -> set -> hits [G, len(ks)], or figures of cases [n]
 
 
 def paired_verdicts(
     raw: Answers, processed: Answers, pairs: Iterable[tuple[str, str]], ks: Sequence[int], seed: int
 ) -> list[dict[str, Any]]:
-    """Return the verdict on each pair of feature sets, for each probe and K of CUTOFFS.
+    """Return a row per pair, probe and measure: tests of a - b, raw and processed, and the verdict on a.
 
-    All tests, raw and processed, are corrected together; pairs that a probe has no answers of are left out. A row has
-    probe, measure, a, b, `raw` and `processed` (a - b with its 95 % interval, and p after Holm), and verdict: a is
-    better, worse, or it is undecided.
+    All tests are corrected together; pairs without answers to a probe are left out.
     """
     rows, tests = list[dict[str, Any]](), []
     cutoffs = [k for k in CUTOFFS if k in ks] or [headline_cutoff(ks)]
@@ -45,13 +42,13 @@ def paired_verdicts(
 
 
 def agreed_verdict(tests: Sequence[Mapping[str, Any]]) -> str:
-    """Return what all tests of a - b say: a is better, worse, or it is undecided; see statistics.corrected."""
+    """Return `better` or `worse` if all tests of a - b agree and are significant, else `undecided`."""
     signs = {int(np.sign(test["difference"])) if test["p_holm"] < LEVEL else 0 for test in tests}
     return {1: "better", -1: "worse"}.get(signs.pop(), "undecided") if len(signs) == 1 else "undecided"
 
 
 def tested_measures(probe: str, answers: np.ndarray, cutoffs: Sequence[int], ks: Sequence[int]) -> dict[str, int]:
-    """Return the measures of a probe that are tested -> their columns in the answers; that of a task has one."""
+    """Return measure -> its column in the answers."""
     entry = PROBES[probe]
     if entry.drawn or answers.ndim == 1:
         return {entry.figure: 0}
@@ -59,5 +56,5 @@ def tested_measures(probe: str, answers: np.ndarray, cutoffs: Sequence[int], ks:
 
 
 def figures_of_cases(probe: str, answers: np.ndarray, column: int) -> np.ndarray:
-    """Return the figure of each case, float64 [n], or [n, D] in draws, of a column that `tested_measures` names."""
+    """Return float64 [n], or [n, D] of a probe with draws."""
     return answers if PROBES[probe].drawn or answers.ndim == 1 else answers[:, column]
