@@ -1,7 +1,4 @@
-"""Control feature sets: random, shuffled, constant, and planted, an upper bound.
-
-I items of the dataset, n items of a shard, F width.
-"""
+"""Control sets: random, shuffled, constant, and planted, an upper bound (I items, n per shard, F width)."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,7 +1,4 @@
-"""Feature set `linear`: all parts reduced by PCA to one vector, without training a network.
-
-n items of a shard, F width.
-"""
+"""Feature set `linear`: all parts reduced by PCA to one vector (n items per shard, F width)."""
 
 from collections.abc import Iterator, Sequence
 from itertools import product

@@ -1,7 +1,4 @@
-"""Feature set mapped by ridge regression to collaborative factors of training interactions.
-
-U users, I items, n items of a shard, F and W widths.
-"""
+"""Feature set mapped by ridge regression to collaborative factors (U users, I items, n per shard, F and W widths)."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 

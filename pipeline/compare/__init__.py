@@ -1,1 +1,1 @@
-"""Feature sets and releases side by side; and leaderboards."""
+"""Comparisons of feature sets and of releases, and leaderboards."""

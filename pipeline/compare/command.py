@@ -1,4 +1,4 @@
-"""`alignrec compare`: feature sets of one dataset, compared by probes, geometry and training."""
+"""`alignrec compare`: compare feature sets of one dataset by probes, similarity and training."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -24,16 +24,16 @@ from alignrec.pipeline.probe.base import Data
 from alignrec.pipeline.probe.params import Probe
 from alignrec.pipeline.report.outputs import Outputs
 
-CHANGED = 12
+CHANGED = 12  # most changed items per pair
 
 
 def compare(layout: Layout, params: Parameters, specs: Sequence[str], seeds: int, to: Path,
             order: Path | None = None) -> dict[str, Any]:  # fmt: skip
-    """Compare feature sets, named as in feature_set.read, and write compare.json and index.html."""
+    """Compare feature sets, each named as in `read_set`, and write compare.json and index.html."""
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     sets = feature_set.with_distinct_names([feature_set.read_set(spec, layout, asins, order) for spec in specs])
     from alignrec.pipeline.compare import judge, page, similarity
-    from alignrec.pipeline.probe import forms  # loads SciPy and Pillow, which the errors above do not need
+    from alignrec.pipeline.probe import forms  # loads SciPy and Pillow; the errors above come sooner without
     from alignrec.pipeline.probe.judge import build_tasks
 
     rows, whole = feature_set.common_items(sets), sets
@@ -42,7 +42,7 @@ def compare(layout: Layout, params: Parameters, specs: Sequence[str], seeds: int
     if len(rows) < len(asins):
         (interactions,) = _renumber_items([interactions], rows, len(asins))
     data = Data(interactions, len(rows))
-    seed = Run("probe", layout.dataset, params, layout.root).seed("folds")  # so that figures are the stage's own
+    seed = Run("probe", layout.dataset, params, layout.root).seed("folds")  # same folds as the stage
     comparison: dict[str, Any] = {"dataset": layout.dataset, "sources": {g.name: g.source for g in sets}}
     judged = judge.judge_sets(
         sets, build_tasks(data), params[Probe].ks, seed, params[Probe].width, forms.valid_profiles(data)
@@ -63,7 +63,7 @@ def compare(layout: Layout, params: Parameters, specs: Sequence[str], seeds: int
 
 
 def _renumber_items(tables: Iterable[pa.Table], rows: np.ndarray, items: int) -> Iterator[pa.Table]:
-    """Yield the rows whose `item_id` is in `rows`, renumbered to its position there."""
+    """Yield the rows whose `item_id` is in `rows`, renumbered by position."""
     place = np.full(items, -1, np.int32)
     place[rows] = np.arange(len(rows), dtype=np.int32)
     for table in tables:
@@ -97,8 +97,8 @@ def train_sets(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], s
 
 
 def items_of(layout: Layout, asins: list[str]) -> pa.Table:
-    """Return asin, title and categories of every item; the last two are empty before the items stage."""
     if (items := Outputs(layout).items) is not None:
         return items
+    # stage `items` has not run, so titles and categories are unknown
     categories = pa.array([[]] * len(asins), pa.list_(pa.string()))
     return pa.table({"asin": asins, "title": [""] * len(asins), "categories": categories})

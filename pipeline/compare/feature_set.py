@@ -1,4 +1,4 @@
-"""Reads a feature set from the dataset or a file of any format of pipeline/vectors/, in the dataset's item order."""
+"""Read a feature set of the dataset, or a file in any format of pipeline/vectors/, in item order."""
 
 import re
 from collections import Counter
@@ -18,21 +18,18 @@ FEWEST = 3  # fewest items that can be compared
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """A feature set to compare."""
+    """Feature set to compare: I items, F width."""
 
     name: str
     source: str  # file, and how its rows were matched with items
     vectors: np.ndarray  # float32 [I, F], finite
     identified: bool = True  # whether its rows have identifiers
-    folder: str = ""  # folder of a file that gives the name
-    there: np.ndarray | None = None  # bool [I], items that have a row; None: all
+    folder: str = ""  # parent folder of a file that the set is named after
+    there: np.ndarray | None = None  # bool [I], items with a row; None: all
 
 
 def read_set(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = None) -> FeatureSet:
-    """Return the features that `spec` names, see docs/compare.md; items without a row get zeros, see `there`.
-
-    `order` is a mapping file for rows without identifiers, see identifiers.read_order.
-    """
+    """Read the features that `spec` names (see docs/compare.md), with zeros for items without a row."""
     name, path = split_name(spec)
     where, column = _split_column(path)
     if path in layout.feature_sets() and not where.suffix:
@@ -58,7 +55,7 @@ def read_encoded(layout: Layout, name: str) -> FeatureSet:
 
 
 def common_items(sets: Sequence[FeatureSet]) -> np.ndarray:
-    """Return the items that all sets have a row of, int [C]; UserError for fewer than FEWEST."""
+    """Return the items that have a row in all sets, int [C]; raises UserError if fewer than FEWEST."""
     there = np.logical_and.reduce([np.ones(len(g.vectors), bool) if g.there is None else g.there for g in sets])
     if there.sum() < min(FEWEST, len(there)):
         raise UserError(f"{', '.join(g.name for g in sets)}: {there.sum()} items have a row in all; give larger files")
@@ -66,9 +63,8 @@ def common_items(sets: Sequence[FeatureSet]) -> np.ndarray:
 
 
 def with_distinct_names(sets: Sequence[FeatureSet]) -> list[FeatureSet]:
-    """Return the sets under distinct names: files of one name get their folder's, and equal names a number."""
     times, found = Counter(g.name for g in sets), dict[str, FeatureSet]()
-    for g in sets:
+    for g in sets:  # files with equal names are prefixed with their folder, then numbered
         first = short_name(Path(f"{g.folder}-{g.name}")) if g.folder and times[g.name] > 1 else g.name
         numbered = (first, *(f"{first}-{n}" for n in range(2, len(sets) + 1)))
         name = next(name for name in numbered if name not in found)
@@ -77,11 +73,11 @@ def with_distinct_names(sets: Sequence[FeatureSet]) -> list[FeatureSet]:
 
 
 def split_name(spec: str) -> tuple[str, str]:
-    """Split `name=path`; the name may be missing, and a path may contain =."""
+    """Split `name=path`, where the name is optional and the path may contain `=`."""
     name, equals, path = spec.partition("=")
     if not equals or Path(spec).exists():
         return "", spec
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):  # it becomes a file name
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):  # used as a file name
         raise UserError(f"'{spec}': no such file, and '{name}' is not a name (letters, digits, - and _)")
     return name, path
 

@@ -1,4 +1,4 @@
-"""Probes of several feature sets, and paired tests of their differences."""
+"""Probe several feature sets, and test their differences."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -32,15 +32,12 @@ def judge_sets(
     probes: Mapping[str, questions.Questions | Task | str],
     ks: Sequence[int],
     seed: int,
-    width: int = Probe().width,
-    valid: Profiles | None = None,
+    width: int = Probe().width,  # upper bound for processed sets
+    valid: Profiles | None = None,  # chooses the processing; None: whiten all sets
 ) -> dict[str, Any]:
-    """Return probes of the sets and of their controls, raw and processed; tests and verdicts of every two sets.
-
-    `width` bounds that of processed sets, whose forms `valid` chooses, see forms.ask; None: all are whitened.
-    """
+    """Return probes of sets and controls, raw and processed, with paired tests and verdicts for each pair."""
     named = {g.name: g.vectors for g in sets}
-    narrowest = min(named.values(), key=lambda vectors: vectors.shape[1])  # controls score as chance at any width
+    narrowest = min(named.values(), key=lambda vectors: vectors.shape[1])  # controls score at chance level at any width
     controls_added = {k: v for k, v in controls_of(narrowest, seed).items() if k not in named}
     everything, processing = (named | controls_added).items(), forms.Processing(valid, width)
     answers, processed = answer_sets(probes, everything, ks, processing=processing)

@@ -1,4 +1,4 @@
-"""`alignrec leaderboard`: benchmarks of any number of releases and published figures, on one page."""
+"""`alignrec leaderboard`: benchmarks of several releases and published figures on one page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Result(BaseModel):
-    """A row of results.json, as far as it is read."""
+    """Fields of a row of results.json that are read."""
 
     model: Name
     features: Name
@@ -56,11 +56,11 @@ class Entry(Row):
         return [self.model, self.features, self.source, str(self.seeds or ""), *figures]
 
 
-Group = tuple[str, str, str]  # dataset, protocol, fingerprint: entries of one group are comparable
+Group = tuple[str, str, str]  # dataset, protocol, fingerprint; only entries of one group are comparable
 
 
 def read_entries(folder: Path) -> dict[Group, list[Entry]]:
-    """Return a release's test figures at the best valid epoch, without ablations; UserError: it has no benchmark."""
+    """Return a release's test figures at the best validation epoch; raises UserError if it has no benchmark."""
     manifest = Release(folder).manifest
     listed, path = next((file for file in manifest.files if file.path == RESULTS), None), folder / RESULTS
     if listed is None or not path.is_file():
@@ -81,13 +81,10 @@ def read_entries(folder: Path) -> dict[Group, list[Entry]]:
 
 
 def render_leaderboard(releases: Sequence[dict[Group, list[Entry]]]) -> str:
-    """Return the page: a section per dataset and protocol, then the published figures of each dataset.
-
-    Published figures join the rows that were measured under their protocol on their split, and no others.
-    """
     groups: dict[Group, list[Entry]] = {}
     for group, entries in (pair for release in releases for pair in release.items()):
         groups.setdefault(group, []).extend(entries)
+    # published figures join only rows measured with their protocol on their split
     alike = {group: published.read_published()["fingerprints"].get(group[2], "") for group in groups}
     sections = [_measured_section(n, group, groups[group], alike[group]) for n, group in enumerate(sorted(groups))]
     note = " ".join([*published.read_published()["differences"], *published.read_published()["left_out"]])

@@ -1,4 +1,4 @@
-"""Pages of a comparison and of a diff of two releases, with images of the most changed items."""
+"""Pages for a comparison and for a diff of two releases, with images of the most changed items."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -31,7 +31,7 @@ def render_comparison(
     items: pa.Table,
     images: Iterable[pa.Table],
 ) -> str:
-    """Return the page of a comparison, see command.compare; items are asin, title and categories of the compared."""
+    """Return the page of a comparison; `items` has asin, title and categories of the compared items."""
     named = {g.name: g for g in sets}
     pairs = [
         _changed_items(named[p["a"]], named[p["b"]], [(e["item_id"], e["overlap"]) for e in p["most_changed"]])
@@ -66,7 +66,6 @@ def _with_images(
 
 
 def render_changes(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: str) -> str:
-    """Return the diff of an older release and a newer one as a page, with images of a folder, see pictures."""
     columns = ["asin", "title", "categories", "image_sha256"]
     items_a, items_b = (pq.read_table(f / "items.parquet", columns=columns) for f in (a, b))
     common = releases.common_rows(items_a, items_b)
@@ -109,7 +108,7 @@ def _features_table(diff: dict[str, Any]) -> Table:
 
 
 def stored_pictures(images: Path, items: pa.Table, at: dict[str, int]) -> Iterator[pa.Table]:
-    """Yield item_id (row of `items`, by `at`) and image, of stored images, if any, with the hash that `items` names."""
+    """Yield `item_id` (position in `items`) and `image` of images whose hash `items` lists."""
     hashes = items["image_sha256"].to_pylist()
     for path in sorted(images.glob("images-*.parquet")):
         table = io.read_table(path, schemas.IMAGES, ["asin", "sha256", "image"])

@@ -1,4 +1,4 @@
-"""Differences of two releases in schema, rows and values, and the semantic version that they call for."""
+"""Differences of two releases, and the semantic version that they require."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,18 +19,14 @@ from alignrec.pipeline.report.comparison import format_overlap
 
 ITEMS = "items.parquet"
 PARTS = ("major", "minor", "patch")
-# least similarity of a patch: models trained on the old features still work
+# lower bounds for a patch: models trained on the old features still work
 SAME = {"overlap": 0.9, "cka": 0.99, "cosine": 0.99}
-KIN = {"overlap": 0.5, "cka": 0.9}  # least similarity of a minor version: conclusions hold, but models need retraining
+KIN = {"overlap": 0.5, "cka": 0.9}  # lower bounds for a minor version: retrain models; conclusions hold
 Pairs = list[tuple[int, int]]  # row of each common item in the older and in the newer release
 
 
 def diff_releases(a: Path, b: Path, changed: int) -> dict[str, Any]:
-    """Return the differences of two verified releases, as lines of text, and the version that they call for.
-
-    `features` has per common set the similarity, the `changed` most changed items, and shapes unless equal. UserError:
-    a release has no items, or they have none in common.
-    """
+    """Compare two verified releases; raises UserError if they have no item in common."""
     old, new = Release(a).refuse_without("items").manifest, Release(b).refuse_without("items").manifest
     items_a, items_b = (pq.read_table(folder / ITEMS, columns=["asin", "title"]) for folder in (a, b))
     if not (common := common_rows(items_a, items_b)):
@@ -89,20 +85,16 @@ def _describe_bump(bump: str) -> str:
 
 
 def needed_bump(similarity: dict[str, Any]) -> str:
-    """Return the change that a similarity calls for: major, minor, patch or none.
-
-    Neighbours and CKA are blind to a rotation, which breaks a network trained on the old features: hence the cosine,
-    which is None where the widths differ.
-    """
+    """Return the bump that a similarity requires: major, minor, patch or none."""
     if similarity["equal"]:
         return "none"
+    # neighbours and CKA are blind to a rotation, which breaks models trained on the old features; cosines are not
     if similarity["cosine"] is not None and all(similarity[key] >= low for key, low in SAME.items()):
         return "patch"
     return "minor" if all(similarity[key] >= low for key, low in KIN.items()) else "major"
 
 
 def bump_version(version: str, bump: str) -> str:
-    """Return a semantic version one `bump` later: major, minor, patch or none."""
     if bump not in PARTS:
         return version
     numbers, place = [int(part) for part in version.split(".")], PARTS.index(bump)
@@ -115,7 +107,7 @@ def common_rows(before: pa.Table, after: pa.Table) -> Pairs:
 
 
 def _schema_changes(old: Manifest, new: Manifest) -> list[str]:
-    """Return what breaks a reader of the old release, by folder of a feature set, or file."""
+    """Return the changes that break readers of the old release."""
     before, after = (
         {f.path.rpartition("/")[0] if f.table == "features" else f.path: f.columns or [] for f in _list_tables(release)}
         for release in (old, new)
@@ -136,12 +128,12 @@ def _row_changes(before: list[str], after: list[str]) -> list[str]:
 
 
 def _value_changes(a: Path, b: Path, old: Manifest, new: Manifest) -> list[str]:
-    """Return changed and new tables. Each file holds its version, so hashes that differ are no change of values."""
     before, changes = {f.path: f.sha256 for f in _list_tables(old)}, []
     for path, sha256 in ((f.path, f.sha256) for f in _list_tables(new)):
         if path not in before:
             changes.append(f"{path}: new")
         elif before[path] != sha256:
+            # a file contains its version, so hashes may differ while values are equal
             was, now = (pq.read_table(folder / path, partitioning=None) for folder in (a, b))
             changes += [] if was.equals(now) else [f"{path}: changed"]
     return sorted(changes)

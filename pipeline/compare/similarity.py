@@ -1,12 +1,4 @@
-"""Shapes and similarity of feature sets, items whose neighbours change most, and sets in a doubtful order of rows.
-
-The rows of a file without identifiers seem to lie in another order than the items if three things hold: two other sets
-share many more neighbours than chance; this set shares no more than by chance with any set in a known order; and its
-neighbours are nearer than in noise of the same covariance (a random control has no order to be wrong). Zero rows do
-not count. No I x I matrix is held.
-
-I items, R of them whose neighbours are known, F and G feature widths, K neighbours.
-"""
+"""Similarity of feature sets, and detection of misordered rows (I items, R of them searched, K neighbours)."""
 
 from __future__ import annotations
 
@@ -24,25 +16,25 @@ from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.probe.questions import sample_ids
 
 NEIGHBOURS = 10
-BY_CHANCE = 4.0  # threshold of chance, in standard deviations of independent draws
-MANY = 3.0  # threshold of many shared neighbours, as a multiple of chance
-ENOUGH = 10  # least number of shared neighbours: among a million items, chance is below one
+BY_CHANCE = 4.0  # chance level: upper bound, in standard deviations of independent draws
+MANY = 3.0  # many shared neighbours: lower bound, as a multiple of chance
+ENOUGH = 10  # lower bound on shared neighbours: among a million items, chance is below one
 LOOKED_AT = 2000  # upper bound on items compared with noise
-# threshold, as a fraction of noise's distance to the nearest: random sets of `sample` reach 1.00, encoders 0.51
+# structure: upper bound on the nearest distance, relative to noise; on `sample`, random sets reach 1.00, encoders 0.51
 NEARER = 0.8
 
 
 def find_neighbours(
     features: np.ndarray, k: int, rows: np.ndarray | None = None, scores_held: int = 1 << 24
 ) -> np.ndarray:
-    """Return the ids of the K nearest others by cosine, int32 [R, K], ascending; ties within 1e-6 go to lower ids."""
+    """Return the K nearest others by cosine, int32 [R, K], sorted by id; ties within 1e-6 go to lower ids."""
     unit, n = unit_rows(features)[0], len(features)
     rows = np.arange(n) if rows is None else rows
     block = max(1, scores_held // engine.CORES // n)
 
     def of_block(at: int) -> np.ndarray:
         own = rows[at : at + block]
-        # one whole number orders by score, then by id: partitioning it breaks ties the same way everywhere
+        # an integer key orders by score, then by id, so that ties are broken the same way on every machine
         key = -np.rint((unit[own] @ unit.T) * 1e6).astype(np.int64) * n + np.arange(n)
         key[np.arange(len(own)), own] = np.iinfo(np.int64).max
         return np.sort(np.argpartition(key, k - 1, axis=1)[:, :k], axis=1).astype(np.int32)
@@ -51,7 +43,7 @@ def find_neighbours(
 
 
 def find_nearest(features: np.ndarray, items: Sequence[int], k: int) -> dict[int, list[int]]:
-    """Return item -> its K nearest others, best first, of a few items; ties as in `neighbours`."""
+    """Return item -> its K nearest others, best first; ties as in `find_neighbours`."""
     unit = unit_rows(features)[0]
     scores = np.rint((unit[items] @ unit.T) * 1e6)
     scores[np.arange(len(items)), items] = -np.inf
@@ -60,18 +52,15 @@ def find_nearest(features: np.ndarray, items: Sequence[int], k: int) -> dict[int
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the fraction of common neighbours, int [R, K] each: float64 [R]."""
+    """Return the fraction of shared neighbours, float64 [R], of two arrays, int [R, K]."""
     n, k = a.shape
     offset = np.arange(n, dtype=np.int64)[:, None] * (int(max(a.max(), b.max())) + 1)
     return np.isin(a + offset, b + offset).sum(axis=1) / k
 
 
 def compare_sets(sets: Sequence[FeatureSet], changed: int, others: Iterable[FeatureSet] = ()) -> dict[str, Any]:
-    """Return `sets` (shapes), `pairs` (similarity, most changed items) and `order` (see find_misordered).
-
-    In a large catalogue only a sample of items is searched: their number is `sampled`, with `overlap_se`. `changed`
-    items are named per pair.
-    """
+    """Return shapes, similarities by pair with the `changed` most changed items, and misordered sets."""
+    # in large catalogues only a sample of items is searched: `sampled` items, with standard error `overlap_se`
     items = len(sets[0].vectors)
     k, rows = min(NEIGHBOURS, items - 1), sample_ids(np.arange(items), items, seed_for("compare", "neighbours"))
     near = {g.name: find_neighbours(g.vectors, k, rows) for g in sets}
@@ -92,7 +81,7 @@ def compare_sets(sets: Sequence[FeatureSet], changed: int, others: Iterable[Feat
 
 
 class _Rows(NamedTuple):
-    """What is known of the order of rows of a feature set."""
+    """Evidence on the row order of a feature set."""
 
     name: str
     identified: bool
@@ -114,13 +103,13 @@ class _Rows(NamedTuple):
         return many and self.is_structured and other.is_structured
 
 
+# Rows without identifiers seem misordered if two other sets share many more neighbours than chance, this set is at
+# chance level with all sets whose order is known, and its neighbours are closer than in noise of the same covariance:
+# a random control has no order to be wrong.
 def find_misordered(
     sets: Sequence[FeatureSet], rows: np.ndarray, near: Mapping[str, np.ndarray], others: Iterable[FeatureSet] = ()
 ) -> list[dict[str, Any]]:
-    """Return sets whose rows seem to lie in another order: features, neighbours K, overlap with two others, chance.
-
-    `near` are the neighbours of `rows`, ascending; `others` are more sets of the same items, read only if needed.
-    """
+    """Return sets whose rows seem misordered; `near` has the sorted neighbours of items `rows`, int [R, K]."""
     found, spare, names = [], iter(others), {g.name for g in sets}
     k = near[sets[0].name].shape[1]
     chance = k / max(len(sets[0].vectors) - 1, 1)
@@ -144,7 +133,7 @@ def find_misordered(
 
 
 def _is_foreign(one: _Rows, known: Sequence[_Rows], chance: float) -> bool:
-    """Return whether a set shares no more than by chance with those that have identifiers, or else with all others."""
+    """Return whether overlap is at chance level with all identified sets, or with all sets if there are none."""
     rest = [other for other in known if other is not one]
     return all(one.is_by_chance(other, chance) for other in [g for g in rest if g.identified] or rest)
 

@@ -1,7 +1,4 @@
-"""BEiT3 encoder: a vector is the CLS output of one pass over image, text or both.
-
-B items, n items or parts of texts, D width.
-"""
+"""BEiT3 encoder: CLS of one pass over image, text or both (B items, n items or parts of texts, D width)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Encoder of a combined feature set: the encoders of its parts, and maps from their vectors to one.
-
-B items, F and W widths.
-"""
+"""Encoders of combined feature sets: the parts' encoders, and maps to one vector (B items, F and W widths)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Split long texts between words into chunks, whose vectors are averaged.
-
-B texts, n chunks, W width.
-"""
+"""Split long texts between words into chunks, whose vectors are averaged (B texts, n chunks, W width)."""
 
 import re
 from collections.abc import Callable, Sequence

@@ -1,7 +1,4 @@
-"""Classical image descriptors, without a network: colours, silhouette and gradients (HOG).
-
-B images, S side in pixels, F width.
-"""
+"""Classical image descriptors: colours, silhouette and gradients (B images, S side in pixels, F width)."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,4 @@
-"""Encoder of BEiT3 `mini`: frozen encoders turn an image into tokens, which the network reads with the text.
-
-B items of a batch, I items of the catalogue, W width of an image's vectors.
-"""
+"""Encoder of BEiT3 `mini`, whose image tokens are vectors of frozen encoders (B items per batch, I in all, W width)."""
 
 import hashlib
 from collections.abc import Sequence

@@ -1,7 +1,4 @@
-"""TF-IDF of item texts, reduced by truncated SVD (latent semantic analysis): a text baseline without a network.
-
-n texts, T terms, F components.
-"""
+"""Text baseline: TF-IDF reduced by truncated SVD (n texts, T terms, F components)."""
 
 import re
 from collections import Counter

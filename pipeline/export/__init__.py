@@ -1,6 +1,5 @@
-"""Exports a dataset or a release for other tools: content.py reads, write.py writes, one module a format.
+"""Exports of a dataset or a release for other tools.
 
-A format is a module with `write(content, folder)`, which returns the README's instructions for reading. It may have
-`notes(content)`: sentences for README and terminal on what it changes or cannot say.
-Items are numbered by item_id, row i of a feature file is item i, and mapping files give the source's identifiers.
+A format is a module with `write(content, folder)`, which returns usage instructions for the README, and optionally
+`notes(content)`, sentences on what it changes or cannot express. Row i of a feature file is item i.
 """

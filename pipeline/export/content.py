@@ -1,4 +1,4 @@
-"""The content of an export, read from a dataset's stages or from a release, and text files that formats share."""
+"""Content of an export, read from a dataset's stages or from a release."""
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,17 +22,17 @@ FIELDS = ("item_id", "asin", "title", "brand", "categories", "description")
 
 @dataclass(frozen=True)
 class ExportContent:
-    """Tables in item order and user order; None where the origin has none."""
+    """Tables in item order and user order; None if the origin lacks them."""
 
     name: str
     items: pa.Table  # FIELDS of schema ITEMS, and image_url, public or empty; I rows
     features: Mapping[str, pa.Table]  # feature set -> schema features(F), I rows
     users: pa.Table | None = None
     interactions: pa.Table | None = None
-    # schema semantic_ids(L), I rows, of the one feature set, for a format that needs them
+    # schema semantic_ids(L), I rows, of the only feature set; for formats that need them
     codes: pa.Table | None = None
     notes: Sequence[str] = ()  # sentences for the README: which items are left out or in another order
-    # feature set -> items whose row of zeros was replaced by a drawn one
+    # feature set -> items whose zero row was replaced by a random one
     filled: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def matrix(self, name: str) -> np.ndarray:
@@ -54,7 +54,7 @@ class ExportContent:
 
 
 def of_dataset(layout: Layout, features: list[str], coded: bool = False) -> ExportContent:
-    """Read the outputs of a dataset's stages: all feature sets or the named ones; if `coded`, one with semantic IDs."""
+    """Read all feature sets of a dataset, or the named ones; if `coded`, the one with semantic IDs."""
     items, codes = io.read_table(layout.items, schemas.ITEMS), None
     has_codes = [name for name in layout.feature_sets() if layout.codes(name).exists()] if coded else None
     names = _choose_sets(features, layout.feature_sets(), has_codes, layout.dataset)
@@ -90,7 +90,7 @@ def of_release(folder: Path, features: list[str], coded: bool = False) -> Export
 
 
 def _choose_sets(wanted: list[str], available: list[str], has_codes: Container[str] | None, dataset: str) -> list[str]:
-    """Return the wanted feature sets, by default all available; UserError unless exactly one has the codes wanted."""
+    """Return the wanted sets, by default all; given `has_codes`, the only one with semantic IDs."""
     if unknown := [n for n in wanted if n not in available]:
         raise UserError(f"no feature set '{unknown[0]}'; there are {', '.join(available) or 'none'}")
     if has_codes is None:

@@ -1,4 +1,4 @@
-"""Cornac's user-item-rating(-time) files, and a .npy file a feature set for its feature modalities.
+"""Cornac: user-item-rating(-time) files, and a .npy file per feature set.
 
 Format: https://cornac.readthedocs.io/en/stable/api_ref/data.html (Reader, ImageModality), eval_methods (from_splits)
 """

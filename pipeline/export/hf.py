@@ -1,4 +1,4 @@
-"""A dataset of the Hugging Face Hub: Parquet, and a card whose metadata names each table as a configuration."""
+"""Hugging Face dataset: Parquet, and a card that lists each table as a configuration."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""MiniOneRec's and LC-Rec's index: an item's semantic ID as tokens, its text, and users' sequences.
+"""MiniOneRec and LC-Rec: items' semantic IDs as tokens, their texts, and users' sequences.
 
 Format: AkaliKong/MiniOneRec, convert_dataset.py and data/amazon18_data_process.py.
 """
@@ -13,7 +13,7 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.export.content import ExportContent, write_mappings
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-# tokens of an ID in MiniOneRec: four of the dataset classes in its data.py read the first three, and no others
+# tokens of an ID that MiniOneRec reads: four of the dataset classes in its data.py use only the first three
 TRIPLET = 3
 
 
@@ -54,27 +54,26 @@ def notes(content: ExportContent) -> list[str]:
 
 
 def _id_matrix(content: ExportContent) -> np.ndarray:
-    """Return codes and suffix of items that all have an ID, int32 [I, L + 1]."""
+    """Return codes and suffixes, int32 [I, L + 1]."""
     assert content.codes is not None
     codes = np.array(content.codes["codes"].to_pylist(), np.int32).reshape(len(content.codes), -1)
     return np.column_stack([codes, content.codes["suffix"].to_numpy()])
 
 
 def _item_texts(row: dict[str, Any]) -> dict[str, str]:
-    """Return an item's texts, each on one line; to MiniOneRec an empty title would be one title of many items."""
+    # for MiniOneRec, all items without a title would share one
     title = row["title"].strip() or f"[item {row['item_id']} has no title]"
     texts = {"title": title, "description": row["description"], "brand": row["brand"]}
     return {key: " ".join(text.split()) for key, text in texts.items()} | {"categories": ", ".join(row["categories"])}
 
 
 def _user_sequences(content: ExportContent) -> dict[str, list[int]]:
-    """Return user -> items in the order of time; equal times keep the table's order."""
     table = content.interactions
     assert table is not None
     if content.clock() == "none" or table["timestamp"].null_count:
         raise UserError(f"{content.name}: sequences need an order, and the interactions have no timestamps")
     user, item = table["user_id"].to_numpy(), table["item_id"].to_numpy()
-    order = np.lexsort((table["timestamp"].to_numpy(), user))  # stable
+    order = np.lexsort((table["timestamp"].to_numpy(), user))  # stable: ties keep the table's order
     sequences: dict[str, list[int]] = {}
     for owner, bought in zip(user[order].tolist(), item[order].tolist(), strict=True):
         sequences.setdefault(str(owner), []).append(bought)

@@ -1,8 +1,4 @@
-"""MMRec's folder: one .inter file with the split in it, .npy files, mapping files, and the settings of the data set.
-
-MMRec's code is GPL and was not read; it needs a file of image features and one of text features. The source kind
-`mmrec` reads the folder back with the same ids and the same split.
-"""
+"""MMRec: an .inter file with split labels, .npy files, id mappings and settings; source kind `mmrec` reads them."""
 
 from pathlib import Path
 from typing import Any
@@ -16,6 +12,7 @@ import yaml
 from alignrec.pipeline.encode.params import MODALITIES, variant
 from alignrec.pipeline.export.content import ExportContent, write_tsv
 
+# MMRec's code is GPL and was not read
 INTER = ["userID", "itemID", "rating", "timestamp", "x_label"]
 
 
@@ -39,7 +36,7 @@ def write(content: ExportContent, folder: Path) -> str:
 
 
 def _modality_files(content: ExportContent) -> dict[str, str]:
-    """Return modality -> feature set: one of this modality only, if both modalities have one; else the first."""
+    """Return the set of each modality: single-modality sets if both have one, otherwise the first set."""
     single: dict[str, str] = {}
     for name, table in content.features.items():
         used = [modality for modality in MODALITIES if pc.any(table[f"has_{modality}"]).as_py()]

@@ -1,4 +1,4 @@
-"""Plain files for numpy and pandas: a .npy file a feature set, and CSV."""
+"""Plain files for NumPy and pandas: a .npy file per feature set, and CSV."""
 
 from pathlib import Path
 

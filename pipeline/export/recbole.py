@@ -1,4 +1,4 @@
-"""RecBole's atomic files: a benchmark split, item fields, and one additional atomic file a feature set.
+"""RecBole: atomic files of a benchmark split, item fields, and one additional file per feature set.
 
 Format: https://recbole.io/docs/user_guide/data/atomic_files.html
 """

@@ -1,8 +1,4 @@
-"""Other rows than the dataset's: no zero rows, none without a wanted semantic ID, and the order of a mapping file.
-
-An item without content has a row of zeros, and other tools divide by its length: the published AlignRec ends in NaN.
-Letters: I items, N rows of the export, F feature width.
-"""
+"""Rows of an export: zero rows, and the order of a mapping file (I items, N exported rows, F width)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,14 +16,13 @@ from alignrec.pipeline.items import identifiers
 
 
 def arrange_rows(content: ExportContent, order: Path | None) -> ExportContent:
-    """Return the content without zero rows, and in the order of a mapping file if there is one.
+    """Follow a mapping file's order, if given, and fill zero rows, or drop them if there are semantic IDs.
 
-    `filled` says which zero rows were replaced by numbers drawn from the spread of the set's other rows. Where there
-    are semantic IDs, items without one or with a zero row leave, as `notes` say. UserError if no item would be left, a
-    set is all zeros, or an item of the mapping file would leave.
+    Raises UserError if no item is left, a set is all zeros, or items of the mapping file would be dropped.
     """
     if order is not None:
         content = _reorder_items(content, identifiers.read_order(order, content.items["asin"].to_pylist()), order.name)
+    # other tools divide by a vector's length, so zero rows become NaN
     zero = {name: (content.matrix(name) == 0).all(axis=1) for name in content.features}
     if content.codes is None:
         features = {name: _fill_zeros(name, table, zero[name]) for name, table in content.features.items()}
@@ -45,7 +40,7 @@ def arrange_rows(content: ExportContent, order: Path | None) -> ExportContent:
 
 
 def _reorder_items(content: ExportContent, asins: Sequence[str], where: str) -> ExportContent:
-    """Return the content with the rows, N identifiers, of the mapping file `where`; what we lack has zeros."""
+    """Return the N items of mapping file `where`, with zero rows for those that the dataset lacks."""
     own = {asin: i for i, asin in enumerate(content.items["asin"].to_pylist())}
     rows = np.array([own.get(asin, -1) for asin in asins])
     lacking, left_out = int((rows < 0).sum()), len(own) - int((rows >= 0).sum())
@@ -61,18 +56,15 @@ def _fill_zeros(name: str, table: pa.Table, zero: np.ndarray) -> pa.Table:
     if zero.all():
         raise UserError(f"feature set '{name}' holds nothing but zeros; choose others with --features")
     x = io.matrix(table["vector"]).copy()
-    asins = table["asin"].filter(pa.array(zero)).to_pylist()  # whose rows are the same in every order
+    asins = table["asin"].filter(pa.array(zero)).to_pylist()  # seeds, so that rows do not depend on item order
     x[zero] = _draw_rows(x, [seed_for("export", name, asin) for asin in asins])
     return table.set_column(table.column_names.index("vector"), table.schema.field("vector"), io.vectors(x))
 
 
 def _draw_rows(x: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
-    """Return a row a seed, each number normal with mean and standard deviation of its column, float64 [seeds, F].
-
-    The mean itself, or a mixture of rows, is near to many rows of a set that is not centred; independent columns point
-    where no item does. Of `x`, float32 [I, F], as many rows as there are seeds are zeros, which do not count.
-    """
-    rows = len(x) - len(seeds)
+    """Draw a row per seed with the column means and deviations of `x`, float32 [I, F]: float64 [seeds, F]."""
+    # Drawn, because the mean itself or a mixture of rows would be near many rows of a set that is not centred.
+    rows = len(x) - len(seeds)  # a seed per zero row, which do not count
     mean = x.sum(axis=0, dtype=np.float64) / rows
     squares = np.einsum("if,if->f", x, x, dtype=np.float64) / rows
     spread = np.sqrt(np.maximum(squares - mean**2, 0))
@@ -82,7 +74,7 @@ def _draw_rows(x: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
 
 
 def _take_items(content: ExportContent, rows: np.ndarray, asins: Sequence[str], notes: list[str]) -> ExportContent:
-    """Return the content with other items: row of each in `content`, int64 [N], -1 for one without content."""
+    """Return the content with rows `rows`, int64 [N], where -1 is an item without content."""
     index = pa.array(np.where(rows < 0, len(content.items), rows))
     ids = {"item_id": pa.array(range(len(rows)), pa.int32()), "asin": pa.array(asins, pa.string())}
 

@@ -1,4 +1,4 @@
-"""Writes an export: a folder that appears whole, with a README on reading it."""
+"""Write an export: a folder that appears only when complete, with a README."""
 
 import errno
 import shutil
@@ -21,11 +21,11 @@ FORMATS: dict[str, ModuleType] = {
     "hf": hf,
     "minionerec": minionerec,
 }
-CODED = "minionerec"  # the format of semantic IDs
+CODED = "minionerec"  # format with semantic IDs
 
 
 def write_export(content: ExportContent, form: str, to: Path) -> list[str]:
-    """Write `content` into a folder, absent or empty; return what the format changes or cannot say; or UserError."""
+    """Write an export to a new or empty folder and return its notes; raises UserError if it cannot be written."""
     to = to.resolve()
     if not to.name:
         raise UserError(f"{to}: cannot create a folder there; name one inside it")
@@ -35,7 +35,8 @@ def write_export(content: ExportContent, form: str, to: Path) -> list[str]:
     try:
         notes = _fill_folder(content, form, new)
         new.rename(to)
-    except OSError as e:  # of which NumPy's for a full disk has only byte counts
+    except OSError as e:
+        # NumPy's error for a full disk has only byte counts
         full = e.errno in (errno.ENOSPC, errno.EDQUOT) or "requested and" in str(e)
         cause = "the disk is full" if full else e.strerror or str(e)
         raise UserError(f"{to}: cannot be written ({cause}); nothing was left; run again") from None

@@ -1,7 +1,4 @@
-"""Web application of a release: its page at /, and searches at /nearest with its own encoders.
-
-I items, F width.
-"""
+"""Web application of a release: its page at /, and searches at /nearest with its own encoders (I items, F width)."""
 
 import asyncio
 import logging
