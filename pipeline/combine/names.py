@@ -47,7 +47,6 @@ def settings_of(sets: Sets, name: str) -> Section:
 
 
 def parts_of(params: Parameters, dataset: str, name: str) -> list[str]:
-    """Return the parts of a feature set in order; none if it is not derived."""
     if name in sets_with_text(params, dataset):
         return [TEXT, name.removeprefix(f"{TEXT}-")]
     sets = params[Combine].sets
@@ -66,7 +65,6 @@ def imported_sets(params: Parameters, dataset: str) -> list[str]:
 
 
 def encoded_sets(params: Parameters, dataset: str) -> list[str]:
-    """Return the feature sets without parts."""
     return [*params[BEiT3].sets, *params[Encode].encoders, *imported_sets(params, dataset)]
 
 

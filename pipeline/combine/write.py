@@ -126,7 +126,6 @@ def _make_set(
 
 
 def _fit_map(run: Run, kind: str, settings: Any, parts: Sequence[FeatureSet]) -> tuple[Fit, dict[str, Any]]:
-    """Return the map, fitted to all items, and the settings that were chosen or drawn for it."""
     if isinstance(settings, Linear):
         fit, way = linear.fit_linear(run.layout, parts, settings.width)
         return fit, way._asdict()
@@ -191,7 +190,7 @@ def _mask_shards(layout: Layout, part: FeatureSet, modality: str) -> Callable[[i
 
 
 def _spans_of(fit: Fit, parts: Sequence[FeatureSet]) -> list[Span]:
-    """Return the modalities of columns; none if a map mixes the parts."""
+    # a map mixes the columns of its parts
     if fit.last is not None or any(one is not None for one in fit.maps) or any(not part.facts.reads for part in parts):
         return []
     return [span for part in parts for span in part.spans]

@@ -107,7 +107,7 @@ def common_rows(before: pa.Table, after: pa.Table) -> Pairs:
 
 
 def _schema_changes(old: Manifest, new: Manifest) -> list[str]:
-    """Return the changes that break readers of the old release."""
+    # changes that break readers of the old release; tables of a feature set are one entry
     before, after = (
         {f.path.rpartition("/")[0] if f.table == "features" else f.path: f.columns or [] for f in _list_tables(release)}
         for release in (old, new)

@@ -114,7 +114,6 @@ def _restrict(
     sets: Mapping[str, Any] = {},
     **own: Any,
 ) -> Parameters:
-    """Return parameters that make only the given networks and sets."""
     encode = params[Encode].model_copy(update={"encoders": networks} | own)
     combine = params[Combine].model_copy(update={"sets": dict(sets), "controls": []})
     beit3 = params[BEiT3].model_copy(update={"sets": []})
@@ -275,7 +274,6 @@ def _append_inputs(folder: Path, items: Items, done: Path, record: dict[str, Any
 
 
 def _describe_inputs(rows: pa.Table, texts: pa.ChunkedArray, images: Sequence[Path]) -> dict[str, pa.Array]:
-    """Return image statuses and input hashes; `images` is a file of as many rows, or empty."""
     n = len(rows)
     absent = {"status": ["missing"] * n, "reason": ["this encoder reads no image"] * n, "input_image_sha256": [""] * n}
     found = hash_images(images[0], ["status", "reason"]) if images else pa.table(absent)
@@ -289,7 +287,6 @@ def _describe_inputs(rows: pa.Table, texts: pa.ChunkedArray, images: Sequence[Pa
 
 
 def _gather_rejects(folder: Path, to: Path, record: dict[str, Any]) -> Counter[str]:
-    """Merge rejected rows, if any, into one file; return counts by reason."""
     reasons, parts = Counter[str](), sorted(folder.glob("*.parquet"))
 
     def read() -> Iterator[pa.Table]:

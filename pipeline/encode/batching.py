@@ -139,7 +139,6 @@ def _encode_batches(
     prepare: Callable[[np.ndarray], Any],
     done: Callable[[int], object],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return vectors, float32 [n, F], and which rows were encoded in half batches, bool [n]."""
     out, halved = np.zeros((items, encoder.width), np.float32), np.zeros(items, bool)
     pending: list[tuple[np.ndarray, Tensor]] = []
 

@@ -115,7 +115,6 @@ class BEiT3Items(mini.TextReader):
 
 
 def load_tokenizer(own: EncoderFiles) -> Tokenizer | None:
-    """Return None if no item had text; raises UserError if the file is invalid."""
     return Tokenizer(own.tokenizer.read_bytes()) if own.tokenizer.is_file() else None
 
 
@@ -159,8 +158,8 @@ def write_official(trained: EncoderFiles, to: EncoderFiles) -> None:
 
 
 def fit_map(encoder: Encoder, items: Items, batch_size: int, to: EncoderFiles) -> None:
-    """Fit a map to the CLS of the first FIRST items, without teachers."""
     n = min(FIRST, len(items.ids))
+    # an untrained network has no teachers, so its map is fitted to its own CLS
     encoded = batching.encode_items(encoder, *batching.texts_and_images(items.read(0, n, MODALITIES)), batch_size)
     vectors = encoded.vectors[encoded.has_image | encoded.has_text]
     fitted = halves(vectors) if stored.is_mini(to) else whitening.fit_whitening(vectors)

@@ -109,13 +109,13 @@ def count_tokens(tokenizer: Any, texts: list[str]) -> list[int]:
 
 
 def _split_words(texts: list[str], count: Count, room: int) -> list[tuple[list[str], list[int]]]:
-    """Return each text's words, split further if longer than `room` tokens, and their token counts."""
     words = [
         [word[at : at + LONGEST_WORD] for word in WORD.findall(text) for at in range(0, len(word), LONGEST_WORD)]
         for text in texts
     ]
     distinct = list(dict.fromkeys(chain.from_iterable(words)))
     known = dict(zip(distinct, count(distinct), strict=True))
+    # halve words until each fits, or is a single character
     while long := [word for word, n in known.items() if n > room and len(word) > 1]:
         halves = {word: (word[: len(word) // 2], word[len(word) // 2 :]) for word in long}
         words = [[half for word in own for half in halves.get(word, (word,))] for own in words]

@@ -103,7 +103,6 @@ def pool_tokens(hidden: Tensor, mask: Tensor, last: bool) -> Tensor:
 
 
 def find_model(where: str, params: HuggingFaceParams) -> Origin:
-    """Find a model's files; raises UserError also if transformers does not support its type."""
     source = hub.find_model(where, params, LIBRARY, ["model*.safetensors", *["*.py"] * params.trust_remote_code])
     reads = params.modalities if params.trust_remote_code else _read_modalities(where, params, source)
     if reads is None:
@@ -142,7 +141,6 @@ def _modalities_of(network: type) -> tuple[str, ...]:
 
 
 def _load_network(source: Origin, params: HuggingFaceParams, options: dict[str, Any]) -> tuple[Any, set[str]]:
-    """Return the network and its missing parameters, which may only be those of an unused pooler."""
     from transformers import AutoModel
 
     dtype = getattr(torch, params.precision)
@@ -150,6 +148,7 @@ def _load_network(source: Origin, params: HuggingFaceParams, options: dict[str, 
         source.folder, use_safetensors=True, dtype=dtype, output_loading_info=True, **options
     )
     missing = set(info["missing_keys"]) | {str(name) for name in info["mismatched_keys"]}
+    # only an unused pooler may lack weights
     if others := sorted(name for name in missing if "pooler" not in name):
         raise UserError(f"{len(others)} parameters are not in its weights, first {others[0]}; get the model again")
     return network.eval().to(pick_device()), missing

@@ -50,7 +50,6 @@ class Network:
         return self.origin.files() if self.origin else sorted(p for p in self.folder.glob("*") if p.is_file())
 
     def move_to(self, folder: Path) -> Network:
-        """Return a copy with its files in another folder."""
         return replace(self, folder=folder, origin=self.origin and replace(self.origin, folder=folder))
 
     def load(self) -> Encoder:
@@ -63,7 +62,6 @@ class Network:
         return reraise_as_user_error(f"encoders.{self.name}") if self.origin else nullcontext()
 
     def model_facts(self) -> dict[str, Any]:
-        """Return the provenance of a third-party model; empty for other encoders."""
         if (source := self.origin) is None:
             return {}
         which = {"model": source.model, "revision": source.revision, "library": source.library}

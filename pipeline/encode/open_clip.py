@@ -52,12 +52,10 @@ class OpenClip(Towers):
         return count_tokens(self._inner, given)
 
     def image_inputs(self, images: list[Image.Image]) -> Tensor:
-        """Return normalised pixels, float32 [B, 3, S, S]."""
-        return pin_memory(torch.stack([self._look(image) for image in images]))
+        return pin_memory(torch.stack([self._look(image) for image in images]))  # float32 [B, 3, S, S]
 
     def text_inputs(self, texts: list[str]) -> Tensor:
-        """Return ids, int64 [B, T], padded or truncated to the context length."""
-        return pin_memory(self._tokenizer([self._plain(text) for text in texts]))
+        return pin_memory(self._tokenizer([self._plain(text) for text in texts]))  # int64 [B, T], all of one length
 
     def image_vectors(self, inputs: Tensor) -> Tensor:
         return self._run_tower(self._network.encode_image, inputs)
@@ -71,7 +69,6 @@ class OpenClip(Towers):
 
 
 def find_model(where: str, params: OpenClipParams) -> Origin:
-    """Find a model's files; raises UserError also if open_clip did not save them."""
     source = hub.find_model(where, params, LIBRARY, ["open_clip_model.safetensors"])
     if not (source.folder / CONFIG).is_file():
         raise UserError(f"'{where}.model': {params.model} has no {CONFIG}; open_clip did not save it")

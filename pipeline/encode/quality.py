@@ -45,7 +45,6 @@ def text_record(rows: pa.Table) -> dict[str, dict[str, float]]:
 
 
 def text_shares(files: Iterable[Path]) -> Shares | None:
-    """Return None without texts, or if token counts are unknown."""
     sums = Counter[str]()
     for path in files:
         sums.update(io.record(path).get(KEY, {}))

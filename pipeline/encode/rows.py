@@ -41,7 +41,6 @@ class RowCache:
         return rows.take(np.argsort(np.concatenate([known, new]))), len(known)
 
     def _read_rows(self, places: np.ndarray, items: pa.Table) -> pa.Table:
-        """Return the rows at `places`, int64 [n], with the ids of `items`."""
         numbers = np.searchsorted(self._first, places, side="right") - 1
         tables, order = list[pa.Table](), list[np.ndarray]()
         for number in np.unique(numbers):

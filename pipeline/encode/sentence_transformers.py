@@ -88,7 +88,6 @@ class SentenceTransformers(Towers):
     text_vectors = image_vectors
 
     def _find_room(self) -> int | None:
-        """Return the tokens per pass besides the prompt, or None if they cannot be counted."""
         tokenizer, most = self._model.tokenizer, self._model.max_seq_length
         if self._chats or self._fused or most is None or not hasattr(tokenizer, "add_special_tokens"):
             return None
@@ -111,7 +110,6 @@ class SentenceTransformers(Towers):
 
 
 def find_model(where: str, params: SentenceTransformersParams) -> Origin:
-    """Find a model's files; raises UserError also if sentence-transformers is not installed."""
     _import_library()
     source = hub.find_model(where, params, LIBRARY, [WEIGHTS, *["*.py"] * params.trust_remote_code])
     prompt = _read_prompt(where, source) if params.prompt is None else params.prompt

@@ -33,8 +33,7 @@ class Timm(Towers):
         super().__init__(source.reads)
 
     def image_inputs(self, images: list[Image.Image]) -> Tensor:
-        """Return normalised pixels, float32 [B, 3, S, S]."""
-        return pin_memory(torch.stack([self._look(image) for image in images]))
+        return pin_memory(torch.stack([self._look(image) for image in images]))  # float32 [B, 3, S, S]
 
     def image_vectors(self, inputs: Tensor) -> Tensor:
         vectors: Tensor = self._network(move_to(inputs, self._device).to(self._dtype))

@@ -168,7 +168,6 @@ def longest_input(tokenizer: Any, config: Any) -> int:
 
 
 def control_breaker(tokenizer: Any) -> Callable[[str], str]:
-    """Return `break_controls` for the control tokens of a tokenizer of transformers."""
     special = {str(token) for token in tokenizer.all_special_tokens}
     special |= {token.content for token in getattr(tokenizer, "added_tokens_decoder", {}).values() if token.special}
     return break_controls({name for name in special if len(name) > 1})

@@ -130,7 +130,6 @@ def _encode_shards(
     run: Run, facts: Facts, items: Items, load: Callable[[], Encoder], network: Network | None,
     todo: Sequence[Shard], done: Done, known: Path | None,
 ) -> Iterator[tuple[Shard, pa.Table]]:  # fmt: skip
-    """Yield shards with their rows, as `encode_rows` returns them."""
     own = run.params[Encode]
     if not todo:
         return

@@ -90,11 +90,11 @@ def of_release(folder: Path, features: list[str], coded: bool = False) -> Export
 
 
 def _choose_sets(wanted: list[str], available: list[str], has_codes: Container[str] | None, dataset: str) -> list[str]:
-    """Return the wanted sets, by default all; given `has_codes`, the only one with semantic IDs."""
     if unknown := [n for n in wanted if n not in available]:
         raise UserError(f"no feature set '{unknown[0]}'; there are {', '.join(available) or 'none'}")
     if has_codes is None:
         return wanted or available
+    # a format with semantic IDs takes exactly one set
     names = [name for name in wanted or available if name in has_codes]
     if not names:
         raise UserError(

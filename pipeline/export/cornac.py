@@ -1,7 +1,4 @@
-"""Cornac: user-item-rating(-time) files, and a .npy file per feature set.
-
-Format: https://cornac.readthedocs.io/en/stable/api_ref/data.html (Reader, ImageModality), eval_methods (from_splits)
-"""
+"""Cornac: user-item-rating(-time) files, and a .npy file per feature set."""
 
 from pathlib import Path
 
@@ -10,6 +7,7 @@ import pyarrow.compute as pc
 from alignrec.pipeline.export.content import SPLITS, ExportContent, write_mappings, write_tsv
 
 
+# format: https://cornac.readthedocs.io/en/stable/api_ref/data.html (Reader, ImageModality), eval_methods (from_splits)
 def write(content: ExportContent, folder: Path) -> str:
     timed = content.has_values("timestamp")
     if content.interactions is not None:

@@ -1,7 +1,4 @@
-"""MiniOneRec and LC-Rec: items' semantic IDs as tokens, their texts, and users' sequences.
-
-Format: AkaliKong/MiniOneRec, convert_dataset.py and data/amazon18_data_process.py.
-"""
+"""MiniOneRec and LC-Rec: items' semantic IDs as tokens, their texts, and users' sequences."""
 
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 TRIPLET = 3
 
 
+# format: AkaliKong/MiniOneRec, convert_dataset.py and data/amazon18_data_process.py
 def write(content: ExportContent, folder: Path) -> str:
     name = content.name
     files: dict[str, dict[str, Any]] = {

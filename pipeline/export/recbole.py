@@ -1,7 +1,4 @@
-"""RecBole: atomic files of a benchmark split, item fields, and one additional file per feature set.
-
-Format: https://recbole.io/docs/user_guide/data/atomic_files.html
-"""
+"""RecBole: atomic files of a benchmark split, item fields, and one additional file per feature set."""
 
 from pathlib import Path
 from typing import Any
@@ -12,6 +9,7 @@ import yaml
 from alignrec.pipeline.export.content import SPLITS, ExportContent, write_mappings, write_tsv
 
 
+# format: https://recbole.io/docs/user_guide/data/atomic_files.html
 def write(content: ExportContent, folder: Path) -> str:
     name = content.name
     data = folder / name
