@@ -1,7 +1,4 @@
-"""Schema fields with documentation and constraints in their metadata, and validation.
-
-The metadata (`doc`, `low`, `high`, `one_of`) is stored in the Parquet files.
-"""
+"""Schema fields, whose metadata holds documentation and constraints, and validation of tables."""
 
 import json
 from typing import Any
@@ -35,10 +32,8 @@ def vector(width: int) -> pa.DataType:
 
 
 def check(table: pa.Table, schema: pa.Schema, where: str = "table", first: int = 0) -> pa.Table:
-    """Return `table` with the columns, order and metadata of `schema`, or raise ContractError for its first violation.
-
-    `where` names the table in messages, `first` is the row number of its first row if it is part of a larger table.
-    """
+    """Return `table` with the schema's columns, order and metadata; raise ContractError for its first violation."""
+    # rows are numbered from `first`, as the table may be part of a larger one
     missing = [n for n in schema.names if n not in table.column_names]
     extra = [n for n in table.column_names if n not in schema.names]
     if missing or extra:

@@ -22,7 +22,6 @@ RELEASED_ITEMS = pa.schema(
 
 
 def embedded(width: int) -> pa.Schema:
-    """Return the schema of new items encoded into a released feature set."""
     ids, vector_ = list(features(width))[:-1], list(features(width))[-1]
     image = [
         field("image_status", pa.string(), "how reading the image file ended", one_of=IMAGE_STATUSES),

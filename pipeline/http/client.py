@@ -50,7 +50,7 @@ class Unresolved(TransientError):
 
 
 def is_public(address: str) -> bool:
-    """Return whether an IP address is globally routable unicast."""
+    # public: globally routable unicast, and no tunnel to an IPv4 address
     ip = ipaddress.ip_address(address.split("%")[0])  # without the zone index
     if isinstance(ip, ipaddress.IPv6Address):
         if ip in _TRANSLATED:
@@ -80,7 +80,6 @@ def parse_url(address: str | httpx.URL) -> httpx.URL:
 def open_client(
     timeout: float, connect: float | None = None, transport: httpx.BaseTransport | None = None
 ) -> httpx.Client:
-    """Return a client that stores no cookies; timeouts in seconds."""
     return httpx.Client(
         timeout=httpx.Timeout(timeout, connect=timeout if connect is None else connect),
         headers=HEADERS,
@@ -97,11 +96,7 @@ def _is_proxied() -> bool:
 def request_file(
     client: httpx.Client, address: httpx.URL | str, label: str, start: int = 0, validator: str = ""
 ) -> Iterator[httpx.Response]:
-    """Request a file's bytes from `start` on, or all of them if `validator` (ETag or Last-Modified) no longer matches.
-
-    Yields a response of status 200, 206 or 416 with its body unread; the server may ignore `start`, see `first_byte`.
-    Raises TransientError if a retry may help, Absent for 404 and 410, UserError for any other failure.
-    """
+    """Yield a response from byte `start` (all if `validator` changed); raise TransientError, Absent or UserError."""
     headers = ({"Range": f"bytes={start}-"} | ({"If-Range": validator} if validator else {})) if start else {}
     try:
         url = parse_url(address)
@@ -250,8 +245,7 @@ _DEADLINE = threading.local()  # `at`: deadline in monotonic seconds, if any
 
 @contextmanager
 def limit_time(seconds: float) -> Iterator[None]:
-    """Limit the total time that this thread spends connecting and reading."""
-    # httpx limits only the time between two bytes
+    # limits the total time of this thread's connects and reads; httpx limits only the time between two bytes
     before = getattr(_DEADLINE, "at", math.inf)
     _DEADLINE.at = min(before, time.monotonic() + seconds)
     try:

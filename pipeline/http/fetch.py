@@ -38,11 +38,7 @@ def local_path(address: str) -> Path | None:
 def fetch_file(
     address: str, target: Path, expected: str | None, timeout: float, retries: int, progress: Progress
 ) -> str:
-    """Download a URL or copy a local file to `target` and return its sha256.
-
-    Resumes an earlier partial download if the server's file is unchanged. `timeout` is in seconds without a byte.
-    Raises UserError if the file is unreachable, cut off, a web page, or does not match `expected`.
-    """
+    """Download or copy a file to `target`, resuming if possible, and return its sha256; raise UserError on failure."""
     part = target.with_name(f".{target.name}.{hashlib.sha256(address.encode()).hexdigest()[:8]}.part")
     mark = part.with_suffix(".etag")
     source = local_path(address)

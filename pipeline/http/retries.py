@@ -31,7 +31,6 @@ class TransientError(Exception):
 
 
 def retry(work: Callable[[], Result], tries: int) -> Result:
-    """Call `work` up to `tries` times while it raises TransientError."""
     for attempt in range(tries - 1):
         try:
             return work()

@@ -67,11 +67,7 @@ class PixelSemaphore:
 def normalise_image(
     data: bytes, size: int, quality: int, max_pixels: int, semaphore: PixelSemaphore | None = None
 ) -> Decoded:
-    """Decode the first frame, apply EXIF rotation, flatten onto white, shrink, and encode as JPEG.
-
-    `size` is the shorter side after shrinking, in pixels; smaller images keep theirs. Threads share `semaphore`. Takes
-    about 8 bytes of memory per pixel; raises MemoryError if there is not enough.
-    """
+    """Decode, rotate by EXIF, flatten onto white, shrink to a shorter side of `size` pixels, and encode as JPEG."""
     digest = hashlib.sha256(data).hexdigest()
     try:
         return _decode_and_shrink(data, digest, size, quality, max_pixels, semaphore)

@@ -96,7 +96,6 @@ class Fetcher(ExitStack):
 
 
 def write_shards(run: Run, retry_failed: bool) -> list[Path]:
-    """Write images-*.parquet in item order and return their paths."""
     params, total = run.params[Images], io.rows(io.present([run.layout.items]))
     items = io.read_slices(run.layout.items, schemas.ITEMS, ["item_id", "asin", "image_urls"], params.shard_rows)
     with run.alone():

@@ -141,7 +141,6 @@ def with_candidates(items: pa.Table, patterns: Sequence[str], has: Callable[[str
 
 
 def hash_inputs(items: pa.Table, files: Files, max_bytes: int) -> str:
-    """Return the sha256 of the items' addresses and of the local images that they name."""
     total = hashlib.sha256()
     for batch in items.select(["asin", "image_urls"]).to_batches(8192):
         asins, urls = (column.to_pylist() for column in batch.columns)

@@ -50,7 +50,6 @@ class SplitTables(NamedTuple):
 
 @contextmanager
 def create_database(folder: Path, memory_limit: str) -> Iterator[Db]:
-    """Open an in-memory database that spills to `folder`, which is emptied before and removed after."""
     try:
         with io.scratch(folder), open_database() as db:
             db.execute(f"SET memory_limit = '{memory_limit.replace(chr(39), '')}'")

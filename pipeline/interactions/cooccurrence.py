@@ -1,7 +1,4 @@
-"""Co-occurrence of items or users, and item-CF's cosine `|U_i & U_j| / sqrt(|U_i| |U_j|)`.
-
-U users, I items, N nodes (either), B nodes of a block, K kept.
-"""
+"""Co-occurrence of items or users. U users, I items, N nodes (either), B nodes of a block, K kept."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -41,7 +38,7 @@ def count_cooccurrences(
 
 
 def squared_cosines(matrix: sp.csr_array, items: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, sp.csr_array]]:
-    """Yield blocks of items of R [U, I] and their squared cosines with all other items, [B, I]."""
+    """Yield blocks of items and their squared item-CF cosines, |U_i & U_j|^2 / (|U_i| |U_j|), with others, [B, I]."""
     users = matrix.sum(axis=0).astype(np.float64)  # users of each item
     for block, counts in count_cooccurrences(sp.csr_array(matrix.T), items):
         # squares are quotients of integers, so equal scores are equal floats and ties can be broken by id

@@ -55,11 +55,10 @@ DEFAULT = Division()
 
 
 def create_names(db: Db, what: str, rows: str, seed: int) -> None:
-    """Create a table of user or item names; `hash` orders them by seed."""
     db.execute(
         f"""CREATE TABLE {what}_names AS
         SELECT name, code, md5_number_lower(concat_ws(',', {seed}, name)) AS hash FROM ({rows})"""
-    )
+    )  # `hash` orders names by seed
 
 
 def complete_rows(db: Db, min_rating: float | None) -> tuple[str, dict[str, int]]:
@@ -171,7 +170,6 @@ def delete_untrained(db: Db) -> int:
 
 
 def _cold_items_rule(db: Db, division: Division) -> tuple[str, str]:
-    """Return SQL that puts all ratings of cold items into valid or test, all others into train, and its table."""
     items = query_count(db, "SELECT count(DISTINCT item) FROM undivided")
     cold = round(division.cold_share * items)
     if cold < 2:
@@ -192,7 +190,6 @@ def _cold_items_rule(db: Db, division: Division) -> tuple[str, str]:
 
 
 def _sparse_rule(db: Db, division: Division) -> tuple[str, str]:
-    """Return SQL that keeps `most_train` train ratings per user, and its table."""
     # a single draw keeps the latest ratings, several keep random ones
     timed = division.draws == 1 and query_count(db, "SELECT count(timestamp) FROM undivided")
     drawn = f"md5_number_lower(concat_ws(',', {division.draw}, key))" if division.draw else "key"

@@ -1,7 +1,4 @@
-"""Content-based Recall@K: which targets of a user are among the K items nearest to the user's profile.
-
-G users, I items, n pairs, C candidates, F feature width.
-"""
+"""Recall@K of targets among the items nearest to a user's profile. G users, I items, n pairs, C candidates, F width."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -64,7 +61,6 @@ class Profiles:
 
 
 def draw_users(user: np.ndarray, n_items: int, seed: int) -> np.ndarray:
-    """Sample users, int64, ascending; fewer for larger catalogues, see SCORED."""
     most = min(MOST_USERS, max(FEWEST_USERS, SCORED // max(1, n_items)))
     shuffled = np.random.default_rng(seed_for("profiles", seed)).permutation(np.flatnonzero(np.bincount(user)))
     return np.sort(shuffled[:most])
@@ -107,10 +103,8 @@ def cold_draws(
 def cold_recalls(
     draws: Sequence[Profiles], features: np.ndarray | Callable[[np.ndarray], np.ndarray], k: int
 ) -> np.ndarray:
-    """Return Recall@K of each user with a target in one of D draws: float64 [G, D], NaN without a target in that draw.
-
-    `features` are float32 [I, F], or a function of the cold items, int64 [C], that ignores their interactions.
-    """
+    """Return Recall@K of users with a target in one of D draws: float64 [G, D], NaN without a target in that draw."""
+    # features are float32 [I, F], or a function of the cold items that makes them without their interactions
     sets = (features(draw.candidates) if callable(features) else features for draw in draws)
     recalls: np.ndarray = np.stack([draw.recalls(x, k) for draw, x in zip(draws, sets, strict=True)], axis=1)
     return recalls[~np.isnan(recalls).all(axis=1)]

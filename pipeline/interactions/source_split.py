@@ -45,7 +45,6 @@ class Catalogue(NamedTuple):
 
 
 def write_tables(run: Run) -> dict[str, int]:
-    """Split a source's ratings, write the stage's tables, and return counts of what remains."""
     params, layout, raw = run.params[Interactions], run.layout, downloaded_files(run.layout.sources)
     how = Division(params.protocol, run.seed("split"), params.cold_share, params.most_train, params.draws)
     folder = run.folder / ".scratch"
@@ -135,7 +134,6 @@ def _import_published(
 
 
 def clock_of(source: Source) -> str:
-    """Return what the source's timestamps are: `unix` seconds, `order` or `none`."""
     if isinstance(source, AmazonSource) and source.split:
         return source.split.timestamps
     return source.timestamps if isinstance(source, MmrecSource) else "unix"

@@ -47,20 +47,17 @@ class Split:
         return self.division.startswith(COLD_ITEMS)
 
     def cold_items(self, part: Part) -> np.ndarray:
-        """Return the targets of a part that have no train interactions, int32, ascending."""
         targets: Pairs = getattr(self, part)
         return np.setdiff1d(targets.items, self.train.items)
 
 
 def load_split(interactions: pa.Table, n_users: int, n_items: int) -> Split:
-    """Convert a table INTERACTIONS; raise UserError for ids outside 0 .. U-1 or 0 .. I-1, or if train is empty.
-
-    Duplicate pairs and users without train interactions are removed and counted in `dropped` (method.md section 6).
-    """
+    """Convert a table INTERACTIONS; raise UserError for ids outside 0 .. U-1 or 0 .. I-1, or if train is empty."""
     users, items = _checked_ids(interactions, "user_id", n_users), _checked_ids(interactions, "item_id", n_items)
     which, pairs = interactions["split"].to_numpy(), users.astype(np.int64) * n_items + items
     if not (which == TRAIN).any():
         raise UserError("interactions: no train rows (split = 0); there is nothing to learn from")
+    # duplicate pairs and users without train interactions are dropped (method.md section 6)
     known = np.zeros(n_users, bool)
     known[users[which == TRAIN]] = True
     known_user = known[users]
@@ -97,7 +94,6 @@ def limit_users(parts: Split) -> Split:
 
 
 def pair_keys(pairs: Pairs, n_items: int) -> np.ndarray:
-    """Return user * I + item, int64 [N], ascending."""
     return pairs.users.astype(np.int64) * n_items + pairs.items
 
 

@@ -105,7 +105,6 @@ def _begun_above(path: Path) -> Path | None:
 
 
 def link(path: Path, to: Path) -> None:
-    """Hard-link `path` to `to`, or copy it where links are unsupported."""
     to.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(path, to)
@@ -201,7 +200,6 @@ def present(paths: Sequence[Path]) -> list[Path]:
 
 
 def keep_only(folder: Path, wanted: Iterable[Path]) -> None:
-    """Delete files in `folder` that are neither wanted nor hidden, then empty folders."""
     kept = set(wanted)
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir():

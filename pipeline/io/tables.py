@@ -49,7 +49,6 @@ def read_tables(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
 
 
 def read_slices(path: Path, schema: pa.Schema, columns: list[str] | None, rows: int) -> Iterator[pa.Table]:
-    """Yield a file's rows in validated tables of at most `rows` rows."""
     expected, first = _select_fields(schema, columns), 0
     with reraise_faults(path), _open_file(path) as file:
         for batch in file.iter_batches(rows, columns=columns):

@@ -93,7 +93,6 @@ def read_metadata(
 
 
 def item_tables(found: Products, asins: Sequence[str], fields: Sequence[str] = TEXT_FIELDS) -> Iterator[pa.Table]:
-    """Yield tables ITEMS of PART rows."""
     for start in range(0, len(asins), PART):
         products, ids = found.read_part(start // PART), range(start, min(start + PART, len(asins)))
         rows = [products.get(i, Product("", "", [], "", [], {})) for i in ids]
@@ -163,7 +162,6 @@ def merge_products(first: Product, other: Product) -> Product:
 
 
 def describe_items(run: Run, found: Metadata) -> None:
-    """Record counts of the item table in the run, and warn of omitted text and likely placeholders."""
     layout, fields = run.layout, run.params[Items].text
     run.rows_in, run.rows_out = found.lines, io.rows([layout.items])
     for reason, n in found.drops.items():

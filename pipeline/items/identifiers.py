@@ -60,8 +60,8 @@ def place_rows(path: Path, table: pa.Table, asins: Sequence[str]) -> Placed:
 def _read_columns(
     path: Path, columns: Mapping[str, pa.ChunkedArray], asins: Sequence[str]
 ) -> tuple[dict[str, Placed], dict[str, Placed]]:
-    """Return column -> rows, separately for source identifiers and for item numbers."""
     wanted, ids = pa.array(asins, pa.string()), pa.array(range(len(asins)), pa.int64())
+    # columns of the source's identifiers, and of item numbers
     texts, numbers = dict[str, Placed](), dict[str, Placed]()
     for name, column in columns.items():
         kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
@@ -87,14 +87,12 @@ def _place_column(path: Path, name: str, values: pa.ChunkedArray, wanted: pa.Arr
 
 
 def read_order(path: Path, asins: Sequence[str]) -> list[str]:
-    """Return the identifier of each of N rows from a mapping file such as MMRec's i_id_mapping.csv.
-
-    The file is CSV or TSV with a header; raises UserError unless exactly one pair of columns has identifiers and rows.
-    """
+    """Return the identifier of each row from a mapping file; raise UserError unless one pair of columns fits."""
     columns = {name: column for name, column in text_table(path).items() if rank_identifier(name) >= 0}
     rows = {name: numbers for name, column in columns.items() if (numbers := read_permutation(column)) is not None}
     known = pa.array(asins, pa.string())
     named = [name for name, column in columns.items() if pc.any(pc.is_in(column, value_set=known)).as_py()]
+    # pairs of a column of identifiers and one of rows 0 .. N-1, such as asin and itemID of MMRec's i_id_mapping.csv
     pairs = [(name, row) for name in named for row in rows if row != name]
     if len(pairs) > 1:  # identifiers of the source may be integers too
         pairs = [(name, row) for name, row in pairs if plain_name(row) in NUMBERS and plain_name(name) not in NUMBERS]

@@ -117,7 +117,6 @@ def parse_line(number: int, raw: bytes, reader: Reader, wanted: Container[str]) 
 
 
 def clean_product(product: Product) -> Product:
-    """Clean text and addresses; raise ValueError above LONGEST_TEXT characters."""
     if sum(map(len, (product.title, product.brand, product.description, *product.categories))) > LONGEST_TEXT:
         raise ValueError(f"text of more than {LONGEST_TEXT:,} characters")
     return Product(

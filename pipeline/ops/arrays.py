@@ -36,7 +36,6 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_shapes(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Return name -> (dtype, shape) from the header, without loading data."""
     with _reraise_faults(path), safe_open(path, "np") as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         return {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}

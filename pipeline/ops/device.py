@@ -58,16 +58,13 @@ def gemm(x: Tensor, y: Tensor) -> Tensor:
 
 
 def by_onednn(device: torch.device, dtype: torch.dtype) -> bool:
-    """Return whether `gemm` uses oneDNN."""
     packs = {torch.float32: ("AVX512", "AVX2"), torch.bfloat16: ("AVX512",)}.get(dtype, ())
     return device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in packs
 
 
 def matrix_product(x: Tensor, y: Tensor, bf16: bool = False) -> Tensor:
-    """Return x [M, K] @ y.T [K, N] of y's dtype, differentiable in both.
-
-    With `bf16`, inputs and gradients are rounded to bfloat16, a relative error of 2^-9 each, for twice the speed.
-    """
+    """Return x [M, K] @ y.T [K, N] of y's dtype, differentiable in both."""
+    # bfloat16 rounds inputs and gradients, a relative error of 2^-9 each, for twice the speed
     return _Product.apply(x, y, torch.bfloat16 if bf16 else x.dtype)
 
 

@@ -1,7 +1,4 @@
-"""Sparse-dense products, with constant or trainable sparse values, differentiable in dense inputs.
-
-M rows, N columns, E edges (non-zeros), D width.
-"""
+"""Sparse-dense products with gradients. M rows, N columns, E edges (non-zeros), D width."""
 
 from __future__ import annotations
 

@@ -118,7 +118,6 @@ class Reader2014(AmazonReader):
     longest = 1 << 18  # bytes of a literal: parsing takes 600 times its size; real lines have up to 100 kB
 
     def parse(self, line: bytes) -> dict[str, Any]:
-        """Parse a metadata line, JSON or a Python literal; raise ValueError unless it is a dictionary."""
         with suppress(orjson.JSONDecodeError):
             return require_dict(orjson.loads(line))
         if len(line) > self.longest:

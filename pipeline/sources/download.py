@@ -26,7 +26,6 @@ Row = Mapping[str, Any]  # a row of `sources.json`
 
 
 def fetch_source(run: Run) -> list[Row]:
-    """Download or generate a dataset's raw files and list them in `sources.json`."""
     source, raw, params = run.source, run.layout.raw, run.params[Download]
     rows: list[Row] = []
     code = SOURCES.source_files(source.kind)
@@ -165,7 +164,6 @@ def with_copies(addresses: Mapping[str, list[str]], made: Path, earlier: Sequenc
 
 
 def local_hashes(addresses: Mapping[str, list[str]]) -> dict[str, str]:
-    """Return path -> sha256 of a source's local files and folders; raise UserError if one is missing."""
     found = {}
     for path in (path for several in addresses.values() for path in map(local_path, several) if path):
         if not path.exists():

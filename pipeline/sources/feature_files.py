@@ -40,7 +40,6 @@ PLAIN = [plain_name(name) for name in NAMES]
 
 
 def rank_identifier(column: str) -> int:
-    """Return the rank in NAMES of an identifier column, or -1 for other columns."""
     return PLAIN.index(name) if (name := plain_name(column)) in PLAIN else -1
 
 
@@ -89,7 +88,6 @@ def pack_folder(folder: Path, target: Path) -> None:
 
 
 def _join_tables(tables: list[Path], target: Path) -> None:
-    """Concatenate the identifiers and vectors of tables with the same columns."""
     schema = _wanted_columns(tables[0])
     with pq.ParquetWriter(target, schema, compression="zstd") as writer:
         for path in tables:

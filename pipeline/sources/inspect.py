@@ -61,7 +61,6 @@ def inspect_interactions(path: Path, flags: Mapping[str, str]) -> Table:
 
 
 def inspect_items(path: Path, flags: Mapping[str, str], item: str) -> Table:
-    """Assign roles to the columns of an item file; `item` is the item column of the interactions."""
     names = column_names(path)
     own = item if item in names else "item" if "item" in names else "id"  # in the item file, `id` is the item's
     known = {"item": own} if own in names else {}
@@ -79,7 +78,6 @@ def _read_records(seen: Table) -> Iterator[tuple[dict[str, Any], Product]]:
 
 
 def inspect_images(given: str, seen: Table) -> dict[str, str | list[str]]:
-    """Return section `images` of the parameters for a folder, an archive or a pattern."""
     if "{" in given:
         if re.search(r"\{(?!(item|asin)\})", given):
             raise UserError(f"--images {given}: unknown field; write {{item}} for the identifier")

@@ -94,7 +94,6 @@ def reject_table(file: str, rejects: Iterable[Reject]) -> pa.Table:
 
 
 def refuse_many(file: object, what: str, found: Sequence[Reject], total: int, most: float, key: str) -> None:
-    """Raise UserError, with the most frequent reasons, above a share `most` of unreadable lines."""
     if len(found) > most * total:
         common = Counter(reject.reason for reject in found).most_common(3)
         reasons = ", ".join(f"{reason} ({n:,}x)" for reason, n in common)

@@ -74,7 +74,6 @@ class MmrecReader(Reader):
         return {str(i): i for i in range(len(asins))}
 
     def parse(self, line: bytes) -> dict[str, Any]:
-        """Parse an item; raise ValueError if it is not a JSON object with an itemID."""
         record = super().parse(line)
         if not (number := NUMBER.fullmatch(str(record.get("itemID")).strip())):
             raise ValueError("no itemID")
@@ -162,7 +161,6 @@ def read_permutation(column: pa.ChunkedArray) -> np.ndarray | None:
 
 
 def text_table(path: Path) -> dict[str, pa.ChunkedArray]:
-    """Return the columns of a mapping file as text; of columns with the same name, the first."""
     try:
         header = first_line(path)
         delimiter = TAB if TAB in header else ","

@@ -83,7 +83,6 @@ def _draw_favourites(rng: np.random.Generator, group: np.ndarray, users: int, n:
 
 
 def _draw_moods(rng: np.random.Generator, user: np.ndarray) -> np.ndarray:
-    """Return the mood of each session, 0 .. THEMES * LOOKS - 1."""
     fresh = rng.random(len(user)) >= STAY
     fresh[np.r_[True, user[1:] != user[:-1]]] = True
     since = np.maximum.accumulate(np.where(fresh, np.arange(len(user)), 0))

@@ -29,7 +29,6 @@ def trim_sql(text: str) -> str:
 
 
 def rating_sql(text: str) -> str:
-    """Return SQL that reads a finite FLOAT, else null."""
     value = f"try_cast({text} AS FLOAT)"
     return f"CASE WHEN isfinite({value}) THEN {value} END"
 
@@ -69,7 +68,6 @@ WHITE = "".join(chr(c) for c in range(0x3001) if chr(c).isspace())
 
 
 def strip_sql(text: str) -> str:
-    """Return SQL that strips Unicode white space, null if empty."""
     # trim is slow, so a cheap test selects the few values that may need it
     text, white = f"({text})", f"'{WHITE}'"
     suspect = f"strlen({text}) <> length({text}) OR {text} < '!' OR {text}[-1] < '!'"  # not ASCII, or blank at an end
@@ -83,7 +81,6 @@ def identifier_of(value: Any) -> str | None:
 
 @contextmanager
 def open_database() -> Iterator[DuckDBPyConnection]:
-    """Open an in-memory database in UTC."""
     import duckdb  # optional dependency: a light install reads parameters without it
 
     with duckdb.connect() as db:

