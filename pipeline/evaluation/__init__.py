@@ -1,1 +1,1 @@
-"""Rankings, metrics, the protocol that makes figures comparable, and the statistics over them."""
+"""Rankings, metrics, the protocol that makes figures comparable, and statistics."""

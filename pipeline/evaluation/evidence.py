@@ -1,4 +1,4 @@
-"""Figures of the report and the dataset card: mean and sd over seeds."""
+"""Figures of the report and dataset card: mean and standard deviation over seeds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEYS = ("model", "features", "ablation", "protocol", "fingerprint", "split", "se
 
 @dataclass(frozen=True)
 class Cell:
-    """One measured figure."""
+    """A figure over seeds."""
 
     mean: float
     sd: float | None  # over seeds (n - 1); None for one seed
@@ -30,7 +30,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One model on one feature set: test figures at the best valid epoch."""
+    """A model on a feature set: test figures at the best valid epoch."""
 
     model: str
     features: str
@@ -46,18 +46,18 @@ class Row:
         return max((len(c.values) for c in self.cells.values()), default=0)
 
     def repeats(self, other: Row) -> bool:
-        """Return whether all figures of common seeds are equal, bit by bit."""
+        """Return whether figures are bit-identical for all common seeds."""
         cells = [(self.cells[key].values, other.cells[key].values) for key in self.cells if key in other.cells]
         return bool(cells) and all(a[: len(b)] == b[: len(a)] for a, b in cells)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows of one table: all have the same fingerprint."""
+    """Rows of a table, which share a fingerprint."""
 
     protocol: str
     fingerprint: str
-    rows: list[Row]  # best Recall@20 first
+    rows: list[Row]  # by Recall@20, descending
 
 
 def masked_splits(comparison: Comparison) -> str:
@@ -65,7 +65,7 @@ def masked_splits(comparison: Comparison) -> str:
 
 
 def describe_candidates(comparison: Comparison) -> str:
-    """Return which items are ranked at test, as the subject of a sentence."""
+    """Return which items are ranked at test, as subject and verb of a sentence."""
     return "only the cold items of test are" if comparison.protocol.endswith(COLD) else "every item is"
 
 
@@ -94,16 +94,18 @@ def mean_and_sd(values: list[float]) -> Cell:
 
 
 def list_comparisons(results: pa.Table) -> list[Comparison]:
-    """Return the headline comparisons, one per fingerprint: test figures, settings chosen by valid."""
+    """Return the headline comparisons per fingerprint: test figures, settings chosen on valid."""
     return _compare_runs(results.filter(pc.field("ablation") == ""))
 
 
 def list_ablations(results: pa.Table) -> list[Comparison]:
-    """Return, per fingerprint, the ablations and the full model on the same features and seeds."""
+    """Return, per fingerprint, ablations and the full model on the same features and seeds."""
     names = [f"{m}\t{f}" for m, f in zip(results["model"].to_pylist(), results["features"].to_pylist(), strict=True)]
     left_out = pc.not_equal(results["ablation"], "")
     compared = pc.is_in(pa.array(names, pa.string()), value_set=pa.array(names, pa.string()).filter(left_out))
-    seeds = pc.unique(results.filter(left_out)["seed"])  # else a change would not be the difference of two rows
+    seeds = pc.unique(
+        results.filter(left_out)["seed"]
+    )  # else an ablation's effect would not be the difference of two rows
     return _compare_runs(results.filter(pc.and_(compared, pc.is_in(results["seed"], value_set=seeds))))
 
 
@@ -120,7 +122,6 @@ def _compare_runs(results: pa.Table) -> list[Comparison]:
 
 
 def as_json(results: pa.Table, protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return `results`, the benchmark's figures by seed, and `protocols` by fingerprint."""
     return {
         "protocols": {protocol["fingerprint"]: dict(protocol) for protocol in protocols},
         "results": [

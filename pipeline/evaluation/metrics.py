@@ -1,7 +1,6 @@
-"""Full ranking with masked train items, and the metrics of rankings per user.
+"""Full ranking with train items masked, and metrics per user, as MMRec defines them (method.md section 6).
 
-Definitions are MMRec's (method.md section 6). Letters: U users, I items, C candidates, D width, K cutoff, N users to
-rank; T is the set of a user's targets, h_i = 1 if the i-th item is one of them.
+U users, I items, C candidates, D width, K cutoff, N ranked users; T: targets of a user; h_i = 1 if item i is in T.
 """
 
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from alignrec.pipeline.interactions.split import Pairs, Part, Split, contains_ke
 from alignrec.pipeline.ops.device import gemm
 from alignrec.pipeline.ops.scores import Filter, Vectors, select_top_k
 
-BLOCK = 1 << 21  # scores per step: 8 MiB of float32 stay in the cache between product and selection
+BLOCK = 1 << 21  # scores per step: 8 MiB of float32 fit the cache
 
 
 @torch.no_grad()
@@ -30,9 +29,9 @@ def topk(
     users: np.ndarray | None = None,
     candidates: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return each user's K items of highest dot product, int32 [N, K], best first, equal ones by item; -1 for none.
+    """Return the K items of highest dot product per user, int32 [N, K], best first, ties by item; -1: none left.
 
-    `user` and `item` are both dense or both sparse, or histories and a filter; `seen`, ordered by user, are masked.
+    Vectors are both dense or both sparse, or histories and a filter; pairs in `seen`, sorted by user, are masked.
     """
     n_users, n_items = user.shape[0], item.shape[0]
     if k > (n := n_items if candidates is None else len(candidates)):
@@ -67,7 +66,7 @@ def _score_items(user: Vectors, item: Vectors, rows: np.ndarray) -> torch.Tensor
 
 
 def _seen_pairs(start: np.ndarray, items: np.ndarray, users: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return rows and columns of the block's seen pairs; `start` [U+1] points into `items`."""
+    """Return rows and columns of the block's seen pairs; `start` [U + 1] are offsets into `items`."""
     counts = start[users + 1] - start[users]
     rows = np.repeat(np.arange(len(users)), counts)
     offset = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -76,23 +75,23 @@ def _seen_pairs(start: np.ndarray, items: np.ndarray, users: np.ndarray) -> tupl
 
 
 def recall(hits: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
-    """Return sum_{i<=K} h_i / |T|, float64 [N], of hits h, bool [N, >=K], and targets |T|, int [N], at least 1."""
+    """Return sum_{i<=K} h_i / |T|, float64 [N]; hits h bool [N, >= K], targets |T| >= 1 int [N]."""
     return hits[:, :k].sum(1) / targets
 
 
 def precision(hits: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
-    """Return sum_{i<=K} h_i / K, float64 [N]; arguments as for recall."""
+    """Return sum_{i<=K} h_i / K, float64 [N]; arguments as in `recall`."""
     return hits[:, :k].sum(1) / k
 
 
 def ndcg(hits: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
-    """Return sum_{i<=K} h_i / log2(i+1) over sum_{i<=min(K,|T|)} 1 / log2(i+1), float64 [N]; see recall."""
+    """Return sum_{i<=K} h_i / log2(i+1) over sum_{i<=min(K,|T|)} 1 / log2(i+1), float64 [N]; see `recall`."""
     gain = 1 / np.log2(np.arange(2, k + 2))
     return (hits[:, :k] * gain).sum(1) / np.cumsum(gain)[np.minimum(targets, k) - 1]
 
 
 def average_precision(hits: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
-    """Return sum_{i<=K} h_i precision@i / min(K,|T|), float64 [N]; its mean is MAP. Arguments as for recall."""
+    """Return sum_{i<=K} h_i precision@i / min(K,|T|), float64 [N], whose mean is MAP; see `recall`."""
     precisions = np.cumsum(hits[:, :k], axis=1) / np.arange(1, k + 1)
     return (precisions * hits[:, :k]).sum(1) / np.minimum(targets, k)
 
@@ -102,15 +101,15 @@ METRICS = {"recall": recall, "ndcg": ndcg, "precision": precision, "map": averag
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The metrics of one ranking."""
+    """Metrics of a ranking."""
 
-    users: np.ndarray  # int32 [N], the users with a target, ascending
-    top: np.ndarray  # int32 [N, max K], their recommendations, best first
+    users: np.ndarray  # int32 [N], users with a target, ascending
+    top: np.ndarray  # int32 [N, max K], best first
     per_user: dict[tuple[str, int], np.ndarray]  # (metric, K) -> float64 [N]
 
     @property
     def mean(self) -> dict[tuple[str, int], float]:
-        """(metric, K) -> mean over the users with a target; 0 where there is none."""
+        """(metric, K) -> mean over users; 0 without users."""
         return {key: float(values.mean()) if len(values) else 0.0 for key, values in self.per_user.items()}
 
 
@@ -123,7 +122,7 @@ def evaluate_vectors(
     seen: Pairs | None = None,
     candidates: np.ndarray | None = None,
 ) -> Evaluation:
-    """Rank items, see `topk`, for every user with a target in `which`, and judge them; `seen` is train by default."""
+    """Rank items, see `topk`, for users with a target in `which`; `seen` is train by default."""
     targets: Pairs = getattr(split, which)
     users = np.unique(targets.users)
     top = topk(user, item, max(ks), split.train if seen is None else seen, users, candidates)
@@ -131,7 +130,6 @@ def evaluate_vectors(
 
 
 def judge_rankings(top: np.ndarray, users: np.ndarray, targets: Pairs, n_items: int, ks: Sequence[int]) -> Evaluation:
-    """Compute the metrics of rankings `top`, int32 [N, max K], best first, -1 where no item is left, of N users."""
     hits = contains_keys(pair_keys(targets, n_items), users[:, None].astype(np.int64) * n_items + top) & (top >= 0)
     counts = np.bincount(targets.users, minlength=int(users.max(initial=-1)) + 1)[users]
     values = {(name, k): metric(hits, counts, k) for name, metric in METRICS.items() for k in ks}
@@ -139,7 +137,7 @@ def judge_rankings(top: np.ndarray, users: np.ndarray, targets: Pairs, n_items: 
 
 
 class Result(NamedTuple):
-    """A trained model's metrics on valid and test."""
+    """Metrics of a trained model on valid and test."""
 
     valid: Evaluation
     test: Evaluation
@@ -147,7 +145,7 @@ class Result(NamedTuple):
 
 
 def open_test(user: Vectors, item: Vectors, split: Split, protocol: Protocol, ks: Sequence[int]) -> Result:
-    """Rank the candidates of each user with a target in valid, and in test: the one place that opens test."""
+    """Evaluate on valid and test; the only function that reads test targets."""
     valid = evaluate_vectors(
         user, item, split, "valid", ks, protocol.seen(split, "valid"), protocol.ranked(split, "valid")
     )

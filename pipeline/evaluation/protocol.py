@@ -1,4 +1,4 @@
-"""The evaluation protocol, with a name and a fingerprint."""
+"""Evaluation protocols, identified by a name and a fingerprint."""
 
 from __future__ import annotations
 
@@ -22,27 +22,26 @@ METRICS = {
     "ndcg": "sum_i h_i / log2(i+1) over the same sum of min(K,|T|) hits",
     "precision": "hits / K",
     "map": "sum_i h_i precision@i / min(K,|T|)",
-}  # metric -> its definition: K cutoff, T a user's targets, h_i = 1 if the i-th recommended item is one of them
+}  # metric -> definition; K cutoff, T targets of a user, h_i = 1 if the i-th recommendation is in T
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """Figures are comparable only under equal protocols (method.md section 6)."""
+    """An evaluation protocol; figures are comparable only under equal protocols (method.md section 6)."""
 
-    rule: Rule  # masked at test: mmrec only train, as in published tables; strict train and valid
-    split: str
-    """division of each user's interactions: `interactions.protocol`, or `imported` from a column of the source"""
-    filter: str  # kept ratings, users and items
-    questions: str  # sha256 of the catalogue's size and every (user, item) of train, valid and test, over all draws
+    rule: Rule  # masked at test: mmrec: train, as in published tables; strict: train and valid
+    split: str  # how interactions are split: `interactions.protocol`, or `imported`
+    filter: str  # filter of ratings, users and items
+    questions: str  # SHA-256 of number of items and all (user, item) pairs by part, over all draws
     candidates: str = ALL
     users: str = "with train and with a target"
     selection: str = SELECTION
     metrics: Mapping[str, str] = field(default_factory=lambda: dict(METRICS))
-    version: int = 1  # raised by changes of meaning that no other field shows
+    version: int = 1  # bumped by changes in meaning that no other field reflects
 
     @property
     def name(self) -> str:
-        """Heading of a table: `mmrec` is the published protocol; other names say what differs."""
+        """Heading of tables: `mmrec` for the published protocol, else what differs."""
         parts = [self.rule, *([] if self.split == "mmrec" else [self.split])]
         return ", ".join([*parts, self.candidates] if self.split.startswith(COLD_ITEMS) else parts)
 
@@ -59,16 +58,16 @@ class Protocol:
 
     @property
     def variants(self) -> tuple[Protocol, ...]:
-        """The protocols that judge a trained model: this one and, for cold items, the same on all items."""
+        """Protocols that evaluate a model: this one and, for cold items, also on all items."""
         return (self, replace(self, candidates=ALL)) if self.candidates == COLD else (self,)
 
     @property
     def suffix(self) -> str:
-        """Suffix of a run's files; empty but for the second of `variants`."""
+        """Suffix of result files; empty except for the second of `variants`."""
         return "-all-items" if self.candidates == ALL and self.split.startswith(COLD_ITEMS) else ""
 
     def ranked(self, split: Split, which: Part) -> np.ndarray | None:
-        """Return the candidates for the targets in `which`, int32, ascending; None for all items."""
+        """Return the items ranked for targets in `which`, int32, ascending; None for all."""
         return split.cold_items(which) if self.candidates == COLD else None
 
     def seen(self, split: Split, which: Part) -> Pairs:
@@ -78,12 +77,12 @@ class Protocol:
 
 
 def selecting_protocol(rule: Rule, division: str, kept: str, split: Split, *draws: Split) -> Protocol:
-    """Return the protocol that selects models: cold targets rank only cold items, as few would enter the top 20."""
     asked = questions(split)
     if draws:
         division = f"{division} in {1 + len(draws)} draws"
         asked = hashlib.sha256("\n".join([asked, *map(questions, draws)]).encode()).hexdigest()
     all_items = Protocol(rule, division, kept, asked)
+    # few cold items would reach the top 20 of all items, so they are ranked among themselves
     return replace(all_items, candidates=COLD, selection=f"{SELECTION} among {COLD}") if split.is_cold else all_items
 
 

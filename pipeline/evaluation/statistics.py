@@ -1,4 +1,4 @@
-"""Significance of differences: paired bootstrap and Holm's correction. Letters: N users, D draws, C comparisons."""
+"""Significance of differences: paired bootstrap, Holm's correction. N users, D draws, C comparisons, R resamples."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 RESAMPLES = 9_999
-FLOOR = 1 / (RESAMPLES + 1)  # smallest possible p, before correction
-LEVEL = 0.05  # significance level of p after Holm's correction
-AT_ONCE = 1 << 22  # users drawn per step, which bounds memory and does not change the resamples
+FLOOR = 1 / (RESAMPLES + 1)  # smallest possible p before correction
+LEVEL = 0.05  # significance level after correction
+AT_ONCE = 1 << 22  # users drawn per step; bounds memory without changing resamples
 
 
 class Paired(NamedTuple):
-    """Test of two runs on the same users (or items)."""
+    """Paired test of two runs on the same users or items."""
 
     n: int
     mean_a: float
@@ -20,22 +20,21 @@ class Paired(NamedTuple):
     difference: float  # a - b
     low: float  # 95 % percentile interval of the difference
     high: float
-    p: float  # two-sided, of no difference
+    p: float  # two-sided; null hypothesis: no difference
 
 
 def paired_bootstrap(a: np.ndarray, b: np.ndarray, seed: int, resamples: int = RESAMPLES) -> list[Paired]:
-    """Return the paired bootstrap of C comparisons over N users, all on the same resamples, see `resample_means`.
+    """Test C comparisons over N users, or users and draws of a split, by a bootstrap on common resamples.
 
-    With several draws of a split, figures are means over draws of means over users, and draws are resampled like users.
-    The interval is between the 2.5 % and 97.5 % percentiles of the mean difference over resamples. p is the share of
-    resamples, including the sample itself, whose mean is at least as far from the sample's as that is from zero.
+    The interval is the 95 % percentile interval of the mean difference; p is the share of resamples, the sample
+    included, whose mean is at least as far from the sample's as that is from zero.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     differences = a - b
     centre = mean_over_draws(differences)
     means = resample_means(differences, resamples, seed)  # [R, C]
     low, high = np.quantile(means, [0.025, 0.975], axis=0)
-    far = np.abs(means - centre) >= np.abs(centre) - 1e-12  # ties, as between two equal runs, are far
+    far = np.abs(means - centre) >= np.abs(centre) - 1e-12  # the tolerance counts ties, as between equal runs
     p = (1 + far.sum(0)) / (resamples + 1)
     columns = (mean_over_draws(a), mean_over_draws(b), centre, low, high, p)
     return [Paired(len(a), *(float(v) for v in row)) for row in zip(*columns, strict=True)]
@@ -48,10 +47,7 @@ def mean_over_draws(values: np.ndarray) -> np.ndarray:
 
 
 def resample_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Return `mean_over_draws` of [N, C] or [N, D, C], NaN without a target, over resamples of users and draws.
-
-    The means are float64 [resamples, C].
-    """
+    """Return `mean_over_draws` over resampled users and draws, float64 [R, C]; NaN marks users without target."""
     if values.ndim == 2:
         values = values[:, None]
     n, draws, columns = values.shape
@@ -71,7 +67,7 @@ def resample_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Return p corrected for multiple comparisons (Holm 1979), float64 of p's shape, at most 1."""
+    """Return p-values corrected for multiple comparisons (Holm 1979), same shape, at most 1."""
     p = np.asarray(p, np.float64)
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
@@ -83,12 +79,8 @@ def holm(p: np.ndarray) -> np.ndarray:
 def corrected_tests(
     comparisons: Sequence[tuple[str, str, str, np.ndarray, np.ndarray]], seed: int
 ) -> list[dict[str, Any]]:
-    """Return the tests of several comparisons, each on its own users or items, corrected for all of them.
-
-    A comparison is measure, names of a and b, and the figures of both, float64 [N] or [N, D]; a test is measure, a, b,
-    the fields of Paired, and p_holm.
-    """
-    by_shape: dict[tuple[int, ...], list[int]] = {}  # comparisons of equal N share resamples
+    """Test comparisons (measure, a, b, figures of a, of b: float64 [N] or [N, D]), corrected for all of them."""
+    by_shape: dict[tuple[int, ...], list[int]] = {}  # comparisons of equal shape share resamples
     for i, (*_, x, _y) in enumerate(comparisons):
         by_shape.setdefault(x.shape, []).append(i)
     tests: dict[int, Paired] = {}

@@ -1,1 +1,1 @@
-"""The nearest neighbours of every item, exact or approximate."""
+"""Nearest neighbours of items, exact or approximate."""

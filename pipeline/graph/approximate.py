@@ -1,7 +1,6 @@
-"""Approximate nearest neighbours by an inverted file on disk; memory does not grow with the catalogue.
+"""Approximate nearest neighbours by an on-disk inverted file (FAISS), whose memory does not grow with the catalogue.
 
-Cells are found on a sample. FAISS keeps a byte a number in lists on disk; candidates are re-ranked by the exact
-vectors. Letters: N rows, F width, K neighbours, C candidates.
+N rows, F feature width, K neighbours, C candidates.
 """
 
 import os
@@ -17,23 +16,24 @@ import numpy as np
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.ops.linalg import unit_rows
 
-PART, BLOCK = 16_384, 2048  # rows held at a time; and where candidates are held too
-SAMPLE, POINTS = 4 * PART, 32  # rows that the cells are found on; rows of them a cell, at least
+# rows in memory: vectors only, and with candidates
+PART, BLOCK = 16_384, 2048
+SAMPLE, POINTS = 4 * PART, 32  # rows for k-means; minimum per cell
 CANDIDATES = 8  # candidates to re-rank, as a multiple of K: 8-bit codes cannot separate near-duplicates
-QUERIES = 1000  # rows searched exactly, by which it is settled how many cells are looked into
-RECALL = 0.95  # of the K nearest neighbours, the row itself aside, that are to be found
-MOST = 4  # upper bound on the fraction of cells probed, or FEW; beyond that the exact search is about as fast
-FEW = 32  # cells looked into at most where nothing need be found
-CROWDED = 16  # times the average cell's rows that are looked at in a cell: where many vectors are equal, all lie in one
-TIE = 1e-6  # cosines that differ by less count as equal
+QUERIES = 1000  # rows searched exactly, to choose the number of cells to probe
+RECALL = 0.95  # required recall of the K nearest neighbours, without the row itself
+MOST = 4  # at most 1/MOST of the cells are probed: beyond that exact search is about as fast
+FEW = 32  # cells that can always be probed, and the maximum if no recall is required
+CROWDED = 16  # maximum rows scanned per cell, in average cell sizes: equal vectors all fall into one cell
+TIE = 1e-6  # tolerance for equal cosines
 
 
 class Settled(NamedTuple):
-    """Number of cells, cells probed, and recall."""
+    """Chosen number of probes, and the recall it reaches."""
 
     cells: int = 0
-    probes: int = 0  # cells that a search looks into
-    recall: float = 1.0  # of the K nearest neighbours of QUERIES rows, the row itself aside
+    probes: int = 0  # cells per search
+    recall: float = 1.0  # of K nearest neighbours, measured on QUERIES rows, without the row itself
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def _silence_stdout() -> Iterator[None]:
-    """Let FAISS not print how its lists grow."""
+    """Redirect file descriptor 1, to which FAISS logs the growth of its lists."""
     sys.stdout.flush()
     kept, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1)
@@ -61,21 +61,21 @@ def _silence_stdout() -> Iterator[None]:
 
 
 def train_index(sample: np.ndarray, n: int, codes: str) -> Any:
-    """Return an empty inverted file for N rows, over 4 sqrt(N) cells by k-means; `codes`: a row's storage, say SQ8."""
+    """Train an empty inverted file for n rows with 4 sqrt(n) k-means cells; `codes` is FAISS's encoding: SQ8, say."""
     cells = max(1, min(round(4 * n**0.5), len(sample) // POINTS))
     index: Any = faiss.index_factory(sample.shape[1], f"IVF{cells},{codes}", faiss.METRIC_INNER_PRODUCT)
     index.cp.spherical, index.cp.seed = True, 0
     index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, len(sample)
-    with one_thread():  # sums in one order: the same centroids each time
+    with one_thread():  # a fixed order of sums makes centroids reproducible
         index.train(sample)
     return index
 
 
 class Inverted:
-    """The index of a catalogue, 5 bytes a number in a folder."""
+    """On-disk index of a catalogue, 5 bytes per vector component."""
 
     def __init__(self, parts: Iterable[np.ndarray], width: int, folder: Path) -> None:
-        """Write float32 [b, F] in order; `directed`, bool [N], says which rows have a direction."""
+        """Index float32 [b, F] blocks in order; `directed`, bool [N], marks rows with a direction."""
         path, usable = folder / "units.f32", []
         with path.open("wb") as file:
             for part in parts:
@@ -97,15 +97,15 @@ class Inverted:
                     self.index.add_with_ids(self._units[own[at : at + BLOCK]], own[at : at + BLOCK])
 
     def parts(self) -> Iterator[np.ndarray]:
-        """Yield the rows that have a direction, of PART rows at a time, int64 [n]."""
+        """Yield the row numbers with a direction, int64 [n], per PART rows."""
         return (at + np.flatnonzero(self.directed[at : at + PART]) for at in range(0, len(self.directed), PART))
 
     def search(self, rows: np.ndarray, k: int, probes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return exact cosines and rows [n, K] of each row's nearest in some cells, itself first; -1: none."""
+        """Return exact cosines and rows, [n, K], of the nearest rows in the probed cells, itself first; -1: none."""
         self.index.nprobe = probes
         self.index.max_codes = CROWDED * probes * max(CANDIDATES * k, self.index.ntotal // self.index.nlist)
         ranked = [(np.empty((0, k), np.float32), np.empty((0, k), np.int64))]
-        step = max(1, BLOCK // CANDIDATES // k)  # rows whose candidates are read at a time
+        step = max(1, BLOCK // CANDIDATES // k)  # rows per re-ranking step
         for at in range(0, len(rows), BLOCK):
             own = rows[at : at + BLOCK]
             _, found = self.index.search(self._units[own], CANDIDATES * k)
@@ -117,12 +117,13 @@ class Inverted:
     def _rank(self, rows: np.ndarray, found: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         cosines = np.einsum("nf,ncf->nc", self._units[rows], self._units[found])
         rank = np.where(found < 0, -np.inf, cosines)
+        # the first candidate is the row itself
         rank[:, 0] = np.inf
         order = np.lexsort((found, -rank), axis=1)[:, :k]
         return np.take_along_axis(cosines, order, 1), np.take_along_axis(found, order, 1)
 
     def settle(self, k: int, required: bool = True) -> Settled:
-        """Probe more cells until recall is RECALL; UserError if a quarter of them is too few."""
+        """Increase the number of probes until RECALL is reached; UserError if a quarter of the cells is too few."""
         usable, cells = np.flatnonzero(self.directed), self.index.nlist
         rows = usable[np.sort(np.random.default_rng(1).permutation(len(usable))[:QUERIES])]
         last, probes, most = self._last(rows, k), 1, max(min(cells, FEW), cells // MOST * required)
@@ -141,7 +142,7 @@ class Inverted:
         return Settled(cells, probes, round(recall, 4))
 
     def _last(self, rows: np.ndarray, k: int) -> np.ndarray:
-        """Return the exact cosine of each row's Kth nearest, itself included: float32 [n]."""
+        """Return the exact cosine of each row's Kth neighbour, itself included: float32 [n]."""
         queries, best = self._units[rows], np.full((len(rows), k), -np.inf, np.float32)
         for own in self.parts():
             cosines, _ = faiss.knn(queries, self._units[own], min(k, len(own)), metric=faiss.METRIC_INNER_PRODUCT)

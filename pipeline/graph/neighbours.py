@@ -1,7 +1,4 @@
-"""The K nearest neighbours of each item by cosine, with FAISS: an exact search, or an inverted file for many items.
-
-Letters: I items, N rows, F width, K neighbours.
-"""
+"""K nearest neighbours of items by cosine with FAISS. I items, N rows, F feature width, K neighbours."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -26,15 +23,15 @@ from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.ops.scores import select_top_k
 from alignrec.schemas import EDGES
 
-# queries a search of a GPU, and of a thread of the CPU: bounds memory to that times I scores
+# queries per search on a GPU, and per CPU thread; bounds memory to that times I scores
 BLOCK, PART = 1024, 256
-MOST_NEIGHBOURS = 2048  # that a search on a GPU returns
-SHARE = 0.5  # of the free memory that an index may take; the rest is for searching, and for lists that grow
-SCRATCH = 256 * 2**20  # bytes that a search may use besides
+MOST_NEIGHBOURS = 2048  # per search on a GPU: a limit of FAISS
+SHARE = 0.5  # of free GPU memory for an index; the rest is for searches and growing lists
+SCRATCH = 256 * 2**20  # bytes of temporary GPU memory per search
 LOG = logging.getLogger(__name__)
 
 Index = Literal["exact", "ivf"]
-# the control whose vectors form no groups, and whose neighbours mean nothing: an approximate index may miss them
+# control without clusters and meaningful neighbours, exempt from the required recall
 MEANINGLESS = "random"
 
 
@@ -49,11 +46,9 @@ def neighbours_by_params(features: np.ndarray, params: Graph) -> pa.Table:
 
 
 def find_neighbours(features: np.ndarray, k: int, index: Index = "exact") -> pa.Table:
-    """Return each item's K nearest of float32 [I, F] by cosine, itself first, equal ones by item: EDGES in item order.
+    """Return the K nearest items by cosine of float32 [I, F], itself first, ties by item: EDGES in item order.
 
-    Rows that are zero or not finite have no direction: they are no item's neighbour and keep only themselves.
-    With fewer than K usable items, each gets that many. An inverted file misses some neighbours, see `approximate`; on
-    a GPU neighbours are the same, cosines to rounding.
+    Rows that are zero or not finite are no item's neighbour and keep only themselves. Index `ivf` is approximate.
     """
     if index == "ivf":
         parts = (features[at : at + approximate.BLOCK] for at in range(0, len(features), approximate.BLOCK))
@@ -69,14 +64,14 @@ class Approximate(NamedTuple):
     """Result of `search_inverted`."""
 
     tables: Iterator[pa.Table]  # schema EDGES, in item order
-    usable: np.ndarray  # bool [I], the items that have a direction
+    usable: np.ndarray  # bool [I], items with a direction
     settled: Settled
 
 
 def search_inverted(
     parts: Iterable[np.ndarray], width: int, k: int, folder: Path, required: bool = True
 ) -> Approximate:
-    """Do as `find_neighbours` by an inverted file in a folder, by part; UserError if `required` recall is missed."""
+    """As `find_neighbours`, by an inverted file in `folder`; UserError if `required` recall is missed."""
     index = approximate.Inverted(parts, width, folder)
     usable = index.directed
     if not usable.any():
@@ -94,7 +89,7 @@ def search_inverted(
 
 
 def _edge_table(items: np.ndarray, cosines: np.ndarray, ids: np.ndarray, lone: np.ndarray) -> pa.Table:
-    """Return EDGES, by item_id, then rank, of items [N], cosines and ids [N, K], -1 for none, and lone items [M]."""
+    """Return EDGES, sorted, from items [N], cosines and ids [N, K], with -1 for none, and isolated items [M]."""
     rows, ranks = np.nonzero(ids >= 0)
     item = np.concatenate([items[rows], lone])
     table = {
@@ -109,10 +104,7 @@ def _edge_table(items: np.ndarray, cosines: np.ndarray, ids: np.ndarray, lone: n
 
 
 def _search_exact(units: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return cosines [N, K] and rows [N, K] of the exact nearest rows of `units` [N, F], the row itself first.
-
-    Blocks go over the CPU's threads, and each is summed by one: the same bytes for any number of threads.
-    """
+    """Return cosines and rows, [N, K], of the exact nearest rows of `units` [N, F], the row itself first."""
     n = len(units)
     cosines, ids = np.empty((n, k), np.float32), np.empty((n, k), np.int64)
     if not n:
@@ -125,6 +117,7 @@ def _search_exact(units: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         (np.arange(at, min(at + step, n)) for at in range(0, n, step)),
         partial(_search_block, index, units, k),
     )
+    # each block is computed by a single thread: equal bytes for any number of threads
     with threadpool_limits(1):
         for own, found in engine.map(lambda: search, blocks, place):
             cosines[own], ids[own] = found
@@ -132,9 +125,9 @@ def _search_exact(units: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _search_block(index: faiss.Index, units: np.ndarray, k: int, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    with approximate.one_thread():  # a setting of this thread
+    with approximate.one_thread():  # OpenMP's setting is per thread
         cosines, ids = index.search(units[own], min(k + 1, len(units)))
-    untied = (ids[:, :k] == own[:, None]).any(1)  # has itself, and no tie crosses position K
+    untied = (ids[:, :k] == own[:, None]).any(1)  # contains the row itself, and no tie at position K
     if cosines.shape[1] > k:
         untied &= cosines[:, k - 1] > cosines[:, k]
         cosines, ids = cosines[:, :k], ids[:, :k]
@@ -147,7 +140,7 @@ def _search_block(index: faiss.Index, units: np.ndarray, k: int, own: np.ndarray
 
 
 def _rank_ties(units: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the same for rows with ties; which equal neighbours FAISS keeps is undefined."""
+    """Search rows with ties again, as FAISS does not define which of equal neighbours it returns."""
     scores = torch.from_numpy(units[rows] @ units.T)
     own = torch.from_numpy(rows)[:, None]
     cosine = scores.gather(1, own)
@@ -157,12 +150,12 @@ def _rank_ties(units: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray,
 
 
 def has_gpu() -> bool:
-    """Return whether FAISS has a GPU, with the package faiss-gpu-cu12."""
+    # only in package faiss-gpu-cu12
     return hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
 
 
 def _on_gpu(index: faiss.Index, rows: int, k: int) -> faiss.Index:
-    """Return a copy of an IndexFlat on the first GPU; the index itself if it does not fit or there is none."""
+    """Copy an IndexFlat to the first GPU; return it unchanged without a GPU or if it does not fit."""
     if not has_gpu():
         return index
     needed = rows * (4 * index.d + 8)

@@ -6,12 +6,9 @@ from alignrec.pipeline.config.base import Positive, Section
 
 
 class Graph(Section):
-    """Item-item neighbours."""
+    """Nearest neighbours of items."""
 
-    k: Positive = 10
-    """neighbours an item, itself included"""
+    k: Positive = 10  # neighbours per item, itself included
     index: Literal["auto", "exact", "ivf"] = "auto"
-    """exact compares all pairs, in memory; ivf is faster, works on disk, and finds at least 95 in 100: run.json has
-    its recall; auto: exact, and ivf above a size"""
-    exact_up_to: Positive = 70_000
-    """items; above it auto takes ivf"""
+    """exact: all pairs, in memory; ivf: faster, on disk, recall >= 0.95; auto: by size"""
+    exact_up_to: Positive = 70_000  # number of items above which `auto` chooses ivf

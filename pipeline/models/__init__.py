@@ -1,4 +1,4 @@
-"""The recommenders, one file each with its parameters."""
+"""Recommenders, one file each with its parameters."""
 
 from __future__ import annotations
 
@@ -33,10 +33,12 @@ MODELS: Registry[type[Recommender]] = Registry(
         "mgcn": "alignrec.pipeline.models.mgcn:MGCN",
         "alignrec": "alignrec.pipeline.models.alignrec:AlignRec",
     },
-)  # name -> recommender, the faster first
-RELEASED = "alignrec"  # the recommender of the release and of ablations
+)  # name -> recommender, fastest first
+RELEASED = "alignrec"  # recommender used for releases and ablations
+# name -> the authors' spelling, where it differs from the class name
 TITLES = {"bm3-improved": "BM3, improved", "ials": "iALS"}
-"""name -> its authors' spelling, where it is not the class's name"""
+# use of content -> recommenders, by the taxonomy of AlignRec's paper: features as an input, aggregated over graphs
+# only, or aligned by losses that are optimised jointly; AlignRec aligns in stages
 WAYS = {
     "ids": (),
     "a: input": ("contentknn", "vbpr", "cease", "addease", "l3ae"),
@@ -44,16 +46,14 @@ WAYS = {
     "c: in the loss": ("slmrec", "bm3", "bm3-improved", "mgcn"),
     "staged": ("alignrec",),
 }
-"""use of content, as AlignRec's article sorts earlier work -> recommenders: features as an input, aggregated over
-graphs only, or with losses of behaviour and modality that are optimised together; AlignRec aligns in stages"""
 
 
 def title_of_model(name: str) -> str:
     """Return the authors' spelling of a recommender's name; other names are unchanged."""
-    entry = MODELS.built_in.get(name)  # nothing is imported for a heading
+    entry = MODELS.built_in.get(name)  # avoids importing the model
     return TITLES.get(name) or (entry.partition(":")[2] if entry else name)
 
 
 def reading_way(model: str, features: str) -> str:
-    """Return how a recommender uses content, see WAYS; empty for unknown ones."""
+    """Return how a recommender uses content, a key of WAYS; empty if unknown."""
     return "ids" if features == "none" else next((name for name, models in WAYS.items() if model in models), "")

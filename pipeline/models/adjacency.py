@@ -1,7 +1,4 @@
-"""The normalised graphs of recommenders: users with items, and items with their neighbours.
-
-Letters: U users, I items.
-"""
+"""Normalised adjacency matrices: user-item and item-item. U users, I items."""
 
 import numpy as np
 import pyarrow as pa
@@ -11,10 +8,9 @@ from alignrec.pipeline.interactions.split import Split
 
 
 def item_graph(edges: pa.Table, n_items: int, self_neighbour: bool = True, symmetric: bool = False) -> sp.csr_array:
-    """Return S = D^-1/2 W D^-1/2, float32 [I, I]: W[i, j] the cosine of i's neighbour j, D its row sums on both sides.
+    """Return S = D^-1/2 W D^-1/2, float32 [I, I], W the cosines of neighbours and D its row sums (method.md section 3).
 
-    By default as published (method.md section 3). A row whose cosines sum to zero or less is left without neighbours.
-    With `self_neighbour` W keeps its diagonal; with `symmetric` an edge of EDGES counts both ways.
+    `self_neighbour` keeps the diagonal of W, `symmetric` makes edges undirected. Rows that sum to <= 0 become empty.
     """
     rows, columns, cosine = (edges[name].to_numpy() for name in ("item_id", "neighbour_id", "cosine"))
     if not self_neighbour:
@@ -30,24 +26,24 @@ def item_graph(edges: pa.Table, n_items: int, self_neighbour: bool = True, symme
 
 
 def user_item_graph(split: Split) -> sp.csr_array:
-    """Return R_hat, float32 [U, I]: the user-item block of A_hat = D^-1/2 A D^-1/2 over the train pairs."""
+    """Return R_hat, float32 [U, I]: the user-item block of D^-1/2 A D^-1/2 over train pairs."""
     return balance_degrees(interaction_matrix(split))
 
 
 def interaction_matrix(split: Split) -> sp.csr_array:
-    """Return R, float32 [U, I]: 1 for every train pair."""
+    """Return R, float32 [U, I], 1 for every train pair."""
     ones = np.ones(len(split.train), np.float32)
     return sp.csr_array((ones, (split.train.users, split.train.items)), shape=(split.n_users, split.n_items))
 
 
 def balance_degrees(matrix: sp.csr_array) -> sp.csr_array:
-    """Return D_row^-1/2 M D_column^-1/2, D the sums of rows and of columns."""
+    """Return D_row^-1/2 M D_column^-1/2, D the row and column sums."""
     by_row, by_column = _inverse_root(matrix.sum(axis=1)), _inverse_root(matrix.sum(axis=0))
     return sp.csr_array(sp.diags_array(by_row) @ matrix @ sp.diags_array(by_column))
 
 
 def mean_rows(matrix: sp.csr_array) -> sp.csr_array:
-    """Return D_row^-1 M: the product with it is the mean over a row's entries."""
+    """Return D_row^-1 M, which averages over the entries of each row."""
     return sp.csr_array(sp.diags_array(_inverse_root(matrix.sum(axis=1)) ** 2) @ matrix)
 
 

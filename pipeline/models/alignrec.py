@@ -1,6 +1,6 @@
 """AlignRec (CIKM 2024), as in method.md sections 3 and 4.
 
-Letters: U users, I items, F width of features, B batch, D width of embeddings.
+U users, I items, F feature width, B batch, D embedding width.
 """
 
 from typing import Any, Literal
@@ -37,37 +37,33 @@ FAST: dict[str, Any] = {
     "lr": 1.5e-3,
     "epochs": 30,
     "patience": 5,
-}  # defaults under `recipe: fast`; docs/accuracy.md has the search behind them
-STRIPS = 6  # strips of REG's symmetric product: 7/12 of it are computed, by products wide enough to be fast
+}  # defaults under `recipe: fast`, from the search in docs/accuracy.md
+STRIPS = 6  # strips of REG's symmetric product: 7/12 of it is computed, in products large enough to be fast
 
 
 class AlignRecParams(Regularised, Accumulating, ItemGraph):
-    """What AlignRec reads (method.md sections 3, 4): section `train` of params.yaml."""
+    """Parameters of AlignRec (method.md sections 3 and 4), section `train` of params.yaml."""
 
     recipe: Literal["published", "fast"] = "published"
-    """defaults of keys that are not given: the published settings, or FAST: wider and deeper, at three times the
-    learning rate, with frozen features and bfloat16 products; a quarter of the epochs is enough"""
+    """defaults of the other keys: as published, or FAST: wider and deeper, with fewer epochs"""
     features: Name = FEATURES  # feature set the released recommender is trained on
     mode: Literal["compat", "learned", "frozen"] = "compat"
-    """compat: as in the published code, the feature table is trained, and REG's target with it; learned: it is trained,
-    the target is fixed; frozen: as in the paper, both are fixed"""
-    content: bool = True  # AlignRec's content branch; false: only the ID branch, without CCA and REG
-    gate: bool = True  # content gates the item's ID embedding; false: the projected features are propagated themselves
-    self_neighbour: bool = True  # the published item graph has each item among its own neighbours; false: only others
-    symmetric: bool = False  # false, as published: edges are directed, from an item to its neighbours; true: undirected
+    """what is trained: features and REG's target (compat, published code), features, or neither (paper)"""
+    content: bool = True  # content branch; false: ID branch only, without CCA and REG
+    gate: bool = True  # content gates ID embeddings; false: projected features are propagated directly
+    self_neighbour: bool = True  # items are their own neighbours, as published
+    symmetric: bool = False  # undirected item graph; published: directed, from an item to its neighbours
     cca: Weight = 0.01  # weight of content-ID alignment
     reg: Weight = 0.1  # weight of the similarity regulariser
-    reg_cosine: bool = False
-    """false, as published: REG compares the content branch's dot products with cosines; true: its cosines"""
+    reg_cosine: bool = False  # REG compares cosines of the content branch; published: its dot products
     uia: Weight = 0.1  # weight of user-item alignment
     l2_constant: bool = True
-    """AlignRec's L2 is divided by batch_size, as published; false: by the batch's pairs, few in the last one"""
+    """L2 is divided by batch_size, as published; false: by the actual size, small in the last batch"""
     temperature: Rate = 0.2  # of CCA's InfoNCE
     cold: Literal["drawn", "zero"] = "drawn"
-    """scores of items without train interactions: drawn, as published, keeps their ID embeddings, random and hardly
-    trained; zero leaves them out, so that such an item is what its neighbours are"""
+    """ID embeddings of items without train interactions: random, as published, or zero, so that neighbours decide"""
     precision: Literal["exact", "bf16"] = "exact"
-    """bf16: AlignRec's largest products read bfloat16, faster where the processor can; other last digits"""
+    """bf16: largest products in bfloat16, faster on CPUs that support it; rounds differently"""
 
     @model_validator(mode="before")
     @classmethod
@@ -76,7 +72,7 @@ class AlignRecParams(Regularised, Accumulating, ItemGraph):
 
 
 class AlignRec(GraphRecommender):
-    """score(u, i) = h_u . h_i, h the sum of an ID branch and a content branch."""
+    """score(u, i) = h_u . h_i, h the sum of ID branch and content branch."""
 
     Params = AlignRecParams
     needs = frozenset({"features", "edges"})
@@ -89,7 +85,7 @@ class AlignRec(GraphRecommender):
         self.user_item = inputs.user_item
         self.user = xavier_uniform(inputs.split.n_users, params.dim)  # [U, D]
         self.item = xavier_uniform(inputs.split.n_items, params.dim)  # [I, D]
-        self.warm: Tensor | None = None  # [I, 1], 1 for every item that has a train interaction
+        self.warm: Tensor | None = None  # [I, 1], 1 for items with train interactions
         if params.cold == "zero":
             seen = np.bincount(inputs.split.train.items, minlength=inputs.split.n_items)[:, None] > 0
             self.warm = torch.from_numpy(seen).to(inputs.device, torch.float32)
@@ -106,17 +102,17 @@ class AlignRec(GraphRecommender):
 
     @property
     def target(self) -> Tensor:
-        """REG's target, [I, F]: in compat, as in the published code, the table that is trained."""
+        """REG's target, [I, F]; in mode `compat` the trained table, as in the published code."""
         return self.features.detach() if self.params.mode == "compat" else self.fixed
 
     @property
     def content(self) -> Tensor:
-        """What the content branch reads, [I, F]."""
+        """Input of the content branch, [I, F]."""
         return self.features if self.rounded is None else self.rounded
 
     @property
     def ids(self) -> Tensor:
-        """The items' ID embeddings, [I, D]; outside training those of cold items may be zero."""
+        """ID embeddings of the items, [I, D]; outside training those of cold items may be zero."""
         return self.item if self.training or self.warm is None else self.item * self.warm
 
     def id_branch(self) -> tuple[Tensor, Tensor]:
@@ -126,7 +122,7 @@ class AlignRec(GraphRecommender):
     def content_branch(self) -> tuple[Tensor, Tensor]:
         """Return h_mm_user [U, D] and h_mm_item [I, D]."""
         weight, bias = self.w1.weight, self.w1.bias
-        if self.params.gate:  # only W2 reads x: multiplying the two weights first saves a product of I rows
+        if self.params.gate:  # W2 W1 first: saves a product over I rows
             weight, bias = self.w2.weight @ weight, self.w2(bias)
         item = matrix_product(self.content, weight, self.bf16) + bias  # [I, D]
         if self.params.gate:
@@ -146,7 +142,6 @@ class AlignRec(GraphRecommender):
         return *self.id_branch(), *(self.content_branch() if self.params.content else ())
 
     def terms(self, batch: Batch, *tables: Tensor) -> dict[str, Tensor]:
-        """Return bpr, l2, with the content branch cca and reg, and uia, weighted."""
         ids, content = tables[:2], tables[2:]
         users, items = distinct_items(batch.users), distinct_items(batch.positives)
         both = torch.cat([items.rows, batch.negatives])
@@ -169,7 +164,7 @@ class AlignRec(GraphRecommender):
     def _align(
         self, ids: tuple[Tensor, Tensor], content: tuple[Tensor, Tensor], users: Distinct, items: Distinct
     ) -> dict[str, Tensor]:
-        """Return cca and reg, weighted, of both branches' distinct users and items, [N, D] each."""
+        """Return weighted cca and reg; `ids` and `content` have distinct users and items, [N, D] each."""
         params = self.params
         align = [
             cosine_nce(c, i, side.counts, params.temperature, self.bf16)
@@ -183,20 +178,20 @@ class AlignRec(GraphRecommender):
 
 
 def uia_loss(user: Tensor, item: Tensor) -> Tensor:
-    """User-item alignment: 1 - mean cos(h_u, h_i+), rows [B, D]."""
+    """User-item alignment: 1 - mean cos(h_u, h_i+) over rows [B, D]."""
     return 1 - nnf.cosine_similarity(user, item).mean()
 
 
 def reg_loss(content: Tensor, features: Tensor, counts: Tensor, bf16: bool = False) -> Tensor:
-    """|| E E^T - C C^T ||_F / B, E = content un-normalised, C = features normalised and without gradient.
+    """REG: || E E^T - C C^T ||_F / B, E = content (not normalised), C = normalised features (no gradient).
 
-    By the Gram identity || E E^T - C C^T ||^2 = || E^T E ||^2 - 2 || C^T E ||^2 + || C^T C ||^2: no B x B matrix.
-    Of distinct rows, [N, D] and [N, F], the batch has row i counts_i times, B in all; the root scales E and C.
-    With bf16 C^T C, by far the largest product and without gradient, reads bfloat16.
+    Rows are distinct, [N, D] and [N, F]; row i counts counts_i times, B in all. With bf16, C^T C is in bfloat16.
     """
+    # || E E^T - C C^T ||^2 = || E^T E ||^2 - 2 || C^T E ||^2 + || C^T C ||^2 needs no B x B matrix; repeated rows are
+    # scaled by sqrt(count)
     root = counts.to(content.dtype).sqrt()[:, None]
     e, c = root * content, features * (root / features.norm(dim=1, keepdim=True).clamp_min(1e-12))
-    c = c.T.contiguous()  # [F, N], as its products want it
+    c = c.T.contiguous()  # [F, N]
     square = (
         matrix_product(e.T, e.T).square().sum() - 2 * matrix_product(c, e.T).square().sum() + gram_square(c.T, bf16)
     )
@@ -204,7 +199,7 @@ def reg_loss(content: Tensor, features: Tensor, counts: Tensor, bf16: bool = Fal
 
 
 def gram_square(c: Tensor, bf16: bool = False) -> Tensor:
-    """|| C^T C ||_F^2 of C [N, F]: the upper blocks of the symmetric product, or of C C^T where that is smaller."""
+    """|| C^T C ||_F^2 for C [N, F], from the upper blocks of C^T C, or of C C^T if that is smaller."""
     c = (c.T if c.shape[0] > c.shape[1] else c).contiguous()  # [F, N], F < N
     c = c.bfloat16() if bf16 else c
     width = -(-len(c) // STRIPS)

@@ -1,6 +1,6 @@
-"""The interface of a recommender: user and item vectors, and a loss.
+"""The interface of recommenders, and functions that they share.
 
-Letters: U users, I items, F width of features, F_m width of modality m, M modalities, B batch, D width of embeddings.
+U users, I items, F feature width, F_m width of modality m, M modalities, B batch, D embedding width.
 """
 
 from abc import ABC, abstractmethod
@@ -24,24 +24,26 @@ from alignrec.pipeline.ops.sparse import Sparse
 
 @dataclass(frozen=True)
 class Inputs:
-    """A model's inputs; the graphs are computed when a model first reads them."""
+    """Inputs of a recommender; graphs and modalities are computed on first access.
+
+    A model declares in `Recommender.needs` which of `features` and `edges` must be present.
+    """
 
     split: Split
-    features: Tensor | None  # float32 [I, F]
-    edges: pa.Table | None  # schema EDGES
+    features: Tensor | None  # float32 [I, F], the modalities side by side
+    edges: pa.Table | None  # item-item neighbours, schema EDGES
     device: torch.device
-    parts: tuple[int, ...] = ()
-    """widths of the modalities that stand side by side in a row of features; none: all columns are one modality"""
+    parts: tuple[int, ...] = ()  # widths of the modalities in `features`; empty: a single modality
 
     @cached_property
     def modalities(self) -> list[Tensor]:
-        """Each modality's columns of features, [I, F_m]."""
+        """Columns of `features` per modality, float32 [I, F_m]."""
         assert self.features is not None
         return list(self.features.split(list(self.parts) or self.features.shape[1], dim=1))
 
     @cached_property
     def modal_edges(self) -> list[pa.Table]:
-        """Each modality's neighbours, schema EDGES, as many an item as `edges` has; of a single one `edges` itself."""
+        """Neighbours by each modality alone, schema EDGES, as many per item as in `edges`."""
         assert self.edges is not None
         if len(self.modalities) == 1:
             return [self.edges]
@@ -50,72 +52,96 @@ class Inputs:
 
     @cached_property
     def user_item(self) -> Sparse:
-        """R_hat [U, I]."""
+        """Symmetrically normalised graph R_hat of the train pairs, [U, I]."""
         return Sparse(adjacency.user_item_graph(self.split), self.device)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B train pairs, each with a negative."""
+    """A batch of train pairs, each with a sampled negative item."""
 
     users: Tensor  # int64 [B]
     positives: Tensor  # int64 [B]
     negatives: Tensor  # int64 [B]
 
     def rows(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the rows of tables [U, D] and [I, D] of users, positives and negatives, [B, D] each."""
+        """Pick the rows of users, positives and negatives from tables [U, D] and [I, D]; returns three [B, D]."""
         return pick_rows(user, self.users), pick_rows(item, self.positives), pick_rows(item, self.negatives)
 
 
 class Recommender(nn.Module, ABC):
-    """The interface: `forward` gives user and item vectors whose dot product is the score; `loss` what to minimise.
+    """Base class of all recommenders: vectors whose dot products rank items, and a loss that trains them.
 
-    The published code of MMGCN, GRCN, DualGNN and SLMRec ranks by vectors from before the last step of Adam; here they
-    are always the current ones.
+    A subclass defines `forward` and `loss`, and overrides `Params`, the class of its settings, and `needs`. All models
+    share training, evaluation and checkpoints.
+
+    Example::
+
+        class MatrixFactorisation(Recommender):
+            def __init__(self, inputs: Inputs, params: Train) -> None:
+                super().__init__(inputs, params)
+                self.user = xavier_uniform(inputs.split.n_users, params.dim)
+                self.item = xavier_uniform(inputs.split.n_items, params.dim)
+
+            def forward(self) -> tuple[Tensor, Tensor]:
+                return self.user, self.item
+
+            def loss(self, batch: Batch) -> dict[str, Tensor]:
+                return {"bpr": bpr(*batch.rows(*self()))}
     """
 
-    Params: ClassVar[type[Train]] = Train
-    """class of the model's settings, `params` of its __init__; unknown keys are refused"""
-    needs: ClassVar[frozenset[str]] = frozenset()  # the optional inputs that the model requires: features, edges
+    Params: ClassVar[type[Train]] = Train  # type of `params`; unknown keys are rejected
+    needs: ClassVar[frozenset[str]] = frozenset()  # required optional inputs: features, edges
 
     def __init__(self, inputs: Inputs, params: Train) -> None:
+        """Build the parameters and graphs of the model.
+
+        Args:
+            inputs: the split and, if the model needs them, features and edges.
+            params: settings, an instance of `Params`.
+        """
         super().__init__()
 
     def groups(self) -> list[dict[str, Any]]:
+        """Return Adam's parameter groups: a list of `params` and `rate`, a factor on the learning rate."""
         return [{"params": [p for p in self.parameters() if p.requires_grad], "rate": 1.0}]
 
     def start_epoch(self) -> None:
-        """Redraw or rebuild what stays the same for one epoch of training; drawn from torch's global generator."""
+        """Rebuild what is fixed within an epoch, such as a sampled graph; draw from torch's global generator."""
 
     @abstractmethod
     def forward(self) -> tuple[Vectors, Vectors]:
-        """Return float [U, D'] and [I, D'], D' the model's own width; sparse ones where D' is the catalogue.
+        """Return user vectors, float [U, D'], and item vectors, float [I, D'], for any width D'.
 
-        A model without item vectors returns the histories R [U, I], sparse, and a filter.
+        The score of a user and an item is their dot product. Both can be sparse, with D' = I. A model without item
+        vectors returns the sparse histories, [U, I], and a `Filter`.
         """
 
     @abstractmethod
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the weighted terms by name; their sum is minimised."""
+        """Return the weighted terms of the loss for a batch, name -> scalar tensor; their sum is minimised."""
 
 
 class GraphRecommender(Recommender):
-    """A recommender whose loss reads a batch's rows of tables that one walk over the graph gives, for any batch."""
+    """Base class of recommenders that propagate embeddings over a graph, independently of the batch.
+
+    Splitting `loss` into `tables` and `terms` lets several batches share one propagation, see `Accumulating`.
+    """
 
     @abstractmethod
     def tables(self) -> tuple[Tensor, ...]:
-        """Return the tables, [U, D] and [I, D]: propagated ones, and parameters that the loss reads itself."""
+        """Return the propagated tables and the parameters that `terms` reads, [U, D] or [I, D] each."""
 
     @abstractmethod
     def terms(self, batch: Batch, *tables: Tensor) -> dict[str, Tensor]:
-        """Return what `loss` does, of these tables."""
+        """Return the terms of `loss` for a batch, computed from the result of `tables`."""
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         return self.terms(batch, *self.tables())
 
 
 class Untrained(Recommender):
-    """A recommender without parameters: whatever it computes, it computes as it is made."""
+    """A recommender without parameters, computed in __init__."""
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         return {}
@@ -126,18 +152,19 @@ def xavier_uniform(rows: int, width: int) -> nn.Parameter:
 
 
 def pick_rows(table: Tensor, rows: Tensor) -> Tensor:
-    """Return table[rows], [B, D]; the gradient of a leaf that is no parameter is sparse, see `GraphRecommender`."""
+    """Return table[rows], [B, D]; for a leaf that is not a parameter, the gradient is sparse."""
     walked = not (torch.compiler.is_compiling() or isinstance(table, nn.Parameter)) and table.is_leaf
     return nnf.embedding(rows, table, sparse=walked)
 
 
 def bpr(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """-mean log sigmoid(h_u . h_i+ - h_u . h_i-) over [B, D] rows (Rendle et al. 2009)."""
+    """BPR loss (Rendle et al. 2009): -mean log sigmoid(h_u . h_i+ - h_u . h_i-) over rows [B, D]."""
     return -nnf.logsigmoid((user * (positive - negative)).sum(1)).mean()
 
 
 def l2(*rows: Tensor, batch_size: int) -> Tensor:
-    """1/2 sum |row|^2 / batch_size, the constant one: a short last batch weighs no more than others."""
+    """1/2 sum |row|^2 / batch_size over tables of rows [B, D]."""
+    # the configured batch size, so that rows of a short last batch are not penalised more
     return sum((table.square().sum() for table in rows), start=rows[0].new_zeros(())) / (2 * batch_size)
 
 
@@ -146,13 +173,13 @@ def xavier_normal(rows: int, width: int) -> nn.Parameter:
 
 
 def normal_pair(n_users: int, n_items: int, width: int) -> tuple[nn.Parameter, nn.Parameter]:
-    """Return tables [U, width] and [I, width] drawn as one: its number of rows decides the spread."""
+    """Return tables [U, width] and [I, width], Xavier normal as one table of U + I rows."""
     user, item = xavier_normal(n_users + n_items, width).detach().split([n_users, n_items])
     return nn.Parameter(user.clone()), nn.Parameter(item.clone())
 
 
 def pair_squares(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """Return the mean square of [B, D] rows of users, plus that of both items of each user."""
+    """Return mean square of user rows + mean square of item rows, both items of each user; [B, D] each."""
     return user.square().mean() + (positive.square().mean() + negative.square().mean()) / 2
 
 
@@ -161,17 +188,17 @@ def sum_norms(*tables: Tensor, divisor: int) -> Tensor:
 
 
 def guarded_bpr(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """-mean log(1e-10 + sigmoid(h_u . h_i+ - h_u . h_i-)) over [B, D] rows: a pair costs at most 23."""
+    """-mean log(1e-10 + sigmoid(h_u . h_i+ - h_u . h_i-)) over rows [B, D], bounded by 23 per pair."""
     return -(1e-10 + torch.sigmoid((user * (positive - negative)).sum(1))).log().mean()
 
 
 def learn_features(modalities: Iterable[Tensor], learn: bool = True) -> list[Tensor] | nn.ParameterList:
-    """Return features M x [I, F_m], as parameters that start so where they learn, as in the references."""
+    """Return features, M x [I, F_m], as trainable parameters if `learn`."""
     return nn.ParameterList([x.clone() for x in modalities]) if learn else list(modalities)
 
 
 def propagate_steps(graph: Sparse, x: Tensor, steps: int) -> Tensor:
-    """Return x [N, D] after some products with a graph [N, N]."""
+    """Multiply x, [N, D], by a graph, [N, N], `steps` times."""
     for _ in range(steps):
         x = graph.dot(x)
     return x

@@ -1,10 +1,6 @@
-"""BM3 (Zhou et al., WWW 2023): two views by dropout, no negatives; AlignRec's predecessor in production.
+"""BM3 (Zhou et al., WWW 2023): contrast of two dropout views, without negatives.
 
-Unlike the paper, the reference drops a whole table, so that repeats in a batch share a mask; its features learn; its
-content losses have weight 2; its l2 takes unsquared norms of both tables. Content is aligned to IDs and reaches the
-ranking only through the shared predictor. `bm3-improved` follows the paper, but reverses the alignment: items of
-similar content get similar IDs. docs/accuracy.md compares both on random features.
-Letters: U users, I items, N either, F_m width of modality m, M modalities, B batch, D width.
+U users, I items, N either, F_m width of modality m, M modalities, B batch, D embedding width.
 """
 
 from typing import ClassVar
@@ -28,16 +24,20 @@ from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import Multimodal
 
 
+# Unlike the paper, the reference implementation draws one dropout mask per table row, so that repeats in a batch share
+# it; it trains the features, weights content losses by 2, and takes the unsquared norms of both tables as l2. Content
+# is aligned to IDs and reaches the ranking only through the shared predictor. `bm3-improved` follows the paper but
+# reverses the alignment: items of similar content get similar IDs. docs/accuracy.md compares both on random features.
 class BM3Params(Multimodal):
-    """Keys of BM3."""
+    """Parameters of BM3."""
 
     layers: Count = 1  # LightGCN layers over the user-item graph
-    drop: Share = 0.3  # share of a vector's entries that the second view lacks
-    content: Weight | None = None  # weight of the content losses; null: 2, and 1 in `bm3-improved`
+    drop: Share = 0.3  # dropout rate of the second view
+    content: Weight | None = None  # weight of the content losses; null: 2, or 1 for bm3-improved
 
 
 class BM3(Recommender):
-    """score(u, i) = h~_u . h~_i, h~ the predictor's output."""
+    """score(u, i) = h~_u . h~_i, h~ the output of the predictor."""
 
     Params = BM3Params
     needs = frozenset({"features"})
@@ -57,7 +57,7 @@ class BM3(Recommender):
                 nn.init.xavier_normal_(w.weight)
 
     def hidden(self) -> tuple[Tensor, Tensor]:
-        """Return h_u [U, D] and h_i [I, D]: LightGCN, for items with a residual of the ID."""
+        """Return h_u, [U, D], and h_i, [I, D]: LightGCN, for items plus the ID embedding."""
         user, item = propagate(self.graph, self.user, self.item, self.params.layers)
         return user, item + self.item
 
@@ -82,6 +82,8 @@ class BM3(Recommender):
             penalty = sum_norms(h_user, h_item, divisor=len(self.item))
         mask = [cosine_loss(x, h) for x, h in zip(online, target, strict=True)]
         return {
+            # L_rec = C(h~_u, h._i) + C(h~_i, h._u); for each modality m, L_align = C(h~_m, h._i), improved C(h~_i,
+            # h._m), and L_mask = C(h~_m, h._m)
             "rec": cosine_loss(online_user, target_item) + cosine_loss(online_item, target_user),
             "align": self.weight * torch.stack(align).sum(),
             "mask": self.weight * torch.stack(mask).sum(),
@@ -89,7 +91,7 @@ class BM3(Recommender):
         }
 
     def _view(self, h: Tensor, rows: Tensor, n: int) -> Tensor:
-        """Return h. [B, D], the contrastive view of rows h of a table [N, D]: h . Bernoulli(p) / p."""
+        """Return h. [B, D], the dropout view of rows h of a table of n rows: h . Bernoulli(p) / p."""
         if not self.training:
             return h
         drop = self.params.drop
@@ -97,20 +99,16 @@ class BM3(Recommender):
 
 
 class ImprovedBM3(BM3):
-    """BM3 whose IDs learn from content; a separate model, so that a benchmark can have both."""
+    """BM3 with IDs that learn from content; a separate model, so that benchmarks can include both."""
 
     improved = True
 
 
 def dropout_views(like: Tensor, n: int, drop: float) -> Tensor:
-    """Return a draw [n, D] of dropout's multipliers, 0 or 1 / (1 - drop), D and dtype those of `like`."""
+    """Draw dropout multipliers, 0 or 1 / (1 - drop), [n, D], with D and dtype of `like`."""
     return nnf.dropout(like.new_ones(n, like.shape[1]), drop)
 
 
 def cosine_loss(online: Tensor, target: Tensor) -> Tensor:
-    """C(h~, h.) = -mean cos(h~, stop-gradient(h.)), plus 1 so that it is not negative.
-
-    L_rec = C(h~_u, h._i) + C(h._u, h~_i); with a modality's h~_m, L_align = C(h~_m, h._i), or C(h~_i, h._m) where the
-    ID learns, and L_mask = C(h~_m, h._m).
-    """
+    """C(h~, h.) = 1 - mean cos(h~, stop-gradient(h.)) over rows [B, D]."""
     return 1 - nnf.cosine_similarity(online, target.detach()).mean()

@@ -1,10 +1,6 @@
-"""BPR: matrix factorisation with a pairwise loss (Rendle et al., UAI 2009); and VBPR, which reads content too (He and
-McAuley, AAAI 2016).
+"""BPR (Rendle et al., UAI 2009): matrix factorisation; VBPR (He and McAuley, AAAI 2016): with content.
 
-BPR's paper squares the norms of l2. The reference does not, divides them by the batch's own size, and draws the tables
-as Xavier normal. Unlike VBPR's paper, its reference has no item bias or visual bias, but one of the map; it penalises
-unsquared norms of whole vectors, projected content included, and divides them by the batch's own size.
-Letters: U users, I items, F width of features, B batch, D width of embeddings.
+U users, I items, F feature width, B batch, D embedding width.
 """
 
 from typing import Literal
@@ -28,11 +24,15 @@ from alignrec.pipeline.models.infonce import distinct_items
 from alignrec.pipeline.models.params import Regularised
 
 
+# Unlike BPR's paper, the reference implementation takes unsquared norms as l2, divides them by the actual batch size,
+# and initialises by Xavier normal. Unlike VBPR's paper, its reference has no item or visual bias, but a bias of the
+# projection; l2 is of the unsquared norms of whole vectors, projected content included, divided by the actual batch
+# size.
 class BPRParams(Regularised):
-    """Keys of BPR."""
+    """Parameters of BPR."""
 
     variant: Literal["reference", "paper"] = "reference"
-    """reference: computed like the published code, which made the published tables; paper: the paper's equations"""
+    """reference: the published code, behind published tables; paper: its equations"""
 
 
 class BPR(Recommender):
@@ -58,7 +58,7 @@ class BPR(Recommender):
 
 
 class VBPRParams(Regularised):
-    """Keys of VBPR."""
+    """Parameters of VBPR."""
 
 
 class VBPR(Recommender):
@@ -72,7 +72,7 @@ class VBPR(Recommender):
         assert inputs.features is not None
         self.l2, self.features = params.l2, inputs.features  # [I, F], fixed
         n_items, width = self.features.shape
-        self.user = xavier_uniform(inputs.split.n_users, 2 * params.dim)  # [U, 2D]: e_u, then t_u, the taste in content
+        self.user = xavier_uniform(inputs.split.n_users, 2 * params.dim)  # [U, 2D]: e_u, then t_u (content)
         self.item = xavier_uniform(n_items, params.dim)  # [I, D]
         self.project = nn.Linear(width, params.dim)  # E, b
         nn.init.xavier_normal_(self.project.weight)

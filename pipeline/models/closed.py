@@ -1,7 +1,6 @@
-"""Linear autoencoders in closed form: min |X - X B|^2 + penalties, diag(B) = 0; what EASE and its kin share.
+"""Linear autoencoders in closed form, shared by EASE and its variants: min |X - X B|^2 + penalties, diag(B) = 0.
 
-The I x I matrix is the model, and the only one held: it is filled, inverted and turned into weights in place.
-Letters: U users, I items, F width of features.
+U users, I items, F feature width.
 """
 
 import sys
@@ -22,14 +21,15 @@ from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.ops.scores import Filter
 
-BLOCK = 512  # rows of the matrix per step
+# the only I x I matrix is the model: it is filled, inverted and turned into weights in place, BLOCK rows per step
+BLOCK = 512
 
 
 class ClosedParams(Train):
-    """Keys of every closed form."""
+    """Parameters of all closed-form models."""
 
-    l2: Rate = 200  # weight of |B|^2, lambda, in users
-    gib: Rate = 24  # most GiB that the I x I matrix may take, in float32: 24 are 80,000 items
+    l2: Rate = 200  # weight of |B|^2 (lambda); 1 is the weight of a user
+    gib: Rate = 24  # maximum size of the float32 I x I matrix, GiB; 24 are 80,000 items
 
 
 class Closed(Untrained):
@@ -45,14 +45,14 @@ class Closed(Untrained):
 
     @abstractmethod
     def weigh(self, inputs: Inputs, params: Any) -> np.ndarray:
-        """Return B, float32 [I, I]; params is of the class Params."""
+        """Return B, float32 [I, I]; `params` is an instance of `Params`."""
 
     def forward(self) -> tuple[sp.csr_array, Filter]:
         return self.seen, self.filter
 
 
 def check_memory(n_items: int, gib: float, name: str) -> None:
-    """Print the size of a float32 matrix [I, I] above 1 GiB; raise UserError above `gib`."""
+    """Print the size of a float32 [I, I] matrix above 1 GiB; UserError above `gib`."""
     needed = n_items**2 * 4 / 2**30
     if 1 < needed <= gib:
         size = f"a matrix of {n_items:,} x {n_items:,} items takes {needed:.1f} GiB"
@@ -65,22 +65,22 @@ def check_memory(n_items: int, gib: float, name: str) -> None:
 
 
 def unit_content(features: Tensor | None) -> np.ndarray:
-    """Return features as rows of length 1, float32 [I, F]; items without content are zero."""
+    """Return features scaled to length 1, float32 [I, F]; zero rows stay zero."""
     assert features is not None
     return unit_rows(features.cpu().numpy())[0]
 
 
 def gram_matrix(seen: sp.csr_array) -> np.ndarray:
-    """Return X^T X, float32 [I, I]: how many users items share."""
+    """Return X^T X, float32 [I, I]: co-occurrence counts of items."""
     n_items = seen.shape[1]
     by_item, whole = sp.csr_array(seen.T), np.empty((n_items, n_items), np.float32)
-    for at in range(0, n_items, BLOCK):  # a block bounds the memory next to the matrix
+    for at in range(0, n_items, BLOCK):  # blocks bound the temporary memory
         whole[at : at + BLOCK] = (by_item[at : at + BLOCK] @ seen).toarray()
     return whole
 
 
 def add_product(matrix: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
-    """Add x y^T to a matrix [I, I] in place, x and y float32 [I, F]."""
+    """Add x y^T to a matrix, [I, I], in place; x and y are float32 [I, F]."""
     with threadpool_limits(torch.get_num_threads()):
         for at in range(0, len(matrix), BLOCK):
             matrix[at : at + BLOCK] += x[at : at + BLOCK] @ y.T
@@ -92,18 +92,18 @@ def multiply_symmetric(matrix: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def invert_ridge(matrix: np.ndarray, l2: float, name: str) -> np.ndarray:
-    """Invert a symmetric float32 [I, I] plus l2 in place, by Cholesky; UserError if it is not positive definite."""
+    """Invert a symmetric float32 [I, I] + l2 in place by Cholesky; UserError if it is not positive definite."""
     from scipy.linalg import lapack
 
     matrix.reshape(-1)[:: len(matrix) + 1] += l2
-    with threadpool_limits(torch.get_num_threads()):  # more threads add up in another order
+    with threadpool_limits(torch.get_num_threads()):  # the number of threads changes the order of sums
         lower, failed = lapack.spotrf(matrix.T, lower=1, overwrite_a=1, clean=0)
         if not failed:
             lower, failed = lapack.spotri(lower, lower=1, overwrite_c=1)
     if failed:
         raise UserError(f"{name}: the matrix cannot be inverted in float32; raise its l2")
     assert np.shares_memory(lower, matrix)
-    for at in range(0, len(matrix), BLOCK):  # mirror the upper triangle; LAPACK leaves the lower one as it was
+    for at in range(0, len(matrix), BLOCK):  # LAPACK fills only the upper triangle: mirror it
         square = np.triu(matrix[at : at + BLOCK, at : at + BLOCK])
         matrix[at : at + BLOCK, at : at + BLOCK] = square + np.triu(square, 1).T
         matrix[at + BLOCK :, at : at + BLOCK] = matrix[at : at + BLOCK, at + BLOCK :].T
@@ -111,21 +111,21 @@ def invert_ridge(matrix: np.ndarray, l2: float, name: str) -> np.ndarray:
 
 
 def zero_diagonal(inverse: np.ndarray) -> np.ndarray:
-    """Return B = 1 - P diag(P)^-1, in place of P: the ridge solution with diag(B) = 0 (Steck 2019, equation 8)."""
+    """Turn P into B = 1 - P diag(P)^-1 in place: ridge with diag(B) = 0 (Steck 2019, equation 8)."""
     inverse /= -inverse.diagonal().copy()
     np.fill_diagonal(inverse, 0)
     return inverse
 
 
 def content_factors(features: np.ndarray, l2: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return W and V, float32 [I, F], with S = W V^T off the diagonal: the EASE fitted on item vectors.
+    """Return W and V, float32 [I, F], of the EASE on item vectors: S = W V^T off the diagonal, diag(S) = 0.
 
-    S = argmin |F - F S|^2 + l2 |S|^2, diag(S) = 0, the F columns of features in place of users. By Woodbury
-    (F^T F + l2)^-1 = (1 - W W^T) / l2 with W = features L^-T, L L^T = l2 + features^T features, so S_ij =
-    w_i . w_j / (1 - |w_j|^2), and no I x I matrix is inverted. Features are float32 [I, F], l2 is above 0.
+    S = argmin |F - F S|^2 + l2 |S|^2 with feature columns F in place of users, of float32 [I, F], l2 > 0.
     """
     from scipy.linalg import solve_triangular
 
+    # by Woodbury (F^T F + l2)^-1 = (1 - W W^T) / l2 with W = features L^-T and L L^T = l2 + features^T features, so
+    # S_ij = w_i . w_j / (1 - |w_j|^2), and no I x I matrix is inverted
     x = features.astype(np.float64)
     with threadpool_limits(1):
         root = np.linalg.cholesky(x.T @ x + l2 * np.eye(x.shape[1]))

@@ -1,9 +1,6 @@
-"""DualGNN (Wang et al., TMM 2023): a user's weights of the modalities pass over a graph of users with common items.
+"""DualGNN (Wang et al., TMM 2023): modality weights of users, propagated over a graph of users with common items.
 
-Unlike the paper, the reference has two maps a modality, rows of length 1 in layer 0, and weights of modalities that are
-free after a softmax start; the users' image view is overwritten by the sum of all views; free places among K neighbours
-are filled with repeats, drawn each epoch; BPR's logarithm has base 2, and l2 is of mean squares of the tables.
-Letters: U users, I items, F_m width of modality m, M modalities, K neighbours, B batch, D width.
+U users, I items, F_m width of modality m, M modalities, K neighbours, B batch, D embedding width.
 """
 
 import math
@@ -23,21 +20,21 @@ from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import Multimodal
 from alignrec.pipeline.ops.sparse import Sparse
 
+# Unlike the paper, the reference implementation has two-layer projections, rows of length 1 in layer 0, and modality
+# weights that are softmax only at the start; the users' image view is overwritten by the sum of all views; users with
+# fewer than K neighbours get repeats, drawn per epoch; BPR uses log2, and l2 is of mean squares of the tables. It ranks
+# by the repeats of an epoch, whereas here those used for ranking are drawn once.
 LAYERS = 2  # over the user-item graph
 
 
 class DualGNNParams(Multimodal):
-    """Keys of DualGNN."""
+    """Parameters of DualGNN."""
 
-    neighbours: Positive = 40
-    """users with the most items in common, whose vectors a user aggregates; the published code always takes 40"""
+    neighbours: Positive = 40  # users by common items that a user aggregates (K); 40 in the published code
 
 
 class DualGNN(Recommender):
-    """score(u, i) = u* . i*, i* the sum over modalities, u* a weighted sum propagated over the user graph.
-
-    The published code ranks by an epoch's repeats; here those of ranking are drawn once.
-    """
+    """score(u, i) = u* . i*, i* the sum over modalities, u* the weighted sum plus its user-graph neighbours."""
 
     Params = DualGNNParams
     needs = frozenset({"features"})
@@ -54,7 +51,7 @@ class DualGNN(Recommender):
             for f in self.modalities
         )
         self.taste = nn.ParameterList(xavier_normal(n_users, dim) for _ in range(m))  # M x [U, D]
-        columns = max(m, 2)  # as published: two, which the l2 term sees, also of a single modality
+        columns = max(m, 2)  # as published: two even for a single modality, which the l2 term includes
         self.attention = modality_weights(n_users, columns)  # [U, M]
         self.item_attention = modality_weights(inputs.split.n_items, columns)  # [I, M]
 
@@ -62,21 +59,21 @@ class DualGNN(Recommender):
         self.drawn = self._draw()
 
     def _draw(self, draws: torch.Generator | None = None) -> Sparse:
-        """Return each user's K nearest, [U, U], weighted by a softmax of common items; repeats are drawn."""
+        """Return each user's K neighbours, [U, U], weighted by softmax of common items; repeats are sampled."""
         return Sparse(softmax_rows(repeat_neighbours(self.common, self.params.neighbours, draws)), self.device)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         users, items = [], []
         for features, project, taste in zip(self.modalities, self.project, self.taste, strict=True):
             user, item = nnf.normalize(taste), nnf.normalize(project(features))
-            user, item = propagate(self.graph, user, item, LAYERS)  # the mean of the layers ...
-            users.append(user * (LAYERS + 1))  # ... the paper sums them
+            user, item = propagate(self.graph, user, item, LAYERS)  # returns the mean of the layers,
+            users.append(user * (LAYERS + 1))  # the paper sums them
             items.append(item * (LAYERS + 1))
         user = users[0] if len(users) == 1 else self._weigh([*users[:-1], torch.stack(users).sum(0)])  # [U, D]
         return user + (self.drawn if self.training else self.fixed).dot(user), torch.stack(items).sum(0)
 
     def _weigh(self, users: list[Tensor]) -> Tensor:
-        """u_mul = sum_m alpha_um u_m (the paper's attentively sum construction)."""
+        """u_mul = sum_m alpha_um u_m (the paper's attentive sum)."""
         return torch.stack([self.attention[:, m : m + 1] * user for m, user in enumerate(users)]).sum(0)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -87,25 +84,20 @@ class DualGNN(Recommender):
 
 
 def modality_weights(rows: int, columns: int) -> nn.Parameter:
-    """Return weights of modalities, [rows, columns]: rows begin as a softmax, later they are free."""
+    """Return unconstrained modality weights, [rows, columns], initialised by a softmax over columns."""
     drawn = nn.init.xavier_normal_(torch.empty(rows, columns, 1))
     return nn.Parameter(drawn[:, :, 0].softmax(1))
 
 
 def common_items(seen: sp.csr_array, k: int) -> sp.csr_array:
-    """Return the numbers of common items with each user's K nearest users, float32 [U, U], of R, float32 [U, I].
-
-    Equal numbers are kept by ascending user. Blocked, so that no U x U matrix is held.
-    """
+    """Return counts of common items with each user's top K users, float32 [U, U]; ties by ascending user."""
+    # in blocks, so that no dense U x U matrix is held
     blocks = [cooccurrence.top_k(counts, k) for _, counts in cooccurrence.count_cooccurrences(seen)]
     return sp.csr_array(sp.vstack(blocks, format="csr"))
 
 
 def repeat_neighbours(common: sp.csr_array, k: int, draws: torch.Generator | None = None) -> sp.csr_array:
-    """Return K entries in each row of [U, U] that has any: its own, then some of them again, each as likely.
-
-    Repeats come from `draws`, or from torch's global generator.
-    """
+    """Pad non-empty rows of [U, U] to K entries with uniform repeats, from `draws` or torch's global generator."""
     own = np.diff(common.indptr)
     row = np.flatnonzero(own)
     own, slot = own[row, None], np.arange(k)  # [U', 1], [K]
@@ -117,7 +109,7 @@ def repeat_neighbours(common: sp.csr_array, k: int, draws: torch.Generator | Non
 
 
 def softmax_rows(matrix: sp.csr_array) -> sp.csr_array:
-    """Return the softmax of each row's entries, float32; repeated entries stay apart."""
+    """Return the softmax over each row's entries, float32; repeated entries are kept."""
     row = cooccurrence.row_numbers(matrix)
     largest = np.zeros(matrix.shape[0], np.float32)
     np.maximum.at(largest, row, matrix.data)

@@ -1,8 +1,6 @@
-"""EASE (Steck, WWW 2019), each item a ridge regression on all others in closed form, and its kin with content.
+"""EASE (Steck, WWW 2019) and variants with content; all features have length 1.
 
-CEASE and AddEASE (Jeunen, Van Balen and Goethals, RecSys 2020): the first treats the columns of features as more users,
-the second adds two models. L3AE (Moon, Park and Lee, CIKM 2025, arXiv 2508.13500): an EASE regularised towards an EASE
-on item vectors, so that items without interactions get scores from content. Features have length 1.
+CEASE, AddEASE: Jeunen, Van Balen and Goethals, RecSys 2020. L3AE: Moon, Park and Lee, CIKM 2025, arXiv 2508.13500.
 """
 
 from typing import Self
@@ -24,10 +22,9 @@ class EASE(Closed):
 
 
 class CEASEParams(ClosedParams):
-    """Keys of CEASE."""
+    """Parameters of CEASE."""
 
-    content: Weight = 100
-    """weight of the features' columns, a user being 1, alpha"""
+    content: Weight = 100  # weight of feature columns (alpha); 1 is the weight of a user
 
 
 class CEASE(Closed):
@@ -43,16 +40,14 @@ class CEASE(Closed):
 
 
 class AddEASEParams(ClosedParams):
-    """Keys of AddEASE."""
+    """Parameters of AddEASE."""
 
-    content_l2: Rate = 10
-    """weight of |S|^2 in the model of features of length 1"""
-    share: Share = 0.3
-    """of the model of features in the sum"""
+    content_l2: Rate = 10  # weight of |S|^2
+    share: Share = 0.3  # share of the feature model in the sum
 
 
 class AddEASE(Closed):
-    """score(u, .) = x_u ((1 - share) B + share S), B an EASE on interactions and S one on features."""
+    """score(u, .) = x_u ((1 - share) B + share S), B an EASE on interactions, S an EASE on features."""
 
     Params = AddEASEParams
     needs = frozenset({"features"})
@@ -67,14 +62,11 @@ class AddEASE(Closed):
 
 
 class L3AEParams(ClosedParams):
-    """Keys of L3AE."""
+    """Parameters of L3AE."""
 
-    l2: float = 100
-    """weight of |B|^2, in users; may be negative, as the authors' is, while its sum with `distil` is above 0"""
-    content_l2: Rate = 10
-    """weight of |S|^2 in the model of features of length 1"""
-    distil: Weight = 100
-    """weight of |B - S|^2; 0: EASE"""
+    l2: float = 100  # weight of |B|^2; negative values, as the authors', need l2 + distil > 0
+    content_l2: Rate = 10  # weight of |S|^2
+    distil: Weight = 100  # weight of |B - S|^2; 0: EASE
 
     @model_validator(mode="after")
     def _positive(self) -> Self:
@@ -84,18 +76,16 @@ class L3AEParams(ClosedParams):
 
 
 class L3AE(Closed):
-    """score(u, .) = x_u B, B = argmin |X - X B|^2 + l2 |B|^2 + distil |B - S|^2, diag(B) = 0.
-
-    S is the EASE on features. With P = (X^T X + l2 + distil)^-1 and d = distil: B = 1 + d P S - P diag(m), m such that
-    the diagonal is 0. S = diag(c) + W V^T has low rank off its diagonal, so P S = P diag(c) + (P W) V^T.
-    """
+    """score(u, .) = x_u B, B = argmin |X - X B|^2 + l2 |B|^2 + distil |B - S|^2, diag(B) = 0, S an EASE on features."""
 
     Params = L3AEParams
     needs = frozenset({"features"})
 
     def weigh(self, inputs: Inputs, params: L3AEParams) -> np.ndarray:
+        # B = 1 + d P S - P diag(m), with P = (X^T X + l2 + distil)^-1, d = distil and m such that diag(B) = 0; S =
+        # diag(c) + W V^T is of low rank off its diagonal, so P S = P diag(c) + (P W) V^T
         w, v = closed.content_factors(closed.unit_content(inputs.features), params.content_l2)
-        c = -(w * v).sum(1)  # [I], takes the diagonal off W V^T
+        c = -(w * v).sum(1)  # [I], minus the diagonal of W V^T
         matrix = closed.invert_ridge(closed.gram_matrix(self.seen), params.l2 + params.distil, "l3ae")
         pw, p = params.distil * closed.multiply_symmetric(matrix, w), matrix.diagonal().copy()  # [I, F], [I]
         m = (1 + params.distil * p * c + (pw * v).sum(1)) / p

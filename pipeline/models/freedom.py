@@ -1,7 +1,6 @@
-"""FREEDOM (Zhou and Shen, MM 2023): LATTICE's item graph frozen, and the user-item graph thinned for each epoch.
+"""FREEDOM (Zhou and Shen, MM 2023): LATTICE's item graph frozen, the user-item graph pruned in each epoch.
 
-Unlike the paper's, the reference's features learn, and it rounds down the number of kept pairs.
-Letters: U users, I items, F_m width of modality m, M modalities, E train pairs, B batch, D width.
+U users, I items, F_m width of modality m, M modalities, E train pairs, B batch, D embedding width.
 """
 
 import numpy as np
@@ -28,16 +27,16 @@ from alignrec.pipeline.ops.sparse import Sparse
 
 
 class FREEDOMParams(ItemGraph):
-    """Keys of FREEDOM; the learning rate is that of the published benchmarks."""
+    """Parameters of FREEDOM; the learning rate is that of the published benchmarks."""
 
     lr: Rate = 1e-3
-    drop: Share = 0.8  # share of user-item edges that an epoch lacks
+    drop: Share = 0.8  # share of user-item edges dropped per epoch
     first: Share = 0.9  # weight of the first modality's graph; the others share the rest
-    modal: Weight = 1e-3  # weight of the modalities' own ranking losses, lambda
+    modal: Weight = 1e-3  # weight of the per-modality ranking losses (lambda)
 
 
 class FREEDOM(Recommender):
-    """score(u, i) = x_u . (x_i + h_i), x from LightGCN, h the item's ID after the frozen item graph."""
+    """score(u, i) = x_u . (x_i + h_i), x from LightGCN, h item IDs propagated over the frozen item graph."""
 
     Params = FREEDOMParams
     needs = frozenset({"features", "edges"})
@@ -45,16 +44,17 @@ class FREEDOM(Recommender):
     def __init__(self, inputs: Inputs, params: FREEDOMParams) -> None:
         super().__init__(inputs, params)
         self.params, self.device = params, inputs.device
-        self.modalities = learn_features(inputs.modalities)
+        self.modalities = learn_features(inputs.modalities)  # trained, unlike in the paper
         self.seen = adjacency.interaction_matrix(inputs.split)  # R [U, I]
         self.whole = self.thinned = inputs.user_item
         self.item_item = mix_graphs(inputs, params.first)  # S [I, I]
         self.user = xavier_uniform(inputs.split.n_users, params.dim)  # [U, D]
         self.item = xavier_uniform(inputs.split.n_items, params.dim)  # [I, D]
-        # without bias: in the difference of two items it cancels
+        # without bias, which cancels in the difference of two items
         self.project = nn.ModuleList(nn.Linear(m.shape[1], params.dim, bias=False) for m in self.modalities)
 
     def start_epoch(self) -> None:
+        # rounded down, as in the reference
         n = int((1 - self.params.drop) * self.seen.nnz)
         self.thinned = Sparse(adjacency.balance_degrees(thin_edges(self.seen, n)), self.device)
 
@@ -77,10 +77,7 @@ class FREEDOM(Recommender):
 
 
 def mix_graphs(inputs: Inputs, first: float) -> Sparse:
-    """Return S = sum_m alpha_m S_m, [I, I], the frozen item graphs of all modalities.
-
-    alpha_1 is `first`, or 1 if it is the only one; the others are equal, and the sum of all is 1.
-    """
+    """Return S = sum_m alpha_m S_m, [I, I]; alpha_1 is `first`, the others are equal, and all sum to 1."""
     n = len(inputs.modalities)
     shares = [1.0] if n == 1 else [first] + [(1 - first) / (n - 1)] * (n - 1)
     graphs = [
@@ -90,16 +87,14 @@ def mix_graphs(inputs: Inputs, first: float) -> Sparse:
 
 
 def frozen_item_graph(edges: pa.Table, n_items: int) -> sp.csr_array:
-    """Return D^-1/2 S D^-1/2, float32 [I, I], S_ij = 1 for i's nearest items by EDGES, D its row sums."""
+    """Return D^-1/2 S D^-1/2, float32 [I, I], S_ij = 1 for neighbours in EDGES, D its row sums."""
     ones = pa.array(np.ones(len(edges), np.float32))
     return adjacency.item_graph(edges.set_column(edges.schema.get_field_index("cosine"), "cosine", ones), n_items)
 
 
 def thin_edges(seen: sp.csr_array, n: int) -> sp.csr_array:
-    """Return R [U, I] with n of its pairs, at least one, drawn without replacement from torch's global generator.
-
-    Probabilities are proportional to 1 / sqrt(degree of user x degree of item) (degree-sensitive edge pruning).
-    """
+    """Sample n pairs of R, [U, I], without replacement, by torch's global generator (degree-sensitive pruning)."""
+    # probability proportional to 1 / sqrt(degree of user x degree of item)
     pairs = sp.coo_array(seen)
     user, item = seen.sum(axis=1)[pairs.row], seen.sum(axis=0)[pairs.col]
     chance = torch.from_numpy(1 / np.sqrt(user * item))

@@ -1,9 +1,6 @@
 """GRCN (Wei et al., MM 2020): content weighs each interaction, a soft pruning of the user-item graph.
 
-Unlike the paper, the reference routes nothing, as its routing reads rows that are zero; it weighs by the sender's
-trust, gives content, and IDs in layer 0, length 1, adds neighbours to prototypes and content, and takes l2 of mean
-squares of the tables.
-Letters: U users, I items, F_m width of modality m, M modalities, E train pairs, B batch, D width.
+U users, I items, F_m width of modality m, M modalities, E train pairs, B batch, D embedding width.
 """
 
 import torch
@@ -23,11 +20,14 @@ from alignrec.pipeline.models.base import (
 from alignrec.pipeline.models.params import Multimodal
 from alignrec.pipeline.ops.sparse import SparsityPattern
 
+# Unlike the paper, the reference implementation does no routing, because its routing reads rows that are zero; it
+# weighs edges by the sender's trust, normalises content, and IDs in layer 0, adds neighbours to prototypes and content,
+# and takes l2 as mean squares of the tables.
 LAYERS = 2  # graph convolutions over the refined graph
 
 
 class GRCN(Recommender):
-    """score(u, i) = [e_u | p_u1 | ..] . [e_i | q_i1 | ..]: IDs on the refined graph next to prototypes and content."""
+    """score(u, i) = [e_u | p_u1 | ..] . [e_i | q_i1 | ..]: IDs on the refined graph, prototypes and content."""
 
     Params = Multimodal
     needs = frozenset({"features"})
@@ -78,5 +78,5 @@ class GRCN(Recommender):
 
 
 def refine_weights(attention: list[Tensor], trust: list[Tensor]) -> Tensor:
-    """Soft pruning: s_e = ReLU(max_m c_me a_me), a (attention) a softmax over each receiver's edges; all M x [E]."""
+    """Soft pruning: s_e = ReLU(max_m c_me a_me), `attention` a softmax over each receiver's edges; M x [E]."""
     return torch.stack([a * c for a, c in zip(attention, trust, strict=True)]).amax(0).relu()

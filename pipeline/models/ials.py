@@ -1,6 +1,6 @@
-"""iALS (Hu, Koren and Volinsky, ICDM 2008), tuned as Rendle et al. (RecSys 2022, arXiv 2110.14037) say.
+"""iALS (Hu, Koren and Volinsky, ICDM 2008), tuned as in Rendle et al. (RecSys 2022, arXiv 2110.14037).
 
-Letters: U users, I items, D width, N either, b rows of a block, L their longest history.
+U users, I items, N either, D embedding width, b rows of a block, L longest history in it.
 """
 
 from collections.abc import Iterator
@@ -16,32 +16,28 @@ from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import Inputs, Untrained
 from alignrec.pipeline.models.params import Train
 
+# rows, and padded history entries, per block: bounds memory to ROWS D^2 + PLACES D floats
 ROWS, PLACES = 256, 1 << 14
-"""rows, and places of their histories, per block: bounds memory to ROWS D^2 + PLACES D floats"""
-SPREAD = 0.1  # standard deviation of the first vectors times sqrt(D)
+SPREAD = 0.1  # initial standard deviation, times sqrt(D)
 
 
 class IALSParams(Train):
-    """Keys of iALS."""
+    """Parameters of iALS."""
 
     sweeps: Positive = 16  # alternations, each over all users, then all items
-    l2: Rate = 3e-3  # weight of the penalty, lambda
-    unobserved: Rate = 0.1  # weight of every pair's pull to 0, a train pair's pull to 1 being 1; alpha_0
+    l2: Rate = 3e-3  # regularisation (lambda)
+    unobserved: Rate = 0.1  # weight of all pairs with target 0; train pairs with target 1 have weight 1 (alpha_0)
 
 
 class Block(NamedTuple):
-    """Rows of similar length that are solved together."""
+    """Rows of similar history length, solved together."""
 
     rows: Tensor  # int64 [b]
-    members: Tensor  # int64 [b, L], padded with N, where the table of others has a row of zeros
+    members: Tensor  # int64 [b, L], padded with the index of an extra zero row
 
 
 class IALS(Untrained):
-    """score(u, i) = w_u . h_i, of least sum over train of (score - 1)^2 + alpha_0 sum over all score^2 + penalties.
-
-    The penalty of a user is lambda (|N_u| + alpha_0 I) |w_u|^2, that of an item likewise. Each alternation solves for
-    all rows of one side exactly.
-    """
+    """score(u, i) = w_u . h_i, minimising sum_train (score - 1)^2 + alpha_0 sum_all score^2 + penalties."""
 
     Params = IALSParams
 
@@ -52,6 +48,7 @@ class IALS(Untrained):
         user, item = (torch.randn(n, params.dim) * spread for n in (split.n_users, split.n_items))
         seen = adjacency.interaction_matrix(inputs.split)
         sides = seen, seen.T.tocsr()
+        # penalty of a user: lambda (|N_u| + alpha_0 I) |w_u|^2; of an item likewise
         ridges = [params.l2 * (m.sum(axis=1).astype(np.float64) + params.unobserved * m.shape[1]) for m in sides]
         penalties = [torch.from_numpy(ridge.astype(np.float32)).to(inputs.device) for ridge in ridges]
         blocks = [[Block(*(x.to(inputs.device) for x in one)) for one in group_rows(m)] for m in sides]
@@ -65,7 +62,7 @@ class IALS(Untrained):
 
 
 def group_rows(seen: sp.csr_array) -> Iterator[Block]:
-    """Yield all rows of [N, M], the shortest first, in blocks of at most ROWS and, but for a single one, PLACES."""
+    """Yield the rows of [N, M], shortest first, in blocks of at most ROWS rows and PLACES entries (unless one row)."""
     lengths = np.diff(seen.indptr)
     order, at = np.argsort(lengths, kind="stable"), 0
     while at < len(order):
@@ -82,7 +79,7 @@ def group_rows(seen: sp.csr_array) -> Iterator[Block]:
 
 
 def solve_rows(others: Tensor, blocks: list[Block], ridge: Tensor, unobserved: float) -> Tensor:
-    """Return w = (sum_{i in N} h_i h_i^T + alpha_0 H^T H + ridge)^-1 sum_{i in N} h_i of all rows, [N, D], H [M, D]."""
+    """Return w = (sum_{i in N} h_i h_i^T + alpha_0 H^T H + ridge)^-1 sum_{i in N} h_i for all rows, [N, D]."""
     dim = others.shape[1]
     padded = torch.cat([others, others.new_zeros(1, dim)])
     gram, identity = unobserved * (others.T @ others), torch.eye(dim, device=others.device)

@@ -1,7 +1,4 @@
-"""InfoNCE with all of a batch, or of a table, as negatives, without a B x N matrix.
-
-Letters: B batch, N distinct rows or rows of the table, D width.
-"""
+"""InfoNCE with all other rows as negatives, without a B x N matrix. B batch, N distinct rows, D embedding width."""
 
 from typing import Any, NamedTuple
 
@@ -11,25 +8,25 @@ from torch import Tensor
 
 from alignrec.pipeline.ops.device import gemm
 
-ROWS = 512  # rows of logits per step on CPU: 512 x 2048 floats stay in the cache between exponential and product
-MULTIPLE = 16  # N is a multiple of it on CPU: oneDNN compiles a kernel for each new N
+ROWS = 512  # rows of logits per step on CPU: 512 x 2048 floats fit the cache
+MULTIPLE = 16  # N is padded to a multiple on CPU, as oneDNN compiles a kernel per N
 
 
 class Distinct(NamedTuple):
-    """A batch's rows of a table, each once."""
+    """Distinct rows of a batch."""
 
-    rows: Tensor  # int64 [N], ascending, padded with up to MULTIPLE - 1 repeats of the first, of count 0
-    at: Tensor  # int64 [B], where each row of the batch is in rows
-    counts: Tensor  # float32 [N], how often the batch has each
+    rows: Tensor  # int64 [N], ascending, padded to MULTIPLE by repeats of the first, with count 0
+    at: Tensor  # int64 [B], index into `rows` of each row of the batch
+    counts: Tensor  # float32 [N], occurrences in the batch
 
 
 def merges_rows(device: torch.device) -> bool:
-    """Return whether repeated rows of a batch are computed once; on a GPU every step has one shape instead."""
+    """Return whether duplicates are merged; not on a GPU, where every step should have the same shape."""
     return device.type == "cpu"
 
 
 def distinct_items(batch: Tensor) -> Distinct:
-    """Return the distinct rows of int64 [B], or all of them on a GPU; see `merges_rows`."""
+    """Return the distinct rows of int64 [B]; all of them on a GPU."""
     if not merges_rows(batch.device):
         return Distinct(batch, torch.arange(len(batch), device=batch.device), torch.ones_like(batch).float())
     rows, at, counts = torch.unique(batch, return_inverse=True, return_counts=True)
@@ -38,21 +35,21 @@ def distinct_items(batch: Tensor) -> Distinct:
 
 
 def info_nce(x: Tensor, y: Tensor, counts: Tensor, temperature: float, bf16: bool = False) -> Tensor:
-    """Return mean_i log(sum_j exp(x_i . y_j / t)) - x_i . y_i / t over a batch in which row i occurs counts_i times.
+    """Return mean_i log(sum_j exp(x_i . y_j / t)) - x_i . y_i / t, where row i counts counts_i times.
 
-    Rows x, y, float [N, D], have a length of at most 1, and y_i is the partner of x_i. The temperature t is at least
-    0.03: exp(1 / t) must not overflow, as no maximum is taken off the logits. With bf16 N x N products read bfloat16.
+    x and y, float [N, D], have rows of length <= 1; below t = 0.03, exp(1 / t) overflows.
     """
+    # with bf16, N x N products read bfloat16; no maximum is subtracted from the logits
     return _InfoNCE.apply(x / temperature, y, counts, torch.bfloat16 if bf16 else x.dtype) / counts.sum()
 
 
 def cosine_nce(x: Tensor, y: Tensor, counts: Tensor, temperature: float, bf16: bool = False) -> Tensor:
-    """Return -mean_i log softmax_j(cos(x_i, y_j) / t)[i] over a batch, its own negatives: `info_nce` of directions."""
+    """InfoNCE of directions with in-batch negatives: -mean_i log softmax_j(cos(x_i, y_j) / t)[i]; see `info_nce`."""
     return info_nce(nnf.normalize(x), nnf.normalize(y), counts.to(y.dtype), temperature, bf16)
 
 
 class _InfoNCE(torch.autograd.Function):
-    """sum_i n_i (log Z_i - x_i . y_i), Z_i = sum_j n_j exp(x_i . y_j); forward computes both gradients."""
+    """sum_i n_i (log Z_i - x_i . y_i), Z_i = sum_j n_j exp(x_i . y_j); both gradients are computed in forward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, counts: Tensor, kind: torch.dtype) -> Tensor:

@@ -1,6 +1,6 @@
-"""Item-based nearest neighbours: a recommender without training, on co-interactions or on content.
+"""Item-based nearest neighbours by co-interactions or content; no training.
 
-Letters: U users, I items, F width of features, K neighbours, E train pairs.
+U users, I items, F feature width, K neighbours, E train pairs.
 """
 
 import numpy as np
@@ -17,28 +17,28 @@ from alignrec.pipeline.ops.sparse import Sparse
 
 
 class ItemKNNParams(Train):
-    """Keys of ItemKNN."""
+    """Parameters of ItemKNN."""
 
-    neighbours: Positive = 100  # most similar items that an item keeps
-    shrink: Weight = 0.0  # added to the norms, h: items that few users share count less; the published form has none
+    neighbours: Positive = 100  # neighbours per item (K)
+    shrink: Weight = 0.0  # added to the norms (h): discounts pairs of rare items; 0 in the paper
 
 
 class ItemKNN(Untrained):
-    """score(u, i) = sum_{j in N(i) and N_u} s(i, j): i's neighbours in u's history (Deshpande and Karypis 2004)."""
+    """score(u, i) = sum_{j in N(i) and N_u} s(i, j) (Deshpande and Karypis 2004)."""
 
     Params = ItemKNNParams
 
     def __init__(self, inputs: Inputs, params: ItemKNNParams) -> None:
         super().__init__(inputs, params)
         self.seen = adjacency.interaction_matrix(inputs.split)  # R [U, I]
-        self.similarity = similar_items(self.seen, params.neighbours, params.shrink)  # [I, I], K an item
+        self.similarity = similar_items(self.seen, params.neighbours, params.shrink)  # [I, I], K per item
 
     def forward(self) -> tuple[sp.csr_array, sp.csr_array]:
         return self.seen, self.similarity
 
 
 class ContentKNN(Untrained):
-    """score(u, i) = sum_{j in N_u} cos(f_i, f_j) / |N_u|: the mean cosine to the user's train items."""
+    """score(u, i) = sum_{j in N_u} cos(f_i, f_j) / |N_u|: mean cosine to the user's train items."""
 
     needs = frozenset({"features"})
 
@@ -55,10 +55,7 @@ class ContentKNN(Untrained):
 
 
 def similar_items(seen: sp.csr_array, k: int, shrink: float = 0.0) -> sp.csr_array:
-    """Return S, float32 [I, I]: s(i, j) = |U_i and U_j| / (sqrt(|U_i| |U_j|) + h), of each i its K largest but itself.
-
-    R is float32 [U, I]. Equal similarities are kept by ascending item. Items without users have no neighbours.
-    """
+    """Return s(i, j) = |U_i and U_j| / (sqrt(|U_i| |U_j|) + h), top K per item, ties by item: float32 [I, I]."""
     users, kept = seen.sum(axis=0).astype(np.float64), []
     for block, squares in cooccurrence.squared_cosines(seen):
         norms = np.sqrt(users[block[cooccurrence.row_numbers(squares)]] * users[squares.indices])

@@ -1,12 +1,6 @@
-"""LATTICE (Zhang et al., MM 2021): an item graph that is learned from each modality's features.
+"""LATTICE (Zhang et al., MM 2021): item graph learned from features.
 
-Neighbours are searched once an epoch, and the graph is held as edges, never as an I x I matrix.
-
-Unlike the paper, the reference learns the item graph only in an epoch's first batch, its features learn, modalities are
-mixed before the learned graph is normalised, cosines keep their sign, the user-item graph takes means with self loops,
-and l2 is of final rows.
-Letters: U users, I items, N = U + I, F_m width of modality m, M modalities, K neighbours, E = I K edges, B batch,
-D width.
+U users, I items, N = U + I, F_m width of modality m, M modalities, K neighbours, E = I K edges, B batch, D width.
 """
 
 import scipy.sparse as sp
@@ -21,19 +15,23 @@ from alignrec.pipeline.models.base import Batch, Inputs, Recommender, bpr, l2, l
 from alignrec.pipeline.models.params import ItemGraph, Multimodal
 from alignrec.pipeline.ops.sparse import Sparse, SparsityPattern
 
-SKIP = 0.9  # share of the fixed graph in the sum with the learned one, lambda
+# Unlike the paper, the reference implementation updates the item graph only in the first batch of an epoch, trains the
+# features, mixes modalities before normalising the learned graph, keeps the sign of cosines, averages over the
+# user-item graph with self-loops, and takes l2 of final rows. Here neighbours are searched once per epoch, and the
+# graph is stored as edges.
+SKIP = 0.9  # share of the fixed graph, as opposed to the learned one (lambda)
 
 
 class LATTICEParams(Multimodal, ItemGraph):
-    """Keys of LATTICE."""
+    """Parameters of LATTICE."""
 
 
+# share of each modality, [M]; cosines of the edges by projected features, M x [E]
 Weights = tuple[Tensor, list[Tensor]]
-"""share of each modality, also in the fixed graph, [M]; cosines of the edges by projected features, M x [E]"""
 
 
 class LATTICE(Recommender):
-    """score(u, i) = x_u . (x_i + h_i / |h_i|), x from LightGCN, h the item's ID after the item graph."""
+    """score(u, i) = x_u . (x_i + h_i / |h_i|), x from LightGCN, h item IDs propagated over the item graph."""
 
     Params = LATTICEParams
     needs = frozenset({"features", "edges"})
@@ -72,9 +70,9 @@ class LATTICE(Recommender):
         return [w(f) for w, f in zip(self.project, self.modalities, strict=True)]
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Return [U, D] and [I, D]; outside training the neighbours are searched again."""
         if self.training and not self.edges:
             self.start_epoch()
+        # features have changed since the start of the epoch: outside training, search again
         edges = self.edges if self.training else self._search()
         alpha, cosines = self._weights(edges)
         h: Tensor = self.item
@@ -84,7 +82,7 @@ class LATTICE(Recommender):
         user, item = self._propagate()
         return user, item + nnf.normalize(h)
 
-    @torch.compiler.disable  # a CUDA graph would overwrite what is kept for the batches after the first
+    @torch.compiler.disable  # a CUDA graph would overwrite the weights kept for later batches
     def _weights(self, edges: list[SparsityPattern]) -> Weights:
         if self.training and self.kept:
             return self.kept
@@ -96,7 +94,7 @@ class LATTICE(Recommender):
         return alpha, cosines
 
     def _propagate(self) -> tuple[Tensor, Tensor]:
-        """Return the mean of layers 0 .. L over the user-item graph, [U, D] and [I, D]."""
+        """Return the mean of layers 0..L over the user-item graph, [U, D] and [I, D]."""
         x = start = torch.cat([self.user, self.item])  # [N, D]
         for _ in range(self.params.layers):  # Horner's rule: e + A (e + A (e + ..))
             x = self.walk.dot(x) + start
@@ -109,23 +107,21 @@ class LATTICE(Recommender):
 
 
 def balanced_product(edges: list[SparsityPattern], weights: list[Tensor], shares: Tensor, x: Tensor) -> Tensor:
-    """Return D^-1/2 S D^-1/2 x, [I, D], S = sum_m shares_m S_m, D the row sums of S; rows of sum 0 or less are empty.
-
-    S_m has M x [E] weights where the patterns [I, I] have edges.
-    """
+    """Return D^-1/2 S D^-1/2 x, [I, D]; S = sum_m shares_m S_m, S_m of weights [E], and D its row sums."""
 
     def product(x: Tensor) -> Tensor:
         terms = [s * e.product(w, x) for s, e, w in zip(shares, edges, weights, strict=True)]
         return torch.stack(terms).sum(0)
 
     degree = product(x.new_ones(len(x), 1))  # [I, 1]
+    # cosines can be negative: rows with a sum <= 0 are treated as empty
     empty = degree <= 0
     root = degree.masked_fill(empty, 1).rsqrt().masked_fill(empty, 0)
     return root * product(root * x)
 
 
 def walk_graph(split: Split) -> sp.csr_array:
-    """Return D^-1 (A + 1), float32 [N, N], A the train pairs both ways: the mean over a node and its neighbours."""
+    """Return D^-1 (A + 1), float32 [N, N]: the mean over a node and its neighbours in train."""
     seen = adjacency.interaction_matrix(split)
     both = sp.block_array([[None, seen], [seen.T, None]], format="csr")
     return adjacency.mean_rows(sp.csr_array(both + sp.eye_array(both.shape[0], dtype="float32", format="csr")))

@@ -1,8 +1,4 @@
-"""LightGCN (He et al., SIGIR 2020).
-
-Unlike the paper (equation 15), the reference does not square the norms of l2, and divides them by the batch's own size.
-Letters: U users, I items, B batch, D width.
-"""
+"""LightGCN (He et al., SIGIR 2020). U users, I items, B batch, D embedding width."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +13,7 @@ from alignrec.pipeline.ops.sparse import Sparse, spmm
 
 
 class LightGCNParams(Regularised, Accumulating):
-    """Keys of LightGCN."""
+    """Parameters of LightGCN."""
 
     layers: Count = 2  # LightGCN layers over the user-item graph
 
@@ -41,20 +37,19 @@ class LightGCN(GraphRecommender):
 
     def terms(self, batch: Batch, *tables: Tensor) -> dict[str, Tensor]:
         h_user, h_item, user, item = tables
+        # unlike equation 15, the reference takes unsquared norms, divided by the actual batch size
         penalty = sum_norms(*batch.rows(user, item), divisor=len(batch.users))
         return {"bpr": guarded_bpr(*batch.rows(h_user, h_item)), "l2": self.l2 * penalty}
 
 
 def propagate(graph: Sparse, user: Tensor, item: Tensor, layers: int) -> tuple[Tensor, Tensor]:
-    """Return the mean of layers 0 .. L of e <- A_hat e (equations 3, 4), from users [U, D] and items [I, D].
-
-    A_hat consists of its user-item block R_hat [U, I] and the transpose: a layer is two products of half its size.
-    """
+    """Return the mean of layers 0..L of e <- A_hat e (equations 3, 4) for users, [U, D], and items, [I, D]."""
+    # A_hat consists of R_hat, [U, I], and its transpose: two products of half the size per layer
     return _Mean.apply(user, item, layers, *graph.parts)
 
 
 class _Mean(torch.autograd.Function):
-    """(1 + A + .. + A^L) e / (L + 1). A_hat is symmetric, so the gradient is propagated the same way."""
+    """(1 + A + .. + A^L) e / (L + 1), whose gradient has the same form, as A is symmetric."""
 
     @staticmethod
     def forward(ctx: Any, user: Tensor, item: Tensor, layers: int, *parts: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,6 @@
-"""MGCN (Yu et al., MM 2023): content purified by behaviour, propagated over item graphs, fused by user preference.
+"""MGCN (Yu et al., MM 2023): content gated by behaviour, propagated over item graphs, fused by user preference.
 
-The paper adds what the modalities share to the mean of what is specific to each. The reference takes one mean over
-both, and its features learn.
-Letters: U users, I items, N either, F_m width of modality m, M modalities, B batch, D width.
+U users, I items, N either, F_m width of modality m, M modalities, B batch, D embedding width.
 """
 
 import torch
@@ -28,13 +26,13 @@ from alignrec.pipeline.ops.sparse import Sparse
 
 
 class MGCNParams(Contrastive, ItemGraph):
-    """Keys of MGCN."""
+    """Parameters of MGCN."""
 
     contrast: Weight = 0.01  # weight of the contrastive loss between behaviour and content
 
 
 class MGCN(Recommender):
-    """score(u, i) = (e_id + e_mul)_u . (e_id + e_mul)_i. With one modality e_mul is its view."""
+    """score(u, i) = (e_id + e_mul)_u . (e_id + e_mul)_i; with a single modality, e_mul is its view."""
 
     Params = MGCNParams
     needs = frozenset({"features", "edges"})
@@ -42,7 +40,7 @@ class MGCN(Recommender):
     def __init__(self, inputs: Inputs, params: MGCNParams) -> None:
         super().__init__(inputs, params)
         self.params, self.graph = params, inputs.user_item
-        self.modalities = learn_features(inputs.modalities)
+        self.modalities = learn_features(inputs.modalities)  # trained, unlike in the paper
         self.item_item = [
             Sparse(adjacency.item_graph(e, inputs.split.n_items), inputs.device) for e in inputs.modal_edges
         ]
@@ -72,7 +70,7 @@ class MGCN(Recommender):
         }
 
     def views(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Return e_id and e_mul, each of users [U, D] and of items [I, D]."""
+        """Return e_id and e_mul, each for users, [U, D], and items, [I, D]."""
         behaviour = propagate(self.graph, self.user, self.item, self.params.layers)
         content: list[tuple[Tensor, Tensor]] = []
         for features, w1, w2, item_item in zip(self.modalities, self.project, self.gate, self.item_item, strict=True):
@@ -87,8 +85,7 @@ class MGCN(Recommender):
 class Fuser(nn.Module):
     """Behaviour-aware fuser: e_mul = (e_s + sum_m (e_m - e_s) * P_m) / (1 + M), e_s = sum_m softmax(scores)_m e_m.
 
-    e_s is what the M modalities share, e_m - e_s what is specific to one; scores = q . tanh(W3 e_m + b3) and
-    P_m = sigmoid(W4 e_id + b4). A single modality is returned unchanged, and there are no parameters.
+    scores = q . tanh(W3 e_m + b3), P_m = sigmoid(W4 e_id + b4). A single modality is returned unchanged.
     """
 
     def __init__(self, modalities: int, dim: int) -> None:
@@ -98,7 +95,7 @@ class Fuser(nn.Module):
         self.prefer = nn.ModuleList(nn.Linear(dim, dim) for _ in range(modalities) if several)  # W4
 
     def forward(self, content: list[Tensor], behaviour: Tensor) -> Tensor:
-        """Return e_mul [N, D] of e_m, M x [N, D], and e_id [N, D]."""
+        """Fuse e_m, M x [N, D], given e_id, [N, D]; returns e_mul, [N, D]."""
         if self.attend is None:
             return content[0]
         scores = torch.cat([self.attend(view) for view in content], 1)  # [N, M]
@@ -106,4 +103,5 @@ class Fuser(nn.Module):
         views = torch.stack(content)  # [M, N, D]
         shared = (scores.softmax(1).T[:, :, None] * views).sum(0)  # [N, D]
         specific = (views - shared) * torch.stack(gates)  # [M, N, D]
+        # as in the reference; the paper adds the shared part to the mean of the specific parts
         return (shared + specific.sum(0)) / (1 + len(views))

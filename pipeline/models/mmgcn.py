@@ -1,9 +1,6 @@
 """MMGCN (Wei et al., MM 2019): one graph convolution per modality over the user-item graph.
 
-Unlike the paper, the reference takes the mean of the modalities, concatenates h and u^, has biases in its maps and
-three layers, starts with rows of length 1, maps only the last modality, never trains its tables of IDs and tastes, and
-takes l2 of mean squares of the tables.
-Letters: U users, I items, N either, F_m width of modality m, W_m that of its first layer, B batch, D width.
+U users, I items, N either, F_m width of modality m, W_m that of its first layer, B batch, D embedding width.
 """
 
 import torch
@@ -15,7 +12,10 @@ from alignrec.pipeline.models.base import Batch, Inputs, Recommender, bpr, norma
 from alignrec.pipeline.models.params import Multimodal
 from alignrec.pipeline.ops.sparse import Sparse
 
-LATENT = 256  # width to which the last modality is mapped
+# Unlike the paper, the reference implementation averages modalities, concatenates h and u^, has biases and three
+# layers, starts with rows of length 1, projects only the last modality, never trains its tables of IDs and tastes, and
+# takes l2 as mean squares of the tables.
+LATENT = 256  # width to which the last modality is projected
 LAYERS = 3  # graph convolutions per modality
 
 
@@ -62,7 +62,7 @@ class MMGCN(Recommender):
 
 
 class Layer(nn.Module):
-    """One layer of one modality; users and items share it."""
+    """One layer of one modality, shared by users and items."""
 
     def __init__(self, width: int, dim: int, first: bool) -> None:
         super().__init__()
@@ -73,11 +73,8 @@ class Layer(nn.Module):
             nn.init.xavier_normal_(linear.weight)
 
     def forward(self, mean: Sparse, others: Tensor, own: Tensor, ids: Tensor) -> Tensor:
-        """Return g = LeakyReLU(W3 [h | u^]), [N, D], of the mean [N, N'] over each node's neighbours, [N', W].
-
-        `own` are the nodes' vectors in the layer before, [N, W], `ids` their embeddings, [N, D].
-        """
-        h = nnf.leaky_relu(mean.dot(self.message(others)), inplace=True)  # [N, W], the largest that there is
+        """Return LeakyReLU(W3 [h | u^]), [N, D], from the mean of `others` [N', W], `own` [N, W] and `ids` [N, D]."""
+        h = nnf.leaky_relu(mean.dot(self.message(others)), inplace=True)  # [N, W], in place: the largest tensor
         u = nnf.leaky_relu(self.own(own)) + ids  # [N, D], u^
-        of_h, of_u = self.merge.weight.split([h.shape[1], u.shape[1]], dim=1)  # without a copy of h next to u
+        of_h, of_u = self.merge.weight.split([h.shape[1], u.shape[1]], dim=1)  # avoids concatenating h and u
         return nnf.leaky_relu(nnf.linear(h, of_h) + nnf.linear(u, of_u, self.merge.bias))

@@ -1,10 +1,6 @@
-"""SLMRec (Tao et al., TMM 2023): one graph encoder a modality, and contrast between the modalities of an item.
+"""SLMRec (Tao et al., TMM 2023): one graph encoder per modality, and contrast between modalities of an item.
 
-The self-supervised task is the paper's operator FAC as the reference computes it: the ID view goes through a chain of
-maps and meets a modality after each, the last modality first; the end of the chain is D/2 wide. The reference also
-scales features to length 1, and its l2 is weight decay of all parameters. The supervised term is a softmax over the
-batch's items.
-Letters: U users, I items, F_m width of modality m, M modalities, B batch, D width.
+U users, I items, F_m width of modality m, M modalities, B batch, D embedding width.
 """
 
 import torch
@@ -17,18 +13,22 @@ from alignrec.pipeline.models.infonce import cosine_nce
 from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import Contrastive
 
+# The self-supervised task is the paper's FAC, as the reference computes it: the ID view goes through a chain of linear
+# maps, and after each is contrasted with a modality, the last modality first; the end of the chain has width D/2. The
+# reference also normalises features, and its l2 is weight decay of all parameters. The supervised term is a softmax
+# over the items of the batch.
 CHAIN_TEMPERATURE = 0.5  # of the self-supervised term, whose products are not cosines
 CONTRAST = 0.01  # weight of the self-supervised term
 
 
 class SLMRecParams(Contrastive):
-    """Keys of SLMRec."""
+    """Parameters of SLMRec."""
 
     layers: Count = 3  # LightGCN layers over the user-item graph
 
 
 class SLMRec(Recommender):
-    """score(u, i) = z_u . z_i, z a linear map of the ID view and every content view."""
+    """score(u, i) = z_u . z_i, z a linear map of the ID view and all content views."""
 
     Params = SLMRecParams
     needs = frozenset({"features"})
@@ -48,7 +48,7 @@ class SLMRec(Recommender):
             nn.init.xavier_uniform_(linear.weight)
 
     def views(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the ID view, then each modality's, of users (1 + M) x [U, D] and of items (1 + M) x [I, D]."""
+        """Return the ID view and each modality's, (1 + M) x [U, D] for users and (1 + M) x [I, D] for items."""
         content = [w(f) for w, f in zip(self.project, self.modalities, strict=True)]
         pairs = [propagate(self.graph, self.user, x, self.params.layers) for x in (self.item, *content)]
         return [user for user, _ in pairs], [item for _, item in pairs]
@@ -74,16 +74,14 @@ class SLMRec(Recommender):
 
 
 def encoder_chain(modalities: int, dim: int) -> nn.ModuleList:
-    """Return the maps that the ID view goes through.
-
-    One a modality, and of two modalities three, as published: the second of three, for sound, has no partner.
-    """
+    """Return the maps of the ID view: one per modality, but three for two modalities."""
+    # as published: the second of three, for audio, has no partner
     widths = [dim] if modalities == 1 else [dim] * max(modalities - 1, 2) + [max(dim // 2, 1)]
     return nn.ModuleList(nn.Linear(dim, width) for width in widths)
 
 
 def chain_heads(modalities: int, dim: int) -> nn.ModuleList:
-    """Return the map of each modality to the space where the chain meets it."""
+    """Return the map of each modality to the space in which it is contrasted."""
     widths = [dim] * max(modalities - 1, 1) + [max(dim // 2, 1)] * (modalities > 1)
     return nn.ModuleList(nn.Linear(dim, width) for width in widths)
 
@@ -91,7 +89,7 @@ def chain_heads(modalities: int, dim: int) -> nn.ModuleList:
 def pair_views(
     behaviour: Tensor, content: list[Tensor], chain: nn.ModuleList, heads: nn.ModuleList
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return the M contrasted pairs: the ID view after a map, and a map of a content view, [B, D] each."""
+    """Return the M contrasted pairs of ID view and content view, each mapped, [B, D]."""
     links = [behaviour]
     for link in chain:
         links.append(link(links[-1]))

@@ -1,7 +1,4 @@
-"""Recompute rows of a release from their inputs and compare them: texts and images by SHA-256, vectors by cosine.
-
-B rows per batch, F width.
-"""
+"""Recompute rows of a release from its inputs and compare: texts and images by SHA-256, vectors by cosine."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -79,13 +76,10 @@ def _select_rows(path: Path, asins: set[str], column: str) -> Iterator[tuple[str
 
 
 def attest(release: Path, data: Inputs, sample: int, names: Sequence[str] = ()) -> dict[str, Any]:
-    """Recompute a sample of the rows that a verified release shares with `data`, and compare them.
+    """Recompute rows of a verified release, `sample` of those that `data` covers, and compare them.
 
-    The sample is seeded by the manifest: equal inputs give equal rows. Raises UserError if the release has no encoder
-    for `names` (default: all it carries), no input hashes, or no item in common with the data.
-
-    Returns `agrees`, `items` (in the release), `covered` (of these, in the data), `unattested` (feature sets without
-    encoder) and `rows`: `asin`, whether `text` and `image` agree, and `cosines` per feature set.
+    Equal inputs give equal rows. UserError if the release has no encoder (of `names`, by default all), or no item in
+    common with the data. Returns whether it `agrees`, counts, `unattested` feature sets, and `rows` with cosines.
     """
     shelf = ReleasedEncoders(release)
     available = shelf.names
@@ -164,7 +158,6 @@ def describe_outcome(outcome: Mapping[str, Any], release: Path) -> Iterator[str]
 
 
 def _read_released(release: Path, name: str, rows: Sequence[int]) -> np.ndarray:
-    """Read rows of a released feature set, in ascending order: float32 [n, F]."""
     paths, chosen = io.shards(release / "features" / name, "features"), [("item_id", "in", rows)]
     tables = [pq.read_table(path, columns=["vector"], filters=chosen, partitioning=None) for path in paths]
     return io.matrix(pa.concat_tables(tables)["vector"])

@@ -169,7 +169,6 @@ def select_encoders(layout: Layout, names: Sequence[str]) -> dict[str, FeatureSe
 
 
 def _with_dependencies(layout: Layout, name: str) -> list[FeatureSet]:
-    """Return a feature set preceded by everything its encoder needs."""
     own = FeatureSet.of(layout, name)
     weights = [own.facts.weights] if own.facts.weights not in (None, name) else []
     needed = [*own.facts.parts, *filter(None, weights)]
@@ -216,7 +215,6 @@ def write_release(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Mani
 
 
 def _write_tables(folder: Path, parts: Parts, record: Mapping[str, Any]) -> dict[Path, str]:
-    """Write items, interactions and pieces; return Parquet file -> kind of table."""
     io.write_tables(parts.items, folder / ITEMS, schemas.RELEASED_ITEMS, dict(record))
     tables, publish, layout = {folder / ITEMS: "items"}, parts.publish, parts.outputs.layout
     if publish.interactions:
@@ -260,7 +258,6 @@ def _copy_file(source: Path, target: Path) -> None:
 
 
 def _copy_encoders(above: Path, encoders: Mapping[str, FeatureSet]) -> dict[Path, list[str]]:
-    """Copy the encoders; return file -> feature sets that need it."""
     used_by: dict[Path, list[str]] = {}
     for name, one in encoders.items():
         _copy_file(one.folder / SET, above / name / encoder.NAME)

@@ -1,7 +1,4 @@
-"""Dataset card of a release: README.md with the metadata block of the Hugging Face Hub.
-
-Statements that croissant.json repeats are rendered here; terms: https://docs.mlcommons.org/croissant/docs/croissant-rai-spec.html
-"""
+"""Dataset card of a release, README.md, and statements that it shares with croissant.json."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -60,6 +57,7 @@ class Statement:
     inputs: Sequence[Input]
     made_by: Mapping[str, Maker]
 
+    # topics follow https://docs.mlcommons.org/croissant/docs/croissant-rai-spec.html
     def list_sentences(self, topic: str) -> list[str]:
         return self.render_topic(topic).splitlines()
 
@@ -135,7 +133,6 @@ def _model_names(encoder: Encoder) -> list[str]:
 
 
 def render_card(outputs: Outputs, said: Statement, files: list[File], **values: Any) -> str:
-    """Render README.md; `files` are all files but the manifest and the card, `values` go to the template."""
     first, *_ = said.coverage
     names = {name for name, *_ in said.coverage}
     coded = {name: figures for name, figures in outputs.coded.items() if name in names}
@@ -178,7 +175,6 @@ def network_rows(encoders: Mapping[str, Encoder]) -> list[list[Any]]:
 
 
 def _metadata_block(said: Statement, first: str, files: list[File]) -> str:
-    """Return the YAML block with a config per table; feature set `first` is the default."""
     block = {
         "pretty_name": f"alignrec features: {said.dataset}",
         **said.licence_header,

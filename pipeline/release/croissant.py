@@ -1,7 +1,4 @@
-"""croissant.json: the release in MLCommons' Croissant format.
-
-https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html and .../croissant-rai-spec.html
-"""
+"""croissant.json, see https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html and croissant-rai-spec.html."""
 
 import re
 from pathlib import Path, PurePosixPath

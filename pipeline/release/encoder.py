@@ -1,7 +1,4 @@
-"""Encoders in a release: encoders/<feature set>/ holds what is needed to encode new items into the same space.
-
-encoder.json is the set's set.json; weights can lie in another set's folder, third-party weights are named, not copied.
-"""
+"""Encoders in a release: encoders/<feature set>/ holds what is needed to encode new items into the same space."""
 
 from __future__ import annotations
 
@@ -35,6 +32,7 @@ from alignrec.pipeline.ops import arrays
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import Manifest
 
+# encoder.json is the set's set.json; shared weights are in the folder of one set, third-party weights are only named
 FOLDER, NAME, LIBRARY = "encoders", "encoder.json", "alignrec"
 MOST_AT_A_TIME = 256  # upper bound on the release's batch size, which is untrusted
 BLOCK = 1024  # images per read
@@ -53,7 +51,6 @@ class ReleasedEncoders:
 
     @property
     def names(self) -> list[str]:
-        """Feature sets whose encoder is included, sorted."""
         return [name for name in list_encoders(self.manifest) if name in self.manifest.sets_with("features")]
 
     def facts(self, name: str) -> Facts:

@@ -1,7 +1,4 @@
-"""Tables of items to embed: Parquet, CSV or JSON lines.
-
-Text: the named columns, else `text`, else composed as in the pipeline. Image: bytes, a file name, or `<id>.<ext>`.
-"""
+"""Tables of items to embed: Parquet, CSV or JSON lines."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -21,6 +18,7 @@ from alignrec.pipeline.sources.lines import KEPT, LONGEST_LINE, Reject, json_obj
 from alignrec.pipeline.sources.product import Product, as_json, as_list, as_text
 from alignrec.pipeline.sources.sql import identifier_of
 
+# text: the named columns, else `text`, else composed as in the pipeline; image: bytes, a file name, or <id>.<ext>
 IDENTIFIERS = ("asin", "item", "item_id", "id")
 FIELDS = ("text", "title", "brand", "categories", "description")  # columns read as text if none is named
 IMAGE = "image"

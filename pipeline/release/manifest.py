@@ -1,7 +1,4 @@
-"""manifest.json: every file of a release with size, hash and schema, and its provenance.
-
-schemas/release.schema.json is the JSON Schema of `Manifest`.
-"""
+"""manifest.json of a release; schemas/release.schema.json is the JSON Schema of `Manifest`."""
 
 from __future__ import annotations
 
@@ -145,7 +142,6 @@ class Manifest(Part):
     """hash of all other keys, see `digest`"""
 
     def sets_with(self, table: str) -> list[str]:
-        """Return the feature sets that have a table of this kind, sorted."""
         return sorted({str(file.feature_set) for file in self.files if file.table == table})
 
     def paths_of(self, folder: Path, table: str, name: str) -> list[Path]:

@@ -62,7 +62,6 @@ class Release:
         return io.read_codes(self._list_files("semantic_ids", "semantic IDs of", name)[0])
 
     def edges(self, name: str) -> pa.Table:
-        """Return the nearest neighbours by one feature set, schema EDGES."""
         return io.read_table(self._list_files("edges", "graph of", name)[0], schemas.EDGES)
 
     def _list_files(self, table: str, what: str, name: str) -> list[Path]:

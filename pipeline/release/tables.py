@@ -1,7 +1,4 @@
-"""Validation of a release's tables, which are untrusted, in blocks of rows.
-
-Memory is bounded by a block and, across tables, one copy of the names of items and users.
-"""
+"""Validation of a release's tables, untrusted, in blocks of rows; across tables only names are kept in memory."""
 
 from __future__ import annotations
 
@@ -44,9 +41,7 @@ class Check:
 
 
 def find_faults(folder: Path, manifest: Manifest) -> list[str]:
-    """Validate single tables, then ids across tables, then graphs and semantic IDs; stop at the first stage with
-    faults.
-    """
+    """Validate single tables, then ids across tables, then graphs and semantic IDs, until a stage has faults."""
     counts, names = manifest.counts, {"item": Names("asin"), "user": Names("user")}
     ids, others, found = dict[str, Ids](), dict[str, Check](), list[str]()
     for file in manifest.files:

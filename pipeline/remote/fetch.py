@@ -33,8 +33,8 @@ def fetch(
 ) -> Path:
     """Download a release, or one feature set of it, to a folder that is absent, empty or already this release.
 
-    The signature by `key` is checked before the manifest is parsed. UserError if files are missing, truncated or altered;
-    `to` is then left untouched.
+    The signature by `key` is checked before the manifest is parsed. UserError if a file is missing, truncated or
+    altered; `to` is then left untouched.
     """
     to = Path(os.path.abspath(to))
     # files go to a hidden folder next to the target, which is renamed once all of them are verified

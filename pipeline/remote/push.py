@@ -1,7 +1,4 @@
-"""Publish a verified release to <target>/<dataset>/<version>/, immutable and visible only as a whole.
-
-Publishing the same content again is a no-op; other content for the same version is refused.
-"""
+"""Publish a verified release to <target>/<dataset>/<version>/, immutable and visible only as a whole."""
 
 import hashlib
 import re

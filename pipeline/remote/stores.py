@@ -210,7 +210,7 @@ class Hub(Http):
 
 
 class Bucket:
-    """Objects under an S3 prefix; UserError if access is denied, TransientError once obstore's retries are exhausted."""
+    """Objects under an S3 prefix; UserError if access is denied, TransientError after obstore's own retries."""
 
     def __init__(self, address: str, silence: float = TIMEOUT) -> None:
         try:

@@ -1,1 +1,1 @@
-"""Semantic IDs: an item's vector as a few discrete codes, from coarse to fine."""
+"""Semantic IDs: items as short sequences of discrete codes, from coarse to fine."""

@@ -1,7 +1,6 @@
-"""Residual k-means by FAISS: each level clusters what the levels before have left of vectors of length 1.
+"""Residual k-means with FAISS: each level clusters the residuals of the previous ones, on vectors of length 1.
 
-The codes are judged without a generator, next to random ones: collisions, and neighbours kept together.
-I items, n of them with content, F width, L levels, K codes a level.
+I items, n with content, F feature width, L levels, K codes per level.
 """
 
 from collections.abc import Iterator
@@ -20,18 +19,18 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.semantic_ids.params import SemanticIds
 
-FIT_ROWS = 262_144  # vectors that codebooks are learned from at most, drawn at random; all are coded, a block at a time
+FIT_ROWS = 262_144  # maximum sample of vectors to learn codebooks from
 BLOCK = 8192
-EDGES = 1 << 20  # edges read at a time
+EDGES = 1 << 20  # edges per read
 
 
 class Coding(NamedTuple):
-    """The semantic IDs of a feature set."""
+    """Semantic IDs of a feature set."""
 
-    directed: np.ndarray  # bool [I], items whose vector has a direction; the others have no ID
+    directed: np.ndarray  # bool [I], items with a non-zero vector; others have no ID
     codes: np.ndarray  # int32 [n, L]
-    suffix: np.ndarray  # int32 [n], numbers items of equal codes in item order, from 0
-    cosine: np.ndarray  # float32 [n], of vector and reconstruction
+    suffix: np.ndarray  # int32 [n], numbers items with equal codes from 0, in item order
+    cosine: np.ndarray  # float32 [n], between vector and reconstruction
 
 
 def code_items(folder: Path, params: SemanticIds, seed: int) -> Coding:
@@ -40,7 +39,7 @@ def code_items(folder: Path, params: SemanticIds, seed: int) -> Coding:
         raise UserError(f"'semantic_ids.codes': {params.codes:,} is more than the {n:,} items with content; give fewer")
     drawn = np.zeros(len(directed), bool)
     drawn[np.random.default_rng(seed).choice(np.flatnonzero(directed), min(n, FIT_ROWS), replace=False)] = True
-    with threadpool_limits(1):  # the order of sums decides the last bits
+    with threadpool_limits(1):  # the order of sums affects the last bits
         quantizer = learn_codebooks(np.concatenate(list(_unit_vectors(folder, drawn))), params, seed)
         coded = [_encode(quantizer, x) for x in _unit_vectors(folder, directed) if len(x)]
     codes, cosine = (np.concatenate(parts) for parts in zip(*coded, strict=True))
@@ -49,10 +48,10 @@ def code_items(folder: Path, params: SemanticIds, seed: int) -> Coding:
 
 def learn_codebooks(x: np.ndarray, params: SemanticIds, seed: int) -> faiss.ResidualQuantizer:
     quantizer = faiss.ResidualQuantizer(x.shape[1], params.levels, params.codes.bit_length() - 1)
-    quantizer.max_beam_size = 1  # a wider search reconstructs no better here, and separates neighbours
-    # clustering in growing dimensions halves the collisions, and begins with a PCA, which needs F vectors
+    quantizer.max_beam_size = 1  # a wider beam reconstructs no better here, and separates neighbours
+    # progressive dimensions halve collisions, but start with a PCA, which needs F vectors
     kind = quantizer.Train_progressive_dim if len(x) >= x.shape[1] else quantizer.Train_default
-    quantizer.train_type = kind | quantizer.Skip_codebook_tables  # of (L K)^2 numbers, for beams only
+    quantizer.train_type = kind | quantizer.Skip_codebook_tables  # tables of (L K)^2 numbers, only for beams
     quantizer.cp.seed = seed % 2**31
     quantizer.cp.min_points_per_centroid = 1
     quantizer.train(x)
@@ -60,7 +59,7 @@ def learn_codebooks(x: np.ndarray, params: SemanticIds, seed: int) -> faiss.Resi
 
 
 def number_duplicates(codes: np.ndarray) -> np.ndarray:
-    """Return the number of each item among those of equal codes: int32 [n, L] -> int32 [n], in item order from 0."""
+    """Number items with equal codes, int32 [n, L], from 0 in item order: int32 [n]."""
     group = np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
     order = np.argsort(group, kind="stable")
     ordered = group[order]
@@ -88,7 +87,7 @@ def as_table(ids: pa.Table, coding: Coding) -> pa.Table:
 
 
 def _unit_vectors(folder: Path, wanted: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the vectors of the wanted items, bool [I], scaled to length 1, a block at a time."""
+    """Yield the wanted items' vectors, bool [I], scaled to length 1, in blocks."""
     first = 0
     for x in io.read_vectors(folder, BLOCK):
         yield unit_rows(x[wanted[first : first + len(x)]])[0]
@@ -96,7 +95,7 @@ def _unit_vectors(folder: Path, wanted: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _encode(quantizer: faiss.ResidualQuantizer, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return codes int32 [b, L] and the cosines of vectors, float32 [b, F], and what the codes stand for."""
+    """Return codes, int32 [b, L], and the cosines between vectors, float32 [b, F], and their reconstructions."""
     packed = quantizer.compute_codes(x)
     codes = faiss.unpack_bitstrings(packed, quantizer.M, quantizer.nbits.at(0))
     reconstructed = unit_rows(quantizer.decode(packed))[0]
@@ -104,7 +103,7 @@ def _encode(quantizer: faiss.ResidualQuantizer, x: np.ndarray) -> tuple[np.ndarr
 
 
 def judge_codes(coding: Coding, edges: Path, k: int, seed: int) -> dict[str, dict[str, float]]:
-    """Return the figures of a feature set's codes and of random ones: {codes, random} x {collide, neighbours}."""
+    """Return {codes, random} x {collide, neighbours}: share of collisions, and of neighbours with equal first code."""
     random = np.random.default_rng(seed).integers(k, size=coding.codes.shape, dtype=np.int32)
     first = np.full((2, len(coding.directed)), -1, np.int32)
     first[:, coding.directed] = coding.codes[:, 0], random[:, 0]
@@ -116,13 +115,13 @@ def judge_codes(coding: Coding, edges: Path, k: int, seed: int) -> dict[str, dic
 
 
 def share_colliding(codes: np.ndarray) -> float:
-    """Return the share of items that share all codes with another, int32 [n, L]."""
+    """Return the share of items whose codes, int32 [n, L], equal another item's."""
     _, group, counts = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
     return float((counts[group.reshape(-1)] > 1).mean())
 
 
 def share_of_neighbours(first: np.ndarray, edges: Path) -> list[float]:
-    """Return how often an item and another at an edge share the first code, int32 [m, I] of m methods; -1: none."""
+    """Return the share of edges whose ends have the same first code, for each method in int32 [m, I]; -1: none."""
     together, pairs = np.zeros(len(first), np.int64), 0
     with pq.ParquetFile(edges, pre_buffer=False) as file:
         for batch in file.iter_batches(EDGES, columns=["item_id", "neighbour_id"]):

@@ -14,18 +14,16 @@ def _power_of_two(codes: int) -> int:
 
 
 class SemanticIds(Section):
-    """Items as a few discrete codes."""
+    """Semantic IDs of items."""
 
-    features: list[Name] = []
-    """feature sets that are coded; empty: none; where they are not given, that of the released recommender"""
-    levels: Annotated[int, Field(ge=1, le=16)] = 3
-    """codes an item, L"""
+    features: list[Name] = []  # feature sets to code; empty: none; by default that of the released recommender
+    levels: Annotated[int, Field(ge=1, le=16)] = 3  # codes per item (L)
     codes: Annotated[int, Field(ge=2, le=65_536), AfterValidator(_power_of_two)] = 256
-    """values of a code, K, a power of two; where it is not given, a quarter of the items at most"""
+    """values per code (K), a power of two; by default at most a quarter of the items"""
     seed: int = 0
 
     def for_items(self, items: int) -> Self:
-        """Return the section for a number of items: by default each code has some items to learn from."""
+        """Return the section with a default for `codes` that leaves each code enough items to learn from."""
         if "codes" in self.model_fields_set:
             return self
         most = max(2, items // 4)

@@ -1,1 +1,1 @@
-"""Training of one recommender: inputs, negative samples, loop; retrieval from what was trained."""
+"""Training of a recommender: inputs, negative sampling, training loop, and retrieval from its vectors."""

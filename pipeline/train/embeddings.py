@@ -1,4 +1,4 @@
-"""The vectors of a trained recommender on disk, written and read a part at a time."""
+"""Vectors of a trained recommender on disk, read and written in blocks."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,12 +30,12 @@ class Embeddings:
         return self._len
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Yield float32 [n, D] in order, n at most io.PART."""
+        """Yield float32 [n, D] in order, n <= io.PART."""
         for part in io.read_slices(self._path, self._schema, ["vector"], io.PART):
             yield io.matrix(part["vector"])
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """Return the vectors of ascending rows, int64 [M]: float32 [M, D]."""
+        """Return the vectors of rows, int64 [M] ascending: float32 [M, D]."""
         taken, first = np.empty((len(rows), self.width), np.float32), 0
         for part in self:
             a, b = np.searchsorted(rows, [first, first + len(part)])
@@ -48,7 +48,7 @@ class Embeddings:
 
 
 def read_embeddings(layout: Layout) -> tuple[Embeddings, Embeddings]:
-    """Return those of users and of items; UserError if they are absent, or of two trainings."""
+    """Open the vectors of users and items; UserError if missing or of different trainings."""
     paths = layout.user_embeddings, layout.item_embeddings
     io.one_set([path for path in paths if path.is_file()])
     user, item = paths
@@ -56,7 +56,7 @@ def read_embeddings(layout: Layout) -> tuple[Embeddings, Embeddings]:
 
 
 def write_embeddings(run: Run, user: np.ndarray, item: np.ndarray) -> int:
-    """Write the vectors [U, D] and [I, D] with their identifiers and a fingerprint of their space; return U + I."""
+    """Write vectors [U, D] and [I, D] with names and a fingerprint of their space; return U + I."""
     layout, own = run.layout, run.params[Released]
     vectors = fingerprint.fingerprint_of(io.record(io.shards(layout.features(own.features), "features")[0]))
     read = io.digest(inputs.input_files(layout, own.features))
@@ -72,6 +72,8 @@ def write_embeddings(run: Run, user: np.ndarray, item: np.ndarray) -> int:
         ),
     ):
         table = names.append_column("vector", io.vectors(of))
-        parts = (table.slice(at, io.PART) for at in range(0, len(table), io.PART))  # row groups, read one at a time
+        parts = (
+            table.slice(at, io.PART) for at in range(0, len(table), io.PART)
+        )  # row groups, which readers load one at a time
         run.write_all(parts, path, schema, **space)
     return len(user) + len(item)

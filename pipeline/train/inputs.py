@@ -1,7 +1,4 @@
-"""What recommenders are trained on: the split, at most one feature set with its graph, and sampled negatives.
-
-Letters: U users, I items, N train pairs.
-"""
+"""Inputs of training: the split, at most one feature set, and negative samples. U users, I items, N train pairs."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +14,7 @@ from alignrec.pipeline.interactions.split import Pairs, Split, contains_keys, pa
 
 
 class TrainingData(NamedTuple):
-    """One dataset with at most one feature set."""
+    """A dataset with at most one feature set."""
 
     split: split.Split
     features: np.ndarray | None  # float32 [I, F]
@@ -34,7 +31,7 @@ def input_files(layout: Layout, features: str | None) -> list[Path]:
 
 
 def read_inputs(layout: Layout, features: str | None) -> TrainingData:
-    """Read the split (of large catalogues a sample) and, unless None, one feature set with its graph."""
+    """Read the split (of large catalogues a sample of users) and, unless None, a feature set with its graph."""
     users = io.read_table(layout.users, schemas.USERS, ["user_id"])
     items = io.read_table(layout.item_ids, schemas.ITEM_IDS, ["item_id"])
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
@@ -46,22 +43,19 @@ def read_inputs(layout: Layout, features: str | None) -> TrainingData:
 
 
 class Sampler:
-    """Train pairs with negatives, a whole epoch in a few array operations."""
+    """Sampler of train pairs with negatives, vectorised over an epoch."""
 
     def __init__(self, split: Split) -> None:
-        """Users who have every train item have no negative: their pairs are left out."""
         self.items = np.unique(split.train.items)
         self.n_items = split.n_items
         self.taken = pair_keys(split.train, split.n_items)
+        # users who have every train item have no negatives: drop their pairs
         full = np.bincount(split.train.users, minlength=split.n_users) == len(self.items)
         kept = ~full[split.train.users]
         self.pairs = Pairs(split.train.users[kept], split.train.items[kept])
 
     def epoch(self, rng: np.random.Generator) -> np.ndarray:
-        """Return int64 [3, N]: users, positives, negatives, in `order`.
-
-        A negative is uniform over the items of train and redrawn while its user has it in train.
-        """
+        """Return users, positives, negatives, int64 [3, N]; a negative is uniform over train items its user lacks."""
         order = self.order(rng)
         users = self.pairs.users[order].astype(np.int64)
         negatives = self._draw(rng, len(users))

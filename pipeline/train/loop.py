@@ -1,6 +1,6 @@
-"""The training of every recommender: sample, step, rank valid, keep the best epoch.
+"""Training loop of all recommenders: sample, step, rank valid, keep the best epoch.
 
-Letters: U users, I items, F width of features, D width of embeddings.
+U users, I items, F feature width, D embedding width.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,12 +30,12 @@ from alignrec.pipeline.train.inputs import Sampler
 
 @dataclass(frozen=True)
 class Fit:
-    """A trained recommender, as it was at its best valid epoch."""
+    """A trained recommender at its best valid epoch."""
 
-    user: np.ndarray | sp.csr_array  # float32 [U, D]; sparse if the model's vectors are
-    item: np.ndarray | sp.csr_array | Filter  # float32 [I, D]; score = dot product; or a filter of the user's histories
+    user: np.ndarray | sp.csr_array  # float32 [U, D]; sparse for some models
+    item: np.ndarray | sp.csr_array | Filter  # float32 [I, D], score = dot product; or a filter on histories
     state: dict[str, Tensor]  # the model's parameters
-    history: list[dict[str, Any]]  # one object an epoch: epoch, loss and each term (means over batches), valid metrics
+    history: list[dict[str, Any]]  # per epoch: epoch, mean loss and terms, valid metrics
     best_epoch: int
     valid: dict[str, float]  # valid metrics at the best epoch: "recall@20", "ndcg@20"
 
@@ -52,10 +52,10 @@ def fit(
     parts: Sequence[int] = (),
     sampler: Callable[[Split], Sampler] = Sampler,
 ) -> Fit:
-    """Train a recommender until valid Recall@20 stops improving; return its best epoch. UserError: an input is wrong.
+    """Train a recommender until valid Recall@20 stops improving; return its best epoch.
 
-    `features` and `edges`, schema EDGES, are for models that use them; `parts` are the widths of the modalities that
-    stand side by side in features; `progress` is called with each finished epoch's line of the history.
+    `features` and `edges` (schema EDGES) are for models that use them, `parts` are the widths of the modalities in
+    `features`, and `progress` gets each epoch's entry of the history. UserError: invalid input, or diverged loss.
     """
     keep_large_buffers()
     device = pick_device()
@@ -73,18 +73,16 @@ def fit(
 def compile_network(
     network: Recommender, backend: str | Callable[..., Any] = "inductor"
 ) -> Callable[[Batch], dict[str, Tensor]]:
-    """Return the network's loss compiled with its gradient, replayed as CUDA graphs on a GPU.
-
-    A step is hundreds of small kernels, each faster than its launch. Each batch shape is compiled by itself: full
-    ones, and an epoch's last. A loss must be read before the next is computed, which overwrites it.
-    """
+    """Compile the loss with its gradient; on a GPU, CUDA graphs avoid the launch overhead of small kernels."""
+    # each batch shape is compiled separately: full batches and the last; a loss must be read before the next is
+    # computed, which overwrites it
     torch.compiler.reset()  # the number of compiled networks is limited
     mode = "reduce-overhead" if backend == "inductor" else None
     return torch.compile(network.loss, backend=backend, mode=mode, dynamic=False)
 
 
 def accumulate_gradients(network: GraphRecommender, batches: Sequence[Batch]) -> dict[str, Tensor]:
-    """Compute the gradients of several batches' mean loss, rows walked back at once; return the sum of each term."""
+    """Backpropagate the mean loss of several batches through one propagation; return the sum of each term."""
     tables = network.tables()
     rows = [table.detach().requires_grad_() for table in tables]
     totals: dict[str, Tensor] = {}
@@ -100,7 +98,6 @@ def accumulate_gradients(network: GraphRecommender, batches: Sequence[Batch]) ->
 
 @torch.no_grad()
 def _without_training(network: Recommender, split: Split) -> Fit:
-    """Evaluate a recommender that has no parameters."""
     user, item = (x.cpu().numpy() if isinstance(x, Tensor) else x for x in network())
     scores = rank_valid(user, item, split)
     line = {"epoch": 0, "loss": 0.0, **{f"valid_{name}": value for name, value in scores.items()}}
@@ -108,15 +105,15 @@ def _without_training(network: Recommender, split: Split) -> Fit:
 
 
 def rank_valid(user: Vectors, item: Vectors, split: Split) -> dict[str, float]:
-    """Return recall and NDCG of valid at CUTOFF, of vectors [U, D] and [I, D]."""
+    """Return recall and NDCG on valid at CUTOFF, for vectors [U, D] and [I, D]."""
     cutoff = bounded_cutoff(split.n_items)
-    candidates = split.cold_items("valid") if split.is_cold else None  # by which Protocol says that epochs are chosen
+    candidates = split.cold_items("valid") if split.is_cold else None  # as in `selecting_protocol`
     mean = evaluate_vectors(user, item, split, "valid", [cutoff], candidates=candidates).mean
     return {f"{name}@{CUTOFF}": mean[name, cutoff] for name in ("recall", "ndcg")}
 
 
 class _Loop:
-    """A training under way; a checkpoint holds weights, Adam's state, the history, and the best epoch so far."""
+    """State of a training; a checkpoint has weights, Adam's state, the history, and the best epoch."""
 
     def __init__(
         self,
@@ -138,7 +135,6 @@ class _Loop:
         self.optimiser = torch.optim.Adam(network.groups(), lr=params.lr, fused=self.device.type in ("cpu", "cuda"))
 
     def run(self, progress: Callable[[dict[str, Any]], object] | None) -> None:
-        """Train from the checkpoint, if there is one; `progress` is called with each finished epoch's line."""
         if self.checkpoint and (saved := self.checkpoint.load()) is not None:
             self._restore(*saved)
         for epoch in range(len(self.history), self.params.epochs):
@@ -173,7 +169,7 @@ class _Loop:
         )
 
     def _is_over(self, epoch: int) -> bool:
-        """Return whether patience is over and, with `falling`, the loss has converged too."""
+        """Return whether patience is exhausted and, with `falling`, the loss has converged."""
         patience, falling = self.params.patience, self.params.falling
         if not (over := epoch - self.best_epoch > patience) or falling is None:
             return over
@@ -197,7 +193,6 @@ class _Loop:
         return {name: float(total) / len(batches) for name, total in totals.items()}
 
     def _gradients(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
-        """Compute the gradients of the batches' mean loss; return the sum of each term."""
         if isinstance(self.network, GraphRecommender) and self.together > 1:
             return accumulate_gradients(self.network, batches)
         terms = self.loss(batches[0])
@@ -206,7 +201,7 @@ class _Loop:
 
     @torch.no_grad()
     def _judge(self, epoch: int, terms: dict[str, float]) -> None:
-        """Rank valid, record the epoch, and keep it if it is the best so far."""
+        """Evaluate on valid, record the epoch, and keep it if it is the best; UserError if the loss diverged."""
         self.network.eval()
         user, item = self.network()
         loss = sum(terms.values())
@@ -236,7 +231,6 @@ def _check_inputs(
     device: torch.device,
     parts: tuple[int, ...],
 ) -> Inputs:
-    """Return the model's inputs; UserError names one that is missing or wrong."""
     optional = {"features": features, "edges": edges}
     for name in sorted(model.needs):
         if optional[name] is None:

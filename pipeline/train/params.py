@@ -1,4 +1,4 @@
-"""Section `train` of params.yaml: the settings of the recommender that is released."""
+"""Section `train` of params.yaml: settings of the released recommender."""
 
 from typing import Any, ClassVar, cast
 
@@ -10,22 +10,21 @@ from alignrec.pipeline.models.params import FEATURES, Train
 
 
 class Released(Section):
-    """Keys of AlignRec, as the file gives them; pipeline/models/alignrec.py has them all, and loads torch."""
+    """Keys of AlignRec as given in params.yaml; all keys are in pipeline/models/alignrec.py, which imports torch."""
 
     speed: ClassVar[frozenset[str]] = frozenset({"checkpoint_every"})
 
     model_config = ConfigDict(extra="allow")
 
-    features: Name = FEATURES
-    """the feature set that it is trained on; where it is not given, one that the dataset has"""
+    features: Name = FEATURES  # feature set to train on; by default one that the dataset has
 
     def given(self) -> dict[str, Any]:
         return self.model_dump(exclude_unset=True)
 
     def facts(self) -> dict[str, Any]:
-        """Return the keys that are set; AlignRec's class, which has the defaults of the others, counts as code."""
+        """Return the keys that are set; defaults of the others count as code."""
         return {key: value for key, value in self.given().items() if key not in self.speed}
 
     def resolved(self) -> Train:
-        """Return AlignRec's settings with defaults; UserError names a key or value that it refuses."""
+        """Return AlignRec's settings with defaults; UserError for an invalid key or value."""
         return cast(Train, checked(MODELS[RELEASED].Params, self.given(), "train"))

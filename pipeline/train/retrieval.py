@@ -1,6 +1,6 @@
-"""Top-K retrieval from a recommender's vectors: a FAISS index by inner product, exact while the catalogue is small.
+"""Top-K retrieval by a FAISS index on inner products, exact for small catalogues.
 
-Letters: I items, D width, N users, K cutoff.
+I items, D embedding width, N users, K cutoff.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,21 +18,21 @@ from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.interactions.split import Pairs, contains_keys, pair_keys, train_of
 from alignrec.pipeline.train.embeddings import Embeddings, read_embeddings
 
-MEASURED_AT = 20  # cutoff of the recall that is recorded
-SAMPLE = 1000  # users it is measured on
-ENOUGH = 0.95  # recall that an inverted file must reach: it decides how many lists are searched
-BLOCK = 1024  # users a search
+MEASURED_AT = 20  # cutoff of the reported recall
+SAMPLE = 1000  # users to measure it on
+ENOUGH = 0.95  # recall required of an inverted file: determines the number of lists searched
+BLOCK = 1024  # users per search
 
 
 class Indexed(NamedTuple):
-    """An index of the item vectors, row number = item_id; the same bytes for the same vectors."""
+    """An index of item vectors, row = item_id; reproducible byte by byte."""
 
     write: Callable[[Path], object]
-    facts: dict[str, Any]  # kind, items, width, recall at k, the users it was measured on; of `ivf` also its lists
+    facts: dict[str, Any]  # kind, items, width, recall, k, users measured on; for `ivf` also its lists
 
 
 def write_index(layout: Layout, exact_up_to: int) -> None:
-    """Write a FAISS index of the item vectors, and its facts, such as its recall for a sample of users."""
+    """Write a FAISS index of the item vectors, with its recall on a sample of users."""
     user, item = read_embeddings(layout)
     asked = np.linspace(0, len(user) - 1, min(SAMPLE, len(user))).astype(np.int64)
     bought = io.read_slices(layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"], io.PART)
@@ -50,10 +50,7 @@ def build_flat(item: np.ndarray) -> faiss.Index:
 
 
 def build_index(item: Embeddings, user: np.ndarray, seen: Pairs, exact_up_to: int) -> Indexed:
-    """Return an index of items, with its recall at k against the evaluation's full ranking for a sample of users.
-
-    A catalogue larger than `exact_up_to` gets an inverted file, searched in as many lists as ENOUGH takes.
-    """
+    """Build an index, and measure its recall at k against exact ranking on a sample of users."""
     k, places = min(MEASURED_AT, len(item)), np.arange(len(user))
     best = search_exact(user, item, k, seen)
 
@@ -64,6 +61,7 @@ def build_index(item: Embeddings, user: np.ndarray, seen: Pairs, exact_up_to: in
     if len(item) <= exact_up_to:
         index = build_flat(item.read())
     else:
+        # search as many lists as ENOUGH takes
         index = build_inverted(item)
         while found(index) < ENOUGH and index.nprobe < index.nlist:
             index.nprobe = min(2 * index.nprobe, index.nlist)
@@ -81,8 +79,8 @@ def build_inverted(item: Embeddings) -> Any:
 
 
 def search_exact(user: np.ndarray, item: Iterable[np.ndarray], k: int, seen: Pairs) -> np.ndarray:
-    """Return what `evaluation.metrics.topk` does of items in parts, float32 [n, D]: int32 [N, K]."""
-    from alignrec.pipeline.evaluation.metrics import topk  # loads torch, which retrieval does not need
+    """Return `evaluation.metrics.topk` for items in blocks, float32 [n, D]: int32 [N, K]."""
+    from alignrec.pipeline.evaluation.metrics import topk  # lazy: retrieval itself does not need torch
 
     ids, scores, first = np.empty((len(user), 0), np.int32), np.empty((len(user), 0)), 0
     for part in item:
@@ -101,16 +99,16 @@ def search_exact(user: np.ndarray, item: Iterable[np.ndarray], k: int, seen: Pai
 def recommend_items(
     index: faiss.Index, user: np.ndarray, users: np.ndarray, k: int, seen: Pairs
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return items int32 [N, K] of highest dot product that a user has not `seen`, and their scores, best first.
+    """Return the unseen items of highest dot product, int32 [N, K], and scores, best first, ties by item.
 
-    Equal scores are in ascending item order; -1 and -inf where no more are left. UserError: K exceeds the catalogue.
+    Padded with -1 and -inf; UserError if K exceeds the catalogue.
     """
     n_items = index.ntotal
     if k > n_items:
         raise UserError(f"{k} items wanted, and the catalogue has {n_items}; ask for fewer")
     seen_keys, n_seen = pair_keys(seen, n_items), np.bincount(seen.users, minlength=len(user))[users]
     ids, scores = np.full((len(users), k), -1, np.int32), np.full((len(users), k), -np.inf, np.float32)
-    order = np.argsort(n_seen, kind="stable")  # users with as much to leave out search together
+    order = np.argsort(n_seen, kind="stable")  # batch users with similar numbers of seen items
     for at in range(0, len(order), BLOCK):  # blocks bound the memory
         rows = order[at : at + BLOCK]
         fetched = min(k + int(n_seen[rows].max()), n_items)
