@@ -1,1 +1,1 @@
-"""The commands of `alignrec`: a file per family, and what they share."""
+"""The commands of `alignrec`."""

@@ -1,4 +1,4 @@
-"""The command `alignrec`: a subcommand per stage, and those for projects, results and releases."""
+"""The command-line application."""
 
 from collections.abc import Callable
 from importlib.metadata import version as installed

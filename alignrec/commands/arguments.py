@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share; a dataset or a release folder as one argument."""
+"""Arguments and options shared by several commands."""
 
 from __future__ import annotations
 
@@ -56,7 +56,6 @@ def parse_part(given: str | None) -> tuple[int, int] | None:
 
 
 def is_release(name: str) -> bool:
-    """Return whether an argument names a release folder rather than a dataset; UserError for any other path."""
     if (Path(name) / "manifest.json").exists():
         return True
     if Path(name).name != name:  # a dataset has a plain name
@@ -66,7 +65,7 @@ def is_release(name: str) -> bool:
 
 @contextmanager
 def open_layout(name: str, root: Path, *needs: str) -> Iterator[Layout]:
-    """Yield the outputs of a dataset, or the tables of a release laid out like them; UserError without `needs`."""
+    """Yield the outputs of a dataset, or a release unpacked in the same layout; UserError if it lacks `needs`."""
     if not is_release(name):
         yield Layout(root, name)
         return

@@ -1,7 +1,4 @@
-"""Seconds, memory and disk of each stage from counts and shapes; counts are measured, published or read from outputs.
-
-Constants were measured on `sample` and Baby, on two cores.
-"""
+"""Estimate time, memory and disk of each stage; constants were measured on `sample` and Baby, on two cores."""
 
 from __future__ import annotations
 
@@ -44,28 +41,28 @@ from alignrec.pipeline.sources.feature_files import FEATURE
 from alignrec.pipeline.sources.sample import SampleSource
 from alignrec.pipeline.train.params import Released
 
-PROCESS, TORCH, START = 5e8, 7e8, 3.0  # bytes of a stage, and of torch; seconds in which DVC starts a stage
-# MiniLM and the CNN: bytes with a batch, operations per image and per piece of text, width together
+PROCESS, TORCH, START = 5e8, 7e8, 3.0  # memory of a stage without and with torch, bytes; startup of a stage, seconds
+# MiniLM and the CNN: memory including a batch, bytes; FLOPs per image and per text token; combined width
 FROZEN_MEMORY, IMAGE, PIECE, WIDEST = 1.2e9, 8e8, 2.1e7, 1664
-SHARES, FRUGAL = {"small": 0.15, "mini": 0.35}, 0.5  # of the GEMM rate that sizes of BEiT3 reach; all others
-# shape with the operations of size mini, whose two image tokens are CLS and a patch here
+SHARES, FRUGAL = {"small": 0.15, "mini": 0.35}, 0.5  # fraction of the GEMM rate by size of BEiT3; of other networks
+# shape with the FLOPs of size mini: CLS and one patch account for its two image tokens
 MINI = Config(image=1, patch=1, vocab=8000, width=384, layers=6, heads=12, ffn=1536, positions=256)
-# epoch after which `patience` begins; seconds of a step without a graph; per second: graph operations, scores
+# typical best epoch; seconds of a step without a graph; graph operations per second; scores per second
 BEST_EPOCH, STEP, WALK, SCORED = 40, 0.007, 1.4e10, 7e7
 SURVIVE = 7_050 / 71_317  # items per product of Baby's metadata
-# users and items that the filter leaves of the embedded dataset's shoppers and stickers; interactions per shopper
+# embedded dataset: fraction of users and of items that the core filter keeps; interactions per generated user
 SAMPLE = (2_970 / 3_600, 1_559 / 1_600, 31_692 / 3_600)
-CHARACTERS, STICKER, LONGEST = 4, 12, 128  # characters of a piece; pieces of a sticker's text and of an unknown text
+CHARACTERS, STICKER, LONGEST = 4, 12, 128  # characters per token; tokens of a text in `sample`, and by default
 
 
 @dataclass(frozen=True)
 class Size:
-    """Counts after filtering; `products` are lines of the metadata before."""
+    """Counts after filtering, except for `products`: lines of metadata before filtering."""
 
     users: int
     items: int
     interactions: int
-    pieces: int  # mean of a text; 0: items have neither texts nor images
+    pieces: int  # mean tokens per text; 0 if items have neither texts nor images
     origin: str
     products: int
 
@@ -75,7 +72,6 @@ class Size:
 
 
 def read_size(params: Parameters, layout: Layout) -> Size:
-    """Return the size of a dataset: as its stages counted it, as published, or counted in its files."""
     source, dataset = params.source(layout.dataset), layout.dataset
     files = source.files() if isinstance(source, Downloaded) else {}
     has_content = not isinstance(source, Downloaded) or "metadata" in files
@@ -107,24 +103,24 @@ def read_size(params: Parameters, layout: Layout) -> Size:
 
 
 class Estimate(NamedTuple):
-    """Seconds, peak bytes of memory, bytes left on disk, and the largest part of the time."""
+    """Estimated cost of a stage."""
 
     seconds: float
-    memory: float
-    disk: float
-    basis: str = ""
+    memory: float  # peak, bytes
+    disk: float  # bytes of its outputs
+    basis: str = ""  # what most of the time is spent on
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A dataset and its parameters."""
+    """What the estimates depend on."""
 
     params: Parameters
     dataset: str
     size: Size
-    gemm: float  # operations of float32 products per second on this machine
-    remote: bool = False  # whether images come from a host
-    downloads: float = 0.0  # bytes of the raw files, as far as servers say
+    gemm: float  # float32 matrix product rate of this machine, FLOP/s
+    remote: bool = False  # whether images are downloaded
+    downloads: float = 0.0  # bytes of the raw files, as far as servers report them
 
     @classmethod
     def of_this_machine(cls, params: Parameters, dataset: str, size: Size, downloads: float = 0.0) -> Plan:
@@ -147,10 +143,10 @@ class Plan:
         return self.size.items * (IMAGE + PIECE * self.size.pieces) / (FRUGAL * self.gemm)
 
     def beit3_seconds(self, image: bool = True, text: bool = True, chunks: int = 1) -> float:
-        """Return the seconds of a pass over all items, of texts in up to `chunks` parts."""
+        """Estimate a forward pass over all items, with texts split into at most `chunks` parts."""
         own, pieces = self.params[Pretrain], self.size.pieces * text
         max_tokens = self.params[BEiT3].max_tokens or own.max_tokens
-        # the image goes with each part
+        # the image is encoded again with each part
         parts = min(chunks, max(1, math.ceil(pieces / max_tokens)))
         operations = parts * flops(self.shape, image, min(math.ceil(pieces / parts), max_tokens))
         return self.size.items * operations / (SHARES.get(own.size, FRUGAL) * self.gemm)
@@ -160,7 +156,7 @@ class Plan:
         ranking = size.users * size.items / SCORED
         if issubclass(model_kind, Closed):
             return 1.5 + 3 * size.items**3 / self.gemm + ranking
-        # a step propagates over the graph forth and back, and content models project all items
+        # a step propagates over the graph in both passes, and content models project all items
         step = STEP + 40 * size.interactions * settings.dim / WALK
         step += bool(model_kind.needs) * 6 * size.items * WIDEST * settings.dim / self.gemm
         batches = math.ceil(0.75 * size.interactions / settings.batch_size)
@@ -168,15 +164,15 @@ class Plan:
 
 
 def estimate_pretrain(plan: Plan) -> Estimate:
-    """Steps of BEiT3 over a part of a text, of three forward passes each or six with teachers; the map of CLS, of whole
-    texts; and one pass of the teachers."""
     own, c = plan.params[Pretrain], plan.shape
     taught = bool(own.steps and own.distill) or own.size == "mini"
+    # a step costs three forward passes, or six with teachers
     passes = 3 * own.steps * own.batch_size * (1 + (bool(own.distill) and own.size != "mini")) / plan.size.items
     positions = (1 + c.patches + min(plan.size.pieces, own.max_tokens)) * math.ceil(own.batch_size / own.accumulate)
-    trained = plan.shape.weights + (c.vocab + c.codes) * c.width  # with both heads; AdamW holds four numbers for each
+    trained = plan.shape.weights + (c.vocab + c.codes) * c.width  # with both heads; AdamW stores four floats for each
     memory = TORCH + taught * FROZEN_MEMORY + 16 * trained + 90 * positions * c.width * c.layers
-    disk = 4 * plan.shape.weights * (1 + bool(own.init)) + 32 * trained  # two checkpoints, for a moment
+    disk = 4 * plan.shape.weights * (1 + bool(own.init)) + 32 * trained  # two checkpoints while one replaces the other
+    # training, then the map of CLS from whole texts, and one pass of the teachers
     seconds = passes * plan.beit3_seconds() + plan.beit3_seconds(chunks=own.chunks)
     seconds += taught * (10 + plan.frozen_seconds)
     return Estimate(seconds, memory, disk, f"{own.steps:,} steps of {own.batch_size}")
@@ -221,7 +217,7 @@ def estimate_features(plan: Plan) -> dict[str, Estimate]:
 
 
 def estimate_evidence(plan: Plan) -> dict[str, Estimate]:
-    """Estimate the stages from train to publish; each cell of a table keeps 200 bytes per user."""
+    # a cell of the benchmark stores 200 bytes per user
     params, size, n, sets, cell = plan.params, plan.size, plan.size.items, len(plan.sets), 200 * plan.size.users
     one, bench, study, cells = params[Released].resolved(), params[Benchmark], params[Study], list_entries(params)
     rows, vectors, alignrec = 4 * n * WIDEST, 4 * (size.users + n) * one.dim, plan.training_seconds(RELEASED, one)
@@ -247,7 +243,7 @@ def estimate_evidence(plan: Plan) -> dict[str, Estimate]:
 
 def estimate_stages(plan: Plan) -> dict[str, Estimate]:
     found = estimate_features(plan) | estimate_evidence(plan)
-    # stages that have nothing to do still start
+    # stages without work still have their startup time
     if not plan.size.pieces:
         found |= dict.fromkeys(("items", "images", "pretrain"), Estimate(0, PROCESS, 0, "items have no content"))
     elif not plan.params[BEiT3].sets:

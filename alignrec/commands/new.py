@@ -1,4 +1,4 @@
-"""`alignrec new` and `profile`: write params.yaml, for local files, an Amazon category or from a profile."""
+"""`alignrec new` and `alignrec profile`: write params.yaml for local files, an Amazon category or from a profile."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def check_target(name: str, to: Path, force: bool) -> None:
 
 
 def write_project(name: str, text: str, to: Path) -> Iterator[str]:
-    """Write the text of a parameter file; yield what was done and what comes next."""
+    """Write a parameter file and yield messages for the user."""
     io.write_bytes(to, text.encode())
     yield f"wrote {to}"
     if to == PARAMS:
@@ -93,7 +93,7 @@ def write_project(name: str, text: str, to: Path) -> Iterator[str]:
 def describe_files(
     name: str, interactions: Path, items: Path | None, images: str | None, columns: Sequence[str], beit3: bool = False
 ) -> tuple[str, list[str]]:
-    """Return the text of a parameter file for local files, and what was seen in them."""
+    """Return a parameter file for local files, and messages about them."""
     from alignrec.commands import own_data  # loads DuckDB
 
     found = own_data.read_files(name, interactions, items, images, columns)
@@ -104,7 +104,7 @@ def describe_files(
 
 
 def describe_category(name: str, year: str, category: str | None, beit3: bool = False) -> tuple[str, list[str]]:
-    """Return the text of a parameter file for an Amazon category, and lines on its size and BEiT3."""
+    """Return a parameter file for an Amazon category, and messages on its size and BEiT3."""
     known([year], CATEGORIES, "--amazon")
     published = CATEGORIES[year]
     if category is None:
@@ -126,11 +126,11 @@ def has_gpu() -> bool:
 
 
 def cost_of_beit3(name: str, text: str, size: Size | None = None) -> str:
-    """Return the line on what `--beit3` would take, given the parameter file with it; only this line is timed."""
+    """Return a message on the time that `--beit3` would take, given the parameter file with it."""
     from alignrec.commands import estimate
 
     params, seconds = checked(Params, yaml.safe_load(text)), ""
-    with suppress(UserError):  # a category without a published size
+    with suppress(UserError):  # the category has no published size
         size = size or estimate.read_size(params, Layout(ROOT, name))
         stages = estimate.estimate_stages(estimate.Plan.of_this_machine(params, name, size))
         seconds = (
@@ -145,9 +145,9 @@ def profile(
 ) -> None:
     """write a profile into params.yaml, where git and DVC show what it changes."""
     path = _find_profile(name)
-    load(path)  # refuses what is wrong, before anything is written
+    load(path)  # validate before writing anything
     over = document.read_yaml(path)
-    # a profile is an overlay: the comments of the file below stay
+    # a profile is an overlay: keep the comments of the file that it extends
     if document.EXTENDS in over:
         base = path.parent / over.pop(document.EXTENDS)
         text, changed = _merge_documents(base.read_text(encoding="utf-8"), over)
@@ -168,7 +168,7 @@ def _find_profile(name: str) -> Path:
 
 
 def _merge_documents(text: str, over: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """Return a parameter file with some keys replaced and its comments kept, and those keys."""
+    """Return the parameter file with the keys of `over` replaced and comments kept, and the names of changed keys."""
     from ruamel.yaml import YAML
 
     yaml = YAML()

@@ -1,4 +1,4 @@
-"""A parameter file for local files: columns found by name, a core that leaves enough, encoders for what items have."""
+"""Inspect local files and write a parameter file that suits them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,11 +19,12 @@ from alignrec.pipeline.sources.lines import refuse_blank
 from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
 
 CUTOFFS = (5, 10, 20, 50)
-BATCH, TOKENS, STEPS, PASSES = 32, 64, 50, 2  # of mini, for minutes: batch size, tokens of a text, least steps, epochs
-LARGE = 20_000  # items from which recommenders have their published settings, with a thousand epochs
-QUICK = {"lr": 0.005, "epochs": 100, "patience": 8}  # of AlignRec on fewer items
-MODELS, SEEDS = ["ease", "l3ae", "alignrec"], 2  # on fewer items: a minute of benchmark on two cores
-TEACHERS = {"text": ["minilm", "tfidf"], "image": ["cnn", "descriptors"]}  # modality -> encoders that read it
+# pre-training of size mini within minutes: batch size, tokens per text, minimum steps, epochs
+BATCH, TOKENS, STEPS, PASSES = 32, 64, 50, 2
+LARGE = 20_000  # items from which recommenders use their published settings of a thousand epochs
+QUICK = {"lr": 0.005, "epochs": 100, "patience": 8}  # settings of AlignRec for smaller catalogues
+MODELS, SEEDS = ["ease", "l3ae", "alignrec"], 2  # for smaller catalogues: a benchmark of one minute on two cores
+TEACHERS = {"text": ["minilm", "tfidf"], "image": ["cnn", "descriptors"]}  # modality -> its encoders
 HEAD = """# What `dvc repro` builds. Absent keys have their defaults, some of them by what the data has:
 # which feature sets are judged, coded and released.
 """
@@ -32,22 +33,22 @@ HEAD = """# What `dvc repro` builds. Absent keys have their defaults, some of th
 class OwnData(NamedTuple):
     """What `alignrec new` found in local files."""
 
-    sections: dict[str, Any]  # of the parameter file, without those of feature sets
+    sections: dict[str, Any]  # sections of the parameter file, except for those on feature sets
     size: Size
-    modalities: list[str]  # that items have
-    seen: list[str]  # lines for the user
+    modalities: list[str]
+    seen: list[str]  # messages for the user
 
 
 def read_files(
     name: str, interactions: Path, items: Path | None, images: str | None, columns: Sequence[str]
 ) -> OwnData:
-    """Inspect local files. `images` are a folder, archive or pattern; `columns` are given as `role=name`."""
+    """Inspect local files; `images` is a folder, archive or pattern, each of `columns` is `role=name`."""
     flags = _parse_columns(columns, [path for path in (interactions, items) if path])
     rows = inspect.inspect_interactions(interactions, flags)
     item_rows = inspect.inspect_items(items, flags, rows.roles["item"]) if items else None
     shown = inspect.inspect_images(images, item_rows or rows) if images else {}
     source = _describe_source(rows, item_rows)
-    # the core is chosen on all interactions, which DuckDB counts in seconds
+    # choose the core from all interactions, which DuckDB counts in seconds
     reader = Tabular(TabularSource.model_validate({**source, "columns": rows.renamed()}))
     left = source_split.measure_catalogue(reader, {"interactions": interactions})
     described = item_rows.described() if item_rows else ["no item file: items have neither text nor image"]
@@ -62,7 +63,7 @@ def read_files(
 
 
 def as_yaml(found: OwnData, beit3: bool) -> str:
-    """Return the text of a parameter file, with the feature sets that suit the data and the machine."""
+    """Return a parameter file with feature sets that suit the data."""
     sections = found.sections | _content_sections(found.modalities, found.size.items, beit3)
     sections |= _judging_sections(sections["encode"]["encoders"], found, beit3)
     options: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None, "width": 120}
@@ -83,16 +84,15 @@ def _describe_source(interactions: inspect.Table, items: inspect.Table | None) -
 
 
 def _content_sections(modalities: Sequence[str], items: int, beit3: bool) -> dict[str, Any]:
-    """Return the sections of the stages that write feature sets, for items that have these modalities."""
     if not modalities:
-        return {"encode": {"encoders": Encode().encoders}}  # which DVC needs; without items none runs
+        return {"encode": {"encoders": Encode().encoders}}  # DVC needs the key, although nothing is encoded
     encoders = Encode().encoders if len(modalities) == 2 else TEACHERS[modalities[0]]
     sections: dict[str, Any] = {"encode": {"encoders": encoders}, "combine": {"sets": {"linear": {}}}}
     if not beit3:
         return sections | {"beit3": {"sets": []}}
     steps = max(STEPS, math.ceil(PASSES * items / BATCH))
     pretrain = {"size": "mini", "steps": steps, "batch_size": BATCH, "max_tokens": TOKENS}
-    if len(modalities) == 2:  # a set for each modality masked, by default
+    if len(modalities) == 2:  # the default sets mask each modality, which needs both
         return sections | {"pretrain": pretrain}
     return sections | {"pretrain": pretrain | {"distill_from": encoders}, "beit3": {"sets": ["beit3"]}}
 
@@ -113,7 +113,7 @@ def _judging_sections(encoders: Sequence[str], found: OwnData, beit3: bool) -> d
 
 
 def _parse_columns(columns: Sequence[str], files: Sequence[Path]) -> Mapping[str, str]:
-    """Return role -> column as given; UserError for unknown ones, blank files, and names that read as addresses."""
+    """Return role -> column; UserError for unknown roles or columns, blank files and paths that look like addresses."""
     flags = {}
     for given in columns:
         role, equals, column = given.partition("=")
@@ -121,7 +121,7 @@ def _parse_columns(columns: Sequence[str], files: Sequence[Path]) -> Mapping[str
             raise UserError(f"--column {given}: write role=name, such as item=sku")
         known([role], dict.fromkeys([*OF_INTERACTIONS, *OF_ITEMS]), "--column")
         flags[role] = column
-    # columns are looked up after the roles, so that a misspelt role is named first
+    # check columns after all roles, so that a misspelt role is reported first
     names = [column for path in files for column in column_names(path, flags.values())]
     for role, column in flags.items():
         known([column], names, f"--column {role}")
@@ -129,6 +129,6 @@ def _parse_columns(columns: Sequence[str], files: Sequence[Path]) -> Mapping[str
     for path in files:
         if path.suffix != ".parquet":
             refuse_blank(path)
-        if local_path(str(path)) != path or stored[str(path)] != path.name:  # which stages take for an address
+        if local_path(str(path)) != path or stored[str(path)] != path.name:  # stages would take it for an address
             raise UserError(f"{path}: reads as an address, not a path; rename it (letters, digits, . _ -)")
     return flags

@@ -1,4 +1,4 @@
-"""The parameter file of all stages: read, checked, and completed for a dataset."""
+"""Read and validate parameter files, and complete them for a dataset."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ Params: type[Parameters] = create_model(
 
 
 def read(path: Path, dataset: str = "") -> Parameters:
-    """Read a parameter file, for a dataset if one is named; settings of models and encoders need `check`."""
+    """Read a parameter file, completed for `dataset` if given; settings of models and encoders are left to `check`."""
     raw = document.read_extended(path)
     try:
         params = checked(Params, raw)
@@ -61,16 +61,13 @@ def read(path: Path, dataset: str = "") -> Parameters:
 
 
 def for_dataset(params: Parameters, dataset: str) -> Parameters:
-    """Return the parameters with the feature sets that the file leaves open.
-
-    Without a file of items only the controls are encoded; ceilings need a generated dataset.
-    """
+    """Return the parameters with defaults for the feature sets that the file leaves open."""
     source, encode, ours, combine = params.source(dataset), params[Encode], params[BEiT3], params[Combine]
-    # without items there is nothing to encode
+    # without a file of items there is nothing to encode
     if isinstance(source, Downloaded) and "metadata" not in source.files():
         encode, ours = encode.model_copy(update={"encoders": []}), ours.model_copy(update={"sets": []})
         combine = combine.model_copy(update={"sets": {}})
-    # only the generator of a catalogue knows what it planted
+    # ceilings need the ground truth of a generated catalogue
     if not isinstance(source, Generated):
         kept = {name: own for name, own in combine.sets.items() if not names.is_ceiling(combine.sets, name)}
         combine = combine.model_copy(update={"sets": kept})
@@ -80,12 +77,12 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
     preferred = [name for name in (FEATURES, names.LINEAR) if name in content]
     trained = next(iter([*preferred, *content, *made, *combine.controls]), FEATURES)
     if "features" in params[Released].model_fields_set and (named := params[Released].features) in made:
-        trained = named  # though it be a control of another set
+        trained = named  # even a control
     judged = content if trained in content or trained not in made else [trained, *content]
-    # files of others are released only if they are named
+    # third-party files are released only if named explicitly
     others = [*names.imported_sets(params, dataset), *names.sets_with_text(params, dataset)]
     own = [name for name in made or [trained] if name not in others and not names.is_control(combine.sets, name)]
-    # what the file leaves open: the set to train on and to code, those to judge and to release
+    # defaults of `features`: the set to train on and to quantise, the sets to benchmark and to release
     chosen: dict[type[Any], Any] = {
         Released: trained,
         SemanticIds: [trained] if judged else [],
@@ -97,16 +94,18 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
 
 
 def of_release(release: Release, path: Path) -> Parameters:
-    """Return the parameters of a file, else those that a release records; the source is the release's own."""
+    """Return the parameters of the file if it exists, otherwise those recorded in the release."""
     manifest = release.manifest
     if manifest.kind not in sources.SOURCES:
         raise UserError(f"{release.folder}: source '{manifest.kind}' is unknown here; install the package that has it")
     source = sources.SOURCES[manifest.kind]
-    declared = {manifest.dataset: source.model_construct(kind=manifest.kind)}  # its files are not here
-    # a project around the release has the last word
+    declared = {
+        manifest.dataset: source.model_construct(kind=manifest.kind)
+    }  # not validated: a release has no raw files
+    # the parameter file of a project takes precedence over the release
     if path.exists():
         return read(path).model_copy(update={"sources": declared, "datasets": [manifest.dataset]})
-    recorded = {  # an older version may have had other keys
+    recorded = {  # skip keys of older versions
         name: {key: value for key, value in made.params.items() if key in SECTIONS[name].model_fields}
         for name, made in manifest.made_by.items()
         if name in RECORDED
@@ -125,7 +124,7 @@ def check(params: Parameters, path: Path) -> None:
             model_settings(params, model)
         for ablation in params[Benchmark].ablations:
             model_settings(params, RELEASED, ablation)
-        # a corner of a default range may be refused by itself
+        # default ranges are not checked, as some of their corners are invalid
         own = {model: ranges for model, ranges in params[Search].spaces.items() if ranges != SPACES.get(model)}
         for model, ranges in own.items():
             for end in ("low", "high"):
@@ -147,7 +146,7 @@ def load(path: Path, dataset: str = "") -> Parameters:
 
 
 def _check_names(params: Parameters) -> None:
-    """Raise UserError for the first name of a dataset, feature set or recommender that there is not."""
+    """Raise UserError for the first unknown dataset, feature set or recommender."""
     for dataset in params.datasets:
         params.source(dataset)
     check_encoders(params.encoders, params[Encode].encoders)
@@ -176,6 +175,6 @@ def _check_names(params: Parameters) -> None:
         raise UserError(
             f"'publish.features': '{ceilings[0]}' is what the generator knows, and no feature; leave it out"
         )
-    if "features" in publish.model_fields_set:  # a release has those of them that its dataset has
+    if "features" in publish.model_fields_set:  # each release has the subset that its dataset has
         everywhere = {name: 0 for dataset in params.datasets for name in names.feature_sets(params, dataset)}
         known(publish.features, everywhere, "publish.features")

@@ -1,4 +1,4 @@
-"""`alignrec plan`: hours, memory, disk and downloads of each stage, before anything runs."""
+"""`alignrec plan`: estimated time, memory, disk and downloads of each stage."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from alignrec.pipeline.sources.base import Downloaded
 if TYPE_CHECKING:
     from alignrec.commands.estimate import Plan
 
-BUSY = 0.7  # processes per core, above which other programs slow the measurement down
+BUSY = 0.7  # load per core above which other programs slow down the measurement
 
 
 def plan(
@@ -43,10 +43,10 @@ def plan(
 
 
 def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
-    """Print the estimates of a dataset and return its faults: files that cannot be found, local ones without `ask`."""
+    """Print the estimates of a dataset and return its errors; without `ask` only local files are looked up."""
     source, weights = params.source(layout.dataset), params[Pretrain]
     files = source.files() if isinstance(source, Downloaded) else {}
-    # key of the parameter file -> addresses of that file, the preferred one first
+    # parameter -> addresses of its file, preferred one first
     addresses = {download.key_names(layout.dataset, [role]): mirrors for role, mirrors in files.items()}
     own = {f"pretrain.{key}": getattr(weights, key) for key in ("init", "tokenizer", "vqkd")}
     addresses |= {key: [address] for key, address in own.items() if address}
@@ -54,7 +54,7 @@ def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
     waiting = f"asking for {len(addresses)} files, at most {download.WAIT:g} s; timing a matrix product"
     say(f"{layout.dataset}: {waiting}", err=True)
 
-    # torch is loaded while the addresses are asked
+    # load torch while waiting for servers
     wait_for_answers, size, faults = download.ask_for_files(addresses), None, []
     from alignrec.commands import estimate
 

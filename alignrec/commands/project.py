@@ -1,4 +1,4 @@
-"""A folder as a project: dvc.yaml and code.json from the stages, plots and ignore files of DVC, git and DVC."""
+"""Set up a project: git, DVC, dvc.yaml and code.json."""
 
 import hashlib
 import logging
@@ -28,14 +28,14 @@ DVC_YAML = Path("dvc.yaml")
 PARAMS = Path("params.yaml")
 HEAD = """# The table of contents, in data-flow order: `alignrec new` writes it from the stages, unless it was edited.
 """
-# every section of params.yaml, with the keys that people change most at their defaults
+# all sections of params.yaml with their most common keys, at their defaults
 SECTIONS = Path(__file__).with_name("sections.yaml")
-CODE = Path("code.json")  # stage -> hash of its code, and the release that wrote it, under PACKAGE
+CODE = Path("code.json")  # hash of each stage's code, and under PACKAGE the version that wrote it
 PACKAGE = "alignrec"
 MARK = re.compile(r"^# sha256 of what follows: ([0-9a-f]{64})\n", re.MULTILINE)
-LOCAL = ("download", "images")  # stages that read files of this machine or the web
-SHOWN = Path(__file__).with_name("shown.yaml")  # what of the outputs DVC shows
-TEMPLATES = Path(__file__).with_name("plots")  # how DVC draws them, and the page around, which needs no network
+LOCAL = ("download", "images")  # stages that read local files or the web, which DVC does not track
+SHOWN = Path(__file__).with_name("shown.yaml")  # metrics and plots for DVC
+TEMPLATES = Path(__file__).with_name("plots")  # plot templates and an HTML page that works offline
 IGNORED = """# unfinished work
 /outputs/.work/
 # signing is not making: a signature does not make the release stale
@@ -49,7 +49,7 @@ KEPT = """*
 !/figures/*/*.json
 """
 SHOWS = ("metrics", "pretrain", "train", "mask", "curves", "heatmaps")
-FIGURES = {  # of its own, as DVC's run-cache leaves out a stage whose files git keeps
+FIGURES = {  # a separate stage, as DVC's run cache skips stages with outputs in git
     "desc": "what DVC shows of a report and git keeps; the article's tables of another run stay",
     "matrix": {"dataset": "${datasets}"},
     "cmd": "mkdir -p outputs/figures/${item.dataset} && "
@@ -65,7 +65,6 @@ CONFIG = {
 
 
 def dvc_yaml(params: Parameters) -> str:
-    """Return dvc.yaml. Stages that read local files always run, as DVC does not track these."""
     options: dict[str, Any] = {"sort_keys": False, "width": 110, "default_flow_style": None}
     made = {stage.name: _describe_stage(stage, params) for stage in IN_ORDER} | {"figures": FIGURES}
     stages = (yaml.safe_dump({name: stage}, **options) for name, stage in made.items())
@@ -74,13 +73,13 @@ def dvc_yaml(params: Parameters) -> str:
 
 
 def code_json() -> dict[str, str]:
-    """Return the content of code.json: DVC runs a stage again when its hash changes."""
+    """Return the code hashes that DVC compares to decide whether a stage must run."""
     hashes = {stage.name: code.fingerprint(*stage.modules()) for stage in IN_ORDER}
     return {PACKAGE: version(PACKAGE)} | hashes
 
 
 def refuse_other_release(path: Path) -> None:
-    """Refuse a code.json of another release: DVC would take what the installed one makes for that one's."""
+    """Raise UserError if code.json is of another version, as DVC would attribute the outputs to that version."""
     made = io.read_json(path) if path.is_file() else {}
     if isinstance(made, dict) and made.get(PACKAGE, here := version(PACKAGE)) != here:
         raise UserError(
@@ -90,16 +89,12 @@ def refuse_other_release(path: Path) -> None:
 
 
 def begin_project(folder: Path) -> Iterator[str]:
-    """Make a folder with a params.yaml a project, and yield what was done; what was edited stays.
-
-    Missing sections are added to params.yaml, as DVC requires them. DVC is begun without git where there is none, and
-    for the folder only below the root of a repository. UserError if git or DVC refuse.
-    """
+    """Set up git and DVC in a folder with a params.yaml and yield messages; UserError if git or DVC fails."""
     yield from _add_missing_sections(folder / PARAMS)
     yield from _write_dvc_yaml(folder / DVC_YAML, dvc_yaml(read(folder / PARAMS)))
     io.write_json(folder / CODE, code_json())
     root = _git_root(folder)
-    # git comes first, as `dvc init` asks for it
+    # `dvc init` requires a git repository, unless git is not installed
     if root is None and shutil.which("git"):
         done = subprocess.run(["git", "init", "--quiet"], cwd=folder, capture_output=True, text=True)
         if done.returncode:
@@ -109,7 +104,7 @@ def begin_project(folder: Path) -> Iterator[str]:
     if not (folder / ".dvc").is_dir():
         _init_dvc(folder, no_scm=root is None, subdir=root not in (None, folder.resolve()))
         yield "dvc init" + (" --no-scm" if root is None else "" if root == folder.resolve() else " --subdir")
-    # what the user has changed stays
+    # keep files that the user has edited
     for template in sorted(TEMPLATES.iterdir()):
         if not (path := folder / ".dvc" / "plots" / template.name).exists():
             io.write_bytes(path, template.read_bytes())
@@ -140,7 +135,7 @@ def _describe_stage(stage: Stage, params: Parameters) -> dict[str, Any]:
     options: dict[str, Any] = {}
     downloaded = (source for source in sources if isinstance(source, Downloaded))
     if always := stage.name in LOCAL and any(names_local_files(source.files()) for source in downloaded):
-        options["persist"] = True  # `dvc pull` brings copies of files that may not be here
+        options["persist"] = True  # keep pulled copies, whose original files may be missing on this machine
     if stage.name in LOCAL and any(source.licence.texts == "none" for source in sources):
         options["push"] = False
     return {
@@ -155,7 +150,7 @@ def _describe_stage(stage: Stage, params: Parameters) -> dict[str, Any]:
 
 
 def _parameter_key(name: str, params: Parameters) -> str:
-    """Return what DVC compares: a section, or the key of one that a stage reads, if the file has that key."""
+    """Return the parameter that DVC compares: the key that a stage reads if the file has it, otherwise its section."""
     section, _, key = name.partition(".")
     if section == SOURCE:
         return f"{SOURCE}.${{item.dataset}}"
@@ -171,7 +166,7 @@ def _write_dvc_yaml(path: Path, text: str) -> Iterator[str]:
         before = path.read_text(encoding="utf-8", errors="replace")
         if before == text:
             return
-        # the hash in the head tells our own text from an edited one
+        # the hash in the header shows whether the file was edited
         marked = MARK.search(before)
         if marked is None or text_sha256(before[marked.end() :]) != marked[1]:
             yield f"{path}: was edited, and is left so; delete it to have it written again"
@@ -185,7 +180,7 @@ def text_sha256(text: str) -> str:
 
 
 def _is_dvcs_own(path: Path) -> bool:
-    """Return whether a .dvcignore has only the comments that `dvc init` writes."""
+    """Whether a .dvcignore has only the comments that `dvc init` writes."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     return all(not line.strip() or line.startswith("#") for line in lines)
 
@@ -198,7 +193,7 @@ def _git_root(folder: Path) -> Path | None:
 
 
 def _init_dvc(folder: Path, no_scm: bool, subdir: bool) -> None:
-    """Initialise DVC with CONFIG in this process; a command per key would start Python six times."""
+    # in this process, as one `dvc config` command per key would start Python six times
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 

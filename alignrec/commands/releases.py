@@ -1,4 +1,4 @@
-"""Commands for releases: verify, fetch, export, embed, serve."""
+"""Commands for releases."""
 
 import os
 from pathlib import Path

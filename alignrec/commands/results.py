@@ -1,4 +1,4 @@
-"""Commands that show and compare results: summary, compare, diff, leaderboard."""
+"""Commands that show and compare results."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -44,7 +44,7 @@ def summary(dataset: OneOrAll = None, params: ParamsFile = PARAMS, root: Root = 
         show(terminal.stages(name, records.values()))
         if layout.results.exists():
             show(*terminal.tables(io.read_table(layout.results, schemas.RESULTS), name))
-        # the verdict is on the set of the released recommender
+        # the verdict is on the feature set of the released recommender
         released = records.get("train", {}).get("params", {}).get("features", "")
         outputs = Outputs(layout, settings.source(name).kind, released)
         if line := verdict.verdict_headline(name, outputs.kind, released, outputs.probes, outputs.tests):

@@ -1,4 +1,4 @@
-"""A command for each stage, on a dataset; some have options of their own."""
+"""Commands that run a stage."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,7 +42,7 @@ def perform_stage(
     stage: Stage, dataset: str, params: Path, root: Path, part: str | None = None, item: str = ""
 ) -> None:
     def check_settings(run: Run) -> None:
-        # a project without BEiT3 does not load torch to find that nothing is to be done
+        # validating loads torch, which stages without work need not wait for
         if run.params[BEiT3].sets or stage.name not in ("pretrain", "beit3"):
             check(run.params, params)
 
@@ -110,7 +110,7 @@ def probe(
     root: Root = ROOT,
     to: Annotated[Path | None, typer.Option("--to", help="for a release: where to write probes.json")] = None,
 ) -> None:
-    # a release is probed without a project: its tables are laid out as outputs
+    # a release needs no project: its tables are unpacked in the layout of outputs
     released = is_release(dataset)
     if to is not None and not released:
         raise typer.BadParameter(f"is for releases; the probes of {dataset} are in {root}/probe/{dataset}")

@@ -1,4 +1,4 @@
-"""Terminal output: commands print through `say` and `show`, errors end them through `Group`."""
+"""Terminal output, error messages and interrupts."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from alignrec.schemas import ContractError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-LONGEST = 2000  # characters of an error; data may be in it
+LONGEST = 2000  # characters of an error message, which may quote data
+# messages of libraries that run out of memory, while they are loaded or later
 LACKING = (
     "failed to map segment",
     "annot allocate memory",
     "can't allocate memory",
     "can't start new thread",
     "cannot apply additional memory",
-)  # what libraries say of memory that is not there, when they are loaded and later
+)
 
 
 def say(text: str, err: bool = False) -> None:
@@ -48,15 +49,14 @@ def show(*tables: RenderableType) -> None:
 
 
 class Terminated(KeyboardInterrupt):
-    """The system asked the process to end (SIGTERM)."""
+    """Raised on SIGTERM."""
 
-    seen = False  # whether it did; DuckDB drops the exception, and raises its own
+    seen = False  # whether SIGTERM was received: DuckDB replaces the exception by its own
 
 
 @contextmanager
 def end_on_sigterm() -> Iterator[None]:
-    """Have SIGTERM end this process as Ctrl-C does; those that it forks end at once."""
-    # processes that were forked inherit the handler, and have nothing to clean up
+    # forked processes inherit the handler but have nothing to clean up, so they exit immediately
     own = os.getpid()
 
     def end(number: int, frame: object) -> None:
@@ -74,13 +74,13 @@ def end_on_sigterm() -> Iterator[None]:
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Return whether an error is Ctrl-C or SIGTERM, during a query of DuckDB too."""
+    # DuckDB raises a RuntimeError when a query is interrupted
     return isinstance(error, KeyboardInterrupt) or (type(error) is RuntimeError and str(error) == "Query interrupted")
 
 
 @contextmanager
 def explain_interrupt(left: str) -> Iterator[None]:
-    """Have Ctrl-C and SIGTERM end the command with a line that says what is left."""
+    """Attach a note on unfinished work to Ctrl-C and SIGTERM, which `Group` prints."""
     try:
         yield
     except (KeyboardInterrupt, RuntimeError) as e:
@@ -89,19 +89,19 @@ def explain_interrupt(left: str) -> Iterator[None]:
 
 
 class Group(TyperGroup):
-    """A command group whose errors are one line and exit code 1, and Ctrl-C one line and 130."""
+    """Command group that prints errors in one line and exits with 1, or 130 after Ctrl-C."""
 
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="replace")  # writes any character
+                stream.reconfigure(errors="replace")  # the encoding may lack characters of a message
         try:
             with end_on_sigterm():
                 returned = super().invoke(ctx)
-            sys.stdout.flush()  # a closed pipe is noticed here, and not at exit
+            sys.stdout.flush()  # detect a closed pipe here rather than at exit
             return returned
         except (Exception, KeyboardInterrupt) as e:
-            # what is left is in the note that `explain_interrupt` added
+            # `explain_interrupt` has added a note on unfinished work
             if is_interrupt(e):
                 _end_interrupted(*getattr(e, "__notes__", ["nothing is left half-done"])[:1])
             if (message := describe_error(e)) is None:
@@ -111,7 +111,7 @@ class Group(TyperGroup):
 
 
 def describe_error(error: BaseException) -> str | None:
-    """Return an error in one line; None for a bug, and for a closed pipe, as of `alignrec ... | head`."""
+    """Return an error message of one line, or None for bugs and closed pipes (`alignrec ... | head`)."""
     if isinstance(error, UserError | ContractError):
         return str(error)
     if isinstance(error, MemoryError) or (
@@ -121,7 +121,7 @@ def describe_error(error: BaseException) -> str | None:
     if isinstance(error, ModuleNotFoundError) and (lacking := not_installed(error)):
         return str(lacking)
     where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
-    full = os.strerror(errno.ENOSPC) in str(error)  # of DuckDB's errors too, which are no OSError
+    full = os.strerror(errno.ENOSPC) in str(error)  # DuckDB raises errors of its own
     if full or (isinstance(error, OSError) and error.errno == errno.EDQUOT):
         return f"{where}the disk is full; make space and run the same command again"
     if not isinstance(error, OSError) or isinstance(error, BrokenPipeError):
@@ -132,7 +132,7 @@ def describe_error(error: BaseException) -> str | None:
 def _end_interrupted(left: str) -> NoReturn:
     how, number = ("terminated", signal.SIGTERM) if Terminated.seen else ("interrupted", signal.SIGINT)
     say(f"{how}: {left}; run the same command again", err=True)
-    # files survive a kill; threads would hold the process, such as one that waits for a silent server
+    # files survive a kill, whereas a thread that waits for a silent server would block the exit
     if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
         sys.stdout.flush()
         sys.stderr.flush()
