@@ -1,4 +1,4 @@
-"""One training as a value: its data, the hash of all that determines it as its key, and its outcome.
+"""A cell of the benchmark: one training, keyed by a hash of everything that determines its result.
 
 Letters: I items, F width of features, N test users, K cutoff.
 """
@@ -38,7 +38,7 @@ from alignrec.pipeline.train.inputs import TrainingData
 from alignrec.pipeline.train.loop import Fit, fit
 
 NO_FEATURES = "none"
-Opens = Literal["valid", "test", "rankings"]  # each keeps more: valid figures, test figures, recommendations of test
+Opens = Literal["valid", "test", "rankings"]  # each also keeps what those before it do
 RECALL = f"valid_recall@{CUTOFF}"
 
 
@@ -66,14 +66,14 @@ def rankings_path(layout: Layout, entry: Entry, suffix: str = "") -> Path:
 
 @dataclass(frozen=True)
 class Hidden:
-    """A modality hidden for a share of the items, whose vectors are those of the masked feature set."""
+    """A modality hidden for a share of the items, which take their vectors from the masked feature set."""
 
     modality: str
     ratio: float
-    seed: int  # draws the items; the same for both modalities
+    seed: int  # of the items drawn; equal for both modalities
 
     def rows(self, n_items: int) -> np.ndarray:
-        """Return the items whose modality is hidden, bool [I]; a larger ratio hides the same items and more."""
+        """Return which items are hidden, bool [I]; sets of larger ratios contain those of smaller ones."""
         masked = np.zeros(n_items, bool)
         masked[np.random.default_rng(self.seed).permutation(n_items)[: round(self.ratio * n_items)]] = True
         return masked
@@ -81,13 +81,12 @@ class Hidden:
 
 @dataclass(frozen=True)
 class DatasetData:
-    """Outputs of a dataset, unchanged or changed in memory; pickled for worker processes."""
+    """Outputs of a dataset, optionally changed in memory; pickled for worker processes."""
 
     layout: Layout
-    features: str | Path | None = None
-    """name of a feature set, or, with `graph`, a file .npy of vectors in item order; None for models that read ids"""
+    features: str | Path | None = None  # feature set or, with `graph`, an .npy file; None for models that read ids only
     parts: tuple[int, ...] = ()  # widths of the modalities in the features; empty for one modality
-    graph: Graph | None = None  # how the item graph is rebuilt; None: that of the stage is read
+    graph: Graph | None = None  # parameters to rebuild the item graph; None to read the stage's
     hidden: Hidden | None = None  # with `graph`
 
     @classmethod
@@ -96,7 +95,6 @@ class DatasetData:
         return cls(layout, None if features == NO_FEATURES else features, parts)
 
     def files(self) -> list[Path]:
-        """Return the files to read, in a defined order; UserError names a missing one."""
         if self.features is None or self.graph is None:
             return inputs.input_files(self.layout, self._name)
         tables = inputs.input_files(self.layout, None)
@@ -105,7 +103,7 @@ class DatasetData:
         return tables + [path for name in self._sets() for path in io.shards(self.layout.features(name), "features")]
 
     def facts(self) -> dict[str, Any]:
-        """Return all else that determines the data, JSON."""
+        """Return what else determines the data, JSON."""
         name = self.features.stem if isinstance(self.features, Path) else self.features
         graph, hidden = self.graph and self.graph.model_dump(), self.hidden and asdict(self.hidden)
         return {"features": name, "modalities": list(self.parts), "graph": graph, "hidden": hidden}
@@ -135,7 +133,7 @@ class DatasetData:
 
 @dataclass(frozen=True, eq=False)
 class InMemoryData:
-    """Data in memory; the item graph is searched on the features."""
+    """Data in memory; the item graph is built from the features."""
 
     split: Split  # identified by the protocol's fingerprint
     features: np.ndarray | None  # float32 [I, F]
@@ -157,25 +155,25 @@ class InMemoryData:
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One training. Cells of equal keys leave equal bytes."""
+    """One training; cells with equal keys have byte-identical results."""
 
     data: DatasetData | InMemoryData
     model: str
     settings: Train  # of the model's class Params
-    protocol: Protocol  # selects the epoch; each of its variants judges
-    seed: int  # of initial values, order and negatives, see pipeline.seeds
+    protocol: Protocol  # selects the epoch; each of its variants is evaluated
+    seed: int  # of initial values, order and negatives, see pipeline.harness.seeds
     ks: tuple[int, ...]
     opens: Opens = "rankings"
 
     @cached_property
     def key(self) -> str:
-        """The sha256 of all that determines the result."""
+        """The sha256 of everything that determines the result."""
         files = [*self.data.files(), *MODELS.source_files(self.model)]
         return Run.key(files, self.facts, [__name__, MODELS.module(self.model)])
 
     @property
     def facts(self) -> dict[str, Any]:
-        """All that determines the result, except file contents, code and versions."""
+        """What determines the result, except file contents, code and versions."""
         return {
             "model": self.model,
             "data": self.data.facts(),
@@ -189,28 +187,27 @@ class Cell:
     def train(
         self, watch: Callable[[dict[str, Any]], object] | None = None, checkpoint: Checkpoint | None = None
     ) -> tuple[Fit, Split]:
-        """Train without test; `watch` is called with each finished epoch's line. UserError as of `loop.fit`."""
+        """Train without opening test; arguments and errors are those of `loop.fit`."""
         data = self.data.read()
         model = MODELS[self.model]
         return fit(model, *data, self.settings, self.seed, watch, checkpoint, self.data.parts), data.split
 
     def judge(self, fitted: Fit, split: Split) -> list[Result]:
-        """Open test under each variant of the protocol."""
+        """Evaluate test under each variant of the protocol."""
         return [open_test(fitted.user, fitted.item, split, one, self.ks) for one in self.protocol.variants]
 
 
 class Outcome(NamedTuple):
     """The record of one training, and its recommendations for test users."""
 
+    # JSON: state (complete or failed), reason, epochs, best_epoch, best (that epoch's line of the history), curve (best
+    # valid Recall@20 up to each epoch), and judged: per protocol its name, fingerprint, and part -> metric -> mean
     values: dict[str, Any]
-    """JSON: state (complete or failed), reason, epochs, best_epoch, best (that epoch's line of the history),
-    curve (best valid Recall@20 up to each epoch), and judged, per protocol: protocol, fingerprint,
-    metrics, a part -> "recall@20" -> mean over users"""
     rankings: dict[str, pa.Table]  # suffix of the protocol -> table rankings(K)
 
 
 def train_and_judge(cell: Cell, tolerant: bool = False) -> Outcome:
-    """Train and judge a cell; with `tolerant` a failed training is an outcome with its reason, else it raises."""
+    """Train and evaluate a cell; a failed training raises UserError or, if `tolerant`, is recorded with its reason."""
     lines: list[dict[str, Any]] = []
     try:
         fitted, split = cell.train(lines.append)

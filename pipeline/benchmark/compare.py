@@ -15,7 +15,7 @@ from alignrec.pipeline.evaluation.protocol import Protocol
 from alignrec.pipeline.evaluation.statistics import corrected_tests
 from alignrec.pipeline.harness.seeds import seed_for
 
-MODELS = ("alignrec", "bm3", "vbpr")  # with its predecessor in production and the oldest that reads features
+MODELS = ("alignrec", "bm3", "vbpr")  # AlignRec, its predecessor in production, and the oldest that reads features
 
 
 class Compared(NamedTuple):
@@ -23,13 +23,12 @@ class Compared(NamedTuple):
 
     model: str
     features: str
-    seed: int  # number of the run; equal numbers draw equal negatives whatever the features
+    seed: int  # number of the run; equal numbers draw equal negatives for all feature sets
 
 
 def plan_compared(
     params: Parameters, data: Mapping[str, DatasetData], models: Sequence[str], seeds: int, rules: Protocol, items: int
 ) -> dict[Compared, Cell]:
-    """Return the cells: each model on each feature set, over several seeds."""
     return {
         Compared(model, name, seed): Cell(
             stored, model, model_settings(params, model), rules,
@@ -40,10 +39,7 @@ def plan_compared(
 
 
 def summarise_recalls(recalls: Mapping[Compared, np.ndarray], names: Sequence[str]) -> dict[str, Any]:
-    """Return mean and sd over seeds of each model on each set, and paired tests of every two sets, over users.
-
-    `recalls` has the recall of each test user, float64 [N].
-    """
+    """Return mean and sd over seeds, and paired tests of every two sets over users, from recalls float64 [N]."""
     seeds = sorted({one.seed for one in recalls})
     recall: dict[str, Any] = {}
     comparisons: list[tuple[str, str, str, np.ndarray, np.ndarray]] = []

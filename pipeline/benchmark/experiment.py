@@ -1,7 +1,4 @@
-"""Trains cells and keeps their records and rankings, by key with a sha256; writes the tables of a stage.
-
-Letters: N test users, K cutoff.
-"""
+"""Train cells and store their records and rankings by key; write the tables of a stage."""
 
 import hashlib
 import json
@@ -31,7 +28,7 @@ from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.train import inputs
 
 Label = TypeVar("Label")
-PROGRESS = partial(tqdm, unit="run", disable=None)  # a progress bar where stderr is a terminal
+PROGRESS = partial(tqdm, unit="run", disable=None)  # shown only on a terminal
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,6 @@ class Record:
 
     @property
     def best(self) -> dict[str, Any]:
-        """The history's line of the best epoch."""
         return dict(self.values["best"])
 
     @property
@@ -64,18 +60,13 @@ def read_evaluation(path: Path, split: Split, ks: Sequence[int]) -> Evaluation:
 
 
 class Store:
-    """A folder of records, and further ones to read.
-
-    An altered or truncated record, or one whose rankings differ, counts as absent. Other code, data or protocol gives
-    another key.
-    """
+    """A folder of records, and further ones to read; altered records or rankings count as absent."""
 
     def __init__(self, folder: Path, *others: Path) -> None:
         self.folder, self.others = folder, others
-        self.doubted: set[Path] = set()  # records that were not believed
+        self.doubted: set[Path] = set()  # records that were found altered
 
     def get(self, cell: Cell) -> Record | None:
-        """Return the record of a cell; None without an intact one."""
         return next((r for folder in (self.folder, *self.others) if (r := self._read(folder, cell.key))), None)
 
     def missing(self, cells: Iterable[Cell]) -> list[Cell]:
@@ -88,17 +79,18 @@ class Store:
             io.write_table(table, path, schemas.rankings(max(cell.ks)))
             digests[suffix] = io.sha256(path)
         values = {"key": cell.key, "cell": cell.facts, **outcome.values, "rankings": digests}
-        values = json.loads(json.dumps(values))  # as it will be read
+        # hash the values as they will be read
+        values = json.loads(json.dumps(values))
         io.write_json(self.folder / f"{cell.key}.json", values | {"sha256": record_digest(values)})
 
     @contextmanager
     def claimed(self, cell: Cell) -> Iterator[None]:
-        """Lock a cell against other processes; a killed process releases it."""
+        """Lock a cell against other processes; the system releases the lock of a killed one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = self.folder / f".{cell.key}.lock"
         with FileLock(lock):
             yield
-            lock.unlink(missing_ok=True)  # who waits for it finds the record
+            lock.unlink(missing_ok=True)  # processes that wait for it will find the record
 
     def files(self, cells: Iterable[Cell]) -> list[Path]:
         records = [record for cell in cells if (record := self._read(self.folder, cell.key))]
@@ -125,7 +117,7 @@ def record_digest(values: dict[str, Any]) -> str:
 
 
 def train_cell(store: Store, tolerant: bool, cell: Cell) -> None:
-    """Train a cell that no other process has finished; see `cell.train_and_judge`."""
+    """Train a cell unless another process has finished it."""
     with store.claimed(cell):
         if store.get(cell) is None:
             store.put(cell, train_and_judge(cell, tolerant))
@@ -138,10 +130,7 @@ def complete_cells(
     shown: Callable[..., Iterable[Any]] = PROGRESS,
     tolerant: bool = False,
 ) -> dict[Label, Record]:
-    """Return the records of labelled cells; those without one are trained, slow models first.
-
-    A failed training raises, or if `tolerant` leaves a record with its reason.
-    """
+    """Return the records of labelled cells, training those that are missing, slow models first."""
     place = {model: number for number, model in enumerate(reversed(MODELS))}
     missing = store.missing(planned.values())
     if todo := sorted(missing, key=lambda cell: place.get(cell.model, len(place))):
@@ -154,15 +143,15 @@ def complete_cells(
 
 
 class Experiment:
-    """A stage that trains cells: plans ask it for records, and it writes their tables."""
+    """A stage that trains cells: completes the plan's records and writes their tables."""
 
     def __init__(self, run: Run, workers: int, *others: Path, draws: Sequence[Layout] = ()) -> None:
-        """Read the split, and further stores; run number n trains and is judged on draw n modulo their number."""
+        """Read the splits; run n trains and is evaluated on draw n modulo their number. `others`: stores to read."""
         self.run, self.params, self.layout, self.workers = run, run.params, run.layout, workers
         self.dataset, self.draws = run.dataset, draws or [run.layout]
         self.splits = [inputs.read_inputs(layout, None).split for layout in self.draws]
         self.split = self.splits[0]
-        self.rules = protocol_of(run.params, run.dataset, *self.splits)  # selects epochs; each variant judges
+        self.rules = protocol_of(run.params, run.dataset, *self.splits)  # selects epochs; each variant is evaluated
         self.store = Store(run.layout.cells(run.stage), *others)
         self.named: dict[str, Cell] = {}
         self.made: list[Path] = []  # files that are not records
@@ -179,7 +168,7 @@ class Experiment:
         return found
 
     def write(self, files: Mapping[str, pa.Table | Any]) -> None:
-        """Write tables and JSON values into the stage's folder, by file name."""
+        """Write file name -> table or JSON value to the stage's folder."""
         for name, content in files.items():
             path = self.run.folder / name
             if isinstance(content, pa.Table):
@@ -189,7 +178,7 @@ class Experiment:
             self.made.append(path)
 
     def end(self) -> None:
-        """Delete files and records that this run neither wrote nor named."""
+        """Delete files and records that this run neither wrote nor planned."""
         kept = self.store.files(self.named.values())
         left = {path.stem for path in self.store.folder.glob("*.json")} - self.named.keys()
         io.keep_only(self.run.folder, [*self.made, *kept])

@@ -13,7 +13,7 @@ from alignrec.pipeline.evaluation.cutoff import CUTOFF
 
 
 class Benchmark(Section):
-    """Models x feature sets x seeds under one protocol."""
+    """Models, feature sets and seeds that are evaluated under one protocol."""
 
     speed: ClassVar[frozenset[str]] = frozenset({"workers"})
 
@@ -53,7 +53,7 @@ class Benchmark(Section):
             )
 
     def check_cold(self, valid: int, test: int) -> None:
-        """Raise UserError if so few items are the candidates of valid and of test that figures would say nothing."""
+        """Raise UserError if valid or test has too few cold items for meaningful figures."""
         chosen_at = max(CUTOFF, *self.ks)
         if min(valid, test) <= chosen_at:
             raise UserError(
@@ -76,7 +76,7 @@ class Range(Section):
 
 
 RATES: dict[str, Range] = {"lr": Range(low=1e-4, high=5e-2), "l2": Range(low=1e-5, high=0.3)}
-# unsquared norms: in a batch of 2048 rows one weighs 45 times less than its square
+# for unsquared norms, which in a batch of 2048 rows weigh 45 times less than squared ones
 NORMS: dict[str, Range] = RATES | {"l2": Range(low=1e-4, high=1.0)}
 LOSSES = {"cca": Range(low=1e-4, high=0.1), "reg": Range(low=1e-2, high=1.0), "uia": Range(low=1e-2, high=1.0)}
 SPACES: dict[str, dict[str, Range]] = {
@@ -105,7 +105,7 @@ SPACES: dict[str, dict[str, Range]] = {
 
 
 class Search(Section):
-    """The settings that a model tries: see `benchmark.budget`. Valid Recall@20 chooses."""
+    """Hyperparameter search, see `benchmark.budget`; valid Recall@20 chooses."""
 
     spaces: dict[Name, dict[Name, Range]] = SPACES
     """model -> key of its settings -> range; a model that is not named has its default here, or those of lr and l2 that
@@ -113,7 +113,7 @@ class Search(Section):
 
 
 class Mask(Section):
-    """Mask modality (method.md section 5): one modality of some items is hidden, and AlignRec retrained."""
+    """Mask modality (method.md section 5): AlignRec is retrained with one modality of some items hidden."""
 
     ratios: Annotated[list[Share], Field(max_length=100)] = []
     """shares of items whose image (or text) is hidden; 0, the whole set, is always measured; empty: no training"""

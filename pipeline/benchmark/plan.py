@@ -1,8 +1,4 @@
-"""The trainings of a benchmark: models x feature sets x seeds and ablations, and the settings that are tried before.
-
-Valid chooses among settings; test is not opened. The first setting is the one as given, the others a quasi-random
-sequence of the model's space, the same for every feature set: a larger budget continues a smaller one.
-"""
+"""Plan of a benchmark: models x feature sets x seeds, ablations, and the hyperparameter search that precedes them."""
 
 from __future__ import annotations
 
@@ -30,7 +26,7 @@ from alignrec.pipeline.models.closed import Closed
 from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.train.params import Released
 
-DIGITS = 3  # significant digits of a Halton point's value, so that tables show it in full
+DIGITS = 3  # significant digits of a drawn value, so that tables show it in full
 Setting = dict[str, int | float]
 
 
@@ -67,11 +63,8 @@ def plan_cells(experiment: Experiment, wanted: Iterable[Entry], tuned: Tuned) ->
 
 
 def run_cell(experiment: Experiment, data: DatasetData, model: str, settings: Train, seed: int) -> Cell:
-    """Return the cell of a run.
-
-    The seed depends on neither feature set nor settings, so that all share draws. A closed form has none: its runs on
-    one split are one cell.
-    """
+    # The seed depends on neither feature set nor settings, so that all share their random draws. Closed forms have no
+    # randomness: their runs on one split are a single cell.
     number = seed_for("benchmark", experiment.dataset, model, 0 if issubclass(MODELS[model], Closed) else seed)
     return Cell(data, model, settings, experiment.rules, number, tuple(experiment.params[Benchmark].ks))
 
@@ -79,7 +72,7 @@ def run_cell(experiment: Experiment, data: DatasetData, model: str, settings: Tr
 def _data_of_draw(experiment: Experiment, features: str, draw: int) -> DatasetData:
     """Return the data of a run on a draw of the split.
 
-    A feature set that learned from train interactions learns again from those of the draw; UserError if it cannot.
+    Feature sets that learned from train interactions are refitted on those of the draw; UserError if they cannot be.
     """
     params, layout = experiment.params, experiment.draws[draw]
     stored = DatasetData.of(params, layout, features)
@@ -114,25 +107,25 @@ class Tried(NamedTuple):
 
     @property
     def valid(self) -> float | None:
-        """Recall@20; None if it failed."""
+        """Valid Recall@20; None if the training failed."""
         return self.record.best.get(RECALL)
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """Tried settings by candidate; empty without a budget."""
+    """Tried settings per candidate; empty without a budget."""
 
     tried: dict[Candidate, list[Tried]]
 
     def params(self, params: Parameters, entry: Entry) -> Parameters:
-        """Return the parameters with the chosen setting of a run; ablations share that of the full model."""
+        """Return parameters with the chosen setting of a run; ablations share that of the full model."""
         full = Candidate(RELEASED, params[Released].features) if entry.ablation else Candidate(*entry[:2])
         if full not in self.tried:
             return params
         return with_settings(params, entry.model, self.best(full).setting)
 
     def best(self, candidate: Candidate) -> Tried:
-        """Return the first setting of highest valid Recall@20 of a candidate; UserError where all failed."""
+        """Return the setting of highest valid Recall@20, the first on ties; UserError if all failed."""
         tried = self.tried[candidate]
         complete = [one for one in tried if one.valid is not None]
         if not complete:
@@ -145,7 +138,6 @@ class Tuned:
 
 
 def tune_models(experiment: Experiment, entries: Iterable[Entry]) -> Tuned:
-    """Train the settings of every candidate, slow models first."""
     params, dataset = experiment.params, experiment.dataset
     slow = [*reversed(MODELS)]
     ordered = sorted((e for e in entries if not e.ablation), key=lambda entry: slow.index(entry.model))
@@ -161,7 +153,7 @@ def tune_models(experiment: Experiment, entries: Iterable[Entry]) -> Tuned:
 
 
 def tried_settings(params: Parameters, dataset: str, model: str) -> list[Setting]:
-    """Return the settings of a model, `benchmark.budget` in all; none without a search space."""
+    """Return `benchmark.budget` settings, of which the first is the given one; none without a search space."""
     budget, ranges = params[Benchmark].budget, search_ranges(params, model)
     if not budget or not ranges:
         return []
@@ -171,7 +163,6 @@ def tried_settings(params: Parameters, dataset: str, model: str) -> list[Setting
 
 
 def trial_cell(experiment: Experiment, candidate: Candidate, setting: Setting) -> Cell:
-    """Return the training of a setting; its seed depends on neither feature set nor setting."""
     model, features = candidate
     data = DatasetData.of(experiment.params, experiment.layout, features)
     chosen = model_settings(with_settings(experiment.params, model, setting), model)
@@ -180,7 +171,7 @@ def trial_cell(experiment: Experiment, candidate: Candidate, setting: Setting) -
 
 
 def halton_points(ranges: Mapping[str, Range], n: int, seed: int) -> list[Setting]:
-    """Return n points of a scrambled Halton sequence; a larger n begins with the same points."""
+    """Return n points of a scrambled Halton sequence, a prefix of those for a larger n."""
     from scipy.stats import qmc  # takes half a second to load
 
     points = qmc.Halton(len(ranges), seed=np.random.default_rng(seed)).random(n)
@@ -188,7 +179,7 @@ def halton_points(ranges: Mapping[str, Range], n: int, seed: int) -> list[Settin
 
 
 def _value_at(values: Range, u: float) -> int | float:
-    """Return the value at share u, in [0, 1), of a range."""
+    """Return the value at u, in [0, 1), of a range."""
     whole = isinstance(values.low, int) and isinstance(values.high, int)
     low, high = values.low, values.high + whole
     value = low * math.exp(u * math.log(high / low)) if low > 0 else low + u * (high - low)

@@ -1,4 +1,4 @@
-"""Tables of the benchmark: results, slices, paired tests, tried settings; headline means and the protocol."""
+"""Files of the benchmark: results, slices, paired tests, tried settings, headline means and the protocol."""
 
 import json
 from collections import defaultdict
@@ -22,7 +22,7 @@ PerUser = dict[Entry, dict[str, np.ndarray]]  # run -> metric -> float64 [N], Na
 
 
 def benchmark_tables(experiment: Experiment, found: Mapping[Entry, Record], tuned: Tuned) -> dict[str, Any]:
-    """Return tables, or JSON values, by file name."""
+    """Return file name -> table or JSON value."""
     params, variants = experiment.params, experiment.rules.variants
     k = headline_cutoff(params[Benchmark].ks)
     judged: list[dict[str, Any]] = []
@@ -55,12 +55,13 @@ def benchmark_tables(experiment: Experiment, found: Mapping[Entry, Record], tune
 def _measure_runs(
     experiment: Experiment, found: Mapping[Entry, Record], suffix: str
 ) -> tuple[list[dict[str, Any]], PerUser]:
-    """Return the rows of SLICES, and the figures of all test users, under the protocol of a suffix."""
+    """Return rows of SLICES and the figures of each test user, under the protocol of a suffix."""
     rows: list[dict[str, Any]] = []
     per_user: PerUser = {}
     ks = experiment.params[Benchmark].ks
     users = np.unique(np.concatenate([split.test.users for split in experiment.splits]))
-    for entry, record in found.items():  # a run's rankings at a time
+    # rankings are read one run at a time, to bound memory
+    for entry, record in found.items():
         split = experiment.splits[entry.seed % len(experiment.splits)]
         evaluation = record.evaluation(suffix, split, ks)
         rows += [entry._asdict() | figure._asdict() for figure in slices.slice_figures(evaluation, split, ks)]
@@ -83,7 +84,7 @@ def results_table(judged: Iterable[dict[str, Any]]) -> pa.Table:
 
 
 def summarise_runs(judged: Iterable[dict[str, Any]], k: int) -> dict[str, Any]:
-    """Return model -> features, or "features, ablation" -> recall@k, ndcg@k -> mean and, over seeds, sd, on test."""
+    """Return model -> features, or "features, ablation" -> recall@k and ndcg@k -> mean and sd over seeds, on test."""
     values: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     for run in judged:
         column = f"{run['features']}, {run['ablation']}" if run["ablation"] else run["features"]

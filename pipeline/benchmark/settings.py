@@ -18,10 +18,7 @@ from alignrec.pipeline.train.params import Released
 
 
 def model_settings(params: Parameters, model: str, ablation: str = "") -> Train:
-    """Return a model's defaults, overridden by its keys in `train`, by `benchmark.overrides` and by the ablation.
-
-    UserError if the model lacks a key of an override or of the ablation, or refuses a value.
-    """
+    """Override a model's defaults by `train`, `benchmark.overrides` and the ablation; UserError for a wrong key."""
     kind, benchmark = MODELS[model].Params, params[Benchmark]
     trained = params[Released].resolved().model_dump(exclude_unset=True)
     settings = {key: value for key, value in trained.items() if key in kind.model_fields}
@@ -38,13 +35,13 @@ def with_settings(params: Parameters, model: str, setting: Mapping[str, Any]) ->
 
 
 def search_ranges(params: Parameters, model: str) -> dict[str, Range]:
-    """Return the ranges of a model's search: of `search.spaces`, else its default, else of lr and l2."""
+    """Return the ranges in `search.spaces`, or else the model's default ones, or else those of lr and l2."""
     rates = {key: values for key, values in RATES.items() if key in MODELS[model].Params.model_fields}
     return (SPACES | params[Search].spaces).get(model, rates)
 
 
 def sweep_params(params: Parameters, setting: Mapping[str, int | float], where: str) -> Parameters:
-    """Return the parameters at one setting of a sweep, dotted key -> value; UserError names the path `where`."""
+    """Apply one setting of a sweep, dotted key -> value; UserErrors name the path `where`."""
     graph, train = (
         {key.removeprefix(f"{section}."): value for key, value in setting.items() if key.startswith(f"{section}.")}
         for section in ("graph", "train")
@@ -55,7 +52,6 @@ def sweep_params(params: Parameters, setting: Mapping[str, int | float], where: 
 
 
 def protocol_of(params: Parameters, dataset: str, split: Split, *draws: Split) -> Protocol:
-    """Return the protocol that selects models of a dataset, whose split may be the published one of its source."""
     published, interactions = params.source(dataset).has_split, params[Interactions]
     cores = f"users >= {interactions.user_core}, items >= {interactions.item_core}, repeatedly"
     kept = "as imported" if published or split.own else cores

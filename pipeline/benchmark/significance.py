@@ -1,4 +1,4 @@
-"""The comparisons, declared before training, and their paired tests."""
+"""Pairs of runs to compare, fixed before training, and their paired tests. Letters: N test users, D draws, K cutoff."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,23 +17,21 @@ COLUMNS = ("model", "features", "ablation")  # name the runs of a test, which di
 
 
 def declare_pairs(entries: Sequence[Entry], reference: str, control: str | None = None) -> list[tuple[Entry, Entry]]:
-    """Return the pairs of runs to test, with seed 0.
-
-    AlignRec on every feature set against each other model on the same features, or on none; AlignRec on the feature
-    set `reference` against itself on every other, and against each ablation. With a `control`, each model on every
-    feature set against itself on that one.
-    """
+    """Return the pairs of runs to test, with seed 0."""
     kinds = list(dict.fromkeys(entry._replace(seed=0) for entry in entries))
     full = [kind for kind in kinds if kind.model == RELEASED and not kind.ablation]
+    # AlignRec on every feature set against each other model, on the same features or on ids only
     pairs = [
         (kind, other)
         for kind in full
         for other in kinds
         if other.model != RELEASED and other.features in (kind.features, NO_FEATURES)
     ]
+    # AlignRec on `reference` against itself on every other feature set, and against each ablation
     base = Entry(RELEASED, reference, 0)
     if base in full:
         pairs += [(base, other) for other in kinds if other.model == RELEASED and other != base]
+    # each model on every feature set against itself on the control
     plain = [kind for kind in kinds if not kind.ablation and kind.features != NO_FEATURES]
     pairs += [
         (kind, other)
@@ -51,11 +49,10 @@ def paired_tests(
     control: str | None,
     draws: int,
 ) -> pa.Table:
-    """Return table TESTS of all declared comparisons, recall and ndcg at K; p is corrected over all of them.
+    """Return table TESTS of all declared pairs, with p corrected over all of them.
 
-    A user's figure is averaged over the seeds that both runs have, for each draw: the test is over users and draws.
-    `judged` has for each protocol its label, and run -> metric -> float64 [N], the same test users in every run, NaN
-    without a target in the run's draw, which is its number modulo `draws`.
+    `judged` has per protocol its label, and run -> metric -> float64 [N], NaN for users without a target in the run's
+    draw, which is its seed modulo `draws`.
     """
     rows: list[dict[str, Any]] = []
     left: list[np.ndarray] = []
@@ -68,6 +65,7 @@ def paired_tests(
         sides = {f"{name}_{side}": getattr(kind, name) for side, kind in (("a", a), ("b", b)) for name in COLUMNS}
         for metric in METRICS:
             rows.append(named | sides | {"metric": metric, "k": k, "seeds": len(seeds)})
+            # average over the seeds of a draw: the test is over users and draws
             for column, kind in ((left, a), (right, b)):
                 by_draw = [[n for n in seeds if n % draws == draw] for draw in range(draws)]
                 runs = [[per_user[kind._replace(seed=n)][metric] for n in own] for own in by_draw]

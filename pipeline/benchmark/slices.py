@@ -1,6 +1,6 @@
 """A run's figures by length of history, by popularity of the item, and over the catalogue.
 
-Letters: N test users, K cutoff, I items, P pairs of a test user and a target.
+Letters: N test users, K cutoff, I items, P pairs of test user and target.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,14 +11,14 @@ import numpy as np
 from alignrec.pipeline.evaluation.metrics import Evaluation
 from alignrec.pipeline.interactions.split import Split
 
+# bounds, inclusive, of the train interactions of each group of users; in 5-core data users have at least three
 HISTORIES = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 9), (10, 19), (20, None))
-"""first and last number of train interactions of each group of users; 5-core data has at least three"""
 PARTS = 10
 USER_METRICS = ("recall", "ndcg")
 
 
 class Figure(NamedTuple):
-    """A row of table SLICES, without the columns that name the run."""
+    """A row of table SLICES, except the columns that identify the run."""
 
     slice: str
     label: str
@@ -38,7 +38,7 @@ def slice_figures(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> It
 
 
 def by_history(split: Split, users: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield each group's label and its members among users [N], bool [N]."""
+    """Yield each group's label and its members, bool [N]."""
     length = np.bincount(split.train.users, minlength=split.n_users)[users]
     for first, last in HISTORIES:
         label = f"{first}+" if last is None else str(first) if first == last else f"{first}-{last}"
@@ -46,7 +46,7 @@ def by_history(split: Split, users: np.ndarray) -> Iterator[tuple[str, np.ndarra
 
 
 def popularity_figures(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
-    """Yield recall of targets and exposure (share of recommendations) by popularity; n is targets."""
+    """Yield recall of targets and exposure (share of recommendations) by popularity; n counts targets."""
     part = popularity_parts(split)
     at = np.searchsorted(evaluation.users, split.test.users)
     hit = evaluation.top[at] == split.test.items[:, None]  # [P, max K]
@@ -62,7 +62,7 @@ def popularity_figures(evaluation: Evaluation, split: Split, ks: Sequence[int]) 
 
 
 def popularity_parts(split: Split, n: int = PARTS) -> np.ndarray:
-    """Return each item's n-th by train interactions, 1 (fewest; ties by item_id) .. n, 0 for cold items; int64 [I]."""
+    """Return each item's quantile by train interactions, 1 (fewest) .. n, or 0 for cold items, int64 [I]."""
     counts = np.bincount(split.train.items, minlength=split.n_items)
     warm = np.flatnonzero(counts)
     rank = np.argsort(np.argsort(counts[warm], kind="stable"), kind="stable")
@@ -72,12 +72,9 @@ def popularity_parts(split: Split, n: int = PARTS) -> np.ndarray:
 
 
 def catalogue_figures(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
-    """Yield coverage, Gini and novelty; n is users.
-
-    Coverage is the share of items that are recommended at least once. Gini is of how often each item is: 0 if all
-    alike, near 1 if few have all places. Novelty is the mean of -log2 of the share of train users who have a
-    recommended item, in bits; an item without users counts as having one.
-    """
+    """Yield coverage, Gini of exposure, and novelty in bits; n counts users."""
+    # coverage: share of items recommended at least once
+    # novelty: mean -log2 of the share of train users who have a recommended item; items without users count as one
     counts = np.bincount(split.train.items, minlength=split.n_items)
     information = -np.log2(np.maximum(counts, 1) / len(np.unique(split.train.users)))
     for k in ks:
@@ -91,7 +88,7 @@ def catalogue_figures(evaluation: Evaluation, split: Split, ks: Sequence[int]) -
 
 
 def gini(counts: np.ndarray) -> float | None:
-    """Return the Gini coefficient of counts, int [I]; None where all are 0."""
+    """Return the Gini coefficient of counts, int [I]; None if all are 0."""
     n, total = len(counts), counts.sum()
     weights = 2 * np.arange(1, n + 1) - n - 1
     return float((weights * np.sort(counts)).sum() / (n * total)) if total else None

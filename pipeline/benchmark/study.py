@@ -1,8 +1,4 @@
-"""The article's study: mask modality (method.md section 5) and sweeps of settings; tables MASK and SWEEPS.
-
-Mask modality retrains AlignRec with one modality of some items hidden. Sweeps train it with other settings and item
-graphs, and open valid only.
-"""
+"""Mask modality (method.md section 5) and hyperparameter sweeps of AlignRec: tables MASK and SWEEPS."""
 
 import itertools
 import json
@@ -35,9 +31,9 @@ class Masked(NamedTuple):
     """One training."""
 
     features: str
-    modality: str  # that is hidden: image, text or WHOLE
+    modality: str  # hidden one: image, text or WHOLE for none
     ratio: float  # share of the items whose modality is hidden; 0 with WHOLE
-    seed: int  # number of the run; equal numbers start from equal weights and draw equal negatives
+    seed: int  # number of the run; equal numbers share initial weights and negatives
 
 
 def mask_tables(experiment: Experiment) -> dict[str, Any]:
@@ -58,7 +54,7 @@ def mask_tables(experiment: Experiment) -> dict[str, Any]:
 
 
 def maskable_sets(layout: Layout) -> list[str]:
-    """Return the feature sets that also exist with each modality hidden, without ceilings, sorted."""
+    """Return the feature sets that also exist with each modality masked, except ceilings."""
     names = layout.feature_sets()
     return [n for n in names if n not in CEILINGS and all(variant(n, m) in names for m in MODALITIES)]
 
@@ -71,9 +67,9 @@ def mask_trainings(names: list[str], mask: Mask) -> list[Masked]:
 
 
 def mask_cell(experiment: Experiment, one: Masked) -> Cell:
-    """Return the cell of a training; that of a whole set is the benchmark's own."""
     params, data = experiment.params, DatasetData.of(experiment.params, experiment.layout, one.features)
     whole = plan.run_cell(experiment, data, RELEASED, model_settings(params, RELEASED), one.seed)
+    # the benchmark has trained this one
     if one.modality == WHOLE and CUTOFF in params[Benchmark].ks:
         return whole
     if one.modality != WHOLE:
@@ -87,7 +83,7 @@ class Swept(NamedTuple):
 
     sweep: str
     setting: str  # JSON: key -> value
-    seed: int  # number of the run; equal numbers start from equal weights and draw equal negatives
+    seed: int  # number of the run; equal numbers share initial weights and negatives
 
 
 def sweep_tables(experiment: Experiment) -> dict[str, Any]:
@@ -109,8 +105,8 @@ def sweep_tables(experiment: Experiment) -> dict[str, Any]:
 
 
 def sweep_cell(experiment: Experiment, setting: Setting, seed: int, where: str) -> Cell:
-    """Return the cell of a setting; the item graph is rebuilt, in memory, where it differs."""
     own = sweep_params(experiment.params, setting, where)
+    # a changed item graph is rebuilt in memory
     graph = own[Graph] if own[Graph] != experiment.params[Graph] else None
     data = replace(DatasetData.of(own, experiment.layout, own[Released].features), graph=graph)
     number = seed_for("sweep", experiment.dataset, RELEASED, seed)
@@ -118,7 +114,7 @@ def sweep_cell(experiment: Experiment, setting: Setting, seed: int, where: str) 
 
 
 def sweep_curves(table: pa.Table) -> list[dict[str, Any]]:
-    """Return the points of one-key sweeps: sweep, key, value, mean and sd of valid Recall@20, and seeds."""
+    """Return a point per value of one-key sweeps: mean and sd of valid Recall@20."""
     rows = []
     for (sweep, setting), values in _by_setting(table).items():
         if len(changed := json.loads(setting)) == 1 and values:
@@ -130,10 +126,7 @@ def sweep_curves(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def sweep_heatmaps(table: pa.Table) -> list[dict[str, Any]]:
-    """Return the best mean over seeds at each pair of values, a map per pair of keys.
-
-    Rows: map ("study alignrec <sweep>: train.lr, train.cca"), settings, x and y (values), valid, trials.
-    """
+    """Return the best mean over seeds for each pair of values, with a map per pair of keys."""
     by_setting = _by_setting(table)
     order = [*dict.fromkeys(sweep for sweep, _ in by_setting)]
     means: dict[tuple[int, str, float, float], list[float]] = {}

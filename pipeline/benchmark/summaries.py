@@ -1,4 +1,4 @@
-"""Summaries of the study's tables over seeds. Loads no model: reports and cards read it."""
+"""Summaries of table MASK over seeds. Loads no torch, so that reports and release cards can import it."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ class Masked(NamedTuple):
     modality: str  # image or text; WHOLE for the unchanged set
     ratio: float
     recall: Cell  # on test, by seed
-    change: Cell | None  # relative to the whole set, seed by seed; None for the whole set, and where its recall is 0
+    change: Cell | None  # relative to the whole set, seed by seed; None for the whole set, or if its recall is 0
 
     @property
     def items(self) -> str:
@@ -50,7 +50,7 @@ def by_protocol(rows: Sequence[Masked]) -> Iterator[tuple[tuple[str, str], list[
 
 
 def mask_metrics(mask: pa.Table) -> dict[str, Any]:
-    """Return protocol -> fingerprint, and feature set -> items -> Recall@20 and its relative change, mean and sd."""
+    """Return protocol -> fingerprint, and feature set -> items -> mean and sd of Recall@20 and its relative change."""
     nested: dict[str, Any] = {}
     for (protocol, fingerprint), rows in by_protocol(summarise_mask(mask)):
         judged = nested.setdefault(protocol, {"fingerprint": fingerprint})
@@ -61,7 +61,7 @@ def mask_metrics(mask: pa.Table) -> dict[str, Any]:
 
 
 def mask_points(mask: pa.Table) -> list[dict[str, Any]]:
-    """Return a point per run for `dvc plots`: line, ratio, recall@20; every line begins at the whole set."""
+    """Return a point per run for `dvc plots`; every line starts at the whole set."""
     read = mask.to_pylist()
     names = dict.fromkeys(row["features"] for row in read)
     rows = [(name, modality, row) for name in names for modality in MODALITIES for row in read

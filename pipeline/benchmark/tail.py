@@ -1,6 +1,6 @@
-"""The long tail (method.md section 6): AlignRec against other models, by popularity and history, from their rankings.
+"""The long tail (method.md section 6): AlignRec against other models by popularity and history.
 
-Letters: N test users, P pairs of a test user and a target, C candidates, n members of a group.
+Letters: N test users, P pairs of test user and target, C candidates, n members of a group.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,13 +25,13 @@ from alignrec.pipeline.interactions.split import Split
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.train.params import Released
 
-THIN = 50  # targets that each tenth of the items must have; else the items are divided into thirds
+THIN = 50  # if a tenth of the items has fewer targets, thirds are used instead
 THIRDS = {1: "tail", 2: "middle", 3: "head"}
-Candidates = Mapping[tuple[str, str], list[int]]  # model and feature set -> numbers of runs
+Candidates = Mapping[tuple[str, str], list[int]]  # (model, feature set) -> seeds
 
 
 class Group(NamedTuple):
-    """Test users, or targets, of a figure."""
+    """A group of test users or targets."""
 
     slice: str  # popularity or history
     label: str
@@ -71,10 +71,7 @@ def tail_groups(split: Split) -> Iterator[Group]:
 def compare_in_group(
     group: Group, values: np.ndarray, candidates: Candidates, reference: str, seed: int
 ) -> Iterator[dict[str, Any]]:
-    """Yield every candidate's mean and interval over the recalls of a group, float64 [n, C], and AlignRec's difference.
-
-    Differences are null without AlignRec on the feature set `reference`.
-    """
+    """Yield each candidate's mean recall with its interval, and AlignRec's lead; values are float64 [n, C]."""
     low, high = np.quantile(resample_means(values, RESAMPLES, seed), [0.025, 0.975], axis=0)
     names, others = list(candidates), tested_opponents(candidates, reference)
     tests: dict[tuple[str, str], dict[str, Any]] = {}
@@ -93,8 +90,7 @@ def compare_in_group(
 
 
 def tested_opponents(candidates: Iterable[tuple[str, str]], reference: str) -> list[tuple[str, str]]:
-    """Return the opponents of AlignRec on `reference`, as the benchmark declares them; with more, p could not fall
-    below .05 after correction."""
+    # only pairs that the benchmark declares: with more, no p could fall below .05 after correction
     pairs = declare_pairs([Entry(*name, 0) for name in candidates], reference)
     return [(b.model, b.features) for a, b in pairs if (a.model, a.features) == (RELEASED, reference)]
 
@@ -110,7 +106,7 @@ def _read_candidates(layout: Layout) -> Candidates:
 def _recalls_by_slice(
     layout: Layout, candidates: Candidates, split: Split, k: int, suffix: str
 ) -> dict[str, np.ndarray]:
-    """Return recall, averaged over seeds: history -> float64 [N, C], popularity (of each target) -> float64 [P, C]."""
+    """Return recall averaged over seeds: history -> float64 [N, C], popularity -> float64 [P, C]."""
     users, targets = [], []
     rows = np.searchsorted(np.unique(split.test.users), split.test.users)
     for (model, features), seeds in candidates.items():
