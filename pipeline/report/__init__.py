@@ -1,1 +1,1 @@
-"""One self-contained page a dataset: tables, plots, gallery, and their templates."""
+"""One self-contained HTML page per dataset: tables, plots, gallery, and their templates."""

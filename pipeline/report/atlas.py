@@ -1,14 +1,13 @@
-"""A 2-d map of the items: neighbours in the item graph attract each other, random pairs repel each other.
+"""A 2-d map of the items by UMAP's forces (McInnes et al. 2018, a = b = 1) on the item graph.
 
-The forces are UMAP's (McInnes et al. 2018, with a = b = 1): attraction along edges, repulsion from items drawn at
-random, a falling step. I items, E edges.
+Letters: I items, E edges.
 """
 
 import numpy as np
 import pyarrow as pa
 
 WIDTH, HEIGHT, MARGIN = 10_000, 6_200, 120
-ROUNDS, LEAST_ROUNDS, MOVES = 400, 120, 4_000_000  # bounds of the rounds, and moves of items over all rounds
+ROUNDS, LEAST_ROUNDS, MOVES = 400, 120, 4_000_000  # bounds of the rounds, and budget of moves over all rounds
 PUSHES = 5  # random items that repel each item, per round
 SMOOTHING = 40  # averaging steps of the start
 STEP = 0.3
@@ -16,15 +15,15 @@ FARTHEST = 4.0  # largest move along an axis by one force
 
 
 def map_positions(edges: pa.Table, n_items: int, seed: int) -> list[int]:
-    """Return x and y of each item, in turn."""
+    """Return x and y of each item, interleaved."""
     spread = np.array([WIDTH, HEIGHT]) - 2 * MARGIN
     rounds = min(ROUNDS, max(LEAST_ROUNDS, MOVES // max(n_items, 1)))
     return (layout(edges, n_items, seed, rounds) * spread + MARGIN).round().astype(int).ravel().tolist()
 
 
 def layout(edges: pa.Table, n_items: int, seed: int, rounds: int = ROUNDS) -> np.ndarray:
-    """Return a position of each item by schema EDGES, float64 [I, 2], each axis spread over 0 .. 1."""
-    if n_items < 3:  # side by side: forces need a plane to act in
+    """Return positions float64 [I, 2] in 0 .. 1, from edges of schema EDGES."""
+    if n_items < 3:
         return np.stack([np.arange(1, n_items + 1) / (n_items + 1), np.full(n_items, 0.5)], axis=1)
     item, other = (edges[c].to_numpy().astype(np.int64) for c in ("item_id", "neighbour_id"))
     kept = item != other
@@ -47,8 +46,8 @@ def layout(edges: pa.Table, n_items: int, seed: int, rounds: int = ROUNDS) -> np
 
 
 def _start(item: np.ndarray, other: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Return random positions, averaged along the graph, then ranked, so that no component lies far out."""
-    from scipy import sparse  # a light install, which draws pages without a map, does without it
+    """Return random positions, averaged along the graph, then ranked, so that no component is an outlier."""
+    from scipy import sparse  # not part of the light install, whose pages have no map
 
     ones = np.ones(len(item))
     walk = sparse.csr_array((ones, (item, other)), shape=(n, n))

@@ -1,4 +1,4 @@
-"""A comparison of feature sets, the content of compare.json, as tables and as one sentence."""
+"""A comparison of feature sets (compare.json) as tables and as one sentence."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -27,7 +27,7 @@ def verdict_tables(comparison: Record) -> list[Table]:
 
 
 def _outcomes_by_pair(comparison: Record) -> dict[tuple[str, str], dict[str, str]]:
-    """Return a, b -> place -> outcome; no outcomes for sets whose rows look out of order."""
+    """Return (a, b) -> place -> outcome, empty for sets whose rows seem out of order."""
     doubted = {doubt["features"] for doubt in comparison.get("order", [])}
     trained, found = _list_trainings(comparison), {}
     for a, b in dict.fromkeys((pair["a"], pair["b"]) for pair in comparison["pairs"]):
@@ -61,7 +61,7 @@ def list_remarks(comparison: Record) -> list[str]:
 
 
 def describe_doubts(comparison: Record) -> list[str]:
-    """Return a sentence per feature set whose rows seem to be in another order than the items."""
+    """Return a sentence per feature set whose rows seem out of order."""
     sentences = []
     for doubt in comparison.get("order", []):
         k, chance, both = doubt["neighbours"], doubt["chance"], doubt["overlap"].items()

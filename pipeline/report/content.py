@@ -14,7 +14,7 @@ from alignrec.pipeline.evaluation.evidence import group_values
 from alignrec.pipeline.report.table import Table
 
 REASONS = 20  # reasons listed, most frequent first
-TRAINING = ("pretrain", "encode", "train", "probe", "benchmark", "study")  # whose results can depend on the machine
+TRAINING = ("pretrain", "encode", "train", "probe", "benchmark", "study")  # stages with machine-dependent results
 States = Counter[tuple[str | None, str]]  # (status of image, status of text) -> items
 Records = Mapping[str, Mapping[str, Any]]  # stage -> its run.json
 
@@ -35,7 +35,7 @@ def quality_table(what: str, status: pa.ChunkedArray, reason: pa.ChunkedArray, n
 
 
 def count_states(items: Iterable[pa.Table]) -> States:
-    """Return the items of each status of image and text, in parts of table RELEASED_ITEMS with these columns."""
+    """Count items by status of image and text, from parts of table RELEASED_ITEMS."""
     counted = Counter[tuple[str | None, str]]()
     for part in items:
         for row in part.group_by(["image_status", "text_status"]).aggregate([([], "count_all")]).to_pylist():
@@ -44,7 +44,7 @@ def count_states(items: Iterable[pa.Table]) -> States:
 
 
 def gap_rows(states: States) -> list[list[str]]:
-    """Return rows of part, status, items and share, of statuses other than `ok`."""
+    """Return part, status, items and share for each status other than `ok`."""
     rows = []
     for place, what in enumerate(("image", "text")):
         of = Counter[str]()
@@ -57,7 +57,6 @@ def gap_rows(states: States) -> list[list[str]]:
 
 
 def count_incomplete(states: States) -> dict[str, str]:
-    """Return the numbers of items without image, text, either."""
     lacking: dict[str, str] = {}
     for what, places in {"image": (0,), "text": (1,), "either": (0, 1)}.items():
         absent = sum(n for state, n in states.items() if all(state[place] != "ok" for place in places))
@@ -67,8 +66,7 @@ def count_incomplete(states: States) -> dict[str, str]:
 
 
 def coverage_rows(features: Mapping[str, list[Path]]) -> list[list[Any]]:
-    """Return rows of name, width, and four shares (empty: unknown): items with image, with text, tokens read of a text
-    (mean), items with truncated text."""
+    """Return rows of name, width and four shares: items with image, with text, tokens encoded, truncated texts."""
     rows = []
     for name, files in features.items():
         flags = pa.concat_tables(

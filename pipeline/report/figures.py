@@ -1,4 +1,4 @@
-"""What DVC shows of a run and git keeps: headline figures, the rows of the plots, the article's tables."""
+"""Figures that DVC shows and git tracks: headline figures, rows of plots, and tables of the documentation."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -11,13 +11,13 @@ from alignrec.pipeline.report import probes, recommenders, study
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.table import CONTROLS, Table, with_labels, without_zero
 
-PROBES = ("zero_shot", "item_cf", "content_knn", "cold_items")  # those without a recommender
+PROBES = ("zero_shot", "item_cf", "content_knn", "cold_items")  # those that train no recommender
 ARTICLE = ("ablation", "mask", "tail", "hyper-parameters")
 DIGITS = 4  # decimal places
 
 
 def write_figures(outputs: Outputs, model: str) -> None:
-    """Write metrics.json, a file of rows per plot, and the article's tables of this run; those of other runs stay."""
+    """Write metrics.json, rows of each plot, and tables; those of parts that did not run are kept."""
     curves = {stage: outputs.history(stage) for stage in ("pretrain", "train")}
     studied = {part: outputs.plotted(part) for part in ("mask", "curves", "heatmaps")}
     for plot, rows in (curves | studied).items():
@@ -57,7 +57,6 @@ def _probe_figures(outputs: Outputs) -> dict[str, float]:
 
 
 def article_tables(outputs: Outputs) -> dict[str, list[Table]]:
-    """Return the article's tables, of the parts that ran."""
     mask, leads = (outputs.study.get(part, schemas.STUDY[part].empty_table()) for part in ("mask", "tail"))
     found = {
         "ablation": [

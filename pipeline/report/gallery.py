@@ -1,4 +1,4 @@
-"""The items of the page: images, a drawn gallery and neighbours under each feature set."""
+"""Items of the page: images, a random gallery and neighbours under each feature set."""
 
 import base64
 import io as bytes_io
@@ -21,8 +21,7 @@ CELL = 80  # pixels of an image in a sheet
 COLUMNS = 20  # images per row, and rows: 1600 x 1600 pixels, which phones decode
 BACKGROUND = (255, 255, 255)
 NEAR = 6  # neighbours of an item
-SEARCHABLE, MAPPED = 3_000, 100_000
-"""items of the largest catalogue that is shown with all its images, and of the largest that has a map"""
+SEARCHABLE, MAPPED = 3_000, 100_000  # largest catalogues, in items, with all images and with a map
 CLASSES = 8  # most frequent categories that have a colour of their own
 SETS = 3  # feature sets side by side
 
@@ -35,12 +34,12 @@ class Sheets:
     place: dict[int, int]  # item_id -> cell, counted through all sheets
 
     def table(self, titles: Sequence[str], notes: Sequence[str]) -> dict[str, Any]:
-        """Return titles, categories and cells (-1: no image) of all items, for a page."""
+        """Return titles, categories and cells (-1: no image) of all items."""
         return {"titles": titles, "notes": notes, "cells": [self.place.get(i, -1) for i in range(len(titles))]}
 
 
 def make_thumbnails(tables: Iterable[pa.Table], wanted: set[int]) -> dict[int, Image.Image]:
-    """Return item_id -> RGB image of CELL x CELL pixels, uncropped, on white; tables have item_id and image (JPEG)."""
+    """Return item_id -> RGB image, CELL x CELL, uncropped; tables have item_id and image (JPEG)."""
     images = {}
     for table in tables:
         for item, data in zip(table["item_id"].to_pylist(), table["image"], strict=True):
@@ -79,13 +78,12 @@ class Neighbours:
     """Items of the gallery and the map, with their neighbours."""
 
     items: list[int]  # of the gallery
-    sets: dict[str, dict[int, list[int]]]
-    """feature set -> item_id -> its nearest others; only of the gallery's items where not all are on the map"""
-    columns: list[str]  # the first sets, see `columns`
+    sets: dict[str, dict[int, list[int]]]  # feature set -> item_id -> neighbours; gallery items only, without a map
+    columns: list[str]  # sets shown side by side, see `columns`
     searchable: bool  # whether all items are shown, with images and neighbours
     mapped: bool  # whether all items are on the map
     classes: list[str]  # names of the most frequent categories, most frequent first
-    colour: list[int]  # by item_id: place of its category among `classes`, -1 for none of them
+    colour: list[int]  # by item_id: index of its category in `classes`, or -1
 
     @property
     def shown(self) -> set[int]:
@@ -95,7 +93,7 @@ class Neighbours:
 
 
 def pick_neighbours(outputs: Outputs, gallery: int, seed: int) -> Neighbours | None:
-    """Draw `gallery` items; return None without items or graphs. Above SEARCHABLE items only the columns are read."""
+    """Draw `gallery` items with neighbours; None without items or graphs. Above SEARCHABLE, only `columns` are read."""
     if outputs.items is None or not outputs.graphs:
         return None
     n = len(outputs.items)
@@ -114,7 +112,7 @@ def pick_neighbours(outputs: Outputs, gallery: int, seed: int) -> Neighbours | N
 
 
 def columns(names: Sequence[str], released: str) -> list[str]:
-    """Return the released set, the first other one and a control, as far as among `names`, and others up to SETS."""
+    """Choose SETS of `names`: the released set, another and a control come first."""
     own = [name for name in names if name == released]
     controls = [name for name in names if name in CONTROLS]
     rivals = [name for name in names if name not in controls and not f"{name}-".startswith(f"{released}-")]
@@ -122,7 +120,7 @@ def columns(names: Sequence[str], released: str) -> list[str]:
 
 
 def choose_items(labels: Sequence[str], has_image: Sequence[bool], count: int, seed: int) -> list[int]:
-    """Draw items: each category once before any twice, items with images first."""
+    """Draw items: each category once before any twice, those with images first."""
     order = np.random.default_rng(seed).permutation(len(labels)).tolist()
     seen = Counter[tuple[bool, str]]()
     rounds = {}
@@ -133,7 +131,7 @@ def choose_items(labels: Sequence[str], has_image: Sequence[bool], count: int, s
 
 
 def nearest_neighbours(edges: pa.Table, count: int) -> dict[int, list[int]]:
-    """Return item_id -> its nearest others, best first, of table EDGES."""
+    """Return item_id -> nearest other items, best first, from table EDGES."""
     item, other, rank = (edges[c].to_numpy() for c in ("item_id", "neighbour_id", "rank"))
     kept = item != other
     if not kept.any():  # no item has a vector, as where every image is unreachable
@@ -158,7 +156,7 @@ def _classes(taxonomy: Sequence[Sequence[str]]) -> tuple[list[str], list[int]]:
 
 
 def item_popularity(interactions: pa.Table | None, items: int) -> list[int]:
-    """Return the train interactions of each item; empty where they are not known."""
+    """Count the train interactions of each item; empty if unknown."""
     if interactions is None:
         return []
     item, split = (interactions[column].to_numpy() for column in ("item_id", "split"))

@@ -1,4 +1,4 @@
-"""Outputs of a dataset's stages for reports; None or empty for a stage that did not run."""
+"""Outputs of a dataset's stages, for reports; None or empty for stages that did not run."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def _table_property(
 
 @dataclass(frozen=True)
 class Outputs:
-    """Lazily read and checked outputs."""
+    """Lazily read and validated outputs."""
 
     layout: Layout
     kind: str = ""  # of the source
     released: str = ""  # feature set of the released recommender
-    stages: Sequence[str] = ()  # whose records are read, in order
+    stages: Sequence[str] = ()  # stages whose records are read, in order
 
     interactions = _table_property(lambda layout: layout.interactions, schemas.INTERACTIONS)
     items = _table_property(lambda layout: layout.items, schemas.ITEMS, ["item_id", "asin", "title", "categories"])
     results = _table_property(lambda layout: layout.results, schemas.RESULTS)
     slices = _table_property(lambda layout: layout.slices, schemas.SLICES)
     tests = _table_property(lambda layout: layout.tests, schemas.TESTS)
-    tuning = _table_property(lambda layout: layout.tuning, schemas.TUNING)  # None where settings were used as given
+    tuning = _table_property(lambda layout: layout.tuning, schemas.TUNING)  # None without a search
 
     @cached_property
     def probes(self) -> dict[str, Any] | None:
@@ -58,7 +58,7 @@ class Outputs:
 
     @cached_property
     def image_facts(self) -> pa.Table | None:
-        """Return item_id, status and reason of the images."""
+        """Columns item_id, status and reason of the images."""
         tables = list(self._images("status", "reason"))
         return pa.concat_tables(tables) if tables else None
 
@@ -87,7 +87,7 @@ class Outputs:
 
     @cached_property
     def study(self) -> dict[str, pa.Table]:
-        """Part of schemas.STUDY -> its table, of the parts that ran."""
+        """Part of schemas.STUDY that ran -> its table."""
         paths = {part: self.layout.study(part) for part in schemas.STUDY}
         return {part: io.read_table(path, schemas.STUDY[part]) for part, path in paths.items() if path.exists()}
 
@@ -99,11 +99,11 @@ class Outputs:
 
     @property
     def coded(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Feature set -> figures of its semantic IDs."""
+        """Feature set -> quality of its semantic IDs."""
         return _read_json(self.layout.code_quality, {})
 
     @cached_property
     def records(self) -> dict[str, dict[str, Any]]:
-        """Stage -> its run.json, of those that ran, in order; UserError for an edited one."""
+        """Stage that ran -> its run.json, in order; UserError if one was edited."""
         ran = [stage for stage in self.stages if self.layout.run_record(stage).exists()]
         return {stage: quoted_record(self.layout, stage) for stage in ran}

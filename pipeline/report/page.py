@@ -1,4 +1,4 @@
-"""index.html and report.md. Titles, categories and ids come from data and are escaped everywhere."""
+"""index.html and report.md. Titles, categories and ids are untrusted, and escaped everywhere."""
 
 import base64
 import hashlib
@@ -19,7 +19,7 @@ from alignrec.pipeline.report.sections import Section
 from alignrec.pipeline.report.table import Table, escape_markdown, markdown
 
 HERE = Path(__file__).parent
-SCRIPTS = ("items", "page", "list", "map")  # scripts of every page, in order; without their element they do nothing
+SCRIPTS = ("items", "page", "list", "map")  # of every page, in order; each is a no-op without its element
 LONGEST = 120  # most characters of a title in the page's data
 NO_IMAGES = gallery.Sheets([], {})
 
@@ -38,7 +38,6 @@ class View:
 def build_view(
     outputs: Outputs, near: Neighbours | None, seed: int, images: Iterable[pa.Table] | None = None
 ) -> View | None:
-    """Return the items that the page shows, None without any; images are those of `outputs` by default."""
     items = outputs.items
     if items is None or near is None:
         return None
@@ -67,7 +66,7 @@ def _map_data(outputs: Outputs, items: pa.Table, near: Neighbours, seed: int) ->
 
 
 def page_html(outputs: Outputs, shown: View | None, encoders: Sequence[str] = (), characters: int = 0) -> str:
-    """Return index.html; given encoders of a server, with a box for questions of up to `characters`."""
+    """Render index.html; a server's page (`encoders`) has a search box for up to `characters` characters."""
     packed = gallery.pack_sheets(shown.images if shown else {})
     data = packed.table(shown.titles, shown.notes) if shown else {}
     carried = shown.carried | {"cells": data["cells"]} if shown and shown.carried else {}
@@ -78,7 +77,7 @@ def page_html(outputs: Outputs, shown: View | None, encoders: Sequence[str] = ()
 
 
 def render_page(template: str, packed: gallery.Sheets, asks: bool = False, mapped: bool = False, **content: Any) -> str:
-    """Return a self-contained page: it loads nothing, and sends requests to its own server only if it `asks`."""
+    """Render a self-contained page, which sends requests, to its own server, only if it `asks`."""
     own = "".join(_read_text(f"{name}.js") for name in (*SCRIPTS, *(["ask"] if asks else [])))
     scripts = [*([_read_text("vendor/map.js")] if mapped else []), own]
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
@@ -93,7 +92,7 @@ def compared_page(
     headline: str = "", verdict: Sequence[Table] = (), packed: gallery.Sheets = NO_IMAGES,
     data: Mapping[str, Any] = MappingProxyType({}), pairs: Sequence[Mapping[str, Any]] = (), note: str = "",
 ) -> str:  # fmt: skip
-    """Return the page of a command that compares; `pairs` are most changed items, see pipeline/compare/page.py."""
+    """Render the page of a command that compares; `pairs` are the most changed items (pipeline/compare/page.py)."""
     return render_page(
         "compared.html", packed, command=command, dataset=dataset, lead=lead, parts=parts, kind=kind,
         title=title or dataset, headline=headline, verdict=verdict, data=data, pairs=pairs, note=note,
@@ -101,7 +100,6 @@ def compared_page(
 
 
 def report_md(outputs: Outputs) -> str:
-    """Return the page's verdict and tables as Markdown."""
     found = _page_content(outputs)
     lines = [f"# {found['dataset']}: alignrec report", escape_markdown(found["headline"])]
     if found["facts"]:

@@ -1,4 +1,4 @@
-"""The probes, from probes.json or a comparison: feature sets judged without a recommender."""
+"""Tables of probe results, from probes.json or a comparison."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -18,13 +18,12 @@ class Probed(NamedTuple):
     """Results of a probe."""
 
     probe: Probe
-    forms: Mapping[str, Mapping[str, Figures]]
-    """raw, and processed if asked -> feature set, or chance, in the file's order -> its figures"""
+    forms: Mapping[str, Mapping[str, Figures]]  # raw, and perhaps processed -> feature set or chance -> its figures
     cases: int
     unit: str  # users or items
     skipped: str  # reason, or empty
-    caveat: str  # of its figures, and why sets have none; mostly empty
-    chosen: Mapping[str, str] = {}  # feature set -> the form that valid chose for processed
+    caveat: str  # of its figures, and why sets were skipped; often empty
+    chosen: Mapping[str, str] = {}  # feature set -> processed form, chosen on validation
 
     @property
     def name(self) -> str:
@@ -44,7 +43,7 @@ class Probed(NamedTuple):
         return f"{self.skipped}." if self.skipped else self.caveat
 
     def of(self, form: str, figure: str) -> dict[str, float]:
-        """Return feature set, or chance -> its figure in a form."""
+        """Return feature set or chance -> its figure in a form."""
         return {name: of[figure] for name, of in self.forms.get(form, {}).items() if figure in of}
 
     def ordered(self, form: str, figure: str) -> list[str]:
@@ -61,7 +60,6 @@ class Probed(NamedTuple):
 
 
 def read_probes(figures: Json) -> dict[str, Probed]:
-    """Return key of the probe -> its results, in the registry's order."""
     return {key: _read_probe(probe, figures, key) for key, probe in PROBES.items() if key in figures} if figures else {}
 
 
@@ -115,7 +113,6 @@ def _probe_table(probed: Probed) -> Table:
 
 
 def headline_table(figures: Json) -> Table:
-    """Return every feature set's headline figures in one table, raw and processed."""
     probes = read_probes(figures).values()
     columns = [probed for probed in probes if probed.of("raw", probed.probe.figure)]
     rows: list[list[str]] = []
@@ -140,7 +137,7 @@ def describe_processing(processed: Mapping[str, Any]) -> str:
 
 
 def ceiling_tables(figures: Json) -> list[Table]:
-    """Return shares of the way from chance to each of CEILINGS, by probe; nothing without planted sets."""
+    """Return shares of the gap between chance and each of CEILINGS; empty without planted sets."""
     columns: dict[str, dict[str, list[float]]] = {}
     for probed in read_probes(figures).values():
         of = probed.of("raw", probed.probe.figure)

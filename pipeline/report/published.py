@@ -1,4 +1,4 @@
-"""Published figures, in published.json, with their sources and differences."""
+"""Figures of publications (published.json), with sources and differences in protocol."""
 
 from functools import cache
 from pathlib import Path
@@ -10,20 +10,17 @@ FILE = Path(__file__).with_suffix(".json")
 
 
 class Figure(NamedTuple):
-    """Published figures of one model on one data set."""
+    """Published figures of one model on one dataset."""
 
     dataset: str
     model: str
     source: str  # a citation
-    cells: dict[str, float]  # measure, such as recall@20 -> figure
+    cells: dict[str, float]  # measure such as recall@20 -> figure
 
 
 @cache
 def read_published() -> dict[str, Any]:
-    """Return the file: sources, differences, sizes, left_out (a sentence per omitted publication) and fingerprints.
-
-    A fingerprint of protocol and split is that of the data set of its published figures, where the split is known.
-    """
+    """Return sources, differences, sizes, left_out (reasons of omission), and fingerprints where the split is known."""
     return dict(io.read_json(FILE))
 
 

@@ -1,4 +1,4 @@
-"""The benchmark: recommenders, paired tests, ablations, tried settings."""
+"""Tables of the benchmark: recommenders, paired tests, ablations, tried settings."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ from alignrec.pipeline.report.table import (
     without_zero,
 )
 
-BRIEF = (("recall", 10), MAIN, ("ndcg", CUTOFF))  # figures of a table with little room
+BRIEF = (("recall", 10), MAIN, ("ndcg", CUTOFF))  # figures of narrow tables
 
 
 def results_table(comparison: Comparison) -> Table:
@@ -52,7 +52,7 @@ def results_table(comparison: Comparison) -> Table:
 
 
 def brief_table(heading: str, comparison: Comparison) -> Table:
-    """Return a table of few figures, of models or of the ablations of one."""
+    """Return a narrow table of models, or of the ablations of one."""
     rows = [
         [row.ablation or row.model, row.features, str(row.seeds), *map(without_zero, _figure_cells(row, BRIEF))]
         for row in comparison.rows
@@ -61,19 +61,19 @@ def brief_table(heading: str, comparison: Comparison) -> Table:
 
 
 def lead_rows(comparison: Comparison, paired: pa.Table | None, released: str) -> list[dict[str, Any]]:
-    """Return the tests of AlignRec on the released features against each other run."""
+    """Select the tests of AlignRec on the released features against each other run."""
     ours = {"model_a": RELEASED, "features_a": released, "ablation_a": "", "ablation_b": ""}
     wanted = ours | {"fingerprint": comparison.fingerprint, "metric": MAIN[0]}
     return [] if paired is None else paired.filter(rows_equal_to(wanted)).to_pylist()
 
 
 class Ablated(NamedTuple):
-    """An ablation, or the full model, and its change on the same seeds."""
+    """An ablation or the full model, and its change on the same seeds."""
 
     name: str
     run: Row
-    change: Difference | None  # None for the full model, and where nothing changes
-    repeats: bool  # whether every figure of every seed is the full model's
+    change: Difference | None  # None for the full model, or if nothing changes
+    repeats: bool  # whether all figures of all seeds equal the full model's
 
     @property
     def words(self) -> str:

@@ -1,4 +1,4 @@
-"""Sections of charts and tables, in the page's order; the same for index.html and report.md."""
+"""Sections of charts and tables, in order, for both index.html and report.md."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,14 +29,14 @@ Span = tuple[float, float, float]  # low end, middle, high end
 PAPER = (
     "Run alignrec profile paper for the paper's other models, ablations, mask modality, long tail and hyper-parameters."
 )
-LINES = 4  # most runs in a chart of groups, best Recall@20 first
+LINES = 4  # maximum runs in a chart of groups, best Recall@20 first
 WHOSE = {"popularity": "Recall of targets by popularity of the item",
          "history": "Recall of users by number of train interactions"}  # fmt: skip
 UNITS = {"popularity": {str(n): f"tenth {n}" for n in range(1, 11)} | {"cold": "cold items"}}  # kind of group -> names
 
 
 class Row(NamedTuple):
-    """A row of intervals."""
+    """A row of an interval chart."""
 
     name: str
     spans: Sequence[Span | None]  # one per key
@@ -47,7 +47,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Intervals:
-    """Intervals on one scale, in percent of its width; a row per run or group."""
+    """An interval chart, with a row per run or group; positions are percent of its width."""
 
     title: str
     keys: Sequence[str]  # names of a row's marks, top to bottom; empty for one
@@ -79,12 +79,7 @@ class Section:
 def interval_chart(
     title: str, rows: Sequence[Row], keys: Sequence[str] = (), reference: float | None = None, axis: str = ""
 ) -> Intervals | None:
-    """Return intervals on a common scale that includes zero; None without any span.
-
-    Args:
-        rows: spans in units of the measure.
-        reference: value to compare rows with, such as chance.
-    """
+    """Scale intervals to percent of a range that includes zero and `reference`, such as chance; None without spans."""
     known = [v for row in rows for span in row.spans if span is not None for v in span]
     if not known:
         return None
@@ -112,18 +107,17 @@ def _tooltip_text(name: str, span: Span | None, key: str) -> str:
 
 
 def mean_row(name: str, cell: Cell) -> Row:
-    """Return a row of mean ± sd."""
     sd = cell.sd or 0.0
     return Row(name, [(cell.mean - sd, cell.mean, cell.mean + sd)], format_figure(cell))
 
 
 def change_row(name: str, test: Difference | None, words: str) -> Row:
-    """Return a row of a difference, filled where significant; without a mark for None."""
+    """Return a row with a difference, filled if significant, or without a mark for None."""
     return Row(name, [test and test[:3]], words, test is not None and test.sure)
 
 
 def axis_ticks(low: float, high: float) -> list[float]:
-    """Return about four round numbers from low to high."""
+    """Return about four round numbers between low and high."""
     if not high > low:
         return [low]
     raw = (high - low) / 4
@@ -134,7 +128,7 @@ def axis_ticks(low: float, high: float) -> list[float]:
 
 
 def judged_sections(outputs: Outputs) -> list[Section]:
-    """Return the sections that judge features and recommenders."""
+    """Return the sections that evaluate features and recommenders."""
     found = (
         recommenders_section(outputs),
         probes_section(outputs),
@@ -147,7 +141,7 @@ def judged_sections(outputs: Outputs) -> list[Section]:
 
 
 def recorded_sections(outputs: Outputs) -> list[Section]:
-    """Return the sections on how the outputs were made."""
+    """Return the sections on provenance and cost."""
     tried = [] if outputs.tuning is None else [benchmark.tuning_table(outputs.tuning)]
     settings = Section("settings", "Settings", "The same budget for every contender", tables=tried)
     quality = list(content.drop_tables(outputs.records))
@@ -177,7 +171,7 @@ def _means_chart(comparison: Comparison, label: str) -> Intervals | None:
 
 
 def _leads_chart(comparison: Comparison, outputs: Outputs, label: str) -> Intervals | None:
-    """Return the lead of AlignRec on the released features over each run it was tested against."""
+    """Chart the lead of AlignRec on the released features over each run in its paired tests."""
     found = benchmark.lead_rows(comparison, outputs.tests, outputs.released)
     if not found:
         return None
@@ -214,7 +208,7 @@ def probes_section(outputs: Outputs) -> Section:
 
 
 def probe_charts(figures: Mapping[str, Any] | None) -> list[Intervals | None]:
-    """Return each probe's headline figure of every feature set, raw and processed."""
+    """Chart each probe's headline figure, raw and processed."""
     return [_probe_chart(probed) for probed in probes.read_probes(figures).values() if probed.forms]
 
 
@@ -252,7 +246,7 @@ def long_tail(outputs: Outputs) -> Section:
 
 
 def groups_chart(groups: study.Groups, title: str, released: str, names: Mapping[str, str] = {}) -> Intervals | None:
-    """Return recall of each group under the best few models on the released features or on ids only."""
+    """Chart recall by group for the best few models on the released features or on ids only."""
     runs = [run for run in groups if run[1] in (released, "none")][:LINES]
     labels = list(dict.fromkeys(label for run in runs for label in groups[run]))
     rows = [Row(names.get(label, label), [groups[run].get(label) for run in runs], "") for label in labels]

@@ -1,4 +1,4 @@
-"""The article's study: mask modality, sweeps of settings and the long tail; and the quality of semantic IDs."""
+"""Tables of the study (mask modality, sweeps, long tail) and of the quality of semantic IDs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,7 +31,7 @@ SLICES = {
     "thirds where a tenth has few targets; cold items have no train interaction.",
     "history": "Test users by the number of their train interactions.",
 }
-SPREADS = {"gini": ".3f", "novelty": ".2f"}  # figures of what is recommended -> their form
+SPREADS = {"gini": ".3f", "novelty": ".2f"}  # figure of the recommendations -> its format
 Run = tuple[str, str]  # model, features
 Groups = Mapping[Run, Mapping[str, tuple[float, float, float]]]  # run -> label of a group -> low end, mean, high end
 
@@ -85,7 +85,7 @@ def study_tables(study: Mapping[str, pa.Table]) -> list[Table]:
 
 
 def semantic_ids(quality: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[Table]:
-    """Return the figures of each feature set's codes and of the control, see pipeline/semantic_ids/judge.py."""
+    """Return tables of the figures of pipeline/semantic_ids/judge.py."""
     note = (
         "Collide: share of items that have all codes of another, which a suffix separates. Neighbours: how often an "
         "item and a nearest neighbour share the first code. Useful codes must beat random ones in the latter."
@@ -99,7 +99,7 @@ def semantic_ids(quality: Mapping[str, Mapping[str, Mapping[str, float]]]) -> li
 
 
 def recall_groups(tail: pa.Table, judged: Comparison, which: str) -> Groups:
-    """Return the recall of each group with its interval, of table TAIL, best Recall@20 first."""
+    """Return recall with interval by run and group, from table TAIL, best Recall@20 first."""
     rows = tail.filter(rows_equal_to({"fingerprint": judged.fingerprint, "slice": which})).to_pylist()
     order = {(r.model, r.features): at for at, r in enumerate(judged.rows)}
     found: dict[Run, dict[str, tuple[float, float, float]]] = {}
@@ -110,7 +110,7 @@ def recall_groups(tail: pa.Table, judged: Comparison, which: str) -> Groups:
 
 
 def catalogue_table(slices: pa.Table, judged: Comparison) -> Table:
-    """Return what each run but controls recommends, of table SLICES; without rows where nothing was measured."""
+    """Return what each run recommends (table SLICES), except controls; no rows if it was not measured."""
     k = headline_cutoff(pc.unique(slices["k"]).to_pylist() or [CUTOFF])
     kept = slices.filter(rows_equal_to({"fingerprint": judged.fingerprint, "ablation": "", "k": k})).to_pylist()
     by_run = group_values(((row["model"], row["features"]), row) for row in kept if row["value"] is not None)
@@ -133,7 +133,7 @@ def catalogue_table(slices: pa.Table, judged: Comparison) -> Table:
 
 
 def lead_tables(tail: pa.Table) -> list[Table]:
-    """Return AlignRec's lead on the released features over each other run but controls, by group."""
+    """Return by group AlignRec's lead on the released features over other runs, except controls."""
     rows = [row for row in tail.to_pylist() if row["difference"] is not None and row["features"] not in CONTROLS]
     several = len({row["protocol"] for row in rows}) > 1
     by_slice = group_values(((row["fingerprint"], row["slice"]), row) for row in rows).values()

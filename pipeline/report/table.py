@@ -1,4 +1,4 @@
-"""The one table type, for pages, Markdown and terminals; the paired tests, figures and names that fill its cells."""
+"""Tables for pages, Markdown and terminals, and the formatting of their cells."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from alignrec.pipeline.evaluation.statistics import FLOOR, LEVEL, RESAMPLES
 from alignrec.pipeline.models import MODELS
 
 CONTROLS = ("random", "shuffled", "constant")  # feature sets that a useful one must beat
-DRAWS = re.compile(r" in (\d+) draws")  # of a protocol's name, see pipeline/evaluation/protocol.py
+DRAWS = re.compile(r" in (\d+) draws")  # part of a protocol's name, see pipeline/evaluation/protocol.py
 METRICS = {"recall": "Recall", "ndcg": "NDCG"}
 ENCODERS = {"beit3": "BEiT3", "cnn": "CNN", "minilm": "MiniLM", "tfidf": "TF-IDF"}
 BEST, BETTER, SAME, WORSE = "best", "better", "level", "worse"  # marks of cells
@@ -28,17 +28,17 @@ def format_figure(cell: Cell | None, form: str = ".4f") -> str:
 
 
 def with_error(value: float, error: float | None, form: str = ".4f") -> str:
-    """Return value ± error, or only the value; only the value may have a plus sign."""
+    """Format value ± error in one format, whose plus sign applies to the value only."""
     return f"{value:{form}}" + ("" if error is None else f" ± {error:{form.removeprefix('+')}}")
 
 
 def without_zero(text: str) -> str:
-    """Return a text with .25 for 0.25."""
+    """Replace 0.25 by .25."""
     return re.sub(r"\b0\.", ".", text)
 
 
 def display_name(name: str) -> str:
-    """Return the authors' spelling of a feature set or a model, such as MiniLM + CNN; others are unchanged."""
+    """Return the authors' spelling of a feature set or model, such as MiniLM + CNN."""
     if name in MODELS:
         return models.title_of_model(name)
     parts = name.split("-")
@@ -77,7 +77,7 @@ def join_label(text: str, label: str, mark: str = "; ") -> str:
 
 
 def with_labels(comparisons: Sequence[Comparison]) -> Iterator[tuple[Comparison, str]]:
-    """Yield each comparison with its protocol, or with an empty label where there is only one."""
+    """Yield each comparison with its protocol, or with an empty label if it is the only one."""
     for comparison in comparisons:
         yield comparison, comparison.protocol if len(comparisons) > 1 else ""
 
@@ -89,7 +89,7 @@ class Difference(NamedTuple):
     middle: float
     high: float
     p: float
-    p_holm: float | None  # corrected for all tests of its table; None where it is not
+    p_holm: float | None  # corrected for all tests of its table; None if uncorrected
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Difference:
@@ -122,19 +122,19 @@ class Difference(NamedTuple):
         return self._replace(low=0 - self.high, middle=0 - self.middle, high=0 - self.low)
 
 
+# text, mean ± sd, or the three columns of a paired test, where None leaves them empty
 Value = str | Cell | Difference | None
-"""text; a mean with its deviation; a paired test, or None where there is nothing to compare with: three columns"""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text. Cells come from data and are not escaped yet."""
+    """A table of text, whose cells are not escaped yet."""
 
     heading: str
     note: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
-    texts: int = 1  # columns of words, on the left; figures follow, aligned right
+    texts: int = 1  # leading columns of words; the others are figures, right-aligned
     marks: Mapping[Place, str] = field(default_factory=dict)  # cell -> best of its column, or the outcome of its test
 
     @classmethod
@@ -142,11 +142,7 @@ class Table:
         cls, heading: str, note: str, head: Sequence[str], rows: Iterable[Sequence[Value]], texts: int = 1,
         best: Iterable[int] = (),
     ) -> Table:  # fmt: skip
-        """Return a table of values; a paired test takes the three columns CHANGE, marked where significant.
-
-        Args:
-            best: columns whose highest mean is marked; left of paired tests.
-        """
+        """Format values; mark significant tests, and the highest mean of each `best` column (left of paired tests)."""
         cells: list[list[str]] = []
         marks: dict[Place, str] = {}
         rows = list(rows)
@@ -170,7 +166,7 @@ class Table:
 
 
 def p_value(p: float, corrected: float | None = None) -> str:
-    """Return p, or the corrected one; with ≤ where p is the smallest possible."""
+    """Format p or the corrected one, with ≤ if p is the smallest possible."""
     return ("≤ " if p <= FLOOR else "") + f"{p if corrected is None else corrected:.2g}"
 
 

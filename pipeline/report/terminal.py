@@ -16,15 +16,12 @@ from alignrec.pipeline.errors import printable
 from alignrec.pipeline.evaluation import evidence
 from alignrec.pipeline.report import recommenders, table
 
-LONGEST = 24  # most characters of a cell that is never folded
+LONGEST = 24  # maximum characters of a cell that is never folded
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A table as wide as the terminal: figures that do not fit continue below, and no figure is split.
-
-    Control characters of the data have no effect.
-    """
+    """A table for a terminal: columns that do not fit continue below, and control characters are escaped."""
 
     table: table.Table
     unbroken: Collection[int] = ()  # columns of words that are never folded
@@ -55,7 +52,7 @@ class Drawn:
 
 
 def bands(widths: Sequence[int], texts: int, room: int) -> Iterator[list[int]]:
-    """Yield the columns of each band of at most `room` characters: the first `texts`, and as many others as fit."""
+    """Split columns into bands of at most `room` characters, each of which begins with the first `texts`."""
     words, band = list(range(texts)), list[int]()
     for column in range(texts, len(widths)):
         if band and sum(1 + widths[i] for i in (*words, *band, column)) > room + 1:
@@ -66,7 +63,7 @@ def bands(widths: Sequence[int], texts: int, room: int) -> Iterator[list[int]]:
 
 
 def tables(results: pa.Table, dataset: str) -> Iterator[Drawn]:
-    """Yield a table per fingerprint: test at the best valid epoch, mean ± sd over seeds, best Recall@20 first."""
+    """Yield a table per protocol: test figures, mean ± sd over seeds, best Recall@20 first."""
     for one in evidence.list_comparisons(results):
         title = f"{dataset}, protocol {one.protocol} ({one.fingerprint}): test, selected by valid"
         yield Drawn(recommenders.brief_table(title, one))
@@ -75,10 +72,8 @@ def tables(results: pa.Table, dataset: str) -> Iterator[Drawn]:
 
 
 def stages(dataset: str, records: Iterable[Mapping[str, Any]]) -> Drawn:
-    """Return rows, seconds and memory of each stage, from run records; of files that DVC fetched, a dash.
-
-    A process's own memory is that without the files that it maps, whose pages the system may drop.
-    """
+    """Return rows, seconds and memory of each stage, or dashes for outputs that DVC fetched."""
+    # own memory excludes mapped files, whose pages the system may drop
     records, costs = [*records], {"seconds": ",.1f", "peak_memory_mib": ",", "own_memory_mib": ","}
     rows = [
         [

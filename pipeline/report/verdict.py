@@ -1,7 +1,6 @@
-"""The verdict on the released features: one sentence and one table.
+"""The verdict on the released features, as one sentence and one table.
 
-Sets are compared at several places: in each probe, and under the released recommender. The outcome at a place is
-better, worse or undecided, by pipeline/probe/verdicts.py and the paired tests of the benchmark.
+Sets are compared at several places: in each probe (pipeline/probe/verdicts.py), and under the released recommender.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,8 +16,8 @@ from alignrec.pipeline.probe.registry import PROBES
 from alignrec.pipeline.probe.verdicts import agreed_verdict
 from alignrec.pipeline.report.table import BETTER, CONTROLS, SAME, WORSE, Table, display_name, measure_name
 
-NOT_TRAINED = ("-untrained", "-official")  # suffixes of an encoder's controls: the network before training here
-LINEAR = "linear"  # what needs no training, and is released where the trained set is below it
+NOT_TRAINED = ("-untrained", "-official")  # suffixes of an encoder's controls: the network before pre-training
+LINEAR = "linear"  # baseline without training, which is released if the trained set is worse
 MARKS = {"better": BETTER, "worse": WORSE, "undecided": SAME}
 RULE = (
     f"Better, worse: all tests of a place agree, p below {LEVEL} by paired bootstrap after Holm's correction; level: "
@@ -34,7 +33,7 @@ class Compared:
 
     rivals: dict[str, Places]  # other set -> its places
     controls: dict[str, Places]
-    models: list[str]  # outcomes of AlignRec on the set against other models on it or on ids only, by one protocol
+    models: list[str]  # outcomes of AlignRec on the set against other models on it or on ids only, under one protocol
     note: str  # users, seeds and protocols of the recommenders' tests
 
 
@@ -69,7 +68,7 @@ def compare_released(released: str, probes: Mapping[str, Any] | None, tests: pa.
 
 
 def in_probes(verdicts: Iterable[Row]) -> dict[str, str]:
-    """Return the outcome in each probe: its verdict on one pair if equal at all cutoffs, else undecided."""
+    """Return the outcome in each probe: its verdict on a pair if equal at all cutoffs, else undecided."""
     by_probe: dict[str, set[str]] = {}
     for row in verdicts:
         by_probe.setdefault(PROBES[row["probe"]].name, set()).add(row["verdict"])
@@ -94,7 +93,7 @@ def verdict_tables(released: str, probes: Mapping[str, Any] | None, tests: pa.Ta
 
 
 def outcome_table(note: str, sides: Sequence[str], found: Sequence[tuple[Sequence[str], Places]]) -> Table:
-    """Return a row per comparison, the names of its sides and its outcomes, and a column per place."""
+    """Return a table with a row per comparison and a column per place."""
     places = list(dict.fromkeys(place for _, of in found for place in of))
     rows = [[*names, *(MARKS[of[p]] if p in of else "" for p in places)] for names, of in found]
     head = [*sides, *places]
@@ -105,7 +104,7 @@ def outcome_table(note: str, sides: Sequence[str], found: Sequence[tuple[Sequenc
 def verdict_headline(
     dataset: str, kind: str, released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None
 ) -> str:
-    """Return the verdict in one sentence; empty without comparisons."""
+    """Return the verdict in one sentence, empty without comparisons."""
     found = compare_released(released, probes, tests)
     unbeaten = [name for name, places in found.controls.items() if "better" not in places.values()]
     where = f"{dataset}{' (synthetic users)' * (kind == 'sample')}"
@@ -116,7 +115,7 @@ def verdict_headline(
 
 
 def is_below(released: str, rival: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> bool:
-    """Return whether a feature set is worse than another in at least one comparison, and better in none."""
+    """Whether a feature set is worse than another in at least one comparison, and better in none."""
     outcomes = compare_released(released, probes, tests).rivals.get(rival, {}).values()
     return "worse" in outcomes and "better" not in outcomes
 
@@ -124,12 +123,7 @@ def is_below(released: str, rival: str, probes: Mapping[str, Any] | None, tests:
 def verdict_sentence(
     where: str, features: str, rivals: Mapping[str, Places], models: Sequence[str] = (), unbeaten: Sequence[str] = ()
 ) -> str:
-    """Return how often a set, and AlignRec on it, are better and worse; empty without outcomes.
-
-    Args:
-        models: outcomes against other models.
-        unbeaten: controls that no test puts below the set.
-    """
+    """Count in words how often a set, and AlignRec on it (`models`), are better and worse; empty without outcomes."""
     clauses = []
     if outcomes := [outcome for places in rivals.values() for outcome in places.values()]:
         sets = f"{len(rivals)} other feature set{'s' * (len(rivals) > 1)}"
