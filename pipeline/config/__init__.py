@@ -1,1 +1,1 @@
-"""Parameters: closed, typed, frozen sections in the `params.py` of each package."""
+"""Parameters: strictly validated, immutable sections, defined in the `params.py` of each package."""

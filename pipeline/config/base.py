@@ -1,4 +1,4 @@
-"""The base class of sections of params.yaml, the types of their values, and the messages for faults in them."""
+"""Base class of the sections of params.yaml, types of their values, and error messages."""
 
 from __future__ import annotations
 
@@ -22,24 +22,25 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 
 def _check_port(address: str) -> str:
     try:
-        urlsplit(address).port  # noqa: B018  # which is checked when it is read
+        urlsplit(address).port  # noqa: B018  # the property validates the port
     except ValueError as e:
         raise ValueError(f"not a valid address: {e}") from None
     return address
 
 
 Address = Annotated[str, AfterValidator(_check_port)]  # URL or path
+# addresses of one file, tried in order: URLs (http, https, file) or paths; a single one needs no list
 Mirrors = Annotated[
     list[Address], Field(min_length=1), BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw)
-]  # addresses of one file, tried in order: URLs (http, https, file) or paths; a single one needs no brackets
+]
 
 
 class Section(BaseModel):
-    """A part of params.yaml: unknown keys are refused, values are not coerced, instances are read-only."""
+    """A section of params.yaml. Unknown keys are errors, values are not coerced, instances are immutable."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     speed: ClassVar[frozenset[str]] = frozenset()
-    """keys that change the run time, and no result"""
+    """keys that affect run time but not results"""
 
     def facts(self) -> dict[str, Any]:
         return self.model_dump(mode="json", exclude=set(self.speed))
@@ -48,14 +49,14 @@ class Section(BaseModel):
         return self
 
 
-LONGEST_NAME = 64  # characters
-MOST_SHOWN = 20  # values of a list or mapping
+LONGEST_NAME = 64  # characters of a name that are compared
+MOST_SHOWN = 20  # values of a list or mapping in a message
 
 Kind = TypeVar("Kind", bound=Section)
 
 
 def checked(kind: type[Kind], raw: Any, where: str = "") -> Kind:
-    """Return a section from parsed YAML; UserError names its first fault, below the path `where`."""
+    """Validate parsed YAML as a section; UserError names the first error, with `where` as the path of the section."""
     try:
         return kind.model_validate(raw)
     except ValidationError as e:
@@ -63,7 +64,7 @@ def checked(kind: type[Kind], raw: Any, where: str = "") -> Kind:
 
 
 def known(names: Iterable[str], among: Iterable[str], where: str) -> None:
-    """Raise UserError for a name that is not `among` the known ones; it names the nearest, or all."""
+    """Raise UserError for a name that is not `among` the known ones, and suggest the nearest."""
     for name in names:
         if name not in among:
             raise UserError(f"'{where}': no '{one_line(name, 64)}'{nearest(name, among)}")
@@ -76,7 +77,8 @@ def nearest(name: str, among: Iterable[str]) -> str:
 
 
 def _first_fault(error: ValidationError, kind: type[Section], where: str) -> str:
-    faults = error.errors()  # a key that is required may be there misspelt
+    # report unknown keys first: a missing key may be misspelt
+    faults = error.errors()
     fault = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
     path = one_line(".".join([where] * bool(where) + [str(part) for part in fault["loc"]]), 120) or "the file"
     if fault["type"] == "extra_forbidden":
@@ -91,12 +93,12 @@ def _describe_value(value: Any) -> str:
         return f"{type(value).__name__} of {len(value):,}"
     try:
         return one_line(repr(value), 120)
-    except ValueError:  # a whole number of thousands of digits
+    except ValueError:  # Python limits the digits of integers that are converted
         return "a number of thousands of digits"
 
 
 def _valid_keys(kind: Any, loc: tuple[int | str, ...]) -> list[str]:
-    # walk down the classes of the sections, as the path of the fault does
+    # follow the path of the error through nested sections
     for part in loc:
         if isinstance(kind, type) and issubclass(kind, Section):
             kind = {field.alias or name: field.annotation for name, field in kind.model_fields.items()}[str(part)]

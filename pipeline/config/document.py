@@ -1,4 +1,4 @@
-"""Untrusted documents, read within bounds: parameter files as YAML, and JSON by which folders describe themselves."""
+"""Read untrusted YAML parameter files and JSON documents with size limits."""
 
 import re
 from collections import Counter
@@ -11,20 +11,20 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError, one_line
 
-LARGEST = 1 << 17  # bytes of a file, a few seconds of PyYAML's time; real ones have a few thousand
+LARGEST = 1 << 17  # bytes of a file, which PyYAML parses in a few seconds; typical files have a few thousand
 EXTENDS = "extends"
-# what reading YAML raises, tags such as !!int included
+# exceptions of PyYAML, including those of tags such as !!int
 FAULTS = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
 
 class Part(BaseModel):
-    """A closed, typed, read-only part of a release's JSON files."""
+    """Strictly validated, immutable part of a release's JSON files."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
     @classmethod
     def read(cls, path: Path, max_bytes: int) -> Self:
-        """Read an untrusted file; UserError names the first key that breaks the schema."""
+        """Read an untrusted file; UserError names the first invalid key."""
         try:
             return cls.model_validate(io.read_json(path, max_bytes))
         except ValidationError as e:
@@ -38,7 +38,7 @@ def first_fault(error: ValidationError) -> str:
 
 
 class Loader(yaml.SafeLoader):
-    """YAML 1.1, but 1e-3 is a number, as in YAML 1.2 and DVC; repeated keys and aliases are refused."""
+    """YAML 1.1 loader that reads 1e-3 as a number, as YAML 1.2 and DVC do, and rejects repeated keys and aliases."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -61,15 +61,15 @@ Loader.add_implicit_resolver(
 
 
 def read_yaml(path: Path) -> Any:
-    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+    if path.exists() and not path.is_file():  # reading a pipe would block
         raise UserError(f"{path}: not a parameter file but a folder, pipe or device")
     try:
-        # one byte more than is allowed shows a file that is too large, without reading it all
+        # one byte more than allowed, to detect larger files without reading them
         with path.open("rb") as f:
             data = f.read(LARGEST + 1)
         if len(data) > LARGEST:
             raise ValueError(f"larger than {LARGEST:,} bytes")
-        return yaml.load(data.decode("utf-8-sig"), Loader)  # it is a SafeLoader
+        return yaml.load(data.decode("utf-8-sig"), Loader)  # a SafeLoader
     except FileNotFoundError:
         raise UserError(
             f"{path}: no such parameter file; run from the project's root, pass --params, or begin one with "
@@ -82,7 +82,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def read_extended(path: Path) -> Any:
-    """Return the value of a YAML file, merged into the file that its key `extends` names; keys of sections merge."""
+    """Read a YAML file, merged over the file named by its key `extends`."""
     over = read_yaml(path)
     if not isinstance(over, dict) or EXTENDS not in over:
         return over
@@ -91,7 +91,7 @@ def read_extended(path: Path) -> Any:
     base = read_yaml(path.parent / over[EXTENDS])
     if not isinstance(base, dict) or EXTENDS in base:
         raise UserError(f"{path}: '{EXTENDS}': {over[EXTENDS]} must be a whole parameter file, which extends none")
-    # sections merge by key, everything else is replaced
+    # merge sections by key, replace everything else
     merged = dict(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(base.get(key), dict)

@@ -1,4 +1,4 @@
-"""A parameter file as one value; alignrec/commands/params.py adds the sections."""
+"""A parameter file; alignrec/commands/params.py adds the sections."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -10,21 +10,21 @@ from pydantic import Field, SerializeAsAny
 from alignrec.pipeline.config.base import Kind, Name, Section, nearest
 from alignrec.pipeline.errors import UserError, one_line
 
+# item fields in a release besides identifier and hashes: title, brand, categories, description, text and image address;
+# title and categories; none
 Shown = Literal["all", "titles", "none"]
-"""what a release says of an item besides its identifier and hashes: title, brand, categories, description, text and
-image address; title and categories; nothing"""
 
 
 @dataclass(frozen=True)
 class Licence:
-    """Licence of data that is made from a source."""
+    """Licence of data derived from a source."""
 
     header: Mapping[str, str]  # keys of the Hub's metadata block
-    text: str  # for people
-    interactions: bool = False  # whether it lets a release carry the interactions
-    synthetic: str = ""  # what of the data was generated rather than collected, in a sentence; empty: nothing
-    address: str = ""  # of the licence
-    texts: Shown = "all"  # what it lets a release say of an item
+    text: str  # human-readable terms
+    interactions: bool = False  # whether a release may contain the interactions
+    synthetic: str = ""  # sentence on which data are synthetic, if any
+    address: str = ""  # URL of the licence
+    texts: Shown = "all"  # item fields that a release may contain
 
 
 OWN = Licence(
@@ -34,7 +34,7 @@ OWN = Licence(
 
 
 class Source(Section):
-    """A dataset under `sources` of params.yaml. A new kind is a file with a subclass, and an entry in its registry."""
+    """A dataset under `sources` of params.yaml. New kinds are subclasses with an entry in the registry."""
 
     kind: str
     """a name in pipeline/sources/base.py"""
@@ -46,17 +46,17 @@ class Source(Section):
 
     @abstractmethod
     def reader(self) -> Any:
-        """Return what reads its files: a Reader of pipeline/sources/base.py."""
+        """Return a Reader of its files, see pipeline/sources/base.py."""
 
 
 class Parameters(Section):
-    """The whole of params.yaml: `params[Graph]` is the section of that class."""
+    """All of params.yaml; `params[Graph]` is the section of class Graph."""
 
     datasets: Annotated[list[Name], Field(min_length=1)]
-    """what `dvc repro` builds; each is declared under `sources`"""
+    """datasets that `dvc repro` builds; each is declared under `sources`"""
     sources: dict[Name, SerializeAsAny[Source]]
     encoders: dict[Name, dict[str, Any]] = {}
-    """name -> its kind, a name in pipeline/encode/registry.py, and keys of that kind's class in pipeline/encode/"""
+    """name -> `kind`, a name in pipeline/encode/registry.py, and parameters of that kind's class in pipeline/encode/"""
 
     def __getitem__(self, kind: type[Kind]) -> Kind:
         for name in type(self).model_fields:

@@ -1,7 +1,6 @@
-"""Work on a Ray cluster by Ray Data: jobs are read here, done on any node, and come back in order.
+"""Run jobs on a Ray cluster with Ray Data: inputs are read on this machine, results come back in order.
 
-A row of the data set is a job, with its input or result as Arrow bytes. Rows travel through Ray's object store: nodes
-need this package and its libraries, and no common folder. Retries, autoscaling and backpressure are Ray's.
+A row is a job with its input or result as Arrow bytes, so nodes need this package but no shared folder.
 """
 
 import logging
@@ -20,10 +19,10 @@ from alignrec.pipeline.harness import code
 from alignrec.pipeline.harness.versions import installed_versions, machine_facts, versions
 
 Job = TypeVar("Job")
-Read = Callable[[Job], pa.Table]  # reads what a job needs, in a process of this machine
-Work = Callable[[Job, pa.Table], pa.Table]  # makes the result of a job of what was read
-READERS = 2  # jobs that are read at a time
-TRIES = 10  # of a job whose node or process is lost each time, after which it is given up
+Read = Callable[[Job], pa.Table]  # reads the input of a job, in a process on this machine
+Work = Callable[[Job, pa.Table], pa.Table]  # computes the result of a job from its input
+READERS = 2  # concurrent reads
+TRIES = 10  # attempts at a job whose worker is lost
 LOST = (
     f"a worker of the Ray cluster was lost {TRIES} times at one job, most likely as memory ran out; give nodes more, "
     "or lower `encode.batch_size`; `ray list workers` says why they ended"
@@ -39,13 +38,10 @@ def spread(
     read: Read[Job], make: Callable[[], Work[Job]], jobs: Sequence[Job], warn: Callable[[str], object],
     packages: Sequence[str] = (),
 ) -> Generator[tuple[Job, pa.Table], None, None]:  # fmt: skip
-    """Yield every job with its result, in order; a few are held at a time. All arguments are pickled.
+    """Yield each job with its result, in order; arguments are pickled.
 
-    The cluster is the one that this process is connected to, else the one that RAY_ADDRESS names, else a new one on
-    this machine. A worker takes a GPU if the cluster has any, else as many CPUs as this process has threads, and as
-    many threads, so that sums are added in the same order. `packages` must have equal versions on all nodes.
-
-    UserError: no Ray, other code or libraries on a node, no room for a worker; and what `read` or a worker raises.
+    Uses the connected cluster, else RAY_ADDRESS, else a new local one. UserError if Ray is not installed, a node has
+    other code or other versions of `packages`, no worker fits, or a job fails.
     """
     if not jobs:
         return
@@ -61,7 +57,7 @@ def spread(
                     warn(MIXED.format("; ".join(sorted({*kinds, kind}))))
                 kinds.add(kind)
                 yield jobs[job], table
-    except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):  # Ray has tried again
+    except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):  # after Ray's retries
         raise UserError(LOST) from None
     except ray.exceptions.GetTimeoutError:
         raise UserError(f"{lack}; `ray status` says what there is") from None
@@ -88,9 +84,9 @@ def _connect() -> Any:
         address = os.environ.get("RAY_ADDRESS", "")
         if address.startswith("ray://"):
             raise UserError(f"RAY_ADDRESS is {address}; start this on a node of the cluster, and give its host:port")
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it would call each start of a worker an error
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray logs each start of a worker as an error
         try:
-            ray.init(log_to_driver=False, logging_level=logging.WARNING)  # it reads RAY_ADDRESS by itself
+            ray.init(log_to_driver=False, logging_level=logging.WARNING)  # reads RAY_ADDRESS
         except (ConnectionError, RuntimeError, ValueError) as e:
             raise UserError(f"the Ray cluster{f' at {address}' * bool(address)}: {one_line(e)}") from None
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -98,16 +94,17 @@ def _connect() -> Any:
 
 
 def _needs(ray: Any) -> tuple[int, dict[str, int], str]:
-    """Return a worker's threads and resources, and what to say without room for it; UserError if no node fits it."""
+    """Return threads and resources of a worker, and the error message for when it does not fit on any node."""
     import torch
 
     threads, nodes = torch.get_num_threads(), [node for node in ray.nodes() if node["Alive"]]
-    # workers of one kind, so that all rows are rounded alike
+    # all workers use the same kind of processor, and as many threads as this process, so that all rows round alike
     gpu = any(node["Resources"].get("GPU", 0) >= 1 for node in nodes)
     resource, amount = ("GPU", 1) if gpu else ("CPU", threads)
     lack = f"no node of the Ray cluster has room for a worker with {'a GPU' if gpu else f'{threads} threads'}"
     fits = any(node["Resources"].get(resource, 0) >= amount for node in nodes)
-    if not fits and not any("ray.io/node-group" in node["Labels"] for node in nodes):  # of KubeRay or `ray up`
+    # nodes of KubeRay and `ray up` have this label: such clusters may scale up
+    if not fits and not any("ray.io/node-group" in node["Labels"] for node in nodes):
         raise UserError(f"{lack}; `ray status` says what there is, and OMP_NUM_THREADS sets the threads")
     return threads, {"num_cpus": 0, "num_gpus": 1} if gpu else {"num_cpus": threads}, lack
 
@@ -118,12 +115,12 @@ def _rows(ray: Any, read: Any, worker: list[Any], options: dict[str, int], jobs:
     rows.context.execution_options.preserve_order = True
     rows.context.enable_progress_bars = rows.context.print_on_execution_start = False
     rows.context.wait_for_min_actors_s = PATIENCE
-    with warnings.catch_warnings():  # retries that are not endless are to get another name in Ray 2.64
+    with warnings.catch_warnings():  # Ray 2.64 will rename `max_task_retries`
         warnings.simplefilter("ignore", DeprecationWarning)
         return rows.map_batches(
             read,
             compute=data.TaskPoolStrategy(size=min(READERS, jobs)),
-            num_cpus=0,  # else they wait for ever where workers hold all CPUs: Ray's issue 44687
+            num_cpus=0,  # otherwise readers never start if workers occupy all CPUs (Ray issue 44687)
             label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()},
             **batch,
         ).map_batches(
@@ -146,14 +143,14 @@ def _results(block: pa.Table) -> Generator[tuple[int, pa.Table, str], None, None
 def _read(read: Read[Job], jobs: Sequence[Job], folder: str, batch: pa.Table) -> pa.Table:
     number = batch["item"][0].as_py()
     try:
-        with chdir(folder):  # Ray may have been started in another
+        with chdir(folder):  # Ray may run in another folder
             return _row(number, read(jobs[number]))
     except UserError as e:
         return _row(number, pa.table({}), error=str(e))
 
 
 class _Worker:
-    """A worker in an actor."""
+    """Actor that runs jobs."""
 
     def __init__(self, given: Any, threads: int, wanted: dict[str, str], packages: Sequence[str]) -> None:
         self._given, self._threads, self._wanted, self._packages = given, threads, wanted, packages
@@ -161,7 +158,7 @@ class _Worker:
     def __call__(self, batch: pa.Table) -> pa.Table:
         import torch
 
-        torch.set_num_threads(self._threads)  # of this thread of the actor
+        torch.set_num_threads(self._threads)  # the setting is per thread, and the actor may use another
         number, error = batch["job"][0].as_py(), batch["error"][0].as_py()
         if error:
             return batch
@@ -191,7 +188,7 @@ def _row(job: int, table: pa.Table, error: str = "", processor: str = "") -> pa.
         stream.write_table(table)
     packed = sink.getvalue()
     offsets = pa.array([0, packed.size], pa.int64()).buffers()[1]
-    column = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, packed])  # no copy, as it may be large
+    column = pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, packed])  # without a copy
     return pa.table({"job": [job], "table": column, "error": [error], "processor": [processor]})
 
 

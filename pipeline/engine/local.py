@@ -1,4 +1,4 @@
-"""Independent jobs, whose results are the same wherever the workers are: in threads or processes."""
+"""Run independent jobs in this process, in threads or in processes, with equal results."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from alignrec.pipeline.errors import UserError
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Worker = Callable[[Job], Result]
-Make = Callable[[], Worker[Job, Result]]  # makes a worker where it works, at its first job, as it may load a network
+Make = Callable[[], Worker[Job, Result]]  # worker factory, called in the worker's process, as it may load a network
 
 
 class Seats(NamedTuple):
-    """An open place."""
+    """An open pool of workers."""
 
-    submit: Callable[[Any], Future[Any]]  # begins a job; one more than there are seats waits
-    number: int  # jobs that are done at a time
+    submit: Callable[[Any], Future[Any]]
+    number: int  # concurrent jobs
 
 
 class Place(Protocol):
-    """Where jobs are done; `opened` waits for jobs that have begun, or ends them if it can."""
+    """Where jobs run."""
 
     def opened(self, make: Make[Any, Any]) -> AbstractContextManager[Seats]: ...
 
@@ -39,7 +39,7 @@ KILLED = (
     "one of {} worker processes was killed, most likely as memory ran out; lower `workers` in the stage's section of "
     "the parameters, if it has one, or give more memory, and run again"
 )
-CORES = min(os.cpu_count() or 1, 8)  # threads at a time; each holds a block, and more than a few wait for memory
+CORES = min(os.cpu_count() or 1, 8)  # default threads; more are limited by memory bandwidth and each holds a block
 
 
 @dataclass(frozen=True)
@@ -57,27 +57,27 @@ class Threads:
 
 @dataclass(frozen=True)
 class Processes:
-    """A worker per process. Without `torch` they start faster and take less memory."""
+    """A worker per process; without `torch` processes start faster and take less memory."""
 
     number: int
     torch: bool = True
 
     @contextmanager
     def opened(self, make: Make[Any, Any]) -> Iterator[Seats]:
-        """Processes start when there are jobs for them, end with this one, and at once if anything fails."""
-        context = multiprocessing.get_context("spawn")  # a fork would copy locked locks of BLAS and torch threads
+        context = multiprocessing.get_context("spawn")  # fork would copy held locks of BLAS and torch threads
         with ProcessPoolExecutor(self.number, context, _begin, (make, self.torch)) as pool:
             try:
                 yield Seats(lambda job: pool.submit(_work, job), self.number)
             except BaseException as e:
-                for process in multiprocessing.active_children():  # the error is shown now, not when a long job ends
+                # do not wait for long jobs before reporting the error
+                for process in multiprocessing.active_children():
                     process.terminate()
                 if isinstance(e, BrokenProcessPool):
                     raise UserError(KILLED.format(self.number)) from None
                 raise
 
 
-# of this process; the worker is made at the first job, as an error of the pool's own start names no cause
+# created at the first job of the process, as errors in the initializer of a pool are reported without their cause
 _worker: Callable[[], Worker[Any, Any]]
 
 
@@ -87,7 +87,7 @@ def _begin(make: Make[Any, Any], torch: bool) -> None:
     if torch:
         from torch import set_num_threads
 
-        set_num_threads(1)  # the order of summation, and so the result, does not depend on the machine's cores
+        set_num_threads(1)  # the order of summation, and so the result, must not depend on the number of cores
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -96,7 +96,7 @@ def _work(job: Any) -> Any:
 
 
 def _end_with_parent() -> None:
-    """Exit with the parent: a worker whose parent was killed would otherwise wait for ever."""
+    """Exit when the parent process is killed."""
     parent = multiprocessing.parent_process()
     assert parent
     parent.join()
@@ -106,10 +106,10 @@ def _end_with_parent() -> None:
 def map(
     make: Make[Job, Result], jobs: Iterable[Job], on: Place | None = None, ordered: bool = True, ahead: int = 0
 ) -> Iterator[tuple[Job, Result]]:
-    """Yield every job with its result, in order or as they finish; a job is taken when a result is consumed.
+    """Yield each job with its result, in order or as they finish, on `on` or in this process; errors end all jobs.
 
-    So an ordered job may depend on the results of all but the `workers` - 1 jobs before it. What a worker raises ends
-    all. `on` says where workers are, by default in this process; `ahead` are jobs taken beyond those that can be done.
+    Jobs are taken as results are consumed, `ahead` more than can run at a time. With n workers, an ordered job may
+    therefore depend on the results of all but the n - 1 jobs before it.
     """
     source = iter(jobs)
     if on is None:
@@ -119,7 +119,7 @@ def map(
     elif first := list(islice(source, 1)):
         with on.opened(make) as seats:
             source = chain(first, source)
-            # jobs are taken as results are consumed, which bounds memory
+            # taking jobs as results are consumed limits memory
             pending = {seats.submit(job): job for job in islice(source, seats.number + ahead)}
             try:
                 while pending:
@@ -127,7 +127,7 @@ def map(
                     yield pending.pop(future), future.result()
                     pending |= {seats.submit(job): job for job in islice(source, 1)}
             finally:
-                # the consumer stopped, or a job failed
+                # the consumer has stopped or a job has failed
                 for future in pending:
                     future.cancel()
 
@@ -137,5 +137,5 @@ def threads(work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Resu
 
 
 def each(work: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, Result]]:
-    """Yield every job with its result as they finish, by processes of one thread each; see `map`."""
+    """Yield each job with its result as they finish, in processes of one thread each."""
     return map(partial(partial, work), jobs, Processes(workers), ordered=False, ahead=1)

@@ -1,9 +1,4 @@
-"""Fingerprints of code: a hash of the source files that a result depends on, without docstrings and comments.
-
-Files count if a module imports them through any number of steps; of a package that only re-exports names, those that
-define a name which is used. The harness and `http`, whose bytes are checked where they arrive, do not count. Of a
-stage's file its `main` counts, with what it calls, and neither the stage as a value nor other stages.
-"""
+"""Code fingerprints: hashes of the source files that a result depends on, ignoring docstrings and comments."""
 
 import ast
 import hashlib
@@ -11,19 +6,19 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]  # a clone, or alignrec/ where it is installed
+ROOT = Path(__file__).resolve().parents[2]  # the repository, or alignrec/ of an installed package
 TOP_LEVEL = ("pipeline", "stages", "schemas")
 PREFIX = "alignrec."
 PIPELINE = ROOT / "pipeline"
 SHAPING = ("harness/memory", "harness/parallel", "harness/seeds", "models/params")
+# files that do not affect results: downloads are verified by hash, and parameter values are part of a stage's key
 HARNESS = {
     *PIPELINE.glob("*.py"),
     *(path for package in ("harness", "config", "http") for path in (PIPELINE / package).glob("*.py")),
     *PIPELINE.glob("*/params.py"),
-    PIPELINE / "release" / "kind.py",  # whose encoders are keyed by the sha256 of their release
+    PIPELINE / "release" / "kind.py",  # encoders of releases are keyed by the sha256 of the release
 } - {PIPELINE / f"{name}.py" for name in SHAPING}
-"""files that do not shape results; the values of parameters are part of a stage's key by themselves"""
-# endings of files that are no Python and count, byte by byte, where a file that counts names them
+# data files are hashed if a source file mentions their name
 DATA = frozenset({".html", ".css", ".js", ".md", ".json"})
 
 
@@ -55,7 +50,7 @@ def _content_that_counts(path: Path) -> bytes:
 
 
 def _canonical_text(part: object) -> str:
-    """Return a part of a syntax tree as text that every version of Python gives, unlike `ast.dump`."""
+    """Dump a syntax tree as text that, unlike `ast.dump`, is the same in all Python versions."""
     if isinstance(part, list):
         return f"[{','.join(map(_canonical_text, part))}]"
     if not isinstance(part, ast.AST):
@@ -75,8 +70,8 @@ def source_sha256() -> str:
 @cache
 def imported_modules(path: Path) -> tuple[str, ...]:
     names: list[str] = []
-    packages: dict[str, str] = {}  # local name -> package that only re-exports
-    # imports for type checkers are never run
+    packages: dict[str, str] = {}  # local name -> package that only re-exports names
+    # skip imports for type checkers
     executed = [
         s for s in _syntax_tree(path).body if not (isinstance(s, ast.If) and ast.unparse(s.test) == "TYPE_CHECKING")
     ]
@@ -88,7 +83,7 @@ def imported_modules(path: Path) -> tuple[str, ...]:
             own = {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
             names += own.values()
             packages |= {name: module for name, module in own.items() if _reexported_names(module)}
-    # a package that re-exports counts by the names that are used of it, and not as a whole
+    # of a package that only re-exports, count the modules of the names that are used
     for node in (node for statement in executed for node in (ast.walk(statement) if packages else ())):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in packages:
             names.append(f"{packages[node.value.id]}.{node.attr}")
@@ -128,7 +123,7 @@ def _is_text(statement: ast.stmt) -> bool:
 def _keep_work(tree: ast.Module) -> None:
     is_stage = [isinstance(s, ast.Assign) and ast.unparse(s.value).startswith("Stage(") for s in tree.body]
     tree.body = [statement for statement, declared in zip(tree.body, is_stage, strict=True) if not declared]
-    # imports that only the stage's value needed go too
+    # drop imports that only the Stage needs
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     for statement in tree.body:
         if isinstance(statement, ast.ImportFrom):
@@ -137,7 +132,7 @@ def _keep_work(tree: ast.Module) -> None:
 
 @cache
 def _reexported_names(module: str) -> dict[str, str]:
-    """Return name -> full dotted name, of a package whose __init__ only re-exports."""
+    """Return name -> full dotted name of a package whose __init__ only re-exports; empty for others."""
     path = _module_path(module) / "__init__.py"
     if not path.is_file():
         return {}
@@ -155,7 +150,7 @@ def _is_all(statement: ast.stmt) -> bool:
 
 
 def module_file(name: str) -> Path | None:
-    """Return the file of the longest part of a dotted name that is a module; None for a package that re-exports."""
+    """Return the file of the longest prefix that is a module; None for a package that only re-exports."""
     parts = name.split(".")
     for end in range(len(parts), 0, -1):
         module = ".".join(parts[:end])

@@ -1,4 +1,4 @@
-"""The paths of all files of all stages; no other module spells a file name."""
+"""Paths of all files of all stages."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 from alignrec.pipeline import io
 
-WORK = ".work"  # of the outputs: unfinished work
-FEATURE_STAGES = ("encode", "beit3", "combine")  # which write feature sets
+WORK = ".work"  # folder of unfinished work
+FEATURE_STAGES = ("encode", "beit3", "combine")  # stages that write feature sets
 
 
 class Named:
-    """A file in a folder, and what lies there."""
+    """Descriptor of a file of `EncoderFiles`."""
 
     def __init__(self, name: str, content: str) -> None:
         self.name, self.__doc__ = name, content
@@ -23,7 +23,7 @@ class Named:
 
 @dataclass(frozen=True)
 class EncoderFiles:
-    """Paths of what `pretrain` writes and a release carries: network, tokenizer, whitening."""
+    """Files of an encoder that `pretrain` trains: network, tokenizer, whitening."""
 
     folder: Path
     weights = Named("encoder.safetensors", "parameters of the network, under the published names")
@@ -35,13 +35,13 @@ class EncoderFiles:
     official = Named("official.safetensors", "weights of `pretrain.init` before training, without heads; not released")
 
     def present(self) -> list[Path]:
-        """Return the existing files among those that a release carries."""
+        """Return the existing files that belong in a release."""
         files = (self.config, self.weights, self.tokenizer, self.word_pieces, self.whitening)
         return [path for path in files if path.is_file()]
 
 
 class File:
-    """A path in the folder of a stage, and what lies there; `make docs` finds the tables by the latter."""
+    """Descriptor of a path in the folder of a stage."""
 
     def __init__(self, stage: str, name: str, content: str) -> None:
         self.stage, self.name, self.__doc__ = stage, name, content
@@ -51,7 +51,7 @@ class File:
 
 
 class Unfinished(File):
-    """A path in the work folder of a stage, which its out never has."""
+    """Descriptor of a path in the work folder of a stage, which is not part of its output."""
 
     def __get__(self, layout: Layout, owner: type[Layout]) -> Path:
         return layout.work(self.stage) / self.name
@@ -59,10 +59,7 @@ class Unfinished(File):
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths of one dataset under `root` (usually `outputs`): <root>/<stage>/<dataset>/..., or .../<item>/ of a matrix.
-
-    The stage that runs, with its item or none, has its files in `work` instead, until it ends.
-    """
+    """Paths of a dataset: <root>/<stage>/<dataset>/[<item>/]; those of the running stage are below `work`."""
 
     root: Path
     dataset: str
@@ -74,18 +71,18 @@ class Layout:
         return self.out(stage, item)
 
     def work(self, stage: str, item: str = "") -> Path:
-        """Folder of unfinished work, which neither git nor DVC sees; safe to delete."""
+        """Folder of unfinished work, ignored by git and DVC; safe to delete."""
         return self.root / WORK / stage / self.dataset / item
 
     def out(self, stage: str, item: str = "") -> Path:
         return self.root / stage / self.dataset / item
 
     def run_record(self, stage: str, item: str = "") -> Path:
-        """Return the stage's run.json: rows, drops, parameters, versions, and the sha256 of each of its files."""
+        """run.json: rows, drops, parameters, versions and the sha256 of each file."""
         return self.out(stage, item) / io.RECORD
 
     def cost(self, stage: str, item: str = "") -> Path:
-        """Return the stage's cost.json: what its last run took on this machine."""
+        """cost.json: time and memory of the last run on this machine."""
         return self.work(stage, item) / io.COST
 
     # --- raw data and tables
@@ -104,7 +101,7 @@ class Layout:
         return self.folder("interactions") / "interactions.parquet"
 
     def draw(self, number: int) -> Layout:
-        """Return the paths with the split of another draw in place of the first; all else is the dataset's."""
+        """Layout of draw `number`: same files, another train/valid/test split."""
         path = self.folder("interactions") / f"draw-{number}.parquet"
         return OtherSplit(self.root, self.dataset, self.running, path) if number else self
 
@@ -125,7 +122,7 @@ class Layout:
 
     @property
     def rows(self) -> Path:
-        """Folder of rows of earlier catalogues, see pipeline/encode/rows.py; safe to delete."""
+        """Folder of cached rows, see pipeline/encode/rows.py; safe to delete."""
         return self.root / WORK / "rows"
 
     @property
@@ -133,12 +130,11 @@ class Layout:
         return EncoderFiles(self.folder("pretrain"))
 
     def features(self, name: str) -> Path:
-        """Folder of one feature set: features-*.parquet, table features(F), set.json and encoder/."""
+        """Folder of a feature set: features-*.parquet, table features(F), set.json and encoder/."""
         below = [self.folder(stage) / name for stage in ("beit3", "combine")]
         return next((folder for folder in below if folder.is_dir()), self.folder("encode", name))
 
     def feature_sets(self) -> list[str]:
-        """Return the names of the feature sets that are there, sorted."""
         files = (path for stage in FEATURE_STAGES for path in self.folder(stage).glob("*/features-00000.parquet"))
         return sorted(path.parent.name for path in files)
 
@@ -159,7 +155,7 @@ class Layout:
     index_facts = File("train", "index.json", "facts of the index, and its recall")
 
     def history(self, stage: str) -> Path:
-        """Return the training curve of `pretrain` or `train`: a list of one object per epoch."""
+        """Training curve of `pretrain` or `train`: a list of one object per epoch."""
         return self.folder(stage) / "history.json"
 
     # --- evidence
@@ -176,25 +172,25 @@ class Layout:
     release = File("publish", "release", "the release folder")
 
     def cells(self, stage: str) -> Path:
-        """Return the folder of a stage's trainings, a record and rankings each; see pipeline/benchmark/store.py."""
+        """Folder of trained models: a record and rankings of each, see pipeline/benchmark/store.py."""
         return self.folder(stage) / "cells"
 
     def study(self, part: str) -> Path:
-        """Return the table of a part, see schemas.STUDY."""
+        """Table STUDY of a part of the study."""
         return self.folder("study") / f"{part}.parquet"
 
     def study_plot(self, part: str) -> Path:
-        """Return the rows that `dvc plots` draws of a part, JSON."""
+        """Rows of a part for `dvc plots`, JSON."""
         return self.folder("study") / f"{part}.json"
 
     def figures(self, part: str) -> Path:
-        """Return what DVC shows and git keeps: `metrics`, and the rows of the plots by their stage or part, JSON."""
+        """`metrics`, or plot rows of a stage or part, JSON; shown by DVC and tracked in git."""
         return self.folder("report") / "figures" / f"{part}.json"
 
 
 @dataclass(frozen=True)
 class OtherSplit(Layout):
-    """The paths of a dataset with another split; all other files are the dataset's."""
+    """Layout of a dataset with another split."""
 
     split: Path = Path()
 

@@ -1,4 +1,4 @@
-"""Limit, peak and allocator of this process's memory. Loads no library."""
+"""Memory limit, peak usage and allocator settings of this process. Imports only the standard library."""
 
 import ctypes
 import resource
@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 STATUS = Path("/proc/self/status")
-UNIT = 1 << 20 if sys.platform == "darwin" else 1 << 10  # of `ru_maxrss`, in a MiB
+UNIT = 1 << 20 if sys.platform == "darwin" else 1 << 10  # units of `ru_maxrss` per MiB
 INTERVAL = 0.1  # seconds between samples, which take 30 microseconds each
-# bytes that libraries and their threads reserve; with fewer some end the process, or call sound files damaged
+# address space that libraries and their threads reserve; with less, some abort or report intact files as damaged
 ADDRESSES = 4 << 30
 TOO_LITTLE = f"too little memory; alignrec needs {ADDRESSES >> 30} GiB of addresses (`ulimit -v`), more for large data"
 
@@ -25,21 +25,21 @@ def has_addresses() -> bool:
 
 
 def peak_mib() -> int:
-    """Return the largest resident size of this process, MiB: of its libraries and of the files that it maps too."""
-    if STATUS.exists():  # ru_maxrss of a Linux process begins at the size of the parent that started it
+    """Return the peak resident size of this process in MiB, including libraries and mapped files."""
+    if STATUS.exists():  # on Linux, ru_maxrss starts at the size of the parent process
         return _status_kib("VmHWM") // 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // UNIT
 
 
 class Own:
-    """Memory of this process without the pages of files that it maps, which the system may drop."""
+    """Peak memory of this process without mapped files, whose pages the system can drop."""
 
-    mib: int | None = None  # the largest sample; None where the system has no such figure
+    mib: int | None = None  # largest sample; None if the system does not report it
 
 
 @contextmanager
 def watch_memory() -> Iterator[Own]:
-    """Yield what is sampled every INTERVAL until the block ends, as Linux keeps no peak of it."""
+    """Sample memory until the block ends, as Linux does not record the peak of anonymous memory."""
     own, ended = Own(), threading.Event()
 
     def sample_size() -> None:
@@ -48,7 +48,6 @@ def watch_memory() -> Iterator[Own]:
             if ended.wait(INTERVAL):
                 return
 
-    # other systems have no such figure
     if not STATUS.exists() or "RssAnon:" not in STATUS.read_text():
         yield own
         return
@@ -70,17 +69,15 @@ def largest_child_mib() -> int:
 
 
 def keep_large_buffers() -> bool:
-    """Have this process reuse large buffers; return whether the C library can.
-
-    glibc unmaps more than 32 MiB as soon as it is freed, and the next step faults every page in again: a third of
-    AlignRec's step at 63,001 items, whose feature gradient has 194 MB. Memory stays at its peak instead.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl, macOS and Windows have none
+    """Make malloc keep large freed buffers for reuse; return whether the C library supports that."""
+    # glibc unmaps buffers above 32 MiB when they are freed, and the next step faults every page in again: a third of
+    # AlignRec's step at 63,001 items, whose feature gradient has 194 MB. In exchange memory stays at its peak.
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # missing on musl, macOS and Windows
     return mallopt is not None and bool(mallopt(MMAP_MAX, 0) and mallopt(TRIM_THRESHOLD, MOST))
 
 
 def ran_out(error: Exception) -> bool:
-    """Return whether an error says that memory ran out; torch has no kind of its own for that of the CPU."""
+    # torch raises a plain RuntimeError if CPU memory runs out
     messages = "allocate memory", "out of memory"
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(s in str(error) for s in messages)

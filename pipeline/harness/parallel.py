@@ -1,4 +1,4 @@
-"""Data-parallel training in several processes. `torchrun` starts them; the process of rank 0 writes."""
+"""Data-parallel training in processes started by `torchrun`; only rank 0 writes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def process_group() -> Iterator[None]:
     import torch
     import torch.distributed as dist
 
-    # a caller opened the group already
+    # a caller has already initialised the group
     if dist.is_initialized():
         yield
         return
@@ -59,12 +59,12 @@ def rank_zero_first() -> Iterator[None]:
 
 
 def all_reduce(x: Tensor) -> Tensor:
-    """Return the sum over processes; no gradient flows through it."""
+    """Sum over processes, without gradient."""
     if world() == 1:
         return x
     import torch.distributed as dist
 
-    # all_reduce writes in place
+    # copy, as all_reduce works in place
     total = x.detach().clone()
     dist.all_reduce(total)
     return total

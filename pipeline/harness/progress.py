@@ -1,4 +1,4 @@
-"""Progress of a stage: bars on a terminal, elsewhere a line per minute; and one line at its end."""
+"""Progress of a stage: bars on a terminal, otherwise a line per minute, and a line at the end."""
 
 import io
 import sys
@@ -9,12 +9,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-MINUTE = 60.0  # seconds between lines where there is no terminal
+MINUTE = 60.0  # seconds between lines without a terminal
 TEXT = "{desc}: {n_fmt}/{total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix}"
 
 
 class Silent(tqdm):
-    """A bar that draws nothing; `print_heartbeat` prints it."""
+    """A bar that is not drawn but printed by `print_heartbeat`."""
 
     def display(self, *_: Any, **__: Any) -> None: ...
 
@@ -28,7 +28,7 @@ def stage_bar(label: str, hidden: bool, **options: Any) -> tqdm:
 
 @contextmanager
 def bytes_bar(label: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Yield what shows how many bytes are done, of how many; nothing where there is no terminal."""
+    """Yield a callback that takes the bytes done and the total; without a terminal nothing is shown."""
     with tqdm(desc=label, unit="B", disable=None) as shown:
         yield meter(shown)
 
@@ -66,7 +66,7 @@ def print_heartbeat(label: str, bars: list[tqdm]) -> Iterator[None]:
 
 
 def bar_line(label: str, bars: list[tqdm], seconds: float) -> str:
-    # the bar that was opened last and is not full is what runs now
+    # the bar opened last that is not full shows the current work
     for open_bar in reversed(bars):
         facts = open_bar.format_dict
         if facts["total"] is None or open_bar.n < facts["total"]:

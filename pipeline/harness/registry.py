@@ -1,9 +1,7 @@
-"""Registries of named parts, imported on first use: recommenders, encoders, sources, probes.
+"""Registries of recommenders, encoders, sources and probes. Other packages register theirs in pyproject.toml:
 
-An entry is a name and `module:attribute`. Another package adds its own as entry points, in its pyproject.toml:
-
-    [project.entry-points."alignrec.models"]
-    mine = "my_package.mine:Mine"
+[project.entry-points."alignrec.models"]
+mine = "my_package.mine:Mine"
 """
 
 import importlib
@@ -21,7 +19,7 @@ BUILT_IN = "alignrec.pipeline."
 
 
 class Registry(Mapping[str, Part]):
-    """Name -> part, built-in ones first; a part is imported when it is looked up."""
+    """Mapping from name to part, built-in parts first; parts are imported when they are looked up."""
 
     def __init__(self, kind: str, built_in: Mapping[str, str]) -> None:
         self.kind, self.built_in = kind, built_in
@@ -29,13 +27,13 @@ class Registry(Mapping[str, Part]):
     @property
     def entries(self) -> dict[str, str]:
         others = installed_parts(f"alignrec.{self.kind}")
-        # a name of ours must not change its meaning with what else is installed
+        # the meaning of a built-in name must not depend on installed packages
         if twice := sorted(others.keys() & self.built_in.keys()):
             raise UserError(f"entry point '{twice[0]}' of alignrec.{self.kind}: the name is taken; choose another")
         return {**self.built_in, **others}
 
     def __getitem__(self, name: str) -> Part:
-        """Import the part; KeyError where none has this name, UserError where another package's cannot be imported."""
+        """Import the part; KeyError if the name is unknown, UserError if a part of another package fails to import."""
         path = self.entries[name]
         module, _, attribute = path.partition(":")
         try:
@@ -61,7 +59,7 @@ class Registry(Mapping[str, Part]):
         return self.entries[name].partition(":")[0]
 
     def source_files(self, name: str) -> list[Path]:
-        """Return the source file of another package's part, to be hashed with a stage's inputs; none for a built-in."""
+        # the code fingerprint covers built-in parts only
         spec = None if self.entries[name].startswith(BUILT_IN) else importlib.util.find_spec(self.module(name))
         return [Path(spec.origin)] if spec and spec.origin else []
 

@@ -1,4 +1,4 @@
-"""The stage harness: parameters in, checked tables in and out, one run record, one writer at a time."""
+"""Run a stage: validated tables in and out, a run record, one writer at a time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ALTERED = "was altered after it was made; it is made again"
 
 
 class Run:
-    """One run of one stage on one dataset, and one item of its matrix; stages read, write and count through it."""
+    """A run of a stage on a dataset (and an item of its matrix), through which the stage reads, writes and counts."""
 
     def __init__(
         self, stage: str, dataset: str, params: Parameters, root: Path, item: str = "", label: str = ""
@@ -45,12 +45,12 @@ class Run:
         self.warnings: list[str] = []
         self.device = "cpu"
         self.bars: list[tqdm] = []
-        self.part: tuple[int, int] | None = None  # i of n, from 1, where other processes make the other parts
-        self.measured: dict[str, Any] = {}  # what the run took, which no hash may see
-        self.kept = False  # whether the work folder was complete, so that its record stays too
+        self.part: tuple[int, int] | None = None  # (i, n), i from 1, if other processes run the other parts
+        self.measured: dict[str, Any] = {}  # written to cost.json, so that equal runs give a byte-identical run.json
+        self.kept = False  # whether the work folder was already complete, so that its record is kept
 
     def seed(self, *names: str | int) -> int:
-        """Return the seed of a part of this stage; `seed` of the stage's section shifts all of them."""
+        """Return the seed of a component of this stage, derived from the `seed` of its section."""
         base = getattr(self.params.section(self.stage), "seed", 0)
         return seed_for(self.stage, self.dataset, *names, base)
 
@@ -64,7 +64,7 @@ class Run:
         io.write_tables(tables, path, schema, self.record() | facts)
 
     def record(self) -> dict[str, Any]:
-        """Return the provenance of a file: equal for two runs on the same input and code."""
+        """Return the provenance of a file, which is the same for equal runs."""
         facts = self.params.section(self.stage).facts()
         return {"stage": self.stage, "dataset": self.dataset, "params": facts, "versions": versions()}
 
@@ -73,41 +73,37 @@ class Run:
             self.drops[reason] += n
 
     def warn(self, message: str, recorded: bool = True) -> None:
-        """Print a warning in one line, and keep it in run.json if equal runs would warn too."""
+        """Print a warning of one line and, if equal runs repeat it (`recorded`), write it to run.json."""
         if recorded:
             self.warnings.append(message)
         print(printable(f"warning: {self.label}: {message}"), file=sys.stderr, flush=True)
 
     def note(self, **facts: Any) -> None:
-        """Add facts that equal runs agree on (accuracies, counts) to run.json."""
+        """Add facts that are the same in equal runs (accuracies, counts) to run.json."""
         self.notes |= facts
 
     def measure(self, **facts: Any) -> None:
-        """Add what differs between equal runs (rates, paths of this machine) to cost.json."""
+        """Add facts that differ between equal runs (rates, local paths) to cost.json."""
         self.measured |= facts
 
     def progress(self, iterable: Iterable[Any] | None = None, what: str = "", **options: Any) -> tqdm:
-        """Return a progress bar of tqdm's options; where stderr is no terminal, a line a minute says the same."""
+        """Return a progress bar with options of tqdm; without a terminal it is printed as a line per minute."""
         label, hidden = f"{self.label} {what}".rstrip(), bool(parallel.rank())
         self.bars.append(progress.stage_bar(label, hidden, iterable=iterable, **options))
         return self.bars[-1]
 
     @staticmethod
     def key(files: Iterable[Path], facts: Any, modules: Sequence[str]) -> str:
-        """Return the sha256 of files, facts (JSON), versions, and the code of modules."""
+        """Return the sha256 of files, facts (JSON), versions and the code of modules."""
         parts = [code.fingerprint(*modules), io.digest(files), facts, versions()]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
     def resume(self, folder: Path, inputs: Iterable[Path], *facts: Any, modules: Sequence[str] = ()) -> None:
-        """Keep `folder`'s content if it was begun with the same inputs, facts (JSON), versions and code; else empty it.
-
-        Files that are not as they were written are deleted with a warning. The code is the stage's own by default.
-        """
+        """Keep a folder of unfinished work if inputs, facts (JSON), versions and code are unchanged, else empty it."""
         key = self.key(inputs, facts, modules or [f"alignrec.stages.{self.stage}"])
-        # other inputs, settings or code: what was unfinished is of no use
         if not io.is_begun(folder, key):
             io.begin(folder, key)
-        if not self.part:  # the files of other parts are still being written
+        if not self.part:  # other parts may still be writing
             self.drop_altered(folder)
 
     def takes(self, number: int) -> bool:
@@ -134,7 +130,7 @@ def running(stage: str, dataset: str, params: Parameters, root: Path, item: str 
 
 
 def quoted_record(layout: Layout, stage: str, item: str = "") -> dict[str, Any]:
-    """Return a stage's run.json for a page or a release that quotes it; UserError if it is not as it was written."""
+    """Return a stage's run.json; UserError if it was edited."""
     if record := _written_record(layout.out(stage, item)):
         return record
     again = " ".join(filter(None, (stage, layout.dataset, item)))
@@ -155,7 +151,7 @@ def _written_record(folder: Path) -> dict[str, Any] | None:
 
 
 def present_files(folder: Path) -> dict[str, str]:
-    """Return path -> sha256 of the files that a stage makes; not of its record, hidden files and signatures."""
+    """Return path -> sha256 of a stage's files, without its record, hidden files and signatures."""
     files = io.files_below(folder)
     return {str(p.relative_to(folder)): digest for p, digest in zip(files, io.sha256s(files), strict=True)}
 
@@ -177,18 +173,18 @@ def recorded(run: Run) -> Iterator[None]:
     if parallel.rank():
         yield
         return
-    # files that a killed run had begun to write
+    # remove temporary files of a killed run
     for scrap in run.folder.rglob(".*.tmp"):
         scrap.unlink(missing_ok=True)
     started = time.perf_counter()
     with progress.print_heartbeat(run.label, run.bars), memory.watch_memory() as own:
         yield
-    # nothing was computed: the first run's record stays, so that a resumed run has its bytes
+    # nothing was computed: keep the first run's record, so that the output stays byte-identical
     if run.kept:
         _deliver_out(run)
         print(f"{run.label}: all that it makes is there, and is kept", flush=True)
         return
-    # times and memory differ between equal runs, so they are kept out of the record that DVC hashes
+    # time and memory differ between equal runs, so they are not part of the record, which DVC hashes
     cost = {
         "seconds": round(time.perf_counter() - started, 3),
         "peak_memory_mib": memory.peak_mib() + memory.largest_child_mib(),
@@ -203,15 +199,15 @@ def recorded(run: Run) -> Iterator[None]:
 
 
 def _deliver_out(run: Run) -> None:
-    """Replace the out by a folder of links to the files of the work folder, whole at every moment."""
+    """Replace the output folder by hard links to the work folder."""
     new, old = (run.folder.with_name(f".{run.folder.name}.{which}") for which in ("new", "old"))
     for folder in (new, old):
         shutil.rmtree(folder, ignore_errors=True)
-    # hard links, so that the out takes no second copy of the disk
+    # hard links take no disk space
     for path in [*io.files_below(run.folder), run.folder / io.RECORD]:
         io.link(path, new / path.relative_to(run.folder))
     run.out.parent.mkdir(parents=True, exist_ok=True)
-    # two renames: a kill between them leaves the old out under its hidden name, and the stage runs again
+    # renames, so that the output is never incomplete: after a kill between them there is none, and the stage runs again
     if run.out.exists():
         run.out.rename(old)
     new.rename(run.out)

@@ -1,4 +1,4 @@
-"""A stage as one value, from which dvc.yaml, `alignrec --help` and the docs are made; stages/ has a file for each."""
+"""Definition of a stage, from which dvc.yaml, `alignrec --help` and the docs are generated."""
 
 from __future__ import annotations
 
@@ -19,26 +19,28 @@ from alignrec.pipeline.harness.run import Run, hold_lock, locked, present_files,
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One stage; its name is that of its file, command, section of parameters and output folder."""
+    """A stage; its file, command, section of parameters and output folder share its name."""
 
     name: str
-    does: str  # in a few words, for --help, `dvc stage list` and the docs
-    writes: str  # its files, for the docs, Markdown
+    does: str  # short description for --help, `dvc stage list` and the docs
+    writes: str  # its files, Markdown for the docs
     params: type[Section]
     main: Callable[[Run], None]
-    reads: tuple[Stage, ...] = ()  # the stages whose files it reads
-    # parameters that it reads besides its own section: sections, a key as "train.features", or SOURCE for its source
+    reads: tuple[Stage, ...] = ()  # stages whose files it reads
+    # parameters besides its own section: a section, a key such as "train.features", or SOURCE for the dataset's source
     sections: tuple[str, ...] = ()
-    loads: tuple[Registry[Any], ...] = ()  # registries of the parts that it loads by name
-    light: bool = False  # starts without torch: the settings of models and encoders were checked by `download`
-    resumes: bool = False  # goes on with unfinished work; what others left unfinished is deleted
-    per: str = ""  # what it runs for besides a dataset, such as "encoder": each of `<name>.<per>s` in params.yaml
+    loads: tuple[Registry[Any], ...] = ()  # registries of parts that it loads by name
+    light: bool = False  # starts without torch: settings of models and encoders were validated by `download`
+    resumes: bool = False  # resumes unfinished work, which is deleted for other stages
+    per: str = (
+        ""  # matrix key besides the dataset, such as "encoder": one run for each of `<name>.<per>s` in params.yaml
+    )
 
     def before(self) -> list[str]:
         return list(dict.fromkeys(name for stage in self.reads for name in (*stage.before(), stage.name)))
 
     def folders(self, layout: Layout) -> list[Path]:
-        """Return the folders of what it has made: one, or one for each item of `per`."""
+        """Return its output folders: one, or one for each item of `per`."""
         folder = layout.out(self.name)
         return sorted(folder.glob("*/")) if self.per else [folder]
 
@@ -48,22 +50,21 @@ class Stage:
 
 
 SOURCE = "sources"
-FEATURE_SETS = ("encode.encoders", "beit3", "combine", SOURCE)
-"""what says which feature sets there are"""
+FEATURE_SETS = ("encode.encoders", "beit3", "combine", SOURCE)  # parameters that define the feature sets
 
 
 def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
-    """Check the parameters and the files that a stage reads, and run it; DVC decides whether it must run."""
+    """Validate parameters and inputs of a stage, then run it."""
     if run.part:
         _make_part(run, stage, check)
         return
     with parallel.process_group(), locked(run):
         if not stage.light:
             check(run)
-        # one process hashes for all
+        # hash inputs in one process only
         if not parallel.rank():
             refuse_altered(run.layout, stage)
-        # what an earlier run left unfinished would be taken for this run's
+        # leftovers of an interrupted run must not end up in the output
         if not stage.resumes:
             shutil.rmtree(run.folder)
             run.folder.mkdir()
@@ -72,7 +73,7 @@ def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
 
 
 def refuse_altered(layout: Layout, stage: Stage) -> None:
-    """Hash the files that `stage` reads, so that disk corruption and edits do not spread; UserError names the first."""
+    """Hash the inputs of a stage; UserError names the first that is altered, so that corruption does not spread."""
     for earlier in stage.reads:
         for folder in earlier.folders(layout):
             if fault := _find_fault(folder, earlier.name):
@@ -85,7 +86,7 @@ def _find_fault(folder: Path, stage: str) -> str:
     if files is None:
         record = folder / io.RECORD
         ended = f"{record} was edited" if record.exists() else f"{folder}: {stage} has not ended"
-        return ended if present else ""  # a stage that cannot do without them says so
+        return ended if present else ""  # a stage that requires the files reports it
     name = next((n for n in sorted(files.keys() | present.keys()) if files.get(n) != present.get(n)), None)
     if name is None:
         return ""
@@ -98,8 +99,8 @@ def _make_part(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
     check(run)
     refuse_altered(run.layout, stage)
     part, parts = run.part
-    # held by the part alone: other parts write to the same folder at the same time
-    same = run.folder.with_name(f"{run.folder.name}.{part}-{parts}")  # a job that is sent again while it still runs
+    # lock the part only, against a resubmitted job: other parts write to the same folder at the same time
+    same = run.folder.with_name(f"{run.folder.name}.{part}-{parts}")
     with hold_lock(same), progress.print_heartbeat(run.label, run.bars):
         run.folder.mkdir(exist_ok=True)
         stage.main(run)

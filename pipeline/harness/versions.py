@@ -1,4 +1,4 @@
-"""The versions that results depend on."""
+"""Versions and machine facts that results depend on."""
 
 import os
 import platform
@@ -37,14 +37,14 @@ def processor_name() -> str:
 def describe_machine(device: str) -> str:
     description = f"{platform.system()}, {processor_name()}, {os.cpu_count()} cores"
     if device.startswith("cuda"):
-        import torch  # already loaded by the code that used the GPU
+        import torch  # already loaded if a GPU was used
 
         description += f", {torch.cuda.get_device_name(device)}"
     return description
 
 
 def machine_facts() -> dict[str, Any]:
-    import torch  # takes seconds, which nothing else here needs
+    import torch  # takes seconds to load
 
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {"cpu": processor_name(), "cores": os.cpu_count(), "gpu": gpu, "versions": versions()}
