@@ -17,7 +17,7 @@ class Interactions(Section):
     min_rating: Annotated[float, Field(allow_inf_nan=False)] | None = None
     # users with fewer interactions are dropped, repeatedly, as dropping items removes interactions too
     user_core: Positive = 5
-    item_core: Positive = 5  # items with fewer interactions are dropped, likewise
+    item_core: Positive = 5  # items with fewer interactions are dropped too
     # split protocol, see method.md section 6; the last two also replace a source's own split
     protocol: Literal["mmrec", "leave-one-out", "user-time", "global-time", "cold-items", "sparse"] = "mmrec"
     # `cold-items`: share of items without train interactions, half of them targets of valid, half of test

@@ -44,7 +44,7 @@ def _csr_tensors(matrix: sp.csr_array, device: torch.device | str, dtype: torch.
 
 
 def spmm(rows: Sequence[Tensor], x: Tensor) -> Tensor:
-    """Return a x [M, D] of x [N, D] and a's CSR starts int32 [M + 1], columns int32 [E] and weights float [E]."""
+    """Multiply a CSR matrix (starts int32 [M + 1], columns int32 [E], weights float [E]) by x [N, D]: [M, D]."""
     # embedding_bag sums each row in one thread in a fixed order on every device, and is the fastest on CPU: 118,551
     # non-zeros x 64 on one core take 0.6 ms, SciPy's CSR 3.5 ms
     start, columns, weights = rows

@@ -37,10 +37,7 @@ def fit_whitening(x: np.ndarray) -> Whitening:
 
 
 def fit_pca(blocks: Callable[[], Iterable[np.ndarray]], width: int, power: float = 1) -> Whitening:
-    """Fit centring, PCA and whitening to the non-zero vectors in `blocks`, float32 [b, D] each, in two passes.
-
-    W is at most `width`, or the vectors' rank if lower. Directions are divided by their standard deviation ** power.
-    """
+    """Fit PCA, scaled by sd^-power, to the non-zero vectors in `blocks`, float32 [b, D] each, which are read twice."""
     from scipy import linalg  # takes 0.3 s to import, and is only needed to fit
 
     with threadpool_limits(1):  # the order of sums decides the last bits
@@ -53,6 +50,7 @@ def fit_pca(blocks: Callable[[], Iterable[np.ndarray]], width: int, power: float
     varied = variance > np.finfo(np.float32).eps ** 2 * (mean @ mean + np.trace(covariance))
     if not varied.any():  # W is 1, with a map of zeros
         return Whitening(mean.astype(np.float32), np.zeros((len(mean), 1), np.float32))
+    # W is at most `width`, or the rank of the vectors
     variance, directions = variance[varied], orient_columns(directions[:, varied])
     scale = (1 / np.sqrt(variance + FLOOR * variance.mean())) ** power
     return Whitening(mean.astype(np.float32), (directions * scale).astype(np.float32))

@@ -161,7 +161,8 @@ class Reader2023(AmazonReader):
     columns = csv_columns = ("user_id", "parent_asin", "rating", "timestamp")
     header = True
     ticks = 1000
-    kept = frozenset({"parent_asin", "title", "categories", "description", "images"})  # `features`, `store` stay
+    # `features` and `store` are read too, but stay in `extra`
+    kept = frozenset({"parent_asin", "title", "categories", "description", "images"})
 
     def product(self, record: dict[str, Any]) -> Product:
         details, images = record.get("details"), record.get("images")
