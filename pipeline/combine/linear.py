@@ -15,7 +15,7 @@ from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.ops import joining, whitening
 from alignrec.pipeline.ops.joining import IMAGE, POWER, Block, Fit
 
-DRAWS = 5  # of cold items: each item is cold in one
+DRAWS = 5  # splits into cold and warm items; each item is cold in one
 K = 20
 
 

@@ -31,7 +31,7 @@ from alignrec.pipeline.vectors.readers import READERS
 
 OF_IMAGES = "records"  # file format whose features are computed only from images
 FLAGS = ("has_image", "has_text")
-Rows = Iterator[pa.Table]  # of a set, a shard at a time
+Rows = Iterator[pa.Table]  # rows of a set, one shard at a time
 
 
 def write_combinations(run: Run) -> None:
@@ -74,7 +74,7 @@ def _write_set(run: Run, name: str, ids: pa.Table, file: File | None, done: Call
     if definition["kind"] == names.PLANTED:
         inputs.append(run.layout.raw / controls.PLANTED)
     run.resume(folder, inputs, facts, modules=modules)
-    if not (folder / SET).is_file():  # which is written last
+    if not (folder / SET).is_file():  # written last, so it marks a complete set
         rows, described = _make_set(run, name, definition, parts, ids, file)
         record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts}
         record |= {"versions": versions(), fingerprint.KEY: described.fingerprint}

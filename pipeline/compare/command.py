@@ -33,7 +33,7 @@ def compare(layout: Layout, params: Parameters, specs: Sequence[str], seeds: int
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     sets = feature_set.with_distinct_names([feature_set.read_set(spec, layout, asins, order) for spec in specs])
     from alignrec.pipeline.compare import judge, page, similarity
-    from alignrec.pipeline.probe import forms  # loads SciPy and Pillow; the errors above come sooner without
+    from alignrec.pipeline.probe import forms  # slow import, deferred until the sets are read
     from alignrec.pipeline.probe.judge import build_tasks
 
     rows, whole = feature_set.common_items(sets), sets
@@ -42,13 +42,13 @@ def compare(layout: Layout, params: Parameters, specs: Sequence[str], seeds: int
     if len(rows) < len(asins):
         (interactions,) = _renumber_items([interactions], rows, len(asins))
     data = Data(interactions, len(rows))
-    seed = Run("probe", layout.dataset, params, layout.root).seed("folds")  # same folds as the stage
+    seed = Run("probe", layout.dataset, params, layout.root).seed("folds")  # same folds as stage `probe`
     comparison: dict[str, Any] = {"dataset": layout.dataset, "sources": {g.name: g.source for g in sets}}
     judged = judge.judge_sets(
         sets, build_tasks(data), params[Probe].ks, seed, params[Probe].width, forms.valid_profiles(data)
     )
     encoded = (feature_set.read_encoded(layout, name) for name in layout.feature_sets())
-    others = (replace(g, vectors=g.vectors[rows]) for g in encoded)  # one at a time
+    others = (replace(g, vectors=g.vectors[rows]) for g in encoded)  # lazily, which bounds memory
     comparison |= judged | similarity.compare_sets(sets, CHANGED, others)
     comparison["items"] = {"compared": len(rows), "of": len(asins)}
     if seeds:
@@ -72,7 +72,7 @@ def _renumber_items(tables: Iterable[pa.Table], rows: np.ndarray, items: int) ->
 
 
 def train_sets(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seeds: int, to: Path) -> dict[str, Any]:
-    from alignrec.pipeline.benchmark import compare as plans  # loads torch, which the probes do not need
+    from alignrec.pipeline.benchmark import compare as plans  # loads torch, needed only for training
     from alignrec.pipeline.benchmark.cell import DatasetData
     from alignrec.pipeline.benchmark.experiment import Store, complete_cells
     from alignrec.pipeline.train import inputs

@@ -13,7 +13,7 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.vectors.matching import match_file
 
-FEWEST = 3  # fewest items that can be compared
+FEWEST = 3  # items needed for a comparison
 
 
 @dataclass(frozen=True)

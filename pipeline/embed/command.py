@@ -55,7 +55,7 @@ class Table(NamedTuple):
 class Choice(NamedTuple):
     """An encoder of a release, of the parameters or of a project's feature set, or a combination of encoders."""
 
-    name: str  # of its feature set
+    name: str  # name of the feature set
     params: Parameters  # with sections `encoders`, `encode` and `combine` reduced to what it needs
     project: Project | None = None  # with the feature set and its encoder
     cache: Path | None = None  # encoded rows of the project and of earlier tables, if `encode.reuse` is set
@@ -64,9 +64,9 @@ class Choice(NamedTuple):
 class Summary(NamedTuple):
     """Row counts of an encoded table."""
 
-    items: int  # written
-    images: int  # of them, with an image
-    texts: int  # of them, with a text
+    items: int  # written rows
+    images: int  # written rows with an image
+    texts: int  # written rows with a text
     rejects: Path  # table REJECTS, if rows were rejected
     rejected: Counter[str]  # reason -> rows
 
@@ -188,9 +188,8 @@ def _lay_out(table: Table, layout: Layout, images: Images | None, shard_rows: in
         while shard := list(islice(rows, shard_rows)):
             items, path = _item_table(shard, start), io.shard(layout.images, "images", shards)
             if images is not None and not path.is_file():
-                params = {
-                    "params": images.model_dump(include={"size", "quality"})
-                }  # as the stage `images` records them
+                # recorded as by stage `images`
+                params = {"params": images.model_dump(include={"size", "quality"})}
                 io.write_tables(_decode_images(shard, items, images), path, schemas.IMAGES, record | params)
             for first in range(0, len(shard), io.PART):
                 yield items.slice(first, io.PART)

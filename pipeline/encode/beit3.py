@@ -38,8 +38,8 @@ TOKENS = 128  # average per part of a pass: long texts take memory
 class Group(NamedTuple):
     """Inputs of a pass: n items without text, or n parts of texts."""
 
-    items: np.ndarray  # int64 [n], the item that a part is of
-    tokens: Tensor | None  # int64 [W], one part after the other
+    items: np.ndarray  # int64 [n], item of each part
+    tokens: Tensor | None  # int64 [tokens], all parts concatenated
     lengths: list[int]  # tokens of each part, 0 without a text
 
     def passes(self) -> Iterator[Group]:
@@ -59,7 +59,7 @@ class Prepared(NamedTuple):
 
     pixels: Tensor | None  # uint8 [B, S, S, 3]
     chunks: Chunks | None  # parts of the texts
-    groups: list[Group]  # of these parts, or of the items without texts
+    groups: list[Group]  # groups of parts, or of items without text
 
 
 class BEiT3Items(mini.TextReader):

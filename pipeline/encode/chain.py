@@ -35,7 +35,7 @@ class ChainBlock(Part):
     first: int = Field(ge=0)
     last: int = Field(ge=1, le=MAX_WIDTH)
     weight: float = Field(ge=0)
-    unit: bool = True  # whether its vectors are brought to length 1
+    unit: bool = True  # whether to scale its vectors to length 1
 
 
 class Chain(Part):
@@ -94,7 +94,7 @@ class Prepared(NamedTuple):
     """Prepared batch of B items."""
 
     items: int
-    parts: list[Any]  # what each part prepared; None where it reads nothing of these items
+    parts: list[Any]  # prepared batch of each part; None if the items lack its modalities
 
 
 class ChainEncoder:

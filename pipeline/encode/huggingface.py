@@ -124,7 +124,7 @@ def _read_modalities(where: str, params: HuggingFaceParams, source: Origin) -> t
     with hub.reraise_as_user_error(where):
         config = AutoConfig.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
         classes: Any = MODEL_MAPPING.get(type(config), ())
-    network = classes[0] if isinstance(classes, tuple) and classes else classes  # of some types there are several
+    network = classes[0] if isinstance(classes, tuple) and classes else classes  # some types have several classes
     if network and not config.is_encoder_decoder and (reads := _modalities_of(network)):
         return reads
     raise UserError(

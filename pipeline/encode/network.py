@@ -23,7 +23,7 @@ from alignrec.pipeline.harness.layout import EncoderFiles, Layout
 if TYPE_CHECKING:
     from alignrec.pipeline.encode.registry import Encoder
 
-MAX_DEPTH = 8  # of nested parts
+MAX_DEPTH = 8  # levels of nested parts
 CUT = {"chunks": 1}  # default for old releases, which truncated texts and lack this key
 
 
@@ -31,7 +31,7 @@ CUT = {"chunks": 1}  # default for old releases, which truncated texts and lack 
 class Network:
     """An encoder before it is loaded."""
 
-    name: str  # of its feature set
+    name: str  # name of the feature set
     kind: str
     settings: Section
     folder: Path  # with the fitted files, or with the third-party model
@@ -87,7 +87,7 @@ class Shelf(Protocol):
 
     trusted: ClassVar[bool]  # whether to load the third-party models that it names
 
-    def facts(self, name: str) -> Facts: ...  # how a set was made; UserError if it is not there
+    def facts(self, name: str) -> Facts: ...  # raises UserError if the set is missing
 
     def folder(self, name: str) -> Path: ...  # with the encoder of a set
 

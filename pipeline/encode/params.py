@@ -7,7 +7,7 @@ from pydantic import Field
 from alignrec.pipeline.config.base import Name, Positive, Section
 
 MODALITIES = ("image", "text")
-MOST_CHUNKS = 32  # parts of a text
+MOST_CHUNKS = 32  # chunks read per text
 IMAGE_TOKENS = ("cnn", "descriptors")  # encoders whose vectors are the image tokens of BEiT3 mini
 BEiT3Set = Literal["beit3", "beit3-raw", "beit3-image-masked", "beit3-text-masked", "beit3-untrained", "beit3-official"]
 

@@ -16,7 +16,7 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.run import Run
 
 KEY = "text"  # metadata key of a file, for sums of Reading.facts
-MOST = 0.5  # share of zero vectors above which a warning is due
+MOST = 0.5  # fraction of zero vectors above which to warn
 BLOCK = 4096  # rows held at a time
 DERIVED = ("control", "masked", "mapped", "whitened")  # kinds that may be zero for all items
 EQUAL = 1e-5  # tolerance, relative to the largest number: batch sizes change the last bits
@@ -25,8 +25,8 @@ EQUAL = 1e-5  # tolerance, relative to the largest number: batch sizes change th
 class Shares(NamedTuple):
     """Truncation of texts, over the items that have one."""
 
-    read: float  # mean share of a text's tokens that was encoded
-    cut: float  # share of truncated texts
+    read: float  # mean fraction of a text's tokens that was encoded
+    cut: float  # fraction of truncated texts
 
 
 class Counts(NamedTuple):
@@ -62,7 +62,9 @@ def note_quality(run: Run, facts: Facts, shards: Sequence[Path], file: Path | No
     if note:
         run.note(**{name: note})
     items, zero, equal = count_vectors(_vectors_with_content(shards))
-    if items and zero == items and not facts.parts and facts.kind not in DERIVED:  # one vector, whitened, is zero
+    if (
+        items and zero == items and not facts.parts and facts.kind not in DERIVED
+    ):  # whitening turns equal vectors into zeros
         where = file or name
         raise UserError(f"{where}: all {items:,} items with content have a vector of zeros; correct or leave it out")
     if items > 1 and equal and zero < items:

@@ -23,10 +23,10 @@ from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.ops.linalg import right_vectors
 
 WORDS, COMPONENTS = "words.json", "tfidf.safetensors"  # terms in order; their IDF weights and components
-WORD = re.compile(r"\w\w+")  # two letters or digits at least, in any script
+WORD = re.compile(r"\w\w+")  # at least two letters or digits, in any script
 MIN_DF = 2  # least number of texts with a term
-MAX_TERMS, MAX_FITTED = 50_000, 20_000  # most frequent terms, and texts that the SVD is fitted to; bound memory
-LARGEST = 1 << 26  # bytes of the words of a release
+MAX_TERMS, MAX_FITTED = 50_000, 20_000  # of terms, and of texts that the SVD is fitted to; bound memory
+LARGEST = 1 << 26  # bytes, of words.json in a release
 
 
 class TfidfParams(Section):
@@ -62,7 +62,7 @@ def split_words(text: str) -> list[str]:
 def count_terms(texts: Iterable[str]) -> tuple[dict[str, int], np.ndarray, int]:
     """Return terms with their numbers, smooth IDF weights, float64 [T], and the number of texts."""
     counts, total = Counter[str](), 0
-    for text in texts:  # words have no array form
+    for text in texts:  # a loop, because words are strings
         counts.update(set(split_words(text)))
         total += 1
     often = sorted((-df, word) for word, df in counts.items() if df >= MIN_DF)[:MAX_TERMS]

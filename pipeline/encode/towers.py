@@ -48,7 +48,7 @@ class Prepared(NamedTuple):
 
     image: Any  # inputs of the image tower, None without images
     text: list[Any]  # inputs of the text tower, one per pass, empty without texts
-    chunks: Chunks | None  # of the texts
+    chunks: Chunks | None  # None without texts
 
 
 class Towers:
@@ -61,7 +61,7 @@ class Towers:
     text_inputs: Callable[[list[str]], Any]  # B texts -> inputs on the CPU
     image_vectors: Callable[[Any], Tensor]  # inputs -> float32 [B, F]
     text_vectors: Callable[[Any], Tensor]
-    count_tokens: Callable[[list[str]], list[int]]  # of each text, uncut; called if there is `room`
+    count_tokens: Callable[[list[str]], list[int]]  # tokens of each text, untruncated; called if `room` is known
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Towers:
     ) -> None:
         """Measure the width on a test input; raises UserError if `dim` is too large or `mean` joins unequal widths."""
         self.reads, self.join, self.dim, self.room, self.most = tuple(reads), join, dim, room, most
-        self._lock = Lock()  # a tokenizer that cuts texts cannot be used by two threads at once
+        self._lock = Lock()  # tokenizers that truncate are not thread-safe
         widths: dict[str, int] = {}
         with torch.inference_mode():
             if "image" in self.reads:

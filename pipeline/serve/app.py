@@ -127,7 +127,7 @@ def build_application(nearest: Nearest, page: bytes, hosts: Sequence[str]) -> St
         except TimeoutError:
             return _refusal(f"the question was not there after {BODY} seconds", 408)
         except ClientDisconnect:
-            return Response(status_code=400)  # nobody reads it
+            return Response(status_code=400)  # the client has disconnected
         except asyncio.CancelledError:
             return _refusal("the server ends", 503)
         except Exception as e:  # such as a damaged release or missing weights: report, and keep serving
