@@ -1,4 +1,4 @@
-"""Full ranking with train items masked, and metrics per user, as MMRec defines them (method.md section 6).
+"""Full ranking with train items masked, and MMRec's metrics per user (method.md section 6).
 
 U users, I items, C candidates, D width, K cutoff, N ranked users; T: targets of a user; h_i = 1 if item i is in T.
 """

@@ -1,7 +1,4 @@
-"""Approximate nearest neighbours by an on-disk inverted file (FAISS), whose memory does not grow with the catalogue.
-
-N rows, F feature width, K neighbours, C candidates.
-"""
+"""Approximate nearest neighbours by an inverted file on disk (FAISS). N rows, F width, K neighbours, C candidates."""
 
 import os
 import sys

@@ -1,7 +1,4 @@
-"""AlignRec (CIKM 2024), as in method.md sections 3 and 4.
-
-U users, I items, F feature width, B batch, D embedding width.
-"""
+"""AlignRec (CIKM 2024), as in method.md sections 3 and 4. Letters in shapes: see base.py."""
 
 from typing import Any, Literal
 
@@ -115,12 +112,10 @@ class AlignRec(GraphRecommender):
         """ID embeddings of the items, [I, D]; outside training those of cold items may be zero."""
         return self.item if self.training or self.warm is None else self.item * self.warm
 
-    def id_branch(self) -> tuple[Tensor, Tensor]:
-        """Return h_id_user [U, D] and h_id_item [I, D]."""
+    def id_branch(self) -> tuple[Tensor, Tensor]:  # [U, D], [I, D]
         return propagate(self.user_item, self.user, self.ids, self.params.layers)
 
-    def content_branch(self) -> tuple[Tensor, Tensor]:
-        """Return h_mm_user [U, D] and h_mm_item [I, D]."""
+    def content_branch(self) -> tuple[Tensor, Tensor]:  # [U, D], [I, D]
         weight, bias = self.w1.weight, self.w1.bias
         if self.params.gate:  # W2 W1 first: saves a product over I rows
             weight, bias = self.w2.weight @ weight, self.w2(bias)
@@ -131,7 +126,6 @@ class AlignRec(GraphRecommender):
         return self.user_item.dot(item), item
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Return h_user [U, D] and h_item [I, D]."""
         user, item = self.id_branch()
         if not self.params.content:
             return user, item

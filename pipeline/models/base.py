@@ -1,6 +1,7 @@
 """The interface of recommenders, and functions that they share.
 
-U users, I items, F feature width, F_m width of modality m, M modalities, B batch, D embedding width.
+Letters in shapes of this package: U users, I items, N either, F feature width, F_m width of modality m, M modalities, E
+train pairs, B batch, D embedding width.
 """
 
 from abc import ABC, abstractmethod
@@ -24,10 +25,7 @@ from alignrec.pipeline.ops.sparse import Sparse
 
 @dataclass(frozen=True)
 class Inputs:
-    """Inputs of a recommender; graphs and modalities are computed on first access.
-
-    A model declares in `Recommender.needs` which of `features` and `edges` must be present.
-    """
+    """Inputs of a recommender; graphs and modalities are computed on first access."""
 
     split: Split
     features: Tensor | None  # float32 [I, F], the modalities side by side
@@ -91,7 +89,7 @@ class Recommender(nn.Module, ABC):
     """
 
     Params: ClassVar[type[Train]] = Train  # type of `params`; unknown keys are rejected
-    needs: ClassVar[frozenset[str]] = frozenset()  # required optional inputs: features, edges
+    needs: ClassVar[frozenset[str]] = frozenset()  # optional inputs that must be given: features, edges
 
     def __init__(self, inputs: Inputs, params: Train) -> None:
         """Build the parameters and graphs of the model.

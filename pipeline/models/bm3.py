@@ -1,7 +1,4 @@
-"""BM3 (Zhou et al., WWW 2023): contrast of two dropout views, without negatives.
-
-U users, I items, N either, F_m width of modality m, M modalities, B batch, D embedding width.
-"""
+"""BM3 (Zhou et al., WWW 2023): contrast of two dropout views, without negatives. Letters in shapes: see base.py."""
 
 from typing import ClassVar
 

@@ -1,7 +1,4 @@
-"""BPR (Rendle et al., UAI 2009): matrix factorisation; VBPR (He and McAuley, AAAI 2016): with content.
-
-U users, I items, F feature width, B batch, D embedding width.
-"""
+"""BPR (Rendle et al., UAI 2009) and VBPR (He and McAuley, AAAI 2016). Letters in shapes: see base.py."""
 
 from typing import Literal
 

@@ -1,7 +1,4 @@
-"""Linear autoencoders in closed form, shared by EASE and its variants: min |X - X B|^2 + penalties, diag(B) = 0.
-
-U users, I items, F feature width.
-"""
+"""Linear autoencoders in closed form, shared by EASE and its variants: min |X - X B|^2 + penalties, diag(B) = 0."""
 
 import sys
 from abc import abstractmethod
@@ -118,14 +115,11 @@ def zero_diagonal(inverse: np.ndarray) -> np.ndarray:
 
 
 def content_factors(features: np.ndarray, l2: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return W and V, float32 [I, F], of the EASE on item vectors: S = W V^T off the diagonal, diag(S) = 0.
-
-    S = argmin |F - F S|^2 + l2 |S|^2 with feature columns F in place of users, of float32 [I, F], l2 > 0.
-    """
+    """Return W and V, float32 [I, F], S = W V^T off the diagonal: argmin |F - F S|^2 + l2 |S|^2, diag(S) = 0."""
     from scipy.linalg import solve_triangular
 
-    # by Woodbury (F^T F + l2)^-1 = (1 - W W^T) / l2 with W = features L^-T and L L^T = l2 + features^T features, so
-    # S_ij = w_i . w_j / (1 - |w_j|^2), and no I x I matrix is inverted
+    # the EASE whose users are feature columns; by Woodbury (F^T F + l2)^-1 = (1 - W W^T) / l2 with W = features L^-T
+    # and L L^T = l2 + features^T features, so S_ij = w_i . w_j / (1 - |w_j|^2), and no I x I matrix is inverted
     x = features.astype(np.float64)
     with threadpool_limits(1):
         root = np.linalg.cholesky(x.T @ x + l2 * np.eye(x.shape[1]))

@@ -1,7 +1,4 @@
-"""DualGNN (Wang et al., TMM 2023): modality weights of users, propagated over a graph of users with common items.
-
-U users, I items, F_m width of modality m, M modalities, K neighbours, B batch, D embedding width.
-"""
+"""DualGNN (Wang et al., TMM 2023): modality weights of users, propagated over a user graph. K neighbours per user."""
 
 import math
 

@@ -1,7 +1,4 @@
-"""EASE (Steck, WWW 2019) and variants with content; all features have length 1.
-
-CEASE, AddEASE: Jeunen, Van Balen and Goethals, RecSys 2020. L3AE: Moon, Park and Lee, CIKM 2025, arXiv 2508.13500.
-"""
+"""EASE (Steck, WWW 2019) and variants with content; all features have length 1."""
 
 from typing import Self
 
@@ -21,6 +18,7 @@ class EASE(Closed):
         return closed.zero_diagonal(closed.invert_ridge(closed.gram_matrix(self.seen), params.l2, "ease"))
 
 
+# Jeunen, Van Balen and Goethals, RecSys 2020; AddEASE too
 class CEASEParams(ClosedParams):
     """Parameters of CEASE."""
 
@@ -61,6 +59,7 @@ class AddEASE(Closed):
         return matrix
 
 
+# Moon, Park and Lee, CIKM 2025, arXiv 2508.13500: items without interactions get scores from content
 class L3AEParams(ClosedParams):
     """Parameters of L3AE."""
 

@@ -1,7 +1,4 @@
-"""FREEDOM (Zhou and Shen, MM 2023): LATTICE's item graph frozen, the user-item graph pruned in each epoch.
-
-U users, I items, F_m width of modality m, M modalities, E train pairs, B batch, D embedding width.
-"""
+"""FREEDOM (Zhou and Shen, MM 2023): LATTICE's item graph frozen, the user-item graph pruned in each epoch."""
 
 import numpy as np
 import pyarrow as pa

@@ -1,7 +1,4 @@
-"""GRCN (Wei et al., MM 2020): content weighs each interaction, a soft pruning of the user-item graph.
-
-U users, I items, F_m width of modality m, M modalities, E train pairs, B batch, D embedding width.
-"""
+"""GRCN (Wei et al., MM 2020): content weighs interactions, a soft pruning. Letters in shapes: see base.py."""
 
 import torch
 import torch.nn.functional as nnf

@@ -1,7 +1,4 @@
-"""iALS (Hu, Koren and Volinsky, ICDM 2008), tuned as in Rendle et al. (RecSys 2022, arXiv 2110.14037).
-
-U users, I items, N either, D embedding width, b rows of a block, L longest history in it.
-"""
+"""iALS (Hu, Koren and Volinsky, ICDM 2008), tuned as in Rendle et al. (RecSys 2022, arXiv 2110.14037)."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -32,8 +29,8 @@ class IALSParams(Train):
 class Block(NamedTuple):
     """Rows of similar history length, solved together."""
 
-    rows: Tensor  # int64 [b]
-    members: Tensor  # int64 [b, L], padded with the index of an extra zero row
+    rows: Tensor  # int64 [b], b rows in the block
+    members: Tensor  # int64 [b, L], L the longest history, padded with the index of an extra zero row
 
 
 class IALS(Untrained):

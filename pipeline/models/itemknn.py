@@ -1,7 +1,4 @@
-"""Item-based nearest neighbours by co-interactions or content; no training.
-
-U users, I items, F feature width, K neighbours, E train pairs.
-"""
+"""Item-based nearest neighbours by co-interactions or content; no training. K neighbours per item."""
 
 import numpy as np
 import scipy.sparse as sp

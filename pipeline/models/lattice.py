@@ -1,7 +1,4 @@
-"""LATTICE (Zhang et al., MM 2021): item graph learned from features.
-
-U users, I items, N = U + I, F_m width of modality m, M modalities, K neighbours, E = I K edges, B batch, D width.
-"""
+"""LATTICE (Zhang et al., MM 2021): learned item graph. N = U + I, E = I K edges; other letters: see base.py."""
 
 import scipy.sparse as sp
 import torch

@@ -1,7 +1,4 @@
-"""MGCN (Yu et al., MM 2023): content gated by behaviour, propagated over item graphs, fused by user preference.
-
-U users, I items, N either, F_m width of modality m, M modalities, B batch, D embedding width.
-"""
+"""MGCN (Yu et al., MM 2023): content gated by behaviour, over item graphs. Letters in shapes: see base.py."""
 
 import torch
 from torch import Tensor, nn

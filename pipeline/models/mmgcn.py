@@ -1,7 +1,4 @@
-"""MMGCN (Wei et al., MM 2019): one graph convolution per modality over the user-item graph.
-
-U users, I items, N either, F_m width of modality m, W_m that of its first layer, B batch, D embedding width.
-"""
+"""MMGCN (Wei et al., MM 2019): a graph convolution per modality; W_m is its input width. Other letters: see base.py."""
 
 import torch
 import torch.nn.functional as nnf

@@ -1,7 +1,4 @@
-"""SLMRec (Tao et al., TMM 2023): one graph encoder per modality, and contrast between modalities of an item.
-
-U users, I items, F_m width of modality m, M modalities, B batch, D embedding width.
-"""
+"""SLMRec (Tao et al., TMM 2023): contrast between modalities of an item. Letters in shapes: see base.py."""
 
 import torch
 import torch.nn.functional as nnf

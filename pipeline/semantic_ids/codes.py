@@ -1,7 +1,4 @@
-"""Residual k-means with FAISS: each level clusters the residuals of the previous ones, on vectors of length 1.
-
-I items, n with content, F feature width, L levels, K codes per level.
-"""
+"""Residual k-means with FAISS. I items, n with content, F feature width, L levels, K codes per level."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +44,7 @@ def code_items(folder: Path, params: SemanticIds, seed: int) -> Coding:
 
 
 def learn_codebooks(x: np.ndarray, params: SemanticIds, seed: int) -> faiss.ResidualQuantizer:
+    # each level clusters what the previous ones left
     quantizer = faiss.ResidualQuantizer(x.shape[1], params.levels, params.codes.bit_length() - 1)
     quantizer.max_beam_size = 1  # a wider beam reconstructs no better here, and separates neighbours
     # progressive dimensions halve collisions, but start with a PCA, which needs F vectors

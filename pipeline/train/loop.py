@@ -1,7 +1,4 @@
-"""Training loop of all recommenders: sample, step, rank valid, keep the best epoch.
-
-U users, I items, F feature width, D embedding width.
-"""
+"""Training loop of all recommenders: sample, step, rank valid, keep the best epoch."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -169,8 +166,8 @@ class _Loop:
         )
 
     def _is_over(self, epoch: int) -> bool:
-        """Return whether patience is exhausted and, with `falling`, the loss has converged."""
         patience, falling = self.params.patience, self.params.falling
+        # with `falling`, training also continues until the loss has converged
         if not (over := epoch - self.best_epoch > patience) or falling is None:
             return over
         losses = [line["loss"] for line in self.history]

@@ -1,7 +1,4 @@
-"""Top-K retrieval by a FAISS index on inner products, exact for small catalogues.
-
-I items, D embedding width, N users, K cutoff.
-"""
+"""Top-K retrieval by a FAISS index on inner products. I items, D embedding width, N users, K cutoff."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
