@@ -80,6 +80,7 @@ def parse_url(address: str | httpx.URL) -> httpx.URL:
 def open_client(
     timeout: float, connect: float | None = None, transport: httpx.BaseTransport | None = None
 ) -> httpx.Client:
+    """Return a client without cookies; `timeout` and `connect` are in seconds."""
     return httpx.Client(
         timeout=httpx.Timeout(timeout, connect=timeout if connect is None else connect),
         headers=HEADERS,

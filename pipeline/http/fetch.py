@@ -39,6 +39,7 @@ def fetch_file(
     address: str, target: Path, expected: str | None, timeout: float, retries: int, progress: Progress
 ) -> str:
     """Download or copy a file to `target`, resuming if possible, and return its sha256; raise UserError on failure."""
+    # partial downloads are kept per address; `timeout` is in seconds without a byte
     part = target.with_name(f".{target.name}.{hashlib.sha256(address.encode()).hexdigest()[:8]}.part")
     mark = part.with_suffix(".etag")
     source = local_path(address)
@@ -98,7 +99,8 @@ def _read_rest(
         if validator and validator.isascii() and not validator.startswith("W/"):
             mark.write_text(validator)  # validates the part from here on
         else:
-            mark.unlink(missing_ok=True)  # without a strong validator, a later response cannot be matched to the part
+            # without a strong validator, a later response cannot be matched to the part
+            mark.unlink(missing_ok=True)
         for block in read_body(response):
             received += len(block)
             yield block
