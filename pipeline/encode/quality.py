@@ -62,9 +62,8 @@ def note_quality(run: Run, facts: Facts, shards: Sequence[Path], file: Path | No
     if note:
         run.note(**{name: note})
     items, zero, equal = count_vectors(_vectors_with_content(shards))
-    if (
-        items and zero == items and not facts.parts and facts.kind not in DERIVED
-    ):  # whitening turns equal vectors into zeros
+    # whitening turns equal vectors into zeros
+    if items and zero == items and not facts.parts and facts.kind not in DERIVED:
         where = file or name
         raise UserError(f"{where}: all {items:,} items with content have a vector of zeros; correct or leave it out")
     if items > 1 and equal and zero < items:
