@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from alignrec.pipeline.encode.chunks import Reading
     from alignrec.pipeline.encode.registry import Encoder
 
-# mean and map of each mapped block, and `last`, PCA over all blocks; columns and weight of each block
+# MAPS: mean and map of each mapped block, and `last`, PCA over all blocks; NAME: columns and weight of each block
 MAPS, NAME = "maps.safetensors", "chain.json"
 MAX_BLOCKS, MAX_BYTES, MAX_WIDTH = 64, 1 << 16, 1 << 20  # blocks, bytes of chain.json, and columns of a part
 

@@ -29,14 +29,19 @@ class Encoder(Protocol):
     width: int  # F
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Any:
-        """Decode images and tokenise texts of B items, which all have the same modalities.
+        """Decode images and tokenise texts on the CPU, in several threads at once, while `encode` runs.
 
-        Called from several threads at once, while `encode` runs on other items.
+        Args:
+            images: files of B items, JPEG, or None if they have none.
+            texts: texts of the same B items, none empty, or None if they have none.
+
+        Returns:
+            A batch for `encode`.
         """
         ...
 
     def encode(self, prepared: Any) -> Tensor:
-        """Return float32 [B, F] from `prepare`'s result, finite, not normalised; a GPU may still compute it."""
+        """Return the vectors of a batch, float32 [B, F], finite and not normalised; a GPU may still compute them."""
         ...
 
 
