@@ -24,8 +24,8 @@ class Cell:
     """A figure over seeds."""
 
     mean: float
-    sd: float | None  # over seeds (n - 1); None for one seed
-    values: tuple[float, ...]  # by seed
+    sd: float | None  # sample standard deviation over seeds; None for one seed
+    values: tuple[float, ...]  # one per seed
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,6 @@ def masked_splits(comparison: Comparison) -> str:
 
 
 def describe_candidates(comparison: Comparison) -> str:
-    """Return which items are ranked at test, as subject and verb of a sentence."""
     return "only the cold items of test are" if comparison.protocol.endswith(COLD) else "every item is"
 
 
@@ -94,7 +93,6 @@ def mean_and_sd(values: list[float]) -> Cell:
 
 
 def list_comparisons(results: pa.Table) -> list[Comparison]:
-    """Return the headline comparisons per fingerprint: test figures, settings chosen on valid."""
     return _compare_runs(results.filter(pc.field("ablation") == ""))
 
 

@@ -109,7 +109,6 @@ class Evaluation:
 
     @property
     def mean(self) -> dict[tuple[str, int], float]:
-        """(metric, K) -> mean over users; 0 without users."""
         return {key: float(values.mean()) if len(values) else 0.0 for key, values in self.per_user.items()}
 
 

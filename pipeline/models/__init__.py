@@ -49,7 +49,6 @@ WAYS = {
 
 
 def title_of_model(name: str) -> str:
-    """Return the authors' spelling of a recommender's name; other names are unchanged."""
     entry = MODELS.built_in.get(name)  # avoids importing the model
     return TITLES.get(name) or (entry.partition(":")[2] if entry else name)
 

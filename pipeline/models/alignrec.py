@@ -56,7 +56,7 @@ class AlignRecParams(Regularised, Accumulating, ItemGraph):
     uia: Weight = 0.1  # weight of user-item alignment
     l2_constant: bool = True
     """L2 is divided by batch_size, as published; false: by the actual size, small in the last batch"""
-    temperature: Rate = 0.2  # of CCA's InfoNCE
+    temperature: Rate = 0.2  # temperature of CCA's InfoNCE
     cold: Literal["drawn", "zero"] = "drawn"
     """ID embeddings of items without train interactions: random, as published, or zero, so that neighbours decide"""
     precision: Literal["exact", "bf16"] = "exact"

@@ -191,7 +191,6 @@ def guarded_bpr(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
 
 
 def learn_features(modalities: Iterable[Tensor], learn: bool = True) -> list[Tensor] | nn.ParameterList:
-    """Return features, M x [I, F_m], as trainable parameters if `learn`."""
     return nn.ParameterList([x.clone() for x in modalities]) if learn else list(modalities)
 
 

@@ -19,7 +19,7 @@ class Train(Section):
     batch_size: Positive = 2048
     lr: Rate = 5e-4
     lr_decay: Decay = 0.96  # factor per 50 epochs, applied smoothly
-    epochs: Positive = 1000  # at most
+    epochs: Positive = 1000  # maximum number of epochs
     patience: Positive = 30  # evaluations without a better valid Recall@20 before stopping
     falling: Share | None = None
     """beyond `patience`, continue while that many epochs cut the loss by more than this share of the first epoch's, see
@@ -36,7 +36,7 @@ class Accumulating(Train):
     """Training in which several batches can share one propagation over the graph."""
 
     accumulate: Positive = 1
-    """batches per step, sharing one propagation, see docs/scale.md; above 1, `compile` has no effect"""
+    """batches per step, which share one propagation, see docs/scale.md; above 1, `compile` has no effect"""
 
 
 class Regularised(Train):
@@ -54,7 +54,7 @@ class Multimodal(Regularised):
 class Contrastive(Multimodal):
     """Training with a contrastive loss between views."""
 
-    temperature: Rate = 0.2  # of the contrastive loss
+    temperature: Rate = 0.2  # temperature of the contrastive loss
 
 
 class ItemGraph(Train):

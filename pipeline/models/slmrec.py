@@ -10,7 +10,7 @@ from alignrec.pipeline.models.infonce import cosine_nce
 from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import Contrastive
 
-# The self-supervised task is the paper's FAC, as the reference computes it: the ID view goes through a chain of linear
+# The self-supervised task is FAC, as in the reference implementation: the ID view goes through a chain of linear
 # maps, and after each is contrasted with a modality, the last modality first; the end of the chain has width D/2. The
 # reference also normalises features, and its l2 is weight decay of all parameters. The supervised term is a softmax
 # over the items of the batch.

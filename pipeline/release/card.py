@@ -94,7 +94,6 @@ class Statement:
 
 
 def describe_vectors(record: Mapping[str, Any] | None, layout: Layout, names: Sequence[str]) -> str:
-    """Describe the BEiT3 sets among `names`; `record` is run.json of stage `pretrain`."""
     ours = [name for name in ("beit3", "beit3-raw", "beit3-official") if name in names]
     if record is None or not ours or not layout.encoder.config.is_file():
         return ""

@@ -20,7 +20,7 @@ VERSIONS = ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissan
 def describe_release(said: Statement, files: list[File]) -> dict[str, Any]:
     publish, dataset = said.publish, said.dataset
     is_unlicensed = publish.licence is None and said.licence.header["license"] in ("unknown", "other")
-    creators = [{"@type": "sc:Organization", "name": name} for name in publish.creator or ()]  # or a person
+    creators = [{"@type": "sc:Organization", "name": name} for name in publish.creator or ()]  # may also be a person
     published = {"url": publish.url, "creator": creators, "datePublished": publish.date and publish.date.isoformat()}
     terms = said.licence.address or said.licence.text
     made = "Made by the open pipeline alignrec; manifest.json has the parameters, versions and code of every stage."
@@ -99,7 +99,7 @@ def _describe_field(records: str, field: pa.Field, source: dict[str, Any]) -> di
     if pa.types.is_fixed_size_list(kind):
         array, kind = str(kind.list_size), kind.value_type
     elif pa.types.is_list(kind):
-        array, kind = "-1", kind.value_type  # of any length
+        array, kind = "-1", kind.value_type  # any length
     types = {pa.types.is_boolean: "sc:Boolean", pa.types.is_integer: "sc:Integer", pa.types.is_floating: "sc:Float"}
     return {
         "@type": "cr:Field",

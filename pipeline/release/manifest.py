@@ -234,7 +234,6 @@ def schema_json() -> str:
 
 
 def _path_fault(names: list[str]) -> str:
-    """Return a fault of the first path that leaves the folder, is invalid, or clashes with another; empty if none."""
     for name in names:
         parts = name.split("/")
         if any(p in ("", ".", "..") for p in parts) or any(c in name for c in "\\:\0") or not name.isprintable():

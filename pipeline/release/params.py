@@ -25,23 +25,18 @@ class Publish(Section):
     """feature sets to release; by default all but controls and imported files; third-party files only if named"""
     interactions: bool | None = None  # release interactions, users and split; by default as the source's licence allows
     users: Literal["none", "numbers", "names"] | None = None
-    """what the release says of users: nothing; vectors by number, in place of names where interactions are released
-    too; or names. By default names where interactions are released, else nothing: vectors give a user's items away"""
+    """data of users: none; numbers: vectors, and interactions if released, without names; names. By default names if
+    interactions are released, else none, because a vector reveals a user's items"""
     texts: Shown | None = None
-    """what `items.parquet` says of an item besides identifier, statuses and hashes. all: title, brand, categories,
-    description, the text that was encoded, the image's address; titles: title and categories; none: nothing of these.
-    By default what the source's licence allows: none for Amazon and MMRec folders, else all"""
+    """texts in `items.parquet`. all: title, brand, categories, description, encoded text, image URL; titles: title and
+    categories; none. By default as the source's licence allows: none for Amazon and MMRec folders, else all"""
     language: Annotated[list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]], BeforeValidator(_as_list)] | None = None
-    """ISO 639 codes of the items' texts, such as en, for the card; one needs no brackets"""
-    contact: Line | None = None
-    """e-mail address or page for requests to remove something from the release; the card names it"""
-    licence: Line | None = None
-    """of the released data: a name of SPDX's list such as CC-BY-4.0, a web address, or a sentence; by default the
-    source's"""
+    """ISO 639 codes of the items' texts, such as en; a single one needs no brackets"""
+    contact: Line | None = None  # e-mail address or page for removal requests, shown on the card
+    licence: Line | None = None  # licence of the data: SPDX identifier, URL or sentence; by default the source's
     creator: Annotated[list[Line], Field(min_length=1), BeforeValidator(_as_list)] | None = None
-    """persons or organisations that made the release; a single one needs no brackets"""
-    url: Annotated[str, Field(pattern=r"^https?://[^/\s]\S*$")] | None = None
-    """web page where the release will be found"""
+    """persons or organisations; a single one needs no brackets"""
+    url: Annotated[str, Field(pattern=r"^https?://[^/\s]\S*$")] | None = None  # web page of the release
     date: Annotated[datetime.date, Field(strict=False)] | None = None  # day of publication, such as 2026-11-30
     cite: Annotated[str, Field(min_length=1, max_length=20_000)] | None = None
     """how to cite the release, such as a BibTeX entry; by default one made of the keys above"""

@@ -98,7 +98,7 @@ class Release:
         return self
 
     def layout_under(self, root: Path) -> Layout:
-        """Return the layout of the dataset's own outputs, for what no release contains, such as images."""
+        # the dataset's own outputs have what no release contains, such as images
         return Layout(root, self.manifest.dataset)
 
 

@@ -58,7 +58,6 @@ def fetch(
 
 
 def read_remote_manifest(address: str) -> tuple[Manifest, str]:
-    """Return the validated manifest of a remote release, and its SHA-256."""
     with tempfile.TemporaryDirectory() as folder:
         manifest = _read_manifest(open_store(resolve_sample(address)), Path(folder))
         return manifest, io.sha256(Path(folder) / manifests.NAME)

@@ -135,7 +135,6 @@ def _translate_errors(address: str) -> Iterator[None]:
 
 
 def _upload_release(release: Path, manifest: Manifest, address: str, progress: Progress) -> None:
-    """Upload a release to S3; UserError if the version is claimed for other content."""
     version, content = Bucket(address, SILENCE), manifests.read(release)
     above, _, name = version.address.rpartition("/")
     bucket, claim, mark = Bucket(above), f"{name}.sha256", hashlib.sha256(content).hexdigest().encode()
@@ -190,7 +189,6 @@ def _read_claim(bucket: Bucket, name: str) -> bytes:
 
 
 def _send_file(version: Bucket, file: File, path: Path) -> None:
-    """Upload a file, unless an object of the same size and hash is there."""
     with suppress(Absent), version.translate_errors():
         found = version.objects.get(file.path, options={"head": True})
         if (found.meta["size"], found.attributes.get("sha256")) == (file.bytes, file.sha256):

@@ -23,8 +23,8 @@ class SemanticIds(Section):
     seed: int = 0
 
     def for_items(self, items: int) -> Self:
-        """Return the section with a default for `codes` that leaves each code enough items to learn from."""
         if "codes" in self.model_fields_set:
             return self
+        # by default each code has some items to learn from
         most = max(2, items // 4)
         return self.model_copy(update={"codes": min(self.codes, 1 << (most.bit_length() - 1))})

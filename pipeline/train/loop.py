@@ -102,7 +102,6 @@ def _without_training(network: Recommender, split: Split) -> Fit:
 
 
 def rank_valid(user: Vectors, item: Vectors, split: Split) -> dict[str, float]:
-    """Return recall and NDCG on valid at CUTOFF, for vectors [U, D] and [I, D]."""
     cutoff = bounded_cutoff(split.n_items)
     candidates = split.cold_items("valid") if split.is_cold else None  # as in `selecting_protocol`
     mean = evaluate_vectors(user, item, split, "valid", [cutoff], candidates=candidates).mean
@@ -198,7 +197,6 @@ class _Loop:
 
     @torch.no_grad()
     def _judge(self, epoch: int, terms: dict[str, float]) -> None:
-        """Evaluate on valid, record the epoch, and keep it if it is the best; UserError if the loss diverged."""
         self.network.eval()
         user, item = self.network()
         loss = sum(terms.values())

@@ -29,7 +29,6 @@ class Indexed(NamedTuple):
 
 
 def write_index(layout: Layout, exact_up_to: int) -> None:
-    """Write a FAISS index of the item vectors, with its recall on a sample of users."""
     user, item = read_embeddings(layout)
     asked = np.linspace(0, len(user) - 1, min(SAMPLE, len(user))).astype(np.int64)
     bought = io.read_slices(layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"], io.PART)
