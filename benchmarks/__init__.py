@@ -1,6 +1,6 @@
-"""Speed and memory next to a reference, in one run on one machine: `make bench`, or `python -m benchmarks [name ...]`.
+"""Benchmarks against reference implementations: `make bench`, or `python -m benchmarks [name ...]`.
 
-A benchmark is a module here with `run() -> Measurement`; the file's name is the benchmark's name. `_turns` times all.
+Each public module is a benchmark and defines `run() -> Measurement`.
 """
 
 from __future__ import annotations
@@ -18,41 +18,41 @@ RESULTS = Path(__file__).parent / "results"
 
 
 class Absent(Exception):
-    """Data or a package that a benchmark needs and the project does not install; one line with what to do."""
+    """Missing data or package that the project does not install; the message says how to get it."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One comparison of ways that took turns. Figures of a way are medians of its rounds."""
+    """Result of a benchmark: several implementations ("ways") of the same work, timed in turns."""
 
     ways: Mapping[str, Way[Any]]
-    ours: str  # which of the ways is measured
-    reference: str  # which of them it is measured against
-    unit: str  # of the figures and of limit: `items/s`, `s/epoch`, ...
-    higher_is_better: bool  # whether figures are work over wall seconds, not wall seconds over work
-    limit: float  # the physical limit in the same unit, measured or computed on this machine
-    limit_is: str  # what sets the limit and how it was measured: GEMM rate, memory bandwidth, disk
-    what: str  # the work, and what the reference is
+    ours: str  # name of our implementation
+    reference: str  # name of the baseline
+    unit: str  # unit of the figures and of the limit, such as `items/s` or `s/epoch`
+    higher_is_better: bool  # throughput (work per wall second) rather than time (wall seconds per work)
+    limit: float  # hardware limit in the same unit, measured or computed on this machine
+    limit_is: str  # what sets the limit, such as GEMM rate, memory bandwidth or disk
+    what: str  # description of the work and of the reference
     details: dict[str, Any] = field(default_factory=dict)
 
     def figure(self, name: str) -> float:
-        """Return a way's figure in `unit`."""
+        """Return the median over rounds, in `unit`."""
         way = self.ways[name]
         return way.work / way.wall.median if self.higher_is_better else way.wall.median / way.work
 
     def ratio(self, name: str, seconds: str = "wall") -> Spread:
-        """Return how many times as fast as the reference a way is, in `wall` or `cpu` seconds."""
+        """Return the speedup over the reference, in `wall` or `cpu` seconds."""
         return self.ways[name].times_as_fast(self.ways[self.reference], seconds)
 
     @property
     def share_of_limit(self) -> float:
-        """Return how much of the physical limit ours reaches, 0 .. 1."""
+        """Fraction of the hardware limit that our implementation reaches, 0 .. 1."""
         ours = self.figure(self.ours)
         return ours / self.limit if self.higher_is_better else self.limit / ours
 
 
 def save(name: str, m: Measurement) -> Path:
-    """Write benchmarks/results/<name>.json, every round in it, and return its path."""
+    """Write all rounds to benchmarks/results/<name>.json and return its path."""
     path = RESULTS / f"{name}.json"
     facts = {key: value for key, value in vars(m).items() if key != "ways"}
     ways = {way: _record(m, way) for way in m.ways}
@@ -74,7 +74,7 @@ def _record(m: Measurement, name: str) -> dict[str, Any]:
 
 
 def lines(name: str, m: Measurement) -> list[str]:
-    """Return a table of the ways for a terminal, and under it the limit and which figures to trust."""
+    """Return a table for the terminal, followed by the limit and notes on noisy figures."""
     rows: list[tuple[str, ...]] = [
         ("way", m.unit, "wall s a turn", "CPU s a turn", "ratio by wall s", "ratio by CPU s")
     ]

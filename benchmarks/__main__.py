@@ -1,4 +1,4 @@
-"""Run all benchmarks, or the named ones; print a table of each."""
+"""Run all or the named benchmarks."""
 
 import importlib
 import pkgutil
@@ -9,11 +9,10 @@ from alignrec.pipeline.harness import waiting
 
 
 def main(names: list[str]) -> None:
-    """Run, save, print."""
     known = [m.name for m in pkgutil.iter_modules(benchmarks.__path__) if not m.name.startswith("_")]
     if unknown := sorted(set(names) - set(known)):
         sys.exit(f"benchmarks: no benchmark is called {', '.join(unknown)}; choose from {', '.join(known)}")
-    waiting.spin_if_idle()  # as a stage does, and before torch is loaded
+    waiting.spin_if_idle()  # like a stage, before torch is loaded
     for name in names or known:
         try:
             m = importlib.import_module(f"benchmarks.{name}").run()

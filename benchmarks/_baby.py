@@ -1,4 +1,4 @@
-"""Amazon Baby's published split: users, items and parts are real. It is not part of the project."""
+"""Published split of Amazon Baby, which must be downloaded separately."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DATA = Path(os.environ.get("ALIGNREC_BABY", "../shared/data/baby_2014/baby.inter
 
 
 def published_split() -> Split:
-    """Read the split; Absent if the file is not there."""
+    """Read the split; Absent if the file is missing."""
     if not DATA.exists():
         raise Absent(f"{DATA} is not there; ALIGNREC_BABY=PATH names Baby's baby.inter in MMRec's format")
     table = pc.read_csv(DATA, parse_options=pc.ParseOptions(delimiter="\t"))

@@ -1,4 +1,4 @@
-"""A catalogue of any size: interactions with a long tail, texts and small images that depend on the category."""
+"""Synthetic catalogue of any size: long-tailed interactions, and texts and small images that depend on the category."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-USERS, PAIRS = 2, 6  # users an item, and interactions a user
-CATEGORIES, WORDS, LENGTH = 40, 4000, 24
-"""words are those of the language, a fifth of a text is of its category's own; LENGTH is of a text"""
-SIDE = 24  # of an image, pixels
+USERS, PAIRS = 2, 6  # users per item, interactions per user
+CATEGORIES, WORDS, LENGTH = 40, 4000, 24  # categories, vocabulary size, words per text (a fifth from its category)
+SIDE = 24  # pixels
 INTERACTIONS, ITEMS, IMAGES = "interactions.parquet", "items.jsonl", "images.zip"
 
 
 def write(folder: Path, items: int) -> None:
-    """Write INTERACTIONS, ITEMS and IMAGES of n items; of each size always the same."""
+    """Write INTERACTIONS, ITEMS and IMAGES; the content depends on the number of items only."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(items)
     category = rng.integers(0, CATEGORIES, items)
@@ -34,7 +33,7 @@ def write(folder: Path, items: int) -> None:
 
 
 def _interactions(items: int, category: np.ndarray, rng: np.random.Generator) -> pa.Table:
-    """Return interactions, half of them of each user's own category; every item has one at least."""
+    """Draw interactions, half of them within the user's category and at least one per item."""
     users, n = USERS * items, USERS * PAIRS * items
     popular = np.cumsum(np.arange(1, items + 1) ** -0.7)
     user = np.concatenate([np.arange(n) % users, rng.integers(0, users, items)])

@@ -1,10 +1,9 @@
-"""Tables of figures in the docs, written from the files that hold them: `make figures`.
+"""Update the tables of figures in the docs: `make figures`.
 
     python -m benchmarks._figures README.md docs/sample.md [--root outputs]
 
-A block stands between `<!-- figures: results sample -->` and `<!-- /figures -->`. It names a table of KINDS and a data
-set, whose outputs lie under ROOT. Words that follow are the only models and feature sets shown; of `content` data sets,
-of `article` parts of the study. A block whose outputs are absent stays as it is, and is named.
+Blocks between `<!-- figures: KIND DATASET [FILTER ...] -->` and `<!-- /figures -->` are rewritten. Filters are models
+and feature sets; datasets for `content`, parts of the study for `article`.
 """
 
 from __future__ import annotations
@@ -26,14 +25,12 @@ from alignrec.pipeline.report.figures import ARTICLE
 from alignrec.pipeline.report.table import describe_seeds, format_figure, markdown, measure_name, without_zero
 
 BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+)([^\n]*) -->\n).*?(<!-- /figures -->)", re.DOTALL)
-SHOWN = ("zero_shot", "item_cf", "content_knn")  # probes of a table of probes
-COLUMNS = (MAIN, HEADLINE[-1])  # measures of a table of results
-PROTOCOLS = {"_cold": "cold items", "_few": "3 interactions a user", "": "all users"}
-"""end of a case's name -> the column of its figures"""
+SHOWN = ("zero_shot", "item_cf", "content_knn")  # probes in tables of probes
+COLUMNS = (MAIN, HEADLINE[-1])  # metrics in tables of results
+PROTOCOLS = {"_cold": "cold items", "_few": "3 interactions a user", "": "all users"}  # suffix of a case -> column
 
 
 def main(arguments: list[str]) -> None:
-    """Rewrite the blocks of the pages whose outputs are there."""
     parser = argparse.ArgumentParser(prog="figures", description=__doc__.partition("\n")[0])
     parser.add_argument("pages", type=Path, nargs="+")
     parser.add_argument("--root", type=Path, default=Path("outputs"))
@@ -46,11 +43,7 @@ def main(arguments: list[str]) -> None:
 
 
 def rewritten(text: str, root: Path) -> tuple[str, list[str]]:
-    """Return a page with its blocks rewritten, and the blocks whose outputs are absent.
-
-    Raises:
-        ValueError: a block names a table that is not in KINDS.
-    """
+    """Return the updated page and the blocks without outputs; ValueError for a table that is not in KINDS."""
     absent = []
 
     def block(match: re.Match[str]) -> str:
@@ -68,7 +61,7 @@ def rewritten(text: str, root: Path) -> tuple[str, list[str]]:
 
 
 def results(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield test figures of models on feature sets, all or some of each, a table a protocol, best Recall@20 first."""
+    """Yield a table per protocol: test metrics of models and feature sets, best Recall@20 first."""
     for comparison in list_comparisons(io.read_table(layout.results, schemas.RESULTS)):
         rows = [
             (row.model, row.features, *(without_zero(format_figure(row.cells.get(key))) for key in COLUMNS))
@@ -79,7 +72,7 @@ def results(layout: Layout, only: Sequence[str]) -> Iterator[str]:
 
 
 def matrix(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield test Recall@20 of models on feature sets, all or some: a table a protocol, whichever are more as rows."""
+    """Yield a table per protocol: test Recall@20 of models by feature sets, the more numerous as rows."""
     for comparison in list_comparisons(io.read_table(layout.results, schemas.RESULTS)):
         rows = [row for row in comparison.rows if _named(comparison, row.model, row.features, only)]
         cells = {(row.features, row.model): without_zero(format_figure(row.cells.get(MAIN))) for row in rows}
@@ -92,7 +85,7 @@ def matrix(layout: Layout, only: Sequence[str]) -> Iterator[str]:
 
 
 def _named(comparison: Comparison, model: str, features: str, only: Sequence[str]) -> bool:
-    """Return whether a run's model and feature set are named; where none is named, all are shown."""
+    """Whether the filters match; models (or feature sets) are not filtered if none is named."""
     models, sets = ({getattr(row, of) for row in comparison.rows} & {*only} for of in ("model", "features"))
     return (not models or model in models) and (not sets or features in sets)
 
@@ -103,7 +96,7 @@ def _judged(comparison: Comparison) -> str:
 
 
 def probes(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield the probes of every feature set, or of some, raw and processed, best zero-shot first."""
+    """Yield probe results of feature sets, raw and processed, best zero-shot first."""
     figures = io.read_json(layout.probes)
     found = {key: probe for key, probe in probed.read_probes(figures).items() if key in SHOWN and not probe.skipped}
     first = next(iter(found.values()))
@@ -116,19 +109,14 @@ def probes(layout: Layout, only: Sequence[str]) -> Iterator[str]:
 
 
 def ceiling(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield how far feature sets, all or some, come from chance to what the generator planted."""
+    """Yield the share of the gap between chance and ground truth that feature sets close."""
     for table in probed.ceiling_tables(io.read_json(layout.probes)):
         rows = [row for row in table.rows if not only or row[0] in only]
         yield from (markdown(table.head, rows), "", table.note)
 
 
 def content(layout: Layout, datasets: Sequence[str]) -> Iterator[str]:
-    """Yield test Recall@20 by feature set, of cold items, of users with few train interactions, and of all users.
-
-    Args:
-        layout: its dataset is the folder below the root with cases NAME_content, _cold and _few of `tests.realdata`.
-        datasets: the names.
-    """
+    """Yield test Recall@20 by feature set and protocol, from cases of `tests.realdata` in the folder of `layout`."""
     columns: dict[str, dict[str, Cell]] = {}
     for name in datasets:
         for suffix, users in PROTOCOLS.items():
@@ -139,7 +127,7 @@ def content(layout: Layout, datasets: Sequence[str]) -> Iterator[str]:
             columns[f"{name}, {users}"] = {row.features: row.cells[MAIN] for row in rows}
     sets = dict.fromkeys(name for cells in columns.values() for name in cells)
     yield markdown(
-        ("features", *columns),  # closed forms on one split are equal in all runs: no deviation
+        ("features", *columns),  # no deviations, as closed-form models on one split give equal results
         [
             (s, *(without_zero(format_figure(of.get(s))).removesuffix(" ± .0000") for of in columns.values()))
             for s in sets
@@ -151,8 +139,8 @@ def content(layout: Layout, datasets: Sequence[str]) -> Iterator[str]:
 
 
 def article(layout: Layout, parts: Sequence[str]) -> Iterator[str]:
-    """Yield the article's tables, of some parts or of all that are there, from what git keeps of runs."""
-    # not of the last report: the default run makes none of these tables
+    """Yield tables of the article, of the named or of all available parts."""
+    # from files in git rather than the last report, as the default run makes none of these tables
     kept = {name: layout.root / "figures" / layout.dataset / f"article-{name}.json" for name in ARTICLE}
     for part in parts or [name for name, path in kept.items() if path.exists()]:
         for table in io.read_json(kept[part]):

@@ -1,7 +1,4 @@
-"""Files of the layouts in which the authors of BEiT3 and BEiT v2 publish theirs, with random weights.
-
-Tests and the rehearsal read them in place of the published ones: same names, shapes, containers and special pieces.
-"""
+"""Write files in the published formats of BEiT3 and BEiT v2, with random weights, for tests and the rehearsal."""
 
 from __future__ import annotations
 
@@ -21,20 +18,20 @@ from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.beit3.tokenizer import train
 
 Network = TypeVar("Network", bound=nn.Module)
+# vocabulary of beit3.spm; the text embedding has nine more rows: one that shifts the ids, <mask>, and seven unused
 PIECES = 64_001
-"""of beit3.spm; the text table has nine rows more: one that shifts the ids, <mask>, and seven that are unused"""
 CODES = 8192  # visual tokens of the published tokenizer, and of the MIM head of beit3_base_patch16_224.pth
-LEARNED = 8000  # pieces that are learned from the texts, at most; the others are in no text
-PRIVATE = 0xE000  # the first of Unicode's 6,400 characters for private use
+LEARNED = 8000  # maximum pieces learned from the texts; the others occur in no text
+PRIVATE = 0xE000  # first of Unicode's 6,400 private-use characters
 
 
 def save(tensors: Mapping[str, Tensor], to: Path | BinaryIO, **beside: object) -> None:
-    """Write tensors as PyTorch files are published: under `model`, with whatever stands `beside` it."""
+    """Write tensors under the key `model`, as published checkpoints do, next to the entries of `beside`."""
     torch.save({"model": OrderedDict(tensors), **beside}, to)
 
 
 def beit3(to: Path, shape: Config, seed: int = 0) -> None:
-    """Write a file such as beit3_base_patch16_224.pth: a BEiT3 of `shape` with both heads of masked modelling."""
+    """Write a file like beit3_base_patch16_224.pth: a BEiT3 of `shape` with MIM and MLM heads."""
     whole = replace(shape, vocab=Config.vocab, positions=Config.positions, codes=CODES, mlm=True)
     with torch.device("meta"):
         network = BEiT3(whole)
@@ -42,7 +39,7 @@ def beit3(to: Path, shape: Config, seed: int = 0) -> None:
 
 
 def visual_tokenizer(to: Path, shape: vqkd.Config, seed: int = 0) -> None:
-    """Write a file such as vqkd_encoder_base_decoder_1x768x12_clip-d93179da.pth: with decoder and statistics."""
+    """Write a file like vqkd_encoder_base_decoder_1x768x12_clip-d93179da.pth, with decoder and statistics."""
     with torch.device("meta"):
         encoder, block, head = vqkd.VQKD(shape), vqkd.Block(shape), nn.Linear(shape.width, shape.width)
     tensors = drawn(encoder, seed).state_dict()
@@ -61,7 +58,7 @@ def visual_tokenizer(to: Path, shape: vqkd.Config, seed: int = 0) -> None:
 
 
 def tokenizer(to: Path, texts: Iterable[str]) -> None:
-    """Write a file such as beit3.spm: PIECES pieces, some learned from the texts, the others in private characters."""
+    """Write a file like beit3.spm with PIECES pieces: some learned from the texts, the rest never occurring."""
     learned = train(texts, LEARNED)
     assert learned is not None, "the texts are empty"
     model = sentencepiece.ModelProto.FromString(learned)
@@ -75,10 +72,8 @@ def tokenizer(to: Path, texts: Iterable[str]) -> None:
 
 
 def drawn(network: Network, seed: int) -> Network:
-    """Fill a network that is on the device `meta`: scales of norms about 1, all else about 0, deviation 0.02.
-
-    A network's own initialisation, which draws from a truncated normal distribution, takes a minute at base size.
-    """
+    """Initialise a network on device `meta` from N(0, 0.02²), with norm scales around 1."""
+    # the network's own truncated normal initialisation takes a minute at base size
     network.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in network.named_parameters():

@@ -1,4 +1,4 @@
-"""AlignRec in plain PyTorch: the reference of benchmarks/train.py for time and losses."""
+"""AlignRec in plain PyTorch, the reference of benchmarks/train.py for time and losses."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from benchmarks._turns import Turn, timed
 
 
 class Epoch(NamedTuple):
-    """One epoch, timed in seconds."""
+    """Timings of an epoch, in wall seconds, and its results."""
 
-    train: float  # steps and sampling
-    sample: float  # of it, negatives
+    train: float  # including sampling
+    sample: float  # negative sampling
     rank: float
     cpu: float  # CPU seconds of training and ranking
-    losses: list[float]  # of each batch
-    recall: float  # valid Recall@20 after it
+    losses: list[float]  # loss of each batch
+    recall: float  # valid Recall@20 after the epoch
 
     @classmethod
     def of(cls, sample: Turn[Any], train: Turn[list[float]], rank: Turn[float]) -> Epoch:
-        """Return the epoch that was timed in three parts; `train` lacks the sampling."""
+        """Combine the timings of three parts; `train` excludes sampling."""
         cpu = sample.cpu + train.cpu + rank.cpu
         return cls(sample.wall + train.wall, sample.wall, rank.wall, cpu, train.result, rank.result)
 
     @property
     def turn(self) -> Turn[Epoch]:
-        """Return it as a turn, without the time between its parts."""
+        """Return the epoch as a turn, without the time between its parts."""
         return Turn(self.train + self.rank, self.cpu, self)
 
 
 def run(model: AlignRec, inputs: Inputs, settings: AlignRecParams, batches: list[Batch]) -> Epoch:
-    """Take one epoch's steps on `batches`, then rank valid."""
+    """Train on `batches`, then rank valid."""
     parts, device = inputs.split, inputs.device
     n_users, n_items = parts.n_users, parts.n_items
     block = adjacency.user_item_graph(parts).tocoo()
@@ -123,7 +123,7 @@ def _recall(branches: tuple[Tensor, ...], parts: split.Split, taken: list[set[in
 
 
 def steps(optimiser: torch.optim.Optimizer, batches: list[Batch], loss: Callable[[Batch], Tensor]) -> list[float]:
-    """Step once a batch; return the losses."""
+    """Take a step per batch and return the losses."""
     losses = []
     for batch in batches:
         optimiser.zero_grad()

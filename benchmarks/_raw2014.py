@@ -1,7 +1,4 @@
-"""Raw files as Amazon's of 2014 for the rehearsal: reviews, metadata, images next to it, and image features by ASIN.
-
-What they are of: stickers of the embedded dataset, or films of MovieLens with posters and plots, where those are there.
-"""
+"""Raw files in Amazon's 2014 format for the rehearsal: reviews, metadata, images and image features by ASIN."""
 
 from __future__ import annotations
 
@@ -16,11 +13,11 @@ from alignrec.pipeline.sources.sample import SampleSource
 from alignrec.pipeline.vectors.arrays import WIDTH
 
 REVIEWS, METADATA, IMAGE_FEATURES = "reviews_Baby_5.json.gz", "meta_Baby.json.gz", "image_features_Baby.b"
-SHOPPERS = 400  # the fewest that leave each of some hundred stickers five buyers
+SHOPPERS = 400  # minimum at which a few hundred stickers have five buyers each
 
 
 def write(raw: Path, items: int) -> list[dict[str, Any]]:
-    """Write the files of `items` stickers into the folder `raw`, and return what their metadata say."""
+    """Write the files of `items` stickers to `raw` and return their metadata."""
     raw.mkdir(parents=True, exist_ok=True)
     source = SampleSource(kind="sample", items=items, users=max(SHOPPERS, 2 * items))
     made = sticker_shop.make_shop(source.users, source.items, source.seed, raw, lambda codes: codes)
@@ -36,5 +33,5 @@ def write(raw: Path, items: int) -> list[dict[str, Any]]:
 
 
 def text(product: dict[str, Any]) -> str:
-    """Return what a tokenizer may learn from."""
+    """Return the text of a product for training a tokenizer."""
     return f"{product.get('title', '')} {product.get('description', '')}".strip()

@@ -1,9 +1,9 @@
-"""RecBole trains LightGCN an epoch for every line of standard input. It runs in RecBole's own environment.
+"""Train LightGCN with RecBole, one epoch per line of stdin; runs in RecBole's own environment.
 
     python benchmarks/_recbole.py FOLDER
 
-FOLDER holds `settings.json`, atomic files and the tables to start from, `user.npy` and `item.npy`; the vectors after
-each epoch replace those. Every answer is a line of JSON: seconds of the epoch, on the clock and of all threads.
+FOLDER contains `settings.json`, atomic files and the initial embeddings `user.npy` and `item.npy`, which each epoch
+overwrites. After each epoch a JSON line with wall and CPU seconds is printed.
 """
 
 import json
@@ -20,8 +20,8 @@ from recbole.trainer import Trainer
 
 
 def main(folder: Path) -> None:
-    answers, sys.stdout = sys.stdout, sys.stderr  # RecBole may print
-    sys.argv = sys.argv[:1]  # it reads options there
+    answers, sys.stdout = sys.stdout, sys.stderr  # keep RecBole's messages out of the answers
+    sys.argv = sys.argv[:1]  # RecBole parses it
     config = Config("LightGCN", folder.name, config_dict=json.loads((folder / "settings.json").read_text()))
     dataset = create_dataset(config)
     train, _, _ = data_preparation(config, dataset)
@@ -36,7 +36,7 @@ def main(folder: Path) -> None:
     _save(folder, model, rows)
     for epoch, _ in enumerate(_answered(answers)):
         wall, cpu = time.perf_counter(), time.process_time()
-        trainer._train_epoch(train, epoch)  # what its `fit` calls, between rankings
+        trainer._train_epoch(train, epoch)  # what `fit` calls between evaluations
         seconds = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
         _save(folder, model, rows)
         print(json.dumps(seconds), file=answers, flush=True)
@@ -48,7 +48,7 @@ def _answered(answers):
 
 
 def _rows(dataset, name: str, n: int) -> np.ndarray:
-    """Return RecBole's numbers of our users or items 0 .. n-1; 0, its padding, for those without interactions."""
+    """Return RecBole's ids of users or items 0 .. n-1; 0 (padding) for those without interactions."""
     numbers = dataset.field2token_id[f"{name}_id"]
     return np.array([numbers.get(str(i), 0) for i in range(n)])
 

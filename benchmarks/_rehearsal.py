@@ -1,8 +1,4 @@
-"""docs/regenerate-baby.md rehearsed: `make rehearsal`, or `python -m benchmarks._rehearsal`.
-
-profiles/baby.yaml runs as it stands, from `dvc repro` to a verified release, but for paths and scale: raw files as
-Amazon's (_raw2014.py), weights as the authors' (_official.py), few items, one epoch, one seed.
-"""
+"""Run profiles/baby.yaml end to end on small synthetic files: `make rehearsal` or `python -m benchmarks._rehearsal`."""
 
 from __future__ import annotations
 
@@ -34,16 +30,15 @@ from benchmarks._turns import short
 ROOT = Path(__file__).parent.parent
 PROFILE = ROOT / "profiles" / "baby.yaml"
 DATASET = "baby"
-FEWEST = 40  # items: half of them are more than the cutoff that models are compared at, 20
-BATCH = 8  # items a step: base then fits 12 GB without a GPU
+FEWEST = 40  # minimum items, so that half of them reach the main cutoff, 20
+BATCH = 8  # batch size of pre-training at which size base fits 12 GB without a GPU
 INIT, TOKENIZER, VQKD = "beit3_base_patch16_224.pth", "beit3.spm", "vqkd_encoder_base_decoder_1x768x12_clip.pth"
+# both published sizes of BEiT3 predict the codes of the same tokenizer
 VISUAL_TOKENIZERS = {size: vqkd.Config() for size in SIZES} | {"small": vqkd.Config(width=128, layers=3, heads=2)}
-"""size of BEiT3 -> shape; one was published, which both published sizes predict the codes of"""
 OPTIONS = "rehearsal.json"
 
 
 def main(arguments: list[str]) -> None:
-    """Make the files, run everything, print and keep the figures."""
     parser = argparse.ArgumentParser(prog="rehearsal", description=__doc__.partition("\n")[0])
     parser.add_argument("--items", type=int, default=300, help=f"before the 5-core, at least {FEWEST}")
     parser.add_argument("--size", choices=[*SIZES], default="base", help="of BEiT3 and of the files")
@@ -62,7 +57,7 @@ def main(arguments: list[str]) -> None:
 
 
 def rehearse(folder: Path, size: str, items: int) -> dict[str, Any]:
-    """Run the pipeline in `folder`, or resume a rehearsal with the same options there, and return its figures."""
+    """Run the pipeline in `folder`, resuming a rehearsal with equal options, and return its figures."""
     options = {"size": size, "items": items}
     if not (mark := folder / OPTIONS).exists():
         lay_out(folder)
@@ -81,22 +76,22 @@ def rehearse(folder: Path, size: str, items: int) -> dict[str, Any]:
 
 
 def lay_out(folder: Path) -> None:
-    """Make `folder` a DVC project."""
+    """Set up `folder` as a DVC project."""
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
     _run("dvc", "init", "-q", "-f", "--no-scm", folder=folder)
-    shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config.local")  # next to what `dvc init` wrote
+    shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config.local")  # keeps the config of `dvc init`
 
 
 def published(raw: Path, size: str, texts: list[str]) -> None:
-    """Write files as the authors publish them, for a BEiT3 of `size`."""
+    """Write weights and tokenizers in the published formats, for a BEiT3 of `size`."""
     _official.beit3(raw / INIT, SIZES[size])
     _official.tokenizer(raw / TOKENIZER, texts)
     _official.visual_tokenizer(raw / VQKD, VISUAL_TOKENIZERS[size])
 
 
 def parameters(profile: dict[str, Any], raw: Path, size: str, items: int) -> dict[str, Any]:
-    """Return the profile with paths below `raw` in place of addresses, at the rehearsal's scale."""
+    """Return the profile with local paths for addresses, scaled down."""
     source = profile["sources"][DATASET]
     files = {"reviews": str(raw / _raw2014.REVIEWS), "metadata": str(raw / _raw2014.METADATA)}
     features = {name: str(raw / _raw2014.IMAGE_FEATURES) for name in source["features"]}
@@ -126,7 +121,6 @@ def _run(*command: str, folder: Path) -> None:
 
 
 def lines(figures: dict[str, Any]) -> list[str]:
-    """Return the figures as a table for a terminal."""
     table = [("stage", "s", "peak MiB")]
     for stage, record in figures["stages"].items():
         table.append((stage, short(record["seconds"]), f"{record['peak_memory_mib']:,}"))

@@ -1,9 +1,4 @@
-"""Several ways to do the same work take turns, so that a busy machine slows all of them alike.
-
-In every round each way has one turn; each round begins with another way. Wall seconds are what someone waits for, CPU
-seconds what the processors work. Wall seconds above CPU seconds / threads are waiting: for other programs, a disk, a
-network, a GPU.
-"""
+"""Time several implementations ("ways") in turns, so that other load on the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -23,23 +18,23 @@ from typing import Any, Generic, NamedTuple, TypeVar
 Result = TypeVar("Result")
 Other = TypeVar("Other")
 ROUNDS = 3
-STEADY = 1.1  # largest over smallest of the same seconds on a quiet machine, at most
+STEADY = 1.1  # maximum ratio of the largest to the smallest time on a quiet machine
 
 
 class Turn(NamedTuple, Generic[Result]):
-    """One way's turn in one round."""
+    """Timing and result of a way in one round."""
 
-    wall: float  # seconds on the clock
-    cpu: float  # seconds of all threads, user and system, and of child processes that have ended
+    wall: float  # seconds
+    cpu: float  # seconds, user and system, of all threads and of child processes that have ended
     result: Result
 
     def giving(self, result: Other) -> Turn[Other]:
-        """Return the same seconds with another result."""
+        """Return a copy with another result."""
         return Turn(self.wall, self.cpu, result)
 
 
 class Spread(NamedTuple):
-    """The median of some figures, and between what they lie."""
+    """Median and range."""
 
     median: float
     smallest: float
@@ -51,10 +46,10 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True)
 class Way(Generic[Result]):
-    """The turns of one way, in the order of the rounds."""
+    """Turns of a way, by round."""
 
     turns: Sequence[Turn[Result]]
-    work: float = 1  # how many units of work a turn does
+    work: float = 1  # units of work per turn
 
     @property
     def wall(self) -> Spread:
@@ -66,11 +61,11 @@ class Way(Generic[Result]):
 
     @property
     def last(self) -> Result:
-        """What the last turn returned."""
+        """Result of the last turn."""
         return self.turns[-1].result
 
     def times_as_fast(self, other: Way[Any], seconds: str = "wall") -> Spread:
-        """Return the other's `wall` or `cpu` seconds a unit of work over ours, from the ratio within each round."""
+        """Return the speedup over `other` per unit of work, in `wall` or `cpu` seconds, from ratios within rounds."""
         pairs = zip(self.turns, other.turns, strict=True)
         scale = self.work / other.work
         return spread([getattr(theirs, seconds) / getattr(ours, seconds) * scale for ours, theirs in pairs])
@@ -82,11 +77,7 @@ def take(
     work: Mapping[str, float] | float = 1,
     warm_up: bool = False,
 ) -> dict[str, Way[Result]]:
-    """Give each way, which times itself with `timed`, one turn a round; round r begins with way r.
-
-    `work` are the units that a turn does, of every way or of each. With `warm_up` a first round does not count: it
-    builds kernels and fills caches.
-    """
+    """Give each way a turn of `work` units per round, starting with way r in round r, after an optional warm-up."""
     names = list(ways)
     turns: dict[str, list[Turn[Result]]] = {name: [] for name in names}
     for name in names if warm_up else ():
@@ -100,10 +91,10 @@ def take(
 
 
 def timed(work: Callable[..., Result], *args: Any) -> Turn[Result]:
-    """Do `work` and time it; a GPU is waited for."""
+    """Run and time `work`, including asynchronous work on a GPU."""
     wall, cpu = time.perf_counter(), _cpu_seconds()
     result = work(*args)
-    torch = sys.modules.get("torch")  # not imported for this: that would take its time from who does without
+    torch = sys.modules.get("torch")  # importing it here would add to the time of ways without torch
     if torch and torch.accelerator.is_available():
         torch.accelerator.synchronize()
     return Turn(time.perf_counter() - wall, _cpu_seconds() - cpu, result)
@@ -111,11 +102,9 @@ def timed(work: Callable[..., Result], *args: Any) -> Turn[Result]:
 
 @contextmanager
 def process(environment: Mapping[str, str] | None = None) -> Iterator[Callable[..., Any]]:
-    """Yield a function that runs `work(*args)` in one process, always the same, that lives as long as the block.
+    """Yield a function that runs `work(*args)` in a separate process, which isolates allocator, threads and caches.
 
-    A way with a process of its own keeps its allocator's settings, threads and caches to itself. Functions are pickled:
-    a module's, or a `partial` of one. The process sets the variables of `environment`, and removes empty ones, before
-    it loads the module of `work`.
+    Variables of `environment` are set, or removed if empty, before modules are loaded.
     """
     settings = (dict(environment or {}),)
     with ProcessPoolExecutor(1, get_context("spawn"), initializer=_set, initargs=settings) as pool:
@@ -130,13 +119,13 @@ def _set(environment: Mapping[str, str]) -> None:
 
 
 def alone(work: Callable[..., Result], *args: Any) -> Result:
-    """Do `work` in a process that starts for it and ends with it."""
+    """Run `work` in a new process."""
     with process() as run:
         return run(partial(work, *args))
 
 
 def short(value: float) -> str:
-    """Return a figure in three digits, or whole with commas where it has more."""
+    """Format with three significant digits, or as an integer from 1,000."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
@@ -145,7 +134,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def advice(way: Way[Any]) -> str | None:
-    """Return which figures to trust if the rounds differ; None if they agree."""
+    """Return a note on which figures are reliable if rounds vary, else None."""
     if way.wall.largest <= STEADY * way.wall.smallest:
         return None
     if way.cpu.largest <= STEADY * way.cpu.smallest:

@@ -1,8 +1,7 @@
-"""Minutes to accuracy: LightGCN on Amazon Baby's published split, ours next to RecBole's, trained by turns.
+"""Time to accuracy of LightGCN on Amazon Baby's published split, compared with RecBole.
 
-Both have the same settings, start from the same tables and use all cores; our code ranks valid for both, outside the
-clock. Only RecBole's negatives are drawn from all items, ours from those of train, which lacks two. Neither the split
-nor RecBole comes with the project.
+Settings and initial embeddings are equal, and our code ranks valid for both, untimed. RecBole samples negatives from
+all items, we from those in train, two fewer.
 """
 
 from __future__ import annotations
@@ -36,19 +35,18 @@ from benchmarks._baby import published_split
 from benchmarks._plain_alignrec import steps
 from benchmarks._turns import Turn, Way, timed
 
-RECBOLE = ("recbole==1.2.1", "numpy<2", "scipy<1.12", "pandas<3")  # what RecBole's last release still runs with
+RECBOLE = ("recbole==1.2.1", "numpy<2", "scipy<1.12", "pandas<3")  # RecBole's last release and its upper bounds
 PYTHON = Path(os.environ.get("ALIGNREC_FRAMEWORKS_CACHE", RESULTS), "recbole/bin/python").absolute()
 SETTINGS = LightGCNParams(lr=0.002, lr_decay=1, patience=8)
-SHARE = 0.95  # of the lower plateau, which both must reach
-DRAWS = 3  # of order and negatives, from the same tables: the first is trained to its plateau, the others to the aim
-MOST = 100  # epochs to the aim
-AGREE = 1e-3  # of Recall@20 between both before the first epoch, at most
-Epoch = Callable[[], Turn[float]]
-"""trains one more; its result is valid Recall@20 after it"""
+SHARE = 0.95  # target, as a fraction of the lower plateau
+DRAWS = 3  # random orders and negatives; training runs to the plateau for the first, to the target for the others
+MOST = 100  # maximum epochs to the target
+AGREE = 1e-3  # tolerance of Recall@20 before the first epoch
+Epoch = Callable[[], Turn[float]]  # trains one epoch and returns valid Recall@20
 
 
 def run() -> Measurement:
-    """Train both until neither gets better; draw again to see how many epochs both take to the same Recall@20."""
+    """Train both to their plateaus, then repeat with other seeds up to the same Recall@20."""
     split = published_split()
     with tempfile.TemporaryDirectory() as folder, _turns.process() as ours:
         start = partial(recbole, split=split, tables=ours(_tables))
@@ -69,12 +67,11 @@ def run() -> Measurement:
 
 
 def best(turns: Sequence[Turn[float]]) -> float:
-    """Return the plateau: the highest valid Recall@20."""
     return max(turn.result for turn in turns)
 
 
 def epochs_to(aim: float, epoch: Epoch) -> int:
-    """Train until valid Recall@20 reaches `aim`; return the number of epochs, at most MOST."""
+    """Train until valid Recall@20 reaches `aim` and return the number of epochs, at most MOST."""
     for n in range(1, MOST + 1):
         if epoch().result >= aim:
             return n
@@ -88,7 +85,7 @@ def measured(
     draws: Mapping[str, Sequence[int]],
     details: dict[str, Any],
 ) -> Measurement:
-    """Return the time to `aim`: a turn is an epoch, and each way needs the median of its draws."""
+    """Return the time to `aim`: time per epoch, times the median number of epochs over draws."""
     epochs = {name: statistics.median(drawn) for name, drawn in draws.items()}
     each = "; ".join(f"{name} {best(way):.4f}, the aim after {draws[name]} epochs" for name, way in turns.items())
     rate = _read_rate(split)
@@ -116,7 +113,7 @@ def measured(
 
 
 def race(ways: Mapping[str, Epoch], patience: int) -> dict[str, list[Turn[float]]]:
-    """Give each way an epoch per round until none has got better for `patience` rounds; round r begins with way r."""
+    """Train each way one epoch per round, until none has improved for `patience` rounds."""
     names, turns = list(ways), {name: list[Turn[float]]() for name in ways}
     while not all(_is_flat(way, patience) for way in turns.values()):
         r = len(turns[names[0]]) % len(names)
@@ -129,15 +126,15 @@ def _is_flat(turns: Sequence[Turn[float]], patience: int) -> bool:
     return bool(turns) and len(turns) - 1 - int(np.argmax([turn.result for turn in turns])) >= patience
 
 
-# --- ours, in a process of its own
+# --- ours, in a separate process
 
 
 class _Training:
-    """LightGCN under way, as pipeline.train does it."""
+    """LightGCN trained as in the stage `train`."""
 
     def __init__(self, seed: int) -> None:
         keep_large_buffers()
-        torch.manual_seed(0)  # the same tables for every seed
+        torch.manual_seed(0)  # equal initial embeddings for all seeds
         self.split, self.seed, self.epochs = published_split(), seed, 0
         self.model = LightGCN(Inputs(self.split, None, None, pick_device()), SETTINGS).to(pick_device())
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=SETTINGS.lr, fused=True)
@@ -176,7 +173,7 @@ def _epoch(seed: int) -> Turn[float]:
 
 
 class _RecBole:
-    """RecBole's trainer in another process, with its vectors in a folder after each epoch."""
+    """RecBole's trainer in another process, which writes its embeddings after each epoch."""
 
     def __init__(self, process: subprocess.Popen[str], folder: Path, split: Split) -> None:
         self.process, self.folder, self.split = process, folder, split
@@ -201,7 +198,7 @@ class _RecBole:
 
 @contextmanager
 def recbole(folder: Path, split: Split, tables: Mapping[str, np.ndarray], seed: int) -> Iterator[_RecBole]:
-    """Start RecBole on a split, from tables of users and items; Absent without its environment."""
+    """Start RecBole from initial embeddings; Absent if it is not installed."""
     if not PYTHON.exists():
         needs = " ".join(f"'{need}'" for need in RECBOLE)
         raise Absent(f"no {PYTHON}: python -m venv {PYTHON.parents[1]} && {PYTHON} -m pip install {needs}")
@@ -225,12 +222,11 @@ def recbole(folder: Path, split: Split, tables: Mapping[str, np.ndarray], seed: 
 
 
 def _recbole_settings(folder: Path, seed: int) -> dict[str, Any]:
-    """Return our settings under RecBole's names."""
     return {
         "data_path": str(folder.parent),
         "benchmark_filename": ["train", "valid", "test"],
         "load_col": {"inter": ["user_id", "item_id"]},
-        "eval_args": {"order": "RO"},  # there are no times
+        "eval_args": {"order": "RO"},  # no timestamps
         "embedding_size": SETTINGS.dim,
         "n_layers": SETTINGS.layers,
         "reg_weight": SETTINGS.l2,
@@ -247,9 +243,7 @@ def _recbole_settings(folder: Path, seed: int) -> dict[str, Any]:
 
 
 def _bytes_of_an_epoch(split: Split) -> int:
-    """Return bytes that the steps of an epoch must read: a row per entry of each product with the graph, forward and
-    back, and Adam's four tables.
-    """
+    # a row per entry of each product with the graph, forward and backward, and Adam's four tables
     row = 4 * SETTINGS.dim
     products = 2 * SETTINGS.layers * 2 * len(split.train) * row
     adam = 4 * (split.n_users + split.n_items) * row
@@ -257,6 +251,6 @@ def _bytes_of_an_epoch(split: Split) -> int:
 
 
 def _read_rate(split: Split) -> float:
-    """Return bytes a second at which all cores read a table of all users and items, the best of some passes."""
+    """Return the best rate at which all cores read the embedding table, bytes/s."""
     table = torch.rand(split.n_users + split.n_items, SETTINGS.dim)
     return table.nbytes / min(timed(table.sum).wall for _ in range(50))

@@ -1,8 +1,4 @@
-"""BEiT3-base over images and texts of realistic lengths: ours in every precision next to torchscale.
-
-All are timed from JPEG bytes to vectors. Torchscale has a process of its own, as ours has the C library keep large
-buffers.
-"""
+"""Encode JPEG images and texts of realistic lengths with BEiT3-base, compared with torchscale."""
 
 from __future__ import annotations
 
@@ -31,19 +27,19 @@ from benchmarks import Measurement, _turns
 from benchmarks._official import drawn
 from benchmarks._turns import Turn, timed
 
-PADDED = 128  # of the reference's texts, as is usual; longer ones are cut
+PADDED = 128  # length to which the reference pads and truncates texts
+# deciles of tokens per text, truncated at 128: title, brand, categories and description of 3,143 products of Amazon
+# Industrial & Scientific (2018), tokenised by all-MiniLM-L6-v2; half of them are longer
 DECILES = (6, 39, 61, 80, 103, 128, 128, 128, 128, 128, 128)
-"""of tokens, cut at 128: title, brand, categories and description of 3,143 products of Amazon Industrial & Scientific
-(2018), as all-MiniLM-L6-v2 splits them; half of them are longer than 128"""
 SHAPE = SIZES["base"]
+# items, items per forward pass, decoding threads
 ITEMS, PASS, WORKERS = (24, 8, 1) if pick_device().type == "cpu" else (8192, 256, 16)
-"""items in all, in a forward pass; threads that decode"""
 PRECISIONS = ["float32", "bfloat16"]
-COSINE = 0.999  # to torchscale's float32, that every vector of a way must reach
+COSINE = 0.999  # minimum cosine of each vector to torchscale's in float32
 
 
 class _Ids:
-    """A tokenizer by table: text `i` has item i's ids."""
+    """Tokenizer stub: the text "i" has the ids of item i."""
 
     vocab = SHAPE.vocab
 
@@ -55,7 +51,8 @@ class _Ids:
 
 
 def run() -> Measurement:
-    """Encode the same items with the same weights in every way, and hold each vector against torchscale's float32."""
+    """Encode the same items with the same weights and compare vectors with torchscale's in float32."""
+    # separate processes, as our code changes the allocator's settings
     with _turns.process() as theirs, _turns.process() as ours:
         turns = {f"torchscale {precision}": partial(theirs, _torchscale, precision) for precision in PRECISIONS}
         turns |= {f"ours {precision}": partial(ours, encoded, precision) for precision in PRECISIONS}
@@ -94,7 +91,6 @@ def run() -> Measurement:
 
 @cache
 def _ids() -> list[np.ndarray]:
-    """Return token ids of each item's text."""
     rng = np.random.default_rng(0)
     lengths = np.interp((np.arange(ITEMS) + 0.5) / ITEMS, np.linspace(0, 1, len(DECILES)), DECILES).astype(int)
     return [np.array([BOS, *rng.integers(4, SHAPE.vocab, n - 2), EOS]) for n in rng.permutation(lengths)]
@@ -107,7 +103,7 @@ def _jpegs() -> list[bytes]:
 
 
 def _jpeg(rng: np.random.Generator) -> bytes:
-    """Return an image as the images stage stores it: shorter side 256, some structure."""
+    """Return an image of the stage `images`: shorter side 256, some structure."""
     coarse = Image.fromarray(rng.integers(0, 256, (32, 40, 3), np.uint8))
     out = io.BytesIO()
     coarse.resize((320, 256), Image.Resampling.BICUBIC).save(out, "JPEG", quality=90)
@@ -136,7 +132,7 @@ def encoded(precision: str) -> Turn[np.ndarray]:
 
 @cache
 def _their_network() -> nn.Module:
-    """Return their network with our weights."""
+    """Return torchscale's network with our weights."""
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
     with torch.device("meta"):
         theirs: nn.Module = importlib.import_module("reference").beit3(SHAPE)

@@ -1,8 +1,7 @@
-"""Items through networks of sentence-transformers: ours next to its own `encode` loop, with the same tiny networks.
+"""Encode items with tiny sentence-transformers networks, compared with `SentenceTransformer.encode`.
 
-Two cases: texts, most of them longer than the network reads, which ours cuts between words and theirs anywhere; and
-images with texts in one pass, where the vectors are equal. Both ways begin with JPEG bytes and texts, as the stage has
-them, and end with vectors in item order; networks this small show what is around them.
+Tiny networks show the overhead around them. Texts are mostly truncated, by us between words; images with texts give
+equal vectors.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ from alignrec.pipeline.images.pixels import decode_rgb
 from benchmarks import Measurement, _turns
 from benchmarks._turns import Turn, Way, timed
 
+# case -> network in tests/networks.py, items, maximum characters of a text
 CASES = {"texts": ("sentences", 4096, 400), "images with texts": ("multimodal", 512, 60)}
-"""case -> network in tests/networks.py, items, and characters of the longest text"""
 PASS, WORKERS, TOKENS = 64, 2, 64
-READ = 24  # tokens of the first case that both ways read; texts of the second are read whole
-SHORTEST = 10  # characters of the shortest text
+READ = 24  # maximum tokens in the first case; texts of the second are not truncated
+SHORTEST = 10  # minimum characters of a text
 OURS, THEIRS = "ours", "sentence-transformers"
 
 
 def run() -> Measurement:
-    """Encode the items of each case in both ways, and hold the vectors against each other."""
+    """Encode the items of each case in both ways and compare the vectors."""
     with _turns.process() as theirs, _turns.process() as ours, tempfile.TemporaryDirectory() as folder:
         ways: dict[str, Way[np.ndarray]] = {}
         for case, (_, items, _) in CASES.items():
@@ -61,7 +60,7 @@ def run() -> Measurement:
     )
 
 
-# --- what both processes make for themselves, the same by its seeds
+# --- inputs, generated in each process from the same seeds
 
 
 @cache
@@ -72,7 +71,7 @@ def _networks() -> Any:
 
 @cache
 def _items(case: str) -> tuple[list[str], list[bytes | None]]:
-    """Return texts of many lengths, and images, as JPEG, where the case has them."""
+    """Return texts of various lengths and, depending on the case, JPEG images."""
     _, count, longest = CASES[case]
     rng = np.random.default_rng(0)
     letters = np.array([*"abcdefghijklmnopqrstuvwxyz    "])
@@ -82,7 +81,7 @@ def _items(case: str) -> tuple[list[str], list[bytes | None]]:
 
 
 def _model(folder: str, case: str) -> str:
-    """Return the case's network, built the first time."""
+    """Return the folder of the case's network, which is built on first use."""
     base, name = Path(folder) / case.replace(" ", "-"), CASES[case][0]
     return str(base / "model" if base.exists() else getattr(_networks(), name)(base))
 
@@ -126,7 +125,7 @@ def _their_turn(folder: str, case: str) -> Turn[np.ndarray]:
 
 
 def _network_alone(folder: str, case: str) -> float:
-    """Return items a second of only the forward passes, the best of some rounds."""
+    """Return the best rate of the forward passes only, items/s."""
     encoder, (texts, _) = _encoder(folder, case), _items(case)
     ordered = sorted(texts, key=len)
     ready = [encoder.prepare(None, ordered[start : start + PASS]) for start in range(0, len(texts), PASS)]

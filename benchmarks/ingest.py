@@ -1,4 +1,4 @@
-"""Raw Amazon files of Baby's size (2014 format) -> split and item table, next to what notebooks do today."""
+"""Convert raw Amazon files (2014 format, size of Baby) to a split and an item table, compared with a notebook."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ import numpy as np
 from alignrec.pipeline.harness import memory
 from benchmarks import Measurement, _turns
 
-RATINGS, USERS, PRODUCTS = 915_446, 531_890, 64_426  # lines of ratings_Baby.csv, and their users and products
-LINES = 71_317  # of meta_Baby.json.gz
-QUIRKS = ["'s"] * 10 + ["'s 5\" one\n"] * 2 + [""] * 13  # how 25 descriptions end
+RATINGS, USERS, PRODUCTS = 915_446, 531_890, 64_426  # lines, users and products of ratings_Baby.csv
+LINES = 71_317  # lines of meta_Baby.json.gz
+QUIRKS = (
+    ["'s"] * 10 + ["'s 5\" one\n"] * 2 + [""] * 13
+)  # endings of descriptions: quotes and backslashes in the literal
 
 
 def run() -> Measurement:
-    """Make the files once; each turn starts a process, whose interpreter and imports count."""
+    """Time both in new processes, including interpreter start and imports."""
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder)
         make(raw)
@@ -42,12 +44,9 @@ def run() -> Measurement:
 
 
 def make(raw: Path, ratings: int = RATINGS) -> None:
-    """Write ratings and metadata with long tails and lines of a usual length.
-
-    Close to the real Baby: users, items, lines, and a tenth of the lines surviving the 5-core. Assumed, for want of the
-    real file: 110 words and 60 related items a line (2 KB), an apostrophe in 40 % of the descriptions, which makes
-    Python print double quotes, and a backslash in 8 %.
-    """
+    """Write long-tailed ratings and metadata that resemble Baby."""
+    # as in Baby: users, items, lines, and a tenth of the lines in the 5-core; assumed: 110 words and 60 related items
+    # per line (2 KB), an apostrophe in 40 % of descriptions, for which Python prints double quotes, a backslash in 8 %
     rng = np.random.default_rng(0)
     scale = ratings / RATINGS
     users = _tail(rng, int(USERS * scale), ratings, 0.55)
@@ -55,7 +54,7 @@ def make(raw: Path, ratings: int = RATINGS) -> None:
     times = rng.integers(1_000_000_000, 1_400_000_000, ratings)
     stars = rng.integers(1, 6, ratings)
     with (raw / "ratings.csv").open("w") as f:
-        for start in range(0, ratings, 1 << 20):  # blocks bound memory
+        for start in range(0, ratings, 1 << 20):  # blocks limit memory
             part = slice(start, start + (1 << 20))
             rows = zip(users[part], products[part], stars[part], times[part], strict=True)
             f.write("".join(f"A{u:013d},B{p:09d},{s}.0,{t}\n" for u, p, s, t in rows))
@@ -76,18 +75,18 @@ def make(raw: Path, ratings: int = RATINGS) -> None:
 
 
 def _tail(rng: np.random.Generator, n: int, draws: int, power: float) -> np.ndarray:
-    """Draw numbers below n whose frequency falls as rank^-power."""
+    """Draw numbers below n with frequencies proportional to rank^-power."""
     ranks = (rng.random(draws) ** (1 / (1 - power)) * n).astype(np.int64)
     return rng.permutation(n)[ranks]
 
 
 def stages(raw: Path) -> None:
-    """Run download, interactions and items."""
+    """Run the stages download, interactions and items."""
     from alignrec.commands.params import Params
     from alignrec.pipeline.harness.run import running
     from alignrec.stages import download, interactions, items
 
-    # a new folder each turn, so that no stage finds its work done
+    # a new folder per turn, so that stages cannot reuse outputs
     outputs = Path(tempfile.mkdtemp(dir=raw))
     source = {"kind": "amazon2014", "reviews": str(raw / "ratings.csv"), "metadata": str(raw / "meta.json.gz")}
     params = Params.model_validate({"datasets": ["baby"], "sources": {"baby": source}})
@@ -97,11 +96,8 @@ def stages(raw: Path) -> None:
 
 
 def notebook(raw: Path) -> None:
-    """Do the steps of method.md section 6 the way notebooks do them.
-
-    They parse lines by eval, which runs whatever a line says. ast.literal_eval is safe, and takes 170 us a line where
-    eval takes 138.
-    """
+    """Follow method.md section 6 as notebooks do."""
+    # they use the unsafe eval: 138 us per line, 170 us for ast.literal_eval
     import pandas as pd
 
     df = pd.read_csv(raw / "ratings.csv", names=["user", "item", "rating", "timestamp"], header=None)
@@ -140,6 +136,6 @@ def _decompress(raw: Path) -> None:
 
 
 def _peak(work: Callable[[Path], None], raw: Path) -> int:
-    """Do `work`; return the peak MiB of this process."""
+    """Run `work` and return the peak memory of this process, MiB."""
     work(raw)
     return memory.peak_mib()

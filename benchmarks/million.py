@@ -1,8 +1,7 @@
-"""A million generated items through all stages next to a hundred thousand: how time and memory grow.
+"""Run all stages on 100,000 and 1,000,000 generated items to measure how time and memory scale.
 
-Images and encoder are small and trainings short, so that the stages are measured, not a network. Training is that of a
-large catalogue: features are fixed, and batches share a walk over the graph. It takes an hour or two, and 10 GB of disk
-in FOLDER, which is kept until both sizes are done: after a kill the same command resumes.
+Images and encoder are small, so that networks do not dominate. Takes one to two hours and 10 GB in FOLDER, from which
+an interrupted run resumes.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from alignrec.stages.order import IN_ORDER
 from benchmarks import Measurement, _catalogue, _turns
 from benchmarks._turns import Way, short
 
-SIZES = {100_000: 10, 1_000_000: 100}  # items, and how many batches share a walk
+SIZES = {100_000: 10, 1_000_000: 100}  # items -> batches that share a propagation over the graph
 FOLDER = Path(tempfile.gettempdir()) / "alignrec-million"
 DATASET = "shop"
 SETTINGS: dict[str, Any] = {
@@ -37,16 +36,16 @@ SETTINGS: dict[str, Any] = {
 
 
 class Cost(NamedTuple):
-    """What a stage took, its start included."""
+    """Cost of a stage, including its start."""
 
-    cpu: float  # seconds of all its threads and processes
-    wall: float
-    mib: float  # largest resident size, with the pages of mapped files
-    own: float  # the same without these pages
+    cpu: float  # seconds of all threads and processes
+    wall: float  # seconds
+    mib: float  # peak resident size, with mapped files
+    own: float  # peak without mapped files, MiB
 
 
 def run() -> Measurement:
-    """Run all stages at both sizes, each stage in a process."""
+    """Run all stages at both sizes, each in a process."""
     ways: dict[str, Way[dict[str, Cost]]] = {}
     for n, together in SIZES.items():
         if not (folder := FOLDER / str(n)).is_dir():
@@ -76,10 +75,7 @@ def run() -> Measurement:
 
 
 def run_stages(folder: Path, settings: dict[str, Any]) -> dict[str, Cost]:
-    """Run all stages on the catalogue in a folder; return what each took.
-
-    Costs are kept in the folder: after a kill the stages that have ended are not run again.
-    """
+    """Run the stages whose costs are not yet recorded in the folder, and return all costs."""
     root, params, kept = folder / "outputs", folder / "params.yaml", folder / "costs.json"
     params.write_text(json.dumps(parameters(folder, settings)))
     costs: dict[str, Any] = io.read_json(kept) if kept.is_file() else {}
@@ -98,14 +94,14 @@ def run_stages(folder: Path, settings: dict[str, Any]) -> dict[str, Cost]:
 
 
 def parameters(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings with the catalogue of a folder as the source."""
+    """Return the settings with the catalogue of a folder as the source."""
     files = {"interactions": str(folder / _catalogue.INTERACTIONS), "items": str(folder / _catalogue.ITEMS)}
     images = {"folder": str(folder / _catalogue.IMAGES), "pattern": "{item}.jpg"}
     return {"datasets": [DATASET], "sources": {DATASET: {"kind": "tabular", **files}}, "images": images, **settings}
 
 
 def table_lines(small: dict[str, Cost], large: dict[str, Cost]) -> list[str]:
-    """Return a Markdown table: CPU seconds and MiB of each stage at both sizes."""
+    """Return a Markdown table of CPU seconds and MiB of each stage at both sizes."""
     sizes = [f"{n:,}" for n in SIZES]
     head = ["stage", *(f"CPU s, {n}" for n in sizes), "times", *(f"{of}MiB, {n}" for of in ("", "own ") for n in sizes)]
     rows = [head, ["---"] * len(head)]

@@ -1,7 +1,4 @@
-"""One epoch of AlignRec at Amazon Baby's size: training and full ranking of valid, ours and the plain way.
-
-The plain way has a process of its own, as ours has the C library keep large buffers.
-"""
+"""Train AlignRec for one epoch at the size of Amazon Baby and rank valid, compared with plain PyTorch."""
 
 from __future__ import annotations
 
@@ -28,18 +25,21 @@ from benchmarks._turns import Turn, timed
 USERS, ITEMS, TRAIN, VALID, WIDTH = 19_445, 7_050, 118_551, 20_559, 768
 SETTINGS = AlignRecParams()
 Loss = Callable[[Batch], Mapping[str, torch.Tensor]]
+# faster settings, reported next to the default
 OTHERS: dict[str, dict[str, Any]] = {
     "bf16": {"precision": "bf16"},
     "bf16, frozen": {"precision": "bf16", "mode": "frozen"},
-}  # faster settings, reported next to the default's
+}
+# additional settings on a GPU
 ON_GPU: dict[str, dict[str, Any]] = {
     "compiled": {"compile": True},
     "bf16, frozen, compiled": {"precision": "bf16", "mode": "frozen", "compile": True},
-}  # the same where there is a GPU
+}
 
 
 def run() -> Measurement:
-    """Train all from the same parameters on the same batches; ours and the plain way must have the same losses."""
+    """Train all from equal parameters on equal batches, and check that losses agree with plain PyTorch."""
+    # separate processes, as our code changes the allocator's settings
     names = ["exact", *OTHERS, *(ON_GPU if pick_device().type == "cuda" else ())]
     with _turns.process() as theirs, _turns.process() as ours:
         turns = {"plain": partial(theirs, _plain)} | {name: partial(ours, _ours, name) for name in names}
@@ -75,7 +75,7 @@ def run() -> Measurement:
 
 @cache
 def _inputs() -> Inputs:
-    """Generate pairs with long tails on both sides, and features with neighbours in them."""
+    """Generate pairs with long tails of users and items, and clustered features."""
     rng = np.random.default_rng(0)
     tail = np.arange(1, ITEMS + 1) ** -0.7
     n = TRAIN + VALID
@@ -104,14 +104,14 @@ def _batches() -> list[Batch]:
 
 @cache
 def _state() -> dict[str, torch.Tensor]:
-    """Return the parameters that every epoch starts from."""
+    """Return the initial parameters of every epoch."""
     torch.manual_seed(0)
     return AlignRec(_inputs(), SETTINGS).to(_inputs().device).state_dict()
 
 
 @cache
 def _model(name: str) -> tuple[AlignRec, Loss]:
-    """Return the model of one of our ways, and its losses, compiled if it asks for that."""
+    """Return the model and its loss, compiled if the settings ask for that."""
     settings = {"exact": {}, **OTHERS, **ON_GPU}[name]
     model = AlignRec(_inputs(), SETTINGS.model_copy(update=settings)).to(_inputs().device)
     return model, compile_network(model) if settings.get("compile") else model.loss
@@ -124,7 +124,7 @@ def _plain() -> Turn[Epoch]:
 
 
 def _ours(name: str) -> Turn[Epoch]:
-    keep_large_buffers()  # as pipeline.train does
+    keep_large_buffers()  # as the stage `train` does
     model, loss = _model(name)
     model.load_state_dict({key: value for key, value in _state().items() if key in model.state_dict()})
     parts, batches = _inputs().split, _batches()
@@ -136,7 +136,7 @@ def _ours(name: str) -> Turn[Epoch]:
 
 
 def first_steps(n: int) -> Turn[list[float]]:
-    """Take the first n steps of the default's epoch; return their losses."""
+    """Take the first n steps with default settings and return their losses."""
     keep_large_buffers()
     model, loss = _model("exact")
     model.load_state_dict(_state())
@@ -148,14 +148,13 @@ def _optimiser(model: AlignRec) -> torch.optim.Adam:
 
 
 def _flops_of_an_epoch() -> float:
-    """Return operations of training and of ranking."""
     return sum(_flops(batch) for batch in _batches()) + 2 * USERS * ITEMS * SETTINGS.dim
 
 
 def _flops(batch: Batch) -> float:
-    """Multiply-adds, twice, of the dense products of one step: feature projection and gate three times (forward, two
-    gradients), both alignments three times, REG's Gram matrices.
-    """
+    """Return the FLOPs of the dense products of one step."""
+    # three products each (forward, two gradients) of feature projection and gate, and of both alignments; REG's Gram
+    # matrices; a multiply-add counts twice
     items, users = len(batch.positives.unique()), len(batch.users.unique())
     dim = SETTINGS.dim
     projection = 3 * ITEMS * (WIDTH + dim) * dim
