@@ -1,1 +1,1 @@
-"""The tests lie as the packages do; what they share lies here."""
+"""Tests mirror the packages; shared helpers are in this folder."""

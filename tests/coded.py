@@ -1,4 +1,4 @@
-"""The tiny shop with semantic IDs, as the stage leaves them, published."""
+"""The tiny shop with semantic IDs, published."""
 
 import atexit
 import shutil
@@ -36,14 +36,14 @@ def released(layout: Layout, settings: Params | None = None) -> Layout:
 
 
 def with_encoders(root: Path, read: bool = False) -> Layout:
-    """Do as `outputs`, with features of released encoders, so that new items can be coded; `read`: CLS by a map."""
+    """Write `outputs` with features of released encoders, so that new items can be coded; `read`: CLS by a map."""
     shutil.copytree(_with_encoders(read), root, dirs_exist_ok=True)
     return Layout(root, "shop")
 
 
 @cache
 def _with_encoders(read: bool) -> Path:
-    """Build it once per process, as it takes seconds."""
+    """Cached, as it takes seconds."""
     root = Path(mkdtemp(prefix="with-encoders-"))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     settings = releases.params(semantic_ids=CODES | {"features": ["beit3", "beit3-image-masked"]})

@@ -1,4 +1,4 @@
-"""A shop of two tastes, some of whose items train lacks: targets of valid, and others of test."""
+"""A shop of two tastes with cold items: COLD targets of valid, and as many of test."""
 
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,15 @@ from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.interactions import split
 
 USERS, ITEMS, COLD = 40, 120, 26
-"""COLD items of each of valid and test: the first ones of the catalogue, and those that follow"""
+"""COLD items each of valid and test: the first ones of the catalogue, and those that follow"""
 DIVISION = "cold-items 0.4"
 IDS = {"item_id": np.arange(ITEMS, dtype=np.int32), "asin": [f"i{i}" for i in range(ITEMS)]}
 LEARNING: dict[str, Any] = {"combine": {"sets": {"mapped": {"of": "f"}}, "controls": []}}
-"""parameters of the set that `draw_again` writes"""
+"""parameters of the feature set that `draw_again` writes"""
 
 
 def rows() -> list[tuple[int, int, int]]:
-    """Return user, item, split: even users buy even items, odd users odd ones."""
+    """Return user, item and split: even users have even items, odd users odd ones."""
     rng = np.random.default_rng(0)
     parts = [np.arange(2 * COLD, ITEMS), np.arange(COLD), np.arange(COLD, 2 * COLD)]
     bought = [
@@ -39,14 +39,14 @@ def rows() -> list[tuple[int, int, int]]:
 
 
 def content() -> np.ndarray:
-    """Return float32 [ITEMS, 8]: even items point one way, odd ones another, plus noise."""
+    """Return float32 [ITEMS, 8]: two noisy directions, for even and odd items."""
     rng = np.random.default_rng(1)
     ways = rng.normal(size=(2, 8))[np.arange(ITEMS) % 2]
     return (ways + 0.3 * rng.normal(size=(ITEMS, 8))).astype(np.float32)
 
 
 def outputs(root: Path) -> Layout:
-    """Write what the stages before train leave: dataset shop, feature sets f and `noise`."""
+    """Write the outputs of all stages before train: dataset shop, feature sets f and `noise`."""
     layout = Layout(root, "shop")
     table = shops.interactions(rows())
     io.write_table(table, layout.interactions, schemas.INTERACTIONS, {"division": DIVISION})
@@ -67,7 +67,7 @@ def write_set(layout: Layout, name: str, vectors: np.ndarray, **facts: Any) -> N
 
 
 def draw_again(layout: Layout) -> None:
-    """Write a second draw, where other items are cold, and a set `mapped` that learns from the first."""
+    """Write a second draw with other cold items, and a set `mapped` that learned from the first."""
     again = [(user, (item - 2 * COLD) % ITEMS, which) for user, item, which in rows()]
     io.write_table(shops.interactions(again), layout.draw(1).interactions, schemas.INTERACTIONS, {"division": DIVISION})
     facts = {"kind": "mapped", "parts": ["f"], "settings": {"seed": 0}}

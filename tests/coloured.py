@@ -1,4 +1,4 @@
-"""A small catalogue of one-coloured images and short texts, as `encode` reads it."""
+"""A small catalogue of one-coloured images and short texts, the input of `encode`."""
 
 import shutil
 from pathlib import Path
@@ -21,7 +21,7 @@ class Item(NamedTuple):
 
 
 def item(number: int) -> Item:
-    """Return one of items that differ; every fifth has no text, every fourth no image."""
+    """Return a distinct item; every fifth has no text, every fourth no image."""
     text = f"{'small ' * (number % 3)}thing {number}" if number % 5 else ""
     return Item(f"A{number}", text, COLOURS[number % 6] if number % 4 else None)
 
@@ -30,7 +30,7 @@ ITEMS = [item(i) for i in range(14)]
 
 
 def catalogue(root: Path, items: list[Item]) -> Layout:
-    """Write what `encode` reads; five images a file."""
+    """Write the inputs of `encode`, with five images per file."""
     layout, n = Layout(root, "shop"), len(items)
     io.write_json(layout.sources, [])
     ids = {"item_id": pa.array(range(n), pa.int32()), "asin": [one.asin for one in items]}

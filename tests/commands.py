@@ -1,4 +1,4 @@
-"""Commands as users give them, in this process: one of its own takes a second or more to start."""
+"""Run commands in this process, as starting one takes a second or more."""
 
 import contextlib
 from pathlib import Path

@@ -26,7 +26,7 @@ LONGEST = (
     *("test_memory.py", "test_kinds.py", "test_edits.py", "test_parallel.py", "test_newcomer.py", "test_network.py"),
     *("test_baby_split.py", "test_distillation.py"),
 )
-"""files that take longest; several processes take a file at a time, and end together if these come first"""
+"""slowest files first: workers take a file at a time, so that they finish together"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,7 +42,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="module")
 def one_process() -> Iterator[None]:
-    """Let workers of `engine.Processes` live here: see `processes.here`."""
+    """Run the workers of `engine.Processes` in this process: see `processes.here`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Processes, "opened", here)
         yield
@@ -50,7 +50,7 @@ def one_process() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def shims() -> Iterator[None]:
-    """Let `toyproject` run `alignrec` and `dvc` by forks: see `shims.py`."""
+    """Let `toyproject` fork `alignrec` and `dvc`: see `shims.py`."""
     import shims
     import toyproject
 

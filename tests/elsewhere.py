@@ -1,4 +1,4 @@
-"""What a cluster does, in this process: workers know what was pickled, and do not see the folder of the run."""
+"""A simulated cluster in this process: workers see only what was pickled, not the run's folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def hidden(*folders: Path) -> Iterator[None]:
 
 
 def spread_without(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> list[Any]:
-    """Have `cluster.spread` hide folders from its workers; return the list that its jobs are added to."""
+    """Hide folders from the workers of `cluster.spread`; return the list to which its jobs are added."""
     pickle, jobs_done = pytest.importorskip("cloudpickle"), list[Any]()
 
     def spread(

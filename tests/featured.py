@@ -1,4 +1,4 @@
-"""Feature sets of a small shop, as the stages `encode`, `beit3` and `combine` make them."""
+"""Feature sets of a small shop, from the stages `encode`, `beit3` and `combine`."""
 
 from collections.abc import Mapping
 from typing import Any

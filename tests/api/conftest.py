@@ -1,4 +1,4 @@
-"""A release of the shop of tests/shops.py: 60 users, 50 items, two tastes that the features show."""
+"""Fixtures: a release of the shop of tests/shops.py, with 60 users, 50 items and two tastes."""
 
 from pathlib import Path
 
@@ -14,13 +14,13 @@ from alignrec.pipeline.harness.layout import Layout
 
 @pytest.fixture(scope="session")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    """What the stages left of the shop: feature set f."""
+    """Outputs of the shop, with feature set f."""
     return shops.outputs(tmp_path_factory.mktemp("api"))
 
 
 @pytest.fixture(scope="session")
 def made(layout: Layout) -> Path:
-    """The release, with its features as beit3."""
+    """The release, whose features are named beit3."""
     folder = layout.root / "release"
     shop_release.write(folder, layout, {"beit3": layout.features("f") / "features-00000.parquet"})
     return folder

@@ -1,4 +1,4 @@
-"""docs/python.md and the README's Python run as they are written."""
+"""The Python of docs/python.md and of the README runs as written."""
 
 import re
 from pathlib import Path
@@ -25,7 +25,7 @@ README = (DOCS.parent / "README.md").read_text()
 
 @pytest.fixture(scope="module")
 def beside(layout: Layout, interactions: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a release, interactions and an image, as the page says."""
+    """A folder with a release, interactions and an image, as docs/python.md assumes."""
     folder = tmp_path_factory.mktemp("beside")
     write_release(folder / "release", layout, {"beit3": io.shard(layout.features("f"), "features", 0)})
     csv.write_csv(interactions, folder / "interactions.csv")
@@ -47,7 +47,7 @@ def block(call: str) -> str:
 
 
 def test_the_readme_reads_a_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one that the package carries, in an empty folder."""
+    """Reads the embedded release, in an empty folder."""
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     names = run(code, tmp_path, monkeypatch)

@@ -1,4 +1,4 @@
-"""`alignrec.encoder`: any images and texts, as the pipeline encodes them."""
+"""`alignrec.encoder` encodes images and texts as the pipeline does."""
 
 import io
 from pathlib import Path
@@ -21,7 +21,7 @@ from alignrec.pipeline.images.pixels import decode_squares
 
 
 class Means:
-    """An encoder that tests can foresee: mean colour, and length of the text."""
+    """An encoder with predictable vectors: mean colour, and length of the text."""
 
     width = 4
 

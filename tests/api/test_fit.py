@@ -1,4 +1,4 @@
-"""`alignrec.fit`: any recommender on any table, the same twice, and after a kill."""
+"""`alignrec.fit`: every recommender on any table, reproducibly, and resumed after a kill."""
 
 from pathlib import Path
 from typing import Any

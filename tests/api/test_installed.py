@@ -1,4 +1,4 @@
-"""alignrec next to a user's own `pipeline.py`, `stages/` and `schemas.py`: from the clone, and from a wheel."""
+"""alignrec next to a user's own `pipeline.py`, `stages/` and `schemas.py`, from a clone and from a wheel."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ print(*alignrec.load("sample").features, alignrec.__file__)
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what a wheel of this clone installs; built from a copy, as a build leaves files."""
+    """The files of a wheel, built from a copy of this clone, as building leaves files behind."""
     folder = tmp_path_factory.mktemp("wheel")
     copied(folder / "clone")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -37,7 +37,7 @@ def installed(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A user's folder, with the three names and two files of a shop."""
+    """A user's folder with modules of those names, and two files of a shop."""
     (tmp_path / "stages").mkdir()
     for name in ("pipeline.py", "schemas.py", "stages/__init__.py"):
         (tmp_path / name).write_text(f"MARK = {MARK!r}\n")

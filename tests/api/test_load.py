@@ -1,4 +1,4 @@
-"""`alignrec.load`: what a release holds, from a folder, a web server or the Hub; and what is wrong with one."""
+"""`alignrec.load` reads releases from a folder, a web server or the Hub, and reports faults."""
 
 import shutil
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def release(made: Path) -> alignrec.Release:
 
 @pytest.fixture
 def server(made: Path, tmp_path: Path) -> Iterator[Folder]:
-    """Serve a copy of the release, which a test may damage."""
+    """Serve a copy of the release that a test may damage."""
     with listening(Folder(shutil.copytree(made, tmp_path / "served"))) as server:
         yield server
 

@@ -1,4 +1,4 @@
-"""`import alignrec`: light, typed, and what it offers."""
+"""`import alignrec` is light and typed, and has the documented names."""
 
 import subprocess
 import sys

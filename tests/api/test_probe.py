@@ -1,4 +1,4 @@
-"""`alignrec.probe`: the pipeline's probes on any table, with controls."""
+"""`alignrec.probe` runs the pipeline's probes on any table, with controls."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Published weight files, as tests make them: read, refused with a reason, converted, fitted."""
+"""Published checkpoints, imitated: read, converted and resized, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TINY = Config(image=32, patch=8, vocab=58, width=64, layers=2, heads=1, ffn=96, 
 
 
 def official_bytes(tensors: dict[str, torch.Tensor], **beside: object) -> bytes:
-    """A file laid out as the published ones: a zip with the folder `archive`, tensors under `model`."""
+    """A file with the layout of published ones: a zip with the folder `archive`, tensors under `model`."""
     buffer = memory.BytesIO()
     _official.save(tensors, buffer, **beside)
     return buffer.getvalue()
@@ -88,7 +88,7 @@ def test_tensors_are_found_where_published_files_keep_them(
 
 
 def wrong(case: str, file: Path) -> Path:
-    """Write what people give in place of a checkpoint."""
+    """Write files that users may mistake for a checkpoint."""
     folder, path = file.parent / "unpacked", file.parent / "a.pth"
     zipfile.ZipFile(file).extractall(folder)
     if case in ("missing", "unpacked"):
@@ -196,7 +196,7 @@ def test_names_and_shapes_are_compared_both_ways_before_anything_is_copied() -> 
 
 
 def test_positions_are_interpolated_for_another_image_size() -> None:
-    """Down the rows of the grid a ramp stays one, and the rows of the table before the patches stay as they are."""
+    """A ramp along the rows of the grid stays a ramp, and the entries before the patches are unchanged."""
     given = parameters()
     table = given[released.PATCH_POSITIONS]
     table[3:] = torch.arange(4.0).repeat_interleave(4)[:, None]  # the patch's row on the 4 x 4 grid

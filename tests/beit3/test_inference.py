@@ -1,4 +1,4 @@
-"""The network laid out for encoding tells what the network itself tells, of anything that an item may have."""
+"""The inference layout of the network has the outputs of the training layout, for every combination of modalities."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LENGTHS = {"one": [5], "of every kind": [9, 3, 3, 3, 3, 64, 2], "all the same": 
 
 @cache
 def network(shape: Config) -> BEiT3:
-    """Random weights, of norms and biases too."""
+    """A network whose norms and biases are random, too."""
     torch.manual_seed(0)
     actual = BEiT3(shape).eval()
     with torch.no_grad():
@@ -62,7 +62,7 @@ def test_it_equals_the_network_item_by_item(lengths: list[int], has: str) -> Non
 
 @pytest.mark.parametrize("has_image", [True, False])
 def test_bfloat16_keeps_every_direction(has_image: bool) -> None:
-    """Cosine to float32 at the base width; features are float32 all the same."""
+    """Compares by cosine with float32 at the base width."""
     whole, lengths = network(BASE), [30, 2, 128, 64, 64, 5]
     images, texts = items(BASE, lengths)
     image = images if has_image else None

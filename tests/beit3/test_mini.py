@@ -1,4 +1,4 @@
-"""BEiT3 mini: MiniLM before training where there is no image, two experts in one attention, and hidden parts unseen."""
+"""BEiT3 mini equals MiniLM on texts before training, has two experts in one attention, and respects masks."""
 
 from __future__ import annotations
 

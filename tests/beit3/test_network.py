@@ -1,4 +1,4 @@
-"""The network against itself; test_torchscale.py holds it to the reference."""
+"""Invariants of the network; test_torchscale.py compares it with the reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images and texts become what the released encoder reads."""
+"""Images and texts are prepared as the released encoder expects."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_ids_equal_those_of_the_tokenizer_that_beit3_uses(oracle: dict[str, np.n
 
 
 def test_a_text_cannot_name_special_tokens(oracle: dict[str, np.ndarray]) -> None:
-    """The reference turns them into the tokens; but texts come from strangers, and must not mask or end anything."""
+    """Unlike in the reference, as texts are untrusted and must not mask or end a sequence."""
     tokenizer = Tokenizer(oracle["spm"].tobytes())
     ids = tokenizer.encode(["cat <mask> </s> <pad> sat"], 99)[0][1:-1]
     assert not set(ids.tolist()) & {BOS, PAD, EOS, tokenizer.mask}

@@ -1,4 +1,4 @@
-"""The network at the published shapes beside the authors' own code in the same process, with the same weights."""
+"""The network at published sizes against the authors' code with equal weights."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ WATCHED = (
     "beit3.encoder.layers.1.ffn.B.ffn_layernorm.bias",
     "beit3.encoder.layer_norm.A.weight",
 )
-"""parameters of either expert, first and last, whose gradients are compared"""
+"""first and last parameters of both experts, whose gradients are compared"""
 
 
 @pytest.fixture
 def unrounded_reference(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the reference from rounding softmax and GELU to float32: there the last bit of a float64 may count 1e-7."""
+    """Keep the reference from rounding softmax and GELU to float32, which would exceed the tolerance of 1e-7."""
     softmax = F.softmax
     monkeypatch.setattr(F, "softmax", lambda x, dim, dtype: softmax(x, dim))
     monkeypatch.setattr(torch.Tensor, "float", lambda x: x)
@@ -60,7 +60,7 @@ class Pair(NamedTuple):
 
 
 def randomise(network: nn.Module) -> None:
-    """Give every parameter values that matter: also the biases, and scales beside one."""
+    """Randomise all parameters, including biases and scales."""
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -91,7 +91,7 @@ def pair(request: pytest.FixtureRequest) -> Pair:
 
 
 def both(pair: Pair, image: bool, tokens: bool, padding: bool, masked: bool) -> tuple[Tensor, Tensor]:
-    """Return (ours, theirs), [B, N, D], of the pass over what is named."""
+    """Return our and their outputs, [B, N, D], of the named pass."""
     c, generator = pair.ours.config, torch.Generator().manual_seed(5)
     lengths = torch.tensor([[TOKENS], [2]])
     x = torch.rand(2, 3, c.image, c.image, generator=generator, dtype=pair.dtype) * 2 - 1 if image else None

@@ -1,4 +1,4 @@
-"""The visual tokenizer against numbers of the reference implementation, and against itself."""
+"""The visual tokenizer against figures of the reference implementation, and its invariants."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def oracle() -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def loaded(oracle: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactory) -> tuple[VQKD, Loaded]:
-    """The tokenizer of a file as published: with decoder, teacher and statistics."""
+    """The tokenizer from a file as published, with decoder, teacher and statistics."""
     extra = ("decoder.cls_token", "decode_task_layer.0.bias", "teacher_model.proj")
     given = {name.removeprefix("param:"): x for name, x in oracle.items() if name.startswith("param:")}
     path = tmp_path_factory.mktemp("published") / "vqkd.pth"

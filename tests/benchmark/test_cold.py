@@ -1,4 +1,4 @@
-"""The benchmark, probe and report on cold items: each figure stands there under both protocols."""
+"""Cold items in the benchmark, probe and report, under both protocols."""
 
 from pathlib import Path
 

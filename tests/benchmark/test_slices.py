@@ -1,4 +1,4 @@
-"""Slices of a shop small enough to count by hand."""
+"""Slices of a shop that is small enough to count by hand."""
 
 import numpy as np
 import pytest

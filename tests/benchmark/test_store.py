@@ -1,4 +1,4 @@
-"""The store: altered records, and those of other cells, are ignored; nothing is trained twice."""
+"""The store ignores altered records and those of other cells, and trains nothing twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sweeps on a shop of two tastes: every value is trained once and measured on valid; test stays closed."""
+"""Sweeps train every value once, evaluate on valid, and never open test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The long tail on figures whose groups are plain to see."""
+"""The long tail, on figures whose groups are obvious."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ SETTINGS = toy.params(train={"features": "f"}, benchmark={"ks": [5, 20], "seeds"
 
 
 def written(root: Path, right: dict[tuple[str, str], set[int]]) -> pa.Table:
-    """Write a benchmark in which a contender puts the target first for some users, by number; return table TAIL."""
+    """Write a benchmark where a contender ranks the target first for the numbered users; return table TAIL."""
     layout, parts = shops.outputs(root), shops.two_tastes()
     users = np.unique(parts.test.users)
     keys = {Entry(*name, seed): f"{n}{seed}" for n, name in enumerate(right) for seed in range(2)}

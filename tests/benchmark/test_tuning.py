@@ -1,4 +1,4 @@
-"""The same budget: the same settings for every feature set, chosen on valid alone, and nothing is tried twice."""
+"""Tuning: equal settings for every feature set, chosen on valid only, and none tried twice."""
 
 import json
 from pathlib import Path
@@ -121,7 +121,7 @@ def test_a_budget_is_spent_once_goes_on_after_a_kill_and_can_be_enlarged(tmp_pat
 
 
 def cells(layout: Layout, opens: str) -> list[Path]:
-    """Return the records of cells that open so much."""
+    """Return the records of cells with this value of `opens`."""
     records = sorted(layout.cells("benchmark").glob("*.json"))
     return [path for path in records if io.read_json(path)["cell"]["opens"] == opens]
 

@@ -1,4 +1,4 @@
-"""Feature files that come with a source: matched, flagged, counted; and which parameters name them."""
+"""Feature files of a source are matched, flagged and counted; and which parameters name them."""
 
 import json
 from pathlib import Path

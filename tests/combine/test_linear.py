@@ -1,4 +1,4 @@
-"""`linear`: what is at hand, each part relaxed, side by side, brought to one width; held to the steps by hand."""
+"""`linear`: available sets are relaxed, concatenated and reduced, as computed step by step here."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ COLUMNS = np.arange(8) < 5
 
 
 def relaxed(x: np.ndarray, width: int, power: float) -> np.ndarray:
-    """Centre, PCA and scale rows that are not zero, by an SVD."""
+    """Centre, reduce by an SVD and scale the rows that are not zero."""
     there = x.any(axis=1)
     centred = (x[there] - x[there].mean(axis=0)).astype(np.float64)
     _, singular, directions = np.linalg.svd(centred, full_matrices=False)
@@ -73,7 +73,7 @@ ASINS = [f"A{i}" for i in range(ITEMS)]
 
 
 def shop(root: Path) -> Layout:
-    """A shop whose words tell the tastes of test_cold_items, and a file of noise."""
+    """The shop of test_cold_items with texts that name the tastes, and a file of noise."""
     layout = Layout(root, "shop")
     ids = {"item_id": pa.array(range(ITEMS), pa.int32()), "asin": ASINS}
     io.write_table(pa.table(ids), layout.item_ids, schemas.ITEM_IDS)
@@ -94,7 +94,7 @@ def shop(root: Path) -> Layout:
 
 
 def by_valid(root: Path, without: int | None = None) -> tuple[Way, np.ndarray]:
-    """Return the way that validation chose, and the vectors, without a part of the split."""
+    """Return the combination that validation chose, and its vectors, for a split without a part."""
     layout, rows = shop(root), data().interactions
     kept = rows.filter(rows["split"].to_numpy() != without)
     io.write_table(kept, layout.interactions, schemas.INTERACTIONS)
@@ -111,7 +111,7 @@ def given(of: tuple[str, ...] = ("tfidf", "noise")) -> Params:
 
 
 def as_given(root: Path, way: Way) -> np.ndarray:
-    """Return the vectors that a way makes of the parts that `by_valid` left."""
+    """Return the vectors of a combination of the parts that `by_valid` left."""
     parts = [[vectors(Layout(root, "shop"), "tfidf"), NOISE]]
     every = [Block(i, np.ones(x.shape[1], bool), 1.0) for i, x in enumerate(parts[0])]
     return joining.fit_blocks(lambda: parts, every, 8, way.power, way.reduced)(parts[0])

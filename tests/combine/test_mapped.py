@@ -1,4 +1,4 @@
-"""Feature sets mapped to what train interactions say, held to the equations of ridge regression and of the SVD."""
+"""Feature sets mapped to train interactions, against the equations of ridge regression and of the SVD."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def train(layout: Layout, pairs: list[tuple[int, int]], split: int = schemas.TRA
 
 
 def scaled() -> np.ndarray:
-    """R by its definition, entry by entry; float64 [U, I]."""
+    """The matrix R, entry by entry; float64 [U, I]."""
     r = np.zeros(MATRIX.shape)
     for u, i in np.argwhere(MATRIX):
         r[u, i] = 1 / np.sqrt(MATRIX[u].sum() * MATRIX[:, i].sum())

@@ -1,4 +1,4 @@
-"""The control `planted`: products are the shoppers' chances, its halves stand apart, and other sources have none."""
+"""The control `planted`: products are purchase probabilities, its halves are separate, and other sources lack it."""
 
 from __future__ import annotations
 

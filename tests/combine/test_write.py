@@ -1,4 +1,4 @@
-"""Concatenations, whitened and masked sets, controls: their rows, what encodes a new item, and what is refused."""
+"""Concatenations, whitened and masked sets, and controls: rows, encoders of new items, and refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Feature sets side by side: third-party files, known geometry, and the command."""
+"""`alignrec compare` on third-party files and known geometry."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""`alignrec compare` on third-party files: named by folder, counted where items differ."""
+"""`alignrec compare` names third-party files by folder, and counts items that differ."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_file_of_some_items_is_judged_as_if_there_were_no_others(shop: Path) -> None:
-    """Compare a part of the items, and the same data set without the others: the same figures."""
+    """A comparison of some items has the figures of a dataset with only those."""
     asins = io.read_table(Layout(shop / "outputs", "s").item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     x, some = np.random.default_rng(0).standard_normal((len(asins), 6)), np.arange(0, len(asins), 2)
     for name, rows in (("whole", np.arange(len(asins))), ("part", some)):

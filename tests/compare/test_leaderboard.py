@@ -1,4 +1,4 @@
-"""The leaderboard: figures of releases, and published ones."""
+"""The leaderboard of releases and published figures."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def changed(release: Path, to: Path, **row: object) -> Path:
-    """Return a copy with other results: each row changed, and the manifest made to fit."""
+    """Return a copy whose results have changed rows and a matching manifest."""
     copy = shutil.copytree(release, to)
     results = json.loads((copy / "results.json").read_text())
     results["results"] = [result | row for result in results["results"]]
@@ -44,11 +44,11 @@ def test_rows_are_test_figures_of_whole_models(release: Path) -> None:
 
 
 BABY, OTHER = "f4e4878167cfcd2c", "e" * 16
-"""the fingerprint of the published split of Baby under its protocol, and one of another"""
+"""fingerprints of the published split of Baby under its protocol, and of another"""
 
 
 def tables(page: str) -> dict[str, str]:
-    """Return id of a section -> its text."""
+    """Return section id -> its text."""
     parts = page.split('<section id="')
     return {part.partition('"')[0]: part for part in parts[1:]}
 

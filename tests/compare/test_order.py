@@ -1,4 +1,4 @@
-"""A file whose rows lie in another order is named; a random set, and one that really differs, are not."""
+"""A file whose rows are out of order is reported; random or different sets are not."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ ITEMS, WIDTH = 300, 24
 
 
 def sets() -> dict[str, np.ndarray]:
-    """Return feature sets of one catalogue: two encoders of the same things, and others."""
+    """Return feature sets of one catalogue: two encoders of the same content, and others."""
     rng = np.random.default_rng(3)
     kinds = rng.standard_normal((60, WIDTH))[rng.integers(0, 60, ITEMS)]
     seen = {name: kinds @ rng.standard_normal((WIDTH, WIDTH)) + rng.standard_normal((ITEMS, WIDTH)) for name in "ab"}
@@ -34,7 +34,7 @@ NEAR = {name: similarity.find_neighbours(vectors, 10) for name, vectors in SETS.
 
 
 def doubted(*names: str, sure: str = "a", others: str = "") -> list[str]:
-    """Return the doubted sets; `sure` have identifiers, and so do `others`, which are not compared."""
+    """Return the sets reported; `sure` and `others` have identifiers, and `others` are not compared."""
     spare: Iterator[FeatureSet] = (FeatureSet(name, "", SETS[name]) for name in others)
     given = [FeatureSet(name, "", SETS[name], identified=name in sure) for name in names]
     return [found["features"] for found in similarity.find_misordered(given, np.arange(ITEMS), NEAR, spare)]

@@ -1,4 +1,4 @@
-"""Two releases: what changed, the version that it calls for, and the page of the differences."""
+"""`alignrec diff`: what changed between two releases, the version bump, and the page."""
 
 import shutil
 from pathlib import Path
@@ -54,7 +54,7 @@ def republished(layout: Layout, vectors: np.ndarray, version: str = "0.1.1") -> 
 
 
 def resigned(release: Path) -> Path:
-    """Write the manifest with the hashes that the files have now."""
+    """Update the hashes of the manifest to the files."""
     made = manifest.load(release)
     files = [f.model_copy(update={"sha256": io.sha256(release / f.path)}) for f in made.files]
     manifest.write(release / manifest.NAME, made.model_copy(update={"files": files}))

@@ -1,4 +1,4 @@
-"""Parameters: closed, typed, and mistakes that name themselves."""
+"""Parameters are closed and typed, and errors name the key."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""`alignrec embed`: new items in the space of a release, by its own encoder and nothing else of the project."""
+"""`alignrec embed` encodes new items with the encoder of a release, without the project."""
 
 import io as bytes_io
 import json
@@ -29,14 +29,14 @@ from alignrec.pipeline.release.item_file import DEFAULT
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A release moved out of the folder of outputs, which is gone."""
+    """A release moved out of the outputs, which are deleted."""
     made = coded.with_encoders(tmp_path_factory.mktemp("made")).release
     return made.rename(tmp_path_factory.mktemp("alone") / "release")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Four new items; one has an image by name, one by its identifier."""
+    """Four new items; one has an image by file name, one by its identifier."""
     rows = [
         {"asin": "n1", "title": "red ball", "image": "one.png"},
         {"item": "n2", "text": "a green tree"},

@@ -1,4 +1,4 @@
-"""`alignrec embed` for tables of any kind, by encoders of no release."""
+"""`alignrec embed` on any table, with encoders that are not of a release."""
 
 import json
 import sys

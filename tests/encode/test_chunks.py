@@ -1,4 +1,4 @@
-"""Long texts in chunks: all words are read once, in order, and a text that fits is left alone."""
+"""Long texts are encoded in chunks: all words once, in order; short texts are unchanged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from alignrec.pipeline.encode.minilm import MiniLMParams, load_minilm
 
 
 def letters(texts: list[str]) -> list[int]:
-    """Count a token for every four letters of a word, as a tokenizer would that knows no word."""
+    """Count a token per four letters, as for a tokenizer whose vocabulary has no word."""
     return [sum(-(-len(word) // 4) for word in text.split()) for text in texts]
 
 

@@ -1,4 +1,4 @@
-"""Classical descriptors: what each of the three parts tells apart, and batches that equal single images."""
+"""Classical descriptors: what each part distinguishes, and independence of batches."""
 
 import io
 

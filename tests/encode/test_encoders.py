@@ -1,4 +1,4 @@
-"""Feature sets: whatever items have, in item order, independent of batches and interruptions."""
+"""Feature sets are in item order, for items with any modality, whatever the batches and interruptions."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_long_text_is_the_mean_of_its_parts_by_tokens_with_the_image_in_each(n
 
 
 def test_workers_change_nothing(beit3: BEiT3Items) -> None:
-    """More batches than threads, and threads than batches: the same bytes."""
+    """With more batches than threads, or fewer, the bytes are the same."""
     texts = [f"{'red ' * (i % 9)}{i}" if i % 3 else "" for i in range(40)]
     images = [IMAGES[i % 8] for i in range(40)]
     actual = [batching.encode_items(beit3, texts, images, 3, workers=n).vectors.tobytes() for n in (1, 2, 7, 7)]
@@ -167,7 +167,7 @@ ALL = ["beit3", "beit3-raw", "beit3-image-masked", "beit3-text-masked", "beit3-u
 
 
 def params(*sets: str, names: Sequence[str] = (), **own: Any) -> Params:
-    """Return parameters for sets of the trained network and encoders `names`; three files of three items."""
+    """Return parameters for sets of the trained network and for encoders `names`; three files of three items."""
     encode = {"encoders": list(names), "shard_rows": 3, "batch_size": 2}
     combine = {"sets": {}, "controls": own.pop("controls", [])}
     return toy.params(encode=encode, beit3={"sets": list(sets), **own}, combine=combine)
@@ -185,7 +185,7 @@ def layout(tmp_path: Path, network: BEiT3, model: bytes) -> Layout:
 
 @pytest.fixture
 def cls(layout: Layout, beit3: BEiT3Items) -> np.ndarray:
-    """CLS of all items; the map that whitens it is written."""
+    """CLS of all items; the map that whitens it is also written."""
     cls = run(beit3, TEXTS, IMAGES, 2)
     io.write_bytes(layout.encoder.whitening, save_arrays(whitening.fit_whitening(cls[cls.any(axis=1)])._asdict()))
     return cls

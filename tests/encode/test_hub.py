@@ -1,4 +1,4 @@
-"""Where a network comes from: the Hub at one commit, or a folder; nothing that is not whole, and no pickle."""
+"""Networks from the Hub, pinned to a commit, or from a folder; incomplete ones and pickles are refused."""
 
 from __future__ import annotations
 

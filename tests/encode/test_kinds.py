@@ -1,4 +1,4 @@
-"""Each kind of network of other people, by a tiny random one of its own: what an item has makes its vector."""
+"""Every kind of third-party model, as a tiny random network: vectors depend on what an item has."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Folder = Callable[[str], Path]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    """Builds each network once."""
+    """Build each network once."""
     base = tmp_path_factory.mktemp("networks")
     return cache(lambda name: Path(getattr(networks, name)(base / name)))
 
@@ -57,7 +57,7 @@ def loaded(folder: Folder, name: str, **given: object) -> Encoder:
 
 
 def run(encoder: Encoder, texts: Sequence[str], images: Sequence[bytes | None], size: int = 4) -> batching.Encoded:
-    """Encode what the encoder reads of items, as the stage does."""
+    """Encode the modalities that the encoder reads, as the stage does."""
     reads = encoder.reads  # type: ignore[attr-defined]
     shown = images if "image" in reads else [None] * len(images)
     return batching.encode_items(encoder, texts if "text" in reads else [""] * len(texts), shown, size, workers=2)
@@ -110,7 +110,7 @@ def test_any_text_makes_a_vector(folder: Folder, name: str) -> None:
 
 @pytest.mark.parametrize("name", READERS)
 def test_a_text_that_names_a_file_is_a_text(folder: Folder, name: str, tmp_path: Path) -> None:
-    """sentence-transformers opens bare texts that are paths or addresses of images."""
+    """sentence-transformers would open bare texts that are paths or addresses of images."""
     path = tmp_path / "red.png"
     Image.new("RGB", (40, 30), "red").save(path)
     encoder = loaded(folder, name)
@@ -166,7 +166,7 @@ def test_one_modality_of_two_can_be_shown(folder: Folder, name: str) -> None:
 
 
 def test_the_tower_is_transformers_own(folder: Folder) -> None:
-    """Of SigLIP and CLIP, what transformers itself gives for the same inputs."""
+    """SigLIP and CLIP have the vectors that transformers computes for the same inputs."""
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
     for name in ("siglip", "clip"):
@@ -206,7 +206,7 @@ def test_prompt_length_and_dimension_are_obeyed(folder: Folder, name: str) -> No
 
 
 def test_weights_that_lack_a_part_are_refused(folder: Folder, tmp_path: Path) -> None:
-    """transformers itself would draw the missing ones at random, and warn."""
+    """transformers would only warn, and randomise the missing weights."""
     from safetensors.torch import load_file, save_file
 
     copy = Path(shutil.copytree(folder("bert"), tmp_path / "bert"))

@@ -1,4 +1,4 @@
-"""A forward pass that runs out of memory: half a batch is tried, once, and it is said."""
+"""An out-of-memory error halves the batch, once, with a warning."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def otherwise() -> None:
 
 
 class Narrow:
-    """An encoder of texts in whose memory `most` items have room."""
+    """A text encoder whose memory holds `most` items."""
 
     width = 2
 

@@ -1,4 +1,4 @@
-"""An encoder that says nothing is said: zeros for all are an error, one vector for all or many zeros a warning."""
+"""Degenerate encoders: all zeros are an error; one vector for all, or many zeros, a warning."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ WARNINGS: dict[str, Change] = {
 
 
 def giving(monkeypatch: pytest.MonkeyPatch, change: Change) -> None:
-    """Have TF-IDF give other vectors."""
+    """Replace the vectors of TF-IDF."""
     encode = Tfidf.encode
     monkeypatch.setattr(Tfidf, "encode", lambda self, prepared: change(encode(self, prepared)))
 

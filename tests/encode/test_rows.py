@@ -1,4 +1,4 @@
-"""`encode.reuse`: rows of earlier catalogues stay the same, and only new ones are encoded."""
+"""`encode.reuse` keeps the rows of earlier catalogues and encodes only new ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CHANGES: dict[str, tuple[list[Item], int]] = {
     "another-order": (ITEMS[::-1], 0),
     "another-name": ([ITEMS[0]._replace(asin="B0"), *ITEMS[1:]], 0),
 }
-"""the items, and how many of them are encoded"""
+"""items, and how many of them are encoded"""
 MORE = CHANGES["two-at-the-front"][0]
 
 
@@ -44,7 +44,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The numbers of items that the network is given, a file each."""
+    """Numbers of items that the network encoded, per file."""
     given, encode = list[int](), batching.encode_items
 
     def noting(encoder: Any, texts: Any, *more: Any, **named: Any) -> batching.Encoded:
@@ -57,7 +57,7 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.fixture
 def shop(model: Path, tmp_path: Path, encoded: list[int]) -> Layout:
-    """A shop whose rows are kept."""
+    """A shop with reusable rows."""
     layout = catalogue(tmp_path / "shop", ITEMS)
     featured.stage(layout, params(model))
     encoded.clear()

@@ -1,4 +1,4 @@
-"""TF-IDF, the control for words without a network."""
+"""TF-IDF, a baseline of words without a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encoders that the parameters define, through the stage: killed, changed, failing, elsewhere."""
+"""User-defined encoders in the stage: kills, changes, failures and clusters."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def params(models: Path, *names: str, engine: str = "local", **changed: dict[str, Any]) -> Params:
-    """Return parameters that run the named of `text` and `two`, and of what `changed` adds."""
+    """Return parameters with the named encoders of `text` and `two`, and those of `changed`."""
     defined = {
         "text": {"kind": "huggingface", "model": str(models / "bert"), "prompt": "item: ", "dim": 16},
         "two": {"kind": "huggingface", "model": str(models / "siglip"), "join": "concat"},
@@ -57,7 +57,7 @@ def params(models: Path, *names: str, engine: str = "local", **changed: dict[str
 
 
 def killed(layout: Layout, given: Params, at: int) -> bool:
-    """Run the stages until they replace a file for the at-th time, from where nothing happens more; or to their end."""
+    """Run the stages until the at-th file is replaced, after which nothing is written, or to the end."""
     replace, times = Path.replace, 0
 
     def counting(self: Path, target: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Jobs on a Ray cluster: in order, done again where a node dies, and what goes wrong is one line."""
+"""Jobs on a Ray cluster: results are in order, lost nodes are retried, and errors are one line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read(job: dict[str, Any]) -> pa.Table:
 
 
 def work(folder: Path) -> Callable[[dict[str, Any], pa.Table], pa.Table]:
-    """Return a worker with a network, which notes where it worked, and waits for a file if the job names one."""
+    """Return a worker that records where it ran, and waits for a file if the job names one."""
     torch.manual_seed(32)
     network = torch.nn.Linear(32, 32)
 
@@ -82,13 +82,13 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 
 def alive(begun: Path) -> bool:
-    """Return whether the process that began a job runs."""
+    """Return whether the process that started a job is alive."""
     return Path("/proc", begun.name.split("-")[1]).exists()
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A cluster of one node on this machine, whose CPUs are all taken by one worker."""
+    """A cluster of one local node whose CPUs are all taken by one worker."""
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
     import ray
     from ray.cluster_utils import Cluster

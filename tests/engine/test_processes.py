@@ -1,4 +1,4 @@
-"""Jobs in threads and processes: every result, in order where asked, and an error at once."""
+"""Jobs in threads and processes: all results, in order on request, and errors at once."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ def doubling() -> Callable[[int], int]:
 
 
 def light(work: Callable[[Any], Any], jobs: Any, ordered: bool) -> list[tuple[Any, Any]]:
-    """Do as `engine.each`, by two workers without torch, which takes them seconds to load."""
+    """Run `engine.each` with two workers that do not load torch, which takes seconds."""
     return list(engine.map(partial(partial, work), jobs, engine.Processes(2, torch=False), ordered, ahead=not ordered))
 
 

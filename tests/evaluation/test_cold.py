@@ -1,4 +1,4 @@
-"""Cold items: two protocols, each with its candidates; one of them selects epochs."""
+"""Cold items: two protocols with their candidates, one of which selects epochs."""
 
 from dataclasses import replace
 
@@ -57,7 +57,7 @@ KNOWN = {
     ("mmrec", "user-time"): "75fc83fa63aeaaf5",
     ("mmrec", "imported"): "82b95256b452127d",
 }
-"""rule and split -> fingerprint before cold items were there"""
+"""(rule, split) -> fingerprint before cold items were supported"""
 
 
 def test_a_cold_split_has_two_protocols_and_no_other_split_has() -> None:

@@ -1,4 +1,4 @@
-"""Metrics against a slow version, and against the published code's numbers (tests/oracles/metrics_mmrec.npz)."""
+"""Metrics against a slow version and the published code's figures (tests/oracles/metrics_mmrec.npz)."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The protocol says how ratings were kept and divided; its fingerprint stays where neither is asked for."""
+"""The protocol names how ratings were filtered and split; by default its fingerprint is unchanged."""
 
 from pathlib import Path
 

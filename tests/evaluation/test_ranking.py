@@ -1,4 +1,4 @@
-"""Ranking against a sort, user by user."""
+"""Ranking against a sort per user."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from alignrec.pipeline.interactions.split import Pairs
 
 
 def plain(user: np.ndarray, item: np.ndarray, k: int, seen: Pairs) -> list[list[int]]:
-    """Rank one user after another by sorting (-score, item)."""
+    """Rank each user's items by sorting (-score, item)."""
     masked = set(zip(seen.users.tolist(), seen.items.tolist(), strict=True))
     top = []
     for u, vector in enumerate(user):

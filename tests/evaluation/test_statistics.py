@@ -1,4 +1,4 @@
-"""Paired bootstrap against the t test and SciPy's bootstrap, Holm by hand, and which comparisons are declared."""
+"""Paired bootstrap against the t test and SciPy's bootstrap, Holm by hand, and the declared comparisons."""
 
 import numpy as np
 import pytest

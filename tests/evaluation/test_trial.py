@@ -1,4 +1,4 @@
-"""Test is opened in one place, and by the rules of the protocol."""
+"""Test is evaluated in one place only, by the rules of the protocol."""
 
 import ast
 from dataclasses import replace

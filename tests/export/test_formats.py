@@ -1,4 +1,4 @@
-"""Exports have the same items, order, split and vectors as their origin."""
+"""Exports keep items, order, split and vectors."""
 
 import json
 import os
@@ -67,7 +67,7 @@ def snippet(folder: Path, language: str) -> str:
 
 
 def imported(folder: Path, root: Path) -> Layout:
-    """Run the first stages on the export as its README says."""
+    """Run the first stages on the export, as its README says."""
     source = yaml.safe_load(snippet(folder, "yaml"))["sources"]["shop"]
     source |= {k: str(folder / source[k]) for k in ("interactions", "items")}
     source["features"] = {name: str(folder / path) for name, path in source["features"].items()}
@@ -100,7 +100,7 @@ def test_mmrec_is_imported_with_the_same_split_ids_and_texts(
 
 
 def column(content: ExportContent, name: str, values: pa.Array) -> ExportContent:
-    """Return the content with another column of its interactions."""
+    """Return the content with a replaced column of its interactions."""
     assert content.interactions is not None
     at = content.interactions.column_names.index(name)
     return replace(content, interactions=content.interactions.set_column(at, name, values))

@@ -1,4 +1,4 @@
-"""Libraries, as PyPI has them, train on their exports, each in an environment of its own.
+"""Released libraries train on their exports, each in its own environment.
 
 Opt-in, since some install a torch: ALIGNREC_FRAMEWORKS=1 pytest tests/export/test_frameworks.py. Environments are
 kept below ALIGNREC_FRAMEWORKS_CACHE, where that is set.
@@ -34,7 +34,7 @@ NEEDS = {
 
 @pytest.fixture(scope="module")
 def content() -> ExportContent:
-    """120 users with 6 of 50 items each, the last two valid and test; the users' items are close to one another."""
+    """120 users with 6 of 50 items each, the last two valid and test; items of a user are similar."""
     rng = np.random.default_rng(0)
     n, ids, there = USERS * 6, pa.array(range(ITEMS), pa.int32()), pa.array([True] * ITEMS)
     columns = {
@@ -54,7 +54,7 @@ def content() -> ExportContent:
 
 
 def environment(name: str, tmp_path: Path) -> Path:
-    """Return the Python of a fresh environment with `name` in it."""
+    """Return the interpreter of a fresh environment with `name` installed."""
     folder = Path(os.environ.get("ALIGNREC_FRAMEWORKS_CACHE", tmp_path)) / name
     python = folder / "bin/python"
     if not (folder / "complete").exists():
@@ -67,7 +67,7 @@ def environment(name: str, tmp_path: Path) -> Path:
 
 
 def trained(name: str, content: ExportContent, tmp_path: Path, code: str) -> dict:
-    """Export, and run the README's snippet and `code` in the export's folder; return what it prints last, as JSON."""
+    """Export, run the README's snippet and `code` in that folder; return the last line printed, as JSON."""
     folder = tmp_path / "export"
     write_export(content, name, folder)
     block = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)

@@ -1,4 +1,4 @@
-"""The export of semantic IDs: readers written from each tool's documents give back codes, texts and sequences."""
+"""Exports of semantic IDs round-trip codes, texts and sequences through readers written from each tool's docs."""
 
 import json
 import re
@@ -24,7 +24,7 @@ from alignrec.pipeline.export.write import write_export
 from alignrec.pipeline.harness.layout import Layout
 
 EMPTY = 4
-"""the item without content, which no export holds; later ones move up"""
+"""the item without content, which exports leave out, shifting later ones"""
 ASINS = ["A0", "A1", "A2", "A3", "A5"]
 
 

@@ -33,7 +33,7 @@ def clusters(n: int) -> np.ndarray:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts of 300 rows, so that a test has several."""
+    """Use parts of 300 rows, so that a test has several."""
     for name, value in {"PART": 300, "BLOCK": 250, "SAMPLE": 1200, "QUERIES": 200}.items():
         monkeypatch.setattr(approximate, name, value)
 
@@ -71,7 +71,7 @@ def test_a_row_without_direction_is_nobodys_neighbour(broken: float) -> None:
 
 
 def test_item_graph_without_itself_and_with_edges_both_ways() -> None:
-    """On a fan of directions 0, 20 and 50 degrees the nearest of 0 is 1, of 1 is 0, of 2 is 1."""
+    """For directions at 0, 20 and 50 degrees, the nearest of 0 is 1, of 1 is 0, of 2 is 1."""
     angle = np.radians([0, 20, 50])
     edges = neighbours.find_neighbours(np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32), 2)
     own = [[0, 0], [1, 1], [2, 2]]
@@ -145,7 +145,7 @@ def searched(n: int, folder: Path) -> None:
 
 
 def measured(n: int, folder: Path) -> None:
-    """Print how much memory a search takes at most, in parts."""
+    """Print the peak memory of a search in parts."""
     approximate.PART, approximate.BLOCK, approximate.SAMPLE = 2048, 512, 8192
     searched(1500, folder / "warm")
     before, most, ended = held(), 0, threading.Event()
@@ -165,7 +165,7 @@ def measured(n: int, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_catalogue(tmp_path: Path) -> None:
-    """Of a process alone: what is mapped from files is the system's, which takes it back when it needs to."""
+    """Excludes mapped files, whose pages the system may drop."""
     taken = []
     for n in (10_000, 20_000):  # more than the sample
         (tmp_path / str(n)).mkdir()

@@ -1,4 +1,4 @@
-"""The stage graph, by an inverted file: the edges of the library, a part at a time, and an error that names the set."""
+"""The stage graph with an inverted file: the library's edges, in parts; errors name the set."""
 
 from __future__ import annotations
 

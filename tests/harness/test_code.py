@@ -1,4 +1,4 @@
-"""What an edit re-runs: the import closure of a stage, and which changes of its files count."""
+"""Code fingerprints: the import closure of a stage, and which changes of its files count."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Edit = Callable[[str, str], str]
 
 @pytest.fixture
 def edited(tmp_path: Path) -> Edit:
-    """Write a file of a small tree, and return the fingerprint of its module a as another process finds it."""
+    """Edit a file of a small tree; return the fingerprint of its module a in a fresh process."""
 
     def edit(name: str, text: str) -> str:
         path = tmp_path / name

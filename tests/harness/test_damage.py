@@ -1,4 +1,4 @@
-"""Files damaged on disk: the stage that wrote them writes them again, byte for byte, after a kill and after its end."""
+"""Damaged outputs are rewritten by their stage, byte for byte, after a kill and after its end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def flipped(path: Path, at: int) -> None:
 
 
 def other_values(path: Path) -> None:
-    """Put a file in its place that any reader takes."""
+    """Replace a file by a valid one with other values."""
     match path.suffix:
         case ".parquet":
             table = pq.read_table(path)
@@ -60,7 +60,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 
 class Stage:
-    """A stage on a toy shop, that has ended once."""
+    """A completed stage on a toy shop."""
 
     def __init__(self, name: str, params: Params, layout: Layout, item: str = "") -> None:
         self.name, self.params, self.layout, self.item = name, params, layout, item
@@ -100,7 +100,7 @@ BY_NAME = {make.__name__: make for make in (encode, train, pretrain)}
 
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Stage]:
-    """Return what makes a stage at its first use; every test leaves it as it was."""
+    """Return a factory that runs a stage on first use; tests must restore it."""
     made: dict[str, Stage] = {}
 
     def stage(name: str) -> Stage:

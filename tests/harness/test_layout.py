@@ -1,4 +1,4 @@
-"""Where files lie and how OpenMP's threads wait."""
+"""Paths of files, and how OpenMP's threads wait."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Two processes under torchrun learn what one learns, and only the first writes."""
+"""Two processes under torchrun learn as one does, and only the first writes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _torchrun(root: Path) -> Started:
 
 
 def _kill(process: Started) -> None:
-    """Kill it and the two that it started, which have sessions of their own."""
+    """Kill the process and its two children, which have their own sessions."""
     for thread in Path(f"/proc/{process.pid}/task").iterdir():
         for child in (thread / "children").read_text().split():
             os.kill(int(child), signal.SIGKILL)
@@ -53,7 +53,7 @@ def _kill(process: Started) -> None:
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two processes, killed together after a checkpoint and started again."""
+    """Two processes, killed together after a checkpoint and restarted."""
     root = _prepared(tmp_path_factory.mktemp("two"))
     checkpoint = Layout(root, "toy").encoder_checkpoint
     process = _torchrun(root)
@@ -67,7 +67,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_processes_learn_what_one_does_at_the_same_batch(two: Path, tmp_path: Path) -> None:
-    """To 1e-4 of each figure at first, to 1e-2 at last: sums differ, and training widens it. Only the first writes."""
+    """Within 1e-4 at first and 1e-2 at the end, as different orders of summation diverge."""
     theirs = io.read_json(Layout(two, "toy").history("pretrain"))
     for a, b in zip(history(_prepared(tmp_path)), theirs, strict=True):
         for name in FIGURES:
