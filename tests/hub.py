@@ -1,4 +1,4 @@
-"""As much of the Hugging Face Hub as its client needs to fetch models and to read and commit to datasets."""
+"""A fake Hugging Face Hub: enough to fetch models, and to read and commit to datasets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DATASET = "datasets/owner/name"
 
 
 class Repository:
-    """Files of every commit, oldest first."""
+    """Files of each commit, oldest first."""
 
     def __init__(self, name: str, *commits: dict[str, bytes]) -> None:
         self.name = name
@@ -40,19 +40,19 @@ class Repository:
 
 
 class Hub(Server):
-    """Has one dataset, which needs a token, and the models that are published."""
+    """One dataset, which needs a token, and published models."""
 
     def __init__(self) -> None:
         super().__init__({})
         self.dataset = Repository(DATASET, {})
         self.repositories = {DATASET: self.dataset}
         self.large: dict[str, bytes] = {}
-        """hash -> content of large files, uploaded before they are committed"""
+        """hash -> content of large files, which are uploaded before the commit"""
         self.uploads = 0
         self.before_commit: Callable[[], None] = lambda: None
-        """called once when a commit arrives, before it is looked at"""
+        """hook, called once before the next commit is processed"""
         self.fetched: list[str] = []
-        """files that were asked for, with their repository"""
+        """requested files, with their repository"""
 
     def publish(self, repository: str, folder: Path) -> str:
         name = f"models/{repository}"
@@ -165,7 +165,7 @@ def described(path: str, data: bytes) -> dict[str, object]:
 
 @contextmanager
 def hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """Serve a hub that the client of this process talks to, with an empty cache and the right token."""
+    """Serve a hub to the client of this process, with an empty cache and a valid token."""
     with listening(Hub()) as server:
         monkeypatch.setattr(constants, "ENDPOINT", server.address)
         template = server.address + "/{repo_id}/resolve/{revision}/{filename}"

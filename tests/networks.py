@@ -1,4 +1,4 @@
-"""Tiny random networks in published forms: a folder each, of some hundred kilobytes."""
+"""Tiny random networks in published formats, one folder of a few hundred kilobytes each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def jpeg(colour: str, size: tuple[int, int] = (40, 30)) -> bytes:
 
 
 def siglip(folder: Path) -> Path:
-    """Two towers, transformers."""
+    """Two towers; transformers."""
     import transformers as t
 
     tower = {"hidden_size": WIDTH, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -33,7 +33,7 @@ def siglip(folder: Path) -> Path:
 
 
 def clip(folder: Path) -> Path:
-    """Two towers of other widths, transformers."""
+    """Two towers of different widths; transformers."""
     import transformers as t
 
     tower = {"intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "projection_dim": 24}
@@ -47,7 +47,7 @@ def clip(folder: Path) -> Path:
 
 
 def dinov2(folder: Path) -> Path:
-    """Images only, transformers."""
+    """Images only; transformers."""
     import transformers as t
 
     config = t.Dinov2Config(
@@ -58,7 +58,7 @@ def dinov2(folder: Path) -> Path:
 
 
 def bert(folder: Path) -> Path:
-    """Texts only, transformers."""
+    """Texts only; transformers."""
     import transformers as t
 
     config = t.BertConfig(
@@ -69,7 +69,7 @@ def bert(folder: Path) -> Path:
 
 
 def qwen(folder: Path) -> Path:
-    """A decoder of texts, transformers."""
+    """A text decoder; transformers."""
     import transformers as t
 
     tokenizer = _qwen_tokenizer()
@@ -81,7 +81,7 @@ def qwen(folder: Path) -> Path:
 
 
 def sentences(folder: Path, **prompts: str) -> Path:
-    """Texts only, sentence-transformers: BERT, the mean of its tokens, length 1."""
+    """Texts only; sentence-transformers: BERT, mean pooling, unit length."""
     return _pooled(folder, bert(folder / "base"), "mean", prompts=prompts)
 
 
@@ -95,7 +95,7 @@ def _pooled(folder: Path, base: Path, pooling: str, **options: Any) -> Path:
 
 
 def multimodal(folder: Path) -> Path:
-    """Images, texts, and both in one pass, sentence-transformers: Qwen3-VL, its last token."""
+    """Images, texts, and both in one pass; sentence-transformers: Qwen3-VL, last-token pooling."""
     import transformers as t
 
     names = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
@@ -124,7 +124,7 @@ def multimodal(folder: Path) -> Path:
 
 
 def gemma(folder: Path) -> Path:
-    """Images, texts, and both in one pass, sentence-transformers: EmbeddingGemma 2, the mean of its tokens."""
+    """Images, texts, and both in one pass; sentence-transformers: EmbeddingGemma 2, mean pooling."""
     import transformers as t
 
     names = {
@@ -168,7 +168,7 @@ TEMPLATE = (
 
 
 def timm(folder: Path) -> Path:
-    """Images only, timm."""
+    """Images only; timm."""
     from timm import create_model
     from timm.models import save_for_hf
 
@@ -180,7 +180,7 @@ def timm(folder: Path) -> Path:
 
 
 def open_clip(folder: Path) -> Path:
-    """Two towers, open_clip."""
+    """Two towers; open_clip."""
     from open_clip.model import CLIP
     from safetensors.torch import save_file
 

@@ -1,4 +1,4 @@
-"""A toy shop to pre-train on: items with a colour and a thing, both in the text and in the image."""
+"""A toy shop for pre-training, whose items have a colour and a thing in both text and image."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ STEPS = 40
 THINGS = ("circle", "square", "bar", "dot")
 MASK = 11
 UNTAUGHT: dict[str, Any] = {"size": "small", "distill": 0.0}
-"""keys of an objective that reads no other encoder"""
+"""parameters of an objective without other encoders"""
 
 
 def task(n: int = 24, **params: Any) -> Task:
-    """Return n items in memory: images of four patches in one of four colours, its word and one or two others."""
+    """Return n items in memory: images of four patches in one of four colours, and texts that name the colour."""
     rng = np.random.default_rng(0)
     colour = np.arange(n) % 4
     texts = [np.array([0, 4 + c, *rng.integers(8, MASK, rng.integers(1, 3)), 2]) for c in colour]
@@ -58,7 +58,7 @@ def network(seed: int = 0) -> BEiT3:
 
 
 def shop(root: Path, images: bool = True, texts: bool = True, n: int = 96, **pretrain: Any) -> Path:
-    """Write n items whose colour and thing are in text and image; a few lack one or both. Return the parameters."""
+    """Write n items, of which a few lack image or text; return the parameters."""
     layout, rng = Layout(root, "toy"), np.random.default_rng(0)
     colour, thing = rng.integers(0, 4, n), rng.integers(0, 4, n)
     seen = list(enumerate(zip(colour, thing, strict=True)))
@@ -81,7 +81,7 @@ def shop(root: Path, images: bool = True, texts: bool = True, n: int = 96, **pre
 
 
 def write_params(root: Path, **sections: Any) -> None:
-    """Write parameters of the shop, or change some sections of those that are there."""
+    """Write parameters of the shop, or change sections of existing ones."""
     path = root / "params.yaml"
     whole = {"datasets": ["toy"], "sources": {"toy": {"kind": "sample"}}, "combine": {"sets": {}, "controls": []}}
     given = yaml.safe_load(path.read_text()) if path.exists() else whole | {"encode": {"encoders": []}}
@@ -89,7 +89,7 @@ def write_params(root: Path, **sections: Any) -> None:
 
 
 def features(root: Path, *names: str) -> dict[str, np.ndarray]:
-    """Encode the shop, and return the vectors of some sets."""
+    """Encode the shop; return the vectors of some sets."""
     trained = [name for name in names if name in TRAINED]
     others = [name for name in names if name not in TRAINED]
     if others:

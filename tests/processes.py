@@ -1,4 +1,4 @@
-"""Real processes, forked from one that has loaded the slow libraries: to start Python and load them takes seconds."""
+"""Processes forked from one that has loaded the slow libraries, as loading them takes seconds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 os.fsync = lambda number: None  # type: ignore[assignment]
-"""No test cuts the power: a killed process loses nothing that it wrote, and the disk takes 5 ms for each flush."""
+"""fsync takes 5 ms, and only guards against power cuts, which no test simulates"""
 CONTEXT = multiprocessing.get_context("forkserver")
 FORKED = [
     *("alignrec.commands.app", "alignrec.pipeline.serve.command", "alignrec.pipeline.embed.command"),
@@ -31,7 +31,7 @@ CONTEXT.set_forkserver_preload(FORKED)
 
 
 class Started:
-    """What `subprocess.Popen` is to a test; the process ends with the tests."""
+    """A process that ends with the tests, with the interface of `subprocess.Popen`."""
 
     def __init__(self, process: Any, output: int, errors: int) -> None:
         self._process = process
@@ -72,7 +72,7 @@ class Started:
         self.stderr.close()
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Wait for the end, and return standard output and standard error, which a pipe has room for."""
+        """Wait for the end; return stdout and stderr, which must fit a pipe."""
         self.wait(timeout)
         return self.stdout.read(), self.stderr.read()
 
@@ -103,7 +103,7 @@ def _enter(
 def started(
     main: Callable[..., object], *arguments: object, cwd: Path | None = None, session: bool = False, **environment: str
 ) -> Started:
-    """Call a function, or `exec` with code, in a process of its own, of a session of its own if that is asked for."""
+    """Run a function, or code by `exec`, in a new process, and in a new session on request."""
     (read_output, output), (read_errors, errors) = CONTEXT.Pipe(duplex=False), CONTEXT.Pipe(duplex=False)
     own = (main, arguments, cwd or Path.cwd(), environment, session, output, errors)
     process = CONTEXT.Process(target=_enter, args=own, daemon=True)
@@ -125,7 +125,7 @@ def alignrec(*arguments: str | Path, cwd: Path | None = None, session: bool = Fa
 
 @contextmanager
 def here(places: Any, make: Callable[[], Callable[[Any], Any]]) -> Iterator[Any]:
-    """Do as `engine.Processes.opened`, in this process: to load torch in a process of its own takes seconds.
+    """Replace `engine.Processes.opened` in this process, as loading torch in another takes seconds.
 
     Each job is done as soon as it is submitted; what goes to workers and comes from them is pickled all the same.
     """

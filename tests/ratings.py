@@ -1,4 +1,4 @@
-"""Toy ratings, and how they are filtered, numbered and split in plain pandas."""
+"""Toy ratings, and their filter, numbering and split in plain pandas."""
 
 import hashlib
 import math
@@ -50,7 +50,7 @@ def random_ratings(seed: int, n: int = 600) -> pd.DataFrame:
 
 
 def reference(rows: pd.DataFrame, user_core: int, item_core: int) -> pd.DataFrame:
-    """Filter and number the plain way."""
+    """Filter and number in plain pandas."""
     rows = rows.dropna().drop_duplicates(["user", "item", "timestamp"])
     while True:
         enough = rows.groupby("user")["item"].transform("size") >= user_core
@@ -66,7 +66,7 @@ def number(text: str) -> int:
 
 
 def reference_split(rows: pd.DataFrame, protocol: str, seed: int) -> list[int]:
-    """Split filtered, numbered rows the plain way, a user at a time; -1 for rows of users who have no train row."""
+    """Split filtered, numbered rows per user; -1 for rows of users without train rows."""
     of = lambda name: number(f"{seed},{name}")  # noqa: E731
     key = [number(f"{of(r.user)},{of(r.item)},{r.timestamp}") for r in rows.itertuples()]
     rows = rows.assign(key=key, pos=range(len(rows)), split=TEST)

@@ -1,4 +1,4 @@
-"""torchscale 0.2.0, the authors' own BEiT3, as an oracle; MIT licence, installed for tests only."""
+"""torchscale 0.2.0, the authors' BEiT3, as an oracle (MIT licence; a test dependency)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from alignrec.pipeline.beit3.config import Config
 
 
 def beit3(c: Config) -> nn.Module:
-    """Return their network of our shape; its names lack our prefix `beit3.`."""
+    """Return their network in our shape; its names lack our prefix `beit3.`."""
     config, network = _torchscale()
     own = config(
         img_size=c.image, patch_size=c.patch, vocab_size=c.vocab, multiway=True, layernorm_embedding=False,
@@ -24,7 +24,7 @@ def beit3(c: Config) -> nn.Module:
 
 
 def _torchscale() -> tuple[Any, Any]:
-    """Import it without fairscale, which only sharded training uses."""
+    """Import torchscale without fairscale, which only sharded training needs."""
     if "fairscale" not in sys.modules:
         sharding = ModuleType("fairscale.nn")
         sharding.checkpoint_wrapper = sharding.wrap = None  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""`make kill KILLS=100`: kill -9 at random moments of random stages, and of DVC; then everything must be as if never.
+"""`make kill KILLS=100`: kill -9 at random moments of stages and DVC; a rerun must restore every byte.
 
 The pipeline runs once on a toy shop, undisturbed. For each kill a copy of it forgets a stage, or all that DVC knows.
 `dvc repro` starts, its process group is killed, the two commands of `make repro` run again, and every file of the
@@ -30,7 +30,7 @@ from alignrec.stages.order import STAGES
 from tests.toyproject import environment, project, run
 
 DVC = "dvc"
-"""in place of a stage: all stages are done, and DVC records them"""
+"""instead of a stage: all stages are done, and DVC records them"""
 
 
 class Reference(NamedTuple):
@@ -41,7 +41,7 @@ class Reference(NamedTuple):
 
 
 def files(folder: Path) -> dict[str, str]:
-    """Return path -> sha256 of the outputs; left-over temporary files count, unfinished work does not."""
+    """Return path -> sha256 of the outputs, including leftover temporary files but not unfinished work."""
     base = folder / "outputs"
     paths = (p for p in sorted(base.rglob("*")) if p.is_file() and WORK not in p.parts)
     return {p.relative_to(base).as_posix(): sha256(p) for p in paths if p.suffix != ".lock"}
@@ -59,7 +59,7 @@ def undisturbed(folder: Path) -> Reference:
 
 
 def forget(folder: Path, target: str) -> None:
-    """Delete what a stage has made, or what DVC knows, so that all stages run over what is there."""
+    """Delete a stage's outputs, or DVC's records, so that all stages run over existing outputs."""
     if target == DVC:
         shutil.rmtree(folder / ".dvc/cache", ignore_errors=True)
         (folder / "dvc.lock").unlink()
@@ -69,7 +69,7 @@ def forget(folder: Path, target: str) -> None:
 
 
 def killed(folder: Path, command: list[str], seconds: float) -> bool:
-    """Start a command and kill its process group after a time; return False if it ended before."""
+    """Kill a command's process group after a time; return False if it ended before."""
     with (folder / "repro.log").open("w") as log:
         repro = subprocess.Popen(command, cwd=folder, env=environment(), stdout=log, stderr=log, start_new_session=True)
         try:

@@ -1,4 +1,4 @@
-"""The fuzz targets, each on its seeds and a few other inputs; and the campaign, which notices every kind of fault."""
+"""The fuzz targets on their seeds and a few mutations; and the campaign, which detects every kind of failure."""
 
 import os
 import time
@@ -15,9 +15,9 @@ from tests.hostile.fuzz.mutate import LONGEST, mutated
 from tests.hostile.fuzz.target import feed
 
 SEEDS = 8
-"""upper bound per target: the tables of this folder have the others"""
+"""maximum seeds per target; the tables of this folder have the others"""
 NEVER_SOUND = {"redirect", "signature"}
-"""a server that leads to itself, and signatures without the key"""
+"""targets without valid inputs: a server with a redirect loop, and signatures without the key"""
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:torch")
@@ -64,7 +64,7 @@ def read_all(each: int) -> None:
 
 
 def test_any_file_of_a_release_ends_in_one_line_or_a_right_result() -> None:
-    """In twice the memory that the sound release takes, which is read first, all in one process."""
+    """Within twice the memory of the valid release, which is read first, in one process."""
     done = started(read_all, EACH)
     output, errors = done.communicate()
     assert done.returncode == 0, errors[-3000:]

@@ -1,4 +1,4 @@
-"""Hostile images: each ends with a status, within bounds of time and memory."""
+"""Hostile images end with a status, within bounds of time and memory."""
 
 import io
 import time

@@ -1,4 +1,4 @@
-"""Hostile servers and addresses: one status or one line each, no forbidden address reached, no wait without end."""
+"""Hostile servers and addresses: one status or line each, no forbidden address reached, no endless wait."""
 
 import os
 import time
@@ -76,7 +76,7 @@ def download(address: str, target: Path, retries: int = 0) -> None:
 
 
 def quoted(address: str) -> str:
-    """Return a header's text: http.server writes latin-1, and clients read UTF-8."""
+    """Encode a header: http.server writes latin-1, and clients read UTF-8."""
     return address.encode().decode("latin-1").replace("\x00", "%00")
 
 

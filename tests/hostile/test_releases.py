@@ -1,4 +1,4 @@
-"""Hostile releases: each fault is one line, before anything of the release is used or written."""
+"""Hostile releases: each fault is one line, before anything is used or written."""
 
 import importlib
 import json
@@ -44,7 +44,7 @@ def release(tmp_path: Path) -> Path:
 
 
 def refused(release: Path) -> str:
-    """Return the line with which `verify`, or what loads an encoder, refuses it."""
+    """Return the one-line error of `verify` or of loading an encoder."""
     with pytest.raises((UserError, ContractError)) as e:  # noqa: PT012
         list(verify(release))
         encode_items(ReleasedEncoders(release).load("beit3"), ["a red ball"], [None])
@@ -100,7 +100,7 @@ def test_many_paths_and_paths_of_many_parts_take_linear_time(release: Path) -> N
 
 
 def replaced(release: Path, table: pa.Table, name: str = TABLE) -> None:
-    """Replace a table and make the manifest agree, as an attacker would."""
+    """Replace a table and update the manifest, as an attacker would."""
     pq.write_table(table, release / name)
     rows, columns = manifest.read_shape(release / name)
     agree(release, name, rows=rows, columns=[c.model_dump() for c in columns])
@@ -183,7 +183,7 @@ def test_a_wrong_value_is_refused_in_one_line(release: Path, name: str, values: 
 
 
 def tensors_of(sound: bytes) -> Iterator[bytes]:
-    """Yield a file of weights with another shape, type, name or value of a tensor, and what is no such file."""
+    """Yield files of weights with another shape, type, name or value of a tensor, and other files."""
     arrays = load(sound)
     first = sorted(arrays)[0]
     x = arrays[first]

@@ -1,4 +1,4 @@
-"""`alignrec serve` with clients that are slow, many, or gone, and a release that changes under it."""
+"""`alignrec serve` with slow, many or disconnected clients, and a release that changes meanwhile."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from alignrec.pipeline.serve import app
 
 OURS = {"x-alignrec": "1"}
 HEADERS, BODY = 1.0, 3
-"""seconds that a server waits for the head of a request, and for the rest"""
+"""timeouts of a server in seconds, for the head of a request and for the rest"""
 ASK = b"POST /nearest?encoder=beit3&text=red HTTP/1.1\r\nHost: localhost\r\nX-Alignrec: 1\r\n"
 HALF = ASK + b"Content-Length: 1000\r\n\r\nx"
 

@@ -1,4 +1,4 @@
-"""Hostile interactions, item files and texts: read in linear time, refused in one line, or partly rejected."""
+"""Hostile interactions, item files and texts: read in linear time, rejected in part, or refused in one line."""
 
 import gzip
 import os

@@ -1,4 +1,4 @@
-"""What the commands print: no escape of data, one line per error, no traceback of a closed pipe."""
+"""Output of commands: no escape sequences from data, one line per error, no traceback on a closed pipe."""
 
 import signal
 import subprocess
@@ -53,7 +53,7 @@ def test_cells_and_titles_are_plain_text(given: str, capsys: pytest.CaptureFixtu
 
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    """A shop whose titles, identifiers and users are hostile, published."""
+    """A published shop with hostile titles, identifiers and users."""
     layout = toy.outputs(tmp_path_factory.mktemp("evil"))
     for path, schema, column in (
         (layout.items, schemas.ITEMS, "title"),

@@ -1,4 +1,4 @@
-"""Bytes from anywhere in a file, which addresses may be asked, what is tried again, and how a file is continued."""
+"""The HTTP client: ranges, forbidden addresses, retries and resumption."""
 
 import os
 import socket
@@ -16,13 +16,13 @@ from alignrec.pipeline.http.retries import TransientError, append_blocks, retry
 
 
 def read(address: str, start: int) -> tuple[int, bytes]:
-    """Return the number of the first byte that came, and all that came."""
+    """Return the offset of the first byte received, and all bytes."""
     with open_client(2.0) as web, request_file(web, address, "the shop", start) as answer:
         return first_byte(answer, start), answer.read()
 
 
 def part(first: str) -> Answer:
-    """Answer with a part that begins, by its header, at `first`."""
+    """Answer with a range that starts, by its header, at `first`."""
 
     def answer(request: Handler, before: int) -> None:
         request.begin(206, 3, Content_Range=first)
@@ -102,7 +102,7 @@ def test_a_name_is_looked_up_once_and_must_be_public_unless_the_user_named_it(mo
 
 
 def test_the_number_that_was_checked_is_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the first look-up of a name counts, also for a redirect to the host that the user named."""
+    """Only the first DNS look-up counts, also for a redirect to the host that the user named."""
     asked, real = [], socket.getaddrinfo
 
     def lookup(name: str, *args: object, **kwargs: object) -> object:

@@ -1,4 +1,4 @@
-"""Images from a server that misbehaves in every way: one status each, nothing lost, no forbidden address reached."""
+"""Images from a misbehaving server: one status each, nothing lost, no forbidden address reached."""
 
 import gzip
 import hashlib
@@ -147,7 +147,7 @@ def test_an_animation_gives_its_first_frame() -> None:
 
 
 def bomb(side: int = 30_000) -> bytes:
-    """Return a PNG of side x side pixels that is a few hundred bytes long."""
+    """Return a PNG of side x side pixels in a few hundred bytes."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -373,7 +373,7 @@ def test_duplicate_images_are_counted_and_those_of_many_items_named(monkeypatch:
 
 
 def shop(root: Path, server: Server, **section: object) -> dict[str, object]:
-    """Write what the stage reads, an item an answer, and return its parameters."""
+    """Write the inputs of the stage, with an item per answer; return its parameters."""
     table = items([[server.address + path] for path in server.answers])
     for field in schemas.ITEMS:
         if field.name not in table.column_names:
@@ -412,7 +412,7 @@ def test_the_stage_retries_only_failures_and_reports_what_is_shared(
 
 
 def part(number: int, params: Params, root: Path) -> list[str]:
-    """Run one of two parts; return the shards that are there."""
+    """Run one of two parts; return the shards that exist."""
     going = Run("images", "shop", params, root)
     going.part = number, 2
     perform(going, stage.IMAGES, lambda _: None)

@@ -1,4 +1,4 @@
-"""Images that are files of this machine: next to the item file, under a folder, in an archive, by a pattern."""
+"""Local images: next to the item file, in a folder or archive, by a pattern."""
 
 import io
 import os
@@ -32,7 +32,7 @@ def png(colour: str = "red") -> bytes:
 
 
 def endings(start: Path, *addresses: str, **params: object) -> list[str]:
-    """Return "ok", or status and reason, of each address."""
+    """Return "ok", or status and reason, for each address."""
     with closing(open_files(Images(**params), start)) as local:  # type: ignore[arg-type]
         results = [local.read(address, LIMIT) for address in addresses]
     return ["ok" if r.data == png() else f"{r.status}: {r.reason}" for r in results]
@@ -47,7 +47,7 @@ NO_FILE = "unreachable: no such file"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with an image, and one outside that a link leads to."""
+    """A folder with an image, and a link to one outside."""
     inside = tmp_path / "mine"
     (inside / "images").mkdir(parents=True)
     for path in (inside / "images/a b&c.png", inside / "images/a%20b.png", tmp_path / "secret.png"):
@@ -165,7 +165,7 @@ class Shop:
         self.describe(*(f"images/{i}.png" for i in range(6)))
 
     def describe(self, *urls: str | None) -> None:
-        """Write the item file, with an address each."""
+        """Write the item file, with an address per item."""
         named = [{"image_urls": url} if url else {} for url in urls]
         rows = [{"item": f"i{i}", "title": f"t{i}"} | url for i, url in enumerate(named)]
         (self.root / "data/items.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
@@ -178,7 +178,7 @@ class Shop:
         return CliRunner().invoke(app, [stage, "mine", *options])
 
     def run(self, *stages: str) -> str:
-        """Run stages; return what the last one prints."""
+        """Run stages; return the output of the last one."""
         for stage in stages:
             done = self.command(*stage.split())
             assert done.exit_code == 0, done.output

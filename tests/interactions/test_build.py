@@ -1,4 +1,4 @@
-"""Filtering, numbering, splitting: toy tables, and the same thing in plain pandas on random ones."""
+"""Filtering, numbering and splitting of toy tables, and of random ones against plain pandas."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -156,7 +156,7 @@ def test_every_protocol_is_equal_to_plain_pandas(do: Do, protocol: str, seed: in
 
 
 def parts(actual: Whole) -> dict[str, list[tuple[int, ...]]]:
-    """Return user -> (timestamp, split) by time."""
+    """Return user -> (timestamp, split), sorted by time."""
     users = actual.users["user"].to_pylist()
     rows = actual.interactions.to_pylist()
     return {u: [(r["timestamp"], r["split"]) for r in rows if users[r["user_id"]] == u] for u in users}

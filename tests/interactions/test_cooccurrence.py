@@ -1,4 +1,4 @@
-"""Who has how much in common, against sets and fractions."""
+"""Co-occurrence counts and cosines, against sets and fractions."""
 
 from fractions import Fraction
 
@@ -13,7 +13,7 @@ USERS, ITEMS = 30, 20
 
 @pytest.fixture(params=[1, 7, 100])
 def seen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> sp.csr_array:
-    """Purchases, some repeated, in blocks of a size."""
+    """Purchases, some repeated, with a given block size."""
     monkeypatch.setattr(cooccurrence, "BLOCK", request.param)
     user, item = np.random.default_rng(0).integers(0, (USERS, ITEMS), (200, 2)).T
     return cooccurrence.user_item_matrix(user, item, ITEMS)

@@ -1,4 +1,4 @@
-"""Protocols that need content: items that train lacks, and users with few train rows."""
+"""Protocols for content: cold items, and users with few train rows."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -44,7 +44,7 @@ def items_of(actual: Whole) -> dict[int, set[str]]:
 
 
 def rows_of(actual: Whole) -> list[tuple[Any, ...]]:
-    """Return all rows with identifiers in place of numbers, sorted."""
+    """Return all rows with identifiers instead of numbers, sorted."""
     names = actual.users["user"].to_pylist(), actual.item_ids["asin"].to_pylist()
     columns = [actual.interactions[c].to_pylist() for c in ("user_id", "item_id", "timestamp", "split")]
     return in_order((names[0][u], names[1][i], t, s) for u, i, t, s in zip(*columns, strict=True))
@@ -155,7 +155,7 @@ def test_an_imported_split_becomes_cold_or_sparse(tmp_path: Path) -> None:
 
 
 def draws(folder: Path, rows: pd.DataFrame, division: Division) -> tuple[Whole, list[pa.Table]]:
-    """Return the first draw, and the interactions of all."""
+    """Return the first draw, and the interactions of every draw."""
     with build.create_database(folder / "scratch", "1GiB") as db:
         db.register("rows", rows)
         split = build.divide_ratings(db, "SELECT * FROM rows", 2, 2, division)

@@ -1,4 +1,4 @@
-"""CSV that DuckDB's fast reader refuses: its rows are read all the same, and what cannot be read is a stored reject."""
+"""CSV that DuckDB's fast reader refuses: other rows are read, and unreadable ones are stored as rejects."""
 
 from pathlib import Path
 

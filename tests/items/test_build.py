@@ -1,4 +1,4 @@
-"""Cleaning, composing, merging; every line and every item accounted for."""
+"""Cleaning, composing and merging, with every line and item accounted for."""
 
 import time
 from collections.abc import Sequence
@@ -101,7 +101,7 @@ SOURCE = Amazon2018(kind="amazon2018", reviews=["r"], metadata=["m"])
 
 
 class Made(NamedTuple):
-    """What a metadata file becomes."""
+    """The result of a metadata file."""
 
     items: pa.Table
     rejects: pa.Table
@@ -183,7 +183,7 @@ def test_a_title_of_many_items_is_reported_and_an_empty_one_is_not(tmp_path: Pat
 
 
 def stages(folder: Path, records: list[dict[str, Any]], **more: object) -> dict[str, Any]:
-    """Run the stages up to items on six users who bought all of some items; return its record's notes."""
+    """Run the stages up to items on six users who bought all of some items; return the notes of its record."""
     interactions, metadata, n = folder / "bought.csv", folder / "items.jsonl", len(records)
     interactions.write_text("user,item\n" + "".join(f"u{u},i{i}\n" for u in range(6) for i in range(n)))
     metadata.write_bytes(b"".join(orjson.dumps({"item": f"i{i}"} | row) + b"\n" for i, row in enumerate(records)))

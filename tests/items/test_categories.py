@@ -1,4 +1,4 @@
-"""The level of the category path that separates items."""
+"""The level of the category path that best separates items."""
 
 from alignrec.pipeline.items import columns
 

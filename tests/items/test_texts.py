@@ -1,4 +1,4 @@
-"""Texts are read a part at a time, and are those of the table."""
+"""Texts are read in parts and equal those of the table."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Our models against the reference implementations' numbers on one tiny case, tests/oracles/models/.
+"""Our models against figures of the reference implementations on a tiny case, tests/oracles/models/.
 
 A test maps each of our parameters to its name in the reference, or to a function of the reference's arrays where ours
 is a part of one or transposed. The reference's random draws replace ours.
@@ -32,20 +32,20 @@ from alignrec.pipeline.ops.sparse import Sparse
 
 FOLDER = Path(__file__).parents[1] / "oracles/models"
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-9}
-"""relative, to the largest entry of what is compared"""
+"""relative to the largest entry compared"""
 NOISE = {torch.float32: 1e-8, torch.float64: 1e-14}
-"""of gradients that are zero but for rounding"""
+"""of gradients that are zero except for rounding"""
 EMPTY = Pairs(np.empty(0, np.int32), np.empty(0, np.int32))
 DTYPES = pytest.mark.parametrize("dtype", TOLERANCE, ids=lambda dtype: str(dtype)[6:])
 
 Arrays = Callable[[str], np.ndarray]
 Source = str | Callable[[Arrays], np.ndarray]
-"""where a parameter of ours stands in the reference; the function works for its gradient too"""
+"""name or function that finds our parameter in the reference; the function also works for gradients"""
 
 
 @dataclass
 class Oracle:
-    """One file of the reference's numbers, read in one precision."""
+    """Figures of one reference, read in one precision."""
 
     name: str
     dtype: torch.dtype
@@ -73,7 +73,7 @@ class Oracle:
 
     @property
     def inputs(self) -> Inputs:
-        """[text | image] with five neighbours an item, or the image alone as one matrix; float32."""
+        """[text | image] with five neighbours per item, or the image only as one matrix; float32."""
         modalities = [self.arrays[key] for key in ("text", "image") if key in self.arrays]
         features = np.hstack(modalities)
         parts = tuple(m.shape[1] for m in modalities) if len(modalities) > 1 else ()
@@ -87,7 +87,7 @@ class Oracle:
         return Sparse(sp.csr_array(self.arrays[f"graph_{name}"]), dtype=self.dtype)
 
     def block(self, name: str = "user_item") -> Sparse:
-        """Return the user-item block [U, I] of graph_<name>, which has users and items, as a model would hold it."""
+        """Return the user-item block [U, I] of graph_<name>, in the format of a model."""
         n_users = self.split.n_users
         return Sparse(sp.csr_array(self.arrays[f"graph_{name}"][:n_users, n_users:]), dtype=self.dtype)
 
@@ -150,7 +150,7 @@ class Oracle:
             self._close(ours, self._of(name, "grad_"), f"gradient of {name}", NOISE[self.dtype])
 
     def check_scores(self, network: Recommender, key: str = "scores", vectors: bool = False) -> None:
-        """Compare user_vectors item_vectors^T in evaluation mode, and the vectors if ours lie as the reference's do."""
+        """Compare user_vectors item_vectors^T in evaluation mode, and vectors that are in the reference's order."""
         with torch.no_grad():
             user, item = network.eval()()
         assert isinstance(user, Tensor)
@@ -204,7 +204,7 @@ class Oracle:
 
 
 def widen(value: Any, dtype: torch.dtype) -> Any:
-    """Turn what a network holds into a precision: parameters, and floats in its plain tensors and graphs, in place."""
+    """Convert a network to a precision in place: parameters, and floats of its plain tensors and graphs."""
     if isinstance(value, Recommender):
         value.to(dtype)
         for module in value.modules():

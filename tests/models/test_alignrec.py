@@ -172,7 +172,7 @@ def test_reg_is_the_plain_norm_on_the_repeated_batch(width: int) -> None:
 
 
 def test_bf16_is_exact_up_to_its_rounding(oracle: Any, inputs: Inputs, batch: Batch) -> None:
-    """A bfloat16 has 8 bits: 2^-8 = 0.4 % a factor; losses of ten steps and all gradients stay within a few."""
+    """bfloat16 has a relative error of 2^-8 = 0.4 % per factor; losses and gradients stay within a few of them."""
     exact, rounded = build(oracle, inputs), build(oracle, inputs, precision="bf16")
     for model in (exact, rounded):
         torch.stack(list(model.loss(batch).values())).sum().backward()

@@ -30,13 +30,13 @@ from alignrec.pipeline.train.loop import Fit, compile_network, fit
 USERS, ITEMS, TOWNS = 60, 40, 2
 PARTS = [6, 4]
 LONELY, BARE = USERS - 1, ITEMS - 1
-"""a user without interactions; an item without features or interactions"""
+"""ids of a user without interactions, and of an item without features or interactions"""
 TRAINED = [name for name, model in MODELS.items() if not issubclass(model, Untrained)]
 
 
 @cache
 def towns() -> tuple[Split, np.ndarray, pa.Table]:
-    """Return a split, features [I, 10] in which a town shows through noise, and their graph."""
+    """Return a split, features [I, 10] that indicate the town with noise, and their graph."""
     rng = np.random.default_rng(0)
     parts: list[list[tuple[int, int]]] = [[], [], []]
     for user in range(USERS - 1):
@@ -116,7 +116,7 @@ MODALITIES = [(model, parts) for model in MODELS for parts in ([*PARTS], []) if 
     ("model", "parts"), MODALITIES, ids=[f"{model}-{len(parts) or 1}" for model, parts in MODALITIES]
 )
 def test_two_towns_are_told_apart(model: str, parts: list[int]) -> None:
-    """Each user has about 11 unseen items at home, 20 abroad, and 2 targets: chance is .33 at 10."""
+    """Each user has about 11 unseen items in the own town, 20 in the other, and 2 targets: chance is .33 at 10."""
     split, fitted = towns()[0], once(model, tuple(parts))
     assert evaluate_vectors(fitted.user, fitted.item, split, "test", [10]).mean["recall", 10] > 0.6
 

@@ -1,4 +1,4 @@
-"""Parts of baselines that no reference implementation's numbers cover, against slow float64 versions."""
+"""Parts of baselines without reference figures, against slow float64 versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Linear and training-free models against slow obvious versions, one column or one user at a time."""
+"""Linear and training-free models against slow versions, by column or user."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_a_filter_ranks_as_its_scores_say_also_among_some_items() -> None:
 
 
 def test_ials_solves_each_row_exactly() -> None:
-    """The last alternation solved items for the users as they are; one more of users is compared as well."""
+    """The last alternation solved items for the current users; one more for users is also compared."""
     settings = {"dim": 8, "l2": 0.02, "unobserved": 0.3}
     torch.manual_seed(0)
     user, item = (x.double().numpy() for x in build("ials", **settings)())

@@ -1,4 +1,4 @@
-"""BPR, LightGCN, VBPR, BM3, FREEDOM and MGCN against their reference implementations, number by number."""
+"""BPR, LightGCN, VBPR, BM3, FREEDOM and MGCN against figures of their reference implementations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MODALITIES = ("text", "image")
 
 
 def content(oracle: Oracle, bias: bool = True) -> dict[str, Source]:
-    """Return the sources of features that learn, and of the maps that read them."""
+    """Return the sources of learnable features, and of the layers that read them."""
     names = [name for name in MODALITIES if name in oracle.arrays]
     kinds = ("weight", "bias") if bias else ("weight",)
     features: dict[str, Source] = {f"modalities.{m}": f"{name}_embedding.weight" for m, name in enumerate(names)}

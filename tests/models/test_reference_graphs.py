@@ -1,4 +1,4 @@
-"""LATTICE, MMGCN, GRCN, DualGNN and SLMRec against their reference implementations, number by number."""
+"""LATTICE, MMGCN, GRCN, DualGNN and SLMRec against figures of their reference implementations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ USERS = 60
 
 
 def rows(theirs: str, users: bool) -> Source:
-    """Return the users' or the items' rows of a table that has both."""
+    """Return the rows of users or of items of a joint table."""
     return lambda read: read(theirs)[:USERS] if users else read(theirs)[USERS:]
 
 
@@ -80,7 +80,7 @@ def mmgcn_sources(*modalities: str) -> dict[str, Source]:
 
 
 def exact_mean(network: MMGCN, oracle: Oracle) -> None:
-    """Put means that are exact in the precision of the network in the place of those in float32."""
+    """Replace float32 means by ones that are exact in the network's precision."""
     seen = adjacency.interaction_matrix(oracle.split).astype(np.float64).toarray()
     network.to_user = Sparse(seen / seen.sum(1, keepdims=True), dtype=oracle.dtype)
     network.to_item = Sparse(seen.T / seen.T.sum(1, keepdims=True), dtype=oracle.dtype)
@@ -147,7 +147,7 @@ def dualgnn_sources(*modalities: str) -> dict[str, Source]:
 
 
 def slots(oracle: Oracle, counts: bool = False) -> sp.csr_array:
-    """Return the user graph [U, U] as drawn, repeats apart: its weights, or the numbers of common items."""
+    """Return the sampled user graph [U, U] without repeats: weights, or numbers of common items."""
     chosen, weights = oracle.arrays["graph_user_slots"], oracle.arrays["graph_user_slot_weights"]
     if counts:
         weights = np.take_along_axis(oracle.arrays["graph_user_common_items"], chosen, 1)
@@ -197,7 +197,7 @@ def slmrec_sources() -> dict[str, Source]:
 
 
 def without_sigmoid(oracle: Oracle) -> Oracle:
-    """Take the reference's sigmoid off its scores: ours are dot products, which rank the same."""
+    """Undo the reference's sigmoid: our scores are dot products, with the same ranking."""
     for key in (k for k in oracle.arrays if "scores" in k):
         scores = oracle.arrays[key].astype(np.float64)
         oracle.arrays[key] = np.log(scores / (1 - scores))
@@ -223,7 +223,7 @@ def test_slmrec_decays_as_adam_does(dtype: torch.dtype, monkeypatch: pytest.Monk
     loss = network.loss
 
     def without_value(batch: Batch) -> dict[str, Tensor]:
-        """The l2 term with its gradient alone: the reference has it in Adam and not in its loss."""
+        """The l2 term with its gradient only: the reference has it in Adam and not in its loss."""
         terms = loss(batch)
         return terms | {"l2": terms["l2"] - terms["l2"].detach()}
 

@@ -1,4 +1,4 @@
-"""A training that goes on from a file goes on as if nothing had happened."""
+"""A training resumed from a checkpoint equals an uninterrupted one."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from alignrec.pipeline.ops.checkpoint import Checkpoint
 
 
 def say_growth(path: Path) -> None:
-    """Print by how many MiB the most memory of this process grows when 256 MiB are saved."""
+    """Print the growth of peak memory, in MiB, when 256 MiB are saved."""
     tensors = {"w": torch.ones(64 << 20)}
     before = memory.peak_mib()
     Checkpoint(path, 1).save(tensors, {"step": 1})

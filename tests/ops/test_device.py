@@ -1,4 +1,4 @@
-"""Which device is picked, and products there."""
+"""Choice of the device, and matrix products on it."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def test_gemm_is_the_product_also_of_views(dtype: torch.dtype) -> None:
 
 
 def test_product_in_float32_and_bfloat16_is_as_close_as_they_are() -> None:
-    """2^-8 is what a bfloat16 may be off by; a sum of products is off by less than a few of them."""
+    """bfloat16 has a relative error of 2^-8; that of a sum of products is at most a few times as large."""
     exact = [drawn(*shape, dtype=torch.float64).requires_grad_() for shape in ((90, 64), (16, 64))]
     (exact[0] @ exact[1].T).square().sum().backward()
     for bf16, most in ((False, 1e-6), (True, 0.01)):

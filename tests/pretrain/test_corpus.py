@@ -1,4 +1,4 @@
-"""The masks of a batch, and the order of items."""
+"""Masks of a batch, and the order of items."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def test_an_epoch_has_every_item_once_in_random_order() -> None:
 
 
 def test_what_is_masked_of_an_item_depends_on_the_item_and_the_seed_alone() -> None:
-    """Not on the batch: so parts, processes and interruptions change nothing."""
+    """The mask does not depend on the batch, so parts, processes and interruptions change nothing."""
     items, rates = np.array([3, 8, 5, 9]), Rates(0.4, 0.5, 0.15, 0.2)
     ids = np.array([[0, 5, 6, 7, 8, 2], [0, 5, 6, 2, 1, 1], [0, 9, 9, 9, 2, 1], [0, 4, 4, 4, 4, 2]])
     both = np.ones(4, bool)
@@ -61,7 +61,7 @@ def test_what_is_masked_of_an_item_depends_on_the_item_and_the_seed_alone() -> N
 
 
 def _long_texts() -> Corpus:
-    """Return three items: a text of three parts, none, and a text of one part and a cut rest."""
+    """Return three items: a text of three parts, no text, and one part with a truncated rest."""
     parts = [np.array([0, *range(start, start + n), 2]) for start, n in ((10, 4), (14, 4), (18, 3), (0, 0), (30, 4))]
     return Corpus(parts, np.array([0, 3, 4, 5]), np.array([11, 0, 8]), np.array([0, 1, -1]), np.zeros((2, 8, 8, 3)))
 

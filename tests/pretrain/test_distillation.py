@@ -1,4 +1,4 @@
-"""Distillation: what other encoders know of the items, and how CLS comes to hold it."""
+"""Distillation from other encoders into CLS."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from alignrec.pipeline.pretrain.prepare import read_target
 
 
 def relaxed(x: np.ndarray) -> np.ndarray:
-    """Return vectors centred, each direction divided by the root of its deviation; zero rows stay zero."""
+    """Centre vectors and divide each direction by the root of its sd; zero rows stay zero."""
     there = x.any(axis=1)
     u, s, _ = np.linalg.svd(x[there].astype(np.float64) - x[there].mean(axis=0), full_matrices=False)
     out = np.zeros((len(x), len(s)))
@@ -52,7 +52,7 @@ def test_the_target_is_the_joint_vector_of_the_teachers_and_absent_items_stay_ze
 
 
 def _taught(n: int, **params: Any) -> Any:
-    """Return a task whose teacher knows each item's colour."""
+    """Return a task whose teacher encodes each item's colour."""
     target = np.eye(4, dtype=np.float32)[np.arange(n) % 4]
     plain = task(n, steps=60, **params)
     return replace(plain, target=target)
@@ -121,7 +121,7 @@ def test_the_stage_learns_from_an_encoder_and_resumes_to_the_same_bytes(tmp_path
 
 
 def _interrupted(after: int = 5) -> Any:
-    """Return a measurement that is interrupted when it was made `after` times, a step each."""
+    """Return a measurement that is interrupted after `after` steps."""
     calls = iter(range(after))
 
     def measure(*given: Any) -> dict[str, float | None]:

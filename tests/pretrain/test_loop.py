@@ -1,4 +1,4 @@
-"""Pre-training: that it learns, and that a killed run ends as an undisturbed one."""
+"""Pre-training learns, and a killed run ends as an undisturbed one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Stopped(Exception):
 
 
 def _fit(folder: Path, every: int, stops: tuple[int, ...], **params: object) -> tuple[bytes, list[dict[str, object]]]:
-    """Train, interrupted after each number of steps in `stops`; return all weights' bytes and the history."""
+    """Train, interrupted after each number of steps in `stops`; return the bytes of all weights, and the history."""
     toy = task(24, steps=9, **params)
     checkpoint = Checkpoint(folder / f"{every}.safetensors", every)
     for stop in (*stops, None):
@@ -131,7 +131,7 @@ def test_it_notes_what_share_of_a_text_it_read_and_names_the_key_below_half(
 
 
 def test_it_learns_more_than_the_commonest_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Colour and thing are in both image and text, so that what is masked in one can be read in the other."""
+    """Colour and thing are in both image and text, so that tokens masked in one can be predicted from the other."""
     monkeypatch.setattr(prepare, "Task", partial(Task, share_held_out=0.2))
     shop(tmp_path, steps=120, lr=0.003, checkpoint_every=1000)
     last = _run(tmp_path)[-1]

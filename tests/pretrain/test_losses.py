@@ -1,4 +1,4 @@
-"""Each term of the loss beside a slow, obvious version of it, and what training on it does."""
+"""Each term of the loss against a slow version, and the effect of training on it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _step(**params: Any) -> tuple[Step, PretrainingModel]:
 
 
 def test_losses_at_chance_are_the_logarithm_of_the_number_of_choices() -> None:
-    """A network that knows nothing pays log C for a patch and log V for a piece."""
+    """A uniform prediction costs log C per patch and log V per token."""
     step, model = _step()
     with torch.no_grad():
         for head in (model.network.mim_head, model.network.mlm_head):

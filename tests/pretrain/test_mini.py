@@ -1,4 +1,4 @@
-"""Pre-training of mini: it starts from MiniLM, a killed run ends with the same bytes, `encode` reads what it wrote."""
+"""Pre-training of mini starts from MiniLM, survives kills with the same bytes, and is read by `encode`."""
 
 from __future__ import annotations
 

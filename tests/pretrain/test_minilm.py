@@ -1,4 +1,4 @@
-"""Words from MiniLM: what a piece starts from, and what becomes of it in our network."""
+"""Initial word embeddings from MiniLM."""
 
 from __future__ import annotations
 

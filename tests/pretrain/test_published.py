@@ -1,4 +1,4 @@
-"""Starting from published files: the network, its tokenizer and its visual tokens, as a user's parameters name them."""
+"""Initialisation from published files: network, tokenizer and visual tokens, as parameters name them."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_network_from_nothing_has_positions_for_the_longest_text(longest: int,
 
 
 def test_beit3_official_is_cls_of_the_weights_before_they_were_trained_here(tmp_path: Path) -> None:
-    """The arm without pre-training on the catalogue, next to the same network after it."""
+    """The baseline without pre-training on the catalogue, next to the network after it."""
     spm = tokenizer.train([f"a {c} {t}" for c in pretraining.COLOURS for t in pretraining.THINGS], 60)
     assert spm is not None
     (tmp_path / "beit3.spm").write_bytes(spm)

@@ -1,4 +1,4 @@
-"""Visual tokens by k-means of patches of pixels."""
+"""Visual tokens by k-means of pixel patches."""
 
 from __future__ import annotations
 

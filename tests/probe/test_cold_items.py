@@ -1,4 +1,4 @@
-"""The probe of cold items: draws, what is hidden, intervals over users and items, and sets that learn again."""
+"""The probe of cold items: draws, hidden interactions, intervals over users and items, and refitted sets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TASTE = RNG.integers(TASTES, size=ITEMS)
 
 
 def pairs(each: int = 20) -> tuple[np.ndarray, np.ndarray]:
-    """Users who have items of one taste, mostly; int [n] each."""
+    """Users whose items are mostly of one taste; int [n] each."""
     user = np.repeat(np.arange(USERS), each)
     weight = np.where(TASTE[None, :] == (np.arange(USERS) % TASTES)[:, None], 20.0, 1.0)
     weight /= weight.sum(axis=1, keepdims=True)
@@ -47,7 +47,7 @@ def task() -> cold_items.ColdItems:
 
 
 def test_recall_by_user_is_that_of_the_slow_questions() -> None:
-    """One ranking a user gives what a question a target gives."""
+    """One ranking per user equals one question per target."""
     user, item = PAIRS
     split = data().interactions["split"].to_numpy()
     slow = behaviour.content_neighbours(user, item, np.array([0, 2, 1])[split], ITEMS)
@@ -81,7 +81,7 @@ def test_content_is_told_from_noise_and_noise_is_chance() -> None:
 
 
 def test_the_interval_covers_users_and_items() -> None:
-    """Users alone give too small an error where draws differ."""
+    """Resampling only users underestimates the error if draws differ."""
     recalls = np.tile(np.linspace(0.2, 0.4, 10), (500, 1))  # all users alike, draws unlike
     summary = task().summary({"draws": recalls, "users": recalls.T})
     error = summary["draws"]["recall@20_se"]

@@ -1,4 +1,4 @@
-"""Processed: valid chooses one of three forms for each set, and what was chosen is told."""
+"""Processed forms: validation chooses one of three per set, and the choice is reported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DATA = Data(toy_interactions(5, timed=False), ITEMS)
 
 
 def tastes(scale: float, noise: float) -> np.ndarray:
-    """Ten numbers that may tell items apart, beside a large common direction and one of noise; float32 [I, 12]."""
+    """Ten informative columns, a dominant common direction and one of noise; float32 [I, 12]."""
     x = RNG.normal(size=(ITEMS, 12))
     x[:, 0] += scale
     x[:, 1] *= noise

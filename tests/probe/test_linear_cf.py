@@ -1,4 +1,4 @@
-"""What features add to interactions, and how far behaviour supports their neighbours: beside slow versions."""
+"""Linear CF against slow versions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ USERS, ITEMS, HOME = 200, 200, 10
 
 
 def data() -> Data:
-    """Return users who stay among ten items, of which features say which ten they are."""
+    """Return users with items of one group of ten, which the features identify."""
     rng = np.random.default_rng(0)
     rows = []
     for user in range(USERS):

@@ -1,4 +1,4 @@
-"""Probes on toy worlds with one obvious answer."""
+"""Probes on toy data with one obvious answer."""
 
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def test_item_cf_is_its_formula(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plain_hits(features: np.ndarray, question: questions.Questions, k: int) -> list[float]:
-    """The definition by full sorting, for features without ties."""
+    """Hits by a full sort, for features without ties."""
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     hits = []
     for row, target in zip(question.members.toarray() > 0, question.target, strict=True):
@@ -91,7 +91,7 @@ def test_hits_are_their_definition_in_any_block_size(scores_held: int, monkeypat
 
 
 def test_equal_rows_of_any_width_tie_exactly() -> None:
-    """In single precision 768 equal products add up to 1.000005, and the target lost against its likes."""
+    """In single precision 768 equal products add up to 1.000005, which ranked the target below its ties."""
     question = last_items([0, 0], [0, 1], [1, 2], 5)
     assert questions.hit_rates(np.ones((5, 768), np.float32), question, [1, 4]).tolist() == [[0.25, 1]]
 

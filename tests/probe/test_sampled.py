@@ -1,4 +1,4 @@
-"""Users and items drawn from a large catalogue."""
+"""Samples of users and items from a large catalogue."""
 
 import numpy as np
 import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Verdicts: a feature set is better only where it is so raw and processed; processed figures stand beside raw ones."""
+"""Verdicts: a feature set must win raw and processed, and both figures are reported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ USERS = 400
 
 
 def answers(rates: dict[str, float]) -> dict[str, dict[str, np.ndarray]]:
-    """Return hits of feature sets by their rates, [USERS, 2], paired: who is hit at a rate is hit at a higher one."""
+    """Return paired hits [USERS, 2] at a rate per set: users hit at one rate are hit at every higher one."""
     rank = np.random.default_rng(0).permutation(USERS) / USERS
     return {"item_cf": {name: np.stack([rank < rate, rank < rate], axis=1) * 1.0 for name, rate in rates.items()}}
 

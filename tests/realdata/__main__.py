@@ -1,4 +1,4 @@
-"""`make realdata [names]`: the real datasets through the pipeline, and their figures.
+"""`make realdata [names]`: run the pipeline on the real datasets and print their figures.
 
 Finished work is kept; delete outputs/realdata to start over.
 """

@@ -1,4 +1,4 @@
-"""The real datasets: parameters, paths of outputs, and what one reuses of another."""
+"""The real datasets: parameters, paths of outputs, and reuse among them."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ VARIANTS = {
     }.items()
     for overlay in overlays
 }
-"""data set -> the one it differs from, and the file that names what differs"""
+"""dataset -> the one that it is a variant of, and the file with the differences"""
 ADOPTED = ("download", "items", "images", "encode", "pretrain", "beit3", "combine", "graph")
-"""stages whose outputs a variant begins with: what has the same inputs is not made again"""
+"""stages whose outputs a variant starts with; those with the same inputs are not rerun"""
 
 
 def made_at(layout: Layout, stage: str) -> float:
-    """Return when a stage ended, its last item if it has several; 0 if it has not."""
+    """Return when a stage, or its last item, ended; 0 if it has not."""
     return max((path.stat().st_mtime for path in layout.folder(stage).rglob(io.RECORD)), default=0)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One real data set."""
+    """One real dataset."""
 
     name: str
     params: Path
@@ -48,7 +48,7 @@ class Case:
     base: Layout | None  # of the dataset whose outputs it reuses where inputs are the same
 
     def adopt(self, stage: str) -> None:
-        """Begin a stage with the outputs of `base`, if they are newer than its own."""
+        """Start a stage with the outputs of `base` if those are newer."""
         if self.base is None or stage not in ADOPTED or not (theirs := made_at(self.base, stage)):
             return
         if made_at(self.layout, stage) < theirs:
@@ -57,7 +57,7 @@ class Case:
 
 
 def cases(root: Path) -> dict[str, Case]:
-    """Return all, by name; the parameter file of a variant is written under `root`.
+    """Return all by name; parameter files of variants are written under `root`.
 
     Seeds come from the dataset's name, so that equal inputs give equal outputs: a variant has a root of its own.
     """

@@ -1,4 +1,4 @@
-"""A few epochs on real data reach what they should; `make realdata` trains to the end and shows full figures."""
+"""A few epochs on real data reach expected figures; `make realdata` trains to the end."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is not
 
 
 def published_split(path: Path) -> split.Split:
-    """Read userID, itemID and x_label of an MMRec file; pyarrow unpacks .gz by its name."""
+    """Read userID, itemID and x_label of an MMRec file; pyarrow decompresses .gz by name."""
     table = pyarrow.csv.read_csv(path, parse_options=pyarrow.csv.ParseOptions(delimiter="\t"))
     ids = table.select(["userID", "itemID", "x_label"]).rename_columns(["user_id", "item_id", "split"])
     size = [int(ids[name].to_numpy().max()) + 1 for name in ("user_id", "item_id")]

@@ -1,4 +1,4 @@
-"""Baby's published split with content by ASIN: its size and fingerprint, and a release among published figures.
+"""Baby's published split with content by ASIN: size, fingerprint, and comparison with published figures.
 
 Users, items, parts and ASINs are real; titles, categories and images are made up, as no host of Amazon can be reached.
 """
@@ -76,7 +76,7 @@ def run(folder: Path, *stages: str, dataset: str = "baby") -> None:
 
 @pytest.fixture(scope="module")
 def read(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose items and interactions have been read."""
+    """A project whose stages up to items have run."""
     folder = tmp_path_factory.mktemp("baby")
     project(folder)
     run(folder, *STAGES)

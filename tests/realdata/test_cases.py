@@ -1,4 +1,4 @@
-"""Parameter files of the real datasets, and what a variant reuses; none of it reads ../shared."""
+"""Parameter files of the real datasets, and reuse by variants, without reading ../shared."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Releases of the tiny shop, each made once per process; what a test changes is a copy."""
+"""Releases of the tiny shop, made once per process; tests change copies."""
 
 import shutil
 from pathlib import Path
@@ -12,13 +12,13 @@ from alignrec.pipeline.harness.layout import Layout
 
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A release of features that `toy` drew."""
+    """A release with the features of `toy`."""
     return releases.published(toy.outputs(tmp_path_factory.mktemp("plain"))).release
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    """All outputs, with a release whose encoder is a tiny BEiT3."""
+    """All outputs, and a release whose encoder is a tiny BEiT3."""
     return releases.outputs(tmp_path_factory.mktemp("made"))
 
 

@@ -1,4 +1,4 @@
-"""A release in place of a dataset: read, compared, probed and exported from any directory."""
+"""A release instead of a dataset: read, compared, probed and exported from any directory."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ PARAMS = "datasets: [shop]\nsources: {shop: {kind: sample}}\n"
 
 @pytest.fixture(scope="module")
 def alone(made: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A release, and nothing else of the project."""
+    """A release without the project."""
     return shutil.copytree(made.release, tmp_path_factory.mktemp("alone") / "release")
 
 

@@ -1,4 +1,4 @@
-"""`alignrec verify --data`: rows recomputed from their inputs; a changed text, image or vector is noticed."""
+"""`alignrec verify --data` recomputes rows from their inputs and detects changed texts, images or vectors."""
 
 import json
 from pathlib import Path
@@ -85,7 +85,7 @@ def test_files_attest_too_from_stored_or_original_images(made: Layout, tmp_path:
 
 
 def test_originals_are_shrunk_as_the_pipeline_shrinks_them(tmp_path: Path) -> None:
-    """The stage `images` on a large original, and the original itself, attest the same release."""
+    """A large original and the output of stage `images` attest the same release."""
     from alignrec.pipeline.images.decode import normalise_image
 
     original = tmp_path / "images/A0.png"

@@ -1,4 +1,4 @@
-"""A release says what is in it, is the same twice, and a changed byte anywhere is named."""
+"""Releases describe their content, are reproducible, and name any changed byte."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Sets that linear algebra makes of others carry their chain: a new item gets the vector that it would have had."""
+"""Derived sets carry their chain, so that new items get the vectors that they would have had."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ from alignrec.pipeline.release.params import Publish
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Outputs with a release of `linear`, whose parts are not released themselves."""
+    """Outputs with a release of `linear` without its parts."""
     layout = toy.outputs(tmp_path_factory.mktemp("made"))
     sets = {
         "both": {"kind": "concat", "of": ["minilm", "descriptors"]},
@@ -39,7 +39,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def release(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The release in another folder."""
+    """A copy of the release in another folder."""
     return Path(shutil.copytree(made / "publish/shop/release", tmp_path_factory.mktemp("alone") / "release"))
 
 

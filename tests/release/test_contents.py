@@ -1,4 +1,4 @@
-"""A release carries what a consumer needs: interactions, encoders, and hashes of what was encoded."""
+"""A release has interactions, encoders, and hashes of the encoded inputs."""
 
 import hashlib
 import json

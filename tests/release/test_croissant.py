@@ -1,4 +1,4 @@
-"""croissant.json as mlcroissant and reviewers of data sets read it: every required term, and every record."""
+"""croissant.json for mlcroissant and dataset reviewers: all required terms and records."""
 
 import json
 import re
@@ -44,7 +44,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep mlcroissant's downloads out of the user's folder; it reads the variable when it is imported."""
+    """Keep mlcroissant's downloads out of the user's folder; the variable is read on import."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CROISSANT_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -156,7 +156,7 @@ def test_a_key_that_cannot_be_is_one_line(keys: dict[str, Any], fault: str) -> N
 
 
 def test_the_keys_of_the_documents_are_valid(tmp_path: Path) -> None:
-    """Unquoted, YAML reads a day as a date."""
+    """YAML would read an unquoted day as a date."""
     text = (Path(__file__).parents[2] / "docs/release.md").read_text()
     (block,) = [one for one in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "creator" in one]
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n" + block)

@@ -1,4 +1,4 @@
-"""The commands of docs/release.md run as they stand, beside a release and nothing else of the project."""
+"""The commands of docs/release.md run as written, next to a release without the project."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a release, new items as the page shows them, and the release's own items with images."""
+    """A folder with a release, new items as on the page, and the release's items with images."""
     folder = tmp_path_factory.mktemp("beside")
     layout = coded.with_encoders(folder / "outputs")
     shutil.move(layout.release, folder / "release")
@@ -63,7 +63,7 @@ def test_the_commands_run_in_their_order(beside: Path, monkeypatch: pytest.Monke
 
 
 def test_the_workflow_attaches_a_release_that_is_fetched(beside: Path, tmp_path: Path) -> None:
-    """Its steps run as they stand; the last one needs a server."""
+    """The steps run as written; the last one needs a server."""
     steps = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())["jobs"]["sample"]["steps"]
     _, zipping, fetching, uploading = [step["run"] for step in steps if "run" in step]
     shutil.copytree(beside / "release", tmp_path / "outputs/publish/sample/release")

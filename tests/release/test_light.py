@@ -37,7 +37,7 @@ def distribution(requirement: str) -> str:
 
 
 def installed_with(requirements: list[str]) -> set[str]:
-    """Return the distributions that installing `requirements` brings, without their extras."""
+    """Return the distributions that `requirements` install, without extras."""
     todo, brought = [distribution(r) for r in requirements], set[str]()
     while todo:
         name = todo.pop()
@@ -66,7 +66,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def light(absent: set[str], cwd: Path, *commands: tuple[str, ...]) -> tuple[int, str, str]:
-    """Run commands in a process that lacks modules; return exit code, output and errors."""
+    """Run commands in a process without some modules; return exit code, output and errors."""
     script = f"absent, commands = {absent!r}, {commands!r}\n{REFUSING}"
     done = subprocess.run([sys.executable, "-c", script], cwd=cwd, capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr
@@ -114,7 +114,7 @@ def test_comparing_needs_scipy_alone(release: Path, absent: set[str], tmp_path: 
 
 
 def python(absent: set[str], cwd: Path, code: str) -> list[str]:
-    """Return the lines that code prints in a process that lacks modules."""
+    """Return the lines that code prints in a process without some modules."""
     script = f"absent = {absent!r}\n{REFUSING.partition('from alignrec')[0]}{code}"
     done = subprocess.run([sys.executable, "-c", script], cwd=cwd, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

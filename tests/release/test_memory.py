@@ -1,4 +1,4 @@
-"""Publishing and verifying hold some rows of a table at a time, and of all tables only identifiers."""
+"""Publishing and verifying hold only some rows of tables in memory, and identifiers."""
 
 import json
 import subprocess
@@ -16,11 +16,11 @@ from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io import tables
 
 SIZES, USERS, PAIRS, K, WIDTH = (1_000, 5_000), 2, 36, 10, 64
-"""items; users an item, train pairs an item, neighbours, numbers a vector"""
+"""items; per item: users, train pairs, neighbours, width"""
 PART = 256
 HELD = 200
-"""bytes an item that may be held: names of it and of two users, of each 8 bytes more while they are compared, and its
-list; any one table takes more"""
+"""memory per item in bytes: identifiers of it and of two users, 8 bytes more of each during comparison, and its list;
+any whole table takes more"""
 SETTINGS = {
     "datasets": ["shop"],
     "sources": {"shop": {"kind": "sample"}},
@@ -28,7 +28,7 @@ SETTINGS = {
     "publish": {"features": ["minilm-cnn"]},
 }
 PAGES = {"compression": "zstd", "data_page_size": 1 << 14, "dictionary_pagesize_limit": 1 << 14}
-"""so that a small table has many pages: one is held of each column"""
+"""small pages, so that a small table has many; one per column is in memory"""
 MEASURED = f"""
 PAGES = {PAGES!r}
 import sys, tracemalloc
@@ -60,7 +60,7 @@ for turn, root in enumerate(map(Path, [roots[0], *roots])):  # the first loads m
 
 
 def written(root: Path, items: int) -> Layout:
-    """Write what `publish` reads of a catalogue, each table as one row group where the stage would hold it whole."""
+    """Write the inputs of `publish`; tables that the stage would hold in memory have one row group."""
     layout, rng = toy.outputs(root), np.random.default_rng(items)
     for name in ("beit3", "random"):
         io.keep_only(layout.features(name), [])
@@ -96,7 +96,7 @@ def written(root: Path, items: int) -> Layout:
 
 
 def parts(table: pa.Table, path: Path, schema: pa.Schema) -> None:
-    """Write as the stages do that have no table whole."""
+    """Write in parts, as stages do that never hold the table."""
     io.write_tables((table.slice(at, PART) for at in range(0, len(table), PART)), path, schema, {})
 
 
@@ -113,7 +113,7 @@ def catalogues(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("what", ["publish", "verify"])
 def test_memory_grows_by_identifiers(catalogues: Path, what: str) -> None:
-    """Of Arrow, NumPy and Python; `verify` reads what `publish` left."""
+    """Measures Arrow, NumPy and Python; `verify` reads the output of `publish`."""
     roots = [str(catalogues / str(items)) for items in SIZES]
     command = [sys.executable, "-c", MEASURED, what, str(PART), str(catalogues / "params.yaml"), *roots]
     done = subprocess.run(command, capture_output=True, text=True)

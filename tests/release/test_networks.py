@@ -1,4 +1,4 @@
-"""A release names the third-party models that made its features, in the manifest and on the card."""
+"""A release names the third-party models of its features, in the manifest and on the card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A release is read by the tools that people have, as its card says."""
+"""A release is readable by common tools, as its card says."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A signature says whose release it is, travels with it, and fits no other manifest."""
+"""A signature identifies the publisher, travels with the release, and fits no other manifest."""
 
 import shutil
 import subprocess
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Two private keys; the public ones lie beside them as .pub."""
+    """Two private keys, with their public keys as .pub."""
     folder = tmp_path_factory.mktemp("keys")
     keys = folder / "ours", folder / "theirs"
     for key in keys:

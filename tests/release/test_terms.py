@@ -1,4 +1,4 @@
-"""What a release says of items and whose files it carries follows the source's terms, unless a key says otherwise."""
+"""A release's terms and carried files follow the source's terms unless overridden."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ TEXTS = ("title", "brand", "categories", "description", "text", "image_url")
 
 
 def published(root: Path, source: dict[str, Any] | None = None, **keys: object) -> Layout:
-    """Publish the tiny shop as if it came from a source."""
+    """Publish the tiny shop as if from a source."""
     sections = {"sources": {"shop": source or {"kind": "sample"}}, "publish": {"features": ["beit3"]} | keys}
     layout = releases.published(toy.outputs(root), toy.params(**sections))
     assert list(verify(layout.release))

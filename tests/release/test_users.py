@@ -1,4 +1,4 @@
-"""What a release says of users: nothing, numbers, or names. From a user's vector most of the user's items follow."""
+"""Users in a release: none, numbers or names, as most of a user's items can be inferred from the vector."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ def released(root: Path, **publish: object) -> Layout:
 
 
 def says(release: Path) -> bytes:
-    """Return all bytes of a release, its tables unpacked."""
+    """Return all bytes of a release, with tables decompressed."""
     tables = [
         json.dumps(pq.read_table(p, partitioning=None).to_pylist(), default=str) for p in release.rglob("*.parquet")
     ]

@@ -1,4 +1,4 @@
-"""`make fuzz MINUTES=60`: the parsers of outside data, on hostile inputs.
+"""`make fuzz MINUTES=60`: run the parsers of untrusted data on hostile inputs.
 
 The time is shared equally among the targets. Each input has 10 seconds and 1 GiB. An input at which a target fails is
 kept in tests/hostile/found; a name and `--first` give the same inputs again, and others with another number.

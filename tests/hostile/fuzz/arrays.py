@@ -1,4 +1,4 @@
-"""Targets: feature files, weights, tokenizers and the parameters' file."""
+"""Targets: feature files, weights, tokenizers and params.yaml."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ NPY = [
 
 
 def tensors() -> dict[str, tuple[object, bool]]:
-    """Return values to save, and whether each may be a tensor of a checkpoint."""
+    """Return values to save, and whether each may be a checkpoint's tensor."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what torch gives up
         quantised = torch.quantize_per_tensor(torch.ones(6, 2), 0.1, 0, torch.qint8)
@@ -161,7 +161,7 @@ def table(**columns: object) -> bytes:
 
 
 def across_disks(archive: bytes) -> bytes:
-    """Return a zip archive that says that its directory is on another disk: a locator of zip64 before its end."""
+    """Return a zip archive whose zip64 locator says that the directory is on another disk."""
     at = archive.rindex(b"PK\x05\x06")
     return archive[:at] + b"PK\x06\x07" + struct.pack("<LQL", 5, 0, 7) + archive[at:]
 

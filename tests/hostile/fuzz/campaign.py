@@ -1,4 +1,4 @@
-"""Runs targets for a chosen time, each in a child process with limits, and keeps the inputs at which one fails."""
+"""Run targets for a given time, each in a child process with limits, and keep the inputs that fail."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from tests.hostile.fuzz.target import feed
 
 FOUND = Path(__file__).parent.parent / "found"
 LONGEST = 10
-"""seconds of processor time an input"""
+"""CPU seconds per input"""
 PATIENCE = 6
-"""times as long by the clock, on a machine that others use too"""
+"""wall time per CPU second, as other processes use the machine"""
 MEMORY = 1 << 30
-"""bytes of addresses above those of the child after one sound input"""
+"""address space in bytes, above that of the child after one valid input"""
 HEAD = 8
-"""bytes that hold the number of an input, and its length"""
+"""bytes of the number of an input and its length"""
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
-"""threads and pools reserve addresses that they do not use"""
+"""thread pools would reserve address space that they do not use"""
 
 
 class Report(NamedTuple):
-    """How a target ended, and the input at which it failed."""
+    """The outcome of a target, and the input at which it failed."""
 
     inputs: int
     fault: str = ""
@@ -42,7 +42,7 @@ class Report(NamedTuple):
 
 
 def run(name: str, seconds: float, first: int = 0, found: Path = FOUND, longest: int = LONGEST) -> Report:
-    """Run one target in a child process until its time is over or it fails; a failing input is kept in `found`."""
+    """Run one target in a child process until time is up or it fails; store a failing input in `found`."""
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         at = Path(folder)
         done = subprocess.run(
@@ -71,7 +71,7 @@ def _ending(code: int, errors: str, longest: int) -> str:
 
 
 def child(name: str, seconds: float, first: int, at: Path, longest: int) -> None:
-    """Feed a target its inputs, from number `first` on. File `input` of `at` has the one under way, after its number.
+    """Feed inputs to a target, from number `first` on. File `input` of `at` has the current one, after its number.
 
     A timer without a handler ends the process, whatever code of C it is in.
     """

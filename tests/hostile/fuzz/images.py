@@ -1,4 +1,4 @@
-"""Targets: bytes that should be an image, its EXIF, and archives of images."""
+"""Targets: images, their EXIF, and archives of images."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def decoded(data: bytes) -> None:
 
 
 def with_exif(data: bytes) -> None:
-    """A sound image is kept whatever its EXIF."""
+    """Valid images are kept whatever their EXIF."""
     chunk = data[:60_000]
     png = encoded("PNG")
     after = 8 + 25  # signature and IHDR

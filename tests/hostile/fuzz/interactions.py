@@ -1,4 +1,4 @@
-"""Targets: files of interactions through DuckDB, up to the split."""
+"""Targets: files of interactions, through DuckDB up to the split."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def date(data: bytes) -> None:
 
 
 def core(data: bytes) -> None:
-    """Take the 3-core; whoever is left in train, valid and test has three rows or more."""
+    """Take the 3-core: users in train, valid and test have at least three rows."""
     path = written("c.csv", HEADER.encode() + data)
     with build.create_database(folder("scratch"), "256MiB") as db:
         reader = TabularSource(kind="tabular", interactions=["c.csv"]).reader()

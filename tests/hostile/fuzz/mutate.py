@@ -1,4 +1,4 @@
-"""New inputs from old ones; which, follows from the target's name and a number."""
+"""Mutated inputs, determined by the target's name and a number."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from alignrec.pipeline.harness.seeds import seed_for
 
 LONGEST = 1 << 20
-"""bytes of an input; size itself is tested by the tables, with the limits of each parser"""
+"""bytes of an input; size limits of parsers are tested by the tables"""
 TOKENS = [
     *(b"\0", b"\xff", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"\xff\xfe", b"\x1b[2J", b"\n", b"\r\n", b"\t", b","),
     *(b'"', b"'", b"[", b"{", b"(", b"]", b"}", b"<", b">", b"&", b"&#9999999999;", b":", b"//", b"http://[", b"@"),
@@ -46,7 +46,7 @@ def _edit(data: bytearray, kind: str, rng: random.Random, seeds: Sequence[bytes]
 
 
 def mutated(name: str, number: int, seeds: Sequence[bytes]) -> bytes:
-    """Return input `number` of a target: the seeds as they are, then one of them after 1 to 8 edits."""
+    """Return input `number` of a target: first the seeds, then seeds after 1 to 8 edits."""
     if number < len(seeds):
         return seeds[number]
     rng = random.Random(seed_for("fuzz", name, number))

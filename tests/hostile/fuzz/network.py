@@ -1,4 +1,4 @@
-"""Targets: addresses, headers, and whole answers of servers, which come from a server in memory."""
+"""Targets: addresses, headers, and whole responses of an in-memory server."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def waited(data: bytes) -> None:
 
 
 LONG_ADDRESS = b"https://e/" + b'a b"/' * 12_000
-"""three times as long once its characters are quoted"""
+"""three times as long when its characters are quoted"""
 
 
 def parsed(data: bytes) -> None:
-    """Read an address as of an image, and as one that a page redirects to; what is accepted can be requested."""
+    """Parse an address of an image, or of a redirect; accepted ones can be requested."""
     text = data.decode("utf-8", "surrogateescape")
     for base in (None, BASE):
         try:

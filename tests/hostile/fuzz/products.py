@@ -1,4 +1,4 @@
-"""Targets: what describes items, by lines; and text, cleaned or printed."""
+"""Targets: lines of item metadata; text, cleaned or printed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Everything:
 
 
 def product(reader: Reader) -> Callable[[bytes], object]:
-    """Return what reads one line as the stage `items` does; a line that cannot be read is a reject, not an error."""
+    """Return a reader of one line as in the stage `items`, where unreadable lines are rejects, not errors."""
 
     def one(data: bytes) -> None:
         reader.key(data)

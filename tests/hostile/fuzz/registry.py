@@ -1,4 +1,4 @@
-"""All targets by name; a target is made when it is looked up, as some take seconds."""
+"""Targets by name, made on look-up, as some take seconds."""
 
 from __future__ import annotations
 

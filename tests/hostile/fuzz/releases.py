@@ -1,4 +1,4 @@
-"""Targets: manifest and signature of a release; and any file of one with encoders, read by all that reads a release."""
+"""Targets: manifest and signature of a release, and any file of one with encoders."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.hostile.fuzz.mutate import mutated
 from tests.hostile.fuzz.target import Target, folder, restored, written
 
 VALUES = [10**9, 2**63, 10**30, 0, -1, 1, 3, 7, 1.5, 1e300, True, None, "x", "../../x", [], {}, [[]]]
-"""of a number or text in JSON"""
+"""characters of a number or text in JSON"""
 IMAGE = toy.jpeg((200, 0, 0))
 
 
@@ -40,13 +40,13 @@ def release() -> Path:
 
 
 def files() -> dict[str, bytes]:
-    """Return path -> content of the sound release."""
+    """Return path -> content of the valid release."""
     paths = sorted(path for path in release().rglob("*") if path.is_file() and path.name != manifest.NAME)
     return {path.relative_to(release()).as_posix(): path.read_bytes() for path in paths}
 
 
 def agree(release: Path, name: str, **more: object) -> None:
-    """Make all that the manifest says of a file agree with it."""
+    """Update the manifest to a changed file."""
     data, own = (release / name).read_bytes(), Path(name).name
     facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     releases.edit(release, lambda m: next(f for f in m["files"] if f["path"] == name).update(facts | more))
@@ -80,7 +80,7 @@ def read_everything(folder: Path) -> None:
 
 
 def attack(data: bytes) -> None:
-    """Replace the file that the input names; what does not verify is refused, and `leaderboard` reads it anyway."""
+    """Replace the file that the input names; what does not verify is refused, but `leaderboard` reads it."""
     name, _, content = data.partition(b"\0")
     if name.decode("utf-8", "replace") not in files():
         return
@@ -92,14 +92,14 @@ def attack(data: bytes) -> None:
 
 
 def places(of: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield the object or list that holds each value of parsed JSON, at any depth, and its key there."""
+    """Yield each value of parsed JSON, at any depth, as its container and key."""
     for key, value in of.items() if isinstance(of, dict) else enumerate(of) if isinstance(of, list) else ():
         yield of, key
         yield from places(value)
 
 
 def altered(each: int) -> Iterator[bytes]:
-    """Yield inputs: of every file some with other bytes, and of a JSON file as many with another value."""
+    """Yield inputs: mutated bytes of every file, and mutated values of JSON files."""
     for name, sound in files().items():
         for number in range(1, 1 + each):
             yield name.encode() + b"\0" + mutated(name, number, [sound])

@@ -1,4 +1,4 @@
-"""A fuzz target: a parser, what it is started from, and what it may raise."""
+"""A fuzz target: a parser, its seeds, and the errors that it may raise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from alignrec.schemas import ContractError
 
 
 class Target(NamedTuple):
-    """Reads any bytes and returns, or raises a refusal; anything else that it raises is a fault of ours."""
+    """A parser of any bytes, which may raise refusals; other exceptions are bugs."""
 
     read: Callable[[bytes], object]
     others: Sequence[bytes]  # first a sound input, then those that may be read or refused
@@ -52,7 +52,7 @@ def folder(name: str) -> Path:
 
 
 def restored(name: str, source: Path) -> Path:
-    """Return a folder of one's own with the files of another, whatever an input before left there."""
+    """Return a fresh copy of a folder, without what earlier inputs left."""
     path = folder(name)
     shutil.rmtree(path)
     return shutil.copytree(source, path)
