@@ -1,9 +1,4 @@
-"""The release in the wheel, from that of the recorded run of `sample`: python .ci/embedded.py -> alignrec/sample.zip
-
-Feature sets, graphs, vectors of the recommender, items, interactions, and what was measured. Vectors are rounded to
-float16, half of the bytes; networks, codes and pictures are left out. The zip file's comment says which run of dvc.lock
-it is of; tests/remote/test_embedded.py holds it to what git has of that run.
-"""
+"""Build alignrec/sample.zip, the small release in the wheel, from the `sample` release of the run in dvc.lock."""
 
 import hashlib
 import json
@@ -30,11 +25,9 @@ ROOT = Path(__file__).parent.parent
 RELEASE = Path("outputs/publish/sample/release")
 STAGE = "publish@sample"
 SETS = ("linear", "beit3")
-MOST = 4_000_000
-"""bytes of the zip file"""
+MOST = 4_000_000  # maximum bytes of the zip file
 WHOLE = ("results.json", "probes.json")
-EPOCH = (1980, 1, 1, 0, 0, 0)
-"""of every member, so that equal content is equal bytes"""
+EPOCH = (1980, 1, 1, 0, 0, 0)  # constant timestamp, so that equal content gives equal bytes
 CARD = """---
 {header}
 ---
@@ -52,7 +45,7 @@ IDs and the study are in the whole release, whose manifest has the sha256
 
 
 def main() -> None:
-    """Write alignrec/sample.zip from the recorded run's release, or exit with one line."""
+    """Write alignrec/sample.zip."""
     target = ROOT / "alignrec" / SAMPLE_FILE
     run = recorded(yaml.safe_load((ROOT / "dvc.lock").read_text()), ROOT / ".dvc/cache/files/md5", ROOT / RELEASE)
     with tempfile.TemporaryDirectory() as folder:
@@ -65,7 +58,7 @@ def main() -> None:
 
 
 def recorded(lock: Mapping[str, Any], cache: Path, release: Path) -> str:
-    """Return what dvc.lock calls a release, stage and hash; exits if it is not that of the recorded run."""
+    """Return stage and hash of the release in dvc.lock; exits if the files are of another run."""
     (out,) = lock["stages"][STAGE]["outs"]
     name = out["md5"]
     try:
@@ -79,7 +72,7 @@ def recorded(lock: Mapping[str, Any], cache: Path, release: Path) -> str:
 
 
 def reduce(release: Path, small: Path) -> None:
-    """Write the small release of a whole one to an empty folder, and verify it."""
+    """Write the small version of a release to an empty folder and verify it."""
     whole, kept = manifests.load(release), list[File]()
     for file in whole.files:
         if file.table and (file.feature_set or SETS[0]) in SETS and not file.path.startswith("semantic_ids/"):
@@ -100,7 +93,7 @@ def reduce(release: Path, small: Path) -> None:
 
 
 def pack(folder: Path, target: Path, comment: str) -> None:
-    """Write the files of a folder as a zip file, the same bytes for the same files."""
+    """Write the files of a folder to a reproducible zip file."""
     with io.atomic(target) as temporary, zipfile.ZipFile(temporary, "w") as file:
         file.comment = comment.encode()
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -110,7 +103,7 @@ def pack(folder: Path, target: Path, comment: str) -> None:
 
 
 def _rounded(source: Path, target: Path) -> None:
-    """Copy a table, its vectors rounded to float16; bytes of equal place lie together, so that zeros take no room."""
+    # values rounded to float16 but stored as float32 end in zeros, which byte-stream split groups for compression
     table = pq.read_table(source, partitioning=None)
     vectors = [field.name for field in table.schema if pa.types.is_fixed_size_list(field.type)]
     for name in vectors:
@@ -126,7 +119,7 @@ def _rounded(source: Path, target: Path) -> None:
 
 
 def _card(manifest: Manifest, card: Path, part_of: str) -> str:
-    """Return the small release's card: header and licence of the whole one's."""
+    """Return the card of the small release, with header and licence of the whole one."""
     text = card.read_text(encoding="utf-8")
     header = yaml.safe_load(text.split("---\n")[1])
     header.pop("configs", None)

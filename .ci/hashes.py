@@ -1,8 +1,7 @@
-"""Holds what pip installed to hashes.txt: `python -I .ci/hashes.py <report>...`, where pip wrote <report> by --report.
+"""Check what pip installed against hashes.txt: `python -I .ci/hashes.py REPORT...`, reports of `pip install --report`.
 
-pip's --require-hashes refuses an editable install, and a torch that lies on the disk. So the Makefile lets pip install
-by constraints.txt, and runs this before anything that was installed: each file of an index must be one whose sha256
-hashes.txt lists. CUDA's libraries, which torch's and FAISS's builds choose, are named if they are not, not refused.
+pip's --require-hashes does not support editable installs or a preinstalled torch. Unlisted CUDA libraries, which depend
+on the builds of torch and FAISS, only give a warning.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})\b")
 
 
 def normalised(name: str) -> str:
-    """Return a package's name as indexes compare it."""
+    """Return the normalised name of a package (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def listed(lines: str) -> dict[tuple[str, str], set[str]]:
-    """Return (package, version) -> sha256 of its files, from the text of hashes.txt."""
+    """Parse hashes.txt: (package, version) -> sha256 of its files."""
     hashes: dict[tuple[str, str], set[str]] = {}
     files: set[str] = set()
     for line in lines.splitlines():
@@ -37,10 +36,7 @@ def listed(lines: str) -> dict[tuple[str, str], set[str]]:
 
 
 def faults(report: dict[str, Any], known: dict[tuple[str, str], set[str]]) -> Iterator[tuple[str, bool]]:
-    """Yield a line for each file of an index that hashes.txt does not list, and whether it must not be used.
-
-    Files of this disk are its owner's.
-    """
+    """Yield a message for each unlisted file, and whether it is an error; local files are not checked."""
     for entry in report["install"]:
         source = entry["download_info"]
         name, version = normalised(entry["metadata"]["name"]), entry["metadata"]["version"]
@@ -57,7 +53,7 @@ def faults(report: dict[str, Any], known: dict[tuple[str, str], set[str]]) -> It
 
 
 def main(reports: list[str]) -> int:
-    """Check pip's reports; print faults, and return the exit code."""
+    """Check reports, print errors and return the exit code."""
     known = listed((ROOT / "hashes.txt").read_text(encoding="utf-8"))
     wrong = [fault for path in reports for fault in faults(json.loads(Path(path).read_text("utf-8")), known)]
     for fault, refused in wrong:

@@ -1,9 +1,4 @@
-"""Builds what the docs site has beside docs/: a hook of mkdocs.yml, which `make docs` runs.
-
-Pages of the top level are copied; the references of the Python API, the commands and the parameters come from the code.
-Links to files of the repository lead to the site's page about them, or to a copy. Equations become MathML. A built page
-may ask nothing of a network.
-"""
+"""MkDocs hook of `make docs`: adds top-level and reference pages, rewrites links, converts equations to MathML."""
 
 from __future__ import annotations
 
@@ -32,13 +27,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = {"index": "README", "contributing": "CONTRIBUTING", "changelog": "CHANGELOG", "security": "SECURITY"}
-COPIED = {f"{page}.md": f"{name}.md" for page, name in NAMES.items()}
-"""page of the site -> file of the repository"""
-SCRIPT = "iframe-worker.js"
-"""makes the search work on pages that are opened from the disk"""
+COPIED = {f"{page}.md": f"{name}.md" for page, name in NAMES.items()}  # page of the site -> file of the repository
+SCRIPT = "iframe-worker.js"  # makes the search work on pages that are opened from disk
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|[#/])([^)#\s]+)")
 BADGE = re.compile(r"^\[?!\[[^\]]*\]\(https?:.*\n", re.MULTILINE)
 EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+# options of mkdocstrings for classes of parameters
 KEYS = """    options:
       heading_level: 4
       inherited_members: true
@@ -46,18 +40,17 @@ KEYS = """    options:
       show_root_heading: false
       show_root_toc_entry: false
 """
-"""how mkdocstrings shows a class of parameters"""
+# resources that browsers fetch without a click
 FETCHED = re.compile(
     r"<(?:script|img|source|iframe)\b[^>]*?\bsrc=[\"']?(?:https?:)?//[^\s>]*"
     r"|<link\b(?=[^>]*\brel=[\"']?(?:stylesheet|preload|preconnect|icon))[^>]*\bhref=[\"']?(?:https?:)?//[^\s>]*"
     r"|(?:url\(|@import )[\"']?(?:https?:)?//[^\s>)]*",
     re.IGNORECASE,
 )
-"""what a browser fetches by itself"""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that do not lie in docs/, and copies of the files that pages link to."""
+    """Add the pages outside docs/ and copies of files that pages link to."""
     from mkdocs.structure.files import File
 
     for page, origin in COPIED.items():
@@ -72,12 +65,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn links to files of the repository into links of the site."""
+    """Rewrite links to files of the repository."""
     return with_links(markdown, page.file.src_uri)
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Write equations as MathML, which browsers draw without a script."""
+    """Convert equations to MathML, which needs no script."""
     from latex2mathml.converter import convert
 
     def drawn(match: re.Match[str]) -> str:
@@ -89,7 +82,7 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
 
 
 def on_post_build(config: MkDocsConfig) -> None:
-    """Refuse a site that would fetch something from elsewhere."""
+    """Fail if the site loads resources from other hosts."""
     from mkdocs.exceptions import PluginError
 
     if fetched := sorted(fetching(Path(config.site_dir))):
@@ -97,7 +90,7 @@ def on_post_build(config: MkDocsConfig) -> None:
 
 
 def fetching(site: Path) -> Iterator[str]:
-    """Yield page and address of whatever pages and stylesheets of a site fetch from elsewhere."""
+    """Yield file and address of each external resource."""
     for path in site.rglob("*"):
         if path.suffix in (".html", ".css"):
             for found in FETCHED.findall(path.read_text(encoding="utf-8")):
@@ -105,7 +98,7 @@ def fetching(site: Path) -> Iterator[str]:
 
 
 def page_of(path: str) -> str | None:
-    """Return where the site has a file or folder of the repository; None for folders that it lacks."""
+    """Return the page of a file of the repository; None for folders, which have none."""
     if (ROOT / path).is_dir():
         return None
     if path.endswith("params.py"):
@@ -115,10 +108,7 @@ def page_of(path: str) -> str | None:
 
 
 def with_links(markdown: str, page: str) -> str:
-    """Return a page's text with its links to the repository's files as links to the site's pages.
-
-    The text of a link to a folder that the site lacks stays, without the link.
-    """
+    """Replace links to files of the repository by links to pages, and links to folders by their text."""
     if (origin := _origin(page)) is None:
         return markdown
     start = posixpath.dirname(page)
@@ -126,7 +116,7 @@ def with_links(markdown: str, page: str) -> str:
     def followed(match: re.Match[str]) -> str:
         path = _resolved(origin, match[1])
         if not (ROOT / path).exists():
-            return match[0]  # the strict build refuses it
+            return match[0]  # an error in the strict build
         target = page_of(path)
         return posixpath.relpath(target, start or ".") if target else "NOWHERE"
 
@@ -134,12 +124,11 @@ def with_links(markdown: str, page: str) -> str:
 
 
 def _origin(page: str) -> str | None:
-    """Return the file of the repository that a page is; None if it is generated."""
+    """Return the source file of a page; None if it is generated."""
     return None if page in GENERATED else COPIED.get(page, f"docs/{page}")
 
 
 def _linked(origin: str | None) -> Iterator[str]:
-    """Yield the files and folders of the repository that a page links to."""
     if origin is not None:
         yield from (_resolved(origin, link) for link in LINK.findall(_text(ROOT / origin)))
 
@@ -149,7 +138,7 @@ def _resolved(origin: str, link: str) -> str:
 
 
 def _copy(path: str) -> str:
-    """Return where a file is copied to, with an ending that browsers show as text."""
+    # browsers display .txt
     return f"files/{path}.txt"
 
 
@@ -158,14 +147,14 @@ def _text(path: Path) -> str:
 
 
 def python() -> str:
-    """Return the page of the Python API, which mkdocstrings fills in from docstrings."""
+    """Return the reference of the Python API, filled in by mkdocstrings."""
     head = "# Python API\n\nGenerated from the code. [In Python](../python.md) has an example of each.\n\n"
     public = (getattr(alignrec, name) for name in sorted(alignrec.__all__, key=str.lower))
     return head + "".join(f"::: {part.__module__}.{part.__name__}\n\n" for part in public)
 
 
 def commands() -> str:
-    """Return the page of commands, which typer writes."""
+    """Return the reference of commands, generated by typer."""
     command = [sys.executable, "-m", "typer", "alignrec.commands.app", "utils", "docs", "--name", "alignrec"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
@@ -173,7 +162,7 @@ def commands() -> str:
 
 
 def parameters() -> str:
-    """Return the page of parameters: a heading for each name that params.yaml may have, and its class's keys."""
+    """Return the reference of parameters."""
     lines = ["# Parameters\n", "Every key of `params.yaml`, generated from the code. An unknown key is refused.\n"]
     families: dict[str, Mapping[str, type]] = {
         "Sections": {"the whole file": Parameters} | SECTIONS,

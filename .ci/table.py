@@ -1,4 +1,4 @@
-"""Writes the table of docs/stages.md from the stages."""
+"""Update the table of stages in docs/stages.md."""
 
 from __future__ import annotations
 

@@ -1,9 +1,6 @@
-"""CLIP trained on a dataset's own pairs of image and text, as a baseline of pre-training.
+"""CLIP trained on the images and texts of a dataset, as a baseline of pre-training.
 
-python -m experiments.clip sample clip.npy
-python -m experiments.clip sample clip-taught.npy --distill 10     # with the teachers of `alignrec pretrain`
-python -m experiments.clip sample clip-untrained.npy --steps 0
-alignrec compare sample beit3 clip.npy clip-taught.npy clip-untrained.npy
+python -m experiments.clip sample clip.npy [--distill 10] && alignrec compare sample beit3 clip.npy
 """
 
 from pathlib import Path
@@ -27,13 +24,13 @@ from alignrec.pipeline.ops.device import pick_device
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.pretrain.loop import warmup_cosine
 
-SIDE, PATCH, WIDTH, LAYERS, HEAD, TOKENS = 48, 8, 128, 3, 32, 128  # as the small BEiT3's
+SIDE, PATCH, WIDTH, LAYERS, HEAD, TOKENS = 48, 8, 128, 3, 32, 128  # as in BEiT3 of size small
 BATCH, PEAK, WARMUP = 16, 1e-3, 0.1
 TEACHERS, WEIGHTS = ("minilm", "cnn", "tfidf"), (1.0, joining.IMAGE, 1.0)
 
 
 def network(vocabulary: int, taught: int) -> Any:
-    """Return an untrained CLIP, with a linear map to `taught` numbers if there are any."""
+    """Return an untrained CLIP, with a linear head of width `taught` if that is not 0."""
     vision = CLIPVisionCfg(layers=LAYERS, width=WIDTH, head_width=HEAD, patch_size=PATCH, image_size=SIDE)
     text = CLIPTextCfg(TOKENS, vocabulary, width=WIDTH, heads=WIDTH // HEAD, layers=LAYERS)
     clip: Any = CLIP(WIDTH, vision, text)
@@ -42,13 +39,13 @@ def network(vocabulary: int, taught: int) -> Any:
 
 
 def encode(clip: Any, pixels: np.ndarray, ids: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Return the vectors of images and of texts, each of length 1: [n, W] twice."""
+    """Return unit-length vectors of images and of texts, [n, W] each."""
     image = clip.encode_image(normalise_pixels(pixels).to(pick_device()), normalize=True)
     return image, clip.encode_text(torch.from_numpy(ids).to(pick_device()), normalize=True)
 
 
 def train(clip: Any, pairs: list[np.ndarray], steps: int, distill: float, seed: int) -> None:
-    """Train in place on the pixels, ids and teachers' vectors of pairs."""
+    """Train in place on `pairs`: pixels, token ids and teacher vectors."""
     pixels, ids, target = pairs
     optimizer = torch.optim.AdamW(clip.parameters(), PEAK, (0.9, 0.98), weight_decay=0.05)
     contrast, rng = ClipLoss(), np.random.default_rng(seed)
@@ -67,23 +64,24 @@ def train(clip: Any, pairs: list[np.ndarray], steps: int, distill: float, seed: 
 
 
 def target_of(layout: Layout) -> np.ndarray:
-    """Return the joint vector of the teachers, as `pretrain` learns from: float32 [I, W], of length 1."""
+    """Return the teachers' joint vectors, the target of `pretrain`: float32 [I, W], unit length."""
     features = [io.map_features(layout.features(name)) for name in TEACHERS]
     blocks = [joining.Block(i, np.ones(x.shape[1], bool), WEIGHTS[i]) for i, x in enumerate(features)]
     return unit_rows(joining.fit_blocks(lambda: [features], blocks, joining.WIDTH, joining.POWER)(features))[0]
 
 
 def main(dataset: str, to: Path, steps: int = 1056, distill: float = 0.0, seed: int = 0) -> None:
-    """Train CLIP on a dataset's items, and write their vectors, image beside text, as a .npy in item order."""
+    """Train CLIP on the items of a dataset and write their concatenated image and text vectors as .npy."""
     layout = Layout(Path("outputs"), dataset)
-    texts = [text[: 64 * TOKENS] for text in Texts(layout.items)]  # one endless word would take hours
+    texts = [text[: 64 * TOKENS] for text in Texts(layout.items)]  # the tokenizer takes hours for very long words
     has_text = np.array([bool(text.strip()) for text in texts])
     tokens = SimpleTokenizer(context_length=TOKENS)(texts).numpy()  # int64 [I, T], padded with 0
-    vocabulary, ids = np.unique(tokens, return_inverse=True)  # ascending: the end of a text keeps the largest number
+    # CLIP pools at the largest id, the end of the text, which stays the largest as `unique` sorts
+    vocabulary, ids = np.unique(tokens, return_inverse=True)
     target = target_of(layout) if distill else np.zeros((len(texts), 0), np.float32)
     torch.manual_seed(seed_for("clip", dataset, seed))
     clip = network(len(vocabulary), target.shape[1])
-    torch.set_num_threads(1)  # sums in one order
+    torch.set_num_threads(1)  # the order of summation depends on it
     with TemporaryDirectory() as folder:
         row, pixels = decode_all(layout.images, SIDE, Path(folder) / "pixels.npy")
         pairs = np.flatnonzero(has_text & (row >= 0))

@@ -1,8 +1,6 @@
-"""Exposure: what the authors' online experiment claimed, offline: what is shown to whom by AlignRec, LightGCN and BM3.
+"""Exposure of items under AlignRec, LightGCN and BM3: an offline check of the authors' online experiment.
 
-python -m experiments.exposure sample                                       # docs/study.md, "Exposure"
-python -m experiments.exposure sample --protocol sparse --most-train 1      # users with one interaction
-python -m experiments.exposure sample --protocol cold-items                 # items without history
+python -m experiments.exposure sample [--protocol sparse --most-train 1]       # docs/study.md, "Exposure"
 """
 
 from pathlib import Path
@@ -32,7 +30,7 @@ def main(
     budget: int = 4,
     model: Annotated[list[str], typer.Option()] = ["lightgcn", "bm3", "alignrec"],  # noqa: B006
 ) -> None:
-    """Benchmark the models on other splits, and print coverage, Gini, and recall by group, at the largest cutoff."""
+    """Benchmark the models on other splits and print coverage, Gini and recall by group at the largest cutoff."""
     given, layout, folder = opened(dataset, params, root, f"exposure/{protocol}-{most_train}")
     keys: dict[str, Any] = {"protocol": protocol, "most_train": most_train, "draws": draws}
     split = checked(Interactions, given[Interactions].model_dump(exclude_unset=True) | keys, "interactions")

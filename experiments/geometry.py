@@ -1,4 +1,4 @@
-"""What each loss of AlignRec prevents: the shape of its vectors after each epoch of a training without the loss.
+"""Effect of each loss of AlignRec on the geometry of its vectors: training without the loss.
 
 python -m experiments.geometry sample       # docs/study.md, "What each loss prevents"
 """
@@ -26,12 +26,9 @@ LOSSES = ("cca", "reg", "uia")
 
 @torch.no_grad()
 def measure(model: AlignRec, users: np.ndarray, items: np.ndarray) -> dict[str, float]:
-    """Return the shape of AlignRec's item vectors, with users and items of the train pairs, int [P].
-
-    id_rank, content_rank: effective rank, 1 .. D; id_energy, content_energy: share of squared length in one direction;
-    content_id: mean cosine of an item's two vectors; user_item: mean cosine of train pairs; kept: linear CKA of the
-    content vectors with the given features.
-    """
+    """Return measures of AlignRec's item vectors, given users and items of the train pairs, int [P] each."""
+    # rank: effective rank, 1 .. D; energy: share of squared length in the leading direction; content_id: mean cosine of
+    # an item's two vectors; user_item: mean cosine of train pairs; kept: linear CKA of content vectors with features
     id_user, id_item = model.id_branch()
     mm_user, mm_item = model.content_branch()
     user, item = id_user + mm_user, id_item + mm_item
@@ -52,7 +49,7 @@ def measure(model: AlignRec, users: np.ndarray, items: np.ndarray) -> dict[str, 
 def main(
     dataset: str, params: Path = Path("params.yaml"), root: Path = Path("outputs"), epochs: int | None = None
 ) -> None:
-    """Train AlignRec to the last epoch, whole and without each loss; print a line an epoch."""
+    """Train AlignRec with all losses and without each, and print the measures of every epoch."""
     own, layout, _ = opened(dataset, params, root, "geometry")
     data, settings = inputs.read_inputs(layout, own[Released].features), model_settings(own, RELEASED)
     settings = settings.model_copy(update={"epochs": epochs or settings.epochs, "patience": epochs or settings.epochs})
@@ -62,7 +59,7 @@ def main(
 
         class Observed(AlignRec):
             def forward(self) -> tuple[Tensor, Tensor]:
-                if not self.training:  # the loop ranks valid with it, once an epoch
+                if not self.training:  # called once per epoch, to rank valid
                     seen.append(measure(self, train.users, train.items))  # noqa: B023
                 return super().forward()
 

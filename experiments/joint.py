@@ -1,4 +1,4 @@
-"""Joint or staged: AlignRec and BEiT3 trained together, through CLS, or one after the other, from the same weights.
+"""Joint training of AlignRec and BEiT3, compared with staged training from the same weights.
 
 python -m experiments.joint sample        # docs/study.md, "Joint or staged"
 """
@@ -25,7 +25,7 @@ from alignrec.pipeline.train.loop import fit
 from experiments.shared import branched, compared, opened
 from experiments.together import Encoder, Together
 
-SET = "beit3-raw"  # raw CLS: the article's feature, which gradients reach
+SET = "beit3-raw"  # raw CLS vectors, as in the article; gradients can reach them
 
 
 def main(
@@ -36,7 +36,7 @@ def main(
     seeds: int = 3,
     steps: int = 1056,
 ) -> None:
-    """Train staged, without pre-training and jointly, at rates of the encoder; print test recall and its tests."""
+    """Train staged, without pre-training and jointly (`rate`: relative learning rate of the encoder), and compare."""
     given, layout, folder = opened(dataset, params, root, "joint")
     sets, settings = (
         given[BEiT3].model_copy(update={"sets": [SET]}),

@@ -1,6 +1,6 @@
-"""The league: every model tries equally many settings on several splits; valid chooses, and ranks are compared.
+"""Compare models on several splits, with an equal budget of settings each, selected on valid.
 
-python -m experiments.league sample       # docs/who-wins.md; more models may be named, and it resumes
+python -m experiments.league sample       # docs/who-wins.md
 """
 
 from itertools import combinations
@@ -29,7 +29,7 @@ MODELS = ["itemknn", "contentknn", "ease", "cease", "addease", "l3ae", "bpr", "i
 
 
 def per_user(branch: Layout, runs: list[Entry]) -> dict[int, float]:
-    """Return the mean recall of each test user over some runs."""
+    """Return the mean recall of each test user over runs."""
     split, named = inputs.read_inputs(branch, None).split, read_runs(branch)
     found = [read_evaluation(branch.cells("benchmark") / f"{named[run]}.parquet", split, [20]) for run in runs]
     values = np.mean([one.per_user["recall", 20] for one in found], axis=0)
@@ -46,7 +46,7 @@ def main(
     budget: int = 4,
     seeds: int = 3,
 ) -> None:
-    """Benchmark the models on several splits; print recall, and which differences are more than chance."""
+    """Benchmark the models on several splits and print recall and significance tests. Resumes."""
     given, layout, folder = opened(dataset, params, root, "league")
     changed = {"models": model, "features": features, "budget": budget, "seeds": seeds, "ablations": {}, "ks": [20]}
     recalls: dict[tuple[str, str], list[float]] = {}

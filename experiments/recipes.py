@@ -1,9 +1,6 @@
-"""Time of each recipe to the published one's best valid Recall@20 on Baby, with 768 random features per item.
+"""Time of each recipe of AlignRec to the best valid Recall@20 of the published one, on Baby with random features.
 
-    PYTHONPATH=. python tests/realdata/fast.py [seed]
-
-Both recipes run to their own early stop. An epoch of the published code is timed by `benchmarks/_plain_alignrec.py`,
-whose numbers are ours to 1e-6.
+python -m experiments.recipes [SEED]
 """
 
 from __future__ import annotations
@@ -55,7 +52,7 @@ def epochs_to(aim: float, found: list[tuple[float, float]]) -> int | None:
 
 
 def plain_epoch(split: Split, features: np.ndarray, edges: Any) -> float:
-    """Return seconds of one epoch as the published code does it, sampling and ranking valid included."""
+    """Return the seconds of an epoch in plain PyTorch, including sampling and the ranking of valid."""
     inputs, params = Inputs(split, torch.from_numpy(features), edges, torch.device("cpu")), AlignRecParams()
     drawn = torch.from_numpy(Sampler(split).epoch(np.random.default_rng(0)))
     batches = [Batch(*part) for part in drawn.split(params.batch_size, dim=1)]

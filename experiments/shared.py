@@ -1,4 +1,4 @@
-"""What the experiments share: a dataset under other parameters, trained cells, and the table of their tests."""
+"""Shared by the experiments: datasets with other parameters, trained cells, and tables of tests."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,12 +22,12 @@ RECALL = f"recall@{CUTOFF}"
 
 
 def opened(dataset: str, params: Path, root: Path, name: str) -> tuple[Parameters, Layout, Path]:
-    """Return the parameters of a dataset, its paths, and the folder of an experiment's own files."""
+    """Return the parameters and paths of a dataset, and the folder of the experiment."""
     return load(params, dataset), Layout(root, dataset), root / "experiments" / name
 
 
 def branched(layout: Layout, root: Path, params: Parameters, stages: Sequence[str]) -> Layout:
-    """Run stages with other parameters under another root, where links stand for the outputs of all other stages."""
+    """Run stages with other parameters under another root, which links to the outputs of all other stages."""
     branch = Layout(root.resolve(), layout.dataset)
     for name in STAGES:
         if name not in stages and layout.folder(name).is_dir() and not branch.folder(name).exists():
@@ -43,14 +43,14 @@ def branched(layout: Layout, root: Path, params: Parameters, stages: Sequence[st
 def planned(
     params: Parameters, data: Mapping[str, DatasetData], models: Sequence[str], seeds: int
 ) -> dict[Compared, Cell]:
-    """Return the trainings of each model on each data, by name; equal seeds draw equal negatives."""
+    """Return the cells of each model on each dataset; equal seeds draw equal negatives."""
     layout = next(iter(data.values())).layout
     split = inputs.read_inputs(layout, None).split
     return plan_compared(params, data, models, seeds, protocol_of(params, layout.dataset, split), split.n_items)
 
 
 def recalls(trainings: Mapping[Compared, Cell], folder: Path, workers: int) -> dict[Compared, np.ndarray]:
-    """Train what has no record in a folder; return test recall of each user by training, float64 [N]."""
+    """Train the cells without a record in the folder and return test recall per user, float64 [N]."""
     found = {}
     for one, record in complete_cells(trainings, Store(folder / "cells"), workers).items():
         data = trainings[one].data
@@ -62,7 +62,7 @@ def recalls(trainings: Mapping[Compared, Cell], folder: Path, workers: int) -> d
 
 
 def compared(found: Mapping[Compared, np.ndarray], names: Sequence[str]) -> Iterator[str]:
-    """Yield a table: each name's recall by model, and its difference to the first name, tested over users."""
+    """Yield a table of recall by model and name, with paired tests over users against the first name."""
     tested = summarise_recalls(found, names)
     pairs = {(row["measure"].split()[0], row["b"]): row for row in tested["paired"] if row["a"] == names[0]}
     yield f"| model | | test {RECALL} | change | 95 % interval | p |\n|---|---|---|---|---|---|"

@@ -1,4 +1,4 @@
-"""A single pass by time: AlignRec reads each interaction once, in order of time, by the length of pre-training.
+"""Train AlignRec in one chronological pass over the interactions, after pre-training of various lengths.
 
 python -m experiments.single_pass sample            # docs/study.md, "A single pass by time"
 """
@@ -28,7 +28,7 @@ from experiments.shared import branched, opened
 
 
 class ByTime(Sampler):
-    """Train pairs in the order in which they were first there."""
+    """Sampler of train pairs in chronological order of their first interaction."""
 
     def __init__(self, split: Split, layout: Layout) -> None:
         super().__init__(split)
@@ -44,7 +44,6 @@ class ByTime(Sampler):
         self._order = np.argsort(times[order][first][np.searchsorted(unique, own)], kind="stable")
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
-        """Return the same order every epoch."""
         return self._order
 
 
@@ -55,7 +54,7 @@ def main(
     steps: Annotated[list[int], typer.Option()] = [0, 264, 528, 1056],  # noqa: B006
     seeds: int = 3,
 ) -> None:
-    """Pre-train for each number of steps, train AlignRec for one epoch, and print its recall on valid."""
+    """Pre-train for each number of steps, train AlignRec for one epoch and print its recall on valid."""
     given, layout, folder = opened(dataset, params, root, "single_pass")
     features = given[Released].features
     sets = given[BEiT3].model_copy(update={"sets": [features]})

@@ -1,8 +1,4 @@
-"""AlignRec and BEiT3 as one network, for `experiments.joint`: AlignRec's losses reach BEiT3 through CLS.
-
-An epoch encodes every item once with gradient, a share per step; a step reads the latest features of the others. Then
-all items are encoded again and the item graph is rebuilt. I items, F width of CLS.
-"""
+"""AlignRec and BEiT3 as one network, trained jointly through CLS. I items, F width of CLS."""
 
 from typing import Any
 
@@ -29,7 +25,7 @@ from alignrec.pipeline.pretrain.params import Pretrain
 
 
 class Encoder:
-    """BEiT3 and its items; the network is the only state."""
+    """BEiT3 with the items of a dataset."""
 
     def __init__(self, layout: Layout) -> None:
         self.network = stored.network(layout.encoder)
@@ -43,13 +39,13 @@ class Encoder:
         first, lengths = np.arange(len(ids) + 1), np.array([*map(len, whole)])
         corpus = Corpus(ids, first, lengths, np.where(there, np.cumsum(there) - 1, -1), pixels)
         device = pick_device(mps=False)
-        codes = np.zeros((len(pixels), config.patches), np.int64)  # nothing is masked, so none is predicted
+        codes = np.zeros((len(pixels), config.patches), np.int64)  # unused, as nothing is masked
         self._task = Task(corpus, codes, 0, Pretrain(batch_size=128), 0, device)
         self.network.to(device)
         self._known = torch.from_numpy(np.isin(np.arange(len(texts)), corpus.usable)).to(device)[:, None]
 
     def some(self, items: np.ndarray) -> torch.Tensor:
-        """Return CLS of items with gradient; zeros without image and text."""
+        """Return CLS of items with gradient, zeros for items without image and text."""
         return self.network.summary(*make_batch(self._task, items, NO_MASKING, 0).inputs) * self._known[items]
 
     def all(self) -> np.ndarray:
@@ -57,14 +53,16 @@ class Encoder:
 
 
 class Together(AlignRec):
-    """AlignRec on the features of an encoder; each step encodes some of them again."""
+    """AlignRec on the features of an encoder that is trained with it."""
+
+    # an epoch encodes every item once with gradient, a share per step, which uses the latest features of all others
 
     def __init__(self, given: Inputs, params: AlignRecParams, encoder: Encoder, graph: Graph, rate: float) -> None:
         super().__init__(given, params)
         self.encoder, self.network, self.graph, self.rate = encoder, encoder.network, graph, rate
         self._table = self.features.data
         steps = -(-len(given.split.train) // (params.batch_size * params.accumulate))
-        self._share = -(-encoder.items // steps)  # each item once an epoch
+        self._share = -(-encoder.items // steps)
 
     def groups(self) -> list[dict[str, Any]]:
         inner = [*self.network.parameters()]
@@ -73,7 +71,7 @@ class Together(AlignRec):
 
     @property
     def content(self) -> torch.Tensor:
-        return self._table  # [I, F]; the rows of a step carry gradient
+        return self._table  # [I, F]; rows encoded in this step have gradients
 
     @property
     def target(self) -> torch.Tensor:
@@ -91,7 +89,7 @@ class Together(AlignRec):
         return super().tables()
 
     def forward(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Encode all items and rebuild the item graph before valid is ranked, once an epoch."""
+        # before valid is ranked, encode all items and rebuild the item graph
         if not self.training:
             vectors = self.encoder.all()
             self.features.data.copy_(torch.from_numpy(vectors))

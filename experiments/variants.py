@@ -1,8 +1,6 @@
-"""Variants of pre-training: encoders with other keys of `pretrain`, judged by probes and in AlignRec.
+"""Variants of pre-training, evaluated by probes and in AlignRec.
 
-python -m experiments.variants sample --profile mini        # docs/pretraining-results.md, "Mini"
-python -m experiments.variants sample --profile objective   # docs/pretraining-results.md, "The objective"
-python -m experiments.variants sample --profile steps       # by the length of pre-training
+python -m experiments.variants sample --profile mini|objective|steps      # docs/pretraining-results.md
 """
 
 from pathlib import Path
@@ -20,6 +18,7 @@ from alignrec.pipeline.pretrain.params import Pretrain
 from experiments.shared import branched, compared, opened, planned, recalls
 
 SMALL: dict[str, Any] = {"size": "small", "steps": 1056}
+# profile -> variant -> parameters of `pretrain` to override; variants are tested against the first
 PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     "mini": {
         "untrained": {"steps": 0, "distill": 0},
@@ -31,7 +30,6 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
     "objective": {"recipe": SMALL, "article": SMALL | {"distill": 0, "batch_size": 32}},
     "steps": {f"{steps} steps": SMALL | {"steps": steps} for steps in (0, 264, 528, 1056)},
 }
-"""name -> variant -> keys of `pretrain` that differ; the others are tested against the first variant"""
 SETS = ["beit3", "beit3-raw"]
 PROBES = ("zero_shot", "item_cf", "content_knn", "cold_items")
 
@@ -44,10 +42,7 @@ def main(
     seeds: int = 3,
     steps: int | None = None,
 ) -> None:
-    """Train an encoder for each variant, and print its probes at 20 and AlignRec's recall on it.
-
-    `steps` bounds the steps of every variant.
-    """
+    """Train an encoder for each variant, for at most STEPS steps, and print its probes and AlignRec's recall on it."""
     given, layout, folder = opened(dataset, params, root, f"variants/{profile}")
     sets = given[BEiT3].model_copy(update={"sets": SETS})
     data = {}

@@ -1,7 +1,6 @@
-"""Wrong content: do recommenders lose by another item's images, another item's texts, or noise?
+"""Effect of wrong content on recommenders: images or texts of other items, or noise.
 
-python -m experiments.wrong sample                     # the table of docs/study.md, "Wrong content"
-python -m experiments.wrong sample --model freedom --features minilm-cnn --seeds 3
+python -m experiments.wrong sample                     # docs/study.md, "Wrong content"
 """
 
 from pathlib import Path
@@ -26,19 +25,19 @@ Rng = np.random.Generator
 
 
 def noise(vectors: np.ndarray, rng: Rng) -> np.ndarray:
-    """Return normal numbers with each column's mean and deviation, float32 [I, F]."""
+    """Return Gaussian noise with the mean and deviation of each column, float32 [I, F]."""
     return (vectors.mean(0) + vectors.std(0) * rng.standard_normal(vectors.shape)).astype(np.float32)
 
 
 def changed(table: pa.Table, names: list[str], other: np.ndarray) -> pa.Table:
-    """Return a table with some columns of other rows, int64 [I]."""
+    """Return the table with the named columns taken from the rows `other`, int64 [I]."""
     for name in names:
         table = table.set_column(table.column_names.index(name), table.schema.field(name), table[name].take(other))
     return table
 
 
 def encoded(params: Parameters, layout: Layout, root: Path, features: str, what: str, other: np.ndarray) -> np.ndarray:
-    """Return the vectors of a feature set, encoded with the images or texts of other items: float32 [I, F]."""
+    """Encode a feature set with the images or texts of other items, float32 [I, F]."""
     branch = Layout(root.resolve(), layout.dataset)
     if what == "text":
         items = io.read_table(layout.items, schemas.ITEMS)
@@ -65,13 +64,13 @@ def main(
     ratio: Annotated[list[float], typer.Option()] = [0.1, 0.5, 1.0],  # noqa: B006
     seeds: int = 1,
 ) -> None:
-    """Retrain with wrong content for a share of the items, and print how recall changes."""
+    """Retrain with wrong content for a fraction of the items and print the change in recall."""
     own, layout, folder = opened(dataset, params, root, f"wrong/{features}")
     vectors = io.matrix(io.read_features(layout.features(features))["vector"])
     rng = np.random.default_rng(seed_for("wrong", dataset))
     cycle = rng.permutation(len(vectors))
     other = np.empty(len(vectors), np.int64)
-    other[cycle] = np.roll(cycle, 1)  # one cycle over all items: nobody keeps its own
+    other[cycle] = np.roll(cycle, 1)  # a single cycle, so that no item keeps its own content
     wrong = {what: encoded(own, layout, folder / what, features, what, other) for what in ("image", "text")}
     wrong["noise"] = noise(vectors, rng)
     data = {"nothing": DatasetData.of(own, layout, features)}

@@ -1,7 +1,4 @@
-"""Writes the libraries of the report's map and of `dvc plots show`, with their licences: `make vendor`.
-
-npm fetches what package-lock.json names, held to its hashes; nothing of it runs but esbuild, which joins the files.
-"""
+"""Bundle the JavaScript of the report's map and of `dvc plots show`, with licences: `make vendor`."""
 
 from __future__ import annotations
 
@@ -32,7 +29,8 @@ PAGE = """<!DOCTYPE html>
 
 
 def main() -> None:
-    """Fetch, join, and gather the licences of what went in."""
+    """Download, bundle and write the libraries."""
+    # --ignore-scripts: of the packages, which package-lock.json pins by hash, only esbuild runs
     subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=HERE, check=True)
     script, licences = joined("map.js")
     (MAP / "map.js").write_text(script, encoding="utf-8")
@@ -42,7 +40,7 @@ def main() -> None:
 
 
 def joined(name: str) -> tuple[str, str]:
-    """Return a script with all that it imports, and the licences of that."""
+    """Return the bundle of a script, and the licences of the packages in it."""
     esbuild, to = HERE / "node_modules/@esbuild/linux-x64/bin/esbuild", HERE / "node_modules/joined.js"
     meta = to.with_suffix(".json")
     subprocess.run([esbuild, name, *BUNDLE, f"--metafile={meta}", f"--outfile={to}"], cwd=HERE, check=True)
@@ -51,7 +49,7 @@ def joined(name: str) -> tuple[str, str]:
 
 
 def licence(name: str) -> str:
-    """Return name, version, address and licence of a package; parts of vega that have none are under vega's."""
+    """Return name, version, address and licence of a package; parts of vega without one are under vega's."""
     folder = HERE / "node_modules" / name
     facts = json.loads((folder / "package.json").read_text(encoding="utf-8"))
     file = next(folder.glob("LICENSE*"), HERE / "node_modules/vega/LICENSE" if name.startswith("vega-") else None)
