@@ -1,4 +1,4 @@
-"""A release with an encoder: the tiny shop, a tiny random BEiT3 as `pretrain` would leave it, encoded and published."""
+"""A release of the tiny shop, whose encoder is a tiny random BEiT3 in the format of `pretrain`."""
 
 import atexit
 import json
@@ -39,7 +39,7 @@ def params(publish: dict | None = None, encode: dict | None = None, **sections: 
 
 
 def pretrained(layout: Layout) -> None:
-    """Write a network of random weights with a tokenizer of the shop's titles."""
+    """Write a network with random weights, and a tokenizer of the shop's titles."""
     model = tokenizer.train(toy.TITLES * 9, 60)
     assert model is not None
     io.write_bytes(layout.encoder.tokenizer, model)
@@ -54,7 +54,7 @@ def pretrained(layout: Layout) -> None:
 
 
 def outputs(root: Path, settings: Params | None = None) -> Layout:
-    """Write what every stage leaves, encoded by the tiny network, and publish it."""
+    """Write the outputs of every stage, encoded by the tiny network, and publish them."""
     if settings is not None:
         return released(toy.outputs(root), settings)
     shutil.copytree(_outputs(), root, dirs_exist_ok=True)
@@ -63,7 +63,7 @@ def outputs(root: Path, settings: Params | None = None) -> Layout:
 
 @cache
 def _outputs() -> Path:
-    """Make it once per process, as it takes seconds."""
+    """Cached, as it takes seconds."""
     root = Path(mkdtemp(prefix="released-"))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     released(toy.outputs(root))
@@ -71,7 +71,7 @@ def _outputs() -> Path:
 
 
 def released(layout: Layout, settings: Params | None = None) -> Layout:
-    """Encode what the stages left, and publish it."""
+    """Encode the outputs and publish them."""
     pretrained(layout)
     with running("beit3", "shop", settings or params(), layout.root) as run:
         beit3.main(run)
@@ -79,14 +79,14 @@ def released(layout: Layout, settings: Params | None = None) -> Layout:
 
 
 def published(layout: Layout, settings: Params = toy.PARAMS) -> Layout:
-    """Publish what the stages left."""
+    """Publish the outputs."""
     with running("publish", "shop", settings, layout.root) as run:
         publish.main(run)
     return layout
 
 
 def edit(release: Path, change: Callable[[dict], object]) -> None:
-    """Change a manifest by hand, and make its digest agree."""
+    """Edit a manifest and update its digest."""
     path = release / "manifest.json"
     content = json.loads(path.read_text())
     change(content)
@@ -96,14 +96,14 @@ def edit(release: Path, change: Callable[[dict], object]) -> None:
 
 
 def drop(release: Path, *prefixes: str) -> None:
-    """Delete the files that begin with a prefix, from the manifest too."""
+    """Delete files with a prefix, also from the manifest."""
     for path in [p for p in release.rglob("*") if p.relative_to(release).as_posix().startswith(prefixes)]:
         path.unlink() if path.is_file() else None
     edit(release, lambda m: m.update(files=[f for f in m["files"] if not f["path"].startswith(prefixes)]))
 
 
 def relist(release: Path, name: str) -> None:
-    """Make the manifest agree with a changed file, as someone would who wants to deceive."""
+    """Update the manifest to a changed file, as an attacker would."""
 
     def change(content: dict) -> None:
         entry = next(f for f in content["files"] if f["path"] == name)

@@ -1,4 +1,4 @@
-"""The scripts of .ci as modules."""
+"""Import scripts of .ci as modules."""
 
 import importlib.util
 import sys
@@ -8,7 +8,7 @@ from alignrec.pipeline.harness.code import ROOT
 
 
 def script(name: str) -> ModuleType:
-    """Load .ci/<name>.py, and what it imports there."""
+    """Load .ci/<name>.py, and the scripts that it imports."""
     spec = importlib.util.spec_from_file_location(name, ROOT / f".ci/{name}.py")
     assert spec is not None
     assert spec.loader is not None

@@ -1,4 +1,4 @@
-"""`alignrec` and `dvc` as commands for PATH that fork instead of starting Python: DVC runs a process for each stage.
+"""`alignrec` and `dvc` on PATH that fork instead of starting Python, as DVC runs a process per stage.
 
 A command sends its arguments, folder, environment and standard files to the process of the tests, which has it forked.
 Like the process that it is for, it ends with the other: killed, it takes all that it started along.
@@ -27,7 +27,7 @@ from processes import CONTEXT, forked, here
 
 ROOT = Path(__file__).parent.parent
 LONGEST = 1 << 17
-"""bytes of a request"""
+"""maximum size of a request in bytes"""
 CLIENT = """#!{python} -IS
 import json, os, socket, sys
 with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
@@ -39,7 +39,7 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
 
 
 class _Files:
-    """File descriptors that a forked process gets under other numbers."""
+    """File descriptors whose numbers differ in a forked process."""
 
     def __init__(self, *numbers: int) -> None:
         self.numbers = numbers
@@ -53,7 +53,7 @@ def _detached(*files: Any) -> tuple[int, ...]:
 
 
 def _main(name: str, arguments: list[str], folder: str, environment: dict[str, str], files: tuple[int, ...]) -> None:
-    """Be the command: its project's modules are loaded, not those of this clone."""
+    """Run the command with the modules of its project instead of this clone's."""
     os.setsid()
     forked()
     for number, file in enumerate(files):
@@ -105,7 +105,7 @@ def _listen(listening: socket.socket) -> None:
 
 @cache
 def folder() -> Path:
-    """Return the folder with the two commands; they work as long as this process does."""
+    """Return the folder with both commands, which work while this process lives."""
     made = Path(tempfile.mkdtemp(prefix="shims-"))
     atexit.register(shutil.rmtree, made, ignore_errors=True)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

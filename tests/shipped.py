@@ -1,4 +1,4 @@
-"""The parameter files as committed: local edits of params.yaml fail no test."""
+"""The parameter files as committed, so that local edits of params.yaml fail no test."""
 
 import atexit
 import shutil
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 
 @cache
 def root() -> Path:
-    """Return a folder with params.yaml and profiles/; without git, as they are here."""
+    """Return a folder with the committed params.yaml and profiles/; without git, the local ones."""
     folder = Path(tempfile.mkdtemp(prefix="alignrec-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     shutil.copytree(ROOT / "profiles", folder / "profiles")
@@ -24,5 +24,5 @@ def root() -> Path:
 
 
 def _is_edited() -> bool:
-    """Return whether params.yaml builds something else than the sample, so that it is no edit of ours."""
+    """Return whether params.yaml builds something other than the sample, as a user's edit does."""
     return "datasets: [sample]" not in (ROOT / "params.yaml").read_text()

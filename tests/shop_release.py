@@ -1,4 +1,4 @@
-"""A release of the shop of tests/shops.py: 60 users, 50 items, whose titles name the taste."""
+"""A release of the shop of tests/shops.py: 60 users, 50 items, titles that name the taste."""
 
 from pathlib import Path
 

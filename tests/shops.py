@@ -1,4 +1,4 @@
-"""Toy data for the recommender's tests: two tastes without overlap."""
+"""Toy data for recommenders: two tastes without overlap."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def interactions(rows: list[tuple[int, int, int]]) -> pa.Table:
 
 
 def two_tastes() -> split.Split:
-    """Even users buy even items, odd users odd ones: eight to train on, one for valid, one for test."""
+    """Even users have even items, odd users odd ones: eight in train, one in valid, one in test."""
     rng = np.random.default_rng(0)
     rows = []
     for user in range(USERS):
@@ -32,7 +32,7 @@ def two_tastes() -> split.Split:
 
 
 def content(seed: int = 0) -> np.ndarray:
-    """Return float32 [ITEMS, WIDTH]: even items point one way, odd ones another, plus noise."""
+    """Return float32 [ITEMS, WIDTH]: two noisy directions, for even and odd items."""
     rng = np.random.default_rng(seed)
     return (rng.normal(size=(2, WIDTH))[np.arange(ITEMS) % 2] + 0.3 * rng.normal(size=(ITEMS, WIDTH))).astype(
         np.float32
@@ -53,7 +53,7 @@ def outputs(root: Path) -> Layout:
 
 
 def benchmark(root: Path, params: Parameters) -> dict[str, bytes]:
-    """Run the stage benchmark; return path -> content of its files, but for what it took."""
+    """Run the stage benchmark; return path -> content of its files, except its cost."""
     from alignrec.pipeline.harness.run import running
     from alignrec.stages.benchmark import main
 

@@ -1,4 +1,4 @@
-"""Ways take turns, and ratios of their seconds are taken within a round; nothing depends on the machine's speed."""
+"""Benchmarked variants alternate, and time ratios are taken within a round, whatever the machine's speed."""
 
 from __future__ import annotations
 

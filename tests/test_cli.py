@@ -1,4 +1,4 @@
-"""The umbrella command: help, completion, what loads when, and mistakes in one line."""
+"""The command line: help, completion, lazy imports, and one-line errors."""
 
 import subprocess
 import sys
@@ -62,7 +62,7 @@ except SystemExit as end:
     ids=lambda command: command[0],
 )
 def test_commands_of_releases_start_without_slow_libraries(folder: Path, command: tuple[str, ...]) -> None:
-    """They start in half a second of a core; each of these packages would add as much. pyarrow itself loads pandas."""
+    """They start in 0.5 CPU seconds; each of these packages would double that. pyarrow itself loads pandas."""
     toy.outputs(folder / "outputs")
     done = python(LOADED.format(command=[*command], slow=[*HEAVY, "scipy", "PIL", "obstore"]), folder)
     assert done.stdout == "1 []\n", done.stderr

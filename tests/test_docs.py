@@ -1,4 +1,4 @@
-"""README and docs show what exists: sections, links, files, commands with options, parameters; README is short."""
+"""README and docs match the code: sections, links, files, commands, options and parameters; README is short."""
 
 import contextlib
 import re

@@ -1,4 +1,4 @@
-"""A stage that loses most of its input names the likely cause."""
+"""A stage that drops most of its input names the likely cause."""
 
 import json
 from pathlib import Path

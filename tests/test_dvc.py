@@ -1,4 +1,4 @@
-"""dvc.yaml is the table of contents: it is written from the stages, and says what they say."""
+"""dvc.yaml is generated from the stages."""
 
 import json
 import subprocess
@@ -75,7 +75,7 @@ def test_a_stage_has_one_name_and_reads_earlier_ones() -> None:
 
 
 def test_git_keeps_what_dvc_shows_of_the_first_dataset() -> None:
-    """Else `dvc metrics`, `dvc plots` and `dvc metrics diff` fail to load it on a fresh clone."""
+    """Otherwise `dvc metrics`, `dvc plots` and `dvc metrics diff` cannot load it on a fresh clone."""
     first = yaml.safe_load((shipped.root() / "params.yaml").read_text())["datasets"][0]
     described = yaml.safe_load(TEXT.replace("${datasets[0]}", first))
     plots = (one for plot in described["plots"] for one in plot.values())

@@ -1,4 +1,4 @@
-"""The ten edits that CONTRIBUTING.md lists, each made on a copy with the files that it names and no others."""
+"""The edits that CONTRIBUTING.md lists, each made on a copy with the named files only."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ PARTS: dict[str, dict[str, Any]] = {
         "pipeline/probe/registry.py": registered("probes", "distinct", "probe.distinct:DISTINCT"),
     },
 }
-"""edit of code -> each file's text, or the text before its new line and that line"""
+"""edit -> file -> its text, or the text before which a line is inserted, and that line"""
 NAMES = dict(zip(PARTS, ("letters", "contentmf", "census", "plain", "distinct"), strict=True))
 USED = {
     "add an encoder": {

@@ -1,4 +1,4 @@
-"""Every experiment runs on a tiny catalogue, and says something of each of its arms."""
+"""Every experiment runs on a tiny catalogue and reports each of its arms."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EXPERIMENTS = {
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with params.yaml and the outputs of the stages up to the graph."""
+    """A project with the outputs of all stages up to graph."""
     from alignrec.commands.params import load
     from alignrec.pipeline.harness.run import running
     from alignrec.stages.order import STAGES

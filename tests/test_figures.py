@@ -1,4 +1,4 @@
-"""Tables of the docs come from files of figures."""
+"""Tables of the docs match files of figures."""
 
 import subprocess
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Vectors of two fingerprints never form one set: embed, load, serve and compare name the difference."""
+"""Vectors of different fingerprints are never mixed: embed, load, serve and compare name the difference."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def recorded(path: Path, **changed: object) -> None:
 
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[int, str]]:
-    """Write a table and a network; return what encodes it."""
+    """Write a table and a network; return its encoder."""
     monkeypatch.chdir(tmp_path)
     networks.sentences(Path("net"))
     Path("t.csv").write_text("id,text\n1,red ball\n2,green tree\n")
@@ -136,7 +136,7 @@ def test_a_set_its_encoder_and_new_items_have_one_fingerprint(release: Path, tmp
 
 
 def refused(release: Path) -> str:
-    """Return the line with which `load` and all commands refuse a release."""
+    """Return the one-line error of `load` and all commands."""
     with pytest.raises(UserError) as refusal:
         alignrec.load(release)
     said = str(refusal.value)

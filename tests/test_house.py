@@ -1,4 +1,4 @@
-"""The house: a package per stage, imports go one way, and the tests lie as the packages do."""
+"""Layout of the code: a package per stage, imports in one direction, and tests that mirror the packages."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_no_module_is_imported_by_what_it_imports() -> None:
 
 
 OFFERED = {"_asdict", "_fields", "_make", "_replace", "_exit"}
-"""names of NamedTuple and os"""
+"""attributes of NamedTuple and os"""
 
 
 def is_private(name: str) -> bool:
@@ -67,7 +67,7 @@ def is_private(name: str) -> bool:
 
 
 def names_of_others(text: str) -> Iterator[str]:
-    """Yield each name that code takes from other code, also in a string that a process of its own runs."""
+    """Yield each name that code takes from other modules, also in code strings that other processes run."""
     for node in ast.walk(ast.parse(text)):
         match node:
             case ast.Attribute(value=ast.Name("self" | "cls")):

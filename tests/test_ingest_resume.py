@@ -1,4 +1,4 @@
-"""The four stages killed in the middle, or out of disk: the next run ends with the same bytes."""
+"""The first four stages, killed or out of disk midway: the next run ends with the same bytes."""
 
 import resource
 import shutil

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, and tables come back as they went in."""
+"""Files are written atomically, and tables round-trip."""
 
 from pathlib import Path
 

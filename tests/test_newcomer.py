@@ -1,4 +1,4 @@
-"""Parts of a third-party package, from a recommender to a source: one file and one entry each."""
+"""Plug-ins of a third-party package, from a recommender to a source: one file and one entry each."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ FILES = {"source": SOURCE, "encoder": ENCODER, "model": MODEL, "probe": PROBE}
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A package in a folder of its own, on the path as if pip had put it there."""
+    """A package in its own folder on the path, as if pip had installed it."""
     site = tmp_path / "site"
     for name, text in FILES.items():
         path = site / "newcomer" / f"{name}.py"

@@ -1,4 +1,4 @@
-"""The whole pipeline on a toy shop under DVC: runs, settles, survives kill -9 with the same release."""
+"""The whole pipeline on a toy shop under DVC: it runs, is then up to date, and survives kill -9 unchanged."""
 
 import json
 import os
@@ -63,7 +63,7 @@ def rolled(path: Path, column: str) -> None:
 
 
 def flipped(path: Path) -> None:
-    """Flip one bit, with size and time of change as they were."""
+    """Flip one bit, keeping size and mtime."""
     data, status = bytearray(path.read_bytes()), path.stat()
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
@@ -227,7 +227,7 @@ def test_killed_within_a_stage_the_next_repro_gives_the_same_release(undisturbed
 
 
 class Replaced:
-    """Counts the files that are put in place, and raises at one of them, from where nothing happens more."""
+    """Count replaced files, and raise at one of them, after which nothing is written."""
 
     def __init__(self, patch: pytest.MonkeyPatch, last: int = 1 << 30) -> None:
         self.times, replace = 0, Path.replace

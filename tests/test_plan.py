@@ -1,4 +1,4 @@
-"""What a run will take: sizes, estimates from shapes, what ran here, and addresses that answer or do not."""
+"""`alignrec plan`: sizes, estimates from shapes, previous runs, and addresses that respond or do not."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""profiles/article.yaml and its overlays: what is trained on what; docs/regenerate-baby.md shows baby's."""
+"""profiles/article.yaml and its overlays; docs/regenerate-baby.md shows baby's."""
 
 import re
 from pathlib import Path

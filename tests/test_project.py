@@ -1,4 +1,4 @@
-"""Any folder is a project: `alignrec new` writes what DVC needs."""
+"""`alignrec new` makes any folder a project for DVC."""
 
 import json
 import subprocess
@@ -44,12 +44,12 @@ pytestmark = pytest.mark.usefixtures("shims")
 
 @pytest.fixture(autouse=True)
 def outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No folder above is a repository."""
+    """A folder outside of any repository."""
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", "/")
 
 
 def begun(*arguments: str, cwd: Path, **changed: str) -> list[str]:
-    """Return the lines of a command that ends well, by default of `new`."""
+    """Return the output of a successful command, by default `new`."""
     done = alignrec(*(arguments or ["new"]), cwd=cwd, **changed)
     assert done.exit_code == 0, done.output
     return done.stdout.splitlines()
@@ -57,7 +57,7 @@ def begun(*arguments: str, cwd: Path, **changed: str) -> list[str]:
 
 @pytest.fixture
 def with_dvc(tmp_path: Path) -> None:
-    """As if DVC had begun: it takes seconds."""
+    """Imitate `dvc init`, which takes seconds."""
     (tmp_path / ".dvc").mkdir()
 
 

@@ -1,4 +1,4 @@
-"""What docs/reading.md says about reading a release runs as it is written."""
+"""The code of docs/reading.md runs as written."""
 
 import re
 from pathlib import Path
@@ -15,7 +15,7 @@ from alignrec.pipeline.train import retrieval
 READING = (Path(__file__).parent.parent / "docs/reading.md").read_text()
 ITEMS, WIDTH = 20, 127  # as wide as beit3 of `sample`: a query may name no width of its own
 EMPTY = 11
-"""the item without content: its vector has no direction"""
+"""the item without content, whose vector is zero"""
 
 
 def blocks(language: str) -> list[str]:

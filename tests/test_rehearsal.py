@@ -1,4 +1,4 @@
-"""The rehearsal: files of the published layouts, and the profile on them from raw reviews to a verified release."""
+"""The rehearsal: imitations of the published files, and the profile on them, from raw reviews to a verified release."""
 
 from __future__ import annotations
 

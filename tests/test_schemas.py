@@ -1,4 +1,4 @@
-"""Contracts: a wrong table names file, column and row; each table lies with its group."""
+"""Schemas: errors name file, column and row, and each schema is listed with its group."""
 
 import numpy as np
 import pyarrow as pa

@@ -1,4 +1,4 @@
-"""The docs site has every page, key, column and command, follows links, and loads nothing from a network."""
+"""The docs site has every page, key, column and command, valid links, and no external requests."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What is installed: pinned, and held to its hash."""
+"""Installed packages are pinned with hashes."""
 
 import json
 import re

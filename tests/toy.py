@@ -1,4 +1,4 @@
-"""A tiny shop as the stages would leave it, for tests of what reads their outputs: 6 items, 4 users, 2-d features."""
+"""Imitated outputs of the stages on a tiny shop: 6 items, 4 users, 2-d features."""
 
 import atexit
 import io as bytes_io
@@ -50,7 +50,7 @@ def outputs(root: Path) -> Layout:
 
 @cache
 def _outputs() -> Path:
-    """Build them once per process."""
+    """Cached per process."""
     root = Path(mkdtemp(prefix="toy-"))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     layout = Layout(root, "shop")
@@ -122,7 +122,7 @@ def write_features(layout: Layout, name: str, vectors: np.ndarray, asins: list[s
 
 
 def facts(name: str) -> Facts:
-    """Return what set.json says of a set of the shop, which cannot encode new items."""
+    """Return the set.json of a set that cannot encode new items."""
     images = {"batch_size": 64, "image_size": 256, "image_quality": 90, "packages": {}}
     own: dict[str, Any] = {"encoder": name, "kind": name, "reads": ["image", "text"], "parts": [], "portable": False}
     return Facts.model_validate(own | images | {"settings": {"whiten": True}})
@@ -141,7 +141,7 @@ def write_recommender(layout: Layout) -> None:
 
 
 RUNS = {("alignrec", "beit3", ""): 0.3, ("lightgcn", "none", ""): 0.2, ("alignrec", "beit3", "no-cca"): 0.25}
-"""model, features, ablation -> test Recall@20 and NDCG@20 of the first seed; later seeds have .01 more each"""
+"""model, features, ablation -> test Recall@20 and NDCG@20 of the first seed; each later seed adds .01"""
 JUDGED = {"dataset": "shop", "protocol": "mmrec", "fingerprint": "f" * 16}
 CATALOGUE = {"coverage": 0.5, "gini": 0.25, "novelty": 1.25}
 
@@ -208,7 +208,7 @@ def write_study(layout: Layout) -> None:
 
 
 def ended(layout: Layout) -> None:
-    """Write the records of all stages that have files, as if each had just ended."""
+    """Write the records of all stages with files, as if each had just ended."""
     for name, stage in STAGES.items():
         for item in [path.name for path in layout.folder(name).glob("*/")] if stage.per else [""]:
             if files := present_files(layout.folder(name, item)):

@@ -1,4 +1,4 @@
-"""A project on a toy shop with the code of this clone, as DVC runs it; read by tests and by `make kill`."""
+"""A project on a toy shop with the code of this clone, run by DVC, for tests and `make kill`."""
 
 import os
 import shutil
@@ -24,17 +24,17 @@ semantic_ids: {features: [beit3], codes: 8}
 
 
 COMMANDS = Path(sys.executable).parent
-"""folder of `alignrec` and `dvc`; tests set that of `shims`"""
+"""folder of `alignrec` and `dvc`; tests set it to that of `shims`"""
 
 
 def copied(folder: Path) -> None:
-    """Copy the packages of this clone, compiled; other processes may be compiling them."""
+    """Copy the packages of this clone with their bytecode, which other processes may be writing."""
     for name in ("pipeline", "stages", "schemas", "alignrec"):
         shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("*.pyc.*"))
 
 
 def project(folder: Path) -> Path:
-    """Lay out a fresh clone's pipeline in `folder`, compiled, with toy parameters."""
+    """Create a fresh clone's pipeline in `folder`, compiled, with toy parameters."""
     copied(folder)
     (folder / "params.yaml").write_text(PARAMS)
     run("alignrec", "new", cwd=folder)

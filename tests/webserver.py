@@ -1,4 +1,4 @@
-"""A web server on loopback: every path does what a test says, or is a file of a folder; `hub.py` builds on it."""
+"""A web server on loopback with an answer per path, or the files of a folder; `hub.py` builds on it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 Answer = Callable[["Handler", int], None]
-"""called with the request and how often its path was requested before"""
+"""called with the request and the number of earlier requests of its path"""
 
 
 class Server(ThreadingHTTPServer):
-    """Answers by `answers[path]`; unknown paths are 404."""
+    """Serve `answers[path]`; unknown paths are 404."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -45,7 +45,7 @@ class Server(ThreadingHTTPServer):
         self.answers.get(request.url, status(404))(request, before)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients hang up; that is no news."""
+        """Disconnected clients are expected."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -135,7 +135,7 @@ def first(times: int, answer: Answer, then: Answer) -> Answer:
 
 
 def ranged(data: bytes, etag: str = '"v1"', cut_at: int | None = None) -> Answer:
-    """Serve ranges of `data` with an ETag, and hang up after `cut_at` bytes of each answer."""
+    """Serve ranges of `data` with an ETag, and disconnect after `cut_at` bytes of each answer."""
 
     def answer(request: Handler, before: int) -> None:
         same = request.headers.get("If-Range", etag) == etag
@@ -149,7 +149,7 @@ def ranged(data: bytes, etag: str = '"v1"', cut_at: int | None = None) -> Answer
 
 
 def cut(data: bytes, at: int, of: int | None = None) -> Answer:
-    """Promise all of `data`, or `of` bytes, and hang up after `at`."""
+    """Announce all of `data`, or `of` bytes, and disconnect after `at`."""
 
     def answer(request: Handler, before: int) -> None:
         request.begin(200, of or len(data))
@@ -174,21 +174,21 @@ def drip(request: Handler, before: int) -> None:
 
 
 class Folder(Server):
-    """Serves the files of a folder; what is set on it changes how, except for a manifest, whose body is whole."""
+    """Serve the files of a folder; its attributes change how, except for manifests, which are always complete."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__({})
         self.folder = folder
         self.cut_after: int | None = None
-        """bytes of a body before the connection is cut"""
+        """bytes of a body after which the connection is cut"""
         self.pause = 0.0
         """seconds between the halves of a body"""
         self.ranges = True
-        """whether Range is obeyed"""
+        """whether Range is supported"""
         self.status: int | None = None
-        """of every answer"""
+        """status code of every answer, if set"""
         self.password: str | None = None
-        """Authorization header that is required"""
+        """required Authorization header"""
 
     def answer(self, request: Handler, before: int) -> None:
         path = self.folder / unquote(request.url).lstrip("/")

@@ -1,4 +1,4 @@
-"""S3 by moto's server on loopback, and a bucket a test."""
+"""S3 by moto's server on loopback, with a bucket per test."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "a-secret"}
 
 @pytest.fixture(scope="package")
 def s3() -> Iterator[Any]:
-    """Set the environment for the server, and return another client than the product's."""
+    """Set the environment for the server; return a client other than the product's."""
     boto3 = pytest.importorskip("boto3")
     with moto() as address, pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -44,7 +44,7 @@ def environment(address: str) -> dict[str, str]:
 
 @pytest.fixture
 def stored(s3: Any) -> Callable[[str], dict[str, str]]:
-    """Return what lists a bucket: key -> ETag."""
+    """Return a function that lists a bucket: key -> ETag."""
     return lambda bucket: {o["Key"]: o["ETag"] for o in s3.list_objects_v2(Bucket=bucket).get("Contents", [])}
 
 
@@ -65,7 +65,7 @@ def target(bucket: str) -> str:
 
 @pytest.fixture
 def denied(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextManager[None]]:
-    """Return a block in which the server does not know our key; moto checks keys only on demand."""
+    """Return a context in which the server rejects our key, which moto checks only on demand."""
 
     @contextmanager
     def block() -> Iterator[None]:
@@ -80,7 +80,7 @@ def denied(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractCon
 
 @pytest.fixture
 def ignorant(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the server ignore conditions."""
+    """Make the server ignore conditional requests."""
     app = importlib.import_module("moto.server").DomainDispatcherApplication
     whole = app.__call__
 

@@ -1,4 +1,4 @@
-"""The release that the package carries: small, whole, offline, and that of the recorded run."""
+"""The embedded release: small, complete, offline, and equal to the recorded run's."""
 
 import json
 import socket
@@ -44,7 +44,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def committed(name: str) -> bytes:
-    """Return a file as git has it: a run on another processor changes what lies in the folder."""
+    """Return a file as committed, as runs on other processors change the outputs."""
     shown = subprocess.run(["git", "show", f"HEAD:{name}"], cwd=ROOT, capture_output=True)
     return shown.stdout if shown.returncode == 0 else (ROOT / name).read_bytes()
 

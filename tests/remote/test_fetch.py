@@ -1,4 +1,4 @@
-"""A release comes whole or not at all, from wherever, and says what was wrong with it."""
+"""Releases are fetched completely or not at all, from any store, and faults are named."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server(published: Path, tmp_path: Path) -> Iterator[Folder]:
-    """Serve a copy of the release, which a test may damage."""
+    """Serve a copy of the release that a test may damage."""
     with listening(Folder(shutil.copytree(published, tmp_path / "served"))) as server:
         yield server
 
@@ -231,7 +231,7 @@ def test_wrong_credentials_are_named_and_never_printed(server: Folder, published
     ],
 )
 def test_a_full_disk_is_said(published: Path, tmp_path: Path, spare: int, said: str) -> None:
-    """On a real small disk, where the system lets a test mount one."""
+    """Uses a small tmpfs where the system lets a test mount one."""
     disk = tmp_path / "disk"
     disk.mkdir()
     size = sum(p.stat().st_size for p in published.rglob("*") if p.is_file()) + spare

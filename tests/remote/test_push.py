@@ -1,4 +1,4 @@
-"""A released version is visible as a whole, never changes, and survives two publishers."""
+"""A published version appears atomically, never changes, and survives concurrent publishers."""
 
 import shutil
 import subprocess
@@ -30,7 +30,7 @@ TARGET = "hf://datasets/owner/name"
 
 
 def built(root: Path, seed: int = 0) -> Path:
-    """Make a release; another seed is other content under the same version."""
+    """Make a release; another seed gives other content under the same version."""
     layout = toy.outputs(root)
     if seed:
         path = layout.probes
@@ -42,7 +42,7 @@ def built(root: Path, seed: int = 0) -> Path:
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A release, signed where that is possible: the signature travels like any other file."""
+    """A release, signed if possible: the signature is published like any other file."""
     folder = built(tmp_path_factory.mktemp("built"))
     if shutil.which("ssh-keygen"):
         key = tmp_path_factory.mktemp("key") / "key"
@@ -57,7 +57,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def outcomes(releases: list[Path], target: str) -> list[str]:
-    """Publish all at the same time; return addresses and errors."""
+    """Publish all concurrently; return addresses and errors."""
 
     def outcome(release: Path) -> str:
         try:
@@ -126,7 +126,7 @@ Stored = Callable[[str], dict[str, str]]
 
 @pytest.fixture
 def begun(s3: Any, release: Path, bucket: str) -> str:
-    """Leave what a publisher leaves who is killed in the middle; return a key that it has sent."""
+    """Imitate a publisher killed midway; return a key that it has uploaded."""
     claim = sha256(release / "manifest.json").encode()
     s3.put_object(Bucket=bucket, Key="below/shop/0.1.0.sha256", Body=claim)
     first = manifests.load(release).files[0]

@@ -1,4 +1,4 @@
-"""Keys and address that S3 is asked with, and what becomes of failures; the server is on loopback."""
+"""Credentials and endpoint of S3, and its failures, on a loopback server."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DATA = os.urandom(BLOCK + 70_000)
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Return what sets AWS_* variables; none but those are set."""
+    """Return a setter of AWS_* variables, which clears all others."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_REGION", "us-east-1")

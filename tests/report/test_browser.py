@@ -1,4 +1,4 @@
-"""The page in a real browser: it loads without errors and requests, search and map work on any screen."""
+"""The page in a real browser: no errors or requests, and search and map work on any screen."""
 
 import shutil
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this ma
 
 
 class Visit:
-    """A loaded page, its messages and its requests."""
+    """A loaded page with its messages and requests."""
 
     def __init__(self, tab: "sync_api.Page", path: Path) -> None:
         self.tab = tab
@@ -93,7 +93,7 @@ def test_the_search_finds_by_words_category_and_number_and_forgets(visit: Visit)
 
 
 def place(visit: Visit, item: int) -> tuple[float, float]:
-    """Return where an item is on the screen."""
+    """Return the position of an item on the screen."""
     plane = visit.tab.locator("#plane")
     plane.scroll_into_view_if_needed()
     visit.tab.wait_for_timeout(50)

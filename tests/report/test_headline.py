@@ -1,4 +1,4 @@
-"""What DVC shows of a run and git keeps: figures of its tables, and the article's tables; others stay as they were."""
+"""Figures for DVC and git: headline figures and tables; those of other runs are kept."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The items of the page: drawn by a rule, with their neighbours by the graphs."""
+"""Items of the page, and their neighbours in the graphs."""
 
 from pathlib import Path
 

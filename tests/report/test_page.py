@@ -1,4 +1,4 @@
-"""The page shows the figures, survives hostile data and missing stages, and loads nothing from outside."""
+"""The page shows the figures, survives hostile data and missing stages, and is self-contained."""
 
 import base64
 import io as bytes_io
@@ -28,7 +28,7 @@ from benchmarks import _figures
 
 
 def reported(layout: Layout, **section: int) -> str:
-    """Make the report, and return the page."""
+    """Write the report; return the page."""
     with running("report", "shop", toy.params(report=section), layout.root) as run:
         report.main(run)
     return (layout.report / "index.html").read_text().replace("\u00a0", " ")  # figures do not break
@@ -52,7 +52,7 @@ def text(layout: Layout) -> str:
 
 
 class Tags(HTMLParser):
-    """Start tags with their attributes, and whether every tag that opens is closed in order."""
+    """Start tags with attributes, and whether all tags are closed in order."""
 
     VOID = frozenset({"meta", "link", "input", "br"})
 
@@ -156,7 +156,7 @@ def test_report_card_summary_and_readme_have_the_same_figures(layout: Layout, te
 
 
 def table_of(text: str, heading: str) -> list[list[str]]:
-    """Return the cells of report.md's table under a heading."""
+    """Return the cells of the table in report.md under a heading."""
     lines = text.split(f"### {heading}\n")[1].split("\n#")[0].splitlines()
     return [[c.strip() for c in line.strip("| ").split(" | ")] for line in lines if line.startswith("| ")]
 
@@ -167,7 +167,7 @@ def test_an_image_that_cannot_be_decoded_is_left_out() -> None:
 
 
 def two_rings(n: int) -> pa.Table:
-    """Two groups of n items; each item's neighbours are the next two of its own group."""
+    """Two groups of n items; the neighbours of each item are the next two of its group."""
     item = np.repeat(np.arange(2 * n), 2)
     other = item // n * n + (item % n + np.tile([1, 2], 2 * n)) % n
     return pa.table({"item_id": item, "neighbour_id": other})

@@ -1,4 +1,4 @@
-"""The benchmark as tables: what is paired, what is masked, and what repeats the full model."""
+"""Tables of the benchmark: pairs, masks, and ablations that repeat the full model."""
 
 import dataclasses
 from pathlib import Path

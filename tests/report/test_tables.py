@@ -1,4 +1,4 @@
-"""Tables on rows whose figures are plain to see."""
+"""Tables of rows whose figures are obvious."""
 
 from __future__ import annotations
 

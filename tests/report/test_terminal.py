@@ -1,4 +1,4 @@
-"""The terminal's results tables."""
+"""Tables of results in a terminal."""
 
 import io
 

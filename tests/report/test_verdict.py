@@ -1,4 +1,4 @@
-"""The verdict claims what the tests decided, and no more."""
+"""The verdict states what the tests decided, and no more."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def probes(**outcomes: str) -> dict[str, list[dict[str, str]]]:
 
 
 def decided(released: str, *evidence: Any) -> dict[str, list[str]]:
-    """Return the rows of the verdict by their names, with its head under "head"."""
+    """Return the rows of the verdict by name, with its head under "head"."""
     (table,) = verdict.verdict_tables(released, *evidence)
     assert {table.rows[r][c].partition(" ")[0] == mark for (r, c), mark in table.marks.items()} == {True}
     return {"head": [*table.head[1:]]} | {row[0]: [*row[1:]] for row in table.rows}
@@ -98,7 +98,7 @@ def compared(**more: Any) -> dict[str, Any]:
 
 
 def pair(found: dict[str, Any]) -> dict[str, str]:
-    """Return place -> what the verdict of a comparison says of its one pair."""
+    """Return place -> outcome of a comparison's only pair."""
     (table,) = comparison.verdict_tables(found)
     assert table.rows[0][:2] == ["ours", "theirs"]
     return dict(zip(table.head[2:], table.rows[0][2:], strict=True))

@@ -1,4 +1,4 @@
-"""Codes of feature sets: learned, numbered, judged next to random ones, and written by the stage."""
+"""Semantic IDs: learned, numbered, compared with random ones, and written by the stage."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ ROWS, WIDTH, KINDS = 400, 10, 12
 
 
 def groups(seed: int = 0) -> np.ndarray:
-    """Return vectors around as many directions as there are kinds, float32 [n, F]."""
+    """Return vectors around one direction per kind, float32 [n, F]."""
     rng = np.random.default_rng(seed)
     kind = rng.normal(size=(KINDS, WIDTH))[rng.integers(KINDS, size=ROWS)]
     return (kind + 0.4 * rng.normal(size=(ROWS, WIDTH))).astype(np.float32)

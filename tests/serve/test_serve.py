@@ -1,4 +1,4 @@
-"""`alignrec serve`: queries are answered by the released encoder, or refused; the page in Chromium."""
+"""`alignrec serve`: queries are answered by the release's encoder or refused; the page in Chromium."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def release(root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def address(release: Path, root: Path) -> Iterator[str]:
-    """The address of a server in a process of its own."""
+    """The address of a server in its own process."""
     with alignrec("serve", release, "--port", "0", "--root", root) as server:
         line = server.stdout.readline()
         assert line.startswith("serving: http://127.0.0.1:"), line

@@ -1,4 +1,4 @@
-"""Raw files: whole and checked or not there, resumed, retried, listed without saying where they lay."""
+"""Raw files are complete and checked or absent, resumed, retried, and listed without local paths."""
 
 import gzip
 import random

@@ -1,4 +1,4 @@
-"""`alignrec new`: what it sees in files, what it refuses to guess, and a parameter file that runs as it stands."""
+"""`alignrec new`: columns that it detects or refuses to guess, and a parameter file that runs unchanged."""
 
 import gzip
 import json
@@ -16,7 +16,7 @@ from alignrec.pipeline.errors import UserError
 
 
 def shop(folder: Path, users: int = 30, items: int = 60, each: int = 12) -> None:
-    """Write interactions and items as people name them: movies, each rated 1 to 5."""
+    """Write interactions and items with common column names: movies, each rated 1 to 5."""
     bought = [(u, n) for u in range(users) for n in range(each)]
     rows = [(f"u{u}", (2 * u + n) % items, 1 + (u + n) % 5, f"2020-01-{1 + n:02d}") for u, n in bought]
     pd.DataFrame(rows, columns=["userId", "movieId", "stars", "date"]).to_csv(folder / "ratings.csv", index=False)
@@ -156,7 +156,7 @@ def test_images_are_a_folder_or_a_pattern(tmp_path: Path) -> None:
 
 
 def pictured(folder: Path, path: str, there: str, files: int = 60) -> None:
-    """Write the paths that items name, such as `covers/{}.jpg`, and files there, below the folder."""
+    """Write items with paths such as `covers/{}.jpg`, and the files below the folder."""
     lines = [json.loads(line) for line in Path("items.jsonl").read_text().splitlines()]
     Path("items.jsonl").write_text("\n".join(json.dumps(line | {"poster": path.format(line["id"])}) for line in lines))
     for i in range(files):

@@ -1,4 +1,4 @@
-"""Amazon's data by name, and several addresses of a file: tried in order, never joined."""
+"""Amazon's data by name; mirrors of a file are tried in order and never mixed."""
 
 import gzip
 import json
@@ -24,7 +24,7 @@ HTML = b"<!DOCTYPE html><html>gone</html>"
 
 
 def run(root: Path, reviews: list[str], retries: int = 0, **source: Any) -> list[dict[str, Any]]:
-    """Run the stage on a source whose reviews have these addresses; return sources.json."""
+    """Run the stage on a source with these addresses of reviews; return sources.json."""
     declared = {"kind": "amazon2023", "reviews": reviews, **source}
     given = {"datasets": ["d"], "sources": {"d": declared}, "download": {"retries": retries, "timeout": 2.0}}
     with running("download", "d", Params.model_validate(given), root) as stage:
@@ -47,7 +47,7 @@ def test_the_next_address_is_tried_and_named(tmp_path: Path, first: Any) -> None
 
 
 def test_bytes_of_two_mirrors_are_never_joined(tmp_path: Path) -> None:
-    """Both have the same ETag, the first breaks off each time; the second has other bytes and takes ranges."""
+    """Both have the same ETag; the first always breaks off, and the second has other bytes and supports ranges."""
     answers = {"/a/x.csv.gz": ranged(PACKED, '"same"', cut_at=1000), "/b/x.csv.gz": ranged(OTHER, '"same"')}
     with serving(answers) as server:
         run(tmp_path, [f"{server.address}/{mirror}/x.csv.gz" for mirror in "ab"], retries=1)

@@ -1,4 +1,4 @@
-"""One rule decides what an identifier is: SQL and Python agree, on all of Unicode and on numbers of any size."""
+"""Identifiers are normalised equally by SQL and Python, for all of Unicode and numbers of any size."""
 
 import duckdb
 import pytest

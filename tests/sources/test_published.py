@@ -1,4 +1,4 @@
-"""A published split and Amazon's raw metadata in one source: numbers and parts are kept, content is found by ASIN."""
+"""A source of a published split and Amazon's raw metadata keeps numbers and parts, and finds content by ASIN."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Readers of raw formats: what they pick, what they refuse, and that nothing in a line is ever run."""
+"""Readers of raw formats: fields read, lines refused, and no evaluation of input."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""The sticker shop: the same bytes every time, tastes where they were planted, and a look measured from pixels."""
+"""The sticker shop is reproducible, with planted tastes and a look measured from pixels."""
 
 import ast
 import gzip
@@ -85,7 +85,7 @@ def test_look(box: tuple[int, ...], fill: str, drawn: str, colour: str, shape: s
 
 
 def shopping() -> tuple[np.ndarray, ...]:
-    """Return user, item, time of 2000 shoppers, and theme and look of 800 stickers, which are independent."""
+    """Return user, item and time of 2000 shoppers, and theme and look of 800 stickers, which are independent."""
     rng = np.random.default_rng(5)
     subcategory, colour, shape = rng.integers(0, 40, 800), rng.integers(0, 8, 800), rng.integers(0, 4, 800)
     bought = draw_purchases(subcategory // 5, subcategory, colour, shape, users=2000, seed=0)

@@ -1,4 +1,4 @@
-"""The index finds what exact ranking finds, says what it misses, and is the same bytes twice."""
+"""The index finds what exact ranking does, reports its recall, and is reproducible."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def vectors() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def seen(vectors: tuple[np.ndarray, np.ndarray]) -> Pairs:
-    """Every user has seen the best of the catalogue, from none to 29 of it."""
+    """Every user has seen between 0 and 29 of the best items."""
     user, item = vectors
     best = np.argsort(-user @ item.T, axis=1)
     rows = [(u, i) for u in range(USERS) for i in sorted(best[u, : u % 30])]
@@ -50,7 +50,7 @@ def test_equal_scores_come_in_ascending_order_and_nothing_is_minus_one() -> None
 
 @pytest.fixture(scope="module")
 def stored(vectors: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Embeddings:
-    """The item vectors as `train` leaves them."""
+    """The item vectors as written by `train`."""
     ids, path = pa.array(range(ITEMS), pa.int32()), tmp_path_factory.mktemp("train") / "items.parquet"
     table = pa.table({"item_id": ids, "asin": ids.cast(pa.string()), "vector": io.vectors(vectors[1])})
     io.write_table(table, path, schemas.item_embeddings(WIDTH))
@@ -59,7 +59,7 @@ def stored(vectors: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.Temp
 
 @pytest.fixture
 def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a part be smaller than the catalogue."""
+    """Use parts that are smaller than the catalogue."""
     monkeypatch.setattr(io, "PART", 300)
 
 
@@ -76,7 +76,7 @@ def test_exact_ranking_is_the_same_by_parts_of_the_items(
 def test_a_large_catalogue_gets_an_inverted_file_that_searches_as_much_as_enough_recall_takes(
     vectors: tuple[np.ndarray, np.ndarray], seen: Pairs, stored: Embeddings, in_parts: None, tmp_path: Path
 ) -> None:
-    """The recall that is stated is that of a search."""
+    """The reported recall is that of a search."""
     user, item = vectors
     made = retrieval.build_index(stored, user, seen, ITEMS - 1)
     assert made.facts["kind"] == "ivf"

@@ -1,4 +1,4 @@
-"""Third-party feature files: identifiers and vectors -> a file, by name of format."""
+"""Writers of third-party feature files: identifiers and vectors -> a file, by name of format."""
 
 import gzip
 import json
@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import torch
 
 Write = Callable[[Path, Sequence[str], np.ndarray], Path]
-"""folder, identifiers, float32 [N, F] -> what was written there"""
+"""(folder, identifiers, float32 [N, F]) -> path written"""
 
 
 def named(name: str, data: Callable[[dict[str, list[float]]], object]) -> Write:
-    """Return what writes a file: bytes, or what becomes JSON, of identifier -> vector."""
+    """Return a writer of a file with bytes, or JSON, made of identifier -> vector."""
 
     def write(folder: Path, ids: Sequence[str], vectors: np.ndarray) -> Path:
         made = data(dict(zip(ids, vectors.tolist(), strict=True)))
@@ -31,7 +31,7 @@ def lines(rows: dict[str, list[float]]) -> bytes:
 
 
 def foldered(name: str, save: Callable[[Path, str, np.ndarray], None]) -> Write:
-    """Return what writes a folder with a file per item."""
+    """Return a writer of a folder with a file per item."""
 
     def write(folder: Path, ids: Sequence[str], vectors: np.ndarray) -> Path:
         (folder / name).mkdir()
@@ -77,7 +77,7 @@ IDENTIFIED: dict[str, Write] = {
     "Parquet": parquet,
     "Parquet in a folder": parquets,
 }
-"""formats that say which item a row is"""
+"""formats whose rows have identifiers"""
 
 
 def npy(folder: Path, vectors: np.ndarray) -> Path:
@@ -91,11 +91,11 @@ def tensor(folder: Path, vectors: np.ndarray) -> Path:
 
 
 ORDERED: dict[str, Callable[[Path, np.ndarray], Path]] = {"npy": npy, "pt": tensor}
-"""formats whose rows have an order and no identifiers"""
+"""formats whose rows have an order but no identifiers"""
 
 
 def mapping(folder: Path, ids: Sequence[str]) -> Path:
-    """Write MMRec's mapping file, its lines not in order of rows."""
+    """Write MMRec's mapping file, whose lines are not in order of rows."""
     rows = [f"{name}\t{row}\n" for row, name in enumerate(ids)]
     (folder / "i_id_mapping.csv").write_text("asin\titemID\n" + "".join(sorted(rows)))
     return folder / "i_id_mapping.csv"

@@ -1,4 +1,4 @@
-"""Each format of others: identifiers in another order, three unknown, one of them misspelt; and what is refused."""
+"""Third-party formats with reordered, unknown and misspelt identifiers; and refusals."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ VECTORS = np.random.default_rng(0).standard_normal((ITEMS, WIDTH)).astype(np.flo
 
 
 def theirs() -> tuple[list[str], np.ndarray, list[int]]:
-    """Return identifiers and vectors in another order, three of them unknown, and the items that then lack a row."""
+    """Return reordered identifiers and vectors, three of them unknown, and the items that lack a row."""
     turned = np.random.default_rng(1).permutation(ITEMS)
     ids = [ASINS[i] for i in turned]
     ids[3], ids[11], ids[30] = ids[3][:-1] + "O", "X111111111", "Y222222222"

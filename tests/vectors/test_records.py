@@ -1,4 +1,4 @@
-"""Image features by ASIN: only the wanted, in the wanted order; a cut file names the place."""
+"""Image features by ASIN: only the requested rows, in order; errors of truncated files name the place."""
 
 import gzip
 from pathlib import Path
