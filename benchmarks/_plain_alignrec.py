@@ -123,7 +123,6 @@ def _recall(branches: tuple[Tensor, ...], parts: split.Split, taken: list[set[in
 
 
 def steps(optimiser: torch.optim.Optimizer, batches: list[Batch], loss: Callable[[Batch], Tensor]) -> list[float]:
-    """Take a step per batch and return the losses."""
     losses = []
     for batch in batches:
         optimiser.zero_grad()

@@ -33,5 +33,4 @@ def write(raw: Path, items: int) -> list[dict[str, Any]]:
 
 
 def text(product: dict[str, Any]) -> str:
-    """Return the text of a product for training a tokenizer."""
     return f"{product.get('title', '')} {product.get('description', '')}".strip()

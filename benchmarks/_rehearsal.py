@@ -76,7 +76,6 @@ def rehearse(folder: Path, size: str, items: int) -> dict[str, Any]:
 
 
 def lay_out(folder: Path) -> None:
-    """Set up `folder` as a DVC project."""
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
     _run("dvc", "init", "-q", "-f", "--no-scm", folder=folder)

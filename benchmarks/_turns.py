@@ -119,7 +119,6 @@ def _set(environment: Mapping[str, str]) -> None:
 
 
 def alone(work: Callable[..., Result], *args: Any) -> Result:
-    """Run `work` in a new process."""
     with process() as run:
         return run(partial(work, *args))
 

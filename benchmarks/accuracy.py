@@ -71,7 +71,6 @@ def best(turns: Sequence[Turn[float]]) -> float:
 
 
 def epochs_to(aim: float, epoch: Epoch) -> int:
-    """Train until valid Recall@20 reaches `aim` and return the number of epochs, at most MOST."""
     for n in range(1, MOST + 1):
         if epoch().result >= aim:
             return n

@@ -132,7 +132,6 @@ def encoded(precision: str) -> Turn[np.ndarray]:
 
 @cache
 def _their_network() -> nn.Module:
-    """Return torchscale's network with our weights."""
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
     with torch.device("meta"):
         theirs: nn.Module = importlib.import_module("reference").beit3(SHAPE)

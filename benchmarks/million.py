@@ -94,14 +94,12 @@ def run_stages(folder: Path, settings: dict[str, Any]) -> dict[str, Cost]:
 
 
 def parameters(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings with the catalogue of a folder as the source."""
     files = {"interactions": str(folder / _catalogue.INTERACTIONS), "items": str(folder / _catalogue.ITEMS)}
     images = {"folder": str(folder / _catalogue.IMAGES), "pattern": "{item}.jpg"}
     return {"datasets": [DATASET], "sources": {DATASET: {"kind": "tabular", **files}}, "images": images, **settings}
 
 
 def table_lines(small: dict[str, Cost], large: dict[str, Cost]) -> list[str]:
-    """Return a Markdown table of CPU seconds and MiB of each stage at both sizes."""
     sizes = [f"{n:,}" for n in SIZES]
     head = ["stage", *(f"CPU s, {n}" for n in sizes), "times", *(f"{of}MiB, {n}" for of in ("", "own ") for n in sizes)]
     rows = [head, ["---"] * len(head)]

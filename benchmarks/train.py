@@ -104,14 +104,12 @@ def _batches() -> list[Batch]:
 
 @cache
 def _state() -> dict[str, torch.Tensor]:
-    """Return the initial parameters of every epoch."""
     torch.manual_seed(0)
     return AlignRec(_inputs(), SETTINGS).to(_inputs().device).state_dict()
 
 
 @cache
 def _model(name: str) -> tuple[AlignRec, Loss]:
-    """Return the model and its loss, compiled if the settings ask for that."""
     settings = {"exact": {}, **OTHERS, **ON_GPU}[name]
     model = AlignRec(_inputs(), SETTINGS.model_copy(update=settings)).to(_inputs().device)
     return model, compile_network(model) if settings.get("compile") else model.loss

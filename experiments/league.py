@@ -29,7 +29,6 @@ MODELS = ["itemknn", "contentknn", "ease", "cease", "addease", "l3ae", "bpr", "i
 
 
 def per_user(branch: Layout, runs: list[Entry]) -> dict[int, float]:
-    """Return the mean recall of each test user over runs."""
     split, named = inputs.read_inputs(branch, None).split, read_runs(branch)
     found = [read_evaluation(branch.cells("benchmark") / f"{named[run]}.parquet", split, [20]) for run in runs]
     values = np.mean([one.per_user["recall", 20] for one in found], axis=0)

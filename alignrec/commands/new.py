@@ -80,7 +80,6 @@ def check_target(name: str, to: Path, force: bool) -> None:
 
 
 def write_project(name: str, text: str, to: Path) -> Iterator[str]:
-    """Write a parameter file and yield messages for the user."""
     io.write_bytes(to, text.encode())
     yield f"wrote {to}"
     if to == PARAMS:
@@ -104,7 +103,6 @@ def describe_files(
 
 
 def describe_category(name: str, year: str, category: str | None, beit3: bool = False) -> tuple[str, list[str]]:
-    """Return a parameter file for an Amazon category, and messages on its size and BEiT3."""
     known([year], CATEGORIES, "--amazon")
     published = CATEGORIES[year]
     if category is None:

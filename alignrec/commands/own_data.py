@@ -63,7 +63,6 @@ def read_files(
 
 
 def as_yaml(found: OwnData, beit3: bool) -> str:
-    """Return a parameter file with feature sets that suit the data."""
     sections = found.sections | _content_sections(found.modalities, found.size.items, beit3)
     sections |= _judging_sections(sections["encode"]["encoders"], found, beit3)
     options: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None, "width": 120}

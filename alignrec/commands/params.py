@@ -146,7 +146,6 @@ def load(path: Path, dataset: str = "") -> Parameters:
 
 
 def _check_names(params: Parameters) -> None:
-    """Raise UserError for the first unknown dataset, feature set or recommender."""
     for dataset in params.datasets:
         params.source(dataset)
     check_encoders(params.encoders, params[Encode].encoders)

@@ -73,7 +73,7 @@ def dvc_yaml(params: Parameters) -> str:
 
 
 def code_json() -> dict[str, str]:
-    """Return the code hashes that DVC compares to decide whether a stage must run."""
+    # DVC runs a stage again if its hash changes
     hashes = {stage.name: code.fingerprint(*stage.modules()) for stage in IN_ORDER}
     return {PACKAGE: version(PACKAGE)} | hashes
 
@@ -180,7 +180,7 @@ def text_sha256(text: str) -> str:
 
 
 def _is_dvcs_own(path: Path) -> bool:
-    """Whether a .dvcignore has only the comments that `dvc init` writes."""
+    # `dvc init` writes only comments
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     return all(not line.strip() or line.startswith("#") for line in lines)
 

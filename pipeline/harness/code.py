@@ -50,7 +50,7 @@ def _content_that_counts(path: Path) -> bytes:
 
 
 def _canonical_text(part: object) -> str:
-    """Dump a syntax tree as text that, unlike `ast.dump`, is the same in all Python versions."""
+    # unlike `ast.dump`, this gives the same text in all Python versions
     if isinstance(part, list):
         return f"[{','.join(map(_canonical_text, part))}]"
     if not isinstance(part, ast.AST):

@@ -35,7 +35,7 @@ class EncoderFiles:
     official = Named("official.safetensors", "weights of `pretrain.init` before training, without heads; not released")
 
     def present(self) -> list[Path]:
-        """Return the existing files that belong in a release."""
+        # files of a release
         files = (self.config, self.weights, self.tokenizer, self.word_pieces, self.whitening)
         return [path for path in files if path.is_file()]
 
@@ -139,11 +139,11 @@ class Layout:
         return sorted(path.parent.name for path in files)
 
     def edges(self, name: str) -> Path:
-        """Table EDGES of one feature set."""
+        """Table EDGES of a feature set."""
         return self.folder("graph") / name / "edges.parquet"
 
     def codes(self, features: str) -> Path:
-        """Table semantic_ids(L) of one feature set."""
+        """Table semantic_ids(L) of a feature set."""
         return self.folder("semantic_ids") / features / "codes.parquet"
 
     # --- recommender
