@@ -1,1 +1,1 @@
-"""Models x feature sets x seeds, and the article's other tables: every training is a cell with a record of its own."""
+"""Benchmark and study: trainings over models, feature sets and seeds, each recorded as a cell."""

@@ -103,7 +103,6 @@ class DatasetData:
         return tables + [path for name in self._sets() for path in io.shards(self.layout.features(name), "features")]
 
     def facts(self) -> dict[str, Any]:
-        """Return what else determines the data, JSON."""
         name = self.features.stem if isinstance(self.features, Path) else self.features
         graph, hidden = self.graph and self.graph.model_dump(), self.hidden and asdict(self.hidden)
         return {"features": name, "modalities": list(self.parts), "graph": graph, "hidden": hidden}
@@ -173,7 +172,6 @@ class Cell:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What determines the result, except file contents, code and versions."""
         return {
             "model": self.model,
             "data": self.data.facts(),
@@ -193,7 +191,6 @@ class Cell:
         return fit(model, *data, self.settings, self.seed, watch, checkpoint, self.data.parts), data.split
 
     def judge(self, fitted: Fit, split: Split) -> list[Result]:
-        """Evaluate test under each variant of the protocol."""
         return [open_test(fitted.user, fitted.item, split, one, self.ks) for one in self.protocol.variants]
 
 

@@ -19,7 +19,7 @@ MODELS = ("alignrec", "bm3", "vbpr")  # AlignRec, its predecessor in production,
 
 
 class Compared(NamedTuple):
-    """One training."""
+    """One training of the comparison."""
 
     model: str
     features: str

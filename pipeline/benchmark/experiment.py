@@ -117,7 +117,6 @@ def record_digest(values: dict[str, Any]) -> str:
 
 
 def train_cell(store: Store, tolerant: bool, cell: Cell) -> None:
-    """Train a cell unless another process has finished it."""
     with store.claimed(cell):
         if store.get(cell) is None:
             store.put(cell, train_and_judge(cell, tolerant))
@@ -168,7 +167,6 @@ class Experiment:
         return found
 
     def write(self, files: Mapping[str, pa.Table | Any]) -> None:
-        """Write file name -> table or JSON value to the stage's folder."""
         for name, content in files.items():
             path = self.run.folder / name
             if isinstance(content, pa.Table):

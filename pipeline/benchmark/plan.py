@@ -118,7 +118,7 @@ class Tuned:
     tried: dict[Candidate, list[Tried]]
 
     def params(self, params: Parameters, entry: Entry) -> Parameters:
-        """Return parameters with the chosen setting of a run; ablations share that of the full model."""
+        """Apply the chosen setting of a run; ablations share that of the full model."""
         full = Candidate(RELEASED, params[Released].features) if entry.ablation else Candidate(*entry[:2])
         if full not in self.tried:
             return params
@@ -179,7 +179,6 @@ def halton_points(ranges: Mapping[str, Range], n: int, seed: int) -> list[Settin
 
 
 def _value_at(values: Range, u: float) -> int | float:
-    """Return the value at u, in [0, 1), of a range."""
     whole = isinstance(values.low, int) and isinstance(values.high, int)
     low, high = values.low, values.high + whole
     value = low * math.exp(u * math.log(high / low)) if low > 0 else low + u * (high - low)

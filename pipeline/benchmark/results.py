@@ -22,7 +22,6 @@ PerUser = dict[Entry, dict[str, np.ndarray]]  # run -> metric -> float64 [N], Na
 
 
 def benchmark_tables(experiment: Experiment, found: Mapping[Entry, Record], tuned: Tuned) -> dict[str, Any]:
-    """Return file name -> table or JSON value."""
     params, variants = experiment.params, experiment.rules.variants
     k = headline_cutoff(params[Benchmark].ks)
     judged: list[dict[str, Any]] = []

@@ -17,7 +17,6 @@ COLUMNS = ("model", "features", "ablation")  # name the runs of a test, which di
 
 
 def declare_pairs(entries: Sequence[Entry], reference: str, control: str | None = None) -> list[tuple[Entry, Entry]]:
-    """Return the pairs of runs to test, with seed 0."""
     kinds = list(dict.fromkeys(entry._replace(seed=0) for entry in entries))
     full = [kind for kind in kinds if kind.model == RELEASED and not kind.ablation]
     # AlignRec on every feature set against each other model, on the same features or on ids only

@@ -28,7 +28,7 @@ Setting = dict[str, int | float]
 
 
 class Masked(NamedTuple):
-    """One training."""
+    """One training with a hidden modality."""
 
     features: str
     modality: str  # hidden one: image, text or WHOLE for none
@@ -79,7 +79,7 @@ def mask_cell(experiment: Experiment, one: Masked) -> Cell:
 
 
 class Swept(NamedTuple):
-    """One training."""
+    """One training of a sweep."""
 
     sweep: str
     setting: str  # JSON: key -> value

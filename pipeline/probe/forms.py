@@ -64,7 +64,6 @@ class Processing:
         return best
 
     def refit(self, name: str, refit: Refit | None) -> Refit | None:
-        """Compose a refit with the set's chosen form."""
         return refit and (lambda cold: transform_vectors(refit(cold), self.chosen[name], self.width))
 
     def facts(self) -> dict[str, Any]:

@@ -125,7 +125,7 @@ class Linear:
         return [np.concatenate(parts) for parts in found]
 
     def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Return what `Task.summary` does, with EASE as chance."""
+        """Do as `Task.summary`, with EASE as chance."""
         n, base = len(self.base), float(self.base.mean())
         name = f"recall@{bounded_cutoff(self.split.n_items)}"
         out: dict[str, Any] = {"users": n, "chance": {name: round(base, 6), "gain": 0.0}}

@@ -61,7 +61,6 @@ def list_remarks(comparison: Record) -> list[str]:
 
 
 def describe_doubts(comparison: Record) -> list[str]:
-    """Return a sentence per feature set whose rows seem out of order."""
     sentences = []
     for doubt in comparison.get("order", []):
         k, chance, both = doubt["neighbours"], doubt["chance"], doubt["overlap"].items()

@@ -35,7 +35,6 @@ def quality_table(what: str, status: pa.ChunkedArray, reason: pa.ChunkedArray, n
 
 
 def count_states(items: Iterable[pa.Table]) -> States:
-    """Count items by status of image and text, from parts of table RELEASED_ITEMS."""
     counted = Counter[tuple[str | None, str]]()
     for part in items:
         for row in part.group_by(["image_status", "text_status"]).aggregate([([], "count_all")]).to_pylist():
@@ -44,7 +43,6 @@ def count_states(items: Iterable[pa.Table]) -> States:
 
 
 def gap_rows(states: States) -> list[list[str]]:
-    """Return part, status, items and share for each status other than `ok`."""
     rows = []
     for place, what in enumerate(("image", "text")):
         of = Counter[str]()

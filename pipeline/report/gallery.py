@@ -34,7 +34,6 @@ class Sheets:
     place: dict[int, int]  # item_id -> cell, counted through all sheets
 
     def table(self, titles: Sequence[str], notes: Sequence[str]) -> dict[str, Any]:
-        """Return titles, categories and cells (-1: no image) of all items."""
         return {"titles": titles, "notes": notes, "cells": [self.place.get(i, -1) for i in range(len(titles))]}
 
 

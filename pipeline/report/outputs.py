@@ -58,7 +58,6 @@ class Outputs:
 
     @cached_property
     def image_facts(self) -> pa.Table | None:
-        """Columns item_id, status and reason of the images."""
         tables = list(self._images("status", "reason"))
         return pa.concat_tables(tables) if tables else None
 
@@ -87,7 +86,6 @@ class Outputs:
 
     @cached_property
     def study(self) -> dict[str, pa.Table]:
-        """Part of schemas.STUDY that ran -> its table."""
         paths = {part: self.layout.study(part) for part in schemas.STUDY}
         return {part: io.read_table(path, schemas.STUDY[part]) for part, path in paths.items() if path.exists()}
 
@@ -99,7 +97,6 @@ class Outputs:
 
     @property
     def coded(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Feature set -> quality of its semantic IDs."""
         return _read_json(self.layout.code_quality, {})
 
     @cached_property

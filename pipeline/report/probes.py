@@ -43,7 +43,6 @@ class Probed(NamedTuple):
         return f"{self.skipped}." if self.skipped else self.caveat
 
     def of(self, form: str, figure: str) -> dict[str, float]:
-        """Return feature set or chance -> its figure in a form."""
         return {name: of[figure] for name, of in self.forms.get(form, {}).items() if figure in of}
 
     def ordered(self, form: str, figure: str) -> list[str]:

@@ -52,7 +52,6 @@ def results_table(comparison: Comparison) -> Table:
 
 
 def brief_table(heading: str, comparison: Comparison) -> Table:
-    """Return a narrow table of models, or of the ablations of one."""
     rows = [
         [row.ablation or row.model, row.features, str(row.seeds), *map(without_zero, _figure_cells(row, BRIEF))]
         for row in comparison.rows

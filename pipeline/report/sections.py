@@ -117,7 +117,6 @@ def change_row(name: str, test: Difference | None, words: str) -> Row:
 
 
 def axis_ticks(low: float, high: float) -> list[float]:
-    """Return about four round numbers between low and high."""
     if not high > low:
         return [low]
     raw = (high - low) / 4
@@ -128,7 +127,6 @@ def axis_ticks(low: float, high: float) -> list[float]:
 
 
 def judged_sections(outputs: Outputs) -> list[Section]:
-    """Return the sections that evaluate features and recommenders."""
     found = (
         recommenders_section(outputs),
         probes_section(outputs),
@@ -141,7 +139,6 @@ def judged_sections(outputs: Outputs) -> list[Section]:
 
 
 def recorded_sections(outputs: Outputs) -> list[Section]:
-    """Return the sections on provenance and cost."""
     tried = [] if outputs.tuning is None else [benchmark.tuning_table(outputs.tuning)]
     settings = Section("settings", "Settings", "The same budget for every contender", tables=tried)
     quality = list(content.drop_tables(outputs.records))
@@ -171,7 +168,6 @@ def _means_chart(comparison: Comparison, label: str) -> Intervals | None:
 
 
 def _leads_chart(comparison: Comparison, outputs: Outputs, label: str) -> Intervals | None:
-    """Chart the lead of AlignRec on the released features over each run in its paired tests."""
     found = benchmark.lead_rows(comparison, outputs.tests, outputs.released)
     if not found:
         return None
@@ -208,7 +204,6 @@ def probes_section(outputs: Outputs) -> Section:
 
 
 def probe_charts(figures: Mapping[str, Any] | None) -> list[Intervals | None]:
-    """Chart each probe's headline figure, raw and processed."""
     return [_probe_chart(probed) for probed in probes.read_probes(figures).values() if probed.forms]
 
 

@@ -33,7 +33,6 @@ def with_error(value: float, error: float | None, form: str = ".4f") -> str:
 
 
 def without_zero(text: str) -> str:
-    """Replace 0.25 by .25."""
     return re.sub(r"\b0\.", ".", text)
 
 
@@ -49,7 +48,6 @@ def display_name(name: str) -> str:
 
 
 def describe_seeds(counts: Iterable[int]) -> str:
-    """Return `mean ± sd over 3 seeds`, or `1 seed`."""
     over = seeds_of(counts)
     return over if over == "1 seed" else f"mean ± sd over {over}"
 

@@ -93,7 +93,6 @@ def verdict_tables(released: str, probes: Mapping[str, Any] | None, tests: pa.Ta
 
 
 def outcome_table(note: str, sides: Sequence[str], found: Sequence[tuple[Sequence[str], Places]]) -> Table:
-    """Return a table with a row per comparison and a column per place."""
     places = list(dict.fromkeys(place for _, of in found for place in of))
     rows = [[*names, *(MARKS[of[p]] if p in of else "" for p in places)] for names, of in found]
     head = [*sides, *places]
@@ -104,7 +103,6 @@ def outcome_table(note: str, sides: Sequence[str], found: Sequence[tuple[Sequenc
 def verdict_headline(
     dataset: str, kind: str, released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None
 ) -> str:
-    """Return the verdict in one sentence, empty without comparisons."""
     found = compare_released(released, probes, tests)
     unbeaten = [name for name, places in found.controls.items() if "better" not in places.values()]
     where = f"{dataset}{' (synthetic users)' * (kind == 'sample')}"
