@@ -212,7 +212,7 @@ def decode(image: ImageLike, params: Images = STORED) -> bytes | tuple[str, str]
     """
     try:
         data = _read_bytes(image, params.max_bytes)
-    except Exception as e:  # PIL raises any exception on damaged data, and images are decoded when they are saved
+    except Exception as e:  # PIL raises arbitrary exceptions for damaged images, which are decoded lazily
         if isinstance(e, OSError) and e.strerror:
             return "missing", f"{e.filename}: {e.strerror}; only local files are read"
         status = "truncated" if "truncated" in str(e) else "not_an_image"

@@ -1,7 +1,4 @@
-"""CLIP trained on the images and texts of a dataset, as a baseline of pre-training.
-
-python -m experiments.clip sample clip.npy [--distill 10] && alignrec compare sample beit3 clip.npy
-"""
+"""Train CLIP on the images and texts of a dataset, as a baseline: `python -m experiments.clip sample clip.npy`."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory

@@ -1,7 +1,4 @@
-"""Exposure of items under AlignRec, LightGCN and BM3: an offline check of the authors' online experiment.
-
-python -m experiments.exposure sample [--protocol sparse --most-train 1]       # docs/study.md, "Exposure"
-"""
+"""Exposure of items by model (docs/study.md, "Exposure"): `python -m experiments.exposure sample`."""
 
 from pathlib import Path
 from typing import Annotated, Any

@@ -1,7 +1,4 @@
-"""Effect of each loss of AlignRec on the geometry of its vectors: training without the loss.
-
-python -m experiments.geometry sample       # docs/study.md, "What each loss prevents"
-"""
+"""Geometry of AlignRec trained without each loss (docs/study.md): `python -m experiments.geometry sample`."""
 
 from pathlib import Path
 

@@ -1,7 +1,4 @@
-"""Joint training of AlignRec and BEiT3, compared with staged training from the same weights.
-
-python -m experiments.joint sample        # docs/study.md, "Joint or staged"
-"""
+"""Joint or staged training of AlignRec and BEiT3 (docs/study.md): `python -m experiments.joint sample`."""
 
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,4 @@
-"""Compare models on several splits, with an equal budget of settings each, selected on valid.
-
-python -m experiments.league sample       # docs/who-wins.md
-"""
+"""Compare models on several splits with equal budgets (docs/who-wins.md): `python -m experiments.league sample`."""
 
 from itertools import combinations
 from pathlib import Path

@@ -1,7 +1,4 @@
-"""Train AlignRec in one chronological pass over the interactions, after pre-training of various lengths.
-
-python -m experiments.single_pass sample            # docs/study.md, "A single pass by time"
-"""
+"""AlignRec trained in one chronological pass (docs/study.md): `python -m experiments.single_pass sample`."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,4 @@
-"""Variants of pre-training, evaluated by probes and in AlignRec.
-
-python -m experiments.variants sample --profile mini|objective|steps      # docs/pretraining-results.md
-"""
+"""Variants of pre-training (docs/pretraining-results.md): `python -m experiments.variants sample --profile mini`."""
 
 from pathlib import Path
 from typing import Any

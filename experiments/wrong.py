@@ -1,7 +1,4 @@
-"""Effect of wrong content on recommenders: images or texts of other items, or noise.
-
-python -m experiments.wrong sample                     # docs/study.md, "Wrong content"
-"""
+"""Recommenders with wrong images, wrong texts or noise (docs/study.md): `python -m experiments.wrong sample`."""
 
 from pathlib import Path
 from typing import Annotated

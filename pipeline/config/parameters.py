@@ -34,7 +34,11 @@ OWN = Licence(
 
 
 class Source(Section):
-    """A dataset under `sources` of params.yaml. New kinds are subclasses with an entry in the registry."""
+    """A dataset under `sources` of params.yaml, and base class of all kinds of source.
+
+    A kind overrides `reader` and is registered in pipeline/sources/base.py. `licence` applies to data derived from it;
+    `has_split` is whether its interactions come with a split.
+    """
 
     kind: str
     """a name in pipeline/sources/base.py"""
@@ -46,7 +50,7 @@ class Source(Section):
 
     @abstractmethod
     def reader(self) -> Any:
-        """Return a Reader of its files, see pipeline/sources/base.py."""
+        """Return the reader of its raw files, a `Reader` of pipeline/sources/base.py."""
 
 
 class Parameters(Section):
