@@ -166,7 +166,6 @@ class Cell:
 
     @cached_property
     def key(self) -> str:
-        """The sha256 of everything that determines the result."""
         files = [*self.data.files(), *MODELS.source_files(self.model)]
         return Run.key(files, self.facts, [__name__, MODELS.module(self.model)])
 

@@ -35,13 +35,12 @@ def with_settings(params: Parameters, model: str, setting: Mapping[str, Any]) ->
 
 
 def search_ranges(params: Parameters, model: str) -> dict[str, Range]:
-    """Return the ranges in `search.spaces`, or else the model's default ones, or else those of lr and l2."""
+    # search.spaces, or else the model's default space, or else lr and l2
     rates = {key: values for key, values in RATES.items() if key in MODELS[model].Params.model_fields}
     return (SPACES | params[Search].spaces).get(model, rates)
 
 
 def sweep_params(params: Parameters, setting: Mapping[str, int | float], where: str) -> Parameters:
-    """Apply one setting of a sweep, dotted key -> value; UserErrors name the path `where`."""
     graph, train = (
         {key.removeprefix(f"{section}."): value for key, value in setting.items() if key.startswith(f"{section}.")}
         for section in ("graph", "train")

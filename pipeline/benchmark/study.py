@@ -114,7 +114,6 @@ def sweep_cell(experiment: Experiment, setting: Setting, seed: int, where: str) 
 
 
 def sweep_curves(table: pa.Table) -> list[dict[str, Any]]:
-    """Return a point per value of one-key sweeps: mean and sd of valid Recall@20."""
     rows = []
     for (sweep, setting), values in _by_setting(table).items():
         if len(changed := json.loads(setting)) == 1 and values:
@@ -126,7 +125,6 @@ def sweep_curves(table: pa.Table) -> list[dict[str, Any]]:
 
 
 def sweep_heatmaps(table: pa.Table) -> list[dict[str, Any]]:
-    """Return the best mean over seeds for each pair of values, with a map per pair of keys."""
     by_setting = _by_setting(table)
     order = [*dict.fromkeys(sweep for sweep, _ in by_setting)]
     means: dict[tuple[int, str, float, float], list[float]] = {}

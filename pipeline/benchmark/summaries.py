@@ -50,7 +50,6 @@ def by_protocol(rows: Sequence[Masked]) -> Iterator[tuple[tuple[str, str], list[
 
 
 def mask_metrics(mask: pa.Table) -> dict[str, Any]:
-    """Return protocol -> fingerprint, and feature set -> items -> mean and sd of Recall@20 and its relative change."""
     nested: dict[str, Any] = {}
     for (protocol, fingerprint), rows in by_protocol(summarise_mask(mask)):
         judged = nested.setdefault(protocol, {"fingerprint": fingerprint})
@@ -61,9 +60,9 @@ def mask_metrics(mask: pa.Table) -> dict[str, Any]:
 
 
 def mask_points(mask: pa.Table) -> list[dict[str, Any]]:
-    """Return a point per run for `dvc plots`; every line starts at the whole set."""
     read = mask.to_pylist()
     names = dict.fromkeys(row["features"] for row in read)
+    # every line starts at the whole set
     rows = [(name, modality, row) for name in names for modality in MODALITIES for row in read
             if row["features"] == name and row["modality"] in (modality, WHOLE)]  # fmt: skip
     several = len({row["protocol"] for row in read}) > 1

@@ -91,7 +91,6 @@ def _skipped_sets(probes: Iterable[str], refits: Refits) -> dict[str, dict[str, 
 def summarise_answers(
     tasks: Tasks, answers: verdicts.Answers, ks: Sequence[int], refits: Refits | None = None
 ) -> dict[str, Any]:
-    """Return probe -> feature set -> figures, or `{"skipped": reason}` for a probe or a set."""
     summaries: dict[str, Any] = {}
     skipped = _skipped_sets(tasks, refits or {})
     for probe, task in tasks.items():

@@ -101,7 +101,7 @@ def hit_rates(features: np.ndarray, questions: Questions, ks: Sequence[int]) -> 
 
 
 def chance_rates(questions: Questions, ks: Sequence[int]) -> np.ndarray:
-    """Return the hit rates of a random ranking, float64 [len(ks)]."""
+    """Return hit rates of a random ranking, float64 [len(ks)]."""
     candidates = questions.members.shape[1] - np.diff(questions.members.indptr)
     return _group_means(np.minimum(np.asarray(ks)[None, :] / candidates[:, None], 1), questions.group).mean(axis=0)
 

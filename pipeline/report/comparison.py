@@ -27,7 +27,7 @@ def verdict_tables(comparison: Record) -> list[Table]:
 
 
 def _outcomes_by_pair(comparison: Record) -> dict[tuple[str, str], dict[str, str]]:
-    """Return (a, b) -> place -> outcome, empty for sets whose rows seem out of order."""
+    # sets whose rows seem out of order have no outcomes
     doubted = {doubt["features"] for doubt in comparison.get("order", [])}
     trained, found = _list_trainings(comparison), {}
     for a, b in dict.fromkeys((pair["a"], pair["b"]) for pair in comparison["pairs"]):

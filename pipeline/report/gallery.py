@@ -119,11 +119,11 @@ def columns(names: Sequence[str], released: str) -> list[str]:
 
 
 def choose_items(labels: Sequence[str], has_image: Sequence[bool], count: int, seed: int) -> list[int]:
-    """Draw items: each category once before any twice, those with images first."""
     order = np.random.default_rng(seed).permutation(len(labels)).tolist()
     seen = Counter[tuple[bool, str]]()
+    # each category once before any twice, items with images first
     rounds = {}
-    for i in order:  # ranked by how many of the category came before
+    for i in order:
         seen[not has_image[i], labels[i]] += 1
         rounds[i] = not has_image[i], seen[not has_image[i], labels[i]]
     return sorted(order, key=lambda i: rounds[i])[:count]
@@ -155,7 +155,6 @@ def _classes(taxonomy: Sequence[Sequence[str]]) -> tuple[list[str], list[int]]:
 
 
 def item_popularity(interactions: pa.Table | None, items: int) -> list[int]:
-    """Count the train interactions of each item; empty if unknown."""
     if interactions is None:
         return []
     item, split = (interactions[column].to_numpy() for column in ("item_id", "split"))

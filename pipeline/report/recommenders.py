@@ -60,7 +60,6 @@ def brief_table(heading: str, comparison: Comparison) -> Table:
 
 
 def lead_rows(comparison: Comparison, paired: pa.Table | None, released: str) -> list[dict[str, Any]]:
-    """Select the tests of AlignRec on the released features against each other run."""
     ours = {"model_a": RELEASED, "features_a": released, "ablation_a": "", "ablation_b": ""}
     wanted = ours | {"fingerprint": comparison.fingerprint, "metric": MAIN[0]}
     return [] if paired is None else paired.filter(rows_equal_to(wanted)).to_pylist()

@@ -112,7 +112,6 @@ def mean_row(name: str, cell: Cell) -> Row:
 
 
 def change_row(name: str, test: Difference | None, words: str) -> Row:
-    """Return a row with a difference, filled if significant, or without a mark for None."""
     return Row(name, [test and test[:3]], words, test is not None and test.sure)
 
 

@@ -75,7 +75,6 @@ def join_label(text: str, label: str, mark: str = "; ") -> str:
 
 
 def with_labels(comparisons: Sequence[Comparison]) -> Iterator[tuple[Comparison, str]]:
-    """Yield each comparison with its protocol, or with an empty label if it is the only one."""
     for comparison in comparisons:
         yield comparison, comparison.protocol if len(comparisons) > 1 else ""
 

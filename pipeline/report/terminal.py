@@ -63,7 +63,6 @@ def bands(widths: Sequence[int], texts: int, room: int) -> Iterator[list[int]]:
 
 
 def tables(results: pa.Table, dataset: str) -> Iterator[Drawn]:
-    """Yield a table per protocol: test figures, mean ± sd over seeds, best Recall@20 first."""
     for one in evidence.list_comparisons(results):
         title = f"{dataset}, protocol {one.protocol} ({one.fingerprint}): test, selected by valid"
         yield Drawn(recommenders.brief_table(title, one))
