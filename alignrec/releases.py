@@ -185,11 +185,10 @@ def load(
         True
     """
     address = str(release)
-    if stores.is_archive(address):
-        raise UserError("a zip file is not read in place: `alignrec fetch` makes a folder of it, and checks it")
-    is_local = stores.scheme_of(address) == "file" and stores.resolve_sample(address) == address
-    kept = Path(cache) if cache else platformdirs.user_cache_path("alignrec")
-    folder = stores.path_of(address) if is_local else _fetch_to_cache(address, features, kept)
+    folder = stores.local_path(address)
+    is_local = folder is not None and folder.suffix.lower() != ".zip"
+    if folder is None or not is_local:
+        folder = _fetch_to_cache(address, features, Path(cache) if cache else platformdirs.user_cache_path("alignrec"))
     if is_local or key is not None:  # a download has verified everything except the signature
         verify(folder, Path(key) if key else None)
     info = manifests.load(folder)

@@ -3,11 +3,11 @@
 import os
 import shutil
 import tempfile
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
+from threading import Event, Lock
 
 from filelock import FileLock, Timeout
 
@@ -19,7 +19,7 @@ from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import signature, verify
 from alignrec.pipeline.release.manifest import File, Manifest
 from alignrec.pipeline.release.verify import join_faults
-from alignrec.pipeline.remote.stores import TRIES, Progress, Store, open_store, read_small, resolve_sample
+from alignrec.pipeline.remote.stores import TRIES, Progress, Store, open_store, read_small
 
 WORKERS = 8
 
@@ -39,27 +39,23 @@ def fetch(
     to = Path(os.path.abspath(to))
     # files go to a hidden folder next to the target, which is renamed once all of them are verified
     work = work_folder(to)
-    with _lock_folder(work, to):
-        source = open_store(resolve_sample(address))
-        manifest = _read_manifest(source, work, key, signed=True)
-        if encoder is not None:
-            manifest = _select_encoder(manifest, encoder, work)
-        if not _is_complete(to, work / manifests.NAME):
-            # named by the manifest's hash, so that a resumed download never mixes two versions
-            release = work / io.sha256(work / manifests.NAME)
-            _download_files(source, manifest.files, release, progress)
-            for path in work.glob(f"{manifests.NAME}*"):  # the manifest and its signature
-                shutil.copyfile(path, release / path.name)
-            verify(release)
-            release.rename(to)
-        for unfinished in _folders_in(work):
-            shutil.rmtree(unfinished)
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(work / "lock", timeout=0):
+            try:
+                _fill_folder(open_store(address), to, work, encoder, progress, key)
+            finally:
+                # keep unfinished downloads only; the next fetch recreates the folder and its lock
+                if not _folders_in(work):
+                    shutil.rmtree(work, ignore_errors=True)
+    except Timeout:
+        raise UserError(f"{to}: another fetch is filling it; wait for that one, or name another folder") from None
     return to
 
 
 def read_remote_manifest(address: str) -> tuple[Manifest, str]:
     with tempfile.TemporaryDirectory() as folder:
-        manifest = _read_manifest(open_store(resolve_sample(address)), Path(folder))
+        manifest = _read_manifest(open_store(address), Path(folder))
         return manifest, io.sha256(Path(folder) / manifests.NAME)
 
 
@@ -74,44 +70,41 @@ def _folders_in(work: Path) -> list[Path]:
     return [path for path in work.iterdir() if path.is_dir()]
 
 
-@contextmanager
-def _lock_folder(work: Path, to: Path) -> Iterator[None]:
-    # the lock is in the work folder, which is deleted at the end and recreated by the next fetch
-    work.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(work / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"{to}: another fetch is filling it; wait for that one, or name another folder") from None
-    try:
-        yield
-    finally:
-        lock.release()
-        if not _folders_in(work):
-            shutil.rmtree(work, ignore_errors=True)
+def _fill_folder(
+    source: Store, to: Path, work: Path, encoder: str | None, progress: Progress, key: Path | None
+) -> None:
+    manifest = _read_manifest(source, work, key)
+    if encoder is not None:
+        manifest = _select_encoder(manifest, encoder, work)
+    if not _is_complete(to, work / manifests.NAME):
+        # named by the manifest's hash, so that a resumed download never mixes two versions
+        release = work / io.sha256(work / manifests.NAME)
+        _download_files(source, manifest.files, release, progress)
+        for path in work.glob(f"{manifests.NAME}*"):  # the manifest and its signature
+            shutil.copyfile(path, release / path.name)
+        verify(release)
+        release.rename(to)
+    for unfinished in _folders_in(work):
+        shutil.rmtree(unfinished)
 
 
-def _read_manifest(source: Store, work: Path, key: Path | None = None, signed: bool = False) -> Manifest:
+def _read_manifest(source: Store, work: Path, key: Path | None = None) -> Manifest:
+    """Copy the manifest and its signature, if any, to `work`; return the validated manifest."""
     try:
         data = read_small(source, manifests.NAME, manifests.MAX_BYTES)
         io.write_bytes(work / manifests.NAME, data)
-        if signed:
-            _keep_signature(source, work)
-            signature.check(work, data, key)
+        (work / signature.NAME).unlink(missing_ok=True)
+        # for a missing file some servers deny access, others answer with a web page
+        with suppress(UserError):
+            signed = read_small(source, signature.NAME, signature.MAX_BYTES)
+            if len(signed) <= signature.MAX_BYTES and not is_web_page(signed):
+                io.write_bytes(work / signature.NAME, signed)
+        signature.check(work, data, key)
         return manifests.parse(work, manifests.read(work))
     except Absent:
         raise UserError(f"{source.address}: no {manifests.NAME} there; is this the address of a release?") from None
     except UserError as e:
         raise UserError(str(e).replace(str(work), source.address)) from None
-
-
-def _keep_signature(source: Store, work: Path) -> None:
-    (work / signature.NAME).unlink(missing_ok=True)
-    # for a missing file some servers deny access, others answer with a web page
-    with suppress(UserError):
-        data = read_small(source, signature.NAME, signature.MAX_BYTES)
-        if len(data) <= signature.MAX_BYTES and not is_web_page(data):
-            io.write_bytes(work / signature.NAME, data)
 
 
 def _select_encoder(manifest: Manifest, encoder: str, work: Path) -> Manifest:
@@ -134,57 +127,45 @@ def _is_complete(to: Path, manifest: Path) -> bool:
     return True
 
 
-class Meter:
-    """Thread-safe byte counter, with a flag that stops all downloads."""
-
-    def __init__(self, files: Sequence[File], progress: Progress) -> None:
-        self.total, self.progress, self.done = sum(f.bytes for f in files), progress, 0
-        self.lock, self.stopped = threading.Lock(), threading.Event()
-
-    def add(self, n: int) -> None:
-        with self.lock:
-            self.done += n
-            self.progress(self.done, self.total)
-
-
 def _download_files(source: Store, files: list[File], release: Path, progress: Progress) -> None:
-    release.mkdir(exist_ok=True)
-    meter = Meter(files, progress)
-    lacking = meter.total - sum(path.stat().st_size for path in release.rglob("*") if path.is_file())
-    free = shutil.disk_usage(release).free
-    if lacking > free:
-        raise UserError(f"{release.parent}: {lacking:,} bytes to download, but that disk has {free:,} free; make space")
+    done, total, lock, stopped = 0, sum(f.bytes for f in files), Lock(), Event()
+
+    def count(n: int) -> None:
+        nonlocal done
+        with lock:
+            done += n
+            progress(done, total)
 
     def download_file(file: File) -> str | None:
-        return fetch_file(source, file, release / file.path, meter)
+        return _download_file(source, file, release / file.path, count, stopped)
 
     with ThreadPoolExecutor(WORKERS) as pool:
         try:
             faults = sorted(filter(None, pool.map(download_file, files)))
         except BaseException:
-            meter.stopped.set()
+            stopped.set()
             raise
     if faults:
         raise UserError(f"{source.address}: {join_faults(faults)}. What is whole is kept; run again to fetch the rest")
 
 
-def fetch_file(source: Store, file: File, path: Path, meter: Meter) -> str | None:
+def _download_file(source: Store, file: File, path: Path, count: Callable[[int], None], stopped: Event) -> str | None:
     """Download `file` to `path`, resuming a partial one; return a fault, None on success."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     resumed = path.stat().st_size
-    meter.add(resumed)
+    count(resumed)
 
     def read(have: int) -> Iterator[bytes]:
         for block in source.read(file.path, have) if have < file.bytes else ():
             yield block
-            meter.add(len(block))
+            count(len(block))
             have += len(block)
-            if have > file.bytes or meter.stopped.is_set():
+            if have > file.bytes or stopped.is_set():
                 return
 
     try:
-        append_blocks(read, path, TRIES, min(ENOUGH, file.bytes >> 6), meter.stopped.wait)
+        append_blocks(read, path, TRIES, min(ENOUGH, file.bytes >> 6), stopped.wait)
     except Absent:
         return f"{file.path}: missing"
     except TransientError as e:
@@ -195,9 +176,7 @@ def fetch_file(source: Store, file: File, path: Path, meter: Meter) -> str | Non
     if have == file.bytes and io.sha256(path) == file.sha256:
         return None
     path.unlink()
-    meter.add(-have)
-    if resumed:  # the partial file may have been of other content: retry once from scratch
-        return fetch_file(source, file, path, meter)
-    if have > file.bytes:
-        return f"{file.path}: longer than the manifest's {file.bytes:,} bytes"
-    return f"{file.path}: tampered with, its sha256 is not the manifest's"
+    count(-have)
+    if resumed:  # the kept beginning may be of another file
+        return _download_file(source, file, path, count, stopped)
+    return f"{file.path}: tampered with, its size or sha256 is not the manifest's"

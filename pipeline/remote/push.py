@@ -1,40 +1,32 @@
 """Publish a verified release to <target>/<dataset>/<version>/, immutable and visible only as a whole."""
 
 import hashlib
-import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import yaml
 
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.http.retries import Absent, TransientError, retry
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import signature, verify
 from alignrec.pipeline.release.manifest import File, Manifest
-from alignrec.pipeline.remote.fetch import Meter, fetch
+from alignrec.pipeline.remote.fetch import fetch
 from alignrec.pipeline.remote.stores import (
     Bucket,
     Hub,
     Progress,
     Store,
     hub_parts,
+    local_path,
     open_store,
-    path_of,
     read_small,
     scheme_of,
-    web_address,
-)  # fmt: skip
+)
 
-PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 MOVES = 5  # attempts while others push to the repository
 CARD = "README.md"
 # packages whose exceptions mean a network or server failure
 CLIENTS = {"huggingface_hub", "httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
-WORKERS = 4  # concurrent uploads; each file is held in memory
-SILENCE = 600.0  # seconds to send a 5 MB part, up to eight of them concurrently
 
 
 def push(release: Path, target: str, progress: Progress = lambda done, total: None) -> str:
@@ -47,22 +39,19 @@ def push(release: Path, target: str, progress: Progress = lambda done, total: No
     manifest = manifests.load(release)
     if manifest.part_of is not None:
         raise UserError(f"{release}: a part of a release; publish the whole")
-    if not PLAIN.fullmatch(manifest.dataset):
-        raise UserError(f"{release}: dataset {manifest.dataset!r} cannot be part of an address")
     scheme = scheme_of(target)
     if scheme in ("http", "https"):
-        raise UserError(f"{web_address(target).host}: nothing can be sent there; publish to a folder, s3:// or hf://")
+        raise UserError("nothing can be sent to a web server; publish to a folder, s3:// or hf://")
     address = f"{target.rstrip('/')}/{manifest.dataset}/{manifest.version}"
-    destination = open_store(address)
+    destination, folder = open_store(address), local_path(address)
     try:
         if scheme == "hf":
             retry(lambda: _commit_release(release, manifest, target), MOVES)
-            progress(*[sum(f.bytes for f in manifest.files)] * 2)  # the Hub's client reports its own progress
         elif not _is_released(destination, manifests.read(release)):
-            if scheme == "file":
-                fetch(str(release), path_of(address), progress=progress)
-            else:
-                _upload_release(release, manifest, address, progress)
+            if isinstance(destination, Bucket):
+                _upload_release(release, manifest, destination, progress)
+            elif folder is not None:
+                fetch(str(release), folder, progress=progress)
     except TransientError as e:
         raise UserError(f"{destination.address}: {e}; run again to continue") from None
     return address
@@ -106,17 +95,17 @@ def _commit_release(release: Path, manifest: Manifest, target: str) -> None:
 
 def _root_card(release: Path, root: Hub, base: str) -> dict[str, bytes]:
     """Return the card for the repository's root, which the Hub displays; empty if another dataset has one there."""
-    card = (release / CARD).read_text(encoding="utf-8")
-    title = next(line for line in card.splitlines() if line.startswith("pretty_name:"))
+    from huggingface_hub import RepoCard
+
+    card = RepoCard((release / CARD).read_text(encoding="utf-8"))
+    title = next(line for line in str(card).splitlines() if line.startswith("pretty_name:"))
     with suppress(Absent):
-        if title not in b"".join(root.read(CARD)).decode("utf-8", errors="replace").splitlines():
+        if title.encode() not in b"".join(root.read(CARD)).splitlines():
             return {}
-    _, block, text = card.split("---\n", 2)
-    header = yaml.safe_load(block)
-    for config in header.get("configs", []):
+    for config in card.data.get("configs"):
         for split in config["data_files"]:
             split["path"] = [f"{base}/{path}" for path in split["path"]]
-    return {CARD: f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---\n{text}".encode()}
+    return {CARD: str(card).encode()}
 
 
 @contextmanager
@@ -134,43 +123,30 @@ def _translate_errors(address: str) -> Iterator[None]:
         raise TransientError(f"HTTP {status}" if status else type(e).__name__) from None
 
 
-def _upload_release(release: Path, manifest: Manifest, address: str, progress: Progress) -> None:
-    version, content = Bucket(address, SILENCE), manifests.read(release)
+def _upload_release(release: Path, manifest: Manifest, version: Bucket, progress: Progress) -> None:
+    """Upload a release to S3; UserError if the version is claimed for other content."""
+    content = manifests.read(release)
     above, _, name = version.address.rpartition("/")
     bucket, claim, mark = Bucket(above), f"{name}.sha256", hashlib.sha256(content).hexdigest().encode()
-    # objects cannot be renamed: claim the version by <version>.sha256, send the data, and the manifest last
-    _claim_version(bucket, claim, mark)
+    # objects cannot be renamed: claim the version by <version>.sha256, send the data, and the manifest last;
+    # creating the claim a second time must fail, else the store ignores conditional writes
+    if _create_object(bucket, claim, mark) and _create_object(bucket, claim, mark):
+        with bucket.translate_errors():
+            bucket.objects.delete(claim)
+        raise UserError(
+            f"{bucket.address}: this store ignores the condition of a PUT, so two publishers could mix; send to a "
+            "folder, and copy that"
+        )
+    _check_claim(bucket, claim, mark)
     files = [*manifest.files, *signature.list_files(release)]
-    meter = Meter(files, progress)
-
-    def send_file(file: File) -> None:
+    done, total = 0, sum(file.bytes for file in files)
+    for file in files:
         _send_file(version, file, release / file.path)
-        meter.add(file.bytes)
-
-    with ThreadPoolExecutor(WORKERS) as pool:
-        list(pool.map(send_file, files))
+        progress(done := done + file.bytes, total)
     # without the claim, another publisher may have written into this version
-    if _read_claim(bucket, claim) != mark:
-        raise UserError(f"{version.address}: our claim was deleted while we published; run again")
+    _check_claim(bucket, claim, mark)
     with version.translate_errors():
         version.objects.put(manifests.NAME, content)
-
-
-def _claim_version(bucket: Bucket, claim: str, mark: bytes) -> None:
-    """Create the claim, an object with the hash of the manifest, or join a claim for the same content."""
-    if _create_object(bucket, claim, mark):
-        # creating it a second time must fail, else the store ignores conditional writes
-        if _create_object(bucket, claim, mark):
-            bucket.objects.delete(claim)
-            raise UserError(
-                f"{bucket.address}: this store ignores the condition of a PUT, so two publishers could mix; send to a "
-                "folder, and copy that"
-            )
-    elif _read_claim(bucket, claim) != mark:
-        raise UserError(
-            f"{bucket.address}: another publisher is at work on this version with other content; if that one was "
-            f"given up, delete {bucket.address}/{claim} and run again"
-        )
 
 
 def _create_object(bucket: Bucket, name: str, content: bytes) -> bool:
@@ -182,13 +158,20 @@ def _create_object(bucket: Bucket, name: str, content: bytes) -> bool:
     return False
 
 
-def _read_claim(bucket: Bucket, name: str) -> bytes:
-    with suppress(Absent):
-        return b"".join(bucket.read(name))
-    return b""
+def _check_claim(bucket: Bucket, claim: str, mark: bytes) -> None:
+    try:
+        holder = b"".join(bucket.read(claim))
+    except Absent:
+        raise UserError(f"{bucket.address}/{claim}: deleted while we published; run again") from None
+    if holder != mark:
+        raise UserError(
+            f"{bucket.address}: another publisher is at work on this version with other content; if that one was "
+            f"given up, delete {bucket.address}/{claim} and run again"
+        )
 
 
 def _send_file(version: Bucket, file: File, path: Path) -> None:
+    """Upload a file, unless an object of the same size and hash is there."""
     with suppress(Absent), version.translate_errors():
         found = version.objects.get(file.path, options={"head": True})
         if (found.meta["size"], found.attributes.get("sha256")) == (file.bytes, file.sha256):

@@ -10,7 +10,7 @@ from datetime import timedelta
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import SplitResult, quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from alignrec.pipeline.errors import UserError, installing
 from alignrec.pipeline.http import archives
@@ -20,8 +20,7 @@ from alignrec.pipeline.release import manifest as manifests
 if TYPE_CHECKING:
     import httpx
 
-SAMPLE = "sample"  # small release shipped with the package, for use offline
-SAMPLE_FILE = f"{SAMPLE}.zip"
+SAMPLE_FILE = "sample.zip"  # small release shipped with the package, for use offline
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.{1,2}(/|$))[^/\x00-\x1f\x7f]+)*")
 DATASET = re.compile(r"datasets/([\w.-]+/[\w.-]+)(?:@([^/]+))?/?(.*)")
 # must not echo the address, which may contain a password
@@ -29,7 +28,7 @@ INVALID = "the address is not valid: its host or port cannot be; write it as htt
 
 BLOCK = 4 << 20  # bytes per read
 TIMEOUT, CONNECT = 60.0, 15.0  # seconds: between bytes, to connect
-LONGEST = timedelta(hours=1)  # for a whole request, while it makes progress
+SILENCE = 120.0  # seconds between bytes for S3, also to send a part of 5 MB
 TRIES = 6  # for a small file; for a large one, consecutive tries with little progress
 IDENTITY = (
     "AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
@@ -44,35 +43,25 @@ OTHER_REGION = ("configured region", "AuthorizationHeaderMalformed", "PermanentR
 Progress = Callable[[int, int], None]  # called with (bytes done, total bytes)
 
 
-def resolve_sample(address: str) -> str:
-    """Return the path of the bundled zip file for SAMPLE, unless a path of this name exists; else the address."""
-    embedded = address == SAMPLE and not Path(address).exists()
-    return str(Path(str(files("alignrec"))) / SAMPLE_FILE) if embedded else address
-
-
 def scheme_of(address: str) -> str:
-    scheme = _split_address(address).scheme.lower() if "://" in address else "file"
+    scheme = address.partition("://")[0].lower() if "://" in address else "file"
     if scheme not in ("file", "http", "https", "s3", "hf"):
         raise UserError(f"cannot use '{scheme}' addresses; use a path, https://, s3:// or hf://datasets/")
     return scheme
 
 
-def path_of(address: str) -> Path:
-    plain = unquote(_split_address(address).path) if address.lower().startswith("file:") else address
-    return Path(_strip_manifest(plain) or "/")
-
-
-def is_archive(address: str) -> bool:
-    return scheme_of(address) == "file" and _is_zip(path_of(address))
-
-
-def _is_zip(path: Path) -> bool:
-    return path.suffix.lower() == ".zip" and not path.is_dir()
+def local_path(address: str) -> Path | None:
+    """Return the path of a local address, for `sample` that of the bundled zip file; None for a remote address."""
+    if scheme_of(address) != "file":
+        return None
+    if address == "sample" and not Path(address).exists():
+        return Path(str(files("alignrec"))) / SAMPLE_FILE
+    return Path(unquote(urlsplit(address).path) if address.lower().startswith("file:") else address)
 
 
 def hub_parts(address: str) -> tuple[str, str, str]:
     """Split hf://datasets/owner/name[@revision][/path] into repository, revision and path; UserError if invalid."""
-    path = _strip_manifest(address.removeprefix("hf://"))
+    path = address.partition("://")[2].rstrip("/")
     if not (found := DATASET.fullmatch(path)):
         raise UserError(f"hf://{path}: names no dataset repository; write hf://datasets/owner/name")
     return found[1], unquote(found[2] or "main"), found[3]
@@ -82,22 +71,11 @@ def web_address(address: str) -> httpx.URL:
     """Normalise an http(s) address, without trailing slash; UserError, which does not echo it, if invalid."""
     from alignrec.pipeline.http.client import Blocked, parse_url
 
-    parts = _split_address(address)
     try:
-        return parse_url(parts._replace(path=_strip_manifest(parts.path), fragment="").geturl())
-    except Blocked:
+        parts = urlsplit(address)
+        return parse_url(parts._replace(path=parts.path.rstrip("/"), fragment="").geturl())
+    except (Blocked, ValueError):
         raise UserError(INVALID) from None
-
-
-def _split_address(address: str) -> SplitResult:
-    try:
-        return urlsplit(address)
-    except ValueError:
-        raise UserError(INVALID) from None
-
-
-def _strip_manifest(path: str) -> str:
-    return path.rstrip("/").removesuffix(f"/{manifests.NAME}").rstrip("/")
 
 
 class Store(Protocol):
@@ -110,11 +88,11 @@ class Store(Protocol):
 
 
 def open_store(address: str) -> Store:
-    scheme = scheme_of(address)
-    if scheme == "file":
-        path = path_of(address)
-        return Archive(path) if _is_zip(path) else Folder(path)
-    return {"s3": Bucket, "hf": Hub}.get(scheme, Http)(address)
+    path = local_path(address)
+    if path is None:
+        remote: dict[str, Callable[[str], Store]] = {"s3": Bucket, "hf": Hub}
+        return remote.get(scheme_of(address), Http)(address)
+    return Archive(path) if path.suffix.lower() == ".zip" and not path.is_dir() else Folder(path)
 
 
 def read_small(source: Store, name: str, limit: int) -> bytes:
@@ -142,15 +120,14 @@ class Folder:
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         path = self.path / name
-        if path.exists() and not (path.is_file() or path.is_dir()):  # such as a pipe, which may block forever
-            raise UserError(f"{path}: not a plain file")
-        try:
-            with path.open("rb") as f:
-                f.seek(start)
-                while block := f.read(BLOCK):
-                    yield block
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise Absent(f"{path}: no such file") from None
+        if not path.is_file():
+            if path.exists() and not path.is_dir():  # such as a pipe, which may block forever
+                raise UserError(f"{path}: not a plain file")
+            raise Absent(f"{path}: no such file")
+        with path.open("rb") as f:
+            f.seek(start)
+            while block := f.read(BLOCK):
+                yield block
 
 
 class Archive:
@@ -212,13 +189,13 @@ class Hub(Http):
 class Bucket:
     """Objects under an S3 prefix; UserError if access is denied, TransientError after obstore's own retries."""
 
-    def __init__(self, address: str, silence: float = TIMEOUT) -> None:
+    def __init__(self, address: str) -> None:
         try:
             from obstore.exceptions import BaseError
             from obstore.store import S3Store
         except ImportError:
             raise UserError(f"s3:// needs another package: {installing('s3')}") from None
-        path = _strip_manifest(address.removeprefix("s3://"))
+        path = address.partition("://")[2].rstrip("/")
         if not BUCKET.fullmatch(path):  # must not echo the address, which may contain keys
             raise UserError(
                 "s3://: the address names no bucket; write s3://bucket/prefix, and give keys as AWS_* variables"
@@ -231,15 +208,13 @@ class Bucket:
                 config["aws_endpoint_url_s3"] = str(web_address(endpoint))
             except UserError as e:
                 raise UserError(f"AWS_ENDPOINT_URL: {e}") from None
-        try:
+        seconds = {"connect_timeout": CONNECT, "read_timeout": SILENCE, "timeout": 3600.0}
+        client: Any = {name: timedelta(seconds=value) for name, value in seconds.items()}
+        client["allow_http"] = config.get("aws_endpoint_url_s3", "").startswith("http:")
+        try:  # not every server supports bulk deletion
             self.objects = S3Store(
-                bucket, prefix=prefix or None, config=config, disable_bulk_delete=True,  # not supported by every server
-                client_options={
-                    "allow_http": config.get("aws_endpoint_url_s3", "").startswith("http:"),
-                    "connect_timeout": timedelta(seconds=CONNECT), "read_timeout": timedelta(seconds=silence),
-                    "timeout": LONGEST,
-                },
-            )  # fmt: skip
+                bucket, prefix=prefix or None, config=config, client_options=client, disable_bulk_delete=True
+            )
         except BaseError as e:
             raise UserError(f"{self.address}: invalid settings ({type(e).__name__}); {KEYS}") from None
 

@@ -57,7 +57,7 @@ def test_mistakes_are_one_line(release: alignrec.Release, tmp_path: Path) -> Non
         lambda: release.features["beit3"].of("z"): "no id 'z' .*; there are i0, i1, i2, i3, i4, ...",
         lambda: alignrec.load(release.folder, "beit"): "no feature set 'beit' .*; did you mean 'beit3'",
         lambda: alignrec.load(tmp_path): f"{tmp_path}/manifest.json: ",
-        lambda: alignrec.load(tmp_path / "release.zip"): "`alignrec fetch`",
+        lambda: alignrec.load(tmp_path / "release.zip"): "release.zip: no such file",
         lambda: alignrec.load("ftp://x/y"): "'ftp'.*https://, s3:// or hf://datasets/",
         lambda: alignrec.load(release.folder, key=tmp_path / "key.pub"): f"{release.folder}: not signed",
     }.items():

