@@ -23,7 +23,7 @@ MODEL = '''
 import torch.nn.functional as nnf
 from torch import nn
 
-from alignrec.pipeline.models.base import Recommender, bpr, embedding, pick
+from alignrec.pipeline.models.base import Recommender, bpr, pick_rows, xavier_uniform
 from alignrec.pipeline.models.params import Train
 
 
@@ -38,15 +38,15 @@ class ContentMF(Recommender):
     def __init__(self, inputs, params):
         super().__init__(inputs, params)
         self.features = nnf.normalize(inputs.features) if params.normalise else inputs.features
-        self.user = embedding(inputs.split.n_users, params.dim)
+        self.user = xavier_uniform(inputs.split.n_users, params.dim)
         self.project = nn.Linear(self.features.shape[1], params.dim, bias=False)
 
     def forward(self):
         return self.user, self.project(self.features)
 
     def loss(self, batch):
-        positive, negative = (self.project(pick(self.features, i)) for i in (batch.positives, batch.negatives))
-        return {"bpr": bpr(pick(self.user, batch.users), positive, negative)}
+        positive, negative = (self.project(pick_rows(self.features, i)) for i in (batch.positives, batch.negatives))
+        return {"bpr": bpr(pick_rows(self.user, batch.users), positive, negative)}
 '''
 PROBE = '''
 """Distinct: the share of items whose vector no other item has."""

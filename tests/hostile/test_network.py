@@ -64,7 +64,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def images(urls: list[list[str]], params: Images = FAST) -> list[Result]:
     with closing(Files()) as local, Fetcher(params, local) as fetching:
-        return fetching.fetch(urls)
+        return fetching.fetch_items(urls)
 
 
 def endings(results: list[Result]) -> list[tuple[str, str]]:
@@ -157,7 +157,7 @@ def test_a_host_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_host_that_asks_to_wait_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crawler, "LONGEST_WAIT", 0.2)
+    monkeypatch.setattr("alignrec.pipeline.http.retries.LONGEST_WAIT", 0.2)
     monkeypatch.setattr(crawler, "LONGEST_HOLD", 0.5)
     with serving({f"/{i}": status(503, Retry_After="3600") for i in range(200)}) as server:
         results = images([[f"{server.address}/{i}"] for i in range(200)])
