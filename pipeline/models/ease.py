@@ -22,7 +22,8 @@ class EASE(Closed):
 class CEASEParams(ClosedParams):
     """Parameters of CEASE."""
 
-    content: Weight = 100  # weight of feature columns (alpha); 1 is the weight of a user
+    content: Weight = 100
+    """weight of feature columns (alpha); 1 is the weight of a user"""
 
 
 class CEASE(Closed):
@@ -40,8 +41,10 @@ class CEASE(Closed):
 class AddEASEParams(ClosedParams):
     """Parameters of AddEASE."""
 
-    content_l2: Rate = 10  # weight of |S|^2
-    share: Share = 0.3  # share of the feature model in the sum
+    content_l2: Rate = 10
+    """weight of |S|^2"""
+    share: Share = 0.3
+    """share of the feature model in the sum"""
 
 
 class AddEASE(Closed):
@@ -63,9 +66,12 @@ class AddEASE(Closed):
 class L3AEParams(ClosedParams):
     """Parameters of L3AE."""
 
-    l2: float = 100  # weight of |B|^2; negative values, as the authors', need l2 + distil > 0
-    content_l2: Rate = 10  # weight of |S|^2
-    distil: Weight = 100  # weight of |B - S|^2; 0: EASE
+    l2: float = 100
+    """weight of |B|^2; negative values, as the authors', need l2 + distil > 0"""
+    content_l2: Rate = 10
+    """weight of |S|^2"""
+    distil: Weight = 100
+    """weight of |B - S|^2; 0: EASE"""
 
     @model_validator(mode="after")
     def _positive(self) -> Self:

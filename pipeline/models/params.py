@@ -15,20 +15,27 @@ class Train(Section):
 
     speed: ClassVar[frozenset[str]] = frozenset({"checkpoint_every"})
 
-    dim: Positive = 64  # embedding width D
+    dim: Positive = 64
+    """embedding width D"""
     batch_size: Positive = 2048
     lr: Rate = 5e-4
-    lr_decay: Decay = 0.96  # factor per 50 epochs, applied smoothly
-    epochs: Positive = 1000  # maximum number of epochs
-    patience: Positive = 30  # evaluations without a better valid Recall@20 before stopping
+    lr_decay: Decay = 0.96
+    """factor per 50 epochs, applied smoothly"""
+    epochs: Positive = 1000
+    """maximum number of epochs"""
+    patience: Positive = 30
+    """evaluations without a better valid Recall@20 before stopping"""
     falling: Share | None = None
     """beyond `patience`, continue while that many epochs cut the loss by more than this share of the first epoch's, see
     docs/accuracy.md; null: stop, as published"""
-    decimals: Count | None = 4  # decimals of valid Recall@20 when epochs are compared, as published; null: not rounded
+    decimals: Count | None = 4
+    """decimals of valid Recall@20 when epochs are compared, as published; null: not rounded"""
     compile: bool = False
     """compile steps to CUDA graphs with torch.compile, which takes a minute at the start; GPU only"""
-    checkpoint_every: Positive = 10  # epochs between checkpoints
-    threads: Positive = 1  # CPU threads; more are faster on large data, and round differently
+    checkpoint_every: Positive = 10
+    """epochs between checkpoints"""
+    threads: Positive = 1
+    """CPU threads; more are faster on large data, and round differently"""
     seed: int = 0
 
 

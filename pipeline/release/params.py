@@ -23,7 +23,8 @@ class Publish(Section):
     """semantic version of the released data"""
     features: list[Name] = ["beit3", "beit3-image-masked", "beit3-text-masked", "minilm-cnn"]
     """feature sets to release; by default all but controls and imported files; third-party files only if named"""
-    interactions: bool | None = None  # release interactions, users and split; by default as the source's licence allows
+    interactions: bool | None = None
+    """release interactions, users and split; by default as the source's licence allows"""
     users: Literal["none", "numbers", "names"] | None = None
     """data of users: none; numbers: vectors, and interactions if released, without names; names. By default names if
     interactions are released, else none, because a vector reveals a user's items"""
@@ -32,11 +33,15 @@ class Publish(Section):
     categories; none. By default as the source's licence allows: none for Amazon and MMRec folders, else all"""
     language: Annotated[list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]], BeforeValidator(_as_list)] | None = None
     """ISO 639 codes of the items' texts, such as en; a single one needs no brackets"""
-    contact: Line | None = None  # e-mail address or page for removal requests, shown on the card
-    licence: Line | None = None  # licence of the data: SPDX identifier, URL or sentence; by default the source's
+    contact: Line | None = None
+    """e-mail address or page for removal requests, shown on the card"""
+    licence: Line | None = None
+    """licence of the data: SPDX identifier, URL or sentence; by default the source's"""
     creator: Annotated[list[Line], Field(min_length=1), BeforeValidator(_as_list)] | None = None
     """persons or organisations; a single one needs no brackets"""
-    url: Annotated[str, Field(pattern=r"^https?://[^/\s]\S*$")] | None = None  # web page of the release
-    date: Annotated[datetime.date, Field(strict=False)] | None = None  # day of publication, such as 2026-11-30
+    url: Annotated[str, Field(pattern=r"^https?://[^/\s]\S*$")] | None = None
+    """web page of the release"""
+    date: Annotated[datetime.date, Field(strict=False)] | None = None
+    """day of publication, such as 2026-11-30"""
     cite: Annotated[str, Field(min_length=1, max_length=20_000)] | None = None
     """how to cite the release, such as a BibTeX entry; by default one made of the keys above"""

@@ -16,8 +16,10 @@ def _power_of_two(codes: int) -> int:
 class SemanticIds(Section):
     """Semantic IDs of items."""
 
-    features: list[Name] = []  # feature sets to code; empty: none; by default that of the released recommender
-    levels: Annotated[int, Field(ge=1, le=16)] = 3  # codes per item (L)
+    features: list[Name] = []
+    """feature sets to code; empty: none; by default that of the released recommender"""
+    levels: Annotated[int, Field(ge=1, le=16)] = 3
+    """codes per item (L)"""
     codes: Annotated[int, Field(ge=2, le=65_536), AfterValidator(_power_of_two)] = 256
     """values per code (K), a power of two; by default at most a quarter of the items"""
     seed: int = 0

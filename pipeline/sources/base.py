@@ -39,8 +39,10 @@ class Download(Section):
 
     speed: ClassVar[frozenset[str]] = frozenset({"retries", "timeout"})
 
-    timeout: Rate = 30.0  # seconds without a byte before an attempt is given up
-    retries: Annotated[int, Field(ge=0)] = 5  # attempts after the first, with exponential back-off
+    timeout: Rate = 30.0
+    """seconds without a byte before an attempt is given up"""
+    retries: Annotated[int, Field(ge=0)] = 5
+    """attempts after the first, with exponential back-off"""
 
 
 class Reader:
@@ -109,12 +111,14 @@ class Generated(Source):
 class Downloaded(Source):
     """A source whose raw files, including optional feature files, are downloaded."""
 
-    sha256: dict[str, str] = {}  # role of a file -> expected sha256, hex
+    sha256: dict[str, str] = {}
+    """role of a file -> expected sha256, hex"""
 
-    features: dict[Name, Mirrors] = {}  # feature set -> its file; docs/compare.md lists the formats
-    # mapping file for feature files without identifiers, such as MMRec's i_id_mapping.csv: columns of identifiers and
-    # rows 0, 1, 2, ...; by default row i is item i
+    features: dict[Name, Mirrors] = {}
+    """feature set -> its file; docs/compare.md lists the formats"""
     feature_rows: Mirrors | None = None
+    """mapping file for feature files without identifiers, such as MMRec's i_id_mapping.csv: columns of identifiers and
+    rows 0, 1, 2, ...; by default row i is item i"""
 
     def feature_files(self) -> dict[str, list[str]]:
         rows = {ROWS: self.feature_rows} if self.feature_rows else {}

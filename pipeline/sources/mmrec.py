@@ -32,8 +32,8 @@ Clock = Literal["unix", "order", "none"]
 class InterFile(Section):
     """MMRec's file of interactions and their split."""
 
-    # *.inter or *.inter.gz: tab separated userID itemID rating timestamp x_label (0 train, 1 valid, 2 test)
     interactions: Mirrors
+    """*.inter or *.inter.gz: tab separated userID itemID rating timestamp x_label (0 train, 1 valid, 2 test)"""
     timestamps: Clock = "none"
 
 

@@ -16,7 +16,8 @@ class Released(Section):
 
     model_config = ConfigDict(extra="allow")
 
-    features: Name = FEATURES  # feature set to train on; by default one that the dataset has
+    features: Name = FEATURES
+    """feature set to train on; by default one that the dataset has"""
 
     def given(self) -> dict[str, Any]:
         return self.model_dump(exclude_unset=True)
