@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from alignrec.pipeline.beit3 import vqkd
 from alignrec.pipeline.beit3.config import Config
 from alignrec.pipeline.beit3.network import BEiT3
-from alignrec.pipeline.beit3.tokenizer import train
+from alignrec.pipeline.beit3.tokenizer import train_model
 
 Network = TypeVar("Network", bound=nn.Module)
 # vocabulary of beit3.spm; the text embedding has nine more rows: one that shifts the ids, <mask>, and seven unused
@@ -59,7 +59,7 @@ def visual_tokenizer(to: Path, shape: vqkd.Config, seed: int = 0) -> None:
 
 def tokenizer(to: Path, texts: Iterable[str]) -> None:
     """Write a file like beit3.spm with PIECES pieces: some learned from the texts, the rest never occurring."""
-    learned = train(texts, LEARNED)
+    learned = train_model(texts, LEARNED)
     assert learned is not None, "the texts are empty"
     model = sentencepiece.ModelProto.FromString(learned)
     kinds = sentencepiece.ModelProto.SentencePiece

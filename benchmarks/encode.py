@@ -16,9 +16,9 @@ from PIL import Image
 from torch import nn
 
 from alignrec.pipeline.beit3.config import SIZES
-from alignrec.pipeline.beit3.inference import flops
+from alignrec.pipeline.beit3.inference import count_flops
 from alignrec.pipeline.beit3.network import BEiT3
-from alignrec.pipeline.beit3.tokenizer import BOS, EOS, pad
+from alignrec.pipeline.beit3.tokenizer import BOS, EOS, pad_rows
 from alignrec.pipeline.encode import batching
 from alignrec.pipeline.encode.beit3 import BEiT3Items
 from alignrec.pipeline.images.pixels import decode_squares, normalise_pixels
@@ -63,7 +63,7 @@ def run() -> Measurement:
     per_s = {p: ITEMS / ways[f"ours {p}"].wall.median for p in PRECISIONS}
     fastest = max((p for p in PRECISIONS if cosines[f"ours {p}"] >= COSINE), key=lambda p: per_s[p])
     rates = {precision: gemm_rate(precision, 1.0) for precision in PRECISIONS}
-    one = sum(flops(SHAPE, True, len(x)) for x in _ids()) / ITEMS
+    one = sum(count_flops(SHAPE, True, len(x)) for x in _ids()) / ITEMS
     half = ways["torchscale bfloat16"]
     return Measurement(
         ways=ways,
@@ -142,7 +142,7 @@ def _their_network() -> nn.Module:
 
 def _torchscale(precision: str) -> Turn[np.ndarray]:
     network, jpegs = _their_network(), _jpegs()
-    tokens, padding = (torch.from_numpy(x) for x in pad(_ids(), PADDED))
+    tokens, padding = (torch.from_numpy(x) for x in pad_rows(_ids(), PADDED))
 
     def encode() -> np.ndarray:
         vectors = []

@@ -28,7 +28,7 @@ class Encoder:
     """BEiT3 with the items of a dataset."""
 
     def __init__(self, layout: Layout) -> None:
-        self.network = stored.network(layout.encoder)
+        self.network = stored.load_network(layout.encoder)
         items = Items.of(layout)
         self.items, config = len(items.ids), self.network.config
         texts, images = texts_and_images(items.read(0, self.items, MODALITIES))

@@ -40,7 +40,7 @@ def params(publish: dict | None = None, encode: dict | None = None, **sections: 
 
 def pretrained(layout: Layout) -> None:
     """Write a network with random weights, and a tokenizer of the shop's titles."""
-    model = tokenizer.train(toy.TITLES * 9, 60)
+    model = tokenizer.train_model(toy.TITLES * 9, 60)
     assert model is not None
     io.write_bytes(layout.encoder.tokenizer, model)
     config = Config(

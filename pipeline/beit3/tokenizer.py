@@ -21,10 +21,9 @@ MOST_CHARACTERS = 1000  # of an alphabet; rarer characters are <unk>
 
 
 class Tokenizer:
-    """Text -> ids of one SentencePiece model."""
+    """Text -> ids of a serialised SentencePiece model; UserError unless its first pieces are <unk>, <s>, </s>."""
 
     def __init__(self, model: bytes) -> None:
-        """Load a serialised model; UserError unless its first three pieces are <unk>, <s>, </s>."""
         self._pieces = sentencepiece.SentencePieceProcessor()
         try:
             self._pieces.LoadFromSerializedProto(model)
@@ -41,17 +40,14 @@ class Tokenizer:
         return ["<s>", "<pad>", "</s>", "<unk>", *self._names[3:], "<mask>"]
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Return the ids of each text, int64, whole and without <s> and </s>."""
+        """Return all ids of each text, int64, without <s> and </s>."""
         encoded = self._pieces.Encode(list(texts), out_type=int, num_threads=1)
         return [np.where((own := np.asarray(ids, np.int64)) == 0, UNK, own + 1) for ids in encoded]
 
 
-def train(texts: Iterable[str], vocab: int) -> bytes | None:
-    """Train a unigram model on `texts` and return it serialised; None without words.
-
-    One thread and lines in order give the same bytes each time; small texts give fewer pieces than `vocab`.
-    """
-    lines = list(islice((part for text in texts for part in _parts(text)), MOST_SENTENCES))
+def train_model(texts: Iterable[str], vocab: int) -> bytes | None:
+    """Train a unigram model of at most `vocab` ids and return it serialised; None without words."""
+    lines = list(islice((part for text in texts for part in _split_lines(text)), MOST_SENTENCES))
     if not lines:
         return None
     model = io.BytesIO()
@@ -64,40 +60,32 @@ def train(texts: Iterable[str], vocab: int) -> bytes | None:
         hard_vocab_limit=False,
         character_coverage=1.0 if alphabet <= MOST_CHARACTERS else 0.9995,
         max_sentence_length=LONGEST_SENTENCE,
-        num_threads=1,
+        num_threads=1,  # the same bytes each time
         minloglevel=2,
     )
     return model.getvalue()
 
 
-def pad(rows: Sequence[np.ndarray], length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Return ids int64 [B, T] and padding bool [B, T], True after each text's end; T is the longest row or `length`."""
+def pad_rows(rows: Sequence[np.ndarray], length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return ids int64 [B, T] and padding bool [B, T], True after each text; T is `length` or that of the longest."""
     length = length or max(len(row) for row in rows)
     ids = np.full((len(rows), length), PAD, np.int64)
-    for row, values in enumerate(rows):  # a batch of short rows of unequal length
+    for row, values in enumerate(rows):
         ids[row, : len(values)] = values
     return ids, np.arange(length) >= np.array([len(row) for row in rows])[:, None]
 
 
 def split_text(ids: np.ndarray, max_tokens: int, most: int) -> list[np.ndarray]:
-    """Split a text's ids into parts of equal length, each between <s> and </s>; what `most` parts don't hold is cut.
-
-    Args:
-        ids: int64 [n], as `encode` returns them.
-        max_tokens: of a part, with <s> and </s>.
-    """
+    """Split ids, int64 [n], into at most `most` equal parts of `max_tokens` with <s> and </s>; the rest is cut."""
     room = max_tokens - 2
     read = ids[: most * room]
     parts = np.array_split(read, max(1, math.ceil(len(read) / room)))
     return [np.concatenate([[BOS], part, [EOS]]) for part in parts]
 
 
-def _parts(text: str) -> list[str]:
+def _split_lines(text: str) -> list[str]:
     text = text.replace("\0", " ")
     if len(text) * 4 < LONGEST_SENTENCE:
         return [text] if text.strip() else []
-    return [
-        part
-        for start in range(0, len(text), LONGEST_SENTENCE // 4)
-        if (part := text[start : start + LONGEST_SENTENCE // 4]).strip()
-    ]
+    size = LONGEST_SENTENCE // 4
+    return [part for start in range(0, len(text), size) if (part := text[start : start + size]).strip()]

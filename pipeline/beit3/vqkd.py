@@ -1,8 +1,7 @@
 """BEiT v2's VQ-KD tokenizer: image -> one discrete visual token per patch.
 
-Source: "BEiT v2: Masked Image Modeling with Vector-Quantized Visual Tokenizers" (arXiv 2208.06366). A plain vision
-transformer, trained to reconstruct CLIP's features from its quantised output; here only its encoder.
-Parameter names are those of the released checkpoints, so that their files load by name.
+Source: "BEiT v2: Masked Image Modeling with Vector-Quantized Visual Tokenizers" (arXiv 2208.06366); only the
+encoder, with the parameter names of the released checkpoints.
 
 Letters: B batch, S image side, P patches, D width, H heads, C codes, E code width.
 """
@@ -36,13 +35,6 @@ class Config:
         return (self.image // self.patch) ** 2
 
 
-class Block(beit.Block):
-    """Attention and feed-forward, each normalised before and added back; keys have no bias."""
-
-    def __init__(self, c: Config) -> None:
-        super().__init__(c.width, c.heads, qkv_bias=True, norm_layer=partial(nn.LayerNorm, eps=EPSILON))  # type: ignore[arg-type]
-
-
 class PatchEmbed(nn.Module):
     """Image -> patches -> vectors."""
 
@@ -62,11 +54,14 @@ class Encoder(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, c.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + c.patches, c.width))
         self.patch_embed = PatchEmbed(c)
-        self.blocks = nn.ModuleList(Block(c) for _ in range(c.layers))
+        norm = partial(nn.LayerNorm, eps=EPSILON)
+        self.blocks = nn.ModuleList(
+            beit.Block(c.width, c.heads, qkv_bias=True, norm_layer=norm)  # type: ignore[arg-type]
+            for _ in range(c.layers)
+        )
         self.fc_norm = nn.LayerNorm(c.width, eps=EPSILON)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the patches' vectors: [B, 3, S, S] -> [B, P, D]."""
         x = self.patch_embed(image)  # [B, P, D]
         x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.pos_embed  # [B, 1+P, D]
         for block in self.blocks:
@@ -75,24 +70,21 @@ class Encoder(nn.Module):
 
 
 class Codebook(nn.Module):
-    """The codes; released files keep them as `quantize.embedding.weight`."""
+    """The codes, `quantize.embedding.weight` in released files."""
 
     def __init__(self, c: Config) -> None:
         super().__init__()
         self.embedding = nn.Embedding(c.codes, c.code_width)
 
     def nearest(self, x: Tensor) -> Tensor:
-        """Return the number of the code nearest to each normalised vector: [..., E] -> int64 [...].
-
-        The codebook is used as stored; training left its rows normalised up to rounding.
-        """
+        """Return the code nearest to each vector, normalised first: [..., E] -> int64 [...]."""
         codes = self.embedding.weight  # [C, E]
         z = F.normalize(x, dim=-1)
-        return (codes.square().sum(1) - 2 * (z @ codes.T)).argmin(-1)  # |z - c|^2 without |z|^2: the same for all c
+        return (codes.square().sum(1) - 2 * (z @ codes.T)).argmin(-1)  # |z - c|^2 up to |z|^2
 
 
 class VQKD(nn.Module):
-    """The tokenizer, of images as the encoder sees them."""
+    """The tokenizer: encoder and codebook."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -108,14 +100,14 @@ class VQKD(nn.Module):
         return self.config.codes
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the vectors that are quantised: float [B, 3, S, S] in [-1, 1] -> float32 or float64 [B, P, E]."""
+        """Return the vectors to be quantised: float [B, 3, S, S] in [-1, 1] -> float32 or float64 [B, P, E]."""
         features = self.encoder(image)  # [B, P, D]
         with torch.autocast(image.device.type, enabled=False):  # a rounded vector may fall to another code
             return self.encode_task_layer(features.to(self.quantize.embedding.weight.dtype))
 
     @torch.no_grad()
     def tokens(self, image: Tensor) -> Tensor:
-        """Return the visual tokens of [B, 3, any, any] in [-1, 1]: int64 [B, P] in [0, C), row by row."""
+        """Return visual tokens, int64 [B, P], of images of any size, float [B, 3, ., .] in [-1, 1]."""
         side = self.config.image
         if image.shape[-2:] != (side, side):
             image = F.interpolate(image, (side, side), mode="bicubic", antialias=True).clamp(-1, 1)
@@ -124,11 +116,8 @@ class VQKD(nn.Module):
             return self.quantize.nearest(vectors)
 
 
-def shape(tensors: dict[str, Tensor], heads: int | None = None) -> Config:
-    """Return the shape of a tokenizer from its parameters; KeyError if one is absent.
-
-    No tensor's shape has the attention heads, which have 64 dimensions each by default.
-    """
+def tokenizer_shape(tensors: dict[str, Tensor], heads: int | None = None) -> Config:
+    """Infer the shape from the parameters; KeyError if one is absent. Heads are given or have 64 dimensions each."""
     codes, code_width = tensors["quantize.embedding.weight"].shape
     width, _, patch, _ = tensors["encoder.patch_embed.proj.weight"].shape
     grid = round((tensors["encoder.pos_embed"].shape[1] - 1) ** 0.5)

@@ -16,7 +16,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import stored
 from alignrec.pipeline.beit3.config import FIRST_POSITION, MiniConfig
 from alignrec.pipeline.beit3.inference import Inference
-from alignrec.pipeline.beit3.mini import Network, halves
+from alignrec.pipeline.beit3.mini import Network, fit_halves
 from alignrec.pipeline.beit3.network import HEADS, BEiT3
 from alignrec.pipeline.beit3.tokenizer import Tokenizer
 from alignrec.pipeline.encode import batching, mini
@@ -127,8 +127,8 @@ def load_beit3(
         if params.precision != "float32":
             raise UserError(f"beit3: mini encodes in float32, not {params.precision}; leave out beit3.precision")
         return mini.load_mini(files, params.max_tokens, params.chunks, mini.read_map(files) if mapped else None, known)
-    read = stored.whitening(files, stored.config(files).width) if mapped else None
-    network = stored.network(files).to(pick_device())
+    read = stored.read_whitening(files, stored.read_config(files).width) if mapped else None
+    network = stored.load_network(files).to(pick_device())
     return BEiT3Items(network, load_tokenizer(files), params.max_tokens, params.chunks, params.precision, read)
 
 
@@ -141,7 +141,7 @@ def write_untrained(trained: EncoderFiles, to: EncoderFiles, seed: int) -> None:
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = BEiT3(stored.config(trained))
+            network = BEiT3(stored.read_config(trained))
     _write_network(network, to)
 
 
@@ -152,7 +152,7 @@ def write_official(trained: EncoderFiles, to: EncoderFiles) -> None:
             f"beit3-official: no {trained.official}; name official weights under pretrain.init, run `alignrec pretrain`"
         )
     _copy_vocabulary(trained, to)
-    network = BEiT3(replace(stored.config(trained), codes=0, mlm=False))
+    network = BEiT3(replace(stored.read_config(trained), codes=0, mlm=False))
     network.load_state_dict(load_file(trained.official), strict=True)
     _write_network(network, to)
 
@@ -162,7 +162,7 @@ def fit_map(encoder: Encoder, items: Items, batch_size: int, to: EncoderFiles) -
     # an untrained network has no teachers, so its map is fitted to its own CLS
     encoded = batching.encode_items(encoder, *batching.texts_and_images(items.read(0, n, MODALITIES)), batch_size)
     vectors = encoded.vectors[encoded.has_image | encoded.has_text]
-    fitted = halves(vectors) if stored.is_mini(to) else whitening.fit_whitening(vectors)
+    fitted = fit_halves(vectors) if stored.is_mini(to) else whitening.fit_whitening(vectors)
     io.write_bytes(to.whitening, save_arrays(fitted._asdict()))
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import minilm, stored
-from alignrec.pipeline.beit3.mini import Mini, centre, load_minilm
+from alignrec.pipeline.beit3.mini import Mini, centre_halves, copy_minilm
 from alignrec.pipeline.beit3.minilm import WordPieces
-from alignrec.pipeline.beit3.tokenizer import Tokenizer, pad, split_text
+from alignrec.pipeline.beit3.tokenizer import Tokenizer, pad_rows, split_text
 from alignrec.pipeline.encode.chunks import Chunks, Reading
 from alignrec.pipeline.encode.cnn import CNN, load_cnn
 from alignrec.pipeline.encode.descriptors import Descriptors
@@ -114,7 +114,7 @@ class MiniItems(TextReader):
             new = np.flatnonzero(rows < 0)
             parts = [encoder.prepare([images[i] for i in new.tolist()], None) for encoder in self._images if len(new)]
         chunks = None if texts is None else self.split_texts(texts)
-        padded = (pad([chunks.parts[i] for i in group]) for group in chunks.groups()) if chunks else ()
+        padded = (pad_rows([chunks.parts[i] for i in group]) for group in chunks.groups()) if chunks else ()
         ids = [(pin_memory(torch.from_numpy(own)), pin_memory(torch.from_numpy(padding))) for own, padding in padded]
         return Prepared(image, new, parts, chunks, ids)
 
@@ -137,7 +137,7 @@ class MiniItems(TextReader):
                 for owner, (ids, padding) in zip(owners, prepared.ids, strict=True)
             ]
             summary = chunks.average_parts(summaries)
-        return summary if self._reading is None else centre(summary, self._reading[0]) @ self._reading[1]
+        return summary if self._reading is None else centre_halves(summary, self._reading[0]) @ self._reading[1]
 
 
 def load_pieces(files: EncoderFiles) -> WordPieces:
@@ -145,7 +145,7 @@ def load_pieces(files: EncoderFiles) -> WordPieces:
 
 
 def read_map(files: EncoderFiles) -> Whitening:
-    return stored.whitening(files, 2 * stored.mini_config(files).width)
+    return stored.read_whitening(files, 2 * stored.read_mini_config(files).width)
 
 
 def load_mini(
@@ -155,14 +155,14 @@ def load_mini(
     reading: Whitening | None,
     known: KnownImages | None = None,
 ) -> MiniItems:
-    network = Mini(stored.mini_config(files))
+    network = Mini(stored.read_mini_config(files))
     network.load_state_dict(load_file(files.weights), strict=True)
     return MiniItems(network.to(pick_device()), load_pieces(files), max_tokens, chunks, reading, known)
 
 
 def start_network(files: EncoderFiles) -> Mini:
-    network = Mini(stored.mini_config(files))
-    load_minilm(network, minilm.load().tensors, load_pieces(files).theirs.tolist())
+    network = Mini(stored.read_mini_config(files))
+    copy_minilm(network, minilm.load().tensors, load_pieces(files).theirs.tolist())
     network.image.load_state_dict(load_file(files.start), strict=True)
     return network
 

@@ -116,5 +116,5 @@ def _describe_set(run: Run, own: BEiT3, name: str, home: str, items: Items, file
 
 def _read_known(run: Run) -> mini.KnownImages | None:
     files = run.layout.encoder
-    pictured = stored.is_mini(files) and stored.mini_config(files).image_widths
+    pictured = stored.is_mini(files) and stored.read_mini_config(files).image_widths
     return mini.known_images(run.layout) if pictured else None

@@ -15,7 +15,7 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from alignrec.pipeline.beit3.tokenizer import UNK, pad
+from alignrec.pipeline.beit3.tokenizer import UNK, pad_rows
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.images.pixels import normalise_pixels
 from alignrec.pipeline.pretrain.losses import NetworkInputs, Step
@@ -78,7 +78,7 @@ class Corpus:
         counts, own = self.first[items + 1] - self.first[items], seed_for(seed, "part of a text")
         long = np.flatnonzero(counts > 1)
         drawn = np.zeros(len(items), np.int64)
-        drawn[long] = [rng.integers(counts[i]) for i, rng in zip(long, generators(items[long], own), strict=True)]
+        drawn[long] = [rng.integers(counts[i]) for i, rng in zip(long, item_generators(items[long], own), strict=True)]
         return self.first[items] + drawn
 
     def all_parts(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -146,7 +146,7 @@ def make_batch(task: Task, items: np.ndarray, rates: Rates, seed: int, parts: np
     """
     corpus, move, patches = task.corpus, task.move, task.codes.shape[1]
     texts = [corpus.parts[i] for i in (corpus.draw_parts(items, seed) if parts is None else parts)]
-    ids, padding = pad(texts)
+    ids, padding = pad_rows(texts)
     has_text = np.array([len(text) > 2 for text in texts], bool)
     has_image = corpus.row[items] >= 0
     rows = corpus.row[items][has_image]
@@ -155,7 +155,7 @@ def make_batch(task: Task, items: np.ndarray, rates: Rates, seed: int, parts: np
     read = normalise_pixels(image) if image.dtype == np.uint8 else torch.from_numpy(image)
     codes = np.zeros((len(items), patches), np.int64)
     codes[has_image] = task.codes[rows]
-    masks = draw_masks(ids, has_image, has_text, patches, rates, generators(items, seed))
+    masks = draw_masks(ids, has_image, has_text, patches, rates, item_generators(items, seed))
     return Step(
         NetworkInputs(read.to(task.device), move(ids), move(padding | masks.no_text[:, None]), move(masks.no_image)),
         move(codes),
@@ -192,7 +192,7 @@ def micro_batches(items: np.ndarray, lengths: np.ndarray, least: int = 1) -> lis
     return [items[part] for part in out]
 
 
-def generators(items: np.ndarray, *seed: int) -> list[Generator]:
+def item_generators(items: np.ndarray, *seed: int) -> list[Generator]:
     """Return a generator per item, so that masks depend neither on the parts of a batch nor on earlier draws."""
     return [np.random.default_rng((*seed, int(item))) for item in items]
 
@@ -232,13 +232,13 @@ def mask_blocks(grid: int, share: float, rngs: Sequence[Generator]) -> np.ndarra
             left = wanted - int(mask.sum())
             if left <= 0:
                 break
-            _block(mask, left, rng)
+            _mask_block(mask, left, rng)
         free = np.flatnonzero(~mask.ravel())
         mask.ravel()[rng.choice(free, wanted - int(mask.sum()), replace=False)] = True
     return masks.reshape(len(rngs), -1)
 
 
-def _block(mask: np.ndarray, left: int, rng: Generator) -> None:
+def _mask_block(mask: np.ndarray, left: int, rng: Generator) -> None:
     grid = len(mask)
     area = rng.uniform(min(left, max(1, BLOCK * grid * grid)), left)
     aspect = math.exp(rng.uniform(math.log(ASPECT), -math.log(ASPECT)))

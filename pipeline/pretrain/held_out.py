@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alignrec.pipeline.beit3.mini import Mini, Network, centre, halves, ridge
+from alignrec.pipeline.beit3.mini import Mini, Network, centre_halves, fit_halves, fit_ridge
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.ops.whitening import Whitening, fit_pca, fit_whitening
 from alignrec.pipeline.pretrain.corpus import Rates, Task, make_batch, micro_batches
@@ -41,7 +41,11 @@ def measure_masked(network: Network, task: Task) -> dict[str, float | None]:
             ("mlm", scores.pieces, step.inputs.ids[step.piece_mask]),
         ):
             outcomes[term].append((logits.argmax(1) == target, target, cross_entropy(logits, target)))
-    return {f"{term}_{name}": value for term, parts in outcomes.items() for name, value in _metrics(parts).items()}
+    return {
+        f"{term}_{name}": value
+        for term, parts in outcomes.items()
+        for name, value in _summarise_outcomes(parts).items()
+    }
 
 
 @torch.no_grad()
@@ -58,7 +62,7 @@ def measure_cosine(model: PretrainingModel, task: Task) -> float | None:
     return round(float(F.cosine_similarity(read, target[known], dim=1).mean()), 6)
 
 
-def _metrics(parts: list[tuple[Tensor, Tensor, Tensor]]) -> dict[str, float | None]:
+def _summarise_outcomes(parts: list[tuple[Tensor, Tensor, Tensor]]) -> dict[str, float | None]:
     names = ("held_out_loss", "accuracy", "chance", "rare_accuracy")
     if not sum(len(target) for _, target, _ in parts):
         return dict.fromkeys(names)
@@ -82,10 +86,10 @@ def fit_map(network: Network, task: Task, teacher: np.ndarray | None) -> Whiteni
     if not isinstance(network, Mini):
         white = fit_whitening(x)
     elif teacher is None or task.target is None:
-        return halves(x)
+        return fit_halves(x)
     else:
-        white = ridge(x, np.asarray(task.target[sample]))
-        x, teacher = centre(torch.from_numpy(x), torch.from_numpy(white.mean)).numpy(), white.map
+        white = fit_ridge(x, np.asarray(task.target[sample]))
+        x, teacher = centre_halves(torch.from_numpy(x), torch.from_numpy(white.mean)).numpy(), white.map
     if teacher is None:
         return white
     return Whitening(white.mean, teacher @ fit_pca(lambda: [x @ teacher], network.config.width, power=0).map)
@@ -97,7 +101,7 @@ def start_head(model: PretrainingModel, task: Task) -> None:
     if model.teacher is None or task.target is None:
         return
     items = np.sort(np.random.default_rng(seed_for(task.seed, "head")).permutation(task.train)[:FIRST])
-    first = ridge(encode_items(model.network, task, items), np.asarray(task.target[items]))
+    first = fit_ridge(encode_items(model.network, task, items), np.asarray(task.target[items]))
     model.whitening.mean.copy_(torch.from_numpy(first.mean))
     model.teacher.weight.copy_(torch.from_numpy(first.map.T))
     model.teacher.bias.zero_()

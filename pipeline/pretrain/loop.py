@@ -68,7 +68,7 @@ def fit(network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[in
     The caller deletes the checkpoint. UserError for a loss that is not finite, or batches too small for processes and
     parts.
     """
-    training, now = _begin(network, task), TrainState()
+    training, now = _begin_training(network, task), TrainState()
     if (saved := checkpoint.load()) is not None:
         training.model.load_state_dict(part_of(saved[0], "weights"))
         restore_adam(training.optimizer, part_of(saved[0], "adam"))
@@ -83,14 +83,14 @@ def fit(network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[in
     while now.step < steps:
         epoch, place = divmod(now.step, per_epoch)
         if not plan or place == 0:
-            plan = _plan(task, epoch)
+            plan = _plan_epoch(task, epoch)
         rate = warmup_cosine(now.step, steps, WARMUP, task.params.lr)
-        values = _step(training, task, plan[place], epoch, rate)
+        values = _take_step(training, task, plan[place], epoch, rate)
         now.sums = (np.array(now.sums) + values).tolist()
         now.step += 1
         done(1)
         if now.step % every == 0 or now.step == steps:
-            _measure(training, task, now, rate)
+            _record_measurement(training, task, now, rate)
         if now.step % checkpoint.every == 0 and now.step < steps and parallel.rank() == 0:
             state = prefix_names("weights", training.model.state_dict()) | prefix_names(
                 "adam", adam_state(training.optimizer)
@@ -100,7 +100,7 @@ def fit(network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[in
     return Trained(now.history, None if taught is None else taught.cpu().numpy())
 
 
-def _measure(training: Training, task: Task, now: TrainState, rate: float) -> None:
+def _record_measurement(training: Training, task: Task, now: TrainState, rate: float) -> None:
     since = now.step - (now.history[-1]["step"] if now.history else 0)
     similar = measure_cosine(training.model, task)
     names = ["loss", *(f"{term}_loss" for term in TERMS)][: None if task.params.distill else -1]
@@ -110,7 +110,7 @@ def _measure(training: Training, task: Task, now: TrainState, rate: float) -> No
     now.sums = [0.0] * len(now.sums)
 
 
-def _begin(network: Network, task: Task) -> Training:
+def _begin_training(network: Network, task: Task) -> Training:
     params = task.params
     torch.set_num_threads(params.threads)
     torch.manual_seed(seed_for(task.seed, "summary"))
@@ -122,7 +122,7 @@ def _begin(network: Network, task: Task) -> Training:
     return Training(model, distributed, build_optimizer(model, params))
 
 
-def _plan(task: Task, epoch: int) -> list[np.ndarray]:
+def _plan_epoch(task: Task, epoch: int) -> list[np.ndarray]:
     rng = np.random.default_rng(seed_for(task.seed, "order", epoch))
     plan = corpus.cut_batches(rng.permutation(task.train), task.params.batch_size)
     parts = parallel.world() * task.params.accumulate
@@ -134,7 +134,7 @@ def _plan(task: Task, epoch: int) -> list[np.ndarray]:
     return plan
 
 
-def _step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: float) -> np.ndarray:
+def _take_step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: float) -> np.ndarray:
     """Take one step of the optimiser and return the loss and its terms, float64 [1 + 3], equal in all processes."""
     params, model = task.params, training.distributed
     seed = seed_for(task.seed, "epoch", epoch)

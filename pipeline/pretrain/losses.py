@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alignrec.pipeline.beit3.mini import Mini, Network, centre
+from alignrec.pipeline.beit3.mini import Mini, Network, centre_halves
 from alignrec.pipeline.beit3.network import Streams
 from alignrec.pipeline.harness import parallel
 from alignrec.pipeline.ops.whitening import FLOOR
@@ -52,7 +52,7 @@ class Step(NamedTuple):
     def counts(self) -> Tensor:
         """Return the number of targets of each of TERMS, int64 [3]: masked patches, masked pieces, taught items."""
         patches = self.patch_mask.sum()
-        taught = torch.zeros_like(patches) if self.teacher is None else _taught(self.teacher).sum()
+        taught = torch.zeros_like(patches) if self.teacher is None else _has_target(self.teacher).sum()
         return torch.stack([patches, self.piece_mask.sum(), taught])
 
 
@@ -119,7 +119,7 @@ class Centring(nn.Module):
         return self.read(x)
 
     def read(self, x: Tensor) -> Tensor:
-        return centre(x.float(), self.mean)
+        return centre_halves(x.float(), self.mean)
 
     def update(self) -> None: ...
 
@@ -156,7 +156,7 @@ class PretrainingModel(nn.Module):
 
     def _summary(self, streams: Streams, inputs: NetworkInputs) -> Tensor:
         if isinstance(self.network, Mini):
-            return self.network.pooled(streams, inputs.padding, inputs.no_image)
+            return self.network.pool_outputs(streams, inputs.padding, inputs.no_image)
         return self.network.summary(*inputs)
 
 
@@ -177,14 +177,14 @@ def run_masked(network: Network, step: Step, mask_id: int) -> Streams:
 def score_masked(network: Network, streams: Streams, step: Step) -> Scores:
     assert streams.vision is not None
     assert streams.text is not None
-    patches = _head(network.mim_head, network.image_outputs(streams.vision)[step.patch_mask])
-    return Scores(patches, _head(network.mlm_head, streams.text[step.piece_mask]))
+    patches = _apply_head(network.mim_head, network.image_outputs(streams.vision)[step.patch_mask])
+    return Scores(patches, _apply_head(network.mlm_head, streams.text[step.piece_mask]))
 
 
 def teacher_loss(read: Tensor, target: Tensor) -> Tensor:
     """Return the sum of 1 - cosine of two [B, W], without rows of zeros in `target`."""
     distance = 1 - F.cosine_similarity(read.float(), target, dim=1)
-    return (distance * _taught(target)).sum()
+    return (distance * _has_target(target)).sum()
 
 
 def inverse_root(covariance: Tensor) -> Tensor:
@@ -199,10 +199,10 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), target, reduction="sum")
 
 
-def _head(head: nn.Module | None, x: Tensor) -> Tensor:
+def _apply_head(head: nn.Module | None, x: Tensor) -> Tensor:
     return x[:, :1] if head is None else head(x)
 
 
-def _taught(target: Tensor) -> Tensor:
+def _has_target(target: Tensor) -> Tensor:
     """Return whether a row has a target, bool [B]."""
     return target.any(dim=1)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import minilm
 from alignrec.pipeline.beit3.config import MiniConfig
-from alignrec.pipeline.beit3.mini import Mini, load_minilm
-from alignrec.pipeline.beit3.minilm import WordPieces, order
+from alignrec.pipeline.beit3.mini import Mini, copy_minilm
+from alignrec.pipeline.beit3.minilm import WordPieces, order_pieces
 from alignrec.pipeline.encode.chunks import LONGEST
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.items.columns import Texts
@@ -54,7 +54,7 @@ def read_word_pieces(layout: Layout, lines: Texts) -> tuple[WordPieces, int]:
     tokenizer, path = minilm.load().tokenizer, layout.encoder.word_pieces
     if not path.is_file():
         parts = (lines.slice(start, io.PART).to_pylist() for start in range(0, len(lines), io.PART))
-        pieces, known = order(tokenizer, parts)
+        pieces, known = order_pieces(tokenizer, parts)
         io.write_json(path, {"pieces": pieces, "known": known})
     kept = io.read_json(path)
     return WordPieces(tokenizer, kept["pieces"]), int(kept["known"])
@@ -83,7 +83,7 @@ def assign_visual_tokens(images: Images, maps: Sequence[Whitening], most: int, s
 
 def build_network(pieces: WordPieces, known: int, images: Images, maps: Sequence[Whitening], codes: int) -> Mini:
     made = Mini(MiniConfig(images.widths, pieces.vocab, positions=LONGEST, codes=codes, pieces=known))
-    load_minilm(made, minilm.load().tensors, pieces.theirs.tolist())
+    copy_minilm(made, minilm.load().tensors, pieces.theirs.tolist())
     with torch.no_grad():
         nn.init.normal_(made.image.mask_token, std=0.05)
         nn.init.normal_(made.image.positions, std=0.02)

@@ -24,7 +24,7 @@ from alignrec.pipeline.beit3.config import FIRST_POSITION, SIZES, Config
 from alignrec.pipeline.beit3.mini import Network
 from alignrec.pipeline.beit3.minilm import WordPieces, load
 from alignrec.pipeline.beit3.network import BEiT3
-from alignrec.pipeline.beit3.tokenizer import BOS, EOS, MOST_SENTENCES, Tokenizer, split_text, train
+from alignrec.pipeline.beit3.tokenizer import BOS, EOS, MOST_SENTENCES, Tokenizer, split_text, train_model
 from alignrec.pipeline.encode import quality
 from alignrec.pipeline.encode.folder import FeatureSet
 from alignrec.pipeline.encode.params import IMAGE_TOKENS, Encode
@@ -63,7 +63,7 @@ def read_target(run: Run, texts: Texts) -> np.ndarray | None:
     By default teachers are skipped that are not encoded, or read no modality of the dataset; None without teachers.
     """
     layout, own = run.layout, run.params[Pretrain]
-    given, there = "distill_from" in own.model_fields_set, _modalities(layout, texts)
+    given, there = "distill_from" in own.model_fields_set, _present_modalities(layout, texts)
     names = [name for name in own.distill_from if given or name in run.params[Encode].encoders]
     sets = [FeatureSet.of(layout, name) for name in names]
     sets = [one for one in sets if given or there & {*one.facts.reads}]
@@ -85,7 +85,7 @@ def read_target(run: Run, texts: Texts) -> np.ndarray | None:
 def read_images(layout: Layout) -> mini.Images:
     """Return the vectors of all images, those of IMAGE_TOKENS side by side."""
     texts = Texts(layout.items)
-    if "image" not in _modalities(layout, texts):
+    if "image" not in _present_modalities(layout, texts):
         return mini.Images(np.zeros((len(texts), 0), np.float32), np.full(len(texts), -1), ())
     sets = [FeatureSet.of(layout, name) for name in IMAGE_TOKENS]
     shards = (np.hstack(parts) for parts in zip(*(one.vectors() for one in sets), strict=True))
@@ -97,7 +97,7 @@ def read_images(layout: Layout) -> mini.Images:
     return mini.Images(vectors, np.where(has, np.arange(len(vectors)), -1), widths)
 
 
-def _modalities(layout: Layout, texts: Texts) -> set[str]:
+def _present_modalities(layout: Layout, texts: Texts) -> set[str]:
     statuses = (
         io.read_table(path, schemas.IMAGES, ["status"])["status"] for path in io.shards(layout.images, "images")
     )
@@ -112,17 +112,17 @@ def read_texts(layout: Layout, lines: Texts, params: Pretrain, obtain: Obtain) -
             model: bytes | None = obtain(params.tokenizer, params.tokenizer_sha256).read_bytes()
         else:
             step = math.ceil(len(lines) / MOST_SENTENCES)  # so that they are of the whole catalogue
-            model = train(islice(lines, 0, None, max(1, step)), VOCAB)
+            model = train_model(islice(lines, 0, None, max(1, step)), VOCAB)
         if model is None:
             nothing = [np.array([BOS, EOS])] * len(lines)
             return Tokenised(
                 nothing, np.arange(len(lines) + 1), np.zeros(len(lines), np.int64), NO_PIECES, NO_PIECES - 1
             )
         io.write_bytes(layout.encoder.tokenizer, model)
-    return _tokenised(layout, lines, Tokenizer(layout.encoder.tokenizer.read_bytes()), params.max_tokens, params.chunks)
+    return _tokenise(layout, lines, Tokenizer(layout.encoder.tokenizer.read_bytes()), params.max_tokens, params.chunks)
 
 
-def _tokenised(
+def _tokenise(
     layout: Layout, lines: Texts, tokenizer: Tokenizer | WordPieces, max_tokens: int, chunks: int
 ) -> Tokenised:
     lengths, counts, whole = list[int](), list[int](), list[int]()
@@ -172,16 +172,16 @@ def network_and_task(
     layout, params, seed = run.layout, run.params[Pretrain], run.seed()
     torch.set_num_threads(params.threads)  # sums in one order
     if params.size == "mini":
-        network, corpus, tokens, mask_id, notes = _mini(layout, lines, params, seed)
+        network, corpus, tokens, mask_id, notes = _prepare_mini(layout, lines, params, seed)
     else:
         obtain = published.make_obtain(
             layout, run.params[Download], partial(run.progress, unit="B", what="published file")
         )
-        network, corpus, tokens, mask_id, notes = _beit3(layout, lines, params, seed, obtain, device)
+        network, corpus, tokens, mask_id, notes = _prepare_beit3(layout, lines, params, seed, obtain, device)
     return network.to(device), Task(corpus, tokens, mask_id, params, seed, device, target=target), notes
 
 
-def _beit3(
+def _prepare_beit3(
     layout: Layout, lines: Texts, params: Pretrain, seed: int, obtain: Obtain, device: torch.device
 ) -> tuple[Network, Corpus, np.ndarray, int, list[str]]:
     """Return the network, its corpus, visual tokens, the id of <mask>, and notes."""
@@ -205,7 +205,7 @@ def _beit3(
     return network, Corpus(*tokenised[:3], row, pixels), tokens, tokenised.mask_id, notes
 
 
-def _mini(
+def _prepare_mini(
     layout: Layout, lines: Texts, params: Pretrain, seed: int
 ) -> tuple[Network, Corpus, np.ndarray, int, list[str]]:
     images = read_images(layout)
@@ -216,7 +216,7 @@ def _mini(
     network = mini.build_network(pieces, known, images, maps, codes)
     start = {name: x.contiguous() for name, x in network.image.state_dict().items()}
     io.write_bytes(layout.encoder.start, torch_save(start))  # for the control without training
-    tokenised = _tokenised(layout, lines, pieces, min(params.max_tokens, network.config.positions), params.chunks)
+    tokenised = _tokenise(layout, lines, pieces, min(params.max_tokens, network.config.positions), params.chunks)
     notes = [f"text and image experts start as MiniLM; {known:,} of {pieces.vocab:,} word pieces are predicted"]
     corpus = Corpus(*tokenised[:3], images.row, images.vectors)
     return network, corpus, tokens, tokenised.mask_id, notes

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from alignrec.pipeline.beit3 import checkpoints, released
 from alignrec.pipeline.beit3.config import SIZES, Config
+from alignrec.pipeline.beit3.mini import WORDS
 from alignrec.pipeline.beit3.minilm import MiniLM
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.harness.layout import Layout
@@ -51,14 +52,14 @@ def make_obtain(layout: Layout, params: Download, progress: Callable[[], tqdm]) 
         with progress() as bar:
             fetch_file(address, target, None, params.timeout, params.retries, meter(bar))
 
-    return lambda address, sha256: checkpoints.obtain(address, layout.published, sha256, fetch_with_progress)
+    return lambda address, sha256: checkpoints.obtain_file(address, layout.published, sha256, fetch_with_progress)
 
 
 def read_start(params: Pretrain, obtain: Obtain, pieces: int) -> dict[str, Tensor]:
     """Return the tensors of `init`; UserError for other files, another size or tokenizer."""
     assert params.init is not None
-    tensors = checkpoints.read(obtain(params.init, params.init_sha256))
-    released.continued(SIZES[params.size], released.shape(tensors, params.init), 0, pieces, params.init)
+    tensors = checkpoints.read_weights(obtain(params.init, params.init_sha256))
+    released.continued_shape(SIZES[params.size], released.published_shape(tensors, params.init), 0, pieces, params.init)
     return tensors
 
 
@@ -67,8 +68,8 @@ def start_network(
 ) -> tuple[BEiT3, list[str]]:
     assert params.init is not None
     wanted = replace(SIZES[params.size], positions=positions)
-    shape = released.shape(tensors, params.init)
-    beit3 = BEiT3(released.continued(wanted, shape, codes, pieces, params.init))
+    shape = released.published_shape(tensors, params.init)
+    beit3 = BEiT3(released.continued_shape(wanted, shape, codes, pieces, params.init))
     loaded = released.load_beit3(beit3, tensors, params.init)
     return beit3, [f"{n}: not used: {why}" for n, why in loaded.ignored.items()] + [f"{n}: new" for n in loaded.fresh]
 
@@ -98,7 +99,7 @@ def start_words(network: BEiT3, pieces: Sequence[str], minilm: MiniLM) -> str:
     known = torch.tensor([len(own) > 0 for own in ids])
     if known.any():
         starts = torch.tensor([0, *np.cumsum([len(own) for own in ids])[:-1]])
-        means = F.embedding_bag(torch.tensor(list(chain(*ids))), minilm.words, starts, mode="mean")  # [V, 384]
+        means = F.embedding_bag(torch.tensor(list(chain(*ids))), minilm.tensors[WORDS], starts, mode="mean")  # [V, 384]
         vectors = fit_width(means[known], network.config.width)
         scale = table.square().sum(1).mean().sqrt() / vectors.square().sum(1).mean().sqrt()
         with torch.no_grad():

@@ -50,7 +50,7 @@ def train(run: Run) -> None:
             target = prepare.read_target(run, texts) if params.distill else None
             network, task, notes = prepare.network_and_task(run, texts, target, device)
         if params.init and not parallel.rank():
-            io.write_bytes(layout.encoder.official, _weights(network, HEADS))
+            io.write_bytes(layout.encoder.official, _serialise_weights(network, HEADS))
         usable = len(task.corpus.usable)
         checkpoint = Checkpoint(layout.encoder_checkpoint, params.checkpoint_every)
         with run.progress(total=params.steps if len(task.train) else 0, unit="step") as bar:
@@ -58,7 +58,7 @@ def train(run: Run) -> None:
     if parallel.rank():
         return
 
-    io.write_bytes(layout.encoder.weights, _weights(network))
+    io.write_bytes(layout.encoder.weights, _serialise_weights(network))
     io.write_json(layout.encoder.config, asdict(network.config))
     io.write_bytes(layout.encoder.whitening, save_arrays(fit_map(network, task, teacher)._asdict()))
     io.write_json(layout.history("pretrain"), history)
@@ -80,6 +80,6 @@ def _note_share_read(run: Run, task: Task) -> None:
         run.warn(f"its steps read {share:.0%} of a text on average; raise pretrain.{key}")
 
 
-def _weights(network: Network, but: tuple[str, ...] = ()) -> bytes:
+def _serialise_weights(network: Network, but: tuple[str, ...] = ()) -> bytes:
     tensors = {k: v.cpu().contiguous() for k, v in network.state_dict().items() if not k.startswith(but)}
     return save(tensors)

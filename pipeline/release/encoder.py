@@ -119,7 +119,7 @@ def _encoder_widths(own: Path, read: Facts, networks: dict[str, set[int]]) -> se
             arrays.refuse_infinite(weights)
         return set()
     if read.weights not in networks:
-        networks[read.weights] = stored.check(EncoderFiles(own.parent / read.weights))
+        networks[read.weights] = stored.check_files(EncoderFiles(own.parent / read.weights))
     return networks[read.weights]
 
 

@@ -143,14 +143,14 @@ def test_a_truncated_file_is_reported_with_its_length(file: Path, share: float) 
 
 def test_a_checksum_is_checked_wherever_it_is_given(file: Path, tmp_path: Path) -> None:
     true = io.sha256(file)
-    checkpoints.obtain(str(file), tmp_path / "made", true.upper(), nothing)
+    checkpoints.obtain_file(str(file), tmp_path / "made", true.upper(), nothing)
     with pytest.raises(UserError, match=rf"beit3_tiny\.pth: its sha256 is {true}, expected {'0' * 64}"):
-        checkpoints.obtain(str(file), tmp_path / "made", "0" * 64, nothing)
+        checkpoints.obtain_file(str(file), tmp_path / "made", "0" * 64, nothing)
     named = file.rename(tmp_path / f"vqkd-{true[:8]}.pth")
-    assert checkpoints.obtain(str(named), tmp_path, None, nothing) == named
+    assert checkpoints.obtain_file(str(named), tmp_path, None, nothing) == named
     wrong = named.rename(tmp_path / "vqkd-00000000.pth")
     with pytest.raises(UserError, match="expected 00000000"):
-        checkpoints.obtain(str(wrong), tmp_path, None, nothing)
+        checkpoints.obtain_file(str(wrong), tmp_path, None, nothing)
 
 
 # --- BEiT3
@@ -169,13 +169,13 @@ def test_loading_copies_every_parameter_heads_too() -> None:
 
 
 def test_the_shape_is_read_from_the_file() -> None:
-    assert released.shape(parameters(), "a.pth") == TINY
+    assert released.published_shape(parameters(), "a.pth") == TINY
     bare = replace(TINY, codes=0, mlm=False)
-    assert released.shape(parameters(bare), "a.pth") == bare
+    assert released.published_shape(parameters(bare), "a.pth") == bare
     for size in ("base", "large"):
         with torch.device("meta"):
             published = replace(SIZES[size], codes=8192, mlm=True)
-            assert released.shape(BEiT3(published).state_dict(), "a.pth") == published
+            assert released.published_shape(BEiT3(published).state_dict(), "a.pth") == published
 
 
 def test_names_and_shapes_are_compared_both_ways_before_anything_is_copied() -> None:
@@ -215,11 +215,11 @@ def test_positions_are_interpolated_for_another_image_size() -> None:
 def test_a_network_continues_only_with_the_tokenizer_and_the_size_of_its_weights() -> None:
     given = replace(TINY, codes=0, mlm=False)
     wanted = replace(given, image=64, vocab=1, positions=4)
-    assert released.continued(wanted, given, 20, 50, "a.pth") == replace(
+    assert released.continued_shape(wanted, given, 20, 50, "a.pth") == replace(
         TINY, image=64
     )  # 58 rows, of which 8 are spare
     for pieces in (49, 59):
         with pytest.raises(UserError, match=rf"58 rows, but the tokenizer {pieces} ids; .* \(beit3\.spm\)"):
-            released.continued(wanted, given, 20, pieces, "a.pth")
+            released.continued_shape(wanted, given, 20, pieces, "a.pth")
     with pytest.raises(UserError, match=r"size of its own .*network is large"):
-        released.continued(SIZES["large"], given, 20, 50, "a.pth")
+        released.continued_shape(SIZES["large"], given, 20, 50, "a.pth")

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from alignrec.pipeline.beit3.config import MiniConfig
-from alignrec.pipeline.beit3.mini import Mini, centre, half_means, halves, load_minilm, ridge
-from alignrec.pipeline.beit3.minilm import MiniLM, WordPieces, load, order
-from alignrec.pipeline.beit3.tokenizer import pad
+from alignrec.pipeline.beit3.mini import Mini, centre_halves, copy_minilm, fit_halves, fit_ridge, half_means
+from alignrec.pipeline.beit3.minilm import MiniLM, WordPieces, load, order_pieces
+from alignrec.pipeline.beit3.tokenizer import pad_rows
 
 TEXTS = ["Red apple, fresh", "A blue car with four doors; unaffordable!", "été 日本語 🙂", "bus"]
 WIDTHS = (5, 7)
@@ -25,20 +25,20 @@ def minilm() -> MiniLM:
 
 @pytest.fixture(scope="module")
 def pieces(minilm: MiniLM) -> WordPieces:
-    return WordPieces(minilm.tokenizer, order(minilm.tokenizer, [TEXTS[:2], TEXTS[2:]])[0])
+    return WordPieces(minilm.tokenizer, order_pieces(minilm.tokenizer, [TEXTS[:2], TEXTS[2:]])[0])
 
 
 @pytest.fixture(scope="module")
 def network(minilm: MiniLM, pieces: WordPieces) -> Mini:
     torch.manual_seed(0)
     made = Mini(MiniConfig(image_widths=WIDTHS, positions=256, codes=4, pieces=40)).eval()
-    load_minilm(made, minilm.tensors, pieces.theirs.tolist())
+    copy_minilm(made, minilm.tensors, pieces.theirs.tolist())
     return made
 
 
 @pytest.fixture(scope="module")
 def batch(pieces: WordPieces) -> tuple[Tensor, Tensor]:
-    ids, padding = pad(pieces.encode(TEXTS, 256))
+    ids, padding = pad_rows(pieces.encode(TEXTS, 256))
     return torch.from_numpy(ids), torch.from_numpy(padding)
 
 
@@ -107,16 +107,16 @@ def test_how_summaries_are_read() -> None:
     x[:20, :6], x[40:60, 6:] = 0, 0
     mean = half_means(x)
     np.testing.assert_allclose(mean[:6], x[20:, :6].mean(0), rtol=1e-5)
-    own = centre(torch.from_numpy(x), torch.from_numpy(mean)).numpy()
+    own = centre_halves(torch.from_numpy(x), torch.from_numpy(mean)).numpy()
     assert not own[:20, :6].any()
     assert not own[40:60, 6:].any()
-    read = own @ halves(x).map
+    read = own @ fit_halves(x).map
     text, image = own.copy(), own.copy()
     text[:, 6:], image[:, :6] = 0, 0
-    lengths = [np.sqrt(np.square(half @ halves(x).map).sum(1).sum() / 280) for half in (text, image)]
+    lengths = [np.sqrt(np.square(half @ fit_halves(x).map).sum(1).sum() / 280) for half in (text, image)]
     assert lengths == pytest.approx([1, 0.6], rel=1e-4)
     assert read.shape == (300, 12)
     target = own @ rng.standard_normal((12, 4)).astype(np.float32)
     target[5] = 0
-    fitted = ridge(x, target)
+    fitted = fit_ridge(x, target)
     assert np.corrcoef((own @ fitted.map)[6:].ravel(), target[6:].ravel())[0, 1] > 0.999

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from alignrec.pipeline.beit3.tokenizer import BOS, EOS, PAD, Tokenizer, train
+from alignrec.pipeline.beit3.tokenizer import BOS, EOS, PAD, Tokenizer, train_model
 from alignrec.pipeline.images.pixels import decode_squares, normalise_pixels
 
 # A SentencePiece model, texts, and their ids by XLMRobertaTokenizer of transformers 4.48.3 (the last kind that runs
@@ -31,7 +31,7 @@ WORDS = ["red apple fruit", "green apple fruit", "blue car vehicle", "red car ve
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    model = train(WORDS, 40)
+    model = train_model(WORDS, 40)
     assert model is not None
     return Tokenizer(model)
 

@@ -48,7 +48,7 @@ IMAGES = [None if c is None else jpeg(c) for c in COLOURS]
 @pytest.fixture(scope="module")
 def model() -> bytes:
     """A tokenizer."""
-    actual = tokenizer.train(TEXTS[:3] * 9, 60)
+    actual = tokenizer.train_model(TEXTS[:3] * 9, 60)
     assert actual is not None
     return actual
 

@@ -9,14 +9,14 @@ from alignrec.pipeline.pretrain.corpus import Corpus, Rates
 
 @pytest.mark.parametrize(("grid", "share"), [(14, 0.4), (4, 0.4), (6, 0.75), (2, 0.5), (5, 0.0), (5, 1.0), (1, 1.0)])
 def test_every_image_has_exactly_the_share_masked(grid: int, share: float) -> None:
-    masks = corpus.mask_blocks(grid, share, corpus.generators(np.arange(40), 3))
+    masks = corpus.mask_blocks(grid, share, corpus.item_generators(np.arange(40), 3))
     assert set(masks.sum(axis=1)) == {round(share * grid * grid)}
 
 
 def test_pieces_are_masked_at_the_rate_and_special_ids_never() -> None:
     ids = np.array([[0, 5, 6, 7, 8, 2], [0, 5, 2, 1, 1, 1], [0, 2, 1, 1, 1, 1]])
     for seed in range(20):
-        mask = corpus.mask_pieces(ids, np.array([0.5, 0.15, 0.5]), corpus.generators(np.arange(3), seed))
+        mask = corpus.mask_pieces(ids, np.array([0.5, 0.15, 0.5]), corpus.item_generators(np.arange(3), seed))
         assert mask.sum(axis=1).tolist() == [2, 1, 0]
         assert (ids[mask] > 3).all()
 
@@ -25,7 +25,9 @@ def test_absent_and_hidden_modalities_are_not_predicted() -> None:
     n = 400
     ids = np.tile([0, 5, 6, 7, 2], (n, 1))
     has_image, has_text = np.arange(n) % 4 != 0, np.arange(n) % 4 != 1
-    m = corpus.draw_masks(ids, has_image, has_text, 4, Rates(0.4, 0.5, 0.15, 0.2), corpus.generators(np.arange(n), 1))
+    m = corpus.draw_masks(
+        ids, has_image, has_text, 4, Rates(0.4, 0.5, 0.15, 0.2), corpus.item_generators(np.arange(n), 1)
+    )
     assert m.no_image[~has_image].all()
     assert m.no_text[~has_text].all()
     assert not (m.no_image & m.no_text).any()
@@ -51,12 +53,12 @@ def test_what_is_masked_of_an_item_depends_on_the_item_and_the_seed_alone() -> N
     items, rates = np.array([3, 8, 5, 9]), Rates(0.4, 0.5, 0.15, 0.2)
     ids = np.array([[0, 5, 6, 7, 8, 2], [0, 5, 6, 2, 1, 1], [0, 9, 9, 9, 2, 1], [0, 4, 4, 4, 4, 2]])
     both = np.ones(4, bool)
-    whole = corpus.draw_masks(ids, both, both, 4, rates, corpus.generators(items, 7))
-    part = corpus.draw_masks(ids[1:3, :5], both[1:3], both[1:3], 4, rates, corpus.generators(items[1:3], 7))
+    whole = corpus.draw_masks(ids, both, both, 4, rates, corpus.item_generators(items, 7))
+    part = corpus.draw_masks(ids[1:3, :5], both[1:3], both[1:3], 4, rates, corpus.item_generators(items[1:3], 7))
     assert (part.patches == whole.patches[1:3]).all()
     assert (part.tokens == whole.tokens[1:3, :5]).all()
     assert (part.no_image == whole.no_image[1:3]).all()
-    other = corpus.draw_masks(ids, both, both, 4, rates, corpus.generators(items, 8))
+    other = corpus.draw_masks(ids, both, both, 4, rates, corpus.item_generators(items, 8))
     assert (other.patches != whole.patches).any()
 
 

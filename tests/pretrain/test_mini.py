@@ -84,7 +84,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_before_training_its_text_experts_are_minilms(untrained: Path) -> None:
     files = Layout(untrained, "toy").encoder
-    assert 768 in stored.check(files)
+    assert 768 in stored.check_files(files)
     ours, theirs = load_file(files.weights), minilm.load().tensors
     for ours_name, name in (
         ("up.B", "intermediate.dense"),

@@ -13,6 +13,7 @@ from alignrec.commands.params import load
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import minilm as minilm_of
 from alignrec.pipeline.beit3.config import Config
+from alignrec.pipeline.beit3.mini import WORDS
 from alignrec.pipeline.beit3.minilm import MiniLM
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.harness.run import Run
@@ -57,11 +58,11 @@ def test_a_piece_starts_from_the_words_of_its_surface(model: MiniLM) -> None:
 def test_as_wide_as_minilm_words_are_its_own_up_to_one_factor(model: MiniLM) -> None:
     beit3, before = network(384), table(network(384))
     line = published.start_words(beit3, PIECES, model)
-    after, red = table(beit3), model.words[model.tokenizer.get_vocab()["red"]]
+    after, red = table(beit3), model.tensors[WORDS][model.tokenizer.get_vocab()["red"]]
     factor = after[PIECES.index("▁red")] / red
     torch.testing.assert_close(factor, factor[:1].expand(384))
     pieces = model.tokenizer.convert_tokens_to_ids(["un", "##rea", "##d"])
-    torch.testing.assert_close(after[PIECES.index("▁unread")], model.words[pieces].mean(0) * factor[0])
+    torch.testing.assert_close(after[PIECES.index("▁unread")], model.tensors[WORDS][pieces].mean(0) * factor[0])
     known = torch.tensor([p not in ("▁", "😀") for p in PIECES])
     assert torch.equal(after[~known], before[~known]), "pieces without a word stay as they were initialised"
     torch.testing.assert_close(after[known].square().sum(1).mean(), before.square().sum(1).mean())

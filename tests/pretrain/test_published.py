@@ -37,7 +37,7 @@ def write(path: Path, network: torch.nn.Module) -> str:
 
 @pytest.fixture
 def obtain(tmp_path: Path) -> published.Obtain:
-    return lambda address, sha256: checkpoints.obtain(address, tmp_path / "published", sha256, nothing)
+    return lambda address, sha256: checkpoints.obtain_file(address, tmp_path / "published", sha256, nothing)
 
 
 def network(params: Pretrain, obtain: published.Obtain, codes: int) -> tuple[BEiT3, list[str]]:
@@ -101,7 +101,7 @@ def test_a_network_from_nothing_has_positions_for_the_longest_text(longest: int,
 
 def test_beit3_official_is_cls_of_the_weights_before_they_were_trained_here(tmp_path: Path) -> None:
     """The baseline without pre-training on the catalogue, next to the network after it."""
-    spm = tokenizer.train([f"a {c} {t}" for c in pretraining.COLOURS for t in pretraining.THINGS], 60)
+    spm = tokenizer.train_model([f"a {c} {t}" for c in pretraining.COLOURS for t in pretraining.THINGS], 60)
     assert spm is not None
     (tmp_path / "beit3.spm").write_bytes(spm)
     torch.manual_seed(1)

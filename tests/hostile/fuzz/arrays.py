@@ -16,7 +16,7 @@ from safetensors.torch import save
 
 from alignrec.commands import params
 from alignrec.pipeline.beit3 import checkpoints
-from alignrec.pipeline.beit3.tokenizer import Tokenizer, train
+from alignrec.pipeline.beit3.tokenizer import Tokenizer, train_model
 from alignrec.pipeline.compare import feature_set
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.vectors.matching import match_file
@@ -128,7 +128,7 @@ JSON_VECTORS = [
 ]
 
 ASINS = ["A", "B", "C", "D", "E", "F"]
-TEXT = train(["a red apple", "a blue car and a red ball", "green tree"], 60)
+TEXT = train_model(["a red apple", "a blue car and a red ball", "green tree"], 60)
 assert TEXT is not None
 SPACE = "▁".encode()
 
@@ -203,7 +203,7 @@ def targets() -> dict[str, Target]:
                 saved(dict.fromkeys(map(str, range(100)), torch.ones(999))),
             ],
         ),
-        "safetensors": Target(lambda data: checkpoints.read(written("c.safetensors", data)), [save(WEIGHTS)]),
+        "safetensors": Target(lambda data: checkpoints.read_weights(written("c.safetensors", data)), [save(WEIGHTS)]),
         "compared-parquet": Target(
             lambda data: compared("f.parquet", data), [table(asin=ASINS, vector=VECTORS), table(vector=VECTORS)]
         ),
