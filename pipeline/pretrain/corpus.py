@@ -1,7 +1,6 @@
-"""The task of pre-training: items as pixels and text ids, their batches on the device, and masks.
+"""Items as pixels and text ids, and the masked batches that are drawn from them, seeded by epoch and item.
 
-Letters: I items, B batch, S image side, g patches a side, P = g g patches, T text ids.
-Each draw has a seed of its epoch and item, so a resumed run draws the same.
+Letters: I items, B batch, S image side, P patches, T text ids.
 """
 
 import math
@@ -21,19 +20,20 @@ from alignrec.pipeline.images.pixels import normalise_pixels
 from alignrec.pipeline.pretrain.losses import NetworkInputs, Step
 from alignrec.pipeline.pretrain.params import HELD_OUT, MOST_HELD_OUT, Pretrain
 
-IMAGE_MASK = 0.4  # share of the patches that are masked, in blocks (BEiT3)
-TEXT_ONLY = 0.15  # share of the text ids that are masked where the image is absent or hidden (BEiT3)
-ASPECT = 0.3  # of a masked block, at least; at most its inverse (BEiT)
-TOKENS = 128  # of an item, with padding, on average over those that are on the device at a time
-BLOCK = 16 / 196  # smallest masked block, as a share of the patches (BEiT3: 16 of 196)
+IMAGE_MASK = 0.4  # share of masked patches (BEiT3)
+TEXT_ONLY = 0.15  # share of masked text ids if the image is absent or hidden (BEiT3)
+ASPECT = 0.3  # least aspect ratio of a masked block; the largest is its inverse (BEiT)
+TOKENS = 128  # text ids per item of a micro-batch, with padding
+BLOCK = 16 / 196  # smallest masked block, as a share of the patches (BEiT3)
+COUNTED = 10_000  # train items, at most, among which the most frequent targets are counted
 
 
 @dataclass(frozen=True)
 class Ids(Sequence[np.ndarray]):
-    """Ids of parts of texts, concatenated."""
+    """Concatenated ids of parts of texts."""
 
     flat: np.ndarray  # int32, a memory map
-    ends: np.ndarray  # int64 [n], where each ends
+    ends: np.ndarray  # int64 [n], the end of each part
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -48,14 +48,12 @@ class Corpus:
 
     parts: Sequence[np.ndarray]  # ids of all parts of texts, in item order, int [<= T]; only <s> </s> without text
     first: np.ndarray  # int64 [I + 1], the first part of each item, and the number of parts
-    whole: np.ndarray  # int64 [I], ids of each whole text
+    whole: np.ndarray  # int64 [I], number of ids of each text
     row: np.ndarray  # int64 [I], row in `pixels`; -1 without image
-    pixels: np.ndarray
-    """uint8 [n, S, S, 3], a memory map; of `mini` float32 [n, W], image vectors of frozen encoders"""
+    pixels: np.ndarray  # uint8 [n, S, S, 3], a memory map; of `mini` float32 [n, W], vectors of frozen image encoders
 
     @cached_property
-    def lengths(self) -> np.ndarray:
-        """Ids of each part, int64; no part of a text is longer than its first."""
+    def lengths(self) -> np.ndarray:  # of each part, int64; no part of a text is longer than its first
         return np.array([len(ids) for ids in self.parts], np.int64)
 
     @property
@@ -67,14 +65,13 @@ class Corpus:
         return np.flatnonzero((self.lengths_of_items > 2) | (self.row >= 0))
 
     def share_read(self, times: float) -> float:
-        """Return the share of a text that training reads in expectation, on average, if each is read so many times."""
+        """Return the mean share of a text that is read in expectation, if each item is drawn `times` times."""
         held = np.add.reduceat(self.lengths - 2, self.first[:-1])
         read = held * (1 - (1 - 1 / np.diff(self.first)) ** times)
         texts = self.whole > 0
         return float((read[texts] / self.whole[texts]).mean()) if texts.any() else 1.0
 
     def draw_parts(self, items: np.ndarray, seed: int) -> np.ndarray:
-        """Draw a part of each item's text, int64 [B], from the seed and the item's number."""
         counts, own = self.first[items + 1] - self.first[items], seed_for(seed, "part of a text")
         long = np.flatnonzero(counts > 1)
         drawn = np.zeros(len(items), np.int64)
@@ -82,7 +79,7 @@ class Corpus:
         return self.first[items] + drawn
 
     def all_parts(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return all parts of B items, int64 [n], the place of each one's item, and its share of the text."""
+        """Return all parts of B items, int64 [n], the position of each one's item, and its share of the text."""
         counts = self.first[items + 1] - self.first[items]
         owner = np.repeat(np.arange(len(items)), counts)
         parts = np.arange(len(owner)) + np.repeat(self.first[items] - np.cumsum(counts) + counts, counts)
@@ -94,19 +91,19 @@ class Corpus:
 class Masks:
     """The masks of a batch."""
 
-    patches: np.ndarray  # bool [B, P], masked and to be predicted; none of an absent image
-    tokens: np.ndarray  # bool [B, T], masked and to be predicted
-    no_image: np.ndarray  # bool [B], no image, or hidden in this step
-    no_text: np.ndarray  # bool [B], no text, or hidden in this step
+    patches: np.ndarray  # bool [B, P]
+    tokens: np.ndarray  # bool [B, T]
+    no_image: np.ndarray  # bool [B], absent or hidden
+    no_text: np.ndarray  # bool [B], absent or hidden
 
 
 class Rates(NamedTuple):
     """Shares that are masked or hidden."""
 
-    patches: float  # share of the patches, block-wise
-    paired: float  # share of the text ids of a pair
-    unpaired: float  # share of the text ids whose image is absent or hidden
-    hidden: float  # share of pairs whose image is hidden, and of pairs whose text is
+    patches: float
+    paired: float  # of the text ids of items with an image
+    unpaired: float  # of the text ids of items whose image is absent or hidden
+    hidden: float  # of pairs whose image is hidden, and as many whose text is
 
 
 @dataclass(frozen=True)
@@ -138,12 +135,18 @@ class Task:
         order = np.random.default_rng(seed_for(self.seed, "held out")).permutation(self.corpus.usable)
         return np.sort(order[: min(round(self.share_held_out * len(order)), MOST_HELD_OUT)])
 
+    @cached_property
+    def most_frequent(self) -> dict[str, int]:
+        """The most frequent visual token (`mim`) and piece (`mlm`) of at most COUNTED train items; -1 without any."""
+        items = np.random.default_rng(seed_for(self.seed, "frequencies")).permutation(self.train)[:COUNTED]
+        ids = [np.zeros(0, np.int64), *(self.corpus.parts[part] for part in self.corpus.first[items])]
+        pieces, rows = np.concatenate(ids), self.corpus.row[items]
+        targets = {"mim": self.codes[rows[rows >= 0]].ravel(), "mlm": pieces[pieces > UNK]}
+        return {term: int(np.bincount(seen).argmax()) if len(seen) else -1 for term, seen in targets.items()}
+
 
 def make_batch(task: Task, items: np.ndarray, rates: Rates, seed: int, parts: np.ndarray | None = None) -> Step:
-    """Draw the masks of items int64 [B], each from the seed and its number, and move all to the device.
-
-    Of each text it reads the given part, int64 [B], or draws one.
-    """
+    """Move items, int64 [B], to the device with freshly drawn masks; `parts`, int64 [B], are drawn unless given."""
     corpus, move, patches = task.corpus, task.move, task.codes.shape[1]
     texts = [corpus.parts[i] for i in (corpus.draw_parts(items, seed) if parts is None else parts)]
     ids, padding = pad_rows(texts)
@@ -166,24 +169,18 @@ def make_batch(task: Task, items: np.ndarray, rates: Rates, seed: int, parts: np
 
 
 def cut_batches(order: np.ndarray, size: int) -> list[np.ndarray]:
-    """Cut items into batches of at most `size`, as equal as possible: int64 each.
-
-    Batches of texts of equal length would save padding, but similar texts made features worse.
-    """
+    """Cut items into batches of at most `size`, as equal as possible."""
+    # not sorted by length, which would save padding: batches of similar texts made features worse
     return np.array_split(order, max(1, math.ceil(len(order) / size)))
 
 
 def micro_batches(items: np.ndarray, lengths: np.ndarray, least: int = 1) -> list[np.ndarray]:
-    """Cut items int64 [B], of int64 [B] tokens, into batches that need no more memory than texts of TOKENS ids.
-
-    A batch of short texts stays whole. Others are sorted by length, to save padding. Each has at least `least` items.
-    """
+    """Cut items, int64 [B], into batches of at least `least` that need no more memory than B texts of TOKENS ids."""
     room = TOKENS * len(items)
     if len(items) * lengths.max(initial=0) <= room:
         return [items]
-    order = np.argsort(lengths, kind="stable")
     out: list[list[int]] = [[]]
-    for place in order:  # where a batch ends depends on those before
+    for place in np.argsort(lengths, kind="stable"):  # sorted by length, which saves padding
         if len(out[-1]) >= least and (len(out[-1]) + 1) * lengths[place] > room:
             out.append([])
         out[-1].append(place)
@@ -193,14 +190,14 @@ def micro_batches(items: np.ndarray, lengths: np.ndarray, least: int = 1) -> lis
 
 
 def item_generators(items: np.ndarray, *seed: int) -> list[Generator]:
-    """Return a generator per item, so that masks depend neither on the parts of a batch nor on earlier draws."""
+    """Return a generator per item, so that masks do not depend on the rest of the batch or on earlier draws."""
     return [np.random.default_rng((*seed, int(item))) for item in items]
 
 
 def draw_masks(
     ids: np.ndarray, has_image: np.ndarray, has_text: np.ndarray, patches: int, rates: Rates, rngs: Sequence[Generator]
 ) -> Masks:
-    """Draw the masks of a batch of ids int64 [B, T] and P patches; `has_image` and `has_text` are bool [B]."""
+    """Draw the masks of ids, int64 [B, T], and P patches; `has_image` and `has_text` are bool [B]."""
     pair = has_image & has_text
     draw = np.array([rng.random() for rng in rngs])
     no_image = ~has_image | (pair & (draw < rates.hidden))
@@ -211,7 +208,7 @@ def draw_masks(
 
 
 def mask_patches(patches: int, share: float, rngs: Sequence[Generator]) -> np.ndarray:
-    """Mask a share of the patches of B images, bool [B, P]: in blocks if they are a square, otherwise singly."""
+    """Mask a share of the patches of B images, bool [B, P]: in blocks if they form a square, otherwise one by one."""
     if not patches:
         return np.zeros((len(rngs), 0), bool)
     if (grid := math.isqrt(patches)) ** 2 == patches:
@@ -221,19 +218,16 @@ def mask_patches(patches: int, share: float, rngs: Sequence[Generator]) -> np.nd
 
 
 def mask_blocks(grid: int, share: float, rngs: Sequence[Generator]) -> np.ndarray:
-    """Mask the same share of the patches of B images in rectangular blocks: bool [B, P].
-
-    BEiT's rule: blocks of random size and aspect ratio until the number is reached; the last patches are drawn singly.
-    """
+    """Mask a share of the patches of B images, bool [B, P], in blocks of random size and aspect ratio, as BEiT does."""
     wanted = round(share * grid * grid)
     masks = np.zeros((len(rngs), grid, grid), bool)
-    for mask, rng in zip(masks, rngs, strict=True):  # images are independent; a block depends on those before it
+    for mask, rng in zip(masks, rngs, strict=True):
         for _ in range(grid * grid):
             left = wanted - int(mask.sum())
             if left <= 0:
                 break
             _mask_block(mask, left, rng)
-        free = np.flatnonzero(~mask.ravel())
+        free = np.flatnonzero(~mask.ravel())  # the rest, too small for a block
         mask.ravel()[rng.choice(free, wanted - int(mask.sum()), replace=False)] = True
     return masks.reshape(len(rngs), -1)
 
@@ -251,7 +245,7 @@ def _mask_block(mask: np.ndarray, left: int, rng: Generator) -> None:
 
 
 def mask_pieces(ids: np.ndarray, rates: np.ndarray, rngs: Sequence[Generator]) -> np.ndarray:
-    """Mask a share, float [B], rounded up, of each row's pieces, special ids never: bool [B, T], whatever T."""
+    """Mask a share, float [B], of the pieces of each row, rounded up, without special ids: bool [B, T]."""
     draws = np.stack([rng.random(ids.shape[1]) for rng in rngs])
     draws = np.where(ids > UNK, draws, 2.0)  # special ids come last
     wanted = np.ceil(rates * (ids > UNK).sum(axis=1)).astype(int)

@@ -19,7 +19,7 @@ from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.ops.checkpoint import Checkpoint, adam_state, part_of, prefix_names, restore_adam
 from alignrec.pipeline.pretrain import corpus
 from alignrec.pipeline.pretrain.corpus import Task, make_batch
-from alignrec.pipeline.pretrain.held_out import autocast, measure_cosine, measure_masked, start_head
+from alignrec.pipeline.pretrain.held_out import MOST_DRAWS, autocast, measure_cosine, measure_masked, start_head
 from alignrec.pipeline.pretrain.losses import TERMS, PretrainingModel
 from alignrec.pipeline.pretrain.params import Pretrain
 
@@ -29,24 +29,20 @@ MEASUREMENTS = 20  # of held-out items per training
 BETAS = (0.9, 0.98)  # of AdamW, as BEiT
 EPSILON = 1e-6
 UNDECAYED = ("cls_token", "mask_token", "embed_positions", "image.positions", "text.positions")
-PIECES = 10.0
-"""learning rate of piece embeddings relative to the rest, unless weights are given: most pieces occur in few steps"""
+PIECES = 10.0  # relative learning rate of piece embeddings without `init`, because most pieces occur in few steps
 TEXT = "network.beit3.text_embed"  # piece embeddings
-NEW = ("network.image.", "network.mim_head.", "network.mlm_head.", "teacher.")
-"""parameters of `mini` that start from random numbers, and learn as fast as pieces; all others start from MiniLM"""
+NEW = ("network.image.", "network.mim_head.", "network.mlm_head.", "teacher.")  # parameters that MiniLM lacks
 
 
 class Trained(NamedTuple):
     """Results of a training besides the network."""
 
-    history: list[dict[str, Any]]
-    """per measurement: step; means since the last one of loss and `<term>_loss`; lr; `measure` and `cosine`"""
-    teacher: np.ndarray | None  # see `reading`; None without teachers or steps
+    history: list[dict[str, Any]]  # one line per measurement
+    teacher: np.ndarray | None  # float32 [D, W], map to the teachers; None without teachers or steps
 
 
-@dataclass(frozen=True)
-class Training:
-    """State of the network and the optimiser."""
+class Training(NamedTuple):
+    """Network and optimiser."""
 
     model: PretrainingModel
     distributed: nn.Module  # the model, or its DistributedDataParallel wrapper
@@ -63,10 +59,9 @@ class TrainState:
 
 
 def fit(network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[int], object]) -> Trained:
-    """Train in place, from the checkpoint if there is one; `done` gets the checkpoint's steps, then each step.
+    """Train in place, from the checkpoint if there is one; `done` is called with the number of new steps.
 
-    The caller deletes the checkpoint. UserError for a loss that is not finite, or batches too small for processes and
-    parts.
+    UserError for a loss that is not finite, or for batches too small for the processes and `accumulate`.
     """
     training, now = _begin_training(network, task), TrainState()
     if (saved := checkpoint.load()) is not None:
@@ -90,7 +85,7 @@ def fit(network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[in
         now.step += 1
         done(1)
         if now.step % every == 0 or now.step == steps:
-            _record_measurement(training, task, now, rate)
+            _record_measurement(training, task, now, rate, MOST_DRAWS if now.step == steps else 1)
         if now.step % checkpoint.every == 0 and now.step < steps and parallel.rank() == 0:
             state = prefix_names("weights", training.model.state_dict()) | prefix_names(
                 "adam", adam_state(training.optimizer)
@@ -100,12 +95,12 @@ def fit(network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[in
     return Trained(now.history, None if taught is None else taught.cpu().numpy())
 
 
-def _record_measurement(training: Training, task: Task, now: TrainState, rate: float) -> None:
+def _record_measurement(training: Training, task: Task, now: TrainState, rate: float, draws: int) -> None:
     since = now.step - (now.history[-1]["step"] if now.history else 0)
     similar = measure_cosine(training.model, task)
     names = ["loss", *(f"{term}_loss" for term in TERMS)][: None if task.params.distill else -1]
     means = {name: round(float(sums) / since, 6) for name, sums in zip(names, now.sums, strict=False)}
-    figures = measure_masked(training.model.network, task) | ({} if similar is None else {"cosine": similar})
+    figures = measure_masked(training.model.network, task, draws) | ({} if similar is None else {"cosine": similar})
     now.history.append({"step": now.step, **means, "lr": rate, **figures})
     now.sums = [0.0] * len(now.sums)
 
@@ -135,7 +130,7 @@ def _plan_epoch(task: Task, epoch: int) -> list[np.ndarray]:
 
 
 def _take_step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: float) -> np.ndarray:
-    """Take one step of the optimiser and return the loss and its terms, float64 [1 + 3], equal in all processes."""
+    """Take one step of the optimiser and return the loss and its terms, float64 [1 + 3], over all processes."""
     params, model = task.params, training.distributed
     seed = seed_for(task.seed, "epoch", epoch)
     parts = [make_batch(task, part, task.rates, seed) for part in _parts_of_process(task, items)]
@@ -148,7 +143,7 @@ def _take_step(training: Training, task: Task, items: np.ndarray, epoch: int, ra
         with model.no_sync() if waits and isinstance(model, DistributedDataParallel) else nullcontext():
             with autocast(task):
                 losses = model(part, counts)
-            # DDP averages the gradients of its processes; the terms of parts are to be summed
+            # DDP averages gradients over processes, but the terms of parts have to be summed
             (parallel.world() * (weight @ losses)).backward()
         terms += losses.detach()
     values = parallel.all_reduce(torch.cat([(weight @ terms)[None], terms]).double()).cpu().numpy()
@@ -196,7 +191,7 @@ def set_rate(optimizer: torch.optim.AdamW, rate: float) -> None:
 
 
 def warmup_cosine(step: int, steps: int, warmup: float, peak: float) -> float:
-    """Return the rate of step 0 .. steps-1: up over the share `warmup`, then half a cosine from `peak` to zero."""
+    """Return the rate of a step: linear up to `peak` over the share `warmup` of the steps, then a cosine to zero."""
     rising = max(1, round(warmup * steps))
     if step < rising:
         return peak * (step + 1) / rising

@@ -12,7 +12,7 @@ from torch import Tensor
 from alignrec.pipeline.beit3.config import MiniConfig
 from alignrec.pipeline.beit3.mini import Mini, centre_halves, copy_minilm, fit_halves, fit_ridge, half_means
 from alignrec.pipeline.beit3.minilm import MiniLM, WordPieces, load, order_pieces
-from alignrec.pipeline.beit3.tokenizer import pad_rows
+from alignrec.pipeline.beit3.tokenizer import pad_rows, split_text
 
 TEXTS = ["Red apple, fresh", "A blue car with four doors; unaffordable!", "été 日本語 🙂", "bus"]
 WIDTHS = (5, 7)
@@ -38,7 +38,7 @@ def network(minilm: MiniLM, pieces: WordPieces) -> Mini:
 
 @pytest.fixture(scope="module")
 def batch(pieces: WordPieces) -> tuple[Tensor, Tensor]:
-    ids, padding = pad_rows(pieces.encode(TEXTS, 256))
+    ids, padding = pad_rows([split_text(ids, 256, 1)[0] for ids in pieces.encode(TEXTS)])
     return torch.from_numpy(ids), torch.from_numpy(padding)
 
 

@@ -77,12 +77,26 @@ def test_held_out_figures_are_those_of_counting() -> None:
             right.append(int(row.argmax()) == code)
             targets.append(code)
             loss.append(float(torch.logsumexp(row, 0) - row[code]))
-    common = max(sorted(set(targets)), key=targets.count)
+    common = int(np.bincount(toy.codes[toy.train[toy.corpus.row[toy.train] >= 0]].ravel()).argmax())
     rare = [r for r, code in zip(right, targets, strict=True) if code != common]
     assert measured["mim_accuracy"] == pytest.approx(np.mean(right), abs=1e-6)
     assert measured["mim_chance"] == pytest.approx(targets.count(common) / len(targets), abs=1e-6)
     assert measured["mim_rare_accuracy"] == pytest.approx(np.mean(rare), abs=1e-6)
     assert measured["mim_held_out_loss"] == pytest.approx(np.mean(loss), abs=1e-4)
+
+
+def test_masks_of_few_held_out_items_are_drawn_again_until_there_are_enough_targets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    toy, net, batches = task(48), network(), []
+    monkeypatch.setattr(held_out, "make_batch", lambda *args: batches.append(args[3]) or make_batch(*args))
+    once = held_out.measure_masked(net, toy)
+    assert len(set(batches)) == 1
+    again = [held_out.measure_masked(net, toy, held_out.MOST_DRAWS) for _ in range(2)]
+    assert again[0] == again[1] != once
+    assert len(set(batches)) == held_out.MOST_DRAWS
+    monkeypatch.setattr(held_out, "ENOUGH", 1)
+    assert held_out.measure_masked(net, toy, held_out.MOST_DRAWS) == once
 
 
 # --- the optimiser
