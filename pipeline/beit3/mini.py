@@ -40,13 +40,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Streams, visible: Tensor | None) -> Streams:
         """Attend over all positions; `visible` is bool [B, 1, 1, N], False at masked keys."""
-        q, k, v = (self._split_heads(project(x)) for project in (self.query, self.key, self.value))  # [B, H, N, D/H]
+        q, k, v = (project(x).split_heads(self.heads) for project in (self.query, self.key, self.value))
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)  # [B, H, N, D/H]
         out: Streams = self.out(x.split(attended.transpose(1, 2).flatten(2)))  # [B, N, D]
         return out
-
-    def _split_heads(self, x: Streams) -> Tensor:
-        return x.joined().unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
 class Layer(nn.Module):
@@ -128,8 +125,7 @@ class Mini(nn.Module):
     ) -> Streams:
         """Encode image vectors, float [B, sum of W_p], texts, or both; see `BEiT3.forward`."""
         vision = None if image is None else self.image(image, patch_mask)
-        text = None if tokens is None else self.text(tokens)
-        x = Streams(vision, text)
+        x = Streams(vision, None if tokens is None else self.text(tokens))
         visible = _visible_keys(x, no_image, padding)
         for layer in self.layers:
             x = layer(x, visible)

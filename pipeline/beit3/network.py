@@ -39,6 +39,9 @@ class Streams(NamedTuple):
         present = [x for x in self if x is not None]
         return torch.cat(present, dim=1) if len(present) > 1 else present[0]  # [B, N, D]
 
+    def split_heads(self, heads: int) -> Tensor:
+        return self.joined().unflatten(2, (heads, -1)).transpose(1, 2)  # [B, H, N, D/H]
+
     def split(self, x: Tensor) -> Streams:
         if self.vision is None:
             return Streams(None, x)
@@ -72,14 +75,9 @@ class Attention(nn.Module):
 
     def forward(self, queries: Streams, x: Streams, visible: Tensor | None) -> Streams:
         """Attend from `queries` to `x`; `visible` is bool [B, 1, 1, N], False at masked keys."""
-        q = self._split_heads(self.q_proj(queries))  # [B, H, Q, D/H]
-        k = self._split_heads(self.k_proj(x))  # [B, H, N, D/H]
-        v = self._split_heads(self.v_proj(x))  # [B, H, N, D/H]
+        q, k, v = (y.split_heads(self.heads) for y in (self.q_proj(queries), self.k_proj(x), self.v_proj(x)))
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)  # [B, H, Q, D/H]
         return self.out_proj(self.inner_attn_ln(queries.split(attended.transpose(1, 2).flatten(2))))  # [B, Q, D]
-
-    def _split_heads(self, x: Streams) -> Tensor:
-        return x.joined().unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
 class FeedForward(nn.Module):

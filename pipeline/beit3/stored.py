@@ -5,7 +5,6 @@ Each number of config.json except `heads` is the size of a tensor, so that memor
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
@@ -29,32 +28,30 @@ Shape = TypeVar("Shape", Config, MiniConfig)
 
 def read_config(files: EncoderFiles) -> Config:
     """Read config.json; UserError if it is damaged or does not fit the header of the weights."""
-    read = _read_shape(files.config, Config)
-    _check_weights(read, files)
-    return read
+    return _read_shape(files, Config)
 
 
 def read_mini_config(files: EncoderFiles) -> MiniConfig:
-    read = _read_shape(files.config, MiniConfig)
-    _check_weights(read, files)
-    return read
+    return _read_shape(files, MiniConfig)
 
 
 def is_mini(files: EncoderFiles) -> bool:
     return files.word_pieces.is_file()
 
 
-def _read_shape(path: Path, shape: type[Shape]) -> Shape:
-    raw = io.read_json(path, LARGEST_CONFIG)
+def _read_shape(files: EncoderFiles, shape: type[Shape]) -> Shape:
+    path, raw = files.config, io.read_json(files.config, LARGEST_CONFIG)
     if not isinstance(raw, dict):
         raise UserError(f"{path}: no shape of a network; {AGAIN}")
     given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
     try:
-        return shape(**given)
+        read = shape(**given)
     except ValidationError as e:
         fault = e.errors(include_input=False, include_url=False)[0]
         where = ".".join(map(str, fault["loc"])) or "the file"
         raise UserError(f"{path}: '{one_line(where, 64)}': {one_line(fault['msg'].lower(), 160)}; {AGAIN}") from None
+    _check_weights(read, files)
+    return read
 
 
 def check_files(files: EncoderFiles) -> set[int]:

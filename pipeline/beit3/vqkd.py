@@ -30,10 +30,6 @@ class Config:
     codes: int = 8192  # entries of the codebook
     code_width: int = 32
 
-    @property
-    def patches(self) -> int:
-        return (self.image // self.patch) ** 2
-
 
 class PatchEmbed(nn.Module):
     """Image -> patches -> vectors."""
@@ -52,7 +48,7 @@ class Encoder(nn.Module):
     def __init__(self, c: Config) -> None:
         super().__init__()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, c.width))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + c.patches, c.width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (c.image // c.patch) ** 2, c.width))
         self.patch_embed = PatchEmbed(c)
         norm = partial(nn.LayerNorm, eps=EPSILON)
         self.blocks = nn.ModuleList(
@@ -94,10 +90,6 @@ class VQKD(nn.Module):
             nn.Linear(config.width, config.width), nn.Tanh(), nn.Linear(config.width, config.code_width)
         )
         self.quantize = Codebook(config)
-
-    @property
-    def codes(self) -> int:
-        return self.config.codes
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the vectors to be quantised: float [B, 3, S, S] in [-1, 1] -> float32 or float64 [B, P, E]."""

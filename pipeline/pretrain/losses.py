@@ -2,14 +2,12 @@
 
     L = L_MIM + L_MLM + distill * L_distill
 
-L_MIM and L_MLM are cross-entropies over masked positions. They leave CLS, the item's feature, untrained: on a small
-dataset it was worse than that of an untrained network. L_distill is 1 - cosine of a linear map of CLS and the joint
-vector of frozen encoders (`prepare.read_target`), which is of the whole item also if the step reads a part of its text,
-or image or text are hidden. It reads CLS of a second pass without masks, as in encoding, and whitened: CLS varies along
-few directions, and a linear map would learn the others late, or never.
+L_MIM and L_MLM are cross-entropies over masked positions, which leave CLS, the item's feature, untrained. L_distill is
+1 - cosine of a linear map of CLS and the joint vector of frozen encoders (`prepare.read_target`) of the whole item. CLS
+is of a second pass without masks, as in encoding, and whitened: it varies along few directions, and a linear map would
+learn the others late or never.
 
-A step may be cut into parts, computed one after another or by several processes. Each term is a sum over a part,
-divided by the number of targets in the whole step, so the parts add up to the whole.
+Each term is a sum over a part of a step, divided by the number of targets in the whole step, so that the parts add up.
 
 Letters: B batch, P patches, T text ids, D width, C codes, V vocabulary, n rows, W width of the target.
 """
@@ -25,8 +23,7 @@ from alignrec.pipeline.beit3.network import Streams
 from alignrec.pipeline.harness import parallel
 from alignrec.pipeline.ops.whitening import FLOOR
 
-RECENT = 0.01
-"""share of the latest step in the running mean and covariance of CLS, after the first hundred steps"""
+RECENT = 0.01  # least weight of the latest step in the running mean and covariance of CLS
 TERMS = ("mim", "mlm", "distill")
 
 
@@ -35,7 +32,7 @@ class NetworkInputs(NamedTuple):
 
     image: Tensor  # float [B, 3, S, S]; of `mini` [B, sum of its image tokens' widths]
     ids: Tensor  # int64 [B, T]
-    padding: Tensor  # bool [B, T]; all of a row whose text is absent or hidden
+    padding: Tensor  # bool [B, T]; True throughout if the text is absent or hidden
     no_image: Tensor  # bool [B], absent or hidden
 
 
@@ -46,28 +43,25 @@ class Step(NamedTuple):
     codes: Tensor  # int64 [B, P], visual tokens
     patch_mask: Tensor  # bool [B, P], masked patches
     piece_mask: Tensor  # bool [B, T], masked pieces
-    teacher: Tensor | None = None
-    """float [B, W], of length 1, of the whole item even if a modality is hidden; zero if unknown"""
+    teacher: Tensor | None = None  # float [B, W], of length 1, or zero if unknown
 
     def counts(self) -> Tensor:
-        """Return the number of targets of each of TERMS, int64 [3]: masked patches, masked pieces, taught items."""
+        """Return the number of targets of each of TERMS, int64 [3]."""
         patches = self.patch_mask.sum()
-        taught = torch.zeros_like(patches) if self.teacher is None else _has_target(self.teacher).sum()
+        taught = torch.zeros_like(patches) if self.teacher is None else self.teacher.any(dim=1).sum()
         return torch.stack([patches, self.piece_mask.sum(), taught])
 
 
 class Scores(NamedTuple):
-    """Output of the masked pass: logits at masked positions."""
+    """Logits at masked positions, and all outputs of the masked pass."""
 
     patches: Tensor  # [masked patches, C]
     pieces: Tensor  # [masked pieces, V]
+    streams: Streams
 
 
 class RunningWhitening(nn.Module):
-    """Whitens CLS with moving averages of mean and covariance, without gradients.
-
-    The map is constant within a step, so that the parts of a step add up; then `update` renews it.
-    """
+    """Whitens CLS with moving averages of mean and covariance, which `update` renews after each step."""
 
     mean: Tensor  # float32 [D]
     map: Tensor  # float32 [D, D]
@@ -101,11 +95,14 @@ class RunningWhitening(nn.Module):
         shift = total / count - self.mean
         self.covariance.lerp_(covariance + (1 - share) * torch.outer(shift, shift), share)
         self.mean += share * shift.to(self.mean)
-        self.map.copy_(inverse_root(self.covariance))
+        variance, directions = torch.linalg.eigh(self.covariance)
+        variance = variance.clamp(min=0) + FLOOR * variance.mean()
+        scale = 1 / variance.sqrt() if float(variance.mean()) > 0 else torch.ones_like(variance)
+        self.map.copy_((directions * scale) @ directions.T)
 
 
 class Centring(nn.Module):
-    """Subtracts a constant mean from the summaries of `mini`; see `RunningWhitening`."""
+    """Subtracts a constant mean from the summaries of `mini`."""
 
     mean: Tensor  # float32 [D]
     map: Tensor  # float32 [D, D], the identity
@@ -125,7 +122,7 @@ class Centring(nn.Module):
 
 
 class PretrainingModel(nn.Module):
-    """The network, and the head from its summary to the teachers' vector."""
+    """The network and the head from its summary to the teachers' vector."""
 
     whitening: RunningWhitening | Centring
 
@@ -138,60 +135,40 @@ class PretrainingModel(nn.Module):
 
     @torch.no_grad()
     def taught(self) -> Tensor | None:
-        """Return the linear map, without bias, from CLS to the teachers' vector, float32 [D, W]; None without one."""
+        """Return the linear map from CLS to the teachers' vector, float32 [D, W]; None without teachers."""
         return None if self.teacher is None else self.whitening.map @ self.teacher.weight.T
 
     def forward(self, step: Step, counts: Tensor) -> Tensor:
-        """Return a part's share of each of TERMS, float32 [3]; `counts` are the whole batch's, see `Step.counts`."""
+        """Return a part's share of each of TERMS, float32 [3]; `counts` are `Step.counts` of the whole step."""
         n = counts.clamp(min=1)
-        streams = run_masked(self.network, step, self.mask_id)
-        scores = score_masked(self.network, streams, step)
+        scores = predict_masked(self.network, step, self.mask_id)
         mim = cross_entropy(scores.patches, step.codes[step.patch_mask]) / n[0]
         mlm = cross_entropy(scores.pieces, step.inputs.ids[step.piece_mask]) / n[1]
         distill = torch.zeros_like(mim)
         if self.teacher is not None and step.teacher is not None:
-            read = self.teacher(self.whitening(self._summary(streams, step.inputs)))
-            distill = teacher_loss(read, step.teacher) / n[2]
+            inputs = step.inputs
+            if isinstance(self.network, Mini):
+                summary = self.network.pool_outputs(scores.streams, inputs.padding, inputs.no_image)
+            else:
+                summary = self.network.summary(*inputs)
+            distill = teacher_loss(self.teacher(self.whitening(summary)), step.teacher) / n[2]
         return torch.stack([mim, mlm, distill])
-
-    def _summary(self, streams: Streams, inputs: NetworkInputs) -> Tensor:
-        if isinstance(self.network, Mini):
-            return self.network.pool_outputs(streams, inputs.padding, inputs.no_image)
-        return self.network.summary(*inputs)
 
 
 def predict_masked(network: Network, step: Step, mask_id: int) -> Scores:
-    return score_masked(network, run_masked(network, step, mask_id), step)
-
-
-def run_masked(network: Network, step: Step, mask_id: int) -> Streams:
-    """Return the outputs of the joint pass over a masked batch: image [B, .., D], text [B, T, D]."""
-    inputs = step.inputs
-    ids = torch.where(step.piece_mask, mask_id, inputs.ids)  # [B, T]
-    out: Streams = network(
-        inputs.image, ids, padding=inputs.padding, patch_mask=step.patch_mask, no_image=inputs.no_image
-    )
-    return out
-
-
-def score_masked(network: Network, streams: Streams, step: Step) -> Scores:
+    image, ids, padding, no_image = step.inputs
+    ids = torch.where(step.piece_mask, mask_id, ids)  # [B, T]
+    streams: Streams = network(image, ids, padding=padding, patch_mask=step.patch_mask, no_image=no_image)
     assert streams.vision is not None
     assert streams.text is not None
     patches = _apply_head(network.mim_head, network.image_outputs(streams.vision)[step.patch_mask])
-    return Scores(patches, _apply_head(network.mlm_head, streams.text[step.piece_mask]))
+    return Scores(patches, _apply_head(network.mlm_head, streams.text[step.piece_mask]), streams)
 
 
 def teacher_loss(read: Tensor, target: Tensor) -> Tensor:
-    """Return the sum of 1 - cosine of two [B, W], without rows of zeros in `target`."""
+    """Return the sum of 1 - cosine of two [B, W], except for rows of zeros in `target`."""
     distance = 1 - F.cosine_similarity(read.float(), target, dim=1)
-    return (distance * _has_target(target)).sum()
-
-
-def inverse_root(covariance: Tensor) -> Tensor:
-    variance, directions = torch.linalg.eigh(covariance)
-    variance = variance.clamp(min=0) + FLOOR * variance.mean()
-    scale = 1 / variance.sqrt() if float(variance.mean()) > 0 else torch.ones_like(variance)
-    return (directions * scale) @ directions.T
+    return (distance * target.any(dim=1)).sum()
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -201,8 +178,3 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 def _apply_head(head: nn.Module | None, x: Tensor) -> Tensor:
     return x[:, :1] if head is None else head(x)
-
-
-def _has_target(target: Tensor) -> Tensor:
-    """Return whether a row has a target, bool [B]."""
-    return target.any(dim=1)

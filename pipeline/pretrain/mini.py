@@ -22,12 +22,11 @@ from alignrec.pipeline.ops import whitening
 from alignrec.pipeline.ops.whitening import Whitening
 from alignrec.pipeline.pretrain.visual_tokens import train_kmeans
 
-REDUCED, POWER = 128, 0.5
-"""directions in the initial projection of an image token, and power of the deviation that they are divided by"""
-LENGTH = 1.4  # initial root mean square of a projected token, as of MiniLM's embeddings
+REDUCED, POWER = 128, 0.5  # components of PCA in an initial projection, and power of their deviation to divide by
+LENGTH = 1.4  # initial root mean square norm of a projected image token, as of MiniLM's embeddings
 FEW = 8  # least number of images per visual token
-SAMPLE = 20_000  # images that directions and visual tokens are learned from, at most
-BLOCK = 4096  # images at a time, which bounds memory
+SAMPLE = 20_000  # images, at most, that projections and visual tokens are learned from
+BLOCK = 4096  # images at a time
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Images:
         return np.flatnonzero(self.row >= 0)
 
     def tokens(self, items: np.ndarray) -> list[np.ndarray]:
-        """Return the vectors of each token of some items: float32 [n, W_p] each."""
+        """Return the vectors of each image token: float32 [n, W_p] each."""
         return np.split(self.vectors[items], np.cumsum(self.widths)[:-1], axis=1)
 
     def sample(self, seed: int) -> np.ndarray:
@@ -66,7 +65,7 @@ def fit_projections(images: Images, seed: int) -> list[Whitening]:
 
 
 def assign_visual_tokens(images: Images, maps: Sequence[Whitening], most: int, seed: int) -> tuple[np.ndarray, int]:
-    """Return the nearest centroid of each image token, int32 [I, P], and their number; each token has its own."""
+    """Return the nearest centroid of each image token, int32 [I, P], and the number of all centroids."""
     out = np.zeros((len(images.row), len(images.widths)), np.int32)
     total = 0
     for p, own in enumerate(maps):
@@ -90,15 +89,15 @@ def build_network(pieces: WordPieces, known: int, images: Images, maps: Sequence
         for p, own in enumerate(maps):
             project = made.image.projections[p]
             assert isinstance(project, nn.Linear)
-            _turn(project, own, images.tokens(images.items[:BLOCK])[p])
+            _start_projection(project, own, images.tokens(images.items[:BLOCK])[p])
         if made.mlm_head is not None:
             made.mlm_head.weight.copy_(made.text.words.weight[:known])
             made.mlm_head.bias.zero_()
     return made
 
 
-def _turn(project: nn.Linear, own: Whitening, x: np.ndarray) -> None:
-    """Initialise a projection with principal directions, rotated at random into D dimensions."""
+def _start_projection(project: nn.Linear, own: Whitening, x: np.ndarray) -> None:
+    """Initialise a projection with principal components, randomly rotated into D dimensions."""
     turned = torch.linalg.qr(torch.randn(project.out_features, own.map.shape[1])).Q  # [D, REDUCED]
     length = float(np.sqrt(np.square(whitening.apply_whitening(own, x)).sum(axis=1).mean()))
     map_: Tensor = turned @ torch.from_numpy(own.map.T) * (LENGTH / length if length else 0.0)  # [D, W_p]

@@ -7,15 +7,9 @@ from pydantic import Field, model_validator
 from alignrec.pipeline.config.base import Count, Name, Positive, Rate, Section, Sha256, Weight
 from alignrec.pipeline.encode.params import MOST_CHUNKS
 
-VOCAB = 8000  # SentencePiece pieces at most, trained on the dataset's text
-HELD_OUT = 0.02  # share of items, MOST_HELD_OUT at most, that training does not see, to measure accuracy
-MOST_HELD_OUT = 2000  # more cost time at each measurement, and change little
-MINI: dict[str, Any] = {
-    "max_tokens": 128,
-    "steps": 300,
-    "batch_size": 64,
-    "lr": 1e-4,
-}  # defaults of size mini: a network that starts from weights needs fewer steps at a lower rate
+VOCAB = 8000  # SentencePiece pieces, at most
+HELD_OUT, MOST_HELD_OUT = 0.02, 2000  # share and number of items, at most, held out to measure accuracy
+MINI: dict[str, Any] = {"max_tokens": 128, "steps": 300, "batch_size": 64, "lr": 1e-4}  # defaults of size mini
 
 
 class Pretrain(Section):
@@ -75,12 +69,11 @@ class Pretrain(Section):
 
     @property
     def text_mask(self) -> float:
-        """Share of the pieces of a text with an image that are masked."""
         return 0.25 if self.size == "mini" else 0.5
 
     @property
     def hide(self) -> float:
-        """Share of pairs whose image is hidden, and of pairs whose text is, so that CLS of either is taught."""
+        # CLS of either modality has to learn the teachers' vector
         return 0.2 if self.distill and self.size != "mini" else 0.0
 
     @property

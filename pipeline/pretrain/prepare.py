@@ -1,9 +1,6 @@
-"""From items, images and feature sets to the inputs of pre-training: target of CLS, tokens, pixels, network.
+"""Inputs of pre-training from items, images and feature sets: target of CLS, tokens, pixels and the initial network.
 
-The target is the joint vector of feature set `linear`, so CLS learns one vector whatever the encoders, in which
-directions and modalities are already weighted.
-
-Letters: I items, F width of a set's vectors, W of the target.
+Letters: I items, W width of the target.
 """
 
 import math
@@ -43,8 +40,8 @@ from alignrec.pipeline.pretrain.published import Obtain
 from alignrec.pipeline.sources.base import Download
 
 CENTROIDS = "centroids"
-LEAST_TOKENS = 128  # of a text that a network has positions for, whatever it is trained on
-NO_PIECES = 5  # vocabulary of a dataset without text: the special ids
+LEAST_TOKENS = 128  # text positions of a network, at least
+NO_PIECES = 5  # special ids, the vocabulary of a dataset without text
 
 
 class Tokenised(NamedTuple):
@@ -58,9 +55,9 @@ class Tokenised(NamedTuple):
 
 
 def read_target(run: Run, texts: Texts) -> np.ndarray | None:
-    """Return the joint vector of the teachers, float32 [I, W], rows of length 1, or zero for items without content.
+    """Return the teachers' joint vector, as in feature set `linear`: float32 [I, W], zero for items without content.
 
-    By default teachers are skipped that are not encoded, or read no modality of the dataset; None without teachers.
+    Default teachers that are not encoded or read no modality of the dataset are skipped; None without teachers.
     """
     layout, own = run.layout, run.params[Pretrain]
     given, there = "distill_from" in own.model_fields_set, _present_modalities(layout, texts)
@@ -83,7 +80,7 @@ def read_target(run: Run, texts: Texts) -> np.ndarray | None:
 
 
 def read_images(layout: Layout) -> mini.Images:
-    """Return the vectors of all images, those of IMAGE_TOKENS side by side."""
+    """Return the concatenated vectors of IMAGE_TOKENS of all images."""
     texts = Texts(layout.items)
     if "image" not in _present_modalities(layout, texts):
         return mini.Images(np.zeros((len(texts), 0), np.float32), np.full(len(texts), -1), ())
@@ -111,7 +108,7 @@ def read_texts(layout: Layout, lines: Texts, params: Pretrain, obtain: Obtain) -
         if params.tokenizer is not None:
             model: bytes | None = obtain(params.tokenizer, params.tokenizer_sha256).read_bytes()
         else:
-            step = math.ceil(len(lines) / MOST_SENTENCES)  # so that they are of the whole catalogue
+            step = math.ceil(len(lines) / MOST_SENTENCES)  # samples the whole catalogue
             model = train_model(islice(lines, 0, None, max(1, step)), VOCAB)
         if model is None:
             nothing = [np.array([BOS, EOS])] * len(lines)
@@ -148,7 +145,7 @@ def positions(parts: Sequence[np.ndarray]) -> int:
 def read_codes(
     layout: Layout, pixels: np.ndarray, shape: Config, params: Pretrain, seed: int
 ) -> tuple[np.ndarray, int]:
-    """Learn centroids of patches, unless they were, and assign each its nearest: int32 [n, P], and how many."""
+    """Learn centroids of patches, unless a killed run did, and return the nearest, int32 [n, P], and their number."""
     n = len(pixels)
     if not n:
         return np.zeros((0, shape.patches), np.int32), 0
@@ -168,7 +165,7 @@ def read_codes(
 def network_and_task(
     run: Run, lines: Texts, target: np.ndarray | None, device: torch.device
 ) -> tuple[Network, Task, list[str]]:
-    """Return the network, on the device, its task, and notes on its initial weights."""
+    """Return the network on the device, its task, and notes on its initial weights."""
     layout, params, seed = run.layout, run.params[Pretrain], run.seed()
     torch.set_num_threads(params.threads)  # sums in one order
     if params.size == "mini":

@@ -1,9 +1,6 @@
 """Initial weights of pre-training: published files, or MiniLM's word embeddings.
 
-A piece of our vocabulary starts as the mean of the WordPiece embeddings of its surface, as in Fast Vocabulary Transfer
-(arXiv 2402.09977).
-
-Letters: V pieces, D width of our network.
+Letters: V pieces, D width of the network.
 """
 
 from __future__ import annotations
@@ -35,16 +32,13 @@ from alignrec.pipeline.sources.base import Download
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-BATCH = 64  # images a forward pass of the visual tokenizer
-WIDTH = 384
+BATCH = 64  # images per forward pass of the visual tokenizer
+WIDTH = 384  # of MiniLM
 WORD = "▁"  # begins a SentencePiece piece that begins a word
-CONTINUED = "##"
-"""begins a WordPiece token that continues a word"""
+CONTINUED = "##"  # begins a WordPiece token that continues a word
 SPECIAL = {"<s>": "[CLS]", "<pad>": "[PAD]", "</s>": "[SEP]", "<unk>": "[UNK]", "<mask>": "[MASK]"}
-"""our special pieces and MiniLM's"""
 
-Obtain = Callable[[str, str | None], Path]
-"""path or URL and sha256 of a published file -> the file, fetched first"""
+Obtain = Callable[[str, str | None], Path]  # path or URL, and sha256, of a published file -> the local file
 
 
 def make_obtain(layout: Layout, params: Download, progress: Callable[[], tqdm]) -> Obtain:
@@ -56,7 +50,7 @@ def make_obtain(layout: Layout, params: Download, progress: Callable[[], tqdm]) 
 
 
 def read_start(params: Pretrain, obtain: Obtain, pieces: int) -> dict[str, Tensor]:
-    """Return the tensors of `init`; UserError for other files, another size or tokenizer."""
+    """Read the tensors of `init`; UserError for other files, another size or tokenizer."""
     assert params.init is not None
     tensors = checkpoints.read_weights(obtain(params.init, params.init_sha256))
     released.continued_shape(SIZES[params.size], released.published_shape(tensors, params.init), 0, pieces, params.init)
@@ -77,7 +71,7 @@ def start_network(
 def visual_tokens(
     params: Pretrain, obtain: Obtain, images: np.ndarray, shape: Config, device: torch.device
 ) -> tuple[np.ndarray, int]:
-    """Return the VQ-KD tokens of uint8 [n, S, S, 3], int32 [n, P], and how many tokens there are."""
+    """Return the VQ-KD tokens of uint8 [n, S, S, 3], int32 [n, P], and the number of codes."""
     assert params.vqkd is not None
     path = obtain(params.vqkd, params.vqkd_sha256)
     tokenizer = released.load_vqkd(path, shape.grid)[0].to(device)
@@ -85,14 +79,13 @@ def visual_tokens(
     for first in range(0, len(images), BATCH):
         batch = pixels.normalise_pixels(np.array(images[first : first + BATCH])).to(device)
         out[first : first + BATCH] = tokenizer.tokens(batch).cpu().numpy()
-    return out, tokenizer.codes
+    return out, tokenizer.config.codes
 
 
 def start_words(network: BEiT3, pieces: Sequence[str], minilm: MiniLM) -> str:
-    """Replace the piece embeddings that MiniLM has words for, and return a note on how many.
+    """Start pieces as the mean of MiniLM's embeddings of their surface (arXiv 2402.09977); return a note on how many.
 
-    PCA projects them to D dimensions; beyond 384 they are padded with zeros. One factor gives them the initialisation's
-    root mean square norm.
+    They are scaled to the root mean square norm of the initial embeddings.
     """
     table = network.beit3.text_embed.weight
     ids = word_ids(pieces, minilm.tokenizer)
@@ -108,7 +101,7 @@ def start_words(network: BEiT3, pieces: Sequence[str], minilm: MiniLM) -> str:
 
 
 def word_ids(pieces: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Return MiniLM's ids of each piece's surface, or of the same continuation of a word; empty if there are none."""
+    """Return MiniLM's ids of the surface of each piece, empty if unknown."""
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     unknown = tokenizer.unk_token_id
     surfaces = [piece.replace(WORD, " ").strip() for piece in pieces]
@@ -120,13 +113,13 @@ def word_ids(pieces: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[
         continued = CONTINUED + piece.lower()
         if piece in SPECIAL:
             ids[number] = [vocabulary[SPECIAL[piece]]]
-        elif piece.isalnum() and continued in vocabulary:  # punctuation is a word to MiniLM, so ##, was never trained
+        elif piece.isalnum() and continued in vocabulary:  # MiniLM never trained ## with punctuation
             ids[number] = [vocabulary[continued]]
     return ids
 
 
 def fit_width(vectors: Tensor, width: int) -> Tensor:
-    """Return vectors [n, 384] in `width` dimensions, float32: by PCA, or padded with zeros."""
+    """Reduce vectors [n, 384] to `width` dimensions by PCA, or pad them with zeros."""
     if width >= WIDTH:
         return F.pad(vectors, (0, width - WIDTH))
     centred = vectors.double() - vectors.double().mean(0)

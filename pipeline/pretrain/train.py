@@ -1,4 +1,4 @@
-"""From a dataset's items and images to a pre-trained encoder on disk; a killed training resumes."""
+"""The stage `pretrain`: from a dataset's items and images to an encoder on disk."""
 
 import math
 import shutil
@@ -29,7 +29,7 @@ LEAST_READ = 0.5  # share of a text, below which a warning is due
 
 
 def resume(run: Run) -> None:
-    """Keep what a killed run made of the same items, images, feature sets and settings, and delete the rest."""
+    """Keep the output of a killed run with the same inputs and settings, and delete any other."""
     own, layout = run.params[Pretrain], run.layout
     named = [local_path(address) for address in (own.init, own.tokenizer, own.vqkd) if address]
     published_files = [path for path in named if path is not None and path.is_file()]
@@ -45,7 +45,7 @@ def train(run: Run) -> None:
     params, layout = run.params[Pretrain], run.layout
     texts = Texts(layout.items)
     with parallel.process_group():
-        run.device = str(device := pick_device(mps=False))  # losses are added up in float64
+        run.device = str(device := pick_device(mps=False))  # MPS has no float64, in which losses are summed
         with parallel.rank_zero_first():
             target = prepare.read_target(run, texts) if params.distill else None
             network, task, notes = prepare.network_and_task(run, texts, target, device)
@@ -71,7 +71,6 @@ def train(run: Run) -> None:
 
 
 def _note_share_read(run: Run, task: Task) -> None:
-    """Note what share of a text the steps read, and warn below half."""
     own, corpus = task.params, task.corpus
     share = corpus.share_read(own.steps * own.batch_size / max(1, len(task.train)))
     run.note(text_read=round(share, 4))

@@ -9,16 +9,15 @@ import faiss
 import numpy as np
 
 ITERATIONS = 20
-SAMPLE = 128  # vectors per code in k-means; more changes little
-MEMORY = 2**30  # most bytes of the vectors that k-means draws from
-BLOCK = 4096  # images whose tokens are assigned at a time; bounds memory
+SAMPLE = 128  # vectors per code in k-means
+MEMORY = 2**30  # bytes, at most, of the vectors that k-means samples from
+BLOCK = 4096  # images whose tokens are assigned at a time
 
-Vectors = Callable[[np.ndarray], np.ndarray]
-"""numbers of images, int64 [B] -> the vectors of their patches, float32 [B, P, W]"""
+Vectors = Callable[[np.ndarray], np.ndarray]  # images, int64 [B] -> vectors of their patches, float32 [B, P, W]
 
 
 def cut_patches(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Cut uint8 [B, S, S, 3] into patches, float32 [B, P, 3 p p] in [-1, 1], row by row."""
+    """Cut uint8 [B, S, S, 3] into patches, float32 [B, P, 3 p p] in [-1, 1]."""
     b, s = pixels.shape[:2]
     grid = s // side
     cut = pixels[:, : grid * side, : grid * side].reshape(b, grid, side, grid, side, 3)
@@ -26,15 +25,13 @@ def cut_patches(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def learn_codebook(vectors: Vectors, images: int, codes: int, seed: int) -> np.ndarray:
-    """Learn the codebook by k-means: float32 [C, W], fewer where fewer vectors differ.
-
-    Equal vectors count once, or most codes of drawings on white would be shades of white.
-    """
+    """Learn the codebook by k-means: float32 [C, W], with fewer codes if fewer vectors differ."""
     rng = np.random.default_rng(seed)
     _, per_image, width = vectors(np.arange(1)).shape
     most = MEMORY // (4 * width)
     enough = min(4 * SAMPLE * codes, most) // per_image + 1
     some = vectors(np.sort(rng.permutation(images)[:enough]))
+    # equal vectors count once, or most codes of drawings on white would be shades of white
     distinct = np.unique(some.reshape(-1, width), axis=0)
     sample = distinct[np.sort(rng.permutation(len(distinct))[: SAMPLE * codes])]
     if len(sample) <= codes:
@@ -43,7 +40,7 @@ def learn_codebook(vectors: Vectors, images: int, codes: int, seed: int) -> np.n
 
 
 def train_kmeans(sample: np.ndarray, codes: int, seed: int, **options: int) -> faiss.Kmeans:
-    faiss.omp_set_num_threads(1)  # sums in one order on every machine
+    faiss.omp_set_num_threads(1)  # for the same order of sums on every machine
     options |= {"niter": ITERATIONS, "seed": seed % 2**31, "min_points_per_centroid": 1}
     kmeans = faiss.Kmeans(sample.shape[1], codes, **options)
     kmeans.train(sample)
@@ -51,7 +48,7 @@ def train_kmeans(sample: np.ndarray, codes: int, seed: int, **options: int) -> f
 
 
 def assign_codes(vectors: Vectors, images: int, centroids: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the nearest code of each vector of all images, BLOCK images at a time: int32 [<= BLOCK, P]."""
+    """Yield the nearest code of each vector, int32 [<= BLOCK, P]."""
     index = faiss.IndexFlatL2(centroids.shape[1])
     index.add(centroids)
     for first in range(0, images, BLOCK):
