@@ -75,8 +75,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Read the parameters of a PyTorch file without running code; UserError for other files."""
-    _refuse_other_files(path)
-    zipped = _is_zip(path)
+    zipped = _is_zipped_checkpoint(path)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):  # the training options in some files
             content = torch.load(path, "cpu", weights_only=True, mmap=zipped)
@@ -148,14 +147,8 @@ def lengthen_positions(table: Tensor, rows: int) -> Tensor:
     return torch.cat([table[:FIRST_POSITION], new.to(table.dtype)])
 
 
-def _is_zip(path: Path) -> bool:
-    try:
-        return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:
-        return True
-
-
-def _refuse_other_files(path: Path) -> None:
+def _is_zipped_checkpoint(path: Path) -> bool:
+    """Return whether a checkpoint is a zip; UserError for common mistakes, such as a web page."""
     if path.is_dir():
         raise UserError(f"{path}: a folder; {WHOLE}")
     if not path.is_file():
@@ -166,17 +159,18 @@ def _refuse_other_files(path: Path) -> None:
         head = f.read(512)
     if is_web_page(head):
         raise UserError(f"{path}: a web page (HTML), not a checkpoint; fetch the file itself")
-    if not _is_zip(path):
-        if head.startswith(b"PK\x03\x04"):
-            raise UserError(f"{path}: truncated after {path.stat().st_size:,} bytes; fetch it again")
-        return
     try:
+        if not zipfile.is_zipfile(path):
+            if head.startswith(b"PK\x03\x04"):
+                raise UserError(f"{path}: truncated after {path.stat().st_size:,} bytes; fetch it again")
+            return False
         with zipfile.ZipFile(path) as file:
             inside = file.namelist()
     except archives.FAULTS as e:
         raise UserError(f"{path}: not readable as a PyTorch checkpoint ({_first_line(e)}); fetch it again") from None
     if not any(name.count("/") == 1 and name.endswith("/data.pkl") for name in inside):
         raise UserError(f"{path}: a zip of {_list_names(inside)}, not a checkpoint; {WHOLE}")
+    return True
 
 
 def _check_sum(path: Path, sha256: str | None) -> None:

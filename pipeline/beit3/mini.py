@@ -42,8 +42,7 @@ class Attention(nn.Module):
         """Attend over all positions; `visible` is bool [B, 1, 1, N], False at masked keys."""
         q, k, v = (project(x).split_heads(self.heads) for project in (self.query, self.key, self.value))
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)  # [B, H, N, D/H]
-        out: Streams = self.out(x.split(attended.transpose(1, 2).flatten(2)))  # [B, N, D]
-        return out
+        return self.out(x.split(attended.transpose(1, 2).flatten(2)))  # [B, N, D]
 
 
 class Layer(nn.Module):
@@ -60,8 +59,7 @@ class Layer(nn.Module):
     def forward(self, x: Streams, visible: Tensor | None) -> Streams:
         x = self.attention_norm(x.plus(self.attention(x, visible)))
         hidden = self.up(x).map(F.gelu, F.gelu)  # [B, N, FFN]
-        out: Streams = self.norm(x.plus(self.down(hidden)))
-        return out
+        return self.norm(x.plus(self.down(hidden)))
 
 
 class ImageEmbed(nn.Module):
@@ -83,8 +81,7 @@ class ImageEmbed(nn.Module):
         x = torch.stack([project(part) for project, part in parts], 1)  # [B, P, D]
         if mask is not None:
             x = torch.where(mask.unsqueeze(2), self.mask_token.to(x.dtype), x)
-        out: Tensor = self.norm(x + self.positions)
-        return out
+        return self.norm(x + self.positions)
 
 
 class TextEmbed(nn.Module):
@@ -98,8 +95,7 @@ class TextEmbed(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         places = torch.arange(tokens.shape[1], device=tokens.device)
-        out: Tensor = self.norm(self.words(tokens) + self.positions(places))
-        return out
+        return self.norm(self.words(tokens) + self.positions(places))
 
 
 class Mini(nn.Module):
