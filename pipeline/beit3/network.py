@@ -144,10 +144,8 @@ class Encoder(nn.Module):
 
     def forward(self, x: Streams, hidden: Streams, first_only: bool) -> Streams:
         """Encode embedded streams; `hidden`, bool [B, 1+P] and [B, T], is True at masked positions."""
-        x = x.map(
-            lambda s: s + self.embed_positions.A(_position_ids(s)),
-            lambda s: s + self.embed_positions.B(_position_ids(s)),
-        )
+        table = self.embed_positions
+        x = x.map(lambda s: s + table.A(_position_ids(s)), lambda s: s + table.B(_position_ids(s)))
         visible = None
         if any(h is not None for h in hidden):
             mask = Streams(*(_none_hidden(s) if h is None else h for s, h in zip(x, hidden, strict=True)))

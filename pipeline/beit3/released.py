@@ -28,13 +28,8 @@ SPARE_PIECES = 8  # rows of the published text table beyond the pieces of beit3.
 
 CONTRAST = "serves image-text contrast; the feature is CLS before any projection"
 TASK = "serves a task that the file was fine-tuned on"
-BEIT3_UNUSED = {
-    "language_head.": CONTRAST,
-    "vision_head.": CONTRAST,
-    "logit_scale": CONTRAST,
-    "head.": TASK,
-    "pooler.": TASK,
-}
+BEIT3_UNUSED = dict.fromkeys(("language_head.", "vision_head.", "logit_scale"), CONTRAST)
+BEIT3_UNUSED |= dict.fromkeys(("head.", "pooler."), TASK)
 VQKD_UNUSED = {
     "decoder.": "rebuilds the teacher's features; tokens come before it",
     "decode_task_layer.": "rebuilds the teacher's features; tokens come before it",
