@@ -139,7 +139,7 @@ class Task:
     def most_frequent(self) -> dict[str, int]:
         """The most frequent visual token (`mim`) and piece (`mlm`) of at most COUNTED train items; -1 without any."""
         items = np.random.default_rng(seed_for(self.seed, "frequencies")).permutation(self.train)[:COUNTED]
-        ids = [np.zeros(0, np.int64), *(self.corpus.parts[part] for part in self.corpus.first[items])]
+        ids = [np.zeros(0, np.int32), *(self.corpus.parts[part] for part in self.corpus.first[items])]
         pieces, rows = np.concatenate(ids), self.corpus.row[items]
         targets = {"mim": self.codes[rows[rows >= 0]].ravel(), "mlm": pieces[pieces > UNK]}
         return {term: int(np.bincount(seen).argmax()) if len(seen) else -1 for term, seen in targets.items()}
