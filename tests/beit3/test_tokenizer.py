@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from alignrec.pipeline.beit3.tokenizer import BOS, EOS, PAD, Tokenizer, train_model
+from alignrec.pipeline.beit3.tokenizer import BOS, EOS, PAD, Tokenizer, split_text, train_model
 from alignrec.pipeline.images.pixels import decode_squares, normalise_pixels
 
 # A SentencePiece model, texts, and their ids by XLMRobertaTokenizer of transformers 4.48.3 (the last kind that runs
@@ -38,7 +38,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.mark.parametrize("text", ["", " \t\n", "é", "\0", "日本語 🙂 \ud7ff", "a" * 10_000, "word " * 10_000])
 def test_any_text_gives_ids_within_the_limit(tokenizer: Tokenizer, text: str) -> None:
-    (ids,) = tokenizer.encode([text], 16)
+    (ids,) = split_text(tokenizer.encode([text])[0], 16, 1)
     assert 2 <= len(ids) <= 16
     assert (ids[0], ids[-1]) == (BOS, EOS)
 
@@ -47,7 +47,7 @@ def test_ids_equal_those_of_the_tokenizer_that_beit3_uses(oracle: dict[str, np.n
     tokenizer = Tokenizer(oracle["spm"].tobytes())
     texts = json.loads(oracle["texts"].tobytes())
     expected = np.split(oracle["ids"], np.cumsum(oracle["lengths"])[:-1])
-    actual = tokenizer.encode(texts, 10**6)
+    actual = [split_text(ids, 10**6, 1)[0] for ids in tokenizer.encode(texts)]
     assert len(texts) == len(expected) == 425
     assert [ids.tolist() for ids in actual] == [ids.tolist() for ids in expected]
 
@@ -55,7 +55,7 @@ def test_ids_equal_those_of_the_tokenizer_that_beit3_uses(oracle: dict[str, np.n
 def test_a_text_cannot_name_special_tokens(oracle: dict[str, np.ndarray]) -> None:
     """Unlike in the reference, as texts are untrusted and must not mask or end a sequence."""
     tokenizer = Tokenizer(oracle["spm"].tobytes())
-    ids = tokenizer.encode(["cat <mask> </s> <pad> sat"], 99)[0][1:-1]
+    ids = tokenizer.encode(["cat <mask> </s> <pad> sat"])[0]
     assert not set(ids.tolist()) & {BOS, PAD, EOS, tokenizer.mask}
 
 
