@@ -122,7 +122,8 @@ def describe_error(error: BaseException) -> str | None:
         return str(lacking)
     where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
     full = os.strerror(errno.ENOSPC) in str(error)  # DuckDB raises errors of its own
-    if full or (isinstance(error, OSError) and error.errno == errno.EDQUOT):
+    # NumPy reports a full disk by byte counts alone
+    if full or (isinstance(error, OSError) and (error.errno == errno.EDQUOT or "requested and" in str(error))):
         return f"{where}the disk is full; make space and run the same command again"
     if not isinstance(error, OSError) or isinstance(error, BrokenPipeError):
         return None

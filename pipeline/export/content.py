@@ -40,7 +40,7 @@ class ExportContent:
 
     def save_vectors(self, folder: Path) -> None:
         for name in self.features:
-            np.save(folder / f"{name}.npy", self.matrix(name), allow_pickle=False)
+            io.write_npy(folder / f"{name}.npy", self.matrix(name))
 
     def interactions_of(self, number: int) -> pa.Table:
         assert self.interactions is not None

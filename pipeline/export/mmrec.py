@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
+from alignrec.pipeline import io
 from alignrec.pipeline.encode.params import MODALITIES, variant
 from alignrec.pipeline.export.content import ExportContent, write_tsv
 
@@ -29,10 +29,21 @@ def write(content: ExportContent, folder: Path) -> str:
     listed = pa.table([*(items[c] for c in ("item_id", *fields[1:-1])), pa.array(urls, pa.list_(pa.string()))], fields)
     (folder / "items.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in listed.to_pylist()))
     content.save_vectors(folder)
-    for modality, features in _modality_files(content).items():
-        np.save(folder / f"{modality}_feat.npy", content.matrix(features), allow_pickle=False)
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(_dataset_settings(content), sort_keys=False), encoding="utf-8")
-    return _describe_use(content)
+    chosen = _modality_files(content)
+    for modality, features in chosen.items():
+        io.write_npy(folder / f"{modality}_feat.npy", content.matrix(features))
+    files = {"image": "vision_feature_file", "text": "text_feature_file"}
+    settings: dict[str, Any] = {
+        **({} if content.interactions is None else {"inter_file_name": f"{name}.inter"}),
+        "field_separator": "\t",
+        "USER_ID_FIELD": INTER[0],
+        "ITEM_ID_FIELD": INTER[1],
+        "TIME_FIELD": INTER[3],
+        "inter_splitting_label": INTER[4],
+        **{files[modality]: f"{modality}_feat.npy" for modality in chosen},
+    }
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    return _describe_use(content, chosen)
 
 
 def _modality_files(content: ExportContent) -> dict[str, str]:
@@ -55,23 +66,8 @@ def notes(content: ExportContent) -> list[str]:
     return [f"`{sets.pop()}` {twice}"] if len(sets) == 1 else []
 
 
-def _dataset_settings(content: ExportContent) -> dict[str, Any]:
-    files = {"image": "vision_feature_file", "text": "text_feature_file"}
-    return {
-        **({} if content.interactions is None else {"inter_file_name": f"{content.name}.inter"}),
-        "field_separator": "\t",
-        "USER_ID_FIELD": INTER[0],
-        "ITEM_ID_FIELD": INTER[1],
-        "TIME_FIELD": INTER[3],
-        "inter_splitting_label": INTER[4],
-        **{files[modality]: f"{modality}_feat.npy" for modality in _modality_files(content)},
-    }
-
-
-def _describe_use(content: ExportContent) -> str:
-    held = ", ".join(
-        f"`{modality}_feat.npy` is `{features}`" for modality, features in _modality_files(content).items()
-    )
+def _describe_use(content: ExportContent, chosen: dict[str, str]) -> str:
+    held = ", ".join(f"`{modality}_feat.npy` is `{features}`" for modality, features in chosen.items())
     both = held and f"MMRec wants a file of images and one of texts: {held}."
     if content.interactions is None:
         return f"""In MMRec: put the .npy files into the folder of your interactions, numbered as in `i_id_mapping.csv`

@@ -31,9 +31,20 @@ def write(content: ExportContent, folder: Path) -> str:
             for i, row in enumerate(content.matrix(features)):  # a row at a time: text is five times the array
                 f.write(f"{i}\t{' '.join(map('{:.9g}'.format, row.tolist()))}\n")
     write_mappings(folder, content.items, content.users)
-    (folder / f"{name}.yaml").write_text(
-        yaml.safe_dump(_dataset_settings(content, known), sort_keys=False), encoding="utf-8"
-    )
+    sets = list(content.features)
+    loaded = {"inter": ["user_id", "item_id", *known], "item": ["item_id", "title", "categories"]}
+    settings: dict[str, Any] = {
+        "field_separator": "\t",
+        "USER_ID_FIELD": "user_id",
+        "ITEM_ID_FIELD": "item_id",
+        "load_col": loaded | {s: [f"{s}_id", f"{s}_emb"] for s in sets},
+        **({} if content.interactions is None else {"benchmark_filename": list(SPLITS)}),
+        "additional_feat_suffix": sets,
+        "alias_of_item_id": [f"{s}_id" for s in sets],
+        "preload_weight": {f"{s}_id": f"{s}_emb" for s in sets},
+        **({"TIME_FIELD": "timestamp"} if "timestamp" in known else {}),
+    }
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     first = next(iter(content.features), "features")
     missing = f"RecBole needs interactions: add your own as `{name}/{name}.inter` (user_id:token, item_id:token)."
     return f"""Tokens are our numbers; `items.tsv` and `users.tsv` give the source's identifiers.
@@ -47,19 +58,3 @@ dataset = create_dataset(config)
 features = dataset.get_preload_weight("{first}_id")    # row i belongs to RecBole's item i; row 0 is padding
 ```
 """
-
-
-def _dataset_settings(content: ExportContent, known: list[str]) -> dict[str, Any]:
-    sets = list(content.features)
-    loaded = {"inter": ["user_id", "item_id", *known], "item": ["item_id", "title", "categories"]}
-    settings: dict[str, Any] = {
-        "field_separator": "\t",
-        "USER_ID_FIELD": "user_id",
-        "ITEM_ID_FIELD": "item_id",
-        "load_col": loaded | {s: [f"{s}_id", f"{s}_emb"] for s in sets},
-        **({} if content.interactions is None else {"benchmark_filename": list(SPLITS)}),
-        "additional_feat_suffix": sets,
-        "alias_of_item_id": [f"{s}_id" for s in sets],
-        "preload_weight": {f"{s}_id": f"{s}_emb" for s in sets},
-    }
-    return settings | ({"TIME_FIELD": "timestamp"} if "timestamp" in known else {})

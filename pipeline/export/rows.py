@@ -56,21 +56,17 @@ def _fill_zeros(name: str, table: pa.Table, zero: np.ndarray) -> pa.Table:
     if zero.all():
         raise UserError(f"feature set '{name}' holds nothing but zeros; choose others with --features")
     x = io.matrix(table["vector"]).copy()
-    asins = table["asin"].filter(pa.array(zero)).to_pylist()  # as seeds: rows do not depend on item order
-    x[zero] = _draw_rows(x, [seed_for("export", name, asin) for asin in asins])
-    return table.set_column(table.column_names.index("vector"), table.schema.field("vector"), io.vectors(x))
-
-
-def _draw_rows(x: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
-    """Draw a row per seed with the column means and deviations of `x`, float32 [I, F]: float64 [seeds, F]."""
     # Drawn, because the mean itself or a mixture of rows would be near many rows of a set that is not centred.
-    rows = len(x) - len(seeds)  # without zero rows, of which there is one per seed
+    rows = len(x) - int(zero.sum())
     mean = x.sum(axis=0, dtype=np.float64) / rows
     squares = np.einsum("if,if->f", x, x, dtype=np.float64) / rows
     spread = np.sqrt(np.maximum(squares - mean**2, 0))
     limit = np.finfo(np.float32).max
+    # seeded by the item, so that rows do not depend on the order of items
+    seeds = [seed_for("export", name, asin) for asin in table["asin"].filter(pa.array(zero)).to_pylist()]
     noise = np.array([np.random.default_rng(seed).standard_normal(x.shape[1]) for seed in seeds])
-    return np.clip(mean + spread * noise, -limit, limit)
+    x[zero] = np.clip(mean + spread * noise, -limit, limit)
+    return table.set_column(table.column_names.index("vector"), table.schema.field("vector"), io.vectors(x))
 
 
 def _take_items(content: ExportContent, rows: np.ndarray, asins: Sequence[str], notes: list[str]) -> ExportContent:

@@ -1,7 +1,5 @@
 """Write an export: a folder that appears only when complete, with a README."""
 
-import errno
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -9,8 +7,9 @@ from types import ModuleType
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.export import cornac, hf, minionerec, mmrec, npy, recbole
+from alignrec.pipeline.export import cornac, minionerec, mmrec, npy, recbole
 from alignrec.pipeline.export.content import ExportContent, write_tsv
 
 FORMATS: dict[str, ModuleType] = {
@@ -18,30 +17,19 @@ FORMATS: dict[str, ModuleType] = {
     "recbole": recbole,
     "cornac": cornac,
     "npy": npy,
-    "hf": hf,
     "minionerec": minionerec,
 }
 CODED = "minionerec"  # format with semantic IDs
 
 
 def write_export(content: ExportContent, form: str, to: Path) -> list[str]:
-    """Write an export to a new or empty folder and return its notes; raises UserError if it cannot be written."""
+    """Write an export to a new or empty folder and return its notes."""
     to = to.resolve()
-    if not to.name:
-        raise UserError(f"{to}: cannot create a folder there; name one inside it")
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise UserError(f"{to}: holds something already; name another folder, or delete this one")
-    new = to.with_name(f".{to.name}.new")
-    try:
+    with io.scratch(to.with_name(f".{to.name}.new")) as new:
         notes = _fill_folder(content, form, new)
         new.rename(to)
-    except OSError as e:
-        # NumPy's error for a full disk has only byte counts
-        full = e.errno in (errno.ENOSPC, errno.EDQUOT) or "requested and" in str(e)
-        cause = "the disk is full" if full else e.strerror or str(e)
-        raise UserError(f"{to}: cannot be written ({cause}); nothing was left; run again") from None
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
     return notes
 
 
@@ -52,17 +40,13 @@ def wants_codes(form: str) -> bool:
 
 
 def _fill_folder(content: ExportContent, form: str, new: Path) -> list[str]:
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
     if any(content.filled.values()):
         rows = [(name, item) for name, items in content.filled.items() for item in items]
         names, items = (pa.array(column) for column in zip(*rows, strict=True))
         write_tsv(new / "filled.tsv", pa.table({"features": names, "item_id": items}), ["features", "item_id"])
     module = FORMATS[form]
     how, notes = module.write(content, new), list(module.notes(content)) if hasattr(module, "notes") else []
-    readme = new / "README.md"
-    header = readme.read_text(encoding="utf-8") if readme.exists() else ""
-    readme.write_text(header + _describe_export(content, form, notes) + how, encoding="utf-8")
+    (new / "README.md").write_text(_describe_export(content, form, notes) + how, encoding="utf-8")
     return notes
 
 
