@@ -78,7 +78,9 @@ def test_another_release_of_minilm_is_another_training(tmp_path: Path, monkeypat
         return (run.folder / io.KEY).read_bytes()
 
     words = begun()
-    monkeypatch.setattr("alignrec.pipeline.pretrain.train.installed_versions", lambda packages: dict.fromkeys(packages, "9.9"))
+    monkeypatch.setattr(
+        "alignrec.pipeline.pretrain.train.installed_versions", lambda packages: dict.fromkeys(packages, "9.9")
+    )
     assert begun() != words
 
 
