@@ -16,6 +16,7 @@ from alignrec.commands.params import load
 from alignrec.pipeline import io
 from alignrec.pipeline.config.parameters import Parameters
 from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.ops import device
 from alignrec.pipeline.sources import download
 from alignrec.stages.order import STAGES
 
@@ -32,7 +33,7 @@ def params(folder: Path, sources: dict, **sections: object) -> tuple[Parameters,
 
 def planned(folder: Path, sources: dict, **sections: object) -> dict[str, estimate.Estimate]:
     asked, layout = params(folder, sources, **sections)
-    plan = estimate.Plan(asked, layout.dataset, estimate.read_size(asked, layout), GEMM, True, 7e9)
+    plan = estimate.Plan(asked, layout.dataset, estimate.read_size(asked, layout), GEMM, 7e9)
     return estimate.estimate_stages(plan)
 
 
@@ -45,7 +46,7 @@ BABY = {"baby": {"kind": "amazon2014", "category": "Baby"}}
 
 def test_a_size_is_counted_or_published_or_measured(tmp_path: Path) -> None:
     found = estimate.read_size(*params(tmp_path, BABY))
-    assert (found.users, found.items, found.interactions, found.products) == (19_445, 7_050, 160_792, 71_317)
+    assert (found.users, found.items, found.interactions) == (19_445, 7_050, 160_792)
     assert str(found).endswith("160,792 interactions, 128 pieces a text, as published")
     layout = Layout(tmp_path / "outputs", "baby")
     io.write_json(layout.run_record("interactions"), {"rows_out": 9, "notes": {"users": 3, "items": 4}})
@@ -129,7 +130,7 @@ def run(*arguments: str) -> tuple[int, str]:
 def test_the_command_shows_a_row_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     params(tmp_path, SAMPLE)
-    monkeypatch.setattr(estimate, "gemm_rate", lambda precision: GEMM)
+    monkeypatch.setattr(device, "gemm_rate", lambda precision: GEMM)
     code, said = run()
     assert code == 0, said
     rows = [line.split()[0] for line in said.splitlines() if line.strip()]
@@ -145,7 +146,7 @@ def test_without_a_network_it_names_the_paths_to_give(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     away = {"reviews": "http://a.invalid/reviews.json.gz", "metadata": "http://a.invalid/meta.json.gz"}
     params(tmp_path, {"baby": BABY["baby"] | away})
-    monkeypatch.setattr(estimate, "gemm_rate", lambda precision: GEMM)
+    monkeypatch.setattr(device, "gemm_rate", lambda precision: GEMM)
     code, said = run("baby")
     assert code == 1
     for key in ("reviews", "metadata"):

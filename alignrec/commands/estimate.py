@@ -29,7 +29,6 @@ from alignrec.pipeline.interactions import source_split
 from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.models.closed import Closed
 from alignrec.pipeline.models.params import Train
-from alignrec.pipeline.ops.device import gemm_rate
 from alignrec.pipeline.pretrain.params import VOCAB, Pretrain
 from alignrec.pipeline.probe.questions import sample_size
 from alignrec.pipeline.release.params import Publish
@@ -49,7 +48,6 @@ SHARES, FRUGAL = {"small": 0.15, "mini": 0.35}, 0.5  # fraction of the GEMM rate
 MINI = Config(image=1, patch=1, vocab=8000, width=384, layers=6, heads=12, ffn=1536, positions=256)
 # typical best epoch; seconds of a step without a graph; graph operations per second; scores per second
 BEST_EPOCH, STEP, WALK, SCORED = 40, 0.007, 1.4e10, 7e7
-SURVIVE = 7_050 / 71_317  # items per product of Baby's metadata
 # embedded dataset: fraction of users and of items that the core filter keeps; interactions per generated user
 SAMPLE = (2_970 / 3_600, 1_559 / 1_600, 31_692 / 3_600)
 CHARACTERS, STICKER, LONGEST = 4, 12, 128  # characters per token; tokens of a text in `sample`, and by default
@@ -57,14 +55,13 @@ CHARACTERS, STICKER, LONGEST = 4, 12, 128  # characters per token; tokens of a t
 
 @dataclass(frozen=True)
 class Size:
-    """Counts after filtering, except for `products`: lines of metadata before filtering."""
+    """Counts after filtering."""
 
     users: int
     items: int
     interactions: int
     pieces: int  # mean tokens per text; 0 if items have neither texts nor images
     origin: str
-    products: int
 
     def __str__(self) -> str:
         texts = f", {self.pieces} pieces a text" if self.pieces else ""
@@ -82,13 +79,13 @@ def read_size(params: Parameters, layout: Layout) -> Size:
     if (record := layout.run_record("interactions")).exists():
         done = io.read_json(record)
         users, items = done["notes"]["users"], done["notes"]["items"]
-        return Size(users, items, done["rows_out"], pieces, f"counted in {record}", round(items / SURVIVE))
+        return Size(users, items, done["rows_out"], pieces, f"counted in {record}")
     if isinstance(source, SampleSource):
         given = (source.users, source.items, source.users)
         users, items, rows = (round(n * r) for n, r in zip(given, SAMPLE, strict=True))
-        return Size(users, items, rows, pieces, "as the embedded dataset's filter leaves them", source.items)
+        return Size(users, items, rows, pieces, "as the embedded dataset's filter leaves them")
     if published := PUBLISHED.get((source.kind, getattr(source, "category", None) or "")):
-        return Size(*published, pieces, "as published", round(published.items / SURVIVE))
+        return Size(*published, pieces, "as published")
     raw = {role: local_path(mirrors[0]) for role, mirrors in files.items() if not role.startswith(FEATURE)}
     paths = {role: path for role, path in raw.items() if path is not None}
     if not paths or paths != raw:
@@ -99,7 +96,7 @@ def read_size(params: Parameters, layout: Layout) -> Size:
     if missing := next((path for path in paths.values() if not path.is_file()), None):
         raise UserError(download.MISSING.format(missing))
     left = source_split.measure_catalogue(source.reader(), paths)
-    return Size(left.users, left.items, left.interactions, pieces, "counted in its files", left.items)
+    return Size(left.users, left.items, left.interactions, pieces, "counted in its files")
 
 
 class Estimate(NamedTuple):
@@ -119,14 +116,7 @@ class Plan:
     dataset: str
     size: Size
     gemm: float  # float32 matrix product rate of this machine, FLOP/s
-    remote: bool = False  # whether images are downloaded
     downloads: float = 0.0  # bytes of the raw files, as far as servers report them
-
-    @classmethod
-    def of_this_machine(cls, params: Parameters, dataset: str, size: Size, downloads: float = 0.0) -> Plan:
-        images = params[Images]
-        remote = isinstance(params.source(dataset), Downloaded) and not (images.folder or images.pattern)
-        return cls(params, dataset, size, gemm_rate("float32"), remote, downloads)
 
     @cached_property
     def sets(self) -> list[str]:
@@ -200,14 +190,15 @@ def estimate_sets(plan: Plan) -> dict[str, Estimate]:
 def estimate_features(plan: Plan) -> dict[str, Estimate]:
     params, size, n, sets, product = plan.params, plan.size, plan.size.items, len(plan.sets), WIDEST / plan.gemm
     graph, ids, rows, log = params[Graph], params[SemanticIds], 4 * n * WIDEST, 40 * size.interactions
-    asking = n / RATE if plan.remote else 0.0
+    is_local = params[Images].folder or params[Images].pattern
+    asking = n / RATE if isinstance(params.source(plan.dataset), Downloaded) and not is_local else 0.0
     searched = n if graph.index == "exact" or (graph.index == "auto" and n <= graph.exact_up_to) else 12 * n**0.5
     books = len(ids.features)
     coded = 1.5 + 60 * n * ids.levels * ids.codes * product
     return {
         "download": Estimate(0.0, PROCESS, plan.downloads, "as fast as the network is"),
         "interactions": Estimate(log / 4e7, PROCESS + 10 * log, log),
-        "items": Estimate(size.products / 1e5, PROCESS, 2e3 * n, f"{size.products:,} lines"),
+        "items": Estimate(n / 1e4, PROCESS, 2e3 * n, "lines of the metadata"),
         "images": Estimate(max(n / 600, asking), PROCESS, 18e3 * n, "requests to one host" if asking else "decoding"),
         "pretrain": estimate_pretrain(plan),
         **estimate_sets(plan),

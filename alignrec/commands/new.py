@@ -15,7 +15,7 @@ import yaml
 from alignrec.commands import project
 from alignrec.commands.arguments import PARAMS, ROOT
 from alignrec.commands.params import Params, load, read
-from alignrec.commands.plan import format_duration, on_busy_machine
+from alignrec.commands.plan import format_duration
 from alignrec.commands.terminal import say
 from alignrec.pipeline import io
 from alignrec.pipeline.config import document
@@ -126,14 +126,13 @@ def has_gpu() -> bool:
 def cost_of_beit3(name: str, text: str, size: Size | None = None) -> str:
     """Return a message on the time that `--beit3` would take, given the parameter file with it."""
     from alignrec.commands import estimate
+    from alignrec.pipeline.ops.device import gemm_rate
 
     params, seconds = checked(Params, yaml.safe_load(text)), ""
     with suppress(UserError):  # the category has no published size
         size = size or estimate.read_size(params, Layout(ROOT, name))
-        stages = estimate.estimate_stages(estimate.Plan.of_this_machine(params, name, size))
-        seconds = (
-            f", in about {format_duration(stages['pretrain'].seconds + stages['beit3'].seconds)}{on_busy_machine()}"
-        )
+        stages = estimate.estimate_stages(estimate.Plan(params, name, size, gemm_rate("float32")))
+        seconds = f", in about {format_duration(stages['pretrain'].seconds + stages['beit3'].seconds)}"
     return f"BEiT3 is left out, as there is no GPU; --beit3 pre-trains it{seconds}"
 
 
@@ -142,7 +141,9 @@ def profile(
     to: Annotated[Path, typer.Option("--to", help="parameter file to write")] = PARAMS,
 ) -> None:
     """write a profile into params.yaml, where git and DVC show what it changes."""
-    path = _find_profile(name)
+    path = PROFILES / f"{name}.yaml"
+    if not path.is_file() and not (path := Path(name)).is_file():
+        raise UserError(f"no profile '{name}'{nearest(name, sorted(path.stem for path in PROFILES.glob('*.yaml')))}")
     load(path)  # validate before writing anything
     over = document.read_yaml(path)
     # a profile is an overlay: keep the comments of the file that it extends
@@ -156,13 +157,6 @@ def profile(
     for line in project.begin_project(Path()) if to == PARAMS else ():
         say(line)
     say(f"next: dvc repro; `git diff {to}` shows what changed, `git checkout {to}` takes it back")
-
-
-def _find_profile(name: str) -> Path:
-    for path in (PROFILES / f"{name}.yaml", Path(name)):
-        if path.is_file():
-            return path
-    raise UserError(f"no profile '{name}'{nearest(name, sorted(path.stem for path in PROFILES.glob('*.yaml')))}")
 
 
 def _merge_documents(text: str, over: Mapping[str, Any]) -> tuple[str, list[str]]:

@@ -58,7 +58,7 @@ def read_files(
     modalities = ["text"] * bool(items) + ["image"] * has_images
     core = {"user_core": left.core, "item_core": left.core} if left.core else {}
     sections = {"datasets": [name], "sources": {name: source}, "interactions": core, "images": shown}
-    size = Size(left.users, left.items, left.interactions, LONGEST * bool(modalities), "", left.items)
+    size = Size(left.users, left.items, left.interactions, LONGEST * bool(modalities), "")
     return OwnData(sections, size, modalities, [*rows.described(), *described, counts])
 
 

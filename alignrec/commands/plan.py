@@ -25,8 +25,6 @@ from alignrec.pipeline.sources.base import Downloaded
 if TYPE_CHECKING:
     from alignrec.commands.estimate import Plan
 
-BUSY = 0.7  # load per core above which other programs slow down the measurement
-
 
 def plan(
     dataset: OneOrAll = None,
@@ -57,6 +55,7 @@ def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
     # load torch while waiting for servers
     wait_for_answers, size, faults = download.ask_for_files(addresses), None, []
     from alignrec.commands import estimate
+    from alignrec.pipeline.ops.device import gemm_rate
 
     try:
         size = estimate.read_size(params, layout)
@@ -67,7 +66,7 @@ def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
     say(f"{layout.dataset}: {size}" if size else layout.dataset)
     if size:
         raw = sum(answer.size or 0 for answer in answers if answer.key.startswith("sources."))
-        show_estimates(layout, estimate.Plan.of_this_machine(params, layout.dataset, size, raw))
+        show_estimates(layout, estimate.Plan(params, layout.dataset, size, gemm_rate("float32"), raw))
     if answers:
         rows = [[a.key, "not found" if a.fault else format_bytes(a.size), a.address] for a in answers]
         show(Drawn(Table("Files to fetch", "", ["key", "bytes", "address"], rows, texts=1), unbroken=[0]))
@@ -96,12 +95,8 @@ def show_estimates(layout: Layout, planned: Plan) -> None:
                 f"too little memory for {stage}: {format_bytes(of.memory)} are needed, "
                 f"the machine has {format_bytes(installed)}"
             )
-    say(f"computed for {planned.gemm / 1e12:.2f} TFLOP/s, measured now{on_busy_machine()}")
+    say(f"computed for {planned.gemm / 1e12:.2f} TFLOP/s, measured now")
     say("assumed: an image of 18 kB per item, training best at its 40th epoch; DVC copies what it cannot link")
-
-
-def on_busy_machine() -> str:
-    return " on a busy machine" if os.getloadavg()[0] > BUSY * (os.cpu_count() or 1) else ""
 
 
 def format_duration(seconds: float) -> str:

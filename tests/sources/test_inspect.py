@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from alignrec.commands import estimate
 from alignrec.commands import new as command
 from alignrec.commands.params import load
 from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.ops import device
 
 
 def shop(folder: Path, users: int = 30, items: int = 60, each: int = 12) -> None:
@@ -138,7 +138,7 @@ def test_beit3_is_written_where_there_is_a_gpu_or_where_it_is_asked_for(
 def test_what_is_written_depends_on_no_timing(monkeypatch: pytest.MonkeyPatch) -> None:
     texts, costs = set(), set()
     for rate in (1e9, 1e13):
-        monkeypatch.setattr(estimate, "gemm_rate", lambda precision, rate=rate: rate)
+        monkeypatch.setattr(device, "gemm_rate", lambda precision, rate=rate: rate)
         costs |= {line for line in new() if "BEiT3" in line}
         texts.add(PARAMS.read_text())
     assert (len(texts), len(costs)) == (1, 2)
