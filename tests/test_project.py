@@ -103,15 +103,12 @@ def test_an_empty_folder_becomes_a_project(tmp_path: Path) -> None:
     assert not [line for line in begun(*NEW, "--force", cwd=tmp_path) if "git init" in line]
 
 
-def test_without_git_dvc_is_begun_alone(tmp_path: Path) -> None:
+def test_without_git_nothing_is_written(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(FIVE_LINES)
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    for name in ("alignrec", "dvc"):
-        (tools / name).symlink_to(toyproject.COMMANDS / name)
-    assert "dvc init --no-scm" in begun(cwd=tmp_path, PATH=str(tools))
-    assert not (tmp_path / ".git").exists()
-    assert "> alignrec publish shop" in said("dvc", "repro", "--dry", "--force", cwd=tmp_path, PATH=str(tools))
+    done = alignrec("new", cwd=tmp_path, PATH="")
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert "git is not installed" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 
 
 @pytest.mark.usefixtures("with_dvc")

@@ -90,27 +90,31 @@ def refuse_other_release(path: Path) -> None:
 
 def begin_project(folder: Path) -> Iterator[str]:
     """Set up git and DVC in a folder with a params.yaml and yield messages; UserError if git or DVC fails."""
+    if not shutil.which("git"):
+        raise UserError("git is not installed, and a project needs it; install it, then run `alignrec new`")
+    found = subprocess.run(["git", "rev-parse", "--show-toplevel"], cwd=folder, capture_output=True, text=True)
+    root = found.stdout.strip()  # empty outside of a repository
     yield from _add_missing_sections(folder / PARAMS)
     yield from _write_dvc_yaml(folder / DVC_YAML, dvc_yaml(read(folder / PARAMS)))
     io.write_json(folder / CODE, code_json())
-    root = _git_root(folder)
-    # `dvc init` requires a git repository, unless git is not installed
-    if root is None and shutil.which("git"):
+    if not root:
         done = subprocess.run(["git", "init", "--quiet"], cwd=folder, capture_output=True, text=True)
         if done.returncode:
             raise UserError(f"git init: {one_line(done.stderr or done.stdout)}")
-        root = folder.resolve()
         yield "git init: the folder is a repository now"
     if not (folder / ".dvc").is_dir():
-        _init_dvc(folder, no_scm=root is None, subdir=root not in (None, folder.resolve()))
-        yield "dvc init" + (" --no-scm" if root is None else "" if root == folder.resolve() else " --subdir")
+        is_below = bool(root) and Path(root).resolve() != folder.resolve()
+        _init_dvc(folder, is_below)
+        yield "dvc init" + " --subdir" * is_below
     # keep files that the user has edited
     for template in sorted(TEMPLATES.iterdir()):
         if not (path := folder / ".dvc" / "plots" / template.name).exists():
             io.write_bytes(path, template.read_bytes())
     for name, text in {".dvcignore": IGNORED, "outputs/.gitignore": KEPT}.items():
         path = folder / name
-        if not path.exists() or _is_dvcs_own(path):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+        # `dvc init` writes only comments
+        if all(not line.strip() or line.startswith("#") for line in lines):
             io.write_bytes(path, text.encode())
 
 
@@ -179,27 +183,14 @@ def text_sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _is_dvcs_own(path: Path) -> bool:
-    # `dvc init` writes only comments
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    return all(not line.strip() or line.startswith("#") for line in lines)
-
-
-def _git_root(folder: Path) -> Path | None:
-    if not shutil.which("git"):
-        return None
-    done = subprocess.run(["git", "rev-parse", "--show-toplevel"], cwd=folder, capture_output=True, text=True)
-    return Path(done.stdout.strip()).resolve() if done.returncode == 0 else None
-
-
-def _init_dvc(folder: Path, no_scm: bool, subdir: bool) -> None:
+def _init_dvc(folder: Path, subdir: bool) -> None:
     # in this process, as one `dvc config` command per key would start Python six times
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
     logging.getLogger("dvc").setLevel(logging.WARNING)
     try:
-        with Repo.init(folder, no_scm=no_scm, subdir=subdir) as repo, repo.config.edit("repo") as written:
+        with Repo.init(folder, subdir=subdir) as repo, repo.config.edit("repo") as written:
             for section, values in CONFIG.items():
                 written.setdefault(section, {}).update(values)
     except DvcException as e:
