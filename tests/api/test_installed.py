@@ -70,5 +70,5 @@ def test_a_wheel_has_every_file_and_no_other_name_at_the_top(wheel: Path) -> Non
     ours = ["git", "ls-files", "alignrec", "pipeline", "stages", "schemas"]
     listed = subprocess.run(ours, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
     expected = {path.removeprefix("alignrec/") for path in listed if not (ROOT / path).is_symlink()}
-    packed = {str(path.relative_to(wheel / "alignrec")) for path in (wheel / "alignrec").rglob("*") if path.is_file()}
-    assert packed == expected
+    files = [path.relative_to(wheel / "alignrec") for path in (wheel / "alignrec").rglob("*.*") if path.is_file()]
+    assert {str(path) for path in files if "__pycache__" not in path.parts} == expected

@@ -96,7 +96,7 @@ def test_a_matrix_beyond_the_memory_is_refused_with_its_size(capsys: pytest.Capt
 @pytest.mark.parametrize("block", [4, 7, 512])
 def test_an_inverse_by_blocks_is_the_inverse(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(closed, "BLOCK", block)
-    gram = closed.gram_matrix(closed.adjacency.seen(SPLIT))
+    gram = closed.gram_matrix(closed.adjacency.interaction_matrix(SPLIT))
     np.testing.assert_array_equal(gram, X.T @ X)
     inverse = closed.invert_ridge(gram.copy(), 3.0, "ease")
     np.testing.assert_allclose(inverse @ (gram + 3 * np.eye(ITEMS)), np.eye(ITEMS), atol=1e-5)
