@@ -20,7 +20,8 @@ def opens_test(call: ast.Call) -> bool:
     """Return whether it calls `evaluate` on anything but the literal "valid"."""
     name = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
     which = [*call.args[3:4], *(k.value for k in call.keywords if k.arg == "which")]
-    return name == "evaluate_vectors" and not (which and isinstance(which[0], ast.Constant) and which[0].value == "valid")
+    valid = which and isinstance(which[0], ast.Constant) and which[0].value == "valid"
+    return name == "evaluate_vectors" and not valid
 
 
 def test_one_file_opens_test() -> None:
