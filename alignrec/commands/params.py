@@ -99,9 +99,8 @@ def of_release(release: Release, path: Path) -> Parameters:
     if manifest.kind not in sources.SOURCES:
         raise UserError(f"{release.folder}: source '{manifest.kind}' is unknown here; install the package that has it")
     source = sources.SOURCES[manifest.kind]
-    declared = {
-        manifest.dataset: source.model_construct(kind=manifest.kind)
-    }  # not validated: a release has no raw files
+    # not validated: a release has no raw files
+    declared = {manifest.dataset: source.model_construct(kind=manifest.kind)}
     # the parameter file of a project takes precedence over the release
     if path.exists():
         return read(path).model_copy(update={"sources": declared, "datasets": [manifest.dataset]})

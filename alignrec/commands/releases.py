@@ -11,7 +11,6 @@ from alignrec.commands.params import Params, read
 from alignrec.commands.terminal import explain_interrupt, say
 from alignrec.pipeline import io
 from alignrec.pipeline.config.base import checked
-from alignrec.pipeline.config.parameters import Parameters
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.progress import bytes_bar
 from alignrec.pipeline.release import verify as verify_release
@@ -114,7 +113,13 @@ def embed(
     from alignrec.pipeline.encode.params import Encode
     from alignrec.pipeline.release.item_file import Columns
 
-    settings = _read_settings(command.DATASET, params if release is None else None)
+    # a table is no dataset of the parameter file; a generated one stands in for it
+    own = {
+        "datasets": [command.DATASET],
+        "sources": {command.DATASET: SOURCES["sample"].model_construct(kind="sample")},
+    }
+    has_file = release is None and params.exists()
+    settings = read(params).model_copy(update=own) if has_file else checked(Params, own)
     settings = settings.having(settings[Encode].model_copy(update={"engine": engine}))
     if release is not None:
         choice = command.choose_released(settings, release, encoder)
@@ -129,11 +134,6 @@ def embed(
         reasons = [f"{reason} ({n:,})" for reason, n in summary.rejected.most_common(MOST_REASONS)]
         reasons += ["..."] * (len(summary.rejected) > MOST_REASONS)
         say(f"not used: {summary.rejects}: {summary.rejected.total():,} rows: {', '.join(reasons)}")
-
-
-def _read_settings(dataset: str, path: Path | None) -> Parameters:
-    own = {"datasets": [dataset], "sources": {dataset: SOURCES["sample"].model_construct(kind="sample")}}
-    return read(path).model_copy(update=own) if path and path.exists() else checked(Params, own)
 
 
 def serve(
