@@ -67,7 +67,9 @@ def fetch(
 
 def export(
     what: Annotated[str, typer.Argument(help="a dataset, or a release folder")],
-    form: Annotated[str, typer.Option("--format", help="mmrec, recbole, cornac or npy; minionerec for semantic IDs")],
+    form: Annotated[
+        str, typer.Option("--format", help="mmrec, recbole, cornac, npy or hf; minionerec for semantic IDs")
+    ],
     to: Annotated[Path, typer.Option("--to", help="folder to make")],
     features: Annotated[
         list[str] | None, typer.Option(help="a feature set; may be given again; all by default")

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.export import cornac, minionerec, mmrec, npy, recbole
+from alignrec.pipeline.export import cornac, hf, minionerec, mmrec, npy, recbole
 from alignrec.pipeline.export.content import ExportContent, write_tsv
 
 FORMATS: dict[str, ModuleType] = {
@@ -17,6 +17,7 @@ FORMATS: dict[str, ModuleType] = {
     "recbole": recbole,
     "cornac": cornac,
     "npy": npy,
+    "hf": hf,
     "minionerec": minionerec,
 }
 CODED = "minionerec"  # format with semantic IDs
@@ -25,6 +26,8 @@ CODED = "minionerec"  # format with semantic IDs
 def write_export(content: ExportContent, form: str, to: Path) -> list[str]:
     """Write an export to a new or empty folder and return its notes."""
     to = to.resolve()
+    if not to.name:
+        raise UserError(f"{to}: cannot create a folder there; name one inside it")
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise UserError(f"{to}: holds something already; name another folder, or delete this one")
     with io.scratch(to.with_name(f".{to.name}.new")) as new:
@@ -46,7 +49,9 @@ def _fill_folder(content: ExportContent, form: str, new: Path) -> list[str]:
         write_tsv(new / "filled.tsv", pa.table({"features": names, "item_id": items}), ["features", "item_id"])
     module = FORMATS[form]
     how, notes = module.write(content, new), list(module.notes(content)) if hasattr(module, "notes") else []
-    (new / "README.md").write_text(_describe_export(content, form, notes) + how, encoding="utf-8")
+    readme = new / "README.md"
+    header = readme.read_text(encoding="utf-8") if readme.exists() else ""
+    readme.write_text(header + _describe_export(content, form, notes) + how, encoding="utf-8")
     return notes
 
 

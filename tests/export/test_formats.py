@@ -1,7 +1,11 @@
 """Exports keep items, order, split and vectors."""
 
+import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -194,7 +198,7 @@ def test_recbole_leaves_out_a_column_that_is_unknown_everywhere(content: ExportC
     assert "rating" not in yaml.safe_load((tmp_path / "to/shop.yaml").read_text())["load_col"]["inter"]
 
 
-# --- Cornac
+# --- Cornac, Hugging Face
 
 
 def test_cornac_gets_a_number_for_every_rating(content: ExportContent, layout: Layout, tmp_path: Path) -> None:
@@ -202,6 +206,30 @@ def test_cornac_gets_a_number_for_every_rating(content: ExportContent, layout: L
     read = pd.read_csv(tmp_path / "to/train.tsv", sep="\t", header=None)
     assert read[2].tolist() == [1.0] + [2.0] * (len(read) - 1)
     assert read[1].tolist() == split_rows(layout, 0)["item_id"].tolist()
+
+
+def test_hugging_faces_library_loads_every_table(content: ExportContent, layout: Layout, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    write_export(content, "hf", tmp_path / "to")
+
+    def load(name: str) -> dict:
+        return datasets.load_dataset(str(tmp_path / "to"), name, cache_dir=str(tmp_path / "cache"))
+
+    code = snippet(tmp_path / "to", "python") + "print(features['vector'][:].tolist())"  # as the README says
+    environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "to", env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == matrix(layout, "beit3").tolist()
+    loaded = load("beit3")["train"].with_format("numpy")
+    assert np.array_equal(loaded["vector"][:], matrix(layout, "beit3"))
+    assert loaded["item_id"][:].tolist() == list(range(toy.ITEMS))
+    by_split = load("interactions")
+    assert list(by_split) == ["train", "validation", "test"]
+    for number, split in enumerate(by_split):
+        assert by_split[split]["item_id"][:] == split_rows(layout, number)["item_id"].tolist()
+    assert load("items")["train"]["title"][:] == toy.TITLES
 
 
 # --- all of them
@@ -361,7 +389,7 @@ def test_no_address_of_this_machine_gets_out(layout: Layout, tmp_path: Path) -> 
 
 
 def test_mistakes_are_named(content: ExportContent, layout: Layout, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"'csv'; .*mmrec, recbole, cornac, npy"):
+    with pytest.raises(UserError, match=r"'csv'; .*mmrec, recbole, cornac, npy, hf"):
         wants_codes("csv")
     with pytest.raises(UserError, match=r"'clip'; .*beit3, minilm-cnn, random"):
         contents.of_dataset(layout, ["clip"])

@@ -95,7 +95,7 @@ def test_a_light_install_does_it(release: Path, absent: set[str], tmp_path: Path
         ("verify", "release"),
         ("fetch", "release", "--to", "fetched"),
         ("fetch", "release", "--to", "part", "--encoder", "beit3"),
-        *((*export, form, "--to", form) for form in ("npy", "mmrec", "recbole")),
+        *((*export, form, "--to", form) for form in ("npy", "mmrec", "recbole", "hf")),
         (*export, "minionerec", "--features", "beit3", "--to", "minionerec"),
         ("diff", "release", "release", "--json", "diff.json", "--page", "diff.html"),
     ]
