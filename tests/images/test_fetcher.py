@@ -208,10 +208,13 @@ ANSWERS = {
     "/long": (cut(JPEG, len(JPEG), of=len(JPEG) + 50), ("truncated", f"connection cut after {len(JPEG):,} bytes")),
     "/short": (body(JPEG, Content_Length=str(len(JPEG) - 50)), ("truncated", "OSError: image file is truncated")),
     "/gzip": (
-        body(gzip.compress(HTML), Content_Type="image/jpeg"),
+        body(gzip.compress(HTML, mtime=0), Content_Type="image/jpeg"),
         ("not_an_image", "starts with b'\\x1f\\x8b\\x08\\x00"),
     ),
-    "/coded": (body(gzip.compress(JPEG), Content_Encoding="gzip"), ("not_an_image", "starts with b'\\x1f\\x8b")),
+    "/coded": (
+        body(gzip.compress(JPEG, mtime=0), Content_Encoding="gzip"),
+        ("not_an_image", "starts with b'\\x1f\\x8b"),
+    ),
     "/huge": (body(bytes(200_001)), ("too_large", "more than 200000 bytes")),
     "/loop": (status(302, Location="/loop"), ("http_error", "more than 10 redirects")),
     "/there": (status(301, Location="ok"), ("ok", "")),
