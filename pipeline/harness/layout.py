@@ -159,7 +159,7 @@ class Layout:
         return self.folder(stage) / "history.json"
 
     # --- evidence
-    code_quality = File("semantic_ids", "codes.json", "feature set -> figures of pipeline/semantic_ids/judge.py")
+    code_quality = File("semantic_ids", "codes.json", "feature set -> figures of pipeline/semantic_ids/codes.py")
     probes = File("probe", "probes.json", "intermediate evaluation of every feature set")
     results = File("benchmark", "results.parquet", "Table RESULTS.")
     slices = File("benchmark", "slices.parquet", "Table SLICES.")
@@ -167,12 +167,12 @@ class Layout:
     protocol = File("benchmark", "protocol.json", "the protocol that the fingerprint of a figure identifies")
     metrics = File("benchmark", "metrics.json", "mean and sd of the headline metrics of every run")
     tuning = File("benchmark", "tuning.parquet", "Table TUNING; absent where the settings are used as given.")
-    runs = File("benchmark", "runs.json", "the cell of each run, see pipeline/benchmark/runs.py")
+    runs = File("benchmark", "runs.json", "the cell of each run, see pipeline/benchmark/cell.py")
     report = File("report", "", "index.html and report.md")
     release = File("publish", "release", "the release folder")
 
     def cells(self, stage: str) -> Path:
-        """Folder of trained models: a record and rankings of each, see pipeline/benchmark/store.py."""
+        """Folder of trained models: a record and rankings of each, see pipeline/benchmark/experiment.py."""
         return self.folder(stage) / "cells"
 
     def study(self, part: str) -> Path:

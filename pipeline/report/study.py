@@ -85,7 +85,7 @@ def study_tables(study: Mapping[str, pa.Table]) -> list[Table]:
 
 
 def semantic_ids(quality: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[Table]:
-    """Return tables of the figures of pipeline/semantic_ids/judge.py."""
+    """Return tables of the figures of pipeline/semantic_ids/codes.py."""
     note = (
         "Collide: share of items that have all codes of another, which a suffix separates. Neighbours: how often an "
         "item and a nearest neighbour share the first code. Useful codes must beat random ones in the latter."
