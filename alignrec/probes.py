@@ -14,10 +14,9 @@ from alignrec.pipeline.compare.judge import judge_sets
 from alignrec.pipeline.evaluation.cutoff import headline_cutoff
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.probe import forms
-from alignrec.pipeline.probe.base import Data
 from alignrec.pipeline.probe.judge import build_tasks
 from alignrec.pipeline.probe.params import Probe
-from alignrec.pipeline.probe.registry import PROBES
+from alignrec.pipeline.probe.registry import PROBES, Data
 from alignrec.vectors import aligned, at_least_one
 
 CUTOFFS = tuple(Probe().ks)

@@ -13,7 +13,7 @@ from alignrec.stages.interactions import INTERACTIONS
 
 def main(run: Run) -> None:
     from alignrec.pipeline.probe import judge  # loads SciPy
-    from alignrec.pipeline.probe.base import Data
+    from alignrec.pipeline.probe.registry import Data
 
     layout, names = run.layout, run.layout.feature_sets()
     interactions = run.read(layout.interactions, schemas.INTERACTIONS)

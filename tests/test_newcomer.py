@@ -54,7 +54,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alignrec.pipeline.probe.base import Probe
+from alignrec.pipeline.probe.registry import Probe
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from alignrec import schemas
-from alignrec.commands.arguments import (
-    PARAMS,
-    ROOT,
-    DatasetOrRelease,
-    Json,
-    OneOrAll,
-    Order,
-    ParamsFile,
-    Root,
-    open_layout,
-    settings_of,
-)
+from alignrec.commands import arguments as args
+from alignrec.commands.arguments import PARAMS, ROOT, ParamsFile, Root
 from alignrec.commands.params import check, read
 from alignrec.commands.terminal import say, show
 from alignrec.pipeline import io
@@ -27,7 +17,7 @@ from alignrec.pipeline.release.read import Release
 from alignrec.stages.order import STAGES
 
 
-def summary(dataset: OneOrAll = None, params: ParamsFile = PARAMS, root: Root = ROOT) -> None:
+def summary(dataset: args.OneOrAll = None, params: ParamsFile = PARAMS, root: Root = ROOT) -> None:
     """summarise the last runs: time, results, report and release."""
     from alignrec.pipeline.report import terminal, verdict
     from alignrec.pipeline.report.outputs import Outputs
@@ -60,7 +50,7 @@ def read_record(layout: Layout, stage: str) -> dict[str, Any]:
 
 
 def compare(
-    dataset: DatasetOrRelease,
+    dataset: args.DatasetOrRelease,
     sets: Annotated[
         list[str], typer.Argument(help="our encoders, or third-party files, see docs/compare.md; name=path renames")
     ],
@@ -68,17 +58,17 @@ def compare(
     root: Root = ROOT,
     train: Annotated[bool, typer.Option("--train", help="also train AlignRec and two baselines on each")] = False,
     seeds: Annotated[int, typer.Option(min=1, help="trainings of each model")] = 5,
-    order: Order = None,
+    order: args.Order = None,
     to: Annotated[Path | None, typer.Option("--to", help="folder for compare.json and index.html")] = None,
 ) -> None:
     """compare feature sets: probes, paired tests, likeness, most changed items."""
     from alignrec.pipeline.compare import command
     from alignrec.pipeline.report import comparison, terminal
 
-    settings = settings_of(dataset, params)
+    settings = args.settings_of(dataset, params)
     if train:
         check(settings, params)
-    with open_layout(dataset, root, "interactions") as layout:
+    with args.open_layout(dataset, root, "interactions") as layout:
         folder = to or Layout(root, layout.dataset).folder("compare")
         found = command.compare(layout, settings, sets, seeds if train else 0, folder, order)
     for name, source in found["sources"].items():
@@ -93,7 +83,7 @@ def compare(
 def diff(
     a: Annotated[Path, typer.Argument(help="the older release folder")],
     b: Annotated[Path, typer.Argument(help="the newer release folder")],
-    json_to: Json = None,
+    json_to: args.Json = None,
     page_to: Annotated[Path | None, typer.Option("--page", help="also write a page of the most changed items")] = None,
     root: Root = ROOT,
 ) -> None:

@@ -8,19 +8,8 @@ from typing import Annotated
 
 import typer
 
-from alignrec.commands.arguments import (
-    PARAMS,
-    ROOT,
-    Dataset,
-    DatasetOrRelease,
-    ParamsFile,
-    Part,
-    Root,
-    is_release,
-    open_layout,
-    parse_part,
-    settings_of,
-)
+from alignrec.commands import arguments as args
+from alignrec.commands.arguments import PARAMS, ROOT, Dataset, ParamsFile, Part, Root
 from alignrec.commands.params import check, read
 from alignrec.commands.project import CODE, refuse_other_release
 from alignrec.commands.terminal import explain_interrupt, say, show
@@ -50,7 +39,7 @@ def perform_stage(
     refuse_other_release(params.with_name(CODE.name))
     waiting.spin_if_idle()
     run = Run(stage.name, dataset, settings, root, item)
-    run.part = parse_part(part)
+    run.part = args.parse_part(part)
     with explain_interrupt(f"what {run.label} has finished is kept in {run.folder}"):
         perform(run, stage, check_settings)
 
@@ -105,20 +94,20 @@ def publish(
 
 
 def probe(
-    dataset: DatasetOrRelease,
+    dataset: args.DatasetOrRelease,
     params: ParamsFile = PARAMS,
     root: Root = ROOT,
     to: Annotated[Path | None, typer.Option("--to", help="for a release: where to write probes.json")] = None,
 ) -> None:
     # a release needs no project: its tables are unpacked in the layout of outputs
-    released = is_release(dataset)
+    released = args.is_release(dataset)
     if to is not None and not released:
         raise typer.BadParameter(f"is for releases; the probes of {dataset} are in {root}/probe/{dataset}")
     from alignrec.pipeline.report import probes, terminal
 
     if released:
-        with open_layout(dataset, root, "interactions") as layout:
-            with running("probe", layout.dataset, settings_of(dataset, params), layout.root) as run:
+        with args.open_layout(dataset, root, "interactions") as layout:
+            with running("probe", layout.dataset, args.settings_of(dataset, params), layout.root) as run:
                 probe_stage.main(run)
             figures = io.read_json(layout.probes)
     else:

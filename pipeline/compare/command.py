@@ -20,8 +20,8 @@ from alignrec.pipeline.evaluation.cutoff import bounded_cutoff
 from alignrec.pipeline.graph.params import Graph
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.probe.base import Data
 from alignrec.pipeline.probe.params import Probe
+from alignrec.pipeline.probe.registry import Data
 from alignrec.pipeline.report.outputs import Outputs
 
 CHANGED = 12  # most changed items per pair

@@ -13,9 +13,9 @@ from alignrec.pipeline.evaluation.statistics import corrected_tests
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions.profiles import Profiles
 from alignrec.pipeline.probe import forms, questions, verdicts
-from alignrec.pipeline.probe.base import Task
 from alignrec.pipeline.probe.judge import answer_sets, summarise_answers, summarise_processed
 from alignrec.pipeline.probe.params import Probe
+from alignrec.pipeline.probe.registry import Task
 
 
 def controls_of(features: np.ndarray, seed: int) -> dict[str, np.ndarray]:

@@ -9,8 +9,8 @@ from alignrec import schemas
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions import cooccurrence
 from alignrec.pipeline.interactions.cooccurrence import user_item_matrix
-from alignrec.pipeline.probe.base import Data, Probe
 from alignrec.pipeline.probe.questions import Questions, sample_ids
+from alignrec.pipeline.probe.registry import Data, Probe
 from alignrec.schemas import TEST, TRAIN
 
 

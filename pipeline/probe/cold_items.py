@@ -14,7 +14,7 @@ from alignrec.pipeline.evaluation.statistics import mean_over_draws, resample_me
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions import profiles
 from alignrec.pipeline.interactions.profiles import FEWEST, Profiles
-from alignrec.pipeline.probe.base import Data, Probe, Refit
+from alignrec.pipeline.probe.registry import Data, Probe, Refit
 
 K = 20
 DRAWS = 10

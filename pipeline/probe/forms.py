@@ -11,7 +11,7 @@ import numpy as np
 from alignrec.pipeline.interactions import profiles
 from alignrec.pipeline.interactions.profiles import Profiles
 from alignrec.pipeline.ops import whitening
-from alignrec.pipeline.probe.base import Data, Refit
+from alignrec.pipeline.probe.registry import Data, Refit
 from alignrec.schemas import TRAIN, VALID
 
 RAW = "raw"

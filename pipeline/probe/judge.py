@@ -15,10 +15,9 @@ from alignrec.pipeline.combine.names import MASKED, PLANTED, can_refit, is_ceili
 from alignrec.pipeline.combine.params import Combine
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.probe import forms, questions, verdicts
-from alignrec.pipeline.probe.base import Data, Refit, Task
 from alignrec.pipeline.probe.params import Probe
 from alignrec.pipeline.probe.questions import Questions
-from alignrec.pipeline.probe.registry import PROBES
+from alignrec.pipeline.probe.registry import PROBES, Data, Refit, Task
 
 YARDSTICKS = (MASKED, PLANTED, "random", "shuffled", "constant")  # kinds of sets that are not processed
 Tasks = Mapping[str, Questions | Task | str]  # probe -> its questions or task, or why it is skipped
@@ -31,13 +30,9 @@ def build_tasks(data: Data) -> dict[str, Questions | Task | str]:
 
 
 def answer_sets(
-    tasks: Tasks,
-    sets: Iterable[tuple[str, np.ndarray]],
-    ks: Sequence[int],
-    refits: Refits | None = None,
-    processing: forms.Processing | None = None,
-    unprocessed: Collection[str] = (),
-) -> tuple[Answers, Answers]:
+    tasks: Tasks, sets: Iterable[tuple[str, np.ndarray]], ks: Sequence[int], refits: Refits | None = None,
+    processing: forms.Processing | None = None, unprocessed: Collection[str] = (),
+) -> tuple[Answers, Answers]:  # fmt: skip
     """Return raw and processed answers for feature sets, float32 [I, F], of which one is in memory at a time.
 
     Sets that cannot be refitted are skipped by probes that hide items; `unprocessed` sets are judged raw in both forms.
@@ -46,17 +41,16 @@ def answer_sets(
     refits = refits or {}
     for name, features in sets:
         hidden = _skipped_sets(tasks, {name: refits[name]} if name in refits else {})
-        of_raw = _answer_set(tasks, features, ks, refits.get(name), hidden)
-        _add_answers(of_raw, name, raw)
+        answers = _answer_set(tasks, features, ks, refits.get(name), hidden)
+        for probe, answer in answers.items():
+            raw[probe][name] = answer
         if processing is None:
             continue
         vectors = processing.process(name, features, name not in unprocessed)
-        if processing.chosen[name] == forms.RAW:
-            _add_answers(of_raw, name, processed)
-        else:
-            _add_answers(
-                _answer_set(tasks, vectors, ks, processing.refit(name, refits.get(name)), hidden), name, processed
-            )
+        if processing.chosen[name] != forms.RAW:
+            answers = _answer_set(tasks, vectors, ks, processing.refit(name, refits.get(name)), hidden)
+        for probe, answer in answers.items():
+            processed[probe][name] = answer
     return raw, processed
 
 
@@ -74,11 +68,6 @@ def _answer_set(
         if not isinstance(task, (Questions, str)) and probe not in hidden:
             found[probe] = task.answer(features, refit)
     return found
-
-
-def _add_answers(answer: Mapping[str, np.ndarray], name: str, answers: Answers) -> None:
-    for probe, of_set in answer.items():
-        answers[probe][name] = of_set
 
 
 def _skipped_sets(probes: Iterable[str], refits: Refits) -> dict[str, dict[str, Any]]:

@@ -16,7 +16,7 @@ from alignrec.pipeline.evaluation.cutoff import bounded_cutoff
 from alignrec.pipeline.interactions import split
 from alignrec.pipeline.interactions.split import Pairs, Split, contains_keys, pair_keys
 from alignrec.pipeline.ops.linalg import unit_rows
-from alignrec.pipeline.probe.base import Data, Probe, Refit
+from alignrec.pipeline.probe.registry import Data, Probe, Refit
 
 GIB = 1.5  # upper bound on the I x I matrix: 20,000 items
 # validation chooses the ridge of EASE, then how L3AE divides it between |B|^2 and |B - S|^2; share 0 is EASE itself
@@ -45,13 +45,12 @@ class Linear:
         """The highest mean valid recall, its l2 (the first on ties), and (X^T X + l2)^-1, float32 [I, I]."""
         from alignrec.pipeline.models import closed
 
-        best: tuple[float, float, np.ndarray] | None = None
+        best = -1.0, 0.0, np.empty(0)
         for ridge in RIDGES:
             inverse = closed.invert_ridge(closed.gram_matrix(self.seen), ridge, "linear_cf")
             found = float(self._recalls("valid", inverse, [-1 / inverse.diagonal()])[0].mean())
-            if best is None or found > best[0]:
+            if found > best[0]:
                 best = found, ridge, inverse
-        assert best is not None
         return best
 
     @cached_property
@@ -87,13 +86,9 @@ class Linear:
         return self._recalls(part, inverse, scales, (y, v), distil)
 
     def _recalls(
-        self,
-        part: Judged,
-        inverse: np.ndarray,
-        scales: Sequence[np.ndarray],
-        factors: tuple[np.ndarray, np.ndarray] | None = None,
-        distil: Sequence[float] = (),
-    ) -> list[np.ndarray]:
+        self, part: Judged, inverse: np.ndarray, scales: Sequence[np.ndarray],
+        factors: tuple[np.ndarray, np.ndarray] | None = None, distil: Sequence[float] = (),
+    ) -> list[np.ndarray]:  # fmt: skip
         """Return Recall@20 [N], train masked, for each scale: scores are h P diag(scale) + distil h Y V^T."""
         import torch
 
@@ -102,10 +97,8 @@ class Linear:
 
         targets: Pairs = getattr(self.split, part)
         k, found = bounded_cutoff(self.split.n_items), list[list[np.ndarray]]([] for _ in scales)
-        counts, everyone = (
-            np.bincount(targets.users, minlength=self.split.n_users),
-            users_with_targets(self.split, part),
-        )
+        counts = np.bincount(targets.users, minlength=self.split.n_users)
+        everyone = users_with_targets(self.split, part)
         step = max(1, BLOCK // self.split.n_items)
         for users in (everyone[at : at + step] for at in range(0, len(everyone), step)):
             history = self.seen[users]
@@ -119,9 +112,8 @@ class Linear:
                 scores[history.nonzero()] = -np.inf
                 top = select_top_k(torch.from_numpy(scores.astype(np.float32, copy=False)), k)[1].numpy()
                 pairs = users[:, None].astype(np.int64) * self.split.n_items + top
-                found[number].append(
-                    recall(contains_keys(pair_keys(targets, self.split.n_items), pairs), counts[users], k)
-                )
+                hits = contains_keys(pair_keys(targets, self.split.n_items), pairs)
+                found[number].append(recall(hits, counts[users], k))
         return [np.concatenate(parts) for parts in found]
 
     def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:

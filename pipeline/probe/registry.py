@@ -1,13 +1,73 @@
-"""Registry of probes. To add one, write a file with a `Probe` (base.py) and list it here."""
+"""Registry of probes. To add one, write a file with a `Probe` and list it here."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
 
 from alignrec.pipeline.harness.registry import Registry
 
 if TYPE_CHECKING:
-    from alignrec.pipeline.probe.base import Probe
+    from alignrec.pipeline.probe.questions import Questions
+
+
+# ids of cold items -> vectors of all items, float32 [I, F], learned without the interactions of the cold ones
+Refit = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Input of a probe: one dataset with I items."""
+
+    interactions: pa.Table  # schema INTERACTIONS
+    items: int  # I
+    # feature set that learned from train interactions -> its refit, None if it cannot be refitted
+    refits: Mapping[str, Refit | None] = field(default_factory=dict)
+
+
+class Task(Protocol):
+    """A probe's evaluation of one feature set at a time, over n cases such as users."""
+
+    def answer(self, features: np.ndarray, refit: Refit | None = None) -> np.ndarray:
+        """Return the figure of each case for features [I, F]: float64 [n], or [n, D] for a probe with D draws.
+
+        `refit` relearns the features without hidden items; None for features that did not learn from interactions.
+        """
+
+    def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Summarise the answers of several feature sets, by name.
+
+        Returns JSON: `{<unit of a case>: n, "chance": {figure: ...}, <feature set>: {figure: mean, figure_se: error}}`.
+        """
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A probe: its questions about a dataset, and the texts of its report."""
+
+    ask: Callable[[Data], Questions | Task | str]  # returns questions, a task, or the reason why it cannot be run
+    name: str  # in texts
+    figure: str  # headline figure, such as accuracy or hit@20
+    question: str  # one phrase
+    note: str  # caption of its figures; {n} is the number of groups or cases
+    leak: str = ""  # why its figures flatter a set that learned from train interactions; empty if they do not
+    # Whether the task answers in several draws [n, D], each of which hides items. Tests resample draws as well as
+    # cases, and sets that learned from interactions are refitted without the hidden items.
+    drawn: bool = False
+
+    @property
+    def title(self) -> str:
+        return self.name[:1].upper() + self.name[1:]
+
+    @property
+    def measure(self) -> str:
+        """The figure without its cutoff."""
+        return self.figure.partition("@")[0]
+
 
 PROBES: Registry[Probe] = Registry(
     "probes",

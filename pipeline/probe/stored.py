@@ -3,28 +3,23 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError, one_line
 
 LARGEST = 64 << 20  # bytes
 Text = Annotated[str, Field(max_length=500)]
+Reason = Annotated[str, Field(max_length=10_000)]
 Count = Annotated[int, Field(ge=0, lt=1 << 53)]
 Number = Annotated[float, Field(allow_inf_nan=False, ge=-1e15, le=1e15)]
 Measured = dict[Text, Number]  # measure -> figure
 
 
-class Closed(BaseModel):
-    """Base of parts whose keys are fixed."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Skipped(Closed):
+class Skipped(BaseModel, extra="forbid", strict=True):
     """Reason why a probe, or one feature set of it, was skipped."""
 
-    skipped: Annotated[str, Field(max_length=10_000)]
+    skipped: Reason
 
 
 def _check_comparable(asked: dict[str, Any]) -> dict[str, Any]:
@@ -41,12 +36,11 @@ def _check_comparable(asked: dict[str, Any]) -> dict[str, Any]:
     return asked
 
 
-Asked = Annotated[
-    dict[Text, Count | Annotated[str, Field(max_length=10_000)] | Skipped | Measured], AfterValidator(_check_comparable)
-]  # results of one probe: number of cases, a note, and the figures of chance and of each feature set
+# results of one probe: number of cases, a note, and the figures of chance and of each feature set
+Asked = Annotated[dict[Text, Count | Reason | Skipped | Measured], AfterValidator(_check_comparable)]
 
 
-class Test(Closed):
+class Test(BaseModel, extra="forbid", strict=True):
     """A paired test."""
 
     __test__ = False
@@ -56,7 +50,7 @@ class Test(Closed):
     p_holm: Number
 
 
-class Verdict(Closed):
+class Verdict(BaseModel, extra="forbid", strict=True):
     """Which of two sets is better."""
 
     probe: Text
@@ -68,20 +62,14 @@ class Verdict(Closed):
     verdict: Literal["better", "worse", "undecided"]
 
 
-class Open(BaseModel):
-    """Base of parts that have keys of any name."""
-
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
-
-
-class Form(Open):
+class Form(BaseModel, extra="allow", strict=True):
     """The form chosen for a feature set, and the figure of each form."""
 
     __pydantic_extra__: dict[str, Number]
     form: Text
 
 
-class Processed(Open):
+class Processed(BaseModel, extra="allow", strict=True):
     """Results on processed vectors, by probe."""
 
     __pydantic_extra__: dict[str, Asked]
@@ -90,7 +78,7 @@ class Processed(Open):
     forms: dict[Text, Form] = {}
 
 
-class Probes(Open):
+class Probes(BaseModel, extra="allow", strict=True):
     """The content of probes.json: results by probe, and verdicts."""
 
     __pydantic_extra__: dict[str, Asked]

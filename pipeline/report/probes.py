@@ -5,8 +5,7 @@ from typing import Any, NamedTuple
 
 from alignrec.pipeline.combine.names import CEILINGS, PLANTED
 from alignrec.pipeline.evaluation.evidence import group_values
-from alignrec.pipeline.probe.base import Probe
-from alignrec.pipeline.probe.registry import PROBES
+from alignrec.pipeline.probe.registry import PROBES, Probe
 from alignrec.pipeline.report.table import BEST, Place, Table, with_error, without_zero
 
 CHANCE = "chance"

@@ -15,7 +15,7 @@ from alignrec.interactions import Splitting, number
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.probe import judge
-from alignrec.pipeline.probe.base import Data
+from alignrec.pipeline.probe.registry import Data
 
 IDS = [f"i{i}" for i in range(shops.ITEMS)]
 

@@ -11,7 +11,7 @@ import pytest
 from alignrec import schemas
 from alignrec.pipeline.interactions import profiles
 from alignrec.pipeline.probe import behaviour, cold_items, judge, questions, verdicts
-from alignrec.pipeline.probe.base import Data
+from alignrec.pipeline.probe.registry import Data
 from alignrec.pipeline.report import probes as facts
 
 RNG = np.random.default_rng(0)

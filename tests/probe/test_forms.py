@@ -10,9 +10,9 @@ import pytest
 from alignrec import schemas
 from alignrec.pipeline.ops import whitening
 from alignrec.pipeline.probe import forms, questions
-from alignrec.pipeline.probe.base import Data
 from alignrec.pipeline.probe.behaviour import content_neighbours
 from alignrec.pipeline.probe.forms import Processing
+from alignrec.pipeline.probe.registry import Data
 from tests.probe.test_questions import toy_interactions
 
 RNG = np.random.default_rng(3)

@@ -12,7 +12,7 @@ from alignrec.pipeline.evaluation.metrics import evaluate_vectors
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.models.base import Inputs
 from alignrec.pipeline.probe import linear_cf
-from alignrec.pipeline.probe.base import Data
+from alignrec.pipeline.probe.registry import Data
 
 USERS, ITEMS, HOME = 200, 200, 10
 

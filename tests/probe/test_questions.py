@@ -13,7 +13,7 @@ from alignrec.pipeline.evaluation import metrics
 from alignrec.pipeline.interactions import cooccurrence, split
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.probe import behaviour, judge, questions
-from alignrec.pipeline.probe.base import Data
+from alignrec.pipeline.probe.registry import Data
 
 KS = [1, 2, 3]
 EAST, NORTH, WEST = [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]

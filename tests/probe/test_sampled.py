@@ -6,7 +6,7 @@ import pytest
 
 from alignrec import schemas
 from alignrec.pipeline.probe import judge, questions
-from alignrec.pipeline.probe.base import Data
+from alignrec.pipeline.probe.registry import Data
 
 ITEMS, KS = 90, [5, 10]
 DRAWN = {"zero_shot": "users", "content_knn": "users", "item_cf": "items"}
