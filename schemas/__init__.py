@@ -6,9 +6,11 @@ from alignrec.schemas.feature_sets import (
     EDGES, codes, features, item_embeddings, numbered_user_embeddings, semantic_ids, user_embeddings,
 )  # fmt: skip
 from alignrec.schemas.interactions import (
-    COLD_ITEMS, INTERACTIONS, ITEM_IDS, SPARSE, TEST, TRAIN, USERS, VALID, clock, division, has_own_split, provenance,
+    COLD_ITEMS, INTERACTIONS, ITEM_IDS, SPARSE, TEST, TRAIN, USERS, VALID, has_own_split, read_clock, read_division,
 )  # fmt: skip
-from alignrec.schemas.items import IMAGE_STATUSES, IMAGES, ITEMS, PLANTED, REJECTS, text_fields
-from alignrec.schemas.release import RELEASED_ITEMS, embedded
-from alignrec.schemas.results import RESULTS, SLICES, TESTS, TUNING, ranking, rankings
-from alignrec.schemas.study import MASK, STUDY, SWEEPS, TAIL
+from alignrec.schemas.items import (
+    IMAGE_STATUSES, IMAGES, ITEMS, PLANTED, REJECTS, RELEASED_ITEMS, embedded_items, text_fields,
+)  # fmt: skip
+from alignrec.schemas.results import (
+    MASK, RESULTS, SLICES, STUDY, SWEEPS, TAIL, TESTS, TUNING, ranking, rankings,
+)  # fmt: skip

@@ -54,26 +54,28 @@ def check(table: pa.Table, schema: pa.Schema, where: str = "table", first: int =
 
 
 def _first_bad_row(column: pa.ChunkedArray, f: pa.Field) -> tuple[int, str] | None:
-    if not f.nullable and (row := _first(pc.is_null(column))) is not None:
+    if not f.nullable and (row := _first_true(pc.is_null(column))) is not None:
         return row, "is null"
     meta = {k.decode(): v.decode() for k, v in (f.metadata or {}).items()}
     if pa.types.is_fixed_size_list(f.type):
         column = column.drop_null() if f.nullable else column
         return _first_not_finite(column, f.type.list_size) if f.type.list_size else (0, "has no elements")
-    if pa.types.is_floating(f.type) and (row := _first(pc.invert(pc.is_finite(column)))) is not None:
+    if pa.types.is_floating(f.type) and (row := _first_true(pc.invert(pc.is_finite(column)))) is not None:
         return row, f"{column[row]} is not finite"
     for name, outside in (("low", pc.less), ("high", pc.greater)):
-        if name in meta and (row := _first(outside(column, json.loads(meta[name])))) is not None:
+        if name in meta and (row := _first_true(outside(column, json.loads(meta[name])))) is not None:
             return row, f"{column[row]} is {'below' if name == 'low' else 'above'} {meta[name]}"
     if "one_of" in meta:
         allowed = json.loads(meta["one_of"])
-        row = _first(pc.and_(pc.is_valid(column), pc.invert(pc.is_in(column, value_set=pa.array(allowed, f.type)))))
+        row = _first_true(
+            pc.and_(pc.is_valid(column), pc.invert(pc.is_in(column, value_set=pa.array(allowed, f.type))))
+        )
         if row is not None:
             return row, f"{column[row].as_py()!r} is none of {', '.join(allowed)}"
     return None
 
 
-def _first(mask: Any) -> int | None:
+def _first_true(mask: Any) -> int | None:
     row = pc.index(mask, True).as_py()
     return None if row < 0 else row
 
@@ -90,6 +92,11 @@ def _first_not_finite(column: pa.ChunkedArray, width: int) -> tuple[int, str] | 
             return start + row, f"element {int((~np.isfinite(values[row])).argmax())} is not finite"
         start += len(chunk)
     return None
+
+
+def provenance_of(table: pa.Table) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((table.schema.metadata or {}).get(b"alignrec", b"{}"))
+    return record
 
 
 ITEM_ID = field("item_id", pa.int32(), "dense item number, 0 .. I-1", low=0)

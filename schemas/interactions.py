@@ -1,11 +1,8 @@
 """Interactions with their split, and identifiers of users and items."""
 
-import json
-from typing import Any
-
 import pyarrow as pa
 
-from alignrec.schemas.contract import ASIN, ITEM_ID, USER, USER_ID, field
+from alignrec.schemas.contract import ASIN, ITEM_ID, USER, USER_ID, field, provenance_of
 
 TRAIN, VALID, TEST = 0, 1, 2  # interactions.split, numbered as in MMRec's x_label
 COLD_ITEMS, SPARSE = "cold-items", "sparse"  # split protocols that need content
@@ -25,22 +22,17 @@ USERS = pa.schema([USER_ID, USER])
 ITEM_IDS = pa.schema([ITEM_ID, ASIN])
 
 
-def clock(interactions: pa.Table) -> str:
+def read_clock(interactions: pa.Table) -> str:
     """Return what the timestamps of a table INTERACTIONS are: unix, order (positions in a sequence) or none."""
-    if interactions["timestamp"].null_count:
-        return "none"
-    return str(provenance(interactions).get("timestamps", "unix"))
+    return (
+        "none" if interactions["timestamp"].null_count else str(provenance_of(interactions).get("timestamps", "unix"))
+    )
 
 
 def has_own_split(interactions: pa.Table) -> bool:
-    return provenance(interactions).get("split") == "imported"
+    return provenance_of(interactions).get("split") == "imported"
 
 
-def division(interactions: pa.Table) -> str:
+def read_division(interactions: pa.Table) -> str:
     """Return the split protocol of a table INTERACTIONS with its setting if it needs content, else an empty string."""
-    return str(provenance(interactions).get("division", ""))
-
-
-def provenance(interactions: pa.Table) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads((interactions.schema.metadata or {}).get(b"alignrec", b"{}"))
-    return record
+    return str(provenance_of(interactions).get("division", ""))

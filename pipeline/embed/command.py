@@ -263,7 +263,7 @@ def _append_inputs(folder: Path, items: Items, done: Path, record: dict[str, Any
         rows, made_by = io.read_table(path, schemas.features(width)), io.record(path)
         columns = {name: rows[name] for name in rows.column_names}
         columns |= _describe_inputs(rows, items.texts.slice(int(counts[0]), len(rows)), items.images[number:][:1])
-        schema = schemas.embedded(width)
+        schema = schemas.embedded_items(width)
         made = record | {"encoder": made_by.get("encoder", {}), fingerprint.KEY: fingerprint.fingerprint_of(made_by)}
         table = pa.table({name: columns[name] for name in schema.names})
         io.write_table(table, io.shard(done, "features", number), schema, made)

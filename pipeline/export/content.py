@@ -47,7 +47,7 @@ class ExportContent:
         return self.interactions.filter(pc.equal(self.interactions["split"], number)).drop_columns(["split"])
 
     def clock(self) -> str:
-        return "none" if self.interactions is None else schemas.clock(self.interactions)
+        return "none" if self.interactions is None else schemas.read_clock(self.interactions)
 
     def has_values(self, column: str) -> bool:
         return self.interactions is not None and self.interactions[column].null_count < len(self.interactions)

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.schemas import COLD_ITEMS, TEST, TRAIN, VALID, division, has_own_split
+from alignrec.schemas import COLD_ITEMS, TEST, TRAIN, VALID, has_own_split, read_division
 
 Part = Literal["valid", "test"]
 # upper bound on user-item scores in an evaluation; Electronics (192,403 users x 63,001 items) needs 12 billion
@@ -68,7 +68,9 @@ def load_split(interactions: pa.Table, n_users: int, n_items: int) -> Split:
     repeated = len(pairs) - unknown - len(train) - len(valid) - len(test)
     reasons = {"pair repeated in its split": repeated, "user without train interactions": unknown}
     dropped = {reason: n for reason, n in reasons.items() if n}
-    return Split(n_users, n_items, train, valid, test, dropped, has_own_split(interactions), division(interactions))
+    return Split(
+        n_users, n_items, train, valid, test, dropped, has_own_split(interactions), read_division(interactions)
+    )
 
 
 def train_of(interactions: Iterable[pa.Table], users: np.ndarray, n_users: int, n_items: int) -> Pairs:

@@ -22,7 +22,7 @@ def _sample_asked(groups: np.ndarray, data: Data, probe: str, unit: str) -> tupl
 
 
 def ask_last_items(data: Data) -> Questions | str:
-    clock = schemas.clock(data.interactions)
+    clock = schemas.read_clock(data.interactions)
     if clock == "none":
         return "the source has no real timestamps"
     user, item, time = (data.interactions[c].to_numpy() for c in ("user_id", "item_id", "timestamp"))

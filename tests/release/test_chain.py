@@ -68,7 +68,7 @@ def test_items_of_the_release_get_their_released_vectors(made: Path, release: Pa
     assert result.exit_code == 0, result.output
     released = io.read_features(release / "features/linear")
     width = released["vector"].type.list_size
-    ours = io.read_table(tmp_path / "new/features-00000.parquet", schemas.embedded(width))
+    ours = io.read_table(tmp_path / "new/features-00000.parquet", schemas.embedded_items(width))
     np.testing.assert_allclose(io.matrix(ours["vector"]), io.matrix(released["vector"]), atol=1e-5)
 
 

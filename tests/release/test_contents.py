@@ -49,7 +49,7 @@ def test_the_clock_of_timestamps_is_kept(tmp_path: Path) -> None:
     record = toy.record("interactions") | {"timestamps": "order"}
     io.write_table(table.replace_schema_metadata(), layout.interactions, schemas.INTERACTIONS, record)
     releases.published(layout)
-    assert schemas.clock(io.read_table(layout.release / "interactions.parquet", schemas.INTERACTIONS)) == "order"
+    assert schemas.read_clock(io.read_table(layout.release / "interactions.parquet", schemas.INTERACTIONS)) == "order"
 
 
 def test_a_lost_interaction_is_noticed(release: Path) -> None:
