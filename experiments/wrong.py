@@ -11,7 +11,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.cell import DatasetData, Hidden
 from alignrec.pipeline.benchmark.params import Benchmark
-from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.config.base import Parameters
 from alignrec.pipeline.encode.params import TRAINED
 from alignrec.pipeline.graph.params import Graph
 from alignrec.pipeline.harness.layout import Layout

@@ -10,9 +10,9 @@ from alignrec.stages.download import DOWNLOAD
 
 
 def main(run: Run) -> None:
-    from alignrec.pipeline.interactions import source_split  # loads DuckDB
+    from alignrec.pipeline.interactions import build  # loads DuckDB
 
-    facts = source_split.write_tables(run)
+    facts = build.write_tables(run)
     run.params[Benchmark].check(facts["items"])
     if "cold_test_items" in facts:
         candidates = facts["cold_valid_items"], facts["cold_test_items"]

@@ -6,7 +6,7 @@ from alignrec.pipeline.harness.stage import SOURCE, Stage
 from alignrec.pipeline.items import build
 from alignrec.pipeline.items.params import Items
 from alignrec.pipeline.sources.base import SOURCES, downloaded_files
-from alignrec.pipeline.vectors.readers import READERS
+from alignrec.pipeline.vectors.base import READERS
 from alignrec.stages.download import DOWNLOAD
 from alignrec.stages.interactions import INTERACTIONS
 

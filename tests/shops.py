@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.config.base import Parameters
 from alignrec.pipeline.graph import neighbours
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.interactions import split

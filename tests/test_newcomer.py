@@ -84,7 +84,7 @@ import json
 from typing import Literal
 
 from alignrec.pipeline.config.base import Positive
-from alignrec.pipeline.config.parameters import Licence
+from alignrec.pipeline.config.base import Licence
 from alignrec.pipeline.sources.base import Generated
 from alignrec.pipeline.sources.tabular import Tabular, TabularSource
 

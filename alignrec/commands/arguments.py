@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from alignrec.commands.params import of_release, read
-from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.config.base import Parameters
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.release.read import Release, unpack_release

@@ -17,7 +17,7 @@ from alignrec.pipeline.benchmark.params import Benchmark, Study
 from alignrec.pipeline.benchmark.plan import list_entries
 from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.combine.names import CEILINGS, feature_sets
-from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.config.base import Parameters
 from alignrec.pipeline.encode.params import BEiT3, Encode
 from alignrec.pipeline.encode.registry import kind_of
 from alignrec.pipeline.errors import UserError
@@ -25,7 +25,7 @@ from alignrec.pipeline.graph.params import Graph
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.http.fetch import local_path
 from alignrec.pipeline.images.params import RATE, Images
-from alignrec.pipeline.interactions import source_split
+from alignrec.pipeline.interactions import build
 from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.models.closed import Closed
 from alignrec.pipeline.models.params import Train
@@ -95,7 +95,7 @@ def read_size(params: Parameters, layout: Layout) -> Size:
         )
     if missing := next((path for path in paths.values() if not path.is_file()), None):
         raise UserError(download.MISSING.format(missing))
-    left = source_split.measure_catalogue(source.reader(), paths)
+    left = build.measure_catalogue(source.reader(), paths)
     return Size(left.users, left.items, left.interactions, pieces, "counted in its files")
 
 

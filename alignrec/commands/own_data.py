@@ -12,10 +12,9 @@ from alignrec.pipeline.config.base import known
 from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.http.fetch import local_path
-from alignrec.pipeline.interactions import source_split
+from alignrec.pipeline.interactions import build
 from alignrec.pipeline.sources import download, inspect
-from alignrec.pipeline.sources.delimited import column_names
-from alignrec.pipeline.sources.lines import refuse_blank
+from alignrec.pipeline.sources.lines import column_names, refuse_blank
 from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
 
 CUTOFFS = (5, 10, 20, 50)
@@ -50,7 +49,7 @@ def read_files(
     source = _describe_source(rows, item_rows)
     # choose the core from all interactions, which DuckDB counts in seconds
     reader = Tabular(TabularSource.model_validate({**source, "columns": rows.renamed()}))
-    left = source_split.measure_catalogue(reader, {"interactions": interactions})
+    left = build.measure_catalogue(reader, {"interactions": interactions})
     described = item_rows.described() if item_rows else ["no item file: items have neither text nor image"]
     kept = f"a {left.core}-core leaves" if left.core else "the split of the file has"
     counts = f"{kept} {left.users:,} users, {left.items:,} items, {left.interactions:,} interactions"

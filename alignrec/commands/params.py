@@ -12,8 +12,7 @@ from alignrec.pipeline.benchmark.settings import model_settings, sweep_params
 from alignrec.pipeline.combine import names
 from alignrec.pipeline.combine.params import Combine
 from alignrec.pipeline.config import document
-from alignrec.pipeline.config.base import Section, checked, known
-from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.config.base import Parameters, Section, checked, known
 from alignrec.pipeline.encode.params import BEiT3, Encode
 from alignrec.pipeline.encode.registry import check_encoders, settings_of
 from alignrec.pipeline.errors import UserError

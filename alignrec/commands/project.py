@@ -16,7 +16,7 @@ import yaml
 from alignrec.commands.params import read
 from alignrec.pipeline import io
 from alignrec.pipeline.config import document
-from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.config.base import Parameters
 from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.harness import code
 from alignrec.pipeline.harness.stage import SOURCE, Stage

@@ -19,7 +19,7 @@ import pyarrow as pa
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.params import Benchmark
-from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.config.base import Parameters
 from alignrec.pipeline.encode.params import variant
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.cutoff import CUTOFF

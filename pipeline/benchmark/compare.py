@@ -8,7 +8,7 @@ import numpy as np
 
 from alignrec.pipeline.benchmark.cell import Cell, DatasetData
 from alignrec.pipeline.benchmark.settings import model_settings
-from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.config.base import Parameters
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded_cutoff
 from alignrec.pipeline.evaluation.evidence import mean_and_sd
 from alignrec.pipeline.evaluation.protocol import Protocol

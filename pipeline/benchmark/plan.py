@@ -15,7 +15,7 @@ from alignrec.pipeline.benchmark.experiment import Experiment, Record
 from alignrec.pipeline.benchmark.params import Benchmark, Range
 from alignrec.pipeline.benchmark.settings import model_settings, search_ranges, with_settings
 from alignrec.pipeline.combine import mapped, names
-from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.config.base import Parameters
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.cutoff import CUTOFF
 from alignrec.pipeline.evaluation.evidence import group_values

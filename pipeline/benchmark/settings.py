@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from alignrec.pipeline.benchmark.params import RATES, SPACES, Benchmark, Range, Search
-from alignrec.pipeline.config.base import checked
-from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.config.base import Parameters, checked
 from alignrec.pipeline.evaluation.protocol import Protocol, selecting_protocol
 from alignrec.pipeline.graph.params import Graph
 from alignrec.pipeline.interactions.params import Interactions

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from alignrec.pipeline.combine.params import Combine, Concat, Derived, Linear, Masked, Planted, Whitened
-from alignrec.pipeline.config.base import Section, checked, known, nearest
-from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.config.base import Parameters, Section, checked, known, nearest
 from alignrec.pipeline.encode.params import MODALITIES, BEiT3, Encode, variant
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.sources.base import Downloaded

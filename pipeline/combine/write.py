@@ -26,8 +26,8 @@ from alignrec.pipeline.io import fingerprint
 from alignrec.pipeline.ops import joining, whitening
 from alignrec.pipeline.ops.joining import Fit
 from alignrec.pipeline.vectors import matching
+from alignrec.pipeline.vectors.base import READERS
 from alignrec.pipeline.vectors.matching import File
-from alignrec.pipeline.vectors.readers import READERS
 
 OF_IMAGES = "records"  # file format whose features are computed only from images
 FLAGS = ("has_image", "has_text")

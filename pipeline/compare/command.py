@@ -15,7 +15,7 @@ from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.benchmark.settings import protocol_of
 from alignrec.pipeline.compare import feature_set
 from alignrec.pipeline.compare.feature_set import FeatureSet
-from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.config.base import Parameters
 from alignrec.pipeline.evaluation.cutoff import bounded_cutoff
 from alignrec.pipeline.graph.params import Graph
 from alignrec.pipeline.harness.layout import Layout

@@ -18,8 +18,7 @@ from alignrec import schemas
 from alignrec.pipeline import engine, io
 from alignrec.pipeline.combine import names
 from alignrec.pipeline.combine.params import Combine
-from alignrec.pipeline.config.base import nearest
-from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.config.base import Parameters, nearest
 from alignrec.pipeline.encode.batching import Items
 from alignrec.pipeline.encode.network import Project, find_network, load_encoder, refuse_absent, settings_facts
 from alignrec.pipeline.encode.params import TRAINED, BEiT3, Encode

@@ -14,7 +14,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.release.read import Release
-from alignrec.pipeline.sources.product import is_web
+from alignrec.pipeline.sources.base import is_web
 
 SPLITS = ("train", "valid", "test")
 FIELDS = ("item_id", "asin", "title", "brand", "categories", "description")

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from alignrec.pipeline import io
-from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.config.base import Parameters
 from alignrec.pipeline.errors import UserError, printable
 from alignrec.pipeline.harness import code, memory, parallel, progress
 from alignrec.pipeline.harness.layout import Layout

@@ -23,7 +23,7 @@ from alignrec.pipeline.images import files
 from alignrec.pipeline.images.crawler import Crawler
 from alignrec.pipeline.images.decode import Decoded, PixelSemaphore, normalise_image
 from alignrec.pipeline.images.params import Images
-from alignrec.pipeline.sources.product import is_path
+from alignrec.pipeline.sources.base import is_path
 from alignrec.pipeline.sources.sql import open_database
 
 SHARED_ABOVE = 10  # images of more items are listed in run.json as possible placeholders

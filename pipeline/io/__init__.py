@@ -1,15 +1,12 @@
 """Reading and writing of files, tables and feature sets."""
 # ruff: noqa: F401, I001
 
-from alignrec.pipeline.io.features import (
-    map_features, read_codes, read_features, read_vectors, shard, shards, width,
-)  # fmt: skip
 from alignrec.pipeline.io.files import (
     COST, JOURNAL, KEY, RECORD, atomic, begin, delete_unvouched, digest, files_below, flush, is_begun, keep_only,
     link, made_by, mapped, present, read_journal, read_json, require_plain, scratch, sha256, sha256s, write_bytes,
     write_json, write_npy,
 )  # fmt: skip
 from alignrec.pipeline.io.tables import (
-    PARQUET, PART, matrix, one_set, read_rows, read_slices, read_table, read_tables, record, rows, vectors,
-    write_table, write_tables,
+    PARQUET, PART, map_features, matrix, one_set, read_codes, read_features, read_rows, read_slices, read_table,
+    read_tables, read_vectors, record, rows, shard, shards, vectors, width, write_table, write_tables,
 )  # fmt: skip

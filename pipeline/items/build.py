@@ -13,15 +13,15 @@ import pyarrow as pa
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.config.parameters import Source
+from alignrec.pipeline.config.base import Source
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.io import PART
 from alignrec.pipeline.items.params import Items
 from alignrec.pipeline.items.parse import MOST_ADDRESSES, Parsed, parse_lines
 from alignrec.pipeline.sources.amazon import AmazonSource
+from alignrec.pipeline.sources.base import Product, is_web
 from alignrec.pipeline.sources.lines import Reject, refuse_many, reject_table
-from alignrec.pipeline.sources.product import Product, is_web
 from alignrec.schemas.items import TEXT_FIELDS
 
 LOOKED_FOR = ("title", "brand", "categories", "description", "image_urls")

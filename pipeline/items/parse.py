@@ -10,10 +10,9 @@ from itertools import repeat
 from typing import NamedTuple
 
 from alignrec.pipeline import engine
-from alignrec.pipeline.config.parameters import Source
-from alignrec.pipeline.sources.base import Reader
+from alignrec.pipeline.config.base import Source
+from alignrec.pipeline.sources.base import Product, Reader, is_path
 from alignrec.pipeline.sources.lines import KEPT, LONGEST_LINE, Reject
-from alignrec.pipeline.sources.product import Product, is_path
 
 BATCH = 2048  # lines per job
 MOST_ADDRESSES = 1000  # image addresses per item

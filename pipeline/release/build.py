@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.config.parameters import Shown
+from alignrec.pipeline.config.base import Shown
 from alignrec.pipeline.encode.folder import SET, FeatureSet
 from alignrec.pipeline.encode.registry import ENCODERS
 from alignrec.pipeline.errors import UserError
@@ -27,8 +27,7 @@ from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.report import content
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.verdict import LINEAR, is_below
-from alignrec.pipeline.sources.base import SOURCES
-from alignrec.pipeline.sources.product import is_web
+from alignrec.pipeline.sources.base import SOURCES, is_web
 from alignrec.pipeline.train.params import Released
 
 ITEMS = "items.parquet"

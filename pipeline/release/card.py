@@ -13,7 +13,7 @@ import yaml
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.config.parameters import Licence
+from alignrec.pipeline.config.base import Licence
 from alignrec.pipeline.encode.folder import FeatureSet
 from alignrec.pipeline.evaluation.evidence import describe_candidates, masked_splits
 from alignrec.pipeline.harness.layout import Layout

@@ -13,9 +13,8 @@ from alignrec.pipeline.config.base import nearest
 from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.items.build import compose_text
 from alignrec.pipeline.items.parse import LONGEST_TEXT, clean_product
-from alignrec.pipeline.sources.delimited import column_names, json_lines
-from alignrec.pipeline.sources.lines import KEPT, LONGEST_LINE, Reject, json_object
-from alignrec.pipeline.sources.product import Product, as_json, as_list, as_text
+from alignrec.pipeline.sources.base import Product, as_json, as_list, as_text
+from alignrec.pipeline.sources.lines import KEPT, LONGEST_LINE, Reject, column_names, json_lines, json_object
 from alignrec.pipeline.sources.sql import identifier_of
 
 # text: the named columns, else `text`, else composed as in the pipeline; image: bytes, a file name, or <id>.<ext>

@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from alignrec.pipeline.config.base import Name, Section
-from alignrec.pipeline.config.parameters import Shown
+from alignrec.pipeline.config.base import Name, Section, Shown
 
 
 def _as_list(given: Any) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from alignrec.pipeline import io
 from alignrec.pipeline.compare.page import stored_pictures
-from alignrec.pipeline.config.parameters import Parameters
+from alignrec.pipeline.config.base import Parameters
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.probe import stored
 from alignrec.pipeline.release.read import Release, unpack_release

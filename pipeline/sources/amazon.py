@@ -11,12 +11,10 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 import orjson
 from pydantic import Field, model_validator
 
-from alignrec.pipeline.config.base import Mirrors
-from alignrec.pipeline.config.parameters import Licence
+from alignrec.pipeline.config.base import Licence, Mirrors
 from alignrec.pipeline.sources import mmrec
-from alignrec.pipeline.sources.base import Downloaded, Reader
+from alignrec.pipeline.sources.base import Downloaded, Product, Reader, as_list, as_text
 from alignrec.pipeline.sources.lines import require_dict
-from alignrec.pipeline.sources.product import Product, as_list, as_text
 from alignrec.pipeline.sources.sql import csv_sql, json_sql, rating_sql, strip_sql, trim_sql
 
 Subset = Literal["5-core", "all"]  # the published 5-core, or all reviews

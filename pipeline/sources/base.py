@@ -1,22 +1,88 @@
-"""Base classes of sources and readers, their registry, and section `download` of params.yaml."""
+"""Base classes of sources, readers and products, registry of sources, and section `download` of params.yaml."""
 
+import json
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
+from urllib.parse import urlsplit
 
+import orjson
 from pydantic import Field, model_validator
 
 from alignrec.pipeline import io
-from alignrec.pipeline.config.base import Mirrors, Name, Rate, Section, checked, nearest
-from alignrec.pipeline.config.parameters import Source
+from alignrec.pipeline.config.base import Mirrors, Name, Rate, Section, Source, checked, nearest
 from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.harness.registry import Registry
-from alignrec.pipeline.sources.delimited import json_lines
 from alignrec.pipeline.sources.feature_files import FEATURE, ROWS, format_of
-from alignrec.pipeline.sources.lines import json_object
-from alignrec.pipeline.sources.product import Product, as_list, as_text, others
+from alignrec.pipeline.sources.lines import json_lines, json_object
+
+NOT_A_PATH = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://|//|(?:about|blob|data|javascript|mailto):", re.IGNORECASE)
+
+
+class Product(NamedTuple):
+    """Fields as in the source, before cleaning; empty if the source has none."""
+
+    title: str
+    brand: str
+    categories: list[str]  # path from the root
+    description: str
+    image_urls: list[str]  # candidates, best first
+    extra: dict[str, str]  # the source's other fields: name -> JSON
+
+
+def is_path(address: str) -> bool:
+    return NOT_A_PATH.match(address) is None
+
+
+def is_web(address: str) -> bool:
+    try:
+        parts = urlsplit(address)  # drops line feeds and tabs, so a path may look like an address
+        return not is_path(address) and parts.scheme in ("http", "https") and bool(parts.netloc)
+    except ValueError:  # such as http://[
+        return False
+
+
+def as_text(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(as_list(value))
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    return value if isinstance(value, str) else ""
+
+
+def as_list(value: Any) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    return [v for v in values if isinstance(v, str) and v.strip()]
+
+
+def others(record: dict[Any, Any], kept: Collection[str]) -> dict[str, str]:
+    """Return the non-empty fields not in `kept` as JSON; raise ValueError if one is nested too deeply."""
+    names = {key: key if isinstance(key, str) else repr(key) for key in record if key not in kept}
+    return {
+        name.encode("utf-8", "replace").decode(): as_json(record[key])
+        for key, name in names.items()
+        if record[key] is not None and record[key] not in ("", [], {})
+    }
+
+
+def as_json(value: Any) -> str:
+    with suppress(TypeError):  # a value without a JSON type
+        return orjson.dumps(value).decode()
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_print_value)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except TypeError:
+        raise ValueError("a key that is no text") from None
+    return text.encode("utf-8", "replace").decode()
+
+
+def _print_value(value: Any) -> Any:
+    return sorted(value, key=repr) if isinstance(value, set) else repr(value)
+
 
 PLANTED = "planted.parquet"  # table PLANTED of a generator: ground truth, absent from `sources.json`
 

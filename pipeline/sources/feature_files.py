@@ -28,7 +28,7 @@ ENDINGS = {
     **dict.fromkeys((".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz"), "json"),
     ".b": "records",
     ".b.gz": "records",
-}  # file ending -> format, see pipeline/vectors/readers.py
+}  # file ending -> format, see pipeline/vectors/base.py
 FOLDER = "folder"  # format of names without a known ending
 
 

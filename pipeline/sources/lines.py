@@ -1,26 +1,28 @@
-"""Text files read by lines: UTF-8 with or without BOM, optionally gzipped."""
+"""Text files read by line, UTF-8 with or without BOM and optionally gzipped, or as CSV by row."""
 
 import codecs
+import csv
 import gzip
-import io
 import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
-from io import BufferedReader
+from io import BufferedReader, RawIOBase
+from itertools import islice, zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Self, cast
 
 import orjson
 import pyarrow as pa
+import pyarrow.parquet as pq
 from isal import igzip_threaded
 from isal.igzip_lib import IsalError
 
 from alignrec import schemas
+from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError, one_line
-from alignrec.pipeline.io import require_plain
 
 BLOCK = 1 << 20  # bytes; a large buffer halves the time to read lines
 LONGEST_LINE = 16 << 20  # bytes; real lines stay below 1 MiB
@@ -32,12 +34,12 @@ UNREADABLE = b"\0unreadable: "  # not a prefix of any JSON
 LONG_NUMBER = re.compile(rb"[0-9]{19}")
 
 
-def open_unpacked(path: Path) -> io.BufferedReader:
+def open_unpacked(path: Path) -> BufferedReader:
     """Open a file for reading bytes, decompressing .gz; damage raises EOFError, BadGzipFile or IsalError."""
-    require_plain(path)
+    io.require_plain(path)
     if path.suffix != ".gz":
         return path.open("rb")
-    return io.BufferedReader(cast(io.RawIOBase, igzip_threaded.open(path, "rb", threads=1)), BLOCK)
+    return BufferedReader(cast(RawIOBase, igzip_threaded.open(path, "rb", threads=1)), BLOCK)
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
@@ -141,3 +143,165 @@ def _parse_constants(line: bytes) -> Any:
     except ValueError:
         raise ValueError("not JSON") from None
     return record
+
+
+LOOKED_AT = 1000  # JSON lines inspected for keys, as any line may lack some
+LONGEST_HEADER = 100_000  # bytes
+DELIMITERS = (",", "\t", ";", "|")  # if none occurs in the header, the file has one column
+KEPT_IN_ALL = 64 << 20  # total bytes of unreadable rows; later ones are kept without their text
+ROWS = 1 << 16  # rows written at a time
+
+
+def find_delimiter(path: Path) -> str | None:
+    """Return the delimiter of a .csv or .tsv file; None for Parquet and JSON."""
+    if ".tsv" in path.suffixes:
+        return "\t"
+    if ".csv" not in path.suffixes:
+        return None
+    header = first_line(path)
+    return next((d for d in DELIMITERS if d in header), DELIMITERS[0])
+
+
+def column_names(path: Path, wanted: Iterable[str] = ()) -> list[str]:
+    """Return the column names of a file; for JSON, the keys seen until all of `wanted` are found."""
+    if path.suffix == ".parquet":
+        try:
+            return list(pq.read_schema(io.require_plain(path)).names)
+        except (pa.ArrowException, UnicodeDecodeError, OSError) as e:
+            raise UserError(f"{path}: not a sound Parquet file: {one_line(e, 100)}") from None
+    if (separator := find_delimiter(path)) is not None:
+        try:
+            return next(csv.reader([first_line(path)], delimiter=separator))
+        except csv.Error as e:  # such as a carriage return in the header
+            raise UserError(
+                f"{path}: its first line is not CSV: {one_line(e, 100)}; end lines with a line feed"
+            ) from None
+    return _read_keys(path, set(wanted))
+
+
+def first_line(path: Path) -> str:
+    with open_text(path) as f:
+        line = f.readline(LONGEST_HEADER + 1).decode("utf-8", errors="replace").rstrip("\r\n")
+    if not line.strip():
+        raise UserError(f"{path}: the file is empty; expected a first line with the names of the columns")
+    if len(line) > LONGEST_HEADER:
+        raise UserError(f"{path}, line 1: longer than {LONGEST_HEADER:,} bytes; expected names of columns")
+    return line
+
+
+def _read_keys(path: Path, wanted: set[str]) -> list[str]:
+    keys: dict[str, None] = {}
+    for number, line in enumerate(read_lines(path), start=1):  # any line may be unreadable, even the first
+        with suppress(ValueError):
+            keys |= dict.fromkeys(json_object(line))
+        if number >= LOOKED_AT and (not keys or wanted <= keys.keys()):
+            break
+    if not keys:
+        raise UserError(f"{path}: the file is empty, or neither JSON lines nor named .csv, .tsv or .parquet")
+    return list(keys)
+
+
+class Row(NamedTuple):
+    """A row, which may span lines."""
+
+    line: int  # its first line, from 1
+    values: list[str]
+    raw: bytes  # the first KEPT bytes
+
+
+def read_rows(source: Iterator[bytes], separator: str, errors: str = "replace") -> Iterator[Row | Reject]:
+    csv.field_size_limit(LONGEST_LINE)  # process-wide; the default is 128 KiB
+    text = _Text(source, errors)
+    # strict: an unclosed quote is an error; otherwise the rest of the file would become one value
+    reader = csv.reader(text, delimiter=separator, strict=True)
+    while True:
+        text.begin_row()
+        try:
+            if values := next(reader):
+                yield Row(text.first, values, bytes(text.raw))
+        except StopIteration:
+            return
+        except csv.Error as e:  # the reader resumes at the next line, so all lines read so far are rejects
+            for offset in range(text.lines):
+                yield Reject(text.first + offset, f"not CSV: {one_line(e, 80)}", b"" if offset else bytes(text.raw))
+
+
+def json_lines(path: Path) -> Iterator[bytes]:
+    """Yield each row of a text file with a header as JSON; lines of a JSON file are passed through."""
+    separator = find_delimiter(path)
+    if separator is None:
+        yield from read_lines(path)
+        return
+    found = read_rows(read_lines(path), separator)
+    header = next(found, None)
+    if not isinstance(header, Row):
+        yield from (mark_unreadable(getattr(row, "reason", "no header")) for row in (header, *found) if row)
+        return
+    width = len(header.values)
+    for row in found:
+        if isinstance(row, Reject):
+            yield mark_unreadable(row.reason)
+        else:
+            extra = {"_extra": row.values[width:]} if row.values[width:] else {}
+            yield orjson.dumps(dict(zip_longest(header.values, row.values[:width])) | extra)
+
+
+def repair_rows(path: Path, wanted: Sequence[str], to: Path, most: float) -> pa.Table:
+    """Write the `wanted` columns of a text file as Parquet strings; return unreadable rows as a table REJECTS."""
+    source, rejects, kept, total = _select_columns(path, wanted), list[Reject](), 0, 0
+    schema = pa.schema([(name, pa.string()) for name in wanted])
+    with pq.ParquetWriter(to, schema) as file:
+        while part := list(islice(source, ROWS)):
+            total += len(part)
+            sound = [row for row in part if not isinstance(row, Reject)]
+            columns = [pa.array([values[i] for values in sound], pa.string()) for i in range(len(wanted))]
+            file.write_table(pa.table(columns, schema=schema))
+            for row in (row for row in part if isinstance(row, Reject)):
+                kept += len(row.raw)
+                rejects.append(row if kept <= KEPT_IN_ALL else row._replace(raw=b""))
+    refuse_many(path, "rows", rejects, total, most, "the source's max_reject_share")
+    return reject_table(path.name, rejects)
+
+
+def _select_columns(path: Path, wanted: Sequence[str]) -> Iterator[list[str | None] | Reject]:
+    source = read_rows(read_lines(path), find_delimiter(path) or ",", "surrogateescape")
+    first = next(source, None)
+    header = first.values if isinstance(first, Row) else []
+    if absent := [name for name in wanted if name not in header]:
+        raise UserError(f"{path}: its first line is not CSV: no column '{absent[0]}'; end it with a line feed")
+    places = [header.index(name) for name in wanted]
+    for row in source:
+        if isinstance(row, Reject):
+            yield row
+            continue
+        found = [row.values[at] if at < len(row.values) else None for at in places]
+        if any(row.values[len(header) :]):
+            yield Reject(row.line, f"more than {len(header)} values", row.raw)
+        elif not (text := "".join(filter(None, found))).isascii() and any("\udc80" <= c <= "\udcff" for c in text):
+            yield Reject(row.line, "not UTF-8", row.raw)
+        else:
+            yield found
+
+
+class _Text:
+    """Iterator of decoded lines for the csv module, which limits a row to LONGEST_LINE bytes."""
+
+    def __init__(self, source: Iterator[bytes], errors: str) -> None:
+        self._source, self._errors = source, errors
+        self.first, self.lines, self.size, self.raw = 1, 0, 0, bytearray()
+
+    def begin_row(self) -> None:
+        self.first += self.lines
+        self.lines, self.size, self.raw = 0, 0, bytearray()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._source)
+        self.lines += 1
+        self.size += len(line)
+        self.raw += line[: KEPT - len(self.raw)]
+        if self.size > LONGEST_LINE:
+            raise csv.Error("row too long; is a quote not closed?")
+        return line.decode("utf-8", errors=self._errors)

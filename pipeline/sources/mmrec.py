@@ -10,12 +10,10 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
-from alignrec.pipeline.config.base import Mirrors, Section
-from alignrec.pipeline.config.parameters import Licence
+from alignrec.pipeline.config.base import Licence, Mirrors, Section
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.sources.base import Downloaded, Reader
-from alignrec.pipeline.sources.delimited import first_line
-from alignrec.pipeline.sources.product import as_text
+from alignrec.pipeline.sources.base import Downloaded, Reader, as_text
+from alignrec.pipeline.sources.lines import first_line
 from alignrec.pipeline.sources.sql import csv_sql, identifier_of, rating_sql, trim_sql, whole_sql
 
 # Split and item numbers are imported unchanged, because row i of every feature file belongs to itemID i.

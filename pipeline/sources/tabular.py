@@ -11,10 +11,15 @@ import pyarrow.parquet as pq
 
 from alignrec.pipeline.config.base import Mirrors, Share, known
 from alignrec.pipeline.errors import UserError, one_line
-from alignrec.pipeline.sources.base import Downloaded, Reader
-from alignrec.pipeline.sources.delimited import LOOKED_AT, column_names, find_delimiter, json_lines, repair_rows
-from alignrec.pipeline.sources.lines import mark_unreadable
-from alignrec.pipeline.sources.product import Product, as_list, as_text, others
+from alignrec.pipeline.sources.base import Downloaded, Product, Reader, as_list, as_text, others
+from alignrec.pipeline.sources.lines import (
+    LOOKED_AT,
+    column_names,
+    find_delimiter,
+    json_lines,
+    mark_unreadable,
+    repair_rows,
+)
 from alignrec.pipeline.sources.sql import (
     csv_sql,
     identifier_of,

@@ -12,8 +12,7 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.items import identifiers
 from alignrec.pipeline.sources.base import raw_files
 from alignrec.pipeline.sources.feature_files import FEATURE, ROWS, format_of
-from alignrec.pipeline.vectors.base import Vectors
-from alignrec.pipeline.vectors.readers import open_vectors, reraise_faults
+from alignrec.pipeline.vectors.base import Vectors, open_vectors, reraise_faults
 
 
 @dataclass(frozen=True)

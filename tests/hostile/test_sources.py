@@ -13,7 +13,7 @@ import pytest
 from commands import alignrec
 from processes import started
 
-from alignrec.pipeline.config.parameters import Source
+from alignrec.pipeline.config.base import Source
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.http.fetch import fetch_file
 from alignrec.pipeline.images.files import NO_FILE, open_files
@@ -23,12 +23,11 @@ from alignrec.pipeline.io import sha256
 from alignrec.pipeline.items.build import merge_products
 from alignrec.pipeline.items.parse import Parsed, clean_text, parse_line, parse_lines
 from alignrec.pipeline.sources.amazon import Reader2018
-from alignrec.pipeline.sources.delimited import column_names
-from alignrec.pipeline.sources.lines import KEPT, LONGEST_LINE, Reject, read_lines
+from alignrec.pipeline.sources.base import Product
+from alignrec.pipeline.sources.lines import KEPT, LONGEST_LINE, Reject, column_names, read_lines
 from alignrec.pipeline.sources.mmrec import MmrecSource
-from alignrec.pipeline.sources.product import Product
 from alignrec.pipeline.sources.tabular import TabularSource
-from alignrec.pipeline.vectors.readers import open_vectors
+from alignrec.pipeline.vectors.base import open_vectors
 
 HEADER = "user,item,rating,timestamp\n"
 ROWS = f"{HEADER}a,x,5,10\na,y,4,20\n"

@@ -21,7 +21,7 @@ from alignrec.pipeline.items import build
 from alignrec.pipeline.items.build import compose_text, find_shared
 from alignrec.pipeline.items.parse import clean_text
 from alignrec.pipeline.sources.amazon import Amazon2018
-from alignrec.pipeline.sources.product import Product
+from alignrec.pipeline.sources.base import Product
 from alignrec.stages import download as download_stage
 from alignrec.stages import interactions as interactions_stage
 from alignrec.stages import items as items_stage

@@ -10,7 +10,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.items import build
 from alignrec.pipeline.items.columns import Texts
-from alignrec.pipeline.sources.product import Product
+from alignrec.pipeline.sources.base import Product
 
 
 def test_they_are_those_of_the_table_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

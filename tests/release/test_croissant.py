@@ -130,7 +130,7 @@ def test_the_card_states_the_same(tmp_path: Path) -> None:
 
 
 def test_a_licence_that_is_unknown_is_said_in_usage_info(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from alignrec.pipeline.config.parameters import OWN
+    from alignrec.pipeline.config.base import OWN
     from alignrec.pipeline.sources.sample import SampleSource
 
     monkeypatch.setattr(SampleSource, "licence", OWN)

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alignrec.pipeline.config.parameters import Source
+from alignrec.pipeline.config.base import Source
 from alignrec.pipeline.interactions import build
+from alignrec.pipeline.interactions.build import split_ratings
 from alignrec.pipeline.interactions.division import Division
 from alignrec.pipeline.interactions.params import Interactions
-from alignrec.pipeline.interactions.source_split import split_ratings
 from alignrec.pipeline.items import identifiers
 from alignrec.pipeline.sources import inspect, mmrec
 from alignrec.pipeline.sources.amazon import Amazon2014, Amazon2023

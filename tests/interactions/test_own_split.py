@@ -11,7 +11,6 @@ from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
-from alignrec.pipeline.sources import delimited
 from alignrec.pipeline.sources.download import list_files
 from alignrec.stages import interactions
 
@@ -95,5 +94,5 @@ def test_more_bad_rows_than_allowed_are_refused_and_the_share_is_a_setting(tmp_p
 
 def test_an_ordinary_file_is_not_read_row_by_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert stage(tmp_path / "odd", TEXT.encode() + b"u,i,5,9,fine,more\n").interaction_rejects.exists()
-    monkeypatch.setattr(delimited, "read_rows", lambda *_: pytest.fail("read row by row"))
+    monkeypatch.setattr(lines, "read_rows", lambda *_: pytest.fail("read row by row"))
     assert not stage(tmp_path, TEXT.encode()).interaction_rejects.exists()
