@@ -11,6 +11,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
+from alignrec.pipeline.sources import lines
 from alignrec.pipeline.sources.download import list_files
 from alignrec.stages import interactions
 
