@@ -16,14 +16,14 @@ from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.images.pixels import decode_all, normalise_pixels
 from alignrec.pipeline.items.columns import Texts
-from alignrec.pipeline.ops import joining
+from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.ops.device import pick_device
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.pretrain.loop import warmup_cosine
 
 SIDE, PATCH, WIDTH, LAYERS, HEAD, TOKENS = 48, 8, 128, 3, 32, 128  # as in BEiT3 of size small
 BATCH, PEAK, WARMUP = 16, 1e-3, 0.1
-TEACHERS, WEIGHTS = ("minilm", "cnn", "tfidf"), (1.0, joining.IMAGE, 1.0)
+TEACHERS, WEIGHTS = ("minilm", "cnn", "tfidf"), (1.0, linalg.IMAGE, 1.0)
 
 
 def network(vocabulary: int, taught: int) -> Any:
@@ -63,8 +63,8 @@ def train(clip: Any, pairs: list[np.ndarray], steps: int, distill: float, seed: 
 def target_of(layout: Layout) -> np.ndarray:
     """Return the teachers' joint vectors, the target of `pretrain`: float32 [I, W], unit length."""
     features = [io.map_features(layout.features(name)) for name in TEACHERS]
-    blocks = [joining.Block(i, np.ones(x.shape[1], bool), WEIGHTS[i]) for i, x in enumerate(features)]
-    return unit_rows(joining.fit_blocks(lambda: [features], blocks, joining.WIDTH, joining.POWER)(features))[0]
+    blocks = [linalg.Block(i, np.ones(x.shape[1], bool), WEIGHTS[i]) for i, x in enumerate(features)]
+    return unit_rows(linalg.fit_blocks(lambda: [features], blocks, linalg.WIDTH, linalg.POWER)(features))[0]
 
 
 def main(dataset: str, to: Path, steps: int = 1056, distill: float = 0.0, seed: int = 0) -> None:

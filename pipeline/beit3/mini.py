@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from alignrec.pipeline.beit3.config import MiniConfig
 from alignrec.pipeline.beit3.network import BEiT3, Multiway, Streams
-from alignrec.pipeline.ops.joining import IMAGE, POWER, WIDTH
-from alignrec.pipeline.ops.whitening import Whitening, apply_whitening, fit_pca
+from alignrec.pipeline.ops.linalg import IMAGE, POWER, WIDTH, Whitening, fit_pca
 
 WORDS = "embeddings.word_embeddings.weight"  # of MiniLM, float32 [30522, 384]
 EPSILON = 1e-12  # of every LayerNorm, as BERT's
@@ -224,7 +223,7 @@ def fit_halves(x: np.ndarray) -> Whitening:
     mean, maps = half_means(x), []
     for half, weight in zip(np.split(x, 2, axis=1), (1.0, IMAGE), strict=True):
         fitted = fit_pca(lambda: [half], WIDTH, POWER)  # noqa: B023
-        length = np.sqrt(np.square(apply_whitening(fitted, half)).sum() / max(1, half.any(axis=1).sum()))
+        length = np.sqrt(np.square(fitted.apply(half)).sum() / max(1, half.any(axis=1).sum()))
         maps.append(fitted.map * np.float32(weight / length if length else 0))
     both = block_diag(*maps).astype(np.float32)
     read = centre_halves(torch.from_numpy(x), torch.from_numpy(mean)).numpy() @ both

@@ -15,7 +15,7 @@ from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.harness.layout import EncoderFiles
 from alignrec.pipeline.ops import arrays
 from alignrec.pipeline.ops.arrays import AGAIN
-from alignrec.pipeline.ops.whitening import Whitening
+from alignrec.pipeline.ops.linalg import Whitening
 
 if TYPE_CHECKING:
     from alignrec.pipeline.beit3.network import BEiT3

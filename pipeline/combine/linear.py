@@ -12,8 +12,8 @@ from alignrec.pipeline.encode import quality
 from alignrec.pipeline.encode.folder import FeatureSet
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.ops import joining, whitening
-from alignrec.pipeline.ops.joining import IMAGE, POWER, Block, Fit
+from alignrec.pipeline.ops import linalg
+from alignrec.pipeline.ops.linalg import IMAGE, POWER, Block, JoinedMap
 
 DRAWS = 5  # splits into cold and warm items; each item is cold in one
 K = 20
@@ -31,15 +31,15 @@ class Way(NamedTuple):
 WAYS = [Way(*way) for way in product((POWER, 0.3), (IMAGE, 0.3, 1.0), (True, False))]
 
 
-def fit_linear(layout: Layout, parts: Sequence[FeatureSet], width: int) -> tuple[Fit, Way]:
+def fit_linear(layout: Layout, parts: Sequence[FeatureSet], width: int) -> tuple[JoinedMap, Way]:
     """Fit the way that is best on validation, otherwise the first; raises UserError if no part distinguishes items."""
     kept = [quality.distinguishes(part.shards) for part in parts]
     if not any(kept):
         raise UserError(f"none of {', '.join(part.name for part in parts)} distinguishes items; leave it out")
     scores = _score_ways(layout, parts, kept, width) if layout.interactions.is_file() else []
     way = WAYS[int(np.argmax(scores)) if scores else 0]
-    chosen = [block for block in joining.split_blocks([part.spans for part in parts], way.image) if kept[block.part]]
-    return joining.fit_blocks(lambda: read_parts(parts), chosen, width, way.power, way.reduced), way
+    chosen = [block for block in linalg.split_blocks([part.spans for part in parts], way.image) if kept[block.part]]
+    return linalg.fit_blocks(lambda: read_parts(parts), chosen, width, way.power, way.reduced), way
 
 
 def read_parts(parts: Sequence[FeatureSet]) -> Iterator[list[np.ndarray]]:
@@ -59,14 +59,14 @@ def _score_ways(layout: Layout, parts: Sequence[FeatureSet], kept: Sequence[bool
     if not len(warm.user):
         return []
     cold = profiles.cold_draws(has, finds, n_items, DRAWS)
-    whole = [block for block in joining.split_blocks([part.spans for part in parts], IMAGE) if kept[block.part]]
+    whole = [block for block in linalg.split_blocks([part.spans for part in parts], IMAGE) if kept[block.part]]
     columns = (np.concatenate([x[block.part][:, block.columns] for x in read_parts(parts)]) for block in whole)
-    reduced = [whitening.whiten_rows(x, width, 0) for x in columns]  # power 0: each way applies its own
+    reduced = [linalg.whiten_rows(x, width, 0) for x in columns]  # power 0: each way applies its own
     scores = []
     for way in WAYS:
         weights = [way.image if block.weight == IMAGE else block.weight for block in whole]
         own = [Block(i, np.ones(x.shape[1], bool), weights[i]) for i, x in enumerate(reduced)]
-        joined = joining.fit_blocks(lambda: [reduced], own, width, way.power, way.reduced)(reduced)
+        joined = linalg.fit_blocks(lambda: [reduced], own, width, way.power, way.reduced)(reduced)
         of_all = float(np.nanmean(warm.recalls(joined, K)))
         of_cold = np.nanmean(profiles.cold_recalls(cold, joined, K), axis=1).mean() if cold else of_all
         scores.append(round(float(np.sqrt(of_all * of_cold)), 6))

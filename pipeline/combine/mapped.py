@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
-from scipy import linalg, sparse
+from scipy import sparse
+from scipy.linalg import solve
 from threadpoolctl import threadpool_limits
 
 from alignrec import schemas
@@ -13,9 +14,7 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions.cooccurrence import user_item_matrix
-from alignrec.pipeline.ops import whitening
-from alignrec.pipeline.ops.linalg import right_vectors
-from alignrec.pipeline.ops.whitening import Whitening
+from alignrec.pipeline.ops.linalg import Whitening, right_vectors
 
 FACTORS = 128  # upper bound on the set's width, which is lower if training interactions have a lower rank
 RIDGE = 1.0  # penalty, as a fraction of the mean variance of a column
@@ -50,7 +49,7 @@ def refit_mapped(layout: Layout, name: str, cold: np.ndarray) -> np.ndarray:
     facts = FeatureSet.of(layout, name).facts
     part = FeatureSet.of(layout, facts.parts[0])
     own = fit_mapped(layout, part, map_seed(layout.dataset, int(facts.settings["seed"])), cold)
-    return np.concatenate([whitening.apply_whitening(own, x) for x in part.vectors()])
+    return np.concatenate([own.apply(x) for x in part.vectors()])
 
 
 def map_seed(dataset: str, seed: int) -> int:
@@ -84,5 +83,5 @@ def fit_ridge(pairs: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], stre
             crossed = crossed + centred.T @ y / n
         variance = np.trace(products) / len(mean)
         penalty = strength * variance if variance > 0 else 1.0  # constant vectors
-        solved = linalg.solve(products + penalty * np.eye(len(mean)), crossed, assume_a="pos")
+        solved = solve(products + penalty * np.eye(len(mean)), crossed, assume_a="pos")
     return Whitening(mean.astype(np.float32), solved.astype(np.float32))

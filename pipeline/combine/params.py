@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from alignrec.pipeline.config.base import Name, Positive, Section
-from alignrec.pipeline.ops.joining import WIDTH
+from alignrec.pipeline.ops.linalg import WIDTH
 
 
 class Combine(Section):

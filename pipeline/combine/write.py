@@ -23,8 +23,8 @@ from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.harness.versions import versions
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io import fingerprint
-from alignrec.pipeline.ops import joining, whitening
-from alignrec.pipeline.ops.joining import Fit
+from alignrec.pipeline.ops import linalg
+from alignrec.pipeline.ops.linalg import JoinedMap
 from alignrec.pipeline.vectors import matching
 from alignrec.pipeline.vectors.base import READERS
 from alignrec.pipeline.vectors.matching import File
@@ -125,17 +125,17 @@ def _make_set(
     return _mapped_rows(fit, parts), described.model_copy(update=update)
 
 
-def _fit_map(run: Run, kind: str, settings: Any, parts: Sequence[FeatureSet]) -> tuple[Fit, dict[str, Any]]:
+def _fit_map(run: Run, kind: str, settings: Any, parts: Sequence[FeatureSet]) -> tuple[JoinedMap, dict[str, Any]]:
     if isinstance(settings, Linear):
         fit, way = linear.fit_linear(run.layout, parts, settings.width)
         return fit, way._asdict()
     if isinstance(settings, Whitened):
-        return joining.single_fit(whitening.fit_pca(parts[0].vectors, settings.width)), {}
+        return linalg.single_map(linalg.fit_pca(parts[0].vectors, settings.width)), {}
     if kind == names.MAPPED:
         seed = run.params[Combine].seed
         own = mapped.fit_mapped(run.layout, parts[0], mapped.map_seed(run.dataset, seed))
-        return joining.single_fit(own), {"seed": seed}
-    return joining.concatenation_fit([part.width for part in parts]), {}
+        return linalg.single_map(own), {"seed": seed}
+    return linalg.concatenation_map([part.width for part in parts]), {}
 
 
 def _imported_rows(file: File, ids: pa.Table, size: int) -> Rows:
@@ -155,7 +155,7 @@ def _planted_rows(vectors: np.ndarray, ids: pa.Table, size: int) -> Rows:
         yield feature_rows(own, vectors[start : start + size], *np.ones((2, len(own)), bool))
 
 
-def _mapped_rows(fit: Fit, parts: Sequence[FeatureSet]) -> Rows:
+def _mapped_rows(fit: JoinedMap, parts: Sequence[FeatureSet]) -> Rows:
     for number in range(len(parts[0].shards)):
         rows = [part.read(number) for part in parts]
         vectors = fit([io.matrix(part["vector"]) for part in rows])
@@ -189,7 +189,7 @@ def _mask_shards(layout: Layout, part: FeatureSet, modality: str) -> Callable[[i
     return lambda number: np.where(kept, io.matrix(part.read(number)["vector"]), np.float32(0))
 
 
-def _spans_of(fit: Fit, parts: Sequence[FeatureSet]) -> list[Span]:
+def _spans_of(fit: JoinedMap, parts: Sequence[FeatureSet]) -> list[Span]:
     # a map mixes the columns of its parts
     if fit.last is not None or any(one is not None for one in fit.maps) or any(not part.facts.reads for part in parts):
         return []

@@ -27,9 +27,9 @@ from alignrec.pipeline.encode.registry import Encoder
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import EncoderFiles
 from alignrec.pipeline.images.pixels import decode_squares, normalise_pixels
-from alignrec.pipeline.ops import whitening
+from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.ops.device import device_of, move_to, pick_device, pin_memory
-from alignrec.pipeline.ops.whitening import Whitening
+from alignrec.pipeline.ops.linalg import Whitening
 
 FIRST = 4096  # upper bound on items that the map of an untrained network is fitted to
 TOKENS = 128  # average per part of a pass: long texts take memory
@@ -162,7 +162,7 @@ def fit_map(encoder: Encoder, items: Items, batch_size: int, to: EncoderFiles) -
     # an untrained network has no teachers, so its map is fitted to its own CLS
     encoded = batching.encode_items(encoder, *batching.texts_and_images(items.read(0, n, MODALITIES)), batch_size)
     vectors = encoded.vectors[encoded.has_image | encoded.has_text]
-    fitted = fit_halves(vectors) if stored.is_mini(to) else whitening.fit_whitening(vectors)
+    fitted = fit_halves(vectors) if stored.is_mini(to) else linalg.fit_whitening(vectors)
     io.write_bytes(to.whitening, save_arrays(fitted._asdict()))
 
 

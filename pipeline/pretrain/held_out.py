@@ -9,7 +9,7 @@ from torch import Tensor
 
 from alignrec.pipeline.beit3.mini import Mini, Network, centre_halves, fit_halves, fit_ridge
 from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.pipeline.ops.whitening import Whitening, fit_pca, fit_whitening
+from alignrec.pipeline.ops.linalg import Whitening, fit_pca, fit_whitening
 from alignrec.pipeline.pretrain.corpus import Rates, Task, make_batch, micro_batches
 from alignrec.pipeline.pretrain.losses import PretrainingModel, cross_entropy, predict_masked
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from alignrec.pipeline.beit3.mini import Mini, Network, centre_halves
 from alignrec.pipeline.beit3.network import Streams
 from alignrec.pipeline.harness import parallel
-from alignrec.pipeline.ops.whitening import FLOOR
+from alignrec.pipeline.ops.linalg import FLOOR
 
 RECENT = 0.01  # least weight of the latest step in the running mean and covariance of CLS
 TERMS = ("mim", "mlm", "distill")

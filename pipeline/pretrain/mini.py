@@ -18,8 +18,8 @@ from alignrec.pipeline.beit3.minilm import WordPieces, order_pieces
 from alignrec.pipeline.encode.chunks import LONGEST
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.items.columns import Texts
-from alignrec.pipeline.ops import whitening
-from alignrec.pipeline.ops.whitening import Whitening
+from alignrec.pipeline.ops import linalg
+from alignrec.pipeline.ops.linalg import Whitening
 from alignrec.pipeline.pretrain.visual_tokens import train_kmeans
 
 REDUCED, POWER = 128, 0.5  # components of PCA in an initial projection, and power of their deviation to divide by
@@ -61,7 +61,7 @@ def read_word_pieces(layout: Layout, lines: Texts) -> tuple[WordPieces, int]:
 
 def fit_projections(images: Images, seed: int) -> list[Whitening]:
     seen = images.tokens(images.sample(seed)) if images.widths else []
-    return [whitening.fit_pca(lambda x=x: [x], REDUCED, POWER) for x in seen]  # type: ignore[misc]
+    return [linalg.fit_pca(lambda x=x: [x], REDUCED, POWER) for x in seen]  # type: ignore[misc]
 
 
 def assign_visual_tokens(images: Images, maps: Sequence[Whitening], most: int, seed: int) -> tuple[np.ndarray, int]:
@@ -69,12 +69,12 @@ def assign_visual_tokens(images: Images, maps: Sequence[Whitening], most: int, s
     out = np.zeros((len(images.row), len(images.widths)), np.int32)
     total = 0
     for p, own in enumerate(maps):
-        sample = whitening.apply_whitening(own, images.tokens(images.sample(seed))[p])
+        sample = own.apply(images.tokens(images.sample(seed))[p])
         count = max(1, min(most, len(sample) // FEW))
         kmeans = train_kmeans(sample, count, seed)
         for start in range(0, len(images.items), BLOCK):
             some = images.items[start : start + BLOCK]
-            nearest = kmeans.index.search(whitening.apply_whitening(own, images.tokens(some)[p]), 1)[1]
+            nearest = kmeans.index.search(own.apply(images.tokens(some)[p]), 1)[1]
             out[some, p] = total + nearest[:, 0]
         total += count
     return out, total
@@ -99,7 +99,7 @@ def build_network(pieces: WordPieces, known: int, images: Images, maps: Sequence
 def _start_projection(project: nn.Linear, own: Whitening, x: np.ndarray) -> None:
     """Initialise a projection with principal components, randomly rotated into D dimensions."""
     turned = torch.linalg.qr(torch.randn(project.out_features, own.map.shape[1])).Q  # [D, REDUCED]
-    length = float(np.sqrt(np.square(whitening.apply_whitening(own, x)).sum(axis=1).mean()))
+    length = float(np.sqrt(np.square(own.apply(x)).sum(axis=1).mean()))
     map_: Tensor = turned @ torch.from_numpy(own.map.T) * (LENGTH / length if length else 0.0)  # [D, W_p]
     project.weight.copy_(map_)
     project.bias.copy_(-map_ @ torch.from_numpy(own.mean))

@@ -30,9 +30,8 @@ from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.images.pixels import decode_all
 from alignrec.pipeline.items.columns import Texts
-from alignrec.pipeline.ops import joining
-from alignrec.pipeline.ops.joining import IMAGE, POWER, WIDTH
-from alignrec.pipeline.ops.linalg import unit_rows
+from alignrec.pipeline.ops import linalg
+from alignrec.pipeline.ops.linalg import IMAGE, POWER, WIDTH, unit_rows
 from alignrec.pipeline.pretrain import mini, published, visual_tokens
 from alignrec.pipeline.pretrain.corpus import Corpus, Ids, Task
 from alignrec.pipeline.pretrain.params import VOCAB, Pretrain
@@ -66,7 +65,7 @@ def read_target(run: Run, texts: Texts) -> np.ndarray | None:
     sets = [one for one in sets if given or there & {*one.facts.reads}]
     features = [io.map_features(one.folder) for one in sets]
     distinct = [quality.differ(vectors) for vectors in features]
-    blocks = [block for block in joining.split_blocks([one.spans for one in sets], IMAGE) if distinct[block.part]]
+    blocks = [block for block in linalg.split_blocks([one.spans for one in sets], IMAGE) if distinct[block.part]]
     if not blocks:
         if sets:
             run.warn("pretrain.distill_from: no teacher distinguishes items, so nothing is distilled")
@@ -75,7 +74,7 @@ def read_target(run: Run, texts: Texts) -> np.ndarray | None:
     def parts() -> Iterator[list[np.ndarray]]:
         return ([x[start : start + mini.BLOCK] for x in features] for start in range(0, len(texts), mini.BLOCK))
 
-    fit = joining.fit_blocks(parts, blocks, WIDTH, POWER)
+    fit = linalg.fit_blocks(parts, blocks, WIDTH, POWER)
     return io.mapped((unit_rows(fit(some))[0] for some in parts()), layout.encoder_scratch)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from alignrec.pipeline.interactions import profiles
 from alignrec.pipeline.interactions.profiles import Profiles
-from alignrec.pipeline.ops import whitening
+from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.probe.registry import Data, Refit
 from alignrec.schemas import TRAIN, VALID
 
@@ -26,7 +26,7 @@ CHOSEN_BY = f"content neighbours on valid, recall@{K}"
 def transform_vectors(x: np.ndarray, form: str, width: int) -> np.ndarray:
     """Transform float32 [I, F] to [I, W], where W is at most `width`, or F for RAW."""
     power = POWERS[form]
-    return x if power is None else whitening.whiten_rows(x, width, power)
+    return x if power is None else linalg.whiten_rows(x, width, power)
 
 
 def valid_profiles(data: Data) -> Profiles | None:

@@ -18,9 +18,8 @@ from alignrec.pipeline.encode import chain
 from alignrec.pipeline.encode.folder import ENCODER, FeatureSet
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.ops import joining
-from alignrec.pipeline.ops.joining import Block
-from alignrec.pipeline.ops.linalg import unit_rows
+from alignrec.pipeline.ops import linalg
+from alignrec.pipeline.ops.linalg import Block, unit_rows
 from tests.probe.test_cold_items import GOOD, ITEMS, NOISE, data
 
 RNG = np.random.default_rng(0)
@@ -44,7 +43,7 @@ def relaxed(x: np.ndarray, width: int, power: float) -> np.ndarray:
 
 def test_it_is_the_parts_relaxed_side_by_side_and_brought_to_one_width() -> None:
     blocks = [Block(0, np.ones(6, bool), 1.0), Block(1, COLUMNS, 1.0), Block(1, ~COLUMNS, 0.3)]
-    actual = joining.fit_blocks(lambda: [(TEXT[:20], BOTH[:20]), (TEXT[20:], BOTH[20:])], blocks, 4, 0.5)((TEXT, BOTH))
+    actual = linalg.fit_blocks(lambda: [(TEXT[:20], BOTH[:20]), (TEXT[20:], BOTH[20:])], blocks, 4, 0.5)((TEXT, BOTH))
     parts = [relaxed(x, 4, 0.5) for x in (TEXT, BOTH[:, :5], BOTH[:, 5:])]
     joined = np.hstack([unit_rows(x)[0] * weight for x, weight in zip(parts, (1, 1, 0.3), strict=True)])
     expected = relaxed(joined, 4, 0)
@@ -114,7 +113,7 @@ def as_given(root: Path, way: Way) -> np.ndarray:
     """Return the vectors of a combination of the parts that `by_valid` left."""
     parts = [[vectors(Layout(root, "shop"), "tfidf"), NOISE]]
     every = [Block(i, np.ones(x.shape[1], bool), 1.0) for i, x in enumerate(parts[0])]
-    return joining.fit_blocks(lambda: parts, every, 8, way.power, way.reduced)(parts[0])
+    return linalg.fit_blocks(lambda: parts, every, 8, way.power, way.reduced)(parts[0])
 
 
 def test_valid_chooses_the_way_and_test_does_not(tmp_path: Path) -> None:

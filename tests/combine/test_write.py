@@ -20,7 +20,7 @@ from alignrec.pipeline.encode.folder import ENCODER, FeatureSet
 from alignrec.pipeline.encode.network import Project, load_encoder
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.ops import whitening
+from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.ops.linalg import unit_rows
 
 BOTH = {"both": {"kind": "concat", "of": ["tfidf", "descriptors"]}}
@@ -43,7 +43,7 @@ def test_a_whitened_set_is_the_other_after_processing_and_is_made_again_with_its
     layout = toy.outputs(tmp_path)
     first = stage(layout, params("tfidf", sets={"white": WHITE | {"width": 2}}))
     raw = vectors(layout, "tfidf")
-    expected = whitening.apply_whitening(whitening.fit_pca(lambda: iter([raw[:4], raw[4:]]), 2), raw)
+    expected = linalg.fit_pca(lambda: iter([raw[:4], raw[4:]]), 2).apply(raw)
     np.testing.assert_array_equal(vectors(layout, "white"), expected)
     again = stage(layout, params("tfidf", sets={"white": WHITE | {"width": 1}}))
     assert again["tfidf"] == first["tfidf"]

@@ -33,7 +33,7 @@ from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.stage import perform
 from alignrec.pipeline.images.pixels import decode_squares, normalise_pixels
-from alignrec.pipeline.ops import whitening
+from alignrec.pipeline.ops import linalg
 from alignrec.stages.order import STAGES
 from tests.encode.test_kinds import ODD
 from tests.encode.test_write import killed
@@ -187,16 +187,16 @@ def layout(tmp_path: Path, network: BEiT3, model: bytes) -> Layout:
 def cls(layout: Layout, beit3: BEiT3Items) -> np.ndarray:
     """CLS of all items; the map that whitens it is also written."""
     cls = run(beit3, TEXTS, IMAGES, 2)
-    io.write_bytes(layout.encoder.whitening, save_arrays(whitening.fit_whitening(cls[cls.any(axis=1)])._asdict()))
+    io.write_bytes(layout.encoder.whitening, save_arrays(linalg.fit_whitening(cls[cls.any(axis=1)])._asdict()))
     return cls
 
 
 def test_sets_of_the_trained_network_differ_by_map_modality_and_training(layout: Layout, cls: np.ndarray) -> None:
     stage(layout, params(*ALL))
     made = {name: vectors(layout, name) for name in ALL}
-    fitted = whitening.fit_whitening(cls[cls.any(axis=1)])
+    fitted = linalg.fit_whitening(cls[cls.any(axis=1)])
     np.testing.assert_allclose(made["beit3-raw"], cls, atol=2e-6)
-    np.testing.assert_allclose(made["beit3"][0], fitted(cls)[0], atol=1e-3)
+    np.testing.assert_allclose(made["beit3"][0], fitted.apply(cls)[0], atol=1e-3)
     assert not made["beit3-image-masked"][1].any()
     assert not made["beit3-text-masked"][2].any()
     np.testing.assert_array_equal(made["beit3-image-masked"][2], made["beit3"][2])

@@ -16,10 +16,10 @@ from alignrec.commands.params import load
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.items.columns import Texts
-from alignrec.pipeline.ops import joining
+from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.ops.checkpoint import Checkpoint
+from alignrec.pipeline.ops.linalg import fit_whitening as whitened
 from alignrec.pipeline.ops.linalg import unit_rows
-from alignrec.pipeline.ops.whitening import fit_whitening as whitened
 from alignrec.pipeline.pretrain import held_out, losses
 from alignrec.pipeline.pretrain.held_out import encode_items as cls_of
 from alignrec.pipeline.pretrain.held_out import fit_map
@@ -42,7 +42,7 @@ def test_the_target_is_the_joint_vector_of_the_teachers_and_absent_items_stay_ze
     made = features(tmp_path, "tfidf", "cnn")
     with running("pretrain", "toy", load(tmp_path / "params.yaml"), tmp_path) as stage:
         found = np.asarray(read_target(stage, Texts(stage.layout.items)))
-    parts = [weight * unit_rows(relaxed(made[name]))[0] for name, weight in (("tfidf", 1.0), ("cnn", joining.IMAGE))]
+    parts = [weight * unit_rows(relaxed(made[name]))[0] for name, weight in (("tfidf", 1.0), ("cnn", linalg.IMAGE))]
     joined = np.hstack(parts)
     there = joined.any(axis=1)
     joined[there] -= joined[there].mean(axis=0)
@@ -69,7 +69,7 @@ def test_cls_comes_to_hold_what_the_teacher_knows(tmp_path: Path) -> None:
     net = network()
     history, teacher = fit(net, toy, Checkpoint(tmp_path / "c.safetensors", 1000), int)
     assert history[-1]["distill_loss"] < 0.6 * history[0]["distill_loss"]
-    x = fit_map(net, toy, teacher)(cls_of(net, toy, np.arange(48)))
+    x = fit_map(net, toy, teacher).apply(cls_of(net, toy, np.arange(48)))
     assert x.shape == (48, 4)
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     cosine, same = unit @ unit.T, (np.arange(48) % 4)[:, None] == np.arange(48) % 4
@@ -87,7 +87,7 @@ def test_items_are_as_like_as_what_the_map_to_the_teachers_reads_of_them() -> No
     seen = model.whitening.read(torch.from_numpy(cls))
     expected = model.teacher(seen).detach().numpy()
     expected -= expected.mean(axis=0)
-    read = fit_map(net, toy, model.taught().numpy())(cls)
+    read = fit_map(net, toy, model.taught().numpy()).apply(cls)
     assert read.shape[1] <= 4
     np.testing.assert_allclose(read @ read.T, expected @ expected.T, atol=1e-3 * np.abs(expected @ expected.T).max())
 
@@ -99,7 +99,7 @@ def test_cls_is_whitened_where_no_encoder_teaches_or_nothing_was_trained(tmp_pat
     teacher = fit(net, toy, Checkpoint(tmp_path / "c", 1000), int).teacher
     assert teacher is None
     cls = cls_of(net, toy, toy.train)
-    np.testing.assert_array_equal(fit_map(net, toy, teacher)(cls), whitened(cls)(cls))
+    np.testing.assert_array_equal(fit_map(net, toy, teacher).apply(cls), whitened(cls).apply(cls))
 
 
 def test_the_stage_learns_from_an_encoder_and_resumes_to_the_same_bytes(tmp_path: Path) -> None:

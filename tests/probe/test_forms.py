@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from alignrec import schemas
-from alignrec.pipeline.ops import whitening
+from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.probe import forms, questions
 from alignrec.pipeline.probe.behaviour import content_neighbours
 from alignrec.pipeline.probe.forms import Processing
@@ -34,7 +34,7 @@ def test_the_best_on_valid_is_chosen(x: np.ndarray) -> None:
     asked = content_neighbours(user, item, np.array([0, 2, 1])[split], ITEMS)  # valid in the place of test
     processing = Processing(forms.valid_profiles(DATA), 8)
     chosen = processing.process("x", x)
-    by_hand = {"raw": x, "relaxed": whitening.whiten_rows(x, 8, 0.5), "whitened": whitening.whiten_rows(x, 8)}
+    by_hand = {"raw": x, "relaxed": linalg.whiten_rows(x, 8, 0.5), "whitened": linalg.whiten_rows(x, 8)}
     figures = {form: questions.hit_rates(v, asked, [forms.K]).mean() for form, v in by_hand.items()}
     best = max(figures, key=lambda form: figures[form])
     assert processing.chosen == {"x": best}
