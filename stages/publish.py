@@ -8,24 +8,28 @@ from alignrec.pipeline.harness.stage import FEATURE_SETS, Stage
 from alignrec.pipeline.probe.registry import PROBES
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.sources.base import SOURCES
+from alignrec.pipeline.train.params import Released
 from alignrec.stages.combine import FEATURES
 from alignrec.stages.download import DOWNLOAD
 from alignrec.stages.study import EVIDENCE
 
 
 def main(run: Run) -> None:
-    from alignrec.pipeline.release.build import collect_parts, write_release
+    from alignrec.pipeline.release.build import resolve_settings, write_release
     from alignrec.pipeline.release.read import Release
+    from alignrec.pipeline.report.outputs import Outputs
 
-    shutil.rmtree(run.layout.release, ignore_errors=True)
-    if not run.params[Publish].features:
+    folder, publish = run.layout.release, run.params[Publish]
+    shutil.rmtree(folder, ignore_errors=True)
+    if not publish.features:
         run.warn("nothing is released: all feature sets are others' files; name what may go under publish.features")
         return
-    parts = collect_parts(run, PUBLISH.before())
-    manifest = write_release(run.layout.release, parts, run.record())
-    Release(run.layout.release).verify()
+    outputs = Outputs(run.layout, run.source.kind, run.params[Released].features, PUBLISH.before())
+    manifest = write_release(folder, outputs, resolve_settings(publish, run.source.licence), run.record())
+    Release(folder).verify()
     run.rows_in = run.rows_out = manifest.counts.items
-    run.note(files=len(manifest.files), bytes=sum(f.bytes for f in manifest.files), features=list(parts.features))
+    run.note(files=len(manifest.files), bytes=sum(file.bytes for file in manifest.files))
+    run.note(features=manifest.sets_with("features"))
 
 
 PUBLISH = Stage(

@@ -13,7 +13,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.compare import releases, similarity
 from alignrec.pipeline.compare.feature_set import FeatureSet
 from alignrec.pipeline.report import comparison as facts
-from alignrec.pipeline.report import content, gallery, sections
+from alignrec.pipeline.report import gallery, sections
 from alignrec.pipeline.report.comparison import format_overlap
 from alignrec.pipeline.report.gallery import Sheets
 from alignrec.pipeline.report.outputs import Outputs
@@ -62,7 +62,7 @@ def _with_images(
     for near in (p[side] for p in pairs for side in ("near_a", "near_b")):
         wanted.update(near, *near.values())
     packed = gallery.pack_sheets(gallery.make_thumbnails(images, wanted))
-    return packed, packed.table(content.item_titles(items), content.category_paths(items))
+    return packed, packed.table(gallery.item_titles(items), gallery.category_paths(items))
 
 
 def render_changes(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: str) -> str:

@@ -1,34 +1,29 @@
 """Write a release folder from the outputs of a dataset; outputs of stages that did not run are left out."""
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.config.base import Shown
+from alignrec.pipeline.config.base import Licence, Shown
 from alignrec.pipeline.encode.folder import SET, FeatureSet
 from alignrec.pipeline.encode.registry import ENCODERS
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation import evidence
 from alignrec.pipeline.harness import code
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.release import card, croissant, encoder, manifest
-from alignrec.pipeline.release.card import Statement
+from alignrec.pipeline.release import card, encoder, facts, manifest
 from alignrec.pipeline.release.encoder import hash_images, text_sha256
-from alignrec.pipeline.release.manifest import Counts, File, Input, Maker, Manifest
+from alignrec.pipeline.release.manifest import Input, Maker, Manifest
 from alignrec.pipeline.release.params import Publish
-from alignrec.pipeline.report import content
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.verdict import LINEAR, is_below
-from alignrec.pipeline.sources.base import SOURCES, is_web
-from alignrec.pipeline.train.params import Released
+from alignrec.pipeline.sources.base import is_web
 
 ITEMS = "items.parquet"
 BEYOND_TITLES = ("brand", "description", "text", "image_url")
@@ -37,102 +32,132 @@ LEFT_OUT: dict[Shown, tuple[str, ...]] = {
 }  # fmt: skip  # publish.texts -> columns to blank
 
 
-class Piece(NamedTuple):
-    """A file of a release."""
-
-    to: str  # path inside the release
-    source: Path | Mapping[str, Any]  # file to copy, or content to write as JSON
-    table: str = ""  # key of TABLES; empty if it is not a table
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Contents of a release; fields are empty where the dataset has no such output."""
-
-    outputs: Outputs
-    publish: Publish  # nulls replaced by the defaults of the source
-    items: Iterable[pa.Table]  # batches of schema RELEASED_ITEMS; can be iterated once
-    features: Mapping[str, list[Path]]
-    pieces: list[Piece] = field(default_factory=list)
-    encoders: Mapping[str, FeatureSet] = field(default_factory=dict)
-    vector: str = ""  # card text about the vectors of the encoder trained in this pipeline
-    inputs: list[Input] = field(default_factory=list)
-    weights: list[Input] = field(default_factory=list)
-    upstream: list[Path] = field(default_factory=list)  # outputs whose parameters the manifest records
-
-
-def collect_parts(run: Run, stages: Sequence[str]) -> Parts:
-    """Collect the contents of a release; UserError if there are no items or no feature set to release."""
-    layout, params, names = run.layout, _resolve_settings(run), _released_sets(run)
-    outputs = Outputs(layout, run.source.kind, stages=stages)
-    # the first set leads the card and is the default config of `datasets.load_dataset`
-    if LINEAR in names and is_below(run.params[Released].features, LINEAR, outputs.probes, outputs.tests):
-        names = [LINEAR, *(name for name in names if name != LINEAR)]
-    features = {name: io.shards(layout.features(name), "features") for name in names}
-    learned = [layout.encoder.weights, layout.encoder.tokenizer, layout.encoder.whitening, layout.model]
-    pieces = [Piece(f"features/{name}/{path.name}", path, "features") for name in names for path in features[name]]
-    pieces += [Piece(f"graph/{name}/edges.parquet", layout.edges(name), "edges") for name in names]
-    pieces += [Piece(f"semantic_ids/{name}/codes.parquet", layout.codes(name), "semantic_ids") for name in names]
-    users = [Piece("embeddings/users.parquet", layout.user_embeddings, "user_embeddings")]
-    pieces += users if params.users != "none" else []
-    pieces.append(Piece("embeddings/items.parquet", layout.item_embeddings, "item_embeddings"))
-    pieces += [Piece(f"embeddings/{path.name}", path) for path in (layout.items_index, layout.index_facts)]
-    # skip the outputs of stages that did not run
-    pieces = [piece for piece in pieces if isinstance(piece.source, Path) and piece.source.exists()]
-    if outputs.results is not None:
-        pieces.append(Piece("results.json", evidence.as_json(outputs.results, outputs.protocols)))
-    if outputs.probes is not None:
-        pieces.append(Piece("probes.json", outputs.probes))
-    if outputs.study:
-        pieces.append(Piece("study.json", {part: table.to_pylist() for part, table in outputs.study.items()}))
-    return Parts(
-        outputs=outputs,
-        publish=params,
-        items=_read_items(layout, params),
-        features=features,
-        pieces=pieces,
-        encoders=select_encoders(layout, names),
-        vector=card.describe_vectors(outputs.records.get("pretrain"), layout, names),
-        inputs=[Input(**{k: row[k] for k in ("name", "bytes", "sha256")}) for row in io.read_json(layout.sources)],
-        weights=[Input(name=p.name, bytes=p.stat().st_size, sha256=io.sha256(p)) for p in learned if p.exists()],
-        upstream=[p for p in (layout.interactions, layout.items, layout.results) if p.exists()],
-    )
-
-
-def _resolve_settings(run: Run) -> Publish:
+def resolve_settings(publish: Publish, licence: Licence) -> Publish:
     """Replace nulls in section `publish` by what the source's licence allows."""
-    params, licence = run.params[Publish], run.source.licence
-    interactions = licence.interactions if params.interactions is None else params.interactions
-    users = params.users or ("names" if interactions else "none")
+    interactions = licence.interactions if publish.interactions is None else publish.interactions
+    users = publish.users or ("names" if interactions else "none")
     if interactions and users == "none":
         raise UserError(
             "publish.users is none, but interactions are released; set it to numbers, or publish.interactions"
         )
-    decided = {"interactions": interactions, "users": users, "texts": params.texts or licence.texts}
-    return params.model_copy(update=decided)
+    decided = {"interactions": interactions, "users": users, "texts": publish.texts or licence.texts}
+    return publish.model_copy(update=decided)
 
 
-def _released_sets(run: Run) -> list[str]:
-    wanted, encoded = run.params[Publish].features, run.layout.feature_sets()
+def write_release(folder: Path, outputs: Outputs, publish: Publish, record: Mapping[str, Any]) -> Manifest:
+    """Write a release into an empty folder; UserError if there are no items or no feature set to release.
+
+    `publish` has no nulls that `resolve_settings` replaces; `record` has stage, parameters and versions of this run.
+    """
+    layout, names = outputs.layout, _released_sets(outputs, publish)
+    tables = _write_tables(folder, layout, publish, names, record)
+    encoders = select_encoders(layout, names)
+    used_by = _copy_encoders(folder / encoder.FOLDER, encoders)
+    _write_evidence(folder, outputs)
+    files = [manifest.describe_file(folder, p, tables.get(p), used_by.get(p, ())) for p in _list_files(folder)]
+    upstream = [path for path in (layout.interactions, layout.items, layout.results) if path.exists()]
+    inputs = [Input(**{k: row[k] for k in ("name", "bytes", "sha256")}) for row in io.read_json(layout.sources)]
+    said = facts.state_facts(folder / ITEMS, outputs, publish, names, files, inputs, _find_makers([*tables, *upstream]))
+    # each of croissant.json, card and manifest lists all files written before it
+    io.write_json(folder / card.CROISSANT, card.croissant(said, files))
+    files.append(manifest.describe_file(folder, folder / card.CROISSANT))
+    index = folder / "embeddings/index.json"
+    text = card.render_card(outputs, said, files, encoders, io.read_json(index) if index.exists() else None)
+    io.write_bytes(folder / "README.md", text.encode())
+    files.append(manifest.describe_file(folder, folder / "README.md"))
+    trained = [layout.encoder.weights, layout.encoder.tokenizer, layout.encoder.whitening, layout.model]
+    written = Manifest(
+        format=manifest.FORMAT,
+        dataset=said.dataset,
+        version=publish.version,
+        kind=outputs.kind,
+        counts=said.counts,
+        files=sorted(files, key=lambda f: f.path),
+        inputs=inputs,
+        weights=[Input(name=p.name, bytes=p.stat().st_size, sha256=io.sha256(p)) for p in trained if p.exists()],
+        encoders=dict(said.networks),
+        made_by=dict(said.made_by),
+        code=code.fingerprint("alignrec.stages.publish"),
+    )
+    manifest.write(folder / manifest.NAME, written)
+    return written
+
+
+def _released_sets(outputs: Outputs, publish: Publish) -> list[str]:
+    layout, wanted = outputs.layout, publish.features
+    encoded = layout.feature_sets()
     names = [name for name in wanted if name in encoded]
     if not names:
         raise UserError(
-            f"publish.features ({', '.join(wanted)}): none has been encoded for {run.dataset}; "
-            f"there are {', '.join(encoded) or 'no feature sets: run `alignrec encode ' + run.dataset + '` first'}"
+            f"publish.features ({', '.join(wanted)}): none has been encoded for {layout.dataset}; "
+            f"there are {', '.join(encoded) or 'no feature sets: run `alignrec encode ' + layout.dataset + '` first'}"
         )
+    # the first set leads the card and is the default config of `datasets.load_dataset`
+    if LINEAR in names and is_below(outputs.released, LINEAR, outputs.probes, outputs.tests):
+        names = [LINEAR, *(name for name in names if name != LINEAR)]
     return names
 
 
-def _read_items(layout: Layout, params: Publish) -> Iterator[pa.Table]:
+def _write_tables(
+    folder: Path, layout: Layout, publish: Publish, names: Sequence[str], record: Mapping[str, Any]
+) -> dict[Path, str]:
+    """Write or copy all tables; return path -> kind of table."""
+    io.write_tables(_read_items(layout, publish), folder / ITEMS, schemas.RELEASED_ITEMS, dict(record))
+    tables = {folder / ITEMS: "items"}
+    if publish.interactions:
+        read = io.read_tables(layout.interactions, schemas.INTERACTIONS)
+        _write_table(folder / "interactions.parquet", read, schemas.INTERACTIONS, layout.interactions)
+        users = io.read_tables(layout.users, schemas.USERS)
+        users = users if publish.users == "names" else map(_number_users, users)
+        _write_table(folder / "users.parquet", users, schemas.USERS, layout.users)
+        tables |= {folder / f"{name}.parquet": name for name in ("interactions", "users")}
+    for name in names:
+        for path in io.shards(layout.features(name), "features"):
+            tables |= _copy_table(path, folder / f"features/{name}/{path.name}", "features")
+        tables |= _copy_table(layout.edges(name), folder / f"graph/{name}/edges.parquet", "edges")
+        tables |= _copy_table(layout.codes(name), folder / f"semantic_ids/{name}/codes.parquet", "semantic_ids")
+    tables |= _copy_table(layout.item_embeddings, folder / "embeddings/items.parquet", "item_embeddings")
+    source, target = layout.user_embeddings, folder / "embeddings/users.parquet"
+    if publish.users == "names":
+        tables |= _copy_table(source, target, "user_embeddings")
+    # a vector reveals much of a user's history, so names go with it only if the publisher opts in
+    elif publish.users == "numbers" and source.exists():
+        width = int(pq.read_schema(source).field("vector").type.list_size)
+        own = schemas.numbered_user_embeddings(width)
+        _write_table(target, io.read_slices(source, schemas.user_embeddings(width), own.names, io.PART), own, source)
+        tables[target] = "numbered_user_embeddings"
+    return tables
+
+
+def _copy_table(source: Path, target: Path, table: str) -> dict[Path, str]:
+    if not source.exists():  # its stage did not run
+        return {}
+    _copy_file(source, target)
+    return {target: table}
+
+
+def _write_evidence(folder: Path, outputs: Outputs) -> None:
+    for path in (outputs.layout.items_index, outputs.layout.index_facts):
+        if path.exists():
+            _copy_file(path, folder / "embeddings" / path.name)
+    if outputs.results is not None:
+        io.write_json(folder / "results.json", evidence.as_json(outputs.results, outputs.protocols))
+    if outputs.probes is not None:
+        io.write_json(folder / "probes.json", outputs.probes)
+    if outputs.study:
+        io.write_json(folder / "study.json", {part: table.to_pylist() for part, table in outputs.study.items()})
+
+
+def _read_items(layout: Layout, publish: Publish) -> Iterator[pa.Table]:
     if not any(layout.images.glob("images-*.parquet")):
-        yield from (_release_items(items, None, params) for items in io.read_tables(layout.items, schemas.ITEMS))
+        yield from (_release_items(items, None, publish) for items in io.read_tables(layout.items, schemas.ITEMS))
         return
     first = 0
     for path in io.shards(layout.images, "images"):
         images = hash_images(path, ["status", "url", "sha256", "phash"])
         items = io.read_rows(layout.items, schemas.ITEMS, schemas.ITEMS.names, first, len(images))
         first += len(images)
-        yield _release_items(items, images, params)
+        yield _release_items(items, images, publish)
 
 
 def _release_items(items: pa.Table, images: pa.Table | None, publish: Publish) -> pa.Table:
@@ -180,64 +205,6 @@ def _is_ours(one: FeatureSet) -> bool:
     return one.facts.portable and (spec is None or spec.origin is None)
 
 
-def write_release(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
-    """Write a release into an empty folder; `record` has stage, parameters and versions of this run."""
-    tables = _write_tables(folder, parts, record)
-    used_by = _copy_encoders(folder / encoder.FOLDER, parts.encoders)
-    files = [manifest.describe_file(folder, p, tables.get(p), used_by.get(p, ())) for p in _list_files(folder)]
-    # each of croissant.json, card and manifest lists all files written before it
-    said = _state_facts(folder, parts, files, _find_makers([*tables, *parts.upstream]))
-    io.write_json(folder / croissant.NAME, croissant.describe_release(said, files))
-    files.append(manifest.describe_file(folder, folder / croissant.NAME))
-    index = folder / "embeddings/index.json"
-    text = card.render_card(
-        parts.outputs, said, files,
-        vector=parts.vector, encoders=parts.encoders, index=io.read_json(index) if index.exists() else None,
-    )  # fmt: skip
-    io.write_bytes(folder / "README.md", text.encode())
-    files.append(manifest.describe_file(folder, folder / "README.md"))
-    written = Manifest(
-        format=manifest.FORMAT,
-        dataset=said.dataset,
-        version=parts.publish.version,
-        kind=parts.outputs.kind,
-        counts=said.counts,
-        files=sorted(files, key=lambda f: f.path),
-        inputs=parts.inputs,
-        weights=parts.weights,
-        encoders=dict(said.networks),
-        made_by=dict(said.made_by),
-        code=code.fingerprint("alignrec.stages.publish"),
-    )
-    manifest.write(folder / manifest.NAME, written)
-    return written
-
-
-def _write_tables(folder: Path, parts: Parts, record: Mapping[str, Any]) -> dict[Path, str]:
-    io.write_tables(parts.items, folder / ITEMS, schemas.RELEASED_ITEMS, dict(record))
-    tables, publish, layout = {folder / ITEMS: "items"}, parts.publish, parts.outputs.layout
-    if publish.interactions:
-        read = io.read_tables(layout.interactions, schemas.INTERACTIONS)
-        _write_table(folder / "interactions.parquet", read, schemas.INTERACTIONS, layout.interactions)
-        users = io.read_tables(layout.users, schemas.USERS)
-        users = users if publish.users == "names" else map(_number_users, users)
-        _write_table(folder / "users.parquet", users, schemas.USERS, layout.users)
-        tables |= {folder / f"{name}.parquet": name for name in ("interactions", "users")}
-    for piece in parts.pieces:
-        target, source, table = folder / piece.to, piece.source, piece.table
-        if not isinstance(source, Path):
-            io.write_json(target, source)
-        # a vector reveals much of a user's history, so names go with it only if the publisher opts in
-        elif table == "user_embeddings" and publish.users != "names":
-            width = int(pq.read_schema(source).field("vector").type.list_size)
-            table, own = "numbered_user_embeddings", schemas.numbered_user_embeddings(width)
-            _write_table(target, _read_columns(source, schemas.user_embeddings(width), *own.names), own, source)
-        else:
-            _copy_file(source, target)
-        tables |= {target: table} if table else {}
-    return tables
-
-
 def _write_table(target: Path, tables: Iterator[pa.Table], schema: pa.Schema, source: Path) -> None:
     io.write_tables(tables, target, schema, io.record(source) or None)
 
@@ -245,10 +212,6 @@ def _write_table(target: Path, tables: Iterator[pa.Table], schema: pa.Schema, so
 def _number_users(users: pa.Table) -> pa.Table:
     number = users["user_id"].cast(pa.string())
     return users.set_column(users.column_names.index("user"), users.schema.field("user"), number)
-
-
-def _read_columns(path: Path, schema: pa.Schema, *columns: str) -> Iterator[pa.Table]:
-    return io.read_slices(path, schema, [*columns], io.PART)
 
 
 def _copy_file(source: Path, target: Path) -> None:
@@ -283,27 +246,3 @@ def _find_makers(paths: list[Path]) -> dict[str, Maker]:
             source = code.fingerprint(f"alignrec.stages.{record['stage']}")
             by_stage[record["stage"]] = Maker(params=record["params"], versions=record["versions"], code=source)
     return dict(sorted(by_stage.items()))
-
-
-def _state_facts(folder: Path, parts: Parts, files: list[File], made_by: dict[str, Maker]) -> Statement:
-    outputs, layout = parts.outputs, parts.outputs.layout
-    states = content.count_states(_read_columns(folder / ITEMS, schemas.RELEASED_ITEMS, "image_status", "text_status"))
-    users, interactions = (io.rows([path]) for path in (layout.users, layout.interactions))
-    counts = Counts(users=users, items=states.total(), interactions=interactions)
-    divided = _read_columns(layout.interactions, schemas.INTERACTIONS, "item_id", "split")
-    return Statement(
-        publish=parts.publish,
-        licence=SOURCES[outputs.kind].licence,
-        dataset=layout.dataset,
-        counts=counts,
-        lacking=content.count_incomplete(states),
-        gaps=content.gap_rows(states),
-        coverage=content.coverage_rows(parts.features),
-        hardware=content.describe_hardware(outputs.records),
-        head=card.popular_share(divided, counts.items),
-        learned=[name for name in (outputs.probes or {}).get("learned", ()) if name in parts.features],
-        networks=card.find_networks(parts.features),
-        tables={file.table for file in files},
-        inputs=parts.inputs,
-        made_by=made_by,
-    )

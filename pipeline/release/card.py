@@ -1,137 +1,43 @@
-"""Dataset card of a release, README.md, and statements that it shares with croissant.json."""
+"""README.md of a release, its dataset card, and croissant.json.
+
+Croissant: https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html and croissant-rai-spec.html.
+"""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-import jinja2
-import numpy as np
 import pyarrow as pa
 import yaml
 
-from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.config.base import Licence
-from alignrec.pipeline.encode.folder import FeatureSet
 from alignrec.pipeline.evaluation.evidence import describe_candidates, masked_splits
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.pretrain.params import Pretrain
-from alignrec.pipeline.release import contents
-from alignrec.pipeline.release.manifest import Counts, Encoder, File, Input, Maker, record_sets
-from alignrec.pipeline.release.params import Publish
+from alignrec.pipeline.release.facts import TEMPLATES, Statement
+from alignrec.pipeline.release.manifest import TABLES, Encoder, File, record_sets
 from alignrec.pipeline.report import probes, recommenders, study
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.table import markdown
 
-TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    autoescape=False,
-    undefined=jinja2.StrictUndefined,
-    keep_trailing_newline=True,
-    trim_blocks=True,
-)
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
+OTHERS = {
+    "embeddings/items.faiss": "FAISS index of the item vectors, by inner product; row = item_id",
+    "embeddings/index.json": "facts of the index, and its recall",
+    "results.json": "benchmark figures by seed",
+    "probes.json": "feature sets judged before training",
+    "study.json": "mask modality, the long tail, variants of pre-training, sweeps: every row",
+    "croissant.json": "this release for readers of MLCommons' Croissant",
+}
+CROISSANT = "croissant.json"
+CONTEXT = Path(__file__).with_name("croissant_context.json")
+FORMATS = {".json": "application/json", ".parquet": "application/x-parquet"}
+VERSIONS = ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"]
 
 
-@dataclass(frozen=True)
-class Statement:
-    """Facts stated by the card and croissant.json, and templates that render them as sentences."""
-
-    publish: Publish
-    licence: Licence
-    dataset: str
-    counts: Counts
-    lacking: Mapping[str, str]  # image, text, either -> number of items without
-    gaps: Sequence[Sequence[str]]  # part, status, items and share, for statuses other than `ok`
-    coverage: Sequence[
-        Sequence[Any]
-    ]  # feature set, width, share of items with image, with text, of text encoded, and truncated
-    hardware: str
-    head: float | None  # share of train interactions on the most popular 10 % of items; None: there are none
-    learned: Sequence[str]  # feature sets that were trained on interactions
-    networks: Mapping[str, Encoder]
-    tables: set[str | None]  # kinds of tables in the release
-    inputs: Sequence[Input]
-    made_by: Mapping[str, Maker]
-
-    # topics follow https://docs.mlcommons.org/croissant/docs/croissant-rai-spec.html
-    def list_sentences(self, topic: str) -> list[str]:
-        return self.render_topic(topic).splitlines()
-
-    def render_topic(self, topic: str) -> str:
-        return _render_topic(topic, said=self)
-
-    @property
-    def users_note(self) -> str:
-        """What the release discloses about users; empty if it has interactions and names."""
-        if "numbered_user_embeddings" not in self.tables and "interactions" in self.tables:
-            return ""
-        if not self.tables & {*contents.USER_VECTORS, "users"}:
-            return "The release has no data of single users: neither names nor vectors."
-        named = "Users have numbers here, no names." if "user_embeddings" not in self.tables else "Users are named."
-        return f"{named} A user's vector reveals many of the items that the user had."
-
-    @property
-    def model_names(self) -> list[str]:
-        return list(dict.fromkeys(model for network in self.networks.values() for model in _model_names(network)))
-
-    @property
-    def licence_text(self) -> str:
-        return self.publish.licence or self.licence.address or self.licence.text
-
-    @property
-    def licence_header(self) -> dict[str, Any]:
-        own = self.publish.licence
-        if own is None:
-            return dict(self.licence.header)
-        if SPDX.fullmatch(own):
-            return {"license": own.lower()}
-        link = {"license_link": own} if own.startswith(("http://", "https://")) else {}
-        return {"license": "other", "license_name": "stated-by-publisher", **link}
-
-
-def describe_vectors(record: Mapping[str, Any] | None, layout: Layout, names: Sequence[str]) -> str:
-    ours = [name for name in ("beit3", "beit3-raw", "beit3-official") if name in names]
-    if record is None or not ours or not layout.encoder.config.is_file():
-        return ""
-    settings = {key: value for key, value in record["params"].items() if key in Pretrain.model_fields}
-    said = _render_topic(
-        "vectors",
-        widths={name: io.width(layout.features(name)) for name in ours},
-        own=Pretrain.model_validate(settings),
-        whitened=layout.encoder.whitening.is_file() and FeatureSet.of(layout, ours[0]).facts.settings["whiten"],
-        shape=io.read_json(layout.encoder.config),
-    )
-    return " ".join(said.split())
-
-
-def _render_topic(topic: str, **values: Any) -> str:
-    return str(getattr(TEMPLATES.get_template("statement.jinja").module, topic)(**values)).strip()
-
-
-def popular_share(interactions: Iterable[pa.Table], n_items: int) -> float | None:
-    """Return the share of train interactions on the most popular 10 % of items; None without any."""
-    counts = np.zeros(n_items, np.int64)
-    for part in interactions:
-        counts += np.bincount(part["item_id"].to_numpy()[part["split"].to_numpy() == schemas.TRAIN], minlength=n_items)
-    counts = np.sort(counts)[::-1]
-    return float(counts[: max(1, n_items // 10)].sum() / counts.sum()) if counts.any() else None
-
-
-def find_networks(features: Mapping[str, list[Path]]) -> dict[str, Encoder]:
-    """Return feature set -> third-party model that made it, read from its Parquet metadata."""
-    facts = {name: io.record(paths[0]).get("encoder") for name, paths in features.items()}
-    return {name: Encoder.model_validate(fact) for name, fact in facts.items() if fact}
-
-
-def _model_names(encoder: Encoder) -> list[str]:
-    return [m for part in encoder.parts for m in _model_names(part)] or [encoder.model or encoder.kind]
-
-
-def render_card(outputs: Outputs, said: Statement, files: list[File], **values: Any) -> str:
+def render_card(
+    outputs: Outputs, said: Statement, files: list[File], encoders: Iterable[str], index: Mapping[str, Any] | None
+) -> str:
+    """Render README.md; `encoders` are the sets whose encoder is released, `index` the facts of the FAISS index."""
     first, *_ = said.coverage
     names = {name for name, *_ in said.coverage}
     coded = {name: figures for name, figures in outputs.coded.items() if name in names}
@@ -141,14 +47,15 @@ def render_card(outputs: Outputs, said: Statement, files: list[File], **values: 
         outputs=outputs,
         header=_metadata_block(said, first[0], files),
         files=[
-            [f"`{f.path}`", "" if f.rows is None else f"{f.rows:,}", contents.describe_file(f.path, f.table, f.used_by)]
+            [f"`{f.path}`", "" if f.rows is None else f"{f.rows:,}", _describe_file(f.path, f.table, f.used_by)]
             for f in files
         ],
         inputs=[[i.name, f"{i.bytes:,}", f"`{i.sha256}`"] for i in said.inputs],
-        with_interactions="interactions" in said.tables,
         first=first,
         coverage=[[f"`{name}`", *shares] for name, *shares in said.coverage],
         networks=network_rows(said.networks),
+        encoders=[*encoders],
+        index=index,
         candidates=describe_candidates,
         masked_splits=masked_splits,
         recommenders=recommenders.results_table,
@@ -156,11 +63,14 @@ def render_card(outputs: Outputs, said: Statement, files: list[File], **values: 
         headline=probes.headline_table(outputs.probes),
         processed=probes.describe_processing(processed) if processed else "",
         studied=[*study.semantic_ids(coded), *study.study_tables(outputs.study)],
-        hardware=said.hardware,
-        gaps=said.gaps,
         markdown=markdown,
-        **values,
     )
+
+
+def _describe_file(path: str, table: str | None, used_by: list[str]) -> str:
+    if used_by:
+        return f"encoder of {', '.join(used_by)}"
+    return OTHERS.get(path, "") if table is None else TABLES[table].description
 
 
 def network_rows(encoders: Mapping[str, Encoder]) -> list[list[Any]]:
@@ -187,3 +97,98 @@ def _metadata_block(said: Statement, first: str, files: list[File]) -> str:
         ],
     }
     return yaml.safe_dump(block, sort_keys=False, allow_unicode=True).strip()
+
+
+def croissant(said: Statement, files: list[File]) -> dict[str, Any]:
+    publish, dataset = said.publish, said.dataset
+    is_unlicensed = publish.licence is None and said.licence.header["license"] in ("unknown", "other")
+    creators = [{"@type": "sc:Organization", "name": name} for name in publish.creator or ()]  # may also be a person
+    published = {"url": publish.url, "creator": creators, "datePublished": publish.date and publish.date.isoformat()}
+    terms = said.licence.address or said.licence.text
+    made = "Made by the open pipeline alignrec; manifest.json has the parameters, versions and code of every stage."
+    tables = record_sets(files)
+    return {
+        "@context": io.read_json(CONTEXT),
+        "@type": "sc:Dataset",
+        "conformsTo": VERSIONS,
+        "name": f"alignrec-features-{dataset}",
+        "description": f"Multimodal item features of the dataset {dataset}, with the item graph and a trained "
+        "recommender's embeddings. README.md has the figures, the sources and the known gaps.",
+        "version": publish.version,
+        **{key: value for key, value in published.items() if value},
+        "license": said.licence_text,
+        **({"usageInfo": said.render_topic("terms")} if is_unlicensed else {}),
+        "citeAs": said.render_topic("citation"),
+        "keywords": ["recommendation", "multimodal", "feature extraction"],
+        "rai:dataLimitations": said.list_sentences("limitations"),
+        "rai:dataBiases": said.list_sentences("biases"),
+        "rai:personalSensitiveInformation": said.list_sentences("personal"),
+        "rai:dataUseCases": said.list_sentences("uses"),
+        "rai:dataSocialImpact": said.render_topic("impact"),
+        "rai:hasSyntheticData": bool(said.licence.synthetic),
+        "prov:wasDerivedFrom": [
+            {"@type": "prov:Entity", "name": raw.name, "sha256": raw.sha256, "license": terms} for raw in said.inputs
+        ],
+        "prov:wasGeneratedBy": [
+            {"@type": "prov:Activity", "name": stage, "description": made} for stage in said.made_by
+        ],
+        "distribution": [
+            *map(_file_object, files),
+            *(_file_set(name, of_table) for name, of_table in tables.items() if len(of_table) > 1),
+        ],
+        "recordSet": [_record_set(name, of_table) for name, of_table in tables.items()],
+    }
+
+
+def _file_object(file: File) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileObject",
+        "@id": file.path,
+        "name": file.path,
+        "contentUrl": file.path,
+        "contentSize": f"{file.bytes} B",
+        "encodingFormat": FORMATS.get(PurePosixPath(file.path).suffix, "application/octet-stream"),
+        "sha256": file.sha256,
+    }
+
+
+def _file_set(name: str, files: list[File]) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileSet",
+        "@id": f"{name}-files",
+        "name": f"{name}-files",
+        "encodingFormat": FORMATS[".parquet"],
+        "includes": [f.path for f in files],
+    }
+
+
+def _record_set(name: str, files: list[File]) -> dict[str, Any]:
+    source = {"fileSet": {"@id": f"{name}-files"}} if len(files) > 1 else {"fileObject": {"@id": files[0].path}}
+    lists = [re.fullmatch(r"fixed_size_list<.*>\[(\d+)\]", column.type) for column in files[0].columns or []]
+    width = next((int(found[1]) for found in lists if found), 1)
+    schema = TABLES[str(files[0].table)].schema
+    return {
+        "@type": "cr:RecordSet",
+        "@id": name,
+        "name": name,
+        "description": f"{sum(f.rows or 0 for f in files)} rows",
+        "field": [_describe_field(name, f, source) for f in schema(width)] if schema else [],
+    }
+
+
+def _describe_field(records: str, field: pa.Field, source: dict[str, Any]) -> dict[str, Any]:
+    array, kind = None, field.type
+    if pa.types.is_fixed_size_list(kind):
+        array, kind = str(kind.list_size), kind.value_type
+    elif pa.types.is_list(kind):
+        array, kind = "-1", kind.value_type  # any length
+    types = {pa.types.is_boolean: "sc:Boolean", pa.types.is_integer: "sc:Integer", pa.types.is_floating: "sc:Float"}
+    return {
+        "@type": "cr:Field",
+        "@id": f"{records}/{field.name}",
+        "name": field.name,
+        "description": (field.metadata or {}).get(b"doc", b"").decode(),
+        "dataType": next((name for matches, name in types.items() if matches(kind)), "sc:Text"),
+        **({} if array is None else {"isArray": True, "arrayShape": array}),
+        "source": source | {"extract": {"column": field.name}},
+    }

@@ -7,21 +7,21 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, NamedTuple
 
 import orjson
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
+from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.config.document import Part, first_fault
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.http.fetch import is_web_page
-from alignrec.pipeline.release import contents
-from alignrec.pipeline.release.contents import TABLES
 
 FORMAT: Literal[5] = 5
 NAME = "manifest.json"
@@ -33,6 +33,49 @@ MAX_PATH, MAX_NAME = 1024, 255  # bytes per path and per component, as file syst
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, lt=1 << 53)]  # integers that every JSON parser represents exactly
+
+
+class Kind(NamedTuple):
+    """A kind of table."""
+
+    path: str  # glob of its files
+    description: str
+    # called with the vector width or number of codes; None: written by earlier versions only and not read
+    schema: Callable[[int], pa.Schema] | None
+    numbered: str = "item"  # id that runs from 0 without gaps: item or user; empty: none
+
+
+def _always(schema: pa.Schema) -> Callable[[int], pa.Schema]:
+    return lambda width: schema
+
+
+TABLES = {
+    "items": Kind(
+        "items.parquet", "status of text and image, hashes of what was encoded, and the texts that are released",
+        _always(schemas.RELEASED_ITEMS),
+    ),
+    "interactions": Kind("interactions.parquet", "who bought what, with the split", _always(schemas.INTERACTIONS), ""),
+    "users": Kind("users.parquet", "identifiers of the users", _always(schemas.USERS), "user"),
+    "features": Kind("features/*/*.parquet", "one vector per item", schemas.features),
+    "features_half": Kind("features-half/*/*.parquet", "the same in float16", None, ""),
+    "edges": Kind("graph/*/edges.parquet", "nearest items by cosine, itself first", _always(schemas.EDGES), ""),
+    "item_embeddings": Kind(
+        "embeddings/items.parquet", "the trained recommender's item vectors", schemas.item_embeddings
+    ),
+    "user_embeddings": Kind(
+        "embeddings/users.parquet", "the trained recommender's user vectors; score = dot product",
+        schemas.user_embeddings, "user",
+    ),
+    "numbered_user_embeddings": Kind(
+        "embeddings/users.parquet", "the trained recommender's user vectors, by number; score = dot product",
+        schemas.numbered_user_embeddings, "user",
+    ),
+    "semantic_ids": Kind("semantic_ids/*.parquet", "an item as a few discrete codes", schemas.semantic_ids),
+    "tried": Kind("tried/*.parquet", "candidates of a set that valid chose", None, ""),
+}  # fmt: skip
+USER_VECTORS = ("user_embeddings", "numbered_user_embeddings")
+# top-level folders with one entry per feature set
+PER_SET = {entry.path.split("/")[0] for entry in TABLES.values() if "*" in entry.path}
 
 Table = Literal[*TABLES]  # type: ignore[valid-type]
 
@@ -61,7 +104,9 @@ class File(Part):
 
     @property
     def feature_set(self) -> str | None:
-        return contents.feature_set(self.path)
+        """The set of features/<name>/... or semantic_ids/<name>/...; None for other paths."""
+        top, *below = PurePosixPath(self.path).parts
+        return PurePosixPath(below[0]).stem if below and top in PER_SET else None
 
 
 class Counts(Part):

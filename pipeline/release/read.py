@@ -14,7 +14,6 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.release import contents
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import Manifest
 from alignrec.pipeline.release.verify import verify
@@ -28,7 +27,7 @@ NEEDS: dict[str, tuple[list[set[str]], str]] = {
     ),
     "embeddings": ([{"item_embeddings"}], "embeddings of a trained recommender"),
     "user embeddings": (
-        [{kind} for kind in contents.USER_VECTORS],
+        [{kind} for kind in manifests.USER_VECTORS],
         "vectors of users, which are needed here; its publisher may set publish.users",
     ),
 }
@@ -75,7 +74,7 @@ class Release:
         self.refuse_without("embeddings", *["user embeddings"] * (what == "users"))
         path = self.folder / f"embeddings/{what}.parquet"
         kind = next(f.table for f in self.manifest.files if self.folder / f.path == path)
-        schema = contents.TABLES[str(kind)].schema
+        schema = manifests.TABLES[str(kind)].schema
         assert schema is not None
         return io.read_table(path, schema(pq.read_schema(path).field("vector").type.list_size))
 
@@ -115,7 +114,7 @@ def unpack_release(release: Release, needs: Sequence[str] = ()) -> Iterator[Layo
             links |= {"interactions.parquet": layout.interactions, "users.parquet": layout.users}
         if "item_embeddings" in tables:
             links["embeddings/items.parquet"] = layout.item_embeddings
-        if tables & {*contents.USER_VECTORS}:
+        if tables & {*manifests.USER_VECTORS}:
             links["embeddings/users.parquet"] = layout.user_embeddings
         for source, target in links.items():
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.release import contents
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import Counts, File, Manifest
 
@@ -47,7 +46,7 @@ def find_faults(folder: Path, manifest: Manifest) -> list[str]:
     for file in manifest.files:
         if file.table is None:
             continue
-        checks, numbered = list[Check](), contents.TABLES[file.table].numbered
+        checks, numbered = list[Check](), manifests.TABLES[file.table].numbered
         where = (
             file.path.rpartition("/")[0] if file.table == "features" else file.path
         )  # a feature set can have several files
@@ -63,7 +62,7 @@ def find_faults(folder: Path, manifest: Manifest) -> list[str]:
 
 
 def _table_fault(path: Path, file: File, counts: Counts, checks: Sequence[Check]) -> str:
-    entry = contents.TABLES[str(file.table)]
+    entry = manifests.TABLES[str(file.table)]
     if not fnmatchcase(file.path, entry.path):
         return f"is no path of a table of kind {file.table}, which is {entry.path}"
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.probe import stored
-from alignrec.pipeline.release import contents, encoder, signature, tables
+from alignrec.pipeline.release import encoder, signature, tables
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import File, Manifest
 
@@ -92,7 +92,7 @@ def _mixed_sets(folder: Path, manifest: Manifest) -> Iterator[str]:
     """Yield sets of vectors whose files differ in fingerprint."""
     sets = defaultdict[str, list[Path]](list)
     for file in manifest.files:
-        if file.table in ("features", "item_embeddings", *contents.USER_VECTORS):
+        if file.table in ("features", "item_embeddings", *manifests.USER_VECTORS):
             sets[file.path.rpartition("/")[0]].append(folder / file.path)
     for paths in sets.values():
         try:

@@ -154,6 +154,14 @@ def _classes(taxonomy: Sequence[Sequence[str]]) -> tuple[list[str], list[int]]:
     return [labels.names[c] for c in common], colour.tolist()
 
 
+def item_titles(items: pa.Table) -> list[str]:
+    return [title or asin for title, asin in zip(*(items[c].to_pylist() for c in ("title", "asin")), strict=True)]
+
+
+def category_paths(items: pa.Table) -> list[str]:
+    return [" › ".join(path) for path in items["categories"].to_pylist()]
+
+
 def item_popularity(interactions: pa.Table | None, items: int) -> list[int]:
     if interactions is None:
         return []

@@ -12,7 +12,7 @@ import jinja2
 import pyarrow as pa
 from PIL import Image
 
-from alignrec.pipeline.report import atlas, content, gallery, sections, verdict
+from alignrec.pipeline.report import atlas, gallery, sections, verdict
 from alignrec.pipeline.report.gallery import Neighbours
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.sections import Section
@@ -43,14 +43,14 @@ def build_view(
         return None
     pictures = gallery.make_thumbnails(outputs.images() if images is None else images, near.shown)
     carried = _map_data(outputs, items, near, seed) if near.mapped else {}
-    return View(content.item_titles(items), content.category_paths(items), pictures, near, carried)
+    return View(gallery.item_titles(items), gallery.category_paths(items), pictures, near, carried)
 
 
 def _map_data(outputs: Outputs, items: pa.Table, near: Neighbours, seed: int) -> dict[str, Any]:
-    n, paths = len(items), content.category_paths(items)
+    n, paths = len(items), gallery.category_paths(items)
     kinds = {path: at for at, path in enumerate(dict.fromkeys(paths))}
     return {
-        "titles": [name[:LONGEST] for name in content.item_titles(items)],
+        "titles": [name[:LONGEST] for name in gallery.item_titles(items)],
         "notes": [kinds[path] for path in paths],
         "paths": list(kinds),
         "asins": items["asin"].to_pylist(),

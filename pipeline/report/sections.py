@@ -1,15 +1,18 @@
 """Sections of charts and tables, in order, for both index.html and report.md."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+import pyarrow as pa
 
 from alignrec import schemas
 from alignrec.pipeline.evaluation.evidence import MAIN, Cell, Comparison, seeds_of
 from alignrec.pipeline.evaluation.statistics import LEVEL
 from alignrec.pipeline.models import RELEASED
-from alignrec.pipeline.report import content, probes, study
+from alignrec.pipeline.report import probes, study
 from alignrec.pipeline.report import recommenders as benchmark
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.probes import CHANCE, Figures, Probed
@@ -29,6 +32,7 @@ Span = tuple[float, float, float]  # low end, middle, high end
 PAPER = (
     "Run alignrec profile paper for the paper's other models, ablations, mask modality, long tail and hyper-parameters."
 )
+REASONS = 20  # reasons listed, most frequent first
 LINES = 4  # maximum runs in a chart of groups, best Recall@20 first
 WHOSE = {"popularity": "Recall of targets by popularity of the item",
          "history": "Recall of users by number of train interactions"}  # fmt: skip
@@ -140,12 +144,23 @@ def judged_sections(outputs: Outputs) -> list[Section]:
 def recorded_sections(outputs: Outputs) -> list[Section]:
     tried = [] if outputs.tuning is None else [benchmark.tuning_table(outputs.tuning)]
     settings = Section("settings", "Settings", "The same budget for every contender", tables=tried)
-    quality = list(content.drop_tables(outputs.records))
+    dropped = [
+        [stage, reason, f"{n:,}"] for stage, record in outputs.records.items() for reason, n in record["drops"].items()
+    ]
+    head = ["stage", "reason", "rows"]
+    quality = [Table("Dropped or incomplete rows", "As counted by each stage.", head, dropped, texts=2)] * bool(dropped)
     if (images := outputs.image_facts) is not None:
-        note = "Outcome of fetching, one status an item; an item without an image is encoded from its text."
-        quality.append(content.quality_table("Images", images["status"], images["reason"], note))
+        quality.append(_image_table(images))
     data = Section("data", "Data", "Data quality", tables=quality)
     return [section for section in (settings, data) if section]
+
+
+def _image_table(images: pa.Table) -> Table:
+    counted = Counter(zip(images["status"].to_pylist(), images["reason"].to_pylist(), strict=True)).items()
+    most = sorted(counted, key=lambda one: (-one[1], one[0]))[:REASONS]
+    note = "Outcome of fetching, one status an item; an item without an image is encoded from its text."
+    rows = [[*words, f"{n:,}", f"{n / len(images):.1%}"] for words, n in most]
+    return Table("Images", note, ["status", "reason", "items", "share"], rows, texts=2)
 
 
 def recommenders_section(outputs: Outputs) -> Section:

@@ -16,7 +16,7 @@ from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
 from alignrec.pipeline.release.read import Release
 from alignrec.pipeline.release.verify import refuse_damaged
-from alignrec.pipeline.report import content
+from alignrec.pipeline.report.gallery import category_paths, item_titles
 
 try:
     from anyio.to_thread import run_sync
@@ -62,7 +62,7 @@ class Nearest:
             raise UserError(
                 f"{release.folder}: no encoder in this release, so nothing can be asked; publish one with it"
             )
-        self._titles, self._paths = content.item_titles(release.items), content.category_paths(release.items)
+        self._titles, self._paths = item_titles(release.items), category_paths(release.items)
         self._loaded: dict[str, tuple[Loaded, np.ndarray, np.ndarray]] = {}
         self._lock = threading.Lock()
 

@@ -16,7 +16,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.release import card, manifest, verify
+from alignrec.pipeline.release import facts, manifest, verify
 from alignrec.pipeline.release.build import select_encoders
 from alignrec.pipeline.release.encoder import ReleasedEncoders
 from alignrec.pipeline.remote.fetch import fetch
@@ -120,8 +120,8 @@ def test_the_card_says_what_our_vectors_are(built: Path, tmp_path: Path) -> None
     toy.write_features(layout, "beit3-raw", np.ones((toy.ITEMS, 2)), [f"A{i}" for i in range(toy.ITEMS)])
     init = "https://x.example/beit3_base.pth?token=1"
     record = {"params": {"steps": 12, "size": "small", "distill": 0.0, "init": init}}
-    assert card.describe_vectors(record, layout, ["minilm-cnn", "beit3-raw", "beit3"]) == (
+    assert facts.describe_vectors(record, layout, ["minilm-cnn", "beit3-raw", "beit3"]) == (
         "`beit3` is CLS itself, 2 numbers. `beit3-raw` is CLS itself, read by no map, 2 numbers. The network is a "
         "BEiT3 of 2 layers, for images of 32 pixels a side, from `beit3_base.pth`, pre-trained by MIM + MLM."
     )
-    assert card.describe_vectors(record, layout, ["minilm-cnn"]) == ""
+    assert facts.describe_vectors(record, layout, ["minilm-cnn"]) == ""

@@ -14,7 +14,7 @@ from alignrec.commands.params import read
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.release import verify
-from alignrec.pipeline.report.content import item_titles
+from alignrec.pipeline.report.gallery import item_titles
 from alignrec.pipeline.sources.base import SOURCES
 
 MMREC = {"kind": "mmrec", "interactions": "a.inter", "items": "a.jsonl", "features": {"theirs": "a.npy"}}

@@ -1,0 +1,223 @@
+"""Facts that the card and croissant.json state about a release."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.config.base import Licence
+from alignrec.pipeline.encode.folder import FeatureSet
+from alignrec.pipeline.encode.quality import text_shares
+from alignrec.pipeline.evaluation.evidence import group_values
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.pretrain.params import Pretrain
+from alignrec.pipeline.release.manifest import USER_VECTORS, Counts, Encoder, File, Input, Maker
+from alignrec.pipeline.release.params import Publish
+from alignrec.pipeline.report.outputs import Outputs
+from alignrec.pipeline.sources.base import SOURCES
+
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=False,
+    undefined=jinja2.StrictUndefined,
+    keep_trailing_newline=True,
+    trim_blocks=True,
+)
+SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
+TRAINING = ("pretrain", "encode", "train", "probe", "benchmark", "study")  # stages with machine-dependent results
+States = Counter[tuple[str | None, str]]  # (status of image, status of text) -> items
+Records = Mapping[str, Mapping[str, Any]]  # stage -> its run.json
+
+
+@dataclass(frozen=True)
+class Statement:
+    """Facts stated by the card and croissant.json, and templates that render them as sentences."""
+
+    publish: Publish
+    licence: Licence
+    dataset: str
+    counts: Counts
+    lacking: Mapping[str, str]  # image, text, either -> number of items without
+    gaps: Sequence[Sequence[str]]  # part, status, items and share, for statuses other than `ok`
+    coverage: Sequence[
+        Sequence[Any]
+    ]  # feature set, width, share of items with image, with text, of text encoded, and truncated
+    vectors: str  # how the encoder trained in this pipeline reads its vectors; empty without one
+    hardware: str
+    head: float | None  # share of train interactions on the most popular 10 % of items; None: there are none
+    learned: Sequence[str]  # feature sets that were trained on interactions
+    networks: Mapping[str, Encoder]
+    tables: set[str | None]  # kinds of tables in the release
+    inputs: Sequence[Input]
+    made_by: Mapping[str, Maker]
+
+    # topics follow https://docs.mlcommons.org/croissant/docs/croissant-rai-spec.html
+    def list_sentences(self, topic: str) -> list[str]:
+        return self.render_topic(topic).splitlines()
+
+    def render_topic(self, topic: str) -> str:
+        return _render_topic(topic, said=self)
+
+    @property
+    def users_note(self) -> str:
+        """What the release discloses about users; empty if it has interactions and names."""
+        if "numbered_user_embeddings" not in self.tables and "interactions" in self.tables:
+            return ""
+        if not self.tables & {*USER_VECTORS, "users"}:
+            return "The release has no data of single users: neither names nor vectors."
+        named = "Users have numbers here, no names." if "user_embeddings" not in self.tables else "Users are named."
+        return f"{named} A user's vector reveals many of the items that the user had."
+
+    @property
+    def model_names(self) -> list[str]:
+        return list(dict.fromkeys(model for network in self.networks.values() for model in _model_names(network)))
+
+    @property
+    def licence_text(self) -> str:
+        return self.publish.licence or self.licence.address or self.licence.text
+
+    @property
+    def licence_header(self) -> dict[str, Any]:
+        own = self.publish.licence
+        if own is None:
+            return dict(self.licence.header)
+        if SPDX.fullmatch(own):
+            return {"license": own.lower()}
+        link = {"license_link": own} if own.startswith(("http://", "https://")) else {}
+        return {"license": "other", "license_name": "stated-by-publisher", **link}
+
+
+def state_facts(
+    items: Path,
+    outputs: Outputs,
+    publish: Publish,
+    names: Sequence[str],
+    files: Sequence[File],
+    inputs: Sequence[Input],
+    made_by: Mapping[str, Maker],
+) -> Statement:
+    """Gather the facts of a release whose tables are written: `items` is its items.parquet, `names` its sets."""
+    layout = outputs.layout
+    features = {name: io.shards(layout.features(name), "features") for name in names}
+    states = _count_states(io.read_slices(items, schemas.RELEASED_ITEMS, ["image_status", "text_status"], io.PART))
+    users, interactions = (io.rows([path]) for path in (layout.users, layout.interactions))
+    counts = Counts(users=users, items=states.total(), interactions=interactions)
+    divided = io.read_slices(layout.interactions, schemas.INTERACTIONS, ["item_id", "split"], io.PART)
+    return Statement(
+        publish=publish,
+        licence=SOURCES[outputs.kind].licence,
+        dataset=layout.dataset,
+        counts=counts,
+        lacking=_count_incomplete(states),
+        gaps=_gap_rows(states),
+        coverage=_coverage_rows(features),
+        vectors=describe_vectors(outputs.records.get("pretrain"), layout, names),
+        hardware=_describe_hardware(outputs.records),
+        head=_popular_share(divided, counts.items),
+        learned=[name for name in (outputs.probes or {}).get("learned", ()) if name in features],
+        networks=_find_networks(features),
+        tables={file.table for file in files},
+        inputs=inputs,
+        made_by=made_by,
+    )
+
+
+def _count_states(items: Iterable[pa.Table]) -> States:
+    counted = Counter[tuple[str | None, str]]()
+    for part in items:
+        for row in part.group_by(["image_status", "text_status"]).aggregate([([], "count_all")]).to_pylist():
+            counted[row["image_status"], row["text_status"]] += row["count_all"]
+    return counted
+
+
+def _gap_rows(states: States) -> list[list[str]]:
+    rows = []
+    for place, what in enumerate(("image", "text")):
+        of = Counter[str]()
+        for state, n in states.items():
+            if (status := state[place]) not in (None, "ok"):
+                of[str(status)] += n
+        counted = sorted(of.items(), key=lambda one: (-one[1], one[0]))
+        rows += [[what, status, *_count_and_share(n, states.total())] for status, n in counted]
+    return rows
+
+
+def _count_incomplete(states: States) -> dict[str, str]:
+    lacking: dict[str, str] = {}
+    for what, places in {"image": (0,), "text": (1,), "either": (0, 1)}.items():
+        absent = sum(n for state, n in states.items() if all(state[place] != "ok" for place in places))
+        count, share = _count_and_share(absent, max(states.total(), 1))
+        lacking[what] = f"{count} ({share})"
+    return lacking
+
+
+def _coverage_rows(features: Mapping[str, list[Path]]) -> list[list[Any]]:
+    """Return rows of name, width and four shares: items with image, with text, tokens encoded, truncated texts."""
+    rows = []
+    for name, files in features.items():
+        flags = pa.concat_tables(
+            [pq.read_table(p, columns=["has_image", "has_text"], partitioning=None) for p in files]
+        )
+        shares = (pc.mean(flags[column]).as_py() for column in ("has_image", "has_text"))
+        read = text_shares(files) or (None, None)
+        width = pq.read_schema(files[0]).field("vector").type.list_size
+        rows.append([name, width, *("" if share is None else f"{share:.1%}" for share in (*shares, *read))])
+    return rows
+
+
+def _count_and_share(n: int, of: int) -> tuple[str, str]:
+    return f"{n:,}", f"{n / of:.1%}"
+
+
+def _describe_hardware(records: Records) -> str:
+    ran = [(records[stage], stage) for stage in TRAINING if records.get(stage)]
+    kinds = group_values((f"{record['machine']} ({record['device']})", stage) for record, stage in ran)
+    return "; ".join(f"{', '.join(stages)}: {kind}" for kind, stages in kinds.items())
+
+
+def describe_vectors(record: Mapping[str, Any] | None, layout: Layout, names: Sequence[str]) -> str:
+    ours = [name for name in ("beit3", "beit3-raw", "beit3-official") if name in names]
+    if record is None or not ours or not layout.encoder.config.is_file():
+        return ""
+    settings = {key: value for key, value in record["params"].items() if key in Pretrain.model_fields}
+    said = _render_topic(
+        "vectors",
+        widths={name: io.width(layout.features(name)) for name in ours},
+        own=Pretrain.model_validate(settings),
+        whitened=layout.encoder.whitening.is_file() and FeatureSet.of(layout, ours[0]).facts.settings["whiten"],
+        shape=io.read_json(layout.encoder.config),
+    )
+    return " ".join(said.split())
+
+
+def _render_topic(topic: str, **values: Any) -> str:
+    return str(getattr(TEMPLATES.get_template("statement.jinja").module, topic)(**values)).strip()
+
+
+def _popular_share(interactions: Iterable[pa.Table], n_items: int) -> float | None:
+    """Return the share of train interactions on the most popular 10 % of items; None without any."""
+    counts = np.zeros(n_items, np.int64)
+    for part in interactions:
+        counts += np.bincount(part["item_id"].to_numpy()[part["split"].to_numpy() == schemas.TRAIN], minlength=n_items)
+    counts = np.sort(counts)[::-1]
+    return float(counts[: max(1, n_items // 10)].sum() / counts.sum()) if counts.any() else None
+
+
+def _find_networks(features: Mapping[str, list[Path]]) -> dict[str, Encoder]:
+    """Return feature set -> third-party model that made it, read from its Parquet metadata."""
+    facts = {name: io.record(paths[0]).get("encoder") for name, paths in features.items()}
+    return {name: Encoder.model_validate(fact) for name, fact in facts.items() if fact}
+
+
+def _model_names(encoder: Encoder) -> list[str]:
+    return [m for part in encoder.parts for m in _model_names(part)] or [encoder.model or encoder.kind]
