@@ -1,16 +1,37 @@
 """Stage report: HTML and Markdown reports of all results."""
 
+from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.stage import FEATURE_SETS, Stage
+from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.probe.registry import PROBES
 from alignrec.pipeline.report.params import Report
+from alignrec.pipeline.train.params import Released
 from alignrec.stages.study import EVIDENCE
 
 
 def main(run: Run) -> None:
-    from alignrec.pipeline.report.write import write_report  # loads Pillow
+    from alignrec.pipeline.report import figures, page  # load Pillow
+    from alignrec.pipeline.report.gallery import pick_neighbours
+    from alignrec.pipeline.report.outputs import Outputs
 
-    write_report(run, REPORT.before())
+    outputs = Outputs(run.layout, run.source.kind, run.params[Released].features, REPORT.before())
+    if not outputs.records:
+        raise UserError(
+            f"nothing of {run.dataset} is there to report, as no stage has run; name it under `datasets` in "
+            "params.yaml and run `dvc repro`"
+        )
+    seed = run.seed("gallery")
+    near = pick_neighbours(outputs, run.params[Report].gallery_items, seed)
+    view = page.build_view(outputs, near, seed)
+    html = page.page_html(outputs, view).encode()
+    io.write_bytes(run.layout.report / "index.html", html)
+    io.write_bytes(run.layout.report / "report.md", page.report_md(outputs).encode())
+    figures.write_figures(outputs, RELEASED)
+    run.rows_in = len(outputs.items) if outputs.items is not None else 0
+    run.rows_out = len(near.items) if near else 0
+    run.note(bytes=len(html), pictures=len(view.images) if view else 0)
 
 
 REPORT = Stage(

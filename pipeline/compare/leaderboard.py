@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
@@ -12,12 +13,12 @@ from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.evidence import HEADLINE, Cell, Row
 from alignrec.pipeline.release.read import Release
-from alignrec.pipeline.report import published
 from alignrec.pipeline.report.page import compared_page
 from alignrec.pipeline.report.sections import Section
 from alignrec.pipeline.report.table import Table, Value, measure_name
 
 RESULTS = "results.json"
+PUBLISHED = Path(__file__).with_name("published.json")
 MAX_BYTES = 64 << 20
 FIGURES = [measure_name(*key) for key in HEADLINE]
 Name = Annotated[str, Field(max_length=120)]
@@ -80,15 +81,31 @@ def read_entries(folder: Path) -> dict[Group, list[Entry]]:
     return {group: [*entries.values()] for group, entries in found.items()}
 
 
+@cache
+def read_published() -> dict[str, Any]:
+    """Return published figures, and their sources, differences in protocol, sizes and fingerprints of known splits."""
+    return dict(io.read_json(PUBLISHED))
+
+
+def published_entries(dataset: str) -> list[Entry]:
+    published, names = read_published(), {key: f"{key[0]}@{key[1]}" for key in HEADLINE}
+    entries = []
+    for row in (row for row in published["figures"] if row["dataset"] == dataset):
+        cells = {key: Cell(row[name], None, ()) for key, name in names.items() if name in row}
+        entries.append(Entry(row["model"], "", "", cells, published["sources"][row["source"]]))
+    return entries
+
+
 def render_leaderboard(releases: Sequence[dict[Group, list[Entry]]]) -> str:
     groups: dict[Group, list[Entry]] = {}
     for group, entries in (pair for release in releases for pair in release.items()):
         groups.setdefault(group, []).extend(entries)
+    published = read_published()
     # published figures join only rows measured with their protocol on their split
-    alike = {group: published.read_published()["fingerprints"].get(group[2], "") for group in groups}
+    alike = {group: published["fingerprints"].get(group[2], "") for group in groups}
     sections = [_measured_section(n, group, groups[group], alike[group]) for n, group in enumerate(sorted(groups))]
-    note = " ".join([*published.read_published()["differences"], *published.read_published()["left_out"]])
-    names = sorted({figure.dataset for figure in published.published_figures()} - {*alike.values()})
+    note = " ".join([*published["differences"], *published["left_out"]])
+    names = sorted({row["dataset"] for row in published["figures"]} - {*alike.values()})
     sections += [Section("published", "Published", "Published by others", note), *map(_published_section, names)]
     count = len(releases)
     lead = f"{count} release{'s' * (count != 1)} and published figures. Only rows of one table are comparable."
@@ -100,7 +117,7 @@ def _measured_section(number: int, group: Group, entries: list[Entry], alike: st
     note = f"Fingerprint {fingerprint}. Test figures at the best valid epoch, mean ± sd where there are several seeds."
     if alike:
         note += f" Rows without seeds are published figures of this split ({_describe_size(alike)}), with their source."
-    table = _entry_table(f"{dataset} by {protocol}", note, [*entries, *_published_entries(alike)])
+    table = _entry_table(f"{dataset} by {protocol}", note, [*entries, *published_entries(alike)])
     title = f"{dataset} ({protocol})"
     return Section(f"measured-{number}", title, f"{dataset}, measured", f"Protocol {protocol}.", tables=[table])
 
@@ -108,7 +125,7 @@ def _measured_section(number: int, group: Group, entries: list[Entry], alike: st
 def _published_section(dataset: str) -> Section:
     name, size = dataset.title(), _describe_size(dataset)
     note = f"{size}, not measured here." if size else "Not measured here."
-    table = _entry_table(f"{name}, published", "", _published_entries(dataset))
+    table = _entry_table(f"{name}, published", "", published_entries(dataset))
     return Section(f"published-{dataset}", name, name, note, tables=[table])
 
 
@@ -118,14 +135,6 @@ def _entry_table(heading: str, note: str, entries: list[Entry]) -> Table:
     return Table.of(heading, note, head, rows, texts=3, best=range(4, len(head)))
 
 
-def _published_entries(dataset: str) -> list[Entry]:
-    names, entries = {f"{metric}@{k}": (metric, k) for metric, k in HEADLINE}, []
-    for row in (figure for figure in published.published_figures() if figure.dataset == dataset):
-        cells = {key: Cell(row.cells[name], None, ()) for name, key in names.items() if name in row.cells}
-        entries.append(Entry(row.model, "", "", cells, row.source))
-    return entries
-
-
 def _describe_size(dataset: str) -> str:
-    counts = published.read_published()["sizes"].get(dataset)
+    counts = read_published()["sizes"].get(dataset)
     return "{:,} users, {:,} items, {:,} interactions".format(*counts) if counts else ""

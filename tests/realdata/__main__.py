@@ -13,8 +13,9 @@ from rich.table import Table
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.compare.leaderboard import published_entries
 from alignrec.pipeline.config.base import nearest
-from alignrec.pipeline.report import published, terminal
+from alignrec.pipeline.report import terminal
 from alignrec.stages.order import STAGES
 
 from .cases import NAMES, Case, cases
@@ -27,9 +28,7 @@ STAGES_OF = dict.fromkeys(("industrial", "tiktok", "baby"), IMPORTED) | {
 }
 """dataset -> its stages; the others run all"""
 
-PUBLISHED = {
-    figure.model: figure.cells["recall@20"] for figure in published.published_figures() if figure.dataset == "baby"
-}
+PUBLISHED = {entry.model: entry.headline for entry in published_entries("baby")}
 FIGURES = {
     ("baby", "bpr", "none"): (PUBLISHED["BPR"], "published"),
     ("baby", "lightgcn", "none"): (PUBLISHED["LightGCN"], "published"),

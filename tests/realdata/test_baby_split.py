@@ -17,8 +17,8 @@ from alignrec import schemas
 from alignrec.commands.params import load
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.settings import protocol_of
+from alignrec.pipeline.compare.leaderboard import read_published
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.report import published
 from alignrec.pipeline.train import inputs
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "baby_2014"
@@ -97,7 +97,7 @@ def test_users_items_parts_and_fingerprint_are_the_published(read: Path, monkeyp
         protocol_of(params, name, inputs.read_inputs(layout, None).split).label for name, layout in layouts.items()
     ]
     assert labels[0] == labels[1]
-    assert published.read_published()["fingerprints"][labels[0]["fingerprint"]] == "baby"
+    assert read_published()["fingerprints"][labels[0]["fingerprint"]] == "baby"
     items = io.read_table(layouts["baby"].items, schemas.ITEMS)
     assert items["asin"].to_pylist() == asins()
     without = [i for i, status in enumerate(items["text_status"].to_pylist()) if status == "no_metadata"]
