@@ -2,13 +2,13 @@
 
 import sys
 
-from alignrec.pipeline.harness import memory
+from alignrec.pipeline.harness import process
 
 
 def main() -> None:
     """Run the command line, or exit with an error if memory is too limited to load the libraries."""
-    if not memory.has_addresses():
-        sys.exit(f"error: {memory.TOO_LITTLE}")
+    if not process.has_addresses():
+        sys.exit(f"error: {process.TOO_LITTLE}")
     from alignrec.commands.app import app
 
     app()

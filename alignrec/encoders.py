@@ -55,14 +55,7 @@ class Encoder:
     """
 
     def __init__(self, name: str, network: registry.Encoder, reads: Sequence[str], images: Images = STORED) -> None:
-        """Wrap a loaded network.
-
-        Args:
-            name: Name of the encoder.
-            network: The network.
-            reads: Modalities that it encodes: `image`, `text` or both.
-            images: How images are normalised.
-        """
+        """Wrap a loaded network that encodes `reads`, with `images` as the way in which images are normalised."""
         self.name, self.reads, self.width = name, tuple(reads), network.width
         self.rejects: list[Reject] = []
         self._network, self._images = network, images
@@ -93,9 +86,8 @@ class Encoder:
                 of the images can be read.
         """
         at_least_one(batch_size=[batch_size], workers=[workers])
-        pictured = _checked_rows(
-            images, "image", str | os.PathLike | bytes | Image.Image | None, "a path, bytes, a PIL image"
-        )
+        kinds = str | os.PathLike | bytes | Image.Image | None
+        pictured = _checked_rows(images, "image", kinds, "a path, bytes, a PIL image")
         written = _checked_rows(texts, "text", str | None, "a string")
         n = self._count_rows(pictured, written)
         # rows without content stay zero
@@ -113,17 +105,13 @@ class Encoder:
             vectors[part] = encoded.vectors
             if encoded.halved.any():
                 warnings.warn(f"{batching.HALVED}; give a smaller batch_size", stacklevel=2)
-        self._warn_of_rejects(sum(image is not None for image in pictured or ()))
+        if self.rejects:
+            n_images, (row, _, reason) = sum(image is not None for image in pictured or ()), self.rejects[0]
+            line = f"{len(self.rejects):,} of {n_images:,} images cannot be read, first row {row}: {reason}"
+            if len(self.rejects) == n_images:
+                raise UserError(f"{line}; give paths of image files, bytes or PIL images")
+            warnings.warn(f"{line}; encoder.rejects has all", stacklevel=2)
         return vectors
-
-    def _warn_of_rejects(self, n_images: int) -> None:
-        if not self.rejects:
-            return
-        row, _, reason = self.rejects[0]
-        line = f"{len(self.rejects):,} of {n_images:,} images cannot be read, first row {row}: {reason}"
-        if len(self.rejects) == n_images:
-            raise UserError(f"{line}; give paths of image files, bytes or PIL images")
-        warnings.warn(f"{line}; encoder.rejects has all", stacklevel=3)
 
     def __repr__(self) -> str:
         return f"<Encoder {self.name}: {' and '.join(self.reads)} -> {self.width} numbers>"
@@ -201,15 +189,7 @@ def _checked_rows(given: Any, name: str, kinds: Any, expected: str) -> list[Any]
 
 
 def decode(image: ImageLike, params: Images = STORED) -> bytes | tuple[str, str] | None:
-    """Normalise an image to JPEG bytes.
-
-    Args:
-        image: Path, bytes or PIL image, or None.
-        params: Size, quality and limits.
-
-    Returns:
-        The JPEG, None without an image, or (status, reason) if the image cannot be read.
-    """
+    """Normalise an image to JPEG bytes; (status, reason) if it cannot be read, None without an image."""
     try:
         data = _read_bytes(image, params.max_bytes)
     except Exception as e:  # PIL raises arbitrary exceptions for damaged images, which are decoded lazily

@@ -20,50 +20,31 @@ from alignrec.pipeline.interactions.params import Interactions
 from alignrec.pipeline.interactions.split import Split, load_split
 from alignrec.schemas import COLD_ITEMS, SPARSE
 
-TYPES = {
-    "user": pa.string(),
-    "item": pa.string(),
-    "rating": pa.float32(),
-    "timestamp": pa.int64(),
-    "split": pa.string(),
-}
-"""Columns and their types. `user` and `item` are required; `split` is train, valid, test or 0, 1, 2."""
-GIVEN = "given"
-"""Protocol name of a split that the interactions contain."""
+# columns and their types; `user` and `item` are required, `split` is train, valid, test or 0, 1, 2
+TYPES = dict.fromkeys(("user", "item", "split"), pa.string()) | {"rating": pa.float32(), "timestamp": pa.int64()}
+GIVEN = "given"  # protocol of a split that the interactions contain
 
 
 class Splitting(NamedTuple):
-    """How to filter and split interactions."""
+    """How to filter and split interactions; see `alignrec.fit`."""
 
-    protocol: str | None = None
-    """`mmrec`, `user-time`, `leave-one-out`, `global-time`, `cold-items` or `sparse`. None keeps the column `split`, or
-    means `mmrec` without one."""
+    protocol: str | None = None  # None keeps the column `split`, or means `mmrec` without one
     user_core: int = 1
-    """minimum interactions per user; users and items below their minimum are dropped until none are left"""
     item_core: int = 1
-    """minimum interactions per item"""
     seed: int = 0
-    """seed of random splits and of the choice of cold items"""
     cold_share: float = Division().cold_share
-    """fraction of items without training interactions, for `cold-items`"""
     most_train: int = Division().most_train
-    """maximum training interactions per user, for `sparse`"""
 
 
 @dataclass(frozen=True)
 class Numbered:
     """Interactions with dense user and item ids and a split."""
 
-    table: pa.Table
-    """interactions, schema INTERACTIONS"""
-    users: np.ndarray
-    """[U], original identifiers of users 0 .. U-1"""
-    items: np.ndarray
-    """[I], original identifiers of items 0 .. I-1"""
-    protocol: str
-    """split protocol, with its number if it has one (`cold-items`, `sparse`); `given` if the rows were already split"""
-    dropped: Mapping[str, int]
-    """number of dropped rows by reason"""
+    table: pa.Table  # interactions, schema INTERACTIONS
+    users: np.ndarray  # [U], original identifiers of users 0 .. U-1
+    items: np.ndarray  # [I], original identifiers of items 0 .. I-1
+    protocol: str  # of the split, with its number if it has one (`cold-items`, `sparse`); GIVEN if it was kept
+    dropped: Mapping[str, int]  # number of dropped rows by reason
 
     def split(self) -> Split:
         """Return the train, valid and test parts."""
@@ -77,13 +58,10 @@ def number(interactions: Any, ids: Iterable[Any] | None, how: Splitting) -> Numb
     Args:
         interactions: A table from pandas, Polars, PyArrow or any library that supports the Arrow interface; a mapping
             of columns; a structured NumPy array; or an array [N, 2] or [N, 3] of user, item and timestamp. Columns are
-            those of `TYPES`.
+            user, item and, optionally, rating, timestamp and split (train, valid, test or 0, 1, 2).
         ids: Identifiers of the catalogue's items, in order. Rows of other items are dropped. By default the catalogue
             consists of the items that occur, in order of first appearance.
         how: How to filter and split.
-
-    Returns:
-        The interactions with their identifiers and dropped rows.
 
     Raises:
         UserError: If the input is not a table, a column is missing or has the wrong type, the protocol is unknown, or
@@ -156,7 +134,7 @@ def _cast_columns(table: pa.Table) -> pa.Table:
         try:
             if name == "timestamp" and pa.types.is_temporal(column.type):
                 column = pc.cast(column, pa.timestamp("s"), safe=False)
-            if name in ("user", "item", "split") and pa.types.is_floating(column.type):
+            if pa.types.is_string(TYPES[name]) and pa.types.is_floating(column.type):
                 column = pc.cast(column, pa.int64())  # pandas stores integers with missing values as floats
             columns[name] = pc.cast(column, TYPES[name])
         except pa.ArrowException as e:

@@ -101,11 +101,11 @@ class Recommender:
         users, items = (np.asarray(x) if isinstance(x, Vectors) else x for x in (self.user_vectors, self.item_vectors))
         ranked = topk(users, items, k, self.seen, row)[0]
         ranked = ranked[ranked >= 0]
-        if isinstance(self.item_vectors, Filter):
-            scores = self.item_vectors[ranked].scores(self.user_vectors[row]).cpu().numpy()
+        if isinstance(items, Filter):
+            scores = items[ranked].scores(users[row]).cpu().numpy()
         else:
-            products = self.user_vectors[row] @ self.item_vectors[ranked].T
-            scores = np.asarray(products) if isinstance(products, np.ndarray) else products.toarray()
+            products = users[row] @ items[ranked].T
+            scores = products if isinstance(products, np.ndarray) else products.toarray()
         names = self.items[ranked].tolist()
         return [Recommendation(name, float(score)) for name, score in zip(names, scores[0], strict=True)]
 

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
 Part = TypeVar("Part")
 
-PREFERRED = ("beit3", "linear")
-"""Default feature sets, in order of preference; a release without them defaults to its first set."""
+PREFERRED = ("beit3", "linear")  # default feature sets, in order of preference; otherwise the first of the release
 
 
 class Embeddings(NamedTuple):
@@ -93,34 +92,20 @@ class Release:
 
     @cached_property
     def embeddings(self) -> Embeddings:
-        """User and item vectors of the trained recommender.
-
-        Raises:
-            UserError: If the release does not contain them.
-        """
+        """User and item vectors of the trained recommender; UserError if the release does not contain them."""
         return Embeddings(_as_vectors(self._tables.embeddings("users")), self.item_embeddings)
 
     @cached_property
     def item_embeddings(self) -> Vectors:
-        """Item vectors of the trained recommender, float32 [I, D].
-
-        Raises:
-            UserError: If the release does not contain them.
-        """
+        """Item vectors of the trained recommender, float32 [I, D]; UserError if the release does not contain them."""
         return _as_vectors(self._tables.embeddings("items"))
 
     def vector(self, asin: str, features: str | None = None) -> np.ndarray:
-        """Return the feature vector of one item.
+        """Return the feature vector of one item, float32 [F].
 
         Args:
-            asin: Identifier of the item.
+            asin: Identifier of the item; UserError if it is unknown.
             features: Feature set; by default `beit3`, `linear` or the first of the release.
-
-        Returns:
-            Vector, float32 [F].
-
-        Raises:
-            UserError: If the item or feature set is unknown.
         """
         return self.features[features or self._default_set()].of(asin)
 
@@ -130,15 +115,10 @@ class Release:
     def semantic_ids(self, features: str | None = None) -> pa.Table:
         """Return the semantic IDs of items 0 .. I-1: columns item_id, asin, codes, suffix, ...
 
+        `codes` is a list of int32, null for items without content, and `suffix` distinguishes items with equal codes.
+
         Args:
-            features: Feature set; by default `beit3`, `linear` or the first of the release.
-
-        Returns:
-            Table in which `codes` is a list of int32, null for items without content, and `suffix` distinguishes items
-            with equal codes.
-
-        Raises:
-            UserError: If the feature set has no semantic IDs.
+            features: Feature set; by default `beit3`, `linear` or the first of the release. UserError if it has none.
         """
         return self._tables.semantic_ids(features or self._default_set())
 

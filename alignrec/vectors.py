@@ -25,15 +25,7 @@ class Vectors(np.ndarray[Any, np.dtype[np.float32]]):
     """[N], identifier of each row, dtype object"""
 
     def __new__(cls, array: np.ndarray, ids: Iterable[Any]) -> Vectors:
-        """Attach an identifier to each row.
-
-        Args:
-            array: Vectors [N, F]; not copied if they are contiguous float32.
-            ids: Identifier of each row.
-
-        Raises:
-            UserError: If `array` is not two-dimensional or the number of identifiers differs from N.
-        """
+        """Attach an identifier to each row of vectors [N, F], which are not copied if they are contiguous float32."""
         vectors = np.ascontiguousarray(array, np.float32).view(cls)
         vectors.ids = np.fromiter(ids, object)
         if vectors.ndim != 2 or len(vectors.ids) != len(vectors):
@@ -46,17 +38,7 @@ class Vectors(np.ndarray[Any, np.dtype[np.float32]]):
         return {name: row for row, name in enumerate(self.ids.tolist())}
 
     def of(self, name: Any) -> np.ndarray:
-        """Return the vector of one identifier.
-
-        Args:
-            name: The identifier.
-
-        Returns:
-            Vector, float32 [F].
-
-        Raises:
-            UserError: If the identifier is unknown.
-        """
+        """Return the vector of one identifier, float32 [F]; UserError if it is unknown."""
         if name not in self.rows:
             raise UserError(f"no id {name!r} among the vectors{similar(str(name), self.rows)}")
         return np.asarray(self[self.rows[name]])
@@ -73,17 +55,10 @@ def similar(name: str, names: Iterable[Any]) -> str:
 def aligned(
     vectors: np.ndarray | Mapping[str, np.ndarray], ids: Iterable[Any] | None
 ) -> tuple[dict[str, np.ndarray], list[Any]]:
-    """Align feature sets by item.
+    """Return feature sets [I, F] by name, in one order of items, and the item of each row.
 
-    Args:
-        vectors: One feature set [I, F], or a mapping from name to [I, F].
-        ids: Item of each row. By default the order of the first set with `ids` is used, or 0 .. I-1 without any.
-
-    Returns:
-        Feature sets by name, float32 [I, F], and the item of each row.
-
-    Raises:
-        UserError: If a set lacks an item or has values that are not finite.
+    Without `ids` the order is that of the first set with `ids`, or 0 .. I-1. UserError if a set lacks an item or has
+    values that are not finite.
     """
     given = dict(vectors) if isinstance(vectors, Mapping) else {SINGLE: vectors}
     if not given:
@@ -91,18 +66,16 @@ def aligned(
     sets = {name: checked(x, name) for name, x in given.items()}
     # sets that know their items are joined by identifier, others by position
     named = {n: x for n, x in given.items() if ids is None and isinstance(x, Vectors) and hasattr(x, "ids")}
-    if ids is not None:
-        items = list(ids)
-    else:
-        items = next((x.ids.tolist() for x in named.values()), list(range(len(next(iter(sets.values()))))))
+    rows = range(len(next(iter(sets.values()))))
+    items = list(ids if ids is not None else next((x.ids.tolist() for x in named.values()), rows))
     for name, array in sets.items():
         if len(array) != len(items):
             raise UserError(f"{name}: {len(array)} vectors for {len(items)} items; give a vector an item")
         if name in named:
-            rows = named[name].rows
-            if (absent := next((item for item in items if item not in rows), None)) is not None:
+            row_of = named[name].rows
+            if (absent := next((item for item in items if item not in row_of), None)) is not None:
                 raise UserError(f"{name}: no vector of item {absent!r}, which other vectors have; give the same items")
-            sets[name] = array[[rows[item] for item in items]]
+            sets[name] = array[[row_of[item] for item in items]]
     return sets, items
 
 

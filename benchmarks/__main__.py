@@ -5,14 +5,14 @@ import pkgutil
 import sys
 
 import benchmarks
-from alignrec.pipeline.harness import waiting
+from alignrec.pipeline.harness import process
 
 
 def main(names: list[str]) -> None:
     known = [m.name for m in pkgutil.iter_modules(benchmarks.__path__) if not m.name.startswith("_")]
     if unknown := sorted(set(names) - set(known)):
         sys.exit(f"benchmarks: no benchmark is called {', '.join(unknown)}; choose from {', '.join(known)}")
-    waiting.spin_if_idle()  # like a stage, before torch is loaded
+    process.spin_if_idle()  # like a stage, before torch is loaded
     for name in names or known:
         try:
             m = importlib.import_module(f"benchmarks.{name}").run()

@@ -22,7 +22,7 @@ import pyarrow as pa
 import torch
 
 from alignrec.pipeline.export.content import write_tsv
-from alignrec.pipeline.harness.memory import keep_large_buffers
+from alignrec.pipeline.harness.process import keep_large_buffers
 from alignrec.pipeline.interactions.split import Split
 from alignrec.pipeline.io import write_json
 from alignrec.pipeline.models.base import Batch, Inputs

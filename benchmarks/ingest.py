@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alignrec.pipeline.harness import memory
+from alignrec.pipeline.harness import process
 from benchmarks import Measurement, _turns
 
 RATINGS, USERS, PRODUCTS = 915_446, 531_890, 64_426  # lines, users and products of ratings_Baby.csv
@@ -138,4 +138,4 @@ def _decompress(raw: Path) -> None:
 def _peak(work: Callable[[Path], None], raw: Path) -> int:
     """Run `work` and return the peak memory of this process, MiB."""
     work(raw)
-    return memory.peak_mib()
+    return process.peak_mib()

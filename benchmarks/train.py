@@ -11,7 +11,7 @@ import torch
 
 from alignrec.pipeline.evaluation.metrics import evaluate_vectors
 from alignrec.pipeline.graph import neighbours
-from alignrec.pipeline.harness.memory import keep_large_buffers
+from alignrec.pipeline.harness.process import keep_large_buffers
 from alignrec.pipeline.interactions import split
 from alignrec.pipeline.models.alignrec import AlignRec, AlignRecParams
 from alignrec.pipeline.models.base import Batch, Inputs

@@ -1,5 +1,5 @@
 """The library behind the stages: arrays and tables in, arrays and tables out."""
 
-from alignrec.pipeline.harness import waiting
+from alignrec.pipeline.harness import process
 
-waiting.let_threads_sleep()  # before torch or FAISS is loaded, which nothing does sooner
+process.let_threads_sleep()  # before torch or FAISS is loaded, which nothing does sooner

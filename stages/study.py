@@ -8,13 +8,7 @@ from alignrec.pipeline.sources.base import SOURCES
 from alignrec.stages.benchmark import BENCHMARK
 from alignrec.stages.combine import FEATURES
 from alignrec.stages.graph import GRAPH
-from alignrec.stages.images import IMAGES
 from alignrec.stages.interactions import INTERACTIONS
-from alignrec.stages.items import ITEMS
-from alignrec.stages.pretrain import PRETRAIN
-from alignrec.stages.probe import PROBE
-from alignrec.stages.semantic_ids import SEMANTIC_IDS
-from alignrec.stages.train import TRAIN
 
 
 def main(run: Run) -> None:
@@ -43,5 +37,3 @@ STUDY = Stage(
     resumes=True,
     loads=(SOURCES, MODELS),
 )
-# stages whose results reports and releases include
-EVIDENCE = (INTERACTIONS, ITEMS, IMAGES, PRETRAIN, GRAPH, SEMANTIC_IDS, TRAIN, PROBE, BENCHMARK, STUDY)

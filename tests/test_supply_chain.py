@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 from scripts import script
@@ -59,13 +58,3 @@ def test_every_release_is_pinned_with_hashes_but_cudas() -> None:
         assert re.search(r"\$\(INSTALL\).*\n\t\$\(HASHES\)", recipe)
         assert all("--require-hashes" in line for line in recipe.splitlines() if "pip install" in line)
     assert len(recipes) == 3
-
-
-def test_the_wheel_has_every_file_of_the_packages() -> None:
-    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
-    folders = {package: ROOT / package.removeprefix("alignrec.") for package in patterns}
-    packed = {path for package, globs in patterns.items() for glob in globs for path in folders[package].glob(glob)}
-    packages = [ROOT / name for name in ("alignrec", "pipeline", "stages", "schemas")]
-    files = {path for package in packages for path in package.rglob("*.*") if path.suffix not in (".py", ".pyc")}
-    assert len(files) > 5
-    assert files == packed

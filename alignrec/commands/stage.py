@@ -16,7 +16,7 @@ from alignrec.commands.terminal import explain_interrupt, say, show
 from alignrec.pipeline import io
 from alignrec.pipeline.config.base import known
 from alignrec.pipeline.encode.params import BEiT3, Encode
-from alignrec.pipeline.harness import waiting
+from alignrec.pipeline.harness import process
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.progress import bytes_bar
 from alignrec.pipeline.harness.run import Run, running
@@ -37,7 +37,7 @@ def perform_stage(
 
     settings = read(params, dataset)
     refuse_other_release(params.with_name(CODE.name))
-    waiting.spin_if_idle()
+    process.spin_if_idle()
     run = Run(stage.name, dataset, settings, root, item)
     run.part = args.parse_part(part)
     with explain_interrupt(f"what {run.label} has finished is kept in {run.folder}"):

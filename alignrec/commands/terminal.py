@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from alignrec.pipeline.errors import UserError, not_installed, printable
-from alignrec.pipeline.harness import memory
+from alignrec.pipeline.harness import process
 from alignrec.schemas import ContractError
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def describe_error(error: BaseException) -> str | None:
     if isinstance(error, MemoryError) or (
         isinstance(error, ImportError | RuntimeError) and any(words in str(error) for words in LACKING)
     ):
-        return memory.TOO_LITTLE
+        return process.TOO_LITTLE
     if isinstance(error, ModuleNotFoundError) and (lacking := not_installed(error)):
         return str(lacking)
     where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""

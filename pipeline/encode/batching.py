@@ -18,7 +18,7 @@ from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.encode.registry import Encoder
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.memory import keep_large_buffers, ran_out
+from alignrec.pipeline.harness.process import keep_large_buffers, ran_out
 from alignrec.pipeline.items.columns import Texts
 
 HALVED = "memory ran out, so items were encoded in half a batch, which changes their vectors by rounding"

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]  # the repository, or alignrec/ of an
 TOP_LEVEL = ("pipeline", "stages", "schemas")
 PREFIX = "alignrec."
 PIPELINE = ROOT / "pipeline"
-SHAPING = ("harness/memory", "harness/parallel", "harness/seeds", "models/params")
+SHAPING = ("harness/process", "harness/parallel", "harness/seeds", "models/params")
 # files that do not affect results: downloads are verified by hash, and parameter values are part of a stage's key
 HARNESS = {
     *PIPELINE.glob("*.py"),

@@ -41,20 +41,13 @@ class EncoderFiles:
 
 
 class File:
-    """Descriptor of a path in the folder of a stage."""
+    """Descriptor of a path in the folder of a stage, or in its work folder if it is not part of its output."""
 
-    def __init__(self, stage: str, name: str, content: str) -> None:
-        self.stage, self.name, self.__doc__ = stage, name, content
-
-    def __get__(self, layout: Layout, owner: type[Layout]) -> Path:
-        return layout.folder(self.stage) / self.name
-
-
-class Unfinished(File):
-    """Descriptor of a path in the work folder of a stage, which is not part of its output."""
+    def __init__(self, stage: str, name: str, content: str, unfinished: bool = False) -> None:
+        self.stage, self.name, self.__doc__, self.unfinished = stage, name, content, unfinished
 
     def __get__(self, layout: Layout, owner: type[Layout]) -> Path:
-        return layout.work(self.stage) / self.name
+        return (layout.work(self.stage) if self.unfinished else layout.folder(self.stage)) / self.name
 
 
 @dataclass(frozen=True)
@@ -112,8 +105,8 @@ class Layout:
     visual_tokens = File(
         "pretrain", "visual_tokens.safetensors", "centroids, float32 [C, W], or a VQ-KD tokenizer under published names"
     )  # absent without images, and with a published tokenizer
-    encoder_checkpoint = Unfinished("pretrain", ".checkpoint.safetensors", "state of a killed pre-training")
-    encoder_scratch = Unfinished("pretrain", ".scratch", "decoded images and ids during pre-training")
+    encoder_checkpoint = File("pretrain", ".checkpoint.safetensors", "state of a killed pre-training", True)
+    encoder_scratch = File("pretrain", ".scratch", "decoded images and ids during pre-training", True)
 
     @property
     def published(self) -> Path:
@@ -148,7 +141,7 @@ class Layout:
 
     # --- recommender
     model = File("train", "model.safetensors", "parameters of the trained recommender")
-    checkpoint = Unfinished("train", ".checkpoint.safetensors", "state of a killed training")
+    checkpoint = File("train", ".checkpoint.safetensors", "state of a killed training", True)
     user_embeddings = File("train", "user_embeddings.parquet", "Table user_embeddings(D).")
     item_embeddings = File("train", "item_embeddings.parquet", "Table item_embeddings(D).")
     items_index = File("train", "items.faiss", "FAISS index of the item vectors, by inner product; row = item_id")

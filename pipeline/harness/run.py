@@ -20,7 +20,7 @@ from tqdm import tqdm
 from alignrec.pipeline import io
 from alignrec.pipeline.config.base import Parameters
 from alignrec.pipeline.errors import UserError, printable
-from alignrec.pipeline.harness import code, memory, parallel, progress
+from alignrec.pipeline.harness import code, parallel, process, progress
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.harness.versions import describe_machine, versions
@@ -177,7 +177,7 @@ def recorded(run: Run) -> Iterator[None]:
     for scrap in run.folder.rglob(".*.tmp"):
         scrap.unlink(missing_ok=True)
     started = time.perf_counter()
-    with progress.print_heartbeat(run.label, run.bars), memory.watch_memory() as own:
+    with progress.print_heartbeat(run.label, run.bars), process.watch_memory() as own:
         yield
     # nothing was computed: keep the first run's record, so that the output stays byte-identical
     if run.kept:
@@ -187,7 +187,7 @@ def recorded(run: Run) -> Iterator[None]:
     # time and memory differ between equal runs, so they are not part of the record, which DVC hashes
     cost = {
         "seconds": round(time.perf_counter() - started, 3),
-        "peak_memory_mib": memory.peak_mib() + memory.largest_child_mib(),
+        "peak_memory_mib": process.peak_mib() + process.largest_child_mib(),
         "own_memory_mib": own.mib,
         "measured": run.measured,
     }

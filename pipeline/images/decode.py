@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as nnf
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from alignrec.pipeline.harness.memory import ran_out
+from alignrec.pipeline.harness.process import ran_out
 
 Image.init()  # registers all formats, of which FORMATS allows some
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # raster formats only: none can contain a script

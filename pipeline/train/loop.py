@@ -13,7 +13,7 @@ from torch import Tensor
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded_cutoff
 from alignrec.pipeline.evaluation.metrics import evaluate_vectors
-from alignrec.pipeline.harness.memory import keep_large_buffers
+from alignrec.pipeline.harness.process import keep_large_buffers
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions.split import Split
 from alignrec.pipeline.models.base import Batch, GraphRecommender, Inputs, Recommender

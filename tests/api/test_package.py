@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -18,11 +17,6 @@ def loaded(code: str, *modules: str) -> str:
 def test_importing_loads_nothing_heavy() -> None:
     heavy = ("torch", "pandas", "numpy", "pyarrow", "faiss", "duckdb", "transformers")
     assert loaded("import alignrec", *heavy) == "[]"
-
-
-def test_reading_a_release_needs_no_torch(made: Path) -> None:
-    code = f"import alignrec; r = alignrec.load({str(made)!r}); r.vector('i0'); r.graph['beit3']; r.embeddings"
-    assert loaded(code, "torch", "transformers", "faiss", "duckdb") == "[]"
 
 
 def test_all_that_is_named_is_there() -> None:

@@ -46,13 +46,6 @@ def records(layout: Layout) -> list[dict[str, object]]:
     return [io.read_json(rankings_path(layout, Entry("bpr", "none", seed)).with_suffix(".json")) for seed in range(2)]
 
 
-def test_a_run_without_its_last_record_is_measured_again_and_ends_the_same(layout: Layout) -> None:
-    before = shops.benchmark(layout.root, cold.params())
-    rankings_path(layout, Entry("bpr", "none", 0)).with_suffix(".json").unlink()
-    rankings_path(layout, Entry("bpr", "none", 1), "-all-items").write_bytes(b"cut")
-    assert shops.benchmark(layout.root, cold.params()) == before
-
-
 def test_runs_take_the_draws_in_turn_and_tests_resample_them(tmp_path: Path) -> None:
     layout = cold.outputs(tmp_path)
     cold.draw_again(layout)

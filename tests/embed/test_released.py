@@ -2,8 +2,6 @@
 
 import io as bytes_io
 import json
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,6 @@ import pytest
 import releases
 import toy
 from PIL import Image
-from processes import started
 from typer.testing import CliRunner
 
 from alignrec import schemas
@@ -153,31 +150,3 @@ def test_a_mistake_is_named_and_nothing_is_lost(release: Path, folder: Path, cha
         embed(release, given["name"], folder / given["items"], images, folder / given["to"])
     assert (folder / "items.jsonl").read_bytes() == before
     assert not (folder / "new").exists()
-
-
-def ended_at_a_shard(release: Path, folder: Path) -> None:
-    def killed(*args: Any) -> None:
-        write(*args)
-        if "features-" in args[1].name:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    write, io.write_table = io.write_table, killed
-    embed(release, "beit3", folder / "items.jsonl", folder / "images", folder / "new", rows=1)
-
-
-@pytest.mark.parametrize("kills", [2])
-def test_a_run_that_is_killed_goes_on_and_gives_the_same_bytes(release: Path, folder: Path, kills: int) -> None:
-    whole, new, work = folder / "whole", folder / "new", folder / ".new.parts"
-    embed(release, "beit3", folder / "items.jsonl", folder / "images", whole, rows=1)
-    for number in range(1, kills + 1):
-        assert started(ended_at_a_shard, release, folder).wait() == -signal.SIGKILL
-        assert len([*work.glob(".work/encode/table/beit3/features-*.parquet")]) == number
-        assert not new.exists()
-    written = {path: path.stat().st_mtime_ns for path in work.glob("images/table/*.parquet")}
-    assert written
-    summary = embed(release, "beit3", folder / "items.jsonl", folder / "images", new, rows=1)
-    assert summary.items == 4
-    files = sorted(path.name for path in whole.glob("*.parquet"))
-    assert len(files) == 4
-    assert all((whole / name).read_bytes() == (new / name).read_bytes() for name in files)
-    assert not work.exists()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
-from alignrec.pipeline.encode import batching
 from alignrec.pipeline.encode.chunks import LONGEST_WORD, cut_texts
 from alignrec.pipeline.encode.huggingface import HuggingFace
 from alignrec.pipeline.encode.minilm import MiniLMParams, load_minilm
@@ -75,19 +73,3 @@ def test_a_text_of_megabytes_is_not_tokenised_whole() -> None:
 @pytest.fixture(scope="module")
 def minilm() -> HuggingFace:
     return load_minilm(None, MiniLMParams())
-
-
-def test_minilm_reads_the_end_of_a_long_text(minilm: HuggingFace) -> None:
-    long = "a plain wooden chair " * 60
-    texts = ["red car", long, long + "violin", "blue"]
-    whole = batching.encode_items(minilm, texts, [None] * 4, 4)
-    alone = np.concatenate([batching.encode_items(minilm, [text], [None], 4).vectors for text in texts])
-    np.testing.assert_allclose(whole.vectors, alone, atol=2e-6)
-    assert np.abs(np.subtract(*whole.vectors[1:3])).max() > 1e-3
-    first = batching.encode_items(load_minilm(None, MiniLMParams(chunks=1)), texts, [None] * 4, 4)
-    assert (first.vectors[[0, 3]] == whole.vectors[[0, 3]]).all()
-    assert np.abs(np.subtract(*first.vectors[1:3])).max() == 0
-    assert whole.reading is not None
-    assert whole.reading.facts() == {"items": 4, "read": 4.0, "cut": 0}
-    assert first.reading is not None
-    assert first.reading.facts()["cut"] == 2

@@ -36,7 +36,6 @@ from alignrec.pipeline.images.pixels import decode_squares, normalise_pixels
 from alignrec.pipeline.ops import linalg
 from alignrec.stages.order import STAGES
 from tests.encode.test_kinds import ODD
-from tests.encode.test_write import killed
 
 TEXTS = ["red apple", "", "a blue car with four doors", "", "green tree " * 3000, "é 日本語 🙂", "bus", "red car"]
 COLOURS = ["red", "green", None, None, "blue", "grey", None, "red"]
@@ -134,16 +133,6 @@ def packaged(name: str) -> Encoder:
     return find_network({}, name, Path("nowhere")).load()
 
 
-def test_minilm_and_cnn_stand_side_by_side() -> None:
-    encoder = packaged("minilm-cnn")
-    assert encoder.width == 384 + 1280
-    actual = run(encoder, ["red apple", "", "bus"], [IMAGES[0], IMAGES[1], None], 2)
-    np.testing.assert_allclose(np.linalg.norm(actual[:, :384], axis=1), [1, 0, 1], atol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(actual[:, 384:], axis=1), [1, 1, 0], atol=1e-5)
-    alone = run(packaged("cnn"), [""], [IMAGES[1]], 1)[0]
-    np.testing.assert_allclose(actual[1, 384:], alone / np.linalg.norm(alone), atol=1e-5)
-
-
 @pytest.mark.parametrize("at", [1, 5, 7])
 def test_a_stage_of_the_cnn_gives_mean_and_deviation_of_its_maps(at: int) -> None:
     from alignrec.pipeline.encode.cnn import load_cnn
@@ -232,19 +221,6 @@ def test_without_whitening_the_sets_are_cls_itself(layout: Layout, cls: np.ndarr
     np.testing.assert_array_equal(vectors(layout, "beit3"), vectors(layout, "beit3-raw"))
     np.testing.assert_allclose(vectors(layout, "beit3"), cls, atol=2e-6)
     assert all(plain[name] != white[name] for name in ("beit3-image-masked", "beit3-untrained"))
-
-
-def test_killed_it_ends_with_the_same_bytes_and_a_set_that_is_named_no_more_goes(layout: Layout) -> None:
-    whole = stage(layout, params(*ALL))
-    for at in (4, 15, 30):
-        for folder in ("beit3", ".work"):
-            shutil.rmtree(layout.root / folder)
-        assert killed(layout, params(*ALL), at)
-        begun = {path: path.stat().st_mtime_ns for path in layout.work("beit3").rglob("*.parquet")}
-        assert stage(layout, params(*ALL)) == whole
-        assert all(path.stat().st_mtime_ns == time for path, time in begun.items())
-    assert begun
-    assert stage(layout, params("beit3")).keys() == {"beit3"}
 
 
 def test_shuffled_gives_nobody_their_own(layout: Layout) -> None:

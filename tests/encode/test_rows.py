@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.encode import batching
 from alignrec.pipeline.harness.layout import Layout
-from tests.encode.test_write import killed
 
 CHANGES: dict[str, tuple[list[Item], int]] = {
     "a-text": ([*ITEMS[:6], ITEMS[6]._replace(text="another"), *ITEMS[7:]], 1),
@@ -106,17 +104,3 @@ def test_rows_of_a_damaged_file_are_not_reused(shop: Layout, model: Path, encode
     featured.stage(catalogue(shop.root, MORE), params(model))
     assert sum(encoded) in (2 + 2, 2 + 4), "two new ones, and those of one file"
     equals_a_fresh_run(shop, MORE, params(model, reuse=False))
-
-
-def test_interrupted_at_any_file_the_next_run_gives_the_same_bytes(shop: Layout, model: Path, tmp_path: Path) -> None:
-    catalogue(shop.root, MORE)
-    whole, at = Layout(shutil.copytree(shop.root, tmp_path / "whole"), "shop"), 0
-    expected = featured.stage(whole, params(model))
-    while True:
-        again = Layout(shutil.copytree(shop.root, tmp_path / f"{at}"), "shop")
-        ended = not killed(again, params(model), at)
-        assert featured.stage(again, params(model)) == expected, at
-        if ended:
-            break
-        at += 1
-    assert at >= 8, "four shards, one file of rows, and the records"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from alignrec.pipeline.harness import waiting
+from alignrec.pipeline.harness import process
 from alignrec.pipeline.harness.layout import File, Layout
 from alignrec.stages.order import STAGES
 
@@ -25,4 +25,4 @@ BUSY = "cpu  1005 20 300 90005 40 5 6 7 0 0\ncpu0 505 10 150 45000 20 2 3 3 0 0\
 
 
 def test_a_machine_is_idle_by_its_processor_time() -> None:
-    assert [waiting.idle_share(BEFORE, after) for after in (IDLE, BUSY, BEFORE)] == [0.9, 0.5, 0]
+    assert [process.idle_share(BEFORE, after) for after in (IDLE, BUSY, BEFORE)] == [0.9, 0.5, 0]

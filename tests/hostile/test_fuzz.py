@@ -8,7 +8,7 @@ import pytest
 from processes import started
 
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.harness import memory
+from alignrec.pipeline.harness import process
 from alignrec.schemas import ContractError
 from tests.hostile.fuzz import registry, releases
 from tests.hostile.fuzz.mutate import LONGEST, mutated
@@ -53,14 +53,14 @@ EACH = 40 if "CAMPAIGN" in os.environ else 1
 
 def read_all(each: int) -> None:
     releases.read_everything(releases.release())
-    print("peak:", memory.peak_mib())
+    print("peak:", process.peak_mib())
     for data in releases.altered(each):
         try:
             with suppress(UserError, ContractError):
                 releases.attack(data)
         except Exception as e:
             print("fault:", data.partition(b"\0")[0].decode(), repr(e)[:200])
-    print("peak:", memory.peak_mib())
+    print("peak:", process.peak_mib())
 
 
 def test_any_file_of_a_release_ends_in_one_line_or_a_right_result() -> None:

@@ -21,7 +21,7 @@ from alignrec.commands import terminal
 from alignrec.commands.app import app
 from alignrec.pipeline import io as files
 from alignrec.pipeline.errors import printable
-from alignrec.pipeline.harness import memory
+from alignrec.pipeline.harness import process
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
 from alignrec.stages import publish
@@ -140,4 +140,4 @@ def test_too_few_addresses_are_one_line(megabytes: int, command: list[str]) -> N
     limited = ["sh", "-c", f'ulimit -v {1000 * megabytes}; exec "$@"', "sh", sys.executable, "-m", "alignrec", *command]
     done = subprocess.run(limited, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"error: {memory.TOO_LITTLE}\n"
+    assert done.stderr == f"error: {process.TOO_LITTLE}\n"

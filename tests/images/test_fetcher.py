@@ -286,20 +286,6 @@ def test_private_addresses_and_other_schemes_are_blocked() -> None:
     assert [r.url for r in results if r.decoded.status != "blocked"] == []
 
 
-REDIRECTS = (  # the first two are other names of 127.0.0.1, which only is allowed as such
-    *("http://127.1:{port}/secret", "http://localhost:{port}/secret", "http://169.254.169.254/latest"),
-    "http://[::1]:{port}/secret",
-)
-
-
-def test_a_redirect_into_a_private_network_is_blocked() -> None:
-    with serving({"/secret": body(JPEG)}) as server:
-        for target in REDIRECTS:
-            server.answers["/out"] = status(302, Location=target.format(port=server.server_address[1]))
-            assert get(server, "/out").status == "blocked", target
-        assert server.asked["/secret"] == 0
-
-
 def test_a_host_that_refuses_is_given_up_with_one_reason_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     asked, ask = list[object](), httpcore.SyncBackend.connect_tcp
 

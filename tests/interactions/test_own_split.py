@@ -79,12 +79,6 @@ def test_a_bad_row_is_a_stored_reject(tmp_path: Path, row: bytes, reason: str) -
     assert len(table(layout)) == 400
 
 
-def test_a_quote_that_is_not_closed_is_not_swallowed(tmp_path: Path) -> None:
-    data = TEXT.encode().replace(b"fine", b'"fine', 1)
-    with pytest.raises(UserError, match="400 of 400"):
-        stage(tmp_path, data)
-
-
 def test_more_bad_rows_than_allowed_are_refused_and_the_share_is_a_setting(tmp_path: Path) -> None:
     data = TEXT.encode() + b"u,i,5,9,fine,more\n" * 8
     with pytest.raises(UserError, match="8 of 408"):

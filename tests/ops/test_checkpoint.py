@@ -5,16 +5,16 @@ from pathlib import Path
 import torch
 from processes import started
 
-from alignrec.pipeline.harness import memory
+from alignrec.pipeline.harness import process
 from alignrec.pipeline.ops.checkpoint import Checkpoint
 
 
 def say_growth(path: Path) -> None:
     """Print the growth of peak memory, in MiB, when 256 MiB are saved."""
     tensors = {"w": torch.ones(64 << 20)}
-    before = memory.peak_mib()
+    before = process.peak_mib()
     Checkpoint(path, 1).save(tensors, {"step": 1})
-    print(memory.peak_mib() - before)
+    print(process.peak_mib() - before)
 
 
 def test_saving_takes_no_memory_as_large_as_the_tensors(tmp_path: Path) -> None:

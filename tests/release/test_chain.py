@@ -11,12 +11,8 @@ import pytest
 import releases
 import toy
 from safetensors.numpy import load_file, save_file
-from typer.testing import CliRunner
 
 import alignrec
-from alignrec import schemas
-from alignrec.commands.app import app
-from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.release import attest, manifest, verify
 from alignrec.pipeline.release.encoder import ReleasedEncoders
@@ -51,25 +47,6 @@ def test_the_release_carries_the_parts_and_says_who_needs_them(release: Path) ->
     assert files["encoders/linear/maps.safetensors"] == ["linear"]
     card = (release / "README.md").read_text()
     assert all(f"linear: {part}" in card for part in ("both", "tfidf"))
-
-
-def test_items_of_the_release_get_their_released_vectors(made: Path, release: Path, tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    images = io.read_tables(made / "images/shop/images-00000.parquet", schemas.IMAGES)
-    for row in next(iter(images)).to_pylist():
-        if row["image"] is not None:
-            (tmp_path / f"images/{row['asin']}.jpg").write_bytes(row["image"])
-    lines = [json.dumps({"asin": f"A{i}", "text": text}) + "\n" for i, text in enumerate(toy.TITLES)]
-    (tmp_path / "items.jsonl").write_text("".join(lines))
-    command = ["embed", "items.jsonl", "--release", release, "--encoder", "linear", "--images", "images", "--to", "new"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path)
-        result = CliRunner().invoke(app, [str(one) for one in command])
-    assert result.exit_code == 0, result.output
-    released = io.read_features(release / "features/linear")
-    width = released["vector"].type.list_size
-    ours = io.read_table(tmp_path / "new/features-00000.parquet", schemas.embedded_items(width))
-    np.testing.assert_allclose(io.matrix(ours["vector"]), io.matrix(released["vector"]), atol=1e-5)
 
 
 def test_it_is_attested_and_an_encoder_in_python(made: Path, release: Path) -> None:

@@ -20,7 +20,6 @@ from alignrec.pipeline import io
 from alignrec.pipeline.harness.code import ROOT
 from alignrec.pipeline.release import manifest, verify
 from alignrec.pipeline.remote.fetch import fetch
-from alignrec.pipeline.remote.stores import SAMPLE_FILE
 
 ARCHIVE = ROOT / "alignrec" / "sample.zip"
 
@@ -122,8 +121,3 @@ def test_its_figures_are_those_that_git_keeps_of_the_run(tmp_path: Path) -> None
     )
     assert round(mean, 4) == kept["recall@20"]
     assert round(probes["zero_shot"]["beit3"]["hit@20"], 4) == kept["zero_shot"]
-
-
-def test_the_wheel_carries_it() -> None:
-    project = (ROOT / "pyproject.toml").read_text()
-    assert f'"{SAMPLE_FILE}"' in project.split("[tool.setuptools.package-data]")[1].split("\n[")[0]
