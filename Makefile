@@ -2,7 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 FAISS := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
-INSTALL = $(BIN)/pip install --no-compile --quiet --disable-pip-version-check --constraint constraints.txt --report $@.json --editable
+# a current pip resolves the pinned packages in a third of the time; setuptools warns of each editable installation
+PIP = $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement .ci/pip.txt
+INSTALL = PYTHONWARNINGS=ignore $(BIN)/pip install --no-compile --quiet --disable-pip-version-check --constraint constraints.txt --report $@.json --editable
 HASHES = $(PYTHON) -I .ci/hashes.py $@.json # before anything that was installed runs
 APT = timeout 300 apt-get -qqy --no-install-recommends -o Acquire::Retries=1 -o Acquire::http::Timeout=20
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -74,14 +76,16 @@ vendor: ## the libraries of the report's map, from npm -> pipeline/report/vendor
 docs: .venv/installed-docs ## the docs site -> site/index.html; it needs no network
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
-.venv/installed: pyproject.toml constraints.txt hashes.txt
+.venv/installed: pyproject.toml constraints.txt hashes.txt .ci/pip.txt
 	$(PYTHON) -m venv .venv
+	$(PIP)
 	$(INSTALL) ".[$(FAISS)]"
 	$(HASHES)
 	touch $@
 
-.venv/installed-test: pyproject.toml constraints.txt hashes.txt
+.venv/installed-test: pyproject.toml constraints.txt hashes.txt .ci/pip.txt
 	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(PIP)
 	$(INSTALL) ".[$(FAISS),test]"
 	$(HASHES)
 	$(BIN)/pip install --no-compile --quiet --disable-pip-version-check --no-deps --require-hashes --requirement .ci/torchscale.txt

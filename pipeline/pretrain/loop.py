@@ -25,7 +25,7 @@ from alignrec.pipeline.pretrain.params import Pretrain
 
 WARMUP = 0.1  # share of steps with rising learning rate, cosine after it
 CLIP = 3.0  # largest norm of the gradient
-MEASUREMENTS = 20  # of held-out items per training
+MEASUREMENTS = 20  # of held-out items per training, but not more often than every tenth step
 BETAS = (0.9, 0.98)  # of AdamW, as BEiT
 EPSILON = 1e-6
 UNDECAYED = ("cls_token", "mask_token", "embed_positions", "image.positions", "text.positions")
@@ -72,7 +72,7 @@ def fit(network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[in
         start_head(training.model, task)
     per_epoch = math.ceil(len(task.train) / task.params.batch_size)
     steps = task.params.steps if per_epoch else 0
-    every = max(1, math.ceil(steps / MEASUREMENTS))
+    every = max(10, math.ceil(steps / MEASUREMENTS))
     done(now.step)
     plan: list[np.ndarray] = []
     while now.step < steps:
