@@ -3,7 +3,7 @@
     python -m benchmarks._figures README.md docs/sample.md [--root outputs]
 
 Blocks between `<!-- figures: KIND DATASET [FILTER ...] -->` and `<!-- /figures -->` are rewritten. Filters are models
-and feature sets; datasets for `content`, parts of the study for `article`.
+and feature sets; probes too for `probes`, datasets for `content`, parts of the study for `article`.
 """
 
 from __future__ import annotations
@@ -98,9 +98,11 @@ def _judged(comparison: Comparison) -> str:
 def probes(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield probe results of feature sets, raw and processed, best zero-shot first."""
     figures = io.read_json(layout.probes)
-    found = {key: probe for key, probe in probed.read_probes(figures).items() if key in SHOWN and not probe.skipped}
+    asked = {key: probe for key, probe in probed.read_probes(figures).items() if not probe.skipped}
+    found = {key: asked[key] for key in [key for key in only if key in asked] or SHOWN if key in asked}
     first = next(iter(found.values()))
-    names = [name for name in first.ordered("raw", first.probe.figure) if not only or name in only]
+    sets = {*only} - {*found}
+    names = [name for name in first.ordered("raw", first.probe.figure) if not sets or name in sets]
     yield markdown(
         ("features", *(f"{key.replace('_', ' ')} {probe.probe.figure}" for key, probe in found.items())),
         [(name, *(probe.both(name, probe.probe.figure) for probe in found.values())) for name in names],
