@@ -41,7 +41,7 @@ EXPORT = '''
 """Plain: identifiers, one a line."""
 
 
-def write(content, folder):
+def write_plain(content, folder):
     (folder / "items.txt").write_text("\\n".join(content.items["asin"].to_pylist()))
     return "`items.txt` has an identifier a line."
 '''
@@ -97,8 +97,8 @@ def with_stage(path: str) -> str:
 
 
 def with_export(path: str) -> str:
-    text = (ROOT / path).read_text().replace("npy, recbole", "npy, plain, recbole")
-    return text.replace('"npy": npy,\n', '"npy": npy,\n    "plain": plain,\n')
+    text = (ROOT / path).read_text().replace("formats, minionerec", "formats, minionerec, plain")
+    return text.replace("FORMATS = {\n", 'FORMATS = {\n    "plain": Format(plain.write_plain),\n')
 
 
 def registered(group: str, name: str, place: str) -> tuple[str, str]:

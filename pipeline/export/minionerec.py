@@ -15,7 +15,7 @@ TRIPLET = 3
 
 
 # format: AkaliKong/MiniOneRec, convert_dataset.py and data/amazon18_data_process.py
-def write(content: ExportContent, folder: Path) -> str:
+def write_minionerec(content: ExportContent, folder: Path) -> str:
     name = content.name
     files: dict[str, dict[str, Any]] = {
         "index": {
@@ -39,7 +39,7 @@ LC-Rec takes this folder as `<path>/{name}`, and splits leave-one-out: `--datase
 """
 
 
-def notes(content: ExportContent) -> list[str]:
+def minionerec_notes(content: ExportContent) -> list[str]:
     untitled = sum(not title.strip() for title in content.items["title"].to_pylist())
     said = [f"Items without a title, for which a stand-in says so: {untitled:,}."] if untitled else []
     _, group, counts = np.unique(_id_matrix(content)[:, :TRIPLET], axis=0, return_inverse=True, return_counts=True)

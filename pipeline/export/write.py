@@ -1,26 +1,35 @@
 """Write an export: a folder that appears only when complete, with a README."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.export import cornac, hf, minionerec, mmrec, npy, recbole
+from alignrec.pipeline.export import formats, minionerec
 from alignrec.pipeline.export.content import ExportContent, write_tsv
 
-FORMATS: dict[str, ModuleType] = {
-    "mmrec": mmrec,
-    "recbole": recbole,
-    "cornac": cornac,
-    "npy": npy,
-    "hf": hf,
-    "minionerec": minionerec,
+
+class Format(NamedTuple):
+    """An export format."""
+
+    write: Callable[[ExportContent, Path], str]  # writes its files into a folder and returns the README's usage text
+    # sentences for the README on what the format changes or cannot express
+    notes: Callable[[ExportContent], list[str]] | None = None
+    coded: bool = False  # whether it needs semantic IDs
+
+
+FORMATS = {
+    "mmrec": Format(formats.write_mmrec, formats.mmrec_notes),
+    "recbole": Format(formats.write_recbole),
+    "cornac": Format(formats.write_cornac),
+    "npy": Format(formats.write_npy),
+    "hf": Format(formats.write_hf),
+    "minionerec": Format(minionerec.write_minionerec, minionerec.minionerec_notes, coded=True),
 }
-CODED = "minionerec"  # format with semantic IDs
 
 
 def write_export(content: ExportContent, form: str, to: Path) -> list[str]:
@@ -39,7 +48,7 @@ def write_export(content: ExportContent, form: str, to: Path) -> list[str]:
 def wants_codes(form: str) -> bool:
     if form not in FORMATS:
         raise UserError(f"no format '{form}'; there are {', '.join(FORMATS)}")
-    return form == CODED
+    return FORMATS[form].coded
 
 
 def _fill_folder(content: ExportContent, form: str, new: Path) -> list[str]:
@@ -47,8 +56,8 @@ def _fill_folder(content: ExportContent, form: str, new: Path) -> list[str]:
         rows = [(name, item) for name, items in content.filled.items() for item in items]
         names, items = (pa.array(column) for column in zip(*rows, strict=True))
         write_tsv(new / "filled.tsv", pa.table({"features": names, "item_id": items}), ["features", "item_id"])
-    module = FORMATS[form]
-    how, notes = module.write(content, new), list(module.notes(content)) if hasattr(module, "notes") else []
+    chosen = FORMATS[form]
+    how, notes = chosen.write(content, new), chosen.notes(content) if chosen.notes else []
     readme = new / "README.md"
     header = readme.read_text(encoding="utf-8") if readme.exists() else ""
     readme.write_text(header + _describe_export(content, form, notes) + how, encoding="utf-8")

@@ -28,14 +28,14 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.export import content as contents
 from alignrec.pipeline.export import rows
 from alignrec.pipeline.export.content import ExportContent
-from alignrec.pipeline.export.write import CODED, FORMATS, wants_codes, write_export
+from alignrec.pipeline.export.write import FORMATS, wants_codes, write_export
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.items.parse import clean_text
 from alignrec.stages import download, interactions, items
 
 SPLITS = ("train", "valid", "test")
-PLAIN = [form for form in FORMATS if form != CODED]
+PLAIN = [form for form in FORMATS if not wants_codes(form)]
 
 
 @pytest.fixture(scope="module")
