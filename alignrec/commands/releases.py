@@ -15,7 +15,9 @@ from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.progress import bytes_bar
 from alignrec.pipeline.release import verify as verify_release
 from alignrec.pipeline.release.read import Release
+from alignrec.pipeline.report.params import Report
 from alignrec.pipeline.sources.base import SOURCES
+from alignrec.pipeline.train.params import Released
 
 MOST_REASONS = 3  # reasons of rejects on the terminal
 
@@ -150,6 +152,7 @@ def serve(
     """serve the page of a release with a search box: text or image in, nearest items out."""
     opened = Release(release).verify()
     settings = settings_of(str(release), params)
-    from alignrec.pipeline.serve import command  # loads torch, which a damaged release need not wait for
+    from alignrec.pipeline.serve import app  # loads torch, which a damaged release need not wait for
 
-    command.serve(opened, settings, opened.layout_under(root).images, host, port, say)
+    preferred, shown = settings[Released].features, settings[Report].gallery_items
+    app.serve(opened, preferred, shown, opened.layout_under(root).images, host, port, say)

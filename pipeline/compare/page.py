@@ -1,6 +1,6 @@
 """Pages for a comparison and for a diff of two releases, with images of the most changed items."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alignrec import schemas
-from alignrec.pipeline import io
 from alignrec.pipeline.compare import releases, similarity
 from alignrec.pipeline.compare.feature_set import FeatureSet
 from alignrec.pipeline.report import comparison as facts
@@ -78,7 +76,7 @@ def render_changes(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: s
             old = replace(old, name=f"{name} before ({diff['a']['version']})")
             new = replace(new, name=f"{name} after ({diff['b']['version']})")
             pairs.append(_changed_items(old, new, most))
-    packed, data = _with_images(pairs, items, stored_pictures(images, items, at))
+    packed, data = _with_images(pairs, items, gallery.stored_pictures(images, items, at))
     missing = "" if packed.data else f"No images: {images.name} has none here, and releases hold addresses only."
     parts = [[part, line] for part in ("schema", "rows", "values") for line in diff[part] or ["the same"]]
     tables = [Table("Contents", "", ["part", "difference"], parts, texts=2), _features_table(diff)]
@@ -105,13 +103,3 @@ def _features_table(diff: dict[str, Any]) -> Table:
         "Neither is computed where the vectors are the same."
     )
     return Table("Features", note, head, rows, texts=2)
-
-
-def stored_pictures(images: Path, items: pa.Table, at: dict[str, int]) -> Iterator[pa.Table]:
-    """Yield `item_id` (position in `items`) and `image` of images whose hash `items` lists."""
-    hashes = items["image_sha256"].to_pylist()
-    for path in sorted(images.glob("images-*.parquet")):
-        table = io.read_table(path, schemas.IMAGES, ["asin", "sha256", "image"])
-        rows = [at.get(asin, -1) for asin in table["asin"].to_pylist()]
-        matching = [i >= 0 and hashes[i] == sha256 for i, sha256 in zip(rows, table["sha256"].to_pylist(), strict=True)]
-        yield pa.table({"item_id": pa.array(rows, pa.int32()), "image": table["image"]}).filter(pa.array(matching))

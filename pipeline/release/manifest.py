@@ -21,7 +21,6 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.config.document import Part, first_fault
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.http.fetch import is_web_page
 
 FORMAT: Literal[5] = 5
 NAME = "manifest.json"
@@ -250,8 +249,6 @@ def parse(folder: Path, data: bytes) -> Manifest:
     try:
         raw = orjson.loads(data)  # orjson rejects lone surrogates, which cannot be printed, and deep nesting
     except ValueError as e:
-        if is_web_page(data):
-            raise UserError(f"{path}: a web page, and no manifest; is that the address of a release?") from None
         raise UserError(f"{path}: not JSON ({e}); fetch the release again") from None
     version = raw.get("format") if isinstance(raw, dict) else None
     if isinstance(version, int) and version != FORMAT:

@@ -92,6 +92,8 @@ def _read_manifest(source: Store, work: Path, key: Path | None = None) -> Manife
     """Copy the manifest and its signature, if any, to `work`; return the validated manifest."""
     try:
         data = read_small(source, manifests.NAME, manifests.MAX_BYTES)
+        if is_web_page(data):
+            raise UserError(f"{work / manifests.NAME}: a web page, and no manifest; is that the address of a release?")
         io.write_bytes(work / manifests.NAME, data)
         (work / signature.NAME).unlink(missing_ok=True)
         # for a missing file some servers deny access, others answer with a web page

@@ -1,21 +1,23 @@
 """Items of the page: images, a random gallery and neighbours under each feature set."""
 
 import base64
-import io as bytes_io
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
+from alignrec import schemas
+from alignrec.pipeline import io
 from alignrec.pipeline.combine.names import CEILINGS, LINEAR
 from alignrec.pipeline.items.columns import label_items
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.table import CONTROLS
-from alignrec.schemas import TRAIN
 
 CELL = 80  # pixels of an image in a sheet
 COLUMNS = 20  # images per row, and rows: 1600 x 1600 pixels, which phones decode
@@ -47,6 +49,16 @@ def make_thumbnails(tables: Iterable[pa.Table], wanted: set[int]) -> dict[int, I
     return images
 
 
+def stored_pictures(images: Path, items: pa.Table, at: dict[str, int]) -> Iterator[pa.Table]:
+    """Yield `item_id` (position in `items`) and `image` of images whose hash `items` lists."""
+    hashes = items["image_sha256"].to_pylist()
+    for path in sorted(images.glob("images-*.parquet")):
+        table = io.read_table(path, schemas.IMAGES, ["asin", "sha256", "image"])
+        rows = [at.get(asin, -1) for asin in table["asin"].to_pylist()]
+        matching = [i >= 0 and hashes[i] == sha256 for i, sha256 in zip(rows, table["sha256"].to_pylist(), strict=True)]
+        yield pa.table({"item_id": pa.array(rows, pa.int32()), "image": table["image"]}).filter(pa.array(matching))
+
+
 def pack_sheets(images: Mapping[int, Image.Image]) -> Sheets:
     items = sorted(images)
     data = []
@@ -55,7 +67,7 @@ def pack_sheets(images: Mapping[int, Image.Image]) -> Sheets:
         sheet = Image.new("RGB", (COLUMNS * CELL, -(-len(part) // COLUMNS) * CELL), BACKGROUND)
         for i, item in enumerate(part):
             sheet.paste(images[item], (i % COLUMNS * CELL, i // COLUMNS * CELL))
-        out = bytes_io.BytesIO()
+        out = BytesIO()
         sheet.save(out, "JPEG", quality=80, optimize=True)
         data.append(base64.b64encode(out.getvalue()).decode())
     return Sheets(data, {item: i for i, item in enumerate(items)})
@@ -63,7 +75,7 @@ def pack_sheets(images: Mapping[int, Image.Image]) -> Sheets:
 
 def _fitted(data: bytes) -> Image.Image | None:
     try:
-        image = Image.open(bytes_io.BytesIO(data), formats=["JPEG"]).convert("RGB")
+        image = Image.open(BytesIO(data), formats=["JPEG"]).convert("RGB")
     except (UnidentifiedImageError, OSError):
         return None
     image.thumbnail((CELL, CELL), Image.Resampling.LANCZOS)
@@ -166,4 +178,4 @@ def item_popularity(interactions: pa.Table | None, items: int) -> list[int]:
     if interactions is None:
         return []
     item, split = (interactions[column].to_numpy() for column in ("item_id", "split"))
-    return np.bincount(item[split == TRAIN], minlength=items).tolist()
+    return np.bincount(item[split == schemas.TRAIN], minlength=items).tolist()

@@ -1,9 +1,11 @@
-"""Web application of a release: its page at /, and searches at /nearest with its own encoders (I items, F width)."""
+"""`alignrec serve`: a release's page at /, and searches at /nearest with its own encoders (I items, F width)."""
 
 import asyncio
 import logging
+import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,16 @@ from alignrec.pipeline.encode.network import Loaded
 from alignrec.pipeline.errors import UserError, installing, one_line
 from alignrec.pipeline.images.decode import normalise_image
 from alignrec.pipeline.ops.linalg import unit_rows
+from alignrec.pipeline.probe import stored
 from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
-from alignrec.pipeline.release.read import Release
+from alignrec.pipeline.release.read import Release, unpack_release
 from alignrec.pipeline.release.verify import refuse_damaged
-from alignrec.pipeline.report.gallery import category_paths, item_titles
+from alignrec.pipeline.report import page
+from alignrec.pipeline.report.gallery import category_paths, item_titles, pick_neighbours, stored_pictures
+from alignrec.pipeline.report.outputs import Outputs
 
 try:
+    import uvicorn
     from anyio.to_thread import run_sync
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
@@ -37,6 +43,9 @@ WAITING = 8  # complete queries that may wait; more are refused
 BODY = 15  # seconds within which a request body must arrive
 HEADERS = 5.0  # seconds within which a connection must send its only request, see SAFE
 LOG = logging.getLogger("uvicorn.error")
+LOCAL = ("127.0.0.1", "localhost", "::1", "[::1]")
+HELD = 512  # open connections
+SHUTDOWN = 2  # seconds to finish running requests on exit
 # header of the page's own requests: other sites cannot send it without a CORS preflight, which fails
 OURS = "x-alignrec"
 SAFE = {
@@ -164,3 +173,43 @@ class Impatient(H11Protocol):
     def _close_idle(self) -> None:
         if self.cycle is None:
             self.transport.abort()
+
+
+def render_page(release: Release, released: str, shown: int, images: Path, encoders: list[str]) -> bytes:
+    """Return the page as HTML: feature set `released`, and `shown` items with those images that the release lists."""
+    with unpack_release(release, ["items"]) as layout:
+        if (probes := release.folder / "probes.json").exists():
+            io.write_json(layout.probes, stored.read_probes(probes))
+        outputs = Outputs(layout, release.manifest.kind, released)
+        near = pick_neighbours(outputs, shown, 0)
+        at = {asin: row for row, asin in enumerate(release.items["asin"].to_pylist())}
+        view = page.build_view(outputs, near, 0, stored_pictures(images, release.items, at))
+        return page.page_html(outputs, view, encoders, CHARACTERS).encode()
+
+
+def serve(
+    release: Release, preferred: str, shown: int, images: Path, host: str, port: int, say: Callable[[str], object]
+) -> None:
+    """Serve a release until interrupted, with feature set `preferred`, if present, and `shown` items first."""
+    nearest = Nearest(release.refuse_without("items"))
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.create_server(address, family=family)  # connections wait until uvicorn is ready
+    except OSError as e:
+        raise UserError(f"cannot listen at {host}, port {port}: {e.strerror or e}; name another by --port") from None
+    with listening:
+        nearest.load_encoder(preferred if preferred in nearest.encoders else nearest.encoders[0])
+        released = preferred if preferred in release.feature_sets else release.feature_sets[0]
+        encoders = sorted(nearest.encoders, key=lambda name: name != released)
+        text = render_page(release, released, shown, images, encoders)
+        if host not in LOCAL:
+            say(f"warning: {host} can be reached from other machines, and answers them")
+        named = f"[{host}]" if ":" in host else host
+        say(f"serving: http://{named}:{listening.getsockname()[1]}/ (Ctrl-C ends it)")
+        hosts = [host, named, *LOCAL] if host not in ("0.0.0.0", "::") else ["*"]
+        config = uvicorn.Config(
+            build_application(nearest, text, hosts), log_level="warning", access_log=False, server_header=False,
+            date_header=False, http=Impatient, ws="none", limit_concurrency=HELD,
+            timeout_graceful_shutdown=SHUTDOWN, h11_max_incomplete_event_size=1 << 14,
+        )  # fmt: skip
+        uvicorn.Server(config).run(sockets=[listening])

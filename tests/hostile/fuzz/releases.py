@@ -24,7 +24,7 @@ from alignrec.pipeline.export.content import of_release
 from alignrec.pipeline.release import manifest, signature
 from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items, normalise_image
 from alignrec.pipeline.release.read import Release, unpack_release
-from alignrec.pipeline.serve import command
+from alignrec.pipeline.serve import app
 from alignrec.schemas import ContractError
 from tests.hostile.fuzz.mutate import mutated
 from tests.hostile.fuzz.target import Target, folder, restored, written
@@ -66,7 +66,7 @@ def read_everything(folder: Path) -> None:
         done = encode_items(loaded, ["a red ball", ""], images)
         assert done.shape == (2, loaded.encoder.width)
         assert np.isfinite(done).all()
-    command.render_page(opened, toy.PARAMS, opened.folder, ["beit3"])
+    app.render_page(opened, "beit3", 8, opened.folder, ["beit3"])
     of_release(folder, [])
     of_release(folder, ["beit3"], coded=True)
     diff_releases(release(), folder, changed=2)
