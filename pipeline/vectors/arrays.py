@@ -135,9 +135,7 @@ def open_archive(path: Path) -> Vectors:
     packed = archives.open_zip(path)
 
     def of_member(info: zipfile.ZipInfo) -> bytes:
-        if info.file_size > LARGEST:
-            raise UserError(f"{path}, {info.filename}: has {info.file_size:,} bytes; one item's vector has fewer")
-        return b"".join(archives.read_member(packed, info, f"{path}, {info.filename}"))
+        return archives.unpack_member(packed, info, f"{path}, {info.filename}", LARGEST)
 
     found = sorted((one for one in packed.infolist() if one.filename.endswith(PER_ITEM)), key=lambda one: one.filename)
     return _open_members(path, [(one.filename, lambda one=one: of_member(one)) for one in found])  # type: ignore[misc]
