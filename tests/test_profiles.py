@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from commands import alignrec
 
 from alignrec.commands.params import load
 from alignrec.pipeline.benchmark.settings import model_settings
@@ -60,3 +61,19 @@ def test_the_page_shows_the_profile_and_valid_sources() -> None:
     assert set(BLOCKS[0]["pretrain"]) == {"init", "tokenizer", "vqkd"}  # the three paths that a user changes
     assert "alignrec profile baby && dvc repro" in PAGE
     assert all(Amazon2014.model_validate(block["sources"]["baby"]).files() for block in BLOCKS[1:])
+
+
+def test_a_profile_lies_over_a_project_of_ones_own_and_nothing_of_it_is_lost(tmp_path: Path) -> None:
+    own = "datasets: [mine]\nsources: {mine: {kind: tabular, interactions: a.csv, items: b.csv}}\ngraph: {k: 7}\n"
+    (tmp_path / "params.yaml").write_text(own)
+    done = alignrec("profile", "paper", "--to", "new.yaml", cwd=tmp_path)
+    assert "left out, as there are no such feature sets: minilm-cnn" in done.output
+    params = load(tmp_path / "new.yaml")
+    assert (params.datasets, params.graph.k, params.benchmark.features) == (["mine"], 7, ["beit3", "shuffled"])
+    written = (tmp_path / "new.yaml").read_text()
+    done = alignrec("profile", "baby", "--to", "new.yaml", cwd=tmp_path)
+    assert "new.1.yaml is new.yaml as it was, which git does not have" in done.output
+    assert (tmp_path / "new.1.yaml").read_text() == written
+    assert load(tmp_path / "new.yaml").datasets == ["baby"]
+    done = alignrec("profile", "study", cwd=tmp_path)
+    assert done.output == "error: no profile 'study'; there are article, baby, electronics, paper, sports\n"

@@ -29,7 +29,7 @@ COMMANDS = Path(sys.executable).parent
 
 def copied(folder: Path) -> None:
     """Copy the packages of this clone with their bytecode, which other processes may be writing."""
-    for name in ("pipeline", "stages", "schemas", "alignrec"):
+    for name in ("pipeline", "stages", "schemas", "alignrec", "profiles"):
         shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("*.pyc.*"))
 
 

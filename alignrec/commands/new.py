@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io as text_io
+import itertools
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,12 +17,13 @@ import yaml
 
 from alignrec.commands import project
 from alignrec.commands.arguments import PARAMS, ROOT
-from alignrec.commands.params import Params, load, read
+from alignrec.commands.params import Params, check, parse, read
 from alignrec.commands.plan import format_duration
 from alignrec.commands.terminal import say
 from alignrec.pipeline import io
+from alignrec.pipeline.combine.names import feature_sets
 from alignrec.pipeline.config import document
-from alignrec.pipeline.config.base import checked, known, nearest
+from alignrec.pipeline.config.base import checked, known
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.sources.amazon import CATEGORIES, KIND, SIZES
@@ -27,7 +31,7 @@ from alignrec.pipeline.sources.amazon import CATEGORIES, KIND, SIZES
 if TYPE_CHECKING:
     from alignrec.commands.estimate import Size
 
-PROFILES = Path("profiles")
+PROFILES = Path(__file__).parents[1] / "profiles"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 WITHOUT_BEIT3 = "beit3: {sets: []}\n"
 AMAZON = """# What `dvc repro` builds, and how: Amazon's {category} of {year}. Absent keys have their defaults.
@@ -137,26 +141,59 @@ def cost_of_beit3(name: str, text: str, size: Size | None = None) -> str:
 
 
 def profile(
-    name: Annotated[str, typer.Argument(help="a profile in profiles/, without .yaml, or a path")],
+    name: Annotated[str, typer.Argument(help="a profile of the package, such as paper or baby, or a path")],
     to: Annotated[Path, typer.Option("--to", help="parameter file to write")] = PARAMS,
 ) -> None:
     """write a profile into params.yaml, where git and DVC show what it changes."""
     path = PROFILES / f"{name}.yaml"
     if not path.is_file() and not (path := Path(name)).is_file():
-        raise UserError(f"no profile '{name}'{nearest(name, sorted(path.stem for path in PROFILES.glob('*.yaml')))}")
-    load(path)  # validate before writing anything
-    over = document.read_yaml(path)
+        raise UserError(f"no profile '{name}'; there are {', '.join(sorted(one.stem for one in PROFILES.glob('*')))}")
+    over, absent = document.read_yaml(path), []
+    text, changed = path.read_text(encoding="utf-8"), list(over)
     # a profile is an overlay: keep the comments of the file that it extends
     if document.EXTENDS in over:
         base = path.parent / over.pop(document.EXTENDS)
+        # paper.yaml lies over the parameters of this project, which are the package's in a folder without any
+        base = PARAMS if base.name == PARAMS.name and PARAMS.exists() else base
+        over, absent = _without_absent_sets(over, base)
         text, changed = _merge_documents(base.read_text(encoding="utf-8"), over)
-    else:
-        text, changed = path.read_text(encoding="utf-8"), list(over)
+    check(parse(yaml.load(text, document.Loader), path), path)  # validate before writing anything; a SafeLoader
+    kept = _keep_uncommitted(to, text)
     io.write_bytes(to, text.encode())
     say(f"wrote {to}: {', '.join(changed) or 'nothing changed'}")
+    if absent:
+        say(f"left out, as there are no such feature sets: {', '.join(absent)}")
     for line in project.begin_project(Path()) if to == PARAMS else ():
         say(line)
-    say(f"next: dvc repro; `git diff {to}` shows what changed, `git checkout {to}` takes it back")
+    undo = f"`git diff {to}` shows what changed, `git checkout {to}` takes it back"
+    say(f"next: dvc repro; {f'{kept} is {to} as it was, which git does not have' if kept else undo}")
+
+
+def _without_absent_sets(over: dict[str, Any], base: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return an overlay without the feature sets that the project lacks in its benchmark, and their names."""
+    own = over.get("benchmark", {})
+    features, ablations = own.get("features", []), own.get("ablations", {})
+    params = parse(document.merge(document.read_yaml(base), over) | {"benchmark": {}}, base)
+    made = [feature_sets(params, dataset) for dataset in params.datasets]
+    wanted = dict.fromkeys([*features, *(keys["features"] for keys in ablations.values() if "features" in keys)])
+    if not (absent := [one for one in wanted if not all(one in names for names in made)]):
+        return over, absent
+    rows = {row: keys for row, keys in ablations.items() if keys.get("features") not in absent}
+    kept = own | {"features": [one for one in features if one not in absent], "ablations": rows}
+    return over | {"benchmark": kept}, absent
+
+
+def _keep_uncommitted(path: Path, text: str) -> Path | None:
+    """Copy a file that is about to be overwritten, unless git has it or it stays as it is; return the copy."""
+    if not path.exists() or (before := path.read_bytes()) == text.encode():
+        return None
+    found = subprocess.run(["git", "show", f"HEAD:./{path}"], capture_output=True) if shutil.which("git") else None
+    if found and found.stdout == before:
+        return None
+    copies = (path.with_name(f"{path.stem}.{number}{path.suffix}") for number in itertools.count(1))
+    copy = next(one for one in copies if not one.exists())
+    io.write_bytes(copy, before)
+    return copy
 
 
 def _merge_documents(text: str, over: Mapping[str, Any]) -> tuple[str, list[str]]:

@@ -50,7 +50,10 @@ Params: type[Parameters] = create_model(
 
 def read(path: Path, dataset: str = "") -> Parameters:
     """Read a parameter file, completed for `dataset` if given; settings of models and encoders are left to `check`."""
-    raw = document.read_extended(path)
+    return parse(document.read_extended(path), path, dataset)
+
+
+def parse(raw: Any, path: Path, dataset: str = "") -> Parameters:
     try:
         params = checked(Params, raw)
         _check_names(params)

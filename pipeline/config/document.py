@@ -91,10 +91,14 @@ def read_extended(path: Path) -> Any:
     base = read_yaml(path.parent / over[EXTENDS])
     if not isinstance(base, dict) or EXTENDS in base:
         raise UserError(f"{path}: '{EXTENDS}': {over[EXTENDS]} must be a whole parameter file, which extends none")
-    # merge sections by key, replace everything else
+    return merge(base, over)
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Merge sections by key and replace everything else."""
     merged = dict(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(base.get(key), dict)
         merged[key] = {**base[key], **value} if both else value
-    del merged[EXTENDS]
+    merged.pop(EXTENDS, None)
     return merged

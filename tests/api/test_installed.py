@@ -22,7 +22,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of a wheel, built from a copy of this clone, as building leaves files behind."""
     folder = tmp_path_factory.mktemp("wheel")
     copied(folder / "clone")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "params.yaml"):
         shutil.copy(ROOT / name, folder / "clone")
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-compile", "--disable-pip-version-check"]
     pip = [sys.executable, "-m", "pip", "install", *options, "--target", folder / "site", folder / "clone"]
@@ -61,13 +61,15 @@ def test_it_loads_a_release_begins_a_project_and_embeds(installed: Path, folder:
     assert str(installed) in loaded
     new = ("new", "mine", "--interactions", "ratings.csv", "--items", "items.csv")
     assert "wrote dvc.yaml" in python(installed, folder, "-m", "alignrec", *new)
+    profile = python(installed, folder, "-m", "alignrec", "profile", "paper", "--to", "paper.yaml")
+    assert "wrote paper.yaml: beit3.sets, benchmark.models" in profile
     embed = ("embed", "items.csv", "--encoder", "minilm", "--to", "vectors")
     assert "12 items, 0 with image, 12 with text" in python(installed, folder, "-m", "alignrec", *embed)
 
 
 def test_a_wheel_has_every_file_and_no_other_name_at_the_top(wheel: Path) -> None:
     assert {path.name for path in wheel.iterdir() if path.suffix != ".dist-info"} == {"alignrec", "bin"}
-    ours = ["git", "ls-files", "alignrec", "pipeline", "stages", "schemas"]
+    ours = ["git", "ls-files", "alignrec", "pipeline", "stages", "schemas", "profiles", "params.yaml"]
     listed = subprocess.run(ours, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
     expected = {path.removeprefix("alignrec/") for path in listed if not (ROOT / path).is_symlink()}
     files = [path.relative_to(wheel / "alignrec") for path in (wheel / "alignrec").rglob("*.*") if path.is_file()]
