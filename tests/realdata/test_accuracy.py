@@ -7,12 +7,12 @@ import pyarrow as pa
 import pyarrow.csv
 import pytest
 
+from alignrec.pipeline.compare import leaderboard
 from alignrec.pipeline.evaluation.protocol import selecting_protocol
 from alignrec.pipeline.graph import neighbours
 from alignrec.pipeline.interactions import split
 from alignrec.pipeline.models.alignrec import AlignRec
 from alignrec.pipeline.models.lightgcn import LightGCN
-from alignrec.pipeline.report import published
 from alignrec.pipeline.train.loop import fit
 
 DATA = Path("../shared/data")
@@ -39,6 +39,6 @@ def test_lightgcn_on_baby_after_three_epochs() -> None:
     parts = published_split(DATA / "baby_2014/baby.inter.gz")
     assert [len(pairs) for pairs in (parts.train, parts.valid, parts.test)] == [118_551, 20_559, 21_682]
     fingerprint = selecting_protocol("mmrec", "mmrec", "as imported", parts).fingerprint
-    assert published.read_published()["fingerprints"][fingerprint] == "baby"
+    assert leaderboard.read_published()["fingerprints"][fingerprint] == "baby"
     found = fit(LightGCN, parts, None, None, LightGCN.Params(epochs=3, lr=5e-3), 0)
     assert found.valid["recall@20"] > 0.055
