@@ -13,6 +13,7 @@ from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.http.fetch import local_path
 from alignrec.pipeline.interactions import build
+from alignrec.pipeline.interactions.division import USER_TIME
 from alignrec.pipeline.sources import download, inspect
 from alignrec.pipeline.sources.lines import column_names, refuse_blank
 from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
@@ -24,6 +25,11 @@ LARGE = 20_000  # items from which recommenders use their published settings of 
 QUICK = {"lr": 0.005, "epochs": 100, "patience": 8}  # settings of AlignRec for smaller catalogues
 MODELS, SEEDS = ["ease", "l3ae", "alignrec"], 2  # for smaller catalogues: a benchmark of one minute on two cores
 TEACHERS = {"text": ["minilm", "tfidf"], "image": ["cnn", "descriptors"]}  # modality -> its encoders
+BY_TIME = (
+    f"timestamps found: split {USER_TIME} holds out each user's last fifth; mmrec, a random fifth, is the one of "
+    "published tables (interactions.protocol)"
+)
+FEW = 20  # users or items, below which a column is doubted
 HEAD = """# What `dvc repro` builds. Absent keys have their defaults, some of them by what the data has:
 # which feature sets are judged, coded and released.
 """
@@ -55,10 +61,18 @@ def read_files(
     counts = f"{kept} {left.users:,} users, {left.items:,} items, {left.interactions:,} interactions"
     has_images = bool(shown) or (item_rows is not None and "image_urls" in item_rows.roles)
     modalities = ["text"] * bool(items) + ["image"] * has_images
-    core = {"user_core": left.core, "item_core": left.core} if left.core else {}
-    sections = {"datasets": [name], "sources": {name: source}, "interactions": core, "images": shown}
+    split: dict[str, Any] = {"user_core": left.core, "item_core": left.core} if left.core else {}
+    seen = [*rows.described(), *described, counts]
+    for role, count in (("user", left.users), ("item", left.items)):
+        if count < FEW:
+            doubt = f"does '{rows.roles[role]}' hold {role}s? If not, name it: --column {role}=NAME"
+            seen.append(f"warning: only {count} {role}s: {doubt}")
+    if split and "timestamp" in rows.roles:
+        split["protocol"] = USER_TIME
+        seen.append(BY_TIME)
+    sections = {"datasets": [name], "sources": {name: source}, "interactions": split, "images": shown}
     size = Size(left.users, left.items, left.interactions, LONGEST * bool(modalities), "")
-    return OwnData(sections, size, modalities, [*rows.described(), *described, counts])
+    return OwnData(sections, size, modalities, seen)
 
 
 def as_yaml(found: OwnData, beit3: bool) -> str:

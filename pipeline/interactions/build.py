@@ -243,14 +243,18 @@ def write_tables(run: Run) -> dict[str, int]:
     how = Division(params.protocol, run.seed("split"), params.cold_share, params.most_train, params.draws)
     folder = run.folder / ".scratch"
     with create_database(folder, params.memory_limit) as db:
+        clock = "unix"
         if run.source.has_split:
-            divided = Divided(_import_published(run.source, raw, db, how, params.min_rating))
+            published, clock = _import_published(run.source, raw, db, how, params.min_rating)
+            divided = Divided(published)
+            if _split_file(run.source).timestamps is None:
+                print(f"{run.label}: {FOUND[clock]}", flush=True)
         else:
             divided = split_ratings(db, run.source.reader(), raw, folder, params, how)
         tables = divided.tables
         run.write_all(tables.users, layout.users, schemas.USERS)
         run.write_all(tables.item_ids, layout.item_ids, schemas.ITEM_IDS)
-        facts = {"timestamps": clock_of(run.source)} | ({"split": "imported"} if divided.own_split else {})
+        facts = {"timestamps": clock} | ({"split": "imported"} if divided.own_split else {})
         facts |= {"division": tables.division} if tables.division else {}
         for number in range(how.draws if tables.division else 1):
             rows = draw_again(db, how._replace(draw=number), tables) if number else tables.interactions
@@ -315,19 +319,36 @@ def measure_catalogue(reader: Reader, raw: Mapping[str, Path]) -> Catalogue:
 
 def _import_published(
     source: Source, raw: Mapping[str, Path], db: Db, division: Division, min_rating: float | None
-) -> SplitTables:
+) -> tuple[SplitTables, str]:
+    """Return the tables of a published split, and its clock: that of the parameter file, or else the one detected."""
     users, items = load_published(db, source.reader().ratings(raw))
-    names = None
+    clock, names = _split_file(source).timestamps or detect_clock(db), None
     if isinstance(source, MmrecSource):
         asins = mmrec.read_asins(raw.get("metadata"), items)
     else:
         asins = mmrec.read_numbering(raw[mmrec.ITEMS], "itemID", ("asin", "parent_asin"), items)
         if mmrec.USERS in raw:
             names = mmrec.read_numbering(raw[mmrec.USERS], "userID", ("user_id", "reviewerID"), users)
-    return import_published(db, asins, clock_of(source) != "none", min_rating, division, names)
+    return import_published(db, asins, clock != "none", min_rating, division, names), clock
 
 
-def clock_of(source: Source) -> str:
-    if isinstance(source, AmazonSource) and source.split:
-        return source.split.timestamps
-    return source.timestamps if isinstance(source, MmrecSource) else "unix"
+def _split_file(source: Source) -> mmrec.InterFile:
+    file = source.split if isinstance(source, AmazonSource) else source
+    assert isinstance(file, mmrec.InterFile)
+    return file
+
+
+# years 1990 to 2100: smaller numbers are positions or placeholders
+EARLIEST, LATEST = 631_152_000, 4_102_444_800
+FOUND = {
+    "unix": "the .inter file has Unix seconds, so zero-shot is asked; `timestamps: none` ignores them",
+    "none": "the .inter file has no Unix seconds, so zero-shot is skipped; if its numbers are positions in a user's "
+    "sequence, set `timestamps: order`",
+}
+
+
+def detect_clock(db: Db) -> str:
+    """Return `unix` if all published timestamps are Unix seconds that differ, otherwise `none`."""
+    real = f"bool_and(coalesce(timestamp >= {EARLIEST} AND timestamp < {LATEST}, false))"
+    found = db.execute(f"SELECT {real} AND min(timestamp) < max(timestamp) FROM raw").fetchall()[0][0]
+    return "unix" if found else "none"

@@ -32,7 +32,8 @@ class InterFile(Section):
 
     interactions: Mirrors
     """*.inter or *.inter.gz: tab separated userID itemID rating timestamp x_label (0 train, 1 valid, 2 test)"""
-    timestamps: Clock = "none"
+    timestamps: Clock | None = None
+    """unix, order (positions in a user's sequence) or none; null: unix if the file has Unix seconds, otherwise none"""
 
 
 class PublishedSplit(InterFile):

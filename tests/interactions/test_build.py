@@ -13,6 +13,7 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.interactions.build import (
     Query,
     create_database,
+    detect_clock,
     divide_ratings,
     import_published,
     import_split,
@@ -111,6 +112,21 @@ def test_a_published_split_may_lose_its_low_ratings(tmp_path: Path) -> None:
     actual = imported(tmp_path, rows, min_rating=3)
     assert rows_of(actual) == [(0, 0, TRAIN)]
     assert (actual.drops, actual.rows) == ({"below_min_rating": 1, "user_without_train": 1}, 3)
+
+
+@pytest.mark.parametrize(
+    ("times", "clock"),
+    [
+        ((1388540434, 1400000000), "unix"),
+        *(((a, b), "none") for a, b in [(0, 0), (1, 2), (1388540434, 7), (1388540434, 1388540434), (1400000000, None)]),
+    ],
+)
+def test_unix_seconds_of_a_published_split_are_detected(
+    times: tuple[int, int | None], clock: str, tmp_path: Path
+) -> None:
+    with create_database(tmp_path / "scratch", "1GiB") as db:
+        db.register("raw", pd.DataFrame({"timestamp": pd.array(times, "Int64")}))
+        assert detect_clock(db) == clock
 
 
 def test_a_source_without_ratings_or_times_keeps_its_rows(do: Do) -> None:

@@ -69,7 +69,16 @@ def test_columns_are_known_by_their_names() -> None:
     assert "  user        userId, such as 'u0'" in seen
     assert "a 5-core leaves 30 users, 60 items, 360 interactions" in seen
     assert seen[-1].startswith("next: dvc repro")
-    assert load(PARAMS).datasets == ["mine"]
+    assert (load(PARAMS).datasets, load(PARAMS).interactions.protocol) == (["mine"], "user-time")
+    assert [line for line in seen if line.startswith("timestamps found: split user-time ")]
+
+
+def test_without_timestamps_the_split_is_random_and_few_items_are_doubted() -> None:
+    pd.read_csv("ratings.csv").drop(columns="date").to_csv("ratings.csv", index=False)
+    seen = new("item=stars", items=None)
+    assert load(PARAMS).interactions.protocol == "mmrec"
+    doubted = "warning: only 5 items: does 'stars' hold items? If not, name it: --column item=NAME"
+    assert [line for line in seen if "warning" in line] == [doubted]
 
 
 @pytest.mark.parametrize("name", ["ratings.tsv", "ratings.csv.gz", "ratings.parquet", "ratings.jsonl"])
