@@ -113,7 +113,7 @@ def probes(layout: Layout, only: Sequence[str]) -> Iterator[str]:
 def ceiling(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield the share of the gap between chance and ground truth that feature sets close."""
     for table in probed.ceiling_tables(io.read_json(layout.probes)):
-        rows = [row for row in table.rows if not only or row[0] in only]
+        rows = [row for row in table.rows if not only or row[0].partition(probed.ADDED)[0] in only]
         yield from (markdown(table.head, rows), "", table.note)
 
 

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from alignrec.pipeline.combine.names import CEILINGS, PLANTED
+from alignrec.pipeline.encode.params import MODALITIES, variant
 from alignrec.pipeline.evaluation.evidence import group_values
 from alignrec.pipeline.probe.registry import PROBES, Probe
 from alignrec.pipeline.report.table import BEST, Place, Table, with_error, without_zero
 
 CHANCE = "chance"
+ADDED = " + "  # between a feature set and one of its modalities
 Figures = Mapping[str, float]  # measure, or measure_se -> figure
 Json = Mapping[str, Any] | None
 
@@ -135,24 +137,34 @@ def describe_processing(processed: Mapping[str, Any]) -> str:
 
 
 def ceiling_tables(figures: Json) -> list[Table]:
-    """Return shares of the gap between chance and each of CEILINGS; empty without planted sets."""
-    columns: dict[str, dict[str, list[float]]] = {}
+    """Return the shares of what is planted that feature sets and their modalities reach; empty without planted sets."""
+    columns: dict[str, dict[str, float]] = {}
     for probed in read_probes(figures).values():
         of = probed.of("raw", probed.probe.figure)
-        rooms = [(of[one], room) for one in CEILINGS if one in of and (room := of[one] - of[CHANCE]) > 0]
-        if PLANTED in of and rooms:
-            shares = {name: [1 - (top - value) / room for top, room in rooms] for name, value in of.items()}
-            columns[probed.probe.name] = shares
+        if of.get(PLANTED, 0) > of[CHANCE]:
+            shares = {name: (of[name] - of[CHANCE]) / (of[PLANTED] - of[CHANCE]) for name in of}
+            columns[probed.probe.name] = shares | _shares_added(of)
     if not columns:
         return []
     first = next(iter(columns.values()))
-    names = sorted((name for name in first if name not in (CHANCE, *CEILINGS)), key=lambda name: -first[name][0])
+    names = [name for name in first if name not in (CHANCE, *CEILINGS)]
+    names.sort(key=lambda name: (ADDED in name, -first[name]))
     note = (
         "The shoppers of this catalogue are generated, so the ceiling is known: what is planted. Shares of the way "
-        "from chance to it, raw, by headline figures: to all that is planted, to its part in texts, to its part in "
-        "images."
+        "from chance to it, raw, by headline figures. `A + image`: what images add to the texts of A, as a share of "
+        "what planted images add to planted texts; `A + text` likewise."
     )
-    rows = [
-        [name, *(", ".join(f"{share:.0%}" for share in of.get(name, [])) for of in columns.values())] for name in names
-    ]
+    rows = [[name, *(f"{of[name]:.0%}" if name in of else "" for of in columns.values())] for name in names]
     return [Table("From chance to what is planted", note, ["feature set", *columns], rows)]
+
+
+def _shares_added(of: Figures) -> dict[str, float]:
+    """Return, by set and modality, the gain over the set without it as a share of the same gain of what is planted."""
+    added = {}
+    for modality in MODALITIES:
+        without = variant("", modality)
+        room = of[PLANTED] - of.get(variant(PLANTED, modality), of[PLANTED])
+        for name in of:
+            if room > 0 and name != PLANTED and name + without in of:
+                added[f"{name}{ADDED}{modality}"] = (of[name] - of[name + without]) / room
+    return added

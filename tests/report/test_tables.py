@@ -22,12 +22,14 @@ def test_the_best_figure_of_each_column_is_marked() -> None:
     assert table.marks == {(1, 2): "best", (0, 3): "best"}
 
 
-def test_shares_are_of_the_way_from_chance_to_each_ceiling() -> None:
-    hits = {"chance": 0.1, "planted": 0.5, "planted-text-masked": 0.3, "cnn": 0.2, "linear": 0.4, "shuffled": 0.1}
+def test_shares_are_of_the_way_from_chance_to_what_is_planted_and_of_what_planted_modalities_add() -> None:
+    hits = {"chance": 0.1, "planted": 0.5, "planted-image-masked": 0.45, "cnn": 0.2, "linear": 0.4, "shuffled": 0.1,
+            "beit3": 0.3, "beit3-image-masked": 0.28}  # fmt: skip
     figures = {"users": 5} | {name: {"hit@20": value} for name, value in hits.items()}
     (table,) = probes.ceiling_tables({"zero_shot": figures})
     assert table.head == ["feature set", "zero-shot"]
-    assert table.rows == [["linear", "75%, 150%"], ["cnn", "25%, 50%"], ["shuffled", "0%, 0%"]]
+    assert table.rows == [["linear", "75%"], ["beit3", "50%"], ["beit3-image-masked", "45%"],
+                          ["cnn", "25%"], ["shuffled", "0%"], ["beit3 + image", "40%"]]  # fmt: skip
     hits = {name: of for name, of in figures.items() if not name.startswith("planted")}
     assert probes.ceiling_tables({"zero_shot": hits}) == probes.ceiling_tables(None) == []
 
