@@ -12,7 +12,7 @@ from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.table import CONTROLS, Table, with_labels, without_zero
 
 PROBES = ("zero_shot", "item_cf", "content_knn", "cold_items")  # those that train no recommender
-ARTICLE = ("ablation", "mask", "tail", "hyper-parameters")
+ARTICLE = ("recommenders", "ablation", "mask", "tail", "hyper-parameters")
 DIGITS = 4  # decimal places
 
 
@@ -59,6 +59,8 @@ def _probe_figures(outputs: Outputs) -> dict[str, float]:
 def article_tables(outputs: Outputs) -> dict[str, list[Table]]:
     mask, leads = (outputs.study.get(part, schemas.STUDY[part].empty_table()) for part in ("mask", "tail"))
     found = {
+        # every recommender, next to ablations only: the default run trains a few, and would replace them
+        "recommenders": [recommenders.results_table(comparison) for comparison in outputs.compared if outputs.ablated],
         "ablation": [
             recommenders.ablation_table(list(recommenders.ablated_rows(comparison, outputs.tests))).under(label)
             for comparison, label in with_labels(outputs.ablated)
