@@ -76,6 +76,20 @@ def test_a_dataset_with_little_publishes_what_it_has(tmp_path: Path) -> None:
         publish.main(run)
 
 
+@pytest.mark.parametrize(("outcome", "first"), [("worse", "linear"), ("undecided", "beit3")])
+def test_linear_leads_a_release_whose_trained_set_is_significantly_worse(
+    tmp_path: Path, outcome: str, first: str
+) -> None:
+    layout = toy.outputs(tmp_path)
+    toy.write_features(layout, "linear", np.random.default_rng(7).normal(size=(toy.ITEMS, toy.WIDTH)), toy.ASINS)
+    judged = {"probe": "zero_shot", "measure": "hit@20", "a": "beit3", "b": "linear", "verdict": outcome}
+    io.write_json(layout.probes, io.read_json(layout.probes) | {"verdicts": [judged]})
+    settings = toy.params(publish={"features": ["beit3", "linear"]})
+    release = releases.published(layout, settings).release
+    card = yaml.safe_load((release / "README.md").read_text().split("---")[1])
+    assert [one["config_name"] for one in card["configs"] if one.get("default")] == [f"features-{first}"]
+
+
 def test_the_index_in_a_release_finds_what_exact_ranking_finds(plain: Path) -> None:
     index = faiss.read_index(str(plain / "embeddings/items.faiss"))
     user, item = (
