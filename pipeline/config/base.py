@@ -62,7 +62,7 @@ def checked(kind: type[Kind], raw: Any, where: str = "") -> Kind:
     try:
         return kind.model_validate(raw)
     except ValidationError as e:
-        raise UserError(_first_fault(e, kind, where)) from None
+        raise UserError(first_fault(e, kind, where)) from None
 
 
 def known(names: Iterable[str], among: Iterable[str], where: str) -> None:
@@ -78,8 +78,8 @@ def nearest(name: str, among: Iterable[str]) -> str:
     return f"; did you mean '{similar[0]}'?" if similar else f"; valid: {', '.join(among)}" if among else ""
 
 
-def _first_fault(error: ValidationError, kind: type[Section], where: str) -> str:
-    # report unknown keys first: a missing key may be misspelt
+def first_fault(error: ValidationError, kind: type[Section], where: str = "") -> str:
+    """Describe the first error of untrusted values; unknown keys go first, as a missing key may be misspelt."""
     faults = error.errors()
     fault = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
     path = one_line(".".join([where] * bool(where) + [str(part) for part in fault["loc"]]), 120) or "the file"
@@ -103,7 +103,7 @@ def _valid_keys(kind: Any, loc: tuple[int | str, ...]) -> list[str]:
     # follow the path of the error through nested sections
     for part in loc:
         if isinstance(kind, type) and issubclass(kind, Section):
-            kind = {field.alias or name: field.annotation for name, field in kind.model_fields.items()}[str(part)]
+            kind = {field.alias or name: field.annotation for name, field in kind.model_fields.items()}.get(str(part))
         elif get_origin(kind) in (dict, Mapping):
             kind = get_args(kind)[1]
         kind = next((one for one in get_args(kind) if isinstance(one, type) and issubclass(one, Section)), kind)

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from alignrec.pipeline import io
+from alignrec.pipeline.config.base import Section, first_fault
 from alignrec.pipeline.errors import UserError, one_line
 
 LARGEST = 1 << 17  # bytes of a file, which PyYAML parses in a few seconds; typical files have a few thousand
@@ -17,10 +18,10 @@ EXTENDS = "extends"
 FAULTS = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
 
 
-class Part(BaseModel):
-    """Strictly validated, immutable part of a release's JSON files."""
+class Part(Section):
+    """Part of a release's JSON files."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     @classmethod
     def read(cls, path: Path, max_bytes: int) -> Self:
@@ -28,13 +29,7 @@ class Part(BaseModel):
         try:
             return cls.model_validate(io.read_json(path, max_bytes))
         except ValidationError as e:
-            raise UserError(f"{path}: {first_fault(e)}; {io.made_by(path)}") from None
-
-
-def first_fault(error: ValidationError) -> str:
-    fault = error.errors(include_input=False, include_url=False)[0]
-    where = one_line(".".join(map(str, fault["loc"])) or "the file", 64)
-    return f"'{where}': {one_line(fault['msg'].lower(), 160)}"
+            raise UserError(f"{path}: {first_fault(e, cls)}; {io.made_by(path)}") from None
 
 
 class Loader(yaml.SafeLoader):

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import ValidationError
 
-from alignrec.pipeline.config.base import Section
-from alignrec.pipeline.config.document import first_fault
+from alignrec.pipeline.config.base import Section, first_fault
 from alignrec.pipeline.encode.folder import ENCODER, Facts, FeatureSet
 from alignrec.pipeline.encode.hub import Origin, reraise_as_user_error
 from alignrec.pipeline.encode.params import TRAINED, BEiT3Params, Encode
@@ -149,7 +148,7 @@ def _load_nested(shelf: Shelf, name: str, facts: Facts, outer: tuple[str, ...]) 
         if facts.network in ENCODERS:
             return _load_kind(shelf, folder, facts)
     except ValidationError as e:
-        raise UserError(f"{folder}: settings: {first_fault(e)}; make or fetch it again") from None
+        raise UserError(f"{folder}: settings: {first_fault(e, Section)}; make or fetch it again") from None
     raise UserError(f"{folder}: encoder '{kind}' is unknown here; install the package that defines it")
 
 

@@ -2,8 +2,8 @@
 # ruff: noqa: F401, I001
 
 from alignrec.pipeline.io.files import (
-    COST, JOURNAL, KEY, RECORD, atomic, begin, delete_unvouched, digest, files_below, flush, is_begun, keep_only,
-    link, made_by, mapped, present, read_journal, read_json, require_plain, scratch, sha256, sha256s, write_bytes,
+    COST, JOURNAL, KEY, RECORD, atomic, begin, delete_unvouched, digest, files_below, is_begun, keep_only,
+    link, made_by, mapped, present, read_json, require_plain, scratch, sha256, sha256s, write_bytes,
     write_json, write_npy,
 )  # fmt: skip
 from alignrec.pipeline.io.tables import (

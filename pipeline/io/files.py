@@ -32,7 +32,8 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         yield temporary
-        flush(temporary)
+        with temporary.open("rb+") as f:
+            os.fsync(f.fileno())
         _add_to_journal(path, temporary)
         temporary.replace(path)
     except BaseException as e:
@@ -52,11 +53,6 @@ def scratch(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def flush(path: Path) -> None:
-    with path.open("rb+") as f:
-        os.fsync(f.fileno())
-
-
 def begin(folder: Path, key: str) -> None:
     """Empty a resumable folder and start its journal; `key` hashes everything its contents depend on."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -69,19 +65,12 @@ def is_begun(folder: Path, key: str) -> bool:
     return (folder / JOURNAL).is_file() and mark.is_file() and mark.read_bytes() == key.encode()
 
 
-def read_journal(folder: Path) -> dict[Path, set[str]]:
-    listed: dict[Path, set[str]] = {}  # path -> sha256 of each version written
-    # a kill may have cut off the last line
-    for line in (folder / JOURNAL).read_text(encoding="utf-8", errors="replace").split("\n"):
-        digest, separator, name = line.partition("  ")
-        if separator and name:
-            listed.setdefault(folder / name, set()).add(digest)
-    return listed
-
-
 def delete_unvouched(folder: Path) -> list[Path]:
     """Delete files that the journal lacks or whose hash differs, except in nested journals; return the altered ones."""
-    listed = read_journal(folder) if (folder / JOURNAL).is_file() else {}
+    listed: dict[Path, set[str]] = {}  # path -> sha256 of each version written
+    journal = (folder / JOURNAL).read_text("utf-8", "replace") if (folder / JOURNAL).is_file() else ""
+    for digest, _, name in (line.partition("  ") for line in journal.split("\n")):  # a kill may cut off the last line
+        listed.setdefault(folder / name, set()).add(digest)
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in UNLISTED and _begun_above(p) == folder)
     known = [path for path in files if path in listed]
     altered = [path for path, digest in zip(known, sha256s(known), strict=True) if digest not in listed[path]]

@@ -114,19 +114,16 @@ def vectors(array: np.ndarray) -> pa.FixedSizeListArray:
 
 
 def record(path: Path) -> dict[str, Any]:
-    return dict(json.loads((pq.read_schema(path).metadata or {}).get(b"alignrec", b"{}")))
+    """Return the provenance of a file; empty for a third-party file without one."""
+    try:
+        return dict(json.loads((pq.read_schema(path).metadata or {}).get(b"alignrec", b"{}")))
+    except (ValueError, TypeError, RecursionError):
+        return {}
 
 
 def one_set(paths: Sequence[Path]) -> Sequence[Path]:
-    fingerprint.require_one((path, _record_of_any(path)) for path in paths)
+    fingerprint.require_one((path, record(path)) for path in paths)
     return paths
-
-
-def _record_of_any(path: Path) -> dict[str, Any]:
-    try:
-        return record(path)
-    except (ValueError, TypeError, RecursionError):  # a third-party file
-        return {}
 
 
 def shards(folder: Path, stem: str) -> list[Path]:

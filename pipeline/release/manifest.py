@@ -19,7 +19,8 @@ from pydantic import Field, ValidationError
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.config.document import Part, first_fault
+from alignrec.pipeline.config.base import first_fault
+from alignrec.pipeline.config.document import Part
 from alignrec.pipeline.errors import UserError
 
 FORMAT: Literal[5] = 5
@@ -257,7 +258,7 @@ def parse(folder: Path, data: bytes) -> Manifest:
     try:
         manifest = Manifest.model_validate(raw)
     except ValidationError as e:
-        raise UserError(f"{path}: {first_fault(e)}; this is no valid manifest") from None
+        raise UserError(f"{path}: {first_fault(e, Manifest)}; this is no valid manifest") from None
     if not DATASET.fullmatch(manifest.dataset):
         raise UserError(f"{path}: {manifest.dataset!r} is no name of a dataset; do not trust this release")
     if fault := _path_fault([file.path for file in manifest.files]):

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from alignrec.pipeline.config.base import Mirrors, Share, known
 from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.sources import sql
 from alignrec.pipeline.sources.base import Downloaded, Product, Reader, as_list, as_text, others
 from alignrec.pipeline.sources.lines import (
     LOOKED_AT,
@@ -20,17 +21,6 @@ from alignrec.pipeline.sources.lines import (
     mark_unreadable,
     repair_rows,
 )
-from alignrec.pipeline.sources.sql import (
-    csv_sql,
-    identifier_of,
-    json_sql,
-    open_database,
-    quote_name,
-    quote_text,
-    rating_sql,
-    strip_sql,
-    trim_sql,
-)  # fmt: skip
 
 InteractionColumn = Literal["user", "item", "rating", "timestamp", "split"]
 ItemColumn = Literal["item", "title", "brand", "categories", "description", "image_urls"]
@@ -78,14 +68,14 @@ class Tabular(Reader):
     def ratings(self, raw: Mapping[str, Path]) -> str:
         path, names = raw["interactions"], self._interactions
         columns = _check_columns(path, names, {"user", "item", *self._source.columns})
-        ends = {"user": strip_sql, "item": strip_sql}
+        ends = {"user": sql.strip_sql, "item": sql.strip_sql}
         text = {
-            role: ends.get(role, trim_sql)(f"{quote_name(name)}::VARCHAR") if name in columns else "NULL"
+            role: ends.get(role, sql.trim_sql)(f"{sql.quote_name(name)}::VARCHAR") if name in columns else "NULL"
             for role, name in names.items()
         }
         rows = table_sql(path, columns)
         times = seconds_sql(text["timestamp"])
-        for role, reads in (("rating", rating_sql), ("timestamp", seconds_sql)):
+        for role, reads in (("rating", sql.rating_sql), ("timestamp", seconds_sql)):
             if names[role] in columns:
                 given = f"SELECT {text[role]} AS t, {reads(text[role])} AS v FROM {rows} LIMIT {LOOKED_AT}"
                 texts, values, example = _first_row(path, f"SELECT count(t), count(v), any_value(t) FROM ({given})")
@@ -96,7 +86,7 @@ class Tabular(Reader):
             times = days_sql(text["timestamp"])
         split = f", lower({text['split']}) AS split" if names["split"] in columns else ""
         return (
-            f"SELECT {text['user']} AS user, {text['item']} AS item, {rating_sql(text['rating'])} AS rating, "
+            f"SELECT {text['user']} AS user, {text['item']} AS item, {sql.rating_sql(text['rating'])} AS rating, "
             f"{times} AS timestamp{split} FROM {rows}"
         )
 
@@ -119,7 +109,7 @@ class Tabular(Reader):
         yield from _parquet_lines(path) if path.suffix == ".parquet" else json_lines(path)
 
     def name(self, record: dict[str, Any]) -> str | None:
-        return identifier_of(record.get(self._items["item"]))
+        return sql.identifier_of(record.get(self._items["item"]))
 
     def product(self, record: dict[str, Any]) -> Product:
         of = {role: record.get(name) for role, name in self._items.items()}
@@ -190,7 +180,7 @@ def _are_days(path: Path, rows: str, text: str) -> bool:
 
 def _first_row(path: Path, query: str) -> tuple[Any, ...]:
     try:
-        with open_database() as db:
+        with sql.open_database() as db:
             return tuple(db.execute(query).fetchall()[0])
     except duckdb.Error as e:
         if path.suffix != ".parquet" and find_delimiter(path) is not None:  # the caller falls back to `Tabular.repair`
@@ -200,9 +190,9 @@ def _first_row(path: Path, query: str) -> tuple[Any, ...]:
 
 def table_sql(path: Path, columns: list[str]) -> str:
     if path.suffix == ".parquet":
-        return f"read_parquet({quote_text(path)})"
+        return f"read_parquet({sql.quote_text(path)})"
     separator = find_delimiter(path)
-    return csv_sql(path, columns, True, separator, quotes=True) if separator else json_sql(path, columns)
+    return sql.csv_sql(path, columns, True, separator, quotes=True) if separator else sql.json_sql(path, columns)
 
 
 def _end_sentence(value: Any) -> str:
