@@ -15,6 +15,7 @@ from alignrec.stages.order import STAGES
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "dvc.yaml").read_text()
 DVC = yaml.safe_load(TEXT)["stages"]
+OUT = "outputs/{}/${{item.dataset}}"
 SHOP = {"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}}
 
 
@@ -30,19 +31,18 @@ def test_code_json_has_the_code_of_each_stage() -> None:
     assert [DVC[name]["params"][-1] for name in STAGES] == [{"code.json": [name]} for name in STAGES]
 
 
-def test_what_may_not_be_passed_on_is_not_pushed_and_copies_of_local_files_stay(tmp_path: Path) -> None:
+def test_what_may_not_be_passed_on_is_not_pushed_and_local_files_are_dependencies() -> None:
     sources = {"a": {"kind": "amazon2014", "category": "Baby"}, "b": {"kind": "tabular", "interactions": "r.csv"}}
-    for names, options in (
-        (["a"], {"push": False}),
-        (["b"], {"persist": True}),
-        (["a", "b"], {"push": False, "persist": True}),
+    for names, outs, deps in (
+        (["a"], ["download", "images"], []),
+        (["b"], [], ["r.csv"]),
+        (["a", "b"], ["download", "images"], ["r.csv"]),
     ):
-        plan = yaml.safe_load(project.dvc_yaml(Params.model_validate({"datasets": names, "sources": sources})))[
-            "stages"
-        ]
-        assert [stage for stage in STAGES if isinstance(plan[stage]["outs"][0], dict)] == ["download", "images"]
-        assert plan["images"]["outs"] == [{"outputs/images/${item.dataset}": options}]
-        assert plan["images"].get("always_changed", False) == ("persist" in options)
+        params = {"datasets": names, "sources": sources, "images": {"folder": "pictures"}}
+        plan = yaml.safe_load(project.dvc_yaml(Params.model_validate(params)))["stages"]
+        assert [stage for stage in STAGES if plan[stage]["outs"][0] == {OUT.format(stage): {"push": False}}] == outs
+        assert plan["download"].get("deps", []) == deps
+        assert plan["images"]["deps"] == [OUT.format("download"), OUT.format("items"), "pictures"]
 
 
 def test_every_section_is_in_the_parameter_file_and_read_by_a_stage() -> None:

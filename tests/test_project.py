@@ -84,7 +84,8 @@ def test_an_empty_folder_becomes_a_project(tmp_path: Path) -> None:
     assert lines[-1].startswith("next: dvc repro")
     assert {"git init: the folder is a repository now", "dvc init"} <= set(lines)
     stages = yaml.safe_load((tmp_path / "dvc.yaml").read_text())["stages"]
-    assert {name for name, stage in stages.items() if stage.get("always_changed")} == {"download", "images"}
+    assert stages["download"]["deps"] == ["ratings.csv", "items.csv"]
+    assert "dvc add ratings.csv: `dvc push` hands it on" in lines
     assert stages["graph"]["params"] == ["graph", {"code.json": ["graph"]}]
     assert stages["graph"]["deps"] == [f"outputs/{name}/${{item.dataset}}" for name in ("encode", "beit3", "combine")]
     params = yaml.safe_load((tmp_path / "params.yaml").read_text())
@@ -150,3 +151,25 @@ def test_absent_keys_mean_what_the_data_has(tmp_path: Path) -> None:
     assert (of_a.train.features, of_a.publish.features) == ("tfidf", ["tfidf", "minilm"])
     path.write_text(path.read_text().replace("combine: {sets: {}}", "combine: {sets: {linear: {}}}"))
     assert read(path, "a").publish.features == ["linear", "tfidf", "minilm"]
+
+
+@pytest.mark.usefixtures("shims")
+def test_a_colleague_pulls_own_data_and_nothing_runs(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    files(ours)
+    begun(*NEW, "--images", "images", cwd=ours)
+    author = ("-c", "user.name=t", "-c", "user.email=t@t")
+    said("dvc", "remote", "add", "-q", "-d", "shared", str(tmp_path / "remote"), cwd=ours)
+    said("dvc", "repro", "-q", "images@mine", cwd=ours)
+    said("dvc", "push", "-q", cwd=ours)
+    for words in (("add", "."), (*author, "commit", "-qm", "Run"), ("clone", "-q", ".", str(theirs))):
+        said("git", *words, cwd=ours)
+    said("dvc", "pull", "-d", "images@mine", cwd=theirs)
+    assert "unning stage" not in said("dvc", "repro", "images@mine", cwd=theirs)
+    assert "up to date" in said("dvc", "status", "images@mine", cwd=theirs)
+    with (ours / "ratings.csv").open("a") as file:  # twice, as DVC makes the file a link to its cache
+        file.write("u1,i9,99\n")
+    assert "Running stage 'interactions@mine'" in said("dvc", "repro", "images@mine", cwd=ours)
+    (ours / "images/1.png").write_bytes(b"no picture")
+    assert "Running stage 'images@mine'" in said("dvc", "repro", "images@mine", cwd=ours)
+    assert (ours / "ratings.csv").stat().st_nlink == 1

@@ -33,7 +33,6 @@ from alignrec.pipeline.pretrain.params import VOCAB, Pretrain
 from alignrec.pipeline.probe.questions import sample_size
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.semantic_ids.params import SemanticIds
-from alignrec.pipeline.sources import download
 from alignrec.pipeline.sources.amazon import SIZES as PUBLISHED
 from alignrec.pipeline.sources.base import Downloaded
 from alignrec.pipeline.sources.feature_files import FEATURE
@@ -93,8 +92,8 @@ def read_size(params: Parameters, layout: Layout) -> Size:
             f"{dataset}: no published size; run `alignrec download {dataset} && alignrec interactions {dataset}`, "
             "then plan the rest"
         )
-    if missing := next((path for path in paths.values() if not path.is_file()), None):
-        raise UserError(download.MISSING.format(missing))
+    for path in paths.values():
+        io.require_plain(path)
     left = build.measure_catalogue(source.reader(), paths)
     return Size(left.users, left.items, left.interactions, pieces, "counted in its files")
 

@@ -20,8 +20,9 @@ from alignrec.pipeline.config.base import Parameters
 from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.harness import code
 from alignrec.pipeline.harness.stage import SOURCE, Stage
+from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.sources.base import Downloaded
-from alignrec.pipeline.sources.download import names_local_files
+from alignrec.pipeline.sources.download import local_files
 from alignrec.stages.order import IN_ORDER
 
 DVC_YAML = Path("dvc.yaml")
@@ -33,7 +34,7 @@ SECTIONS = Path(__file__).with_name("sections.yaml")
 CODE = Path("code.json")  # hash of each stage's code, and under PACKAGE the version that wrote it
 PACKAGE = "alignrec"
 MARK = re.compile(r"^# sha256 of what follows: ([0-9a-f]{64})\n", re.MULTILINE)
-LOCAL = ("download", "images")  # stages that read local files or the web, which DVC does not track
+RAW = ("download", "images")  # stages whose files a source may forbid to pass on
 SHOWN = Path(__file__).with_name("shown.yaml")  # metrics and plots for DVC
 TEMPLATES = Path(__file__).with_name("plots")  # plot templates and an HTML page that works offline
 IGNORED = """# unfinished work
@@ -95,7 +96,8 @@ def begin_project(folder: Path) -> Iterator[str]:
     found = subprocess.run(["git", "rev-parse", "--show-toplevel"], cwd=folder, capture_output=True, text=True)
     root = found.stdout.strip()  # empty outside of a repository
     yield from _add_missing_sections(folder / PARAMS)
-    yield from _write_dvc_yaml(folder / DVC_YAML, dvc_yaml(read(folder / PARAMS)))
+    params = read(folder / PARAMS)
+    yield from _write_dvc_yaml(folder / DVC_YAML, dvc_yaml(params))
     io.write_json(folder / CODE, code_json())
     if not root:
         done = subprocess.run(["git", "init", "--quiet"], cwd=folder, capture_output=True, text=True)
@@ -106,6 +108,7 @@ def begin_project(folder: Path) -> Iterator[str]:
         is_below = bool(root) and Path(root).resolve() != folder.resolve()
         _init_dvc(folder, is_below)
         yield "dvc init" + " --subdir" * is_below
+    yield from _track_files(folder, [*_user_files("download", params), *_user_files("images", params)])
     # keep files that the user has edited
     for template in sorted(TEMPLATES.iterdir()):
         if not (path := folder / ".dvc" / "plots" / template.name).exists():
@@ -136,21 +139,44 @@ def _describe_stage(stage: Stage, params: Parameters) -> dict[str, Any]:
     if stage.per:
         out, keys = f"{out}/${{item.{stage.per}}}", [*keys, stage.per]
         matrix[stage.per] = f"${{{stage.name}.{stage.per}s}}"
-    options: dict[str, Any] = {}
-    downloaded = (source for source in sources if isinstance(source, Downloaded))
-    if always := stage.name in LOCAL and any(names_local_files(source.files()) for source in downloaded):
-        options["persist"] = True  # keep pulled copies, whose original files may be missing on this machine
-    if stage.name in LOCAL and any(source.licence.texts == "none" for source in sources):
-        options["push"] = False
+    is_kept = stage.name in RAW and any(source.licence.texts == "none" for source in sources)
+    deps = [_stage_folder(earlier.name) for earlier in stage.reads] + _user_files(stage.name, params)
     return {
         "desc": stage.does,
         "matrix": matrix,
         "cmd": " ".join(["alignrec", stage.name, *(f"${{item.{key}}}" for key in keys)]),
-        **({"always_changed": True} if always else {}),
-        **({"deps": [_stage_folder(earlier.name) for earlier in stage.reads]} if stage.reads else {}),
+        **({"deps": deps} if deps else {}),
         "params": [stage.name, *(_parameter_key(name, params) for name in stage.sections), {CODE.name: [stage.name]}],
-        "outs": [{out: options} if options else out],
+        "outs": [{out: {"push": False}} if is_kept else out],
     }
+
+
+def _user_files(stage: str, params: Parameters) -> list[str]:
+    """Return the paths outside of outputs/ that a stage reads, so that DVC runs it again after they change."""
+    if stage == "images":
+        folder = params[Images].folder
+        return [folder] if folder and not Path.cwd().is_relative_to(Path(folder).resolve()) else []
+    sources = [params.source(name) for name in params.datasets] if stage == "download" else []
+    own = (source for source in sources if isinstance(source, Downloaded))
+    return list(dict.fromkeys(str(path) for source in own for path in local_files(source.files())))
+
+
+def _track_files(folder: Path, paths: list[str]) -> Iterator[str]:
+    """Add the user's files to DVC, for `dvc push` and `dvc pull`, unless git has them."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    for path in (path for path in paths if (folder / path).exists() and not Path(f"{folder / path}.dvc").exists()):
+        if not (folder / path).resolve().is_relative_to(folder.resolve()):
+            yield f"{path}: outside of the project, so `dvc push` leaves it; without it, `dvc repro --allow-missing`"
+        elif subprocess.run(["git", "ls-files", "--error-unmatch", path], cwd=folder, capture_output=True).returncode:
+            try:
+                with Repo(folder) as repo:
+                    repo.add(path)
+                    repo.unprotect(path)  # a copy, which can be edited without damage to DVC's cache
+            except DvcException as e:
+                raise UserError(f"dvc add {path}: {one_line(e)}") from e
+            yield f"dvc add {path}: `dvc push` hands it on"
 
 
 def _parameter_key(name: str, params: Parameters) -> str:

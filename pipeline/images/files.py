@@ -61,7 +61,9 @@ class Folder(Files):
                 if parts.netloc not in ("", "localhost"):
                     raise ValueError("file addresses begin with file:///")
                 address = unquote(parts.path)
-            path = Path(os.path.realpath(self._root / address))
+            first, _, rest = address.partition("/")
+            named = self._root / (rest if first == self._root.name else address)  # paths may start at the folder's name
+            path = Path(os.path.realpath(named))
             if not (self._outside or path.is_relative_to(self._root)):
                 return Fetched(None, "blocked", "outside the folder of the images; see images.outside")
             if not path.is_file():  # pipes and devices may block forever

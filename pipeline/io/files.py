@@ -146,9 +146,9 @@ def require_plain(path: Path, most: int | None = None) -> Path:
     # external files are checked here before they are opened: pipes and devices may block forever
     if not path.is_file():
         fault = "not a plain file but a folder, pipe or device" if path.exists() else "no such file"
-        raise UserError(f"{path}: {fault}")
+        raise UserError(f"{path}: {fault}; correct the path")
     if most is not None and (size := path.stat().st_size) > most:
-        raise UserError(f"{path}: {size:,} bytes; no file of this kind is larger than {most:,}")
+        raise UserError(f"{path}: {size:,} bytes, and files of this kind have at most {most:,}; is it the right one?")
     return path
 
 

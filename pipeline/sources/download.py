@@ -1,6 +1,7 @@
 """Download a dataset's raw files and list them with checksums; check whether files are available."""
 
 import re
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,9 +18,7 @@ from alignrec.pipeline.http.fetch import Progress, fetch_file, local_path
 from alignrec.pipeline.sources.base import SOURCES, Download, Downloaded, Generated
 from alignrec.pipeline.sources.feature_files import FEATURE, folder_sha256, list_parts, pack_folder, packed_ending
 
-MISSING = "{}: no such file; it is named under `sources` in the parameters"
 WAIT = 4.0  # seconds to wait for all answers: without a network, resolving names would take a minute
-UNAWARE = "dvc.yaml knows no local files, so that DVC would not see them change; run `alignrec new`, which adds them"
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 
 Row = Mapping[str, Any]  # a row of `sources.json`
@@ -36,26 +35,25 @@ def fetch_source(run: Run) -> list[Row]:
     elif isinstance(source, Downloaded):
         listed = [path for path in (run.layout.sources, run.out / run.layout.sources.name) if path.exists()]
         earlier: list[dict[str, Any]] = io.read_json(listed[0]) if listed else []
-        addresses = with_copies(source.files(), run.out, earlier)
+        addresses = source.files()
         run.resume(raw, code, source.model_dump(), local_hashes(addresses))
-        if names_local_files(addresses) and _is_unaware(run.layout.root):
-            run.warn(UNAWARE, recorded=False)
+        for path in local_files(addresses):
+            _own_copy(path)
         io.write_json(run.layout.sources, earlier)  # the first checksums must survive a failed download
 
         def show_progress(name: str) -> Progress:
             return meter(run.progress(unit="B", what=name))
 
-        limits = params.timeout, params.retries
-        rows = download_files(run.layout.dataset, addresses, raw, source.sha256, earlier, *limits, show_progress)
+        rows = download_files(run.layout.dataset, addresses, raw, source.sha256, earlier, params, show_progress)
     io.write_json(run.layout.sources, rows)
     return rows
 
 
-def _is_unaware(root: Path) -> bool:
-    path = Path("dvc.yaml")
-    if root != Path("outputs") or not path.is_file():
-        return False
-    return "always_changed: true" not in path.read_text(encoding="utf-8", errors="replace")
+def _own_copy(path: Path) -> None:
+    """Replace a read-only link to DVC's cache by a copy, as editing the link in place would damage the cache."""
+    if path.is_file() and path.stat().st_nlink > 1 and not path.stat().st_mode & 0o222:
+        with io.atomic(path) as temporary:
+            shutil.copyfile(path, temporary)
 
 
 def file_names(addresses: Mapping[str, list[str]]) -> dict[str, str]:
@@ -80,28 +78,17 @@ def _is_folder(address: str) -> bool:
     return path is not None and path.is_dir()
 
 
-def download_to_file(
-    address: str, target: Path, expected: str | None, timeout: float, retries: int, progress: Progress
-) -> None:
-    if not _is_folder(address):
-        fetch_file(address, target, expected, timeout, retries, progress)
-        return
+def _pack_features(folder: Path, target: Path, expected: str | None) -> None:
     with io.atomic(target) as temporary:
-        pack_folder(Path(address), temporary)
+        pack_folder(folder, temporary)
         if expected not in (None, io.sha256(temporary)):
-            raise UserError(f"{address}: expected sha256 {expected}: its rows differ from those pinned")
+            raise UserError(f"{folder}: expected sha256 {expected}: its rows differ from those pinned")
 
 
 def download_files(
-    dataset: str,
-    addresses: Mapping[str, list[str]],
-    raw: Path,
-    pinned: Mapping[str, str],
-    earlier: Sequence[Row],
-    timeout: float,
-    retries: int,
-    progress: Callable[[str], Progress],
-) -> list[Row]:
+    dataset: str, addresses: Mapping[str, list[str]], raw: Path, pinned: Mapping[str, str], earlier: Sequence[Row],
+    params: Download, progress: Callable[[str], Progress],
+) -> list[Row]:  # fmt: skip
     """Download the files missing in `raw` from the first address that works; return rows of `sources.json`."""
     stored, expected = file_names(addresses), expected_hashes(addresses, pinned, earlier)
     origins = {row["role"]: row["url"] for row in earlier}
@@ -111,8 +98,10 @@ def download_files(
             if (raw / name).exists():
                 break
             try:
-                one = download_to_file if role.startswith(FEATURE) else fetch_file
-                one(address, raw / name, expected.get(role), timeout, retries, progress(name))
+                if role.startswith(FEATURE) and _is_folder(address):
+                    _pack_features(Path(address), raw / name, expected.get(role))
+                else:
+                    fetch_file(address, raw / name, expected.get(role), params.timeout, params.retries, progress(name))
                 origins[role] = _public_address(address, name)
                 for part in raw.glob(f".{name}.*"):  # partial downloads from other mirrors
                     part.unlink(missing_ok=True)
@@ -151,29 +140,13 @@ def list_files(raw: Path, stored: Mapping[str, str], urls: Mapping[str, str]) ->
     ]
 
 
-def with_copies(addresses: Mapping[str, list[str]], made: Path, earlier: Sequence[Row]) -> dict[str, list[str]]:
-    """Replace missing local files by copies in `made` (from `dvc pull`) whose sha256 matches."""
-    copies = {row["role"]: (made / row["name"], row["sha256"]) for row in earlier}
-
-    def there(role: str, address: str) -> str:
-        path, (copy, sha256) = local_path(address), copies.get(role, (made, ""))
-        gone = path is not None and not path.exists()
-        return str(copy) if gone and copy.is_file() and io.sha256(copy) == sha256 else address
-
-    return {role: [there(role, address) for address in several] for role, several in addresses.items()}
+def local_files(addresses: Mapping[str, list[str]]) -> list[Path]:
+    return [path for mirrors in addresses.values() for path in map(local_path, mirrors) if path is not None]
 
 
 def local_hashes(addresses: Mapping[str, list[str]]) -> dict[str, str]:
-    found = {}
-    for path in (path for several in addresses.values() for path in map(local_path, several) if path):
-        if not path.exists():
-            raise UserError(MISSING.format(path))
-        found[str(path)] = folder_sha256(path) if path.is_dir() else io.sha256(path)
-    return found
-
-
-def names_local_files(addresses: Mapping[str, list[str]]) -> bool:
-    return any(local_path(address) is not None for mirrors in addresses.values() for address in mirrors)
+    paths = local_files(addresses)
+    return {str(p): folder_sha256(p) if p.is_dir() else io.sha256(io.require_plain(p)) for p in paths}
 
 
 def _public_address(address: str, name: str) -> str:

@@ -81,7 +81,10 @@ def inspect_images(given: str, seen: Table) -> dict[str, str | list[str]]:
     if "{" in given:
         if re.search(r"\{(?!(item|asin)\})", given):
             raise UserError(f"--images {given}: unknown field; write {{item}} for the identifier")
-        return {"pattern": given}
+        path = Path(given)
+        if path.parent == Path() or not (start := seen.path.parent / path.parent).is_dir():
+            return {"pattern": given}
+        return {"folder": str(start), "pattern": path.name}
     folder = Path(given)
     if not folder.exists():
         raise UserError(f"--images {given}: no such folder; give a folder, a zip archive, or a pattern with {{item}}")
@@ -90,9 +93,11 @@ def inspect_images(given: str, seen: Table) -> dict[str, str | list[str]]:
     # relative paths start where most items have a file; without a column of paths, files are named by identifiers
     if "image_urls" in seen.roles:
         paths = [list(filter(is_path, product.image_urls)) for _, product in _read_records(seen)]
-        starts = [folder, seen.path.parent, folder.parent]
+        starts = [folder, folder.parent, seen.path.parent]
         start = max(starts, key=lambda start: sum(any(isfile(start / path) for path in own) for own in paths))
-        return {} if start == seen.path.parent != folder else {"folder": str(start)}  # the default
+        # the folder's own name may begin its paths, so that its parent, which holds other files, need not be named
+        named = all(path.startswith(f"{folder.name}/") for own in paths for path in own)
+        return {"folder": given if start == folder.parent and named else str(start)}
     names = set(filter(None, (identifier_of(record.get(seen.roles["item"])) for record, _ in _read_records(seen))))
     files = (folder / f"{name}{ending}" for name in names if Path(name).name == name for ending in IMAGES)
     endings = Counter(path.suffix for path in files if isfile(path))

@@ -245,7 +245,9 @@ def test_a_special_file_is_refused_in_one_line(name: str, kind: str, tmp_path: P
         fetch_file(str(given), tmp_path / "to", None, 1, 0, lambda done, total: None)
 
     for read in (open_vectors, column_names, sha256, download):
-        with pytest.raises(UserError, match=rf"^{path}: not a plain file but a folder, pipe or device$"):
+        with pytest.raises(
+            UserError, match=rf"^{path}: not a plain file but a folder, pipe or device; correct the path$"
+        ):
             read(path)
     with closing(open_files(Images(outside=True), tmp_path)) as files:
         assert files.read(str(path), 1000) == NO_FILE

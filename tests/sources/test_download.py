@@ -6,21 +6,20 @@ import re
 from pathlib import Path
 
 import pytest
-from commands import alignrec
 from webserver import Server, body, first, hang, ranged, serving, status
 
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.http.fetch import Progress, fetch_file
+from alignrec.pipeline.sources.base import Download
 from alignrec.pipeline.sources.download import (
-    UNAWARE,
     download_files,
     expected_hashes,
     file_names,
     local_hashes,
-    with_copies,
 )
 
+ONCE = Download(timeout=2.0, retries=0)
 DATA = gzip.compress(random.Random(0).randbytes(300_000), mtime=0)
 HTML = b"<!DOCTYPE html><html>not found</html>"
 
@@ -111,16 +110,6 @@ def test_local_files_and_odd_addresses(tmp_path: Path) -> None:
         local_hashes({"reviews": [str(tmp_path / "none"), "https://e/x"]})
 
 
-def test_a_copy_counts_where_the_file_itself_is_gone(tmp_path: Path) -> None:
-    (tmp_path / "raw").mkdir()
-    copy = tmp_path / "raw/r.csv"
-    copy.write_bytes(b"x")
-    addresses, earlier = {"reviews": ["r.csv"]}, [{"role": "reviews", "name": "r.csv", "sha256": io.sha256(copy)}]
-    assert with_copies(addresses, tmp_path / "raw", earlier) == {"reviews": [str(copy)]}
-    copy.write_bytes(b"edited")
-    assert with_copies(addresses, tmp_path / "raw", earlier) == addresses
-
-
 @pytest.mark.parametrize(
     "address", ["http://e/", "http://e/..", "/a/.hidden", "http://e/a%2fb%00", "sources.json", "http://e/x?y=/../z/"]
 )
@@ -140,8 +129,8 @@ def test_a_dataset_is_fetched_once_and_listed_without_secrets_or_paths(tmp_path:
         remote, near = f"http://me:pass@{host}/r.json.gz?key=1#x", str(tmp_path / "meta.json.gz")
         addresses = {"reviews": [remote], "metadata": [near]}
         raw = tmp_path / "raw"
-        rows = download_files("shop", addresses, raw, {}, [], 2, 0, quiet)
-        assert download_files("shop", addresses, raw, {}, rows, 2, 0, quiet) == rows
+        rows = download_files("shop", addresses, raw, {}, [], ONCE, quiet)
+        assert download_files("shop", addresses, raw, {}, rows, ONCE, quiet) == rows
         assert server.asked.total() == 1
     common = {"bytes": len(DATA), "sha256": io.sha256(tmp_path / "meta.json.gz")}
     assert rows == [
@@ -156,13 +145,3 @@ def test_what_is_expected_comes_from_the_parameters_then_from_the_first_download
     assert expected_hashes(addresses, {"a": "pinned"}, seen) == {"a": "pinned", "b": "first"}
     with pytest.raises(UserError, match="sha256 of 'z': this source has a, b, c, d"):
         expected_hashes(addresses, {"z": "pinned"}, seen)
-
-
-def test_a_dvc_yaml_that_does_not_see_local_files_is_named(tmp_path: Path) -> None:
-    (tmp_path / "ratings.csv").write_text("user,item\n" + "".join(f"u{i % 6},i{i % 5}\n" for i in range(30)))
-    source = "{kind: tabular, interactions: ratings.csv}"
-    (tmp_path / "params.yaml").write_text(f"datasets: [mine]\nsources: {{mine: {source}}}\n")
-    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
-    assert UNAWARE in alignrec("download", "mine", cwd=tmp_path).stderr
-    (tmp_path / "dvc.yaml").write_text("stages: {download: {cmd: x, always_changed: true}}\n")
-    assert UNAWARE not in alignrec("download", "mine", "--root", "other", cwd=tmp_path).stderr

@@ -175,8 +175,8 @@ def pictured(folder: Path, path: str, there: str, files: int = 60) -> None:
 
 STARTS = {
     "the folder": ("{}.jpg", "covers/{}.jpg", "covers", {"folder": "covers"}),
-    "the item file's": ("covers/{}.jpg", "covers/{}.jpg", "covers", {}),
-    "its parent": ("c/{}.jpg", "far/c/{}.jpg", "far/c", {"folder": "far"}),
+    "the item file's": ("covers/{}.jpg", "covers/{}.jpg", "covers", {"folder": "covers"}),
+    "its parent": ("c/{}.jpg", "far/c/{}.jpg", "far/c", {"folder": "far/c"}),
     "none": ("x/{}.jpg", "far/c/{}.jpg", "far/c", {"folder": "far/c"}),
 }
 
