@@ -23,9 +23,7 @@ def main(run: Run) -> None:
     run.write(found.rejects, layout.rejects, schemas.REJECTS)
     if files := matching.feature_files(layout.sources):  # fail early if they do not fit the items
         run.note(features=matching.check_files(files, asins))
-    build.describe_items(run, found)
-    if path:
-        build.check_losses(run, path)
+    build.describe_items(run, found, path)
 
 
 ITEMS = Stage(

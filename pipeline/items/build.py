@@ -161,7 +161,7 @@ def merge_products(first: Product, other: Product) -> Product:
     )
 
 
-def describe_items(run: Run, found: Metadata) -> None:
+def describe_items(run: Run, found: Metadata, file: Path | None) -> None:
     layout, fields = run.layout, run.params[Items].text
     run.rows_in, run.rows_out = found.lines, io.rows([layout.items])
     for reason, n in found.drops.items():
@@ -182,9 +182,11 @@ def describe_items(run: Run, found: Metadata) -> None:
             f"{row['items']:,} of {run.rows_out:,} items have the {row['column']} {str(row['value'])[:60]!r}; it may "
             f"be a placeholder; {layout.run_record('items')} lists {listed}"
         )
+    if file:
+        _check_losses(run, file)
 
 
-def check_losses(run: Run, file: Path) -> None:
+def _check_losses(run: Run, file: Path) -> None:
     """Warn about what most items lack; raise UserError if the file must be the wrong one."""
     n, statuses, there, extras = 0, Counter[str](), set[str](), list[str]()
     for part in io.read_slices(run.layout.items, schemas.ITEMS, [*LOOKED_FOR, "text_status", "extra"], io.PART):

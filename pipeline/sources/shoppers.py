@@ -51,16 +51,16 @@ def draw_purchases(category: np.ndarray, subcategory: np.ndarray, colour: np.nda
         item[motive == m] = _pick_items(cumulative, group[motive == m], draw[motive == m])
     time = begins[row] + 60 * minute
     stars = 1 + rng.choice(len(STARS), len(row), p=STARS)
+    kept = _first_purchases(buyer, item, time)
+    columns = {"user": buyer.astype(np.int32), "item": item.astype(np.int32), "stars": stars.astype(np.int8)}
+    return pa.table({name: values[kept] for name, values in (columns | {"timestamp": time}).items()})
+
+
+def _first_purchases(buyer: np.ndarray, item: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """Return the rows to keep, in order of time, without repeated purchases of the same sticker."""
     order = np.lexsort((item, buyer, time))
     pair = buyer[order] * (item.max() + 1) + item[order]
-    kept = order[np.sort(np.unique(pair, return_index=True)[1])]  # drop repeated purchases of the same sticker
-    columns = {
-        "user": (buyer, "int32"),
-        "item": (item, "int32"),
-        "stars": (stars, "int8"),
-        "timestamp": (time, "int64"),
-    }
-    return pa.table({name: pa.array(values[kept], kind) for name, (values, kind) in columns.items()})
+    return order[np.sort(np.unique(pair, return_index=True)[1])]
 
 
 def look_number(colour: np.ndarray, shape: np.ndarray) -> np.ndarray:
