@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import compress
 from pathlib import Path
 
@@ -23,7 +23,15 @@ from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.ops.linalg import right_vectors
 
 WORDS, COMPONENTS = "words.json", "tfidf.safetensors"  # terms in order; their IDF weights and components
-WORD = re.compile(r"\w\w+")  # at least two letters or digits, in any script
+WORD = re.compile(r"\w\w+")  # at least two letters or digits
+# letters and vowel signs of scripts without spaces: Thai, Lao, Burmese, Khmer, kana and Han
+UNSPACED = (
+    "\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ece\u0edc-\u0edf\u1000-\u103f\u1050-\u108f\u109a-\u109d\u1780-\u17d3\u17d7\u17dc\u17dd"
+    "\u3005-\u3007\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
+    "\U00020000-\U000323af"
+)
+# a run of them, or more syllables of Hangul than a Korean word has; otherwise a word
+RUN = re.compile(f"([{UNSPACED}]+|[\uac00-\ud7a3]{{9,}})|[^\\W{UNSPACED}]{{2,}}")
 MIN_DF = 2  # least number of texts with a term
 MAX_TERMS, MAX_FITTED = 50_000, 20_000  # of terms, and of texts that the SVD is fitted to; bound memory
 LARGEST = 1 << 26  # bytes, of words.json in a release
@@ -42,13 +50,15 @@ class Tfidf:
     def __init__(self, terms: Sequence[str], idf: np.ndarray, components: np.ndarray) -> None:
         self._number, self._idf, self._components = {term: i for i, term in enumerate(terms)}, idf, components
         self.width = components.shape[1]
+        # earlier releases took a phrase without spaces as a word
+        self._split = split_terms if all(split_terms(term) == [term] for term in terms) else split_words
 
     def reading(self, texts: Sequence[str]) -> Reading:
-        there = np.array([len(split_words(text)) for text in texts], np.int64)
+        there = np.array([len(self._split(text)) for text in texts], np.int64)
         return Reading(there, there)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> sparse.csr_array:
-        return weigh_terms(self._number, self._idf, texts or [])
+        return weigh_terms(self._number, self._idf, texts or [], self._split)
 
     def encode(self, prepared: sparse.csr_array) -> Tensor:
         return torch.from_numpy((prepared @ self._components).astype(np.float32))
@@ -58,23 +68,34 @@ def split_words(text: str) -> list[str]:
     return WORD.findall(text.lower())
 
 
+def split_terms(text: str) -> list[str]:
+    """Split into words, and runs of scripts without spaces into pairs of characters."""
+    terms = list[str]()
+    for found in RUN.finditer(text.lower()):
+        run = found[0]
+        terms += [run] if found[1] is None else [run[i : i + 2] for i in range(max(1, len(run) - 1))]
+    return terms
+
+
 # on SciPy only: scikit-learn would add 30 MB
 def count_terms(texts: Iterable[str]) -> tuple[dict[str, int], np.ndarray, int]:
     """Return terms with their numbers, smooth IDF weights, float64 [T], and the number of texts."""
     counts, total = Counter[str](), 0
     for text in texts:  # a loop, because words are strings
-        counts.update(set(split_words(text)))
+        counts.update(set(split_terms(text)))
         total += 1
     often = sorted((-df, word) for word, df in counts.items() if df >= MIN_DF)[:MAX_TERMS]
     df = np.array([-minus for minus, _ in often], np.float64)
     return {word: i for i, (_, word) in enumerate(often)}, np.log((1 + total) / (1 + df)) + 1, total
 
 
-def weigh_terms(terms: Mapping[str, int], idf: np.ndarray, texts: Sequence[str]) -> sparse.csr_array:
+def weigh_terms(
+    terms: Mapping[str, int], idf: np.ndarray, texts: Sequence[str], split: Callable[[str], list[str]] = split_terms
+) -> sparse.csr_array:
     """Return `(1 + ln tf) idf`, rows of length 1 or zero: float64 [n, T]."""
     rows, columns, frequency = [], [], []
     for row, text in enumerate(texts):
-        counts = Counter(number for word in split_words(text) if (number := terms.get(word)) is not None)
+        counts = Counter(number for word in split(text) if (number := terms.get(word)) is not None)
         rows += [row] * len(counts)
         columns += sorted(counts)
         frequency += [counts[number] for number in sorted(counts)]
