@@ -38,7 +38,7 @@ def fit_linear(layout: Layout, parts: Sequence[FeatureSet], width: int) -> tuple
         raise UserError(f"none of {', '.join(part.name for part in parts)} distinguishes items; leave it out")
     scores = _score_ways(layout, parts, kept, width) if layout.interactions.is_file() else []
     way = WAYS[int(np.argmax(scores)) if scores else 0]
-    chosen = [block for block in linalg.split_blocks([part.spans for part in parts], way.image) if kept[block.part]]
+    chosen = quality.joinable_blocks(parts, kept, way.image)
     return linalg.fit_blocks(lambda: read_parts(parts), chosen, width, way.power, way.reduced), way
 
 
@@ -59,7 +59,7 @@ def _score_ways(layout: Layout, parts: Sequence[FeatureSet], kept: Sequence[bool
     if not len(warm.user):
         return []
     cold = profiles.cold_draws(has, finds, n_items, DRAWS)
-    whole = [block for block in linalg.split_blocks([part.spans for part in parts], IMAGE) if kept[block.part]]
+    whole = quality.joinable_blocks(parts, kept, IMAGE)
     columns = (np.concatenate([x[block.part][:, block.columns] for x in read_parts(parts)]) for block in whole)
     reduced = [linalg.whiten_rows(x, width, 0) for x in columns]  # power 0: each way applies its own
     scores = []

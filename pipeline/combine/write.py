@@ -223,6 +223,12 @@ def _note_set(run: Run, made: FeatureSet, parts: Sequence[FeatureSet], file: Fil
         used = (io.read_table(path, schemas.features(made.width), [*FLAGS]) for path in made.shards)
         nothing = (pc.sum(pc.and_(pc.invert(rows["has_image"]), pc.invert(rows["has_text"]))).as_py() for rows in used)
         run.count(f"{made.name}: item without a vector", sum(filter(None, nothing)))
-    for part in parts if made.facts.kind == names.LINEAR and len(parts) > 1 else ():
-        if not quality.distinguishes(part.shards):
-            run.warn(f"{made.name}: made without {part.name}, whose vectors are all the same")
+    if made.facts.kind == names.LINEAR:
+        joined = {block.part for block in chain.read(made.encoder).blocks}
+        for part in (part for number, part in enumerate(parts) if number not in joined):
+            why = (
+                "which cannot read the texts"
+                if quality.distinguishes(part.shards)
+                else "whose vectors are all the same"
+            )
+            run.warn(f"{made.name}: made without {part.name}, {why}")

@@ -34,10 +34,13 @@ class Reading(NamedTuple):
 
     read: np.ndarray  # int64 [B], tokens that are encoded
     there: np.ndarray  # int64 [B], all tokens
+    unknown: np.ndarray  # int64 [B], encoded tokens that stand for characters outside the vocabulary
 
     def facts(self) -> dict[str, float]:
-        share = self.read / np.maximum(self.there, 1)
-        return {"items": len(share), "read": float(share.sum()), "cut": int((self.read < self.there).sum())}
+        there = np.maximum(self.there, 1)
+        known, unknown = (float((tokens / there).sum()) for tokens in (self.read - self.unknown, self.unknown))
+        cut = int((self.read < self.there).sum())
+        return {"items": len(there), "read": known, "cut": cut} | ({"unknown": unknown} if unknown else {})
 
 
 @runtime_checkable
@@ -55,8 +58,10 @@ class Chunks(NamedTuple):
     tokens: np.ndarray  # int64 [n], tokens of each part
     there: np.ndarray  # int64 [B], tokens of each whole text
 
-    def reading(self) -> Reading:
-        return Reading(np.bincount(self.owner, self.tokens, len(self.there)).astype(np.int64), self.there)
+    def reading(self, unknown: Sequence[int]) -> Reading:
+        """Count the tokens of each text; `unknown` has the unknown ones of each part."""
+        read, lost = (np.bincount(self.owner, of, len(self.there)).astype(np.int64) for of in (self.tokens, unknown))
+        return Reading(read, self.there, lost)
 
     def groups(self) -> list[np.ndarray]:
         """Return the part numbers of each pass, int64, at most B of similar length."""
@@ -104,8 +109,10 @@ def cut_texts(texts: Sequence[str], count: Count, room: int, most: int) -> Chunk
     return Chunks(parts, np.array(owner, np.int64), np.array(tokens, np.int64), np.array(there, np.int64))
 
 
-def count_tokens(tokenizer: Any, texts: list[str]) -> list[int]:
-    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
+def count_tokens(tokenizer: Any, texts: list[str], unknown: bool = False) -> list[int]:
+    """Count the tokens of each text, or only the unknown ones."""
+    rows = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    return [ids.count(tokenizer.unk_token_id) if unknown else len(ids) for ids in rows]
 
 
 def _split_words(texts: list[str], count: Count, room: int) -> list[tuple[list[str], list[int]]]:

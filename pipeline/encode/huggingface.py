@@ -57,8 +57,8 @@ class HuggingFace(Towers):
     def image_inputs(self, images: list[Image.Image]) -> dict[str, Any]:
         return towers.pin_inputs(self._process(images=images, return_tensors="pt"))
 
-    def count_tokens(self, texts: list[str]) -> list[int]:
-        return count_tokens(self._tokenizer, [self._plain(text) for text in texts])
+    def count_tokens(self, texts: list[str], unknown: bool = False) -> list[int]:
+        return count_tokens(self._tokenizer, [self._plain(text) for text in texts], unknown)
 
     def text_inputs(self, texts: list[str]) -> dict[str, Any]:
         rows: Mapping[str, Any] = self._tokenizer(

@@ -14,7 +14,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import minilm, stored
 from alignrec.pipeline.beit3.mini import Mini, centre_halves, copy_minilm
 from alignrec.pipeline.beit3.minilm import WordPieces
-from alignrec.pipeline.beit3.tokenizer import Tokenizer, pad_rows, split_text
+from alignrec.pipeline.beit3.tokenizer import UNK, Tokenizer, pad_rows, split_text
 from alignrec.pipeline.encode.chunks import Chunks, Reading
 from alignrec.pipeline.encode.cnn import CNN, load_cnn
 from alignrec.pipeline.encode.descriptors import Descriptors
@@ -71,7 +71,8 @@ class TextReader:
         self.tokenizer, self._max_tokens, self._most = tokenizer, max_tokens, chunks
 
     def reading(self, texts: Sequence[str]) -> Reading:
-        return self.split_texts(texts).reading()
+        chunks = self.split_texts(texts)
+        return chunks.reading([int((ids == UNK).sum()) for ids in chunks.parts])
 
     def split_texts(self, texts: Sequence[str]) -> Chunks:
         if self.tokenizer is None:

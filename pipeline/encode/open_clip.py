@@ -45,11 +45,11 @@ class OpenClip(Towers):
         room = int(self._tokenizer.context_length) - 2 if "text" in source.reads else None
         super().__init__(source.reads, params.join, room=room, most=params.chunks)
 
-    def count_tokens(self, texts: list[str]) -> list[int]:
+    def count_tokens(self, texts: list[str], unknown: bool = False) -> list[int]:
         given = [self._plain(text) for text in texts]
-        if self._inner is None:
-            return [len(self._tokenizer.encode(text)) for text in given]
-        return count_tokens(self._inner, given)
+        if self._inner is None:  # its tokens are bytes, so it knows all
+            return [0 if unknown else len(self._tokenizer.encode(text)) for text in given]
+        return count_tokens(self._inner, given, unknown)
 
     def image_inputs(self, images: list[Image.Image]) -> Tensor:
         return pin_memory(torch.stack([self._look(image) for image in images]))  # float32 [B, 3, S, S]

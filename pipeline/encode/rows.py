@@ -14,7 +14,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.encode.batching import texts_and_images
 
 SIZE = 16  # bytes kept of a sha256; n contents collide with probability n^2 / 2^129
-COLUMNS = ("key", "has_image", "has_text", "vector", "read", "there", "halved")
+COLUMNS = ("key", "has_image", "has_text", "vector", "read", "there", "unknown", "halved")
 
 
 class RowCache:

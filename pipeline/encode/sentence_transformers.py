@@ -78,8 +78,8 @@ class SentenceTransformers(Towers):
     def text_inputs(self, texts: list[str]) -> dict[str, Any]:
         return self._make_inputs([{"text": self._bound_text(text)} for text in texts])
 
-    def count_tokens(self, texts: list[str]) -> list[int]:
-        return count_tokens(self._model.tokenizer, [self._plain(text) for text in texts])
+    def count_tokens(self, texts: list[str], unknown: bool = False) -> list[int]:
+        return count_tokens(self._model.tokenizer, [self._plain(text) for text in texts], unknown)
 
     def image_vectors(self, inputs: dict[str, Any]) -> Tensor:
         vectors: Tensor = self._model(towers.send_inputs(inputs, self._device))["sentence_embedding"]

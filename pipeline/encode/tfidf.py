@@ -55,7 +55,7 @@ class Tfidf:
 
     def reading(self, texts: Sequence[str]) -> Reading:
         there = np.array([len(self._split(text)) for text in texts], np.int64)
-        return Reading(there, there)
+        return Reading(there, there, np.zeros_like(there))
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> sparse.csr_array:
         return weigh_terms(self._number, self._idf, texts or [], self._split)

@@ -61,7 +61,8 @@ class Towers:
     text_inputs: Callable[[list[str]], Any]  # B texts -> inputs on the CPU
     image_vectors: Callable[[Any], Tensor]  # inputs -> float32 [B, F]
     text_vectors: Callable[[Any], Tensor]
-    count_tokens: Callable[[list[str]], list[int]]  # tokens of each text, untruncated; called if `room` is known
+    # tokens of each text, untruncated, or, with True, only the unknown ones; called if `room` is known
+    count_tokens: Callable[..., list[int]]
 
     def __init__(
         self,
@@ -100,7 +101,8 @@ class Towers:
         if self.room is None:
             return None
         with self._lock:
-            return self._cut_texts(texts).reading()
+            chunks = self._cut_texts(texts)
+            return chunks.reading(self.count_tokens(chunks.parts, True))
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:

@@ -65,7 +65,7 @@ def read_target(run: Run, texts: Texts) -> np.ndarray | None:
     sets = [one for one in sets if given or there & {*one.facts.reads}]
     features = [io.map_features(one.folder) for one in sets]
     distinct = [quality.differ(vectors) for vectors in features]
-    blocks = [block for block in linalg.split_blocks([one.spans for one in sets], IMAGE) if distinct[block.part]]
+    blocks = quality.joinable_blocks(sets, distinct, IMAGE)
     if not blocks:
         if sets:
             run.warn("pretrain.distill_from: no teacher distinguishes items, so nothing is distilled")

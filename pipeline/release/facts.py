@@ -169,7 +169,7 @@ def _coverage_rows(features: Mapping[str, list[Path]]) -> list[list[Any]]:
             [pq.read_table(p, columns=["has_image", "has_text"], partitioning=None) for p in files]
         )
         shares = (pc.mean(flags[column]).as_py() for column in ("has_image", "has_text"))
-        read = text_shares(files) or (None, None)
+        read = (text_shares(files) or (None, None))[:2]
         width = pq.read_schema(files[0]).field("vector").type.list_size
         rows.append([name, width, *("" if share is None else f"{share:.1%}" for share in (*shares, *read))])
     return rows

@@ -31,7 +31,7 @@ def test_a_longer_text_is_cut_between_words_and_nothing_is_lost(room: int) -> No
         assert "".join(own) == text
     assert letters(chunks.parts) == chunks.tokens.tolist()
     assert max(chunks.tokens) <= room
-    read, there = chunks.reading()
+    read, there, _ = chunks.reading([0] * len(chunks.parts))
     assert (read == there).all()
     if room > 1:  # so that no word of these is cut
         assert there[[0, 1, 3]].tolist() == letters([texts[0], texts[1], texts[3]])
@@ -40,8 +40,9 @@ def test_a_longer_text_is_cut_between_words_and_nothing_is_lost(room: int) -> No
 def test_what_comes_after_the_last_chunk_is_not_read_and_counted() -> None:
     chunks = cut_texts(["aa bb cc dd ee", "aa"], letters, 2, 2)
     assert chunks.parts == ["aa bb ", "cc dd ", "aa"]
-    assert [x.tolist() for x in chunks.reading()] == [[4, 1], [5, 1]]
-    assert chunks.reading().facts() == {"items": 2, "read": 1.8, "cut": 1}
+    assert [x.tolist() for x in chunks.reading([0, 0, 0])] == [[4, 1], [5, 1], [0, 0]]
+    assert chunks.reading([0, 0, 0]).facts() == {"items": 2, "read": 1.8, "cut": 1}
+    assert chunks.reading([1, 0, 1]).facts() == {"items": 2, "read": 0.6, "cut": 1, "unknown": 1.2}
 
 
 def test_vectors_are_averaged_by_tokens_whatever_their_order() -> None:
