@@ -138,6 +138,27 @@ def test_a_set_that_tells_no_items_apart_is_left_out_and_said(tmp_path: Path) ->
         stage(layout, given(("tfidf",)))
 
 
+def test_texts_in_a_language_that_a_network_cannot_read_are_left_out_and_said(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    items = io.read_table(layout.items, schemas.ITEMS)
+    titles = pa.array(["红色保温杯", "红色运动鞋", "保温杯家用", "运动鞋家用", "", "电饭煲家用"])
+    io.write_table(items.set_column(items.column_names.index("text"), "text", titles), layout.items, schemas.ITEMS)
+    stage(
+        layout,
+        params("minilm", "tfidf", sets={"linear": {"width": 3}, "minilm-only": {"kind": "linear", "of": ["minilm"]}}),
+    )
+    notes = io.read_json(layout.run_record("encode", "minilm"))["notes"]
+    assert notes["minilm"]["text_read"] < 0.75
+    assert notes["minilm"]["text_cut"] == 0
+    (warning,) = notes["warnings"]
+    assert "minilm: cannot read" in warning
+    assert "paraphrase-multilingual-MiniLM-L12-v2" in warning
+    warnings = io.read_json(layout.run_record("combine"))["notes"]["warnings"]
+    assert warnings == ["linear: made without minilm, which cannot read the texts"]
+    fit = chain.read(layout.features("linear") / ENCODER)
+    assert [block.part for block in fit.blocks] == [1]
+
+
 def test_without_an_encoder_at_hand_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no encoder to build on"):
         stage(toy.outputs(tmp_path), params(sets={"linear": {}}))

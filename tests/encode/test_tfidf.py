@@ -11,7 +11,7 @@ from featured import params, stage, vectors
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.encode.tfidf import count_terms, weigh_terms
+from alignrec.pipeline.encode.tfidf import Tfidf, count_terms, split_terms, split_words, weigh_terms
 from alignrec.pipeline.errors import UserError
 
 TEXTS = ["red red apple", "red ball", "blue car", "blue car of steel", "", "odd"]
@@ -44,3 +44,40 @@ def test_a_catalogue_without_common_words_is_refused(tmp_path: Path) -> None:
     io.write_table(items.set_column(6, "text", [[f"word{i}" for i in range(6)]]), layout.items, schemas.ITEMS)
     with pytest.raises(UserError, match=r"no word is in two texts of shop; leave tfidf out of encode\.encoders"):
         stage(layout, params("tfidf"))
+
+
+SHOPS = {
+    "Chinese": ("保温杯 运动鞋 电饭煲 太阳镜", "新款 红色 家用 男士 便携 大容量 防水 儿童"),
+    "Japanese": ("スニーカー 炊飯器 イヤホン 水筒", "新型の 赤い 家庭用 メンズ 携帯 大容量 防水 子供向け"),
+    "Korean": ("보온병 운동화 전기밥솥 선글라스", "신상품 빨간색 가정용 남성용 휴대용 대용량 방수용 아동용"),
+    "Thai": ("กระติกน้ำ รองเท้ากีฬา หม้อหุงข้าว แว่นกันแดด", "รุ่นใหม่ สีแดง ใช้ในบ้าน ผู้ชาย พกพา ความจุสูง กันน้ำ สำหรับเด็ก"),
+    "Khmer": ("ដបទឹក ស្បែកជើង ឆ្នាំងបាយ វ៉ែនតា", "ថ្មី ពណ៌ក្រហម សម្រាប់ផ្ទះ បុរស យួរដៃ ធំ ការពារទឹក កុមារ"),
+    "Lao": ("ກະຕຸກນ້ຳ ເກີບກິລາ ໝໍ້ຫຸງເຂົ້າ ແວ່ນຕາ", "ໃໝ່ ສີແດງ ໃນເຮືອນ ຜູ້ຊາຍ ພົກພາ ໃຫຍ່ ກັນນ້ຳ ເດັກນ້ອຍ"),
+    "Burmese": ("ရေဘူး ဖိနပ် ထမင်းအိုး မျက်မှန်", "အသစ် အနီရောင် အိမ်သုံး အမျိုးသား လက်ကိုင် အကြီး ရေစိုခံ ကလေး"),
+    "mixed": ("保温杯 运动鞋 电饭煲 太阳镜", "Nike Sony XL 2024 Sale Premium 300ml 防水"),
+}
+
+
+@pytest.mark.parametrize("language", SHOPS)
+def test_a_language_without_spaces_finds_items_of_the_same_type(language: str) -> None:
+    types, others = (words.split() for words in SHOPS[language])
+    rng = np.random.default_rng(0)
+    kind = np.arange(120) % len(types)
+    titles = ["".join([*(first := list(rng.choice(others, 2)))[:1], types[k], first[1]]) for k in kind]
+    terms, weights, _ = count_terms(titles)
+    x = weigh_terms(terms, weights, titles).toarray()
+    nearest = np.argsort(-(x @ x.T) + 9 * np.eye(120), axis=1)[:, :5]
+    assert (kind[nearest] == kind[:, None]).mean() > 0.7  # chance: 0.25
+
+
+def test_terms_of_spaced_texts_are_words() -> None:
+    for text in (*toy.TITLES, "Naïve Straße-2 для дома", "العربية كتاب", "신상품 블루투스이어폰"):
+        assert split_terms(text) == split_words(text)
+    assert split_terms("iPhone手机壳 红 Tシャツ") == ["iphone", "手机", "机壳", "红", "シャ", "ャツ"]
+
+
+def test_a_release_whose_terms_are_phrases_is_read_as_it_was_made() -> None:
+    texts = ["保温杯红色", "红色"]
+    for terms, nonzero in ((["保温杯红色"], [True, False]), (["红色"], [True, True])):
+        encoder = Tfidf(terms, np.ones(1), np.ones((1, 1)))
+        assert encoder.encode(encoder.prepare(None, texts)).bool()[:, 0].tolist() == nonzero
