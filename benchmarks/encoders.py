@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from alignrec.pipeline.encode import batching
-from alignrec.pipeline.encode.network import find_network
-from alignrec.pipeline.encode.registry import Encoder
+from alignrec.pipeline.encode.registry import Encoder, find_network
 from alignrec.pipeline.images.pixels import decode_rgb
 from benchmarks import Measurement, _turns
 from benchmarks._turns import Turn, Way, timed

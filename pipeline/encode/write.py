@@ -1,5 +1,6 @@
 """Write a feature set shard by shard; an interrupted run resumes."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import cache, partial
@@ -12,22 +13,77 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.encode import quality
-from alignrec.pipeline.encode.batching import HALVED, Items, encode_rows
-from alignrec.pipeline.encode.folder import ENCODER, LARGEST, SET, Facts, Span
+from alignrec.pipeline.encode.batching import HALVED, Items, encode_rows, texts_and_images
+from alignrec.pipeline.encode.chunks import Reading
+from alignrec.pipeline.encode.folder import ENCODER, LARGEST, READ, SET, Facts, Span, note_quality
 from alignrec.pipeline.encode.hub import with_version
-from alignrec.pipeline.encode.network import Network, find_network, settings_facts
 from alignrec.pipeline.encode.params import Encode
-from alignrec.pipeline.encode.registry import ENCODERS, Catalogue, Encoder
-from alignrec.pipeline.encode.rows import RowCache
+from alignrec.pipeline.encode.registry import ENCODERS, Catalogue, Encoder, Network, find_network, settings_facts
 from alignrec.pipeline.engine import cluster
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.versions import versions
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io import fingerprint
+
+SIZE = 16  # bytes kept of a sha256; n contents collide with probability n^2 / 2^129
+COLUMNS = ("key", "has_image", "has_text", "vector", "read", "there", "unknown", "halved")
+
+
+class RowCache:
+    """Rows of one encoder in a folder; only hashes and positions are in memory."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        # a file is named by its SHA-256, so damaged files are skipped
+        self._files = [path for path in sorted(folder.glob("*.parquet")) if io.sha256(path) == path.stem]
+        keys = [pq.read_table(path, columns=["key"])["key"].combine_chunks() for path in self._files]
+        self._first = np.cumsum([0, *map(len, keys)])
+        self._keys = pa.concat_arrays(keys) if keys else pa.array([], pa.binary(SIZE))
+
+    def complete(self, content: pa.Table, encode: Callable[[pa.Table], pa.Table]) -> tuple[pa.Table, int]:
+        """Return the rows of all items, encoding and caching unknown ones, and the number of known ones."""
+        keys = pa.array(hash_contents(*texts_and_images(content)), pa.binary(SIZE))
+        places = pc.index_in(keys, self._keys).fill_null(-1).to_numpy()
+        known, new = np.flatnonzero(places >= 0), np.flatnonzero(places < 0)
+        found = [self._read_rows(places[known], content.take(known))] if len(known) else []
+        if len(new):
+            found.append(encode(content.take(new)))
+            self._keep_rows(found[-1].append_column("key", keys.take(pa.array(new))))
+        rows = pa.concat_tables(found, promote_options="default")
+        return rows.take(np.argsort(np.concatenate([known, new]))), len(known)
+
+    def _read_rows(self, places: np.ndarray, items: pa.Table) -> pa.Table:
+        numbers = np.searchsorted(self._first, places, side="right") - 1
+        tables, order = list[pa.Table](), list[np.ndarray]()
+        for number in np.unique(numbers):
+            at = np.flatnonzero(numbers == number)
+            tables.append(pq.read_table(self._files[number]).take(places[at] - self._first[number]))
+            order.append(at)
+        rows = pa.concat_tables(tables, promote_options="default").take(np.argsort(np.concatenate(order)))
+        rows = rows.add_column(0, "item_id", items["item_id"]).add_column(1, "asin", items["asin"])
+        return rows.drop_columns("key")
+
+    def _keep_rows(self, rows: pa.Table) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".", dir=self._folder) as folder:  # several processes may write here
+            path = Path(folder, "rows")
+            pq.write_table(rows.select([name for name in COLUMNS if name in rows.column_names]), path)
+            path.replace(self._folder / f"{io.sha256(path)}.parquet")
+
+
+def hash_contents(texts: Sequence[str], images: Sequence[bytes | None]) -> list[bytes]:
+    hashes = []
+    for text, image in zip(texts, images, strict=True):
+        words = text.encode(errors="surrogatepass")
+        total = hashlib.sha256(f"{len(words)} {image is None} ".encode() + words)
+        total.update(image or b"")
+        hashes.append(total.digest()[:SIZE])
+    return hashes
+
 
 Done = Callable[[int], object]  # gets the number of encoded items
 Shard = tuple[int, int]  # items start .. stop - 1
@@ -117,9 +173,14 @@ def write_features(
         width = rows["vector"].type.list_size
         about = {"encoder": {"dim": width} | facts.model} if facts.model else {}
         schema = schemas.features(width)
-        io.write_table(rows.select(schema.names), paths[shard], schema, record | about | quality.text_record(rows))
+        io.write_table(rows.select(schema.names), paths[shard], schema, record | about | _reading_record(rows))
     if not run.part:
-        quality.note_quality(run, facts, io.shards(folder, "features"))
+        note_quality(run, facts, io.shards(folder, "features"))
+
+
+def _reading_record(rows: pa.Table) -> dict[str, dict[str, float]]:
+    known = rows.filter(rows["read"].is_valid()) if "read" in rows.column_names else rows[:0]
+    return {READ: Reading(*(known[name].to_numpy() for name in Reading._fields)).facts()} if len(known) else {}
 
 
 def _shard_path(folder: Path, start: int, own: Encode) -> Path:

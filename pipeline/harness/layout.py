@@ -115,7 +115,7 @@ class Layout:
 
     @property
     def rows(self) -> Path:
-        """Folder of cached rows, see pipeline/encode/rows.py; safe to delete."""
+        """Folder of cached rows, see pipeline/encode/write.py; safe to delete."""
         return self.root / WORK / "rows"
 
     @property

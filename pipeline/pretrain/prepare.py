@@ -1,46 +1,75 @@
 """Inputs of pre-training from items, images and feature sets: target of CLS, tokens, pixels and the initial network.
 
-Letters: I items, W width of the target.
+Letters: I items, W width of the target, or of the vectors of all image tokens, W_p of one; B batch, S image side, P
+patches or image tokens, p patch side, D width of the network, C codes.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple
 
+import faiss
 import numpy as np
 import torch
 from safetensors.numpy import load_file, save
 from safetensors.torch import save as torch_save
+from torch import Tensor, nn
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.beit3.config import FIRST_POSITION, SIZES, Config
-from alignrec.pipeline.beit3.mini import Network
-from alignrec.pipeline.beit3.minilm import WordPieces, load
+from alignrec.pipeline.beit3 import minilm
+from alignrec.pipeline.beit3.config import FIRST_POSITION, SIZES, Config, MiniConfig
+from alignrec.pipeline.beit3.mini import Mini, Network, copy_minilm
+from alignrec.pipeline.beit3.minilm import WordPieces, order_pieces
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.beit3.tokenizer import BOS, EOS, MOST_SENTENCES, Tokenizer, split_text, train_model
-from alignrec.pipeline.encode import quality
-from alignrec.pipeline.encode.folder import FeatureSet
-from alignrec.pipeline.encode.params import IMAGE_TOKENS, Encode
+from alignrec.pipeline.encode.chunks import LONGEST
+from alignrec.pipeline.encode.folder import FeatureSet, differ, joinable_blocks
+from alignrec.pipeline.encode.params import IMAGE_TOKENS
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.images.pixels import decode_all
 from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.ops import linalg
-from alignrec.pipeline.ops.linalg import IMAGE, POWER, WIDTH, unit_rows
-from alignrec.pipeline.pretrain import mini, published, visual_tokens
+from alignrec.pipeline.ops.linalg import IMAGE, POWER, WIDTH, Whitening, unit_rows
+from alignrec.pipeline.pretrain import published
 from alignrec.pipeline.pretrain.corpus import Corpus, Ids, Task
 from alignrec.pipeline.pretrain.params import VOCAB, Pretrain
 from alignrec.pipeline.pretrain.published import Obtain
-from alignrec.pipeline.sources.base import Download
 
-CENTROIDS = "centroids"
 LEAST_TOKENS = 128  # text positions of a network, at least
 NO_PIECES = 5  # special ids, the vocabulary of a dataset without text
+REDUCED = 128  # components of PCA in an initial projection, each divided by the root of its deviation
+LENGTH = 1.4  # initial root mean square norm of a projected image token, as of MiniLM's embeddings
+FEW = 8  # least number of images per visual token
+SAMPLE = 20_000  # images, at most, that projections and visual tokens are learned from
+CENTROIDS, ITERATIONS = "centroids", 20  # k-means: name of its tensor, and rounds
+PER_CODE, MEMORY = 128, 2**30  # vectors per code in k-means, and bytes, at most, of those that it samples from
+BLOCK = 4096  # items at a time
+
+Vectors = Callable[[np.ndarray], np.ndarray]  # images, int64 [B] -> vectors of their patches, float32 [B, P, W]
+
+
+@dataclass(frozen=True)
+class Images:
+    """The vectors of all images."""
+
+    vectors: np.ndarray  # float32 [I, W], a memory map, zero without image
+    row: np.ndarray  # int64 [I], each item's own number; -1 without image
+    widths: tuple[int, ...]  # W_p of each token; empty without images
+
+    @property
+    def items(self) -> np.ndarray:
+        return np.flatnonzero(self.row >= 0)
+
+    def tokens(self, items: np.ndarray) -> list[np.ndarray]:
+        """Return the vectors of each image token: float32 [n, W_p] each."""
+        return np.split(self.vectors[items], np.cumsum(self.widths)[:-1], axis=1)
+
+    def sample(self, seed: int) -> np.ndarray:
+        return np.sort(np.random.default_rng(seed).permutation(self.items)[:SAMPLE])
 
 
 class Tokenised(NamedTuple):
@@ -53,44 +82,96 @@ class Tokenised(NamedTuple):
     mask_id: int
 
 
-def read_target(run: Run, texts: Texts) -> np.ndarray | None:
+def network_and_task(
+    layout: Layout, lines: Texts, params: Pretrain, seed: int, obtain: Obtain, target: np.ndarray | None,
+    device: torch.device,
+) -> tuple[Network, Task, list[str]]:  # fmt: skip
+    """Return the network on the device, its task, and notes on its initial weights."""
+    torch.set_num_threads(params.threads)  # sums in one order
+    if params.size == "mini":
+        network, corpus, tokens, mask_id, notes = _prepare_mini(layout, lines, params, seed)
+    else:
+        network, corpus, tokens, mask_id, notes = _prepare_beit3(layout, lines, params, seed, obtain, device)
+    return network.to(device), Task(corpus, tokens, mask_id, params, seed, device, target=target), notes
+
+
+def _prepare_beit3(
+    layout: Layout, lines: Texts, params: Pretrain, seed: int, obtain: Obtain, device: torch.device
+) -> tuple[Network, Corpus, np.ndarray, int, list[str]]:
+    """Return the network, its corpus, visual tokens, the id of <mask>, and notes."""
+    shape = SIZES[params.size]
+    tokenised = read_texts(layout, lines, params, obtain)
+    pieces, rows = tokenised.vocabulary, positions(tokenised.parts)
+    tensors = published.read_start(params, obtain, pieces) if params.init else None  # fails early
+    layout.encoder_scratch.mkdir(parents=True, exist_ok=True)
+    row, pixels = decode_all(layout.images, shape.image, layout.encoder_scratch / "pictures.npy")
+    if params.vqkd and len(pixels):
+        tokens, n = published.visual_tokens(params, obtain, pixels, shape, device)
+    else:
+        tokens, n = read_codes(layout, pixels, shape, params, seed_for(seed, "visual tokens"))
+    torch.manual_seed(seed_for(seed, "network"))
+    if tensors is not None:
+        network, notes = published.start_network(params, tensors, n, pieces, rows)
+    else:
+        network, notes = BEiT3(replace(shape, vocab=pieces, positions=rows, codes=n, mlm=True)), []
+    if tensors is None and layout.encoder.tokenizer.is_file():  # else there are no texts
+        pieces_of = Tokenizer(layout.encoder.tokenizer.read_bytes()).pieces
+        notes.append(published.start_words(network, pieces_of, minilm.load()))
+    return network, Corpus(*tokenised[:3], row, pixels), tokens, tokenised.mask_id, notes
+
+
+def _prepare_mini(
+    layout: Layout, lines: Texts, params: Pretrain, seed: int
+) -> tuple[Network, Corpus, np.ndarray, int, list[str]]:
+    images = read_images(layout)
+    pieces, known = read_word_pieces(layout, lines)
+    maps = fit_projections(images, seed_for(seed, "images"))
+    tokens, codes = assign_visual_tokens(images, maps, params.codes, seed_for(seed, "visual tokens"))
+    torch.manual_seed(seed_for(seed, "network"))
+    network = build_network(pieces, known, images, maps, codes)
+    start = {name: x.contiguous() for name, x in network.image.state_dict().items()}
+    io.write_bytes(layout.encoder.start, torch_save(start))  # for the control without training
+    tokenised = _tokenise(layout, lines, pieces, min(params.max_tokens, network.config.positions), params.chunks)
+    notes = [f"text and image experts start as MiniLM; {known:,} of {pieces.vocab:,} word pieces are predicted"]
+    corpus = Corpus(*tokenised[:3], images.row, images.vectors)
+    return network, corpus, tokens, tokenised.mask_id, notes
+
+
+def read_target(
+    layout: Layout, texts: Texts, teachers: Sequence[str], given: bool, warn: Callable[[str], object]
+) -> np.ndarray | None:
     """Return the teachers' joint vector, as in feature set `linear`: float32 [I, W], zero for items without content.
 
-    Default teachers that are not encoded or read no modality of the dataset are skipped; None without teachers.
+    Teachers that read no modality of the dataset are skipped unless `given`; None without teachers.
     """
-    layout, own = run.layout, run.params[Pretrain]
-    given, there = "distill_from" in own.model_fields_set, _present_modalities(layout, texts)
-    names = [name for name in own.distill_from if given or name in run.params[Encode].encoders]
-    sets = [FeatureSet.of(layout, name) for name in names]
+    there, sets = _present_modalities(layout, texts), [FeatureSet.of(layout, name) for name in teachers]
     sets = [one for one in sets if given or there & {*one.facts.reads}]
     features = [io.map_features(one.folder) for one in sets]
-    distinct = [quality.differ(vectors) for vectors in features]
-    blocks = quality.joinable_blocks(sets, distinct, IMAGE)
+    distinct = [differ(vectors) for vectors in features]
+    blocks = joinable_blocks(sets, distinct, IMAGE)
     if not blocks:
         if sets:
-            run.warn("pretrain.distill_from: no teacher distinguishes items, so nothing is distilled")
+            warn("pretrain.distill_from: no teacher distinguishes items, so nothing is distilled")
         return None
 
     def parts() -> Iterator[list[np.ndarray]]:
-        return ([x[start : start + mini.BLOCK] for x in features] for start in range(0, len(texts), mini.BLOCK))
+        return ([x[start : start + BLOCK] for x in features] for start in range(0, len(texts), BLOCK))
 
     fit = linalg.fit_blocks(parts, blocks, WIDTH, POWER)
     return io.mapped((unit_rows(fit(some))[0] for some in parts()), layout.encoder_scratch)
 
 
-def read_images(layout: Layout) -> mini.Images:
+def read_images(layout: Layout) -> Images:
     """Return the concatenated vectors of IMAGE_TOKENS of all images."""
     texts = Texts(layout.items)
     if "image" not in _present_modalities(layout, texts):
-        return mini.Images(np.zeros((len(texts), 0), np.float32), np.full(len(texts), -1), ())
+        return Images(np.zeros((len(texts), 0), np.float32), np.full(len(texts), -1), ())
     sets = [FeatureSet.of(layout, name) for name in IMAGE_TOKENS]
     shards = (np.hstack(parts) for parts in zip(*(one.vectors() for one in sets), strict=True))
     vectors = io.mapped(shards, layout.encoder_scratch)
-    has = np.concatenate(
-        [vectors[start : start + mini.BLOCK].any(axis=1) for start in range(0, len(vectors), mini.BLOCK)]
-    )
+    has = np.concatenate([vectors[start : start + BLOCK].any(axis=1) for start in range(0, len(vectors), BLOCK)])
     widths = tuple(one.width for one in sets) if has.any() else ()
-    return mini.Images(vectors, np.where(has, np.arange(len(vectors)), -1), widths)
+    return Images(vectors, np.where(has, np.arange(len(vectors)), -1), widths)
 
 
 def _present_modalities(layout: Layout, texts: Texts) -> set[str]:
@@ -118,6 +199,16 @@ def read_texts(layout: Layout, lines: Texts, params: Pretrain, obtain: Obtain) -
     return _tokenise(layout, lines, Tokenizer(layout.encoder.tokenizer.read_bytes()), params.max_tokens, params.chunks)
 
 
+def read_word_pieces(layout: Layout, lines: Texts) -> tuple[WordPieces, int]:
+    tokenizer, path = minilm.load().tokenizer, layout.encoder.word_pieces
+    if not path.is_file():
+        parts = (lines.slice(start, io.PART).to_pylist() for start in range(0, len(lines), io.PART))
+        pieces, known = order_pieces(tokenizer, parts)
+        io.write_json(path, {"pieces": pieces, "known": known})
+    kept = io.read_json(path)
+    return WordPieces(tokenizer, kept["pieces"]), int(kept["known"])
+
+
 def _tokenise(
     layout: Layout, lines: Texts, tokenizer: Tokenizer | WordPieces, max_tokens: int, chunks: int
 ) -> Tokenised:
@@ -141,6 +232,52 @@ def positions(parts: Sequence[np.ndarray]) -> int:
     return FIRST_POSITION + max(LEAST_TOKENS, max(map(len, parts), default=0))
 
 
+def fit_projections(images: Images, seed: int) -> list[Whitening]:
+    seen = images.tokens(images.sample(seed)) if images.widths else []
+    return [linalg.fit_pca(lambda x=x: [x], REDUCED, POWER) for x in seen]  # type: ignore[misc]
+
+
+def assign_visual_tokens(images: Images, maps: Sequence[Whitening], most: int, seed: int) -> tuple[np.ndarray, int]:
+    """Return the nearest centroid of each image token, int32 [I, P], and the number of all centroids."""
+    out = np.zeros((len(images.row), len(images.widths)), np.int32)
+    total = 0
+    for p, own in enumerate(maps):
+        sample = own.apply(images.tokens(images.sample(seed))[p])
+        count = max(1, min(most, len(sample) // FEW))
+        kmeans = train_kmeans(sample, count, seed)
+        for start in range(0, len(images.items), BLOCK):
+            some = images.items[start : start + BLOCK]
+            nearest = kmeans.index.search(own.apply(images.tokens(some)[p]), 1)[1]
+            out[some, p] = total + nearest[:, 0]
+        total += count
+    return out, total
+
+
+def build_network(pieces: WordPieces, known: int, images: Images, maps: Sequence[Whitening], codes: int) -> Mini:
+    made = Mini(MiniConfig(images.widths, pieces.vocab, positions=LONGEST, codes=codes, pieces=known))
+    copy_minilm(made, minilm.load().tensors, pieces.theirs.tolist())
+    with torch.no_grad():
+        nn.init.normal_(made.image.mask_token, std=0.05)
+        nn.init.normal_(made.image.positions, std=0.02)
+        for p, own in enumerate(maps):
+            project = made.image.projections[p]
+            assert isinstance(project, nn.Linear)
+            _start_projection(project, own, images.tokens(images.items[:BLOCK])[p])
+        if made.mlm_head is not None:
+            made.mlm_head.weight.copy_(made.text.words.weight[:known])
+            made.mlm_head.bias.zero_()
+    return made
+
+
+def _start_projection(project: nn.Linear, own: Whitening, x: np.ndarray) -> None:
+    """Initialise a projection with principal components, randomly rotated into D dimensions."""
+    turned = torch.linalg.qr(torch.randn(project.out_features, own.map.shape[1])).Q  # [D, REDUCED]
+    length = float(np.sqrt(np.square(own.apply(x)).sum(axis=1).mean()))
+    map_: Tensor = turned @ torch.from_numpy(own.map.T) * (LENGTH / length if length else 0.0)  # [D, W_p]
+    project.weight.copy_(map_)
+    project.bias.copy_(-map_ @ torch.from_numpy(own.mean))
+
+
 def read_codes(
     layout: Layout, pixels: np.ndarray, shape: Config, params: Pretrain, seed: int
 ) -> tuple[np.ndarray, int]:
@@ -150,69 +287,50 @@ def read_codes(
         return np.zeros((0, shape.patches), np.int32), 0
 
     def vectors(images: np.ndarray) -> np.ndarray:
-        return visual_tokens.cut_patches(pixels[images], shape.patch)
+        return cut_patches(pixels[images], shape.patch)
 
     if not layout.visual_tokens.is_file():
-        io.write_bytes(
-            layout.visual_tokens, save({CENTROIDS: visual_tokens.learn_codebook(vectors, n, params.codes, seed)})
-        )
+        io.write_bytes(layout.visual_tokens, save({CENTROIDS: learn_codebook(vectors, n, params.codes, seed)}))
     centroids = load_file(layout.visual_tokens)[CENTROIDS]
-    assigned = visual_tokens.assign_codes(vectors, n, centroids)
+    assigned = assign_codes(vectors, n, centroids)
     return io.mapped(assigned, layout.encoder_scratch), len(centroids)
 
 
-def network_and_task(
-    run: Run, lines: Texts, target: np.ndarray | None, device: torch.device
-) -> tuple[Network, Task, list[str]]:
-    """Return the network on the device, its task, and notes on its initial weights."""
-    layout, params, seed = run.layout, run.params[Pretrain], run.seed()
-    torch.set_num_threads(params.threads)  # sums in one order
-    if params.size == "mini":
-        network, corpus, tokens, mask_id, notes = _prepare_mini(layout, lines, params, seed)
-    else:
-        obtain = published.make_obtain(
-            layout, run.params[Download], partial(run.progress, unit="B", what="published file")
-        )
-        network, corpus, tokens, mask_id, notes = _prepare_beit3(layout, lines, params, seed, obtain, device)
-    return network.to(device), Task(corpus, tokens, mask_id, params, seed, device, target=target), notes
+def cut_patches(pixels: np.ndarray, side: int) -> np.ndarray:
+    """Cut uint8 [B, S, S, 3] into patches, float32 [B, P, 3 p p] in [-1, 1]."""
+    b, s = pixels.shape[:2]
+    grid = s // side
+    cut = pixels[:, : grid * side, : grid * side].reshape(b, grid, side, grid, side, 3)
+    return cut.transpose(0, 1, 3, 2, 4, 5).reshape(b, grid * grid, -1).astype(np.float32) / 127.5 - 1
 
 
-def _prepare_beit3(
-    layout: Layout, lines: Texts, params: Pretrain, seed: int, obtain: Obtain, device: torch.device
-) -> tuple[Network, Corpus, np.ndarray, int, list[str]]:
-    """Return the network, its corpus, visual tokens, the id of <mask>, and notes."""
-    shape = SIZES[params.size]
-    tokenised = read_texts(layout, lines, params, obtain)
-    pieces, rows = tokenised.vocabulary, positions(tokenised.parts)
-    tensors = published.read_start(params, obtain, pieces) if params.init else None  # fails early
-    layout.encoder_scratch.mkdir(parents=True, exist_ok=True)
-    row, pixels = decode_all(layout.images, shape.image, layout.encoder_scratch / "pictures.npy")
-    if params.vqkd and len(pixels):
-        tokens, n = published.visual_tokens(params, obtain, pixels, shape, device)
-    else:
-        tokens, n = read_codes(layout, pixels, shape, params, seed_for(seed, "visual tokens"))
-    torch.manual_seed(seed_for(seed, "network"))
-    if tensors is not None:
-        network, notes = published.start_network(params, tensors, n, pieces, rows)
-    else:
-        network, notes = BEiT3(replace(shape, vocab=pieces, positions=rows, codes=n, mlm=True)), []
-    if tensors is None and layout.encoder.tokenizer.is_file():  # else there are no texts
-        notes.append(published.start_words(network, Tokenizer(layout.encoder.tokenizer.read_bytes()).pieces, load()))
-    return network, Corpus(*tokenised[:3], row, pixels), tokens, tokenised.mask_id, notes
+def learn_codebook(vectors: Vectors, images: int, codes: int, seed: int) -> np.ndarray:
+    """Learn the codebook by k-means: float32 [C, W], with fewer codes if fewer vectors differ."""
+    rng = np.random.default_rng(seed)
+    _, per_image, width = vectors(np.arange(1)).shape
+    most = MEMORY // (4 * width)
+    enough = min(4 * PER_CODE * codes, most) // per_image + 1
+    some = vectors(np.sort(rng.permutation(images)[:enough]))
+    # equal vectors count once, or most codes of drawings on white would be shades of white
+    distinct = np.unique(some.reshape(-1, width), axis=0)
+    sample = distinct[np.sort(rng.permutation(len(distinct))[: PER_CODE * codes])]
+    if len(sample) <= codes:
+        return sample
+    return np.asarray(train_kmeans(sample, codes, seed, max_points_per_centroid=PER_CODE).centroids, np.float32)
 
 
-def _prepare_mini(
-    layout: Layout, lines: Texts, params: Pretrain, seed: int
-) -> tuple[Network, Corpus, np.ndarray, int, list[str]]:
-    images = read_images(layout)
-    pieces, known = mini.read_word_pieces(layout, lines)
-    maps = mini.fit_projections(images, seed_for(seed, "images"))
-    tokens, codes = mini.assign_visual_tokens(images, maps, params.codes, seed_for(seed, "visual tokens"))
-    torch.manual_seed(seed_for(seed, "network"))
-    network = mini.build_network(pieces, known, images, maps, codes)
-    start = {name: x.contiguous() for name, x in network.image.state_dict().items()}
-    io.write_bytes(layout.encoder.start, torch_save(start))  # for the control without training
-    tokenised = _tokenise(layout, lines, pieces, min(params.max_tokens, network.config.positions), params.chunks)
-    notes = [f"text and image experts start as MiniLM; {known:,} of {pieces.vocab:,} word pieces are predicted"]
-    corpus = Corpus(*tokenised[:3], images.row, images.vectors)
-    return network, corpus, tokens, tokenised.mask_id, notes
+def train_kmeans(sample: np.ndarray, codes: int, seed: int, **options: int) -> faiss.Kmeans:
+    faiss.omp_set_num_threads(1)  # for the same order of sums on every machine
+    options |= {"niter": ITERATIONS, "seed": seed % 2**31, "min_points_per_centroid": 1}
+    kmeans = faiss.Kmeans(sample.shape[1], codes, **options)
+    kmeans.train(sample)
+    return kmeans
+
+
+def assign_codes(vectors: Vectors, images: int, centroids: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the nearest code of each vector, int32 [<= BLOCK, P]."""
+    index = faiss.IndexFlatL2(centroids.shape[1])
+    index.add(centroids)
+    for first in range(0, images, BLOCK):
+        block = vectors(np.arange(first, min(first + BLOCK, images)))  # [B, P, W]
+        yield index.search(block.reshape(-1, block.shape[2]), 1)[1].reshape(block.shape[:2]).astype(np.int32)

@@ -2,29 +2,56 @@
 
 import math
 import shutil
-from dataclasses import asdict
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import save
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from alignrec.pipeline import io
-from alignrec.pipeline.beit3.mini import Network
-from alignrec.pipeline.beit3.network import HEADS
+from alignrec.pipeline.beit3.mini import Mini, Network
+from alignrec.pipeline.beit3.network import HEADS, BEiT3
 from alignrec.pipeline.encode.folder import SET, FeatureSet
-from alignrec.pipeline.encode.params import IMAGE_TOKENS
+from alignrec.pipeline.encode.params import IMAGE_TOKENS, Encode
+from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness import parallel
 from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.harness.versions import installed_versions
 from alignrec.pipeline.http.fetch import local_path
 from alignrec.pipeline.items.columns import Texts
-from alignrec.pipeline.ops.checkpoint import Checkpoint
+from alignrec.pipeline.ops.checkpoint import Checkpoint, adam_state, part_of, prefix_names, restore_adam
 from alignrec.pipeline.ops.device import pick_device
-from alignrec.pipeline.pretrain import prepare
-from alignrec.pipeline.pretrain.corpus import Task
-from alignrec.pipeline.pretrain.held_out import fit_map
-from alignrec.pipeline.pretrain.loop import fit
+from alignrec.pipeline.pretrain import corpus, prepare, published
+from alignrec.pipeline.pretrain.corpus import Task, make_batch
+from alignrec.pipeline.pretrain.held_out import (
+    MOST_DRAWS,
+    autocast,
+    fit_map,
+    measure_cosine,
+    measure_masked,
+    start_head,
+)
+from alignrec.pipeline.pretrain.losses import TERMS, PretrainingModel
 from alignrec.pipeline.pretrain.params import Pretrain
+from alignrec.pipeline.sources.base import Download
 
+WARMUP = 0.1  # share of steps with rising learning rate, cosine after it
+CLIP = 3.0  # largest norm of the gradient
+MEASUREMENTS = 20  # of held-out items per training, but not more often than every tenth step
+BETAS = (0.9, 0.98)  # of AdamW, as BEiT
+EPSILON = 1e-6
+UNDECAYED = ("cls_token", "mask_token", "embed_positions", "image.positions", "text.positions")
+PIECES = 10.0  # relative learning rate of piece embeddings without `init`, because most pieces occur in few steps
+TEXT = "network.beit3.text_embed"  # piece embeddings
+NEW = ("network.image.", "network.mim_head.", "network.mlm_head.", "teacher.")  # parameters that MiniLM lacks
 LEAST_READ = 0.5  # share of a text, below which a warning is due
 
 
@@ -42,13 +69,17 @@ def resume(run: Run) -> None:
 
 
 def train(run: Run) -> None:
-    params, layout = run.params[Pretrain], run.layout
+    params, layout, seed, download = run.params[Pretrain], run.layout, run.seed(), run.params[Download]
+    # default teachers that are not encoded are skipped
+    given, encoded = "distill_from" in params.model_fields_set, run.params[Encode].encoders
+    teachers = [name for name in params.distill_from if given or name in encoded] if params.distill else []
     texts = Texts(layout.items)
     with parallel.process_group():
         run.device = str(device := pick_device(mps=False))  # MPS has no float64, in which losses are summed
         with parallel.rank_zero_first():
-            target = prepare.read_target(run, texts) if params.distill else None
-            network, task, notes = prepare.network_and_task(run, texts, target, device)
+            obtain = published.make_obtain(layout, download, partial(run.progress, unit="B", what="published file"))
+            target = prepare.read_target(layout, texts, teachers, given, run.warn)
+            network, task, notes = prepare.network_and_task(layout, texts, params, seed, obtain, target, device)
         if params.init and not parallel.rank():
             io.write_bytes(layout.encoder.official, _serialise_weights(network, HEADS))
         usable = len(task.corpus.usable)
@@ -82,3 +113,167 @@ def _note_share_read(run: Run, task: Task) -> None:
 def _serialise_weights(network: Network, but: tuple[str, ...] = ()) -> bytes:
     tensors = {k: v.cpu().contiguous() for k, v in network.state_dict().items() if not k.startswith(but)}
     return save(tensors)
+
+
+class Trained(NamedTuple):
+    """Results of a training besides the network."""
+
+    history: list[dict[str, Any]]  # one line per measurement
+    teacher: np.ndarray | None  # float32 [D, W], map to the teachers; None without teachers or steps
+
+
+class Training(NamedTuple):
+    """Network and optimiser."""
+
+    model: PretrainingModel
+    distributed: nn.Module  # the model, or its DistributedDataParallel wrapper
+    optimizer: torch.optim.AdamW
+
+
+@dataclass
+class TrainState:
+    """Progress of a training."""
+
+    step: int = 0  # steps taken
+    history: list[dict[str, Any]] = field(default_factory=list)
+    sums: list[float] = field(default_factory=lambda: [0.0] * (1 + len(TERMS)))  # loss and terms since a measurement
+
+
+def fit(network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[int], object]) -> Trained:
+    """Train in place, from the checkpoint if there is one; `done` is called with the number of new steps.
+
+    UserError for a loss that is not finite, or for batches too small for the processes and `accumulate`.
+    """
+    training, now = _begin_training(network, task), TrainState()
+    if (saved := checkpoint.load()) is not None:
+        training.model.load_state_dict(part_of(saved[0], "weights"))
+        restore_adam(training.optimizer, part_of(saved[0], "adam"))
+        now = TrainState(**saved[1])
+    if not now.step and isinstance(network, Mini):
+        start_head(training.model, task)
+    per_epoch = math.ceil(len(task.train) / task.params.batch_size)
+    steps = task.params.steps if per_epoch else 0
+    every = max(10, math.ceil(steps / MEASUREMENTS))
+    done(now.step)
+    plan: list[np.ndarray] = []
+    while now.step < steps:
+        epoch, place = divmod(now.step, per_epoch)
+        if not plan or place == 0:
+            plan = _plan_epoch(task, epoch)
+        rate = warmup_cosine(now.step, steps, WARMUP, task.params.lr)
+        values = _take_step(training, task, plan[place], epoch, rate)
+        now.sums = (np.array(now.sums) + values).tolist()
+        now.step += 1
+        done(1)
+        if now.step % every == 0 or now.step == steps:
+            _record_measurement(training, task, now, rate, MOST_DRAWS if now.step == steps else 1)
+        if now.step % checkpoint.every == 0 and now.step < steps and parallel.rank() == 0:
+            state = prefix_names("weights", training.model.state_dict()) | prefix_names(
+                "adam", adam_state(training.optimizer)
+            )
+            checkpoint.save(state, vars(now))
+    taught = training.model.taught() if now.step else None
+    return Trained(now.history, None if taught is None else taught.cpu().numpy())
+
+
+def _record_measurement(training: Training, task: Task, now: TrainState, rate: float, draws: int) -> None:
+    since = now.step - (now.history[-1]["step"] if now.history else 0)
+    similar = measure_cosine(training.model, task)
+    names = ["loss", *(f"{term}_loss" for term in TERMS)][: None if task.params.distill else -1]
+    means = {name: round(float(sums) / since, 6) for name, sums in zip(names, now.sums, strict=False)}
+    figures = measure_masked(training.model.network, task, draws) | ({} if similar is None else {"cosine": similar})
+    now.history.append({"step": now.step, **means, "lr": rate, **figures})
+    now.sums = [0.0] * len(now.sums)
+
+
+def _begin_training(network: Network, task: Task) -> Training:
+    params = task.params
+    torch.set_num_threads(params.threads)
+    torch.manual_seed(seed_for(task.seed, "summary"))
+    taught = 0 if task.target is None else task.target.shape[1]
+    model = PretrainingModel(network, task.mask_id, taught).to(task.device)
+    if params.compile:
+        (network.beit3.encoder if isinstance(network, BEiT3) else network).compile(dynamic=True)
+    distributed = DistributedDataParallel(model) if parallel.world() > 1 else model
+    return Training(model, distributed, build_optimizer(model, params))
+
+
+def _plan_epoch(task: Task, epoch: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed_for(task.seed, "order", epoch))
+    plan = corpus.cut_batches(rng.permutation(task.train), task.params.batch_size)
+    parts = parallel.world() * task.params.accumulate
+    if plan and len(plan[-1]) < parts:
+        raise UserError(
+            f"pretrain.batch_size {task.params.batch_size} gives batches of {len(plan[-1])} items, which cannot be cut "
+            f"into {parts} parts ({parallel.world()} processes, pretrain.accumulate {task.params.accumulate})"
+        )
+    return plan
+
+
+def _take_step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: float) -> np.ndarray:
+    """Take one step of the optimiser and return the loss and its terms, float64 [1 + 3], over all processes."""
+    params, model = task.params, training.distributed
+    seed = seed_for(task.seed, "epoch", epoch)
+    parts = [make_batch(task, part, task.rates, seed) for part in _parts_of_process(task, items)]
+    counts = parallel.all_reduce(torch.stack([part.counts() for part in parts]).sum(0))
+    weight = torch.tensor([1.0, 1.0, params.distill], device=task.device)
+    terms = torch.zeros_like(weight)
+    training.optimizer.zero_grad()
+    for number, part in enumerate(parts, 1):
+        waits = number < len(parts)
+        with model.no_sync() if waits and isinstance(model, DistributedDataParallel) else nullcontext():
+            with autocast(task):
+                losses = model(part, counts)
+            # DDP averages gradients over processes, but the terms of parts have to be summed
+            (parallel.world() * (weight @ losses)).backward()
+        terms += losses.detach()
+    values = parallel.all_reduce(torch.cat([(weight @ terms)[None], terms]).double()).cpu().numpy()
+    if not np.isfinite(values).all():
+        raise UserError(f"epoch {epoch + 1}: the loss is {values[0]}; lower pretrain.lr")
+    nn.utils.clip_grad_norm_(training.model.parameters(), CLIP)
+    set_rate(training.optimizer, rate)
+    training.optimizer.step()
+    if training.model.teacher is not None:
+        training.model.whitening.update()
+    return values
+
+
+def _parts_of_process(task: Task, items: np.ndarray) -> list[np.ndarray]:
+    world, lengths = parallel.world(), task.corpus.lengths_of_items
+    parts = [
+        part
+        for some in np.array_split(items, task.params.accumulate)
+        for part in corpus.micro_batches(some, lengths[some], world)
+    ]
+    return [np.array_split(part, world)[parallel.rank()] for part in parts]
+
+
+def build_optimizer(model: nn.Module, params: Pretrain) -> torch.optim.AdamW:
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        decayed = parameter.ndim >= 2 and not any(part in name for part in UNDECAYED)
+        new = not params.init and name.startswith(NEW if params.size == "mini" else TEXT)
+        groups.setdefault((PIECES if new else 1.0, decayed), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": members, "weight_decay": params.weight_decay if decayed else 0.0, "scale": scale}
+            for (scale, decayed), members in groups.items()
+        ],
+        lr=params.lr,
+        betas=BETAS,
+        eps=EPSILON,
+        fused=True,
+    )
+
+
+def set_rate(optimizer: torch.optim.AdamW, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["scale"]
+
+
+def warmup_cosine(step: int, steps: int, warmup: float, peak: float) -> float:
+    """Return the rate of a step: linear up to `peak` over the share `warmup` of the steps, then a cosine to zero."""
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return peak * (step + 1) / rising
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))

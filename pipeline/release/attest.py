@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.encode.network import Loaded
+from alignrec.pipeline.encode.loading import Loaded
 from alignrec.pipeline.errors import UserError, printable
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for

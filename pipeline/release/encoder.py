@@ -21,7 +21,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import stored
 from alignrec.pipeline.encode.folder import LARGEST, Facts
 from alignrec.pipeline.encode.hub import LOCAL, Origin, Pretrained, with_version
-from alignrec.pipeline.encode.network import Loaded, load_encoder, load_encoders
+from alignrec.pipeline.encode.loading import Loaded, load_encoder, load_encoders
 from alignrec.pipeline.encode.params import TRAINED
 from alignrec.pipeline.encode.registry import Spec
 from alignrec.pipeline.errors import UserError, one_line
@@ -40,7 +40,7 @@ BLOCK = 1024  # images per read
 
 @dataclass(frozen=True)
 class ReleasedEncoders:
-    """Encoders of a release; implements `Shelf` of pipeline/encode/network.py."""
+    """Encoders of a release; implements `Shelf` of pipeline/encode/loading.py."""
 
     release: Path
     trusted: ClassVar[bool] = False

@@ -16,8 +16,7 @@ import pyarrow.parquet as pq
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.config.base import Licence
-from alignrec.pipeline.encode.folder import FeatureSet
-from alignrec.pipeline.encode.quality import text_shares
+from alignrec.pipeline.encode.folder import FeatureSet, text_shares
 from alignrec.pipeline.evaluation.evidence import group_values
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.pretrain.params import Pretrain

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from alignrec.pipeline import io
-from alignrec.pipeline.encode.network import Loaded
+from alignrec.pipeline.encode.loading import Loaded
 from alignrec.pipeline.errors import UserError, installing, one_line
 from alignrec.pipeline.images.decode import normalise_image
 from alignrec.pipeline.ops.linalg import unit_rows

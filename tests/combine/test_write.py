@@ -17,7 +17,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.combine import names
 from alignrec.pipeline.encode import batching, chain
 from alignrec.pipeline.encode.folder import ENCODER, FeatureSet
-from alignrec.pipeline.encode.network import Project, load_encoder
+from alignrec.pipeline.encode.loading import Project, load_encoder
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.ops import linalg

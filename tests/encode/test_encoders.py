@@ -27,8 +27,8 @@ from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.combine import controls
 from alignrec.pipeline.encode import batching
 from alignrec.pipeline.encode.beit3 import BEiT3Items
-from alignrec.pipeline.encode.network import Project, find_network, load_encoders
-from alignrec.pipeline.encode.registry import Encoder
+from alignrec.pipeline.encode.loading import Project, load_encoders
+from alignrec.pipeline.encode.registry import Encoder, find_network
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.stage import perform

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from alignrec.pipeline.encode.hub import Origin
 from alignrec.pipeline.encode.huggingface import HuggingFace, HuggingFaceParams
-from alignrec.pipeline.encode.network import find_network
+from alignrec.pipeline.encode.registry import find_network
 from alignrec.pipeline.errors import UserError
 
 

@@ -17,8 +17,7 @@ from PIL import Image
 
 from alignrec.pipeline.encode import batching, towers
 from alignrec.pipeline.encode.huggingface import pool_tokens
-from alignrec.pipeline.encode.network import find_network
-from alignrec.pipeline.encode.registry import Encoder
+from alignrec.pipeline.encode.registry import Encoder, find_network
 from alignrec.pipeline.errors import UserError, installing
 from alignrec.pipeline.images.pixels import decode_rgb
 

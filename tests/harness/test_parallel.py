@@ -21,7 +21,7 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.ops.checkpoint import Checkpoint
-from alignrec.pipeline.pretrain.loop import fit
+from alignrec.pipeline.pretrain.train import fit
 
 FIGURES = ("loss", "mim_loss", "mlm_loss", "distill_loss", "mlm_held_out_loss")
 STEPS = 8

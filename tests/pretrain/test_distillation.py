@@ -12,9 +12,7 @@ import pytest
 import torch
 from pretraining import MASK, features, network, run, shop, task
 
-from alignrec.commands.params import load
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.ops.checkpoint import Checkpoint
@@ -23,9 +21,9 @@ from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.pretrain import held_out, losses
 from alignrec.pipeline.pretrain.held_out import encode_items as cls_of
 from alignrec.pipeline.pretrain.held_out import fit_map
-from alignrec.pipeline.pretrain.loop import fit
 from alignrec.pipeline.pretrain.losses import PretrainingModel
 from alignrec.pipeline.pretrain.prepare import read_target
+from alignrec.pipeline.pretrain.train import fit
 
 
 def relaxed(x: np.ndarray) -> np.ndarray:
@@ -40,8 +38,8 @@ def relaxed(x: np.ndarray) -> np.ndarray:
 def test_the_target_is_the_joint_vector_of_the_teachers_and_absent_items_stay_zero(tmp_path: Path) -> None:
     shop(tmp_path, distill_from=["tfidf", "cnn"])
     made = features(tmp_path, "tfidf", "cnn")
-    with running("pretrain", "toy", load(tmp_path / "params.yaml"), tmp_path) as stage:
-        found = np.asarray(read_target(stage, Texts(stage.layout.items)))
+    layout = Layout(tmp_path, "toy")
+    found = np.asarray(read_target(layout, Texts(layout.items), ["tfidf", "cnn"], True, print))
     parts = [weight * unit_rows(relaxed(made[name]))[0] for name, weight in (("tfidf", 1.0), ("cnn", linalg.IMAGE))]
     joined = np.hstack(parts)
     there = joined.any(axis=1)
@@ -111,7 +109,7 @@ def test_the_stage_learns_from_an_encoder_and_resumes_to_the_same_bytes(tmp_path
     assert history[-1]["distill_loss"] < history[0]["distill_loss"]
     stopped = Layout(tmp_path / "two", "toy")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("alignrec.pipeline.pretrain.loop.measure_masked", _interrupted())
+        patch.setattr("alignrec.pipeline.pretrain.train.measure_masked", _interrupted())
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "two")
     assert stopped.encoder_checkpoint.exists()

@@ -19,9 +19,9 @@ from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.ops.checkpoint import Checkpoint
 from alignrec.pipeline.pretrain import held_out, prepare
 from alignrec.pipeline.pretrain.corpus import Task, make_batch
-from alignrec.pipeline.pretrain.loop import build_optimizer, fit, set_rate
 from alignrec.pipeline.pretrain.losses import PretrainingModel
 from alignrec.pipeline.pretrain.params import Pretrain
+from alignrec.pipeline.pretrain.train import build_optimizer, fit, set_rate
 
 # --- the loop
 

@@ -18,7 +18,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import minilm, stored
 from alignrec.pipeline.encode import batching
 from alignrec.pipeline.encode.cnn import CNN
-from alignrec.pipeline.encode.network import Project, load_encoder
+from alignrec.pipeline.encode.loading import Project, load_encoder
 from alignrec.pipeline.encode.params import IMAGE_TOKENS
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
