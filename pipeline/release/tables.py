@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -15,12 +15,14 @@ import pyarrow.parquet as pq
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.items.parse import LONGEST_TEXT
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import Counts, File, Manifest
 
 # guards against decompression bombs: bytes of memory that any table may take, and the maximum ratio to its size on
 # disk above that; constant vectors reach a few hundred
 SMALL, EXPANSION = 1 << 30, 10_000
+TEXTS, TEXT_EXPANSION = 1 << 28, 100  # the same for its texts
 HELD = 16 << 20  # approximate bytes of a table in memory
 CHANGED = "rows or columns are not as the manifest says"
 
@@ -68,17 +70,14 @@ def _table_fault(path: Path, file: File, counts: Counts, checks: Sequence[Check]
     try:
         if manifests.read_shape(path) != (file.rows, file.columns):
             return CHANGED
-        fields = pq.read_schema(path)
-        widths = [f.type.list_size for f in fields if pa.types.is_fixed_size_list(f.type)]
-        row = 4 * (len(fields) + sum(widths))
-        if (memory := row * int(file.rows or 0)) > max(SMALL, EXPANSION * file.bytes):
-            return f"takes {memory:,} bytes of memory, from {file.bytes:,} on disk"
+        memory = _measure_memory(path, file.bytes)
         if file.table == "interactions" and file.rows != counts.interactions:
             return f"{file.rows} rows, expected {counts.interactions}"
         if entry.schema is None:
             return ""
+        widths = [f.type.list_size for f in pq.read_schema(path) if pa.types.is_fixed_size_list(f.type)]
         schema, first = entry.schema(widths[0] if widths else 1), 0
-        for part in io.read_slices(path, schema, None, max(1, min(io.PART, HELD // row))):
+        for part in io.read_slices(path, schema, None, max(1, min(io.PART, HELD * int(file.rows or 0) // memory))):
             part.validate(full=True)  # invalid UTF-8, list offsets out of bounds
             for check in checks:
                 if fault := check.check_rows(part, first):
@@ -88,6 +87,39 @@ def _table_fault(path: Path, file: File, counts: Counts, checks: Sequence[Check]
     except (UserError, schemas.ContractError, pa.ArrowException, OSError, ValueError, KeyError) as e:
         fault = str(e).removeprefix(f"{path}").removeprefix(":").removesuffix("; make or fetch it again")
         return " ".join(fault.split())  # Arrow's messages have several lines
+
+
+def _measure_memory(path: Path, size: int) -> int:
+    """Return the bytes that a table takes in memory; UserError if they are out of proportion to its `size` on disk."""
+    memory, encoded, columns = 0, 0, set[str]()
+    footer = pq.read_metadata(path)
+    for group in map(footer.row_group, range(footer.num_row_groups)):
+        for chunk in map(group.column, range(group.num_columns)):
+            memory += 4 * chunk.num_values
+            if chunk.physical_type == "BYTE_ARRAY":
+                encoded += chunk.total_uncompressed_size
+                columns.add(chunk.path_in_schema)
+    if memory > max(SMALL, EXPANSION * size):
+        raise UserError(f"takes {memory:,} bytes of memory, from {size:,} on disk")
+    most = max(TEXTS, TEXT_EXPANSION * size)
+    # a repeated text takes space only once in the file, so texts are counted through their dictionaries
+    expanded = sum(_text_sizes(path, sorted(columns))) if encoded <= most else encoded
+    if expanded > most:
+        raise UserError(f"takes {expanded:,} bytes of memory for texts, from {size:,} on disk")
+    return max(1, memory + expanded)
+
+
+def _text_sizes(path: Path, columns: list[str]) -> Iterator[int]:
+    """Yield the bytes of the texts of each batch; UserError if one is longer than `items` makes them."""
+    with pq.ParquetFile(path, read_dictionary=columns, pre_buffer=False) as opened:
+        for batch in opened.iter_batches(io.PART, columns=columns) if columns else ():
+            for column in batch.columns:
+                texts = column.flatten() if pa.types.is_list(column.type) else column
+                if not pa.types.is_dictionary(texts.type):
+                    raise UserError("has several columns of one name")
+                if (longest := pc.max(pc.utf8_length(texts.dictionary)).as_py() or 0) > LONGEST_TEXT:
+                    raise UserError(f"has a text of {longest:,} characters; none has more than {LONGEST_TEXT:,}")
+                yield pc.sum(pc.binary_length(texts.dictionary).take(texts.indices)).as_py() or 0
 
 
 class References(Check):

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -157,6 +158,24 @@ def test_a_table_that_unpacks_to_much_more_than_its_size_is_refused_unread(
     table = pq.read_table(release / TABLE, partitioning=None)
     replaced(release, table.take(pa.array(np.zeros(100_000, np.int8))))
     assert f"{TABLE}: takes " in refused(release)
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "fault"),
+    [
+        ("x" * ((1 << 20) + 1), "description", "has a text of 1,048,577 characters"),
+        ("x" * (1 << 20), "description", "takes .* bytes of memory for texts"),
+        (["x" * (1 << 20)], "categories", "takes .* bytes of memory for texts"),
+    ],
+    ids=["long", "repeated", "in a list"],
+)
+def test_repeated_texts_are_counted_before_they_are_read(release: Path, text: object, column: str, fault: str) -> None:
+    table = pq.read_table(release / "items.parquet", partitioning=None)
+    table = table.take(pa.array(np.zeros(300, np.int8)))
+    replaced(release, with_column(table, column, pa.array([text] * 300, table[column].type)), "items.parquet")
+    before = pa.default_memory_pool().max_memory()
+    assert re.search(f"items.parquet: {fault}", refused(release))
+    assert pa.default_memory_pool().max_memory() == before  # making the table took more
 
 
 def changed(release: Path, name: str, **values: object) -> None:

@@ -18,9 +18,9 @@ from alignrec.pipeline.io import tables
 SIZES, USERS, PAIRS, K, WIDTH = (1_000, 5_000), 2, 36, 10, 64
 """items; per item: users, train pairs, neighbours, width"""
 PART = 256
-HELD = 200
-"""memory per item in bytes: identifiers of it and of two users, 8 bytes more of each during comparison, and its list;
-any whole table takes more"""
+HELD = 230
+"""memory per item in bytes: identifiers of it and of two users, 8 bytes more of each during comparison, its list, and a
+dictionary of the identifiers of a shard; any whole table takes more"""
 SETTINGS = {
     "datasets": ["shop"],
     "sources": {"shop": {"kind": "sample"}},
