@@ -148,7 +148,7 @@ def profile(
     path = PROFILES / f"{name}.yaml"
     if not path.is_file() and not (path := Path(name)).is_file():
         raise UserError(f"no profile '{name}'; there are {', '.join(sorted(one.stem for one in PROFILES.glob('*')))}")
-    over, absent = document.read_yaml(path), []
+    over, absent = document.read_yaml(path), list[str]()
     text, changed = path.read_text(encoding="utf-8"), list(over)
     # a profile is an overlay: keep the comments of the file that it extends
     if document.EXTENDS in over:

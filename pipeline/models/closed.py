@@ -114,15 +114,22 @@ def zero_diagonal(inverse: np.ndarray) -> np.ndarray:
     return inverse
 
 
-def content_factors(features: np.ndarray, l2: float) -> tuple[np.ndarray, np.ndarray]:
+def content_gram(features: np.ndarray) -> np.ndarray:
+    """Return F^T F, float64 [F, F], for features float32 [I, F]."""
+    x = features.astype(np.float64)
+    with threadpool_limits(1):
+        return np.asarray(x.T @ x)
+
+
+def content_factors(features: np.ndarray, l2: float, gram: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return W and V, float32 [I, F], S = W V^T off the diagonal: argmin |F - F S|^2 + l2 |S|^2, diag(S) = 0."""
     from scipy.linalg import solve_triangular
 
     # the EASE whose users are feature columns; by Woodbury (F^T F + l2)^-1 = (1 - W W^T) / l2 with W = features L^-T
     # and L L^T = l2 + features^T features, so S_ij = w_i . w_j / (1 - |w_j|^2), and no I x I matrix is inverted
-    x = features.astype(np.float64)
+    x, gram = features.astype(np.float64), content_gram(features) if gram is None else gram
     with threadpool_limits(1):
-        root = np.linalg.cholesky(x.T @ x + l2 * np.eye(x.shape[1]))
+        root = np.linalg.cholesky(gram + l2 * np.eye(x.shape[1]))
         w = solve_triangular(root, x.T, lower=True).T  # [I, F]
     v = w / (1 - np.square(w).sum(1, keepdims=True))
     return w.astype(np.float32), v.astype(np.float32)

@@ -37,8 +37,11 @@ class ColdItems:
         out: dict[str, Any] = {"users": users, "draws": len(self.draws), "chance": {figure: round(chance, 6)}}
         if note := chance_note(min(len(draw.candidates) for draw in self.draws), K):
             out["note"] = note
-        for name, recalls in sets.items():
-            means = resample_means(recalls[:, :, None], RESAMPLES, seed_for("cold items", "interval"))[:, 0]
+        if not sets:
+            return out
+        # all sets share the resamples of users and draws
+        resampled = resample_means(np.stack(list(sets.values()), axis=2), RESAMPLES, seed_for("cold items", "interval"))
+        for (name, recalls), means in zip(sets.items(), resampled.T, strict=True):
             low, high = np.quantile(means, [0.025, 0.975])
             of = {figure: mean_over_draws(recalls[:, :, None])[0], f"{figure}_se": means.std()}
             values = of | {f"{figure}_low": low, f"{figure}_high": high}

@@ -6,7 +6,7 @@ Letters: U users, I items, F feature width, N users of a part, n test users.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.cutoff import bounded_cutoff
 from alignrec.pipeline.interactions import split
-from alignrec.pipeline.interactions.split import Pairs, Split, contains_keys, pair_keys
+from alignrec.pipeline.interactions.split import Pairs, Split
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.probe.registry import Data, Probe, Refit
 
@@ -24,7 +24,40 @@ RIDGES = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # in users
 SHARES = (0.3, 0.7, 1.0)  # of the ridge, towards the content model S
 CONTENT_RIDGES = (1.0, 10.0, 100.0)  # of the content model, whose rows have unit length
 BLOCK = 1 << 23  # scores in memory at a time
+ROWS = 128  # users at a time, whose scores fit the cache
+HELD = 1 << 25  # scores of EASE kept for all feature sets
 Judged = Literal["valid", "test"]
+
+
+class Asked(NamedTuple):
+    """A block of b users, their N train items and their T targets."""
+
+    history: sp.csr_array  # float32 [b, I]
+    seen: tuple[np.ndarray, np.ndarray]  # int64 [N], ascending: user of each train item, 0 .. b-1; and the item
+    targets: tuple[np.ndarray, np.ndarray]  # likewise [T]
+
+    def recalls(
+        self, by_users: np.ndarray, scale: np.ndarray, by_features: np.ndarray | None = None, distil: float = 0
+    ) -> np.ndarray:
+        """Return Recall@20 [b], train masked, ties by lowest item.
+
+        Scores are by_users diag(scale) + distil by_features, [b, I]; the diagonal affects only items that are masked.
+        """
+        n, k, hit = len(by_users), bounded_cutoff(by_users.shape[1]), np.empty(len(self.targets[0]), bool)
+        for first in range(0, n, ROWS):
+            scores = by_users[first : first + ROWS] * scale
+            if by_features is not None:
+                scores += by_features[first : first + ROWS] * np.float32(distil)
+            seen, pairs = (slice(*np.searchsorted(row, [first, first + ROWS])) for row, _ in (self.seen, self.targets))
+            scores[self.seen[0][seen] - first, self.seen[1][seen]] = -np.inf
+            row, target = self.targets[0][pairs] - first, self.targets[1][pairs]
+            own = scores[row, target]
+            rank = np.count_nonzero(scores[row] > own[:, None], axis=1)
+            near = np.flatnonzero(rank < k)
+            tied = scores[row[near]] == own[near, None]
+            rank[near] += np.count_nonzero(tied & (np.arange(scores.shape[1]) < target[near, None]), axis=1)
+            hit[pairs] = rank < k
+        return np.bincount(self.targets[0], hit, n) / np.bincount(self.targets[0], minlength=n)
 
 
 @dataclass(frozen=True)
@@ -41,6 +74,19 @@ class Linear:
         return adjacency.interaction_matrix(self.split)
 
     @cached_property
+    def asked(self) -> dict[Judged, list[Asked]]:
+        blocks: dict[Judged, list[Asked]] = {"valid": [], "test": []}
+        for part, found in blocks.items():
+            everyone, step = users_with_targets(self.split, part), max(1, BLOCK // self.split.n_items)
+            targets: Pairs = getattr(self.split, part)
+            for users in (everyone[at : at + step] for at in range(0, len(everyone), step)):
+                mine = np.flatnonzero(np.isin(targets.users, users))
+                mine = mine[np.argsort(targets.users[mine], kind="stable")]
+                pairs = np.searchsorted(users, targets.users[mine]), targets.items[mine]
+                found.append(Asked(self.seen[users], self.seen[users].nonzero(), pairs))
+        return blocks
+
+    @cached_property
     def ease(self) -> tuple[float, float, np.ndarray]:
         """The highest mean valid recall, its l2 (the first on ties), and (X^T X + l2)^-1, float32 [I, I]."""
         from alignrec.pipeline.models import closed
@@ -48,72 +94,64 @@ class Linear:
         best = -1.0, 0.0, np.empty(0)
         for ridge in RIDGES:
             inverse = closed.invert_ridge(closed.gram_matrix(self.seen), ridge, "linear_cf")
-            found = float(self._recalls("valid", inverse, [-1 / inverse.diagonal()])[0].mean())
+            found = float(self._ease_recalls("valid", inverse).mean())
             if found > best[0]:
                 best = found, ridge, inverse
         return best
 
+    def _ease_recalls(self, part: Judged, inverse: np.ndarray) -> np.ndarray:
+        scale = -1 / inverse.diagonal()
+        return np.concatenate([one.recalls(one.history @ inverse, scale) for one in self.asked[part]])
+
     @cached_property
     def base(self) -> np.ndarray:
         """Test recall of EASE, [n]."""
-        inverse = self.ease[2]
-        return self._recalls("test", inverse, [-1 / inverse.diagonal()])[0]
+        return self._ease_recalls("test", self.ease[2])
+
+    @cached_property
+    def _kept_products(self) -> dict[Judged, list[np.ndarray]]:
+        """Products h P of all blocks, which feature sets share; none if they would take too much memory."""
+        users = sum(one.history.shape[0] for blocks in self.asked.values() for one in blocks)
+        if users * self.split.n_items > HELD:
+            return {}
+        return {part: [one.history @ self.ease[2] for one in blocks] for part, blocks in self.asked.items()}
 
     def answer(self, features: np.ndarray, refit: Refit | None = None) -> np.ndarray:
         """Return test recall of L3AE minus that of EASE, [n], for features float32 [I, F]."""
-        units = unit_rows(features)[0]
-        found = {(0.0, 0.0): self.ease[0]}
-        for content_ridge in CONTENT_RIDGES:
-            recalls = self._l3ae("valid", units, content_ridge, SHARES)
-            found |= {(share, content_ridge): float(one.mean()) for share, one in zip(SHARES, recalls, strict=True)}
-        # on ties, the setting nearest to EASE
-        share, content_ridge = max(sorted(found), key=found.__getitem__)
-        if not share:
-            return np.zeros(len(self.base))
-        gain: np.ndarray = self._l3ae("test", units, content_ridge, [share])[0] - self.base
-        return gain
-
-    def _l3ae(self, part: Judged, units: np.ndarray, content_ridge: float, shares: Sequence[float]) -> list[np.ndarray]:
-        """Return recalls [N] at each share; off the diagonal L3AE's matrix is P diag(c) + Y V^T (ease.py)."""
         from alignrec.pipeline.models import closed
 
-        _, ridge, inverse = self.ease
-        w, v = closed.content_factors(units, content_ridge)
-        y, own, p = closed.multiply_symmetric(inverse, w), -(w * v).sum(1), inverse.diagonal()
-        drawn = (y * v).sum(1)
+        units = unit_rows(features)[0]
+        gram, best = closed.content_gram(units), (self.ease[0], 0.0, 0.0)
+        chosen: tuple[np.ndarray, tuple[np.ndarray, np.ndarray], float] | None = None
+        for content_ridge in CONTENT_RIDGES:
+            w, v = closed.content_factors(units, content_ridge, gram)
+            factors = closed.multiply_symmetric(self.ease[2], w), v
+            recalls = self._l3ae("valid", w, factors, SHARES)
+            for share, one in zip(SHARES, recalls, strict=True):
+                found = float(one.mean()), -share, -content_ridge  # on ties, the setting nearest to EASE
+                if found > best:
+                    best, chosen = found, (w, factors, share)
+        if chosen is None:
+            return np.zeros(len(self.base))
+        w, factors, share = chosen
+        gain: np.ndarray = self._l3ae("test", w, factors, [share])[0] - self.base
+        return gain
+
+    def _l3ae(
+        self, part: Judged, w: np.ndarray, factors: tuple[np.ndarray, np.ndarray], shares: Sequence[float]
+    ) -> list[np.ndarray]:
+        """Return recalls [N] at each share; off the diagonal L3AE's matrix is P diag(c) + Y V^T (ease.py)."""
+        (y, v), (_, ridge, inverse) = factors, self.ease
+        own, p, drawn = -(w * v).sum(1), inverse.diagonal(), (y * v).sum(1)
         distil = [share * ridge for share in shares]
         scales = [d * own - (1 + d * (p * own + drawn)) / p for d in distil]
-        return self._recalls(part, inverse, scales, (y, v), distil)
-
-    def _recalls(
-        self, part: Judged, inverse: np.ndarray, scales: Sequence[np.ndarray],
-        factors: tuple[np.ndarray, np.ndarray] | None = None, distil: Sequence[float] = (),
-    ) -> list[np.ndarray]:  # fmt: skip
-        """Return Recall@20 [N], train masked, for each scale: scores are h P diag(scale) + distil h Y V^T."""
-        import torch
-
-        from alignrec.pipeline.evaluation.metrics import recall
-        from alignrec.pipeline.ops.scores import select_top_k
-
-        targets: Pairs = getattr(self.split, part)
-        k, found = bounded_cutoff(self.split.n_items), list[list[np.ndarray]]([] for _ in scales)
-        counts = np.bincount(targets.users, minlength=self.split.n_users)
-        everyone = users_with_targets(self.split, part)
-        step = max(1, BLOCK // self.split.n_items)
-        for users in (everyone[at : at + step] for at in range(0, len(everyone), step)):
-            history = self.seen[users]
-            # the diagonal affects only items of the history, which are masked
-            by_users = history @ inverse
-            by_features = None if factors is None else (history @ factors[0]) @ factors[1].T
-            for number, scale in enumerate(scales):
-                scores = by_users * scale
-                if by_features is not None:
-                    scores += by_features * np.float32(distil[number])
-                scores[history.nonzero()] = -np.inf
-                top = select_top_k(torch.from_numpy(scores.astype(np.float32, copy=False)), k)[1].numpy()
-                pairs = users[:, None].astype(np.int64) * self.split.n_items + top
-                hits = contains_keys(pair_keys(targets, self.split.n_items), pairs)
-                found[number].append(recall(hits, counts[users], k))
+        found: list[list[np.ndarray]] = [[] for _ in shares]
+        for number, one in enumerate(self.asked[part]):
+            kept = self._kept_products.get(part)
+            by_users = kept[number] if kept else one.history @ inverse
+            by_features = (one.history @ y) @ v.T
+            for recalls, scale, d in zip(found, scales, distil, strict=True):
+                recalls.append(one.recalls(by_users, scale, by_features, d))
         return [np.concatenate(parts) for parts in found]
 
     def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
