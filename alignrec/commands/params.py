@@ -69,9 +69,10 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
     if isinstance(source, Downloaded) and "metadata" not in source.files():
         encode, ours = encode.model_copy(update={"encoders": []}), ours.model_copy(update={"sets": []})
         combine = combine.model_copy(update={"sets": {}})
-    # ceilings need the ground truth of a generated catalogue
+    # only a generated catalogue has planted sets
     if not isinstance(source, Generated):
-        kept = {name: own for name, own in combine.sets.items() if not names.is_ceiling(combine.sets, name)}
+        sets = combine.sets
+        kept = {name: sets[name] for name in sets if name == names.LEAKED or not names.is_ceiling(sets, name)}
         combine = combine.model_copy(update={"sets": kept})
     params = params.having(encode, ours, combine)
     made = names.made_sets(params, dataset)
@@ -171,10 +172,10 @@ def _check_names(params: Parameters) -> None:
     for dataset in params.datasets:
         for where, wanted in named.items():
             known(wanted, names.feature_sets(params, dataset), where)
-    if ceilings := [name for name in publish.features if names.is_ceiling(params[Combine].sets, name)]:
-        raise UserError(
-            f"'publish.features': '{ceilings[0]}' is what the generator knows, and no feature; leave it out"
-        )
+    used = {where: wanted for where, wanted in named.items() if where != "benchmark.features"}
+    for where, wanted in (used | {"publish.features": publish.features}).items():
+        for name in wanted:
+            names.refuse_ceiling(params[Combine].sets, name, where)
     if "features" in publish.model_fields_set:  # each release has the subset that its dataset has
         everywhere = {name: 0 for dataset in params.datasets for name in names.feature_sets(params, dataset)}
         known(publish.features, everywhere, "publish.features")

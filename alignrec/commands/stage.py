@@ -113,7 +113,8 @@ def probe(
     else:
         perform_stage(STAGES["probe"], dataset, params, root)
         figures = io.read_json(Layout(root, dataset).probes)
-    for table in [probes.headline_table(figures)] if released else probes.ceiling_tables(figures):
+    bounds = [*probes.ceiling_tables(figures), *probes.leak_tables(figures)]
+    for table in [probes.headline_table(figures)] if released else bounds:
         show(terminal.Drawn(table, unbroken=range(table.texts), caption=table.note))
     if to is not None:
         io.write_json(to, figures)

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from alignrec import schemas
 from alignrec.pipeline.benchmark.cell import NO_FEATURES, Entry
+from alignrec.pipeline.combine.names import CEILINGS
 from alignrec.pipeline.evaluation.statistics import holm, paired_bootstrap
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.models import RELEASED
@@ -17,7 +18,7 @@ COLUMNS = ("model", "features", "ablation")  # name the runs of a test, which di
 
 
 def declare_pairs(entries: Sequence[Entry], reference: str, control: str | None = None) -> list[tuple[Entry, Entry]]:
-    kinds = list(dict.fromkeys(entry._replace(seed=0) for entry in entries))
+    kinds = list(dict.fromkeys(entry._replace(seed=0) for entry in entries if entry.features not in CEILINGS))
     full = [kind for kind in kinds if kind.model == RELEASED and not kind.ablation]
     # AlignRec on every feature set against each other model, on the same features or on ids only
     pairs = [

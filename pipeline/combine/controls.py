@@ -1,4 +1,4 @@
-"""Control sets: random, shuffled, constant, and planted, an upper bound (I items, n per shard, F width)."""
+"""Control sets: random, shuffled, constant; upper bounds: planted, leaked (I items, n per shard, F width)."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,9 +7,11 @@ import pyarrow as pa
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.combine.mapped import collaborative_factors
 from alignrec.pipeline.encode.folder import FeatureSet, feature_rows
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.interactions.cooccurrence import user_item_matrix
 from alignrec.pipeline.sources.base import PLANTED
 from alignrec.pipeline.sources.shoppers import COARSE, MOTIVES
 
@@ -56,6 +58,14 @@ def shuffled_order(items: int, seed: Seed) -> np.ndarray:
     source = np.empty(items, np.int64)
     source[order] = np.roll(order, 1)
     return source
+
+
+def leaked_factors(layout: Layout, width: int, seed: int) -> np.ndarray:
+    """Return factors of all interactions, those of test included, float32 [I, F]."""
+    n_items = len(io.read_table(layout.item_ids, schemas.ITEM_IDS))
+    rows = io.read_table(layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id"])
+    matrix = user_item_matrix(rows["user_id"].to_numpy(), rows["item_id"].to_numpy(), n_items)
+    return collaborative_factors(matrix, width, seed).astype(np.float32)
 
 
 def planted_halves(layout: Layout) -> dict[str, np.ndarray]:

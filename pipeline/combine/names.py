@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from alignrec.pipeline.combine.params import Combine, Concat, Derived, Linear, Masked, Planted, Whitened
+from alignrec.pipeline.combine.params import Combine, Concat, Derived, Leaked, Linear, Masked, Planted, Whitened
 from alignrec.pipeline.config.base import Parameters, Section, checked, known, nearest
 from alignrec.pipeline.encode.params import MODALITIES, BEiT3, Encode, variant
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.sources.base import Downloaded
 from alignrec.pipeline.sources.feature_files import FEATURE
 
-CONCAT, LINEAR, MAPPED, MASKED, PLANTED = "concat", "linear", "mapped", "masked", "planted"
+CONCAT, LINEAR, MAPPED, MASKED = "concat", "linear", "mapped", "masked"
+LEAKED, PLANTED = "leaked", "planted"  # upper bounds, which bear the names of their kinds
 KINDS: dict[str, type[Section]] = {CONCAT: Concat, "whitened": Whitened, LINEAR: Linear, MAPPED: Derived}
-KINDS |= {MASKED: Masked, PLANTED: Planted}
-CEILINGS = (PLANTED, *(variant(PLANTED, modality) for modality in MODALITIES))  # only for generated catalogues
+KINDS |= {MASKED: Masked, LEAKED: Leaked, PLANTED: Planted}
+CEILINGS = (LEAKED, PLANTED, *(variant(PLANTED, modality) for modality in MODALITIES))
 TEXT = "minilm"  # text encoder that is concatenated with imported features of images
 NOT_TRAINED = ("-raw", "-untrained", "-official")  # endings of sets that only serve as baselines
 Sets = Mapping[str, Mapping[str, Any]]  # section `combine.sets`
@@ -94,9 +95,14 @@ def with_parts(params: Parameters, dataset: str, name: str) -> list[str]:
 
 
 def is_ceiling(sets: Sets, name: str) -> bool:
-    """Return whether a set is planted, whole or with a masked modality."""
+    """Return whether a set is an upper bound: leaked, or planted, whole or with a masked modality."""
     own = definition_of(sets, name)
-    return own["kind"] == PLANTED or (own["kind"] == MASKED and own.get("of") == PLANTED)
+    return own["kind"] in (LEAKED, PLANTED) or (own["kind"] == MASKED and own.get("of") == PLANTED)
+
+
+def refuse_ceiling(sets: Sets, name: str, where: str) -> None:
+    if is_ceiling(sets, name):
+        raise UserError(f"'{where}': '{name}' is an upper bound, and no feature; leave it out")
 
 
 def is_control(sets: Sets, name: str) -> bool:
@@ -132,9 +138,11 @@ def check_names(params: Parameters, dataset: str) -> None:
             raise UserError(f"'{dataset}': two feature sets are called '{name}'; rename one")
     for name in sets:
         where, parts = f"combine.sets.{name}.of", parts_of(params, dataset, name)
+        if (kind := kind_of(sets, name)) in (LEAKED, PLANTED) and name != kind:
+            raise UserError(f"'combine.sets.{name}': a set of kind '{kind}' is called {kind}; rename it")
         if name in parts:
             raise UserError(f"'{where}': it is a part of itself")
         known(parts, [*names, *sets], where)
-        if PLANTED in parts and kind_of(sets, name) != MASKED:
-            raise UserError(f"'{where}': '{PLANTED}' is what the generator knows, and no feature; leave it out")
+        for part in parts if kind != MASKED else ():
+            refuse_ceiling(sets, part, where)
     made_sets(params, dataset)

@@ -57,5 +57,12 @@ class Masked(Section):
     """masked modality of every item"""
 
 
+class Leaked(Section):
+    """Settings of kind `leaked`: factors of all interactions, test included, an upper bound."""
+
+    width: Positive = WIDTH
+    """factors at most"""
+
+
 class Planted(Section):
     """Settings of kind `planted`: the ground truth of a generated catalogue, an upper bound."""

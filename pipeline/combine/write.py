@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.combine import controls, linear, mapped, names
-from alignrec.pipeline.combine.params import Combine, Linear, Masked, Whitened
+from alignrec.pipeline.combine.params import Combine, Leaked, Linear, Masked, Whitened
 from alignrec.pipeline.encode import chain
 from alignrec.pipeline.encode.folder import (
     ENCODER,
@@ -77,7 +77,7 @@ def _write_set(run: Run, name: str, ids: pa.Table, file: File | None, done: Call
     if file:
         inputs += [file.path, *filter(None, [file.order])]
         modules += [READERS.module(file.format)]
-    if definition["kind"] in (names.LINEAR, names.MAPPED) and run.layout.interactions.is_file():
+    if definition["kind"] in (names.LINEAR, names.MAPPED, names.LEAKED) and run.layout.interactions.is_file():
         inputs.append(run.layout.interactions)
     if definition["kind"] == names.PLANTED:
         inputs.append(run.layout.raw / controls.PLANTED)
@@ -112,8 +112,11 @@ def _make_set(
         halves = controls.planted_halves(run.layout)
         spans = [Span(reads=[modality], width=x.shape[1]) for modality, x in halves.items()]  # type: ignore[list-item]
         planted = _describe(run, name, kind).model_copy(update={"reads": [*MODALITIES], "spans": spans})
-        return _planted_rows(np.hstack([*halves.values()]), ids, size), planted
+        return _ceiling_rows(np.hstack([*halves.values()]), ids, size), planted
     settings = names.settings_of({name: dict(definition)}, name)
+    if isinstance(settings, Leaked):
+        factors = controls.leaked_factors(run.layout, settings.width, seed_for("leaked", run.dataset, seed))
+        return _ceiling_rows(factors, ids, size), _describe(run, name, kind)
     if isinstance(settings, Masked):
         described = _describe(run, name, kind, parts, {"of": settings.of, "modality": settings.modality})
         reads = [modality for modality in parts[0].facts.reads if modality != settings.modality]
@@ -157,7 +160,7 @@ def _imported_rows(file: File, ids: pa.Table, size: int) -> Rows:
         yield feature_rows(own, matched.rows(start, start + len(own)), *flags)
 
 
-def _planted_rows(vectors: np.ndarray, ids: pa.Table, size: int) -> Rows:
+def _ceiling_rows(vectors: np.ndarray, ids: pa.Table, size: int) -> Rows:
     for start in range(0, len(ids), size):
         own = ids.slice(start, size)
         yield feature_rows(own, vectors[start : start + size], *np.ones((2, len(own)), bool))

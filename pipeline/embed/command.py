@@ -98,7 +98,7 @@ def choose_encoder(params: Parameters, name: str, root: Path) -> Choice:
         raise UserError(f"no encoder '{name}'{nearest(name, [*encoders, *ENCODERS, *sets, *there])}")
     needed = names.with_parts(params, DATASET, name)
     for one in needed:
-        if one in TRAINED or names.kind_of(sets, one) in (names.MAPPED, names.PLANTED):
+        if one in TRAINED or names.kind_of(sets, one) in (names.MAPPED, *names.CEILINGS):
             raise UserError(f"'{one}' needs more than a table; run `dvc repro`, or name a release by --release")
     combined = {one: sets[one] for one in needed if one in sets}
     networks = [one for one in needed if one not in sets]

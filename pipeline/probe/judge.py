@@ -11,7 +11,7 @@ import numpy as np
 
 from alignrec.pipeline import io
 from alignrec.pipeline.combine import mapped
-from alignrec.pipeline.combine.names import MASKED, PLANTED, can_refit, is_ceiling, kind_of, learns_from_train
+from alignrec.pipeline.combine.names import LEAKED, MASKED, PLANTED, can_refit, is_ceiling, kind_of, learns_from_train
 from alignrec.pipeline.combine.params import Combine
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.probe import forms, questions, verdicts
@@ -19,7 +19,7 @@ from alignrec.pipeline.probe.params import Probe
 from alignrec.pipeline.probe.questions import Questions
 from alignrec.pipeline.probe.registry import PROBES, Data, Refit, Task
 
-YARDSTICKS = (MASKED, PLANTED, "random", "shuffled", "constant")  # kinds of sets that are not processed
+YARDSTICKS = (MASKED, LEAKED, PLANTED, "random", "shuffled", "constant")  # kinds of sets that are not processed
 Tasks = Mapping[str, Questions | Task | str]  # probe -> its questions or task, or why it is skipped
 Refits = Mapping[str, Refit | None]  # as `Data.refits`
 Answers = dict[str, dict[str, np.ndarray]]  # see verdicts.Answers

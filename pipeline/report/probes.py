@@ -1,15 +1,20 @@
 """Tables of probe results, from probes.json or a comparison."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from alignrec.pipeline.combine.names import CEILINGS, PLANTED
+from alignrec.pipeline.combine.names import CEILINGS, LEAKED, PLANTED
 from alignrec.pipeline.encode.params import MODALITIES, variant
 from alignrec.pipeline.evaluation.evidence import group_values
 from alignrec.pipeline.probe.registry import PROBES, Probe
 from alignrec.pipeline.report.table import BEST, Place, Table, with_error, without_zero
 
-CHANCE = "chance"
+CHANCE, SHUFFLED = "chance", "shuffled"
+LEAK_NOTE = (
+    "`leaked`, factors of all interactions, test included, shows what features could gain: shares of the way to it "
+    "from `shuffled`, raw, by headline figures. Of cold items, it knows the interactions that the probe hides."
+)
 ADDED = " + "  # between a feature set and one of its modalities
 Figures = Mapping[str, float]  # measure, or measure_se -> figure
 Json = Mapping[str, Any] | None
@@ -102,7 +107,8 @@ def _probe_table(probed: Probed) -> Table:
     for form, sets in probed.forms.items():
         ordered = probed.ordered(form, columns[len(columns) // 2])
         for j, c in enumerate(columns, start=2):
-            marks[len(rows) + max(range(len(ordered)), key=lambda i: sets[ordered[i]][c]), j] = BEST
+            best = max(range(len(ordered)), key=lambda i: (ordered[i] not in CEILINGS, sets[ordered[i]][c]))
+            marks[len(rows) + best, j] = BEST
         for name in ordered:
             cells = [with_error(sets[name][c], sets[name].get(f"{c}_se")) for c in columns]
             rows.append([name, probed.form_name(form, name), *cells])
@@ -136,6 +142,25 @@ def describe_processing(processed: Mapping[str, Any]) -> str:
     )
 
 
+def leak_tables(figures: Json, trained: Mapping[str, Figures] | None = None) -> list[Table]:
+    """Return the share of the way from `shuffled` to `leaked` of each feature set; empty without either.
+
+    `trained` has the figures of feature sets under recommenders.
+    """
+    found = {probed.probe.name: probed.of("raw", probed.probe.figure) for probed in read_probes(figures).values()}
+    columns = {
+        what: {name: (of[name] - of[SHUFFLED]) / room for name in of}
+        for what, of in {**found, **(trained or {})}.items()
+        if (room := of.get(LEAKED, 0) - of.get(SHUFFLED, math.inf)) > 0
+    }
+    names = {name: of[name] for of in columns.values() for name in of if name != CHANCE}
+    rows = [
+        [name, *(f"{of[name]:.0%}" if name in of else "" for of in columns.values())]
+        for name in sorted(names, key=lambda name: -names[name])
+    ]
+    return [Table("From shuffled to leaked", LEAK_NOTE, ["feature set", *columns], rows)] if rows else []
+
+
 def ceiling_tables(figures: Json) -> list[Table]:
     """Return the shares of what is planted that feature sets and their modalities reach; empty without planted sets."""
     columns: dict[str, dict[str, float]] = {}
@@ -147,7 +172,7 @@ def ceiling_tables(figures: Json) -> list[Table]:
     if not columns:
         return []
     first = next(iter(columns.values()))
-    names = [name for name in first if name not in (CHANCE, *CEILINGS)]
+    names = [name for name in first if name == LEAKED or name not in (CHANCE, *CEILINGS)]
     names.sort(key=lambda name: (ADDED in name, -first[name]))
     note = (
         "The shoppers of this catalogue are generated, so the ceiling is known: what is planted. Shares of the way "

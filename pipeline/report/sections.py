@@ -214,6 +214,10 @@ def probes_section(outputs: Outputs) -> Section:
         note += f" {probes.describe_processing(processed)}"
         note += f" Better: raw and processed, p below {LEVEL} after Holm's correction."
     tables = [*probes.probe_tables(outputs.probes), *probes.ceiling_tables(outputs.probes)]
+    trained: dict[str, dict[str, float]] = {}
+    for row in outputs.compared[0].rows if outputs.compared else ():
+        trained.setdefault(f"{row.model} {RECALL}", {})[row.features] = row.headline
+    tables += probes.leak_tables(outputs.probes, trained)
     return Section("probes", "Probes", "Probes", note, probe_charts(outputs.probes), tables=tables)
 
 
