@@ -35,6 +35,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_debris(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "theirs").write_text("theirs")
+    (tmp_path / ".made.tmp").symlink_to("theirs")
+    io.write_bytes(tmp_path / "made", b"ours")
+    assert ((tmp_path / "made").read_text(), (tmp_path / "theirs").read_text()) == ("ours", "theirs")
+    assert not (tmp_path / "made").is_symlink()
+
+
 def test_a_table_round_trips_with_its_record(tmp_path: Path) -> None:
     path = tmp_path / "users.parquet"
     io.write_table(USERS, path, schemas.USERS, {"stage": "interactions"})

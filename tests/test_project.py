@@ -116,9 +116,10 @@ def test_without_git_nothing_is_written(tmp_path: Path) -> None:
 def test_an_edited_dvc_yaml_is_kept_and_that_of_another_release_is_replaced(tmp_path: Path) -> None:
     path, body = tmp_path / "dvc.yaml", "stages: {}\n"
     (tmp_path / "params.yaml").write_text(FIVE_LINES)
-    path.write_text(f"# older\n# sha256 of what follows: {project.text_sha256(body)}\n{body}")
+    path.write_text(f"# The table of contents, older.\n# sha256 of what follows: {project.text_sha256(body)}\n{body}")
     assert "wrote dvc.yaml" in begun(cwd=tmp_path)
-    for text in (body, path.read_text().replace("alignrec graph", "nice alignrec graph")):
+    written = path.read_text()
+    for text in (body, written.replace("alignrec graph", "nice alignrec graph"), f"vars: [mine.yaml]\n{written}"):
         path.write_text(text)
         assert "dvc.yaml: was edited" in "\n".join(begun(cwd=tmp_path))
         assert path.read_text() == text

@@ -33,6 +33,7 @@ HEAD = """# The table of contents, in data-flow order: `alignrec new` writes it 
 SECTIONS = Path(__file__).with_name("sections.yaml")
 CODE = Path("code.json")  # hash of each stage's code, and under PACKAGE the version that wrote it
 PACKAGE = "alignrec"
+HEADS = re.compile(r"\A# The table of contents, [^\n]*\n")  # of this version and of earlier ones
 MARK = re.compile(r"^# sha256 of what follows: ([0-9a-f]{64})\n", re.MULTILINE)
 RAW = ("download", "images")  # stages whose files a source may forbid to pass on
 SHOWN = Path(__file__).with_name("shown.yaml")  # metrics and plots for DVC
@@ -198,7 +199,8 @@ def _write_dvc_yaml(path: Path, text: str) -> Iterator[str]:
             return
         # the hash in the header shows whether the file was edited
         marked = MARK.search(before)
-        if marked is None or text_sha256(before[marked.end() :]) != marked[1]:
+        above = "" if marked is None else HEADS.sub("", before[: marked.start()])
+        if marked is None or above or text_sha256(before[marked.end() :]) != marked[1]:
             yield f"{path}: was edited, and is left so; delete it to have it written again"
             return
     io.write_bytes(path, text.encode())

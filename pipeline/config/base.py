@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -87,6 +88,11 @@ def first_fault(error: ValidationError, kind: type[Section], where: str = "") ->
         return f"unknown key '{path}'{nearest(str(fault['loc'][-1]), _valid_keys(kind, fault['loc'][:-1]))}"
     if fault["type"] == "missing":
         return f"'{path}' is required"
+    if fault["type"] == "literal_error" and "[key]" in fault["loc"]:  # of a mapping with fixed keys
+        place = fault["loc"][: fault["loc"].index("[key]")]
+        expected = [one["ctx"]["expected"] for one in faults if one["loc"][: len(place)] == place and "ctx" in one]
+        valid = dict.fromkeys(re.findall(r"'([^']+)'", " ".join(expected)))
+        return f"unknown key '{path.partition('.[key]')[0]}'{nearest(str(place[-1]), valid)}"
     return f"'{path}': {one_line(fault['msg'].lower(), 160)}, found {_describe_value(fault['input'])}"
 
 

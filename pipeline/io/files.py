@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -29,7 +30,9 @@ HELD_OTHERWISE = {".part", ".etag"}  # partial downloads grow in place, so journ
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` on success, flushed to disk and added to the folder's journal."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    # an unpredictable name, made exclusively: a link that somebody planted is not followed
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
         with temporary.open("rb+") as f:

@@ -67,6 +67,10 @@ def test_defaults_are_the_published_settings(tmp_path: Path) -> None:
             "datasets: [shop]\nsources: {shop: {kind: amazon2014, metadata: a}}",
             "reviews: give either an address",
         ),
+        (
+            "datasets: [shop]\nsources: {shop: {kind: tabular, interactions: a.csv, columns: {usr: a}}}",
+            "unknown key 'sources.shop.columns.usr'; did you mean 'user'?",
+        ),
         (GOOD + "publish: {features: [beit4]}", "'publish.features': no 'beit4'; did you mean 'beit3'?"),
         (
             GOOD + "encode: {encoders: [minilm]}\nbeit3: {sets: []}\ncombine: {sets: {}}\ntrain: {features: beit3}",

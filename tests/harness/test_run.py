@@ -263,12 +263,17 @@ def save_table(path: Path) -> None:
 def test_a_full_disk_is_one_line_and_the_next_run_goes_on(
     tmp_path: Path, params: Params, write: Callable[[Path], None]
 ) -> None:
-    full = True
+    full, null = True, os.open(os.devnull, os.O_WRONLY)
+
+    def opened(path: Path, *_: int) -> int:
+        path.symlink_to("/dev/full")
+        return null
 
     def main(run: Run) -> None:
-        if full:
-            (run.folder / ".made.tmp").symlink_to("/dev/full")
-        write(run.folder / "made")
+        with pytest.MonkeyPatch.context() as patch:
+            if full:
+                patch.setattr(os, "open", opened)
+            write(run.folder / "made")
 
     with pytest.raises(OSError) as e:  # noqa: PT011
         perform(Run("graph", "shop", params, tmp_path), graph(main), nothing)
