@@ -130,9 +130,8 @@ def _make_set(
         chain.write(encoder, fit)
     fit = chain.read(encoder, [part.width for part in parts])  # compute rows with the stored map
     described = _describe(run, name, kind, parts, settings.model_dump(exclude={"of"}) | more)
-    update: dict[str, Any] = {"spans": _spans_of(fit, parts)}
-    if more or isinstance(settings, Whitened):
-        update["fingerprint"] = described.fingerprint | {"weights": io.digest([encoder / chain.MAPS])}
+    space = described.fingerprint | chain.digests(encoder, described.parts)
+    update = {"spans": _spans_of(fit, parts), "fingerprint": space}
     return _mapped_rows(fit, parts), described.model_copy(update=update)
 
 
@@ -213,7 +212,7 @@ def _describe(
     of, own = [part.facts for part in parts], {"kind": kind, **(settings or {})}
     models = {"kind": kind, "parts": [{"name": one.encoder, "kind": one.network} | one.model for one in of]}
     space = {"parts": {one.encoder: one.fingerprint for one in of}} if of else {}
-    return Facts(
+    facts = Facts(
         encoder=name,
         kind=kind,
         reads=[modality for modality in MODALITIES if any(modality in one.reads for one in of)],  # type: ignore[misc]
@@ -222,10 +221,10 @@ def _describe(
         batch_size=of[0].batch_size if of else run.params[Encode].batch_size,
         image_size=of[0].image_size if of else Images().size,
         image_quality=of[0].image_quality if of else Images().quality,
-        fingerprint=own | space,
         portable=bool(of) and all(one.portable for one in of),
         model=models if of else {},
     )
+    return facts.with_space(space)
 
 
 def _note_set(run: Run, made: FeatureSet, parts: Sequence[FeatureSet], file: File | None) -> None:

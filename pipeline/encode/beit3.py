@@ -311,9 +311,7 @@ def _write_encoder(run: Run, own: params.BEiT3, name: str, home: str, items: Ite
 def _describe_set(run: Run, own: params.BEiT3, name: str, home: str, items: Items, files: EncoderFiles) -> Facts:
     images, settings = image_facts(items), own.model_dump(exclude={"sets"})
     reads = list(MASKED.get(name, MODALITIES))
-    shown = images if "image" in reads else {}
-    space = {"kind": name} | {key: settings[key] for key in ("whiten", "max_tokens", "chunks")}
-    return Facts(
+    facts = Facts(
         encoder=name,
         kind=DRAWN.get(name, name),
         reads=reads,  # type: ignore[arg-type]
@@ -322,9 +320,9 @@ def _describe_set(run: Run, own: params.BEiT3, name: str, home: str, items: Item
         packages={package: version(package) for package in (PACKAGES if stored.is_mini(files) else ())},
         batch_size=run.params[Encode].batch_size,
         **images,
-        fingerprint=space | {"weights": io.digest(files.present())} | shown,
         portable=name not in DRAWN,
     )
+    return facts.with_space({"kind": name, "weights": io.digest(files.present())})
 
 
 def _read_known(run: Run) -> KnownImages | None:

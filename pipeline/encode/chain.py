@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -79,6 +80,12 @@ def read(folder: Path, widths: Sequence[int] | None = None) -> JoinedMap:
     columns = [np.arange(widths[block.part]) for block in blocks]
     within = [(block.first <= own) & (own < block.last) for block, own in zip(blocks, columns, strict=True)]
     return JoinedMap([Block(b.part, own, b.weight, b.unit) for b, own in zip(blocks, within, strict=True)], maps, last)
+
+
+def digests(folder: Path, parts: Sequence[str]) -> dict[str, str]:
+    """Return what the maps, and the blocks of `parts` in order, contribute to the fingerprint of a set."""
+    blocks = hashlib.sha256("\n".join([*parts, io.sha256(folder / NAME)]).encode()).hexdigest()
+    return {"weights": io.digest([folder / MAPS]), "blocks": blocks}
 
 
 def _read_map(tensors: arrays.Tensors, name: str, rows: int) -> Whitening | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -71,6 +71,18 @@ class Facts(Part):
     @property
     def network(self) -> str:
         return self.kind or self.encoder
+
+    def space(self) -> dict[str, Any]:
+        """Return what these facts contribute to the fingerprint; weights, maps, parts and models add to it."""
+        # the vector space depends neither on precision nor on the library's version
+        settings = {key: value for key, value in self.settings.items() if key != "precision"}
+        packages = {name: f"{name} {version}" for name, version in self.packages.items()}
+        images = {"image_size": self.image_size, "image_quality": self.image_quality}
+        own = {"kind": self.network, "reads": list(self.reads)} | settings | packages
+        return own | (images if "image" in self.reads else {})
+
+    def with_space(self, space: Mapping[str, Any]) -> Facts:
+        return self.model_copy(update={"fingerprint": self.space() | dict(space)})
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from alignrec.pipeline import io
 from alignrec.pipeline.encode.batching import HALVED, Items, encode_rows, texts_and_images
 from alignrec.pipeline.encode.chunks import Reading
 from alignrec.pipeline.encode.folder import ENCODER, LARGEST, READ, SET, Facts, Span, note_quality
-from alignrec.pipeline.encode.hub import with_version
 from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.encode.registry import ENCODERS, Catalogue, Encoder, Network, find_network, settings_facts
 from alignrec.pipeline.engine import cluster
@@ -123,15 +122,9 @@ def image_facts(items: Items) -> dict[str, Any]:
 def describe_set(network: Network, own: Encode, items: Items, encoder: Encoder) -> Facts:
     spec, settings, model = ENCODERS[network.kind], network.settings.model_dump(mode="json"), network.model_facts()
     stored, halves = image_facts(items), getattr(encoder, "halves", {})
-    # identifies the vector space, which depends neither on precision nor on the library's version
-    space = {"kind": network.kind} | {key: value for key, value in settings.items() if key != "precision"}
-    space |= {key: value for key, value in model.items() if key != "library"}
+    space = {key: value for key, value in model.items() if key != "library"}
     space |= {"weights": io.digest(network.files())} if spec.fit else {}
-    if network.origin and network.origin.fingerprint:
-        space = dict(network.origin.fingerprint)
-    space |= {package: with_version(package) for package in spec.packages}
-    space |= stored if "image" in network.reads else {}
-    return Facts(
+    facts = Facts(
         encoder=network.name,
         kind=network.kind,
         reads=list(network.reads),  # type: ignore[arg-type]
@@ -140,10 +133,13 @@ def describe_set(network: Network, own: Encode, items: Items, encoder: Encoder) 
         packages={package: version(package) for package in spec.packages},
         batch_size=own.batch_size,
         **stored,
-        fingerprint=space,
         spans=[Span(reads=[modality], width=width) for modality, width in halves.items()],
         model={"kind": network.kind} | model if model else {},
     )
+    if network.origin and network.origin.fingerprint:  # a release has the space of its encoder
+        shown = stored if "image" in network.reads else {}
+        return facts.model_copy(update={"fingerprint": {**network.origin.fingerprint, **shown}})
+    return facts.with_space(space)
 
 
 def write_features(

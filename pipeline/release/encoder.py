@@ -125,11 +125,18 @@ def _encoder_widths(own: Path, read: Facts, networks: dict[str, set[int]]) -> se
 
 def _space_difference(own: Path, read: Facts, shards: Sequence[Path]) -> str:
     """Return how the encoder's fingerprint differs from the feature set's or the weights'; empty if it does not."""
-    made, present = fingerprint.require_one((path, io.record(path)) for path in shards), {}
-    if read.weights is not None and read.network in TRAINED:
-        present = {"weights": io.digest(EncoderFiles(own.parent / read.weights).present())}
+    made, present = fingerprint.require_one((path, io.record(path)) for path in shards), read.space()
+    if read.parts:
+        from alignrec.pipeline.encode import chain
+
+        present |= chain.digests(own, read.parts)
+    elif read.weights is not None:
+        home = own.parent / read.weights
+        fitted = sorted(path for path in home.glob("*") if path.is_file() and path.name != NAME)
+        present |= {"weights": io.digest(EncoderFiles(home).present() if read.network in TRAINED else fitted)}
     stated = fingerprint.fingerprint_of({fingerprint.KEY: read.fingerprint})
-    return fingerprint.first_difference(made, stated) or fingerprint.first_difference(stated, present)
+    differing = (fingerprint.first_difference(a, b) for a, b in ((made, stated), (stated, present), (made, present)))
+    return next(filter(None, differing), "")
 
 
 def text_sha256(text: str | None) -> str:

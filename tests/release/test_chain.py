@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import releases
 import toy
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, load_file, save, save_file
 
 import alignrec
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.release import attest, manifest, verify
 from alignrec.pipeline.release.encoder import ReleasedEncoders
 from alignrec.pipeline.release.params import Publish
+from tests.hostile.fuzz.releases import put
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +120,40 @@ def test_a_chain_of_another_width_than_its_features_is_refused(copy: Path) -> No
     for refuse in (lambda: list(verify(copy)), lambda: ReleasedEncoders(copy).load("linear")):
         with pytest.raises(UserError, match="gives 3 numbers, and the feature set has 4"):
             refuse()
+
+
+def edited(key: str, value: object) -> Callable[[bytes], bytes]:
+    def change(content: bytes) -> bytes:
+        facts = json.loads(content)
+        (facts["settings"] if key in facts["settings"] else facts)[key] = value
+        return json.dumps(facts).encode()
+
+    return change
+
+
+def negated(content: bytes) -> bytes:
+    return save({name: -x for name, x in load(content).items()})
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "said"),
+    [
+        ("minilm/encoder.json", edited("max_tokens", 8), "max_tokens"),
+        ("minilm/encoder.json", edited("reads", ["image"]), "reads"),
+        ("descriptors/encoder.json", edited("image_size", 64), "image_size"),
+        ("linear/encoder.json", edited("image_quality", 10), "image_quality"),
+        ("linear/encoder.json", edited("parts", ["tfidf", "both"]), "blocks"),
+        ("linear/chain.json", lambda content: content.replace(b"true", b"false"), "blocks"),
+        ("linear/maps.safetensors", negated, "weights"),
+        ("tfidf/tfidf.safetensors", negated, "weights"),
+        ("tfidf/words.json", lambda content: json.dumps(json.loads(content)[::-1]).encode(), "weights"),
+    ],
+)
+def test_the_fingerprint_holds_settings_weights_and_maps(
+    release: Path, tmp_path: Path, path: str, change: Callable[[bytes], bytes], said: str
+) -> None:
+    copy = shutil.copytree(release, tmp_path / "release")
+    put(copy, f"encoders/{path}", change((copy / "encoders" / path).read_bytes()))
+    said = f"{path.split('/')[0]}/encoder.json: encodes into another space than .*: {said}"
+    with pytest.raises(UserError, match=said):
+        list(verify(copy))
