@@ -85,11 +85,11 @@ def open_client(
         timeout=httpx.Timeout(timeout, connect=timeout if connect is None else connect),
         headers=HEADERS,
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-        transport=transport or (None if _is_proxied() else Transport()),
+        transport=transport or (None if is_proxied() else Transport()),
     )
 
 
-def _is_proxied() -> bool:
+def is_proxied() -> bool:
     return not {"http", "https", "all"}.isdisjoint(getproxies())
 
 
@@ -147,7 +147,7 @@ def follow_redirects(client: httpx.Client, request: httpx.Request) -> httpx.Resp
             raise Blocked(f"the server redirects to an invalid address: {e}") from None
         if named and (before.scheme, request.url.scheme) == ("https", "http"):
             raise Blocked("the server leads away from https; refused")
-        if named not in (host, None) and _is_proxied():  # without a proxy, Guard checks the connection
+        if named not in (host, None) and is_proxied():  # without a proxy, Guard checks the connection
             with suppress(Unresolved):  # the proxy may resolve it
                 Guard().look_up(host)
     raise httpx.TooManyRedirects("too many redirects")

@@ -34,10 +34,12 @@ IDENTITY = (
     "AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_SKIP_SIGNATURE",
 )  # fmt: skip  # without any of these variables, requests are anonymous
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 KEYS = (
     "are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY right? "
     'eval "$(aws configure export-credentials --format env)" sets them from a profile'
 )
+CLOSED = "127.0.0.1:1"  # stands for a proxy that refuses every connection
 OTHER_REGION = ("configured region", "AuthorizationHeaderMalformed", "PermanentRedirect")
 
 Progress = Callable[[int, int], None]  # called with (bytes done, total bytes)
@@ -195,6 +197,8 @@ class Bucket:
             from obstore.store import S3Store
         except ImportError:
             raise UserError(f"s3:// needs another package: {installing('s3')}") from None
+        from alignrec.pipeline.http.client import is_proxied
+
         path = address.partition("://")[2].rstrip("/")
         if not BUCKET.fullmatch(path):  # must not echo the address, which may contain keys
             raise UserError(
@@ -203,14 +207,20 @@ class Bucket:
         self.address = f"s3://{path}"
         bucket, _, prefix = path.partition("/")
         config: Any = {} if any(map(os.environ.get, IDENTITY)) else {"skip_signature": True}
-        if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
+        hosts = _amazon_hosts()
+        if endpoint := next(filter(None, map(os.environ.get, ENDPOINTS)), None):
             try:
-                config["aws_endpoint_url_s3"] = str(web_address(endpoint))
+                url = web_address(endpoint)
             except UserError as e:
                 raise UserError(f"AWS_ENDPOINT_URL: {e}") from None
+            config["aws_endpoint_url_s3"] = str(url)
+            hosts.append(url.host)
         seconds = {"connect_timeout": CONNECT, "read_timeout": SILENCE, "timeout": 3600.0}
         client: Any = {name: timedelta(seconds=value) for name, value in seconds.items()}
         client["allow_http"] = config.get("aws_endpoint_url_s3", "").startswith("http:")
+        # obstore follows every redirect, with the session token: all hosts but the service's own are made unreachable
+        if not is_proxied():
+            client |= {"proxy_url": f"http://{CLOSED}", "proxy_excludes": ",".join(hosts)}
         try:  # not every server supports bulk deletion
             self.objects = S3Store(
                 bucket, prefix=prefix or None, config=config, client_options=client, disable_bulk_delete=True
@@ -238,4 +248,19 @@ class Bucket:
         except BaseError as e:
             if any(sign in str(e) for sign in OTHER_REGION):
                 raise UserError(f"{self.address}: the bucket is in another region; set AWS_REGION") from None
+            if f" {CLOSED}," in str(e):  # among the causes, a socket address a line
+                raise UserError(f"{self.address}: the server redirects to another host, which is refused") from None
             raise TransientError(type(e).__name__) from None  # the message may contain signed URLs
+
+
+def _amazon_hosts() -> list[str]:
+    """Return Amazon's hosts of the region: S3, and those that the variables of an identity need."""
+    regions = {*filter(None, map(os.environ.get, ("AWS_REGION", "AWS_DEFAULT_REGION")))} or {"us-east-1"}
+    hosts = [f"s3.{region}.amazonaws.com" for region in regions]
+    if os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE"):
+        hosts += [f"sts.{region}.amazonaws.com" for region in regions]
+    if os.environ.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"):
+        hosts.append("169.254.170.2")
+    if container := os.environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI"):
+        hosts.append(urlsplit(container).hostname or "")
+    return hosts

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from webserver import Folder, listening
+from webserver import Folder, body, listening, serving, status
 
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.http.retries import TransientError
@@ -95,3 +95,14 @@ def test_a_silent_server_is_given_up_and_another_region_is_named(
     server.status = 301
     with pytest.raises(UserError, match=r"the bucket is in another region; set AWS_REGION$"):
         read()
+
+
+def test_a_redirect_to_another_host_is_refused_and_gets_no_token(environment: Callable[..., None]) -> None:
+    with serving({"/bucket/below/file": body(b"theirs")}) as other:
+        there = other.address.replace("127.0.0.1", "localhost")
+        with serving({"/bucket/below/file": status(307, Location=f"{there}/bucket/below/file")}) as server:
+            environment(ENDPOINT_URL=server.address, ACCESS_KEY_ID="key", SECRET_ACCESS_KEY="a", SESSION_TOKEN="b")
+            with pytest.raises(UserError, match="redirects to another host, which is refused"):
+                read()
+        assert server.asked
+        assert not other.asked
