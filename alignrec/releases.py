@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import errno
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache as remember
@@ -13,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import numpy as np
 import platformdirs
 import pyarrow as pa
+from filelock import FileLock, Timeout
 
 from alignrec.pipeline import io
 from alignrec.pipeline.config.base import nearest
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 
 Part = TypeVar("Part")
 
+LONGEST_WAIT = 3600  # seconds for another process that fills the cache
 PREFERRED = ("beit3", "linear")  # default feature sets, in order of preference; otherwise the first of the release
 
 
@@ -177,19 +182,53 @@ def load(
 
 
 def _fetch_to_cache(address: str, features: str | None, cache: Path) -> Path:
+    """Return the cached copy of a release; a copy that is absent or damaged is fetched, by one process at a time."""
     info, sha256 = fetching.read_remote_manifest(address)
     _check_features(info, features)
-    folder = cache / "releases" / (f"{sha256}-{features}" if features else sha256)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with bytes_bar("fetch") as progress:
-        fetching.fetch(address, folder, features, progress)
+    name, whole = (f"{sha256}-{features}", info.part_of or sha256) if features else (sha256, sha256)
+    folder = cache / "releases" / name
+    if _is_copy(folder, whole):
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{name}.lock"), timeout=LONGEST_WAIT):
+            if not _is_copy(folder, whole):
+                shutil.rmtree(folder, ignore_errors=True)
+                _fetch(address, folder, features)
+    except Timeout:
+        raise UserError(f"{folder}: another process has been filling it for an hour; stop that one") from None
+    except OSError as e:
+        if e.errno == errno.ENOSPC or stores.local_path(address) is None:
+            raise UserError(f"{e.filename or folder}: {e.strerror}; name another folder with `cache`") from None
+        # the cache cannot be written, but an archive is at hand: unpack it for this process
+        folder = Path(tempfile.mkdtemp(prefix="alignrec-")) / name
+        atexit.register(shutil.rmtree, folder.parent, ignore_errors=True)
+        _fetch(address, folder, features)
     # a release that was replaced between two requests must not be cached under the hash of the first
-    if sha256 not in (io.sha256(folder / manifests.NAME), manifests.load(folder).part_of) and not info.part_of:
+    if not _has_manifest(folder, whole):
         shutil.rmtree(folder)
         raise UserError(
             f"{stores.open_store(address).address}: the release changed while it was fetched; load it again"
         )
     return folder
+
+
+def _fetch(address: str, folder: Path, features: str | None) -> None:
+    with bytes_bar("fetch") as progress:
+        fetching.fetch(address, folder, features, progress)
+
+
+def _is_copy(folder: Path, whole: str) -> bool:
+    """Return whether a folder is an undamaged copy, or part, of the release whose manifest has the hash `whole`."""
+    try:
+        verify(folder)
+    except UserError:
+        return False
+    return _has_manifest(folder, whole)
+
+
+def _has_manifest(folder: Path, whole: str) -> bool:
+    return whole in (io.sha256(folder / manifests.NAME), manifests.load(folder).part_of)
 
 
 def _check_features(info: Manifest, features: str | None) -> None:

@@ -47,6 +47,7 @@ def fetch_file(
     if source is None:
         _download_part(address, part, mark, timeout, retries, progress)
     else:
+        part.unlink(missing_ok=True)  # never written through a planted link
         shutil.copyfile(io.require_plain(source), part)
     mark.unlink(missing_ok=True)
     sha256 = io.sha256(part)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +40,11 @@ def fetch(
     to = Path(os.path.abspath(to))
     # files go to a hidden folder next to the target, which is renamed once all of them are verified
     work = work_folder(to)
-    work.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        work.mkdir(parents=True)
+    # in a folder that others write to, such as /tmp, its name can be taken
+    if not stat.S_ISDIR((found := work.lstat()).st_mode) or found.st_uid != os.geteuid():
+        raise UserError(f"{work}: not a folder of yours; delete it, or name another target")
     try:
         with FileLock(work / "lock", timeout=0):
             try:

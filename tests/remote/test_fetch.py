@@ -254,3 +254,13 @@ def test_the_same_release_again_fetches_nothing_and_checks_it(server: Folder, tm
     (tmp_path / "here/README.md").write_text("changed")
     with pytest.raises(UserError, match=r"README\.md"):
         fetch(server.address, tmp_path / "here")
+
+
+def test_a_planted_work_folder_is_not_written_to(published: Path, tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    for target in ("theirs", "nowhere"):
+        (tmp_path / ".to.fetch").unlink(missing_ok=True)
+        (tmp_path / ".to.fetch").symlink_to(tmp_path / target)
+        with pytest.raises(UserError, match=r"\.to\.fetch: not a folder of yours"):
+            fetch(str(published), tmp_path / "to")
+    assert not [*(tmp_path / "theirs").iterdir()]
