@@ -1,7 +1,7 @@
 """Stage encode: feature sets of pre-trained encoders."""
 
 from alignrec.pipeline.encode.params import Encode
-from alignrec.pipeline.encode.registry import ENCODERS
+from alignrec.pipeline.encode.registry import ENCODERS, NothingToFit
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.stage import Stage
 from alignrec.stages.images import IMAGES
@@ -19,7 +19,11 @@ def main(run: Run) -> None:
         return
     items, known = Items.of(run.layout), run.layout.rows if run.params[Encode].reuse else None
     with run.progress(total=len(items.ids), unit="item") as bar:
-        write_set(run, run.item, run.folder, items, bar.update, known)
+        try:
+            write_set(run, run.item, run.folder, items, bar.update, known)
+        except NothingToFit as e:  # the other encoders suffice
+            run.warn(f"{run.item}: {e}")
+            return
     run.rows_in = run.rows_out = len(items.ids)
 
 

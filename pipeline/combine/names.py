@@ -52,10 +52,15 @@ def parts_of(params: Parameters, dataset: str, name: str) -> list[str]:
     sets = params[Combine].sets
     if name not in sets:
         return []
-    of = getattr(settings_of(sets, name), "of", [])
-    if kind_of(sets, name) == LINEAR and not of:
+    if is_of_all(sets, name):
         return [*params[Encode].encoders, *imported_sets(params, dataset)]
+    of = getattr(settings_of(sets, name), "of", [])
     return [of] if isinstance(of, str) else list(of)
+
+
+def is_of_all(sets: Sets, name: str) -> bool:
+    """Return whether a set is `linear` of all encoders that there are."""
+    return name in sets and kind_of(sets, name) == LINEAR and not settings_of(sets, name).model_dump()["of"]
 
 
 def imported_sets(params: Parameters, dataset: str) -> list[str]:

@@ -66,8 +66,14 @@ def write_combinations(run: Run) -> None:
 
 def _write_set(run: Run, name: str, ids: pa.Table, file: File | None, done: Callable[[int], object]) -> None:
     folder, own = run.folder / name, run.params[Combine]
-    of = names.made_sets(run.params, run.dataset)[:1] if name in own.controls else None
-    parts = [FeatureSet.of(run.layout, part) for part in of or names.parts_of(run.params, run.dataset, name)]
+    there, of = run.layout.feature_sets(), names.parts_of(run.params, run.dataset, name)
+    if name in own.controls:
+        of = [one for one in names.made_sets(run.params, run.dataset) if one in there][:1]
+    elif names.is_of_all(own.sets, name):
+        for absent in (part for part in of if part not in there):
+            run.warn(f"{name}: made without {absent}, which could not be encoded")
+        of = [part for part in of if part in there]
+    parts = [FeatureSet.of(run.layout, part) for part in of]
     definition = {"kind": "imported"} if file else names.definition_of(own.sets, name)
     if name in names.sets_with_text(run.params, run.dataset):
         definition = {"kind": names.CONCAT, "of": [part.name for part in parts]}

@@ -26,6 +26,10 @@ Params = TypeVar("Params", bound=Section)
 Encoders = Mapping[str, Mapping[str, Any]]  # section `encoders`: name -> `kind` and the keys of that kind
 
 
+class NothingToFit(UserError):
+    """The items have nothing that a kind of encoder could be fitted to; others are encoded without it."""
+
+
 class Encoder(Protocol):
     """A network with its preprocessing, ready to use."""
 

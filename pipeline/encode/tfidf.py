@@ -16,7 +16,7 @@ from torch import Tensor
 from alignrec.pipeline import io
 from alignrec.pipeline.config.base import Positive, Section
 from alignrec.pipeline.encode.chunks import Reading
-from alignrec.pipeline.encode.registry import Catalogue, Spec
+from alignrec.pipeline.encode.registry import Catalogue, NothingToFit, Spec
 from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.items.columns import Texts
@@ -109,7 +109,7 @@ def fit_tfidf(catalogue: Catalogue, params: TfidfParams, folder: Path) -> None:
     texts, seed = Texts(catalogue.items), seed_for("tfidf", catalogue.dataset, catalogue.seed)
     terms, idf, total = count_terms(filter(str.strip, texts))
     if not terms:
-        raise UserError(f"no word is in two texts of {catalogue.dataset}; leave tfidf out of encode.encoders")
+        raise NothingToFit(f"no word is in two texts of {catalogue.dataset}; leave tfidf out of encode.encoders")
     sample = np.isin(np.arange(total), np.random.default_rng(seed).permutation(total)[:MAX_FITTED])
     weights = weigh_terms(terms, idf, list(compress(filter(str.strip, texts), sample)))
     components = np.ascontiguousarray(right_vectors(weights, params.width, seed), np.float32)

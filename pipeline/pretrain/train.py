@@ -71,7 +71,8 @@ def resume(run: Run) -> None:
 def train(run: Run) -> None:
     params, layout, seed, download = run.params[Pretrain], run.layout, run.seed(), run.params[Download]
     # default teachers that are not encoded are skipped
-    given, encoded = "distill_from" in params.model_fields_set, run.params[Encode].encoders
+    there, given = layout.feature_sets(), "distill_from" in params.model_fields_set
+    encoded = [name for name in run.params[Encode].encoders if name in there]
     teachers = [name for name in params.distill_from if given or name in encoded] if params.distill else []
     texts = Texts(layout.items)
     with parallel.process_group():

@@ -14,6 +14,7 @@ from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.combine.linear import WAYS, Way
+from alignrec.pipeline.combine.params import Combine
 from alignrec.pipeline.encode import chain
 from alignrec.pipeline.encode.folder import ENCODER, FeatureSet
 from alignrec.pipeline.errors import UserError
@@ -136,6 +137,21 @@ def test_a_set_that_tells_no_items_apart_is_left_out_and_said(tmp_path: Path) ->
     assert np.linalg.matrix_rank(vectors(layout, "linear")) > 1
     with pytest.raises(UserError, match="linear: none of tfidf distinguishes items"):
         stage(layout, given(("tfidf",)))
+
+
+def test_an_encoder_that_finds_nothing_to_fit_leaves_the_others(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    items = io.read_table(layout.items, schemas.ITEMS)
+    titles = pa.array([str(number) for number in range(len(items))])
+    io.write_table(items.set_column(items.column_names.index("text"), "text", titles), layout.items, schemas.ITEMS)
+    own = params("tfidf", "minilm", sets={"linear": {"width": 3}})
+    stage(layout, own.having(own[Combine].model_copy(update={"controls": ["random"]})))
+    assert layout.feature_sets() == ["linear", "minilm", "random"]
+    (warning,) = io.read_json(layout.run_record("encode", "tfidf"))["notes"]["warnings"]
+    assert warning.startswith("tfidf: no word is in two texts of shop")
+    warnings = io.read_json(layout.run_record("combine"))["notes"]["warnings"]
+    assert "linear: made without tfidf, which could not be encoded" in warnings
+    assert io.width(layout.features("random")) == 384
 
 
 def test_texts_in_a_language_that_a_network_cannot_read_are_left_out_and_said(tmp_path: Path) -> None:

@@ -9,10 +9,8 @@ import pytest
 import toy
 from featured import params, stage, vectors
 
-from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.encode.tfidf import Tfidf, count_terms, split_terms, split_words, weigh_terms
-from alignrec.pipeline.errors import UserError
 
 TEXTS = ["red red apple", "red ball", "blue car", "blue car of steel", "", "odd"]
 
@@ -36,14 +34,6 @@ def test_an_item_without_text_is_zero(tmp_path: Path) -> None:
     table = io.read_features(layout.features("tfidf"))
     assert table["has_text"].to_pylist() == [bool(t) for t in toy.TITLES]
     assert not any(table["has_image"].to_pylist())
-
-
-def test_a_catalogue_without_common_words_is_refused(tmp_path: Path) -> None:
-    layout = toy.outputs(tmp_path)
-    items = io.read_table(layout.items, schemas.ITEMS)
-    io.write_table(items.set_column(6, "text", [[f"word{i}" for i in range(6)]]), layout.items, schemas.ITEMS)
-    with pytest.raises(UserError, match=r"no word is in two texts of shop; leave tfidf out of encode\.encoders"):
-        stage(layout, params("tfidf"))
 
 
 SHOPS = {
