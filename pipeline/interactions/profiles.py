@@ -6,7 +6,9 @@ from functools import lru_cache
 
 import numpy as np
 from scipy import sparse
+from threadpoolctl import threadpool_limits
 
+from alignrec.pipeline import engine
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions.cooccurrence import user_item_matrix
 from alignrec.pipeline.ops.linalg import float64_units
@@ -18,7 +20,7 @@ FEWEST = 40  # least cold items per draw: with fewer, Recall@20 would rank more 
 SCORED = 100_000_000
 FEWEST_USERS = 500
 MOST_USERS = 5_000  # users sampled; bounds time
-SCORES = 1 << 23  # scores held at a time
+SCORES = 1 << 24  # scores held at a time by all threads
 COMPARED = 1 << 17  # scores compared at a time, which fit the cache
 
 
@@ -39,7 +41,7 @@ class Profiles:
         # multiply by user or by item, whichever takes fewer products
         sums = members @ units if users <= len(used) else None  # [G, F]
         masked = self.has[:, self.candidates].tocsc()
-        step = max(1, SCORES // max(1, users))
+        step = max(1, SCORES // engine.CORES // max(1, users))
 
         @lru_cache(maxsize=1)  # a single block is computed once for both passes
         def scored(first: int) -> np.ndarray:
@@ -115,8 +117,12 @@ def cold_recalls(
 ) -> np.ndarray:
     """Return Recall@K of users with a target in one of D draws: float64 [G, D], NaN without a target in that draw."""
     # features are float32 [I, F], or a function of the cold items that makes them without their interactions
-    sets = (features(draw.candidates) if callable(features) else features for draw in draws)
-    recalls: np.ndarray = np.stack([draw.recalls(x, k) for draw, x in zip(draws, sets, strict=True)], axis=1)
+    if callable(features):  # one after another, as each takes as much memory as a feature set
+        found = [draw.recalls(features(draw.candidates), k) for draw in draws]
+    else:
+        with threadpool_limits(1):  # draws share the processors
+            found = [*engine.threads(lambda draw: draw.recalls(features, k), draws)]
+    recalls: np.ndarray = np.stack(found, axis=1)
     return recalls[~np.isnan(recalls).all(axis=1)]
 
 
