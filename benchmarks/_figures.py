@@ -111,8 +111,11 @@ def probes(layout: Layout, only: Sequence[str]) -> Iterator[str]:
 
 
 def ceiling(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield the share of the gap between chance and ground truth that feature sets close."""
-    for table in probed.ceiling_tables(io.read_json(layout.probes)):
+    """Yield the shares of the way from chance to ground truth, and from shuffled features to a leak."""
+    figures = io.read_json(layout.probes)
+    for number, table in enumerate([*probed.ceiling_tables(figures), *probed.leak_tables(figures)]):
+        if number:
+            yield ""
         rows = [row for row in table.rows if not only or row[0].partition(probed.ADDED)[0] in only]
         yield from (markdown(table.head, rows), "", table.note)
 

@@ -138,7 +138,7 @@ def describe_processing(processed: Mapping[str, Any]) -> str:
         return f"Processed: centred, reduced by {width}, whitened."
     return (
         f"Processed: the best on valid of three forms, chosen for each set: raw; centred, reduced by {width}, relaxed; "
-        "the same, whitened. Controls, masked and planted sets stay raw."
+        "the same, whitened. Controls, masked sets and upper bounds stay raw."
     )
 
 
