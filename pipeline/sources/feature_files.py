@@ -53,7 +53,12 @@ BLOCK = 4096  # table rows at a time
 
 
 def list_members(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix in PER_ITEM)
+    return sorted(file for file in folder.iterdir() if file.suffix in PER_ITEM and not is_hidden(file.name))
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file holds no data by the convention of Hive and Spark, such as `_SUCCESS` or `.DS_Store`."""
+    return name.startswith(("_", "."))
 
 
 def read_member(path: Path) -> bytes:
@@ -61,7 +66,7 @@ def read_member(path: Path) -> bytes:
 
 
 def list_parts(folder: Path) -> list[Path]:
-    found = list_members(folder) or sorted(folder.glob("*.parquet"))
+    found = list_members(folder) or sorted(file for file in folder.glob("*.parquet") if not is_hidden(file.name))
     if not found:
         raise UserError(f"{folder}: no .npy, .json or .parquet in this folder; name the folder that holds the files")
     return found

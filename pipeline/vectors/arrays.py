@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.http import archives
-from alignrec.pipeline.sources.feature_files import LARGEST, PER_ITEM, list_members, read_member
+from alignrec.pipeline.sources.feature_files import LARGEST, PER_ITEM, is_hidden, list_members, read_member
 from alignrec.pipeline.sources.lines import open_unpacked
 from alignrec.pipeline.vectors.base import Vectors, check_vector, gather_rows, no_vectors
 from alignrec.pipeline.vectors.tables import open_parquet
@@ -137,7 +137,8 @@ def open_archive(path: Path) -> Vectors:
     def of_member(info: zipfile.ZipInfo) -> bytes:
         return archives.unpack_member(packed, info, f"{path}, {info.filename}", LARGEST)
 
-    found = sorted((one for one in packed.infolist() if one.filename.endswith(PER_ITEM)), key=lambda one: one.filename)
+    named = {one.filename: one for one in packed.infolist() if one.filename.endswith(PER_ITEM)}
+    found = [named[name] for name in sorted(named) if not is_hidden(name.rpartition("/")[2])]
     return _open_members(path, [(one.filename, lambda one=one: of_member(one)) for one in found])  # type: ignore[misc]
 
 

@@ -10,14 +10,14 @@ import pyarrow.parquet as pq
 
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.sources.feature_files import is_vector, rank_identifier
+from alignrec.pipeline.sources.feature_files import is_hidden, is_vector, rank_identifier
 from alignrec.pipeline.vectors.base import WIDEST, Vectors, no_vectors
 
 BLOCK = 4096  # rows read at a time
 
 
 def open_parquet(path: Path, column: str | None = None) -> Vectors:
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    files = [file for file in sorted(path.glob("*.parquet")) if not is_hidden(file.name)] if path.is_dir() else [path]
     if not files:
         raise UserError(f"{path}: no *.parquet in this folder; for a release, name features/<encoder> in it")
     schema = pq.read_schema(files[0])

@@ -1,6 +1,7 @@
 """Third-party formats with reordered, unknown and misspelt identifiers; and refusals."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,17 @@ def test_rows_are_matched_by_identifier_and_what_does_not_match_is_counted(tmp_p
     said = matched.counted(ASINS)
     assert "3 rows are of no item here, such as" in said
     assert f"3 items have no row, such as '{ASINS[lacking[0]]}', and get zeros" in said
+
+
+@pytest.mark.parametrize("write", [formats.m3l, formats.ducho, formats.parquets])
+def test_files_that_other_tools_leave_beside_the_vectors_are_none(tmp_path: Path, write: formats.Write) -> None:
+    folder = write(tmp_path, ASINS, VECTORS)
+    for name in ("_embed.json", "._B000000000.npy", "_metadata.parquet", ".DS_Store", "_SUCCESS"):
+        (folder / name).write_bytes(b"{}")
+    archive = shutil.make_archive(str(tmp_path / "packed"), "zip", folder)
+    for path in [folder] if write is formats.parquets else [folder, Path(archive)]:
+        matched = match_file(path, ASINS)
+        assert (matched.unknown, matched.missing) == (0, 0)
 
 
 def test_identifiers_that_do_not_fit_are_named(tmp_path: Path) -> None:
