@@ -69,7 +69,7 @@ def test_commands_of_releases_start_without_slow_libraries(folder: Path, command
 
 
 def test_compare_needs_neither_torch_nor_faiss_and_a_stage_names_the_extra(folder: Path) -> None:
-    toy.outputs(folder / "outputs")
+    toy.ended(toy.outputs(folder / "outputs"))
     absent = f"sys.modules |= dict.fromkeys({HEAVY!r})"  # importing one raises
     started = "import sys; from alignrec.commands.app import app; "
     done = python(f'{started}{absent}; app(["compare", "shop", "beit3", "random"])', folder)

@@ -11,13 +11,15 @@ from alignrec.commands.params import Params, read
 from alignrec.commands.terminal import explain_interrupt, say
 from alignrec.pipeline import io
 from alignrec.pipeline.config.base import checked
-from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.layout import FEATURE_STAGES, Layout
 from alignrec.pipeline.harness.progress import bytes_bar
+from alignrec.pipeline.harness.stage import refuse_altered
 from alignrec.pipeline.release import verify as verify_release
 from alignrec.pipeline.release.read import Release
 from alignrec.pipeline.report.params import Report
 from alignrec.pipeline.sources.base import SOURCES
 from alignrec.pipeline.train.params import Released
+from alignrec.stages.order import STAGES
 
 MOST_REASONS = 3  # reasons of rejects on the terminal
 
@@ -88,7 +90,10 @@ def export(
     if (Path(what) / "manifest.json").exists():
         found = content.of_release(Path(what), features or [], coded)
     else:
-        found = content.of_dataset(Layout(root, what), features or [], coded)
+        layout = Layout(root, what)
+        read_by = ["interactions", "items", *FEATURE_STAGES, *["semantic_ids"] * coded]
+        refuse_altered(layout, map(STAGES.__getitem__, read_by), "export")
+        found = content.of_dataset(layout, features or [], coded)
     exported = arrange_rows(found, order)
     with explain_interrupt(f"{to} is not there yet"):
         notes = write_export(exported, form, to)

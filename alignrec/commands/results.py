@@ -12,7 +12,8 @@ from alignrec.commands.params import check, read
 from alignrec.commands.terminal import say, show
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.layout import FEATURE_STAGES, Layout
+from alignrec.pipeline.harness.stage import refuse_altered
 from alignrec.pipeline.release.read import Release
 from alignrec.stages.order import STAGES
 
@@ -25,6 +26,7 @@ def summary(dataset: args.OneOrAll = None, params: ParamsFile = PARAMS, root: Ro
     settings = read(params)
     for name in [dataset] if dataset else settings.datasets:
         layout = Layout(root, name)
+        refuse_altered(layout, (STAGES[stage] for stage in ("train", "probe", "benchmark")), "summary")
         records = {stage: read_record(layout, stage) for stage in STAGES if layout.run_record(stage).exists()}
         if not records:
             raise UserError(
@@ -70,6 +72,9 @@ def compare(
         check(settings, params)
     with args.open_layout(dataset, root, "interactions") as layout:
         folder = to or Layout(root, layout.dataset).folder("compare")
+        if not args.is_release(dataset):
+            read_by = ("interactions", "items", *FEATURE_STAGES)
+            refuse_altered(layout, (STAGES[stage] for stage in read_by), "compare")
         found = command.compare(layout, settings, sets, seeds if train else 0, folder, order)
     for name, source in found["sources"].items():
         say(f"{name}: {source}")

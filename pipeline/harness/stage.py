@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
             check(run)
         # hash inputs in one process only
         if not parallel.rank():
-            refuse_altered(run.layout, stage)
+            refuse_altered(run.layout, stage.reads, stage.name)
         # leftovers of an interrupted run must not end up in the output
         if not stage.resumes:
             shutil.rmtree(run.folder)
@@ -72,13 +72,13 @@ def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
             stage.main(run)
 
 
-def refuse_altered(layout: Layout, stage: Stage) -> None:
-    """Hash the inputs of a stage; UserError names the first that is altered, so that corruption does not spread."""
-    for earlier in stage.reads:
-        for folder in earlier.folders(layout):
-            if fault := _find_fault(folder, earlier.name):
-                again = " ".join([earlier.name, *folder.relative_to(layout.root / earlier.name).parts])
-                raise UserError(f"{fault}, and {stage.name} reads it; run `alignrec {again}`, which makes it again")
+def refuse_altered(layout: Layout, stages: Iterable[Stage], reader: str) -> None:
+    """Hash the outputs of stages; UserError names the first that is altered, so that corruption does not spread."""
+    for stage in stages:
+        for folder in stage.folders(layout):
+            if fault := _find_fault(folder, stage.name):
+                again = " ".join([stage.name, *folder.relative_to(layout.root / stage.name).parts])
+                raise UserError(f"{fault}, and {reader} reads it; run `alignrec {again}`, which makes it again")
 
 
 def _find_fault(folder: Path, stage: str) -> str:
@@ -97,7 +97,7 @@ def _find_fault(folder: Path, stage: str) -> str:
 def _make_part(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
     assert run.part
     check(run)
-    refuse_altered(run.layout, stage)
+    refuse_altered(run.layout, stage.reads, stage.name)
     part, parts = run.part
     # lock the part only, against a resubmitted job: other parts write to the same folder at the same time
     same = run.folder.with_name(f"{run.folder.name}.{part}-{parts}")

@@ -401,6 +401,7 @@ def test_mistakes_are_named(content: ExportContent, layout: Layout, tmp_path: Pa
 
 
 def test_the_command(layout: Layout, tmp_path: Path) -> None:
+    toy.ended(layout)
     order = mapping(tmp_path / "order.csv", ["A5", "B7", "A0"])
     for number, what in enumerate(("shop", layout.release)):
         given = ["export", what, "--root", layout.root, "--format", "npy", "--features", "beit3", "--to"]

@@ -91,6 +91,8 @@ def test_a_release_exports_the_same_bytes(content: ExportContent, layout: Layout
 
 
 def test_mistakes_are_one_line(content: ExportContent, layout: Layout, tmp_path: Path) -> None:
+    toy.ended(layout)
+
     def said(*arguments: object) -> str:
         given = ["export", "shop", "--root", layout.root, "--to", tmp_path / "to", "--format", "minionerec", *arguments]
         done = CliRunner().invoke(app, [str(argument) for argument in given])

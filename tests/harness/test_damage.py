@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 import shops
 import toy
+from typer.testing import CliRunner
 
+from alignrec.commands.app import app
 from alignrec.commands.params import Params, load
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
@@ -125,3 +127,28 @@ def test_a_damaged_checkpoint_is_dropped(
     assert stage.files() == stage.whole
     line = f"warning: {name} {stage.layout.dataset}: {checkpoint} was altered"
     assert capsys.readouterr().err.count(line) == (damage != "deleted")
+
+
+@pytest.mark.parametrize(
+    ("command", "damaged"),
+    [
+        (("export", "shop", "--format", "npy", "--to", "to"), "encode/shop/minilm-cnn/features-00000.parquet"),
+        (("compare", "shop", "beit3", "minilm-cnn", "--to", "to"), "interactions/shop/interactions.parquet"),
+        (("summary", "shop"), "probe/shop/probes.json"),
+    ],
+)
+def test_what_leaves_the_project_is_not_altered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], damaged: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
+    layout = toy.outputs(tmp_path / "outputs")
+    toy.ended(layout)
+    path = layout.root / damaged
+    path.write_bytes(path.read_bytes()[:-1])
+    done = CliRunner().invoke(app, [*command])
+    assert done.exit_code == 1, done.output
+    assert (
+        f"{damaged} is not as it was made, and {command[0]} reads it; run `alignrec {damaged.split('/')[0]} shop"
+        in (done.output)
+    )
