@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from toyproject import ROOT, copied
 
+import alignrec
+
 MARK = "of the user"
 LOAD = f"""
 import pipeline, schemas, stages, alignrec
@@ -74,3 +76,24 @@ def test_a_wheel_has_every_file_and_no_other_name_at_the_top(wheel: Path) -> Non
     expected = {path.removeprefix("alignrec/") for path in listed if not (ROOT / path).is_symlink()}
     files = [path.relative_to(wheel / "alignrec") for path in (wheel / "alignrec").rglob("*.*") if path.is_file()]
     assert {str(path) for path in files if "__pycache__" not in path.parts} == expected
+
+
+# --- `import alignrec` is light and typed, and has the documented names
+
+
+def loaded(code: str, *modules: str) -> str:
+    """Return which modules are loaded after a piece of code."""
+    shown = f"{code}; import sys; print([m for m in {modules!r} if m in sys.modules])"
+    return subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_importing_loads_nothing_heavy() -> None:
+    heavy = ("torch", "pandas", "numpy", "pyarrow", "faiss", "duckdb", "transformers")
+    assert loaded("import alignrec", *heavy) == "[]"
+
+
+def test_all_that_is_named_is_there() -> None:
+    assert all(getattr(alignrec, name) for name in alignrec.__all__)
+    assert dir(alignrec) == sorted([*alignrec.__all__, "__version__"])
+    with pytest.raises(AttributeError, match=r"no attribute 'lod'; it has .*load"):
+        alignrec.lod  # noqa: B018  (misspelt)

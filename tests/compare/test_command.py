@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import toy
+from commands import alignrec
 
+from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.compare import command, feature_set, similarity
 from alignrec.pipeline.errors import UserError
@@ -159,3 +161,36 @@ def test_compare_draws_as_the_stage_does_so_that_their_figures_are_equal(layout:
     comparison = command.compare(layout, toy.PARAMS, ["beit3"], 0, tmp_path / "out")
     asked = [name for name, figures in comparison["probes"].items() if "beit3" in figures]
     assert {name: staged[name]["beit3"] for name in asked} == {n: comparison["probes"][n]["beit3"] for n in asked}
+
+
+# --- `alignrec compare` names third-party files by folder, and counts items that differ
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("foreign")
+    (folder / "params.yaml").write_text("datasets: [s]\nsources: {s: {kind: sample, users: 300, items: 200}}\n")
+    for stage in ("download", "interactions"):
+        done = alignrec(stage, "s", cwd=folder)
+        assert done.exit_code == 0, done.output
+    return folder
+
+
+def test_a_file_of_some_items_is_judged_as_if_there_were_no_others(shop: Path) -> None:
+    """A comparison of some items has the figures of a dataset with only those."""
+    asins = io.read_table(Layout(shop / "outputs", "s").item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
+    x, some = np.random.default_rng(0).standard_normal((len(asins), 6)), np.arange(0, len(asins), 2)
+    for name, rows in (("whole", np.arange(len(asins))), ("part", some)):
+        written = pa.table({"asin": [asins[i] for i in rows], "vector": io.vectors(x[rows])})
+        pq.write_table(written, shop / f"{name}.parquet")
+    done = alignrec("compare", "s", "whole.parquet", "part.parquet", "--to", "out", cwd=shop)
+    assert done.exit_code == 0, done.output
+    said = f"Compared on the {len(some)} of {len(asins)} items that every set has a row of."
+    assert said in " ".join(done.output.split())
+    found = json.loads((shop / "out/compare.json").read_text())
+    assert found["items"] == {"compared": len(some), "of": len(asins)}
+    asked = [of for of in found["probes"].values() if "skipped" not in of]
+    assert asked
+    assert all(of["whole"] == of["part"] for of in asked)
+    assert found["pairs"][0]["overlap"] == 1
+    assert {e["item_id"] for e in found["pairs"][0]["most_changed"]} <= {*some.tolist()}

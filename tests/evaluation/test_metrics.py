@@ -1,5 +1,6 @@
 """Metrics against a slow version and the published code's figures (tests/oracles/metrics_mmrec.npz)."""
 
+import ast
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shops import two_tastes
+from shops import ITEMS, USERS, two_tastes
 
-from alignrec.pipeline.evaluation.metrics import METRICS, evaluate_vectors, judge_rankings
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.evaluation import metrics
+from alignrec.pipeline.evaluation.metrics import METRICS, evaluate_vectors, judge_rankings, open_test
 from alignrec.pipeline.evaluation.protocol import Protocol, questions
-from alignrec.pipeline.interactions.split import Pairs
+from alignrec.pipeline.harness import code
+from alignrec.pipeline.interactions.split import Pairs, unite_pairs
 
 
 def test_an_empty_place_is_no_hit_on_the_neighbour_in_key_order() -> None:
@@ -86,3 +90,75 @@ def test_another_rule_division_split_or_catalogue_is_another_fingerprint() -> No
     assert len({p.fingerprint for p in protocols}) == 5
     assert len({p.name for p in protocols[:3]}) == 3
     assert Protocol("mmrec", "mmrec", "5-core", questions(split)) == protocols[0]
+
+
+# --- ranking against a sort per user
+
+
+def plain(user: np.ndarray, item: np.ndarray, k: int, seen: Pairs) -> list[list[int]]:
+    """Rank each user's items by sorting (-score, item)."""
+    masked = set(zip(seen.users.tolist(), seen.items.tolist(), strict=True))
+    top = []
+    for u, vector in enumerate(user):
+        left = [i for i in range(len(item)) if (u, i) not in masked]
+        best = sorted(left, key=lambda i: (-float(vector @ item[i]), i))[:k]
+        top.append(best + [-1] * (k - len(best)))
+    return top
+
+
+@given(st.integers(0, 10**6), st.integers(1, 7), st.integers(1, 40))
+def test_fast_is_plain_with_ties_masks_and_blocks(seed: int, k: int, block: int) -> None:
+    rng = np.random.default_rng(seed)
+    user, item = (rng.integers(-1, 2, (n, 3)).astype(np.float32) for n in (6, 7))  # small integers: many ties
+    masked = np.argwhere(rng.random((6, 7)) < 0.3).astype(np.int32)
+    seen = Pairs(masked[:, 0], masked[:, 1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "BLOCK", block)
+        assert metrics.topk(user, item, k, seen).tolist() == plain(user, item, k, seen)
+
+
+# --- test is evaluated in one place only, by the rules of the protocol
+
+
+RULES = Protocol("mmrec", "mmrec", "core", questions(two_tastes()))
+
+
+def opens_test(call: ast.Call) -> bool:
+    """Return whether it calls `evaluate` on anything but the literal "valid"."""
+    name = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
+    which = [*call.args[3:4], *(k.value for k in call.keywords if k.arg == "which")]
+    valid = which and isinstance(which[0], ast.Constant) and which[0].value == "valid"
+    return name == "evaluate_vectors" and not valid
+
+
+def test_one_file_opens_test() -> None:
+    files = [path for folder in ("pipeline", "stages") for path in (code.ROOT / folder).rglob("*.py")]
+    calls = {path: [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)] for path in files}
+    opening = [str(path.relative_to(code.ROOT)) for path, in_file in calls.items() if any(map(opens_test, in_file))]
+    assert opening == ["pipeline/evaluation/metrics.py"]
+
+
+def vectors() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(USERS, 4)).astype(np.float32), rng.normal(size=(ITEMS, 4)).astype(np.float32)
+
+
+@pytest.mark.parametrize("rule", ["mmrec", "strict"])
+def test_what_is_masked_is_what_the_rule_says_and_the_label_tells_it(rule: str) -> None:
+    split, rules = two_tastes(), replace(RULES, rule=rule)
+    result = open_test(*vectors(), split, rules, [5, 20])
+    assert result.label == {"protocol": rule, "fingerprint": rules.fingerprint}
+    train_and_valid = unite_pairs(split.train, split.valid, split.n_items)
+    for evaluation, seen in (
+        (result.valid, split.train),
+        (result.test, split.train if rule == "mmrec" else train_and_valid),
+    ):
+        user, item = vectors()
+        scores = (user @ item.T).astype(float)
+        scores[seen.users, seen.items] = -np.inf
+        assert np.array_equal(evaluation.top, np.argsort(-scores, axis=1, kind="stable")[:, :20])
+
+
+def test_a_cutoff_beyond_the_catalogue_is_refused() -> None:
+    with pytest.raises(UserError, match=r"51 .* 50"):
+        open_test(*vectors(), two_tastes(), RULES, [51])

@@ -1,9 +1,14 @@
 """Choice of the device, and matrix products on it."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from processes import started
 
+from alignrec.pipeline.harness import process
 from alignrec.pipeline.ops import device
+from alignrec.pipeline.ops.checkpoint import Checkpoint
 
 
 def drawn(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -43,3 +48,19 @@ def test_cuda_comes_before_mps_before_the_cpu(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert (device.pick_device().type, device.pick_device(mps=False).type) == (picked, without_mps)
+
+
+# --- a training resumed from a checkpoint equals an uninterrupted one
+
+
+def say_growth(path: Path) -> None:
+    """Print the growth of peak memory, in MiB, when 256 MiB are saved."""
+    tensors = {"w": torch.ones(64 << 20)}
+    before = process.peak_mib()
+    Checkpoint(path, 1).save(tensors, {"step": 1})
+    print(process.peak_mib() - before)
+
+
+def test_saving_takes_no_memory_as_large_as_the_tensors(tmp_path: Path) -> None:
+    assert int(started(say_growth, tmp_path / "x.safetensors").communicate()[0]) < 128
+    assert Checkpoint(tmp_path / "x.safetensors", 1).load() is not None

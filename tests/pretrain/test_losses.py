@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,12 @@ import pytest
 import torch
 from pretraining import MASK, network, task
 
-from alignrec.pipeline.pretrain import losses
+from alignrec.pipeline.beit3.config import SIZES
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.pretrain import losses, prepare
 from alignrec.pipeline.pretrain.corpus import Rates, make_batch
 from alignrec.pipeline.pretrain.losses import PretrainingModel, Step
+from alignrec.pipeline.pretrain.params import Pretrain
 
 
 def _step(**params: Any) -> tuple[Step, PretrainingModel]:
@@ -57,3 +61,31 @@ def test_the_terms_of_parts_add_up_to_those_of_the_whole() -> None:
     with torch.no_grad():
         summed = sum(model(part, whole.counts()) for part in parts)
         torch.testing.assert_close(summed, model(whole, whole.counts()), rtol=0, atol=1e-6)
+
+
+# --- visual tokens by k-means of pixel patches
+
+
+SMALL = SIZES["small"]
+COLOURS = np.array([(160, 100, 100), (100, 160, 100), (100, 100, 160), (150, 150, 80)], np.uint8)
+
+
+def codes(layout: Layout, pixels: np.ndarray, n: int = 8) -> np.ndarray:
+    tokens, there = prepare.read_codes(layout, pixels, SMALL, Pretrain(size="small", codes=n), 3)
+    assert tokens.dtype == np.int32
+    assert 0 <= tokens.min() <= tokens.max() < there <= n
+    return tokens
+
+
+def test_the_same_images_give_the_same_bytes(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 48, 48, 3), np.uint8)
+    one, two = Layout(tmp_path / "one", "toy"), Layout(tmp_path / "two", "toy")
+    assert (codes(one, pixels) == codes(two, pixels)).all()
+    assert one.visual_tokens.read_bytes() == two.visual_tokens.read_bytes()
+    assert (codes(one, pixels) == codes(two, pixels)).all()  # now from the file
+
+
+def test_there_are_no_more_codes_than_different_patches(tmp_path: Path) -> None:
+    tokens = codes(Layout(tmp_path, "toy"), COLOURS[:, None, None].repeat(48, 1).repeat(48, 2), n=500)
+    assert [len(np.unique(image)) for image in tokens] == [1] * 4
+    assert len(np.unique(tokens)) == 4

@@ -1,19 +1,26 @@
 """A release's terms and carried files follow the source's terms unless overridden."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import releases
 import toy
 import yaml
 
+import alignrec
 from alignrec import schemas
 from alignrec.commands.params import read
 from alignrec.pipeline import io
+from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.export.content import of_release
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.release import verify
+from alignrec.pipeline.release import manifest, verify
+from alignrec.pipeline.release.read import Release
 from alignrec.pipeline.report.gallery import item_titles
 from alignrec.pipeline.sources.base import SOURCES
 
@@ -94,3 +101,95 @@ def test_titles_fall_back_to_identifiers_and_only_others_features_release_nothin
     assert not layout.release.exists()
     (warning,) = io.read_json(layout.run_record("publish"))["notes"]["warnings"]
     assert "publish.features" in warning
+
+
+# --- users in a release: none, numbers or names, as most of a user's items can be inferred from the vector
+
+
+NAMES = [f"U{u}" for u in range(toy.USERS)]
+VECTORS, USERS = "embeddings/users.parquet", "users.parquet"
+
+
+def released(root: Path, **publish: object) -> Layout:
+    return releases.published(toy.outputs(root), toy.params(publish={"features": ["beit3"], **publish}))
+
+
+def says(release: Path) -> bytes:
+    """Return all bytes of a release, with tables decompressed."""
+    tables = [
+        json.dumps(pq.read_table(p, partitioning=None).to_pylist(), default=str) for p in release.rglob("*.parquet")
+    ]
+    return "".join(tables).encode() + b"".join(p.read_bytes() for p in release.rglob("*") if p.is_file())
+
+
+@pytest.fixture(scope="module")
+def without(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return released(tmp_path_factory.mktemp("without"), interactions=False).release
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return released(tmp_path_factory.mktemp("numbered"), interactions=False, users="numbers").release
+
+
+def test_without_interactions_nothing_of_single_users_goes_out(without: Path) -> None:
+    assert not any((without / name).exists() for name in (VECTORS, USERS, "interactions.parquet"))
+    assert manifest.load(without).counts.interactions == 16
+    assert not any(f'"{name}"'.encode() in says(without) for name in NAMES)
+    card = " ".join((without / "README.md").read_text().split())
+    assert "not part of the release. The release has no data of single users" in card
+    assert "user_embeddings" not in (without / "croissant.json").read_text()
+    assert len(list(verify(without))) == 4
+
+
+def test_numbers_release_vectors_without_names(numbered: Path) -> None:
+    assert pq.read_schema(numbered / VECTORS).names == ["user_id", "vector"]
+    assert not any(f'"{name}"'.encode() in says(numbered) for name in NAMES)
+    card = " ".join((numbered / "README.md").read_text().split())
+    assert "Users have numbers here, no names. A user's vector reveals many of the items" in card
+    assert "numbered_user_embeddings/vector" in (numbered / "croissant.json").read_text()
+    assert len(list(verify(numbered))) == 4
+
+
+def test_numbers_replace_names_next_to_interactions(tmp_path: Path) -> None:
+    layout = released(tmp_path, users="numbers")
+    assert not any(f'"{name}"'.encode() in says(layout.release) for name in NAMES)
+    release = Release(layout.release).verify()
+    assert release.users["user"].to_pylist() == ["0", "1", "2", "3"]
+    assert len(release.interactions) == 16
+    assert of_release(layout.release, []).users is not None
+
+
+def test_names_are_released_on_request(tmp_path: Path) -> None:
+    layout = released(tmp_path, interactions=False, users="names")
+    assert pq.read_table(layout.release / VECTORS)["user"].to_pylist() == NAMES
+    assert "Users are named. A user's vector reveals" in (layout.release / "README.md").read_text()
+
+
+def test_interactions_without_users_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"publish\.users is none, .*numbers"):
+        released(tmp_path, users="none")
+
+
+def test_a_user_number_that_is_not_in_order_is_named(numbered: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(numbered, tmp_path / "copy")
+    table = pq.read_table(copy / VECTORS)
+    pq.write_table(table.take([1, 0, 2, 3]).replace_schema_metadata(table.schema.metadata), copy / VECTORS)
+    releases.relist(copy, VECTORS)
+    with pytest.raises(UserError, match=r"users\.parquet, row 0: user_id 1, expected 0"):
+        list(verify(copy))
+
+
+def test_what_reads_a_release_does_without_users(without: Path, numbered: Path) -> None:
+    release = alignrec.load(without)
+    assert release.item_embeddings.shape == (toy.ITEMS, 3)
+    with pytest.raises(UserError, match=r"publish\.users"):
+        release.embeddings  # noqa: B018
+    assert Release(without).embeddings("items").num_rows == toy.ITEMS
+    with pytest.raises(UserError, match="no vectors of users"):
+        Release(without).embeddings("users")
+    assert of_release(without, []).users is None
+    users = alignrec.load(numbered).embeddings.users
+    assert users.ids.tolist() == [0, 1, 2, 3]
+    assert np.array_equal(users, io.matrix(Release(numbered).embeddings("users")["vector"]))
+    assert of_release(numbered, []).users is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,8 +11,10 @@ import toy
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.evaluation.evidence import list_ablations, list_comparisons
 from alignrec.pipeline.harness.run import running
-from alignrec.pipeline.report import probes, study
+from alignrec.pipeline.report import figures, gallery, probes, recommenders, study
+from alignrec.pipeline.report.outputs import Outputs
 from alignrec.stages import semantic_ids
 
 
@@ -64,3 +68,100 @@ def test_leads_on_the_long_tail_have_intervals_and_marks_where_they_are_sure() -
     assert by_popularity.rows[1][1] == "+0.1000 (+0.0500 .. +0.1500)"
     assert by_popularity.marks == {(1, 1): "better", (1, 2): "better"}
     assert by_history.heading == "AlignRec's lead by history"
+
+
+# --- tables of the benchmark: pairs, masks, and ablations that repeat the full model
+
+
+def test_models_stand_by_how_they_use_content_and_the_best_figure_is_still_marked(tmp_path: Path) -> None:
+    (comparison,) = list_comparisons(io.read_table(toy.outputs(tmp_path).results, schemas.RESULTS))
+    table = recommenders.results_table(comparison)
+    assert [row[:3] for row in table.rows] == [["ids", "lightgcn", "none"], ["staged", "alignrec", "beit3"]]
+    assert table.marks[1, 5] == "best"
+    assert table.rows[1][5].startswith("0.31")
+    (ours,) = (row for row in comparison.rows if row.model == "alignrec")
+    others = [dataclasses.replace(ours, model=model) for model in ("mine", "vbpr", "bm3", "freedom")]
+    table = recommenders.results_table(dataclasses.replace(comparison, rows=[ours, *others]))
+    assert [row[0] for row in table.rows] == ["a: input", "b: over graphs", "c: in the loss", "staged", ""]
+
+
+def test_an_ablation_that_repeats_the_full_model_is_marked_and_explained(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    results = io.read_table(layout.results, schemas.RESULTS).to_pylist()
+    tests = io.read_table(layout.tests, schemas.TESTS)
+    full = {(r["seed"], r["metric"], r["k"]): r["value"] for r in results
+            if (r["model"], r["ablation"]) == ("alignrec", "")}  # fmt: skip
+    same = [r | {"value": full[r["seed"], r["metric"], r["k"]]} if r["ablation"] else r for r in results]
+    (comparison,) = list_ablations(pa.Table.from_pylist(same, schemas.RESULTS))
+    table = recommenders.ablation_table([*recommenders.ablated_rows(comparison, tests)])
+    assert table.rows[1][4:] == ["none", "identical", ""]
+    assert "Identical to the full model in every figure of every seed: no-cca." in table.note
+    one = same.index(next(r for r in same if r["ablation"] and r["metric"] == "ndcg"))
+    same[one] = same[one] | {"value": same[one]["value"] + 1e-9}  # one figure of one seed
+    (comparison,) = list_ablations(pa.Table.from_pylist(same, schemas.RESULTS))
+    assert recommenders.ablation_table([*recommenders.ablated_rows(comparison, tests)]).rows[1][4] == "-0.0500"
+
+
+# --- items of the page, and their neighbours in the graphs
+
+
+def test_popularity_counts_train_only(tmp_path: Path) -> None:
+    outputs = Outputs(toy.outputs(tmp_path), "sample", "beit3")
+    assert gallery.item_popularity(outputs.interactions, toy.ITEMS) == [1, 2, 2, 2, 1, 0]
+
+
+def test_the_neighbours_are_the_graphs() -> None:
+    edges = pa.table(
+        {"item_id": [1, 1, 1, 0, 0], "neighbour_id": [1, 2, 0, 0, 2], "rank": [0, 1, 2, 0, 1], "cosine": [1.0] * 5}
+    )
+    assert gallery.nearest_neighbours(edges, 1) == {0: [2], 1: [2]}
+    assert gallery.nearest_neighbours(edges, 5) == {0: [2], 1: [2, 0]}
+
+
+def test_a_choice_takes_every_category_before_any_twice() -> None:
+    chosen = gallery.choose_items(["a", "a", "a", "b", "c", "d"], [True] * 5 + [False], 4, seed=1)
+    assert {["a", "a", "a", "b", "c", "d"][i] for i in chosen[:3]} == {"a", "b", "c"}
+    assert 5 not in chosen
+    assert gallery.choose_items(["a"] * 9, [True] * 9, 4, seed=1) == gallery.choose_items(
+        ["a"] * 9, [True] * 9, 4, seed=1
+    )
+
+
+# --- figures for DVC and git: headline figures and tables; those of other runs are kept
+
+
+EMPTY = {"pretrain", "train", "mask", "curves", "heatmaps"}
+
+
+def test_metrics_are_the_released_models_its_rivals_and_what_came_before(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    history = [{"epoch": 1, "mim_accuracy": 0.12345, "mlm_accuracy": None}]  # of a dataset without texts
+    io.write_json(layout.history("pretrain"), history)
+    figures.write_figures(Outputs(layout, released="beit3"), "alignrec")
+    assert io.read_json(layout.figures("metrics")) == {
+        "valid": 0.11, "recall@20": 0.31, "sd": 0.01, "ndcg@20": 0.31, "baseline": 0.21, "zero_shot": 0.4,
+        "mim": 0.1235,
+    }  # fmt: skip
+    assert io.read_json(layout.figures("pretrain")) == history
+    assert io.read_json(layout.figures("train")) == io.read_json(layout.history("train"))
+
+
+def test_parts_that_did_not_run_are_empty_files_so_that_dvc_finds_every_plot(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    for stage in ("pretrain", "train", "probe", "benchmark", "study"):
+        shutil.rmtree(layout.folder(stage))
+    figures.write_figures(Outputs(layout, released="beit3"), "alignrec")
+    assert {part: io.read_json(layout.figures(part)) for part in EMPTY} == {part: [] for part in EMPTY}
+    assert io.read_json(layout.figures("metrics")) == {}
+
+
+def test_a_part_that_did_not_run_leaves_what_git_has_of_an_earlier_run(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    shutil.rmtree(layout.folder("study"))
+    io.write_json(layout.figures("article-mask"), [{"note": "of its own run"}])
+    io.write_json(layout.figures("article-ablation"), [{"note": "earlier"}])
+    figures.write_figures(Outputs(layout, released="beit3"), "alignrec")
+    assert io.read_json(layout.figures("article-mask")) == [{"note": "of its own run"}]
+    (table,) = io.read_json(layout.figures("article-ablation"))
+    assert table["head"][0] == "ablation"
+    assert table["rows"]
