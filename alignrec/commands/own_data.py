@@ -9,7 +9,7 @@ import yaml
 
 from alignrec.commands.estimate import LONGEST, Size
 from alignrec.pipeline.config.base import known
-from alignrec.pipeline.encode.params import Encode
+from alignrec.pipeline.encode.params import MULTILINGUAL, Encode
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.http.fetch import local_path
 from alignrec.pipeline.interactions import build
@@ -63,6 +63,9 @@ def read_files(
     modalities = ["text"] * bool(items) + ["image"] * has_images
     split: dict[str, Any] = {"user_core": left.core, "item_core": left.core} if left.core else {}
     seen = [*rows.described(), *described, counts]
+    if item_rows and (language := inspect.name_language(item_rows)):
+        unread = f"texts are in {language}, which MiniLM does not understand"
+        seen.append(f"{unread}; `{MULTILINGUAL}`, listed in encode.encoders, does")
     for role, count in (("user", left.users), ("item", left.items)):
         if count < FEW:
             doubt = f"does '{rows.roles[role]}' hold {role}s? If not, name it: --column {role}=NAME"

@@ -18,6 +18,7 @@ from pydantic import Field
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.config.document import Part
+from alignrec.pipeline.encode.params import MULTILINGUAL
 from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run
@@ -30,10 +31,6 @@ READ = "text"  # metadata key of a file, for sums of Reading.facts
 DERIVED = ("control", "masked", "mapped", "whitened")  # kinds that may be zero for all items
 ZEROS = 0.5  # fraction of zero vectors above which to warn
 UNREAD = 0.25  # fraction of unknown tokens above which texts count as unread: vectors of the rest are mostly noise
-MULTILINGUAL = (
-    "encoders: {multilingual: {kind: sentence-transformers, "
-    "model: sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2}}"
-)
 EQUAL = 1e-5  # tolerance, relative to the largest number: batch sizes change the last bits
 BLOCK = 4096  # rows held at a time
 Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}$")]

@@ -9,6 +9,10 @@ from alignrec.pipeline.config.base import Name, Positive, Section
 MODALITIES = ("image", "text")
 MOST_CHUNKS = 32  # chunks read per text
 IMAGE_TOKENS = ("cnn", "descriptors")  # encoders whose vectors are the image tokens of BEiT3 mini
+MULTILINGUAL = (  # an encoder of texts in 50 languages
+    "encoders: {multilingual: {kind: sentence-transformers, "
+    "model: sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2}}"
+)
 BEiT3Set = Literal["beit3", "beit3-raw", "beit3-image-masked", "beit3-text-masked", "beit3-untrained", "beit3-official"]
 
 TRAINED: tuple[str, ...] = get_args(BEiT3Set)

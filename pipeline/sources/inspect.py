@@ -1,6 +1,7 @@
 """Inspect a user's files: the role of each column, and where images are."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -31,6 +32,8 @@ KNOWN = {
 }  # role -> column names in common datasets, normalised by `plain_name`
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 SAMPLE = 10_000  # rows inspected
+LANGUAGES = {"CJK": "Chinese", "HANGUL": "Korean", "MYANMAR": "Burmese"}  # script in Unicode, if not named likewise
+KANA = ("HIRAGANA", "KATAKANA")
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,20 @@ def _read_records(seen: Table) -> Iterator[tuple[dict[str, Any], Product]]:
         with suppress(ValueError):  # the stage counts unreadable lines
             record = reader.parse(line)
             yield record, reader.product(record)
+
+
+def name_language(seen: Table) -> str:
+    """Return the language or script of the texts; empty if at most a quarter of the letters are not Latin."""
+    texts = (f"{product.title}{product.description[:SAMPLE]}" for _, product in _read_records(seen))
+    letters = Counter(letter for text in texts for letter in text if letter.isalpha())
+    scripts = Counter[str]()
+    for letter, n in letters.items():
+        scripts[unicodedata.name(letter, "?").split()[0]] += n
+    others = scripts.total() - scripts.pop("LATIN", 0)
+    if 4 * others <= letters.total():
+        return ""
+    (first, _), *_ = scripts.most_common()
+    return "Japanese" if 10 * sum(scripts[kana] for kana in KANA) > others else LANGUAGES.get(first, first.capitalize())
 
 
 def inspect_images(given: str, seen: Table) -> dict[str, str | list[str]]:

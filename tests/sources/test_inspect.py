@@ -216,3 +216,28 @@ def test_bad_files_are_one_line_and_an_existing_file_is_kept() -> None:
     with pytest.raises(UserError, match=r"params\.yaml: exists already"):
         new(force=False)
     assert PARAMS.read_text() == "mine"
+
+
+TITLES = {
+    "Chinese": "红色保温杯 Nike",
+    "Japanese": "赤い水筒とスニーカー",
+    "Korean": "빨간색 보온병",
+    "Thai": "กระติกน้ำสีแดง",
+    "Cyrillic": "красная бутылка",
+    "": "Red bottle, rosé 红",
+}
+
+
+@pytest.mark.parametrize("language", TITLES)
+def test_a_language_that_minilm_does_not_understand_is_named_with_an_encoder_that_does(
+    language: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shop(tmp_path)
+    lines = [{"id": i, "name": TITLES[language]} for i in range(60)]
+    (tmp_path / "items.jsonl").write_text("\n".join(json.dumps(line, ensure_ascii=False) for line in lines))
+    said = [line for line in new() if "MiniLM" in line]
+    assert len(said) == bool(language)
+    for line in said:
+        assert f"texts are in {language}, which" in line
+        assert "paraphrase-multilingual-MiniLM-L12-v2" in line
