@@ -155,6 +155,11 @@ def require_plain(path: Path, most: int | None = None) -> Path:
     return path
 
 
+def list_plain(folder: Path, pattern: str) -> list[Path]:
+    """Return the files of a folder that match, without hidden ones, whose names begin with _ or a dot."""
+    return [require_plain(path) for path in sorted(folder.glob(pattern)) if path.name[0] not in "._"]
+
+
 def sha256(path: Path) -> str:
     status = path.stat()  # hashes are cached until the file changes
     if not stat.S_ISREG(status.st_mode):

@@ -50,7 +50,7 @@ def place_rows(path: Path, table: pa.Table, asins: Sequence[str]) -> Placed:
     if chosen := fitting or numbers:
         return chosen[min(chosen, key=rank_identifier)]
     name = min(columns, key=rank_identifier)
-    first = next((value for value in columns[name].to_pylist() if value is not None), None)
+    first = next(iter(columns[name].drop_null().slice(0, 1).to_pylist()), None)
     raise UserError(
         f"{path}: none of its {len(table):,} rows is of one of the {len(asins):,} items; {name} is {str(first)[:64]!r} "
         f"there, and {asins[0][:64]!r} here"
@@ -65,22 +65,34 @@ def _read_columns(
     texts, numbers = dict[str, Placed](), dict[str, Placed]()
     for name, column in columns.items():
         kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+        column = column.unify_dictionaries()
+        # of repeated values one each is enough to see whether they are identifiers: memory grows with what differs
+        distinct = pa.chunked_array([column.unique().drop_null()])
+        repeated = _first_repeated(column) if len(distinct) < len(column) - column.null_count else None
+        values = column if repeated is None else distinct
         textual = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-        is_name = textual or pa.types.is_integer(kind)
-        if is_name and (found := _place_column(path, name, column.cast(pa.string()), wanted)):
-            texts[name] = found
-        numbered = plain_name(name) in NUMBERS and pa.types.is_integer(column.type)
-        if numbered and (found := _place_column(path, name, column.cast(pa.int64(), safe=False), ids)):
-            numbers[name] = found
+        found = {}
+        if textual or pa.types.is_integer(kind):
+            found["texts"] = _place_column(name, values.cast(pa.string()), wanted)
+        if plain_name(name) in NUMBERS and pa.types.is_integer(column.type):
+            found["numbers"] = _place_column(name, values.cast(pa.int64(), safe=False), ids)
+        if repeated is not None and any(found.values()):
+            raise UserError(f"{path}: {name} {repeated!r} occurs twice; keep one row of it")
+        for where, placed in ((texts, found.get("texts")), (numbers, found.get("numbers"))):
+            if placed:
+                where[name] = placed
     return texts, numbers
 
 
-def _place_column(path: Path, name: str, values: pa.ChunkedArray, wanted: pa.Array) -> Placed | None:
+def _first_repeated(column: pa.ChunkedArray) -> object:
+    counts = pc.value_counts(column.drop_null())
+    return counts.filter(pc.greater(counts.field("counts"), 1)).field("values")[0].as_py()
+
+
+def _place_column(name: str, values: pa.ChunkedArray, wanted: pa.Array) -> Placed | None:
     rows = pc.index_in(wanted, value_set=values.combine_chunks())
     if rows.null_count == len(wanted):
         return None
-    if pc.count_distinct(values, mode="only_valid").as_py() < len(values) - values.null_count:
-        raise UserError(f"{path}: {name} {first_repeated(values.drop_null().to_pylist())!r} occurs twice")
     others = values.filter(pc.invert(pc.is_in(values, value_set=wanted)))
     example = repr(str(next(filter(None, others.to_pylist()), ""))[:64]) if len(others) else ""
     return Placed(name, pc.fill_null(rows, -1).to_numpy().astype(np.int64), len(others), example)

@@ -2,19 +2,24 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from alignrec.pipeline import io
 from alignrec.pipeline.config.base import nearest
 from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.items.build import compose_text
 from alignrec.pipeline.items.parse import LONGEST_TEXT, clean_product
 from alignrec.pipeline.sources.base import Product, as_json, as_list, as_text
-from alignrec.pipeline.sources.lines import KEPT, LONGEST_LINE, Reject, column_names, json_lines, json_object
+from alignrec.pipeline.sources.lines import (
+    KEPT,
+    LONGEST_LINE,
+    Reject,
+    column_names,
+    json_lines,
+    json_object,
+    read_batches,
+)
 from alignrec.pipeline.sources.sql import identifier_of
 
 # text: the named columns, else `text`, else composed as in the pipeline; image: bytes, a file name, or <id>.<ext>
@@ -22,7 +27,7 @@ IDENTIFIERS = ("asin", "item", "item_id", "id")
 FIELDS = ("text", "title", "brand", "categories", "description")  # columns read as text if none is named
 IMAGE = "image"
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
-BLOCK = 1024
+BLOCK, MOST_HELD = 1024, 1 << 28  # rows of a block, and bytes of its texts and images
 Cells = dict[str, Any]
 
 
@@ -60,7 +65,7 @@ class Row(NamedTuple):
 def read_blocks(
     path: Path, images: Path | None, columns: Columns = DEFAULT
 ) -> Iterator[tuple[list[Row], list[Reject]]]:
-    """Yield items and invalid rows per BLOCK rows, in order; UserError if a file, folder or column is missing."""
+    """Yield blocks of items and invalid rows, in order; UserError if a file, folder or column is missing."""
     if not path.exists():
         raise UserError(f"{path}: no such file of items; give Parquet, CSV or JSON lines, an item a row")
     if images is not None and not images.is_dir():
@@ -77,23 +82,27 @@ def _parse_blocks(path: Path, images: Path | None, columns: Columns) -> Iterator
     found: Iterator[tuple[int, bytes | Cells]] = enumerate(
         _read_parquet(path, columns) if is_parquet else json_lines(path), 1
     )
-    while block := list(islice(found, BLOCK)):
-        rows, rejects = [], []
-        for number, raw in block:
-            try:
-                if isinstance(raw, bytes) and not raw.strip():
-                    continue
-                if isinstance(raw, bytes) and len(raw) > LONGEST_LINE:
-                    raise ValueError("line too long")
-                cells = json_object(raw) if isinstance(raw, bytes) else raw
-                rows.append(_parse_row(cells, images, columns, seen))
-            except ValueError as e:
-                rejects.append(Reject(number, str(e), _raw_row(raw)))
+    rows, rejects, held = list[Row](), list[Reject](), 0
+    for number, raw in found:
+        try:
+            if isinstance(raw, bytes) and not raw.strip():
+                continue
+            if isinstance(raw, bytes) and len(raw) > LONGEST_LINE:
+                raise ValueError("line too long")
+            cells = json_object(raw) if isinstance(raw, bytes) else raw
+            rows.append(_parse_row(cells, images, columns, seen))
+            held += len(rows[-1].text) + (len(rows[-1].image) if isinstance(rows[-1].image, bytes) else 0)
+        except ValueError as e:
+            rejects.append(Reject(number, str(e), _raw_row(raw)))
+        if len(rows) + len(rejects) == BLOCK or held > MOST_HELD:
+            yield rows, rejects
+            rows, rejects, held = [], [], 0
+    if rows or rejects:
         yield rows, rejects
 
 
 def _read_parquet(path: Path, columns: Columns) -> Iterator[Cells]:
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    files = io.list_plain(path, "*.parquet") if path.is_dir() else [path]
     if not files:
         raise UserError(f"{path}: no *.parquet in this folder of items")
     for file in files:
@@ -104,12 +113,8 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[Cells]:
         wanted += [image] if image in there else []
         if not columns.id and not {*IDENTIFIERS} & {*there}:
             raise UserError(f"{file}: no column {', '.join(IDENTIFIERS)}; name that of the identifiers with --id")
-        try:
-            with pq.ParquetFile(file, pre_buffer=False) as opened:  # pre-buffering would load the whole file
-                for batch in opened.iter_batches(BLOCK, columns=list(dict.fromkeys(wanted))):
-                    yield from batch.to_pylist()
-        except (pa.ArrowException, ValueError, OSError) as e:
-            raise UserError(f"{file}: not a sound Parquet file: {one_line(e, 100)}") from None
+        for batch in read_batches(file, list(dict.fromkeys(wanted))):
+            yield from batch.to_pylist()
 
 
 def _raw_row(raw: bytes | Cells) -> bytes:

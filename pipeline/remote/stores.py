@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, unquote, urlsplit
 
+from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError, installing
 from alignrec.pipeline.http import archives
 from alignrec.pipeline.http.retries import Absent, TransientError, retry
@@ -122,11 +123,9 @@ class Folder:
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         path = self.path / name
-        if not path.is_file():
-            if path.exists() and not path.is_dir():  # such as a pipe, which may block forever
-                raise UserError(f"{path}: not a plain file")
+        if path.is_dir() or not path.exists():
             raise Absent(f"{path}: no such file")
-        with path.open("rb") as f:
+        with io.require_plain(path).open("rb") as f:
             f.seek(start)
             while block := f.read(BLOCK):
                 yield block

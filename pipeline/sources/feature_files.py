@@ -66,7 +66,7 @@ def read_member(path: Path) -> bytes:
 
 
 def list_parts(folder: Path) -> list[Path]:
-    found = list_members(folder) or sorted(file for file in folder.glob("*.parquet") if not is_hidden(file.name))
+    found = list_members(folder) or io.list_plain(folder, "*.parquet")
     if not found:
         raise UserError(f"{folder}: no .npy, .json or .parquet in this folder; name the folder that holds the files")
     return found

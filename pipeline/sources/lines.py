@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Self, cast
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from isal import igzip_threaded
 from isal.igzip_lib import IsalError
@@ -26,6 +27,8 @@ from alignrec.pipeline.errors import UserError, one_line
 
 BLOCK = 1 << 20  # bytes; a large buffer halves the time to read lines
 LONGEST_LINE = 16 << 20  # bytes; real lines stay below 1 MiB
+LONGEST_MEAN = 1 << 20  # bytes of a column's texts in a row group of Parquet, on average
+PARQUET_ROWS = 4096  # rows of a batch at most
 KEPT = 1 << 16  # bytes kept of an unreadable line
 MOST_BLANK = 1_000_000  # consecutive blank lines: gzip compresses a thousand into a byte
 HEAD = 4096  # bytes from which the encoding is detected
@@ -103,6 +106,41 @@ def refuse_many(file: object, what: str, found: Sequence[Reject], total: int, mo
             f"{file}: {len(found):,} of {total:,} {what} are unreadable, more than {key} = {most:g} allows: {reasons}; "
             f"the first is line {found[0].line}"
         )
+
+
+def read_batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of an untrusted Parquet file in batches bounded by bytes; UserError if it is damaged."""
+    schema = pq.read_schema(io.require_plain(path))
+    texts = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+    rows = 0
+    try:
+        # as dictionaries, a text that all rows share takes memory once
+        with pq.ParquetFile(path, pre_buffer=False, read_dictionary=texts) as file:
+            _refuse_long_texts(path, file.metadata, set(texts))
+            for batch in file.iter_batches(PARQUET_ROWS, columns=columns):
+                values = (column for column in batch.columns if pa.types.is_dictionary(column.type))
+                longest = sum(pc.max(pc.binary_length(column.dictionary)).as_py() or 0 for column in values)
+                step = max(1, min(PARQUET_ROWS, LONGEST_LINE // max(1, longest)))
+                for part in (batch.slice(at, step) for at in range(0, len(batch), step)):
+                    plain = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in part.columns]
+                    yield pa.RecordBatch.from_arrays(plain, names=batch.schema.names)
+                rows += len(batch)
+            if rows != file.metadata.num_rows:
+                raise ValueError(f"{rows:,} of {file.metadata.num_rows:,} rows")
+    except (pa.ArrowException, ValueError, OSError) as e:  # ValueError covers UnicodeDecodeError
+        raise UserError(f"{path}: not a sound Parquet file: {one_line(e, 100)}") from None
+
+
+def _refuse_long_texts(path: Path, metadata: pq.FileMetaData, texts: set[str]) -> None:
+    # Arrow holds whole pages, so texts that are too long are refused by the file's footer, unread
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            size = column.total_uncompressed_size // max(1, group.num_rows)
+            if column.path_in_schema in texts and size > LONGEST_MEAN:
+                raise UserError(
+                    f"{path}: texts of column '{one_line(column.path_in_schema, 64)}' have {size:,} bytes on average, "
+                    f"and {LONGEST_MEAN:,} is the most; shorten them"
+                )
 
 
 def mark_unreadable(reason: str) -> bytes:

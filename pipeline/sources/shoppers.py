@@ -52,7 +52,11 @@ def draw_purchases(category: np.ndarray, subcategory: np.ndarray, colour: np.nda
     time = begins[row] + 60 * minute
     stars = 1 + rng.choice(len(STARS), len(row), p=STARS)
     kept = _first_purchases(buyer, item, time)
-    columns = {"user": buyer.astype(np.int32), "item": item.astype(np.int32), "stars": stars.astype(np.int8)}
+    columns: dict[str, np.ndarray] = {
+        "user": buyer.astype(np.int32),
+        "item": item.astype(np.int32),
+        "stars": stars.astype(np.int8),
+    }
     return pa.table({name: values[kept] for name, values in (columns | {"timestamp": time}).items()})
 
 

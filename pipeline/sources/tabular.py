@@ -7,7 +7,6 @@ from typing import Any, Literal, get_args
 import duckdb
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from alignrec.pipeline.config.base import Mirrors, Share, known
 from alignrec.pipeline.errors import UserError, one_line
@@ -19,6 +18,7 @@ from alignrec.pipeline.sources.lines import (
     find_delimiter,
     json_lines,
     mark_unreadable,
+    read_batches,
     repair_rows,
 )
 
@@ -27,7 +27,6 @@ ItemColumn = Literal["item", "title", "brand", "categories", "description", "ima
 OF_INTERACTIONS, OF_ITEMS = get_args(InteractionColumn), get_args(ItemColumn)
 FIRST_YEAR, LAST_YEAR = 1900, 2100  # plausible years of days such as 20241231
 MILLISECONDS_FROM = 100_000_000_000  # the year 5138 as seconds, 1973 as milliseconds
-PARQUET_ROWS = 4096
 EXPECTED = {"rating": "numbers", "timestamp": "seconds, or dates such as 2024-12-31"}
 SEPARATOR = "|"  # between categories or addresses in one CSV cell
 
@@ -106,7 +105,9 @@ class Tabular(Reader):
         return path
 
     def lines(self, path: Path) -> Iterator[bytes]:
-        yield from _parquet_lines(path) if path.suffix == ".parquet" else json_lines(path)
+        if path.suffix != ".parquet":
+            return json_lines(path)
+        return (line for rows in read_batches(path) for line in _rows_as_json(rows))
 
     def name(self, record: dict[str, Any]) -> str | None:
         return sql.identifier_of(record.get(self._items["item"]))
@@ -123,19 +124,6 @@ class Tabular(Reader):
             image_urls=_split_values(of["image_urls"]),
             extra=others(record, [*self._items.values(), *more]),
         )
-
-
-def _parquet_lines(path: Path) -> Iterator[bytes]:
-    try:
-        with pq.ParquetFile(path, pre_buffer=False) as file:
-            rows = 0
-            for batch in file.iter_batches(PARQUET_ROWS):
-                yield from _rows_as_json(batch)
-                rows += len(batch)
-            if rows != file.metadata.num_rows:
-                raise ValueError(f"{rows:,} of {file.metadata.num_rows:,} rows")
-    except (pa.ArrowException, ValueError, OSError) as e:  # ValueError covers UnicodeDecodeError
-        raise UserError(f"{path}: not a sound Parquet file: {one_line(e, 100)}") from None
 
 
 def _rows_as_json(rows: pa.RecordBatch) -> list[bytes]:

@@ -10,14 +10,15 @@ import pyarrow.parquet as pq
 
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.sources.feature_files import is_hidden, is_vector, rank_identifier
+from alignrec.pipeline.sources.feature_files import is_vector, rank_identifier
 from alignrec.pipeline.vectors.base import WIDEST, Vectors, no_vectors
 
 BLOCK = 4096  # rows read at a time
+LONGEST_IDENTIFIER = 4096  # bytes on average
 
 
 def open_parquet(path: Path, column: str | None = None) -> Vectors:
-    files = [file for file in sorted(path.glob("*.parquet")) if not is_hidden(file.name)] if path.is_dir() else [path]
+    files = io.list_plain(path, "*.parquet") if path.is_dir() else [path]
     if not files:
         raise UserError(f"{path}: no *.parquet in this folder; for a release, name features/<encoder> in it")
     schema = pq.read_schema(files[0])
@@ -29,10 +30,23 @@ def open_parquet(path: Path, column: str | None = None) -> Vectors:
     if not count:
         raise no_vectors(path)
     named = [name for name in schema.names if rank_identifier(name) >= 0]
-    ids = pa.concat_tables([pq.read_table(file, columns=named, partitioning=None) for file in files])
+    ids = pa.concat_tables([_read_identifiers(file, named) for file in files])
     first = next(block for _, block in _iterate_blocks(files, column, np.zeros(1, np.int64)))
     width = _block_matrix(path, 0, first.slice(0, 1), column, None).shape[1]
     return Vectors(path, count, width, lambda numbers: _take_rows(path, files, column, numbers, width), ids)
+
+
+def _read_identifiers(path: Path, names: list[str]) -> pa.Table:
+    """Read identifier columns as dictionaries, in which a repeated value takes memory once."""
+    with pq.ParquetFile(path, pre_buffer=False, read_dictionary=names) as file:
+        groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+        chunks = ((group.num_rows, group.column(i)) for group in groups for i in range(group.num_columns))
+        for rows, chunk in chunks:
+            if chunk.path_in_schema in names and chunk.total_uncompressed_size > LONGEST_IDENTIFIER * rows + BLOCK**2:
+                raise UserError(
+                    f"{path}: column '{chunk.path_in_schema}' holds texts, and no identifiers; leave it out"
+                )
+        return file.read(names)
 
 
 def _choose_column(path: Path, schema: pa.Schema, wanted: str | None) -> str:

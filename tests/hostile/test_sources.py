@@ -24,10 +24,11 @@ from alignrec.pipeline.items.build import merge_products
 from alignrec.pipeline.items.parse import Parsed, clean_text, parse_line, parse_lines
 from alignrec.pipeline.sources.amazon import Reader2018
 from alignrec.pipeline.sources.base import Product
-from alignrec.pipeline.sources.lines import KEPT, LONGEST_LINE, Reject, column_names, read_lines
+from alignrec.pipeline.sources.lines import KEPT, LONGEST_LINE, Reject, column_names, read_batches, read_lines
 from alignrec.pipeline.sources.mmrec import MmrecSource
 from alignrec.pipeline.sources.tabular import TabularSource
 from alignrec.pipeline.vectors.base import open_vectors
+from alignrec.pipeline.vectors.matching import match_file
 
 HEADER = "user,item,rating,timestamp\n"
 ROWS = f"{HEADER}a,x,5,10\na,y,4,20\n"
@@ -251,3 +252,28 @@ def test_a_special_file_is_refused_in_one_line(name: str, kind: str, tmp_path: P
             read(path)
     with closing(open_files(Images(outside=True), tmp_path)) as files:
         assert files.read(str(path), 1000) == NO_FILE
+    if kind == "a pipe" and path.suffix in (".npy", ".parquet"):
+        with pytest.raises(UserError, match="not a plain file"):  # in a folder of features
+            open_vectors(tmp_path)
+
+
+def test_rows_of_one_long_text_are_read_a_few_at_a_time(tmp_path: Path) -> None:
+    path, text = tmp_path / "s.parquet", "x" * (8 << 20)
+    shared = pa.DictionaryArray.from_arrays(pa.array([0] * 50, pa.int32()), [text])
+    table = pa.table({"item": [f"i{i}" for i in range(50)], "title": shared})
+    pq.write_table(table, path, compression="zstd", dictionary_pagesize_limit=1 << 30)
+    sizes = [len(batch) for batch in read_batches(path)]
+    assert (sum(sizes), max(sizes)) == (50, 1)
+    pq.write_table(pa.table({"title": [text] * 3}), path, compression="zstd", use_dictionary=False)
+    with pytest.raises(UserError, match=r"texts of column 'title' have 8,388,\d+ bytes on average.*shorten them$"):
+        list(read_batches(path))
+
+
+def test_repeated_and_long_identifiers_of_features_take_no_memory(tmp_path: Path) -> None:
+    path, vectors = tmp_path / "f.parquet", pa.array([[1.0, 2.0]] * 4)
+    pq.write_table(pa.table({"asin": ["a", "b", "a", "b"], "v": vectors}), path)
+    with pytest.raises(UserError, match=r"asin 'a' occurs twice; keep one row of it$"):
+        match_file(path, ["a", "b", "c"])
+    pq.write_table(pa.table({"asin": ["a", "b", "c", "y" * (1 << 25)], "v": vectors}), path)
+    with pytest.raises(UserError, match=r"column 'asin' holds texts, and no identifiers; leave it out$"):
+        match_file(path, ["a", "b", "c"])
