@@ -30,6 +30,8 @@ def main(run: Run) -> None:
     run.rows_in = run.rows_out = manifest.counts.items
     run.note(files=len(manifest.files), bytes=sum(file.bytes for file in manifest.files))
     run.note(features=manifest.sets_with("features"))
+    if publish.licence is None and run.source.licence.header["license"] == "unknown":
+        run.warn("the licence of the data is unknown: set publish.licence, such as cc-by-4.0, before you pass it on")
 
 
 PUBLISH = Stage(

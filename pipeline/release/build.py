@@ -17,6 +17,7 @@ from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation import evidence
 from alignrec.pipeline.harness import code
 from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.run import quoted_record
 from alignrec.pipeline.release import card, encoder, facts, manifest
 from alignrec.pipeline.release.encoder import hash_images, text_sha256
 from alignrec.pipeline.release.manifest import Input, Maker, Manifest
@@ -57,7 +58,8 @@ def write_release(folder: Path, outputs: Outputs, publish: Publish, record: Mapp
     files = [manifest.describe_file(folder, p, tables.get(p), used_by.get(p, ())) for p in _list_files(folder)]
     upstream = [path for path in (layout.interactions, layout.items, layout.results) if path.exists()]
     inputs = [Input(**{k: row[k] for k in ("name", "bytes", "sha256")}) for row in io.read_json(layout.sources)]
-    said = facts.state_facts(folder / ITEMS, outputs, publish, names, files, inputs, _find_makers([*tables, *upstream]))
+    made_by = _find_makers([*tables, *upstream], outputs)
+    said = facts.state_facts(folder / ITEMS, outputs, publish, names, files, inputs, made_by)
     # each of croissant.json, card and manifest lists all files written before it
     io.write_json(folder / card.CROISSANT, card.croissant(said, files))
     files.append(manifest.describe_file(folder, folder / card.CROISSANT))
@@ -239,10 +241,15 @@ def _list_files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.is_file())
 
 
-def _find_makers(paths: list[Path]) -> dict[str, Maker]:
-    by_stage: dict[str, Maker] = {}
-    for path in paths:
-        if record := io.record(path):
+def _find_makers(paths: list[Path], outputs: Outputs) -> dict[str, Maker]:
+    """Return stage -> what made its outputs, by the records of all stages that ran, and of the tables."""
+    found: dict[str, Maker] = {}
+    layout = outputs.layout
+    # stages with a matrix, such as encode, have a record per item
+    items = [(stage, path.parent.name) for stage in outputs.stages for path in layout.out(stage).glob(f"*/{io.RECORD}")]
+    of_items = [quoted_record(layout, *item) for item in items]
+    for record in (*of_items, *outputs.records.values(), *map(io.record, paths)):
+        if record:
             source = code.fingerprint(f"alignrec.stages.{record['stage']}")
-            by_stage[record["stage"]] = Maker(params=record["params"], versions=record["versions"], code=source)
-    return dict(sorted(by_stage.items()))
+            found[record["stage"]] = Maker(params=record["params"], versions=record["versions"], code=source)
+    return dict(sorted(found.items()))

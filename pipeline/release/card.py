@@ -74,11 +74,13 @@ def _describe_file(path: str, table: str | None, used_by: list[str]) -> str:
 
 
 def network_rows(encoders: Mapping[str, Encoder]) -> list[list[Any]]:
-    """Return rows of set, kind, model, revision, library, modalities, prompt and width, each followed by its parts."""
+    """Return a row per third-party model, and one per set that is made of several, above those of its parts."""
     table: list[list[Any]] = []
     for name, one in encoders.items():
-        modalities = ", ".join(one.modalities)
-        table.append([name, one.kind, one.model, one.revision, one.library, modalities, one.prompt, one.dim or ""])
+        made_of = one.model or f"{len(one.parts)} parts"
+        source = [made_of, one.revision, one.library, one.licence]
+        if one.model or one.parts:
+            table.append([name, one.kind, *source, ", ".join(one.modalities), one.prompt, one.dim or ""])
         table += network_rows({f"{name}: {part.name}": part for part in one.parts})
     return table
 

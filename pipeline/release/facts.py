@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.config.base import Licence
 from alignrec.pipeline.encode.folder import FeatureSet, text_shares
+from alignrec.pipeline.encode.hub import LOCAL
+from alignrec.pipeline.encode.registry import ENCODERS
 from alignrec.pipeline.evaluation.evidence import group_values
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.pretrain.params import Pretrain
@@ -32,6 +35,7 @@ TEMPLATES = jinja2.Environment(
     keep_trailing_newline=True,
     trim_blocks=True,
 )
+WEIGHTS = (".safetensors", ".pth", ".onnx")  # endings of files with weights in a package
 SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 TRAINING = ("pretrain", "encode", "train", "probe", "benchmark", "study")  # stages with machine-dependent results
 States = Counter[tuple[str | None, str]]  # (status of image, status of text) -> items
@@ -124,7 +128,7 @@ def state_facts(
         hardware=_describe_hardware(outputs.records),
         head=_popular_share(divided, counts.items),
         learned=[name for name in (outputs.probes or {}).get("learned", ()) if name in features],
-        networks=_find_networks(features),
+        networks=_find_networks(layout, names),
         tables={file.table for file in files},
         inputs=inputs,
         made_by=made_by,
@@ -212,11 +216,46 @@ def _popular_share(interactions: Iterable[pa.Table], n_items: int) -> float | No
     return float(counts[: max(1, n_items // 10)].sum() / counts.sum()) if counts.any() else None
 
 
-def _find_networks(features: Mapping[str, list[Path]]) -> dict[str, Encoder]:
-    """Return feature set -> third-party model that made it, read from its Parquet metadata."""
-    facts = {name: io.record(paths[0]).get("encoder") for name, paths in features.items()}
-    return {name: Encoder.model_validate(fact) for name, fact in facts.items() if fact}
+def _find_networks(layout: Layout, names: Sequence[str]) -> dict[str, Encoder]:
+    """Return feature set -> third-party model that made it: of the metadata of its files, or packages with weights."""
+    found: dict[str, Encoder] = {}
+    for name in names:
+        own = FeatureSet.of(layout, name)
+        if stated := io.record(own.shards[0]).get("encoder"):
+            found[name] = _with_packages(Encoder.model_validate(stated))
+        elif own.facts.packages:
+            made = Encoder(kind=own.facts.network, modalities=list(own.facts.reads), dim=own.width)
+            found[name] = _of_packages(made, list(own.facts.packages))
+    return found
+
+
+def _with_packages(encoder: Encoder) -> Encoder:
+    """Name the packages of kinds whose weights no section of the parameters names."""
+    if encoder.parts:
+        return encoder.model_copy(update={"parts": [_with_packages(part) for part in encoder.parts]})
+    spec = None if encoder.model else ENCODERS.get(encoder.kind)
+    return _of_packages(encoder, spec.packages) if spec else encoder
+
+
+def _of_packages(encoder: Encoder, packages: Sequence[str]) -> Encoder:
+    if len(packages) > 1:
+        parts = [_of_packages(Encoder(kind=encoder.kind, name=package), [package]) for package in packages]
+        return encoder.model_copy(update={"parts": parts})
+    for package in packages:
+        about, files = metadata.metadata(package).json, metadata.files(package) or []
+        weights = [Path(str(file.locate())) for file in files if file.suffix in WEIGHTS]
+        stated = [about.get("license_expression"), about.get("license")]
+        stated += [file.read_text().strip().partition("\n")[0] for file in files if file.name == "LICENSE"]
+        encoder = encoder.model_copy(update={
+            "model": package,
+            "revision": LOCAL + (io.sha256(weights[0]) if len(weights) == 1 else io.digest(weights)),
+            "library": f"{package} {about['version']}",
+            "licence": next((text for text in stated if text and text != "UNKNOWN"), ""),
+        })  # fmt: skip
+    return encoder
 
 
 def _model_names(encoder: Encoder) -> list[str]:
-    return [m for part in encoder.parts for m in _model_names(part)] or [encoder.model or encoder.kind]
+    if encoder.parts:
+        return [name for part in encoder.parts for name in _model_names(part)]
+    return [encoder.model] if encoder.model else []

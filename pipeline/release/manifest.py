@@ -135,16 +135,18 @@ class Maker(Part):
 
 
 class Encoder(Part):
-    """The third-party model that made a feature set, as section `encoders` of the parameters names it."""
+    """The third-party model that made a feature set: as section `encoders` names it, or a package with weights."""
 
     kind: str
     """how it was loaded"""
     model: str = ""
-    """owner/name on the Hugging Face Hub, or the name of a folder"""
+    """owner/name on the Hugging Face Hub, or the name of a folder or package"""
     revision: str = ""
-    """commit on the Hub, or `sha256:` and a hash over the folder's files"""
+    """commit on the Hub, or `sha256:` and a hash over the folder's files or of the package's weights"""
     library: str = ""
     """package that loaded it, with its release"""
+    licence: str = ""
+    """of a package, as it states it"""
     modalities: list[str] = []
     """image, text"""
     prompt: str = ""

@@ -129,7 +129,9 @@ def test_the_card_states_the_same(tmp_path: Path) -> None:
     assert "Made by The shop's group, published 2026-11-28." in card
 
 
-def test_a_licence_that_is_unknown_is_said_in_usage_info(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_licence_that_is_unknown_is_said_in_usage_info_and_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from alignrec.pipeline.config.base import OWN
     from alignrec.pipeline.sources.sample import SampleSource
 
@@ -137,6 +139,9 @@ def test_a_licence_that_is_unknown_is_said_in_usage_info(tmp_path: Path, monkeyp
     said = described(published(tmp_path, interactions=False))
     assert said["usageInfo"] == OWN.text
     assert said["rai:hasSyntheticData"] is False
+    assert "the licence of the data is unknown: set publish.licence, such as cc-by-4.0" in capsys.readouterr().err
+    published(tmp_path / "stated", interactions=False, licence="cc-by-4.0")
+    assert "licence" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
