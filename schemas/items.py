@@ -81,14 +81,15 @@ RELEASED_ITEMS = pa.schema(
 )  # fmt: skip
 
 
-def embedded_items(width: int) -> pa.Schema:
-    ids, vector_ = list(features(width))[:-1], list(features(width))[-1]
+def embedded_items(width: int, identifier: str = "asin") -> pa.Schema:
+    """Return the schema of `alignrec embed`; the first column is called as in the user's table."""
+    _, asin, *flags, vector_ = features(width)
     image = [
         field("image_status", pa.string(), "how reading the image file ended", one_of=IMAGE_STATUSES),
         field("image_reason", pa.string(), "detail for a status that is not ok; empty for ok"),
     ]
     hashes = [RELEASED_ITEMS.field(f"input_{what}_sha256") for what in ("text", "image")]
-    return pa.schema([*ids, *image, *hashes, vector_])
+    return pa.schema([asin.with_name(identifier), *flags, *image, *hashes, vector_])
 
 
 def text_fields(items: pa.Table) -> tuple[str, ...]:

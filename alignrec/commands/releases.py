@@ -107,11 +107,16 @@ def embed(
     encoder: Annotated[str, typer.Option(help="a name of the parameter file, a kind such as minilm, or kind:model")],
     to: Annotated[Path, typer.Option("--to", help="folder of Parquet files to make; an interrupted run resumes")],
     release: Annotated[Path | None, typer.Option(help="release that has the encoder")] = None,
-    id_: Annotated[str | None, typer.Option("--id", help="column of identifiers: asin, item, item_id or id")] = None,
+    id_: Annotated[
+        str | None, typer.Option("--id", help="column of identifiers; by default asin, item_id, sku, id ...")
+    ] = None,
     text: Annotated[str | None, typer.Option(help="columns of text, such as title,description")] = None,
     image: Annotated[str | None, typer.Option(help="column of images: bytes, or paths in --images")] = None,
     images: Annotated[Path | None, typer.Option(help="folder of image files; that of the table by default")] = None,
     engine: Annotated[Literal["local", "ray"], typer.Option(help="where the encoder runs")] = "local",
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="encode again what failed or is new, into the same folder")
+    ] = False,
     params: ParamsFile = PARAMS,
     root: Root = ROOT,
 ) -> None:
@@ -131,13 +136,13 @@ def embed(
     settings = read(params).model_copy(update=own) if has_file else checked(Params, own)
     settings = settings.having(settings[Encode].model_copy(update={"engine": engine}))
     if release is not None:
-        choice = command.choose_released(settings, release, encoder)
+        choice = command.choose_released(settings, release, encoder, root)
     else:
         choice = command.choose_encoder(settings, encoder, root)
     named = tuple(name for name in (text or "").split(",") if name)
     table = command.Table(items, images or (items.parent if image else None), Columns(id_, named, image))
     with explain_interrupt(f"items encoded so far are kept next to {to}"):
-        summary = command.embed(table, choice, to)
+        summary = command.embed(table, choice, to, retry_failed)
     say(f"embedded: {to}: {summary.items:,} items, {summary.images:,} with image, {summary.texts:,} with text")
     if summary.rejected:
         reasons = [f"{reason} ({n:,})" for reason, n in summary.rejected.most_common(MOST_REASONS)]

@@ -39,6 +39,7 @@ from alignrec.pipeline.release.item_file import Columns, Row
 from alignrec.pipeline.sources import lines
 
 DATASET = "table"  # name of the table as a dataset
+PART = 256  # rows that an interrupted run keeps or loses together: a minute at four rows per second
 FACTS = "_embed.json"  # readers of Parquet folders skip names that begin with _
 INLINE = re.compile(r"(?P<kind>[a-z][a-z0-9_-]*):(?P<model>.+)")  # kind:model, for kinds that load a third-party model
 
@@ -57,7 +58,7 @@ class Choice(NamedTuple):
     name: str  # name of the feature set
     params: Parameters  # with sections `encoders`, `encode` and `combine` reduced to what it needs
     project: Project | None = None  # with the feature set and its encoder
-    cache: Path | None = None  # encoded rows of the project and of earlier tables, if `encode.reuse` is set
+    cache: Path | None = None  # encoded rows of earlier tables, and of the project if `encode.reuse` is set
 
 
 class Summary(NamedTuple):
@@ -70,19 +71,18 @@ class Summary(NamedTuple):
     rejected: Counter[str]  # reason -> rows
 
 
-def choose_released(params: Parameters, release: Path, name: str) -> Choice:
+def choose_released(params: Parameters, release: Path, name: str, root: Path) -> Choice:
     facts = ReleasedEncoders(release).facts(name)
     refuse_absent(release, facts.packages)
     encoders = {name: {"kind": "released", "model": str(release), "encoder": name}}
     images = Images(size=facts.image_size, quality=facts.image_quality)
     size = min(facts.batch_size, MOST_AT_A_TIME)
-    return Choice(name, _restrict(params, [name], encoders, images, batch_size=size))
+    return Choice(name, _restrict(params, [name], encoders, images, batch_size=size), cache=Layout(root, DATASET).rows)
 
 
 def choose_encoder(params: Parameters, name: str, root: Path) -> Choice:
     """Find an encoder of section `encoders`, a kind, `kind:model`, a set of the project, or a combination."""
-    encoders, sets = params.encoders, params[Combine].sets
-    cache = Layout(root, DATASET).rows if params[Encode].reuse else None
+    encoders, sets, cache = params.encoders, params[Combine].sets, Layout(root, DATASET).rows
     if (found := INLINE.fullmatch(name)) and (spec := ENCODERS.get(found["kind"])) and spec.origin:
         encoders, name = {"inline": {"kind": found["kind"], "model": found["model"]}}, "inline"
     if name in encoders or name in ENCODERS:
@@ -93,7 +93,7 @@ def choose_encoder(params: Parameters, name: str, root: Path) -> Choice:
         project = Project(Layout(root, there[name]))
         facts = project.facts(name)
         images = params[Images].model_copy(update={"size": facts.image_size, "quality": facts.image_quality})
-        return Choice(name, _restrict(params, [], encoders, images, batch_size=facts.batch_size), project)
+        return Choice(name, _restrict(params, [], encoders, images, batch_size=facts.batch_size), project, cache)
     if name not in sets:
         raise UserError(f"no encoder '{name}'{nearest(name, [*encoders, *ENCODERS, *sets, *there])}")
     needed = names.with_parts(params, DATASET, name)
@@ -119,17 +119,27 @@ def _restrict(
     return params.having(encode, combine, beit3, images).model_copy(update={"encoders": dict(encoders)})
 
 
-def embed(table: Table, choice: Choice, to: Path) -> Summary:
-    """Encode a table into a new folder, schema embedded(F); rejected rows go to `<to>.rejects.parquet`."""
+def embed(table: Table, choice: Choice, to: Path, retry_failed: bool = False) -> Summary:
+    """Encode a table into a folder, schema embedded(F); rows that failed go to `<to>.rejects.parquet`.
+
+    The folder is new, or with `retry_failed` one of before: rows of equal content keep their vectors.
+    """
     item_file.read_blocks(*table)  # raises for missing inputs before a folder is created
-    lock = to.absolute().with_name(f".{to.name}.lock")
+    lock, rejects = to.absolute().with_name(f".{to.name}.lock"), _rejects_of(to)
     with FileLock(lock):
         try:
-            if to.exists() and (not to.is_dir() or any(to.iterdir())):
-                raise UserError(f"{to}: exists already; name another folder, or delete this one")
+            if to.exists() and (not to.is_dir() or any(to.iterdir())) and not (retry_failed and (to / FACTS).is_file()):
+                again = "; --retry-failed encodes what failed or is new" if (to / FACTS).is_file() else ""
+                raise UserError(f"{to}: exists already; name another folder, or delete this one{again}")
+            if rejects.exists() and not (rejects.is_file() and io.record(rejects).get("stage") == "embed"):
+                raise UserError(f"{rejects}: exists already, and is not of `embed`; move it, or name another folder")
             return _embed_next_to(to, table, choice)
         finally:
             lock.unlink(missing_ok=True)
+
+
+def _rejects_of(to: Path) -> Path:
+    return to.with_name(f"{to.name}.rejects.parquet")
 
 
 def _embed_next_to(to: Path, table: Table, choice: Choice) -> Summary:
@@ -137,6 +147,7 @@ def _embed_next_to(to: Path, table: Table, choice: Choice) -> Summary:
     work = to.absolute().with_name(f".{to.name}.parts")
     run, layout = Run("encode", DATASET, choice.params, work, label="embed"), Layout(work, DATASET)
     encode, images = choice.params[Encode], choice.params[Images]
+    run.params = choice.params.having(encode.model_copy(update={"shard_rows": min(PART, encode.shard_rows)}))
     networks = [find_network(choice.params.encoders, name, work) for name in encode.encoders]
     reads, made = [modality for one in networks for modality in one.reads], dict[str, Any]()
     if choice.project:
@@ -154,17 +165,20 @@ def _embed_next_to(to: Path, table: Table, choice: Choice) -> Summary:
     with progress.print_heartbeat("embed", run.bars):
         if not layout.item_ids.is_file():
             try:
-                _lay_out(table, layout, images if "image" in reads else None, encode.shard_rows, record)
+                _lay_out(table, layout, images if "image" in reads else None, run.params[Encode].shard_rows, record)
             except UserError:
                 shutil.rmtree(work)  # nothing to resume from
                 raise
         items = Items.of(layout)
         folder = _write_vectors(run, choice, items)
-    rejects, counts = to.with_name(f"{to.name}.rejects.parquet"), _append_inputs(folder, items, work / "done", record)
+    name, rejects = item_file.identifier_column(table.path, table.columns), _rejects_of(to)
+    counts = _append_inputs(folder, items, work / "done", record, encode.shard_rows, name)
     summary = Summary(*counts, rejects, _gather_rejects(work / "rejects", rejects, record))
-    about = {"items": summary.items, "rejected": summary.rejected, "notes": run.notes, "measured": run.measured}
+    about = {"items": summary.items, "rejected": summary.rejected, "notes": run.notes}
     space = fingerprint.fingerprint_of(io.record(io.shard(folder, "features", 0)))
     io.write_json(work / "done" / FACTS, record | about | {fingerprint.KEY: space})
+    if to.exists():  # an empty folder, or vectors of before
+        to.rename(work / "before")
     (work / "done").rename(to)
     shutil.rmtree(work)
     return summary
@@ -237,7 +251,8 @@ def _write_vectors(run: Run, choice: Choice, items: Items) -> Path:
     with run.progress(total=len(items.ids) * max(1, len(networks)), unit="item") as bar:
         if choice.project:
             facts, encoder = choice.project.facts(choice.name), partial(_load_encoder, choice.project, choice.name)
-            write_features(run, run.folder / choice.name, facts, items, encoder, None, bar.update)
+            known = choice.cache and choice.cache / run.key([], facts.model_dump(), [__name__])
+            write_features(run, run.folder / choice.name, facts, items, encoder, None, bar.update, known)
         for name in networks:
             write_set(run, name, run.folder / name, items, bar.update, choice.cache)
     if not choice.params[Combine].sets:
@@ -255,18 +270,25 @@ def _load_encoder(project: Project, name: str) -> Encoder:
     return load_encoder(project, name).encoder
 
 
-def _append_inputs(folder: Path, items: Items, done: Path, record: dict[str, Any]) -> tuple[int, int, int]:
+def _append_inputs(
+    folder: Path, items: Items, done: Path, record: dict[str, Any], shard_rows: int, identifier: str
+) -> tuple[int, int, int]:
     """Write the vectors with hashes of their inputs; return the numbers of items, images and texts."""
-    counts, width = np.zeros(3, np.int64), io.width(folder)
-    for number, path in enumerate(io.shards(folder, "features")):
-        rows, made_by = io.read_table(path, schemas.features(width)), io.record(path)
-        columns = {name: rows[name] for name in rows.column_names}
+    counts, width, parts = np.zeros(3, np.int64), io.width(folder), io.shards(folder, "features")
+    made_by = io.record(parts[0])
+    made = record | {"encoder": made_by.get("encoder", {}), fingerprint.KEY: fingerprint.fingerprint_of(made_by)}
+    schema, pending, files = schemas.embedded_items(width, identifier), list[pa.Table](), 0
+    for number, path in enumerate(parts):
+        rows = io.read_table(path, schemas.features(width))
+        columns = {identifier: rows["asin"]} | {name: rows[name] for name in ("has_image", "has_text", "vector")}
         columns |= _describe_inputs(rows, items.texts.slice(int(counts[0]), len(rows)), items.images[number:][:1])
-        schema = schemas.embedded_items(width)
-        made = record | {"encoder": made_by.get("encoder", {}), fingerprint.KEY: fingerprint.fingerprint_of(made_by)}
-        table = pa.table({name: columns[name] for name in schema.names})
-        io.write_table(table, io.shard(done, "features", number), schema, made)
+        pending.append(pa.table({name: columns[name] for name in schema.names}))
         counts += [len(rows), *(pc.sum(rows[flag]).as_py() or 0 for flag in ("has_image", "has_text"))]
+        held = pa.concat_tables(pending)
+        while len(held) >= shard_rows or (number == len(parts) - 1 and len(held)):
+            io.write_table(held.slice(0, shard_rows), io.shard(done, "features", files), schema, made)
+            held, files = held.slice(shard_rows), files + 1
+        pending = [held]
     n_items, n_images, n_texts = counts.tolist()
     return n_items, n_images, n_texts
 
@@ -295,4 +317,6 @@ def _gather_rejects(folder: Path, to: Path, record: dict[str, Any]) -> Counter[s
 
     if parts:
         io.write_tables(read(), to, schemas.REJECTS, record)
+    else:
+        to.unlink(missing_ok=True)
     return reasons

@@ -1,7 +1,7 @@
 """Tables of items to embed: Parquet, CSV or JSON lines."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.items.build import compose_text
 from alignrec.pipeline.items.parse import LONGEST_TEXT, clean_product
 from alignrec.pipeline.sources.base import Product, as_json, as_list, as_text
+from alignrec.pipeline.sources.feature_files import NAMES, rank_identifier
 from alignrec.pipeline.sources.lines import (
     KEPT,
     LONGEST_LINE,
@@ -22,8 +23,8 @@ from alignrec.pipeline.sources.lines import (
 )
 from alignrec.pipeline.sources.sql import identifier_of
 
-# text: the named columns, else `text`, else composed as in the pipeline; image: bytes, a file name, or <id>.<ext>
-IDENTIFIERS = ("asin", "item", "item_id", "id")
+# identifier: the named column, else that which `new` and `compare` would take; text: the named columns, else `text`,
+# else composed as in the pipeline; image: bytes, a file name, or <id>.<ext>
 FIELDS = ("text", "title", "brand", "categories", "description")  # columns read as text if none is named
 IMAGE = "image"
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
@@ -60,6 +61,13 @@ class Row(NamedTuple):
         if isinstance(self.image, Path):
             return self.image.read_bytes() if self.image.stat().st_size <= most else None
         return self.image if self.image is None or len(self.image) <= most else None
+
+
+def identifier_column(path: Path, columns: Columns) -> str:
+    """Return the name of the column of identifiers; "asin" if the first row has none."""
+    files = sorted(path.glob("*.parquet"))[:1] if path.is_dir() else [path]
+    there = [name for file in files for name in column_names(file)]
+    return columns.id or next(iter(_identifiers(there)), "asin")
 
 
 def read_blocks(
@@ -107,14 +115,18 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[Cells]:
         raise UserError(f"{path}: no *.parquet in this folder of items")
     for file in files:
         there = column_names(file)
-        wanted = [columns.id] if columns.id else [name for name in IDENTIFIERS if name in there]
+        wanted = [columns.id] if columns.id else _identifiers(there)
+        if not wanted:
+            raise UserError(f"{file}: no column {', '.join(NAMES)}; name that of the identifiers with --id")
         wanted += [*(columns.text or (name for name in FIELDS if name in there))]
         image = IMAGE if columns.image is None else columns.image
         wanted += [image] if image in there else []
-        if not columns.id and not {*IDENTIFIERS} & {*there}:
-            raise UserError(f"{file}: no column {', '.join(IDENTIFIERS)}; name that of the identifiers with --id")
         for batch in read_batches(file, list(dict.fromkeys(wanted))):
             yield from batch.to_pylist()
+
+
+def _identifiers(there: Iterable[str]) -> list[str]:
+    return sorted((name for name in there if rank_identifier(name) >= 0), key=rank_identifier)
 
 
 def _raw_row(raw: bytes | Cells) -> bytes:
@@ -124,7 +136,7 @@ def _raw_row(raw: bytes | Cells) -> bytes:
 
 
 def _parse_row(cells: Cells, images: Path | None, columns: Columns, seen: set[bytes]) -> Row:
-    asin = _find_identifier(cells, [columns.id] if columns.id else IDENTIFIERS)
+    asin = _find_identifier(cells, [columns.id] if columns.id else _identifiers(cells))
     digest = hashlib.blake2b(asin.encode(errors="replace"), digest_size=16).digest()
     if digest in seen:
         raise ValueError(f"{one_line(asin, 100)!r} occurred before")
@@ -142,7 +154,7 @@ def _find_identifier(cells: Cells, names: Sequence[str]) -> str:
         value = cells.get(key)
         if isinstance(value, (str, int)) and (name := identifier_of(value)):
             return name
-    raise ValueError(f"no identifier: one of {', '.join(names)}" if len(names) > 1 else f"no identifier in {names[0]}")
+    raise ValueError(f"no identifier in {' or '.join(names) or 'a column of that name, such as asin, sku or id'}")
 
 
 def _join_columns(cells: Cells, names: Sequence[str]) -> str:

