@@ -164,9 +164,7 @@ def test_a_key_is_changed_where_the_page_says(edit: str, tmp_path: Path) -> None
 
 @pytest.mark.usefixtures("shims")
 @pytest.mark.parametrize("edit", PARTS)
-def test_a_part_is_added_with_the_files_that_the_page_names(
-    edit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_part_is_added_with_the_named_files(edit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", "/")
     name, texts, copy = NAMES[edit], PARTS[edit], clone(tmp_path / "clone")
     for path, text in texts.items():

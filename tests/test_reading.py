@@ -44,7 +44,7 @@ def here(x: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("library", ["pyarrow", "pandas", "polars", "datasets"])
-def test_python_reads_the_features(
+def test_python_reads_features(
     library: str, here: Path, x: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = pytest.importorskip(library)

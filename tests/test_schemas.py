@@ -152,7 +152,7 @@ def test_rows_of_a_file_are_read_from_the_row_groups_that_hold_them(tmp_path: Pa
 
 
 @pytest.mark.parametrize("groups", [1, 16])
-def test_slices_hold_neither_other_row_groups_nor_a_large_one(
+def test_slices_hold_no_other_row_groups_nor_large_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, groups: int
 ) -> None:
     monkeypatch.setattr(io.tables, "LARGE", 2 << 20)

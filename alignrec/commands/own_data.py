@@ -25,10 +25,7 @@ LARGE = 20_000  # items from which recommenders use their published settings of 
 QUICK = {"lr": 0.005, "epochs": 100, "patience": 8}  # settings of AlignRec for smaller catalogues
 MODELS, SEEDS = ["ease", "l3ae", "alignrec"], 2  # for smaller catalogues: a benchmark of one minute on two cores
 TEACHERS = {"text": ["minilm", "tfidf"], "image": ["cnn", "descriptors"]}  # modality -> its encoders
-BY_TIME = (
-    f"timestamps found: split {USER_TIME} holds out each user's last fifth; mmrec, a random fifth, is the one of "
-    "published tables (interactions.protocol)"
-)
+BY_TIME = f"timestamps found: split {USER_TIME}, each user's last fifth; published tables: interactions.protocol mmrec"
 FEW = 20  # users or items, below which a column is doubted
 HEAD = """# What `dvc repro` builds. Absent keys have their defaults, some of them by what the data has:
 # which feature sets are judged, coded and released.

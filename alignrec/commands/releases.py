@@ -128,10 +128,8 @@ def embed(
     from alignrec.pipeline.release.item_file import Columns
 
     # a table is no dataset of the parameter file; a generated one stands in for it
-    own = {
-        "datasets": [command.DATASET],
-        "sources": {command.DATASET: SOURCES["sample"].model_construct(kind="sample")},
-    }
+    generated = SOURCES["sample"].model_construct(kind="sample")
+    own = {"datasets": [command.DATASET], "sources": {command.DATASET: generated}}
     has_file = release is None and params.exists()
     settings = read(params).model_copy(update=own) if has_file else checked(Params, own)
     settings = settings.having(settings[Encode].model_copy(update={"engine": engine}))

@@ -28,9 +28,7 @@ def model(x: alignrec.Vectors, interactions: pa.Table) -> alignrec.Recommender:
     return alignrec.fit("alignrec", interactions, x, **FAST)
 
 
-def test_metrics_and_recommendations_are_those_of_its_vectors(
-    model: alignrec.Recommender, interactions: pa.Table
-) -> None:
+def test_metrics_and_recommendations_are_its_vectors(model: alignrec.Recommender, interactions: pa.Table) -> None:
     frame, number = interactions.to_pandas(), {name: i for i, name in enumerate(model.users)}
     rows = [(number[u], int(i[1:]), s) for u, i, s in zip(frame.user, frame.item, frame.split, strict=True)]
     split = load_split(shops.interactions(rows), 60, 50)

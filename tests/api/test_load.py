@@ -67,7 +67,7 @@ def test_mistakes_are_one_line(release: alignrec.Release, tmp_path: Path) -> Non
     assert "beit" not in release.features
 
 
-def test_an_address_is_fetched_once_into_the_cache(
+def test_an_address_is_fetched_once(
     server: Folder, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
@@ -90,7 +90,7 @@ def test_one_feature_set_of_an_address(server: Folder, tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "cache/releases").iterdir()] == [release.folder.name]
 
 
-def test_what_changes_while_it_is_fetched_is_not_believed(
+def test_what_changes_meanwhile_is_not_believed(
     server: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetch = fetching.fetch

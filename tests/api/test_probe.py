@@ -48,9 +48,7 @@ def test_figures_are_the_pipelines(probed: alignrec.ProbeResult, layout: Layout)
     assert probed.dropped == {}
 
 
-def test_controls_are_drawn_from_the_seed(
-    probed: alignrec.ProbeResult, x: alignrec.Vectors, interactions: pa.Table
-) -> None:
+def test_controls_follow_the_seed(probed: alignrec.ProbeResult, x: alignrec.Vectors, interactions: pa.Table) -> None:
     assert alignrec.probe(x, interactions).figures == probed.figures
     assert alignrec.probe(x, interactions, seed=1).figures != probed.figures
 

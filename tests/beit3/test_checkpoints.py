@@ -80,7 +80,7 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ({"a": torch.ones(2), "epoch": 3}, {"_use_new_zipfile_serialization": False}),
     ],
 )
-def test_tensors_are_found_where_published_files_keep_them(
+def test_tensors_are_found_in_published_files(
     tmp_path: Path, tensors: dict[str, object], options: dict[str, bool]
 ) -> None:
     torch.save(tensors, tmp_path / "a.zip", **options)

@@ -62,9 +62,7 @@ def test_without_an_image_it_is_minilm(network: Mini, batch: tuple[Tensor, Tenso
 
 
 @torch.no_grad()
-def test_image_and_text_attend_to_each_other_through_experts_that_begin_alike(
-    network: Mini, batch: tuple[Tensor, Tensor]
-) -> None:
+def test_image_and_text_attend_to_each_other_by_equal_experts(network: Mini, batch: tuple[Tensor, Tensor]) -> None:
     ids, padding = batch
     image = torch.randn(len(TEXTS), sum(WIDTHS), generator=torch.Generator().manual_seed(1))
     both, other = network(image, ids, padding=padding), network(image.flip(0), ids, padding=padding)

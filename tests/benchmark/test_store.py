@@ -92,9 +92,7 @@ def test_what_cannot_be_believed_is_trained_again_and_said(
     assert f"{record} {ALTERED}\n" in capsys.readouterr().err
 
 
-def test_rankings_come_first_so_that_a_kill_between_leaves_no_record(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rankings_come_first_and_a_kill_leaves_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = experiment(tmp_path)
     one = cell(made)
     with monkeypatch.context() as patched:
@@ -107,9 +105,7 @@ def test_rankings_come_first_so_that_a_kill_between_leaves_no_record(
     assert made.store.get(one) is not None
 
 
-def test_other_code_settings_protocol_data_and_seed_are_another_cell(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_code_setting_or_seed_is_another_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = experiment(tmp_path)
     one = cell(made)
     made.complete({0: one})

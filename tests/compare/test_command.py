@@ -79,7 +79,7 @@ def test_an_encoded_set_and_files_of_every_kind_are_read_in_item_order(layout: L
 
 
 @pytest.mark.parametrize(("ids", "last"), [("asin", "B5"), ("item_id", 6)])
-def test_other_items_are_counted_and_items_without_a_row_are_left_out(
+def test_other_items_are_counted_and_absent_ones_left_out(
     layout: Layout, tmp_path: Path, ids: str, last: object
 ) -> None:
     values = [*(ASINS if ids == "asin" else range(6))[:5], last]

@@ -65,9 +65,7 @@ def bumps(diff: dict[str, Any]) -> list[str]:
     return [diff["features"][name]["bump"] for name in ("beit3", "minilm-cnn")]
 
 
-def test_other_features_are_major_and_name_the_items_on_a_page(
-    layout: Layout, older: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_features_are_major_and_name_items(layout: Layout, older: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(similarity, "NEIGHBOURS", 2)  # of 5 others
     newer = republished(layout, OTHER[:, :2])
     diff = releases.diff_releases(older, newer, 3)

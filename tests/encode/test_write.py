@@ -93,7 +93,7 @@ def test_killed_at_any_file_the_next_run_ends_with_the_same_bytes(layout: Layout
     assert at >= 7, "key and journal, set.json, three shards, and the records"
 
 
-def test_changed_items_settings_or_networks_are_encoded_again_and_equal_a_new_run(
+def test_changed_items_or_settings_are_encoded_again_as_a_new_run_does(
     layout: Layout, models: Path, tmp_path: Path
 ) -> None:
     made = [featured.stage(layout, params(models, "two"))]

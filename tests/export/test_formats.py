@@ -78,7 +78,7 @@ def imported(folder: Path, root: Path) -> Layout:
     return Layout(root, "shop")
 
 
-def test_mmrec_is_imported_with_the_same_split_ids_and_texts(
+def test_mmrec_is_imported_with_equal_split_ids_and_texts(
     content: ExportContent, layout: Layout, tmp_path: Path
 ) -> None:
     write_export(content, "mmrec", tmp_path / "mmrec")
@@ -123,9 +123,7 @@ def test_mmrec_keeps_unknown_values_and_positions(content: ExportContent, tmp_pa
 
 
 @pytest.mark.parametrize("form", ["mmrec", "cornac", "npy"])
-def test_feature_files_are_the_vectors_in_item_order(
-    content: ExportContent, layout: Layout, tmp_path: Path, form: str
-) -> None:
+def test_feature_files_are_in_item_order(content: ExportContent, layout: Layout, tmp_path: Path, form: str) -> None:
     write_export(content, form, tmp_path / "to")
     for name in toy.SETS:
         x = np.load(tmp_path / f"to/{name}.npy", allow_pickle=False)

@@ -42,9 +42,7 @@ def content(layout: Layout) -> ExportContent:
     return rows.arrange_rows(contents.of_dataset(layout, [], coded=True), None)
 
 
-def test_index_texts_and_sequences_are_those_of_the_dataset(
-    content: ExportContent, layout: Layout, tmp_path: Path
-) -> None:
+def test_index_texts_and_sequences_are_the_datasets(content: ExportContent, layout: Layout, tmp_path: Path) -> None:
     (note,) = write_export(content, "minionerec", tmp_path / "to")
     there = [row for row in pq.read_table(layout.codes("beit3"), partitioning=None).to_pylist() if row["codes"]]
     assert [row["asin"] for row in there] == ASINS

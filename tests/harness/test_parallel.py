@@ -78,9 +78,7 @@ def test_two_processes_learn_what_one_does_at_the_same_batch(two: Path, tmp_path
     assert io.read_json(folder / "run.json")["notes"]["step"] == STEPS
 
 
-def test_other_stages_and_batches_too_small_to_share_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_stages_and_too_small_batches_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"pretrain\.batch_size 4 .* 3 items"):
         fit(network(), task(24, batch_size=4, accumulate=5), Checkpoint(Path("never"), 1), int)
     shop(tmp_path)

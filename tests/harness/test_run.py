@@ -31,9 +31,7 @@ def params(tmp_path: Path) -> Params:
     return load(path)
 
 
-def test_a_run_leaves_a_record_and_ends_with_one_line(
-    tmp_path: Path, params: Params, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_leaves_a_record_and_a_line(tmp_path: Path, params: Params, capsys: pytest.CaptureFixture[str]) -> None:
     with running("train", "shop", params, tmp_path) as run:
         run.rows_in, run.rows_out = 5000, 3
         run.count("too_rare", 4997)
@@ -185,7 +183,7 @@ def edited(path: Path) -> None:
         (lambda folder: (folder / "run.json").unlink(), "not ended"),
     ],
 )
-def test_a_stage_refuses_what_no_stage_wrote(
+def test_what_no_stage_wrote_is_refused(
     tmp_path: Path, params: Params, alter: Callable[[Path], object], said: str
 ) -> None:
     first = Stage("items", "", "", Items, lambda run: write_bytes(run.folder / "made", b"7"))
@@ -200,9 +198,7 @@ def test_a_stage_refuses_what_no_stage_wrote(
     perform(Run("graph", "shop", params, tmp_path), graph(nothing, first), nothing)
 
 
-def test_only_a_part_that_was_altered_is_made_again(
-    tmp_path: Path, params: Params, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_only_an_altered_part_is_made_again(tmp_path: Path, params: Params, capsys: pytest.CaptureFixture[str]) -> None:
     parts, making = [tmp_path / ".work/graph/shop" / name for name in ("a", "b")], list[str]()
 
     def main(run: Run) -> None:
@@ -238,9 +234,7 @@ def test_two_runs_of_one_stage_take_turns(tmp_path: Path, params: Params) -> Non
 
 @pytest.mark.parametrize("place", [".work", ".work/graph"])
 @pytest.mark.parametrize("mode", [0o644, 0o555], ids=["a file", "read-only"])
-def test_a_work_folder_that_cannot_be_written_is_one_line(
-    tmp_path: Path, params: Params, place: str, mode: int
-) -> None:
+def test_a_read_only_work_folder_is_one_line(tmp_path: Path, params: Params, place: str, mode: int) -> None:
     path = tmp_path / place
     path.parent.mkdir(exist_ok=True)
     if mode == 0o644:

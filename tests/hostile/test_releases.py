@@ -149,9 +149,7 @@ def test_a_hostile_table_is_refused(release: Path, name: str, change: Callable[[
     assert (name.rpartition("/")[0] or name) in refused(release)
 
 
-def test_a_table_that_unpacks_to_much_more_than_its_size_is_refused_unread(
-    release: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_table_that_unpacks_to_too_much_is_refused_unread(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = importlib.import_module("alignrec.pipeline.release.tables")
     monkeypatch.setattr(module, "SMALL", 1 << 20)
     monkeypatch.setattr(module, "EXPANSION", 100)
@@ -232,9 +230,7 @@ def test_finite_weights_of_infinite_products_are_one_line(release: Path) -> None
 
 
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="no ssh-keygen here")
-def test_a_manifest_that_is_not_the_signed_one_is_not_even_parsed(
-    release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unsigned_manifest_is_not_parsed(release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     key = tmp_path / "ours"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "Jürgen", "-f", key], check=True)
     signature.sign(release, key)

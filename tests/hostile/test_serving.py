@@ -72,9 +72,7 @@ def answered(address: str) -> int:
         *((head, 70, HEADERS + 3) for head in (b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\n")),
     ],
 )
-def test_unfinished_requests_block_no_other_and_end(
-    running: tuple[str, int, Started], sent: bytes, clients: int, within: float
-) -> None:
+def test_unfinished_requests_end(running: tuple[str, int, Started], sent: bytes, clients: int, within: float) -> None:
     address, port, _ = running
     with ExitStack() as stack:
         waiting = [opened(stack, port, sent) for _ in range(clients)]

@@ -375,9 +375,7 @@ def shop(root: Path, server: Server, **section: object) -> dict[str, object]:
     return {"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}, "images": section}
 
 
-def test_the_stage_retries_only_failures_and_reports_what_is_shared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_stage_retries_only_failures_and_reports_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetcher, "SHARED_ABOVE", 2)
     answers = {"/a": body(JPEG), "/b": first(1, status(404), body(JPEG)), "/c": status(404), "/d": body(JPEG)}
     with serving(answers) as server:

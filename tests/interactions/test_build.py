@@ -121,9 +121,7 @@ def test_a_published_split_may_lose_its_low_ratings(tmp_path: Path) -> None:
         *(((a, b), "none") for a, b in [(0, 0), (1, 2), (1388540434, 7), (1388540434, 1388540434), (1400000000, None)]),
     ],
 )
-def test_unix_seconds_of_a_published_split_are_detected(
-    times: tuple[int, int | None], clock: str, tmp_path: Path
-) -> None:
+def test_unix_seconds_of_a_split_are_detected(times: tuple[int, int | None], clock: str, tmp_path: Path) -> None:
     with create_database(tmp_path / "scratch", "1GiB") as db:
         db.register("raw", pd.DataFrame({"timestamp": pd.array(times, "Int64")}))
         assert detect_clock(db) == clock
@@ -229,9 +227,7 @@ def test_what_does_not_fit_into_memory_is_spilled_and_ends_alike(tmp_path: Path)
     assert run("28MiB", "1GiB") == run("1GiB", "0KB")
 
 
-def test_rows_leave_the_database_in_blocks_of_one_size_in_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_leave_the_database_in_equal_blocks_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("alignrec.pipeline.interactions.build.BLOCK", 5000)
     with create_database(tmp_path / "scratch", "1GiB") as db:
         sql = "SELECT (i * 7919 % 17000)::BIGINT AS user_id, i::VARCHAR AS user FROM range(17000) r(i) ORDER BY user_id"

@@ -67,7 +67,7 @@ def close(ours: Any, theirs: np.ndarray, tolerance: float) -> None:
     np.testing.assert_allclose(values, theirs, rtol=0, atol=tolerance)
 
 
-def test_graphs_branches_terms_and_gradients_of_a_step(
+def test_graphs_terms_and_gradients_of_a_step(
     oracle: Any, inputs: Inputs, model: alignrec.AlignRec, batch: Batch
 ) -> None:
     close(adjacency.user_item_graph(inputs.split).toarray(), oracle["adj_user_item"], 1e-6)

@@ -85,9 +85,7 @@ def test_held_out_figures_are_those_of_counting() -> None:
     assert measured["mim_held_out_loss"] == pytest.approx(np.mean(loss), abs=1e-4)
 
 
-def test_masks_of_few_held_out_items_are_drawn_again_until_there_are_enough_targets(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_masks_of_few_held_out_items_are_drawn_until_targets_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
     toy, net, batches = task(48), network(), []
     monkeypatch.setattr(held_out, "make_batch", lambda *args: batches.append(args[3]) or make_batch(*args))
     once = held_out.measure_masked(net, toy)
@@ -132,9 +130,7 @@ def test_matrices_decay_and_nothing_else() -> None:
 # --- the stage
 
 
-def test_it_notes_what_share_of_a_text_it_read_and_names_the_key_below_half(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_it_notes_the_share_of_texts_read_and_names_the_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = shop(tmp_path, n=24, steps=1, max_tokens=4).parent
     for chunks, key in ((32, "steps"), (1, "chunks")):
         write_params(root, pretrain=UNTAUGHT | {"steps": 1, "batch_size": 8, "max_tokens": 4, "chunks": chunks})

@@ -84,9 +84,7 @@ def judged(raw: dict[str, float], processed: dict[str, float]) -> list[dict[str,
         ((0.6, 0.3), (0.3, 0.6), "undecided"),
     ],
 )
-def test_a_set_is_better_only_raw_and_processed(
-    raw: tuple[float, float], processed: tuple[float, float], expected: str
-) -> None:
+def test_better_is_raw_and_processed(raw: tuple[float, float], processed: tuple[float, float], expected: str) -> None:
     rows = judged(dict(zip("ab", raw, strict=True)), dict(zip("ab", processed, strict=True)))
     assert [(r["measure"], r["a"], r["b"], r["verdict"]) for r in rows] == [
         ("hit@10", "a", "b", expected),

@@ -52,9 +52,7 @@ def test_a_signed_release_verifies_with_its_key_and_with_no_other(release: Path,
     assert any(shown.stdout.split()[1] in line for line in verify(release)), "the signer's fingerprint"
 
 
-def test_a_signature_of_another_manifest_or_for_another_purpose_is_refused(
-    release: Path, keys: tuple[Path, Path]
-) -> None:
+def test_a_signature_of_another_manifest_or_purpose_is_refused(release: Path, keys: tuple[Path, Path]) -> None:
     path, ours = release / "manifest.json", (release / signature.NAME).read_bytes()
     signing = ["ssh-keygen", "-Y", "sign", "-n", "git", "-f", keys[0]]
     gits = subprocess.run(signing, input=path.read_bytes(), capture_output=True, check=True).stdout

@@ -76,9 +76,7 @@ BAD_ZIPS = {
 
 
 @pytest.mark.parametrize(("name", "says"), BAD_ZIPS.items())
-def test_a_zip_file_that_is_none_says_so_and_nothing_is_left(
-    published: Path, tmp_path: Path, name: str, says: str
-) -> None:
+def test_what_is_no_zip_file_says_so_and_nothing_is_left(published: Path, tmp_path: Path, name: str, says: str) -> None:
     path = tmp_path / f"{name}.zip"
     with zipfile.ZipFile(path, "w") as z:
         z.write(published / "manifest.json", "manifest" if name == "empty" else "manifest.json")
@@ -93,9 +91,7 @@ def test_a_zip_file_that_is_none_says_so_and_nothing_is_left(
     assert {*left(tmp_path)} <= {path.name}
 
 
-def test_one_feature_set_verifies_by_itself_and_names_the_whole(
-    server: Folder, published: Path, tmp_path: Path
-) -> None:
+def test_one_feature_set_verifies_and_names_the_whole(server: Folder, published: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'clip' .*beit3, minilm-cnn"):
         fetch(server.address, tmp_path / "here", encoder="clip")
     fetch(server.address, tmp_path / "here", encoder="minilm-cnn")
@@ -128,9 +124,7 @@ def test_a_beginning_is_continued_without_ranges_and_thrown_away_if_of_another_f
     assert content(tmp_path / "here") == content(published)
 
 
-def test_killed_in_the_middle_it_goes_on_and_two_at_once_do_not_mix(
-    server: Folder, published: Path, tmp_path: Path
-) -> None:
+def test_killed_it_goes_on_and_two_at_once_do_not_mix(server: Folder, published: Path, tmp_path: Path) -> None:
     server.pause = 30
     child = processes.alignrec("fetch", server.address, "--to", tmp_path / "here")
     parts = tmp_path / ".here.fetch" / sha256(published / "manifest.json")
@@ -194,7 +188,7 @@ def test_a_hostile_path_is_refused_before_any_file(server: Folder, tmp_path: Pat
     assert left(tmp_path) == []
 
 
-def test_no_release_there_and_no_server_there(published: Path, server: Folder, tmp_path: Path,
+def test_no_release_or_server(published: Path, server: Folder, tmp_path: Path,
                                               monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     monkeypatch.setattr(stores, "TRIES", 3)
     absent = dict.fromkeys((f"{server.address}/nothing", str(published.parent)), r"no manifest\.json there")

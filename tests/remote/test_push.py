@@ -145,7 +145,7 @@ def test_an_interrupted_publisher_leaves_nothing_visible_and_continues(
     assert below(stored(bucket)) == ["shop/0.1.0.sha256", *(f"shop/0.1.0/{n}" for n in content(release))]
 
 
-def test_other_content_waits_for_a_publisher_at_work(
+def test_other_content_waits_its_turn(
     s3: Any, release: Path, other: Path, bucket: str, target: str, begun: str
 ) -> None:
     with pytest.raises(UserError, match=r"another publisher.*delete s3://bucket\d+/below/shop/0\.1\.0\.sha256"):
@@ -156,7 +156,7 @@ def test_other_content_waits_for_a_publisher_at_work(
         push(release, target)
 
 
-def test_a_publisher_whose_claim_was_deleted_releases_nothing(
+def test_a_publisher_without_its_claim_releases_nothing(
     s3: Any, stored: Stored, release: Path, bucket: str, target: str
 ) -> None:
     def lose(done: int, total: int) -> None:
@@ -167,7 +167,7 @@ def test_a_publisher_whose_claim_was_deleted_releases_nothing(
     assert "below/shop/0.1.0/manifest.json" not in stored(bucket)
 
 
-def test_a_store_that_ignores_conditions_gets_nothing(
+def test_a_store_without_conditions_is_refused(
     stored: Stored, release: Path, bucket: str, target: str, ignorant: None
 ) -> None:
     with pytest.raises(UserError, match="ignores the condition of a PUT, so two publishers could mix"):

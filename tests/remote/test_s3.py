@@ -101,9 +101,7 @@ def test_reading_begins_anywhere(server: Folder, start: int) -> None:
     assert read(start) == DATA[start:]
 
 
-def test_a_silent_server_is_given_up_and_another_region_is_named(
-    server: Folder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_silent_server_is_given_up_and_a_region_is_named(server: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stores, "SILENCE", 0.1)
     server.pause = 1
     with pytest.raises(TransientError):

@@ -87,9 +87,7 @@ FAULTS = [(HTML, "web page"), (b"\n <HTML>", "web page"), (b"plain", "not gzip")
 
 @pytest.mark.parametrize(("data", "fault"), FAULTS)
 @pytest.mark.parametrize("kind", ["http", "path", "file"])
-def test_what_is_not_the_file_is_one_line_with_address_and_cause(
-    tmp_path: Path, data: bytes, fault: str, kind: str
-) -> None:
+def test_what_is_not_the_file_is_a_line_with_its_cause(tmp_path: Path, data: bytes, fault: str, kind: str) -> None:
     (tmp_path / "in.gz").write_bytes(data)
     with serving({"/in.gz": body(data)}) as server:
         folder = {"http": server.address, "path": str(tmp_path), "file": f"file://{tmp_path}"}[kind]

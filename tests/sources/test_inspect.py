@@ -70,7 +70,7 @@ def test_columns_are_known_by_their_names() -> None:
     assert "a 5-core leaves 30 users, 60 items, 360 interactions" in seen
     assert seen[-1].startswith("next: dvc repro")
     assert (load(PARAMS).datasets, load(PARAMS).interactions.protocol) == (["mine"], "user-time")
-    assert [line for line in seen if line.startswith("timestamps found: split user-time ")]
+    assert [line for line in seen if line.startswith("timestamps found: split user-time, ")]
 
 
 def test_without_timestamps_the_split_is_random_and_few_items_are_doubted() -> None:
@@ -133,9 +133,7 @@ def test_without_a_gpu_linear_is_what_is_judged_trained_and_released_first() -> 
 
 
 @pytest.mark.parametrize("how", ["a GPU", "--beit3"])
-def test_beit3_is_written_where_there_is_a_gpu_or_where_it_is_asked_for(
-    how: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_beit3_is_written_with_a_gpu_or_where_it_is_asked_for(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "has_gpu", lambda: how == "a GPU")
     seen = new(beit3=how == "--beit3")
     params = load(PARAMS, "mine")
@@ -182,7 +180,7 @@ STARTS = {
 
 
 @pytest.mark.parametrize(("path", "there", "given", "section"), STARTS.values(), ids=STARTS)
-def test_paths_of_rows_start_where_their_files_are(
+def test_paths_start_where_files_are(
     tmp_path: Path, path: str, there: str, given: str, section: dict[str, str]
 ) -> None:
     pictured(tmp_path, path, there)

@@ -103,9 +103,7 @@ def test_numbers_parts_and_fingerprint_are_the_splits_and_content_comes_by_asin(
     assert f"1 of 30 items are not in {KINDS[kind][0]}, and have neither text nor image of their own" in said
 
 
-def test_users_without_a_mapping_are_called_by_their_numbers_and_a_table_with_more_columns_is_a_mapping(
-    folder: Path,
-) -> None:
+def test_users_without_a_mapping_are_numbers_and_a_table_with_more_columns_is_one(folder: Path) -> None:
     rows = [f"{i},{asin},https://e.example/{i}.jpg\n" for i, asin in enumerate(ASINS)]
     Path("item_urls.csv").write_text("itemID,asin,imUrl\n" + "".join(rows))
     layout = project("amazon2014", items="item_urls.csv")
