@@ -35,8 +35,8 @@ def perform_stage(
         if run.params[BEiT3].sets or stage.name not in ("pretrain", "beit3"):
             check(run.params, params)
 
+    refuse_other_release(params.with_name(CODE.name))  # before the keys, which another version may have more of
     settings = read(params, dataset)
-    refuse_other_release(params.with_name(CODE.name))
     process.spin_if_idle()
     run = Run(stage.name, dataset, settings, root, item)
     run.part = args.parse_part(part)

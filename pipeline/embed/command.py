@@ -125,7 +125,7 @@ def embed(table: Table, choice: Choice, to: Path, retry_failed: bool = False) ->
     The folder is new, or with `retry_failed` one of before: rows of equal content keep their vectors.
     """
     item_file.read_blocks(*table)  # raises for missing inputs before a folder is created
-    lock, rejects = to.absolute().with_name(f".{to.name}.lock"), _rejects_of(to)
+    lock, rejects = io.next_to(to, "lock"), _rejects_of(to)
     with FileLock(lock):
         try:
             if to.exists() and (not to.is_dir() or any(to.iterdir())) and not (retry_failed and (to / FACTS).is_file()):
@@ -144,7 +144,7 @@ def _rejects_of(to: Path) -> Path:
 
 def _embed_next_to(to: Path, table: Table, choice: Choice) -> Summary:
     # laid out like a dataset, so that the shard loop of `encode` reads the table and an interrupted run resumes
-    work = to.absolute().with_name(f".{to.name}.parts")
+    work = io.next_to(to, "parts")
     run, layout = Run("encode", DATASET, choice.params, work, label="embed"), Layout(work, DATASET)
     encode, images = choice.params[Encode], choice.params[Images]
     run.params = choice.params.having(encode.model_copy(update={"shard_rows": min(PART, encode.shard_rows)}))

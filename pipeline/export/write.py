@@ -34,12 +34,10 @@ FORMATS = {
 
 def write_export(content: ExportContent, form: str, to: Path) -> list[str]:
     """Write an export to a new or empty folder and return its notes."""
-    to = to.resolve()
-    if not to.name:
-        raise UserError(f"{to}: cannot create a folder there; name one inside it")
+    to, work = to.resolve(), io.next_to(to.resolve(), "new")
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise UserError(f"{to}: holds something already; name another folder, or delete this one")
-    with io.scratch(to.with_name(f".{to.name}.new")) as new:
+    with io.scratch(work) as new:
         notes = _fill_folder(content, form, new)
         new.rename(to)
     return notes

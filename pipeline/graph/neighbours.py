@@ -14,7 +14,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from alignrec.pipeline import engine, io
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.graph import approximate
 from alignrec.pipeline.graph.approximate import Settled
 from alignrec.pipeline.graph.params import Graph
@@ -182,8 +182,8 @@ def write_edges(run: Run, name: str) -> None:
             parts = io.read_vectors(folder, approximate.BLOCK)
             try:
                 found = search_inverted(parts, io.width(folder), params.k, work, required=name != MEANINGLESS)
-            except UserError as e:
-                raise UserError(f"{folder}: {e}") from None
+            except (UserError, RuntimeError) as e:  # FAISS raises RuntimeError where the disk is full
+                raise UserError(f"{folder}: {one_line(e)}") from None
             run.write_all(found.tables, path, EDGES)
         usable = found.usable
         run.note(**{name: {"index": "ivf"} | found.settled._asdict()})

@@ -3,7 +3,7 @@
 
 from alignrec.pipeline.io.files import (
     COST, JOURNAL, KEY, RECORD, atomic, begin, delete_unvouched, digest, files_below, is_begun, keep_only,
-    list_plain,
+    list_plain, next_to,
     link, made_by, mapped, present, read_json, require_plain, scratch, sha256, sha256s, write_bytes,
     write_json, write_npy,
 )  # fmt: skip

@@ -155,6 +155,13 @@ def require_plain(path: Path, most: int | None = None) -> Path:
     return path
 
 
+def next_to(path: Path, ending: str) -> Path:
+    """Return a hidden name next to a path, for unfinished work; UserError for the root of the file system."""
+    if not (path := path.absolute()).name:
+        raise UserError(f"{path}: cannot create a folder there; name one inside it")
+    return path.with_name(f".{path.name}.{ending}")
+
+
 def list_plain(folder: Path, pattern: str) -> list[Path]:
     """Return the files of a folder that match, without hidden ones, whose names begin with _ or a dot."""
     return [require_plain(path) for path in sorted(folder.glob(pattern)) if path.name[0] not in "._"]

@@ -122,7 +122,10 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[Cells]:
         image = IMAGE if columns.image is None else columns.image
         wanted += [image] if image in there else []
         for batch in read_batches(file, list(dict.fromkeys(wanted))):
-            yield from batch.to_pylist()
+            try:
+                yield from batch.to_pylist()
+            except OverflowError as e:  # such as a date after the year 9999
+                raise UserError(f"{file}: {one_line(e, 80)}; name the columns of text by --text") from None
 
 
 def _identifiers(there: Iterable[str]) -> list[str]:

@@ -66,9 +66,7 @@ def read_remote_manifest(address: str) -> tuple[Manifest, str]:
 
 def work_folder(to: Path) -> Path:
     """Return the folder for unfinished downloads of `to`; UserError if `to` is the root."""
-    if not to.name:
-        raise UserError(f"{to}: cannot create a folder there; name one inside it")
-    return to.with_name(f".{to.name}.fetch")
+    return io.next_to(to, "fetch")
 
 
 def _folders_in(work: Path) -> list[Path]:

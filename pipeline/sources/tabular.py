@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import duckdb
 import orjson
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from alignrec.pipeline.config.base import Mirrors, Share, known
 from alignrec.pipeline.errors import UserError, one_line
@@ -67,6 +68,11 @@ class Tabular(Reader):
     def ratings(self, raw: Mapping[str, Path]) -> str:
         path, names = raw["interactions"], self._interactions
         columns = _check_columns(path, names, {"user", "item", *self._source.columns})
+        if path.suffix == ".parquet":
+            kinds = {field.name: field.type for field in pq.read_schema(path)}
+            for name in (names["user"], names["item"]):
+                if pa.types.is_nested(kinds[name]):
+                    raise UserError(f"{path}: column '{name}' is {kinds[name]}; identifiers are texts or integers")
         ends = {"user": sql.strip_sql, "item": sql.strip_sql}
         text = {
             role: ends.get(role, sql.trim_sql)(f"{sql.quote_name(name)}::VARCHAR") if name in columns else "NULL"

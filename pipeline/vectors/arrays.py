@@ -83,7 +83,7 @@ def open_torch(path: Path) -> Vectors:
         raise UserError(f"{path}: holds {type(held).__name__}, expected one tensor [items, width]")
     if not is_plain(held):
         raise UserError(f"{path}: expected a dense tensor of numbers, not sparse, nested, quantised or complex")
-    return _open_matrix(path, held.detach().float().numpy())
+    return _open_matrix(path, held.detach().float().resolve_neg().numpy())
 
 
 def open_records(path: Path) -> Vectors:

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.sources.feature_files import is_vector, rank_identifier
 from alignrec.pipeline.vectors.base import WIDEST, Vectors, no_vectors
 
@@ -38,6 +38,9 @@ def open_parquet(path: Path, column: str | None = None) -> Vectors:
 
 def _read_identifiers(path: Path, names: list[str]) -> pa.Table:
     """Read identifier columns as dictionaries, in which a repeated value takes memory once."""
+    nested = (field for field in pq.read_schema(path) if field.name in names and pa.types.is_nested(field.type))
+    if wrong := next(nested, None):
+        raise UserError(f"{path}: column '{wrong.name}' is {wrong.type}; identifiers are texts or integers")
     with pq.ParquetFile(path, pre_buffer=False, read_dictionary=names) as file:
         groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
         chunks = ((group.num_rows, group.column(i)) for group in groups for i in range(group.num_columns))
@@ -46,7 +49,12 @@ def _read_identifiers(path: Path, names: list[str]) -> pa.Table:
                 raise UserError(
                     f"{path}: column '{chunk.path_in_schema}' holds texts, and no identifiers; leave it out"
                 )
-        return file.read(names)
+        table = file.read(names)
+    try:
+        table.validate(full=True)
+    except pa.ArrowInvalid as e:
+        raise UserError(f"{path}: identifiers are not UTF-8 ({one_line(e, 60)}); write them as UTF-8") from None
+    return table
 
 
 def _choose_column(path: Path, schema: pa.Schema, wanted: str | None) -> str:

@@ -2,14 +2,17 @@
 
 import gzip
 import os
+import re
 import time
 from contextlib import closing, suppress
 from pathlib import Path
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from commands import alignrec
 from processes import started
 
@@ -277,3 +280,30 @@ def test_repeated_and_long_identifiers_of_features_take_no_memory(tmp_path: Path
     pq.write_table(pa.table({"asin": ["a", "b", "c", "y" * (1 << 25)], "v": vectors}), path)
     with pytest.raises(UserError, match=r"column 'asin' holds texts, and no identifiers; leave it out$"):
         match_file(path, ["a", "b", "c"])
+
+
+NOT_UTF8 = pa.Array.from_buffers(
+    pa.string(), 2, [None, pa.py_buffer(np.array([0, 2, 4], np.int32).tobytes()), pa.py_buffer(b"\xff\xfeab")]
+)
+IDENTIFIERS = {
+    "lists": (pa.array([["a"], ["b"]]), "column 'asin' is list<element: string>; identifiers are texts or integers"),
+    "structs": (pa.array([{"x": "a"}] * 2), "column 'asin' is struct<x: string>; identifiers are texts or integers"),
+    "not UTF-8": (NOT_UTF8, "write them as UTF-8"),
+}
+
+
+@pytest.mark.parametrize(("values", "said"), IDENTIFIERS.values(), ids=IDENTIFIERS)
+def test_identifiers_are_texts_or_integers(values: pa.Array, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "s.parquet"
+    pq.write_table(pa.table({"asin": values, "v": pa.array([[1.0, 2.0]] * 2)}), path)
+    with pytest.raises(UserError, match=f"^{path}: .*{re.escape(said)}$"):
+        match_file(path, ["ab", "b"])
+    if pa.types.is_nested(values.type):
+        pq.write_table(pa.table({"user": values, "item": ["a", "b"]}), path)
+        with pytest.raises(UserError, match=r"column 'user' is .*; identifiers are texts or integers$"):
+            TabularSource(kind="tabular", interactions=[str(path)]).reader().ratings({"interactions": path})
+
+
+def test_a_tensor_that_is_stored_negated_is_read(tmp_path: Path) -> None:
+    torch.save(torch.full((2, 2), 1j).conj().imag, tmp_path / "n.pt")
+    assert match_file(tmp_path / "n.pt", ["a", "b"]).rows(0, 2).tolist() == [[-1, -1]] * 2
