@@ -14,8 +14,8 @@ from pydantic import Field, model_validator
 from alignrec.pipeline.config.base import Licence, Mirrors
 from alignrec.pipeline.sources import mmrec
 from alignrec.pipeline.sources.base import Downloaded, Product, Reader, as_list, as_text
-from alignrec.pipeline.sources.lines import require_dict
-from alignrec.pipeline.sources.sql import csv_sql, json_sql, rating_sql, strip_sql, trim_sql
+from alignrec.pipeline.sources.lines import json_object, require_dict
+from alignrec.pipeline.sources.sql import csv_sql, json_sql, quote_text, rating_sql, strip_sql, trim_sql
 
 Subset = Literal["5-core", "all"]  # the published 5-core, or all reviews
 
@@ -94,8 +94,12 @@ class AmazonReader(Reader):
         if mmrec.INTERACTIONS in raw:
             return mmrec.ratings_sql(raw[mmrec.INTERACTIONS])
         path = raw["reviews"]
-        is_csv = ".csv" in path.suffixes
-        table = csv_sql(path, self.csv_columns, self.header) if is_csv else json_sql(path, self.columns)
+        if path.suffix == ".parquet":  # as the Hub converts it
+            texts = ", ".join(f"{column}::VARCHAR AS {column}" for column in self.columns)
+            table = f"(SELECT {texts} FROM read_parquet({quote_text(path)}))"
+        else:
+            is_csv = ".csv" in path.suffixes
+            table = csv_sql(path, self.csv_columns, self.header) if is_csv else json_sql(path, self.columns)
         user, item, stars, time = self.columns
         return (
             f"SELECT {strip_sql(user)} AS user, {strip_sql(item)} AS item, {rating_sql(trim_sql(stars))} AS rating, "
@@ -164,6 +168,10 @@ class Reader2023(AmazonReader):
 
     def product(self, record: dict[str, Any]) -> Product:
         details, images = record.get("details"), record.get("images")
+        if isinstance(details, str) and details.startswith("{"):  # the Hub's Parquet has JSON, and lists in `images`
+            details = json_object(details.encode())
+        if isinstance(images, dict):
+            images = [dict(zip(images, values, strict=False)) for values in zip(*images.values(), strict=False)]
         brand = as_text(details.get("Brand")) if isinstance(details, dict) else ""
         entries = sorted(_of_type(dict, images), key=lambda i: i.get("variant") != "MAIN")  # stable: MAIN first
         urls = [url for i in entries for size in ("hi_res", "large", "thumb") for url in as_list(i.get(size))]

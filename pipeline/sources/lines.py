@@ -265,7 +265,10 @@ def read_rows(source: Iterator[bytes], separator: str, errors: str = "replace") 
 
 
 def json_lines(path: Path) -> Iterator[bytes]:
-    """Yield each row of a text file with a header as JSON; lines of a JSON file are passed through."""
+    """Yield each row of Parquet, or of a text file with a header, as JSON; lines of a JSON file are passed through."""
+    if path.suffix == ".parquet":
+        yield from (line for rows in read_batches(path) for line in _rows_as_json(rows))
+        return
     separator = find_delimiter(path)
     if separator is None:
         yield from read_lines(path)
@@ -282,6 +285,15 @@ def json_lines(path: Path) -> Iterator[bytes]:
         else:
             extra = {"_extra": row.values[width:]} if row.values[width:] else {}
             yield orjson.dumps(dict(zip_longest(header.values, row.values[:width])) | extra)
+
+
+def _rows_as_json(rows: pa.RecordBatch) -> list[bytes]:
+    try:
+        return [orjson.dumps(row, default=str) for row in rows.to_pylist()]
+    except (ValueError, OverflowError, TypeError, pa.ArrowException) as e:  # such as a date outside Python's range
+        if len(rows) == 1:
+            return [mark_unreadable(f"not JSON: {e}")]
+    return [line for i in range(len(rows)) for line in _rows_as_json(rows.slice(i, 1))]
 
 
 def repair_rows(path: Path, wanted: Sequence[str], to: Path, most: float) -> pa.Table:

@@ -1,11 +1,10 @@
 """Any dataset as two files, interactions and optionally items, in Parquet, CSV, TSV or JSON lines."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import duckdb
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -17,9 +16,6 @@ from alignrec.pipeline.sources.lines import (
     LOOKED_AT,
     column_names,
     find_delimiter,
-    json_lines,
-    mark_unreadable,
-    read_batches,
     repair_rows,
 )
 
@@ -110,11 +106,6 @@ class Tabular(Reader):
             known(self._source.text, columns, "text")
         return path
 
-    def lines(self, path: Path) -> Iterator[bytes]:
-        if path.suffix != ".parquet":
-            return json_lines(path)
-        return (line for rows in read_batches(path) for line in _rows_as_json(rows))
-
     def name(self, record: dict[str, Any]) -> str | None:
         return sql.identifier_of(record.get(self._items["item"]))
 
@@ -130,15 +121,6 @@ class Tabular(Reader):
             image_urls=_split_values(of["image_urls"]),
             extra=others(record, [*self._items.values(), *more]),
         )
-
-
-def _rows_as_json(rows: pa.RecordBatch) -> list[bytes]:
-    try:
-        return [orjson.dumps(row, default=str) for row in rows.to_pylist()]
-    except (ValueError, OverflowError, TypeError, pa.ArrowException) as e:  # such as a date outside Python's range
-        if len(rows) == 1:
-            return [mark_unreadable(f"not JSON: {e}")]
-    return [line for i in range(len(rows)) for line in _rows_as_json(rows.slice(i, 1))]
 
 
 def _check_columns(path: Path, names: Mapping[str, str], required: Collection[str]) -> list[str]:

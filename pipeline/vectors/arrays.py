@@ -2,19 +2,29 @@
 
 import json
 import math
+import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.http import archives
-from alignrec.pipeline.sources.feature_files import LARGEST, PER_ITEM, is_hidden, list_members, read_member
-from alignrec.pipeline.sources.lines import open_unpacked
+from alignrec.pipeline.sources.feature_files import (
+    LARGEST,
+    PER_ITEM,
+    is_hidden,
+    list_members,
+    rank_identifier,
+    read_member,
+)
+from alignrec.pipeline.sources.lines import Reject, Row, find_delimiter, open_unpacked, read_lines, read_rows
 from alignrec.pipeline.vectors.base import Vectors, check_vector, gather_rows, no_vectors
 from alignrec.pipeline.vectors.tables import open_parquet
 
@@ -28,6 +38,7 @@ HEADERS = {
 ASIN, WIDTH = 10, 4096  # bytes, numbers
 RECORD = ASIN + 4 * WIDTH  # bytes
 BLOCK = 512  # records, 8 MiB
+MOST_NAMED = 2  # arrays of a .npz of a matrix and its identifiers; otherwise it has one per item
 Member = tuple[str, Callable[[], bytes]]  # name, and a function that reads its bytes
 
 
@@ -74,16 +85,84 @@ def open_torch(path: Path) -> Vectors:
     from alignrec.pipeline.ops.arrays import is_plain
 
     try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            held = load_file(path)
+        else:
+            held = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # torch raises pickle's exceptions and its own
         raise UserError(f"{path}: not a plain tensor ({type(e).__name__}); save it with torch.save(tensor)") from None
-    if isinstance(held, dict) and len(held) == 1:
-        held = next(iter(held.values()))
-    if not isinstance(held, torch.Tensor):
-        raise UserError(f"{path}: holds {type(held).__name__}, expected one tensor [items, width]")
-    if not is_plain(held):
-        raise UserError(f"{path}: expected a dense tensor of numbers, not sparse, nested, quantised or complex")
-    return _open_matrix(path, held.detach().float().resolve_neg().numpy())
+
+    def as_array(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return value
+        if not is_plain(value):
+            raise UserError(f"{path}: expected a dense tensor of numbers, not sparse, nested, quantised or complex")
+        return (value.detach().float() if value.is_floating_point() else value).resolve_neg().numpy()
+
+    return open_named(
+        path,
+        {str(name): as_array(value) for name, value in dict(held).items()}
+        if isinstance(held, dict)
+        else {"": as_array(held)},
+    )
+
+
+def open_named(path: Path, found: Mapping[str, Any]) -> Vectors:
+    """Open named arrays: a matrix [items, width], also with its identifiers, or a vector per identifier."""
+    arrays = {name: np.asarray(value) for name, value in found.items()}
+    matrices = [name for name, array in arrays.items() if array.ndim == 2 and len(array) > 1]
+    if len(arrays) == 1:
+        return _open_matrix(path, next(iter(arrays.values())))
+    if len(arrays) == 2 and len(matrices) == 1:
+        matrix = arrays.pop(matrices[0])
+        (name, ids), *_ = arrays.items()
+        if ids.shape == (len(matrix),) and ids.dtype.kind in "iuU":
+            column = name if rank_identifier(name) >= 0 else "id"
+            return replace(_open_matrix(path, matrix), ids=pa.table({column: pa.array(ids)}))
+    elif arrays and not matrices:
+        width = len(check_vector(path, 0, next(iter(arrays.values())), None))
+        rows = np.stack([check_vector(path, row, array, width) for row, array in enumerate(arrays.values())])
+        return replace(_open_matrix(path, rows), ids=pa.table({"id": list(arrays)}))
+    listed = ", ".join(f"{one_line(name, 32)} {array.shape}" for name, array in [*arrays.items()][:4])
+    raise UserError(f"{path}: holds {listed}; expected one matrix [items, width], also with one array of identifiers")
+
+
+def open_delimited(path: Path) -> Vectors:
+    """Open CSV or TSV of numbers, with or without a header and identifiers, or RecBole's item embeddings."""
+    rows = read_rows(read_lines(path), find_delimiter(path) or "\t")
+    first = next(rows, None)
+    if not isinstance(first, Row):
+        raise no_vectors(path)
+    names = [name.partition(":")[0] for name in first.values]  # RecBole: iid:token, item_emb:float_seq
+    known = sorted(
+        (i for i, name in enumerate(names) if rank_identifier(name) >= 0), key=lambda i: rank_identifier(names[i])
+    )
+    at = next(iter(known), 0 if names[0] == "" else None)  # pandas leaves the name of its index empty
+    ids, vectors = list[str](), list[np.ndarray]()
+    for row in rows if at is not None or not _are_numbers(first.values) else chain([first], rows):
+        if isinstance(row, Reject):
+            raise UserError(f"{path}, line {row.line}: {row.reason}; repair the file")
+        numbers = [value for i, value in enumerate(row.values) if i not in known and i != at]
+        numbers = numbers[0].split() if len(numbers) == 1 else numbers
+        if not _are_numbers(numbers):
+            raise UserError(f"{path}, line {row.line}: not all are numbers; keep one column of identifiers and numbers")
+        ids += [row.values[at]] if at is not None else []
+        vectors.append(
+            check_vector(path, row.line, np.array(numbers, np.float32), len(vectors[0]) if vectors else None)
+        )
+    if not vectors:
+        raise no_vectors(path)
+    named = pa.table({names[at] or "id": pa.array(ids, pa.string())}) if at is not None else None
+    return replace(_open_matrix(path, np.stack(vectors)), ids=named)
+
+
+def _are_numbers(values: list[str]) -> bool:
+    try:
+        return bool(len(np.array(values, np.float32)))
+    except ValueError:
+        return False
 
 
 def open_records(path: Path) -> Vectors:
@@ -139,7 +218,29 @@ def open_archive(path: Path) -> Vectors:
 
     named = {one.filename: one for one in packed.infolist() if one.filename.endswith(PER_ITEM)}
     found = [named[name] for name in sorted(named) if not is_hidden(name.rpartition("/")[2])]
+    heads = [_peek_shape(packed, one) for one in found[:MOST_NAMED]] if path.suffix == ".npz" else []
+    if len(found) <= MOST_NAMED and any(len(shape) == 2 and shape[0] > 1 for shape in heads):
+        return open_named(path, {one.filename.removesuffix(".npy"): _unpack_array(path, packed, one) for one in found})
     return _open_members(path, [(one.filename, lambda one=one: of_member(one)) for one in found])  # type: ignore[misc]
+
+
+def _peek_shape(packed: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[int, ...]:
+    with archives.reraise_faults(member.filename), packed.open(member) as file:
+        return read_header(file, member.file_size)[0]  # type: ignore[arg-type]
+
+
+def _unpack_array(path: Path, packed: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """Return an array of a .npz, memory-mapped from an unlinked file, as it may be larger than memory."""
+    with tempfile.TemporaryFile() as file:
+        for block in archives.read_member(packed, member, f"{path}, {member.filename}"):
+            file.write(block)
+        file.seek(0)
+        version = np.lib.format.read_magic(file)
+        shape, is_fortran, dtype = HEADERS[version](file)
+        order: Literal["F", "C"] = "F" if is_fortran else "C"
+        if dtype.hasobject or not math.prod(shape):
+            raise UserError(f"{path}, {member.filename}: expected numbers or texts, not {dtype} {shape}")
+        return np.memmap(file, dtype, "c", offset=file.tell(), shape=shape, order=order)
 
 
 def _open_members(path: Path, found: list[Member]) -> Vectors:

@@ -78,6 +78,7 @@ READERS: Registry[Callable[..., Vectors]] = Registry(
         "records": "alignrec.pipeline.vectors.arrays:open_records",
         "parquet": "alignrec.pipeline.vectors.tables:open_parquet",
         "json": "alignrec.pipeline.vectors.json:open_json",
+        "delimited": "alignrec.pipeline.vectors.arrays:open_delimited",
         "zip": "alignrec.pipeline.vectors.arrays:open_archive",
         "folder": "alignrec.pipeline.vectors.arrays:open_folder",
     },

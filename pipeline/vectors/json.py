@@ -17,6 +17,7 @@ from alignrec.pipeline.vectors.base import Vectors, check_vector, gather_rows, n
 Named = tuple[str, Any, Any]  # identifier column, identifier, vector
 LARGEST = 1 << 63
 LONGEST = 1 << 29  # bytes of a document, which is read whole
+UNNAMED = "row"  # column name for nested lists, which name no items
 MAPPED = "id"  # column name for keys of an object identifier -> vector
 
 
@@ -36,6 +37,8 @@ def open_json(path: Path) -> Vectors:
             path, ((row, value) for row, (*_, value) in enumerate(_iterate_values(path))), numbers, width
         )
 
+    if column == UNNAMED:
+        return Vectors(path, len(names), width, take)
     numbers = all(isinstance(name, int) and abs(name) < LARGEST for name in names)  # integers may be item numbers
     ids = pa.array(names, pa.int64()) if numbers else pa.array(map(str, names), pa.string())
     return Vectors(path, len(names), width, take, pa.table({column: ids}))
@@ -89,6 +92,8 @@ def _parse_line(path: Path, row: int, line: bytes) -> Any:
 
 
 def _split_object(path: Path, row: int, value: Any) -> Named:
+    if isinstance(value, list):
+        return UNNAMED, row, value
     if not isinstance(value, dict):
         raise UserError(f"{path}, row {row}: not an object with an identifier and a vector")
     known = sorted((key for key in value if rank_identifier(key) >= 0), key=rank_identifier)

@@ -25,15 +25,30 @@ def open_parquet(path: Path, column: str | None = None) -> Vectors:
     if other := next((file for file in files if not pq.read_schema(file).equals(schema)), None):
         raise UserError(f"{other}: has other columns than {files[0].name}; keep files of one table in the folder")
     io.one_set(files)
+    named = [name for name in schema.names if rank_identifier(name) >= 0]
+    wide = [
+        f.name for f in schema if f.name not in named and (pa.types.is_floating(f.type) or pa.types.is_integer(f.type))
+    ]
+    if column is None and len(wide) > 1 and not any(is_vector(field.type) for field in schema):
+        return _open_wide(path, files, named, wide)
     column = _choose_column(path, schema, column)
     count = sum(pq.read_metadata(file).num_rows for file in files)
     if not count:
         raise no_vectors(path)
-    named = [name for name in schema.names if rank_identifier(name) >= 0]
     ids = pa.concat_tables([_read_identifiers(file, named) for file in files])
     first = next(block for _, block in _iterate_blocks(files, column, np.zeros(1, np.int64)))
     width = _block_matrix(path, 0, first.slice(0, 1), column, None).shape[1]
     return Vectors(path, count, width, lambda numbers: _take_rows(path, files, column, numbers, width), ids)
+
+
+def _open_wide(path: Path, files: Sequence[Path], named: list[str], wide: list[str]) -> Vectors:
+    """Open a table with a column per component."""
+    parts = [np.column_stack([c.to_numpy() for c in pq.read_table(f, columns=wide).columns]) for f in files]
+    rows = np.concatenate(parts).astype(np.float32)
+    if not len(rows):
+        raise no_vectors(path)
+    ids = pa.concat_tables([_read_identifiers(file, named) for file in files])
+    return Vectors(path, len(rows), len(wide), lambda numbers: rows[numbers], ids if named else None)
 
 
 def _read_identifiers(path: Path, names: list[str]) -> pa.Table:

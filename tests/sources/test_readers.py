@@ -18,7 +18,7 @@ from alignrec.pipeline.sources import mmrec
 from alignrec.pipeline.sources.amazon import Reader2014, Reader2018, Reader2023
 from alignrec.pipeline.sources.base import Reader
 from alignrec.pipeline.sources.lines import json_object
-from alignrec.pipeline.sources.sql import WHITE, identifier_of, strip_sql
+from alignrec.pipeline.sources.sql import WHITE, identifier_of, open_database, strip_sql
 from alignrec.pipeline.sources.tabular import Tabular, TabularSource
 
 amazon2014, amazon2018, amazon2023, numbered = Reader2014(), Reader2018(), Reader2023(), mmrec.MmrecReader()
@@ -293,3 +293,25 @@ def test_sql_and_python_name_the_same(text: str) -> None:
 )
 def test_numbers_of_any_size_stay_whole(number: str) -> None:
     assert identifier_of(json_object(f'{{"item": {number}}}'.encode())["item"]) == number
+
+
+def test_parquet_of_the_hub_is_read_as_the_published_files(tmp_path: Path) -> None:
+    images = {"hi_res": [None, "http://e/2.jpg"], "large": ["http://e/1.jpg", None], "variant": ["PT01", "MAIN"]}
+    item = {
+        "parent_asin": "B1",
+        "title": "Cap",
+        "details": '{"Brand": "Acme"}',
+        "images": images,
+        "categories": ["Hats"],
+    }
+    pq.write_table(pa.Table.from_pylist([item]), tmp_path / "meta.parquet")
+    reader = Reader2023()
+    (line,) = reader.lines(tmp_path / "meta.parquet")
+    product = reader.product(reader.parse(line))
+    assert (reader.key(line), product.title, product.brand) == ("B1", "Cap", "Acme")
+    assert product.image_urls == ["http://e/2.jpg", "http://e/1.jpg"]
+    review = {"user_id": "u", "parent_asin": "B1", "rating": 5.0, "timestamp": 1_600_000_000_000}
+    pq.write_table(pa.Table.from_pylist([review]), tmp_path / "r.parquet")
+    with open_database() as db:
+        rows = db.execute(reader.ratings({"reviews": tmp_path / "r.parquet"})).fetchall()
+    assert rows == [("u", "B1", 5.0, 1_600_000_000)]

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from safetensors.torch import save_file
 
 Write = Callable[[Path, Sequence[str], np.ndarray], Path]
 """(folder, identifiers, float32 [N, F]) -> path written"""
@@ -66,7 +67,46 @@ def parquets(folder: Path, ids: Sequence[str], vectors: np.ndarray) -> Path:
     return path
 
 
+def saved(name: str, save: Callable[[Path, list[str], np.ndarray], object]) -> Write:
+    """Return a writer of one file of identifiers with a matrix."""
+
+    def write(folder: Path, ids: Sequence[str], vectors: np.ndarray) -> Path:
+        save(folder / name, list(ids), vectors)
+        return folder / name
+
+    return write
+
+
+def delimited(separator: str, header: str | None, inner: str) -> Callable[[Path, list[str], np.ndarray], object]:
+    def save(path: Path, ids: list[str], vectors: np.ndarray) -> None:
+        names = header or separator.join(["", *map(str, range(vectors.shape[1]))])
+        rows = (f"{i}{separator}{inner.join(map(str, v))}" for i, v in zip(ids, vectors.tolist(), strict=True))
+        path.write_text("\n".join([names, *rows]) + "\n")
+
+    return save
+
+
+def wide(path: Path, ids: list[str], vectors: np.ndarray) -> None:
+    pq.write_table(pa.table({"asin": ids} | {f"f{i}": column for i, column in enumerate(vectors.T)}), path)
+
+
+def tensors(rows: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(v.copy()) for name, v in rows.items()}
+
+
 IDENTIFIED: dict[str, Write] = {
+    "npz of identifiers and a matrix": saved("a.npz", lambda to, ids, v: np.savez(to, asin=np.array(ids), vectors=v)),
+    "npz, compressed": saved(
+        "a.npz", lambda to, ids, v: np.savez_compressed(to, names=np.array(ids), vectors=v.copy("F"))
+    ),
+    "pt of identifiers and a matrix": saved(
+        "a.pt", lambda to, ids, v: torch.save({"ids": ids, **tensors({"v": v})}, to)
+    ),
+    "pt, id to vector": saved("a.pt", lambda to, ids, v: torch.save(tensors(dict(zip(ids, v, strict=True))), to)),
+    "safetensors": saved("a.safetensors", lambda to, ids, v: save_file(tensors(dict(zip(ids, v, strict=True))), to)),
+    "pandas' CSV": saved("a.csv", delimited(",", None, ",")),
+    "RecBole's item embeddings": saved("a.itememb", delimited("\t", "iid:token\titem_emb:float_seq", " ")),
+    "wide Parquet": saved("a.parquet", wide),
     "JSON lines": jsonl,
     "JSON lines, gzipped": named("theirs.jsonl.gz", lambda rows: gzip.compress(lines(rows))),
     "JSON, id to vector": json_map,
@@ -90,7 +130,22 @@ def tensor(folder: Path, vectors: np.ndarray) -> Path:
     return folder / "theirs.pt"
 
 
-ORDERED: dict[str, Callable[[Path, np.ndarray], Path]] = {"npy": npy, "pt": tensor}
+def by_order(name: str, save: Callable[[Path, np.ndarray], object]) -> Callable[[Path, np.ndarray], Path]:
+    def write(folder: Path, vectors: np.ndarray) -> Path:
+        save(folder / name, vectors)
+        return folder / name
+
+    return write
+
+
+ORDERED: dict[str, Callable[[Path, np.ndarray], Path]] = {
+    "npy": npy,
+    "pt": tensor,
+    "npz": by_order("a.npz", lambda to, v: np.savez(to, v)),
+    "safetensors": by_order("a.safetensors", lambda to, v: save_file(tensors({"v": v}), to)),
+    "CSV": by_order("a.csv", lambda to, v: np.savetxt(to, v, delimiter=",", fmt="%.9g")),
+    "nested lists": by_order("a.json", lambda to, v: to.write_text(json.dumps(v.tolist()))),
+}
 """formats whose rows have an order but no identifiers"""
 
 

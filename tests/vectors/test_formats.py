@@ -140,7 +140,7 @@ def test_folders_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
 
 def test_several_tensors_of_items_are_refused_and_code_is_never_run(tmp_path: Path) -> None:
     torch.save({"image": torch.ones(3, 2), "text": torch.ones(3, 2)}, tmp_path / "x.pt")
-    with pytest.raises(UserError, match=r"holds dict, expected one tensor"):
+    with pytest.raises(UserError, match=r"holds image \(3, 2\), text \(3, 2\); expected one matrix"):
         match_file(tmp_path / "x.pt", ASINS)
 
 
