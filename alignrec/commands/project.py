@@ -173,6 +173,7 @@ def _track_files(folder: Path, paths: list[str]) -> Iterator[str]:
         elif subprocess.run(["git", "ls-files", "--error-unmatch", path], cwd=folder, capture_output=True).returncode:
             try:
                 with Repo(folder) as repo:
+                    repo.scm_context.quiet = True  # of `git add`, which `new` says itself
                     repo.add(path)
                     repo.unprotect(path)  # a copy, which can be edited without damage to DVC's cache
             except DvcException as e:
