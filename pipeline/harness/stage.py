@@ -49,6 +49,7 @@ class Stage:
         return [f"alignrec.stages.{self.name}", *dict.fromkeys(parts)]
 
 
+STRAY = "is of no stage"
 SOURCE = "sources"
 FEATURE_SETS = ("encode.encoders", "beit3", "combine", SOURCE)  # parameters that define the feature sets
 
@@ -78,7 +79,8 @@ def refuse_altered(layout: Layout, stages: Iterable[Stage], reader: str) -> None
         for folder in stage.folders(layout):
             if fault := _find_fault(folder, stage.name):
                 again = " ".join([stage.name, *folder.relative_to(layout.root / stage.name).parts])
-                raise UserError(f"{fault}, and {reader} reads it; run `alignrec {again}`, which makes it again")
+                heal = "delete it" if fault.endswith(STRAY) else f"run `alignrec {again}`, which makes it again"
+                raise UserError(f"{fault}, and {reader} reads it; {heal}")
 
 
 def _find_fault(folder: Path, stage: str) -> str:
@@ -90,7 +92,7 @@ def _find_fault(folder: Path, stage: str) -> str:
     name = next((n for n in sorted(files.keys() | present.keys()) if files.get(n) != present.get(n)), None)
     if name is None:
         return ""
-    what = "is gone" if name not in present else "is of no stage" if name not in files else "is not as it was made"
+    what = "is gone" if name not in present else STRAY if name not in files else "is not as it was made"
     return f"{folder / name} {what}"
 
 
