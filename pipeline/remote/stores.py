@@ -258,6 +258,8 @@ def _amazon_hosts() -> list[str]:
     hosts = [f"s3.{region}.amazonaws.com" for region in regions]
     if os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE"):
         hosts += [f"sts.{region}.amazonaws.com" for region in regions]
+    if os.environ.get("AWS_SKIP_SIGNATURE"):
+        hosts.append("169.254.169.254")  # "false" asks EC2 for the role of the machine
     if os.environ.get("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"):
         hosts.append("169.254.170.2")
     if container := os.environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI"):

@@ -20,7 +20,7 @@
       const told = await reply.json();
       if (!reply.ok) throw new Error(told.error);
       answer.textContent = `The nearest ${told.items.length} items, nearest first`;
-      answers.replaceChildren(...told.items.slice(0, 12).map(card));
+      answers.replaceChildren(...told.items.map(card));
       if (!shop) return;
       const items = told.items.map(({ item }) => item);
       Object.assign(shop.state, { asked: items, chosen: items[0] ?? -1 });

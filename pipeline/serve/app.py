@@ -5,6 +5,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ except ModuleNotFoundError as e:
 
 # limits on text, image file and decoded image
 CHARACTERS, BYTES, PIXELS = 2000, 10_000_000, 40_000_000
-NEAREST = 24  # items per answer
+NEAREST = 12  # items per answer
 WAITING = 8  # complete queries that may wait; more are refused
 BODY = 15  # seconds within which a request body must arrive
 HEADERS = 5.0  # seconds within which a connection must send its only request, see SAFE
@@ -187,6 +188,20 @@ def render_page(release: Release, released: str, shown: int, images: Path, encod
         return page.page_html(outputs, view, encoders, CHARACTERS).encode()
 
 
+def _own_hosts() -> list[str]:
+    """Return the names and addresses that reach this machine: any other name may be a site that rebinds its DNS."""
+    names = [socket.gethostname(), socket.getfqdn()]
+    for family, outside in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        # connecting a datagram socket sends nothing; it chooses the address that others see
+        with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((outside, 9))
+            address = probe.getsockname()[0]
+            names.append(f"[{address}]" if ":" in address else address)
+    with suppress(OSError):
+        names += [str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)]
+    return list(dict.fromkeys(name for name in names if name not in LOCAL))
+
+
 def serve(
     release: Release, preferred: str, shown: int, images: Path, host: str, port: int, say: Callable[[str], object]
 ) -> None:
@@ -204,11 +219,12 @@ def serve(
         text = render_page(release, released, shown, images, encoders)
         if host not in LOCAL:
             say(f"warning: {host} can be reached from other machines, and answers them")
-        named = f"[{host}]" if ":" in host else host
-        say(f"serving: http://{named}:{listening.getsockname()[1]}/ (Ctrl-C ends it)")
-        hosts = [host, named, *LOCAL] if host not in ("0.0.0.0", "::") else ["*"]
+        hosts = _own_hosts() if host in ("0.0.0.0", "::") else [f"[{host}]" if ":" in host else host]
+        addresses = ", ".join(f"http://{name}:{listening.getsockname()[1]}/" for name in hosts)
+        say(f"serving: {addresses} (Ctrl-C ends it)")
+        application = build_application(nearest, text, [host, *hosts, *LOCAL])
         config = uvicorn.Config(
-            build_application(nearest, text, hosts), log_level="warning", access_log=False, server_header=False,
+            application, log_level="warning", access_log=False, server_header=False,
             date_header=False, http=Impatient, ws="none", limit_concurrency=HELD,
             timeout_graceful_shutdown=SHUTDOWN, h11_max_incomplete_event_size=1 << 14,
         )  # fmt: skip

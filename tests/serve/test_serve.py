@@ -163,3 +163,25 @@ def test_a_text_in_the_box_finds_items_and_lights_them_on_the_map(tab: Any) -> N
     assert tab.inner_text("#count").startswith(f"{ANSWERED} found")
     titles = tab.locator("#answers .title").all_inner_texts()
     assert toy.TITLES[2] in titles  # as text: no dialog, see the fixture
+
+
+def test_of_all_addresses_only_those_of_this_machine_are_answered(
+    release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts: list[str] = []
+    said: list[str] = []
+
+    class Server:
+        def __init__(self, config: Any) -> None:
+            (guard,) = config.app.user_middleware
+            hosts.extend(guard.kwargs["allowed_hosts"])
+
+        def run(self, sockets: Any) -> None:
+            pass
+
+    monkeypatch.setattr(serving.uvicorn, "Server", Server)
+    serving.serve(Release(release), "beit3", 8, release, "0.0.0.0", 0, said.append)
+    assert socket.gethostname() in hosts
+    assert {"127.0.0.1", "localhost"} <= {*hosts}
+    assert "*" not in hosts
+    assert f"http://{socket.gethostname()}:" in said[-1]
