@@ -133,10 +133,7 @@ def content(layout: Layout, datasets: Sequence[str]) -> Iterator[str]:
     sets = dict.fromkeys(name for cells in columns.values() for name in cells)
     yield markdown(
         ("features", *columns),  # no deviations, as closed-form models on one split give equal results
-        [
-            (s, *(without_zero(format_figure(of.get(s))).removesuffix(" ± .0000") for of in columns.values()))
-            for s in sets
-        ],
+        [(s, *(without_zero(format_figure(of.get(s))) for of in columns.values())) for s in sets],
     )
     yield ""
     yield "Mean ± sd over 5 draws, where a protocol has draws; 8 settings tried on valid. Cold items have no train"

@@ -8,7 +8,7 @@ from alignrec.pipeline.combine.names import CEILINGS, LEAKED, PLANTED
 from alignrec.pipeline.encode.params import MODALITIES, variant
 from alignrec.pipeline.evaluation.evidence import group_values
 from alignrec.pipeline.probe.registry import PROBES, Probe
-from alignrec.pipeline.report.table import BEST, Place, Table, with_error, without_zero
+from alignrec.pipeline.report.table import BEST, Place, Table, with_error
 
 CHANCE, SHUFFLED = "chance", "shuffled"
 LEAK_NOTE = (
@@ -61,7 +61,7 @@ class Probed(NamedTuple):
 
     def both(self, name: str, figure: str) -> str:
         values = (self.of(form, figure) for form in self.forms)
-        return ", ".join(without_zero(f"{of[name]:.3f}") for of in values if name in of)
+        return ", ".join(f"{of[name]:.3f}" for of in values if name in of)
 
 
 def read_probes(figures: Json) -> dict[str, Probed]:

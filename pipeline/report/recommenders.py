@@ -29,7 +29,6 @@ from alignrec.pipeline.report.table import (
     measure_name,
     protocol_note,
     run_name,
-    without_zero,
 )
 
 BRIEF = (("recall", 10), MAIN, ("ndcg", CUTOFF))  # figures of narrow tables
@@ -53,8 +52,7 @@ def results_table(comparison: Comparison) -> Table:
 
 def brief_table(heading: str, comparison: Comparison) -> Table:
     rows = [
-        [row.ablation or row.model, row.features, str(row.seeds), *map(without_zero, _figure_cells(row, BRIEF))]
-        for row in comparison.rows
+        [row.ablation or row.model, row.features, str(row.seeds), *_figure_cells(row, BRIEF)] for row in comparison.rows
     ]
     return Table(heading, "", ["run", "features", "seeds", *(measure_name(*key) for key in BRIEF)], rows, texts=2)
 

@@ -16,7 +16,6 @@ from alignrec.pipeline.models import MODELS
 CONTROLS = ("random", "shuffled", "constant")  # feature sets that a useful one must beat
 DRAWS = re.compile(r" in (\d+) draws")  # part of a protocol's name, see pipeline/evaluation/protocol.py
 METRICS = {"recall": "Recall", "ndcg": "NDCG"}
-ENCODERS = {"beit3": "BEiT3", "cnn": "CNN", "minilm": "MiniLM", "tfidf": "TF-IDF"}
 BEST, BETTER, SAME, WORSE = "best", "better", "level", "worse"  # marks of cells
 CHANGE = ("change", "95 % interval", "p")  # columns of a paired test
 FLOORED = f"≤ marks a p that could not be smaller with {RESAMPLES:,} resamples."
@@ -24,7 +23,10 @@ Place = tuple[int, int]  # row, column
 
 
 def format_figure(cell: Cell | None, form: str = ".4f") -> str:
-    return "" if cell is None else with_error(cell.mean, cell.sd, form)
+    if cell is None:
+        return ""
+    # seeds do not change models that draw nothing
+    return with_error(cell.mean, cell.sd if len({*cell.values}) != 1 else None, form)
 
 
 def with_error(value: float, error: float | None, form: str = ".4f") -> str:
@@ -34,17 +36,6 @@ def with_error(value: float, error: float | None, form: str = ".4f") -> str:
 
 def without_zero(text: str) -> str:
     return re.sub(r"\b0\.", ".", text)
-
-
-def display_name(name: str) -> str:
-    """Return the authors' spelling of a feature set or model, such as MiniLM + CNN."""
-    if name in MODELS:
-        return models.title_of_model(name)
-    parts = name.split("-")
-    known = [part for part in parts if part in ENCODERS]
-    if not known or parts[: len(known)] != known:
-        return name
-    return " ".join([" + ".join(ENCODERS[part] for part in known), *parts[len(known) :]])
 
 
 def describe_seeds(counts: Iterable[int]) -> str:
@@ -61,7 +52,8 @@ RECALL = measure_name(*MAIN)
 
 def run_name(model: str, features: str, ablation: str = "") -> str:
     content = "" if features == "none" else f" on {features}"
-    return f"{display_name(model)}{content}" + (f", {ablation}" if ablation else "")
+    named = models.title_of_model(model) if model in MODELS else model
+    return f"{named}{content}" + (f", {ablation}" if ablation else "")
 
 
 def protocol_note(row: Mapping[str, Any]) -> str:

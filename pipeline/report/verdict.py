@@ -14,8 +14,9 @@ from alignrec.pipeline.evaluation.statistics import LEVEL
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.probe.registry import PROBES
 from alignrec.pipeline.probe.verdicts import agreed_verdict
-from alignrec.pipeline.report.table import BETTER, CONTROLS, SAME, WORSE, Table, display_name, measure_name
+from alignrec.pipeline.report.table import BETTER, CONTROLS, SAME, WORSE, Table, measure_name
 
+FEW = 1000  # users below which only large differences are significant
 NOT_TRAINED = ("-untrained", "-official")  # suffixes of an encoder's controls: the network before pre-training
 LINEAR = "linear"  # baseline without training, which is released if the trained set is worse
 MARKS = {"better": BETTER, "worse": WORSE, "undecided": SAME}
@@ -35,12 +36,14 @@ class Compared:
     controls: dict[str, Places]
     models: list[str]  # outcomes of AlignRec on the set against other models on it or on ids only, under one protocol
     note: str  # users, seeds and protocols of the recommenders' tests
+    users: int  # most users of a test
 
 
 def compare_released(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> Compared:
     # a release of another version may have asked other probes
     asked = [row for row in (probes or {}).get("verdicts", []) if row["probe"] in PROBES]
     judged = [row for row in asked if row["a"] == released]
+    measured = [of for of in (probes or {}).values() if isinstance(of, dict)]
     outcomes: dict[str, dict[str, str]] = {}
     for other in dict.fromkeys(row["b"] for row in judged):
         outcomes[other] = in_probes([row for row in judged if row["b"] == other])
@@ -64,6 +67,7 @@ def compare_released(released: str, probes: Mapping[str, Any] | None, tests: pa.
         {name: places for name, places in outcomes.items() if name in controls},
         models,
         _tests_note(rows),
+        max([*(row["n"] for row in rows), *(of.get("users", 0) for of in measured)], default=0),
     )
 
 
@@ -109,7 +113,11 @@ def verdict_headline(
     said = [verdict_sentence(where, released, found.rivals, found.models, unbeaten)]
     if is_below(released, LINEAR, probes, tests):
         said.append(f"It is surely below {LINEAR}: release {LINEAR} (train.features).")
-    return " ".join(said)
+    outcomes = {outcome for places in found.rivals.values() for outcome in places.values()}
+    if outcomes == {"undecided"} and 0 < found.users < FEW:
+        advice = f": release {LINEAR} (train.features), which needs no training" if LINEAR in found.rivals else ""
+        said.append(f"{found.users:,} users are too few to tell feature sets apart{advice}.")
+    return " ".join(filter(None, said))
 
 
 def is_below(released: str, rival: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> bool:
@@ -125,13 +133,11 @@ def verdict_sentence(
     clauses = []
     if outcomes := [outcome for places in rivals.values() for outcome in places.values()]:
         sets = f"{len(rivals)} other feature set{'s' * (len(rivals) > 1)}"
-        clauses.append(f"{display_name(features)} is {_count_outcomes(outcomes)} comparisons with {sets}")
+        clauses.append(f"{features} is {_count_outcomes(outcomes)} comparisons with {sets}")
     if unbeaten:
         clauses.append(f"no test puts it above the control {', '.join(unbeaten)}")
     if models:
-        clauses.append(
-            f"AlignRec on {display_name(features)} is {_count_outcomes(models)} comparisons with other models"
-        )
+        clauses.append(f"AlignRec on {features} is {_count_outcomes(models)} comparisons with other models")
     return f"On {where}, {'; '.join(clauses)}." if clauses else ""
 
 

@@ -11,10 +11,11 @@ import toy
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.evaluation.evidence import list_ablations, list_comparisons
+from alignrec.pipeline.evaluation.evidence import Cell, list_ablations, list_comparisons
 from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.report import figures, gallery, probes, recommenders, study
 from alignrec.pipeline.report.outputs import Outputs
+from alignrec.pipeline.report.table import format_figure
 from alignrec.stages import semantic_ids
 
 
@@ -166,3 +167,8 @@ def test_a_part_that_did_not_run_leaves_what_git_has_of_an_earlier_run(tmp_path:
     (table,) = io.read_json(layout.figures("article-ablation"))
     assert table["head"][0] == "ablation"
     assert table["rows"]
+
+
+def test_a_model_that_draws_nothing_has_no_deviation() -> None:
+    same, other = Cell(0.25, 0.0, (0.25,) * 3), Cell(0.25, 0.00001, (0.25, 0.25, 0.25001))
+    assert [format_figure(same), format_figure(other)] == ["0.2500", "0.2500 ± 0.0000"]

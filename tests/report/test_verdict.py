@@ -52,8 +52,8 @@ def test_a_set_is_better_where_the_tests_say_so_and_not_elsewhere() -> None:
     (table,) = verdict.verdict_tables("beit3", evidence, tests)
     assert "test Recall@20 of 2,970 users over 3 seeds, mmrec." in table.note
     assert verdict.verdict_headline("shop", "tabular", "beit3", evidence, tests) == (
-        "On shop, BEiT3 is better in 2, level in 2 and worse in 2 of 6 comparisons with 2 other feature sets; "
-        "AlignRec on BEiT3 is better in 1, level in 0 and worse in 0 of 1 comparisons with other models."
+        "On shop, beit3 is better in 2, level in 2 and worse in 2 of 6 comparisons with 2 other feature sets; "
+        "AlignRec on beit3 is better in 1, level in 0 and worse in 0 of 1 comparisons with other models."
     )
 
 
@@ -62,6 +62,16 @@ def test_linear_is_advised_where_the_trained_set_is_surely_below_it() -> None:
     for outcomes, advised in {"worse undecided": True, "undecided undecided": False, "worse better": False}.items():
         said = verdict.verdict_headline("shop", "tabular", "beit3", probes(linear=outcomes, tfidf="worse worse"), None)
         assert said.endswith(advice) == advised
+
+
+def test_too_few_users_are_said_with_what_to_use() -> None:
+    advice = "are too few to tell feature sets apart: release linear (train.features), which needs no training."
+    for outcomes, users, advised in (
+        ("undecided undecided", 300, True), ("undecided undecided", 3000, False), ("better undecided", 300, False)
+    ):  # fmt: skip
+        evidence = probes(linear=outcomes) | {"zero_shot": {"users": users}}
+        said = verdict.verdict_headline("shop", "tabular", "beit3", evidence, None)
+        assert said.endswith(f"300 users {advice}") == advised
 
 
 def test_controls_stand_below_and_other_forms_of_the_set_nowhere() -> None:
