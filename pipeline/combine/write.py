@@ -52,7 +52,7 @@ def write_combinations(run: Run) -> None:
         if folder.name not in wanted:
             rmtree(folder)
     ids, failed = run.read(run.layout.item_ids, schemas.ITEM_IDS), dict[str, UserError]()
-    with run.progress(total=len(ids) * len(wanted), unit="item") as bar:
+    with run.progress(total=len(ids) * len(wanted), unit="vector") as bar:
         for name in wanted:
             try:
                 _write_set(run, name, ids, files.get(name), bar.update)

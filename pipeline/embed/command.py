@@ -248,7 +248,7 @@ def _decode_images(rows: Sequence[Row], items: pa.Table, params: Images) -> Iter
 
 def _write_vectors(run: Run, choice: Choice, items: Items) -> Path:
     networks = choice.params[Encode].encoders
-    with run.progress(total=len(items.ids) * max(1, len(networks)), unit="item") as bar:
+    with run.progress(total=len(items.ids) * max(1, len(networks)), unit="vector") as bar:
         if choice.project:
             facts, encoder = choice.project.facts(choice.name), partial(_load_encoder, choice.project, choice.name)
             known = choice.cache and choice.cache / run.key([], facts.model_dump(), [__name__])

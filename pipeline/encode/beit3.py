@@ -272,7 +272,7 @@ def write_sets(run: Run, max_tokens: int) -> None:
             rmtree(folder)
     trained = [name for name in own.sets if name not in DRAWN]
     known = cache(partial(_read_known, run))  # read once, and only if something is encoded
-    with run.progress(total=len(items.ids) * len(own.sets), unit="item") as bar:
+    with run.progress(total=len(items.ids) * len(own.sets), unit="vector") as bar:
         for name in own.sets:
             home = name if name in DRAWN else trained[0]
             inputs = [items.texts.path, *items.images, *sorted(p for p in files.folder.iterdir() if p.is_file())]

@@ -10,10 +10,31 @@ from typing import Any
 from tqdm import tqdm
 
 MINUTE = 60.0  # seconds between lines without a terminal
+WORTH = 10.0  # seconds of results from which the time left is estimated
+SHORT = "{desc}: {n_fmt}/{total_fmt} {unit}{postfix}"
 TEXT = "{desc}: {n_fmt}/{total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix}"
 
 
-class Silent(tqdm):
+class Bar(tqdm):
+    """A bar whose rate counts from its first result, as libraries load before, and which estimates late."""
+
+    first: int | None = None  # what was done at the first result
+
+    def update(self, n: float | None = 1) -> bool | None:
+        shown = super().update(n)
+        if self.first is None:
+            self.first, self.start_t, self.last_print_t = self.n, self._time(), self._time()
+        return shown
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        facts: dict[str, Any] = super().format_dict
+        since = 0.0 if self.first is None else self._time() - self.start_t
+        rate = (self.n - self.first) / since if self.first is not None and since > WORTH else 0.0
+        return facts | {"rate": rate, "initial": self.n}  # without a rate, tqdm would take the mean since `initial`
+
+
+class Silent(Bar):
     """A bar that is not drawn but printed by `print_heartbeat`."""
 
     def display(self, *_: Any, **__: Any) -> None: ...
@@ -23,7 +44,7 @@ def stage_bar(label: str, hidden: bool, **options: Any) -> tqdm:
     if hidden:
         return tqdm(disable=True, **options)
     options |= {"desc": label, "mininterval": 0.5, "smoothing": 0.1}
-    return tqdm(**options) if sys.stderr.isatty() else Silent(file=io.StringIO(), **options)
+    return Bar(**options) if sys.stderr.isatty() else Silent(file=io.StringIO(), **options)
 
 
 @contextmanager
@@ -70,7 +91,7 @@ def bar_line(label: str, bars: list[tqdm], seconds: float) -> str:
     for open_bar in reversed(bars):
         facts = open_bar.format_dict
         if facts["total"] is None or open_bar.n < facts["total"]:
-            return tqdm.format_meter(**(facts | {"bar_format": TEXT, "ncols": None}))
+            return tqdm.format_meter(**(facts | {"bar_format": TEXT if facts["rate"] else SHORT, "ncols": None}))
     return f"{label}: running for {tqdm.format_interval(seconds)}"
 
 
