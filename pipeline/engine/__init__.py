@@ -1,4 +1,141 @@
-"""Run independent jobs in this process, threads or processes, or on a Ray cluster (cluster.py)."""
-# ruff: noqa: F401
+"""Run independent jobs in this process, in threads or in processes, with equal results; cluster.py runs them on Ray."""
 
-from alignrec.pipeline.engine.local import CORES, Processes, Threads, each, map, threads
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import chain, islice
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from alignrec.pipeline.errors import UserError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+Worker = Callable[[Job], Result]
+Make = Callable[[], Worker[Job, Result]]  # worker factory, called in the worker's process, as it may load a network
+
+
+class Seats(NamedTuple):
+    """An open pool of workers."""
+
+    submit: Callable[[Any], Future[Any]]
+    number: int  # concurrent jobs
+
+
+class Place(Protocol):
+    """Where jobs run."""
+
+    def opened(self, make: Make[Any, Any]) -> AbstractContextManager[Seats]: ...
+
+
+KILLED = (
+    "one of {} worker processes was killed, most likely as memory ran out; lower `workers` in the stage's section of "
+    "the parameters, if it has one, or give more memory, and run again"
+)
+CORES = min(os.cpu_count() or 1, 8)  # default threads; more are limited by memory bandwidth and each holds a block
+
+
+@dataclass(frozen=True)
+class Threads:
+    """One worker shared by several threads."""
+
+    number: int = CORES
+
+    @contextmanager
+    def opened(self, make: Make[Any, Any]) -> Iterator[Seats]:
+        worker = make()
+        with ThreadPoolExecutor(self.number) as pool:
+            yield Seats(lambda job: pool.submit(worker, job), self.number)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """A worker per process; without `torch` processes start faster and take less memory."""
+
+    number: int
+    torch: bool = True
+
+    @contextmanager
+    def opened(self, make: Make[Any, Any]) -> Iterator[Seats]:
+        context = multiprocessing.get_context("spawn")  # fork would copy held locks of BLAS and torch threads
+        with ProcessPoolExecutor(self.number, context, _begin, (make, self.torch)) as pool:
+            try:
+                yield Seats(lambda job: pool.submit(_work, job), self.number)
+            except BaseException as e:
+                # do not wait for long jobs before reporting the error
+                for process in multiprocessing.active_children():
+                    process.terminate()
+                if isinstance(e, BrokenProcessPool):
+                    raise UserError(KILLED.format(self.number)) from None
+                raise
+
+
+# created at the first job of the process, as errors in the initializer of a pool are reported without their cause
+_worker: Callable[[], Worker[Any, Any]]
+
+
+def _begin(make: Make[Any, Any], torch: bool) -> None:
+    global _worker
+    _worker = cache(make)
+    if torch:
+        from torch import set_num_threads
+
+        set_num_threads(1)  # the order of summation, and so the result, must not depend on the number of cores
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _work(job: Any) -> Any:
+    return _worker()(job)
+
+
+def _end_with_parent() -> None:
+    """Exit when the parent process is killed."""
+    parent = multiprocessing.parent_process()
+    assert parent
+    parent.join()
+    os._exit(1)
+
+
+def map(
+    make: Make[Job, Result], jobs: Iterable[Job], on: Place | None = None, ordered: bool = True, ahead: int = 0
+) -> Iterator[tuple[Job, Result]]:
+    """Yield each job with its result, in order or as they finish, on `on` or in this process; errors end all jobs.
+
+    Jobs are taken as results are consumed, `ahead` more than can run at a time. With n workers, an ordered job may
+    therefore depend on the results of all but the n - 1 jobs before it.
+    """
+    source = iter(jobs)
+    if on is None:
+        worker = cache(make)
+        for job in source:
+            yield job, worker()(job)
+    elif first := list(islice(source, 1)):
+        with on.opened(make) as seats:
+            source = chain(first, source)
+            # taking jobs as results are consumed limits memory
+            pending = {seats.submit(job): job for job in islice(source, seats.number + ahead)}
+            try:
+                while pending:
+                    future = next(iter(pending if ordered else wait(pending, return_when=FIRST_COMPLETED).done))
+                    yield pending.pop(future), future.result()
+                    pending |= {seats.submit(job): job for job in islice(source, 1)}
+            finally:
+                # the consumer has stopped or a job has failed
+                for future in pending:
+                    future.cancel()
+
+
+def threads(work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
+    return (result for _, result in map(lambda: work, jobs, Threads(), ahead=1))
+
+
+def each(work: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, Result]]:
+    """Yield each job with its result as they finish, in processes of one thread each."""
+    return map(partial(partial, work), jobs, Processes(workers), ordered=False, ahead=1)
