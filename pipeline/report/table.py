@@ -9,6 +9,7 @@ from math import inf
 from typing import Any, NamedTuple
 
 from alignrec.pipeline import models
+from alignrec.pipeline.combine.names import LEAKED
 from alignrec.pipeline.evaluation.evidence import MAIN, Cell, Comparison, seeds_of
 from alignrec.pipeline.evaluation.statistics import FLOOR, LEVEL, RESAMPLES
 from alignrec.pipeline.models import MODELS
@@ -131,7 +132,7 @@ class Table:
         cls, heading: str, note: str, head: Sequence[str], rows: Iterable[Sequence[Value]], texts: int = 1,
         best: Iterable[int] = (),
     ) -> Table:  # fmt: skip
-        """Format values; mark significant tests, and the highest mean of each `best` column (left of paired tests)."""
+        """Format values; mark significant tests, and the best mean of each `best` column (left of tests) but the leak's."""
         cells: list[list[str]] = []
         marks: dict[Place, str] = {}
         rows = list(rows)
@@ -142,7 +143,8 @@ class Table:
                     marks[len(cells) - 1, len(cells[-1])] = value.mark
                 cells[-1] += _markdown_cells(value)
         for column in best if rows else ():
-            means = [value.mean if isinstance(value := values[column], Cell) else -inf for values in rows]
+            judged = [values[column] if LEAKED not in values else None for values in rows]
+            means = [value.mean if isinstance(value, Cell) else -inf for value in judged]
             marks[means.index(max(means)), column] = BEST
         return cls(heading, note, head, cells, texts, marks)
 
