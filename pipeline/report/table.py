@@ -132,7 +132,7 @@ class Table:
         cls, heading: str, note: str, head: Sequence[str], rows: Iterable[Sequence[Value]], texts: int = 1,
         best: Iterable[int] = (),
     ) -> Table:  # fmt: skip
-        """Format values; mark significant tests, and the best mean of each `best` column (left of tests) but the leak's."""
+        """Format values; mark significant tests, and the highest mean of each `best` column but the leak's."""
         cells: list[list[str]] = []
         marks: dict[Place, str] = {}
         rows = list(rows)
