@@ -76,6 +76,7 @@ def test_compare_is_the_datasets(alone: Path, made: Layout, elsewhere: Path) -> 
     assert code == 0, output
     assert "OpenMoji" in (elsewhere / "out/index.html").read_text()  # the kind of the source is the release's
     (elsewhere / "params.yaml").write_text(PARAMS)
+    toy.ended(made)
     assert command("compare", "shop", "beit3", "theirs.npy", "--root", made.root, "--to", "theirs")[0] == 0
     ours, theirs = (json.loads((elsewhere / folder / "compare.json").read_text()) for folder in ("out", "theirs"))
     assert ours == theirs
