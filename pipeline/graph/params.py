@@ -8,7 +8,9 @@ from alignrec.pipeline.config.base import Positive, Section
 class Graph(Section):
     """Nearest neighbours of items."""
 
-    k: Positive = 10  # neighbours per item, itself included
-    # exact: all pairs, in memory; ivf: faster, on disk, recall >= 0.95; auto: by size
+    k: Positive = 10
+    """neighbours per item, itself included"""
     index: Literal["auto", "exact", "ivf"] = "auto"
-    exact_up_to: Positive = 70_000  # number of items above which `auto` chooses ivf
+    """exact: all pairs, in memory; ivf: faster, on disk, recall >= 0.95; auto: by size"""
+    exact_up_to: Positive = 70_000
+    """number of items above which `auto` chooses ivf"""

@@ -13,17 +13,25 @@ Pattern = Annotated[str, Field(pattern=r"^[^{}]*(\{(item|asin)\}[^{}]*)+$")]  # 
 class Images(Section):
     """Download and normalisation of images."""
 
-    size: Positive = 256  # shorter side after resizing, pixels; never enlarged
-    quality: Annotated[int, Field(ge=1, le=95)] = 90  # JPEG quality of the stored image
-    timeout: Rate = 20.0  # seconds per attempt
-    # folder or zip archive that image paths are relative to; default: the folder of the item file
+    size: Positive = 256
+    """shorter side after resizing, pixels; never enlarged"""
+    quality: Annotated[int, Field(ge=1, le=95)] = 90
+    """JPEG quality of the stored image"""
+    timeout: Rate = 20.0
+    """seconds per attempt"""
     folder: str | None = None
-    # path or URL of an item's image, such as images/{item}.jpg, or a list; tried before those of the metadata
+    """folder or zip archive that image paths are relative to; default: the folder of the item file"""
     pattern: Annotated[list[Pattern], BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw)] = []
-    outside: bool = False  # allow paths and links that lead outside the folder; only for data that you trust
-    # hosts in private networks or on this machine, by name or IP address, that may be requested
+    """path or URL of an item's image, such as images/{item}.jpg, or a list; tried before those of the metadata"""
+    outside: bool = False
+    """allow paths and links that lead outside the folder; only for data that you trust"""
     private_hosts: list[str] = []
-    placeholders: list[Sha256] = []  # sha256 of placeholder images; run.json lists images of many items
-    max_bytes: Positive = 20_000_000  # larger downloads are refused
-    max_pixels: Positive = 100_000_000  # larger images are refused before decoding
-    shard_rows: Positive = 16384  # items per Parquet file: about 256 MB at 16 kB per image
+    """hosts in private networks or on this machine, by name or IP address, that may be requested"""
+    placeholders: list[Sha256] = []
+    """sha256 of placeholder images; run.json lists images of many items"""
+    max_bytes: Positive = 20_000_000
+    """larger downloads are refused"""
+    max_pixels: Positive = 100_000_000
+    """larger images are refused before decoding"""
+    shard_rows: Positive = 16384
+    """items per Parquet file: about 256 MB at 16 kB per image"""

@@ -13,18 +13,20 @@ class Interactions(Section):
     # DuckDB spills to disk above this; the process uses a few hundred MiB more, and reserves twice as much
     memory_limit: ClassVar[str] = "1GiB"
 
-    # ratings below this are dropped before the k-core, to use explicit ratings as implicit feedback; null keeps all
     min_rating: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    # users with fewer interactions are dropped, repeatedly, as dropping items removes interactions too
+    """ratings below this are dropped before the k-core, to use explicit ratings as implicit feedback; null keeps all"""
     user_core: Positive = 5
-    item_core: Positive = 5  # items with fewer interactions are dropped too
-    # split protocol, see method.md section 6; the last two also replace a source's own split
+    """users with fewer interactions are dropped, repeatedly, as dropping items removes interactions too"""
+    item_core: Positive = 5
+    """items with fewer interactions are dropped too"""
     protocol: Literal["mmrec", "leave-one-out", "user-time", "global-time", "cold-items", "sparse"] = "mmrec"
-    # `cold-items`: share of items without train interactions, half of them targets of valid, half of test
+    """split protocol, see method.md section 6; the last two also replace a source's own split"""
     cold_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    # `sparse`: train interactions kept per user at most; a single draw keeps the latest if there are timestamps
+    """`cold-items`: share of items without train interactions, half of them targets of valid, half of test"""
     most_train: Positive = 5
+    """`sparse`: train interactions kept per user at most; a single draw keeps the latest if there are timestamps"""
     draws: Positive = 5
     """`cold-items` and `sparse`: number of splits, with different cold items or train interactions; the benchmark's
     runs cycle through them, all other stages use the first"""
-    seed: int = 0  # seed of random splits
+    seed: int = 0
+    """seed of random splits"""

@@ -15,9 +15,10 @@ class Items(Section):
     # titles and texts of a larger share of items are listed in run.json as possible placeholders
     shared_above: ClassVar[float] = 0.1
 
-    max_reject_share: Share = 0.01  # the stage fails above this share of unreadable metadata lines
-    # fields that compose the text, in order; omit categories to run the category probe on text encoders too
+    max_reject_share: Share = 0.01
+    """the stage fails above this share of unreadable metadata lines"""
     text: Annotated[list[TextField], Field(min_length=1)] = ["title", "brand", "categories", "description"]
+    """fields that compose the text, in order"""
 
     @field_validator("text")
     @classmethod
