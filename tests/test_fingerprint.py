@@ -188,6 +188,7 @@ def test_files_of_two_fingerprints_are_no_set(tmp_path: Path) -> None:
         io.write_table(rows, path, schemas.features(toy.WIDTH), io.record(first))
         recorded(path, revision="ab"[number])
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
+    toy.ended(layout)
     folder = layout.features("beit3")
     for given in ("beit3", f"theirs={folder}"):
         done = run("compare", "shop", given, "random", "--root", layout.root, "--params", tmp_path / "params.yaml")

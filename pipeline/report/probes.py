@@ -166,7 +166,7 @@ def ceiling_tables(figures: Json) -> list[Table]:
     columns: dict[str, dict[str, float]] = {}
     for probed in read_probes(figures).values():
         of = probed.of("raw", probed.probe.figure)
-        if of.get(PLANTED, 0) > of.get(CHANCE, math.inf):
+        if {PLANTED, CHANCE} <= of.keys() and of[PLANTED] > of[CHANCE]:
             shares = {name: (of[name] - of[CHANCE]) / (of[PLANTED] - of[CHANCE]) for name in of}
             columns[probed.probe.name] = shares | _shares_added(of)
     if not columns:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from alignrec.pipeline.combine.names import LEAKED
 from alignrec.pipeline.evaluation.cutoff import CUTOFF
 from alignrec.pipeline.evaluation.evidence import (
     HEADLINE,
@@ -47,6 +48,7 @@ def results_table(comparison: Comparison) -> Table:
         [[way, r.model, r.features, str(r.seeds), *(r.cells.get(key, "") for key in HEADLINE)] for way, r in rows],
         texts=3,
         best=range(4, 4 + len(HEADLINE)),
+        unranked=LEAKED,
     )
 
 

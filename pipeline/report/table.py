@@ -9,7 +9,6 @@ from math import inf
 from typing import Any, NamedTuple
 
 from alignrec.pipeline import models
-from alignrec.pipeline.combine.names import LEAKED
 from alignrec.pipeline.evaluation.evidence import MAIN, Cell, Comparison, seeds_of
 from alignrec.pipeline.evaluation.statistics import FLOOR, LEVEL, RESAMPLES
 from alignrec.pipeline.models import MODELS
@@ -130,9 +129,9 @@ class Table:
     @classmethod
     def of(
         cls, heading: str, note: str, head: Sequence[str], rows: Iterable[Sequence[Value]], texts: int = 1,
-        best: Iterable[int] = (),
+        best: Iterable[int] = (), unranked: str = "",
     ) -> Table:  # fmt: skip
-        """Format values; mark significant tests, and the highest mean of each `best` column but the leak's."""
+        """Format values; mark significant tests, and the highest mean of each `best` column but `unranked`'s."""
         cells: list[list[str]] = []
         marks: dict[Place, str] = {}
         rows = list(rows)
@@ -143,7 +142,7 @@ class Table:
                     marks[len(cells) - 1, len(cells[-1])] = value.mark
                 cells[-1] += _markdown_cells(value)
         for column in best if rows else ():
-            judged = [values[column] if LEAKED not in values else None for values in rows]
+            judged = [values[column] if unranked not in values else None for values in rows]
             means = [value.mean if isinstance(value, Cell) else -inf for value in judged]
             marks[means.index(max(means)), column] = BEST
         return cls(heading, note, head, cells, texts, marks)

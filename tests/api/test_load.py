@@ -78,7 +78,7 @@ def test_an_address_is_fetched_once(
     again = alignrec.load(f"{server.address}/", cache=tmp_path / "cache")
     assert again.folder == release.folder
     assert server.asked["/items.parquet"] == before == 1
-    assert server.asked["/manifest.json"] == 4, "an address may come to name another release, so it is asked each time"
+    assert server.asked["/manifest.json"] == 3, "an address may come to name another release, so it is asked each time"
     assert alignrec.load(server.address).folder.is_relative_to(tmp_path / "home"), "the user's cache is the default"
 
 
@@ -87,7 +87,7 @@ def test_one_feature_set_of_an_address(server: Folder, tmp_path: Path) -> None:
     assert release.info.part_of == sha256(server.folder / "manifest.json")
     with pytest.raises(alignrec.UserError, match="did you mean 'beit3'"):
         alignrec.load(server.address, "../beit", cache=tmp_path / "cache")
-    assert [p.name for p in (tmp_path / "cache/releases").iterdir()] == [release.folder.name]
+    assert [p.name for p in (tmp_path / "cache/releases").glob("[!.]*")] == [release.folder.name]
 
 
 def test_what_changes_meanwhile_is_not_believed(
@@ -103,7 +103,7 @@ def test_what_changes_meanwhile_is_not_believed(
     monkeypatch.setattr(fetching, "fetch", late)
     with pytest.raises(alignrec.UserError, match="changed while it was fetched"):
         alignrec.load(server.address, cache=tmp_path / "cache")
-    assert list((tmp_path / "cache/releases").iterdir()) == []
+    assert list((tmp_path / "cache/releases").glob("[!.]*")) == []
 
 
 def test_the_hub_and_a_revision_that_is_not_there(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -222,10 +222,9 @@ def test_wrong_tensors_are_refused_in_one_line(release: Path, name: str) -> None
 def test_finite_weights_of_infinite_products_are_one_line(release: Path) -> None:
     name = "encoders/beit3/encoder.safetensors"
     put(release, name, save({key: np.full_like(x, 3e38) for key, x in load((release / name).read_bytes()).items()}))
-    for path in sorted(release.glob("encoders/*/encoder.json")):  # else these are others than the fingerprint's
-        changed(release, str(path.relative_to(release)), fingerprint={})
-    assert len(list(verify(release))) == 4
-    with pytest.raises(UserError, match="not finite"):
+    with pytest.raises(UserError, match="encodes into another space than beit3"):
+        list(verify(release))
+    with pytest.raises(UserError, match="not finite"):  # also without verify
         encode_items(ReleasedEncoders(release).load("beit3"), ["red ball"], [None])
 
 
