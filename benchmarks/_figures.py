@@ -105,7 +105,7 @@ def probes(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     names = [name for name in first.ordered("raw", first.probe.figure) if not sets or name in sets]
     yield markdown(
         ("features", *(f"{key.replace('_', ' ')} {probe.probe.figure}" for key, probe in found.items())),
-        [(name, *(probe.both(name, probe.probe.figure) for probe in found.values())) for name in names],
+        [(name, *(without_zero(probe.both(name, probe.probe.figure)) for probe in found.values())) for name in names],
     )
     yield from ("", f"Raw, then processed. {probed.describe_processing(figures['processed'])}")
 
