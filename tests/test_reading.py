@@ -51,10 +51,27 @@ def test_python_reads_features(
     if library == "datasets":
         monkeypatch.setattr(module.config, "HF_DATASETS_CACHE", tmp_path)
     monkeypatch.chdir(here)
-    (code,) = [b for b in blocks("python") if re.search(rf"(import|from) .*{library}", b) and "faiss" not in b]
+    label = "Hugging Face" if library == "datasets" else library
+    (code,) = [b for b in blocks("python") if b.partition("\n")[0].endswith(f"# {label}")]
     names: dict = {}
     exec(code, names)
     assert np.array_equal(names["x"], x)
+
+
+@pytest.mark.parametrize(("library", "label"), [("lancedb", "LanceDB"), ("qdrant_client", "Qdrant")])
+def test_a_vector_database_finds_the_nearest(
+    library: str, label: str, here: Path, x: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(library)
+    (tmp_path / "release").symlink_to(here / "release")
+    monkeypatch.chdir(tmp_path)
+    (code,) = [b for b in blocks("python") if b.partition("\n")[0].endswith(f"# {label}")]
+    names: dict = {}
+    exec(code, names)
+    unit = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
+    wanted = [f"A{i}" for i in np.argsort(-(unit @ unit[7]), kind="stable") if i != 7]
+    found = [one["asin"] if library == "lancedb" else one.payload["asin"] for one in names["near"]]
+    assert [asin for asin in found if asin != "A7"][:4] == wanted[:4]
 
 
 def test_duckdb_finds_the_nearest(here: Path, x: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
