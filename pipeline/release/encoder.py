@@ -135,7 +135,9 @@ def _space_difference(own: Path, read: Facts, shards: Sequence[Path]) -> str:
         fitted = sorted(path for path in home.glob("*") if path.is_file() and path.name != NAME)
         present |= {"weights": io.digest(EncoderFiles(home).present() if read.network in TRAINED else fitted)}
     stated = fingerprint.fingerprint_of({fingerprint.KEY: read.fingerprint})
-    differing = (fingerprint.first_difference(a, b) for a, b in ((made, stated), (stated, present), (made, present)))
+    # earlier versions recorded neither what is read nor the weights that are in the folder
+    pairs = [(made, stated), *([(stated, present), (made, present)] if "reads" in made else [])]
+    differing = (fingerprint.first_difference(a, b) for a, b in pairs)
     return next(filter(None, differing), "")
 
 
