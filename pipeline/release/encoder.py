@@ -136,7 +136,7 @@ def _space_difference(own: Path, read: Facts, shards: Sequence[Path]) -> str:
         present |= {"weights": io.digest(EncoderFiles(home).present() if read.network in TRAINED else fitted)}
     stated = fingerprint.fingerprint_of({fingerprint.KEY: read.fingerprint})
     # earlier versions recorded neither what is read nor the weights that are in the folder
-    pairs = [(made, stated), *([(stated, present), (made, present)] if "reads" in made else [])]
+    pairs = [(made, stated), *([(stated, present), (made, present)] if "reads" in stated | made else [])]
     differing = (fingerprint.first_difference(a, b) for a, b in pairs)
     return next(filter(None, differing), "")
 
