@@ -15,7 +15,7 @@ def main(run: Run) -> None:
     if not run.params[BEiT3].sets:
         run.note(skipped="beit3.sets is empty")
         return
-    from alignrec.pipeline.encode.beit3 import write_sets  # loads torch
+    from alignrec.pipeline.encode.trained import write_sets  # loads torch
 
     write_sets(run, run.params[Pretrain].max_tokens)
 

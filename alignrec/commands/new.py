@@ -184,7 +184,7 @@ def _without_absent_sets(over: dict[str, Any], base: Path) -> tuple[dict[str, An
 
 
 def _keep_uncommitted(path: Path, text: str) -> Path | None:
-    """Copy a file that is about to be overwritten, unless git has it or it stays as it is; return the copy."""
+    """Copy a file that is about to be overwritten, unless git has it or nothing changes; return the copy."""
     if not path.exists() or (before := path.read_bytes()) == text.encode():
         return None
     found = subprocess.run(["git", "show", f"HEAD:./{path}"], capture_output=True) if shutil.which("git") else None

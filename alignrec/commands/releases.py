@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,6 +20,9 @@ from alignrec.pipeline.report.params import Report
 from alignrec.pipeline.sources.base import SOURCES
 from alignrec.pipeline.train.params import Released
 from alignrec.stages.order import STAGES
+
+if TYPE_CHECKING:
+    from alignrec.pipeline.embed.command import Summary
 
 MOST_REASONS = 3  # reasons of rejects on the terminal
 
@@ -141,6 +144,10 @@ def embed(
     table = command.Table(items, images or (items.parent if image else None), Columns(id_, named, image))
     with explain_interrupt(f"items encoded so far are kept next to {to}"):
         summary = command.embed(table, choice, to, retry_failed)
+    _show_summary(summary, to)
+
+
+def _show_summary(summary: "Summary", to: Path) -> None:
     say(f"embedded: {to}: {summary.items:,} items, {summary.images:,} with image, {summary.texts:,} with text")
     if summary.rejected:
         reasons = [f"{reason} ({n:,})" for reason, n in summary.rejected.most_common(MOST_REASONS)]

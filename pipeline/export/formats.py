@@ -3,6 +3,7 @@
 Row i of a feature file is item i. MMRec's code is GPL and was not read; source kind `mmrec` reads its files.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,19 +137,7 @@ def write_recbole(content: ExportContent, folder: Path) -> str:
             for i, row in enumerate(content.matrix(features)):  # a row at a time: text is five times the array
                 f.write(f"{i}\t{' '.join(map('{:.9g}'.format, row.tolist()))}\n")
     write_mappings(folder, content.items, content.users)
-    sets = list(content.features)
-    loaded = {"inter": ["user_id", "item_id", *known], "item": ["item_id", "title", "categories"]}
-    settings: dict[str, Any] = {
-        "field_separator": "\t",
-        "USER_ID_FIELD": "user_id",
-        "ITEM_ID_FIELD": "item_id",
-        "load_col": loaded | {s: [f"{s}_id", f"{s}_emb"] for s in sets},
-        **({} if content.interactions is None else {"benchmark_filename": list(SPLITS)}),
-        "additional_feat_suffix": sets,
-        "alias_of_item_id": [f"{s}_id" for s in sets],
-        "preload_weight": {f"{s}_id": f"{s}_emb" for s in sets},
-        **({"TIME_FIELD": "timestamp"} if "timestamp" in known else {}),
-    }
+    settings = _recbole_settings(content, known)
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     first = next(iter(content.features), "features")
     missing = f"RecBole needs interactions: add your own as `{name}/{name}.inter` (user_id:token, item_id:token)."
@@ -163,6 +152,22 @@ dataset = create_dataset(config)
 features = dataset.get_preload_weight("{first}_id")    # row i belongs to RecBole's item i; row 0 is padding
 ```
 """
+
+
+def _recbole_settings(content: ExportContent, known: Sequence[str]) -> dict[str, Any]:
+    sets = list(content.features)
+    loaded = {"inter": ["user_id", "item_id", *known], "item": ["item_id", "title", "categories"]}
+    return {
+        "field_separator": "\t",
+        "USER_ID_FIELD": "user_id",
+        "ITEM_ID_FIELD": "item_id",
+        "load_col": loaded | {s: [f"{s}_id", f"{s}_emb"] for s in sets},
+        **({} if content.interactions is None else {"benchmark_filename": list(SPLITS)}),
+        "additional_feat_suffix": sets,
+        "alias_of_item_id": [f"{s}_id" for s in sets],
+        "preload_weight": {f"{s}_id": f"{s}_emb" for s in sets},
+        **({"TIME_FIELD": "timestamp"} if "timestamp" in known else {}),
+    }
 
 
 # format: https://cornac.readthedocs.io/en/stable/api_ref/data.html (Reader, ImageModality), eval_methods (from_splits)

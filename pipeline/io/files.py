@@ -30,7 +30,7 @@ HELD_OTHERWISE = {".part", ".etag"}  # partial downloads grow in place, so journ
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` on success, flushed to disk and added to the folder's journal."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # an unpredictable name, made exclusively: a link that somebody planted is not followed
+    # an unpredictable name, created exclusively, so that no planted link is followed
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:

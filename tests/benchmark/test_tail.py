@@ -84,7 +84,7 @@ def test_targets_are_grouped_by_their_own_items_popularity(tmp_path: Path) -> No
 # --- slices of a shop that is small enough to count by hand
 
 
-# user 0 has three train items, user 1 four; item 3 is known to nobody in train, item 4 to user 1 alone
+# user 0 has three train items, user 1 four; item 3 has no train interaction, item 4 only user 1's
 ROWS = [(0, 0, 0), (0, 1, 0), (0, 2, 0), (1, 0, 0), (1, 1, 0), (1, 2, 0), (1, 4, 0), (0, 4, 2), (1, 3, 2), (1, 5, 2)]
 TOP = np.array([[4, 3], [0, 3]], np.int32)
 KS = (1, 2)
@@ -123,7 +123,7 @@ def test_coverage_gini_and_novelty(figures: dict[tuple[str, str, str, int], slic
     assert figures["catalogue", "all", "coverage", 2].value == pytest.approx(3 / 6)  # items 0, 3, 4
     # two places of item 3, one each of 0 and 4, none of the other three: sorted 0 0 0 1 1 2
     assert figures["catalogue", "all", "gini", 2].value == pytest.approx((1 * 1 + 3 * 1 + 5 * 2) / (6 * 4))
-    # item 0: both users have it, 0 bits; item 4: one of two, 1 bit; item 3: nobody, counts as one
+    # item 0: both users have it, 0 bits; item 4: one of two, 1 bit; item 3: none, counts as one
     assert figures["catalogue", "all", "novelty", 1].value == pytest.approx((1 + 0) / 2)
     assert figures["catalogue", "all", "novelty", 2].value == pytest.approx((1 + 1 + 0 + 1) / 4)
 

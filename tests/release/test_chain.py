@@ -7,13 +7,16 @@ from pathlib import Path
 
 import featured
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import releases
 import toy
 from safetensors.numpy import load, load_file, save, save_file
 
 import alignrec
+from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io import fingerprint
 from alignrec.pipeline.release import attest, manifest, verify
 from alignrec.pipeline.release.encoder import ReleasedEncoders
 from alignrec.pipeline.release.params import Publish
@@ -158,3 +161,26 @@ def test_the_fingerprint_holds_settings_weights_and_maps(
     said = f"{path.split('/')[0]}/encoder.json: encodes into another space than .*: {said}"
     with pytest.raises(UserError, match=said):
         list(verify(copy))
+
+
+def test_a_release_of_a_version_that_recorded_other_weights_is_held_to_its_vectors(copy: Path) -> None:
+    for path in sorted(copy.glob("encoders/*/encoder.json")):
+        facts = json.loads(path.read_text())
+        facts["fingerprint"] = {k: v for k, v in facts["fingerprint"].items() if k != "reads"} | {"weights": "a" * 64}
+        rewrite_fingerprint(copy, path, facts)
+        for shard in sorted(copy.glob(f"features/{facts['encoder']}/*.parquet")):
+            record = io.record(shard) | {fingerprint.KEY: facts["fingerprint"]}
+            table = pq.read_table(shard, partitioning=None)
+            pq.write_table(table.replace_schema_metadata({"alignrec": json.dumps(record)}), shard)
+            releases.relist(copy, shard.relative_to(copy).as_posix())
+    assert list(verify(copy))
+    path = copy / "encoders/linear/encoder.json"
+    facts = json.loads(path.read_text())
+    rewrite_fingerprint(copy, path, facts | {"fingerprint": facts["fingerprint"] | {"weights": "b" * 64}})
+    with pytest.raises(UserError, match="another space than linear"):
+        list(verify(copy))
+
+
+def rewrite_fingerprint(release: Path, path: Path, facts: dict) -> None:
+    path.write_text(json.dumps(facts))
+    releases.relist(release, path.relative_to(release).as_posix())
