@@ -10,6 +10,7 @@ from pathlib import Path
 from alignrec.pipeline import io
 from alignrec.pipeline.errors import UserError, one_line
 
+# what zipfile raises for damaged members, and for compression that it does not support
 FAULTS = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, LookupError, NotImplementedError,
     RuntimeError, OverflowError, MemoryError,
