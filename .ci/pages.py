@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import alignrec
 from alignrec.commands.params import SECTIONS
 from alignrec.pipeline.combine.names import KINDS
-from alignrec.pipeline.config.base import Parameters
 from alignrec.pipeline.encode.registry import ENCODERS
+from alignrec.pipeline.harness.config import Parameters
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.sources.base import SOURCES
 

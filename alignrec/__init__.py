@@ -6,11 +6,10 @@ Errors that the caller can correct are raised as `UserError`, with a message of 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from alignrec.pipeline.errors import UserError, not_installed
-
 # modules are imported on first use: torch takes seconds to load, and reading a release does not need it
 if TYPE_CHECKING:
     from alignrec.encoders import Encoder, encoder
+    from alignrec.pipeline.io.errors import UserError
     from alignrec.probes import ProbeResult, probe
     from alignrec.recommenders import Recommendation, Recommender, fit
     from alignrec.releases import Release, load
@@ -34,7 +33,7 @@ __all__ = [
 _MODULES = {
     **{"Encoder": "encoders", "encoder": "encoders", "ProbeResult": "probes", "probe": "probes"},
     **dict.fromkeys(("Recommendation", "Recommender", "fit"), "recommenders"),
-    **{"Release": "releases", "load": "releases", "Vectors": "vectors"},
+    **{"Release": "releases", "load": "releases", "Vectors": "vectors", "UserError": "pipeline.io.errors"},
 }
 
 
@@ -44,6 +43,8 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(importlib.import_module(f"alignrec.{_MODULES[name]}"), name)
     except ModuleNotFoundError as e:
+        from alignrec.pipeline.io.errors import not_installed
+
         raise (not_installed(e) or e) from None
 
 

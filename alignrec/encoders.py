@@ -12,13 +12,13 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from PIL import Image
 
-from alignrec.pipeline.config.base import checked, nearest
 from alignrec.pipeline.encode import batching, registry
 from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.encode.registry import ENCODERS
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.config import checked, nearest
 from alignrec.pipeline.images.decode import normalise_image
 from alignrec.pipeline.images.params import Images
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.encoder import ReleasedEncoders
 from alignrec.releases import Release, load
 from alignrec.vectors import at_least_one

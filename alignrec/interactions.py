@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from alignrec.pipeline.config.base import known, nearest
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.config import known, nearest
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions import build, division
 from alignrec.pipeline.interactions.division import MMREC, Division
 from alignrec.pipeline.interactions.params import Interactions
 from alignrec.pipeline.interactions.split import Split, load_split
+from alignrec.pipeline.io.errors import UserError
 from alignrec.schemas import COLD_ITEMS, SPARSE
 
 # columns and their types; `user` and `item` are required, `split` is train, valid, test or 0, 1, 2

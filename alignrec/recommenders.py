@@ -14,14 +14,14 @@ import torch
 from alignrec.interactions import GIVEN, Numbered, Splitting, number
 from alignrec.pipeline.benchmark.cell import Cell, InMemoryData
 from alignrec.pipeline.benchmark.params import Benchmark
-from alignrec.pipeline.config.base import checked, known
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.metrics import Result, topk
 from alignrec.pipeline.evaluation.protocol import selecting_protocol
 from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.harness.config import checked, known
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions.params import Interactions
 from alignrec.pipeline.interactions.split import Pairs, Split
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.ops.checkpoint import Checkpoint

@@ -19,9 +19,9 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from alignrec.pipeline import io
-from alignrec.pipeline.config.base import nearest
-from alignrec.pipeline.errors import UserError, not_installed
+from alignrec.pipeline.harness.config import nearest
 from alignrec.pipeline.harness.progress import bytes_bar
+from alignrec.pipeline.io.errors import UserError, not_installed
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import read, verify
 from alignrec.pipeline.release.manifest import Manifest

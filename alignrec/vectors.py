@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from alignrec.pipeline.config.base import nearest
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.config import nearest
+from alignrec.pipeline.io.errors import UserError
 
 SINGLE = "vectors"  # name of a feature set that is passed without one
 SHOWN = 5  # identifiers that a message lists if none is similar

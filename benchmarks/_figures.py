@@ -16,10 +16,10 @@ from pathlib import Path
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.cutoff import COLD
 from alignrec.pipeline.evaluation.evidence import HEADLINE, MAIN, Cell, Comparison, list_comparisons
 from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.report import probes as probed
 from alignrec.pipeline.report.figures import ARTICLE
 from alignrec.pipeline.report.table import describe_seeds, format_figure, markdown, measure_name, without_zero

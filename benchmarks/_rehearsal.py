@@ -18,7 +18,7 @@ from alignrec.commands.results import read_record
 from alignrec.pipeline.beit3 import vqkd
 from alignrec.pipeline.beit3.config import SIZES
 from alignrec.pipeline.benchmark.params import Benchmark
-from alignrec.pipeline.config import document
+from alignrec.pipeline.harness import document
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.versions import machine_facts
 from alignrec.pipeline.io import write_json

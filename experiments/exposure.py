@@ -9,7 +9,7 @@ import typer
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.params import Benchmark
-from alignrec.pipeline.config.base import checked
+from alignrec.pipeline.harness.config import checked
 from alignrec.pipeline.interactions.params import Interactions
 from alignrec.pipeline.train.params import Released
 from experiments.shared import branched, opened

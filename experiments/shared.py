@@ -10,9 +10,9 @@ from alignrec.pipeline.benchmark.cell import Cell, DatasetData
 from alignrec.pipeline.benchmark.compare import Compared, plan_compared, summarise_recalls
 from alignrec.pipeline.benchmark.experiment import Store, complete_cells
 from alignrec.pipeline.benchmark.settings import protocol_of
-from alignrec.pipeline.config.base import Parameters
 from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded_cutoff
+from alignrec.pipeline.harness.config import Parameters
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.train import inputs

@@ -10,11 +10,11 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.encode.params import BEiT3
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.cutoff import CUTOFF
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions.split import Split
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.pretrain.params import Pretrain
 from alignrec.pipeline.train import inputs

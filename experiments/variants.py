@@ -8,8 +8,8 @@ import typer
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.cell import DatasetData
 from alignrec.pipeline.benchmark.params import Benchmark
-from alignrec.pipeline.config.base import checked
 from alignrec.pipeline.encode.params import BEiT3
+from alignrec.pipeline.harness.config import checked
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.pretrain.params import Pretrain
 from experiments.shared import branched, compared, opened, planned, recalls

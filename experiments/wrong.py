@@ -11,9 +11,9 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.cell import DatasetData, Hidden
 from alignrec.pipeline.benchmark.params import Benchmark
-from alignrec.pipeline.config.base import Parameters
 from alignrec.pipeline.encode.params import TRAINED
 from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.harness.config import Parameters
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
 from experiments.shared import branched, compared, opened, planned, recalls

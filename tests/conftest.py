@@ -16,7 +16,7 @@ import pytest  # noqa: E402  (after the environment is set)
 from hypothesis import HealthCheck, settings  # noqa: E402
 from processes import FORKED, here  # noqa: E402  (which also spares the disk)
 
-from alignrec.pipeline.engine import Processes  # noqa: E402
+from alignrec.pipeline.harness.engine import Processes  # noqa: E402
 
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from alignrec.pipeline.engine import cluster
+from alignrec.pipeline.harness import cluster
 
 
 @contextmanager

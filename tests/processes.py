@@ -129,7 +129,7 @@ def here(places: Any, make: Callable[[], Callable[[Any], Any]]) -> Iterator[Any]
 
     Each job is done as soon as it is submitted; what goes to workers and comes from them is pickled all the same.
     """
-    from alignrec.pipeline.engine import Seats  # of the project that a forked command is of
+    from alignrec.pipeline.harness.engine import Seats  # of the project that a forked command is of
 
     worker = cache(pickle.loads(pickle.dumps(make)))
 

@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.config.base import Parameters
 from alignrec.pipeline.graph import neighbours
+from alignrec.pipeline.harness.config import Parameters
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.interactions import split
 

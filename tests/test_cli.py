@@ -8,7 +8,7 @@ import pytest
 import toy
 from commands import alignrec
 
-from alignrec.pipeline.errors import installing
+from alignrec.pipeline.io.errors import installing
 
 HEAVY = ["torch", "transformers", "open_clip", "faiss", "duckdb", "huggingface_hub", "dvc"]
 PARAMS = "datasets: [shop]\nsources: {shop: {kind: sample}, other: {kind: sample}}\n"

@@ -49,7 +49,7 @@ STAGE = '''
 """census: how many items have a text -> census.json."""
 
 from alignrec.pipeline import census, io
-from alignrec.pipeline.config.base import Section
+from alignrec.pipeline.harness.config import Section
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.stage import Stage
 from alignrec.schemas import ITEMS as TABLE

@@ -23,8 +23,8 @@ import alignrec
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.embed import command as embedding
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.io import fingerprint
+from alignrec.pipeline.io.errors import UserError
 from tests.hostile.fuzz import releases as hostile
 
 OURS = {"kind": "timm", "model": "vit", "revision": "a", "parts": {"x": {"dim": 3}}}

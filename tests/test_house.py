@@ -13,7 +13,7 @@ import pytest
 from alignrec.pipeline.harness import code
 
 ORDER = [
-    *("io", "config", "harness", "ops", "engine", "http", "sources", "interactions", "items", "vectors"),
+    *("io", "harness", "ops", "http", "sources", "interactions", "items", "vectors"),
     *("images", "beit3", "encode", "pretrain", "combine", "graph", "models", "evaluation", "train"),
     *("probe", "semantic_ids", "benchmark", "report", "release", "remote", "export", "compare", "embed", "serve"),
 ]

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from alignrec.commands.params import load
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness import registry
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS
 
 CONTRIBUTING = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
@@ -83,8 +83,8 @@ SOURCE = '''
 import json
 from typing import Literal
 
-from alignrec.pipeline.config.base import Positive
-from alignrec.pipeline.config.base import Licence
+from alignrec.pipeline.harness.config import Positive
+from alignrec.pipeline.harness.config import Licence
 from alignrec.pipeline.sources.base import Generated
 from alignrec.pipeline.sources.tabular import Tabular, TabularSource
 

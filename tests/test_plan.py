@@ -14,7 +14,7 @@ from alignrec.commands import estimate
 from alignrec.commands.app import app
 from alignrec.commands.params import load
 from alignrec.pipeline import io
-from alignrec.pipeline.config.base import Parameters
+from alignrec.pipeline.harness.config import Parameters
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.ops import device
 from alignrec.pipeline.sources import download

@@ -10,8 +10,8 @@ from commands import alignrec
 from alignrec.commands.params import load
 from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.combine.names import feature_sets
-from alignrec.pipeline.config import document
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness import document
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.sources.amazon import Amazon2014
 
 ROOT = Path(__file__).parent.parent

@@ -9,8 +9,8 @@ import pytest
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.io import vectors
+from alignrec.pipeline.io.errors import UserError
 
 
 def edges(**changes: pa.Array) -> pa.Table:

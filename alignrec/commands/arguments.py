@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from alignrec.commands.params import of_release, read
-from alignrec.pipeline.config.base import Parameters
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.config import Parameters
 from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.read import Release, unpack_release
 
 

@@ -17,15 +17,15 @@ from alignrec.pipeline.benchmark.params import Benchmark, Study
 from alignrec.pipeline.benchmark.plan import list_entries
 from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.combine.names import CEILINGS, feature_sets
-from alignrec.pipeline.config.base import Parameters
 from alignrec.pipeline.encode.params import BEiT3, Encode
 from alignrec.pipeline.encode.registry import kind_of
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.harness.config import Parameters
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.http.fetch import local_path
 from alignrec.pipeline.images.params import RATE, Images
 from alignrec.pipeline.interactions import build
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.models.closed import Closed
 from alignrec.pipeline.models.params import Train

@@ -22,10 +22,10 @@ from alignrec.commands.plan import format_duration
 from alignrec.commands.terminal import say
 from alignrec.pipeline import io
 from alignrec.pipeline.combine.names import feature_sets
-from alignrec.pipeline.config import document
-from alignrec.pipeline.config.base import checked, known
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness import document
+from alignrec.pipeline.harness.config import checked, known
 from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.sources.amazon import CATEGORIES, KIND, SIZES
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import yaml
 
 from alignrec.commands.estimate import LONGEST, Size
-from alignrec.pipeline.config.base import known
 from alignrec.pipeline.encode.params import MULTILINGUAL, Encode
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.config import known
 from alignrec.pipeline.http.fetch import local_path
 from alignrec.pipeline.interactions import build
 from alignrec.pipeline.interactions.division import USER_TIME
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.sources import download, inspect
 from alignrec.pipeline.sources.lines import column_names, refuse_blank
 from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource

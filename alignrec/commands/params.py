@@ -11,11 +11,11 @@ from alignrec.pipeline.benchmark.params import SPACES, Benchmark, Search, Study
 from alignrec.pipeline.benchmark.settings import model_settings, sweep_params
 from alignrec.pipeline.combine import names
 from alignrec.pipeline.combine.params import Combine
-from alignrec.pipeline.config import document
-from alignrec.pipeline.config.base import Parameters, Section, checked, known
 from alignrec.pipeline.encode.params import BEiT3, Encode
 from alignrec.pipeline.encode.registry import check_encoders, settings_of
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness import document
+from alignrec.pipeline.harness.config import Parameters, Section, checked, known
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.models.params import FEATURES
 from alignrec.pipeline.pretrain.params import Pretrain

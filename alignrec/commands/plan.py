@@ -12,10 +12,10 @@ from rich.filesize import decimal
 from alignrec.commands.arguments import PARAMS, ROOT, OneOrAll, ParamsFile, Root
 from alignrec.commands.params import load, read
 from alignrec.commands.terminal import say, show
-from alignrec.pipeline.config.base import Parameters
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.config import Parameters
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.http.fetch import local_path
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.pretrain.params import Pretrain
 from alignrec.pipeline.report.table import Table
 from alignrec.pipeline.report.terminal import Drawn

@@ -15,12 +15,11 @@ import yaml
 
 from alignrec.commands.params import read
 from alignrec.pipeline import io
-from alignrec.pipeline.config import document
-from alignrec.pipeline.config.base import Parameters
-from alignrec.pipeline.errors import UserError, one_line
-from alignrec.pipeline.harness import code
+from alignrec.pipeline.harness import code, document
+from alignrec.pipeline.harness.config import Parameters
 from alignrec.pipeline.harness.stage import SOURCE, Stage
 from alignrec.pipeline.images.params import Images
+from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.sources.base import Downloaded
 from alignrec.pipeline.sources.download import local_files
 from alignrec.stages.order import IN_ORDER

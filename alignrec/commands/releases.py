@@ -10,7 +10,7 @@ from alignrec.commands.arguments import PARAMS, ROOT, Key, Order, ParamsFile, Re
 from alignrec.commands.params import Params, read
 from alignrec.commands.terminal import explain_interrupt, say
 from alignrec.pipeline import io
-from alignrec.pipeline.config.base import checked
+from alignrec.pipeline.harness.config import checked
 from alignrec.pipeline.harness.layout import FEATURE_STAGES, Layout
 from alignrec.pipeline.harness.progress import bytes_bar
 from alignrec.pipeline.harness.stage import refuse_altered

@@ -11,9 +11,9 @@ from alignrec.commands.arguments import PARAMS, ROOT, ParamsFile, Root
 from alignrec.commands.params import check, read
 from alignrec.commands.terminal import say, show
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import FEATURE_STAGES, Layout
 from alignrec.pipeline.harness.stage import refuse_altered
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.read import Release
 from alignrec.stages.order import STAGES
 

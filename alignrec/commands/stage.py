@@ -14,9 +14,9 @@ from alignrec.commands.params import check, read
 from alignrec.commands.project import CODE, refuse_other_release
 from alignrec.commands.terminal import explain_interrupt, say, show
 from alignrec.pipeline import io
-from alignrec.pipeline.config.base import known
 from alignrec.pipeline.encode.params import BEiT3, Encode
 from alignrec.pipeline.harness import process
+from alignrec.pipeline.harness.config import known
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.progress import bytes_bar
 from alignrec.pipeline.harness.run import Run, running

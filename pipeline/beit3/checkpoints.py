@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3.config import FIRST_POSITION
-from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.http import archives
 from alignrec.pipeline.http.fetch import is_web_page, local_path
+from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.ops.arrays import is_plain
 
 Fetch = Callable[[str, Path], None]  # fetches an address to a path, whole or not at all

@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from alignrec.pipeline.beit3 import checkpoints
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

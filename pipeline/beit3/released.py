@@ -16,7 +16,7 @@ from torch import Tensor
 from alignrec.pipeline.beit3 import checkpoints
 from alignrec.pipeline.beit3.config import FIRST_POSITION, SIZES, Config
 from alignrec.pipeline.beit3.network import HEADS, BEiT3
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 
 if TYPE_CHECKING:
     from alignrec.pipeline.beit3.vqkd import VQKD

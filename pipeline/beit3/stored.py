@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3.config import Config, MiniConfig
-from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.harness.layout import EncoderFiles
+from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.ops import arrays
 from alignrec.pipeline.ops.arrays import AGAIN
 from alignrec.pipeline.ops.linalg import Whitening

@@ -12,7 +12,7 @@ from itertools import islice
 import numpy as np
 import sentencepiece
 
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
 LONGEST_SENTENCE = 4192  # bytes; SentencePiece's own limit: longer lines would be skipped

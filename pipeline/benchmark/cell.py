@@ -19,17 +19,17 @@ import pyarrow as pa
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.params import Benchmark
-from alignrec.pipeline.config.base import Parameters
 from alignrec.pipeline.encode.params import variant
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.cutoff import CUTOFF
 from alignrec.pipeline.evaluation.metrics import Result, open_test
 from alignrec.pipeline.evaluation.protocol import Protocol
 from alignrec.pipeline.graph import neighbours
 from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.harness.config import Parameters
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.interactions.split import Split
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.ops.checkpoint import Checkpoint

@@ -8,11 +8,11 @@ import numpy as np
 
 from alignrec.pipeline.benchmark.cell import Cell, DatasetData
 from alignrec.pipeline.benchmark.settings import model_settings
-from alignrec.pipeline.config.base import Parameters
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded_cutoff
 from alignrec.pipeline.evaluation.evidence import mean_and_sd
 from alignrec.pipeline.evaluation.protocol import Protocol
 from alignrec.pipeline.evaluation.statistics import corrected_tests
+from alignrec.pipeline.harness.config import Parameters
 from alignrec.pipeline.harness.seeds import seed_for
 
 MODELS = ("alignrec", "bm3", "vbpr")  # AlignRec, its predecessor in production, and the oldest that reads features

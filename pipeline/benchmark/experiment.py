@@ -16,14 +16,15 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from alignrec import schemas
-from alignrec.pipeline import engine, io
+from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.cell import Cell, Outcome, train_and_judge
 from alignrec.pipeline.benchmark.settings import protocol_of
-from alignrec.pipeline.errors import UserError, printable
 from alignrec.pipeline.evaluation.metrics import Evaluation, judge_rankings
+from alignrec.pipeline.harness import engine
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import ALTERED, Run
 from alignrec.pipeline.interactions.split import Split
+from alignrec.pipeline.io.errors import UserError, printable
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.train import inputs
 

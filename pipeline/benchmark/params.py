@@ -7,9 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from alignrec.pipeline.config.base import Count, Name, Positive, Section, Share
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.cutoff import CUTOFF
+from alignrec.pipeline.harness.config import Count, Name, Positive, Section, Share
+from alignrec.pipeline.io.errors import UserError
 
 
 class Benchmark(Section):

@@ -15,12 +15,12 @@ from alignrec.pipeline.benchmark.experiment import Experiment, Record
 from alignrec.pipeline.benchmark.params import Benchmark, Range
 from alignrec.pipeline.benchmark.settings import model_settings, search_ranges, with_settings
 from alignrec.pipeline.combine import mapped, names
-from alignrec.pipeline.config.base import Parameters
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.cutoff import CUTOFF
 from alignrec.pipeline.evaluation.evidence import group_values
 from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.harness.config import Parameters
 from alignrec.pipeline.harness.seeds import seed_for
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.models.closed import Closed
 from alignrec.pipeline.models.params import Train

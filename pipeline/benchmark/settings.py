@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from alignrec.pipeline.benchmark.params import RATES, SPACES, Benchmark, Range, Search
-from alignrec.pipeline.config.base import Parameters, checked
 from alignrec.pipeline.evaluation.protocol import Protocol, selecting_protocol
 from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.harness.config import Parameters, checked
 from alignrec.pipeline.interactions.params import Interactions
 from alignrec.pipeline.interactions.split import Split
 from alignrec.pipeline.models import MODELS, RELEASED

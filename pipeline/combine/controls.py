@@ -9,9 +9,9 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.combine.mapped import collaborative_factors
 from alignrec.pipeline.encode.folder import FeatureSet, feature_rows
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.interactions.cooccurrence import user_item_matrix
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.sources.base import PLANTED
 from alignrec.pipeline.sources.shoppers import COARSE, MOTIVES
 

@@ -9,8 +9,8 @@ import numpy as np
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.encode.folder import FeatureSet, joinable_blocks
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.ops.linalg import IMAGE, POWER, Block, JoinedMap
 

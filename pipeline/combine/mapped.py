@@ -10,10 +10,10 @@ from threadpoolctl import threadpool_limits
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.encode.folder import FeatureSet
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions.cooccurrence import user_item_matrix
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.linalg import Whitening, right_vectors
 
 FACTORS = 128  # upper bound on the set's width, which is lower if training interactions have a lower rank

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from alignrec.pipeline.config.base import Name, Positive, Section
+from alignrec.pipeline.harness.config import Name, Positive, Section
 from alignrec.pipeline.ops.linalg import WIDTH
 
 

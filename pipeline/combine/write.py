@@ -24,13 +24,13 @@ from alignrec.pipeline.encode.folder import (
     note_quality,
 )
 from alignrec.pipeline.encode.params import MODALITIES, Encode
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.harness.versions import versions
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io import fingerprint
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.ops.linalg import JoinedMap
 from alignrec.pipeline.vectors import matching

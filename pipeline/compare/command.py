@@ -15,9 +15,9 @@ from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.benchmark.settings import protocol_of
 from alignrec.pipeline.compare import feature_set
 from alignrec.pipeline.compare.feature_set import FeatureSet
-from alignrec.pipeline.config.base import Parameters
 from alignrec.pipeline.evaluation.cutoff import bounded_cutoff
 from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.harness.config import Parameters
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.probe.params import Probe

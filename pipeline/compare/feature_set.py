@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.vectors.matching import match_file
 
 FEWEST = 3  # items needed for a comparison

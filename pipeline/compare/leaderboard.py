@@ -10,8 +10,8 @@ import orjson
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.evidence import HEADLINE, Cell, Row
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.read import Release
 from alignrec.pipeline.report.page import compared_page
 from alignrec.pipeline.report.sections import Section

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from alignrec.pipeline import io
 from alignrec.pipeline.compare.feature_set import FeatureSet
 from alignrec.pipeline.compare.similarity import NEIGHBOURS, compare_sets
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.release.manifest import File, Manifest
 from alignrec.pipeline.release.read import Release

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from alignrec.pipeline import engine
 from alignrec.pipeline.compare.feature_set import FeatureSet
+from alignrec.pipeline.harness import engine
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.ops import shapes
 from alignrec.pipeline.ops.linalg import unit_rows

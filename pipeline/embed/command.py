@@ -15,17 +15,16 @@ import pyarrow.compute as pc
 from filelock import FileLock
 
 from alignrec import schemas
-from alignrec.pipeline import engine, io
+from alignrec.pipeline import io
 from alignrec.pipeline.combine import names
 from alignrec.pipeline.combine.params import Combine
-from alignrec.pipeline.config.base import Parameters, nearest
 from alignrec.pipeline.encode.batching import Items
 from alignrec.pipeline.encode.loading import Project, load_encoder, refuse_absent
 from alignrec.pipeline.encode.params import TRAINED, BEiT3, Encode
 from alignrec.pipeline.encode.registry import ENCODERS, Encoder, Encoders, find_network, settings_facts
 from alignrec.pipeline.encode.write import write_features, write_set
-from alignrec.pipeline.errors import UserError
-from alignrec.pipeline.harness import progress
+from alignrec.pipeline.harness import engine, progress
+from alignrec.pipeline.harness.config import Parameters, nearest
 from alignrec.pipeline.harness.layout import FEATURE_STAGES, Layout
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.versions import versions
@@ -33,6 +32,7 @@ from alignrec.pipeline.images import fetcher
 from alignrec.pipeline.images.decode import Decoded, normalise_image
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io import fingerprint
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import item_file
 from alignrec.pipeline.release.encoder import MOST_AT_A_TIME, ReleasedEncoders, hash_images, text_sha256
 from alignrec.pipeline.release.item_file import Columns, Row

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from alignrec import schemas
-from alignrec.pipeline import engine, io
+from alignrec.pipeline import io
 from alignrec.pipeline.encode.chunks import Reader, Reading
 from alignrec.pipeline.encode.folder import feature_rows
 from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.encode.registry import Encoder
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness import engine
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.process import keep_large_buffers, ran_out
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.items.columns import Texts
 
 HALVED = "memory ran out, so items were encoded in half a batch, which changes their vectors by rounding"

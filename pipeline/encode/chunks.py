@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alignrec.pipeline.config.base import Positive, Section
 from alignrec.pipeline.encode.params import MOST_CHUNKS
+from alignrec.pipeline.harness.config import Positive, Section
 from alignrec.pipeline.ops.device import move_to
 
 Count = Callable[[list[str]], list[int]]  # texts -> token counts, without truncation and special tokens

@@ -17,11 +17,11 @@ from pydantic import Field
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.config.document import Part
 from alignrec.pipeline.encode.params import MULTILINGUAL
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.document import Part
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.linalg import Block, split_blocks
 
 SET, ENCODER = "set.json", "encoder"

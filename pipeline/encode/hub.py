@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from alignrec.pipeline import io
-from alignrec.pipeline.config.base import Section
-from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.harness.config import Section
+from alignrec.pipeline.io.errors import UserError, one_line
 
 Modality = Literal["image", "text"]
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # owner/name on the Hub

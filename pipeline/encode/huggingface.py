@@ -13,7 +13,7 @@ from alignrec.pipeline.encode.chunks import count_tokens
 from alignrec.pipeline.encode.hub import Origin
 from alignrec.pipeline.encode.registry import Spec
 from alignrec.pipeline.encode.towers import Join, OfHub, Towers
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.device import pick_device
 
 LIBRARY = "transformers"

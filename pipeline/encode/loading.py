@@ -10,12 +10,12 @@ from typing import ClassVar, NamedTuple, Protocol
 
 from pydantic import ValidationError
 
-from alignrec.pipeline.config.base import Section, first_fault
 from alignrec.pipeline.encode.folder import ENCODER, Facts, FeatureSet
 from alignrec.pipeline.encode.params import TRAINED, BEiT3Params
 from alignrec.pipeline.encode.registry import ENCODERS, Encoder
-from alignrec.pipeline.errors import UserError, installing, one_line
+from alignrec.pipeline.harness.config import Section, first_fault
 from alignrec.pipeline.harness.layout import EncoderFiles, Layout
+from alignrec.pipeline.io.errors import UserError, installing, one_line
 
 MAX_DEPTH = 8  # levels of nested parts
 CUT = {"chunks": 1}  # default for old releases, which truncated texts and lack this key

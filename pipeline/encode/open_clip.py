@@ -12,7 +12,7 @@ from alignrec.pipeline.encode.chunks import Chunked, count_tokens
 from alignrec.pipeline.encode.hub import Origin, Pretrained
 from alignrec.pipeline.encode.registry import Spec
 from alignrec.pipeline.encode.towers import Join, Towers
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.device import move_to, pick_device, pin_memory
 
 LIBRARY = "open_clip_torch"

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from alignrec.pipeline.config.base import Name, Positive, Section
+from alignrec.pipeline.harness.config import Name, Positive, Section
 
 MODALITIES = ("image", "text")
 MOST_CHUNKS = 32  # chunks read per text

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from alignrec.pipeline.config.base import Section, checked, known, nearest
 from alignrec.pipeline.encode.folder import ENCODER
 from alignrec.pipeline.encode.hub import Origin, reraise_as_user_error
 from alignrec.pipeline.encode.params import TRAINED, Encode
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.config import Section, checked, known, nearest
 from alignrec.pipeline.harness.registry import Registry
+from alignrec.pipeline.io.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor

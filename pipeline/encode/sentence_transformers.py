@@ -13,7 +13,7 @@ from alignrec.pipeline.encode.chunks import count_tokens
 from alignrec.pipeline.encode.hub import WEIGHTS, Origin
 from alignrec.pipeline.encode.registry import Spec
 from alignrec.pipeline.encode.towers import OfHub, Prepared, Towers
-from alignrec.pipeline.errors import UserError, installing
+from alignrec.pipeline.io.errors import UserError, installing
 from alignrec.pipeline.ops.device import pick_device
 
 LIBRARY = "sentence-transformers"

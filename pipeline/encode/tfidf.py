@@ -14,11 +14,11 @@ from scipy import sparse
 from torch import Tensor
 
 from alignrec.pipeline import io
-from alignrec.pipeline.config.base import Positive, Section
 from alignrec.pipeline.encode.chunks import Reading
 from alignrec.pipeline.encode.registry import Catalogue, NothingToFit, Spec
-from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.harness.config import Positive, Section
 from alignrec.pipeline.harness.seeds import seed_for
+from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.ops.linalg import right_vectors
 

@@ -13,12 +13,12 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from alignrec.pipeline.config.base import Positive
 from alignrec.pipeline.encode.chunks import Chunked, Chunks, Reading, cut_texts
 from alignrec.pipeline.encode.hub import Pretrained
 from alignrec.pipeline.encode.params import MOST_CHUNKS
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.config import Positive
 from alignrec.pipeline.images.pixels import decode_rgb
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.device import move_to, pin_memory
 
 Join = Literal["mean", "concat"]

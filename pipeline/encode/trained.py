@@ -27,10 +27,10 @@ from alignrec.pipeline.encode.folder import ENCODER, LARGEST, SET, Facts
 from alignrec.pipeline.encode.params import IMAGE_TOKENS, MODALITIES, BEiT3Params, Encode
 from alignrec.pipeline.encode.registry import Encoder, Network
 from alignrec.pipeline.encode.write import image_facts, write_features
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import EncoderFiles, Layout
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.seeds import seed_for
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops import linalg
 
 MASKED = {"beit3-image-masked": ("text",), "beit3-text-masked": ("image",)}  # set -> modalities that it reads

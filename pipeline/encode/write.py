@@ -22,7 +22,7 @@ from alignrec.pipeline.encode.chunks import Reading
 from alignrec.pipeline.encode.folder import ENCODER, LARGEST, READ, SET, Facts, Span, note_quality
 from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.encode.registry import ENCODERS, Catalogue, Encoder, Network, find_network, settings_facts
-from alignrec.pipeline.engine import cluster
+from alignrec.pipeline.harness import cluster
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.versions import versions
 from alignrec.pipeline.images.params import Images

@@ -11,9 +11,9 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.protocol import Protocol
 from alignrec.pipeline.interactions.split import Pairs, Part, Split, contains_keys, pair_keys
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.device import gemm
 from alignrec.pipeline.ops.scores import Filter, Vectors, select_top_k
 

@@ -11,8 +11,8 @@ from pyarrow import csv
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.read import Release
 from alignrec.pipeline.sources.base import is_web
 

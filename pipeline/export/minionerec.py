@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.export.content import ExportContent, write_mappings
+from alignrec.pipeline.io.errors import UserError
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 # tokens of an ID that MiniOneRec reads: four of the dataset classes in its data.py use only the first three

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.export.content import ExportContent
 from alignrec.pipeline.harness.seeds import seed_for
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.items import identifiers
 
 

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.export import formats, minionerec
 from alignrec.pipeline.export.content import ExportContent, write_tsv
+from alignrec.pipeline.io.errors import UserError
 
 
 class Format(NamedTuple):

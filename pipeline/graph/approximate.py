@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import faiss
 import numpy as np
 
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.linalg import unit_rows
 
 # rows in memory: vectors only, and with candidates

@@ -13,12 +13,13 @@ import pyarrow as pa
 import torch
 from threadpoolctl import threadpool_limits
 
-from alignrec.pipeline import engine, io
-from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline import io
 from alignrec.pipeline.graph import approximate
 from alignrec.pipeline.graph.approximate import Settled
 from alignrec.pipeline.graph.params import Graph
+from alignrec.pipeline.harness import engine
 from alignrec.pipeline.harness.run import Run
+from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.ops.scores import select_top_k
 from alignrec.schemas import EDGES

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from alignrec.pipeline.config.base import Positive, Section
+from alignrec.pipeline.harness.config import Positive, Section
 
 
 class Graph(Section):

@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TypeVar, cast
 
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 
 Part = TypeVar("Part")
 BUILT_IN = "alignrec.pipeline."

@@ -18,12 +18,12 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from alignrec.pipeline import io
-from alignrec.pipeline.config.base import Parameters
-from alignrec.pipeline.errors import UserError, printable
 from alignrec.pipeline.harness import code, parallel, process, progress
+from alignrec.pipeline.harness.config import Parameters
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.harness.versions import describe_machine, versions
+from alignrec.pipeline.io.errors import UserError, printable
 
 ALTERED = "was altered after it was made; it is made again"
 

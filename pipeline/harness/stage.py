@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from alignrec.pipeline import io
-from alignrec.pipeline.config.base import Section
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness import parallel, progress
+from alignrec.pipeline.harness.config import Section
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.registry import Registry
 from alignrec.pipeline.harness.run import Run, hold_lock, locked, present_files, recorded, recorded_files
+from alignrec.pipeline.io.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)

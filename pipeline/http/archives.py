@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.io.errors import UserError, one_line
 
 # what zipfile raises for damaged members, and for compression that it does not support
 FAULTS = (

@@ -18,8 +18,8 @@ from urllib.request import getproxies
 import httpcore
 import httpx
 
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.http.retries import RETRYABLE, Absent, TransientError, retry, retry_after
+from alignrec.pipeline.io.errors import UserError
 
 # identity: with compression, byte offsets would not be those of the file
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": "alignrec"}

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.http.retries import TransientError, append_blocks
+from alignrec.pipeline.io.errors import UserError
 
 if TYPE_CHECKING:
     import httpx

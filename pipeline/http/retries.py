@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 
 RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP statuses that may be transient
 LONGEST_WAIT = 60.0  # seconds, even if Retry-After is longer

@@ -17,12 +17,12 @@ import torch
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.images import files
 from alignrec.pipeline.images.crawler import Crawler
 from alignrec.pipeline.images.decode import Decoded, PixelSemaphore, normalise_image
 from alignrec.pipeline.images.params import Images
+from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.sources.base import is_path
 from alignrec.pipeline.sources.sql import open_database
 

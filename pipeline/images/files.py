@@ -14,11 +14,11 @@ from urllib.parse import quote, unquote, urlsplit
 import orjson
 import pyarrow as pa
 
-from alignrec.pipeline.config.base import Source
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.config import Source
 from alignrec.pipeline.http import archives
 from alignrec.pipeline.http.fetch import local_path
 from alignrec.pipeline.images.params import Images
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.sources.base import Downloaded, is_path
 
 ITEM = re.compile(r"\{(?:item|asin)\}")

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from alignrec.pipeline.config.base import Positive, Rate, Section, Sha256
+from alignrec.pipeline.harness.config import Positive, Rate, Section, Sha256
 
 RATE = 50.0  # requests per second to one host, at most
 Pattern = Annotated[str, Field(pattern=r"^[^{}]*(\{(item|asin)\}[^{}]*)+$")]  # {item} is the item's identifier

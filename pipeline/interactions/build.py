@@ -11,12 +11,12 @@ import pyarrow as pa
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.config.base import Source
-from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.harness.config import Source
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.interactions import division as divisions
 from alignrec.pipeline.interactions.division import DEFAULT, MMREC, PARTS, Db, Division, query_count
 from alignrec.pipeline.interactions.params import Interactions
+from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.sources import mmrec
 from alignrec.pipeline.sources.amazon import AmazonSource
 from alignrec.pipeline.sources.base import Reader, downloaded_files

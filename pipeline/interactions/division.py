@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from duckdb import DuckDBPyConnection as Db
 
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 from alignrec.schemas import COLD_ITEMS, SPARSE
 
 PARTS = ("train", "valid", "test")  # names of splits 0, 1, 2

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from alignrec.pipeline.config.base import Positive, Section
+from alignrec.pipeline.harness.config import Positive, Section
 
 
 class Interactions(Section):

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from alignrec.pipeline import engine
+from alignrec.pipeline.harness import engine
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions.cooccurrence import user_item_matrix
 from alignrec.pipeline.ops.linalg import float64_units

@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.seeds import seed_for
+from alignrec.pipeline.io.errors import UserError
 from alignrec.schemas import COLD_ITEMS, TEST, TRAIN, VALID, has_own_split, read_division
 
 Part = Literal["valid", "test"]

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 
 # files of a resumable folder: the key of its inputs, and the sha256 of each file written to it
 KEY, JOURNAL = ".key", ".sha256"

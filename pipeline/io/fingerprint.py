@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.io.errors import UserError, one_line
 
 KEY = "fingerprint"  # in a file's provenance record
 SHOWN = 40  # characters of a value shown in messages

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignrec import schemas
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.io import files, fingerprint
+from alignrec.pipeline.io.errors import UserError
 
 # content-defined page boundaries let a chunking store upload only what changed
 PARQUET = {"compression": "zstd", "use_content_defined_chunking": True}

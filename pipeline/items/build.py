@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.config.base import Source
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.config import Source
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.io import PART
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.items.params import Items
 from alignrec.pipeline.items.parse import MOST_ADDRESSES, Parsed, parse_lines
 from alignrec.pipeline.sources.amazon import AmazonSource

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.sources.feature_files import NAMES, plain_name, rank_identifier
 from alignrec.pipeline.sources.mmrec import first_repeated, read_permutation, text_table
 

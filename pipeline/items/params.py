@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from alignrec.pipeline.config.base import Section, Share
+from alignrec.pipeline.harness.config import Section, Share
 
 TextField = Literal["title", "brand", "categories", "description"]
 

@@ -9,8 +9,8 @@ from functools import partial
 from itertools import repeat
 from typing import NamedTuple
 
-from alignrec.pipeline import engine
-from alignrec.pipeline.config.base import Source
+from alignrec.pipeline.harness import engine
+from alignrec.pipeline.harness.config import Source
 from alignrec.pipeline.sources.base import Product, Reader, is_path
 from alignrec.pipeline.sources.lines import KEPT, LONGEST_LINE, Reject
 

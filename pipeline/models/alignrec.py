@@ -8,7 +8,7 @@ import torch.nn.functional as nnf
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from alignrec.pipeline.config.base import Name, Rate, Weight
+from alignrec.pipeline.harness.config import Name, Rate, Weight
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import (
     Batch,

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from alignrec.pipeline.config.base import Count, Share, Weight
+from alignrec.pipeline.harness.config import Count, Share, Weight
 from alignrec.pipeline.models.base import (
     Batch,
     Inputs,

@@ -10,8 +10,8 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from alignrec.pipeline.config.base import Rate
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.config import Rate
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import Inputs, Untrained
 from alignrec.pipeline.models.params import Train

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from alignrec.pipeline.config.base import Positive
+from alignrec.pipeline.harness.config import Positive
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions import cooccurrence
 from alignrec.pipeline.models import adjacency

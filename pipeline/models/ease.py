@@ -5,7 +5,7 @@ from typing import Self
 import numpy as np
 from pydantic import model_validator
 
-from alignrec.pipeline.config.base import Rate, Share, Weight
+from alignrec.pipeline.harness.config import Rate, Share, Weight
 from alignrec.pipeline.models import closed
 from alignrec.pipeline.models.base import Inputs
 from alignrec.pipeline.models.closed import Closed, ClosedParams

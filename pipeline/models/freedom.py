@@ -6,7 +6,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
-from alignrec.pipeline.config.base import Rate, Share, Weight
+from alignrec.pipeline.harness.config import Rate, Share, Weight
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import (
     Batch,

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from alignrec.pipeline.config.base import Positive, Rate
+from alignrec.pipeline.harness.config import Positive, Rate
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import Inputs, Untrained
 from alignrec.pipeline.models.params import Train

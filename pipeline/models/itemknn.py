@@ -5,7 +5,7 @@ import scipy.sparse as sp
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from alignrec.pipeline.config.base import Positive, Weight
+from alignrec.pipeline.harness.config import Positive, Weight
 from alignrec.pipeline.interactions import cooccurrence
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import Inputs, Untrained

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignrec.pipeline.config.base import Count
+from alignrec.pipeline.harness.config import Count
 from alignrec.pipeline.models.base import Batch, GraphRecommender, Inputs, guarded_bpr, sum_norms, xavier_uniform
 from alignrec.pipeline.models.params import Accumulating, Regularised
 from alignrec.pipeline.ops.sparse import Sparse, spmm

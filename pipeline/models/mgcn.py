@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from alignrec.pipeline.config.base import Weight
+from alignrec.pipeline.harness.config import Weight
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import (
     Batch,

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from alignrec.pipeline.config.base import Count
+from alignrec.pipeline.harness.config import Count
 from alignrec.pipeline.models.base import Batch, Inputs, Recommender, l2, pick_rows, xavier_uniform
 from alignrec.pipeline.models.infonce import cosine_nce
 from alignrec.pipeline.models.lightgcn import propagate

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
-from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.io.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -4,8 +4,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from alignrec.pipeline.config.base import Count, Name, Positive, Rate, Section, Sha256, Weight
 from alignrec.pipeline.encode.params import MOST_CHUNKS
+from alignrec.pipeline.harness.config import Count, Name, Positive, Rate, Section, Sha256, Weight
 
 VOCAB = 8000  # SentencePiece pieces, at most
 HELD_OUT, MOST_HELD_OUT = 0.02, 2000  # share and number of items, at most, held out to measure accuracy

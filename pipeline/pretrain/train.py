@@ -20,12 +20,12 @@ from alignrec.pipeline.beit3.mini import Mini, Network
 from alignrec.pipeline.beit3.network import HEADS, BEiT3
 from alignrec.pipeline.encode.folder import SET, FeatureSet
 from alignrec.pipeline.encode.params import IMAGE_TOKENS, Encode
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness import parallel
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.harness.versions import installed_versions
 from alignrec.pipeline.http.fetch import local_path
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.ops.checkpoint import Checkpoint, adam_state, part_of, prefix_names, restore_adam
 from alignrec.pipeline.ops.device import pick_device

@@ -11,10 +11,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.cutoff import bounded_cutoff
 from alignrec.pipeline.interactions import split
 from alignrec.pipeline.interactions.split import Pairs, Split
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.probe.registry import Data, Probe, Refit
 

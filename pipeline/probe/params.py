@@ -1,6 +1,6 @@
 """Section `probe` of params.yaml."""
 
-from alignrec.pipeline.config.base import Positive, Section
+from alignrec.pipeline.harness.config import Positive, Section
 
 
 class Probe(Section):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alignrec.pipeline import engine
+from alignrec.pipeline.harness import engine
 from alignrec.pipeline.ops.linalg import first_not_finite, float64_units
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.io.errors import UserError, one_line
 
 LARGEST = 64 << 20  # bytes
 Text = Annotated[str, Field(max_length=500)]

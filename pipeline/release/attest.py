@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.encode.loading import Loaded
-from alignrec.pipeline.errors import UserError, printable
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.images.params import Images
+from alignrec.pipeline.io.errors import UserError, printable
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.release import item_file
 from alignrec.pipeline.release import manifest as manifests

@@ -10,14 +10,14 @@ import pyarrow.parquet as pq
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.config.base import Licence, Shown
 from alignrec.pipeline.encode.folder import SET, FeatureSet
 from alignrec.pipeline.encode.registry import ENCODERS
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation import evidence
 from alignrec.pipeline.harness import code
+from alignrec.pipeline.harness.config import Licence, Shown
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import quoted_record
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import card, encoder, facts, manifest
 from alignrec.pipeline.release.encoder import hash_images, text_sha256
 from alignrec.pipeline.release.manifest import Input, Maker, Manifest

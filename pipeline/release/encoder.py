@@ -24,10 +24,10 @@ from alignrec.pipeline.encode.hub import LOCAL, Origin, Pretrained, with_version
 from alignrec.pipeline.encode.loading import Loaded, load_encoder, load_encoders
 from alignrec.pipeline.encode.params import TRAINED
 from alignrec.pipeline.encode.registry import Spec
-from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.harness.layout import EncoderFiles
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io import fingerprint
+from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.ops import arrays
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import Manifest

@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.config.base import Licence
 from alignrec.pipeline.encode.folder import FeatureSet, text_shares
 from alignrec.pipeline.encode.hub import LOCAL
 from alignrec.pipeline.encode.registry import ENCODERS
 from alignrec.pipeline.evaluation.evidence import group_values
+from alignrec.pipeline.harness.config import Licence
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.pretrain.params import Pretrain
 from alignrec.pipeline.release.manifest import USER_VECTORS, Counts, Encoder, File, Input, Maker

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from alignrec.pipeline import io
-from alignrec.pipeline.config.base import nearest
-from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.harness.config import nearest
+from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.items.build import compose_text
 from alignrec.pipeline.items.parse import LONGEST_TEXT, clean_product
 from alignrec.pipeline.sources.base import Product, as_json, as_list, as_text

@@ -19,9 +19,9 @@ from pydantic import Field, ValidationError
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.config.base import first_fault
-from alignrec.pipeline.config.document import Part
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.config import first_fault
+from alignrec.pipeline.harness.document import Part
+from alignrec.pipeline.io.errors import UserError
 
 FORMAT: Literal[5] = 5
 NAME = "manifest.json"

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from alignrec.pipeline.config.base import Name, Section, Shown
+from alignrec.pipeline.harness.config import Name, Section, Shown
 
 
 def _as_list(given: Any) -> Any:

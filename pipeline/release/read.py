@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import Manifest
 from alignrec.pipeline.release.verify import verify

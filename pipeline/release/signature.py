@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import File
 

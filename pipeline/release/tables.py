@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.items.parse import LONGEST_TEXT
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import Counts, File, Manifest

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.probe import stored
 from alignrec.pipeline.release import encoder, signature, tables
 from alignrec.pipeline.release import manifest as manifests

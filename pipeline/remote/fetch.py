@@ -13,9 +13,9 @@ from threading import Event, Lock
 from filelock import FileLock, Timeout
 
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.http.fetch import is_web_page
 from alignrec.pipeline.http.retries import ENOUGH, Absent, TransientError, append_blocks
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import signature, verify
 from alignrec.pipeline.release.manifest import File, Manifest

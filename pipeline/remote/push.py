@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.http.retries import Absent, TransientError, retry
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import signature, verify
 from alignrec.pipeline.release.manifest import File, Manifest

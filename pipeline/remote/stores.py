@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, unquote, urlsplit
 
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError, installing
 from alignrec.pipeline.http import archives
 from alignrec.pipeline.http.retries import Absent, TransientError, retry
+from alignrec.pipeline.io.errors import UserError, installing
 from alignrec.pipeline.release import manifest as manifests
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from alignrec.pipeline.errors import printable
 from alignrec.pipeline.evaluation import evidence
+from alignrec.pipeline.io.errors import printable
 from alignrec.pipeline.report import recommenders, table
 
 LONGEST = 24  # maximum characters of a cell that is never folded

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.semantic_ids.params import SemanticIds
 

@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field
 
-from alignrec.pipeline.config.base import Name, Section
+from alignrec.pipeline.harness.config import Name, Section
 
 
 def _power_of_two(codes: int) -> int:

@@ -13,8 +13,8 @@ import numpy as np
 
 from alignrec.pipeline import io
 from alignrec.pipeline.encode.loading import Loaded
-from alignrec.pipeline.errors import UserError, installing, one_line
 from alignrec.pipeline.images.decode import normalise_image
+from alignrec.pipeline.io.errors import UserError, installing, one_line
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.probe import stored
 from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items

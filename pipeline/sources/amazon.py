@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 import orjson
 from pydantic import Field, model_validator
 
-from alignrec.pipeline.config.base import Licence, Mirrors
+from alignrec.pipeline.harness.config import Licence, Mirrors
 from alignrec.pipeline.sources import mmrec
 from alignrec.pipeline.sources.base import Downloaded, Product, Reader, as_list, as_text
 from alignrec.pipeline.sources.lines import json_object, require_dict

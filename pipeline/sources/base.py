@@ -13,9 +13,9 @@ import orjson
 from pydantic import Field, model_validator
 
 from alignrec.pipeline import io
-from alignrec.pipeline.config.base import Mirrors, Name, Rate, Section, Source, checked, nearest
-from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.harness.config import Mirrors, Name, Rate, Section, Source, checked, nearest
 from alignrec.pipeline.harness.registry import Registry
+from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.sources.feature_files import FEATURE, ROWS, format_of
 from alignrec.pipeline.sources.lines import json_lines, json_object
 

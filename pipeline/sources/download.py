@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.harness.progress import meter
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.http.fetch import Progress, fetch_file, local_path
+from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.sources.base import SOURCES, Download, Downloaded, Generated
 from alignrec.pipeline.sources.feature_files import FEATURE, folder_sha256, list_parts, pack_folder, packed_ending
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 
 FEATURE = "feature:"  # role of a feature file: this prefix and the feature set's name
 ROWS = "feature_rows"  # role of the mapping file from rows to items, for files without identifiers

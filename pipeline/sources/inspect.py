@@ -11,7 +11,7 @@ from os.path import isfile
 from pathlib import Path
 from typing import Any
 
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.sources.base import Product, as_text, is_path
 from alignrec.pipeline.sources.feature_files import NAMES, plain_name
 from alignrec.pipeline.sources.lines import column_names

@@ -23,7 +23,7 @@ from isal.igzip_lib import IsalError
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.io.errors import UserError, one_line
 
 BLOCK = 1 << 20  # bytes; a large buffer halves the time to read lines
 LONGEST_LINE = 16 << 20  # bytes; real lines stay below 1 MiB

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
-from alignrec.pipeline.config.base import Licence, Mirrors, Section
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.config import Licence, Mirrors, Section
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.sources.base import Downloaded, Reader, as_text
 from alignrec.pipeline.sources.lines import first_line
 from alignrec.pipeline.sources.sql import csv_sql, identifier_of, rating_sql, trim_sql, whole_sql

@@ -8,8 +8,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alignrec.pipeline.config.base import Mirrors, Share, known
-from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.harness.config import Mirrors, Share, known
+from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.sources import sql
 from alignrec.pipeline.sources.base import Downloaded, Product, Reader, as_list, as_text, others
 from alignrec.pipeline.sources.lines import (

@@ -10,12 +10,12 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded_cutoff
 from alignrec.pipeline.evaluation.metrics import evaluate_vectors
 from alignrec.pipeline.harness.process import keep_large_buffers
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions.split import Split
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models.base import Batch, GraphRecommender, Inputs, Recommender
 from alignrec.pipeline.models.params import Accumulating, Train
 from alignrec.pipeline.ops.checkpoint import Checkpoint, adam_state, part_of, prefix_names, restore_adam

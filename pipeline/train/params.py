@@ -4,7 +4,7 @@ from typing import Any, ClassVar, cast
 
 from pydantic import ConfigDict
 
-from alignrec.pipeline.config.base import Name, Section, checked
+from alignrec.pipeline.harness.config import Name, Section, checked
 from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.models.params import FEATURES, Train
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.graph import approximate
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.interactions.split import Pairs, contains_keys, pair_keys, train_of
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.train.embeddings import Embeddings, read_embeddings
 
 MEASURED_AT = 20  # cutoff of the reported recall

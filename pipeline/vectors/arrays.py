@@ -14,8 +14,8 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import pyarrow as pa
 
-from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.http import archives
+from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.sources.feature_files import (
     LARGEST,
     PER_ITEM,

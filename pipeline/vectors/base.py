@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError, one_line
 from alignrec.pipeline.harness.registry import Registry
+from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.sources.feature_files import FOLDER, format_of
 
 WIDEST = 1 << 20  # largest width

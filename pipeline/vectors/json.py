@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.sources.feature_files import NAMES, rank_identifier
 from alignrec.pipeline.sources.lines import LONGEST_LINE, open_text, read_lines
 from alignrec.pipeline.vectors.base import Vectors, check_vector, gather_rows, no_vectors

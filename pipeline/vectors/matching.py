@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.items import identifiers
 from alignrec.pipeline.sources.base import raw_files
 from alignrec.pipeline.sources.feature_files import FEATURE, ROWS, format_of

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.sources.feature_files import is_vector, rank_identifier
 from alignrec.pipeline.vectors.base import WIDEST, Vectors, no_vectors
 

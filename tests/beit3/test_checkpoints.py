@@ -18,7 +18,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import checkpoints, released
 from alignrec.pipeline.beit3.config import SIZES, Config
 from alignrec.pipeline.beit3.network import BEiT3
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 from benchmarks import _official
 
 TINY = Config(image=32, patch=8, vocab=58, width=64, layers=2, heads=1, ffn=96, positions=40, codes=20, mlm=True)

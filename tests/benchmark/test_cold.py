@@ -10,9 +10,9 @@ import shops
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.cell import Entry, rankings_path
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.evidence import list_comparisons
 from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.report import recommenders
 from alignrec.pipeline.train import inputs
 

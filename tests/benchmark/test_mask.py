@@ -11,16 +11,17 @@ import toy
 
 from alignrec import schemas
 from alignrec.commands.params import Params
-from alignrec.pipeline import engine, io
+from alignrec.pipeline import io
 from alignrec.pipeline.benchmark import study
 from alignrec.pipeline.benchmark.cell import Hidden, train_and_judge
 from alignrec.pipeline.benchmark.experiment import Experiment
 from alignrec.pipeline.benchmark.params import Mask, Study
 from alignrec.pipeline.benchmark.settings import protocol_of
 from alignrec.pipeline.benchmark.study import Masked
-from alignrec.pipeline.config.base import checked
 from alignrec.pipeline.encode.params import MODALITIES, variant
 from alignrec.pipeline.evaluation.metrics import evaluate_vectors
+from alignrec.pipeline.harness import engine
+from alignrec.pipeline.harness.config import checked
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run, running
 from alignrec.pipeline.harness.seeds import seed_for

@@ -15,10 +15,10 @@ from processes import started
 
 from alignrec import schemas
 from alignrec.commands.params import Params
-from alignrec.pipeline import engine, io
+from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.cell import Cell, DatasetData
 from alignrec.pipeline.benchmark.experiment import Experiment, Store, record_digest, train_cell
-from alignrec.pipeline.harness import code
+from alignrec.pipeline.harness import code, engine
 from alignrec.pipeline.harness.run import ALTERED, Run
 from alignrec.pipeline.models import MODELS
 

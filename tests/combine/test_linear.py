@@ -17,8 +17,8 @@ from alignrec.pipeline.combine.linear import WAYS, Way
 from alignrec.pipeline.combine.params import Combine
 from alignrec.pipeline.encode import chain
 from alignrec.pipeline.encode.folder import ENCODER, FeatureSet
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.ops.linalg import Block, unit_rows
 from tests.probe.test_cold_items import GOOD, ITEMS, NOISE, data

@@ -23,10 +23,10 @@ from alignrec.pipeline.combine.controls import planted_halves
 from alignrec.pipeline.encode import batching, chain
 from alignrec.pipeline.encode.folder import ENCODER, FeatureSet
 from alignrec.pipeline.encode.loading import Project, load_encoder
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.interactions.cooccurrence import user_item_matrix
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.report.probes import leak_tables

@@ -15,9 +15,9 @@ from commands import alignrec
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.compare import command, feature_set, similarity
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops import shapes
 from alignrec.stages import probe
 

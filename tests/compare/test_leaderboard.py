@@ -9,8 +9,8 @@ import toy
 
 from alignrec.pipeline import io
 from alignrec.pipeline.compare import leaderboard
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.run import running
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest
 from alignrec.stages import publish
 

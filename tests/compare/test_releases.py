@@ -13,9 +13,9 @@ import toy
 from alignrec.pipeline import io
 from alignrec.pipeline.compare import releases, similarity
 from alignrec.pipeline.compare.page import render_changes
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest
 from alignrec.stages import publish
 

@@ -19,7 +19,7 @@ from alignrec.commands.app import app
 from alignrec.pipeline import io
 from alignrec.pipeline.embed import command as embedding
 from alignrec.pipeline.encode.folder import Facts
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.encoder import image_sha256, normalise_image, text_sha256
 from alignrec.pipeline.release.item_file import DEFAULT
 

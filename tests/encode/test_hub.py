@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from alignrec.pipeline.encode.hub import Origin
 from alignrec.pipeline.encode.huggingface import HuggingFace, HuggingFaceParams
 from alignrec.pipeline.encode.registry import find_network
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from alignrec.pipeline.encode import batching
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 
 TEXTS = [f"{i} words" for i in range(10)]
 

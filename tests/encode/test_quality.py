@@ -11,7 +11,7 @@ import toy
 
 from alignrec.pipeline import io
 from alignrec.pipeline.encode.tfidf import Tfidf
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 
 Change = Callable[[torch.Tensor], torch.Tensor]
 WARNINGS: dict[str, Change] = {

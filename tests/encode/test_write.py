@@ -20,8 +20,8 @@ from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.encode import batching
 from alignrec.pipeline.encode.folder import FeatureSet
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.io.errors import UserError
 
 TEXTS = ["red apple", "", "a blue car", "", "green tree", "bus", "red car"]
 COLOURS = ["red", "green", None, None, "blue", None, "red"]

@@ -10,10 +10,10 @@ import torch
 
 from alignrec.commands.params import Params
 from alignrec.pipeline.benchmark.settings import model_settings, protocol_of
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.metrics import evaluate_vectors, open_test, topk
 from alignrec.pipeline.evaluation.protocol import Protocol
 from alignrec.pipeline.interactions.split import Pairs, unite_pairs
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models.bpr import BPR
 from alignrec.pipeline.ops.scores import Vectors
 from alignrec.pipeline.train.loop import fit

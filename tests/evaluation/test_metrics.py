@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shops import ITEMS, USERS, two_tastes
 
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation import metrics
 from alignrec.pipeline.evaluation.metrics import METRICS, evaluate_vectors, judge_rankings, open_test
 from alignrec.pipeline.evaluation.protocol import Protocol, questions
 from alignrec.pipeline.harness import code
 from alignrec.pipeline.interactions.split import Pairs, unite_pairs
+from alignrec.pipeline.io.errors import UserError
 
 
 def test_an_empty_place_is_no_hit_on_the_neighbour_in_key_order() -> None:

@@ -24,13 +24,13 @@ from alignrec.commands.app import app
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.compare.similarity import find_neighbours
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.export import content as contents
 from alignrec.pipeline.export import rows
 from alignrec.pipeline.export.content import ExportContent
 from alignrec.pipeline.export.write import FORMATS, wants_codes, write_export
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.items.parse import clean_text
 from alignrec.stages import download, interactions, items
 

@@ -16,12 +16,12 @@ from typer.testing import CliRunner
 from alignrec import schemas
 from alignrec.commands.app import app
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.export import content as contents
 from alignrec.pipeline.export import rows
 from alignrec.pipeline.export.content import ExportContent
 from alignrec.pipeline.export.write import write_export
 from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.io.errors import UserError
 
 EMPTY = 4
 """the item without content, which exports leave out, shifting later ones"""

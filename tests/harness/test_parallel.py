@@ -17,9 +17,9 @@ from shims import ROOT
 
 from alignrec.commands.params import load
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.checkpoint import Checkpoint
 from alignrec.pipeline.pretrain.train import fit
 

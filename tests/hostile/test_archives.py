@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.remote.fetch import fetch
 from alignrec.pipeline.vectors.arrays import open_archive
 

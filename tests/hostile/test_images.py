@@ -11,10 +11,10 @@ from unittest.mock import Mock
 import pytest
 from PIL import Image
 
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.images import decode, fetcher, files
 from alignrec.pipeline.images.decode import PixelSemaphore, normalise_image
 from alignrec.pipeline.images.params import Images
+from alignrec.pipeline.io.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 LIMITS = {"size": 32, "quality": 90, "max_pixels": 1_000_000}

@@ -9,7 +9,6 @@ import coded
 import pytest
 from webserver import Answer, Handler, body, drip, hang, serving, status
 
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.http import client
 from alignrec.pipeline.http.client import is_public
 from alignrec.pipeline.http.fetch import fetch_file
@@ -18,6 +17,7 @@ from alignrec.pipeline.images import crawler, fetcher
 from alignrec.pipeline.images.fetcher import Fetcher, Result
 from alignrec.pipeline.images.files import Files
 from alignrec.pipeline.images.params import Images
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.remote import stores
 from alignrec.pipeline.remote.fetch import fetch as fetch_release
 

@@ -24,8 +24,8 @@ from webserver import body, serving
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.export.content import of_release
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest, signature, verify
 from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
 from alignrec.pipeline.remote.fetch import fetch

@@ -16,13 +16,13 @@ import torch
 from commands import alignrec
 from processes import started
 
-from alignrec.pipeline.config.base import Source
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.config import Source
 from alignrec.pipeline.http.fetch import fetch_file
 from alignrec.pipeline.images.files import NO_FILE, open_files
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.interactions import build
 from alignrec.pipeline.io import sha256
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.items.build import merge_products
 from alignrec.pipeline.items.parse import Parsed, clean_text, parse_line, parse_lines
 from alignrec.pipeline.sources.amazon import Reader2018

@@ -20,10 +20,10 @@ from alignrec import schemas
 from alignrec.commands import terminal
 from alignrec.commands.app import app
 from alignrec.pipeline import io as files
-from alignrec.pipeline.errors import printable
 from alignrec.pipeline.harness import process
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
+from alignrec.pipeline.io.errors import printable
 from alignrec.stages import publish
 
 TEXTS = {

@@ -9,10 +9,10 @@ import httpx
 import pytest
 from webserver import Answer, Handler, body, cut, serving, status
 
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.http import retries
 from alignrec.pipeline.http.client import Blocked, Guard, first_byte, open_client, request_file
 from alignrec.pipeline.http.retries import TransientError, append_blocks, retry
+from alignrec.pipeline.io.errors import UserError
 
 
 def read(address: str, start: int) -> tuple[int, bytes]:

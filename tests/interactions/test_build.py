@@ -9,7 +9,6 @@ import pyarrow as pa
 import pytest
 from ratings import Whole, inter, random_ratings, reference, reference_split, table, whole
 
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.interactions.build import (
     Query,
     create_database,
@@ -20,6 +19,7 @@ from alignrec.pipeline.interactions.build import (
     load_published,
 )
 from alignrec.pipeline.interactions.division import BY_USER, Division
+from alignrec.pipeline.io.errors import UserError
 from alignrec.schemas import TEST, TRAIN, USERS, VALID
 
 Do = Callable[..., Whole]

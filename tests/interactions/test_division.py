@@ -12,12 +12,12 @@ from ratings import Whole, inter, number, random_ratings, reference, reference_s
 
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.stage import perform
 from alignrec.pipeline.interactions import build
 from alignrec.pipeline.interactions.division import Division
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.train import inputs
 from alignrec.schemas import TEST, TRAIN, VALID
 from alignrec.stages.order import STAGES

@@ -8,9 +8,9 @@ import pytest
 from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.sources import lines
 from alignrec.pipeline.sources.download import list_files
 from alignrec.stages import interactions

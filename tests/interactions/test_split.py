@@ -7,9 +7,9 @@ import pytest
 import scipy.sparse as sp
 from shops import interactions
 
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.interactions import cooccurrence, split
 from alignrec.pipeline.interactions.split import contains_keys, limit_users, load_split, pair_keys
+from alignrec.pipeline.io.errors import UserError
 
 
 def test_rows_go_where_they_say_in_order_and_repeats_and_strangers_leave() -> None:

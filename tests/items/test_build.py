@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.io import read_json
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.items import build
 from alignrec.pipeline.items.build import compose_text, find_shared
 from alignrec.pipeline.items.parse import clean_text

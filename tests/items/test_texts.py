@@ -7,7 +7,7 @@ import pytest
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.items import build, columns
 from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.sources.base import Product

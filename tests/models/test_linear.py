@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.metrics import topk
 from alignrec.pipeline.interactions.split import Pairs, Split
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS, closed
 from alignrec.pipeline.models.base import Inputs, Recommender
 from alignrec.pipeline.ops.scores import Filter

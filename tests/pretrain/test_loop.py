@@ -14,8 +14,8 @@ from commands import alignrec
 from pretraining import MASK, UNTAUGHT, features, network, shop, task, write_params
 from pretraining import history as _run
 
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.checkpoint import Checkpoint
 from alignrec.pipeline.pretrain import held_out, prepare
 from alignrec.pipeline.pretrain.corpus import Task, make_batch

@@ -20,8 +20,8 @@ from alignrec.pipeline.encode import batching
 from alignrec.pipeline.encode.cnn import CNN
 from alignrec.pipeline.encode.loading import Project, load_encoder
 from alignrec.pipeline.encode.params import IMAGE_TOKENS
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.pretrain.params import MINI, Pretrain
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.compare.leaderboard import published_entries
-from alignrec.pipeline.config.base import nearest
+from alignrec.pipeline.harness.config import nearest
 from alignrec.pipeline.report import terminal
 from alignrec.stages.order import STAGES
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from alignrec.pipeline import io
-from alignrec.pipeline.config import document
+from alignrec.pipeline.harness import document
 from alignrec.pipeline.harness.layout import Layout
 
 HERE = Path(__file__).parent

@@ -14,9 +14,9 @@ from alignrec import schemas
 from alignrec.commands.app import app
 from alignrec.commands.params import Params, of_release
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.read import Release, unpack_release
 from alignrec.stages import probe
 

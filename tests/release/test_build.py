@@ -16,9 +16,9 @@ import yaml
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness import code
 from alignrec.pipeline.harness.run import running
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest, verify
 from alignrec.stages import publish
 from alignrec.stages.order import STAGES

@@ -15,8 +15,8 @@ from safetensors.numpy import load, load_file, save, save_file
 
 import alignrec
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.io import fingerprint
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import attest, manifest, verify
 from alignrec.pipeline.release.encoder import ReleasedEncoders
 from alignrec.pipeline.release.params import Publish

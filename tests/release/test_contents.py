@@ -14,8 +14,8 @@ import toy
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import facts, manifest, verify
 from alignrec.pipeline.release.build import select_encoders
 from alignrec.pipeline.release.encoder import ReleasedEncoders

@@ -16,8 +16,8 @@ import toy
 from alignrec import schemas
 from alignrec.commands.params import load
 from alignrec.pipeline import io
-from alignrec.pipeline.config.base import checked
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.config import checked
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import card, manifest
 from alignrec.pipeline.release.params import Publish
 
@@ -132,7 +132,7 @@ def test_the_card_states_the_same(tmp_path: Path) -> None:
 def test_a_licence_that_is_unknown_is_said_in_usage_info_and_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from alignrec.pipeline.config.base import OWN
+    from alignrec.pipeline.harness.config import OWN
     from alignrec.pipeline.sources.sample import SampleSource
 
     monkeypatch.setattr(SampleSource, "licence", OWN)

@@ -16,7 +16,7 @@ from pathlib import Path
 import coded
 import pytest
 
-from alignrec.pipeline.errors import COMPARE, HEAVY, installing
+from alignrec.pipeline.io.errors import COMPARE, HEAVY, installing
 
 ROOT = Path(__file__).parent.parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -10,7 +10,7 @@ import toy
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest
 
 QWEN = {

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from alignrec.commands.app import app
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import signature, verify
 from alignrec.pipeline.remote.fetch import fetch
 from alignrec.pipeline.remote.push import push

@@ -16,9 +16,9 @@ import alignrec
 from alignrec import schemas
 from alignrec.commands.params import read
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.export.content import of_release
 from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest, verify
 from alignrec.pipeline.release.read import Release
 from alignrec.pipeline.report.gallery import item_titles

@@ -14,9 +14,9 @@ import pytest
 import toy
 from webserver import Folder, listening
 
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.io import sha256
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest, verify
 from alignrec.pipeline.remote import stores
 from alignrec.pipeline.remote.fetch import fetch

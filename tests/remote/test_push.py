@@ -15,9 +15,9 @@ import yaml
 from commands import alignrec
 from hub import Hub, hub
 
-from alignrec.pipeline.errors import UserError, installing
 from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.io import sha256
+from alignrec.pipeline.io.errors import UserError, installing
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import signature
 from alignrec.pipeline.remote import stores

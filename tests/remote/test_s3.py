@@ -22,9 +22,9 @@ from webserver import Folder, body, listening, serving, status
 
 import alignrec
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.code import ROOT
 from alignrec.pipeline.http.retries import TransientError
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest, verify
 from alignrec.pipeline.remote import stores
 from alignrec.pipeline.remote.fetch import fetch

@@ -10,9 +10,9 @@ import toy
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.semantic_ids import codes as coder
 from alignrec.pipeline.semantic_ids.codes import Coding

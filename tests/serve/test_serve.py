@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from alignrec.commands.app import app
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest
 from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
 from alignrec.pipeline.release.read import Release

@@ -9,8 +9,8 @@ import pytest
 from webserver import Server, body, first, hang, ranged, serving, status
 
 from alignrec.pipeline import io
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.http.fetch import Progress, fetch_file
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.sources.base import Download
 from alignrec.pipeline.sources.download import (
     download_files,

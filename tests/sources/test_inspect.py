@@ -11,7 +11,7 @@ import yaml
 
 from alignrec.commands import new as command
 from alignrec.commands.params import load
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops import device
 
 

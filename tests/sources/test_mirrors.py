@@ -12,9 +12,9 @@ from webserver import body, ranged, serving, status
 
 from alignrec.commands import new
 from alignrec.commands.params import Params, load
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.sources.amazon import MIRRORS, Amazon2023, AmazonSource, category_addresses
 from alignrec.stages.download import main
 

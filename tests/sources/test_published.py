@@ -14,8 +14,8 @@ from alignrec import schemas
 from alignrec.commands.params import load
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.settings import protocol_of
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.sources.base import declared_source
 from alignrec.pipeline.sources.mmrec import read_numbering
 from alignrec.pipeline.train import inputs

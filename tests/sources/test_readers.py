@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.sources import mmrec
 from alignrec.pipeline.sources.amazon import Reader2014, Reader2018, Reader2023
 from alignrec.pipeline.sources.base import Reader

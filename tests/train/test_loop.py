@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import save
 from shops import content, interactions, two_tastes
 
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.evaluation.metrics import evaluate_vectors
 from alignrec.pipeline.graph import neighbours
 from alignrec.pipeline.interactions import split
 from alignrec.pipeline.interactions.split import contains_keys, load_split, pair_keys
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.models.base import Batch, Inputs
 from alignrec.pipeline.models.params import Train

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.sources.feature_files import pack_folder, packed_ending
 from alignrec.pipeline.vectors.matching import match_file
 from tests.vectors import formats

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.vectors.arrays import BLOCK, RECORD, WIDTH
 from alignrec.pipeline.vectors.matching import match_file
 

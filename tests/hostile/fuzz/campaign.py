@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 sys.path.append(str(Path(__file__).parents[2]))  # what tests share lies there
 
-from alignrec.pipeline.errors import one_line
+from alignrec.pipeline.io.errors import one_line
 from tests.hostile.fuzz import registry
 from tests.hostile.fuzz.mutate import mutated
 from tests.hostile.fuzz.target import feed

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alignrec.pipeline.config.base import Source
+from alignrec.pipeline.harness.config import Source
 from alignrec.pipeline.interactions import build
 from alignrec.pipeline.interactions.build import split_ratings
 from alignrec.pipeline.interactions.division import Division

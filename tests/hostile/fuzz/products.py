@@ -10,7 +10,7 @@ from functools import cache
 
 import orjson
 
-from alignrec.pipeline.errors import one_line, printable
+from alignrec.pipeline.io.errors import one_line, printable
 from alignrec.pipeline.items.parse import Parsed, clean_text, parse_line
 from alignrec.pipeline.release import item_file
 from alignrec.pipeline.sources.amazon import Reader2014, Reader2018, Reader2023

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 
-from alignrec.pipeline.config.base import nearest
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness.config import nearest
+from alignrec.pipeline.io.errors import UserError
 from tests.hostile.fuzz.target import Target
 
 AREAS = {

@@ -19,8 +19,8 @@ import toy
 import alignrec
 from alignrec.pipeline.compare import leaderboard
 from alignrec.pipeline.compare.releases import diff_releases
-from alignrec.pipeline.errors import UserError
 from alignrec.pipeline.export.content import of_release
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest, signature
 from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items, normalise_image
 from alignrec.pipeline.release.read import Release, unpack_release

@@ -9,7 +9,7 @@ import shipped
 
 from alignrec.commands import params
 from alignrec.pipeline.combine.names import feature_sets
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 KINDS = """

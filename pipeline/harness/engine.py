@@ -14,7 +14,7 @@ from functools import cache, partial
 from itertools import chain, islice
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.io.errors import UserError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

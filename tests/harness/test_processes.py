@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from alignrec.pipeline import engine
-from alignrec.pipeline.errors import UserError
+from alignrec.pipeline.harness import engine
+from alignrec.pipeline.io.errors import UserError
 
 
 def double(n: int) -> int:

@@ -9,8 +9,8 @@ import yaml
 from pydantic import ConfigDict, ValidationError
 
 from alignrec.pipeline import io
-from alignrec.pipeline.config.base import Section, first_fault
-from alignrec.pipeline.errors import UserError, one_line
+from alignrec.pipeline.harness.config import Section, first_fault
+from alignrec.pipeline.io.errors import UserError, one_line
 
 LARGEST = 1 << 17  # bytes of a file, which PyYAML parses in a few seconds; typical files have a few thousand
 EXTENDS = "extends"

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from alignrec.pipeline.engine import cluster as of_ray
-from alignrec.pipeline.engine.cluster import spread
-from alignrec.pipeline.errors import UserError, installing
+from alignrec.pipeline.harness import cluster as of_ray
+from alignrec.pipeline.harness.cluster import spread
+from alignrec.pipeline.io.errors import UserError, installing
 
 
 def read(job: dict[str, Any]) -> pa.Table:

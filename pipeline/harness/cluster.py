@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from alignrec.pipeline.errors import UserError, installing, one_line
 from alignrec.pipeline.harness import code
 from alignrec.pipeline.harness.versions import installed_versions, machine_facts, versions
+from alignrec.pipeline.io.errors import UserError, installing, one_line
 
 Job = TypeVar("Job")
 Read = Callable[[Job], pa.Table]  # reads the input of a job, in a process on this machine
