@@ -6,14 +6,12 @@ from alignrec.pipeline.harness.stage import SOURCE, Stage
 from alignrec.pipeline.items import build
 from alignrec.pipeline.items.params import Items
 from alignrec.pipeline.sources.base import SOURCES, downloaded_files
-from alignrec.pipeline.vectors.base import READERS
+from alignrec.pipeline.vectors.base import READERS, check_files, feature_files
 from alignrec.stages.download import DOWNLOAD
 from alignrec.stages.interactions import INTERACTIONS
 
 
 def main(run: Run) -> None:
-    from alignrec.pipeline.vectors import matching
-
     layout, reader = run.layout, run.source.reader()
     asins = run.read(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     path = reader.metadata(downloaded_files(layout.sources))
@@ -21,8 +19,8 @@ def main(run: Run) -> None:
     found = build.read_metadata(lines, run.source, asins, name, run.params[Items].max_reject_share, folder=run.folder)
     run.write_all(build.item_tables(found.products, asins, run.params[Items].text), layout.items, schemas.ITEMS)
     run.write(found.rejects, layout.rejects, schemas.REJECTS)
-    if files := matching.feature_files(layout.sources):  # fail early if they do not fit the items
-        run.note(features=matching.check_files(files, asins))
+    if files := feature_files(layout.sources):  # fail early if they do not fit the items
+        run.note(features=check_files(files, asins))
     build.describe_items(run, found, path)
 
 

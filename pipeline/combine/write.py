@@ -33,9 +33,7 @@ from alignrec.pipeline.io import fingerprint
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.ops.linalg import JoinedMap
-from alignrec.pipeline.vectors import matching
-from alignrec.pipeline.vectors.base import READERS
-from alignrec.pipeline.vectors.matching import File
+from alignrec.pipeline.vectors.base import READERS, File, feature_files
 
 OF_IMAGES = "records"  # file format whose features are computed only from images
 FLAGS = ("has_image", "has_text")
@@ -44,7 +42,7 @@ Rows = Iterator[pa.Table]  # rows of a set, one shard at a time
 
 def write_combinations(run: Run) -> None:
     """Write derived, imported and control sets, and delete those that are no longer listed."""
-    files, own = matching.feature_files(run.layout.sources), run.params[Combine]
+    files, own = feature_files(run.layout.sources), run.params[Combine]
     beside = [f"{names.TEXT}-{name}" for name, file in files.items() if file.format == OF_IMAGES]
     wanted = [*files, *beside, *own.sets, *own.controls]
     wanted = [name for name in names.feature_sets(run.params, run.dataset) if name in wanted]

@@ -11,7 +11,7 @@ import numpy as np
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.vectors.matching import match_file
+from alignrec.pipeline.vectors.base import match_file
 
 FEWEST = 3  # items needed for a comparison
 

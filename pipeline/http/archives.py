@@ -32,13 +32,6 @@ def open_zip(path: Path) -> zipfile.ZipFile:
         return zipfile.ZipFile(io.require_plain(path))
 
 
-def unpack_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, shown: str, most: int) -> bytes:
-    """Return a member's bytes; raise UserError as `read_member`, and if it has more than `most`."""
-    if member.file_size > most:  # zipfile reads no further than this
-        raise UserError(f"{shown}: {member.file_size:,} bytes unpacked; no member of this kind has more than {most:,}")
-    return b"".join(read_member(archive, member, shown))
-
-
 def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, shown: str, start: int = 0) -> Iterator[bytes]:
     """Yield a member's bytes from `start`; raise UserError if it is damaged, encrypted or packed with bzip2."""
     # a bzip2 block expands a kilobyte into gigabytes, and zipfile cannot bound its output

@@ -62,7 +62,6 @@ def is_public(address: str) -> bool:
 
 
 def parse_url(address: str | httpx.URL) -> httpx.URL:
-    """Parse an http(s) address; raise Blocked if it is invalid or too long."""
     try:
         url = httpx.URL(address)
         valid = HOST.fullmatch(url.raw_host) is not None and url.host != ""
@@ -80,7 +79,6 @@ def parse_url(address: str | httpx.URL) -> httpx.URL:
 def open_client(
     timeout: float, connect: float | None = None, transport: httpx.BaseTransport | None = None
 ) -> httpx.Client:
-    """Return a client without cookies; `timeout` and `connect` are in seconds."""
     return httpx.Client(
         timeout=httpx.Timeout(timeout, connect=timeout if connect is None else connect),
         headers=HEADERS,
@@ -104,7 +102,15 @@ def request_file(
         named = {"named": url.raw_host.decode("ascii")}
         response = follow_redirects(client, client.build_request("GET", url, headers=headers, extensions=named))
         try:
-            _refuse_failure(response, label)
+            code = response.status_code
+            if code in RETRYABLE:
+                raise TransientError(f"HTTP {code}", retry_after(response.headers.get("Retry-After")))
+            if code in (404, 410):
+                raise Absent(f"{label}: no such file (HTTP {code})")
+            if code in (401, 403):
+                raise UserError(f"{label}: access denied (HTTP {code}); are password, signature or HF_TOKEN right?")
+            if code not in (200, 206, 416):
+                raise UserError(f"{label}: HTTP {code} {response.reason_phrase}")
             yield response
         finally:
             response.close()
@@ -114,18 +120,6 @@ def request_file(
         if "CERTIFICATE_VERIFY_FAILED" in str(e):
             raise UserError(f"{label}: the server's certificate is not trusted") from None
         raise TransientError(type(e).__name__) from None
-
-
-def _refuse_failure(response: httpx.Response, label: str) -> None:
-    code = response.status_code
-    if code in RETRYABLE:
-        raise TransientError(f"HTTP {code}", retry_after(response.headers.get("Retry-After")))
-    if code in (404, 410):
-        raise Absent(f"{label}: no such file (HTTP {code})")
-    if code in (401, 403):
-        raise UserError(f"{label}: access denied (HTTP {code}); are password, signature or HF_TOKEN right?")
-    if code not in (200, 206, 416):
-        raise UserError(f"{label}: HTTP {code} {response.reason_phrase}")
 
 
 def follow_redirects(client: httpx.Client, request: httpx.Request) -> httpx.Response:
@@ -202,7 +196,7 @@ class Guard(httpcore.NetworkBackend):
 
     def __init__(self, named: Iterable[str] = (), inner: httpcore.NetworkBackend | None = None) -> None:
         self.named = {name.lower() for name in named}
-        self.look_up = lru_cache(NAMES)(self._look_up)
+        self.look_up = lru_cache(NAMES)(lambda host: retry(lambda: self._resolve_host(host), LOOKUPS))
         self._inner = inner or httpcore.SyncBackend()
 
     def connect_tcp(self, host: str, port: int, timeout: float | None = None, **options: Any) -> _Stream:  # type: ignore[override]
@@ -212,19 +206,15 @@ class Guard(httpcore.NetworkBackend):
                 return _Stream(self._inner.connect_tcp(number, port, _time_left(timeout), **options))
         return _Stream(self._inner.connect_tcp(last, port, _time_left(timeout), **options))
 
-    def _look_up(self, host: str) -> list[str]:
-        numbers = retry(lambda: _resolve_host(host), LOOKUPS)
+    def _resolve_host(self, host: str) -> list[str]:
+        try:
+            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            raise Unresolved(f"name not resolved: {host}") from None
+        numbers = [str(info[4][0]) for info in found]
         if host not in self.named and not all(map(is_public, numbers)):
             raise Blocked(f"{host} is inside a private network or this machine")
         return numbers
-
-
-def _resolve_host(host: str) -> list[str]:
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        raise Unresolved(f"name not resolved: {host}") from None
-    return [str(info[4][0]) for info in found]
 
 
 class _Stream(httpcore.NetworkStream):

@@ -50,9 +50,14 @@ def fetch_file(
         part.unlink(missing_ok=True)  # never written through a planted link
         shutil.copyfile(io.require_plain(source), part)
     mark.unlink(missing_ok=True)
-    sha256 = io.sha256(part)
-    fault = _find_fault(part, target.name)
-    if not fault and expected not in (None, sha256):
+    sha256, fault = io.sha256(part), ""
+    with part.open("rb") as f:
+        head = f.read(512)
+    if is_web_page(head):
+        fault = "the answer is a web page (HTML), not a file"
+    elif target.name.endswith(".gz") and not head.startswith(b"\x1f\x8b"):
+        fault = "not gzip, though its name ends in .gz"
+    elif expected not in (None, sha256):
         fault = (
             f"its sha256 is {sha256}, expected {expected}: the file changed; delete the dataset's sources.json, or "
             "change sha256 in the parameters, if that is right"
@@ -66,9 +71,7 @@ def fetch_file(
 
 
 def _download_part(address: str, part: Path, mark: Path, timeout: float, retries: int, progress: Progress) -> None:
-    from alignrec.pipeline.http.client import (
-        open_client,
-    )  # imported here: httpx takes 0.1 s to load, and local files do not need it
+    from alignrec.pipeline.http.client import open_client  # httpx takes 0.1 s to load
 
     with open_client(timeout) as web:
         try:
@@ -106,16 +109,6 @@ def _read_rest(
             received += len(block)
             yield block
             progress(received, total)
-
-
-def _find_fault(path: Path, name: str) -> str:
-    with path.open("rb") as f:
-        head = f.read(512)
-    if is_web_page(head):
-        return "the answer is a web page (HTML), not a file"
-    if name.endswith(".gz") and not head.startswith(b"\x1f\x8b"):
-        return "not gzip, though its name ends in .gz"
-    return ""
 
 
 def is_web_page(data: bytes) -> bool:

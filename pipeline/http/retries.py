@@ -49,7 +49,8 @@ def append_blocks(
     """Append to a file what `read(size)` yields; give up after `tries` failures in a row below `enough` new bytes."""
     idle = 0
     while True:
-        with open(part, "ab", opener=open_no_link) as f:
+        # never through a planted link
+        with open(part, "ab", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o666)) as f:
             before = f.tell()
             try:
                 for block in read(before):
@@ -64,10 +65,6 @@ def append_blocks(
                 wait = e.wait
         if idle:
             (sleep or time.sleep)(seconds_to_wait(idle - 1, wait))
-
-
-def open_no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 # `attempt` counts from 0; the delay doubles, with jitter

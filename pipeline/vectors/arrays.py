@@ -23,7 +23,7 @@ from alignrec.pipeline.sources.feature_files import (
     list_members,
     rank_identifier,
     read_member,
-)
+)  # fmt: skip
 from alignrec.pipeline.sources.lines import Reject, Row, find_delimiter, open_unpacked, read_lines, read_rows
 from alignrec.pipeline.vectors.base import Vectors, check_vector, gather_rows, no_vectors
 from alignrec.pipeline.vectors.tables import open_parquet
@@ -43,7 +43,14 @@ Member = tuple[str, Callable[[], bytes]]  # name, and a function that reads its 
 
 
 def open_npy(path: Path) -> Vectors:
-    return _open_matrix(path, map_npy(path))
+    try:
+        with path.open("rb") as f:
+            shape, dtype = read_header(f, path.stat().st_size)
+        # empty arrays cannot be mapped
+        array = np.load(path, mmap_mode="r", allow_pickle=False) if math.prod(shape) else np.empty(shape, dtype)
+    except Exception as e:  # numpy evaluates the header as a Python literal, which may raise anything
+        raise UserError(f"{path}: not a readable .npy file ({one_line(e, 120)})") from None
+    return _open_matrix(path, array)
 
 
 def _open_matrix(path: Path, array: np.ndarray) -> Vectors:
@@ -51,20 +58,6 @@ def _open_matrix(path: Path, array: np.ndarray) -> Vectors:
         raise UserError(f"{path}: is {array.dtype} {array.shape}, expected numbers [items, width]")
     count, width = array.shape
     return Vectors(path, count, width, lambda numbers: array[numbers])
-
-
-def map_npy(path: Path) -> np.ndarray:
-    try:
-        with path.open("rb") as f:
-            shape, dtype = read_header(f, path.stat().st_size)
-        if not math.prod(shape):
-            return np.empty(shape, dtype)  # empty arrays cannot be mapped
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise
-    except Exception as e:  # numpy evaluates the header as a Python literal, which may raise anything
-        raise UserError(f"{path}: not a readable .npy file ({one_line(e, 120)})") from None
-    return array
 
 
 def read_header(f: BinaryIO, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -101,15 +94,11 @@ def open_torch(path: Path) -> Vectors:
             raise UserError(f"{path}: expected a dense tensor of numbers, not sparse, nested, quantised or complex")
         return (value.detach().float() if value.is_floating_point() else value).resolve_neg().numpy()
 
-    return open_named(
-        path,
-        {str(name): as_array(value) for name, value in dict(held).items()}
-        if isinstance(held, dict)
-        else {"": as_array(held)},
-    )
+    named = held if isinstance(held, dict) else {"": held}
+    return _open_named(path, {str(name): as_array(value) for name, value in named.items()})
 
 
-def open_named(path: Path, found: Mapping[str, Any]) -> Vectors:
+def _open_named(path: Path, found: Mapping[str, Any]) -> Vectors:
     """Open named arrays: a matrix [items, width], also with its identifiers, or a vector per identifier."""
     arrays = {name: np.asarray(value) for name, value in found.items()}
     matrices = [name for name, array in arrays.items() if array.ndim == 2 and len(array) > 1]
@@ -136,9 +125,8 @@ def open_delimited(path: Path) -> Vectors:
     if not isinstance(first, Row):
         raise no_vectors(path)
     names = [name.partition(":")[0] for name in first.values]  # RecBole: iid:token, item_emb:float_seq
-    known = sorted(
-        (i for i, name in enumerate(names) if rank_identifier(name) >= 0), key=lambda i: rank_identifier(names[i])
-    )
+    known = [i for i, name in enumerate(names) if rank_identifier(name) >= 0]
+    known.sort(key=lambda i: rank_identifier(names[i]))
     at = next(iter(known), 0 if names[0] == "" else None)  # pandas leaves the name of its index empty
     ids, vectors = list[str](), list[np.ndarray]()
     for row in rows if at is not None or not _are_numbers(first.values) else chain([first], rows):
@@ -149,9 +137,8 @@ def open_delimited(path: Path) -> Vectors:
         if not _are_numbers(numbers):
             raise UserError(f"{path}, line {row.line}: not all are numbers; keep one column of identifiers and numbers")
         ids += [row.values[at]] if at is not None else []
-        vectors.append(
-            check_vector(path, row.line, np.array(numbers, np.float32), len(vectors[0]) if vectors else None)
-        )
+        width = len(vectors[0]) if vectors else None
+        vectors.append(check_vector(path, row.line, np.array(numbers, np.float32), width))
     if not vectors:
         raise no_vectors(path)
     named = pa.table({names[at] or "id": pa.array(ids, pa.string())}) if at is not None else None
@@ -213,20 +200,21 @@ def open_archive(path: Path) -> Vectors:
     """Open a .zip with a file per item (as Ducho's .npy or M3L's .json), or a .npz with an array per item."""
     packed = archives.open_zip(path)
 
-    def of_member(info: zipfile.ZipInfo) -> bytes:
-        return archives.unpack_member(packed, info, f"{path}, {info.filename}", LARGEST)
+    def unpack(member: zipfile.ZipInfo) -> bytes:
+        shown, size = f"{path}, {member.filename}", member.file_size
+        if size > LARGEST:  # zipfile reads no further than `file_size`
+            raise UserError(f"{shown}: {size:,} bytes unpacked; no member of this kind has more than {LARGEST:,}")
+        return b"".join(archives.read_member(packed, member, shown))
 
     named = {one.filename: one for one in packed.infolist() if one.filename.endswith(PER_ITEM)}
     found = [named[name] for name in sorted(named) if not is_hidden(name.rpartition("/")[2])]
-    heads = [_peek_shape(packed, one) for one in found[:MOST_NAMED]] if path.suffix == ".npz" else []
+    heads = list[tuple[int, ...]]()
+    for one in found[:MOST_NAMED] if path.suffix == ".npz" else ():
+        with archives.reraise_faults(one.filename), packed.open(one) as file:
+            heads.append(read_header(file, one.file_size)[0])  # type: ignore[arg-type]
     if len(found) <= MOST_NAMED and any(len(shape) == 2 and shape[0] > 1 for shape in heads):
-        return open_named(path, {one.filename.removesuffix(".npy"): _unpack_array(path, packed, one) for one in found})
-    return _open_members(path, [(one.filename, lambda one=one: of_member(one)) for one in found])  # type: ignore[misc]
-
-
-def _peek_shape(packed: zipfile.ZipFile, member: zipfile.ZipInfo) -> tuple[int, ...]:
-    with archives.reraise_faults(member.filename), packed.open(member) as file:
-        return read_header(file, member.file_size)[0]  # type: ignore[arg-type]
+        return _open_named(path, {one.filename.removesuffix(".npy"): _unpack_array(path, packed, one) for one in found})
+    return _open_members(path, [(one.filename, lambda one=one: unpack(one)) for one in found])  # type: ignore[misc]
 
 
 def _unpack_array(path: Path, packed: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
@@ -264,5 +252,5 @@ def _read_vector(path: Path, member: Member) -> Any:
             return next(iter(value.values())) if isinstance(value, dict) and len(value) == 1 else value
         shape, _ = read_header(BytesIO(data), len(data))
         return np.load(BytesIO(data), allow_pickle=False).reshape(shape)
-    except Exception as e:  # see `map_npy`
+    except Exception as e:  # see `open_npy`
         raise UserError(f"{path}, {name}: not readable ({one_line(e, 100)})") from None

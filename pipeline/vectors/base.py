@@ -1,9 +1,10 @@
-"""Interface of feature file readers, and registry of formats. N rows, F width."""
+"""Feature files of others: registry of readers, and matching of rows with items. I items, N rows, F width."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,9 @@ import pyarrow as pa
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.registry import Registry
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.sources.feature_files import FOLDER, format_of
+from alignrec.pipeline.items import identifiers
+from alignrec.pipeline.sources.base import raw_files
+from alignrec.pipeline.sources.feature_files import FEATURE, FOLDER, ROWS, format_of
 
 WIDEST = 1 << 20  # largest width
 Rows = Iterable[tuple[int, object]]  # ascending row number, and a vector (array-like)
@@ -48,20 +51,17 @@ def check_vector(path: Path, row: int, value: object, width: int | None) -> np.n
 
 
 def gather_rows(path: Path, rows: Rows, numbers: np.ndarray, width: int) -> np.ndarray:
-    """Return the vectors of the rows `numbers`, ascending: float32 [n, F].
-
-    `rows` yields (number, vector) in ascending order and must contain them; raises UserError for an invalid vector.
-    """
+    """Return the vectors of the rows `numbers`, both ascending: float32 [n, F]; UserError for an invalid vector."""
     out = np.zeros((len(numbers), width), np.float32)
-    wanted: Iterator[int] = iter(numbers.tolist())
-    at, number = 0, next(wanted, None)
+    wanted: Iterator[tuple[int, int | None]] = enumerate(numbers.tolist())
+    at, number = next(wanted, (0, None))
     for row, value in rows:
         if number is None:
             break
         if row == number:
             with np.errstate(over="ignore"):  # an overflowing double becomes inf, which is refused later
                 out[at] = check_vector(path, row, value, width)
-            at, number = at + 1, next(wanted, None)
+            at, number = next(wanted, (0, None))
     return out
 
 
@@ -77,7 +77,7 @@ READERS: Registry[Callable[..., Vectors]] = Registry(
         "torch": "alignrec.pipeline.vectors.arrays:open_torch",
         "records": "alignrec.pipeline.vectors.arrays:open_records",
         "parquet": "alignrec.pipeline.vectors.tables:open_parquet",
-        "json": "alignrec.pipeline.vectors.json:open_json",
+        "json": "alignrec.pipeline.vectors.tables:open_json",
         "delimited": "alignrec.pipeline.vectors.arrays:open_delimited",
         "zip": "alignrec.pipeline.vectors.arrays:open_archive",
         "folder": "alignrec.pipeline.vectors.arrays:open_folder",
@@ -102,3 +102,93 @@ def reraise_faults(path: Path) -> Iterator[None]:
         yield
     except (ValueError, EOFError, OSError, pa.ArrowException) as e:
         raise UserError(f"{path}: not readable as features: {one_line(e)}") from None
+
+
+@dataclass(frozen=True)
+class Matched:
+    """An opened feature file, and the row of each item."""
+
+    vectors: Vectors
+    place: np.ndarray  # row of each item, int64 [I]; -1 for none
+    how: str  # how rows were matched, for messages
+    identified: bool  # whether the file contains identifiers
+    unknown: int = 0  # rows that match no item
+    example: str = ""  # identifier of such a row
+
+    @property
+    def missing(self) -> int:
+        return int((self.place < 0).sum())
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Return vectors of items start .. stop-1, float32 [n, F], zeros without a row; UserError if not finite."""
+        place, path = self.place[start:stop], self.vectors.path
+        there = np.flatnonzero(place >= 0)
+        order = there[np.argsort(place[there], kind="stable")]
+        out = np.zeros((len(place), self.vectors.width), np.float32)
+        with reraise_faults(path), np.errstate(over="ignore"):  # an overflowing double becomes inf, refused below
+            out[order] = self.vectors.take(place[order])
+        wrong = np.flatnonzero(~np.isfinite(out).all(axis=1))
+        if wrong.size:
+            raise UserError(f"{path}, row {place[wrong[0]]}: not finite in single precision; repair the file")
+        return out
+
+    def counted(self, asins: Sequence[str], fate: str = "get zeros") -> str:
+        """Describe unmatched rows and items in a sentence; empty if all match."""
+        parts = [f"{self.unknown:,} rows are of no item here, such as {self.example}"] if self.unknown else []
+        if missing := self.missing:
+            first = asins[int(np.flatnonzero(self.place < 0)[0])]
+            parts.append(f"{missing:,} items have no row, such as {first!r}, and {fate}")
+        return "; ".join(parts)
+
+
+def match_file(
+    path: Path, asins: Sequence[str], order: Path | None = None, key: str = "--order", column: str | None = None
+) -> Matched:
+    """Open a feature file and match its rows by identifiers, else by the mapping file `order`, else by position."""
+    vectors = open_vectors(path, column)
+    if vectors.ids is not None and (vectors.ids.num_columns or order is None):
+        found = identifiers.place_rows(path, vectors.ids, asins)
+        return Matched(vectors, found.rows, f"rows matched by {found.column}", True, found.unknown, found.example)
+    if order is not None:
+        names = identifiers.read_order(order, asins)
+        if vectors.count != len(names):
+            raise UserError(f"{path}: {vectors.count} rows, {order} names {len(names)}")
+        table = pa.table({"asin": pa.array(names, pa.string())})
+        found = identifiers.place_rows(order, table, asins)
+        return Matched(vectors, found.rows, f"rows in the order of {order.name}", False, found.unknown, found.example)
+    if vectors.count != len(asins):
+        raise UserError(
+            f"{path}: {vectors.count} rows, the dataset has {len(asins)} items, and there are no identifiers; give a "
+            f"mapping file as {key}"
+        )
+    how = f"rows assumed to be in order of item_id: it holds no identifiers; {key} gives another order"
+    return Matched(vectors, np.arange(len(asins)), how, False)
+
+
+class File(NamedTuple):
+    """A feature file, and its mapping file."""
+
+    path: Path
+    order: Path | None = None  # mapping file, for formats without identifiers; None if row i is item i
+
+    @property
+    def format(self) -> str:
+        return format_of(self.path.name)
+
+    def matched(self, asins: Sequence[str]) -> Matched:
+        return match_file(self.path, asins, self.order, ROWS)
+
+
+def feature_files(sources: Path) -> dict[str, File]:
+    raw = raw_files(sources)
+    return {role.removeprefix(FEATURE): File(raw[role], raw.get(ROWS)) for role in raw if role.startswith(FEATURE)}
+
+
+def check_files(found: Mapping[str, File], asins: Sequence[str]) -> dict[str, dict[str, Any]]:
+    facts: dict[str, dict[str, Any]] = {}
+    for name, file in found.items():
+        matched = file.matched(asins)
+        facts[name] = {"rows": matched.vectors.count, "width": matched.vectors.width, "matched": matched.how}
+        more = {"rows_of_no_item": matched.unknown, "items_without_a_row": matched.missing, "such_as": matched.example}
+        facts[name] |= {key: value for key, value in more.items() if value}
+    return facts

@@ -1,17 +1,22 @@
-"""Reader of Parquet features: a file or folder with a column of identifiers and one of vectors."""
+"""Readers of features in Parquet and JSON: identifiers and vectors, also one JSON object of both, as M3L's."""
 
+import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.sources.feature_files import is_vector, rank_identifier
-from alignrec.pipeline.vectors.base import WIDEST, Vectors, no_vectors
+from alignrec.pipeline.sources.feature_files import NAMES, is_vector, rank_identifier
+from alignrec.pipeline.sources.lines import LONGEST_LINE, open_text, read_lines
+from alignrec.pipeline.vectors.base import WIDEST, Vectors, check_vector, gather_rows, no_vectors
 
 BLOCK = 4096  # rows read at a time
 LONGEST_IDENTIFIER = 4096  # bytes on average
@@ -26,29 +31,27 @@ def open_parquet(path: Path, column: str | None = None) -> Vectors:
         raise UserError(f"{other}: has other columns than {files[0].name}; keep files of one table in the folder")
     io.one_set(files)
     named = [name for name in schema.names if rank_identifier(name) >= 0]
-    wide = [
-        f.name for f in schema if f.name not in named and (pa.types.is_floating(f.type) or pa.types.is_integer(f.type))
-    ]
-    if column is None and len(wide) > 1 and not any(is_vector(field.type) for field in schema):
-        return _open_wide(path, files, named, wide)
-    column = _choose_column(path, schema, column)
+    wide = [f.name for f in schema if pa.types.is_floating(f.type) or pa.types.is_integer(f.type)]
+    wide = [name for name in wide if name not in named]
+    lists = [field.name for field in schema if is_vector(field.type)]
+    is_wide = column is None and not lists and len(wide) > 1  # a column per component
+    if column is not None and column not in lists:
+        raise UserError(f"{path}: no column '{column}' of vectors; it has {', '.join(lists) or 'none'}")
+    if column is None and len(lists) != 1 and not is_wide:
+        hint = f"; name one, as in {path.name}:{lists[0]}" if lists else ""
+        raise UserError(f"{path}: {len(lists)} columns hold vectors ({', '.join(lists) or 'none'}), expected one{hint}")
     count = sum(pq.read_metadata(file).num_rows for file in files)
     if not count:
         raise no_vectors(path)
     ids = pa.concat_tables([_read_identifiers(file, named) for file in files])
+    if is_wide:
+        parts = [np.column_stack([c.to_numpy() for c in pq.read_table(f, columns=wide).columns]) for f in files]
+        rows = np.concatenate(parts).astype(np.float32)
+        return Vectors(path, count, len(wide), lambda numbers: rows[numbers], ids if named else None)
+    column = column or lists[0]
     first = next(block for _, block in _iterate_blocks(files, column, np.zeros(1, np.int64)))
     width = _block_matrix(path, 0, first.slice(0, 1), column, None).shape[1]
     return Vectors(path, count, width, lambda numbers: _take_rows(path, files, column, numbers, width), ids)
-
-
-def _open_wide(path: Path, files: Sequence[Path], named: list[str], wide: list[str]) -> Vectors:
-    """Open a table with a column per component."""
-    parts = [np.column_stack([c.to_numpy() for c in pq.read_table(f, columns=wide).columns]) for f in files]
-    rows = np.concatenate(parts).astype(np.float32)
-    if not len(rows):
-        raise no_vectors(path)
-    ids = pa.concat_tables([_read_identifiers(file, named) for file in files])
-    return Vectors(path, len(rows), len(wide), lambda numbers: rows[numbers], ids if named else None)
 
 
 def _read_identifiers(path: Path, names: list[str]) -> pa.Table:
@@ -70,16 +73,6 @@ def _read_identifiers(path: Path, names: list[str]) -> pa.Table:
     except pa.ArrowInvalid as e:
         raise UserError(f"{path}: identifiers are not UTF-8 ({one_line(e, 60)}); write them as UTF-8") from None
     return table
-
-
-def _choose_column(path: Path, schema: pa.Schema, wanted: str | None) -> str:
-    lists = [field.name for field in schema if is_vector(field.type)]
-    if wanted is not None and wanted not in lists:
-        raise UserError(f"{path}: no column '{wanted}' of vectors; it has {', '.join(lists) or 'none'}")
-    if wanted is None and len(lists) != 1:
-        hint = f"; name one, as in {path.name}:{lists[0]}" if lists else ""
-        raise UserError(f"{path}: {len(lists)} columns hold vectors ({', '.join(lists) or 'none'}), expected one{hint}")
-    return wanted or lists[0]
 
 
 def _take_rows(path: Path, files: Sequence[Path], column: str, numbers: np.ndarray, width: int) -> np.ndarray:
@@ -119,3 +112,79 @@ def _block_matrix(path: Path, start: int, block: pa.Array, column: str, width: i
     if flat.null_count:
         raise UserError(f"{path}: column '{column}' holds a null inside a vector")
     return flat.to_numpy(zero_copy_only=False).reshape(-1, expected)
+
+
+Named = tuple[str, Any, Any]  # identifier column, identifier, vector
+LARGEST_ID = 1 << 63
+LONGEST_DOCUMENT = 1 << 29  # bytes of a document, which is read whole
+UNNAMED = "row"  # column name for nested lists, which name no items
+MAPPED = "id"  # column name for keys of an object identifier -> vector
+
+
+def open_json(path: Path) -> Vectors:
+    names: list[str | int] = []
+    column, width = "", None
+    for row, (key, name, value) in enumerate(_iterate_values(path)):
+        if isinstance(name, bool) or not isinstance(name, (str, int)):
+            raise UserError(f"{path}, row {row}: no identifier: one of {', '.join(NAMES)}")
+        width, column = len(check_vector(path, row, value, width)), column or key
+        names.append(name)
+    if width is None:
+        raise no_vectors(path)
+
+    def take(numbers: np.ndarray) -> np.ndarray:
+        rows = ((row, value) for row, (*_, value) in enumerate(_iterate_values(path)))
+        return gather_rows(path, rows, numbers, width)
+
+    if column == UNNAMED:
+        return Vectors(path, len(names), width, take)
+    numbers = all(isinstance(name, int) and abs(name) < LARGEST_ID for name in names)  # integers may be item numbers
+    ids = pa.array(names, pa.int64()) if numbers else pa.array(map(str, names), pa.string())
+    return Vectors(path, len(names), width, take, pa.table({column: ids}))
+
+
+def _iterate_values(path: Path) -> Iterator[Named]:
+    first: Any = None
+    with suppress(orjson.JSONDecodeError):
+        first = orjson.loads(next((line for line in read_lines(path) if line.strip()), b""))
+    # JSON lines if the first line is a complete object with an identifier
+    if isinstance(first, dict) and any(rank_identifier(key) >= 0 for key in first):
+        for row, line in enumerate(read_lines(path)):
+            if line.strip():
+                yield _split_object(path, row, _parse_line(path, row, line))
+        return
+    with open_text(path) as f:
+        data = f.read(LONGEST_DOCUMENT + 1)
+    if len(data) > LONGEST_DOCUMENT:
+        raise UserError(f"{path}: longer than {LONGEST_DOCUMENT:,} bytes; write JSON lines, or Parquet")
+    is_array = data.lstrip().startswith(b"[")
+    try:
+        value = json.loads(data, object_pairs_hook=None if is_array else list)  # pairs keep duplicate identifiers
+    except (ValueError, RecursionError):
+        raise UserError(f"{path}: not JSON, or cut off") from None
+    for row, one in enumerate(value if isinstance(value, list) else ()):
+        yield _split_object(path, row, one) if is_array else (MAPPED, *one)
+
+
+def _parse_line(path: Path, row: int, line: bytes) -> Any:
+    if len(line) > LONGEST_LINE:
+        raise UserError(f"{path}, line {row + 1}: longer than {LONGEST_LINE:,} bytes")
+    with suppress(orjson.JSONDecodeError):
+        return orjson.loads(line)
+    try:
+        return json.loads(line)  # accepts NaN, which is refused later with its row number
+    except (ValueError, RecursionError):
+        raise UserError(f"{path}, line {row + 1}: not JSON") from None
+
+
+def _split_object(path: Path, row: int, value: Any) -> Named:
+    if isinstance(value, list):
+        return UNNAMED, row, value
+    if not isinstance(value, dict):
+        raise UserError(f"{path}, row {row}: not an object with an identifier and a vector")
+    known = sorted((key for key in value if rank_identifier(key) >= 0), key=rank_identifier)
+    lists = [k for k in value if isinstance(value[k], list) and value[k] and type(value[k][0]) in (int, float)]
+    if len(lists) != 1:
+        found = ", ".join(lists) or "none"
+        raise UserError(f"{path}, row {row}: {len(lists)} lists of numbers ({found}), expected one")
+    return known[0] if known else "", value[known[0]] if known else None, value[lists[0]]

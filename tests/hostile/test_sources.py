@@ -30,8 +30,7 @@ from alignrec.pipeline.sources.base import Product
 from alignrec.pipeline.sources.lines import KEPT, LONGEST_LINE, Reject, column_names, read_batches, read_lines
 from alignrec.pipeline.sources.mmrec import MmrecSource
 from alignrec.pipeline.sources.tabular import TabularSource
-from alignrec.pipeline.vectors.base import open_vectors
-from alignrec.pipeline.vectors.matching import match_file
+from alignrec.pipeline.vectors.base import match_file, open_vectors
 
 HEADER = "user,item,rating,timestamp\n"
 ROWS = f"{HEADER}a,x,5,10\na,y,4,20\n"

@@ -12,7 +12,7 @@ import torch
 
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.sources.feature_files import pack_folder, packed_ending
-from alignrec.pipeline.vectors.matching import match_file
+from alignrec.pipeline.vectors.base import match_file
 from tests.vectors import formats
 
 ITEMS, WIDTH = 40, 5

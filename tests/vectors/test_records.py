@@ -8,7 +8,7 @@ import pytest
 
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.vectors.arrays import BLOCK, RECORD, WIDTH
-from alignrec.pipeline.vectors.matching import match_file
+from alignrec.pipeline.vectors.base import match_file
 
 
 def record(asin: str, value: float) -> bytes:

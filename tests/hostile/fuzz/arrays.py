@@ -19,7 +19,7 @@ from alignrec.pipeline.beit3 import checkpoints
 from alignrec.pipeline.beit3.tokenizer import Tokenizer, train_model
 from alignrec.pipeline.compare import feature_set
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.vectors.matching import match_file
+from alignrec.pipeline.vectors.base import match_file
 from tests.hostile.fuzz.target import Target, encoded, folder, written
 
 GOOD = "datasets: [shop]\nsources: {shop: {kind: sample}}\n"

@@ -20,7 +20,7 @@ from alignrec.pipeline.sources.amazon import Amazon2014, Amazon2023
 from alignrec.pipeline.sources.mmrec import MmrecSource
 from alignrec.pipeline.sources.tabular import TabularSource
 from alignrec.pipeline.vectors.arrays import RECORD
-from alignrec.pipeline.vectors.matching import match_file
+from alignrec.pipeline.vectors.base import match_file
 from tests.hostile import test_sources
 from tests.hostile.fuzz.target import Target, encoded, folder, written
 from tests.hostile.test_sources import HEADER, INTER, ROWS
