@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alignrec.pipeline.harness.versions import machine_facts
+from alignrec.pipeline.harness.code import machine_facts
 from alignrec.pipeline.io import write_json
 from benchmarks._turns import Spread, Way, advice, short
 

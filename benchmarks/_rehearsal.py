@@ -18,9 +18,9 @@ from alignrec.commands.results import read_record
 from alignrec.pipeline.beit3 import vqkd
 from alignrec.pipeline.beit3.config import SIZES
 from alignrec.pipeline.benchmark.params import Benchmark
-from alignrec.pipeline.harness import document
+from alignrec.pipeline.harness import config
+from alignrec.pipeline.harness.code import machine_facts
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.versions import machine_facts
 from alignrec.pipeline.io import write_json
 from alignrec.pipeline.ops.device import gemm_rate
 from alignrec.stages.order import STAGES
@@ -63,7 +63,7 @@ def rehearse(folder: Path, size: str, items: int) -> dict[str, Any]:
         lay_out(folder)
         raw = folder / "raw"
         published(raw, size, [_raw2014.text(product) for product in _raw2014.write(raw, items)])
-        params = parameters(document.read_extended(PROFILE), raw, size, items)
+        params = parameters(config.read_extended(PROFILE), raw, size, items)
         (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
         _run("alignrec", "new", folder=folder)
         write_json(mark, options)

@@ -2,14 +2,12 @@
 # ruff: noqa: I001
 
 from alignrec.schemas.contract import ContractError, check, field, vector
+from alignrec.schemas.dataset import (
+    COLD_ITEMS, IMAGE_STATUSES, IMAGES, INTERACTIONS, ITEM_IDS, ITEMS, PLANTED, REJECTS, RELEASED_ITEMS, SPARSE, TEST,
+    TEXT_FIELDS, TRAIN, USERS, VALID, embedded_items, has_own_split, read_clock, read_division, text_fields,
+)  # fmt: skip
 from alignrec.schemas.feature_sets import (
     EDGES, codes, features, item_embeddings, numbered_user_embeddings, semantic_ids, user_embeddings,
-)  # fmt: skip
-from alignrec.schemas.interactions import (
-    COLD_ITEMS, INTERACTIONS, ITEM_IDS, SPARSE, TEST, TRAIN, USERS, VALID, has_own_split, read_clock, read_division,
-)  # fmt: skip
-from alignrec.schemas.items import (
-    IMAGE_STATUSES, IMAGES, ITEMS, PLANTED, REJECTS, RELEASED_ITEMS, embedded_items, text_fields,
 )  # fmt: skip
 from alignrec.schemas.results import (
     MASK, RESULTS, SLICES, STUDY, SWEEPS, TAIL, TESTS, TUNING, ranking, rankings,

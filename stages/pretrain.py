@@ -1,7 +1,7 @@
 """Stage pretrain: BEiT3 by masked image and language modelling on the dataset."""
 
 from alignrec.pipeline.encode.params import BEiT3
-from alignrec.pipeline.harness import parallel
+from alignrec.pipeline.harness import process
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.stage import Stage
 from alignrec.pipeline.pretrain.params import Pretrain
@@ -18,7 +18,7 @@ def main(run: Run) -> None:
         return
     from alignrec.pipeline.pretrain import train  # loads torch
 
-    with parallel.rank_zero_first():
+    with process.rank_zero_first():
         train.resume(run)
         trained = run.finished()
     if not trained:

@@ -11,7 +11,7 @@ from alignrec.pipeline.sources.base import SOURCES
 from alignrec.pipeline.train.params import Released
 from alignrec.stages.combine import FEATURES
 from alignrec.stages.download import DOWNLOAD
-from alignrec.stages.evidence import EVIDENCE
+from alignrec.stages.report import EVIDENCE
 
 
 def main(run: Run) -> None:

@@ -97,7 +97,7 @@ def with_stage(path: str) -> str:
 
 
 def with_export(path: str) -> str:
-    text = (ROOT / path).read_text().replace("formats, minionerec", "formats, minionerec, plain")
+    text = (ROOT / path).read_text().replace("export import formats", "export import formats, plain")
     return text.replace("FORMATS = {\n", 'FORMATS = {\n    "plain": Format(plain.write_plain),\n')
 
 

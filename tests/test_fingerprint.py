@@ -23,7 +23,6 @@ import alignrec
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.embed import command as embedding
-from alignrec.pipeline.io import fingerprint
 from alignrec.pipeline.io.errors import UserError
 from tests.hostile.fuzz import releases as hostile
 
@@ -46,7 +45,7 @@ def run(*arguments: str | Path) -> Result:
     ],
 )
 def test_what_differs_is_named(theirs: dict[str, Any], said: str) -> None:
-    found = fingerprint.first_difference(OURS, theirs)
+    found = io.first_difference(OURS, theirs)
     assert (found.startswith(said), bool(found)) == (True, bool(said))
     assert (found.isprintable(), len(found) < 120) == (True, True)
 
@@ -55,14 +54,14 @@ def test_a_deeply_nested_fingerprint_is_ignored() -> None:
     deep: dict[str, Any] = {}
     for _ in range(900):
         deep = {"parts": deep}
-    assert fingerprint.fingerprint_of({fingerprint.KEY: deep}) == {}
-    assert fingerprint.fingerprint_of({fingerprint.KEY: [1]}) == fingerprint.fingerprint_of({}) == {}
-    assert fingerprint.fingerprint_of({fingerprint.KEY: OURS}) == OURS
+    assert io.fingerprint_of({io.FINGERPRINT: deep}) == {}
+    assert io.fingerprint_of({io.FINGERPRINT: [1]}) == io.fingerprint_of({}) == {}
+    assert io.fingerprint_of({io.FINGERPRINT: OURS}) == OURS
 
 
 def recorded(path: Path, **changed: object) -> None:
     table, record = pq.read_table(path, partitioning=None), io.record(path)
-    record |= {fingerprint.KEY: fingerprint.fingerprint_of(record) | changed}
+    record |= {io.FINGERPRINT: io.fingerprint_of(record) | changed}
     pq.write_table(table.replace_schema_metadata({"alignrec": json.dumps(record)}), path)
 
 
@@ -106,8 +105,8 @@ def test_another_network_under_one_name_does_not_go_on_with_a_killed_run(
 def test_a_finished_folder_records_the_network_and_is_not_overwritten(table: Callable[[], tuple[int, str]]) -> None:
     assert table()[0] == 0
     assert "v: exists already" in table()[1]
-    made = fingerprint.fingerprint_of(io.record(Path("v/features-00000.parquet")))
-    assert made == fingerprint.fingerprint_of(json.loads(Path("v/_embed.json").read_text()))
+    made = io.fingerprint_of(io.record(Path("v/features-00000.parquet")))
+    assert made == io.fingerprint_of(json.loads(Path("v/_embed.json").read_text()))
     assert {"kind", "model", "revision", "prompt", "max_tokens"} <= made.keys()
 
 
@@ -125,13 +124,13 @@ def release(published: Path, tmp_path: Path) -> Path:
 
 
 def test_a_set_its_encoder_and_new_items_have_one_fingerprint(release: Path, tmp_path: Path) -> None:
-    made = fingerprint.fingerprint_of(io.record(release / FEATURES))
+    made = io.fingerprint_of(io.record(release / FEATURES))
     assert made == json.loads((release / ENCODER).read_text())["fingerprint"]
     assert made.keys() >= {"kind", "max_tokens", "whiten", "weights"}
     (tmp_path / "new.csv").write_text("id,text\n1,red ball\n")
     done = run("embed", tmp_path / "new.csv", "--release", release, "--encoder", "beit3", "--to", tmp_path / "new")
     assert done.exit_code == 0, done.output
-    ours = fingerprint.fingerprint_of(io.record(tmp_path / "new/features-00000.parquet"))
+    ours = io.fingerprint_of(io.record(tmp_path / "new/features-00000.parquet"))
     assert ours == made | {"image_size": 256, "image_quality": 90}  # which the toy's images do not record
 
 

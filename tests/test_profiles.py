@@ -10,7 +10,7 @@ from commands import alignrec
 from alignrec.commands.params import load
 from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.combine.names import feature_sets
-from alignrec.pipeline.harness import document
+from alignrec.pipeline.harness import config
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.sources.amazon import Amazon2014
 
@@ -55,7 +55,7 @@ def test_the_official_weights_must_be_named(tmp_path: Path) -> None:
 
 
 def test_the_page_shows_the_profile_and_valid_sources() -> None:
-    profile = document.read_extended(PROFILE)
+    profile = config.read_extended(PROFILE)
     for section, keys in BLOCKS[0].items():
         assert profile[section] == (keys if isinstance(keys, list) else profile[section] | keys), section
     assert set(BLOCKS[0]["pretrain"]) == {"init", "tokenizer", "vqkd"}  # the three paths that a user changes

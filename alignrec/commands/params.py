@@ -13,7 +13,7 @@ from alignrec.pipeline.combine import names
 from alignrec.pipeline.combine.params import Combine
 from alignrec.pipeline.encode.params import BEiT3, Encode
 from alignrec.pipeline.encode.registry import check_encoders, settings_of
-from alignrec.pipeline.harness import document
+from alignrec.pipeline.harness import config
 from alignrec.pipeline.harness.config import Parameters, Section, checked, known
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS, RELEASED
@@ -50,7 +50,7 @@ Params: type[Parameters] = create_model(
 
 def read(path: Path, dataset: str = "") -> Parameters:
     """Read a parameter file, completed for `dataset` if given; settings of models and encoders are left to `check`."""
-    return parse(document.read_extended(path), path, dataset)
+    return parse(config.read_extended(path), path, dataset)
 
 
 def parse(raw: Any, path: Path, dataset: str = "") -> Parameters:

@@ -15,7 +15,7 @@ import yaml
 
 from alignrec.commands.params import read
 from alignrec.pipeline import io
-from alignrec.pipeline.harness import code, document
+from alignrec.pipeline.harness import code, config
 from alignrec.pipeline.harness.config import Parameters
 from alignrec.pipeline.harness.stage import SOURCE, Stage
 from alignrec.pipeline.images.params import Images
@@ -122,7 +122,7 @@ def begin_project(folder: Path) -> Iterator[str]:
 
 
 def _add_missing_sections(path: Path) -> Iterator[str]:
-    given = document.read_yaml(path)
+    given = config.read_yaml(path)
     if not isinstance(given, dict):
         raise UserError(f"{path}: not a mapping of sections; begin one with `alignrec new`")
     blocks = SECTIONS.read_text(encoding="utf-8").split("\n\n")

@@ -86,7 +86,6 @@ def export(
 ) -> None:
     """export a dataset or release in the format of another tool."""
     from alignrec.pipeline.export import content
-    from alignrec.pipeline.export.rows import arrange_rows
     from alignrec.pipeline.export.write import wants_codes, write_export
 
     coded = wants_codes(form)
@@ -97,7 +96,7 @@ def export(
         read_by = ["interactions", "items", *FEATURE_STAGES, *["semantic_ids"] * coded]
         refuse_altered(layout, map(STAGES.__getitem__, read_by), "export")
         found = content.of_dataset(layout, features or [], coded)
-    exported = arrange_rows(found, order)
+    exported = content.arrange_rows(found, order)
     with explain_interrupt(f"{to} is not there yet"):
         notes = write_export(exported, form, to)
     filled = [f"{name}: zero rows filled with drawn numbers: {len(n):,}" for name, n in exported.filled.items() if n]

@@ -24,12 +24,11 @@ from alignrec.pipeline.encode.folder import (
     note_quality,
 )
 from alignrec.pipeline.encode.params import MODALITIES, Encode
+from alignrec.pipeline.harness.code import versions
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.pipeline.harness.versions import versions
 from alignrec.pipeline.images.params import Images
-from alignrec.pipeline.io import fingerprint
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.ops.linalg import JoinedMap
@@ -89,7 +88,7 @@ def _write_set(run: Run, name: str, ids: pa.Table, file: File | None, done: Call
     if not (folder / SET).is_file():  # written last, so it marks a complete set
         rows, described = _make_set(run, name, definition, parts, ids, file)
         record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts}
-        record |= {"versions": versions(), fingerprint.KEY: described.fingerprint}
+        record |= {"versions": versions(), io.FINGERPRINT: described.fingerprint}
         for number, shard in enumerate(rows):
             if not (path := io.shard(folder, "features", number)).exists():
                 width = shard["vector"].type.list_size

@@ -24,14 +24,13 @@ from alignrec.pipeline.encode.params import TRAINED, BEiT3, Encode
 from alignrec.pipeline.encode.registry import ENCODERS, Encoder, Encoders, find_network, settings_facts
 from alignrec.pipeline.encode.write import write_features, write_set
 from alignrec.pipeline.harness import engine, progress
+from alignrec.pipeline.harness.code import versions
 from alignrec.pipeline.harness.config import Parameters, nearest
 from alignrec.pipeline.harness.layout import FEATURE_STAGES, Layout
 from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.harness.versions import versions
 from alignrec.pipeline.images import fetcher
 from alignrec.pipeline.images.decode import Decoded, normalise_image
 from alignrec.pipeline.images.params import Images
-from alignrec.pipeline.io import fingerprint
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import item_file
 from alignrec.pipeline.release.encoder import MOST_AT_A_TIME, ReleasedEncoders, hash_images, text_sha256
@@ -175,8 +174,8 @@ def _embed_next_to(to: Path, table: Table, choice: Choice) -> Summary:
     counts = _append_inputs(folder, items, work / "done", record, encode.shard_rows, name)
     summary = Summary(*counts, rejects, _gather_rejects(work / "rejects", rejects, record))
     about = {"items": summary.items, "rejected": summary.rejected, "notes": run.notes}
-    space = fingerprint.fingerprint_of(io.record(io.shard(folder, "features", 0)))
-    io.write_json(work / "done" / FACTS, record | about | {fingerprint.KEY: space})
+    space = io.fingerprint_of(io.record(io.shard(folder, "features", 0)))
+    io.write_json(work / "done" / FACTS, record | about | {io.FINGERPRINT: space})
     if to.exists():  # an empty folder, or vectors of before
         to.rename(work / "before")
     (work / "done").rename(to)
@@ -276,7 +275,7 @@ def _append_inputs(
     """Write the vectors with hashes of their inputs; return the numbers of items, images and texts."""
     counts, width, parts = np.zeros(3, np.int64), io.width(folder), io.shards(folder, "features")
     made_by = io.record(parts[0])
-    made = record | {"encoder": made_by.get("encoder", {}), fingerprint.KEY: fingerprint.fingerprint_of(made_by)}
+    made = record | {"encoder": made_by.get("encoder", {}), io.FINGERPRINT: io.fingerprint_of(made_by)}
     schema, pending, files = schemas.embedded_items(width, identifier), list[pa.Table](), 0
     for number, path in enumerate(parts):
         rows = io.read_table(path, schemas.features(width))

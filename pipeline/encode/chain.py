@@ -12,7 +12,7 @@ from pydantic import Field
 from safetensors.numpy import save
 
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.document import Part
+from alignrec.pipeline.harness.config import Part
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.ops import arrays
 from alignrec.pipeline.ops.linalg import Block, JoinedMap, Whitening

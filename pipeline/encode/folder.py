@@ -18,7 +18,7 @@ from pydantic import Field
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.encode.params import MULTILINGUAL
-from alignrec.pipeline.harness.document import Part
+from alignrec.pipeline.harness.config import Part
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.io.errors import UserError

@@ -23,10 +23,9 @@ from alignrec.pipeline.encode.folder import ENCODER, LARGEST, READ, SET, Facts, 
 from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.encode.registry import ENCODERS, Catalogue, Encoder, Network, find_network, settings_facts
 from alignrec.pipeline.harness import cluster
+from alignrec.pipeline.harness.code import versions
 from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.harness.versions import versions
 from alignrec.pipeline.images.params import Images
-from alignrec.pipeline.io import fingerprint
 
 SIZE = 16  # bytes kept of a sha256; n contents collide with probability n^2 / 2^129
 COLUMNS = ("key", "has_image", "has_text", "vector", "read", "there", "unknown", "halved")
@@ -156,7 +155,7 @@ def write_features(
     own, name, n = run.params[Encode], facts.encoder, len(items.ids)
     record: dict[str, Any] = {"stage": run.stage, "dataset": run.dataset, "features": name}
     record["params"] = facts.settings | facts.model  # the name of a model replaces its path
-    record |= {"versions": versions(), fingerprint.KEY: facts.fingerprint}
+    record |= {"versions": versions(), io.FINGERPRINT: facts.fingerprint}
     starts = [start for start in range(0, n, own.shard_rows) if run.takes(start // own.shard_rows)]
     paths = {(start, min(start + own.shard_rows, n)): _shard_path(folder, start, own) for start in starts}
     todo = [shard for shard, path in paths.items() if not path.exists()]

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alignrec.pipeline import io
-from alignrec.pipeline.export import formats, minionerec
+from alignrec.pipeline.export import formats
 from alignrec.pipeline.export.content import ExportContent, write_tsv
 from alignrec.pipeline.io.errors import UserError
 
@@ -28,7 +28,7 @@ FORMATS = {
     "cornac": Format(formats.write_cornac),
     "npy": Format(formats.write_npy),
     "hf": Format(formats.write_hf),
-    "minionerec": Format(minionerec.write_minionerec, minionerec.minionerec_notes, coded=True),
+    "minionerec": Format(formats.write_minionerec, formats.minionerec_notes, coded=True),
 }
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from alignrec.pipeline.harness import code
-from alignrec.pipeline.harness.versions import installed_versions, machine_facts, versions
+from alignrec.pipeline.harness.code import installed_versions, machine_facts, versions
 from alignrec.pipeline.io.errors import UserError, installing, one_line
 
 Job = TypeVar("Job")

@@ -1,16 +1,21 @@
-"""Code fingerprints: hashes of the source files that a result depends on, ignoring docstrings and comments."""
+"""What results depend on: source files, hashed without docstrings and comments, library versions and the machine."""
 
 import ast
 import hashlib
-from collections.abc import Iterator
+import os
+import platform
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]  # the repository, or alignrec/ of an installed package
 TOP_LEVEL = ("pipeline", "stages", "schemas")
 PREFIX = "alignrec."
 PIPELINE = ROOT / "pipeline"
-SHAPING = ("harness/process", "harness/parallel", "harness/seeds", "models/params")
+SHAPING = ("harness/process", "harness/seeds", "models/params")
 # files that do not affect results: downloads are verified by hash, and parameter values are part of a stage's key
 HARNESS = {
     PIPELINE / "__init__.py",
@@ -167,3 +172,44 @@ def _named_data_files(path: Path) -> Iterator[Path]:
     text = path.read_text(encoding="utf-8")
     for folder in {path.parent, ROOT / "schemas"}:
         yield from (f for f in folder.glob("*") if f.suffix in DATA and f.name in text)
+
+
+LIBRARIES = ("torch", "faiss-cpu", "faiss-gpu-cu12", "duckdb", "pyarrow", "numpy", "scipy", "pillow", "simplejpeg",
+             "transformers", "sentencepiece", "open_clip_torch")  # fmt: skip
+
+
+@cache
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version()} | installed_versions(("alignrec", *LIBRARIES))
+
+
+def installed_versions(names: Iterable[str]) -> dict[str, str]:
+    found = {}
+    for name in names:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def processor_name() -> str:
+    if (info := Path("/proc/cpuinfo")).exists():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+def describe_machine(device: str) -> str:
+    description = f"{platform.system()}, {processor_name()}, {os.cpu_count()} cores"
+    if device.startswith("cuda"):
+        import torch  # already loaded if a GPU was used
+
+        description += f", {torch.cuda.get_device_name(device)}"
+    return description
+
+
+def machine_facts() -> dict[str, Any]:
+    import torch  # takes seconds to load
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"cpu": processor_name(), "cores": os.cpu_count(), "gpu": gpu, "versions": versions()}

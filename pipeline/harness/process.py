@@ -1,4 +1,9 @@
-"""Memory and OpenMP threads of this process: limits, peaks and settings. Imports only the standard library."""
+"""Memory and OpenMP threads of this process, and its rank among those of `torchrun`, of which only rank 0 writes.
+
+Imports only the standard library, and torch where there are several processes.
+"""
+
+from __future__ import annotations
 
 import ctypes
 import os
@@ -8,7 +13,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STATUS = Path("/proc/self/status")
 UNIT = 1 << 20 if sys.platform == "darwin" else 1 << 10  # units of `ru_maxrss` per MiB
@@ -27,6 +37,7 @@ _is_policy_given = bool({POLICY, SPINS} & os.environ.keys())
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # numbers of mallopt's settings (malloc.h)
 MOST = 2**31 - 1  # bytes; mallopt takes an int
+PATIENCE = timedelta(hours=6)  # how long the other ranks wait while rank 0 decodes images or measures
 
 
 def has_addresses() -> bool:
@@ -115,3 +126,59 @@ def idle_share(before: str, after: str) -> float:
     first, last = ([int(n) for n in text.split("\n", 1)[0].split()[1:9]] for text in (before, after))
     passed = [b - a for a, b in zip(first, last, strict=True)]  # user, nice, system, idle, iowait, irq, softirq, steal
     return (passed[3] + passed[4]) / max(sum(passed), 1)
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def world() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    if world() == 1:
+        yield
+        return
+    import torch
+    import torch.distributed as dist
+
+    # a caller has already initialised the group
+    if dist.is_initialized():
+        yield
+        return
+    gpus = torch.cuda.is_available()
+    if gpus:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if gpus else "gloo", timeout=PATIENCE)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def rank_zero_first() -> Iterator[None]:
+    if world() == 1:
+        yield
+        return
+    import torch.distributed as dist
+
+    if rank():
+        dist.barrier()
+    yield
+    if not rank():
+        dist.barrier()
+
+
+def all_reduce(x: Tensor) -> Tensor:
+    """Sum over processes, without gradient."""
+    if world() == 1:
+        return x
+    import torch.distributed as dist
+
+    # copy, as all_reduce works in place
+    total = x.detach().clone()
+    dist.all_reduce(total)
+    return total

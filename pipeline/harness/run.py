@@ -18,11 +18,11 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from alignrec.pipeline import io
-from alignrec.pipeline.harness import code, parallel, process, progress
+from alignrec.pipeline.harness import code, process, progress
+from alignrec.pipeline.harness.code import describe_machine, versions
 from alignrec.pipeline.harness.config import Parameters
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.pipeline.harness.versions import describe_machine, versions
 from alignrec.pipeline.io.errors import UserError, printable
 
 ALTERED = "was altered after it was made; it is made again"
@@ -88,7 +88,7 @@ class Run:
 
     def progress(self, iterable: Iterable[Any] | None = None, what: str = "", **options: Any) -> tqdm:
         """Return a progress bar with options of tqdm; without a terminal it is printed as a line per minute."""
-        label, hidden = f"{self.label} {what}".rstrip(), bool(parallel.rank())
+        label, hidden = f"{self.label} {what}".rstrip(), bool(process.rank())
         self.bars.append(progress.stage_bar(label, hidden, iterable=iterable, **options))
         return self.bars[-1]
 
@@ -158,9 +158,9 @@ def present_files(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def locked(run: Run) -> Iterator[None]:
-    if parallel.world() > 1 and run.stage != "pretrain":
+    if process.world() > 1 and run.stage != "pretrain":
         raise UserError(f"{run.stage} runs in one process; only pretrain can be started by torchrun")
-    if parallel.rank():
+    if process.rank():
         yield
         return
     with hold_lock(run.folder):
@@ -170,7 +170,7 @@ def locked(run: Run) -> Iterator[None]:
 
 @contextmanager
 def recorded(run: Run) -> Iterator[None]:
-    if parallel.rank():
+    if process.rank():
         yield
         return
     # remove temporary files of a killed run

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alignrec.pipeline import io
-from alignrec.pipeline.harness import parallel, progress
+from alignrec.pipeline.harness import process, progress
 from alignrec.pipeline.harness.config import Section
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.registry import Registry
@@ -59,11 +59,11 @@ def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
     if run.part:
         _make_part(run, stage, check)
         return
-    with parallel.process_group(), locked(run):
+    with process.process_group(), locked(run):
         if not stage.light:
             check(run)
         # hash inputs in one process only
-        if not parallel.rank():
+        if not process.rank():
             refuse_altered(run.layout, stage.reads, stage.name)
         # leftovers of an interrupted run must not end up in the output
         if not stage.resumes:

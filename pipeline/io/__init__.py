@@ -2,12 +2,12 @@
 # ruff: noqa: F401, I001
 
 from alignrec.pipeline.io.files import (
-    COST, JOURNAL, KEY, RECORD, atomic, begin, delete_unvouched, digest, files_below, is_begun, keep_only,
-    list_plain, next_to,
-    link, made_by, mapped, present, read_json, require_plain, scratch, sha256, sha256s, write_bytes,
+    COST, JOURNAL, KEY, RECORD, atomic, begin, delete_unvouched, digest, files_below, is_begun, keep_only, link,
+    list_plain, made_by, mapped, next_to, present, read_json, require_plain, scratch, sha256, sha256s, write_bytes,
     write_json, write_npy,
 )  # fmt: skip
 from alignrec.pipeline.io.tables import (
-    PARQUET, PART, map_features, matrix, one_set, read_codes, read_features, read_rows, read_slices, read_table,
-    read_tables, read_vectors, record, rows, shard, shards, vectors, width, write_table, write_tables,
+    FINGERPRINT, PARQUET, PART, common_fingerprint, fingerprint_of, first_difference, map_features, matrix, one_set,
+    read_codes, read_features, read_rows, read_slices, read_table, read_tables, read_vectors, record, rows,
+    shard, shards, vectors, width, write_table, write_tables,
 )  # fmt: skip

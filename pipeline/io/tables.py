@@ -1,7 +1,7 @@
 """Parquet tables, validated on read and write, and feature sets as shards of them in item order."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alignrec import schemas
-from alignrec.pipeline.io import files, fingerprint
-from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.io import files
+from alignrec.pipeline.io.errors import UserError, one_line
 
 # content-defined page boundaries let a chunking store upload only what changed
 PARQUET = {"compression": "zstd", "use_content_defined_chunking": True}
 PART = 16_384  # items per row group, the unit held in memory
+# in a feature file's provenance, what identifies its vector space: kind, settings, model, prompt, weights, image size
+FINGERPRINT = "fingerprint"
+SHOWN = 40  # characters of a fingerprint's value shown in messages
+DEEPEST = 16  # levels of a fingerprint
 LARGE = 16 << 20  # bytes above which a row group is memory-mapped: reading a part would load all of it
 
 
@@ -122,8 +126,45 @@ def record(path: Path) -> dict[str, Any]:
 
 
 def one_set(paths: Sequence[Path]) -> Sequence[Path]:
-    fingerprint.require_one((path, record(path)) for path in paths)
+    common_fingerprint((path, record(path)) for path in paths)
     return paths
+
+
+def fingerprint_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fingerprint of an untrusted record; empty if it is missing or nested too deeply."""
+    found = record.get(FINGERPRINT)
+    return found if isinstance(found, dict) and _is_shallow(found, DEEPEST) else {}
+
+
+def first_difference(a: Mapping[str, Any], b: Mapping[str, Any], within: str = "") -> str:
+    for key in (key for key in a if key in b):
+        x, y = a[key], b[key]
+        if isinstance(x, dict) and isinstance(y, dict):
+            if found := first_difference(x, y, within if key == "parts" else f"{within}{key}: "):
+                return found
+        elif x != y:
+            return f"{one_line(within + key, SHOWN)} {one_line(repr(x), SHOWN)} and {one_line(repr(y), SHOWN)}"
+    return ""
+
+
+# Vectors with different fingerprints never form one set, even if equally wide. Third-party files have none, and pass.
+def common_fingerprint(records: Iterable[tuple[Path, Mapping[str, Any]]]) -> dict[str, Any]:
+    first: tuple[Path, dict[str, Any]] | None = None
+    for path, record in records:
+        own = fingerprint_of(record)
+        if not own:
+            continue
+        first = first or (path, own)
+        if found := first_difference(first[1], own):
+            raise UserError(f"{path}: not of one set with {first[0].name}: {found}; make the set again")
+    return first[1] if first else {}
+
+
+def _is_shallow(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_is_shallow(one, levels - 1) for one in inner)
 
 
 def shards(folder: Path, stem: str) -> list[Path]:

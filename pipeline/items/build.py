@@ -22,7 +22,7 @@ from alignrec.pipeline.items.parse import MOST_ADDRESSES, Parsed, parse_lines
 from alignrec.pipeline.sources.amazon import AmazonSource
 from alignrec.pipeline.sources.base import Product, is_web
 from alignrec.pipeline.sources.lines import Reject, refuse_many, reject_table
-from alignrec.schemas.items import TEXT_FIELDS
+from alignrec.schemas import TEXT_FIELDS
 
 LOOKED_FOR = ("title", "brand", "categories", "description", "image_urls")
 MOST_ABSENT = 0.5  # share of items without metadata above which the stage warns

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from alignrec.pipeline.beit3.mini import Mini, Network, centre_halves
 from alignrec.pipeline.beit3.network import Streams
-from alignrec.pipeline.harness import parallel
+from alignrec.pipeline.harness import process
 from alignrec.pipeline.ops.linalg import FLOOR
 
 RECENT = 0.01  # least weight of the latest step in the running mean and covariance of CLS
@@ -87,9 +87,9 @@ class RunningWhitening(nn.Module):
     def update(self) -> None:
         cls = torch.cat(self._seen).double()  # [n, D]
         self._seen.clear()
-        count, total = parallel.all_reduce(cls.new_tensor(len(cls))), parallel.all_reduce(cls.sum(0))
+        count, total = process.all_reduce(cls.new_tensor(len(cls))), process.all_reduce(cls.sum(0))
         centred = cls - total / count
-        covariance = parallel.all_reduce(centred.T @ centred) / count
+        covariance = process.all_reduce(centred.T @ centred) / count
         self.steps += 1
         share = max(RECENT, 1 / float(self.steps))
         shift = total / count - self.mean

@@ -20,10 +20,10 @@ from alignrec.pipeline.beit3.mini import Mini, Network
 from alignrec.pipeline.beit3.network import HEADS, BEiT3
 from alignrec.pipeline.encode.folder import SET, FeatureSet
 from alignrec.pipeline.encode.params import IMAGE_TOKENS, Encode
-from alignrec.pipeline.harness import parallel
+from alignrec.pipeline.harness import process
+from alignrec.pipeline.harness.code import installed_versions
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.pipeline.harness.versions import installed_versions
 from alignrec.pipeline.http.fetch import local_path
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.items.columns import Texts
@@ -75,19 +75,19 @@ def train(run: Run) -> None:
     encoded = [name for name in run.params[Encode].encoders if name in there]
     teachers = [name for name in params.distill_from if given or name in encoded] if params.distill else []
     texts = Texts(layout.items)
-    with parallel.process_group():
+    with process.process_group():
         run.device = str(device := pick_device(mps=False))  # MPS has no float64, in which losses are summed
-        with parallel.rank_zero_first():
+        with process.rank_zero_first():
             obtain = published.make_obtain(layout, download, partial(run.progress, unit="B", what="published file"))
             target = prepare.read_target(layout, texts, teachers, given, run.warn)
             network, task, notes = prepare.network_and_task(layout, texts, params, seed, obtain, target, device)
-        if params.init and not parallel.rank():
+        if params.init and not process.rank():
             io.write_bytes(layout.encoder.official, _serialise_weights(network, HEADS))
         usable = len(task.corpus.usable)
         checkpoint = Checkpoint(layout.encoder_checkpoint, params.checkpoint_every)
         with run.progress(total=params.steps if len(task.train) else 0, unit="step") as bar:
             history, teacher = fit(network, task, checkpoint, bar.update)
-    if parallel.rank():
+    if process.rank():
         return
 
     io.write_bytes(layout.encoder.weights, _serialise_weights(network))
@@ -168,7 +168,7 @@ def fit(network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[in
         done(1)
         if now.step % every == 0 or now.step == steps:
             _record_measurement(training, task, now, rate, MOST_DRAWS if now.step == steps else 1)
-        if now.step % checkpoint.every == 0 and now.step < steps and parallel.rank() == 0:
+        if now.step % checkpoint.every == 0 and now.step < steps and process.rank() == 0:
             state = prefix_names("weights", training.model.state_dict()) | prefix_names(
                 "adam", adam_state(training.optimizer)
             )
@@ -195,18 +195,18 @@ def _begin_training(network: Network, task: Task) -> Training:
     model = PretrainingModel(network, task.mask_id, taught).to(task.device)
     if params.compile:
         (network.beit3.encoder if isinstance(network, BEiT3) else network).compile(dynamic=True)
-    distributed = DistributedDataParallel(model) if parallel.world() > 1 else model
+    distributed = DistributedDataParallel(model) if process.world() > 1 else model
     return Training(model, distributed, build_optimizer(model, params))
 
 
 def _plan_epoch(task: Task, epoch: int) -> list[np.ndarray]:
     rng = np.random.default_rng(seed_for(task.seed, "order", epoch))
     plan = corpus.cut_batches(rng.permutation(task.train), task.params.batch_size)
-    parts = parallel.world() * task.params.accumulate
+    parts = process.world() * task.params.accumulate
     if plan and len(plan[-1]) < parts:
         raise UserError(
             f"pretrain.batch_size {task.params.batch_size} gives batches of {len(plan[-1])} items, which cannot be cut "
-            f"into {parts} parts ({parallel.world()} processes, pretrain.accumulate {task.params.accumulate})"
+            f"into {parts} parts ({process.world()} processes, pretrain.accumulate {task.params.accumulate})"
         )
     return plan
 
@@ -216,7 +216,7 @@ def _take_step(training: Training, task: Task, items: np.ndarray, epoch: int, ra
     params, model = task.params, training.distributed
     seed = seed_for(task.seed, "epoch", epoch)
     parts = [make_batch(task, part, task.rates, seed) for part in _parts_of_process(task, items)]
-    counts = parallel.all_reduce(torch.stack([part.counts() for part in parts]).sum(0))
+    counts = process.all_reduce(torch.stack([part.counts() for part in parts]).sum(0))
     weight = torch.tensor([1.0, 1.0, params.distill], device=task.device)
     terms = torch.zeros_like(weight)
     training.optimizer.zero_grad()
@@ -226,9 +226,9 @@ def _take_step(training: Training, task: Task, items: np.ndarray, epoch: int, ra
             with autocast(task):
                 losses = model(part, counts)
             # DDP averages gradients over processes, but the terms of parts have to be summed
-            (parallel.world() * (weight @ losses)).backward()
+            (process.world() * (weight @ losses)).backward()
         terms += losses.detach()
-    values = parallel.all_reduce(torch.cat([(weight @ terms)[None], terms]).double()).cpu().numpy()
+    values = process.all_reduce(torch.cat([(weight @ terms)[None], terms]).double()).cpu().numpy()
     if not np.isfinite(values).all():
         raise UserError(f"epoch {epoch + 1}: the loss is {values[0]}; lower pretrain.lr")
     nn.utils.clip_grad_norm_(training.model.parameters(), CLIP)
@@ -240,13 +240,13 @@ def _take_step(training: Training, task: Task, items: np.ndarray, epoch: int, ra
 
 
 def _parts_of_process(task: Task, items: np.ndarray) -> list[np.ndarray]:
-    world, lengths = parallel.world(), task.corpus.lengths_of_items
+    world, lengths = process.world(), task.corpus.lengths_of_items
     parts = [
         part
         for some in np.array_split(items, task.params.accumulate)
         for part in corpus.micro_batches(some, lengths[some], world)
     ]
-    return [np.array_split(part, world)[parallel.rank()] for part in parts]
+    return [np.array_split(part, world)[process.rank()] for part in parts]
 
 
 def build_optimizer(model: nn.Module, params: Pretrain) -> torch.optim.AdamW:

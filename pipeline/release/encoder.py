@@ -26,7 +26,6 @@ from alignrec.pipeline.encode.params import TRAINED
 from alignrec.pipeline.encode.registry import Spec
 from alignrec.pipeline.harness.layout import EncoderFiles
 from alignrec.pipeline.images.params import Images
-from alignrec.pipeline.io import fingerprint
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.ops import arrays
 from alignrec.pipeline.release import manifest as manifests
@@ -125,7 +124,7 @@ def _encoder_widths(own: Path, read: Facts, networks: dict[str, set[int]]) -> se
 
 def _space_difference(own: Path, read: Facts, shards: Sequence[Path]) -> str:
     """Return how the encoder's fingerprint differs from the feature set's or the weights'; empty if it does not."""
-    made, present = fingerprint.require_one((path, io.record(path)) for path in shards), read.space()
+    made, present = io.common_fingerprint((path, io.record(path)) for path in shards), read.space()
     if read.parts:
         from alignrec.pipeline.encode import chain
 
@@ -134,10 +133,10 @@ def _space_difference(own: Path, read: Facts, shards: Sequence[Path]) -> str:
         home = own.parent / read.weights
         fitted = sorted(path for path in home.glob("*") if path.is_file() and path.name != NAME)
         present |= {"weights": io.digest(EncoderFiles(home).present() if read.network in TRAINED else fitted)}
-    stated = fingerprint.fingerprint_of({fingerprint.KEY: read.fingerprint})
+    stated = io.fingerprint_of({io.FINGERPRINT: read.fingerprint})
     # earlier versions recorded neither what is read nor the weights that are in the folder
     pairs = [(made, stated), *([(stated, present), (made, present)] if "reads" in stated | made else [])]
-    differing = (fingerprint.first_difference(a, b) for a, b in pairs)
+    differing = (io.first_difference(a, b) for a, b in pairs)
     return next(filter(None, differing), "")
 
 

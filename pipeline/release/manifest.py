@@ -19,8 +19,7 @@ from pydantic import Field, ValidationError
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.config import first_fault
-from alignrec.pipeline.harness.document import Part
+from alignrec.pipeline.harness.config import Part, first_fault
 from alignrec.pipeline.io.errors import UserError
 
 FORMAT: Literal[5] = 5

@@ -11,7 +11,6 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.io import fingerprint
 from alignrec.pipeline.io.tables import reraise_faults
 from alignrec.pipeline.train import inputs
 from alignrec.pipeline.train.params import Released
@@ -58,9 +57,9 @@ def read_embeddings(layout: Layout) -> tuple[Embeddings, Embeddings]:
 def write_embeddings(run: Run, user: np.ndarray, item: np.ndarray) -> int:
     """Write vectors [U, D] and [I, D] with names and a fingerprint of their space; return U + I."""
     layout, own = run.layout, run.params[Released]
-    vectors = fingerprint.fingerprint_of(io.record(io.shards(layout.features(own.features), "features")[0]))
+    vectors = io.fingerprint_of(io.record(io.shards(layout.features(own.features), "features")[0]))
     read = io.digest(inputs.input_files(layout, own.features))
-    space = {fingerprint.KEY: {"features": vectors, "train": own.facts(), "inputs": read}}
+    space = {io.FINGERPRINT: {"features": vectors, "train": own.facts(), "inputs": read}}
     width = item.shape[1]
     for names, of, path, schema in (
         (io.read_table(layout.users, schemas.USERS), user, layout.user_embeddings, schemas.user_embeddings(width)),

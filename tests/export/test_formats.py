@@ -25,7 +25,6 @@ from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.compare.similarity import find_neighbours
 from alignrec.pipeline.export import content as contents
-from alignrec.pipeline.export import rows
 from alignrec.pipeline.export.content import ExportContent
 from alignrec.pipeline.export.write import FORMATS, wants_codes, write_export
 from alignrec.pipeline.harness.layout import Layout
@@ -257,7 +256,7 @@ def with_zero_rows(content: ExportContent) -> ExportContent:
 
 @pytest.mark.parametrize("form", PLAIN)
 def test_zero_rows_are_filled_and_the_readme_says_so(content: ExportContent, tmp_path: Path, form: str) -> None:
-    write_export(rows.arrange_rows(with_zero_rows(content), None), form, tmp_path / "to")
+    write_export(contents.arrange_rows(with_zero_rows(content), None), form, tmp_path / "to")
     readme = (tmp_path / "to/README.md").read_text()
     assert "`minilm-cnn`: 2 dimensions; zero rows filled with drawn numbers: 2" in readme
     assert "`random`: 2 dimensions\n" in readme
@@ -267,7 +266,7 @@ def test_zero_rows_are_filled_and_the_readme_says_so(content: ExportContent, tmp
 
 
 def test_filled_rows_differ_and_are_an_items_own_in_every_order(content: ExportContent, tmp_path: Path) -> None:
-    filled = rows.arrange_rows(with_zero_rows(content), None)
+    filled = contents.arrange_rows(with_zero_rows(content), None)
     x, rest = filled.matrix("minilm-cnn"), [0, 2, 3, 5]
     assert np.array_equal(x[rest], content.matrix("minilm-cnn")[rest])
     assert x[[1, 4]].any(axis=1).all()
@@ -275,7 +274,7 @@ def test_filled_rows_differ_and_are_an_items_own_in_every_order(content: ExportC
     assert filled.features["random"] is content.features["random"]
     schemas.check(filled.features["beit3"], schemas.features(2))
     theirs = mapping(tmp_path / "order.csv", ["A5", "A4", "A0", "A1", "A3", "A2"])
-    other = rows.arrange_rows(with_zero_rows(content), theirs).matrix("minilm-cnn")
+    other = contents.arrange_rows(with_zero_rows(content), theirs).matrix("minilm-cnn")
     assert other[[3, 1]] == pytest.approx(x[[1, 4]], rel=1e-6)
 
 
@@ -296,7 +295,7 @@ def test_a_filled_row_is_no_hub_and_filled_rows_no_clique(content: ExportContent
     x = (1 + kinds[rng.integers(0, 60, 600)] + rng.normal(size=(600, 64))).astype(np.float32)
     zero = np.isin(np.arange(600), rng.permutation(600)[:masked])
     x[zero] = 0
-    near = find_neighbours(rows.arrange_rows(set_of(content, x), None).matrix("f"), 10)
+    near = find_neighbours(contents.arrange_rows(set_of(content, x), None).matrix("f"), 10)
     lists = np.bincount(near.ravel(), minlength=600)
     mean = np.bincount(find_neighbours(np.where(zero[:, None], x[~zero].mean(axis=0), x), 10).ravel(), minlength=600)
     assert mean[zero].max() > 10 * mean[~zero].max()  # else the set could not tell
@@ -307,14 +306,14 @@ def test_a_filled_row_is_no_hub_and_filled_rows_no_clique(content: ExportContent
 
 def test_a_set_of_huge_numbers_is_filled_with_finite_ones(content: ExportContent) -> None:
     x = np.array([[3e38, 1], [-3e38, 1], [3e38, 2]] * 20 + [[0, 0]] * 20, np.float32)
-    assert np.isfinite(rows.arrange_rows(set_of(content, x), None).matrix("f")).all()
+    assert np.isfinite(contents.arrange_rows(set_of(content, x), None).matrix("f")).all()
 
 
 def test_a_set_of_zeros_is_refused_and_one_around_zero_is_not(content: ExportContent) -> None:
     with pytest.raises(UserError, match="'f' holds nothing but zeros"):
-        rows.arrange_rows(set_of(content, np.zeros((6, 2), np.float32)), None)
+        contents.arrange_rows(set_of(content, np.zeros((6, 2), np.float32)), None)
     opposite = set_of(content, np.array([[1, 0], [-1, 0], [0, 0]] * 2, np.float32))
-    assert rows.arrange_rows(opposite, None).matrix("f")[[2, 5]].any(axis=1).all()
+    assert contents.arrange_rows(opposite, None).matrix("f")[[2, 5]].any(axis=1).all()
 
 
 # --- a given order
@@ -327,7 +326,7 @@ def mapping(path: Path, asins: list[str]) -> Path:
 
 def test_rows_take_the_order_of_a_mapping_file(content: ExportContent, tmp_path: Path) -> None:
     theirs = ["A5", "A3", "A0", "A1", "A4", "A2"]
-    write_export(rows.arrange_rows(content, mapping(tmp_path / "order.csv", theirs)), "mmrec", tmp_path / "to")
+    write_export(contents.arrange_rows(content, mapping(tmp_path / "order.csv", theirs)), "mmrec", tmp_path / "to")
     at = [int(asin[1]) for asin in theirs]
     assert np.array_equal(np.load(tmp_path / "to/beit3.npy"), content.matrix("beit3")[at])
     items = pd.read_csv(tmp_path / "to/i_id_mapping.csv", sep="\t")
@@ -340,7 +339,7 @@ def test_rows_take_the_order_of_a_mapping_file(content: ExportContent, tmp_path:
 
 def test_items_of_one_side_only_are_counted(content: ExportContent, tmp_path: Path) -> None:
     order = mapping(tmp_path / "order.csv", ["A5", "B7", "A0"])
-    exported = rows.arrange_rows(content, order)
+    exported = contents.arrange_rows(content, order)
     assert exported.items["asin"].to_pylist() == ["A5", "B7", "A0"]
     assert exported.items["title"].to_pylist() == [toy.TITLES[5], "", toy.TITLES[0]]
     assert exported.filled["beit3"] == [1]
@@ -351,7 +350,7 @@ def test_items_of_one_side_only_are_counted(content: ExportContent, tmp_path: Pa
         "Items of the dataset left out, as it does not name them: 4.",
     ]
     with pytest.raises(UserError, match="expected a column of this dataset's identifiers"):
-        rows.arrange_rows(content, mapping(tmp_path / "other.csv", ["B1", "B2"]))
+        contents.arrange_rows(content, mapping(tmp_path / "other.csv", ["B1", "B2"]))
 
 
 # --- releases

@@ -17,7 +17,6 @@ from alignrec import schemas
 from alignrec.commands.app import app
 from alignrec.pipeline import io
 from alignrec.pipeline.export import content as contents
-from alignrec.pipeline.export import rows
 from alignrec.pipeline.export.content import ExportContent
 from alignrec.pipeline.export.write import write_export
 from alignrec.pipeline.harness.layout import Layout
@@ -39,7 +38,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 @pytest.fixture
 def content(layout: Layout) -> ExportContent:
-    return rows.arrange_rows(contents.of_dataset(layout, [], coded=True), None)
+    return contents.arrange_rows(contents.of_dataset(layout, [], coded=True), None)
 
 
 def test_index_texts_and_sequences_are_the_datasets(content: ExportContent, layout: Layout, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from alignrec.pipeline import io
-from alignrec.pipeline.harness import document
+from alignrec.pipeline.harness import config
 from alignrec.pipeline.harness.layout import Layout
 
 HERE = Path(__file__).parent
@@ -77,4 +77,4 @@ def cases(root: Path) -> dict[str, Case]:
 
 
 def _read(path: Path) -> dict:  # type: ignore[type-arg]
-    return dict(document.read_yaml(path))
+    return dict(config.read_yaml(path))

@@ -15,7 +15,6 @@ from safetensors.numpy import load, load_file, save, save_file
 
 import alignrec
 from alignrec.pipeline import io
-from alignrec.pipeline.io import fingerprint
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import attest, manifest, verify
 from alignrec.pipeline.release.encoder import ReleasedEncoders
@@ -169,7 +168,7 @@ def test_a_release_of_a_version_that_recorded_other_weights_is_held_to_its_vecto
         facts["fingerprint"] = {k: v for k, v in facts["fingerprint"].items() if k != "reads"} | {"weights": "a" * 64}
         rewrite_fingerprint(copy, path, facts)
         for shard in sorted(copy.glob(f"features/{facts['encoder']}/*.parquet")):
-            record = io.record(shard) | {fingerprint.KEY: facts["fingerprint"]}
+            record = io.record(shard) | {io.FINGERPRINT: facts["fingerprint"]}
             table = pq.read_table(shard, partitioning=None)
             pq.write_table(table.replace_schema_metadata({"alignrec": json.dumps(record)}), shard)
             releases.relist(copy, shard.relative_to(copy).as_posix())
