@@ -65,7 +65,7 @@ def compare(
 ) -> None:
     """compare feature sets: probes, paired tests, likeness, most changed items."""
     from alignrec.pipeline.compare import command
-    from alignrec.pipeline.report import comparison, terminal
+    from alignrec.pipeline.report import terminal, verdict
 
     settings = args.settings_of(dataset, params)
     if train:
@@ -78,10 +78,10 @@ def compare(
         found = command.compare(layout, settings, sets, seeds if train else 0, folder, order)
     for name, source in found["sources"].items():
         say(f"{name}: {source}")
-    for table in [*comparison.judged_tables(found), *comparison.shape_tables(found), *comparison.verdict_tables(found)]:
+    for table in [*verdict.judged_tables(found), *verdict.shape_tables(found), *verdict.pair_verdicts(found)]:
         show(terminal.Drawn(table))
-    headline = comparison.headline_sentence(found)
-    for line in [*comparison.list_remarks(found), f"page: {folder / 'index.html'}", *([headline] if headline else [])]:
+    headline = verdict.headline_sentence(found)
+    for line in [*verdict.list_remarks(found), f"page: {folder / 'index.html'}", *([headline] if headline else [])]:
         say(line)
 
 

@@ -54,7 +54,7 @@ def compare(layout: Layout, params: Parameters, specs: Sequence[str], seeds: int
     if seeds:
         comparison["training"] = train_sets(layout, params, whole, seeds, to)
     outputs = Outputs(layout, params.source(layout.dataset).kind)
-    images = _renumber_items(outputs.images(), rows, len(asins))
+    images = _renumber_items(outputs.images("image"), rows, len(asins))
     io.write_bytes(to / "index.html", page.render_comparison(outputs, comparison, sets, items, images).encode())
     for changed in (one for pair in comparison["pairs"] for one in pair["most_changed"]):
         changed["item_id"] = int(rows[changed["item_id"]])

@@ -10,9 +10,7 @@ import pyarrow.parquet as pq
 
 from alignrec.pipeline.compare import releases, similarity
 from alignrec.pipeline.compare.feature_set import FeatureSet
-from alignrec.pipeline.report import comparison as facts
-from alignrec.pipeline.report import gallery, sections
-from alignrec.pipeline.report.comparison import format_overlap
+from alignrec.pipeline.report import gallery, sections, verdict
 from alignrec.pipeline.report.gallery import Sheets
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.page import compared_page
@@ -35,16 +33,19 @@ def render_comparison(
         _changed_items(named[p["a"]], named[p["b"]], [(e["item_id"], e["overlap"]) for e in p["most_changed"]])
         for p in comparison["pairs"]
     ]
-    shapes = [facts.sources_table(comparison), *facts.shape_tables(comparison)]
-    doubts, drawn = " ".join(facts.describe_doubts(comparison)), sections.probe_charts(facts.probe_figures(comparison))
+    rows = [[name, source] for name, source in comparison["sources"].items()]
+    sources = Table("Files", "", ["feature set", "file, and how its rows were matched with items"], rows, texts=2)
+    shapes = [sources, *verdict.shape_tables(comparison)]
+    drawn = sections.probe_charts(verdict.probe_figures(comparison))
+    doubts = " ".join(verdict.describe_doubts(comparison))
     parts = [
-        Section("judged", "Judged", "Judged", doubts, drawn, tables=facts.judged_tables(comparison)),
+        Section("judged", "Judged", "Judged", doubts, drawn, tables=verdict.judged_tables(comparison)),
         Section("similarity", "Similarity" * bool(pairs), "Shape" + " and similarity" * bool(pairs), tables=shapes),
     ]
     packed, data = _with_images(pairs, items, images)
     return compared_page(
         "compare", outputs.layout.dataset, " · ".join(named), parts, kind=outputs.kind, packed=packed, data=data,
-        pairs=pairs, headline=facts.headline_sentence(comparison), verdict=facts.verdict_tables(comparison),
+        pairs=pairs, headline=verdict.headline_sentence(comparison), verdict=verdict.pair_verdicts(comparison),
     )  # fmt: skip
 
 
@@ -91,7 +92,13 @@ def render_changes(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: s
 def _features_table(diff: dict[str, Any]) -> Table:
     shapes = [(which, figure) for figure in ("effective_rank", "mean_cosine") for which in ("a", "b")]
     rows = [
-        [name, f["bump"], format_overlap(f), f"{f['cka']:.4f}", "" if f["cosine"] is None else f"{f['cosine']:.3f}"]
+        [
+            name,
+            f["bump"],
+            verdict.format_overlap(f),
+            f"{f['cka']:.4f}",
+            "" if f["cosine"] is None else f"{f['cosine']:.3f}",
+        ]
         + [f"{f[which][figure]:.3f}" if which in f else "" for which, figure in shapes]
         for name, f in diff["features"].items()
     ]

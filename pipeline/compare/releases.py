@@ -15,7 +15,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.release.manifest import File, Manifest
 from alignrec.pipeline.release.read import Release
-from alignrec.pipeline.report.comparison import format_overlap
+from alignrec.pipeline.report.verdict import format_overlap
 
 ITEMS = "items.parquet"
 PARTS = ("major", "minor", "patch")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ from alignrec.pipeline.evaluation.cutoff import COLD, CUTOFF
 
 MAIN = ("recall", CUTOFF)
 HEADLINE = (("recall", 10), MAIN, ("ndcg", 10), ("ndcg", CUTOFF))
+WHOLE = "nothing"  # modality that is hidden in the unchanged feature set
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 KEYS = ("model", "features", "ablation", "protocol", "fingerprint", "split", "selected_by", "metric", "k")
@@ -117,6 +118,37 @@ def _compare_runs(results: pa.Table) -> list[Comparison]:
         Comparison(*key, sorted((Row(*run, cells) for run, cells in rows.items()), key=lambda row: -row.headline))
         for key, rows in groups.items()
     ]
+
+
+class Masked(NamedTuple):
+    """AlignRec on one feature set with a modality hidden for a share of the items."""
+
+    protocol: str
+    fingerprint: str
+    features: str
+    modality: str  # image or text; WHOLE for the unchanged set
+    ratio: float
+    recall: Cell  # on test, by seed
+    change: Cell | None  # relative to the whole set, seed by seed; None for the whole set, or if its recall is 0
+
+    @property
+    def items(self) -> str:
+        return "whole" if self.modality == WHOLE else f"{self.modality} of {100 * self.ratio:.4g} % masked"
+
+
+def summarise_mask(mask: pa.Table) -> dict[tuple[str, str], list[Masked]]:
+    """Return protocol and fingerprint -> means over seeds of table MASK."""
+    values: dict[tuple[str, str, str, str, float], dict[int, float]] = {}
+    for row in mask.to_pylist():
+        key = row["protocol"], row["fingerprint"], row["features"], row["modality"], row["ratio"]
+        values.setdefault(key, {})[row["seed"]] = row[f"recall@{CUTOFF}"]
+    rows = []
+    for (protocol, fingerprint, features, modality, ratio), recall in values.items():
+        whole, change = values[protocol, fingerprint, features, WHOLE, 0.0], None
+        if modality != WHOLE and all(whole[seed] for seed in recall):
+            change = mean_and_sd([value / whole[seed] - 1 for seed, value in recall.items()])
+        rows.append(Masked(protocol, fingerprint, features, modality, ratio, mean_and_sd([*recall.values()]), change))
+    return group_values(((row.protocol, row.fingerprint), row) for row in rows)
 
 
 def as_json(results: pa.Table, protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.evidence import describe_candidates, masked_splits
 from alignrec.pipeline.release.facts import TEMPLATES, Statement
 from alignrec.pipeline.release.manifest import TABLES, Encoder, File, record_sets
-from alignrec.pipeline.report import probes, recommenders, study
-from alignrec.pipeline.report.outputs import Outputs
+from alignrec.pipeline.report import probes, results
+from alignrec.pipeline.report.outputs import Outputs, read_json
 from alignrec.pipeline.report.table import markdown
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -40,7 +40,7 @@ def render_card(
     """Render README.md; `encoders` are the sets whose encoder is released, `index` the facts of the FAISS index."""
     first, *_ = said.coverage
     names = {name for name, *_ in said.coverage}
-    coded = {name: figures for name, figures in outputs.coded.items() if name in names}
+    coded = {name: figures for name, figures in read_json(outputs.layout.code_quality, {}).items() if name in names}
     processed = (outputs.probes or {}).get("processed")
     return TEMPLATES.get_template("card.md").render(
         said=said,
@@ -58,11 +58,15 @@ def render_card(
         index=index,
         candidates=describe_candidates,
         masked_splits=masked_splits,
-        recommenders=recommenders.results_table,
+        recommenders=results.results_table,
         probed=list(probes.read_probes(outputs.probes).values()),
         headline=probes.headline_table(outputs.probes),
         processed=probes.describe_processing(processed) if processed else "",
-        studied=[*study.semantic_ids(coded), *study.study_tables(outputs.study)],
+        studied=[
+            *results.semantic_ids(coded),
+            *results.mask_tables(outputs.study),
+            *results.lead_tables(outputs.study),
+        ],
         markdown=markdown,
     )
 

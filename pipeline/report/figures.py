@@ -1,14 +1,12 @@
 """Figures that DVC shows and git tracks: headline figures, rows of plots, and tables of the documentation."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
-from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.cutoff import headline_cutoff
-from alignrec.pipeline.evaluation.evidence import Row
-from alignrec.pipeline.report import probes, recommenders, study
-from alignrec.pipeline.report.outputs import Outputs
+from alignrec.pipeline.report import probes, results
+from alignrec.pipeline.report.outputs import Outputs, read_json
 from alignrec.pipeline.report.table import CONTROLS, Table, with_labels, without_zero
 
 PROBES = ("zero_shot", "item_cf", "content_knn", "cold_items")  # those that train no recommender
@@ -18,16 +16,27 @@ DIGITS = 4  # decimal places
 
 def write_figures(outputs: Outputs, model: str) -> None:
     """Write metrics.json, rows of each plot, and tables; those of parts that did not run are kept."""
-    curves = {stage: outputs.history(stage) for stage in ("pretrain", "train")}
-    studied = {part: outputs.plotted(part) for part in ("mask", "curves", "heatmaps")}
+    curves = {stage: read_json(outputs.layout.history(stage), []) for stage in ("pretrain", "train")}
+    studied = {part: read_json(outputs.layout.study_plot(part), []) for part in ("mask", "curves", "heatmaps")}
     for plot, rows in (curves | studied).items():
         io.write_json(outputs.layout.figures(plot), rows)
-    for part, tables in article_tables(outputs).items():
-        io.write_json(outputs.layout.figures(f"article-{part}"), [_as_json(table) for table in tables])
+    for part, tables in article_tables(outputs, studied).items():
+        # significant cells are bold, and figures have no zero before the point
+        content = []
+        for table in tables:
+            cells = [[without_zero(cell) for cell in row] for row in table.rows]
+            for row, column in table.marks:
+                cells[row][column] = f"**{cells[row][column]}**"
+            said = {"heading": table.heading, "note": without_zero(table.note)}
+            content.append(said | {"head": list(table.head), "rows": cells})
+        io.write_json(outputs.layout.figures(f"article-{part}"), content)
     valid = [line["valid_recall@20"] for line in curves["train"]]
+    figures = ({"valid": max(valid)} if valid else {}) | _test_figures(outputs, model)
+    for key, probed in probes.read_probes(outputs.probes).items():
+        of = probed.of("raw", probed.probe.figure)
+        figures |= {key: of[outputs.released]} if key in PROBES and outputs.released in of else {}
     last = curves["pretrain"][-1] if curves["pretrain"] else {}
     accuracy = {task: last.get(f"{task}_accuracy") for task in ("mim", "mlm")}
-    figures = ({"valid": max(valid)} if valid else {}) | _test_figures(outputs, model) | _probe_figures(outputs)
     figures |= {task: value for task, value in accuracy.items() if value is not None}
     io.write_json(outputs.layout.figures("metrics"), {name: round(value, DIGITS) for name, value in figures.items()})
 
@@ -35,47 +44,28 @@ def write_figures(outputs: Outputs, model: str) -> None:
 def _test_figures(outputs: Outputs, model: str) -> dict[str, float]:
     rows = outputs.compared[0].rows if outputs.compared else []
     k = headline_cutoff(sorted({k for row in rows for _, k in row.cells}) or [0])
-    figures: dict[str, float] = {}
+    figures, best = dict[str, float](), dict[str, float]()
     for row in rows:
+        recall, ndcg = row.cells["recall", k], row.cells["ndcg", k]
         if (row.model, row.features) == (model, outputs.released):
-            recall, ndcg = row.cells["recall", k], row.cells["ndcg", k]
             sd = {} if recall.sd is None else {"sd": recall.sd}
             figures |= {f"recall@{k}": recall.mean, **sd, f"ndcg@{k}": ndcg.mean}
-    figures |= _best_mean("baseline", (row for row in rows if row.model != model), k)
-    return figures | _best_mean("control", (row for row in rows if row.model == model and row.features in CONTROLS), k)
+        if row.model != model or row.features in CONTROLS:
+            kind = "baseline" if row.model != model else "control"
+            best[kind] = max(recall.mean, best.get(kind, recall.mean))
+    return figures | {kind: best[kind] for kind in ("baseline", "control") if kind in best}
 
 
-def _best_mean(name: str, rows: Iterable[Row], k: int) -> dict[str, float]:
-    means = [row.cells["recall", k].mean for row in rows]
-    return {name: max(means)} if means else {}
-
-
-def _probe_figures(outputs: Outputs) -> dict[str, float]:
-    read = probes.read_probes(outputs.probes)
-    found = {key: read[key].of("raw", read[key].probe.figure) for key in PROBES if key in read}
-    return {key: of[outputs.released] for key, of in found.items() if outputs.released in of}
-
-
-def article_tables(outputs: Outputs) -> dict[str, list[Table]]:
-    mask, leads = (outputs.study.get(part, schemas.STUDY[part].empty_table()) for part in ("mask", "tail"))
+def article_tables(outputs: Outputs, studied: Mapping[str, list[dict[str, Any]]]) -> dict[str, list[Table]]:
     found = {
         # every recommender, next to ablations only: the default run trains a few, and would replace them
-        "recommenders": [recommenders.results_table(comparison) for comparison in outputs.compared if outputs.ablated],
+        "recommenders": [results.results_table(comparison) for comparison in outputs.compared if outputs.ablated],
         "ablation": [
-            recommenders.ablation_table(list(recommenders.ablated_rows(comparison, outputs.tests))).under(label)
+            results.ablation_table(list(results.ablated_rows(comparison, outputs.tests))).under(label)
             for comparison, label in with_labels(outputs.ablated)
         ],
-        "mask": study.mask_tables(mask),
-        "tail": study.lead_tables(leads),
-        "hyper-parameters": [
-            *study.sweep_points(outputs.plotted("curves")), *study.heatmap_tables(outputs.plotted("heatmaps"))
-        ],
-    }  # fmt: skip
+        "mask": results.mask_tables(outputs.study),
+        "tail": results.lead_tables(outputs.study),
+        "hyper-parameters": [*results.sweep_points(studied["curves"]), *results.heatmap_tables(studied["heatmaps"])],
+    }
     return {part: tables for part, tables in found.items() if tables}
-
-
-def _as_json(table: Table) -> dict[str, Any]:
-    rows = [[without_zero(cell) for cell in row] for row in table.rows]
-    for row, column in table.marks:
-        rows[row][column] = f"**{rows[row][column]}**"
-    return {"heading": table.heading, "note": without_zero(table.note), "head": list(table.head), "rows": rows}

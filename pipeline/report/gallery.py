@@ -1,4 +1,7 @@
-"""Items of the page: images, a random gallery and neighbours under each feature set."""
+"""Items of the page: images, a random gallery, neighbours under each feature set, and a 2-d map.
+
+Letters: I items, E edges.
+"""
 
 import base64
 from collections import Counter
@@ -26,6 +29,13 @@ NEAR = 6  # neighbours of an item
 SEARCHABLE, MAPPED = 3_000, 100_000  # largest catalogues, in items, with all images and with a map
 CLASSES = 8  # most frequent categories that have a colour of their own
 SETS = 3  # feature sets side by side
+# the map: a layout by UMAP's forces (McInnes et al. 2018, a = b = 1) on the item graph
+WIDTH, HEIGHT, MARGIN = 10_000, 6_200, 120
+ROUNDS, LEAST_ROUNDS, MOVES = 400, 120, 4_000_000  # bounds of the rounds, and budget of moves over all rounds
+PUSHES = 5  # random items that repel each item, per round
+SMOOTHING = 40  # averaging steps of the start
+STEP = 0.3
+FARTHEST = 4.0  # largest move along an axis by one force
 
 
 @dataclass(frozen=True)
@@ -44,8 +54,15 @@ def make_thumbnails(tables: Iterable[pa.Table], wanted: set[int]) -> dict[int, I
     images = {}
     for table in tables:
         for item, data in zip(table["item_id"].to_pylist(), table["image"], strict=True):
-            if item in wanted and data.is_valid and (image := _fitted(data.as_py())):
-                images[item] = image
+            if item not in wanted or not data.is_valid:
+                continue
+            try:
+                image = Image.open(BytesIO(data.as_py()), formats=["JPEG"]).convert("RGB")
+            except (UnidentifiedImageError, OSError):
+                continue
+            image.thumbnail((CELL, CELL), Image.Resampling.LANCZOS)
+            images[item] = Image.new("RGB", (CELL, CELL), BACKGROUND)
+            images[item].paste(image, ((CELL - image.width) // 2, (CELL - image.height) // 2))
     return images
 
 
@@ -71,17 +88,6 @@ def pack_sheets(images: Mapping[int, Image.Image]) -> Sheets:
         sheet.save(out, "JPEG", quality=80, optimize=True)
         data.append(base64.b64encode(out.getvalue()).decode())
     return Sheets(data, {item: i for i, item in enumerate(items)})
-
-
-def _fitted(data: bytes) -> Image.Image | None:
-    try:
-        image = Image.open(BytesIO(data), formats=["JPEG"]).convert("RGB")
-    except (UnidentifiedImageError, OSError):
-        return None
-    image.thumbnail((CELL, CELL), Image.Resampling.LANCZOS)
-    square = Image.new("RGB", (CELL, CELL), BACKGROUND)
-    square.paste(image, ((CELL - image.width) // 2, (CELL - image.height) // 2))
-    return square
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,15 @@ def pick_neighbours(outputs: Outputs, gallery: int, seed: int) -> Neighbours | N
     first = columns(names, outputs.released)
     shown = first if SEARCHABLE < n <= MAPPED else names
     sets = {name: nearest_neighbours(outputs.edges(name, None if n <= MAPPED else items), NEAR) for name in shown}
-    return Neighbours(items, sets, first, n <= SEARCHABLE, n <= MAPPED, *_classes(taxonomy))
+    # the most frequent categories have a colour each
+    classes, colour = list[str](), np.full(n, -1)
+    if (labels := label_items(taxonomy)) is not None:
+        common = np.argsort(-np.bincount(labels.label), kind="stable")[:CLASSES]
+        place = np.full(len(labels.names), -1)
+        place[common] = np.arange(len(common))
+        classes = [labels.names[c] for c in common]
+        colour[labels.rows] = place[labels.label]
+    return Neighbours(items, sets, first, n <= SEARCHABLE, n <= MAPPED, classes, colour.tolist())
 
 
 def columns(names: Sequence[str], released: str) -> list[str]:
@@ -154,18 +168,6 @@ def nearest_neighbours(edges: pa.Table, count: int) -> dict[int, list[int]]:
     return {int(item[a]): other[a : min(b, a + count)].tolist() for a, b in zip(starts, ends, strict=True)}
 
 
-def _classes(taxonomy: Sequence[Sequence[str]]) -> tuple[list[str], list[int]]:
-    labels = label_items(taxonomy)
-    colour = np.full(len(taxonomy), -1)
-    if labels is None:
-        return [], colour.tolist()
-    common = np.argsort(-np.bincount(labels.label), kind="stable")[:CLASSES]
-    place = np.full(len(labels.names), -1)
-    place[common] = np.arange(len(common))
-    colour[labels.rows] = place[labels.label]
-    return [labels.names[c] for c in common], colour.tolist()
-
-
 def item_titles(items: pa.Table) -> list[str]:
     return [title or asin for title, asin in zip(*(items[c].to_pylist() for c in ("title", "asin")), strict=True)]
 
@@ -174,8 +176,52 @@ def category_paths(items: pa.Table) -> list[str]:
     return [" › ".join(path) for path in items["categories"].to_pylist()]
 
 
-def item_popularity(interactions: pa.Table | None, items: int) -> list[int]:
-    if interactions is None:
-        return []
-    item, split = (interactions[column].to_numpy() for column in ("item_id", "split"))
-    return np.bincount(item[split == schemas.TRAIN], minlength=items).tolist()
+def map_positions(edges: pa.Table, n_items: int, seed: int) -> list[int]:
+    """Return x and y of each item on the map, interleaved."""
+    spread = np.array([WIDTH, HEIGHT]) - 2 * MARGIN
+    rounds = min(ROUNDS, max(LEAST_ROUNDS, MOVES // max(n_items, 1)))
+    return (lay_out(edges, n_items, seed, rounds) * spread + MARGIN).round().astype(int).ravel().tolist()
+
+
+def lay_out(edges: pa.Table, n_items: int, seed: int, rounds: int = ROUNDS) -> np.ndarray:
+    """Return positions float64 [I, 2] in 0 .. 1, from edges of schema EDGES."""
+    if n_items < 3:
+        return np.stack([np.arange(1, n_items + 1) / (n_items + 1), np.full(n_items, 0.5)], axis=1)
+    item, other = (edges[c].to_numpy().astype(np.int64) for c in ("item_id", "neighbour_id"))
+    kept = item != other
+    item, other = item[kept], other[kept]
+    rng = np.random.default_rng(seed)
+    ends = np.maximum(np.bincount(item, minlength=n_items) + np.bincount(other, minlength=n_items), 1)[:, None]
+    at = 10 * _draw_start(item, other, n_items, rng)
+    for r in range(rounds):
+        step = STEP * (1 - r / rounds)
+        gap = at[item] - at[other]  # [E, 2]
+        pull = np.clip(-2 * gap / (1 + (gap**2).sum(axis=1, keepdims=True)), -FARTHEST, FARTHEST)
+        move = (_summed(item, pull, n_items) - _summed(other, pull, n_items)) / ends
+        for others in rng.integers(0, n_items, (PUSHES, n_items)):
+            gap = at - at[others]
+            square = (gap**2).sum(axis=1, keepdims=True)
+            move += np.clip(2 * gap / ((0.01 + square) * (1 + square)), -FARTHEST, FARTHEST)
+        at += step * move
+    low, high = np.quantile(at, [0.005, 0.995], axis=0)  # outliers are clipped
+    return np.clip((at - low) / np.maximum(high - low, 1e-9), 0, 1)
+
+
+def _draw_start(item: np.ndarray, other: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return random positions, averaged along the graph, then ranked, so that no component is an outlier."""
+    from scipy import sparse  # not part of the light install, whose pages have no map
+
+    ones = np.ones(len(item))
+    walk = sparse.csr_array((ones, (item, other)), shape=(n, n))
+    walk = walk + walk.T + sparse.eye_array(n, format="csr")
+    walk = sparse.csr_array(sparse.diags_array(1 / walk.sum(axis=1)) @ walk)
+    at = rng.standard_normal((n, 2))
+    for _ in range(SMOOTHING):
+        at = walk @ at
+        at -= at.mean(axis=0)
+        at = np.linalg.qr(at)[0]
+    return at.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable") / n - 0.5
+
+
+def _summed(rows: np.ndarray, forces: np.ndarray, n: int) -> np.ndarray:
+    return np.stack([np.bincount(rows, forces[:, axis], n) for axis in range(2)], axis=1)

@@ -18,7 +18,7 @@ from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import quoted_record
 
 
-def _read_json(path: Path, absent: Any) -> Any:
+def read_json(path: Path, absent: Any) -> Any:
     return io.read_json(path) if path.exists() else absent
 
 
@@ -50,21 +50,18 @@ class Outputs:
 
     @cached_property
     def probes(self) -> dict[str, Any] | None:
-        return _read_json(self.layout.probes, None)
+        return read_json(self.layout.probes, None)
 
     @cached_property
     def protocols(self) -> list[dict[str, Any]]:
-        return _read_json(self.layout.protocol, [])
+        return read_json(self.layout.protocol, [])
 
     @cached_property
     def image_facts(self) -> pa.Table | None:
-        tables = list(self._images("status", "reason"))
+        tables = list(self.images("status", "reason"))
         return pa.concat_tables(tables) if tables else None
 
-    def images(self) -> Iterator[pa.Table]:
-        return self._images("image")
-
-    def _images(self, *columns: str) -> Iterator[pa.Table]:
+    def images(self, *columns: str) -> Iterator[pa.Table]:
         for path in sorted(self.layout.images.glob("images-*.parquet")):
             yield io.read_table(path, schemas.IMAGES, ["item_id", *columns])
 
@@ -88,16 +85,6 @@ class Outputs:
     def study(self) -> dict[str, pa.Table]:
         paths = {part: self.layout.study(part) for part in schemas.STUDY}
         return {part: io.read_table(path, schemas.STUDY[part]) for part, path in paths.items() if path.exists()}
-
-    def plotted(self, part: str) -> list[dict[str, Any]]:
-        return _read_json(self.layout.study_plot(part), [])
-
-    def history(self, stage: str) -> list[dict[str, Any]]:
-        return _read_json(self.layout.history(stage), [])
-
-    @property
-    def coded(self) -> dict[str, dict[str, dict[str, float]]]:
-        return _read_json(self.layout.code_quality, {})
 
     @cached_property
     def records(self) -> dict[str, dict[str, Any]]:

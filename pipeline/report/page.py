@@ -9,10 +9,12 @@ from types import MappingProxyType
 from typing import Any
 
 import jinja2
+import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from alignrec.pipeline.report import atlas, gallery, sections, verdict
+from alignrec import schemas
+from alignrec.pipeline.report import gallery, sections, verdict
 from alignrec.pipeline.report.gallery import Neighbours
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.sections import Section
@@ -41,28 +43,29 @@ def build_view(
     items = outputs.items
     if items is None or near is None:
         return None
-    pictures = gallery.make_thumbnails(outputs.images() if images is None else images, near.shown)
-    carried = _map_data(outputs, items, near, seed) if near.mapped else {}
-    return View(gallery.item_titles(items), gallery.category_paths(items), pictures, near, carried)
-
-
-def _map_data(outputs: Outputs, items: pa.Table, near: Neighbours, seed: int) -> dict[str, Any]:
-    n, paths = len(items), gallery.category_paths(items)
-    kinds = {path: at for at, path in enumerate(dict.fromkeys(paths))}
-    return {
-        "titles": [name[:LONGEST] for name in gallery.item_titles(items)],
+    pictures = gallery.make_thumbnails(outputs.images("image") if images is None else images, near.shown)
+    n, titles, paths = len(items), gallery.item_titles(items), gallery.category_paths(items)
+    if not near.mapped:
+        return View(titles, paths, pictures, near, {})
+    kinds, popularity = {path: at for at, path in enumerate(dict.fromkeys(paths))}, []
+    if outputs.interactions is not None:
+        item, split = (outputs.interactions[column].to_numpy() for column in ("item_id", "split"))
+        popularity = np.bincount(item[split == schemas.TRAIN], minlength=n).tolist()
+    carried = {
+        "titles": [name[:LONGEST] for name in titles],
         "notes": [kinds[path] for path in paths],
         "paths": list(kinds),
         "asins": items["asin"].to_pylist(),
         "near": {name: [nearest_of.get(i, []) for i in range(n)] for name, nearest_of in near.sets.items()},
-        "maps": {name: atlas.map_positions(outputs.edges(name), n, seed) for name in near.sets},
-        "size": [atlas.WIDTH, atlas.HEIGHT],
+        "maps": {name: gallery.map_positions(outputs.edges(name), n, seed) for name in near.sets},
+        "size": [gallery.WIDTH, gallery.HEIGHT],
         "columns": near.columns,
         "classes": near.classes,
         "colour": near.colour,
-        "popularity": gallery.item_popularity(outputs.interactions, n),
+        "popularity": popularity,
         "first": near.items,
     }
+    return View(titles, paths, pictures, near, carried)
 
 
 def page_html(outputs: Outputs, shown: View | None, encoders: Sequence[str] = (), characters: int = 0) -> str:
@@ -81,7 +84,15 @@ def render_page(template: str, packed: gallery.Sheets, asks: bool = False, mappe
     own = "".join(_read_text(f"{name}.js") for name in (*SCRIPTS, *(["ask"] if asks else [])))
     scripts = [*([_read_text("vendor/map.js")] if mapped else []), own]
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    return _jinja_environment().get_template(template).render(
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.filters["unbroken"] = lambda text: text.replace(" ± ", "\u00a0±\u00a0").replace(
+        " .. ", "\u00a0..\u00a0"
+    )
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
+    return environment.get_template(template).render(
         **content, asks=asks, mapped=mapped, sheets=packed.data, style=_read_text("page.css"), scripts=scripts,
         hashes=hashes, columns=gallery.COLUMNS,
     )  # fmt: skip
@@ -130,15 +141,3 @@ def _page_content(outputs: Outputs) -> dict[str, Any]:
 
 def _read_text(name: str) -> str:
     return (HERE / name).read_text(encoding="utf-8")
-
-
-def _jinja_environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    environment.filters["unbroken"] = lambda text: text.replace(" ± ", "\u00a0±\u00a0").replace(
-        " .. ", "\u00a0..\u00a0"
-    )
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
-    return environment

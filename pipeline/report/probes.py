@@ -32,10 +32,6 @@ class Probed(NamedTuple):
     chosen: Mapping[str, str] = {}  # feature set -> processed form, chosen on validation
 
     @property
-    def name(self) -> str:
-        return f"{self.probe.name} {self.probe.figure}"
-
-    @property
     def measures(self) -> list[str]:
         chance = next((of[CHANCE] for of in self.forms.values()), {})
         return [name for name in chance if not name.endswith("_se")]
@@ -59,63 +55,47 @@ class Probed(NamedTuple):
         which = self.chosen.get(name, "") if form != "raw" else ""
         return f"{form}: {which}" if which else form
 
-    def both(self, name: str, figure: str) -> str:
-        values = (self.of(form, figure) for form in self.forms)
-        return ", ".join(f"{of[name]:.3f}" for of in values if name in of)
-
 
 def read_probes(figures: Json) -> dict[str, Probed]:
-    return {key: _read_probe(probe, figures, key) for key, probe in PROBES.items() if key in figures} if figures else {}
-
-
-def _read_probe(probe: Probe, figures: Mapping[str, Any], key: str) -> Probed:
-    raw, processed = figures[key], figures.get("processed", {})
-    cases, unit = next(((n, unit) for unit, n in raw.items() if isinstance(n, int)), (0, ""))
-    return Probed(
-        probe,
-        {
+    figures = figures or {}
+    processed, found = figures.get("processed", {}), {}
+    for key, probe in ((key, probe) for key, probe in PROBES.items() if key in figures):
+        raw = figures[key]
+        skipped = (name for name, of in raw.items() if isinstance(of, dict) and "skipped" in of)
+        reasons = group_values((raw[name]["skipped"], name) for name in skipped)
+        remarks = [f"Not shown for {', '.join(names)}: {reason}." for reason, names in reasons.items()]
+        cases, unit = next(((n, unit) for unit, n in raw.items() if isinstance(n, int)), (0, ""))
+        forms = {
             form: {name: of for name, of in asked.items() if isinstance(of, dict) and "skipped" not in of}
             for form, asked in {"raw": raw, "processed": processed.get(key)}.items()
             if asked and "skipped" not in asked
-        },
-        cases,
-        unit,
-        raw.get("skipped", ""),
-        _describe_caveats(raw),
-        {name: of["form"] for name, of in processed.get("forms", {}).items()},
-    )
-
-
-def _describe_caveats(figures: Mapping[str, Any]) -> str:
-    skipped = (name for name, of in figures.items() if isinstance(of, dict) and "skipped" in of)
-    reasons = group_values((figures[name]["skipped"], name) for name in skipped)
-    remarks = [f"Not shown for {', '.join(names)}: {reason}." for reason, names in reasons.items()]
-    return " ".join([*([figures["note"]] if figures.get("note") else []), *remarks])
+        }
+        chosen = {name: of["form"] for name, of in processed.get("forms", {}).items()}
+        caveat = " ".join(filter(None, [raw.get("note"), *remarks]))
+        found[key] = Probed(probe, forms, cases, unit, raw.get("skipped", ""), caveat, chosen)
+    return found
 
 
 def probe_tables(figures: Json) -> list[Table]:
-    return [_probe_table(probed) for probed in read_probes(figures).values()]
-
-
-def _probe_table(probed: Probed) -> Table:
-    title = probed.probe.title
-    if probed.skipped:
-        return Table(title, f"Not measured: {probed.skipped}.", [], [])
-    columns = probed.measures
-    rows: list[list[str]] = []
-    marks: dict[Place, str] = {}
-    for form, sets in probed.forms.items():
-        ordered = probed.ordered(form, columns[len(columns) // 2])
-        for j, c in enumerate(columns, start=2):
-            best = max(range(len(ordered)), key=lambda i: (ordered[i] not in CEILINGS, sets[ordered[i]][c]))
-            marks[len(rows) + best, j] = BEST
-        for name in ordered:
-            cells = [with_error(sets[name][c], sets[name].get(f"{c}_se")) for c in columns]
-            rows.append([name, probed.form_name(form, name), *cells])
-    asked = probed.probe.question
-    notes = f"{asked[:1].upper()}{asked[1:]}.", probed.probe.note.format(n=probed.cases), probed.remark
-    head = ["feature set", "features", *columns]
-    return Table(title, " ".join(filter(None, notes)), head, rows, texts=2, marks=marks)
+    tables = []
+    for probed in read_probes(figures).values():
+        if probed.skipped:
+            tables.append(Table(probed.probe.title, f"Not measured: {probed.skipped}.", [], []))
+            continue
+        columns, rows, marks = probed.measures, list[list[str]](), dict[Place, str]()
+        for form, sets in probed.forms.items():
+            ordered = probed.ordered(form, columns[len(columns) // 2])
+            for j, c in enumerate(columns, start=2):
+                competing = [(name not in CEILINGS, sets[name][c]) for name in ordered]
+                marks[len(rows) + competing.index(max(competing)), j] = BEST
+            for name in ordered:
+                cells = [with_error(sets[name][c], sets[name].get(f"{c}_se")) for c in columns]
+                rows.append([name, probed.form_name(form, name), *cells])
+        asked = probed.probe.question
+        notes = f"{asked[:1].upper()}{asked[1:]}.", probed.probe.note.format(n=probed.cases), probed.remark
+        head = ["feature set", "features", *columns]
+        tables.append(Table(probed.probe.title, " ".join(filter(None, notes)), head, rows, texts=2, marks=marks))
+    return tables
 
 
 def headline_table(figures: Json) -> Table:
@@ -128,8 +108,9 @@ def headline_table(figures: Json) -> Table:
             [name, columns[0].form_name(form, name), *(f"{of[name]:.4f}" if name in of else "" for of in found)]
             for name in dict.fromkeys(name for of in found for name in of)
         ]
+    head = ["feature set", "features", *(f"{probed.probe.name} {probed.probe.figure}" for probed in columns)]
     skipped = "; ".join(f"{probed.probe.name}: {probed.skipped}" for probed in probes if probed.skipped)
-    return Table("", skipped, ["feature set", "features", *(probed.name for probed in columns)], rows, texts=2)
+    return Table("", skipped, head, rows, texts=2)
 
 
 def describe_processing(processed: Mapping[str, Any]) -> str:

@@ -2,20 +2,17 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
 from alignrec import schemas
-from alignrec.pipeline.evaluation.evidence import MAIN, Cell, Comparison, seeds_of
+from alignrec.pipeline.evaluation.evidence import MAIN, Comparison, seeds_of
 from alignrec.pipeline.evaluation.statistics import LEVEL
 from alignrec.pipeline.models import RELEASED
-from alignrec.pipeline.report import probes, study
-from alignrec.pipeline.report import recommenders as benchmark
-from alignrec.pipeline.report.outputs import Outputs
-from alignrec.pipeline.report.probes import CHANCE, Figures, Probed
+from alignrec.pipeline.report import probes, results
+from alignrec.pipeline.report.outputs import Outputs, read_json
+from alignrec.pipeline.report.probes import CHANCE
 from alignrec.pipeline.report.table import (
     CONTROLS,
     RECALL,
@@ -92,27 +89,17 @@ def interval_chart(
     def at(v: float) -> float:
         return round(100 * (v - low) / ((high - low) or 1.0), 2)
 
-    placed = [
-        row._replace(
-            spans=[s and (at(s[0]), at(s[1]), at(s[2])) for s in row.spans],
-            tips=[_tooltip_text(row.name, s, keys[i] if keys else "") for i, s in enumerate(row.spans)],
-        )
-        for row in rows
-    ]
+    placed = []
+    for row in rows:
+        tips = []
+        for i, span in enumerate(row.spans):
+            label = f"{row.name}, {keys[i]}" if keys else row.name
+            ends = f", {span[0]:.4g} to {span[2]:.4g}" if span and span[0] < span[2] else ""
+            tips.append(f"{label}: {span[1]:.4g}{ends}" if span else "")
+        spans = [span and (at(span[0]), at(span[1]), at(span[2])) for span in row.spans]
+        placed.append(row._replace(spans=spans, tips=tips))
     lines = [at(v) for v in (0.0, reference) if v is not None]
     return Intervals(title, keys, placed, [(at(v), f"{v:.4g}") for v in axis_ticks(low, high)], lines, axis)
-
-
-def _tooltip_text(name: str, span: Span | None, key: str) -> str:
-    if span is None:
-        return ""
-    ends = f", {span[0]:.4g} to {span[2]:.4g}" if span[0] < span[2] else ""
-    return f"{name}{f', {key}' if key else ''}: {span[1]:.4g}{ends}"
-
-
-def mean_row(name: str, cell: Cell) -> Row:
-    sd = cell.sd or 0.0
-    return Row(name, [(cell.mean - sd, cell.mean, cell.mean + sd)], format_figure(cell))
 
 
 def change_row(name: str, test: Difference | None, words: str) -> Row:
@@ -130,19 +117,25 @@ def axis_ticks(low: float, high: float) -> list[float]:
 
 
 def judged_sections(outputs: Outputs) -> list[Section]:
+    masked = "How much AlignRec loses when it no longer sees the image, or the text, of some items."
+    swept = "Settings of AlignRec, its graph and its encoder, measured on valid only: test was not opened for them."
+    curves, heatmaps = (read_json(outputs.layout.study_plot(part), []) for part in ("curves", "heatmaps"))
+    sweeps = [*results.sweep_points(curves), *results.heatmap_tables(heatmaps)]
+    coded = results.semantic_ids(read_json(outputs.layout.code_quality, {}))
     found = (
         recommenders_section(outputs),
         probes_section(outputs),
         ablations_section(outputs),
         long_tail(outputs),
-        *study_sections(outputs),
+        Section("mask", "Mask modality", "Mask modality", masked, tables=results.mask_tables(outputs.study)),
+        Section("settings-swept", "Hyper-parameters", "Hyper-parameters", swept, tables=sweeps),
+        Section("semantic-ids", "Semantic IDs", "Semantic IDs", tables=coded),
     )
-    coded = Section("semantic-ids", "Semantic IDs", "Semantic IDs", tables=study.semantic_ids(outputs.coded))
-    return [section for section in (*found, coded) if section]
+    return [section for section in found if section]
 
 
 def recorded_sections(outputs: Outputs) -> list[Section]:
-    tried = [] if outputs.tuning is None else [benchmark.tuning_table(outputs.tuning)]
+    tried = [] if outputs.tuning is None else [results.tuning_table(outputs.tuning)]
     settings = Section("settings", "Settings", "The same budget for every contender", tables=tried)
     dropped = [
         [stage, reason, f"{n:,}"] for stage, record in outputs.records.items() for reason, n in record["drops"].items()
@@ -150,58 +143,61 @@ def recorded_sections(outputs: Outputs) -> list[Section]:
     head = ["stage", "reason", "rows"]
     quality = [Table("Dropped or incomplete rows", "As counted by each stage.", head, dropped, texts=2)] * bool(dropped)
     if (images := outputs.image_facts) is not None:
-        quality.append(_image_table(images))
+        counted = Counter(zip(images["status"].to_pylist(), images["reason"].to_pylist(), strict=True)).items()
+        most = sorted(counted, key=lambda one: (-one[1], one[0]))[:REASONS]
+        note = "Outcome of fetching, one status an item; an item without an image is encoded from its text."
+        rows = [[*words, f"{n:,}", f"{n / len(images):.1%}"] for words, n in most]
+        quality.append(Table("Images", note, ["status", "reason", "items", "share"], rows, texts=2))
     data = Section("data", "Data", "Data quality", tables=quality)
     return [section for section in (settings, data) if section]
 
 
-def _image_table(images: pa.Table) -> Table:
-    counted = Counter(zip(images["status"].to_pylist(), images["reason"].to_pylist(), strict=True)).items()
-    most = sorted(counted, key=lambda one: (-one[1], one[0]))[:REASONS]
-    note = "Outcome of fetching, one status an item; an item without an image is encoded from its text."
-    rows = [[*words, f"{n:,}", f"{n / len(images):.1%}"] for words, n in most]
-    return Table("Images", note, ["status", "reason", "items", "share"], rows, texts=2)
-
-
 def recommenders_section(outputs: Outputs) -> Section:
-    compared = list(with_labels(outputs.compared))
-    drawn = [
-        chart for one, label in compared for chart in (_means_chart(one, label), _leads_chart(one, outputs, label))
-    ]
-    tables = [benchmark.results_table(one).under(label) for one, label in compared]
+    drawn, tables = [], []
+    for comparison, label in with_labels(outputs.compared):
+        means = []
+        for row in (row for row in comparison.rows if MAIN in row.cells):
+            cell, sd = row.cells[MAIN], row.cells[MAIN].sd or 0.0
+            span = cell.mean - sd, cell.mean, cell.mean + sd
+            means.append(Row(run_name(row.model, row.features), [span], format_figure(cell)))
+        title = f"Test {RECALL}, {describe_seeds(r.seeds for r in comparison.rows)}"
+        drawn.append(interval_chart(join_label(title, label), means, axis=RECALL))
+        drawn.append(_leads_chart(comparison, outputs, label))
+        tables.append(results.results_table(comparison).under(label))
     note = f"Hollow marks: not decided, p is not below {LEVEL} after Holm's correction."
     if outputs.kind == "sample" and not (outputs.ablated or outputs.study):
         note += f" {PAPER}"
     return Section("results", "Recommenders", "Recommenders on these features", note, drawn, tables=tables)
 
 
-def _means_chart(comparison: Comparison, label: str) -> Intervals | None:
-    rows = [mean_row(run_name(r.model, r.features), r.cells[MAIN]) for r in comparison.rows if MAIN in r.cells]
-    title = f"Test {RECALL}, {describe_seeds(r.seeds for r in comparison.rows)}"
-    return interval_chart(join_label(title, label), rows, axis=RECALL)
-
-
 def _leads_chart(comparison: Comparison, outputs: Outputs, label: str) -> Intervals | None:
-    found = benchmark.lead_rows(comparison, outputs.tests, outputs.released)
+    ours = {"model_a": RELEASED, "features_a": outputs.released, "ablation_a": "", "ablation_b": ""}
+    wanted = results.rows_equal_to(ours | {"fingerprint": comparison.fingerprint, "metric": MAIN[0]})
+    found = [] if outputs.tests is None else outputs.tests.filter(wanted).to_pylist()
     if not found:
         return None
     title = (
         f"{run_name(RELEASED, outputs.released)}, minus each other run: test {RECALL}, mean over "
         f"{seeds_of(r['seeds'] for r in found)}, 95 % interval over {found[0]['n']:,} users"
     )
-    tests = ((benchmark.side_name(row, "b"), Difference.of(row)) for row in found)
-    rows = [change_row(name, test, test.words) for name, test in tests]
+    rows = []
+    for row in found:
+        test = Difference.of(row)
+        rows.append(change_row(run_name(row["model_b"], row["features_b"], row["ablation_b"]), test, test.words))
     return interval_chart(join_label(title, label), rows, axis=f"difference in {RECALL}")
 
 
 def ablations_section(outputs: Outputs) -> Section:
     drawn, tables = [], []
     for comparison, label in with_labels(outputs.ablated):
-        rows = list(benchmark.ablated_rows(comparison, outputs.tests))
+        rows = list(results.ablated_rows(comparison, outputs.tests))
         title = f"Change in test {RECALL} against the full model over {seeds_of(r.run.seeds for r in rows)}"
-        changes = [change_row(r.name, r.change, r.words) for r in rows if r.run.ablation]
+        changes = []
+        for row in (row for row in rows if row.run.ablation):
+            words = "identical" if row.repeats else row.change.words if row.change else ""
+            changes.append(change_row(row.name, row.change, words))
         drawn.append(interval_chart(join_label(f"{title}, 95 % interval", label), changes, axis=f"change in {RECALL}"))
-        tables.append(benchmark.ablation_table(rows).under(label))
+        tables.append(results.ablation_table(rows).under(label))
     note = "AlignRec with one part left out, with one modality, or with one habit of the published code undone."
     return Section("ablations", "Ablations", "Ablations", note, drawn, tables=tables)
 
@@ -222,55 +218,42 @@ def probes_section(outputs: Outputs) -> Section:
 
 
 def probe_charts(figures: Mapping[str, Any] | None) -> list[Intervals | None]:
-    return [_probe_chart(probed) for probed in probes.read_probes(figures).values() if probed.forms]
-
-
-def _probe_chart(probed: Probed) -> Intervals | None:
-    figure, forms = probed.figure, probed.forms
-    rows = [
-        Row(name, [_error_span(of.get(name), figure) for of in forms.values()], probed.both(name, figure))
-        for name in probed.ordered("raw", figure) if name != CHANCE
-    ]  # fmt: skip
-    over = f"{probed.cases:,} {probed.unit}"
-    title = f"{probed.probe.title} {figure}, ± standard error over {over}; dashed: chance"
-    return interval_chart(title, rows, list(forms) if len(forms) > 1 else (), forms["raw"][CHANCE][figure], figure)
-
-
-def _error_span(values: Figures | None, figure: str) -> Span | None:
-    if values is None:
-        return None
-    error = values.get(f"{figure}_se", 0.0)
-    return values[figure] - error, values[figure], values[figure] + error
+    charts = []
+    for probed in (probed for probed in probes.read_probes(figures).values() if probed.forms):
+        figure, forms, rows = probed.figure, probed.forms, []
+        for name in (name for name in probed.ordered("raw", figure) if name != CHANCE):
+            spans: list[Span | None] = []
+            for of in (sets.get(name, {}) for sets in forms.values()):
+                value, error = of.get(figure, 0.0), of.get(f"{figure}_se", 0.0)
+                spans.append((value - error, value, value + error) if of else None)
+            rows.append(Row(name, spans, ", ".join(f"{span[1]:.3f}" for span in spans if span)))
+        over = f"{probed.cases:,} {probed.unit}"
+        title = f"{probed.probe.title} {figure}, ± standard error over {over}; dashed: chance"
+        keys = list(forms) if len(forms) > 1 else ()
+        charts.append(interval_chart(title, rows, keys, forms["raw"][CHANCE][figure], figure))
+    return charts
 
 
 def long_tail(outputs: Outputs) -> Section:
-    table = outputs.study.get("tail", schemas.TAIL.empty_table())
+    tail = outputs.study.get("tail", schemas.TAIL.empty_table())
     drawn: list[Intervals | None] = []
-    tables = study.lead_tables(table)
+    tables = results.lead_tables(outputs.study)
     for comparison, label in with_labels(outputs.compared):
         over = join_label(f"95 % interval, mean over {seeds_of(r.seeds for r in comparison.rows)}", label)
-        for which in study.SLICES:
-            groups = study.recall_groups(table, comparison, which)
-            drawn.append(groups_chart(groups, f"{WHOSE[which]}, {over}", outputs.released, UNITS.get(which, {})))
-        recommended = study.catalogue_table(outputs.slices or schemas.SLICES.empty_table(), comparison)
+        order = {(r.model, r.features): at for at, r in enumerate(comparison.rows)}
+        for which, title in WHOSE.items():
+            wanted = results.rows_equal_to({"fingerprint": comparison.fingerprint, "slice": which})
+            groups: dict[tuple[str, str], dict[str, Span]] = {}  # run -> label of a group -> recall
+            for row in tail.filter(wanted).to_pylist():
+                span = row["mean_low"], row["mean"], row["mean_high"]
+                groups.setdefault((row["model"], row["features"]), {})[row["label"]] = span
+            # the best few models, on the released features or on ids only
+            best = sorted(groups, key=lambda run: order.get(run, len(order)))
+            runs = [run for run in best if run[1] in (outputs.released, "none")][:LINES]
+            labels, names = dict.fromkeys(at for run in runs for at in groups[run]), UNITS.get(which, {})
+            rows = [Row(names.get(at, at), [groups[run].get(at) for run in runs], "") for at in labels]
+            drawn.append(interval_chart(f"{title}, {over}", rows, [run_name(*run) for run in runs], axis="recall"))
+        recommended = results.catalogue_table(outputs.slices or schemas.SLICES.empty_table(), comparison)
         tables += [recommended.under(label)] if recommended.rows else []
     note = "A recommender can be right by showing everybody the same few items."
     return Section("tail", "Long tail", "The long tail", note, drawn, tables=tables)
-
-
-def groups_chart(groups: study.Groups, title: str, released: str, names: Mapping[str, str] = {}) -> Intervals | None:
-    """Chart recall by group for the best few models on the released features or on ids only."""
-    runs = [run for run in groups if run[1] in (released, "none")][:LINES]
-    labels = list(dict.fromkeys(label for run in runs for label in groups[run]))
-    rows = [Row(names.get(label, label), [groups[run].get(label) for run in runs], "") for label in labels]
-    return interval_chart(title, rows, [run_name(*run) for run in runs], axis="recall")
-
-
-def study_sections(outputs: Outputs) -> Iterator[Section]:
-    mask = outputs.study.get("mask", schemas.STUDY["mask"].empty_table())
-    note = "How much AlignRec loses when it no longer sees the image, or the text, of some items."
-    yield Section("mask", "Mask modality", "Mask modality", note, tables=study.mask_tables(mask))
-    curves, heatmaps = (outputs.plotted(part) for part in ("curves", "heatmaps"))
-    note = "Settings of AlignRec, its graph and its encoder, measured on valid only: test was not opened for them."
-    heading, tables = "Hyper-parameters", [*study.sweep_points(curves), *study.heatmap_tables(heatmaps)]
-    yield Section("settings-swept", heading, heading, note, tables=tables)

@@ -98,17 +98,9 @@ class Difference(NamedTuple):
         return [f"{self.middle:+.4f}", interval, p_value(self.p, self.p_holm)]
 
     @property
-    def lead(self) -> str:
-        return f"{self.middle:+.4f} ({self.low:+.4f} .. {self.high:+.4f})"
-
-    @property
     def words(self) -> str:
         change, _, p = self.cells
         return f"{change}, p {p}"
-
-    @property
-    def reversed(self) -> Difference:
-        return self._replace(low=0 - self.high, middle=0 - self.middle, high=0 - self.low)
 
 
 # text, mean ± sd, or the three columns of a paired test, where None leaves them empty
@@ -140,7 +132,12 @@ class Table:
             for value in values:
                 if isinstance(value, Difference) and value.sure:
                     marks[len(cells) - 1, len(cells[-1])] = value.mark
-                cells[-1] += _markdown_cells(value)
+                if isinstance(value, Cell):
+                    cells[-1].append(format_figure(value))
+                elif isinstance(value, Difference):
+                    cells[-1] += value.cells
+                else:
+                    cells[-1] += [""] * len(CHANGE) if value is None else [value]
         for column in best if rows else ():
             judged = [values[column] if unranked not in values else None for values in rows]
             means = [value.mean if isinstance(value, Cell) else -inf for value in judged]
@@ -158,14 +155,6 @@ class Table:
 def p_value(p: float, corrected: float | None = None) -> str:
     """Format p or the corrected one, with ≤ if p is the smallest possible."""
     return ("≤ " if p <= FLOOR else "") + f"{p if corrected is None else corrected:.2g}"
-
-
-def _markdown_cells(value: Value) -> list[str]:
-    if isinstance(value, Cell):
-        return [format_figure(value)]
-    if isinstance(value, Difference):
-        return value.cells
-    return [""] * len(CHANGE) if value is None else [value]
 
 
 def markdown(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:

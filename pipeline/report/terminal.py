@@ -14,7 +14,8 @@ from rich.text import Text
 
 from alignrec.pipeline.evaluation import evidence
 from alignrec.pipeline.io.errors import printable
-from alignrec.pipeline.report import recommenders, table
+from alignrec.pipeline.report import table
+from alignrec.pipeline.report.results import brief_table
 
 LONGEST = 24  # maximum characters of a cell that is never folded
 
@@ -34,21 +35,19 @@ class Drawn:
         widths = [max(cell_len(printable(cell)) for cell in column) for column in columns]
         least = [width if i in self.unbroken else min(width, LONGEST) for i, width in enumerate(widths)]
         for number, band in enumerate(bands(least, self.table.texts, options.max_width)):
-            yield self._band(band, widths, self.table.heading if number == 0 else "")
+            title = self.table.heading if number == 0 else ""
+            printed = Table(title=title or None, title_justify="left", box=box.SIMPLE, show_edge=False, padding=0)
+            for i in band:
+                figures = i >= self.table.texts
+                printed.add_column(
+                    Text(printable(self.table.head[i])), justify="right" if figures else "left", overflow="fold",
+                    no_wrap=i in self.unbroken or (figures and widths[i] <= LONGEST),
+                )  # fmt: skip
+            for row in self.table.rows:
+                printed.add_row(*(Text(printable(row[i])) for i in band if i < len(row)))
+            yield printed
         if self.caption:
             yield Text(printable(self.caption), style="dim italic")
-
-    def _band(self, columns: Sequence[int], widths: Sequence[int], heading: str) -> Table:
-        printed = Table(title=heading or None, title_justify="left", box=box.SIMPLE, show_edge=False, padding=0)
-        for i in columns:
-            figures = i >= self.table.texts
-            printed.add_column(
-                Text(printable(self.table.head[i])), justify="right" if figures else "left", overflow="fold",
-                no_wrap=i in self.unbroken or (figures and widths[i] <= LONGEST),
-            )  # fmt: skip
-        for row in self.table.rows:
-            printed.add_row(*(Text(printable(row[i])) for i in columns if i < len(row)))
-        return printed
 
 
 def bands(widths: Sequence[int], texts: int, room: int) -> Iterator[list[int]]:
@@ -65,9 +64,9 @@ def bands(widths: Sequence[int], texts: int, room: int) -> Iterator[list[int]]:
 def tables(results: pa.Table, dataset: str) -> Iterator[Drawn]:
     for one in evidence.list_comparisons(results):
         title = f"{dataset}, protocol {one.protocol} ({one.fingerprint}): test, selected by valid"
-        yield Drawn(recommenders.brief_table(title, one))
+        yield Drawn(brief_table(title, one))
     for one in evidence.list_ablations(results):
-        yield Drawn(recommenders.brief_table(f"{dataset}, ablations, protocol {one.protocol} ({one.fingerprint})", one))
+        yield Drawn(brief_table(f"{dataset}, ablations, protocol {one.protocol} ({one.fingerprint})", one))
 
 
 def stages(dataset: str, records: Iterable[Mapping[str, Any]]) -> Drawn:

@@ -13,7 +13,7 @@ from alignrec.pipeline.benchmark.cell import Entry, rankings_path
 from alignrec.pipeline.evaluation.evidence import list_comparisons
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.report import recommenders
+from alignrec.pipeline.report import results
 from alignrec.pipeline.train import inputs
 
 pytestmark = pytest.mark.usefixtures("one_process")
@@ -59,7 +59,7 @@ def test_runs_take_the_draws_in_turn_and_tests_resample_them(tmp_path: Path) -> 
         candidates = inputs.read_inputs(own, None).split.cold_items("test")
         assert {*ranked["items"].combine_chunks().flatten().to_pylist()} <= {*candidates.tolist()}
     found = list_comparisons(io.read_table(layout.results, schemas.RESULTS))
-    assert "Runs take the 2 draws in turn" in recommenders.results_table(found[0]).note
+    assert "Runs take the 2 draws in turn" in results.results_table(found[0]).note
     rows = [row for c in found if c.protocol == name for row in c.rows]
     figures = {row.features: row.cells["recall", 20] for row in rows if row.model == "contentknn"}
     assert len({*figures["noise"].values}) == 2  # nothing but the draw moves it

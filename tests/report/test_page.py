@@ -21,7 +21,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.evidence import HEADLINE, list_comparisons
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
-from alignrec.pipeline.report import atlas, gallery, terminal
+from alignrec.pipeline.report import gallery, terminal
 from alignrec.pipeline.report.table import format_figure, markdown
 from alignrec.stages import publish, report
 from benchmarks import _figures
@@ -176,7 +176,7 @@ def two_rings(n: int) -> pa.Table:
 
 
 def test_the_map_keeps_groups_apart_and_is_the_same_twice() -> None:
-    at = atlas.layout(two_rings(60), 120, seed=3)
+    at = gallery.lay_out(two_rings(60), 120, seed=3)
     assert at.shape == (120, 2)
     assert at.min() >= 0
     assert at.max() <= 1
@@ -184,7 +184,7 @@ def test_the_map_keeps_groups_apart_and_is_the_same_twice() -> None:
     within = np.linalg.norm(first[:, None] - first[None], axis=2).mean()
     between = np.linalg.norm(first[:, None] - second[None], axis=2).mean()
     assert between > 1.5 * within
-    assert np.array_equal(at, atlas.layout(two_rings(60), 120, seed=3))
+    assert np.array_equal(at, gallery.lay_out(two_rings(60), 120, seed=3))
 
 
 @pytest.mark.parametrize("items", [0, 1])

@@ -13,7 +13,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.evidence import Cell, list_ablations, list_comparisons
 from alignrec.pipeline.harness.run import running
-from alignrec.pipeline.report import figures, gallery, probes, recommenders, study
+from alignrec.pipeline.report import figures, gallery, page, probes, results
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.table import format_figure
 from alignrec.stages import semantic_ids
@@ -46,10 +46,10 @@ def test_semantic_ids_come_with_random_codes(tmp_path: Path) -> None:
         "semantic_ids", "shop", toy.params(semantic_ids={"features": ["beit3"], "levels": 2, "codes": 2}), tmp_path
     ) as run:
         semantic_ids.main(run)
-    (table,) = study.semantic_ids(io.read_json(layout.code_quality))
+    (table,) = results.semantic_ids(io.read_json(layout.code_quality))
     assert [row[0] for row in table.rows] == ["beit3", "beit3, random codes"]
     assert all(len(row) == len(table.head) and row[1].endswith("%") for row in table.rows)
-    assert study.semantic_ids({}) == []
+    assert results.semantic_ids({}) == []
 
 
 def test_leads_on_the_long_tail_have_intervals_and_marks_where_they_are_sure() -> None:
@@ -63,7 +63,7 @@ def test_leads_on_the_long_tail_have_intervals_and_marks_where_they_are_sure() -
         for name, label in (("popularity", "tail"), ("popularity", "head"), ("history", "3"))
         for model, features, test in runs
     ]
-    by_popularity, by_history = study.lead_tables(pa.Table.from_pylist(rows, schemas.TAIL))
+    by_popularity, by_history = results.lead_tables({"tail": pa.Table.from_pylist(rows, schemas.TAIL)})
     assert by_popularity.head == ["run", "tail", "head"]
     assert [row[0] for row in by_popularity.rows] == ["n", "BPR", "AlignRec on tfidf"]  # neither itself nor controls
     assert by_popularity.rows[0][1:] == ["7", "7"]
@@ -77,13 +77,13 @@ def test_leads_on_the_long_tail_have_intervals_and_marks_where_they_are_sure() -
 
 def test_models_stand_by_how_they_use_content_and_the_best_figure_is_still_marked(tmp_path: Path) -> None:
     (comparison,) = list_comparisons(io.read_table(toy.outputs(tmp_path).results, schemas.RESULTS))
-    table = recommenders.results_table(comparison)
+    table = results.results_table(comparison)
     assert [row[:3] for row in table.rows] == [["ids", "lightgcn", "none"], ["staged", "alignrec", "beit3"]]
     assert table.marks[1, 5] == "best"
     assert table.rows[1][5].startswith("0.31")
     (ours,) = (row for row in comparison.rows if row.model == "alignrec")
     others = [dataclasses.replace(ours, model=model) for model in ("mine", "vbpr", "bm3", "freedom")]
-    table = recommenders.results_table(dataclasses.replace(comparison, rows=[ours, *others]))
+    table = results.results_table(dataclasses.replace(comparison, rows=[ours, *others]))
     assert [row[0] for row in table.rows] == ["a: input", "b: over graphs", "c: in the loss", "staged", ""]
 
 
@@ -95,13 +95,13 @@ def test_an_ablation_that_repeats_the_full_model_is_marked_and_explained(tmp_pat
             if (r["model"], r["ablation"]) == ("alignrec", "")}  # fmt: skip
     same = [r | {"value": full[r["seed"], r["metric"], r["k"]]} if r["ablation"] else r for r in results]
     (comparison,) = list_ablations(pa.Table.from_pylist(same, schemas.RESULTS))
-    table = recommenders.ablation_table([*recommenders.ablated_rows(comparison, tests)])
+    table = results.ablation_table([*results.ablated_rows(comparison, tests)])
     assert table.rows[1][4:] == ["none", "identical", ""]
     assert "Identical to the full model in every figure of every seed: no-cca." in table.note
     one = same.index(next(r for r in same if r["ablation"] and r["metric"] == "ndcg"))
     same[one] = same[one] | {"value": same[one]["value"] + 1e-9}  # one figure of one seed
     (comparison,) = list_ablations(pa.Table.from_pylist(same, schemas.RESULTS))
-    assert recommenders.ablation_table([*recommenders.ablated_rows(comparison, tests)]).rows[1][4] == "-0.0500"
+    assert results.ablation_table([*results.ablated_rows(comparison, tests)]).rows[1][4] == "-0.0500"
 
 
 # --- items of the page, and their neighbours in the graphs
@@ -109,7 +109,9 @@ def test_an_ablation_that_repeats_the_full_model_is_marked_and_explained(tmp_pat
 
 def test_popularity_counts_train_only(tmp_path: Path) -> None:
     outputs = Outputs(toy.outputs(tmp_path), "sample", "beit3")
-    assert gallery.item_popularity(outputs.interactions, toy.ITEMS) == [1, 2, 2, 2, 1, 0]
+    view = page.build_view(outputs, gallery.pick_neighbours(outputs, 2, 0), 0)
+    assert view is not None
+    assert view.carried["popularity"] == [1, 2, 2, 2, 1, 0]
 
 
 def test_the_neighbours_are_the_graphs() -> None:

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from alignrec import schemas
-from alignrec.pipeline.report import comparison, verdict
+from alignrec.pipeline.report import verdict
 
 PROTOCOL = {"dataset": "shop", "protocol": "mmrec", "fingerprint": "f" * 16, "metric": "recall", "k": 20, "seeds": 3}
 FIGURES = {"n": 2970, "mean_a": 0.2, "mean_b": 0.1, "low": 0.0, "high": 0.1, "p": 0.01}
@@ -109,7 +109,7 @@ def compared(**more: Any) -> dict[str, Any]:
 
 def pair(found: dict[str, Any]) -> dict[str, str]:
     """Return place -> outcome of a comparison's only pair."""
-    (table,) = comparison.verdict_tables(found)
+    (table,) = verdict.pair_verdicts(found)
     assert table.rows[0][:2] == ["ours", "theirs"]
     return dict(zip(table.head[2:], table.rows[0][2:], strict=True))
 
@@ -126,13 +126,13 @@ def test_compared_sets_are_judged_by_probe_and_by_model_under_every_protocol(als
         "zero-shot": "better", "Item-CF": "level", "content neighbours": "worse", "under alignrec": outcome,
         "under bm3": "worse", "under vbpr": "level",
     }  # fmt: skip
-    assert "Models were trained over 5 seeds." in comparison.verdict_tables(found)[0].note
-    assert comparison.headline_sentence(found).endswith("of 6 comparisons with 1 other feature set.")
+    assert "Models were trained over 5 seeds." in verdict.pair_verdicts(found)[0].note
+    assert verdict.headline_sentence(found).endswith("of 6 comparisons with 1 other feature set.")
 
 
 def test_there_is_no_verdict_without_a_second_set_and_on_rows_that_look_out_of_order() -> None:
     alone = {"pairs": [], "verdicts": [], "sets": {"ours": {}}}
-    assert (comparison.verdict_tables(alone), comparison.headline_sentence(alone)) == ([], "")
+    assert (verdict.pair_verdicts(alone), verdict.headline_sentence(alone)) == ([], "")
     doubted = compared(order=[{"features": "theirs"}])
-    assert (pair(doubted), comparison.headline_sentence(doubted)) == ({}, "")
-    assert "No verdict on theirs" in comparison.verdict_tables(doubted)[0].note
+    assert (pair(doubted), verdict.headline_sentence(doubted)) == ({}, "")
+    assert "No verdict on theirs" in verdict.pair_verdicts(doubted)[0].note
