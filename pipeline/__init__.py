@@ -1,5 +1,8 @@
 """The library behind the stages: arrays and tables in, arrays and tables out."""
 
+import os
+
 from alignrec.pipeline.harness import process
 
-process.let_threads_sleep()  # before torch or FAISS is loaded, which nothing does sooner
+# let waiting threads of OpenMP sleep; nothing loads torch or FAISS before this package
+os.environ.setdefault(process.POLICY, "PASSIVE")

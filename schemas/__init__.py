@@ -1,10 +1,10 @@
 """Arrow schemas of all tables; each field documents its content, unit and shape, and `check` validates tables."""
 # ruff: noqa: I001
 
-from alignrec.schemas.contract import ContractError, check, field, vector
+from alignrec.schemas.contract import ContractError, check, field, provenance_of, vector
 from alignrec.schemas.dataset import (
     COLD_ITEMS, IMAGE_STATUSES, IMAGES, INTERACTIONS, ITEM_IDS, ITEMS, PLANTED, REJECTS, RELEASED_ITEMS, SPARSE, TEST,
-    TEXT_FIELDS, TRAIN, USERS, VALID, embedded_items, has_own_split, read_clock, read_division, text_fields,
+    TEXT_FIELDS, TRAIN, USERS, VALID, embedded_items, read_clock,
 )  # fmt: skip
 from alignrec.schemas.feature_sets import (
     EDGES, codes, features, item_embeddings, numbered_user_embeddings, semantic_ids, user_embeddings,

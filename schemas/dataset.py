@@ -109,21 +109,8 @@ def embedded_items(width: int, identifier: str = "asin") -> pa.Schema:
     return pa.schema([asin.with_name(identifier), *flags, *image, *hashes, vector_])
 
 
-def text_fields(items: pa.Table) -> tuple[str, ...]:
-    return tuple(provenance_of(items).get("params", {}).get("text", TEXT_FIELDS))
-
-
 def read_clock(interactions: pa.Table) -> str:
     """Return what the timestamps of a table INTERACTIONS are: unix, order (positions in a sequence) or none."""
     return (
         "none" if interactions["timestamp"].null_count else str(provenance_of(interactions).get("timestamps", "unix"))
     )
-
-
-def has_own_split(interactions: pa.Table) -> bool:
-    return provenance_of(interactions).get("split") == "imported"
-
-
-def read_division(interactions: pa.Table) -> str:
-    """Return the split protocol of a table INTERACTIONS with its setting if it needs content, else an empty string."""
-    return str(provenance_of(interactions).get("division", ""))

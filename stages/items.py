@@ -1,6 +1,7 @@
 """Stage items: clean text and image addresses from metadata."""
 
 from alignrec import schemas
+from alignrec.pipeline import io
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.stage import SOURCE, Stage
 from alignrec.pipeline.items import build
@@ -13,7 +14,7 @@ from alignrec.stages.interactions import INTERACTIONS
 
 def main(run: Run) -> None:
     layout, reader = run.layout, run.source.reader()
-    asins = run.read(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
+    asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     path = reader.metadata(downloaded_files(layout.sources))
     lines, name = (run.progress(reader.lines(path), unit="line"), path.name) if path else ([], "")
     found = build.read_metadata(lines, run.source, asins, name, run.params[Items].max_reject_share, folder=run.folder)

@@ -18,21 +18,7 @@ from alignrec.stages.study import STUDY
 from alignrec.stages.train import TRAIN
 
 IN_ORDER = [
-    DOWNLOAD,
-    INTERACTIONS,
-    ITEMS,
-    IMAGES,
-    ENCODE,
-    PRETRAIN,
-    BEIT3,
-    COMBINE,
-    GRAPH,
-    SEMANTIC_IDS,
-    TRAIN,
-    PROBE,
-    BENCHMARK,
-    STUDY,
-    REPORT,
-    PUBLISH,
-]
+    DOWNLOAD, INTERACTIONS, ITEMS, IMAGES, ENCODE, PRETRAIN, BEIT3, COMBINE, GRAPH, SEMANTIC_IDS, TRAIN, PROBE,
+    BENCHMARK, STUDY, REPORT, PUBLISH,
+]  # fmt: skip
 STAGES = {stage.name: stage for stage in IN_ORDER}  # name -> stage, in order

@@ -16,8 +16,8 @@ def main(run: Run) -> None:
     from alignrec.pipeline.probe.registry import Data
 
     layout, names = run.layout, run.layout.feature_sets()
-    interactions = run.read(layout.interactions, schemas.INTERACTIONS)
-    items = len(run.read(layout.item_ids, schemas.ITEM_IDS))
+    interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
+    items = len(io.read_table(layout.item_ids, schemas.ITEM_IDS))
     data = Data(interactions, items, judge.refits_of(run, names))
     io.write_json(layout.probes, judge.judge_sets(run, data, names, run.params[Released].features))
     run.rows_in = run.rows_out = len(names)

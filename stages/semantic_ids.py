@@ -14,7 +14,7 @@ def main(run: Run) -> None:
     from alignrec.pipeline.semantic_ids import codes  # loads FAISS
 
     layout = run.layout
-    ids = run.read(layout.item_ids, schemas.ITEM_IDS)
+    ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
     params = run.params[SemanticIds].for_items(len(ids))
     quality = {}
     for name in run.progress(params.features, unit="set"):

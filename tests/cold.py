@@ -1,5 +1,6 @@
 """A shop of two tastes with cold items: COLD targets of valid, and as many of test."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,8 @@ def write_set(layout: Layout, name: str, vectors: np.ndarray, **facts: Any) -> N
 def draw_again(layout: Layout) -> None:
     """Write a second draw with other cold items, and a set `mapped` that learned from the first."""
     again = [(user, (item - 2 * COLD) % ITEMS, which) for user, item, which in rows()]
-    io.write_table(shops.interactions(again), layout.draw(1).interactions, schemas.INTERACTIONS, {"division": DIVISION})
+    path = replace(layout, drawn=1).interactions
+    io.write_table(shops.interactions(again), path, schemas.INTERACTIONS, {"division": DIVISION})
     facts = {"kind": "mapped", "parts": ["f"], "settings": {"seed": 0}}
     write_set(layout, "mapped", content(), **facts)
     write_set(layout, "mapped", learned(layout), **facts)

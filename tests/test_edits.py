@@ -43,7 +43,7 @@ EXPORT = '''
 
 def write_plain(content, folder):
     (folder / "items.txt").write_text("\\n".join(content.items["asin"].to_pylist()))
-    return "`items.txt` has an identifier a line."
+    return "`items.txt` has an identifier a line.", []
 '''
 STAGE = '''
 """census: how many items have a text -> census.json."""
@@ -65,7 +65,7 @@ class Census(Section):
 
 def main(run: Run) -> None:
     """Count them."""
-    texts = run.read(run.layout.items, TABLE, ["text"])["text"].to_pylist()
+    texts = io.read_table(run.layout.items, TABLE, ["text"])["text"].to_pylist()
     found = census.count(texts, run.params[Census].least)
     io.write_json(run.folder / "census.json", {"with text": found})
 
@@ -93,12 +93,12 @@ def with_stage(path: str) -> str:
     text = entered(
         path, "from alignrec.stages.benchmark import BENCHMARK\n", "from alignrec.stages.census import CENSUS\n"
     )
-    return text.replace("    ITEMS,\n", "    ITEMS,\n    CENSUS,\n")
+    return text.replace("ITEMS, ", "ITEMS, CENSUS, ")
 
 
 def with_export(path: str) -> str:
     text = (ROOT / path).read_text().replace("export import formats", "export import formats, plain")
-    return text.replace("FORMATS = {\n", 'FORMATS = {\n    "plain": Format(plain.write_plain),\n')
+    return text.replace('    "mmrec":', '    "plain": plain.write_plain,\n    "mmrec":')
 
 
 def registered(group: str, name: str, place: str) -> tuple[str, str]:

@@ -48,7 +48,7 @@ def write_combinations(run: Run) -> None:
     for folder in run.folder.glob("*/"):
         if folder.name not in wanted:
             rmtree(folder)
-    ids, failed = run.read(run.layout.item_ids, schemas.ITEM_IDS), dict[str, UserError]()
+    ids, failed = io.read_table(run.layout.item_ids, schemas.ITEM_IDS), dict[str, UserError]()
     with run.progress(total=len(ids) * len(wanted), unit="vector") as bar:
         for name in wanted:
             try:

@@ -113,8 +113,15 @@ def arrange_rows(content: ExportContent, order: Path | None) -> ExportContent:
 
     Raises UserError if no item is left, a set is all zeros, or items of the mapping file would be dropped.
     """
+    own = content.items["asin"].to_pylist()
     if order is not None:
-        content = _reorder_items(content, identifiers.read_order(order, content.items["asin"].to_pylist()), order.name)
+        asins, places = identifiers.read_order(order, own), {asin: i for i, asin in enumerate(own)}
+        rows = np.array([places.get(asin, -1) for asin in asins])
+        lacking, left_out = int((rows < 0).sum()), len(own) - int((rows >= 0).sum())
+        notes = [f"Items are numbered as in {order.name}, not as in the dataset."]
+        notes += [f"Items of it that the dataset lacks, and that have no content: {lacking:,}."] if lacking else []
+        notes += [f"Items of the dataset left out, as it does not name them: {left_out:,}."] if left_out else []
+        content = _take_items(content, rows, asins, notes)
     # other tools divide by a vector's length, so zero rows become NaN
     zero = {name: (content.matrix(name) == 0).all(axis=1) for name in content.features}
     if content.codes is None:
@@ -127,20 +134,9 @@ def arrange_rows(content: ExportContent, order: Path | None) -> ExportContent:
         raise UserError("items without a semantic ID are left out, which leaves gaps in the given order; omit --order")
     if empty.all():
         raise UserError("no item has a semantic ID and a vector; choose another feature set with --features")
-    asins = [asin for asin, left_out in zip(content.items["asin"].to_pylist(), empty, strict=True) if not left_out]
+    asins = [asin for asin, left_out in zip(own, empty, strict=True) if not left_out]
     note = f"Items left out for a row of zeros: {int(empty.sum()):,}; the others are renumbered."
     return _take_items(content, np.flatnonzero(~empty), asins, [note])
-
-
-def _reorder_items(content: ExportContent, asins: Sequence[str], where: str) -> ExportContent:
-    """Return the N items of mapping file `where`, with zero rows for those that the dataset lacks."""
-    own = {asin: i for i, asin in enumerate(content.items["asin"].to_pylist())}
-    rows = np.array([own.get(asin, -1) for asin in asins])
-    lacking, left_out = int((rows < 0).sum()), len(own) - int((rows >= 0).sum())
-    notes = [f"Items are numbered as in {where}, not as in the dataset."]
-    notes += [f"Items of it that the dataset lacks, and that have no content: {lacking:,}."] if lacking else []
-    notes += [f"Items of the dataset left out, as it does not name them: {left_out:,}."] if left_out else []
-    return _take_items(content, rows, asins, notes)
 
 
 def _fill_zeros(name: str, table: pa.Table, zero: np.ndarray) -> pa.Table:

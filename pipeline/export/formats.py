@@ -26,7 +26,7 @@ TRIPLET = 3
 HUB_SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 
 
-def write_npy(content: ExportContent, folder: Path) -> str:
+def write_npy(content: ExportContent, folder: Path) -> tuple[str, list[str]]:
     content.save_vectors(folder)
     for name, table in content.features.items():
         flags = table.select(["item_id", "has_image", "has_text"])
@@ -35,17 +35,20 @@ def write_npy(content: ExportContent, folder: Path) -> str:
     if content.interactions is not None:
         write_tsv(folder / "interactions.csv", content.interactions, content.interactions.column_names, ",")
     name = next(iter(content.features), "features")
-    return f"""`<set>.csv` says what went into each vector (empty: unknown); `items.csv` and `users.csv` give the
+    return (
+        f"""`<set>.csv` says what went into each vector (empty: unknown); `items.csv` and `users.csv` give the
 source's identifiers; `split` in `interactions.csv` is 0 train, 1 valid, 2 test.
 
 ```python
 import numpy as np, pandas as pd
 x, items = np.load("{name}.npy"), pd.read_csv("items.csv", dtype={{"asin": str}}, keep_default_na=False)
 ```
-"""
+""",
+        [],
+    )
 
 
-def write_mmrec(content: ExportContent, folder: Path) -> str:
+def write_mmrec(content: ExportContent, folder: Path) -> tuple[str, list[str]]:
     name, items = content.name, content.items
     if content.interactions is not None:
         columns = ["user_id", "item_id", "rating", "timestamp", "split"]
@@ -72,7 +75,9 @@ def write_mmrec(content: ExportContent, folder: Path) -> str:
         **{files[modality]: f"{modality}_feat.npy" for modality in chosen},
     }
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-    return _describe_mmrec(content, chosen)
+    sets = {*chosen.values()}
+    twice = "is both `image_feat.npy` and `text_feat.npy`, as no exported sets are of one modality each."
+    return _describe_mmrec(content, chosen), [f"`{sets.pop()}` {twice}"] if len(sets) == 1 else []
 
 
 def _modality_files(content: ExportContent) -> dict[str, str]:
@@ -87,12 +92,6 @@ def _modality_files(content: ExportContent) -> dict[str, str]:
     pairs = (pair for pair in [*masked, single] if len(pair) == 2 and content.features.keys() >= set(pair.values()))
     chosen = next(pairs, first)
     return {m: name if f"{m}_feat" not in content.features else f"{m}_feat" for m, name in chosen.items()}
-
-
-def mmrec_notes(content: ExportContent) -> list[str]:
-    sets = {*_modality_files(content).values()}
-    twice = "is both `image_feat.npy` and `text_feat.npy`, as no exported sets are of one modality each."
-    return [f"`{sets.pop()}` {twice}"] if len(sets) == 1 else []
 
 
 def _describe_mmrec(content: ExportContent, chosen: dict[str, str]) -> str:
@@ -121,7 +120,7 @@ In alignrec, with paths relative to where it runs:
 
 
 # format: https://recbole.io/docs/user_guide/data/atomic_files.html
-def write_recbole(content: ExportContent, folder: Path) -> str:
+def write_recbole(content: ExportContent, folder: Path) -> tuple[str, list[str]]:
     name = content.name
     data = folder / name
     data.mkdir()
@@ -146,7 +145,8 @@ def write_recbole(content: ExportContent, folder: Path) -> str:
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     first = next(iter(content.features), "features")
     missing = f"RecBole needs interactions: add your own as `{name}/{name}.inter` (user_id:token, item_id:token)."
-    return f"""Tokens are our numbers; `items.tsv` and `users.tsv` give the source's identifiers.
+    return (
+        f"""Tokens are our numbers; `items.tsv` and `users.tsv` give the source's identifiers.
 {missing if content.interactions is None else ""}
 ```python
 from recbole.config import Config
@@ -156,7 +156,9 @@ config = Config(model="BPR", dataset="{name}", config_file_list=["{name}.yaml"],
 dataset = create_dataset(config)
 features = dataset.get_preload_weight("{first}_id")    # row i belongs to RecBole's item i; row 0 is padding
 ```
-"""
+""",
+        [],
+    )
 
 
 def _recbole_settings(content: ExportContent, known: Sequence[str]) -> dict[str, Any]:
@@ -176,7 +178,7 @@ def _recbole_settings(content: ExportContent, known: Sequence[str]) -> dict[str,
 
 
 # format: https://cornac.readthedocs.io/en/stable/api_ref/data.html (Reader, ImageModality), eval_methods (from_splits)
-def write_cornac(content: ExportContent, folder: Path) -> str:
+def write_cornac(content: ExportContent, folder: Path) -> tuple[str, list[str]]:
     timed = content.has_values("timestamp")
     if content.interactions is not None:
         columns = ["user_id", "item_id", "rating", *(["timestamp"] if timed else [])]
@@ -199,15 +201,18 @@ x = np.load("{features}.npy")
 item_image = ImageModality(features=x, ids=[str(i) for i in range(len(x))])
 """
     if content.interactions is None:
-        return f"{head}```\nBring interactions of your own.\n"
-    return f"""{head}splits = ("train", "valid", "test")  # in which an unknown rating is 1
+        return f"{head}```\nBring interactions of your own.\n", []
+    return (
+        f"""{head}splits = ("train", "valid", "test")  # in which an unknown rating is 1
 train, valid, test = (Reader().read(f"{{split}}.tsv", fmt="{form}", sep="\\t") for split in splits)
 method = BaseMethod.from_splits(train, test, valid, fmt="{form}", item_image=item_image)
 ```
-"""
+""",
+        [],
+    )
 
 
-def write_hf(content: ExportContent, folder: Path) -> str:
+def write_hf(content: ExportContent, folder: Path) -> tuple[str, list[str]]:
     tables: dict[str, dict[str, pa.Table]] = {name: {"train": t} for name, t in content.features.items()}
     tables["items"] = {"train": content.items}
     if content.users is not None:
@@ -223,7 +228,8 @@ def write_hf(content: ExportContent, folder: Path) -> str:
     block = yaml.safe_dump({"pretty_name": content.name, "configs": configs}, sort_keys=False)
     (folder / "README.md").write_text(f"---\n{block}---\n\n", encoding="utf-8")
     name = next(iter(content.features), "items")
-    return f"""```python
+    return (
+        f"""```python
 from pathlib import Path
 
 from datasets import load_dataset
@@ -231,16 +237,21 @@ from datasets import load_dataset
 here = str(Path.cwd())  # a folder's whole path, or its name on the Hub: `datasets` takes no "."
 features = load_dataset(here, "{name}", split="train").with_format("numpy")
 ```
-"""
+""",
+        [],
+    )
 
 
 # format: AkaliKong/MiniOneRec, convert_dataset.py and data/amazon18_data_process.py
-def write_minionerec(content: ExportContent, folder: Path) -> str:
+def write_minionerec(content: ExportContent, folder: Path) -> tuple[str, list[str]]:
     name = content.name
+    assert content.codes is not None
+    codes = np.array(content.codes["codes"].to_pylist(), np.int32).reshape(len(content.codes), -1)
+    ids = np.column_stack([codes, content.codes["suffix"].to_numpy()])  # int32 [I, L + 1]
     files: dict[str, dict[str, Any]] = {
         "index": {
             str(item): [f"<{LETTERS[level]}_{code}>" for level, code in enumerate(row)]
-            for item, row in enumerate(_id_matrix(content).tolist())
+            for item, row in enumerate(ids.tolist())
         },
         "item": {str(row["item_id"]): _item_texts(row) for row in content.items.to_pylist()},
     }
@@ -250,32 +261,22 @@ def write_minionerec(content: ExportContent, folder: Path) -> str:
         (folder / f"{name}.{kind}.json").write_bytes(orjson.dumps(value))
     content.save_vectors(folder)
     write_mappings(folder, content.items, content.users)
+    untitled = sum(not title.strip() for title in content.items["title"].to_pylist())
+    notes = [f"Items without a title, for which a stand-in says so: {untitled:,}."] if untitled else []
+    _, group, counts = np.unique(ids[:, :TRIPLET], axis=0, return_inverse=True, return_counts=True)
+    if shared := int((counts[group.reshape(-1)] > 1).sum()):
+        notes.append(
+            f"Items that share their first {TRIPLET} tokens with another, as MiniOneRec reads no fourth: {shared:,}; "
+            "with semantic_ids.levels: 2 the third token separates them."
+        )
     sequences = "Bring sequences of your own as" if content.interactions is None else "Items by user and time are in"
-    return f"""`{name}.index.json` has the tokens of an item; the last separates items of equal codes. {sequences}
+    usage = f"""`{name}.index.json` has the tokens of an item; the last separates items of equal codes. {sequences}
 `{name}.inter.json`.
 
 LC-Rec takes this folder as `<path>/{name}`, and splits leave-one-out: `--dataset {name} --data_path <path>
 --index_file .index.json`. MiniOneRec takes `--sid_index_path`, `--item_meta_path`, and sequences that are split.
 """
-
-
-def minionerec_notes(content: ExportContent) -> list[str]:
-    untitled = sum(not title.strip() for title in content.items["title"].to_pylist())
-    said = [f"Items without a title, for which a stand-in says so: {untitled:,}."] if untitled else []
-    _, group, counts = np.unique(_id_matrix(content)[:, :TRIPLET], axis=0, return_inverse=True, return_counts=True)
-    if shared := int((counts[group.reshape(-1)] > 1).sum()):
-        said.append(
-            f"Items that share their first {TRIPLET} tokens with another, as MiniOneRec reads no fourth: {shared:,}; "
-            "with semantic_ids.levels: 2 the third token separates them."
-        )
-    return said
-
-
-def _id_matrix(content: ExportContent) -> np.ndarray:
-    """Return codes and suffixes, int32 [I, L + 1]."""
-    assert content.codes is not None
-    codes = np.array(content.codes["codes"].to_pylist(), np.int32).reshape(len(content.codes), -1)
-    return np.column_stack([codes, content.codes["suffix"].to_numpy()])
+    return usage, notes
 
 
 def _item_texts(row: dict[str, Any]) -> dict[str, str]:

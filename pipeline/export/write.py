@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,24 +11,16 @@ from alignrec.pipeline.export import formats
 from alignrec.pipeline.export.content import ExportContent, write_tsv
 from alignrec.pipeline.io.errors import UserError
 
-
-class Format(NamedTuple):
-    """An export format."""
-
-    write: Callable[[ExportContent, Path], str]  # writes its files into a folder and returns the README's usage text
-    # sentences for the README on what the format changes or cannot express
-    notes: Callable[[ExportContent], list[str]] | None = None
-    coded: bool = False  # whether it needs semantic IDs
-
-
-FORMATS = {
-    "mmrec": Format(formats.write_mmrec, formats.mmrec_notes),
-    "recbole": Format(formats.write_recbole),
-    "cornac": Format(formats.write_cornac),
-    "npy": Format(formats.write_npy),
-    "hf": Format(formats.write_hf),
-    "minionerec": Format(formats.write_minionerec, formats.minionerec_notes, coded=True),
+# a format writes its files into a folder and returns the README's usage text, and sentences on what it changes
+FORMATS: dict[str, Callable[[ExportContent, Path], tuple[str, list[str]]]] = {
+    "mmrec": formats.write_mmrec,
+    "recbole": formats.write_recbole,
+    "cornac": formats.write_cornac,
+    "npy": formats.write_npy,
+    "hf": formats.write_hf,
+    "minionerec": formats.write_minionerec,
 }
+CODED = {"minionerec"}  # formats that need semantic IDs
 
 
 def write_export(content: ExportContent, form: str, to: Path) -> list[str]:
@@ -38,7 +29,14 @@ def write_export(content: ExportContent, form: str, to: Path) -> list[str]:
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise UserError(f"{to}: holds something already; name another folder, or delete this one")
     with io.scratch(work) as new:
-        notes = _fill_folder(content, form, new)
+        if any(content.filled.values()):
+            rows = [(name, item) for name, items in content.filled.items() for item in items]
+            names, items = (pa.array(column) for column in zip(*rows, strict=True))
+            write_tsv(new / "filled.tsv", pa.table({"features": names, "item_id": items}), ["features", "item_id"])
+        how, notes = FORMATS[form](content, new)
+        readme = new / "README.md"
+        header = readme.read_text(encoding="utf-8") if readme.exists() else ""
+        readme.write_text(header + _describe_export(content, form, notes) + how, encoding="utf-8")
         new.rename(to)
     return notes
 
@@ -46,20 +44,7 @@ def write_export(content: ExportContent, form: str, to: Path) -> list[str]:
 def wants_codes(form: str) -> bool:
     if form not in FORMATS:
         raise UserError(f"no format '{form}'; there are {', '.join(FORMATS)}")
-    return FORMATS[form].coded
-
-
-def _fill_folder(content: ExportContent, form: str, new: Path) -> list[str]:
-    if any(content.filled.values()):
-        rows = [(name, item) for name, items in content.filled.items() for item in items]
-        names, items = (pa.array(column) for column in zip(*rows, strict=True))
-        write_tsv(new / "filled.tsv", pa.table({"features": names, "item_id": items}), ["features", "item_id"])
-    chosen = FORMATS[form]
-    how, notes = chosen.write(content, new), chosen.notes(content) if chosen.notes else []
-    readme = new / "README.md"
-    header = readme.read_text(encoding="utf-8") if readme.exists() else ""
-    readme.write_text(header + _describe_export(content, form, notes) + how, encoding="utf-8")
-    return notes
+    return form in CODED
 
 
 def _describe_export(content: ExportContent, form: str, notes: Sequence[str]) -> str:

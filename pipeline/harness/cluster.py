@@ -9,13 +9,12 @@ import platform
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import chdir, closing
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from alignrec.pipeline.harness import code
-from alignrec.pipeline.harness.code import installed_versions, machine_facts, versions
 from alignrec.pipeline.io.errors import UserError, installing, one_line
 
 Job = TypeVar("Job")
@@ -52,11 +51,14 @@ def spread(
     kinds = set[str]()
     try:
         with closing(iter(rows.iter_batches(batch_size=None, batch_format="pyarrow"))) as blocks:
-            for job, table, kind in (row for block in blocks for row in _results(block)):
-                if len(kinds) == 1 and kind not in kinds:
-                    warn(MIXED.format("; ".join(sorted({*kinds, kind}))))
-                kinds.add(kind)
-                yield jobs[job], table
+            for row in (block.slice(at, 1) for block in blocks for at in range(len(block))):
+                job, table, error, kind = (row[name][0] for name in ("job", "table", "error", "processor"))
+                if error.as_py():
+                    raise UserError(error.as_py())
+                if len(kinds) == 1 and kind.as_py() not in kinds:
+                    warn(MIXED.format("; ".join(sorted({*kinds, kind.as_py()}))))
+                kinds.add(kind.as_py())
+                yield jobs[job.as_py()], _unpack(table)
     except (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError):  # after Ray's retries
         raise UserError(LOST) from None
     except ray.exceptions.GetTimeoutError:
@@ -64,7 +66,7 @@ def spread(
 
 
 def facts(packages: Sequence[str] = ()) -> dict[str, str]:
-    return {"code": code.source_sha256()[:12], **versions(), **installed_versions(packages)}
+    return {"code": code.source_sha256()[:12], **code.versions(), **code.installed_versions(packages)}
 
 
 def check_node(wanted: dict[str, str], here: dict[str, str]) -> None:
@@ -133,13 +135,6 @@ def _rows(ray: Any, read: Any, worker: list[Any], options: dict[str, int], jobs:
         )
 
 
-def _results(block: pa.Table) -> Generator[tuple[int, pa.Table, str], None, None]:
-    for at, error in enumerate(block["error"].to_pylist()):
-        if error:
-            raise UserError(error)
-        yield block["job"][at].as_py(), _unpack(block["table"][at]), block["processor"][at].as_py()
-
-
 def _read(read: Read[Job], jobs: Sequence[Job], folder: str, batch: pa.Table) -> pa.Table:
     number = batch["item"][0].as_py()
     try:
@@ -154,8 +149,10 @@ class _Worker:
 
     def __init__(self, given: Any, threads: int, wanted: dict[str, str], packages: Sequence[str]) -> None:
         self._given, self._threads, self._wanted, self._packages = given, threads, wanted, packages
+        self._work: Work[Any] | None = None
 
     def __call__(self, batch: pa.Table) -> pa.Table:
+        import ray
         import torch
 
         torch.set_num_threads(self._threads)  # the setting is per thread, and the actor may use another
@@ -163,23 +160,14 @@ class _Worker:
         if error:
             return batch
         try:
-            work, jobs = self._made
-            at = machine_facts()
-            return _row(
-                number,
-                work(jobs[number], _unpack(batch["table"][0])),
-                processor=", ".join(filter(None, [at["cpu"], at["gpu"]])),
-            )
+            if self._work is None:
+                check_node(self._wanted, facts(self._packages))
+                make, self._jobs = ray.get(self._given)
+                self._work = make()
+            at, result = code.machine_facts(), self._work(self._jobs[number], _unpack(batch["table"][0]))
+            return _row(number, result, processor=", ".join(filter(None, [at["cpu"], at["gpu"]])))
         except UserError as e:
             return _row(number, pa.table({}), error=str(e))
-
-    @cached_property
-    def _made(self) -> tuple[Work[Any], Sequence[Any]]:
-        import ray
-
-        check_node(self._wanted, facts(self._packages))
-        make, jobs = ray.get(self._given)
-        return make(), jobs
 
 
 def _row(job: int, table: pa.Table, error: str = "", processor: str = "") -> pa.Table:

@@ -37,7 +37,9 @@ def import_closure(*modules: str) -> tuple[Path, ...]:
         seen.add(path)
         named = imported_modules(path) if path.suffix == ".py" else ()
         todo += [module_file(name) for name in named if not name.startswith(f"{PREFIX}stages")]
-        todo += _named_data_files(path)
+        text = path.read_text(encoding="utf-8")
+        data = (f for folder in (path.parent, ROOT / "schemas") for f in folder.glob("*") if f.suffix in DATA)
+        todo += [file for file in data if file.name in text]
     return tuple(sorted(seen))
 
 
@@ -107,7 +109,13 @@ def _module_path(module: str) -> Path:
 def _syntax_tree(path: Path) -> ast.Module:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     if path.parent == ROOT / "stages":
-        _keep_work(tree)
+        # only the work of a stage affects its result: drop the declaration, and imports that only it needs
+        is_stage = [isinstance(s, ast.Assign) and ast.unparse(s.value).startswith("Stage(") for s in tree.body]
+        tree.body = [statement for statement, declared in zip(tree.body, is_stage, strict=True) if not declared]
+        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        for statement in tree.body:
+            if isinstance(statement, ast.ImportFrom):
+                statement.names = [alias for alias in statement.names if (alias.asname or alias.name) in used]
     for node in _walk_statements(tree):
         if body := getattr(node, "body", None):
             node.body = [s for s in body if not _is_text(s)]  # type: ignore[attr-defined]
@@ -125,16 +133,6 @@ def _is_text(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.Expr) and isinstance(getattr(statement.value, "value", None), str)
 
 
-def _keep_work(tree: ast.Module) -> None:
-    is_stage = [isinstance(s, ast.Assign) and ast.unparse(s.value).startswith("Stage(") for s in tree.body]
-    tree.body = [statement for statement, declared in zip(tree.body, is_stage, strict=True) if not declared]
-    # drop imports that only the Stage needs
-    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    for statement in tree.body:
-        if isinstance(statement, ast.ImportFrom):
-            statement.names = [alias for alias in statement.names if (alias.asname or alias.name) in used]
-
-
 @cache
 def _reexported_names(module: str) -> dict[str, str]:
     """Return name -> full dotted name of a package whose __init__ only re-exports; empty for others."""
@@ -145,13 +143,9 @@ def _reexported_names(module: str) -> dict[str, str]:
     for statement in _syntax_tree(path).body:
         if isinstance(statement, ast.ImportFrom) and statement.module:
             exports |= {a.asname or a.name: f"{statement.module}.{a.name}" for a in statement.names}
-        elif not _is_text(statement) and not _is_all(statement):
+        elif not _is_text(statement) and not ast.unparse(statement).startswith("__all__ = "):
             return {}
     return {name: full for name, full in exports.items() if is_ours(full)}
-
-
-def _is_all(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.Assign) and [ast.unparse(t) for t in statement.targets] == ["__all__"]
 
 
 def module_file(name: str) -> Path | None:
@@ -166,12 +160,6 @@ def module_file(name: str) -> Path | None:
             if candidate.is_file():
                 return candidate
     return None
-
-
-def _named_data_files(path: Path) -> Iterator[Path]:
-    text = path.read_text(encoding="utf-8")
-    for folder in {path.parent, ROOT / "schemas"}:
-        yield from (f for f in folder.glob("*") if f.suffix in DATA and f.name in text)
 
 
 LIBRARIES = ("torch", "faiss-cpu", "faiss-gpu-cu12", "duckdb", "pyarrow", "numpy", "scipy", "pillow", "simplejpeg",

@@ -97,16 +97,15 @@ def first_fault(error: ValidationError, kind: type[Section], where: str = "") ->
         expected = [one["ctx"]["expected"] for one in faults if one["loc"][: len(place)] == place and "ctx" in one]
         valid = dict.fromkeys(re.findall(r"'([^']+)'", " ".join(expected)))
         return f"unknown key '{path.partition('.[key]')[0]}'{nearest(str(place[-1]), valid)}"
-    return f"'{path}': {one_line(fault['msg'].lower(), 160)}, found {_describe_value(fault['input'])}"
-
-
-def _describe_value(value: Any) -> str:
+    value = fault["input"]
     if isinstance(value, (dict, list)) and len(value) > MOST_SHOWN:
-        return f"{type(value).__name__} of {len(value):,}"
-    try:
-        return one_line(repr(value), 120)
-    except ValueError:  # Python limits the digits of integers that are converted
-        return "a number of thousands of digits"
+        found = f"{type(value).__name__} of {len(value):,}"
+    else:
+        try:
+            found = one_line(repr(value), 120)
+        except ValueError:  # Python limits the digits of integers that are converted
+            found = "a number of thousands of digits"
+    return f"'{path}': {one_line(fault['msg'].lower(), 160)}, found {found}"
 
 
 def _valid_keys(kind: Any, loc: tuple[int | str, ...]) -> list[str]:

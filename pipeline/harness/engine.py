@@ -8,11 +8,11 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain, islice
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from alignrec.pipeline.io.errors import UserError
 
@@ -27,12 +27,6 @@ class Seats(NamedTuple):
 
     submit: Callable[[Any], Future[Any]]
     number: int  # concurrent jobs
-
-
-class Place(Protocol):
-    """Where jobs run."""
-
-    def opened(self, make: Make[Any, Any]) -> AbstractContextManager[Seats]: ...
 
 
 KILLED = (
@@ -104,8 +98,9 @@ def _end_with_parent() -> None:
 
 
 def map(
-    make: Make[Job, Result], jobs: Iterable[Job], on: Place | None = None, ordered: bool = True, ahead: int = 0
-) -> Iterator[tuple[Job, Result]]:
+    make: Make[Job, Result], jobs: Iterable[Job], on: Threads | Processes | None = None, ordered: bool = True,
+    ahead: int = 0,
+) -> Iterator[tuple[Job, Result]]:  # fmt: skip
     """Yield each job with its result, in order or as they finish, on `on` or in this process; errors end all jobs.
 
     Jobs are taken as results are consumed, `ahead` more than can run at a time. With n workers, an ordered job may

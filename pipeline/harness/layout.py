@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from alignrec.pipeline import io
@@ -57,6 +57,7 @@ class Layout:
     root: Path
     dataset: str
     running: tuple[str, str] = ("", "")
+    drawn: int = 0  # number of the train/valid/test split
 
     def folder(self, stage: str, item: str = "") -> Path:
         if stage == self.running[0] and self.running[1] in ("", item):
@@ -91,15 +92,12 @@ class Layout:
     @property
     def interactions(self) -> Path:
         """Table INTERACTIONS."""
-        return self.folder("interactions") / "interactions.parquet"
-
-    def draw(self, number: int) -> Layout:
-        """Layout of draw `number`: same files, another train/valid/test split."""
-        path = self.folder("interactions") / f"draw-{number}.parquet"
-        return OtherSplit(self.root, self.dataset, self.running, path) if number else self
+        return self.folder("interactions") / (f"draw-{self.drawn}.parquet" if self.drawn else "interactions.parquet")
 
     def draws(self) -> list[Layout]:
-        return [self.draw(number) for number in range(1 + len(list(self.interactions.parent.glob("draw-*.parquet"))))]
+        """Layouts of all draws: same files, other train/valid/test splits."""
+        others = len(list(self.folder("interactions").glob("draw-*.parquet")))
+        return [replace(self, drawn=number) for number in range(1 + others)]
 
     # --- encoder and features
     visual_tokens = File(
@@ -179,14 +177,3 @@ class Layout:
     def figures(self, part: str) -> Path:
         """`metrics`, or plot rows of a stage or part, JSON; shown by DVC and tracked in git."""
         return self.folder("report") / "figures" / f"{part}.json"
-
-
-@dataclass(frozen=True)
-class OtherSplit(Layout):
-    """Layout of a dataset with another split."""
-
-    split: Path = Path()
-
-    @property
-    def interactions(self) -> Path:
-        return self.split

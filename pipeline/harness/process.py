@@ -85,10 +85,6 @@ def _status_kib(key: str) -> int:
     return int(STATUS.read_text().split(f"{key}:", 1)[1].split(maxsplit=1)[0])
 
 
-def largest_child_mib() -> int:
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // UNIT
-
-
 def keep_large_buffers() -> bool:
     """Make malloc keep large freed buffers for reuse; return whether the C library supports that."""
     # glibc unmaps buffers above 32 MiB when they are freed, and the next step faults every page in again: a third of
@@ -103,11 +99,6 @@ def ran_out(error: Exception) -> bool:
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(s in str(error) for s in messages)
     )
-
-
-def let_threads_sleep() -> None:
-    """Default OMP_WAIT_POLICY to PASSIVE. Must be called before torch or FAISS load OpenMP."""
-    os.environ.setdefault(POLICY, "PASSIVE")
 
 
 def spin_if_idle() -> None:

@@ -3,7 +3,7 @@
 import io
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -93,9 +93,3 @@ def bar_line(label: str, bars: list[tqdm], seconds: float) -> str:
         if facts["total"] is None or open_bar.n < facts["total"]:
             return tqdm.format_meter(**(facts | {"bar_format": TEXT if facts["rate"] else SHORT, "ncols": None}))
     return f"{label}: running for {tqdm.format_interval(seconds)}"
-
-
-def end_line(record: Mapping[str, Any]) -> str:
-    counts = f"{record['rows_in']:,} rows in, {record['rows_out']:,} out"
-    drops = "".join(f", {n:,} {reason.replace('_', ' ')}" for reason, n in record["drops"].items() if n)
-    return f"{record['stage']} {record['dataset']}: {counts}{drops}; {record['seconds']:.1f} s"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import resource
 import shutil
 import sys
 import time
@@ -54,9 +55,6 @@ class Run:
         base = getattr(self.params.section(self.stage), "seed", 0)
         return seed_for(self.stage, self.dataset, *names, base)
 
-    def read(self, path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
-        return io.read_table(path, schema, columns)
-
     def write(self, table: pa.Table, path: Path, schema: pa.Schema, **facts: Any) -> None:
         io.write_table(table, path, schema, self.record() | facts)
 
@@ -100,9 +98,7 @@ class Run:
 
     def resume(self, folder: Path, inputs: Iterable[Path], *facts: Any, modules: Sequence[str] = ()) -> None:
         """Keep a folder of unfinished work if inputs, facts (JSON), versions and code are unchanged, else empty it."""
-        key = self.key(inputs, facts, modules or [f"alignrec.stages.{self.stage}"])
-        if not io.is_begun(folder, key):
-            io.begin(folder, key)
+        io.begin(folder, self.key(inputs, facts, modules or [f"alignrec.stages.{self.stage}"]))
         if not self.part:  # other parts may still be writing
             self.drop_altered(folder)
 
@@ -117,8 +113,8 @@ class Run:
             self.warn(f"{path} {ALTERED}", recorded=False)
 
     def finished(self) -> bool:
-        files = recorded_files(self.folder)
-        self.kept = files is not None and files == present_files(self.folder)
+        record = intact_record(self.folder)
+        self.kept = record is not None and record["files"] == present_files(self.folder)
         return self.kept
 
 
@@ -131,17 +127,13 @@ def running(stage: str, dataset: str, params: Parameters, root: Path, item: str 
 
 def quoted_record(layout: Layout, stage: str, item: str = "") -> dict[str, Any]:
     """Return a stage's run.json; UserError if it was edited."""
-    if record := _written_record(layout.out(stage, item)):
+    if record := intact_record(layout.out(stage, item)):
         return record
     again = " ".join(filter(None, (stage, layout.dataset, item)))
     raise UserError(f"{layout.run_record(stage, item)} was edited; run `alignrec {again}`, which makes it again")
 
 
-def recorded_files(folder: Path) -> dict[str, str] | None:
-    return (_written_record(folder) or {}).get("files")
-
-
-def _written_record(folder: Path) -> dict[str, Any] | None:
+def intact_record(folder: Path) -> dict[str, Any] | None:
     try:
         record = json.loads((folder / io.RECORD).read_bytes())
         digest, files = record.pop("sha256"), record["files"]
@@ -184,10 +176,11 @@ def recorded(run: Run) -> Iterator[None]:
         _deliver_out(run)
         print(f"{run.label}: all that it makes is there, and is kept", flush=True)
         return
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # of the largest
     # time and memory differ between equal runs, so they are not part of the record, which DVC hashes
     cost = {
         "seconds": round(time.perf_counter() - started, 3),
-        "peak_memory_mib": process.peak_mib() + process.largest_child_mib(),
+        "peak_memory_mib": process.peak_mib() + children // process.UNIT,
         "own_memory_mib": own.mib,
         "measured": run.measured,
     }
@@ -195,7 +188,9 @@ def recorded(run: Run) -> Iterator[None]:
     io.write_json(run.folder / io.COST, cost)
     io.write_json(run.folder / io.RECORD, record | {"sha256": record_digest(record)})
     _deliver_out(run)
-    print(progress.end_line(record | cost), flush=True)
+    drops = "".join(f", {n:,} {reason.replace('_', ' ')}" for reason, n in record["drops"].items())
+    counts = f"{run.rows_in:,} rows in, {run.rows_out:,} out{drops}"
+    print(f"{run.stage} {run.dataset}: {counts}; {cost['seconds']:.1f} s", flush=True)
 
 
 def _deliver_out(run: Run) -> None:

@@ -13,7 +13,7 @@ from alignrec.pipeline.harness import process, progress
 from alignrec.pipeline.harness.config import Section
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.registry import Registry
-from alignrec.pipeline.harness.run import Run, hold_lock, locked, present_files, recorded, recorded_files
+from alignrec.pipeline.harness.run import Run, hold_lock, intact_record, locked, present_files, recorded
 from alignrec.pipeline.io.errors import UserError
 
 
@@ -57,7 +57,15 @@ FEATURE_SETS = ("encode.encoders", "beit3", "combine", SOURCE)  # parameters tha
 def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
     """Validate parameters and inputs of a stage, then run it."""
     if run.part:
-        _make_part(run, stage, check)
+        check(run)
+        refuse_altered(run.layout, stage.reads, stage.name)
+        part, parts = run.part
+        # lock the part only, against a resubmitted job: other parts write to the same folder at the same time
+        same = run.folder.with_name(f"{run.folder.name}.{part}-{parts}")
+        with hold_lock(same), progress.print_heartbeat(run.label, run.bars):
+            run.folder.mkdir(exist_ok=True)
+            stage.main(run)
+        print(f"{run.label}: part {part} of {parts} is there; after all parts run it without --part", flush=True)
         return
     with process.process_group(), locked(run):
         if not stage.light:
@@ -84,26 +92,14 @@ def refuse_altered(layout: Layout, stages: Iterable[Stage], reader: str) -> None
 
 
 def _find_fault(folder: Path, stage: str) -> str:
-    files, present = recorded_files(folder), present_files(folder)
-    if files is None:
-        record = folder / io.RECORD
-        ended = f"{record} was edited" if record.exists() else f"{folder}: {stage} has not ended"
+    record, present = intact_record(folder), present_files(folder)
+    if record is None:
+        path = folder / io.RECORD
+        ended = f"{path} was edited" if path.exists() else f"{folder}: {stage} has not ended"
         return ended if present else ""  # a stage that requires the files reports it
+    files = record["files"]
     name = next((n for n in sorted(files.keys() | present.keys()) if files.get(n) != present.get(n)), None)
     if name is None:
         return ""
     what = "is gone" if name not in present else STRAY if name not in files else "is not as it was made"
     return f"{folder / name} {what}"
-
-
-def _make_part(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
-    assert run.part
-    check(run)
-    refuse_altered(run.layout, stage.reads, stage.name)
-    part, parts = run.part
-    # lock the part only, against a resubmitted job: other parts write to the same folder at the same time
-    same = run.folder.with_name(f"{run.folder.name}.{part}-{parts}")
-    with hold_lock(same), progress.print_heartbeat(run.label, run.bars):
-        run.folder.mkdir(exist_ok=True)
-        stage.main(run)
-    print(f"{run.label}: part {part} of {parts} is there; after all parts run it without --part", flush=True)

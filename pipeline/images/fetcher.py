@@ -124,7 +124,7 @@ def _write_shard(run: Run, web: Fetcher, items: pa.Table, path: Path, retry_fail
         progress(len(items))
         return
     run.resume(work, [], inputs, retry_failed)
-    same = path.exists() and run.read(path, schemas.IMAGES, ["asin"])["asin"].equals(items["asin"])
+    same = path.exists() and io.read_table(path, schemas.IMAGES, ["asin"])["asin"].equals(items["asin"])
     blocks = fetch_blocks(web, items, work, progress, io.read_tables(path, schemas.IMAGES) if same else ())
     shaping = web.params.model_dump(exclude=ACCESS)  # provenance must not contain local paths
     run.write_all(blocks, path, schemas.IMAGES, params=shaping)
@@ -189,11 +189,11 @@ def count_duplicates(images: Iterable[pa.Table]) -> dict[str, object]:
 def count_outcomes(run: Run, paths: Sequence[Path]) -> None:
     statuses = Counter[str]()
     for path in paths:
-        statuses.update(run.read(path, schemas.IMAGES, ["status"])["status"].to_pylist())
+        statuses.update(io.read_table(path, schemas.IMAGES, ["status"])["status"].to_pylist())
     run.rows_in, run.rows_out = statuses.total(), statuses["ok"]
     for status in schemas.IMAGE_STATUSES[1:]:
         run.count(status, statuses[status])
-    run.note(**count_duplicates(run.read(path, schemas.IMAGES, ["url", "sha256", "phash"]) for path in paths))
+    run.note(**count_duplicates(io.read_table(path, schemas.IMAGES, ["url", "sha256", "phash"]) for path in paths))
 
 
 def check_losses(run: Run, paths: Sequence[Path]) -> None:

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -258,7 +259,7 @@ def write_tables(run: Run) -> dict[str, int]:
         facts |= {"division": tables.division} if tables.division else {}
         for number in range(how.draws if tables.division else 1):
             rows = draw_again(db, how._replace(draw=number), tables) if number else tables.interactions
-            run.write_all(rows, layout.draw(number).interactions, schemas.INTERACTIONS, **facts)
+            run.write_all(rows, replace(layout, drawn=number).interactions, schemas.INTERACTIONS, **facts)
     if divided.rejects is not None:
         run.write(divided.rejects, layout.interaction_rejects, schemas.REJECTS)
     run.rows_in, run.rows_out = tables.rows, tables.rows - sum(tables.drops.values())

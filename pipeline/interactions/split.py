@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.io.errors import UserError
-from alignrec.schemas import COLD_ITEMS, TEST, TRAIN, VALID, has_own_split, read_division
+from alignrec.schemas import COLD_ITEMS, TEST, TRAIN, VALID, provenance_of
 
 Part = Literal["valid", "test"]
 # upper bound on user-item scores in an evaluation; Electronics (192,403 users x 63,001 items) needs 12 billion
@@ -68,9 +68,9 @@ def load_split(interactions: pa.Table, n_users: int, n_items: int) -> Split:
     repeated = len(pairs) - unknown - len(train) - len(valid) - len(test)
     reasons = {"pair repeated in its split": repeated, "user without train interactions": unknown}
     dropped = {reason: n for reason, n in reasons.items() if n}
-    return Split(
-        n_users, n_items, train, valid, test, dropped, has_own_split(interactions), read_division(interactions)
-    )
+    facts = provenance_of(interactions)
+    own, division = facts.get("split") == "imported", str(facts.get("division", ""))
+    return Split(n_users, n_items, train, valid, test, dropped, own, division)
 
 
 def train_of(interactions: Iterable[pa.Table], users: np.ndarray, n_users: int, n_items: int) -> Pairs:

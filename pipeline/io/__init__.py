@@ -2,7 +2,7 @@
 # ruff: noqa: F401, I001
 
 from alignrec.pipeline.io.files import (
-    COST, JOURNAL, KEY, RECORD, atomic, begin, delete_unvouched, digest, files_below, is_begun, keep_only, link,
+    COST, JOURNAL, KEY, RECORD, atomic, begin, delete_unvouched, digest, files_below, keep_only, link,
     list_plain, made_by, mapped, next_to, present, read_json, require_plain, scratch, sha256, sha256s, write_bytes,
     write_json, write_npy,
 )  # fmt: skip

@@ -37,7 +37,12 @@ def atomic(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as f:
             os.fsync(f.fileno())
-        _add_to_journal(path, temporary)
+        if path.name not in UNLISTED and (folder := _begun_above(path)) is not None:
+            digest = sha256(temporary)
+            with (folder / JOURNAL).open("a", encoding="utf-8") as f:
+                f.write(f"\n{digest}  {path.relative_to(folder)}")  # a kill may have cut off the line before
+                f.flush()
+                os.fsync(f.fileno())
         temporary.replace(path)
     except BaseException as e:
         temporary.unlink(missing_ok=True)
@@ -57,15 +62,13 @@ def scratch(folder: Path) -> Iterator[Path]:
 
 
 def begin(folder: Path, key: str) -> None:
-    """Empty a resumable folder and start its journal; `key` hashes everything its contents depend on."""
+    """Empty a resumable folder and start its journal, unless its `key`, a hash of all it depends on, is the same."""
+    mark = folder / KEY
+    if (folder / JOURNAL).is_file() and mark.is_file() and mark.read_bytes() == key.encode():
+        return
     shutil.rmtree(folder, ignore_errors=True)
     write_bytes(folder / JOURNAL, b"")
-    write_bytes(folder / KEY, key.encode())  # last: a folder without a key starts over
-
-
-def is_begun(folder: Path, key: str) -> bool:
-    mark = folder / KEY
-    return (folder / JOURNAL).is_file() and mark.is_file() and mark.read_bytes() == key.encode()
+    write_bytes(mark, key.encode())  # last: a folder without a key starts over
 
 
 def delete_unvouched(folder: Path) -> list[Path]:
@@ -80,16 +83,6 @@ def delete_unvouched(folder: Path) -> list[Path]:
     for path in [*altered, *(p for p in files if p not in listed and p.suffix not in HELD_OTHERWISE)]:
         path.unlink(missing_ok=True)  # ranks of distributed training run this concurrently
     return altered
-
-
-def _add_to_journal(path: Path, written: Path) -> None:
-    if path.name in UNLISTED or (folder := _begun_above(path)) is None:
-        return
-    digest, listed = sha256(written), folder / JOURNAL
-    with listed.open("a", encoding="utf-8") as f:  # leading newline: a kill may have cut off the last line
-        f.write(f"\n{digest}  {path.relative_to(folder)}")
-        f.flush()
-        os.fsync(f.fileno())
 
 
 def _begun_above(path: Path) -> Path | None:

@@ -54,20 +54,18 @@ def read_tables(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
 
 def read_slices(path: Path, schema: pa.Schema, columns: list[str] | None, rows: int) -> Iterator[pa.Table]:
     expected, first = _select_fields(schema, columns), 0
-    with reraise_faults(path), _open_file(path) as file:
+    with reraise_faults(path):
+        metadata = pq.read_metadata(path)
+    largest = max((metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)), default=0)
+    # without pre_buffer=False, all row groups are read ahead
+    options = {"metadata": metadata, "memory_map": largest > LARGE, "pre_buffer": False}
+    with reraise_faults(path), pq.ParquetFile(path, **options) as file:
         for batch in file.iter_batches(rows, columns=columns):
             table = pa.Table.from_batches([batch])
             yield schemas.check(table if columns is None else table.select(columns), expected, str(path), first)
             first += len(table)
         if not first and columns is None:
             schemas.check(file.schema_arrow.empty_table(), expected, str(path))
-
-
-def _open_file(path: Path) -> pq.ParquetFile:
-    metadata = pq.read_metadata(path)
-    largest = max((metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)), default=0)
-    # without pre_buffer=False, all row groups are read ahead
-    return pq.ParquetFile(path, metadata=metadata, memory_map=largest > LARGE, pre_buffer=False)
 
 
 def read_rows(path: Path, schema: pa.Schema, columns: list[str], start: int, rows: int) -> pa.Table:

@@ -38,9 +38,18 @@ def code_items(folder: Path, params: SemanticIds, seed: int) -> Coding:
     drawn[np.random.default_rng(seed).choice(np.flatnonzero(directed), min(n, FIT_ROWS), replace=False)] = True
     with threadpool_limits(1):  # the order of sums affects the last bits
         quantizer = learn_codebooks(np.concatenate(list(_unit_vectors(folder, drawn))), params, seed)
-        coded = [_encode(quantizer, x) for x in _unit_vectors(folder, directed) if len(x)]
+        coded = list[tuple[np.ndarray, np.ndarray]]()
+        for x in _unit_vectors(folder, directed):
+            packed = quantizer.compute_codes(x)
+            codes = faiss.unpack_bitstrings(packed, quantizer.M, quantizer.nbits.at(0)).astype(np.int32)
+            coded.append((codes, np.einsum("bf,bf->b", x, unit_rows(quantizer.decode(packed))[0])))
     codes, cosine = (np.concatenate(parts) for parts in zip(*coded, strict=True))
-    return Coding(directed, codes, number_duplicates(codes), cosine)
+    # number items with equal codes from 0, in item order
+    group = np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
+    order = np.argsort(group, kind="stable")
+    suffix = np.empty(len(codes), np.int32)
+    suffix[order] = np.arange(len(codes)) - np.searchsorted(group[order], group[order])
+    return Coding(directed, codes, suffix, cosine)
 
 
 def learn_codebooks(x: np.ndarray, params: SemanticIds, seed: int) -> faiss.ResidualQuantizer:
@@ -54,16 +63,6 @@ def learn_codebooks(x: np.ndarray, params: SemanticIds, seed: int) -> faiss.Resi
     quantizer.cp.min_points_per_centroid = 1
     quantizer.train(x)
     return quantizer
-
-
-def number_duplicates(codes: np.ndarray) -> np.ndarray:
-    """Number items with equal codes, int32 [n, L], from 0 in item order: int32 [n]."""
-    group = np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
-    order = np.argsort(group, kind="stable")
-    ordered = group[order]
-    number = np.empty(len(codes), np.int32)
-    number[order] = np.arange(len(codes)) - np.searchsorted(ordered, ordered)
-    return number
 
 
 def as_table(ids: pa.Table, coding: Coding) -> pa.Table:
@@ -85,19 +84,12 @@ def as_table(ids: pa.Table, coding: Coding) -> pa.Table:
 
 
 def _unit_vectors(folder: Path, wanted: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the wanted items' vectors, bool [I], scaled to length 1, in blocks."""
+    """Yield the wanted items' vectors, bool [I], scaled to length 1, in blocks that are not empty."""
     first = 0
     for x in io.read_vectors(folder, BLOCK):
-        yield unit_rows(x[wanted[first : first + len(x)]])[0]
+        if len(own := x[wanted[first : first + len(x)]]):
+            yield unit_rows(own)[0]
         first += len(x)
-
-
-def _encode(quantizer: faiss.ResidualQuantizer, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return codes, int32 [b, L], and the cosines between vectors, float32 [b, F], and their reconstructions."""
-    packed = quantizer.compute_codes(x)
-    codes = faiss.unpack_bitstrings(packed, quantizer.M, quantizer.nbits.at(0))
-    reconstructed = unit_rows(quantizer.decode(packed))[0]
-    return codes.astype(np.int32), np.einsum("bf,bf->b", x, reconstructed)
 
 
 def judge_codes(coding: Coding, edges: Path, k: int, seed: int) -> dict[str, dict[str, float]]:
@@ -105,17 +97,13 @@ def judge_codes(coding: Coding, edges: Path, k: int, seed: int) -> dict[str, dic
     random = np.random.default_rng(seed).integers(k, size=coding.codes.shape, dtype=np.int32)
     first = np.full((2, len(coding.directed)), -1, np.int32)
     first[:, coding.directed] = coding.codes[:, 0], random[:, 0]
-    together = share_of_neighbours(first, edges)
-    return {
-        name: {"collide": round(share_colliding(codes), 6), "neighbours": round(share, 6)}
-        for name, codes, share in zip(("codes", "random"), (coding.codes, random), together, strict=True)
-    }
-
-
-def share_colliding(codes: np.ndarray) -> float:
-    """Return the share of items whose codes, int32 [n, L], equal another item's."""
-    _, group, counts = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
-    return float((counts[group.reshape(-1)] > 1).mean())
+    quality = {}
+    methods = zip(("codes", "random"), (coding.codes, random), share_of_neighbours(first, edges), strict=True)
+    for name, codes, share in methods:
+        _, group, counts = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
+        colliding = float((counts[group.reshape(-1)] > 1).mean())
+        quality[name] = {"collide": round(colliding, 6), "neighbours": round(share, 6)}
+    return quality
 
 
 def share_of_neighbours(first: np.ndarray, edges: Path) -> list[float]:
