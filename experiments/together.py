@@ -20,7 +20,7 @@ from alignrec.pipeline.models.base import Inputs
 from alignrec.pipeline.ops.device import pick_device
 from alignrec.pipeline.ops.sparse import Sparse
 from alignrec.pipeline.pretrain.corpus import Corpus, Task, make_batch
-from alignrec.pipeline.pretrain.held_out import NO_MASKING, encode_items
+from alignrec.pipeline.pretrain.losses import NO_MASKING, encode_items
 from alignrec.pipeline.pretrain.params import Pretrain
 
 

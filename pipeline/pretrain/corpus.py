@@ -17,7 +17,6 @@ from torch import Tensor
 from alignrec.pipeline.beit3.tokenizer import UNK, pad_rows
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.images.pixels import normalise_pixels
-from alignrec.pipeline.pretrain.losses import NetworkInputs, Step
 from alignrec.pipeline.pretrain.params import HELD_OUT, MOST_HELD_OUT, Pretrain
 
 IMAGE_MASK = 0.4  # share of masked patches (BEiT3)
@@ -87,14 +86,29 @@ class Corpus:
         return parts, owner, (pieces / np.bincount(owner, pieces, len(items))[owner]).astype(np.float32)
 
 
-@dataclass(frozen=True)
-class Masks:
-    """The masks of a batch."""
+class NetworkInputs(NamedTuple):
+    """Inputs of B items, on the device."""
 
-    patches: np.ndarray  # bool [B, P]
-    tokens: np.ndarray  # bool [B, T]
-    no_image: np.ndarray  # bool [B], absent or hidden
-    no_text: np.ndarray  # bool [B], absent or hidden
+    image: Tensor  # float [B, 3, S, S]; of `mini` [B, sum of its image tokens' widths]
+    ids: Tensor  # int64 [B, T]
+    padding: Tensor  # bool [B, T]; True throughout if the text is absent or hidden
+    no_image: Tensor  # bool [B], absent or hidden
+
+
+class Step(NamedTuple):
+    """A batch, or a part of one, on the device."""
+
+    inputs: NetworkInputs
+    codes: Tensor  # int64 [B, P], visual tokens
+    patch_mask: Tensor  # bool [B, P], masked patches
+    piece_mask: Tensor  # bool [B, T], masked pieces
+    teacher: Tensor | None = None  # float [B, W], of length 1, or zero if unknown
+
+    def counts(self) -> Tensor:
+        """Return the number of targets of each of TERMS, int64 [3]."""
+        patches = self.patch_mask.sum()
+        taught = torch.zeros_like(patches) if self.teacher is None else self.teacher.any(dim=1).sum()
+        return torch.stack([patches, self.piece_mask.sum(), taught])
 
 
 class Rates(NamedTuple):
@@ -158,20 +172,16 @@ def make_batch(task: Task, items: np.ndarray, rates: Rates, seed: int, parts: np
     read = normalise_pixels(image) if image.dtype == np.uint8 else torch.from_numpy(image)
     codes = np.zeros((len(items), patches), np.int64)
     codes[has_image] = task.codes[rows]
-    masks = draw_masks(ids, has_image, has_text, patches, rates, item_generators(items, seed))
+    masked, pieces, no_image, no_text = draw_masks(
+        ids, has_image, has_text, patches, rates, item_generators(items, seed)
+    )
     return Step(
-        NetworkInputs(read.to(task.device), move(ids), move(padding | masks.no_text[:, None]), move(masks.no_image)),
+        NetworkInputs(read.to(task.device), move(ids), move(padding | no_text[:, None]), move(no_image)),
         move(codes),
-        move(masks.patches),
-        move(masks.tokens),
+        move(masked),
+        move(pieces),
         None if task.target is None else move(task.target[items]),
     )
-
-
-def cut_batches(order: np.ndarray, size: int) -> list[np.ndarray]:
-    """Cut items into batches of at most `size`, as equal as possible."""
-    # not sorted by length, which would save padding: batches of similar texts made features worse
-    return np.array_split(order, max(1, math.ceil(len(order) / size)))
 
 
 def micro_batches(items: np.ndarray, lengths: np.ndarray, least: int = 1) -> list[np.ndarray]:
@@ -196,52 +206,43 @@ def item_generators(items: np.ndarray, *seed: int) -> list[Generator]:
 
 def draw_masks(
     ids: np.ndarray, has_image: np.ndarray, has_text: np.ndarray, patches: int, rates: Rates, rngs: Sequence[Generator]
-) -> Masks:
-    """Draw the masks of ids, int64 [B, T], and P patches; `has_image` and `has_text` are bool [B]."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Draw the masks of ids, int64 [B, T], and P patches; `has_image` and `has_text` are bool [B].
+
+    Returns masked patches, bool [B, P], masked pieces, bool [B, T], and absent or hidden images and texts, bool [B].
+    """
     pair = has_image & has_text
     draw = np.array([rng.random() for rng in rngs])
     no_image = ~has_image | (pair & (draw < rates.hidden))
     no_text = ~has_text | (pair & (draw >= 1 - rates.hidden))
     masked = mask_patches(patches, rates.patches, rngs) & ~no_image[:, None]
-    tokens = mask_pieces(ids, np.where(no_image, rates.unpaired, rates.paired), rngs) & ~no_text[:, None]
-    return Masks(masked, tokens, no_image, no_text)
+    pieces = mask_pieces(ids, np.where(no_image, rates.unpaired, rates.paired), rngs) & ~no_text[:, None]
+    return masked, pieces, no_image, no_text
 
 
 def mask_patches(patches: int, share: float, rngs: Sequence[Generator]) -> np.ndarray:
-    """Mask a share of the patches of B images, bool [B, P]: in blocks if they form a square, otherwise one by one."""
-    if not patches:
-        return np.zeros((len(rngs), 0), bool)
-    if (grid := math.isqrt(patches)) ** 2 == patches:
-        return mask_blocks(grid, share, rngs)
-    rank = np.stack([rng.permutation(patches) for rng in rngs])
-    return rank < round(share * patches)
-
-
-def mask_blocks(grid: int, share: float, rngs: Sequence[Generator]) -> np.ndarray:
-    """Mask a share of the patches of B images, bool [B, P], in blocks of random size and aspect ratio, as BEiT does."""
-    wanted = round(share * grid * grid)
+    """Mask a share of the patches of B images, bool [B, P]: one by one, or as BEiT in blocks if they form a square."""
+    grid, wanted = math.isqrt(patches), round(share * patches)
+    if not patches or grid**2 != patches:
+        return np.stack([rng.permutation(patches) for rng in rngs]) < wanted
     masks = np.zeros((len(rngs), grid, grid), bool)
     for mask, rng in zip(masks, rngs, strict=True):
-        for _ in range(grid * grid):
+        for _ in range(patches):
             left = wanted - int(mask.sum())
             if left <= 0:
                 break
-            _mask_block(mask, left, rng)
+            # a block of random size and aspect ratio, unless it masks more than what is left
+            area = rng.uniform(min(left, max(1, BLOCK * grid * grid)), left)
+            aspect = math.exp(rng.uniform(math.log(ASPECT), -math.log(ASPECT)))
+            height = min(grid, max(1, round(math.sqrt(area * aspect))))
+            width = min(grid, max(1, round(math.sqrt(area / aspect))))
+            top, start = rng.integers(grid - height + 1), rng.integers(grid - width + 1)
+            block = mask[top : top + height, start : start + width]
+            if block.size - int(block.sum()) <= left:
+                block[:] = True
         free = np.flatnonzero(~mask.ravel())  # the rest, too small for a block
         mask.ravel()[rng.choice(free, wanted - int(mask.sum()), replace=False)] = True
     return masks.reshape(len(rngs), -1)
-
-
-def _mask_block(mask: np.ndarray, left: int, rng: Generator) -> None:
-    grid = len(mask)
-    area = rng.uniform(min(left, max(1, BLOCK * grid * grid)), left)
-    aspect = math.exp(rng.uniform(math.log(ASPECT), -math.log(ASPECT)))
-    height = min(grid, max(1, round(math.sqrt(area * aspect))))
-    width = min(grid, max(1, round(math.sqrt(area / aspect))))
-    top, start = rng.integers(grid - height + 1), rng.integers(grid - width + 1)
-    block = mask[top : top + height, start : start + width]
-    if block.size - int(block.sum()) <= left:
-        block[:] = True
 
 
 def mask_pieces(ids: np.ndarray, rates: np.ndarray, rngs: Sequence[Generator]) -> np.ndarray:

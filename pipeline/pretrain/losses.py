@@ -1,5 +1,7 @@
 """The pre-training loss of BEiT3: masked image and masked language modelling in one pass, and distillation.
 
+Below the model are measurements on held-out items.
+
     L = L_MIM + L_MLM + distill * L_distill
 
 L_MIM and L_MLM are cross-entropies over masked positions, which leave CLS, the item's feature, untrained. L_distill is
@@ -12,8 +14,10 @@ Each term is a sum over a part of a step, divided by the number of targets in th
 Letters: B batch, P patches, T text ids, D width, C codes, V vocabulary, n rows, W width of the target.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,35 +25,14 @@ from torch import Tensor, nn
 from alignrec.pipeline.beit3.mini import Mini, Network, centre_halves
 from alignrec.pipeline.beit3.network import Streams
 from alignrec.pipeline.harness import process
+from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.ops.linalg import FLOOR
+from alignrec.pipeline.pretrain.corpus import Rates, Step, Task, make_batch, micro_batches
 
 RECENT = 0.01  # least weight of the latest step in the running mean and covariance of CLS
 TERMS = ("mim", "mlm", "distill")
-
-
-class NetworkInputs(NamedTuple):
-    """Inputs of B items, on the device."""
-
-    image: Tensor  # float [B, 3, S, S]; of `mini` [B, sum of its image tokens' widths]
-    ids: Tensor  # int64 [B, T]
-    padding: Tensor  # bool [B, T]; True throughout if the text is absent or hidden
-    no_image: Tensor  # bool [B], absent or hidden
-
-
-class Step(NamedTuple):
-    """A batch, or a part of one, on the device."""
-
-    inputs: NetworkInputs
-    codes: Tensor  # int64 [B, P], visual tokens
-    patch_mask: Tensor  # bool [B, P], masked patches
-    piece_mask: Tensor  # bool [B, T], masked pieces
-    teacher: Tensor | None = None  # float [B, W], of length 1, or zero if unknown
-
-    def counts(self) -> Tensor:
-        """Return the number of targets of each of TERMS, int64 [3]."""
-        patches = self.patch_mask.sum()
-        taught = torch.zeros_like(patches) if self.teacher is None else self.teacher.any(dim=1).sum()
-        return torch.stack([patches, self.piece_mask.sum(), taught])
+NO_MASKING = Rates(0, 0, 0, 0)
+ENOUGH, MOST_DRAWS = 1000, 32  # targets of either kind and draws of masks in the last measurement
 
 
 class Scores(NamedTuple):
@@ -112,13 +95,10 @@ class Centring(nn.Module):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("map", torch.eye(width), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.read(x)
-
     def read(self, x: Tensor) -> Tensor:
         return centre_halves(x.float(), self.mean)
 
-    def update(self) -> None: ...
+    forward = read
 
 
 class PretrainingModel(nn.Module):
@@ -178,3 +158,83 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 def _apply_head(head: nn.Module | None, x: Tensor) -> Tensor:
     return x[:, :1] if head is None else head(x)
+
+
+@torch.no_grad()
+def measure_masked(network: Network, task: Task, draws: int = 1) -> dict[str, float | None]:
+    """Return loss and accuracy on masked tokens of held-out items, with the same masks at every call.
+
+    For `mim` and `mlm` each, None without targets: `_held_out_loss`, mean cross-entropy; `_accuracy`; `_chance`, the
+    accuracy of always predicting the most frequent token of train items; `_rare_accuracy`, that on all other tokens.
+    Masks are drawn up to `draws` times, until there are ENOUGH targets of either kind.
+    """
+    rates = task.rates._replace(hidden=0.0)
+    # whether each prediction is right, bool [n], the targets [n], and the summed loss
+    outcomes: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {"mim": [], "mlm": []}
+    for draw in range(draws):
+        seed = seed_for(task.seed, "held out masks", *([draw] if draw else []))
+        for rows in _micro_batches(task, task.corpus.lengths_of_items[task.held_out]):
+            step = make_batch(task, task.held_out[rows], rates, seed)
+            with autocast(task):
+                scores = predict_masked(network, step, task.mask_id)
+            for term, logits, target in (
+                ("mim", scores.patches, step.codes[step.patch_mask]),
+                ("mlm", scores.pieces, step.inputs.ids[step.piece_mask]),
+            ):
+                outcomes[term].append((logits.argmax(1) == target, target, cross_entropy(logits, target)))
+        counts = [sum(len(target) for _, target, _ in parts) for parts in outcomes.values()]
+        if all(count >= ENOUGH for count in counts if count):
+            break
+    figures = {term: _summarise_outcomes(parts, task.most_frequent[term]) for term, parts in outcomes.items()}
+    return {f"{term}_{name}": value for term, values in figures.items() for name, value in values.items()}
+
+
+def _summarise_outcomes(parts: list[tuple[Tensor, Tensor, Tensor]], frequent: int) -> dict[str, float | None]:
+    names = ("held_out_loss", "accuracy", "chance", "rare_accuracy")
+    if not sum(len(target) for _, target, _ in parts):
+        return dict.fromkeys(names)
+    right, target = torch.cat([part[0] for part in parts]).double(), torch.cat([part[1] for part in parts])
+    loss = sum(float(part[2]) for part in parts)
+    common = (target == frequent).double()
+    rare = 1 - common
+    of_rare = float((right * rare).sum() / rare.sum().clamp(min=1))
+    values = (loss / len(target), float(right.mean()), float(common.mean()), of_rare)
+    return {name: round(value, 6) for name, value in zip(names, values, strict=True)}
+
+
+@torch.no_grad()
+def measure_cosine(model: PretrainingModel, task: Task) -> float | None:
+    """Return the mean cosine of the held-out items' predicted and actual teacher vectors; None without teachers."""
+    if model.teacher is None or task.target is None:
+        return None
+    target = torch.from_numpy(task.target[task.held_out]).to(task.device)
+    known = target.any(dim=1)
+    if not known.any():
+        return None
+    cls = torch.from_numpy(encode_items(model.network, task, task.held_out)).to(task.device)
+    read = model.teacher(model.whitening.read(cls[known]))
+    return round(float(F.cosine_similarity(read, target[known], dim=1).mean()), 6)
+
+
+@torch.no_grad()
+def encode_items(network: Network, task: Task, items: np.ndarray) -> np.ndarray:
+    """Return the summary of each item, unmasked and averaged over all parts of its text: float32 [n, D]."""
+    parts, owner, share = task.corpus.all_parts(items)
+    out = np.zeros((len(items), network.summary_width), np.float32)
+    for rows in _micro_batches(task, task.corpus.lengths[parts]):
+        inputs = make_batch(task, items[owner[rows]], NO_MASKING, 0, parts[rows]).inputs
+        summaries = network.summary(*inputs).float().cpu().numpy()
+        np.add.at(out, owner[rows], share[rows, None] * summaries)
+    return out
+
+
+def autocast(task: Task) -> torch.autocast:
+    return torch.autocast(task.device.type, torch.bfloat16, enabled=task.params.precision == "bfloat16")
+
+
+def _micro_batches(task: Task, lengths: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the positions of inputs of int64 [n] tokens that the network reads at a time."""
+    size = max(1, task.params.batch_size // task.params.accumulate)
+    for start in range(0, len(lengths), size):
+        places = np.arange(start, min(start + size, len(lengths)))
+        yield from micro_batches(places, lengths[places])

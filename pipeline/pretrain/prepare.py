@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import NamedTuple
 
 import faiss
 import numpy as np
@@ -22,7 +21,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import minilm
 from alignrec.pipeline.beit3.config import FIRST_POSITION, SIZES, Config, MiniConfig
 from alignrec.pipeline.beit3.mini import Mini, Network, copy_minilm
-from alignrec.pipeline.beit3.minilm import WordPieces, order_pieces
+from alignrec.pipeline.beit3.minilm import MiniLM, WordPieces, order_pieces
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.beit3.tokenizer import BOS, EOS, MOST_SENTENCES, Tokenizer, split_text, train_model
 from alignrec.pipeline.encode.chunks import LONGEST
@@ -49,8 +48,6 @@ CENTROIDS, ITERATIONS = "centroids", 20  # k-means: name of its tensor, and roun
 PER_CODE, MEMORY = 128, 2**30  # vectors per code in k-means, and bytes, at most, of those that it samples from
 BLOCK = 4096  # items at a time
 
-Vectors = Callable[[np.ndarray], np.ndarray]  # images, int64 [B] -> vectors of their patches, float32 [B, P, W]
-
 
 @dataclass(frozen=True)
 class Images:
@@ -72,16 +69,6 @@ class Images:
         return np.sort(np.random.default_rng(seed).permutation(self.items)[:SAMPLE])
 
 
-class Tokenised(NamedTuple):
-    """Ids of all texts in parts; see `Corpus`."""
-
-    parts: Sequence[np.ndarray]  # int [<= params.max_tokens] each
-    first: np.ndarray  # int64 [I + 1]
-    whole: np.ndarray  # int64 [I], ids of each text
-    vocabulary: int
-    mask_id: int
-
-
 def network_and_task(
     layout: Layout, lines: Texts, params: Pretrain, seed: int, obtain: Obtain, target: np.ndarray | None,
     device: torch.device,
@@ -89,19 +76,21 @@ def network_and_task(
     """Return the network on the device, its task, and notes on its initial weights."""
     torch.set_num_threads(params.threads)  # sums in one order
     if params.size == "mini":
-        network, corpus, tokens, mask_id, notes = _prepare_mini(layout, lines, params, seed)
+        network, corpus, tokens, pieces, notes = _prepare_mini(layout, lines, params, seed)
     else:
-        network, corpus, tokens, mask_id, notes = _prepare_beit3(layout, lines, params, seed, obtain, device)
-    return network.to(device), Task(corpus, tokens, mask_id, params, seed, device, target=target), notes
+        network, corpus, tokens, pieces, notes = _prepare_beit3(layout, lines, params, seed, obtain, device)
+    # <mask> is the last piece
+    return network.to(device), Task(corpus, tokens, pieces - 1, params, seed, device, target=target), notes
 
 
 def _prepare_beit3(
     layout: Layout, lines: Texts, params: Pretrain, seed: int, obtain: Obtain, device: torch.device
 ) -> tuple[Network, Corpus, np.ndarray, int, list[str]]:
-    """Return the network, its corpus, visual tokens, the id of <mask>, and notes."""
-    shape = SIZES[params.size]
-    tokenised = read_texts(layout, lines, params, obtain)
-    pieces, rows = tokenised.vocabulary, positions(tokenised.parts)
+    """Return the network, its corpus, visual tokens, the number of pieces, and notes."""
+    shape, tokenizer = SIZES[params.size], _read_tokenizer(layout, lines, params, obtain)
+    pieces = NO_PIECES if tokenizer is None else tokenizer.vocab
+    texts = _tokenise(layout, lines, tokenizer, params.max_tokens, params.chunks)
+    rows = FIRST_POSITION + max(LEAST_TOKENS, max(map(len, texts[0]), default=0))
     tensors = published.read_start(params, obtain, pieces) if params.init else None  # fails early
     layout.encoder_scratch.mkdir(parents=True, exist_ok=True)
     row, pixels = decode_all(layout.images, shape.image, layout.encoder_scratch / "pictures.npy")
@@ -114,27 +103,31 @@ def _prepare_beit3(
         network, notes = published.start_network(params, tensors, n, pieces, rows)
     else:
         network, notes = BEiT3(replace(shape, vocab=pieces, positions=rows, codes=n, mlm=True)), []
-    if tensors is None and layout.encoder.tokenizer.is_file():  # else there are no texts
-        pieces_of = Tokenizer(layout.encoder.tokenizer.read_bytes()).pieces
-        notes.append(published.start_words(network, pieces_of, minilm.load()))
-    return network, Corpus(*tokenised[:3], row, pixels), tokens, tokenised.mask_id, notes
+        if tokenizer is not None:
+            notes.append(published.start_words(network, tokenizer.pieces, minilm.load()))
+    return network, Corpus(*texts, row, pixels), tokens, pieces, notes
 
 
 def _prepare_mini(
     layout: Layout, lines: Texts, params: Pretrain, seed: int
 ) -> tuple[Network, Corpus, np.ndarray, int, list[str]]:
-    images = read_images(layout)
-    pieces, known = read_word_pieces(layout, lines)
-    maps = fit_projections(images, seed_for(seed, "images"))
+    images, theirs, path = read_images(layout), minilm.load(), layout.encoder.word_pieces
+    if not path.is_file():
+        blocks = (lines.slice(start, io.PART).to_pylist() for start in range(0, len(lines), io.PART))
+        ordered, predicted = order_pieces(theirs.tokenizer, blocks)
+        io.write_json(path, {"pieces": ordered, "known": predicted})
+    kept = io.read_json(path)
+    pieces, known = WordPieces(theirs.tokenizer, kept["pieces"]), int(kept["known"])
+    seen = images.tokens(images.sample(seed_for(seed, "images"))) if images.widths else []
+    maps = [linalg.fit_pca(lambda x=x: [x], REDUCED, POWER) for x in seen]  # type: ignore[misc]
     tokens, codes = assign_visual_tokens(images, maps, params.codes, seed_for(seed, "visual tokens"))
     torch.manual_seed(seed_for(seed, "network"))
-    network = build_network(pieces, known, images, maps, codes)
+    network = build_network(theirs, pieces, known, images, maps, codes)
     start = {name: x.contiguous() for name, x in network.image.state_dict().items()}
     io.write_bytes(layout.encoder.start, torch_save(start))  # for the control without training
-    tokenised = _tokenise(layout, lines, pieces, min(params.max_tokens, network.config.positions), params.chunks)
+    texts = _tokenise(layout, lines, pieces, min(params.max_tokens, network.config.positions), params.chunks)
     notes = [f"text and image experts start as MiniLM; {known:,} of {pieces.vocab:,} word pieces are predicted"]
-    corpus = Corpus(*tokenised[:3], images.row, images.vectors)
-    return network, corpus, tokens, tokenised.mask_id, notes
+    return network, Corpus(*texts, images.row, images.vectors), tokens, pieces.vocab, notes
 
 
 def read_target(
@@ -183,35 +176,27 @@ def _present_modalities(layout: Layout, texts: Texts) -> set[str]:
     return {modality for modality, has in there.items() if has}
 
 
-def read_texts(layout: Layout, lines: Texts, params: Pretrain, obtain: Obtain) -> Tokenised:
-    if not layout.encoder.tokenizer.is_file():
+def _read_tokenizer(layout: Layout, lines: Texts, params: Pretrain, obtain: Obtain) -> Tokenizer | None:
+    """Read the tokenizer, which is copied or trained first; None for a dataset without texts."""
+    path = layout.encoder.tokenizer
+    if not path.is_file():
         if params.tokenizer is not None:
             model: bytes | None = obtain(params.tokenizer, params.tokenizer_sha256).read_bytes()
         else:
             step = math.ceil(len(lines) / MOST_SENTENCES)  # samples the whole catalogue
             model = train_model(islice(lines, 0, None, max(1, step)), VOCAB)
         if model is None:
-            nothing = [np.array([BOS, EOS])] * len(lines)
-            return Tokenised(
-                nothing, np.arange(len(lines) + 1), np.zeros(len(lines), np.int64), NO_PIECES, NO_PIECES - 1
-            )
-        io.write_bytes(layout.encoder.tokenizer, model)
-    return _tokenise(layout, lines, Tokenizer(layout.encoder.tokenizer.read_bytes()), params.max_tokens, params.chunks)
-
-
-def read_word_pieces(layout: Layout, lines: Texts) -> tuple[WordPieces, int]:
-    tokenizer, path = minilm.load().tokenizer, layout.encoder.word_pieces
-    if not path.is_file():
-        parts = (lines.slice(start, io.PART).to_pylist() for start in range(0, len(lines), io.PART))
-        pieces, known = order_pieces(tokenizer, parts)
-        io.write_json(path, {"pieces": pieces, "known": known})
-    kept = io.read_json(path)
-    return WordPieces(tokenizer, kept["pieces"]), int(kept["known"])
+            return None
+        io.write_bytes(path, model)
+    return Tokenizer(path.read_bytes())
 
 
 def _tokenise(
-    layout: Layout, lines: Texts, tokenizer: Tokenizer | WordPieces, max_tokens: int, chunks: int
-) -> Tokenised:
+    layout: Layout, lines: Texts, tokenizer: Tokenizer | WordPieces | None, max_tokens: int, chunks: int
+) -> tuple[Sequence[np.ndarray], np.ndarray, np.ndarray]:
+    """Return the first three fields of `Corpus`."""
+    if tokenizer is None:  # there are no texts
+        return [np.array([BOS, EOS])] * len(lines), np.arange(len(lines) + 1), np.zeros(len(lines), np.int64)
     lengths, counts, whole = list[int](), list[int](), list[int]()
 
     def ids_of_parts() -> Iterator[np.ndarray]:
@@ -224,17 +209,7 @@ def _tokenise(
                 yield np.concatenate(parts).astype(np.int32)
 
     flat = io.mapped(ids_of_parts(), layout.encoder_scratch)
-    parts = Ids(flat, np.cumsum(lengths))
-    return Tokenised(parts, np.cumsum([0, *counts]), np.array(whole), tokenizer.vocab, tokenizer.mask)
-
-
-def positions(parts: Sequence[np.ndarray]) -> int:
-    return FIRST_POSITION + max(LEAST_TOKENS, max(map(len, parts), default=0))
-
-
-def fit_projections(images: Images, seed: int) -> list[Whitening]:
-    seen = images.tokens(images.sample(seed)) if images.widths else []
-    return [linalg.fit_pca(lambda x=x: [x], REDUCED, POWER) for x in seen]  # type: ignore[misc]
+    return Ids(flat, np.cumsum(lengths)), np.cumsum([0, *counts]), np.array(whole)
 
 
 def assign_visual_tokens(images: Images, maps: Sequence[Whitening], most: int, seed: int) -> tuple[np.ndarray, int]:
@@ -253,47 +228,45 @@ def assign_visual_tokens(images: Images, maps: Sequence[Whitening], most: int, s
     return out, total
 
 
-def build_network(pieces: WordPieces, known: int, images: Images, maps: Sequence[Whitening], codes: int) -> Mini:
+def build_network(
+    theirs: MiniLM, pieces: WordPieces, known: int, images: Images, maps: Sequence[Whitening], codes: int
+) -> Mini:
     made = Mini(MiniConfig(images.widths, pieces.vocab, positions=LONGEST, codes=codes, pieces=known))
-    copy_minilm(made, minilm.load().tensors, pieces.theirs.tolist())
+    copy_minilm(made, theirs.tensors, pieces.theirs.tolist())
     with torch.no_grad():
         nn.init.normal_(made.image.mask_token, std=0.05)
         nn.init.normal_(made.image.positions, std=0.02)
         for p, own in enumerate(maps):
             project = made.image.projections[p]
             assert isinstance(project, nn.Linear)
-            _start_projection(project, own, images.tokens(images.items[:BLOCK])[p])
+            # principal components, randomly rotated into D dimensions
+            turned = torch.linalg.qr(torch.randn(project.out_features, own.map.shape[1])).Q  # [D, REDUCED]
+            x = images.tokens(images.items[:BLOCK])[p]
+            length = float(np.sqrt(np.square(own.apply(x)).sum(axis=1).mean()))
+            weight: Tensor = turned @ torch.from_numpy(own.map.T) * (LENGTH / length if length else 0.0)  # [D, W_p]
+            project.weight.copy_(weight)
+            project.bias.copy_(-weight @ torch.from_numpy(own.mean))
         if made.mlm_head is not None:
             made.mlm_head.weight.copy_(made.text.words.weight[:known])
             made.mlm_head.bias.zero_()
     return made
 
 
-def _start_projection(project: nn.Linear, own: Whitening, x: np.ndarray) -> None:
-    """Initialise a projection with principal components, randomly rotated into D dimensions."""
-    turned = torch.linalg.qr(torch.randn(project.out_features, own.map.shape[1])).Q  # [D, REDUCED]
-    length = float(np.sqrt(np.square(own.apply(x)).sum(axis=1).mean()))
-    map_: Tensor = turned @ torch.from_numpy(own.map.T) * (LENGTH / length if length else 0.0)  # [D, W_p]
-    project.weight.copy_(map_)
-    project.bias.copy_(-map_ @ torch.from_numpy(own.mean))
-
-
 def read_codes(
     layout: Layout, pixels: np.ndarray, shape: Config, params: Pretrain, seed: int
 ) -> tuple[np.ndarray, int]:
     """Learn centroids of patches, unless a killed run did, and return the nearest, int32 [n, P], and their number."""
-    n = len(pixels)
-    if not n:
+    if not len(pixels):
         return np.zeros((0, shape.patches), np.int32), 0
-
-    def vectors(images: np.ndarray) -> np.ndarray:
-        return cut_patches(pixels[images], shape.patch)
-
     if not layout.visual_tokens.is_file():
-        io.write_bytes(layout.visual_tokens, save({CENTROIDS: learn_codebook(vectors, n, params.codes, seed)}))
+        learned = learn_codebook(pixels, shape.patch, params.codes, seed)
+        io.write_bytes(layout.visual_tokens, save({CENTROIDS: learned}))
     centroids = load_file(layout.visual_tokens)[CENTROIDS]
-    assigned = assign_codes(vectors, n, centroids)
-    return io.mapped(assigned, layout.encoder_scratch), len(centroids)
+    index = faiss.IndexFlatL2(centroids.shape[1])
+    index.add(centroids)
+    blocks = (cut_patches(pixels[start : start + BLOCK], shape.patch) for start in range(0, len(pixels), BLOCK))
+    nearest = (index.search(x.reshape(-1, x.shape[2]), 1)[1].reshape(x.shape[:2]).astype(np.int32) for x in blocks)
+    return io.mapped(nearest, layout.encoder_scratch), len(centroids)
 
 
 def cut_patches(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -304,13 +277,13 @@ def cut_patches(pixels: np.ndarray, side: int) -> np.ndarray:
     return cut.transpose(0, 1, 3, 2, 4, 5).reshape(b, grid * grid, -1).astype(np.float32) / 127.5 - 1
 
 
-def learn_codebook(vectors: Vectors, images: int, codes: int, seed: int) -> np.ndarray:
-    """Learn the codebook by k-means: float32 [C, W], with fewer codes if fewer vectors differ."""
+def learn_codebook(pixels: np.ndarray, side: int, codes: int, seed: int) -> np.ndarray:
+    """Learn a codebook of patches by k-means: float32 [C, W], with fewer codes if fewer patches differ."""
     rng = np.random.default_rng(seed)
-    _, per_image, width = vectors(np.arange(1)).shape
+    _, per_image, width = cut_patches(pixels[:1], side).shape
     most = MEMORY // (4 * width)
     enough = min(4 * PER_CODE * codes, most) // per_image + 1
-    some = vectors(np.sort(rng.permutation(images)[:enough]))
+    some = cut_patches(pixels[np.sort(rng.permutation(len(pixels))[:enough])], side)
     # equal vectors count once, or most codes of drawings on white would be shades of white
     distinct = np.unique(some.reshape(-1, width), axis=0)
     sample = distinct[np.sort(rng.permutation(len(distinct))[: PER_CODE * codes])]
@@ -325,12 +298,3 @@ def train_kmeans(sample: np.ndarray, codes: int, seed: int, **options: int) -> f
     kmeans = faiss.Kmeans(sample.shape[1], codes, **options)
     kmeans.train(sample)
     return kmeans
-
-
-def assign_codes(vectors: Vectors, images: int, centroids: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the nearest code of each vector, int32 [<= BLOCK, P]."""
-    index = faiss.IndexFlatL2(centroids.shape[1])
-    index.add(centroids)
-    for first in range(0, images, BLOCK):
-        block = vectors(np.arange(first, min(first + BLOCK, images)))  # [B, P, W]
-        yield index.search(block.reshape(-1, block.shape[2]), 1)[1].reshape(block.shape[:2]).astype(np.int32)

@@ -93,7 +93,15 @@ def start_words(network: BEiT3, pieces: Sequence[str], minilm: MiniLM) -> str:
     if known.any():
         starts = torch.tensor([0, *np.cumsum([len(own) for own in ids])[:-1]])
         means = F.embedding_bag(torch.tensor(list(chain(*ids))), minilm.tensors[WORDS], starts, mode="mean")  # [V, 384]
-        vectors = fit_width(means[known], network.config.width)
+        # reduced to the width by PCA, or padded with zeros
+        width, vectors = network.config.width, means[known]
+        if width < WIDTH:
+            centred = vectors.double() - vectors.double().mean(0)
+            directions = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, :width]  # most variance first
+            largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
+            vectors = (centred @ (directions * largest.sign())).float()  # signs of eigenvectors are arbitrary
+        else:
+            vectors = F.pad(vectors, (0, width - WIDTH))
         scale = table.square().sum(1).mean().sqrt() / vectors.square().sum(1).mean().sqrt()
         with torch.no_grad():
             table[: len(pieces)][known] = vectors * scale
@@ -116,13 +124,3 @@ def word_ids(pieces: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[
         elif piece.isalnum() and continued in vocabulary:  # MiniLM never trained ## with punctuation
             ids[number] = [vocabulary[continued]]
     return ids
-
-
-def fit_width(vectors: Tensor, width: int) -> Tensor:
-    """Reduce vectors [n, 384] to `width` dimensions by PCA, or pad them with zeros."""
-    if width >= WIDTH:
-        return F.pad(vectors, (0, width - WIDTH))
-    centred = vectors.double() - vectors.double().mean(0)
-    directions = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, :width]  # [384, D], most variance first
-    largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
-    return (centred @ (directions * largest.sign())).float()  # signs of eigenvectors are arbitrary

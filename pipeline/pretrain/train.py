@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from alignrec.pipeline import io
-from alignrec.pipeline.beit3.mini import Mini, Network
+from alignrec.pipeline.beit3.mini import Mini, Network, centre_halves, fit_halves, fit_ridge
 from alignrec.pipeline.beit3.network import HEADS, BEiT3
 from alignrec.pipeline.encode.folder import SET, FeatureSet
 from alignrec.pipeline.encode.params import IMAGE_TOKENS, Encode
@@ -29,17 +30,19 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.ops.checkpoint import Checkpoint, adam_state, part_of, prefix_names, restore_adam
 from alignrec.pipeline.ops.device import pick_device
-from alignrec.pipeline.pretrain import corpus, prepare, published
-from alignrec.pipeline.pretrain.corpus import Task, make_batch
-from alignrec.pipeline.pretrain.held_out import (
+from alignrec.pipeline.ops.linalg import Whitening, fit_pca, fit_whitening
+from alignrec.pipeline.pretrain import prepare, published
+from alignrec.pipeline.pretrain.corpus import Task, make_batch, micro_batches
+from alignrec.pipeline.pretrain.losses import (
     MOST_DRAWS,
+    TERMS,
+    PretrainingModel,
+    RunningWhitening,
     autocast,
-    fit_map,
+    encode_items,
     measure_cosine,
     measure_masked,
-    start_head,
 )
-from alignrec.pipeline.pretrain.losses import TERMS, PretrainingModel
 from alignrec.pipeline.pretrain.params import Pretrain
 from alignrec.pipeline.sources.base import Download
 
@@ -52,6 +55,8 @@ UNDECAYED = ("cls_token", "mask_token", "embed_positions", "image.positions", "t
 PIECES = 10.0  # relative learning rate of piece embeddings without `init`, because most pieces occur in few steps
 TEXT = "network.beit3.text_embed"  # piece embeddings
 NEW = ("network.image.", "network.mim_head.", "network.mlm_head.", "teacher.")  # parameters that MiniLM lacks
+MOST = 50_000  # items that the map of the summary is fitted to, at most
+FIRST = 2000  # items that the teachers' head of `mini` is fitted to, at most
 LEAST_READ = 0.5  # share of a text, below which a warning is due
 
 
@@ -98,29 +103,17 @@ def train(run: Run) -> None:
     shutil.rmtree(layout.encoder_scratch)
     run.rows_in, run.rows_out = len(texts), usable
     run.count("neither image nor text", len(texts) - usable)
-    _note_share_read(run, task)
-    run.note(**(history[-1] if history else {}), **({"init": notes} if params.init or notes else {}))
-
-
-def _note_share_read(run: Run, task: Task) -> None:
-    own, corpus = task.params, task.corpus
-    share = corpus.share_read(own.steps * own.batch_size / max(1, len(task.train)))
+    share = task.corpus.share_read(params.steps * params.batch_size / max(1, len(task.train)))
     run.note(text_read=round(share, 4))
-    if own.steps and share < LEAST_READ:
-        key = "chunks" if corpus.share_read(math.inf) < LEAST_READ else "steps"
+    if params.steps and share < LEAST_READ:
+        key = "chunks" if task.corpus.share_read(math.inf) < LEAST_READ else "steps"
         run.warn(f"its steps read {share:.0%} of a text on average; raise pretrain.{key}")
+    run.note(**(history[-1] if history else {}), **({"init": notes} if params.init or notes else {}))
 
 
 def _serialise_weights(network: Network, but: tuple[str, ...] = ()) -> bytes:
     tensors = {k: v.cpu().contiguous() for k, v in network.state_dict().items() if not k.startswith(but)}
     return save(tensors)
-
-
-class Trained(NamedTuple):
-    """Results of a training besides the network."""
-
-    history: list[dict[str, Any]]  # one line per measurement
-    teacher: np.ndarray | None  # float32 [D, W], map to the teachers; None without teachers or steps
 
 
 class Training(NamedTuple):
@@ -140,10 +133,13 @@ class TrainState:
     sums: list[float] = field(default_factory=lambda: [0.0] * (1 + len(TERMS)))  # loss and terms since a measurement
 
 
-def fit(network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[int], object]) -> Trained:
+def fit(
+    network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[int], object]
+) -> tuple[list[dict[str, Any]], np.ndarray | None]:
     """Train in place, from the checkpoint if there is one; `done` is called with the number of new steps.
 
-    UserError for a loss that is not finite, or for batches too small for the processes and `accumulate`.
+    Returns the history, one line per measurement, and the map to the teachers, float32 [D, W], None without teachers
+    or steps. UserError for a loss that is not finite, or for batches too small for the processes and `accumulate`.
     """
     training, now = _begin_training(network, task), TrainState()
     if (saved := checkpoint.load()) is not None:
@@ -174,7 +170,7 @@ def fit(network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[in
             )
             checkpoint.save(state, vars(now))
     taught = training.model.taught() if now.step else None
-    return Trained(now.history, None if taught is None else taught.cpu().numpy())
+    return now.history, None if taught is None else taught.cpu().numpy()
 
 
 def _record_measurement(training: Training, task: Task, now: TrainState, rate: float, draws: int) -> None:
@@ -201,7 +197,9 @@ def _begin_training(network: Network, task: Task) -> Training:
 
 def _plan_epoch(task: Task, epoch: int) -> list[np.ndarray]:
     rng = np.random.default_rng(seed_for(task.seed, "order", epoch))
-    plan = corpus.cut_batches(rng.permutation(task.train), task.params.batch_size)
+    # not sorted by length, which would save padding: batches of similar texts made features worse
+    count = max(1, math.ceil(len(task.train) / task.params.batch_size))
+    plan = np.array_split(rng.permutation(task.train), count)
     parts = process.world() * task.params.accumulate
     if plan and len(plan[-1]) < parts:
         raise UserError(
@@ -215,7 +213,10 @@ def _take_step(training: Training, task: Task, items: np.ndarray, epoch: int, ra
     """Take one step of the optimiser and return the loss and its terms, float64 [1 + 3], over all processes."""
     params, model = task.params, training.distributed
     seed = seed_for(task.seed, "epoch", epoch)
-    parts = [make_batch(task, part, task.rates, seed) for part in _parts_of_process(task, items)]
+    world, lengths = process.world(), task.corpus.lengths_of_items
+    cut = [micro_batches(part, lengths[part], world) for part in np.array_split(items, params.accumulate)]
+    own = [np.array_split(part, world)[process.rank()] for part in chain(*cut)]
+    parts = [make_batch(task, part, task.rates, seed) for part in own]
     counts = process.all_reduce(torch.stack([part.counts() for part in parts]).sum(0))
     weight = torch.tensor([1.0, 1.0, params.distill], device=task.device)
     terms = torch.zeros_like(weight)
@@ -226,27 +227,18 @@ def _take_step(training: Training, task: Task, items: np.ndarray, epoch: int, ra
             with autocast(task):
                 losses = model(part, counts)
             # DDP averages gradients over processes, but the terms of parts have to be summed
-            (process.world() * (weight @ losses)).backward()
+            (world * (weight @ losses)).backward()
         terms += losses.detach()
     values = process.all_reduce(torch.cat([(weight @ terms)[None], terms]).double()).cpu().numpy()
     if not np.isfinite(values).all():
         raise UserError(f"epoch {epoch + 1}: the loss is {values[0]}; lower pretrain.lr")
     nn.utils.clip_grad_norm_(training.model.parameters(), CLIP)
-    set_rate(training.optimizer, rate)
+    for group in training.optimizer.param_groups:
+        group["lr"] = rate * group["scale"]
     training.optimizer.step()
-    if training.model.teacher is not None:
+    if training.model.teacher is not None and isinstance(training.model.whitening, RunningWhitening):
         training.model.whitening.update()
     return values
-
-
-def _parts_of_process(task: Task, items: np.ndarray) -> list[np.ndarray]:
-    world, lengths = process.world(), task.corpus.lengths_of_items
-    parts = [
-        part
-        for some in np.array_split(items, task.params.accumulate)
-        for part in corpus.micro_batches(some, lengths[some], world)
-    ]
-    return [np.array_split(part, world)[process.rank()] for part in parts]
 
 
 def build_optimizer(model: nn.Module, params: Pretrain) -> torch.optim.AdamW:
@@ -267,14 +259,40 @@ def build_optimizer(model: nn.Module, params: Pretrain) -> torch.optim.AdamW:
     )
 
 
-def set_rate(optimizer: torch.optim.AdamW, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["scale"]
-
-
 def warmup_cosine(step: int, steps: int, warmup: float, peak: float) -> float:
     """Return the rate of a step: linear up to `peak` over the share `warmup` of the steps, then a cosine to zero."""
     rising = max(1, round(warmup * steps))
     if step < rising:
         return peak * (step + 1) / rising
     return peak * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+@torch.no_grad()
+def start_head(model: PretrainingModel, task: Task) -> None:
+    """Initialise the teachers' head of `mini` by ridge regression on the untrained network."""
+    if model.teacher is None or task.target is None:
+        return
+    items = np.sort(np.random.default_rng(seed_for(task.seed, "head")).permutation(task.train)[:FIRST])
+    first = fit_ridge(encode_items(model.network, task, items), np.asarray(task.target[items]))
+    model.whitening.mean.copy_(torch.from_numpy(first.mean))
+    model.teacher.weight.copy_(torch.from_numpy(first.map.T))
+    model.teacher.bias.zero_()
+
+
+def fit_map(network: Network, task: Task, teacher: np.ndarray | None) -> Whitening:
+    """Fit the map of the summary to features on at most MOST train items.
+
+    `teacher`, float32 [D, W], is the trained map to the teachers, which `mini` fits again. It is reduced by PCA.
+    """
+    sample = np.random.default_rng(seed_for(task.seed, "whitening")).permutation(task.train)[:MOST]
+    x = encode_items(network, task, sample := np.sort(sample))
+    if not isinstance(network, Mini):
+        white = fit_whitening(x)
+    elif teacher is None or task.target is None:
+        return fit_halves(x)
+    else:
+        white = fit_ridge(x, np.asarray(task.target[sample]))
+        x, teacher = centre_halves(torch.from_numpy(x), torch.from_numpy(white.mean)).numpy(), white.map
+    if teacher is None:
+        return white
+    return Whitening(white.mean, teacher @ fit_pca(lambda: [x @ teacher], network.config.width, power=0).map)

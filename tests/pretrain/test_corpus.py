@@ -1,4 +1,4 @@
-"""Masks of a batch, and the order of items."""
+"""Masks of a batch, and parts of texts."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from alignrec.pipeline.pretrain.corpus import Corpus, Rates
 
 @pytest.mark.parametrize(("grid", "share"), [(14, 0.4), (4, 0.4), (6, 0.75), (2, 0.5), (5, 0.0), (5, 1.0), (1, 1.0)])
 def test_every_image_has_exactly_the_share_masked(grid: int, share: float) -> None:
-    masks = corpus.mask_blocks(grid, share, corpus.item_generators(np.arange(40), 3))
+    masks = corpus.mask_patches(grid * grid, share, corpus.item_generators(np.arange(40), 3))
     assert set(masks.sum(axis=1)) == {round(share * grid * grid)}
 
 
@@ -25,27 +25,18 @@ def test_absent_and_hidden_modalities_are_not_predicted() -> None:
     n = 400
     ids = np.tile([0, 5, 6, 7, 2], (n, 1))
     has_image, has_text = np.arange(n) % 4 != 0, np.arange(n) % 4 != 1
-    m = corpus.draw_masks(
+    patches, pieces, no_image, no_text = corpus.draw_masks(
         ids, has_image, has_text, 4, Rates(0.4, 0.5, 0.15, 0.2), corpus.item_generators(np.arange(n), 1)
     )
-    assert m.no_image[~has_image].all()
-    assert m.no_text[~has_text].all()
-    assert not (m.no_image & m.no_text).any()
-    assert not m.patches[m.no_image].any()
-    assert not m.tokens[m.no_text].any()
+    assert no_image[~has_image].all()
+    assert no_text[~has_text].all()
+    assert not (no_image & no_text).any()
+    assert not patches[no_image].any()
+    assert not pieces[no_text].any()
     pairs = has_image & has_text
-    assert 0.1 < m.no_image[pairs].mean() < 0.3
-    assert set(m.tokens[pairs & ~m.no_text & ~m.no_image].sum(axis=1)) == {2}
-    assert set(m.tokens[m.no_image].sum(axis=1)) == {1}
-
-
-def test_an_epoch_has_every_item_once_in_random_order() -> None:
-    items = np.arange(0, 1000, 2)
-    batches = corpus.cut_batches(np.random.default_rng(0).permutation(items), 16)
-    assert {len(b) for b in batches} == {15, 16}
-    order = np.concatenate(batches)
-    assert sorted(order) == items.tolist()
-    assert abs(np.corrcoef(order, np.arange(500))[0, 1]) < 0.2
+    assert 0.1 < no_image[pairs].mean() < 0.3
+    assert set(pieces[pairs & ~no_text & ~no_image].sum(axis=1)) == {2}
+    assert set(pieces[no_image].sum(axis=1)) == {1}
 
 
 def test_what_is_masked_of_an_item_depends_on_the_item_and_the_seed_alone() -> None:
@@ -53,13 +44,13 @@ def test_what_is_masked_of_an_item_depends_on_the_item_and_the_seed_alone() -> N
     items, rates = np.array([3, 8, 5, 9]), Rates(0.4, 0.5, 0.15, 0.2)
     ids = np.array([[0, 5, 6, 7, 8, 2], [0, 5, 6, 2, 1, 1], [0, 9, 9, 9, 2, 1], [0, 4, 4, 4, 4, 2]])
     both = np.ones(4, bool)
-    whole = corpus.draw_masks(ids, both, both, 4, rates, corpus.item_generators(items, 7))
+    patches, pieces, no_image, _ = corpus.draw_masks(ids, both, both, 4, rates, corpus.item_generators(items, 7))
     part = corpus.draw_masks(ids[1:3, :5], both[1:3], both[1:3], 4, rates, corpus.item_generators(items[1:3], 7))
-    assert (part.patches == whole.patches[1:3]).all()
-    assert (part.tokens == whole.tokens[1:3, :5]).all()
-    assert (part.no_image == whole.no_image[1:3]).all()
+    assert (part[0] == patches[1:3]).all()
+    assert (part[1] == pieces[1:3, :5]).all()
+    assert (part[2] == no_image[1:3]).all()
     other = corpus.draw_masks(ids, both, both, 4, rates, corpus.item_generators(items, 8))
-    assert (other.patches != whole.patches).any()
+    assert (other[0] != patches).any()
 
 
 def _long_texts() -> Corpus:

@@ -19,11 +19,10 @@ from alignrec.pipeline.ops.checkpoint import Checkpoint
 from alignrec.pipeline.ops.linalg import fit_whitening as whitened
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.pretrain import losses
-from alignrec.pipeline.pretrain.held_out import encode_items as cls_of
-from alignrec.pipeline.pretrain.held_out import fit_map
 from alignrec.pipeline.pretrain.losses import PretrainingModel
+from alignrec.pipeline.pretrain.losses import encode_items as cls_of
 from alignrec.pipeline.pretrain.prepare import read_target
-from alignrec.pipeline.pretrain.train import fit
+from alignrec.pipeline.pretrain.train import fit, fit_map
 
 
 def relaxed(x: np.ndarray) -> np.ndarray:
@@ -94,7 +93,7 @@ def test_items_are_as_like_as_what_the_map_to_the_teachers_reads_of_them() -> No
 def test_cls_is_whitened_where_no_encoder_teaches_or_nothing_was_trained(tmp_path: Path, untaught: bool) -> None:
     toy, net = task(48) if untaught else _taught(48, distill=1.0), network()
     toy = replace(toy, params=toy.params.model_copy(update={"steps": 6 * untaught}))
-    teacher = fit(net, toy, Checkpoint(tmp_path / "c", 1000), int).teacher
+    teacher = fit(net, toy, Checkpoint(tmp_path / "c", 1000), int)[1]
     assert teacher is None
     cls = cls_of(net, toy, toy.train)
     np.testing.assert_array_equal(fit_map(net, toy, teacher).apply(cls), whitened(cls).apply(cls))

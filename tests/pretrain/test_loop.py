@@ -17,11 +17,11 @@ from pretraining import history as _run
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.checkpoint import Checkpoint
-from alignrec.pipeline.pretrain import held_out, prepare
+from alignrec.pipeline.pretrain import losses, prepare
 from alignrec.pipeline.pretrain.corpus import Task, make_batch
 from alignrec.pipeline.pretrain.losses import PretrainingModel
 from alignrec.pipeline.pretrain.params import Pretrain
-from alignrec.pipeline.pretrain.train import build_optimizer, fit, set_rate
+from alignrec.pipeline.pretrain.train import build_optimizer, fit
 
 # --- the loop
 
@@ -44,7 +44,7 @@ def _fit(folder: Path, every: int, stops: tuple[int, ...], **params: object) -> 
                 raise Stopped
 
         try:
-            history = fit(net, toy, checkpoint, done).history
+            history, _ = fit(net, toy, checkpoint, done)
         except Stopped:
             continue
     checkpoint.clear()
@@ -67,12 +67,12 @@ def test_a_diverging_loss_is_one_line_that_names_the_rate(tmp_path: Path) -> Non
 
 def test_held_out_figures_are_those_of_counting() -> None:
     toy, net = task(48), network()
-    measured = held_out.measure_masked(net, toy)
-    rates = held_out.Rates(0.4, 0.5, 0.15, 0.0)
+    measured = losses.measure_masked(net, toy)
+    rates = losses.Rates(0.4, 0.5, 0.15, 0.0)
     right, targets, loss = [], [], []
     for item in toy.held_out:  # one by one
-        step = make_batch(toy, np.array([item]), rates, held_out.seed_for(toy.seed, "held out masks"))
-        scores = held_out.predict_masked(net, step, toy.mask_id).patches.detach()
+        step = make_batch(toy, np.array([item]), rates, losses.seed_for(toy.seed, "held out masks"))
+        scores = losses.predict_masked(net, step, toy.mask_id).patches.detach()
         for row, code in zip(scores, step.codes[step.patch_mask].tolist(), strict=True):
             right.append(int(row.argmax()) == code)
             targets.append(code)
@@ -87,14 +87,14 @@ def test_held_out_figures_are_those_of_counting() -> None:
 
 def test_masks_of_few_held_out_items_are_drawn_until_targets_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
     toy, net, batches = task(48), network(), []
-    monkeypatch.setattr(held_out, "make_batch", lambda *args: batches.append(args[3]) or make_batch(*args))
-    once = held_out.measure_masked(net, toy)
+    monkeypatch.setattr(losses, "make_batch", lambda *args: batches.append(args[3]) or make_batch(*args))
+    once = losses.measure_masked(net, toy)
     assert len(set(batches)) == 1
-    again = [held_out.measure_masked(net, toy, held_out.MOST_DRAWS) for _ in range(2)]
+    again = [losses.measure_masked(net, toy, losses.MOST_DRAWS) for _ in range(2)]
     assert again[0] == again[1] != once
-    assert len(set(batches)) == held_out.MOST_DRAWS
-    monkeypatch.setattr(held_out, "ENOUGH", 1)
-    assert held_out.measure_masked(net, toy, held_out.MOST_DRAWS) == once
+    assert len(set(batches)) == losses.MOST_DRAWS
+    monkeypatch.setattr(losses, "ENOUGH", 1)
+    assert losses.measure_masked(net, toy, losses.MOST_DRAWS) == once
 
 
 # --- the optimiser
@@ -104,7 +104,6 @@ def _groups(init: str | None = None) -> dict[str, dict[str, float]]:
     params = Pretrain(**UNTAUGHT, lr=1.0, init=init)
     model = PretrainingModel(network(), MASK, 4)
     optimizer = build_optimizer(model, params)
-    set_rate(optimizer, 0.5)
     names = {id(p): name for name, p in model.named_parameters()}
     groups = {names[id(p)]: group for group in optimizer.param_groups for p in group["params"]}
     assert sorted(groups) == sorted(names.values())
@@ -113,9 +112,9 @@ def _groups(init: str | None = None) -> dict[str, dict[str, float]]:
 
 def test_pieces_of_our_own_vocabulary_alone_have_another_rate() -> None:
     groups = _groups()
-    assert groups.pop("network.beit3.text_embed.weight")["lr"] == 5
-    assert {group["lr"] for group in groups.values()} == {0.5}
-    assert {group["lr"] for group in _groups(init="weights.pth").values()} == {0.5}
+    assert groups.pop("network.beit3.text_embed.weight")["scale"] == 10
+    assert {group["scale"] for group in groups.values()} == {1}
+    assert {group["scale"] for group in _groups(init="weights.pth").values()} == {1}
 
 
 def test_matrices_decay_and_nothing_else() -> None:

@@ -18,7 +18,7 @@ from alignrec.pipeline.beit3.config import SIZES
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.encode.beit3 import BEiT3Items
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.pretrain import prepare, published
+from alignrec.pipeline.pretrain import published
 from alignrec.pipeline.pretrain.params import Pretrain
 from benchmarks import _official
 
@@ -92,11 +92,6 @@ def test_text_positions_are_interpolated_for_longer_texts(tmp_path: Path, obtain
     assert torch.equal(after[-1], before[-1])
     between = np.interp(np.arange(76) * 37 / 75, np.arange(38), before[2:, 5].numpy())
     np.testing.assert_allclose(after[2:, 5].numpy(), between, atol=1e-6)
-
-
-@pytest.mark.parametrize(("longest", "rows"), [(0, 130), (128, 130), (129, 131), (2000, 2002)])
-def test_a_network_from_nothing_has_positions_for_the_longest_text(longest: int, rows: int) -> None:
-    assert prepare.positions([np.zeros(n, np.int64) for n in (3, longest)]) == rows
 
 
 def test_beit3_official_is_cls_of_the_weights_before_they_were_trained_here(tmp_path: Path) -> None:
