@@ -21,7 +21,7 @@ from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.beit3.tokenizer import BOS, EOS, pad_rows
 from alignrec.pipeline.encode import batching
 from alignrec.pipeline.encode.beit3 import BEiT3Items
-from alignrec.pipeline.images.pixels import decode_squares, normalise_pixels
+from alignrec.pipeline.images.decode import decode_squares, normalise_pixels
 from alignrec.pipeline.ops.device import gemm_rate, pick_device
 from benchmarks import Measurement, _turns
 from benchmarks._official import drawn

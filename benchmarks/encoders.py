@@ -17,7 +17,7 @@ import numpy as np
 
 from alignrec.pipeline.encode import batching
 from alignrec.pipeline.encode.registry import Encoder, find_network
-from alignrec.pipeline.images.pixels import decode_rgb
+from alignrec.pipeline.images.decode import decode_rgb
 from benchmarks import Measurement, _turns
 from benchmarks._turns import Turn, Way, timed
 

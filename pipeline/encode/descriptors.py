@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from alignrec.pipeline.encode.registry import NoSettings, Spec
-from alignrec.pipeline.images.pixels import decode_squares
+from alignrec.pipeline.images.decode import decode_squares
 from alignrec.pipeline.ops.linalg import unit_rows
 
 SIDE = 96

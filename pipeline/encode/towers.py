@@ -17,7 +17,7 @@ from alignrec.pipeline.encode.chunks import Chunked, Chunks, Reading, cut_texts
 from alignrec.pipeline.encode.hub import Pretrained
 from alignrec.pipeline.encode.params import MOST_CHUNKS
 from alignrec.pipeline.harness.config import Positive
-from alignrec.pipeline.images.pixels import decode_rgb
+from alignrec.pipeline.images.decode import decode_rgb
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.device import move_to, pin_memory
 

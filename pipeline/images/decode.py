@@ -1,20 +1,25 @@
-"""Decode untrusted image bytes into a normalised JPEG, or a status with a reason."""
+"""Decode images: untrusted bytes into normalised JPEGs, and stored JPEGs into network input."""
 
 import hashlib
-import io
+import io as memory
 import math
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
 import torch
 import torch.nn.functional as nnf
+from numpy.lib.format import open_memmap
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
+from alignrec import schemas
+from alignrec.pipeline import io
 from alignrec.pipeline.harness.process import ran_out
 
 Image.init()  # registers all formats, of which FORMATS allows some
@@ -25,6 +30,9 @@ SCANS = 12
 START_OF_SCAN = b"\xff\xda"
 LARGE = 1 << 24  # pixels above which squares are averaged first; otherwise 100 million take 1.5 GiB
 BAND = 1 << 22  # pixels of a large image converted at a time
+# JPEGs are decoded at no less than this many target sides: bounds memory, leaves images below 8 sides unchanged
+DRAFT = 4
+HALF = (0.5, 0.5, 0.5)  # mean and sd, scales to [-1, 1] as in BEiT3
 warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd metadata, and sizes, which are checked here
 
 # rows of the 32-point DCT-II for the 8 lowest frequencies
@@ -88,7 +96,7 @@ def normalise_image(
 def _decode_and_shrink(
     data: bytes, digest: str, size: int, quality: int, max_pixels: int, semaphore: PixelSemaphore | None
 ) -> Decoded:
-    with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+    with Image.open(memory.BytesIO(data), formats=FORMATS) as opened:
         width, height = opened.size
         if width * height > max_pixels:
             return Decoded("too_large", f"{width} x {height} pixels", sha256=digest)
@@ -105,7 +113,7 @@ def _decode_and_shrink(
         with suppress(Exception):  # damaged EXIF may raise anything, but does not affect pixels
             ImageOps.exif_transpose(image, in_place=True)
         image.info = {}  # metadata would be written to the JPEG
-    out = io.BytesIO()
+    out = memory.BytesIO()
     image.save(out, "JPEG", quality=quality)
     return Decoded("ok", "", out.getvalue(), image.width, image.height, digest, perceptual_hash(image))
 
@@ -130,20 +138,17 @@ def _decode_other(image: Image.Image, size: int) -> Image.Image:
     drafted = image.draft("RGB", (size, size))  # decodes a JPEG at 1/2, 1/4 or 1/8 of its size
     width, height = drafted[1][2:] if drafted else image.size
     factor = min(image.size) // (2 * size)
-    if factor > 1 and width * height > LARGE:
-        return _shrink_to(np.array(_average_squares(image, factor)), (height / factor, width / factor), size)
-    return _shrink_to(np.array(_flatten_to_rgb(image)), (height, width), size)
-
-
-def _average_squares(image: Image.Image, factor: int) -> Image.Image:
-    # a band at a time, which bounds memory
+    if factor <= 1 or width * height <= LARGE:
+        return _shrink_to(np.array(_flatten_to_rgb(image)), (height, width), size)
+    extent = height / factor, width / factor
+    # average squares first, a band at a time, which bounds memory
     width, height = image.size
     averaged = Image.new("RGB", (math.ceil(width / factor), math.ceil(height / factor)))
     rows = max(1, BAND // (width * factor)) * factor
     for top in range(0, height, rows):
         band = image.crop((0, top, width, min(top + rows, height)))
         averaged.paste(_flatten_to_rgb(band).reduce(factor), (0, top // factor))
-    return averaged
+    return _shrink_to(np.array(averaged), extent, size)
 
 
 def _flatten_to_rgb(image: Image.Image) -> Image.Image:
@@ -174,3 +179,47 @@ def perceptual_hash(image: Image.Image) -> int:
     grey = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.BOX), dtype=np.float64)
     low = (_DCT @ grey @ _DCT.T).ravel()
     return int.from_bytes(np.packbits(low > np.median(low)).tobytes())
+
+
+def decode_square(image: bytes, side: int) -> np.ndarray:
+    return np.asarray(decode_rgb(image, side).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def decode_rgb(image: bytes, side: int) -> Image.Image:
+    """Decode a stored image at `side` or more pixels, keeping its aspect ratio; raise OSError if it is damaged."""
+    with Image.open(memory.BytesIO(image)) as opened:
+        opened.draft("RGB", (DRAFT * side, DRAFT * side))  # scaled decoding of large JPEGs
+        return opened.convert("RGB")
+
+
+def decode_squares(images: Sequence[bytes], side: int) -> np.ndarray:
+    return np.stack([decode_square(p, side) for p in images])
+
+
+def normalise_pixels(pixels: np.ndarray | Tensor, mean: Sequence[float] = HALF, sd: Sequence[float] = HALF) -> Tensor:
+    """Return (x / 255 - mean) / sd of uint8 [B, S, S, 3]: float32 [B, 3, S, S], on the pixels' device."""
+    x = torch.as_tensor(np.ascontiguousarray(pixels) if isinstance(pixels, np.ndarray) else pixels)
+    x = x.permute(0, 3, 1, 2).float().div(255)
+    return (x - x.new_tensor(mean).view(3, 1, 1)) / x.new_tensor(sd).view(3, 1, 1)
+
+
+def decode_all(images: Path, side: int, cache: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Decode all stored images into `cache`; return rows int64 [I], -1 for none, and mapped uint8 [n, S, S, 3]."""
+    paths = io.shards(images, "images")
+    status = [io.read_table(p, schemas.IMAGES, ["status"])["status"].to_numpy(zero_copy_only=False) for p in paths]
+    has = np.concatenate(status) == "ok"
+    row = np.where(has, np.cumsum(has) - 1, -1)
+    if not cache.is_file():
+        shape = (int(has.sum()), side, side, 3)
+        if not shape[0]:
+            return row, np.empty(shape, np.uint8)
+        with io.atomic(cache) as temporary:
+            array = open_memmap(temporary, "w+", np.uint8, shape)
+            number = 0
+            for path in paths:  # a shard at a time bounds memory
+                for image in io.read_table(path, schemas.IMAGES, ["image"])["image"]:
+                    if image.is_valid:
+                        array[number] = decode_square(image.as_py(), side)
+                        number += 1
+            array.flush()
+    return row, np.load(cache, mmap_mode="r", allow_pickle=False)

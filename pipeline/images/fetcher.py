@@ -18,8 +18,7 @@ import torch
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.images import files
-from alignrec.pipeline.images.crawler import Crawler
+from alignrec.pipeline.images import access
 from alignrec.pipeline.images.decode import Decoded, PixelSemaphore, normalise_image
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError, one_line
@@ -49,10 +48,10 @@ class Result(NamedTuple):
 class Fetcher(ExitStack):
     """Thread pool that fetches and normalises images; Pillow releases the GIL."""
 
-    def __init__(self, params: Images, local: files.Files) -> None:
+    def __init__(self, params: Images, local: access.Files) -> None:
         super().__init__()
         self.params, self.files = params, local
-        self._web = self.enter_context(closing(Crawler(params.timeout, params.max_bytes, params.private_hosts)))
+        self._web = self.enter_context(closing(access.Crawler(params.timeout, params.max_bytes, params.private_hosts)))
         self._placeholders = {known.lower() for known in params.placeholders}
         self._semaphore = PixelSemaphore(params.max_pixels)
         one_thread: Any = {"initializer": torch.set_num_threads, "initargs": (1,)}  # or torch starts a pool in each
@@ -100,12 +99,12 @@ def write_shards(run: Run, retry_failed: bool) -> list[Path]:
     items = io.read_slices(run.layout.items, schemas.ITEMS, ["item_id", "asin", "image_urls"], params.shard_rows)
     with run.alone():
         run.resume(run.folder, [], params.model_dump(exclude=ACCESS))
-    start = files.start_of_paths(run.source, run.layout.raw, params.folder)
+    start = access.start_of_paths(run.source, run.layout.raw, params.folder)
     run.measure(folder=None if start is None else str(start))
     paths: list[Path] = []
     with (
         run.progress(total=total, unit="image") as bar,
-        closing(files.open_files(params, start)) as local,
+        closing(access.open_files(params, start)) as local,
         Fetcher(params, local) as web,
     ):
         for number, part in enumerate(items):
@@ -116,8 +115,8 @@ def write_shards(run: Run, retry_failed: bool) -> list[Path]:
 
 
 def _write_shard(run: Run, web: Fetcher, items: pa.Table, path: Path, retry_failed: bool, progress: Progress) -> None:
-    items = files.with_candidates(items, web.params.pattern, web.files.has)
-    inputs = web.params.model_dump(), files.hash_inputs(items, web.files, web.params.max_bytes)
+    items = access.with_candidates(items, web.params.pattern, web.files.has)
+    inputs = web.params.model_dump(), access.hash_inputs(items, web.files, web.params.max_bytes)
     mark, work = run.folder / ".shards" / path.stem / ".key", run.folder / ".blocks" / path.stem
     key = run.key([], inputs, [f"alignrec.stages.{run.stage}"])
     if not retry_failed and path.exists() and mark.is_file() and mark.read_bytes() == key.encode():
@@ -133,34 +132,31 @@ def _write_shard(run: Run, web: Fetcher, items: pa.Table, path: Path, retry_fail
 
 
 def fetch_blocks(
-    web: Fetcher, items: pa.Table, work: Path, progress: Progress, before: Iterable[pa.Table] = ()
+    web: Fetcher, items: pa.Table, work: Path, progress: Progress, stored: Iterable[pa.Table] = ()
 ) -> Iterator[pa.Table]:
     """Yield tables IMAGES of a shard; finished blocks are saved in `work`, so that a killed run resumes."""
-    paths, earlier = [], iter(before)
+    paths, earlier = [], iter(stored)
     for start in range(0, len(items), BLOCK):
         part, old = items.slice(start, BLOCK), next(earlier, None)
         paths.append(work / f"{start:08d}.parquet")
         if paths[-1].exists():
             progress(len(part))
         else:
-            io.write_table(_fetch_block(web, part, progress, old), paths[-1], schemas.IMAGES)
+            candidates = part["image_urls"].to_pylist()
+            again = np.arange(len(part))
+            if old is not None:  # keep images that came from the web and from what is still the item's first address
+                before = zip(old["status"].to_pylist(), old["url"].to_pylist(), candidates, strict=True)
+                kept = [s == "ok" and urls[:1] == [url] and not any(map(is_path, urls)) for s, url, urls in before]
+                again = np.flatnonzero(~np.array(kept, bool))
+                progress(len(part) - len(again))
+            table = image_table(part.take(again), web.fetch_items([candidates[i] for i in again], progress))
+            if old is not None:
+                place = np.arange(len(part))
+                place[again] = len(part) + np.arange(len(again))
+                table = pa.concat_tables([old, table.select(old.column_names).cast(old.schema)]).take(place)
+            io.write_table(table, paths[-1], schemas.IMAGES)
     for path in paths:  # after all blocks are saved, so that a failing shard keeps its progress
         yield io.read_table(path, schemas.IMAGES)
-
-
-def _fetch_block(web: Fetcher, items: pa.Table, progress: Progress, old: pa.Table | None) -> pa.Table:
-    candidates = items["image_urls"].to_pylist()
-    # keep images that came from the web and from what is still the item's first address
-    if old is None:
-        return image_table(items, web.fetch_items(candidates, progress))
-    before = zip(old["status"].to_pylist(), old["url"].to_pylist(), candidates, strict=True)
-    kept = [state == "ok" and urls[:1] == [url] and not any(map(is_path, urls)) for state, url, urls in before]
-    again = np.flatnonzero(~np.array(kept, bool))
-    progress(len(items) - len(again))
-    fresh = image_table(items.take(again), web.fetch_items([candidates[i] for i in again], progress))
-    place = np.arange(len(items))
-    place[again] = len(items) + np.arange(len(again))
-    return pa.concat_tables([old, fresh.select(old.column_names).cast(old.schema)]).take(place)
 
 
 def image_table(items: pa.Table, results: list[Result]) -> pa.Table:
@@ -208,7 +204,7 @@ def check_losses(run: Run, paths: Sequence[Path]) -> None:
     tables = (io.read_table(path, schemas.IMAGES, ["url", "status", "reason"]) for path in paths)
     rows = [row for table in tables for row in table.to_pylist() if row["url"]]
     local = [row for row in rows if is_path(row["url"])]
-    if len(local) > MOST_FAILED * named and {(row["status"], row["reason"]) for row in local} == {files.NO_FILE[1:]}:
+    if len(local) > MOST_FAILED * named and {(row["status"], row["reason"]) for row in local} == {access.NO_FILE[1:]}:
         raise UserError(
             f"images: not one of the {len(local):,} files that items name is there, such as {local[0]['url']!r} below "
             f"{where}; say in images.folder where paths start, by default at the item file's folder"

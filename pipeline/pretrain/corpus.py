@@ -16,7 +16,7 @@ from torch import Tensor
 
 from alignrec.pipeline.beit3.tokenizer import UNK, pad_rows
 from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.pipeline.images.pixels import normalise_pixels
+from alignrec.pipeline.images.decode import normalise_pixels
 from alignrec.pipeline.pretrain.params import HELD_OUT, MOST_HELD_OUT, Pretrain
 
 IMAGE_MASK = 0.4  # share of masked patches (BEiT3)

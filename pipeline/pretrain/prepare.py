@@ -29,7 +29,7 @@ from alignrec.pipeline.encode.folder import FeatureSet, differ, joinable_blocks
 from alignrec.pipeline.encode.params import IMAGE_TOKENS
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.pipeline.images.pixels import decode_all
+from alignrec.pipeline.images.decode import decode_all
 from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.ops.linalg import IMAGE, POWER, WIDTH, Whitening, unit_rows

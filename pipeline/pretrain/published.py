@@ -25,7 +25,7 @@ from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.progress import meter
 from alignrec.pipeline.http.fetch import fetch_file
-from alignrec.pipeline.images import pixels
+from alignrec.pipeline.images import decode
 from alignrec.pipeline.pretrain.params import Pretrain
 from alignrec.pipeline.sources.base import Download
 
@@ -77,7 +77,7 @@ def visual_tokens(
     tokenizer = released.load_vqkd(path, shape.grid)[0].to(device)
     out = np.empty((len(images), shape.patches), np.int32)
     for first in range(0, len(images), BATCH):
-        batch = pixels.normalise_pixels(np.array(images[first : first + BATCH])).to(device)
+        batch = decode.normalise_pixels(np.array(images[first : first + BATCH])).to(device)
         out[first : first + BATCH] = tokenizer.tokens(batch).cpu().numpy()
     return out, tokenizer.config.codes
 

@@ -16,8 +16,7 @@ import alignrec
 from alignrec import encoders
 from alignrec.pipeline.encode import batching
 from alignrec.pipeline.encode.registry import ENCODERS
-from alignrec.pipeline.images.decode import normalise_image
-from alignrec.pipeline.images.pixels import decode_squares
+from alignrec.pipeline.images.decode import decode_squares, normalise_image
 
 
 class Means:

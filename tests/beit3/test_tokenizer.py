@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision import transforms
 
 from alignrec.pipeline.beit3.tokenizer import BOS, EOS, PAD, Tokenizer, split_text, train_model
-from alignrec.pipeline.images.pixels import decode_squares, normalise_pixels
+from alignrec.pipeline.images.decode import decode_squares, normalise_pixels
 
 # A SentencePiece model, texts, and their ids by XLMRobertaTokenizer of transformers 4.48.3 (the last kind that runs
 # SentencePiece itself, as BEiT3 uses it), with special tokens in a text taken as text.

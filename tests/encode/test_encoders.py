@@ -35,7 +35,7 @@ from alignrec.pipeline.encode.registry import Encoder, find_network
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.stage import perform
-from alignrec.pipeline.images.pixels import decode_squares, normalise_pixels
+from alignrec.pipeline.images.decode import decode_squares, normalise_pixels
 from alignrec.pipeline.ops import linalg
 from alignrec.stages.order import STAGES
 from tests.encode.test_kinds import ODD

@@ -18,7 +18,7 @@ from PIL import Image
 from alignrec.pipeline.encode import batching, towers
 from alignrec.pipeline.encode.huggingface import pool_tokens
 from alignrec.pipeline.encode.registry import Encoder, find_network
-from alignrec.pipeline.images.pixels import decode_rgb
+from alignrec.pipeline.images.decode import decode_rgb
 from alignrec.pipeline.io.errors import UserError, installing
 
 BOTH = ("image", "text")

@@ -11,7 +11,7 @@ from unittest.mock import Mock
 import pytest
 from PIL import Image
 
-from alignrec.pipeline.images import decode, fetcher, files
+from alignrec.pipeline.images import access, decode, fetcher
 from alignrec.pipeline.images.decode import PixelSemaphore, normalise_image
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
@@ -63,7 +63,7 @@ def test_room_is_for_so_many_pixels_at_a_time() -> None:
 def test_too_little_memory_for_one_image_is_said_and_no_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg())
     monkeypatch.setattr(decode.simplejpeg, "decode_jpeg", Mock(side_effect=MemoryError))
-    folder, said = files.Folder(tmp_path, outside=False), pytest.raises(UserError, match=r"a\.jpg: not enough memory")
+    folder, said = access.Folder(tmp_path, outside=False), pytest.raises(UserError, match=r"a\.jpg: not enough memory")
     with fetcher.Fetcher(Images(), folder) as web, said:
         web.fetch_items([["a.jpg"]])
 
@@ -76,7 +76,7 @@ def test_a_bomb_in_a_zip_takes_no_memory(tmp_path: Path, compression: int, statu
     with zipfile.ZipFile(tmp_path / "a.zip", "w", compression) as archive:
         archive.writestr("a.png", bytes(160 << 20))
         archive.writestr("b.png", b"abc", zipfile.ZIP_LZMA)
-    archive = files.open_files(Images(), tmp_path / "a.zip")
+    archive = access.open_files(Images(), tmp_path / "a.zip")
     tracemalloc.start()
     read = archive.read("a.png", 1_000_000)
     assert (read.status, tracemalloc.get_traced_memory()[1] < 100 << 20) == (status, True)

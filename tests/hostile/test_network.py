@@ -13,9 +13,9 @@ from alignrec.pipeline.http import client
 from alignrec.pipeline.http.client import is_public
 from alignrec.pipeline.http.fetch import fetch_file
 from alignrec.pipeline.http.retries import retry_after
-from alignrec.pipeline.images import crawler, fetcher
+from alignrec.pipeline.images import access, fetcher
+from alignrec.pipeline.images.access import Files
 from alignrec.pipeline.images.fetcher import Fetcher, Result
-from alignrec.pipeline.images.files import Files
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.remote import stores
@@ -59,7 +59,7 @@ REDIRECTS = [
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RETRIES": 0, "RATE": 500.0, "GIVE_UP_AFTER": 3}.items():
-        monkeypatch.setattr(crawler, name, value)
+        monkeypatch.setattr(access, name, value)
 
 
 def images(urls: list[list[str]], params: Images = FAST) -> list[Result]:
@@ -148,7 +148,7 @@ def test_a_pipe_in_a_folder_that_is_fetched_is_one_line(name: str, tmp_path: Pat
 
 
 def test_a_host_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crawler, "PER_HOST", 2)
+    monkeypatch.setattr(access, "PER_HOST", 2)
     with serving({f"/{i}": hang for i in range(60)}) as server:
         results = images([[f"{server.address}/{i}"] for i in range(60)], FAST.model_copy(update={"timeout": 2}))
         asked = server.asked.total()
@@ -158,7 +158,7 @@ def test_a_host_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_host_that_asks_to_wait_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("alignrec.pipeline.http.retries.LONGEST_WAIT", 0.2)
-    monkeypatch.setattr(crawler, "LONGEST_HOLD", 0.5)
+    monkeypatch.setattr(access, "LONGEST_HOLD", 0.5)
     with serving({f"/{i}": status(503, Retry_After="3600") for i in range(200)}) as server:
         results = images([[f"{server.address}/{i}"] for i in range(200)])
     assert set(endings(results)) == {("http_error", "503")}

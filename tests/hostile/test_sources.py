@@ -18,7 +18,7 @@ from processes import started
 
 from alignrec.pipeline.harness.config import Source
 from alignrec.pipeline.http.fetch import fetch_file
-from alignrec.pipeline.images.files import NO_FILE, open_files
+from alignrec.pipeline.images.access import NO_FILE, open_files
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.interactions import build
 from alignrec.pipeline.io import sha256

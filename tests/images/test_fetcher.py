@@ -25,10 +25,10 @@ from alignrec.pipeline import io as files
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run, running
 from alignrec.pipeline.harness.stage import perform
-from alignrec.pipeline.images import crawler, fetcher
+from alignrec.pipeline.images import access, fetcher
+from alignrec.pipeline.images.access import Files, open_files
 from alignrec.pipeline.images.decode import Decoded, normalise_image, perceptual_hash
 from alignrec.pipeline.images.fetcher import Fetcher, Result
-from alignrec.pipeline.images.files import Files, open_files
 from alignrec.pipeline.images.params import Images
 from alignrec.stages import images as stage
 
@@ -39,7 +39,7 @@ NONE = Files()
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RETRIES": 2, "RATE": 500.0, "GIVE_UP_AFTER": 3}.items():
-        monkeypatch.setattr(crawler, name, value)
+        monkeypatch.setattr(access, name, value)
 
 
 def saved(image: Image.Image, kind: str = "JPEG", **save: object) -> bytes:
@@ -235,7 +235,7 @@ def test_answers_and_their_statuses() -> None:
 
 
 def test_retry_after_is_obeyed_by_everyone_who_asks_that_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crawler, "PER_HOST", 1)
+    monkeypatch.setattr(access, "PER_HOST", 1)
     with serving({"/busy": first(1, status(429, Retry_After="1"), body(JPEG)), "/ok": body(JPEG)}) as server:
         started = time.monotonic()
         urls = [[server.address + "/busy"], *[[server.address + "/ok"]] * 3]
@@ -245,8 +245,8 @@ def test_retry_after_is_obeyed_by_everyone_who_asks_that_host(monkeypatch: pytes
 
 
 def test_a_host_gets_few_requests_at_a_time_and_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crawler, "PER_HOST", 2)
-    monkeypatch.setattr(crawler, "RATE", 100.0)
+    monkeypatch.setattr(access, "PER_HOST", 2)
+    monkeypatch.setattr(access, "RATE", 100.0)
     with serving({f"/{i}": body(JPEG) for i in range(30)}) as server:
         urls = [[f"{server.address}/{i}"] for i in range(30)]
         started = time.monotonic()
@@ -298,9 +298,7 @@ def test_a_host_that_refuses_is_given_up_with_one_reason_for_all(monkeypatch: py
         closed = server.address
     actual = fetch([[f"{closed}/{i}"] for i in range(500)])
     assert {ending(r.decoded) for r in actual} == {("unreachable", "no connection")}
-    assert (
-        crawler.GIVE_UP_AFTER <= len(asked) <= crawler.GIVE_UP_AFTER + crawler.PER_HOST
-    )  # of 500, each with more tries
+    assert access.GIVE_UP_AFTER <= len(asked) <= access.GIVE_UP_AFTER + access.PER_HOST  # of 500, each with more tries
 
 
 def test_a_name_that_does_not_resolve_is_asked_for_once() -> None:

@@ -18,7 +18,7 @@ from alignrec import schemas
 from alignrec.commands.app import app
 from alignrec.commands.params import load
 from alignrec.pipeline import io as tables
-from alignrec.pipeline.images.files import open_files, with_candidates
+from alignrec.pipeline.images.access import open_files, with_candidates
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
 

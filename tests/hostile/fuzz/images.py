@@ -11,7 +11,7 @@ from functools import cache
 from PIL import Image
 
 from alignrec import schemas
-from alignrec.pipeline.images import files
+from alignrec.pipeline.images import access
 from alignrec.pipeline.images.decode import normalise_image
 from alignrec.pipeline.images.params import Images
 from tests.hostile.fuzz.target import Target, written
@@ -44,7 +44,7 @@ def with_exif(data: bytes) -> None:
 
 
 def archived(data: bytes) -> None:
-    archive = files.open_files(Images(), written("a.zip", data))
+    archive = access.open_files(Images(), written("a.zip", data))
     try:
         for address in ("a.jpg", "../a.jpg", "b/a.jpg", ""):
             archive.has(address)

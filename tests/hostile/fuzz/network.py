@@ -16,7 +16,7 @@ from alignrec.pipeline.http import client
 from alignrec.pipeline.http.client import Blocked, parse_url
 from alignrec.pipeline.http.fetch import is_web_page, local_path
 from alignrec.pipeline.http.retries import LONGEST_WAIT, TransientError, retry_after, seconds_to_wait
-from alignrec.pipeline.images import crawler
+from alignrec.pipeline.images import access
 from alignrec.pipeline.remote.stores import open_store
 from tests.hostile import test_network
 from tests.hostile.fuzz.target import Target, encoded
@@ -69,9 +69,9 @@ def image(data: bytes) -> None:
     with (
         patch.object(httpcore, "SyncBackend", lambda: httpcore.MockBackend([data])),
         patch.object(socket, "getaddrinfo", lambda *_, **__: here),
-        patch.object(crawler, "RETRIES", 0),
+        patch.object(access, "RETRIES", 0),
     ):
-        web = crawler.Crawler(1, MAX_BYTES, [NUMBER])
+        web = access.Crawler(1, MAX_BYTES, [NUMBER])
         fetched = web.get(f"http://{NUMBER}/x")
         web.close()
     assert fetched.status in schemas.IMAGE_STATUSES
