@@ -67,8 +67,7 @@ class Metadata(NamedTuple):
 
 def compose_text(product: Product, fields: Sequence[str] = TEXT_FIELDS) -> str:
     path = " > ".join(c for i, c in enumerate(product.categories) if not i or c != product.categories[i - 1])
-    texts = {"title": product.title, "brand": product.brand, "categories": path, "description": product.description}
-    parts = [texts[name] for name in fields]
+    parts = [path if name == "categories" else getattr(product, name) for name in fields]
     return " ".join(part if part[-1] in ".!?" else f"{part}." for part in parts if part)
 
 
@@ -98,13 +97,12 @@ def item_tables(found: Products, asins: Sequence[str], fields: Sequence[str] = T
         rows = [products.get(i, Product("", "", [], "", [], {})) for i in ids]
         texts = [compose_text(p, fields) for p in rows]
         columns: dict[str, Sequence[Any]] = {name: [getattr(p, name) for p in rows] for name in LOOKED_FOR}
+        statuses = ["ok" if t else "empty" if i in products else "no_metadata" for i, t in zip(ids, texts, strict=True)]
         columns |= {
             "item_id": ids,
             "asin": asins[start : start + PART],
             "text": texts,
-            "text_status": [
-                "ok" if t else "empty" if i in products else "no_metadata" for i, t in zip(ids, texts, strict=True)
-            ],
+            "text_status": statuses,
             "tokens": [text.count(" ") + bool(text) for text in texts],
             "extra": [orjson.dumps({k: orjson.Fragment(v) for k, v in p.extra.items()}).decode() for p in rows],
         }
@@ -151,14 +149,8 @@ def merge_products(first: Product, other: Product) -> Product:
     # `first.extra` is updated in place: copying would be quadratic in the number of lines
     for name, value in other.extra.items():
         first.extra.setdefault(name, value)
-    return Product(
-        title=first.title or other.title,
-        brand=first.brand or other.brand,
-        categories=first.categories or other.categories,
-        description=first.description or other.description,
-        image_urls=list(dict.fromkeys(first.image_urls + other.image_urls))[:MOST_ADDRESSES],
-        extra=first.extra,
-    )
+    urls = list(dict.fromkeys(first.image_urls + other.image_urls))[:MOST_ADDRESSES]
+    return Product._make(a or b for a, b in zip(first, other, strict=True))._replace(image_urls=urls, extra=first.extra)
 
 
 def describe_items(run: Run, found: Metadata, file: Path | None) -> None:
@@ -188,6 +180,8 @@ def describe_items(run: Run, found: Metadata, file: Path | None) -> None:
 
 def _check_losses(run: Run, file: Path) -> None:
     """Warn about what most items lack; raise UserError if the file must be the wrong one."""
+    from alignrec.pipeline.sources.inspect import KNOWN, plain_name  # loads DuckDB
+
     n, statuses, there, extras = 0, Counter[str](), set[str](), list[str]()
     for part in io.read_slices(run.layout.items, schemas.ITEMS, [*LOOKED_FOR, "text_status", "extra"], io.PART):
         n += len(part)
@@ -203,7 +197,14 @@ def _check_losses(run: Run, file: Path) -> None:
             "swapped, or is the identifier in another column?"
         )
     others = [key for key, _ in Counter(key for extra in extras for key in orjson.loads(extra)).most_common()]
-    _check_fields(run, file, [field for field in LOOKED_FOR if field not in there], others)
+    lacking = [field for field in LOOKED_FOR if field not in there]
+    for field, key in {field: key for field in lacking for key in others if plain_name(key) in KNOWN[field]}.items():
+        if isinstance(run.source, AmazonSource):
+            raise UserError(
+                f"{file}: no item has {field}, but lines have '{key}', as another version of the data does; is "
+                f"sources.{run.dataset}.kind: {run.source.kind} right?"
+            )
+        run.warn(f"no item has {field}, but the file has '{key}'; name it under `columns`: {{{field}: {key}}}")
     if statuses["empty"] == n - absent:
         cause = f"its lines have {', '.join(others[:8]) or 'no other field'}; are reviews and metadata swapped?"
         if "image_urls" not in there:
@@ -214,15 +215,3 @@ def _check_losses(run: Run, file: Path) -> None:
             f"{absent:,} of {n:,} items are not in {file.name}, and have neither text nor image of their own; their "
             "text_status in items.parquet is no_metadata"
         )
-
-
-def _check_fields(run: Run, file: Path, gone: Sequence[str], others: Sequence[str]) -> None:
-    from alignrec.pipeline.sources.inspect import KNOWN, plain_name  # loads DuckDB
-
-    for field, key in {field: key for field in gone for key in others if plain_name(key) in KNOWN[field]}.items():
-        if isinstance(run.source, AmazonSource):
-            raise UserError(
-                f"{file}: no item has {field}, but lines have '{key}', as another version of the data does; is "
-                f"sources.{run.dataset}.kind: {run.source.kind} right?"
-            )
-        run.warn(f"no item has {field}, but the file has '{key}'; name it under `columns`: {{{field}: {key}}}")

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -33,16 +32,11 @@ class Texts:
         return io.read_rows(self.path, schemas.ITEMS, ["text"], start, length)["text"]
 
 
-class Labels(NamedTuple):
-    """Items with a category, and their labels."""
+def label_items(paths: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray, list[str]] | None:
+    """Label items by the first level of the category paths that has several classes; None if there is none.
 
-    rows: np.ndarray  # int64 [n], ascending
-    label: np.ndarray  # int64 [n], 0 .. C-1
-    names: list[str]  # C names, sorted
-
-
-def label_items(paths: Sequence[Sequence[str]]) -> Labels | None:
-    """Label items by the first level of the category paths that has several classes; None if there is none."""
+    Returns the items with a label, ascending, their labels 0 .. C-1, both int64 [n], and C names, sorted.
+    """
     table = pa.array(paths, pa.list_(pa.string()))
     lengths = pc.list_value_length(table).to_numpy()
     for level in range(int(lengths.max(initial=0))):
@@ -53,5 +47,5 @@ def label_items(paths: Sequence[Sequence[str]]) -> Labels | None:
         if len(names) > 1 and max(counts.values()) < SAME * len(rows):
             label = pc.index_in(named, pa.array(names))
             kept = label.is_valid().to_numpy(zero_copy_only=False)
-            return Labels(rows[kept], label.drop_null().to_numpy().astype(np.int64), names)
+            return rows[kept], label.drop_null().to_numpy().astype(np.int64), names
     return None

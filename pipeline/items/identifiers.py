@@ -68,34 +68,28 @@ def _read_columns(
         column = column.unify_dictionaries()
         # of repeated values one each is enough to see whether they are identifiers: memory grows with what differs
         distinct = pa.chunked_array([column.unique().drop_null()])
-        repeated = _first_repeated(column) if len(distinct) < len(column) - column.null_count else None
+        repeated = None
+        if len(distinct) < len(column) - column.null_count:
+            counts = pc.value_counts(column.drop_null())
+            repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")[0].as_py()
         values = column if repeated is None else distinct
         textual = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-        found = {}
         if textual or pa.types.is_integer(kind):
-            found["texts"] = _place_column(name, values.cast(pa.string()), wanted)
+            _place_column(texts, name, values.cast(pa.string()), wanted)
         if plain_name(name) in NUMBERS and pa.types.is_integer(column.type):
-            found["numbers"] = _place_column(name, values.cast(pa.int64(), safe=False), ids)
-        if repeated is not None and any(found.values()):
+            _place_column(numbers, name, values.cast(pa.int64(), safe=False), ids)
+        if repeated is not None and (name in texts or name in numbers):
             raise UserError(f"{path}: {name} {repeated!r} occurs twice; keep one row of it")
-        for where, placed in ((texts, found.get("texts")), (numbers, found.get("numbers"))):
-            if placed:
-                where[name] = placed
     return texts, numbers
 
 
-def _first_repeated(column: pa.ChunkedArray) -> object:
-    counts = pc.value_counts(column.drop_null())
-    return counts.filter(pc.greater(counts.field("counts"), 1)).field("values")[0].as_py()
-
-
-def _place_column(name: str, values: pa.ChunkedArray, wanted: pa.Array) -> Placed | None:
+def _place_column(found: dict[str, Placed], name: str, values: pa.ChunkedArray, wanted: pa.Array) -> None:
+    """Add the rows of `wanted` in a column to `found`, unless it has none of them."""
     rows = pc.index_in(wanted, value_set=values.combine_chunks())
-    if rows.null_count == len(wanted):
-        return None
-    others = values.filter(pc.invert(pc.is_in(values, value_set=wanted)))
-    example = repr(str(next(filter(None, others.to_pylist()), ""))[:64]) if len(others) else ""
-    return Placed(name, pc.fill_null(rows, -1).to_numpy().astype(np.int64), len(others), example)
+    if rows.null_count < len(wanted):
+        others = values.filter(pc.invert(pc.is_in(values, value_set=wanted)))
+        example = repr(str(next(filter(None, others.to_pylist()), ""))[:64]) if len(others) else ""
+        found[name] = Placed(name, pc.fill_null(rows, -1).to_numpy().astype(np.int64), len(others), example)
 
 
 def read_order(path: Path, asins: Sequence[str]) -> list[str]:

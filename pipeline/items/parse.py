@@ -68,17 +68,24 @@ def parse_lines(
     find_name, others = source.reader().key, 0
 
     # lines of other items are recognised without parsing, and not sent to the processes
-    def relevant() -> Iterator[Line]:
+    def batches() -> Iterator[list[Line]]:
         nonlocal others
-        for line in enumerate(lines, start=1):
-            name = find_name(line[1])
-            if name is None or name in wanted or len(line[1]) > LONGEST_LINE:
-                yield line
-            else:
+        batch, size = list[Line](), 0
+        for number, line in enumerate(lines, start=1):
+            name = find_name(line)
+            if name is not None and name not in wanted and len(line) <= LONGEST_LINE:
                 others += 1
+                continue
+            batch.append((number, line))
+            size += len(line)
+            if len(batch) == BATCH or size >= LONGEST_LINE:  # a few long lines also make a batch
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
 
     on = None if workers == 1 else engine.Processes(workers, torch=False)
-    for _, outcomes in engine.map(partial(_batch_parser, source, wanted), _batches(relevant()), on):
+    for _, outcomes in engine.map(partial(_batch_parser, source, wanted), batches(), on):
         yield from outcomes
     yield from repeat("other_item", others)
 
@@ -86,18 +93,6 @@ def parse_lines(
 def _batch_parser(source: Source, wanted: Container[str]) -> Callable[[list[Line]], list[Outcome]]:
     reader = source.reader()
     return lambda batch: [parse_line(*line, reader, wanted) for line in batch]
-
-
-def _batches(lines: Iterator[Line]) -> Iterator[list[Line]]:
-    batch, size = list[Line](), 0  # a few long lines also make a batch
-    for line in lines:
-        batch.append(line)
-        size += len(line[1])
-        if len(batch) == BATCH or size >= LONGEST_LINE:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def parse_line(number: int, raw: bytes, reader: Reader, wanted: Container[str]) -> Outcome:
@@ -123,23 +118,14 @@ def clean_product(product: Product) -> Product:
         brand=clean_text(product.brand),
         categories=[c for c in map(clean_text, product.categories) if c],
         description=clean_text(product.description),
-        image_urls=list(dict.fromkeys(_clean_addresses(product.image_urls)))[:MOST_ADDRESSES],
+        image_urls=list(dict.fromkeys(map(_clean_address, product.image_urls)))[:MOST_ADDRESSES],
         extra=product.extra,
     )
 
 
 def clean_text(text: str) -> str:
-    if "&" in text or "<" in text or ">" in text:
-        text = _strip_markup(text)
-    if not (text.isascii() and text.isprintable()):
-        # U+034F splits long runs of marks, as in UAX 15: NFC sorts a run in quadratic time
-        text = unicodedata.normalize("NFC", _MARKS.sub(_part_marks, _CONTROL.sub(" ", text)))
-    return " ".join(text.split()) if "  " in text else text.strip(" ")  # only spaces are left
-
-
-def _strip_markup(text: str) -> str:
-    for _ in range(3):  # "&amp;lt;br&amp;gt;" occurs in real data: a tag escaped twice
-        resolved = html.unescape(text)
+    for _ in range(3 if "&" in text or "<" in text or ">" in text else 0):
+        resolved = html.unescape(text)  # "&amp;lt;br&amp;gt;" occurs in real data: a tag escaped twice
         plain = _TAG.sub(" ", _HIDDEN.sub(" ", resolved))
         plain = _CUT.sub(lambda match: match[0] if match["attributes"] and not match["end"] else " ", plain)
         if plain != resolved and _LEFT_OVER.fullmatch(plain):
@@ -147,7 +133,10 @@ def _strip_markup(text: str) -> str:
         if plain == text:
             break
         text = plain
-    return text
+    if not (text.isascii() and text.isprintable()):
+        # U+034F splits long runs of marks, as in UAX 15: NFC sorts a run in quadratic time
+        text = unicodedata.normalize("NFC", _MARKS.sub(_part_marks, _CONTROL.sub(" ", text)))
+    return " ".join(text.split()) if "  " in text else text.strip(" ")  # only spaces are left
 
 
 def _part_marks(match: re.Match[str]) -> str:
@@ -161,10 +150,8 @@ def _part_marks(match: re.Match[str]) -> str:
     return "".join(parts)
 
 
-def _clean_addresses(urls: list[str]) -> Iterator[str]:
-    for url in urls:
-        if is_path(url.strip()):  # file names may contain spaces and ampersands
-            yield _UNPRINTABLE.sub("", url).strip()
-        else:
-            plain = _CONTROL.sub("", html.unescape(url))
-            yield f"https:{plain}" if plain.startswith("//") else plain
+def _clean_address(url: str) -> str:
+    if is_path(url.strip()):  # file names may contain spaces and ampersands
+        return _UNPRINTABLE.sub("", url).strip()
+    plain = _CONTROL.sub("", html.unescape(url))
+    return f"https:{plain}" if plain.startswith("//") else plain

@@ -128,11 +128,12 @@ def pick_neighbours(outputs: Outputs, gallery: int, seed: int) -> Neighbours | N
     # the most frequent categories have a colour each
     classes, colour = list[str](), np.full(n, -1)
     if (labels := label_items(taxonomy)) is not None:
-        common = np.argsort(-np.bincount(labels.label), kind="stable")[:CLASSES]
-        place = np.full(len(labels.names), -1)
+        rows, label, names = labels
+        common = np.argsort(-np.bincount(label), kind="stable")[:CLASSES]
+        place = np.full(len(names), -1)
         place[common] = np.arange(len(common))
-        classes = [labels.names[c] for c in common]
-        colour[labels.rows] = place[labels.label]
+        classes = [names[c] for c in common]
+        colour[rows] = place[label]
     return Neighbours(items, sets, first, n <= SEARCHABLE, n <= MAPPED, classes, colour.tolist())
 
 
