@@ -23,7 +23,7 @@ from alignrec.pipeline.harness.config import nearest
 from alignrec.pipeline.harness.progress import bytes_bar
 from alignrec.pipeline.io.errors import UserError, not_installed
 from alignrec.pipeline.release import manifest as manifests
-from alignrec.pipeline.release import read, verify
+from alignrec.pipeline.release import read
 from alignrec.pipeline.release.manifest import Manifest
 from alignrec.pipeline.remote import fetch as fetching
 from alignrec.pipeline.remote import stores
@@ -175,7 +175,7 @@ def load(
     if folder is None or not is_local:
         folder = _fetch_to_cache(address, features, Path(cache) if cache else platformdirs.user_cache_path("alignrec"))
     if is_local or key is not None:  # a download has verified everything except the signature
-        verify(folder, Path(key) if key else None)
+        read.verify(folder, Path(key) if key else None)
     info = manifests.load(folder)
     _check_features(info, features)
     return Release(folder, info)
@@ -221,7 +221,7 @@ def _fetch(address: str, folder: Path, features: str | None) -> None:
 def _is_copy(folder: Path, whole: str) -> bool:
     """Return whether a folder is an undamaged copy, or part, of the release whose manifest has the hash `whole`."""
     try:
-        verify(folder)
+        read.verify(folder)
     except UserError:
         return False
     return _has_manifest(folder, whole)

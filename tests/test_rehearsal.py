@@ -14,7 +14,7 @@ from alignrec.pipeline.beit3 import checkpoints, released
 from alignrec.pipeline.beit3.config import SIZES
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.release import verify
+from alignrec.pipeline.release.read import verify
 from alignrec.stages.order import STAGES
 from benchmarks import _official, _rehearsal
 

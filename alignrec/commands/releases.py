@@ -14,8 +14,8 @@ from alignrec.pipeline.harness.config import checked
 from alignrec.pipeline.harness.layout import FEATURE_STAGES, Layout
 from alignrec.pipeline.harness.progress import bytes_bar
 from alignrec.pipeline.harness.stage import refuse_altered
-from alignrec.pipeline.release import verify as verify_release
 from alignrec.pipeline.release.read import Release
+from alignrec.pipeline.release.read import verify as verify_release
 from alignrec.pipeline.report.params import Report
 from alignrec.pipeline.sources.base import SOURCES
 from alignrec.pipeline.train.params import Released

@@ -21,7 +21,8 @@ from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.progress import bytes_bar
 from alignrec.pipeline.harness.run import Run, running
 from alignrec.pipeline.harness.stage import Stage, perform
-from alignrec.pipeline.release import signature, verify
+from alignrec.pipeline.release import signature
+from alignrec.pipeline.release.read import verify
 from alignrec.stages import images as image_stage
 from alignrec.stages import probe as probe_stage
 from alignrec.stages.order import STAGES

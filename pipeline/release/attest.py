@@ -16,15 +16,8 @@ from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError, printable
 from alignrec.pipeline.ops.linalg import unit_rows
-from alignrec.pipeline.release import item_file
+from alignrec.pipeline.release import encoder, item_file
 from alignrec.pipeline.release import manifest as manifests
-from alignrec.pipeline.release.encoder import (
-    ReleasedEncoders,
-    encode_items,
-    image_sha256,
-    normalise_image,
-    text_sha256,
-)  # fmt: skip
 
 # minimum cosine between released and recomputed vectors; other hardware or batch sizes change only the last bits
 AGREES = 0.999
@@ -81,7 +74,7 @@ def attest(release: Path, data: Inputs, sample: int, names: Sequence[str] = ()) 
     Equal inputs give equal rows. UserError if the release has no encoder (of `names`, by default all), or no item in
     common with the data. Returns whether it `agrees`, counts, `unattested` feature sets, and `rows` with cosines.
     """
-    shelf = ReleasedEncoders(release)
+    shelf = encoder.ReleasedEncoders(release)
     available = shelf.names
     loaded = shelf.load_all(names or available)
     if not loaded:
@@ -114,18 +107,22 @@ def _recompute_rows(
     texts, images = [found[asin].text for asin in asins], []
     for image, released in zip((found[asin].image for asin in asins), images_before, strict=True):
         # an original file may give the released bytes once it is normalised
-        if image is not None and image_sha256(image) != released:
-            image = normalise_image(image, facts)
+        if image is not None and encoder.image_sha256(image) != released:
+            image = encoder.normalise_image(image, facts)
         images.append(image)
-    cosines = {
-        name: _row_cosines(encode_items(network, texts, images), _read_released(release, name, at))
-        for name, network in loaded.items()
-    }
+    cosines: dict[str, np.ndarray] = {}
+    for name, network in loaded.items():
+        paths, chosen = io.shards(release / "features" / name, "features"), [("item_id", "in", at)]
+        tables = [pq.read_table(path, columns=["vector"], filters=chosen, partitioning=None) for path in paths]
+        x, directed = unit_rows(encoder.encode_items(network, texts, images))
+        y, there = unit_rows(io.matrix(pa.concat_tables(tables)["vector"]))
+        # two zero vectors agree
+        cosines[name] = np.where(directed | there, np.einsum("nf,nf->n", x, y, dtype=np.float64), 1.0)
     return [
         {
             "asin": asin,
-            "text": text_sha256(texts[n]) == texts_before[n],
-            "image": image_sha256(images[n]) == images_before[n],
+            "text": encoder.text_sha256(texts[n]) == texts_before[n],
+            "image": encoder.image_sha256(images[n]) == images_before[n],
             "cosines": {name: float(values[n]) for name, values in cosines.items()},
         }
         for n, asin in enumerate(asins)
@@ -155,14 +152,3 @@ def describe_outcome(outcome: Mapping[str, Any], release: Path) -> Iterator[str]
     counts = {what: sum(what in differing for differing in bad) for what in ("text", "image", "vector")}
     found = ", ".join(f"{what} of {n}" for what, n in counts.items() if n)
     yield f"{release}: NOT attested; {len(bad)} of {len(rows)} rows differ ({found}), {lowest}"
-
-
-def _read_released(release: Path, name: str, rows: Sequence[int]) -> np.ndarray:
-    paths, chosen = io.shards(release / "features" / name, "features"), [("item_id", "in", rows)]
-    tables = [pq.read_table(path, columns=["vector"], filters=chosen, partitioning=None) for path in paths]
-    return io.matrix(pa.concat_tables(tables)["vector"])
-
-
-def _row_cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    (x, directed), (y, there) = unit_rows(a), unit_rows(b)
-    return np.where(directed | there, np.einsum("nf,nf->n", x, y, dtype=np.float64), 1.0)  # two zero vectors agree

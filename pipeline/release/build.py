@@ -86,8 +86,7 @@ def write_release(folder: Path, outputs: Outputs, publish: Publish, record: Mapp
 
 
 def _released_sets(outputs: Outputs, publish: Publish) -> list[str]:
-    layout, wanted = outputs.layout, publish.features
-    encoded = layout.feature_sets()
+    layout, wanted, encoded = outputs.layout, publish.features, outputs.layout.feature_sets()
     names = [name for name in wanted if name in encoded]
     if not names:
         raise UserError(
@@ -107,12 +106,15 @@ def _write_tables(
     io.write_tables(_read_items(layout, publish), folder / ITEMS, schemas.RELEASED_ITEMS, dict(record))
     tables = {folder / ITEMS: "items"}
     if publish.interactions:
-        read = io.read_tables(layout.interactions, schemas.INTERACTIONS)
-        _write_table(folder / "interactions.parquet", read, schemas.INTERACTIONS, layout.interactions)
-        users = io.read_tables(layout.users, schemas.USERS)
-        users = users if publish.users == "names" else map(_number_users, users)
-        _write_table(folder / "users.parquet", users, schemas.USERS, layout.users)
-        tables |= {folder / f"{name}.parquet": name for name in ("interactions", "users")}
+        for name, source, schema in (
+            ("interactions", layout.interactions, schemas.INTERACTIONS), ("users", layout.users, schemas.USERS)
+        ):  # fmt: skip
+            parts = io.read_tables(source, schema)
+            if name == "users" and publish.users != "names":
+                at = schema.get_field_index("user")
+                parts = (part.set_column(at, schema.field(at), part["user_id"].cast(pa.string())) for part in parts)
+            io.write_tables(parts, folder / f"{name}.parquet", schema, io.record(source) or None)
+            tables[folder / f"{name}.parquet"] = name
     for name in names:
         for path in io.shards(layout.features(name), "features"):
             tables |= _copy_table(path, folder / f"features/{name}/{path.name}", "features")
@@ -126,7 +128,8 @@ def _write_tables(
     elif publish.users == "numbers" and source.exists():
         width = int(pq.read_schema(source).field("vector").type.list_size)
         own = schemas.numbered_user_embeddings(width)
-        _write_table(target, io.read_slices(source, schemas.user_embeddings(width), own.names, io.PART), own, source)
+        vectors = io.read_slices(source, schemas.user_embeddings(width), own.names, io.PART)
+        io.write_tables(vectors, target, own, io.record(source) or None)
         tables[target] = "numbered_user_embeddings"
     return tables
 
@@ -189,7 +192,9 @@ def select_encoders(layout: Layout, names: Sequence[str]) -> dict[str, FeatureSe
     released: dict[str, FeatureSet] = {}
     for name in names:
         needed = _with_dependencies(layout, name)
-        if all(map(_is_ours, needed)):
+        # weights that a package ships have no origin, and are no third-party weights
+        specs = (ENCODERS.get(one.facts.network) for one in needed)
+        if all(one.facts.portable for one in needed) and all(spec is None or spec.origin is None for spec in specs):
             released |= {one.name: one for one in needed}
     return released
 
@@ -199,21 +204,6 @@ def _with_dependencies(layout: Layout, name: str) -> list[FeatureSet]:
     weights = [own.facts.weights] if own.facts.weights not in (None, name) else []
     needed = [*own.facts.parts, *filter(None, weights)]
     return [*(one for other in needed for one in _with_dependencies(layout, other)), own]
-
-
-def _is_ours(one: FeatureSet) -> bool:
-    """Return whether an encoder contains no third-party weights, except those that a package ships."""
-    spec = ENCODERS.get(one.facts.network)
-    return one.facts.portable and (spec is None or spec.origin is None)
-
-
-def _write_table(target: Path, tables: Iterator[pa.Table], schema: pa.Schema, source: Path) -> None:
-    io.write_tables(tables, target, schema, io.record(source) or None)
-
-
-def _number_users(users: pa.Table) -> pa.Table:
-    number = users["user_id"].cast(pa.string())
-    return users.set_column(users.column_names.index("user"), users.schema.field("user"), number)
 
 
 def _copy_file(source: Path, target: Path) -> None:

@@ -4,7 +4,7 @@ Croissant: https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html and
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -138,34 +138,25 @@ def croissant(said: Statement, files: list[File]) -> dict[str, Any]:
         "prov:wasGeneratedBy": [
             {"@type": "prov:Activity", "name": stage, "description": made} for stage in said.made_by
         ],
-        "distribution": [
-            *map(_file_object, files),
-            *(_file_set(name, of_table) for name, of_table in tables.items() if len(of_table) > 1),
-        ],
+        "distribution": [*_list_distribution(files, tables)],
         "recordSet": [_record_set(name, of_table) for name, of_table in tables.items()],
     }
 
 
-def _file_object(file: File) -> dict[str, Any]:
-    return {
-        "@type": "cr:FileObject",
-        "@id": file.path,
-        "name": file.path,
-        "contentUrl": file.path,
-        "contentSize": f"{file.bytes} B",
-        "encodingFormat": FORMATS.get(PurePosixPath(file.path).suffix, "application/octet-stream"),
-        "sha256": file.sha256,
-    }
-
-
-def _file_set(name: str, files: list[File]) -> dict[str, Any]:
-    return {
-        "@type": "cr:FileSet",
-        "@id": f"{name}-files",
-        "name": f"{name}-files",
-        "encodingFormat": FORMATS[".parquet"],
-        "includes": [f.path for f in files],
-    }
+def _list_distribution(files: list[File], tables: Mapping[str, list[File]]) -> Iterator[dict[str, Any]]:
+    for file in files:
+        yield {
+            "@type": "cr:FileObject",
+            **dict.fromkeys(("@id", "name", "contentUrl"), file.path),
+            "contentSize": f"{file.bytes} B",
+            "encodingFormat": FORMATS.get(PurePosixPath(file.path).suffix, "application/octet-stream"),
+            "sha256": file.sha256,
+        }
+    for name, parts in tables.items():
+        if len(parts) > 1:
+            named = dict.fromkeys(("@id", "name"), f"{name}-files")
+            included = {"encodingFormat": FORMATS[".parquet"], "includes": [part.path for part in parts]}
+            yield {"@type": "cr:FileSet"} | named | included
 
 
 def _record_set(name: str, files: list[File]) -> dict[str, Any]:
@@ -173,28 +164,22 @@ def _record_set(name: str, files: list[File]) -> dict[str, Any]:
     lists = [re.fullmatch(r"fixed_size_list<.*>\[(\d+)\]", column.type) for column in files[0].columns or []]
     width = next((int(found[1]) for found in lists if found), 1)
     schema = TABLES[str(files[0].table)].schema
-    return {
-        "@type": "cr:RecordSet",
-        "@id": name,
-        "name": name,
-        "description": f"{sum(f.rows or 0 for f in files)} rows",
-        "field": [_describe_field(name, f, source) for f in schema(width)] if schema else [],
-    }
-
-
-def _describe_field(records: str, field: pa.Field, source: dict[str, Any]) -> dict[str, Any]:
-    array, kind = None, field.type
-    if pa.types.is_fixed_size_list(kind):
-        array, kind = str(kind.list_size), kind.value_type
-    elif pa.types.is_list(kind):
-        array, kind = "-1", kind.value_type  # any length
     types = {pa.types.is_boolean: "sc:Boolean", pa.types.is_integer: "sc:Integer", pa.types.is_floating: "sc:Float"}
-    return {
-        "@type": "cr:Field",
-        "@id": f"{records}/{field.name}",
-        "name": field.name,
-        "description": (field.metadata or {}).get(b"doc", b"").decode(),
-        "dataType": next((name for matches, name in types.items() if matches(kind)), "sc:Text"),
-        **({} if array is None else {"isArray": True, "arrayShape": array}),
-        "source": source | {"extract": {"column": field.name}},
-    }
+    fields: list[dict[str, Any]] = []
+    for field in schema(width) if schema else ():
+        array, kind = None, field.type
+        if pa.types.is_fixed_size_list(kind):
+            array, kind = str(kind.list_size), kind.value_type
+        elif pa.types.is_list(kind):
+            array, kind = "-1", kind.value_type  # any length
+        fields.append({
+            "@type": "cr:Field",
+            "@id": f"{name}/{field.name}",
+            "name": field.name,
+            "description": (field.metadata or {}).get(b"doc", b"").decode(),
+            "dataType": next((type for matches, type in types.items() if matches(kind)), "sc:Text"),
+            **({} if array is None else {"isArray": True, "arrayShape": array}),
+            "source": source | {"extract": {"column": field.name}},
+        })  # fmt: skip
+    rows = f"{sum(f.rows or 0 for f in files)} rows"
+    return {"@type": "cr:RecordSet", "@id": name, "name": name, "description": rows, "field": fields}

@@ -39,7 +39,6 @@ WEIGHTS = (".safetensors", ".pth", ".onnx")  # endings of files with weights in 
 SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 TRAINING = ("pretrain", "encode", "train", "probe", "benchmark", "study")  # stages with machine-dependent results
 States = Counter[tuple[str | None, str]]  # (status of image, status of text) -> items
-Records = Mapping[str, Mapping[str, Any]]  # stage -> its run.json
 
 
 @dataclass(frozen=True)
@@ -52,9 +51,7 @@ class Statement:
     counts: Counts
     lacking: Mapping[str, str]  # image, text, either -> number of items without
     gaps: Sequence[Sequence[str]]  # part, status, items and share, for statuses other than `ok`
-    coverage: Sequence[
-        Sequence[Any]
-    ]  # feature set, width, share of items with image, with text, of text encoded, and truncated
+    coverage: Sequence[Sequence[Any]]  # see `_coverage_rows`
     vectors: str  # how the encoder trained in this pipeline reads its vectors; empty without one
     hardware: str
     head: float | None  # share of train interactions on the most popular 10 % of items; None: there are none
@@ -101,18 +98,18 @@ class Statement:
 
 
 def state_facts(
-    items: Path,
-    outputs: Outputs,
-    publish: Publish,
-    names: Sequence[str],
-    files: Sequence[File],
-    inputs: Sequence[Input],
-    made_by: Mapping[str, Maker],
-) -> Statement:
+    items: Path, outputs: Outputs, publish: Publish, names: Sequence[str], files: Sequence[File],
+    inputs: Sequence[Input], made_by: Mapping[str, Maker],
+) -> Statement:  # fmt: skip
     """Gather the facts of a release whose tables are written: `items` is its items.parquet, `names` its sets."""
     layout = outputs.layout
     features = {name: io.shards(layout.features(name), "features") for name in names}
-    states = _count_states(io.read_slices(items, schemas.RELEASED_ITEMS, ["image_status", "text_status"], io.PART))
+    states: States = Counter()
+    for part in io.read_slices(items, schemas.RELEASED_ITEMS, ["image_status", "text_status"], io.PART):
+        for row in part.group_by(["image_status", "text_status"]).aggregate([([], "count_all")]).to_pylist():
+            states[row["image_status"], row["text_status"]] += row["count_all"]
+    ran = [(record, stage) for stage in TRAINING if (record := outputs.records.get(stage))]
+    kinds = group_values((f"{record['machine']} ({record['device']})", stage) for record, stage in ran)
     users, interactions = (io.rows([path]) for path in (layout.users, layout.interactions))
     counts = Counts(users=users, items=states.total(), interactions=interactions)
     divided = io.read_slices(layout.interactions, schemas.INTERACTIONS, ["item_id", "split"], io.PART)
@@ -125,7 +122,7 @@ def state_facts(
         gaps=_gap_rows(states),
         coverage=_coverage_rows(features),
         vectors=describe_vectors(outputs.records.get("pretrain"), layout, names),
-        hardware=_describe_hardware(outputs.records),
+        hardware="; ".join(f"{', '.join(stages)}: {kind}" for kind, stages in kinds.items()),
         head=_popular_share(divided, counts.items),
         learned=[name for name in (outputs.probes or {}).get("learned", ()) if name in features],
         networks=_find_networks(layout, names),
@@ -133,14 +130,6 @@ def state_facts(
         inputs=inputs,
         made_by=made_by,
     )
-
-
-def _count_states(items: Iterable[pa.Table]) -> States:
-    counted = Counter[tuple[str | None, str]]()
-    for part in items:
-        for row in part.group_by(["image_status", "text_status"]).aggregate([([], "count_all")]).to_pylist():
-            counted[row["image_status"], row["text_status"]] += row["count_all"]
-    return counted
 
 
 def _gap_rows(states: States) -> list[list[str]]:
@@ -151,7 +140,7 @@ def _gap_rows(states: States) -> list[list[str]]:
             if (status := state[place]) not in (None, "ok"):
                 of[str(status)] += n
         counted = sorted(of.items(), key=lambda one: (-one[1], one[0]))
-        rows += [[what, status, *_count_and_share(n, states.total())] for status, n in counted]
+        rows += [[what, status, f"{n:,}", f"{n / states.total():.1%}"] for status, n in counted]
     return rows
 
 
@@ -159,8 +148,7 @@ def _count_incomplete(states: States) -> dict[str, str]:
     lacking: dict[str, str] = {}
     for what, places in {"image": (0,), "text": (1,), "either": (0, 1)}.items():
         absent = sum(n for state, n in states.items() if all(state[place] != "ok" for place in places))
-        count, share = _count_and_share(absent, max(states.total(), 1))
-        lacking[what] = f"{count} ({share})"
+        lacking[what] = f"{absent:,} ({absent / max(states.total(), 1):.1%})"
     return lacking
 
 
@@ -168,24 +156,13 @@ def _coverage_rows(features: Mapping[str, list[Path]]) -> list[list[Any]]:
     """Return rows of name, width and four shares: items with image, with text, tokens encoded, truncated texts."""
     rows = []
     for name, files in features.items():
-        flags = pa.concat_tables(
-            [pq.read_table(p, columns=["has_image", "has_text"], partitioning=None) for p in files]
-        )
+        read = [pq.read_table(path, columns=["has_image", "has_text"], partitioning=None) for path in files]
+        flags = pa.concat_tables(read)
         shares = (pc.mean(flags[column]).as_py() for column in ("has_image", "has_text"))
-        read = (text_shares(files) or (None, None))[:2]
+        encoded = (text_shares(files) or (None, None))[:2]
         width = pq.read_schema(files[0]).field("vector").type.list_size
-        rows.append([name, width, *("" if share is None else f"{share:.1%}" for share in (*shares, *read))])
+        rows.append([name, width, *("" if share is None else f"{share:.1%}" for share in (*shares, *encoded))])
     return rows
-
-
-def _count_and_share(n: int, of: int) -> tuple[str, str]:
-    return f"{n:,}", f"{n / of:.1%}"
-
-
-def _describe_hardware(records: Records) -> str:
-    ran = [(records[stage], stage) for stage in TRAINING if records.get(stage)]
-    kinds = group_values((f"{record['machine']} ({record['device']})", stage) for record, stage in ran)
-    return "; ".join(f"{', '.join(stages)}: {kind}" for kind, stages in kinds.items())
 
 
 def describe_vectors(record: Mapping[str, Any] | None, layout: Layout, names: Sequence[str]) -> str:

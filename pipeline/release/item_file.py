@@ -10,17 +10,10 @@ from alignrec.pipeline.harness.config import nearest
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.items.build import compose_text
 from alignrec.pipeline.items.parse import LONGEST_TEXT, clean_product
+from alignrec.pipeline.sources import lines
 from alignrec.pipeline.sources.base import Product, as_json, as_list, as_text
 from alignrec.pipeline.sources.feature_files import NAMES, rank_identifier
-from alignrec.pipeline.sources.lines import (
-    KEPT,
-    LONGEST_LINE,
-    Reject,
-    column_names,
-    json_lines,
-    json_object,
-    read_batches,
-)
+from alignrec.pipeline.sources.lines import Reject, column_names
 from alignrec.pipeline.sources.sql import identifier_of
 
 # identifier: the named column, else that which `new` and `compare` would take; text: the named columns, else `text`,
@@ -38,10 +31,6 @@ class Columns(NamedTuple):
     id: str | None = None
     text: tuple[str, ...] = ()  # joined as sentences in this order; a single column is kept verbatim
     image: str | None = None  # empty: ignore images
-
-    @property
-    def named_columns(self) -> list[str]:
-        return [name for name in (self.id, *self.text, self.image) if name]
 
 
 DEFAULT = Columns()
@@ -78,8 +67,9 @@ def read_blocks(
         raise UserError(f"{path}: no such file of items; give Parquet, CSV or JSON lines, an item a row")
     if images is not None and not images.is_dir():
         raise UserError(f"{images}: no such folder of images")
-    for name in columns.named_columns if path.is_file() and path.stat().st_size else ():
-        if name not in (there := column_names(path, columns.named_columns)):
+    named = [name for name in (columns.id, *columns.text, columns.image) if name]
+    for name in named if path.is_file() and path.stat().st_size else ():
+        if name not in (there := column_names(path, named)):
             raise UserError(f"{path}: no column '{name}'{nearest(name, there)}")
     return _parse_blocks(path, images, columns)
 
@@ -87,21 +77,22 @@ def read_blocks(
 def _parse_blocks(path: Path, images: Path | None, columns: Columns) -> Iterator[tuple[list[Row], list[Reject]]]:
     seen: set[bytes] = set()  # 16-byte digests instead of identifiers, to bound memory
     is_parquet = path.suffix == ".parquet" or path.is_dir()
-    found: Iterator[tuple[int, bytes | Cells]] = enumerate(
-        _read_parquet(path, columns) if is_parquet else json_lines(path), 1
-    )
+    found: Iterator[bytes | Cells] = _read_parquet(path, columns) if is_parquet else lines.json_lines(path)
     rows, rejects, held = list[Row](), list[Reject](), 0
-    for number, raw in found:
+    for number, raw in enumerate(found, 1):
         try:
             if isinstance(raw, bytes) and not raw.strip():
                 continue
-            if isinstance(raw, bytes) and len(raw) > LONGEST_LINE:
+            if isinstance(raw, bytes) and len(raw) > lines.LONGEST_LINE:
                 raise ValueError("line too long")
-            cells = json_object(raw) if isinstance(raw, bytes) else raw
+            cells = lines.json_object(raw) if isinstance(raw, bytes) else raw
             rows.append(_parse_row(cells, images, columns, seen))
             held += len(rows[-1].text) + (len(rows[-1].image) if isinstance(rows[-1].image, bytes) else 0)
         except ValueError as e:
-            rejects.append(Reject(number, str(e), _raw_row(raw)))
+            if isinstance(raw, dict):
+                plain = {name: value for name, value in raw.items() if isinstance(value, str | int)}
+                raw = as_json(plain).encode()
+            rejects.append(Reject(number, str(e), raw[: lines.KEPT]))
         if len(rows) + len(rejects) == BLOCK or held > MOST_HELD:
             yield rows, rejects
             rows, rejects, held = [], [], 0
@@ -121,7 +112,7 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[Cells]:
         wanted += [*(columns.text or (name for name in FIELDS if name in there))]
         image = IMAGE if columns.image is None else columns.image
         wanted += [image] if image in there else []
-        for batch in read_batches(file, list(dict.fromkeys(wanted))):
+        for batch in lines.read_batches(file, list(dict.fromkeys(wanted))):
             try:
                 yield from batch.to_pylist()
             except OverflowError as e:  # such as a date after the year 9999
@@ -132,18 +123,16 @@ def _identifiers(there: Iterable[str]) -> list[str]:
     return sorted((name for name in there if rank_identifier(name) >= 0), key=rank_identifier)
 
 
-def _raw_row(raw: bytes | Cells) -> bytes:
-    if isinstance(raw, bytes):
-        return raw[:KEPT]
-    return as_json({name: value for name, value in raw.items() if isinstance(value, str | int)}).encode()[:KEPT]
-
-
 def _parse_row(cells: Cells, images: Path | None, columns: Columns, seen: set[bytes]) -> Row:
-    asin = _find_identifier(cells, [columns.id] if columns.id else _identifiers(cells))
+    names = [columns.id] if columns.id else _identifiers(cells)
+    values = (value for value in map(cells.get, names) if isinstance(value, (str, int)))
+    asin = next(filter(None, map(identifier_of, values)), None)
+    if asin is None:
+        raise ValueError(f"no identifier in {' or '.join(names) or 'a column of that name, such as asin, sku or id'}")
     digest = hashlib.blake2b(asin.encode(errors="replace"), digest_size=16).digest()
     if digest in seen:
         raise ValueError(f"{one_line(asin, 100)!r} occurred before")
-    text = _join_columns(cells, columns.text) if columns.text else _compose_text(cells)
+    text = _compose_text(cells, columns.text)
     if len(text) > LONGEST_TEXT:
         raise ValueError(f"text of more than {LONGEST_TEXT:,} characters")
     seen.add(digest)
@@ -152,22 +141,12 @@ def _parse_row(cells: Cells, images: Path | None, columns: Columns, seen: set[by
     return Row(asin, text, *_find_image(asin, cells.get(columns.image or IMAGE), images))
 
 
-def _find_identifier(cells: Cells, names: Sequence[str]) -> str:
-    for key in names:
-        value = cells.get(key)
-        if isinstance(value, (str, int)) and (name := identifier_of(value)):
-            return name
-    raise ValueError(f"no identifier in {' or '.join(names) or 'a column of that name, such as asin, sku or id'}")
-
-
-def _join_columns(cells: Cells, names: Sequence[str]) -> str:
+def _compose_text(cells: Cells, names: Sequence[str]) -> str:
     parts = [as_text(cells.get(name)) for name in names]
     if len(parts) == 1:
         return parts[0]
-    return " ".join(part if part[-1] in ".!?" else f"{part}." for part in map(str.strip, parts) if part)
-
-
-def _compose_text(cells: Cells) -> str:
+    if parts:
+        return " ".join(part if part[-1] in ".!?" else f"{part}." for part in map(str.strip, parts) if part)
     if isinstance(cells.get("text"), str):
         return str(cells["text"])
     path = cells.get("categories")

@@ -44,20 +44,16 @@ class Kind(NamedTuple):
     numbered: str = "item"  # id that runs from 0 without gaps: item or user; empty: none
 
 
-def _always(schema: pa.Schema) -> Callable[[int], pa.Schema]:
-    return lambda width: schema
-
-
 TABLES = {
     "items": Kind(
         "items.parquet", "status of text and image, hashes of what was encoded, and the texts that are released",
-        _always(schemas.RELEASED_ITEMS),
+        lambda _: schemas.RELEASED_ITEMS,
     ),
-    "interactions": Kind("interactions.parquet", "who bought what, with the split", _always(schemas.INTERACTIONS), ""),
-    "users": Kind("users.parquet", "identifiers of the users", _always(schemas.USERS), "user"),
+    "interactions": Kind("interactions.parquet", "who bought what, with the split", lambda _: schemas.INTERACTIONS, ""),
+    "users": Kind("users.parquet", "identifiers of the users", lambda _: schemas.USERS, "user"),
     "features": Kind("features/*/*.parquet", "one vector per item", schemas.features),
     "features_half": Kind("features-half/*/*.parquet", "the same in float16", None, ""),
-    "edges": Kind("graph/*/edges.parquet", "nearest items by cosine, itself first", _always(schemas.EDGES), ""),
+    "edges": Kind("graph/*/edges.parquet", "nearest items by cosine, itself first", lambda _: schemas.EDGES, ""),
     "item_embeddings": Kind(
         "embeddings/items.parquet", "the trained recommender's item vectors", schemas.item_embeddings
     ),

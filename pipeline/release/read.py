@@ -1,9 +1,12 @@
-"""Read access to a release: its tables, or the whole release as a dataset layout."""
+"""Read a release folder, which is untrusted: verification, single tables, or the whole as a dataset's layout."""
 
+import hashlib
+import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Self
 
@@ -14,10 +17,15 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.probe import stored
+from alignrec.pipeline.release import encoder, signature, tables
 from alignrec.pipeline.release import manifest as manifests
-from alignrec.pipeline.release.manifest import Manifest
-from alignrec.pipeline.release.verify import verify
+from alignrec.pipeline.release.manifest import File, Manifest
 
+MAX_LISTED = 5  # faults listed in an error
+PROBES = "probes.json"
+# left in the top folder by Git and the Hub's client; not part of a release
+TOOLS = (".git", ".gitattributes", ".cache")
 # need -> alternative sets of tables that meet it, and the end of the error message if none is present
 NEEDS: dict[str, tuple[list[set[str]], str]] = {
     "items": ([{"items"}], "items.parquet; fetch or publish it whole"),
@@ -120,16 +128,95 @@ def unpack_release(release: Release, needs: Sequence[str] = ()) -> Iterator[Layo
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(release.folder.resolve() / source)
         io.write_table(release.items.select(schemas.ITEM_IDS.names), layout.item_ids, schemas.ITEM_IDS)
-        io.write_table(_item_table(release.items), layout.items, schemas.ITEMS)
+        texts = release.items["text"].to_pylist()
+        urls = pa.array([[url] if url else [] for url in release.items["image_url"].to_pylist()], pa.list_(pa.string()))
+        derived = {
+            "image_urls": urls.cast(schemas.ITEMS.field("image_urls").type),
+            "tokens": pa.array([text.count(" ") + bool(text) for text in texts], pa.int32()),
+            "extra": pa.array(["{}"] * len(texts), pa.string()),
+        }
+        columns = {name: derived[name] if name in derived else release.items[name] for name in schemas.ITEMS.names}
+        io.write_table(pa.table(columns), layout.items, schemas.ITEMS)
         yield layout
 
 
-def _item_table(released: pa.Table) -> pa.Table:
-    texts = released["text"].to_pylist()
-    urls = pa.array([[url] if url else [] for url in released["image_url"].to_pylist()], pa.list_(pa.string()))
-    derived = {
-        "image_urls": urls.cast(schemas.ITEMS.field("image_urls").type),
-        "tokens": pa.array([text.count(" ") + bool(text) for text in texts], pa.int32()),
-        "extra": pa.array(["{}"] * len(texts), pa.string()),
-    }
-    return pa.table({name: derived[name] if name in derived else released[name] for name in schemas.ITEMS.names})
+def verify(folder: Path, key: Path | None = None) -> list[str]:
+    """Verify a release folder, and its signature by `key` if given; return a line per check.
+
+    Checks signature, manifest, files present, sizes and hashes, tables, encoders and probes, in this order; UserError
+    lists the faults of the first that fails, at most MAX_LISTED.
+    """
+    folder = Path(folder)
+    raw = manifests.read(folder)
+    signed = signature.check(folder, raw, key)
+    manifest = manifests.parse(folder, raw)
+    _refuse_faults("not as the manifest lists them", _stray_files(folder, manifest))
+    refuse_damaged(folder, manifest.files)
+    for check in (tables.find_faults, encoder.find_faults, _find_mixed):
+        _refuse_faults("not what the schemas say", [*check(folder, manifest)])
+    total, counts = sum(f.bytes for f in manifest.files), manifest.counts
+    return [
+        f"{folder}: {manifest.dataset} {manifest.version}, {len(manifest.files)} files",
+        f"bytes and sha256 of every file agree ({total:,} bytes)",
+        f"{sum(f.table is not None for f in manifest.files)} tables keep their schemas; ids agree "
+        f"({counts.items:,} items, {counts.users:,} users)",
+        *([signed] if signed else []),
+        f"release {hashlib.sha256(raw).hexdigest()}",
+    ]
+
+
+def _refuse_faults(what: str, faults: list[str]) -> None:
+    if faults:
+        raise UserError(f"release is {what}: {join_faults(faults)}")
+
+
+def join_faults(faults: list[str]) -> str:
+    more = [f"and {len(faults) - MAX_LISTED} more"] * (len(faults) > MAX_LISTED)
+    return "; ".join([*faults[:MAX_LISTED], *more])
+
+
+def _stray_files(folder: Path, manifest: Manifest) -> list[str]:
+    listed, present, faults = {f.path for f in manifest.files} | {manifests.NAME}, set[str](), list[str]()
+    for at, names, files in os.walk(folder):
+        here = Path(at)
+        if here == folder:
+            names[:] = [n for n in names if n not in TOOLS]
+            files = [f for f in files if f not in (*TOOLS, signature.NAME) or (here / f).is_symlink()]
+        for name in sorted(names + files):
+            path = here / name
+            relative = path.relative_to(folder).as_posix()
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                faults.append(f"{relative}: neither file nor folder")
+            if path.is_symlink() or not path.is_dir():
+                present.add(relative)
+    faults += [f"{name}: missing" for name in sorted(listed - present)]
+    return faults + [f"{name}: not in the manifest" for name in sorted(present - listed)]
+
+
+def refuse_damaged(folder: Path, files: Iterable[File]) -> None:
+    faults = list[str]()
+    for file in files:
+        path = folder / file.path
+        if not path.is_file():
+            faults.append(f"{file.path}: missing")
+        elif (size := path.stat().st_size) != file.bytes:
+            faults.append(f"{file.path}: {size} bytes, expected {file.bytes}")
+        elif io.sha256(path) != file.sha256:
+            faults.append(f"{file.path}: changed, its sha256 is another")
+    _refuse_faults("damaged", faults)
+
+
+def _find_mixed(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """Yield sets of vectors whose files differ in fingerprint, and faults of the probes."""
+    sets = defaultdict[str, list[Path]](list)
+    for file in manifest.files:
+        if file.table in ("features", "item_embeddings", *manifests.USER_VECTORS):
+            sets[file.path.rpartition("/")[0]].append(folder / file.path)
+    checks: list[Callable[[], object]] = [partial(io.one_set, paths) for paths in sets.values()]
+    if PROBES in {f.path for f in manifest.files}:
+        checks.append(partial(stored.read_probes, folder / PROBES))
+    for check in checks:
+        try:
+            check()
+        except UserError as e:
+            yield str(e).removeprefix(f"{folder}/")

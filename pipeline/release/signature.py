@@ -44,8 +44,14 @@ def check(folder: Path, manifest: bytes, key: Path | None) -> str | None:
         if done.returncode:
             raise UserError(f"{path}: not a signature of this manifest ({_last_line(done.stderr)})")
         return f"signed with {_last_line(done.stdout).rpartition(' with ')[2]}; pass --key to say whose that must be"
+    if not key.is_file():
+        raise UserError(f"{key}: no such public key")
+    with key.open("rb") as f:
+        fields = f.read(MAX_BYTES).split()[:2]
+    if len(fields) < 2 or not all(field.isascii() and field.decode().isprintable() for field in fields):
+        raise UserError(f"{key}: not a public SSH key; pass the one-line file that ends in .pub")
     with tempfile.NamedTemporaryFile("w", suffix=".allowed") as allowed:
-        allowed.write(f'{PUBLISHER} namespaces="{NAMESPACE}" {_read_public_key(key)}\n')
+        allowed.write(f'{PUBLISHER} namespaces="{NAMESPACE}" {b" ".join(fields).decode()}\n')
         allowed.flush()
         done = _ssh_keygen("verify", ["-f", allowed.name, "-I", PUBLISHER, "-s", str(path)], manifest)
     if done.returncode:
@@ -56,16 +62,6 @@ def check(folder: Path, manifest: bytes, key: Path | None) -> str | None:
 def list_files(folder: Path) -> list[File]:
     path = folder / NAME
     return [manifests.describe_file(folder, path, None)] if path.is_file() else []
-
-
-def _read_public_key(key: Path) -> str:
-    if not key.is_file():
-        raise UserError(f"{key}: no such public key")
-    with key.open("rb") as f:
-        fields = f.read(MAX_BYTES).split()[:2]
-    if len(fields) < 2 or not all(field.isascii() and field.decode().isprintable() for field in fields):
-        raise UserError(f"{key}: not a public SSH key; pass the one-line file that ends in .pub")
-    return b" ".join(fields).decode()
 
 
 def _ssh_keygen(command: str, arguments: list[str], manifest: bytes) -> subprocess.CompletedProcess[bytes]:

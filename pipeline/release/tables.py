@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -49,9 +49,8 @@ def find_faults(folder: Path, manifest: Manifest) -> list[str]:
         if file.table is None:
             continue
         checks, numbered = list[Check](), manifests.TABLES[file.table].numbered
-        where = (
-            file.path.rpartition("/")[0] if file.table == "features" else file.path
-        )  # a feature set can have several files
+        # a feature set can have several files
+        where = file.path.rpartition("/")[0] if file.table == "features" else file.path
         if numbered:
             checks.append(ids.setdefault(where, Ids(where, counts, numbered, names[numbered])))
         if own := OWN.get(file.table):
@@ -103,23 +102,24 @@ def _measure_memory(path: Path, size: int) -> int:
         raise UserError(f"takes {memory:,} bytes of memory, from {size:,} on disk")
     most = max(TEXTS, TEXT_EXPANSION * size)
     # a repeated text takes space only once in the file, so texts are counted through their dictionaries
-    expanded = sum(_text_sizes(path, sorted(columns))) if encoded <= most else encoded
+    expanded = encoded
+    if encoded <= most:
+        with pq.ParquetFile(path, read_dictionary=sorted(columns), pre_buffer=False) as opened:
+            batches = opened.iter_batches(io.PART, columns=sorted(columns)) if columns else ()
+            expanded = sum(_text_size(column) for batch in batches for column in batch.columns)
     if expanded > most:
         raise UserError(f"takes {expanded:,} bytes of memory for texts, from {size:,} on disk")
     return max(1, memory + expanded)
 
 
-def _text_sizes(path: Path, columns: list[str]) -> Iterator[int]:
-    """Yield the bytes of the texts of each batch; UserError if one is longer than `items` makes them."""
-    with pq.ParquetFile(path, read_dictionary=columns, pre_buffer=False) as opened:
-        for batch in opened.iter_batches(io.PART, columns=columns) if columns else ():
-            for column in batch.columns:
-                texts = column.flatten() if pa.types.is_list(column.type) else column
-                if not pa.types.is_dictionary(texts.type):
-                    raise UserError("has several columns of one name")
-                if (longest := pc.max(pc.utf8_length(texts.dictionary)).as_py() or 0) > LONGEST_TEXT:
-                    raise UserError(f"has a text of {longest:,} characters; none has more than {LONGEST_TEXT:,}")
-                yield pc.sum(pc.binary_length(texts.dictionary).take(texts.indices)).as_py() or 0
+def _text_size(column: pa.Array) -> int:
+    """Return the bytes of all texts; UserError if one is longer than `items` makes them."""
+    texts = column.flatten() if pa.types.is_list(column.type) else column
+    if not pa.types.is_dictionary(texts.type):
+        raise UserError("has several columns of one name")
+    if (longest := pc.max(pc.utf8_length(texts.dictionary)).as_py() or 0) > LONGEST_TEXT:
+        raise UserError(f"has a text of {longest:,} characters; none has more than {LONGEST_TEXT:,}")
+    return pc.sum(pc.binary_length(texts.dictionary).take(texts.indices)).as_py() or 0
 
 
 class References(Check):

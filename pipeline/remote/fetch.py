@@ -17,9 +17,9 @@ from alignrec.pipeline.http.fetch import is_web_page
 from alignrec.pipeline.http.retries import ENOUGH, Absent, TransientError, append_blocks
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest as manifests
-from alignrec.pipeline.release import signature, verify
+from alignrec.pipeline.release import signature
 from alignrec.pipeline.release.manifest import File, Manifest
-from alignrec.pipeline.release.verify import join_faults
+from alignrec.pipeline.release.read import join_faults, verify
 from alignrec.pipeline.remote.stores import TRIES, Progress, Store, open_store, read_small
 
 WORKERS = 8

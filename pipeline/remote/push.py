@@ -8,8 +8,9 @@ from pathlib import Path
 from alignrec.pipeline.http.retries import Absent, TransientError, retry
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest as manifests
-from alignrec.pipeline.release import signature, verify
+from alignrec.pipeline.release import signature
 from alignrec.pipeline.release.manifest import File, Manifest
+from alignrec.pipeline.release.read import verify
 from alignrec.pipeline.remote.fetch import fetch
 from alignrec.pipeline.remote.stores import (
     Bucket,

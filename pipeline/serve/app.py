@@ -18,8 +18,7 @@ from alignrec.pipeline.io.errors import UserError, installing, one_line
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.probe import stored
 from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
-from alignrec.pipeline.release.read import Release, unpack_release
-from alignrec.pipeline.release.verify import refuse_damaged
+from alignrec.pipeline.release.read import Release, refuse_damaged, unpack_release
 from alignrec.pipeline.report import page
 from alignrec.pipeline.report.gallery import category_paths, item_titles, pick_neighbours, stored_pictures
 from alignrec.pipeline.report.outputs import Outputs

@@ -16,14 +16,7 @@ import pyarrow as pa
 
 from alignrec.pipeline.http import archives
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.sources.feature_files import (
-    LARGEST,
-    PER_ITEM,
-    is_hidden,
-    list_members,
-    rank_identifier,
-    read_member,
-)  # fmt: skip
+from alignrec.pipeline.sources import feature_files
 from alignrec.pipeline.sources.lines import Reject, Row, find_delimiter, open_unpacked, read_lines, read_rows
 from alignrec.pipeline.vectors.base import Vectors, check_vector, gather_rows, no_vectors
 from alignrec.pipeline.vectors.tables import open_parquet
@@ -108,7 +101,7 @@ def _open_named(path: Path, found: Mapping[str, Any]) -> Vectors:
         matrix = arrays.pop(matrices[0])
         (name, ids), *_ = arrays.items()
         if ids.shape == (len(matrix),) and ids.dtype.kind in "iuU":
-            column = name if rank_identifier(name) >= 0 else "id"
+            column = name if feature_files.rank_identifier(name) >= 0 else "id"
             return replace(_open_matrix(path, matrix), ids=pa.table({column: pa.array(ids)}))
     elif arrays and not matrices:
         width = len(check_vector(path, 0, next(iter(arrays.values())), None))
@@ -125,8 +118,8 @@ def open_delimited(path: Path) -> Vectors:
     if not isinstance(first, Row):
         raise no_vectors(path)
     names = [name.partition(":")[0] for name in first.values]  # RecBole: iid:token, item_emb:float_seq
-    known = [i for i, name in enumerate(names) if rank_identifier(name) >= 0]
-    known.sort(key=lambda i: rank_identifier(names[i]))
+    known = [i for i, name in enumerate(names) if feature_files.rank_identifier(name) >= 0]
+    known.sort(key=lambda i: feature_files.rank_identifier(names[i]))
     at = next(iter(known), 0 if names[0] == "" else None)  # pandas leaves the name of its index empty
     ids, vectors = list[str](), list[np.ndarray]()
     for row in rows if at is not None or not _are_numbers(first.values) else chain([first], rows):
@@ -190,10 +183,10 @@ def _iterate_records(path: Path) -> Iterator[tuple[int, memoryview]]:
 def open_folder(path: Path) -> Vectors:
     if not path.is_dir():
         raise UserError(f"{path}: no folder, and its name has no ending of a known format; see docs/compare.md")
-    found = list_members(path)
+    found = feature_files.list_members(path)
     if not found or any(path.glob("features-*.parquet")):  # a feature set, whose set.json is no vector
         return open_parquet(path)
-    return _open_members(path, [(file.name, lambda file=file: read_member(file)) for file in found])  # type: ignore[misc]
+    return _open_members(path, [(file.name, lambda file=file: feature_files.read_member(file)) for file in found])  # type: ignore[misc]
 
 
 def open_archive(path: Path) -> Vectors:
@@ -202,12 +195,14 @@ def open_archive(path: Path) -> Vectors:
 
     def unpack(member: zipfile.ZipInfo) -> bytes:
         shown, size = f"{path}, {member.filename}", member.file_size
-        if size > LARGEST:  # zipfile reads no further than `file_size`
-            raise UserError(f"{shown}: {size:,} bytes unpacked; no member of this kind has more than {LARGEST:,}")
+        if size > feature_files.LARGEST:  # zipfile reads no further than `file_size`
+            raise UserError(
+                f"{shown}: {size:,} bytes unpacked; no member of this kind has more than {feature_files.LARGEST:,}"
+            )
         return b"".join(archives.read_member(packed, member, shown))
 
-    named = {one.filename: one for one in packed.infolist() if one.filename.endswith(PER_ITEM)}
-    found = [named[name] for name in sorted(named) if not is_hidden(name.rpartition("/")[2])]
+    named = {one.filename: one for one in packed.infolist() if one.filename.endswith(feature_files.PER_ITEM)}
+    found = [named[name] for name in sorted(named) if not feature_files.is_hidden(name.rpartition("/")[2])]
     heads = list[tuple[int, ...]]()
     for one in found[:MOST_NAMED] if path.suffix == ".npz" else ():
         with archives.reraise_faults(one.filename), packed.open(one) as file:

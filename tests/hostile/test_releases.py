@@ -26,8 +26,9 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.export.content import of_release
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.release import manifest, signature, verify
+from alignrec.pipeline.release import manifest, signature
 from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
+from alignrec.pipeline.release.read import verify
 from alignrec.pipeline.remote.fetch import fetch
 from alignrec.schemas import ContractError
 from tests.hostile.fuzz.releases import agree, put

@@ -12,7 +12,7 @@ from alignrec import schemas
 from alignrec.commands.app import app
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.release import verify
+from alignrec.pipeline.release.read import verify
 
 
 def command(layout: Layout, *args: object) -> tuple[int, list[str]]:

@@ -19,7 +19,8 @@ from alignrec.pipeline import io
 from alignrec.pipeline.harness import code
 from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.release import manifest, verify
+from alignrec.pipeline.release import manifest
+from alignrec.pipeline.release.read import verify
 from alignrec.stages import publish
 from alignrec.stages.order import STAGES
 

@@ -16,9 +16,10 @@ from safetensors.numpy import load, load_file, save, save_file
 import alignrec
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.release import attest, manifest, verify
+from alignrec.pipeline.release import attest, manifest
 from alignrec.pipeline.release.encoder import ReleasedEncoders
 from alignrec.pipeline.release.params import Publish
+from alignrec.pipeline.release.read import verify
 from tests.hostile.fuzz.releases import put
 
 

@@ -16,9 +16,10 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.release import facts, manifest, verify
+from alignrec.pipeline.release import facts, manifest
 from alignrec.pipeline.release.build import select_encoders
 from alignrec.pipeline.release.encoder import ReleasedEncoders
+from alignrec.pipeline.release.read import verify
 from alignrec.pipeline.remote.fetch import fetch
 
 

@@ -37,7 +37,7 @@ import pyarrow as pa
 from alignrec.pipeline import io
 from alignrec.pipeline.io import tables
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.release import verify
+from alignrec.pipeline.release.read import verify
 
 what, part, settings, *roots = sys.argv[1:]
 io.PART = int(part)

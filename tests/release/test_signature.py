@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from alignrec.commands.app import app
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.release import signature, verify
+from alignrec.pipeline.release import signature
+from alignrec.pipeline.release.read import verify
 from alignrec.pipeline.remote.fetch import fetch
 from alignrec.pipeline.remote.push import push
 

@@ -19,8 +19,8 @@ from alignrec.pipeline import io
 from alignrec.pipeline.export.content import of_release
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.release import manifest, verify
-from alignrec.pipeline.release.read import Release
+from alignrec.pipeline.release import manifest
+from alignrec.pipeline.release.read import Release, verify
 from alignrec.pipeline.report.gallery import item_titles
 from alignrec.pipeline.sources.base import SOURCES
 

@@ -17,7 +17,8 @@ from webserver import Folder, listening
 from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.io import sha256
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.release import manifest, verify
+from alignrec.pipeline.release import manifest
+from alignrec.pipeline.release.read import verify
 from alignrec.pipeline.remote import stores
 from alignrec.pipeline.remote.fetch import fetch
 from alignrec.stages import publish

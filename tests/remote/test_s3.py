@@ -25,7 +25,8 @@ from alignrec.pipeline import io
 from alignrec.pipeline.harness.code import ROOT
 from alignrec.pipeline.http.retries import TransientError
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.release import manifest, verify
+from alignrec.pipeline.release import manifest
+from alignrec.pipeline.release.read import verify
 from alignrec.pipeline.remote import stores
 from alignrec.pipeline.remote.fetch import fetch
 from alignrec.pipeline.remote.stores import BLOCK, open_store
