@@ -128,11 +128,11 @@ def pick_neighbours(outputs: Outputs, gallery: int, seed: int) -> Neighbours | N
     # the most frequent categories have a colour each
     classes, colour = list[str](), np.full(n, -1)
     if (labels := label_items(taxonomy)) is not None:
-        rows, label, names = labels
+        rows, label, categories = labels
         common = np.argsort(-np.bincount(label), kind="stable")[:CLASSES]
-        place = np.full(len(names), -1)
+        place = np.full(len(categories), -1)
         place[common] = np.arange(len(common))
-        classes = [names[c] for c in common]
+        classes = [categories[c] for c in common]
         colour[rows] = place[label]
     return Neighbours(items, sets, first, n <= SEARCHABLE, n <= MAPPED, classes, colour.tolist())
 
