@@ -31,7 +31,7 @@ class Encoder:
         self.network = stored.load_network(layout.encoder)
         items = Items.of(layout)
         self.items, config = len(items.ids), self.network.config
-        texts, images = texts_and_images(items.read(0, self.items, MODALITIES))
+        texts, images = texts_and_images(items.read(range(self.items), MODALITIES))
         there = np.array([image is not None for image in images])
         whole = Tokenizer(layout.encoder.tokenizer.read_bytes()).encode(texts)
         ids = [split_text(own, config.positions - FIRST_POSITION, 1)[0] for own in whole]

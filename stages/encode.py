@@ -1,7 +1,9 @@
 """Stage encode: feature sets of pre-trained encoders."""
 
+from shutil import rmtree
+
 from alignrec.pipeline.encode.params import Encode
-from alignrec.pipeline.encode.registry import ENCODERS, NothingToFit
+from alignrec.pipeline.encode.registry import ENCODERS, NothingToFit, find_network
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.stage import Stage
 from alignrec.stages.images import IMAGES
@@ -11,16 +13,21 @@ from alignrec.stages.items import ITEMS
 
 def main(run: Run) -> None:
     from alignrec.pipeline.encode.batching import Items  # loads torch
-    from alignrec.pipeline.encode.write import delete_unlisted_sets, write_set
+    from alignrec.pipeline.encode.write import write_set
 
-    delete_unlisted_sets(run)
-    if run.item not in run.params[Encode].encoders:
+    own = run.params[Encode]
+    # DVC keeps the outputs of entries that left a matrix
+    for path in run.out.parent.glob("*/features-00000.parquet"):
+        if path.parent.name not in own.encoders:
+            rmtree(path.parent)
+    if run.item not in own.encoders:
         run.note(skipped=f"{run.dataset} has nothing that is encoded by default")
         return
-    items, known = Items.of(run.layout), run.layout.rows if run.params[Encode].reuse else None
+    items, known = Items.of(run.layout), run.layout.rows if own.reuse else None
+    network = find_network(run.params.encoders, run.item, run.folder)
     with run.progress(total=len(items.ids), unit="item") as bar:
         try:
-            write_set(run, run.item, run.folder, items, bar.update, known)
+            write_set(run, network, run.folder, items, bar.update, known)
         except NothingToFit as e:  # the other encoders suffice
             run.warn(f"{run.item}: {e}")
             return

@@ -21,7 +21,7 @@ from alignrec.pipeline.combine.params import Combine
 from alignrec.pipeline.encode.batching import Items
 from alignrec.pipeline.encode.loading import Project, load_encoder, refuse_absent
 from alignrec.pipeline.encode.params import TRAINED, BEiT3, Encode
-from alignrec.pipeline.encode.registry import ENCODERS, Encoder, Encoders, find_network, settings_facts
+from alignrec.pipeline.encode.registry import ENCODERS, Encoder, Encoders, Network, find_network, settings_facts
 from alignrec.pipeline.encode.write import write_features, write_set
 from alignrec.pipeline.harness import engine, progress
 from alignrec.pipeline.harness.code import versions
@@ -147,7 +147,7 @@ def _embed_next_to(to: Path, table: Table, choice: Choice) -> Summary:
     run, layout = Run("encode", DATASET, choice.params, work, label="embed"), Layout(work, DATASET)
     encode, images = choice.params[Encode], choice.params[Images]
     run.params = choice.params.having(encode.model_copy(update={"shard_rows": min(PART, encode.shard_rows)}))
-    networks = [find_network(choice.params.encoders, name, work) for name in encode.encoders]
+    networks = [find_network(choice.params.encoders, name, run.folder / name) for name in encode.encoders]
     reads, made = [modality for one in networks for modality in one.reads], dict[str, Any]()
     if choice.project:
         facts = choice.project.facts(choice.name)
@@ -169,7 +169,7 @@ def _embed_next_to(to: Path, table: Table, choice: Choice) -> Summary:
                 shutil.rmtree(work)  # nothing to resume from
                 raise
         items = Items.of(layout)
-        folder = _write_vectors(run, choice, items)
+        folder = _write_vectors(run, choice, networks, items)
     name, rejects = item_file.identifier_column(table.path, table.columns), _rejects_of(to)
     counts = _append_inputs(folder, items, work / "done", record, encode.shard_rows, name)
     summary = Summary(*counts, rejects, _gather_rejects(work / "rejects", rejects, record))
@@ -245,15 +245,14 @@ def _decode_images(rows: Sequence[Row], items: pa.Table, params: Images) -> Iter
         yield fetcher.image_table(items.slice(first, item_file.BLOCK), [fetcher.Result(one, "") for one in decoded])
 
 
-def _write_vectors(run: Run, choice: Choice, items: Items) -> Path:
-    networks = choice.params[Encode].encoders
+def _write_vectors(run: Run, choice: Choice, networks: Sequence[Network], items: Items) -> Path:
     with run.progress(total=len(items.ids) * max(1, len(networks)), unit="vector") as bar:
         if choice.project:
             facts, encoder = choice.project.facts(choice.name), partial(_load_encoder, choice.project, choice.name)
             known = choice.cache and choice.cache / run.key([], facts.model_dump(), [__name__])
             write_features(run, run.folder / choice.name, facts, items, encoder, None, bar.update, known)
-        for name in networks:
-            write_set(run, name, run.folder / name, items, bar.update, choice.cache)
+        for network in networks:
+            write_set(run, network, run.folder / network.name, items, bar.update, choice.cache)
     if not choice.params[Combine].sets:
         return run.folder / choice.name
     from alignrec.pipeline.combine.write import write_combinations  # loads SciPy

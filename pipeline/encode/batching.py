@@ -38,21 +38,21 @@ class Items:
         ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
         return cls(ids, Texts(layout.items), sorted(layout.images.glob("images-*.parquet")))
 
-    def read(self, start: int, stop: int, reads: Sequence[str]) -> pa.Table:
-        """Return `item_id` and `asin` of items `start` to `stop - 1`, with `text` and `image` if listed in `reads`."""
-        content = self.ids.slice(start, stop - start).select(["item_id", "asin"])
+    def read(self, rows: range, reads: Sequence[str]) -> pa.Table:
+        """Return `item_id` and `asin` of consecutive items, with `text` and `image` if listed in `reads`."""
+        content = self.ids.slice(rows.start, len(rows)).select(["item_id", "asin"])
         if "text" in reads:
-            content = content.append_column("text", self.texts.slice(start, stop - start))
+            content = content.append_column("text", self.texts.slice(rows.start, len(rows)))
         if "image" in reads and self.images:
-            content = content.append_column("image", self._read_images(start, stop))
+            # all shards but the last are equally long, so only the first is opened
+            size, chunks = io.rows(self.images[:1]), list[pa.Array]()
+            for number in range(rows.start // size, -(-rows.stop // size)) if size else ():
+                (path,) = io.present([io.shard(self.images[0].parent, "images", number)])
+                first, last = max(rows.start - number * size, 0), min(rows.stop - number * size, size)
+                column = io.read_table(path, schemas.IMAGES, ["image"])["image"]
+                chunks += column.slice(first, last - first).chunks
+            content = content.append_column("image", pa.chunked_array(chunks, schemas.IMAGES.field("image").type))
         return content
-
-    def _read_images(self, start: int, stop: int) -> pa.ChunkedArray:
-        parts = (
-            io.read_table(path, schemas.IMAGES, ["image"])["image"].slice(first, rows)
-            for path, first, rows in shards_holding(self.images, start, stop)
-        )
-        return pa.chunked_array([chunk for part in parts for chunk in part.chunks], schemas.IMAGES.field("image").type)
 
 
 class Cells(Sequence[Any]):
@@ -190,13 +190,3 @@ def plan_batches(has_image: np.ndarray, has_text: np.ndarray, lengths: np.ndarra
     for k in (1, 2, 3):
         rows = order[kind[order] == k]
         yield from (rows[start : start + size] for start in range(0, len(rows), size))
-
-
-def shards_holding(paths: Sequence[Path], start: int, stop: int) -> Iterator[tuple[Path, int, int]]:
-    """Yield each image shard of items `start` to `stop - 1`, with its first row and number of rows."""
-    # all shards but the last are equally long, so only the first is opened
-    size = io.rows(paths[:1])
-    for number in range(start // size, -(-stop // size)) if size else ():
-        low, high = max(start - number * size, 0), min(stop - number * size, size)
-        (path,) = io.present([io.shard(paths[0].parent, "images", number)])
-        yield path, low, high - low

@@ -170,7 +170,7 @@ def write_official(trained: EncoderFiles, to: EncoderFiles) -> None:
 def fit_map(encoder: Encoder, items: Items, batch_size: int, to: EncoderFiles) -> None:
     n = min(FIRST, len(items.ids))
     # an untrained network has no teachers, so its map is fitted to its own CLS
-    encoded = batching.encode_items(encoder, *batching.texts_and_images(items.read(0, n, MODALITIES)), batch_size)
+    encoded = batching.encode_items(encoder, *batching.texts_and_images(items.read(range(n), MODALITIES)), batch_size)
     vectors = encoded.vectors[encoded.has_image | encoded.has_text]
     fitted = fit_halves(vectors) if stored.is_mini(to) else linalg.fit_whitening(vectors)
     io.write_bytes(to.whitening, save_arrays(fitted._asdict()))

@@ -6,7 +6,6 @@ from contextlib import nullcontext
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from shutil import rmtree
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -19,9 +18,9 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.encode.batching import HALVED, Items, encode_rows, texts_and_images
 from alignrec.pipeline.encode.chunks import Reading
-from alignrec.pipeline.encode.folder import ENCODER, LARGEST, READ, SET, Facts, Span, note_quality
+from alignrec.pipeline.encode.folder import LARGEST, READ, SET, Facts, Span, note_quality
 from alignrec.pipeline.encode.params import Encode
-from alignrec.pipeline.encode.registry import ENCODERS, Catalogue, Encoder, Network, find_network, settings_facts
+from alignrec.pipeline.encode.registry import ENCODERS, Catalogue, Encoder, Network, settings_facts
 from alignrec.pipeline.harness import cluster
 from alignrec.pipeline.harness.code import versions
 from alignrec.pipeline.harness.run import Run
@@ -44,13 +43,24 @@ class RowCache:
 
     def complete(self, content: pa.Table, encode: Callable[[pa.Table], pa.Table]) -> tuple[pa.Table, int]:
         """Return the rows of all items, encoding and caching unknown ones, and the number of known ones."""
-        keys = pa.array(hash_contents(*texts_and_images(content)), pa.binary(SIZE))
+        hashes = []
+        for text, image in zip(*texts_and_images(content), strict=True):
+            words = text.encode(errors="surrogatepass")
+            total = hashlib.sha256(f"{len(words)} {image is None} ".encode() + words)
+            total.update(image or b"")
+            hashes.append(total.digest()[:SIZE])
+        keys = pa.array(hashes, pa.binary(SIZE))
         places = pc.index_in(keys, self._keys).fill_null(-1).to_numpy()
         known, new = np.flatnonzero(places >= 0), np.flatnonzero(places < 0)
         found = [self._read_rows(places[known], content.take(known))] if len(known) else []
         if len(new):
             found.append(encode(content.take(new)))
-            self._keep_rows(found[-1].append_column("key", keys.take(pa.array(new))))
+            kept = found[-1].append_column("key", keys.take(pa.array(new)))
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(prefix=".", dir=self._folder) as folder:  # several processes may write here
+                path = Path(folder, "rows")
+                pq.write_table(kept.select([name for name in COLUMNS if name in kept.column_names]), path)
+                path.replace(self._folder / f"{io.sha256(path)}.parquet")
         rows = pa.concat_tables(found, promote_options="default")
         return rows.take(np.argsort(np.concatenate([known, new]))), len(known)
 
@@ -65,48 +75,23 @@ class RowCache:
         rows = rows.add_column(0, "item_id", items["item_id"]).add_column(1, "asin", items["asin"])
         return rows.drop_columns("key")
 
-    def _keep_rows(self, rows: pa.Table) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".", dir=self._folder) as folder:  # several processes may write here
-            path = Path(folder, "rows")
-            pq.write_table(rows.select([name for name in COLUMNS if name in rows.column_names]), path)
-            path.replace(self._folder / f"{io.sha256(path)}.parquet")
-
-
-def hash_contents(texts: Sequence[str], images: Sequence[bytes | None]) -> list[bytes]:
-    hashes = []
-    for text, image in zip(texts, images, strict=True):
-        words = text.encode(errors="surrogatepass")
-        total = hashlib.sha256(f"{len(words)} {image is None} ".encode() + words)
-        total.update(image or b"")
-        hashes.append(total.digest()[:SIZE])
-    return hashes
-
 
 Done = Callable[[int], object]  # gets the number of encoded items
-Shard = tuple[int, int]  # items start .. stop - 1
 
 
-def delete_unlisted_sets(run: Run) -> None:
-    # DVC keeps the outputs of entries that left a matrix
-    for path in run.out.parent.glob("*/features-00000.parquet"):
-        if path.parent.name not in run.params[Encode].encoders:
-            rmtree(path.parent)
-
-
-def write_set(run: Run, name: str, folder: Path, items: Items, done: Done, known: Path | None = None) -> None:
+def write_set(run: Run, network: Network, folder: Path, items: Items, done: Done, known: Path | None = None) -> None:
     """Write the feature set of an encoder that is not trained here, with the files that encode new items."""
-    own, network = run.params[Encode], find_network(run.params.encoders, name, folder)
-    spec, settings, load = ENCODERS[network.kind], settings_facts(network, own), cache(network.load)
+    own, spec, load = run.params[Encode], ENCODERS[network.kind], cache(network.load)
+    settings = settings_facts(network, own)
     inputs = [items.texts.path, *ENCODERS.source_files(network.kind)]
     inputs += items.images if "image" in network.reads else []
     inputs += network.files() if network.origin else []
     modules = ["alignrec.pipeline.encode.write", ENCODERS.module(network.kind)]
     with run.alone():
-        run.resume(folder, inputs, settings, name, modules=modules)
+        run.resume(folder, inputs, settings, network.name, modules=modules)
         if not (folder / SET).is_file():
             if spec.fit:
-                spec.fit(Catalogue(run.dataset, items.texts.path, own.seed), network.settings, folder / ENCODER)
+                spec.fit(Catalogue(run.dataset, items.texts.path, own.seed), network.settings, network.folder)
             io.write_json(folder / SET, describe_set(network, own, items, load()).model_dump())
     # rows of earlier catalogues, which an encoder that is fitted to the items cannot reuse
     rows = known / run.key(network.files(), settings, modules) if known and not spec.fit else None
@@ -156,10 +141,13 @@ def write_features(
     record: dict[str, Any] = {"stage": run.stage, "dataset": run.dataset, "features": name}
     record["params"] = facts.settings | facts.model  # the name of a model replaces its path
     record |= {"versions": versions(), io.FINGERPRINT: facts.fingerprint}
-    starts = [start for start in range(0, n, own.shard_rows) if run.takes(start // own.shard_rows)]
-    paths = {(start, min(start + own.shard_rows, n)): _shard_path(folder, start, own) for start in starts}
+    paths = {
+        range(start, min(start + own.shard_rows, n)): io.shard(folder, "features", number)
+        for number, start in enumerate(range(0, n, own.shard_rows))
+        if run.takes(number)
+    }
     todo = [shard for shard, path in paths.items() if not path.exists()]
-    done(sum(stop - start for start, stop in {*paths} - {*todo}))
+    done(sum(map(len, paths)) - sum(map(len, todo)))
     halved = False
     for shard, rows in _encode_shards(run, facts, items, load, network, todo, done, known):
         if not halved and (halved := bool(pc.any(rows["halved"]).as_py())):
@@ -167,57 +155,42 @@ def write_features(
             run.warn(f"{name}: {HALVED}; {smaller}", recorded=False)
         width = rows["vector"].type.list_size
         about = {"encoder": {"dim": width} | facts.model} if facts.model else {}
+        if "read" in rows.column_names and len(counted := rows.filter(rows["read"].is_valid())):
+            about[READ] = Reading(*(counted[count].to_numpy() for count in Reading._fields)).facts()
         schema = schemas.features(width)
-        io.write_table(rows.select(schema.names), paths[shard], schema, record | about | _reading_record(rows))
+        io.write_table(rows.select(schema.names), paths[shard], schema, record | about)
     if not run.part:
         note_quality(run, facts, io.shards(folder, "features"))
 
 
-def _reading_record(rows: pa.Table) -> dict[str, dict[str, float]]:
-    known = rows.filter(rows["read"].is_valid()) if "read" in rows.column_names else rows[:0]
-    return {READ: Reading(*(known[name].to_numpy() for name in Reading._fields)).facts()} if len(known) else {}
-
-
-def _shard_path(folder: Path, start: int, own: Encode) -> Path:
-    return io.shard(folder, "features", start // own.shard_rows)
-
-
 def _encode_shards(
     run: Run, facts: Facts, items: Items, load: Callable[[], Encoder], network: Network | None,
-    todo: Sequence[Shard], done: Done, known: Path | None,
-) -> Iterator[tuple[Shard, pa.Table]]:  # fmt: skip
-    own = run.params[Encode]
-    if not todo:
-        return
-    if own.engine == "ray" and network is not None:
-        # send inputs and the network's files along: nodes may not share a file system
-        files = {str(path.relative_to(network.folder)): _map_bytes(path) for path in network.files()}
-        work, warn = (
-            partial(_encode_on_node, network.move_to(network.folder), own, files),
-            partial(run.warn, recorded=False),
-        )
-        for shard, rows in cluster.spread(partial(_read_shard, items, facts.reads), work, todo, warn, network.packages):
+    todo: Sequence[range], done: Done, known: Path | None,
+) -> Iterator[tuple[range, pa.Table]]:  # fmt: skip
+    own, read = run.params[Encode], partial(items.read, reads=facts.reads)
+    if todo and (own.engine == "local" or network is None):
+        encode, cached = partial(encode_rows, load(), own=own, done=done), RowCache(known) if known else None
+        for shard in todo:
+            content = read(shard)
+            with network.name_errors() if network else nullcontext():
+                rows, reused = cached.complete(content, encode) if cached else (encode(content), 0)
+            done(reused)
             yield shard, rows
-            done(shard[1] - shard[0])
-        return
-    encode, rows_of = partial(encode_rows, load(), own=own, done=done), RowCache(known) if known else None
-    for shard in todo:
-        content = _read_shard(items, facts.reads, shard)
-        with network.name_errors() if network else nullcontext():
-            rows, reused = rows_of.complete(content, encode) if rows_of else (encode(content), 0)
-        done(reused)
-        yield shard, rows
+    elif todo and network is not None:
+        # send inputs and the network's files along: nodes may not share a file system
+        files = {
+            str(path.relative_to(network.folder)): np.asarray(np.memmap(path, np.uint8, "r"))
+            if path.stat().st_size
+            else np.zeros(0, np.uint8)
+            for path in network.files()
+        }
+        work = partial(_encode_on_node, network.move_to(network.folder), own, files)
+        for shard, rows in cluster.spread(read, work, todo, partial(run.warn, recorded=False), network.packages):
+            yield shard, rows
+            done(len(shard))
 
 
-def _read_shard(items: Items, reads: Sequence[str], shard: Shard) -> pa.Table:
-    return items.read(*shard, reads)
-
-
-def _map_bytes(path: Path) -> np.ndarray:
-    return np.asarray(np.memmap(path, np.uint8, "r")) if path.stat().st_size else np.zeros(0, np.uint8)
-
-
-def _encode_on_node(network: Network, own: Encode, files: dict[str, np.ndarray]) -> cluster.Work[Shard]:
+def _encode_on_node(network: Network, own: Encode, files: dict[str, np.ndarray]) -> cluster.Work[range]:
     with TemporaryDirectory(prefix="alignrec-") as folder:
         home = Path(folder, network.folder.name)
         for path, content in files.items():
@@ -225,7 +198,7 @@ def _encode_on_node(network: Network, own: Encode, files: dict[str, np.ndarray])
             content.tofile(home / path)
         encoder = network.move_to(home).load()
 
-    def work(shard: Shard, content: pa.Table) -> pa.Table:
+    def work(shard: range, content: pa.Table) -> pa.Table:
         with network.name_errors():
             return encode_rows(encoder, content, own)
 
