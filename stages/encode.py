@@ -23,8 +23,8 @@ def main(run: Run) -> None:
     if run.item not in own.encoders:
         run.note(skipped=f"{run.dataset} has nothing that is encoded by default")
         return
-    items, known = Items.of(run.layout), run.layout.rows if own.reuse else None
-    network = find_network(run.params.encoders, run.item, run.folder)
+    items, network = Items.of(run.layout), find_network(run.params.encoders, run.item, run.folder)
+    known = run.layout.rows if own.reuse else None
     with run.progress(total=len(items.ids), unit="item") as bar:
         try:
             write_set(run, network, run.folder, items, bar.update, known)

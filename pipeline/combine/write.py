@@ -21,7 +21,7 @@ from alignrec.pipeline.encode.folder import (
     FeatureSet,
     Span,
     feature_rows,
-    note_quality,
+    judge_quality,
 )
 from alignrec.pipeline.encode.params import MODALITIES, Encode
 from alignrec.pipeline.harness.code import versions
@@ -231,7 +231,10 @@ def _describe(
 
 
 def _note_set(run: Run, made: FeatureSet, parts: Sequence[FeatureSet], file: File | None) -> None:
-    note_quality(run, made.facts, made.shards, file and file.path)
+    note, warnings = judge_quality(made.facts, made.shards, file and file.path)
+    run.note(**note)
+    for warning in warnings:
+        run.warn(warning)
     if file:
         used = (io.read_table(path, schemas.features(made.width), [*FLAGS]) for path in made.shards)
         nothing = (pc.sum(pc.and_(pc.invert(rows["has_image"]), pc.invert(rows["has_text"]))).as_py() for rows in used)

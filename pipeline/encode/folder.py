@@ -20,7 +20,6 @@ from alignrec.pipeline import io
 from alignrec.pipeline.encode.params import MULTILINGUAL
 from alignrec.pipeline.harness.config import Part
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.linalg import Block, split_blocks
 
@@ -168,28 +167,28 @@ def text_shares(files: Iterable[Path]) -> Shares | None:
     return Shares(*(sums[name] / sums["items"] for name in Shares._fields)) if sums["items"] else None
 
 
-def note_quality(run: Run, facts: Facts, shards: Sequence[Path], file: Path | None = None) -> None:
-    """Record quality in run.json and warn of defects; raises UserError if all vectors are zero."""
-    name = facts.encoder
+def judge_quality(facts: Facts, shards: Sequence[Path], file: Path | None = None) -> tuple[dict[str, Any], list[str]]:
+    """Return what run.json notes of a set and warnings of its defects; raises UserError if all vectors are zero."""
+    name, warnings = facts.encoder, list[str]()
     note: dict[str, Any] = {"encoder": {"dim": io.width(shards[0].parent)} | facts.model} if facts.model else {}
     if shares := text_shares(shards):
         note |= {"text_read": round(shares.read, 4), "text_cut": round(shares.cut, 4)}
         if shares.cut:
-            run.warn(f"{name}: reads {shares.read:.0%} of a text on average; {shares.cut:.0%} of texts are cut")
+            warnings.append(f"{name}: reads {shares.read:.0%} of a text on average; {shares.cut:.0%} of texts are cut")
         if shares.unknown > UNREAD:
             why = f"{name}: cannot read {shares.unknown:.0%} of a text on average"
-            run.warn(f"{why}; add an encoder of its language, such as `{MULTILINGUAL}`, and list it in encode.encoders")
-    if note:
-        run.note(**{name: note})
+            hint = f"add an encoder of its language, such as `{MULTILINGUAL}`, and list it in encode.encoders"
+            warnings.append(f"{why}; {hint}")
     items, zero, equal = count_vectors(_vectors_with_content(shards))
     # whitening turns equal vectors into zeros
     if items and zero == items and not facts.parts and facts.kind not in DERIVED:
         where = file or name
         raise UserError(f"{where}: all {items:,} items with content have a vector of zeros; correct or leave it out")
     if items > 1 and equal and zero < items:
-        run.warn(f"{name}: all {items:,} items with content have the same vector")
+        warnings.append(f"{name}: all {items:,} items with content have the same vector")
     elif zero > ZEROS * items:
-        run.warn(f"{name}: {zero:,} of {items:,} items with content have a vector of zeros")
+        warnings.append(f"{name}: {zero:,} of {items:,} items with content have a vector of zeros")
+    return {name: note} if note else {}, warnings
 
 
 def joinable_blocks(parts: Sequence[FeatureSet], distinct: Sequence[bool], image: float) -> list[Block]:

@@ -18,7 +18,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.encode.batching import HALVED, Items, encode_rows, texts_and_images
 from alignrec.pipeline.encode.chunks import Reading
-from alignrec.pipeline.encode.folder import LARGEST, READ, SET, Facts, Span, note_quality
+from alignrec.pipeline.encode.folder import LARGEST, READ, SET, Facts, Span, judge_quality
 from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.encode.registry import ENCODERS, Catalogue, Encoder, Network, settings_facts
 from alignrec.pipeline.harness import cluster
@@ -87,14 +87,14 @@ def write_set(run: Run, network: Network, folder: Path, items: Items, done: Done
     inputs += items.images if "image" in network.reads else []
     inputs += network.files() if network.origin else []
     modules = ["alignrec.pipeline.encode.write", ENCODERS.module(network.kind)]
+    # rows of earlier catalogues, which an encoder that is fitted to the items cannot reuse
+    rows = known / run.key(network.files(), settings, modules) if known and not spec.fit else None
     with run.alone():
         run.resume(folder, inputs, settings, network.name, modules=modules)
         if not (folder / SET).is_file():
             if spec.fit:
                 spec.fit(Catalogue(run.dataset, items.texts.path, own.seed), network.settings, network.folder)
             io.write_json(folder / SET, describe_set(network, own, items, load()).model_dump())
-    # rows of earlier catalogues, which an encoder that is fitted to the items cannot reuse
-    rows = known / run.key(network.files(), settings, modules) if known and not spec.fit else None
     write_features(run, folder, Facts.read(folder / SET, LARGEST), items, load, network, done, rows)
 
 
@@ -160,7 +160,10 @@ def write_features(
         schema = schemas.features(width)
         io.write_table(rows.select(schema.names), paths[shard], schema, record | about)
     if not run.part:
-        note_quality(run, facts, io.shards(folder, "features"))
+        note, warnings = judge_quality(facts, io.shards(folder, "features"))
+        run.note(**note)
+        for warning in warnings:
+            run.warn(warning)
 
 
 def _encode_shards(
