@@ -160,7 +160,8 @@ def _embed_next_to(to: Path, table: Table, choice: Choice) -> Summary:
     record: dict[str, Any] = {"stage": "embed", "params": settings, "versions": versions()}
     # unfinished vectors of another table, encoder or folder of images are dropped
     files = sorted(table.path.glob("*.parquet")) if table.path.is_dir() else [table.path]
-    run.resume(work, files, record, str(table.images and table.images.absolute()), modules=[__name__])
+    key = record | {"images": str(table.images and table.images.absolute())}
+    run.resume(work, files, key, modules=[__name__])
     with progress.print_heartbeat("embed", run.bars):
         if not layout.item_ids.is_file():
             try:
