@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from alignrec.pipeline.benchmark.compare import Compared
+from alignrec.pipeline.benchmark.plan import Compared
 from alignrec.pipeline.benchmark.settings import model_settings, protocol_of
 from alignrec.pipeline.encode.params import BEiT3
 from alignrec.pipeline.evaluation.metrics import open_test

@@ -7,9 +7,10 @@ import numpy as np
 
 from alignrec.commands.params import load
 from alignrec.pipeline.benchmark.cell import Cell, DatasetData
-from alignrec.pipeline.benchmark.compare import Compared, plan_compared, summarise_recalls
-from alignrec.pipeline.benchmark.experiment import Store, complete_cells
+from alignrec.pipeline.benchmark.experiment import Store, complete_cells, read_evaluation
+from alignrec.pipeline.benchmark.plan import Compared, plan_compared
 from alignrec.pipeline.benchmark.settings import protocol_of
+from alignrec.pipeline.benchmark.significance import summarise_recalls
 from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded_cutoff
 from alignrec.pipeline.harness.config import Parameters
@@ -57,7 +58,8 @@ def recalls(trainings: Mapping[Compared, Cell], folder: Path, workers: int) -> d
         assert isinstance(data, DatasetData)
         split = inputs.read_inputs(data.layout, None).split
         k = bounded_cutoff(split.n_items)
-        found[one] = record.evaluation(trainings[one].protocol.suffix, split, [k]).per_user["recall", k]
+        rankings = record.rankings[trainings[one].protocol.suffix]
+        found[one] = read_evaluation(rankings, split, [k]).per_user["recall", k]
     return found
 
 

@@ -16,11 +16,11 @@ def main(run: Run) -> None:
         run.resume(run.folder, [])
         run.note(skipped="section study names no table")
         return
-    from alignrec.pipeline.benchmark import study, tail  # load torch
+    from alignrec.pipeline.benchmark import slices, study  # load torch
     from alignrec.pipeline.benchmark.experiment import Experiment
 
     experiment = Experiment(run, run.params[Study].workers, run.layout.cells("benchmark"))
-    for tables in (study.mask_tables, tail.tail_tables, study.sweep_tables):
+    for tables in (study.mask_tables, slices.tail_tables, study.sweep_tables):
         experiment.write(tables(experiment))
     experiment.end()
     run.rows_in, run.rows_out = len(run.layout.feature_sets()), len(experiment.named)

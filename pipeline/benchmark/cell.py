@@ -110,20 +110,19 @@ class DatasetData:
     def read(self) -> TrainingData:
         if self.features is None or self.graph is None:
             return inputs.read_inputs(self.layout, self._name)
-        vectors = self._vectors()
-        return TrainingData(
-            inputs.read_inputs(self.layout, None).split, vectors, neighbours.neighbours_by_params(vectors, self.graph)
-        )
+        if isinstance(self.features, Path):
+            vectors = np.asarray(np.load(self.features, allow_pickle=False))
+        else:
+            sets = (io.matrix(io.read_features(self.layout.features(name))["vector"]) for name in self._sets())
+            vectors, *masked = sets
+            if self.hidden:
+                vectors = np.where(self.hidden.rows(len(vectors))[:, None], masked[0], vectors)
+        edges = neighbours.neighbours_by_params(vectors, self.graph)
+        return TrainingData(inputs.read_inputs(self.layout, None).split, vectors, edges)
 
     @property
     def _name(self) -> str | None:
         return None if self.features is None else str(self.features)
-
-    def _vectors(self) -> np.ndarray:
-        if isinstance(self.features, Path):
-            return np.asarray(np.load(self.features, allow_pickle=False))
-        vectors, *masked = (io.matrix(io.read_features(self.layout.features(name))["vector"]) for name in self._sets())
-        return np.where(self.hidden.rows(len(vectors))[:, None], masked[0], vectors) if self.hidden else vectors
 
     def _sets(self) -> list[str]:
         name = str(self.features)
@@ -213,6 +212,11 @@ def train_and_judge(cell: Cell, tolerant: bool = False) -> Outcome:
             raise
         failed: dict[str, Any] = {"best_epoch": None, "best": {}, "curve": _best_so_far(lines), "judged": []}
         return Outcome({"state": "failed", "reason": str(e), "epochs": len(lines), **failed}, {})
+    judged = []
+    for result in results:
+        means = {"valid": result.valid.mean, "test": result.test.mean}
+        metrics = {part: {f"{metric}@{k}": value for (metric, k), value in of.items()} for part, of in means.items()}
+        judged.append(result.label | {"metrics": metrics})
     values = {
         "state": "complete",
         "reason": "",
@@ -220,7 +224,7 @@ def train_and_judge(cell: Cell, tolerant: bool = False) -> Outcome:
         "best_epoch": fitted.best_epoch,
         "best": fitted.history[fitted.best_epoch],
         "curve": _best_so_far(fitted.history),
-        "judged": [result.label | {"metrics": _means_by_part(result)} for result in results],
+        "judged": judged,
     }
     kept = zip(cell.protocol.variants, results, strict=True) if cell.opens == "rankings" else ()
     rankings = {}
@@ -233,10 +237,3 @@ def train_and_judge(cell: Cell, tolerant: bool = False) -> Outcome:
 
 def _best_so_far(history: Sequence[dict[str, Any]]) -> list[float]:
     return [float(best) for best in itertools.accumulate((line[RECALL] for line in history), max)]
-
-
-def _means_by_part(result: Result) -> dict[str, dict[str, float]]:
-    return {
-        part: {f"{metric}@{k}": value for (metric, k), value in evaluation.mean.items()}
-        for part, evaluation in (("valid", result.valid), ("test", result.test))
-    }

@@ -40,17 +40,6 @@ class Record:
     values: dict[str, Any]  # as `Outcome.values`
     rankings: dict[str, Path]  # suffix of a protocol -> table rankings(K)
 
-    @property
-    def best(self) -> dict[str, Any]:
-        return dict(self.values["best"])
-
-    @property
-    def judged(self) -> list[dict[str, Any]]:
-        return list(self.values["judged"])
-
-    def evaluation(self, suffix: str, split: Split, ks: Sequence[int]) -> Evaluation:
-        return read_evaluation(self.rankings[suffix], split, ks)
-
 
 def read_evaluation(path: Path, split: Split, ks: Sequence[int]) -> Evaluation:
     with pq.ParquetFile(path) as file:

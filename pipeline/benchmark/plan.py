@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -15,8 +15,9 @@ from alignrec.pipeline.benchmark.experiment import Experiment, Record
 from alignrec.pipeline.benchmark.params import Benchmark, Range
 from alignrec.pipeline.benchmark.settings import model_settings, search_ranges, with_settings
 from alignrec.pipeline.combine import mapped, names
-from alignrec.pipeline.evaluation.cutoff import CUTOFF
+from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded_cutoff
 from alignrec.pipeline.evaluation.evidence import group_values
+from alignrec.pipeline.evaluation.protocol import Protocol
 from alignrec.pipeline.graph.params import Graph
 from alignrec.pipeline.harness.config import Parameters
 from alignrec.pipeline.harness.seeds import seed_for
@@ -26,6 +27,7 @@ from alignrec.pipeline.models.closed import Closed
 from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.train.params import Released
 
+COMPARED = ("alignrec", "bm3", "vbpr")  # AlignRec, its predecessor in production, and the oldest that reads features
 BOUNDED = (RELEASED, "l3ae")  # models that are trained on upper bounds too
 DIGITS = 3  # significant digits of a drawn value, so that tables show it in full
 Setting = dict[str, int | float]
@@ -110,7 +112,7 @@ class Tried(NamedTuple):
     @property
     def valid(self) -> float | None:
         """Valid Recall@20; None if the training failed."""
-        return self.record.best.get(RECALL)
+        return self.record.values["best"].get(RECALL)
 
 
 @dataclass(frozen=True)
@@ -187,3 +189,23 @@ def _value_at(values: Range, u: float) -> int | float:
     if whole:
         return min(math.floor(value), values.high)
     return min(max(float(f"{value:.{DIGITS}g}"), values.low), values.high)
+
+
+class Compared(NamedTuple):
+    """One training of `alignrec compare --train`."""
+
+    model: str
+    features: str
+    seed: int  # number of the run; equal numbers draw equal negatives for all feature sets
+
+
+def plan_compared(
+    params: Parameters, data: Mapping[str, DatasetData], models: Sequence[str], seeds: int, rules: Protocol, items: int
+) -> dict[Compared, Cell]:
+    return {
+        Compared(model, name, seed): Cell(
+            stored, model, model_settings(params, model), rules,
+            seed_for("compare", stored.layout.dataset, model, seed), (bounded_cutoff(items),),
+        )
+        for model in models for name, stored in data.items() for seed in range(seeds)
+    }  # fmt: skip

@@ -11,7 +11,7 @@ import pyarrow as pa
 from alignrec import schemas
 from alignrec.pipeline.benchmark import significance, slices
 from alignrec.pipeline.benchmark.cell import Entry, list_runs
-from alignrec.pipeline.benchmark.experiment import Experiment, Record
+from alignrec.pipeline.benchmark.experiment import Experiment, Record, read_evaluation
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.benchmark.plan import Tuned
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, headline_cutoff
@@ -30,7 +30,7 @@ def benchmark_tables(experiment: Experiment, found: Mapping[Entry, Record], tune
     summaries = []
     for number, protocol in enumerate(variants):
         label = {"dataset": experiment.dataset} | protocol.label
-        rows = [label | entry._asdict() | record.judged[number] for entry, record in found.items()]
+        rows = [label | entry._asdict() | record.values["judged"][number] for entry, record in found.items()]
         own, per_user = _measure_runs(experiment, found, protocol.suffix)
         judged += rows
         sliced += [label | row for row in own]
@@ -62,7 +62,7 @@ def _measure_runs(
     # rankings are read one run at a time, to bound memory
     for entry, record in found.items():
         split = experiment.splits[entry.seed % len(experiment.splits)]
-        evaluation = record.evaluation(suffix, split, ks)
+        evaluation = read_evaluation(record.rankings[suffix], split, ks)
         rows += [entry._asdict() | figure._asdict() for figure in slices.slice_figures(evaluation, split, ks)]
         per_user[entry] = {name: np.full(len(users), np.nan) for name in significance.METRICS}
         for metric, values in per_user[entry].items():

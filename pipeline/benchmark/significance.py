@@ -1,6 +1,7 @@
 """Pairs of runs to compare, fixed before training, and their paired tests. Letters: N test users, D draws, K cutoff."""
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,11 @@ import pyarrow as pa
 
 from alignrec import schemas
 from alignrec.pipeline.benchmark.cell import NO_FEATURES, Entry
+from alignrec.pipeline.benchmark.plan import Compared
 from alignrec.pipeline.combine.names import CEILINGS
-from alignrec.pipeline.evaluation.statistics import holm, paired_bootstrap
+from alignrec.pipeline.evaluation.cutoff import CUTOFF
+from alignrec.pipeline.evaluation.evidence import mean_and_sd
+from alignrec.pipeline.evaluation.statistics import corrected_tests, holm, paired_bootstrap
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.models import RELEASED
 
@@ -77,3 +81,22 @@ def paired_tests(
     each = zip(rows, results, corrected, strict=True)
     tested = [row | test._asdict() | {"p_holm": float(p)} for row, test, p in each]
     return pa.Table.from_pylist(tested, schemas.TESTS)
+
+
+def summarise_recalls(recalls: Mapping[Compared, np.ndarray], names: Sequence[str]) -> dict[str, Any]:
+    """Return mean and sd over seeds, and paired tests of every two sets over users, from recalls float64 [N]."""
+    seeds = sorted({one.seed for one in recalls})
+    recall: dict[str, Any] = {}
+    comparisons: list[tuple[str, str, str, np.ndarray, np.ndarray]] = []
+    for model in dict.fromkeys(one.model for one in recalls):
+        by_user = {name: np.mean([recalls[Compared(model, name, s)] for s in seeds], axis=0) for name in names}
+        for name in names:
+            figure = mean_and_sd([float(np.mean(recalls[Compared(model, name, s)])) for s in seeds])
+            recall.setdefault(model, {})[name] = {"mean": figure.mean, "sd": figure.sd, "values": list(figure.values)}
+        measure = f"{model} recall@{CUTOFF}"
+        comparisons += [(measure, a, b, by_user[a], by_user[b]) for a, b in combinations(names, 2)]
+    return {
+        "seeds": len(seeds),
+        f"recall@{CUTOFF}": recall,
+        "paired": corrected_tests(comparisons, seed_for("compare", "tests")),
+    }

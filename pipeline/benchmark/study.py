@@ -2,29 +2,32 @@
 
 import itertools
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from alignrec import schemas
-from alignrec.pipeline.benchmark import plan, summaries
+from alignrec.pipeline.benchmark import plan
 from alignrec.pipeline.benchmark.cell import Cell, DatasetData, Hidden
 from alignrec.pipeline.benchmark.experiment import Experiment
-from alignrec.pipeline.benchmark.params import Benchmark, Mask, Study
+from alignrec.pipeline.benchmark.params import Benchmark, Study
 from alignrec.pipeline.benchmark.settings import model_settings, sweep_params
-from alignrec.pipeline.benchmark.summaries import RECALL, WHOLE
 from alignrec.pipeline.combine.names import CEILINGS
 from alignrec.pipeline.encode.params import MODALITIES, variant
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded_cutoff
-from alignrec.pipeline.evaluation.evidence import mean_and_sd as spread
+from alignrec.pipeline.evaluation.evidence import WHOLE, group_values, mean_and_sd, summarise_mask
 from alignrec.pipeline.graph.params import Graph
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.train.params import Released
 
+RECALL = f"recall@{CUTOFF}"
+DIGITS = 6  # decimal places
 Setting = dict[str, int | float]
+BySetting = Mapping[tuple[str, str], list[float]]  # (sweep, setting as JSON) -> valid recall of its trainings
 
 
 class Masked(NamedTuple):
@@ -38,19 +41,22 @@ class Masked(NamedTuple):
 
 def mask_tables(experiment: Experiment) -> dict[str, Any]:
     name, mask = f"recall@{bounded_cutoff(experiment.split.n_items)}", experiment.params[Study].mask
-    cells = {one: mask_cell(experiment, one) for one in mask_trainings(maskable_sets(experiment.layout), mask)}
+    hidden = [(WHOLE, 0.0), *((modality, ratio) for modality in MODALITIES for ratio in sorted({*mask.ratios} - {0.0}))]
+    trainings = [
+        Masked(features, *what, seed)
+        for features in maskable_sets(experiment.layout)
+        for what in hidden
+        for seed in range(mask.seeds if mask.ratios else 0)
+    ]
+    cells = {one: mask_cell(experiment, one) for one in trainings}
     rows = [
         {"dataset": experiment.dataset, **one._asdict(), "protocol": judged["protocol"],
          "fingerprint": judged["fingerprint"], f"recall@{CUTOFF}": judged["metrics"]["test"][name],
          "best_epoch": record.values["best_epoch"]}
-        for one, record in experiment.complete(cells, "mask").items() for judged in record.judged
+        for one, record in experiment.complete(cells, "mask").items() for judged in record.values["judged"]
     ]  # fmt: skip
     table = pa.Table.from_pylist(rows, schemas.MASK)
-    return {
-        "mask.parquet": table,
-        "study.json": summaries.mask_metrics(table),
-        "mask.json": summaries.mask_points(table),
-    }
+    return {"mask.parquet": table, "study.json": mask_metrics(table), "mask.json": mask_points(table)}
 
 
 def maskable_sets(layout: Layout) -> list[str]:
@@ -59,11 +65,31 @@ def maskable_sets(layout: Layout) -> list[str]:
     return [n for n in names if n not in CEILINGS and all(variant(n, m) in names for m in MODALITIES)]
 
 
-def mask_trainings(names: list[str], mask: Mask) -> list[Masked]:
-    ratios = sorted({*mask.ratios} - {0.0})
-    hidden = [(WHOLE, 0.0), *((modality, ratio) for modality in MODALITIES for ratio in ratios)]
-    seeds = range(mask.seeds) if mask.ratios else ()
-    return [Masked(name, *what, seed) for name in names for what in hidden for seed in seeds]
+def mask_metrics(mask: pa.Table) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for (protocol, fingerprint), rows in summarise_mask(mask).items():
+        judged = nested.setdefault(protocol, {"fingerprint": fingerprint})
+        for row in rows:
+            figures = judged.setdefault(row.features, {}).setdefault(row.items, {})
+            for name, figure in ((RECALL, row.recall), ("relative_change", row.change)):
+                if figure is not None:
+                    figures[name] = round(figure.mean, DIGITS)
+                    figures |= {} if figure.sd is None else {f"{name}_sd": round(figure.sd, DIGITS)}
+    return {"mask_modality": nested}
+
+
+def mask_points(mask: pa.Table) -> list[dict[str, Any]]:
+    read = mask.to_pylist()
+    names = dict.fromkeys(row["features"] for row in read)
+    # every line starts at the whole set
+    rows = [(name, modality, row) for name in names for modality in MODALITIES for row in read
+            if row["features"] == name and row["modality"] in (modality, WHOLE)]  # fmt: skip
+    several = len({row["protocol"] for row in read}) > 1
+    return [
+        {"line": f"{name}, {modality} masked" + (f", {row['protocol']}" if several else ""), "ratio": row["ratio"],
+         "seed": row["seed"], RECALL: row[RECALL]}
+        for name, modality, row in rows
+    ]  # fmt: skip
 
 
 def mask_cell(experiment: Experiment, one: Masked) -> Cell:
@@ -96,12 +122,15 @@ def sweep_tables(experiment: Experiment) -> dict[str, Any]:
     }
     label = {"dataset": experiment.dataset, "features": features, **experiment.rules.label}
     rows = [
-        {**label, **one._asdict(), RECALL: record.best.get(f"valid_{RECALL}"),
+        {**label, **one._asdict(), RECALL: record.values["best"].get(f"valid_{RECALL}"),
          "best_epoch": record.values["best_epoch"] or 0, "reason": record.values["reason"]}
         for one, record in experiment.complete(cells, "sweeps", tolerant=True).items()
     ]  # fmt: skip
     swept = pa.Table.from_pylist(rows, schemas.SWEEPS)
-    return {"sweeps.parquet": swept, "curves.json": sweep_curves(swept), "heatmaps.json": sweep_heatmaps(swept)}
+    runs = group_values(((row["sweep"], row["setting"]), row[RECALL]) for row in rows)
+    by_setting = {setting: [value for value in values if value is not None] for setting, values in runs.items()}
+    curves, heatmaps = sweep_curves(by_setting), sweep_heatmaps(by_setting)
+    return {"sweeps.parquet": swept, "curves.json": curves, "heatmaps.json": heatmaps}
 
 
 def sweep_cell(experiment: Experiment, setting: Setting, seed: int, where: str) -> Cell:
@@ -113,35 +142,28 @@ def sweep_cell(experiment: Experiment, setting: Setting, seed: int, where: str) 
     return Cell(data, RELEASED, model_settings(own, RELEASED), experiment.rules, number, (CUTOFF,), "valid")
 
 
-def sweep_curves(table: pa.Table) -> list[dict[str, Any]]:
+def sweep_curves(by_setting: BySetting) -> list[dict[str, Any]]:
     rows = []
-    for (sweep, setting), values in _by_setting(table).items():
+    for (sweep, setting), values in by_setting.items():
         if len(changed := json.loads(setting)) == 1 and values:
             ((key, value),) = changed.items()
-            figure = spread(values)
+            figure = mean_and_sd(values)
             point = {"sweep": sweep, "key": key, "value": value, RECALL: figure.mean, "sd": figure.sd}
             rows.append(point | {"seeds": len(values)})
     return sorted(rows, key=lambda row: (row["sweep"], row["value"]))
 
 
-def sweep_heatmaps(table: pa.Table) -> list[dict[str, Any]]:
-    by_setting = _by_setting(table)
+def sweep_heatmaps(by_setting: BySetting) -> list[dict[str, Any]]:
     order = [*dict.fromkeys(sweep for sweep, _ in by_setting)]
     means: dict[tuple[int, str, float, float], list[float]] = {}
     for (sweep, setting), values in by_setting.items():
         for (x, a), (y, b) in itertools.combinations(json.loads(setting).items(), 2):
             if values:
-                means.setdefault((order.index(sweep), f"{x}, {y}", float(a), float(b)), []).append(spread(values).mean)
+                means.setdefault((order.index(sweep), f"{x}, {y}", float(a), float(b)), []).append(
+                    mean_and_sd(values).mean
+                )
     return [
         {"map": f"study {RELEASED} {order[sweep]}: {pair}", "settings": pair, "x": f"{x:.3g}", "y": f"{y:.3g}",
          "valid": max(found), "trials": len(found)}
         for (sweep, pair, x, y), found in sorted(means.items())
     ]  # fmt: skip
-
-
-def _by_setting(table: pa.Table) -> dict[tuple[str, str], list[float]]:
-    values: dict[tuple[str, str], list[float]] = {}
-    for row in table.select(["sweep", "setting", RECALL]).to_pylist():  # a few thousand rows at most
-        runs = values.setdefault((row["sweep"], row["setting"]), [])
-        runs += [row[RECALL]] if row[RECALL] is not None else []
-    return values

@@ -72,9 +72,10 @@ def _renumber_items(tables: Iterable[pa.Table], rows: np.ndarray, items: int) ->
 
 
 def train_sets(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seeds: int, to: Path) -> dict[str, Any]:
-    from alignrec.pipeline.benchmark import compare as plans  # loads torch, needed only for training
+    from alignrec.pipeline.benchmark import plan  # loads torch, needed only for training
     from alignrec.pipeline.benchmark.cell import DatasetData
-    from alignrec.pipeline.benchmark.experiment import Store, complete_cells
+    from alignrec.pipeline.benchmark.experiment import Store, complete_cells, read_evaluation
+    from alignrec.pipeline.benchmark.significance import summarise_recalls
     from alignrec.pipeline.train import inputs
 
     data = {}
@@ -84,15 +85,13 @@ def train_sets(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], s
         data[g.name] = DatasetData(layout, path, graph=params[Graph])
     split = inputs.read_inputs(layout, None).split
     rules, k = protocol_of(params, layout.dataset, split), bounded_cutoff(split.n_items)
-    planned = plans.plan_compared(params, data, plans.MODELS, seeds, rules, split.n_items)
+    planned = plan.plan_compared(params, data, plan.COMPARED, seeds, rules, split.n_items)
     found = complete_cells(planned, Store(to / "cells"), params[Benchmark].workers)
-    judged = [
-        protocol.label
-        | plans.summarise_recalls(
-            {one: r.evaluation(protocol.suffix, split, [k]).per_user["recall", k] for one, r in found.items()}, [*data]
-        )
-        for protocol in rules.variants
-    ]
+    judged = []
+    for protocol in rules.variants:
+        by_run = {one: read_evaluation(r.rankings[protocol.suffix], split, [k]) for one, r in found.items()}
+        recalls = {one: evaluation.per_user["recall", k] for one, evaluation in by_run.items()}
+        judged.append(protocol.label | summarise_recalls(recalls, [*data]))
     return judged[0] | ({"also": judged[1:]} if judged[1:] else {})
 
 

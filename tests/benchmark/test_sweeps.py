@@ -17,7 +17,7 @@ from alignrec.pipeline.benchmark import study
 from alignrec.pipeline.benchmark.cell import Outcome, train_and_judge
 from alignrec.pipeline.benchmark.experiment import Experiment
 from alignrec.pipeline.benchmark.settings import model_settings, protocol_of
-from alignrec.pipeline.benchmark.summaries import RECALL
+from alignrec.pipeline.benchmark.study import RECALL
 from alignrec.pipeline.evaluation import metrics
 from alignrec.pipeline.graph import neighbours
 from alignrec.pipeline.harness.layout import Layout

@@ -12,7 +12,7 @@ from shops import interactions
 from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
-from alignrec.pipeline.benchmark import slices, tail
+from alignrec.pipeline.benchmark import slices
 from alignrec.pipeline.benchmark.cell import Entry, list_runs, rankings_path
 from alignrec.pipeline.benchmark.experiment import Experiment
 from alignrec.pipeline.evaluation.metrics import judge_rankings
@@ -42,7 +42,7 @@ def written(root: Path, right: dict[tuple[str, str], set[int]]) -> pa.Table:
 def tabled(root: Path, settings: Params) -> pa.Table:
     with running("study", "shop", settings, root) as run:
         experiment = Experiment(run, 1)
-        experiment.write(tail.tail_tables(experiment))
+        experiment.write(slices.tail_tables(experiment))
     return io.read_table(run.layout.study("tail"), schemas.TAIL)
 
 

@@ -27,8 +27,8 @@ def test_little_depends_on_what_does_not_shape_it() -> None:
     cells = {path for path in used if path.startswith("pipeline/benchmark/")}
     assert cells == {f"pipeline/benchmark/{name}.py" for name in ("cell",)}
     used = names("alignrec.stages.study")
-    assert "pipeline/benchmark/tail.py" in used
-    assert not used & {f"pipeline/benchmark/{name}.py" for name in ("results", "compare")}
+    assert "pipeline/benchmark/slices.py" in used
+    assert "pipeline/benchmark/results.py" not in used
     encoders = {path for path in names("alignrec.stages.pretrain") if path.startswith("pipeline/encode/")}
     assert encoders <= {f"pipeline/encode/{name}.py" for name in ("chunks", "folder", "quality")}
     assert not {

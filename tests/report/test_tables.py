@@ -89,11 +89,11 @@ def test_models_stand_by_how_they_use_content_and_the_best_figure_is_still_marke
 
 def test_an_ablation_that_repeats_the_full_model_is_marked_and_explained(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
-    results = io.read_table(layout.results, schemas.RESULTS).to_pylist()
+    measured = io.read_table(layout.results, schemas.RESULTS).to_pylist()
     tests = io.read_table(layout.tests, schemas.TESTS)
-    full = {(r["seed"], r["metric"], r["k"]): r["value"] for r in results
+    full = {(r["seed"], r["metric"], r["k"]): r["value"] for r in measured
             if (r["model"], r["ablation"]) == ("alignrec", "")}  # fmt: skip
-    same = [r | {"value": full[r["seed"], r["metric"], r["k"]]} if r["ablation"] else r for r in results]
+    same = [r | {"value": full[r["seed"], r["metric"], r["k"]]} if r["ablation"] else r for r in measured]
     (comparison,) = list_ablations(pa.Table.from_pylist(same, schemas.RESULTS))
     table = results.ablation_table([*results.ablated_rows(comparison, tests)])
     assert table.rows[1][4:] == ["none", "identical", ""]
