@@ -18,7 +18,9 @@ from processes import FORKED, here  # noqa: E402  (which also spares the disk)
 
 from alignrec.pipeline.harness.engine import Processes  # noqa: E402
 
-settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "shared machine", max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("shared machine")
 
 LONGEST = (

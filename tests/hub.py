@@ -1,7 +1,5 @@
 """A fake Hugging Face Hub: enough to fetch models, and to read and commit to datasets."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Tiny random networks in published formats, one folder of a few hundred kilobytes each."""
 
-from __future__ import annotations
-
 import io
 import json
 from pathlib import Path

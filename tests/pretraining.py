@@ -1,7 +1,5 @@
 """A toy shop for pre-training, whose items have a colour and a thing in both text and image."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -21,7 +21,7 @@ os.fsync = lambda number: None  # type: ignore[assignment]
 """fsync takes 5 ms, and only guards against power cuts, which no test simulates"""
 CONTEXT = multiprocessing.get_context("forkserver")
 FORKED = [
-    *("alignrec.commands.app", "alignrec.pipeline.serve.command", "alignrec.pipeline.embed.command"),
+    *("alignrec.commands.app", "alignrec.pipeline.serve.app", "alignrec.pipeline.embed.command"),
     *("alignrec.pipeline.pretrain.train", "alignrec.pipeline.encode.write"),
     *("alignrec.stages.pretrain", "alignrec.stages.study", "alignrec.stages.report", "alignrec.stages.publish"),
     *("pytest", "hypothesis", "torch", "pyarrow.dataset", "duckdb", "faiss", "scipy.stats", "transformers", "dvc.repo"),

@@ -4,8 +4,6 @@ A command sends its arguments, folder, environment and standard files to the pro
 Like the process that it is for, it ends with the other: killed, it takes all that it started along.
 """
 
-from __future__ import annotations
-
 import atexit
 import json
 import os

@@ -4,7 +4,7 @@ import json
 import subprocess
 from pathlib import Path
 
-import shipped
+import toyproject
 import yaml
 
 from alignrec.commands import project
@@ -20,7 +20,7 @@ SHOP = {"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}}
 
 
 def test_dvc_yaml_is_what_the_stages_say() -> None:
-    assert project.dvc_yaml(read(shipped.root() / "params.yaml")) == TEXT
+    assert project.dvc_yaml(read(toyproject.shipped() / "params.yaml")) == TEXT
     assert list(DVC) == [*STAGES, "figures"]
     assert all(set(stage) <= {"desc", "matrix", "cmd", "deps", "params", "outs"} for stage in DVC.values())
     assert all(path.startswith("outputs/") for stage in DVC.values() for path in stage.get("deps", []))
@@ -50,7 +50,7 @@ def test_every_section_is_in_the_parameter_file_and_read_by_a_stage() -> None:
     shown = yaml.safe_load(project.SECTIONS.read_text())
     assert read_by == {*shown, "sources"}
     assert {name for name in STAGES if "train.features" in DVC[name]["params"]} == {"probe", "report", "publish"}
-    assert {*shown} <= yaml.safe_load((shipped.root() / "params.yaml").read_text()).keys()
+    assert {*shown} <= yaml.safe_load((toyproject.shipped() / "params.yaml").read_text()).keys()
     kinds = SECTIONS | {"train": MODELS["alignrec"].Params}
     for name, keys in shown.items():
         defaults = kinds[name]().model_dump() if name in kinds else {}
@@ -76,7 +76,7 @@ def test_a_stage_has_one_name_and_reads_earlier_ones() -> None:
 
 def test_git_keeps_what_dvc_shows_of_the_first_dataset() -> None:
     """Otherwise `dvc metrics`, `dvc plots` and `dvc metrics diff` cannot load it on a fresh clone."""
-    first = yaml.safe_load((shipped.root() / "params.yaml").read_text())["datasets"][0]
+    first = yaml.safe_load((toyproject.shipped() / "params.yaml").read_text())["datasets"][0]
     described = yaml.safe_load(TEXT.replace("${datasets[0]}", first))
     plots = (one for plot in described["plots"] for one in plot.values())
     shown = {*described["metrics"], *(path for one in plots for path in one["y"])}
@@ -84,9 +84,3 @@ def test_git_keeps_what_dvc_shows_of_the_first_dataset() -> None:
     assert [path for path in shown if not (ROOT / path).is_file()] == []
     ignored = subprocess.run(["git", "check-ignore", *shown], cwd=ROOT, capture_output=True, text=True)
     assert ignored.stdout == ""
-
-
-def commit(folder: Path, *paths: str) -> None:
-    author = ["-c", "user.name=t", "-c", "user.email=t@t"]
-    for words in (["init", "-q"], ["add", *paths], [*author, "commit", "-q", "-m", "Record the run"]):
-        subprocess.run(["git", *words], cwd=folder, check=True)

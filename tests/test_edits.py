@@ -1,7 +1,5 @@
 """The edits that CONTRIBUTING.md lists, each made on a copy with the named files only."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys

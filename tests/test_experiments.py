@@ -1,7 +1,5 @@
 """Every experiment runs on a tiny catalogue and reports each of its arms."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Vectors of different fingerprints are never mixed: embed, load, serve and compare name the difference."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Layout of the code: a package per stage, imports in one direction, and tests that mirror the packages."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Plug-ins of a third-party package, from a recommender to a source: one file and one entry each."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Iterator

@@ -7,11 +7,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from commands import alignrec
 from toyproject import environment, project, run
@@ -54,55 +51,12 @@ def test_every_stage_ran_the_release_verifies_and_nothing_is_due(undisturbed: Pa
     assert ran(run("dvc", "repro", cwd=undisturbed)) == []
 
 
-def rolled(path: Path, column: str) -> None:
-    table = pq.read_table(path)
-    values = table[column].combine_chunks()
-    moved = pa.concat_arrays([values.slice(1), values.slice(0, 1)])
-    changed = table.set_column(table.schema.get_field_index(column), table.schema.field(column), moved)
-    pq.write_table(changed, path, compression="zstd")
-
-
 def flipped(path: Path) -> None:
     """Flip one bit, keeping size and mtime."""
     data, status = bytearray(path.read_bytes()), path.stat()
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-ALTERED: list[tuple[str, Callable[[Path], None]]] = [
-    ("beit3/shop/beit3/features-00000.parquet", lambda path: rolled(path, "vector")),
-    ("items/shop/items.parquet", lambda path: rolled(path, "title")),
-    ("train/shop/user_embeddings.parquet", flipped),
-    ("probe/shop/probes.json", lambda path: path.write_text(path.read_text().replace(": 0.", ": 0.9", 1))),
-    ("pretrain/shop/encoder.safetensors", flipped),
-    ("pretrain/shop/history.json", Path.unlink),
-    ("interactions/shop/interactions.parquet", lambda path: rolled(path, "item_id")),
-    ("beit3/shop/theirs/features-00000.parquet", lambda path: path.parent.mkdir() or path.write_bytes(b"x")),
-]
-
-
-@pytest.fixture(scope="module")
-def alterable(undisturbed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return copied(undisturbed, tmp_path_factory.mktemp("altered"))
-
-
-@pytest.mark.parametrize("number", range(len(ALTERED)))
-def test_nothing_that_no_stage_wrote_is_released(undisturbed: Path, alterable: Path, number: int) -> None:
-    name, alter = ALTERED[number]
-    path, made = (folder / "outputs" / name for folder in (alterable, undisturbed))
-    alter(path)
-    done = alignrec("publish", "shop", cwd=alterable)
-    there = path.exists()
-    if made.exists():
-        shutil.copy2(made, path)
-    else:
-        shutil.rmtree(path.parent)
-    assert done.exit_code == 1
-    what = "is gone" if not there else "is not as it was made" if made.exists() else "is of no stage"
-    assert f"outputs/{name} {what}" in done.stderr
-    assert ("delete it" if "of no" in what else f"`alignrec {name.partition('/')[0]} shop`") in done.stderr
-    assert done.stderr.count("\n") == 1
 
 
 def edit(folder: Path, path: str, before: str, after: str) -> None:
@@ -145,11 +99,11 @@ def test_code_and_parameters_are_dvcs_to_compare(undisturbed: Path, tmp_path: Pa
 def test_an_earlier_setting_runs_nothing(undisturbed: Path, tmp_path: Path) -> None:
     folder = copied(undisturbed, tmp_path)
     before = release(folder)
-    for k, stages in ((3, 7), (10, 0)):
+    for codes, stages in ((4, ["semantic_ids", "report", "publish"]), (8, [])):
         path = folder / "params.yaml"
-        path.write_text(re.sub(r"(?m)^graph: {k: \d+", f"graph: {{k: {k}", path.read_text()))
-        assert len(ran(run("dvc", "repro", cwd=folder))) == stages
-        assert (release(folder) == before) == (k == 10)
+        path.write_text(re.sub(r"codes: \d}", f"codes: {codes}}}", path.read_text()))
+        assert ran(run("dvc", "repro", cwd=folder)) == stages
+        assert (release(folder) == before) == (codes == 8)
 
 
 def test_a_pushed_run_is_pulled_elsewhere_and_nothing_runs(undisturbed: Path, tmp_path: Path) -> None:
@@ -160,7 +114,6 @@ def test_a_pushed_run_is_pulled_elsewhere_and_nothing_runs(undisturbed: Path, tm
     clone = tmp_path / "another/path"
     subprocess.run(["git", "clone", "-q", folder, clone], check=True)
     run("dvc", "pull", "-q", cwd=clone)
-    assert run("dvc", "status", cwd=clone).strip() == UP_TO_DATE
     assert ran(run("dvc", "repro", cwd=clone)) == []
     assert release(clone) == release(undisturbed)
     run("dvc", "repro", "-q", "--force", "--single-item", "pretrain@shop", cwd=clone)  # which makes what was pulled
@@ -168,27 +121,6 @@ def test_a_pushed_run_is_pulled_elsewhere_and_nothing_runs(undisturbed: Path, tm
     flipped(clone / "outputs/graph/shop/beit3/edges.parquet")
     done = alignrec("publish", "shop", cwd=clone)
     assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
-
-
-def test_altered_outputs_are_restored_or_made_again_by_repro(undisturbed: Path, tmp_path: Path) -> None:
-    folder = copied(undisturbed, tmp_path)
-    paths = [folder / "outputs/graph/shop/beit3/edges.parquet", folder / "outputs/probe/shop/probes.json"]
-    before = [sha256(path) for path in paths]
-    for path in paths:
-        data = bytearray(path.read_bytes())
-        data[len(data) // 2] ^= 1
-        path.unlink()  # DVC's cache may link it
-        path.write_bytes(data)
-    altered = [path.read_bytes() for path in paths]
-    stages = ["graph@shop", "probe@shop"]
-    assert ran(run("dvc", "repro", "--single-item", *stages, cwd=folder)) == []  # DVC's cache has them
-    assert [sha256(path) for path in paths] == before
-    shutil.rmtree(folder / ".dvc/cache")
-    for path, data in zip(paths, altered, strict=True):
-        path.unlink()
-        path.write_bytes(data)
-    assert ran(run("dvc", "repro", "--single-item", *stages, cwd=folder)) == ["graph", "probe"]
-    assert [sha256(path) for path in paths] == before
 
 
 def test_the_report_has_the_figures_of_dvcs_metrics_and_plots(undisturbed: Path) -> None:
@@ -246,6 +178,7 @@ def repeatable(undisturbed: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return copied(undisturbed, tmp_path_factory.mktemp("repeated"))
 
 
+@pytest.mark.usefixtures("one_process")
 @pytest.mark.parametrize("name", STAGES)
 def test_a_record_is_the_same_fresh_killed_and_resumed_and_run_again(name: str, repeatable: Path) -> None:
     stage, params = STAGES[name], load(repeatable / "params.yaml", "shop")
@@ -261,9 +194,8 @@ def test_a_record_is_the_same_fresh_killed_and_resumed_and_run_again(name: str, 
     work = Layout(repeatable / "outputs", "shop").work(name, item)
     shutil.rmtree(work)
     fresh, files = ended()
-    for last in {files // 2, files}:
-        shutil.rmtree(work)
-        with pytest.raises(KeyboardInterrupt):
-            ended(max(last, 1))
-        assert ended()[0] == fresh, f"killed at file {last} of {files}"
-    assert ended()[0] == fresh
+    shutil.rmtree(work)
+    with pytest.raises(KeyboardInterrupt):
+        ended(max(files // 2, 1))
+    for _ in range(2):
+        assert ended()[0] == fresh

@@ -1,9 +1,12 @@
-"""A project on a toy shop with the code of this clone, run by DVC, for tests and `make kill`."""
+"""A project on a toy shop with the code of this clone, run by DVC; and the parameter files as committed."""
 
+import atexit
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -49,3 +52,21 @@ def run(*command: str, cwd: Path) -> str:
     done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout
+
+
+@cache
+def shipped() -> Path:
+    """Return a folder with the committed params.yaml and profiles/; without git, the local ones."""
+    folder = Path(tempfile.mkdtemp(prefix="alignrec-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    shutil.copytree(ROOT / "profiles", folder / "profiles")
+    shutil.copy(ROOT / "params.yaml", folder)
+    committed = subprocess.run(["git", "show", "HEAD:params.yaml"], cwd=ROOT, capture_output=True)
+    if committed.returncode == 0 and b"datasets: [sample]" in committed.stdout and _is_edited():
+        (folder / "params.yaml").write_bytes(committed.stdout)
+    return folder
+
+
+def _is_edited() -> bool:
+    """Return whether params.yaml builds something other than the sample, as a user's edit does."""
+    return "datasets: [sample]" not in (ROOT / "params.yaml").read_text()

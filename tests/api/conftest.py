@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-import shop_release
 import shops
 
 from alignrec import schemas
@@ -22,7 +21,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 def made(layout: Layout) -> Path:
     """The release, whose features are named beit3."""
     folder = layout.root / "release"
-    shop_release.write(folder, layout, {"beit3": layout.features("f") / "features-00000.parquet"})
+    shops.write_release(folder, layout, {"beit3": layout.features("f") / "features-00000.parquet"})
     return folder
 
 

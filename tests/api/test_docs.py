@@ -10,8 +10,6 @@ import pytest
 import shops
 import toy
 from pyarrow import csv
-from shop_release import TITLES
-from shop_release import write as write_release
 
 import alignrec
 from alignrec.pipeline import io
@@ -27,7 +25,7 @@ README = (DOCS.parent / "README.md").read_text()
 def beside(layout: Layout, interactions: pa.Table, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a release, interactions and an image, as docs/python.md assumes."""
     folder = tmp_path_factory.mktemp("beside")
-    write_release(folder / "release", layout, {"beit3": io.shard(layout.features("f"), "features", 0)})
+    shops.write_release(folder / "release", layout, {"beit3": io.shard(layout.features("f"), "features", 0)})
     csv.write_csv(interactions, folder / "interactions.csv")
     (folder / "photo.jpg").write_bytes(toy.jpeg((220, 40, 40)))
     return folder
@@ -57,7 +55,7 @@ def test_the_readme_reads_a_release(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_read(beside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     (code,) = (code for code in BLOCKS if "release.graph" in code)
     names = run(code, beside, monkeypatch)
-    assert list(names["titles"]) == TITLES
+    assert list(names["titles"]) == shops.TITLES
     assert np.array_equal(names["same"], names["x"][0])
     assert names["asin"] == "i0"
     assert names["neighbours"].nnz == 4

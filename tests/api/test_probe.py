@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pytest
 import shops
@@ -54,6 +53,8 @@ def test_controls_follow_the_seed(probed: alignrec.ProbeResult, x: alignrec.Vect
 
 
 def test_any_table_will_do(probed: alignrec.ProbeResult, x: alignrec.Vectors, interactions: pa.Table) -> None:
+    import polars as pl
+
     frame = interactions.to_pandas()
     numbers = frame.assign(user=frame.user.str[1:].astype(int), item=frame.item.str[1:].astype(int))
     times = frame.assign(timestamp=pd.to_datetime(frame.timestamp, unit="s"))

@@ -1,7 +1,5 @@
 """Published checkpoints, imitated: read, converted and resized, or refused with a reason."""
 
-from __future__ import annotations
-
 import argparse
 import io as memory
 import zipfile

@@ -1,7 +1,5 @@
 """BEiT3 mini equals MiniLM on texts before training, has two experts in one attention, and respects masks."""
 
-from __future__ import annotations
-
 from importlib.resources import files
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The visual tokenizer against figures of the reference implementation, and its invariants."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

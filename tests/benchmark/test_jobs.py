@@ -31,13 +31,6 @@ def test_id_models_run_once_a_seed_and_ablations_beside_the_full_model() -> None
     ]
 
 
-def record(model: str, seed: int, recall: float) -> dict:  # type: ignore[type-arg]
-    means = {"recall@20": recall, "ndcg@20": recall / 2}
-    run = {"dataset": "shop", "model": model, "features": "f", "seed": seed, "ablation": ""}
-    run |= {"protocol": "mmrec", "fingerprint": "1"}
-    return run | {"metrics": {"valid": means, "test": means}}
-
-
 def run_all(root: Path, models: list[str]) -> dict[str, bytes]:
     shops.outputs(root)
     ablations = {"ablations": {"no-cca": {"cca": 0.0}}} if "alignrec" in models else {}

@@ -1,7 +1,5 @@
 """The store ignores altered records and those of other cells, and trains nothing twice."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Sweeps train every value once, evaluate on valid, and never open test."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -18,7 +18,7 @@ from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.vectors.arrays import WIDTH
 from tests.vectors import formats
-from tests.vectors.test_records import record, write
+from tests.vectors.test_formats import record, write
 
 
 def test_they_are_a_feature_set_and_stand_beside_minilm(tmp_path: Path) -> None:

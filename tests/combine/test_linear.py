@@ -1,7 +1,5 @@
 """`linear`: available sets are relaxed, concatenated and reduced, as computed step by step here."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

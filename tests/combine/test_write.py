@@ -1,7 +1,5 @@
 """Concatenations, whitened and masked sets, and controls: rows, encoders of new items, and refusals."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from pathlib import Path

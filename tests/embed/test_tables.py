@@ -1,9 +1,9 @@
 """`alignrec embed` on any table, with encoders that are not of a release."""
 
 import json
-import sys
 from pathlib import Path
 
+import networks
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,9 +15,6 @@ from alignrec.commands.app import app
 from alignrec.pipeline import io
 from alignrec.pipeline.embed import command as embedding
 from alignrec.pipeline.encode import batching
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-import networks
 
 TITLES = ["Red ball", "blue car!", None, "green tree"]
 WORDS = ["round and red", None, None, "tall"]

@@ -1,7 +1,5 @@
 """Feature sets are in item order, for items with any modality, whatever the batches and interruptions."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 import toy
-from coloured import Item, catalogue
-from featured import stage, vectors
+from featured import Item, catalogue, stage, vectors
 from networks import jpeg
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import save_file
@@ -28,9 +25,7 @@ from alignrec.pipeline.combine import controls
 from alignrec.pipeline.encode import batching
 from alignrec.pipeline.encode.beit3 import BEiT3Items
 from alignrec.pipeline.encode.chunks import LONGEST_WORD, cut_texts
-from alignrec.pipeline.encode.huggingface import HuggingFace
 from alignrec.pipeline.encode.loading import Project, load_encoders
-from alignrec.pipeline.encode.minilm import MiniLMParams, load_minilm
 from alignrec.pipeline.encode.registry import Encoder, find_network
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run
@@ -320,8 +315,3 @@ def test_a_text_of_megabytes_is_not_tokenised_whole() -> None:
 
     cut_texts(["y" * 1_000_000], count, 100, 3)
     assert longest <= LONGEST_WORD
-
-
-@pytest.fixture(scope="module")
-def minilm() -> HuggingFace:
-    return load_minilm(None, MiniLMParams())

@@ -1,7 +1,5 @@
 """Networks from the Hub, pinned to a commit, or from a folder; incomplete ones and pickles are refused."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Every kind of third-party model, as a tiny random network: vectors depend on what an item has."""
 
-from __future__ import annotations
-
 import io
 import re
 import shutil

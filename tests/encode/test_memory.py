@@ -1,7 +1,5 @@
 """An out-of-memory error halves the batch, once, with a warning."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`encode.reuse` keeps the rows of earlier catalogues and encodes only new ones."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ import networks
 import numpy as np
 import pytest
 import toy
-from coloured import ITEMS, Item, catalogue, item
+from featured import ITEMS, Item, catalogue, item
 
 from alignrec.commands.params import Params
 from alignrec.pipeline import io

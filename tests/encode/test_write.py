@@ -1,27 +1,61 @@
 """User-defined encoders in the stage: kills, changes, failures and clusters."""
 
-from __future__ import annotations
-
 import json
 import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import featured
 import networks
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import toy
-from coloured import Item, catalogue
-from elsewhere import spread_without
+from featured import Item, catalogue
 from hub import hub as serving
 
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.encode import batching
 from alignrec.pipeline.encode.folder import FeatureSet
+from alignrec.pipeline.harness import cluster
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io.errors import UserError
+
+
+@contextmanager
+def hidden(*folders: Path) -> Iterator[None]:
+    for folder in folders:
+        folder.rename(folder.with_name(f"{folder.name}.hidden"))
+    try:
+        yield
+    finally:
+        for folder in folders:
+            folder.with_name(f"{folder.name}.hidden").rename(folder)
+
+
+def spread_without(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> list[Any]:
+    """Hide folders from the workers of `cluster.spread`; return the list to which its jobs are added."""
+    pickle, jobs_done = pytest.importorskip("cloudpickle"), list[Any]()
+
+    def spread(
+        read: Any, make: Any, jobs: Sequence[Any], processors: Any, packages: Sequence[str] = ()
+    ) -> Iterator[tuple[Any, pa.Table]]:
+        read, make = pickle.loads(pickle.dumps((read, make)))
+        work = None
+        for job in jobs:
+            table = read(job)
+            with hidden(*folders):
+                work = work or make()
+                result = work(job, table)
+            jobs_done.append(job)
+            yield job, result
+
+    monkeypatch.setattr(cluster, "spread", spread)
+    return jobs_done
+
 
 TEXTS = ["red apple", "", "a blue car", "", "green tree", "bus", "red car"]
 COLOURS = ["red", "green", None, None, "blue", None, "red"]

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shops
-from scipy import stats
 
 from alignrec.commands.params import Params
 from alignrec.pipeline.benchmark import significance
@@ -20,6 +19,8 @@ from alignrec.stages import download, interactions
 
 
 def test_bootstrap_agrees_with_the_t_test_and_with_scipys_interval() -> None:
+    from scipy import stats
+
     rng = np.random.default_rng(5)
     x = rng.normal(size=(300, 3))
     y = rng.normal((0.0, 0.1, 0.4), size=(300, 3))

@@ -33,7 +33,6 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.items.parse import clean_text
 from alignrec.stages import download, interactions, items
 
-SPLITS = ("train", "valid", "test")
 PLAIN = [form for form in FORMATS if not wants_codes(form)]
 
 

@@ -1,7 +1,5 @@
 """Jobs on a Ray cluster: results are in order, lost nodes are retried, and errors are one line."""
 
-from __future__ import annotations
-
 import functools
 import os
 import re

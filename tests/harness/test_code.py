@@ -1,7 +1,5 @@
 """Code fingerprints: the import closure of a stage, and which changes of its files count."""
 
-from __future__ import annotations
-
 import types
 from collections.abc import Callable
 from pathlib import Path

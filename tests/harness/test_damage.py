@@ -1,7 +1,5 @@
 """A damaged checkpoint is dropped, and the stage ends with the same bytes."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Two processes under torchrun learn as one does, and only the first writes."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time

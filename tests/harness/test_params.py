@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import shipped
+import toyproject
 
 from alignrec.commands import params
 from alignrec.pipeline.combine.names import feature_sets
@@ -30,7 +30,7 @@ def load(tmp_path: Path, text: str) -> params.Params:
 
 
 def test_the_products_params_are_valid() -> None:
-    assert params.load(shipped.root() / "params.yaml").datasets == ["sample"]
+    assert params.load(toyproject.shipped() / "params.yaml").datasets == ["sample"]
 
 
 def test_defaults_are_the_published_settings(tmp_path: Path) -> None:

@@ -5,8 +5,6 @@ The pipeline runs once on a toy shop, undisturbed. For each kill a copy of it fo
 outputs and all that `dvc.lock` says are compared. Stages take turns; the moment follows from the kill's number.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,5 @@
 """`alignrec serve` with slow, many or disconnected clients, and a release that changes meanwhile."""
 
-from __future__ import annotations
-
 import shutil
 import signal
 import socket

@@ -3,8 +3,6 @@
 Two towns: users of one interact only with items of it, which any recommender that learns separates.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache
 
@@ -14,7 +12,6 @@ import pytest
 import scipy.sparse as sp
 import torch
 import toy
-from functorch.compile import aot_module_simplified, nop
 
 from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.evaluation.metrics import evaluate_vectors, topk
@@ -29,8 +26,8 @@ from alignrec.pipeline.train.loop import Fit, compile_network, fit
 
 USERS, ITEMS, TOWNS = 60, 40, 2
 PARTS = [6, 4]
-LONELY, BARE = USERS - 1, ITEMS - 1
-"""ids of a user without interactions, and of an item without features or interactions"""
+BARE = ITEMS - 1
+"""id of an item without features or interactions"""
 TRAINED = [name for name, model in MODELS.items() if not issubclass(model, Untrained)]
 
 
@@ -72,8 +69,12 @@ def batch() -> Batch:
 
 
 @cache
-def once(model: str, parts: tuple[int, ...] = tuple(PARTS)) -> Fit:
+def trained(model: str, *parts: int) -> Fit:
     return fit(MODELS[model], *towns(), settings(model), 0, parts=parts)
+
+
+def once(model: str) -> Fit:
+    return trained(model, *PARTS)
 
 
 def array(x: np.ndarray | torch.Tensor | sp.csr_array | Filter) -> np.ndarray:
@@ -117,7 +118,7 @@ MODALITIES = [(model, parts) for model in MODELS for parts in ([*PARTS], []) if 
 )
 def test_two_towns_are_told_apart(model: str, parts: list[int]) -> None:
     """Each user has about 11 unseen items in the own town, 20 in the other, and 2 targets: chance is .33 at 10."""
-    split, fitted = towns()[0], once(model, tuple(parts))
+    split, fitted = towns()[0], trained(model, *parts)
     assert evaluate_vectors(fitted.user, fitted.item, split, "test", [10]).mean["recall", 10] > 0.6
 
 
@@ -160,9 +161,11 @@ def test_a_models_own_defaults_yield_to_train_and_train_to_overrides() -> None:
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_torch_compile_follows_what_a_gpu_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from functorch.compile import aot_module_simplified, nop
+
     monkeypatch.setattr(device, "by_onednn", lambda *_: False)
     monkeypatch.setattr(infonce, "merges_rows", lambda _: False)
-    network, whole = built(name), batch()
+    network, whole = built(name, parts=[]), batch()
     short = Batch(whole.users[:99], whole.positives[:99], whole.negatives[:99])
     traced = list[torch.fx.GraphModule]()
 

@@ -1,7 +1,5 @@
 """Parts of baselines without reference figures, against slow float64 versions."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

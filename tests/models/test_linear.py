@@ -1,7 +1,5 @@
 """Linear and training-free models against slow versions, by column or user."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """BPR, LightGCN, VBPR, BM3, FREEDOM and MGCN against figures of their reference implementations."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import scipy.sparse as sp

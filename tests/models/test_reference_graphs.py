@@ -1,7 +1,5 @@
 """LATTICE, MMGCN, GRCN, DualGNN and SLMRec against figures of their reference implementations."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import scipy.sparse as sp

@@ -1,9 +1,10 @@
-"""Products and softmax of sparse matrices, against dense ones."""
+"""Products and softmax of sparse matrices, against dense ones; and whitening."""
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 
+from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.ops.sparse import Sparse, SparsityPattern
 
 ROWS, COLUMNS = np.array([3, 0, 0, 1, 3, 3]), np.array([1, 2, 0, 1, 0, 3])  # row 2 and column 4 are empty
@@ -55,3 +56,21 @@ def test_equals_the_dense_product_both_ways() -> None:
     torch.testing.assert_close(sparse.T.dot(y), dense.T @ y)
     torch.testing.assert_close(sparse.T.T.dot(x), dense @ x)
     assert torch.autograd.gradcheck(sparse.dot, x.requires_grad_())
+
+
+# --- whitening
+
+
+def test_directions_vary_equally_afterwards() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(5000, 3)) * [10.0, 3.0, 1.0] @ np.linalg.qr(rng.normal(size=(3, 3)))[0] + 7
+    white = linalg.fit_whitening(x).apply(x)
+    np.testing.assert_allclose(white.mean(axis=0), 0, atol=1e-4)
+    np.testing.assert_allclose(np.cov(white.T), np.eye(3), atol=0.05)
+
+
+def test_equal_vectors_are_only_moved() -> None:
+    x = np.full((4, 2), 3.0, np.float32)
+    actual = linalg.fit_whitening(x)
+    np.testing.assert_array_equal(actual.apply(x), 0)
+    np.testing.assert_allclose(actual.apply(np.array([[4.0, 3.0]], np.float32)), [[1, 0]], atol=1e-6)

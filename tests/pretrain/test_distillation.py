@@ -1,7 +1,5 @@
 """Distillation from other encoders into CLS."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Pre-training learns, and a killed run ends as an undisturbed one."""
 
-from __future__ import annotations
-
 import json
 from functools import partial
 from pathlib import Path

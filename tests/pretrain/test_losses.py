@@ -1,7 +1,5 @@
 """Each term of the loss against a slow version, and the effect of training on it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,6 @@
 """Pre-training of mini starts from MiniLM, survives kills with the same bytes, and is read by `encode`."""
 
-from __future__ import annotations
-
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -25,9 +24,9 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.pretrain.params import MINI, Pretrain
 
-ITEMS = 48
+ITEMS = 24
 NO_TEXT, NO_IMAGE = np.arange(ITEMS) % 12 == 0, np.arange(ITEMS) % 10 == 0
-SHORT: dict[str, Any] = {"n": ITEMS, "size": "mini", "steps": 2, "batch_size": 8, "checkpoint_every": 1}
+SHORT: dict[str, Any] = {"size": "mini", "steps": 2, "batch_size": 8, "checkpoint_every": 1}
 FILES = [
     *("config.json", "encoder.safetensors", "history.json", "run.json", "start.safetensors"),
     *("whitening.safetensors", "wordpieces.json"),
@@ -43,10 +42,24 @@ def test_its_defaults_are_its_own_and_what_is_given_stands() -> None:
         Pretrain(size="mini", init="x.pth")
 
 
-def test_killed_it_ends_with_the_same_bytes_and_is_encoded_from(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shop with the feature sets that pre-training reads."""
+    root = tmp_path_factory.mktemp("encoded")
+    shop(root, n=ITEMS, **SHORT)
+    features(root, *IMAGE_TOKENS)
+    return root
+
+
+def copied(encoded: Path, to: Path, **changed: Any) -> Path:
+    shutil.copytree(encoded, to, dirs_exist_ok=True)
+    shop(to, n=ITEMS, **SHORT | changed)
+    return to
+
+
+def test_killed_it_ends_with_the_same_bytes_and_is_encoded_from(encoded: Path, tmp_path: Path) -> None:
     for name in ("whole", "killed"):
-        shop(tmp_path / name, **SHORT)
-        features(tmp_path / name, *IMAGE_TOKENS)
+        copied(encoded, tmp_path / name)
     assert [line["step"] for line in history(tmp_path / "whole")] == [2]
     layout = Layout(tmp_path / "killed", "toy")
     process = started(history, tmp_path / "killed")
@@ -74,10 +87,8 @@ def test_killed_it_ends_with_the_same_bytes_and_is_encoded_from(tmp_path: Path) 
 
 
 @pytest.fixture(scope="module")
-def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("untrained")
-    shop(root, **SHORT | {"steps": 0})
-    features(root, *IMAGE_TOKENS)
+def untrained(encoded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = copied(encoded, tmp_path_factory.mktemp("untrained"), steps=0)
     history(root)
     return root
 
@@ -110,14 +121,14 @@ def test_image_vectors_are_those_of_encode_and_others_are_made(untrained: Path) 
 
 
 def test_a_set_that_it_reads_and_that_is_not_there_is_named(tmp_path: Path) -> None:
-    shop(tmp_path, **SHORT)
+    shop(tmp_path, n=ITEMS, **SHORT)
     with pytest.raises(UserError, match="no feature set 'cnn' of toy"):
         history(tmp_path)
 
 
-def test_teachers_are_read_by_ridge_regression(tmp_path: Path) -> None:
-    shop(tmp_path, **SHORT | {"distill": 10.0, "distill_from": ["tfidf", "cnn"]})
-    features(tmp_path, "tfidf", *IMAGE_TOKENS)
+def test_teachers_are_read_by_ridge_regression(encoded: Path, tmp_path: Path) -> None:
+    copied(encoded, tmp_path, distill=10.0, distill_from=["tfidf", "cnn"])
+    features(tmp_path, "tfidf")
     last = history(tmp_path)[-1]
     made = features(tmp_path, "beit3")
     assert last["cosine"] is not None
@@ -127,7 +138,7 @@ def test_teachers_are_read_by_ridge_regression(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("images", "texts"), [(False, True), (True, False)])
 def test_a_dataset_may_lack_a_modality(tmp_path: Path, images: bool, texts: bool) -> None:
-    shop(tmp_path, images, texts, **SHORT | {"steps": 1})
+    shop(tmp_path, images, texts, ITEMS, **SHORT | {"steps": 1})
     features(tmp_path, *IMAGE_TOKENS)
     last = history(tmp_path)[-1]
     assert (last["mim_accuracy"] is not None) == images

@@ -1,7 +1,5 @@
 """The probe of cold items: draws, hidden interactions, intervals over users and items, and refitted sets."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Processed forms: validation chooses one of three per set, and the choice is reported."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Linear CF against slow versions."""
 
-from __future__ import annotations
-
 import numpy as np
 import pyarrow as pa
 import pytest

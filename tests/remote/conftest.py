@@ -1,7 +1,5 @@
 """S3 by moto's server on loopback, with a bucket per test."""
 
-from __future__ import annotations
-
 import importlib
 import os
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Credentials and endpoint of S3, and its failures, on a loopback server."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket
@@ -17,7 +15,7 @@ import pytest
 import releases
 import yaml
 from commands import alignrec as command
-from scripts import script
+from commands import script
 from webserver import Folder, body, listening, serving, status
 
 import alignrec

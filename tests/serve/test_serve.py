@@ -1,7 +1,5 @@
 """`alignrec serve`: queries are answered by the release's encoder or refused; the page in Chromium."""
 
-from __future__ import annotations
-
 import io as bytes_io
 import shutil
 import socket

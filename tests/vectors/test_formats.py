@@ -1,5 +1,6 @@
 """Third-party formats with reordered, unknown and misspelt identifiers; and refusals."""
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,8 @@ import torch
 
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.sources.feature_files import pack_folder, packed_ending
+from alignrec.pipeline.vectors import arrays
+from alignrec.pipeline.vectors.arrays import BLOCK, RECORD
 from alignrec.pipeline.vectors.base import match_file
 from tests.vectors import formats
 
@@ -172,3 +175,36 @@ def test_a_folder_packed_is_one_file_the_same_each_time(tmp_path: Path, write: f
     here, there = match_file(packed, ASINS), match_file(folder, ASINS)
     assert np.array_equal(here.rows(0, ITEMS), there.rows(0, ITEMS))
     assert here.unknown == there.unknown == 3
+
+
+# --- image features by ASIN
+
+
+def record(asin: str, value: float) -> bytes:
+    return asin.encode() + np.full(arrays.WIDTH, value, "<f4").tobytes()
+
+
+def write(path: Path, *records: bytes) -> Path:
+    data = b"".join(records)
+    path.write_bytes(gzip.compress(data, 1) if path.suffix == ".gz" else data)
+    return path
+
+
+@pytest.mark.parametrize("name", ["x.b", "x.b.gz"])
+def test_wanted_items_in_the_wanted_order_and_the_others_counted(tmp_path: Path, name: str) -> None:
+    many = [record(f"B{i:09d}", i) for i in range(BLOCK + 2)]
+    path = write(tmp_path / name, *many, record("B000000003", -1))
+    asins = [f"B{BLOCK + 1:09d}", "NOT_THERE_", "B000000003"]
+    matched = match_file(path, asins)
+    assert matched.rows(0, 3)[:, [0, -1]].tolist() == [[BLOCK + 1] * 2, [0, 0], [3, 3]]
+    assert (matched.place >= 0).tolist() == [True, False, True]
+    assert (matched.unknown, matched.missing, matched.vectors.of_images) == (BLOCK + 1, 1, True)
+
+
+def test_a_cut_or_broken_file_is_one_line_with_the_place(tmp_path: Path) -> None:
+    good = record("B000000000", 1)
+    with pytest.raises(UserError, match=rf"x\.b: cut off at byte {RECORD + 99:,}"):
+        match_file(write(tmp_path / "x.b", good, good[:99]), ["B000000000"])
+    matched = match_file(write(tmp_path / "x.b", good, record("B000000001", np.nan)), ["B000000000", "B000000001"])
+    with pytest.raises(UserError, match="row 1: not finite"):
+        matched.rows(0, 2)

@@ -4,8 +4,6 @@ The time is shared equally among the targets. Each input has 10 seconds and 1 Gi
 kept in tests/hostile/found; a name and `--first` give the same inputs again, and others with another number.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Targets: feature files, weights, tokenizers and params.yaml."""
 
-from __future__ import annotations
-
 import io
 import struct
 import warnings

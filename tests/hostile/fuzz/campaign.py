@@ -1,7 +1,5 @@
 """Run targets for a given time, each in a child process with limits, and keep the inputs that fail."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import resource

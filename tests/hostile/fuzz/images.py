@@ -1,7 +1,5 @@
 """Targets: images, their EXIF, and archives of images."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zipfile

@@ -1,7 +1,5 @@
 """Targets: files of interactions, through DuckDB up to the split."""
 
-from __future__ import annotations
-
 import io
 from functools import cache
 

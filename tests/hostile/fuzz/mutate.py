@@ -1,7 +1,5 @@
 """Mutated inputs, determined by the target's name and a number."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 

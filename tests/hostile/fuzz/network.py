@@ -1,7 +1,5 @@
 """Targets: addresses, headers, and whole responses of an in-memory server."""
 
-from __future__ import annotations
-
 import math
 import socket
 from collections.abc import Callable

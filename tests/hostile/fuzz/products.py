@@ -1,7 +1,5 @@
 """Targets: lines of item metadata; text, cleaned or printed."""
 
-from __future__ import annotations
-
 import gc
 import gzip
 import json

@@ -1,7 +1,5 @@
 """Targets by name, made on look-up, as some take seconds."""
 
-from __future__ import annotations
-
 import importlib
 
 from alignrec.pipeline.harness.config import nearest

@@ -1,7 +1,5 @@
 """Targets: manifest and signature of a release, and any file of one with encoders."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import random

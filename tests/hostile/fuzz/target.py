@@ -1,7 +1,5 @@
 """A fuzz target: a parser, its seeds, and the errors that it may raise."""
 
-from __future__ import annotations
-
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
