@@ -10,9 +10,9 @@ import numpy as np
 from alignrec.pipeline.sources import sticker_shop
 from alignrec.pipeline.sources.amazon import Reader2014
 from alignrec.pipeline.sources.sample import SampleSource
-from alignrec.pipeline.vectors.arrays import WIDTH
 
 REVIEWS, METADATA, IMAGE_FEATURES = "reviews_Baby_5.json.gz", "meta_Baby.json.gz", "image_features_Baby.b"
+WIDTH = 4096  # of Amazon's image features
 SHOPPERS = 400  # minimum at which a few hundred stickers have five buyers each
 
 

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from pyarrow import csv
 
-from alignrec.pipeline.export.content import write_tsv
 from alignrec.pipeline.harness.process import keep_large_buffers
 from alignrec.pipeline.interactions.split import Split
 from alignrec.pipeline.io import write_json
@@ -205,7 +205,9 @@ def recbole(folder: Path, split: Split, tables: Mapping[str, np.ndarray], seed: 
     for name in ("train", "valid", "test"):
         pairs = getattr(split, name)
         rows = pa.table({"user": pairs.users, "item": pairs.items})
-        write_tsv(folder / f"{folder.name}.{name}.inter", rows, ["user_id:token", "item_id:token"])
+        with (folder / f"{folder.name}.{name}.inter").open("wb") as file:
+            file.write(b"user_id:token\titem_id:token\n")
+            csv.write_csv(rows, file, csv.WriteOptions(include_header=False, delimiter="\t"))
     for name, table in tables.items():
         np.save(folder / f"{name}.npy", table)
     write_json(folder / "settings.json", _recbole_settings(folder, seed))

@@ -11,11 +11,11 @@ from open_clip import CLIP, ClipLoss, CLIPTextCfg, CLIPVisionCfg, SimpleTokenize
 from torch import Tensor, nn
 from tqdm import trange
 
+from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.images.decode import decode_all, normalise_pixels
-from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.ops.device import pick_device
 from alignrec.pipeline.ops.linalg import unit_rows
@@ -70,7 +70,8 @@ def target_of(layout: Layout) -> np.ndarray:
 def main(dataset: str, to: Path, steps: int = 1056, distill: float = 0.0, seed: int = 0) -> None:
     """Train CLIP on the items of a dataset and write their concatenated image and text vectors as .npy."""
     layout = Layout(Path("outputs"), dataset)
-    texts = [text[: 64 * TOKENS] for text in Texts(layout.items)]  # the tokenizer takes hours for very long words
+    read = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
+    texts = [text[: 64 * TOKENS] for text in read]  # the tokenizer takes hours for very long words
     has_text = np.array([bool(text.strip()) for text in texts])
     tokens = SimpleTokenizer(context_length=TOKENS)(texts).numpy()  # int64 [I, T], padded with 0
     # CLIP pools at the largest id, the end of the text, which stays the largest as `unique` sorts

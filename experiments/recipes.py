@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from alignrec.pipeline.combine import controls
 from alignrec.pipeline.graph import neighbours
 from alignrec.pipeline.interactions.split import Split
 from alignrec.pipeline.models.alignrec import FAST, AlignRec, AlignRecParams
 from alignrec.pipeline.models.base import Batch, Inputs
+from alignrec.pipeline.ops.linalg import random_vectors
 from alignrec.pipeline.train.inputs import Sampler
 from alignrec.pipeline.train.loop import fit
 from benchmarks import _plain_alignrec
@@ -24,7 +24,7 @@ WIDTH = 768
 
 def main(seed: int) -> None:
     split = published_split()
-    features = controls.random_vectors(split.n_items, WIDTH, 0)
+    features = random_vectors(split.n_items, WIDTH, 0)
     edges = neighbours.find_neighbours(features, 10)
     plain = plain_epoch(split, features, edges)
     curves = {

@@ -9,7 +9,6 @@ from alignrec.pipeline.beit3 import stored
 from alignrec.pipeline.beit3.config import FIRST_POSITION
 from alignrec.pipeline.beit3.tokenizer import Tokenizer, split_text
 from alignrec.pipeline.encode.batching import Items, texts_and_images
-from alignrec.pipeline.encode.params import MODALITIES
 from alignrec.pipeline.graph import neighbours
 from alignrec.pipeline.graph.params import Graph
 from alignrec.pipeline.harness.layout import Layout
@@ -22,6 +21,7 @@ from alignrec.pipeline.ops.sparse import Sparse
 from alignrec.pipeline.pretrain.corpus import Corpus, Task, make_batch
 from alignrec.pipeline.pretrain.losses import NO_MASKING, encode_items
 from alignrec.pipeline.pretrain.params import Pretrain
+from alignrec.schemas import MODALITIES
 
 
 class Encoder:

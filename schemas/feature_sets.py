@@ -4,6 +4,13 @@ import pyarrow as pa
 
 from alignrec.schemas.contract import ASIN, ITEM_ID, USER, USER_ID, field, vector
 
+MODALITIES = ("image", "text")
+
+
+def variant(name: str, modality: str) -> str:
+    """Return the name of a feature set with one modality masked."""
+    return f"{name}-{modality}-masked"
+
 
 def features(width: int) -> pa.Schema:
     return pa.schema(

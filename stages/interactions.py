@@ -1,7 +1,6 @@
 """Stage interactions: k-core filtering, dense ids, and train/valid/test split."""
 
 from alignrec.pipeline.benchmark.params import Benchmark
-from alignrec.pipeline.evaluation import cutoff
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.stage import SOURCE, Stage
 from alignrec.pipeline.interactions.params import Interactions
@@ -13,12 +12,11 @@ def main(run: Run) -> None:
     from alignrec.pipeline.interactions import build  # loads DuckDB
 
     facts = build.write_tables(run)
-    run.params[Benchmark].check(facts["items"])
-    if "cold_test_items" in facts:
-        candidates = facts["cold_valid_items"], facts["cold_test_items"]
-        run.params[Benchmark].check_cold(*candidates)
-        if near := cutoff.chance_note(min(candidates)):
-            run.warn(f"{near} Raise interactions.cold_share.")
+    benchmark = run.params[Benchmark]
+    benchmark.check(facts["items"])
+    cold = [facts[name] for name in ("cold_valid_items", "cold_test_items") if name in facts]
+    if cold and (near := benchmark.check_cold(*cold)):
+        run.warn(f"{near} Raise interactions.cold_share.")
 
 
 INTERACTIONS = Stage(

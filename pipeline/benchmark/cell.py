@@ -19,7 +19,6 @@ import pyarrow as pa
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.params import Benchmark
-from alignrec.pipeline.encode.params import variant
 from alignrec.pipeline.evaluation.cutoff import CUTOFF
 from alignrec.pipeline.evaluation.metrics import Result, open_test
 from alignrec.pipeline.evaluation.protocol import Protocol
@@ -36,6 +35,7 @@ from alignrec.pipeline.ops.checkpoint import Checkpoint
 from alignrec.pipeline.train import inputs
 from alignrec.pipeline.train.inputs import TrainingData
 from alignrec.pipeline.train.loop import Fit, fit
+from alignrec.schemas import variant
 
 NO_FEATURES = "none"
 Opens = Literal["valid", "test", "rankings"]  # each also keeps what those before it do

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from alignrec.pipeline.evaluation.cutoff import CUTOFF
+from alignrec.pipeline.evaluation.cutoff import CUTOFF, chance_note
 from alignrec.pipeline.harness.config import Count, Name, Positive, Section, Share
 from alignrec.pipeline.io.errors import UserError
 
@@ -52,14 +52,15 @@ class Benchmark(Section):
                 "give smaller ones, or lower interactions.item_core"
             )
 
-    def check_cold(self, valid: int, test: int) -> None:
-        """Raise UserError if valid or test has too few cold items for meaningful figures."""
+    def check_cold(self, valid: int, test: int) -> str:
+        """Raise UserError if valid or test has too few cold items; return a note if figures will be near chance."""
         chosen_at = max(CUTOFF, *self.ks)
         if min(valid, test) <= chosen_at:
             raise UserError(
                 f"'interactions.cold_share': {valid:,} items are cold in valid and {test:,} in test, and the largest "
                 f"cutoff is {chosen_at}; raise it, give smaller 'benchmark.ks' or more data"
             )
+        return chance_note(min(valid, test))
 
 
 class Range(Section):

@@ -15,7 +15,6 @@ from alignrec.pipeline.benchmark.experiment import Experiment
 from alignrec.pipeline.benchmark.params import Benchmark, Study
 from alignrec.pipeline.benchmark.settings import model_settings, sweep_params
 from alignrec.pipeline.combine.names import CEILINGS
-from alignrec.pipeline.encode.params import MODALITIES, variant
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded_cutoff
 from alignrec.pipeline.evaluation.evidence import WHOLE, group_values, mean_and_sd, summarise_mask
 from alignrec.pipeline.graph.params import Graph
@@ -23,6 +22,7 @@ from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.train.params import Released
+from alignrec.schemas import MODALITIES, variant
 
 RECALL = f"recall@{CUTOFF}"
 DIGITS = 6  # decimal places

@@ -1,6 +1,6 @@
 """Control sets: random, shuffled, constant; upper bounds: planted, leaked (I items, n per shard, F width)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -12,12 +12,12 @@ from alignrec.pipeline.encode.folder import FeatureSet, feature_rows
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.interactions.cooccurrence import user_item_matrix
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.ops.linalg import random_vectors, shuffled_order
 from alignrec.pipeline.sources.base import PLANTED
 from alignrec.pipeline.sources.shoppers import COARSE, MOTIVES
 
 WIDTH = 64  # if the dataset has no other feature set
 TOGETHER = 8  # shards that `shuffled` permutes together, which bounds memory
-Seed = int | Sequence[int]  # s and [s, 0] draw the same
 
 
 def control_rows(name: str, ids: pa.Table, original: FeatureSet | None, rows: int, seed: int) -> Iterator[pa.Table]:
@@ -45,19 +45,6 @@ def _shuffled_rows(ids: pa.Table, original: FeatureSet, rows: int, seed: int) ->
         taken = all_rows.take(shuffled_order(len(all_rows), [seed, number])[first : first + len(own)])
         vectors = io.matrix(taken["vector"])
         yield feature_rows(own, vectors, taken["has_image"], taken["has_text"])
-
-
-def random_vectors(items: int, width: int, seed: Seed) -> np.ndarray:
-    """Return standard normal vectors, float32 [I, F]."""
-    return np.random.default_rng(seed).standard_normal((items, width), dtype=np.float32)
-
-
-def shuffled_order(items: int, seed: Seed) -> np.ndarray:
-    """Return the item whose vector each item gets, int64 [I]: one random cycle, so no item keeps its own."""
-    order = np.random.default_rng(seed).permutation(items)
-    source = np.empty(items, np.int64)
-    source[order] = np.roll(order, 1)
-    return source
 
 
 def leaked_factors(layout: Layout, width: int, seed: int) -> np.ndarray:

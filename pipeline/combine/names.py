@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from alignrec.pipeline.combine.params import Combine, Concat, Derived, Leaked, Linear, Masked, Planted, Whitened
-from alignrec.pipeline.encode.params import MODALITIES, BEiT3, Encode, variant
+from alignrec.pipeline.encode.params import BEiT3, Encode
 from alignrec.pipeline.harness.config import Parameters, Section, checked, known, nearest
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.sources.base import Downloaded
 from alignrec.pipeline.sources.feature_files import FEATURE
+from alignrec.schemas import MODALITIES, variant
 
 CONCAT, LINEAR, MAPPED, MASKED = "concat", "linear", "mapped", "masked"
 LEAKED, PLANTED = "leaked", "planted"  # upper bounds, which bear the names of their kinds

@@ -23,7 +23,7 @@ from alignrec.pipeline.encode.folder import (
     feature_rows,
     judge_quality,
 )
-from alignrec.pipeline.encode.params import MODALITIES, Encode
+from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.harness.code import versions
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run
@@ -33,6 +33,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.ops.linalg import JoinedMap
 from alignrec.pipeline.vectors.base import READERS, File, feature_files
+from alignrec.schemas import MODALITIES
 
 OF_IMAGES = "records"  # file format whose features are computed only from images
 FLAGS = ("has_image", "has_text")

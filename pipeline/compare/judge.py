@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from alignrec.pipeline.combine import controls
 from alignrec.pipeline.compare.feature_set import FeatureSet
 from alignrec.pipeline.evaluation.cutoff import headline_cutoff
 from alignrec.pipeline.evaluation.statistics import corrected_tests
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions.profiles import Profiles
+from alignrec.pipeline.ops.linalg import random_vectors, shuffled_order
 from alignrec.pipeline.probe import forms, questions, verdicts
 from alignrec.pipeline.probe.judge import answer_sets, summarise_answers, summarise_processed
 from alignrec.pipeline.probe.params import Probe
@@ -21,8 +21,8 @@ from alignrec.pipeline.probe.registry import Task
 def controls_of(features: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     items, width = features.shape
     return {
-        "random": controls.random_vectors(items, width, seed_for(seed, "random")),
-        "shuffled": features[controls.shuffled_order(items, seed_for(seed, "shuffled"))],
+        "random": random_vectors(items, width, seed_for(seed, "random")),
+        "shuffled": features[shuffled_order(items, seed_for(seed, "shuffled"))],
         "constant": np.ones((items, 1), np.float32),
     }
 

@@ -6,7 +6,6 @@ from pydantic import Field
 
 from alignrec.pipeline.harness.config import Name, Positive, Section
 
-MODALITIES = ("image", "text")
 MOST_CHUNKS = 32  # chunks read per text
 IMAGE_TOKENS = ("cnn", "descriptors")  # encoders whose vectors are the image tokens of BEiT3 mini
 MULTILINGUAL = (  # an encoder of texts in 50 languages
@@ -16,10 +15,6 @@ MULTILINGUAL = (  # an encoder of texts in 50 languages
 BEiT3Set = Literal["beit3", "beit3-raw", "beit3-image-masked", "beit3-text-masked", "beit3-untrained", "beit3-official"]
 
 TRAINED: tuple[str, ...] = get_args(BEiT3Set)
-
-
-def variant(name: str, modality: str) -> str:
-    return f"{name}-{modality}-masked"
 
 
 class Encode(Section):

@@ -24,7 +24,7 @@ from alignrec.pipeline.encode import batching, params
 from alignrec.pipeline.encode.batching import Items
 from alignrec.pipeline.encode.beit3 import KnownImages, hash_images, load_beit3, load_pieces
 from alignrec.pipeline.encode.folder import ENCODER, LARGEST, SET, Facts
-from alignrec.pipeline.encode.params import IMAGE_TOKENS, MODALITIES, BEiT3Params, Encode
+from alignrec.pipeline.encode.params import IMAGE_TOKENS, BEiT3Params, Encode
 from alignrec.pipeline.encode.registry import Encoder, Network
 from alignrec.pipeline.encode.write import image_facts, write_features
 from alignrec.pipeline.harness.layout import EncoderFiles, Layout
@@ -32,6 +32,7 @@ from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops import linalg
+from alignrec.schemas import MODALITIES
 
 MASKED = {"beit3-image-masked": ("text",), "beit3-text-masked": ("image",)}  # set -> modalities that it reads
 DRAWN = {"beit3-untrained": "beit3", "beit3-official": "beit3-raw"}  # set with its own weights -> kind

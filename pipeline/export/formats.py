@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import yaml
 
 from alignrec.pipeline import io
-from alignrec.pipeline.encode.params import MODALITIES, variant
 from alignrec.pipeline.export.content import SPLITS, ExportContent, write_mappings, write_tsv
 from alignrec.pipeline.io.errors import UserError
+from alignrec.schemas import MODALITIES, variant
 
 INTER = ["userID", "itemID", "rating", "timestamp", "x_label"]  # columns of MMRec's .inter
 LETTERS = "abcdefghijklmnopqrstuvwxyz"  # of the levels in tokens of MiniOneRec

@@ -1,17 +1,14 @@
-"""Columns of the item table: texts, read lazily, and category labels."""
+"""Texts of the item table, read lazily, and addresses of images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from alignrec import schemas
 from alignrec.pipeline import io
-
-SMALLEST = 10  # least items per category
-SAME = 0.95  # a level is skipped if one category has this share
+from alignrec.pipeline.sources.base import is_path
 
 
 class Texts:
@@ -32,20 +29,9 @@ class Texts:
         return io.read_rows(self.path, schemas.ITEMS, ["text"], start, length)["text"]
 
 
-def label_items(paths: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray, list[str]] | None:
-    """Label items by the first level of the category paths that has several classes; None if there is none.
-
-    Returns the items with a label, ascending, their labels 0 .. C-1, both int64 [n], and C names, sorted.
-    """
-    table = pa.array(paths, pa.list_(pa.string()))
-    lengths = pc.list_value_length(table).to_numpy()
-    for level in range(int(lengths.max(initial=0))):
-        rows = np.flatnonzero(lengths > level)
-        named = pc.list_element(table.take(pa.array(rows)), level)
-        counts = {count["values"]: count["counts"] for count in pc.value_counts(named).to_pylist()}
-        names = sorted(name for name, n in counts.items() if n >= SMALLEST)
-        if len(names) > 1 and max(counts.values()) < SAME * len(rows):
-            label = pc.index_in(named, pa.array(names))
-            kept = label.is_valid().to_numpy(zero_copy_only=False)
-            return rows[kept], label.drop_null().to_numpy().astype(np.int64), names
-    return None
+def is_web(address: str) -> bool:
+    try:
+        parts = urlsplit(address)  # drops line feeds and tabs, so a path may look like an address
+        return not is_path(address) and parts.scheme in ("http", "https") and bool(parts.netloc)
+    except ValueError:  # such as http://[
+        return False

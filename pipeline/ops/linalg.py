@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 ROWS, ROWS_CHECKED = 8192, 1 << 16  # rows at a time; bound memory
 # share of the mean variance added to every variance, so that directions of low variance are not amplified
 FLOOR = 1e-3
+Seed = int | Sequence[int]  # s and [s, 0] draw the same
 # defaults of joined blocks: width, power, and weight of image-only vectors; others weigh 1
 WIDTH, POWER, IMAGE = 128, 0.5, 0.6
 # yields batches of items, as one float32 [n, F] per part; called once per pass
@@ -45,6 +46,19 @@ def first_not_finite(x: np.ndarray) -> int | None:
         if len(wrong := np.flatnonzero(~np.isfinite(x[start : start + ROWS_CHECKED]).all(axis=1))):
             return start + int(wrong[0])
     return None
+
+
+def random_vectors(items: int, width: int, seed: Seed) -> np.ndarray:
+    """Return standard normal vectors, float32 [I, F]."""
+    return np.random.default_rng(seed).standard_normal((items, width), dtype=np.float32)
+
+
+def shuffled_order(items: int, seed: Seed) -> np.ndarray:
+    """Return the item whose vector each item gets, int64 [I]: one random cycle, so no item keeps its own."""
+    order = np.random.default_rng(seed).permutation(items)
+    source = np.empty(items, np.int64)
+    source[order] = np.roll(order, 1)
+    return source
 
 
 def right_vectors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray:

@@ -17,10 +17,10 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.probe import stored
 from alignrec.pipeline.release import encoder, signature, tables
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import File, Manifest
+from alignrec.pipeline.release.probes import read_probes
 
 MAX_LISTED = 5  # faults listed in an error
 PROBES = "probes.json"
@@ -214,7 +214,7 @@ def _find_mixed(folder: Path, manifest: Manifest) -> Iterator[str]:
             sets[file.path.rpartition("/")[0]].append(folder / file.path)
     checks: list[Callable[[], object]] = [partial(io.one_set, paths) for paths in sets.values()]
     if PROBES in {f.path for f in manifest.files}:
-        checks.append(partial(stored.read_probes, folder / PROBES))
+        checks.append(partial(read_probes, folder / PROBES))
     for check in checks:
         try:
             check()

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image, UnidentifiedImageError
 
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.combine.names import CEILINGS, LINEAR
-from alignrec.pipeline.items.columns import label_items
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.table import CONTROLS
 
@@ -27,6 +27,8 @@ COLUMNS = 20  # images per row, and rows: 1600 x 1600 pixels, which phones decod
 BACKGROUND = (255, 255, 255)
 NEAR = 6  # neighbours of an item
 SEARCHABLE, MAPPED = 3_000, 100_000  # largest catalogues, in items, with all images and with a map
+SMALLEST = 10  # least items per category
+SAME = 0.95  # a level of categories is skipped if one has this share
 CLASSES = 8  # most frequent categories that have a colour of their own
 SETS = 3  # feature sets side by side
 # the map: a layout by UMAP's forces (McInnes et al. 2018, a = b = 1) on the item graph
@@ -125,16 +127,26 @@ def pick_neighbours(outputs: Outputs, gallery: int, seed: int) -> Neighbours | N
     first = columns(names, outputs.released)
     shown = first if SEARCHABLE < n <= MAPPED else names
     sets = {name: nearest_neighbours(outputs.edges(name, None if n <= MAPPED else items), NEAR) for name in shown}
-    # the most frequent categories have a colour each
-    classes, colour = list[str](), np.full(n, -1)
-    if (labels := label_items(taxonomy)) is not None:
-        rows, label, categories = labels
-        common = np.argsort(-np.bincount(label), kind="stable")[:CLASSES]
-        place = np.full(len(categories), -1)
-        place[common] = np.arange(len(common))
-        classes = [categories[c] for c in common]
-        colour[rows] = place[label]
-    return Neighbours(items, sets, first, n <= SEARCHABLE, n <= MAPPED, classes, colour.tolist())
+    return Neighbours(items, sets, first, n <= SEARCHABLE, n <= MAPPED, *colour_classes(taxonomy))
+
+
+def colour_classes(paths: Sequence[Sequence[str]]) -> tuple[list[str], list[int]]:
+    """Return the CLASSES most frequent categories, and the number of each item's among them, or -1.
+
+    Categories are those of the first level of the paths that has several.
+    """
+    table, colour = pa.array(paths, pa.list_(pa.string())), np.full(len(paths), -1)
+    lengths = pc.list_value_length(table).to_numpy()
+    for level in range(int(lengths.max(initial=0))):
+        rows = np.flatnonzero(lengths > level)
+        named = pc.list_element(table.take(pa.array(rows)), level)
+        counts = {count["values"]: count["counts"] for count in pc.value_counts(named).to_pylist()}
+        names = sorted(name for name, n in counts.items() if n >= SMALLEST)
+        if len(names) > 1 and max(counts.values()) < SAME * len(rows):
+            common = sorted(names, key=lambda name: -counts[name])[:CLASSES]
+            colour[rows] = pc.fill_null(pc.index_in(named, pa.array(common)), -1).to_numpy()
+            return common, colour.tolist()
+    return [], colour.tolist()
 
 
 def columns(names: Sequence[str], released: str) -> list[str]:

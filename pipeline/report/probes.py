@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from alignrec.pipeline.combine.names import CEILINGS, LEAKED, PLANTED
-from alignrec.pipeline.encode.params import MODALITIES, variant
 from alignrec.pipeline.evaluation.evidence import group_values
 from alignrec.pipeline.probe.registry import PROBES, Probe
 from alignrec.pipeline.report.table import BEST, Place, Table, with_error
+from alignrec.schemas import MODALITIES, variant
 
 CHANCE, SHUFFLED = "chance", "shuffled"
 LEAK_NOTE = (

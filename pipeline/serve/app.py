@@ -16,7 +16,7 @@ from alignrec.pipeline.encode.loading import Loaded
 from alignrec.pipeline.images.decode import normalise_image
 from alignrec.pipeline.io.errors import UserError, installing, one_line
 from alignrec.pipeline.ops.linalg import unit_rows
-from alignrec.pipeline.probe import stored
+from alignrec.pipeline.release import probes as stored_probes
 from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
 from alignrec.pipeline.release.read import Release, refuse_damaged, unpack_release
 from alignrec.pipeline.report import page
@@ -179,7 +179,7 @@ def render_page(release: Release, released: str, shown: int, images: Path, encod
     """Return the page as HTML: feature set `released`, and `shown` items with those images that the release lists."""
     with unpack_release(release, ["items"]) as layout:
         if (probes := release.folder / "probes.json").exists():
-            io.write_json(layout.probes, stored.read_probes(probes))
+            io.write_json(layout.probes, stored_probes.read_probes(probes))
         outputs = Outputs(layout, release.manifest.kind, released)
         near = pick_neighbours(outputs, shown, 0)
         at = {asin: row for row, asin in enumerate(release.items["asin"].to_pylist())}

@@ -18,7 +18,6 @@ from alignrec.pipeline.benchmark.experiment import Experiment
 from alignrec.pipeline.benchmark.params import Mask, Study
 from alignrec.pipeline.benchmark.settings import protocol_of
 from alignrec.pipeline.benchmark.study import Masked
-from alignrec.pipeline.encode.params import MODALITIES, variant
 from alignrec.pipeline.evaluation.metrics import evaluate_vectors
 from alignrec.pipeline.harness import engine
 from alignrec.pipeline.harness.config import checked
@@ -28,6 +27,7 @@ from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.models.alignrec import AlignRec
 from alignrec.pipeline.train import inputs
 from alignrec.pipeline.train.loop import fit
+from alignrec.schemas import MODALITIES, variant
 from alignrec.stages import benchmark
 from alignrec.stages.study import main
 

@@ -21,7 +21,6 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import tokenizer
 from alignrec.pipeline.beit3.config import Config
 from alignrec.pipeline.beit3.network import BEiT3
-from alignrec.pipeline.combine import controls
 from alignrec.pipeline.encode import batching
 from alignrec.pipeline.encode.beit3 import BEiT3Items
 from alignrec.pipeline.encode.chunks import LONGEST_WORD, cut_texts
@@ -32,6 +31,7 @@ from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.stage import perform
 from alignrec.pipeline.images.decode import decode_squares, normalise_pixels
 from alignrec.pipeline.ops import linalg
+from alignrec.pipeline.ops.linalg import shuffled_order
 from alignrec.stages.order import STAGES
 from tests.encode.test_kinds import ODD
 
@@ -223,10 +223,10 @@ def test_without_whitening_the_sets_are_cls_itself(layout: Layout, cls: np.ndarr
 
 def test_shuffled_gives_nobody_their_own(layout: Layout) -> None:
     for n in (2, 3, 50):
-        source = controls.shuffled_order(n, seed=4)
+        source = shuffled_order(n, seed=4)
         assert sorted(source) == list(range(n))
         assert (source != np.arange(n)).all()
-    assert controls.shuffled_order(1, seed=4).tolist() == [0]
+    assert shuffled_order(1, seed=4).tolist() == [0]
     stage(layout, params("beit3", controls=["shuffled", "random"]))
     own, moved = (vectors(layout, name) for name in ("beit3", "shuffled"))
     assert sorted(own.tolist()) == sorted(moved.tolist())

@@ -16,7 +16,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.io import read_json
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.items import build, columns
+from alignrec.pipeline.items import build
 from alignrec.pipeline.items.build import compose_text, find_shared
 from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.items.parse import clean_text
@@ -259,18 +259,3 @@ def test_they_are_those_of_the_table_in_order(tmp_path: Path, monkeypatch: pytes
     assert texts.slice(8, 9).to_pylist() == ["", "title 9."]
     with pytest.raises(UserError, match="absent"):
         Texts(tmp_path / "absent.parquet")
-
-
-# --- the level of the category path that best separates items
-
-
-def test_labels_come_from_the_first_level_that_tells_items_apart() -> None:
-    paths = [["shop", "a"]] * 12 + [["shop", "b", "deep"]] * 10 + [["shop", "rare"]] * 3 + [[]]
-    labels = columns.label_items(paths)
-    assert labels is not None
-    rows, label, names = labels
-    assert names == ["a", "b"]
-    assert rows.tolist() == list(range(22))
-    assert label.tolist() == [0] * 12 + [1] * 10
-    assert columns.label_items([["shop"]] * 50) is None
-    assert columns.label_items([]) is None

@@ -176,6 +176,13 @@ def test_a_model_that_draws_nothing_has_no_deviation() -> None:
     assert [format_figure(same), format_figure(other)] == ["0.2500", "0.2500 ± 0.0000"]
 
 
+def test_colours_are_of_the_first_level_of_categories_that_tells_items_apart() -> None:
+    paths = [["shop", "a"]] * 10 + [["shop", "b", "deep"]] * 12 + [["shop", "rare"]] * 3 + [[]]
+    assert gallery.colour_classes(paths) == (["b", "a"], [1] * 10 + [0] * 12 + [-1] * 4)
+    assert gallery.colour_classes([["shop"]] * 50) == ([], [-1] * 50)
+    assert gallery.colour_classes([]) == ([], [])
+
+
 # --- in a terminal
 
 
