@@ -46,8 +46,8 @@ def read_files(
 ) -> OwnData:
     """Inspect local files; `images` is a folder, archive or pattern, each of `columns` is `role=name`."""
     flags = _parse_columns(columns, [path for path in (interactions, items) if path])
-    rows = inspect.inspect_interactions(interactions, flags)
-    item_rows = inspect.inspect_items(items, flags, rows.roles["item"]) if items else None
+    rows = inspect.inspect_table(interactions, flags)
+    item_rows = inspect.inspect_table(items, flags, rows.roles["item"]) if items else None
     shown = inspect.inspect_images(images, item_rows or rows) if images else {}
     source = _describe_source(rows, item_rows)
     # choose the core from all interactions, which DuckDB counts in seconds

@@ -14,7 +14,7 @@ from alignrec.pipeline.interactions.cooccurrence import user_item_matrix
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.linalg import random_vectors, shuffled_order
 from alignrec.pipeline.sources.base import PLANTED
-from alignrec.pipeline.sources.shoppers import COARSE, MOTIVES
+from alignrec.pipeline.sources.sticker_shop import COARSE, MOTIVES
 
 WIDTH = 64  # if the dataset has no other feature set
 TOGETHER = 8  # shards that `shuffled` permutes together, which bounds memory

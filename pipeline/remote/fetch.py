@@ -51,7 +51,7 @@ def fetch(
                 _fill_folder(open_store(address), to, work, encoder, progress, key)
             finally:
                 # keep unfinished downloads only; the next fetch recreates the folder and its lock
-                if not _folders_in(work):
+                if not any(path.is_dir() for path in work.iterdir()):
                     shutil.rmtree(work, ignore_errors=True)
     except Timeout:
         raise UserError(f"{to}: another fetch is filling it; wait for that one, or name another folder") from None
@@ -69,17 +69,18 @@ def work_folder(to: Path) -> Path:
     return io.next_to(to, "fetch")
 
 
-def _folders_in(work: Path) -> list[Path]:
-    return [path for path in work.iterdir() if path.is_dir()]
-
-
 def _fill_folder(
     source: Store, to: Path, work: Path, encoder: str | None, progress: Progress, key: Path | None
 ) -> None:
     manifest = _read_manifest(source, work, key)
     if encoder is not None:
         manifest = _select_encoder(manifest, encoder, work)
-    if not _is_complete(to, work / manifests.NAME):
+    if to.exists() and not (to.is_dir() and not any(to.iterdir())):
+        present = to / manifests.NAME
+        if not present.is_file() or present.read_bytes() != (work / manifests.NAME).read_bytes():
+            raise UserError(f"{to}: holds something else; name another folder, or delete this one")
+        verify(to)
+    else:
         # named by the manifest's hash, so that a resumed download never mixes two versions
         release = work / io.sha256(work / manifests.NAME)
         _download_files(source, manifest.files, release, progress)
@@ -87,7 +88,7 @@ def _fill_folder(
             shutil.copyfile(path, release / path.name)
         verify(release)
         release.rename(to)
-    for unfinished in _folders_in(work):
+    for unfinished in [path for path in work.iterdir() if path.is_dir()]:
         shutil.rmtree(unfinished)
 
 
@@ -123,15 +124,6 @@ def _select_encoder(manifest: Manifest, encoder: str, work: Path) -> Manifest:
     return manifests.load(work)
 
 
-def _is_complete(to: Path, manifest: Path) -> bool:
-    if not to.exists() or (to.is_dir() and not any(to.iterdir())):
-        return False
-    if not (to / manifests.NAME).is_file() or (to / manifests.NAME).read_bytes() != manifest.read_bytes():
-        raise UserError(f"{to}: holds something else; name another folder, or delete this one")
-    verify(to)
-    return True
-
-
 def _download_files(source: Store, files: list[File], release: Path, progress: Progress) -> None:
     done, total, lock, stopped = 0, sum(f.bytes for f in files), Lock(), Event()
 
@@ -141,12 +133,10 @@ def _download_files(source: Store, files: list[File], release: Path, progress: P
             done += n
             progress(done, total)
 
-    def download_file(file: File) -> str | None:
-        return _download_file(source, file, release / file.path, count, stopped)
-
     with ThreadPoolExecutor(WORKERS) as pool:
         try:
-            faults = sorted(filter(None, pool.map(download_file, files)))
+            found = pool.map(lambda file: _download_file(source, file, release / file.path, count, stopped), files)
+            faults = sorted(filter(None, found))
         except BaseException:
             stopped.set()
             raise

@@ -11,18 +11,9 @@ from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import signature
 from alignrec.pipeline.release.manifest import File, Manifest
 from alignrec.pipeline.release.read import verify
+from alignrec.pipeline.remote import stores
 from alignrec.pipeline.remote.fetch import fetch
-from alignrec.pipeline.remote.stores import (
-    Bucket,
-    Hub,
-    Progress,
-    Store,
-    hub_parts,
-    local_path,
-    open_store,
-    read_small,
-    scheme_of,
-)
+from alignrec.pipeline.remote.stores import Bucket, Hub, Progress, Store, open_store, read_small
 
 MOVES = 5  # attempts while others push to the repository
 CARD = "README.md"
@@ -40,11 +31,11 @@ def push(release: Path, target: str, progress: Progress = lambda done, total: No
     manifest = manifests.load(release)
     if manifest.part_of is not None:
         raise UserError(f"{release}: a part of a release; publish the whole")
-    scheme = scheme_of(target)
+    scheme = stores.scheme_of(target)
     if scheme in ("http", "https"):
         raise UserError("nothing can be sent to a web server; publish to a folder, s3:// or hf://")
     address = f"{target.rstrip('/')}/{manifest.dataset}/{manifest.version}"
-    destination, folder = open_store(address), local_path(address)
+    destination, folder = open_store(address), stores.local_path(address)
     try:
         if scheme == "hf":
             retry(lambda: _commit_release(release, manifest, target), MOVES)
@@ -72,7 +63,7 @@ def _commit_release(release: Path, manifest: Manifest, target: str) -> None:
     """Commit the release on top of the current head, unless it is there; TransientError if the head moved meanwhile."""
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    repository, revision, prefix = hub_parts(target)
+    repository, revision, prefix = stores.hub_parts(target)
     with _translate_errors(target):
         head = HfApi().repo_info(repository, repo_type="dataset", revision=revision).sha
     # read everything at this commit; as the parent it makes the Hub refuse the commit if the head has moved
@@ -142,7 +133,12 @@ def _upload_release(release: Path, manifest: Manifest, version: Bucket, progress
     files = [*manifest.files, *signature.list_files(release)]
     done, total = 0, sum(file.bytes for file in files)
     for file in files:
-        _send_file(version, file, release / file.path)
+        if not _is_sent(version, file):
+            data = (release / file.path).read_bytes()
+            if hashlib.sha256(data).hexdigest() != file.sha256:
+                raise UserError(f"{release / file.path}: changed while it was published; run again")
+            with version.translate_errors():
+                version.objects.put(file.path, data, attributes={"sha256": file.sha256}, max_concurrency=2)
         progress(done := done + file.bytes, total)
     # without the claim, another publisher may have written into this version
     _check_claim(bucket, claim, mark)
@@ -171,14 +167,8 @@ def _check_claim(bucket: Bucket, claim: str, mark: bytes) -> None:
         )
 
 
-def _send_file(version: Bucket, file: File, path: Path) -> None:
-    """Upload a file, unless an object of the same size and hash is there."""
+def _is_sent(version: Bucket, file: File) -> bool:
     with suppress(Absent), version.translate_errors():
         found = version.objects.get(file.path, options={"head": True})
-        if (found.meta["size"], found.attributes.get("sha256")) == (file.bytes, file.sha256):
-            return
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != file.sha256:
-        raise UserError(f"{path}: changed while it was published; run again")
-    with version.translate_errors():
-        version.objects.put(file.path, data, attributes={"sha256": file.sha256}, max_concurrency=2)
+        return (found.meta["size"], found.attributes.get("sha256")) == (file.bytes, file.sha256)
+    return False

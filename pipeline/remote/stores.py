@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from alignrec.pipeline import io
@@ -79,23 +79,6 @@ def web_address(address: str) -> httpx.URL:
         return parse_url(parts._replace(path=parts.path.rstrip("/"), fragment="").geturl())
     except (Blocked, ValueError):
         raise UserError(INVALID) from None
-
-
-class Store(Protocol):
-    """Read access to the files under one address."""
-
-    address: str  # for messages: without credentials and query
-
-    def read(self, name: str, start: int = 0) -> Iterator[bytes]:
-        """Yield a file's bytes from `start` on; Absent if it does not exist, TransientError if a retry may help."""
-
-
-def open_store(address: str) -> Store:
-    path = local_path(address)
-    if path is None:
-        remote: dict[str, Callable[[str], Store]] = {"s3": Bucket, "hf": Hub}
-        return remote.get(scheme_of(address), Http)(address)
-    return Archive(path) if path.suffix.lower() == ".zip" and not path.is_dir() else Folder(path)
 
 
 def read_small(source: Store, name: str, limit: int) -> bytes:
@@ -250,6 +233,20 @@ class Bucket:
             if f" {CLOSED}," in str(e):  # among the causes, a socket address a line
                 raise UserError(f"{self.address}: the server redirects to another host, which is refused") from None
             raise TransientError(type(e).__name__) from None  # the message may contain signed URLs
+
+
+# read(name, start) yields a file's bytes; Absent if it does not exist, TransientError if a retry may help;
+# `address` is for messages: without credentials and query
+Store = Folder | Archive | Http | Bucket
+
+
+def open_store(address: str) -> Store:
+    path, scheme = local_path(address), scheme_of(address)
+    if scheme == "s3":
+        return Bucket(address)
+    if path is None:
+        return Hub(address) if scheme == "hf" else Http(address)
+    return Archive(path) if path.suffix.lower() == ".zip" and not path.is_dir() else Folder(path)
 
 
 def _amazon_hosts() -> list[str]:

@@ -37,23 +37,18 @@ def fetch_source(run: Run) -> list[Row]:
         earlier: list[dict[str, Any]] = io.read_json(listed[0]) if listed else []
         addresses = source.files()
         run.resume(raw, code, source.model_dump(), local_hashes(addresses))
-        for path in local_files(addresses):
-            _own_copy(path)
+        # editing a read-only link to DVC's cache in place would damage the cache, so it becomes a copy
+        for path in filter(Path.is_file, local_files(addresses)):
+            if path.stat().st_nlink > 1 and not path.stat().st_mode & 0o222:
+                with io.atomic(path) as temporary:
+                    shutil.copyfile(path, temporary)
         io.write_json(run.layout.sources, earlier)  # the first checksums must survive a failed download
-
-        def show_progress(name: str) -> Progress:
-            return meter(run.progress(unit="B", what=name))
-
-        rows = download_files(run.layout.dataset, addresses, raw, source.sha256, earlier, params, show_progress)
+        rows = download_files(
+            run.layout.dataset, addresses, raw, source.sha256, earlier, params,
+            lambda name: meter(run.progress(unit="B", what=name)),
+        )  # fmt: skip
     io.write_json(run.layout.sources, rows)
     return rows
-
-
-def _own_copy(path: Path) -> None:
-    """Replace a read-only link to DVC's cache by a copy, as editing the link in place would damage the cache."""
-    if path.is_file() and path.stat().st_nlink > 1 and not path.stat().st_mode & 0o222:
-        with io.atomic(path) as temporary:
-            shutil.copyfile(path, temporary)
 
 
 def file_names(addresses: Mapping[str, list[str]]) -> dict[str, str]:
@@ -78,13 +73,6 @@ def _is_folder(address: str) -> bool:
     return path is not None and path.is_dir()
 
 
-def _pack_features(folder: Path, target: Path, expected: str | None) -> None:
-    with io.atomic(target) as temporary:
-        pack_folder(folder, temporary)
-        if expected not in (None, io.sha256(temporary)):
-            raise UserError(f"{folder}: expected sha256 {expected}: its rows differ from those pinned")
-
-
 def download_files(
     dataset: str, addresses: Mapping[str, list[str]], raw: Path, pinned: Mapping[str, str], earlier: Sequence[Row],
     params: Download, progress: Callable[[str], Progress],
@@ -99,7 +87,11 @@ def download_files(
                 break
             try:
                 if role.startswith(FEATURE) and _is_folder(address):
-                    _pack_features(Path(address), raw / name, expected.get(role))
+                    with io.atomic(raw / name) as temporary:
+                        pack_folder(Path(address), temporary)
+                        pin = expected.get(role)
+                        if pin not in (None, io.sha256(temporary)):
+                            raise UserError(f"{address}: expected sha256 {pin}: its rows differ from those pinned")
                 else:
                     fetch_file(address, raw / name, expected.get(role), params.timeout, params.retries, progress(name))
                 origins[role] = _public_address(address, name)

@@ -20,16 +20,12 @@ NAMES = (
 )  # identifier columns, best first, compared by `plain_name`
 ENDINGS = {
     ".npy": "npy",
-    ".npz": "zip",
-    ".zip": "zip",
-    ".pt": "torch",
-    ".pth": "torch",
-    ".safetensors": "torch",
     ".parquet": "parquet",
+    **dict.fromkeys((".npz", ".zip"), "zip"),
+    **dict.fromkeys((".pt", ".pth", ".safetensors"), "torch"),
     **dict.fromkeys((".csv", ".tsv", ".csv.gz", ".tsv.gz", ".itememb"), "delimited"),
     **dict.fromkeys((".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz"), "json"),
-    ".b": "records",
-    ".b.gz": "records",
+    **dict.fromkeys((".b", ".b.gz"), "records"),
 }  # file ending -> format, see pipeline/vectors/base.py
 FOLDER = "folder"  # format of names without a known ending
 
@@ -87,21 +83,17 @@ def pack_folder(folder: Path, target: Path) -> None:
     """Write a folder reproducibly as one file: a zip of files per item, or a Parquet table."""
     found = list_parts(folder)
     if found[0].suffix == ".parquet":
-        _join_tables(found, target)
+        schema = _wanted_columns(found[0])
+        with pq.ParquetWriter(target, schema, compression="zstd") as writer:
+            for path in found:
+                if not _wanted_columns(path).equals(schema):
+                    raise UserError(f"{path}: has other columns than {found[0]}; name the files of one table")
+                for batch in pq.ParquetFile(path).iter_batches(BLOCK, columns=schema.names):
+                    writer.write_batch(batch.cast(schema))
         return
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as packed:
         for file in found:
             packed.writestr(zipfile.ZipInfo(file.name, (1980, 1, 1, 0, 0, 0)), read_member(file))
-
-
-def _join_tables(tables: list[Path], target: Path) -> None:
-    schema = _wanted_columns(tables[0])
-    with pq.ParquetWriter(target, schema, compression="zstd") as writer:
-        for path in tables:
-            if not _wanted_columns(path).equals(schema):
-                raise UserError(f"{path}: has other columns than {tables[0]}; name the files of one table")
-            for batch in pq.ParquetFile(path).iter_batches(BLOCK, columns=schema.names):
-                writer.write_batch(batch.cast(schema))
 
 
 def _wanted_columns(path: Path) -> pa.Schema:

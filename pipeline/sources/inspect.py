@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -58,16 +58,24 @@ class Table:
         ]
 
 
-def inspect_interactions(path: Path, flags: Mapping[str, str]) -> Table:
-    """Assign roles to the columns of an interactions file; `flags` (role -> column) override guesses."""
-    return _inspect_table(path, OF_INTERACTIONS, flags, required=("user", "item"))
+def inspect_table(path: Path, flags: Mapping[str, str], item: str | None = None) -> Table:
+    """Assign roles to the columns of interactions, or of items if `item` names the column of items in interactions.
 
-
-def inspect_items(path: Path, flags: Mapping[str, str], item: str) -> Table:
-    names = column_names(path)
-    own = item if item in names else "item" if "item" in names else "id"  # in the item file, `id` is the item's
-    known = {"item": own} if own in names else {}
-    return _inspect_table(path, OF_ITEMS, {**known, **flags}, required=("item",))
+    `flags` (role -> column) override guesses.
+    """
+    names, required = column_names(path, flags.values()), ["user", "item"]
+    if item is not None:  # in the item file, `id` is the item's
+        own, required = next((name for name in (item, "item", "id") if name in names), None), ["item"]
+        flags = {**({"item": own} if own else {}), **flags}
+    chosen: dict[str, str] = {}
+    for role in OF_INTERACTIONS if item is None else OF_ITEMS:
+        if role in flags and flags[role] in names:
+            chosen[role] = flags[role]
+        elif column := _find_column(path, role, names):
+            chosen[role] = column
+        elif role in required:
+            raise UserError(f"{path}: no column for the {role} in {', '.join(names)}; use --column {role}=<name>")
+    return Table(path, names, chosen)
 
 
 def _read_records(seen: Table) -> Iterator[tuple[dict[str, Any], Product]]:
@@ -120,19 +128,6 @@ def inspect_images(given: str, seen: Table) -> dict[str, str | list[str]]:
     endings = Counter(path.suffix for path in files if isfile(path))
     patterns = [f"{{item}}{ending}" for ending, _ in endings.most_common()]
     return {"folder": given} | ({"pattern": patterns} if patterns else {})
-
-
-def _inspect_table(path: Path, roles: Iterable[str], flags: Mapping[str, str], required: tuple[str, ...]) -> Table:
-    names = column_names(path, flags.values())
-    chosen: dict[str, str] = {}
-    for role in roles:
-        if role in flags and flags[role] in names:
-            chosen[role] = flags[role]
-        elif column := _find_column(path, role, names):
-            chosen[role] = column
-        elif role in required:
-            raise UserError(f"{path}: no column for the {role} in {', '.join(names)}; use --column {role}=<name>")
-    return Table(path, names, chosen)
 
 
 def _find_column(path: Path, role: str, names: list[str]) -> str | None:

@@ -116,7 +116,16 @@ def read_batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.Re
     try:
         # as dictionaries, a text that all rows share takes memory once
         with pq.ParquetFile(path, pre_buffer=False, read_dictionary=texts) as file:
-            _refuse_long_texts(path, file.metadata, set(texts))
+            # Arrow holds whole pages, so texts that are too long are refused by the file's footer, unread
+            for group in map(file.metadata.row_group, range(file.metadata.num_row_groups)):
+                for column in map(group.column, range(group.num_columns)):
+                    size = column.total_uncompressed_size // max(1, group.num_rows)
+                    if column.path_in_schema in texts and size > LONGEST_MEAN:
+                        name = one_line(column.path_in_schema, 64)
+                        raise UserError(
+                            f"{path}: texts of column '{name}' have {size:,} bytes on average, and {LONGEST_MEAN:,} is "
+                            "the most; shorten them"
+                        )
             for batch in file.iter_batches(PARQUET_ROWS, columns=columns):
                 values = (column for column in batch.columns if pa.types.is_dictionary(column.type))
                 longest = sum(pc.max(pc.binary_length(column.dictionary)).as_py() or 0 for column in values)
@@ -129,18 +138,6 @@ def read_batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.Re
                 raise ValueError(f"{rows:,} of {file.metadata.num_rows:,} rows")
     except (pa.ArrowException, ValueError, OSError) as e:  # ValueError covers UnicodeDecodeError
         raise UserError(f"{path}: not a sound Parquet file: {one_line(e, 100)}") from None
-
-
-def _refuse_long_texts(path: Path, metadata: pq.FileMetaData, texts: set[str]) -> None:
-    # Arrow holds whole pages, so texts that are too long are refused by the file's footer, unread
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        for column in map(group.column, range(group.num_columns)):
-            size = column.total_uncompressed_size // max(1, group.num_rows)
-            if column.path_in_schema in texts and size > LONGEST_MEAN:
-                raise UserError(
-                    f"{path}: texts of column '{one_line(column.path_in_schema, 64)}' have {size:,} bytes on average, "
-                    f"and {LONGEST_MEAN:,} is the most; shorten them"
-                )
 
 
 def mark_unreadable(reason: str) -> bytes:
@@ -211,10 +208,18 @@ def column_names(path: Path, wanted: Iterable[str] = ()) -> list[str]:
         try:
             return next(csv.reader([first_line(path)], delimiter=separator))
         except csv.Error as e:  # such as a carriage return in the header
-            raise UserError(
-                f"{path}: its first line is not CSV: {one_line(e, 100)}; end lines with a line feed"
-            ) from None
-    return _read_keys(path, set(wanted))
+            fault = f"its first line is not CSV: {one_line(e, 100)}; end lines with a line feed"
+            raise UserError(f"{path}: {fault}") from None
+    keys: dict[str, None] = {}
+    required = set(wanted)
+    for number, line in enumerate(read_lines(path), start=1):  # any line may be unreadable, even the first
+        with suppress(ValueError):
+            keys |= dict.fromkeys(json_object(line))
+        if number >= LOOKED_AT and (not keys or required <= keys.keys()):
+            break
+    if not keys:
+        raise UserError(f"{path}: the file is empty, or neither JSON lines nor named .csv, .tsv or .parquet")
+    return list(keys)
 
 
 def first_line(path: Path) -> str:
@@ -225,18 +230,6 @@ def first_line(path: Path) -> str:
     if len(line) > LONGEST_HEADER:
         raise UserError(f"{path}, line 1: longer than {LONGEST_HEADER:,} bytes; expected names of columns")
     return line
-
-
-def _read_keys(path: Path, wanted: set[str]) -> list[str]:
-    keys: dict[str, None] = {}
-    for number, line in enumerate(read_lines(path), start=1):  # any line may be unreadable, even the first
-        with suppress(ValueError):
-            keys |= dict.fromkeys(json_object(line))
-        if number >= LOOKED_AT and (not keys or wanted <= keys.keys()):
-            break
-    if not keys:
-        raise UserError(f"{path}: the file is empty, or neither JSON lines nor named .csv, .tsv or .parquet")
-    return list(keys)
 
 
 class Row(NamedTuple):
@@ -253,7 +246,8 @@ def read_rows(source: Iterator[bytes], separator: str, errors: str = "replace") 
     # strict: an unclosed quote is an error; otherwise the rest of the file would become one value
     reader = csv.reader(text, delimiter=separator, strict=True)
     while True:
-        text.begin_row()
+        text.first += text.lines
+        text.lines, text.size, text.raw = 0, 0, bytearray()
         try:
             if values := next(reader):
                 yield Row(text.first, values, bytes(text.raw))
@@ -339,10 +333,6 @@ class _Text:
     def __init__(self, source: Iterator[bytes], errors: str) -> None:
         self._source, self._errors = source, errors
         self.first, self.lines, self.size, self.raw = 1, 0, 0, bytearray()
-
-    def begin_row(self) -> None:
-        self.first += self.lines
-        self.lines, self.size, self.raw = 0, 0, bytearray()
 
     def __iter__(self) -> Self:
         return self

@@ -17,10 +17,6 @@ def quote_text(value: object) -> str:
     return "'" + str(value).replace("'", "''") + "'"
 
 
-def quote_name(column: str) -> str:
-    return '"' + column.replace('"', '""') + '"'
-
-
 # Casts must wrap `trim_sql` or `strip_sql`: DuckDB 2.0 pushes a bare try_cast into its CSV reader, where a bad value is
 # an error instead of null.
 def trim_sql(text: str) -> str:

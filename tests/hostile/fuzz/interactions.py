@@ -107,7 +107,7 @@ def core(data: bytes) -> None:
 
 
 def looked_at(data: bytes) -> None:
-    seen = inspect.inspect_interactions(written("n.jsonl" if data.startswith(b"{") else "n.csv", data), {})
+    seen = inspect.inspect_table(written("n.jsonl" if data.startswith(b"{") else "n.csv", data), {})
     seen.described()
     seen.described()
 
