@@ -1,6 +1,6 @@
 """Evaluate feature sets without training a recommender: `alignrec.probe` (method.md section 5). I items, F width."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,12 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from alignrec.interactions import Splitting, number
-from alignrec.pipeline.compare.feature_set import FeatureSet
-from alignrec.pipeline.compare.judge import judge_sets
+from alignrec.pipeline.compare.judge import compare_sets
 from alignrec.pipeline.evaluation.cutoff import headline_cutoff
 from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.pipeline.probe import forms
-from alignrec.pipeline.probe.judge import build_tasks
 from alignrec.pipeline.probe.params import Probe
 from alignrec.pipeline.probe.registry import PROBES, Data
 from alignrec.vectors import aligned, at_least_one
@@ -123,26 +120,17 @@ def probe(
     sets, names = aligned(vectors, ids)
     at_least_one(ks=ks)
     data = number(interactions, names, Splitting(protocol, user_core, item_core, seed))
-    asked = Data(data.table, len(names))
-    parts = build_tasks(asked)
-    given = [FeatureSet(name, "", x) for name, x in sets.items()]
-    judged = judge_sets(given, parts, ks, seed_for("probe", seed), valid=forms.valid_profiles(asked))
-    return _as_result(judged, parts, data.dropped, headline_cutoff(ks))
-
-
-def _as_result(
-    result: Mapping[str, Any], parts: Collection[str], dropped: Mapping[str, int], cutoff: int
-) -> ProbeResult:
+    result = compare_sets(sets, Data(data.table, len(names)), ks, seed_for("probe", seed), Probe().width)
     answered = {probe: sets for probe, sets in result["probes"].items() if "skipped" not in sets}
     return ProbeResult(
         figures=_of_sets(answered),
         skipped={probe: sets["skipped"] for probe, sets in result["probes"].items() if "skipped" in sets},
-        processed=_of_sets({probe: sets for probe, sets in result["processed"].items() if probe in parts}),
+        processed=_of_sets({probe: sets for probe, sets in result["processed"].items() if probe in result["probes"]}),
         forms={name: facts["form"] for name, facts in result["processed"]["forms"].items()},
         verdicts=result["verdicts"],
         paired=result["paired"],
-        dropped=dropped,
-        cutoff=cutoff,
+        dropped=data.dropped,
+        cutoff=headline_cutoff(ks),
     )
 
 

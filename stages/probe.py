@@ -1,7 +1,11 @@
 """Stage probe: evaluation of feature sets without a recommender."""
 
+from functools import partial
+
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.combine.names import LEAKED, MASKED, PLANTED, can_refit, is_ceiling, kind_of, learns_from_train
+from alignrec.pipeline.combine.params import Combine
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.stage import FEATURE_SETS, Stage
 from alignrec.pipeline.probe.params import Probe
@@ -10,16 +14,32 @@ from alignrec.pipeline.train.params import Released
 from alignrec.stages.combine import FEATURES
 from alignrec.stages.interactions import INTERACTIONS
 
+YARDSTICKS = (MASKED, LEAKED, PLANTED, "random", "shuffled", "constant")  # kinds of sets that are not processed
+
 
 def main(run: Run) -> None:
-    from alignrec.pipeline.probe import judge  # loads SciPy
+    from alignrec.pipeline.combine.mapped import refit_mapped  # loads SciPy
+    from alignrec.pipeline.probe import forms, judge
     from alignrec.pipeline.probe.registry import Data
 
-    layout, names = run.layout, run.layout.feature_sets()
+    layout, names, ours = run.layout, run.layout.feature_sets(), run.params[Released].features
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
     items = len(io.read_table(layout.item_ids, schemas.ITEM_IDS))
-    data = Data(interactions, items, judge.refits_of(run, names))
-    io.write_json(layout.probes, judge.judge_sets(run, data, names, run.params[Released].features))
+    learned = [name for name in names if learns_from_train(run.params, run.dataset, name)]
+    refits = {
+        name: partial(refit_mapped, layout, name) if can_refit(run.params, run.dataset, name) else None
+        for name in learned
+    }
+    data, own, defined = Data(interactions, items, refits), run.params[Probe], run.params[Combine].sets
+    # yardsticks calibrate the figures and do not compete, so their raw form is enough
+    unprocessed = [name for name in names if kind_of(defined, name) in YARDSTICKS]
+    pairs = [(ours, name) for name in names if name != ours and not is_ceiling(defined, name)]
+    sets = ((name, io.map_features(layout.features(name))) for name in names)
+    judged, _ = judge.judge_sets(
+        judge.build_tasks(data), run.progress(sets, total=len(names), unit="set"), own.ks, pairs,
+        run.seed("verdicts"), forms.Processing(forms.valid_profiles(data), own.width), refits, unprocessed,
+    )  # fmt: skip
+    io.write_json(layout.probes, judged.pop("probes") | judged | {"learned": sorted(refits)})
     run.rows_in = run.rows_out = len(names)
 
 

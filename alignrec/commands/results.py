@@ -103,10 +103,8 @@ def diff(
     if json_to:
         io.write_json(json_to, differences)
     if page_to:
-        from alignrec.pipeline.compare import page
-
         release = Release(b)
-        text = page.render_changes(a, b, differences, release.layout_under(root).images, release.manifest.kind)
+        text = releases.render_changes(a, b, differences, release.layout_under(root).images, release.manifest.kind)
         io.write_bytes(page_to, text.encode())
         say(f"page: {page_to}")
 

@@ -1,6 +1,6 @@
 """`alignrec compare`: compare feature sets of one dataset by probes, similarity and training."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,11 @@ from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.probe.params import Probe
 from alignrec.pipeline.probe.registry import Data
+from alignrec.pipeline.report import sections, verdict
 from alignrec.pipeline.report.outputs import Outputs
+from alignrec.pipeline.report.page import compared_page
+from alignrec.pipeline.report.sections import Section
+from alignrec.pipeline.report.table import Table
 
 CHANGED = 12  # most changed items per pair
 
@@ -32,21 +36,17 @@ def compare(layout: Layout, params: Parameters, specs: Sequence[str], seeds: int
     """Compare feature sets, each named as in `read_set`, and write compare.json and index.html."""
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     sets = feature_set.with_distinct_names([feature_set.read_set(spec, layout, asins, order) for spec in specs])
-    from alignrec.pipeline.compare import judge, page, similarity
-    from alignrec.pipeline.probe import forms  # slow import, deferred until the sets are read
-    from alignrec.pipeline.probe.judge import build_tasks
+    from alignrec.pipeline.compare import judge, similarity  # slow import, deferred until the sets are read
 
     rows, whole = feature_set.common_items(sets), sets
     items, sets = items_of(layout, asins).take(rows), [replace(g, vectors=g.vectors[rows], there=None) for g in sets]
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
     if len(rows) < len(asins):
         (interactions,) = _renumber_items([interactions], rows, len(asins))
-    data = Data(interactions, len(rows))
+    data, named = Data(interactions, len(rows)), {g.name: g.vectors for g in sets}
     seed = Run("probe", layout.dataset, params, layout.root).seed("folds")  # same folds as stage `probe`
     comparison: dict[str, Any] = {"dataset": layout.dataset, "sources": {g.name: g.source for g in sets}}
-    judged = judge.judge_sets(
-        sets, build_tasks(data), params[Probe].ks, seed, params[Probe].width, forms.valid_profiles(data)
-    )
+    judged = judge.compare_sets(named, data, params[Probe].ks, seed, params[Probe].width)
     encoded = (feature_set.read_encoded(layout, name) for name in layout.feature_sets())
     others = (replace(g, vectors=g.vectors[rows]) for g in encoded)  # lazily, which bounds memory
     comparison |= judged | similarity.compare_sets(sets, CHANGED, others)
@@ -55,7 +55,12 @@ def compare(layout: Layout, params: Parameters, specs: Sequence[str], seeds: int
         comparison["training"] = train_sets(layout, params, whole, seeds, to)
     outputs = Outputs(layout, params.source(layout.dataset).kind)
     images = _renumber_items(outputs.images("image"), rows, len(asins))
-    io.write_bytes(to / "index.html", page.render_comparison(outputs, comparison, sets, items, images).encode())
+    pairs, vectors = [], {g.name: g for g in sets}
+    for pair in comparison["pairs"]:
+        most = [(changed["item_id"], changed["overlap"]) for changed in pair["most_changed"]]
+        pairs.append(similarity.changed_items(vectors[pair["a"]], vectors[pair["b"]], most))
+    text = render_comparison(outputs, comparison, pairs, items, images)
+    io.write_bytes(to / "index.html", text.encode())
     for changed in (one for pair in comparison["pairs"] for one in pair["most_changed"]):
         changed["item_id"] = int(rows[changed["item_id"]])
     io.write_json(to / "compare.json", comparison)
@@ -93,6 +98,27 @@ def train_sets(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], s
         recalls = {one: evaluation.per_user["recall", k] for one, evaluation in by_run.items()}
         judged.append(protocol.label | summarise_recalls(recalls, [*data]))
     return judged[0] | ({"also": judged[1:]} if judged[1:] else {})
+
+
+def render_comparison(
+    outputs: Outputs, comparison: Mapping[str, Any], pairs: Sequence[Mapping[str, Any]], items: pa.Table,
+    images: Iterable[pa.Table],
+) -> str:  # fmt: skip
+    """Return the page of a comparison; `items` has asin, title and categories of the compared items."""
+    rows = [[name, source] for name, source in comparison["sources"].items()]
+    sources = Table("Files", "", ["feature set", "file, and how its rows were matched with items"], rows, texts=2)
+    shapes = [sources, *verdict.shape_tables(comparison)]
+    drawn = sections.probe_charts(verdict.probe_figures(comparison))
+    doubts = " ".join(verdict.describe_doubts(comparison))
+    parts = [
+        Section("judged", "Judged", "Judged", doubts, drawn, tables=verdict.judged_tables(comparison)),
+        Section("similarity", "Similarity" * bool(pairs), "Shape" + " and similarity" * bool(pairs), tables=shapes),
+    ]
+    return compared_page(
+        "compare", outputs.layout.dataset, " · ".join(comparison["sets"]), parts, kind=outputs.kind, pairs=pairs,
+        items=items, images=images, headline=verdict.headline_sentence(comparison),
+        verdict=verdict.pair_verdicts(comparison),
+    )  # fmt: skip
 
 
 def items_of(layout: Layout, asins: list[str]) -> pa.Table:

@@ -31,13 +31,18 @@ class FeatureSet:
 def read_set(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = None) -> FeatureSet:
     """Read the features that `spec` names (see docs/compare.md), with zeros for items without a row."""
     name, path = split_name(spec)
-    where, column = _split_column(path)
+    # a column of a table may follow a colon
+    head, _, column = path.rpartition(":")
+    tables = Path(head).is_dir() or (head.endswith(".parquet") and Path(head).exists())
+    if not (head and column and tables) or Path(path).exists():
+        head, column = path, ""
+    where = Path(head)
     if path in layout.feature_sets() and not where.suffix:
         return replace(read_encoded(layout, path), name=name or path)
     if not where.exists():
         available = ", ".join(layout.feature_sets()) or "none"
         raise UserError(f"'{path}' is neither a file nor an encoded feature set of {layout.dataset} ({available})")
-    matched = match_file(where, asins, order, column=column)
+    matched = match_file(where, asins, order, column=column or None)
     counted = matched.counted(asins, "are left out")
     return FeatureSet(
         name or short_name(Path(column) if column else where),
@@ -80,12 +85,6 @@ def split_name(spec: str) -> tuple[str, str]:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):  # used as a file name
         raise UserError(f"'{spec}': no such file, and '{name}' is not a name (letters, digits, - and _)")
     return name, path
-
-
-def _split_column(path: str) -> tuple[Path, str | None]:
-    where, _, column = path.rpartition(":")
-    tables = Path(where).is_dir() or (where.endswith(".parquet") and Path(where).exists())
-    return (Path(where), column) if where and column and tables and not Path(path).exists() else (Path(path), None)
 
 
 def short_name(path: Path) -> str:

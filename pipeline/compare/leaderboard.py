@@ -20,6 +20,7 @@ from alignrec.pipeline.report.table import Table, Value, measure_name
 RESULTS = "results.json"
 PUBLISHED = Path(__file__).with_name("published.json")
 MAX_BYTES = 64 << 20
+MEASURED = "Test figures at the best valid epoch, mean ± sd where there are several seeds."
 FIGURES = [measure_name(*key) for key in HEADLINE]
 Name = Annotated[str, Field(max_length=120)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -50,11 +51,6 @@ class Entry(Row):
     """A run of a release, or a published figure."""
 
     source: str  # dataset and version of a release, or a citation
-
-    @property
-    def values(self) -> list[Value]:
-        figures = (self.cells.get(key, "") for key in HEADLINE)
-        return [self.model, self.features, self.source, str(self.seeds or ""), *figures]
 
 
 Group = tuple[str, str, str]  # dataset, protocol, fingerprint; only entries of one group are comparable
@@ -103,34 +99,33 @@ def render_leaderboard(releases: Sequence[dict[Group, list[Entry]]]) -> str:
     published = read_published()
     # published figures join only rows measured with their protocol on their split
     alike = {group: published["fingerprints"].get(group[2], "") for group in groups}
-    sections = [_measured_section(n, group, groups[group], alike[group]) for n, group in enumerate(sorted(groups))]
+    sections = []
+    for number, (group, entries) in enumerate(sorted(groups.items())):
+        dataset, protocol, fingerprint = group
+        note, known = f"Fingerprint {fingerprint}. {MEASURED}", alike[group]
+        if known:
+            size = _describe_size(known)
+            note += f" Rows without seeds are published figures of this split ({size}), with their source."
+        table = _entry_table(f"{dataset} by {protocol}", note, [*entries, *published_entries(known)])
+        title, rule = f"{dataset} ({protocol})", f"Protocol {protocol}."
+        sections.append(Section(f"measured-{number}", title, f"{dataset}, measured", rule, tables=[table]))
     note = " ".join([*published["differences"], *published["left_out"]])
-    names = sorted({row["dataset"] for row in published["figures"]} - {*alike.values()})
-    sections += [Section("published", "Published", "Published by others", note), *map(_published_section, names)]
+    sections.append(Section("published", "Published", "Published by others", note))
+    for dataset in sorted({row["dataset"] for row in published["figures"]} - {*alike.values()}):
+        name, size = dataset.title(), _describe_size(dataset)
+        note = f"{size}, not measured here." if size else "Not measured here."
+        table = _entry_table(f"{name}, published", "", published_entries(dataset))
+        sections.append(Section(f"published-{dataset}", name, name, note, tables=[table]))
     count = len(releases)
     lead = f"{count} release{'s' * (count != 1)} and published figures. Only rows of one table are comparable."
     return compared_page("leaderboard", "leaderboard", lead, sections, title="Leaderboard")
 
 
-def _measured_section(number: int, group: Group, entries: list[Entry], alike: str) -> Section:
-    dataset, protocol, fingerprint = group
-    note = f"Fingerprint {fingerprint}. Test figures at the best valid epoch, mean ± sd where there are several seeds."
-    if alike:
-        note += f" Rows without seeds are published figures of this split ({_describe_size(alike)}), with their source."
-    table = _entry_table(f"{dataset} by {protocol}", note, [*entries, *published_entries(alike)])
-    title = f"{dataset} ({protocol})"
-    return Section(f"measured-{number}", title, f"{dataset}, measured", f"Protocol {protocol}.", tables=[table])
-
-
-def _published_section(dataset: str) -> Section:
-    name, size = dataset.title(), _describe_size(dataset)
-    note = f"{size}, not measured here." if size else "Not measured here."
-    table = _entry_table(f"{name}, published", "", published_entries(dataset))
-    return Section(f"published-{dataset}", name, name, note, tables=[table])
-
-
 def _entry_table(heading: str, note: str, entries: list[Entry]) -> Table:
-    rows = [entry.values for entry in sorted(entries, key=lambda entry: -entry.headline)]
+    rows: list[list[Value]] = [
+        [e.model, e.features, e.source, str(e.seeds or ""), *(e.cells.get(key, "") for key in HEADLINE)]
+        for e in sorted(entries, key=lambda entry: -entry.headline)
+    ]
     head = ["model", "features", "release or source", "seeds", *FIGURES]
     return Table.of(heading, note, head, rows, texts=3, best=range(4, len(head)))
 

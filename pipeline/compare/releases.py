@@ -1,6 +1,7 @@
-"""Differences of two releases, and the semantic version that they require."""
+"""Differences of two releases, the semantic version that they require, and a page of the most changed items."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,15 @@ import pyarrow.parquet as pq
 
 from alignrec.pipeline import io
 from alignrec.pipeline.compare.feature_set import FeatureSet
-from alignrec.pipeline.compare.similarity import NEIGHBOURS, compare_sets
+from alignrec.pipeline.compare.similarity import NEIGHBOURS, changed_items, compare_sets
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.release.manifest import File, Manifest
 from alignrec.pipeline.release.read import Release
+from alignrec.pipeline.report.gallery import stored_pictures
+from alignrec.pipeline.report.page import compared_page
+from alignrec.pipeline.report.sections import Section
+from alignrec.pipeline.report.table import Table
 from alignrec.pipeline.report.verdict import format_overlap
 
 ITEMS = "items.parquet"
@@ -84,16 +89,6 @@ def _describe_bump(bump: str) -> str:
     return "nothing changed" if bump == "none" else f"a {bump} change"
 
 
-def needed_bump(similarity: dict[str, Any]) -> str:
-    """Return the bump that a similarity requires: major, minor, patch or none."""
-    if similarity["equal"]:
-        return "none"
-    # neighbours and CKA are blind to a rotation, which breaks models trained on the old features; cosines are not
-    if similarity["cosine"] is not None and all(similarity[key] >= low for key, low in SAME.items()):
-        return "patch"
-    return "minor" if all(similarity[key] >= low for key, low in KIN.items()) else "major"
-
-
 def bump_version(version: str, bump: str) -> str:
     if bump not in PARTS:
         return version
@@ -144,15 +139,18 @@ def _list_tables(release: Manifest) -> list[File]:
 
 
 def _measure_similarity(a: Path, b: Path, name: str, common: Pairs, changed: int) -> dict[str, Any]:
+    """Return the similarity of a feature set's versions, and the bump that it requires: major, minor, patch or none."""
     old, new = read_versions(a, b, name, common)
     found: dict[str, Any] = {"items": len(common), "neighbours": min(NEIGHBOURS, len(common) - 1), "most_changed": []}
     if np.array_equal(old.vectors, new.vectors):
-        found |= {"overlap": 1.0, "cka": 1.0, "cosine": 1.0, "equal": True}
-    else:
-        comparison = compare_sets([old, new], changed)
-        found |= {k: v for k, v in comparison["pairs"][0].items() if k not in ("a", "b")} | comparison["sets"]
-        found |= {"cosine": _mean_cosine(old.vectors, new.vectors), "equal": False}
-    return found | {"bump": needed_bump(found)}
+        return found | {"overlap": 1.0, "cka": 1.0, "cosine": 1.0, "equal": True, "bump": "none"}
+    comparison = compare_sets([old, new], changed)
+    found |= {k: v for k, v in comparison["pairs"][0].items() if k not in ("a", "b")} | comparison["sets"]
+    found |= {"cosine": _mean_cosine(old.vectors, new.vectors), "equal": False}
+    # neighbours and CKA are blind to a rotation, which breaks models trained on the old features; cosines are not
+    if found["cosine"] is not None and all(found[key] >= low for key, low in SAME.items()):
+        return found | {"bump": "patch"}
+    return found | {"bump": "minor" if all(found[key] >= low for key, low in KIN.items()) else "major"}
 
 
 def _mean_cosine(old: np.ndarray, new: np.ndarray) -> float | None:
@@ -172,3 +170,50 @@ def read_versions(a: Path, b: Path, name: str, common: Pairs) -> list[FeatureSet
         vectors = io.matrix(pa.concat_tables([pq.read_table(p, columns=["vector"]) for p in paths])["vector"])
         sets.append(FeatureSet(which, str(folder), vectors[rows]))
     return sets
+
+
+def render_changes(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: str) -> str:
+    columns = ["asin", "title", "categories", "image_sha256"]
+    items_a, items_b = (pq.read_table(f / "items.parquet", columns=columns) for f in (a, b))
+    common = common_rows(items_a, items_b)
+    items = items_b.take([j for _, j in common])
+    at = {asin: i for i, asin in enumerate(items["asin"].to_pylist())}
+    pairs = []
+    for name, f in diff["features"].items():
+        if most := [(at[e["asin"]], e["overlap"]) for e in f["most_changed"] if e["overlap"] < 1]:
+            old, new = read_versions(a, b, name, common)
+            old = replace(old, name=f"{name} before ({diff['a']['version']})")
+            new = replace(new, name=f"{name} after ({diff['b']['version']})")
+            pairs.append(changed_items(old, new, most))
+    parts = [[part, line] for part in ("schema", "rows", "values") for line in diff[part] or ["the same"]]
+    tables = [Table("Contents", "", ["part", "difference"], parts, texts=2), _features_table(diff)]
+    return compared_page(
+        "diff", diff["b"]["dataset"], describe_verdict(diff),
+        [Section("what", "What changed", "What changed", tables=tables)],
+        kind=kind, title=f"{diff['b']['dataset']} {diff['a']['version']} and {diff['b']['version']}", pairs=pairs,
+        items=items, images=stored_pictures(images, items, at),
+        imageless=f"No images: {images.name} has none here, and releases hold addresses only.",
+    )  # fmt: skip
+
+
+def _features_table(diff: dict[str, Any]) -> Table:
+    shapes = [(which, figure) for figure in ("effective_rank", "mean_cosine") for which in ("a", "b")]
+    rows = [
+        [
+            name,
+            f["bump"],
+            format_overlap(f),
+            f"{f['cka']:.4f}",
+            "" if f["cosine"] is None else f"{f['cosine']:.3f}",
+        ]
+        + [f"{f[which][figure]:.3f}" if which in f else "" for which, figure in shapes]
+        for name, f in diff["features"].items()
+    ]
+    head = ["feature set", "change", "neighbours shared", "linear CKA", "own cosine"]
+    head += ["rank before", "after", "cosine before", "after"]
+    note = (
+        "Of the common items. Change: what the similarity calls for, by semantic versioning. Own cosine: of an item's "
+        "old and new vector. Rank: number of directions in use. Cosine: the mean over pairs of items. "
+        "Neither is computed where the vectors are the same."
+    )
+    return Table("Features", note, head, rows, texts=2)

@@ -16,6 +16,7 @@ from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.probe.questions import sample_ids
 
 NEIGHBOURS = 10
+SHOWN = 6  # neighbours on a page, per item
 BY_CHANCE = 4.0  # chance level: upper bound, in standard deviations of independent draws
 MANY = 3.0  # many shared neighbours: lower bound, as a multiple of chance
 ENOUGH = 10  # lower bound on shared neighbours: among a million items, chance is below one
@@ -42,13 +43,16 @@ def find_neighbours(
     return np.concatenate(list(engine.threads(of_block, range(0, len(rows), block))))
 
 
-def find_nearest(features: np.ndarray, items: Sequence[int], k: int) -> dict[int, list[int]]:
-    """Return item -> its K nearest others, best first; ties as in `find_neighbours`."""
-    unit = unit_rows(features)[0]
-    scores = np.rint((unit[items] @ unit.T) * 1e6)
-    scores[np.arange(len(items)), items] = -np.inf
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return dict(zip(map(int, items), best.tolist(), strict=True))
+def changed_items(a: FeatureSet, b: FeatureSet, items: Sequence[tuple[int, float]]) -> dict[str, Any]:
+    """Return items and overlaps, with the SHOWN nearest others of each item, best first, in both sets."""
+    near, at = [], [item for item, _ in items]
+    for vectors in (a.vectors, b.vectors):
+        unit = unit_rows(vectors)[0]
+        scores = np.rint((unit[at] @ unit.T) * 1e6)  # ties as in `find_neighbours`
+        scores[np.arange(len(at)), at] = -np.inf
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :SHOWN]
+        near.append(dict(zip(at, best.tolist(), strict=True)))
+    return {"a": a.name, "b": b.name, "items": items, "near_a": near[0], "near_b": near[1]}
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -97,11 +101,6 @@ class _Rows(NamedTuple):
         compared = max(1, int((self.directed & other.directed).sum())) * self.near.shape[1]
         return self.share(other) <= min(MANY * chance, chance + BY_CHANCE * (chance / compared) ** 0.5)
 
-    def is_like(self, other: _Rows, chance: float) -> bool:
-        shared = self.share(other)
-        many = shared >= MANY * chance and shared * self.near.size >= ENOUGH
-        return many and self.is_structured and other.is_structured
-
 
 # Rows without identifiers seem misordered if two other sets share many more neighbours than chance, this set is at
 # chance level with all sets whose order is known, and its neighbours are closer than in noise of the same covariance:
@@ -124,11 +123,13 @@ def find_misordered(
         some = any(g.identified for g in known)
         pairs = combinations([g for g in known if g is not one and one.is_by_chance(g, chance)], 2)
         witnesses = (pair for pair in pairs if pair[0].identified or pair[1].identified or not some)
-        if pair := next((pair for pair in witnesses if pair[0].is_like(pair[1], chance)), None):
-            shares = {other.name: round(one.share(other), 6) for other in pair}
-            shared = round(pair[0].share(pair[1]), 6)
-            found.append({"features": one.name, "neighbours": k, "overlap": shares, "shared": shared})
-            found[-1]["chance"] = round(chance, 6)
+        for a, b in (pair for pair in witnesses if pair[0].is_structured and pair[1].is_structured):
+            shared = a.share(b)
+            if shared >= MANY * chance and shared * a.near.size >= ENOUGH:
+                shares = {other.name: round(one.share(other), 6) for other in (a, b)}
+                doubt = {"features": one.name, "neighbours": k, "overlap": shares, "shared": round(shared, 6)}
+                found.append(doubt | {"chance": round(chance, 6)})
+                break
     return found
 
 

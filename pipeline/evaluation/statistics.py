@@ -1,6 +1,6 @@
 """Significance of differences: paired bootstrap, Holm's correction. N users, D draws, C comparisons, R resamples."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -93,3 +93,9 @@ def corrected_tests(
         {"measure": measure, "a": a, "b": b, **test._asdict(), "p_holm": float(p)}
         for (measure, a, b, *_), test, p in zip(comparisons, ordered, p_holm, strict=True)
     ]
+
+
+def agreed_verdict(tests: Sequence[Mapping[str, Any]]) -> str:
+    """Return `better` or `worse` if all tests of a - b agree and are significant, else `undecided`."""
+    signs = {int(np.sign(test["difference"])) if test["p_holm"] < LEVEL else 0 for test in tests}
+    return {1: "better", -1: "worse"}.get(signs.pop(), "undecided") if len(signs) == 1 else "undecided"

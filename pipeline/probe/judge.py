@@ -1,28 +1,24 @@
 """Run every probe on every feature set, raw and processed, and summarise the results and verdicts.
 
-Letters: I items, F feature width, K cutoff.
+Letters: I items, F feature width, G groups (users or items), n cases, D draws, K cutoff.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from alignrec.pipeline import io
-from alignrec.pipeline.combine import mapped
-from alignrec.pipeline.combine.names import LEAKED, MASKED, PLANTED, can_refit, is_ceiling, kind_of, learns_from_train
-from alignrec.pipeline.combine.params import Combine
-from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.probe import forms, questions, verdicts
-from alignrec.pipeline.probe.params import Probe
+from alignrec.pipeline.evaluation.cutoff import headline_cutoff
+from alignrec.pipeline.evaluation.statistics import agreed_verdict, corrected_tests
+from alignrec.pipeline.probe import forms, questions
 from alignrec.pipeline.probe.questions import Questions
 from alignrec.pipeline.probe.registry import PROBES, Data, Refit, Task
 
-YARDSTICKS = (MASKED, LEAKED, PLANTED, "random", "shuffled", "constant")  # kinds of sets that are not processed
+CUTOFFS = (10, 20)
+TESTED = ("difference", "low", "high", "p_holm")  # fields of a test that are recorded
 Tasks = Mapping[str, Questions | Task | str]  # probe -> its questions or task, or why it is skipped
 Refits = Mapping[str, Refit | None]  # as `Data.refits`
-Answers = dict[str, dict[str, np.ndarray]]  # see verdicts.Answers
+Answers = dict[str, dict[str, np.ndarray]]  # probe -> set -> hits [G, len(ks)], or figures of cases [n]
 
 
 def build_tasks(data: Data) -> dict[str, Questions | Task | str]:
@@ -78,7 +74,7 @@ def _skipped_sets(probes: Iterable[str], refits: Refits) -> dict[str, dict[str, 
 
 
 def summarise_answers(
-    tasks: Tasks, answers: verdicts.Answers, ks: Sequence[int], refits: Refits | None = None
+    tasks: Tasks, answers: Answers, ks: Sequence[int], refits: Refits | None = None
 ) -> dict[str, Any]:
     summaries: dict[str, Any] = {}
     skipped = _skipped_sets(tasks, refits or {})
@@ -98,33 +94,51 @@ def summarise_answers(
     return summaries
 
 
-def summarise_processed(
-    tasks: Tasks, answers: verdicts.Answers, ks: Sequence[int], processing: forms.Processing
-) -> dict[str, Any]:
-    figures = {probe: of for probe, of in summarise_answers(tasks, answers, ks).items() if "skipped" not in of}
-    return processing.facts() | figures
-
-
-def judge_sets(run: Run, data: Data, names: Sequence[str], ours: str) -> dict[str, Any]:
-    """Return the content of probes.json, with verdicts on `ours` against every other set except ceilings."""
-    params, layout = run.params[Probe], run.layout
-    tasks, processing = build_tasks(data), forms.Processing(forms.valid_profiles(data), params.width)
-    defined = run.params[Combine].sets
-    # yardsticks calibrate the figures and do not compete, so their raw form is enough
-    unprocessed = [name for name in names if kind_of(defined, name) in YARDSTICKS]
-    rivals = [name for name in names if name != ours and not is_ceiling(defined, name)]
-    sets = ((name, io.map_features(layout.features(name))) for name in names)
-    shown = run.progress(sets, total=len(names), unit="set")
-    raw, processed = answer_sets(tasks, shown, params.ks, data.refits, processing, unprocessed)
-    pairs = [(ours, name) for name in rivals]
-    return summarise_answers(tasks, raw, params.ks, data.refits) | {
-        "processed": summarise_processed(tasks, processed, params.ks, processing),
-        "verdicts": verdicts.paired_verdicts(raw, processed, pairs, params.ks, run.seed("verdicts")),
-        "learned": sorted(data.refits),
+def judge_sets(
+    tasks: Tasks, sets: Iterable[tuple[str, np.ndarray]], ks: Sequence[int], pairs: Sequence[tuple[str, str]],
+    seed: int, processing: forms.Processing, refits: Refits | None = None, unprocessed: Collection[str] = (),
+) -> tuple[dict[str, Any], Answers]:  # fmt: skip
+    """Return figures raw and processed, with verdicts on pairs of sets, and raw answers; see `answer_sets`."""
+    raw, processed = answer_sets(tasks, sets, ks, refits, processing, unprocessed)
+    shown = {probe: of for probe, of in summarise_answers(tasks, processed, ks).items() if "skipped" not in of}
+    judged = {
+        "probes": summarise_answers(tasks, raw, ks, refits),
+        "processed": processing.facts() | shown,
+        "verdicts": paired_verdicts(raw, processed, pairs, ks, seed),
     }
+    return judged, raw
 
 
-def refits_of(run: Run, names: Sequence[str]) -> dict[str, Refit | None]:
-    params, refit = run.params, partial(mapped.refit_mapped, run.layout)
-    learned = [name for name in names if learns_from_train(params, run.dataset, name)]
-    return {name: partial(refit, name) if can_refit(params, run.dataset, name) else None for name in learned}
+def paired_verdicts(
+    raw: Answers, processed: Answers, pairs: Iterable[tuple[str, str]], ks: Sequence[int], seed: int
+) -> list[dict[str, Any]]:
+    """Return a row per pair, probe and measure: tests of a - b, raw and processed, and the verdict on a.
+
+    All tests are corrected together; pairs without answers to a probe are left out.
+    """
+    rows, tests = list[dict[str, Any]](), []
+    cutoffs = [k for k in CUTOFFS if k in ks] or [headline_cutoff(ks)]
+    for a, b in pairs:
+        for probe in (name for name, sets in raw.items() if {a, b} <= sets.keys()):
+            sides = [of[probe][name] for of in (raw, processed) for name in (a, b)]
+            found = [figures_of_cases(probe, answers, cutoffs, ks) for answers in sides]
+            for measure in found[0]:
+                rows.append({"probe": probe, "measure": measure, "a": a, "b": b})
+                raw_a, raw_b, processed_a, processed_b = (figures[measure] for figures in found)
+                tests += [(measure, a, b, raw_a, raw_b), (measure, a, b, processed_a, processed_b)]
+    results = corrected_tests(tests, seed)
+    for row, *both in zip(rows, results[::2], results[1::2], strict=True):
+        for form, test in zip(("raw", "processed"), both, strict=True):
+            row[form] = {key: round(test[key], 6) for key in TESTED}
+        row["verdict"] = agreed_verdict(both)
+    return rows
+
+
+def figures_of_cases(
+    probe: str, answers: np.ndarray, cutoffs: Sequence[int], ks: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """Return measure -> float64 [n], or [n, D] of a probe with draws, from the answers for one set."""
+    entry = PROBES[probe]
+    if entry.drawn or answers.ndim == 1:
+        return {entry.figure: answers}
+    return {f"{entry.measure}@{k}": answers[:, list(ks).index(k)] for k in cutoffs}

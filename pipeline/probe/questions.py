@@ -100,19 +100,15 @@ def hit_rates(features: np.ndarray, questions: Questions, ks: Sequence[int]) -> 
     return _group_means(probability, questions.group)
 
 
-def chance_rates(questions: Questions, ks: Sequence[int]) -> np.ndarray:
-    """Return hit rates of a random ranking, float64 [len(ks)]."""
-    candidates = questions.members.shape[1] - np.diff(questions.members.indptr)
-    return _group_means(np.minimum(np.asarray(ks)[None, :] / candidates[:, None], 1), questions.group).mean(axis=0)
-
-
 def summarise_hits(
     questions: Questions, sets: Mapping[str, np.ndarray], ks: Sequence[int], figure: str
 ) -> dict[str, Any]:
     """Return `Task.summary` of hits: feature set -> [G, len(ks)]."""
     groups = questions.groups
     out: dict[str, Any] = {questions.unit: groups} | ({"note": questions.note} if questions.note else {})
-    columns = {"chance": {"": chance_rates(questions, ks)}}
+    candidates = questions.members.shape[1] - np.diff(questions.members.indptr)
+    chance = _group_means(np.minimum(np.asarray(ks)[None, :] / candidates[:, None], 1), questions.group)
+    columns = {"chance": {"": chance.mean(axis=0)}}
     for name, hits in sets.items():
         columns[name] = {"": hits.mean(axis=0), "_se": hits.std(axis=0) / np.sqrt(groups)}
     for name, figures in columns.items():

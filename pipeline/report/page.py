@@ -5,7 +5,6 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -23,7 +22,6 @@ from alignrec.pipeline.report.table import Table, escape_markdown, markdown
 HERE = Path(__file__).parent
 SCRIPTS = ("items", "page", "list", "map")  # of every page, in order; each is a no-op without its element
 LONGEST = 120  # most characters of a title in the page's data
-NO_IMAGES = gallery.Sheets([], {})
 
 
 @dataclass(frozen=True)
@@ -100,13 +98,19 @@ def render_page(template: str, packed: gallery.Sheets, asks: bool = False, mappe
 
 def compared_page(
     command: str, dataset: str, lead: str, parts: Sequence[Section], *, kind: str = "", title: str = "",
-    headline: str = "", verdict: Sequence[Table] = (), packed: gallery.Sheets = NO_IMAGES,
-    data: Mapping[str, Any] = MappingProxyType({}), pairs: Sequence[Mapping[str, Any]] = (), note: str = "",
+    headline: str = "", verdict: Sequence[Table] = (), pairs: Sequence[Mapping[str, Any]] = (),
+    items: pa.Table | None = None, images: Iterable[pa.Table] = (), imageless: str = "",
 ) -> str:  # fmt: skip
-    """Render the page of a command that compares; `pairs` are the most changed items (pipeline/compare/page.py)."""
+    """Render the page of a command that compares; `pairs` are the most changed of `items`, `imageless` a note."""
+    wanted = set[int]()
+    for near in (pair[side] for pair in pairs for side in ("near_a", "near_b")):
+        wanted.update(near, *near.values())
+    packed = gallery.pack_sheets(gallery.make_thumbnails(images, wanted))
+    data = {} if items is None else packed.table(gallery.item_titles(items), gallery.category_paths(items))
     return render_page(
         "compared.html", packed, command=command, dataset=dataset, lead=lead, parts=parts, kind=kind,
-        title=title or dataset, headline=headline, verdict=verdict, data=data, pairs=pairs, note=note,
+        title=title or dataset, headline=headline, verdict=verdict, data=data, pairs=pairs,
+        note="" if packed.data else imageless,
     )  # fmt: skip
 
 

@@ -10,10 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from alignrec.pipeline.evaluation.evidence import MAIN, Cell, group_values, seeds_of
-from alignrec.pipeline.evaluation.statistics import LEVEL
+from alignrec.pipeline.evaluation.statistics import LEVEL, agreed_verdict
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.probe.registry import PROBES
-from alignrec.pipeline.probe.verdicts import agreed_verdict
 from alignrec.pipeline.report.probes import probe_tables, read_probes
 from alignrec.pipeline.report.table import (
     BETTER,

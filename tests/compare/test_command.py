@@ -129,7 +129,8 @@ def test_neighbours_are_the_sorted_cosines_and_ties_go_to_lower_ids(scores_held:
     np.fill_diagonal(cosine, -2)
     expected = np.sort(np.argsort(-cosine, axis=1)[:, :6], axis=1)
     assert np.array_equal(similarity.find_neighbours(x, 6, scores_held=scores_held), expected)
-    assert similarity.find_nearest(x, [7], 6)[7] == np.argsort(-cosine[7])[:6].tolist()
+    one = feature_set.FeatureSet("a", "", x)
+    assert similarity.changed_items(one, one, [(7, 0.5)])["near_b"][7] == np.argsort(-cosine[7])[:6].tolist()
     tied = similarity.find_neighbours(np.ones((5, 2), np.float32), 2, scores_held=scores_held)
     assert tied.tolist()[:2] == [[1, 2], [0, 2]]
 

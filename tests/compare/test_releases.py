@@ -13,7 +13,6 @@ import toy
 
 from alignrec.pipeline import io
 from alignrec.pipeline.compare import leaderboard, releases, similarity
-from alignrec.pipeline.compare.page import render_changes
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.io.errors import UserError
@@ -76,14 +75,14 @@ def test_other_features_are_major_and_name_items(layout: Layout, older: Path, mo
     lines = list(releases.describe_diff(diff))
     assert "version: a major change: 0.1.0 -> 1.0.0; it calls itself 0.1.1" in lines
     assert any(line.startswith("beit3: a major change: ") for line in lines)
-    page = render_changes(older, newer, diff, layout.images, "sample")
+    page = releases.render_changes(older, newer, diff, layout.images, "sample")
     assert "beit3 before (0.1.0)</th><th" in page
     assert "beit3 after (0.1.1)</th></tr>" in page
     assert "minilm-cnn before" not in page
     assert page.count('class="pic') > 3
     assert ("No images" in page, "CC BY-SA" in page) == (False, True)  # the attribution of the sample's images
-    assert render_changes(older, newer, diff, layout.images, "sample") == page
-    bare = render_changes(older, newer, diff, layout.root / "nowhere", "sample")
+    assert releases.render_changes(older, newer, diff, layout.images, "sample") == page
+    bare = releases.render_changes(older, newer, diff, layout.root / "nowhere", "sample")
     assert ('class="pic s' in bare, "No images" in bare) == (False, True)
 
 

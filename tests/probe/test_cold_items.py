@@ -8,7 +8,7 @@ import pytest
 
 from alignrec import schemas
 from alignrec.pipeline.interactions import profiles
-from alignrec.pipeline.probe import behaviour, cold_items, judge, questions, verdicts
+from alignrec.pipeline.probe import behaviour, cold_items, judge, questions
 from alignrec.pipeline.probe.registry import Data
 from alignrec.pipeline.report import probes as facts
 
@@ -114,10 +114,10 @@ def test_a_set_that_cannot_be_refitted_is_skipped_and_leaks_are_named() -> None:
 def test_verdicts_resample_users_and_draws() -> None:
     asked = {"cold_items": task()}
     answers = judge.answer_sets(asked, [("good", GOOD), ("noise", NOISE)], [20])[0]
-    (row,) = verdicts.paired_verdicts(answers, answers, [("good", "noise")], [20], 0)
+    (row,) = judge.paired_verdicts(answers, answers, [("good", "noise")], [20], 0)
     assert (row["probe"], row["measure"], row["verdict"]) == ("cold_items", "recall@20", "better")
     lucky = answers["cold_items"]["noise"] + np.array([0.9, *[-0.05] * 9])  # better in one draw of ten
     answers = {"cold_items": {"lucky": lucky, "noise": answers["cold_items"]["noise"]}}
-    (row,) = verdicts.paired_verdicts(answers, answers, [("lucky", "noise")], [20], 0)
+    (row,) = judge.paired_verdicts(answers, answers, [("lucky", "noise")], [20], 0)
     assert row["raw"]["difference"] == pytest.approx(0.045)
     assert row["verdict"] == "undecided"

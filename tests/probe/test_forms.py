@@ -11,8 +11,8 @@ from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.probe import forms, questions
 from alignrec.pipeline.probe.behaviour import content_neighbours
 from alignrec.pipeline.probe.forms import Processing
+from alignrec.pipeline.probe.judge import paired_verdicts
 from alignrec.pipeline.probe.registry import Data
-from alignrec.pipeline.probe.verdicts import paired_verdicts
 from tests.probe.test_questions import toy_interactions
 
 RNG = np.random.default_rng(3)
