@@ -1,5 +1,6 @@
 """Entry point of `alignrec` and `python -m alignrec`."""
 
+import resource
 import sys
 
 from alignrec.pipeline.harness import process
@@ -7,7 +8,8 @@ from alignrec.pipeline.harness import process
 
 def main() -> None:
     """Run the command line, or exit with an error if memory is too limited to load the libraries."""
-    if not process.has_addresses():
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < process.ADDRESSES:
         sys.exit(f"error: {process.TOO_LITTLE}")
     try:
         from alignrec.commands.app import app

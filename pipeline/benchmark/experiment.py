@@ -120,7 +120,7 @@ def complete_cells(
     tolerant: bool = False,
 ) -> dict[Label, Record]:
     """Return the records of labelled cells, training those that are missing, slow models first."""
-    place = {model: number for number, model in enumerate(reversed(MODELS))}
+    place = {model: number for number, model in enumerate(reversed(list(MODELS)))}
     missing = store.missing(planned.values())
     if todo := sorted(missing, key=lambda cell: place.get(cell.model, len(place))):
         for _ in shown(engine.each(partial(train_cell, store, tolerant), todo, workers), total=len(todo)):

@@ -143,7 +143,7 @@ class Tuned:
 
 def tune_models(experiment: Experiment, entries: Iterable[Entry]) -> Tuned:
     params, dataset = experiment.params, experiment.dataset
-    slow = [*reversed(MODELS)]
+    slow = [*reversed(list(MODELS))]
     ordered = sorted((e for e in entries if not e.ablation), key=lambda entry: slow.index(entry.model))
     candidates = dict.fromkeys(Candidate(entry.model, entry.features) for entry in ordered)
     tries = {one: tried_settings(params, dataset, one.model) for one in candidates}

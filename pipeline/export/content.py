@@ -164,7 +164,16 @@ def _take_items(content: ExportContent, rows: np.ndarray, asins: Sequence[str], 
     ids = {"item_id": pa.array(range(len(rows)), pa.int32()), "asin": pa.array(asins, pa.string())}
 
     def take_rows(table: pa.Table) -> pa.Table:
-        table = pa.concat_tables([table.replace_schema_metadata(), _blank_row(table.schema)]).take(index)
+        row: dict[str, object] = {}  # of an item without content
+        for name, kind in zip(table.schema.names, table.schema.types, strict=True):
+            if pa.types.is_fixed_size_list(kind):
+                row[name] = [0.0] * kind.list_size
+            elif pa.types.is_list(kind):
+                row[name] = []
+            else:
+                row[name] = "" if pa.types.is_string(kind) else False if pa.types.is_boolean(kind) else 0
+        blank = pa.Table.from_pylist([row], table.schema.remove_metadata())
+        table = pa.concat_tables([table.replace_schema_metadata(), blank]).take(index)
         for name, values in ids.items():
             table = table.set_column(table.column_names.index(name), table.schema.field(name), values)
         return table
@@ -188,18 +197,6 @@ def _take_items(content: ExportContent, rows: np.ndarray, asins: Sequence[str], 
         codes=None if content.codes is None else take_rows(content.codes),
         notes=[*content.notes, *notes],
     )
-
-
-def _blank_row(schema: pa.Schema) -> pa.Table:
-    row: dict[str, object] = {}
-    for name, kind in zip(schema.names, schema.types, strict=True):
-        if pa.types.is_fixed_size_list(kind):
-            row[name] = [0.0] * kind.list_size
-        elif pa.types.is_list(kind):
-            row[name] = None if name == "codes" else []
-        else:
-            row[name] = "" if pa.types.is_string(kind) else False if pa.types.is_boolean(kind) else 0
-    return pa.Table.from_pylist([row], schema.remove_metadata())
 
 
 def write_tsv(path: Path, table: pa.Table, header: list[str] | None, delimiter: str = "\t") -> None:

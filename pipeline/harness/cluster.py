@@ -9,6 +9,7 @@ import platform
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import chdir, closing
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -144,27 +145,31 @@ def _read(read: Read[Job], jobs: Sequence[Job], folder: str, batch: pa.Table) ->
         return _row(number, pa.table({}), error=str(e))
 
 
+@dataclass
 class _Worker:
     """Actor that runs jobs."""
 
-    def __init__(self, given: Any, threads: int, wanted: dict[str, str], packages: Sequence[str]) -> None:
-        self._given, self._threads, self._wanted, self._packages = given, threads, wanted, packages
-        self._work: Work[Any] | None = None
+    given: Any  # reference to the factory of its work, and the jobs
+    threads: int
+    wanted: dict[str, str]  # facts that this node must have
+    packages: Sequence[str]
+    work: Work[Any] | None = None
+    jobs: Sequence[Any] = ()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         import ray
         import torch
 
-        torch.set_num_threads(self._threads)  # the setting is per thread, and the actor may use another
+        torch.set_num_threads(self.threads)  # the setting is per thread, and the actor may use another
         number, error = batch["job"][0].as_py(), batch["error"][0].as_py()
         if error:
             return batch
         try:
-            if self._work is None:
-                check_node(self._wanted, facts(self._packages))
-                make, self._jobs = ray.get(self._given)
-                self._work = make()
-            at, result = code.machine_facts(), self._work(self._jobs[number], _unpack(batch["table"][0]))
+            if self.work is None:
+                check_node(self.wanted, facts(self.packages))
+                make, self.jobs = ray.get(self.given)
+                self.work = make()
+            at, result = code.machine_facts(), self.work(self.jobs[number], _unpack(batch["table"][0]))
             return _row(number, result, processor=", ".join(filter(None, [at["cpu"], at["gpu"]])))
         except UserError as e:
             return _row(number, pa.table({}), error=str(e))

@@ -118,7 +118,8 @@ def _syntax_tree(path: Path) -> ast.Module:
                 statement.names = [alias for alias in statement.names if (alias.asname or alias.name) in used]
     for node in _walk_statements(tree):
         if body := getattr(node, "body", None):
-            node.body = [s for s in body if not _is_text(s)]  # type: ignore[attr-defined]
+            texts = [s for s in body if isinstance(s, ast.Expr) and isinstance(getattr(s.value, "value", None), str)]
+            node.body = [s for s in body if s not in texts]  # type: ignore[attr-defined]
     return tree
 
 
@@ -127,10 +128,6 @@ def _walk_statements(node: ast.AST) -> Iterator[ast.AST]:
     for part in ("body", "handlers", "orelse", "finalbody", "cases"):
         for child in getattr(node, part, ()):
             yield from _walk_statements(child)
-
-
-def _is_text(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.Expr) and isinstance(getattr(statement.value, "value", None), str)
 
 
 @cache
@@ -143,7 +140,7 @@ def _reexported_names(module: str) -> dict[str, str]:
     for statement in _syntax_tree(path).body:
         if isinstance(statement, ast.ImportFrom) and statement.module:
             exports |= {a.asname or a.name: f"{statement.module}.{a.name}" for a in statement.names}
-        elif not _is_text(statement) and not ast.unparse(statement).startswith("__all__ = "):
+        elif not ast.unparse(statement).startswith("__all__ = "):
             return {}
     return {name: full for name, full in exports.items() if is_ours(full)}
 

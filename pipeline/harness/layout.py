@@ -11,11 +11,12 @@ WORK = ".work"  # folder of unfinished work
 FEATURE_STAGES = ("encode", "beit3", "combine")  # stages that write feature sets
 
 
+@dataclass(frozen=True)
 class Named:
     """Descriptor of a file of `EncoderFiles`."""
 
-    def __init__(self, name: str, content: str) -> None:
-        self.name, self.__doc__ = name, content
+    name: str
+    content: str
 
     def __get__(self, files: EncoderFiles, owner: type[EncoderFiles]) -> Path:
         return files.folder / self.name
@@ -40,11 +41,14 @@ class EncoderFiles:
         return [path for path in files if path.is_file()]
 
 
+@dataclass(frozen=True)
 class File:
-    """Descriptor of a path in the folder of a stage, or in its work folder if it is not part of its output."""
+    """Descriptor of a path in the folder of a stage."""
 
-    def __init__(self, stage: str, name: str, content: str, unfinished: bool = False) -> None:
-        self.stage, self.name, self.__doc__, self.unfinished = stage, name, content, unfinished
+    stage: str
+    name: str
+    content: str
+    unfinished: bool = False  # whether it lies in the work folder, as it is not part of the output
 
     def __get__(self, layout: Layout, owner: type[Layout]) -> Path:
         return (layout.work(self.stage) if self.unfinished else layout.folder(self.stage)) / self.name

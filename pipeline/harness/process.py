@@ -40,11 +40,6 @@ MOST = 2**31 - 1  # bytes; mallopt takes an int
 PATIENCE = timedelta(hours=6)  # how long the other ranks wait while rank 0 decodes images or measures
 
 
-def has_addresses() -> bool:
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    return limit == resource.RLIM_INFINITY or limit >= ADDRESSES
-
-
 def peak_mib() -> int:
     """Return the peak resident size of this process in MiB, including libraries and mapped files."""
     if STATUS.exists():  # on Linux, ru_maxrss starts at the size of the parent process

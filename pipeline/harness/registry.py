@@ -7,6 +7,7 @@ mine = "my_package.mine:Mine"
 import importlib
 import importlib.util
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -18,11 +19,12 @@ Part = TypeVar("Part")
 BUILT_IN = "alignrec.pipeline."
 
 
+@dataclass(eq=False, frozen=True)
 class Registry(Mapping[str, Part]):
     """Mapping from name to part, built-in parts first; parts are imported when they are looked up."""
 
-    def __init__(self, kind: str, built_in: Mapping[str, str]) -> None:
-        self.kind, self.built_in = kind, built_in
+    kind: str
+    built_in: Mapping[str, str]
 
     @property
     def entries(self) -> dict[str, str]:
@@ -48,9 +50,6 @@ class Registry(Mapping[str, Part]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
-
-    def __reversed__(self) -> Iterator[str]:
-        return reversed(self.entries)
 
     def __len__(self) -> int:
         return len(self.entries)

@@ -49,7 +49,6 @@ class Stage:
         return [f"alignrec.stages.{self.name}", *dict.fromkeys(parts)]
 
 
-STRAY = "is of no stage"
 SOURCE = "sources"
 FEATURE_SETS = ("encode.encoders", "beit3", "combine", SOURCE)  # parameters that define the feature sets
 
@@ -85,21 +84,17 @@ def refuse_altered(layout: Layout, stages: Iterable[Stage], reader: str) -> None
     """Hash the outputs of stages; UserError names the first that is altered, so that corruption does not spread."""
     for stage in stages:
         for folder in stage.folders(layout):
-            if fault := _find_fault(folder, stage.name):
-                again = " ".join([stage.name, *folder.relative_to(layout.root / stage.name).parts])
-                heal = "delete it" if fault.endswith(STRAY) else f"run `alignrec {again}`, which makes it again"
-                raise UserError(f"{fault}, and {reader} reads it; {heal}")
-
-
-def _find_fault(folder: Path, stage: str) -> str:
-    record, present = intact_record(folder), present_files(folder)
-    if record is None:
-        path = folder / io.RECORD
-        ended = f"{path} was edited" if path.exists() else f"{folder}: {stage} has not ended"
-        return ended if present else ""  # a stage that requires the files reports it
-    files = record["files"]
-    name = next((n for n in sorted(files.keys() | present.keys()) if files.get(n) != present.get(n)), None)
-    if name is None:
-        return ""
-    what = "is gone" if name not in present else STRAY if name not in files else "is not as it was made"
-    return f"{folder / name} {what}"
+            record, present = intact_record(folder), present_files(folder)
+            path, files = folder / io.RECORD, record["files"] if record else {}
+            altered = [name for name in sorted(files.keys() | present.keys()) if files.get(name) != present.get(name)]
+            if not altered:  # a stage that requires files of a folder without any reports it
+                continue
+            if record is None:
+                fault = f"{path} was edited" if path.exists() else f"{folder}: {stage.name} has not ended"
+            elif altered[0] not in files:
+                raise UserError(f"{folder / altered[0]} is of no stage, and {reader} reads it; delete it")
+            else:
+                what = "is not as it was made" if altered[0] in present else "is gone"
+                fault = f"{folder / altered[0]} {what}"
+            again = " ".join([stage.name, *folder.relative_to(layout.root / stage.name).parts])
+            raise UserError(f"{fault}, and {reader} reads it; run `alignrec {again}`, which makes it again")

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.config import Source
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.interactions import division as divisions
 from alignrec.pipeline.interactions.division import DEFAULT, MMREC, PARTS, Db, Division, query_count
@@ -34,16 +33,18 @@ SPLITS = {name: part for part, name in enumerate(PARTS)} | {str(part): part for 
 SPLITS |= {f"{part}.0": part for part in range(3)} | {"val": 1, "validation": 1, "dev": 1}
 
 
+@dataclass(frozen=True)
 class Query:
     """Lazy query result: iterating runs it and yields tables of BLOCK rows."""
 
-    def __init__(self, db: Db, sql: str, schema: pa.Schema) -> None:
-        self._db, self._sql = db, sql
-        self._schema = pa.schema([f.remove_metadata() for f in schema])
+    db: Db
+    sql: str
+    schema: pa.Schema
 
     def __iter__(self) -> Iterator[pa.Table]:
-        for batch in self._db.sql(self._sql).to_arrow_reader(BLOCK):
-            yield pa.Table.from_batches([batch]).cast(self._schema)
+        plain = pa.schema([f.remove_metadata() for f in self.schema])
+        for batch in self.db.sql(self.sql).to_arrow_reader(BLOCK):
+            yield pa.Table.from_batches([batch]).cast(plain)
 
 
 class SplitTables(NamedTuple):
@@ -56,6 +57,8 @@ class SplitTables(NamedTuple):
     drops: dict[str, int]  # reason -> ratings
     facts: dict[str, int]  # users, items, rows per split, repeated pairs; cold items per part for `cold-items`
     division: str = ""  # protocol with its setting if it needs content, such as `cold-items 0.2`
+    own_split: bool = False  # whether the split came with the ratings
+    rejects: pa.Table | None = None  # schema REJECTS; None if DuckDB read the file directly
 
 
 @contextmanager
@@ -104,7 +107,7 @@ def import_split(db: Db, ratings: str, min_rating: float | None = None, division
     db.execute("DROP TABLE raw")
     name = divisions.divide_again(db, division, "imported") if division.needs_content else ""
     drops["user_without_train"] = divisions.delete_untrained(db)
-    return _number_rows(db, rows, drops, name)
+    return _number_rows(db, rows, drops, name)._replace(own_split=True)
 
 
 def _number_rows(db: Db, rows: int, drops: dict[str, int], division: str) -> SplitTables:
@@ -222,14 +225,6 @@ ENOUGH = 10  # least users and items of a k-core
 MOST_BELOW = 0.5  # share of ratings below the k-core above which the stage warns
 
 
-class Divided(NamedTuple):
-    """Split interactions, as the stage writes them."""
-
-    tables: SplitTables
-    own_split: bool = False  # whether the split came with the ratings
-    rejects: pa.Table | None = None  # schema REJECTS; None if DuckDB read the file directly
-
-
 class Catalogue(NamedTuple):
     """Counts after filtering."""
 
@@ -244,24 +239,19 @@ def write_tables(run: Run) -> dict[str, int]:
     how = Division(params.protocol, run.seed("split"), params.cold_share, params.most_train, params.draws)
     folder = run.folder / ".scratch"
     with create_database(folder, params.memory_limit) as db:
-        clock = "unix"
         if run.source.has_split:
-            published, clock = _import_published(run.source, raw, db, how, params.min_rating)
-            divided = Divided(published)
-            if _split_file(run.source).timestamps is None:
-                print(f"{run.label}: {FOUND[clock]}", flush=True)
+            tables, clock = _import_published(run, raw, db, how)
         else:
-            divided = split_ratings(db, run.source.reader(), raw, folder, params, how)
-        tables = divided.tables
+            tables, clock = split_ratings(db, run.source.reader(), raw, folder, params, how), "unix"
         run.write_all(tables.users, layout.users, schemas.USERS)
         run.write_all(tables.item_ids, layout.item_ids, schemas.ITEM_IDS)
-        facts = {"timestamps": clock} | ({"split": "imported"} if divided.own_split else {})
+        facts = {"timestamps": clock} | ({"split": "imported"} if tables.own_split else {})
         facts |= {"division": tables.division} if tables.division else {}
         for number in range(how.draws if tables.division else 1):
             rows = draw_again(db, how._replace(draw=number), tables) if number else tables.interactions
             run.write_all(rows, replace(layout, drawn=number).interactions, schemas.INTERACTIONS, **facts)
-    if divided.rejects is not None:
-        run.write(divided.rejects, layout.interaction_rejects, schemas.REJECTS)
+    if tables.rejects is not None:
+        run.write(tables.rejects, layout.interaction_rejects, schemas.REJECTS)
     run.rows_in, run.rows_out = tables.rows, tables.rows - sum(tables.drops.values())
     for reason, n in tables.drops.items():
         run.count(reason, n)
@@ -276,18 +266,17 @@ def write_tables(run: Run) -> dict[str, int]:
 
 def split_ratings(
     db: Db, reader: Reader, raw: Mapping[str, Path], folder: Path, params: Interactions, division: Division = DEFAULT
-) -> Divided:
+) -> SplitTables:
     """Split a reader's ratings; CSV that DuckDB refuses is rewritten row by row in `folder` first."""
 
-    def read(files: Mapping[str, Path]) -> tuple[SplitTables, bool]:
+    def read(files: Mapping[str, Path]) -> SplitTables:
         ratings = reader.ratings(files)
         if "split" in db.sql(ratings).columns:
-            return import_split(db, ratings, params.min_rating, division), True
-        cores = params.user_core, params.item_core
-        return divide_ratings(db, ratings, *cores, division, params.min_rating), False
+            return import_split(db, ratings, params.min_rating, division)
+        return divide_ratings(db, ratings, params.user_core, params.item_core, division, params.min_rating)
 
     try:
-        return Divided(*read(raw))
+        return read(raw)
     except duckdb.Error as e:
         begun = query_count(db, "SELECT count(*) FROM duckdb_tables()")
         if begun or isinstance(e, duckdb.OutOfMemoryException) or not isinstance(reader, Tabular):
@@ -295,9 +284,9 @@ def split_ratings(
         if (again := reader.repair(raw, folder)) is None:
             raise
     files, rejects = again
-    tables, own = read(files)
+    tables = read(files)
     lost = {"unreadable_line": len(rejects)} if len(rejects) else {}
-    return Divided(tables._replace(rows=tables.rows + len(rejects), drops=tables.drops | lost), own, rejects)
+    return tables._replace(rows=tables.rows + len(rejects), drops=tables.drops | lost, rejects=rejects)
 
 
 def measure_catalogue(reader: Reader, raw: Mapping[str, Path]) -> Catalogue:
@@ -307,36 +296,34 @@ def measure_catalogue(reader: Reader, raw: Mapping[str, Path]) -> Catalogue:
             with create_database(Path(folder) / "scratch", Interactions.memory_limit) as db:
                 try:
                     params = Interactions(user_core=core, item_core=core)
-                    tables, own, _ = split_ratings(db, reader, raw, Path(folder), params)
+                    tables = split_ratings(db, reader, raw, Path(folder), params)
                 except UserError:
                     if core == CORES[-1]:
                         raise
                     continue
             facts, left = tables.facts, tables.rows - sum(tables.drops.values())
-            if own or core == CORES[-1] or min(facts["users"], facts["items"]) >= ENOUGH:
+            if tables.own_split or core == CORES[-1] or min(facts["users"], facts["items"]) >= ENOUGH:
                 break
-        return Catalogue(0 if own else core, facts["users"], facts["items"], left)
+        return Catalogue(0 if tables.own_split else core, facts["users"], facts["items"], left)
 
 
-def _import_published(
-    source: Source, raw: Mapping[str, Path], db: Db, division: Division, min_rating: float | None
-) -> tuple[SplitTables, str]:
+def _import_published(run: Run, raw: Mapping[str, Path], db: Db, division: Division) -> tuple[SplitTables, str]:
     """Return the tables of a published split, and its clock: that of the parameter file, or else the one detected."""
+    source, names = run.source, None
+    file = source.split if isinstance(source, AmazonSource) else source
+    assert isinstance(file, mmrec.InterFile)
     users, items = load_published(db, source.reader().ratings(raw))
-    clock, names = _split_file(source).timestamps or detect_clock(db), None
+    clock = file.timestamps or detect_clock(db)
+    if file.timestamps is None:
+        print(f"{run.label}: {FOUND[clock]}", flush=True)
     if isinstance(source, MmrecSource):
         asins = mmrec.read_asins(raw.get("metadata"), items)
     else:
         asins = mmrec.read_numbering(raw[mmrec.ITEMS], "itemID", ("asin", "parent_asin"), items)
         if mmrec.USERS in raw:
             names = mmrec.read_numbering(raw[mmrec.USERS], "userID", ("user_id", "reviewerID"), users)
+    min_rating = run.params[Interactions].min_rating
     return import_published(db, asins, clock != "none", min_rating, division, names), clock
-
-
-def _split_file(source: Source) -> mmrec.InterFile:
-    file = source.split if isinstance(source, AmazonSource) else source
-    assert isinstance(file, mmrec.InterFile)
-    return file
 
 
 # years 1990 to 2100: smaller numbers are positions or placeholders

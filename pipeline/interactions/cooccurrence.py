@@ -17,12 +17,6 @@ def user_item_matrix(user: np.ndarray, item: np.ndarray, n_items: int) -> sp.csr
     return matrix
 
 
-def shared_items(matrix: sp.csr_array) -> np.ndarray:
-    """Return the items of R [U, I] that share a user with another item, int64, ascending."""
-    several = matrix[np.diff(matrix.indptr) > 1]
-    return np.flatnonzero(np.bincount(several.indices))
-
-
 def count_cooccurrences(
     sets: sp.csr_array, nodes: np.ndarray | None = None
 ) -> Iterator[tuple[np.ndarray, sp.csr_array]]:

@@ -158,7 +158,16 @@ def divide_again(db: Db, division: Division, base: str) -> str:
 
 
 def draw_split(db: Db, division: Division) -> None:
-    rule, rows = _cold_items_rule(db, division) if division.protocol == COLD_ITEMS else _sparse_rule(db, division)
+    if division.protocol == COLD_ITEMS:
+        rule, rows = _cold_items_rule(db, division)
+    else:
+        # a single draw keeps the latest ratings, several keep random ones
+        timed = division.draws == 1 and query_count(db, "SELECT count(timestamp) FROM undivided")
+        drawn = f"md5_number_lower(concat_ws(',', {division.draw}, key))" if division.draw else "key"
+        latest = "timestamp DESC, pos DESC" if timed else f"{drawn}, pos"
+        place = f"row_number() OVER (PARTITION BY user, split ORDER BY {latest})"
+        rule = f"(CASE WHEN split > 0 OR {place} <= {division.most_train} THEN split END)"
+        rows = f"{_with_key('undivided')} AS undivided"
     db.execute(
         f"""CREATE OR REPLACE TABLE parted AS
         SELECT pos, user, item, rating, timestamp, {rule}::TINYINT AS split FROM {rows}"""
@@ -187,16 +196,6 @@ def _cold_items_rule(db: Db, division: Division) -> tuple[str, str]:
     )
     rule = f"CASE WHEN place BETWEEN 1 AND {cold // 2} THEN 1 WHEN place BETWEEN 1 AND {cold} THEN 2 ELSE 0 END"
     return f"({rule})", "undivided JOIN cold USING (item)"
-
-
-def _sparse_rule(db: Db, division: Division) -> tuple[str, str]:
-    # a single draw keeps the latest ratings, several keep random ones
-    timed = division.draws == 1 and query_count(db, "SELECT count(timestamp) FROM undivided")
-    drawn = f"md5_number_lower(concat_ws(',', {division.draw}, key))" if division.draw else "key"
-    latest = "timestamp DESC, pos DESC" if timed else f"{drawn}, pos"
-    place = f"row_number() OVER (PARTITION BY user, split ORDER BY {latest})"
-    rule = f"CASE WHEN split > 0 OR {place} <= {division.most_train} THEN split END"
-    return f"({rule})", f"{_with_key('undivided')} AS undivided"
 
 
 def _with_key(table: str) -> str:

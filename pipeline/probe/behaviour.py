@@ -59,7 +59,8 @@ def last_items(user: np.ndarray, item: np.ndarray, timestamp: np.ndarray, n_item
 def ask_co_bought(data: Data) -> Questions | str:
     user, item, split = (data.interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
     seen = user_item_matrix(user[split == TRAIN], item[split == TRAIN], data.items)
-    together = cooccurrence.shared_items(seen)
+    # items that share a user with another
+    together = np.flatnonzero(np.bincount(seen[np.diff(seen.indptr) > 1].indices))
     if not len(together):
         return "no two items share a train user"
     asked, note = _sample_asked(together, data, "item_cf", "items")
