@@ -26,7 +26,7 @@ def run() -> Measurement:
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder)
         make(raw)
-        turns = {work.__name__: partial(_turns.timed, _turns.alone, _peak, work, raw) for work in (notebook, stages)}
+        turns = {work.__name__: partial(_turns.timed, _turns.alone, peak, work, raw) for work in (notebook, stages)}
         ways = _turns.take(turns)
         limit = _turns.timed(_turns.alone, _decompress, raw).wall
     return Measurement(
@@ -80,8 +80,8 @@ def _tail(rng: np.random.Generator, n: int, draws: int, power: float) -> np.ndar
     return rng.permutation(n)[ranks]
 
 
-def stages(raw: Path) -> None:
-    """Run the stages download, interactions and items."""
+def stages(raw: Path, with_items: bool = True) -> None:
+    """Run the stages download, interactions and, unless told otherwise, items."""
     from alignrec.commands.params import Params
     from alignrec.pipeline.harness.run import running
     from alignrec.stages import download, interactions, items
@@ -90,8 +90,8 @@ def stages(raw: Path) -> None:
     outputs = Path(tempfile.mkdtemp(dir=raw))
     source = {"kind": "amazon2014", "reviews": str(raw / "ratings.csv"), "metadata": str(raw / "meta.json.gz")}
     params = Params.model_validate({"datasets": ["baby"], "sources": {"baby": source}})
-    for stage in (download, interactions, items):
-        with running(stage.__name__.removeprefix("stages."), "baby", params, outputs) as run:
+    for stage in (download, interactions, items) if with_items else (download, interactions):
+        with running(stage.__name__.rpartition(".")[2], "baby", params, outputs) as run:
             stage.main(run)
 
 
@@ -135,7 +135,7 @@ def _decompress(raw: Path) -> None:
             pass
 
 
-def _peak(work: Callable[[Path], None], raw: Path) -> int:
+def peak(work: Callable[[Path], None], raw: Path) -> int:
     """Run `work` and return the peak memory of this process, MiB."""
     work(raw)
     return process.peak_mib()

