@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 
 import benchmarks
-from alignrec.pipeline.beit3 import checkpoints, released
+from alignrec.pipeline.beit3 import checkpoints
 from alignrec.pipeline.beit3.config import SIZES
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.harness.layout import Layout
@@ -66,7 +66,7 @@ def test_weights_have_the_names_shapes_and_heads_of_the_published_ones(tmp_path:
     _official.beit3(tmp_path / "beit3.pth", SMALL)
     path = tmp_path / "beit3.pth"
     tensors = checkpoints.read_weights(path)
-    shape = released.published_shape(tensors, "beit3.pth")
+    shape = checkpoints.published_shape(tensors, "beit3.pth")
     assert (shape.vocab, shape.positions, shape.codes, shape.mlm) == (64_010, 1024, 8192, True)
     with torch.device("meta"):
         network = BEiT3(shape)

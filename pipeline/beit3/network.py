@@ -148,7 +148,8 @@ class Encoder(nn.Module):
         x = x.map(lambda s: s + table.A(_position_ids(s)), lambda s: s + table.B(_position_ids(s)))
         visible = None
         if any(h is not None for h in hidden):
-            mask = Streams(*(_none_hidden(s) if h is None else h for s, h in zip(x, hidden, strict=True)))
+            none = [None if s is None else torch.zeros(s.shape[:2], dtype=torch.bool, device=s.device) for s in x]
+            mask = Streams(*(z if h is None else h for z, h in zip(none, hidden, strict=True)))
             x = x.map(lambda s: _zero_hidden(s, mask.vision), lambda s: _zero_hidden(s, mask.text))
             visible = ~mask.joined()[:, None, None, :]  # [B, 1, 1, N]
         for i, layer in enumerate(self.layers):
@@ -227,10 +228,6 @@ class BEiT3(nn.Module):
 
 def _position_ids(x: Tensor) -> Tensor:
     return torch.arange(FIRST_POSITION, FIRST_POSITION + x.shape[1], device=x.device)
-
-
-def _none_hidden(x: Tensor | None) -> Tensor | None:
-    return None if x is None else torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
 
 
 def _zero_hidden(x: Tensor, hidden: Tensor | None) -> Tensor:

@@ -26,20 +26,12 @@ OF_LAYER = 32  # tensors in a layer of `mini`; BEiT3's has more
 Shape = TypeVar("Shape", Config, MiniConfig)
 
 
-def read_config(files: EncoderFiles) -> Config:
-    """Read config.json; UserError if it is damaged or does not fit the header of the weights."""
-    return _read_shape(files, Config)
-
-
-def read_mini_config(files: EncoderFiles) -> MiniConfig:
-    return _read_shape(files, MiniConfig)
-
-
 def is_mini(files: EncoderFiles) -> bool:
     return files.word_pieces.is_file()
 
 
-def _read_shape(files: EncoderFiles, shape: type[Shape]) -> Shape:
+def read_config(files: EncoderFiles, shape: type[Shape]) -> Shape:
+    """Read config.json; UserError if it is damaged or does not fit the header of the weights."""
     path, raw = files.config, io.read_json(files.config, LARGEST_CONFIG)
     if not isinstance(raw, dict):
         raise UserError(f"{path}: no shape of a network; {AGAIN}")
@@ -56,24 +48,20 @@ def _read_shape(files: EncoderFiles, shape: type[Shape]) -> Shape:
 
 def check_files(files: EncoderFiles) -> set[int]:
     if is_mini(files):
-        mini = read_mini_config(files)
+        mini = read_config(files, MiniConfig)
         width = 2 * mini.width
-        _check_word_pieces(files, mini)
+        raw = io.read_json(files.word_pieces, LARGEST_PIECES)
+        pieces = raw.get("pieces") if isinstance(raw, dict) else None
+        if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
+            raise UserError(f"{files.word_pieces}: no list of word pieces; {AGAIN}")
+        if (known := len({*pieces})) != len(pieces) or known != mini.vocab:
+            raise UserError(f"{files.word_pieces}: has {known:,} pieces, and the network {mini.vocab:,}; {AGAIN}")
     else:
-        made = read_config(files)
+        made = read_config(files, Config)
         width = made.width
         _check_tokenizer(files, made)
     arrays.refuse_infinite(files.weights)
     return {width} | ({read_whitening(files, width).map.shape[1]} if files.whitening.is_file() else set())
-
-
-def _check_word_pieces(files: EncoderFiles, made: MiniConfig) -> None:
-    raw = io.read_json(files.word_pieces, LARGEST_PIECES)
-    pieces = raw.get("pieces") if isinstance(raw, dict) else None
-    if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
-        raise UserError(f"{files.word_pieces}: no list of word pieces; {AGAIN}")
-    if len({*pieces}) != len(pieces) or len(pieces) != made.vocab:
-        raise UserError(f"{files.word_pieces}: has {len({*pieces}):,} pieces, and the network {made.vocab:,}; {AGAIN}")
 
 
 def _check_tokenizer(files: EncoderFiles, made: Config) -> None:
@@ -111,7 +99,7 @@ def read_whitening(files: EncoderFiles, width: int) -> Whitening:
 
 def load_network(files: EncoderFiles) -> BEiT3:
     """Load the network on the CPU; UserError for damaged files or weights that are not finite. Needs torch."""
-    made = read_config(files)
+    made = read_config(files, Config)
     import torch
     from safetensors.torch import load_file
 

@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
+from timm.layers import PatchEmbed
 from timm.models import beit
 from torch import Tensor, nn
 
@@ -31,17 +32,6 @@ class Config:
     code_width: int = 32
 
 
-class PatchEmbed(nn.Module):
-    """Image -> patches -> vectors."""
-
-    def __init__(self, c: Config) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(3, c.width, c.patch, c.patch)
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.proj(image).flatten(2).transpose(1, 2)
-
-
 class Encoder(nn.Module):
     """The vision transformer."""
 
@@ -49,7 +39,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, c.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (c.image // c.patch) ** 2, c.width))
-        self.patch_embed = PatchEmbed(c)
+        self.patch_embed = PatchEmbed(None, c.patch, embed_dim=c.width)
         norm = partial(nn.LayerNorm, eps=EPSILON)
         self.blocks = nn.ModuleList(
             beit.Block(c.width, c.heads, qkv_bias=True, norm_layer=norm)  # type: ignore[arg-type]
@@ -106,12 +96,3 @@ class VQKD(nn.Module):
         vectors = self(image)  # [B, P, E]
         with torch.autocast(image.device.type, enabled=False):
             return self.quantize.nearest(vectors)
-
-
-def tokenizer_shape(tensors: dict[str, Tensor], heads: int | None = None) -> Config:
-    """Infer the shape from the parameters; KeyError if one is absent. Heads are given or have 64 dimensions each."""
-    codes, code_width = tensors["quantize.embedding.weight"].shape
-    width, _, patch, _ = tensors["encoder.patch_embed.proj.weight"].shape
-    grid = round((tensors["encoder.pos_embed"].shape[1] - 1) ** 0.5)
-    layers = len({name.split(".")[2] for name in tensors if name.startswith("encoder.blocks.")})
-    return Config(grid * patch, patch, width, layers, heads or max(1, width // HEAD_WIDTH), codes, code_width)

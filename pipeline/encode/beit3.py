@@ -15,11 +15,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from alignrec.pipeline import io
-from alignrec.pipeline.beit3 import minilm, stored
-from alignrec.pipeline.beit3.config import FIRST_POSITION
+from alignrec.pipeline.beit3 import stored
+from alignrec.pipeline.beit3.config import FIRST_POSITION, Config, MiniConfig
 from alignrec.pipeline.beit3.inference import Inference
-from alignrec.pipeline.beit3.mini import Mini, centre_halves
-from alignrec.pipeline.beit3.minilm import WordPieces
+from alignrec.pipeline.beit3.mini import Mini, WordPieces, centre_halves, load_minilm
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.beit3.tokenizer import UNK, Tokenizer, pad_rows, split_text
 from alignrec.pipeline.encode.chunks import Chunks, Reading
@@ -232,17 +231,17 @@ def load_beit3(
     """Load a network from untrusted files; vectors are raw CLS if `raw` is set or the files lack the map."""
     mapped = params.whiten and not raw and files.whitening.is_file()  # a release may lack the map
     if not stored.is_mini(files):
-        read = stored.read_whitening(files, stored.read_config(files).width) if mapped else None
+        read = stored.read_whitening(files, stored.read_config(files, Config).width) if mapped else None
         network = stored.load_network(files).to(pick_device())
         tokenizer = Tokenizer(files.tokenizer.read_bytes()) if files.tokenizer.is_file() else None
         return BEiT3Items(network, tokenizer, params.max_tokens, params.chunks, params.precision, read)
     if params.precision != "float32":
         raise UserError(f"beit3: mini encodes in float32, not {params.precision}; leave out beit3.precision")
-    mini = Mini(stored.read_mini_config(files))
+    mini = Mini(stored.read_config(files, MiniConfig))
     read = stored.read_whitening(files, mini.summary_width) if mapped else None
     mini.load_state_dict(load_file(files.weights), strict=True)
     return MiniItems(mini.to(pick_device()), load_pieces(files), params.max_tokens, params.chunks, read, known)
 
 
 def load_pieces(files: EncoderFiles) -> WordPieces:
-    return WordPieces(minilm.load().tokenizer, io.read_json(files.word_pieces)["pieces"])
+    return WordPieces(load_minilm().tokenizer, io.read_json(files.word_pieces)["pieces"])

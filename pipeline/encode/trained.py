@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.beit3 import minilm, stored
-from alignrec.pipeline.beit3.config import MiniConfig
-from alignrec.pipeline.beit3.mini import Mini, copy_minilm, fit_halves
+from alignrec.pipeline.beit3 import stored
+from alignrec.pipeline.beit3.config import Config, MiniConfig
+from alignrec.pipeline.beit3.mini import Mini, copy_minilm, fit_halves, load_minilm
 from alignrec.pipeline.beit3.network import HEADS, BEiT3
 from alignrec.pipeline.encode import batching, params
 from alignrec.pipeline.encode.batching import Items
@@ -127,7 +127,7 @@ def _describe_set(run: Run, own: params.BEiT3, name: str, home: str, items: Item
 
 def _read_known(run: Run) -> KnownImages | None:
     files = run.layout.encoder
-    pictured = stored.is_mini(files) and stored.read_mini_config(files).image_widths
+    pictured = stored.is_mini(files) and stored.read_config(files, MiniConfig).image_widths
     return known_images(run.layout) if pictured else None
 
 
@@ -146,13 +146,13 @@ def write_untrained(trained: EncoderFiles, to: EncoderFiles, seed: int) -> None:
     _copy_vocabulary(trained, to)
     network: BEiT3 | Mini
     if stored.is_mini(trained):
-        network = Mini(stored.read_mini_config(trained))
-        copy_minilm(network, minilm.load().tensors, load_pieces(trained).theirs.tolist())
+        network = Mini(stored.read_config(trained, MiniConfig))
+        copy_minilm(network, load_minilm().tensors, load_pieces(trained).theirs.tolist())
         network.image.load_state_dict(load_file(trained.start), strict=True)
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = BEiT3(stored.read_config(trained))
+            network = BEiT3(stored.read_config(trained, Config))
     _write_network(network, to)
 
 
@@ -163,7 +163,7 @@ def write_official(trained: EncoderFiles, to: EncoderFiles) -> None:
             f"beit3-official: no {trained.official}; name official weights under pretrain.init, run `alignrec pretrain`"
         )
     _copy_vocabulary(trained, to)
-    network = BEiT3(replace(stored.read_config(trained), codes=0, mlm=False))
+    network = BEiT3(replace(stored.read_config(trained, Config), codes=0, mlm=False))
     network.load_state_dict(load_file(trained.official), strict=True)
     _write_network(network, to)
 

@@ -18,10 +18,8 @@ from torch import Tensor, nn
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.beit3 import minilm
 from alignrec.pipeline.beit3.config import FIRST_POSITION, SIZES, Config, MiniConfig
-from alignrec.pipeline.beit3.mini import Mini, Network, copy_minilm
-from alignrec.pipeline.beit3.minilm import MiniLM, WordPieces, order_pieces
+from alignrec.pipeline.beit3.mini import Mini, MiniLM, Network, WordPieces, copy_minilm, load_minilm, order_pieces
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.beit3.tokenizer import BOS, EOS, MOST_SENTENCES, Tokenizer, split_text, train_model
 from alignrec.pipeline.encode.chunks import LONGEST
@@ -104,14 +102,14 @@ def _prepare_beit3(
     else:
         network, notes = BEiT3(replace(shape, vocab=pieces, positions=rows, codes=n, mlm=True)), []
         if tokenizer is not None:
-            notes.append(published.start_words(network, tokenizer.pieces, minilm.load()))
+            notes.append(published.start_words(network, tokenizer.pieces, load_minilm()))
     return network, Corpus(*texts, row, pixels), tokens, pieces, notes
 
 
 def _prepare_mini(
     layout: Layout, lines: Texts, params: Pretrain, seed: int
 ) -> tuple[Network, Corpus, np.ndarray, int, list[str]]:
-    images, theirs, path = read_images(layout), minilm.load(), layout.encoder.word_pieces
+    images, theirs, path = read_images(layout), load_minilm(), layout.encoder.word_pieces
     if not path.is_file():
         blocks = (lines.slice(start, io.PART).to_pylist() for start in range(0, len(lines), io.PART))
         ordered, predicted = order_pieces(theirs.tokenizer, blocks)

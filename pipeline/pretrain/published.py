@@ -17,10 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from alignrec.pipeline.beit3 import checkpoints, released
+from alignrec.pipeline.beit3 import checkpoints
 from alignrec.pipeline.beit3.config import SIZES, Config
-from alignrec.pipeline.beit3.mini import WORDS
-from alignrec.pipeline.beit3.minilm import MiniLM
+from alignrec.pipeline.beit3.mini import WORDS, MiniLM
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.progress import meter
@@ -53,7 +52,8 @@ def read_start(params: Pretrain, obtain: Obtain, pieces: int) -> dict[str, Tenso
     """Read the tensors of `init`; UserError for other files, another size or tokenizer."""
     assert params.init is not None
     tensors = checkpoints.read_weights(obtain(params.init, params.init_sha256))
-    released.continued_shape(SIZES[params.size], released.published_shape(tensors, params.init), 0, pieces, params.init)
+    shape = checkpoints.published_shape(tensors, params.init)
+    checkpoints.continued_shape(SIZES[params.size], shape, 0, pieces, params.init)
     return tensors
 
 
@@ -62,9 +62,9 @@ def start_network(
 ) -> tuple[BEiT3, list[str]]:
     assert params.init is not None
     wanted = replace(SIZES[params.size], positions=positions)
-    shape = released.published_shape(tensors, params.init)
-    beit3 = BEiT3(released.continued_shape(wanted, shape, codes, pieces, params.init))
-    loaded = released.load_beit3(beit3, tensors, params.init)
+    shape = checkpoints.published_shape(tensors, params.init)
+    beit3 = BEiT3(checkpoints.continued_shape(wanted, shape, codes, pieces, params.init))
+    loaded = checkpoints.load_beit3(beit3, tensors, params.init)
     return beit3, [f"{n}: not used: {why}" for n, why in loaded.ignored.items()] + [f"{n}: new" for n in loaded.fresh]
 
 
@@ -74,7 +74,7 @@ def visual_tokens(
     """Return the VQ-KD tokens of uint8 [n, S, S, 3], int32 [n, P], and the number of codes."""
     assert params.vqkd is not None
     path = obtain(params.vqkd, params.vqkd_sha256)
-    tokenizer = released.load_vqkd(path, shape.grid)[0].to(device)
+    tokenizer = checkpoints.load_vqkd(path, shape.grid)[0].to(device)
     out = np.empty((len(images), shape.patches), np.int32)
     for first in range(0, len(images), BATCH):
         batch = decode.normalise_pixels(np.array(images[first : first + BATCH])).to(device)

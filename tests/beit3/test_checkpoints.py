@@ -13,7 +13,7 @@ import torch
 from webserver import Folder, listening
 
 from alignrec.pipeline import io
-from alignrec.pipeline.beit3 import checkpoints, released
+from alignrec.pipeline.beit3 import checkpoints
 from alignrec.pipeline.beit3.config import SIZES, Config
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.io.errors import UserError
@@ -157,7 +157,7 @@ def test_a_checksum_is_checked_wherever_it_is_given(file: Path, tmp_path: Path) 
 def load(config: Config, tensors: dict[str, torch.Tensor]) -> tuple[BEiT3, checkpoints.Loaded]:
     torch.manual_seed(9)
     network = BEiT3(config)
-    return network, released.load_beit3(network, tensors, "a.pth")
+    return network, checkpoints.load_beit3(network, tensors, "a.pth")
 
 
 def test_loading_copies_every_parameter_heads_too() -> None:
@@ -167,13 +167,13 @@ def test_loading_copies_every_parameter_heads_too() -> None:
 
 
 def test_the_shape_is_read_from_the_file() -> None:
-    assert released.published_shape(parameters(), "a.pth") == TINY
+    assert checkpoints.published_shape(parameters(), "a.pth") == TINY
     bare = replace(TINY, codes=0, mlm=False)
-    assert released.published_shape(parameters(bare), "a.pth") == bare
+    assert checkpoints.published_shape(parameters(bare), "a.pth") == bare
     for size in ("base", "large"):
         with torch.device("meta"):
             published = replace(SIZES[size], codes=8192, mlm=True)
-            assert released.published_shape(BEiT3(published).state_dict(), "a.pth") == published
+            assert checkpoints.published_shape(BEiT3(published).state_dict(), "a.pth") == published
 
 
 def test_names_and_shapes_are_compared_both_ways_before_anything_is_copied() -> None:
@@ -184,7 +184,7 @@ def test_names_and_shapes_are_compared_both_ways_before_anything_is_copied() -> 
     network = BEiT3(TINY)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with pytest.raises(UserError) as caught:
-        released.load_beit3(network, given, "a.pth")
+        checkpoints.load_beit3(network, given, "a.pth")
     message = str(caught.value)
     assert "the network does not know beit3.encoder.surprise" in message
     assert "the file lacks beit3.encoder.layer_norm.B.bias" in message
@@ -196,7 +196,7 @@ def test_names_and_shapes_are_compared_both_ways_before_anything_is_copied() -> 
 def test_positions_are_interpolated_for_another_image_size() -> None:
     """A ramp along the rows of the grid stays a ramp, and the entries before the patches are unchanged."""
     given = parameters()
-    table = given[released.PATCH_POSITIONS]
+    table = given[checkpoints.PATCH_POSITIONS]
     table[3:] = torch.arange(4.0).repeat_interleave(4)[:, None]  # the patch's row on the 4 x 4 grid
     network, _ = load(replace(TINY, image=64), given)
     actual = network.beit3.encoder.embed_positions.A.weight.detach()
@@ -213,11 +213,11 @@ def test_positions_are_interpolated_for_another_image_size() -> None:
 def test_a_network_continues_only_with_the_tokenizer_and_the_size_of_its_weights() -> None:
     given = replace(TINY, codes=0, mlm=False)
     wanted = replace(given, image=64, vocab=1, positions=4)
-    assert released.continued_shape(wanted, given, 20, 50, "a.pth") == replace(
+    assert checkpoints.continued_shape(wanted, given, 20, 50, "a.pth") == replace(
         TINY, image=64
     )  # 58 rows, of which 8 are spare
     for pieces in (49, 59):
         with pytest.raises(UserError, match=rf"58 rows, but the tokenizer {pieces} ids; .* \(beit3\.spm\)"):
-            released.continued_shape(wanted, given, 20, pieces, "a.pth")
+            checkpoints.continued_shape(wanted, given, 20, pieces, "a.pth")
     with pytest.raises(UserError, match=r"size of its own .*network is large"):
-        released.continued_shape(SIZES["large"], given, 20, 50, "a.pth")
+        checkpoints.continued_shape(SIZES["large"], given, 20, 50, "a.pth")

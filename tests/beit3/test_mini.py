@@ -8,8 +8,18 @@ import torch
 from torch import Tensor
 
 from alignrec.pipeline.beit3.config import MiniConfig
-from alignrec.pipeline.beit3.mini import Mini, centre_halves, copy_minilm, fit_halves, fit_ridge, half_means
-from alignrec.pipeline.beit3.minilm import MiniLM, WordPieces, load, order_pieces
+from alignrec.pipeline.beit3.mini import (
+    Mini,
+    MiniLM,
+    WordPieces,
+    centre_halves,
+    copy_minilm,
+    fit_halves,
+    fit_ridge,
+    half_means,
+    load_minilm,
+    order_pieces,
+)
 from alignrec.pipeline.beit3.tokenizer import pad_rows, split_text
 
 TEXTS = ["Red apple, fresh", "A blue car with four doors; unaffordable!", "été 日本語 🙂", "bus"]
@@ -18,7 +28,7 @@ WIDTHS = (5, 7)
 
 @pytest.fixture(scope="module")
 def minilm() -> MiniLM:
-    return load()
+    return load_minilm()
 
 
 @pytest.fixture(scope="module")

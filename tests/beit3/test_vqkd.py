@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from alignrec.pipeline.beit3 import released
+from alignrec.pipeline.beit3 import checkpoints
 from alignrec.pipeline.beit3.checkpoints import Loaded
 from alignrec.pipeline.beit3.vqkd import VQKD, Config
 from benchmarks import _official
@@ -29,7 +29,7 @@ def loaded(oracle: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFac
     given = {name.removeprefix("param:"): x for name, x in oracle.items() if name.startswith("param:")}
     path = tmp_path_factory.mktemp("published") / "vqkd.pth"
     _official.save(given | {name: torch.ones(1) for name in extra}, path)
-    return released.load_vqkd(path, 4, HEADS)
+    return checkpoints.load_vqkd(path, 4, HEADS)
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,9 @@ from torch import Tensor
 from alignrec import schemas
 from alignrec.commands.params import load
 from alignrec.pipeline import io
-from alignrec.pipeline.beit3 import checkpoints, released, tokenizer, vqkd
-from alignrec.pipeline.beit3 import minilm as minilm_of
+from alignrec.pipeline.beit3 import checkpoints, tokenizer, vqkd
 from alignrec.pipeline.beit3.config import SIZES, Config
-from alignrec.pipeline.beit3.mini import WORDS
-from alignrec.pipeline.beit3.minilm import MiniLM
+from alignrec.pipeline.beit3.mini import WORDS, MiniLM, load_minilm
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.encode.beit3 import BEiT3Items
 from alignrec.pipeline.harness.layout import Layout
@@ -92,7 +90,7 @@ def test_text_positions_are_interpolated_for_longer_texts(tmp_path: Path, obtain
     source = BEiT3(SHAPE)
     params = Pretrain(size="small", init=write(tmp_path / "beit3.pth", source))
     beit3, _ = published.start_network(params, published.read_start(params, obtain, PIECES), 7, PIECES, 78)
-    before, after = (n.state_dict()[released.TEXT_POSITIONS] for n in (source, beit3))
+    before, after = (n.state_dict()[checkpoints.TEXT_POSITIONS] for n in (source, beit3))
     assert beit3.config.positions == len(after) == 78
     assert torch.equal(after[:3], before[:3]), "two unused rows, and the first place"
     assert torch.equal(after[-1], before[-1])
@@ -134,7 +132,7 @@ SURFACES = [
 
 @pytest.fixture(scope="module")
 def model() -> MiniLM:
-    return minilm_of.load()
+    return load_minilm()
 
 
 def narrow(width: int, seed: int = 0) -> BEiT3:
