@@ -125,9 +125,6 @@ def _is_flat(turns: Sequence[Turn[float]], patience: int) -> bool:
     return bool(turns) and len(turns) - 1 - int(np.argmax([turn.result for turn in turns])) >= patience
 
 
-# --- ours, in a separate process
-
-
 class _Training:
     """LightGCN trained as in the stage `train`."""
 
@@ -166,9 +163,6 @@ def _tables() -> dict[str, np.ndarray]:
 def _epoch(seed: int) -> Turn[float]:
     training = _training(seed)
     return timed(training.epoch).giving(training.recall())
-
-
-# --- RecBole, in its own environment
 
 
 class _RecBole:
@@ -238,9 +232,6 @@ def _recbole_settings(folder: Path, seed: int) -> dict[str, Any]:
         "seed": seed,
         "state": "ERROR",
     }
-
-
-# --- the limit
 
 
 def _bytes_of_an_epoch(split: Split) -> int:

@@ -11,6 +11,7 @@ from benchmarks import Measurement, _turns, ingest
 
 RATINGS = 20_000_000
 NAMES = ["user", "item", "rating", "time"]
+KEY = ["user", "item", "time"]
 
 
 def run() -> Measurement:
@@ -18,33 +19,21 @@ def run() -> Measurement:
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder)
         ingest.make(raw, RATINGS)
-        turns = {f.__name__: partial(_turns.timed, _turns.alone, ingest.peak, f, raw) for f in (pandas, polars, duckdb)}
-        ways = _turns.take({"stages": partial(_turns.timed, _turns.alone, ingest.peak, stages, raw)} | turns, rounds=1)
+        stages = {"stages": partial(ingest.stages, with_items=False)}
+        works = stages | {work.__name__: work for work in (pandas, polars, duckdb)}
+        turns = {name: partial(_turns.timed, _turns.alone, ingest.peak, work, raw) for name, work in works.items()}
+        ways = _turns.take(turns, rounds=1)
         limit = _turns.timed((raw / "ratings.csv").read_bytes).wall
-    return Measurement(
-        ways=ways,
-        ours="stages",
-        reference="pandas",
-        unit="s",
-        higher_is_better=False,
-        limit=limit,
-        limit_is="reading the file",
-        what=f"{RATINGS:,} ratings -> 5-core, ids, split, Parquet",
-        details={f"{name}_peak_mib": way.last for name, way in ways.items()},
-    )
-
-
-def stages(raw: Path) -> None:
-    ingest.stages(raw, with_items=False)
+    what = f"{RATINGS:,} ratings -> 5-core, ids, split, Parquet"
+    peaks = {f"{name}_peak_mib": way.last for name, way in ways.items()}
+    return Measurement(ways, "stages", "pandas", "s", False, limit, "reading the file", what, peaks)
 
 
 def pandas(raw: Path) -> None:
     import pandas as pd
 
     types: Any = {"user": "category", "item": "category", "rating": "f4", "time": "i8"}
-    df = pd.read_csv(raw / "ratings.csv", names=NAMES, header=None, dtype=types).drop_duplicates(
-        ["user", "item", "time"]
-    )
+    df = pd.read_csv(raw / "ratings.csv", names=NAMES, header=None, dtype=types).drop_duplicates(KEY)
     df["user"], df["item"] = df["user"].cat.codes, df["item"].cat.codes
     while True:
         few = [df[side].map(df[side].value_counts()) < 5 for side in ("user", "item")]
@@ -60,9 +49,7 @@ def pandas(raw: Path) -> None:
 def polars(raw: Path) -> None:
     import polars as pl
 
-    df = (
-        pl.scan_csv(raw / "ratings.csv", has_header=False, new_columns=NAMES).unique(["user", "item", "time"]).collect()
-    )
+    df = pl.scan_csv(raw / "ratings.csv", has_header=False, new_columns=NAMES).unique(KEY).collect()
     n = -1
     while n != len(df):
         n, df = len(df), df.filter((pl.len().over("user") >= 5) & (pl.len().over("item") >= 5))

@@ -133,14 +133,6 @@ def _ours(name: str) -> Turn[Epoch]:
     return Epoch.of(sample, train, rank).turn
 
 
-def first_steps(n: int) -> Turn[list[float]]:
-    """Take the first n steps with default settings and return their losses."""
-    keep_large_buffers()
-    model, loss = _model("exact")
-    model.load_state_dict(_state())
-    return timed(steps, _optimiser(model), _batches()[:n], lambda b: torch.stack(list(loss(b).values())).sum())
-
-
 def _optimiser(model: AlignRec) -> torch.optim.Adam:
     return torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=SETTINGS.lr, fused=True)
 
