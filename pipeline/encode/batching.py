@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.encode.chunks import Reader, Reading
+from alignrec.pipeline.encode.chunks import Reading
 from alignrec.pipeline.encode.folder import feature_rows
 from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.encode.registry import Encoder
@@ -101,7 +101,8 @@ def encode_items(
     lengths, reading = np.zeros(len(texts), np.int64), None
     if has_text.any():
         given = [text for text in texts if text.strip()]
-        reading = encoder.reading(given) if isinstance(encoder, Reader) else None
+        count = getattr(encoder, "reading", None)
+        reading = count(given) if count else None
         lengths[has_text] = [len(text) for text in given] if reading is None else reading.read
 
     def prepare(rows: np.ndarray) -> Any:
@@ -120,17 +121,12 @@ def encode_items(
 def encode_rows(encoder: Encoder, content: pa.Table, own: Encode, done: Callable[[int], object] = int) -> pa.Table:
     """Encode a table from `Items.read`: schema features(F), `halved`, and `read` and `there` (null without text)."""
     made = encode_items(encoder, *texts_and_images(content), own.batch_size, done, own.workers)
-    rows = _append_reading(feature_rows(content, made.vectors, made.has_image, made.has_text), made.reading)
-    return rows.append_column("halved", pa.array(made.halved))
-
-
-def _append_reading(rows: pa.Table, reading: Reading | None) -> pa.Table:
-    texts = rows["has_text"].to_numpy()
-    for name, numbers in reading._asdict().items() if reading else ():
+    rows = feature_rows(content, made.vectors, made.has_image, made.has_text)
+    for name, numbers in made.reading._asdict().items() if made.reading else ():
         of_all = np.zeros(len(rows), np.int64)
-        of_all[texts] = numbers
-        rows = rows.append_column(name, pa.array(of_all, mask=~texts))
-    return rows
+        of_all[made.has_text] = numbers
+        rows = rows.append_column(name, pa.array(of_all, mask=~made.has_text))
+    return rows.append_column("halved", pa.array(made.halved))
 
 
 def _encode_batches(

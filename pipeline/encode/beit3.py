@@ -22,10 +22,10 @@ from alignrec.pipeline.beit3.mini import Mini, WordPieces, centre_halves, load_m
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.beit3.tokenizer import UNK, Tokenizer, pad_rows, split_text
 from alignrec.pipeline.encode.chunks import Chunks, Reading
-from alignrec.pipeline.encode.cnn import CNN, load_cnn
 from alignrec.pipeline.encode.descriptors import Descriptors
 from alignrec.pipeline.encode.params import MOST_CHUNKS, BEiT3Params
 from alignrec.pipeline.encode.registry import Encoder
+from alignrec.pipeline.encode.timm import CNN, load_cnn
 from alignrec.pipeline.harness.layout import EncoderFiles
 from alignrec.pipeline.images.decode import decode_squares, normalise_pixels
 from alignrec.pipeline.io.errors import UserError
@@ -121,18 +121,17 @@ class BEiT3Items(TextReader):
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
         pixels = None if prepared.pixels is None else move_to(prepared.pixels, self._device)
-        groups = [self._cls_of(group, pixels) for group in prepared.groups]
+        groups = []  # CLS of the parts of each group, [n, D]
+        for group in prepared.groups:
+            out = []
+            for items, tokens, lengths in group.passes():
+                at = move_to(torch.from_numpy(items), self._device)
+                image = None if pixels is None else normalise_pixels(pixels[at])
+                text = None if tokens is None else move_to(tokens, self._device)
+                out.append(self._network.cls(image, text, lengths))
+            groups.append(torch.cat(out))
         cls = groups[0] if prepared.chunks is None else prepared.chunks.average_parts(groups)  # [B, D]
         return cls if self._whitening is None else (cls - self._whitening[0]) @ self._whitening[1]
-
-    def _cls_of(self, group: Group, pixels: Tensor | None) -> Tensor:
-        """Return the CLS of each part, [n, D]; `pixels` covers the whole batch."""
-        out = []
-        for items, tokens, lengths in group.passes():
-            image = None if pixels is None else normalise_pixels(pixels[move_to(torch.from_numpy(items), self._device)])
-            text = None if tokens is None else move_to(tokens, self._device)
-            out.append(self._network.cls(image, text, lengths))
-        return torch.cat(out)
 
 
 class KnownImages:

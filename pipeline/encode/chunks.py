@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,13 +43,6 @@ class Reading(NamedTuple):
         return {"items": len(there), "read": known, "cut": cut} | ({"unknown": unknown} if unknown else {})
 
 
-@runtime_checkable
-class Reader(Protocol):
-    """Encoder that counts tokens."""
-
-    def reading(self, texts: Sequence[str]) -> Reading: ...
-
-
 class Chunks(NamedTuple):
     """Texts split into parts that fit the network."""
 
@@ -67,9 +60,6 @@ class Chunks(NamedTuple):
         """Return the part numbers of each pass, int64, at most B of similar length."""
         order, size = self._order, len(self.there)
         return [order[start : start + size] for start in range(0, len(order), size)]
-
-    def make_inputs(self, make: Callable[[list[str]], Any]) -> list[Any]:
-        return [make([self.parts[i] for i in group]) for group in self.groups()]
 
     def average_parts(self, vectors: Sequence[Tensor]) -> Tensor:
         """Average the vectors of each group, [<= B, W], over each text's parts by tokens: [B, W]."""

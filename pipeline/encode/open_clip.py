@@ -40,8 +40,7 @@ class OpenClip(Towers):
         self._look: Any = look
         self._tokenizer = open_clip.get_tokenizer(name)
         self._inner = getattr(self._tokenizer, "tokenizer", None)  # tokenizer of transformers; None: open_clip's own
-        known = self._inner is None
-        self._plain = towers.break_controls(CONTROLS) if known else towers.control_breaker(self._inner)
+        self._plain = towers.control_breaker(self._inner, CONTROLS if self._inner is None else ())
         room = int(self._tokenizer.context_length) - 2 if "text" in source.reads else None
         super().__init__(source.reads, params.join, room=room, most=params.chunks)
 

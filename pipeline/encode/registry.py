@@ -84,11 +84,11 @@ class NoSettings(Section):
 ENCODERS: Registry[Spec[Any]] = Registry(
     "encoders",
     {
-        "minilm": "alignrec.pipeline.encode.minilm:MINILM",
+        "minilm": "alignrec.pipeline.encode.huggingface:MINILM",
         "tfidf": "alignrec.pipeline.encode.tfidf:TFIDF",
-        "cnn": "alignrec.pipeline.encode.cnn:CNN_LITE",
+        "cnn": "alignrec.pipeline.encode.timm:CNN_LITE",
         "descriptors": "alignrec.pipeline.encode.descriptors:DESCRIPTORS",
-        "minilm-cnn": "alignrec.pipeline.encode.minilm:MINILM_CNN",
+        "minilm-cnn": "alignrec.pipeline.encode.huggingface:MINILM_CNN",
         "huggingface": "alignrec.pipeline.encode.huggingface:HUGGINGFACE",
         "sentence-transformers": "alignrec.pipeline.encode.sentence_transformers:SENTENCE_TRANSFORMERS",
         "open_clip": "alignrec.pipeline.encode.open_clip:OPEN_CLIP",

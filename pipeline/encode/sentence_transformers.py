@@ -35,7 +35,15 @@ class SentenceTransformers(Towers):
 
     def __init__(self, source: Origin, params: SentenceTransformersParams) -> None:
         self._params, self._device = params, pick_device()
-        self._model = _load_model(source, params)
+        towers.silence_transformers()
+        self._model = _import_library().SentenceTransformer(
+            str(source.folder),
+            device=str(self._device),
+            local_files_only=True,
+            trust_remote_code=params.trust_remote_code,
+            model_kwargs={"dtype": getattr(torch, params.precision), "use_safetensors": True},
+        )
+        self._model.eval()
         if absent := [m for m in source.reads if not self._model.supports(m)]:
             rest = [m for m in source.reads if m not in absent]
             raise UserError(f"it reads no {absent[0]}; give modalities: [{', '.join(rest)}]")
@@ -51,7 +59,10 @@ class SentenceTransformers(Towers):
             most = min(params.max_tokens, towers.longest_input(tokenizer, self._model.config))
             self._model.max_seq_length = min(most, self._model.max_seq_length or most)
         join: towers.Join = "concat" if params.join == "concat" else "mean"
-        super().__init__(source.reads, join, params.dim, self._find_room(), params.chunks)
+        most, room = self._model.max_seq_length, None
+        if not self._chats and not self._fused and most is not None and hasattr(tokenizer, "add_special_tokens"):
+            room = max(1, int(most) - len(tokenizer(self._prompt or "")["input_ids"]))
+        super().__init__(source.reads, join, params.dim, room, params.chunks)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
         if not self._fused or images is None or texts is None:
@@ -87,12 +98,6 @@ class SentenceTransformers(Towers):
 
     text_vectors = image_vectors
 
-    def _find_room(self) -> int | None:
-        tokenizer, most = self._model.tokenizer, self._model.max_seq_length
-        if self._chats or self._fused or most is None or not hasattr(tokenizer, "add_special_tokens"):
-            return None
-        return max(1, int(most) - len(tokenizer(self._prompt or "")["input_ids"]))
-
     def _make_inputs(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         # items are dicts, because the model would download a bare text that is a URL
         return towers.pin_inputs(self._model.preprocess(items, prompt=self._prompt))
@@ -112,7 +117,11 @@ class SentenceTransformers(Towers):
 def find_model(where: str, params: SentenceTransformersParams) -> Origin:
     _import_library()
     source = hub.find_model(where, params, LIBRARY, [WEIGHTS, *["*.py"] * params.trust_remote_code])
-    prompt = _read_prompt(where, source) if params.prompt is None else params.prompt
+    if (prompt := params.prompt) is None:
+        config = hub.read_model_json(f"'{where}.model'", source.folder / "config_sentence_transformers.json")
+        prompts = config.get("prompts")
+        named = prompts.get(config.get("default_prompt_name")) if isinstance(prompts, dict) else None
+        prompt = str(named or "")
     return replace(source.restrict_to(where, params, _read_modalities(where, params, source)), prompt=prompt)
 
 
@@ -127,18 +136,6 @@ def _import_library() -> Any:
     return sentence_transformers
 
 
-def _load_model(source: Origin, params: SentenceTransformersParams) -> Any:
-    towers.silence_transformers()
-    model = _import_library().SentenceTransformer(
-        str(source.folder),
-        device=str(pick_device()),
-        local_files_only=True,
-        trust_remote_code=params.trust_remote_code,
-        model_kwargs={"dtype": getattr(torch, params.precision), "use_safetensors": True},
-    )
-    return model.eval()
-
-
 def _read_modalities(where: str, params: SentenceTransformersParams, source: Origin) -> tuple[str, ...]:
     module = hub.read_model_json(f"'{where}.model'", source.folder / "sentence_bert_config.json")
     named = {str(name) for name in module.get("modality_config", {})}
@@ -147,9 +144,3 @@ def _read_modalities(where: str, params: SentenceTransformersParams, source: Ori
     if (seen and not named) or (source.folder / "0_CLIPModel").is_dir():
         named = set(BOTH)
     return tuple(m for m in BOTH if m in named) or (params.modalities and tuple(params.modalities)) or ("text",)
-
-
-def _read_prompt(where: str, source: Origin) -> str:
-    config = hub.read_model_json(f"'{where}.model'", source.folder / "config_sentence_transformers.json")
-    prompts = config.get("prompts")
-    return str(prompts.get(config.get("default_prompt_name")) or "") if isinstance(prompts, dict) else ""

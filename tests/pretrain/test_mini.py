@@ -16,9 +16,9 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import mini, stored
 from alignrec.pipeline.encode import batching
-from alignrec.pipeline.encode.cnn import CNN
 from alignrec.pipeline.encode.loading import Project, load_encoder
 from alignrec.pipeline.encode.params import IMAGE_TOKENS
+from alignrec.pipeline.encode.timm import CNN
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.items.columns import Texts
