@@ -89,7 +89,12 @@ class Encoder:
         kinds = str | os.PathLike | bytes | Image.Image | None
         pictured = _checked_rows(images, "image", kinds, "a path, bytes, a PIL image")
         written = _checked_rows(texts, "text", str | None, "a string")
-        n = self._count_rows(pictured, written)
+        if all({"image": pictured, "text": written}[modality] is None for modality in self.reads):
+            raise UserError(f"{self.name} reads {' and '.join(f'{m}s' for m in self.reads)}; none were given")
+        if pictured is not None and written is not None and len(pictured) != len(written):
+            raise UserError(f"{len(pictured)} images and {len(written)} texts; give None where one is absent")
+        if not (n := len(pictured or written or ())):
+            raise UserError("no rows to encode; give at least one image or text")
         # rows without content stay zero
         vectors, self.rejects = np.zeros((n, self.width), np.float32), []
         read = written if written and "text" in self.reads else [None] * n
@@ -115,17 +120,6 @@ class Encoder:
 
     def __repr__(self) -> str:
         return f"<Encoder {self.name}: {' and '.join(self.reads)} -> {self.width} numbers>"
-
-    def _count_rows(self, images: list[Any] | None, texts: list[Any] | None) -> int:
-        given = {"image": images, "text": texts}
-        if all(given[modality] is None for modality in self.reads):
-            raise UserError(f"{self.name} reads {' and '.join(f'{m}s' for m in self.reads)}; none were given")
-        counts = {len(rows) for rows in (images, texts) if rows is not None}
-        if len(counts) > 1:
-            raise UserError(f"{len(images or ())} images and {len(texts or ())} texts; give None where one is absent")
-        if counts == {0}:
-            raise UserError("no rows to encode; give at least one image or text")
-        return counts.pop()
 
 
 def encoder(name: str | Path | Release, encoder: str | None = None, **settings: Any) -> Encoder:
@@ -190,28 +184,25 @@ def _checked_rows(given: Any, name: str, kinds: Any, expected: str) -> list[Any]
 
 def decode(image: ImageLike, params: Images = STORED) -> bytes | tuple[str, str] | None:
     """Normalise an image to JPEG bytes; (status, reason) if it cannot be read, None without an image."""
+    if image is None:
+        return None
     try:
-        data = _read_bytes(image, params.max_bytes)
+        if isinstance(image, Image.Image):
+            buffer = bytes_io.BytesIO()
+            plain = image if image.mode in MODES else image.convert("RGB")
+            plain.save(buffer, "PNG", exif=image.getexif())  # EXIF contains the rotation
+            data = buffer.getvalue()
+        elif isinstance(image, bytes):
+            data = image
+        else:
+            with Path(image).open("rb") as file:
+                data = file.read(params.max_bytes + 1)  # one byte more than allowed, to detect files that are too large
     except Exception as e:  # PIL raises arbitrary exceptions for damaged images, which are decoded lazily
         if isinstance(e, OSError) and e.strerror:
             return "missing", f"{e.filename}: {e.strerror}; only local files are read"
         status = "truncated" if "truncated" in str(e) else "not_an_image"
         return status, f"{type(e).__name__}: {' '.join(str(e).split())}"
-    if data is None:
-        return None
     if len(data) > params.max_bytes:
         return "too_large", f"more than {params.max_bytes:,} bytes"
     normal = normalise_image(data, params.size, params.quality, params.max_pixels)
     return normal.image or (normal.status, f"{normal.status.replace('_', ' ')}, {normal.reason}")
-
-
-def _read_bytes(image: ImageLike, limit: int) -> bytes | None:
-    if image is None or isinstance(image, bytes):
-        return image
-    if not isinstance(image, Image.Image):
-        with Path(image).open("rb") as file:
-            return file.read(limit + 1)  # one byte more than allowed, to detect files that are too large
-    buffer = bytes_io.BytesIO()
-    plain = image if image.mode in MODES else image.convert("RGB")
-    plain.save(buffer, "PNG", exif=image.getexif())  # EXIF contains the rotation
-    return buffer.getvalue()

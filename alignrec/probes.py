@@ -55,7 +55,11 @@ class ProbeResult:
         return pa.Table.from_pylist(rows, pa.schema([*text, ("value", pa.float64()), ("se", pa.float64())]))
 
     def __str__(self) -> str:
-        probes = {probe: self._headline_figure(probe) for probe in self.figures}
+        probes = dict[str, str]()  # probe -> headline figure
+        for probe, sets in self.figures.items():
+            figures, measure = list(sets["chance"]), PROBES[probe].measure
+            at_cutoff = next((name for name in figures if name.endswith(f"@{self.cutoff}")), figures[0])
+            probes[probe] = measure if measure in figures else at_cutoff
         heads = [f"{probe} {figure}" for probe, figure in probes.items()]
         names = list(dict.fromkeys(name for sets in self.figures.values() for name in sets))
         width = max(map(len, names), default=0)
@@ -70,11 +74,6 @@ class ProbeResult:
 
     def __repr__(self) -> str:
         return f"<ProbeResult {', '.join(self.figures) or 'of no probe'}: print shows figures>"
-
-    def _headline_figure(self, probe: str) -> str:
-        names, measure = list(self.figures[probe]["chance"]), PROBES[probe].measure
-        at_cutoff = next((name for name in names if name.endswith(f"@{self.cutoff}")), names[0])
-        return measure if measure in names else at_cutoff
 
 
 def probe(

@@ -14,7 +14,7 @@ import torch
 from alignrec.interactions import GIVEN, Numbered, Splitting, number
 from alignrec.pipeline.benchmark.cell import Cell, InMemoryData
 from alignrec.pipeline.benchmark.params import Benchmark
-from alignrec.pipeline.evaluation.metrics import Result, topk
+from alignrec.pipeline.evaluation.metrics import topk
 from alignrec.pipeline.evaluation.protocol import selecting_protocol
 from alignrec.pipeline.graph.params import Graph
 from alignrec.pipeline.harness.config import checked, known
@@ -182,7 +182,9 @@ def fit(
     if x is not None and modalities and (total := sum(modalities)) != x.shape[1]:
         raise UserError(f"modalities: {list(modalities)} make {total} columns, the vectors have {x.shape[1]}")
     held, seed = InMemoryData(parts, x, graph_k, tuple(modalities)), seed_for("fit", model, seed)
-    cell = Cell(held, model, params, rules, seed, _possible_cutoffs(ks, parts), "test")
+    ranked = min(len(parts.cold_items(part)) for part in ("valid", "test")) if parts.is_cold else parts.n_items
+    possible = tuple(k for k in ks if k <= ranked) or (ranked,)
+    cell = Cell(held, model, params, rules, seed, possible, "test")
     name = f"{model}-{cell.key[:16]}.safetensors"
     saved = Checkpoint(Path(checkpoint) / name, params.checkpoint_every) if checkpoint is not None else None
     return _train_cell(cell, data, parts, saved, progress)
@@ -200,12 +202,6 @@ def _check_arguments(
     return checked(MODELS[model].Params, settings, f"fit.{model}")
 
 
-def _possible_cutoffs(ks: Sequence[int], parts: Split) -> tuple[int, ...]:
-    """Drop cutoffs above the number of ranked items; if none is left, return that number."""
-    most = min(len(parts.cold_items(part)) for part in ("valid", "test")) if parts.is_cold else parts.n_items
-    return tuple(k for k in ks if k <= most) or (most,)
-
-
 def _train_cell(
     cell: Cell, data: Numbered, parts: Split, checkpoint: Checkpoint | None, progress: Progress | None
 ) -> Recommender:
@@ -218,10 +214,15 @@ def _train_cell(
         torch.set_num_threads(threads)
     if checkpoint:
         checkpoint.clear()
-    judged = [
-        {"protocol": variant.described(), "metrics": _mean_metrics(result, parts)}
-        for variant, result in zip(cell.protocol.variants, results, strict=True)
-    ]
+    judged = []
+    for variant, result in zip(cell.protocol.variants, results, strict=True):
+        sides = {"valid": (result.valid, parts.valid), "test": (result.test, parts.test)}
+        metrics = {
+            which: {f"{metric}@{k}": value for (metric, k), value in evaluation.mean.items()}
+            for which, (evaluation, pairs) in sides.items()
+            if len(pairs)
+        }
+        judged.append({"protocol": variant.described(), "metrics": metrics})
     return Recommender(
         model=cell.model,
         users=data.users,
@@ -235,15 +236,6 @@ def _train_cell(
         dropped={**data.dropped, **parts.dropped},
         seen=parts.train,
     )
-
-
-def _mean_metrics(result: Result, parts: Split) -> dict[str, dict[str, float]]:
-    judged = {"valid": (result.valid, parts.valid), "test": (result.test, parts.test)}
-    return {
-        which: {f"{metric}@{k}": value for (metric, k), value in evaluation.mean.items()}
-        for which, (evaluation, pairs) in judged.items()
-        if len(pairs)
-    }
 
 
 def _with_ids(vectors: np.ndarray | Other, ids: np.ndarray) -> Vectors | Other:

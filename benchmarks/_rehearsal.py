@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from alignrec.commands.results import read_record
+from alignrec.commands.releases import read_record
 from alignrec.pipeline.beit3 import vqkd
 from alignrec.pipeline.beit3.config import SIZES
 from alignrec.pipeline.benchmark.params import Benchmark

@@ -1,14 +1,141 @@
-"""The command-line application."""
+"""The command-line application, and the commands that run a stage."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from importlib.metadata import version as installed
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from alignrec.commands import new, plan, releases, results, stage
-from alignrec.commands.terminal import Group, say
+from alignrec.commands import arguments as args
+from alignrec.commands import new, plan, releases
+from alignrec.commands.arguments import PARAMS, ROOT, Dataset, ParamsFile, Part, Root
+from alignrec.commands.params import check, read
+from alignrec.commands.project import CODE, refuse_other_release
+from alignrec.commands.terminal import Group, explain_interrupt, say, show
+from alignrec.pipeline import io
+from alignrec.pipeline.encode.params import BEiT3, Encode
+from alignrec.pipeline.harness import process
+from alignrec.pipeline.harness.config import known
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.progress import bytes_bar
+from alignrec.pipeline.harness.run import Run, running
+from alignrec.pipeline.harness.stage import Stage, perform
+from alignrec.pipeline.release import signature
+from alignrec.pipeline.release.read import verify
+from alignrec.stages import images as image_stage
+from alignrec.stages import probe as probe_stage
 from alignrec.stages.order import STAGES
+
+
+def perform_stage(
+    stage: Stage, dataset: str, params: Path, root: Path, part: str | None = None, item: str = ""
+) -> None:
+    def check_settings(run: Run) -> None:
+        # validating loads torch, which stages without work need not wait for
+        if run.params[BEiT3].sets or stage.name not in ("pretrain", "beit3"):
+            check(run.params, params)
+
+    refuse_other_release(params.with_name(CODE.name))  # before the keys, which another version may have more of
+    settings = read(params, dataset)
+    process.spin_if_idle()
+    run = Run(stage.name, dataset, settings, root, item)
+    run.part = args.parse_part(part)
+    with explain_interrupt(f"what {run.label} has finished is kept in {run.folder}"):
+        perform(run, stage, check_settings)
+
+
+def encode(
+    dataset: Dataset,
+    encoder: Annotated[str | None, typer.Argument(help="one of encode.encoders; by default each of them")] = None,
+    params: ParamsFile = PARAMS,
+    root: Root = ROOT,
+    part: Part = None,
+) -> None:
+    encoders = read(params)[Encode].encoders
+    known([encoder] if encoder else [], encoders, "encode.encoders")
+    for name in [encoder] if encoder else encoders:
+        perform_stage(STAGES["encode"], dataset, params, root, part, name)
+
+
+def images(
+    dataset: Dataset,
+    params: ParamsFile = PARAMS,
+    root: Root = ROOT,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="fetch only what failed, once more")] = False,
+    part: Part = None,
+) -> None:
+    stage = replace(STAGES["images"], main=partial(image_stage.main, retry_failed=retry_failed))
+    perform_stage(stage, dataset, params, root, part)
+
+
+def publish(
+    dataset: Dataset,
+    params: ParamsFile = PARAMS,
+    root: Root = ROOT,
+    to: Annotated[str | None, typer.Option("--to", help="send the release: a folder, s3:// or hf://datasets/")] = None,
+    sign: Annotated[
+        Path | None, typer.Option("--sign", help="sign the release with this private SSH key; needs ssh-keygen")
+    ] = None,
+) -> None:
+    if to is None and sign is None:
+        return perform_stage(STAGES["publish"], dataset, params, root)
+    release = Layout(root, dataset).release
+    if sign is not None:
+        signature.sign(release, sign)
+        verify(release)
+        say(f"signed: {release / signature.NAME}")
+    if to is not None:
+        from alignrec.pipeline.remote.push import push
+
+        unseen = f"the release at {to} is not visible yet, and what was sent is kept there"
+        with explain_interrupt(unseen), bytes_bar("publish") as progress:
+            where = push(release, to, progress)
+        say(f"published: alignrec fetch {where}")
+
+
+def probe(
+    dataset: args.DatasetOrRelease,
+    params: ParamsFile = PARAMS,
+    root: Root = ROOT,
+    to: Annotated[Path | None, typer.Option("--to", help="for a release: where to write probes.json")] = None,
+) -> None:
+    # a release needs no project: its tables are unpacked in the layout of outputs
+    released = args.is_release(dataset)
+    if to is not None and not released:
+        raise typer.BadParameter(f"is for releases; the probes of {dataset} are in {root}/probe/{dataset}")
+    from alignrec.pipeline.report import probes, terminal
+
+    if released:
+        with args.open_layout(dataset, root, "interactions") as layout:
+            with running("probe", layout.dataset, args.settings_of(dataset, params), layout.root) as run:
+                probe_stage.main(run)
+            figures = io.read_json(layout.probes)
+    else:
+        perform_stage(STAGES["probe"], dataset, params, root)
+        figures = io.read_json(Layout(root, dataset).probes)
+    bounds = [*probes.ceiling_tables(figures), *probes.leak_tables(figures)]
+    for table in [probes.headline_table(figures)] if released else bounds:
+        show(terminal.Drawn(table, unbroken=range(table.texts), caption=table.note))
+    if to is not None:
+        io.write_json(to, figures)
+
+
+def beit3(dataset: Dataset, params: ParamsFile = PARAMS, root: Root = ROOT, part: Part = None) -> None:
+    perform_stage(STAGES["beit3"], dataset, params, root, part)
+
+
+OWN: dict[str, Callable[..., None]] = {own.__name__: own for own in (images, encode, beit3, probe, publish)}
+
+
+def command_of(stage: Stage) -> Callable[..., None]:
+    def command(dataset: Dataset, params: ParamsFile = PARAMS, root: Root = ROOT) -> None:
+        perform_stage(stage, dataset, params, root)
+
+    return OWN.get(stage.name, command)
+
 
 app = typer.Typer(
     name="alignrec",
@@ -28,11 +155,11 @@ def print_version(
         raise typer.Exit
 
 
-for one in STAGES.values():
-    app.command(one.name, help=one.does, rich_help_panel="Stages, in order")(stage.command_of(one))
+for stage in STAGES.values():
+    app.command(stage.name, help=stage.does, rich_help_panel="Stages, in order")(command_of(stage))
 PANELS: dict[str, list[Callable[..., None]]] = {
     "Begin": [new.new, new.profile, plan.plan],
-    "Look and compare": [results.summary, results.compare, results.diff, results.leaderboard],
+    "Look and compare": [releases.summary, releases.compare, releases.diff, releases.leaderboard],
     "Releases": [releases.verify, releases.fetch, releases.export, releases.embed, releases.serve],
 }
 for heading, commands in PANELS.items():

@@ -32,6 +32,7 @@ HEAD = """# The table of contents, in data-flow order: `alignrec new` writes it 
 SECTIONS = Path(__file__).with_name("sections.yaml")
 CODE = Path("code.json")  # hash of each stage's code, and under PACKAGE the version that wrote it
 PACKAGE = "alignrec"
+FOLDER = "outputs/{}/${{item.dataset}}"  # of a stage
 HEADS = re.compile(r"\A# The table of contents, [^\n]*\n")  # of this version and of earlier ones
 MARK = re.compile(r"^# sha256 of what follows: ([0-9a-f]{64})\n", re.MULTILINE)
 RAW = ("download", "images")  # stages whose files a source may forbid to pass on
@@ -134,19 +135,26 @@ def _add_missing_sections(path: Path) -> Iterator[str]:
 
 def _describe_stage(stage: Stage, params: Parameters) -> dict[str, Any]:
     sources = [params.source(name) for name in params.datasets]
-    out, keys = _stage_folder(stage.name), ["dataset"]
+    out, keys = FOLDER.format(stage.name), ["dataset"]
     matrix = {"dataset": "${datasets}"}
     if stage.per:
         out, keys = f"{out}/${{item.{stage.per}}}", [*keys, stage.per]
         matrix[stage.per] = f"${{{stage.name}.{stage.per}s}}"
     is_kept = stage.name in RAW and any(source.licence.texts == "none" for source in sources)
-    deps = [_stage_folder(earlier.name) for earlier in stage.reads] + _user_files(stage.name, params)
+    deps = [FOLDER.format(earlier.name) for earlier in stage.reads] + _user_files(stage.name, params)
+    compared = [stage.name]  # parameters: the key that a stage reads if the file has it, otherwise its section
+    for name in stage.sections:
+        section, _, key = name.partition(".")
+        if section == SOURCE:
+            compared.append(f"{SOURCE}.${{item.dataset}}")
+        else:
+            compared.append(name if key and key in getattr(params, section).model_fields_set else section)
     return {
         "desc": stage.does,
         "matrix": matrix,
         "cmd": " ".join(["alignrec", stage.name, *(f"${{item.{key}}}" for key in keys)]),
         **({"deps": deps} if deps else {}),
-        "params": [stage.name, *(_parameter_key(name, params) for name in stage.sections), {CODE.name: [stage.name]}],
+        "params": [*compared, {CODE.name: [stage.name]}],
         "outs": [{out: {"push": False}} if is_kept else out],
     }
 
@@ -178,18 +186,6 @@ def _track_files(folder: Path, paths: list[str]) -> Iterator[str]:
             except DvcException as e:
                 raise UserError(f"dvc add {path}: {one_line(e)}") from e
             yield f"dvc add {path}: `dvc push` hands it on"
-
-
-def _parameter_key(name: str, params: Parameters) -> str:
-    """Return the parameter that DVC compares: the key that a stage reads if the file has it, otherwise its section."""
-    section, _, key = name.partition(".")
-    if section == SOURCE:
-        return f"{SOURCE}.${{item.dataset}}"
-    return name if key and key in getattr(params, section).model_fields_set else section
-
-
-def _stage_folder(stage: str) -> str:
-    return f"outputs/{stage}/${{item.dataset}}"
 
 
 def _write_dvc_yaml(path: Path, text: str) -> Iterator[str]:

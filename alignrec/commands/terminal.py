@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import typer
 from typer.core import TyperGroup
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 LONGEST = 2000  # characters of an error message, which may quote data
+QUERY_INTERRUPTED = "Query interrupted"  # RuntimeError of DuckDB
 # messages of libraries that run out of memory, while they are loaded or later
 LACKING = (
     "failed to map segment",
@@ -73,11 +74,6 @@ def end_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def is_interrupt(error: BaseException) -> bool:
-    # DuckDB raises a RuntimeError when a query is interrupted
-    return isinstance(error, KeyboardInterrupt) or (type(error) is RuntimeError and str(error) == "Query interrupted")
-
-
 @contextmanager
 def explain_interrupt(left: str) -> Iterator[None]:
     """Attach a note on unfinished work to Ctrl-C and SIGTERM, which `Group` prints."""
@@ -101,13 +97,22 @@ class Group(TyperGroup):
             sys.stdout.flush()  # detect a closed pipe here rather than at exit
             return returned
         except (Exception, KeyboardInterrupt) as e:
+            interrupted = isinstance(e, KeyboardInterrupt) or (type(e) is RuntimeError and str(e) == QUERY_INTERRUPTED)
+            if not interrupted:
+                if (message := describe_error(e)) is None:
+                    raise
+                say(f"error: {message}" if len(message) <= LONGEST else f"error: {message[:LONGEST]} ...", err=True)
+                raise typer.Exit(1) from None
+            how, number = ("terminated", signal.SIGTERM) if Terminated.seen else ("interrupted", signal.SIGINT)
             # `explain_interrupt` has added a note on unfinished work
-            if is_interrupt(e):
-                _end_interrupted(*getattr(e, "__notes__", ["nothing is left half-done"])[:1])
-            if (message := describe_error(e)) is None:
-                raise
-            say(f"error: {message}" if len(message) <= LONGEST else f"error: {message[:LONGEST]} ...", err=True)
-        raise typer.Exit(1)
+            left = getattr(e, "__notes__", ["nothing is left half-done"])[0]
+            say(f"{how}: {left}; run the same command again", err=True)
+            # files survive a kill, whereas a thread that waits for a silent server would block the exit
+            if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(128 + number)
+            raise typer.Exit(128 + number) from None
 
 
 def describe_error(error: BaseException) -> str | None:
@@ -128,14 +133,3 @@ def describe_error(error: BaseException) -> str | None:
     if not isinstance(error, OSError) or isinstance(error, BrokenPipeError):
         return None
     return where + (error.strerror or str(error) or type(error).__name__)
-
-
-def _end_interrupted(left: str) -> NoReturn:
-    how, number = ("terminated", signal.SIGTERM) if Terminated.seen else ("interrupted", signal.SIGINT)
-    say(f"{how}: {left}; run the same command again", err=True)
-    # files survive a kill, whereas a thread that waits for a silent server would block the exit
-    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(128 + number)
-    raise typer.Exit(128 + number) from None

@@ -21,7 +21,7 @@ from alignrec.pipeline.combine.params import Combine
 from alignrec.pipeline.encode.batching import Items
 from alignrec.pipeline.encode.loading import Project, load_encoder, refuse_absent
 from alignrec.pipeline.encode.params import TRAINED, BEiT3, Encode
-from alignrec.pipeline.encode.registry import ENCODERS, Encoder, Encoders, Network, find_network, settings_facts
+from alignrec.pipeline.encode.registry import ENCODERS, Encoders, Network, find_network, settings_facts
 from alignrec.pipeline.encode.write import write_features, write_set
 from alignrec.pipeline.harness import engine, progress
 from alignrec.pipeline.harness.code import versions
@@ -40,6 +40,7 @@ from alignrec.pipeline.sources import lines
 DATASET = "table"  # name of the table as a dataset
 PART = 256  # rows that an interrupted run keeps or loses together: a minute at four rows per second
 FACTS = "_embed.json"  # readers of Parquet folders skip names that begin with _
+UNREAD = {"status": "missing", "reason": "this encoder reads no image", "input_image_sha256": ""}  # of an image
 INLINE = re.compile(r"(?P<kind>[a-z][a-z0-9_-]*):(?P<model>.+)")  # kind:model, for kinds that load a third-party model
 
 
@@ -70,18 +71,15 @@ class Summary(NamedTuple):
     rejected: Counter[str]  # reason -> rows
 
 
-def choose_released(params: Parameters, release: Path, name: str, root: Path) -> Choice:
-    facts = ReleasedEncoders(release).facts(name)
-    refuse_absent(release, facts.packages)
-    encoders = {name: {"kind": "released", "model": str(release), "encoder": name}}
-    images = Images(size=facts.image_size, quality=facts.image_quality)
-    size = min(facts.batch_size, MOST_AT_A_TIME)
-    return Choice(name, _restrict(params, [name], encoders, images, batch_size=size), cache=Layout(root, DATASET).rows)
-
-
-def choose_encoder(params: Parameters, name: str, root: Path) -> Choice:
-    """Find an encoder of section `encoders`, a kind, `kind:model`, a set of the project, or a combination."""
+def choose_encoder(params: Parameters, name: str, root: Path, release: Path | None = None) -> Choice:
+    """Find an encoder of a release, or of section `encoders`, a kind, `kind:model`, a project's set or combination."""
     encoders, sets, cache = params.encoders, params[Combine].sets, Layout(root, DATASET).rows
+    if release is not None:
+        facts = ReleasedEncoders(release).facts(name)
+        refuse_absent(release, facts.packages)
+        encoders = {name: {"kind": "released", "model": str(release), "encoder": name}}
+        images, size = Images(size=facts.image_size, quality=facts.image_quality), min(facts.batch_size, MOST_AT_A_TIME)
+        return Choice(name, _restrict(params, [name], encoders, images, batch_size=size), cache=cache)
     if (found := INLINE.fullmatch(name)) and (spec := ENCODERS.get(found["kind"])) and spec.origin:
         encoders, name = {"inline": {"kind": found["kind"], "model": found["model"]}}, "inline"
     if name in encoders or name in ENCODERS:
@@ -124,7 +122,7 @@ def embed(table: Table, choice: Choice, to: Path, retry_failed: bool = False) ->
     The folder is new, or with `retry_failed` one of before: rows of equal content keep their vectors.
     """
     item_file.read_blocks(*table)  # raises for missing inputs before a folder is created
-    lock, rejects = io.next_to(to, "lock"), _rejects_of(to)
+    lock, rejects = io.next_to(to, "lock"), to.with_name(f"{to.name}.rejects.parquet")
     with FileLock(lock):
         try:
             if to.exists() and (not to.is_dir() or any(to.iterdir())) and not (retry_failed and (to / FACTS).is_file()):
@@ -132,16 +130,12 @@ def embed(table: Table, choice: Choice, to: Path, retry_failed: bool = False) ->
                 raise UserError(f"{to}: exists already; name another folder, or delete this one{again}")
             if rejects.exists() and not (rejects.is_file() and io.record(rejects).get("stage") == "embed"):
                 raise UserError(f"{rejects}: exists already, and is not of `embed`; move it, or name another folder")
-            return _embed_next_to(to, table, choice)
+            return _embed_next_to(to, rejects, table, choice)
         finally:
             lock.unlink(missing_ok=True)
 
 
-def _rejects_of(to: Path) -> Path:
-    return to.with_name(f"{to.name}.rejects.parquet")
-
-
-def _embed_next_to(to: Path, table: Table, choice: Choice) -> Summary:
+def _embed_next_to(to: Path, rejects: Path, table: Table, choice: Choice) -> Summary:
     # laid out like a dataset, so that the shard loop of `encode` reads the table and an interrupted run resumes
     work = io.next_to(to, "parts")
     run, layout = Run("encode", DATASET, choice.params, work, label="embed"), Layout(work, DATASET)
@@ -171,7 +165,7 @@ def _embed_next_to(to: Path, table: Table, choice: Choice) -> Summary:
                 raise
         items = Items.of(layout)
         folder = _write_vectors(run, choice, networks, items)
-    name, rejects = item_file.identifier_column(table.path, table.columns), _rejects_of(to)
+    name = item_file.identifier_column(table.path, table.columns)
     counts = _append_inputs(folder, items, work / "done", record, encode.shard_rows, name)
     summary = Summary(*counts, rejects, _gather_rejects(work / "rejects", rejects, record))
     about = {"items": summary.items, "rejected": summary.rejected, "notes": run.notes}
@@ -249,9 +243,9 @@ def _decode_images(rows: Sequence[Row], items: pa.Table, params: Images) -> Iter
 def _write_vectors(run: Run, choice: Choice, networks: Sequence[Network], items: Items) -> Path:
     with run.progress(total=len(items.ids) * max(1, len(networks)), unit="vector") as bar:
         if choice.project:
-            facts, encoder = choice.project.facts(choice.name), partial(_load_encoder, choice.project, choice.name)
+            facts, load = choice.project.facts(choice.name), partial(load_encoder, choice.project, choice.name)
             known = choice.cache and choice.cache / run.key([], facts.model_dump(), [__name__])
-            write_features(run, run.folder / choice.name, facts, items, encoder, None, bar.update, known)
+            write_features(run, run.folder / choice.name, facts, items, lambda: load().encoder, None, bar.update, known)
         for network in networks:
             write_set(run, network, run.folder / network.name, items, bar.update, choice.cache)
     if not choice.params[Combine].sets:
@@ -265,10 +259,6 @@ def _write_vectors(run: Run, choice: Choice, networks: Sequence[Network], items:
     return combining.folder / choice.name
 
 
-def _load_encoder(project: Project, name: str) -> Encoder:
-    return load_encoder(project, name).encoder
-
-
 def _append_inputs(
     folder: Path, items: Items, done: Path, record: dict[str, Any], shard_rows: int, identifier: str
 ) -> tuple[int, int, int]:
@@ -279,8 +269,15 @@ def _append_inputs(
     schema, pending, files = schemas.embedded_items(width, identifier), list[pa.Table](), 0
     for number, path in enumerate(parts):
         rows = io.read_table(path, schemas.features(width))
+        texts = pa.array(map(text_sha256, items.texts.slice(int(counts[0]), len(rows)).to_pylist()), pa.string())
+        if items.images:
+            images = hash_images(items.images[number], ["status", "reason"])
+        else:
+            images = pa.table(dict(zip(UNREAD, ([value] * len(rows) for value in UNREAD.values()), strict=True)))
         columns = {identifier: rows["asin"]} | {name: rows[name] for name in ("has_image", "has_text", "vector")}
-        columns |= _describe_inputs(rows, items.texts.slice(int(counts[0]), len(rows)), items.images[number:][:1])
+        columns |= {"image_status": images["status"], "image_reason": images["reason"]}
+        columns["input_text_sha256"] = pc.if_else(rows["has_text"], texts, "")
+        columns["input_image_sha256"] = pc.if_else(rows["has_image"], images["input_image_sha256"], "")
         pending.append(pa.table({name: columns[name] for name in schema.names}))
         counts += [len(rows), *(pc.sum(rows[flag]).as_py() or 0 for flag in ("has_image", "has_text"))]
         held = pa.concat_tables(pending)
@@ -292,30 +289,13 @@ def _append_inputs(
     return n_items, n_images, n_texts
 
 
-def _describe_inputs(rows: pa.Table, texts: pa.ChunkedArray, images: Sequence[Path]) -> dict[str, pa.Array]:
-    n = len(rows)
-    absent = {"status": ["missing"] * n, "reason": ["this encoder reads no image"] * n, "input_image_sha256": [""] * n}
-    found = hash_images(images[0], ["status", "reason"]) if images else pa.table(absent)
-    text = pa.array(map(text_sha256, texts.to_pylist()), pa.string())
-    return {
-        "image_status": found["status"],
-        "image_reason": found["reason"],
-        "input_text_sha256": pc.if_else(rows["has_text"], text, ""),
-        "input_image_sha256": pc.if_else(rows["has_image"], found["input_image_sha256"], ""),
-    }
-
-
 def _gather_rejects(folder: Path, to: Path, record: dict[str, Any]) -> Counter[str]:
     reasons, parts = Counter[str](), sorted(folder.glob("*.parquet"))
-
-    def read() -> Iterator[pa.Table]:
-        for table in (io.read_table(path, schemas.REJECTS) for path in parts):
-            found = table["reason"].to_pylist()
-            reasons.update("occurred before" if one.endswith("occurred before") else one for one in found)
-            yield table
-
+    for path in parts:
+        found = io.read_table(path, schemas.REJECTS)["reason"].to_pylist()
+        reasons.update("occurred before" if one.endswith("occurred before") else one for one in found)
     if parts:
-        io.write_tables(read(), to, schemas.REJECTS, record)
+        io.write_tables((io.read_table(path, schemas.REJECTS) for path in parts), to, schemas.REJECTS, record)
     else:
         to.unlink(missing_ok=True)
     return reasons

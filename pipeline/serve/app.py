@@ -126,11 +126,15 @@ def build_application(nearest: Nearest, page: bytes, hosts: Sequence[str]) -> St
         name, text = (request.query_params.get(key, "") for key in ("encoder", "text"))
         try:
             async with asyncio.timeout(BODY):
-                image = await _read_body(request)
+                image = bytearray()
+                async for part in request.stream():
+                    image += part
+                    if len(image) > BYTES:
+                        raise Refused(f"the file is too large; {BYTES // 1_000_000} MB are taken")
             if waiting.locked():
                 return _refusal("too many questions at a time; ask again", 503)
             async with waiting:
-                found = await run_sync(nearest.ask, name, text, image, abandon_on_cancel=True)
+                found = await run_sync(nearest.ask, name, text, bytes(image), abandon_on_cancel=True)
         except Refused as e:
             return _refusal(one_line(e), 400)
         except TimeoutError:
@@ -152,15 +156,6 @@ def build_application(nearest: Nearest, page: bytes, hosts: Sequence[str]) -> St
 
 def _refusal(why: str, status: int) -> JSONResponse:
     return JSONResponse({"error": why}, status, headers=SAFE)
-
-
-async def _read_body(request: Request) -> bytes:
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > BYTES:
-            raise Refused(f"the file is too large; {BYTES // 1_000_000} MB are taken")
-    return bytes(body)
 
 
 class Impatient(H11Protocol):

@@ -69,7 +69,7 @@ def embedded(release: Path, folder: Path, to: str = "new", name: str = "beit3") 
 def embed(release: Path, name: str, items: Path, images: Path | None, to: Path, rows: int = 16384) -> embedding.Summary:
     """Embed with a number of rows per file."""
     params = toy.params(datasets=["table"], sources={"table": {"kind": "sample"}}, encode={"shard_rows": rows})
-    choice = embedding.choose_released(params, release, name, to.parent / "outputs")
+    choice = embedding.choose_encoder(params, name, to.parent / "outputs", release)
     return embedding.embed(embedding.Table(items, images, DEFAULT), choice, to)
 
 
