@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
 CUTOFFS = tuple(Benchmark().ks)
-Other = TypeVar("Other", bound="sp.csr_array | Filter")
 Progress = Callable[[dict[str, Any]], object]
 
 
@@ -227,8 +226,8 @@ def _train_cell(
         model=cell.model,
         users=data.users,
         items=data.items,
-        user_vectors=_with_ids(fitted.user, data.users),
-        item_vectors=_with_ids(fitted.item, data.items),
+        user_vectors=Vectors(fitted.user, data.users) if isinstance(fitted.user, np.ndarray) else fitted.user,
+        item_vectors=Vectors(fitted.item, data.items) if isinstance(fitted.item, np.ndarray) else fitted.item,
         **judged[0],
         among_all=judged[1] if len(judged) > 1 else None,
         best_epoch=fitted.best_epoch,
@@ -236,7 +235,3 @@ def _train_cell(
         dropped={**data.dropped, **parts.dropped},
         seen=parts.train,
     )
-
-
-def _with_ids(vectors: np.ndarray | Other, ids: np.ndarray) -> Vectors | Other:
-    return Vectors(vectors, ids) if isinstance(vectors, np.ndarray) else vectors

@@ -167,43 +167,33 @@ def estimate_pretrain(plan: Plan) -> Estimate:
     return Estimate(seconds, memory, disk, f"{own.steps:,} steps of {own.batch_size}")
 
 
-def estimate_sets(plan: Plan) -> dict[str, Estimate]:
-    n, params, trained = plan.size.items, plan.params, plan.params[BEiT3].sets
-    kinds = [kind_of(params.encoders, name) for name in params[Encode].encoders]
-    networks = sum(kind not in ("tfidf", "descriptors") for kind in kinds)
-    rows = 4 * n * WIDEST
-    chunks = params[BEiT3].chunks
-    read = [(name != "beit3-image-masked", name != "beit3-text-masked") for name in trained]
-    seconds = sum(plan.beit3_seconds(image, text, chunks) for image, text in read)
-    memory = TORCH + FROZEN_MEMORY + 8 * plan.shape.weights + 8 * n * WIDEST
-    made = len(plan.sets) - len(trained) - len(kinds)
-    return {
-        "encode": Estimate(len(kinds) * START + networks * plan.frozen_seconds / 2, TORCH + FROZEN_MEMORY,
-                           rows * len(kinds), f"{networks} networks"),
-        "beit3": Estimate(3 + seconds, memory, 4 * n * plan.shape.width * len(trained) + 8 * plan.shape.weights,
-                          f"{len(trained)} sets"),
-        "combine": Estimate(3 + 1.5e-3 * n * made, PROCESS + 2 * rows, rows * made, f"{made} sets"),
-    }  # fmt: skip
-
-
 def estimate_features(plan: Plan) -> dict[str, Estimate]:
     params, size, n, sets, product = plan.params, plan.size, plan.size.items, len(plan.sets), WIDEST / plan.gemm
     graph, ids, rows, log = params[Graph], params[SemanticIds], 4 * n * WIDEST, 40 * size.interactions
     is_local = params[Images].folder or params[Images].pattern
     asking = n / RATE if isinstance(params.source(plan.dataset), Downloaded) and not is_local else 0.0
+    kinds = [kind_of(params.encoders, name) for name in params[Encode].encoders]
+    networks = sum(kind not in ("tfidf", "descriptors") for kind in kinds)
+    trained, chunks = params[BEiT3].sets, params[BEiT3].chunks
+    read = [(name != "beit3-image-masked", name != "beit3-text-masked") for name in trained]
+    passes = sum(plan.beit3_seconds(image, text, chunks) for image, text in read)
+    made = sets - len(trained) - len(kinds)
     searched = n if graph.index == "exact" or (graph.index == "auto" and n <= graph.exact_up_to) else 12 * n**0.5
-    books = len(ids.features)
-    coded = 1.5 + 60 * n * ids.levels * ids.codes * product
+    coded = len(ids.features) * (1.5 + 60 * n * ids.levels * ids.codes * product)
     return {
         "download": Estimate(0.0, PROCESS, plan.downloads, "as fast as the network is"),
         "interactions": Estimate(log / 4e7, PROCESS + 10 * log, log),
         "items": Estimate(n / 1e4, PROCESS, 2e3 * n, "lines of the metadata"),
         "images": Estimate(max(n / 600, asking), PROCESS, 18e3 * n, "requests to one host" if asking else "decoding"),
         "pretrain": estimate_pretrain(plan),
-        **estimate_sets(plan),
+        "encode": Estimate(len(kinds) * START + networks * plan.frozen_seconds / 2, TORCH + FROZEN_MEMORY,
+                           rows * len(kinds), f"{networks} networks"),
+        "beit3": Estimate(3 + passes, TORCH + FROZEN_MEMORY + 8 * plan.shape.weights + 2 * rows,
+                          4 * n * plan.shape.width * len(trained) + 8 * plan.shape.weights, f"{len(trained)} sets"),
+        "combine": Estimate(3 + 1.5e-3 * n * made, PROCESS + 2 * rows, rows * made, f"{made} sets"),
         "graph": Estimate(sets * 3 * searched * n * product, PROCESS + 2 * rows, 14 * n * graph.k * sets),
-        "semantic_ids": Estimate(books * coded, TORCH + rows, books * 4 * ids.levels * (n + ids.codes * WIDEST)),
-    }
+        "semantic_ids": Estimate(coded, TORCH + rows, len(ids.features) * 4 * ids.levels * (n + ids.codes * WIDEST)),
+    }  # fmt: skip
 
 
 def estimate_evidence(plan: Plan) -> dict[str, Estimate]:

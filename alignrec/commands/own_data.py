@@ -76,8 +76,28 @@ def read_files(
 
 
 def as_yaml(found: OwnData, beit3: bool) -> str:
-    sections = found.sections | _content_sections(found.modalities, found.size.items, beit3)
-    sections |= _judging_sections(sections["encode"]["encoders"], found, beit3)
+    """Return a parameter file whose models, cutoffs and length of pre-training suit the size of the catalogue."""
+    sections, items, given = dict(found.sections), found.size.items, found.modalities
+    encoders = TEACHERS[given[0]] if len(given) == 1 else Encode().encoders
+    sections["encode"] = {"encoders": encoders}  # DVC needs the key, even if nothing is encoded
+    sections["combine"] = {"sets": {"linear": {}}} if given else {}
+    if given and beit3:
+        steps = max(STEPS, math.ceil(PASSES * items / BATCH))
+        sections["pretrain"] = {"size": "mini", "steps": steps, "batch_size": BATCH, "max_tokens": TOKENS}
+        if len(given) == 1:  # the default sets mask each modality, which needs both
+            sections["pretrain"]["distill_from"], sections["beit3"] = encoders, {"sets": ["beit3"]}
+    elif given:
+        sections["beit3"] = {"sets": []}
+    sections["benchmark"] = {}
+    if items < LARGE:
+        sections["train"] = QUICK
+        if given:
+            rival = "tfidf" if "tfidf" in encoders else encoders[0]
+            features = ["beit3"] * beit3 + ["linear", rival, "shuffled"]
+            sections["benchmark"] |= {"models": MODELS, "features": features, "seeds": SEEDS}
+    if items < CUTOFFS[-1]:
+        ks = [k for k in CUTOFFS if k <= items] or [items]
+        sections["benchmark"]["ks"], sections["probe"] = ks, {"ks": ks}
     options: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None, "width": 120}
     return HEAD + "".join(yaml.safe_dump({key: value}, **options) for key, value in sections.items() if value)
 
@@ -93,35 +113,6 @@ def _describe_source(interactions: inspect.Table, items: inspect.Table | None) -
     if items is not None and items.roles["item"] != columns.get("item", "item"):
         source["item_columns"] = {"item": items.roles["item"]}
     return source
-
-
-def _content_sections(modalities: Sequence[str], items: int, beit3: bool) -> dict[str, Any]:
-    if not modalities:
-        return {"encode": {"encoders": Encode().encoders}}  # DVC needs the key, although nothing is encoded
-    encoders = Encode().encoders if len(modalities) == 2 else TEACHERS[modalities[0]]
-    sections: dict[str, Any] = {"encode": {"encoders": encoders}, "combine": {"sets": {"linear": {}}}}
-    if not beit3:
-        return sections | {"beit3": {"sets": []}}
-    steps = max(STEPS, math.ceil(PASSES * items / BATCH))
-    pretrain = {"size": "mini", "steps": steps, "batch_size": BATCH, "max_tokens": TOKENS}
-    if len(modalities) == 2:  # the default sets mask each modality, which needs both
-        return sections | {"pretrain": pretrain}
-    return sections | {"pretrain": pretrain | {"distill_from": encoders}, "beit3": {"sets": ["beit3"]}}
-
-
-def _judging_sections(encoders: Sequence[str], found: OwnData, beit3: bool) -> dict[str, Any]:
-    benchmark: dict[str, Any] = {}
-    sections: dict[str, Any] = {"benchmark": benchmark}
-    if found.size.items < LARGE:
-        sections["train"] = QUICK
-        if found.modalities:
-            rival = "tfidf" if "tfidf" in encoders else encoders[0]
-            features = ["beit3"] * beit3 + ["linear", rival, "shuffled"]
-            benchmark |= {"models": MODELS, "features": features, "seeds": SEEDS}
-    if found.size.items < CUTOFFS[-1]:
-        benchmark["ks"] = [k for k in CUTOFFS if k <= found.size.items] or [found.size.items]
-        sections["probe"] = {"ks": benchmark["ks"]}
-    return sections
 
 
 def _parse_columns(columns: Sequence[str], files: Sequence[Path]) -> Mapping[str, str]:

@@ -142,13 +142,12 @@ def _embed_next_to(to: Path, rejects: Path, table: Table, choice: Choice) -> Sum
     encode, images = choice.params[Encode], choice.params[Images]
     run.params = choice.params.having(encode.model_copy(update={"shard_rows": min(PART, encode.shard_rows)}))
     networks = [find_network(choice.params.encoders, name, run.folder / name) for name in encode.encoders]
-    reads, made = [modality for one in networks for modality in one.reads], dict[str, Any]()
     if choice.project:
         facts = choice.project.facts(choice.name)
-        reads, made = [*facts.reads], facts.model_dump()
+        reads, made = {*map(str, facts.reads)}, facts.model_dump()
     else:
-        made["encoders"] = {one.name: settings_facts(one, encode) for one in networks}
-        made["sets"] = choice.params[Combine].sets
+        reads, kept = {modality for one in networks for modality in one.reads}, choice.params[Combine].sets
+        made = {"encoders": {one.name: settings_facts(one, encode) for one in networks}, "sets": kept}
     settings = {"encoder": choice.name, "made": made, "encode": encode.facts(), "columns": table.columns._asdict()}
     settings["images"] = images.model_dump(include={"size", "quality"})
     record: dict[str, Any] = {"stage": "embed", "params": settings, "versions": versions()}
@@ -163,10 +162,9 @@ def _embed_next_to(to: Path, rejects: Path, table: Table, choice: Choice) -> Sum
             except UserError:
                 shutil.rmtree(work)  # nothing to resume from
                 raise
-        items = Items.of(layout)
-        folder = _write_vectors(run, choice, networks, items)
-    name = item_file.identifier_column(table.path, table.columns)
-    counts = _append_inputs(folder, items, work / "done", record, encode.shard_rows, name)
+        folder = _write_vectors(run, choice, networks, items := Items.of(layout))
+    identifier = item_file.identifier_column(table.path, table.columns)
+    counts = _append_inputs(folder, items, work / "done", record, encode.shard_rows, identifier)
     summary = Summary(*counts, rejects, _gather_rejects(work / "rejects", rejects, record))
     about = {"items": summary.items, "rejected": summary.rejected, "notes": run.notes}
     space = io.fingerprint_of(io.record(io.shard(folder, "features", 0)))

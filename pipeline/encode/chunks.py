@@ -86,8 +86,15 @@ def cut_texts(texts: Sequence[str], count: Count, room: int, most: int) -> Chunk
     of_long: dict[int, tuple[list[str], list[int]]] = {}
     for start in range(0, len(long), TOGETHER):
         some = long[start : start + TOGETHER]
-        words = _split_words([texts[i] for i in some], count, room)
-        of_long |= {i: _pack_words(*own, room) for i, own in zip(some, words, strict=True)}
+        for i, (words, lengths) in zip(some, _split_words([texts[i] for i in some], count, room), strict=True):
+            packed, sums = [list[str]()], [0]
+            for word, n in zip(words, lengths, strict=True):  # a loop, because parts depend on earlier ones
+                if packed[-1] and sums[-1] + n > room:
+                    packed.append([])
+                    sums.append(0)
+                packed[-1].append(word)
+                sums[-1] += n
+            of_long[i] = ["".join(part) for part in packed], sums
     parts: list[str] = []
     owner, tokens, there = [], [], []
     for number, text in enumerate(texts):  # a loop, because texts differ in length
@@ -120,15 +127,3 @@ def _split_words(texts: list[str], count: Count, room: int) -> list[tuple[list[s
         known = {word: n for word, n in known.items() if word not in halves}
         known |= dict(zip(new, count(new) if new else [], strict=True))
     return [(own, [known[word] for word in own]) for own in words]
-
-
-def _pack_words(words: list[str], lengths: list[int], room: int) -> tuple[list[str], list[int]]:
-    parts: list[list[str]] = [[]]
-    tokens = [0]
-    for word, n in zip(words, lengths, strict=True):  # a loop, because where a part ends depends on earlier parts
-        if parts[-1] and tokens[-1] + n > room:
-            parts.append([])
-            tokens.append(0)
-        parts[-1].append(word)
-        tokens[-1] += n
-    return ["".join(part) for part in parts], tokens

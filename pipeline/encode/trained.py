@@ -97,7 +97,13 @@ def _write_encoder(run: Run, own: params.BEiT3, name: str, home: str, items: Ite
             raw = load_beit3(to, BEiT3Params(**settings), raw=True, known=known())
             fit_map(raw, items, run.params[Encode].batch_size, to)
     elif name == "beit3-official":
-        write_official(network, to)
+        # the weights of `pretrain.init` before training
+        if not network.official.is_file():
+            hint = "name official weights under pretrain.init, run `alignrec pretrain`"
+            raise UserError(f"beit3-official: no {network.official}; {hint}")
+        official = BEiT3(replace(stored.read_config(network, Config), codes=0, mlm=False))
+        official.load_state_dict(load_file(network.official), strict=True)
+        _write_network(official, network, to)
     elif name == home:
         for path in network.present():
             io.write_bytes(to.folder / path.name, path.read_bytes())
@@ -138,17 +144,6 @@ def write_untrained(trained: EncoderFiles, to: EncoderFiles, seed: int) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = BEiT3(stored.read_config(trained, Config))
-    _write_network(network, trained, to)
-
-
-def write_official(trained: EncoderFiles, to: EncoderFiles) -> None:
-    """Write the weights of `pretrain.init` before training; raises UserError if they were not kept."""
-    if not trained.official.is_file():
-        raise UserError(
-            f"beit3-official: no {trained.official}; name official weights under pretrain.init, run `alignrec pretrain`"
-        )
-    network = BEiT3(replace(stored.read_config(trained, Config), codes=0, mlm=False))
-    network.load_state_dict(load_file(trained.official), strict=True)
     _write_network(network, trained, to)
 
 

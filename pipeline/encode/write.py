@@ -52,28 +52,24 @@ class RowCache:
         keys = pa.array(hashes, pa.binary(SIZE))
         places = pc.index_in(keys, self._keys).fill_null(-1).to_numpy()
         known, new = np.flatnonzero(places >= 0), np.flatnonzero(places < 0)
-        found = [self._read_rows(places[known], content.take(known))] if len(known) else []
+        tables, order = list[pa.Table](), list[np.ndarray]()
+        numbers = np.searchsorted(self._first, places, side="right") - 1  # file of each known item
+        for number in np.unique(numbers[known]):
+            order.append(np.flatnonzero(numbers == number))
+            rows = pq.read_table(self._files[number]).take(places[order[-1]] - self._first[number]).drop_columns("key")
+            items = content.take(order[-1])
+            tables.append(rows.add_column(0, "item_id", items["item_id"]).add_column(1, "asin", items["asin"]))
         if len(new):
-            found.append(encode(content.take(new)))
-            kept = found[-1].append_column("key", keys.take(pa.array(new)))
+            order.append(new)
+            tables.append(encode(content.take(new)))
+            kept = tables[-1].append_column("key", keys.take(pa.array(new)))
             self._folder.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(prefix=".", dir=self._folder) as folder:  # several processes may write here
                 path = Path(folder, "rows")
                 pq.write_table(kept.select([name for name in COLUMNS if name in kept.column_names]), path)
                 path.replace(self._folder / f"{io.sha256(path)}.parquet")
-        rows = pa.concat_tables(found, promote_options="default")
-        return rows.take(np.argsort(np.concatenate([known, new]))), len(known)
-
-    def _read_rows(self, places: np.ndarray, items: pa.Table) -> pa.Table:
-        numbers = np.searchsorted(self._first, places, side="right") - 1
-        tables, order = list[pa.Table](), list[np.ndarray]()
-        for number in np.unique(numbers):
-            at = np.flatnonzero(numbers == number)
-            tables.append(pq.read_table(self._files[number]).take(places[at] - self._first[number]))
-            order.append(at)
-        rows = pa.concat_tables(tables, promote_options="default").take(np.argsort(np.concatenate(order)))
-        rows = rows.add_column(0, "item_id", items["item_id"]).add_column(1, "asin", items["asin"])
-        return rows.drop_columns("key")
+        rows = pa.concat_tables(tables, promote_options="default")
+        return rows.take(np.argsort(np.concatenate(order))), len(known)
 
 
 Done = Callable[[int], object]  # gets the number of encoded items
