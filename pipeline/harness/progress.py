@@ -49,8 +49,8 @@ def stage_bar(label: str, hidden: bool, **options: Any) -> tqdm:
 
 @contextmanager
 def bytes_bar(label: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Yield a callback that takes the bytes done and the total; without a terminal nothing is shown."""
-    with tqdm(desc=label, unit="B", disable=None) as shown:
+    """Yield a callback that takes the bytes done and the total; without a terminal a line a minute is printed."""
+    with stage_bar(label, hidden=False, unit="B") as shown, print_heartbeat(label, [shown]):
         yield meter(shown)
 
 

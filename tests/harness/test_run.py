@@ -290,3 +290,15 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(
     full = False
     perform(Run("graph", "shop", params, tmp_path), graph(main), nothing)
     assert (tmp_path / "graph/shop/made").stat().st_size > 0
+
+
+def test_a_slow_download_prints_lines_without_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "MINUTE", 0.1)
+    with progress.bytes_bar("fetch") as received:
+        received(3 << 20, 40 << 20)
+        time.sleep(0.3)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) >= 2
+    assert all(line == "fetch: 3.15M/41.9M B" for line in lines)
