@@ -19,7 +19,7 @@ YARDSTICKS = (MASKED, LEAKED, PLANTED, "random", "shuffled", "constant")  # kind
 
 def main(run: Run) -> None:
     from alignrec.pipeline.combine.mapped import refit_mapped  # loads SciPy
-    from alignrec.pipeline.probe import forms, judge
+    from alignrec.pipeline.probe.judge import judge_sets
     from alignrec.pipeline.probe.registry import Data
 
     layout, names, ours = run.layout, run.layout.feature_sets(), run.params[Released].features
@@ -35,10 +35,8 @@ def main(run: Run) -> None:
     unprocessed = [name for name in names if kind_of(defined, name) in YARDSTICKS]
     pairs = [(ours, name) for name in names if name != ours and not is_ceiling(defined, name)]
     sets = ((name, io.map_features(layout.features(name))) for name in names)
-    judged, _ = judge.judge_sets(
-        judge.build_tasks(data), run.progress(sets, total=len(names), unit="set"), own.ks, pairs,
-        run.seed("verdicts"), forms.Processing(forms.valid_profiles(data), own.width), refits, unprocessed,
-    )  # fmt: skip
+    shown, seed = run.progress(sets, total=len(names), unit="set"), run.seed("verdicts")
+    judged, _ = judge_sets(data, shown, own.ks, pairs, seed, own.width, unprocessed)
     io.write_json(layout.probes, judged.pop("probes") | judged | {"learned": sorted(refits)})
     run.rows_in = run.rows_out = len(names)
 

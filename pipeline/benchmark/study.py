@@ -18,7 +18,6 @@ from alignrec.pipeline.combine.names import CEILINGS
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded_cutoff
 from alignrec.pipeline.evaluation.evidence import WHOLE, group_values, mean_and_sd, summarise_mask
 from alignrec.pipeline.graph.params import Graph
-from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.train.params import Released
@@ -42,9 +41,12 @@ class Masked(NamedTuple):
 def mask_tables(experiment: Experiment) -> dict[str, Any]:
     name, mask = f"recall@{bounded_cutoff(experiment.split.n_items)}", experiment.params[Study].mask
     hidden = [(WHOLE, 0.0), *((modality, ratio) for modality in MODALITIES for ratio in sorted({*mask.ratios} - {0.0}))]
+    # feature sets that also exist with each modality masked
+    names = experiment.layout.feature_sets()
+    maskable = [n for n in names if n not in CEILINGS and all(variant(n, m) in names for m in MODALITIES)]
     trainings = [
         Masked(features, *what, seed)
-        for features in maskable_sets(experiment.layout)
+        for features in maskable
         for what in hidden
         for seed in range(mask.seeds if mask.ratios else 0)
     ]
@@ -57,12 +59,6 @@ def mask_tables(experiment: Experiment) -> dict[str, Any]:
     ]  # fmt: skip
     table = pa.Table.from_pylist(rows, schemas.MASK)
     return {"mask.parquet": table, "study.json": mask_metrics(table), "mask.json": mask_points(table)}
-
-
-def maskable_sets(layout: Layout) -> list[str]:
-    """Return the feature sets that also exist with each modality masked, except ceilings."""
-    names = layout.feature_sets()
-    return [n for n in names if n not in CEILINGS and all(variant(n, m) in names for m in MODALITIES)]
 
 
 def mask_metrics(mask: pa.Table) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from alignrec.pipeline.evaluation.cutoff import headline_cutoff
 from alignrec.pipeline.evaluation.statistics import corrected_tests
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.ops.linalg import random_vectors, shuffled_order
-from alignrec.pipeline.probe import forms, judge
+from alignrec.pipeline.probe import judge
 from alignrec.pipeline.probe.registry import Data
 
 
@@ -26,8 +26,8 @@ def compare_sets(
         "constant": np.ones((items, 1), np.float32),
     }
     everything = [*sets.items(), *((name, vectors) for name, vectors in added.items() if name not in sets)]
-    pairs, processing = [*combinations(sets, 2)], forms.Processing(forms.valid_profiles(data), width)
-    judged, raw = judge.judge_sets(judge.build_tasks(data), everything, ks, pairs, seed, processing)
+    pairs = [*combinations(sets, 2)]
+    judged, raw = judge.judge_sets(data, everything, ks, pairs, seed, width)
     comparisons = []
     for probe, answers in raw.items():
         for a, b in (pair for pair in pairs if {*pair} <= answers.keys()):

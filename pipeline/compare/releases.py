@@ -52,8 +52,11 @@ def diff_releases(a: Path, b: Path, changed: int) -> dict[str, Any]:
     changes = ["major"] * bool(found["schema"]) + ["minor"] * bool(found["rows"]) + ["patch"] * bool(found["values"])
     changes += [f["bump"] for f in found["features"].values()]
     changes += ["minor" for line in found["values"] if line.startswith("semantic_ids/")]
-    bump = next((part for part in PARTS if part in changes), "none")
-    return found | {"bump": bump, "version": bump_version(old.version, bump)}
+    bump, version = next((part for part in PARTS if part in changes), "none"), old.version
+    if bump in PARTS:
+        numbers, place = [int(part) for part in version.split(".")], PARTS.index(bump)
+        version = ".".join(map(str, [*numbers[:place], numbers[place] + 1, *[0] * (len(PARTS) - place - 1)]))
+    return found | {"bump": bump, "version": version}
 
 
 def describe_diff(diff: dict[str, Any]) -> Iterator[str]:
@@ -87,13 +90,6 @@ def describe_verdict(diff: dict[str, Any]) -> str:
 
 def _describe_bump(bump: str) -> str:
     return "nothing changed" if bump == "none" else f"a {bump} change"
-
-
-def bump_version(version: str, bump: str) -> str:
-    if bump not in PARTS:
-        return version
-    numbers, place = [int(part) for part in version.split(".")], PARTS.index(bump)
-    return ".".join(map(str, [*numbers[:place], numbers[place] + 1, *[0] * (len(PARTS) - place - 1)]))
 
 
 def common_rows(before: pa.Table, after: pa.Table) -> Pairs:
@@ -146,20 +142,17 @@ def _measure_similarity(a: Path, b: Path, name: str, common: Pairs, changed: int
         return found | {"overlap": 1.0, "cka": 1.0, "cosine": 1.0, "equal": True, "bump": "none"}
     comparison = compare_sets([old, new], changed)
     found |= {k: v for k, v in comparison["pairs"][0].items() if k not in ("a", "b")} | comparison["sets"]
-    found |= {"cosine": _mean_cosine(old.vectors, new.vectors), "equal": False}
+    cosine = None
+    if old.vectors.shape == new.vectors.shape:
+        (unit_old, directed_old), (unit_new, directed_new) = unit_rows(old.vectors), unit_rows(new.vectors)
+        cosines = np.einsum("if,if->i", unit_old, unit_new, dtype=np.float64)
+        cosines[~directed_old & ~directed_new] = 1  # no content in either
+        cosine = round(float(cosines.mean()), 6)
+    found |= {"cosine": cosine, "equal": False}
     # neighbours and CKA are blind to a rotation, which breaks models trained on the old features; cosines are not
     if found["cosine"] is not None and all(found[key] >= low for key, low in SAME.items()):
         return found | {"bump": "patch"}
     return found | {"bump": "minor" if all(found[key] >= low for key, low in KIN.items()) else "major"}
-
-
-def _mean_cosine(old: np.ndarray, new: np.ndarray) -> float | None:
-    if old.shape != new.shape:
-        return None
-    (unit_old, directed_old), (unit_new, directed_new) = unit_rows(old), unit_rows(new)
-    cosines = np.einsum("if,if->i", unit_old, unit_new, dtype=np.float64)
-    cosines[~directed_old & ~directed_new] = 1  # no content in either
-    return round(float(cosines.mean()), 6)
 
 
 def read_versions(a: Path, b: Path, name: str, common: Pairs) -> list[FeatureSet]:

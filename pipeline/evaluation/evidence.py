@@ -60,13 +60,13 @@ class Comparison:
     fingerprint: str
     rows: list[Row]  # by Recall@20, descending
 
+    @property
+    def masked(self) -> str:
+        return "train and valid" if self.protocol.startswith("strict") else "train"
 
-def masked_splits(comparison: Comparison) -> str:
-    return "train and valid" if comparison.protocol.startswith("strict") else "train"
-
-
-def describe_candidates(comparison: Comparison) -> str:
-    return "only the cold items of test are" if comparison.protocol.endswith(COLD) else "every item is"
+    @property
+    def candidates(self) -> str:
+        return "only the cold items of test are" if self.protocol.endswith(COLD) else "every item is"
 
 
 def figures_by_run(results: pa.Table) -> dict[tuple[Any, ...], Cell]:

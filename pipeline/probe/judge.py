@@ -36,23 +36,22 @@ def answer_sets(
     raw, processed = Answers({probe: {} for probe in tasks}), Answers({probe: {} for probe in tasks})
     refits = refits or {}
     for name, features in sets:
-        hidden = _skipped_sets(tasks, {name: refits[name]} if name in refits else {})
-        answers = _answer_set(tasks, features, ks, refits.get(name), hidden)
+        refit, cannot = refits.get(name), name in refits and refits[name] is None
+        asked = {probe: task for probe, task in tasks.items() if not (cannot and PROBES[probe].drawn)}
+        answers = _answer_set(asked, features, ks, refit)
         for probe, answer in answers.items():
             raw[probe][name] = answer
         if processing is None:
             continue
         vectors = processing.process(name, features, name not in unprocessed)
         if processing.chosen[name] != forms.RAW:
-            answers = _answer_set(tasks, vectors, ks, processing.refit(name, refits.get(name)), hidden)
+            answers = _answer_set(asked, vectors, ks, processing.refit(name, refit))
         for probe, answer in answers.items():
             processed[probe][name] = answer
     return raw, processed
 
 
-def _answer_set(
-    tasks: Tasks, features: np.ndarray, ks: Sequence[int], refit: Refit | None, hidden: Collection[str]
-) -> dict[str, np.ndarray]:
+def _answer_set(tasks: Tasks, features: np.ndarray, ks: Sequence[int], refit: Refit | None) -> dict[str, np.ndarray]:
     asked = {probe: task for probe, task in tasks.items() if isinstance(task, Questions)}
     found = {}
     # one pass over the features answers the questions of all probes
@@ -61,23 +60,17 @@ def _answer_set(
         hits = questions.hit_rates(features, questions.join_questions(list(asked.values())), ks)
         found = dict(zip(asked, np.split(hits, ends[:-1]), strict=True))
     for probe, task in tasks.items():
-        if not isinstance(task, (Questions, str)) and probe not in hidden:
+        if not isinstance(task, (Questions, str)):
             found[probe] = task.answer(features, refit)
     return found
-
-
-def _skipped_sets(probes: Iterable[str], refits: Refits) -> dict[str, dict[str, Any]]:
-    """Return probe -> feature sets that learned from items it hides and cannot be refitted -> reason."""
-    reason = "it learned from interactions with the items that are cold here, and cannot be made without them"
-    skipped = {name: {"skipped": reason} for name, refit in refits.items() if refit is None}
-    return {probe: skipped for probe in probes if skipped and PROBES[probe].drawn}
 
 
 def summarise_answers(
     tasks: Tasks, answers: Answers, ks: Sequence[int], refits: Refits | None = None
 ) -> dict[str, Any]:
+    reason = "it learned from interactions with the items that are cold here, and cannot be made without them"
+    skipped = {name: {"skipped": reason} for name, refit in (refits or {}).items() if refit is None}
     summaries: dict[str, Any] = {}
-    skipped = _skipped_sets(tasks, refits or {})
     for probe, task in tasks.items():
         if isinstance(task, str):
             summaries[probe] = {"skipped": task}
@@ -90,19 +83,20 @@ def summarise_answers(
         if refits and PROBES[probe].leak:
             leak = f"Leak: of {', '.join(sorted(refits))}, {PROBES[probe].leak}."
             own["note"] = f"{own.get('note', '')} {leak}".strip()
-        summaries[probe] = own | skipped.get(probe, {})
+        summaries[probe] = own | (skipped if PROBES[probe].drawn else {})
     return summaries
 
 
 def judge_sets(
-    tasks: Tasks, sets: Iterable[tuple[str, np.ndarray]], ks: Sequence[int], pairs: Sequence[tuple[str, str]],
-    seed: int, processing: forms.Processing, refits: Refits | None = None, unprocessed: Collection[str] = (),
+    data: Data, sets: Iterable[tuple[str, np.ndarray]], ks: Sequence[int], pairs: Sequence[tuple[str, str]],
+    seed: int, width: int, unprocessed: Collection[str] = (),
 ) -> tuple[dict[str, Any], Answers]:  # fmt: skip
-    """Return figures raw and processed, with verdicts on pairs of sets, and raw answers; see `answer_sets`."""
-    raw, processed = answer_sets(tasks, sets, ks, refits, processing, unprocessed)
+    """Return figures raw and processed to `width`, with verdicts on pairs of sets, and raw answers."""
+    tasks, processing = build_tasks(data), forms.Processing(forms.valid_profiles(data), width)
+    raw, processed = answer_sets(tasks, sets, ks, data.refits, processing, unprocessed)
     shown = {probe: of for probe, of in summarise_answers(tasks, processed, ks).items() if "skipped" not in of}
     judged = {
-        "probes": summarise_answers(tasks, raw, ks, refits),
+        "probes": summarise_answers(tasks, raw, ks, data.refits),
         "processed": processing.facts() | shown,
         "verdicts": paired_verdicts(raw, processed, pairs, ks, seed),
     }

@@ -12,7 +12,6 @@ import pyarrow as pa
 import yaml
 
 from alignrec.pipeline import io
-from alignrec.pipeline.evaluation.evidence import describe_candidates, masked_splits
 from alignrec.pipeline.release.facts import TEMPLATES, Statement
 from alignrec.pipeline.release.manifest import TABLES, Encoder, File, record_sets
 from alignrec.pipeline.report import probes, results
@@ -56,8 +55,6 @@ def render_card(
         networks=network_rows(said.networks),
         encoders=[*encoders],
         index=index,
-        candidates=describe_candidates,
-        masked_splits=masked_splits,
         recommenders=results.results_table,
         probed=list(probes.read_probes(outputs.probes).values()),
         headline=probes.headline_table(outputs.probes),

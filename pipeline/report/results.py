@@ -17,9 +17,7 @@ from alignrec.pipeline.evaluation.evidence import (
     MAIN,
     Comparison,
     Row,
-    describe_candidates,
     group_values,
-    masked_splits,
     seeds_of,
     summarise_mask,
 )
@@ -58,8 +56,8 @@ def results_table(comparison: Comparison) -> Table:
     return Table.of(
         "Recommenders on these features",
         f"{protocol_note(vars(comparison))} Test figures at the best valid "
-        f"epoch; mean ± standard deviation over seeds; {describe_candidates(comparison)} ranked, "
-        f"{masked_splits(comparison)} items masked. Content, as AlignRec's article sorts models: features as an input "
+        f"epoch; mean ± standard deviation over seeds; {comparison.candidates} ranked, "
+        f"{comparison.masked} items masked. Content, as AlignRec's article sorts models: features as an input "
         "(a), aggregated over graphs (b), with losses of both together (c); AlignRec aligns in stages.",
         ["content", "model", "features", "seeds", *(measure_name(*key) for key in HEADLINE)],
         [[way, r.model, r.features, str(r.seeds), *(r.cells.get(key, "") for key in HEADLINE)] for way, r in rows],
