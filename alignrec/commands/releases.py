@@ -129,7 +129,8 @@ def diff(
         io.write_json(json_to, differences)
     if page_to:
         release = Release(b)
-        text = releases.render_changes(a, b, differences, release.layout_under(root).images, release.manifest.kind)
+        images = Layout(root, release.manifest.dataset).images
+        text = releases.render_changes(a, b, differences, images, release.manifest.kind)
         io.write_bytes(page_to, text.encode())
         say(f"page: {page_to}")
 
@@ -284,4 +285,4 @@ def serve(
     from alignrec.pipeline.serve import app  # loads torch, which a damaged release need not wait for
 
     preferred, shown = settings[Released].features, settings[Report].gallery_items
-    app.serve(opened, preferred, shown, opened.layout_under(root).images, host, port, say)
+    app.serve(opened, preferred, shown, Layout(root, opened.manifest.dataset).images, host, port, say)

@@ -35,9 +35,7 @@ def local_path(address: str) -> Path | None:
     return Path(address)
 
 
-def fetch_file(
-    address: str, target: Path, expected: str | None, timeout: float, retries: int, progress: Progress
-) -> str:
+def fetch_file(address: str, target: Path, pinned: str | None, timeout: float, retries: int, progress: Progress) -> str:
     """Download or copy a file to `target`, resuming if possible, and return its sha256; raise UserError on failure."""
     # partial downloads are kept per address; `timeout` is in seconds without a byte
     part = target.with_name(f".{target.name}.{hashlib.sha256(address.encode()).hexdigest()[:8]}.part")
@@ -57,9 +55,9 @@ def fetch_file(
         fault = "the answer is a web page (HTML), not a file"
     elif target.name.endswith(".gz") and not head.startswith(b"\x1f\x8b"):
         fault = "not gzip, though its name ends in .gz"
-    elif expected not in (None, sha256):
+    elif pinned not in (None, sha256):
         fault = (
-            f"its sha256 is {sha256}, expected {expected}: the file changed; delete the dataset's sources.json, or "
+            f"its sha256 is {sha256}, expected {pinned}: the file changed; delete the dataset's sources.json, or "
             "change sha256 in the parameters, if that is right"
         )
     if fault:
@@ -84,14 +82,12 @@ def _download_part(address: str, part: Path, mark: Path, timeout: float, retries
             raise UserError(f"{address}: {e} (after {retries + 1} tries); run again to continue") from None
 
 
-def _read_rest(
-    web: httpx.Client, address: str, part: Path, mark: Path, start: int, progress: Progress
-) -> Iterator[bytes]:
+def _read_rest(web: httpx.Client, url: str, part: Path, mark: Path, start: int, progress: Progress) -> Iterator[bytes]:
     """Yield the bytes that `part` lacks; truncate it first if the server's file has changed."""
     from alignrec.pipeline.http.client import first_byte, read_body, request_file
 
     start = start if mark.exists() else 0
-    with request_file(web, address, address, start, mark.read_text() if start else "") as response:
+    with request_file(web, url, url, start, mark.read_text() if start else "") as response:
         if response.status_code == 416:  # the part belongs to another version of the file
             mark.unlink()
             raise TransientError("the file changed while it was fetched", 0.0)

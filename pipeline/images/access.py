@@ -202,13 +202,8 @@ class Crawler:
         self.timeout, self.max_bytes = timeout, max_bytes
         self._client = client.open_client(timeout, timeout / 2, client.Transport(private_hosts))
         self._host = lru_cache(HOSTS)(lambda server: _Host())
-        self._stopped = False
-
-    def stop(self) -> None:
-        self._stopped = True  # requests that have not begun fail
-
-    def close(self) -> None:
-        self._client.close()
+        self.stopped = threading.Event()  # requests that have not begun fail
+        self.close = self._client.close
 
     def get(self, address: str) -> Fetched:
         try:
@@ -230,7 +225,7 @@ class Crawler:
                 time.sleep(at - now)
             if host.given_up is not None:  # possibly while this request waited
                 return host.given_up
-            if self._stopped:
+            if self.stopped.is_set():
                 return Fetched(None, "unreachable", "stopped")
             request = self._client.build_request("GET", url, headers={"Accept": "image/*"})
             try:

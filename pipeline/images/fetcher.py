@@ -57,7 +57,7 @@ class Fetcher(ExitStack):
         one_thread: Any = {"initializer": torch.set_num_threads, "initargs": (1,)}  # or torch starts a pool in each
         self._pool = ThreadPoolExecutor(WINDOW, **one_thread)
         self.callback(self._pool.shutdown, cancel_futures=True)
-        self.callback(self._web.stop)
+        self.callback(self._web.stopped.set)
 
     def fetch_items(self, candidates: list[list[str]], progress: Progress = lambda n: None) -> list[Result]:
         """Return one result per item, in order: its first address that is an image, else its first failure."""
@@ -86,9 +86,8 @@ class Fetcher(ExitStack):
         try:
             decoded = normalise_image(fetched.data, params.size, params.quality, params.max_pixels, self._semaphore)
         except MemoryError:
-            raise UserError(
-                f"{one_line(url)}: not enough memory to decode this image; give more, or lower images.max_pixels"
-            ) from None
+            fault = "not enough memory to decode this image; give more, or lower images.max_pixels"
+            raise UserError(f"{one_line(url)}: {fault}") from None
         if decoded.sha256 in self._placeholders:
             return Decoded("placeholder", "one of images.placeholders", sha256=decoded.sha256)
         return decoded
@@ -102,11 +101,8 @@ def write_shards(run: Run, retry_failed: bool) -> list[Path]:
     start = access.start_of_paths(run.source, run.layout.raw, params.folder)
     run.measure(folder=None if start is None else str(start))
     paths: list[Path] = []
-    with (
-        run.progress(total=total, unit="image") as bar,
-        closing(access.open_files(params, start)) as local,
-        Fetcher(params, local) as web,
-    ):
+    local = access.open_files(params, start)
+    with run.progress(total=total, unit="image") as bar, closing(local), Fetcher(params, local) as web:
         for number, part in enumerate(items):
             if run.takes(number):
                 paths.append(io.shard(run.folder, "images", number))

@@ -2,9 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from alignrec.pipeline.harness.config import Positive, Rate, Section, Sha256
+from alignrec.pipeline.harness.config import WRAPPED, Positive, Rate, Section, Sha256
 
 RATE = 50.0  # requests per second to one host, at most
 Pattern = Annotated[str, Field(pattern=r"^[^{}]*(\{(item|asin)\}[^{}]*)+$")]  # {item} is the item's identifier
@@ -21,7 +21,7 @@ class Images(Section):
     """seconds per attempt"""
     folder: str | None = None
     """folder or zip archive that image paths are relative to; default: the folder of the item file"""
-    pattern: Annotated[list[Pattern], BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw)] = []
+    pattern: Annotated[list[Pattern], WRAPPED] = []
     """path or URL of an item's image, such as images/{item}.jpg, or a list; tried before those of the metadata"""
     outside: bool = False
     """allow paths and links that lead outside the folder; only for data that you trust"""

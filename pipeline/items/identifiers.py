@@ -30,9 +30,9 @@ def place_rows(path: Path, table: pa.Table, asins: Sequence[str]) -> Placed:
     # values are the source's identifiers, or item numbers only if no column has any identifier
     names = dict.fromkeys(name for name in table.column_names if rank_identifier(name) >= 0)
     if not (columns := {name: table.column(table.column_names.index(name)) for name in names}):
+        known = ", ".join(NAMES)
         raise UserError(
-            f"{path}: no column identifies the items ({', '.join(NAMES)}); rename yours, or give the rows' order with "
-            "--order"
+            f"{path}: no column identifies the items ({known}); rename yours, or give an order with --order"
         )
     texts, numbers = _read_columns(path, columns, asins)
     for name in sorted(texts.keys() & numbers.keys()):  # identifiers of the source may be integers too

@@ -43,9 +43,7 @@ MOST_MARKS = 30  # combining marks in a row
 JOINER = "\u034f"  # combining grapheme joiner: invisible, combining class 0
 _MARKS = re.compile(rf"[^\w\s!-~]{{{MOST_MARKS + 1},}}")  # superset of such runs: marks are neither letters nor digits
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]+")
-_CONTROL = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060\ufeff\ufffd\ufffe\uffff\ud800-\udfff\s]+"
-)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060\ufeff\ufffd-\uffff\ud800-\udfff\s]+")
 
 
 class Parsed(NamedTuple):

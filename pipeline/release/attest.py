@@ -101,6 +101,8 @@ def attest(release: Path, data: Inputs, sample: int, names: Sequence[str] = ()) 
 def _recompute_rows(
     release: Path, loaded: Mapping[str, Loaded], items: pa.Table, data: Inputs, at: Sequence[int]
 ) -> list[dict[str, Any]]:
+    from alignrec.pipeline.images.decode import normalise_image  # loads torch
+
     asins, texts_before, images_before = (column.to_pylist() for column in items.columns)
     found = {item.asin: item for item in data.read({*asins})}
     facts = next(iter(loaded.values())).facts  # image size and quality are the same for every feature set
@@ -108,7 +110,7 @@ def _recompute_rows(
     for image, released in zip((found[asin].image for asin in asins), images_before, strict=True):
         # an original file may give the released bytes once it is normalised
         if image is not None and encoder.image_sha256(image) != released:
-            image = encoder.normalise_image(image, facts)
+            image = normalise_image(image, facts.image_size, facts.image_quality, Images().max_pixels).image
         images.append(image)
     cosines: dict[str, np.ndarray] = {}
     for name, network in loaded.items():

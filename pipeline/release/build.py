@@ -55,7 +55,7 @@ def write_release(folder: Path, outputs: Outputs, publish: Publish, record: Mapp
     encoders = select_encoders(layout, names)
     used_by = _copy_encoders(folder / encoder.FOLDER, encoders)
     _write_evidence(folder, outputs)
-    files = [manifest.describe_file(folder, p, tables.get(p), used_by.get(p, ())) for p in _list_files(folder)]
+    files = [manifest.describe_file(folder, p, tables.get(p), used_by.get(p, ())) for p in io.files_below(folder)]
     upstream = [path for path in (layout.interactions, layout.items, layout.results) if path.exists()]
     inputs = [Input(**{k: row[k] for k in ("name", "bytes", "sha256")}) for row in io.read_json(layout.sources)]
     made_by = _find_makers([*tables, *upstream], outputs)
@@ -215,20 +215,16 @@ def _copy_encoders(above: Path, encoders: Mapping[str, FeatureSet]) -> dict[Path
     used_by: dict[Path, list[str]] = {}
     for name, one in encoders.items():
         _copy_file(one.folder / SET, above / name / encoder.NAME)
-        for path in _list_files(one.encoder):
+        for path in io.files_below(one.encoder):
             _copy_file(path, above / name / path.relative_to(one.encoder))
-        used_by |= {path: [name] for path in _list_files(above / name)}
+        used_by |= {path: [name] for path in io.files_below(above / name)}
     # sets can share weights that lie in the folder of one of them: a fetch of one set then needs files of another
     for name, one in encoders.items():
-        needed = [path for part in one.facts.parts for path in _list_files(above / part)]
-        weights = _list_files(above / one.facts.weights) if one.facts.weights else []
+        needed = [path for part in one.facts.parts for path in io.files_below(above / part)]
+        weights = io.files_below(above / one.facts.weights) if one.facts.weights else []
         for path in [*needed, *(path for path in weights if path.name != encoder.NAME)]:
             used_by[path] += [name] * (name not in used_by[path])
     return used_by
-
-
-def _list_files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.is_file())
 
 
 def _find_makers(paths: list[Path], outputs: Outputs) -> dict[str, Maker]:

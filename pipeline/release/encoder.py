@@ -25,7 +25,6 @@ from alignrec.pipeline.encode.loading import Loaded, load_encoder, load_encoders
 from alignrec.pipeline.encode.params import TRAINED
 from alignrec.pipeline.encode.registry import Spec
 from alignrec.pipeline.harness.layout import EncoderFiles
-from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.ops import arrays
 from alignrec.pipeline.release import manifest as manifests
@@ -155,13 +154,6 @@ def hash_images(path: Path, columns: Sequence[str]) -> pa.Table:
         hashes = pa.array([image_sha256(image.as_py()) for image in part["image"]], pa.string())
         parts.append(part.drop_columns(["image"]).append_column("input_image_sha256", hashes))
     return pa.concat_tables(parts)
-
-
-def normalise_image(data: bytes, facts: Facts) -> bytes | None:
-    """Return an image file as the pipeline stores it (JPEG); None if it cannot be decoded."""
-    from alignrec.pipeline.images.decode import normalise_image  # lazy: `verify` runs without torch
-
-    return normalise_image(data, facts.image_size, facts.image_quality, Images().max_pixels).image
 
 
 def encode_items(

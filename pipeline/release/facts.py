@@ -62,9 +62,6 @@ class Statement:
     made_by: Mapping[str, Maker]
 
     # topics follow https://docs.mlcommons.org/croissant/docs/croissant-rai-spec.html
-    def list_sentences(self, topic: str) -> list[str]:
-        return self.render_topic(topic).splitlines()
-
     def render_topic(self, topic: str) -> str:
         return _render_topic(topic, said=self)
 

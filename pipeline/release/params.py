@@ -1,16 +1,11 @@
 """Section `publish` of params.yaml."""
 
 import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from alignrec.pipeline.harness.config import Name, Section, Shown
-
-
-def _as_list(given: Any) -> Any:
-    return [given] if isinstance(given, str) else given
-
+from alignrec.pipeline.harness.config import WRAPPED, Name, Section, Shown
 
 Line = Annotated[str, Field(min_length=1, max_length=2000)]
 
@@ -30,13 +25,13 @@ class Publish(Section):
     texts: Shown | None = None
     """texts in `items.parquet`. all: title, brand, categories, description, encoded text, image URL; titles: title and
     categories; none. By default as the source's licence allows: none for Amazon and MMRec folders, else all"""
-    language: Annotated[list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]], BeforeValidator(_as_list)] | None = None
+    language: Annotated[list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]], WRAPPED] | None = None
     """ISO 639 codes of the items' texts, such as en; a single one needs no brackets"""
     contact: Line | None = None
     """e-mail address or page for removal requests, shown on the card"""
     licence: Line | None = None
     """licence of the data: SPDX identifier, URL or sentence; by default the source's"""
-    creator: Annotated[list[Line], Field(min_length=1), BeforeValidator(_as_list)] | None = None
+    creator: Annotated[list[Line], Field(min_length=1), WRAPPED] | None = None
     """persons or organisations; a single one needs no brackets"""
     url: Annotated[str, Field(pattern=r"^https?://[^/\s]\S*$")] | None = None
     """web page of the release"""

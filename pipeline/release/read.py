@@ -104,10 +104,6 @@ class Release:
                 raise UserError(f"{self.folder}: this release has no {lack}")
         return self
 
-    def layout_under(self, root: Path) -> Layout:
-        # the dataset's own outputs have what no release contains, such as images
-        return Layout(root, self.manifest.dataset)
-
 
 @contextmanager
 def unpack_release(release: Release, needs: Sequence[str] = ()) -> Iterator[Layout]:

@@ -66,9 +66,8 @@ def list_files(folder: Path) -> list[File]:
 
 def _ssh_keygen(command: str, arguments: list[str], manifest: bytes) -> subprocess.CompletedProcess[bytes]:
     try:
-        return subprocess.run(
-            ["ssh-keygen", "-Y", command, "-n", NAMESPACE, *arguments], input=manifest, capture_output=True
-        )
+        program = ["ssh-keygen", "-Y", command, "-n", NAMESPACE, *arguments]
+        return subprocess.run(program, input=manifest, capture_output=True)
     except FileNotFoundError:
         raise UserError("no ssh-keygen here; signatures need OpenSSH, as Git's do") from None
 

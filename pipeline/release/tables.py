@@ -149,7 +149,7 @@ class Names:
             self._owner = owner
             self._chunks += names.chunks
             return None
-        known = self._all_names.slice(first, len(names))
+        known = pa.chunked_array(self._chunks, pa.string()).slice(first, len(names))
         if known.equals(names):
             return None
         row = pc.index(pc.equal(known, names.slice(0, len(known))), False).as_py()
@@ -158,7 +158,7 @@ class Names:
     @cached_property
     def repeated_name(self) -> str | None:
         """A duplicate name, if any; frees the names, so call it after all comparisons."""
-        names, self._chunks = self._all_names, []
+        names, self._chunks = pa.chunked_array(self._chunks, pa.string()), []
         order = pc.sort_indices(names)  # 8 bytes per name; a hash table takes ten times that
         for at in range(0, len(names) - 1, io.PART):
             some = names.take(order.slice(at, io.PART + 1))
@@ -166,10 +166,6 @@ class Names:
             if row >= 0:
                 return str(some[row])
         return None
-
-    @property
-    def _all_names(self) -> pa.ChunkedArray:
-        return pa.chunked_array(self._chunks, pa.string())
 
 
 class Ids(Check):

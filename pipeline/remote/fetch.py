@@ -69,10 +69,8 @@ def work_folder(to: Path) -> Path:
     return io.next_to(to, "fetch")
 
 
-def _fill_folder(
-    source: Store, to: Path, work: Path, encoder: str | None, progress: Progress, key: Path | None
-) -> None:
-    manifest = _read_manifest(source, work, key)
+def _fill_folder(store: Store, to: Path, work: Path, encoder: str | None, progress: Progress, key: Path | None) -> None:
+    manifest = _read_manifest(store, work, key)
     if encoder is not None:
         manifest = _select_encoder(manifest, encoder, work)
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
@@ -83,7 +81,7 @@ def _fill_folder(
     else:
         # named by the manifest's hash, so that a resumed download never mixes two versions
         release = work / io.sha256(work / manifests.NAME)
-        _download_files(source, manifest.files, release, progress)
+        _download_files(store, manifest.files, release, progress)
         for path in work.glob(f"{manifests.NAME}*"):  # the manifest and its signature
             shutil.copyfile(path, release / path.name)
         verify(release)

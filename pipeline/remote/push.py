@@ -125,10 +125,8 @@ def _upload_release(release: Path, manifest: Manifest, version: Bucket, progress
     if _create_object(bucket, claim, mark) and _create_object(bucket, claim, mark):
         with bucket.translate_errors():
             bucket.objects.delete(claim)
-        raise UserError(
-            f"{bucket.address}: this store ignores the condition of a PUT, so two publishers could mix; send to a "
-            "folder, and copy that"
-        )
+        fault = "this store ignores the condition of a PUT, so two publishers could mix"
+        raise UserError(f"{bucket.address}: {fault}; send to a folder, and copy that")
     _check_claim(bucket, claim, mark)
     files = [*manifest.files, *signature.list_files(release)]
     done, total = 0, sum(file.bytes for file in files)

@@ -183,9 +183,7 @@ class Bucket:
 
         path = address.partition("://")[2].rstrip("/")
         if not BUCKET.fullmatch(path):  # must not echo the address, which may contain keys
-            raise UserError(
-                "s3://: the address names no bucket; write s3://bucket/prefix, and give keys as AWS_* variables"
-            )
+            raise UserError("s3://: the address names no bucket; write s3://bucket/prefix, and keys as AWS_* variables")
         self.address = f"s3://{path}"
         bucket, _, prefix = path.partition("/")
         config: Any = {} if any(map(os.environ.get, IDENTITY)) else {"skip_signature": True}
@@ -204,9 +202,8 @@ class Bucket:
         if not is_proxied():
             client |= {"proxy_url": f"http://{CLOSED}", "proxy_excludes": ",".join(hosts)}
         try:  # not every server supports bulk deletion
-            self.objects = S3Store(
-                bucket, prefix=prefix or None, config=config, client_options=client, disable_bulk_delete=True
-            )
+            options: Any = {"config": config, "client_options": client, "disable_bulk_delete": True}
+            self.objects = S3Store(bucket, prefix=prefix or None, **options)
         except BaseError as e:
             raise UserError(f"{self.address}: invalid settings ({type(e).__name__}); {KEYS}") from None
 

@@ -64,9 +64,7 @@ SIZES: dict[tuple[str, str], Published] = {}  # (kind, category) -> size of the 
 for _year, _vintage in orjson.loads(Path(__file__).with_name("categories.json").read_bytes()).items():
     CATEGORIES[_year] = [*_vintage["categories"]]
     if _year == "2014":
-        SIZES |= {
-            (KIND.format(_year), n): Published(**counts) for n, counts in _vintage["categories"].items() if counts
-        }
+        SIZES |= {(KIND.format(_year), n): Published(**c) for n, c in _vintage["categories"].items() if c}
 
 
 def _licence(link: str, data: str, cited: str) -> Licence:

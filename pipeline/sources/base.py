@@ -5,6 +5,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
@@ -63,16 +64,13 @@ def as_json(value: Any) -> str:
     with suppress(TypeError):  # a value without a JSON type
         return orjson.dumps(value).decode()
     try:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_print_value)
+        shown = partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
+        text = shown(value, default=lambda v: sorted(v, key=repr) if isinstance(v, set) else repr(v))
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except TypeError:
         raise ValueError("a key that is no text") from None
     return text.encode("utf-8", "replace").decode()
-
-
-def _print_value(value: Any) -> Any:
-    return sorted(value, key=repr) if isinstance(value, set) else repr(value)
 
 
 PLANTED = "planted.parquet"  # table PLANTED of a generator: ground truth, absent from `sources.json`
@@ -185,9 +183,7 @@ class Downloaded(Source):
     def _order_is_known(self) -> Self:
         for name, mirrors in {} if self.has_split or self.feature_rows else self.features.items():
             if format_of(mirrors[0]) == "npy":
-                raise ValueError(
-                    f"features.{name}: its rows name no items; give feature_rows, a mapping file: item, row"
-                )
+                raise ValueError(f"features.{name}: its rows name no items; map them by feature_rows: item, row")
         return self
 
     @abstractmethod

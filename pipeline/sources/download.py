@@ -22,6 +22,7 @@ WAIT = 4.0  # seconds to wait for all answers: without a network, resolving name
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 
 Row = Mapping[str, Any]  # a row of `sources.json`
+Addresses = Mapping[str, Sequence[str]]  # role -> addresses to try in order
 
 
 def fetch_source(run: Run) -> list[Row]:
@@ -51,7 +52,7 @@ def fetch_source(run: Run) -> list[Row]:
     return rows
 
 
-def file_names(addresses: Mapping[str, list[str]]) -> dict[str, str]:
+def file_names(addresses: Addresses) -> dict[str, str]:
     """Return role -> file name: the last part of the first address, prefixed with its folder if ambiguous."""
     paths = {role: unquote(urlsplit(several[0]).path).rstrip("/").split("/") for role, several in addresses.items()}
     often = Counter(parts[-1] for parts in paths.values())
@@ -74,7 +75,7 @@ def _is_folder(address: str) -> bool:
 
 
 def download_files(
-    dataset: str, addresses: Mapping[str, list[str]], raw: Path, pinned: Mapping[str, str], earlier: Sequence[Row],
+    dataset: str, addresses: Addresses, raw: Path, pinned: Mapping[str, str], earlier: Sequence[Row],
     params: Download, progress: Callable[[str], Progress],
 ) -> list[Row]:  # fmt: skip
     """Download the files missing in `raw` from the first address that works; return rows of `sources.json`."""
@@ -112,15 +113,12 @@ def key_names(dataset: str, roles: Iterable[str]) -> str:
     return ", ".join(f"sources.{dataset}.{key}" for key in of)
 
 
-def expected_hashes(
-    addresses: Mapping[str, list[str]], pinned: Mapping[str, str], earlier: Sequence[Row]
-) -> dict[str, str]:
+def expected_hashes(addresses: Addresses, pinned: Mapping[str, str], earlier: Sequence[Row]) -> dict[str, str]:
     """Return role -> expected sha256: pinned in the parameters, or from the first download of remote files."""
     if unknown := sorted(set(pinned) - set(addresses)):
         raise UserError(f"sha256 of '{unknown[0]}': this source has {', '.join(addresses)}")
-    remote = {
-        (role, _public_address(a, "")) for role, several in addresses.items() for a in several if local_path(a) is None
-    }
+    pairs = [(role, address) for role, mirrors in addresses.items() for address in mirrors]
+    remote = {(role, _public_address(address, "")) for role, address in pairs if local_path(address) is None}
     return {row["role"]: row["sha256"] for row in earlier if (row["role"], row["url"]) in remote} | dict(pinned)
 
 
@@ -132,11 +130,11 @@ def list_files(raw: Path, stored: Mapping[str, str], urls: Mapping[str, str]) ->
     ]
 
 
-def local_files(addresses: Mapping[str, list[str]]) -> list[Path]:
+def local_files(addresses: Addresses) -> list[Path]:
     return [path for mirrors in addresses.values() for path in map(local_path, mirrors) if path is not None]
 
 
-def local_hashes(addresses: Mapping[str, list[str]]) -> dict[str, str]:
+def local_hashes(addresses: Addresses) -> dict[str, str]:
     paths = local_files(addresses)
     return {str(p): folder_sha256(p) if p.is_dir() else io.sha256(io.require_plain(p)) for p in paths}
 
@@ -158,7 +156,7 @@ class Answer(NamedTuple):
     fault: str = ""  # error if no address has the file
 
 
-def ask_for_files(addresses: Mapping[str, Sequence[str]], wait: float = WAIT) -> Callable[[], list[Answer]]:
+def ask_for_files(addresses: Addresses, wait: float = WAIT) -> Callable[[], list[Answer]]:
     """Check in the background whether files are available; the returned function waits for the answers."""
     found: dict[str, Answer] = {}
 

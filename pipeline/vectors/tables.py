@@ -63,10 +63,9 @@ def _read_identifiers(path: Path, names: list[str]) -> pa.Table:
         groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
         chunks = ((group.num_rows, group.column(i)) for group in groups for i in range(group.num_columns))
         for rows, chunk in chunks:
-            if chunk.path_in_schema in names and chunk.total_uncompressed_size > LONGEST_IDENTIFIER * rows + BLOCK**2:
-                raise UserError(
-                    f"{path}: column '{chunk.path_in_schema}' holds texts, and no identifiers; leave it out"
-                )
+            name, size = chunk.path_in_schema, chunk.total_uncompressed_size
+            if name in names and size > LONGEST_IDENTIFIER * rows + BLOCK**2:
+                raise UserError(f"{path}: column '{name}' holds texts, and no identifiers; leave it out")
         table = file.read(names)
     try:
         table.validate(full=True)

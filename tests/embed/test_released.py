@@ -18,9 +18,9 @@ from alignrec import schemas
 from alignrec.commands.app import app
 from alignrec.pipeline import io
 from alignrec.pipeline.embed import command as embedding
-from alignrec.pipeline.encode.folder import Facts
+from alignrec.pipeline.images.decode import normalise_image
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.release.encoder import image_sha256, normalise_image, text_sha256
+from alignrec.pipeline.release.encoder import image_sha256, text_sha256
 from alignrec.pipeline.release.item_file import DEFAULT
 
 
@@ -99,7 +99,9 @@ def test_the_command_says_what_came_out_and_each_row_what_went_in(release: Path,
     hashes = table["input_image_sha256"].to_pylist()
     assert hashes[2:] == ["", ""]
     facts = json.loads((release / "encoders/beit3/encoder.json").read_text())
-    stored = normalise_image((folder / "images/one.png").read_bytes(), Facts(**facts))
+    stored = normalise_image(
+        (folder / "images/one.png").read_bytes(), facts["image_size"], facts["image_quality"], 10**8
+    ).image
     assert hashes[0] == image_sha256(stored)
     with Image.open(bytes_io.BytesIO(stored or b"")) as image:
         assert image.size == (256, 341)  # shrunk as the stage `images` does

@@ -18,9 +18,10 @@ import alignrec
 from alignrec.pipeline.compare import leaderboard
 from alignrec.pipeline.compare.releases import diff_releases
 from alignrec.pipeline.export.content import of_release
+from alignrec.pipeline.images.decode import normalise_image
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest, signature
-from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items, normalise_image
+from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
 from alignrec.pipeline.release.read import Release, unpack_release
 from alignrec.pipeline.serve import app
 from alignrec.schemas import ContractError
@@ -60,7 +61,7 @@ def read_everything(folder: Path) -> None:
     opened = Release(folder).verify()
     for name in ReleasedEncoders(folder).names:
         loaded = ReleasedEncoders(folder).load(name)
-        images = [None, normalise_image(IMAGE, loaded.facts)]
+        images = [None, normalise_image(IMAGE, loaded.facts.image_size, loaded.facts.image_quality, 10**8).image]
         done = encode_items(loaded, ["a red ball", ""], images)
         assert done.shape == (2, loaded.encoder.width)
         assert np.isfinite(done).all()
