@@ -204,20 +204,19 @@ def lay_out(edges: pa.Table, n_items: int, seed: int, rounds: int = ROUNDS) -> n
     kept = item != other
     item, other = item[kept], other[kept]
     rng = np.random.default_rng(seed)
-    ends = np.maximum(np.bincount(item, minlength=n_items) + np.bincount(other, minlength=n_items), 1)[:, None]
-    at = 10 * _draw_start(item, other, n_items, rng)
+    ends = np.maximum(np.bincount(item, minlength=n_items) + np.bincount(other, minlength=n_items), 1)
+    at = np.ascontiguousarray(10 * _draw_start(item, other, n_items, rng).T)  # [2, I]
     for r in range(rounds):
-        step = STEP * (1 - r / rounds)
-        gap = at[item] - at[other]  # [E, 2]
-        pull = np.clip(-2 * gap / (1 + (gap**2).sum(axis=1, keepdims=True)), -FARTHEST, FARTHEST)
-        move = (_summed(item, pull, n_items) - _summed(other, pull, n_items)) / ends
+        gap = at[:, item] - at[:, other]  # [2, E]
+        pull = np.clip(-2 * gap / (1 + (gap**2).sum(axis=0)), -FARTHEST, FARTHEST)
+        move = (_sum_forces(item, pull, n_items) - _sum_forces(other, pull, n_items)) / ends
         for others in rng.integers(0, n_items, (PUSHES, n_items)):
-            gap = at - at[others]
-            square = (gap**2).sum(axis=1, keepdims=True)
+            gap = at - at[:, others]
+            square = (gap**2).sum(axis=0)
             move += np.clip(2 * gap / ((0.01 + square) * (1 + square)), -FARTHEST, FARTHEST)
-        at += step * move
-    low, high = np.quantile(at, [0.005, 0.995], axis=0)  # outliers are clipped
-    return np.clip((at - low) / np.maximum(high - low, 1e-9), 0, 1)
+        at += STEP * (1 - r / rounds) * move
+    low, high = np.quantile(at, [0.005, 0.995], axis=1)[..., None]  # outliers are clipped
+    return np.clip((at - low) / np.maximum(high - low, 1e-9), 0, 1).T
 
 
 def _draw_start(item: np.ndarray, other: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -236,5 +235,5 @@ def _draw_start(item: np.ndarray, other: np.ndarray, n: int, rng: np.random.Gene
     return at.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable") / n - 0.5
 
 
-def _summed(rows: np.ndarray, forces: np.ndarray, n: int) -> np.ndarray:
-    return np.stack([np.bincount(rows, forces[:, axis], n) for axis in range(2)], axis=1)
+def _sum_forces(rows: np.ndarray, forces: np.ndarray, n: int) -> np.ndarray:
+    return np.stack([np.bincount(rows, force, n) for force in forces])  # [2, n]
