@@ -12,7 +12,7 @@ from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.models.alignrec import AlignRec
-from alignrec.pipeline.ops import shapes
+from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.train import inputs
 from alignrec.pipeline.train.loop import fit
 from alignrec.pipeline.train.params import Released
@@ -31,16 +31,26 @@ def measure(model: AlignRec, users: np.ndarray, items: np.ndarray) -> dict[str, 
     user, item = id_user + mm_user, id_item + mm_item
     pairs = nnf.cosine_similarity(user[torch.from_numpy(users).long()], item[torch.from_numpy(items).long()])
     ids, content, given = (x.cpu().numpy() for x in (id_item, mm_item, model.fixed))
-    spectra = [shapes.spectrum(x) for x in (ids, content, given)]
+    spectra = [linalg.spectrum(x) for x in (ids, content, given)]
     return {
-        "id_rank": shapes.measure_shape(ids, spectra[0]).effective_rank,
-        "content_rank": shapes.measure_shape(content, spectra[1]).effective_rank,
-        "id_energy": shapes.leading_share(ids),
-        "content_energy": shapes.leading_share(content),
+        "id_rank": linalg.measure_shape(ids, spectra[0]).effective_rank,
+        "content_rank": linalg.measure_shape(content, spectra[1]).effective_rank,
+        "id_energy": leading_share(ids),
+        "content_energy": leading_share(content),
         "content_id": float(nnf.cosine_similarity(mm_item, id_item).mean()),
         "user_item": float(pairs.mean()),
-        "kept": shapes.linear_cka(content, given, spectra[1], spectra[2]),
+        "kept": linalg.linear_cka(content, given, spectra[1], spectra[2]),
     }
+
+
+def leading_share(features: np.ndarray) -> float:
+    """Return the share of energy in the leading direction of uncentred features [I, F], 1 / F .. 1."""
+    products = np.zeros((features.shape[1], features.shape[1]))
+    for start in range(0, len(features), 8192):
+        rows = features[start : start + 8192].astype(np.float64)
+        products += rows.T @ rows
+    energy = np.clip(np.linalg.eigvalsh(products), 0, None)
+    return float(energy[-1] / energy.sum()) if energy.sum() > 0 else 1.0
 
 
 def main(

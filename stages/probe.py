@@ -18,7 +18,7 @@ YARDSTICKS = (MASKED, LEAKED, PLANTED, "random", "shuffled", "constant")  # kind
 
 
 def main(run: Run) -> None:
-    from alignrec.pipeline.combine.mapped import refit_mapped  # loads SciPy
+    from alignrec.pipeline.combine.maps import refit_mapped  # loads SciPy
     from alignrec.pipeline.probe.judge import judge_sets
     from alignrec.pipeline.probe.registry import Data
 

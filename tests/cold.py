@@ -12,7 +12,7 @@ import toy
 from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
-from alignrec.pipeline.combine import mapped
+from alignrec.pipeline.combine import maps
 from alignrec.pipeline.encode.folder import SET
 from alignrec.pipeline.graph import neighbours
 from alignrec.pipeline.harness.layout import Layout
@@ -78,7 +78,7 @@ def draw_again(layout: Layout) -> None:
 
 
 def learned(layout: Layout) -> np.ndarray:
-    return mapped.refit_mapped(layout, "mapped", np.zeros(0, np.int64))
+    return maps.refit_mapped(layout, "mapped", np.zeros(0, np.int64))
 
 
 def parts() -> split.Split:

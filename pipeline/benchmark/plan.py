@@ -14,7 +14,7 @@ from alignrec.pipeline.benchmark.cell import NO_FEATURES, RECALL, Cell, DatasetD
 from alignrec.pipeline.benchmark.experiment import Experiment, Record
 from alignrec.pipeline.benchmark.params import Benchmark, Range
 from alignrec.pipeline.benchmark.settings import model_settings, search_ranges, with_settings
-from alignrec.pipeline.combine import mapped, names
+from alignrec.pipeline.combine import maps, names
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded_cutoff
 from alignrec.pipeline.evaluation.evidence import group_values
 from alignrec.pipeline.evaluation.protocol import Protocol
@@ -91,7 +91,7 @@ def _data_of_draw(experiment: Experiment, features: str, draw: int) -> DatasetDa
             f"'benchmark.features': {features} learned from the train interactions of the first draw and cannot learn "
             "from the others; leave it out, or set interactions.draws to 1"
         )
-    io.write_npy(path, mapped.refit_mapped(layout, features, np.zeros(0, np.int64)))
+    io.write_npy(path, maps.refit_mapped(layout, features, np.zeros(0, np.int64)))
     experiment.made.append(path)
     return again
 

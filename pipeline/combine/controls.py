@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.combine.mapped import collaborative_factors
+from alignrec.pipeline.combine.maps import collaborative_factors
 from alignrec.pipeline.encode.folder import FeatureSet, feature_rows
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.interactions.cooccurrence import user_item_matrix
@@ -22,18 +22,14 @@ TOGETHER = 8  # shards that `shuffled` permutes together, which bounds memory
 
 def control_rows(name: str, ids: pa.Table, original: FeatureSet | None, rows: int, seed: int) -> Iterator[pa.Table]:
     """Yield the shards of a control, `rows` items each, as wide as `original` if there is one."""
-    if name == "shuffled" and original is not None:
-        yield from _shuffled_rows(ids, original, rows, seed)
+    if name != "shuffled" or original is None:
+        width = WIDTH if original is None else original.width
+        for number, start in enumerate(range(0, len(ids), rows)):
+            own = ids.slice(start, rows)
+            shape = len(own), width
+            vectors = np.ones(shape, np.float32) if name == "constant" else random_vectors(*shape, [seed, number])
+            yield feature_rows(own, vectors, *np.zeros((2, len(own)), bool))
         return
-    width = WIDTH if original is None else original.width
-    for number, start in enumerate(range(0, len(ids), rows)):
-        own = ids.slice(start, rows)
-        shape = len(own), width
-        vectors = np.ones(shape, np.float32) if name == "constant" else random_vectors(*shape, [seed, number])
-        yield feature_rows(own, vectors, *np.zeros((2, len(own)), bool))
-
-
-def _shuffled_rows(ids: pa.Table, original: FeatureSet, rows: int, seed: int) -> Iterator[pa.Table]:
     order = np.random.default_rng(seed).permutation(-(-len(ids) // rows))
     groups = [np.sort(group) for group in np.array_split(order, -(-len(order) // TOGETHER))]
     group_of = {shard: number for number, group in enumerate(groups) for shard in group.tolist()}
@@ -43,8 +39,7 @@ def _shuffled_rows(ids: pa.Table, original: FeatureSet, rows: int, seed: int) ->
         all_rows = pa.concat_tables(original.read(one) for one in members)
         first = rows * members.index(shard)
         taken = all_rows.take(shuffled_order(len(all_rows), [seed, number])[first : first + len(own)])
-        vectors = io.matrix(taken["vector"])
-        yield feature_rows(own, vectors, taken["has_image"], taken["has_text"])
+        yield feature_rows(own, io.matrix(taken["vector"]), taken["has_image"], taken["has_text"])
 
 
 def leaked_factors(layout: Layout, width: int, seed: int) -> np.ndarray:

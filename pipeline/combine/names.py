@@ -133,12 +133,7 @@ def can_refit(params: Parameters, dataset: str, name: str) -> bool:
 def check_names(params: Parameters, dataset: str) -> None:
     """Raise UserError for unknown kinds or parts, cycles and duplicate names."""
     sets = params[Combine].sets
-    names = [
-        *params[BEiT3].sets,
-        *params[Encode].encoders,
-        *imported_sets(params, dataset),
-        *sets_with_text(params, dataset),
-    ]
+    names = [*encoded_sets(params, dataset), *sets_with_text(params, dataset)]
     for i, name in enumerate([*names, *sets, *params[Combine].controls]):
         if name in [*names, *sets][:i]:
             raise UserError(f"'{dataset}': two feature sets are called '{name}'; rename one")

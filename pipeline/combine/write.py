@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.combine import controls, linear, mapped, names
+from alignrec.pipeline.combine import controls, maps, names
 from alignrec.pipeline.combine.params import Combine, Leaked, Linear, Masked, Whitened
 from alignrec.pipeline.encode import chain
 from alignrec.pipeline.encode.folder import (
@@ -31,7 +31,7 @@ from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops import linalg
-from alignrec.pipeline.ops.linalg import JoinedMap
+from alignrec.pipeline.ops.linalg import Block, JoinedMap
 from alignrec.pipeline.vectors.base import READERS, File, feature_files
 from alignrec.schemas import MODALITIES
 
@@ -135,21 +135,26 @@ def _make_set(
     fit = chain.read(encoder, [part.width for part in parts])  # compute rows with the stored map
     described = _describe(run, name, kind, parts, settings.model_dump(exclude={"of"}) | more)
     space = described.fingerprint | chain.digests(encoder, described.parts)
-    update = {"spans": _spans_of(fit, parts), "fingerprint": space}
+    # a map mixes the columns of its parts
+    mixed = fit.last is not None or any(one is not None for one in fit.maps)
+    known = not mixed and all(part.facts.reads for part in parts)
+    update = {"spans": [span for part in parts for span in part.spans if known], "fingerprint": space}
     return _mapped_rows(fit, parts), described.model_copy(update=update)
 
 
 def _fit_map(run: Run, kind: str, settings: Any, parts: Sequence[FeatureSet]) -> tuple[JoinedMap, dict[str, Any]]:
     if isinstance(settings, Linear):
-        fit, way = linear.fit_linear(run.layout, parts, settings.width)
+        fit, way = maps.fit_linear(run.layout, parts, settings.width)
         return fit, way._asdict()
+    if kind == names.CONCAT:
+        return linalg.concatenation_map([part.width for part in parts]), {}
+    more = {}
     if isinstance(settings, Whitened):
-        return linalg.single_map(linalg.fit_pca(parts[0].vectors, settings.width)), {}
-    if kind == names.MAPPED:
-        seed = run.params[Combine].seed
-        own = mapped.fit_mapped(run.layout, parts[0], mapped.map_seed(run.dataset, seed))
-        return linalg.single_map(own), {"seed": seed}
-    return linalg.concatenation_map([part.width for part in parts]), {}
+        own = linalg.fit_pca(parts[0].vectors, settings.width)
+    else:
+        more["seed"] = run.params[Combine].seed
+        own = maps.fit_mapped(run.layout, parts[0], seed_for("mapped", run.dataset, more["seed"]))
+    return JoinedMap([Block(0, np.ones(len(own.mean), bool), 1.0, unit=False)], [own]), more
 
 
 def _imported_rows(file: File, ids: pa.Table, size: int) -> Rows:
@@ -201,13 +206,6 @@ def _mask_shards(layout: Layout, part: FeatureSet, modality: str) -> Callable[[i
     # an encoder's columns of the modality become zero
     kept = np.concatenate([np.repeat(modality not in span.reads, span.width) for span in part.spans])
     return lambda number: np.where(kept, io.matrix(part.read(number)["vector"]), np.float32(0))
-
-
-def _spans_of(fit: JoinedMap, parts: Sequence[FeatureSet]) -> list[Span]:
-    # a map mixes the columns of its parts
-    if fit.last is not None or any(one is not None for one in fit.maps) or any(not part.facts.reads for part in parts):
-        return []
-    return [span for part in parts for span in part.spans]
 
 
 def _describe(

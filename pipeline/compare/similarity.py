@@ -11,7 +11,7 @@ import numpy as np
 from alignrec.pipeline.compare.feature_set import FeatureSet
 from alignrec.pipeline.harness import engine
 from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.pipeline.ops import shapes
+from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.probe.questions import sample_ids
 
@@ -68,18 +68,18 @@ def compare_sets(sets: Sequence[FeatureSet], changed: int, others: Iterable[Feat
     items = len(sets[0].vectors)
     k, rows = min(NEIGHBOURS, items - 1), sample_ids(np.arange(items), items, seed_for("compare", "neighbours"))
     near = {g.name: find_neighbours(g.vectors, k, rows) for g in sets}
-    spectra = {g.name: shapes.spectrum(g.vectors) for g in sets}
+    spectra = {g.name: linalg.spectrum(g.vectors) for g in sets}
     pairs = []
     for a, b in combinations(sets, 2):
         share = overlap(near[a.name], near[b.name])
         pair = {"a": a.name, "b": b.name, "neighbours": k, "overlap": round(float(share.mean()), 6)}
         if len(rows) < items:
             pair |= {"sampled": len(rows), "overlap_se": round(float(share.std() / len(rows) ** 0.5), 6)}
-        cka = shapes.linear_cka(a.vectors, b.vectors, spectra[a.name], spectra[b.name])
+        cka = linalg.linear_cka(a.vectors, b.vectors, spectra[a.name], spectra[b.name])
         lowest = np.argsort(share, kind="stable")[:changed]
         most = [{"item_id": int(rows[i]), "overlap": round(float(share[i]), 6)} for i in lowest]
         pairs.append(pair | {"cka": round(cka, 6), "most_changed": most})
-    found = {g.name: shapes.measure_shape(g.vectors, spectra[g.name])._asdict() for g in sets}
+    found = {g.name: linalg.measure_shape(g.vectors, spectra[g.name])._asdict() for g in sets}
     rounded = {n: {k: round(v, 6) if isinstance(v, float) else v for k, v in s.items()} for n, s in found.items()}
     return {"sets": rounded, "pairs": pairs, "order": find_misordered(sets, rows, near, others)}
 

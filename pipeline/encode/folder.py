@@ -21,7 +21,7 @@ from alignrec.pipeline.encode.params import MULTILINGUAL
 from alignrec.pipeline.harness.config import Part
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.ops.linalg import Block, split_blocks
+from alignrec.pipeline.ops.linalg import Block
 
 SET, ENCODER = "set.json", "encoder"
 LARGEST = 1 << 16  # bytes, of set.json
@@ -188,7 +188,12 @@ def judge_quality(facts: Facts, shards: Sequence[Path], file: Path | None = None
 
 def joinable_blocks(parts: Sequence[FeatureSet], distinct: Sequence[bool], image: float) -> list[Block]:
     """Return the blocks of `distinct` parts; those of texts that their encoder cannot read only if no other is left."""
-    blocks = [block for block in split_blocks([part.spans for part in parts], image) if distinct[block.part]]
+    blocks = []  # image-only ones of weight `image`, and others of weight 1
+    for number, part in enumerate(parts):
+        pictured = np.concatenate([np.repeat([*span.reads] == ["image"], span.width) for span in part.spans])
+        for columns, weight in ((~pictured, 1.0), (pictured, image)):
+            if distinct[number] and columns.any():
+                blocks.append(Block(number, columns, weight))
     shares = [text_shares(part.shards) for part in parts]
     reads = [of is None or of.unknown <= UNREAD for of in shares]
     written = [

@@ -1,11 +1,17 @@
-"""K nearest neighbours of items by cosine with FAISS. I items, N rows, F feature width, K neighbours."""
+"""K nearest neighbours of items by cosine with FAISS: exact, or approximate by an inverted file on disk.
+
+I items, N rows, F feature width, K neighbours, C candidates.
+"""
 
 import logging
+import os
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import faiss
 import numpy as np
@@ -14,8 +20,6 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from alignrec.pipeline import io
-from alignrec.pipeline.graph import approximate
-from alignrec.pipeline.graph.approximate import Settled
 from alignrec.pipeline.graph.params import Graph
 from alignrec.pipeline.harness import engine
 from alignrec.pipeline.harness.run import Run
@@ -25,15 +29,68 @@ from alignrec.pipeline.ops.scores import select_top_k
 from alignrec.schemas import EDGES
 
 # queries per search on a GPU, and per CPU thread; bounds memory to that times I scores
-BLOCK, PART = 1024, 256
+GPU_ROWS, CPU_ROWS = 1024, 256
 MOST_NEIGHBOURS = 2048  # per search on a GPU: a limit of FAISS
 SHARE = 0.5  # of free GPU memory for an index; the rest is for searches and growing lists
 SCRATCH = 256 * 2**20  # bytes of temporary GPU memory per search
+# rows in memory: vectors only, and with candidates
+PART, BLOCK = 16_384, 2048
+SAMPLE, POINTS = 4 * PART, 32  # rows for k-means; minimum per cell
+CANDIDATES = 8  # candidates to re-rank, as a multiple of K: 8-bit codes cannot separate near-duplicates
+QUERIES = 1000  # rows searched exactly, to choose the number of cells to probe
+RECALL = 0.95  # required recall of the K nearest neighbours, without the row itself
+MOST = 4  # at most 1/MOST of the cells, or FEW, are probed: beyond that exact search is about as fast
+FEW = 32  # cells that can always be probed, and the maximum if no recall is required
+CROWDED = 16  # maximum rows scanned per cell, in average cell sizes: equal vectors all fall into one cell
+TIE = 1e-6  # tolerance for equal cosines
 LOG = logging.getLogger(__name__)
 
 Index = Literal["exact", "ivf"]
 # control without clusters and meaningful neighbours, exempt from the required recall
 MEANINGLESS = "random"
+
+
+class Settled(NamedTuple):
+    """Chosen number of probes, and the recall it reaches."""
+
+    cells: int = 0
+    probes: int = 0  # cells per search
+    recall: float = 1.0  # of K nearest neighbours, measured on QUERIES rows, without the row itself
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
+
+
+@contextmanager
+def _silence_stdout() -> Iterator[None]:
+    """Redirect file descriptor 1, to which FAISS logs the growth of its lists."""
+    sys.stdout.flush()
+    kept, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nothing)
+
+
+def train_index(sample: np.ndarray, n: int, codes: str) -> Any:
+    """Train an empty inverted file for n rows with 4 sqrt(n) k-means cells; `codes` is FAISS's encoding: SQ8, say."""
+    cells = max(1, min(round(4 * n**0.5), len(sample) // POINTS))
+    index: Any = faiss.index_factory(sample.shape[1], f"IVF{cells},{codes}", faiss.METRIC_INNER_PRODUCT)
+    index.cp.spherical, index.cp.seed = True, 0
+    index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, len(sample)
+    with one_thread():  # a fixed order of sums makes centroids reproducible
+        index.train(sample)
+    return index
 
 
 def choose_index(index: Literal["auto", "exact", "ivf"], n_items: int, exact_up_to: int) -> Index:
@@ -49,44 +106,113 @@ def neighbours_by_params(features: np.ndarray, params: Graph) -> pa.Table:
 def find_neighbours(features: np.ndarray, k: int, index: Index = "exact") -> pa.Table:
     """Return the K nearest items by cosine of float32 [I, F], itself first, ties by item: EDGES in item order.
 
-    Rows that are zero or not finite are no item's neighbour and keep only themselves. Index `ivf` is approximate.
+    Rows that are zero or not finite are no item's neighbour and keep only themselves. Index `ivf` is
     """
     if index == "ivf":
-        parts = (features[at : at + approximate.BLOCK] for at in range(0, len(features), approximate.BLOCK))
+        parts = (features[at : at + BLOCK] for at in range(0, len(features), BLOCK))
         with TemporaryDirectory() as folder:
-            return pa.concat_tables(search_inverted(parts, features.shape[1], k, Path(folder)).tables)
+            return pa.concat_tables(search_inverted(parts, features.shape[1], k, Path(folder))[0])
     units, usable = unit_rows(features)
     rows, k = np.flatnonzero(usable), min(k, int(usable.sum()))
     cosines, columns = _search_exact(units[rows], k)
     return _edge_table(rows, cosines, rows[columns], np.flatnonzero(~usable))
 
 
-class Approximate(NamedTuple):
-    """Result of `search_inverted`."""
+class Inverted:
+    """On-disk index of a catalogue, 5 bytes per vector component."""
 
-    tables: Iterator[pa.Table]  # schema EDGES, in item order
-    usable: np.ndarray  # bool [I], items with a direction
-    settled: Settled
+    def __init__(self, parts: Iterable[np.ndarray], width: int, folder: Path) -> None:
+        """Index float32 [b, F] blocks in order; `directed`, bool [N], marks rows with a direction."""
+        path, usable = folder / "units.f32", []
+        with path.open("wb") as file:
+            for part in parts:
+                rows, directed = unit_rows(part)
+                file.write(rows.data)
+                usable.append(directed)
+        self.directed = np.concatenate(usable)
+        self._units = np.memmap(path, np.float32, "r").reshape(-1, width)
+        if not (rows := np.flatnonzero(self.directed)).size:
+            return
+        drawn = np.random.default_rng(0).permutation(len(rows))[:SAMPLE]
+        self.index = train_index(self._units[rows[np.sort(drawn)]], len(rows), "SQ8")
+        lists: Any = faiss.OnDiskInvertedLists(self.index.nlist, self.index.code_size, str(folder / "lists"))
+        self.index.replace_invlists(lists, True)
+        lists.this.disown()  # the index owns them
+        with _silence_stdout():
+            for own in self.parts():
+                for at in range(0, len(own), BLOCK):
+                    self.index.add_with_ids(self._units[own[at : at + BLOCK]], own[at : at + BLOCK])
+
+    def parts(self) -> Iterator[np.ndarray]:
+        """Yield the row numbers with a direction, int64 [n], per PART rows."""
+        return (at + np.flatnonzero(self.directed[at : at + PART]) for at in range(0, len(self.directed), PART))
+
+    def search(self, rows: np.ndarray, k: int, probes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return exact cosines and rows, [n, K], of the nearest rows in the probed cells, itself first; -1: none."""
+        self.index.nprobe = probes
+        self.index.max_codes = CROWDED * probes * max(CANDIDATES * k, self.index.ntotal // self.index.nlist)
+        ranked = [(np.empty((0, k), np.float32), np.empty((0, k), np.int64))]
+        step = max(1, BLOCK // CANDIDATES // k)  # rows per re-ranking step
+        for at in range(0, len(rows), BLOCK):
+            own = rows[at : at + BLOCK]
+            _, found = self.index.search(self._units[own], CANDIDATES * k)
+            found = np.concatenate([own[:, None], np.where(found == own[:, None], -1, found)], axis=1)
+            for to in range(0, len(own), step):
+                ids = found[to : to + step]
+                cosines = np.einsum("nf,ncf->nc", self._units[own[to : to + step]], self._units[ids])
+                rank = np.where(ids < 0, -np.inf, cosines)
+                rank[:, 0] = np.inf  # the first candidate is the row itself
+                order = np.lexsort((ids, -rank), axis=1)[:, :k]
+                ranked.append((np.take_along_axis(cosines, order, 1), np.take_along_axis(ids, order, 1)))
+        cosines, ids = map(np.concatenate, zip(*ranked, strict=True))
+        return cosines, ids
+
+    def settle(self, k: int, required: bool = True) -> Settled:
+        """Increase the number of probes until RECALL is reached; UserError if a quarter of the cells is too few."""
+        usable, cells = np.flatnonzero(self.directed), self.index.nlist
+        rows = usable[np.sort(np.random.default_rng(1).permutation(len(usable))[:QUERIES])]
+        # the exact cosine of each row's Kth neighbour, itself included
+        queries, best = self._units[rows], np.full((len(rows), k), -np.inf, np.float32)
+        for own in self.parts():
+            exact, _ = faiss.knn(queries, self._units[own], min(k, len(own)), metric=faiss.METRIC_INNER_PRODUCT)
+            best = np.sort(np.concatenate([best, exact], axis=1), axis=1)[:, ::-1][:, :k]
+        probes, most = 1, max(min(cells, FEW), cells // MOST * required)
+        while True:
+            cosines, ids = self.search(rows, k, probes)
+            hits = (ids >= 0) & (cosines >= best[:, -1:] - TIE)
+            recall = float(hits[:, 1:].mean()) if k > 1 else 1.0
+            if recall >= RECALL or probes == most:
+                break
+            probes = min(most, probes + (probes + 1) // 2)
+        if required and recall < RECALL:
+            raise UserError(
+                f"an inverted file finds {recall:.3f} of the nearest neighbours in {probes:,} of {cells:,} cells, less "
+                f"than {RECALL}: these vectors form no groups; give 'graph.index: exact', which takes about as long"
+            )
+        return Settled(cells, probes, round(recall, 4))
 
 
 def search_inverted(
     parts: Iterable[np.ndarray], width: int, k: int, folder: Path, required: bool = True
-) -> Approximate:
-    """As `find_neighbours`, by an inverted file in `folder`; UserError if `required` recall is missed."""
-    index = approximate.Inverted(parts, width, folder)
+) -> tuple[Iterator[pa.Table], np.ndarray, Settled]:
+    """As `find_neighbours`, by an inverted file in `folder`; UserError if `required` recall is missed.
+
+    Returns EDGES in item order, the items with a direction, bool [I], and the settings.
+    """
+    index = Inverted(parts, width, folder)
     usable = index.directed
     if not usable.any():
         none = np.empty((0, 0), int)
-        return Approximate(iter([_edge_table(none.ravel(), none, none, np.arange(len(usable)))]), usable, Settled())
+        return iter([_edge_table(none.ravel(), none, none, np.arange(len(usable)))]), usable, Settled()
     k = min(k, int(usable.sum()))
     settled = index.settle(k, required)
 
     def tables() -> Iterator[pa.Table]:
-        for start, rows in zip(range(0, len(usable), approximate.PART), index.parts(), strict=True):
-            lone = start + np.flatnonzero(~usable[start : start + approximate.PART])
+        for start, rows in zip(range(0, len(usable), PART), index.parts(), strict=True):
+            lone = start + np.flatnonzero(~usable[start : start + PART])
             yield _edge_table(rows, *index.search(rows, k, settled.probes), lone)
 
-    return Approximate(tables(), usable, settled)
+    return tables(), usable, settled
 
 
 def _edge_table(items: np.ndarray, cosines: np.ndarray, ids: np.ndarray, lone: np.ndarray) -> pa.Table:
@@ -113,7 +239,7 @@ def _search_exact(units: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     flat = faiss.IndexFlatIP(units.shape[1])
     flat.add(units)
     index = _on_gpu(flat, n, k + 1)
-    step, place = (PART, engine.Threads()) if index is flat else (BLOCK, None)
+    step, place = (CPU_ROWS, engine.Threads()) if index is flat else (GPU_ROWS, None)
     blocks, search = (
         (np.arange(at, min(at + step, n)) for at in range(0, n, step)),
         partial(_search_block, index, units, k),
@@ -126,7 +252,7 @@ def _search_exact(units: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _search_block(index: faiss.Index, units: np.ndarray, k: int, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    with approximate.one_thread():  # OpenMP's setting is per thread
+    with one_thread():  # OpenMP's setting is per thread
         cosines, ids = index.search(units[own], min(k + 1, len(units)))
     untied = (ids[:, :k] == own[:, None]).any(1)  # contains the row itself, and no tie at position K
     if cosines.shape[1] > k:
@@ -134,20 +260,14 @@ def _search_block(index: faiss.Index, units: np.ndarray, k: int, own: np.ndarray
         cosines, ids = cosines[:, :k], ids[:, :k]
     tied = own[~untied]
     if len(tied):
-        cosines[~untied], ids[~untied] = _rank_ties(units, tied, k)
+        # searched again, as FAISS does not define which of equal neighbours it returns
+        scores, column = torch.from_numpy(units[tied] @ units.T), torch.from_numpy(tied)[:, None]
+        values, found = select_top_k(scores.scatter(1, column, torch.inf), k)
+        values[:, :1] = scores.gather(1, column)
+        cosines[~untied], ids[~untied] = values.numpy(), found.numpy()
     keys = np.where(ids == own[:, None], np.inf, cosines)  # the row itself first
     order = np.lexsort((ids, -keys), axis=1)
     return np.take_along_axis(cosines, order, 1), np.take_along_axis(ids, order, 1)
-
-
-def _rank_ties(units: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Search rows with ties again, as FAISS does not define which of equal neighbours it returns."""
-    scores = torch.from_numpy(units[rows] @ units.T)
-    own = torch.from_numpy(rows)[:, None]
-    cosine = scores.gather(1, own)
-    values, ids = select_top_k(scores.scatter(1, own, torch.inf), k)
-    values[:, :1] = cosine
-    return values.numpy(), ids.numpy()
 
 
 def has_gpu() -> bool:
@@ -180,14 +300,15 @@ def write_edges(run: Run, name: str) -> None:
         run.write(find_neighbours(vectors, params.k), path, EDGES)
     else:
         with io.scratch(path.with_name(".index")) as work:
-            parts = io.read_vectors(folder, approximate.BLOCK)
+            parts = io.read_vectors(folder, BLOCK)
             try:
-                found = search_inverted(parts, io.width(folder), params.k, work, required=name != MEANINGLESS)
+                tables, usable, settled = search_inverted(
+                    parts, io.width(folder), params.k, work, required=name != MEANINGLESS
+                )
             except (UserError, RuntimeError) as e:  # FAISS raises RuntimeError where the disk is full
                 raise UserError(f"{folder}: {one_line(e)}") from None
-            run.write_all(found.tables, path, EDGES)
-        usable = found.usable
-        run.note(**{name: {"index": "ivf"} | found.settled._asdict()})
+            run.write_all(tables, path, EDGES)
+        run.note(**{name: {"index": "ivf"} | settled._asdict()})
     run.count(f"{name}: item without direction", items - int(usable.sum()))
     run.rows_in += items
     run.rows_out += io.rows([path])

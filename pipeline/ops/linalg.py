@@ -1,13 +1,13 @@
-"""Linear algebra of vectors: length 1, whitening and PCA, and blocks of several encoders joined to one vector.
+"""Linear algebra of vectors: length 1, whitening and PCA, blocks of several encoders joined, and the shape of a set.
 
-Results are reproducible to the last bit. n vectors, D and F widths before, W width after.
+Results are reproducible to the last bit. n vectors or I items, D, F and G widths before, W width after.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -105,7 +105,14 @@ def fit_pca(blocks: Callable[[], Iterable[np.ndarray]], width: int, power: float
     from scipy import linalg  # takes 0.3 s to import, and is only needed to fit
 
     with threadpool_limits(1):  # the order of sums decides the last bits
-        mean, covariance = _mean_and_covariance(blocks)
+        n, total = 0, np.float64(0)
+        for x in blocks():
+            n, total = n + int(x.any(axis=1).sum()), total + x.sum(axis=0, dtype=np.float64)
+        mean = np.asarray(total / max(1, n))
+        covariance = np.zeros((len(mean), len(mean)))
+        for x in blocks():  # second pass: the mean may be large compared with the variance
+            centred = x[x.any(axis=1)] - mean
+            covariance += centred.T @ centred / max(1, n)
         last = len(mean) - 1
         variance, directions = linalg.eigh(covariance, subset_by_index=[max(0, last + 1 - width), last])
     variance, directions = variance[::-1], directions[:, ::-1]
@@ -122,15 +129,6 @@ def fit_pca(blocks: Callable[[], Iterable[np.ndarray]], width: int, power: float
 def whiten_rows(x: np.ndarray, width: int, power: float = 1) -> np.ndarray:
     """Fit `fit_pca` to vectors and apply it: float32 [n, D] -> [n, W]."""
     return fit_pca(lambda: (x[start : start + ROWS] for start in range(0, len(x), ROWS)), width, power).apply(x)
-
-
-class Columns(Protocol):
-    """Consecutive columns of a part that encode the same modalities."""
-
-    @property
-    def reads(self) -> Sequence[str]: ...
-    @property
-    def width(self) -> int: ...
 
 
 class Block(NamedTuple):
@@ -178,38 +176,53 @@ def fit_blocks(parts: Parts, blocks: Sequence[Block], width: int, power: float, 
     return replace(joined, last=fit_pca(lambda: map(joined, parts()), width, 0)) if reduced else joined
 
 
-def split_blocks(parts: Sequence[Sequence[Columns]], image: float) -> list[Block]:
-    """Split parts into image-only blocks, of weight `image`, and others, of weight 1."""
-    found = []
-    for number, spans in enumerate(parts):
-        pictured = np.concatenate([np.repeat([*span.reads] == ["image"], span.width) for span in spans])
-        for columns, weight in ((~pictured, 1.0), (pictured, image)):
-            found += [Block(number, columns, weight)] if columns.any() else []
-    return found
-
-
 def concatenation_map(widths: Sequence[int]) -> JoinedMap:
     return JoinedMap([Block(i, np.ones(width, bool), 1.0) for i, width in enumerate(widths)], [None] * len(widths))
-
-
-def single_map(own: Whitening) -> JoinedMap:
-    return JoinedMap([Block(0, np.ones(len(own.mean), bool), 1.0, unit=False)], [own])
-
-
-def _mean_and_covariance(blocks: Callable[[], Iterable[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean [D] and covariance [D, D] of the non-zero rows, float64."""
-    n, total = 0, np.float64(0)
-    for x in blocks():
-        n, total = n + int(x.any(axis=1).sum()), total + x.sum(axis=0, dtype=np.float64)
-    mean = np.asarray(total / max(1, n))
-    covariance = np.zeros((len(mean), len(mean)))
-    for x in blocks():  # second pass: the mean may be large compared with the variance
-        centred = x[x.any(axis=1)] - mean
-        covariance += centred.T @ centred / max(1, n)
-    return mean, covariance
 
 
 def _orient_columns(directions: np.ndarray) -> np.ndarray:
     """Flip the signs of columns [D, W] so that the largest entry of each is positive."""
     largest = np.abs(directions).argmax(axis=0)
     return directions * np.sign(directions[largest, np.arange(directions.shape[1])])
+
+
+class Shape(NamedTuple):
+    """Geometry of one feature set."""
+
+    width: int
+    # exp of the entropy of the normalised singular values after centring (Roy and Vetterli 2007), 1 .. F
+    effective_rank: float
+    mean_cosine: float  # over pairs of distinct items; 0 if isotropic, 1 if all are parallel
+    zero_rows: int  # items whose vector is zero or not finite
+
+
+def spectrum(features: np.ndarray) -> np.ndarray:
+    """Return the squared singular values of centred features [I, F]: float64 [F], ascending."""
+    centred = features - features.mean(axis=0)
+    return np.clip(np.linalg.eigvalsh(_cross_product(centred, centred)), 0, None)
+
+
+def measure_shape(features: np.ndarray, spectrum: np.ndarray) -> Shape:
+    unit, directed = unit_rows(features)
+    pointing, total = directed.sum(), unit.astype(np.float64).sum(axis=0)
+    mean = (total @ total - pointing) / max(pointing * (pointing - 1), 1)
+    singular = np.sqrt(spectrum)
+    share = singular[singular > 1e-6 * max(singular.max(initial=0), 1e-30)]
+    share = share / share.sum() if len(share) and singular.max() > 0 else np.ones(1)
+    rank = float(np.exp(-(share * np.log(share)).sum()))
+    return Shape(features.shape[1], rank, float(mean), len(features) - int(pointing))
+
+
+def linear_cka(a: np.ndarray, b: np.ndarray, spectrum_a: np.ndarray, spectrum_b: np.ndarray) -> float:
+    """Return linear CKA of [I, F] and [I, G]: ||B^T A||_F^2 / (||A^T A||_F ||B^T B||_F) (Kornblith et al. 2019)."""
+    scale = np.linalg.norm(spectrum_a) * np.linalg.norm(spectrum_b)
+    return float((_cross_product(a - a.mean(axis=0), b - b.mean(axis=0)) ** 2).sum() / scale) if scale > 0 else 0.0
+
+
+def _cross_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    # float64: rounding in single precision would add to the effective rank
+    total = np.zeros((a.shape[1], b.shape[1]))
+    for at in range(0, len(a), 8192):
+        rows = a[at : at + 8192].astype(np.float64)
+        total += rows.T @ (rows if b is a else b[at : at + 8192].astype(np.float64))  # BLAS halves the work of x.T @ x
+    return total

@@ -1,4 +1,4 @@
-"""Item scores from histories, and top K with ties broken by column. I items, b histories, N rows."""
+"""Item scores from histories, and top K with ties broken by column. I items, b histories."""
 
 from __future__ import annotations
 
@@ -44,17 +44,13 @@ def select_top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
         tied_rows = torch.nonzero(values[:, k - 1] == values[:, k])[:, 0]  # a tie spans the cut-off
         values, ids = values[:, :k].contiguous(), ids[:, :k].contiguous()
         if len(tied_rows):
-            values[tied_rows], ids[tied_rows] = _lowest_columns(scores[tied_rows], values[tied_rows, -1:], k)
+            # of the values equal to the Kth, keep the lowest columns
+            own, threshold = scores[tied_rows], values[tied_rows, -1:]
+            above, tied = own > threshold, own == threshold
+            room = k - above.sum(1, keepdim=True)
+            lowest = torch.nonzero(above | (tied & (tied.cumsum(1) <= room)))[:, 1].view(-1, k)
+            values[tied_rows], ids[tied_rows] = own.gather(1, lowest), lowest
     by_column = torch.argsort(ids, dim=1)
     values, ids = values.gather(1, by_column), ids.gather(1, by_column)
     by_value = torch.argsort(values, dim=1, descending=True, stable=True)
     return values.gather(1, by_value), ids.gather(1, by_value)
-
-
-def _lowest_columns(scores: Tensor, threshold: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Select the K largest per row; of values equal to `threshold` [N, 1], the lowest columns."""
-    above, tied = scores > threshold, scores == threshold
-    room = k - above.sum(1, keepdim=True)
-    kept = above | (tied & (tied.cumsum(1) <= room))
-    ids = torch.nonzero(kept)[:, 1].view(-1, k)
-    return scores.gather(1, ids), ids

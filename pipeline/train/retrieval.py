@@ -9,7 +9,7 @@ import numpy as np
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.graph import approximate
+from alignrec.pipeline.graph import neighbours
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.interactions.split import Pairs, contains_keys, pair_keys, train_of
 from alignrec.pipeline.io.errors import UserError
@@ -67,8 +67,8 @@ def build_index(item: Embeddings, user: np.ndarray, seen: Pairs, exact_up_to: in
 
 
 def build_inverted(item: Embeddings) -> Any:
-    rows = np.random.default_rng(0).choice(len(item), min(len(item), approximate.SAMPLE), replace=False)
-    index = approximate.train_index(item.take(np.sort(rows)), len(item), "Flat")
+    rows = np.random.default_rng(0).choice(len(item), min(len(item), neighbours.SAMPLE), replace=False)
+    index = neighbours.train_index(item.take(np.sort(rows)), len(item), "Flat")
     for part in item:
         index.add(part)
     return index

@@ -11,7 +11,7 @@ from featured import params, stage, vectors
 from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
-from alignrec.pipeline.combine.linear import WAYS, Way
+from alignrec.pipeline.combine.maps import WAYS, Way
 from alignrec.pipeline.combine.params import Combine
 from alignrec.pipeline.encode import chain
 from alignrec.pipeline.encode.folder import ENCODER, FeatureSet

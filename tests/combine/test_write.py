@@ -16,7 +16,7 @@ from alignrec.commands.params import Params, read
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.plan import list_entries
 from alignrec.pipeline.benchmark.significance import declare_pairs
-from alignrec.pipeline.combine import mapped, names
+from alignrec.pipeline.combine import maps, names
 from alignrec.pipeline.combine.controls import planted_halves
 from alignrec.pipeline.encode import batching, chain
 from alignrec.pipeline.encode.folder import ENCODER, FeatureSet
@@ -290,7 +290,7 @@ def scaled() -> np.ndarray:
 @pytest.mark.parametrize("width", [5, 128])
 def test_factors_are_the_leading_right_singular_vectors(width: int) -> None:
     matrix = user_item_matrix(*np.nonzero(MATRIX), ITEMS)
-    actual = mapped.collaborative_factors(matrix, width, 0)
+    actual = maps.collaborative_factors(matrix, width, 0)
     exact = np.linalg.svd(scaled())[2][: min(width, ITEMS - 3)].T
     assert actual.shape == exact.shape
     assert not actual[:3].any()
@@ -300,7 +300,7 @@ def test_factors_are_the_leading_right_singular_vectors(width: int) -> None:
 def test_the_map_has_the_least_squared_error_and_weights_and_blocks_change_nothing() -> None:
     x = (RNG.normal(size=(50, 6)) * [9, 3, 1, 1, 0.1, 0] + 5).astype(np.float32)
     y = RNG.normal(size=(50, 3))
-    fitted = mapped.fit_ridge(lambda: [(x[:20], y[:20]), (x[20:20], y[20:20]), (x[20:], y[20:])], 0.5)
+    fitted = maps.fit_ridge(lambda: [(x[:20], y[:20]), (x[20:20], y[20:20]), (x[20:], y[20:])], 0.5)
     centred = x - x.mean(axis=0, dtype=np.float64)
     penalty = 0.5 * centred.var(axis=0).mean() * len(x)
     rows = np.vstack([centred, np.sqrt(penalty) * np.eye(6)])  # ridge is least squares with these rows beside
@@ -315,9 +315,9 @@ def test_all_items_are_mapped_and_those_without_train_interactions_teach_nothing
     stage(layout, params("minilm", sets=NEAR))
     x, first = vectors(layout, "minilm"), vectors(layout, "near")
     known = [0, 1, 3, 5]
-    targets = mapped.collaborative_factors(
-        user_item_matrix(*map(np.array, zip(*pairs, strict=True)), toy.ITEMS), 128, 0
-    )[known]
+    targets = maps.collaborative_factors(user_item_matrix(*map(np.array, zip(*pairs, strict=True)), toy.ITEMS), 128, 0)[
+        known
+    ]
     centred = x[known] - x[known].mean(axis=0)
     weights = np.linalg.solve(centred.T @ centred + np.square(centred).sum() / 384 * np.eye(384), centred.T @ targets)
     expected = (x - x[known].mean(axis=0)) @ weights

@@ -18,7 +18,7 @@ from alignrec.pipeline.compare import command, feature_set, similarity
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.ops import shapes
+from alignrec.pipeline.ops import linalg
 from alignrec.stages import probe
 
 ASINS = toy.ASINS
@@ -97,12 +97,12 @@ def test_other_items_are_counted_and_absent_ones_left_out(
 # --- geometry
 
 
-def shape(x: np.ndarray) -> shapes.Shape:
-    return shapes.measure_shape(x, shapes.spectrum(x))
+def shape(x: np.ndarray) -> linalg.Shape:
+    return linalg.measure_shape(x, linalg.spectrum(x))
 
 
 def cka(a: np.ndarray, b: np.ndarray) -> float:
-    return shapes.linear_cka(a, b, shapes.spectrum(a), shapes.spectrum(b))
+    return linalg.linear_cka(a, b, linalg.spectrum(a), linalg.spectrum(b))
 
 
 def test_cka_is_its_definition_by_gram_matrices() -> None:

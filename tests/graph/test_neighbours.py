@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.graph import approximate, neighbours
+from alignrec.pipeline.graph import neighbours
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.models import adjacency
@@ -44,7 +44,7 @@ def clusters(n: int) -> np.ndarray:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Use parts of 300 rows, so that a test has several."""
     for name, value in {"PART": 300, "BLOCK": 250, "SAMPLE": 1200, "QUERIES": 200}.items():
-        monkeypatch.setattr(approximate, name, value)
+        monkeypatch.setattr(neighbours, name, value)
 
 
 @given(st.integers(0, 10**6), st.integers(1, 9))
@@ -141,21 +141,21 @@ def held() -> int:
 
 def parts(n: int) -> Iterator[np.ndarray]:
     centres = np.random.default_rng(0).standard_normal((50, 256), dtype=np.float32)
-    for start in range(0, n, approximate.BLOCK):
+    for start in range(0, n, neighbours.BLOCK):
         rng = np.random.default_rng(start)
-        rows = min(approximate.BLOCK, n - start)
+        rows = min(neighbours.BLOCK, n - start)
         yield centres[rng.integers(0, 50, rows)] + rng.standard_normal((rows, 256), dtype=np.float32) / 8
 
 
 def searched(n: int, folder: Path) -> None:
     folder.mkdir()
-    for _ in neighbours.search_inverted(parts(n), 256, 10, folder).tables:
+    for _ in neighbours.search_inverted(parts(n), 256, 10, folder)[0]:
         pass
 
 
 def measured(n: int, folder: Path) -> None:
     """Print the peak memory of a search in parts."""
-    approximate.PART, approximate.BLOCK, approximate.SAMPLE = 2048, 512, 8192
+    neighbours.PART, neighbours.BLOCK, neighbours.SAMPLE = 2048, 512, 8192
     searched(1500, folder / "warm")
     before, most, ended = held(), 0, threading.Event()
 
@@ -221,7 +221,7 @@ def test_a_large_set_is_searched_on_disk_and_a_random_control_may_miss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"PART": 300, "BLOCK": 200, "SAMPLE": 900, "FEW": 4}.items():
-        monkeypatch.setattr(approximate, name, value)
+        monkeypatch.setattr(neighbours, name, value)
     features = grouped()
     features[[5, 700]] = 0
     write(tmp_path, "f", features)
