@@ -27,6 +27,10 @@ def field(
     return pa.field(name, dtype, nullable=nullable, metadata=metadata)
 
 
+def schema(*fields: pa.Field) -> pa.Schema:
+    return pa.schema(fields)
+
+
 def vector(width: int) -> pa.DataType:
     return pa.list_(pa.field("element", pa.float32(), nullable=False), width)
 

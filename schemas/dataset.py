@@ -2,59 +2,51 @@
 
 import pyarrow as pa
 
-from alignrec.schemas.contract import ASIN, ITEM_ID, USER, USER_ID, field, provenance_of
+from alignrec.schemas.contract import ASIN, ITEM_ID, USER, USER_ID, field, provenance_of, schema
 from alignrec.schemas.feature_sets import features
 
 TRAIN, VALID, TEST = 0, 1, 2  # interactions.split, numbered as in MMRec's x_label
 COLD_ITEMS, SPARSE = "cold-items", "sparse"  # split protocols that need content
 
-INTERACTIONS = pa.schema(
-    [
-        USER_ID,
-        ITEM_ID,
-        field("rating", pa.float32(), "stars, 1 .. 5; null where the source has none", nullable=True),
-        field("timestamp", pa.int64(), "Unix seconds, or see `clock`; null where it has no real time", nullable=True),
-        field("split", pa.int8(), "0 train, 1 valid, 2 test", low=0, high=2),
-    ]
+INTERACTIONS = schema(
+    USER_ID,
+    ITEM_ID,
+    field("rating", pa.float32(), "stars, 1 .. 5; null where the source has none", nullable=True),
+    field("timestamp", pa.int64(), "Unix seconds, or see `clock`; null where it has no real time", nullable=True),
+    field("split", pa.int8(), "0 train, 1 valid, 2 test", low=0, high=2),
 )
 
-USERS = pa.schema([USER_ID, USER])
+USERS = schema(USER_ID, USER)
 
-ITEM_IDS = pa.schema([ITEM_ID, ASIN])
+ITEM_IDS = schema(ITEM_ID, ASIN)
 
-ITEMS = pa.schema(
-    [
-        ITEM_ID,
-        ASIN,
-        field("title", pa.string(), "clean; empty where the source has none"),
-        field("brand", pa.string(), "clean; empty where the source has none"),
-        field("categories", pa.list_(pa.string()), "path from the root, clean"),
-        field("description", pa.string(), "clean; empty where the source has none"),
-        field("text", pa.string(), "what encoders read: title, brand, categories, description"),
-        field("text_status", pa.string(), "why the text is what it is", one_of=("ok", "empty", "no_metadata")),
-        field("image_urls", pa.list_(pa.string()), "candidates, best first"),
-        field("tokens", pa.int32(), "length of text in words between blanks; encoders cut these further", low=0),
-        field("extra", pa.string(), "JSON object of the source's other fields, as they were: price, related, ..."),
-    ]
+ITEMS = schema(
+    ITEM_ID,
+    ASIN,
+    field("title", pa.string(), "clean; empty where the source has none"),
+    field("brand", pa.string(), "clean; empty where the source has none"),
+    field("categories", pa.list_(pa.string()), "path from the root, clean"),
+    field("description", pa.string(), "clean; empty where the source has none"),
+    field("text", pa.string(), "what encoders read: title, brand, categories, description"),
+    field("text_status", pa.string(), "why the text is what it is", one_of=("ok", "empty", "no_metadata")),
+    field("image_urls", pa.list_(pa.string()), "candidates, best first"),
+    field("tokens", pa.int32(), "length of text in words between blanks; encoders cut these further", low=0),
+    field("extra", pa.string(), "JSON object of the source's other fields, as they were: price, related, ..."),
 )
 
 TEXT_FIELDS = ("title", "brand", "categories", "description")
-REJECTS = pa.schema(
-    [
-        field("file", pa.string(), "name of the raw file"),
-        field("line", pa.int64(), "line number from 1", low=1),
-        field("reason", pa.string(), "why the line was not used"),
-        field("raw", pa.binary(), "the line's bytes, as read; of a long line the first 65,536"),
-    ]
+REJECTS = schema(
+    field("file", pa.string(), "name of the raw file"),
+    field("line", pa.int64(), "line number from 1", low=1),
+    field("reason", pa.string(), "why the line was not used"),
+    field("raw", pa.binary(), "the line's bytes, as read; of a long line the first 65,536"),
 )
-PLANTED = pa.schema(
-    [
-        ASIN,
-        field("category", pa.int32(), "number of the category, which texts name", low=0),
-        field("subcategory", pa.int32(), "number of the subcategory: the theme that shoppers like", low=0),
-        field("colour", pa.int32(), "number of the dominant colour, which images show", low=0),
-        field("look", pa.int32(), "number of colour and shape: the look that shoppers like", low=0),
-    ]
+PLANTED = schema(
+    ASIN,
+    field("category", pa.int32(), "number of the category, which texts name", low=0),
+    field("subcategory", pa.int32(), "number of the subcategory: the theme that shoppers like", low=0),
+    field("colour", pa.int32(), "number of the dominant colour, which images show", low=0),
+    field("look", pa.int32(), "number of colour and shape: the look that shoppers like", low=0),
 )
 IMAGE_STATUSES = (
     "ok",  # decoded, resized, stored
@@ -69,32 +61,28 @@ IMAGE_STATUSES = (
     "placeholder",  # a "no image available" file or a 1x1 pixel
     "blocked",  # address or scheme not allowed by the parameters
 )
-IMAGES = pa.schema(
-    [
-        ITEM_ID,
-        ASIN,
-        field("status", pa.string(), "how fetching ended", one_of=IMAGE_STATUSES),
-        field("reason", pa.string(), "detail for a status that is not ok; empty for ok"),
-        field("url", pa.string(), "the address that gave this result; empty for missing"),
-        field("image", pa.binary(), "JPEG, RGB; null unless status is ok", nullable=True),
-        field("width", pa.int32(), "pixels after resizing; 0 unless ok", low=0),
-        field("height", pa.int32(), "pixels after resizing; 0 unless ok", low=0),
-        field("sha256", pa.string(), "hex, of the bytes as fetched; empty where none came"),
-        field("phash", pa.uint64(), "64-bit perceptual hash; null unless ok", nullable=True),
-    ]
+IMAGES = schema(
+    ITEM_ID,
+    ASIN,
+    field("status", pa.string(), "how fetching ended", one_of=IMAGE_STATUSES),
+    field("reason", pa.string(), "detail for a status that is not ok; empty for ok"),
+    field("url", pa.string(), "the address that gave this result; empty for missing"),
+    field("image", pa.binary(), "JPEG, RGB; null unless status is ok", nullable=True),
+    field("width", pa.int32(), "pixels after resizing; 0 unless ok", low=0),
+    field("height", pa.int32(), "pixels after resizing; 0 unless ok", low=0),
+    field("sha256", pa.string(), "hex, of the bytes as fetched; empty where none came"),
+    field("phash", pa.uint64(), "64-bit perceptual hash; null unless ok", nullable=True),
 )
-RELEASED_ITEMS = pa.schema(
-    [f for f in ITEMS if f.name not in ("image_urls", "tokens", "extra")]
-    + [
-        field("image_status", pa.string(), "how fetching ended; null where none was tried", nullable=True,
-            one_of=IMAGE_STATUSES),
-        field("image_url", pa.string(), "public address of the picture; empty where there is none"),
-        field("image_sha256", pa.string(), "hex, of the picture's bytes as fetched; empty where none came"),
-        field("image_phash", pa.uint64(), "64-bit perceptual hash; null unless ok", nullable=True),
-        field("input_text_sha256", pa.string(), "hex, of the text that went into encoders, UTF-8; empty: none did"),
-        field("input_image_sha256", pa.string(),
-            "hex, of the JPEG that went into encoders: the image as `images` stored it; empty: none did"),
-    ]
+RELEASED_ITEMS = schema(
+    *(f for f in ITEMS if f.name not in ("image_urls", "tokens", "extra")),
+    field("image_status", pa.string(), "how fetching ended; null where none was tried", nullable=True,
+        one_of=IMAGE_STATUSES),
+    field("image_url", pa.string(), "public address of the picture; empty where there is none"),
+    field("image_sha256", pa.string(), "hex, of the picture's bytes as fetched; empty where none came"),
+    field("image_phash", pa.uint64(), "64-bit perceptual hash; null unless ok", nullable=True),
+    field("input_text_sha256", pa.string(), "hex, of the text that went into encoders, UTF-8; empty: none did"),
+    field("input_image_sha256", pa.string(),
+        "hex, of the JPEG that went into encoders: the image as `images` stored it; empty: none did"),
 )  # fmt: skip
 
 
@@ -106,7 +94,7 @@ def embedded_items(width: int, identifier: str = "asin") -> pa.Schema:
         field("image_reason", pa.string(), "detail for a status that is not ok; empty for ok"),
     ]
     hashes = [RELEASED_ITEMS.field(f"input_{what}_sha256") for what in ("text", "image")]
-    return pa.schema([asin.with_name(identifier), *flags, *image, *hashes, vector_])
+    return schema(asin.with_name(identifier), *flags, *image, *hashes, vector_)
 
 
 def read_clock(interactions: pa.Table) -> str:

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from alignrec.schemas.contract import ASIN, ITEM_ID, USER, USER_ID, field, vector
+from alignrec.schemas.contract import ASIN, ITEM_ID, USER, USER_ID, field, schema, vector
 
 MODALITIES = ("image", "text")
 
@@ -13,58 +13,47 @@ def variant(name: str, modality: str) -> str:
 
 
 def features(width: int) -> pa.Schema:
-    return pa.schema(
-        [
-            ITEM_ID,
-            ASIN,
-            field(
-                "has_image", pa.bool_(), "an image went into the vector; null where unknown (imported)", nullable=True
-            ),
-            field("has_text", pa.bool_(), "a text went into the vector; null where unknown (imported)", nullable=True),
-            field("vector", vector(width), f"float32[{width}], not normalised; finite"),
-        ]
+    return schema(
+        ITEM_ID,
+        ASIN,
+        field("has_image", pa.bool_(), "an image went into the vector; null where unknown (imported)", nullable=True),
+        field("has_text", pa.bool_(), "a text went into the vector; null where unknown (imported)", nullable=True),
+        field("vector", vector(width), f"float32[{width}], not normalised; finite"),
     )
 
 
 def item_embeddings(width: int) -> pa.Schema:
     # score = dot product of user and item vector
-    return pa.schema([ITEM_ID, ASIN, field("vector", vector(width), f"float32[{width}]; finite")])
+    return schema(ITEM_ID, ASIN, field("vector", vector(width), f"float32[{width}]; finite"))
 
 
 def user_embeddings(width: int) -> pa.Schema:
-    return pa.schema([USER_ID, USER, field("vector", vector(width), f"float32[{width}]; finite")])
+    return schema(USER_ID, USER, field("vector", vector(width), f"float32[{width}]; finite"))
 
 
 def numbered_user_embeddings(width: int) -> pa.Schema:
-    return pa.schema([f for f in user_embeddings(width) if f.name != USER.name])
+    return schema(*(f for f in user_embeddings(width) if f.name != USER.name))
 
 
-EDGES = pa.schema(
-    [
-        ITEM_ID,
-        field("neighbour_id", pa.int32(), "item_id of the neighbour; the item itself comes first", low=0),
-        field("rank", pa.int32(), "0 is the nearest", low=0),
-        field("cosine", pa.float32(), "cosine similarity of the two feature vectors", low=-1.001, high=1.001),
-    ]
+EDGES = schema(
+    ITEM_ID,
+    field("neighbour_id", pa.int32(), "item_id of the neighbour; the item itself comes first", low=0),
+    field("rank", pa.int32(), "0 is the nearest", low=0),
+    field("cosine", pa.float32(), "cosine similarity of the two feature vectors", low=-1.001, high=1.001),
 )
 
 
-def codes(levels: int) -> pa.DataType:
-    # nullable elements: Parquet reads a null list back with null elements; `check` refuses them in other lists
-    return pa.list_(pa.field("element", pa.int32()), levels)
-
-
 def semantic_ids(levels: int) -> pa.Schema:
-    return pa.schema(
-        [
-            ITEM_ID,
-            ASIN,
-            field("codes", codes(levels), f"int32[{levels}], each 0 .. K-1; null without content", nullable=True),
-            field("suffix", pa.int32(),
-                "distinguishes items of equal codes: 0, 1, ... by item_id; null where the policy adds none",
-                nullable=True, low=0),
-            field("cosine", pa.float32(), "of the vector and what its codes reconstruct; null where there is none",
-                nullable=True, low=-1.001, high=1.001),
-            field("status", pa.string(), "coded, or why the item has no id", one_of=("coded", "no_content")),
-        ]
+    # nullable elements: Parquet reads a null list back with null elements; `check` refuses them in other lists
+    codes = pa.list_(pa.field("element", pa.int32()), levels)
+    return schema(
+        ITEM_ID,
+        ASIN,
+        field("codes", codes, f"int32[{levels}], each 0 .. K-1; null without content", nullable=True),
+        field("suffix", pa.int32(),
+            "distinguishes items of equal codes: 0, 1, ... by item_id; null where the policy adds none",
+            nullable=True, low=0),
+        field("cosine", pa.float32(), "of the vector and what its codes reconstruct; null where there is none",
+            nullable=True, low=-1.001, high=1.001),
+        field("status", pa.string(), "coded, or why the item has no id", one_of=("coded", "no_content")),
     )  # fmt: skip

@@ -1,8 +1,7 @@
 """Stage beit3: encode items with the network trained by `pretrain`."""
 
 from alignrec.pipeline.encode.params import BEiT3
-from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.harness.stage import Stage
+from alignrec.pipeline.harness.run import Run, Stage
 from alignrec.pipeline.pretrain.params import Pretrain
 from alignrec.stages.encode import ENCODE
 from alignrec.stages.images import IMAGES

@@ -1,8 +1,7 @@
 """Stage benchmark: models x feature sets x seeds, with slices and paired tests."""
 
 from alignrec.pipeline.benchmark.params import Benchmark
-from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.harness.stage import FEATURE_SETS, Stage
+from alignrec.pipeline.harness.run import FEATURE_SETS, Run, Stage
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.sources.base import SOURCES
 from alignrec.stages.combine import FEATURES

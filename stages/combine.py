@@ -1,8 +1,7 @@
 """Stage combine: feature sets derived by linear algebra, third-party features, and controls."""
 
 from alignrec.pipeline.combine.params import Combine
-from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.harness.stage import SOURCE, Stage
+from alignrec.pipeline.harness.run import SOURCE, Run, Stage
 from alignrec.stages.beit3 import BEIT3
 from alignrec.stages.download import DOWNLOAD
 from alignrec.stages.encode import ENCODE

@@ -4,8 +4,7 @@ from shutil import rmtree
 
 from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.encode.registry import ENCODERS, NothingToFit, find_network
-from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.harness.stage import Stage
+from alignrec.pipeline.harness.run import Run, Stage
 from alignrec.stages.images import IMAGES
 from alignrec.stages.interactions import INTERACTIONS
 from alignrec.stages.items import ITEMS

@@ -1,8 +1,7 @@
 """Stage graph: nearest neighbours of items per feature set."""
 
 from alignrec.pipeline.graph.params import Graph
-from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.harness.stage import Stage
+from alignrec.pipeline.harness.run import Run, Stage
 from alignrec.pipeline.io.errors import UserError
 from alignrec.stages.combine import FEATURES
 

@@ -1,8 +1,7 @@
 """Stage interactions: k-core filtering, dense ids, and train/valid/test split."""
 
 from alignrec.pipeline.benchmark.params import Benchmark
-from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.harness.stage import SOURCE, Stage
+from alignrec.pipeline.harness.run import SOURCE, Run, Stage
 from alignrec.pipeline.interactions.params import Interactions
 from alignrec.pipeline.sources.base import SOURCES
 from alignrec.stages.download import DOWNLOAD

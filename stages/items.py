@@ -2,8 +2,7 @@
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.harness.stage import SOURCE, Stage
+from alignrec.pipeline.harness.run import SOURCE, Run, Stage
 from alignrec.pipeline.items import build
 from alignrec.pipeline.items.params import Items
 from alignrec.pipeline.sources.base import SOURCES, downloaded_files

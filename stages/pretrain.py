@@ -2,8 +2,7 @@
 
 from alignrec.pipeline.encode.params import BEiT3
 from alignrec.pipeline.harness import process
-from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.harness.stage import Stage
+from alignrec.pipeline.harness.run import Run, Stage
 from alignrec.pipeline.pretrain.params import Pretrain
 from alignrec.stages.encode import ENCODE
 from alignrec.stages.images import IMAGES

@@ -6,8 +6,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.combine.names import LEAKED, MASKED, PLANTED, can_refit, is_ceiling, kind_of, learns_from_train
 from alignrec.pipeline.combine.params import Combine
-from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.harness.stage import FEATURE_SETS, Stage
+from alignrec.pipeline.harness.run import FEATURE_SETS, Run, Stage
 from alignrec.pipeline.probe.params import Probe
 from alignrec.pipeline.probe.registry import PROBES
 from alignrec.pipeline.train.params import Released

@@ -3,8 +3,7 @@
 import shutil
 
 from alignrec.pipeline.encode.registry import ENCODERS
-from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.harness.stage import FEATURE_SETS, Stage
+from alignrec.pipeline.harness.run import FEATURE_SETS, Run, Stage
 from alignrec.pipeline.probe.registry import PROBES
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.sources.base import SOURCES

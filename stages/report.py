@@ -1,8 +1,7 @@
 """Stage report: HTML and Markdown reports of all results."""
 
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.harness.stage import FEATURE_SETS, Stage
+from alignrec.pipeline.harness.run import FEATURE_SETS, Run, Stage
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.probe.registry import PROBES

@@ -2,8 +2,7 @@
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.harness.stage import FEATURE_SETS, Stage
+from alignrec.pipeline.harness.run import FEATURE_SETS, Run, Stage
 from alignrec.pipeline.semantic_ids.params import SemanticIds
 from alignrec.stages.combine import FEATURES
 from alignrec.stages.graph import GRAPH

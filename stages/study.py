@@ -1,8 +1,7 @@
 """Stage study: masked modalities, long tail and sweeps."""
 
 from alignrec.pipeline.benchmark.params import Study
-from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.harness.stage import FEATURE_SETS, Stage
+from alignrec.pipeline.harness.run import FEATURE_SETS, Run, Stage
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.sources.base import SOURCES
 from alignrec.stages.benchmark import BENCHMARK

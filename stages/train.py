@@ -1,8 +1,7 @@
 """Stage train: the released recommender and its embeddings."""
 
 from alignrec.pipeline.graph.params import Graph
-from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.harness.stage import FEATURE_SETS, Stage
+from alignrec.pipeline.harness.run import FEATURE_SETS, Run, Stage
 from alignrec.pipeline.train import inputs
 from alignrec.pipeline.train.params import Released
 from alignrec.stages.combine import FEATURES

@@ -48,8 +48,7 @@ STAGE = '''
 
 from alignrec.pipeline import census, io
 from alignrec.pipeline.harness.config import Section
-from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.harness.stage import Stage
+from alignrec.pipeline.harness.run import Run, Stage
 from alignrec.schemas import ITEMS as TABLE
 from alignrec.stages.items import ITEMS
 

@@ -15,8 +15,7 @@ from toyproject import environment, project, run
 
 from alignrec.commands.params import load
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.harness.stage import perform
+from alignrec.pipeline.harness.run import Run, perform
 from alignrec.pipeline.io import sha256
 from alignrec.stages.order import STAGES
 

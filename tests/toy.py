@@ -167,7 +167,9 @@ def write_benchmark(layout: Layout) -> None:
         (tests, layout.tests, schemas.TESTS),
     ):
         io.write_table(pa.Table.from_pylist(rows, schema), path, schema, record("benchmark"))
-    best = pa.FixedSizeListArray.from_arrays(pa.array([5, 4, 3, -1] * USERS, pa.int32()), type=schemas.ranking(4))
+    best = pa.FixedSizeListArray.from_arrays(
+        pa.array([5, 4, 3, -1] * USERS, pa.int32()), type=schemas.rankings(4).field("items").type
+    )
     keys = {Entry(model, features, 0, ablation): f"{n:064}" for n, (model, features, ablation) in enumerate(RUNS)}
     io.write_json(layout.runs, list_runs(keys))
     for entry in keys:

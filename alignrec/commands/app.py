@@ -21,8 +21,7 @@ from alignrec.pipeline.harness import process
 from alignrec.pipeline.harness.config import known
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.progress import bytes_bar
-from alignrec.pipeline.harness.run import Run, running
-from alignrec.pipeline.harness.stage import Stage, perform
+from alignrec.pipeline.harness.run import Run, Stage, perform, running
 from alignrec.pipeline.release import signature
 from alignrec.pipeline.release.read import verify
 from alignrec.stages import images as image_stage

@@ -17,7 +17,7 @@ from alignrec.commands.params import read
 from alignrec.pipeline import io
 from alignrec.pipeline.harness import code, config
 from alignrec.pipeline.harness.config import Parameters
-from alignrec.pipeline.harness.stage import SOURCE, Stage
+from alignrec.pipeline.harness.run import SOURCE, Stage
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.sources.base import Downloaded

@@ -28,7 +28,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.harness.config import checked
 from alignrec.pipeline.harness.layout import FEATURE_STAGES, Layout
 from alignrec.pipeline.harness.progress import bytes_bar
-from alignrec.pipeline.harness.stage import refuse_altered
+from alignrec.pipeline.harness.run import refuse_altered
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.read import Release
 from alignrec.pipeline.release.read import verify as verify_release

@@ -230,7 +230,9 @@ def train_and_judge(cell: Cell, tolerant: bool = False) -> Outcome:
     rankings = {}
     for protocol, result in kept:
         top = result.test.top
-        lists = pa.FixedSizeListArray.from_arrays(pa.array(top.ravel()), type=schemas.ranking(top.shape[1]))
+        lists = pa.FixedSizeListArray.from_arrays(
+            pa.array(top.ravel()), type=schemas.rankings(top.shape[1]).field("items").type
+        )
         rankings[protocol.suffix] = pa.table({"user_id": result.test.users, "items": lists})
     return Outcome(values, rankings)
 

@@ -248,13 +248,14 @@ def write_minionerec(content: ExportContent, folder: Path) -> tuple[str, list[st
     assert content.codes is not None
     codes = np.array(content.codes["codes"].to_pylist(), np.int32).reshape(len(content.codes), -1)
     ids = np.column_stack([codes, content.codes["suffix"].to_numpy()])  # int32 [I, L + 1]
-    files: dict[str, dict[str, Any]] = {
-        "index": {
-            str(item): [f"<{LETTERS[level]}_{code}>" for level, code in enumerate(row)]
-            for item, row in enumerate(ids.tolist())
-        },
-        "item": {str(row["item_id"]): _item_texts(row) for row in content.items.to_pylist()},
-    }
+    files: dict[str, dict[str, Any]] = {"index": {}, "item": {}}
+    for tokens, row in zip(ids.tolist(), content.items.to_pylist(), strict=True):
+        item, title = str(row["item_id"]), row["title"].strip()
+        files["index"][item] = [f"<{LETTERS[level]}_{code}>" for level, code in enumerate(tokens)]
+        # for MiniOneRec, all items without a title would share one
+        texts = {"title": title or f"[item {item} has no title]"} | {c: row[c] for c in ("description", "brand")}
+        plain = {key: " ".join(text.split()) for key, text in texts.items()}
+        files["item"][item] = plain | {"categories": ", ".join(row["categories"])}
     if content.interactions is not None:
         files["inter"] = _user_sequences(content)
     for kind, value in files.items():
@@ -277,13 +278,6 @@ LC-Rec takes this folder as `<path>/{name}`, and splits leave-one-out: `--datase
 --index_file .index.json`. MiniOneRec takes `--sid_index_path`, `--item_meta_path`, and sequences that are split.
 """
     return usage, notes
-
-
-def _item_texts(row: dict[str, Any]) -> dict[str, str]:
-    # for MiniOneRec, all items without a title would share one
-    title = row["title"].strip() or f"[item {row['item_id']} has no title]"
-    texts = {"title": title, "description": row["description"], "brand": row["brand"]}
-    return {key: " ".join(text.split()) for key, text in texts.items()} | {"categories": ", ".join(row["categories"])}
 
 
 def _user_sequences(content: ExportContent) -> dict[str, list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -52,6 +53,18 @@ class File:
 
     def __get__(self, layout: Layout, owner: type[Layout]) -> Path:
         return (layout.work(self.stage) if self.unfinished else layout.folder(self.stage)) / self.name
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Descriptor of a method that returns the path of one of several files in the folder of a stage."""
+
+    stage: str
+    name: str  # with {} for the argument
+    content: str
+
+    def __get__(self, layout: Layout, owner: type[Layout]) -> Callable[[str], Path]:
+        return lambda which: layout.folder(self.stage) / self.name.format(which)
 
 
 @dataclass(frozen=True)
@@ -133,13 +146,8 @@ class Layout:
         files = (path for stage in FEATURE_STAGES for path in self.folder(stage).glob("*/features-00000.parquet"))
         return sorted(path.parent.name for path in files)
 
-    def edges(self, name: str) -> Path:
-        """Table EDGES of a feature set."""
-        return self.folder("graph") / name / "edges.parquet"
-
-    def codes(self, features: str) -> Path:
-        """Table semantic_ids(L) of a feature set."""
-        return self.folder("semantic_ids") / features / "codes.parquet"
+    edges = OneOf("graph", "{}/edges.parquet", "Table EDGES of a feature set.")
+    codes = OneOf("semantic_ids", "{}/codes.parquet", "Table semantic_ids(L) of a feature set.")
 
     # --- recommender
     model = File("train", "model.safetensors", "parameters of the trained recommender")
@@ -170,14 +178,7 @@ class Layout:
         """Folder of trained models: a record and rankings of each, see pipeline/benchmark/experiment.py."""
         return self.folder(stage) / "cells"
 
-    def study(self, part: str) -> Path:
-        """Table STUDY of a part of the study."""
-        return self.folder("study") / f"{part}.parquet"
-
-    def study_plot(self, part: str) -> Path:
-        """Rows of a part for `dvc plots`, JSON."""
-        return self.folder("study") / f"{part}.json"
-
-    def figures(self, part: str) -> Path:
-        """`metrics`, or plot rows of a stage or part, JSON; shown by DVC and tracked in git."""
-        return self.folder("report") / "figures" / f"{part}.json"
+    study = OneOf("study", "{}.parquet", "Table STUDY of a part of the study.")
+    study_plot = OneOf("study", "{}.json", "rows of a part for `dvc plots`")
+    # shown by DVC and tracked in git
+    figures = OneOf("report", "figures/{}.json", "`metrics`, or plot rows of a stage or part")

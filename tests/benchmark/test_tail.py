@@ -33,7 +33,7 @@ def written(root: Path, right: dict[tuple[str, str], set[int]]) -> pa.Table:
         served = right[entry.model, entry.features]
         top = np.full((len(users), 20), -1, np.int32)
         top[:, 0] = [t if u in served and not entry.seed else -1 for u, t in zip(users, parts.test.items, strict=True)]
-        lists = pa.FixedSizeListArray.from_arrays(pa.array(top.ravel()), type=schemas.ranking(20))
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(top.ravel()), type=schemas.rankings(20).field("items").type)
         ranked = pa.table({"user_id": users, "items": lists})
         io.write_table(ranked, rankings_path(layout, entry), schemas.rankings(20))
     return tabled(root, SETTINGS)

@@ -27,8 +27,7 @@ from alignrec.pipeline.encode.chunks import LONGEST_WORD, cut_texts
 from alignrec.pipeline.encode.loading import Project, load_encoders
 from alignrec.pipeline.encode.registry import Encoder, find_network
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.harness.stage import perform
+from alignrec.pipeline.harness.run import Run, perform
 from alignrec.pipeline.images.decode import decode_squares, normalise_pixels
 from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.ops.linalg import shuffled_order

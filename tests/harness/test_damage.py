@@ -20,8 +20,7 @@ from alignrec.commands.app import app
 from alignrec.commands.params import Params, load
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import Run, present_files
-from alignrec.pipeline.harness.stage import perform, refuse_altered
+from alignrec.pipeline.harness.run import Run, perform, present_files, refuse_altered
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.checkpoint import Checkpoint
 from alignrec.stages.order import STAGES

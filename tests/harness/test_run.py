@@ -17,8 +17,7 @@ from alignrec.commands.params import Params, load
 from alignrec.commands.terminal import describe_error
 from alignrec.pipeline.graph.params import Graph
 from alignrec.pipeline.harness import progress
-from alignrec.pipeline.harness.run import Run, running
-from alignrec.pipeline.harness.stage import Stage, perform
+from alignrec.pipeline.harness.run import Run, Stage, perform, running
 from alignrec.pipeline.io import files_below, write_bytes, write_table
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.items.params import Items

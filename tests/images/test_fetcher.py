@@ -23,8 +23,7 @@ from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io as files
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import Run, running
-from alignrec.pipeline.harness.stage import perform
+from alignrec.pipeline.harness.run import Run, perform, running
 from alignrec.pipeline.images import access, fetcher
 from alignrec.pipeline.images.access import Files, open_files
 from alignrec.pipeline.images.decode import Decoded, normalise_image, perceptual_hash

@@ -13,8 +13,7 @@ from ratings import Whole, inter, number, random_ratings, reference, reference_s
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.harness.stage import perform
+from alignrec.pipeline.harness.run import Run, perform
 from alignrec.pipeline.interactions import build
 from alignrec.pipeline.interactions.division import Division
 from alignrec.pipeline.io.errors import UserError
