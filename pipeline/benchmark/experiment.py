@@ -1,6 +1,5 @@
 """Train cells and store their records and rankings by key; write the tables of a stage."""
 
-import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from alignrec.pipeline.benchmark.settings import protocol_of
 from alignrec.pipeline.evaluation.metrics import Evaluation, judge_rankings
 from alignrec.pipeline.harness import engine
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import ALTERED, Run
+from alignrec.pipeline.harness.run import ALTERED, Run, record_digest
 from alignrec.pipeline.interactions.split import Split
 from alignrec.pipeline.io.errors import UserError, printable
 from alignrec.pipeline.models import MODELS
@@ -58,9 +57,6 @@ class Store:
 
     def get(self, cell: Cell) -> Record | None:
         return next((r for folder in (self.folder, *self.others) if (r := self._read(folder, cell.key))), None)
-
-    def missing(self, cells: Iterable[Cell]) -> list[Cell]:
-        return [cell for cell in {cell.key: cell for cell in cells}.values() if self.get(cell) is None]
 
     def put(self, cell: Cell, outcome: Outcome) -> None:
         digests = {}
@@ -102,10 +98,6 @@ class Store:
         return None
 
 
-def record_digest(values: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
 def train_cell(store: Store, tolerant: bool, cell: Cell) -> None:
     with store.claimed(cell):
         if store.get(cell) is None:
@@ -121,7 +113,7 @@ def complete_cells(
 ) -> dict[Label, Record]:
     """Return the records of labelled cells, training those that are missing, slow models first."""
     place = {model: number for number, model in enumerate(reversed(list(MODELS)))}
-    missing = store.missing(planned.values())
+    missing = {cell.key: cell for cell in planned.values() if store.get(cell) is None}.values()
     if todo := sorted(missing, key=lambda cell: place.get(cell.model, len(place))):
         for _ in shown(engine.each(partial(train_cell, store, tolerant), todo, workers), total=len(todo)):
             pass

@@ -1,6 +1,6 @@
 """Run every probe on every feature set, raw and processed, and summarise the results and verdicts.
 
-Letters: I items, F feature width, G groups (users or items), n cases, D draws, K cutoff.
+Letters: I items, F and W feature widths, G groups (users or items), n cases, D draws, K cutoff.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -10,15 +10,69 @@ import numpy as np
 
 from alignrec.pipeline.evaluation.cutoff import headline_cutoff
 from alignrec.pipeline.evaluation.statistics import agreed_verdict, corrected_tests
-from alignrec.pipeline.probe import forms, questions
+from alignrec.pipeline.interactions import profiles
+from alignrec.pipeline.ops import linalg
+from alignrec.pipeline.probe import questions
 from alignrec.pipeline.probe.questions import Questions
 from alignrec.pipeline.probe.registry import PROBES, Data, Refit, Task
+from alignrec.schemas import TRAIN, VALID
 
+RAW = "raw"
+# A large common mean dominates every cosine, and full whitening amplifies noise in directions of little variance, so
+# validation chooses: form -> power of its sd that a direction is divided by after centring and PCA; None: unchanged
+POWERS = {RAW: None, "relaxed": 0.5, "whitened": 1.0}
+UNCHOSEN = "whitened"  # without validation interactions
+VALID_K = 20
+CHOSEN_BY = f"content neighbours on valid, recall@{VALID_K}"
 CUTOFFS = (10, 20)
 TESTED = ("difference", "low", "high", "p_holm")  # fields of a test that are recorded
 Tasks = Mapping[str, Questions | Task | str]  # probe -> its questions or task, or why it is skipped
 Refits = Mapping[str, Refit | None]  # as `Data.refits`
 Answers = dict[str, dict[str, np.ndarray]]  # probe -> set -> hits [G, len(ks)], or figures of cases [n]
+
+
+def transform_vectors(x: np.ndarray, form: str, width: int) -> np.ndarray:
+    """Transform float32 [I, F] to [I, W], where W is at most `width`, or F for RAW."""
+    power = POWERS[form]
+    return x if power is None else linalg.whiten_rows(x, width, power)
+
+
+class Processing:
+    """Processes feature sets one at a time and records the chosen forms."""
+
+    def __init__(self, data: Data, width: int) -> None:
+        """Judge forms by validation items, from train items, if there are any; `width` is the maximum of a set."""
+        user, item, split = (data.interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
+        has, finds = ((user[split == part], item[split == part]) for part in (TRAIN, VALID))
+        asked = profiles.build_profiles(has, finds, profiles.draw_users(finds[0], data.items, 0), data.items)
+        self.valid, self.width = asked if len(asked.user) else None, width
+        self.chosen: dict[str, str] = {}  # feature set -> its form
+        self.figures: dict[str, dict[str, float]] = {}  # feature set -> form -> valid recall@K
+
+    def process(self, name: str, x: np.ndarray, chooses: bool = True) -> np.ndarray:
+        """Return vectors in the best form on validation, the first of POWERS on ties; unchanged unless `chooses`."""
+        if not chooses:
+            self.chosen[name] = RAW
+            return x
+        if self.valid is None:
+            self.chosen[name] = UNCHOSEN
+            return transform_vectors(x, UNCHOSEN, self.width)
+        measured = self.figures.setdefault(name, {})
+        # at most two forms are in memory: the current one and the best so far
+        for form in POWERS:
+            vectors = transform_vectors(x, form, self.width)
+            measured[form] = round(float(np.nanmean(self.valid.recalls(vectors, VALID_K))), 6)
+            if measured[form] > max((v for k, v in measured.items() if k != form), default=-1.0):
+                self.chosen[name], best = form, vectors
+        return best
+
+    def refit(self, name: str, refit: Refit | None) -> Refit | None:
+        return refit and (lambda cold: transform_vectors(refit(cold), self.chosen[name], self.width))
+
+    def facts(self) -> dict[str, Any]:
+        by = {"chosen_by": CHOSEN_BY} if self.valid else {}
+        forms = {name: {"form": form} | self.figures.get(name, {}) for name, form in self.chosen.items()}
+        return {"width": self.width, **by, "forms": forms}
 
 
 def build_tasks(data: Data) -> dict[str, Questions | Task | str]:
@@ -27,7 +81,7 @@ def build_tasks(data: Data) -> dict[str, Questions | Task | str]:
 
 def answer_sets(
     tasks: Tasks, sets: Iterable[tuple[str, np.ndarray]], ks: Sequence[int], refits: Refits | None = None,
-    processing: forms.Processing | None = None, unprocessed: Collection[str] = (),
+    processing: Processing | None = None, unprocessed: Collection[str] = (),
 ) -> tuple[Answers, Answers]:  # fmt: skip
     """Return raw and processed answers for feature sets, float32 [I, F], of which one is in memory at a time.
 
@@ -44,7 +98,7 @@ def answer_sets(
         if processing is None:
             continue
         vectors = processing.process(name, features, name not in unprocessed)
-        if processing.chosen[name] != forms.RAW:
+        if processing.chosen[name] != RAW:
             answers = _answer_set(asked, vectors, ks, processing.refit(name, refit))
         for probe, answer in answers.items():
             processed[probe][name] = answer
@@ -92,7 +146,7 @@ def judge_sets(
     seed: int, width: int, unprocessed: Collection[str] = (),
 ) -> tuple[dict[str, Any], Answers]:  # fmt: skip
     """Return figures raw and processed to `width`, with verdicts on pairs of sets, and raw answers."""
-    tasks, processing = build_tasks(data), forms.Processing(forms.valid_profiles(data), width)
+    tasks, processing = build_tasks(data), Processing(data, width)
     raw, processed = answer_sets(tasks, sets, ks, data.refits, processing, unprocessed)
     shown = {probe: of for probe, of in summarise_answers(tasks, processed, ks).items() if "skipped" not in of}
     judged = {

@@ -40,7 +40,6 @@ from alignrec.pipeline.report.table import (
     with_error,
 )
 
-BRIEF = (("recall", 10), MAIN, ("ndcg", CUTOFF))  # figures of narrow tables
 CODES = ("collide", "neighbours")  # figures of semantic IDs
 SLICES = {
     "popularity": "Targets by popularity of the item in train: tenths from the least (1) to the most popular (10), or "
@@ -65,14 +64,6 @@ def results_table(comparison: Comparison) -> Table:
         best=range(4, 4 + len(HEADLINE)),
         unranked=LEAKED,
     )
-
-
-def brief_table(heading: str, comparison: Comparison) -> Table:
-    rows = [
-        [row.ablation or row.model, row.features, str(row.seeds), *(format_figure(row.cells.get(key)) for key in BRIEF)]
-        for row in comparison.rows
-    ]
-    return Table(heading, "", ["run", "features", "seeds", *(measure_name(*key) for key in BRIEF)], rows, texts=2)
 
 
 class Ablated(NamedTuple):
@@ -102,7 +93,7 @@ def ablated_rows(comparison: Comparison, paired: pa.Table | None) -> Iterator[Ab
 def ablation_table(ablated: Sequence[Ablated]) -> Table:
     rows: list[list[Value]] = []
     for row in ablated:
-        figures = (format_figure(row.run.cells.get(key)) for key in BRIEF[1:])
+        figures = (format_figure(row.run.cells.get(key)) for key in (MAIN, ("ndcg", CUTOFF)))
         change = ["none", "identical", ""] if row.repeats else [row.change]
         rows.append([row.name, str(row.run.seeds), *figures, *change])
     repeated = ", ".join(row.run.ablation for row in ablated if row.repeats)

@@ -15,8 +15,8 @@ from rich.text import Text
 from alignrec.pipeline.evaluation import evidence
 from alignrec.pipeline.io.errors import printable
 from alignrec.pipeline.report import table
-from alignrec.pipeline.report.results import brief_table
 
+BRIEF = (("recall", 10), evidence.MAIN, evidence.HEADLINE[-1])  # figures of narrow tables
 LONGEST = 24  # maximum characters of a cell that is never folded
 
 
@@ -62,11 +62,16 @@ def bands(widths: Sequence[int], texts: int, room: int) -> Iterator[list[int]]:
 
 
 def tables(results: pa.Table, dataset: str) -> Iterator[Drawn]:
-    for one in evidence.list_comparisons(results):
-        title = f"{dataset}, protocol {one.protocol} ({one.fingerprint}): test, selected by valid"
-        yield Drawn(brief_table(title, one))
-    for one in evidence.list_ablations(results):
-        yield Drawn(brief_table(f"{dataset}, ablations, protocol {one.protocol} ({one.fingerprint})", one))
+    head = ["run", "features", "seeds", *(table.measure_name(*key) for key in BRIEF)]
+    found = [(False, one) for one in evidence.list_comparisons(results)]
+    for ablated, one in [*found, *((True, one) for one in evidence.list_ablations(results))]:
+        rows = []
+        for row in one.rows:
+            figures = (table.format_figure(row.cells.get(key)) for key in BRIEF)
+            rows.append([row.ablation or row.model, row.features, str(row.seeds), *figures])
+        protocol = f"protocol {one.protocol} ({one.fingerprint})"
+        title = f"ablations, {protocol}" if ablated else f"{protocol}: test, selected by valid"
+        yield Drawn(table.Table(f"{dataset}, {title}", "", head, rows, texts=2))
 
 
 def stages(dataset: str, records: Iterable[Mapping[str, Any]]) -> Drawn:

@@ -15,9 +15,9 @@ from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.cell import Cell, DatasetData
-from alignrec.pipeline.benchmark.experiment import Experiment, Store, record_digest, train_cell
+from alignrec.pipeline.benchmark.experiment import Experiment, Store, train_cell
 from alignrec.pipeline.harness import code, engine
-from alignrec.pipeline.harness.run import ALTERED, Run
+from alignrec.pipeline.harness.run import ALTERED, Run, record_digest
 from alignrec.pipeline.models import MODELS
 
 PARAMS = {
@@ -162,7 +162,7 @@ def test_two_processes_at_once_train_each_cell_once_and_corrupt_nothing(tmp_path
     both = [started(work, tmp_path, 6) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     cells = [cell(made, seed) for seed in range(6)]
-    assert made.store.missing(cells) == []
+    assert all(made.store.get(one) for one in cells)
     assert len(contents(made.store)) == 12  # a record and rankings each, and no lock
     whole = contents(made.store)
     alone = experiment(tmp_path / "alone")

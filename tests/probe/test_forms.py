@@ -8,10 +8,9 @@ import pytest
 
 from alignrec import schemas
 from alignrec.pipeline.ops import linalg
-from alignrec.pipeline.probe import forms, questions
+from alignrec.pipeline.probe import questions
 from alignrec.pipeline.probe.behaviour import content_neighbours
-from alignrec.pipeline.probe.forms import Processing
-from alignrec.pipeline.probe.judge import paired_verdicts
+from alignrec.pipeline.probe.judge import VALID_K, Processing, paired_verdicts
 from alignrec.pipeline.probe.registry import Data
 from tests.probe.test_questions import toy_interactions
 
@@ -32,10 +31,10 @@ def tastes(scale: float, noise: float) -> np.ndarray:
 def test_the_best_on_valid_is_chosen(x: np.ndarray) -> None:
     user, item, split = (DATA.interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
     asked = content_neighbours(user, item, np.array([0, 2, 1])[split], ITEMS)  # valid in the place of test
-    processing = Processing(forms.valid_profiles(DATA), 8)
+    processing = Processing(DATA, 8)
     chosen = processing.process("x", x)
     by_hand = {"raw": x, "relaxed": linalg.whiten_rows(x, 8, 0.5), "whitened": linalg.whiten_rows(x, 8)}
-    figures = {form: questions.hit_rates(v, asked, [forms.K]).mean() for form, v in by_hand.items()}
+    figures = {form: questions.hit_rates(v, asked, [VALID_K]).mean() for form, v in by_hand.items()}
     best = max(figures, key=lambda form: figures[form])
     assert processing.chosen == {"x": best}
     np.testing.assert_array_equal(chosen, by_hand[best])
@@ -49,7 +48,7 @@ def test_test_rows_choose_nothing() -> None:
     x = tastes(3, 5)
     chosen = []
     for interactions in (DATA.interactions, without):
-        processing = Processing(forms.valid_profiles(replace(DATA, interactions=interactions)), 8)
+        processing = Processing(replace(DATA, interactions=interactions), 8)
         processing.process("x", x)
         chosen.append(processing.facts())
     assert chosen[0] == chosen[1]
