@@ -23,7 +23,6 @@ from alignrec.pipeline.interactions.params import Interactions
 from alignrec.pipeline.interactions.split import Pairs, Split
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS
-from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.ops.checkpoint import Checkpoint
 from alignrec.pipeline.ops.scores import Filter
 from alignrec.vectors import SINGLE, Vectors, aligned, at_least_one, similar
@@ -170,7 +169,13 @@ def fit(
         >>> len(model.recommend(user=0, k=3))
         3
     """
-    params = _check_arguments(model, vectors, cold_share, rule, settings)
+    known([model], MODELS, "model")
+    known([rule], ("mmrec", "strict"), "rule")
+    if not 0 < cold_share < 1:
+        raise UserError(f"cold_share: {cold_share}; give a share of the items, between 0 and 1")
+    if vectors is None and MODELS[model].needs:
+        raise UserError(f"{model} reads content; give vectors, one an item")
+    params = checked(MODELS[model].Params, settings, f"fit.{model}")
     at_least_one(ks=ks, graph_k=[graph_k], most_train=[most_train])
     features, names = (None, None) if vectors is None else aligned({SINGLE: vectors}, ids)
     data = number(interactions, names, Splitting(protocol, user_core, item_core, seed, cold_share, most_train))
@@ -187,18 +192,6 @@ def fit(
     name = f"{model}-{cell.key[:16]}.safetensors"
     saved = Checkpoint(Path(checkpoint) / name, params.checkpoint_every) if checkpoint is not None else None
     return _train_cell(cell, data, parts, saved, progress)
-
-
-def _check_arguments(
-    model: str, vectors: np.ndarray | None, cold_share: float, rule: str, settings: dict[str, Any]
-) -> Train:
-    known([model], MODELS, "model")
-    known([rule], ("mmrec", "strict"), "rule")
-    if not 0 < cold_share < 1:
-        raise UserError(f"cold_share: {cold_share}; give a share of the items, between 0 and 1")
-    if vectors is None and MODELS[model].needs:
-        raise UserError(f"{model} reads content; give vectors, one an item")
-    return checked(MODELS[model].Params, settings, f"fit.{model}")
 
 
 def _train_cell(

@@ -49,7 +49,13 @@ def read_files(
     rows = inspect.inspect_table(interactions, flags)
     item_rows = inspect.inspect_table(items, flags, rows.roles["item"]) if items else None
     shown = inspect.inspect_images(images, item_rows or rows) if images else {}
-    source = _describe_source(rows, item_rows)
+    named = rows.renamed()
+    if item_rows:
+        named |= {role: column for role, column in item_rows.renamed().items() if role != "item"}
+    source: dict[str, Any] = {"kind": "tabular", "interactions": str(interactions)}
+    source |= ({"items": str(items)} if items else {}) | ({"columns": named} if named else {})
+    if item_rows and item_rows.roles["item"] != named.get("item", "item"):
+        source["item_columns"] = {"item": item_rows.roles["item"]}
     # choose the core from all interactions, which DuckDB counts in seconds
     reader = Tabular(TabularSource.model_validate({**source, "columns": rows.renamed()}))
     left = build.measure_catalogue(reader, {"interactions": interactions})
@@ -100,19 +106,6 @@ def as_yaml(found: OwnData, beit3: bool) -> str:
         sections["benchmark"]["ks"], sections["probe"] = ks, {"ks": ks}
     options: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None, "width": 120}
     return HEAD + "".join(yaml.safe_dump({key: value}, **options) for key, value in sections.items() if value)
-
-
-def _describe_source(interactions: inspect.Table, items: inspect.Table | None) -> dict[str, Any]:
-    columns = interactions.renamed()
-    source: dict[str, Any] = {"kind": "tabular", "interactions": str(interactions.path)}
-    if items is not None:
-        source["items"] = str(items.path)
-        columns |= {role: column for role, column in items.renamed().items() if role != "item"}
-    if columns:
-        source["columns"] = columns
-    if items is not None and items.roles["item"] != columns.get("item", "item"):
-        source["item_columns"] = {"item": items.roles["item"]}
-    return source
 
 
 def _parse_columns(columns: Sequence[str], files: Sequence[Path]) -> Mapping[str, str]:

@@ -137,23 +137,18 @@ def _encode_batches(
     done: Callable[[int], object],
 ) -> tuple[np.ndarray, np.ndarray]:
     out, halved = np.zeros((items, encoder.width), np.float32), np.zeros(items, bool)
-    pending: list[tuple[np.ndarray, Tensor]] = []
-
-    def copy_oldest() -> None:
-        rows, vectors = pending.pop(0)
-        out[rows] = vectors.cpu().numpy()
-
+    previous: tuple[np.ndarray, Tensor] | None = None
     for rows, prepared in batches:
         if (vectors := _try_encode(encoder, prepared)) is None:
             halved[rows] = True
             vectors = _in_halves(encoder, prepare, rows)
-        pending.append((rows, vectors))
         # copy a batch only after the next has started, so that the GPU does not idle
-        if len(pending) > 1:
-            copy_oldest()
+        if previous is not None:
+            out[previous[0]] = previous[1].cpu().numpy()
+        previous = rows, vectors
         done(len(rows))
-    while pending:
-        copy_oldest()
+    if previous is not None:
+        out[previous[0]] = previous[1].cpu().numpy()
     if not np.isfinite(out).all():
         row = int((~np.isfinite(out).all(axis=1)).argmax())
         raise UserError(f"row {row}: the encoder's vector is not finite; check its weights, or take another encoder")

@@ -106,12 +106,6 @@ def cut_texts(texts: Sequence[str], count: Count, room: int, most: int) -> Chunk
     return Chunks(parts, np.array(owner, np.int64), np.array(tokens, np.int64), np.array(there, np.int64))
 
 
-def count_tokens(tokenizer: Any, texts: list[str], unknown: bool = False) -> list[int]:
-    """Count the tokens of each text, or only the unknown ones."""
-    rows = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-    return [ids.count(tokenizer.unk_token_id) if unknown else len(ids) for ids in rows]
-
-
 def _split_words(texts: list[str], count: Count, room: int) -> list[tuple[list[str], list[int]]]:
     words = [
         [word[at : at + LONGEST_WORD] for word in WORD.findall(text) for at in range(0, len(word), LONGEST_WORD)]

@@ -1,6 +1,5 @@
 """Models of transformers: dual encoders such as CLIP, models of only images or only texts, and bundled MiniLM."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from alignrec.pipeline.encode import hub, timm, towers
 from alignrec.pipeline.encode.chain import ChainEncoder
-from alignrec.pipeline.encode.chunks import LONGEST, Chunked, count_tokens
+from alignrec.pipeline.encode.chunks import LONGEST, Chunked
 from alignrec.pipeline.encode.hub import Origin
 from alignrec.pipeline.encode.registry import Spec
 from alignrec.pipeline.encode.towers import Join, OfHub, Towers
@@ -40,13 +39,12 @@ class HuggingFace(Towers):
 
     def __init__(self, source: Origin, params: HuggingFaceParams) -> None:
         towers.silence_transformers()
-        self._params, self._device = params, pick_device()
+        self._params = params
         options = {"local_files_only": True, "trust_remote_code": params.trust_remote_code}
         self._network, self._missing = _load_network(source, params, options)
         self._dual = _modalities_of(type(self._network)) == ("image", "text")
         self._padded = self._network.config.model_type in PADDED
         self._process: Any = None
-        self._tokenizer: Any = None
         room = None
         if "image" in source.reads:
             from transformers import AutoImageProcessor
@@ -55,37 +53,34 @@ class HuggingFace(Towers):
         if "text" in source.reads:
             from transformers import AutoTokenizer
 
-            self._tokenizer = AutoTokenizer.from_pretrained(source.folder, **options)
-            self._tokenizer.padding_side = self._tokenizer.truncation_side = "right"
-            if (read := self._tokenizer).pad_token is None:
+            self.tokenizer = AutoTokenizer.from_pretrained(source.folder, **options)
+            self.tokenizer.padding_side = self.tokenizer.truncation_side = "right"
+            if (read := self.tokenizer).pad_token is None:
                 read.pad_token = read.eos_token or read.unk_token or read.bos_token
             if read.pad_token is None:
                 raise UserError("its tokenizer has no token to pad with; add pad_token to tokenizer_config.json")
-            self._plain = towers.control_breaker(self._tokenizer)
-            most = towers.longest_input(self._tokenizer, self._network.config)
+            self.break_controls = towers.control_breaker(self.tokenizer)
+            most = towers.longest_input(self.tokenizer, self._network.config)
             self._length = most if self._padded else min(params.max_tokens, most)
-            room = max(1, self._length - len(self._tokenizer(params.prompt)["input_ids"]))
+            room = max(1, self._length - len(self.tokenizer(params.prompt)["input_ids"]))
         super().__init__(source.reads, params.join, params.dim, room, params.chunks)
 
     def image_inputs(self, images: list[Image.Image]) -> dict[str, Any]:
-        return towers.pin_inputs(self._process(images=images, return_tensors="pt"))
-
-    def count_tokens(self, texts: list[str], unknown: bool = False) -> list[int]:
-        return count_tokens(self._tokenizer, [self._plain(text) for text in texts], unknown)
+        inputs = self._process(images=images, return_tensors="pt")
+        return {name: x.to(self._network.dtype) if x.is_floating_point() else x for name, x in inputs.items()}
 
     def text_inputs(self, texts: list[str]) -> dict[str, Any]:
-        rows: Mapping[str, Any] = self._tokenizer(
-            [self._params.prompt + self._plain(text) for text in texts],
+        rows: dict[str, Any] = self.tokenizer(
+            [self._params.prompt + self.break_controls(text) for text in texts],
             padding="max_length" if self._padded else True,
             truncation=True,
             max_length=self._length,
             return_tensors="pt",
             return_attention_mask=None if self._dual else True,
         )
-        return towers.pin_inputs(rows)
+        return rows
 
     def image_vectors(self, inputs: dict[str, Any]) -> Tensor:
-        inputs = self._send_inputs(inputs)
         if self._dual:
             return _vectors_of(self._network.get_image_features(**inputs))
         output = self._network(**inputs)
@@ -96,7 +91,6 @@ class HuggingFace(Towers):
         return hidden.flatten(2).mean(2) if hidden.ndim == 4 else hidden[:, 0]
 
     def text_vectors(self, inputs: dict[str, Any]) -> Tensor:
-        inputs = self._send_inputs(inputs)
         if self._dual:
             return _vectors_of(self._network.get_text_features(**inputs))
         hidden = self._network(**inputs).last_hidden_state.float()  # [B, T, W]
@@ -105,10 +99,6 @@ class HuggingFace(Towers):
 
         config = type(self._network.config)
         return pool_tokens(hidden, inputs["attention_mask"], last=config in CAUSAL and config not in MASKED)
-
-    def _send_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        there = towers.send_inputs(inputs, self._device)
-        return {name: x.to(self._network.dtype) if x.is_floating_point() else x for name, x in there.items()}
 
 
 def pool_tokens(hidden: Tensor, mask: Tensor, last: bool) -> Tensor:

@@ -1,6 +1,5 @@
 """Models of open_clip: CLIP, SigLIP and others."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,12 +7,12 @@ from PIL import Image
 from torch import Tensor
 
 from alignrec.pipeline.encode import hub, towers
-from alignrec.pipeline.encode.chunks import Chunked, count_tokens
+from alignrec.pipeline.encode.chunks import Chunked
 from alignrec.pipeline.encode.hub import Origin, Pretrained
 from alignrec.pipeline.encode.registry import Spec
 from alignrec.pipeline.encode.towers import Join, Towers
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.ops.device import move_to, pick_device, pin_memory
+from alignrec.pipeline.ops.device import pick_device
 
 LIBRARY = "open_clip_torch"
 CONFIG = "open_clip_config.json"
@@ -39,32 +38,33 @@ class OpenClip(Towers):
         self._network: Any = network.eval()
         self._look: Any = look
         self._tokenizer = open_clip.get_tokenizer(name)
-        self._inner = getattr(self._tokenizer, "tokenizer", None)  # tokenizer of transformers; None: open_clip's own
-        self._plain = towers.control_breaker(self._inner, CONTROLS if self._inner is None else ())
+        self.tokenizer = getattr(self._tokenizer, "tokenizer", None)  # None: open_clip's own
+        self.break_controls = towers.control_breaker(self.tokenizer, CONTROLS if self.tokenizer is None else ())
         room = int(self._tokenizer.context_length) - 2 if "text" in source.reads else None
         super().__init__(source.reads, params.join, room=room, most=params.chunks)
 
     def count_tokens(self, texts: list[str], unknown: bool = False) -> list[int]:
-        given = [self._plain(text) for text in texts]
-        if self._inner is None:  # its tokens are bytes, so it knows all
-            return [0 if unknown else len(self._tokenizer.encode(text)) for text in given]
-        return count_tokens(self._inner, given, unknown)
+        if self.tokenizer is not None:
+            return super().count_tokens(texts, unknown)
+        # tokens of open_clip's own tokenizer are bytes, so it knows all
+        return [0 if unknown else len(self._tokenizer.encode(self.break_controls(text))) for text in texts]
 
     def image_inputs(self, images: list[Image.Image]) -> Tensor:
-        return pin_memory(torch.stack([self._look(image) for image in images]))  # float32 [B, 3, S, S]
+        return torch.stack([self._look(image) for image in images])  # float32 [B, 3, S, S]
 
     def text_inputs(self, texts: list[str]) -> Tensor:
-        return pin_memory(self._tokenizer([self._plain(text) for text in texts]))  # int64 [B, T], all of one length
+        tokens: Tensor = self._tokenizer([self.break_controls(text) for text in texts])
+        return tokens  # int64 [B, T], all of one length
 
     def image_vectors(self, inputs: Tensor) -> Tensor:
-        return self._run_tower(self._network.encode_image, inputs)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
+            vectors: Tensor = self._network.encode_image(inputs)
+        return vectors.float()
 
     def text_vectors(self, inputs: Tensor) -> Tensor:
-        return self._run_tower(self._network.encode_text, inputs)
-
-    def _run_tower(self, tower: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
-            return tower(move_to(inputs, self._device)).float()
+            vectors: Tensor = self._network.encode_text(inputs)
+        return vectors.float()
 
 
 def find_model(where: str, params: OpenClipParams) -> Origin:

@@ -9,12 +9,11 @@ from PIL import Image
 from torch import Tensor
 
 from alignrec.pipeline.encode import hub, towers
-from alignrec.pipeline.encode.chunks import count_tokens
 from alignrec.pipeline.encode.hub import WEIGHTS, Origin
 from alignrec.pipeline.encode.registry import Spec
 from alignrec.pipeline.encode.towers import OfHub, Prepared, Towers
 from alignrec.pipeline.io.errors import UserError, installing
-from alignrec.pipeline.ops.device import pick_device
+from alignrec.pipeline.ops.device import pick_device, pin_memory
 
 LIBRARY = "sentence-transformers"
 BOTH = ("image", "text")
@@ -34,11 +33,11 @@ class SentenceTransformers(Towers):
     """Model of sentence-transformers."""
 
     def __init__(self, source: Origin, params: SentenceTransformersParams) -> None:
-        self._params, self._device = params, pick_device()
+        self._params = params
         towers.silence_transformers()
         self._model = _import_library().SentenceTransformer(
             str(source.folder),
-            device=str(self._device),
+            device=str(pick_device()),
             local_files_only=True,
             trust_remote_code=params.trust_remote_code,
             model_kwargs={"dtype": getattr(torch, params.precision), "use_safetensors": True},
@@ -53,7 +52,8 @@ class SentenceTransformers(Towers):
         self._fused = both and params.join in ("auto", "fused")
         self._chats = "message" in self._model.modalities
         self._prompt = source.prompt or None
-        self._plain = str if (tokenizer := self._model.tokenizer) is None else towers.control_breaker(tokenizer)
+        self.tokenizer = tokenizer = self._model.tokenizer
+        self.break_controls = towers.control_breaker(tokenizer)
         # do not truncate whole chats: they contain image placeholders
         if not self._chats and tokenizer is not None and self._model.config is not None:
             most = min(params.max_tokens, towers.longest_input(tokenizer, self._model.config))
@@ -70,14 +70,14 @@ class SentenceTransformers(Towers):
         pairs = zip(towers.open_images(images), texts, strict=True)
         items = [{"image": image, "text": self._bound_text(text)} for image, text in pairs]
         with self._lock:
-            return Prepared(self._make_inputs(items), [], None)
+            return Prepared(towers.map_tensors(self._make_inputs(items), pin_memory), [], None)
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
         if not self._fused:
             return super().encode(prepared)
         (inputs,) = prepared.text or [prepared.image]
-        return self.image_vectors(inputs)[:, : self.dim]
+        return self.image_vectors(self.send(inputs))[:, : self.dim]
 
     def image_inputs(self, images: list[Image.Image]) -> dict[str, Any]:
         items = [{"image": image} for image in images]
@@ -89,28 +89,25 @@ class SentenceTransformers(Towers):
     def text_inputs(self, texts: list[str]) -> dict[str, Any]:
         return self._make_inputs([{"text": self._bound_text(text)} for text in texts])
 
-    def count_tokens(self, texts: list[str], unknown: bool = False) -> list[int]:
-        return count_tokens(self._model.tokenizer, [self._plain(text) for text in texts], unknown)
-
     def image_vectors(self, inputs: dict[str, Any]) -> Tensor:
-        vectors: Tensor = self._model(towers.send_inputs(inputs, self._device))["sentence_embedding"]
+        vectors: Tensor = self._model(inputs)["sentence_embedding"]
         return vectors.float()
 
     text_vectors = image_vectors
 
     def _make_inputs(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         # items are dicts, because the model would download a bare text that is a URL
-        return towers.pin_inputs(self._model.preprocess(items, prompt=self._prompt))
+        inputs: dict[str, Any] = self._model.preprocess(items, prompt=self._prompt)
+        return inputs
 
     def _bound_text(self, text: str) -> str:
         """Break up control tokens, and truncate the text of a chat."""
-        text, most = self._plain(text), self._params.max_tokens
+        text, most = self.break_controls(text), self._params.max_tokens
         if not self._chats or len(text) <= most:  # a token has at least one character
             return text
-        tokenizer = self._model.tokenizer
-        if not tokenizer.is_fast:
+        if not self.tokenizer.is_fast:
             return text[: 4 * most]  # English has about 4 characters per token
-        ends = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        ends = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         return text if len(ends) <= most else text[: ends[most - 1][1]]
 
 

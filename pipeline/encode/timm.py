@@ -89,18 +89,18 @@ class Timm(Towers):
     def __init__(self, source: Origin, params: TimmParams) -> None:
         import timm  # takes a second
 
-        self._device, self._dtype = pick_device(), getattr(torch, params.precision)
+        self._dtype = getattr(torch, params.precision)
         network: Any = timm.create_model(f"local-dir:{source.folder}", pretrained=True, num_classes=0)
-        self._network = network.eval().to(self._device, self._dtype, memory_format=torch.channels_last)
+        self._network = network.eval().to(pick_device(), self._dtype, memory_format=torch.channels_last)
         config = timm.data.resolve_data_config(model=network)
         self._look: Any = timm.data.create_transform(**config, is_training=False)
         super().__init__(source.reads)
 
     def image_inputs(self, images: list[Image.Image]) -> Tensor:
-        return pin_memory(torch.stack([self._look(image) for image in images]))  # float32 [B, 3, S, S]
+        return torch.stack([self._look(image) for image in images])  # float32 [B, 3, S, S]
 
     def image_vectors(self, inputs: Tensor) -> Tensor:
-        vectors: Tensor = self._network(move_to(inputs, self._device).to(self._dtype))
+        vectors: Tensor = self._network(inputs.to(self._dtype))
         return vectors.float()
 
 

@@ -1,7 +1,7 @@
 """Third-party encoders with an image tower, a text tower, or both."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from threading import Lock
 from typing import Annotated, Any, Literal, NamedTuple
@@ -19,7 +19,7 @@ from alignrec.pipeline.encode.params import MOST_CHUNKS
 from alignrec.pipeline.harness.config import Positive
 from alignrec.pipeline.images.decode import decode_rgb
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.ops.device import move_to, pin_memory
+from alignrec.pipeline.ops.device import move_to, pick_device, pin_memory
 
 Join = Literal["mean", "concat"]
 SIDE = 512  # pixels, of the largest inputs of networks; larger JPEGs are decoded at reduced size
@@ -59,10 +59,10 @@ class Towers:
 
     image_inputs: Callable[[list[Image.Image]], Any]  # B images -> inputs on the CPU
     text_inputs: Callable[[list[str]], Any]  # B texts -> inputs on the CPU
-    image_vectors: Callable[[Any], Tensor]  # inputs -> float32 [B, F]
+    image_vectors: Callable[[Any], Tensor]  # inputs on the device -> float32 [B, F]
     text_vectors: Callable[[Any], Tensor]
-    # tokens of each text, untruncated, or, with True, only the unknown ones; called if `room` is known
-    count_tokens: Callable[..., list[int]]
+    tokenizer: Any = None  # of transformers
+    break_controls: Callable[[str], str]  # from `control_breaker`
 
     def __init__(
         self,
@@ -78,9 +78,9 @@ class Towers:
         widths: dict[str, int] = {}
         with torch.inference_mode():
             if "image" in self.reads:
-                widths["image"] = self.image_vectors(self.image_inputs([GREY])).shape[1]
+                widths["image"] = self.image_vectors(self.send(self.image_inputs([GREY]))).shape[1]
             if "text" in self.reads:
-                widths["text"] = self.text_vectors(self.text_inputs([WORD])).shape[1]
+                widths["text"] = self.text_vectors(self.send(self.text_inputs([WORD]))).shape[1]
         if dim is not None and dim > (narrowest := min(widths.values())):
             raise UserError(f"dim {dim} is more than the {narrowest} numbers of its vectors; give at most that")
         self._widths = {modality: dim or width for modality, width in widths.items()}
@@ -90,13 +90,13 @@ class Towers:
         self.width = sum(self.halves.values()) or self._widths[self.reads[0]]
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
-        image = None if images is None else self.image_inputs(open_images(images))
+        image = None if images is None else map_tensors(self.image_inputs(open_images(images)), pin_memory)
         if texts is None:
             return Prepared(image, [], None)
         with self._lock:
             chunks = self._cut_texts(texts)
             inputs = [self.text_inputs([chunks.parts[i] for i in group]) for group in chunks.groups()]
-            return Prepared(image, inputs, chunks)
+            return Prepared(image, [map_tensors(one, pin_memory) for one in inputs], chunks)
 
     def reading(self, texts: Sequence[str]) -> Reading | None:
         if self.room is None:
@@ -107,10 +107,11 @@ class Towers:
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
-        image = None if prepared.image is None else self.image_vectors(prepared.image)[:, : self.dim]
+        image = None if prepared.image is None else self.image_vectors(self.send(prepared.image))[:, : self.dim]
         text = None
         if prepared.chunks is not None:
-            text = prepared.chunks.average_parts([self.text_vectors(inputs) for inputs in prepared.text])[:, : self.dim]
+            parts = [self.text_vectors(self.send(inputs)) for inputs in prepared.text]
+            text = prepared.chunks.average_parts(parts)[:, : self.dim]
         if len(self.reads) == 1:
             return next(vectors for vectors in (image, text) if vectors is not None)
         # vectors of length 1, [B, W]; None for an absent modality
@@ -120,8 +121,18 @@ class Towers:
         if self.join == "mean":
             return torch.stack(present).mean(dim=0)  # [1 or 2, B, F] -> [B, F]
         zeros = present[0].new_zeros
-        parts = [zeros(len(present[0]), self._widths[m]) if unit is None else unit for m, unit in units.items()]
-        return torch.cat(parts, dim=1)
+        halves = [zeros(len(present[0]), self._widths[m]) if unit is None else unit for m, unit in units.items()]
+        return torch.cat(halves, dim=1)
+
+    def count_tokens(self, texts: list[str], unknown: bool = False) -> list[int]:
+        """Count the tokens of each text, untruncated, or only the unknown ones; called if `room` is known."""
+        plain = [self.break_controls(text) for text in texts]
+        rows = self.tokenizer(plain, add_special_tokens=False, verbose=False)["input_ids"]
+        return [ids.count(self.tokenizer.unk_token_id) if unknown else len(ids) for ids in rows]
+
+    def send(self, inputs: Any) -> Any:
+        device = pick_device()
+        return map_tensors(inputs, lambda x: move_to(x, device))
 
     def _cut_texts(self, texts: Sequence[str]) -> Chunks:
         if self.room is None:  # texts stay whole, and their tokens are not counted
@@ -143,12 +154,11 @@ def open_images(images: Iterable[bytes]) -> list[Image.Image]:
     return opened
 
 
-def pin_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: pin_memory(x) if isinstance(x, Tensor) else x for name, x in inputs.items()}
-
-
-def send_inputs(inputs: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    return {name: move_to(x, device) if isinstance(x, Tensor) else x for name, x in inputs.items()}
+def map_tensors(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Change a tensor, or each tensor of a mapping."""
+    if isinstance(inputs, Tensor):
+        return change(inputs)
+    return {name: change(x) if isinstance(x, Tensor) else x for name, x in inputs.items()}
 
 
 def silence_transformers() -> None:
