@@ -14,7 +14,6 @@ from PIL import Image
 
 from alignrec.pipeline.encode import batching, registry
 from alignrec.pipeline.encode.params import Encode
-from alignrec.pipeline.encode.registry import ENCODERS
 from alignrec.pipeline.harness.config import checked, nearest
 from alignrec.pipeline.images.decode import normalise_image
 from alignrec.pipeline.images.params import Images
@@ -148,12 +147,12 @@ def encoder(name: str | Path | Release, encoder: str | None = None, **settings: 
         return _load_released(name, encoder)
     if isinstance(name, Path) or "/" in name or Path(name).is_dir():
         return _load_released(load(name), encoder)
-    ready = [*BUNDLED, *(other for other in ENCODERS if other not in ENCODERS.built_in)]
+    ready = [*BUNDLED, *(other for other in registry.ENCODERS if other not in registry.ENCODERS.built_in)]
     if name not in ready:
-        if name in ENCODERS:
+        if name in registry.ENCODERS:
             raise UserError(f"encoder '{name}' needs weights of its own; name a release that carries it")
         raise UserError(f"no encoder '{name}'{nearest(name, ready)}")
-    spec = ENCODERS[name]
+    spec = registry.ENCODERS[name]
     own = checked(spec.params, settings, f"encoder.{name}")
     return Encoder(name, spec.load(Path(), own), spec.reads)  # no path: these encoders need no dataset
 

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 
 from alignrec.pipeline.harness.config import known, nearest
 from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.pipeline.interactions import build, division
-from alignrec.pipeline.interactions.division import MMREC, Division
+from alignrec.pipeline.interactions import build
+from alignrec.pipeline.interactions.division import MMREC, PROTOCOLS, Division
 from alignrec.pipeline.interactions.params import Interactions
 from alignrec.pipeline.interactions.split import Split, load_split
 from alignrec.pipeline.io.errors import UserError
@@ -68,7 +68,7 @@ def number(interactions: Any, ids: Iterable[Any] | None, how: Splitting) -> Numb
             no rows are left.
     """
     raw = _as_table(interactions)
-    known([how.protocol] if how.protocol else [], division.PROTOCOLS, "protocol")
+    known([how.protocol] if how.protocol else [], PROTOCOLS, "protocol")
     table = _cast_columns(raw)
     names = None if ids is None else list(map(str, ids))
     missing = 0 if names is None else table["item"].null_count

@@ -24,7 +24,6 @@ from alignrec.pipeline.harness.progress import bytes_bar
 from alignrec.pipeline.io.errors import UserError, not_installed
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import read
-from alignrec.pipeline.release.manifest import Manifest
 from alignrec.pipeline.remote import fetch as fetching
 from alignrec.pipeline.remote import stores
 from alignrec.vectors import Vectors
@@ -77,7 +76,7 @@ class Release:
 
     folder: Path
     """local folder of the release"""
-    info: Manifest
+    info: manifests.Manifest
     """manifest: dataset, version, counts, files with their hashes, and provenance"""
 
     @cached_property
@@ -231,7 +230,7 @@ def _has_manifest(folder: Path, whole: str) -> bool:
     return whole in (io.sha256(folder / manifests.NAME), manifests.load(folder).part_of)
 
 
-def _check_features(info: Manifest, features: str | None) -> None:
+def _check_features(info: manifests.Manifest, features: str | None) -> None:
     if features is not None and features not in (names := info.sets_with("features")):
         raise UserError(f"no feature set '{features}' in this release{nearest(features, names)}")
 

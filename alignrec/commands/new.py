@@ -22,8 +22,7 @@ from alignrec.commands.plan import format_duration
 from alignrec.commands.terminal import say
 from alignrec.pipeline import io
 from alignrec.pipeline.combine.names import feature_sets
-from alignrec.pipeline.harness import config
-from alignrec.pipeline.harness.config import checked, known
+from alignrec.pipeline.harness.config import EXTENDS, Loader, checked, known, merge, read_yaml
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.sources.amazon import CATEGORIES, KIND, SIZES
@@ -148,16 +147,16 @@ def profile(
     path = PROFILES / f"{name}.yaml"
     if not path.is_file() and not (path := Path(name)).is_file():
         raise UserError(f"no profile '{name}'; there are {', '.join(sorted(one.stem for one in PROFILES.glob('*')))}")
-    over, absent = config.read_yaml(path), list[str]()
+    over, absent = read_yaml(path), list[str]()
     text, changed = path.read_text(encoding="utf-8"), list(over)
     # a profile is an overlay: keep the comments of the file that it extends
-    if config.EXTENDS in over:
-        base = path.parent / over.pop(config.EXTENDS)
+    if EXTENDS in over:
+        base = path.parent / over.pop(EXTENDS)
         # paper.yaml lies over the parameters of this project, which are the package's in a folder without any
         base = PARAMS if base.name == PARAMS.name and PARAMS.exists() else base
         over, absent = _without_absent_sets(over, base)
         text, changed = _merge_documents(base.read_text(encoding="utf-8"), over)
-    check(parse(yaml.load(text, config.Loader), path), path)  # validate before writing anything; a SafeLoader
+    check(parse(yaml.load(text, Loader), path), path)  # validate before writing anything; a SafeLoader
     kept = _keep_uncommitted(to, text)
     io.write_bytes(to, text.encode())
     say(f"wrote {to}: {', '.join(changed) or 'nothing changed'}")
@@ -173,7 +172,7 @@ def _without_absent_sets(over: dict[str, Any], base: Path) -> tuple[dict[str, An
     """Return an overlay without the feature sets that the project lacks in its benchmark, and their names."""
     own = over.get("benchmark", {})
     features, ablations = own.get("features", []), own.get("ablations", {})
-    params = parse(config.merge(config.read_yaml(base), over) | {"benchmark": {}}, base)
+    params = parse(merge(read_yaml(base), over) | {"benchmark": {}}, base)
     made = [feature_sets(params, dataset) for dataset in params.datasets]
     wanted = dict.fromkeys([*features, *(keys["features"] for keys in ablations.values() if "features" in keys)])
     if not (absent := [one for one in wanted if not all(one in names for names in made)]):

@@ -13,16 +13,14 @@ from alignrec.pipeline.combine import names
 from alignrec.pipeline.combine.params import Combine
 from alignrec.pipeline.encode.params import BEiT3, Encode
 from alignrec.pipeline.encode.registry import check_encoders, settings_of
-from alignrec.pipeline.harness import config
-from alignrec.pipeline.harness.config import Parameters, Section, checked, known
+from alignrec.pipeline.harness.config import Parameters, Section, checked, known, read_extended
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.models.params import FEATURES
 from alignrec.pipeline.pretrain.params import Pretrain
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.semantic_ids.params import SemanticIds
-from alignrec.pipeline.sources import base as sources
-from alignrec.pipeline.sources.base import Downloaded, Generated
+from alignrec.pipeline.sources.base import SOURCES, Downloaded, Generated, declared_source
 from alignrec.pipeline.train.params import Released
 from alignrec.stages.order import IN_ORDER
 
@@ -40,7 +38,7 @@ class _Declared(Parameters):
     def _check_kinds(cls, raw: Any) -> Any:
         if not isinstance(raw, dict):
             return raw
-        return {name: sources.declared_source(source, f"sources.{name}") for name, source in raw.items()}
+        return {name: declared_source(source, f"sources.{name}") for name, source in raw.items()}
 
 
 Params: type[Parameters] = create_model(
@@ -50,7 +48,7 @@ Params: type[Parameters] = create_model(
 
 def read(path: Path, dataset: str = "") -> Parameters:
     """Read a parameter file, completed for `dataset` if given; settings of models and encoders are left to `check`."""
-    return parse(config.read_extended(path), path, dataset)
+    return parse(read_extended(path), path, dataset)
 
 
 def parse(raw: Any, path: Path, dataset: str = "") -> Parameters:
@@ -99,9 +97,9 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
 def of_release(release: Release, path: Path) -> Parameters:
     """Return the parameters of the file if it exists, otherwise those recorded in the release."""
     manifest = release.manifest
-    if manifest.kind not in sources.SOURCES:
+    if manifest.kind not in SOURCES:
         raise UserError(f"{release.folder}: source '{manifest.kind}' is unknown here; install the package that has it")
-    source = sources.SOURCES[manifest.kind]
+    source = SOURCES[manifest.kind]
     # not validated: a release has no raw files
     declared = {manifest.dataset: source.model_construct(kind=manifest.kind)}
     # the parameter file of a project takes precedence over the release

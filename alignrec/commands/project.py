@@ -15,8 +15,8 @@ import yaml
 
 from alignrec.commands.params import read
 from alignrec.pipeline import io
-from alignrec.pipeline.harness import code, config
-from alignrec.pipeline.harness.config import Parameters
+from alignrec.pipeline.harness import code
+from alignrec.pipeline.harness.config import Parameters, read_yaml
 from alignrec.pipeline.harness.run import SOURCE, Stage
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError, one_line
@@ -123,7 +123,7 @@ def begin_project(folder: Path) -> Iterator[str]:
 
 
 def _add_missing_sections(path: Path) -> Iterator[str]:
-    given = config.read_yaml(path)
+    given = read_yaml(path)
     if not isinstance(given, dict):
         raise UserError(f"{path}: not a mapping of sections; begin one with `alignrec new`")
     blocks = SECTIONS.read_text(encoding="utf-8").split("\n\n")

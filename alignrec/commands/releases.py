@@ -7,21 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from alignrec import schemas
-from alignrec.commands.arguments import (
-    PARAMS,
-    ROOT,
-    DatasetOrRelease,
-    Json,
-    Key,
-    OneOrAll,
-    Order,
-    ParamsFile,
-    ReleaseFolder,
-    Root,
-    is_release,
-    open_layout,
-    settings_of,
-)
+from alignrec.commands import arguments as args
 from alignrec.commands.params import Params, check, read
 from alignrec.commands.terminal import explain_interrupt, say, show
 from alignrec.pipeline import io
@@ -43,7 +29,7 @@ if TYPE_CHECKING:
 MOST_REASONS = 3  # reasons of rejects on the terminal
 
 
-def summary(dataset: OneOrAll = None, params: ParamsFile = PARAMS, root: Root = ROOT) -> None:
+def summary(dataset: args.OneOrAll = None, params: args.ParamsFile = args.PARAMS, root: args.Root = args.ROOT) -> None:
     """summarise the last runs: time, results, report and release."""
     from alignrec.pipeline.report import terminal, verdict
     from alignrec.pipeline.report.outputs import Outputs
@@ -77,27 +63,27 @@ def read_record(layout: Layout, stage: str) -> dict[str, Any]:
 
 
 def compare(
-    dataset: DatasetOrRelease,
+    dataset: args.DatasetOrRelease,
     sets: Annotated[
         list[str], typer.Argument(help="our encoders, or third-party files, see docs/compare.md; name=path renames")
     ],
-    params: ParamsFile = PARAMS,
-    root: Root = ROOT,
+    params: args.ParamsFile = args.PARAMS,
+    root: args.Root = args.ROOT,
     train: Annotated[bool, typer.Option("--train", help="also train AlignRec and two baselines on each")] = False,
     seeds: Annotated[int, typer.Option(min=1, help="trainings of each model")] = 5,
-    order: Order = None,
+    order: args.Order = None,
     to: Annotated[Path | None, typer.Option("--to", help="folder for compare.json and index.html")] = None,
 ) -> None:
     """compare feature sets: probes, paired tests, likeness, most changed items."""
     from alignrec.pipeline.compare import command
     from alignrec.pipeline.report import terminal, verdict
 
-    settings = settings_of(dataset, params)
+    settings = args.settings_of(dataset, params)
     if train:
         check(settings, params)
-    with open_layout(dataset, root, "interactions") as layout:
+    with args.open_layout(dataset, root, "interactions") as layout:
         folder = to or Layout(root, layout.dataset).folder("compare")
-        if not is_release(dataset):
+        if not args.is_release(dataset):
             read_by = ("interactions", "items", *FEATURE_STAGES)
             refuse_altered(layout, (STAGES[stage] for stage in read_by), "compare")
         found = command.compare(layout, settings, sets, seeds if train else 0, folder, order)
@@ -113,9 +99,9 @@ def compare(
 def diff(
     a: Annotated[Path, typer.Argument(help="the older release folder")],
     b: Annotated[Path, typer.Argument(help="the newer release folder")],
-    json_to: Json = None,
+    json_to: args.Json = None,
     page_to: Annotated[Path | None, typer.Option("--page", help="also write a page of the most changed items")] = None,
-    root: Root = ROOT,
+    root: args.Root = args.ROOT,
 ) -> None:
     """compare two releases: schema, rows, values, and the version that the change deserves."""
     Release(a).verify()
@@ -147,14 +133,14 @@ def leaderboard(
 
 
 def verify(
-    folder: ReleaseFolder,
-    key: Key = None,
+    folder: args.ReleaseFolder,
+    key: args.Key = None,
     data: Annotated[str | None, typer.Option(help="recompute vectors: a dataset, or items as for `embed`")] = None,
     images: Annotated[Path | None, typer.Option(help="folder of image files, for items in --data")] = None,
     sample: Annotated[int, typer.Option(min=1, help="rows of --data to recompute")] = 200,
     encoder: Annotated[list[str] | None, typer.Option(help="a feature set; may be given again; all by default")] = None,
     json_to: Annotated[Path | None, typer.Option("--json", help="also write what --data gave here")] = None,
-    root: Root = ROOT,
+    root: args.Root = args.ROOT,
 ) -> None:
     """check every file of a release and its signature; with --data also its vectors. Exit code 1 if they differ."""
     for line in verify_release(folder, key):
@@ -179,7 +165,7 @@ def fetch(
     ],
     to: Annotated[Path, typer.Option("--to", help="folder to make; an interrupted fetch resumes")],
     encoder: Annotated[str | None, typer.Option(help="only this feature set and its graph")] = None,
-    key: Key = None,
+    key: args.Key = None,
 ) -> None:
     """fetch a release, every byte checked before it appears."""
     from alignrec.pipeline.remote import fetch as remote
@@ -200,8 +186,8 @@ def export(
     features: Annotated[
         list[str] | None, typer.Option(help="a feature set; may be given again; all by default")
     ] = None,
-    order: Order = None,
-    root: Root = ROOT,
+    order: args.Order = None,
+    root: args.Root = args.ROOT,
 ) -> None:
     """export a dataset or release in the format of another tool."""
     from alignrec.pipeline.export import content
@@ -238,8 +224,8 @@ def embed(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="encode again what failed or is new, into the same folder")
     ] = False,
-    params: ParamsFile = PARAMS,
-    root: Root = ROOT,
+    params: args.ParamsFile = args.PARAMS,
+    root: args.Root = args.ROOT,
 ) -> None:
     """encode any table with any encoder, or new items with the encoder of a release."""
     if release is not None:
@@ -271,17 +257,17 @@ def _show_summary(summary: "Summary", to: Path) -> None:
 
 
 def serve(
-    release: ReleaseFolder,
+    release: args.ReleaseFolder,
     host: Annotated[
         str, typer.Option(help="address to listen at; only this machine reaches the default")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free")] = 8000,
-    params: ParamsFile = PARAMS,
-    root: Root = ROOT,
+    params: args.ParamsFile = args.PARAMS,
+    root: args.Root = args.ROOT,
 ) -> None:
     """serve the page of a release with a search box: text or image in, nearest items out."""
     opened = Release(release).verify()
-    settings = settings_of(str(release), params)
+    settings = args.settings_of(str(release), params)
     from alignrec.pipeline.serve import app  # loads torch, which a damaged release need not wait for
 
     preferred, shown = settings[Released].features, settings[Report].gallery_items

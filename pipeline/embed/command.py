@@ -34,7 +34,6 @@ from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import item_file
 from alignrec.pipeline.release.encoder import MOST_AT_A_TIME, ReleasedEncoders, hash_images, text_sha256
-from alignrec.pipeline.release.item_file import Columns, Row
 from alignrec.pipeline.sources import lines
 
 DATASET = "table"  # name of the table as a dataset
@@ -49,7 +48,7 @@ class Table(NamedTuple):
 
     path: Path  # file or folder
     images: Path | None  # folder
-    columns: Columns
+    columns: item_file.Columns
 
 
 class Choice(NamedTuple):
@@ -62,7 +61,7 @@ class Choice(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """Row counts of an encoded table."""
+    """item_file.Row counts of an encoded table."""
 
     items: int  # written rows
     images: int  # written rows with an image
@@ -181,7 +180,7 @@ def _lay_out(table: Table, layout: Layout, images: Images | None, shard_rows: in
     columns = table.columns if images is not None else table.columns._replace(image="")
     rejects = layout.root / "rejects"
 
-    def read_rows() -> Iterator[Row]:
+    def read_rows() -> Iterator[item_file.Row]:
         for number, (rows, unused) in enumerate(item_file.read_blocks(table.path, table.images, columns)):
             if unused:
                 raw = lines.reject_table(table.path.name, unused)
@@ -210,7 +209,7 @@ def _lay_out(table: Table, layout: Layout, images: Images | None, shard_rows: in
     io.write_tables(ids, layout.item_ids, schemas.ITEM_IDS, record)  # written last, as it marks the table as complete
 
 
-def _item_table(rows: Sequence[Row], start: int) -> pa.Table:
+def _item_table(rows: Sequence[item_file.Row], start: int) -> pa.Table:
     texts = [row.text.encode(errors="replace").decode() for row in rows]
     known: dict[str, Sequence[object]] = {
         "item_id": range(start, start + len(rows)),
@@ -225,8 +224,8 @@ def _item_table(rows: Sequence[Row], start: int) -> pa.Table:
     return pa.table({f.name: pa.array(known.get(f.name, [""] * len(rows)), f.type) for f in schemas.ITEMS})
 
 
-def _decode_images(rows: Sequence[Row], items: pa.Table, params: Images) -> Iterator[pa.Table]:
-    def decode(row: Row) -> Decoded:
+def _decode_images(rows: Sequence[item_file.Row], items: pa.Table, params: Images) -> Iterator[pa.Table]:
+    def decode(row: item_file.Row) -> Decoded:
         if row.image is None:
             return Decoded(row.status, row.reason)
         if (data := row.read_image(params.max_bytes)) is None:

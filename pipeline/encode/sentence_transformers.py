@@ -9,9 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from alignrec.pipeline.encode import hub, towers
-from alignrec.pipeline.encode.hub import WEIGHTS, Origin
 from alignrec.pipeline.encode.registry import Spec
-from alignrec.pipeline.encode.towers import OfHub, Prepared, Towers
 from alignrec.pipeline.io.errors import UserError, installing
 from alignrec.pipeline.ops.device import pick_device, pin_memory
 
@@ -19,7 +17,7 @@ LIBRARY = "sentence-transformers"
 BOTH = ("image", "text")
 
 
-class SentenceTransformersParams(OfHub):
+class SentenceTransformersParams(towers.OfHub):
     """Settings of kind `sentence-transformers`."""
 
     join: Literal["auto", "fused", "mean", "concat"] = "auto"
@@ -29,10 +27,10 @@ class SentenceTransformersParams(OfHub):
     """instruction before every text; by default the model's own"""
 
 
-class SentenceTransformers(Towers):
+class SentenceTransformers(towers.Towers):
     """Model of sentence-transformers."""
 
-    def __init__(self, source: Origin, params: SentenceTransformersParams) -> None:
+    def __init__(self, source: hub.Origin, params: SentenceTransformersParams) -> None:
         self._params = params
         towers.silence_transformers()
         self._model = _import_library().SentenceTransformer(
@@ -64,16 +62,16 @@ class SentenceTransformers(Towers):
             room = max(1, int(most) - len(tokenizer(self._prompt or "")["input_ids"]))
         super().__init__(source.reads, join, params.dim, room, params.chunks)
 
-    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
+    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> towers.Prepared:
         if not self._fused or images is None or texts is None:
             return super().prepare(images, texts)
         pairs = zip(towers.open_images(images), texts, strict=True)
         items = [{"image": image, "text": self._bound_text(text)} for image, text in pairs]
         with self._lock:
-            return Prepared(towers.map_tensors(self._make_inputs(items), pin_memory), [], None)
+            return towers.Prepared(towers.map_tensors(self._make_inputs(items), pin_memory), [], None)
 
     @torch.inference_mode()
-    def encode(self, prepared: Prepared) -> Tensor:
+    def encode(self, prepared: towers.Prepared) -> Tensor:
         if not self._fused:
             return super().encode(prepared)
         (inputs,) = prepared.text or [prepared.image]
@@ -111,9 +109,9 @@ class SentenceTransformers(Towers):
         return text if len(ends) <= most else text[: ends[most - 1][1]]
 
 
-def find_model(where: str, params: SentenceTransformersParams) -> Origin:
+def find_model(where: str, params: SentenceTransformersParams) -> hub.Origin:
     _import_library()
-    source = hub.find_model(where, params, LIBRARY, [WEIGHTS, *["*.py"] * params.trust_remote_code])
+    source = hub.find_model(where, params, LIBRARY, [hub.WEIGHTS, *["*.py"] * params.trust_remote_code])
     if (prompt := params.prompt) is None:
         config = hub.read_model_json(f"'{where}.model'", source.folder / "config_sentence_transformers.json")
         prompts = config.get("prompts")
@@ -133,7 +131,7 @@ def _import_library() -> Any:
     return sentence_transformers
 
 
-def _read_modalities(where: str, params: SentenceTransformersParams, source: Origin) -> tuple[str, ...]:
+def _read_modalities(where: str, params: SentenceTransformersParams, source: hub.Origin) -> tuple[str, ...]:
     module = hub.read_model_json(f"'{where}.model'", source.folder / "sentence_bert_config.json")
     named = {str(name) for name in module.get("modality_config", {})}
     seen = "vision_config" in hub.read_model_json(f"'{where}.model'", source.folder / "config.json")

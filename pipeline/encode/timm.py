@@ -10,7 +10,6 @@ from pydantic import Field
 from torch import Tensor
 
 from alignrec.pipeline.encode import hub
-from alignrec.pipeline.encode.hub import Origin, Pretrained
 from alignrec.pipeline.encode.registry import Spec
 from alignrec.pipeline.encode.towers import Towers
 from alignrec.pipeline.harness.config import Section
@@ -79,14 +78,14 @@ def load_cnn(stage: int | None = None) -> CNN:
 CNN_LITE = Spec(lambda folder, params: load_cnn(params.stage), CNNParams, reads=("image",), packages=(PACKAGE,))
 
 
-class TimmParams(Pretrained):
+class TimmParams(hub.Pretrained):
     """Settings of kind `timm`."""
 
 
 class Timm(Towers):
     """Model of timm without its classifier."""
 
-    def __init__(self, source: Origin, params: TimmParams) -> None:
+    def __init__(self, source: hub.Origin, params: TimmParams) -> None:
         import timm  # takes a second
 
         self._dtype = getattr(torch, params.precision)
@@ -104,7 +103,7 @@ class Timm(Towers):
         return vectors.float()
 
 
-def find_model(where: str, params: TimmParams) -> Origin:
+def find_model(where: str, params: TimmParams) -> hub.Origin:
     if params.folder is None and "/" not in params.model:
         params = params.model_copy(update={"model": f"timm/{params.model}"})
     return hub.find_model(where, params, LIBRARY, ["model.safetensors"]).restrict_to(where, params, ("image",))
