@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
@@ -96,13 +96,6 @@ def _read_map(tensors: arrays.Tensors, name: str, rows: int) -> Whitening | None
     )
 
 
-class Prepared(NamedTuple):
-    """Prepared batch of B items."""
-
-    items: int
-    parts: list[Any]  # prepared batch of each part; None if the items lack its modalities
-
-
 class ChainEncoder:
     """Encoder that maps the vectors of several encoders to one."""
 
@@ -110,22 +103,23 @@ class ChainEncoder:
         self._parts, self._fit = parts, fit  # each encoder with the modalities that it reads
         self.width = fit.width
 
-    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
+    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> tuple[int, list[Any]]:
         prepared = []
         for encoder, reads in self._parts:
             shown, written = images if "image" in reads else None, texts if "text" in reads else None
             prepared.append(None if shown is None and written is None else encoder.prepare(shown, written))
-        return Prepared(len(images or texts or ()), prepared)
+        return len(images or texts or ()), prepared
 
     def reading(self, texts: Sequence[str]) -> Reading | None:
         readers = (getattr(encoder, "reading", None) for encoder, reads in self._parts if "text" in reads)
         return next((reading(texts) for reading in readers if reading is not None), None)
 
-    def encode(self, prepared: Prepared) -> Tensor:
+    def encode(self, prepared: tuple[int, list[Any]]) -> Tensor:
         import torch
 
-        vectors = [np.zeros((prepared.items, encoder.width), np.float32) for encoder, _ in self._parts]
-        for number, ((encoder, _), own) in enumerate(zip(self._parts, prepared.parts, strict=True)):
+        n, batches = prepared  # of each part; None if the items lack its modalities
+        vectors = [np.zeros((n, encoder.width), np.float32) for encoder, _ in self._parts]
+        for number, ((encoder, _), own) in enumerate(zip(self._parts, batches, strict=True)):
             if own is not None:
                 vectors[number] = encoder.encode(own).cpu().numpy()
         return torch.from_numpy(np.ascontiguousarray(self._fit(vectors), np.float32))

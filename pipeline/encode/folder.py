@@ -129,8 +129,8 @@ class FeatureSet:
         yield from (io.matrix(self.read(number)["vector"]) for number in range(len(self.shards)))
 
     def distinguishes(self) -> bool:
-        counts = count_vectors(_vectors_with_content(self.shards))
-        return counts.items < 2 or not counts.equal
+        items, _, equal = count_vectors(_vectors_with_content(self.shards))
+        return items < 2 or not equal
 
 
 def feature_rows(ids: pa.Table, vectors: np.ndarray, has_image: Any, has_text: Any) -> pa.Table:
@@ -145,14 +145,6 @@ class Shares(NamedTuple):
     read: float  # mean fraction of a text's tokens that was encoded and is in the vocabulary
     cut: float  # fraction of truncated texts
     unknown: float  # mean fraction of a text's tokens that is not in the vocabulary
-
-
-class Counts(NamedTuple):
-    """Counts of vectors."""
-
-    items: int
-    zero: int  # vectors of zeros
-    equal: bool  # all vectors are the same
 
 
 def text_shares(files: Iterable[Path]) -> Shares | None:
@@ -206,10 +198,11 @@ def joinable_blocks(parts: Sequence[FeatureSet], distinct: Sequence[bool], image
 def differ(vectors: np.ndarray) -> bool:
     """Return whether any two nonzero rows of [I, F] differ."""
     blocks = (vectors[start : start + BLOCK] for start in range(0, len(vectors), BLOCK))
-    return not count_vectors(block[block.any(axis=1)] for block in blocks).equal
+    return not count_vectors(block[block.any(axis=1)] for block in blocks)[2]
 
 
-def count_vectors(blocks: Iterable[np.ndarray]) -> Counts:
+def count_vectors(blocks: Iterable[np.ndarray]) -> tuple[int, int, bool]:
+    """Return the number of vectors, that of zero ones, and whether all are equal."""
     items, zero, equal = 0, 0, True
     first: np.ndarray | None = None
     for vectors in blocks:
@@ -219,7 +212,7 @@ def count_vectors(blocks: Iterable[np.ndarray]) -> Counts:
         items += len(vectors)
         zero += int((~vectors.any(axis=1)).sum())
         equal = equal and bool(np.abs(vectors - first).max() <= EQUAL * np.abs(first).max())
-    return Counts(items, zero, equal)
+    return items, zero, equal
 
 
 def _vectors_with_content(paths: Iterable[Path]) -> Iterator[np.ndarray]:
