@@ -27,7 +27,7 @@ from alignrec.pipeline.images.params import RATE, Images
 from alignrec.pipeline.interactions import build
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS, RELEASED
-from alignrec.pipeline.models.closed import Closed
+from alignrec.pipeline.models.ease import Closed
 from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.pretrain.params import VOCAB, Pretrain
 from alignrec.pipeline.probe.questions import sample_size

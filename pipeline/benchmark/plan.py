@@ -23,7 +23,7 @@ from alignrec.pipeline.harness.config import Parameters
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS, RELEASED
-from alignrec.pipeline.models.closed import Closed
+from alignrec.pipeline.models.ease import Closed
 from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.train.params import Released
 

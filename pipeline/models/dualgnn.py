@@ -41,7 +41,10 @@ class DualGNN(Recommender):
         self.params, self.device, self.graph = params, inputs.device, inputs.user_item
         self.modalities = inputs.modalities
         n_users, dim, m = inputs.split.n_users, params.dim, len(self.modalities)
-        self.common = common_items(adjacency.interaction_matrix(inputs.split), params.neighbours)  # [U, U]
+        # counts of common items with each user's top K users, [U, U]; in blocks, to hold no dense U x U matrix
+        counts = cooccurrence.count_cooccurrences(adjacency.interaction_matrix(inputs.split))
+        blocks = [cooccurrence.top_k(block, params.neighbours) for _, block in counts]
+        self.common = sp.csr_array(sp.vstack(blocks, format="csr"))
         self.fixed = self.drawn = self._draw(torch.Generator().manual_seed(seed_for("dualgnn", "user graph")))
         self.project = nn.ModuleList(
             nn.Sequential(nn.Linear(f.shape[1], 4 * dim), nn.LeakyReLU(), nn.Linear(4 * dim, dim))
@@ -57,7 +60,17 @@ class DualGNN(Recommender):
 
     def _draw(self, draws: torch.Generator | None = None) -> Sparse:
         """Return each user's K neighbours, [U, U], weighted by softmax of common items; repeats are sampled."""
-        return Sparse(softmax_rows(repeat_neighbours(self.common, self.params.neighbours, draws)), self.device)
+        # non-empty rows are padded to K entries with uniform repeats
+        common, k = self.common, self.params.neighbours
+        own = np.diff(common.indptr)
+        row = np.flatnonzero(own)
+        own, slot = own[row, None], np.arange(k)  # [U', 1], [K]
+        again = torch.rand(len(row), k, generator=draws, dtype=torch.float64).numpy() * own  # [U', K]
+        at = (common.indptr[row, None] + np.where(slot < own, slot, again.astype(np.int64))).ravel()
+        starts = np.zeros(common.shape[0] + 1, np.int64)
+        starts[row + 1] = k
+        repeated = sp.csr_array((common.data[at], common.indices[at], starts.cumsum()), shape=common.shape)
+        return Sparse(softmax_rows(repeated), self.device)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         users, items = [], []
@@ -66,12 +79,11 @@ class DualGNN(Recommender):
             user, item = propagate(self.graph, user, item, LAYERS)  # returns the mean of the layers,
             users.append(user * (LAYERS + 1))  # the paper sums them
             items.append(item * (LAYERS + 1))
-        user = users[0] if len(users) == 1 else self._weigh([*users[:-1], torch.stack(users).sum(0)])  # [U, D]
+        if len(users) > 1:  # u_mul = sum_m alpha_um u_m (the paper's attentive sum)
+            views = [*users[:-1], torch.stack(users).sum(0)]
+            users = [torch.stack([self.attention[:, m : m + 1] * view for m, view in enumerate(views)]).sum(0)]
+        user = users[0]  # [U, D]
         return user + (self.drawn if self.training else self.fixed).dot(user), torch.stack(items).sum(0)
-
-    def _weigh(self, users: list[Tensor]) -> Tensor:
-        """u_mul = sum_m alpha_um u_m (the paper's attentive sum)."""
-        return torch.stack([self.attention[:, m : m + 1] * user for m, user in enumerate(users)]).sum(0)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         l2, rows = self.params.l2, batch.rows(*self())
@@ -84,25 +96,6 @@ def modality_weights(rows: int, columns: int) -> nn.Parameter:
     """Return unconstrained modality weights, [rows, columns], initialised by a softmax over columns."""
     drawn = nn.init.xavier_normal_(torch.empty(rows, columns, 1))
     return nn.Parameter(drawn[:, :, 0].softmax(1))
-
-
-def common_items(seen: sp.csr_array, k: int) -> sp.csr_array:
-    """Return counts of common items with each user's top K users, float32 [U, U]; ties by ascending user."""
-    # in blocks, so that no dense U x U matrix is held
-    blocks = [cooccurrence.top_k(counts, k) for _, counts in cooccurrence.count_cooccurrences(seen)]
-    return sp.csr_array(sp.vstack(blocks, format="csr"))
-
-
-def repeat_neighbours(common: sp.csr_array, k: int, draws: torch.Generator | None = None) -> sp.csr_array:
-    """Pad non-empty rows of [U, U] to K entries with uniform repeats, from `draws` or torch's global generator."""
-    own = np.diff(common.indptr)
-    row = np.flatnonzero(own)
-    own, slot = own[row, None], np.arange(k)  # [U', 1], [K]
-    again = (torch.rand(len(row), k, generator=draws, dtype=torch.float64).numpy() * own).astype(np.int64)  # [U', K]
-    at = (common.indptr[row, None] + np.where(slot < own, slot, again)).ravel()
-    starts = np.zeros(common.shape[0] + 1, np.int64)
-    starts[row + 1] = k
-    return sp.csr_array((common.data[at], common.indices[at], starts.cumsum()), shape=common.shape)
 
 
 def softmax_rows(matrix: sp.csr_array) -> sp.csr_array:

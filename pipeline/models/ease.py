@@ -1,21 +1,62 @@
-"""EASE (Steck, WWW 2019) and variants with content; all features have length 1."""
+"""EASE (Steck, WWW 2019) and variants with content: linear autoencoders in closed form. F feature width.
 
-from typing import Self
+min |X - X B|^2 + penalties, diag(B) = 0; all features have length 1.
+"""
+
+import sys
+from abc import abstractmethod
+from typing import Any, ClassVar, Self
 
 import numpy as np
+import scipy.sparse as sp
+import torch
 from pydantic import model_validator
+from threadpoolctl import threadpool_limits
+from torch import Tensor
 
 from alignrec.pipeline.harness.config import Rate, Share, Weight
-from alignrec.pipeline.models import closed
-from alignrec.pipeline.models.base import Inputs
-from alignrec.pipeline.models.closed import Closed, ClosedParams
+from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.models import adjacency
+from alignrec.pipeline.models.base import Inputs, Untrained
+from alignrec.pipeline.models.params import Train
+from alignrec.pipeline.ops.linalg import unit_rows
+from alignrec.pipeline.ops.scores import Filter
+
+# the only I x I matrix is the model: it is filled, inverted and turned into weights in place, BLOCK rows per step
+BLOCK = 512
+
+
+class ClosedParams(Train):
+    """Parameters of all closed-form models."""
+
+    l2: Rate = 200  # weight of |B|^2 (lambda); 1 is the weight of a user
+    gib: Rate = 24  # maximum size of the float32 I x I matrix, GiB; 24 are 80,000 items
+
+
+class Closed(Untrained):
+    """score(u, i) = sum_{j in N_u} B_ji."""
+
+    Params: ClassVar[type[ClosedParams]] = ClosedParams
+
+    def __init__(self, inputs: Inputs, params: ClosedParams) -> None:
+        super().__init__(inputs, params)
+        check_memory(inputs.split.n_items, params.gib, type(self).__name__)
+        self.seen = adjacency.interaction_matrix(inputs.split)  # X [U, I]
+        self.filter = Filter(torch.from_numpy(self.weigh(inputs, params)).to(inputs.device))
+
+    @abstractmethod
+    def weigh(self, inputs: Inputs, params: Any) -> np.ndarray:
+        """Return B, float32 [I, I]; `params` is an instance of `Params`."""
+
+    def forward(self) -> tuple[sp.csr_array, Filter]:
+        return self.seen, self.filter
 
 
 class EASE(Closed):
     """score(u, .) = x_u B, B = argmin |X - X B|^2 + l2 |B|^2, diag(B) = 0."""
 
     def weigh(self, inputs: Inputs, params: ClosedParams) -> np.ndarray:
-        return closed.zero_diagonal(closed.invert_ridge(closed.gram_matrix(self.seen), params.l2, "ease"))
+        return zero_diagonal(invert_ridge(gram_matrix(self.seen), params.l2, "ease"))
 
 
 # Jeunen, Van Balen and Goethals, RecSys 2020; AddEASE too
@@ -33,9 +74,9 @@ class CEASE(Closed):
     needs = frozenset({"features"})
 
     def weigh(self, inputs: Inputs, params: CEASEParams) -> np.ndarray:
-        features, matrix = closed.unit_content(inputs.features), closed.gram_matrix(self.seen)
-        closed.add_product(matrix, params.content * features, features)
-        return closed.zero_diagonal(closed.invert_ridge(matrix, params.l2, "cease"))
+        features, matrix = unit_content(inputs.features), gram_matrix(self.seen)
+        add_product(matrix, params.content * features, features)
+        return zero_diagonal(invert_ridge(matrix, params.l2, "cease"))
 
 
 class AddEASEParams(ClosedParams):
@@ -54,10 +95,10 @@ class AddEASE(Closed):
     needs = frozenset({"features"})
 
     def weigh(self, inputs: Inputs, params: AddEASEParams) -> np.ndarray:
-        w, v = closed.content_factors(closed.unit_content(inputs.features), params.content_l2)
-        matrix = closed.zero_diagonal(closed.invert_ridge(closed.gram_matrix(self.seen), params.l2, "addease"))
+        w, v = content_factors(unit_content(inputs.features), params.content_l2)
+        matrix = zero_diagonal(invert_ridge(gram_matrix(self.seen), params.l2, "addease"))
         matrix *= 1 - params.share
-        closed.add_product(matrix, params.share * w, v)
+        add_product(matrix, params.share * w, v)
         np.fill_diagonal(matrix, 0)
         return matrix
 
@@ -89,12 +130,99 @@ class L3AE(Closed):
     def weigh(self, inputs: Inputs, params: L3AEParams) -> np.ndarray:
         # B = 1 + d P S - P diag(m), with P = (X^T X + l2 + distil)^-1, d = distil and m such that diag(B) = 0; S =
         # diag(c) + W V^T is of low rank off its diagonal, so P S = P diag(c) + (P W) V^T
-        w, v = closed.content_factors(closed.unit_content(inputs.features), params.content_l2)
+        w, v = content_factors(unit_content(inputs.features), params.content_l2)
         c = -(w * v).sum(1)  # [I], minus the diagonal of W V^T
-        matrix = closed.invert_ridge(closed.gram_matrix(self.seen), params.l2 + params.distil, "l3ae")
-        pw, p = params.distil * closed.multiply_symmetric(matrix, w), matrix.diagonal().copy()  # [I, F], [I]
+        matrix = invert_ridge(gram_matrix(self.seen), params.l2 + params.distil, "l3ae")
+        pw, p = params.distil * multiply_symmetric(matrix, w), matrix.diagonal().copy()  # [I, F], [I]
         m = (1 + params.distil * p * c + (pw * v).sum(1)) / p
         matrix *= params.distil * c - m
-        closed.add_product(matrix, pw, v)
+        add_product(matrix, pw, v)
         np.fill_diagonal(matrix, 0)
         return matrix
+
+
+def check_memory(n_items: int, gib: float, name: str) -> None:
+    """Print the size of a float32 [I, I] matrix above 1 GiB; UserError above `gib`."""
+    needed = n_items**2 * 4 / 2**30
+    if 1 < needed <= gib:
+        size = f"a matrix of {n_items:,} x {n_items:,} items takes {needed:.1f} GiB"
+        print(f"{name}: {size}", file=sys.stderr, flush=True)
+    if needed > gib:
+        raise UserError(
+            f"{name}: {n_items:,} items need {needed:,.1f} GiB, more than gib {gib:g}; raise gib if the machine has "
+            "the memory, or use ials, which needs no such matrix"
+        )
+
+
+def unit_content(features: Tensor | None) -> np.ndarray:
+    """Return features scaled to length 1, float32 [I, F]; zero rows stay zero."""
+    assert features is not None
+    return unit_rows(features.cpu().numpy())[0]
+
+
+def gram_matrix(seen: sp.csr_array) -> np.ndarray:
+    """Return X^T X, float32 [I, I]: co-occurrence counts of items."""
+    n_items = seen.shape[1]
+    by_item, whole = sp.csr_array(seen.T), np.empty((n_items, n_items), np.float32)
+    for at in range(0, n_items, BLOCK):  # blocks bound the temporary memory
+        whole[at : at + BLOCK] = (by_item[at : at + BLOCK] @ seen).toarray()
+    return whole
+
+
+def add_product(matrix: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
+    """Add x y^T to a matrix, [I, I], in place; x and y are float32 [I, F]."""
+    with threadpool_limits(torch.get_num_threads()):
+        for at in range(0, len(matrix), BLOCK):
+            matrix[at : at + BLOCK] += x[at : at + BLOCK] @ y.T
+
+
+def multiply_symmetric(matrix: np.ndarray, x: np.ndarray) -> np.ndarray:
+    with threadpool_limits(torch.get_num_threads()):
+        return matrix @ x
+
+
+def invert_ridge(matrix: np.ndarray, l2: float, name: str) -> np.ndarray:
+    """Invert a symmetric float32 [I, I] + l2 in place by Cholesky; UserError if it is not positive definite."""
+    from scipy.linalg import lapack
+
+    matrix.reshape(-1)[:: len(matrix) + 1] += l2
+    with threadpool_limits(torch.get_num_threads()):  # the number of threads changes the order of sums
+        lower, failed = lapack.spotrf(matrix.T, lower=1, overwrite_a=1, clean=0)
+        if not failed:
+            lower, failed = lapack.spotri(lower, lower=1, overwrite_c=1)
+    if failed:
+        raise UserError(f"{name}: the matrix cannot be inverted in float32; raise its l2")
+    assert np.shares_memory(lower, matrix)
+    for at in range(0, len(matrix), BLOCK):  # LAPACK fills only the upper triangle: mirror it
+        square = np.triu(matrix[at : at + BLOCK, at : at + BLOCK])
+        matrix[at : at + BLOCK, at : at + BLOCK] = square + np.triu(square, 1).T
+        matrix[at + BLOCK :, at : at + BLOCK] = matrix[at : at + BLOCK, at + BLOCK :].T
+    return matrix
+
+
+def zero_diagonal(inverse: np.ndarray) -> np.ndarray:
+    """Turn P into B = 1 - P diag(P)^-1 in place: ridge with diag(B) = 0 (Steck 2019, equation 8)."""
+    inverse /= -inverse.diagonal().copy()
+    np.fill_diagonal(inverse, 0)
+    return inverse
+
+
+def content_gram(features: np.ndarray) -> np.ndarray:
+    """Return F^T F, float64 [F, F], for features float32 [I, F]."""
+    x = features.astype(np.float64)
+    with threadpool_limits(1):
+        return np.asarray(x.T @ x)
+
+
+def content_factors(features: np.ndarray, l2: float, gram: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return W and V, float32 [I, F], S = W V^T off the diagonal: argmin |F - F S|^2 + l2 |S|^2, diag(S) = 0."""
+    from scipy.linalg import solve_triangular
+
+    # the EASE whose users are feature columns; by Woodbury (F^T F + l2)^-1 = (1 - W W^T) / l2 with W = features L^-T
+    # and L L^T = l2 + features^T features, so S_ij = w_i . w_j / (1 - |w_j|^2), and no I x I matrix is inverted
+    x, gram = features.astype(np.float64), content_gram(features) if gram is None else gram
+    with threadpool_limits(1):
+        root = np.linalg.cholesky(gram + l2 * np.eye(x.shape[1]))
+        w = solve_triangular(root, x.T, lower=True).T  # [I, F]
+    v = w / (1 - np.square(w).sum(1, keepdims=True))
+    return w.astype(np.float32), v.astype(np.float32)

@@ -77,16 +77,12 @@ def mix_graphs(inputs: Inputs, first: float) -> Sparse:
     """Return S = sum_m alpha_m S_m, [I, I]; alpha_1 is `first`, the others are equal, and all sum to 1."""
     n = len(inputs.modalities)
     shares = [1.0] if n == 1 else [first] + [(1 - first) / (n - 1)] * (n - 1)
-    graphs = [
-        share * frozen_item_graph(e, inputs.split.n_items) for share, e in zip(shares, inputs.modal_edges, strict=True)
-    ]
+    graphs = []
+    for share, edges in zip(shares, inputs.modal_edges, strict=True):
+        ones = pa.array(np.ones(len(edges), np.float32))  # S_m weighs all neighbours alike
+        equal = edges.set_column(edges.schema.get_field_index("cosine"), "cosine", ones)
+        graphs.append(share * adjacency.item_graph(equal, inputs.split.n_items))
     return Sparse(sp.csr_array(sum(graphs[1:], start=graphs[0])), inputs.device)
-
-
-def frozen_item_graph(edges: pa.Table, n_items: int) -> sp.csr_array:
-    """Return D^-1/2 S D^-1/2, float32 [I, I], S_ij = 1 for neighbours in EDGES, D its row sums."""
-    ones = pa.array(np.ones(len(edges), np.float32))
-    return adjacency.item_graph(edges.set_column(edges.schema.get_field_index("cosine"), "cosine", ones), n_items)
 
 
 def thin_edges(seen: sp.csr_array, n: int) -> sp.csr_array:

@@ -6,7 +6,6 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from alignrec.pipeline.graph import neighbours
-from alignrec.pipeline.interactions.split import Split
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import Batch, Inputs, Recommender, bpr, l2, learn_features, xavier_uniform
 from alignrec.pipeline.models.params import ItemGraph, Multimodal
@@ -42,7 +41,11 @@ class LATTICE(Recommender):
         self.project = nn.ModuleList(nn.Linear(m.shape[1], params.dim) for m in inputs.modalities)
         self.importance = nn.Parameter(torch.zeros(len(inputs.modalities)))  # softmax of it: alpha
         self.k = max(int(table["rank"].to_numpy().max()) for table in inputs.modal_edges) + 1
-        self.walk = Sparse(walk_graph(inputs.split), inputs.device)  # [N, N]
+        # D^-1 (A + 1): the mean over a node and its neighbours in train
+        seen = adjacency.interaction_matrix(inputs.split)
+        both = sp.block_array([[None, seen], [seen.T, None]], format="csr")
+        loops = sp.csr_array(both + sp.eye_array(both.shape[0], dtype="float32", format="csr"))
+        self.walk = Sparse(adjacency.mean_rows(loops), inputs.device)  # [N, N]
         self.modalities = learn_features(inputs.modalities)
         self.fixed = [
             Sparse(adjacency.item_graph(table, n_items), inputs.device) for table in inputs.modal_edges
@@ -76,7 +79,10 @@ class LATTICE(Recommender):
         for _ in range(self.params.item_layers):  # (lambda sum_m alpha_m S_m + (1 - lambda) A) h
             fixed = torch.stack([a * s.dot(h) for a, s in zip(alpha, self.fixed, strict=True)]).sum(0)
             h = SKIP * fixed + (1 - SKIP) * balanced_product(edges, cosines, alpha, h)
-        user, item = self._propagate()
+        x = start = torch.cat([self.user, self.item])  # [N, D]
+        for _ in range(self.params.layers):  # Horner's rule: e + A (e + A (e + ..))
+            x = self.walk.dot(x) + start
+        user, item = (x / (self.params.layers + 1)).split([len(self.user), len(self.item)])
         return user, item + nnf.normalize(h)
 
     @torch.compiler.disable  # a CUDA graph would overwrite the weights kept for later batches
@@ -89,14 +95,6 @@ class LATTICE(Recommender):
         if self.training:
             self.kept = alpha.detach(), [w.detach() for w in cosines]
         return alpha, cosines
-
-    def _propagate(self) -> tuple[Tensor, Tensor]:
-        """Return the mean of layers 0..L over the user-item graph, [U, D] and [I, D]."""
-        x = start = torch.cat([self.user, self.item])  # [N, D]
-        for _ in range(self.params.layers):  # Horner's rule: e + A (e + A (e + ..))
-            x = self.walk.dot(x) + start
-        user, item = (x / (self.params.layers + 1)).split([len(self.user), len(self.item)])
-        return user, item
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         rows = batch.rows(*self())
@@ -115,10 +113,3 @@ def balanced_product(edges: list[SparsityPattern], weights: list[Tensor], shares
     empty = degree <= 0
     root = degree.masked_fill(empty, 1).rsqrt().masked_fill(empty, 0)
     return root * product(root * x)
-
-
-def walk_graph(split: Split) -> sp.csr_array:
-    """Return D^-1 (A + 1), float32 [N, N]: the mean over a node and its neighbours in train."""
-    seen = adjacency.interaction_matrix(split)
-    both = sp.block_array([[None, seen], [seen.T, None]], format="csr")
-    return adjacency.mean_rows(sp.csr_array(both + sp.eye_array(both.shape[0], dtype="float32", format="csr")))

@@ -40,7 +40,12 @@ class SLMRec(Recommender):
         self.project = nn.ModuleList(nn.Linear(f.shape[1], dim) for f in self.modalities)
         self.fuse_user = nn.Linear((1 + m) * dim, dim)
         self.fuse_item = nn.Linear((1 + m) * dim, dim)
-        self.chain, self.heads = encoder_chain(m, dim), chain_heads(m, dim)
+        # maps of the ID view, one per modality, but three for two: the second, for audio, has no partner (as published)
+        links = [dim] if m == 1 else [dim] * max(m - 1, 2) + [max(dim // 2, 1)]
+        self.chain = nn.ModuleList(nn.Linear(dim, width) for width in links)
+        # maps of each modality to the space in which it is contrasted
+        widths = [dim] * max(m - 1, 1) + [max(dim // 2, 1)] * (m > 1)
+        self.heads = nn.ModuleList(nn.Linear(dim, width) for width in widths)
         for linear in (x for x in self.modules() if isinstance(x, nn.Linear)):
             nn.init.xavier_uniform_(linear.weight)
 
@@ -60,35 +65,15 @@ class SLMRec(Recommender):
         item = self.fuse_item(torch.cat([pick_rows(view, batch.positives) for view in items], 1))  # [B, D]
         behaviour, *content = (pick_rows(view, batch.positives) for view in items)  # [B, D] each
         own = torch.arange(len(behaviour), device=behaviour.device)
-        pairs = pair_views(behaviour, content[::-1], self.chain, self.heads)
-        fac = [nnf.cross_entropy(x @ y.T / CHAIN_TEMPERATURE, own) for x, y in pairs]
+        links = [behaviour]
+        for link in self.chain:
+            links.append(link(links[-1]))
+        links = [links[1], links[3]] if len(content) == 2 else links[1:]
+        pairs = zip(links, self.heads, content[::-1], strict=True)
+        fac = [nnf.cross_entropy(x @ head(view).T / CHAIN_TEMPERATURE, own) for x, head, view in pairs]
         return {
             "main": cosine_nce(user, item, torch.ones_like(user[:, 0]), params.temperature),
             "fac": CONTRAST * torch.stack(fac).sum(),
             # Adam's weight decay adds w p to the gradient of p: that of w/2 |p|^2
             "l2": params.l2 * l2(*self.parameters(), batch_size=1),
         }
-
-
-def encoder_chain(modalities: int, dim: int) -> nn.ModuleList:
-    """Return the maps of the ID view: one per modality, but three for two modalities."""
-    # as published: the second of three, for audio, has no partner
-    widths = [dim] if modalities == 1 else [dim] * max(modalities - 1, 2) + [max(dim // 2, 1)]
-    return nn.ModuleList(nn.Linear(dim, width) for width in widths)
-
-
-def chain_heads(modalities: int, dim: int) -> nn.ModuleList:
-    """Return the map of each modality to the space in which it is contrasted."""
-    widths = [dim] * max(modalities - 1, 1) + [max(dim // 2, 1)] * (modalities > 1)
-    return nn.ModuleList(nn.Linear(dim, width) for width in widths)
-
-
-def pair_views(
-    behaviour: Tensor, content: list[Tensor], chain: nn.ModuleList, heads: nn.ModuleList
-) -> list[tuple[Tensor, Tensor]]:
-    """Return the M contrasted pairs of ID view and content view, each mapped, [B, D]."""
-    links = [behaviour]
-    for link in chain:
-        links.append(link(links[-1]))
-    links = [links[1], links[3]] if len(content) == 2 else links[1:]
-    return [(x, head(view)) for x, head, view in zip(links, heads, content, strict=True)]

@@ -89,11 +89,11 @@ class Linear:
     @cached_property
     def ease(self) -> tuple[float, float, np.ndarray]:
         """The highest mean valid recall, its l2 (the first on ties), and (X^T X + l2)^-1, float32 [I, I]."""
-        from alignrec.pipeline.models import closed
+        from alignrec.pipeline.models import ease
 
         best = -1.0, 0.0, np.empty(0)
         for ridge in RIDGES:
-            inverse = closed.invert_ridge(closed.gram_matrix(self.seen), ridge, "linear_cf")
+            inverse = ease.invert_ridge(ease.gram_matrix(self.seen), ridge, "linear_cf")
             found = float(self._ease_recalls("valid", inverse).mean())
             if found > best[0]:
                 best = found, ridge, inverse
@@ -118,14 +118,14 @@ class Linear:
 
     def answer(self, features: np.ndarray, refit: Refit | None = None) -> np.ndarray:
         """Return test recall of L3AE minus that of EASE, [n], for features float32 [I, F]."""
-        from alignrec.pipeline.models import closed
+        from alignrec.pipeline.models import ease
 
         units = unit_rows(features)[0]
-        gram, best = closed.content_gram(units), (self.ease[0], 0.0, 0.0)
+        gram, best = ease.content_gram(units), (self.ease[0], 0.0, 0.0)
         chosen: tuple[np.ndarray, tuple[np.ndarray, np.ndarray], float] | None = None
         for content_ridge in CONTENT_RIDGES:
-            w, v = closed.content_factors(units, content_ridge, gram)
-            factors = closed.multiply_symmetric(self.ease[2], w), v
+            w, v = ease.content_factors(units, content_ridge, gram)
+            factors = ease.multiply_symmetric(self.ease[2], w), v
             recalls = self._l3ae("valid", w, factors, SHARES)
             for share, one in zip(SHARES, recalls, strict=True):
                 found = float(one.mean()), -share, -content_ridge  # on ties, the setting nearest to EASE
@@ -172,7 +172,7 @@ def users_with_targets(parts: Split, part: Judged) -> np.ndarray:
 
 def build_task(data: Data) -> Linear | str:
     try:
-        from alignrec.pipeline.models import closed
+        from alignrec.pipeline.models import ease
     except ImportError:
         return "torch is not installed"
     user = data.interactions["user_id"].to_numpy()
@@ -180,7 +180,7 @@ def build_task(data: Data) -> Linear | str:
     if not (len(users_with_targets(parts, "valid")) and len(users_with_targets(parts, "test"))):
         return "no user has train and test items, or none train and valid ones"
     try:
-        closed.check_memory(data.items, GIB, "linear CF")
+        ease.check_memory(data.items, GIB, "linear CF")
     except UserError:
         return f"the closed form takes {data.items**2 * 4 / 2**30:,.1f} GiB for {data.items:,} items, more than {GIB:g}"
     return Linear(parts)

@@ -7,7 +7,7 @@ import torch
 from alignrec.pipeline.evaluation.metrics import topk
 from alignrec.pipeline.interactions.split import Pairs, Split
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.models import MODELS, closed
+from alignrec.pipeline.models import MODELS, ease
 from alignrec.pipeline.models.base import Inputs, Recommender
 from alignrec.pipeline.ops.scores import Filter
 
@@ -85,25 +85,25 @@ def test_a_matrix_beyond_the_memory_is_refused_with_its_size(capsys: pytest.Capt
     with pytest.raises(UserError, match=r"45 items .*gib 1e-06"):
         build("ease", gib=1e-6)
     with pytest.raises(UserError, match=r"100,000 .* 37\.3 GiB.* 24"):
-        closed.check_memory(100_000, 24, "EASE")
+        ease.check_memory(100_000, 24, "EASE")
     assert capsys.readouterr().err == ""
-    closed.check_memory(50_000, 24, "EASE")
+    ease.check_memory(50_000, 24, "EASE")
     assert capsys.readouterr().err == "EASE: a matrix of 50,000 x 50,000 items takes 9.3 GiB\n"
 
 
 @pytest.mark.parametrize("block", [4, 7, 512])
 def test_an_inverse_by_blocks_is_the_inverse(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(closed, "BLOCK", block)
-    gram = closed.gram_matrix(closed.adjacency.interaction_matrix(SPLIT))
+    monkeypatch.setattr(ease, "BLOCK", block)
+    gram = ease.gram_matrix(ease.adjacency.interaction_matrix(SPLIT))
     np.testing.assert_array_equal(gram, X.T @ X)
-    inverse = closed.invert_ridge(gram.copy(), 3.0, "ease")
+    inverse = ease.invert_ridge(gram.copy(), 3.0, "ease")
     np.testing.assert_allclose(inverse @ (gram + 3 * np.eye(ITEMS)), np.eye(ITEMS), atol=1e-5)
     np.testing.assert_array_equal(inverse, inverse.T)
 
 
 def test_what_cannot_be_inverted_names_the_key() -> None:
     with pytest.raises(UserError, match=r"ease: .*l2"):
-        closed.invert_ridge(-np.eye(3, dtype=np.float32), 0.0, "ease")
+        ease.invert_ridge(-np.eye(3, dtype=np.float32), 0.0, "ease")
 
 
 def test_a_filter_ranks_as_its_scores_say_also_among_some_items() -> None:
