@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from alignrec.interactions import Splitting, number
-from alignrec.pipeline.compare.judge import compare_sets
+from alignrec.pipeline.compare.judge import probe_sets
 from alignrec.pipeline.evaluation.cutoff import headline_cutoff
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.probe.params import Probe
@@ -119,7 +119,7 @@ def probe(
     sets, names = aligned(vectors, ids)
     at_least_one(ks=ks)
     data = number(interactions, names, Splitting(protocol, user_core, item_core, seed))
-    result = compare_sets(sets, Data(data.table, len(names)), ks, seed_for("probe", seed), Probe().width)
+    result = probe_sets(sets, Data(data.table, len(names)), ks, seed_for("probe", seed), Probe().width)
     answered = {probe: sets for probe, sets in result["probes"].items() if "skipped" not in sets}
     return ProbeResult(
         figures=_of_sets(answered),

@@ -91,11 +91,7 @@ SPACES: dict[str, dict[str, Range]] = {
         "content_l2": Range(low=1, high=100),
         "share": Range(low=0.1, high=0.7),
     },
-    "l3ae": {
-        "l2": Range(low=-50, high=500),
-        "content_l2": Range(low=1, high=100),
-        "distil": Range(low=0, high=500),
-    },
+    "l3ae": {"l2": Range(low=-50, high=500), "content_l2": Range(low=1, high=100), "distil": Range(low=0, high=500)},
     "bpr": NORMS,
     "lightgcn": NORMS,
     "vbpr": NORMS,

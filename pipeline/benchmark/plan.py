@@ -74,10 +74,7 @@ def run_cell(experiment: Experiment, data: DatasetData, model: str, settings: Tr
 
 
 def _data_of_draw(experiment: Experiment, features: str, draw: int) -> DatasetData:
-    """Return the data of a run on a draw of the split.
-
-    Feature sets that learned from train interactions are refitted on those of the draw; UserError if they cannot be.
-    """
+    """Return the data of a run on a draw, on which sets that learned from train interactions are refitted."""
     params, layout = experiment.params, experiment.draws[draw]
     stored = DatasetData.of(params, layout, features)
     if not draw or not names.learns_from_train(params, layout.dataset, features):
@@ -178,17 +175,16 @@ def halton_points(ranges: Mapping[str, Range], n: int, seed: int) -> list[Settin
     """Return n points of a scrambled Halton sequence, a prefix of those for a larger n."""
     from scipy.stats import qmc  # takes half a second to load
 
-    points = qmc.Halton(len(ranges), seed=np.random.default_rng(seed)).random(n)
-    return [{name: _value_at(own, u) for (name, own), u in zip(ranges.items(), point, strict=True)} for point in points]
-
-
-def _value_at(values: Range, u: float) -> int | float:
-    whole = isinstance(values.low, int) and isinstance(values.high, int)
-    low, high = values.low, values.high + whole
-    value = low * math.exp(u * math.log(high / low)) if low > 0 else low + u * (high - low)
-    if whole:
-        return min(math.floor(value), values.high)
-    return min(max(float(f"{value:.{DIGITS}g}"), values.low), values.high)
+    settings: list[Setting] = []
+    for point in qmc.Halton(len(ranges), seed=np.random.default_rng(seed)).random(n):
+        settings.append({})
+        for (name, own), u in zip(ranges.items(), point, strict=True):
+            whole = isinstance(own.low, int) and isinstance(own.high, int)
+            low, high = own.low, own.high + whole
+            value = low * math.exp(u * math.log(high / low)) if low > 0 else low + u * (high - low)
+            rounded = math.floor(value) if whole else max(float(f"{value:.{DIGITS}g}"), own.low)
+            settings[-1][name] = min(rounded, own.high)
+    return settings
 
 
 class Compared(NamedTuple):

@@ -55,8 +55,7 @@ def paired_tests(
 ) -> pa.Table:
     """Return table TESTS of all declared pairs, with p corrected over all of them.
 
-    `judged` has per protocol its label, and run -> metric -> float64 [N], NaN for users without a target in the run's
-    draw, which is its seed modulo `draws`.
+    `judged` has per protocol its label, and run -> metric -> float64 [N], NaN without a target in its draw.
     """
     rows: list[dict[str, Any]] = []
     left: list[np.ndarray] = []

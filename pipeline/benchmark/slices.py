@@ -51,7 +51,18 @@ def slice_figures(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> It
             for k in ks:
                 yield _mean_figure("history", label, metric, k, evaluation.per_user[metric, k][chosen])
     yield from popularity_figures(evaluation, split, ks)
-    yield from catalogue_figures(evaluation, split, ks)
+    # coverage: share of items recommended at least once
+    # novelty: mean -log2 of the share of train users who have a recommended item; items without users count as one
+    counts, users = np.bincount(split.train.items, minlength=split.n_items), len(evaluation.users)
+    information = -np.log2(np.maximum(counts, 1) / len(np.unique(split.train.users)))
+    for k in ks:
+        recommended = evaluation.top[:, :k]
+        recommended = recommended[recommended >= 0]
+        places = np.bincount(recommended, minlength=split.n_items)
+        novelty = float(information[recommended].mean()) if len(recommended) else None
+        yield Figure("catalogue", "all", users, "coverage", k, np.count_nonzero(places) / split.n_items)
+        yield Figure("catalogue", "all", users, "gini", k, gini(places))
+        yield Figure("catalogue", "all", users, "novelty", k, novelty)
 
 
 def by_history(split: Split, users: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -86,22 +97,6 @@ def popularity_parts(split: Split, n: int = PARTS) -> np.ndarray:
     part = np.zeros(split.n_items, np.int64)
     part[warm] = 1 + rank * n // len(warm)
     return part
-
-
-def catalogue_figures(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
-    """Yield coverage, Gini of exposure, and novelty in bits; n counts users."""
-    # coverage: share of items recommended at least once
-    # novelty: mean -log2 of the share of train users who have a recommended item; items without users count as one
-    counts = np.bincount(split.train.items, minlength=split.n_items)
-    information = -np.log2(np.maximum(counts, 1) / len(np.unique(split.train.users)))
-    for k in ks:
-        recommended = evaluation.top[:, :k]
-        recommended = recommended[recommended >= 0]
-        places = np.bincount(recommended, minlength=split.n_items)
-        yield Figure("catalogue", "all", len(evaluation.users), "coverage", k, np.count_nonzero(places) / split.n_items)
-        yield Figure("catalogue", "all", len(evaluation.users), "gini", k, gini(places))
-        novelty = float(information[recommended].mean()) if len(recommended) else None
-        yield Figure("catalogue", "all", len(evaluation.users), "novelty", k, novelty)
 
 
 def gini(counts: np.ndarray) -> float | None:

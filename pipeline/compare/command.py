@@ -46,7 +46,7 @@ def compare(layout: Layout, params: Parameters, specs: Sequence[str], seeds: int
     data, named = Data(interactions, len(rows)), {g.name: g.vectors for g in sets}
     seed = Run("probe", layout.dataset, params, layout.root).seed("folds")  # same folds as stage `probe`
     comparison: dict[str, Any] = {"dataset": layout.dataset, "sources": {g.name: g.source for g in sets}}
-    judged = judge.compare_sets(named, data, params[Probe].ks, seed, params[Probe].width)
+    judged = judge.probe_sets(named, data, params[Probe].ks, seed, params[Probe].width)
     encoded = (feature_set.read_encoded(layout, name) for name in layout.feature_sets())
     others = (replace(g, vectors=g.vectors[rows]) for g in encoded)  # lazily, which bounds memory
     comparison |= judged | similarity.compare_sets(sets, CHANGED, others)

@@ -14,9 +14,7 @@ from alignrec.pipeline.probe import judge
 from alignrec.pipeline.probe.registry import Data
 
 
-def compare_sets(
-    sets: Mapping[str, np.ndarray], data: Data, ks: Sequence[int], seed: int, width: int
-) -> dict[str, Any]:
+def probe_sets(sets: Mapping[str, np.ndarray], data: Data, ks: Sequence[int], seed: int, width: int) -> dict[str, Any]:
     """Return probes of sets and controls, raw and processed to `width`, with tests and verdicts for each pair."""
     narrowest = min(sets.values(), key=lambda vectors: vectors.shape[1])  # controls score at chance level at any width
     items, columns = narrowest.shape

@@ -192,13 +192,7 @@ def render_changes(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: s
 def _features_table(diff: dict[str, Any]) -> Table:
     shapes = [(which, figure) for figure in ("effective_rank", "mean_cosine") for which in ("a", "b")]
     rows = [
-        [
-            name,
-            f["bump"],
-            format_overlap(f),
-            f"{f['cka']:.4f}",
-            "" if f["cosine"] is None else f"{f['cosine']:.3f}",
-        ]
+        [name, f["bump"], format_overlap(f), f"{f['cka']:.4f}", "" if f["cosine"] is None else f"{f['cosine']:.3f}"]
         + [f"{f[which][figure]:.3f}" if which in f else "" for which, figure in shapes]
         for name, f in diff["features"].items()
     ]

@@ -120,7 +120,7 @@ def _compare_runs(results: pa.Table) -> list[Comparison]:
     ]
 
 
-class Masked(NamedTuple):
+class MaskedFigure(NamedTuple):
     """AlignRec on one feature set with a modality hidden for a share of the items."""
 
     protocol: str
@@ -136,7 +136,7 @@ class Masked(NamedTuple):
         return "whole" if self.modality == WHOLE else f"{self.modality} of {100 * self.ratio:.4g} % masked"
 
 
-def summarise_mask(mask: pa.Table) -> dict[tuple[str, str], list[Masked]]:
+def summarise_mask(mask: pa.Table) -> dict[tuple[str, str], list[MaskedFigure]]:
     """Return protocol and fingerprint -> means over seeds of table MASK."""
     values: dict[tuple[str, str, str, str, float], dict[int, float]] = {}
     for row in mask.to_pylist():
@@ -147,7 +147,9 @@ def summarise_mask(mask: pa.Table) -> dict[tuple[str, str], list[Masked]]:
         whole, change = values[protocol, fingerprint, features, WHOLE, 0.0], None
         if modality != WHOLE and all(whole[seed] for seed in recall):
             change = mean_and_sd([value / whole[seed] - 1 for seed, value in recall.items()])
-        rows.append(Masked(protocol, fingerprint, features, modality, ratio, mean_and_sd([*recall.values()]), change))
+        rows.append(
+            MaskedFigure(protocol, fingerprint, features, modality, ratio, mean_and_sd([*recall.values()]), change)
+        )
     return group_values(((row.protocol, row.fingerprint), row) for row in rows)
 
 

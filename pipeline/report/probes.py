@@ -147,9 +147,16 @@ def ceiling_tables(figures: Json) -> list[Table]:
     columns: dict[str, dict[str, float]] = {}
     for probed in read_probes(figures).values():
         of = probed.of("raw", probed.probe.figure)
-        if {PLANTED, CHANCE} <= of.keys() and of[PLANTED] > of[CHANCE]:
-            shares = {name: (of[name] - of[CHANCE]) / (of[PLANTED] - of[CHANCE]) for name in of}
-            columns[probed.probe.name] = shares | _shares_added(of)
+        if not {PLANTED, CHANCE} <= of.keys() or of[PLANTED] <= of[CHANCE]:
+            continue
+        shares = {name: (of[name] - of[CHANCE]) / (of[PLANTED] - of[CHANCE]) for name in of}
+        # what a modality adds to a set without it, as a share of what the planted one adds
+        for modality in MODALITIES:
+            without = variant("", modality)
+            room = of[PLANTED] - of.get(variant(PLANTED, modality), of[PLANTED])
+            for name in (name for name in of if room > 0 and name != PLANTED and name + without in of):
+                shares[f"{name}{ADDED}{modality}"] = (of[name] - of[name + without]) / room
+        columns[probed.probe.name] = shares
     if not columns:
         return []
     first = next(iter(columns.values()))
@@ -162,15 +169,3 @@ def ceiling_tables(figures: Json) -> list[Table]:
     )
     rows = [[name, *(f"{of[name]:.0%}" if name in of else "" for of in columns.values())] for name in names]
     return [Table("From chance to what is planted", note, ["feature set", *columns], rows)]
-
-
-def _shares_added(of: Figures) -> dict[str, float]:
-    """Return, by set and modality, the gain over the set without it as a share of the same gain of what is planted."""
-    added = {}
-    for modality in MODALITIES:
-        without = variant("", modality)
-        room = of[PLANTED] - of.get(variant(PLANTED, modality), of[PLANTED])
-        for name in of:
-            if room > 0 and name != PLANTED and name + without in of:
-                added[f"{name}{ADDED}{modality}"] = (of[name] - of[name + without]) / room
-    return added

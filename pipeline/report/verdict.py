@@ -46,7 +46,7 @@ class Compared:
     rivals: dict[str, Places]  # other set -> its places
     controls: dict[str, Places]
     models: list[str]  # outcomes of AlignRec on the set against other models on it or on ids only, under one protocol
-    note: str  # users, seeds and protocols of the recommenders' tests
+    tests: list[Row]  # of the recommender on all feature sets
     users: int  # most users of a test
 
 
@@ -77,7 +77,7 @@ def compare_released(released: str, probes: Mapping[str, Any] | None, tests: pa.
         {name: places for name, places in outcomes.items() if name not in own | controls},
         {name: places for name, places in outcomes.items() if name in controls},
         models,
-        _tests_note(rows),
+        rows,
         max([*(row["n"] for row in rows), *(of.get("users", 0) for of in measured)], default=0),
     )
 
@@ -90,21 +90,17 @@ def in_probes(verdicts: Iterable[Row]) -> dict[str, str]:
     return {place: words.pop() if len(words) == 1 else "undecided" for place, words in by_probe.items()}
 
 
-def _tests_note(rows: Sequence[Row]) -> str:
-    if not rows:
-        return ""
-    protocols = ", ".join(dict.fromkeys(row["protocol"] for row in rows))
-    over = seeds_of(row["seeds"] for row in rows)
-    return (
-        f" Recommenders: test {measure_name(MAIN[0], rows[0]['k'])} of {rows[0]['n']:,} users over {over}, {protocols}."
-    )
-
-
 def verdict_tables(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> list[Table]:
     found = compare_released(released, probes, tests)
     rows = [([name], places) for name, places in found.rivals.items()]
     rows += [([f"{name}, a control"], places) for name, places in found.controls.items()]
-    return [outcome_table(f"{RULE}{found.note}", [f"{released} against"], rows)] if rows else []
+    note = RULE
+    if found.tests:
+        measure, first = measure_name(MAIN[0], found.tests[0]["k"]), found.tests[0]
+        protocols = ", ".join(dict.fromkeys(row["protocol"] for row in found.tests))
+        over = seeds_of(row["seeds"] for row in found.tests)
+        note += f" Recommenders: test {measure} of {first['n']:,} users over {over}, {protocols}."
+    return [outcome_table(note, [f"{released} against"], rows)] if rows else []
 
 
 def outcome_table(note: str, sides: Sequence[str], found: Sequence[tuple[Sequence[str], Places]]) -> Table:
