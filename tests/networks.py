@@ -121,42 +121,6 @@ def multimodal(folder: Path) -> Path:
     return _pooled(folder, _saved(folder / "base", t.Qwen3VLModel, config, process), "lasttoken")
 
 
-def gemma(folder: Path) -> Path:
-    """Images, texts, and both in one pass; sentence-transformers: EmbeddingGemma 2, mean pooling."""
-    import transformers as t
-
-    names = {
-        "boi_token": "<|image>", "eoi_token": "<image|>", "image_token": "<|image|>", "boa_token": "<|audio>",
-        "eoa_token": "<audio|>", "audio_token": "<|audio|>",
-    }  # fmt: skip
-    tokenizer = _qwen_tokenizer([*names.values(), "<|video|>"], extra_special_tokens=names)
-    ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in names.items()}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
-    texts = heads | {
-        "vocab_size": len(tokenizer) + 8, "hidden_size": WIDTH, "num_hidden_layers": 2, "intermediate_size": 48,
-        "hidden_size_per_layer_input": 8, "embedding_dim": WIDTH, "global_head_dim": 16, "pad_token_id": len(tokenizer),
-        "sliding_window_pattern": 2,
-    }  # fmt: skip
-    images = {"model_type": "gemma4_vision", "num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 48} | heads
-    images |= {"num_key_value_heads": 2, "position_embedding_size": 256}
-    config = t.EmbeddingGemma2Config(
-        text_config=texts, vision_config=images, image_token_id=ids["image_token"], boi_token_id=ids["boi_token"],
-        eoi_token_id=ids["eoi_token"], video_token_id=tokenizer.convert_tokens_to_ids("<|video|>"),
-        audio_token_id=ids["audio_token"],
-    )  # fmt: skip
-    process = t.EmbeddingGemma2Processor(
-        feature_extractor=t.Gemma4AudioFeatureExtractor(), image_processor=t.Gemma4ImageProcessor(max_soft_tokens=70),
-        tokenizer=tokenizer, video_processor=t.EmbeddingGemma2VideoProcessor(max_soft_tokens=70), image_seq_length=70,
-        chat_template=PLAIN,
-    )  # fmt: skip
-    return _pooled(folder, _saved(folder / "base", t.EmbeddingGemma2Model, config, process), "mean")
-
-
-PLAIN = (
-    "{% for message in messages %}text {% if message.content is string %}{{ message.content }}{% else %}"
-    "{% for part in message.content %}{% if part.type == 'image' %}<|image|>"
-    "{% elif part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}{% endif %}{% endfor %}"
-)
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
     "{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}"

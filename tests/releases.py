@@ -1,4 +1,4 @@
-"""A release of the tiny shop, whose encoder is a tiny random BEiT3 in the format of `pretrain`."""
+"""A release of the tiny shop, whose encoder is a tiny random BEiT3 in the format of `pretrain`; and one with codes."""
 
 import atexit
 import json
@@ -9,10 +9,12 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import toy
+from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
 
 from alignrec.commands.params import Params
@@ -23,7 +25,7 @@ from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.release import manifest
-from alignrec.stages import beit3, publish
+from alignrec.stages import beit3, graph, publish, semantic_ids
 
 ENCODERS = ["beit3", "beit3-image-masked", "beit3-text-masked"]
 
@@ -118,3 +120,49 @@ def rewrite(path: Path, column: str, change: Callable[[list], list]) -> None:
     at = table.column_names.index(column)
     values = pa.array(change(table[column].to_pylist()), table.schema.field(column).type)
     pq.write_table(table.set_column(at, table.schema.field(column), values), path)
+
+
+# --- with semantic IDs
+
+
+CODES = {"features": ["beit3", "minilm-cnn"], "levels": 2, "codes": 2}
+
+
+def coded_params(publish: dict | None = None, **codes: object) -> Params:
+    return toy.params(semantic_ids={**CODES, **codes}, publish=publish or {})
+
+
+def coded(root: Path, settings: Params | None = None) -> Layout:
+    return released_with_codes(toy.outputs(root), settings)
+
+
+def released_with_codes(layout: Layout, settings: Params | None = None) -> Layout:
+    settings = settings or coded_params()
+    for stage, main in (("semantic_ids", semantic_ids.main), ("publish", publish.main)):
+        with running(stage, "shop", settings, layout.root) as run:
+            main(run)
+    return layout
+
+
+def with_encoders(root: Path, read: bool = False) -> Layout:
+    """Write `outputs` with features of released encoders, so that new items can be coded; `read`: CLS by a map."""
+    shutil.copytree(_with_encoders(read), root, dirs_exist_ok=True)
+    return Layout(root, "shop")
+
+
+@cache
+def _with_encoders(read: bool) -> Path:
+    """Cached, as it takes seconds."""
+    root = Path(mkdtemp(prefix="with-encoders-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    settings = params(semantic_ids=CODES | {"features": ["beit3", "beit3-image-masked"]})
+    layout = toy.outputs(root)
+    pretrained(layout)
+    if read:
+        arrays = {"mean": np.zeros(64, np.float32), "map": np.eye(64, 8, dtype=np.float32)}
+        save_arrays(arrays, layout.encoder.whitening)
+    for stage, main in (("beit3", beit3.main), ("graph", graph.main)):
+        with running(stage, "shop", settings, root) as run:
+            main(run)
+    released_with_codes(layout, settings)
+    return root

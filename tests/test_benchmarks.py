@@ -1,21 +1,16 @@
 """Benchmarked variants alternate, ratios are taken within a round; and the rehearsal imitates the published files."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
 
 import benchmarks
 from alignrec.pipeline.beit3 import checkpoints
 from alignrec.pipeline.beit3.config import SIZES
 from alignrec.pipeline.beit3.network import BEiT3
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.release.read import verify
-from alignrec.stages.order import STAGES
-from benchmarks import Measurement, _official, _rehearsal, _turns
+from benchmarks import Measurement, _official, _turns
 from benchmarks._turns import Turn, Way
 
 QUICK = {"ours": [1.0, 1.0, 2.0], "plain": [4.0, 5.0, 6.0]}
@@ -77,24 +72,3 @@ def test_weights_have_the_names_shapes_and_heads_of_the_published_ones(tmp_path:
     assert (tmp_path / "again.pth").stat().st_size == (tmp_path / "beit3.pth").stat().st_size
     again = checkpoints.read_checkpoint(tmp_path / "again.pth")
     assert all(torch.equal(tensor, again[name]) for name, tensor in tensors.items())
-
-
-# --- the whole
-
-
-@pytest.mark.slow
-@pytest.mark.skipif("REHEARSAL" not in os.environ, reason="takes minutes; set REHEARSAL=1")
-def test_the_profile_runs_from_raw_files_and_published_weights_to_a_verified_release(tmp_path: Path) -> None:
-    figures = _rehearsal.rehearse(tmp_path, "small", 60)
-    layout = Layout(tmp_path / "outputs", "baby")
-    assert list(figures["stages"]) == list(STAGES)
-    assert len(list(verify(layout.release))) > 1
-    with safe_open(layout.encoder.weights, "pt") as file:
-        assert file.get_slice("beit3.text_embed.weight").get_shape() == [64_010, SMALL.width]
-    assert json.loads(layout.run_record("pretrain").read_text())["notes"]["init"] == []  # both heads went on too
-    assert {p.name for p in (layout.release / "features").iterdir()} >= {"beit3-raw", "beit3-official", "minilm-cnn"}
-    sets = set(json.loads(layout.metrics.read_text())["alignrec"])
-    assert sets >= {"beit3-raw", "minilm-cnn4096", "random", "shuffled", "constant", "beit3-raw, frozen"}
-    text = "\n".join(_rehearsal.lines(figures))
-    assert "from dvc repro to a verified release" in text
-    assert all(stage in text for stage in STAGES)

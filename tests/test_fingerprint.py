@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import coded
 import commands
 import networks
 import numpy as np
@@ -113,7 +112,7 @@ def test_a_finished_folder_records_the_network_and_is_not_overwritten(table: Cal
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return coded.with_encoders(tmp_path_factory.mktemp("published")).release
+    return foreign.with_encoders(tmp_path_factory.mktemp("published")).release
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import coded
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -27,7 +26,7 @@ from alignrec.pipeline.release.item_file import DEFAULT
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release moved out of the outputs, which are deleted."""
-    made = coded.with_encoders(tmp_path_factory.mktemp("made")).release
+    made = releases.with_encoders(tmp_path_factory.mktemp("made")).release
     return made.rename(tmp_path_factory.mktemp("alone") / "release")
 
 

@@ -28,7 +28,6 @@ NETWORKS: dict[str, tuple[str, tuple[str, ...], int]] = {
     "qwen": ("huggingface", ("text",), 32),
     "sentences": ("sentence-transformers", ("text",), 32),
     "multimodal": ("sentence-transformers", BOTH, 32),
-    "gemma": ("sentence-transformers", BOTH, 32),
     "timm": ("timm", ("image",), 32),
     "open_clip": ("open_clip", BOTH, 24),
 }

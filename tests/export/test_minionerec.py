@@ -5,11 +5,11 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import coded
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import releases
 import toy
 from typer.testing import CliRunner
 
@@ -33,7 +33,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     x = np.random.default_rng(1).normal(size=(toy.ITEMS, toy.WIDTH))
     x[EMPTY], x[5] = 0, 3 * x[0]
     toy.write_features(layout, "beit3", x, [f"A{i}" for i in range(toy.ITEMS)])
-    return coded.released(layout, coded.params(levels=3, features=["beit3"]))
+    return releases.released_with_codes(layout, releases.coded_params(levels=3, features=["beit3"]))
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_mistakes_are_one_line(content: ExportContent, layout: Layout, tmp_path:
 
 
 def test_codes_of_other_items_and_several_coded_sets_are_refused(layout: Layout, tmp_path: Path) -> None:
-    both = coded.outputs(tmp_path)
+    both = releases.coded(tmp_path)
     with pytest.raises(UserError, match="choose one with --features: beit3, minilm-cnn"):
         contents.of_dataset(both, [], coded=True)
     table = io.read_codes(both.codes("beit3"))

@@ -20,8 +20,7 @@ from alignrec.commands.app import app
 from alignrec.commands.params import Params, load
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import Run, perform, present_files, refuse_altered
-from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.harness.run import Run, perform, present_files
 from alignrec.pipeline.ops.checkpoint import Checkpoint
 from alignrec.stages.order import STAGES
 
@@ -150,14 +149,3 @@ def test_what_leaves_the_project_is_not_altered(
         f"{damaged} is not as it was made, and {command[0]} reads it; run `alignrec {damaged.split('/')[0]} shop"
         in (done.output)
     )
-
-
-def test_a_file_of_no_stage_is_to_be_deleted(tmp_path: Path) -> None:
-    layout = toy.outputs(tmp_path)
-    toy.ended(layout)
-    stray = layout.out("interactions") / "mine.csv"
-    stray.write_text("")
-    with pytest.raises(UserError, match=r"mine\.csv is of no stage, and export reads it; delete it$"):
-        refuse_altered(layout, [STAGES["interactions"]], "export")
-    stray.unlink()
-    refuse_altered(layout, [STAGES["interactions"]], "export")

@@ -5,8 +5,8 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-import coded
 import pytest
+import releases
 from webserver import Answer, Handler, body, drip, hang, serving, status
 
 from alignrec.pipeline.http import client
@@ -138,7 +138,7 @@ def test_an_answer_that_never_ends_is_given_up(answer: Answer, tmp_path: Path, m
 
 @pytest.mark.parametrize("name", ["manifest.json", "items.parquet"])
 def test_a_pipe_in_a_folder_that_is_fetched_is_one_line(name: str, tmp_path: Path) -> None:
-    release = coded.outputs(tmp_path / "root").release
+    release = releases.coded(tmp_path / "root").release
     (release / name).unlink()
     os.mkfifo(release / name)
     with pytest.raises(UserError, match=name):

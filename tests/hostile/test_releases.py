@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import coded
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import releases
 import toy
 from commands import alignrec
 from releases import edit
@@ -42,7 +42,7 @@ Change = Callable[[dict[str, Any]], None]
 
 @pytest.fixture
 def release(tmp_path: Path) -> Path:
-    return coded.with_encoders(tmp_path / "outputs", read=True).release
+    return releases.with_encoders(tmp_path / "outputs", read=True).release
 
 
 def refused(release: Path) -> str:

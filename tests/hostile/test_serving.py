@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-import coded
 import httpx
 import pytest
+import releases
 from processes import Started, command, started
 
 from alignrec.pipeline.serve import app
@@ -23,7 +23,7 @@ HALF = ASK + b"Content-Length: 1000\r\n\r\nx"
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return coded.with_encoders(tmp_path_factory.mktemp("published")).release
+    return releases.with_encoders(tmp_path_factory.mktemp("published")).release
 
 
 def impatient(*arguments: str) -> None:

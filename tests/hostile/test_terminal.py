@@ -6,10 +6,10 @@ import sys
 import time
 from pathlib import Path
 
-import coded
 import duckdb
 import pyarrow as pa
 import pytest
+import releases
 import toy
 import typer
 from processes import started
@@ -63,7 +63,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
         table = files.read_table(path, schema)
         evil = pa.array([f"{EVIL}{i}" for i in range(len(table))])
         files.write_table(table.set_column(table.column_names.index(column), column, evil), path, schema)
-    coded.released(layout, coded.params(levels=3))
+    releases.released_with_codes(layout, releases.coded_params(levels=3))
     return layout
 
 

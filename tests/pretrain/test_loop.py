@@ -149,7 +149,7 @@ def test_it_learns_more_than_the_commonest_token(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(("images", "texts"), [(False, True), (True, False), (False, False)])
 def test_the_recipe_does_without_what_a_dataset_lacks(tmp_path: Path, images: bool, texts: bool) -> None:
     recipe = {key: Pretrain.model_fields[key].default for key in UNTAUGHT}
-    shop(tmp_path, images, texts, **recipe, steps=2, checkpoint_every=1000)
+    shop(tmp_path, images, texts, n=30, **recipe, steps=2, checkpoint_every=1000)
     features(tmp_path, "minilm", "cnn", "descriptors")
     history = _run(tmp_path)
     assert bool(history) == (images or texts)

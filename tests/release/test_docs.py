@@ -10,7 +10,6 @@ import sys
 import zipfile
 from pathlib import Path
 
-import coded
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -36,7 +35,7 @@ def blocks(language: str) -> list[str]:
 def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a release, new items as on the page, and the release's items with images."""
     folder = tmp_path_factory.mktemp("beside")
-    layout = coded.with_encoders(folder / "outputs")
+    layout = releases.with_encoders(folder / "outputs")
     shutil.move(layout.release, folder / "release")
     (folder / "folder").mkdir()
     Image.new("RGB", (50, 50), "red").save(folder / "folder/one.png")

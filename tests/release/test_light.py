@@ -13,8 +13,8 @@ import tomllib
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
-import coded
 import pytest
+import releases
 
 from alignrec.pipeline.io.errors import COMPARE, HEAVY, installing
 
@@ -62,7 +62,7 @@ def absent() -> set[str]:
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return coded.with_encoders(tmp_path_factory.mktemp("made")).release
+    return releases.with_encoders(tmp_path_factory.mktemp("made")).release
 
 
 def light(absent: set[str], cwd: Path, *commands: tuple[str, ...]) -> tuple[int, str, str]:

@@ -15,7 +15,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io import tables
 
-SIZES, USERS, PAIRS, K, WIDTH = (1_000, 5_000), 2, 36, 10, 64
+SIZES, USERS, PAIRS, K, WIDTH = (1_000, 3_000), 2, 36, 10, 64
 """items; per item: users, train pairs, neighbours, width"""
 PART = 256
 HELD = 230

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import coded
 import httpx
 import numpy as np
 import pytest
+import releases
 import toy
 from PIL import Image
 from processes import alignrec
@@ -32,7 +32,7 @@ OURS = {"x-alignrec": "1"}
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return coded.with_encoders(tmp_path_factory.mktemp("made")).root
+    return releases.with_encoders(tmp_path_factory.mktemp("made")).root
 
 
 @pytest.fixture(scope="module")

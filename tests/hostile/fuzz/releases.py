@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import coded
 import numpy as np
 import releases
 import toy
@@ -35,7 +34,7 @@ IMAGE = toy.jpeg((200, 0, 0))
 
 @cache
 def release() -> Path:
-    return coded.with_encoders(folder("with-encoders"), read=True).release
+    return releases.with_encoders(folder("with-encoders"), read=True).release
 
 
 def files() -> dict[str, bytes]:
@@ -100,6 +99,8 @@ def places(of: Any) -> Iterator[tuple[Any, Any]]:
 def altered(each: int) -> Iterator[bytes]:
     """Yield inputs: mutated bytes of every file, and mutated values of JSON files."""
     for name, sound in files().items():
+        if each == 1 and "-masked" in name:  # of the kinds of beit3's
+            continue
         for number in range(1, 1 + each):
             yield name.encode() + b"\0" + mutated(name, number, [sound])
         if name.endswith(".json"):

@@ -1,5 +1,6 @@
 """A fuzz target: a parser, its seeds, and the errors that it may raise."""
 
+import importlib
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -58,3 +59,13 @@ def restored(name: str, source: Path) -> Path:
 
 def encoded(texts: Sequence[str | bytes | None]) -> list[bytes]:
     return [t if isinstance(t, bytes) else t.encode("utf-8", "surrogatepass") for t in texts if t is not None]
+
+
+AREAS = ("products", "interactions", "arrays", "images", "network", "releases")
+"""modules beside this one"""
+
+
+def targets(area: str) -> dict[str, Target]:
+    """Return the targets of a module by name, made on request, as some take seconds."""
+    made: dict[str, Target] = importlib.import_module(f"tests.hostile.fuzz.{area}").targets()
+    return made
