@@ -42,11 +42,6 @@ def error(result: Result) -> str:
     return line
 
 
-def amazon(folder: Path, kind: str, reviews: list[dict[str, object]], metadata: list[dict[str, object]]) -> str:
-    names = write(folder, "reviews.json", reviews), write(folder, "meta.json", metadata)
-    return f"{{kind: {kind}, reviews: {names[0]}, metadata: {names[1]}}}"
-
-
 OTHERS = [{"asin": f"B{i}", "title": "x"} for i in range(7)]
 
 
@@ -62,7 +57,8 @@ OTHERS = [{"asin": f"B{i}", "title": "x"} for i in range(7)]
 def test_files_of_something_else(
     tmp_path: Path, kind: str, reviews: list, metadata: list, stages: int, facts: tuple
 ) -> None:
-    source = amazon(tmp_path, kind, reviews, metadata)
+    names = write(tmp_path, "reviews.json", reviews), write(tmp_path, "meta.json", metadata)
+    source = f"{{kind: {kind}, reviews: {names[0]}, metadata: {names[1]}}}"
     line = error(run(source, *("download", "interactions", "items")[:stages]))
     assert [fact for fact in facts if fact not in line] == []
     assert not any(Path("outputs").glob("items/mine/run.json"))  # the stage has not ended

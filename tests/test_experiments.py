@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 TRAIN = {"features": "beit3", "dim": 8, "batch_size": 512, "epochs": 2, "lr": 0.01}
 PARAMS: dict[str, Any] = {
     "datasets": ["shop"],
-    "sources": {"shop": {"kind": "sample", "users": 100, "items": 50}},
+    "sources": {"shop": {"kind": "sample", "users": 150, "items": 60}},
     "pretrain": {"size": "small", "codes": 16, "steps": 2, "batch_size": 8, "distill_from": ["tfidf"]},
     "encode": {"encoders": ["tfidf"]},
     "beit3": {"sets": ["beit3", "beit3-raw"]},
@@ -23,10 +23,10 @@ PARAMS: dict[str, Any] = {
 EXPERIMENTS = {
     "exposure": (["--draws", "1", "--budget", "1", "--model", "bpr"], ["catalogue all gini, bpr"]),
     "geometry": (["--epochs", "1"], ["without nothing, epoch 0", "without uia, epoch 0"]),
-    "joint": (["--steps", "1", "--seeds", "1", "--rate", "0.1"], ["| staged |", "| joint, rate x 0.1 |"]),
+    "joint": (["--steps", "2", "--seeds", "1", "--rate", "0.1"], ["| staged |", "| joint, rate x 0.1 |"]),
     "league": (["--model", "bpr", "--model", "vbpr", "--features", "beit3", "--seeds", "1", "--budget", "1"], ["tau"]),
     "single_pass": (["--steps", "0", "--seeds", "1"], ["0 steps: valid Recall@20"]),
-    "variants": (["--profile", "objective", "--steps", "1", "--seeds", "1"], ["| article, beit3-raw |"]),
+    "variants": (["--profile", "objective", "--steps", "2", "--seeds", "1"], ["| article, beit3-raw |"]),
     "wrong": (["--ratio", "1", "--features", "beit3"], ["| nothing |", "| image-1 |", "| text-1 |", "| noise-1 |"]),
 }
 

@@ -79,11 +79,6 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple
     return embed
 
 
-def trained_on() -> None:
-    path = next(Path("net/model").rglob("*.safetensors"))
-    path.write_bytes(save({name: x + np.float32(1) for name, x in load(path.read_bytes()).items()}))
-
-
 def test_another_network_under_one_name_does_not_go_on_with_a_killed_run(
     table: Callable[[], tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,7 +90,8 @@ def test_another_network_under_one_name_does_not_go_on_with_a_killed_run(
         assert table()[1].endswith("killed\n")
     Path(".v.parts/done/features-00000.parquet").parent.mkdir(exist_ok=True)
     Path(".v.parts/done/features-00000.parquet").write_text("of the network before")
-    trained_on()
+    path = next(Path("net/model").rglob("*.safetensors"))  # trained on
+    path.write_bytes(save({name: x + np.float32(1) for name, x in load(path.read_bytes()).items()}))
     assert table()[0] == 0
 
 

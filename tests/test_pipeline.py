@@ -72,15 +72,6 @@ def due(folder: Path) -> list[str]:
     return ran(run("dvc", "repro", "--dry", cwd=folder))
 
 
-def committed(undisturbed: Path, to: Path) -> Path:
-    folder = copied(undisturbed, to)
-    (folder / ".gitignore").write_text("__pycache__/\n")
-    author = ["-c", "user.name=t", "-c", "user.email=t@t"]
-    for words in (["add", "."], [*author, "commit", "-q", "-m", "A run"]):
-        subprocess.run(["git", *words], cwd=folder, check=True)
-    return folder
-
-
 def test_code_and_parameters_are_dvcs_to_compare(undisturbed: Path, tmp_path: Path) -> None:
     folder = copied(undisturbed, tmp_path)
     for path in ("pipeline/harness/run.py", "pipeline/io/files.py", "pipeline/graph/neighbours.py"):
@@ -106,9 +97,12 @@ def test_an_earlier_setting_runs_nothing(undisturbed: Path, tmp_path: Path) -> N
 
 
 def test_a_pushed_run_is_pulled_elsewhere_and_nothing_runs(undisturbed: Path, tmp_path: Path) -> None:
-    folder = committed(undisturbed, tmp_path)
+    folder = copied(undisturbed, tmp_path)
     run("dvc", "remote", "add", "-q", "-d", "local", str(tmp_path / "remote"), cwd=folder)
-    subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qam", "r"], cwd=folder, check=True)
+    (folder / ".gitignore").write_text("__pycache__/\n")
+    author = ["-c", "user.name=t", "-c", "user.email=t@t"]
+    for words in (["add", "."], [*author, "commit", "-q", "-m", "A run"]):
+        subprocess.run(["git", *words], cwd=folder, check=True)
     run("dvc", "push", "-q", cwd=folder)
     clone = tmp_path / "another/path"
     subprocess.run(["git", "clone", "-q", folder, clone], check=True)

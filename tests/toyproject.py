@@ -62,11 +62,7 @@ def shipped() -> Path:
     shutil.copytree(ROOT / "profiles", folder / "profiles")
     shutil.copy(ROOT / "params.yaml", folder)
     committed = subprocess.run(["git", "show", "HEAD:params.yaml"], cwd=ROOT, capture_output=True)
-    if committed.returncode == 0 and b"datasets: [sample]" in committed.stdout and _is_edited():
+    edited = "datasets: [sample]" not in (ROOT / "params.yaml").read_text()
+    if committed.returncode == 0 and b"datasets: [sample]" in committed.stdout and edited:
         (folder / "params.yaml").write_bytes(committed.stdout)
     return folder
-
-
-def _is_edited() -> bool:
-    """Return whether params.yaml builds something other than the sample, as a user's edit does."""
-    return "datasets: [sample]" not in (ROOT / "params.yaml").read_text()

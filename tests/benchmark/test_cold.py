@@ -40,11 +40,9 @@ def test_each_result_stands_there_under_both_protocols(layout: Layout) -> None:
     assert both[ALONE]["contentknn", "f"] > 0.95
     assert 0.6 < both[ALONE]["contentknn", "noise"] < 0.9  # by chance 20 of 26
     assert both[EVERY]["contentknn", "f"] > 2 * both[EVERY]["bpr", "none"]
-    assert [[one["protocol"] for one in r["judged"]] for r in records(layout)] == [[ALONE, EVERY]] * 2
-
-
-def records(layout: Layout) -> list[dict[str, object]]:
-    return [io.read_json(rankings_path(layout, Entry("bpr", "none", seed)).with_suffix(".json")) for seed in range(2)]
+    for seed in range(2):
+        record = io.read_json(rankings_path(layout, Entry("bpr", "none", seed)).with_suffix(".json"))
+        assert [one["protocol"] for one in record["judged"]] == [ALONE, EVERY]
 
 
 def test_runs_take_the_draws_in_turn_and_tests_resample_them(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import toy
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark import study
-from alignrec.pipeline.benchmark.cell import Outcome, train_and_judge
+from alignrec.pipeline.benchmark.cell import train_and_judge
 from alignrec.pipeline.benchmark.experiment import Experiment
 from alignrec.pipeline.benchmark.settings import model_settings, protocol_of
 from alignrec.pipeline.benchmark.study import RECALL
@@ -42,16 +42,13 @@ def experiment(root: Path) -> Experiment:
     return Experiment(Run("study", "shop", PARAMS, root), 1)
 
 
-def swept(root: Path) -> None:
-    made = experiment(root)
-    made.write(study.sweep_tables(made))
-    made.end()
-
-
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     """A shop whose two sweeps have been run."""
-    swept(root := shops.outputs(tmp_path_factory.mktemp("shop")).root)
+    root = shops.outputs(tmp_path_factory.mktemp("shop")).root
+    made = experiment(root)
+    made.write(study.sweep_tables(made))
+    made.end()
     return Layout(root, "shop", ("study", ""))
 
 
@@ -89,14 +86,10 @@ def test_valid_is_that_of_the_setting_and_its_graph(layout: Layout) -> None:
     assert {row["fingerprint"] for row in rows(layout)} == {protocol_of(PARAMS, "shop", data.split).fingerprint}
 
 
-def trained(layout: Layout, **setting: float) -> Outcome:
-    own = {key.replace("_", ".", 1): value for key, value in setting.items()}
-    return train_and_judge(study.sweep_cell(experiment(layout.root), own, 0, "study.sweeps.x"), tolerant=True)
-
-
 def test_test_stays_closed(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "evaluate_vectors", lambda *_: pytest.fail("test is opened"))
-    record = trained(layout, train_lr=0.01).values
+    cell = study.sweep_cell(experiment(layout.root), {"train.lr": 0.01}, 0, "study.sweeps.x")
+    record = train_and_judge(cell, tolerant=True).values
     assert record["best"][f"valid_{RECALL}"] == values(layout, "rate", train_lr=0.01)[0]
 
 

@@ -132,14 +132,10 @@ def test_settings_are_tried_without_a_look_at_test(tmp_path: Path, monkeypatch: 
     rows = io.read_table(layout.interactions, schemas.INTERACTIONS)
     cell = plan.trial_cell(experiment(tmp_path, params(budget=2)), ("bpr", "none"), {"lr": 0.02})
     record = train_and_judge(cell)
-    moved = rows.set_column(1, "item_id", shifted(rows))
+    items, test = rows["item_id"].to_numpy(), rows["split"].to_numpy() == schemas.TEST
+    others = np.where(test, (items + 2) % shops.ITEMS, items).astype(np.int32)
+    moved = rows.set_column(1, "item_id", pa.array(others))
     io.write_table(moved, layout.interactions, schemas.INTERACTIONS)
     assert train_and_judge(cell) == record
     assert record.values["state"] == "complete"
     assert (record.values["judged"], record.rankings) == ([], {})
-
-
-def shifted(rows: pa.Table) -> pa.Array:
-    """Return the items, those of test replaced by others."""
-    items, test = rows["item_id"].to_numpy(), rows["split"].to_numpy() == schemas.TEST
-    return pa.array(np.where(test, (items + 2) % shops.ITEMS, items).astype(np.int32))

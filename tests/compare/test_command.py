@@ -103,16 +103,13 @@ def shape(x: np.ndarray) -> linalg.Shape:
     return linalg.measure_shape(x, linalg.spectrum(x))
 
 
-def cka(a: np.ndarray, b: np.ndarray) -> float:
-    return linalg.linear_cka(a, b, linalg.spectrum(a), linalg.spectrum(b))
-
-
 def test_cka_is_its_definition_by_gram_matrices() -> None:
     rng = np.random.default_rng(1)
     a, b = rng.normal(size=(30, 4)).astype(np.float32), rng.normal(size=(30, 7)).astype(np.float32)
     centre = np.eye(30) - 1 / 30
     k, m = (centre @ (x @ x.T).astype(float) @ centre for x in (a, b))
-    assert cka(a, b) == pytest.approx((k * m).sum() / np.sqrt((k * k).sum() * (m * m).sum()), rel=1e-5)
+    cka = linalg.linear_cka(a, b, linalg.spectrum(a), linalg.spectrum(b))
+    assert cka == pytest.approx((k * m).sum() / np.sqrt((k * k).sum() * (m * m).sum()), rel=1e-5)
 
 
 def test_effective_rank_counts_directions() -> None:

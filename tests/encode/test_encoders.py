@@ -106,7 +106,8 @@ def test_workers_change_nothing(beit3: BEiT3Items) -> None:
 @pytest.mark.parametrize("name", ["beit3", "minilm"])
 def test_any_text_makes_a_vector_or_is_flagged(name: str, beit3: BEiT3Items) -> None:
     texts = [*ODD.values(), "", " \t\n\u3000", "a" + "\u0301" * 3000]
-    actual = batching.encode_items(beit3 if name == "beit3" else packaged(name), texts, [None] * len(texts), 4)
+    encoder = beit3 if name == "beit3" else find_network({}, name, Path("nowhere")).load()
+    actual = batching.encode_items(encoder, texts, [None] * len(texts), 4)
     assert np.isfinite(actual.vectors).all()
     assert actual.has_text.tolist() == [bool(text.strip()) for text in texts]
     assert (np.abs(actual.vectors).max(axis=1) > 0).tolist() == actual.has_text.tolist()
@@ -124,10 +125,6 @@ def test_batches_are_of_one_kind_and_sorted_by_length() -> None:
 
 
 # --- encoders of packages
-
-
-def packaged(name: str) -> Encoder:
-    return find_network({}, name, Path("nowhere")).load()
 
 
 @pytest.mark.parametrize("at", [1, 5, 7])

@@ -207,25 +207,17 @@ def run(root: Path, **given: Any) -> None:
         graph.main(run)
 
 
-def grouped() -> np.ndarray:
-    rng = np.random.default_rng(0)
-    centres = rng.normal(size=(20, WIDTH))
-    return (centres[np.arange(ITEMS) % 20] + 0.3 * rng.normal(size=(ITEMS, WIDTH))).astype(np.float32)
-
-
-def isotropic() -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(ITEMS, WIDTH)).astype(np.float32)
-
-
 def test_a_large_set_is_searched_on_disk_and_a_random_control_may_miss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {"PART": 300, "BLOCK": 200, "SAMPLE": 900, "FEW": 4}.items():
         monkeypatch.setattr(neighbours, name, value)
-    features = grouped()
+    rng = np.random.default_rng(0)
+    isotropic = rng.normal(size=(ITEMS, WIDTH)).astype(np.float32)
+    features = (rng.normal(size=(20, WIDTH))[np.arange(ITEMS) % 20] + 0.3 * isotropic).astype(np.float32)
     features[[5, 700]] = 0
     write(tmp_path, "f", features)
-    write(tmp_path, "random", isotropic())
+    write(tmp_path, "random", isotropic)
     run(tmp_path, exact_up_to=999)
     layout, record = Layout(tmp_path, "shop"), io.read_json(Layout(tmp_path, "shop").run_record("graph"))
     edges = io.read_table(layout.edges("f"), schemas.EDGES)

@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pytest
@@ -159,14 +160,10 @@ def test_an_out_appears_whole_and_what_serves_resuming_stays_behind(
         again()
     assert (out / "a").read_text() == "first"
     text = "second"
-    monkeypatch.setattr("os.link", unlinkable)
+    monkeypatch.setattr("os.link", Mock(side_effect=OSError(errno.EXDEV, "another disk")))
     again()
     assert [(out / name).read_text() for name in ("a", "of/b")] == ["second", "second"]
     assert sorted(path.name for path in (tmp_path / ".work/graph").iterdir()) == [".shop.lock", "shop"]
-
-
-def unlinkable(*_: object) -> None:
-    raise OSError(errno.EXDEV, "another disk")
 
 
 def test_each_item_of_a_matrix_has_its_folder(tmp_path: Path, params: Params) -> None:

@@ -39,10 +39,6 @@ def linear(p: dict[str, np.ndarray], name: str, x: np.ndarray) -> np.ndarray:
     return x @ p[f"{name}.weight"].T + p.get(f"{name}.bias", 0.0)
 
 
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
-
-
 def unit(x: np.ndarray) -> np.ndarray:
     return x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
@@ -96,7 +92,7 @@ def test_the_paper_of_bpr_squares_the_rows() -> None:
     network, p, _ = case("bpr", variant="paper", l2=0.1)
     user, positive, negative = p["user"][BATCH.users], p["item"][BATCH.positives], p["item"][BATCH.negatives]
     loss = network.loss(BATCH)
-    close(loss["bpr"].item(), -np.log(sigmoid((user * (positive - negative)).sum(1))).mean())
+    close(loss["bpr"].item(), np.log1p(np.exp(-(user * (positive - negative)).sum(1))).mean())
     close(loss["l2"].item(), 0.1 * sum((x**2).sum() for x in (user, positive, negative)) / (2 * 2048))
 
 

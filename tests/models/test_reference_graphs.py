@@ -21,10 +21,6 @@ def rows(theirs: str, users: bool) -> Source:
     return lambda read: read(theirs)[:USERS] if users else read(theirs)[USERS:]
 
 
-def turned(theirs: str) -> Source:
-    return lambda read: read(theirs).T
-
-
 MODALITIES = {"t": "text", "v": "image"}
 
 
@@ -71,7 +67,7 @@ def mmgcn_sources(*modalities: str) -> dict[str, Source]:
             sources |= linear(f"project.{m}", "v_gcn.MLP")
         for n in range(3):
             ours = f"layers.{3 * m + n}"
-            sources[f"{ours}.message.weight"] = turned(f"{kind}_gcn.conv_embed_{n + 1}.weight")
+            sources[f"{ours}.message.weight"] = lambda read, name=f"{kind}_gcn.conv_embed_{n + 1}.weight": read(name).T
             sources |= linear(f"{ours}.own", f"{kind}_gcn.linear_layer{n + 1}")
             sources |= linear(f"{ours}.merge", f"{kind}_gcn.g_layer{n + 1}")
     return sources

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -106,14 +107,10 @@ def test_the_stage_learns_from_an_encoder_and_resumes_to_the_same_bytes(tmp_path
     assert history[-1]["distill_loss"] < history[0]["distill_loss"]
     stopped = Layout(tmp_path / "two", "toy")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("alignrec.pipeline.pretrain.train.measure_masked", _interrupt)
+        patch.setattr("alignrec.pipeline.pretrain.train.measure_masked", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "two")
     assert stopped.encoder_checkpoint.exists()
     run(tmp_path / "two")
     weights = [Layout(tmp_path / where, "toy").encoder.weights.read_bytes() for where in ("one", "two")]
     assert weights[0] == weights[1]
-
-
-def _interrupt(*given: Any) -> None:
-    raise KeyboardInterrupt
