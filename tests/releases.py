@@ -1,6 +1,7 @@
 """A release of the tiny shop, whose encoder is a tiny random BEiT3 in the format of `pretrain`; and one with codes."""
 
 import atexit
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -166,3 +167,16 @@ def _with_encoders(read: bool) -> Path:
             main(run)
     released_with_codes(layout, settings)
     return root
+
+
+def agree(release: Path, name: str, **more: object) -> None:
+    """Update the manifest to a changed file."""
+    data, own = (release / name).read_bytes(), Path(name).name
+    facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    edit(release, lambda m: next(f for f in m["files"] if f["path"] == name).update(facts | more))
+    edit(release, lambda m: [w.update(facts) for w in m["weights"] if w["name"] == own])
+
+
+def put(release: Path, name: str, data: bytes) -> None:
+    (release / name).write_bytes(data)
+    agree(release, name)

@@ -1,13 +1,20 @@
 """The command line: help, completion, lazy imports, and one-line errors."""
 
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import duckdb
 import pytest
 import toy
+import typer
 from commands import alignrec
+from processes import started
 
+from alignrec.commands import terminal
+from alignrec.pipeline.harness import process
 from alignrec.pipeline.io.errors import installing
 
 HEAVY = ["torch", "transformers", "open_clip", "faiss", "duckdb", "huggingface_hub", "dvc"]
@@ -77,3 +84,44 @@ def test_compare_needs_neither_torch_nor_faiss_and_a_stage_names_the_extra(folde
     assert (folder / "outputs/compare/shop/index.html").exists()
     done = python(f"import sys; sys.modules['faiss'] = None; {started}app(['graph', 'shop'])", folder)
     assert (done.returncode, done.stderr) == (1, f"error: faiss is not installed: {installing('cpu')}\n")
+
+
+# --- signals, and too little memory
+
+
+ENDLESS = "SELECT count(*) FROM range(1 << 30) a, range(1 << 30) b WHERE hash(a.range + b.range) = 3"
+
+
+def waiting(query: str) -> None:
+    app = typer.Typer(cls=terminal.Group, pretty_exceptions_enable=False)
+    app.callback()(lambda: None)  # else it is no group
+
+    @app.command()
+    def ask() -> None:
+        with terminal.explain_interrupt("what is done is kept in here"):
+            print("waiting", flush=True)
+            duckdb.execute(query) if query else time.sleep(60)
+
+    app(["ask"])
+
+
+@pytest.mark.parametrize("query", ["", ENDLESS], ids=["asleep", "in C"])
+@pytest.mark.parametrize(("number", "how"), [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")])
+def test_a_signal_says_what_is_kept(number: signal.Signals, how: str, query: str) -> None:
+    with started(waiting, query) as process:
+        assert process.stdout.readline() == "waiting\n"
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=20)
+    assert errors == f"{how}: what is done is kept in here; run the same command again\n"
+    assert process.returncode == 128 + number
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "command"),
+    [(200, ["verify", "sample"]), (500, ["plan"]), (1000, ["graph", "sample"]), (2000, ["--version"])],
+)
+def test_too_few_addresses_are_one_line(megabytes: int, command: list[str]) -> None:
+    limited = ["sh", "-c", f'ulimit -v {1000 * megabytes}; exec "$@"', "sh", sys.executable, "-m", "alignrec", *command]
+    done = subprocess.run(limited, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"error: {process.TOO_LITTLE}\n"

@@ -21,7 +21,6 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.embed import command as embedding
 from alignrec.pipeline.io.errors import UserError
-from tests.hostile.fuzz import releases as hostile
 
 OURS = {"kind": "timm", "model": "vit", "revision": "a", "parts": {"x": {"dim": 3}}}
 FEATURES, ENCODER = "features/beit3/features-00000.parquet", "encoders/beit3/encoder.json"
@@ -146,7 +145,7 @@ def refused(release: Path) -> str:
 
 def test_a_set_of_another_encoder_than_the_released(release: Path, published: Path) -> None:
     recorded(release / FEATURES, max_tokens=7)
-    hostile.put(release, FEATURES, (release / FEATURES).read_bytes())
+    foreign.put(release, FEATURES, (release / FEATURES).read_bytes())
     shutil.rmtree(release / "semantic_ids")  # which are of the file as it was
     kept = lambda m: [f for f in m["files"] if not f["path"].startswith("semantic_ids/")]  # noqa: E731
     foreign.edit(release, lambda manifest: manifest.update(files=kept(manifest)))
@@ -156,7 +155,7 @@ def test_a_set_of_another_encoder_than_the_released(release: Path, published: Pa
     shutil.copytree(published, release)
     weights = "encoders/beit3/encoder.safetensors"
     changed = {name: x + np.float32(1) for name, x in load((release / weights).read_bytes()).items()}
-    hostile.put(release, weights, save(changed))
+    foreign.put(release, weights, save(changed))
     assert "encodes into another space than beit3: weights '" in refused(release)
 
     shutil.rmtree(release)
@@ -164,7 +163,7 @@ def test_a_set_of_another_encoder_than_the_released(release: Path, published: Pa
     for name, inputs in (("users", "a"), ("items", "b")):
         path = f"embeddings/{name}.parquet"
         recorded(release / path, inputs=inputs)
-        hostile.put(release, path, (release / path).read_bytes())
+        foreign.put(release, path, (release / path).read_bytes())
     assert "embeddings/users.parquet: not of one set with items.parquet: inputs 'b' and 'a'" in refused(release)
 
 

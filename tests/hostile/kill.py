@@ -34,36 +34,23 @@ DVC = "dvc"
 class Reference(NamedTuple):
     folder: Path
     files: dict[str, str]  # path -> sha256
-    lock: object  # dvc.lock
     overhead: float  # seconds of `dvc repro` where nothing is to do
 
 
 def files(folder: Path) -> dict[str, str]:
-    """Return path -> sha256 of the outputs, including leftover temporary files but not unfinished work."""
+    """Return path -> sha256 of outputs, with leftover temporary files but no unfinished work, and dvc.lock."""
     base = folder / "outputs"
     paths = (p for p in sorted(base.rglob("*")) if p.is_file() and WORK not in p.parts)
-    return {p.relative_to(base).as_posix(): sha256(p) for p in paths if p.suffix != ".lock"}
-
-
-def lock(folder: Path) -> object:
-    return yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))
+    lock = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))
+    made = {p.relative_to(base).as_posix(): sha256(p) for p in paths if p.suffix != ".lock"}
+    return made | {"dvc.lock": json.dumps(lock, sort_keys=True)}
 
 
 def undisturbed(folder: Path) -> Reference:
     run("dvc", "repro", cwd=project(folder))
     start = time.monotonic()
     run("dvc", "repro", cwd=folder)
-    return Reference(folder, files(folder), lock(folder), time.monotonic() - start)
-
-
-def forget(folder: Path, target: str) -> None:
-    """Delete a stage's outputs, or DVC's records, so that all stages run over existing outputs."""
-    if target == DVC:
-        shutil.rmtree(folder / ".dvc/cache", ignore_errors=True)
-        (folder / "dvc.lock").unlink()
-    else:
-        shutil.rmtree(folder / f"outputs/{target}/shop")
-        shutil.rmtree(folder / f"outputs/{WORK}/{target}/shop")
+    return Reference(folder, files(folder), time.monotonic() - start)
 
 
 def killed(folder: Path, command: list[str], seconds: float) -> bool:
@@ -80,27 +67,27 @@ def killed(folder: Path, command: list[str], seconds: float) -> bool:
             return True
 
 
-def differences(folder: Path, reference: Reference) -> list[str]:
-    actual = files(folder)
-    names = sorted(actual.keys() | reference.files.keys())
-    differing = [name for name in names if actual.get(name) != reference.files.get(name)]
-    return differing + (["dvc.lock"] if lock(folder) != reference.lock else [])
-
-
 def trial(reference: Reference, target: str, number: int, base: Path) -> tuple[float, bool, list[str]]:
     rng = np.random.default_rng(seed_for("kill", number))
     folder = shutil.copytree(reference.folder, base / str(number), symlinks=True)
     costs = reference.folder.glob(f"outputs/{WORK}/{'*' if target == DVC else target}/shop/**/cost.json")
     longest = reference.overhead + sum(json.loads(cost.read_text())["seconds"] for cost in costs)
     seconds = float(rng.uniform(0, longest))
-    forget(folder, target)
+    if target == DVC:  # all stages run over existing outputs
+        shutil.rmtree(folder / ".dvc/cache", ignore_errors=True)
+        (folder / "dvc.lock").unlink()
+    else:
+        shutil.rmtree(folder / f"outputs/{target}/shop")
+        shutil.rmtree(folder / f"outputs/{WORK}/{target}/shop")
     # forced, as DVC would take the stage's files from its cache
     command = ["dvc", "repro", "--no-run-cache", *([] if target == DVC else ["--force", "--single-item", target])]
     in_time = killed(folder, command, seconds)
     try:
         run("make", "--makefile", str(ROOT / "Makefile"), "recover", cwd=folder)
         run(*command, cwd=folder)
-        differing = differences(folder, reference)
+        actual = files(folder)
+        names = sorted(actual.keys() | reference.files.keys())
+        differing = [name for name in names if actual.get(name) != reference.files.get(name)]
     except AssertionError as e:  # of `run`: what the command printed
         differing = [f"the next run fails: {e}"]
     if not differing:

@@ -1,18 +1,15 @@
 """Hostile images and archives end with a status, within bounds of time and memory."""
 
 import io
-import time
 import tracemalloc
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 from PIL import Image
 
-from alignrec.pipeline.images import access, decode, fetcher
-from alignrec.pipeline.images.decode import PixelSemaphore, normalise_image
+from alignrec.pipeline.images import access, decode
+from alignrec.pipeline.images.decode import normalise_image
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.remote.fetch import fetch
@@ -45,29 +42,6 @@ def test_a_jpeg_with_many_scans_is_too_large_before_it_is_decoded(monkeypatch: p
     result = normalise_image(bomb, **LIMITS | {"max_pixels": 10_000})
     assert result.status == "too_large"
     assert "100 x 100 pixels in 30" in result.reason
-
-
-def test_room_is_for_so_many_pixels_at_a_time() -> None:
-    semaphore, held, most = PixelSemaphore(100), [0], [0]
-
-    def work(pixels: int) -> None:
-        with semaphore.acquire(pixels):
-            held.append(min(pixels, 100))
-            most.append(sum(held))
-            time.sleep(0.01)
-            held.remove(min(pixels, 100))
-
-    with ThreadPoolExecutor(18) as pool:
-        list(pool.map(work, [40, 60, 100, 10, 500, 30] * 3))
-    assert (sum(held), max(most)) == (0, 100)
-
-
-def test_too_little_memory_for_one_image_is_said_and_no_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.jpg").write_bytes(jpeg())
-    monkeypatch.setattr(decode.simplejpeg, "decode_jpeg", Mock(side_effect=MemoryError))
-    folder, said = access.Folder(tmp_path, outside=False), pytest.raises(UserError, match=r"a\.jpg: not enough memory")
-    with fetcher.Fetcher(Images(), folder) as web, said:
-        web.fetch_items([["a.jpg"]])
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import pytest
 import releases
 import toy
 from commands import alignrec
-from releases import edit
+from releases import agree, edit, put
 from safetensors.numpy import load, save
 from webserver import body, serving
 
@@ -31,7 +31,6 @@ from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
 from alignrec.pipeline.release.read import verify
 from alignrec.pipeline.remote.fetch import fetch
 from alignrec.schemas import ContractError
-from tests.hostile.fuzz.releases import agree, put
 
 TABLE = "features/beit3/features-00000.parquet"
 EDGES = "graph/beit3/edges.parquet"

@@ -12,9 +12,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from commands import alignrec
-from processes import started
 
 from alignrec.pipeline.harness.config import Source
 from alignrec.pipeline.http.fetch import fetch_file
@@ -139,24 +137,6 @@ def test_a_footer_that_counts_other_rows_loses_none_in_silence(tmp_path: Path, p
     for count_rows in (lambda: len(tabular(path)), lambda: sum(1 for _ in items.reader().lines(path))):
         with suppress(UserError):
             assert count_rows() == 5000
-
-
-def print_read(*paths: Path) -> None:
-    for path in paths:
-        print(tabular(path))
-
-
-def test_dates_are_utc_wherever_the_machine_is(tmp_path: Path) -> None:
-    dates = ["2024-03-10", "2024-03-10 02:30:00", "2024-03-10T02:30:00Z", "2024-03-10 02:30:00+09"]
-    seconds = [1710028800, 1710037800, 1710037800, 1710005400]
-    rows = list(zip("wxyz", dates, strict=True))
-    text = written(tmp_path / "r.csv", "user,item,timestamp\n" + "".join(f"a,{i},{d}\n" for i, d in rows))
-    typed = tmp_path / "r.parquet"
-    times = pa.array([second * 10**6 for second in seconds], pa.timestamp("us"))
-    pq.write_table(pa.table({"user": ["a"] * 4, "item": list("wxyz"), "timestamp": times}), typed)
-    expected = f"{[('a', item, None, at) for item, at in zip('wxyz', seconds, strict=True)]}\n" * 2
-    for zone in ("UTC", "America/New_York", "Asia/Tokyo"):
-        assert started(print_read, text, typed, TZ=zone).communicate() == (expected, "")
 
 
 def outcomes(source: Source, path: Path, wanted: set[str]) -> list:
@@ -301,8 +281,3 @@ def test_identifiers_are_texts_or_integers(values: pa.Array, said: str, tmp_path
         pq.write_table(pa.table({"user": values, "item": ["a", "b"]}), path)
         with pytest.raises(UserError, match=r"column 'user' is .*; identifiers are texts or integers$"):
             TabularSource(kind="tabular", interactions=[str(path)]).reader().ratings({"interactions": path})
-
-
-def test_a_tensor_that_is_stored_negated_is_read(tmp_path: Path) -> None:
-    torch.save(torch.full((2, 2), 1j).conj().imag, tmp_path / "n.pt")
-    assert match_file(tmp_path / "n.pt", ["a", "b"]).rows(0, 2).tolist() == [[-1, -1]] * 2

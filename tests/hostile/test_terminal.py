@@ -1,18 +1,13 @@
-"""Output of commands: no escape sequences from data, one line per error, no traceback on a closed pipe."""
+"""Output of commands: no escape sequences from data, and no traceback on a closed pipe."""
 
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pytest
 import releases
 import toy
-import typer
-from processes import started
 from rich.table import Table
 from typer.testing import CliRunner
 
@@ -20,7 +15,6 @@ from alignrec import schemas
 from alignrec.commands import terminal
 from alignrec.commands.app import app
 from alignrec.pipeline import io as files
-from alignrec.pipeline.harness import process
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.io.errors import printable
@@ -103,41 +97,3 @@ def test_a_closed_pipe_ends_without_a_word(layout: Layout, lines: int) -> None:
     assert verifying.stderr is not None
     assert verifying.stderr.read() == b""
     verifying.wait()
-
-
-ENDLESS = "SELECT count(*) FROM range(1 << 30) a, range(1 << 30) b WHERE hash(a.range + b.range) = 3"
-
-
-def waiting(query: str) -> None:
-    app = typer.Typer(cls=terminal.Group, pretty_exceptions_enable=False)
-    app.callback()(lambda: None)  # else it is no group
-
-    @app.command()
-    def ask() -> None:
-        with terminal.explain_interrupt("what is done is kept in here"):
-            print("waiting", flush=True)
-            duckdb.execute(query) if query else time.sleep(60)
-
-    app(["ask"])
-
-
-@pytest.mark.parametrize("query", ["", ENDLESS], ids=["asleep", "in C"])
-@pytest.mark.parametrize(("number", "how"), [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")])
-def test_a_signal_says_what_is_kept(number: signal.Signals, how: str, query: str) -> None:
-    with started(waiting, query) as process:
-        assert process.stdout.readline() == "waiting\n"
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=20)
-    assert errors == f"{how}: what is done is kept in here; run the same command again\n"
-    assert process.returncode == 128 + number
-
-
-@pytest.mark.parametrize(
-    ("megabytes", "command"),
-    [(200, ["verify", "sample"]), (500, ["plan"]), (1000, ["graph", "sample"]), (2000, ["--version"])],
-)
-def test_too_few_addresses_are_one_line(megabytes: int, command: list[str]) -> None:
-    limited = ["sh", "-c", f'ulimit -v {1000 * megabytes}; exec "$@"', "sh", sys.executable, "-m", "alignrec", *command]
-    done = subprocess.run(limited, cwd=Path(__file__).parents[2], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"error: {process.TOO_LITTLE}\n"

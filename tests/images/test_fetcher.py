@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpcore
 import numpy as np
@@ -24,11 +25,12 @@ from alignrec.commands.params import Params
 from alignrec.pipeline import io as files
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run, perform, running
-from alignrec.pipeline.images import access, fetcher
+from alignrec.pipeline.images import access, decode, fetcher
 from alignrec.pipeline.images.access import Files, open_files
-from alignrec.pipeline.images.decode import Decoded, normalise_image, perceptual_hash
+from alignrec.pipeline.images.decode import Decoded, PixelSemaphore, normalise_image, perceptual_hash
 from alignrec.pipeline.images.fetcher import Fetcher, Result
 from alignrec.pipeline.images.params import Images
+from alignrec.pipeline.io.errors import UserError
 from alignrec.stages import images as stage
 
 FAST = Images(timeout=60, private_hosts=["127.0.0.1"], max_bytes=200_000)
@@ -423,3 +425,29 @@ def test_a_part_that_is_asked_twice_at_once_is_made_once(tmp_path: Path) -> None
             made = list(pool.map(lambda _: part(1, params, tmp_path), range(4)))
         assert made[-1] == ["images-00000.parquet", "images-00002.parquet"]
         assert server.asked == {f"/{i}": 1 for i in (0, 1, 4, 5)}
+
+
+# --- memory
+
+
+def test_room_is_for_so_many_pixels_at_a_time() -> None:
+    semaphore, held, most = PixelSemaphore(100), [0], [0]
+
+    def work(pixels: int) -> None:
+        with semaphore.acquire(pixels):
+            held.append(min(pixels, 100))
+            most.append(sum(held))
+            time.sleep(0.01)
+            held.remove(min(pixels, 100))
+
+    with ThreadPoolExecutor(18) as pool:
+        list(pool.map(work, [40, 60, 100, 10, 500, 30] * 3))
+    assert (sum(held), max(most)) == (0, 100)
+
+
+def test_too_little_memory_for_one_image_is_said_and_no_status(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jpg").write_bytes(JPEG)
+    monkeypatch.setattr(decode.simplejpeg, "decode_jpeg", Mock(side_effect=MemoryError))
+    folder, said = access.Folder(tmp_path, outside=False), pytest.raises(UserError, match=r"a\.jpg: not enough memory")
+    with Fetcher(Images(), folder) as web, said:
+        web.fetch_items([["a.jpg"]])

@@ -20,7 +20,6 @@ from alignrec.pipeline.release import attest, manifest
 from alignrec.pipeline.release.encoder import ReleasedEncoders
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.release.read import verify
-from tests.hostile.fuzz.releases import put
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +156,7 @@ def test_the_fingerprint_holds_settings_weights_and_maps(
     release: Path, tmp_path: Path, path: str, change: Callable[[bytes], bytes], said: str
 ) -> None:
     copy = shutil.copytree(release, tmp_path / "release")
-    put(copy, f"encoders/{path}", change((copy / "encoders" / path).read_bytes()))
+    releases.put(copy, f"encoders/{path}", change((copy / "encoders" / path).read_bytes()))
     said = f"{path.split('/')[0]}/encoder.json: encodes into another space than .*: {said}"
     with pytest.raises(UserError, match=said):
         list(verify(copy))

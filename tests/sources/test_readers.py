@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from processes import started
 
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.sources import mmrec
@@ -312,3 +313,22 @@ def test_parquet_of_the_hub_is_read_as_the_published_files(tmp_path: Path) -> No
     with open_database() as db:
         rows = db.execute(reader.ratings({"reviews": tmp_path / "r.parquet"})).fetchall()
     assert rows == [("u", "B1", 5.0, 1_600_000_000)]
+
+
+def print_read(*paths: Path) -> None:
+    for path in paths:
+        with open_database() as db:
+            print(db.execute(tabular().ratings({"interactions": path})).fetchall())
+
+
+def test_dates_are_utc_wherever_the_machine_is(tmp_path: Path) -> None:
+    dates = ["2024-03-10", "2024-03-10 02:30:00", "2024-03-10T02:30:00Z", "2024-03-10 02:30:00+09"]
+    seconds = [1710028800, 1710037800, 1710037800, 1710005400]
+    rows = list(zip("wxyz", dates, strict=True))
+    text = write(tmp_path / "r.csv", "user,item,timestamp\n" + "".join(f"a,{i},{d}\n" for i, d in rows))
+    typed = tmp_path / "r.parquet"
+    times = pa.array([second * 10**6 for second in seconds], pa.timestamp("us"))
+    pq.write_table(pa.table({"user": ["a"] * 4, "item": list("wxyz"), "timestamp": times}), typed)
+    expected = f"{[('a', item, None, at) for item, at in zip('wxyz', seconds, strict=True)]}\n" * 2
+    for zone in ("UTC", "America/New_York", "Asia/Tokyo"):
+        assert started(print_read, text, typed, TZ=zone).communicate() == (expected, "")

@@ -208,3 +208,8 @@ def test_a_cut_or_broken_file_is_one_line_with_the_place(tmp_path: Path) -> None
     matched = match_file(write(tmp_path / "x.b", good, record("B000000001", np.nan)), ["B000000000", "B000000001"])
     with pytest.raises(UserError, match="row 1: not finite"):
         matched.rows(0, 2)
+
+
+def test_a_tensor_that_is_stored_negated_is_read(tmp_path: Path) -> None:
+    torch.save(torch.full((2, 2), 1j).conj().imag, tmp_path / "n.pt")
+    assert match_file(tmp_path / "n.pt", ["a", "b"]).rows(0, 2).tolist() == [[-1, -1]] * 2

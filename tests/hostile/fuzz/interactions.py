@@ -9,9 +9,6 @@ import pyarrow.parquet as pq
 
 from alignrec.pipeline.harness.config import Source
 from alignrec.pipeline.interactions import build
-from alignrec.pipeline.interactions.build import split_ratings
-from alignrec.pipeline.interactions.division import Division
-from alignrec.pipeline.interactions.params import Interactions
 from alignrec.pipeline.items import identifiers
 from alignrec.pipeline.sources import inspect, mmrec
 from alignrec.pipeline.sources.amazon import Amazon2014, Amazon2023
@@ -53,8 +50,6 @@ NO_INTERS = encoded(
 NO_JSON = ['{"user":1}'.encode("utf-16"), b"5\n"]
 NO_PARQUET = [ROWS.encode(), b"PAR1" + b"\xff" * 64 + b"\x20\0\0\0PAR1"]
 DATES = ["2024-03-10", "2024-03-10 02:30:00+09", "1710028800", "1710028800000", "infinity", "294248-01-01", "epoch"]
-CORES = "".join(f"u{u},i{i},{1 + i % 5},{10 * u + i}\n" for u in range(6) for i in range(5))
-KEEP = Division()
 SLOW = 3  # DuckDB takes a tenth of a second to open
 
 
@@ -91,19 +86,6 @@ def amazon(data: bytes) -> None:
 def date(data: bytes) -> None:
     cell = data.replace(b'"', b'""').replace(b"\n", b" ").replace(b"\r", b" ")
     tabular("d.csv", HEADER.encode() + b'a,x,5,10\na,y,5,"' + cell + b'"\n')
-
-
-def core(data: bytes) -> None:
-    """Take the 3-core: users in train, valid and test have at least three rows."""
-    path = written("c.csv", HEADER.encode() + data)
-    with build.create_database(folder("scratch"), "256MiB") as db:
-        reader = TabularSource(kind="tabular", interactions=["c.csv"]).reader()
-        params = Interactions(user_core=3, item_core=3)
-        tables, _, _ = split_ratings(db, reader, {"interactions": path}, folder("repaired"), params, KEEP)
-        rows = pa.concat_tables(tables.interactions)
-        items = len(pa.concat_tables(tables.item_ids))
-    assert set(np.unique(rows["item_id"].to_numpy())) <= set(range(items))
-    assert tables.rows == len(rows) + sum(tables.drops.values())
 
 
 def looked_at(data: bytes) -> None:
@@ -144,7 +126,6 @@ def targets() -> dict[str, Target]:
             refused=NO_INTERS,
         ),
         "date": Target(date, encoded(DATES), quick=SLOW),
-        "k-core": Target(core, [CORES.encode(), CSV[0]], quick=SLOW),
         "inspect": Target(looked_at, [*CSV[:3], *JSONS], quick=SLOW),
         "row-order": Target(lambda data: identifiers.read_order(written("o.csv", data), ["A", "B", "C"]), ORDERS),
         "itemid": Target(numbered, NUMBERED),

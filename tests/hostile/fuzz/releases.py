@@ -1,6 +1,5 @@
 """Targets: manifest and signature of a release, and any file of one with encoders."""
 
-import hashlib
 import json
 import random
 from collections.abc import Iterator
@@ -43,19 +42,6 @@ def files() -> dict[str, bytes]:
     return {path.relative_to(release()).as_posix(): path.read_bytes() for path in paths}
 
 
-def agree(release: Path, name: str, **more: object) -> None:
-    """Update the manifest to a changed file."""
-    data, own = (release / name).read_bytes(), Path(name).name
-    facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    releases.edit(release, lambda m: next(f for f in m["files"] if f["path"] == name).update(facts | more))
-    releases.edit(release, lambda m: [w.update(facts) for w in m["weights"] if w["name"] == own])
-
-
-def put(release: Path, name: str, data: bytes) -> None:
-    (release / name).write_bytes(data)
-    agree(release, name)
-
-
 def read_everything(folder: Path) -> None:
     opened = Release(folder).verify()
     for name in ReleasedEncoders(folder).names:
@@ -83,7 +69,7 @@ def attack(data: bytes) -> None:
     if name.decode("utf-8", "replace") not in files():
         return
     folder = restored("attacked", release())
-    put(folder, name.decode(), content)
+    releases.put(folder, name.decode(), content)
     with suppress(UserError, ContractError):
         leaderboard.render_leaderboard([leaderboard.read_entries(folder)])
     read_everything(folder)
