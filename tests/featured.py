@@ -15,8 +15,6 @@ from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.encode.params import BEiT3, Encode
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import running
-from alignrec.stages import beit3, combine, encode
 
 
 def params(*names: str, sets: Mapping[str, Any] | None = None, **encoders: dict[str, Any]) -> Params:
@@ -28,13 +26,10 @@ def params(*names: str, sets: Mapping[str, Any] | None = None, **encoders: dict[
 def stage(layout: Layout, given: Params) -> dict[str, bytes]:
     """Run the stages; return the files of each feature set."""
     for name in given[Encode].encoders:
-        with running("encode", layout.dataset, given, layout.root, name) as run:
-            encode.main(run)
+        toy.run("encode", given, layout.root, layout.dataset, item=name)
     if given[BEiT3].sets:
-        with running("beit3", layout.dataset, given, layout.root) as run:
-            beit3.main(run)
-    with running("combine", layout.dataset, given, layout.root) as run:
-        combine.main(run)
+        toy.run("beit3", given, layout.root, layout.dataset)
+    toy.run("combine", given, layout.root, layout.dataset)
     return files(layout)
 
 

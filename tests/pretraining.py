@@ -21,11 +21,8 @@ from alignrec.pipeline.beit3.config import Config
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.encode.params import TRAINED
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.pretrain.corpus import Corpus, Task
 from alignrec.pipeline.pretrain.params import Pretrain
-from alignrec.stages import beit3, encode
-from alignrec.stages.pretrain import main
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "yellow": (230, 220, 20)}
 STEPS = 40
@@ -99,11 +96,9 @@ def features(root: Path, *names: str) -> dict[str, np.ndarray]:
         write_params(root, beit3={"sets": trained})
     params, layout = load(root / "params.yaml"), Layout(root, "toy")
     for name in others:
-        with running("encode", "toy", params, root, name) as stage:
-            encode.main(stage)
+        toy.run("encode", params, root, "toy", item=name)
     if trained:
-        with running("beit3", "toy", params, root) as stage:
-            beit3.main(stage)
+        toy.run("beit3", params, root, "toy")
     return {name: featured.vectors(layout, name) for name in names}
 
 
@@ -113,8 +108,7 @@ def _write(columns: list[Any], path: Path, schema: pa.Schema) -> None:
 
 
 def run(root: Path) -> dict[str, Any]:
-    with running("pretrain", "toy", load(root / "params.yaml"), root) as stage:
-        main(stage)
+    toy.run("pretrain", load(root / "params.yaml"), root, "toy")
     notes: dict[str, Any] = json.loads(Layout(root, "toy").run_record("pretrain").read_text())["notes"]
     return notes
 

@@ -24,9 +24,7 @@ from alignrec.pipeline.beit3 import tokenizer
 from alignrec.pipeline.beit3.config import Config
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.release import manifest
-from alignrec.stages import beit3, graph, publish, semantic_ids
 
 ENCODERS = ["beit3", "beit3-image-masked", "beit3-text-masked"]
 
@@ -76,15 +74,13 @@ def _outputs() -> Path:
 def released(layout: Layout, settings: Params | None = None) -> Layout:
     """Encode the outputs and publish them."""
     pretrained(layout)
-    with running("beit3", "shop", settings or params(), layout.root) as run:
-        beit3.main(run)
+    toy.run("beit3", settings or params(), layout.root)
     return published(layout, settings or params())
 
 
 def published(layout: Layout, settings: Params = toy.PARAMS) -> Layout:
     """Publish the outputs."""
-    with running("publish", "shop", settings, layout.root) as run:
-        publish.main(run)
+    toy.run("publish", settings, layout.root)
     return layout
 
 
@@ -139,9 +135,8 @@ def coded(root: Path, settings: Params | None = None) -> Layout:
 
 def released_with_codes(layout: Layout, settings: Params | None = None) -> Layout:
     settings = settings or coded_params()
-    for stage, main in (("semantic_ids", semantic_ids.main), ("publish", publish.main)):
-        with running(stage, "shop", settings, layout.root) as run:
-            main(run)
+    for stage in ("semantic_ids", "publish"):
+        toy.run(stage, settings, layout.root)
     return layout
 
 
@@ -162,9 +157,8 @@ def _with_encoders(read: bool) -> Path:
     if read:
         arrays = {"mean": np.zeros(64, np.float32), "map": np.eye(64, 8, dtype=np.float32)}
         save_arrays(arrays, layout.encoder.whitening)
-    for stage, main in (("beit3", beit3.main), ("graph", graph.main)):
-        with running(stage, "shop", settings, root) as run:
-            main(run)
+    for stage in ("beit3", "graph"):
+        toy.run(stage, settings, root)
     released_with_codes(layout, settings)
     return root
 

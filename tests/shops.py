@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import toy
 
 from alignrec import schemas
 from alignrec.pipeline import io
@@ -60,11 +61,8 @@ def outputs(root: Path) -> Layout:
 
 def benchmark(root: Path, params: Parameters) -> dict[str, bytes]:
     """Run the stage benchmark; return path -> content of its files, except its cost."""
-    from alignrec.pipeline.harness.run import running
-    from alignrec.stages.benchmark import main
 
-    with running("benchmark", "shop", params, root) as run:
-        main(run)
+    toy.run("benchmark", params, root)
     base = root / "benchmark/shop"
     made = (p for p in base.rglob("*") if p.is_file() and p.name != "cost.json")
     return {str(p.relative_to(base)): p.read_bytes() for p in made}

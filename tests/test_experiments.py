@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import toy
 import yaml
 from typer import Typer
 from typer.testing import CliRunner
@@ -35,16 +36,13 @@ EXPERIMENTS = {
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with the outputs of all stages up to graph."""
     from alignrec.commands.params import load
-    from alignrec.pipeline.harness.run import running
-    from alignrec.stages.order import STAGES
 
     folder = tmp_path_factory.mktemp("project")
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS))
     params = load(folder / "params.yaml", "shop")
     before = ("download", "interactions", "items", "images", "encode", "pretrain", "beit3", "combine", "graph")
     for name in before:
-        with running(name, "shop", params, folder / "outputs", "tfidf" if name == "encode" else "") as run:
-            STAGES[name].main(run)
+        toy.run(name, params, folder / "outputs", item="tfidf" if name == "encode" else "")
     return folder
 
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import toy
 
 from alignrec.commands.params import load
 from alignrec.pipeline.harness import registry
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS
 
@@ -162,8 +162,7 @@ def params(folder: Path, text: str = PARAMS) -> Path:
 def test_each_runs_and_shows_in_the_report_and_on_the_card(tmp_path: Path) -> None:
     asked, layout = load(params(tmp_path)), Layout(tmp_path, "desk")
     for stage in STAGES.split():
-        with running(stage, "desk", asked, tmp_path, "letters" if stage == "encode" else "") as run:
-            importlib.import_module(f"alignrec.stages.{stage}").main(run)
+        toy.run(stage, asked, tmp_path, "desk", "letters" if stage == "encode" else "")
     for text in ((layout.report / "report.md").read_text(), (layout.release / "README.md").read_text()):
         rows = [line for line in text.splitlines() if line.startswith("|")]
         assert any("| contentmf | letters | 1 |" in row for row in rows)

@@ -17,8 +17,9 @@ from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.cell import Entry, list_runs, rankings_path
 from alignrec.pipeline.encode.folder import SET, Facts
+from alignrec.pipeline.harness.config import Parameters
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import present_files, record_digest
+from alignrec.pipeline.harness.run import Run, present_files, record_digest, running
 from alignrec.pipeline.train import retrieval
 from alignrec.stages.order import STAGES
 
@@ -35,6 +36,13 @@ def params(**sections: object) -> Params:
 
 
 PARAMS = params()
+
+
+def run(stage: str, params: Parameters, root: Path, dataset: str = "shop", item: str = "") -> Run:
+    """Run a stage; return its run."""
+    with running(stage, dataset, params, root, item) as run:
+        STAGES[stage].main(run)
+    return run
 
 
 def record(stage: str) -> dict[str, object]:

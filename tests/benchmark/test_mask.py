@@ -22,14 +22,12 @@ from alignrec.pipeline.evaluation.metrics import evaluate_vectors
 from alignrec.pipeline.harness import engine
 from alignrec.pipeline.harness.config import checked
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import Run, running
+from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.models.alignrec import AlignRec
 from alignrec.pipeline.train import inputs
 from alignrec.pipeline.train.loop import fit
 from alignrec.schemas import MODALITIES, variant
-from alignrec.stages import benchmark
-from alignrec.stages.study import main
 
 pytestmark = pytest.mark.usefixtures("one_process")
 
@@ -80,8 +78,7 @@ def studied(layout: Layout, **mask: object) -> pa.Table:
     if mask:
         changed = settings.study.model_copy(update={"mask": checked(Mask, mask)})
         settings = settings.model_copy(update={"study": changed})
-    with running("study", "shop", settings, layout.root) as run:
-        main(run)
+    toy.run("study", settings, layout.root)
     return io.read_table(layout.study("mask"), schemas.MASK)
 
 
@@ -93,8 +90,7 @@ def test_the_whole_set_is_trained_once_and_ratios_share_their_runs(layout: Layou
     assert [row for row in more if row["ratio"] < 1] == few
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())  # a ratio more trains itself alone
     none = params("mmrec").model_copy(update={"study": Study()})
-    with running("study", "shop", none, layout.root) as run:
-        main(run)
+    run = toy.run("study", none, layout.root)
     assert not list(run.folder.glob("**/*.parquet"))  # no table is named
     assert not layout.cells("study").exists()
 
@@ -103,12 +99,10 @@ def test_whole_sets_are_the_benchmarks_own_cells(layout: Layout, monkeypatch: py
     settings = params("mmrec")
     changed = settings.benchmark.model_copy(update={"models": ["alignrec"], "features": ["f"], "seeds": 2})
     whole = settings.model_copy(update={"benchmark": changed})
-    with running("benchmark", "shop", whole, layout.root) as run:
-        benchmark.main(run)
+    toy.run("benchmark", whole, layout.root)
     trained: list[Any] = []
     monkeypatch.setattr(engine, "each", lambda work, jobs, _: trained.extend(jobs) or ((j, work(j)) for j in jobs))
-    with running("study", "shop", whole, layout.root) as run:
-        main(run)
+    toy.run("study", whole, layout.root)
     rows = io.read_table(layout.study("mask"), schemas.MASK).to_pylist()
     assert len(trained) == len([row for row in rows if row["modality"] != "nothing"]) == 4
     results = io.read_table(layout.results, schemas.RESULTS).to_pylist()

@@ -126,9 +126,3 @@ def test_coverage_gini_and_novelty(figures: dict[tuple[str, str, str, int], slic
     # item 0: both users have it, 0 bits; item 4: one of two, 1 bit; item 3: none, counts as one
     assert figures["catalogue", "all", "novelty", 1].value == pytest.approx((1 + 0) / 2)
     assert figures["catalogue", "all", "novelty", 2].value == pytest.approx((1 + 1 + 0 + 1) / 4)
-
-
-def test_gini_of_equal_counts_is_0_and_of_one_item_alone_near_1() -> None:
-    assert slices.gini(np.full(5, 3)) == 0
-    assert slices.gini(np.array([0, 0, 0, 7])) == pytest.approx(1 - 1 / 4)
-    assert slices.gini(np.zeros(3, int)) is None

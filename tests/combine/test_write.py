@@ -22,7 +22,6 @@ from alignrec.pipeline.encode import batching, chain
 from alignrec.pipeline.encode.folder import ENCODER, FeatureSet
 from alignrec.pipeline.encode.loading import Project, load_encoder
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.interactions.cooccurrence import user_item_matrix
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops import linalg
@@ -30,7 +29,6 @@ from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.report.probes import leak_tables
 from alignrec.pipeline.sources.base import PLANTED
 from alignrec.pipeline.sources.sticker_shop import COARSE, MOTIVES
-from alignrec.stages import probe
 from tests.combine.test_linear import shop as described_shop
 
 BOTH = {"both": {"kind": "concat", "of": ["tfidf", "descriptors"]}}
@@ -240,8 +238,7 @@ def test_noise_has_nothing_of_the_way_to_the_leak_and_good_features_much(tmp_pat
     own = {"encode": {"encoders": ["tfidf"]}, "beit3": {"sets": []}, "combine": {"sets": {"leaked": {"width": 8}}}}
     given = Params.model_validate({"datasets": ["shop"], "sources": {"shop": source}, **own})
     stage(layout, given)
-    with running("probe", layout.dataset, given, layout.root) as run:
-        probe.main(run)
+    toy.run("probe", given, layout.root, layout.dataset)
     figures = io.read_json(layout.probes)
     (table,) = leak_tables(figures)
     shares = {name: [int(cell.rstrip("%")) for cell in cells] for name, *cells in table.rows}

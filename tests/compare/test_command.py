@@ -18,10 +18,8 @@ from alignrec.pipeline import io
 from alignrec.pipeline.compare import command, feature_set, similarity
 from alignrec.pipeline.compare.feature_set import FeatureSet
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops import linalg
-from alignrec.stages import probe
 
 ASINS = toy.ASINS
 VECTORS = np.arange(12, dtype=np.float32).reshape(6, 2)
@@ -155,8 +153,7 @@ def test_compare_writes_figures_and_a_page(layout: Layout, tmp_path: Path) -> No
 
 
 def test_compare_draws_as_the_stage_does_so_that_their_figures_are_equal(layout: Layout, tmp_path: Path) -> None:
-    with running("probe", "shop", toy.PARAMS, layout.root) as run:
-        probe.main(run)
+    toy.run("probe", toy.PARAMS, layout.root)
     staged = io.read_json(layout.probes)
     comparison = command.compare(layout, toy.PARAMS, ["beit3"], 0, tmp_path / "out")
     asked = [name for name, figures in comparison["probes"].items() if "beit3" in figures]

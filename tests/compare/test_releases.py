@@ -13,18 +13,15 @@ import toy
 from alignrec.pipeline import io
 from alignrec.pipeline.compare import leaderboard, releases, similarity
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest
-from alignrec.stages import publish
 
 OTHER = np.random.default_rng(9).normal(size=(6, 3))
 
 
 def published(layout: Layout, version: str = "0.1.0") -> Path:
     params = toy.PARAMS.model_copy(update={"publish": toy.PARAMS.publish.model_copy(update={"version": version})})
-    with running("publish", "shop", params, layout.root) as run:
-        publish.main(run)
+    run = toy.run("publish", params, layout.root)
     return run.layout.release
 
 
@@ -122,8 +119,7 @@ def test_items_are_matched_by_asin(layout: Layout, older: Path) -> None:
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     layout = toy.outputs(tmp_path_factory.mktemp("shop"))
-    with running("publish", "shop", toy.PARAMS, layout.root) as run:
-        publish.main(run)
+    toy.run("publish", toy.PARAMS, layout.root)
     return layout.release
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shops
+import toy
 
 from alignrec.commands.params import Params
 from alignrec.pipeline.benchmark import significance
@@ -12,10 +13,8 @@ from alignrec.pipeline.benchmark.cell import Entry
 from alignrec.pipeline.benchmark.settings import protocol_of
 from alignrec.pipeline.evaluation.statistics import holm, paired_bootstrap
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.interactions import split
 from alignrec.pipeline.train import inputs
-from alignrec.stages import download, interactions
 
 
 def test_bootstrap_agrees_with_the_t_test_and_with_scipys_interval() -> None:
@@ -122,9 +121,8 @@ def test_a_column_with_the_split_is_imported_and_named(tmp_path: Path, column: s
     source = {"kind": "tabular", "interactions": str(tmp_path / "r.csv"), "columns": {"split": column}}
     settings = params(sources={"shop": source}, benchmark={"ks": [5]})
     layout = Layout(tmp_path / "outputs", "shop")
-    for stage in (download, interactions):
-        with running(stage.__name__.split(".")[-1], "shop", settings, layout.root) as run:
-            stage.main(run)
+    for stage in ("download", "interactions"):
+        toy.run(stage, settings, layout.root)
     parts: split.Split = inputs.read_inputs(layout, None).split
     assert (len(parts.train), len(parts.valid), len(parts.test)) == (12, 4, 4)  # no k-core was taken
     rules = protocol_of(settings, "shop", parts)

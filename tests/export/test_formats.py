@@ -28,10 +28,8 @@ from alignrec.pipeline.export import content as contents
 from alignrec.pipeline.export.content import ExportContent
 from alignrec.pipeline.export.write import FORMATS, wants_codes, write_export
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.items.parse import clean_text
-from alignrec.stages import download, interactions, items
 
 PLAIN = [form for form in FORMATS if not wants_codes(form)]
 
@@ -70,9 +68,8 @@ def imported(folder: Path, root: Path) -> Layout:
     source |= {k: str(folder / source[k]) for k in ("interactions", "items")}
     source["features"] = {name: str(folder / path) for name, path in source["features"].items()}
     params = Params.model_validate({"datasets": ["shop"], "sources": {"shop": source}, "benchmark": {"ks": [5]}})
-    for stage in (download, interactions, items):
-        with running(stage.__name__.split(".")[-1], "shop", params, root) as run:
-            stage.main(run)
+    for stage in ("download", "interactions", "items"):
+        toy.run(stage, params, root)
     return Layout(root, "shop")
 
 

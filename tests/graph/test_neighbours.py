@@ -20,10 +20,8 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.graph import neighbours
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.ops.linalg import unit_rows
-from alignrec.stages import graph
 
 
 def lists(edges: object) -> dict[int, list[int]]:
@@ -203,8 +201,7 @@ def write(root: Path, name: str, vectors: np.ndarray) -> None:
 
 
 def run(root: Path, **given: Any) -> None:
-    with running("graph", "shop", toy.params(graph={"k": 6, **given}), root) as run:
-        graph.main(run)
+    toy.run("graph", toy.params(graph={"k": 6, **given}), root)
 
 
 def test_a_large_set_is_searched_on_disk_and_a_random_control_may_miss(

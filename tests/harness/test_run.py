@@ -71,19 +71,6 @@ def test_without_a_terminal_a_long_run_says_every_minute_how_far_it_is(
     assert done[-1] > done[0]
 
 
-def test_the_time_left_counts_from_the_first_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "WORTH", 0.2)
-    bar = progress.stage_bar("encode", hidden=False, total=80, unit="item")
-    time.sleep(1)  # libraries load
-    for _ in range(11):
-        bar.update()
-        time.sleep(0.05)
-    line = progress.bar_line("encode", [bar], 60)
-    found = re.fullmatch(r"encode: 11/80 item, +([\d.]+)item/s, 00:\d\d left", line)
-    assert found is not None, line
-    assert float(found[1]) > 10 / 1.2  # it is below 7 with the second before
-
-
 def test_resume_keeps_on_equal_grounds_and_empties_on_others(tmp_path: Path, params: Params) -> None:
     source = tmp_path / "input"
     with running("graph", "shop", params, tmp_path) as run:

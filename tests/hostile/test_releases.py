@@ -71,6 +71,9 @@ MANIFESTS: dict[str, Change] = {
     "itself": listed("manifest.json"),
     "in itself": listed("manifest.json/x"),
     "its signature": listed("manifest.json.sig"),
+} | {
+    path: listed(path)
+    for path in ("/etc/passwd", "../out", "a/../../out", "./a", "a//b", "", "a\\..\\b", "C:x", "a\nb", "README.MD")
 }
 
 

@@ -16,9 +16,7 @@ from alignrec.commands import terminal
 from alignrec.commands.app import app
 from alignrec.pipeline import io as files
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.io.errors import printable
-from alignrec.stages import publish
 
 TEXTS = {
     "plain": "plain",
@@ -75,8 +73,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 )
 def test_no_command_prints_an_escape_of_data(layout: Layout, tmp_path: Path, command: list[str]) -> None:
     older = toy.outputs(tmp_path / "older")
-    with running("publish", "shop", toy.PARAMS, older.root) as run:
-        publish.main(run)
+    toy.run("publish", toy.PARAMS, older.root)
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
     places = {"release": layout.release, "older": older.release, "new": tmp_path / "new", "root": layout.root}
     filled = [part.format(**places, params=tmp_path / "params.yaml") if "{" in part else part for part in command]

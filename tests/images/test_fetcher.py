@@ -411,8 +411,7 @@ def test_parts_fetch_each_image_once_and_the_whole_stage_none(tmp_path: Path) ->
         for number, expected in ((2, (1, 3)), (1, (0, 1, 2, 3))):
             assert part(number, params, tmp_path) == [f"images-0000{i}.parquet" for i in expected]
         assert not (tmp_path / "images/shop/run.json").exists()
-        with running("images", "shop", params, tmp_path) as whole:
-            stage.main(whole)
+        whole = toy.run("images", params, tmp_path)
         assert (whole.rows_in, whole.rows_out) == (7, 7)
         assert server.asked == {f"/{i}": 1 for i in range(7)}
 

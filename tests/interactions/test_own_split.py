@@ -4,16 +4,15 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import toy
 
 from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.sources import lines
 from alignrec.pipeline.sources.download import list_files
-from alignrec.stages import interactions
 
 ROWS = [f"u{i % 20},i{i % 63},{i % 5 + 1},{i}" for i in range(400)]
 HEADER = "user,item,rating,timestamp,review"
@@ -29,8 +28,7 @@ def stage(root: Path, data: bytes, name: str = "r.csv", **source: object) -> Lay
     params = Params.model_validate(
         {"datasets": ["shop"], "sources": {"shop": made}, "interactions": {"user_core": 1, "item_core": 1}}
     )
-    with running("interactions", "shop", params, root) as run:
-        interactions.main(run)
+    toy.run("interactions", params, root)
     return layout
 
 

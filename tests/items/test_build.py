@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import orjson
 import pyarrow as pa
 import pytest
+import toy
 from hypothesis import given
 from hypothesis import strategies as st
 
 from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.io import read_json
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.items import build
@@ -22,9 +22,6 @@ from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.items.parse import clean_text
 from alignrec.pipeline.sources.amazon import Amazon2018
 from alignrec.pipeline.sources.base import Product
-from alignrec.stages import download as download_stage
-from alignrec.stages import interactions as interactions_stage
-from alignrec.stages import items as items_stage
 
 
 @pytest.mark.parametrize(
@@ -180,9 +177,8 @@ def stages(folder: Path, records: list[dict[str, Any]], **more: object) -> dict[
     metadata.write_bytes(b"".join(orjson.dumps({"item": f"i{i}"} | row) + b"\n" for i, row in enumerate(records)))
     source = {"kind": "tabular", "interactions": [str(interactions)], "items": [str(metadata)]} | more
     params = Params.model_validate({"datasets": ["mine"], "sources": {"mine": source}, "benchmark": {"ks": [1]}})
-    for stage in (download_stage, interactions_stage, items_stage):
-        with running(stage.__name__.split(".")[-1], "mine", params, folder) as run:
-            stage.main(run)
+    for stage in ("download", "interactions", "items"):
+        toy.run(stage, params, folder, "mine")
     notes: dict[str, Any] = read_json(folder / "items" / "mine" / "run.json")["notes"]
     return notes
 

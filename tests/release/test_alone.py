@@ -15,10 +15,8 @@ from alignrec.commands.app import app
 from alignrec.commands.params import Params, of_release
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.read import Release, unpack_release
-from alignrec.stages import probe
 
 PARAMS = "datasets: [shop]\nsources: {shop: {kind: sample}}\n"
 
@@ -90,8 +88,7 @@ def test_probe_is_the_stages(alone: Path, made: Layout, tmp_path: Path) -> None:
     assert "beit3-text-masked" in output
     root = shutil.copytree(made.root, tmp_path / "outputs")
     shutil.rmtree(root / "encode")  # whose sets were not released
-    with running("probe", "shop", toy.params(), root) as run:
-        probe.main(run)
+    toy.run("probe", toy.params(), root)
     assert json.loads(Path("probes.json").read_text()) == io.read_json(Layout(root, "shop").probes)
 
 

@@ -33,17 +33,6 @@ def release(made: Layout, tmp_path: Path) -> Path:
     return shutil.copytree(made.release, tmp_path / "release")
 
 
-def test_interactions_and_users_are_those_of_the_dataset(made: Layout) -> None:
-    for name, schema, path in (
-        ("interactions", schemas.INTERACTIONS, made.interactions),
-        ("users", schemas.USERS, made.users),
-    ):
-        assert io.read_table(made.release / f"{name}.parquet", schema).equals(io.read_table(path, schema))
-    card = (made.release / "README.md").read_text()
-    assert "Interactions are part of the release" in card
-    assert "| `interactions.parquet` | 16 | who bought what, with the split |" in card
-
-
 def test_the_clock_of_timestamps_is_kept(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
     table = io.read_table(layout.interactions, schemas.INTERACTIONS)

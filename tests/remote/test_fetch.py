@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 import time
 import zipfile
 from collections.abc import Iterator
@@ -14,14 +12,12 @@ import pytest
 import toy
 from webserver import Folder, listening
 
-from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.io import sha256
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest
 from alignrec.pipeline.release.read import verify
 from alignrec.pipeline.remote import stores
 from alignrec.pipeline.remote.fetch import fetch
-from alignrec.stages import publish
 
 FEATURES = "features/beit3/features-00000.parquet"
 
@@ -30,8 +26,7 @@ FEATURES = "features/beit3/features-00000.parquet"
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("published")
     layout = toy.outputs(root)
-    with running("publish", "shop", toy.PARAMS, root) as run:
-        publish.main(run)
+    toy.run("publish", toy.PARAMS, root)
     return layout.release
 
 
@@ -213,23 +208,6 @@ def test_wrong_credentials_are_named_and_never_printed(server: Folder, published
     fetch(f"http://user:right@{host}?sig=secret", tmp_path / "here")
     assert content(tmp_path / "here") == content(published)
     assert server.queries == {"sig=secret"}, "a signature goes with every request"
-
-
-def test_a_full_disk_is_said(published: Path, tmp_path: Path) -> None:
-    """Uses a small tmpfs where the system lets a test mount one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    # too small, as files fill whole pages
-    size = sum(p.stat().st_size for p in published.rglob("*") if p.is_file())
-    mount = f"mount -t tmpfs -o size={size} none {disk} || exit 99"
-    script = f"{mount}; {sys.executable} -m alignrec fetch {published} --to {disk}/here"
-    if not shutil.which("unshare"):
-        pytest.skip("no unshare here to mount a small disk with")
-    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True)
-    if done.returncode == 99 or "unshare" in done.stderr:
-        pytest.skip("this system lets no test mount a disk")
-    assert done.returncode == 1
-    assert "the disk is full; make space and run the same command again" in done.stderr
 
 
 def test_a_folder_that_holds_something_is_left_alone(server: Folder, tmp_path: Path) -> None:

@@ -11,8 +11,6 @@ import toy
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import running
-from alignrec.stages import report
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -40,8 +38,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
     figures = {"slice": "popularity", "k": 20, "seeds": 3, "n": 7, "mean": 0.3, "mean_low": 0.25, "mean_high": 0.35}
     tail = [tested | figures | {"label": label} for label in ("cold", *map(str, range(1, 11)))]
     io.write_table(pa.Table.from_pylist(tail, schemas.TAIL), layout.study("tail"), schemas.TAIL)
-    with running("report", "shop", toy.params(report={"gallery_items": 2}), layout.root) as run:
-        report.main(run)
+    toy.run("report", toy.params(report={"gallery_items": 2}), layout.root)
     return layout
 
 

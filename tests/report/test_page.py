@@ -20,17 +20,14 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.evidence import HEADLINE, list_comparisons
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.report import gallery, terminal
 from alignrec.pipeline.report.table import format_figure, markdown
-from alignrec.stages import publish, report
 from benchmarks import _figures
 
 
 def reported(layout: Layout, **section: int) -> str:
     """Write the report; return the page."""
-    with running("report", "shop", toy.params(report=section), layout.root) as run:
-        report.main(run)
+    toy.run("report", toy.params(report=section), layout.root)
     return (layout.report / "index.html").read_text().replace("\u00a0", " ")  # figures do not break
 
 
@@ -135,8 +132,7 @@ def test_missing_stages_are_left_out(tmp_path: Path, without: tuple[str, ...]) -
 
 
 def test_report_card_summary_and_readme_have_the_same_figures(layout: Layout, text: str) -> None:
-    with running("publish", "shop", toy.PARAMS, layout.root) as run:
-        publish.main(run)
+    toy.run("publish", toy.PARAMS, layout.root)
     card = (layout.release / "README.md").read_text()
     readme = "\n".join(_figures.results(layout, [])).splitlines()
     console = Console(width=80, file=bytes_io.StringIO())

@@ -12,11 +12,9 @@ from rich.console import Console
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.evidence import Cell, list_ablations, list_comparisons
-from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.report import figures, gallery, page, probes, results, terminal
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.table import format_figure
-from alignrec.stages import semantic_ids
 
 
 def test_the_best_figure_of_each_column_is_marked() -> None:
@@ -42,10 +40,7 @@ def test_shares_are_of_the_way_from_chance_to_what_is_planted_and_of_what_plante
 
 def test_semantic_ids_come_with_random_codes(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
-    with running(
-        "semantic_ids", "shop", toy.params(semantic_ids={"features": ["beit3"], "levels": 2, "codes": 2}), tmp_path
-    ) as run:
-        semantic_ids.main(run)
+    toy.run("semantic_ids", toy.params(semantic_ids={"features": ["beit3"], "levels": 2, "codes": 2}), tmp_path)
     (table,) = results.semantic_ids(io.read_json(layout.code_quality))
     assert [row[0] for row in table.rows] == ["beit3", "beit3, random codes"]
     assert all(len(row) == len(table.head) and row[1].endswith("%") for row in table.rows)

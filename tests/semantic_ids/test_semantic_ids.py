@@ -11,13 +11,11 @@ import toy
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.semantic_ids import codes as coder
 from alignrec.pipeline.semantic_ids.codes import Coding
 from alignrec.pipeline.semantic_ids.params import SemanticIds
-from alignrec.stages import semantic_ids
 
 ROWS, WIDTH, KINDS = 400, 10, 12
 
@@ -105,8 +103,7 @@ def test_the_stage_writes_codes_and_figures_and_nothing_else(tmp_path: Path) -> 
     params = toy.params(semantic_ids={"features": ["beit3"], "levels": 2, "codes": 2})
     found = []
     for _ in range(2):
-        with running("semantic_ids", "shop", params, tmp_path) as run:
-            semantic_ids.main(run)
+        toy.run("semantic_ids", params, tmp_path)
         found.append(layout.codes("beit3").read_bytes())
         made = sorted(path.name for path in layout.folder("semantic_ids").rglob("*.*"))
         assert made == ["codes.json", "codes.parquet", "run.json"]

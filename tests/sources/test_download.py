@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import toy
 from commands import alignrec
 from webserver import Server, body, first, hang, ranged, serving, status
 
@@ -15,7 +16,6 @@ from alignrec.commands import new
 from alignrec.commands.params import Params, load
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.http.fetch import Progress, fetch_file
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.sources.amazon import MIRRORS, Amazon2023, AmazonSource, category_addresses
@@ -26,7 +26,6 @@ from alignrec.pipeline.sources.download import (
     file_names,
     local_hashes,
 )
-from alignrec.stages.download import main
 
 ONCE = Download(timeout=2.0, retries=0)
 DATA = gzip.compress(random.Random(0).randbytes(300_000), mtime=0)
@@ -165,8 +164,7 @@ def run(root: Path, reviews: list[str], retries: int = 0, **source: Any) -> list
     """Run the stage on a source with these addresses of reviews; return sources.json."""
     declared = {"kind": "amazon2023", "reviews": reviews, **source}
     given = {"datasets": ["d"], "sources": {"d": declared}, "download": {"retries": retries, "timeout": 2.0}}
-    with running("download", "d", Params.model_validate(given), root) as stage:
-        main(stage)
+    toy.run("download", Params.model_validate(given), root, "d")
     rows: list[dict[str, Any]] = json.loads(Layout(root, "d").sources.read_text())
     return rows
 
