@@ -2,8 +2,10 @@
 
 import gc
 import os
+import shutil
 from collections.abc import Iterator
 from importlib import import_module
+from typing import Any
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # read when torch and faiss are first imported, so set before
     os.environ.setdefault(name, "1")
@@ -25,8 +27,8 @@ settings.load_profile("shared machine")
 
 LONGEST = (
     *("test_pipeline.py", "test_experiments.py", "test_contract.py", "test_mini.py", "test_loop.py", "test_fuzz.py"),
-    *("test_memory.py", "test_kinds.py", "test_edits.py", "test_parallel.py", "test_newcomer.py", "test_network.py"),
-    *("test_baby_split.py", "test_distillation.py"),
+    *("test_installed.py", "test_kinds.py", "test_memory.py", "test_edits.py", "test_project.py", "test_docs.py"),
+    *("test_light.py", "test_parallel.py", "test_newcomer.py", "test_network.py", "test_distillation.py"),
 )
 """slowest files first: workers take a file at a time, so that they finish together"""
 
@@ -59,3 +61,16 @@ def shims() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(toyproject, "COMMANDS", shims.folder())
         yield
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, for pages from the disk and of this machine's servers."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield launched
+        launched.close()

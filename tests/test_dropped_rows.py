@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from alignrec.commands.app import app
+from alignrec.pipeline.images import access as crawler
 from alignrec.pipeline.io import read_json
 
 USERS, ITEMS = 12, 10
@@ -80,7 +81,10 @@ def test_a_column_under_another_name_is_a_warning_that_names_it(tmp_path: Path) 
     assert read_json(Path("outputs/items/mine/run.json"))["notes"]["warnings"] == [warning]
 
 
-def test_all_images_blocked_is_an_error_and_most_of_them_gone_a_warning(tmp_path: Path) -> None:
+def test_all_images_blocked_is_an_error_and_most_of_them_gone_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crawler, "RETRIES", 0)
     items = [{"item": f"A{i}", "title": "x", "image_urls": f"http://127.0.0.1:9/{i}.jpg"} for i in range(ITEMS)]
     source, stages = tabular(tmp_path, items), ("download", "interactions", "items", "images")
     line = error(run(source, *stages))

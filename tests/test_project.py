@@ -25,16 +25,9 @@ benchmark: {ks: [5]}
 """
 
 
-def environment(**changed: str) -> dict[str, str]:
-    return toyproject.environment() | {"PYTHONPATH": str(ROOT)} | changed
-
-
-def run(*command: str, cwd: Path, **changed: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=cwd, env=environment(**changed), capture_output=True, text=True)
-
-
-def said(*command: str, cwd: Path, **changed: str) -> str:
-    done = run(*command, cwd=cwd, **changed)
+def said(*command: str, cwd: Path) -> str:
+    environment = toyproject.environment() | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
 
@@ -154,7 +147,6 @@ def test_absent_keys_mean_what_the_data_has(tmp_path: Path) -> None:
     assert read(path, "a").publish.features == ["linear", "tfidf", "minilm"]
 
 
-@pytest.mark.usefixtures("shims")
 def test_a_colleague_pulls_own_data_and_nothing_runs(tmp_path: Path) -> None:
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     files(ours)

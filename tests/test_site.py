@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,7 +22,6 @@ from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.sources.base import SOURCES
 
 SITE = script("pages")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def pages(nav: Any) -> Iterator[str]:
@@ -83,19 +81,13 @@ def test_links_lead_to_pages_of_the_site_and_fetches_are_noticed(tmp_path: Path)
 
 
 @pytest.fixture
-def tab() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
-        asked, faults = list[str](), list[str]()
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        yield page
-        assert [url for url in asked if not url.startswith(("file:", "blob:"))] == faults == []
-        browser.close()
+def tab(browser: Any) -> Iterator[Any]:
+    page, asked, faults = browser.new_page(), list[str](), list[str]()
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    yield page
+    assert [url for url in asked if not url.startswith(("file:", "blob:"))] == faults == []
+    page.close()
 
 
 def test_the_site_finds_words(tab: Any, tmp_path: Path) -> None:

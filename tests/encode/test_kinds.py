@@ -47,9 +47,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     return cache(lambda name: Path(getattr(networks, name)(base / name)))
 
 
+ENCODERS: dict[str, Encoder] = {}
+"""settings -> encoder, as loading one takes longer than encoding"""
+
+
 def loaded(folder: Folder, name: str, **given: object) -> Encoder:
     encoders = {"mine": {"kind": NETWORKS[name][0], "model": str(folder(name)), **given}}
-    return find_network(encoders, "mine", Path("nowhere")).load()
+    if str(encoders) not in ENCODERS:
+        ENCODERS[str(encoders)] = find_network(encoders, "mine", Path("nowhere")).load()
+    return ENCODERS[str(encoders)]
 
 
 def run(encoder: Encoder, texts: Sequence[str], images: Sequence[bytes | None], size: int = 4) -> batching.Encoded:
@@ -261,4 +267,4 @@ def test_fused_is_refused_where_no_pass_reads_both(folder: Folder, tmp_path: Pat
 def test_without_the_extra_its_name_is_said(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "sentence_transformers", None)
     with pytest.raises(UserError, match=re.escape(installing("encoders"))):
-        loaded(folder, "sentences")
+        loaded(folder, "sentences", prompt="of no other test")

@@ -25,7 +25,6 @@ from alignrec.pipeline.release.read import Release
 from alignrec.pipeline.serve import app as serving
 from alignrec.pipeline.serve.app import BYTES, CHARACTERS, Nearest, Refused
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ANSWERED = toy.ITEMS - 1  # one has neither text nor image, and so no direction
 OURS = {"x-alignrec": "1"}
 
@@ -135,20 +134,14 @@ def test_a_port_that_is_taken_is_one_line(release: Path) -> None:
 
 
 @pytest.fixture
-def tab(address: str) -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.messages = []
-        page.on("pageerror", lambda error: page.messages.append(str(error)))
-        page.on("dialog", lambda dialog: (page.messages.append(dialog.message), dialog.dismiss()))
-        page.goto(address)
-        yield page
-        assert page.messages == []
-        browser.close()
+def tab(browser: Any, address: str) -> Iterator[Any]:
+    page, messages = browser.new_page(viewport={"width": 1280, "height": 900}), list[str]()
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("dialog", lambda dialog: (messages.append(dialog.message), dialog.dismiss()))
+    page.goto(address)
+    yield page
+    assert messages == []
+    page.close()
 
 
 def test_a_text_in_the_box_finds_items_and_lights_them_on_the_map(tab: Any) -> None:
