@@ -181,10 +181,6 @@ def perceptual_hash(image: Image.Image) -> int:
     return int.from_bytes(np.packbits(low > np.median(low)).tobytes())
 
 
-def decode_square(image: bytes, side: int) -> np.ndarray:
-    return np.asarray(decode_rgb(image, side).resize((side, side), Image.Resampling.BICUBIC))
-
-
 def decode_rgb(image: bytes, side: int) -> Image.Image:
     """Decode a stored image at `side` or more pixels, keeping its aspect ratio; raise OSError if it is damaged."""
     with Image.open(memory.BytesIO(image)) as opened:
@@ -193,7 +189,9 @@ def decode_rgb(image: bytes, side: int) -> Image.Image:
 
 
 def decode_squares(images: Sequence[bytes], side: int) -> np.ndarray:
-    return np.stack([decode_square(p, side) for p in images])
+    """Decode stored images and resize them to squares, bicubic: uint8 [B, side, side, 3]."""
+    resized = (decode_rgb(image, side).resize((side, side), Image.Resampling.BICUBIC) for image in images)
+    return np.stack([np.asarray(image) for image in resized])
 
 
 def normalise_pixels(pixels: np.ndarray | Tensor, mean: Sequence[float] = HALF, sd: Sequence[float] = HALF) -> Tensor:
@@ -219,7 +217,7 @@ def decode_all(images: Path, side: int, cache: Path) -> tuple[np.ndarray, np.nda
             for path in paths:  # a shard at a time bounds memory
                 for image in io.read_table(path, schemas.IMAGES, ["image"])["image"]:
                     if image.is_valid:
-                        array[number] = decode_square(image.as_py(), side)
+                        array[number] = decode_squares([image.as_py()], side)[0]
                         number += 1
             array.flush()
     return row, np.load(cache, mmap_mode="r", allow_pickle=False)

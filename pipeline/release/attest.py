@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,19 +24,8 @@ AGREES = 0.999
 BLOCK = 1024
 
 
-class Input(NamedTuple):
-    """Encoder inputs of one item."""
-
-    asin: str
-    text: str
-    image: bytes | None  # a JPEG as stored by the pipeline, or any other image file
-
-
-class Inputs(NamedTuple):
-    """Items of a dataset or of a file."""
-
-    asins: set[str]
-    read: Callable[[set[str]], Iterable[Input]]
+Read = Callable[[set[str]], Iterable[item_file.Row]]  # reads some items of a dataset or file
+Inputs = tuple[set[str], Read]  # with the identifiers of all
 
 
 def open_inputs(data: str, images: Path | None, root: Path) -> Inputs:
@@ -47,20 +36,17 @@ def open_inputs(data: str, images: Path | None, root: Path) -> Inputs:
         def rows() -> Iterator[item_file.Row]:
             return (row for rows, _ in item_file.read_blocks(Path(data), images) for row in rows)
 
-        most = Images().max_bytes
-        return Inputs(
-            {row.asin for row in rows()},
-            lambda wanted: (Input(r.asin, r.text, r.read_image(most)) for r in rows() if r.asin in wanted),
-        )
+        return {row.asin for row in rows()}, lambda wanted: (row for row in rows() if row.asin in wanted)
     if Path(data).name != data or not layout.items.is_file():
         raise UserError(f"'{data}': neither a file of items nor a dataset with items under {root}")
 
-    def read(wanted: set[str]) -> Iterator[Input]:
+    def read(wanted: set[str]) -> Iterator[item_file.Row]:
         shards = sorted(layout.images.glob("images-*.parquet"))
         stored = {asin: image for path in shards for asin, image in _select_rows(path, wanted, "image")}
-        return (Input(asin, text, stored.get(asin)) for asin, text in _select_rows(layout.items, wanted, "text"))
+        texts = _select_rows(layout.items, wanted, "text")
+        return (item_file.Row(asin, text, stored.get(asin), "ok", "") for asin, text in texts)
 
-    return Inputs({*io.read_table(layout.items, schemas.ITEMS, ["asin"])["asin"].to_pylist()}, read)
+    return {*io.read_table(layout.items, schemas.ITEMS, ["asin"])["asin"].to_pylist()}, read
 
 
 def _select_rows(path: Path, asins: set[str], column: str) -> Iterator[tuple[str, Any]]:
@@ -81,14 +67,14 @@ def attest(release: Path, data: Inputs, sample: int, names: Sequence[str] = ()) 
         raise UserError(f"{release}: this release carries no encoder; publish it again with this alignrec")
     columns = ["asin", "input_text_sha256", "input_image_sha256"]
     items = io.read_table(release / "items.parquet", schemas.RELEASED_ITEMS, columns)
-    row_of = {asin: i for i, asin in enumerate(items["asin"].to_pylist())}
-    covered = sorted(row_of[asin] for asin in data.asins if asin in row_of)
+    there, read = data
+    covered = [i for i, asin in enumerate(items["asin"].to_pylist()) if asin in there]
     if not covered:
         raise UserError(f"the data has none of the items of {release}; items are matched by identifier (asin)")
     rng = np.random.default_rng(seed_for("attest", io.sha256(release / manifests.NAME)))
     chosen = sorted(rng.choice(covered, min(sample, len(covered)), replace=False))
     blocks = [chosen[first : first + BLOCK] for first in range(0, len(chosen), BLOCK)]
-    rows = [row for at in blocks for row in _recompute_rows(release, loaded, items.take(at), data, at)]
+    rows = [row for at in blocks for row in _recompute_rows(release, loaded, items.take(at), read, at)]
     return {
         "agrees": not any(map(_list_differences, rows)),
         "items": len(items),
@@ -99,15 +85,16 @@ def attest(release: Path, data: Inputs, sample: int, names: Sequence[str] = ()) 
 
 
 def _recompute_rows(
-    release: Path, loaded: Mapping[str, Loaded], items: pa.Table, data: Inputs, at: Sequence[int]
+    release: Path, loaded: Mapping[str, Loaded], items: pa.Table, read: Read, at: Sequence[int]
 ) -> list[dict[str, Any]]:
     from alignrec.pipeline.images.decode import normalise_image  # loads torch
 
     asins, texts_before, images_before = (column.to_pylist() for column in items.columns)
-    found = {item.asin: item for item in data.read({*asins})}
+    found = {item.asin: item for item in read({*asins})}
     facts = next(iter(loaded.values())).facts  # image size and quality are the same for every feature set
     texts, images = [found[asin].text for asin in asins], []
-    for image, released in zip((found[asin].image for asin in asins), images_before, strict=True):
+    for asin, released in zip(asins, images_before, strict=True):
+        image = found[asin].read_image(Images().max_bytes)
         # an original file may give the released bytes once it is normalised
         if image is not None and encoder.image_sha256(image) != released:
             image = normalise_image(image, facts.image_size, facts.image_quality, Images().max_pixels).image

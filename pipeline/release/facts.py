@@ -28,12 +28,9 @@ from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.sources.base import SOURCES
 
+_LOADER = jinja2.FileSystemLoader(Path(__file__).parent)
 TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    autoescape=False,
-    undefined=jinja2.StrictUndefined,
-    keep_trailing_newline=True,
-    trim_blocks=True,
+    loader=_LOADER, autoescape=False, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True
 )
 WEIGHTS = (".safetensors", ".pth", ".onnx")  # endings of files with weights in a package
 SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")

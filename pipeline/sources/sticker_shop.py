@@ -93,8 +93,16 @@ def make_shop(users: int, items: int, seed: int, raw: Path, progress: Progress) 
     planted = groups | {"colour": colour, "look": look_number(colour, shape)}
     columns = {name: pa.array(values.astype(np.int32)) for name, values in planted.items()}
     files.write_table(pa.table({"asin": [s.asin for s in shop]} | columns), raw / PLANTED, schemas.PLANTED)
-    meta = [_metadata_line(s, fate[i] >= NO_IMAGE, not textless[i]) for i, s in enumerate(shop)]
-    _write_lines(raw / "meta_Stickers.json.gz", meta)
+    metadata: list[dict[str, object]] = [{"asin": sticker.asin} for sticker in shop]
+    for i, (record, sticker) in enumerate(zip(metadata, shop, strict=True)):
+        if not textless[i]:
+            also = [alias for alias in sticker.aliases if alias.lower() != sticker.name.lower()]
+            record["title"] = sticker.name
+            record["categories"] = [[html.escape(sticker.category), sticker.subcategory]]
+            record["description"] = f"<p>{html.escape(', '.join(also))}</p>" if also else ""
+        if fate[i] >= NO_IMAGE:
+            record["imUrl"] = f"{FOLDER}/{sticker.code}.png"
+    _write_lines(raw / "meta_Stickers.json.gz", map(repr, metadata))  # Python literals, as in Amazon's metadata
     bought = draw_purchases(groups["category"], groups["subcategory"], colour, shape, users, seed)
     reviews = [
         {"reviewerID": f"S{user:06d}", "asin": shop[item].asin, "overall": float(stars)}
@@ -123,21 +131,7 @@ def _draw_images(shop: list[Sticker], fate: np.ndarray, folder: Path, progress: 
     return looks
 
 
-def _metadata_line(sticker: Sticker, has_image: bool, has_text: bool) -> str:
-    record: dict[str, object] = {"asin": sticker.asin}
-    if has_text:
-        also = [alias for alias in sticker.aliases if alias.lower() != sticker.name.lower()]
-        record |= {
-            "title": sticker.name,
-            "categories": [[html.escape(sticker.category), sticker.subcategory]],
-            "description": f"<p>{html.escape(', '.join(also))}</p>" if also else "",
-        }
-    if has_image:
-        record["imUrl"] = f"{FOLDER}/{sticker.code}.png"
-    return repr(record)  # a Python literal, as in Amazon's metadata
-
-
-def _write_lines(path: Path, lines: list[str]) -> None:
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
     text = "".join(f"{line}\n" for line in lines).encode()
     files.write_bytes(path, gzip.compress(text, compresslevel=6, mtime=0))
 
