@@ -79,12 +79,10 @@ def parse_url(address: str | httpx.URL) -> httpx.URL:
 def open_client(
     timeout: float, connect: float | None = None, transport: httpx.BaseTransport | None = None
 ) -> httpx.Client:
-    return httpx.Client(
-        timeout=httpx.Timeout(timeout, connect=timeout if connect is None else connect),
-        headers=HEADERS,
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-        transport=transport or (None if is_proxied() else Transport()),
-    )
+    limits = httpx.Timeout(timeout, connect=timeout if connect is None else connect)
+    transport = transport or (None if is_proxied() else Transport())
+    cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+    return httpx.Client(timeout=limits, headers=HEADERS, cookies=cookies, transport=transport)
 
 
 def is_proxied() -> bool:

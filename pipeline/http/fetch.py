@@ -56,10 +56,8 @@ def fetch_file(address: str, target: Path, pinned: str | None, timeout: float, r
     elif target.name.endswith(".gz") and not head.startswith(b"\x1f\x8b"):
         fault = "not gzip, though its name ends in .gz"
     elif pinned not in (None, sha256):
-        fault = (
-            f"its sha256 is {sha256}, expected {pinned}: the file changed; delete the dataset's sources.json, or "
-            "change sha256 in the parameters, if that is right"
-        )
+        remedy = "delete the dataset's sources.json, or change sha256 in the parameters, if that is right"
+        fault = f"its sha256 is {sha256}, expected {pinned}: the file changed; {remedy}"
     if fault:
         part.unlink()
         raise UserError(f"{address}: {fault}")

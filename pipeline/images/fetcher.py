@@ -192,19 +192,16 @@ def check_losses(run: Run, paths: Sequence[Path]) -> None:
     """Warn if most images failed; raise UserError if a parameter must be wrong."""
     named, ok, where = run.rows_in - run.drops["missing"], run.rows_out, run.measured["folder"]
     if not named and (patterns := run.params[Images].pattern):
-        raise UserError(
-            f"images: no item has a file {' or '.join(patterns)} below {where}; correct images.pattern or images.folder"
-        )
+        named_so = " or ".join(patterns)
+        raise UserError(f"images: no item has a file {named_so} below {where}; correct images.pattern or images.folder")
     if not named or ok >= (1 - MOST_FAILED) * named:
         return
     tables = (io.read_table(path, schemas.IMAGES, ["url", "status", "reason"]) for path in paths)
     rows = [row for table in tables for row in table.to_pylist() if row["url"]]
     local = [row for row in rows if is_path(row["url"])]
     if len(local) > MOST_FAILED * named and {(row["status"], row["reason"]) for row in local} == {access.NO_FILE[1:]}:
-        raise UserError(
-            f"images: not one of the {len(local):,} files that items name is there, such as {local[0]['url']!r} below "
-            f"{where}; say in images.folder where paths start, by default at the item file's folder"
-        )
+        lacking = f"not one of the {len(local):,} files that items name is there, such as {local[0]['url']!r}"
+        raise UserError(f"images: {lacking} below {where}; name in images.folder where paths start")
     status, n = max(((s, n) for s, n in run.drops.items() if s != "missing"), key=lambda failure: failure[1])
     reason = Counter(row["reason"] for row in rows if row["status"] == status).most_common(1)[0][0]
     text = f"{named - ok:,} of {named:,} images could not be had, {n:,} of them {status}, such as {reason!r}"

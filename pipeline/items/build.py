@@ -171,10 +171,8 @@ def describe_items(run: Run, found: Metadata, file: Path | None) -> None:
         run.warn(f"encoders read {share:.0%} of the characters of items' text; left out: {shares}{how}")
     for row in shared[:1]:
         listed = "it" if len(shared) == 1 else f"all {len(shared)} such values"
-        run.warn(
-            f"{row['items']:,} of {run.rows_out:,} items have the {row['column']} {str(row['value'])[:60]!r}; it may "
-            f"be a placeholder; {layout.run_record('items')} lists {listed}"
-        )
+        said = f"{row['items']:,} of {run.rows_out:,} items have the {row['column']} {str(row['value'])[:60]!r}"
+        run.warn(f"{said}; it may be a placeholder; {layout.run_record('items')} lists {listed}")
     if file:
         _check_losses(run, file)
 
@@ -193,18 +191,14 @@ def _check_losses(run: Run, file: Path) -> None:
     if not run.rows_in:
         raise UserError(f"{file}: no item in it; give another file, or leave the key out of the source")
     if absent == n:
-        raise UserError(
-            f"{file}: none of its {run.rows_in:,} lines is of one of the {n:,} items; are reviews and metadata "
-            "swapped, or is the identifier in another column?"
-        )
+        swapped = "are reviews and metadata swapped, or is the identifier in another column?"
+        raise UserError(f"{file}: none of its {run.rows_in:,} lines is of one of the {n:,} items; {swapped}")
     others = [key for key, _ in Counter(key for extra in extras for key in orjson.loads(extra)).most_common()]
     lacking = [field for field in LOOKED_FOR if field not in there]
     for field, key in {field: key for field in lacking for key in others if plain_name(key) in KNOWN[field]}.items():
         if isinstance(run.source, AmazonSource):
-            raise UserError(
-                f"{file}: no item has {field}, but lines have '{key}', as another version of the data does; is "
-                f"sources.{run.dataset}.kind: {run.source.kind} right?"
-            )
+            right = f"is sources.{run.dataset}.kind: {run.source.kind} right?"
+            raise UserError(f"{file}: no item has {field}, but lines have '{key}', as in another version; {right}")
         run.warn(f"no item has {field}, but the file has '{key}'; name it under `columns`: {{{field}: {key}}}")
     if statuses["empty"] == n - absent:
         cause = f"its lines have {', '.join(others[:8]) or 'no other field'}; are reviews and metadata swapped?"
@@ -212,7 +206,5 @@ def _check_losses(run: Run, file: Path) -> None:
             raise UserError(f"{file}: no item has a text or an image; {cause}")
         run.warn(f"no item has a text; {cause}")
     if absent > (0 if run.source.has_split else MOST_ABSENT * n):
-        run.warn(
-            f"{absent:,} of {n:,} items are not in {file.name}, and have neither text nor image of their own; their "
-            "text_status in items.parquet is no_metadata"
-        )
+        lacking_all = "have neither text nor image of their own; their text_status in items.parquet is no_metadata"
+        run.warn(f"{absent:,} of {n:,} items are not in {file.name}, and {lacking_all}")

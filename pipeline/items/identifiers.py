@@ -31,9 +31,7 @@ def place_rows(path: Path, table: pa.Table, asins: Sequence[str]) -> Placed:
     names = dict.fromkeys(name for name in table.column_names if rank_identifier(name) >= 0)
     if not (columns := {name: table.column(table.column_names.index(name)) for name in names}):
         known = ", ".join(NAMES)
-        raise UserError(
-            f"{path}: no column identifies the items ({known}); rename yours, or give an order with --order"
-        )
+        raise UserError(f"{path}: no column identifies the items ({known}); rename yours, or give --order")
     texts, numbers = _read_columns(path, columns, asins)
     for name in sorted(texts.keys() & numbers.keys()):  # identifiers of the source may be integers too
         if not np.array_equal(texts[name].rows, numbers[name].rows):
@@ -51,10 +49,8 @@ def place_rows(path: Path, table: pa.Table, asins: Sequence[str]) -> Placed:
         return chosen[min(chosen, key=rank_identifier)]
     name = min(columns, key=rank_identifier)
     first = next(iter(columns[name].drop_null().slice(0, 1).to_pylist()), None)
-    raise UserError(
-        f"{path}: none of its {len(table):,} rows is of one of the {len(asins):,} items; {name} is {str(first)[:64]!r} "
-        f"there, and {asins[0][:64]!r} here"
-    )
+    example = f"{name} is {str(first)[:64]!r} there, and {asins[0][:64]!r} here"
+    raise UserError(f"{path}: none of its {len(table):,} rows is of one of the {len(asins):,} items; {example}")
 
 
 def _read_columns(
@@ -103,10 +99,8 @@ def read_order(path: Path, asins: Sequence[str]) -> list[str]:
     if len(pairs) > 1:  # identifiers of the source may be integers too
         pairs = [(name, row) for name, row in pairs if plain_name(row) in NUMBERS and plain_name(name) not in NUMBERS]
     if len(pairs) != 1:
-        raise UserError(
-            f"{path}: expected a column of this dataset's identifiers and one of rows 0, 1, 2, ... "
-            f"(such as asin, itemID); it has {', '.join(columns) or 'none of the known names'}"
-        )
+        expected = "expected a column of this dataset's identifiers and one of rows 0, 1, 2, ... (such as asin, itemID)"
+        raise UserError(f"{path}: {expected}; it has {', '.join(columns) or 'none of the known names'}")
     name, row = pairs[0]
     identifiers = columns[name].to_pylist()
     if len(set(identifiers)) < len(identifiers):

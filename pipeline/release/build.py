@@ -38,9 +38,7 @@ def resolve_settings(publish: Publish, licence: Licence) -> Publish:
     interactions = licence.interactions if publish.interactions is None else publish.interactions
     users = publish.users or ("names" if interactions else "none")
     if interactions and users == "none":
-        raise UserError(
-            "publish.users is none, but interactions are released; set it to numbers, or publish.interactions"
-        )
+        raise UserError("publish.users is none, but interactions are released; set it to numbers or names")
     decided = {"interactions": interactions, "users": users, "texts": publish.texts or licence.texts}
     return publish.model_copy(update=decided)
 
@@ -89,10 +87,9 @@ def _released_sets(outputs: Outputs, publish: Publish) -> list[str]:
     layout, wanted, encoded = outputs.layout, publish.features, outputs.layout.feature_sets()
     names = [name for name in wanted if name in encoded]
     if not names:
-        raise UserError(
-            f"publish.features ({', '.join(wanted)}): none has been encoded for {layout.dataset}; "
-            f"there are {', '.join(encoded) or 'no feature sets: run `alignrec encode ' + layout.dataset + '` first'}"
-        )
+        there = ", ".join(encoded) or f"no feature sets: run `alignrec encode {layout.dataset}` first"
+        asked = f"publish.features ({', '.join(wanted)})"
+        raise UserError(f"{asked}: none has been encoded for {layout.dataset}; there are {there}")
     # the first set leads the card and is the default config of `datasets.load_dataset`
     if LINEAR in names and is_below(outputs.released, LINEAR, outputs.probes, outputs.tests):
         names = [LINEAR, *(name for name in names if name != LINEAR)]

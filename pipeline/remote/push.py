@@ -159,10 +159,8 @@ def _check_claim(bucket: Bucket, claim: str, mark: bytes) -> None:
     except Absent:
         raise UserError(f"{bucket.address}/{claim}: deleted while we published; run again") from None
     if holder != mark:
-        raise UserError(
-            f"{bucket.address}: another publisher is at work on this version with other content; if that one was "
-            f"given up, delete {bucket.address}/{claim} and run again"
-        )
+        remedy = f"if that one was given up, delete {bucket.address}/{claim} and run again"
+        raise UserError(f"{bucket.address}: another publisher is at work on this version with other content; {remedy}")
 
 
 def _is_sent(version: Bucket, file: File) -> bool:

@@ -102,10 +102,8 @@ def refuse_many(file: object, what: str, found: Sequence[Reject], total: int, mo
     if len(found) > most * total:
         common = Counter(reject.reason for reject in found).most_common(3)
         reasons = ", ".join(f"{reason} ({n:,}x)" for reason, n in common)
-        raise UserError(
-            f"{file}: {len(found):,} of {total:,} {what} are unreadable, more than {key} = {most:g} allows: {reasons}; "
-            f"the first is line {found[0].line}"
-        )
+        share = f"{len(found):,} of {total:,} {what} are unreadable, more than {key} = {most:g} allows"
+        raise UserError(f"{file}: {share}: {reasons}; the first is line {found[0].line}")
 
 
 def read_batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
@@ -121,11 +119,8 @@ def read_batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.Re
                 for column in map(group.column, range(group.num_columns)):
                     size = column.total_uncompressed_size // max(1, group.num_rows)
                     if column.path_in_schema in texts and size > LONGEST_MEAN:
-                        name = one_line(column.path_in_schema, 64)
-                        raise UserError(
-                            f"{path}: texts of column '{name}' have {size:,} bytes on average, and {LONGEST_MEAN:,} is "
-                            "the most; shorten them"
-                        )
+                        name, most = one_line(column.path_in_schema, 64), f"{LONGEST_MEAN:,} is the most; shorten them"
+                        raise UserError(f"{path}: texts of column '{name}' have {size:,} bytes on average, and {most}")
             for batch in file.iter_batches(PARQUET_ROWS, columns=columns):
                 values = (column for column in batch.columns if pa.types.is_dictionary(column.type))
                 longest = sum(pc.max(pc.binary_length(column.dictionary)).as_py() or 0 for column in values)

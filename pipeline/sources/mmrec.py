@@ -138,9 +138,7 @@ def read_numbering(path: Path, number: str, names: Sequence[str], count: int) ->
     if len({*found, ""}) <= len(found):
         raise UserError(f"{path}: {name} {first_repeated(['', *found])!r} is empty or occurs twice; keep one row each")
     if (rows_of := read_permutation(columns[number])) is None or len(found) != count:
-        raise UserError(
-            f"{path}: {len(found):,} rows, expected {number} 0 .. {count - 1:,} of the interactions, each once"
-        )
+        raise UserError(f"{path}: {len(found):,} rows, expected {number} 0 .. {count - 1:,}, each once")
     return [found[i] for i in np.argsort(rows_of)]
 
 
@@ -164,12 +162,9 @@ def text_table(path: Path) -> dict[str, pa.ChunkedArray]:
         header = first_line(path)
         delimiter = TAB if TAB in header else ","
         names = [name.strip().strip('"') for name in header.split(delimiter)]
-        table = csv.read_csv(
-            path,
-            csv.ReadOptions(column_names=names, skip_rows=1),
-            csv.ParseOptions(delimiter=delimiter),
-            csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
-        )
+        lines, values = csv.ReadOptions(column_names=names, skip_rows=1), csv.ParseOptions(delimiter=delimiter)
+        texts = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
+        table = csv.read_csv(path, lines, values, texts)
         return {name: table.columns[names.index(name)] for name in dict.fromkeys(names)}
     except OSError as e:
         raise UserError(f"{path}: {e.strerror or e}; --order names a mapping file: identifier, row") from None

@@ -174,10 +174,8 @@ def _iterate_records(path: Path) -> Iterator[tuple[int, memoryview]]:
                 yield number, memoryview(block)[start : start + RECORD]
                 number += 1
             if rest := len(block) % RECORD:
-                raise UserError(
-                    f"{path}: cut off at byte {number * RECORD + rest:,}, {rest:,} bytes into a record of {RECORD:,} "
-                    f"(ASIN and {WIDTH} float32); download it again"
-                )
+                at = number * RECORD + rest
+                raise UserError(f"{path}: cut off at byte {at:,}, inside a record of {RECORD:,}; download it again")
 
 
 def open_folder(path: Path) -> Vectors:

@@ -157,10 +157,7 @@ def match_file(
         found = identifiers.place_rows(order, table, asins)
         return Matched(vectors, found.rows, f"rows in the order of {order.name}", False, found.unknown, found.example)
     if vectors.count != len(asins):
-        raise UserError(
-            f"{path}: {vectors.count} rows, the dataset has {len(asins)} items, and there are no identifiers; give a "
-            f"mapping file as {key}"
-        )
+        raise UserError(f"{path}: {vectors.count} rows, {len(asins)} items, and no identifiers; map them by {key}")
     how = f"rows assumed to be in order of item_id: it holds no identifiers; {key} gives another order"
     return Matched(vectors, np.arange(len(asins)), how, False)
 
