@@ -20,12 +20,8 @@ def main(run: Run) -> None:
 
 
 BEIT3 = Stage(
-    "beit3",
-    does="items -> the feature sets of the trained network",
+    "beit3", does="items -> the feature sets of the trained network",
     writes="`<set>/features-*.parquet`, `<set>/set.json`, `<set>/encoder/`",
-    reads=(INTERACTIONS, ITEMS, IMAGES, ENCODE, PRETRAIN),
-    resumes=True,
-    sections=("encode", "pretrain"),
-    params=BEiT3,
+    reads=(INTERACTIONS, ITEMS, IMAGES, ENCODE, PRETRAIN), resumes=True, sections=("encode", "pretrain"), params=BEiT3,
     main=main,
-)
+)  # fmt: skip

@@ -25,13 +25,8 @@ def main(run: Run) -> None:
 
 
 BENCHMARK = Stage(
-    "benchmark",
-    does="models x feature sets x seeds under one protocol",
+    "benchmark", does="models x feature sets x seeds under one protocol",
     writes="`results.parquet` (long), `slices.parquet`, `tests.parquet`, `protocol.json`, `metrics.json`",
-    reads=(INTERACTIONS, *FEATURES, GRAPH),
-    sections=("train", "search", "interactions", *FEATURE_SETS),
-    params=Benchmark,
-    main=main,
-    resumes=True,
-    loads=(SOURCES, MODELS),
-)
+    reads=(INTERACTIONS, *FEATURES, GRAPH), sections=("train", "search", "interactions", *FEATURE_SETS),
+    params=Benchmark, main=main, resumes=True, loads=(SOURCES, MODELS),
+)  # fmt: skip

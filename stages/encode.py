@@ -34,14 +34,7 @@ def main(run: Run) -> None:
 
 
 ENCODE = Stage(
-    "encode",
-    does="items -> the feature set of one encoder",
-    writes="`features-*.parquet`, `set.json`, `encoder/`",
-    reads=(INTERACTIONS, ITEMS, IMAGES),
-    per="encoder",
-    resumes=True,
-    sections=("encoders",),
-    params=Encode,
-    main=main,
-    loads=(ENCODERS,),
-)
+    "encode", does="items -> the feature set of one encoder",
+    writes="`features-*.parquet`, `set.json`, `encoder/`", reads=(INTERACTIONS, ITEMS, IMAGES), per="encoder",
+    resumes=True, sections=("encoders",), params=Encode, main=main, loads=(ENCODERS,),
+)  # fmt: skip

@@ -17,10 +17,6 @@ def main(run: Run) -> None:
 
 
 GRAPH = Stage(
-    "graph",
-    does="nearest neighbours of every feature set",
-    writes="`<features>/edges.parquet`",
-    reads=FEATURES,
-    params=Graph,
-    main=main,
-)
+    "graph", does="nearest neighbours of every feature set",
+    writes="`<features>/edges.parquet`", reads=FEATURES, params=Graph, main=main,
+)  # fmt: skip

@@ -19,13 +19,7 @@ def main(run: Run) -> None:
 
 
 INTERACTIONS = Stage(
-    "interactions",
-    does="ratings -> k-core, dense ids, train/valid/test split",
-    writes="`interactions.parquet`, `users.parquet`, `item_ids.parquet`",
-    reads=(DOWNLOAD,),
-    sections=(SOURCE,),
-    params=Interactions,
-    main=main,
-    light=True,
-    loads=(SOURCES,),
-)
+    "interactions", does="ratings -> k-core, dense ids, train/valid/test split",
+    writes="`interactions.parquet`, `users.parquet`, `item_ids.parquet`", reads=(DOWNLOAD,), sections=(SOURCE,),
+    params=Interactions, main=main, light=True, loads=(SOURCES,),
+)  # fmt: skip

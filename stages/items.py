@@ -25,13 +25,7 @@ def main(run: Run) -> None:
 
 
 ITEMS = Stage(
-    "items",
-    does="metadata of the surviving items -> clean text and image addresses",
+    "items", does="metadata of the surviving items -> clean text and image addresses",
     writes="`items.parquet`, `rejects.parquet` (lines that could not be read, and why); [the rules](ingestion.md)",
-    reads=(DOWNLOAD, INTERACTIONS),
-    sections=(SOURCE,),
-    params=Items,
-    main=main,
-    light=True,
-    loads=(SOURCES, READERS),
-)
+    reads=(DOWNLOAD, INTERACTIONS), sections=(SOURCE,), params=Items, main=main, light=True, loads=(SOURCES, READERS),
+)  # fmt: skip

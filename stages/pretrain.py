@@ -25,12 +25,7 @@ def main(run: Run) -> None:
 
 
 PRETRAIN = Stage(
-    "pretrain",
-    does="BEiT3 by MIM + MLM, and the losses that `pretrain` adds to them",
+    "pretrain", does="BEiT3 by MIM + MLM, and the losses that `pretrain` adds to them",
     writes="`encoder.safetensors`, `config.json`, `tokenizer.spm`, `history.json`",
-    reads=(INTERACTIONS, ITEMS, IMAGES, ENCODE),
-    resumes=True,
-    sections=("beit3",),
-    params=Pretrain,
-    main=main,
-)
+    reads=(INTERACTIONS, ITEMS, IMAGES, ENCODE), resumes=True, sections=("beit3",), params=Pretrain, main=main,
+)  # fmt: skip

@@ -34,12 +34,8 @@ def main(run: Run) -> None:
 
 
 PUBLISH = Stage(
-    "publish",
-    does="the release folder, verified before it appears",
+    "publish", does="the release folder, verified before it appears",
     writes="`release/`: features, graph, encoders, embeddings and their FAISS index, card, manifest with sha256",
-    reads=(DOWNLOAD, *FEATURES, *EVIDENCE),
-    sections=("train.features", *FEATURE_SETS),
-    params=Publish,
-    main=main,
+    reads=(DOWNLOAD, *FEATURES, *EVIDENCE), sections=("train.features", *FEATURE_SETS), params=Publish, main=main,
     loads=(SOURCES, PROBES, ENCODERS),
-)
+)  # fmt: skip

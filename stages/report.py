@@ -46,13 +46,7 @@ def main(run: Run) -> None:
 
 
 REPORT = Stage(
-    "report",
-    does="one self-contained page with a verdict, images, pictures and tables",
-    writes="`index.html` (one self-contained page), `report.md`",
-    reads=EVIDENCE,
-    sections=("train.features", *FEATURE_SETS),
-    params=Report,
-    main=main,
-    light=True,
-    loads=(PROBES,),
-)
+    "report", does="one self-contained page with a verdict, images, pictures and tables",
+    writes="`index.html` (one self-contained page), `report.md`", reads=EVIDENCE,
+    sections=("train.features", *FEATURE_SETS), params=Report, main=main, light=True, loads=(PROBES,),
+)  # fmt: skip

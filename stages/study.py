@@ -26,13 +26,9 @@ def main(run: Run) -> None:
 
 
 STUDY = Stage(
-    "study",
-    does="mask modality, long tail, sweeps",
+    "study", does="mask modality, long tail, sweeps",
     writes="`mask.parquet`, `tail.parquet`, `sweeps.parquet`; [the tables](study.md)",
     reads=(INTERACTIONS, *FEATURES, GRAPH, BENCHMARK),
-    sections=("train", "graph", "benchmark", "interactions", *FEATURE_SETS),
-    params=Study,
-    main=main,
-    resumes=True,
+    sections=("train", "graph", "benchmark", "interactions", *FEATURE_SETS), params=Study, main=main, resumes=True,
     loads=(SOURCES, MODELS),
-)
+)  # fmt: skip

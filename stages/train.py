@@ -21,12 +21,8 @@ def main(run: Run) -> None:
 
 
 TRAIN = Stage(
-    "train",
-    does="AlignRec on one feature set -> user and item embeddings",
+    "train", does="AlignRec on one feature set -> user and item embeddings",
     writes="`model.safetensors`, `history.json`, `user_embeddings.parquet`, `item_embeddings.parquet`, a FAISS index",
-    reads=(INTERACTIONS, *FEATURES, GRAPH),
-    sections=("graph.exact_up_to", *FEATURE_SETS),
-    params=Released,
-    main=main,
+    reads=(INTERACTIONS, *FEATURES, GRAPH), sections=("graph.exact_up_to", *FEATURE_SETS), params=Released, main=main,
     resumes=True,
-)
+)  # fmt: skip
