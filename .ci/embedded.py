@@ -1,4 +1,4 @@
-"""Build alignrec/sample.zip, the small release in the wheel, from the `sample` release of the run in dvc.lock."""
+"""Build alignrec/sample.zip, the small release in the wheel, from the `sample` release that dvc.lock records."""
 
 import hashlib
 import json

@@ -1,7 +1,7 @@
-"""Check what pip installed against hashes.txt: `python -I .ci/hashes.py REPORT...`, reports of `pip install --report`.
+"""Check installed packages against hashes.txt: `python -I .ci/hashes.py REPORT...`, reports of `pip install --report`.
 
-pip's --require-hashes does not support editable installs or a preinstalled torch. Unlisted CUDA libraries, which depend
-on the builds of torch and FAISS, only give a warning.
+pip's --require-hashes supports neither editable installs nor a preinstalled torch. Unlisted CUDA libraries, which
+depend on the builds of torch and FAISS, only cause a warning.
 """
 
 from __future__ import annotations

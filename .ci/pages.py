@@ -1,4 +1,4 @@
-"""MkDocs hook of `make docs`: adds top-level and reference pages, rewrites links, converts equations to MathML."""
+"""MkDocs hook of `make docs`: add top-level and reference pages, rewrite links, convert equations to MathML."""
 
 from __future__ import annotations
 

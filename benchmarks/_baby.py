@@ -1,4 +1,4 @@
-"""Published split of Amazon Baby, which must be downloaded separately."""
+"""The published split of Amazon Baby, which must be downloaded separately."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AlignRec in plain PyTorch, the reference of benchmarks/train.py for time and losses."""
+"""AlignRec in plain PyTorch: the reference for time and losses in benchmarks/train.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Raw files in Amazon's 2014 format for the rehearsal: reviews, metadata, images and image features by ASIN."""
+"""Raw files for the rehearsal in Amazon's 2014 format: reviews, metadata, images, and image features by ASIN."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Time several implementations ("ways") in turns, so that other load on the machine affects all of them alike."""
+"""Time implementations ("ways") alternately, so that other load on the machine affects all of them alike."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Time to accuracy of LightGCN on Amazon Baby's published split, compared with RecBole.
 
-Settings and initial embeddings are equal, and our code ranks valid for both, untimed. RecBole samples negatives from
-all items, we from those in train, two fewer.
+Both start from the same settings and embeddings, and our code ranks the validation set for both, untimed. RecBole
+samples negatives from all items; alignrec from those in train, which are two fewer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Encode JPEG images and texts of realistic lengths with BEiT3-base, compared with torchscale."""
+"""Encode JPEG images and texts of realistic length with BEiT3-base, compared with torchscale."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Encode items with tiny sentence-transformers networks, compared with `SentenceTransformer.encode`.
 
-Tiny networks show the overhead around them. Texts are mostly truncated, by us between words; images with texts give
-equal vectors.
+Tiny networks expose the overhead around them. Most texts are truncated, by alignrec between words; for images with
+texts both give equal vectors.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Convert raw Amazon files (2014 format, size of Baby) to a split and an item table, compared with a notebook."""
+"""Convert raw Amazon files (2014 format, the size of Baby) to a split and an item table, compared with a notebook."""
 
 from __future__ import annotations
 

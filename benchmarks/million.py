@@ -1,7 +1,7 @@
 """Run all stages on 100,000 and 1,000,000 generated items to measure how time and memory scale.
 
-Images and encoder are small, so that networks do not dominate. Takes one to two hours and 10 GB in FOLDER, from which
-an interrupted run resumes.
+Images and the encoder are small, so that networks do not dominate. It takes one to two hours, and 10 GB in FOLDER,
+where an interrupted run resumes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Train AlignRec for one epoch at the size of Amazon Baby and rank valid, compared with plain PyTorch."""
+"""Train AlignRec for one epoch at the size of Amazon Baby and rank the validation set, compared with plain PyTorch."""
 
 from __future__ import annotations
 

@@ -13,15 +13,9 @@ class ContractError(ValueError):
 
 
 def field(
-    name: str,
-    dtype: pa.DataType,
-    doc: str,
-    *,
-    nullable: bool = False,
-    low: float | None = None,
-    high: float | None = None,
-    one_of: tuple[str, ...] | None = None,
-) -> pa.Field:
+    name: str, dtype: pa.DataType, doc: str, *, nullable: bool = False, low: float | None = None,
+    high: float | None = None, one_of: tuple[str, ...] | None = None,
+) -> pa.Field:  # fmt: skip
     limits = {"low": low, "high": high, "one_of": list(one_of) if one_of else None}
     metadata = {"doc": doc} | {k: json.dumps(v) for k, v in limits.items() if v is not None}
     return pa.field(name, dtype, nullable=nullable, metadata=metadata)

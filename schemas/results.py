@@ -4,26 +4,21 @@ import pyarrow as pa
 
 from alignrec.schemas.contract import USER_ID, field, schema
 
+DATASET = field("dataset", pa.string(), "name in params.yaml")
+SEED = field("seed", pa.int32(), "number of the run, from 0", low=0)
 MODEL = field("model", pa.string(), "alignrec, lightgcn, bpr, vbpr, ...")
 FEATURE_SET = field("features", pa.string(), "feature set, or `none` for models that only read ids")
 ABLATION = field("ablation", pa.string(), "key of `benchmark.ablations`; empty for the model as it is")
 K = field("k", pa.int32(), "cutoff", low=1)
 
-RUN = (
-    field("dataset", pa.string(), "name in params.yaml"),
-    MODEL,
-    FEATURE_SET,
-    ABLATION,
-    field("seed", pa.int32(), "number of the run, from 0", low=0),
-)
 PROTOCOL = (
     field("protocol", pa.string(), "mmrec, strict, ...: name of the protocol"),
     field("fingerprint", pa.string(), "of the protocol; figures of two fingerprints never share a column of a table"),
 )
+RUN = (DATASET, MODEL, FEATURE_SET, ABLATION, SEED, *PROTOCOL)
 
 RESULTS = schema(
     *RUN,
-    *PROTOCOL,
     field("split", pa.string(), "where it was measured", one_of=("valid", "test")),
     field("metric", pa.string(), "what was measured", one_of=("recall", "ndcg", "precision", "map")),
     K,
@@ -33,7 +28,6 @@ RESULTS = schema(
 
 SLICES = schema(
     *RUN,
-    *PROTOCOL,
     field("slice", pa.string(), "users by length of history, items by popularity, or everything shown",
         one_of=("history", "popularity", "catalogue")),
     field("label", pa.string(),
@@ -49,7 +43,7 @@ SLICES = schema(
 )  # fmt: skip
 
 TESTS = schema(
-    RUN[0],
+    DATASET,
     *PROTOCOL,
     *(field(f"{f.name}_{side}", f.type, f"run {side}: {f.metadata[b'doc'].decode()}")
       for side in "ab" for f in (MODEL, FEATURE_SET, ABLATION)),
@@ -65,7 +59,6 @@ TESTS = schema(
     field("p", pa.float64(), "two-sided, of the paired bootstrap", low=0, high=1),
     field("p_holm", pa.float64(), "p corrected (Holm) for all rows of this table", low=0, high=1),
 )  # fmt: skip
-
 
 TUNING = schema(
     MODEL,
@@ -85,8 +78,6 @@ def rankings(k: int) -> pa.Schema:
     return schema(USER_ID, field("items", kind, f"item_id[{k}], best first; -1 where the catalogue ran out"))
 
 
-DATASET = RUN[0]
-SEED = RUN[4]
 BEST_EPOCH = field("best_epoch", pa.int32(), "first epoch of best valid Recall@20, counted from 0", low=0)
 DIFFERENCE = (
     field("difference", pa.float64(), "a - b; null where there is nothing to compare with", nullable=True),

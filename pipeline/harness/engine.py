@@ -12,21 +12,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain, islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from alignrec.pipeline.io.errors import UserError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Worker = Callable[[Job], Result]
+Submit = Callable[[Any], Future[Any]]  # starts a job in an open pool of workers
 Make = Callable[[], Worker[Job, Result]]  # worker factory, called in the worker's process, as it may load a network
-
-
-class Seats(NamedTuple):
-    """An open pool of workers."""
-
-    submit: Callable[[Any], Future[Any]]
-    number: int  # concurrent jobs
 
 
 KILLED = (
@@ -43,10 +37,10 @@ class Threads:
     number: int = CORES
 
     @contextmanager
-    def opened(self, make: Make[Any, Any]) -> Iterator[Seats]:
+    def opened(self, make: Make[Any, Any]) -> Iterator[Submit]:
         worker = make()
         with ThreadPoolExecutor(self.number) as pool:
-            yield Seats(lambda job: pool.submit(worker, job), self.number)
+            yield lambda job: pool.submit(worker, job)
 
 
 @dataclass(frozen=True)
@@ -57,11 +51,11 @@ class Processes:
     torch: bool = True
 
     @contextmanager
-    def opened(self, make: Make[Any, Any]) -> Iterator[Seats]:
+    def opened(self, make: Make[Any, Any]) -> Iterator[Submit]:
         context = multiprocessing.get_context("spawn")  # fork would copy held locks of BLAS and torch threads
         with ProcessPoolExecutor(self.number, context, _begin, (make, self.torch)) as pool:
             try:
-                yield Seats(lambda job: pool.submit(_work, job), self.number)
+                yield lambda job: pool.submit(_work, job)
             except BaseException as e:
                 # do not wait for long jobs before reporting the error
                 for process in multiprocessing.active_children():
@@ -112,15 +106,15 @@ def map(
         for job in source:
             yield job, worker()(job)
     elif first := list(islice(source, 1)):
-        with on.opened(make) as seats:
+        with on.opened(make) as submit:
             source = chain(first, source)
             # taking jobs as results are consumed limits memory
-            pending = {seats.submit(job): job for job in islice(source, seats.number + ahead)}
+            pending = {submit(job): job for job in islice(source, on.number + ahead)}
             try:
                 while pending:
                     future = next(iter(pending if ordered else wait(pending, return_when=FIRST_COMPLETED).done))
                     yield pending.pop(future), future.result()
-                    pending |= {seats.submit(job): job for job in islice(source, 1)}
+                    pending |= {submit(job): job for job in islice(source, 1)}
             finally:
                 # the consumer has stopped or a job has failed
                 for future in pending:

@@ -189,13 +189,9 @@ def load_published(db: Db, ratings: str) -> tuple[int, int]:
 
 
 def import_published(
-    db: Db,
-    asins: list[str],
-    keep_time: bool,
-    min_rating: float | None = None,
-    division: Division = DEFAULT,
+    db: Db, asins: list[str], keep_time: bool, min_rating: float | None = None, division: Division = DEFAULT,
     names: list[str] | None = None,
-) -> SplitTables:
+) -> SplitTables:  # fmt: skip
     """Keep the published ids, including those without rows, and the split unless the division needs content."""
     time = "timestamp" if keep_time else "NULL::BIGINT"
     rated = "true" if min_rating is None else f"coalesce(rating >= {float(min_rating)}, false)"
