@@ -12,7 +12,7 @@ from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.combine.names import feature_sets
 from alignrec.pipeline.harness import config
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.sources.amazon import Amazon2014
+from alignrec.pipeline.sources.amazon import AmazonSource
 
 ROOT = Path(__file__).parent.parent
 PROFILES = ROOT / "profiles"
@@ -60,7 +60,7 @@ def test_the_page_shows_the_profile_and_valid_sources() -> None:
         assert profile[section] == (keys if isinstance(keys, list) else profile[section] | keys), section
     assert set(BLOCKS[0]["pretrain"]) == {"init", "tokenizer", "vqkd"}  # the three paths that a user changes
     assert "alignrec profile baby && dvc repro" in PAGE
-    assert all(Amazon2014.model_validate(block["sources"]["baby"]).files() for block in BLOCKS[1:])
+    assert all(AmazonSource.model_validate(block["sources"]["baby"]).files() for block in BLOCKS[1:])
 
 
 def test_a_profile_lies_over_a_project_of_ones_own_and_nothing_of_it_is_lost(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Match rows of a file with items, by identifiers or a mapping file, never by guessing. I items, N rows."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import pyarrow.compute as pc
 
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.sources.feature_files import NAMES, plain_name, rank_identifier
-from alignrec.pipeline.sources.mmrec import first_repeated, read_permutation, text_table
+from alignrec.pipeline.sources.mmrec import read_permutation, text_table
 
 # identifier columns whose integers are item numbers rather than the source's identifiers
 NUMBERS = ("itemid", "id")
@@ -103,6 +104,7 @@ def read_order(path: Path, asins: Sequence[str]) -> list[str]:
         raise UserError(f"{path}: {expected}; it has {', '.join(columns) or 'none of the known names'}")
     name, row = pairs[0]
     identifiers = columns[name].to_pylist()
-    if len(set(identifiers)) < len(identifiers):
-        raise UserError(f"{path}: {name} {first_repeated(identifiers)!r} occurs twice")
+    repeated, times = Counter(identifiers).most_common(1)[0]
+    if times > 1:
+        raise UserError(f"{path}: {name} {repeated!r} occurs twice")
     return [identifiers[i] for i in np.argsort(rows[row])]

@@ -191,6 +191,7 @@ READERS = {"amazon2014": Reader2014, "amazon2018": Reader2018, "amazon2023": Rea
 class AmazonSource(Downloaded):
     """Raw Amazon review data as published; `category: Baby` fills in the publisher's addresses."""
 
+    kind: Literal["amazon2014", "amazon2018", "amazon2023"]
     # category as the publisher spells it; fills in `reviews` and `metadata` unless they are given
     category: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] | None = None
     # which reviews `category` fills in: the published 5-core, or all, which the interactions stage filters
@@ -240,22 +241,9 @@ class AmazonSource(Downloaded):
         return self.split is not None
 
 
-class Amazon2014(AmazonSource):
-    """Amazon's review data of 2014."""
-
-    kind: Literal["amazon2014"]
-
-
-class Amazon2018(AmazonSource):
-    """Amazon's review data of 2018."""
-
-    kind: Literal["amazon2018"]
-
-
 class Amazon2023(AmazonSource):
     """Amazon's review data of 2023."""
 
-    kind: Literal["amazon2023"]
     licence: ClassVar[Licence] = _licence(
         "https://amazon-reviews-2023.github.io/",
         "Amazon Reviews 2023 data",

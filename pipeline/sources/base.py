@@ -80,8 +80,8 @@ SOURCES: Registry[type[Source]] = Registry(
     "sources",
     {
         "sample": "alignrec.pipeline.sources.sample:SampleSource",
-        "amazon2014": "alignrec.pipeline.sources.amazon:Amazon2014",
-        "amazon2018": "alignrec.pipeline.sources.amazon:Amazon2018",
+        "amazon2014": "alignrec.pipeline.sources.amazon:AmazonSource",
+        "amazon2018": "alignrec.pipeline.sources.amazon:AmazonSource",
         "amazon2023": "alignrec.pipeline.sources.amazon:Amazon2023",
         "mmrec": "alignrec.pipeline.sources.mmrec:MmrecSource",
         "tabular": "alignrec.pipeline.sources.tabular:TabularSource",

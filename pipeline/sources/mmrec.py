@@ -136,15 +136,11 @@ def read_numbering(path: Path, number: str, names: Sequence[str], count: int) ->
         raise UserError(f"{path}: expected the columns {names[0]} and {number}; it has {', '.join(columns)}")
     found = [value.strip() for value in columns[name].to_pylist()]
     if len({*found, ""}) <= len(found):
-        raise UserError(f"{path}: {name} {first_repeated(['', *found])!r} is empty or occurs twice; keep one row each")
+        repeated, _ = Counter(["", *found]).most_common(1)[0]
+        raise UserError(f"{path}: {name} {repeated!r} is empty or occurs twice; keep one row each")
     if (rows_of := read_permutation(columns[number])) is None or len(found) != count:
         raise UserError(f"{path}: {len(found):,} rows, expected {number} 0 .. {count - 1:,}, each once")
     return [found[i] for i in np.argsort(rows_of)]
-
-
-def first_repeated(values: Sequence[object]) -> object:
-    seen = set[object]()
-    return next(v for v in values if v in seen or seen.add(v))  # type: ignore[func-returns-value]
 
 
 def read_permutation(column: pa.ChunkedArray) -> np.ndarray | None:

@@ -37,10 +37,8 @@ def whole_sql(text: str, kind: str = "BIGINT") -> str:
 
 def csv_sql(path: Path, columns: Iterable[str], header: bool, delimiter: str = ",", quotes: bool = False) -> str:
     quote = '"' if quotes else ""
-    return _scan_sql("read_csv", path, columns, (
-        f"header={str(header).lower()}, auto_detect=false, delim={quote_text(delimiter)}, quote='{quote}', "
-        f"escape='{quote}', null_padding=true"
-    ))  # fmt: skip
+    options = f"header={str(header).lower()}, auto_detect=false, delim={quote_text(delimiter)}, null_padding=true"
+    return _scan_sql("read_csv", path, columns, f"{options}, quote='{quote}', escape='{quote}'")
 
 
 def json_sql(path: Path, columns: Iterable[str]) -> str:

@@ -86,10 +86,8 @@ def make_shop(users: int, items: int, seed: int, raw: Path, progress: Progress) 
     fate = rng.permutation(len(shop)) / len(shop)  # lowest: no image, next: a broken one
     textless = rng.permutation(len(shop)) / len(shop) < NO_TEXT
     colour, shape = _draw_images(shop, fate, raw / FOLDER, progress).T
-    groups = {
-        name: np.unique([getattr(s, name) for s in shop], return_inverse=True)[1]
-        for name in ("category", "subcategory")
-    }
+    levels = ("category", "subcategory")
+    groups = {level: np.unique([getattr(s, level) for s in shop], return_inverse=True)[1] for level in levels}
     planted = groups | {"colour": colour, "look": look_number(colour, shape)}
     columns = {name: pa.array(values.astype(np.int32)) for name, values in planted.items()}
     files.write_table(pa.table({"asin": [s.asin for s in shop]} | columns), raw / PLANTED, schemas.PLANTED)

@@ -80,15 +80,14 @@ def open_torch(path: Path) -> Vectors:
     except Exception as e:  # torch raises pickle's exceptions and its own
         raise UserError(f"{path}: not a plain tensor ({type(e).__name__}); save it with torch.save(tensor)") from None
 
-    def as_array(value: Any) -> Any:
-        if not isinstance(value, torch.Tensor):
-            return value
-        if not is_plain(value):
-            raise UserError(f"{path}: expected a dense tensor of numbers, not sparse, nested, quantised or complex")
-        return (value.detach().float() if value.is_floating_point() else value).resolve_neg().numpy()
-
-    named = held if isinstance(held, dict) else {"": held}
-    return _open_named(path, {str(name): as_array(value) for name, value in named.items()})
+    given = held if isinstance(held, dict) else {"": held}
+    named: dict[str, Any] = {str(name): value for name, value in given.items()}
+    for name, value in named.items():
+        if isinstance(value, torch.Tensor):
+            if not is_plain(value):
+                raise UserError(f"{path}: expected a dense tensor of numbers, not sparse, nested, quantised or complex")
+            named[name] = (value.detach().float() if value.is_floating_point() else value).resolve_neg().numpy()
+    return _open_named(path, named)
 
 
 def _open_named(path: Path, found: Mapping[str, Any]) -> Vectors:

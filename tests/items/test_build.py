@@ -20,7 +20,7 @@ from alignrec.pipeline.items import build
 from alignrec.pipeline.items.build import compose_text, find_shared
 from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.items.parse import clean_text
-from alignrec.pipeline.sources.amazon import Amazon2018
+from alignrec.pipeline.sources.amazon import AmazonSource
 from alignrec.pipeline.sources.base import Product
 
 
@@ -85,7 +85,7 @@ def test_text_is_composed_of_the_fields_that_are_there_and_wanted() -> None:
     assert items["categories"].to_pylist() == [["Clothes"]]  # kept as a label
 
 
-SOURCE = Amazon2018(kind="amazon2018", reviews=["r"], metadata=["m"])
+SOURCE = AmazonSource(kind="amazon2018", reviews=["r"], metadata=["m"])
 
 
 class Made(NamedTuple):

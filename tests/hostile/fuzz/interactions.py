@@ -11,7 +11,7 @@ from alignrec.pipeline.harness.config import Source
 from alignrec.pipeline.interactions import build
 from alignrec.pipeline.items import identifiers
 from alignrec.pipeline.sources import inspect, mmrec
-from alignrec.pipeline.sources.amazon import Amazon2014, Amazon2023
+from alignrec.pipeline.sources.amazon import Amazon2023, AmazonSource
 from alignrec.pipeline.sources.mmrec import MmrecSource
 from alignrec.pipeline.sources.tabular import TabularSource
 from alignrec.pipeline.vectors.arrays import RECORD
@@ -79,7 +79,7 @@ def tabular(name: str, data: bytes) -> None:
 
 
 def amazon(data: bytes) -> None:
-    for source in (Amazon2014(kind="amazon2014", reviews="r"), Amazon2023(kind="amazon2023", reviews="r")):
+    for source in (AmazonSource(kind="amazon2014", reviews="r"), Amazon2023(kind="amazon2023", reviews="r")):
         ratings(source, "reviews", "r.csv" if data[:1].isalpha() else "r.json", data)
 
 
