@@ -6,7 +6,7 @@ the last layer is computed for CLS only. The residual stream stays in float32, w
 Letters: B items, v vision rows per item (1 + P, or only CLS), W text rows of all items, D width, H heads, d = D / H.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
 from typing import NamedTuple, cast
@@ -29,11 +29,6 @@ class Rows(NamedTuple):
 
     vision: int  # v
     lengths: Sequence[int]  # text rows of each of B items
-
-    def equal_runs(self, most: int) -> Iterator[tuple[int, int]]:
-        for _, same in groupby(range(len(self.lengths)), key=self.lengths.__getitem__):
-            items = list(same)
-            yield from ((i, min(i + most, items[-1] + 1)) for i in items[::most])
 
     def item_views(self, x: Streams, start: int, stop: int) -> list[Tensor]:
         """Return views of the rows of items `start` to `stop` - 1: vision [n, v, D], text [n, T, D]."""
@@ -117,7 +112,11 @@ class _Layer:
         """Attend to keys and values [.., 2D], one run of items of equal length at a time, without padding."""
         out = queries.map(torch.empty_like, torch.empty_like)
         on_gpu = queries.vision is not None and queries.vision.is_cuda
-        for start, stop in rows.equal_runs(len(rows.lengths) if on_gpu else CPU_RUN):
+        most, runs = len(rows.lengths) if on_gpu else CPU_RUN, list[tuple[int, int]]()
+        for _, same in groupby(range(len(rows.lengths)), key=rows.lengths.__getitem__):
+            items = list(same)
+            runs += [(start, min(start + most, items[-1] + 1)) for start in items[::most]]
+        for start, stop in runs:
             (q,) = self._by_head(query_rows.item_views(queries, start, stop), 1)
             k, v = self._by_head(rows.item_views(x, start, stop), 2)
             if q.device.type == "cpu" and q.dtype == torch.bfloat16:  # PyTorch's kernel takes 1.5 times as long

@@ -115,7 +115,7 @@ class Mini(nn.Module):
 
     def __init__(self, config: MiniConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.summary_width = config, 2 * config.width
         self.image = ImageEmbed(config)
         self.text = TextEmbed(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
@@ -134,14 +134,19 @@ class Mini(nn.Module):
         """Encode image vectors, float [B, sum of W_p], texts, or both; see `BEiT3.forward`."""
         vision = None if image is None else self.image(image, patch_mask)
         x = Streams(vision, None if tokens is None else self.text(tokens))
-        visible = _visible_keys(x, no_image, padding)
+        visible: Tensor | None = None  # keys, bool [B, 1, 1, N]; None for all
+        if no_image is not None or padding is not None:
+            given = zip(x, (None if no_image is None else no_image[:, None], padding), strict=True)
+            hidden = [
+                torch.zeros_like(s[..., 0], dtype=torch.bool) if h is None else h.expand(s.shape[:2])
+                for s, h in given
+                if s is not None
+            ]
+            shown = ~torch.cat(hidden, 1)
+            visible = (shown | ~shown.any(1, keepdim=True))[:, None, None, :]  # an empty row sees all, to stay finite
         for layer in self.layers:
             x = layer(x, visible)
         return x
-
-    @property
-    def summary_width(self) -> int:
-        return 2 * self.config.width
 
     def summary(
         self, image: Tensor | None, tokens: Tensor | None, padding: Tensor | None = None, no_image: Tensor | None = None
@@ -157,25 +162,8 @@ class Mini(nn.Module):
         text = nothing if x.text is None else mean_visible(x.text, padding)
         return torch.cat([text, nothing if vision is None else mean_visible(vision, hidden)], 1)
 
-    def image_outputs(self, vision: Tensor) -> Tensor:
-        return vision
-
 
 Network = BEiT3 | Mini
-
-
-def _visible_keys(x: Streams, no_image: Tensor | None, padding: Tensor | None) -> Tensor | None:
-    """Return the visible keys, bool [B, 1, 1, N]; None for all."""
-    if no_image is None and padding is None:
-        return None
-    hidden = []
-    if x.vision is not None:
-        absent = torch.zeros(len(x.vision), dtype=torch.bool, device=x.vision.device) if no_image is None else no_image
-        hidden.append(absent[:, None].expand(-1, x.vision.shape[1]))
-    if x.text is not None:
-        hidden.append(torch.zeros_like(x.text[..., 0], dtype=torch.bool) if padding is None else padding)
-    visible = ~torch.cat(hidden, 1)
-    return (visible | ~visible.any(1, keepdim=True))[:, None, None, :]  # an empty row sees all, to stay finite
 
 
 def mean_visible(x: Tensor, hidden: Tensor | None) -> Tensor:

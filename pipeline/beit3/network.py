@@ -172,7 +172,7 @@ class BEiT3(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.summary_width = config, config.width
         self.beit3 = Backbone(config)
         self.mim_head = nn.Linear(config.width, config.codes) if config.codes else None
         self.mlm_head = nn.Linear(config.width, config.vocab) if config.mlm else None
@@ -210,10 +210,6 @@ class BEiT3(nn.Module):
             hidden_patches[:, 0] = False  # CLS stays
         return self.beit3.encoder(Streams(vision, text), Streams(hidden_patches, padding), first_only)
 
-    @property
-    def summary_width(self) -> int:
-        return self.config.width
-
     def summary(
         self, image: Tensor | None, tokens: Tensor | None, padding: Tensor | None = None, no_image: Tensor | None = None
     ) -> Tensor:
@@ -221,9 +217,6 @@ class BEiT3(nn.Module):
         vision = self(image, tokens, padding=padding, no_image=no_image, first_only=True).vision
         assert isinstance(vision, Tensor)
         return vision[:, 0]
-
-    def image_outputs(self, vision: Tensor) -> Tensor:
-        return vision[:, 1:]  # without CLS
 
 
 def _position_ids(x: Tensor) -> Tensor:

@@ -44,7 +44,14 @@ class FREEDOM(Recommender):
         self.modalities = learn_features(inputs.modalities)  # trained, unlike in the paper
         self.seen = adjacency.interaction_matrix(inputs.split)  # R [U, I]
         self.whole = self.thinned = inputs.user_item
-        self.item_item = mix_graphs(inputs, params.first)  # S [I, I]
+        # S = sum_m alpha_m S_m, [I, I]; alpha_1 is `first`, the others are equal, and all sum to 1
+        first, n, n_items = params.first, len(self.modalities), inputs.split.n_items
+        shares, graphs = [1.0] if n == 1 else [first] + [(1 - first) / (n - 1)] * (n - 1), []
+        for share, edges in zip(shares, inputs.modal_edges, strict=True):
+            ones = pa.array(np.ones(len(edges), np.float32))  # S_m weighs all neighbours alike
+            equal = edges.set_column(edges.schema.get_field_index("cosine"), "cosine", ones)
+            graphs.append(share * adjacency.item_graph(equal, n_items))
+        self.item_item = Sparse(sp.csr_array(sum(graphs[1:], start=graphs[0])), inputs.device)
         self.user = xavier_uniform(inputs.split.n_users, params.dim)  # [U, D]
         self.item = xavier_uniform(inputs.split.n_items, params.dim)  # [I, D]
         # without bias, which cancels in the difference of two items
@@ -71,18 +78,6 @@ class FREEDOM(Recommender):
             "bpr": bpr(user, pick_rows(items, batch.positives), pick_rows(items, batch.negatives)),
             "modal": self.params.modal * torch.stack(modal).sum(),
         }
-
-
-def mix_graphs(inputs: Inputs, first: float) -> Sparse:
-    """Return S = sum_m alpha_m S_m, [I, I]; alpha_1 is `first`, the others are equal, and all sum to 1."""
-    n = len(inputs.modalities)
-    shares = [1.0] if n == 1 else [first] + [(1 - first) / (n - 1)] * (n - 1)
-    graphs = []
-    for share, edges in zip(shares, inputs.modal_edges, strict=True):
-        ones = pa.array(np.ones(len(edges), np.float32))  # S_m weighs all neighbours alike
-        equal = edges.set_column(edges.schema.get_field_index("cosine"), "cosine", ones)
-        graphs.append(share * adjacency.item_graph(equal, inputs.split.n_items))
-    return Sparse(sp.csr_array(sum(graphs[1:], start=graphs[0])), inputs.device)
 
 
 def thin_edges(seen: sp.csr_array, n: int) -> sp.csr_array:

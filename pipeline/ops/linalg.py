@@ -168,11 +168,8 @@ class JoinedMap:
 
 def fit_blocks(parts: Parts, blocks: Sequence[Block], width: int, power: float, reduced: bool = True) -> JoinedMap:
     """Fit PCA to `width` directions at most per block, scaled by sd^-power; if `reduced`, also to the concatenation."""
-
-    def fit_block(block: Block) -> Whitening:
-        return fit_pca(lambda: (x[block.part][:, block.columns] for x in parts()), width, power)
-
-    joined = JoinedMap(blocks, [fit_block(block) for block in blocks])
+    maps = [fit_pca(lambda: (x[block.part][:, block.columns] for x in parts()), width, power) for block in blocks]  # noqa: B023
+    joined = JoinedMap(blocks, maps)
     return replace(joined, last=fit_pca(lambda: map(joined, parts()), width, 0)) if reduced else joined
 
 

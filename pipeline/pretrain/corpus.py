@@ -6,7 +6,7 @@ Letters: I items, B batch, S image side, P patches, T text ids.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -133,9 +133,6 @@ class Task:
     share_held_out: float = HELD_OUT
     target: np.ndarray | None = None  # float32 [I, W], see `prepare.read_target`; None: no teachers
 
-    def move(self, x: np.ndarray) -> Tensor:
-        return torch.from_numpy(x).to(self.device)
-
     @property
     def rates(self) -> Rates:
         return Rates(IMAGE_MASK, self.params.text_mask, TEXT_ONLY, self.params.hide)
@@ -161,7 +158,8 @@ class Task:
 
 def make_batch(task: Task, items: np.ndarray, rates: Rates, seed: int, parts: np.ndarray | None = None) -> Step:
     """Move items, int64 [B], to the device with freshly drawn masks; `parts`, int64 [B], are drawn unless given."""
-    corpus, move, patches = task.corpus, task.move, task.codes.shape[1]
+    corpus, patches = task.corpus, task.codes.shape[1]
+    move = partial(torch.as_tensor, device=task.device)
     texts = [corpus.parts[i] for i in (corpus.draw_parts(items, seed) if parts is None else parts)]
     ids, padding = pad_rows(texts)
     has_text = np.array([len(text) > 2 for text in texts], bool)

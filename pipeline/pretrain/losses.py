@@ -141,7 +141,8 @@ def predict_masked(network: Network, step: Step, mask_id: int) -> Scores:
     streams: Streams = network(image, ids, padding=padding, patch_mask=step.patch_mask, no_image=no_image)
     assert streams.vision is not None
     assert streams.text is not None
-    patches = _apply_head(network.mim_head, network.image_outputs(streams.vision)[step.patch_mask])
+    of_patches = streams.vision[:, streams.vision.shape[1] - step.patch_mask.shape[1] :]  # without CLS
+    patches = _apply_head(network.mim_head, of_patches[step.patch_mask])
     return Scores(patches, _apply_head(network.mlm_head, streams.text[step.piece_mask]), streams)
 
 

@@ -257,8 +257,17 @@ def read_codes(
     if not len(pixels):
         return np.zeros((0, shape.patches), np.int32), 0
     if not layout.visual_tokens.is_file():
-        learned = learn_codebook(pixels, shape.patch, params.codes, seed)
-        io.write_bytes(layout.visual_tokens, save({CENTROIDS: learned}))
+        rng = np.random.default_rng(seed)
+        _, per_image, width = cut_patches(pixels[:1], shape.patch).shape
+        enough = min(4 * PER_CODE * params.codes, MEMORY // (4 * width)) // per_image + 1
+        some = cut_patches(pixels[np.sort(rng.permutation(len(pixels))[:enough])], shape.patch)
+        # equal vectors count once, or most codes of drawings on white would be shades of white
+        distinct = np.unique(some.reshape(-1, width), axis=0)
+        sample = distinct[np.sort(rng.permutation(len(distinct))[: PER_CODE * params.codes])]
+        if len(sample) > params.codes:
+            kmeans = train_kmeans(sample, params.codes, seed, max_points_per_centroid=PER_CODE)
+            sample = np.asarray(kmeans.centroids, np.float32)
+        io.write_bytes(layout.visual_tokens, save({CENTROIDS: sample}))
     centroids = load_file(layout.visual_tokens)[CENTROIDS]
     index = faiss.IndexFlatL2(centroids.shape[1])
     index.add(centroids)
@@ -273,21 +282,6 @@ def cut_patches(pixels: np.ndarray, side: int) -> np.ndarray:
     grid = s // side
     cut = pixels[:, : grid * side, : grid * side].reshape(b, grid, side, grid, side, 3)
     return cut.transpose(0, 1, 3, 2, 4, 5).reshape(b, grid * grid, -1).astype(np.float32) / 127.5 - 1
-
-
-def learn_codebook(pixels: np.ndarray, side: int, codes: int, seed: int) -> np.ndarray:
-    """Learn a codebook of patches by k-means: float32 [C, W], with fewer codes if fewer patches differ."""
-    rng = np.random.default_rng(seed)
-    _, per_image, width = cut_patches(pixels[:1], side).shape
-    most = MEMORY // (4 * width)
-    enough = min(4 * PER_CODE * codes, most) // per_image + 1
-    some = cut_patches(pixels[np.sort(rng.permutation(len(pixels))[:enough])], side)
-    # equal vectors count once, or most codes of drawings on white would be shades of white
-    distinct = np.unique(some.reshape(-1, width), axis=0)
-    sample = distinct[np.sort(rng.permutation(len(distinct))[: PER_CODE * codes])]
-    if len(sample) <= codes:
-        return sample
-    return np.asarray(train_kmeans(sample, codes, seed, max_points_per_centroid=PER_CODE).centroids, np.float32)
 
 
 def train_kmeans(sample: np.ndarray, codes: int, seed: int, **options: int) -> faiss.Kmeans:
