@@ -44,8 +44,7 @@ def check(table: pa.Table, schema: pa.Schema, where: str = "table", first: int =
         column = table.column(f.name)
         if column.type != f.type:
             raise ContractError(f"{where}: column '{f.name}' is {column.type}, expected {f.type}")
-        bad = _first_bad_row(column, f)
-        if bad:
+        if bad := _first_bad_row(column, f):
             raise ContractError(f"{where}: column '{f.name}', row {first + bad[0]}: {bad[1]}")
     kept = dict(schema.metadata or {}) | dict(table.schema.metadata or {})
     return table.select(schema.names).cast(schema).replace_schema_metadata(kept or None)
@@ -65,10 +64,8 @@ def _first_bad_row(column: pa.ChunkedArray, f: pa.Field) -> tuple[int, str] | No
             return row, f"{column[row]} is {'below' if name == 'low' else 'above'} {meta[name]}"
     if "one_of" in meta:
         allowed = json.loads(meta["one_of"])
-        row = _first_true(
-            pc.and_(pc.is_valid(column), pc.invert(pc.is_in(column, value_set=pa.array(allowed, f.type))))
-        )
-        if row is not None:
+        unknown = pc.invert(pc.is_in(column, value_set=pa.array(allowed, f.type)))
+        if (row := _first_true(pc.and_(pc.is_valid(column), unknown))) is not None:
             return row, f"{column[row].as_py()!r} is none of {', '.join(allowed)}"
     return None
 

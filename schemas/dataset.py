@@ -15,9 +15,7 @@ INTERACTIONS = schema(
     field("timestamp", pa.int64(), "Unix seconds, or see `clock`; null where it has no real time", nullable=True),
     field("split", pa.int8(), "0 train, 1 valid, 2 test", low=0, high=2),
 )
-
 USERS = schema(USER_ID, USER)
-
 ITEM_IDS = schema(ITEM_ID, ASIN)
 
 ITEMS = schema(
@@ -99,6 +97,5 @@ def embedded_items(width: int, identifier: str = "asin") -> pa.Schema:
 
 def read_clock(interactions: pa.Table) -> str:
     """Return what the timestamps of a table INTERACTIONS are: unix, order (positions in a sequence) or none."""
-    return (
-        "none" if interactions["timestamp"].null_count else str(provenance_of(interactions).get("timestamps", "unix"))
-    )
+    known = str(provenance_of(interactions).get("timestamps", "unix"))
+    return "none" if interactions["timestamp"].null_count else known

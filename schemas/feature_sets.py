@@ -47,8 +47,7 @@ def semantic_ids(levels: int) -> pa.Schema:
     # nullable elements: Parquet reads a null list back with null elements; `check` refuses them in other lists
     codes = pa.list_(pa.field("element", pa.int32()), levels)
     return schema(
-        ITEM_ID,
-        ASIN,
+        ITEM_ID, ASIN,
         field("codes", codes, f"int32[{levels}], each 0 .. K-1; null without content", nullable=True),
         field("suffix", pa.int32(),
             "distinguishes items of equal codes: 0, 1, ... by item_id; null where the policy adds none",

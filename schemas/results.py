@@ -43,12 +43,10 @@ SLICES = schema(
 )  # fmt: skip
 
 TESTS = schema(
-    DATASET,
-    *PROTOCOL,
+    DATASET, *PROTOCOL,
     *(field(f"{f.name}_{side}", f.type, f"run {side}: {f.metadata[b'doc'].decode()}")
       for side in "ab" for f in (MODEL, FEATURE_SET, ABLATION)),
-    RESULTS.field("metric"),
-    K,
+    RESULTS.field("metric"), K,
     field("seeds", pa.int32(), "runs of each over which a user's figure was averaged before the test", low=1),
     field("n", pa.int64(), "test users, the pairs of the test", low=1),
     field("mean_a", pa.float64(), "of run a, on test"),
@@ -61,8 +59,7 @@ TESTS = schema(
 )  # fmt: skip
 
 TUNING = schema(
-    MODEL,
-    FEATURE_SET,
+    MODEL, FEATURE_SET,
     field("trial", pa.int32(), "number of the setting, from 0; the first is the setting as given", low=0),
     field("state", pa.string(), "how it ended", one_of=("complete", "failed")),
     field("setting", pa.string(), "JSON: key of the model's settings -> value"),
@@ -70,7 +67,7 @@ TUNING = schema(
     field("valid", pa.float64(), "valid Recall@20; null if it failed", nullable=True, low=0, high=1),
     field("chosen", pa.bool_(), "whether the benchmark runs with it: best valid, the first of equal ones"),
     field("reason", pa.string(), "why it failed; else empty"),
-)
+)  # fmt: skip
 
 
 def rankings(k: int) -> pa.Schema:
@@ -87,26 +84,21 @@ DIFFERENCE = (
     field("p_holm", pa.float64(), "p corrected (Holm) for all rows of this table", nullable=True, low=0, high=1),
 )
 MASK = schema(
-    DATASET,
-    FEATURE_SET,
+    DATASET, FEATURE_SET,
     field("modality", pa.string(), "what is hidden; nothing at ratio 0", one_of=("nothing", "image", "text")),
     field("ratio", pa.float64(), "share of items whose modality is hidden", low=0, high=1),
-    SEED,
-    *PROTOCOL,
+    SEED, *PROTOCOL,
     field("recall@20", pa.float64(), "on test, at the best valid epoch; mean over users", low=0, high=1),
     BEST_EPOCH,
-)
+)  # fmt: skip
 
 TAIL = schema(
-    DATASET,
-    *PROTOCOL,
+    DATASET, *PROTOCOL,
     field("slice", pa.string(), "what the groups are of", one_of=("popularity", "history")),
     field("label", pa.string(),
         "popularity: tenth of the items, `1` the least popular, thirds (`head`, `middle`, `tail`) where tenths "
         "are too thin, or `cold`; history: train interactions of the user (`3`, `4-5`, `20+`)"),
-    MODEL,
-    FEATURE_SET,
-    K,
+    MODEL, FEATURE_SET, K,
     field("seeds", pa.int32(), "runs over which a figure was averaged before the test", low=1),
     field("n", pa.int64(), "pairs of the test: targets of popularity, test users of history", low=1),
     field("mean", pa.float64(), "recall on test, mean over n", low=0, high=1),
@@ -120,11 +112,10 @@ SWEEPS = schema(
     field("sweep", pa.string(), "key of `study.sweeps`"),
     FEATURE_SET,
     field("setting", pa.string(), "JSON: key (`train.lr`, `graph.k`) -> value"),
-    SEED,
-    *PROTOCOL,
+    SEED, *PROTOCOL,
     field("recall@20", pa.float64(), "on valid; null if it failed", nullable=True, low=0, high=1),
     BEST_EPOCH,
     field("reason", pa.string(), "why it failed; else empty"),
-)
+)  # fmt: skip
 
 STUDY = {"mask": MASK, "tail": TAIL, "sweeps": SWEEPS}

@@ -129,8 +129,6 @@ def here(places: Any, make: Callable[[], Callable[[Any], Any]]) -> Iterator[Any]
 
     Each job is done as soon as it is submitted; what goes to workers and comes from them is pickled all the same.
     """
-    from alignrec.pipeline.harness.engine import Seats  # of the project that a forked command is of
-
     worker = cache(pickle.loads(pickle.dumps(make)))
 
     def submit(job: Any) -> Future[Any]:
@@ -138,4 +136,4 @@ def here(places: Any, make: Callable[[], Callable[[Any], Any]]) -> Iterator[Any]
         done.set_result(pickle.loads(pickle.dumps(worker()(pickle.loads(pickle.dumps(job))))))
         return done
 
-    yield Seats(submit, places.number)
+    yield submit

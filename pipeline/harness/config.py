@@ -188,9 +188,8 @@ class Parameters(Section):
 
     def source(self, dataset: str) -> Source:
         if dataset not in self.sources:
-            raise UserError(
-                f"no dataset '{one_line(dataset, 64)}' under sources in the parameters{nearest(dataset, self.sources)}"
-            )
+            similar = nearest(dataset, self.sources)
+            raise UserError(f"no dataset '{one_line(dataset, 64)}' under sources in the parameters{similar}")
         return self.sources[dataset]
 
 

@@ -72,15 +72,14 @@ def as_table(ids: pa.Table, coding: Coding) -> pa.Table:
     suffix, cosine = np.zeros(len(directed), np.int32), np.zeros(len(directed), np.float32)
     suffix[directed], cosine[directed] = coding.suffix, coding.cosine
     none, kind = pa.array(~directed), schemas.semantic_ids(levels).field("codes").type
-    columns = {
+    return pa.table({
         "item_id": ids["item_id"],
         "asin": ids["asin"],
         "codes": pa.FixedSizeListArray.from_arrays(codes.reshape(-1), type=kind, mask=none),
         "suffix": pa.array(suffix, mask=~directed),
         "cosine": pa.array(cosine, mask=~directed),
         "status": np.where(directed, "coded", "no_content"),
-    }
-    return pa.table(columns)
+    })  # fmt: skip
 
 
 def _unit_vectors(folder: Path, wanted: np.ndarray) -> Iterator[np.ndarray]:
