@@ -252,10 +252,12 @@ def published_shape(tensors: dict[str, Tensor], where: str) -> Config:
 def continued_shape(wanted: Config, published: Config, codes: int, pieces: int, where: str) -> Config:
     """Return the shape of a network that continues from published weights; UserError for another size or tokenizer."""
     if (published.width, published.layers) != (wanted.width, wanted.layers):
-        raise UserError(
-            f"{where}: weights of {_describe_size(published)}, but the network is {_describe_size(wanted)}; "
-            "change one of them"
+        sizes = {(size.width, size.layers): name for name, size in reversed(SIZES.items())}
+        there, own = (
+            f"{sizes.get((c.width, c.layers), 'a size of its own')} ({c.layers} layers, width {c.width})"
+            for c in (published, wanted)
         )
+        raise UserError(f"{where}: weights of {there}, but the network is {own}; change one of them")
     if not 0 <= published.vocab - pieces <= SPARE_PIECES:
         raise UserError(
             f"{where}: its text table has {published.vocab:,} rows, but the tokenizer {pieces:,} ids; "
@@ -311,8 +313,3 @@ def load_vqkd(path: Path, grid: int, heads: int | None = None) -> tuple[VQKD, Lo
     network = vqkd.VQKD(replace(published, image=grid * published.patch))
     loaded = fill_network(network, tensors, str(path), VQKD_UNUSED, ())
     return network.eval().requires_grad_(False), loaded
-
-
-def _describe_size(c: Config) -> str:
-    known = [name for name, size in SIZES.items() if (size.width, size.layers) == (c.width, c.layers)]
-    return f"{known[0] if known else 'a size of its own'} ({c.layers} layers, width {c.width})"
