@@ -3,24 +3,28 @@
 Letters: I items, E edges.
 """
 
+from __future__ import annotations
+
 import base64
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image, UnidentifiedImageError
 
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.combine.names import CEILINGS, LINEAR
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.table import CONTROLS
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 CELL = 80  # pixels of an image in a sheet
 COLUMNS = 20  # images per row, and rows: 1600 x 1600 pixels, which phones decode
@@ -53,6 +57,8 @@ class Sheets:
 
 def make_thumbnails(tables: Iterable[pa.Table], wanted: set[int]) -> dict[int, Image.Image]:
     """Return item_id -> RGB image, CELL x CELL, uncropped; tables have item_id and image (JPEG)."""
+    from PIL import Image
+
     images = {}
     for table in tables:
         for item, data in zip(table["item_id"].to_pylist(), table["image"], strict=True):
@@ -60,7 +66,7 @@ def make_thumbnails(tables: Iterable[pa.Table], wanted: set[int]) -> dict[int, I
                 continue
             try:
                 image = Image.open(BytesIO(data.as_py()), formats=["JPEG"]).convert("RGB")
-            except (UnidentifiedImageError, OSError):
+            except OSError:
                 continue
             image.thumbnail((CELL, CELL), Image.Resampling.LANCZOS)
             images[item] = Image.new("RGB", (CELL, CELL), BACKGROUND)
@@ -79,8 +85,9 @@ def stored_pictures(images: Path, items: pa.Table, at: dict[str, int]) -> Iterat
 
 
 def pack_sheets(images: Mapping[int, Image.Image]) -> Sheets:
-    items = sorted(images)
-    data = []
+    from PIL import Image
+
+    items, data = sorted(images), []
     for start in range(0, len(items), COLUMNS * COLUMNS):
         part = items[start : start + COLUMNS * COLUMNS]
         sheet = Image.new("RGB", (COLUMNS * CELL, -(-len(part) // COLUMNS) * CELL), BACKGROUND)

@@ -1,16 +1,17 @@
 """index.html and report.md. Titles, categories and ids are untrusted, and escaped everywhere."""
 
+from __future__ import annotations
+
 import base64
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from alignrec import schemas
 from alignrec.pipeline.report import gallery, sections, verdict
@@ -18,6 +19,9 @@ from alignrec.pipeline.report.gallery import Neighbours
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.sections import Section
 from alignrec.pipeline.report.table import Table, escape_markdown, markdown
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 HERE = Path(__file__).parent
 SCRIPTS = ("items", "page", "list", "map")  # of every page, in order; each is a no-op without its element
