@@ -41,7 +41,7 @@ def beit3(to: Path, shape: Config, seed: int = 0) -> None:
 def visual_tokenizer(to: Path, shape: vqkd.Config, seed: int = 0) -> None:
     """Write a file like vqkd_encoder_base_decoder_1x768x12_clip-d93179da.pth, with decoder and statistics."""
     with torch.device("meta"):
-        encoder, block, head = vqkd.VQKD(shape), vqkd.Block(shape), nn.Linear(shape.width, shape.width)
+        encoder, block, head = vqkd.VQKD(shape), vqkd.Encoder(shape).blocks[0], nn.Linear(shape.width, shape.width)
     tensors = drawn(encoder, seed).state_dict()
     codebook = nn.functional.normalize(tensors["quantize.embedding.weight"], dim=1)
     counts = torch.ones(shape.codes)
