@@ -24,7 +24,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.pretrain.params import MINI, Pretrain
 
-ITEMS = 24
+ITEMS = 32  # of which one is held out, also without those that lack an image or a text
 NO_TEXT, NO_IMAGE = np.arange(ITEMS) % 12 == 0, np.arange(ITEMS) % 10 == 0
 SHORT: dict[str, Any] = {"size": "mini", "steps": 2, "batch_size": 8, "checkpoint_every": 1}
 FILES = [
