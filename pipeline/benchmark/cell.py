@@ -38,7 +38,7 @@ from alignrec.pipeline.train.loop import Fit, fit
 from alignrec.schemas import variant
 
 NO_FEATURES = "none"
-Opens = Literal["valid", "test", "rankings"]  # each also keeps what those before it do
+Opens = Literal["valid", "test", "rankings"]  # what is evaluated; each includes the previous
 RECALL = f"valid_recall@{CUTOFF}"
 
 
@@ -66,11 +66,11 @@ def rankings_path(layout: Layout, entry: Entry, suffix: str = "") -> Path:
 
 @dataclass(frozen=True)
 class Hidden:
-    """A modality hidden for a share of the items, which take their vectors from the masked feature set."""
+    """Hides a modality of a fraction of the items: their vectors come from the masked feature set."""
 
     modality: str
     ratio: float
-    seed: int  # of the items drawn; equal for both modalities
+    seed: int  # seed of the drawn items; the same for both modalities
 
     def rows(self, n_items: int) -> np.ndarray:
         """Return which items are hidden, bool [I]; sets of larger ratios contain those of smaller ones."""
@@ -157,9 +157,9 @@ class Cell:
 
     data: DatasetData | InMemoryData
     model: str
-    settings: Train  # of the model's class Params
+    settings: Train  # an instance of the model's class Params
     protocol: Protocol  # selects the epoch; each of its variants is evaluated
-    seed: int  # of initial values, order and negatives, see pipeline.harness.seeds
+    seed: int  # seed of initial weights, order and negatives, see pipeline.harness.seeds
     ks: tuple[int, ...]
     opens: Opens = "rankings"
 

@@ -36,7 +36,7 @@ class OpenClip(towers.Towers):
         self._network: Any = network.eval()
         self._look: Any = look
         self._tokenizer = open_clip.get_tokenizer(name)
-        self.tokenizer = getattr(self._tokenizer, "tokenizer", None)  # None: open_clip's own
+        self.tokenizer = getattr(self._tokenizer, "tokenizer", None)  # None for open_clip's own tokenizer
         self.break_controls = towers.control_breaker(self.tokenizer, CONTROLS if self.tokenizer is None else ())
         room = int(self._tokenizer.context_length) - 2 if "text" in source.reads else None
         super().__init__(source.reads, params.join, room=room, most=params.chunks)
@@ -44,7 +44,7 @@ class OpenClip(towers.Towers):
     def count_tokens(self, texts: list[str], unknown: bool = False) -> list[int]:
         if self.tokenizer is not None:
             return super().count_tokens(texts, unknown)
-        # tokens of open_clip's own tokenizer are bytes, so it knows all
+        # open_clip's own tokenizer is byte-level, so no token is unknown
         return [0 if unknown else len(self._tokenizer.encode(self.break_controls(text))) for text in texts]
 
     def image_inputs(self, images: list[Image.Image]) -> Tensor:

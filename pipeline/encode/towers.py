@@ -155,7 +155,7 @@ def open_images(images: Iterable[bytes]) -> list[Image.Image]:
 
 
 def map_tensors(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Change a tensor, or each tensor of a mapping."""
+    """Apply `change` to a tensor, or to each tensor of a mapping."""
     if isinstance(inputs, Tensor):
         return change(inputs)
     return {name: change(x) if isinstance(x, Tensor) else x for name, x in inputs.items()}

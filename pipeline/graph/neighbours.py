@@ -31,7 +31,7 @@ from alignrec.schemas import EDGES
 # queries per search on a GPU, and per CPU thread; bounds memory to that times I scores
 GPU_ROWS, CPU_ROWS = 1024, 256
 MOST_NEIGHBOURS = 2048  # per search on a GPU: a limit of FAISS
-SHARE = 0.5  # of free GPU memory for an index; the rest is for searches and growing lists
+SHARE = 0.5  # fraction of free GPU memory for an index; the rest is for searches and growing lists
 SCRATCH = 256 * 2**20  # bytes of temporary GPU memory per search
 # rows in memory: vectors only, and with candidates
 PART, BLOCK = 16_384, 2048
@@ -55,7 +55,7 @@ class Settled(NamedTuple):
 
     cells: int = 0
     probes: int = 0  # cells per search
-    recall: float = 1.0  # of K nearest neighbours, measured on QUERIES rows, without the row itself
+    recall: float = 1.0  # recall of the K nearest neighbours, measured on QUERIES rows, without the row itself
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def _silence_stdout() -> Iterator[None]:
 
 
 def train_index(sample: np.ndarray, n: int, codes: str) -> Any:
-    """Train an empty inverted file for n rows with 4 sqrt(n) k-means cells; `codes` is FAISS's encoding: SQ8, say."""
+    """Train an empty inverted file for n rows with 4 sqrt(n) k-means cells; `codes`: FAISS's encoding, such as SQ8."""
     cells = max(1, min(round(4 * n**0.5), len(sample) // POINTS))
     index: Any = faiss.index_factory(sample.shape[1], f"IVF{cells},{codes}", faiss.METRIC_INNER_PRODUCT)
     index.cp.spherical, index.cp.seed = True, 0
@@ -106,7 +106,7 @@ def neighbours_by_params(features: np.ndarray, params: Graph) -> pa.Table:
 def find_neighbours(features: np.ndarray, k: int, index: Index = "exact") -> pa.Table:
     """Return the K nearest items by cosine of float32 [I, F], itself first, ties by item: EDGES in item order.
 
-    Rows that are zero or not finite are no item's neighbour and keep only themselves. Index `ivf` is
+    Rows that are zero or not finite are no item's neighbour and keep only themselves. Index `ivf` is approximate.
     """
     if index == "ivf":
         parts = (features[at : at + BLOCK] for at in range(0, len(features), BLOCK))
@@ -195,7 +195,7 @@ class Inverted:
 def search_inverted(
     parts: Iterable[np.ndarray], width: int, k: int, folder: Path, required: bool = True
 ) -> tuple[Iterator[pa.Table], np.ndarray, Settled]:
-    """As `find_neighbours`, by an inverted file in `folder`; UserError if `required` recall is missed.
+    """Like `find_neighbours`, with an inverted file in `folder`; UserError if the `required` recall is not reached.
 
     Returns EDGES in item order, the items with a direction, bool [I], and the settings.
     """

@@ -189,7 +189,7 @@ def count_outcomes(run: Run, paths: Sequence[Path]) -> None:
 
 
 def check_losses(run: Run, paths: Sequence[Path]) -> None:
-    """Warn if most images failed; raise UserError if a parameter must be wrong."""
+    """Warn if most images failed; raise UserError if the failures point to a wrong parameter."""
     named, ok, where = run.rows_in - run.drops["missing"], run.rows_out, run.measured["folder"]
     if not named and (patterns := run.params[Images].pattern):
         named_so = " or ".join(patterns)

@@ -192,7 +192,7 @@ def import_published(
     db: Db, asins: list[str], keep_time: bool, min_rating: float | None = None, division: Division = DEFAULT,
     names: list[str] | None = None,
 ) -> SplitTables:  # fmt: skip
-    """Keep the published ids, including those without rows, and the split unless the division needs content."""
+    """Import ratings with their published ids, even ids without rows, and split, unless the division replaces it."""
     time = "timestamp" if keep_time else "NULL::BIGINT"
     rated = "true" if min_rating is None else f"coalesce(rating >= {float(min_rating)}, false)"
     rows, users = query_count(db, "SELECT count(*) FROM raw"), query_count(db, "SELECT max(user) + 1 FROM raw")
@@ -204,7 +204,7 @@ def import_published(
         {time} AS timestamp, split::TINYINT AS split FROM raw WHERE {rated}; DROP TABLE raw"""
     )
     below, name = rows - query_count(db, "SELECT count(*) FROM parted"), ""
-    if division.needs_content:  # which needs name tables: users by number, items by identifier
+    if division.needs_content:  # such divisions join with name tables: users by number, items by identifier
         divisions.create_names(db, "user", "SELECT user_id::VARCHAR AS name, user_id AS code FROM users", division.seed)
         divisions.create_names(db, "item", "SELECT asin AS name, item_id AS code FROM asins", division.seed)
         name = divisions.divide_again(db, division, MMREC)
@@ -217,7 +217,7 @@ def import_published(
 
 # k-cores to try, in this order; published tables use 5
 CORES = (5, 3, 2, 1)
-ENOUGH = 10  # least users and items of a k-core
+ENOUGH = 10  # minimum users and items of a k-core
 MOST_BELOW = 0.5  # share of ratings below the k-core above which the stage warns
 
 
@@ -304,7 +304,7 @@ def measure_catalogue(reader: Reader, raw: Mapping[str, Path]) -> Catalogue:
 
 
 def _import_published(run: Run, raw: Mapping[str, Path], db: Db, division: Division) -> tuple[SplitTables, str]:
-    """Return the tables of a published split, and its clock: that of the parameter file, or else the one detected."""
+    """Return the tables of a published split, and its clock, from the parameter file or detected."""
     source, names = run.source, None
     file = source.split if isinstance(source, AmazonSource) else source
     assert isinstance(file, mmrec.InterFile)

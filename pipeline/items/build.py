@@ -178,7 +178,7 @@ def describe_items(run: Run, found: Metadata, file: Path | None) -> None:
 
 
 def _check_losses(run: Run, file: Path) -> None:
-    """Warn about what most items lack; raise UserError if the file must be the wrong one."""
+    """Warn about fields that most items lack; raise UserError if the file does not fit the interactions."""
     from alignrec.pipeline.sources.inspect import KNOWN, plain_name  # loads DuckDB
 
     n, statuses, there, extras = 0, Counter[str](), set[str](), list[str]()

@@ -58,12 +58,12 @@ def _read_columns(
     path: Path, columns: Mapping[str, pa.ChunkedArray], asins: Sequence[str]
 ) -> tuple[dict[str, Placed], dict[str, Placed]]:
     wanted, ids = pa.array(asins, pa.string()), pa.array(range(len(asins)), pa.int64())
-    # columns of the source's identifiers, and of item numbers
+    # columns with the source's identifiers, and columns with item numbers
     texts, numbers = dict[str, Placed](), dict[str, Placed]()
     for name, column in columns.items():
         kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
         column = column.unify_dictionaries()
-        # of repeated values one each is enough to see whether they are identifiers: memory grows with what differs
+        # distinct values suffice to see whether they are identifiers, and bound the memory
         distinct = pa.chunked_array([column.unique().drop_null()])
         repeated = None
         if len(distinct) < len(column) - column.null_count:
@@ -90,7 +90,7 @@ def _place_column(found: dict[str, Placed], name: str, values: pa.ChunkedArray, 
 
 
 def read_order(path: Path, asins: Sequence[str]) -> list[str]:
-    """Return the identifier of each row from a mapping file; raise UserError unless one pair of columns fits."""
+    """Read a mapping file and return the identifier of each row; raise UserError unless one pair of columns fits."""
     columns = {name: column for name, column in text_table(path).items() if rank_identifier(name) >= 0}
     rows = {name: numbers for name, column in columns.items() if (numbers := read_permutation(column)) is not None}
     known = pa.array(asins, pa.string())

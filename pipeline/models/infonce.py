@@ -13,7 +13,7 @@ MULTIPLE = 16  # N is padded to a multiple on CPU, as oneDNN compiles a kernel p
 
 
 class Distinct(NamedTuple):
-    """Distinct rows of a batch."""
+    """Distinct user or item ids of a batch, with their counts."""
 
     rows: Tensor  # int64 [N], ascending, padded to MULTIPLE by repeats of the first, with count 0
     at: Tensor  # int64 [B], index into `rows` of each row of the batch
@@ -26,7 +26,7 @@ def merges_rows(device: torch.device) -> bool:
 
 
 def distinct_items(batch: Tensor) -> Distinct:
-    """Return the distinct rows of int64 [B]; all of them on a GPU."""
+    """Return the distinct ids of int64 [B]; on a GPU repeats are kept."""
     if not merges_rows(batch.device):
         return Distinct(batch, torch.arange(len(batch), device=batch.device), torch.ones_like(batch).float())
     rows, at, counts = torch.unique(batch, return_inverse=True, return_counts=True)

@@ -75,7 +75,7 @@ def _describe_file(path: str, table: str | None, used_by: list[str]) -> str:
 
 
 def network_rows(encoders: Mapping[str, Encoder]) -> list[list[Any]]:
-    """Return a row per third-party model, and one per set that is made of several, above those of its parts."""
+    """Return a row per third-party model; the row of a set made of several models precedes those of its parts."""
     table: list[list[Any]] = []
     for name, one in encoders.items():
         made_of = one.model or f"{len(one.parts)} parts"

@@ -32,7 +32,7 @@ _LOADER = jinja2.FileSystemLoader(Path(__file__).parent)
 TEMPLATES = jinja2.Environment(
     loader=_LOADER, autoescape=False, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True
 )
-WEIGHTS = (".safetensors", ".pth", ".onnx")  # endings of files with weights in a package
+WEIGHTS = (".safetensors", ".pth", ".onnx")  # suffixes of weight files in a package
 SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 TRAINING = ("pretrain", "encode", "train", "probe", "benchmark", "study")  # stages with machine-dependent results
 States = Counter[tuple[str | None, str]]  # (status of image, status of text) -> items
@@ -49,7 +49,7 @@ class Statement:
     lacking: Mapping[str, str]  # image, text, either -> number of items without
     gaps: Sequence[Sequence[str]]  # part, status, items and share, for statuses other than `ok`
     coverage: Sequence[Sequence[Any]]  # see `_coverage_rows`
-    vectors: str  # how the encoder trained in this pipeline reads its vectors; empty without one
+    vectors: str  # how the vectors of the encoder trained here are computed; empty without one
     hardware: str
     head: float | None  # share of train interactions on the most popular 10 % of items; None: there are none
     learned: Sequence[str]  # feature sets that were trained on interactions
@@ -188,7 +188,7 @@ def _popular_share(interactions: Iterable[pa.Table], n_items: int) -> float | No
 
 
 def _find_networks(layout: Layout, names: Sequence[str]) -> dict[str, Encoder]:
-    """Return feature set -> third-party model that made it: of the metadata of its files, or packages with weights."""
+    """Return feature set -> third-party model, from the metadata of its files or the packages with its weights."""
     found: dict[str, Encoder] = {}
     for name in names:
         own = FeatureSet.of(layout, name)
@@ -201,7 +201,7 @@ def _find_networks(layout: Layout, names: Sequence[str]) -> dict[str, Encoder]:
 
 
 def _with_packages(encoder: Encoder) -> Encoder:
-    """Name the packages of kinds whose weights no section of the parameters names."""
+    """Fill in the packages that ship the weights of bundled encoders, which the parameters do not name."""
     if encoder.parts:
         return encoder.model_copy(update={"parts": [_with_packages(part) for part in encoder.parts]})
     spec = None if encoder.model else ENCODERS.get(encoder.kind)

@@ -25,7 +25,7 @@ from alignrec.pipeline.io.errors import UserError
 FORMAT: Literal[5] = 5
 NAME = "manifest.json"
 SIGNATURE = f"{NAME}.sig"  # only in signed releases
-MAX_BYTES = 64 << 20  # larger manifests are refused without reading them
+MAX_BYTES = 64 << 20  # larger manifests are rejected unread
 
 DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MAX_PATH, MAX_NAME = 1024, 255  # bytes per path and per component, as file systems limit them

@@ -1,4 +1,4 @@
-"""index.html and report.md. Titles, categories and ids are untrusted, and escaped everywhere."""
+"""Render index.html and report.md. Titles, categories and ids are untrusted and always escaped."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 HERE = Path(__file__).parent
-SCRIPTS = ("items", "page", "list", "map")  # of every page, in order; each is a no-op without its element
-LONGEST = 120  # most characters of a title in the page's data
+SCRIPTS = ("items", "page", "list", "map")  # scripts of every page, in order; each is a no-op without its element
+LONGEST = 120  # maximum characters of a title in the page's data
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def page_html(outputs: Outputs, shown: View | None, encoders: Sequence[str] = ()
 
 
 def render_page(template: str, packed: gallery.Sheets, asks: bool = False, mapped: bool = False, **content: Any) -> str:
-    """Render a self-contained page, which sends requests, to its own server, only if it `asks`."""
+    """Render a self-contained page; only if it `asks` does it send requests, and only to its own server."""
     own = "".join(_read_text(f"{name}.js") for name in (*SCRIPTS, *(["ask"] if asks else [])))
     scripts = [*([_read_text("vendor/map.js")] if mapped else []), own]
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]

@@ -27,7 +27,7 @@ class Coding(NamedTuple):
     directed: np.ndarray  # bool [I], items with a non-zero vector; others have no ID
     codes: np.ndarray  # int32 [n, L]
     suffix: np.ndarray  # int32 [n], numbers items with equal codes from 0, in item order
-    cosine: np.ndarray  # float32 [n], between vector and reconstruction
+    cosine: np.ndarray  # float32 [n], cosine of each vector and its reconstruction
 
 
 def code_items(folder: Path, params: SemanticIds, seed: int) -> Coding:
@@ -53,12 +53,12 @@ def code_items(folder: Path, params: SemanticIds, seed: int) -> Coding:
 
 
 def learn_codebooks(x: np.ndarray, params: SemanticIds, seed: int) -> faiss.ResidualQuantizer:
-    # each level clusters what the previous ones left
+    # each level clusters the residuals of the previous one
     quantizer = faiss.ResidualQuantizer(x.shape[1], params.levels, params.codes.bit_length() - 1)
     quantizer.max_beam_size = 1  # a wider beam reconstructs no better here, and separates neighbours
     # progressive dimensions halve collisions, but start with a PCA, which needs F vectors
     kind = quantizer.Train_progressive_dim if len(x) >= x.shape[1] else quantizer.Train_default
-    quantizer.train_type = kind | quantizer.Skip_codebook_tables  # tables of (L K)^2 numbers, only for beams
+    quantizer.train_type = kind | quantizer.Skip_codebook_tables  # (L K)^2 numbers, used only by beam search
     quantizer.cp.seed = seed % 2**31
     quantizer.cp.min_points_per_centroid = 1
     quantizer.train(x)
@@ -106,7 +106,7 @@ def judge_codes(coding: Coding, edges: Path, k: int, seed: int) -> dict[str, dic
 
 
 def share_of_neighbours(first: np.ndarray, edges: Path) -> list[float]:
-    """Return the share of edges whose ends have the same first code, for each method in int32 [m, I]; -1: none."""
+    """Return the fraction of edges whose items share the first code, for each row of int32 [m, I]; -1: no code."""
     together, pairs = np.zeros(len(first), np.int64), 0
     with pq.ParquetFile(edges, pre_buffer=False) as file:
         for batch in file.iter_batches(EDGES, columns=["item_id", "neighbour_id"]):

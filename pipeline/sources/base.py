@@ -23,7 +23,7 @@ NOT_A_PATH = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://|//|(?:about|blob|data|ja
 
 
 class Product(NamedTuple):
-    """Fields as in the source, before cleaning; empty if the source has none."""
+    """An item's metadata as in the source, before cleaning; absent fields are empty."""
 
     title: str
     brand: str

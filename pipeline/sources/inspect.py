@@ -20,7 +20,7 @@ from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular
 
 KNOWN = {
     "user": ("userid", "reviewerid", "customer", "customerid", "visitorid", "uid"),
-    "item": tuple(plain_name(name) for name in NAMES if name != "id"),  # in interactions, `id` is the row's
+    "item": tuple(plain_name(name) for name in NAMES if name != "id"),  # `id` in interactions identifies the row
     "rating": ("stars", "overall", "score"),
     "timestamp": ("time", "date", "datetime", "unixreviewtime", "ts"),
     "split": ("xlabel",),
@@ -32,7 +32,7 @@ KNOWN = {
 }  # role -> column names in common datasets, normalised by `plain_name`
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 SAMPLE = 10_000  # rows inspected
-LANGUAGES = {"CJK": "Chinese", "HANGUL": "Korean", "MYANMAR": "Burmese"}  # script in Unicode, if not named likewise
+LANGUAGES = {"CJK": "Chinese", "HANGUL": "Korean", "MYANMAR": "Burmese"}  # script -> language, if named differently
 KANA = ("HIRAGANA", "KATAKANA")
 
 
@@ -64,7 +64,7 @@ def inspect_table(path: Path, flags: Mapping[str, str], item: str | None = None)
     `flags` (role -> column) override guesses.
     """
     names, required = column_names(path, flags.values()), ["user", "item"]
-    if item is not None:  # in the item file, `id` is the item's
+    if item is not None:  # `id` in an item file identifies the item
         own, required = next((name for name in (item, "item", "id") if name in names), None), ["item"]
         flags = {**({"item": own} if own else {}), **flags}
     chosen: dict[str, str] = {}
@@ -94,7 +94,7 @@ def _read_records(seen: Table) -> Iterator[tuple[dict[str, Any], Product]]:
 
 
 def name_language(seen: Table) -> str:
-    """Return the language or script of the texts; empty if at most a quarter of the letters are not Latin."""
+    """Return the script of the texts, or its language; empty unless over a quarter of the letters are not Latin."""
     texts = (f"{product.title}{product.description[:SAMPLE]}" for _, product in _read_records(seen))
     letters = Counter(letter for text in texts for letter in text if letter.isalpha())
     scripts = Counter[str]()
@@ -125,7 +125,7 @@ def inspect_images(given: str, seen: Table) -> dict[str, str | list[str]]:
         paths = [list(filter(is_path, product.image_urls)) for _, product in _read_records(seen)]
         starts = [folder, folder.parent, seen.path.parent]
         start = max(starts, key=lambda start: sum(any(isfile(start / path) for path in own) for own in paths))
-        # the folder's own name may begin its paths, so that its parent, which holds other files, need not be named
+        # paths may begin with the folder's own name, so that users need not pass its parent, which has other files
         named = all(path.startswith(f"{folder.name}/") for own in paths for path in own)
         return {"folder": given if start == folder.parent and named else str(start)}
     names = set(filter(None, (identifier_of(record.get(seen.roles["item"])) for record, _ in _read_records(seen))))

@@ -16,7 +16,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.train.embeddings import Embeddings, read_embeddings
 
 MEASURED_AT = 20  # cutoff of the reported recall
-SAMPLE = 1000  # users to measure it on
+SAMPLE = 1000  # users on which recall is measured
 ENOUGH = 0.95  # recall required of an inverted file: determines the number of lists searched
 BLOCK = 1024  # users per search
 
@@ -25,7 +25,7 @@ class Indexed(NamedTuple):
     """An index of item vectors, row = item_id; reproducible byte by byte."""
 
     write: Callable[[Path], object]
-    facts: dict[str, Any]  # kind, items, width, recall, k, users measured on; for `ivf` also its lists
+    facts: dict[str, Any]  # kind, items, width, recall, k, number of users measured; for `ivf` also its lists
 
 
 def write_index(layout: Layout, exact_up_to: int) -> None:
@@ -57,7 +57,7 @@ def build_index(item: Embeddings, user: np.ndarray, seen: Pairs, exact_up_to: in
     if len(item) <= exact_up_to:
         index = build_flat(item.read())
     else:
-        # search as many lists as ENOUGH takes
+        # double the number of lists searched until recall reaches ENOUGH
         index = build_inverted(item)
         while found(index) < ENOUGH and index.nprobe < index.nlist:
             index.nprobe = min(2 * index.nprobe, index.nlist)
@@ -75,7 +75,7 @@ def build_inverted(item: Embeddings) -> Any:
 
 
 def search_exact(user: np.ndarray, item: Iterable[np.ndarray], k: int, seen: Pairs) -> np.ndarray:
-    """Return `evaluation.metrics.topk` for items in blocks, float32 [n, D]: int32 [N, K]."""
+    """Compute `evaluation.metrics.topk` over items in blocks, float32 [n, D]: int32 [N, K]."""
     from alignrec.pipeline.evaluation.metrics import topk  # lazy: retrieval itself does not need torch
 
     ids, scores, first = np.empty((len(user), 0), np.int32), np.empty((len(user), 0)), 0
