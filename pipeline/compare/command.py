@@ -24,6 +24,7 @@ from alignrec.pipeline.probe.params import Probe
 from alignrec.pipeline.probe.registry import Data
 from alignrec.pipeline.report import sections, verdict
 from alignrec.pipeline.report.outputs import Outputs
+from alignrec.pipeline.report.page import compared_page
 from alignrec.pipeline.report.sections import Section
 from alignrec.pipeline.report.table import Table
 
@@ -113,8 +114,6 @@ def render_comparison(
         Section("judged", "Judged", "Judged", doubts, drawn, tables=verdict.judged_tables(comparison)),
         Section("similarity", "Similarity" * bool(pairs), "Shape" + " and similarity" * bool(pairs), tables=shapes),
     ]
-    from alignrec.pipeline.report.page import compared_page  # loads Pillow, which `compare` starts without
-
     return compared_page(
         "compare", outputs.layout.dataset, " · ".join(comparison["sets"]), parts, kind=outputs.kind, pairs=pairs,
         items=items, images=images, headline=verdict.headline_sentence(comparison),
