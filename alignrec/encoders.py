@@ -54,7 +54,7 @@ class Encoder:
     """
 
     def __init__(self, name: str, network: registry.Encoder, reads: Sequence[str], images: Images = STORED) -> None:
-        """Wrap a loaded network that encodes `reads`, with `images` as the way in which images are normalised."""
+        """Wrap a loaded network that encodes the modalities `reads`; `images` sets how images are normalised."""
         self.name, self.reads, self.width = name, tuple(reads), network.width
         self.rejects: list[Reject] = []
         self._network, self._images = network, images
@@ -98,7 +98,7 @@ class Encoder:
         vectors, self.rejects = np.zeros((n, self.width), np.float32), []
         read = written if written and "text" in self.reads else [None] * n
         shown = pictured if pictured and "image" in self.reads else [None] * n
-        for start in range(0, n, DEFAULTS.shard_rows):  # bounds the images in memory
+        for start in range(0, n, DEFAULTS.shard_rows):  # blocks bound the images in memory
             part = slice(start, min(start + DEFAULTS.shard_rows, n))
             with ThreadPoolExecutor(workers) as pool:
                 decoded = list(pool.map(partial(decode, params=self._images), shown[part]))
@@ -154,7 +154,7 @@ def encoder(name: str | Path | Release, encoder: str | None = None, **settings: 
         raise UserError(f"no encoder '{name}'{nearest(name, ready)}")
     spec = registry.ENCODERS[name]
     own = checked(spec.params, settings, f"encoder.{name}")
-    return Encoder(name, spec.load(Path(), own), spec.reads)  # no path: these encoders need no dataset
+    return Encoder(name, spec.load(Path(), own), spec.reads)  # empty path: these encoders need no dataset
 
 
 def _load_released(release: Release, name: str | None) -> Encoder:

@@ -43,7 +43,7 @@ class Numbered:
     table: pa.Table  # interactions, schema INTERACTIONS
     users: np.ndarray  # [U], original identifiers of users 0 .. U-1
     items: np.ndarray  # [I], original identifiers of items 0 .. I-1
-    protocol: str  # of the split, with its number if it has one (`cold-items`, `sparse`); GIVEN if it was kept
+    protocol: str  # protocol of the split, with its setting if any (`cold-items 0.2`); GIVEN if it was kept
     dropped: Mapping[str, int]  # number of dropped rows by reason
 
     def split(self) -> Split:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 Part = TypeVar("Part")
 
-LONGEST_WAIT = 3600  # seconds for another process that fills the cache
+LONGEST_WAIT = 3600  # seconds to wait for another process that fills the cache
 PREFERRED = ("beit3", "linear")  # default feature sets, in order of preference; otherwise the first of the release
 
 
@@ -153,7 +153,7 @@ def load(
         release: A folder; an address (`https://`, `s3://` or `hf://datasets/owner/name/path`), which is downloaded to
             the cache once, resuming interrupted downloads; or `sample` for the small release in the package, unless
             there is a folder of that name.
-        features: Feature set to download from an address, in place of all.
+        features: Feature set to download from an address; by default all of them.
         cache: Folder for downloaded releases. Defaults to `alignrec` in the user's cache folder.
         key: Public SSH key (.pub) that must have signed the release.
 
@@ -181,7 +181,7 @@ def load(
 
 
 def _fetch_to_cache(address: str, features: str | None, cache: Path) -> Path:
-    """Return the cached copy of a release; a copy that is absent or damaged is fetched, by one process at a time."""
+    """Return the cached copy of a release; if absent or damaged, download it, one process at a time."""
     info, sha256 = fetching.read_remote_manifest(address)
     _check_features(info, features)
     name, whole = (f"{sha256}-{features}", info.part_of or sha256) if features else (sha256, sha256)
@@ -218,7 +218,7 @@ def _fetch(address: str, folder: Path, features: str | None) -> None:
 
 
 def _is_copy(folder: Path, whole: str) -> bool:
-    """Return whether a folder is an undamaged copy, or part, of the release whose manifest has the hash `whole`."""
+    """Return whether a folder is an intact copy, or part, of the release whose manifest has hash `whole`."""
     try:
         read.verify(folder)
     except UserError:

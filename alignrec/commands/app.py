@@ -33,11 +33,11 @@ def perform_stage(
     stage: Stage, dataset: str, params: Path, root: Path, part: str | None = None, item: str = ""
 ) -> None:
     def check_settings(run: Run) -> None:
-        # validating loads torch, which stages without work need not wait for
+        # validation loads torch, which takes seconds and stages without work do not need
         if run.params[BEiT3].sets or stage.name not in ("pretrain", "beit3"):
             check(run.params, params)
 
-    refuse_other_release(params.with_name(CODE.name))  # before the keys, which another version may have more of
+    refuse_other_release(params.with_name(CODE.name))  # first, because another version may have other keys
     settings = read(params, dataset)
     process.spin_if_idle()
     run = Run(stage.name, dataset, settings, root, item)
@@ -101,7 +101,7 @@ def probe(
     root: Root = ROOT,
     to: Annotated[Path | None, typer.Option("--to", help="for a release: where to write probes.json")] = None,
 ) -> None:
-    # a release needs no project: its tables are unpacked in the layout of outputs
+    # a release needs no project: its tables are unpacked into the layout of outputs
     released = args.is_release(dataset)
     if to is not None and not released:
         raise typer.BadParameter(f"is for releases; the probes of {dataset} are in {root}/probe/{dataset}")

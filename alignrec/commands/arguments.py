@@ -58,7 +58,7 @@ def parse_part(given: str | None) -> tuple[int, int] | None:
 def is_release(name: str) -> bool:
     if (Path(name) / "manifest.json").exists():
         return True
-    if Path(name).name != name:  # a dataset has a plain name
+    if Path(name).name != name:  # reject paths: a dataset has a plain name
         raise UserError(f"{name}: no release folder: there is no manifest.json in it")
     return False
 

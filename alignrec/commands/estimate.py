@@ -1,4 +1,4 @@
-"""Estimate time, memory and disk of each stage; constants were measured on `sample` and Baby, on two cores."""
+"""Estimate time, memory and disk of each stage, with constants measured on `sample` and Baby on two cores."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ from alignrec.pipeline.train.params import Released
 PROCESS, TORCH, START = 5e8, 7e8, 3.0  # memory of a stage without and with torch, bytes; startup of a stage, seconds
 # MiniLM and the CNN: memory including a batch, bytes; FLOPs per image and per text token; combined width
 FROZEN_MEMORY, IMAGE, PIECE, WIDEST = 1.2e9, 8e8, 2.1e7, 1664
-SHARES, FRUGAL = {"small": 0.15, "mini": 0.35}, 0.5  # fraction of the GEMM rate by size of BEiT3; of other networks
+SHARES, FRUGAL = {"small": 0.15, "mini": 0.35}, 0.5  # fraction of the GEMM rate: BEiT3 by size, other networks
 # shape with the FLOPs of size mini: CLS and one patch account for its two image tokens
 MINI = Config(image=1, patch=1, vocab=8000, width=384, layers=6, heads=12, ffn=1536, positions=256)
-# typical best epoch; seconds of a step without a graph; graph operations per second; scores per second
+# typical best epoch; seconds per step without a graph; graph operations per second; scores per second
 BEST_EPOCH, STEP, WALK, SCORED = 40, 0.007, 1.4e10, 7e7
 # embedded dataset: fraction of users and of items that the core filter keeps; interactions per generated user
 SAMPLE = (2_970 / 3_600, 1_559 / 1_600, 31_692 / 3_600)
@@ -104,12 +104,12 @@ class Estimate(NamedTuple):
     seconds: float
     memory: float  # peak, bytes
     disk: float  # bytes of its outputs
-    basis: str = ""  # what most of the time is spent on
+    basis: str = ""  # the most expensive part
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the estimates depend on."""
+    """Inputs of the estimates."""
 
     params: Parameters
     dataset: str
@@ -135,7 +135,7 @@ class Plan:
         """Estimate a forward pass over all items, with texts split into at most `chunks` parts."""
         own, pieces = self.params[Pretrain], self.size.pieces * text
         max_tokens = self.params[BEiT3].max_tokens or own.max_tokens
-        # the image is encoded again with each part
+        # the image is encoded again with each part of the text
         parts = min(chunks, max(1, math.ceil(pieces / max_tokens)))
         operations = parts * count_flops(self.shape, image, min(math.ceil(pieces / parts), max_tokens))
         return self.size.items * operations / (SHARES.get(own.size, FRUGAL) * self.gemm)

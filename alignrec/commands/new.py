@@ -58,7 +58,7 @@ def new(
     to: Annotated[Path, typer.Option(help="file to write")] = PARAMS,
     force: Annotated[bool, typer.Option("--force", help="overwrite an existing file")] = False,
 ) -> None:
-    """make this folder a project: dvc.yaml, git, DVC, and params.yaml for your files, unless you wrote it yourself."""
+    """turn this folder into a project: git, DVC, dvc.yaml and, unless you wrote one, params.yaml for your files."""
     if name is None:
         read(PARAMS)
         for line in project.begin_project(Path()):
@@ -127,7 +127,7 @@ def has_gpu() -> bool:
 
 
 def cost_of_beit3(name: str, text: str, size: Size | None = None) -> str:
-    """Return a message on the time that `--beit3` would take, given the parameter file with it."""
+    """Return a message with the estimated time of `--beit3`; `text` is the parameter file with it."""
     from alignrec.commands import estimate
     from alignrec.pipeline.ops.device import gemm_rate
 
@@ -152,7 +152,7 @@ def profile(
     # a profile is an overlay: keep the comments of the file that it extends
     if EXTENDS in over:
         base = path.parent / over.pop(EXTENDS)
-        # paper.yaml lies over the parameters of this project, which are the package's in a folder without any
+        # paper.yaml extends the parameters of this project or, in a folder without any, those of the package
         base = PARAMS if base.name == PARAMS.name and PARAMS.exists() else base
         over, absent = _without_absent_sets(over, base)
         text, changed = _merge_documents(base.read_text(encoding="utf-8"), over)
@@ -169,7 +169,7 @@ def profile(
 
 
 def _without_absent_sets(over: dict[str, Any], base: Path) -> tuple[dict[str, Any], list[str]]:
-    """Return an overlay without the feature sets that the project lacks in its benchmark, and their names."""
+    """Drop the feature sets that the project lacks from an overlay's benchmark; return it and the dropped names."""
     own = over.get("benchmark", {})
     features, ablations = own.get("features", []), own.get("ablations", {})
     params = parse(merge(read_yaml(base), over) | {"benchmark": {}}, base)
@@ -183,7 +183,7 @@ def _without_absent_sets(over: dict[str, Any], base: Path) -> tuple[dict[str, An
 
 
 def _keep_uncommitted(path: Path, text: str) -> Path | None:
-    """Copy a file that is about to be overwritten, unless git has it or nothing changes; return the copy."""
+    """Back up a file before it is overwritten, unless git has it or nothing changes; return the copy."""
     if not path.exists() or (before := path.read_bytes()) == text.encode():
         return None
     found = subprocess.run(["git", "show", f"HEAD:./{path}"], capture_output=True) if shutil.which("git") else None

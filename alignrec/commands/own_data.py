@@ -26,14 +26,14 @@ QUICK = {"lr": 0.005, "epochs": 100, "patience": 8}  # settings of AlignRec for 
 MODELS, SEEDS = ["ease", "l3ae", "alignrec"], 2  # for smaller catalogues: a benchmark of one minute on two cores
 TEACHERS = {"text": ["minilm", "tfidf"], "image": ["cnn", "descriptors"]}  # modality -> its encoders
 BY_TIME = f"timestamps found: split {USER_TIME}, each user's last fifth; published tables: interactions.protocol mmrec"
-FEW = 20  # users or items, below which a column is doubted
+FEW = 20  # number of users or items below which a column is doubtful
 HEAD = """# What `dvc repro` builds. Absent keys have their defaults, some of them by what the data has:
 # which feature sets are judged, coded and released.
 """
 
 
 class OwnData(NamedTuple):
-    """What `alignrec new` found in local files."""
+    """Findings of `alignrec new` in local files."""
 
     sections: dict[str, Any]  # sections of the parameter file, except for those on feature sets
     size: Size
@@ -85,7 +85,7 @@ def as_yaml(found: OwnData, beit3: bool) -> str:
     """Return a parameter file whose models, cutoffs and length of pre-training suit the size of the catalogue."""
     sections, items, given = dict(found.sections), found.size.items, found.modalities
     encoders = TEACHERS[given[0]] if len(given) == 1 else Encode().encoders
-    sections["encode"] = {"encoders": encoders}  # DVC needs the key, even if nothing is encoded
+    sections["encode"] = {"encoders": encoders}  # DVC requires the key, even if nothing is encoded
     sections["combine"] = {"sets": {"linear": {}}} if given else {}
     if given and beit3:
         steps = max(STEPS, math.ceil(PASSES * items / BATCH))
@@ -125,6 +125,6 @@ def _parse_columns(columns: Sequence[str], files: Sequence[Path]) -> Mapping[str
     for path in files:
         if path.suffix != ".parquet":
             refuse_blank(path)
-        if local_path(str(path)) != path or stored[str(path)] != path.name:  # stages would take it for an address
+        if local_path(str(path)) != path or stored[str(path)] != path.name:  # stages would mistake it for an address
             raise UserError(f"{path}: reads as an address, not a path; rename it (letters, digits, . _ -)")
     return flags

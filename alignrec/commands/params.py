@@ -61,13 +61,13 @@ def parse(raw: Any, path: Path, dataset: str = "") -> Parameters:
 
 
 def for_dataset(params: Parameters, dataset: str) -> Parameters:
-    """Return the parameters with defaults for the feature sets that the file leaves open."""
+    """Return the parameters, with defaults for feature sets that the file does not set."""
     source, encode, ours, combine = params.source(dataset), params[Encode], params[BEiT3], params[Combine]
     # without a file of items there is nothing to encode
     if isinstance(source, Downloaded) and "metadata" not in source.files():
         encode, ours = encode.model_copy(update={"encoders": []}), ours.model_copy(update={"sets": []})
         combine = combine.model_copy(update={"sets": {}})
-    # only a generated catalogue has planted sets
+    # only generated catalogues have planted sets
     if not isinstance(source, Generated):
         sets = combine.sets
         kept = {name: sets[name] for name in sets if name == names.LEAKED or not names.is_ceiling(sets, name)}

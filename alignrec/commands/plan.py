@@ -44,7 +44,7 @@ def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
     """Print the estimates of a dataset and return its errors; without `ask` only local files are looked up."""
     source, weights = params.source(layout.dataset), params[Pretrain]
     files = source.files() if isinstance(source, Downloaded) else {}
-    # parameter -> addresses of its file, preferred one first
+    # parameter -> addresses of its file, the preferred one first
     addresses = {download.key_names(layout.dataset, [role]): mirrors for role, mirrors in files.items()}
     own = {f"pretrain.{key}": getattr(weights, key) for key in ("init", "tokenizer", "vqkd")}
     addresses |= {key: [address] for key, address in own.items() if address}

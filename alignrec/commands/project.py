@@ -32,10 +32,10 @@ HEAD = """# The table of contents, in data-flow order: `alignrec new` writes it 
 SECTIONS = Path(__file__).with_name("sections.yaml")
 CODE = Path("code.json")  # hash of each stage's code, and under PACKAGE the version that wrote it
 PACKAGE = "alignrec"
-FOLDER = "outputs/{}/${{item.dataset}}"  # of a stage
-HEADS = re.compile(r"\A# The table of contents, [^\n]*\n")  # of this version and of earlier ones
+FOLDER = "outputs/{}/${{item.dataset}}"  # output folder of a stage
+HEADS = re.compile(r"\A# The table of contents, [^\n]*\n")  # head of dvc.yaml, of this or an earlier version
 MARK = re.compile(r"^# sha256 of what follows: ([0-9a-f]{64})\n", re.MULTILINE)
-RAW = ("download", "images")  # stages whose files a source may forbid to pass on
+RAW = ("download", "images")  # stages whose files a source's licence may not allow to share
 SHOWN = Path(__file__).with_name("shown.yaml")  # metrics and plots for DVC
 TEMPLATES = Path(__file__).with_name("plots")  # plot templates and an HTML page that works offline
 IGNORED = """# unfinished work
@@ -180,7 +180,7 @@ def _track_files(folder: Path, paths: list[str]) -> Iterator[str]:
         elif subprocess.run(["git", "ls-files", "--error-unmatch", path], cwd=folder, capture_output=True).returncode:
             try:
                 with Repo(folder) as repo:
-                    repo.scm_context.quiet = True  # of `git add`, which `new` says itself
+                    repo.scm_context.quiet = True  # `new` prints its own message about `git add`
                     repo.add(path)
                     repo.unprotect(path)  # a copy, which can be edited without damage to DVC's cache
             except DvcException as e:

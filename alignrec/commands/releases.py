@@ -26,7 +26,7 @@ from alignrec.stages.order import STAGES
 if TYPE_CHECKING:
     from alignrec.pipeline.embed.command import Summary
 
-MOST_REASONS = 3  # reasons of rejects on the terminal
+MOST_REASONS = 3  # rejection reasons printed on the terminal
 
 
 def summary(dataset: args.OneOrAll = None, params: args.ParamsFile = args.PARAMS, root: args.Root = args.ROOT) -> None:
@@ -47,7 +47,7 @@ def summary(dataset: args.OneOrAll = None, params: args.ParamsFile = args.PARAMS
         show(terminal.stages(name, records.values()))
         if layout.results.exists():
             show(*terminal.tables(io.read_table(layout.results, schemas.RESULTS), name))
-        # the verdict is on the feature set of the released recommender
+        # the verdict judges the feature set of the released recommender
         released = records.get("train", {}).get("params", {}).get("features", "")
         outputs = Outputs(layout, settings.source(name).kind, released)
         if line := verdict.verdict_headline(name, outputs.kind, released, outputs.probes, outputs.tests):
@@ -167,7 +167,7 @@ def fetch(
     encoder: Annotated[str | None, typer.Option(help="only this feature set and its graph")] = None,
     key: args.Key = None,
 ) -> None:
-    """fetch a release, every byte checked before it appears."""
+    """download a release; it appears only after every byte is verified."""
     from alignrec.pipeline.remote import fetch as remote
 
     kept = f"what was downloaded is kept in {remote.work_folder(Path(os.path.abspath(to)))}"
@@ -234,7 +234,7 @@ def embed(
     from alignrec.pipeline.encode.params import Encode
     from alignrec.pipeline.release.item_file import Columns
 
-    # a table is no dataset of the parameter file; a generated one stands in for it
+    # a table is not a dataset of the parameter file, so a placeholder replaces it
     generated = SOURCES["sample"].model_construct(kind="sample")
     own = {"datasets": [command.DATASET], "sources": {command.DATASET: generated}}
     has_file = release is None and params.exists()

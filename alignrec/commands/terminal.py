@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 LONGEST = 2000  # characters of an error message, which may quote data
 QUERY_INTERRUPTED = "Query interrupted"  # RuntimeError of DuckDB
-# messages of libraries that run out of memory, while they are loaded or later
+# error messages of libraries that run out of memory, during import or later
 LACKING = (
     "failed to map segment",
     "annot allocate memory",
@@ -52,7 +52,7 @@ def show(*tables: RenderableType) -> None:
 class Terminated(KeyboardInterrupt):
     """Raised on SIGTERM."""
 
-    seen = False  # whether SIGTERM was received: DuckDB replaces the exception by its own
+    seen = False  # whether SIGTERM was received; DuckDB replaces the exception with its own
 
 
 @contextmanager
@@ -90,7 +90,7 @@ class Group(TyperGroup):
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="replace")  # the encoding may lack characters of a message
+                stream.reconfigure(errors="replace")  # the terminal's encoding may not have all characters
         try:
             with end_on_sigterm():
                 returned = super().invoke(ctx)
@@ -107,7 +107,7 @@ class Group(TyperGroup):
             # `explain_interrupt` has added a note on unfinished work
             left = getattr(e, "__notes__", ["nothing is left half-done"])[0]
             say(f"{how}: {left}; run the same command again", err=True)
-            # files survive a kill, whereas a thread that waits for a silent server would block the exit
+            # outputs survive a kill, but a thread that waits for a silent server would block the exit
             if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
                 sys.stdout.flush()
                 sys.stderr.flush()
@@ -126,8 +126,8 @@ def describe_error(error: BaseException) -> str | None:
     if isinstance(error, ModuleNotFoundError) and (lacking := not_installed(error)):
         return str(lacking)
     where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
-    full = os.strerror(errno.ENOSPC) in str(error)  # DuckDB raises errors of its own
-    # NumPy reports a full disk by byte counts alone
+    full = os.strerror(errno.ENOSPC) in str(error)  # DuckDB raises its own error type
+    # NumPy reports a full disk only as a mismatch of byte counts
     if full or (isinstance(error, OSError) and (error.errno == errno.EDQUOT or "requested and" in str(error))):
         return f"{where}the disk is full; make space and run the same command again"
     if not isinstance(error, OSError) or isinstance(error, BrokenPipeError):
