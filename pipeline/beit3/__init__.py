@@ -1,1 +1,1 @@
-"""BEiT3: the network, its tokenizers, its checkpoints, and vectors out of it."""
+"""BEiT3: the network, its tokenizers, its checkpoints, and inference."""

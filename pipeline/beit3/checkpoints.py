@@ -1,4 +1,4 @@
-"""Published weight files: downloaded once, read with PyTorch's restricted unpickler, matched to a network by name.
+"""Download published weight files, read them with PyTorch's restricted unpickler, and load them into a network by name.
 
 Released BEiT3 and VQ-KD are beit3_{base,large}[_itc|_indomain]_patch16_224.pth and vqkd_encoder_base_decoder_*.pth. All
 BEiT3 files share the backbone; -itc ones have contrastive heads instead of those for masked modelling.
@@ -32,10 +32,10 @@ from alignrec.pipeline.ops.arrays import is_plain
 if TYPE_CHECKING:
     from alignrec.pipeline.beit3.vqkd import VQKD
 
-Fetch = Callable[[str, Path], None]  # fetches an address to a path, whole or not at all
+Fetch = Callable[[str, Path], None]  # downloads an address to a path, atomically
 
-MOST_NAMES = 5  # in a message
-MOST_SHARED = 4  # tensors that share memory; tied weights are two or three
+MOST_NAMES = 5  # names shown in a message
+MOST_SHARED = 4  # maximum tensors that share memory; tied weights are two or three
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 NAMED_HASH = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # the first digits of the sha256, as PyTorch's hub names files
 WHOLE = "the downloaded .zip or .pth is the checkpoint itself: give that file, not unpacked"
@@ -61,7 +61,7 @@ VQKD_UNUSED = {
 
 
 class Loaded(NamedTuple):
-    """Differences of a file and a network."""
+    """Differences between a file and a network."""
 
     ignored: dict[str, str]  # unused tensor of the file -> reason
     fresh: list[str]  # parameters that the file lacks, which keep their initial values
@@ -107,7 +107,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Read the parameters of a PyTorch file without running code; UserError for other files."""
     zipped = _is_zipped_checkpoint(path)
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # the training options in some files
+        with torch.serialization.safe_globals([argparse.Namespace]):  # some files contain their training options
             content = torch.load(path, "cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as e:
         match = re.search(r"GLOBAL (\S+)", str(e))
@@ -115,7 +115,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: {why}; give the file as published") from None
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as e:
         raise UserError(f"{path}: not readable as a PyTorch checkpoint ({_first_line(e)}); fetch it again") from None
-    for key in ("model", "module", "state_dict"):  # where published files keep them
+    for key in ("model", "module", "state_dict"):  # keys under which published files store the parameters
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
@@ -139,12 +139,12 @@ def fill_network(
 ) -> Loaded:
     """Copy tensors into a network by name; UserError, before any is copied, for other names or shapes.
 
-    `ignorable` maps prefixes of names that the network may lack to the reason; `optional` are those the file may lack.
+    `ignorable` maps prefixes of tensors that the network may lack to reasons; the file may lack `optional` tensors.
     """
     own = network.state_dict()
     extra, absent = sorted(tensors.keys() - own), sorted(own.keys() - tensors.keys())
     reasons = {n: next((w for start, w in ignorable.items() if n.startswith(start)), "") for n in extra}
-    # of each tensor that both have, the shapes of the file and of the network
+    # common tensor -> its shape in the file and in the network
     shapes = {n: [" x ".join(map(str, x.shape)) or "scalar" for x in (tensors[n], own[n])] for n in own if n in tensors}
     faults = {
         "the network does not know": [n for n, why in reasons.items() if not why],
@@ -227,7 +227,7 @@ def _first_line(error: Exception) -> str:
 
 
 def published_shape(tensors: dict[str, Tensor], where: str) -> Config:
-    """Infer the shape of a published BEiT3, heads included; UserError for other files."""
+    """Infer the shape of a published BEiT3 and its heads; UserError for other files."""
     try:
         width, _, patch, _ = tensors["beit3.vision_embed.proj.weight"].shape
         grid = round((len(tensors[PATCH_POSITIONS]) - BEFORE_PATCHES) ** 0.5)
@@ -237,7 +237,7 @@ def published_shape(tensors: dict[str, Tensor], where: str) -> Config:
             vocab=len(tensors["beit3.text_embed.weight"]),
             width=width,
             layers=len({name.split(".")[3] for name in tensors if name.startswith("beit3.encoder.layers.")}),
-            heads=max(1, width // 64),  # no tensor's shape has them; released networks have 64 dimensions a head
+            heads=max(1, width // 64),  # not visible in any shape; released networks have 64 dimensions per head
             ffn=len(tensors["beit3.encoder.layers.0.ffn.A.fc1.weight"]),
             positions=len(tensors[TEXT_POSITIONS]),
             codes=len(tensors["mim_head.weight"]) if "mim_head.weight" in tensors else 0,
@@ -270,7 +270,7 @@ def continued_shape(wanted: Config, published: Config, codes: int, pieces: int, 
 def load_beit3(network: BEiT3, tensors: dict[str, Tensor], where: str) -> Loaded:
     """Fill a network of `continued_shape`, interpolating positions for other image sizes and longer texts.
 
-    It may lack either head, or have a MIM head for another visual tokenizer, which keeps its initial weights.
+    The file may lack a head, or have a MIM head for another visual tokenizer: such heads keep their initial weights.
     """
     wanted, published = network.config, published_shape(tensors, where)
     left_out: dict[str, str] = {}

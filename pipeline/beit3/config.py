@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
 FIRST_POSITION = 2  # the first row of position embeddings in use, in both streams, as in fairseq
-MOST = 1 << 24  # bound of every number, so that arithmetic on several stays exact
+MOST = 1 << 24  # upper bound of every number, so that products of several stay exact
 
 Size = Annotated[int, Field(ge=1, le=MOST)]
 
@@ -15,12 +15,12 @@ Size = Annotated[int, Field(ge=1, le=MOST)]
 class Config:
     """Shape of a BEiT3; the defaults are the released base model. ValueError for an impossible shape."""
 
-    image: Size = 224  # image side, pixels; a whole number of patches
+    image: Size = 224  # image side, pixels; a multiple of `patch`
     patch: Size = 16  # patch side, pixels
     vocab: Size = 64010  # text pieces, special tokens included
     width: Size = 768
     layers: Size = 12
-    heads: Size = 12  # of attention; they divide the width
+    heads: Size = 12  # attention heads; must divide the width
     ffn: Size = 3072  # hidden width of the feed-forward experts
     positions: Annotated[int, Field(ge=FIRST_POSITION + 2, le=MOST)] = 1024  # rows of the table; texts are two shorter
     codes: Annotated[int, Field(ge=0, le=MOST)] = 0  # discrete visual tokens the MIM head predicts; 0: no MIM head
@@ -53,11 +53,11 @@ class Config:
 class MiniConfig:
     """Shape of a BEiT3 `mini`; the defaults are MiniLM's. ValueError for an impossible shape."""
 
-    image_widths: Annotated[tuple[Size, ...], Field(max_length=16)] = ()  # numbers of each image token
+    image_widths: Annotated[tuple[Size, ...], Field(max_length=16)] = ()  # width of each image token
     vocab: Size = 30522  # word pieces, special tokens included
     width: Size = 384
     layers: Size = 6
-    heads: Size = 12  # of attention; they divide the width
+    heads: Size = 12  # attention heads; must divide the width
     ffn: Size = 1536
     positions: Size = 512  # tokens of the longest text
     codes: Annotated[int, Field(ge=0, le=MOST)] = 0  # discrete visual tokens that the MIM head predicts; 0: no MIM head

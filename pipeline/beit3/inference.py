@@ -69,7 +69,7 @@ class Inference:
 
 def count_flops(c: Config, image: bool, tokens: int) -> float:
     n = 1 + c.patches * image + tokens
-    pair, one = 2 * c.width * c.width, 2 * c.width * c.ffn  # a position through D x D, and through D x FFN
+    pair, one = 2 * c.width * c.width, 2 * c.width * c.ffn  # FLOPs per position of a D x D and of a D x FFN product
     whole = n * (4 * pair + 2 * one) + 4 * n * n * c.width
     last = n * 2 * pair + 2 * pair + 2 * one + 4 * n * c.width
     return (c.layers - 1) * whole + last + image * c.patches * 2 * 3 * c.patch**2 * c.width
@@ -78,7 +78,7 @@ def count_flops(c: Config, image: bool, tokens: int) -> float:
 class _Layer:
     def __init__(self, layer: Layer, precision: str) -> None:
         attention = layer.self_attn
-        dtype = getattr(torch, precision)  # of the factors of products
+        dtype = getattr(torch, precision)  # precision of matrix products
         linear = partial(_make_linear, dtype=dtype)
         self._heads = attention.heads
         self._before_attention, self._before_ffn = [], []

@@ -4,8 +4,8 @@ Each layer has two experts and one attention, as in network.py, but normalises a
 start as the six layers of all-MiniLM-L6-v2; without an image the untrained network computes the same as MiniLM. Images
 are P vectors of frozen image encoders (EfficientNet, descriptors), each projected to the width of the network.
 
-Ids are numbered as BEiT3's: [CLS] 0, [PAD] 1, [SEP] 2, [UNK] 3, then the pieces of the catalogue, which alone the MLM
-head predicts, then all others, and [MASK] last.
+Ids are numbered as BEiT3's: [CLS] 0, [PAD] 1, [SEP] 2, [UNK] 3, then the pieces of the catalogue, the only ones that
+the MLM head predicts, then all others, and [MASK] last.
 
 Letters: B batch, P image tokens, W_p width of image token p, T text tokens, N = P + T, D width, H heads, V vocabulary.
 """
@@ -33,9 +33,9 @@ from alignrec.pipeline.ops.linalg import IMAGE, POWER, WIDTH, Whitening, fit_pca
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-WORDS = "embeddings.word_embeddings.weight"  # of MiniLM, float32 [30522, 384]
+WORDS = "embeddings.word_embeddings.weight"  # MiniLM's word embeddings, float32 [30522, 384]
 SPECIAL, MASK = ("[CLS]", "[PAD]", "[SEP]", "[UNK]"), "[MASK]"  # word pieces
-EPSILON = 1e-12  # of every LayerNorm, as BERT's
+EPSILON = 1e-12  # epsilon of every LayerNorm, as in BERT
 RIDGE = 0.05  # added to every variance of summaries, as a share of the mean variance
 
 
@@ -97,7 +97,7 @@ class ImageEmbed(nn.Module):
 
 
 class TextEmbed(nn.Module):
-    """Ids -> vectors with positions, normalised."""
+    """Embeds ids and their positions, then normalises."""
 
     def __init__(self, c: MiniConfig) -> None:
         super().__init__()
@@ -175,9 +175,9 @@ def mean_visible(x: Tensor, hidden: Tensor | None) -> Tensor:
 
 
 class MiniLM(NamedTuple):
-    """Parameters and tokenizer."""
+    """Parameters and tokenizer of all-MiniLM-L6-v2."""
 
-    tensors: dict[str, Tensor]  # by the names of transformers' BertModel
+    tensors: dict[str, Tensor]  # named as in transformers' BertModel
     tokenizer: PreTrainedTokenizerBase
 
 
@@ -198,7 +198,7 @@ class WordPieces:
         if sorted(pieces) != sorted(vocabulary) or (*pieces[: len(SPECIAL)], pieces[-1]) != (*SPECIAL, MASK):
             raise UserError("tokenizer: not the word pieces of MiniLM; run `alignrec pretrain` again")
         self.pieces = list(pieces)
-        self.theirs = np.array([vocabulary[piece] for piece in pieces], np.int64)  # MiniLM's number of each id
+        self.theirs = np.array([vocabulary[piece] for piece in pieces], np.int64)  # MiniLM's id of each of our ids
         self.vocab, self.mask = len(pieces), len(pieces) - 1
         self._ours = np.empty(len(pieces), np.int64)
         self._ours[self.theirs] = np.arange(len(pieces))
@@ -213,7 +213,7 @@ class WordPieces:
 
 
 def order_pieces(tokenizer: PreTrainedTokenizerBase, texts: Iterable[Sequence[str]]) -> tuple[list[str], int]:
-    """Return all word pieces, special and then known ones first, and how many those are."""
+    """Return word pieces: special ones, those of the texts, others, [MASK]; and how many the first two groups have."""
     names = list(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))))
     seen = np.zeros(len(names), bool)
     for part in texts:
@@ -225,9 +225,9 @@ def order_pieces(tokenizer: PreTrainedTokenizerBase, texts: Iterable[Sequence[st
 
 
 def copy_minilm(network: Mini, tensors: dict[str, Tensor], order: Sequence[int]) -> None:
-    """Initialise text and image experts as copies of MiniLM's layers; `order` has its number of each of our pieces."""
+    """Initialise text and image experts as copies of MiniLM's layers; `order` maps our ids to MiniLM's."""
     with torch.no_grad():
-        # every text is of segment 0, so that its embedding is added to all positions
+        # every text is segment 0, so its embedding is added to all positions
         segment = tensors["embeddings.token_type_embeddings.weight"][0]
         places = tensors["embeddings.position_embeddings.weight"] + segment
         network.text.words.weight.copy_(tensors[WORDS][torch.as_tensor(order)])

@@ -1,4 +1,4 @@
-"""BEiT3, the network.
+"""The BEiT3 network.
 
 Source: "Image as a Foreign Language" (arXiv 2208.10442); backbone Magneto with sub-LayerNorm (arXiv 2210.06423).
 Parameter names are those of the released checkpoints, so that their files load by name.
@@ -94,7 +94,7 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward, each normalised before and added back."""
+    """Attention and feed-forward network with pre-normalisation and residual connections."""
 
     def __init__(self, c: Config) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class Layer(nn.Module):
 
 
 class VisionEmbed(nn.Module):
-    """Image -> patches -> vectors after CLS; a mask token replaces masked patches."""
+    """Embeds CLS and the patches of an image; a mask token replaces masked patches."""
 
     def __init__(self, c: Config) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class VisionEmbed(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Positions, layers, final LayerNorm."""
+    """Adds positions, then applies the layers and the final LayerNorm."""
 
     def __init__(self, c: Config) -> None:
         super().__init__()
@@ -207,7 +207,7 @@ class BEiT3(nn.Module):
         hidden_patches = None
         if no_image is not None:
             hidden_patches = no_image[:, None].repeat(1, vision.shape[1])  # [B, 1+P]
-            hidden_patches[:, 0] = False  # CLS stays
+            hidden_patches[:, 0] = False  # CLS stays visible
         return self.beit3.encoder(Streams(vision, text), Streams(hidden_patches, padding), first_only)
 
     def summary(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from alignrec.pipeline.beit3.network import BEiT3
 
 LARGEST_CONFIG, LARGEST_PIECES = 1 << 16, 1 << 22  # bytes
-MOST_NAMES = 3  # in a message
+MOST_NAMES = 3  # names shown in a message
 OF_LAYER = 32  # tensors in a layer of `mini`; BEiT3's has more
 Shape = TypeVar("Shape", Config, MiniConfig)
 
@@ -108,7 +108,7 @@ def load_network(files: EncoderFiles) -> BEiT3:
     tensors = load_file(files.weights)
     if odd := [name for name, x in tensors.items() if not torch.isfinite(x).all()]:
         raise UserError(f"{files.weights}: tensor '{odd[0]}' holds values that are not finite; {AGAIN}")
-    with torch.device("meta"):  # draws no initial weights, which `assign` replaces
+    with torch.device("meta"):  # skips drawing initial weights, which `assign` would replace
         loaded = BEiT3(made)
     loaded.load_state_dict(tensors, strict=True, assign=True)
     return loaded
@@ -117,7 +117,7 @@ def load_network(files: EncoderFiles) -> BEiT3:
 def _check_weights(shape: Config | MiniConfig, files: EncoderFiles) -> None:
     """Raise UserError unless the weights have the names and shapes of that network, if torch is installed."""
     there = arrays.read_shapes(files.weights)
-    if shape.layers * OF_LAYER > len(there):  # refused before the layers are built
+    if shape.layers * OF_LAYER > len(there):  # rejected before the layers are built
         raise UserError(f"{files.weights}: {shape.layers:,} layers in {len(there):,} tensors; {AGAIN}")
     try:
         import torch

@@ -17,7 +17,7 @@ from alignrec.pipeline.io.errors import UserError
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
 LONGEST_SENTENCE = 4192  # bytes; SentencePiece's own limit: longer lines would be skipped
 MOST_SENTENCES = 200_000  # lines that training reads; bounds memory and time
-MOST_CHARACTERS = 1000  # of an alphabet; rarer characters are <unk>
+MOST_CHARACTERS = 1000  # maximum size of the alphabet; rarer characters are <unk>
 
 
 class Tokenizer:
@@ -60,7 +60,7 @@ def train_model(texts: Iterable[str], vocab: int) -> bytes | None:
         hard_vocab_limit=False,
         character_coverage=1.0 if alphabet <= MOST_CHARACTERS else 0.9995,
         max_sentence_length=LONGEST_SENTENCE,
-        num_threads=1,  # the same bytes each time
+        num_threads=1,  # for reproducible bytes
         minloglevel=2,
     )
     return model.getvalue()

@@ -15,8 +15,8 @@ from timm.layers import PatchEmbed
 from timm.models import beit
 from torch import Tensor, nn
 
-EPSILON = 1e-6  # of every LayerNorm
-HEAD_WIDTH = 64  # of the released models
+EPSILON = 1e-6  # epsilon of every LayerNorm
+HEAD_WIDTH = 64  # width of an attention head in released models
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class VQKD(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Return the vectors to be quantised: float [B, 3, S, S] in [-1, 1] -> float32 or float64 [B, P, E]."""
         features = self.encoder(image)  # [B, P, D]
-        with torch.autocast(image.device.type, enabled=False):  # a rounded vector may fall to another code
+        with torch.autocast(image.device.type, enabled=False):  # rounding could move a vector to another code
             return self.encode_task_layer(features.to(self.quantize.embedding.weight.dtype))
 
     @torch.no_grad()
