@@ -1,1 +1,1 @@
-"""Vectors for any table, by the code path of stage `encode`."""
+"""Encode any table with the code of stage `encode`."""

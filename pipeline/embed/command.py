@@ -37,17 +37,17 @@ from alignrec.pipeline.release.encoder import MOST_AT_A_TIME, ReleasedEncoders, 
 from alignrec.pipeline.sources import lines
 
 DATASET = "table"  # name of the table as a dataset
-PART = 256  # rows that an interrupted run keeps or loses together: a minute at four rows per second
-FACTS = "_embed.json"  # readers of Parquet folders skip names that begin with _
-UNREAD = {"status": "missing", "reason": "this encoder reads no image", "input_image_sha256": ""}  # of an image
+PART = 256  # rows per checkpoint of an interrupted run: a minute at four rows per second
+FACTS = "_embed.json"  # readers of Parquet folders ignore names that begin with _
+UNREAD = {"status": "missing", "reason": "this encoder reads no image", "input_image_sha256": ""}  # image row
 INLINE = re.compile(r"(?P<kind>[a-z][a-z0-9_-]*):(?P<model>.+)")  # kind:model, for kinds that load a third-party model
 
 
 class Table(NamedTuple):
     """Table to encode."""
 
-    path: Path  # file or folder
-    images: Path | None  # folder
+    path: Path  # a file, or a folder of Parquet files
+    images: Path | None  # folder of images
     columns: item_file.Columns
 
 
@@ -55,8 +55,8 @@ class Choice(NamedTuple):
     """An encoder of a release, of the parameters or of a project's feature set, or a combination of encoders."""
 
     name: str  # name of the feature set
-    params: Parameters  # with sections `encoders`, `encode` and `combine` reduced to what it needs
-    project: Project | None = None  # with the feature set and its encoder
+    params: Parameters  # sections `encoders`, `encode` and `combine` reduced to what it needs
+    project: Project | None = None  # contains the feature set and its encoder
     cache: Path | None = None  # encoded rows of earlier tables, and of the project if `encode.reuse` is set
 
 
@@ -118,7 +118,7 @@ def _restrict(
 def embed(table: Table, choice: Choice, to: Path, retry_failed: bool = False) -> Summary:
     """Encode a table into a folder, schema embedded(F); rows that failed go to `<to>.rejects.parquet`.
 
-    The folder is new, or with `retry_failed` one of before: rows of equal content keep their vectors.
+    The folder must be new, or with `retry_failed` an earlier output, whose rows of equal content keep their vectors.
     """
     item_file.read_blocks(*table)  # raises for missing inputs before a folder is created
     lock, rejects = io.next_to(to, "lock"), to.with_name(f"{to.name}.rejects.parquet")
@@ -150,7 +150,7 @@ def _embed_next_to(to: Path, rejects: Path, table: Table, choice: Choice) -> Sum
     settings = {"encoder": choice.name, "made": made, "encode": encode.facts(), "columns": table.columns._asdict()}
     settings["images"] = images.model_dump(include={"size", "quality"})
     record: dict[str, Any] = {"stage": "embed", "params": settings, "versions": versions()}
-    # unfinished vectors of another table, encoder or folder of images are dropped
+    # discard unfinished vectors of another table, encoder or image folder
     files = sorted(table.path.glob("*.parquet")) if table.path.is_dir() else [table.path]
     key = record | {"images": str(table.images and table.images.absolute())}
     run.resume(work, files, key, modules=[__name__])
@@ -159,7 +159,7 @@ def _embed_next_to(to: Path, rejects: Path, table: Table, choice: Choice) -> Sum
             try:
                 _lay_out(table, layout, images if "image" in reads else None, run.params[Encode].shard_rows, record)
             except UserError:
-                shutil.rmtree(work)  # nothing to resume from
+                shutil.rmtree(work)  # nothing to resume
                 raise
         folder = _write_vectors(run, choice, networks, items := Items.of(layout))
     identifier = item_file.identifier_column(table.path, table.columns)
@@ -168,7 +168,7 @@ def _embed_next_to(to: Path, rejects: Path, table: Table, choice: Choice) -> Sum
     about = {"items": summary.items, "rejected": summary.rejected, "notes": run.notes}
     space = io.fingerprint_of(io.record(io.shard(folder, "features", 0)))
     io.write_json(work / "done" / FACTS, record | about | {io.FINGERPRINT: space})
-    if to.exists():  # an empty folder, or vectors of before
+    if to.exists():  # an empty folder, or earlier vectors
         to.rename(work / "before")
     (work / "done").rename(to)
     shutil.rmtree(work)

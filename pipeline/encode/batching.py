@@ -82,7 +82,7 @@ class Encoded(NamedTuple):
     has_image: np.ndarray  # bool [n], an image was used
     has_text: np.ndarray  # bool [n], a text was used
     halved: np.ndarray  # bool [n], encoded in half a batch because memory ran out
-    reading: Reading | None = None  # token counts; None if the encoder does not count
+    reading: Reading | None = None  # token counts; None if the encoder does not count tokens
 
 
 def encode_items(
@@ -90,7 +90,7 @@ def encode_items(
     texts: Sequence[str],  # "" if an item has none
     images: Sequence[bytes | None],  # JPEG
     batch_size: int,
-    done: Callable[[int], object] = int,  # gets the number of items of each batch
+    done: Callable[[int], object] = int,  # called with the number of items of each batch
     workers: int = 1,
 ) -> Encoded:
     """Encode items; raises UserError if a vector is not finite or half a batch does not fit in memory."""

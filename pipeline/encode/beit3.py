@@ -32,11 +32,11 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.device import device_of, move_to, pick_device, pin_memory
 from alignrec.pipeline.ops.linalg import Whitening
 
-TOKENS = 128  # average per part of a pass: long texts take memory
+TOKENS = 128  # mean tokens per part in a forward pass; bounds memory
 
 
 class TextReader:
-    """Splits texts into at most `chunks` parts of `max_tokens` ids."""
+    """Tokenises texts and splits them into at most `chunks` parts of `max_tokens` ids."""
 
     def __init__(self, tokenizer: Tokenizer | WordPieces | None, max_tokens: int, chunks: int) -> None:
         self.tokenizer, self._max_tokens, self._most = tokenizer, max_tokens, chunks
@@ -121,7 +121,7 @@ class BEiT3Items(TextReader):
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
         pixels = None if prepared.pixels is None else move_to(prepared.pixels, self._device)
-        groups = []  # CLS of the parts of each group, [n, D]
+        groups = []  # CLS of each group's parts, [n, D]
         for group in prepared.groups:
             out = []
             for items, tokens, lengths in group.passes():
@@ -162,7 +162,7 @@ class MiniBatch(NamedTuple):
     new: np.ndarray  # int64, rows of images that are not cached
     parts: list[Any]  # images that are not cached, prepared for each image encoder
     chunks: Chunks | None  # parts of the texts
-    ids: list[tuple[Tensor, Tensor]]  # of each group of parts: int64 [<= B, T], and padding, bool
+    ids: list[tuple[Tensor, Tensor]]  # per group of parts: ids, int64 [<= B, T], and padding, bool
 
 
 class MiniItems(TextReader):
@@ -228,7 +228,7 @@ def load_beit3(
     files: EncoderFiles, params: BEiT3Params, raw: bool = False, known: KnownImages | None = None
 ) -> Encoder:
     """Load a network from untrusted files; vectors are raw CLS if `raw` is set or the files lack the map."""
-    mapped = params.whiten and not raw and files.whitening.is_file()  # a release may lack the map
+    mapped = params.whiten and not raw and files.whitening.is_file()  # releases may not contain the map
     if not stored.is_mini(files):
         read = stored.read_whitening(files, stored.read_config(files, Config).width) if mapped else None
         network = stored.load_network(files).to(pick_device())

@@ -117,7 +117,7 @@ class ChainEncoder:
     def encode(self, prepared: tuple[int, list[Any]]) -> Tensor:
         import torch
 
-        n, batches = prepared  # of each part; None if the items lack its modalities
+        n, batches = prepared  # number of items, and a batch per part: None if no item has its modalities
         vectors = [np.zeros((n, encoder.width), np.float32) for encoder, _ in self._parts]
         for number, ((encoder, _), own) in enumerate(zip(self._parts, batches, strict=True)):
             if own is not None:

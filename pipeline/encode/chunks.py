@@ -26,7 +26,7 @@ class Chunked(Section):
     """Settings shared by kinds that read long texts in chunks."""
 
     chunks: Positive = MOST_CHUNKS
-    """chunks that are read of a longer text, cut between words; their vectors are averaged by tokens"""
+    """maximum chunks per text, cut between words; their vectors are averaged, weighted by tokens"""
 
 
 class Reading(NamedTuple):
@@ -57,12 +57,12 @@ class Chunks(NamedTuple):
         return Reading(read, self.there, lost)
 
     def groups(self) -> list[np.ndarray]:
-        """Return the part numbers of each pass, int64, at most B of similar length."""
+        """Return the part numbers of each pass, int64: at most B parts of similar length."""
         order, size = self._order, len(self.there)
         return [order[start : start + size] for start in range(0, len(order), size)]
 
     def average_parts(self, vectors: Sequence[Tensor]) -> Tensor:
-        """Average the vectors of each group, [<= B, W], over each text's parts by tokens: [B, W]."""
+        """Average the vectors of the groups, [<= B, W] each, per text, weighted by the tokens of its parts: [B, W]."""
         if len(self.parts) == len(self.there):
             return vectors[0]
         x = torch.cat(list(vectors))  # [n, W]
@@ -113,7 +113,7 @@ def _split_words(texts: list[str], count: Count, room: int) -> list[tuple[list[s
     ]
     distinct = list(dict.fromkeys(chain.from_iterable(words)))
     known = dict(zip(distinct, count(distinct), strict=True))
-    # halve words until each fits, or is a single character
+    # halve words until each fits or is a single character
     while long := [word for word, n in known.items() if n > room and len(word) > 1]:
         halves = {word: (word[: len(word) // 2], word[len(word) // 2 :]) for word in long}
         words = [[half for word in own for half in halves.get(word, (word,))] for own in words]

@@ -13,7 +13,7 @@ from alignrec.pipeline.ops.linalg import unit_rows
 SIDE = 96
 # colour levels per channel; cells per side of the silhouette and of the gradients; directions of gradients
 LEVELS, CELLS, COARSE, DIRECTIONS = 4, 24, 6, 8
-APART = 0.1  # least difference from the background, in any channel from 0 to 1, of a foreground pixel
+APART = 0.1  # minimum difference of a foreground pixel from the background, in any channel (0 to 1)
 
 
 class Descriptors:

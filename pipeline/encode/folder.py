@@ -24,10 +24,10 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.linalg import Block
 
 SET, ENCODER = "set.json", "encoder"
-LARGEST = 1 << 16  # bytes, of set.json
+LARGEST = 1 << 16  # maximum bytes of set.json
 MOST = 64  # upper bound on parts, settings and packages
-READ = "text"  # metadata key of a file, for sums of Reading.facts
-DERIVED = ("control", "masked", "mapped", "whitened")  # kinds that may be zero for all items
+READ = "text"  # key of a file's metadata, for the sums of Reading.facts
+DERIVED = ("control", "masked", "mapped", "whitened")  # kinds whose vectors may all be zero
 ZEROS = 0.5  # fraction of zero vectors above which to warn
 UNREAD = 0.25  # fraction of unknown tokens above which texts count as unread: vectors of the rest are mostly noise
 EQUAL = 1e-5  # tolerance, relative to the largest number: batch sizes change the last bits
@@ -50,8 +50,8 @@ class Facts(Part):
     # kind of encoder or combination; empty in old releases, whose set names are kinds
     kind: Annotated[str, Field(max_length=64)] = ""
     reads: Annotated[list[Modality], Field(max_length=2)]  # empty: unknown
-    settings: Annotated[dict[str, Any], Field(max_length=MOST)]  # of the kind's settings class
-    weights: Plain | None = None  # set whose encoder/ has the weights; null: they are in packages
+    settings: Annotated[dict[str, Any], Field(max_length=MOST)]  # fields of the kind's settings class
+    weights: Plain | None = None  # set whose encoder/ has the weights; null: packages have them
     parts: Annotated[list[Plain], Field(max_length=MOST)] = []  # feature sets that it is derived from, in order
     packages: Annotated[dict[Plain, str], Field(max_length=MOST)] = {}  # package with its weights -> version
     batch_size: Annotated[int, Field(ge=1, le=1 << 20)]  # items per forward pass; affects only rounding
@@ -60,7 +60,7 @@ class Facts(Part):
     # identifies the vector space, as in the metadata of its files; empty in old releases
     fingerprint: Annotated[dict[str, Any], Field(max_length=MOST)] = {}
     portable: bool = True  # whether this folder and `packages` suffice to encode new items
-    # modalities of its columns, in order; empty: all are computed from `reads`
+    # modalities of consecutive columns; empty: all are computed from `reads`
     spans: Annotated[list[Span], Field(max_length=2 * MOST)] = []
     model: Annotated[dict[str, Any], Field(max_length=MOST)] = {}  # provenance of third-party models
 
@@ -140,7 +140,7 @@ def feature_rows(ids: pa.Table, vectors: np.ndarray, has_image: Any, has_text: A
 
 
 class Shares(NamedTuple):
-    """What an encoder read of the texts, over the items that have one."""
+    """How much of the texts an encoder read, over the items that have one."""
 
     read: float  # mean fraction of a text's tokens that was encoded and is in the vocabulary
     cut: float  # fraction of truncated texts
@@ -155,7 +155,7 @@ def text_shares(files: Iterable[Path]) -> Shares | None:
 
 
 def judge_quality(facts: Facts, shards: Sequence[Path], file: Path | None = None) -> tuple[dict[str, Any], list[str]]:
-    """Return what run.json notes of a set and warnings of its defects; raises UserError if all vectors are zero."""
+    """Return facts about a set for run.json, and warnings; raises UserError if all vectors are zero."""
     name, warnings = facts.encoder, list[str]()
     note: dict[str, Any] = {"encoder": {"dim": io.width(shards[0].parent)} | facts.model} if facts.model else {}
     if shares := text_shares(shards):
@@ -179,7 +179,7 @@ def judge_quality(facts: Facts, shards: Sequence[Path], file: Path | None = None
 
 
 def joinable_blocks(parts: Sequence[FeatureSet], distinct: Sequence[bool], image: float) -> list[Block]:
-    """Return the blocks of `distinct` parts; those of texts that their encoder cannot read only if no other is left."""
+    """Return the blocks of `distinct` parts, without texts that their encoder cannot read unless no others are left."""
     blocks = []  # image-only ones of weight `image`, and others of weight 1
     for number, part in enumerate(parts):
         pictured = np.concatenate([np.repeat([*span.reads] == ["image"], span.width) for span in part.spans])
@@ -202,7 +202,7 @@ def differ(vectors: np.ndarray) -> bool:
 
 
 def count_vectors(blocks: Iterable[np.ndarray]) -> tuple[int, int, bool]:
-    """Return the number of vectors, that of zero ones, and whether all are equal."""
+    """Return the number of vectors, the number of zero vectors, and whether all are equal."""
     items, zero, equal = 0, 0, True
     first: np.ndarray | None = None
     for vectors in blocks:

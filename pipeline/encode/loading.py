@@ -19,7 +19,7 @@ from alignrec.pipeline.harness.config import Section, first_fault
 from alignrec.pipeline.harness.layout import EncoderFiles, Layout
 from alignrec.pipeline.io.errors import UserError, installing, one_line
 
-MAX_DEPTH = 8  # levels of nested parts
+MAX_DEPTH = 8  # maximum levels of nested parts
 CUT = {"chunks": 1}  # default for old releases, which truncated texts and lack this key
 
 

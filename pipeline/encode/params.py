@@ -33,7 +33,7 @@ class Encode(Section):
     shard_rows: Positive = 16384
     """items per Parquet file; as many as `images.shard_rows`, so that a part reads whole files of images"""
     reuse: bool = False
-    """if items change, reuse the vectors of all others: equal to rounding, not bit for bit"""
+    """when items change, reuse the vectors of all others: equal up to rounding, not byte-identical"""
     seed: int = 0
 
 
@@ -44,16 +44,16 @@ class BEiT3Params(Section):
     """precision of products; features are float32. bfloat16 for base and large on a GPU, or on a CPU with AMX or
     AVX512-BF16; size mini encodes in float32"""
     max_tokens: Annotated[int, Field(ge=3)] | None = None
-    """tokens of a part of a text, at most what the network has positions for; by default `pretrain.max_tokens`"""
+    """tokens per part of a text, at most the network's number of positions; by default `pretrain.max_tokens`"""
     chunks: Positive = MOST_CHUNKS
-    """parts that are read of a longer text, the image with each; their CLS are averaged by tokens"""
+    """maximum parts per text, each encoded with the image; their CLS are averaged, weighted by tokens"""
     whiten: bool = True
-    """whether CLS is read by the map that `pretrain` fitted: by its teachers, or whitened; false: raw CLS"""
+    """apply the map that `pretrain` fitted to CLS: to the teachers' vectors, or whitening; false: raw CLS"""
 
 
 class BEiT3(BEiT3Params):
     """Section `beit3`: feature sets of the network that `pretrain` trains."""
 
     sets: list[BEiT3Set] = ["beit3", "beit3-image-masked", "beit3-text-masked"]
-    """CLS read by the map that `pretrain` fitted; raw CLS; one modality masked; untrained weights; the weights of
+    """CLS after the map that `pretrain` fitted; raw CLS; one modality masked; untrained weights; the weights of
     `pretrain.init` before training"""

@@ -27,7 +27,7 @@ Encoders = Mapping[str, Mapping[str, Any]]  # section `encoders`: name -> `kind`
 
 
 class NothingToFit(UserError):
-    """The items have nothing that a kind of encoder could be fitted to; others are encoded without it."""
+    """No item has content to fit this kind of encoder to; the other encoders still run."""
 
 
 class Encoder(Protocol):
@@ -133,7 +133,7 @@ class Network:
     name: str  # name of the feature set
     kind: str
     settings: Section
-    folder: Path  # with the fitted files, or with the third-party model
+    folder: Path  # contains the fitted files or the third-party model
     origin: Origin | None = None
 
     @property

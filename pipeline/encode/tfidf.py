@@ -30,18 +30,18 @@ UNSPACED = (
     "\u3005-\u3007\u3041-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
     "\U00020000-\U000323af"
 )
-# a run of them, or more syllables of Hangul than a Korean word has; otherwise a word
+# a run of such characters, or of more Hangul syllables than a Korean word has; otherwise a word
 RUN = re.compile(f"([{UNSPACED}]+|[\uac00-\ud7a3]{{9,}})|[^\\W{UNSPACED}]{{2,}}")
-MIN_DF = 2  # least number of texts with a term
-MAX_TERMS, MAX_FITTED = 50_000, 20_000  # of terms, and of texts that the SVD is fitted to; bound memory
-LARGEST = 1 << 26  # bytes, of words.json in a release
+MIN_DF = 2  # minimum number of texts that contain a term
+MAX_TERMS, MAX_FITTED = 50_000, 20_000  # terms, and texts to fit the SVD on; both bound memory
+LARGEST = 1 << 26  # maximum bytes of words.json in a release
 
 
 class TfidfParams(Section):
     """Settings of kind `tfidf`."""
 
     width: Positive = 512
-    """components at most, and no more than terms or texts"""
+    """maximum number of components, further limited by the number of terms and texts"""
 
 
 class Tfidf:
@@ -50,7 +50,7 @@ class Tfidf:
     def __init__(self, terms: Sequence[str], idf: np.ndarray, components: np.ndarray) -> None:
         self._number, self._idf, self._components = {term: i for i, term in enumerate(terms)}, idf, components
         self.width = components.shape[1]
-        # earlier releases took a phrase without spaces as a word
+        # earlier releases treated a phrase without spaces as a word
         self._split = split_terms if all(split_terms(term) == [term] for term in terms) else split_words
 
     def reading(self, texts: Sequence[str]) -> Reading:
@@ -77,7 +77,7 @@ def split_terms(text: str) -> list[str]:
     return terms
 
 
-# on SciPy only: scikit-learn would add 30 MB
+# implemented with SciPy: scikit-learn would add 30 MB
 def count_terms(texts: Iterable[str]) -> tuple[dict[str, int], np.ndarray, int]:
     """Return terms with their numbers, smooth IDF weights, float64 [T], and the number of texts."""
     counts, total = Counter[str](), 0

@@ -22,7 +22,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.device import move_to, pick_device, pin_memory
 
 Join = Literal["mean", "concat"]
-SIDE = 512  # pixels, of the largest inputs of networks; larger JPEGs are decoded at reduced size
+SIDE = 512  # pixels, the largest input size of networks; larger JPEGs are decoded at reduced size
 # aspect ratio beyond which an image is cropped to its middle: scaled by its shorter side, an image of 1 x 10,000
 # pixels would take gigabytes
 MAX_ASPECT = 16
@@ -35,12 +35,12 @@ class OfHub(Pretrained, Chunked):
     """Settings of kinds that load a repository of the Hub, or a folder laid out like one."""
 
     max_tokens: Annotated[int, Field(ge=3)] = 512
-    """tokens that are read at a time, at most the network's own limit; chats and passes over text and image
+    """tokens per pass, at most the network's own limit; chats and passes over both text and image
     are cut there"""
     dim: Positive | None = None
-    """number of leading columns that are kept of each vector, for networks trained so (Matryoshka)"""
+    """leading columns of each vector to keep, for networks trained with Matryoshka losses"""
     trust_remote_code: bool = False
-    """whether Python code that comes with the model may run, with all your permissions"""
+    """whether to run Python code that the model ships, with all your permissions"""
 
 
 class Prepared(NamedTuple):
@@ -61,14 +61,14 @@ class Towers:
     text_inputs: Callable[[list[str]], Any]  # B texts -> inputs on the CPU
     image_vectors: Callable[[Any], Tensor]  # inputs on the device -> float32 [B, F]
     text_vectors: Callable[[Any], Tensor]
-    tokenizer: Any = None  # of transformers
+    tokenizer: Any = None  # a tokenizer of transformers
     break_controls: Callable[[str], str]  # from `control_breaker`
 
     def __init__(
         self,
         reads: Sequence[str],
         join: Join = "mean",
-        dim: int | None = None,  # leading columns that are kept of each vector
+        dim: int | None = None,  # leading columns of each vector to keep
         room: int | None = None,  # tokens per pass of the text tower; None: unknown
         most: int = MOST_CHUNKS,  # chunks per text
     ) -> None:

