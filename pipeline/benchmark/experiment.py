@@ -28,7 +28,7 @@ from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.train import inputs
 
 Label = TypeVar("Label")
-PROGRESS = partial(tqdm, unit="run", disable=None)  # shown only on a terminal
+PROGRESS = partial(tqdm, unit="run", disable=None)  # `disable=None` hides it without a terminal
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Store:
 
     def __init__(self, folder: Path, *others: Path) -> None:
         self.folder, self.others = folder, others
-        self.doubted: set[Path] = set()  # records that were found altered
+        self.doubted: set[Path] = set()  # records found altered
 
     def get(self, cell: Cell) -> Record | None:
         return next((r for folder in (self.folder, *self.others) if (r := self._read(folder, cell.key))), None)
@@ -76,7 +76,7 @@ class Store:
         lock = self.folder / f".{cell.key}.lock"
         with FileLock(lock):
             yield
-            lock.unlink(missing_ok=True)  # processes that wait for it will find the record
+            lock.unlink(missing_ok=True)  # processes waiting for the lock will find the record
 
     def files(self, cells: Iterable[Cell]) -> list[Path]:
         records = [record for cell in cells if (record := self._read(self.folder, cell.key))]
@@ -93,7 +93,7 @@ class Store:
             if values["key"] == key and digest == record_digest(values) and digests == values["rankings"]:
                 return Record(key, values, files)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError):
-            pass  # not written by `put`
+            pass  # the record was not written by `put`
         self.doubted.add(path)
         return None
 
@@ -127,7 +127,7 @@ class Experiment:
     """A stage that trains cells: completes the plan's records and writes their tables."""
 
     def __init__(self, run: Run, workers: int, *others: Path, draws: Sequence[Layout] = ()) -> None:
-        """Read the splits; run n trains and is evaluated on draw n modulo their number. `others`: stores to read."""
+        """Read the splits: run n trains and evaluates on draw n modulo their number. `others`: stores to read."""
         self.run, self.params, self.layout, self.workers = run, run.params, run.layout, workers
         self.dataset, self.draws = run.dataset, draws or [run.layout]
         self.splits = [inputs.read_inputs(layout, None).split for layout in self.draws]

@@ -20,30 +20,30 @@ class Benchmark(Section):
     models: list[Name] = ["bpr", "lightgcn", "vbpr", "alignrec"]
     """see pipeline/models/__init__.py"""
     features: list[Name] = ["beit3", "minilm-cnn", "tfidf", "random", "shuffled", "constant"]
-    """feature sets for the models that use features; where they are not given, all of content and the controls"""
+    """feature sets for the models that use features; by default all content-based sets and the controls"""
     protocol: Literal["mmrec", "strict"] = "mmrec"
     """mmrec masks train items at test, as published tables do; strict masks train and valid"""
     seeds: Positive = 3
-    """runs of each; at least as many as the protocol has draws, which they take in turn"""
+    """runs per model and feature set, at least one per draw of the protocol; runs cycle through the draws"""
     ks: list[Positive] = [5, 10, 20, 50]
     """cutoffs"""
     modalities: dict[Name, list[Positive]] = {"minilm-cnn": [384, 1280]}
-    """feature set -> widths of the modalities concatenated in it, for models that treat each by itself; a
-    feature set that is not named is one modality"""
+    """feature set -> widths of the modalities concatenated in it, for models that treat modalities separately;
+    other feature sets are a single modality"""
     overrides: dict[Name, dict[str, Any]] = {}
-    """model -> keys of its own class in pipeline/models/ that differ for it; settings.py resolves them"""
+    """model -> keys of its class in pipeline/models/ to override"""
     ablations: dict[Name, dict[str, Any]] = {}
-    """name of a row -> keys of `train` that differ from AlignRec on `train.features`"""
+    """name of a row -> keys of `train` to override for AlignRec on `train.features`"""
     ablation_seeds: Positive = 1
-    """runs of each ablation, at most `seeds`; compared with the first runs of the model as it is"""
+    """runs of each ablation, at most `seeds`; compared with the first runs of the full model"""
     budget: Count = 0
-    """settings that each model tries on each feature set, the given one first, others drawn from `search.spaces`; best
-    valid Recall@20 chooses, test is not opened for them; 0: the given setting is used"""
+    """settings that each model tries on each feature set: the given one, then others drawn from `search.spaces`; the
+    highest valid Recall@20 wins, without evaluation on test; 0: no search"""
     control: Name | None = None
     """feature set that every other one is tested against under each model that reads features, such as `shuffled`;
     null: only AlignRec is tested, see pipeline/benchmark/significance.py"""
     workers: Positive = 2
-    """runs at a time, one thread each"""
+    """concurrent runs, one thread each"""
 
     def check(self, items: int) -> None:
         if (largest := max(self.ks)) > items:
@@ -53,7 +53,7 @@ class Benchmark(Section):
             )
 
     def check_cold(self, valid: int, test: int) -> str:
-        """Raise UserError if valid or test has too few cold items; return a note if figures will be near chance."""
+        """Raise UserError if valid or test has too few cold items; return a note if chance level is high."""
         chosen_at = max(CUTOFF, *self.ks)
         if min(valid, test) <= chosen_at:
             raise UserError(
@@ -77,7 +77,7 @@ class Range(Section):
 
 
 RATES: dict[str, Range] = {"lr": Range(low=1e-4, high=5e-2), "l2": Range(low=1e-5, high=0.3)}
-# for unsquared norms, which in a batch of 2048 rows weigh 45 times less than squared ones
+# for unsquared norms, which weigh 45 times less than squared ones in a batch of 2048 rows
 NORMS: dict[str, Range] = RATES | {"l2": Range(low=1e-4, high=1.0)}
 LOSSES = {"cca": Range(low=1e-4, high=0.1), "reg": Range(low=1e-2, high=1.0), "uia": Range(low=1e-2, high=1.0)}
 SPACES: dict[str, dict[str, Range]] = {
@@ -102,18 +102,18 @@ SPACES: dict[str, dict[str, Range]] = {
 
 
 class Search(Section):
-    """Hyperparameter search, see `benchmark.budget`; valid Recall@20 chooses."""
+    """Hyperparameter search by valid Recall@20, see `benchmark.budget`."""
 
     spaces: dict[Name, dict[Name, Range]] = SPACES
-    """model -> key of its settings -> range; a model that is not named has its default here, or those of lr and l2 that
-    it reads"""
+    """model -> key of its settings -> range; other models have these defaults, or ranges for those of lr and l2 that
+    they read"""
 
 
 class Mask(Section):
     """Mask modality (method.md section 5): AlignRec is retrained with one modality of some items hidden."""
 
     ratios: Annotated[list[Share], Field(max_length=100)] = []
-    """shares of items whose image (or text) is hidden; 0, the whole set, is always measured; empty: no training"""
+    """fractions of items whose image (or text) is hidden; 0, the full set, is always measured; empty: no training"""
     seeds: Positive = 3
     """trainings of AlignRec for each modality and ratio"""
 
@@ -130,20 +130,20 @@ Values = Annotated[list[int | float], Field(min_length=1)]
 
 
 class Study(Section):
-    """What the article measures beyond models x feature sets; a part that is left empty takes no time."""
+    """Experiments beyond models x feature sets; those that are left empty do not run."""
 
     speed: ClassVar[frozenset[str]] = frozenset({"workers"})
 
     mask: Mask = Mask()
     tail: bool = False
-    """whether AlignRec is tested against every other model by popularity and by history; trains nothing"""
+    """test AlignRec against every other model by popularity and by length of history, without training"""
     sweeps: dict[Name, Annotated[dict[str, Values], Field(min_length=1), AfterValidator(_check_dotted)]] = {}
-    """sweep -> key (`train.lr`, `graph.k`) -> values; all combinations are tried on valid; one key makes a curve, two a
-    heat map, more a heat map a pair"""
+    """sweep -> key (`train.lr`, `graph.k`) -> values; all combinations are evaluated on valid: one key gives a curve,
+    two keys a heat map, more keys a heat map per pair"""
     seeds: Positive = 5
     """trainings of AlignRec for each value of a sweep"""
     workers: Positive = 2
-    """trainings at a time, one thread each"""
+    """concurrent trainings, one thread each"""
 
     @property
     def is_empty(self) -> bool:

@@ -27,8 +27,8 @@ from alignrec.pipeline.models.ease import Closed
 from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.train.params import Released
 
-COMPARED = ("alignrec", "bm3", "vbpr")  # AlignRec, its predecessor in production, and the oldest that reads features
-BOUNDED = (RELEASED, "l3ae")  # models that are trained on upper bounds too
+COMPARED = ("alignrec", "bm3", "vbpr")  # AlignRec, its predecessor in production, the oldest content model
+BOUNDED = (RELEASED, "l3ae")  # models that are also trained on upper bounds
 DIGITS = 3  # significant digits of a drawn value, so that tables show it in full
 Setting = dict[str, int | float]
 
@@ -74,7 +74,7 @@ def run_cell(experiment: Experiment, data: DatasetData, model: str, settings: Tr
 
 
 def _data_of_draw(experiment: Experiment, features: str, draw: int) -> DatasetData:
-    """Return the data of a run on a draw, on which sets that learned from train interactions are refitted."""
+    """Return a run's data for a draw; feature sets learned from train interactions are refitted to that draw."""
     params, layout = experiment.params, experiment.draws[draw]
     stored = DatasetData.of(params, layout, features)
     if not draw or not names.learns_from_train(params, layout.dataset, features):
@@ -154,7 +154,7 @@ def tune_models(experiment: Experiment, entries: Iterable[Entry]) -> Tuned:
 
 
 def tried_settings(params: Parameters, dataset: str, model: str) -> list[Setting]:
-    """Return `benchmark.budget` settings, of which the first is the given one; none without a search space."""
+    """Return `benchmark.budget` settings, the given one first; none without a search space."""
     budget, ranges = params[Benchmark].budget, search_ranges(params, model)
     if not budget or not ranges:
         return []
@@ -192,7 +192,7 @@ class Compared(NamedTuple):
 
     model: str
     features: str
-    seed: int  # number of the run; equal numbers draw equal negatives for all feature sets
+    seed: int  # number of the run; all feature sets get the same negatives for the same number
 
 
 def plan_compared(

@@ -17,7 +17,7 @@ from alignrec.pipeline.train.params import Released
 
 
 def model_settings(params: Parameters, model: str, ablation: str = "") -> Train:
-    """Override a model's defaults by `train`, `benchmark.overrides` and the ablation; UserError for a wrong key."""
+    """Override a model's defaults with `train`, `benchmark.overrides` and the ablation; UserError for a wrong key."""
     kind, benchmark = MODELS[model].Params, params[Benchmark]
     trained = params[Released].resolved().model_dump(exclude_unset=True)
     settings = {key: value for key, value in trained.items() if key in kind.model_fields}
@@ -34,7 +34,7 @@ def with_settings(params: Parameters, model: str, setting: Mapping[str, Any]) ->
 
 
 def search_ranges(params: Parameters, model: str) -> dict[str, Range]:
-    # search.spaces, or else the model's default space, or else lr and l2
+    # in order of precedence: search.spaces, the model's default space, lr and l2
     rates = {key: values for key, values in RATES.items() if key in MODELS[model].Params.model_fields}
     return (SPACES | params[Search].spaces).get(model, rates)
 

@@ -18,7 +18,7 @@ from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.models import RELEASED
 
 METRICS = ("recall", "ndcg")
-COLUMNS = ("model", "features", "ablation")  # name the runs of a test, which differ only by seed
+COLUMNS = ("model", "features", "ablation")  # identify the runs of a test, which differ only in their seed
 
 
 def declare_pairs(entries: Sequence[Entry], reference: str, control: str | None = None) -> list[tuple[Entry, Entry]]:
@@ -55,7 +55,7 @@ def paired_tests(
 ) -> pa.Table:
     """Return table TESTS of all declared pairs, with p corrected over all of them.
 
-    `judged` has per protocol its label, and run -> metric -> float64 [N], NaN without a target in its draw.
+    `judged` pairs each protocol's label with run -> metric -> float64 [N], NaN without a target in the run's draw.
     """
     rows: list[dict[str, Any]] = []
     left: list[np.ndarray] = []

@@ -1,4 +1,4 @@
-"""A run's figures by length of history, by popularity of the item, and over the catalogue; the long tail.
+"""Figures of runs by user history and item popularity, over the catalogue, and in the long tail.
 
 Letters: N test users, K cutoff, I items, P pairs of test user and target, C candidates, n members of a group.
 """
@@ -25,7 +25,7 @@ from alignrec.pipeline.interactions.split import Split
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.train.params import Released
 
-# bounds, inclusive, of the train interactions of each group of users; in 5-core data users have at least three
+# inclusive bounds on train interactions for each group of users; in 5-core data users have at least three
 HISTORIES = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 9), (10, 19), (20, None))
 PARTS = 10
 USER_METRICS = ("recall", "ndcg")
@@ -159,7 +159,7 @@ def compare_in_group(
 ) -> Iterator[dict[str, Any]]:
     """Yield each candidate's mean recall with its interval, and AlignRec's lead; values are float64 [n, C]."""
     low, high = np.quantile(resample_means(values, RESAMPLES, seed), [0.025, 0.975], axis=0)
-    # only pairs that the benchmark declares: with more, no p could fall below .05 after correction
+    # only pairs that the benchmark declares: with more tests, no corrected p could be below .05
     pairs = declare_pairs([Entry(*name, 0) for name in candidates], reference)
     others = [(b.model, b.features) for a, b in pairs if (a.model, a.features) == (RELEASED, reference)]
     names = list(candidates)

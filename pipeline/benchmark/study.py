@@ -77,7 +77,7 @@ def mask_metrics(mask: pa.Table) -> dict[str, Any]:
 def mask_points(mask: pa.Table) -> list[dict[str, Any]]:
     read = mask.to_pylist()
     names = dict.fromkeys(row["features"] for row in read)
-    # every line starts at the whole set
+    # every curve starts at the full set
     rows = [(name, modality, row) for name in names for modality in MODALITIES for row in read
             if row["features"] == name and row["modality"] in (modality, WHOLE)]  # fmt: skip
     several = len({row["protocol"] for row in read}) > 1
@@ -91,7 +91,7 @@ def mask_points(mask: pa.Table) -> list[dict[str, Any]]:
 def mask_cell(experiment: Experiment, one: Masked) -> Cell:
     params, data = experiment.params, DatasetData.of(experiment.params, experiment.layout, one.features)
     whole = plan.run_cell(experiment, data, RELEASED, model_settings(params, RELEASED), one.seed)
-    # the benchmark has trained this one
+    # the benchmark has already trained this entry
     if one.modality == WHOLE and CUTOFF in params[Benchmark].ks:
         return whole
     if one.modality != WHOLE:

@@ -23,7 +23,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.ops.linalg import IMAGE, POWER, Block, JoinedMap, Whitening, right_vectors
 
-DRAWS = 5  # splits into cold and warm items; each item is cold in one
+DRAWS = 5  # splits into cold and warm items; each item is cold in one split
 K = 20
 FACTORS = 128  # upper bound on the set's width, which is lower if training interactions have a lower rank
 RIDGE = 1.0  # penalty, as a fraction of the mean variance of a column
@@ -42,7 +42,7 @@ WAYS = [Way(*way) for way in product((POWER, 0.3), (IMAGE, 0.3, 1.0), (True, Fal
 
 
 def fit_linear(layout: Layout, parts: Sequence[FeatureSet], width: int) -> tuple[JoinedMap, Way]:
-    """Fit the way that is best on validation, otherwise the first; raises UserError if no part distinguishes items."""
+    """Fit with the settings that are best on validation (else the first); raises UserError if no part varies."""
     kept = [part.distinguishes() for part in parts]
     if not any(kept):
         raise UserError(f"none of {', '.join(part.name for part in parts)} distinguishes items; leave it out")

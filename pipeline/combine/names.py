@@ -1,4 +1,4 @@
-"""Names, kinds, parts and settings of a dataset's feature sets, from the parameters only."""
+"""Names, kinds, parts and settings of a dataset's feature sets, derived only from the parameters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from alignrec.pipeline.sources.feature_files import FEATURE
 from alignrec.schemas import MODALITIES, variant
 
 CONCAT, LINEAR, MAPPED, MASKED = "concat", "linear", "mapped", "masked"
-LEAKED, PLANTED = "leaked", "planted"  # upper bounds, which bear the names of their kinds
+LEAKED, PLANTED = "leaked", "planted"  # upper bounds, named like their kinds
 KINDS: dict[str, type[Section]] = {CONCAT: Concat, "whitened": Whitened, LINEAR: Linear, MAPPED: Derived}
 KINDS |= {MASKED: Masked, LEAKED: Leaked, PLANTED: Planted}
 CEILINGS = (LEAKED, PLANTED, *(variant(PLANTED, modality) for modality in MODALITIES))
@@ -60,7 +60,7 @@ def parts_of(params: Parameters, dataset: str, name: str) -> list[str]:
 
 
 def is_of_all(sets: Sets, name: str) -> bool:
-    """Return whether a set is `linear` of all encoders that there are."""
+    """Return whether a set is `linear` over all available encoders."""
     return name in sets and kind_of(sets, name) == LINEAR and not settings_of(sets, name).model_dump()["of"]
 
 
@@ -125,7 +125,7 @@ def learns_from_train(params: Parameters, dataset: str, name: str) -> bool:
 
 
 def can_refit(params: Parameters, dataset: str, name: str) -> bool:
-    """Return whether a mapped set can be refitted without some interactions: no part learned from them."""
+    """Return whether a mapped set can be refitted without some interactions: its parts must not depend on them."""
     is_mapped = kind_of(params[Combine].sets, name) == MAPPED
     return is_mapped and not any(learns_from_train(params, dataset, part) for part in parts_of(params, dataset, name))
 

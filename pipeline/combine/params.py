@@ -12,7 +12,7 @@ class Combine(Section):
     """Section `combine`: feature sets derived from others, and controls."""
 
     sets: dict[Name, dict[str, Any]] = {"linear": {}}
-    """name -> its kind, a name in pipeline/combine/names.py, and keys of that kind's class"""
+    """name -> `kind`, a name in pipeline/combine/names.py, and keys of that kind's class"""
     controls: list[Literal["random", "shuffled", "constant"]] = ["random", "shuffled", "constant"]
     """feature sets that a useful one must beat; shuffled permutes the rows of the first set"""
     seed: int = 0
@@ -29,30 +29,30 @@ class Derived(Section):
     """Settings of kind `mapped`: a feature set mapped by ridge regression to factors of training interactions."""
 
     of: Name
-    """a feature set"""
+    """feature set to transform"""
 
 
 class Whitened(Derived):
     """Settings of kind `whitened`: a feature set, centred, reduced by PCA and whitened."""
 
     width: Positive = 128
-    """directions kept at most, those of most variance"""
+    """maximum number of principal components"""
 
 
 class Linear(Section):
     """Settings of kind `linear`: all parts reduced to one width; validation chooses how."""
 
     of: list[Name] = []
-    """feature sets; none: those of `encode.encoders`, and those that come with the source"""
+    """feature sets; empty: those of `encode.encoders` and those that come with the source"""
     width: Positive = WIDTH
-    """directions kept at most, of each part and of all together"""
+    """maximum number of principal components, of each part and of the concatenation"""
 
 
 class Masked(Section):
     """Settings of kind `masked`: a feature set as if no item had a modality."""
 
     of: Name
-    """a feature set"""
+    """feature set to mask"""
     modality: Literal["image", "text"]
     """masked modality of every item"""
 
@@ -61,7 +61,7 @@ class Leaked(Section):
     """Settings of kind `leaked`: factors of all interactions, test included, an upper bound."""
 
     width: Positive = WIDTH
-    """factors at most"""
+    """maximum number of factors"""
 
 
 class Planted(Section):

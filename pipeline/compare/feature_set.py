@@ -18,7 +18,7 @@ FEWEST = 3  # items needed for a comparison
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Feature set to compare: I items, F width."""
+    """A feature set to compare. I items, F width."""
 
     name: str
     source: str  # file, and how its rows were matched with items

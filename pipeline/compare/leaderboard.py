@@ -27,7 +27,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Result(BaseModel):
-    """Fields of a row of results.json that are read."""
+    """The fields of a row of results.json that the leaderboard reads."""
 
     model: Name
     features: Name

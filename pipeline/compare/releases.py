@@ -26,7 +26,7 @@ ITEMS = "items.parquet"
 PARTS = ("major", "minor", "patch")
 # lower bounds for a patch: models trained on the old features still work
 SAME = {"overlap": 0.9, "cka": 0.99, "cosine": 0.99}
-KIN = {"overlap": 0.5, "cka": 0.9}  # lower bounds for a minor version: retrain models; conclusions hold
+KIN = {"overlap": 0.5, "cka": 0.9}  # lower bounds for a minor version: models need retraining, conclusions hold
 Pairs = list[tuple[int, int]]  # row of each common item in the older and in the newer release
 
 
