@@ -169,15 +169,6 @@ def resize_grid(table: Tensor, grid: int) -> Tensor:
     return new[0].permute(1, 2, 0).flatten(0, 1).to(table.dtype)
 
 
-def lengthen_positions(table: Tensor, rows: int) -> Tensor:
-    """Interpolate text positions for longer texts (arXiv 2306.15595), or truncate them: [n, D] -> [rows, D]."""
-    if rows <= len(table):
-        return table[:rows]
-    along = table[FIRST_POSITION:].float().T[None]  # [1, D, n - 2]
-    new = F.interpolate(along, rows - FIRST_POSITION, mode="linear", align_corners=True)[0].T
-    return torch.cat([table[:FIRST_POSITION], new.to(table.dtype)])
-
-
 def _is_zipped_checkpoint(path: Path) -> bool:
     """Return whether a checkpoint is a zip; UserError for common mistakes, such as a web page."""
     if path.is_dir():
@@ -287,7 +278,11 @@ def load_beit3(network: BEiT3, tensors: dict[str, Tensor], where: str) -> Loaded
         raise UserError(f"{where}: {PATCH_POSITIONS} is {list(patches.shape)}, no table of square patches") from None
     if text.ndim != 2:
         raise UserError(f"{where}: {TEXT_POSITIONS} is {list(text.shape)}, no table of text positions")
-    kept |= {PATCH_POSITIONS: grown, TEXT_POSITIONS: lengthen_positions(text, wanted.positions)}
+    if wanted.positions > len(text):  # interpolated for longer texts (arXiv 2306.15595)
+        along = text[FIRST_POSITION:].float().T[None]  # [1, D, n - 2]
+        new = F.interpolate(along, wanted.positions - FIRST_POSITION, mode="linear", align_corners=True)[0].T
+        text = torch.cat([text[:FIRST_POSITION], new.to(text.dtype)])
+    kept |= {PATCH_POSITIONS: grown, TEXT_POSITIONS: text[: wanted.positions]}
     loaded = fill_network(network, kept, where, BEIT3_UNUSED, HEADS)
     return loaded._replace(ignored=left_out | loaded.ignored)
 

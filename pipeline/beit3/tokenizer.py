@@ -47,7 +47,10 @@ class Tokenizer:
 
 def train_model(texts: Iterable[str], vocab: int) -> bytes | None:
     """Train a unigram model of at most `vocab` ids and return it serialised; None without words."""
-    lines = list(islice((part for text in texts for part in _split_lines(text)), MOST_SENTENCES))
+    size = LONGEST_SENTENCE // 4  # characters, each of at most four bytes
+    plain = (text.replace("\0", " ") for text in texts)
+    parts = (text[start : start + size] for text in plain for start in range(0, len(text), size))
+    lines = list(islice(filter(str.strip, parts), MOST_SENTENCES))
     if not lines:
         return None
     model = io.BytesIO()
@@ -81,11 +84,3 @@ def split_text(ids: np.ndarray, max_tokens: int, most: int) -> list[np.ndarray]:
     read = ids[: most * room]
     parts = np.array_split(read, max(1, math.ceil(len(read) / room)))
     return [np.concatenate([[BOS], part, [EOS]]) for part in parts]
-
-
-def _split_lines(text: str) -> list[str]:
-    text = text.replace("\0", " ")
-    if len(text) * 4 < LONGEST_SENTENCE:
-        return [text] if text.strip() else []
-    size = LONGEST_SENTENCE // 4
-    return [part for start in range(0, len(text), size) if (part := text[start : start + size]).strip()]

@@ -14,15 +14,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.combine import controls, maps, names
 from alignrec.pipeline.combine.params import Combine, Leaked, Linear, Masked, Whitened
 from alignrec.pipeline.encode import chain
-from alignrec.pipeline.encode.folder import (
-    ENCODER,
-    SET,
-    Facts,
-    FeatureSet,
-    Span,
-    feature_rows,
-    judge_quality,
-)
+from alignrec.pipeline.encode.folder import ENCODER, SET, Facts, FeatureSet, Span, feature_rows, judge_quality
 from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.harness.code import versions
 from alignrec.pipeline.harness.layout import Layout

@@ -240,10 +240,8 @@ def _search_exact(units: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     flat.add(units)
     index = _on_gpu(flat, n, k + 1)
     step, place = (CPU_ROWS, engine.Threads()) if index is flat else (GPU_ROWS, None)
-    blocks, search = (
-        (np.arange(at, min(at + step, n)) for at in range(0, n, step)),
-        partial(_search_block, index, units, k),
-    )
+    blocks = (np.arange(at, min(at + step, n)) for at in range(0, n, step))
+    search = partial(_search_block, index, units, k)
     # each block is computed by a single thread: equal bytes for any number of threads
     with threadpool_limits(1):
         for own, found in engine.map(lambda: search, blocks, place):

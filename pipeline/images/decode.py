@@ -78,7 +78,26 @@ def normalise_image(
     """Decode, rotate by EXIF, flatten onto white, shrink to a shorter side of `size` pixels, and encode as JPEG."""
     digest = hashlib.sha256(data).hexdigest()
     try:
-        return _decode_and_shrink(data, digest, size, quality, max_pixels, semaphore)
+        with Image.open(memory.BytesIO(data), formats=FORMATS) as opened:
+            width, height = opened.size
+            if width * height > max_pixels:
+                return Decoded("too_large", f"{width} x {height} pixels", sha256=digest)
+            if width * height == 1:
+                return Decoded("placeholder", "1 x 1 pixel", sha256=digest)
+            if min(width, height) < SMALLEST:
+                return Decoded("too_small", f"{width} x {height} pixels", sha256=digest)
+            scans = data.count(START_OF_SCAN) if data.startswith(b"\xff\xd8") else 1
+            if scans > SCANS and width * height * scans > SCANS * max_pixels:
+                return Decoded("too_large", f"{width} x {height} pixels in {scans} scans", sha256=digest)
+            with semaphore.acquire(width * height) if semaphore else nullcontext():
+                image = _decode_jpeg(opened, data, size) or _decode_other(opened, size)
+            image.info = opened.info  # for EXIF rotation
+            with suppress(Exception):  # damaged EXIF may raise anything, but does not affect pixels
+                ImageOps.exif_transpose(image, in_place=True)
+            image.info = {}  # metadata would be written to the JPEG
+        out = memory.BytesIO()
+        image.save(out, "JPEG", quality=quality)
+        return Decoded("ok", "", out.getvalue(), image.width, image.height, digest, perceptual_hash(image))
     except MemoryError:
         raise
     except UnidentifiedImageError:
@@ -91,31 +110,6 @@ def normalise_image(
         cut = "truncated" in str(e).lower() or isinstance(e, EOFError)
         reason = " ".join(f"{type(e).__name__}: {e}".split())[:200]
         return Decoded("truncated" if cut else "not_an_image", reason, sha256=digest)
-
-
-def _decode_and_shrink(
-    data: bytes, digest: str, size: int, quality: int, max_pixels: int, semaphore: PixelSemaphore | None
-) -> Decoded:
-    with Image.open(memory.BytesIO(data), formats=FORMATS) as opened:
-        width, height = opened.size
-        if width * height > max_pixels:
-            return Decoded("too_large", f"{width} x {height} pixels", sha256=digest)
-        if width * height == 1:
-            return Decoded("placeholder", "1 x 1 pixel", sha256=digest)
-        if min(width, height) < SMALLEST:
-            return Decoded("too_small", f"{width} x {height} pixels", sha256=digest)
-        scans = data.count(START_OF_SCAN) if data.startswith(b"\xff\xd8") else 1
-        if scans > SCANS and width * height * scans > SCANS * max_pixels:
-            return Decoded("too_large", f"{width} x {height} pixels in {scans} scans", sha256=digest)
-        with semaphore.acquire(width * height) if semaphore else nullcontext():
-            image = _decode_jpeg(opened, data, size) or _decode_other(opened, size)
-        image.info = opened.info  # for EXIF rotation
-        with suppress(Exception):  # damaged EXIF may raise anything, but does not affect pixels
-            ImageOps.exif_transpose(image, in_place=True)
-        image.info = {}  # metadata would be written to the JPEG
-    out = memory.BytesIO()
-    image.save(out, "JPEG", quality=quality)
-    return Decoded("ok", "", out.getvalue(), image.width, image.height, digest, perceptual_hash(image))
 
 
 def _decode_jpeg(opened: Image.Image, data: bytes, size: int) -> Image.Image | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -190,8 +190,7 @@ def find_origin(where: str, params: ReleasedParams) -> Origin:
     return own if len(own.reads) == len(facts.reads) else replace(own, fingerprint=None)
 
 
-def load_released(source: Origin, params: ReleasedParams) -> Any:
-    return ReleasedEncoders(source.folder).load(params.encoder).encoder
-
-
-RELEASED = Spec(load_released, ReleasedParams, origin=find_origin, library=LIBRARY)
+RELEASED = Spec(
+    lambda source, params: ReleasedEncoders(source.folder).load(params.encoder).encoder,
+    ReleasedParams, origin=find_origin, library=LIBRARY,
+)  # fmt: skip

@@ -9,7 +9,7 @@ from alignrec.pipeline.http.retries import Absent, TransientError, retry
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release import signature
-from alignrec.pipeline.release.manifest import File, Manifest
+from alignrec.pipeline.release.manifest import Manifest
 from alignrec.pipeline.release.read import verify
 from alignrec.pipeline.remote import stores
 from alignrec.pipeline.remote.fetch import fetch
@@ -131,7 +131,11 @@ def _upload_release(release: Path, manifest: Manifest, version: Bucket, progress
     files = [*manifest.files, *signature.list_files(release)]
     done, total = 0, sum(file.bytes for file in files)
     for file in files:
-        if not _is_sent(version, file):
+        sent = None  # size and hash of the object, if an earlier run sent it
+        with suppress(Absent), version.translate_errors():
+            found = version.objects.get(file.path, options={"head": True})
+            sent = found.meta["size"], found.attributes.get("sha256")
+        if sent != (file.bytes, file.sha256):
             data = (release / file.path).read_bytes()
             if hashlib.sha256(data).hexdigest() != file.sha256:
                 raise UserError(f"{release / file.path}: changed while it was published; run again")
@@ -161,10 +165,3 @@ def _check_claim(bucket: Bucket, claim: str, mark: bytes) -> None:
     if holder != mark:
         remedy = f"if that one was given up, delete {bucket.address}/{claim} and run again"
         raise UserError(f"{bucket.address}: another publisher is at work on this version with other content; {remedy}")
-
-
-def _is_sent(version: Bucket, file: File) -> bool:
-    with suppress(Absent), version.translate_errors():
-        found = version.objects.get(file.path, options={"head": True})
-        return (found.meta["size"], found.attributes.get("sha256")) == (file.bytes, file.sha256)
-    return False

@@ -145,33 +145,27 @@ def json_object(line: bytes) -> dict[str, Any]:
     if line.startswith(UNREADABLE):
         raise ValueError(one_line(line[len(UNREADABLE) :].decode("utf-8", "replace"), 100))
     try:
-        record = orjson.loads(line)
-        if LONG_NUMBER.search(line):  # orjson turns integers beyond 64 bits into floats, and identifiers may be such
-            record = json.loads(line)
-    except ValueError:
-        record = _parse_constants(line)
+        try:
+            record = orjson.loads(line)
+            if LONG_NUMBER.search(
+                line
+            ):  # orjson turns integers beyond 64 bits into floats, and identifiers may be such
+                record = json.loads(line)
+        except ValueError:
+            if b"NaN" not in line and b"Infinity" not in line:
+                raise
+            record = json.loads(line.decode(), parse_constant=lambda _: None)  # Python's constants as null
+            json.dumps(record, ensure_ascii=False).encode()  # refuses lone surrogates, which Arrow cannot store
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except ValueError:
+        raise ValueError("not JSON") from None
     return require_dict(record)
 
 
 def require_dict(record: Any) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise ValueError("not an object")
-    return record
-
-
-def _parse_constants(line: bytes) -> Any:
-    """Parse JSON with Python's NaN and Infinity, as null."""
-    try:
-        if b"NaN" not in line and b"Infinity" not in line:
-            raise ValueError
-        record = json.loads(line.decode(), parse_constant=lambda _: None)
-        json.dumps(record, ensure_ascii=False).encode()  # refuses lone surrogates, which Arrow cannot store
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    except ValueError:
-        raise ValueError("not JSON") from None
     return record
 
 
