@@ -1,6 +1,7 @@
 """Checkpoints of long training runs."""
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from torch.optim import Optimizer
 
 from alignrec.pipeline import io
 
+Parts = dict[str, dict[str, Tensor]]  # part, such as `model` -> its tensors by name
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -21,28 +24,25 @@ class Checkpoint:
     path: Path
     every: int  # epochs or steps
 
-    def load(self) -> tuple[dict[str, Tensor], Any] | None:
+    def load(self) -> tuple[Parts, Any] | None:
         if not self.path.is_file():
             return None
+        parts: Parts = defaultdict(dict)
         with safe_open(self.path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["state"])  # noqa: SIM118
+            for name in file.keys():  # noqa: SIM118
+                part, _, own = name.partition(".")
+                parts[part][own] = file.get_tensor(name)
+            return parts, json.loads(file.metadata()["state"])
 
-    def save(self, tensors: dict[str, Tensor], state: Any) -> None:
+    def save(self, parts: Parts, state: Any) -> None:
         # written from the tensors: serialising to bytes first would take another 9 GB for BEiT3-base
-        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        named = ((f"{part}.{name}", x) for part, tensors in parts.items() for name, x in tensors.items())
+        contiguous = {name: x.detach().cpu().contiguous() for name, x in named}
         with io.atomic(self.path) as temporary:
             save_file(contiguous, temporary, {"state": json.dumps(state)})
 
     def clear(self) -> None:
         self.path.unlink(missing_ok=True)
-
-
-def prefix_names(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{part}.{name}": tensor for name, tensor in tensors.items()}
-
-
-def part_of(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
-    return {name.removeprefix(f"{part}."): x for name, x in tensors.items() if name.startswith(f"{part}.")}
 
 
 def adam_state(optimizer: Optimizer) -> dict[str, Tensor]:

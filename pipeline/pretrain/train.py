@@ -28,7 +28,7 @@ from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.http.fetch import local_path
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.items.columns import Texts
-from alignrec.pipeline.ops.checkpoint import Checkpoint, adam_state, part_of, prefix_names, restore_adam
+from alignrec.pipeline.ops.checkpoint import Checkpoint, adam_state, restore_adam
 from alignrec.pipeline.ops.device import pick_device
 from alignrec.pipeline.ops.linalg import Whitening, fit_pca, fit_whitening
 from alignrec.pipeline.pretrain import prepare, published
@@ -143,8 +143,8 @@ def fit(
     """
     training, now = _begin_training(network, task), TrainState()
     if (saved := checkpoint.load()) is not None:
-        training.model.load_state_dict(part_of(saved[0], "weights"))
-        restore_adam(training.optimizer, part_of(saved[0], "adam"))
+        training.model.load_state_dict(saved[0]["weights"])
+        restore_adam(training.optimizer, saved[0]["adam"])
         now = TrainState(**saved[1])
     if not now.step and isinstance(network, Mini):
         start_head(training.model, task)
@@ -165,10 +165,8 @@ def fit(
         if now.step % every == 0 or now.step == steps:
             _record_measurement(training, task, now, rate, MOST_DRAWS if now.step == steps else 1)
         if now.step % checkpoint.every == 0 and now.step < steps and process.rank() == 0:
-            state = prefix_names("weights", training.model.state_dict()) | prefix_names(
-                "adam", adam_state(training.optimizer)
-            )
-            checkpoint.save(state, vars(now))
+            parts = {"weights": training.model.state_dict(), "adam": adam_state(training.optimizer)}
+            checkpoint.save(parts, vars(now))
     taught = training.model.taught() if now.step else None
     return now.history, None if taught is None else taught.cpu().numpy()
 
@@ -247,16 +245,11 @@ def build_optimizer(model: nn.Module, params: Pretrain) -> torch.optim.AdamW:
         decayed = parameter.ndim >= 2 and not any(part in name for part in UNDECAYED)
         new = not params.init and name.startswith(NEW if params.size == "mini" else TEXT)
         groups.setdefault((PIECES if new else 1.0, decayed), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {"params": members, "weight_decay": params.weight_decay if decayed else 0.0, "scale": scale}
-            for (scale, decayed), members in groups.items()
-        ],
-        lr=params.lr,
-        betas=BETAS,
-        eps=EPSILON,
-        fused=True,
-    )
+    own = [
+        {"params": members, "weight_decay": params.weight_decay if decayed else 0.0, "scale": scale}
+        for (scale, decayed), members in groups.items()
+    ]
+    return torch.optim.AdamW(own, lr=params.lr, betas=BETAS, eps=EPSILON, fused=True)
 
 
 def warmup_cosine(step: int, steps: int, warmup: float, peak: float) -> float:

@@ -60,19 +60,12 @@ def write_embeddings(run: Run, user: np.ndarray, item: np.ndarray) -> int:
     vectors = io.fingerprint_of(io.record(io.shards(layout.features(own.features), "features")[0]))
     read = io.digest(inputs.input_files(layout, own.features))
     space = {io.FINGERPRINT: {"features": vectors, "train": own.facts(), "inputs": read}}
-    width = item.shape[1]
-    for names, of, path, schema in (
-        (io.read_table(layout.users, schemas.USERS), user, layout.user_embeddings, schemas.user_embeddings(width)),
-        (
-            io.read_table(layout.item_ids, schemas.ITEM_IDS),
-            item,
-            layout.item_embeddings,
-            schemas.item_embeddings(width),
-        ),
+    for ids, columns, of, path, schema in (
+        (layout.users, schemas.USERS, user, layout.user_embeddings, schemas.user_embeddings),
+        (layout.item_ids, schemas.ITEM_IDS, item, layout.item_embeddings, schemas.item_embeddings),
     ):
-        table = names.append_column("vector", io.vectors(of))
-        parts = (
-            table.slice(at, io.PART) for at in range(0, len(table), io.PART)
-        )  # row groups, which readers load one at a time
-        run.write_all(parts, path, schema, **space)
+        table = io.read_table(ids, columns).append_column("vector", io.vectors(of))
+        # row groups, which readers load one at a time
+        parts = (table.slice(at, io.PART) for at in range(0, len(table), io.PART))
+        run.write_all(parts, path, schema(of.shape[1]), **space)
     return len(user) + len(item)

@@ -22,12 +22,8 @@ class TrainingData(NamedTuple):
 
 
 def input_files(layout: Layout, features: str | None) -> list[Path]:
-    tables = [layout.interactions, layout.users, layout.item_ids]
-    return (
-        tables
-        if features is None
-        else [*tables, layout.edges(features), *io.shards(layout.features(features), "features")]
-    )
+    own = [] if features is None else [layout.edges(features), *io.shards(layout.features(features), "features")]
+    return [layout.interactions, layout.users, layout.item_ids, *own]
 
 
 def read_inputs(layout: Layout, features: str | None) -> TrainingData:

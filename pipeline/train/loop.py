@@ -18,7 +18,7 @@ from alignrec.pipeline.interactions.split import Split
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models.base import Batch, GraphRecommender, Inputs, Recommender
 from alignrec.pipeline.models.params import Accumulating, Train
-from alignrec.pipeline.ops.checkpoint import Checkpoint, adam_state, part_of, prefix_names, restore_adam
+from alignrec.pipeline.ops.checkpoint import Checkpoint, adam_state, restore_adam
 from alignrec.pipeline.ops.device import pick_device
 from alignrec.pipeline.ops.linalg import first_not_finite
 from alignrec.pipeline.ops.scores import Filter, Vectors
@@ -56,7 +56,9 @@ def fit(
     """
     keep_large_buffers()
     device = pick_device()
-    inputs = _check_inputs(model, split, features, edges, device, tuple(parts))
+    _check_inputs(model, split, features, edges, parts)
+    table = None if features is None else torch.from_numpy(np.ascontiguousarray(features, np.float32)).to(device)
+    inputs = Inputs(split, table, edges, device, tuple(parts))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = model(inputs, params).to(device)
@@ -132,33 +134,27 @@ class _Loop:
 
     def run(self, progress: Callable[[dict[str, Any]], object] | None) -> None:
         if self.checkpoint and (saved := self.checkpoint.load()) is not None:
-            self._restore(*saved)
+            parts, state = saved
+            self.network.load_state_dict(self.network.state_dict() | parts["model"])
+            restore_adam(self.optimiser, parts["adam"])
+            self.kept = parts["best"]
+            self.history, self.best, self.best_epoch = state["history"], state["best"], state["best_epoch"]
         for epoch in range(len(self.history), self.params.epochs):
             if self._is_over(epoch):
                 break
             self._judge(epoch, self._steps(epoch))
             if self.checkpoint and (epoch + 1) % self.checkpoint.every == 0:
-                self._save(self.checkpoint)
+                weights, adam = self.network.state_dict(), adam_state(self.optimiser)
+                state = {"history": self.history, "best": self.best, "best_epoch": self.best_epoch}
+                self.checkpoint.save({"model": weights, "best": self.kept, "adam": adam}, state)
             if progress:
                 progress(self.history[-1])
-
-    def _save(self, checkpoint: Checkpoint) -> None:
-        weights, adam = self.network.state_dict(), adam_state(self.optimiser)
-        tensors = prefix_names("model", weights) | prefix_names("best", self.kept) | prefix_names("adam", adam)
-        state = {"history": self.history, "best": self.best, "best_epoch": self.best_epoch}
-        checkpoint.save(tensors, state)
-
-    def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        self.network.load_state_dict(self.network.state_dict() | part_of(tensors, "model"))
-        restore_adam(self.optimiser, part_of(tensors, "adam"))
-        self.history, self.best, self.best_epoch = state["history"], state["best"], state["best_epoch"]
-        self.kept = part_of(tensors, "best")
 
     def fitted(self) -> Fit:
         return Fit(
             user=self.kept["user"].numpy(),
             item=self.kept["item"].numpy(),
-            state=part_of(self.kept, "state"),
+            state={name.removeprefix("state."): x for name, x in self.kept.items() if name.startswith("state.")},
             history=self.history,
             best_epoch=self.best_epoch,
             valid={k[6:]: v for k, v in self.history[self.best_epoch].items() if k.startswith("valid_")},
@@ -213,23 +209,17 @@ class _Loop:
         if self.params.decimals is not None:
             recall = round(recall, self.params.decimals)
         if recall > self.best:
-            tensors = {"user": user, "item": item, **prefix_names("state", self.network.state_dict())}
+            state = {f"state.{name}": x for name, x in self.network.state_dict().items()}
             self.best, self.best_epoch = recall, epoch
-            self.kept = {name: x.detach().cpu().clone() for name, x in tensors.items()}
+            self.kept = {n: x.detach().cpu().clone() for n, x in ({"user": user, "item": item} | state).items()}
 
 
 def _check_inputs(
-    model: type[Recommender],
-    split: Split,
-    features: np.ndarray | None,
-    edges: pa.Table | None,
-    device: torch.device,
-    parts: tuple[int, ...],
-) -> Inputs:
+    model: type[Recommender], split: Split, features: np.ndarray | None, edges: pa.Table | None, parts: Sequence[int]
+) -> None:
     optional = {"features": features, "edges": edges}
-    for name in sorted(model.needs):
-        if optional[name] is None:
-            raise UserError(f"{model.__name__} needs {name}; none were given")
+    if absent := [name for name in sorted(model.needs) if optional[name] is None]:
+        raise UserError(f"{model.__name__} needs {absent[0]}; none were given")
     if features is not None and len(features) != split.n_items:
         raise UserError(f"features have {len(features)} rows, the catalogue has {split.n_items} items; encode again")
     if features is not None and parts and sum(parts) != features.shape[1]:
@@ -239,10 +229,8 @@ def _check_inputs(
         )
     if features is not None and (wrong := first_not_finite(features)) is not None:
         raise UserError(f"features, row {wrong}: not finite; encode again")
-    if (
-        edges is not None
-        and int(max(edges["item_id"].to_numpy().max(), edges["neighbour_id"].to_numpy().max())) >= split.n_items
-    ):
+    ends = () if edges is None else [edges["item_id"], edges["neighbour_id"]]
+    if any(end.to_numpy().max() >= split.n_items for end in ends):
         raise UserError(f"edges name items beyond the catalogue's {split.n_items}; run the graph stage again")
     if not len(split.valid):
         raise UserError("no valid interactions: the best epoch cannot be chosen; check the split")
@@ -251,5 +239,3 @@ def _check_inputs(
             f"only {n} items are cold in valid, and the best epoch is chosen by recall@{CUTOFF} among them; raise "
             "interactions.cold_share"
         )
-    table = None if features is None else torch.from_numpy(np.ascontiguousarray(features, np.float32)).to(device)
-    return Inputs(split, table, edges, device, parts)

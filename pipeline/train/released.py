@@ -1,11 +1,9 @@
 """The released recommender: AlignRec trained on one feature set, with its vectors, index and training curve."""
 
-from functools import partial
 from typing import Any, cast
 
 import torch
 from safetensors.torch import save
-from tqdm import tqdm
 
 from alignrec.pipeline import io
 from alignrec.pipeline.graph.params import Graph
@@ -27,7 +25,13 @@ def train_released(run: Run, features: str, params: Train) -> None:
         run.count(reason, n)
     checkpoint = Checkpoint(layout.checkpoint, params.checkpoint_every)
     with run.progress(total=params.epochs, unit="epoch") as bar:
-        trained = fit(AlignRec, *data, params, run.seed(), partial(_show_epoch, bar), checkpoint)
+
+        def show_epoch(line: dict[str, Any]) -> None:
+            shown = f"loss {line['loss']:.4f}, valid Recall@20 {line['valid_recall@20']:.4f}"
+            bar.set_postfix_str(shown, refresh=False)
+            bar.update(line["epoch"] + 1 - bar.n)
+
+        trained = fit(AlignRec, *data, params, run.seed(), show_epoch, checkpoint)
         # early stopping may end before the last epoch
         bar.total = len(trained.history)
     run.note(best_epoch=trained.best_epoch, epochs=len(trained.history), **trained.valid)
@@ -37,8 +41,3 @@ def train_released(run: Run, features: str, params: Train) -> None:
     io.write_json(layout.history("train"), trained.history)
     checkpoint.clear()
     run.rows_in, run.rows_out = len(data.split.train), rows
-
-
-def _show_epoch(bar: tqdm, line: dict[str, Any]) -> None:
-    bar.set_postfix_str(f"loss {line['loss']:.4f}, valid Recall@20 {line['valid_recall@20']:.4f}", refresh=False)
-    bar.update(line["epoch"] + 1 - bar.n)

@@ -1,8 +1,7 @@
 """Top-K retrieval by a FAISS index on inner products. I items, D embedding width, N users, K cutoff."""
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any
 
 import faiss
 import numpy as np
@@ -21,22 +20,15 @@ ENOUGH = 0.95  # recall required of an inverted file: determines the number of l
 BLOCK = 1024  # users per search
 
 
-class Indexed(NamedTuple):
-    """An index of item vectors, row = item_id; reproducible byte by byte."""
-
-    write: Callable[[Path], object]
-    facts: dict[str, Any]  # kind, items, width, recall, k, number of users measured; for `ivf` also its lists
-
-
 def write_index(layout: Layout, exact_up_to: int) -> None:
     user, item = read_embeddings(layout)
     asked = np.linspace(0, len(user) - 1, min(SAMPLE, len(user))).astype(np.int64)
     bought = io.read_slices(layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"], io.PART)
     seen = train_of(bought, asked, len(user), len(item))
-    index = build_index(item, user.take(asked), seen, exact_up_to)
+    index, facts = build_index(item, user.take(asked), seen, exact_up_to)
     with io.atomic(layout.items_index) as temporary:
-        index.write(temporary)
-    io.write_json(layout.index_facts, index.facts)
+        faiss.write_index(index, str(temporary))
+    io.write_json(layout.index_facts, facts)
 
 
 def build_flat(item: np.ndarray) -> faiss.Index:
@@ -45,8 +37,13 @@ def build_flat(item: np.ndarray) -> faiss.Index:
     return index
 
 
-def build_index(item: Embeddings, user: np.ndarray, seen: Pairs, exact_up_to: int) -> Indexed:
-    """Build an index, and measure its recall at k against exact ranking on a sample of users."""
+def build_index(
+    item: Embeddings, user: np.ndarray, seen: Pairs, exact_up_to: int
+) -> tuple[faiss.Index, dict[str, Any]]:
+    """Build an index of item vectors, row = item_id, which is reproducible byte by byte.
+
+    Its facts are kind, items, width, and recall at k against exact ranking on a sample of users; of `ivf` also lists.
+    """
     k, places = min(MEASURED_AT, len(item)), np.arange(len(user))
     best = search_exact(user, item, k, seen)
 
@@ -57,21 +54,16 @@ def build_index(item: Embeddings, user: np.ndarray, seen: Pairs, exact_up_to: in
     if len(item) <= exact_up_to:
         index = build_flat(item.read())
     else:
+        rows = np.random.default_rng(0).choice(len(item), min(len(item), neighbours.SAMPLE), replace=False)
+        index = neighbours.train_index(item.take(np.sort(rows)), len(item), "Flat")
+        for part in item:
+            index.add(part)
         # double the number of lists searched until recall reaches ENOUGH
-        index = build_inverted(item)
         while found(index) < ENOUGH and index.nprobe < index.nlist:
             index.nprobe = min(2 * index.nprobe, index.nlist)
         facts = {"kind": "ivf", "lists": index.nlist, "searched": index.nprobe}
     facts |= {"items": len(item), "width": item.width, "recall": round(found(index), 4), "k": k, "users": len(user)}
-    return Indexed(lambda path: faiss.write_index(index, str(path)), facts)
-
-
-def build_inverted(item: Embeddings) -> Any:
-    rows = np.random.default_rng(0).choice(len(item), min(len(item), neighbours.SAMPLE), replace=False)
-    index = neighbours.train_index(item.take(np.sort(rows)), len(item), "Flat")
-    for part in item:
-        index.add(part)
-    return index
+    return index, facts
 
 
 def search_exact(user: np.ndarray, item: Iterable[np.ndarray], k: int, seen: Pairs) -> np.ndarray:

@@ -55,7 +55,7 @@ def test_cuda_comes_before_mps_before_the_cpu(
 
 def say_growth(path: Path) -> None:
     """Print the growth of peak memory, in MiB, when 256 MiB are saved."""
-    tensors = {"w": torch.ones(64 << 20)}
+    tensors = {"model": {"w": torch.ones(64 << 20)}}
     before = process.peak_mib()
     Checkpoint(path, 1).save(tensors, {"step": 1})
     print(process.peak_mib() - before)
