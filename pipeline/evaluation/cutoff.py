@@ -1,4 +1,4 @@
-"""Cutoff of headline figures, also used to choose epochs and settings."""
+"""The cutoff of headline figures, which also selects epochs and settings."""
 
 from collections.abc import Sequence
 

@@ -58,7 +58,7 @@ class Comparison:
 
     protocol: str
     fingerprint: str
-    rows: list[Row]  # by Recall@20, descending
+    rows: list[Row]  # sorted by Recall@20, descending
 
     @property
     def masked(self) -> str:
@@ -71,7 +71,7 @@ class Comparison:
 
 def figures_by_run(results: pa.Table) -> dict[tuple[Any, ...], Cell]:
     ordered = results.sort_by([(k, "ascending") for k in (*KEYS, "seed")])
-    rows = ordered.select([*KEYS, "value"]).to_pylist()  # a few thousand at most
+    rows = ordered.select([*KEYS, "value"]).to_pylist()  # at most a few thousand rows
     values = group_values((tuple(row[k] for k in KEYS), row["value"]) for row in rows)
     return {key: mean_and_sd(by_seed) for key, by_seed in values.items()}
 
@@ -102,9 +102,7 @@ def list_ablations(results: pa.Table) -> list[Comparison]:
     names = [f"{m}\t{f}" for m, f in zip(results["model"].to_pylist(), results["features"].to_pylist(), strict=True)]
     left_out = pc.not_equal(results["ablation"], "")
     compared = pc.is_in(pa.array(names, pa.string()), value_set=pa.array(names, pa.string()).filter(left_out))
-    seeds = pc.unique(
-        results.filter(left_out)["seed"]
-    )  # else an ablation's effect would not be the difference of two rows
+    seeds = pc.unique(results.filter(left_out)["seed"])  # so that an ablation's effect is the difference of two rows
     return _compare_runs(results.filter(pc.and_(compared, pc.is_in(results["seed"], value_set=seeds))))
 
 
@@ -128,7 +126,7 @@ class MaskedFigure(NamedTuple):
     features: str
     modality: str  # image or text; WHOLE for the unchanged set
     ratio: float
-    recall: Cell  # on test, by seed
+    recall: Cell  # Recall@20 on test
     change: Cell | None  # relative to the whole set, seed by seed; None for the whole set, or if its recall is 0
 
     @property

@@ -37,11 +37,11 @@ class Protocol:
     users: str = "with train and with a target"
     selection: str = SELECTION
     metrics: Mapping[str, str] = field(default_factory=lambda: dict(METRICS))
-    version: int = 1  # bumped by changes in meaning that no other field reflects
+    version: int = 1  # incremented by changes in meaning that no other field reflects
 
     @property
     def name(self) -> str:
-        """Heading of tables: `mmrec` for the published protocol, else what differs."""
+        """Heading of tables: `mmrec` for the published protocol, otherwise its differences."""
         parts = [self.rule, *([] if self.split == "mmrec" else [self.split])]
         return ", ".join([*parts, self.candidates] if self.split.startswith(COLD_ITEMS) else parts)
 

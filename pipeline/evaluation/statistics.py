@@ -96,6 +96,6 @@ def corrected_tests(
 
 
 def agreed_verdict(tests: Sequence[Mapping[str, Any]]) -> str:
-    """Return `better` or `worse` if all tests of a - b agree and are significant, else `undecided`."""
+    """Return `better` or `worse` if all tests of a - b are significant and agree, otherwise `undecided`."""
     signs = {int(np.sign(test["difference"])) if test["p_holm"] < LEVEL else 0 for test in tests}
     return {1: "better", -1: "worse"}.get(signs.pop(), "undecided") if len(signs) == 1 else "undecided"

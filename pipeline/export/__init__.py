@@ -1,1 +1,1 @@
-"""Exports of a dataset or a release for other libraries."""
+"""Export a dataset or release in the formats of other libraries."""

@@ -24,7 +24,7 @@ FIELDS = ("item_id", "asin", "title", "brand", "categories", "description")
 
 @dataclass(frozen=True)
 class ExportContent:
-    """Tables in item order and user order; None if the origin lacks them."""
+    """Tables in item order and user order; None if the dataset or release does not have them."""
 
     name: str
     items: pa.Table  # FIELDS of schema ITEMS, and image_url, public or empty; I rows
@@ -122,7 +122,7 @@ def arrange_rows(content: ExportContent, order: Path | None) -> ExportContent:
         notes += [f"Items of it that the dataset lacks, and that have no content: {lacking:,}."] if lacking else []
         notes += [f"Items of the dataset left out, as it does not name them: {left_out:,}."] if left_out else []
         content = _take_items(content, rows, asins, notes)
-    # other tools divide by a vector's length, so zero rows become NaN
+    # other tools divide by a vector's norm, so zero rows would become NaN
     zero = {name: (content.matrix(name) == 0).all(axis=1) for name in content.features}
     if content.codes is None:
         features = {name: _fill_zeros(name, table, zero[name]) for name, table in content.features.items()}
@@ -145,7 +145,7 @@ def _fill_zeros(name: str, table: pa.Table, zero: np.ndarray) -> pa.Table:
     if zero.all():
         raise UserError(f"feature set '{name}' holds nothing but zeros; choose others with --features")
     x = io.matrix(table["vector"]).copy()
-    # Drawn, because the mean itself or a mixture of rows would be near many rows of a set that is not centred.
+    # Random, because in a set that is not centred the mean, or a mixture of rows, would be near many rows.
     rows = len(x) - int(zero.sum())
     mean = x.sum(axis=0, dtype=np.float64) / rows
     squares = np.einsum("if,if->f", x, x, dtype=np.float64) / rows
@@ -159,12 +159,12 @@ def _fill_zeros(name: str, table: pa.Table, zero: np.ndarray) -> pa.Table:
 
 
 def _take_items(content: ExportContent, rows: np.ndarray, asins: Sequence[str], notes: list[str]) -> ExportContent:
-    """Return the content with rows `rows`, int64 [N], where -1 is an item without content."""
+    """Select `rows`, int64 [N], of the content; -1 stands for an item without content."""
     index = pa.array(np.where(rows < 0, len(content.items), rows))
     ids = {"item_id": pa.array(range(len(rows)), pa.int32()), "asin": pa.array(asins, pa.string())}
 
     def take_rows(table: pa.Table) -> pa.Table:
-        row: dict[str, object] = {}  # of an item without content
+        row: dict[str, object] = {}  # row of an item without content
         for name, kind in zip(table.schema.names, table.schema.types, strict=True):
             if pa.types.is_fixed_size_list(kind):
                 row[name] = [0.0] * kind.list_size

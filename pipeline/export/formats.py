@@ -20,8 +20,8 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.schemas import MODALITIES, variant
 
 INTER = ["userID", "itemID", "rating", "timestamp", "x_label"]  # columns of MMRec's .inter
-LETTERS = "abcdefghijklmnopqrstuvwxyz"  # of the levels in tokens of MiniOneRec
-# tokens of an ID that MiniOneRec reads: four of the dataset classes in its data.py use only the first three
+LETTERS = "abcdefghijklmnopqrstuvwxyz"  # prefixes of the levels in MiniOneRec's tokens
+# tokens per ID that MiniOneRec reads: four dataset classes in its data.py use only the first three
 TRIPLET = 3
 HUB_SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 
@@ -138,7 +138,7 @@ def write_recbole(content: ExportContent, folder: Path) -> tuple[str, list[str]]
     for features in content.features:
         with (data / f"{name}.{features}").open("w", encoding="utf-8") as f:
             f.write(f"{features}_id:token\t{features}_emb:float_seq\n")
-            for i, row in enumerate(content.matrix(features)):  # a row at a time: text is five times the array
+            for i, row in enumerate(content.matrix(features)):  # by row, as text takes five times the array's memory
                 f.write(f"{i}\t{' '.join(map('{:.9g}'.format, row.tolist()))}\n")
     write_mappings(folder, content.items, content.users)
     settings = _recbole_settings(content, known)
@@ -252,7 +252,7 @@ def write_minionerec(content: ExportContent, folder: Path) -> tuple[str, list[st
     for tokens, row in zip(ids.tolist(), content.items.to_pylist(), strict=True):
         item, title = str(row["item_id"]), row["title"].strip()
         files["index"][item] = [f"<{LETTERS[level]}_{code}>" for level, code in enumerate(tokens)]
-        # for MiniOneRec, all items without a title would share one
+        # otherwise all items without a title would share an empty one
         texts = {"title": title or f"[item {item} has no title]"} | {c: row[c] for c in ("description", "brand")}
         plain = {key: " ".join(text.split()) for key, text in texts.items()}
         files["item"][item] = plain | {"categories": ", ".join(row["categories"])}

@@ -11,7 +11,7 @@ from alignrec.pipeline.export import formats
 from alignrec.pipeline.export.content import ExportContent, write_tsv
 from alignrec.pipeline.io.errors import UserError
 
-# a format writes its files into a folder and returns the README's usage text, and sentences on what it changes
+# format -> function that writes its files and returns the README's usage text, and notes on what it changes
 FORMATS: dict[str, Callable[[ExportContent, Path], tuple[str, list[str]]]] = {
     "mmrec": formats.write_mmrec,
     "recbole": formats.write_recbole,

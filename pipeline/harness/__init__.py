@@ -1,1 +1,1 @@
-"""What runs a stage: its files and record, seeds, resuming, progress, and the fingerprint of its code."""
+"""Infrastructure to run stages: files and records, seeds, resuming, progress, and code fingerprints."""

@@ -22,7 +22,7 @@ Job = TypeVar("Job")
 Read = Callable[[Job], pa.Table]  # reads the input of a job, in a process on this machine
 Work = Callable[[Job, pa.Table], pa.Table]  # computes the result of a job from its input
 READERS = 2  # concurrent reads
-TRIES = 10  # attempts at a job whose worker is lost
+TRIES = 10  # attempts per job if workers are lost
 LOST = (
     f"a worker of the Ray cluster was lost {TRIES} times at one job, most likely as memory ran out; give nodes more, "
     "or lower `encode.batch_size`; `ray list workers` says why they ended"
@@ -31,7 +31,7 @@ MIXED = (
     "workers have several kinds of processor, which may round differently: {}. Rows may differ from those of one kind "
     "in their last digits; take nodes of one kind for equal bytes"
 )
-PATIENCE = 3600  # seconds to wait for the first worker; nodes may be started meanwhile
+PATIENCE = 3600  # seconds to wait for the first worker, as nodes may still be starting
 
 
 def spread(
@@ -40,7 +40,7 @@ def spread(
 ) -> Generator[tuple[Job, pa.Table], None, None]:  # fmt: skip
     """Yield each job with its result, in order; arguments are pickled.
 
-    Uses the connected cluster, else RAY_ADDRESS, else a new local one. UserError if Ray is not installed, a node has
+    Uses the connected cluster, RAY_ADDRESS, or a new local one, in this order. UserError if Ray is missing, a node has
     other code or other versions of `packages`, no worker fits, or a job fails.
     """
     if not jobs:
@@ -87,7 +87,7 @@ def _connect() -> Any:
         address = os.environ.get("RAY_ADDRESS", "")
         if address.startswith("ray://"):
             raise UserError(f"RAY_ADDRESS is {address}; start this on a node of the cluster, and give its host:port")
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray logs each start of a worker as an error
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray logs each worker start as an error
         try:
             ray.init(log_to_driver=False, logging_level=logging.WARNING)  # reads RAY_ADDRESS
         except (ConnectionError, RuntimeError, ValueError) as e:
@@ -149,7 +149,7 @@ def _read(read: Read[Job], jobs: Sequence[Job], folder: str, batch: pa.Table) ->
 class _Worker:
     """Actor that runs jobs."""
 
-    given: Any  # reference to the factory of its work, and the jobs
+    given: Any  # object reference to the work's factory and the jobs
     threads: int
     wanted: dict[str, str]  # facts that this node must have
     packages: Sequence[str]

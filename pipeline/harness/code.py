@@ -1,4 +1,4 @@
-"""What results depend on: source files, hashed without docstrings and comments, library versions and the machine."""
+"""Fingerprints of what results depend on: code without docstrings and comments, library versions, the machine."""
 
 import ast
 import hashlib
@@ -23,7 +23,7 @@ HARNESS = {
     *(path for package in ("harness", "http") for path in (PIPELINE / package).glob("*.py")),
     *PIPELINE.glob("*/params.py"),
 } - {PIPELINE / f"{name}.py" for name in SHAPING}
-# data files are hashed if a source file mentions their name
+# suffixes of data files, which are hashed if a source file mentions their name
 DATA = frozenset({".html", ".css", ".js", ".md", ".json"})
 
 

@@ -1,4 +1,4 @@
-"""Parameters: the base class of sections, their types and error messages, the whole file, and reading of YAML."""
+"""Parameters: base class and types of sections, their error messages, the parameter file, and YAML parsing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _check_port(address: str) -> str:
 
 
 Address = Annotated[str, AfterValidator(_check_port)]  # URL or path
-WRAPPED = BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw)  # a list of one needs no brackets
+WRAPPED = BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw)  # a single item needs no brackets
 # addresses of one file, tried in order: URLs (http, https, file) or paths; a single one needs no list
 Mirrors = Annotated[list[Address], Field(min_length=1), WRAPPED]
 
@@ -55,8 +55,8 @@ class Section(BaseModel):
         return self
 
 
-LONGEST_NAME = 64  # characters of a name that are compared
-MOST_SHOWN = 20  # values of a list or mapping in a message
+LONGEST_NAME = 64  # characters of a name that are compared with known names
+MOST_SHOWN = 20  # maximum values of a list or mapping shown in a message
 
 Kind = TypeVar("Kind", bound=Section)
 
@@ -83,7 +83,7 @@ def nearest(name: str, among: Iterable[str]) -> str:
 
 
 def first_fault(error: ValidationError, kind: type[Section], where: str = "") -> str:
-    """Describe the first error of untrusted values; unknown keys go first, as a missing key may be misspelt."""
+    """Describe the first error of untrusted values; unknown keys come first, as they may be misspelt required keys."""
     faults = error.errors()
     fault = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
     path = one_line(".".join([where] * bool(where) + [str(part) for part in fault["loc"]]), 120) or "the file"
@@ -91,7 +91,7 @@ def first_fault(error: ValidationError, kind: type[Section], where: str = "") ->
         return f"unknown key '{path}'{nearest(str(fault['loc'][-1]), _valid_keys(kind, fault['loc'][:-1]))}"
     if fault["type"] == "missing":
         return f"'{path}' is required"
-    if fault["type"] == "literal_error" and "[key]" in fault["loc"]:  # of a mapping with fixed keys
+    if fault["type"] == "literal_error" and "[key]" in fault["loc"]:  # the key of a mapping with fixed keys
         place = fault["loc"][: fault["loc"].index("[key]")]
         expected = [one["ctx"]["expected"] for one in faults if one["loc"][: len(place)] == place and "ctx" in one]
         valid = dict.fromkeys(re.findall(r"'([^']+)'", " ".join(expected)))
@@ -164,7 +164,7 @@ class Source(Section):
 
 
 class Parameters(Section):
-    """All of params.yaml; `params[Graph]` is the section of class Graph."""
+    """The whole of params.yaml; `params[Graph]` is the section of class Graph."""
 
     datasets: Annotated[list[Name], Field(min_length=1)]
     """datasets that `dvc repro` builds; each is declared under `sources`"""
@@ -207,7 +207,7 @@ class Part(Section):
             raise UserError(f"{path}: {first_fault(e, cls)}; {io.made_by(path)}") from None
 
 
-LARGEST = 1 << 17  # bytes of a file, which PyYAML parses in a few seconds; typical files have a few thousand
+LARGEST = 1 << 17  # maximum bytes of a file, parsed in a few seconds; typical files have a few thousand
 EXTENDS = "extends"
 # exceptions of PyYAML, including those of tags such as !!int
 FAULTS = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
@@ -240,7 +240,7 @@ def read_yaml(path: Path) -> Any:
     if path.exists() and not path.is_file():  # reading a pipe would block
         raise UserError(f"{path}: not a parameter file but a folder, pipe or device")
     try:
-        # one byte more than allowed, to detect larger files without reading them
+        # one byte more than allowed, to detect larger files
         with path.open("rb") as f:
             data = f.read(LARGEST + 1)
         if len(data) > LARGEST:

@@ -27,7 +27,7 @@ KILLED = (
     "one of {} worker processes was killed, most likely as memory ran out; lower `workers` in the stage's section of "
     "the parameters, if it has one, or give more memory, and run again"
 )
-CORES = min(os.cpu_count() or 1, 8)  # default threads; more are limited by memory bandwidth and each holds a block
+CORES = min(os.cpu_count() or 1, 8)  # default threads; more are limited by memory bandwidth, and each holds a block
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def map(
     make: Make[Job, Result], jobs: Iterable[Job], on: Threads | Processes | None = None, ordered: bool = True,
     ahead: int = 0,
 ) -> Iterator[tuple[Job, Result]]:  # fmt: skip
-    """Yield each job with its result, in order or as they finish, on `on` or in this process; errors end all jobs.
+    """Run jobs on `on` or in this process, and yield each with its result, in order or as they finish; errors end all.
 
     Jobs are taken as results are consumed, `ahead` more than can run at a time. With n workers, an ordered job may
     therefore depend on the results of all but the n - 1 jobs before it.

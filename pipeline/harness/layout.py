@@ -1,4 +1,4 @@
-"""Paths of all files of all stages."""
+"""Paths of the files of all stages."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class File:
     stage: str
     name: str
     content: str
-    unfinished: bool = False  # whether it lies in the work folder, as it is not part of the output
+    unfinished: bool = False  # whether it is in the work folder, as it is not part of the output
 
     def __get__(self, layout: Layout, owner: type[Layout]) -> Path:
         return (layout.work(self.stage) if self.unfinished else layout.folder(self.stage)) / self.name
@@ -60,7 +60,7 @@ class OneOf:
     """Descriptor of a method that returns the path of one of several files in the folder of a stage."""
 
     stage: str
-    name: str  # with {} for the argument
+    name: str  # file name with {} for the argument
     content: str
 
     def __get__(self, layout: Layout, owner: type[Layout]) -> Callable[[str], Path]:
@@ -69,7 +69,7 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths of a dataset: <root>/<stage>/<dataset>/[<item>/]; those of the running stage are below `work`."""
+    """Paths of a dataset, <root>/<stage>/<dataset>/[<item>/]; the running stage writes below `work`."""
 
     root: Path
     dataset: str

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 STATUS = Path("/proc/self/status")
 UNIT = 1 << 20 if sys.platform == "darwin" else 1 << 10  # units of `ru_maxrss` per MiB
 INTERVAL = 0.1  # seconds between samples, which take 30 microseconds each
-# address space that libraries and their threads reserve; with less, some abort or report intact files as damaged
+# bytes of address space that libraries reserve; with less, some abort or report intact files as damaged
 ADDRESSES = 4 << 30
 TOO_LITTLE = f"too little memory; alignrec needs {ADDRESSES >> 30} GiB of addresses (`ulimit -v`), more for large data"
 
 # wait policy of OpenMP (torch, FAISS): sleep, or spin if the machine is idle
 POLICY, SPINS = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
-TURNS = "10000"  # spins before a thread sleeps: as fast as OpenMP's default of 300,000, and cheaper on a busy machine
+TURNS = "10000"  # spins before a thread sleeps: as fast as OpenMP's default of 300,000 and cheaper on a busy machine
 LOOK = 0.05  # seconds over which the load is measured
 IDLE = 0.9  # minimum idle fraction of CPU time at which the machine counts as idle
 TIMES = Path("/proc/stat")

@@ -10,15 +10,15 @@ from typing import Any
 from tqdm import tqdm
 
 MINUTE = 60.0  # seconds between lines without a terminal
-WORTH = 10.0  # seconds of results from which the time left is estimated
+WORTH = 10.0  # seconds of results before the time left is estimated
 SHORT = "{desc}: {n_fmt}/{total_fmt} {unit}{postfix}"
 TEXT = "{desc}: {n_fmt}/{total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix}"
 
 
 class Bar(tqdm):
-    """A bar whose rate counts from its first result, as libraries load before, and which estimates late."""
+    """A bar that measures its rate from the first result, without start-up, and estimates the time left after WORTH."""
 
-    first: int | None = None  # what was done at the first result
+    first: int | None = None  # count at the first result
 
     def update(self, n: float | None = 1) -> bool | None:
         shown = super().update(n)
@@ -49,7 +49,7 @@ def stage_bar(label: str, hidden: bool, **options: Any) -> tqdm:
 
 @contextmanager
 def bytes_bar(label: str) -> Iterator[Callable[[int, int | None], None]]:
-    """Yield a callback that takes the bytes done and the total; without a terminal a line a minute is printed."""
+    """Yield a callback that takes the bytes done and the total; without a terminal it prints a line per minute."""
     with stage_bar(label, hidden=False, unit="B") as shown, print_heartbeat(label, [shown]):
         yield meter(shown)
 

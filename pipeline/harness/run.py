@@ -51,7 +51,7 @@ class Run:
         self.device = "cpu"
         self.bars: list[tqdm] = []
         self.part: tuple[int, int] | None = None  # (i, n), i from 1, if other processes run the other parts
-        self.measured: dict[str, Any] = {}  # written to cost.json, so that equal runs give a byte-identical run.json
+        self.measured: dict[str, Any] = {}  # goes to cost.json, so that equal runs give a byte-identical run.json
         self.kept = False  # whether the work folder was already complete, so that its record is kept
 
     def seed(self, *names: str | int) -> int:
@@ -101,7 +101,7 @@ class Run:
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
     def resume(self, folder: Path, inputs: Iterable[Path], *facts: Any, modules: Sequence[str] = ()) -> None:
-        """Keep a folder of unfinished work if inputs, facts (JSON), versions and code are unchanged, else empty it."""
+        """Empty a folder of unfinished work unless inputs, facts (JSON), versions and code are unchanged."""
         io.begin(folder, self.key(inputs, facts, modules or [f"alignrec.stages.{self.stage}"]))
         if not self.part:  # other parts may still be writing
             self.drop_altered(folder)
@@ -180,7 +180,7 @@ def recorded(run: Run) -> Iterator[None]:
         _deliver_out(run)
         print(f"{run.label}: all that it makes is there, and is kept", flush=True)
         return
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # of the largest
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # peak of the largest child
     # time and memory differ between equal runs, so they are not part of the record, which DVC hashes
     cost = {
         "seconds": round(time.perf_counter() - started, 3),
@@ -263,7 +263,7 @@ class Stage:
 
     name: str
     does: str  # short description for --help, `dvc stage list` and the docs
-    writes: str  # its files, Markdown for the docs
+    writes: str  # description of its files for the docs, as Markdown
     params: type[Section]
     main: Callable[[Run], None]
     reads: tuple[Stage, ...] = ()  # stages whose files it reads

@@ -33,7 +33,7 @@ LOOKUPS = 3  # attempts to resolve a name
 NAMES = 4096  # host names whose IP addresses are cached
 WINDOW = 60.0  # seconds of waiting over which throughput is measured
 LEAST = 1000  # bytes per second
-_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # all that IANA allocates; the rest is special-purpose
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # all of IANA's allocations; the rest is special-purpose
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # NAT64: an IPv4 address in the last 32 bits
 _ISATAP = (0x00005EFE, 0x02005EFE)  # the 32 bits before the embedded IPv4 address (RFC 5214)
 
@@ -42,7 +42,7 @@ _ISATAP = (0x00005EFE, 0x02005EFE)  # the 32 bits before the embedded IPv4 addre
 # network or on this machine. Every host name is resolved once, checked, and connected to by IP address, so that DNS
 # cannot return a private address after the check (DNS rebinding).
 class Blocked(Exception):
-    """The address must not be requested; the message says why."""
+    """The address must not be requested; the message gives the reason."""
 
 
 class Unresolved(TransientError):

@@ -45,7 +45,7 @@ def fetch_file(address: str, target: Path, pinned: str | None, timeout: float, r
     if source is None:
         _download_part(address, part, mark, timeout, retries, progress)
     else:
-        part.unlink(missing_ok=True)  # never written through a planted link
+        part.unlink(missing_ok=True)  # never write through a planted link
         shutil.copyfile(io.require_plain(source), part)
     mark.unlink(missing_ok=True)
     sha256, fault = io.sha256(part), ""
@@ -95,7 +95,7 @@ def _read_rest(web: httpx.Client, url: str, part: Path, mark: Path, start: int, 
         total = received + int(length) if length else None
         validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
         if validator and validator.isascii() and not validator.startswith("W/"):
-            mark.write_text(validator)  # validates the part from here on
+            mark.write_text(validator)  # identifies the file version of the partial download
         else:
             # without a strong validator, a later response cannot be matched to the part
             mark.unlink(missing_ok=True)

@@ -49,7 +49,7 @@ def append_blocks(
     """Append to a file what `read(size)` yields; give up after `tries` failures in a row below `enough` new bytes."""
     idle = 0
     while True:
-        # never through a planted link
+        # O_NOFOLLOW: never write through a planted link
         with open(part, "ab", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o666)) as f:
             before = f.tell()
             try:

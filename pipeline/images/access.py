@@ -1,4 +1,4 @@
-"""Read images of untrusted addresses: from a folder, a zip archive, or the web, with limits per host."""
+"""Read images from untrusted addresses: in a folder, a zip archive or on the web, with limits per host."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Folder(Files):
                 return NO_FILE
             with path.open("rb") as file:
                 return read_limited([file.read(max_bytes + 1)], max_bytes)
-        except (OSError, ValueError):  # invalid name, or no permission
+        except (OSError, ValueError):  # an invalid name, or no permission
             return Fetched(None, "unreachable", "not a readable file")
 
 
@@ -120,7 +120,7 @@ def read_limited(blocks: Iterable[bytes], max_bytes: int) -> Fetched:
 
 
 def start_of_paths(source: Source, raw: Path, folder: str | None) -> Path | None:
-    """Return the folder or archive that relative image paths start from; None if there is none on this machine."""
+    """Return the folder or archive to which image paths are relative; None if there is none on this machine."""
     if not isinstance(source, Downloaded):
         return raw
     if folder is not None:
@@ -143,7 +143,7 @@ def open_files(params: Images, start: Path | None) -> Files:
 
 
 def with_candidates(items: pa.Table, patterns: Sequence[str], has: Callable[[str], bool]) -> pa.Table:
-    """Return items (asin, image_urls) with addresses from `patterns` first; local ones only if `has` finds them."""
+    """Put addresses from `patterns` first in items (asin, image_urls); local ones only if `has` finds them."""
     quoted = re.compile(r"https?://|file:", re.IGNORECASE)
     candidates = []
     for asin, urls in zip(items["asin"].to_pylist(), items["image_urls"].to_pylist(), strict=True):
@@ -223,7 +223,7 @@ class Crawler:
                     at = max(now, host.next_at)
                     host.next_at = at + 1 / RATE
                 time.sleep(at - now)
-            if host.given_up is not None:  # possibly while this request waited
+            if host.given_up is not None:  # possibly given up while this request waited
                 return host.given_up
             if self.stopped.is_set():
                 return Fetched(None, "unreachable", "stopped")

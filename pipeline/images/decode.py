@@ -25,15 +25,15 @@ from alignrec.pipeline.harness.process import ran_out
 Image.init()  # registers all formats, of which FORMATS allows some
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # raster formats only: none can contain a script
 SMALLEST = 8  # pixels, shorter side
-# scans of a progressive JPEG with max_pixels: each is a pass over all pixels, so this bounds time; encoders write ten
+# maximum scans of a progressive JPEG with max_pixels; bounds time, as each passes over all pixels; encoders write ten
 SCANS = 12
 START_OF_SCAN = b"\xff\xda"
-LARGE = 1 << 24  # pixels above which squares are averaged first; otherwise 100 million take 1.5 GiB
+LARGE = 1 << 24  # pixels above which squares are averaged first; otherwise 100 million pixels take 1.5 GiB
 BAND = 1 << 22  # pixels of a large image converted at a time
 # JPEGs are decoded at no less than this many target sides: bounds memory, leaves images below 8 sides unchanged
 DRAFT = 4
 HALF = (0.5, 0.5, 0.5)  # mean and sd, scales to [-1, 1] as in BEiT3
-warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd metadata, and sizes, which are checked here
+warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd metadata, and about sizes, which are checked here
 
 # rows of the 32-point DCT-II for the 8 lowest frequencies
 _DCT = np.cos(np.pi / 32 * (np.arange(32) + 0.5) * np.arange(8)[:, None])
@@ -52,7 +52,7 @@ class Decoded(NamedTuple):
 
 
 class PixelSemaphore:
-    """Bound the pixels decoded at once by all threads, and so memory."""
+    """Bounds the pixels that all threads decode at once, and so memory."""
 
     def __init__(self, pixels: int) -> None:
         self._all = self._free = pixels

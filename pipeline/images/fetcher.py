@@ -26,8 +26,8 @@ from alignrec.pipeline.sources.base import is_path
 from alignrec.pipeline.sources.sql import open_database
 
 SHARED_ABOVE = 10  # images of more items are listed in run.json as possible placeholders
-WINDOW = 64  # items in flight; bounds memory
-CANDIDATES = 32  # addresses tried per item; a record may list a hundred thousand
+WINDOW = 64  # items processed at once; bounds memory
+CANDIDATES = 32  # maximum addresses tried per item, as a record may list a hundred thousand
 BLOCK = 1024  # items per checkpoint
 MOST_FAILED = 0.5  # share of failed images above which the stage warns
 # file names of Amazon's "no image available" images
@@ -140,7 +140,7 @@ def fetch_blocks(
         else:
             candidates = part["image_urls"].to_pylist()
             again = np.arange(len(part))
-            if old is not None:  # keep images that came from the web and from what is still the item's first address
+            if old is not None:  # keep images from the web whose address is still the item's first
                 before = zip(old["status"].to_pylist(), old["url"].to_pylist(), candidates, strict=True)
                 kept = [s == "ok" and urls[:1] == [url] and not any(map(is_path, urls)) for s, url, urls in before]
                 again = np.flatnonzero(~np.array(kept, bool))

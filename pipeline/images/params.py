@@ -6,7 +6,7 @@ from pydantic import Field
 
 from alignrec.pipeline.harness.config import WRAPPED, Positive, Rate, Section, Sha256
 
-RATE = 50.0  # requests per second to one host, at most
+RATE = 50.0  # maximum requests per second to one host
 Pattern = Annotated[str, Field(pattern=r"^[^{}]*(\{(item|asin)\}[^{}]*)+$")]  # {item} is the item's identifier
 
 
@@ -22,11 +22,11 @@ class Images(Section):
     folder: str | None = None
     """folder or zip archive that image paths are relative to; default: the folder of the item file"""
     pattern: Annotated[list[Pattern], WRAPPED] = []
-    """path or URL of an item's image, such as images/{item}.jpg, or a list; tried before those of the metadata"""
+    """path or URL of an item's image, such as images/{item}.jpg, or a list; tried before addresses in the metadata"""
     outside: bool = False
     """allow paths and links that lead outside the folder; only for data that you trust"""
     private_hosts: list[str] = []
-    """hosts in private networks or on this machine, by name or IP address, that may be requested"""
+    """hosts in private networks or on this machine, by name or IP address, that may be accessed"""
     placeholders: list[Sha256] = []
     """sha256 of placeholder images; run.json lists images of many items"""
     max_bytes: Positive = 20_000_000

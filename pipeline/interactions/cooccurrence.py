@@ -20,7 +20,7 @@ def user_item_matrix(user: np.ndarray, item: np.ndarray, n_items: int) -> sp.csr
 def count_cooccurrences(
     sets: sp.csr_array, nodes: np.ndarray | None = None
 ) -> Iterator[tuple[np.ndarray, sp.csr_array]]:
-    """Yield blocks of nodes and how many members each node's set (row of `sets`) shares with every other, [B, N]."""
+    """Yield blocks of nodes and how many members each node's set (its row of `sets`) shares with the others, [B, N]."""
     by_member = sp.csr_array(sets.T)
     nodes = np.arange(sets.shape[0]) if nodes is None else nodes
     for block in np.split(nodes, range(BLOCK, len(nodes), BLOCK)):

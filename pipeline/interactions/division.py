@@ -28,7 +28,7 @@ BY_USER = {
         f"CASE WHEN timestamp <= {_PAST.format(8)} THEN 0 WHEN timestamp <= {_PAST.format(9)} THEN 1 ELSE 2 END",
     ),
 }
-# most frequent reason for drops -> remedy; for all others, lower the cores
+# most frequent reason for drops -> remedy; the remedy for other reasons is to lower the cores
 REMEDIES = {
     "below_min_rating": "lower interactions.min_rating",
     "user_without_train": "give users rows in train, or another interactions.protocol",
@@ -40,7 +40,7 @@ class Division(NamedTuple):
     """Split protocol and its settings."""
 
     protocol: str = MMREC  # one of PROTOCOLS
-    seed: int = 0  # of random orders and cold items
+    seed: int = 0  # seed of random orders and cold items
     cold_share: float = 0.2  # `cold-items`: share of items that are cold
     most_train: int = 5  # `sparse`: train ratings kept per user
     draws: int = 1  # number of splits, for protocols that need content
@@ -89,7 +89,7 @@ def load_core(
     db: Db, ratings: str, cores: dict[str, int], seed: int, min_rating: float | None
 ) -> tuple[int, dict[str, int]]:
     """Load the k-core into table `core`, with codes for users and items; return rows read and drops."""
-    db.execute(f"CREATE TABLE raw AS {ratings}")  # keeps file order, so rowid gives the position, `pos` from here on
+    db.execute(f"CREATE TABLE raw AS {ratings}")  # keeps file order, so rowid is the position, later `pos`
     db.execute("SET preserve_insertion_order = false")
     before, drops = complete_rows(db, min_rating)
     rows, table = query_count(db, "SELECT count(*) FROM raw"), "raw"
@@ -125,7 +125,7 @@ def query_count(db: Db, sql: str) -> int:
 
 
 def divide_core(db: Db, division: Division) -> str:
-    """Split table `core` into table `parted`; return the division if it needs content, else an empty string."""
+    """Split table `core` into table `parted`; return the division if it needs content, otherwise an empty string."""
     timed = query_count(db, "SELECT count(timestamp) FROM core") > 0
     base = division.protocol
     if base == SPARSE:

@@ -15,7 +15,7 @@ from alignrec.pipeline.ops.linalg import float64_units
 
 TIE = 1e-6  # cosines closer than this are tied, as in the probes
 SHARE = 0.2  # share of items that are cold in a draw
-FEWEST = 40  # least cold items per draw: with fewer, Recall@20 would rank more than half of the candidates
+FEWEST = 40  # minimum cold items per draw: with fewer, Recall@20 would cover more than half of the candidates
 # upper bound on user-item scores: 5,000 users for 20,000 items, fewer for larger catalogues
 SCORED = 100_000_000
 FEWEST_USERS = 500
@@ -116,7 +116,7 @@ def cold_recalls(
     draws: Sequence[Profiles], features: np.ndarray | Callable[[np.ndarray], np.ndarray], k: int
 ) -> np.ndarray:
     """Return Recall@K of users with a target in one of D draws: float64 [G, D], NaN without a target in that draw."""
-    # features are float32 [I, F], or a function of the cold items that makes them without their interactions
+    # features: float32 [I, F], or a function of the cold items that learns them without their interactions
     if callable(features):  # one after another, as each takes as much memory as a feature set
         found = [draw.recalls(features(draw.candidates), k) for draw in draws]
     else:

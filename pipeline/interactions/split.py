@@ -39,7 +39,7 @@ class Split:
     test: Pairs
     # reason -> rows in none of the three parts
     dropped: Mapping[str, int] = field(default_factory=dict)
-    own: bool = False  # the split came with the ratings
+    own: bool = False  # whether the split came with the ratings
     division: str = ""  # protocol with its setting if it needs content, such as `cold-items 0.2`
 
     @property

@@ -5,11 +5,11 @@ HEAVY = {
     *("sentencepiece", "simplejpeg", "timm", "torch", "transformers"),
 }  # modules that the extras cpu and gpu bring, and a light install does without
 COMPARE = "scipy"  # module that the extra compare brings: probes, and graphs as matrices
-JOINERS = frozenset("\u200c\u200d")  # join letters and emoji to one sign, and do nothing else
+JOINERS = frozenset("\u200c\u200d")  # invisible characters that only join letters or emoji into one glyph
 
 
 class UserError(Exception):
-    """Something the user can fix. The message says what, where, and what to do."""
+    """An error that the user can fix. The message says what is wrong, where, and what to do."""
 
 
 def not_installed(error: ModuleNotFoundError) -> UserError | None:
@@ -19,7 +19,7 @@ def not_installed(error: ModuleNotFoundError) -> UserError | None:
 
 
 def installing(extra: str) -> str:
-    """Return how to install an extra. PyPI does not have alignrec, so its bare name there could be any package."""
+    """Return how to install an extra, from the repository: alignrec on PyPI could be any package."""
     more = {"cpu": ", or gpu in place of cpu for CUDA", "compare": ", or cpu in place of compare for all commands"}
     return f'pip install -e ".[{extra}]" in a clone, or pip install "PATH.whl[{extra}]" of a wheel{more.get(extra, "")}'
 

@@ -21,7 +21,7 @@ from alignrec.pipeline.io.errors import UserError
 
 # files of a resumable folder: the key of its inputs, and the sha256 of each file written to it
 KEY, JOURNAL = ".key", ".sha256"
-RECORD, COST = "run.json", "cost.json"  # of a stage: its record, and the resources it used
+RECORD, COST = "run.json", "cost.json"  # record of a stage, and the resources it used
 UNLISTED = {KEY, JOURNAL, RECORD, COST}  # files that journals skip
 HELD_OTHERWISE = {".part", ".etag"}  # partial downloads grow in place, so journals skip them
 
@@ -68,7 +68,7 @@ def begin(folder: Path, key: str) -> None:
         return
     shutil.rmtree(folder, ignore_errors=True)
     write_bytes(folder / JOURNAL, b"")
-    write_bytes(mark, key.encode())  # last: a folder without a key starts over
+    write_bytes(mark, key.encode())  # written last, as a folder without a key is emptied
 
 
 def delete_unvouched(folder: Path) -> list[Path]:
@@ -126,7 +126,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, most: int | None = None) -> Any:
-    """Read a JSON file; raise UserError with the command to run if it is missing, invalid or above `most` bytes."""
+    """Read a JSON file; raise UserError, with the command to run, if it is missing, invalid or above `most` bytes."""
     try:
         if most is not None and path.exists():
             require_plain(path, most)
@@ -138,7 +138,7 @@ def read_json(path: Path, most: int | None = None) -> Any:
 
 
 def require_plain(path: Path, most: int | None = None) -> Path:
-    """Return `path` if it is a regular file of at most `most` bytes, else raise UserError."""
+    """Return `path`; raise UserError unless it is a regular file of at most `most` bytes."""
     # external files are checked here before they are opened: pipes and devices may block forever
     if not path.is_file():
         fault = "not a plain file but a folder, pipe or device" if path.exists() else "no such file"

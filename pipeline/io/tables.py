@@ -20,7 +20,7 @@ PART = 16_384  # items per row group, the unit held in memory
 # in a feature file's provenance, what identifies its vector space: kind, settings, model, prompt, weights, image size
 FINGERPRINT = "fingerprint"
 SHOWN = 40  # characters of a fingerprint's value shown in messages
-DEEPEST = 16  # levels of a fingerprint
+DEEPEST = 16  # maximum nesting levels of a fingerprint
 LARGE = 16 << 20  # bytes above which a row group is memory-mapped: reading a part would load all of it
 
 
@@ -145,7 +145,7 @@ def first_difference(a: Mapping[str, Any], b: Mapping[str, Any], within: str = "
     return ""
 
 
-# Vectors with different fingerprints never form one set, even if equally wide. Third-party files have none, and pass.
+# Vectors with different fingerprints never form one set, even if equally wide. Third-party files have none: accepted.
 def common_fingerprint(records: Iterable[tuple[Path, Mapping[str, Any]]]) -> dict[str, Any]:
     first: tuple[Path, dict[str, Any]] | None = None
     for path, record in records:

@@ -1,4 +1,4 @@
-"""Texts of the item table, read lazily, and addresses of images."""
+"""Columns of the item table: texts, read lazily, and image addresses."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -16,7 +16,7 @@ class Items(Section):
     shared_above: ClassVar[float] = 0.1
 
     max_reject_share: Share = 0.01
-    """the stage fails above this share of unreadable metadata lines"""
+    """maximum share of unreadable metadata lines, above which the stage fails"""
     text: Annotated[list[TextField], Field(min_length=1)] = ["title", "brand", "categories", "description"]
     """fields that compose the text, in order"""
 

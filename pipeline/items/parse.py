@@ -16,7 +16,7 @@ from alignrec.pipeline.sources.lines import KEPT, LONGEST_LINE, Reject
 
 BATCH = 2048  # lines per job
 MOST_ADDRESSES = 1000  # image addresses per item
-LONGEST_TEXT = 1 << 20  # characters per item, seconds to clean at worst; real items have up to 100,000
+LONGEST_TEXT = 1 << 20  # characters per item: seconds to clean in the worst case; real items have up to 100,000
 MANY = 50_000  # wanted items above which processes repay their start-up of half a second
 
 # Each expression takes linear time: nothing is scanned twice.
@@ -54,13 +54,13 @@ class Parsed(NamedTuple):
 
 
 Line = tuple[int, bytes]  # line number from 1, and bytes
-Outcome = Parsed | Reject | str  # of one line; a string says why it is skipped
+Outcome = Parsed | Reject | str  # outcome of a line; a string is the reason why it is skipped
 
 
 def parse_lines(
     lines: Iterable[bytes], source: Source, wanted: Collection[str], workers: int | None
 ) -> Iterator[Outcome]:
-    """Yield an outcome per line, those of other items last; `workers` None picks a number of processes."""
+    """Yield an outcome per line, with lines of other items last; `workers` None chooses the number of processes."""
     if workers is None:
         workers = (os.cpu_count() or 1) if len(wanted) >= MANY else 1
     find_name, others = source.reader().key, 0
@@ -76,7 +76,7 @@ def parse_lines(
                 continue
             batch.append((number, line))
             size += len(line)
-            if len(batch) == BATCH or size >= LONGEST_LINE:  # a few long lines also make a batch
+            if len(batch) == BATCH or size >= LONGEST_LINE:  # a few long lines also fill a batch
                 yield batch
                 batch, size = [], 0
         if batch:

@@ -8,7 +8,7 @@ from alignrec.pipeline.interactions.split import Split
 
 
 def item_graph(edges: pa.Table, n_items: int, self_neighbour: bool = True, symmetric: bool = False) -> sp.csr_array:
-    """Return S = D^-1/2 W D^-1/2, float32 [I, I], W the cosines of neighbours and D its row sums (method.md section 3).
+    """Return S = D^-1/2 W D^-1/2, float32 [I, I], W the cosines of neighbours, D its row sums (method.md section 3).
 
     `self_neighbour` keeps the diagonal of W, `symmetric` makes edges undirected. Rows that sum to <= 0 become empty.
     """

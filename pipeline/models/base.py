@@ -41,7 +41,7 @@ class Inputs:
 
     @cached_property
     def modal_edges(self) -> list[pa.Table]:
-        """Neighbours by each modality alone, schema EDGES, as many per item as in `edges`."""
+        """Neighbours by each single modality, schema EDGES, as many per item as in `edges`."""
         assert self.edges is not None
         if len(self.modalities) == 1:
             return [self.edges]

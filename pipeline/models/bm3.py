@@ -22,7 +22,7 @@ from alignrec.pipeline.models.params import Multimodal
 
 
 # Unlike the paper, the reference implementation draws one dropout mask per table row, so that repeats in a batch share
-# it; it trains the features, weights content losses by 2, and takes the unsquared norms of both tables as l2. Content
+# it; it trains the features, weights content losses by 2, and penalises unsquared norms of both tables (l2). Content
 # is aligned to IDs and reaches the ranking only through the shared predictor. `bm3-improved` follows the paper but
 # reverses the alignment: items of similar content get similar IDs. docs/accuracy.md compares both on random features.
 class BM3Params(Multimodal):

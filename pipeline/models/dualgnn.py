@@ -19,15 +19,15 @@ from alignrec.pipeline.ops.sparse import Sparse
 
 # Unlike the paper, the reference implementation has two-layer projections, rows of length 1 in layer 0, and modality
 # weights that are softmax only at the start; the users' image view is overwritten by the sum of all views; users with
-# fewer than K neighbours get repeats, drawn per epoch; BPR uses log2, and l2 is of mean squares of the tables. It ranks
-# by the repeats of an epoch, whereas here those used for ranking are drawn once.
-LAYERS = 2  # over the user-item graph
+# fewer than K neighbours get repeats, drawn per epoch; BPR uses log2, and l2 penalises mean squares of the tables. It
+# ranks by the repeats of an epoch, whereas here those used for ranking are drawn once.
+LAYERS = 2  # graph convolutions over the user-item graph
 
 
 class DualGNNParams(Multimodal):
     """Parameters of DualGNN."""
 
-    neighbours: Positive = 40  # users by common items that a user aggregates (K); 40 in the published code
+    neighbours: Positive = 40  # neighbours that a user aggregates, by common items (K); 40 in the published code
 
 
 class DualGNN(Recommender):

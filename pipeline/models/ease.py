@@ -29,8 +29,8 @@ BLOCK = 512
 class ClosedParams(Train):
     """Parameters of all closed-form models."""
 
-    l2: Rate = 200  # weight of |B|^2 (lambda); 1 is the weight of a user
-    gib: Rate = 24  # maximum size of the float32 I x I matrix, GiB; 24 are 80,000 items
+    l2: Rate = 200  # weight of |B|^2 (lambda), in units of one user's weight
+    gib: Rate = 24  # maximum size of the float32 I x I matrix, GiB; 24 GiB suffice for 80,000 items
 
 
 class Closed(Untrained):
@@ -64,7 +64,7 @@ class CEASEParams(ClosedParams):
     """Parameters of CEASE."""
 
     content: Weight = 100
-    """weight of feature columns (alpha); 1 is the weight of a user"""
+    """weight of feature columns (alpha), in units of one user's weight"""
 
 
 class CEASE(Closed):
@@ -218,8 +218,8 @@ def content_factors(features: np.ndarray, l2: float, gram: np.ndarray | None = N
     """Return W and V, float32 [I, F], S = W V^T off the diagonal: argmin |F - F S|^2 + l2 |S|^2, diag(S) = 0."""
     from scipy.linalg import solve_triangular
 
-    # the EASE whose users are feature columns; by Woodbury (F^T F + l2)^-1 = (1 - W W^T) / l2 with W = features L^-T
-    # and L L^T = l2 + features^T features, so S_ij = w_i . w_j / (1 - |w_j|^2), and no I x I matrix is inverted
+    # an EASE with feature columns as users; by Woodbury (F^T F + l2)^-1 = (1 - W W^T) / l2 with W = features L^-T
+    # and L L^T = l2 + features^T features, so S_ij = w_i . w_j / (1 - |w_j|^2), without inverting an I x I matrix
     x, gram = features.astype(np.float64), content_gram(features) if gram is None else gram
     with threadpool_limits(1):
         root = np.linalg.cholesky(gram + l2 * np.eye(x.shape[1]))

@@ -48,7 +48,7 @@ class FREEDOM(Recommender):
         first, n, n_items = params.first, len(self.modalities), inputs.split.n_items
         shares, graphs = [1.0] if n == 1 else [first] + [(1 - first) / (n - 1)] * (n - 1), []
         for share, edges in zip(shares, inputs.modal_edges, strict=True):
-            ones = pa.array(np.ones(len(edges), np.float32))  # S_m weighs all neighbours alike
+            ones = pa.array(np.ones(len(edges), np.float32))  # S_m gives all neighbours the same weight
             equal = edges.set_column(edges.schema.get_field_index("cosine"), "cosine", ones)
             graphs.append(share * adjacency.item_graph(equal, n_items))
         self.item_item = Sparse(sp.csr_array(sum(graphs[1:], start=graphs[0])), inputs.device)
@@ -81,7 +81,7 @@ class FREEDOM(Recommender):
 
 
 def thin_edges(seen: sp.csr_array, n: int) -> sp.csr_array:
-    """Sample n pairs of R, [U, I], without replacement, by torch's global generator (degree-sensitive pruning)."""
+    """Sample n pairs of R, [U, I], without replacement, with torch's global generator (degree-sensitive pruning)."""
     # probability proportional to 1 / sqrt(degree of user x degree of item)
     pairs = sp.coo_array(seen)
     user, item = seen.sum(axis=1)[pairs.row], seen.sum(axis=0)[pairs.col]

@@ -17,9 +17,9 @@ from alignrec.pipeline.models.base import (
 from alignrec.pipeline.models.params import Multimodal
 from alignrec.pipeline.ops.sparse import SparsityPattern
 
-# Unlike the paper, the reference implementation does no routing, because its routing reads rows that are zero; it
-# weighs edges by the sender's trust, normalises content and the IDs of layer 0, adds neighbours to prototypes and
-# content, and takes l2 as mean squares of the tables.
+# Unlike the paper, the reference implementation has no effective routing, as its routing reads rows of zeros. It
+# weights edges by the sender's trust, normalises content and the IDs of layer 0, adds neighbours to prototypes and
+# content, and penalises the mean squares of the tables (l2).
 LAYERS = 2  # graph convolutions over the refined graph
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from alignrec.pipeline.ops.device import gemm
 
 ROWS = 512  # rows of logits per step on CPU: 512 x 2048 floats fit the cache
-MULTIPLE = 16  # N is padded to a multiple on CPU, as oneDNN compiles a kernel per N
+MULTIPLE = 16  # on CPU, N is padded to a multiple of this, as oneDNN compiles a kernel per N
 
 
 class Distinct(NamedTuple):

@@ -17,7 +17,7 @@ class ItemKNNParams(Train):
     """Parameters of ItemKNN."""
 
     neighbours: Positive = 100  # neighbours per item (K)
-    shrink: Weight = 0.0  # added to the norms (h): discounts pairs of rare items; 0 in the paper
+    shrink: Weight = 0.0  # constant added to the norms (h), which discounts pairs of rare items; 0 in the paper
 
 
 class ItemKNN(Untrained):

@@ -13,7 +13,7 @@ from alignrec.pipeline.ops.sparse import Sparse, SparsityPattern
 
 # Unlike the paper, the reference implementation updates the item graph only in the first batch of an epoch, trains the
 # features, mixes modalities before normalising the learned graph, keeps the sign of cosines, averages over the
-# user-item graph with self-loops, and takes l2 of final rows. Here neighbours are searched once per epoch, and the
+# user-item graph with self-loops, and penalises final rows (l2). Here neighbours are searched once per epoch, and the
 # graph is stored as edges.
 SKIP = 0.9  # share of the fixed graph, as opposed to the learned one (lambda)
 
@@ -39,7 +39,7 @@ class LATTICE(Recommender):
         self.user = xavier_uniform(inputs.split.n_users, params.dim)  # [U, D]
         self.item = xavier_uniform(n_items, params.dim)  # [I, D]
         self.project = nn.ModuleList(nn.Linear(m.shape[1], params.dim) for m in inputs.modalities)
-        self.importance = nn.Parameter(torch.zeros(len(inputs.modalities)))  # softmax of it: alpha
+        self.importance = nn.Parameter(torch.zeros(len(inputs.modalities)))  # alpha is its softmax
         self.k = max(int(table["rank"].to_numpy().max()) for table in inputs.modal_edges) + 1
         # D^-1 (A + 1): the mean over a node and its neighbours in train
         seen = adjacency.interaction_matrix(inputs.split)

@@ -37,7 +37,7 @@ class LightGCN(GraphRecommender):
 
     def terms(self, batch: Batch, *tables: Tensor) -> dict[str, Tensor]:
         h_user, h_item, user, item = tables
-        # unlike equation 15, the reference implementation takes unsquared norms, divided by the actual batch size
+        # unlike equation 15, the reference implementation uses unsquared norms, divided by the actual batch size
         penalty = sum_norms(*batch.rows(user, item), divisor=len(batch.users))
         return {"bpr": guarded_bpr(*batch.rows(h_user, h_item)), "l2": self.l2 * penalty}
 

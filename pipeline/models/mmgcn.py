@@ -11,7 +11,7 @@ from alignrec.pipeline.ops.sparse import Sparse
 
 # Unlike the paper, the reference implementation averages modalities, concatenates h and u^, has biases and three
 # layers, starts with rows of length 1, projects only the last modality, never trains its tables of IDs and tastes, and
-# takes l2 as mean squares of the tables.
+# penalises the mean squares of the tables (l2).
 LATENT = 256  # width to which the last modality is projected
 LAYERS = 3  # graph convolutions per modality
 

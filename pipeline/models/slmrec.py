@@ -14,7 +14,7 @@ from alignrec.pipeline.models.params import Contrastive
 # maps, and after each is contrasted with a modality, the last modality first; the end of the chain has width D/2. The
 # reference also normalises features, and its l2 is weight decay of all parameters. The supervised term is a softmax
 # over the items of the batch.
-CHAIN_TEMPERATURE = 0.5  # of the self-supervised term, whose products are not cosines
+CHAIN_TEMPERATURE = 0.5  # temperature of the self-supervised term, whose products are not cosines
 CONTRAST = 0.01  # weight of the self-supervised term
 
 
