@@ -49,7 +49,7 @@ def refuse_infinite(path: Path) -> None:
 
 
 def require_tensor(tensors: Tensors, name: str, *shape: int | None, dtype: type[np.generic] = np.float32) -> np.ndarray:
-    """Return a finite tensor of this dtype and shape (None: any size above 0), else raise UserError."""
+    """Return a tensor; raise UserError unless it is finite and of this dtype and shape (None: any size above 0)."""
     if name not in tensors:
         raise UserError(f"no tensor '{name}'; there are {one_line(', '.join(tensors)) or 'none'}")
     x = tensors[name]

@@ -19,7 +19,7 @@ Parts = dict[str, dict[str, Tensor]]  # part, such as `model` -> its tensors by 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One safetensors file to resume from, rewritten atomically at intervals."""
+    """A safetensors file from which training resumes, replaced atomically at intervals."""
 
     path: Path
     every: int  # epochs or steps

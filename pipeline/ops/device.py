@@ -48,11 +48,11 @@ def gemm_rate(precision: str, seconds: float = SECONDS) -> float:
 
 def gemm(x: Tensor, y: Tensor) -> Tensor:
     """Return x [M, K] @ y.T [K, N], without gradient."""
-    # torch uses MKL for float32, but oneDNN is faster on AMD EPYC: by a fifth on Zen 4, 450 against 210 GFLOP/s on two
-    # cores of a later one. It compiles a kernel per shape in milliseconds, so shapes should repeat.
+    # torch uses MKL for float32, but oneDNN is faster on AMD EPYC: by a fifth on Zen 4, 450 instead of 210 GFLOP/s on
+    # two cores of a later one. It compiles a kernel per shape, in milliseconds, so shapes should repeat.
     if by_onednn(x.device, x.dtype):
         if not (y.is_contiguous() or y.T.is_contiguous()):
-            y = y.contiguous()  # strided rows take its slowest path: seconds
+            y = y.contiguous()  # its path for strided rows takes seconds
         return torch.ops.mkldnn._linear_pointwise(x, y, None, "none", [], "")
     return x @ y.T
 

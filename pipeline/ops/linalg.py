@@ -1,4 +1,4 @@
-"""Linear algebra of vectors: length 1, whitening and PCA, blocks of several encoders joined, and the shape of a set.
+"""Linear algebra of vectors: normalisation, whitening and PCA, joining the blocks of several encoders, geometry.
 
 Results are reproducible to the last bit. n vectors or I items, D, F and G widths before, W width after.
 """
@@ -15,10 +15,10 @@ from threadpoolctl import threadpool_limits
 if TYPE_CHECKING:
     from scipy import sparse
 
-ROWS, ROWS_CHECKED = 8192, 1 << 16  # rows at a time; bound memory
+ROWS, ROWS_CHECKED = 8192, 1 << 16  # rows processed at once, to bound memory
 # share of the mean variance added to every variance, so that directions of low variance are not amplified
 FLOOR = 1e-3
-Seed = int | Sequence[int]  # s and [s, 0] draw the same
+Seed = int | Sequence[int]  # s and [s, 0] give the same draws
 # defaults of joined blocks: width, power, and weight of image-only vectors; others weigh 1
 WIDTH, POWER, IMAGE = 128, 0.5, 0.6
 # yields batches of items, as one float32 [n, F] per part; called once per pass

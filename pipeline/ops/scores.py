@@ -13,7 +13,7 @@ from alignrec.pipeline.ops.sparse import Sparse
 
 
 class Filter:
-    """Item-item score matrix, float32 [I, I]: row j is what item j in a history adds to the scores."""
+    """Item-item score matrix, float32 [I, I]: row j is the contribution of item j in a history to the scores."""
 
     def __init__(self, matrix: Tensor, kept: Tensor | None = None) -> None:
         self.matrix = matrix
@@ -33,7 +33,7 @@ class Filter:
         return out if len(self.kept) == len(self.matrix) else out[:, self.kept.to(out.device)]
 
 
-# row vectors, or a Filter in place of item vectors
+# rows of vectors, or a Filter in place of item vectors
 Vectors: TypeAlias = Union[np.ndarray, Tensor, sp.csr_array, Filter]  # noqa: UP007
 
 
@@ -44,7 +44,7 @@ def select_top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
         tied_rows = torch.nonzero(values[:, k - 1] == values[:, k])[:, 0]  # a tie spans the cut-off
         values, ids = values[:, :k].contiguous(), ids[:, :k].contiguous()
         if len(tied_rows):
-            # of the values equal to the Kth, keep the lowest columns
+            # among the values equal to the Kth, keep the lowest columns
             own, threshold = scores[tied_rows], values[tied_rows, -1:]
             above, tied = own > threshold, own == threshold
             room = k - above.sum(1, keepdim=True)

@@ -68,7 +68,7 @@ class _Product(torch.autograd.Function):
 
 
 class SparsityPattern:
-    """Fixed rows and columns [E] of a sparse matrix whose values are passed to each call; sums are deterministic."""
+    """Rows and columns [E] of a sparse matrix, whose values are arguments of each call; sums are deterministic."""
 
     def __init__(self, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int], device: torch.device) -> None:
         self.shape = shape

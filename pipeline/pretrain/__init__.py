@@ -1,1 +1,1 @@
-"""Pre-training of BEiT3: corpus, batches, losses, loop."""
+"""Pre-training of BEiT3: corpus, batches, losses, training loop."""

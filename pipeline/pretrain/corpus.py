@@ -1,4 +1,4 @@
-"""Items as pixels and text ids, and the masked batches that are drawn from them, seeded by epoch and item.
+"""Items as pixels and text ids, and masked batches drawn from them, seeded by epoch and item.
 
 Letters: I items, B batch, S image side, P patches, T text ids.
 """
@@ -21,10 +21,10 @@ from alignrec.pipeline.pretrain.params import HELD_OUT, MOST_HELD_OUT, Pretrain
 
 IMAGE_MASK = 0.4  # share of masked patches (BEiT3)
 TEXT_ONLY = 0.15  # share of masked text ids if the image is absent or hidden (BEiT3)
-ASPECT = 0.3  # least aspect ratio of a masked block; the largest is its inverse (BEiT)
+ASPECT = 0.3  # minimum aspect ratio of a masked block; the maximum is its inverse (BEiT)
 TOKENS = 128  # text ids per item of a micro-batch, with padding
-BLOCK = 16 / 196  # smallest masked block, as a share of the patches (BEiT3)
-COUNTED = 10_000  # train items, at most, among which the most frequent targets are counted
+BLOCK = 16 / 196  # minimum masked block, as a share of the patches (BEiT3)
+COUNTED = 10_000  # maximum train items among which the most frequent targets are counted
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Corpus:
     pixels: np.ndarray  # uint8 [n, S, S, 3], a memory map; of `mini` float32 [n, W], vectors of frozen image encoders
 
     @cached_property
-    def lengths(self) -> np.ndarray:  # of each part, int64; no part of a text is longer than its first
+    def lengths(self) -> np.ndarray:  # number of ids per part, int64; a text's first part is its longest
         return np.array([len(ids) for ids in self.parts], np.int64)
 
     @property
@@ -64,7 +64,7 @@ class Corpus:
         return np.flatnonzero((self.lengths_of_items > 2) | (self.row >= 0))
 
     def share_read(self, times: float) -> float:
-        """Return the mean share of a text that is read in expectation, if each item is drawn `times` times."""
+        """Return the mean share of a text that is expected to be read if each item is drawn `times` times."""
         held = np.add.reduceat(self.lengths - 2, self.first[:-1])
         read = held * (1 - (1 - 1 / np.diff(self.first)) ** times)
         texts = self.whole > 0
@@ -112,17 +112,17 @@ class Step(NamedTuple):
 
 
 class Rates(NamedTuple):
-    """Shares that are masked or hidden."""
+    """Fractions of patches and text ids to mask, and of image-text pairs to hide one modality of."""
 
     patches: float
-    paired: float  # of the text ids of items with an image
-    unpaired: float  # of the text ids of items whose image is absent or hidden
-    hidden: float  # of pairs whose image is hidden, and as many whose text is
+    paired: float  # share of masked text ids of items with an image
+    unpaired: float  # share of masked text ids of items whose image is absent or hidden
+    hidden: float  # share of pairs whose image is hidden, and share whose text is
 
 
 @dataclass(frozen=True)
 class Task:
-    """Inputs of a training."""
+    """Inputs of a pre-training run."""
 
     corpus: Corpus
     codes: np.ndarray  # int [n, P], visual tokens of `corpus.pixels`
@@ -219,7 +219,7 @@ def draw_masks(
 
 
 def mask_patches(patches: int, share: float, rngs: Sequence[Generator]) -> np.ndarray:
-    """Mask a share of the patches of B images, bool [B, P]: one by one, or as BEiT in blocks if they form a square."""
+    """Mask a share of the patches of B images, bool [B, P]: in blocks, as BEiT, if they form a square, or singly."""
     grid, wanted = math.isqrt(patches), round(share * patches)
     if not patches or grid**2 != patches:
         return np.stack([rng.permutation(patches) for rng in rngs]) < wanted
@@ -229,7 +229,7 @@ def mask_patches(patches: int, share: float, rngs: Sequence[Generator]) -> np.nd
             left = wanted - int(mask.sum())
             if left <= 0:
                 break
-            # a block of random size and aspect ratio, unless it masks more than what is left
+            # mask a block of random size and aspect ratio, unless that would exceed what is left
             area = rng.uniform(min(left, max(1, BLOCK * grid * grid)), left)
             aspect = math.exp(rng.uniform(math.log(ASPECT), -math.log(ASPECT)))
             height = min(grid, max(1, round(math.sqrt(area * aspect))))
@@ -238,7 +238,7 @@ def mask_patches(patches: int, share: float, rngs: Sequence[Generator]) -> np.nd
             block = mask[top : top + height, start : start + width]
             if block.size - int(block.sum()) <= left:
                 block[:] = True
-        free = np.flatnonzero(~mask.ravel())  # the rest, too small for a block
+        free = np.flatnonzero(~mask.ravel())  # mask the rest, too small for a block, at random
         mask.ravel()[rng.choice(free, wanted - int(mask.sum()), replace=False)] = True
     return masks.reshape(len(rngs), -1)
 

@@ -1,13 +1,13 @@
 """The pre-training loss of BEiT3: masked image and masked language modelling in one pass, and distillation.
 
-Below the model are measurements on held-out items.
+Functions below the model measure it on held-out items.
 
     L = L_MIM + L_MLM + distill * L_distill
 
 L_MIM and L_MLM are cross-entropies over masked positions, which leave CLS, the item's feature, untrained. L_distill is
 1 - cosine of a linear map of CLS and the joint vector of frozen encoders (`prepare.read_target`) of the whole item. CLS
-is of a second pass without masks, as in encoding, and whitened: it varies along few directions, and a linear map would
-learn the others late or never.
+comes from a second pass without masks, as in encoding, and is whitened: it varies along few directions, and a linear
+map would learn the others late or never.
 
 Each term is a sum over a part of a step, divided by the number of targets in the whole step, so that the parts add up.
 
@@ -29,10 +29,10 @@ from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.ops.linalg import FLOOR
 from alignrec.pipeline.pretrain.corpus import Rates, Step, Task, make_batch, micro_batches
 
-RECENT = 0.01  # least weight of the latest step in the running mean and covariance of CLS
+RECENT = 0.01  # minimum weight of the latest step in the running mean and covariance of CLS
 TERMS = ("mim", "mlm", "distill")
 NO_MASKING = Rates(0, 0, 0, 0)
-ENOUGH, MOST_DRAWS = 1000, 32  # targets of either kind and draws of masks in the last measurement
+ENOUGH, MOST_DRAWS = 1000, 32  # minimum targets of each kind, and maximum draws of masks, in the last measurement
 
 
 class Scores(NamedTuple):
@@ -44,7 +44,7 @@ class Scores(NamedTuple):
 
 
 class RunningWhitening(nn.Module):
-    """Whitens CLS with moving averages of mean and covariance, which `update` renews after each step."""
+    """Whitens CLS with moving averages of mean and covariance, updated by `update` after each step."""
 
     mean: Tensor  # float32 [D]
     map: Tensor  # float32 [D, D]
@@ -167,7 +167,7 @@ def measure_masked(network: Network, task: Task, draws: int = 1) -> dict[str, fl
 
     For `mim` and `mlm` each, None without targets: `_held_out_loss`, mean cross-entropy; `_accuracy`; `_chance`, the
     accuracy of always predicting the most frequent token of train items; `_rare_accuracy`, that on all other tokens.
-    Masks are drawn up to `draws` times, until there are ENOUGH targets of either kind.
+    Masks are drawn up to `draws` times, until there are ENOUGH targets of each kind.
     """
     rates = task.rates._replace(hidden=0.0)
     # whether each prediction is right, bool [n], the targets [n], and the summed loss
@@ -234,7 +234,7 @@ def autocast(task: Task) -> torch.autocast:
 
 
 def _micro_batches(task: Task, lengths: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the positions of inputs of int64 [n] tokens that the network reads at a time."""
+    """Yield the positions of inputs per forward pass, given their lengths in tokens, int64 [n]."""
     size = max(1, task.params.batch_size // task.params.accumulate)
     for start in range(0, len(lengths), size):
         places = np.arange(start, min(start + size, len(lengths)))

@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 from alignrec.pipeline.encode.params import MOST_CHUNKS
 from alignrec.pipeline.harness.config import Count, Name, Positive, Rate, Section, Sha256, Weight
 
-VOCAB = 8000  # SentencePiece pieces, at most
-HELD_OUT, MOST_HELD_OUT = 0.02, 2000  # share and number of items, at most, held out to measure accuracy
+VOCAB = 8000  # maximum SentencePiece pieces
+HELD_OUT, MOST_HELD_OUT = 0.02, 2000  # share and maximum number of items held out to measure accuracy
 MINI: dict[str, Any] = {"max_tokens": 128, "steps": 300, "batch_size": 64, "lr": 1e-4}  # defaults of size mini
 
 
@@ -22,7 +22,7 @@ class Pretrain(Section):
     speed: ClassVar[frozenset[str]] = frozenset({"checkpoint_every"})
 
     size: Literal["mini", "small", "base", "large"] = "mini"
-    """network: mini starts from MiniLM and EfficientNet; small from random weights, with images of 48 pixels a side;
+    """network: mini starts from MiniLM and EfficientNet; small from random weights, with images of 48 x 48 pixels;
     base and large are the published shapes, with 224"""
     init: str | None = None
     """path or URL of official weights (.pth or .safetensors); none trains from scratch"""
@@ -38,23 +38,23 @@ class Pretrain(Section):
     vqkd_sha256: Sha256 | None = None
     """sha256 of the file that `vqkd` names"""
     max_tokens: Annotated[int, Field(ge=3)] = 1022
-    """tokens of a part of a text, of which a step reads one; published weights have 1,022 positions, interpolated for
-    more; a network from scratch has as many as the longest part"""
+    """tokens per part of a text, of which a step reads one; the 1,022 positions of published weights are interpolated
+    for more; a network from scratch has as many positions as the longest part"""
     chunks: Positive = MOST_CHUNKS
-    """parts of a longer text; what they don't hold is cut"""
+    """maximum parts per text; the rest of a longer text is truncated"""
     codes: Positive = 128
-    """centroids of k-means, at most"""
+    """maximum number of k-means centroids"""
     distill: Weight = 10.0
-    """weight of regressing the teachers' joint vector from CLS, also if image or text are hidden"""
+    """weight of the regression from CLS to the teachers' joint vector, also when image or text is hidden"""
     distill_from: Annotated[list[Name], Field(min_length=1)] = ["minilm", "cnn", "descriptors", "tfidf"]
-    """teachers, reduced to one vector as in `linear`: names of section `encoders`, or kinds, not pre-trained here; by
-    default those that read a modality of the data"""
+    """teachers, reduced to one vector as in `linear`: names of section `encoders`, or kinds that are not trained here;
+    by default those that read a modality of the data"""
     steps: Count = 3000
     """steps of the optimiser; 0 leaves the network as initialised"""
     batch_size: Positive = 16
     """items per step of the optimiser, over all processes"""
     accumulate: Positive = 1
-    """parts of a step that are computed one after another, for less memory; the step is the same"""
+    """parts of a step that are computed one after another, to save memory; the step is the same"""
     lr: Rate = 5e-4
     """peak learning rate of AdamW; ten times as high for piece embeddings, unless `init` is given"""
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -62,9 +62,9 @@ class Pretrain(Section):
     compile: bool = False
     """use torch.compile, which takes a minute or more at the start; on a CPU it needs a C++ compiler"""
     checkpoint_every: Positive = 100
-    """steps between checkpoints; one has three copies of the weights"""
+    """steps between checkpoints, each with three copies of the weights"""
     threads: Positive = 2
-    """CPU threads per process; another number sums in another order, which changes last bits"""
+    """CPU threads per process; another number changes the order of sums, and so the last bits"""
     seed: int = 0
 
     @property
@@ -73,7 +73,7 @@ class Pretrain(Section):
 
     @property
     def hide(self) -> float:
-        # CLS of either modality has to learn the teachers' vector
+        # CLS of a single modality also has to learn the teachers' vector
         return 0.2 if self.distill and self.size != "mini" else 0.0
 
     @property

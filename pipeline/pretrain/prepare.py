@@ -36,14 +36,14 @@ from alignrec.pipeline.pretrain.corpus import Corpus, Ids, Task
 from alignrec.pipeline.pretrain.params import VOCAB, Pretrain
 from alignrec.pipeline.pretrain.published import Obtain
 
-LEAST_TOKENS = 128  # text positions of a network, at least
-NO_PIECES = 5  # special ids, the vocabulary of a dataset without text
+LEAST_TOKENS = 128  # minimum text positions of a network
+NO_PIECES = 5  # number of special ids, the vocabulary of a dataset without text
 REDUCED = 128  # components of PCA in an initial projection, each divided by the root of its deviation
-LENGTH = 1.4  # initial root mean square norm of a projected image token, as of MiniLM's embeddings
-FEW = 8  # least number of images per visual token
-SAMPLE = 20_000  # images, at most, that projections and visual tokens are learned from
-CENTROIDS, ITERATIONS = "centroids", 20  # k-means: name of its tensor, and rounds
-PER_CODE, MEMORY = 128, 2**30  # vectors per code in k-means, and bytes, at most, of those that it samples from
+LENGTH = 1.4  # initial root mean square norm of a projected image token, as in MiniLM's embeddings
+FEW = 8  # minimum number of images per visual token
+SAMPLE = 20_000  # maximum images from which projections and visual tokens are learned
+CENTROIDS, ITERATIONS = "centroids", 20  # k-means: name of its tensor, and iterations
+PER_CODE, MEMORY = 128, 2**30  # k-means: vectors per code, and maximum bytes of the vectors that it samples from
 BLOCK = 4096  # items at a time
 
 
@@ -51,8 +51,8 @@ BLOCK = 4096  # items at a time
 class Images:
     """The vectors of all images."""
 
-    vectors: np.ndarray  # float32 [I, W], a memory map, zero without image
-    row: np.ndarray  # int64 [I], each item's own number; -1 without image
+    vectors: np.ndarray  # float32 [I, W], a memory map; zero without image
+    row: np.ndarray  # int64 [I], the item's number; -1 without image
     widths: tuple[int, ...]  # W_p of each token; empty without images
 
     @property
@@ -72,7 +72,7 @@ def network_and_task(
     device: torch.device,
 ) -> tuple[Network, Task, list[str]]:  # fmt: skip
     """Return the network on the device, its task, and notes on its initial weights."""
-    torch.set_num_threads(params.threads)  # sums in one order
+    torch.set_num_threads(params.threads)  # fixes the order of sums
     if params.size == "mini":
         network, corpus, tokens, pieces, notes = _prepare_mini(layout, lines, params, seed)
     else:
@@ -89,7 +89,7 @@ def _prepare_beit3(
     pieces = NO_PIECES if tokenizer is None else tokenizer.vocab
     texts = _tokenise(layout, lines, tokenizer, params.max_tokens, params.chunks)
     rows = FIRST_POSITION + max(LEAST_TOKENS, max(map(len, texts[0]), default=0))
-    tensors = published.read_start(params, obtain, pieces) if params.init else None  # fails early
+    tensors = published.read_start(params, obtain, pieces) if params.init else None  # first, to fail early
     layout.encoder_scratch.mkdir(parents=True, exist_ok=True)
     row, pixels = decode_all(layout.images, shape.image, layout.encoder_scratch / "pictures.npy")
     if params.vqkd and len(pixels):
@@ -181,7 +181,7 @@ def _read_tokenizer(layout: Layout, lines: Texts, params: Pretrain, obtain: Obta
         if params.tokenizer is not None:
             model: bytes | None = obtain(params.tokenizer, params.tokenizer_sha256).read_bytes()
         else:
-            step = math.ceil(len(lines) / MOST_SENTENCES)  # samples the whole catalogue
+            step = math.ceil(len(lines) / MOST_SENTENCES)  # samples evenly from the whole catalogue
             model = train_model(islice(lines, 0, None, max(1, step)), VOCAB)
         if model is None:
             return None
@@ -237,7 +237,7 @@ def build_network(
         for p, own in enumerate(maps):
             project = made.image.projections[p]
             assert isinstance(project, nn.Linear)
-            # principal components, randomly rotated into D dimensions
+            # principal components under a random rotation into D dimensions
             turned = torch.linalg.qr(torch.randn(project.out_features, own.map.shape[1])).Q  # [D, REDUCED]
             x = images.tokens(images.items[:BLOCK])[p]
             length = float(np.sqrt(np.square(own.apply(x)).sum(axis=1).mean()))
@@ -261,7 +261,7 @@ def read_codes(
         _, per_image, width = cut_patches(pixels[:1], shape.patch).shape
         enough = min(4 * PER_CODE * params.codes, MEMORY // (4 * width)) // per_image + 1
         some = cut_patches(pixels[np.sort(rng.permutation(len(pixels))[:enough])], shape.patch)
-        # equal vectors count once, or most codes of drawings on white would be shades of white
+        # equal vectors count once; otherwise most codes of drawings on white would be shades of white
         distinct = np.unique(some.reshape(-1, width), axis=0)
         sample = distinct[np.sort(rng.permutation(len(distinct))[: PER_CODE * params.codes])]
         if len(sample) > params.codes:
@@ -285,7 +285,7 @@ def cut_patches(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def train_kmeans(sample: np.ndarray, codes: int, seed: int, **options: int) -> faiss.Kmeans:
-    faiss.omp_set_num_threads(1)  # for the same order of sums on every machine
+    faiss.omp_set_num_threads(1)  # the same order of sums on every machine
     options |= {"niter": ITERATIONS, "seed": seed % 2**31, "min_points_per_centroid": 1}
     kmeans = faiss.Kmeans(sample.shape[1], codes, **options)
     kmeans.train(sample)

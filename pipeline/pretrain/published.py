@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BATCH = 64  # images per forward pass of the visual tokenizer
-WIDTH = 384  # of MiniLM
-WORD = "▁"  # begins a SentencePiece piece that begins a word
-CONTINUED = "##"  # begins a WordPiece token that continues a word
+WIDTH = 384  # width of MiniLM
+WORD = "▁"  # prefix of SentencePiece pieces that begin a word
+CONTINUED = "##"  # prefix of WordPiece tokens that continue a word
 SPECIAL = {"<s>": "[CLS]", "<pad>": "[PAD]", "</s>": "[SEP]", "<unk>": "[UNK]", "<mask>": "[MASK]"}
 
 Obtain = Callable[[str, str | None], Path]  # path or URL, and sha256, of a published file -> the local file
@@ -83,7 +83,7 @@ def visual_tokens(
 
 
 def start_words(network: BEiT3, pieces: Sequence[str], minilm: MiniLM) -> str:
-    """Start pieces as the mean of MiniLM's embeddings of their surface (arXiv 2402.09977); return a note on how many.
+    """Initialise pieces with the mean MiniLM embedding of their text (arXiv 2402.09977); return a note on how many.
 
     They are scaled to the root mean square norm of the initial embeddings.
     """
@@ -109,7 +109,7 @@ def start_words(network: BEiT3, pieces: Sequence[str], minilm: MiniLM) -> str:
 
 
 def word_ids(pieces: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """Return MiniLM's ids of the surface of each piece, empty if unknown."""
+    """Return MiniLM's ids of the text of each piece, empty if unknown."""
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     unknown = tokenizer.unk_token_id
     surfaces = [piece.replace(WORD, " ").strip() for piece in pieces]

@@ -1,4 +1,4 @@
-"""The stage `pretrain`: from a dataset's items and images to an encoder on disk."""
+"""Stage `pretrain`: train an encoder on a dataset's items and images, and store it."""
 
 import math
 import shutil
@@ -46,18 +46,18 @@ from alignrec.pipeline.pretrain.losses import (
 from alignrec.pipeline.pretrain.params import Pretrain
 from alignrec.pipeline.sources.base import Download
 
-WARMUP = 0.1  # share of steps with rising learning rate, cosine after it
-CLIP = 3.0  # largest norm of the gradient
-MEASUREMENTS = 20  # of held-out items per training, but not more often than every tenth step
-BETAS = (0.9, 0.98)  # of AdamW, as BEiT
+WARMUP = 0.1  # share of steps with a rising learning rate, which then falls as a cosine
+CLIP = 3.0  # maximum norm of the gradient
+MEASUREMENTS = 20  # measurements on held-out items per training, at most one every ten steps
+BETAS = (0.9, 0.98)  # AdamW's, as in BEiT
 EPSILON = 1e-6
 UNDECAYED = ("cls_token", "mask_token", "embed_positions", "image.positions", "text.positions")
 PIECES = 10.0  # relative learning rate of piece embeddings without `init`, because most pieces occur in few steps
 TEXT = "network.beit3.text_embed"  # piece embeddings
 NEW = ("network.image.", "network.mim_head.", "network.mlm_head.", "teacher.")  # parameters that MiniLM lacks
-MOST = 50_000  # items that the map of the summary is fitted to, at most
-FIRST = 2000  # items that the teachers' head of `mini` is fitted to, at most
-LEAST_READ = 0.5  # share of a text, below which a warning is due
+MOST = 50_000  # maximum items to fit the map of the summary on
+FIRST = 2000  # maximum items to fit the teachers' head of `mini` on
+LEAST_READ = 0.5  # mean share of a text that is read, below which the stage warns
 
 
 def resume(run: Run) -> None:
@@ -253,7 +253,7 @@ def build_optimizer(model: nn.Module, params: Pretrain) -> torch.optim.AdamW:
 
 
 def warmup_cosine(step: int, steps: int, warmup: float, peak: float) -> float:
-    """Return the rate of a step: linear up to `peak` over the share `warmup` of the steps, then a cosine to zero."""
+    """Return the learning rate of a step: linear up to `peak` over a share `warmup` of the steps, then cosine decay."""
     rising = max(1, round(warmup * steps))
     if step < rising:
         return peak * (step + 1) / rising
