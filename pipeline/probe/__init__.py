@@ -1,1 +1,1 @@
-"""Probes: evaluation of feature sets without a recommender."""
+"""Probes: evaluate feature sets without training a recommender."""

@@ -34,20 +34,20 @@ def ask_last_items(data: Data) -> Questions | str:
 
 
 def last_items(user: np.ndarray, item: np.ndarray, timestamp: np.ndarray, n_items: int) -> Questions:
-    """Return the questions of zero-shot, from interactions [n] in any order: earlier items -> the last one."""
-    # a repeated (user, item) counts at its first time
+    """Return the questions of zero-shot, from interactions [n] in any order: earlier items -> last item."""
+    # a repeated (user, item) pair counts at its first time
     order = np.lexsort((timestamp, item, user))
     user, item, timestamp = user[order], item[order], timestamp[order]
     first = np.r_[True, (user[1:] != user[:-1]) | (item[1:] != item[:-1])][: len(user)]
     user, item, timestamp = user[first], item[first], timestamp[first]
 
-    # items that share a user's last second are the target in turn: the mean over all orders of equal times
+    # each item of a user's last second is the target once, which averages over all orders of equal times
     starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]][: len(user)])
     sizes = np.diff(np.r_[starts, len(user)])
     latest = np.repeat(np.maximum.reduceat(timestamp, starts) if len(starts) else timestamp, sizes)
     targets = np.flatnonzero((timestamp == latest) & (np.repeat(sizes, sizes) > 1))
 
-    # question q has all rows of its user but the target's: start, start + 1, ... start + size - 1
+    # question q has all rows of its user, start .. start + size - 1, except the target's
     start, size = np.repeat(starts, sizes)[targets], np.repeat(sizes, sizes)[targets]
     owner = np.repeat(np.arange(len(targets)), size)
     rows = np.arange(len(owner)) - np.repeat(np.cumsum(size) - size - start, size)
@@ -59,7 +59,7 @@ def last_items(user: np.ndarray, item: np.ndarray, timestamp: np.ndarray, n_item
 def ask_co_bought(data: Data) -> Questions | str:
     user, item, split = (data.interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
     seen = user_item_matrix(user[split == TRAIN], item[split == TRAIN], data.items)
-    # items that share a user with another
+    # items that share a user with another item
     together = np.flatnonzero(np.bincount(seen[np.diff(seen.indptr) > 1].indices))
     if not len(together):
         return "no two items share a train user"

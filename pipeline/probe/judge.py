@@ -19,7 +19,7 @@ from alignrec.schemas import TRAIN, VALID
 
 RAW = "raw"
 # A large common mean dominates every cosine, and full whitening amplifies noise in directions of little variance, so
-# validation chooses: form -> power of its sd that a direction is divided by after centring and PCA; None: unchanged
+# validation chooses: form -> exponent of the sd by which directions are divided after centring and PCA; None: raw
 POWERS = {RAW: None, "relaxed": 0.5, "whitened": 1.0}
 UNCHOSEN = "whitened"  # without validation interactions
 VALID_K = 20
@@ -41,7 +41,7 @@ class Processing:
     """Processes feature sets one at a time and records the chosen forms."""
 
     def __init__(self, data: Data, width: int) -> None:
-        """Judge forms by validation items, from train items, if there are any; `width` is the maximum of a set."""
+        """Choose forms by predicting validation items from train items, if there are any; `width` is the maximum."""
         user, item, split = (data.interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
         has, finds = ((user[split == part], item[split == part]) for part in (TRAIN, VALID))
         asked = profiles.build_profiles(has, finds, profiles.draw_users(finds[0], data.items, 0), data.items)
@@ -133,7 +133,7 @@ def summarise_answers(
             own = questions.summarise_hits(task, answers[probe], ks, PROBES[probe].measure)
         else:
             own = task.summary(answers[probe])
-        # name the sets that the probe flatters
+        # name the sets whose figures the probe inflates
         if refits and PROBES[probe].leak:
             leak = f"Leak: of {', '.join(sorted(refits))}, {PROBES[probe].leak}."
             own["note"] = f"{own.get('note', '')} {leak}".strip()

@@ -20,12 +20,12 @@ from alignrec.pipeline.probe.registry import Data, Probe, Refit
 
 GIB = 1.5  # upper bound on the I x I matrix: 20,000 items
 # validation chooses the ridge of EASE, then how L3AE divides it between |B|^2 and |B - S|^2; share 0 is EASE itself
-RIDGES = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # in users
-SHARES = (0.3, 0.7, 1.0)  # of the ridge, towards the content model S
-CONTENT_RIDGES = (1.0, 10.0, 100.0)  # of the content model, whose rows have unit length
+RIDGES = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # in units of one user's weight
+SHARES = (0.3, 0.7, 1.0)  # shares of the ridge on |B - S|^2, S the content model
+CONTENT_RIDGES = (1.0, 10.0, 100.0)  # ridges of the content model, whose rows have unit length
 BLOCK = 1 << 23  # scores in memory at a time
 ROWS = 128  # users at a time, whose scores fit the cache
-HELD = 1 << 25  # scores of EASE kept for all feature sets
+HELD = 1 << 25  # maximum scores of EASE kept for all feature sets
 Judged = Literal["valid", "test"]
 
 
@@ -62,7 +62,7 @@ class Asked(NamedTuple):
 
 @dataclass(frozen=True)
 class Linear:
-    """The probe's task."""
+    """Linear CF as a probe's task: answers are gains in recall over EASE."""
 
     split: Split
 
@@ -110,7 +110,7 @@ class Linear:
 
     @cached_property
     def _kept_products(self) -> dict[Judged, list[np.ndarray]]:
-        """Products h P of all blocks, which feature sets share; none if they would take too much memory."""
+        """Products h P of all blocks, shared by all feature sets; empty if they would take too much memory."""
         users = sum(one.history.shape[0] for blocks in self.asked.values() for one in blocks)
         if users * self.split.n_items > HELD:
             return {}
@@ -128,7 +128,7 @@ class Linear:
             factors = ease.multiply_symmetric(self.ease[2], w), v
             recalls = self._l3ae("valid", w, factors, SHARES)
             for share, one in zip(SHARES, recalls, strict=True):
-                found = float(one.mean()), -share, -content_ridge  # on ties, the setting nearest to EASE
+                found = float(one.mean()), -share, -content_ridge  # on ties, the setting closest to EASE
                 if found > best:
                     best, chosen = found, (w, factors, share)
         if chosen is None:
@@ -155,7 +155,7 @@ class Linear:
         return [np.concatenate(parts) for parts in found]
 
     def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Do as `Task.summary`, with EASE as chance."""
+        """See `Task.summary`; EASE takes the place of chance."""
         n, base = len(self.base), float(self.base.mean())
         name = f"recall@{bounded_cutoff(self.split.n_items)}"
         out: dict[str, Any] = {"users": n, "chance": {name: round(base, 6), "gain": 0.0}}

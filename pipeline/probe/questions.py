@@ -17,9 +17,9 @@ from alignrec.pipeline.ops.linalg import first_not_finite, float64_units
 if TYPE_CHECKING:
     from scipy import sparse
 
-TIE = 1e-6  # cosines within it are equal: features have single precision, and products of equal rows differ by less
-# Scores (float64) in memory; results do not depend on it. Fewer are faster, as the sparse product gathers rows of a
-# block, which should fit the processor's cache.
+TIE = 1e-6  # cosines within this are equal: features have single precision, and products of equal rows differ by less
+# Scores (float64) held in memory, without effect on results. Small blocks are faster, as the sparse product gathers
+# their rows, which should fit the processor's cache.
 SCORES_HELD = 1 << 23
 COSINES = 400_000_000  # budget per feature set and probe: catalogues of up to 20,000 items are compared in full
 FEWEST = 2000  # minimum sample of users or items

@@ -1,4 +1,4 @@
-"""Registry of probes. To add one, write a file with a `Probe` and list it here."""
+"""Registry of probes. To add one, define a `Probe` in its own file and list it here."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class Task(Protocol):
 class Probe:
     """A probe: its questions about a dataset, and the texts of its report."""
 
-    ask: Callable[[Data], Questions | Task | str]  # returns questions, a task, or the reason why it cannot be run
-    name: str  # in texts
+    ask: Callable[[Data], Questions | Task | str]  # returns questions, a task, or the reason why it cannot run
+    name: str  # display name
     figure: str  # headline figure, such as accuracy or hit@20
     question: str  # one phrase
     note: str  # caption of its figures; {n} is the number of groups or cases
     leak: str = ""  # why its figures flatter a set that learned from train interactions; empty if they do not
-    # Whether the task answers in several draws [n, D], where a draw hides items. Tests resample draws as well as
+    # Whether the task answers in several draws [n, D], each of which hides items. Tests then resample draws as well as
     # cases, and sets that learned from interactions are refitted without the hidden items.
     drawn: bool = False
 

@@ -25,7 +25,7 @@ BLOCK = 1024
 
 
 Read = Callable[[set[str]], Iterable[item_file.Row]]  # reads some items of a dataset or file
-Inputs = tuple[set[str], Read]  # with the identifiers of all
+Inputs = tuple[set[str], Read]  # the identifiers of all items, and their reader
 
 
 def open_inputs(data: str, images: Path | None, root: Path) -> Inputs:
@@ -91,11 +91,11 @@ def _recompute_rows(
 
     asins, texts_before, images_before = (column.to_pylist() for column in items.columns)
     found = {item.asin: item for item in read({*asins})}
-    facts = next(iter(loaded.values())).facts  # image size and quality are the same for every feature set
+    facts = next(iter(loaded.values())).facts  # all feature sets have the same image size and quality
     texts, images = [found[asin].text for asin in asins], []
     for asin, released in zip(asins, images_before, strict=True):
         image = found[asin].read_image(Images().max_bytes)
-        # an original file may give the released bytes once it is normalised
+        # an original file may equal the released bytes after normalisation
         if image is not None and encoder.image_sha256(image) != released:
             image = normalise_image(image, facts.image_size, facts.image_quality, Images().max_pixels).image
         images.append(image)

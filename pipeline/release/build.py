@@ -121,7 +121,7 @@ def _write_tables(
     source, target = layout.user_embeddings, folder / "embeddings/users.parquet"
     if publish.users == "names":
         tables |= _copy_table(source, target, "user_embeddings")
-    # a vector reveals much of a user's history, so names go with it only if the publisher opts in
+    # a vector reveals much of a user's history, so it is published with a name only if the publisher opts in
     elif publish.users == "numbers" and source.exists():
         width = int(pq.read_schema(source).field("vector").type.list_size)
         own = schemas.numbered_user_embeddings(width)
@@ -132,7 +132,7 @@ def _write_tables(
 
 
 def _copy_table(source: Path, target: Path, table: str) -> dict[Path, str]:
-    if not source.exists():  # its stage did not run
+    if not source.exists():  # the stage did not run
         return {}
     _copy_file(source, target)
     return {target: table}
@@ -189,7 +189,7 @@ def select_encoders(layout: Layout, names: Sequence[str]) -> dict[str, FeatureSe
     released: dict[str, FeatureSet] = {}
     for name in names:
         needed = _with_dependencies(layout, name)
-        # weights that a package ships have no origin, and are no third-party weights
+        # weights that a package ships have no origin and do not count as third-party weights
         specs = (ENCODERS.get(one.facts.network) for one in needed)
         if all(one.facts.portable for one in needed) and all(spec is None or spec.origin is None for spec in specs):
             released |= {one.name: one for one in needed}
@@ -215,7 +215,7 @@ def _copy_encoders(above: Path, encoders: Mapping[str, FeatureSet]) -> dict[Path
         for path in io.files_below(one.encoder):
             _copy_file(path, above / name / path.relative_to(one.encoder))
         used_by |= {path: [name] for path in io.files_below(above / name)}
-    # sets can share weights that lie in the folder of one of them: a fetch of one set then needs files of another
+    # sets can share weights, stored in the folder of one of them, so fetching a set may need files of another
     for name, one in encoders.items():
         needed = [path for part in one.facts.parts for path in io.files_below(above / part)]
         weights = io.files_below(above / one.facts.weights) if one.facts.weights else []
@@ -225,7 +225,7 @@ def _copy_encoders(above: Path, encoders: Mapping[str, FeatureSet]) -> dict[Path
 
 
 def _find_makers(paths: list[Path], outputs: Outputs) -> dict[str, Maker]:
-    """Return stage -> what made its outputs, by the records of all stages that ran, and of the tables."""
+    """Return stage -> Maker of its outputs, from the records of all stages that ran and of the tables."""
     found: dict[str, Maker] = {}
     layout = outputs.layout
     # stages with a matrix, such as encode, have a record per item

@@ -107,7 +107,7 @@ def _encoder_widths(own: Path, read: Facts, networks: dict[str, set[int]]) -> se
     if read.parts:
         try:
             from alignrec.pipeline.encode import chain
-        except ModuleNotFoundError:  # without SciPy nothing is checked
+        except ModuleNotFoundError:  # the check needs SciPy
             return set()
         return {chain.read(own).width}
     if read.weights is None:
@@ -122,7 +122,7 @@ def _encoder_widths(own: Path, read: Facts, networks: dict[str, set[int]]) -> se
 
 
 def _space_difference(own: Path, read: Facts, shards: Sequence[Path]) -> str:
-    """Return how the encoder's fingerprint differs from the feature set's or the weights'; empty if it does not."""
+    """Return how the encoder's fingerprint differs from that of the feature set or weights; empty if it does not."""
     made, present = io.common_fingerprint((path, io.record(path)) for path in shards), read.space()
     if read.parts:
         from alignrec.pipeline.encode import chain
@@ -133,7 +133,7 @@ def _space_difference(own: Path, read: Facts, shards: Sequence[Path]) -> str:
         fitted = sorted(path for path in home.glob("*") if path.is_file() and path.name != NAME)
         present |= {"weights": io.digest(EncoderFiles(home).present() if read.network in TRAINED else fitted)}
     stated = io.fingerprint_of({io.FINGERPRINT: read.fingerprint})
-    # earlier versions recorded neither what is read nor the weights that are in the folder
+    # earlier versions recorded neither the modalities read nor the weights in the folder
     pairs = [(made, stated), *([(stated, present), (made, present)] if "reads" in stated | made else [])]
     differing = (io.first_difference(a, b) for a, b in pairs)
     return next(filter(None, differing), "")

@@ -16,8 +16,8 @@ from alignrec.pipeline.sources.feature_files import NAMES, rank_identifier
 from alignrec.pipeline.sources.lines import Reject, column_names
 from alignrec.pipeline.sources.sql import identifier_of
 
-# identifier: the named column, else that which `new` and `compare` would take; text: the named columns, else `text`,
-# else composed as in the pipeline; image: bytes, a file name, or <id>.<ext>
+# identifier: the named column, or the one that `new` and `compare` would choose; text: the named columns, or `text`,
+# or composed as in the pipeline; image: bytes, a file name, or <id>.<ext>
 FIELDS = ("text", "title", "brand", "categories", "description")  # columns read as text if none is named
 IMAGE = "image"
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
@@ -75,7 +75,7 @@ def read_blocks(
 
 
 def _parse_blocks(path: Path, images: Path | None, columns: Columns) -> Iterator[tuple[list[Row], list[Reject]]]:
-    seen: set[bytes] = set()  # 16-byte digests instead of identifiers, to bound memory
+    seen: set[bytes] = set()  # 16-byte digests instead of identifiers, to save memory
     is_parquet = path.suffix == ".parquet" or path.is_dir()
     found: Iterator[bytes | Cells] = _read_parquet(path, columns) if is_parquet else lines.json_lines(path)
     rows, rejects, held = list[Row](), list[Reject](), 0

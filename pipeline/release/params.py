@@ -11,7 +11,7 @@ Line = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
 class Publish(Section):
-    """The release folder."""
+    """Contents of the release folder."""
 
     version: Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")] = "0.1.0"
     """semantic version of the released data"""
@@ -21,10 +21,10 @@ class Publish(Section):
     """release interactions, users and split; by default as the source's licence allows"""
     users: Literal["none", "numbers", "names"] | None = None
     """data of users: none; numbers: vectors, and interactions if released, without names; names. By default names if
-    interactions are released, else none, because a vector reveals a user's items"""
+    interactions are released, otherwise none, because a vector reveals a user's items"""
     texts: Shown | None = None
     """texts in `items.parquet`. all: title, brand, categories, description, encoded text, image URL; titles: title and
-    categories; none. By default as the source's licence allows: none for Amazon and MMRec folders, else all"""
+    categories; none. By default as the source's licence allows: none for Amazon and MMRec folders, otherwise all"""
     language: Annotated[list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]], WRAPPED] | None = None
     """ISO 639 codes of the items' texts, such as en; a single one needs no brackets"""
     contact: Line | None = None
@@ -32,7 +32,7 @@ class Publish(Section):
     licence: Line | None = None
     """licence of the data: SPDX identifier, URL or sentence; by default the source's"""
     creator: Annotated[list[Line], Field(min_length=1), WRAPPED] | None = None
-    """persons or organisations; a single one needs no brackets"""
+    """people or organisations; a single one needs no brackets"""
     url: Annotated[str, Field(pattern=r"^https?://[^/\s]\S*$")] | None = None
     """web page of the release"""
     date: Annotated[datetime.date, Field(strict=False)] | None = None

@@ -24,7 +24,7 @@ from alignrec.pipeline.release.probes import read_probes
 
 MAX_LISTED = 5  # faults listed in an error
 PROBES = "probes.json"
-# left in the top folder by Git and the Hub's client; not part of a release
+# files that Git and the Hub's client leave in the top folder; not part of a release
 TOOLS = (".git", ".gitattributes", ".cache")
 # need -> alternative sets of tables that meet it, and the end of the error message if none is present
 NEEDS: dict[str, tuple[list[set[str]], str]] = {
@@ -140,7 +140,7 @@ def verify(folder: Path, key: Path | None = None) -> list[str]:
     """Verify a release folder, and its signature by `key` if given; return a line per check.
 
     Checks signature, manifest, files present, sizes and hashes, tables, encoders and probes, in this order; UserError
-    lists the faults of the first that fails, at most MAX_LISTED.
+    lists up to MAX_LISTED faults of the first check that fails.
     """
     folder = Path(folder)
     raw = manifests.read(folder)

@@ -22,7 +22,7 @@ from alignrec.pipeline.release.manifest import Counts, File, Manifest
 # guards against decompression bombs: bytes of memory that any table may take, and the maximum ratio to its size on
 # disk above that; constant vectors reach a few hundred
 SMALL, EXPANSION = 1 << 30, 10_000
-TEXTS, TEXT_EXPANSION = 1 << 28, 100  # the same for its texts
+TEXTS, TEXT_EXPANSION = 1 << 28, 100  # the same limits for the texts of a table
 HELD = 16 << 20  # approximate bytes of a table in memory
 CHANGED = "rows or columns are not as the manifest says"
 
@@ -101,7 +101,7 @@ def _measure_memory(path: Path, size: int) -> int:
     if memory > max(SMALL, EXPANSION * size):
         raise UserError(f"takes {memory:,} bytes of memory, from {size:,} on disk")
     most = max(TEXTS, TEXT_EXPANSION * size)
-    # a repeated text takes space only once in the file, so texts are counted through their dictionaries
+    # files store repeated texts once, so texts are counted through their dictionaries
     expanded = encoded
     if encoded <= most:
         with pq.ParquetFile(path, read_dictionary=sorted(columns), pre_buffer=False) as opened:
@@ -157,9 +157,9 @@ class Names:
 
     @cached_property
     def repeated_name(self) -> str | None:
-        """A duplicate name, if any; frees the names, so call it after all comparisons."""
+        """A duplicate name, if any; frees the names, so use it after all comparisons."""
         names, self._chunks = pa.chunked_array(self._chunks, pa.string()), []
-        order = pc.sort_indices(names)  # 8 bytes per name; a hash table takes ten times that
+        order = pc.sort_indices(names)  # takes 8 bytes per name, a hash table ten times that
         for at in range(0, len(names) - 1, io.PART):
             some = names.take(order.slice(at, io.PART + 1))
             row = pc.index(pc.equal(some.slice(0, len(some) - 1), some.slice(1)), True).as_py()

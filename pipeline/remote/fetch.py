@@ -42,7 +42,7 @@ def fetch(
     work = work_folder(to)
     with suppress(FileExistsError):
         work.mkdir(parents=True)
-    # in a folder that others write to, such as /tmp, its name can be taken
+    # in a shared folder such as /tmp, another user may have taken its name
     if not stat.S_ISDIR((found := work.lstat()).st_mode) or found.st_uid != os.geteuid():
         raise UserError(f"{work}: not a folder of yours; delete it, or name another target")
     try:
@@ -98,7 +98,7 @@ def _read_manifest(source: Store, work: Path, key: Path | None = None) -> Manife
             raise UserError(f"{work / manifests.NAME}: a web page, and no manifest; is that the address of a release?")
         io.write_bytes(work / manifests.NAME, data)
         (work / signature.NAME).unlink(missing_ok=True)
-        # for a missing file some servers deny access, others answer with a web page
+        # for missing files, some servers deny access and others return a web page
         with suppress(UserError):
             signed = read_small(source, signature.NAME, signature.MAX_BYTES)
             if len(signed) <= signature.MAX_BYTES and not is_web_page(signed):
@@ -143,7 +143,7 @@ def _download_files(source: Store, files: list[File], release: Path, progress: P
 
 
 def _download_file(source: Store, file: File, path: Path, count: Callable[[int], None], stopped: Event) -> str | None:
-    """Download `file` to `path`, resuming a partial one; return a fault, None on success."""
+    """Download `file` to `path`, resuming a partial download; return a fault, or None on success."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     resumed = path.stat().st_size
@@ -170,6 +170,6 @@ def _download_file(source: Store, file: File, path: Path, count: Callable[[int],
         return None
     path.unlink()
     count(-have)
-    if resumed:  # the kept beginning may be of another file
+    if resumed:  # the partial download may belong to another file
         return _download_file(source, file, path, count, stopped)
     return f"{file.path}: tampered with, its size or sha256 is not the manifest's"

@@ -15,7 +15,7 @@ from alignrec.pipeline.remote import stores
 from alignrec.pipeline.remote.fetch import fetch
 from alignrec.pipeline.remote.stores import Bucket, Hub, Progress, Store, open_store, read_small
 
-MOVES = 5  # attempts while others push to the repository
+MOVES = 5  # attempts if others push to the repository at the same time
 CARD = "README.md"
 # packages whose exceptions mean a network or server failure
 CLIENTS = {"huggingface_hub", "httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
@@ -121,7 +121,7 @@ def _upload_release(release: Path, manifest: Manifest, version: Bucket, progress
     above, _, name = version.address.rpartition("/")
     bucket, claim, mark = Bucket(above), f"{name}.sha256", hashlib.sha256(content).hexdigest().encode()
     # objects cannot be renamed: claim the version by <version>.sha256, send the data, and the manifest last;
-    # creating the claim a second time must fail, else the store ignores conditional writes
+    # creating the claim a second time must fail; otherwise the store ignores conditional writes
     if _create_object(bucket, claim, mark) and _create_object(bucket, claim, mark):
         with bucket.translate_errors():
             bucket.objects.delete(claim)

@@ -29,8 +29,8 @@ INVALID = "the address is not valid: its host or port cannot be; write it as htt
 
 BLOCK = 4 << 20  # bytes per read
 TIMEOUT, CONNECT = 60.0, 15.0  # seconds: between bytes, to connect
-SILENCE = 120.0  # seconds between bytes for S3, also to send a part of 5 MB
-TRIES = 6  # for a small file; for a large one, consecutive tries with little progress
+SILENCE = 120.0  # seconds between bytes for S3, and to send a part of 5 MB
+TRIES = 6  # attempts per small file; for large files, consecutive attempts with little progress
 IDENTITY = (
     "AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_SKIP_SIGNATURE",
@@ -40,7 +40,7 @@ KEYS = (
     "are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY right? "
     'eval "$(aws configure export-credentials --format env)" sets them from a profile'
 )
-CLOSED = "127.0.0.1:1"  # stands for a proxy that refuses every connection
+CLOSED = "127.0.0.1:1"  # address of a "proxy" that refuses every connection
 OTHER_REGION = ("configured region", "AuthorizationHeaderMalformed", "PermanentRedirect")
 
 Progress = Callable[[int, int], None]  # called with (bytes done, total bytes)
@@ -201,7 +201,7 @@ class Bucket:
         # obstore follows every redirect, with the session token: all hosts but the service's own are made unreachable
         if not is_proxied():
             client |= {"proxy_url": f"http://{CLOSED}", "proxy_excludes": ",".join(hosts)}
-        try:  # not every server supports bulk deletion
+        try:  # bulk deletion is disabled, as not every server supports it
             options: Any = {"config": config, "client_options": client, "disable_bulk_delete": True}
             self.objects = S3Store(bucket, prefix=prefix or None, **options)
         except BaseError as e:
@@ -227,7 +227,7 @@ class Bucket:
         except BaseError as e:
             if any(sign in str(e) for sign in OTHER_REGION):
                 raise UserError(f"{self.address}: the bucket is in another region; set AWS_REGION") from None
-            if f" {CLOSED}," in str(e):  # among the causes, a socket address a line
+            if f" {CLOSED}," in str(e):  # the message lists causes, one socket address per line
                 raise UserError(f"{self.address}: the server redirects to another host, which is refused") from None
             raise TransientError(type(e).__name__) from None  # the message may contain signed URLs
 
