@@ -1,1 +1,1 @@
-"""One self-contained HTML page per dataset: tables, plots, gallery, and their templates."""
+"""Reports: one self-contained HTML page per dataset with tables, plots and gallery, and their templates."""

@@ -1,4 +1,4 @@
-"""Figures that DVC shows and git tracks: headline figures, rows of plots, and tables of the documentation."""
+"""Write figures that DVC shows and git tracks: headline figures, rows of plots, tables of the documentation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from alignrec.pipeline.report import probes, results
 from alignrec.pipeline.report.outputs import Outputs, read_json
 from alignrec.pipeline.report.table import CONTROLS, Table, with_labels, without_zero
 
-PROBES = ("zero_shot", "item_cf", "content_knn", "cold_items")  # those that train no recommender
+PROBES = ("zero_shot", "item_cf", "content_knn", "cold_items")  # probes that train no recommender
 ARTICLE = ("recommenders", "ablation", "mask", "tail", "hyper-parameters")
 DIGITS = 4  # decimal places
 
@@ -21,7 +21,7 @@ def write_figures(outputs: Outputs, model: str) -> None:
     for plot, rows in (curves | studied).items():
         io.write_json(outputs.layout.figures(plot), rows)
     for part, tables in article_tables(outputs, studied).items():
-        # significant cells are bold, and figures have no zero before the point
+        # significant cells are bold, and figures drop the zero before the decimal point
         content = []
         for table in tables:
             cells = [[without_zero(cell) for cell in row] for row in table.rows]
@@ -58,7 +58,7 @@ def _test_figures(outputs: Outputs, model: str) -> dict[str, float]:
 
 def article_tables(outputs: Outputs, studied: Mapping[str, list[dict[str, Any]]]) -> dict[str, list[Table]]:
     found = {
-        # every recommender, next to ablations only: the default run trains a few, and would replace them
+        # only for runs with ablations, which train all recommenders: a default run would leave a few rows
         "recommenders": [results.results_table(comparison) for comparison in outputs.compared if outputs.ablated],
         "ablation": [
             results.ablation_table(list(results.ablated_rows(comparison, outputs.tests))).under(label)

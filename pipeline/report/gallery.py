@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from PIL import Image
 
 CELL = 80  # pixels of an image in a sheet
-COLUMNS = 20  # images per row, and rows: 1600 x 1600 pixels, which phones decode
+COLUMNS = 20  # images per row, and rows, of a sheet: 1600 x 1600 pixels, which phones can decode
 BACKGROUND = (255, 255, 255)
 NEAR = 6  # neighbours of an item
-SEARCHABLE, MAPPED = 3_000, 100_000  # largest catalogues, in items, with all images and with a map
-SMALLEST = 10  # least items per category
-SAME = 0.95  # a level of categories is skipped if one has this share
-CLASSES = 8  # most frequent categories that have a colour of their own
+SEARCHABLE, MAPPED = 3_000, 100_000  # maximum items of catalogues shown with all images, and with a map
+SMALLEST = 10  # minimum items per category
+SAME = 0.95  # a level of categories is skipped if one category has this share
+CLASSES = 8  # most frequent categories that get their own colour
 SETS = 3  # feature sets side by side
 # the map: a layout by UMAP's forces (McInnes et al. 2018, a = b = 1) on the item graph
 WIDTH, HEIGHT, MARGIN = 10_000, 6_200, 120
@@ -41,7 +41,7 @@ ROUNDS, LEAST_ROUNDS, MOVES = 400, 120, 4_000_000  # bounds of the rounds, and b
 PUSHES = 5  # random items that repel each item, per round
 SMOOTHING = 40  # averaging steps of the start
 STEP = 0.3
-FARTHEST = 4.0  # largest move along an axis by one force
+FARTHEST = 4.0  # maximum move along an axis by one force
 
 
 @dataclass(frozen=True)
@@ -103,13 +103,13 @@ def pack_sheets(images: Mapping[int, Image.Image]) -> Sheets:
 class Neighbours:
     """Items of the gallery and the map, with their neighbours."""
 
-    items: list[int]  # of the gallery
+    items: list[int]  # item_ids of the gallery
     sets: dict[str, dict[int, list[int]]]  # feature set -> item_id -> neighbours; gallery items only, without a map
     columns: list[str]  # sets shown side by side, see `columns`
     searchable: bool  # whether all items are shown, with images and neighbours
     mapped: bool  # whether all items are on the map
     classes: list[str]  # names of the most frequent categories, most frequent first
-    colour: list[int]  # by item_id: index of its category in `classes`, or -1
+    colour: list[int]  # per item_id: index of its category in `classes`, or -1
 
     @property
     def shown(self) -> set[int]:
@@ -138,9 +138,9 @@ def pick_neighbours(outputs: Outputs, gallery: int, seed: int) -> Neighbours | N
 
 
 def colour_classes(paths: Sequence[Sequence[str]]) -> tuple[list[str], list[int]]:
-    """Return the CLASSES most frequent categories, and the number of each item's among them, or -1.
+    """Return the CLASSES most frequent categories, and each item's index among them, or -1.
 
-    Categories are those of the first level of the paths that has several.
+    Categories are taken from the first level of the paths that has several.
     """
     table, colour = pa.array(paths, pa.list_(pa.string())), np.full(len(paths), -1)
     lengths = pc.list_value_length(table).to_numpy()
@@ -157,7 +157,7 @@ def colour_classes(paths: Sequence[Sequence[str]]) -> tuple[list[str], list[int]
 
 
 def columns(names: Sequence[str], released: str) -> list[str]:
-    """Choose SETS of `names`: the released set, another and a control come first."""
+    """Choose SETS of `names`: first the released set, another set and a control."""
     own = [name for name in names if name == released]
     controls = [name for name in names if name in CONTROLS]
     rivals = [name for name in names if name not in controls and not f"{name}-".startswith(f"{released}-")]
@@ -167,7 +167,7 @@ def columns(names: Sequence[str], released: str) -> list[str]:
 def choose_items(labels: Sequence[str], has_image: Sequence[bool], count: int, seed: int) -> list[int]:
     order = np.random.default_rng(seed).permutation(len(labels)).tolist()
     seen = Counter[tuple[bool, str]]()
-    # each category once before any twice, items with images first
+    # every category once before any twice; items with images first
     rounds = {}
     for i in order:
         seen[not has_image[i], labels[i]] += 1
@@ -179,7 +179,7 @@ def nearest_neighbours(edges: pa.Table, count: int) -> dict[int, list[int]]:
     """Return item_id -> nearest other items, best first, from table EDGES."""
     item, other, rank = (edges[c].to_numpy() for c in ("item_id", "neighbour_id", "rank"))
     kept = item != other
-    if not kept.any():  # no item has a vector, as where every image is unreachable
+    if not kept.any():  # no item has a vector, for example if every image is unreachable
         return {}
     order = np.lexsort((rank[kept], item[kept]))
     item, other = item[kept][order], other[kept][order]

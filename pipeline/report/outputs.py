@@ -34,10 +34,10 @@ def _table_property(
 
 @dataclass(frozen=True)
 class Outputs:
-    """Lazily read and validated outputs."""
+    """Outputs of a dataset, read and validated on first access."""
 
     layout: Layout
-    kind: str = ""  # of the source
+    kind: str = ""  # kind of the source
     released: str = ""  # feature set of the released recommender
     stages: Sequence[str] = ()  # stages whose records are read, in order
 
@@ -88,6 +88,6 @@ class Outputs:
 
     @cached_property
     def records(self) -> dict[str, dict[str, Any]]:
-        """Stage that ran -> its run.json, in order; UserError if one was edited."""
+        """Run stages in order -> their run.json; UserError if one was edited."""
         ran = [stage for stage in self.stages if self.layout.run_record(stage).exists()]
         return {stage: quoted_record(self.layout, stage) for stage in ran}

@@ -24,11 +24,11 @@ class Probed(NamedTuple):
     """Results of a probe."""
 
     probe: Probe
-    forms: Mapping[str, Mapping[str, Figures]]  # raw, and perhaps processed -> feature set or chance -> its figures
+    forms: Mapping[str, Mapping[str, Figures]]  # raw and, if judged, processed -> feature set or chance -> its figures
     cases: int
     unit: str  # users or items
     skipped: str  # reason, or empty
-    caveat: str  # of its figures, and why sets were skipped; often empty
+    caveat: str  # caveat on the figures, and why sets were skipped; often empty
     chosen: Mapping[str, str] = {}  # feature set -> processed form, chosen on validation
 
     @property
@@ -124,7 +124,7 @@ def describe_processing(processed: Mapping[str, Any]) -> str:
 
 
 def leak_tables(figures: Json, trained: Mapping[str, Figures] | None = None) -> list[Table]:
-    """Return the share of the way from `shuffled` to `leaked` of each feature set; empty without either.
+    """Return where each feature set lies between `shuffled` (0) and `leaked` (1); empty without either.
 
     `trained` has the figures of feature sets under recommenders.
     """
@@ -143,14 +143,14 @@ def leak_tables(figures: Json, trained: Mapping[str, Figures] | None = None) -> 
 
 
 def ceiling_tables(figures: Json) -> list[Table]:
-    """Return the shares of what is planted that feature sets and their modalities reach; empty without planted sets."""
+    """Return figures of feature sets and modalities as fractions of the planted ones; empty without planted sets."""
     columns: dict[str, dict[str, float]] = {}
     for probed in read_probes(figures).values():
         of = probed.of("raw", probed.probe.figure)
         if not {PLANTED, CHANCE} <= of.keys() or of[PLANTED] <= of[CHANCE]:
             continue
         shares = {name: (of[name] - of[CHANCE]) / (of[PLANTED] - of[CHANCE]) for name in of}
-        # what a modality adds to a set without it, as a share of what the planted one adds
+        # gain from adding a modality, as a fraction of the gain from the planted modality
         for modality in MODALITIES:
             without = variant("", modality)
             room = of[PLANTED] - of.get(variant(PLANTED, modality), of[PLANTED])

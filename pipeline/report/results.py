@@ -46,7 +46,7 @@ SLICES = {
     "thirds where a tenth has few targets; cold items have no train interaction.",
     "history": "Test users by the number of their train interactions.",
 }
-SPREADS = {"gini": ".3f", "novelty": ".2f"}  # figure of the recommendations -> its format
+SPREADS = {"gini": ".3f", "novelty": ".2f"}  # figure of the recommendations -> number format
 
 
 def results_table(comparison: Comparison) -> Table:
@@ -71,7 +71,7 @@ class Ablated(NamedTuple):
 
     name: str
     run: Row
-    change: Difference | None  # None for the full model, or if nothing changes
+    change: Difference | None  # None for the full model, or if no figure changes
     repeats: bool  # whether all figures of all seeds equal the full model's
 
 
@@ -177,7 +177,7 @@ def heatmap_tables(cells: Sequence[Mapping[str, Any]]) -> list[Table]:
 
 
 def semantic_ids(quality: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[Table]:
-    """Return tables of the figures of pipeline/semantic_ids/codes.py."""
+    """Return a table of collisions and neighbours of semantic IDs; empty without any."""
     note = (
         "Collide: share of items that have all codes of another, which a suffix separates. Neighbours: how often an "
         "item and a nearest neighbour share the first code. Useful codes must beat random ones in the latter."
@@ -214,7 +214,7 @@ def catalogue_table(slices: pa.Table, judged: Comparison) -> Table:
 
 
 def lead_tables(study: Mapping[str, pa.Table]) -> list[Table]:
-    """Return by group AlignRec's lead on the released features over other runs, except controls."""
+    """Return AlignRec's lead on the released features over other runs, except controls, by group."""
     tail = study["tail"].to_pylist() if "tail" in study else []
     rows = [row for row in tail if row["difference"] is not None and row["features"] not in CONTROLS]
     several = len({row["protocol"] for row in rows}) > 1

@@ -25,12 +25,12 @@ from alignrec.pipeline.report.table import (
     with_labels,
 )
 
-Span = tuple[float, float, float]  # low end, middle, high end
+Span = tuple[float, float, float]  # low end, centre, high end
 PAPER = (
     "Run alignrec profile paper for the paper's other models, ablations, mask modality, long tail and hyper-parameters."
 )
 REASONS = 20  # reasons listed, most frequent first
-LINES = 4  # maximum runs in a chart of groups, best Recall@20 first
+LINES = 4  # maximum runs in a chart of groups, those of highest Recall@20 first
 WHOSE = {"popularity": "Recall of targets by popularity of the item",
          "history": "Recall of users by number of train interactions"}  # fmt: skip
 UNITS = {"popularity": {str(n): f"tenth {n}" for n in range(1, 11)} | {"cold": "cold items"}}  # kind of group -> names

@@ -25,12 +25,12 @@ Place = tuple[int, int]  # row, column
 def format_figure(cell: Cell | None, form: str = ".4f") -> str:
     if cell is None:
         return ""
-    # seeds do not change models that draw nothing
+    # models without randomness give the same value for all seeds
     return with_error(cell.mean, cell.sd if len({*cell.values}) != 1 else None, form)
 
 
 def with_error(value: float, error: float | None, form: str = ".4f") -> str:
-    """Format value ± error in one format, whose plus sign applies to the value only."""
+    """Format value ± error with the same format; a plus sign in it applies to the value only."""
     return f"{value:{form}}" + ("" if error is None else f" ± {error:{form.removeprefix('+')}}")
 
 
@@ -103,7 +103,7 @@ class Difference(NamedTuple):
         return f"{change}, p {p}"
 
 
-# text, mean ± sd, or the three columns of a paired test, where None leaves them empty
+# text, mean ± sd, or the three columns of a paired test, which None leaves empty
 Value = str | Cell | Difference | None
 
 
@@ -115,7 +115,7 @@ class Table:
     note: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
-    texts: int = 1  # leading columns of words; the others are figures, right-aligned
+    texts: int = 1  # number of leading text columns; the others are figures, right-aligned
     marks: Mapping[Place, str] = field(default_factory=dict)  # cell -> best of its column, or the outcome of its test
 
     @classmethod

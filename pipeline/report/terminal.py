@@ -1,4 +1,4 @@
-"""Results as tables for a terminal."""
+"""Render results as tables for a terminal."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Drawn:
     """A table for a terminal: columns that do not fit continue below, and control characters are escaped."""
 
     table: table.Table
-    unbroken: Collection[int] = ()  # columns of words that are never folded
+    unbroken: Collection[int] = ()  # text columns that are never folded
     caption: str = ""
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

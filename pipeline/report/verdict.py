@@ -1,6 +1,6 @@
-"""Verdicts as sentences and tables: on the released features, and on the sets of a comparison (compare.json).
+"""Verdicts as sentences and tables, on the released features and on the sets of a comparison (compare.json).
 
-Sets are compared at several places: in each probe, and under recommenders.
+Sets are compared at several places: in each probe and under recommenders.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +29,7 @@ from alignrec.pipeline.report.table import (
 
 FEW = 1000  # users below which only large differences are significant
 NOT_TRAINED = ("-untrained", "-official")  # suffixes of an encoder's controls: the network before pre-training
-LINEAR = "linear"  # baseline without training, which is released if the trained set is worse
+LINEAR = "linear"  # baseline without training, which leads a release if the trained set is worse
 MARKS = {"better": BETTER, "worse": WORSE, "undecided": SAME}
 RULE = (
     f"Better, worse: all tests of a place agree, p below {LEVEL} by paired bootstrap after Holm's correction; level: "
@@ -46,12 +46,12 @@ class Compared:
     rivals: dict[str, Places]  # other set -> its places
     controls: dict[str, Places]
     models: list[str]  # outcomes of AlignRec on the set against other models on it or on ids only, under one protocol
-    tests: list[Row]  # of the recommender on all feature sets
-    users: int  # most users of a test
+    tests: list[Row]  # tests of the recommender on all feature sets
+    users: int  # maximum number of users in a test
 
 
 def compare_released(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> Compared:
-    # a release of another version may have asked other probes
+    # releases of other versions may have other probes
     asked = [row for row in (probes or {}).get("verdicts", []) if row["probe"] in PROBES]
     judged = [row for row in asked if row["a"] == released]
     measured = [of for of in (probes or {}).values() if isinstance(of, dict)]
@@ -83,7 +83,7 @@ def compare_released(released: str, probes: Mapping[str, Any] | None, tests: pa.
 
 
 def in_probes(verdicts: Iterable[Row]) -> dict[str, str]:
-    """Return the outcome in each probe: its verdict on a pair if equal at all cutoffs, else undecided."""
+    """Return the outcome in each probe: its verdict on a pair if equal at all cutoffs, otherwise undecided."""
     by_probe: dict[str, set[str]] = {}
     for row in verdicts:
         by_probe.setdefault(PROBES[row["probe"]].name, set()).add(row["verdict"])
@@ -128,7 +128,7 @@ def verdict_headline(
 
 
 def is_below(released: str, rival: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> bool:
-    """Whether a feature set is worse than another in at least one comparison, and better in none."""
+    """Return whether a feature set is worse than another in at least one comparison, and better in none."""
     outcomes = compare_released(released, probes, tests).rivals.get(rival, {}).values()
     return "worse" in outcomes and "better" not in outcomes
 
@@ -169,7 +169,7 @@ def pair_verdicts(comparison: Row) -> list[Table]:
 
 
 def _outcomes_by_pair(comparison: Row) -> dict[tuple[str, str], dict[str, str]]:
-    # sets whose rows seem out of order have no outcomes
+    # sets whose rows seem misordered have no outcomes
     doubted = {doubt["features"] for doubt in comparison.get("order", [])}
     trained, found = _list_trainings(comparison), {}
     for a, b in dict.fromkeys((pair["a"], pair["b"]) for pair in comparison["pairs"]):

@@ -1,4 +1,4 @@
-"""Residual k-means with FAISS. I items, n with content, F feature width, L levels, K codes per level."""
+"""Semantic IDs by residual k-means. I items, n with content, F feature width, L levels, K codes per level."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.semantic_ids.params import SemanticIds
 
-FIT_ROWS = 262_144  # maximum sample of vectors to learn codebooks from
+FIT_ROWS = 262_144  # maximum vectors from which codebooks are learned
 BLOCK = 8192
 EDGES = 1 << 20  # edges per read
 

@@ -17,7 +17,7 @@ class SemanticIds(Section):
     """Semantic IDs of items."""
 
     features: list[Name] = []
-    """feature sets to code; empty: none; by default that of the released recommender"""
+    """feature sets to encode as IDs; empty: none; by default that of the released recommender"""
     levels: Annotated[int, Field(ge=1, le=16)] = 3
     """codes per item (L)"""
     codes: Annotated[int, Field(ge=2, le=65_536), AfterValidator(_power_of_two)] = 256
@@ -27,6 +27,6 @@ class SemanticIds(Section):
     def for_items(self, items: int) -> Self:
         if "codes" in self.model_fields_set:
             return self
-        # by default each code has some items to learn from
+        # by default, every code has several items to learn from
         most = max(2, items // 4)
         return self.model_copy(update={"codes": min(self.codes, 1 << (most.bit_length() - 1))})

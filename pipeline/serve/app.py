@@ -39,14 +39,14 @@ except ModuleNotFoundError as e:
 # limits on text, image file and decoded image
 CHARACTERS, BYTES, PIXELS = 2000, 10_000_000, 40_000_000
 NEAREST = 12  # items per answer
-WAITING = 8  # complete queries that may wait; more are refused
+WAITING = 8  # maximum complete queries that wait; further ones are refused
 BODY = 15  # seconds within which a request body must arrive
 HEADERS = 5.0  # seconds within which a connection must send its only request, see SAFE
 LOG = logging.getLogger("uvicorn.error")
 LOCAL = ("127.0.0.1", "localhost", "::1", "[::1]")
-HELD = 512  # open connections
+HELD = 512  # maximum open connections
 SHUTDOWN = 2  # seconds to finish running requests on exit
-# header of the page's own requests: other sites cannot send it without a CORS preflight, which fails
+# header of the page's own requests; other sites cannot send it without a CORS preflight, which fails
 OURS = "x-alignrec"
 SAFE = {
     "X-Content-Type-Options": "nosniff",
@@ -183,10 +183,10 @@ def render_page(release: Release, released: str, shown: int, images: Path, encod
 
 
 def _own_hosts() -> list[str]:
-    """Return the names and addresses that reach this machine: any other name may be a site that rebinds its DNS."""
+    """Return the names and addresses of this machine; requests to other names may come from DNS rebinding."""
     names = [socket.gethostname(), socket.getfqdn()]
     for family, outside in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
-        # connecting a datagram socket sends nothing; it chooses the address that others see
+        # connecting a datagram socket sends nothing, but selects the address that others see
         with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((outside, 9))
             address = probe.getsockname()[0]

@@ -26,9 +26,9 @@ from alignrec.pipeline.sources.base import PLANTED
 
 # defects as in a real crawl: shares of stickers, and of reviews that are duplicates
 NO_IMAGE, BROKEN_IMAGE, NO_TEXT, TWICE = 0.03, 0.01, 0.02, 0.01
-FOLDER = "pictures"  # next to the metadata, which refers to pictures/<code>.png
+FOLDER = "pictures"  # folder next to the metadata, which refers to pictures/<code>.png
 PAGE = b"<!DOCTYPE html><html><body>Sorry, no such picture</body></html>"
-SUMMARIES = ("Not for me", "Hm", "It is okay", "Nice", "Love it")  # by stars; independent of the sticker
+SUMMARIES = ("Not for me", "Hm", "It is okay", "Nice", "Love it")  # by number of stars, independent of the sticker
 SIDE, GLYPH = 160, 122  # pixels: the image and the font size at which every drawing fits
 PRIVATE = 0xF0000  # first code point of a private-use plane, which the font leaves free
 
@@ -70,7 +70,7 @@ Progress = Callable[[list[str]], Iterable[str]]  # wraps names in a progress bar
 
 @dataclass(frozen=True)
 class Sticker:
-    """An item of the shop."""
+    """An item of the sticker shop."""
 
     code: str  # code points such as 1F468-200D-1F33E; names the image file
     asin: str  # 10 characters
@@ -83,7 +83,7 @@ class Sticker:
 def make_shop(users: int, items: int, seed: int, raw: Path, progress: Progress) -> dict[str, str]:
     shop = choose_stickers(items)
     rng = np.random.default_rng((seed, 1))
-    fate = rng.permutation(len(shop)) / len(shop)  # lowest: no image, next: a broken one
+    fate = rng.permutation(len(shop)) / len(shop)  # the lowest get no image, the next ones a broken image
     textless = rng.permutation(len(shop)) / len(shop) < NO_TEXT
     colour, shape = _draw_images(shop, fate, raw / FOLDER, progress).T
     levels = ("category", "subcategory")
@@ -179,7 +179,7 @@ def draw_glyphs(codes: list[str]) -> Iterator[Image.Image]:
 
 def measure_look(image: Image.Image) -> tuple[int, int]:
     """Return indices into COLOURS (largest hue; grey or line if none fills a tenth) and SHAPES."""
-    pixels = np.asarray(image.resize((40, 40), Image.Resampling.NEAREST), dtype=np.float32)  # keeps tones unmixed
+    pixels = np.asarray(image.resize((40, 40), Image.Resampling.NEAREST), dtype=np.float32)  # does not mix tones
     tones = np.array([t for hue in PALETTE.values() for t in hue])
     hue_of = np.repeat(np.arange(len(PALETTE)), [len(hue) for hue in PALETTE.values()])
     rgb = np.stack([tones >> 16, tones >> 8 & 255, tones & 255], axis=1).astype(np.float32)  # [tones, 3]
@@ -230,14 +230,14 @@ def draw_purchases(category: np.ndarray, subcategory: np.ndarray, colour: np.nda
     group[motive == 2] = 0  # noise has a single group
     item = np.empty(len(row), np.int64)
     for m, cumulative in enumerate(weights):
-        # of one sorted line of all groups, group g's items at g + [0, 1], the first item above `draw`
+        # one search for all groups: shift the cumulative chances of group g to g + [0, 1] in one sorted array
         line = (np.arange(len(cumulative))[:, None] + np.minimum(cumulative, 1)).ravel()
         of, width = group[motive == m], cumulative.shape[1]
         at = np.searchsorted(line, of + draw[motive == m], side="right")
         item[motive == m] = np.minimum(at - of * width, width - 1)
     time = begins[row] + 60 * minute
     stars = 1 + rng.choice(len(STARS), len(row), p=STARS)
-    # in order of time, without repeated purchases of the same sticker
+    # sort by time, and drop repeated purchases of the same sticker
     order = np.lexsort((item, buyer, time))
     kept = order[np.sort(np.unique(buyer[order] * (item.max() + 1) + item[order], return_index=True)[1])]
     columns: dict[str, np.ndarray] = {"user": buyer.astype(np.int32), "item": item.astype(np.int32)}
