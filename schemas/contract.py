@@ -1,4 +1,4 @@
-"""Schema fields, whose metadata holds documentation and constraints, and validation of tables."""
+"""Schema fields, whose metadata contains documentation and constraints, and validation of tables."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""Interactions with their split, identifiers, item metadata and images, and lines that could not be read."""
+"""Schemas of interactions, identifiers, item metadata, images and unreadable lines."""
 
 import pyarrow as pa
 
@@ -50,7 +50,7 @@ IMAGE_STATUSES = (
     "ok",  # decoded, resized, stored
     "missing",  # the metadata names no image
     "http_error",  # `reason` has the HTTP status
-    "unreachable",  # name not resolved, or connection refused or cut
+    "unreachable",  # host name not resolved, or connection refused or lost
     "timeout",
     "not_an_image",
     "truncated",
@@ -85,7 +85,7 @@ RELEASED_ITEMS = schema(
 
 
 def embedded_items(width: int, identifier: str = "asin") -> pa.Schema:
-    """Return the schema of `alignrec embed`; the first column is called as in the user's table."""
+    """Return the schema of `alignrec embed`; the first column is named as in the user's table."""
     _, asin, *flags, vector_ = features(width)
     image = [
         field("image_status", pa.string(), "how reading the image file ended", one_of=IMAGE_STATUSES),

@@ -1,4 +1,4 @@
-"""Feature sets, item graph, semantic IDs, and embeddings of trained recommenders."""
+"""Schemas of feature sets, item graphs, semantic IDs, and embeddings of trained recommenders."""
 
 import pyarrow as pa
 
@@ -44,7 +44,7 @@ EDGES = schema(
 
 
 def semantic_ids(levels: int) -> pa.Schema:
-    # nullable elements: Parquet reads a null list back with null elements; `check` refuses them in other lists
+    # nullable elements: Parquet reads a null list back with null elements; `check` rejects them in other lists
     codes = pa.list_(pa.field("element", pa.int32()), levels)
     return schema(
         ITEM_ID, ASIN,

@@ -1,4 +1,4 @@
-"""Results of recommenders: metrics, slices, paired tests, rankings, and the study's tables."""
+"""Schemas of recommender results: metrics, slices, paired tests, rankings, and tables of the study."""
 
 import pyarrow as pa
 

@@ -15,7 +15,7 @@ def main(run: Run) -> None:
     from alignrec.pipeline.encode.write import write_set
 
     own = run.params[Encode]
-    # DVC keeps the outputs of entries that left a matrix
+    # delete the outputs of encoders that left the matrix, which DVC would keep
     for path in run.out.parent.glob("*/features-00000.parquet"):
         if path.parent.name not in own.encoders:
             rmtree(path.parent)
@@ -27,7 +27,7 @@ def main(run: Run) -> None:
     with run.progress(total=len(items.ids), unit="item") as bar:
         try:
             write_set(run, network, run.folder, items, bar.update, known)
-        except NothingToFit as e:  # the other encoders suffice
+        except NothingToFit as e:  # the other encoders still run
             run.warn(f"{run.item}: {e}")
             return
     run.rows_in = run.rows_out = len(items.ids)

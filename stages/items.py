@@ -19,7 +19,7 @@ def main(run: Run) -> None:
     found = build.read_metadata(lines, run.source, asins, name, run.params[Items].max_reject_share, folder=run.folder)
     run.write_all(build.item_tables(found.products, asins, run.params[Items].text), layout.items, schemas.ITEMS)
     run.write(found.rejects, layout.rejects, schemas.REJECTS)
-    if files := feature_files(layout.sources):  # fail early if they do not fit the items
+    if files := feature_files(layout.sources):  # fail early if feature files do not fit the items
         run.note(features=check_files(files, asins))
     build.describe_items(run, found, path)
 

@@ -1,4 +1,4 @@
-"""Stage probe: evaluation of feature sets without a recommender."""
+"""Stage probe: evaluate feature sets without a recommender."""
 
 from functools import partial
 
@@ -30,7 +30,7 @@ def main(run: Run) -> None:
         for name in learned
     }
     data, own, defined = Data(interactions, items, refits), run.params[Probe], run.params[Combine].sets
-    # yardsticks calibrate the figures and do not compete, so their raw form is enough
+    # yardsticks only calibrate the figures, so their raw form is enough
     unprocessed = [name for name in names if kind_of(defined, name) in YARDSTICKS]
     pairs = [(ours, name) for name in names if name != ours and not is_ceiling(defined, name)]
     sets = ((name, io.map_features(layout.features(name))) for name in names)

@@ -13,7 +13,7 @@ def main(run: Run) -> None:
     from alignrec.pipeline.train.released import train_released  # loads torch
 
     own = run.params[Released]
-    settings = own.resolved()  # may refuse a key, before unfinished work is deleted
+    settings = own.resolved()  # first, as it may reject a key: later steps delete unfinished work
     files = inputs.input_files(run.layout, own.features)
     run.resume(run.folder, files, own.facts(), run.params[Graph].exact_up_to)
     if not run.finished():

@@ -92,7 +92,7 @@ class AmazonReader(Reader):
         if mmrec.INTERACTIONS in raw:
             return mmrec.ratings_sql(raw[mmrec.INTERACTIONS])
         path = raw["reviews"]
-        if path.suffix == ".parquet":  # as the Hub converts it
+        if path.suffix == ".parquet":  # as converted by the Hub
             texts = ", ".join(f"{column}::VARCHAR AS {column}" for column in self.columns)
             table = f"(SELECT {texts} FROM read_parquet({quote_text(path)}))"
         else:
@@ -115,7 +115,7 @@ class Reader2014(AmazonReader):
     csv_columns = AmazonReader.columns
     # `categories` stays in `extra`, as only one of its paths is used
     kept = frozenset({"asin", "title", "brand", "description", "imUrl"})
-    longest = 1 << 18  # bytes of a literal: parsing takes 600 times its size; real lines have up to 100 kB
+    longest = 1 << 18  # maximum bytes of a literal: parsing takes 600 times its size; real lines have up to 100 kB
 
     def parse(self, line: bytes) -> dict[str, Any]:
         with suppress(orjson.JSONDecodeError):
@@ -125,7 +125,7 @@ class Reader2014(AmazonReader):
         try:
             # literal_eval runs no code
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about invalid escapes such as '\d'
+                warnings.simplefilter("ignore")  # ignore warnings about invalid escapes such as '\d'
                 record = ast.literal_eval(line.decode())
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             raise ValueError("not a Python literal in UTF-8") from None
@@ -171,7 +171,7 @@ class Reader2023(AmazonReader):
         if isinstance(images, dict):
             images = [dict(zip(images, values, strict=False)) for values in zip(*images.values(), strict=False)]
         brand = as_text(details.get("Brand")) if isinstance(details, dict) else ""
-        entries = sorted(_of_type(dict, images), key=lambda i: i.get("variant") != "MAIN")  # stable: MAIN first
+        entries = sorted(_of_type(dict, images), key=lambda i: i.get("variant") != "MAIN")  # stable sort: MAIN first
         urls = [url for i in entries for size in ("hi_res", "large", "thumb") for url in as_list(i.get(size))]
         product = super().product(record)
         return product._replace(

@@ -61,7 +61,7 @@ def others(record: dict[Any, Any], kept: Collection[str]) -> dict[str, str]:
 
 
 def as_json(value: Any) -> str:
-    with suppress(TypeError):  # a value without a JSON type
+    with suppress(TypeError):  # for a value without a JSON type
         return orjson.dumps(value).decode()
     try:
         shown = partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
@@ -107,7 +107,7 @@ class Reader:
     override `product` where their fields have other names.
     """
 
-    kept: frozenset[str] = frozenset()  # fields that `product` reads
+    kept: frozenset[str] = frozenset()  # fields that `product` uses
     pattern: re.Pattern[bytes] | None = None  # matches the item identifier in a line
 
     @abstractmethod

@@ -38,7 +38,7 @@ def fetch_source(run: Run) -> list[Row]:
         earlier: list[dict[str, Any]] = io.read_json(listed[0]) if listed else []
         addresses = source.files()
         run.resume(raw, code, source.model_dump(), local_hashes(addresses))
-        # editing a read-only link to DVC's cache in place would damage the cache, so it becomes a copy
+        # copy links to DVC's cache, as editing them in place would damage the cache
         for path in filter(Path.is_file, local_files(addresses)):
             if path.stat().st_nlink > 1 and not path.stat().st_mode & 0o222:
                 with io.atomic(path) as temporary:
@@ -96,7 +96,7 @@ def download_files(
                 else:
                     fetch_file(address, raw / name, expected.get(role), params.timeout, params.retries, progress(name))
                 origins[role] = _public_address(address, name)
-                for part in raw.glob(f".{name}.*"):  # partial downloads from other mirrors
+                for part in raw.glob(f".{name}.*"):  # delete partial downloads from other mirrors
                     part.unlink(missing_ok=True)
             except UserError as e:
                 failures.append(str(e))

@@ -27,7 +27,7 @@ ENDINGS = {
     **dict.fromkeys((".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz"), "json"),
     **dict.fromkeys((".b", ".b.gz"), "records"),
 }  # file ending -> format, see pipeline/vectors/base.py
-FOLDER = "folder"  # format of names without a known ending
+FOLDER = "folder"  # format of names without a known suffix
 
 
 def plain_name(column: str) -> str:
@@ -46,7 +46,7 @@ def format_of(name: str) -> str:
 
 
 PER_ITEM = (".npy", ".json")  # file endings in a folder with a file per item
-LARGEST = 32 << 20  # bytes of one item's file
+LARGEST = 32 << 20  # maximum bytes of an item's file
 BLOCK = 4096  # table rows at a time
 
 

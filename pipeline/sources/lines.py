@@ -1,4 +1,4 @@
-"""Text files read by line, UTF-8 with or without BOM and optionally gzipped, or as CSV by row."""
+"""Read text files by line, or as CSV by row: UTF-8 with or without BOM, optionally gzipped."""
 
 import codecs
 import csv
@@ -27,13 +27,13 @@ from alignrec.pipeline.io.errors import UserError, one_line
 
 BLOCK = 1 << 20  # bytes; a large buffer halves the time to read lines
 LONGEST_LINE = 16 << 20  # bytes; real lines stay below 1 MiB
-LONGEST_MEAN = 1 << 20  # bytes of a column's texts in a row group of Parquet, on average
-PARQUET_ROWS = 4096  # rows of a batch at most
-KEPT = 1 << 16  # bytes kept of an unreadable line
+LONGEST_MEAN = 1 << 20  # maximum mean bytes of a column's texts in a row group of Parquet
+PARQUET_ROWS = 4096  # maximum rows per batch
+KEPT = 1 << 16  # maximum bytes kept of an unreadable line
 MOST_BLANK = 1_000_000  # consecutive blank lines: gzip compresses a thousand into a byte
 HEAD = 4096  # bytes from which the encoding is detected
 MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # UTF-32 LE starts like UTF-16 LE
-UNREADABLE = b"\0unreadable: "  # not a prefix of any JSON
+UNREADABLE = b"\0unreadable: "  # cannot begin a JSON document
 LONG_NUMBER = re.compile(rb"[0-9]{19}")
 
 
@@ -78,7 +78,7 @@ def open_text(path: Path) -> Iterator[BufferedReader]:
 
 
 def refuse_blank(path: Path) -> None:
-    """Raise UserError for a block of only white space, on which other readers take minutes."""
+    """Raise UserError for a large block of white space, which takes other readers minutes."""
     with open_text(path) as f:
         while len(block := f.read(BLOCK)) == BLOCK:
             if block.isspace():
@@ -112,9 +112,9 @@ def read_batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.Re
     texts = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
     rows = 0
     try:
-        # as dictionaries, a text that all rows share takes memory once
+        # dictionary encoding stores a text that all rows share only once
         with pq.ParquetFile(path, pre_buffer=False, read_dictionary=texts) as file:
-            # Arrow holds whole pages, so texts that are too long are refused by the file's footer, unread
+            # Arrow holds whole pages in memory, so the footer is used to reject texts that are too long
             for group in map(file.metadata.row_group, range(file.metadata.num_row_groups)):
                 for column in map(group.column, range(group.num_columns)):
                     size = column.total_uncompressed_size // max(1, group.num_rows)
@@ -147,9 +147,7 @@ def json_object(line: bytes) -> dict[str, Any]:
     try:
         try:
             record = orjson.loads(line)
-            if LONG_NUMBER.search(
-                line
-            ):  # orjson turns integers beyond 64 bits into floats, and identifiers may be such
+            if LONG_NUMBER.search(line):  # orjson converts integers beyond 64 bits, which may be identifiers, to floats
                 record = json.loads(line)
         except ValueError:
             if b"NaN" not in line and b"Infinity" not in line:
@@ -169,7 +167,7 @@ def require_dict(record: Any) -> dict[str, Any]:
     return record
 
 
-LOOKED_AT = 1000  # JSON lines inspected for keys, as any line may lack some
+LOOKED_AT = 1000  # JSON lines inspected for keys, as each line may have only some
 LONGEST_HEADER = 100_000  # bytes
 DELIMITERS = (",", "\t", ";", "|")  # if none occurs in the header, the file has one column
 KEPT_IN_ALL = 64 << 20  # total bytes of unreadable rows; later ones are kept without their text

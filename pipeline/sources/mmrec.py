@@ -144,7 +144,7 @@ def read_numbering(path: Path, number: str, names: Sequence[str], count: int) ->
 
 
 def read_permutation(column: pa.ChunkedArray) -> np.ndarray | None:
-    """Return the numbers of a text column, int64 [N], if they are a permutation of 0 .. N-1, else None."""
+    """Return the numbers of a text column, int64 [N], if they are a permutation of 0 .. N-1, otherwise None."""
     try:
         numbers = column.cast(pa.int64()).to_numpy()
     except pa.ArrowException:

@@ -10,7 +10,7 @@ from alignrec.pipeline.harness.config import Licence
 from alignrec.pipeline.sources.amazon import Reader2014
 from alignrec.pipeline.sources.base import Generated, Reader
 
-MOST = 10_000_000  # bounds the memory of `plan`
+MOST = 10_000_000  # upper bound of both sizes, which bounds the memory of `plan`
 
 
 class SampleSource(Generated):
@@ -20,7 +20,7 @@ class SampleSource(Generated):
     users: Annotated[int, Field(ge=1, le=MOST)] = 3600  # shoppers before filtering
     # stickers before filtering: the first in Unicode order, without skin tones
     items: Annotated[int, Field(ge=1, le=MOST)] = 1600
-    seed: int = 0  # another seed gives other shoppers and defects for the same stickers
+    seed: int = 0  # other seeds give other shoppers and defects for the same stickers
     licence: ClassVar[Licence] = Licence(
         {"license": "cc-by-sa-4.0"},
         "The images behind the features are [OpenMoji](https://openmoji.org), the open-source emoji and icon project, "

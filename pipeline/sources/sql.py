@@ -1,4 +1,4 @@
-"""Raw files as SQL tables of strings, in file order, with null for unreadable values."""
+"""Read raw files as SQL tables of strings, in file order, with null for unreadable values."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ WHITE = "".join(chr(c) for c in range(0x3001) if chr(c).isspace())
 
 
 def strip_sql(text: str) -> str:
-    # trim is slow, so a cheap test selects the few values that may need it
+    # trim is slow, so a cheap test selects the few values that may need trimming
     text, white = f"({text})", f"'{WHITE}'"
     suspect = f"strlen({text}) <> length({text}) OR {text} < '!' OR {text}[-1] < '!'"  # not ASCII, or blank ends
     trimmed = f"CASE WHEN contains({white}, {text}[1]) OR contains({white}, {text}[-1]) THEN trim({text}, {white})"

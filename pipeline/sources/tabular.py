@@ -1,4 +1,4 @@
-"""Any dataset as two files, interactions and optionally items, in Parquet, CSV, TSV or JSON lines."""
+"""Datasets as one file of interactions and optionally one of items, in Parquet, CSV, TSV or JSON lines."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -36,7 +36,7 @@ class TabularSource(Downloaded):
     columns: dict[InteractionColumn | ItemColumn, str] = {}
     item_columns: dict[ItemColumn, str] = {}  # overrides `columns` for the item file
     text: list[str] = []  # columns of the item file to append to the description
-    max_reject_share: Share = 0.01  # largest share of unreadable CSV rows of interactions; see also `items`
+    max_reject_share: Share = 0.01  # maximum share of unreadable CSV rows of interactions; see also `items`
 
     def reader(self) -> Reader:
         return Tabular(self)
@@ -76,7 +76,7 @@ class Tabular(Reader):
             if names[role] in columns:
                 given = f"SELECT {text[role]} AS t, {reads(text[role])} AS v FROM {rows} LIMIT {LOOKED_AT}"
                 texts, values, example = _first_row(path, f"SELECT count(t), count(v), any_value(t) FROM ({given})")
-                if texts and not values:  # otherwise all values would count as missing
+                if texts and not values:  # otherwise every value would count as missing
                     what = f"holds {example[:80]!r}, which is no {role}; expected {EXPECTED[role]}"
                     raise UserError(f"{path}: column '{names[role]}' {what}")
         if names["timestamp"] in columns and _are_days(path, rows, text["timestamp"]):
@@ -132,7 +132,7 @@ def _check_columns(path: Path, names: Mapping[str, str], required: Collection[st
 
 
 def seconds_sql(text: str) -> str:
-    """Return SQL that reads seconds, milliseconds, or a date or time (UTC by default) as Unix seconds, else null."""
+    """Return SQL that reads seconds, milliseconds, or a date or time (UTC by default) as Unix seconds, or null."""
     whole = f"try_cast({text} AS BIGINT)"
     unix = f"CASE WHEN {whole} > {MILLISECONDS_FROM} THEN {whole} // 1000 ELSE {whole} END"
     return f"coalesce({unix}, epoch(try_cast({text} AS TIMESTAMPTZ))::BIGINT)"

@@ -1,1 +1,1 @@
-"""Training of a recommender: inputs, negative sampling, training loop, and retrieval from its vectors."""
+"""Train a recommender: inputs, negative sampling, training loop, and retrieval with its vectors."""

@@ -65,7 +65,7 @@ def write_embeddings(run: Run, user: np.ndarray, item: np.ndarray) -> int:
         (layout.item_ids, schemas.ITEM_IDS, item, layout.item_embeddings, schemas.item_embeddings),
     ):
         table = io.read_table(ids, columns).append_column("vector", io.vectors(of))
-        # row groups, which readers load one at a time
+        # one row group per block, which readers load one at a time
         parts = (table.slice(at, io.PART) for at in range(0, len(table), io.PART))
         run.write_all(parts, path, schema(of.shape[1]), **space)
     return len(user) + len(item)

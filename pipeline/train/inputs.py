@@ -14,7 +14,7 @@ from alignrec.pipeline.interactions.split import Pairs, Split, contains_keys, pa
 
 
 class TrainingData(NamedTuple):
-    """A dataset with at most one feature set."""
+    """A split with at most one feature set and its item graph."""
 
     split: split.Split
     features: np.ndarray | None  # float32 [I, F]
@@ -45,13 +45,13 @@ class Sampler:
         self.items = np.unique(split.train.items)
         self.n_items = split.n_items
         self.taken = pair_keys(split.train, split.n_items)
-        # users who have every train item have no negatives: drop their pairs
+        # users with every train item have no negatives, so their pairs are dropped
         full = np.bincount(split.train.users, minlength=split.n_users) == len(self.items)
         kept = ~full[split.train.users]
         self.pairs = Pairs(split.train.users[kept], split.train.items[kept])
 
     def epoch(self, rng: np.random.Generator) -> np.ndarray:
-        """Return users, positives, negatives, int64 [3, N]; a negative is uniform over train items its user lacks."""
+        """Return users, positives, negatives, int64 [3, N]; negatives are uniform over unseen train items."""
         order = self.order(rng)
         users = self.pairs.users[order].astype(np.int64)
         negatives = self._draw(rng, len(users))

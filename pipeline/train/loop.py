@@ -73,9 +73,8 @@ def compile_network(
     network: Recommender, backend: str | Callable[..., Any] = "inductor"
 ) -> Callable[[Batch], dict[str, Tensor]]:
     """Compile the loss with its gradient; on a GPU, CUDA graphs avoid the launch overhead of small kernels."""
-    # each batch shape is compiled separately: full batches and the last; a loss must be read before the next is
-    # computed, which overwrites it
-    torch.compiler.reset()  # the number of compiled networks is limited
+    # one graph per shape: of full batches and of the last one; a loss must be read before the next call overwrites it
+    torch.compiler.reset()  # torch limits the number of compiled networks
     mode = "reduce-overhead" if backend == "inductor" else None
     return torch.compile(network.loss, backend=backend, mode=mode, dynamic=False)
 
@@ -125,7 +124,7 @@ class _Loop:
         self.network, self.split, self.params, self.seed, self.checkpoint = network, split, params, seed, checkpoint
         self.history: list[dict[str, Any]] = []
         self.best, self.best_epoch = -1.0, -1
-        self.kept: dict[str, Tensor] = {}  # tensors of the best epoch
+        self.kept: dict[str, Tensor] = {}  # parameters of the best epoch
         self.device = next(network.parameters()).device
         self.sampler = sampler
         self.together = params.accumulate if isinstance(params, Accumulating) else 1

@@ -28,10 +28,10 @@ HEADERS = {
 }  # format version -> header reader
 # Amazon's "visual features" (jmcauley.ucsd.edu/data/amazon) are records of a 10-byte ASIN and 4096 little-endian
 # float32. They are read in blocks, as a category's file is far larger than memory.
-ASIN, WIDTH = 10, 4096  # bytes, numbers
+ASIN, WIDTH = 10, 4096  # bytes of the ASIN, and float32 numbers, of a record
 RECORD = ASIN + 4 * WIDTH  # bytes
 BLOCK = 512  # records, 8 MiB
-MOST_NAMED = 2  # arrays of a .npz of a matrix and its identifiers; otherwise it has one per item
+MOST_NAMED = 2  # arrays of a .npz with a matrix and its identifiers; otherwise it has one array per item
 Member = tuple[str, Callable[[], bytes]]  # name, and a function that reads its bytes
 
 
@@ -41,7 +41,7 @@ def open_npy(path: Path) -> Vectors:
             shape, dtype = read_header(f, path.stat().st_size)
         # empty arrays cannot be mapped
         array = np.load(path, mmap_mode="r", allow_pickle=False) if math.prod(shape) else np.empty(shape, dtype)
-    except Exception as e:  # numpy evaluates the header as a Python literal, which may raise anything
+    except Exception as e:  # NumPy parses the header as a Python literal, which may raise anything
         raise UserError(f"{path}: not a readable .npy file ({one_line(e, 120)})") from None
     return _open_matrix(path, array)
 
@@ -77,7 +77,7 @@ def open_torch(path: Path) -> Vectors:
             held = load_file(path)
         else:
             held = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:  # torch raises pickle's exceptions and its own
+    except Exception as e:  # torch raises exceptions of pickle and its own
         raise UserError(f"{path}: not a plain tensor ({type(e).__name__}); save it with torch.save(tensor)") from None
 
     given = held if isinstance(held, dict) else {"": held}
@@ -145,7 +145,7 @@ def _are_numbers(values: list[str]) -> bool:
 
 
 def open_records(path: Path) -> Vectors:
-    """Open Amazon's .b file; the first record of an ASIN counts. Raise UserError if a record is cut off."""
+    """Open Amazon's .b file; the first record of an ASIN wins. Raise UserError if the last record is truncated."""
     names: list[str | None] = []
     seen: set[bytes] = set()
     for _, record in _iterate_records(path):
@@ -181,7 +181,7 @@ def open_folder(path: Path) -> Vectors:
     if not path.is_dir():
         raise UserError(f"{path}: no folder, and its name has no ending of a known format; see docs/compare.md")
     found = feature_files.list_members(path)
-    if not found or any(path.glob("features-*.parquet")):  # a feature set, whose set.json is no vector
+    if not found or any(path.glob("features-*.parquet")):  # a feature set, whose set.json is not a vector
         return open_parquet(path)
     return _open_members(path, [(file.name, lambda file=file: feature_files.read_member(file)) for file in found])  # type: ignore[misc]
 

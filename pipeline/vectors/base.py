@@ -1,4 +1,4 @@
-"""Feature files of others: registry of readers, and matching of rows with items. I items, N rows, F width."""
+"""Third-party feature files: registry of readers, and matching of rows with items. I items, N rows, F width."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from alignrec.pipeline.items import identifiers
 from alignrec.pipeline.sources.base import raw_files
 from alignrec.pipeline.sources.feature_files import FEATURE, FOLDER, ROWS, format_of
 
-WIDEST = 1 << 20  # largest width
+WIDEST = 1 << 20  # maximum width of vectors
 Rows = Iterable[tuple[int, object]]  # ascending row number, and a vector (array-like)
 
 
@@ -32,14 +32,14 @@ class Vectors:
     width: int  # F
     take: Callable[[np.ndarray], np.ndarray]  # ascending row numbers, int64 [n] -> vectors [n, F]
     ids: pa.Table | None = None  # possible identifier columns, N values each; None if the format has none
-    of_images: bool = False  # known to encode images only
+    of_images: bool = False  # whether it is known to encode only images
 
 
 def check_vector(path: Path, row: int, value: object, width: int | None) -> np.ndarray:
     """Return a vector of shape [F] or [1, F] as an array [F]; raise UserError for another shape, dtype or width."""
     try:
         array = np.asarray(value)
-    except (ValueError, OverflowError, TypeError):  # ragged lists
+    except (ValueError, OverflowError, TypeError):  # such as ragged lists
         array = np.empty(0, object)
     if array.ndim == 2 and len(array) == 1:
         array = array[0]
@@ -144,7 +144,7 @@ class Matched:
 def match_file(
     path: Path, asins: Sequence[str], order: Path | None = None, key: str = "--order", column: str | None = None
 ) -> Matched:
-    """Open a feature file and match its rows by identifiers, else by the mapping file `order`, else by position."""
+    """Open a feature file and match its rows by identifiers, the mapping file `order`, or position, in this order."""
     vectors = open_vectors(path, column)
     if vectors.ids is not None and (vectors.ids.num_columns or order is None):
         found = identifiers.place_rows(path, vectors.ids, asins)

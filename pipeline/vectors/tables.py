@@ -1,4 +1,4 @@
-"""Readers of features in Parquet and JSON: identifiers and vectors, also one JSON object of both, as M3L's."""
+"""Readers of Parquet and JSON with identifiers and vectors, including a JSON object of both, as M3L's."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from alignrec.pipeline.sources.lines import LONGEST_LINE, open_text, read_lines
 from alignrec.pipeline.vectors.base import WIDEST, Vectors, check_vector, gather_rows, no_vectors
 
 BLOCK = 4096  # rows read at a time
-LONGEST_IDENTIFIER = 4096  # bytes on average
+LONGEST_IDENTIFIER = 4096  # maximum mean bytes
 
 
 def open_parquet(path: Path, column: str | None = None) -> Vectors:
@@ -34,7 +34,7 @@ def open_parquet(path: Path, column: str | None = None) -> Vectors:
     wide = [f.name for f in schema if pa.types.is_floating(f.type) or pa.types.is_integer(f.type)]
     wide = [name for name in wide if name not in named]
     lists = [field.name for field in schema if is_vector(field.type)]
-    is_wide = column is None and not lists and len(wide) > 1  # a column per component
+    is_wide = column is None and not lists and len(wide) > 1  # one column per component
     if column is not None and column not in lists:
         raise UserError(f"{path}: no column '{column}' of vectors; it has {', '.join(lists) or 'none'}")
     if column is None and len(lists) != 1 and not is_wide:
@@ -55,7 +55,7 @@ def open_parquet(path: Path, column: str | None = None) -> Vectors:
 
 
 def _read_identifiers(path: Path, names: list[str]) -> pa.Table:
-    """Read identifier columns as dictionaries, in which a repeated value takes memory once."""
+    """Read identifier columns as dictionaries, which store repeated values once."""
     nested = (field for field in pq.read_schema(path) if field.name in names and pa.types.is_nested(field.type))
     if wrong := next(nested, None):
         raise UserError(f"{path}: column '{wrong.name}' is {wrong.type}; identifiers are texts or integers")
@@ -115,8 +115,8 @@ def _block_matrix(path: Path, start: int, block: pa.Array, column: str, width: i
 
 Named = tuple[str, Any, Any]  # identifier column, identifier, vector
 LARGEST_ID = 1 << 63
-LONGEST_DOCUMENT = 1 << 29  # bytes of a document, which is read whole
-UNNAMED = "row"  # column name for nested lists, which name no items
+LONGEST_DOCUMENT = 1 << 29  # maximum bytes of a JSON document, which is read as a whole
+UNNAMED = "row"  # column name for nested lists, which have no identifiers
 MAPPED = "id"  # column name for keys of an object identifier -> vector
 
 
