@@ -1,1 +1,1 @@
-"""Benchmark and study: train models on feature sets with several seeds, each training recorded as a cell."""
+"""Benchmark and study: train models on feature sets with several seeds, each training run recorded as a cell."""

@@ -1,4 +1,4 @@
-"""A cell of the benchmark: one training, keyed by a hash of everything that determines its result.
+"""A cell of the benchmark: one training run, keyed by a hash of everything that determines its result.
 
 Letters: I items, F width of features, N test users, K cutoff.
 """
@@ -43,7 +43,7 @@ RECALL = f"valid_recall@{CUTOFF}"
 
 
 class Entry(NamedTuple):
-    """One training of the benchmark."""
+    """One training run of the benchmark."""
 
     model: str
     features: str  # feature set, or NO_FEATURES
@@ -153,7 +153,7 @@ class InMemoryData:
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One training; cells with equal keys have byte-identical results."""
+    """One training run; cells with equal keys have byte-identical results."""
 
     data: DatasetData | InMemoryData
     model: str
@@ -193,7 +193,7 @@ class Cell:
 
 
 class Outcome(NamedTuple):
-    """The record of one training, and its recommendations for test users."""
+    """The record of one training run, and its recommendations for test users."""
 
     # JSON: state (complete or failed), reason, epochs, best_epoch, best (that epoch's line of the history), curve (best
     # valid Recall@20 up to each epoch), and judged: per protocol its name, fingerprint, and part -> metric -> mean
@@ -202,7 +202,7 @@ class Outcome(NamedTuple):
 
 
 def train_and_judge(cell: Cell, tolerant: bool = False) -> Outcome:
-    """Train and evaluate a cell; a failed training raises UserError or, if `tolerant`, is recorded with its reason."""
+    """Train and evaluate a cell; failed training raises UserError or, if `tolerant`, is recorded with its reason."""
     lines: list[dict[str, Any]] = []
     try:
         fitted, split = cell.train(lines.append)

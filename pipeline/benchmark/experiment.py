@@ -33,7 +33,7 @@ PROGRESS = partial(tqdm, unit="run", disable=None)  # `disable=None` hides it wi
 
 @dataclass(frozen=True)
 class Record:
-    """Outcome of a cell's training."""
+    """Stored outcome of a cell."""
 
     key: str
     values: dict[str, Any]  # as `Outcome.values`

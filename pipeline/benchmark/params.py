@@ -40,7 +40,7 @@ class Benchmark(Section):
     """settings that each model tries on each feature set: the given one, then others drawn from `search.spaces`; the
     highest valid Recall@20 wins, without evaluation on test; 0: no search"""
     control: Name | None = None
-    """feature set that every other one is tested against under each model that reads features, such as `shuffled`;
+    """feature set against which all others are tested under each model that uses features, such as `shuffled`;
     null: only AlignRec is tested, see pipeline/benchmark/significance.py"""
     workers: Positive = 2
     """concurrent runs, one thread each"""
@@ -64,7 +64,7 @@ class Benchmark(Section):
 
 
 class Range(Section):
-    """The search range of one setting, on a logarithmic scale above 0; whole numbers if both ends are."""
+    """Search range of one setting, on a logarithmic scale if above 0, and of integers if both ends are integers."""
 
     low: int | float
     high: int | float
@@ -115,7 +115,7 @@ class Mask(Section):
     ratios: Annotated[list[Share], Field(max_length=100)] = []
     """fractions of items whose image (or text) is hidden; 0, the full set, is always measured; empty: no training"""
     seeds: Positive = 3
-    """trainings of AlignRec for each modality and ratio"""
+    """training runs of AlignRec per modality and ratio"""
 
 
 def _check_dotted(sweep: dict[str, list[int | float]]) -> dict[str, list[int | float]]:
@@ -141,9 +141,9 @@ class Study(Section):
     """sweep -> key (`train.lr`, `graph.k`) -> values; all combinations are evaluated on valid: one key gives a curve,
     two keys a heat map, more keys a heat map per pair"""
     seeds: Positive = 5
-    """trainings of AlignRec for each value of a sweep"""
+    """training runs of AlignRec per value of a sweep"""
     workers: Positive = 2
-    """concurrent trainings, one thread each"""
+    """concurrent training runs, one thread each"""
 
     @property
     def is_empty(self) -> bool:

@@ -29,7 +29,7 @@ from alignrec.pipeline.train.params import Released
 
 COMPARED = ("alignrec", "bm3", "vbpr")  # AlignRec, its predecessor in production, the oldest content model
 BOUNDED = (RELEASED, "l3ae")  # models that are also trained on upper bounds
-DIGITS = 3  # significant digits of a drawn value, so that tables show it in full
+DIGITS = 3  # significant digits of drawn values, so that tables show them in full
 Setting = dict[str, int | float]
 
 
@@ -188,7 +188,7 @@ def halton_points(ranges: Mapping[str, Range], n: int, seed: int) -> list[Settin
 
 
 class Compared(NamedTuple):
-    """One training of `alignrec compare --train`."""
+    """One training run of `alignrec compare --train`."""
 
     model: str
     features: str

@@ -26,11 +26,11 @@ from alignrec.schemas import MODALITIES, variant
 RECALL = f"recall@{CUTOFF}"
 DIGITS = 6  # decimal places
 Setting = dict[str, int | float]
-BySetting = Mapping[tuple[str, str], list[float]]  # (sweep, setting as JSON) -> valid recall of its trainings
+BySetting = Mapping[tuple[str, str], list[float]]  # (sweep, setting as JSON) -> valid recall of each run
 
 
 class Masked(NamedTuple):
-    """One training with a hidden modality."""
+    """One training run with a hidden modality."""
 
     features: str
     modality: str  # hidden one: image, text or WHOLE for none
@@ -101,7 +101,7 @@ def mask_cell(experiment: Experiment, one: Masked) -> Cell:
 
 
 class Swept(NamedTuple):
-    """One training of a sweep."""
+    """One training run of a sweep."""
 
     sweep: str
     setting: str  # JSON: key -> value

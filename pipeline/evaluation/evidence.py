@@ -127,7 +127,7 @@ class MaskedFigure(NamedTuple):
     modality: str  # image or text; WHOLE for the unchanged set
     ratio: float
     recall: Cell  # Recall@20 on test
-    change: Cell | None  # relative to the whole set, seed by seed; None for the whole set, or if its recall is 0
+    change: Cell | None  # relative to the full set, per seed; None for the full set, or if its recall is 0
 
     @property
     def items(self) -> str:

@@ -258,7 +258,7 @@ def _search_block(index: faiss.Index, units: np.ndarray, k: int, own: np.ndarray
         cosines, ids = cosines[:, :k], ids[:, :k]
     tied = own[~untied]
     if len(tied):
-        # searched again, as FAISS does not define which of equal neighbours it returns
+        # search again, as FAISS does not define which of several equal neighbours it returns
         scores, column = torch.from_numpy(units[tied] @ units.T), torch.from_numpy(tied)[:, None]
         values, found = select_top_k(scores.scatter(1, column, torch.inf), k)
         values[:, :1] = scores.gather(1, column)

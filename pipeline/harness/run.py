@@ -1,4 +1,4 @@
-"""Stages and their runs: validated tables in and out, a run record, one writer at a time."""
+"""Stages and their runs, which validate tables, write a run record and lock outputs against other writers."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def _deliver_out(run: Run) -> None:
     for path in [*io.files_below(run.folder), run.folder / io.RECORD]:
         io.link(path, new / path.relative_to(run.folder))
     run.out.parent.mkdir(parents=True, exist_ok=True)
-    # renames, so that the output is never incomplete: after a kill between them there is none, and the stage runs again
+    # renames never leave an incomplete output: after a kill between them there is none, and the stage runs again
     if run.out.exists():
         run.out.rename(old)
     new.rename(run.out)

@@ -16,7 +16,7 @@ FAULTS = (
     RuntimeError, OverflowError, MemoryError,
 )  # fmt: skip
 BLOCK = 1 << 20  # bytes read at a time
-PIECE = 1 << 12  # bytes read at a time from an LZMA member: zipfile unpacks all of what it reads in one go
+PIECE = 1 << 12  # bytes read at a time from an LZMA member, as zipfile unpacks all that it reads at once
 
 
 @contextmanager

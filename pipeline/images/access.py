@@ -31,9 +31,9 @@ from alignrec.pipeline.sources.base import Downloaded, is_path
 
 RETRIES = 3  # after the first attempt, for transient failures
 PER_HOST = 8  # simultaneous requests to one host
-GIVE_UP_AFTER = 16  # consecutive addresses without an answer before a host is given up
+GIVE_UP_AFTER = 16  # consecutive addresses without an answer before a host is abandoned
 HOSTS = 4096  # hosts whose state is kept
-LONGEST_HOLD = 600.0  # consecutive seconds of Retry-After before a host is given up
+LONGEST_HOLD = 600.0  # consecutive seconds of Retry-After before a host is abandoned
 ITEM = re.compile(r"\{(?:item|asin)\}")
 
 
@@ -186,7 +186,7 @@ class _Host:
     given_up: Fetched | None = None  # outcome of all further requests
 
     def fail_try(self, status: str, reason: str, wait: float | None = None, final: bool = False) -> Fetched:
-        """Return the failure if it is final or the host is given up; otherwise raise FailedTry."""
+        """Return the failure if it is final or the host is abandoned; otherwise raise FailedTry."""
         failure = Fetched(None, status, reason)
         if len(self.silent) >= GIVE_UP_AFTER or self.held > LONGEST_HOLD:
             self.given_up = failure
@@ -223,7 +223,7 @@ class Crawler:
                     at = max(now, host.next_at)
                     host.next_at = at + 1 / RATE
                 time.sleep(at - now)
-            if host.given_up is not None:  # possibly given up while this request waited
+            if host.given_up is not None:  # possibly abandoned while this request waited
                 return host.given_up
             if self.stopped.is_set():
                 return Fetched(None, "unreachable", "stopped")

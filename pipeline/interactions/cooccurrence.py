@@ -1,4 +1,4 @@
-"""Co-occurrence of items or users. U users, I items, N nodes (either), B nodes of a block, K kept."""
+"""Co-occurrence of items or users. U users, I items, N nodes (either), B nodes per block, K entries kept."""
 
 from collections.abc import Iterator
 from itertools import pairwise

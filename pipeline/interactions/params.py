@@ -24,7 +24,7 @@ class Interactions(Section):
     cold_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """`cold-items`: share of items without train interactions, half of them targets of valid, half of test"""
     most_train: Positive = 5
-    """`sparse`: train interactions kept per user at most; a single draw keeps the latest if there are timestamps"""
+    """`sparse`: maximum train interactions kept per user; a single draw keeps the latest if there are timestamps"""
     draws: Positive = 5
     """`cold-items` and `sparse`: number of splits, with different cold items or train interactions; the benchmark's
     runs cycle through them, all other stages use the first"""

@@ -23,7 +23,7 @@ from alignrec.pipeline.models.params import Regularised
 
 # Unlike BPR's paper, the reference implementation penalises unsquared norms (l2), divides them by the batch size, and
 # initialises by Xavier normal. Unlike VBPR's paper, its reference has no item or visual bias, but a bias of the
-# projection; l2 is of the unsquared norms of whole vectors, projected content included, divided by the actual batch
+# projection; l2 penalises the unsquared norms of whole vectors, projected content included, divided by the batch
 # size.
 class BPRParams(Regularised):
     """Parameters of BPR."""

@@ -126,7 +126,7 @@ class Training(NamedTuple):
 
 @dataclass
 class TrainState:
-    """Progress of a training."""
+    """Progress of a training run."""
 
     step: int = 0  # steps taken
     history: list[dict[str, Any]] = field(default_factory=list)

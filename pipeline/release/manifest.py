@@ -87,15 +87,15 @@ class File(Part):
     """One file of the release."""
 
     path: str
-    """relative to the release folder, with forward slashes"""
+    """path relative to the release folder, with forward slashes"""
     bytes: Count
     sha256: Sha256
     table: Table | None = None
-    """kind of table; null for other files than Parquet"""
+    """kind of table; null for files other than Parquet"""
     rows: Count | None = None
     columns: list[Column] | None = None
     used_by: list[str] = []
-    """feature sets whose encoder needs it, for files under encoders/"""
+    """feature sets whose encoder needs the file, under encoders/"""
 
     @property
     def feature_set(self) -> str | None:
@@ -121,7 +121,7 @@ class Input(Part):
 
 
 class Maker(Part):
-    """The stage that made a table: parameters and versions as recorded in the table itself."""
+    """The stage that wrote a table, with the parameters and versions that the table records."""
 
     params: dict[str, Any]
     versions: dict[str, str]
@@ -133,27 +133,27 @@ class Encoder(Part):
     """The third-party model that made a feature set: as section `encoders` names it, or a package with weights."""
 
     kind: str
-    """how it was loaded"""
+    """kind of encoder that loaded it"""
     model: str = ""
     """owner/name on the Hugging Face Hub, or the name of a folder or package"""
     revision: str = ""
-    """commit on the Hub, or `sha256:` and a hash over the folder's files or of the package's weights"""
+    """commit on the Hub, or `sha256:` and a hash of the folder's files or the package's weights"""
     library: str = ""
-    """package that loaded it, with its release"""
+    """package that loaded it, with version"""
     licence: str = ""
-    """of a package, as it states it"""
+    """licence that a package states"""
     modalities: list[str] = []
-    """image, text"""
+    """modalities that it encodes: image, text"""
     prompt: str = ""
     """prefix of every text"""
     dim: Count | None = None
     """width of the vectors; null for a part"""
     name: str = ""
-    """of a part"""
+    """name of a part"""
     map: str = ""
-    """of earlier releases: how factors of train interactions were used; empty"""
+    """use of train interactions in releases of earlier versions; empty"""
     parts: list[Encoder] = []
-    """of a kind that combines others, in order"""
+    """parts of a kind that combines encoders, in order"""
 
 
 class Manifest(Part):
@@ -165,23 +165,23 @@ class Manifest(Part):
     version: Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")]
     """semantic version of the data"""
     kind: str
-    """of the source, such as amazon2014"""
+    """kind of source, such as amazon2014"""
     counts: Counts
     files: list[File]
     inputs: list[Input]
     weights: list[Input] = []
-    """trained here: encoder, its tokenizer and whitening, recommender"""
+    """weights trained here: encoder, its tokenizer and whitening, recommender"""
     encoders: dict[str, Encoder] = {}
     """feature set -> the third-party model that made it"""
     made_by: dict[str, Maker]
-    """stage -> what made its tables"""
+    """stage -> maker of its tables"""
     code: Sha256
-    """hash of the source files that publishing uses, without pipeline/{code,config,errors,layout,run}.py, which run a
-    stage but do not shape its outputs"""
+    """hash of the source files that publishing uses, without those that run stages but do not shape their outputs,
+    such as most of pipeline/harness/"""
     part_of: Sha256 | None = None
-    """hash of the whole release's manifest, where only a part of its files was fetched"""
+    """hash of the complete release's manifest, if only a part of its files was fetched"""
     digest: Sha256 | None = None
-    """hash of all other keys, see `digest`"""
+    """hash of all other keys, see function `digest`"""
 
     def sets_with(self, table: str) -> list[str]:
         return sorted({str(file.feature_set) for file in self.files if file.table == table})

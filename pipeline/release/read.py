@@ -1,4 +1,4 @@
-"""Read a release folder, which is untrusted: verification, single tables, or the whole as a dataset's layout."""
+"""Read an untrusted release folder: verify it, open single tables, or unpack it as a dataset's layout."""
 
 import hashlib
 import os

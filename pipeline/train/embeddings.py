@@ -47,7 +47,7 @@ class Embeddings:
 
 
 def read_embeddings(layout: Layout) -> tuple[Embeddings, Embeddings]:
-    """Open the vectors of users and items; UserError if missing or of different trainings."""
+    """Open the vectors of users and items; UserError if missing or from different training runs."""
     paths = layout.user_embeddings, layout.item_embeddings
     io.one_set([path for path in paths if path.is_file()])
     user, item = paths

@@ -110,7 +110,7 @@ def rank_valid(user: Vectors, item: Vectors, split: Split) -> dict[str, float]:
 
 
 class _Loop:
-    """State of a training; a checkpoint has weights, Adam's state, the history, and the best epoch."""
+    """State of a training run; checkpoints contain weights, Adam's state, the history, and the best epoch."""
 
     def __init__(
         self,
