@@ -196,16 +196,10 @@ def _is_zipped_checkpoint(path: Path) -> bool:
 
 
 def _check_sum(path: Path, sha256: str | None) -> None:
-    named = NAMED_HASH.search(path.name)
-    expected = [digits for digits in (sha256, named[1] if named else None) if digits]
-    if not expected:
-        return
-    actual = io.sha256(path)
-    for digits in expected:
-        if not actual.startswith(digits.lower()):
-            raise UserError(
-                f"{path.name}: its sha256 is {actual}, expected {digits}; the file is damaged or another one"
-            )
+    expected = [digits.lower() for digits in (sha256, *NAMED_HASH.findall(path.name)) if digits]
+    actual = io.sha256(path) if expected else ""
+    if wrong := [digits for digits in expected if not actual.startswith(digits)]:
+        raise UserError(f"{path.name}: its sha256 is {actual}, expected {wrong[0]}; the file is damaged or another one")
 
 
 def _list_names(names: list[str]) -> str:

@@ -45,10 +45,8 @@ class Attention(nn.Module):
     def __init__(self, c: MiniConfig) -> None:
         super().__init__()
         self.heads = c.heads
-        self.query = Multiway(lambda: nn.Linear(c.width, c.width))
-        self.key = Multiway(lambda: nn.Linear(c.width, c.width))
-        self.value = Multiway(lambda: nn.Linear(c.width, c.width))
-        self.out = Multiway(lambda: nn.Linear(c.width, c.width))
+        projections = (Multiway(lambda: nn.Linear(c.width, c.width)) for _ in range(4))
+        self.query, self.key, self.value, self.out = projections
 
     def forward(self, x: Streams, visible: Tensor | None) -> Streams:
         """Attend over all positions; `visible` is bool [B, 1, 1, N], False at masked keys."""

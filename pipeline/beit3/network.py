@@ -67,9 +67,8 @@ class Attention(nn.Module):
     def __init__(self, c: Config) -> None:
         super().__init__()
         self.heads = c.heads
-        self.q_proj = Multiway(lambda: nn.Linear(c.width, c.width))
-        self.k_proj = Multiway(lambda: nn.Linear(c.width, c.width))
-        self.v_proj = Multiway(lambda: nn.Linear(c.width, c.width))
+        projections = (Multiway(lambda: nn.Linear(c.width, c.width)) for _ in range(3))
+        self.q_proj, self.k_proj, self.v_proj = projections
         self.inner_attn_ln = Multiway(lambda: nn.LayerNorm(c.width))
         self.out_proj = Multiway(lambda: nn.Linear(c.width, c.width))
 

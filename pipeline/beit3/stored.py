@@ -5,6 +5,7 @@ Each number of config.json except `heads` is the size of a tensor, so that memor
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
@@ -59,25 +60,17 @@ def check_files(files: EncoderFiles) -> set[int]:
     else:
         made = read_config(files, Config)
         width = made.width
-        _check_tokenizer(files, made)
+        with suppress(ModuleNotFoundError):  # unchecked without SentencePiece
+            from alignrec.pipeline.beit3.tokenizer import Tokenizer
+
+            try:
+                ids = Tokenizer(files.tokenizer.read_bytes()).vocab if files.tokenizer.is_file() else 0
+            except UserError as e:
+                raise UserError(f"{files.tokenizer}: {e}; {AGAIN}") from None
+            if ids > made.vocab:
+                raise UserError(f"{files.tokenizer}: has {ids:,} ids, and the network {made.vocab:,}; {AGAIN}")
     arrays.refuse_infinite(files.weights)
     return {width} | ({read_whitening(files, width).map.shape[1]} if files.whitening.is_file() else set())
-
-
-def _check_tokenizer(files: EncoderFiles, made: Config) -> None:
-    """Raise UserError for a damaged or too large tokenizer, if SentencePiece is installed."""
-    if not files.tokenizer.is_file():
-        return
-    try:
-        from alignrec.pipeline.beit3.tokenizer import Tokenizer
-    except ModuleNotFoundError:
-        return
-    try:
-        ids = Tokenizer(files.tokenizer.read_bytes()).vocab
-    except UserError as e:
-        raise UserError(f"{files.tokenizer}: {e}; {AGAIN}") from None
-    if ids > made.vocab:
-        raise UserError(f"{files.tokenizer}: has {ids:,} ids, and the network {made.vocab:,}; {AGAIN}")
 
 
 def read_whitening(files: EncoderFiles, width: int) -> Whitening:

@@ -102,6 +102,10 @@ def state_facts(
     for part in io.read_slices(items, schemas.RELEASED_ITEMS, ["image_status", "text_status"], io.PART):
         for row in part.group_by(["image_status", "text_status"]).aggregate([([], "count_all")]).to_pylist():
             states[row["image_status"], row["text_status"]] += row["count_all"]
+    lacking: dict[str, str] = {}
+    for what, places in {"image": (0,), "text": (1,), "either": (0, 1)}.items():
+        absent = sum(n for state, n in states.items() if all(state[place] != "ok" for place in places))
+        lacking[what] = f"{absent:,} ({absent / max(states.total(), 1):.1%})"
     ran = [(record, stage) for stage in TRAINING if (record := outputs.records.get(stage))]
     kinds = group_values((f"{record['machine']} ({record['device']})", stage) for record, stage in ran)
     users, interactions = (io.rows([path]) for path in (layout.users, layout.interactions))
@@ -112,7 +116,7 @@ def state_facts(
         licence=SOURCES[outputs.kind].licence,
         dataset=layout.dataset,
         counts=counts,
-        lacking=_count_incomplete(states),
+        lacking=lacking,
         gaps=_gap_rows(states),
         coverage=_coverage_rows(features),
         vectors=describe_vectors(outputs.records.get("pretrain"), layout, names),
@@ -136,14 +140,6 @@ def _gap_rows(states: States) -> list[list[str]]:
         counted = sorted(of.items(), key=lambda one: (-one[1], one[0]))
         rows += [[what, status, f"{n:,}", f"{n / states.total():.1%}"] for status, n in counted]
     return rows
-
-
-def _count_incomplete(states: States) -> dict[str, str]:
-    lacking: dict[str, str] = {}
-    for what, places in {"image": (0,), "text": (1,), "either": (0, 1)}.items():
-        absent = sum(n for state, n in states.items() if all(state[place] != "ok" for place in places))
-        lacking[what] = f"{absent:,} ({absent / max(states.total(), 1):.1%})"
-    return lacking
 
 
 def _coverage_rows(features: Mapping[str, list[Path]]) -> list[list[Any]]:
@@ -179,7 +175,6 @@ def _render_topic(topic: str, **values: Any) -> str:
 
 
 def _popular_share(interactions: Iterable[pa.Table], n_items: int) -> float | None:
-    """Return the share of train interactions on the most popular 10 % of items; None without any."""
     counts = np.zeros(n_items, np.int64)
     for part in interactions:
         counts += np.bincount(part["item_id"].to_numpy()[part["split"].to_numpy() == schemas.TRAIN], minlength=n_items)

@@ -72,7 +72,13 @@ def work_folder(to: Path) -> Path:
 def _fill_folder(store: Store, to: Path, work: Path, encoder: str | None, progress: Progress, key: Path | None) -> None:
     manifest = _read_manifest(store, work, key)
     if encoder is not None:
-        manifest = _select_encoder(manifest, encoder, work)
+        if encoder not in (sets := manifest.sets_with("features")):
+            raise UserError(f"no feature set '{encoder}' in this release; it has {', '.join(sets)}")
+        files = [f for f in manifest.files if f.feature_set in (None, encoder) and encoder in (f.used_by or [encoder])]
+        whole = manifest.part_of or io.sha256(work / manifests.NAME)
+        manifests.write(work / manifests.NAME, manifest.model_copy(update={"files": files, "part_of": whole}))
+        (work / signature.NAME).unlink(missing_ok=True)  # it covers the whole
+        manifest = manifests.load(work)
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         present = to / manifests.NAME
         if not present.is_file() or present.read_bytes() != (work / manifests.NAME).read_bytes():
@@ -109,17 +115,6 @@ def _read_manifest(source: Store, work: Path, key: Path | None = None) -> Manife
         raise UserError(f"{source.address}: no {manifests.NAME} there; is this the address of a release?") from None
     except UserError as e:
         raise UserError(str(e).replace(str(work), source.address)) from None
-
-
-def _select_encoder(manifest: Manifest, encoder: str, work: Path) -> Manifest:
-    """Reduce the manifest in `work` to one feature set, and drop the signature, which covers the whole."""
-    if encoder not in (sets := manifest.sets_with("features")):
-        raise UserError(f"no feature set '{encoder}' in this release; it has {', '.join(sets)}")
-    files = [f for f in manifest.files if f.feature_set in (None, encoder) and encoder in (f.used_by or [encoder])]
-    whole = manifest.part_of or io.sha256(work / manifests.NAME)
-    manifests.write(work / manifests.NAME, manifest.model_copy(update={"files": files, "part_of": whole}))
-    (work / signature.NAME).unlink(missing_ok=True)
-    return manifests.load(work)
 
 
 def _download_files(source: Store, files: list[File], release: Path, progress: Progress) -> None:

@@ -61,7 +61,7 @@ def _is_released(store: Store, manifest: bytes) -> bool:
 
 def _commit_release(release: Path, manifest: Manifest, target: str) -> None:
     """Commit the release on top of the current head, unless it is there; TransientError if the head moved meanwhile."""
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import CommitOperationAdd, HfApi, RepoCard
 
     repository, revision, prefix = stores.hub_parts(target)
     with _translate_errors(target):
@@ -74,7 +74,17 @@ def _commit_release(release: Path, manifest: Manifest, target: str) -> None:
     names = [manifests.NAME, *(f.path for f in (*manifest.files, *signature.list_files(release)))]
     contents: dict[str, Path | bytes] = {f"{base}/{name}": release / name for name in names}
     if not prefix:
-        contents |= _root_card(release, Hub(root), base)
+        # the Hub displays the card in the repository's root; that of another dataset stays
+        card = RepoCard((release / CARD).read_text(encoding="utf-8"))
+        title = next(line for line in str(card).splitlines() if line.startswith("pretty_name:")).encode()
+        there = title
+        with suppress(Absent):
+            there = b"".join(Hub(root).read(CARD))
+        if title in there.splitlines():
+            for config in card.data.get("configs"):
+                for split in config["data_files"]:
+                    split["path"] = [f"{base}/{path}" for path in split["path"]]
+            contents[CARD] = str(card).encode()
     with _translate_errors(target):
         added = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=data) for path, data in contents.items()]
         if not {f.sha256 for f in manifest.files} <= {add.upload_info.sha256.hex() for add in added}:
@@ -83,21 +93,6 @@ def _commit_release(release: Path, manifest: Manifest, target: str) -> None:
             repository, added, commit_message=f"Publish {place}", repo_type="dataset", revision=revision,
             parent_commit=head,
         )  # fmt: skip
-
-
-def _root_card(release: Path, root: Hub, base: str) -> dict[str, bytes]:
-    """Return the card for the repository's root, which the Hub displays; empty if another dataset has one there."""
-    from huggingface_hub import RepoCard
-
-    card = RepoCard((release / CARD).read_text(encoding="utf-8"))
-    title = next(line for line in str(card).splitlines() if line.startswith("pretty_name:"))
-    with suppress(Absent):
-        if title.encode() not in b"".join(root.read(CARD)).splitlines():
-            return {}
-    for config in card.data.get("configs"):
-        for split in config["data_files"]:
-            split["path"] = [f"{base}/{path}" for path in split["path"]]
-    return {CARD: str(card).encode()}
 
 
 @contextmanager

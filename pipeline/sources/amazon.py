@@ -185,9 +185,6 @@ def _of_type(kind: type, values: Any) -> list[Any]:
     return [value for value in values if isinstance(value, kind)] if isinstance(values, list) else []
 
 
-READERS = {"amazon2014": Reader2014, "amazon2018": Reader2018, "amazon2023": Reader2023}
-
-
 class AmazonSource(Downloaded):
     """Raw Amazon review data as published; `category: Baby` fills in the publisher's addresses."""
 
@@ -229,7 +226,7 @@ class AmazonSource(Downloaded):
         return self
 
     def reader(self) -> Reader:
-        return READERS[self.kind]()
+        return {"amazon2014": Reader2014, "amazon2018": Reader2018, "amazon2023": Reader2023}[self.kind]()
 
     def files(self) -> dict[str, list[str]]:
         metadata = {"metadata": self.metadata} if self.metadata else {}

@@ -60,17 +60,21 @@ class Tabular(Reader):
         path, names = raw["interactions"], self._interactions
         columns = _check_columns(path, names, {"user", "item", *self._source.columns})
         if path.suffix == ".parquet":
+            rows = f"read_parquet({sql.quote_text(path)})"
             kinds = {field.name: field.type for field in pq.read_schema(path)}
             for name in (names["user"], names["item"]):
                 if pa.types.is_nested(kinds[name]):
                     raise UserError(f"{path}: column '{name}' is {kinds[name]}; identifiers are texts or integers")
+        elif separator := find_delimiter(path):
+            rows = sql.csv_sql(path, columns, True, separator, quotes=True)
+        else:
+            rows = sql.json_sql(path, columns)
         ends = {"user": sql.strip_sql, "item": sql.strip_sql}
         text = dict.fromkeys(names, "NULL")
         for role, name in names.items():
             if name in columns:
                 quoted = name.replace('"', '""')
                 text[role] = ends.get(role, sql.trim_sql)(f'"{quoted}"::VARCHAR')
-        rows = table_sql(path, columns)
         times = seconds_sql(text["timestamp"])
         for role, reads in (("rating", sql.rating_sql), ("timestamp", seconds_sql)):
             if names[role] in columns:
@@ -158,13 +162,6 @@ def _first_row(path: Path, query: str) -> tuple[Any, ...]:
         if path.suffix != ".parquet" and find_delimiter(path) is not None:  # the caller falls back to `Tabular.repair`
             raise
         raise UserError(f"{path}: not readable: {one_line(e)}") from None
-
-
-def table_sql(path: Path, columns: list[str]) -> str:
-    if path.suffix == ".parquet":
-        return f"read_parquet({sql.quote_text(path)})"
-    separator = find_delimiter(path)
-    return sql.csv_sql(path, columns, True, separator, quotes=True) if separator else sql.json_sql(path, columns)
 
 
 def _end_sentence(value: Any) -> str:
