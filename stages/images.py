@@ -14,7 +14,6 @@ def main(run: Run, retry_failed: bool = False) -> None:
     if not run.part:
         io.keep_only(run.folder, paths)
         fetcher.count_outcomes(run, paths)
-        fetcher.check_losses(run, paths)
 
 
 IMAGES = Stage(

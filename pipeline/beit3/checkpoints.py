@@ -131,12 +131,9 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 
 def fill_network(
-    network: nn.Module,
-    tensors: Mapping[str, Tensor],
-    where: str,
-    ignorable: Mapping[str, str],
+    network: nn.Module, tensors: Mapping[str, Tensor], where: str, ignorable: Mapping[str, str],
     optional: tuple[str, ...],
-) -> Loaded:
+) -> Loaded:  # fmt: skip
     """Copy tensors into a network by name; UserError, before any is copied, for other names or shapes.
 
     `ignorable` maps prefixes of tensors that the network may lack to reasons; the file may lack `optional` tensors.

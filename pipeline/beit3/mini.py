@@ -121,14 +121,9 @@ class Mini(nn.Module):
         self.mlm_head = nn.Linear(config.width, config.pieces) if config.pieces else None
 
     def forward(
-        self,
-        image: Tensor | None,
-        tokens: Tensor | None,
-        *,
-        padding: Tensor | None = None,
-        patch_mask: Tensor | None = None,
-        no_image: Tensor | None = None,
-    ) -> Streams:
+        self, image: Tensor | None, tokens: Tensor | None, *, padding: Tensor | None = None,
+        patch_mask: Tensor | None = None, no_image: Tensor | None = None,
+    ) -> Streams:  # fmt: skip
         """Encode image vectors, float [B, sum of W_p], texts, or both; see `BEiT3.forward`."""
         vision = None if image is None else self.image(image, patch_mask)
         x = Streams(vision, None if tokens is None else self.text(tokens))

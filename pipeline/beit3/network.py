@@ -178,15 +178,9 @@ class BEiT3(nn.Module):
         self.apply(_initialise_weights)
 
     def forward(
-        self,
-        image: Tensor | None = None,
-        tokens: Tensor | None = None,
-        *,
-        padding: Tensor | None = None,
-        patch_mask: Tensor | None = None,
-        no_image: Tensor | None = None,
-        first_only: bool = False,
-    ) -> Streams:
+        self, image: Tensor | None = None, tokens: Tensor | None = None, *, padding: Tensor | None = None,
+        patch_mask: Tensor | None = None, no_image: Tensor | None = None, first_only: bool = False,
+    ) -> Streams:  # fmt: skip
         """Encode images, texts or both; return the outputs of the final LayerNorm.
 
         Args:

@@ -40,12 +40,9 @@ def retry(work: Callable[[], Result], tries: int) -> Result:
 
 
 def append_blocks(
-    read: Callable[[int], Iterator[bytes]],
-    part: Path,
-    tries: int,
-    enough: int = ENOUGH,
+    read: Callable[[int], Iterator[bytes]], part: Path, tries: int, enough: int = ENOUGH,
     sleep: Callable[[float], object] | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Append to a file what `read(size)` yields; give up after `tries` failures in a row below `enough` new bytes."""
     idle = 0
     while True:

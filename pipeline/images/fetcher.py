@@ -179,6 +179,7 @@ def count_duplicates(images: Iterable[pa.Table]) -> dict[str, object]:
 
 
 def count_outcomes(run: Run, paths: Sequence[Path]) -> None:
+    """Count statuses and duplicates; warn if most images failed, or raise UserError if a parameter must be wrong."""
     statuses = Counter[str]()
     for path in paths:
         statuses.update(io.read_table(path, schemas.IMAGES, ["status"])["status"].to_pylist())
@@ -186,10 +187,6 @@ def count_outcomes(run: Run, paths: Sequence[Path]) -> None:
     for status in schemas.IMAGE_STATUSES[1:]:
         run.count(status, statuses[status])
     run.note(**count_duplicates(io.read_table(path, schemas.IMAGES, ["url", "sha256", "phash"]) for path in paths))
-
-
-def check_losses(run: Run, paths: Sequence[Path]) -> None:
-    """Warn if most images failed; raise UserError if the failures point to a wrong parameter."""
     named, ok, where = run.rows_in - run.drops["missing"], run.rows_out, run.measured["folder"]
     if not named and (patterns := run.params[Images].pattern):
         named_so = " or ".join(patterns)

@@ -26,12 +26,9 @@ WORKERS = 8
 
 
 def fetch(
-    address: str,
-    to: Path,
-    encoder: str | None = None,
-    progress: Progress = lambda done, total: None,
+    address: str, to: Path, encoder: str | None = None, progress: Progress = lambda done, total: None,
     key: Path | None = None,
-) -> Path:
+) -> Path:  # fmt: skip
     """Download a release, or one feature set of it, to a folder that is absent, empty or already this release.
 
     The signature by `key` is checked before the manifest is parsed. UserError if a file is missing, truncated or

@@ -42,12 +42,6 @@ _PATHS = {
 KIND = "amazon{}"  # kind of source by year
 
 
-def category_addresses(version: str, category: str, subset: str = "5-core") -> dict[str, list[str]]:
-    core, every, metadata = (path.format(category) for path in _PATHS[version])
-    paths = {"reviews": every if subset == "all" else core, "metadata": metadata}
-    return {role: [mirror.format(path) for mirror in MIRRORS[version]] for role, path in paths.items()}
-
-
 class Published(NamedTuple):
     """Size of a category's published 5-core."""
 
@@ -212,10 +206,11 @@ class AmazonSource(Downloaded):
             return raw
         if "subset" in raw and ("reviews" in raw or raw.get("split")):
             raise ValueError("subset: applies to what `category` fills in, not to `reviews` or `split`")
-        found = category_addresses(raw["kind"], raw["category"], raw.get("subset", "5-core"))
+        core, every, metadata = (path.format(raw["category"]) for path in _PATHS[raw["kind"]])
+        paths = {"reviews": every if raw.get("subset") == "all" else core, "metadata": metadata}
         if raw.get("split"):
-            del found["reviews"]
-        return found | raw
+            del paths["reviews"]
+        return {role: [mirror.format(path) for mirror in MIRRORS[raw["kind"]]] for role, path in paths.items()} | raw
 
     @model_validator(mode="after")
     def _one_source_of_interactions(self) -> Self:

@@ -18,7 +18,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.http.fetch import Progress, fetch_file
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.sources.amazon import MIRRORS, Amazon2023, AmazonSource, category_addresses
+from alignrec.pipeline.sources.amazon import MIRRORS, Amazon2023, AmazonSource
 from alignrec.pipeline.sources.base import Download
 from alignrec.pipeline.sources.download import (
     download_files,
@@ -207,7 +207,8 @@ def test_a_mirror_with_other_bytes_than_the_first_download_is_refused_in_one_lin
 
 @pytest.mark.parametrize("version", MIRRORS)
 def test_every_category_has_several_addresses_and_both_subsets(version: str) -> None:
-    five, every = (category_addresses(version, "Software", subset) for subset in ("5-core", "all"))
+    given = {"kind": version, "category": "Software"}
+    five, every = (AmazonSource.model_validate(given | {"subset": subset}).files() for subset in ("5-core", "all"))
     assert five["metadata"] == every["metadata"]
     for found in (five, every):
         assert all(len(mirrors) >= 2 for mirrors in found.values())
