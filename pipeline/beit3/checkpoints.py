@@ -46,17 +46,14 @@ BEFORE_PATCHES = FIRST_POSITION + 1  # rows of vision positions before the patch
 SPARE_PIECES = 8  # rows of the published text table beyond the pieces of beit3.spm, unused
 
 CONTRAST = "serves image-text contrast; the feature is CLS before any projection"
-TASK = "serves a task that the file was fine-tuned on"
 BEIT3_UNUSED = dict.fromkeys(("language_head.", "vision_head.", "logit_scale"), CONTRAST)
-BEIT3_UNUSED |= dict.fromkeys(("head.", "pooler."), TASK)
+BEIT3_UNUSED |= dict.fromkeys(("head.", "pooler."), "serves a task that the file was fine-tuned on")
 VQKD_UNUSED = {
-    "decoder.": "rebuilds the teacher's features; tokens come before it",
-    "decode_task_layer.": "rebuilds the teacher's features; tokens come before it",
+    **dict.fromkeys(("decoder.", "decode_task_layer."), "rebuilds the teacher's features; tokens come before it"),
     "teacher": "the teacher of its training",
     "scaling": "prepares images for the teacher of its training",
     "loss": "of its training",
-    "quantize.cluster_size": "statistics of its training",
-    "quantize.embedding.": "statistics of its training",
+    **dict.fromkeys(("quantize.cluster_size", "quantize.embedding."), "statistics of its training"),
 }
 
 

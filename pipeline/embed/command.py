@@ -233,8 +233,8 @@ def _decode_images(rows: Sequence[item_file.Row], items: pa.Table, params: Image
         return normalise_image(data, params.size, params.quality, params.max_pixels)
 
     for first in range(0, len(rows), item_file.BLOCK):
-        decoded = engine.threads(decode, rows[first : first + item_file.BLOCK])
-        yield fetcher.image_table(items.slice(first, item_file.BLOCK), [fetcher.Result(one, "") for one in decoded])
+        decoded = list(engine.threads(decode, rows[first : first + item_file.BLOCK]))
+        yield fetcher.image_table(items.slice(first, item_file.BLOCK), decoded)
 
 
 def _write_vectors(run: Run, choice: Choice, networks: Sequence[Network], items: Items) -> Path:

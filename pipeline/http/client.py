@@ -27,7 +27,6 @@ MAX_REDIRECTS = 10
 IDLE = 64  # idle connections kept open
 RANGE = re.compile(r"bytes ([0-9]{1,18})-")
 HOST = re.compile(rb"[A-Za-z0-9._:-]{1,255}")  # a DNS name or an IP address
-HIGHEST_PORT = 65535
 LONGEST_ADDRESS = 16_384  # characters; httpx accepts four times as many, servers usually half
 LOOKUPS = 3  # attempts to resolve a name
 NAMES = 4096  # host names whose IP addresses are cached
@@ -69,7 +68,7 @@ def parse_url(address: str | httpx.URL) -> httpx.URL:
             valid = valid and (not label.startswith(b"xn--") or label[4:].decode("punycode").isprintable())
     except (httpx.InvalidURL, ValueError, TypeError):  # IDNA errors are ValueErrors
         valid = False
-    if not valid or url.scheme not in ("http", "https") or not (url.port is None or 0 < url.port <= HIGHEST_PORT):
+    if not valid or url.scheme not in ("http", "https") or not (url.port is None or 0 < url.port <= 65535):
         raise Blocked("not a valid http(s) address")
     if len(str(url)) > LONGEST_ADDRESS:
         raise Blocked(f"the address is longer than {LONGEST_ADDRESS:,} characters")

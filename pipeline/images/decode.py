@@ -49,6 +49,7 @@ class Decoded(NamedTuple):
     height: int = 0
     sha256: str = ""  # hex, of the original bytes
     phash: int | None = None  # 64 bit
+    url: str = ""  # the address that gave it, if it was fetched
 
 
 class PixelSemaphore:

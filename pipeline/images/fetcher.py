@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -38,13 +38,6 @@ ACCESS = {"folder", "pattern", "outside", "private_hosts", "timeout"}
 Progress = Callable[[int], object]  # called with the number of items done
 
 
-class Result(NamedTuple):
-    """Outcome for one item, and the address that produced it."""
-
-    decoded: Decoded
-    url: str
-
-
 class Fetcher(ExitStack):
     """Thread pool that fetches and normalises images; Pillow releases the GIL."""
 
@@ -59,7 +52,7 @@ class Fetcher(ExitStack):
         self.callback(self._pool.shutdown, cancel_futures=True)
         self.callback(self._web.stopped.set)
 
-    def fetch_items(self, candidates: list[list[str]], progress: Progress = lambda n: None) -> list[Result]:
+    def fetch_items(self, candidates: list[list[str]], progress: Progress = lambda n: None) -> list[Decoded]:
         """Return one result per item, in order: its first address that is an image, else its first failure."""
         results = []
         for result in self._pool.map(self._fetch_first, candidates):
@@ -67,14 +60,14 @@ class Fetcher(ExitStack):
             progress(1)
         return results
 
-    def _fetch_first(self, urls: list[str]) -> Result:
+    def _fetch_first(self, urls: list[str]) -> Decoded:
         first = None
         for url in urls[:CANDIDATES]:
-            result = Result(self._fetch_url(url), url)
-            if result.decoded.status == "ok":
+            result = self._fetch_url(url)._replace(url=url)
+            if result.status == "ok":
                 return result
             first = first or result
-        return first or Result(Decoded("missing", "no address in the metadata"), "")
+        return first or Decoded("missing", "no address in the metadata")
 
     def _fetch_url(self, url: str) -> Decoded:
         if PLACEHOLDER.search(url):
@@ -155,9 +148,8 @@ def fetch_blocks(
         yield io.read_table(path, schemas.IMAGES)
 
 
-def image_table(items: pa.Table, results: list[Result]) -> pa.Table:
-    columns = {name: [getattr(r.decoded, name) for r in results] for name in Decoded._fields}
-    columns["url"] = [r.url for r in results]
+def image_table(items: pa.Table, results: list[Decoded]) -> pa.Table:
+    columns = {name: [getattr(r, name) for r in results] for name in Decoded._fields}
     arrays = {name: pa.array(values, schemas.IMAGES.field(name).type) for name, values in columns.items()}
     return pa.table({"item_id": items["item_id"], "asin": items["asin"]} | arrays).select(schemas.IMAGES.names)
 

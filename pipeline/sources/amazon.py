@@ -17,8 +17,6 @@ from alignrec.pipeline.sources.base import Downloaded, Product, Reader, as_list,
 from alignrec.pipeline.sources.lines import json_object, require_dict
 from alignrec.pipeline.sources.sql import csv_sql, json_sql, quote_text, rating_sql, strip_sql, trim_sql
 
-Subset = Literal["5-core", "all"]  # the published 5-core, or all reviews
-
 _SNAP = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
 _LAB = "https://mcauleylab.ucsd.edu/public_datasets/data"
 _REPOSITORY = "https://datarepo.eng.ucsd.edu/mcauley_group/data"
@@ -186,7 +184,7 @@ class AmazonSource(Downloaded):
     # category as the publisher spells it; fills in `reviews` and `metadata` unless they are given
     category: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] | None = None
     # which reviews `category` fills in: the published 5-core, or all, which the interactions stage filters
-    subset: Subset = "5-core"
+    subset: Literal["5-core", "all"] = "5-core"
     reviews: Mirrors | None = None  # reviews as JSON lines, or ratings as CSV
     # published split to use instead of `reviews`; its ids are kept, and metadata is matched by ASIN
     split: mmrec.PublishedSplit | None = None

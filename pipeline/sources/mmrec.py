@@ -23,16 +23,13 @@ NUMBER = re.compile(r"([0-9]{1,18})(?:\.0)?")
 
 INTERACTIONS, ITEMS, USERS = "interactions", "split_items", "split_users"  # roles of the files
 
-# meaning of column timestamp: seconds, position in the user's sequence, or none
-Clock = Literal["unix", "order", "none"]
-
 
 class InterFile(Section):
     """MMRec's file of interactions and their split."""
 
     interactions: Mirrors
     """*.inter or *.inter.gz: tab separated userID itemID rating timestamp x_label (0 train, 1 valid, 2 test)"""
-    timestamps: Clock | None = None
+    timestamps: Literal["unix", "order", "none"] | None = None
     """unix, order (positions in a user's sequence) or none; null: unix if the file has Unix seconds, otherwise none"""
 
 

@@ -52,16 +52,14 @@ def check_vector(path: Path, row: int, value: object, width: int | None) -> np.n
 
 def gather_rows(path: Path, rows: Rows, numbers: np.ndarray, width: int) -> np.ndarray:
     """Return the vectors of the rows `numbers`, both ascending: float32 [n, F]; UserError for an invalid vector."""
-    out = np.zeros((len(numbers), width), np.float32)
-    wanted: Iterator[tuple[int, int | None]] = enumerate(numbers.tolist())
-    at, number = next(wanted, (0, None))
+    out, wanted, at = np.zeros((len(numbers), width), np.float32), numbers.tolist(), 0
     for row, value in rows:
-        if number is None:
+        if at == len(wanted):
             break
-        if row == number:
+        if row == wanted[at]:
             with np.errstate(over="ignore"):  # an overflowing double becomes inf, which is refused later
                 out[at] = check_vector(path, row, value, width)
-            at, number = next(wanted, (0, None))
+            at += 1
     return out
 
 

@@ -15,7 +15,8 @@ from alignrec.pipeline.http.fetch import fetch_file
 from alignrec.pipeline.http.retries import retry_after
 from alignrec.pipeline.images import access, fetcher
 from alignrec.pipeline.images.access import Files
-from alignrec.pipeline.images.fetcher import Fetcher, Result
+from alignrec.pipeline.images.decode import Decoded
+from alignrec.pipeline.images.fetcher import Fetcher
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.remote import stores
@@ -62,13 +63,13 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(access, name, value)
 
 
-def images(urls: list[list[str]], params: Images = FAST) -> list[Result]:
+def images(urls: list[list[str]], params: Images = FAST) -> list[Decoded]:
     with closing(Files()) as local, Fetcher(params, local) as fetching:
         return fetching.fetch_items(urls)
 
 
-def endings(results: list[Result]) -> list[tuple[str, str]]:
-    return [(result.decoded.status, result.decoded.reason) for result in results]
+def endings(results: list[Decoded]) -> list[tuple[str, str]]:
+    return [(result.status, result.reason) for result in results]
 
 
 def download(address: str, target: Path, retries: int = 0) -> None:
@@ -87,11 +88,11 @@ def test_retry_after_and_public_addresses() -> None:
 
 
 def test_odd_addresses_of_images_and_of_redirects_end_with_a_status() -> None:
-    found = [result.decoded.status for result in images([[address] for address in ADDRESSES])]
+    found = [result.status for result in images([[address] for address in ADDRESSES])]
     assert dict(zip(ADDRESSES, found, strict=True)) == ADDRESSES
     answers = {f"/{i}": status(302, Location=quoted(address)) for i, address in enumerate(ADDRESSES)}
     with serving(answers) as server:
-        found = [result.decoded.status for result in images([[server.address + path] for path in answers])]
+        found = [result.status for result in images([[server.address + path] for path in answers])]
     assert [a for a, end in zip(ADDRESSES, found, strict=True) if end != ADDRESSES[a] and "\x00" not in a] == []
 
 

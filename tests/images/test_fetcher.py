@@ -28,7 +28,7 @@ from alignrec.pipeline.harness.run import Run, perform, running
 from alignrec.pipeline.images import access, decode, fetcher
 from alignrec.pipeline.images.access import Files, open_files
 from alignrec.pipeline.images.decode import Decoded, PixelSemaphore, normalise_image, perceptual_hash
-from alignrec.pipeline.images.fetcher import Fetcher, Result
+from alignrec.pipeline.images.fetcher import Fetcher
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
 from alignrec.stages import images as stage
@@ -64,10 +64,10 @@ ANIMATION = encoded(colour="red", size=(20, 20), kind="GIF", save_all=True, appe
 
 
 def get(server: Server, path: str, params: Images = FAST) -> Decoded:
-    return fetch([[server.address + path]], params)[0].decoded
+    return fetch([[server.address + path]], params)[0]
 
 
-def fetch(urls: list[list[str]], params: Images = FAST, start: Path | None = None) -> list[Result]:
+def fetch(urls: list[list[str]], params: Images = FAST, start: Path | None = None) -> list[Decoded]:
     with closing(open_files(params, start)) as local, Fetcher(params, local) as web:
         return web.fetch_items(urls)
 
@@ -230,8 +230,8 @@ def test_answers_and_their_statuses() -> None:
     with serving({path: answer for path, (answer, _) in ANSWERS.items()}) as server:
         results = fetch([[server.address + path] for path in ANSWERS])
     for (path, (_, (end, reason))), result in zip(ANSWERS.items(), results, strict=True):
-        assert result.decoded.status == end, path
-        assert result.decoded.reason.startswith(reason) if reason else not result.decoded.reason, path
+        assert result.status == end, path
+        assert result.reason.startswith(reason) if reason else not result.reason, path
     assert (server.asked["/late"], server.asked["/403"], server.asked["/never"]) == (3, 1, 3)
 
 
@@ -241,7 +241,7 @@ def test_retry_after_is_obeyed_by_everyone_who_asks_that_host(monkeypatch: pytes
         started = time.monotonic()
         urls = [[server.address + "/busy"], *[[server.address + "/ok"]] * 3]
         actual = fetch(urls, FAST)
-    assert [r.decoded.status for r in actual] == ["ok"] * 4
+    assert [r.status for r in actual] == ["ok"] * 4
     assert time.monotonic() - started >= 1
 
 
@@ -253,7 +253,7 @@ def test_a_host_gets_few_requests_at_a_time_and_a_second(monkeypatch: pytest.Mon
         started = time.monotonic()
         actual = fetch(urls)
     assert time.monotonic() - started >= 0.29
-    assert {r.decoded.status for r in actual} == {"ok"}
+    assert {r.status for r in actual} == {"ok"}
     assert 1 <= server.busiest <= 2
 
 
@@ -261,14 +261,14 @@ def test_candidates_are_tried_in_order_and_the_first_failure_counts() -> None:
     with serving({"/ok": body(JPEG), "/403": status(403)}) as server:
         a = server.address
         good, bad, none = fetch([[a + "/403", a + "/ok", a + "/x"], [a + "/403", a + "/x"], []])
-    assert (good.decoded.status, good.url) == ("ok", a + "/ok")
-    assert (*ending(bad.decoded), bad.url) == ("http_error", "403", a + "/403")
-    assert (*ending(none.decoded), none.url) == ("missing", "no address in the metadata", "")
+    assert (good.status, good.url) == ("ok", a + "/ok")
+    assert (*ending(bad), bad.url) == ("http_error", "403", a + "/403")
+    assert (*ending(none), none.url) == ("missing", "no address in the metadata", "")
 
 
 def test_amazons_no_image_files_are_not_even_requested() -> None:
     url = "https://images-na.ssl-images-amazon.com/images/G/01/x-site/icons/no-img-sm._CB1275522461_.gif"
-    assert fetch([[url]])[0].decoded.status == "placeholder"
+    assert fetch([[url]])[0].status == "placeholder"
 
 
 # --- where it must not go
@@ -284,7 +284,7 @@ BLOCKED = (
 
 def test_private_addresses_and_other_schemes_are_blocked() -> None:
     results = fetch([[url] for url in BLOCKED], Images(timeout=1))
-    assert [r.url for r in results if r.decoded.status != "blocked"] == []
+    assert [r.url for r in results if r.status != "blocked"] == []
 
 
 def test_a_host_that_refuses_is_given_up_with_one_reason_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,13 +298,13 @@ def test_a_host_that_refuses_is_given_up_with_one_reason_for_all(monkeypatch: py
     with serving({}) as server:
         closed = server.address
     actual = fetch([[f"{closed}/{i}"] for i in range(500)])
-    assert {ending(r.decoded) for r in actual} == {("unreachable", "no connection")}
+    assert {ending(r) for r in actual} == {("unreachable", "no connection")}
     assert access.GIVE_UP_AFTER <= len(asked) <= access.GIVE_UP_AFTER + access.PER_HOST  # of 500, each with more tries
 
 
 def test_a_name_that_does_not_resolve_is_asked_for_once() -> None:
     actual = fetch([[f"http://nowhere.invalid/{i}"] for i in range(500)])
-    assert {ending(r.decoded) for r in actual} == {("unreachable", "name not resolved: nowhere.invalid")}
+    assert {ending(r) for r in actual} == {("unreachable", "name not resolved: nowhere.invalid")}
 
 
 # --- shards
@@ -348,7 +348,9 @@ def test_duplicate_images_are_counted_and_those_of_many_items_named(monkeypatch:
     lone = made._replace(sha256="d" * 64, phash=0)
     cut = Decoded("truncated", "cut", None, 0, 0, "e" * 64, None)
     none = Decoded("missing", "none", None, 0, 0, "", None)
-    rows = [Result(p, f"http://e/{i}") for i, p in enumerate([made, made, close, lone, cut, cut, none, none, made])]
+    rows = [
+        p._replace(url=f"http://e/{i}") for i, p in enumerate([made, made, close, lone, cut, cut, none, none, made])
+    ]
     monkeypatch.setattr(fetcher, "SHARED_ABOVE", 2)
     actual = fetcher.count_duplicates(
         [fetcher.image_table(items([[]] * len(rows)), rows).select(["url", "sha256", "phash"])]
