@@ -67,7 +67,7 @@ class Loaded(NamedTuple):
 def obtain_file(address: str, folder: Path, sha256: str | None, fetch: Fetch) -> Path:
     """Return a local file for a path or URL, downloaded to `folder`.
 
-    UserError unless it matches the given sha256, and the digits in a name such as `vqkd-d93179da.pth`.
+    UserError unless it matches the given sha256 and the hash in its name, if any, as in `vqkd-d93179da.pth`.
     """
     path = local_path(address)
     if path is None:

@@ -56,7 +56,7 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward, each added to its input and then normalised."""
+    """Attention and feed-forward network with residual connections and post-normalisation."""
 
     def __init__(self, c: MiniConfig) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Layer(nn.Module):
 
 
 class ImageEmbed(nn.Module):
-    """Projections of image tokens; a mask token replaces masked ones."""
+    """Projects image tokens; a mask token replaces masked ones."""
 
     def __init__(self, c: MiniConfig) -> None:
         super().__init__()

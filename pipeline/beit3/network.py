@@ -62,7 +62,7 @@ class Multiway(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention over both streams; experts project, a LayerNorm sits before the output projection."""
+    """Multi-head attention over both streams; experts project, and a LayerNorm precedes the output projection."""
 
     def __init__(self, c: Config) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class Encoder(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Embeddings and encoder: what released files hold under `beit3.`."""
+    """Embeddings and encoder, whose parameters released files store under `beit3.`."""
 
     def __init__(self, c: Config) -> None:
         super().__init__()

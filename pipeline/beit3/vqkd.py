@@ -33,7 +33,7 @@ class Config:
 
 
 class Encoder(nn.Module):
-    """The vision transformer."""
+    """The vision transformer that encodes patches."""
 
     def __init__(self, c: Config) -> None:
         super().__init__()
@@ -63,14 +63,14 @@ class Codebook(nn.Module):
         self.embedding = nn.Embedding(c.codes, c.code_width)
 
     def nearest(self, x: Tensor) -> Tensor:
-        """Return the code nearest to each vector, normalised first: [..., E] -> int64 [...]."""
+        """Return the code nearest to each vector after normalisation: [..., E] -> int64 [...]."""
         codes = self.embedding.weight  # [C, E]
         z = F.normalize(x, dim=-1)
         return (codes.square().sum(1) - 2 * (z @ codes.T)).argmin(-1)  # |z - c|^2 up to |z|^2
 
 
 class VQKD(nn.Module):
-    """The tokenizer: encoder and codebook."""
+    """The visual tokenizer: encoder, projection and codebook."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()

@@ -49,7 +49,7 @@ def read_evaluation(path: Path, split: Split, ks: Sequence[int]) -> Evaluation:
 
 
 class Store:
-    """A folder of records, and further ones to read; altered records or rankings count as absent."""
+    """A folder of records, with further read-only folders; altered records or rankings count as absent."""
 
     def __init__(self, folder: Path, *others: Path) -> None:
         self.folder, self.others = folder, others

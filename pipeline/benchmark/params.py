@@ -13,7 +13,7 @@ from alignrec.pipeline.io.errors import UserError
 
 
 class Benchmark(Section):
-    """Models, feature sets and seeds that are evaluated under one protocol."""
+    """Section `benchmark`: models, feature sets and seeds, evaluated under one protocol."""
 
     speed: ClassVar[frozenset[str]] = frozenset({"workers"})
 

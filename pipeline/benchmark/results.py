@@ -54,7 +54,7 @@ def benchmark_tables(experiment: Experiment, found: Mapping[Entry, Record], tune
 def _measure_runs(
     experiment: Experiment, found: Mapping[Entry, Record], suffix: str
 ) -> tuple[list[dict[str, Any]], PerUser]:
-    """Return rows of SLICES and the figures of each test user, under the protocol of a suffix."""
+    """Return rows of SLICES and the figures of each test user, under the protocol with this suffix."""
     rows: list[dict[str, Any]] = []
     per_user: PerUser = {}
     ks = experiment.params[Benchmark].ks

@@ -1,4 +1,4 @@
-"""Probe several feature sets next to controls, and test their differences."""
+"""Probe several feature sets along with controls, and test their differences."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations

@@ -44,7 +44,7 @@ INLINE = re.compile(r"(?P<kind>[a-z][a-z0-9_-]*):(?P<model>.+)")  # kind:model, 
 
 
 class Table(NamedTuple):
-    """Table to encode."""
+    """A table to encode, with its images and columns."""
 
     path: Path  # a file, or a folder of Parquet files
     images: Path | None  # folder of images
@@ -61,7 +61,7 @@ class Choice(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """item_file.Row counts of an encoded table."""
+    """Row counts of an encoded table."""
 
     items: int  # written rows
     images: int  # written rows with an image

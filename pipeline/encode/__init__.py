@@ -1,1 +1,1 @@
-"""Content encoders: images and texts -> vectors; registry.py lists them."""
+"""Encoders that map images and texts to vectors; registry.py lists them."""

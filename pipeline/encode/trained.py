@@ -45,7 +45,7 @@ Images = Callable[[], KnownImages | None]  # loads the vectors of the catalogue'
 
 @dataclass(frozen=True)
 class Trained(Network):
-    """The trained network, or its untrained or official counterpart, before it is loaded."""
+    """The trained network or its untrained or official counterpart, before it is loaded."""
 
     known: Images | None = None
 

@@ -31,7 +31,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """A model on a feature set: test figures at the best valid epoch."""
+    """Test figures of a model on a feature set, at its best valid epoch."""
 
     model: str
     features: str

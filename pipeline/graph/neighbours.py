@@ -51,7 +51,7 @@ MEANINGLESS = "random"
 
 
 class Settled(NamedTuple):
-    """Chosen number of probes, and the recall it reaches."""
+    """The chosen number of cells to probe, and the recall that it reaches."""
 
     cells: int = 0
     probes: int = 0  # cells per search
@@ -144,7 +144,7 @@ class Inverted:
                     self.index.add_with_ids(self._units[own[at : at + BLOCK]], own[at : at + BLOCK])
 
     def parts(self) -> Iterator[np.ndarray]:
-        """Yield the row numbers with a direction, int64 [n], per PART rows."""
+        """Yield the numbers of rows with a direction, int64 [n], from each PART rows."""
         return (at + np.flatnonzero(self.directed[at : at + PART]) for at in range(0, len(self.directed), PART))
 
     def search(self, rows: np.ndarray, k: int, probes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -97,7 +97,7 @@ def _connect() -> Any:
 
 
 def _needs(ray: Any) -> tuple[int, dict[str, int], str]:
-    """Return threads and resources of a worker, and the error message for when it does not fit on any node."""
+    """Return threads and resources of a worker, and an error message for clusters where it fits on no node."""
     import torch
 
     threads, nodes = torch.get_num_threads(), [node for node in ray.nodes() if node["Alive"]]
@@ -147,7 +147,7 @@ def _read(read: Read[Job], jobs: Sequence[Job], folder: str, batch: pa.Table) ->
 
 @dataclass
 class _Worker:
-    """Actor that runs jobs."""
+    """Ray actor that runs jobs on a node with the same code and packages."""
 
     given: Any  # object reference to the work's factory and the jobs
     threads: int

@@ -1,1 +1,1 @@
-"""HTTP client, resumable downloads, and untrusted zip archives."""
+"""HTTP client, resumable downloads, and reading of untrusted zip archives."""

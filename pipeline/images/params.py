@@ -11,7 +11,7 @@ Pattern = Annotated[str, Field(pattern=r"^[^{}]*(\{(item|asin)\}[^{}]*)+$")]  # 
 
 
 class Images(Section):
-    """Download and normalisation of images."""
+    """Section `images`: download and normalisation of images."""
 
     size: Positive = 256
     """shorter side after resizing, pixels; never enlarged"""

@@ -1,4 +1,4 @@
-"""Reading and writing of files, tables and feature sets."""
+"""Read and write files, tables and feature sets."""
 # ruff: noqa: F401, I001
 
 from alignrec.pipeline.io.files import (

@@ -1,4 +1,4 @@
-"""Atomic writes, and journals of resumable folders."""
+"""Write files atomically, and keep journals of resumable folders."""
 
 import errno
 import hashlib
@@ -62,7 +62,7 @@ def scratch(folder: Path) -> Iterator[Path]:
 
 
 def begin(folder: Path, key: str) -> None:
-    """Empty a resumable folder and start its journal, unless its `key`, a hash of all it depends on, is the same."""
+    """Empty a resumable folder and start its journal, unless its `key`, a hash of all inputs, is unchanged."""
     mark = folder / KEY
     if (folder / JOURNAL).is_file() and mark.is_file() and mark.read_bytes() == key.encode():
         return

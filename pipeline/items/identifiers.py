@@ -81,7 +81,7 @@ def _read_columns(
 
 
 def _place_column(found: dict[str, Placed], name: str, values: pa.ChunkedArray, wanted: pa.Array) -> None:
-    """Add the rows of `wanted` in a column to `found`, unless it has none of them."""
+    """Add the rows of `wanted` in a column to `found`, if the column contains any of them."""
     rows = pc.index_in(wanted, value_set=values.combine_chunks())
     if rows.null_count < len(wanted):
         others = values.filter(pc.invert(pc.is_in(values, value_set=wanted)))

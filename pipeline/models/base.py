@@ -139,7 +139,7 @@ class GraphRecommender(Recommender):
 
 
 class Untrained(Recommender):
-    """A recommender without parameters, computed in __init__."""
+    """A recommender without trainable parameters, computed in __init__."""
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         return {}
@@ -177,7 +177,7 @@ def normal_pair(n_users: int, n_items: int, width: int) -> tuple[nn.Parameter, n
 
 
 def pair_squares(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """Return mean square of user rows + mean square of item rows, both items of each user; [B, D] each."""
+    """Return the mean square of user rows plus that of item rows, positive and negative; [B, D] each."""
     return user.square().mean() + (positive.square().mean() + negative.square().mean()) / 2
 
 

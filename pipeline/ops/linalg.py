@@ -54,7 +54,7 @@ def random_vectors(items: int, width: int, seed: Seed) -> np.ndarray:
 
 
 def shuffled_order(items: int, seed: Seed) -> np.ndarray:
-    """Return the item whose vector each item gets, int64 [I]: one random cycle, so no item keeps its own."""
+    """Return a permutation, int64 [I], that is one random cycle, so that no item keeps its own vector."""
     order = np.random.default_rng(seed).permutation(items)
     source = np.empty(items, np.int64)
     source[order] = np.roll(order, 1)
@@ -132,7 +132,7 @@ def whiten_rows(x: np.ndarray, width: int, power: float = 1) -> np.ndarray:
 
 
 class Block(NamedTuple):
-    """Columns of one part that are whitened together."""
+    """Columns of a part that are whitened together."""
 
     part: int
     columns: np.ndarray  # bool [F]

@@ -94,7 +94,7 @@ def ask_test_items(data: Data) -> Questions | str:
 def content_neighbours(user: np.ndarray, item: np.ndarray, split: np.ndarray, n_items: int) -> Questions:
     """Return the questions of a content-only recommender, from interactions [n]: train items -> each test item.
 
-    Their hit rate, averaged by user, is Recall@K of ranking by mean cosine to the train items, which are masked.
+    Their hit rate, averaged by user, is the Recall@K of ranking by mean cosine to the train items, which are masked.
     """
     train = user_item_matrix(user[split == TRAIN], item[split == TRAIN], n_items)
     pairs = np.unique(np.stack([user, item], axis=1)[split == TEST], axis=0).reshape(-1, 2)

@@ -50,7 +50,7 @@ class Processing:
         self.figures: dict[str, dict[str, float]] = {}  # feature set -> form -> valid recall@K
 
     def process(self, name: str, x: np.ndarray, chooses: bool = True) -> np.ndarray:
-        """Return vectors in the best form on validation, the first of POWERS on ties; unchanged unless `chooses`."""
+        """Return vectors in the best form on validation, the first on ties; unchanged unless `chooses`."""
         if not chooses:
             self.chosen[name] = RAW
             return x

@@ -34,7 +34,7 @@ LEFT_OUT: dict[Shown, tuple[str, ...]] = {
 
 
 def resolve_settings(publish: Publish, licence: Licence) -> Publish:
-    """Replace nulls in section `publish` by what the source's licence allows."""
+    """Replace nulls in section `publish` with what the source's licence allows."""
     interactions = licence.interactions if publish.interactions is None else publish.interactions
     users = publish.users or ("names" if interactions else "none")
     if interactions and users == "none":

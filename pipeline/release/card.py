@@ -1,4 +1,4 @@
-"""README.md of a release, its dataset card, and croissant.json.
+"""Write README.md of a release, its dataset card, and croissant.json.
 
 Croissant: https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html and croissant-rai-spec.html.
 """

@@ -1,4 +1,4 @@
-"""Encoders in a release: encoders/<feature set>/ holds what is needed to encode new items into the same space."""
+"""Encoders in a release: encoders/<feature set>/ has the files to encode new items into the same vector space."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ Cells = dict[str, Any]
 
 
 class Columns(NamedTuple):
-    """Columns of a table to read; by default found by the names above."""
+    """Columns of a table to read; by default, those with the names above."""
 
     id: str | None = None
     text: tuple[str, ...] = ()  # joined as sentences in this order; a single column is kept verbatim

@@ -1,4 +1,4 @@
-"""SSH signature of manifest.json, made and checked by ssh-keygen (format: PROTOCOL.sshsig of OpenSSH)."""
+"""Sign and check manifest.json with ssh-keygen (format: PROTOCOL.sshsig of OpenSSH)."""
 
 import shutil
 import subprocess

@@ -113,7 +113,7 @@ def _measure_memory(path: Path, size: int) -> int:
 
 
 def _text_size(column: pa.Array) -> int:
-    """Return the bytes of all texts; UserError if one is longer than `items` makes them."""
+    """Return the bytes of all texts; UserError if one is longer than the stage `items` allows."""
     texts = column.flatten() if pa.types.is_list(column.type) else column
     if not pa.types.is_dictionary(texts.type):
         raise UserError("has several columns of one name")
@@ -238,7 +238,7 @@ class Vectors(Check):
 
 
 class SemanticIds(Check):
-    """Codes, suffix and status must agree, and codes with suffix must be unique."""
+    """Codes, suffix and status must be consistent, and pairs of codes and suffix unique."""
 
     def __init__(self, where: str, counts: Counts) -> None:
         super().__init__(where, counts)

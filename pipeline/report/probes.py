@@ -1,4 +1,4 @@
-"""Tables of probe results, from probes.json or a comparison."""
+"""Build tables of probe results from probes.json or a comparison."""
 
 import math
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ Json = Mapping[str, Any] | None
 
 
 class Probed(NamedTuple):
-    """Results of a probe."""
+    """Results of one probe, as its tables show them."""
 
     probe: Probe
     forms: Mapping[str, Mapping[str, Figures]]  # raw and, if judged, processed -> feature set or chance -> its figures

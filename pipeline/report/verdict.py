@@ -136,7 +136,7 @@ def is_below(released: str, rival: str, probes: Mapping[str, Any] | None, tests:
 def verdict_sentence(
     where: str, features: str, rivals: Mapping[str, Places], models: Sequence[str] = (), unbeaten: Sequence[str] = ()
 ) -> str:
-    """Count in words how often a set, and AlignRec on it (`models`), are better and worse; empty without outcomes."""
+    """Say how often a set, and AlignRec on it (`models`), are better and worse; empty without outcomes."""
     clauses = []
     if outcomes := [outcome for places in rivals.values() for outcome in places.values()]:
         sets = f"{len(rivals)} other feature set{'s' * (len(rivals) > 1)}"

@@ -1,4 +1,4 @@
-"""Parameters of the stage `semantic_ids`."""
+"""Section `semantic_ids` of params.yaml."""
 
 from typing import Annotated, Self
 
@@ -14,7 +14,7 @@ def _power_of_two(codes: int) -> int:
 
 
 class SemanticIds(Section):
-    """Semantic IDs of items."""
+    """Semantic IDs of items by residual quantisation."""
 
     features: list[Name] = []
     """feature sets to encode as IDs; empty: none; by default that of the released recommender"""

@@ -71,7 +71,7 @@ def _licence(link: str, data: str, cited: str) -> Licence:
 
 
 class AmazonReader(Reader):
-    """Common reader of the three versions; defaults are those of 2018."""
+    """Common base of the readers of all three versions; defaults are those of 2018."""
 
     item = "asin"  # field of the item identifier
     pattern = re.compile(rb'"asin": ?"([^"\\]{1,64})"')
@@ -101,7 +101,7 @@ class AmazonReader(Reader):
 
 
 class Reader2014(AmazonReader):
-    """Reader of 2014, whose metadata lines are Python literals."""
+    """Reader of the 2014 version, whose metadata lines are Python literals."""
 
     pattern = re.compile(rb"""['"]asin['"]: ?['"]([^'"]{1,64})['"]""")
     csv_columns = AmazonReader.columns
@@ -130,7 +130,7 @@ class Reader2014(AmazonReader):
 
 
 class Reader2018(AmazonReader):
-    """Reader of 2018, whose fields may be lists or contain HTML or scripts."""
+    """Reader of the 2018 version, whose fields may be lists or contain HTML or scripts."""
 
     kept = frozenset({"asin", "title", "brand", "category", "description", "imageURL", "imageURLHighRes"})
     script = "getTime"  # marks titles that are scripts, according to the dataset's page
@@ -146,7 +146,7 @@ class Reader2018(AmazonReader):
 
 
 class Reader2023(AmazonReader):
-    """Reader of 2023, where items are `parent_asin` and times are milliseconds."""
+    """Reader of the 2023 version, where items are `parent_asin` and times are in milliseconds."""
 
     item = "parent_asin"
     pattern = re.compile(rb'"parent_asin": ?"([^"\\]{1,64})"')

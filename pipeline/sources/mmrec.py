@@ -80,7 +80,7 @@ class MmrecReader(Reader):
 
 
 class MmrecSource(InterFile, Downloaded):
-    """A folder in MMRec's format, whose split and features are imported unchanged."""
+    """Data in MMRec's format, whose split and features are imported unchanged."""
 
     kind: Literal["mmrec"]
     # JSON lines or CSV with itemID and any of asin, title, brand, categories, description, imUrl
@@ -105,7 +105,7 @@ class MmrecSource(InterFile, Downloaded):
 
 
 def read_asins(path: Path | None, items: int) -> list[str]:
-    """Return the identifier of items 0 .. items-1, by default the number; raise UserError for duplicates."""
+    """Return the identifiers of items 0 .. items-1, by default their numbers; raise UserError for duplicates."""
     reader, names = MmrecReader(), [str(i) for i in range(items)]
     seen: set[int] = set()
     for number, line in enumerate(reader.lines(path) if path else (), start=1):
@@ -126,7 +126,7 @@ def read_asins(path: Path | None, items: int) -> list[str]:
 
 
 def read_numbering(path: Path, number: str, names: Sequence[str], count: int) -> list[str]:
-    """Return the identifiers of 0 .. count-1 from a mapping file with columns `number` and one of `names`."""
+    """Return the identifiers of numbers 0 .. count-1, from a mapping file with columns `number` and one of `names`."""
     columns = text_table(path)
     name = next((n for n in names if n in columns), None)
     if number not in columns or name is None:

@@ -47,7 +47,7 @@ class TabularSource(Downloaded):
 
 
 class Tabular(Reader):
-    """Reader of a TabularSource."""
+    """Reader of a user's interactions and items."""
 
     def __init__(self, source: TabularSource) -> None:
         self._source = source

@@ -23,7 +23,7 @@ class Released(Section):
         return self.model_dump(exclude_unset=True)
 
     def facts(self) -> dict[str, Any]:
-        """Return the keys that are set; defaults of the others count as code."""
+        """Return the keys that are set; defaults of other keys are part of the code's fingerprint."""
         return {key: value for key, value in self.given().items() if key not in self.speed}
 
     def resolved(self) -> Train:
