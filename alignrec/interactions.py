@@ -158,12 +158,11 @@ def _split_rows(table: pa.Table, how: Splitting) -> Numbered:
         build.create_database(Path(folder) / "scratch", Interactions().memory_limit) as db,
     ):
         db.register("given", table)
+        query = f"SELECT {', '.join([*columns, *['split'] * own])} FROM given"
         if own:
-            parts = build.import_split(db, f"SELECT {', '.join(columns)}, split FROM given")
+            parts = build.import_split(db, query)
         else:
-            parts = build.divide_ratings(
-                db, f"SELECT {', '.join(columns)} FROM given", how.user_core, how.item_core, chosen
-            )
+            parts = build.divide_ratings(db, query, how.user_core, how.item_core, chosen)
         users, items, rows = (pa.concat_tables(part) for part in (parts.users, parts.item_ids, parts.interactions))
     protocol = GIVEN if own else parts.division or chosen.protocol
     return Numbered(rows, users["user"].to_numpy(), items["asin"].to_numpy(), protocol, parts.drops)

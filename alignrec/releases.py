@@ -206,9 +206,8 @@ def _fetch_to_cache(address: str, features: str | None, cache: Path) -> Path:
     # a release that was replaced between two requests must not be cached under the hash of the first
     if not _has_manifest(folder, whole):
         shutil.rmtree(folder)
-        raise UserError(
-            f"{stores.open_store(address).address}: the release changed while it was fetched; load it again"
-        )
+        where = stores.open_store(address).address
+        raise UserError(f"{where}: the release changed while it was fetched; load it again")
     return folder
 
 

@@ -83,9 +83,8 @@ def checked(vectors: Any, name: str = SINGLE) -> np.ndarray:
     """Convert vectors to float32 [I, F]; UserError if they are not a non-empty matrix of finite numbers."""
     array = np.asarray(vectors)
     if array.ndim != 2 or not array.size or array.dtype.kind not in "fiu":
-        raise UserError(
-            f"{name}: is {array.dtype} {array.shape}; expected numbers [items, width], at least one of each"
-        )
+        given = f"{array.dtype} {array.shape}"
+        raise UserError(f"{name}: is {given}; expected numbers [items, width], at least one of each")
     with np.errstate(over="ignore"):
         single = np.ascontiguousarray(array, np.float32)  # before the check, as large doubles overflow to infinity
     wrong = np.flatnonzero(~np.isfinite(single).all(axis=1))

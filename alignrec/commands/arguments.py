@@ -16,19 +16,15 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.read import Release, unpack_release
 
 
-def _complete_dataset(incomplete: str) -> list[str]:
+def _complete(incomplete: str) -> list[str]:
     try:
         return [name for name in read(Path("params.yaml")).sources if name.startswith(incomplete)]
     except UserError:
         return []
 
 
-Dataset = Annotated[
-    str, typer.Argument(help="a name under `sources` in the parameter file", autocompletion=_complete_dataset)
-]
-DatasetOrRelease = Annotated[
-    str, typer.Argument(help="a dataset, or a release folder", autocompletion=_complete_dataset)
-]
+Dataset = Annotated[str, typer.Argument(help="a name under `sources` in the parameter file", autocompletion=_complete)]
+DatasetOrRelease = Annotated[str, typer.Argument(help="a dataset, or a release folder", autocompletion=_complete)]
 OneOrAll = Annotated[str | None, typer.Argument(help="one dataset; all of the parameter file's by default")]
 ReleaseFolder = Annotated[Path, typer.Argument(help="a release folder")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="parameter file")]

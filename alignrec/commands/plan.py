@@ -81,9 +81,7 @@ def show_estimates(layout: Layout, planned: Plan) -> None:
     taken = estimate.estimate_stages(planned)
     seconds, memory, disk, _ = zip(*taken.values(), strict=True)
     shown = {**taken, "all": estimate.Estimate(sum(seconds), max(memory), sum(disk))}
-    rows = [
-        [name, format_duration(s), format_bytes(m), format_bytes(d), basis] for name, (s, m, d, basis) in shown.items()
-    ]
+    rows = [[name, format_duration(s), *map(format_bytes, (m, d)), basis] for name, (s, m, d, basis) in shown.items()]
     show(Drawn(Table("Stages", "", ["stage", "time", "memory", "disk", "most of it"], rows), unbroken=[0]))
     there = next(folder for folder in (layout.root, *layout.root.absolute().parents) if folder.exists())
     if sum(disk) > (free := shutil.disk_usage(there).free):
@@ -91,10 +89,8 @@ def show_estimates(layout: Layout, planned: Plan) -> None:
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for stage, of in taken.items():
         if of.memory > installed:
-            say(
-                f"too little memory for {stage}: {format_bytes(of.memory)} are needed, "
-                f"the machine has {format_bytes(installed)}"
-            )
+            has = format_bytes(installed)
+            say(f"too little memory for {stage}: {format_bytes(of.memory)} are needed, the machine has {has}")
     say(f"computed for {planned.gemm / 1e12:.2f} TFLOP/s, measured now")
     say("assumed: an image of 18 kB per item, training best at its 40th epoch; DVC copies what it cannot link")
 

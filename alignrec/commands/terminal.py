@@ -119,9 +119,8 @@ def describe_error(error: BaseException) -> str | None:
     """Return an error message of one line, or None for bugs and closed pipes (`alignrec ... | head`)."""
     if isinstance(error, UserError | ContractError):
         return str(error)
-    if isinstance(error, MemoryError) or (
-        isinstance(error, ImportError | RuntimeError) and any(words in str(error) for words in LACKING)
-    ):
+    lacking_words = isinstance(error, ImportError | RuntimeError) and any(words in str(error) for words in LACKING)
+    if isinstance(error, MemoryError) or lacking_words:
         return process.TOO_LITTLE
     if isinstance(error, ModuleNotFoundError) and (lacking := not_installed(error)):
         return str(lacking)

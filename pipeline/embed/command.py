@@ -102,14 +102,9 @@ def choose_encoder(params: Parameters, name: str, root: Path, release: Path | No
 
 
 def _restrict(
-    params: Parameters,
-    networks: list[str],
-    encoders: Encoders,
-    images: Images,
-    sets: Mapping[str, Any] = {},
-    **own: Any,
+    params: Parameters, listed: list[str], encoders: Encoders, images: Images, sets: Mapping[str, Any] = {}, **own: Any
 ) -> Parameters:
-    encode = params[Encode].model_copy(update={"encoders": networks} | own)
+    encode = params[Encode].model_copy(update={"encoders": listed} | own)
     combine = params[Combine].model_copy(update={"sets": dict(sets), "controls": []})
     beit3 = params[BEiT3].model_copy(update={"sets": []})
     return params.having(encode, combine, beit3, images).model_copy(update={"encoders": dict(encoders)})

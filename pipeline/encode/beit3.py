@@ -208,13 +208,12 @@ class MiniItems(TextReader):
         if chunks is None:
             summary = self._network.summary(image, None).float()
         else:
-            owners = (move_to(torch.from_numpy(chunks.owner[group]), self._device) for group in chunks.groups())
-            summaries = [
-                self._network.summary(
-                    None if image is None else image[owner], move_to(ids, self._device), move_to(padding, self._device)
-                ).float()
-                for owner, (ids, padding) in zip(owners, prepared.ids, strict=True)
-            ]
+            summaries = []
+            for group, texts in zip(chunks.groups(), prepared.ids, strict=True):
+                inputs = (torch.from_numpy(chunks.owner[group]), *texts)
+                owner, ids, padding = (move_to(x, self._device) for x in inputs)
+                shown = None if image is None else image[owner]
+                summaries.append(self._network.summary(shown, ids, padding).float())
             summary = chunks.average_parts(summaries)
         return summary if self._reading is None else centre_halves(summary, self._reading[0]) @ self._reading[1]
 

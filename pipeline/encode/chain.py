@@ -91,9 +91,8 @@ def digests(folder: Path, parts: Sequence[str]) -> dict[str, str]:
 def _read_map(tensors: arrays.Tensors, name: str, rows: int) -> Whitening | None:
     if f"{name}.map" not in tensors:
         return None
-    return Whitening(
-        arrays.require_tensor(tensors, f"{name}.mean", rows), arrays.require_tensor(tensors, f"{name}.map", rows, None)
-    )
+    mean = arrays.require_tensor(tensors, f"{name}.mean", rows)
+    return Whitening(mean, arrays.require_tensor(tensors, f"{name}.map", rows, None))
 
 
 class ChainEncoder:

@@ -148,10 +148,8 @@ def _modalities_of(network: type) -> tuple[str, ...]:
 def _load_network(source: hub.Origin, params: HuggingFaceParams, options: dict[str, Any]) -> tuple[Any, set[str]]:
     from transformers import AutoModel
 
-    dtype = getattr(torch, params.precision)
-    network, info = AutoModel.from_pretrained(
-        source.folder, use_safetensors=True, dtype=dtype, output_loading_info=True, **options
-    )
+    options = options | {"use_safetensors": True, "dtype": getattr(torch, params.precision)}
+    network, info = AutoModel.from_pretrained(source.folder, output_loading_info=True, **options)
     missing = set(info["missing_keys"]) | {str(name) for name in info["mismatched_keys"]}
     # only an unused pooler may lack weights
     if others := sorted(name for name in missing if "pooler" not in name):

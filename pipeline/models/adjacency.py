@@ -25,11 +25,6 @@ def item_graph(edges: pa.Table, n_items: int, self_neighbour: bool = True, symme
     return sp.csr_array(sp.diags_array(scale) @ weights @ sp.diags_array(scale))
 
 
-def user_item_graph(split: Split) -> sp.csr_array:
-    """Return R_hat, float32 [U, I]: the user-item block of D^-1/2 A D^-1/2 over train pairs."""
-    return balance_degrees(interaction_matrix(split))
-
-
 def interaction_matrix(split: Split) -> sp.csr_array:
     """Return R, float32 [U, I], 1 for every train pair."""
     ones = np.ones(len(split.train), np.float32)

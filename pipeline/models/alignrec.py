@@ -20,7 +20,7 @@ from alignrec.pipeline.models.base import (
     propagate_steps,
     xavier_uniform,
 )
-from alignrec.pipeline.models.infonce import Distinct, cosine_nce, distinct_items
+from alignrec.pipeline.models.infonce import cosine_nce, distinct_items
 from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import FEATURES, Accumulating, ItemGraph, Regularised
 from alignrec.pipeline.ops.device import gemm, matrix_product
@@ -136,7 +136,7 @@ class AlignRec(GraphRecommender):
         return *self.id_branch(), *(self.content_branch() if self.params.content else ())
 
     def terms(self, batch: Batch, *tables: Tensor) -> dict[str, Tensor]:
-        ids, content = tables[:2], tables[2:]
+        ids, content, params = tables[:2], tables[2:], self.params
         users, items = distinct_items(batch.users), distinct_items(batch.positives)
         both = torch.cat([items.rows, batch.negatives])
         id_user, id_item = pick_rows(ids[0], users.rows), pick_rows(ids[1], both)
@@ -144,36 +144,21 @@ class AlignRec(GraphRecommender):
         if content:
             mm_user, mm_item = pick_rows(content[0], users.rows), pick_rows(content[1], both)
             h_user, h_item = id_user + mm_user, id_item + mm_item
-            n = len(items.rows)
-            align = self._align((id_user, id_item[:n]), (mm_user, mm_item[:n]), users, items)
+            id_positive, mm_positive = id_item[: len(items.rows)], mm_item[: len(items.rows)]
+            pairs = (mm_user, id_user, users), (mm_positive, id_positive, items)
+            cca = [cosine_nce(c, i, side.counts, params.temperature, self.bf16) for c, i, side in pairs]
+            compared = nnf.normalize(mm_positive) if params.reg_cosine else mm_positive
+            align = {
+                "cca": params.cca * (cca[0] + cca[1]),
+                "reg": params.reg * reg_loss(compared, pick_rows(self.target, items.rows), items.counts, self.bf16),
+            }
         rows = pick_rows(h_user, users.at), pick_rows(h_item, items.at), h_item[len(items.rows) :]
-        params = self.params
         return {
             "bpr": bpr(*rows),
             "l2": params.l2 * l2(*rows, batch_size=params.batch_size if params.l2_constant else len(batch.users)),
             **align,
-            "uia": params.uia * uia_loss(*rows[:2]),
+            "uia": params.uia * (1 - nnf.cosine_similarity(*rows[:2]).mean()),
         }
-
-    def _align(
-        self, ids: tuple[Tensor, Tensor], content: tuple[Tensor, Tensor], users: Distinct, items: Distinct
-    ) -> dict[str, Tensor]:
-        """Return weighted cca and reg; `ids` and `content` have distinct users and items, [N, D] each."""
-        params = self.params
-        align = [
-            cosine_nce(c, i, side.counts, params.temperature, self.bf16)
-            for c, i, side in zip(content, ids, (users, items), strict=True)
-        ]
-        compared = nnf.normalize(content[1]) if params.reg_cosine else content[1]
-        return {
-            "cca": params.cca * (align[0] + align[1]),
-            "reg": params.reg * reg_loss(compared, pick_rows(self.target, items.rows), items.counts, self.bf16),
-        }
-
-
-def uia_loss(user: Tensor, item: Tensor) -> Tensor:
-    """User-item alignment: 1 - mean cos(h_u, h_i+) over rows [B, D]."""
-    return 1 - nnf.cosine_similarity(user, item).mean()
 
 
 def reg_loss(content: Tensor, features: Tensor, counts: Tensor, bf16: bool = False) -> Tensor:

@@ -46,9 +46,8 @@ class GRCN(Recommender):
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return [U, D (1 + M)] and [I, D (1 + M)]."""
         edges, back = self.edges, self.edges.T
-        content = [
-            nnf.normalize(nnf.leaky_relu(w(f))) for w, f in zip(self.project, self.modalities, strict=True)
-        ]  # M x [I, D]
+        # M x [I, D]
+        content = [nnf.normalize(nnf.leaky_relu(w(f))) for w, f in zip(self.project, self.modalities, strict=True)]
         prototypes = [nnf.normalize(p) for p in self.prototype]  # M x [U, D]
         pairs = list(zip(prototypes, content, strict=True))
         affinity = [edges.dots(p, q) for p, q in pairs]  # M x [E]

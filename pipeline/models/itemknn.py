@@ -43,9 +43,8 @@ class ContentKNN(Untrained):
         super().__init__(inputs, params)
         assert inputs.features is not None
         self.direction = nnf.normalize(inputs.features)  # [I, F]
-        self.mean = Sparse(
-            adjacency.mean_rows(adjacency.interaction_matrix(inputs.split)), inputs.device
-        )  # D_u^-1 R [U, I]
+        mean = adjacency.mean_rows(adjacency.interaction_matrix(inputs.split))  # D_u^-1 R [U, I]
+        self.mean = Sparse(mean, inputs.device)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         return self.mean.dot(self.direction), self.direction

@@ -47,9 +47,8 @@ class LATTICE(Recommender):
         loops = sp.csr_array(both + sp.eye_array(both.shape[0], dtype="float32", format="csr"))
         self.walk = Sparse(adjacency.mean_rows(loops), inputs.device)  # [N, N]
         self.modalities = learn_features(inputs.modalities)
-        self.fixed = [
-            Sparse(adjacency.item_graph(table, n_items), inputs.device) for table in inputs.modal_edges
-        ]  # M x [I, I]
+        # M x [I, I]
+        self.fixed = [Sparse(adjacency.item_graph(table, n_items), inputs.device) for table in inputs.modal_edges]
         self.edges: list[SparsityPattern] = []
         self.kept: Weights | None = None
 
@@ -59,11 +58,8 @@ class LATTICE(Recommender):
     @torch.no_grad()
     def _search(self) -> list[SparsityPattern]:
         tables = (neighbours.find_neighbours(x.float().cpu().numpy(), self.k) for x in self.projected())
-        n = len(self.item)
-        return [
-            SparsityPattern(table["item_id"].to_numpy(), table["neighbour_id"].to_numpy(), (n, n), self.device)
-            for table in tables
-        ]
+        ends = ((table["item_id"].to_numpy(), table["neighbour_id"].to_numpy()) for table in tables)
+        return [SparsityPattern(*own, (len(self.item), len(self.item)), self.device) for own in ends]
 
     def projected(self) -> list[Tensor]:
         """Return e~_m = W_m e_m + b_m, M x [I, D]."""

@@ -38,9 +38,8 @@ class MGCN(Recommender):
         super().__init__(inputs, params)
         self.params, self.graph = params, inputs.user_item
         self.modalities = learn_features(inputs.modalities)  # trained, unlike in the paper
-        self.item_item = [
-            Sparse(adjacency.item_graph(e, inputs.split.n_items), inputs.device) for e in inputs.modal_edges
-        ]
+        graphs = (adjacency.item_graph(edges, inputs.split.n_items) for edges in inputs.modal_edges)
+        self.item_item = [Sparse(graph, inputs.device) for graph in graphs]
         dim = params.dim
         self.user = xavier_uniform(inputs.split.n_users, dim)  # [U, D]
         self.item = xavier_uniform(inputs.split.n_items, dim)  # [I, D]
@@ -57,13 +56,12 @@ class MGCN(Recommender):
         h_user, h_item, params = id_user + side_user, id_item + side_item, self.params
         rows = batch.rows(h_user, h_item)
         (users, _, n_users), (items, _, n_items) = distinct_items(batch.users), distinct_items(batch.positives)
-        contrast = cosine_nce(
-            pick_rows(side_user, users), pick_rows(id_user, users), n_users, params.temperature
-        ) + cosine_nce(pick_rows(side_item, items), pick_rows(id_item, items), n_items, params.temperature)
+        of_users = cosine_nce(pick_rows(side_user, users), pick_rows(id_user, users), n_users, params.temperature)
+        of_items = cosine_nce(pick_rows(side_item, items), pick_rows(id_item, items), n_items, params.temperature)
         return {
             "bpr": bpr(*rows),
             "l2": params.l2 * l2(*rows, batch_size=params.batch_size),
-            "contrast": params.contrast * contrast,
+            "contrast": params.contrast * (of_users + of_items),
         }
 
     def views(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -71,9 +69,8 @@ class MGCN(Recommender):
         behaviour = propagate(self.graph, self.user, self.item, self.params.layers)
         content: list[tuple[Tensor, Tensor]] = []
         for features, w1, w2, item_item in zip(self.modalities, self.project, self.gate, self.item_item, strict=True):
-            item = propagate_steps(
-                item_item, self.item * torch.sigmoid(w2(w1(features))), self.params.item_layers
-            )  # [I, D]
+            gated = self.item * torch.sigmoid(w2(w1(features)))  # [I, D]
+            item = propagate_steps(item_item, gated, self.params.item_layers)
             content.append((self.graph.dot(item), item))
         users, items = (self.fuser([pair[side] for pair in content], behaviour[side]) for side in (0, 1))
         return behaviour, (users, items)

@@ -31,9 +31,8 @@ class MMGCN(Recommender):
         raw, dim = [m.shape[1] for m in self.modalities], params.dim
         widths = [*raw[:-1], LATENT]  # W_m
         self.project = nn.ModuleList([*(nn.Identity() for _ in raw[1:]), nn.Linear(raw[-1], LATENT)])
-        self.layers = nn.ModuleList(
-            Layer(dim if n else width, dim, first=not n) for width in widths for n in range(LAYERS)
-        )
+        numbered = [(width, n) for width in widths for n in range(LAYERS)]
+        self.layers = nn.ModuleList(Layer(dim if n else width, dim, first=not n) for width, n in numbered)
         self.user, self.item = normal_pair(inputs.split.n_users, inputs.split.n_items, dim)  # IDs [U, D] and [I, D]
         self.taste = nn.ParameterList(xavier_normal(inputs.split.n_users, width) for width in widths)  # [U, W_m]
         for table in (self.user, self.item, *self.taste):

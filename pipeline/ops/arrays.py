@@ -54,9 +54,8 @@ def require_tensor(tensors: Tensors, name: str, *shape: int | None, dtype: type[
         raise UserError(f"no tensor '{name}'; there are {one_line(', '.join(tensors)) or 'none'}")
     x = tensors[name]
     expected = f"{np.dtype(dtype)} [{', '.join('any' if size is None else str(size) for size in shape)}]"
-    fits = x.ndim == len(shape) and all(
-        have == want if want is not None else have > 0 for have, want in zip(x.shape, shape, strict=True)
-    )
+    pairs = zip(x.shape, shape, strict=True)
+    fits = x.ndim == len(shape) and all(have == want if want is not None else have > 0 for have, want in pairs)
     if not fits or x.dtype != dtype:
         raise UserError(f"tensor '{name}' is {x.dtype} {list(x.shape)}, expected {expected}")
     if not np.isfinite(x).all():

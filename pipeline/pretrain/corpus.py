@@ -170,9 +170,8 @@ def make_batch(task: Task, items: np.ndarray, rates: Rates, seed: int, parts: np
     read = normalise_pixels(image) if image.dtype == np.uint8 else torch.from_numpy(image)
     codes = np.zeros((len(items), patches), np.int64)
     codes[has_image] = task.codes[rows]
-    masked, pieces, no_image, no_text = draw_masks(
-        ids, has_image, has_text, patches, rates, item_generators(items, seed)
-    )
+    rngs = item_generators(items, seed)
+    masked, pieces, no_image, no_text = draw_masks(ids, has_image, has_text, patches, rates, rngs)
     return Step(
         NetworkInputs(read.to(task.device), move(ids), move(padding | no_text[:, None]), move(no_image)),
         move(codes),

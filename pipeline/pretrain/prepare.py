@@ -166,10 +166,8 @@ def read_images(layout: Layout) -> Images:
 
 
 def _present_modalities(layout: Layout, texts: Texts) -> set[str]:
-    statuses = (
-        io.read_table(path, schemas.IMAGES, ["status"])["status"] for path in io.shards(layout.images, "images")
-    )
-    pictured = any("ok" in shard.unique().to_pylist() for shard in statuses)
+    shards = (io.read_table(path, schemas.IMAGES, ["status"]) for path in io.shards(layout.images, "images"))
+    pictured = any("ok" in shard["status"].unique().to_pylist() for shard in shards)
     there = {"image": pictured, "text": any(map(str.strip, texts))}
     return {modality for modality, has in there.items() if has}
 

@@ -113,10 +113,8 @@ def word_ids(pieces: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     unknown = tokenizer.unk_token_id
     surfaces = [piece.replace(WORD, " ").strip() for piece in pieces]
-    ids = [
-        [token for token in own if token != unknown]
-        for own in tokenizer(surfaces, add_special_tokens=False)["input_ids"]
-    ]
+    rows = tokenizer(surfaces, add_special_tokens=False)["input_ids"]
+    ids = [[token for token in row if token != unknown] for row in rows]
     for number, piece in enumerate(pieces):
         continued = CONTINUED + piece.lower()
         if piece in SPECIAL:

@@ -37,9 +37,7 @@ def build_flat(item: np.ndarray) -> faiss.Index:
     return index
 
 
-def build_index(
-    item: Embeddings, user: np.ndarray, seen: Pairs, exact_up_to: int
-) -> tuple[faiss.Index, dict[str, Any]]:
+def build_index(item: Embeddings, user: np.ndarray, seen: Pairs, exact_up_to: int) -> tuple[Any, dict[str, Any]]:
     """Build an index of item vectors, row = item_id, which is reproducible byte by byte.
 
     Its facts are kind, items, width, and recall at k against exact ranking on a sample of users; of `ivf` also lists.
