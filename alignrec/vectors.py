@@ -12,7 +12,7 @@ from alignrec.pipeline.harness.config import nearest
 from alignrec.pipeline.io.errors import UserError
 
 SINGLE = "vectors"  # name of a feature set that is passed without one
-SHOWN = 5  # identifiers that a message lists if none is similar
+SHOWN = 5  # identifiers listed in a message if none is similar
 
 
 class Vectors(np.ndarray[Any, np.dtype[np.float32]]):

@@ -115,7 +115,7 @@ class Plan:
     dataset: str
     size: Size
     gemm: float  # float32 matrix product rate of this machine, FLOP/s
-    downloads: float = 0.0  # bytes of the raw files, as far as servers report them
+    downloads: float = 0.0  # bytes of the raw files whose size servers report
 
     @cached_property
     def sets(self) -> list[str]:
@@ -158,7 +158,7 @@ def estimate_pretrain(plan: Plan) -> Estimate:
     # a step costs three forward passes, or six with teachers
     passes = 3 * own.steps * own.batch_size * (1 + (bool(own.distill) and own.size != "mini")) / plan.size.items
     positions = (1 + c.patches + min(plan.size.pieces, own.max_tokens)) * math.ceil(own.batch_size / own.accumulate)
-    trained = plan.shape.weights + (c.vocab + c.codes) * c.width  # with both heads; AdamW stores four floats for each
+    trained = plan.shape.weights + (c.vocab + c.codes) * c.width  # with both heads; four floats each in AdamW
     memory = TORCH + taught * FROZEN_MEMORY + 16 * trained + 90 * positions * c.width * c.layers
     disk = 4 * plan.shape.weights * (1 + bool(own.init)) + 32 * trained  # two checkpoints while one replaces the other
     # training, then the map of CLS from whole texts, and one pass of the teachers

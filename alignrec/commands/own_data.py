@@ -21,7 +21,7 @@ from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular
 CUTOFFS = (5, 10, 20, 50)
 # pre-training of size mini within minutes: batch size, tokens per text, minimum steps, epochs
 BATCH, TOKENS, STEPS, PASSES = 32, 64, 50, 2
-LARGE = 20_000  # items from which recommenders use their published settings of a thousand epochs
+LARGE = 20_000  # number of items from which recommenders use their published settings, with a thousand epochs
 QUICK = {"lr": 0.005, "epochs": 100, "patience": 8}  # settings of AlignRec for smaller catalogues
 MODELS, SEEDS = ["ease", "l3ae", "alignrec"], 2  # for smaller catalogues: a benchmark of one minute on two cores
 TEACHERS = {"text": ["minilm", "tfidf"], "image": ["cnn", "descriptors"]}  # modality -> its encoders
@@ -90,7 +90,7 @@ def as_yaml(found: OwnData, beit3: bool) -> str:
     if given and beit3:
         steps = max(STEPS, math.ceil(PASSES * items / BATCH))
         sections["pretrain"] = {"size": "mini", "steps": steps, "batch_size": BATCH, "max_tokens": TOKENS}
-        if len(given) == 1:  # the default sets mask each modality, which needs both
+        if len(given) == 1:  # the default sets include masked modalities, which need both
             sections["pretrain"]["distill_from"], sections["beit3"] = encoders, {"sets": ["beit3"]}
     elif given:
         sections["beit3"] = {"sets": []}

@@ -173,6 +173,6 @@ def _check_names(params: Parameters) -> None:
     for where, wanted in (used | {"publish.features": publish.features}).items():
         for name in wanted:
             names.refuse_ceiling(params[Combine].sets, name, where)
-    if "features" in publish.model_fields_set:  # each release has the subset that its dataset has
+    if "features" in publish.model_fields_set:  # a release includes those sets that its dataset has
         everywhere = {name: 0 for dataset in params.datasets for name in names.feature_sets(params, dataset)}
         known(publish.features, everywhere, "publish.features")

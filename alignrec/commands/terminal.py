@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 LONGEST = 2000  # characters of an error message, which may quote data
-QUERY_INTERRUPTED = "Query interrupted"  # RuntimeError of DuckDB
+QUERY_INTERRUPTED = "Query interrupted"  # message of DuckDB's RuntimeError
 # error messages of libraries that run out of memory, during import or later
 LACKING = (
     "failed to map segment",

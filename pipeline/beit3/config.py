@@ -17,7 +17,7 @@ class Config:
 
     image: Size = 224  # image side, pixels; a multiple of `patch`
     patch: Size = 16  # patch side, pixels
-    vocab: Size = 64010  # text pieces, special tokens included
+    vocab: Size = 64010  # text pieces, including special tokens
     width: Size = 768
     layers: Size = 12
     heads: Size = 12  # attention heads; must divide the width
@@ -59,7 +59,7 @@ class MiniConfig:
     layers: Size = 6
     heads: Size = 12  # attention heads; must divide the width
     ffn: Size = 1536
-    positions: Size = 512  # tokens of the longest text
+    positions: Size = 512  # maximum tokens of a text
     codes: Annotated[int, Field(ge=0, le=MOST)] = 0  # discrete visual tokens that the MIM head predicts; 0: no MIM head
     pieces: Annotated[int, Field(ge=0, le=MOST)] = 0  # word pieces that the MLM head predicts; 0: no MLM head
 

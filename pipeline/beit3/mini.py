@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 WORDS = "embeddings.word_embeddings.weight"  # MiniLM's word embeddings, float32 [30522, 384]
 SPECIAL, MASK = ("[CLS]", "[PAD]", "[SEP]", "[UNK]"), "[MASK]"  # word pieces
 EPSILON = 1e-12  # epsilon of every LayerNorm, as in BERT
-RIDGE = 0.05  # added to every variance of summaries, as a share of the mean variance
+RIDGE = 0.05  # ridge added to every variance of summaries, as a share of the mean variance
 
 
 class Attention(nn.Module):

@@ -65,7 +65,7 @@ class Store:
             io.write_table(table, path, schemas.rankings(max(cell.ks)))
             digests[suffix] = io.sha256(path)
         values = {"key": cell.key, "cell": cell.facts, **outcome.values, "rankings": digests}
-        # hash the values as they will be read
+        # hash the values as they will be read back
         values = json.loads(json.dumps(values))
         io.write_json(self.folder / f"{cell.key}.json", values | {"sha256": record_digest(values)})
 
@@ -132,10 +132,10 @@ class Experiment:
         self.dataset, self.draws = run.dataset, draws or [run.layout]
         self.splits = [inputs.read_inputs(layout, None).split for layout in self.draws]
         self.split = self.splits[0]
-        self.rules = protocol_of(run.params, run.dataset, *self.splits)  # selects epochs; each variant is evaluated
+        self.rules = protocol_of(run.params, run.dataset, *self.splits)  # selects epochs; its variants are evaluated
         self.store = Store(run.layout.cells(run.stage), *others)
         self.named: dict[str, Cell] = {}
-        self.made: list[Path] = []  # files that are not records
+        self.made: list[Path] = []  # files written besides records
 
     def complete(
         self, planned: Mapping[Label, Cell], what: str = "", unit: str = "run", tolerant: bool = False

@@ -68,7 +68,7 @@ def paired_tests(
         sides = {f"{name}_{side}": getattr(kind, name) for side, kind in (("a", a), ("b", b)) for name in COLUMNS}
         for metric in METRICS:
             rows.append(named | sides | {"metric": metric, "k": k, "seeds": len(seeds)})
-            # average over the seeds of a draw: the test is over users and draws
+            # average over the seeds of a draw, as the test resamples users and draws
             for column, kind in ((left, a), (right, b)):
                 by_draw = [[n for n in seeds if n % draws == draw] for draw in range(draws)]
                 runs = [[per_user[kind._replace(seed=n)][metric] for n in own] for own in by_draw]

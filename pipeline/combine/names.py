@@ -19,7 +19,7 @@ KINDS: dict[str, type[Section]] = {CONCAT: Concat, "whitened": Whitened, LINEAR:
 KINDS |= {MASKED: Masked, LEAKED: Leaked, PLANTED: Planted}
 CEILINGS = (LEAKED, PLANTED, *(variant(PLANTED, modality) for modality in MODALITIES))
 TEXT = "minilm"  # text encoder that is concatenated with imported features of images
-NOT_TRAINED = ("-raw", "-untrained", "-official")  # endings of sets that only serve as baselines
+NOT_TRAINED = ("-raw", "-untrained", "-official")  # suffixes of sets that only serve as baselines
 Sets = Mapping[str, Mapping[str, Any]]  # section `combine.sets`
 
 

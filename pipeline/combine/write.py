@@ -46,7 +46,7 @@ def write_combinations(run: Run) -> None:
         for name in wanted:
             try:
                 _write_set(run, name, ids, files.get(name), bar.update)
-            except UserError as e:  # still write the other sets
+            except UserError as e:  # continue with the other sets
                 failed[name] = e
     if failed:
         faults = "; ".join(f"{name}: {error}" for name, error in failed.items())
@@ -195,7 +195,7 @@ def _mask_shards(layout: Layout, part: FeatureSet, modality: str) -> Callable[[i
         return lambda number: fit([make(number) for make in masked])
     if any(len(span.reads) != 1 for span in part.spans if modality in span.reads):
         raise UserError(f"no {modality} can be removed from {part.name}; encode it with fewer `modalities` instead")
-    # an encoder's columns of the modality become zero
+    # zero the encoder's columns that use the modality
     kept = np.concatenate([np.repeat(modality not in span.reads, span.width) for span in part.spans])
     return lambda number: np.where(kept, io.matrix(part.read(number)["vector"]), np.float32(0))
 

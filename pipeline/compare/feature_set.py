@@ -82,7 +82,7 @@ def split_name(spec: str) -> tuple[str, str]:
     name, equals, path = spec.partition("=")
     if not equals or Path(spec).exists():
         return "", spec
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):  # used as a file name
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):  # the name is used as a file name
         raise UserError(f"'{spec}': no such file, and '{name}' is not a name (letters, digits, - and _)")
     return name, path
 

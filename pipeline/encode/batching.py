@@ -87,8 +87,8 @@ class Encoded(NamedTuple):
 
 def encode_items(
     encoder: Encoder,
-    texts: Sequence[str],  # "" if an item has none
-    images: Sequence[bytes | None],  # JPEG
+    texts: Sequence[str],  # "" for items without text
+    images: Sequence[bytes | None],  # JPEG files; None for items without image
     batch_size: int,
     done: Callable[[int], object] = int,  # called with the number of items of each batch
     workers: int = 1,

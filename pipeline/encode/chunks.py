@@ -18,7 +18,7 @@ LONGEST = 256  # tokens, special ones included, that MiniLM was trained for
 WORD = re.compile(r"\s*\S+\s*")
 # characters per token up to which a text is tokenised whole: some tokenizers take hours on one endless word
 LETTERS = 64
-LONGEST_WORD = 256  # characters; longer words are split
+LONGEST_WORD = 256  # maximum characters of a word; longer ones are split
 TOGETHER = 256  # texts whose words are counted together
 
 

@@ -31,7 +31,7 @@ DERIVED = ("control", "masked", "mapped", "whitened")  # kinds whose vectors may
 ZEROS = 0.5  # fraction of zero vectors above which to warn
 UNREAD = 0.25  # fraction of unknown tokens above which texts count as unread: vectors of the rest are mostly noise
 EQUAL = 1e-5  # tolerance, relative to the largest number: batch sizes change the last bits
-BLOCK = 4096  # rows held at a time
+BLOCK = 4096  # rows read at a time
 Plain = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,120}$")]
 Modality = Literal["image", "text"]
 
@@ -144,7 +144,7 @@ class Shares(NamedTuple):
 
     read: float  # mean fraction of a text's tokens that was encoded and is in the vocabulary
     cut: float  # fraction of truncated texts
-    unknown: float  # mean fraction of a text's tokens that is not in the vocabulary
+    unknown: float  # mean fraction of a text's tokens outside the vocabulary
 
 
 def text_shares(files: Iterable[Path]) -> Shares | None:

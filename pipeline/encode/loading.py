@@ -26,7 +26,7 @@ CUT = {"chunks": 1}  # default for old releases, which truncated texts and lack 
 class Shelf(Protocol):
     """Where feature sets and their encoders are stored."""
 
-    trusted: ClassVar[bool]  # whether to load the third-party models that it names
+    trusted: ClassVar[bool]  # whether to load third-party models named in its facts
 
     def facts(self, name: str) -> Facts: ...  # raises UserError if the set is missing
 

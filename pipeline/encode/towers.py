@@ -70,7 +70,7 @@ class Towers:
         join: Join = "mean",
         dim: int | None = None,  # leading columns of each vector to keep
         room: int | None = None,  # tokens per pass of the text tower; None: unknown
-        most: int = MOST_CHUNKS,  # chunks per text
+        most: int = MOST_CHUNKS,  # maximum chunks per text
     ) -> None:
         """Measure the width on a test input; raises UserError if `dim` is too large or `mean` joins unequal widths."""
         self.reads, self.join, self.dim, self.room, self.most = tuple(reads), join, dim, room, most

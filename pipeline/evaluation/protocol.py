@@ -29,10 +29,10 @@ METRICS = {
 class Protocol:
     """An evaluation protocol; figures are comparable only under equal protocols (method.md section 6)."""
 
-    rule: Rule  # masked at test: mmrec: train, as in published tables; strict: train and valid
+    rule: Rule  # items masked at test: those in train (mmrec, as in published tables), or in train and valid (strict)
     split: str  # how interactions are split: `interactions.protocol`, or `imported`
     filter: str  # filter of ratings, users and items
-    questions: str  # SHA-256 of number of items and all (user, item) pairs by part, over all draws
+    questions: str  # SHA-256 of the number of items and all (user, item) pairs by part, over all draws
     candidates: str = ALL
     users: str = "with train and with a target"
     selection: str = SELECTION

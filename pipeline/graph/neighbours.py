@@ -30,7 +30,7 @@ from alignrec.schemas import EDGES
 
 # queries per search on a GPU, and per CPU thread; bounds memory to that times I scores
 GPU_ROWS, CPU_ROWS = 1024, 256
-MOST_NEIGHBOURS = 2048  # per search on a GPU: a limit of FAISS
+MOST_NEIGHBOURS = 2048  # maximum neighbours per search on a GPU, a limit of FAISS
 SHARE = 0.5  # fraction of free GPU memory for an index; the rest is for searches and growing lists
 SCRATCH = 256 * 2**20  # bytes of temporary GPU memory per search
 # rows in memory: vectors only, and with candidates
@@ -252,7 +252,7 @@ def _search_exact(units: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 def _search_block(index: faiss.Index, units: np.ndarray, k: int, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     with one_thread():  # OpenMP's setting is per thread
         cosines, ids = index.search(units[own], min(k + 1, len(units)))
-    untied = (ids[:, :k] == own[:, None]).any(1)  # contains the row itself, and no tie at position K
+    untied = (ids[:, :k] == own[:, None]).any(1)  # has itself among K, and no tie at K
     if cosines.shape[1] > k:
         untied &= cosines[:, k - 1] > cosines[:, k]
         cosines, ids = cosines[:, :k], ids[:, :k]

@@ -132,7 +132,7 @@ class Licence:
     header: Mapping[str, str]  # keys of the Hub's metadata block
     text: str  # human-readable terms
     interactions: bool = False  # whether a release may contain the interactions
-    synthetic: str = ""  # sentence on which data are synthetic, if any
+    synthetic: str = ""  # sentence that says which data are synthetic; empty if none are
     address: str = ""  # URL of the licence
     texts: Shown = "all"  # item fields that a release may contain
 
@@ -245,7 +245,7 @@ def read_yaml(path: Path) -> Any:
             data = f.read(LARGEST + 1)
         if len(data) > LARGEST:
             raise ValueError(f"larger than {LARGEST:,} bytes")
-        return yaml.load(data.decode("utf-8-sig"), Loader)  # a SafeLoader
+        return yaml.load(data.decode("utf-8-sig"), Loader)  # Loader derives from SafeLoader
     except FileNotFoundError:
         raise UserError(
             f"{path}: no such parameter file; run from the project's root, pass --params, or begin one with "

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STATUS = Path("/proc/self/status")
-UNIT = 1 << 20 if sys.platform == "darwin" else 1 << 10  # units of `ru_maxrss` per MiB
+UNIT = 1 << 20 if sys.platform == "darwin" else 1 << 10  # `ru_maxrss` units per MiB
 INTERVAL = 0.1  # seconds between samples, which take 30 microseconds each
 # bytes of address space that libraries reserve; with less, some abort or report intact files as damaged
 ADDRESSES = 4 << 30
@@ -37,7 +37,7 @@ _is_policy_given = bool({POLICY, SPINS} & os.environ.keys())
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # numbers of mallopt's settings (malloc.h)
 MOST = 2**31 - 1  # bytes; mallopt takes an int
-PATIENCE = timedelta(hours=6)  # how long the other ranks wait while rank 0 decodes images or measures
+PATIENCE = timedelta(hours=6)  # maximum wait of other ranks while rank 0 decodes images or measures
 
 
 def peak_mib() -> int:

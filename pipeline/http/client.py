@@ -24,14 +24,14 @@ from alignrec.pipeline.io.errors import UserError
 # identity: with compression, byte offsets would not be those of the file
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": "alignrec"}
 MAX_REDIRECTS = 10
-IDLE = 64  # idle connections kept open
+IDLE = 64  # maximum idle connections
 RANGE = re.compile(r"bytes ([0-9]{1,18})-")
 HOST = re.compile(rb"[A-Za-z0-9._:-]{1,255}")  # a DNS name or an IP address
 LONGEST_ADDRESS = 16_384  # characters; httpx accepts four times as many, servers usually half
 LOOKUPS = 3  # attempts to resolve a name
 NAMES = 4096  # host names whose IP addresses are cached
 WINDOW = 60.0  # seconds of waiting over which throughput is measured
-LEAST = 1000  # bytes per second
+LEAST = 1000  # minimum throughput, bytes per second
 _GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # all of IANA's allocations; the rest is special-purpose
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # NAT64: an IPv4 address in the last 32 bits
 _ISATAP = (0x00005EFE, 0x02005EFE)  # the 32 bits before the embedded IPv4 address (RFC 5214)

@@ -11,7 +11,7 @@ from typing import TypeVar
 from alignrec.pipeline.io.errors import UserError
 
 RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP statuses that may be transient
-LONGEST_WAIT = 60.0  # seconds, even if Retry-After is longer
+LONGEST_WAIT = 60.0  # maximum wait in seconds, even if Retry-After is longer
 SECONDS = re.compile(r"\s*([0-9]{1,9})\s*")  # ASCII only: str.isdigit accepts digits that float refuses
 ENOUGH = 1 << 16  # new bytes that count as progress
 

@@ -30,7 +30,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.sources.base import Downloaded, is_path
 
 RETRIES = 3  # after the first attempt, for transient failures
-PER_HOST = 8  # simultaneous requests to one host
+PER_HOST = 8  # maximum simultaneous requests to one host
 GIVE_UP_AFTER = 16  # consecutive addresses without an answer before a host is abandoned
 HOSTS = 4096  # hosts whose state is kept
 LONGEST_HOLD = 600.0  # consecutive seconds of Retry-After before a host is abandoned

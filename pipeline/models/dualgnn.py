@@ -41,7 +41,7 @@ class DualGNN(Recommender):
         self.params, self.device, self.graph = params, inputs.device, inputs.user_item
         self.modalities = inputs.modalities
         n_users, dim, m = inputs.split.n_users, params.dim, len(self.modalities)
-        # counts of common items with each user's top K users, [U, U]; in blocks, to hold no dense U x U matrix
+        # counts of common items with each user's top K users, [U, U]; in blocks, to avoid a dense U x U matrix
         counts = cooccurrence.count_cooccurrences(adjacency.interaction_matrix(inputs.split))
         blocks = [cooccurrence.top_k(block, params.neighbours) for _, block in counts]
         self.common = sp.csr_array(sp.vstack(blocks, format="csr"))

@@ -13,7 +13,7 @@ from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import Inputs, Untrained
 from alignrec.pipeline.models.params import Train
 
-# rows, and padded history entries, per block: bounds memory to ROWS D^2 + PLACES D floats
+# maximum rows and padded history entries per block; bounds memory to ROWS D^2 + PLACES D floats
 ROWS, PLACES = 256, 1 << 14
 SPREAD = 0.1  # initial standard deviation, times sqrt(D)
 

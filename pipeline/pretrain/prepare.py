@@ -38,7 +38,7 @@ from alignrec.pipeline.pretrain.published import Obtain
 
 LEAST_TOKENS = 128  # minimum text positions of a network
 NO_PIECES = 5  # number of special ids, the vocabulary of a dataset without text
-REDUCED = 128  # components of PCA in an initial projection, each divided by the root of its deviation
+REDUCED = 128  # principal components in an initial projection, each divided by the root of its standard deviation
 LENGTH = 1.4  # initial root mean square norm of a projected image token, as in MiniLM's embeddings
 FEW = 8  # minimum number of images per visual token
 SAMPLE = 20_000  # maximum images from which projections and visual tokens are learned
@@ -122,7 +122,7 @@ def _prepare_mini(
     torch.manual_seed(seed_for(seed, "network"))
     network = build_network(theirs, pieces, known, images, maps, codes)
     start = {name: x.contiguous() for name, x in network.image.state_dict().items()}
-    io.write_bytes(layout.encoder.start, torch_save(start))  # for the control without training
+    io.write_bytes(layout.encoder.start, torch_save(start))  # stored for the untrained control
     texts = _tokenise(layout, lines, pieces, min(params.max_tokens, network.config.positions), params.chunks)
     notes = [f"text and image experts start as MiniLM; {known:,} of {pieces.vocab:,} word pieces are predicted"]
     return network, Corpus(*texts, images.row, images.vectors), tokens, pieces.vocab, notes

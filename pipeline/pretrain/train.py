@@ -52,7 +52,7 @@ MEASUREMENTS = 20  # measurements on held-out items per training, at most one ev
 BETAS = (0.9, 0.98)  # AdamW's, as in BEiT
 EPSILON = 1e-6
 UNDECAYED = ("cls_token", "mask_token", "embed_positions", "image.positions", "text.positions")
-PIECES = 10.0  # relative learning rate of piece embeddings without `init`, because most pieces occur in few steps
+PIECES = 10.0  # learning rate factor for piece embeddings without `init`, because most pieces occur in few steps
 TEXT = "network.beit3.text_embed"  # piece embeddings
 NEW = ("network.image.", "network.mim_head.", "network.mlm_head.", "teacher.")  # parameters that MiniLM lacks
 MOST = 50_000  # maximum items to fit the map of the summary on
@@ -130,7 +130,7 @@ class TrainState:
 
     step: int = 0  # steps taken
     history: list[dict[str, Any]] = field(default_factory=list)
-    sums: list[float] = field(default_factory=lambda: [0.0] * (1 + len(TERMS)))  # loss and terms since a measurement
+    sums: list[float] = field(default_factory=lambda: [0.0] * (1 + len(TERMS)))  # loss and terms since measuring
 
 
 def fit(

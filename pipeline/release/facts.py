@@ -46,7 +46,7 @@ class Statement:
     licence: Licence
     dataset: str
     counts: Counts
-    lacking: Mapping[str, str]  # image, text, either -> number of items without
+    lacking: Mapping[str, str]  # image, text or either -> number of items without it
     gaps: Sequence[Sequence[str]]  # part, status, items and share, for statuses other than `ok`
     coverage: Sequence[Sequence[Any]]  # see `_coverage_rows`
     vectors: str  # how the vectors of the encoder trained here are computed; empty without one

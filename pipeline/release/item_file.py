@@ -172,7 +172,7 @@ def _find_image(asin: str, cell: Any, images: Path | None) -> tuple[Path | bytes
         try:
             path = (inside / candidate).resolve()
             there = path.is_file()
-        except (OSError, RuntimeError) as e:  # name too long, symlink loop
+        except (OSError, RuntimeError) as e:  # such as a name that is too long or a symlink loop
             return None, "missing", f"no such file among the images: {one_line(e, 100)}"
         if not path.is_relative_to(inside):
             return None, "blocked", "its image lies outside the folder"

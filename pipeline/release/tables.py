@@ -77,7 +77,7 @@ def _table_fault(path: Path, file: File, counts: Counts, checks: Sequence[Check]
         widths = [f.type.list_size for f in pq.read_schema(path) if pa.types.is_fixed_size_list(f.type)]
         schema, first = entry.schema(widths[0] if widths else 1), 0
         for part in io.read_slices(path, schema, None, max(1, min(io.PART, HELD * int(file.rows or 0) // memory))):
-            part.validate(full=True)  # invalid UTF-8, list offsets out of bounds
+            part.validate(full=True)  # detects invalid UTF-8 and list offsets out of bounds
             for check in checks:
                 if fault := check.check_rows(part, first):
                     return fault

@@ -126,7 +126,7 @@ def _upload_release(release: Path, manifest: Manifest, version: Bucket, progress
     files = [*manifest.files, *signature.list_files(release)]
     done, total = 0, sum(file.bytes for file in files)
     for file in files:
-        sent = None  # size and hash of the object, if an earlier run sent it
+        sent = None  # size and hash of the object, if an earlier run uploaded it
         with suppress(Absent), version.translate_errors():
             found = version.objects.get(file.path, options={"head": True})
             sent = found.meta["size"], found.attributes.get("sha256")

@@ -29,7 +29,7 @@ Span = tuple[float, float, float]  # low end, centre, high end
 PAPER = (
     "Run alignrec profile paper for the paper's other models, ablations, mask modality, long tail and hyper-parameters."
 )
-REASONS = 20  # reasons listed, most frequent first
+REASONS = 20  # maximum reasons listed, most frequent first
 LINES = 4  # maximum runs in a chart of groups, those of highest Recall@20 first
 WHOSE = {"popularity": "Recall of targets by popularity of the item",
          "history": "Recall of users by number of train interactions"}  # fmt: skip

@@ -105,7 +105,7 @@ class Reader2014(AmazonReader):
 
     pattern = re.compile(rb"""['"]asin['"]: ?['"]([^'"]{1,64})['"]""")
     csv_columns = AmazonReader.columns
-    # `categories` stays in `extra`, as only one of its paths is used
+    # `categories` also stays in `extra`, as only one of its paths is used
     kept = frozenset({"asin", "title", "brand", "description", "imUrl"})
     longest = 1 << 18  # maximum bytes of a literal: parsing takes 600 times its size; real lines have up to 100 kB
 

@@ -47,7 +47,7 @@ def format_of(name: str) -> str:
 
 PER_ITEM = (".npy", ".json")  # file endings in a folder with a file per item
 LARGEST = 32 << 20  # maximum bytes of an item's file
-BLOCK = 4096  # table rows at a time
+BLOCK = 4096  # table rows written at a time
 
 
 def list_members(folder: Path) -> list[Path]:

@@ -31,7 +31,7 @@ LONGEST_MEAN = 1 << 20  # maximum mean bytes of a column's texts in a row group 
 PARQUET_ROWS = 4096  # maximum rows per batch
 KEPT = 1 << 16  # maximum bytes kept of an unreadable line
 MOST_BLANK = 1_000_000  # consecutive blank lines: gzip compresses a thousand into a byte
-HEAD = 4096  # bytes from which the encoding is detected
+HEAD = 4096  # leading bytes from which the encoding is detected
 MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # UTF-32 LE starts like UTF-16 LE
 UNREADABLE = b"\0unreadable: "  # cannot begin a JSON document
 LONG_NUMBER = re.compile(rb"[0-9]{19}")
@@ -222,7 +222,7 @@ def first_line(path: Path) -> str:
 class Row(NamedTuple):
     """A row, which may span lines."""
 
-    line: int  # its first line, from 1
+    line: int  # line number of its first line, from 1
     values: list[str]
     raw: bytes  # the first KEPT bytes
 

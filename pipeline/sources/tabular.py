@@ -32,7 +32,7 @@ class TabularSource(Downloaded):
     interactions: Mirrors
     # one item per row: item, and any of title, brand, categories, description, image_urls; | separates values
     items: Mirrors | None = None
-    # column name here -> name in the files, where they differ
+    # our column name -> name in the files, where they differ
     columns: dict[InteractionColumn | ItemColumn, str] = {}
     item_columns: dict[ItemColumn, str] = {}  # overrides `columns` for the item file
     text: list[str] = []  # columns of the item file to append to the description

@@ -108,7 +108,7 @@ class Matched:
 
     vectors: Vectors
     place: np.ndarray  # row of each item, int64 [I]; -1 for none
-    how: str  # how rows were matched, for messages
+    how: str  # description of how rows were matched, for messages
     identified: bool  # whether the file contains identifiers
     unknown: int = 0  # rows that match no item
     example: str = ""  # identifier of such a row

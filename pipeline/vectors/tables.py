@@ -19,7 +19,7 @@ from alignrec.pipeline.sources.lines import LONGEST_LINE, open_text, read_lines
 from alignrec.pipeline.vectors.base import WIDEST, Vectors, check_vector, gather_rows, no_vectors
 
 BLOCK = 4096  # rows read at a time
-LONGEST_IDENTIFIER = 4096  # maximum mean bytes
+LONGEST_IDENTIFIER = 4096  # maximum mean bytes of identifiers
 
 
 def open_parquet(path: Path, column: str | None = None) -> Vectors:
@@ -171,7 +171,7 @@ def _parse_line(path: Path, row: int, line: bytes) -> Any:
     with suppress(orjson.JSONDecodeError):
         return orjson.loads(line)
     try:
-        return json.loads(line)  # accepts NaN, which is refused later with its row number
+        return json.loads(line)  # accepts NaN, which is rejected later with its row number
     except (ValueError, RecursionError):
         raise UserError(f"{path}, line {row + 1}: not JSON") from None
 
