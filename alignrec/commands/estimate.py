@@ -54,7 +54,7 @@ CHARACTERS, STICKER, LONGEST = 4, 12, 128  # characters per token; tokens of a t
 
 @dataclass(frozen=True)
 class Size:
-    """Counts after filtering."""
+    """Size of a dataset after filtering."""
 
     users: int
     items: int

@@ -30,7 +30,7 @@ RIDGE = 1.0  # penalty, as a fraction of the mean variance of a column
 
 
 class Way(NamedTuple):
-    """Settings that validation chooses."""
+    """Settings of `linear`, chosen on validation."""
 
     power: float  # each direction of a part is divided by its standard deviation to this power
     image: float  # weight of image-only columns, compared with 1 for all others

@@ -76,7 +76,7 @@ def texts_and_images(content: pa.Table) -> tuple[list[str], Sequence[bytes | Non
 
 
 class Encoded(NamedTuple):
-    """Vectors of n items."""
+    """Vectors of n items, and what they were encoded from."""
 
     vectors: np.ndarray  # float32 [n, F]; zeros without image and text
     has_image: np.ndarray  # bool [n], an image was used

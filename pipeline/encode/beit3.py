@@ -76,7 +76,7 @@ class Group(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """Decoded batch of B items."""
+    """Decoded images and tokenised texts of B items."""
 
     pixels: Tensor | None  # uint8 [B, S, S, 3]
     chunks: Chunks | None  # parts of the texts
@@ -156,7 +156,7 @@ class KnownImages:
 
 
 class MiniBatch(NamedTuple):
-    """Decoded batch of B items."""
+    """Image vectors, images to encode and tokenised texts of B items."""
 
     image: Tensor | None  # float32 [B, W], zeros for images that are not cached; None without images
     new: np.ndarray  # int64, rows of images that are not cached

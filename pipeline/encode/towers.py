@@ -44,7 +44,7 @@ class OfHub(Pretrained, Chunked):
 
 
 class Prepared(NamedTuple):
-    """Prepared batch of B items."""
+    """Inputs of the towers for B items."""
 
     image: Any  # inputs of the image tower, None without images
     text: list[Any]  # inputs of the text tower, one per pass, empty without texts

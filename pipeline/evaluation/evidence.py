@@ -1,4 +1,4 @@
-"""Figures of the report and dataset card: mean and standard deviation over seeds."""
+"""Aggregate results for the report and dataset card: means and standard deviations over seeds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEYS = ("model", "features", "ablation", "protocol", "fingerprint", "split", "se
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure over seeds."""
+    """Mean and standard deviation of a figure over seeds."""
 
     mean: float
     sd: float | None  # sample standard deviation over seeds; None for one seed

@@ -101,7 +101,7 @@ METRICS = {"recall": recall, "ndcg": ndcg, "precision": precision, "map": averag
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of a ranking."""
+    """A ranking, and its metrics per user."""
 
     users: np.ndarray  # int32 [N], users with a target, ascending
     top: np.ndarray  # int32 [N, max K], best first

@@ -6,7 +6,7 @@ from alignrec.pipeline.harness.config import Positive, Section
 
 
 class Graph(Section):
-    """Nearest neighbours of items."""
+    """Section `graph`: search for the nearest neighbours of items."""
 
     k: Positive = 10
     """neighbours per item, itself included"""

@@ -171,7 +171,7 @@ def count_duplicates(images: Iterable[pa.Table]) -> dict[str, object]:
 
 
 def count_outcomes(run: Run, paths: Sequence[Path]) -> None:
-    """Count statuses and duplicates; warn if most images failed, or raise UserError if a parameter must be wrong."""
+    """Count statuses and duplicates; warn if most images failed, or raise UserError if a parameter is wrong."""
     statuses = Counter[str]()
     for path in paths:
         statuses.update(io.read_table(path, schemas.IMAGES, ["status"])["status"].to_pylist())

@@ -222,7 +222,7 @@ MOST_BELOW = 0.5  # share of ratings below the k-core above which the stage warn
 
 
 class Catalogue(NamedTuple):
-    """Counts after filtering."""
+    """Size of a catalogue after filtering."""
 
     core: int  # k of the k-core; 0 if the source has its own split
     users: int

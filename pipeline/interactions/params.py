@@ -8,7 +8,7 @@ from alignrec.pipeline.harness.config import Positive, Section
 
 
 class Interactions(Section):
-    """Filtering, numbering and splitting of interactions."""
+    """Section `interactions`: filtering, numbering and splitting."""
 
     # DuckDB spills to disk above this; the process uses a few hundred MiB more, and reserves twice as much
     memory_limit: ClassVar[str] = "1GiB"

@@ -10,7 +10,7 @@ TextField = Literal["title", "brand", "categories", "description"]
 
 
 class Items(Section):
-    """Cleaning and composition of text."""
+    """Section `items`: cleaning and composition of text."""
 
     # titles and texts of a larger share of items are listed in run.json as possible placeholders
     shared_above: ClassVar[float] = 0.1

@@ -47,7 +47,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060
 
 
 class Parsed(NamedTuple):
-    """Product of a wanted item."""
+    """A clean product of one of the wanted items."""
 
     name: str  # identifier at the source
     product: Product  # clean

@@ -27,7 +27,7 @@ BLOCK = 512
 
 
 class ClosedParams(Train):
-    """Parameters of all closed-form models."""
+    """Parameters shared by all closed-form models."""
 
     l2: Rate = 200  # weight of |B|^2 (lambda), in units of one user's weight
     gib: Rate = 24  # maximum size of the float32 I x I matrix, GiB; 24 GiB suffice for 80,000 items
@@ -61,7 +61,7 @@ class EASE(Closed):
 
 # Jeunen, Van Balen and Goethals, RecSys 2020; AddEASE too
 class CEASEParams(ClosedParams):
-    """Parameters of CEASE."""
+    """Parameters of CEASE: EASE with feature columns as users."""
 
     content: Weight = 100
     """weight of feature columns (alpha), in units of one user's weight"""
@@ -80,7 +80,7 @@ class CEASE(Closed):
 
 
 class AddEASEParams(ClosedParams):
-    """Parameters of AddEASE."""
+    """Parameters of AddEASE: a sum of EASE on interactions and on features."""
 
     content_l2: Rate = 10
     """weight of |S|^2"""
@@ -105,7 +105,7 @@ class AddEASE(Closed):
 
 # Moon, Park and Lee, CIKM 2025, arXiv 2508.13500: items without interactions get scores from content
 class L3AEParams(ClosedParams):
-    """Parameters of L3AE."""
+    """Parameters of L3AE: EASE regularised towards an EASE on features."""
 
     l2: float = 100
     """weight of |B|^2; negative values, as the authors', need l2 + distil > 0"""

@@ -29,7 +29,7 @@ COUNTED = 10_000  # maximum train items among which the most frequent targets ar
 
 @dataclass(frozen=True)
 class Ids(Sequence[np.ndarray]):
-    """Concatenated ids of parts of texts."""
+    """Sequence of the ids of each part, stored concatenated."""
 
     flat: np.ndarray  # int32, a memory map
     ends: np.ndarray  # int64 [n], the end of each part
@@ -43,7 +43,7 @@ class Ids(Sequence[np.ndarray]):
 
 @dataclass(frozen=True)
 class Corpus:
-    """All items of a dataset."""
+    """All items of a dataset as text ids and pixels."""
 
     parts: Sequence[np.ndarray]  # ids of all parts of texts, in item order, int [<= T]; only <s> </s> without text
     first: np.ndarray  # int64 [I + 1], the first part of each item, and the number of parts

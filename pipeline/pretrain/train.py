@@ -117,7 +117,7 @@ def _serialise_weights(network: Network, but: tuple[str, ...] = ()) -> bytes:
 
 
 class Training(NamedTuple):
-    """Network and optimiser."""
+    """The model, its wrapper for several processes, and the optimiser."""
 
     model: PretrainingModel
     distributed: nn.Module  # the model, or its DistributedDataParallel wrapper

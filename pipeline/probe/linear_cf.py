@@ -68,7 +68,7 @@ class Linear:
 
     @cached_property
     def seen(self) -> sp.csr_array:
-        """X, float32 [U, I]."""
+        """Train interactions X, float32 [U, I]."""
         from alignrec.pipeline.models import adjacency
 
         return adjacency.interaction_matrix(self.split)

@@ -4,7 +4,7 @@ from alignrec.pipeline.harness.config import Positive, Section
 
 
 class Probe(Section):
-    """Evaluation of feature sets without a recommender (method.md section 5)."""
+    """Section `probe`: evaluation of feature sets without a recommender (method.md section 5)."""
 
     ks: list[Positive] = [5, 10, 20, 50]
     width: Positive = 128

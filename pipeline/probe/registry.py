@@ -54,7 +54,7 @@ class Probe:
     figure: str  # headline figure, such as accuracy or hit@20
     question: str  # one phrase
     note: str  # caption of its figures; {n} is the number of groups or cases
-    leak: str = ""  # why its figures flatter a set that learned from train interactions; empty if they do not
+    leak: str = ""  # why its figures favour sets learned from train interactions; empty if they do not
     # Whether the task answers in several draws [n, D], each of which hides items. Tests then resample draws as well as
     # cases, and sets that learned from interactions are refitted without the hidden items.
     drawn: bool = False

@@ -37,7 +37,7 @@ DEFAULT = Columns()
 
 
 class Row(NamedTuple):
-    """One item."""
+    """One item of a table: identifier, text and image."""
 
     asin: str
     text: str

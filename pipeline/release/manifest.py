@@ -35,7 +35,7 @@ Count = Annotated[int, Field(ge=0, lt=1 << 53)]  # integers that every JSON pars
 
 
 class Kind(NamedTuple):
-    """A kind of table."""
+    """A kind of table in a release: its files and schema."""
 
     path: str  # glob of its files
     description: str

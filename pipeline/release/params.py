@@ -11,7 +11,7 @@ Line = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
 class Publish(Section):
-    """Contents of the release folder."""
+    """Section `publish`: contents of the release folder."""
 
     version: Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")] = "0.1.0"
     """semantic version of the released data"""

@@ -41,7 +41,7 @@ Asked = Annotated[dict[Text, Count | Reason | Skipped | Measured], AfterValidato
 
 
 class Test(BaseModel, extra="forbid", strict=True):
-    """A paired test."""
+    """A paired test of two sets in one probe."""
 
     __test__ = False
     difference: Number
@@ -51,7 +51,7 @@ class Test(BaseModel, extra="forbid", strict=True):
 
 
 class Verdict(BaseModel, extra="forbid", strict=True):
-    """Which of two sets is better."""
+    """Verdict on which of two sets is better."""
 
     probe: Text
     measure: Text

@@ -99,7 +99,7 @@ def read_small(source: Store, name: str, limit: int) -> bytes:
 
 
 class Folder:
-    """A local folder."""
+    """A release in a local folder."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.address = path, str(path)

@@ -4,7 +4,7 @@ from alignrec.pipeline.harness.config import Positive, Section
 
 
 class Report(Section):
-    """Contents of the HTML report."""
+    """Section `report`: contents of the HTML report."""
 
     gallery_items: Positive = 8
     """items shown with their neighbours"""

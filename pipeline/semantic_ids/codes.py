@@ -22,7 +22,7 @@ EDGES = 1 << 20  # edges per read
 
 
 class Coding(NamedTuple):
-    """Semantic IDs of a feature set."""
+    """Semantic IDs of a feature set, and their reconstruction quality."""
 
     directed: np.ndarray  # bool [I], items with a non-zero vector; others have no ID
     codes: np.ndarray  # int32 [n, L]

@@ -14,7 +14,7 @@ def _power_of_two(codes: int) -> int:
 
 
 class SemanticIds(Section):
-    """Semantic IDs of items by residual quantisation."""
+    """Section `semantic_ids`: semantic IDs of items by residual quantisation."""
 
     features: list[Name] = []
     """feature sets to encode as IDs; empty: none; by default that of the released recommender"""

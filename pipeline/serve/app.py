@@ -59,7 +59,7 @@ SAFE = {
 
 
 class Refused(Exception):
-    """A query that cannot be answered."""
+    """A query that cannot be answered; the message is shown to the user."""
 
 
 class Nearest:

@@ -41,7 +41,7 @@ KIND = "amazon{}"  # kind of source by year
 
 
 class Published(NamedTuple):
-    """Size of a category's published 5-core."""
+    """Published size of a category's 5-core."""
 
     users: int
     items: int

@@ -90,7 +90,7 @@ SOURCES: Registry[type[Source]] = Registry(
 
 
 class Download(Section):
-    """Download of raw files."""
+    """Section `download`: download of raw files."""
 
     speed: ClassVar[frozenset[str]] = frozenset({"retries", "timeout"})
 

@@ -220,7 +220,7 @@ def first_line(path: Path) -> str:
 
 
 class Row(NamedTuple):
-    """A row, which may span lines."""
+    """A row of a text file, which may span lines."""
 
     line: int  # line number of its first line, from 1
     values: list[str]
