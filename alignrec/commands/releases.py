@@ -1,4 +1,4 @@
-"""Commands that show and compare results, and those for releases."""
+"""Commands that show and compare results, and commands for releases."""
 
 import os
 from pathlib import Path
@@ -74,7 +74,7 @@ def compare(
     order: args.Order = None,
     to: Annotated[Path | None, typer.Option("--to", help="folder for compare.json and index.html")] = None,
 ) -> None:
-    """compare feature sets: probes, paired tests, likeness, most changed items."""
+    """compare feature sets: probes, paired tests, similarity, most changed items."""
     from alignrec.pipeline.compare import command
     from alignrec.pipeline.report import terminal, verdict
 
@@ -103,7 +103,7 @@ def diff(
     page_to: Annotated[Path | None, typer.Option("--page", help="also write a page of the most changed items")] = None,
     root: args.Root = args.ROOT,
 ) -> None:
-    """compare two releases: schema, rows, values, and the version that the change deserves."""
+    """compare two releases: schema, rows, values, and the version bump that the changes require."""
     Release(a).verify()
     Release(b).verify()
     from alignrec.pipeline.compare import releases  # loads SciPy, which a damaged release need not wait for
@@ -265,7 +265,7 @@ def serve(
     params: args.ParamsFile = args.PARAMS,
     root: args.Root = args.ROOT,
 ) -> None:
-    """serve the page of a release with a search box: text or image in, nearest items out."""
+    """serve the page of a release, with a search for the items nearest to a text or image."""
     opened = Release(release).verify()
     settings = args.settings_of(str(release), params)
     from alignrec.pipeline.serve import app  # loads torch, which a damaged release need not wait for

@@ -1,1 +1,1 @@
-"""Stage `combine`: feature sets derived from others, imported files, and controls. No torch."""
+"""Stage `combine`: derived feature sets, imported files and controls, without torch."""

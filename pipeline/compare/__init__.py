@@ -1,1 +1,1 @@
-"""Comparisons of feature sets and of releases, and leaderboards."""
+"""Compare feature sets and releases, and make leaderboards."""

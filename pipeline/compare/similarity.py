@@ -17,11 +17,11 @@ from alignrec.pipeline.probe.questions import sample_ids
 
 NEIGHBOURS = 10
 SHOWN = 6  # neighbours on a page, per item
-BY_CHANCE = 4.0  # chance level: upper bound, in standard deviations of independent draws
-MANY = 3.0  # many shared neighbours: lower bound, as a multiple of chance
-ENOUGH = 10  # lower bound on shared neighbours: among a million items, chance is below one
-LOOKED_AT = 2000  # upper bound on items compared with noise
-# structure: upper bound on the nearest distance, relative to noise; on `sample`, random sets reach 1.00, encoders 0.51
+BY_CHANCE = 4.0  # overlap up to this many standard deviations of independent draws counts as chance level
+MANY = 3.0  # minimum overlap that counts as many shared neighbours, as a multiple of chance
+ENOUGH = 10  # minimum shared neighbours, as chance is below one among a million items
+LOOKED_AT = 2000  # maximum items compared with noise
+# maximum nearest distance of a structured set, relative to noise; on `sample`, random sets have 1.00, encoders 0.51
 NEARER = 0.8
 
 
@@ -104,7 +104,7 @@ class _Rows(NamedTuple):
 
 # Rows without identifiers seem misordered if two other sets share many more neighbours than chance, this set is at
 # chance level with all sets whose order is known, and its neighbours are closer than in noise of the same covariance:
-# a random control has no order to be wrong.
+# a random control has no order that could be wrong.
 def find_misordered(
     sets: Sequence[FeatureSet], rows: np.ndarray, near: Mapping[str, np.ndarray], others: Iterable[FeatureSet] = ()
 ) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # owner/name on the Hub
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
 WEIGHTS = "*.safetensors"
 LOCAL = "sha256:"  # prefix of a local folder's revision
-# configurations, tokenizers and templates, downloaded along with weights; copies in other formats are skipped
+# configurations, tokenizers and templates to download with the weights, without copies in other formats
 ALWAYS = ["*.json", "*.txt", "*.jinja", "*.model", "*.spm", "*.tiktoken"]
 NEVER = ["onnx/*", "openvino/*", "original/*", "coreml/*", "consolidated*", "*.fp16.safetensors", "checkpoint-*/*"]
 
@@ -34,9 +34,9 @@ class Pretrained(Section):
     revision: Annotated[str, Field(min_length=1)] | None = None
     """commit, tag or branch on the Hub; only a commit fixes the weights"""
     modalities: Annotated[list[Modality], Field(min_length=1, max_length=2)] | None = None
-    """modalities that it gets; by default all that it reads"""
+    """modalities to encode; by default all that the model supports"""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """precision of products; features are float32 in either"""
+    """precision of matrix products; features are always float32"""
 
     @property
     def folder(self) -> Path | None:
@@ -132,7 +132,7 @@ def _fetch_snapshot(where: str, params: Pretrained, wanted: Sequence[str]) -> Pa
         raise UserError(f"'{where}.revision': {model} has no revision '{revision}'; see its history") from None
     except errors.LocalEntryNotFoundError:
         reason = "no folder, not complete in the cache, and the Hub cannot be reached; check its name or the network"
-    except Exception as e:  # from the Hub's client, the network or the disk
+    except Exception as e:  # errors of the Hub's client, the network or the disk
         reason = f"fetching it ended with {type(e).__name__}; run again to continue"
     raise UserError(f"'{where}.model': {model}: {reason}") from None
 
@@ -143,7 +143,7 @@ def _check_weights(where: str, found: Origin) -> None:
     folder = found.folder
     weights = sorted(folder.rglob(WEIGHTS))
     safe = {path.parent for path in weights}
-    # pickle next to safetensors is never loaded, but a folder with only pickle would be
+    # pickle next to safetensors is never loaded; a folder with only pickle files would be
     if pickles := [p for p in found.files() if p.suffix.lower() in PICKLES and p.parent not in safe]:
         name = pickles[0].relative_to(folder)
         raise UserError(f"{where}: {name} is pickle, which can run code; save it as safetensors")

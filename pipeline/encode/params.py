@@ -23,7 +23,7 @@ class Encode(Section):
     speed: ClassVar[frozenset[str]] = frozenset({"engine", "workers"})
 
     encoders: list[Name] = ["minilm", "cnn", "descriptors", "tfidf"]
-    """encoders to run: names of section `encoders`, or kinds of pipeline/encode/registry.py"""
+    """encoders to run: names in section `encoders`, or kinds in pipeline/encode/registry.py"""
     engine: Literal["local", "ray"] = "local"
     """run networks in this process, or on the nodes of a Ray cluster (extra `ray`)"""
     batch_size: Positive = 64
@@ -41,7 +41,7 @@ class BEiT3Params(Section):
     """Settings for encoding with the network that `pretrain` trains."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
-    """precision of products; features are float32. bfloat16 for base and large on a GPU, or on a CPU with AMX or
+    """precision of matrix products; features are float32. Use bfloat16 for base and large on GPUs, or CPUs with AMX or
     AVX512-BF16; size mini encodes in float32"""
     max_tokens: Annotated[int, Field(ge=3)] | None = None
     """tokens per part of a text, at most the network's number of positions; by default `pretrain.max_tokens`"""

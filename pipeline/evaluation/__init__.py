@@ -1,1 +1,1 @@
-"""Rankings, metrics, the protocol that makes figures comparable, and statistics."""
+"""Rankings, metrics, evaluation protocols and significance tests."""

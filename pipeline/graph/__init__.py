@@ -1,1 +1,1 @@
-"""Nearest neighbours of items, exact or approximate."""
+"""Find the nearest neighbours of items, exactly or approximately."""

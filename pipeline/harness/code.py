@@ -57,7 +57,7 @@ def _content_that_counts(path: Path) -> bytes:
 
 
 def _canonical_text(part: object) -> str:
-    # unlike `ast.dump`, this gives the same text in all Python versions
+    # unlike `ast.dump`, this gives the same text in all versions of Python
     if isinstance(part, list):
         return f"[{','.join(map(_canonical_text, part))}]"
     if not isinstance(part, ast.AST):
@@ -90,7 +90,7 @@ def imported_modules(path: Path) -> tuple[str, ...]:
             own = {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
             names += own.values()
             packages |= {name: module for name, module in own.items() if _reexported_names(module)}
-    # of a package that only re-exports, count the modules of the names that are used
+    # for packages that only re-export names, count the modules of the names used
     for node in (node for statement in executed for node in (ast.walk(statement) if packages else ())):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in packages:
             names.append(f"{packages[node.value.id]}.{node.attr}")
@@ -109,7 +109,7 @@ def _module_path(module: str) -> Path:
 def _syntax_tree(path: Path) -> ast.Module:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     if path.parent == ROOT / "stages":
-        # only the work of a stage affects its result: drop the declaration, and imports that only it needs
+        # declarations of stages do not affect results: drop them and the imports that only they need
         is_stage = [isinstance(s, ast.Assign) and ast.unparse(s.value).startswith("Stage(") for s in tree.body]
         tree.body = [statement for statement, declared in zip(tree.body, is_stage, strict=True) if not declared]
         used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}

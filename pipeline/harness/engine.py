@@ -65,7 +65,7 @@ class Processes:
                 raise
 
 
-# created at the first job of the process, as errors in the initializer of a pool are reported without their cause
+# created at the process's first job, as errors in a pool's initializer are reported without their cause
 _worker: Callable[[], Worker[Any, Any]]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError, one_line
 
-# what zipfile raises for damaged members, and for compression that it does not support
+# exceptions of zipfile for damaged members and unsupported compression
 FAULTS = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, LookupError, NotImplementedError,
     RuntimeError, OverflowError, MemoryError,

@@ -21,7 +21,7 @@ import httpx
 from alignrec.pipeline.http.retries import RETRYABLE, Absent, TransientError, retry, retry_after
 from alignrec.pipeline.io.errors import UserError
 
-# identity: with compression, byte offsets would not be those of the file
+# no compression, so that byte offsets are those of the file
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": "alignrec"}
 MAX_REDIRECTS = 10
 IDLE = 64  # maximum idle connections

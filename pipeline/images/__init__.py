@@ -1,1 +1,1 @@
-"""Item images: download, decode, resize, and prepare for networks."""
+"""Download, decode and resize item images, and prepare them for networks."""

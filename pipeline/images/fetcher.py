@@ -32,7 +32,7 @@ BLOCK = 1024  # items per checkpoint
 MOST_FAILED = 0.5  # share of failed images above which the stage warns
 # file names of Amazon's "no image available" images
 PLACEHOLDER = re.compile(r"/(no-img|no-image|no_image|noimage|01RmK%2BJ4pJL|01RmK\+J4pJL)[-._]", re.IGNORECASE)
-# parameters that affect access but not the stored image: a change keeps fetched images
+# parameters that affect access but not stored images, which are kept if they change
 ACCESS = {"folder", "pattern", "outside", "private_hosts", "timeout"}
 
 Progress = Callable[[int], object]  # called with the number of items done

@@ -1,1 +1,1 @@
-"""Interactions: filtering, numbering, splitting, and co-occurrence."""
+"""Filter, number and split interactions, and count co-occurrences."""

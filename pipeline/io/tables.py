@@ -17,7 +17,7 @@ from alignrec.pipeline.io.errors import UserError, one_line
 # content-defined page boundaries let a chunking store upload only what changed
 PARQUET = {"compression": "zstd", "use_content_defined_chunking": True}
 PART = 16_384  # items per row group, the unit held in memory
-# in a feature file's provenance, what identifies its vector space: kind, settings, model, prompt, weights, image size
+# key of the provenance that identifies a file's vector space: kind, settings, model, prompt, weights, image size
 FINGERPRINT = "fingerprint"
 SHOWN = 40  # characters of a fingerprint's value shown in messages
 DEEPEST = 16  # maximum nesting levels of a fingerprint

@@ -1,1 +1,1 @@
-"""Item metadata: parsing, cleaning and text."""
+"""Parse and clean item metadata, and compose item texts."""

@@ -35,7 +35,7 @@ FAST: dict[str, Any] = {
     "epochs": 30,
     "patience": 5,
 }  # defaults under `recipe: fast`, from the search in docs/accuracy.md
-STRIPS = 6  # strips of REG's symmetric product: 7/12 of it is computed, in products large enough to be fast
+STRIPS = 6  # strips of REG's symmetric product, of which 7/12 is computed, in blocks large enough to be fast
 
 
 class AlignRecParams(Regularised, Accumulating, ItemGraph):
@@ -45,7 +45,7 @@ class AlignRecParams(Regularised, Accumulating, ItemGraph):
     """defaults of the other keys: as published, or FAST: wider and deeper, with fewer epochs"""
     features: Name = FEATURES  # feature set the released recommender is trained on
     mode: Literal["compat", "learned", "frozen"] = "compat"
-    """what is trained: features and REG's target (compat, published code), features, or neither (paper)"""
+    """what is trained: features and REG's target (compat, the published code), features only, or neither (paper)"""
     content: bool = True  # content branch; false: ID branch only, without CCA and REG
     gate: bool = True  # content gates ID embeddings; false: projected features are propagated directly
     self_neighbour: bool = True  # items are their own neighbours, as published

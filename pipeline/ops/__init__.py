@@ -1,1 +1,1 @@
-"""Numerical building blocks: products, normalisation, top K, devices, checkpoints."""
+"""Numerical building blocks: matrix products, linear algebra, top K, devices, checkpoints."""

@@ -93,7 +93,7 @@ def start_words(network: BEiT3, pieces: Sequence[str], minilm: MiniLM) -> str:
     if known.any():
         starts = torch.tensor([0, *np.cumsum([len(own) for own in ids])[:-1]])
         means = F.embedding_bag(torch.tensor(list(chain(*ids))), minilm.tensors[WORDS], starts, mode="mean")  # [V, 384]
-        # reduced to the width by PCA, or padded with zeros
+        # reduce to the width by PCA, or pad with zeros
         width, vectors = network.config.width, means[known]
         if width < WIDTH:
             centred = vectors.double() - vectors.double().mean(0)

@@ -1,1 +1,1 @@
-"""Release folders: contents (manifest), writing (build, card) and verification (read)."""
+"""Write, describe, verify and read release folders."""

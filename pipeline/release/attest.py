@@ -1,4 +1,4 @@
-"""Recompute rows of a release from its inputs and compare: texts and images by SHA-256, vectors by cosine."""
+"""Recompute rows of a release from their inputs, and compare texts and images by SHA-256, vectors by cosine."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""Transport of releases: addresses and reading (stores), download (fetch), upload (push)."""
+"""Download and upload releases: read access by address (stores), fetch and push."""

@@ -1,1 +1,1 @@
-"""Search page of a release: text or image in, nearest items out."""
+"""Serve the page of a release with a search for the items nearest to a text or image."""

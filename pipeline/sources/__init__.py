@@ -1,1 +1,1 @@
-"""Dataset sources, one file per format; base.py has the registry."""
+"""Sources of datasets, one file per format; base.py has the registry."""

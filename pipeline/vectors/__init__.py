@@ -1,1 +1,1 @@
-"""Third-party feature files: a reader per format, and matching of rows with items."""
+"""Read third-party feature files, with a reader per format, and match their rows with items."""
