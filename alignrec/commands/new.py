@@ -143,7 +143,7 @@ def profile(
     name: Annotated[str, typer.Argument(help="a profile of the package, such as paper or baby, or a path")],
     to: Annotated[Path, typer.Option("--to", help="parameter file to write")] = PARAMS,
 ) -> None:
-    """write a profile into params.yaml, where git and DVC show what it changes."""
+    """write a profile into params.yaml, so that git and DVC show its changes."""
     path = PROFILES / f"{name}.yaml"
     if not path.is_file() and not (path := Path(name)).is_file():
         raise UserError(f"no profile '{name}'; there are {', '.join(sorted(one.stem for one in PROFILES.glob('*')))}")

@@ -54,7 +54,7 @@ class MiniConfig:
     """Shape of a BEiT3 `mini`; the defaults are MiniLM's. ValueError for an impossible shape."""
 
     image_widths: Annotated[tuple[Size, ...], Field(max_length=16)] = ()  # width of each image token
-    vocab: Size = 30522  # word pieces, special tokens included
+    vocab: Size = 30522  # word pieces, including special tokens
     width: Size = 384
     layers: Size = 6
     heads: Size = 12  # attention heads; must divide the width

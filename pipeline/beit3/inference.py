@@ -27,7 +27,7 @@ Map = Callable[[Tensor], Tensor]  # [n, in] -> [n, out]
 class Rows(NamedTuple):
     """Number of rows of each item in the two matrices."""
 
-    vision: int  # v
+    vision: int  # vision rows of each item, v
     lengths: Sequence[int]  # text rows of each of B items
 
     def item_views(self, x: Streams, start: int, stop: int) -> list[Tensor]:

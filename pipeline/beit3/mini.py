@@ -136,7 +136,9 @@ class Mini(nn.Module):
                 if s is not None
             ]
             shown = ~torch.cat(hidden, 1)
-            visible = (shown | ~shown.any(1, keepdim=True))[:, None, None, :]  # an empty row sees all, to stay finite
+            visible = (shown | ~shown.any(1, keepdim=True))[
+                :, None, None, :
+            ]  # if all are masked, all are visible: no NaN
         for layer in self.layers:
             x = layer(x, visible)
         return x

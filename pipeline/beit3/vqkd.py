@@ -66,7 +66,7 @@ class Codebook(nn.Module):
         """Return the code nearest to each vector after normalisation: [..., E] -> int64 [...]."""
         codes = self.embedding.weight  # [C, E]
         z = F.normalize(x, dim=-1)
-        return (codes.square().sum(1) - 2 * (z @ codes.T)).argmin(-1)  # |z - c|^2 up to |z|^2
+        return (codes.square().sum(1) - 2 * (z @ codes.T)).argmin(-1)  # |z - c|^2 without the constant |z|^2
 
 
 class VQKD(nn.Module):

@@ -135,7 +135,7 @@ class InMemoryData:
 
     split: Split  # identified by the protocol's fingerprint
     features: np.ndarray | None  # float32 [I, F]
-    graph_k: int  # neighbours of an item, itself included
+    graph_k: int  # neighbours per item, including itself
     parts: tuple[int, ...] = ()
 
     def files(self) -> list[Path]:

@@ -69,7 +69,7 @@ def _score_ways(layout: Layout, parts: Sequence[FeatureSet], kept: Sequence[bool
     cold = profiles.cold_draws(has, finds, n_items, DRAWS)
     whole = joinable_blocks(parts, kept, IMAGE)
     columns = (np.concatenate([x[block.part][:, block.columns] for x in read_parts(parts)]) for block in whole)
-    reduced = [linalg.whiten_rows(x, width, 0) for x in columns]  # power 0: each way applies its own
+    reduced = [linalg.whiten_rows(x, width, 0) for x in columns]  # power 0, as each `Way` applies its own
     scores = []
     for way in WAYS:
         weights = [way.image if block.weight == IMAGE else block.weight for block in whole]
@@ -127,7 +127,7 @@ def collaborative_factors(matrix: sparse.csr_array, width: int, seed: int) -> np
 
 def fit_ridge(pairs: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], strength: float) -> Whitening:
     """Fit a ridge regression from centred x, float32 [n, F], to centred y, float64 [n, W], given in blocks."""
-    with threadpool_limits(1):  # several threads would sum in a varying order
+    with threadpool_limits(1):  # several threads would change the order of sums
         sums = [(len(x), x.sum(axis=0, dtype=np.float64)) for x, _ in pairs()]
         n = sum(n for n, _ in sums)
         mean = np.asarray(sum(total for _, total in sums)) / n

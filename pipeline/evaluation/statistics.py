@@ -34,7 +34,7 @@ def paired_bootstrap(a: np.ndarray, b: np.ndarray, seed: int, resamples: int = R
     centre = mean_over_draws(differences)
     means = resample_means(differences, resamples, seed)  # [R, C]
     low, high = np.quantile(means, [0.025, 0.975], axis=0)
-    far = np.abs(means - centre) >= np.abs(centre) - 1e-12  # the tolerance counts ties, as between equal runs
+    far = np.abs(means - centre) >= np.abs(centre) - 1e-12  # the tolerance also counts ties, as between equal runs
     p = (1 + far.sum(0)) / (resamples + 1)
     columns = (mean_over_draws(a), mean_over_draws(b), centre, low, high, p)
     return [Paired(len(a), *(float(v) for v in row)) for row in zip(*columns, strict=True)]

@@ -9,7 +9,7 @@ class Graph(Section):
     """Section `graph`: search for the nearest neighbours of items."""
 
     k: Positive = 10
-    """neighbours per item, itself included"""
+    """neighbours per item, including itself"""
     index: Literal["auto", "exact", "ivf"] = "auto"
     """exact: all pairs, in memory; ivf: faster, on disk, recall >= 0.95; auto: by size"""
     exact_up_to: Positive = 70_000

@@ -50,7 +50,7 @@ def peak_mib() -> int:
 class Own:
     """Peak memory of this process without mapped files, whose pages the system can drop."""
 
-    mib: int | None = None  # largest sample; None if the system does not report it
+    mib: int | None = None  # maximum of the samples; None if the system does not report memory
 
 
 @contextmanager

@@ -175,7 +175,7 @@ def recorded(run: Run) -> Iterator[None]:
     started = time.perf_counter()
     with progress.print_heartbeat(run.label, run.bars), process.watch_memory() as own:
         yield
-    # nothing was computed: keep the first run's record, so that the output stays byte-identical
+    # nothing was computed, so keep the first run's record: the output stays byte-identical
     if run.kept:
         _deliver_out(run)
         print(f"{run.label}: all that it makes is there, and is kept", flush=True)
@@ -323,7 +323,7 @@ def refuse_altered(layout: Layout, stages: Iterable[Stage], reader: str) -> None
             record, present = intact_record(folder), present_files(folder)
             path, files = folder / io.RECORD, record["files"] if record else {}
             altered = [name for name in sorted(files.keys() | present.keys()) if files.get(name) != present.get(name)]
-            if not altered:  # a stage that requires files of a folder without any reports it
+            if not altered:  # empty folders are reported by the stages that need them
                 continue
             if record is None:
                 fault = f"{path} was edited" if path.exists() else f"{folder}: {stage.name} has not ended"

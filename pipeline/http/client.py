@@ -50,7 +50,7 @@ class Unresolved(TransientError):
 
 def is_public(address: str) -> bool:
     # public: globally routable unicast, and no tunnel to an IPv4 address
-    ip = ipaddress.ip_address(address.split("%")[0])  # without the zone index
+    ip = ipaddress.ip_address(address.split("%")[0])  # drop the zone index
     if isinstance(ip, ipaddress.IPv6Address):
         if ip in _TRANSLATED:
             return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
@@ -179,7 +179,7 @@ class Transport(httpx.HTTPTransport):
     def __init__(self, named: Iterable[str] = (), inner: httpcore.NetworkBackend | None = None) -> None:
         super().__init__(limits=httpx.Limits(max_connections=None, max_keepalive_connections=IDLE))
         self.guard = Guard(named, inner)
-        self._pool._network_backend = self.guard  # httpx has no public option
+        self._pool._network_backend = self.guard  # httpx has no public option for this
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         if named := request.extensions.get("named"):

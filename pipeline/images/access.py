@@ -29,10 +29,10 @@ from alignrec.pipeline.images.params import RATE, Images
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.sources.base import Downloaded, is_path
 
-RETRIES = 3  # after the first attempt, for transient failures
+RETRIES = 3  # retries after the first attempt, for transient failures
 PER_HOST = 8  # maximum simultaneous requests to one host
 GIVE_UP_AFTER = 16  # consecutive addresses without an answer before a host is abandoned
-HOSTS = 4096  # hosts whose state is kept
+HOSTS = 4096  # maximum hosts whose state is kept
 LONGEST_HOLD = 600.0  # consecutive seconds of Retry-After before a host is abandoned
 ITEM = re.compile(r"\{(?:item|asin)\}")
 
@@ -202,7 +202,7 @@ class Crawler:
         self.timeout, self.max_bytes = timeout, max_bytes
         self._client = client.open_client(timeout, timeout / 2, client.Transport(private_hosts))
         self._host = lru_cache(HOSTS)(lambda server: _Host())
-        self.stopped = threading.Event()  # requests that have not begun fail
+        self.stopped = threading.Event()  # once set, requests that have not begun fail
         self.close = self._client.close
 
     def get(self, address: str) -> Fetched:

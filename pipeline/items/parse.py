@@ -39,7 +39,7 @@ _CUT = re.compile(
     re.IGNORECASE,
 )
 _LEFT_OVER = re.compile(r"[\s.,:;\"'/>]*")  # text of only these characters was markup
-MOST_MARKS = 30  # combining marks in a row
+MOST_MARKS = 30  # maximum combining marks in a row
 JOINER = "\u034f"  # combining grapheme joiner: invisible, combining class 0
 _MARKS = re.compile(rf"[^\w\s!-~]{{{MOST_MARKS + 1},}}")  # superset of such runs: marks are neither letters nor digits
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]+")

@@ -89,7 +89,7 @@ class Recommender(nn.Module, ABC):
     """
 
     Params: ClassVar[type[Train]] = Train  # type of `params`; unknown keys are rejected
-    needs: ClassVar[frozenset[str]] = frozenset()  # optional inputs that must be given: features, edges
+    needs: ClassVar[frozenset[str]] = frozenset()  # optional inputs that the model requires: features, edges
 
     def __init__(self, inputs: Inputs, params: Train) -> None:
         """Build the parameters and graphs of the model.

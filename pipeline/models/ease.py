@@ -59,7 +59,7 @@ class EASE(Closed):
         return zero_diagonal(invert_ridge(gram_matrix(self.seen), params.l2, "ease"))
 
 
-# Jeunen, Van Balen and Goethals, RecSys 2020; AddEASE too
+# CEASE and AddEASE: Jeunen, Van Balen and Goethals, RecSys 2020
 class CEASEParams(ClosedParams):
     """Parameters of CEASE: EASE with feature columns as users."""
 
@@ -103,7 +103,7 @@ class AddEASE(Closed):
         return matrix
 
 
-# Moon, Park and Lee, CIKM 2025, arXiv 2508.13500: items without interactions get scores from content
+# Moon, Park and Lee, CIKM 2025, arXiv 2508.13500: content gives scores to items without interactions
 class L3AEParams(ClosedParams):
     """Parameters of L3AE: EASE regularised towards an EASE on features."""
 

@@ -39,7 +39,7 @@ def info_nce(x: Tensor, y: Tensor, counts: Tensor, temperature: float, bf16: boo
 
     x and y, float [N, D], have rows of length <= 1; below t = 0.03, exp(1 / t) overflows.
     """
-    # with bf16, N x N products read bfloat16; no maximum is subtracted from the logits
+    # with bf16, N x N products are of bfloat16 factors; logits are small, so no maximum is subtracted
     return _InfoNCE.apply(x / temperature, y, counts, torch.bfloat16 if bf16 else x.dtype) / counts.sum()
 
 

@@ -34,7 +34,7 @@ class Asked(NamedTuple):
 
     history: sp.csr_array  # float32 [b, I]
     seen: tuple[np.ndarray, np.ndarray]  # int64 [N], ascending: user of each train item, 0 .. b-1; and the item
-    targets: tuple[np.ndarray, np.ndarray]  # likewise [T]
+    targets: tuple[np.ndarray, np.ndarray]  # targets in the same form, [T]
 
     def recalls(
         self, by_users: np.ndarray, scale: np.ndarray, by_features: np.ndarray | None = None, distil: float = 0

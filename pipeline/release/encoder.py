@@ -33,7 +33,7 @@ from alignrec.pipeline.release.manifest import Manifest
 # encoder.json is the set's set.json; shared weights are in the folder of one set, third-party weights are only named
 FOLDER, NAME, LIBRARY = "encoders", "encoder.json", "alignrec"
 MOST_AT_A_TIME = 256  # upper bound on the release's batch size, which is untrusted
-BLOCK = 1024  # images per read
+BLOCK = 1024  # images read at a time
 
 
 @dataclass(frozen=True)

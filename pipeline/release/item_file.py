@@ -21,7 +21,7 @@ from alignrec.pipeline.sources.sql import identifier_of
 FIELDS = ("text", "title", "brand", "categories", "description")  # columns read as text if none is named
 IMAGE = "image"
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
-BLOCK, MOST_HELD = 1024, 1 << 28  # rows of a block, and bytes of its texts and images
+BLOCK, MOST_HELD = 1024, 1 << 28  # maximum rows of a block, and bytes of its texts and images
 Cells = dict[str, Any]
 
 

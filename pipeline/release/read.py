@@ -22,7 +22,7 @@ from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import File, Manifest
 from alignrec.pipeline.release.probes import read_probes
 
-MAX_LISTED = 5  # faults listed in an error
+MAX_LISTED = 5  # maximum faults listed in an error
 PROBES = "probes.json"
 # files that Git and the Hub's client leave in the top folder; not part of a release
 TOOLS = (".git", ".gitattributes", ".cache")

@@ -74,7 +74,7 @@ def _fill_folder(store: Store, to: Path, work: Path, encoder: str | None, progre
         files = [f for f in manifest.files if f.feature_set in (None, encoder) and encoder in (f.used_by or [encoder])]
         whole = manifest.part_of or io.sha256(work / manifests.NAME)
         manifests.write(work / manifests.NAME, manifest.model_copy(update={"files": files, "part_of": whole}))
-        (work / signature.NAME).unlink(missing_ok=True)  # it covers the whole
+        (work / signature.NAME).unlink(missing_ok=True)  # it signs the complete manifest
         manifest = manifests.load(work)
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         present = to / manifests.NAME

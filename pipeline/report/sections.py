@@ -67,7 +67,7 @@ class Section:
     heading: str
     note: str = ""
     drawn: Sequence[Intervals | None] = ()
-    tables: Sequence[Table] = ()  # folded on the page
+    tables: Sequence[Table] = ()  # collapsed on the page
 
     @property
     def pictures(self) -> list[Intervals]:

@@ -16,7 +16,7 @@ from alignrec.pipeline.evaluation import evidence
 from alignrec.pipeline.io.errors import printable
 from alignrec.pipeline.report import table
 
-BRIEF = (("recall", 10), evidence.MAIN, evidence.HEADLINE[-1])  # figures of narrow tables
+BRIEF = (("recall", 10), evidence.MAIN, evidence.HEADLINE[-1])  # figures shown in narrow tables
 LONGEST = 24  # maximum characters of a cell that is never folded
 
 

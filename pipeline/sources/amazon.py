@@ -37,7 +37,7 @@ _PATHS = {
         "raw/meta_categories/meta_{}.jsonl",
     ),
 }
-KIND = "amazon{}"  # kind of source by year
+KIND = "amazon{}"  # name of the kind of source, with {} for the year
 
 
 class Published(NamedTuple):

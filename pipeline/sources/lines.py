@@ -168,7 +168,7 @@ def require_dict(record: Any) -> dict[str, Any]:
 
 
 LOOKED_AT = 1000  # JSON lines inspected for keys, as each line may have only some
-LONGEST_HEADER = 100_000  # bytes
+LONGEST_HEADER = 100_000  # maximum bytes of a header
 DELIMITERS = (",", "\t", ";", "|")  # if none occurs in the header, the file has one column
 KEPT_IN_ALL = 64 << 20  # total bytes of unreadable rows; later ones are kept without their text
 ROWS = 1 << 16  # rows written at a time

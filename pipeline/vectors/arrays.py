@@ -29,7 +29,7 @@ HEADERS = {
 # Amazon's "visual features" (jmcauley.ucsd.edu/data/amazon) are records of a 10-byte ASIN and 4096 little-endian
 # float32. They are read in blocks, as a category's file is far larger than memory.
 ASIN, WIDTH = 10, 4096  # bytes of the ASIN, and float32 numbers, of a record
-RECORD = ASIN + 4 * WIDTH  # bytes
+RECORD = ASIN + 4 * WIDTH  # bytes per record
 BLOCK = 512  # records, 8 MiB
 MOST_NAMED = 2  # arrays of a .npz with a matrix and its identifiers; otherwise it has one array per item
 Member = tuple[str, Callable[[], bytes]]  # name, and a function that reads its bytes

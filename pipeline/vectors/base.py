@@ -28,8 +28,8 @@ class Vectors:
     """
 
     path: Path
-    count: int  # N
-    width: int  # F
+    count: int  # number of rows N
+    width: int  # width F of the vectors
     take: Callable[[np.ndarray], np.ndarray]  # ascending row numbers, int64 [n] -> vectors [n, F]
     ids: pa.Table | None = None  # possible identifier columns, N values each; None if the format has none
     of_images: bool = False  # whether it is known to encode only images
