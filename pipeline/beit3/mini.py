@@ -136,9 +136,7 @@ class Mini(nn.Module):
                 if s is not None
             ]
             shown = ~torch.cat(hidden, 1)
-            visible = (shown | ~shown.any(1, keepdim=True))[
-                :, None, None, :
-            ]  # if all are masked, all are visible: no NaN
+            visible = (shown | ~shown.any(1, keepdim=True))[:, None, None, :]  # a row without any sees all: no NaN
         for layer in self.layers:
             x = layer(x, visible)
         return x
