@@ -123,9 +123,8 @@ def _read_modalities(where: str, params: HuggingFaceParams, source: hub.Origin) 
 
     own = hub.read_model_json(f"'{where}.model'", source.folder / "config.json")
     if "auto_map" in own and own.get("model_type") not in CONFIG_MAPPING:
-        raise UserError(
-            f"'{where}.model': {params.model} is Python code of its own; trust_remote_code: true lets it run here"
-        )
+        hint = "trust_remote_code: true lets it run here"
+        raise UserError(f"'{where}.model': {params.model} is Python code of its own; {hint}")
     with hub.reraise_as_user_error(where):
         config = AutoConfig.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
         classes: Any = MODEL_MAPPING.get(type(config), ())

@@ -78,14 +78,10 @@ def load_cnn(stage: int | None = None) -> CNN:
 CNN_LITE = Spec(lambda folder, params: load_cnn(params.stage), CNNParams, reads=("image",), packages=(PACKAGE,))
 
 
-class TimmParams(hub.Pretrained):
-    """Settings of kind `timm`."""
-
-
 class Timm(Towers):
     """Model of timm without its classifier."""
 
-    def __init__(self, source: hub.Origin, params: TimmParams) -> None:
+    def __init__(self, source: hub.Origin, params: hub.Pretrained) -> None:
         import timm  # takes a second
 
         self._dtype = getattr(torch, params.precision)
@@ -103,10 +99,10 @@ class Timm(Towers):
         return vectors.float()
 
 
-def find_model(where: str, params: TimmParams) -> hub.Origin:
+def find_model(where: str, params: hub.Pretrained) -> hub.Origin:
     if params.folder is None and "/" not in params.model:
         params = params.model_copy(update={"model": f"timm/{params.model}"})
     return hub.find_model(where, params, LIBRARY, ["model.safetensors"]).restrict_to(where, params, ("image",))
 
 
-TIMM = Spec(Timm, TimmParams, reads=("image",), origin=find_model, library=LIBRARY)
+TIMM = Spec(Timm, hub.Pretrained, reads=("image",), origin=find_model, library=LIBRARY)

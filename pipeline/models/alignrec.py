@@ -26,15 +26,8 @@ from alignrec.pipeline.models.params import FEATURES, Accumulating, ItemGraph, R
 from alignrec.pipeline.ops.device import gemm, matrix_product
 from alignrec.pipeline.ops.sparse import Sparse
 
-FAST: dict[str, Any] = {
-    "mode": "frozen",
-    "precision": "bf16",
-    "dim": 128,
-    "layers": 4,
-    "lr": 1.5e-3,
-    "epochs": 30,
-    "patience": 5,
-}  # defaults under `recipe: fast`, from the search in docs/accuracy.md
+# defaults under `recipe: fast`, from the search in docs/accuracy.md
+FAST = {"mode": "frozen", "precision": "bf16", "dim": 128, "layers": 4, "lr": 1.5e-3, "epochs": 30, "patience": 5}
 STRIPS = 6  # strips of REG's symmetric product, of which 7/12 is computed, in blocks large enough to be fast
 
 

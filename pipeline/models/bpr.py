@@ -54,17 +54,13 @@ class BPR(Recommender):
         return {"bpr": guarded_bpr(*rows), "l2": self.l2 * sum_norms(*rows, divisor=len(batch.users))}
 
 
-class VBPRParams(Regularised):
-    """Parameters of VBPR."""
-
-
 class VBPR(Recommender):
     """score(u, i) = e_u . e_i + t_u . (E f_i + b)."""
 
-    Params = VBPRParams
+    Params = Regularised
     needs = frozenset({"features"})
 
-    def __init__(self, inputs: Inputs, params: VBPRParams) -> None:
+    def __init__(self, inputs: Inputs, params: Regularised) -> None:
         super().__init__(inputs, params)
         assert inputs.features is not None
         self.l2, self.features = params.l2, inputs.features  # [I, F], fixed

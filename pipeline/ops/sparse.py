@@ -141,12 +141,9 @@ class _Weighted(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         weights, x = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
-        return (
-            _edge_dots(ctx.edges, grads[0], x) if wanted[0] else None,
-            ctx.edges._by_column.sum(weights, grads[0]) if wanted[1] else None,
-            None,
-        )
+        dw = _edge_dots(ctx.edges, grads[0], x) if ctx.needs_input_grad[0] else None
+        dx = ctx.edges._by_column.sum(weights, grads[0]) if ctx.needs_input_grad[1] else None
+        return dw, dx, None
 
 
 class _Dots(torch.autograd.Function):
@@ -161,9 +158,6 @@ class _Dots(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, y = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
-        return (
-            ctx.edges._by_row.sum(grads[0], y) if wanted[0] else None,
-            ctx.edges._by_column.sum(grads[0], x) if wanted[1] else None,
-            None,
-        )
+        dx = ctx.edges._by_row.sum(grads[0], y) if ctx.needs_input_grad[0] else None
+        dy = ctx.edges._by_column.sum(grads[0], x) if ctx.needs_input_grad[1] else None
+        return dx, dy, None

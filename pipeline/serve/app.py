@@ -68,9 +68,8 @@ class Nearest:
     def __init__(self, release: Release) -> None:
         self._release, self.encoders = release, ReleasedEncoders(release.folder).names
         if not self.encoders:
-            raise UserError(
-                f"{release.folder}: no encoder in this release, so nothing can be asked; publish one with it"
-            )
+            why = "no encoder in this release, so nothing can be asked"
+            raise UserError(f"{release.folder}: {why}; publish one with it")
         self._titles, self._paths = item_titles(release.items), category_paths(release.items)
         self._loaded: dict[str, tuple[Loaded, np.ndarray, np.ndarray]] = {}
         self._lock = threading.Lock()

@@ -177,18 +177,17 @@ class _Loop:
         totals: dict[str, Tensor] = {}
         batches = [Batch(*rows) for rows in drawn.split(self.params.batch_size, dim=1)]
         for first in range(0, len(batches), self.together):
+            some = batches[first : first + self.together]
             self.optimiser.zero_grad()
-            for name, term in self._gradients(batches[first : first + self.together]).items():
-                totals[name] = totals.get(name, torch.zeros((), device=self.device)) + term
+            if isinstance(self.network, GraphRecommender) and self.together > 1:
+                terms = accumulate_gradients(self.network, some)
+            else:
+                terms = self.loss(some[0])
+                torch.stack(list(terms.values())).sum().backward()
+            for name, term in terms.items():
+                totals[name] = totals.get(name, torch.zeros((), device=self.device)) + term.detach()
             self.optimiser.step()
         return {name: float(total) / len(batches) for name, total in totals.items()}
-
-    def _gradients(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
-        if isinstance(self.network, GraphRecommender) and self.together > 1:
-            return accumulate_gradients(self.network, batches)
-        terms = self.loss(batches[0])
-        torch.stack(list(terms.values())).sum().backward()
-        return {name: term.detach() for name, term in terms.items()}
 
     @torch.no_grad()
     def _judge(self, epoch: int, terms: dict[str, float]) -> None:
