@@ -131,7 +131,7 @@ class DatasetData:
 
 @dataclass(frozen=True, eq=False)
 class InMemoryData:
-    """Data in memory; the item graph is built from the features."""
+    """A dataset in memory, whose item graph is built from its features."""
 
     split: Split  # identified by the protocol's fingerprint
     features: np.ndarray | None  # float32 [I, F]

@@ -79,7 +79,7 @@ def read_entries(folder: Path) -> dict[Group, list[Entry]]:
 
 @cache
 def read_published() -> dict[str, Any]:
-    """Return published figures, and their sources, differences in protocol, sizes and fingerprints of known splits."""
+    """Return published figures with their sources and differences in protocol, and sizes and fingerprints of splits."""
     return dict(io.read_json(PUBLISHED))
 
 

@@ -126,5 +126,5 @@ def threads(work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Resu
 
 
 def each(work: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, Result]]:
-    """Yield each job with its result as they finish, in processes of one thread each."""
+    """Run jobs in processes of one thread each; yield each job with its result as they finish."""
     return map(partial(partial, work), jobs, Processes(workers), ordered=False, ahead=1)

@@ -272,9 +272,8 @@ class Stage:
     loads: tuple[Registry[Any], ...] = ()  # registries of parts that it loads by name
     light: bool = False  # starts without torch: settings of models and encoders were validated by `download`
     resumes: bool = False  # resumes unfinished work, which is deleted for other stages
-    per: str = (
-        ""  # matrix key besides the dataset, such as "encoder": one run for each of `<name>.<per>s` in params.yaml
-    )
+    # matrix key besides the dataset, such as "encoder": one run for each of `<name>.<per>s` in params.yaml
+    per: str = ""
 
     def before(self) -> list[str]:
         return list(dict.fromkeys(name for stage in self.reads for name in (*stage.before(), stage.name)))

@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 
 class Absent(UserError):
-    """The file does not exist on the server."""
+    """A file does not exist on the server."""
 
 
 class TransientError(Exception):

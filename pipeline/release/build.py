@@ -46,7 +46,7 @@ def resolve_settings(publish: Publish, licence: Licence) -> Publish:
 def write_release(folder: Path, outputs: Outputs, publish: Publish, record: Mapping[str, Any]) -> Manifest:
     """Write a release into an empty folder; UserError if there are no items or no feature set to release.
 
-    `publish` has no nulls that `resolve_settings` replaces; `record` has stage, parameters and versions of this run.
+    `publish` comes from `resolve_settings`; `record` has the stage, parameters and versions of this run.
     """
     layout, names = outputs.layout, _released_sets(outputs, publish)
     tables = _write_tables(folder, layout, publish, names, record)

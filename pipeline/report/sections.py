@@ -37,7 +37,7 @@ UNITS = {"popularity": {str(n): f"tenth {n}" for n in range(1, 11)} | {"cold": "
 
 
 class Row(NamedTuple):
-    """A row of an interval chart."""
+    """A row of an interval chart, with a span per key."""
 
     name: str
     spans: Sequence[Span | None]  # one per key

@@ -59,7 +59,7 @@ WHITE = "".join(chr(c) for c in range(0x3001) if chr(c).isspace())
 def strip_sql(text: str) -> str:
     # trim is slow, so a cheap test selects the few values that may need trimming
     text, white = f"({text})", f"'{WHITE}'"
-    suspect = f"strlen({text}) <> length({text}) OR {text} < '!' OR {text}[-1] < '!'"  # not ASCII, or blank ends
+    suspect = f"strlen({text}) <> length({text}) OR {text} < '!' OR {text}[-1] < '!'"  # not ASCII, or blank at an end
     trimmed = f"CASE WHEN contains({white}, {text}[1]) OR contains({white}, {text}[-1]) THEN trim({text}, {white})"
     return f"nullif(CASE WHEN {suspect} THEN {trimmed} ELSE {text} END ELSE {text} END, '')"
 
