@@ -20,7 +20,6 @@ from alignrec.pipeline.harness import engine
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.process import keep_large_buffers, ran_out
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.items.columns import Texts
 
 HALVED = "memory ran out, so items were encoded in half a batch, which changes their vectors by rounding"
 
@@ -30,13 +29,13 @@ class Items:
     """Columns of a dataset's or table's items that encoders read."""
 
     ids: pa.Table  # item_id and asin
-    texts: Texts
+    texts: io.Texts
     images: Sequence[Path]  # images-*.parquet
 
     @classmethod
     def of(cls, layout: Layout) -> Self:
         ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
-        return cls(ids, Texts(layout.items), sorted(layout.images.glob("images-*.parquet")))
+        return cls(ids, io.Texts(layout.items), sorted(layout.images.glob("images-*.parquet")))
 
     def read(self, rows: range, reads: Sequence[str]) -> pa.Table:
         """Return `item_id` and `asin` of consecutive items, with `text` and `image` if listed in `reads`."""

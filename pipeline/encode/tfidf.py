@@ -19,7 +19,6 @@ from alignrec.pipeline.encode.registry import Catalogue, NothingToFit, Spec
 from alignrec.pipeline.harness.config import Positive, Section
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.ops.linalg import right_vectors
 
 WORDS, COMPONENTS = "words.json", "tfidf.safetensors"  # terms in order; their IDF weights and components
@@ -106,7 +105,7 @@ def weigh_terms(
 
 def fit_tfidf(catalogue: Catalogue, params: TfidfParams, folder: Path) -> None:
     """Fit terms to all texts, components to MAX_FITTED of them; raises UserError if no two texts share a word."""
-    texts, seed = Texts(catalogue.items), seed_for("tfidf", catalogue.dataset, catalogue.seed)
+    texts, seed = io.Texts(catalogue.items), seed_for("tfidf", catalogue.dataset, catalogue.seed)
     terms, idf, total = count_terms(filter(str.strip, texts))
     if not terms:
         raise NothingToFit(f"no word is in two texts of {catalogue.dataset}; leave tfidf out of encode.encoders")

@@ -15,7 +15,7 @@ from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.items import identifiers
-from alignrec.pipeline.items.columns import is_web
+from alignrec.pipeline.items.parse import is_web
 from alignrec.pipeline.release.read import Release
 
 SPLITS = ("train", "valid", "test")

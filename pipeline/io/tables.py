@@ -78,6 +78,24 @@ def read_rows(path: Path, schema: pa.Schema, columns: list[str], start: int, row
     return schemas.check(table, _select_fields(schema, columns), str(path))
 
 
+class Texts:
+    """Lazy column `text` of an ITEMS file, in item order."""
+
+    def __init__(self, path: Path) -> None:
+        read_table(path, schemas.ITEMS, [])
+        self.path, self._len = path, rows([path])
+
+    def __len__(self) -> int:
+        return self._len
+
+    def __iter__(self) -> Iterator[str]:
+        for part in read_slices(self.path, schemas.ITEMS, ["text"], PART):
+            yield from part["text"].to_pylist()
+
+    def slice(self, start: int, length: int) -> pa.ChunkedArray:
+        return read_rows(self.path, schemas.ITEMS, ["text"], start, length)["text"]
+
+
 def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
     """Read columns of a Parquet file; raise UserError if it is unreadable, schemas.ContractError if invalid."""
     with reraise_faults(path), pq.ParquetFile(path) as f:  # pq.read_table would import pyarrow.dataset

@@ -28,7 +28,6 @@ from alignrec.pipeline.encode.params import IMAGE_TOKENS
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.images.decode import decode_all
-from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.ops.linalg import IMAGE, POWER, WIDTH, Whitening, unit_rows
 from alignrec.pipeline.pretrain import published
@@ -68,7 +67,7 @@ class Images:
 
 
 def network_and_task(
-    layout: Layout, lines: Texts, params: Pretrain, seed: int, obtain: Obtain, target: np.ndarray | None,
+    layout: Layout, lines: io.Texts, params: Pretrain, seed: int, obtain: Obtain, target: np.ndarray | None,
     device: torch.device,
 ) -> tuple[Network, Task, list[str]]:  # fmt: skip
     """Return the network on the device, its task, and notes on its initial weights."""
@@ -82,7 +81,7 @@ def network_and_task(
 
 
 def _prepare_beit3(
-    layout: Layout, lines: Texts, params: Pretrain, seed: int, obtain: Obtain, device: torch.device
+    layout: Layout, lines: io.Texts, params: Pretrain, seed: int, obtain: Obtain, device: torch.device
 ) -> tuple[Network, Corpus, np.ndarray, int, list[str]]:
     """Return the network, its corpus, visual tokens, the number of pieces, and notes."""
     shape, tokenizer = SIZES[params.size], _read_tokenizer(layout, lines, params, obtain)
@@ -107,7 +106,7 @@ def _prepare_beit3(
 
 
 def _prepare_mini(
-    layout: Layout, lines: Texts, params: Pretrain, seed: int
+    layout: Layout, lines: io.Texts, params: Pretrain, seed: int
 ) -> tuple[Network, Corpus, np.ndarray, int, list[str]]:
     images, theirs, path = read_images(layout), load_minilm(), layout.encoder.word_pieces
     if not path.is_file():
@@ -129,7 +128,7 @@ def _prepare_mini(
 
 
 def read_target(
-    layout: Layout, texts: Texts, teachers: Sequence[str], given: bool, warn: Callable[[str], object]
+    layout: Layout, texts: io.Texts, teachers: Sequence[str], given: bool, warn: Callable[[str], object]
 ) -> np.ndarray | None:
     """Return the teachers' joint vector, as in feature set `linear`: float32 [I, W], zero for items without content.
 
@@ -154,7 +153,7 @@ def read_target(
 
 def read_images(layout: Layout) -> Images:
     """Return the concatenated vectors of IMAGE_TOKENS of all images."""
-    texts = Texts(layout.items)
+    texts = io.Texts(layout.items)
     if "image" not in _present_modalities(layout, texts):
         return Images(np.zeros((len(texts), 0), np.float32), np.full(len(texts), -1), ())
     sets = [FeatureSet.of(layout, name) for name in IMAGE_TOKENS]
@@ -165,14 +164,14 @@ def read_images(layout: Layout) -> Images:
     return Images(vectors, np.where(has, np.arange(len(vectors)), -1), widths)
 
 
-def _present_modalities(layout: Layout, texts: Texts) -> set[str]:
+def _present_modalities(layout: Layout, texts: io.Texts) -> set[str]:
     shards = (io.read_table(path, schemas.IMAGES, ["status"]) for path in io.shards(layout.images, "images"))
     pictured = any("ok" in shard["status"].unique().to_pylist() for shard in shards)
     there = {"image": pictured, "text": any(map(str.strip, texts))}
     return {modality for modality, has in there.items() if has}
 
 
-def _read_tokenizer(layout: Layout, lines: Texts, params: Pretrain, obtain: Obtain) -> Tokenizer | None:
+def _read_tokenizer(layout: Layout, lines: io.Texts, params: Pretrain, obtain: Obtain) -> Tokenizer | None:
     """Read the tokenizer, which is copied or trained first; None for a dataset without texts."""
     path = layout.encoder.tokenizer
     if not path.is_file():
@@ -188,7 +187,7 @@ def _read_tokenizer(layout: Layout, lines: Texts, params: Pretrain, obtain: Obta
 
 
 def _tokenise(
-    layout: Layout, lines: Texts, tokenizer: Tokenizer | WordPieces | None, max_tokens: int, chunks: int
+    layout: Layout, lines: io.Texts, tokenizer: Tokenizer | WordPieces | None, max_tokens: int, chunks: int
 ) -> tuple[Sequence[np.ndarray], np.ndarray, np.ndarray]:
     """Return the first three fields of `Corpus`."""
     if tokenizer is None:  # there are no texts

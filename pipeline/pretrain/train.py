@@ -27,7 +27,6 @@ from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.http.fetch import local_path
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.ops.checkpoint import Checkpoint, adam_state, restore_adam
 from alignrec.pipeline.ops.device import pick_device
 from alignrec.pipeline.ops.linalg import Whitening, fit_pca, fit_whitening
@@ -79,7 +78,7 @@ def train(run: Run) -> None:
     there, given = layout.feature_sets(), "distill_from" in params.model_fields_set
     encoded = [name for name in run.params[Encode].encoders if name in there]
     teachers = [name for name in params.distill_from if given or name in encoded] if params.distill else []
-    texts = Texts(layout.items)
+    texts = io.Texts(layout.items)
     with process.process_group():
         run.device = str(device := pick_device(mps=False))  # MPS has no float64, in which losses are summed
         with process.rank_zero_first():

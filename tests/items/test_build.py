@@ -18,7 +18,6 @@ from alignrec.pipeline.io import read_json
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.items import build
 from alignrec.pipeline.items.build import compose_text, find_shared
-from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.items.parse import clean_text
 from alignrec.pipeline.sources.amazon import AmazonSource
 from alignrec.pipeline.sources.base import Product
@@ -248,10 +247,10 @@ def test_they_are_those_of_the_table_in_order(tmp_path: Path, monkeypatch: pytes
     path = tmp_path / "items.parquet"
     io.write_tables(build.item_tables(found, [f"A{i}" for i in range(10)]), path, schemas.ITEMS, {})
     whole = io.read_table(path, schemas.ITEMS, ["text"])["text"]
-    texts = Texts(path)
+    texts = io.Texts(path)
     assert [*texts] == whole.to_pylist()
     assert (len(texts), whole[7].as_py()) == (10, "title 7.")
     assert texts.slice(3, 6).equals(pa.chunked_array(whole.slice(3, 6)))
     assert texts.slice(8, 9).to_pylist() == ["", "title 9."]
     with pytest.raises(UserError, match="absent"):
-        Texts(tmp_path / "absent.parquet")
+        io.Texts(tmp_path / "absent.parquet")

@@ -11,8 +11,8 @@ import pytest
 import torch
 from pretraining import MASK, features, network, run, shop, task
 
+from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.ops.checkpoint import Checkpoint
 from alignrec.pipeline.ops.linalg import fit_whitening as whitened
@@ -37,7 +37,7 @@ def test_the_target_is_the_joint_vector_of_the_teachers_and_absent_items_stay_ze
     shop(tmp_path, n=62, distill_from=["tfidf", "cnn"])
     made = features(tmp_path, "tfidf", "cnn")
     layout = Layout(tmp_path, "toy")
-    found = np.asarray(read_target(layout, Texts(layout.items), ["tfidf", "cnn"], True, print))
+    found = np.asarray(read_target(layout, io.Texts(layout.items), ["tfidf", "cnn"], True, print))
     parts = [weight * unit_rows(relaxed(made[name]))[0] for name, weight in (("tfidf", 1.0), ("cnn", linalg.IMAGE))]
     joined = np.hstack(parts)
     there = joined.any(axis=1)

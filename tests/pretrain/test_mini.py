@@ -21,7 +21,6 @@ from alignrec.pipeline.encode.params import IMAGE_TOKENS
 from alignrec.pipeline.encode.timm import CNN
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.items.columns import Texts
 from alignrec.pipeline.pretrain.params import MINI, Pretrain
 
 ITEMS = 32  # of which one is held out, also without those that lack an image or a text
@@ -116,7 +115,7 @@ def test_image_vectors_are_those_of_encode_and_others_are_made(untrained: Path) 
     layout = Layout(untrained, "toy")
     images = io.read_table(io.shard(layout.images, "images", 0), schemas.IMAGES, ["image"])["image"].to_pylist()
     encoder = load_encoder(Project(layout), "beit3-raw").encoder  # knows no catalogue
-    made = batching.encode_items(encoder, Texts(layout.items).slice(0, ITEMS).to_pylist(), images, 64).vectors
+    made = batching.encode_items(encoder, io.Texts(layout.items).slice(0, ITEMS).to_pylist(), images, 64).vectors
     np.testing.assert_allclose(made, known, atol=1e-4)
 
 
