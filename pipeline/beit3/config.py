@@ -44,9 +44,8 @@ class Config:
 
     @property
     def weights(self) -> int:
-        return (
-            self.layers * 2 * self.width * (4 * self.width + 2 * self.ffn) + (self.vocab + self.positions) * self.width
-        )
+        layer = 2 * self.width * (4 * self.width + 2 * self.ffn)
+        return self.layers * layer + (self.vocab + self.positions) * self.width
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))

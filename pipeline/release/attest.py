@@ -23,7 +23,6 @@ from alignrec.pipeline.release import manifest as manifests
 AGREES = 0.999
 BLOCK = 1024
 
-
 Read = Callable[[set[str]], Iterable[item_file.Row]]  # reads some items of a dataset or file
 Inputs = tuple[set[str], Read]  # the identifiers of all items, and their reader
 

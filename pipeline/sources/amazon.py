@@ -20,13 +20,12 @@ from alignrec.pipeline.sources.sql import csv_sql, json_sql, quote_text, rating_
 _SNAP = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
 _LAB = "https://mcauleylab.ucsd.edu/public_datasets/data"
 _REPOSITORY = "https://datarepo.eng.ucsd.edu/mcauley_group/data"
-_EARLIER = "https://jmcauley.ucsd.edu/data"
 
 # Formats and addresses: jmcauley.ucsd.edu/data/amazon (2014), nijianmo.github.io/amazon (2018) and
 # amazon-reviews-2023.github.io (2023). {} is the category as the publisher spells it; mirrors are tried in order.
 MIRRORS = {
     "amazon2014": [f"{_SNAP}/{{}}", f"{_LAB}/amazon/categoryFiles/{{}}"],
-    "amazon2018": [f"{base}/amazon_v2/{{}}" for base in (_LAB, _REPOSITORY, _EARLIER)],
+    "amazon2018": [f"{base}/amazon_v2/{{}}" for base in (_LAB, _REPOSITORY, "https://jmcauley.ucsd.edu/data")],
     "amazon2023": [f"{_LAB}/amazon_2023/{{}}.gz", f"{_REPOSITORY}/amazon_2023/{{}}.gz"],
 }
 _PATHS = {

@@ -28,6 +28,9 @@ ENDINGS = {
     **dict.fromkeys((".b", ".b.gz"), "records"),
 }  # file ending -> format, see pipeline/vectors/base.py
 FOLDER = "folder"  # format of names without a known suffix
+PER_ITEM = (".npy", ".json")  # file endings in a folder with a file per item
+LARGEST = 32 << 20  # maximum bytes of an item's file
+BLOCK = 4096  # table rows written at a time
 
 
 def plain_name(column: str) -> str:
@@ -43,11 +46,6 @@ def rank_identifier(column: str) -> int:
 
 def format_of(name: str) -> str:
     return next((kind for ending, kind in ENDINGS.items() if name.lower().endswith(ending)), FOLDER)
-
-
-PER_ITEM = (".npy", ".json")  # file endings in a folder with a file per item
-LARGEST = 32 << 20  # maximum bytes of an item's file
-BLOCK = 4096  # table rows written at a time
 
 
 def list_members(folder: Path) -> list[Path]:

@@ -35,6 +35,11 @@ HEAD = 4096  # leading bytes from which the encoding is detected
 MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # UTF-32 LE starts like UTF-16 LE
 UNREADABLE = b"\0unreadable: "  # cannot begin a JSON document
 LONG_NUMBER = re.compile(rb"[0-9]{19}")
+LOOKED_AT = 1000  # JSON lines inspected for keys, as each line may have only some
+LONGEST_HEADER = 100_000  # maximum bytes of a header
+DELIMITERS = (",", "\t", ";", "|")  # if none occurs in the header, the file has one column
+KEPT_IN_ALL = 64 << 20  # total bytes of unreadable rows; later ones are kept without their text
+ROWS = 1 << 16  # rows written at a time
 
 
 def open_unpacked(path: Path) -> BufferedReader:
@@ -165,13 +170,6 @@ def require_dict(record: Any) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise ValueError("not an object")
     return record
-
-
-LOOKED_AT = 1000  # JSON lines inspected for keys, as each line may have only some
-LONGEST_HEADER = 100_000  # maximum bytes of a header
-DELIMITERS = (",", "\t", ";", "|")  # if none occurs in the header, the file has one column
-KEPT_IN_ALL = 64 << 20  # total bytes of unreadable rows; later ones are kept without their text
-ROWS = 1 << 16  # rows written at a time
 
 
 def find_delimiter(path: Path) -> str | None:

@@ -64,7 +64,6 @@ STAY = 0.6
 START, SPAN = 1_388_534_400, 2 * 365 * 86_400  # seconds: 2014-01-01, two years
 STARS = (0.03, 0.04, 0.10, 0.23, 0.60)  # probability of 1 .. 5 stars
 
-
 Progress = Callable[[list[str]], Iterable[str]]  # wraps names in a progress bar
 
 

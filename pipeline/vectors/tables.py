@@ -20,6 +20,11 @@ from alignrec.pipeline.vectors.base import WIDEST, Vectors, check_vector, gather
 
 BLOCK = 4096  # rows read at a time
 LONGEST_IDENTIFIER = 4096  # maximum mean bytes of identifiers
+Named = tuple[str, Any, Any]  # identifier column, identifier, vector
+LARGEST_ID = 1 << 63
+LONGEST_DOCUMENT = 1 << 29  # maximum bytes of a JSON document, which is read as a whole
+UNNAMED = "row"  # column name for nested lists, which have no identifiers
+MAPPED = "id"  # column name for keys of an object identifier -> vector
 
 
 def open_parquet(path: Path, column: str | None = None) -> Vectors:
@@ -111,13 +116,6 @@ def _block_matrix(path: Path, start: int, block: pa.Array, column: str, width: i
     if flat.null_count:
         raise UserError(f"{path}: column '{column}' holds a null inside a vector")
     return flat.to_numpy(zero_copy_only=False).reshape(-1, expected)
-
-
-Named = tuple[str, Any, Any]  # identifier column, identifier, vector
-LARGEST_ID = 1 << 63
-LONGEST_DOCUMENT = 1 << 29  # maximum bytes of a JSON document, which is read as a whole
-UNNAMED = "row"  # column name for nested lists, which have no identifiers
-MAPPED = "id"  # column name for keys of an object identifier -> vector
 
 
 def open_json(path: Path) -> Vectors:
