@@ -100,7 +100,7 @@ def test_cls_is_whitened_where_no_encoder_teaches_or_nothing_was_trained(tmp_pat
 
 def test_the_stage_learns_from_an_encoder_and_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     for where in ("one", "two"):
-        shop(tmp_path / where, n=48, distill=1.0, distill_from=["tfidf"], steps=8)
+        shop(tmp_path / where, n=48, distill=1.0, distill_from=["tfidf"], steps=14)
         features(tmp_path / where, "tfidf")
     run(tmp_path / "one")
     history = json.loads(Layout(tmp_path / "one", "toy").history("pretrain").read_text())
