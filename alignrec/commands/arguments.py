@@ -34,6 +34,7 @@ Json = Annotated[Path | None, typer.Option("--json", help="also write the result
 Order = Annotated[
     Path | None, typer.Option("--order", help="mapping file of the rows: identifier, row (such as i_id_mapping.csv)")
 ]
+Sets = Annotated[list[str] | None, typer.Option(help="a feature set; may be given again; all by default")]
 Part = Annotated[
     str | None, typer.Option("--part", metavar="I/N", help="make the files of part I of N, as a job array does")
 ]
@@ -45,9 +46,7 @@ def parse_part(given: str | None) -> tuple[int, int] | None:
         return None
     part, _, parts = given.partition("/")
     if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise typer.BadParameter(
-            f"'{given}' is no part; give I/N, such as 3/8, with I from 1 to N", param_hint="--part"
-        )
+        raise typer.BadParameter(f"'{given}' is no part; give I/N, such as 3/8, I from 1 to N", param_hint="--part")
     return int(part), int(parts)
 
 

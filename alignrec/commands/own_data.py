@@ -41,11 +41,9 @@ class OwnData(NamedTuple):
     seen: list[str]  # messages for the user
 
 
-def read_files(
-    name: str, interactions: Path, items: Path | None, images: str | None, columns: Sequence[str]
-) -> OwnData:
-    """Inspect local files; `images` is a folder, archive or pattern, each of `columns` is `role=name`."""
-    flags = _parse_columns(columns, [path for path in (interactions, items) if path])
+def read_files(name: str, interactions: Path, items: Path | None, images: str | None, pairs: Sequence[str]) -> OwnData:
+    """Inspect local files; `images` is a folder, archive or pattern, each of `pairs` is `role=name` of a column."""
+    flags = _parse_columns(pairs, [path for path in (interactions, items) if path])
     rows = inspect.inspect_table(interactions, flags)
     item_rows = inspect.inspect_table(items, flags, rows.roles["item"]) if items else None
     shown = inspect.inspect_images(images, item_rows or rows) if images else {}

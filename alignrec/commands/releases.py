@@ -138,7 +138,7 @@ def verify(
     data: Annotated[str | None, typer.Option(help="recompute vectors: a dataset, or items as for `embed`")] = None,
     images: Annotated[Path | None, typer.Option(help="folder of image files, for items in --data")] = None,
     sample: Annotated[int, typer.Option(min=1, help="rows of --data to recompute")] = 200,
-    encoder: Annotated[list[str] | None, typer.Option(help="a feature set; may be given again; all by default")] = None,
+    encoder: args.Sets = None,
     json_to: Annotated[Path | None, typer.Option("--json", help="also write what --data gave here")] = None,
     root: args.Root = args.ROOT,
 ) -> None:
@@ -183,9 +183,7 @@ def export(
         str, typer.Option("--format", help="mmrec, recbole, cornac, npy or hf; minionerec for semantic IDs")
     ],
     to: Annotated[Path, typer.Option("--to", help="folder to make")],
-    features: Annotated[
-        list[str] | None, typer.Option(help="a feature set; may be given again; all by default")
-    ] = None,
+    features: args.Sets = None,
     order: args.Order = None,
     root: args.Root = args.ROOT,
 ) -> None:

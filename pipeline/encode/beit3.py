@@ -223,9 +223,7 @@ def hash_images(images: Sequence[bytes | None]) -> np.ndarray:
     return np.array([hashlib.sha256(image or b"").digest()[:16] for image in images], "S16")
 
 
-def load_beit3(
-    files: EncoderFiles, params: BEiT3Params, raw: bool = False, known: KnownImages | None = None
-) -> Encoder:
+def load_beit3(files: EncoderFiles, params: BEiT3Params, raw: bool, known: KnownImages | None = None) -> Encoder:
     """Load a network from untrusted files; vectors are raw CLS if `raw` is set or the files lack the map."""
     mapped = params.whiten and not raw and files.whitening.is_file()  # releases may not contain the map
     if not stored.is_mini(files):

@@ -164,9 +164,8 @@ def reg_loss(content: Tensor, features: Tensor, counts: Tensor, bf16: bool = Fal
     root = counts.to(content.dtype).sqrt()[:, None]
     e, c = root * content, features * (root / features.norm(dim=1, keepdim=True).clamp_min(1e-12))
     c = c.T.contiguous()  # [F, N]
-    square = (
-        matrix_product(e.T, e.T).square().sum() - 2 * matrix_product(c, e.T).square().sum() + gram_square(c.T, bf16)
-    )
+    square = matrix_product(e.T, e.T).square().sum() - 2 * matrix_product(c, e.T).square().sum()
+    square = square + gram_square(c.T, bf16)
     return square.clamp_min(torch.finfo(square.dtype).tiny).sqrt() / counts.sum()
 
 
