@@ -95,6 +95,11 @@ def _judged(comparison: Comparison) -> str:
     return f"{seeds}; protocol `{comparison.protocol}`, `{comparison.fingerprint}`."
 
 
+def _raw_and_processed(probe: probed.Probed, name: str) -> str:
+    values = (probe.of(form, probe.probe.figure) for form in probe.forms)
+    return ", ".join(f"{of[name]:.3f}" for of in values if name in of)
+
+
 def probes(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield probe results of feature sets, raw and processed, best zero-shot first."""
     figures = io.read_json(layout.probes)
@@ -105,7 +110,7 @@ def probes(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     names = [name for name in first.ordered("raw", first.probe.figure) if not sets or name in sets]
     yield markdown(
         ("features", *(f"{key.replace('_', ' ')} {probe.probe.figure}" for key, probe in found.items())),
-        [(name, *(without_zero(probe.both(name, probe.probe.figure)) for probe in found.values())) for name in names],
+        [(name, *(without_zero(_raw_and_processed(probe, name)) for probe in found.values())) for name in names],
     )
     yield from ("", f"Raw, then processed. {probed.describe_processing(figures['processed'])}")
 
