@@ -90,6 +90,7 @@ ENDLESS = "SELECT count(*) FROM range(1 << 30) a, range(1 << 30) b WHERE hash(a.
 
 
 def waiting(query: str) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background inherit that it is ignored
     app = typer.Typer(cls=terminal.Group, pretty_exceptions_enable=False)
     app.callback()(lambda: None)  # else it is no group
 
