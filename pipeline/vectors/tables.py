@@ -54,7 +54,9 @@ def open_parquet(path: Path, column: str | None = None) -> Vectors:
         rows = np.concatenate(parts).astype(np.float32)
         return Vectors(path, count, len(wide), lambda numbers: rows[numbers], ids if named else None)
     column = column or lists[0]
-    first = next(block for _, block in _iterate_blocks(files, column, np.zeros(1, np.int64)))
+    first = next((block for _, block in _iterate_blocks(files, column, np.zeros(1, np.int64))), None)
+    if first is None:  # a damaged file may announce rows that it does not hold
+        raise no_vectors(path)
     width = _block_matrix(path, 0, first.slice(0, 1), column, None).shape[1]
     return Vectors(path, count, width, lambda numbers: _take_rows(path, files, column, numbers, width), ids)
 
