@@ -1,4 +1,4 @@
-"""Run the named benchmarks, by default all but those of LONG, which takes ten minutes on two idle cores."""
+"""Run the named benchmarks, by default all but those of LONG."""
 
 import importlib
 import pkgutil

@@ -1,4 +1,4 @@
-"""Memory and OpenMP threads of this process, and its rank among those of `torchrun`, of which only rank 0 writes.
+"""Memory and OpenMP threads of this process, and its rank under `torchrun`, where only rank 0 writes.
 
 Imports only the standard library, and torch where there are several processes.
 """

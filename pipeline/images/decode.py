@@ -22,7 +22,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.process import ran_out
 
-Image.init()  # registers all formats, of which FORMATS allows some
+Image.init()  # registers all formats; FORMATS are allowed
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # raster formats only: none can contain a script
 SMALLEST = 8  # pixels, shorter side
 # maximum scans of a progressive JPEG with max_pixels; bounds time, as each passes over all pixels; encoders write ten

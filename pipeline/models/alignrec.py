@@ -28,7 +28,7 @@ from alignrec.pipeline.ops.sparse import Sparse
 
 # defaults under `recipe: fast`, from the search in docs/accuracy.md
 FAST = {"mode": "frozen", "precision": "bf16", "dim": 128, "layers": 4, "lr": 1.5e-3, "epochs": 30, "patience": 5}
-STRIPS = 6  # strips of REG's symmetric product, of which 7/12 is computed, in blocks large enough to be fast
+STRIPS = 6  # strips of REG's symmetric product; 7/12 of it is computed, in blocks large enough to be fast
 
 
 class AlignRecParams(Regularised, Accumulating, ItemGraph):

@@ -38,7 +38,7 @@ class Pretrain(Section):
     vqkd_sha256: Sha256 | None = None
     """sha256 of the file that `vqkd` names"""
     max_tokens: Annotated[int, Field(ge=3)] = 1022
-    """tokens per part of a text, of which a step reads one; the 1,022 positions of published weights are interpolated
+    """tokens per part of a text; a step reads one part; the 1,022 positions of published weights are interpolated
     for more; a network from scratch has as many positions as the longest part"""
     chunks: Positive = MOST_CHUNKS
     """maximum parts per text; the rest of a longer text is truncated"""

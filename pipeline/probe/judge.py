@@ -83,7 +83,7 @@ def answer_sets(
     tasks: Tasks, sets: Iterable[tuple[str, np.ndarray]], ks: Sequence[int], refits: Refits | None = None,
     processing: Processing | None = None, unprocessed: Collection[str] = (),
 ) -> tuple[Answers, Answers]:  # fmt: skip
-    """Return raw and processed answers for feature sets, float32 [I, F], of which one is in memory at a time.
+    """Return raw and processed answers for feature sets, float32 [I, F]; one is in memory at a time.
 
     Sets that cannot be refitted are skipped by probes that hide items; `unprocessed` sets are judged raw in both forms.
     """

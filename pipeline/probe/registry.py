@@ -55,7 +55,7 @@ class Probe:
     question: str  # one phrase
     note: str  # caption of its figures; {n} is the number of groups or cases
     leak: str = ""  # why its figures favour sets learned from train interactions; empty if they do not
-    # Whether the task answers in several draws [n, D], each of which hides items. Tests then resample draws as well as
+    # Whether the task answers in several draws [n, D], each hiding some items. Tests then resample draws as well as
     # cases, and sets that learned from interactions are refitted without the hidden items.
     drawn: bool = False
 

@@ -262,7 +262,7 @@ def _pair_table(heading: str, unit: str, rows: Sequence[Row]) -> Table:
     cells = [[row["measure"], row["a"], row["b"], Difference.of(row), p_value(row["p"])] for row in rows]
     note = (
         f"The same {unit} under both sets; 95 % interval of the mean difference and p by paired bootstrap, first "
-        f"corrected (Holm) for all rows, then as it is. {FLOORED}"
+        f"corrected (Holm) for all rows, then uncorrected. {FLOORED}"
     )
     head = ["measure", "a", "b", "a - b", "95 % interval", "p, Holm", "p"]
     return Table.of(heading, note, head, cells, texts=3)

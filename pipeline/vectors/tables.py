@@ -52,11 +52,10 @@ def open_parquet(path: Path, column: str | None = None) -> Vectors:
     if is_wide:
         parts = [np.column_stack([c.to_numpy() for c in pq.read_table(f, columns=wide).columns]) for f in files]
         rows = np.concatenate(parts).astype(np.float32)
+        _refuse_short(path, len(rows), count)
         return Vectors(path, count, len(wide), lambda numbers: rows[numbers], ids if named else None)
     column = column or lists[0]
-    first = next((block for _, block in _iterate_blocks(files, column, np.zeros(1, np.int64))), None)
-    if first is None:  # a damaged file may announce rows that it does not hold
-        raise no_vectors(path)
+    first = next(block for _, block in _iterate_blocks(files, column, np.zeros(1, np.int64)))
     width = _block_matrix(path, 0, first.slice(0, 1), column, None).shape[1]
     return Vectors(path, count, width, lambda numbers: _take_rows(path, files, column, numbers, width), ids)
 
@@ -96,15 +95,24 @@ def _iterate_blocks(files: Sequence[Path], column: str, numbers: np.ndarray) -> 
     start = 0
     for path in files:
         with pq.ParquetFile(path) as file:
-            for group in range(file.num_row_groups):
-                rows = file.metadata.row_group(group).num_rows
+            groups = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            _refuse_short(path, sum(groups), file.metadata.num_rows)
+            for group, rows in enumerate(groups):
                 low, high = np.searchsorted(numbers, [start, start + rows])
                 at = start
                 # skip row groups without wanted rows
                 for batch in file.iter_batches(BLOCK, [group], [column]) if low < high else ():
                     yield at, batch.column(0)
                     at += len(batch)
+                if low < high:
+                    _refuse_short(path, at - start, rows)
                 start += rows
+
+
+def _refuse_short(path: Path, found: int, announced: int) -> None:
+    # a damaged footer or page may announce other rows than pyarrow reads, without an error
+    if found != announced:
+        raise UserError(f"{path}: holds {found:,} of {announced:,} rows; get the file again")
 
 
 def _block_matrix(path: Path, start: int, block: pa.Array, column: str, width: int | None) -> np.ndarray:

@@ -15,7 +15,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.sources.feature_files import pack_folder, packed_ending
 from alignrec.pipeline.vectors import arrays
 from alignrec.pipeline.vectors.arrays import BLOCK, RECORD
-from alignrec.pipeline.vectors.base import match_file
+from alignrec.pipeline.vectors.base import match_file, open_vectors
 from tests.vectors import formats
 
 ITEMS, WIDTH = 40, 5
@@ -208,6 +208,19 @@ def test_a_cut_or_broken_file_is_one_line_with_the_place(tmp_path: Path) -> None
     matched = match_file(write(tmp_path / "x.b", good, record("B000000001", np.nan)), ["B000000000", "B000000001"])
     with pytest.raises(UserError, match="row 1: not finite"):
         matched.rows(0, 2)
+
+
+def test_parquet_that_lacks_rows_it_announces_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "short.parquet"
+    pq.write_table(pa.table({"id": ["a", "b"], "vector": [[1.0, 2.0], [3.0, 4.0]]}), path)
+    vectors, whole = open_vectors(path), pq.ParquetFile.iter_batches
+    # as pyarrow reads a file with a damaged page
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda *args: (b.slice(0, 1) for b in whole(*args)))
+    with pytest.raises(UserError, match=r"short.parquet: holds 1 of 2 rows"):
+        vectors.take(np.arange(2))
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda *args: iter(()))
+    with pytest.raises(UserError, match=r"short.parquet: holds 0 of 2 rows"):
+        open_vectors(path)
 
 
 def test_a_tensor_that_is_stored_negated_is_read(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def encoded(texts: Sequence[str | bytes | None]) -> list[bytes]:
 
 
 AREAS = ("products", "interactions", "arrays", "images", "network", "releases")
-"""modules beside this one"""
+"""modules next to this one"""
 
 
 def targets(area: str) -> dict[str, Target]:
