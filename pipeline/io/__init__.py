@@ -9,5 +9,5 @@ from alignrec.pipeline.io.files import (
 from alignrec.pipeline.io.tables import (
     FINGERPRINT, PARQUET, PART, common_fingerprint, fingerprint_of, first_difference, map_features, matrix, one_set,
     read_codes, read_features, read_rows, read_slices, read_table, read_tables, read_vectors, record, rows,
-    shard, shards, vectors, width, write_table, write_tables, Texts,
+    shard, shards, text_sizes, vectors, width, write_table, write_tables, Texts,
 )  # fmt: skip

@@ -222,6 +222,14 @@ def read_vectors(folder: Path, rows: int) -> Iterator[np.ndarray]:
             yield matrix(part["vector"])
 
 
+def text_sizes(file: pq.ParquetFile) -> Iterator[tuple[str, int, int]]:
+    """Yield name, rows and bytes of each text column of each row group, as the footer of an untrusted file has them."""
+    texts = [i for i in range(len(file.schema)) if file.schema.column(i).physical_type == "BYTE_ARRAY"]
+    for group in map(file.metadata.row_group, range(file.num_row_groups)):
+        for chunk in map(group.column, texts):
+            yield chunk.path_in_schema, group.num_rows, chunk.total_uncompressed_size
+
+
 def _require_dense(folder: Path, part: pa.Table, first: int) -> None:
     ids = part["item_id"].to_numpy()
     if (wrong := np.flatnonzero(ids != np.arange(first, first + len(ids)))).size:

@@ -120,12 +120,10 @@ def read_batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.Re
         # dictionary encoding stores a text that all rows share only once
         with pq.ParquetFile(path, pre_buffer=False, read_dictionary=texts) as file:
             # Arrow holds whole pages in memory, so the footer is used to reject texts that are too long
-            for group in map(file.metadata.row_group, range(file.metadata.num_row_groups)):
-                for column in map(group.column, range(group.num_columns)):
-                    size = column.total_uncompressed_size // max(1, group.num_rows)
-                    if column.path_in_schema in texts and size > LONGEST_MEAN:
-                        name, most = one_line(column.path_in_schema, 64), f"{LONGEST_MEAN:,} is the most; shorten them"
-                        raise UserError(f"{path}: texts of column '{name}' have {size:,} bytes on average, and {most}")
+            for name, held, size in io.text_sizes(file):
+                if name in texts and (mean := size // max(1, held)) > LONGEST_MEAN:
+                    shown, most = one_line(name, 64), f"{LONGEST_MEAN:,} is the most; shorten them"
+                    raise UserError(f"{path}: texts of column '{shown}' have {mean:,} bytes on average, and {most}")
             for batch in file.iter_batches(PARQUET_ROWS, columns=columns):
                 values = (column for column in batch.columns if pa.types.is_dictionary(column.type))
                 longest = sum(pc.max(pc.binary_length(column.dictionary)).as_py() or 0 for column in values)

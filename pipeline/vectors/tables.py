@@ -66,10 +66,7 @@ def _read_identifiers(path: Path, names: list[str]) -> pa.Table:
     if wrong := next(nested, None):
         raise UserError(f"{path}: column '{wrong.name}' is {wrong.type}; identifiers are texts or integers")
     with pq.ParquetFile(path, pre_buffer=False, read_dictionary=names) as file:
-        groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
-        chunks = ((group.num_rows, group.column(i)) for group in groups for i in range(group.num_columns))
-        for rows, chunk in chunks:
-            name, size = chunk.path_in_schema, chunk.total_uncompressed_size
+        for name, rows, size in io.text_sizes(file):
             if name in names and size > LONGEST_IDENTIFIER * rows + BLOCK**2:
                 raise UserError(f"{path}: column '{name}' holds texts, and no identifiers; leave it out")
         table = file.read(names)
