@@ -230,7 +230,7 @@ def embed(
         Release(release).verify()
     from alignrec.pipeline.embed import command  # load torch, which a damaged release need not wait for
     from alignrec.pipeline.encode.params import Encode
-    from alignrec.pipeline.release.item_file import Columns
+    from alignrec.pipeline.release.item_file import Columns, open_table
 
     # a table is not a dataset of the parameter file, so a placeholder replaces it
     generated = SOURCES["sample"].model_construct(kind="sample")
@@ -240,7 +240,7 @@ def embed(
     settings = settings.having(settings[Encode].model_copy(update={"engine": engine}))
     choice = command.choose_encoder(settings, encoder, root, release)
     named = tuple(name for name in (text or "").split(",") if name)
-    table = command.Table(items, images or (items.parent if image else None), Columns(id_, named, image))
+    table = open_table(items, images or (items.parent if image else None), Columns(id_, named, image))
     with explain_interrupt(f"items encoded so far are kept next to {to}"):
         summary = command.embed(table, choice, to, retry_failed)
     _show_summary(summary, to)

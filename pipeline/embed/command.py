@@ -43,14 +43,6 @@ UNREAD = {"status": "missing", "reason": "this encoder reads no image", "input_i
 INLINE = re.compile(r"(?P<kind>[a-z][a-z0-9_-]*):(?P<model>.+)")  # kind:model, for kinds that load a third-party model
 
 
-class Table(NamedTuple):
-    """A table to encode, with its images and columns."""
-
-    path: Path  # a file, or a folder of Parquet files
-    images: Path | None  # folder of images
-    columns: item_file.Columns
-
-
 class Choice(NamedTuple):
     """An encoder of a release, of the parameters or of a project's feature set, or a combination of encoders."""
 
@@ -110,12 +102,11 @@ def _restrict(
     return params.having(encode, combine, beit3, images).model_copy(update={"encoders": dict(encoders)})
 
 
-def embed(table: Table, choice: Choice, to: Path, retry_failed: bool = False) -> Summary:
+def embed(table: item_file.Table, choice: Choice, to: Path, retry_failed: bool = False) -> Summary:
     """Encode a table into a folder, schema embedded(F); rows that failed go to `<to>.rejects.parquet`.
 
     The folder must be new, or with `retry_failed` an earlier output, whose rows of equal content keep their vectors.
     """
-    item_file.read_blocks(*table)  # raises for missing inputs before a folder is created
     lock, rejects = io.next_to(to, "lock"), to.with_name(f"{to.name}.rejects.parquet")
     with FileLock(lock):
         try:
@@ -129,7 +120,7 @@ def embed(table: Table, choice: Choice, to: Path, retry_failed: bool = False) ->
             lock.unlink(missing_ok=True)
 
 
-def _embed_next_to(to: Path, rejects: Path, table: Table, choice: Choice) -> Summary:
+def _embed_next_to(to: Path, rejects: Path, table: item_file.Table, choice: Choice) -> Summary:
     # laid out like a dataset, so that the shard loop of `encode` reads the table and an interrupted run resumes
     work = io.next_to(to, "parts")
     run, layout = Run("encode", DATASET, choice.params, work, label="embed"), Layout(work, DATASET)
@@ -157,8 +148,7 @@ def _embed_next_to(to: Path, rejects: Path, table: Table, choice: Choice) -> Sum
                 shutil.rmtree(work)  # nothing to resume
                 raise
         folder = _write_vectors(run, choice, networks, items := Items.of(layout))
-    identifier = item_file.identifier_column(table.path, table.columns)
-    counts = _append_inputs(folder, items, work / "done", record, encode.shard_rows, identifier)
+    counts = _append_inputs(folder, items, work / "done", record, encode.shard_rows, table.identifier)
     summary = Summary(*counts, rejects, _gather_rejects(work / "rejects", rejects, record))
     about = {"items": summary.items, "rejected": summary.rejected, "notes": run.notes}
     space = io.fingerprint_of(io.record(io.shard(folder, "features", 0)))
@@ -170,13 +160,16 @@ def _embed_next_to(to: Path, rejects: Path, table: Table, choice: Choice) -> Sum
     return summary
 
 
-def _lay_out(table: Table, layout: Layout, images: Images | None, shard_rows: int, record: dict[str, Any]) -> None:
+def _lay_out(
+    table: item_file.Table, layout: Layout, images: Images | None, shard_rows: int, record: dict[str, Any]
+) -> None:
     """Write the items, images (unless None) and rejects of a table; raises UserError if it has no items."""
-    columns = table.columns if images is not None else table.columns._replace(image="")
+    if images is None:
+        table = table._replace(columns=table.columns._replace(image=""))
     rejects = layout.root / "rejects"
 
     def read_rows() -> Iterator[item_file.Row]:
-        for number, (rows, unused) in enumerate(item_file.read_blocks(table.path, table.images, columns)):
+        for number, (rows, unused) in enumerate(item_file.read_blocks(table)):
             if unused:
                 raw = lines.reject_table(table.path.name, unused)
                 io.write_table(raw, io.shard(rejects, "rejects", number), schemas.REJECTS)

@@ -33,7 +33,7 @@ def open_inputs(data: str, images: Path | None, root: Path) -> Inputs:
     if Path(data).is_file():
 
         def rows() -> Iterator[item_file.Row]:
-            return (row for rows, _ in item_file.read_blocks(Path(data), images) for row in rows)
+            return (row for rows, _ in item_file.read_blocks(item_file.open_table(Path(data), images)) for row in rows)
 
         return {row.asin for row in rows()}, lambda wanted: (row for row in rows() if row.asin in wanted)
     if Path(data).name != data or not layout.items.is_file():

@@ -36,6 +36,15 @@ class Columns(NamedTuple):
 DEFAULT = Columns()
 
 
+class Table(NamedTuple):
+    """A table of items with its images, from `open_table`."""
+
+    path: Path  # a file, or a folder of Parquet files
+    images: Path | None  # folder of images
+    columns: Columns
+    identifier: str  # column of identifiers; "asin" if there is none
+
+
 class Row(NamedTuple):
     """One item of a table: identifier, text and image."""
 
@@ -52,29 +61,24 @@ class Row(NamedTuple):
         return self.image if self.image is None or len(self.image) <= most else None
 
 
-def identifier_column(path: Path, columns: Columns) -> str:
-    """Return the name of the column of identifiers; "asin" if the first row has none."""
-    files = sorted(path.glob("*.parquet"))[:1] if path.is_dir() else [path]
-    there = [name for file in files for name in column_names(file)]
-    return columns.id or next(iter(_identifiers(there)), "asin")
-
-
-def read_blocks(
-    path: Path, images: Path | None, columns: Columns = DEFAULT
-) -> Iterator[tuple[list[Row], list[Reject]]]:
-    """Yield blocks of items and invalid rows, in order; UserError if a file, folder or column is missing."""
+def open_table(path: Path, images: Path | None, columns: Columns = DEFAULT) -> Table:
+    """Find the columns of a table; UserError if a file, folder or column is missing."""
     if not path.exists():
         raise UserError(f"{path}: no such file of items; give Parquet, CSV or JSON lines, an item a row")
     if images is not None and not images.is_dir():
         raise UserError(f"{images}: no such folder of images")
     named = [name for name in (columns.id, *columns.text, columns.image) if name]
+    files = sorted(path.glob("*.parquet"))[:1] if path.is_dir() else [path]
+    there = [name for file in files for name in column_names(file, named)]
     for name in named if path.is_file() and path.stat().st_size else ():
-        if name not in (there := column_names(path, named)):
+        if name not in there:
             raise UserError(f"{path}: no column '{name}'{nearest(name, there)}")
-    return _parse_blocks(path, images, columns)
+    return Table(path, images, columns, columns.id or next(iter(_identifiers(there)), "asin"))
 
 
-def _parse_blocks(path: Path, images: Path | None, columns: Columns) -> Iterator[tuple[list[Row], list[Reject]]]:
+def read_blocks(table: Table) -> Iterator[tuple[list[Row], list[Reject]]]:
+    """Yield blocks of items and invalid rows, in order."""
+    path, images, columns, _ = table
     seen: set[bytes] = set()  # 16-byte digests instead of identifiers, to save memory
     is_parquet = path.suffix == ".parquet" or path.is_dir()
     found: Iterator[bytes | Cells] = _read_parquet(path, columns) if is_parquet else lines.json_lines(path)

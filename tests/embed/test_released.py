@@ -20,7 +20,7 @@ from alignrec.pipeline.embed import command as embedding
 from alignrec.pipeline.images.decode import normalise_image
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.encoder import image_sha256, text_sha256
-from alignrec.pipeline.release.item_file import DEFAULT
+from alignrec.pipeline.release.item_file import open_table
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def embed(release: Path, name: str, items: Path, images: Path | None, to: Path, 
     """Embed with a number of rows per file."""
     params = toy.params(datasets=["table"], sources={"table": {"kind": "sample"}}, encode={"shard_rows": rows})
     choice = embedding.choose_encoder(params, name, to.parent / "outputs", release)
-    return embedding.embed(embedding.Table(items, images, DEFAULT), choice, to)
+    return embedding.embed(open_table(items, images), choice, to)
 
 
 def test_items_of_the_release_get_their_released_vectors(release: Path, tmp_path: Path) -> None:

@@ -78,7 +78,9 @@ def addressed(data: bytes) -> None:
 
 def items_of(data: bytes) -> None:
     for ending in ("csv", "jsonl"):
-        for rows, rejects in item_file.read_blocks(written(f"i.{ending}", data), folder("images")):
+        for rows, rejects in item_file.read_blocks(
+            item_file.open_table(written(f"i.{ending}", data), folder("images"))
+        ):
             assert all(row.asin for row in rows)
             assert all(reject.reason.isprintable() for reject in rejects)
 
