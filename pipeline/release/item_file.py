@@ -164,7 +164,7 @@ def _find_image(asin: str, cell: Any, images: Path | None) -> tuple[Path | bytes
         cell = cell.get("bytes") or cell.get("path")
     if isinstance(cell, bytes):
         return cell, "ok", ""
-    name = as_text(cell)
+    name = str(cell) if isinstance(cell, str | int) else ""
     if images is None:
         if name:
             raise UserError(f"item {asin!r} names the image {name!r}; pass the folder that holds it with --images")

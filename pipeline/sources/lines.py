@@ -140,7 +140,7 @@ def read_batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.Re
 
 def mark_unreadable(reason: str) -> bytes:
     """Return a placeholder line for a row without a JSON form; `json_object` raises `reason` for it."""
-    return UNREADABLE + one_line(reason, 100).encode("utf-8", "replace")
+    return UNREADABLE + reason[:200].encode("utf-8", "replace")
 
 
 def json_object(line: bytes) -> dict[str, Any]:
