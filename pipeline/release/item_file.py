@@ -136,13 +136,14 @@ def _parse_row(cells: Cells, images: Path | None, columns: Columns, seen: set[by
     digest = hashlib.blake2b(asin.encode(errors="replace"), digest_size=16).digest()
     if digest in seen:
         raise ValueError(f"{one_line(asin, 100)!r} occurred before")
+    image: tuple[Path | bytes | None, str, str] = (None, "missing", "the encoder reads no image")
+    if columns.image != "":
+        image = _find_image(asin, cells.get(columns.image or IMAGE), images)
     text = _compose_text(cells, columns.text)
     if len(text) > LONGEST_TEXT:
         raise ValueError(f"text of more than {LONGEST_TEXT:,} characters")
     seen.add(digest)
-    if columns.image == "":
-        return Row(asin, text, None, "missing", "the encoder reads no image")
-    return Row(asin, text, *_find_image(asin, cells.get(columns.image or IMAGE), images))
+    return Row(asin, text, *image)
 
 
 def _compose_text(cells: Cells, names: Sequence[str]) -> str:
