@@ -14,9 +14,9 @@ from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.items import identifiers
-from alignrec.pipeline.items.parse import is_web
 from alignrec.pipeline.release.read import Release
+from alignrec.pipeline.sources import identifiers
+from alignrec.pipeline.sources.base import is_web
 
 SPLITS = ("train", "valid", "test")
 FIELDS = ("item_id", "asin", "title", "brand", "categories", "description")

@@ -18,9 +18,9 @@ from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.io import PART
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.items.params import Items
-from alignrec.pipeline.items.parse import MOST_ADDRESSES, Parsed, is_web, parse_lines
+from alignrec.pipeline.items.parse import MOST_ADDRESSES, Parsed, parse_lines
 from alignrec.pipeline.sources.amazon import AmazonSource
-from alignrec.pipeline.sources.base import Product
+from alignrec.pipeline.sources.base import Product, is_web
 from alignrec.pipeline.sources.lines import Reject, refuse_many, reject_table
 from alignrec.schemas import TEXT_FIELDS
 

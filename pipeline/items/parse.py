@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from functools import partial
 from itertools import repeat
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from alignrec.pipeline.harness import engine
 from alignrec.pipeline.harness.config import Source
@@ -154,11 +153,3 @@ def _clean_address(url: str) -> str:
         return _UNPRINTABLE.sub("", url).strip()
     plain = _CONTROL.sub("", html.unescape(url))
     return f"https:{plain}" if plain.startswith("//") else plain
-
-
-def is_web(address: str) -> bool:
-    try:
-        parts = urlsplit(address)  # drops line feeds and tabs, so a path may look like an address
-        return not is_path(address) and parts.scheme in ("http", "https") and bool(parts.netloc)
-    except ValueError:  # such as http://[
-        return False

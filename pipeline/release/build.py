@@ -18,13 +18,13 @@ from alignrec.pipeline.harness.config import Licence, Shown
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import quoted_record
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.items.parse import is_web
 from alignrec.pipeline.release import card, encoder, facts, manifest
 from alignrec.pipeline.release.encoder import hash_images, text_sha256
 from alignrec.pipeline.release.manifest import Input, Maker, Manifest
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.verdict import LINEAR, is_below
+from alignrec.pipeline.sources.base import is_web
 
 ITEMS = "items.parquet"
 BEYOND_TITLES = ("brand", "description", "text", "image_url")

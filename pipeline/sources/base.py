@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
+from urllib.parse import urlsplit
 
 import orjson
 from pydantic import Field, model_validator
@@ -35,6 +36,14 @@ class Product(NamedTuple):
 
 def is_path(address: str) -> bool:
     return NOT_A_PATH.match(address) is None
+
+
+def is_web(address: str) -> bool:
+    try:
+        parts = urlsplit(address)  # drops line feeds and tabs, so a path may look like an address
+        return not is_path(address) and parts.scheme in ("http", "https") and bool(parts.netloc)
+    except ValueError:  # such as http://[
+        return False
 
 
 def as_text(value: Any) -> str:

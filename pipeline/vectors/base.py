@@ -12,7 +12,7 @@ import pyarrow as pa
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.registry import Registry
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.items import identifiers
+from alignrec.pipeline.sources import identifiers
 from alignrec.pipeline.sources.base import raw_files
 from alignrec.pipeline.sources.feature_files import FEATURE, FOLDER, ROWS, format_of
 

@@ -135,7 +135,7 @@ def test_a_file_of_0_items_is_one_line_and_leaves_nothing(release: Path, folder:
     before = sorted(folder.iterdir())
     code, output = embedded(release, folder)
     assert code == 1
-    assert output.startswith(f"error: {folder / 'items.jsonl'}: 0 items")
+    assert output.startswith(f"error: {folder / 'items.jsonl'}: the file is empty, or neither JSON lines nor")
     assert len(output.splitlines()) == 1
     assert sorted(folder.iterdir()) == before
 

@@ -9,8 +9,7 @@ import pyarrow.parquet as pq
 
 from alignrec.pipeline.harness.config import Source
 from alignrec.pipeline.interactions import build
-from alignrec.pipeline.items import identifiers
-from alignrec.pipeline.sources import inspect, mmrec
+from alignrec.pipeline.sources import identifiers, inspect, mmrec
 from alignrec.pipeline.sources.amazon import Amazon2023, AmazonSource
 from alignrec.pipeline.sources.mmrec import MmrecSource
 from alignrec.pipeline.sources.tabular import TabularSource
