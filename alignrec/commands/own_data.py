@@ -22,7 +22,7 @@ CUTOFFS = (5, 10, 20, 50)
 # pre-training of size mini within minutes: batch size, tokens per text, minimum steps, epochs
 BATCH, TOKENS, STEPS, PASSES = 32, 64, 50, 2
 LARGE = 20_000  # number of items from which recommenders use their published settings, with a thousand epochs
-QUICK = {"lr": 0.005, "epochs": 100, "patience": 8}  # settings of AlignRec for smaller catalogues
+QUICK = {"lr": 0.01, "epochs": 100, "patience": 5}  # settings of AlignRec for smaller catalogues
 MODELS, SEEDS = ["ease", "l3ae", "alignrec"], 2  # for smaller catalogues: a benchmark of one minute on two cores
 TEACHERS = {"text": ["minilm", "tfidf"], "image": ["cnn", "descriptors"]}  # modality -> its encoders
 BY_TIME = f"timestamps found: split {USER_TIME}, each user's last fifth; published tables: interactions.protocol mmrec"
