@@ -141,8 +141,8 @@ def content(layout: Layout, datasets: Sequence[str]) -> Iterator[str]:
         [(s, *(without_zero(format_figure(of.get(s))) for of in columns.values())) for s in sets],
     )
     yield ""
-    yield "Mean ± sd over 5 draws, where a protocol has draws; 8 settings tried on valid. Cold items have no train"
-    yield "interactions and are ranked by themselves, which EASE cannot. `shuffled` has the vectors at the wrong items."
+    yield "Mean ± sd over 5 resampled splits, except for all users; best of 8 settings on validation. Cold items have no"
+    yield "train interactions and are ranked among themselves; EASE cannot score them. `shuffled` permutes the vectors."
 
 
 def article(layout: Layout, parts: Sequence[str]) -> Iterator[str]:

@@ -12,8 +12,8 @@ from alignrec.schemas import MODALITIES, variant
 
 CHANCE, SHUFFLED = "chance", "shuffled"
 LEAK_NOTE = (
-    "`leaked`, factors of all interactions, test included, shows what features could gain: shares of the way to it "
-    "from `shuffled`, raw, by headline figures. Of cold items, it knows the interactions that the probe hides."
+    "`leaked` holds factors of all interactions, test included: what features could gain. Each cell: share of the gap "
+    "between `shuffled` and `leaked`, raw features, headline figures. It knows what the probe of cold items hides."
 )
 ADDED = " + "  # between a feature set and one of its modalities
 Figures = Mapping[str, float]  # measure, or measure_se -> figure
@@ -118,8 +118,8 @@ def describe_processing(processed: Mapping[str, Any]) -> str:
     if "chosen_by" not in processed:
         return f"Processed: centred, reduced by {width}, whitened."
     return (
-        f"Processed: the best on valid of three forms, chosen for each set: raw; centred, reduced by {width}, relaxed; "
-        "the same, whitened. Controls, masked sets and upper bounds stay raw."
+        f"Processed: the form that validation prefers, per set: raw; centred, reduced by {width}, relaxed; or the same, "
+        "whitened. Controls, masked sets and upper bounds stay raw."
     )
 
 
@@ -163,9 +163,9 @@ def ceiling_tables(figures: Json) -> list[Table]:
     names = [name for name in first if name == LEAKED or name not in (CHANCE, *CEILINGS)]
     names.sort(key=lambda name: (ADDED in name, -first[name]))
     note = (
-        "The shoppers of this catalogue are generated, so the ceiling is known: what is planted. Shares of the way "
-        "from chance to it, raw, by headline figures. `A + image`: what images add to the texts of A, as a share of "
-        "what planted images add to planted texts; `A + text` likewise."
+        "The shoppers are synthetic, so the ground truth is known: the planted preferences. Each cell: share of the "
+        "gap between chance and the ground truth, raw features, headline figures. `A + image`: what images add to the "
+        "texts of A, as a share of what planted images add to planted texts; `A + text` likewise."
     )
     rows = [[name, *(f"{of[name]:.0%}" if name in of else "" for of in columns.values())] for name in names]
-    return [Table("From chance to what is planted", note, ["feature set", *columns], rows)]
+    return [Table("From chance to the ground truth", note, ["feature set", *columns], rows)]
