@@ -20,7 +20,7 @@ from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.encoder import ReleasedEncoders
 from alignrec.releases import Release, load
-from alignrec.vectors import at_least_one
+from alignrec.vectors import require_positive
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | None"
 
@@ -84,7 +84,7 @@ class Encoder:
             UserError: If there are no rows, `images` and `texts` differ in length, a row has the wrong type, or none
                 of the images can be read.
         """
-        at_least_one(batch_size=[batch_size], workers=[workers])
+        require_positive(batch_size=[batch_size], workers=[workers])
         kinds = str | os.PathLike | bytes | Image.Image | None
         pictured = _checked_rows(images, "image", kinds, "a path, bytes, a PIL image")
         written = _checked_rows(texts, "text", str | None, "a string")

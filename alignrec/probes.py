@@ -14,7 +14,7 @@ from alignrec.pipeline.evaluation.cutoff import headline_cutoff
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.probe.params import Probe
 from alignrec.pipeline.probe.registry import PROBES, Data
-from alignrec.vectors import aligned, at_least_one
+from alignrec.vectors import align_sets, require_positive
 
 CUTOFFS = tuple(Probe().ks)
 
@@ -116,8 +116,8 @@ def probe(
         >>> 0 <= result.figures["content_knn"]["vectors"]["recall@20"] <= 1
         True
     """
-    sets, names = aligned(vectors, ids)
-    at_least_one(ks=ks)
+    sets, names = align_sets(vectors, ids)
+    require_positive(ks=ks)
     data = number(interactions, names, Splitting(protocol, user_core, item_core, seed))
     result = probe_sets(sets, Data(data.table, len(names)), ks, seed_for("probe", seed), Probe().width)
     answered = {probe: sets for probe, sets in result["probes"].items() if "skipped" not in sets}

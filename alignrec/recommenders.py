@@ -25,7 +25,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.ops.checkpoint import Checkpoint
 from alignrec.pipeline.ops.scores import Filter
-from alignrec.vectors import SINGLE, Vectors, aligned, at_least_one, similar
+from alignrec.vectors import SINGLE, Vectors, align_sets, require_positive, suggest_name
 
 if TYPE_CHECKING:
     import scipy.sparse as sp
@@ -91,7 +91,7 @@ class Recommender:
             UserError: If the user is unknown, or `k` is not between 1 and the number of items.
         """
         if user not in self.rows:
-            raise UserError(f"no user {user!r} in train{similar(str(user), self.rows)}")
+            raise UserError(f"no user {user!r} in train{suggest_name(str(user), self.rows)}")
         if not 1 <= k <= len(self.items):
             raise UserError(f"k: {k}; give 1 to {len(self.items)}, the items of the catalogue")
         # the same ranking as in the evaluation
@@ -176,8 +176,8 @@ def fit(
     if vectors is None and MODELS[model].needs:
         raise UserError(f"{model} reads content; give vectors, one an item")
     params = checked(MODELS[model].Params, settings, f"fit.{model}")
-    at_least_one(ks=ks, graph_k=[graph_k], most_train=[most_train])
-    features, names = (None, None) if vectors is None else aligned({SINGLE: vectors}, ids)
+    require_positive(ks=ks, graph_k=[graph_k], most_train=[most_train])
+    features, names = (None, None) if vectors is None else align_sets({SINGLE: vectors}, ids)
     data = number(interactions, names, Splitting(protocol, user_core, item_core, seed, cold_share, most_train))
     parts = data.split()
     kept = "as imported" if data.protocol == GIVEN else f"users >= {user_core}, items >= {item_core}, repeatedly"
@@ -214,7 +214,7 @@ def _train_cell(
             for which, (evaluation, pairs) in sides.items()
             if len(pairs)
         }
-        judged.append({"protocol": variant.described(), "metrics": metrics})
+        judged.append({"protocol": variant.describe(), "metrics": metrics})
     return Recommender(
         model=cell.model,
         users=data.users,

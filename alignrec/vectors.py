@@ -40,11 +40,11 @@ class Vectors(np.ndarray[Any, np.dtype[np.float32]]):
     def of(self, name: Any) -> np.ndarray:
         """Return the vector of one identifier, float32 [F]; UserError if it is unknown."""
         if name not in self.rows:
-            raise UserError(f"no id {name!r} among the vectors{similar(str(name), self.rows)}")
+            raise UserError(f"no id {name!r} among the vectors{suggest_name(str(name), self.rows)}")
         return np.asarray(self[self.rows[name]])
 
 
-def similar(name: str, names: Iterable[Any]) -> str:
+def suggest_name(name: str, names: Iterable[Any]) -> str:
     """Return a hint for an error message: a name similar to `name`, or the first few of `names`."""
     every = [*map(str, names)]
     first, alike = every[:SHOWN], [n for n in every if n.startswith(name[:2]) or n.endswith(name[-2:])]
@@ -52,7 +52,7 @@ def similar(name: str, names: Iterable[Any]) -> str:
     return hint if "did you mean" in hint else f"; there are {', '.join(first)}, ..." if first else "; there are none"
 
 
-def aligned(
+def align_sets(
     vectors: np.ndarray | Mapping[str, np.ndarray], ids: Iterable[Any] | None
 ) -> tuple[dict[str, np.ndarray], list[Any]]:
     """Return feature sets [I, F] by name, in one order of items, and the item of each row.
@@ -63,7 +63,7 @@ def aligned(
     given = dict(vectors) if isinstance(vectors, Mapping) else {SINGLE: vectors}
     if not given:
         raise UserError("vectors: none were given; give an array [I, F], or name -> array")
-    sets = {name: checked(x, name) for name, x in given.items()}
+    sets = {name: check_matrix(x, name) for name, x in given.items()}
     # sets that know their items are joined by identifier, others by position
     named = {n: x for n, x in given.items() if ids is None and isinstance(x, Vectors) and hasattr(x, "ids")}
     rows = range(len(next(iter(sets.values()))))
@@ -79,7 +79,7 @@ def aligned(
     return sets, items
 
 
-def checked(vectors: Any, name: str = SINGLE) -> np.ndarray:
+def check_matrix(vectors: Any, name: str = SINGLE) -> np.ndarray:
     """Convert vectors to float32 [I, F]; UserError if they are not a non-empty matrix of finite numbers."""
     array = np.asarray(vectors)
     if array.ndim != 2 or not array.size or array.dtype.kind not in "fiu":
@@ -93,7 +93,7 @@ def checked(vectors: Any, name: str = SINGLE) -> np.ndarray:
     return single
 
 
-def at_least_one(**given: Sequence[int]) -> None:
+def require_positive(**given: Sequence[int]) -> None:
     """Raise UserError if an argument is empty or contains a number below 1."""
     for name, numbers in given.items():
         if not numbers or min(numbers) < 1:

@@ -15,7 +15,7 @@ DATA = Path(os.environ.get("ALIGNREC_BABY", "../shared/data/baby_2014/baby.inter
 
 
 def published_split() -> Split:
-    """Read the split; Absent if the file is missing."""
+    """Read the split; raise Absent if the file is missing."""
     if not DATA.exists():
         raise Absent(f"{DATA} is not there; ALIGNREC_BABY=PATH names Baby's baby.inter in MMRec's format")
     table = pc.read_csv(DATA, parse_options=pc.ParseOptions(delimiter="\t"))

@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> None:
         text, absent = rewritten(page.read_text(encoding="utf-8"), own.root)
         io.write_bytes(page, text.encode())
         for block in absent:
-            print(f"{page}: left as it was: {block}", file=sys.stderr)
+            print(f"{page}: unchanged: {block}", file=sys.stderr)
 
 
 def rewritten(text: str, root: Path) -> tuple[str, list[str]]:
@@ -95,8 +95,8 @@ def _judged(comparison: Comparison) -> str:
     return f"{seeds}; protocol `{comparison.protocol}`, `{comparison.fingerprint}`."
 
 
-def _raw_and_processed(probe: probed.Probed, name: str) -> str:
-    values = (probe.of(form, probe.probe.figure) for form in probe.forms)
+def _raw_and_processed(probe: probed.ProbeFigures, name: str) -> str:
+    values = (probe.by_set(form, probe.probe.figure) for form in probe.forms)
     return ", ".join(f"{of[name]:.3f}" for of in values if name in of)
 
 
@@ -107,7 +107,7 @@ def probes(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     found = {key: asked[key] for key in [key for key in only if key in asked] or SHOWN if key in asked}
     first = next(iter(found.values()))
     sets = {*only} - {*found}
-    names = [name for name in first.ordered("raw", first.probe.figure) if not sets or name in sets]
+    names = [name for name in first.sort_sets("raw", first.probe.figure) if not sets or name in sets]
     yield markdown(
         ("features", *(f"{key.replace('_', ' ')} {probe.probe.figure}" for key, probe in found.items())),
         [(name, *(without_zero(_raw_and_processed(probe, name)) for probe in found.values())) for name in names],
@@ -141,8 +141,8 @@ def content(layout: Layout, datasets: Sequence[str]) -> Iterator[str]:
         [(s, *(without_zero(format_figure(of.get(s))) for of in columns.values())) for s in sets],
     )
     yield ""
-    yield "Mean ± sd over 5 resampled splits, except for all users; best of 8 settings on validation. Cold items have no"
-    yield "train interactions and are ranked among themselves; EASE cannot score them. `shuffled` permutes the vectors."
+    yield "Mean ± sd over 5 resampled splits, except for all users; best of 8 settings on validation. Cold items have"
+    yield "no train interactions and are ranked among themselves; EASE cannot score them. `shuffled` permutes vectors."
 
 
 def article(layout: Layout, parts: Sequence[str]) -> Iterator[str]:

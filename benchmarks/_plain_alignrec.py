@@ -43,7 +43,7 @@ def run(model: AlignRec, inputs: Inputs, settings: AlignRecParams, batches: list
     """Train on `batches`, then rank valid."""
     parts, device = inputs.split, inputs.device
     n_users, n_items = parts.n_users, parts.n_items
-    block = adjacency.balance_degrees(adjacency.interaction_matrix(parts)).tocoo()
+    block = adjacency.normalise_by_degrees(adjacency.interaction_matrix(parts)).tocoo()
     rows, columns = block.coords
     at = np.stack([np.concatenate([rows, columns + n_users]), np.concatenate([columns + n_users, rows])])
     torch.sparse.check_sparse_tensor_invariants.disable()

@@ -68,7 +68,7 @@ def rehearse(folder: Path, size: str, items: int) -> dict[str, Any]:
         _run("alignrec", "new", folder=folder)
         write_json(mark, options)
     elif json.loads(mark.read_text()) != options:
-        sys.exit(f"rehearsal: {folder} is of a rehearsal with other options; give another --folder")
+        sys.exit(f"rehearsal: {folder} has a rehearsal with other options; give another --folder")
     layout = Layout(folder / "outputs", DATASET)
     _run("dvc", "repro", folder=folder)
     _run("alignrec", "verify", str(Layout(Path("outputs"), DATASET).release), folder=folder)

@@ -95,7 +95,7 @@ def measured(
         unit="s to the aim",
         higher_is_better=False,
         limit=epochs["ours"] * _bytes_of_an_epoch(split) / rate,
-        limit_is="rows that the products and Adam must read in our epochs, at this machine's rate for such tables",
+        limit_is="rows that our epochs must read for products and Adam, at this machine's read rate for such tables",
         what=f"LightGCN on {split.n_users:,} users, {split.n_items:,} items, {len(split.train):,} train pairs; a turn "
         f"is an epoch; the aim: valid Recall@20 {aim:.4f}, {SHARE:.0%} of the lower plateau, after the median of "
         f"its draws ({each}); the reference: RecBole's LightGCN and trainer",
@@ -191,7 +191,7 @@ class _RecBole:
 
 @contextmanager
 def recbole(folder: Path, split: Split, tables: Mapping[str, np.ndarray], seed: int) -> Iterator[_RecBole]:
-    """Start RecBole from initial embeddings; Absent if it is not installed."""
+    """Start RecBole from initial embeddings; raise Absent if it is not installed."""
     if not PYTHON.exists():
         needs = " ".join(f"'{need}'" for need in RECBOLE)
         raise Absent(f"no {PYTHON}: python -m venv {PYTHON.parents[1]} && {PYTHON} -m pip install {needs}")

@@ -72,7 +72,7 @@ def run() -> Measurement:
         unit="items/s",
         higher_is_better=True,
         limit=rates[fastest] / one,
-        limit_is=f"{fastest} products of this machine, over the operations of an item without padding",
+        limit_is=f"this machine's {fastest} GEMM rate, divided by the operations per item without padding",
         what=f"{ITEMS} items in batches of {PASS}, image {SHAPE.image}, texts of {np.mean([*map(len, _ids())]):.0f} "
         f"tokens on average, JPEG bytes to vectors; the reference: torchscale in float32, padded to {PADDED}",
         details={

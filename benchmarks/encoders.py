@@ -47,7 +47,7 @@ def run() -> Measurement:
         unit="items/s",
         higher_is_better=True,
         limit=alone,
-        limit_is="only the network, on batches that are ready",
+        limit_is="the network only, on prepared batches",
         what=f"{CASES['texts'][1]} texts and {CASES['images with texts'][1]} images with texts in batches of {PASS}; "
         "the reference: SentenceTransformer.encode",
         details={

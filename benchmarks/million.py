@@ -68,8 +68,8 @@ def run() -> Measurement:
         unit="items/s",
         higher_is_better=True,
         limit=ways[first].work / ways[first].wall.median,
-        limit_is=f"the rate at {first}, which stays where time grows with the items",
-        what="all stages on generated catalogues, a process each, with what starting them takes",
+        limit_is=f"the rate at {first}, which linear scaling would keep",
+        what="all stages on generated catalogues, each in a process of its own, including its start",
         details={"stages": {name: {s: c._asdict() for s, c in way.last.items()} for name, way in ways.items()}},
     )
 

@@ -36,9 +36,9 @@ def main(run: Run) -> None:
     seed = run.seed("gallery")
     near = pick_neighbours(outputs, run.params[Report].gallery_items, seed)
     view = page.build_view(outputs, near, seed)
-    html = page.page_html(outputs, view).encode()
+    html = page.render_index(outputs, view).encode()
     io.write_bytes(run.layout.report / "index.html", html)
-    io.write_bytes(run.layout.report / "report.md", page.report_md(outputs).encode())
+    io.write_bytes(run.layout.report / "report.md", page.render_markdown(outputs).encode())
     figures.write_figures(outputs, RELEASED)
     run.rows_in = len(outputs.items) if outputs.items is not None else 0
     run.rows_out = len(near.items) if near else 0

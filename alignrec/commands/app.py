@@ -117,7 +117,7 @@ def probe(
         figures = io.read_json(Layout(root, dataset).probes)
     bounds = [*probes.ceiling_tables(figures), *probes.leak_tables(figures)]
     for table in [probes.headline_table(figures)] if released else bounds:
-        show(terminal.Drawn(table, unbroken=range(table.texts), caption=table.note))
+        show(terminal.TerminalTable(table, unbroken=range(table.texts), caption=table.note))
     if to is not None:
         io.write_json(to, figures)
 

@@ -73,7 +73,7 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
         kept = {name: sets[name] for name in sets if name == names.LEAKED or not names.is_ceiling(sets, name)}
         combine = combine.model_copy(update={"sets": kept})
     params = params.having(encode, ours, combine)
-    made = names.made_sets(params, dataset)
+    made = names.sets_without_controls(params, dataset)
     content = [name for name in made if not names.is_partial(combine.sets, name)]
     preferred = [name for name in (FEATURES, names.LINEAR) if name in content]
     trained = next(iter([*preferred, *content, *made, *combine.controls]), FEATURES)

@@ -18,7 +18,7 @@ from alignrec.pipeline.http.fetch import local_path
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.pretrain.params import Pretrain
 from alignrec.pipeline.report.table import Table
-from alignrec.pipeline.report.terminal import Drawn
+from alignrec.pipeline.report.terminal import TerminalTable
 from alignrec.pipeline.sources import download
 from alignrec.pipeline.sources.base import Downloaded
 
@@ -69,7 +69,7 @@ def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
         show_estimates(layout, estimate.Plan(params, layout.dataset, size, gemm_rate("float32"), raw))
     if answers:
         rows = [[a.key, "not found" if a.fault else format_bytes(a.size), a.address] for a in answers]
-        show(Drawn(Table("Files to fetch", "", ["key", "bytes", "address"], rows, texts=1), unbroken=[0]))
+        show(TerminalTable(Table("Files to fetch", "", ["key", "bytes", "address"], rows, texts=1), unbroken=[0]))
     for fault in dict.fromkeys(faults):
         say(f"error: {fault}", err=True)
     return faults
@@ -82,7 +82,7 @@ def show_estimates(layout: Layout, planned: Plan) -> None:
     seconds, memory, disk, _ = zip(*taken.values(), strict=True)
     shown = {**taken, "all": estimate.Estimate(sum(seconds), max(memory), sum(disk))}
     rows = [[name, format_duration(s), *map(format_bytes, (m, d)), basis] for name, (s, m, d, basis) in shown.items()]
-    show(Drawn(Table("Stages", "", ["stage", "time", "memory", "disk", "most of it"], rows), unbroken=[0]))
+    show(TerminalTable(Table("Stages", "", ["stage", "time", "memory", "disk", "most of it"], rows), unbroken=[0]))
     there = next(folder for folder in (layout.root, *layout.root.absolute().parents) if folder.exists())
     if sum(disk) > (free := shutil.disk_usage(there).free):
         say(f"too little disk: {format_bytes(sum(disk))} are needed, {format_bytes(free)} are free in {there}")

@@ -44,9 +44,9 @@ def summary(dataset: args.OneOrAll = None, params: args.ParamsFile = args.PARAMS
                 f"{root} has nothing of {name}, as no stage has run; name it under `datasets` in params.yaml and run "
                 "`dvc repro`"
             )
-        show(terminal.stages(name, records.values()))
+        show(terminal.stage_table(name, records.values()))
         if layout.results.exists():
-            show(*terminal.tables(io.read_table(layout.results, schemas.RESULTS), name))
+            show(*terminal.result_tables(io.read_table(layout.results, schemas.RESULTS), name))
         # the verdict judges the feature set of the released recommender
         released = records.get("train", {}).get("params", {}).get("features", "")
         outputs = Outputs(layout, settings.source(name).kind, released)
@@ -90,7 +90,7 @@ def compare(
     for name, source in found["sources"].items():
         say(f"{name}: {source}")
     for table in [*verdict.judged_tables(found), *verdict.shape_tables(found), *verdict.pair_verdicts(found)]:
-        show(terminal.Drawn(table))
+        show(terminal.TerminalTable(table))
     headline = verdict.headline_sentence(found)
     for line in [*verdict.list_remarks(found), f"page: {folder / 'index.html'}", *([headline] if headline else [])]:
         say(line)

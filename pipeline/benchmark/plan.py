@@ -114,7 +114,7 @@ class Tried(NamedTuple):
 
 @dataclass(frozen=True)
 class Tuned:
-    """Tried settings per candidate; empty without a budget."""
+    """Settings tried for each model on each feature set; empty without a budget."""
 
     tried: dict[Candidate, list[Tried]]
 

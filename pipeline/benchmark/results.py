@@ -44,7 +44,7 @@ def benchmark_tables(experiment: Experiment, found: Mapping[Entry, Record], tune
         "results.parquet": results_table(judged),
         "slices.parquet": pa.Table.from_pylist(sliced, schemas.SLICES),
         "tests.parquet": significance.paired_tests(compared, params[Released].features, k, control, draws),
-        "protocol.json": [protocol.described() | searched for protocol in variants],
+        "protocol.json": [protocol.describe() | searched for protocol in variants],
         "metrics.json": metrics if len(summaries) > 1 else summaries[0],
         "runs.json": list_runs({entry: record.key for entry, record in found.items()}),
     }

@@ -29,7 +29,7 @@ from alignrec.pipeline.train.params import Released
 HISTORIES = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 9), (10, 19), (20, None))
 PARTS = 10
 USER_METRICS = ("recall", "ndcg")
-THIN = 50  # targets of a tenth of the items below which the long tail uses thirds
+THIN = 50  # with fewer targets in a tenth of the items, the long tail uses thirds
 THIRDS = {1: "tail", 2: "middle", 3: "head"}
 Candidates = Mapping[tuple[str, str], list[int]]  # (model, feature set) -> seeds
 

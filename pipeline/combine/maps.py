@@ -29,7 +29,7 @@ FACTORS = 128  # upper bound on the set's width, which is lower if training inte
 RIDGE = 1.0  # penalty, as a fraction of the mean variance of a column
 
 
-class Way(NamedTuple):
+class LinearSettings(NamedTuple):
     """Settings of `linear`, chosen on validation."""
 
     power: float  # each direction of a part is divided by its standard deviation to this power
@@ -38,18 +38,18 @@ class Way(NamedTuple):
 
 
 # validation only chooses among these: the maps are not fitted to interactions
-WAYS = [Way(*way) for way in product((POWER, 0.3), (IMAGE, 0.3, 1.0), (True, False))]
+CHOICES = [LinearSettings(*values) for values in product((POWER, 0.3), (IMAGE, 0.3, 1.0), (True, False))]
 
 
-def fit_linear(layout: Layout, parts: Sequence[FeatureSet], width: int) -> tuple[JoinedMap, Way]:
+def fit_linear(layout: Layout, parts: Sequence[FeatureSet], width: int) -> tuple[JoinedMap, LinearSettings]:
     """Fit with the settings that are best on validation (else the first); raises UserError if no part varies."""
     kept = [part.distinguishes() for part in parts]
     if not any(kept):
         raise UserError(f"none of {', '.join(part.name for part in parts)} distinguishes items; leave it out")
-    scores = _score_ways(layout, parts, kept, width) if layout.interactions.is_file() else []
-    way = WAYS[int(np.argmax(scores)) if scores else 0]
-    chosen = joinable_blocks(parts, kept, way.image)
-    return linalg.fit_blocks(lambda: read_parts(parts), chosen, width, way.power, way.reduced), way
+    scores = _score_choices(layout, parts, kept, width) if layout.interactions.is_file() else []
+    settings = CHOICES[int(np.argmax(scores)) if scores else 0]
+    chosen = joinable_blocks(parts, kept, settings.image)
+    return linalg.fit_blocks(lambda: read_parts(parts), chosen, width, settings.power, settings.reduced), settings
 
 
 def read_parts(parts: Sequence[FeatureSet]) -> Iterator[list[np.ndarray]]:
@@ -57,8 +57,8 @@ def read_parts(parts: Sequence[FeatureSet]) -> Iterator[list[np.ndarray]]:
     yield from (list(shard) for shard in zip(*(part.vectors() for part in parts), strict=True))
 
 
-def _score_ways(layout: Layout, parts: Sequence[FeatureSet], kept: Sequence[bool], width: int) -> list[float]:
-    """Return a score per way: the geometric mean of warm and cold content-neighbour recall; none without validation."""
+def _score_choices(layout: Layout, parts: Sequence[FeatureSet], kept: Sequence[bool], width: int) -> list[float]:
+    """Return a score per choice: geometric mean of warm and cold content-neighbour recall; none without validation."""
     n_items = len(io.read_table(layout.item_ids, schemas.ITEM_IDS))
     rows = io.read_table(layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"])
     user, item, split = (rows[column].to_numpy() for column in ("user_id", "item_id", "split"))
@@ -66,15 +66,15 @@ def _score_ways(layout: Layout, parts: Sequence[FeatureSet], kept: Sequence[bool
     warm = profiles.build_profiles(has, finds, profiles.draw_users(finds[0], n_items, 0), n_items)
     if not len(warm.user):
         return []
-    cold = profiles.cold_draws(has, finds, n_items, DRAWS)
+    cold = profiles.draw_cold_profiles(has, finds, n_items, DRAWS)
     whole = joinable_blocks(parts, kept, IMAGE)
     columns = (np.concatenate([x[block.part][:, block.columns] for x in read_parts(parts)]) for block in whole)
-    reduced = [linalg.whiten_rows(x, width, 0) for x in columns]  # power 0, as each `Way` applies its own
+    reduced = [linalg.whiten_rows(x, width, 0) for x in columns]  # power 0, as each `LinearSettings` applies its own
     scores = []
-    for way in WAYS:
-        weights = [way.image if block.weight == IMAGE else block.weight for block in whole]
+    for settings in CHOICES:
+        weights = [settings.image if block.weight == IMAGE else block.weight for block in whole]
         own = [Block(i, np.ones(x.shape[1], bool), weights[i]) for i, x in enumerate(reduced)]
-        joined = linalg.fit_blocks(lambda: [reduced], own, width, way.power, way.reduced)(reduced)
+        joined = linalg.fit_blocks(lambda: [reduced], own, width, settings.power, settings.reduced)(reduced)
         of_all = float(np.nanmean(warm.recalls(joined, K)))
         of_cold = np.nanmean(profiles.cold_recalls(cold, joined, K), axis=1).mean() if cold else of_all
         scores.append(round(float(np.sqrt(of_all * of_cold)), 6))

@@ -79,7 +79,7 @@ def sets_with_text(params: Parameters, dataset: str) -> list[str]:
     return [f"{TEXT}-{name}" for name in imported_sets(params, dataset) if TEXT in params[Encode].encoders]
 
 
-def made_sets(params: Parameters, dataset: str) -> list[str]:
+def sets_without_controls(params: Parameters, dataset: str) -> list[str]:
     """Return all feature sets but controls, parts first."""
     names = encoded_sets(params, dataset)
     todo = [*sets_with_text(params, dataset), *params[Combine].sets]
@@ -93,11 +93,12 @@ def made_sets(params: Parameters, dataset: str) -> list[str]:
 
 
 def feature_sets(params: Parameters, dataset: str) -> list[str]:
-    return [*made_sets(params, dataset), *params[Combine].controls]
+    return [*sets_without_controls(params, dataset), *params[Combine].controls]
 
 
-def with_parts(params: Parameters, dataset: str, name: str) -> list[str]:
-    return [name, *(one for part in parts_of(params, dataset, name) for one in with_parts(params, dataset, part))]
+def list_with_parts(params: Parameters, dataset: str, name: str) -> list[str]:
+    """Return a set and, recursively, all its parts."""
+    return [name, *(one for part in parts_of(params, dataset, name) for one in list_with_parts(params, dataset, part))]
 
 
 def is_ceiling(sets: Sets, name: str) -> bool:
@@ -121,7 +122,7 @@ def is_partial(sets: Sets, name: str) -> bool:
 
 
 def learns_from_train(params: Parameters, dataset: str, name: str) -> bool:
-    return any(kind_of(params[Combine].sets, one) == MAPPED for one in with_parts(params, dataset, name))
+    return any(kind_of(params[Combine].sets, one) == MAPPED for one in list_with_parts(params, dataset, name))
 
 
 def can_refit(params: Parameters, dataset: str, name: str) -> bool:
@@ -146,4 +147,4 @@ def check_names(params: Parameters, dataset: str) -> None:
         known(parts, [*names, *sets], where)
         for part in parts if kind != MASKED else ():
             refuse_ceiling(sets, part, where)
-    made_sets(params, dataset)
+    sets_without_controls(params, dataset)

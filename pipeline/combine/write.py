@@ -58,7 +58,7 @@ def _write_set(run: Run, name: str, ids: pa.Table, file: File | None, done: Call
     folder, own = run.folder / name, run.params[Combine]
     there, of = run.layout.feature_sets(), names.parts_of(run.params, run.dataset, name)
     if name in own.controls:
-        of = [one for one in names.made_sets(run.params, run.dataset) if one in there][:1]
+        of = [one for one in names.sets_without_controls(run.params, run.dataset) if one in there][:1]
     elif names.is_of_all(own.sets, name):
         for absent in (part for part in of if part not in there):
             run.warn(f"{name}: made without {absent}, which could not be encoded")
@@ -136,8 +136,8 @@ def _make_set(
 
 def _fit_map(run: Run, kind: str, settings: Any, parts: Sequence[FeatureSet]) -> tuple[JoinedMap, dict[str, Any]]:
     if isinstance(settings, Linear):
-        fit, way = maps.fit_linear(run.layout, parts, settings.width)
-        return fit, way._asdict()
+        fit, chosen = maps.fit_linear(run.layout, parts, settings.width)
+        return fit, chosen._asdict()
     if kind == names.CONCAT:
         return linalg.concatenation_map([part.width for part in parts]), {}
     more = {}

@@ -84,7 +84,7 @@ def choose_encoder(params: Parameters, name: str, root: Path, release: Path | No
         return Choice(name, _restrict(params, [], encoders, images, batch_size=facts.batch_size), project, cache)
     if name not in sets:
         raise UserError(f"no encoder '{name}'{nearest(name, [*encoders, *ENCODERS, *sets, *there])}")
-    needed = names.with_parts(params, DATASET, name)
+    needed = names.list_with_parts(params, DATASET, name)
     for one in needed:
         if one in TRAINED or names.kind_of(sets, one) in (names.MAPPED, *names.CEILINGS):
             raise UserError(f"'{one}' needs more than a table; run `dvc repro`, or name a release by --release")

@@ -55,7 +55,7 @@ class Items:
 
 
 class Cells(Sequence[Any]):
-    """Column that copies one cell per access: images are large."""
+    """Column whose cells are copied one per access, as all images would fill memory."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
         self._column = column

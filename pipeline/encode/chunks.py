@@ -52,7 +52,7 @@ class Chunks(NamedTuple):
     there: np.ndarray  # int64 [B], tokens of each whole text
 
     def reading(self, unknown: Sequence[int]) -> Reading:
-        """Count the tokens of each text; `unknown` has the unknown ones of each part."""
+        """Sum token counts per text; `unknown` has the unknown tokens of each part."""
         read, lost = (np.bincount(self.owner, of, len(self.there)).astype(np.int64) for of in (self.tokens, unknown))
         return Reading(read, self.there, lost)
 

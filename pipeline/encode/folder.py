@@ -26,7 +26,7 @@ from alignrec.pipeline.ops.linalg import Block
 SET, ENCODER = "set.json", "encoder"
 LARGEST = 1 << 16  # maximum bytes of set.json
 MOST = 64  # upper bound on parts, settings and packages
-READ = "text"  # key of a file's metadata, for the sums of Reading.facts
+READ = "text"  # key in the metadata of a Parquet file under which it has `Reading.facts`
 DERIVED = ("control", "masked", "mapped", "whitened")  # kinds whose vectors may all be zero
 ZEROS = 0.5  # fraction of zero vectors above which to warn
 UNREAD = 0.25  # fraction of unknown tokens above which texts count as unread: vectors of the rest are mostly noise

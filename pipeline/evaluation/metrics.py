@@ -146,7 +146,9 @@ class Result(NamedTuple):
 def open_test(user: Vectors, item: Vectors, split: Split, protocol: Protocol, ks: Sequence[int]) -> Result:
     """Evaluate on valid and test; the only function that reads test targets."""
     valid = evaluate_vectors(
-        user, item, split, "valid", ks, protocol.seen(split, "valid"), protocol.ranked(split, "valid")
+        user, item, split, "valid", ks, protocol.seen_pairs(split, "valid"), protocol.ranked_items(split, "valid")
     )
-    test = evaluate_vectors(user, item, split, "test", ks, protocol.seen(split, "test"), protocol.ranked(split, "test"))
+    test = evaluate_vectors(
+        user, item, split, "test", ks, protocol.seen_pairs(split, "test"), protocol.ranked_items(split, "test")
+    )
     return Result(valid, test, protocol.label)

@@ -53,7 +53,7 @@ class Protocol:
     def label(self) -> dict[str, str]:
         return {"protocol": self.name, "fingerprint": self.fingerprint}
 
-    def described(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         return {"name": self.name, "fingerprint": self.fingerprint, **asdict(self)}
 
     @property
@@ -66,27 +66,27 @@ class Protocol:
         """Suffix of result files; empty except for the second of `variants`."""
         return "-all-items" if self.candidates == ALL and self.split.startswith(COLD_ITEMS) else ""
 
-    def ranked(self, split: Split, which: Part) -> np.ndarray | None:
+    def ranked_items(self, split: Split, which: Part) -> np.ndarray | None:
         """Return the items ranked for targets in `which`, int32, ascending; None for all."""
         return split.cold_items(which) if self.candidates == COLD else None
 
-    def seen(self, split: Split, which: Part) -> Pairs:
+    def seen_pairs(self, split: Split, which: Part) -> Pairs:
         if which == "test" and self.rule == "strict":
             return unite_pairs(split.train, split.valid, split.n_items)
         return split.train
 
 
 def selecting_protocol(rule: Rule, division: str, kept: str, split: Split, *draws: Split) -> Protocol:
-    asked = questions(split)
+    asked = hash_questions(split)
     if draws:
         division = f"{division} in {1 + len(draws)} draws"
-        asked = hashlib.sha256("\n".join([asked, *map(questions, draws)]).encode()).hexdigest()
+        asked = hashlib.sha256("\n".join([asked, *map(hash_questions, draws)]).encode()).hexdigest()
     all_items = Protocol(rule, division, kept, asked)
     # few cold items would reach the top 20 of all items, so they are ranked among themselves
     return replace(all_items, candidates=COLD, selection=f"{SELECTION} among {COLD}") if split.is_cold else all_items
 
 
-def questions(split: Split) -> str:
+def hash_questions(split: Split) -> str:
     total = hashlib.sha256(str(split.n_items).encode())
     for pairs in (split.train, split.valid, split.test):
         total.update(f"\n{len(pairs)}\n".encode())

@@ -50,7 +50,7 @@ Index = Literal["exact", "ivf"]
 MEANINGLESS = "random"
 
 
-class Settled(NamedTuple):
+class SearchSettings(NamedTuple):
     """The chosen number of cells to probe, and the recall that it reaches."""
 
     cells: int = 0
@@ -139,11 +139,11 @@ class Inverted:
         self.index.replace_invlists(lists, True)
         lists.this.disown()  # the index owns them
         with _silence_stdout():
-            for own in self.parts():
+            for own in self.directed_rows():
                 for at in range(0, len(own), BLOCK):
                     self.index.add_with_ids(self._units[own[at : at + BLOCK]], own[at : at + BLOCK])
 
-    def parts(self) -> Iterator[np.ndarray]:
+    def directed_rows(self) -> Iterator[np.ndarray]:
         """Yield the numbers of rows with a direction, int64 [n], from each PART rows."""
         return (at + np.flatnonzero(self.directed[at : at + PART]) for at in range(0, len(self.directed), PART))
 
@@ -167,13 +167,13 @@ class Inverted:
         cosines, ids = map(np.concatenate, zip(*ranked, strict=True))
         return cosines, ids
 
-    def settle(self, k: int, required: bool = True) -> Settled:
+    def choose_probes(self, k: int, required: bool = True) -> SearchSettings:
         """Increase the number of probes until RECALL is reached; UserError if a quarter of the cells is too few."""
         usable, cells = np.flatnonzero(self.directed), self.index.nlist
         rows = usable[np.sort(np.random.default_rng(1).permutation(len(usable))[:QUERIES])]
         # the exact cosine of each row's Kth neighbour, itself included
         queries, best = self._units[rows], np.full((len(rows), k), -np.inf, np.float32)
-        for own in self.parts():
+        for own in self.directed_rows():
             exact, _ = faiss.knn(queries, self._units[own], min(k, len(own)), metric=faiss.METRIC_INNER_PRODUCT)
             best = np.sort(np.concatenate([best, exact], axis=1), axis=1)[:, ::-1][:, :k]
         probes, most = 1, max(min(cells, FEW), cells // MOST * required)
@@ -189,12 +189,12 @@ class Inverted:
                 f"an inverted file finds {recall:.3f} of the nearest neighbours in {probes:,} of {cells:,} cells, less "
                 f"than {RECALL}: these vectors form no groups; give 'graph.index: exact', which takes about as long"
             )
-        return Settled(cells, probes, round(recall, 4))
+        return SearchSettings(cells, probes, round(recall, 4))
 
 
 def search_inverted(
     parts: Iterable[np.ndarray], width: int, k: int, folder: Path, required: bool = True
-) -> tuple[Iterator[pa.Table], np.ndarray, Settled]:
+) -> tuple[Iterator[pa.Table], np.ndarray, SearchSettings]:
     """Like `find_neighbours`, with an inverted file in `folder`; UserError if the `required` recall is not reached.
 
     Returns EDGES in item order, the items with a direction, bool [I], and the settings.
@@ -203,12 +203,12 @@ def search_inverted(
     usable = index.directed
     if not usable.any():
         none = np.empty((0, 0), int)
-        return iter([_edge_table(none.ravel(), none, none, np.arange(len(usable)))]), usable, Settled()
+        return iter([_edge_table(none.ravel(), none, none, np.arange(len(usable)))]), usable, SearchSettings()
     k = min(k, int(usable.sum()))
-    settled = index.settle(k, required)
+    settled = index.choose_probes(k, required)
 
     def tables() -> Iterator[pa.Table]:
-        for start, rows in zip(range(0, len(usable), PART), index.parts(), strict=True):
+        for start, rows in zip(range(0, len(usable), PART), index.directed_rows(), strict=True):
             lone = start + np.flatnonzero(~usable[start : start + PART])
             yield _edge_table(rows, *index.search(rows, k, settled.probes), lone)
 

@@ -32,7 +32,7 @@ CORES = min(os.cpu_count() or 1, 8)  # default threads; more are limited by memo
 
 @dataclass(frozen=True)
 class Threads:
-    """One worker shared by several threads."""
+    """Several threads that call one worker."""
 
     number: int = CORES
 
@@ -45,7 +45,7 @@ class Threads:
 
 @dataclass(frozen=True)
 class Processes:
-    """A worker per process; without `torch` processes start faster and take less memory."""
+    """Processes with a worker each; without `torch` they start faster and take less memory."""
 
     number: int
     torch: bool = True

@@ -119,7 +119,7 @@ def read_limited(blocks: Iterable[bytes], max_bytes: int) -> Fetched:
     return Fetched(bytes(data))
 
 
-def start_of_paths(source: Source, raw: Path, folder: str | None) -> Path | None:
+def find_image_root(source: Source, raw: Path, folder: str | None) -> Path | None:
     """Return the folder or archive to which image paths are relative; None if there is none on this machine."""
     if not isinstance(source, Downloaded):
         return raw
@@ -142,7 +142,7 @@ def open_files(params: Images, start: Path | None) -> Files:
     return Zip(start)
 
 
-def with_candidates(items: pa.Table, patterns: Sequence[str], has: Callable[[str], bool]) -> pa.Table:
+def prepend_candidates(items: pa.Table, patterns: Sequence[str], has: Callable[[str], bool]) -> pa.Table:
     """Put addresses from `patterns` first in items (asin, image_urls); local ones only if `has` finds them."""
     quoted = re.compile(r"https?://|file:", re.IGNORECASE)
     candidates = []

@@ -91,7 +91,7 @@ def write_shards(run: Run, retry_failed: bool) -> list[Path]:
     items = io.read_slices(run.layout.items, schemas.ITEMS, ["item_id", "asin", "image_urls"], params.shard_rows)
     with run.alone():
         run.resume(run.folder, [], params.model_dump(exclude=ACCESS))
-    start = access.start_of_paths(run.source, run.layout.raw, params.folder)
+    start = access.find_image_root(run.source, run.layout.raw, params.folder)
     run.measure(folder=None if start is None else str(start))
     paths: list[Path] = []
     local = access.open_files(params, start)
@@ -104,7 +104,7 @@ def write_shards(run: Run, retry_failed: bool) -> list[Path]:
 
 
 def _write_shard(run: Run, web: Fetcher, items: pa.Table, path: Path, retry_failed: bool, progress: Progress) -> None:
-    items = access.with_candidates(items, web.params.pattern, web.files.has)
+    items = access.prepend_candidates(items, web.params.pattern, web.files.has)
     inputs = web.params.model_dump(), access.hash_inputs(items, web.files, web.params.max_bytes)
     mark, work = run.folder / ".shards" / path.stem / ".key", run.folder / ".blocks" / path.stem
     key = run.key([], inputs, [f"alignrec.stages.{run.stage}"])

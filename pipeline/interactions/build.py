@@ -122,7 +122,7 @@ def _number_rows(db: Db, rows: int, drops: dict[str, int], division: str) -> Spl
             SELECT {what}, (row_number() OVER (ORDER BY min(pos)) - 1)::INTEGER AS {what}_id
             FROM parted GROUP BY {what}"""
         )
-    drops |= _left_out(db)
+    drops |= _count_left_out(db)
     return _collect_tables(
         db,
         "SELECT user_id, item_id, rating, timestamp, split FROM parted JOIN user_ids USING (user) "
@@ -153,11 +153,11 @@ def _collect_tables(
 def draw_again(db: Db, division: Division, first: SplitTables) -> Query:
     divisions.draw_split(db, division)
     divisions.delete_untrained(db)
-    _left_out(db)
+    _count_left_out(db)
     return first.interactions
 
 
-def _left_out(db: Db) -> dict[str, int]:
+def _count_left_out(db: Db) -> dict[str, int]:
     n = query_count(db, "DELETE FROM parted WHERE split IS NULL")
     return {"over_most_train": n} if n else {}
 
@@ -204,12 +204,12 @@ def import_published(
         {time} AS timestamp, split::TINYINT AS split FROM raw WHERE {rated}; DROP TABLE raw"""
     )
     below, name = rows - query_count(db, "SELECT count(*) FROM parted"), ""
-    if division.needs_content:  # such divisions join with name tables: users by number, items by identifier
+    if division.needs_content:  # it draws by hashes of names; published files name users only by number
         divisions.create_names(db, "user", "SELECT user_id::VARCHAR AS name, user_id AS code FROM users", division.seed)
         divisions.create_names(db, "item", "SELECT asin AS name, item_id AS code FROM asins", division.seed)
         name = divisions.divide_again(db, division, MMREC)
     drops = {"user_without_train": divisions.delete_untrained(db)} | ({"below_min_rating": below} if below else {})
-    drops |= _left_out(db)
+    drops |= _count_left_out(db)
     interactions = f"SELECT user AS user_id, item AS item_id, rating, timestamp, split FROM parted {ORDER}"
     users_sql, items_sql = "SELECT * FROM users ORDER BY user_id", "SELECT * FROM asins ORDER BY item_id"
     return _collect_tables(db, interactions, users_sql, items_sql, rows, drops, name)

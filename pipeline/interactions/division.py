@@ -58,7 +58,7 @@ def create_names(db: Db, what: str, rows: str, seed: int) -> None:
     db.execute(
         f"""CREATE TABLE {what}_names AS
         SELECT name, code, md5_number_lower(concat_ws(',', {seed}, name)) AS hash FROM ({rows})"""
-    )  # `hash` orders names by seed
+    )  # `hash` is a random order, fixed by seed and names
 
 
 def complete_rows(db: Db, min_rating: float | None) -> tuple[str, dict[str, int]]:

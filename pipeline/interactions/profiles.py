@@ -44,7 +44,7 @@ class Profiles:
         step = max(1, SCORES // engine.CORES // max(1, users))
 
         @lru_cache(maxsize=1)  # a single block is computed once for both passes
-        def scored(first: int) -> np.ndarray:
+        def score_block(first: int) -> np.ndarray:
             block = slice(first, first + step)
             columns = float64_units(features, self.candidates[block]).T
             scores = members @ (units @ columns) if sums is None else sums @ columns  # [G, step]
@@ -55,11 +55,11 @@ class Profiles:
         own = np.empty(len(self.user))
         for first in starts:
             inside = np.flatnonzero((place >= first) & (place < first + step))
-            own[inside] = scored(first)[self.user[inside], place[inside] - first]
+            own[inside] = score_block(first)[self.user[inside], place[inside] - first]
         slack = TIE * np.diff(self.has.indptr)[self.user]
         above, reached = np.zeros(len(own), np.int64), np.zeros(len(own), np.int64)
         for first in starts:
-            scores = scored(first)
+            scores = score_block(first)
             at_once = max(1, COMPARED // max(1, scores.shape[1]))
             for at in range(0, len(own), at_once):
                 pairs = slice(at, at + at_once)
@@ -95,7 +95,7 @@ def build_profiles(
     return Profiles(mine, user[order].astype(np.int64), target[order].astype(np.int64), candidates)
 
 
-def cold_draws(
+def draw_cold_profiles(
     has: tuple[np.ndarray, np.ndarray], finds: tuple[np.ndarray, np.ndarray], n_items: int, draws: int
 ) -> list[Profiles]:
     """Return draws of cold items, the candidates, which are in no profile; none if fewer than FEWEST would be cold."""

@@ -62,7 +62,7 @@ def load_split(interactions: pa.Table, n_users: int, n_items: int) -> Split:
     known[users[which == TRAIN]] = True
     known_user = known[users]
     train, valid, test = (
-        _pairs_of_keys(np.unique(pairs[(which == part) & known_user]), n_items) for part in (TRAIN, VALID, TEST)
+        _decode_keys(np.unique(pairs[(which == part) & known_user]), n_items) for part in (TRAIN, VALID, TEST)
     )
     unknown = int((~known_user).sum())
     repeated = len(pairs) - unknown - len(train) - len(valid) - len(test)
@@ -80,7 +80,7 @@ def train_of(interactions: Iterable[pa.Table], users: np.ndarray, n_users: int, 
         user, item = _checked_ids(part, "user_id", n_users), _checked_ids(part, "item_id", n_items)
         own = (part["split"].to_numpy() == TRAIN) & np.isin(user, users)
         found.append(np.searchsorted(users, user[own]) * n_items + item[own])
-    return _pairs_of_keys(np.unique(np.concatenate(found)), n_items)
+    return _decode_keys(np.unique(np.concatenate(found)), n_items)
 
 
 def limit_users(parts: Split) -> Split:
@@ -100,7 +100,7 @@ def pair_keys(pairs: Pairs, n_items: int) -> np.ndarray:
 
 
 def unite_pairs(one: Pairs, other: Pairs, n_items: int) -> Pairs:
-    return _pairs_of_keys(np.union1d(pair_keys(one, n_items), pair_keys(other, n_items)), n_items)
+    return _decode_keys(np.union1d(pair_keys(one, n_items), pair_keys(other, n_items)), n_items)
 
 
 def contains_keys(sorted_keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -110,7 +110,8 @@ def contains_keys(sorted_keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return sorted_keys[np.minimum(at, len(sorted_keys) - 1)] == wanted
 
 
-def _pairs_of_keys(unique: np.ndarray, n_items: int) -> Pairs:
+def _decode_keys(unique: np.ndarray, n_items: int) -> Pairs:
+    """Invert `pair_keys`, for ascending keys."""
     return Pairs((unique // n_items).astype(np.int32), (unique % n_items).astype(np.int32))
 
 

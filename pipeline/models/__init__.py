@@ -39,7 +39,7 @@ RELEASED = "alignrec"  # recommender used for releases and ablations
 TITLES = {"bm3-improved": "BM3, improved", "ials": "iALS"}
 # use of content -> recommenders, by the taxonomy of AlignRec's paper: features as an input, aggregated over graphs
 # only, or aligned by losses that are optimised jointly; AlignRec aligns in stages
-WAYS = {
+CONTENT_USES = {
     "ids": (),
     "a: input": ("contentknn", "vbpr", "cease", "addease", "l3ae"),
     "b: over graphs": ("mmgcn", "grcn", "dualgnn", "lattice", "freedom"),
@@ -53,6 +53,6 @@ def title_of_model(name: str) -> str:
     return TITLES.get(name) or (entry.partition(":")[2] if entry else name)
 
 
-def reading_way(model: str, features: str) -> str:
-    """Return how a recommender uses content, a key of WAYS; empty if unknown."""
-    return "ids" if features == "none" else next((name for name, models in WAYS.items() if model in models), "")
+def content_use(model: str, features: str) -> str:
+    """Return how a recommender uses content, a key of CONTENT_USES; empty if unknown."""
+    return "ids" if features == "none" else next((name for name, models in CONTENT_USES.items() if model in models), "")

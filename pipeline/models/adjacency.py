@@ -31,13 +31,13 @@ def interaction_matrix(split: Split) -> sp.csr_array:
     return sp.csr_array((ones, (split.train.users, split.train.items)), shape=(split.n_users, split.n_items))
 
 
-def balance_degrees(matrix: sp.csr_array) -> sp.csr_array:
+def normalise_by_degrees(matrix: sp.csr_array) -> sp.csr_array:
     """Return D_row^-1/2 M D_column^-1/2, D the row and column sums."""
     by_row, by_column = _inverse_root(matrix.sum(axis=1)), _inverse_root(matrix.sum(axis=0))
     return sp.csr_array(sp.diags_array(by_row) @ matrix @ sp.diags_array(by_column))
 
 
-def mean_rows(matrix: sp.csr_array) -> sp.csr_array:
+def normalise_rows(matrix: sp.csr_array) -> sp.csr_array:
     """Return D_row^-1 M, which averages over the entries of each row."""
     return sp.csr_array(sp.diags_array(_inverse_root(matrix.sum(axis=1)) ** 2) @ matrix)
 

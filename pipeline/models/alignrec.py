@@ -92,7 +92,7 @@ class AlignRec(GraphRecommender):
 
     @property
     def target(self) -> Tensor:
-        """REG's target, [I, F]; in mode `compat` the trained table, as in the published code."""
+        """Features that REG compares with, [I, F]; in mode `compat` the trained table, as in the published code."""
         return self.features.detach() if self.params.mode == "compat" else self.fixed
 
     @property

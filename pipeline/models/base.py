@@ -51,7 +51,7 @@ class Inputs:
     @cached_property
     def user_item(self) -> Sparse:
         """Symmetrically normalised graph R_hat of the train pairs, [U, I]."""
-        return Sparse(adjacency.balance_degrees(adjacency.interaction_matrix(self.split)), self.device)
+        return Sparse(adjacency.normalise_by_degrees(adjacency.interaction_matrix(self.split)), self.device)
 
 
 @dataclass(frozen=True)

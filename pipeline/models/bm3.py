@@ -69,8 +69,11 @@ class BM3(Recommender):
         content = [w(pick_rows(f, items)) for w, f in zip(self.project, self.modalities, strict=True)]  # M x [B, D]
         online_user, online_item = self.predict(user), self.predict(item)
         online = [self.predict(h) for h in content]
-        target_user, target_item = self._view(user, users, len(h_user)), self._view(item, items, len(h_item))
-        target = [self._view(h, items, len(h_item)) for h in content]
+        target_user, target_item = (
+            self._dropout_view(user, users, len(h_user)),
+            self._dropout_view(item, items, len(h_item)),
+        )
+        target = [self._dropout_view(h, items, len(h_item)) for h in content]
         if self.improved:
             align = [cosine_loss(online_item, h) for h in target]
             penalty = l2(user, item, batch_size=self.params.batch_size)
@@ -87,7 +90,7 @@ class BM3(Recommender):
             "l2": self.params.l2 * penalty,
         }
 
-    def _view(self, h: Tensor, rows: Tensor, n: int) -> Tensor:
+    def _dropout_view(self, h: Tensor, rows: Tensor, n: int) -> Tensor:
         """Return h. [B, D], the dropout view of rows h of a table of n rows: h . Bernoulli(p) / p."""
         if not self.training:
             return h

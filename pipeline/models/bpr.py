@@ -72,13 +72,15 @@ class VBPR(Recommender):
         nn.init.zeros_(self.project.bias)
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        return self.user, self._items(torch.arange(len(self.item), device=self.item.device))
+        return self.user, self._item_vectors(torch.arange(len(self.item), device=self.item.device))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         items = distinct_items(torch.cat([batch.positives, batch.negatives]))
-        positive, negative = pick_rows(self._items(items.rows), items.at).chunk(2)  # repeated items are projected once
+        positive, negative = pick_rows(self._item_vectors(items.rows), items.at).chunk(
+            2
+        )  # repeated items are projected once
         vectors = pick_rows(self.user, batch.users), positive, negative
         return {"bpr": guarded_bpr(*vectors), "l2": self.l2 * sum_norms(*vectors, divisor=len(batch.users))}
 
-    def _items(self, rows: Tensor) -> Tensor:
+    def _item_vectors(self, rows: Tensor) -> Tensor:
         return torch.cat([pick_rows(self.item, rows), self.project(pick_rows(self.features, rows))], 1)

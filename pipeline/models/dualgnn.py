@@ -45,7 +45,9 @@ class DualGNN(Recommender):
         counts = cooccurrence.count_cooccurrences(adjacency.interaction_matrix(inputs.split))
         blocks = [cooccurrence.top_k(block, params.neighbours) for _, block in counts]
         self.common = sp.csr_array(sp.vstack(blocks, format="csr"))
-        self.fixed = self.drawn = self._draw(torch.Generator().manual_seed(seed_for("dualgnn", "user graph")))
+        self.fixed = self.drawn = self._draw_neighbours(
+            torch.Generator().manual_seed(seed_for("dualgnn", "user graph"))
+        )
         self.project = nn.ModuleList(
             nn.Sequential(nn.Linear(f.shape[1], 4 * dim), nn.LeakyReLU(), nn.Linear(4 * dim, dim))
             for f in self.modalities
@@ -56,9 +58,9 @@ class DualGNN(Recommender):
         self.item_attention = modality_weights(inputs.split.n_items, columns)  # [I, M]
 
     def start_epoch(self) -> None:
-        self.drawn = self._draw()
+        self.drawn = self._draw_neighbours()
 
-    def _draw(self, draws: torch.Generator | None = None) -> Sparse:
+    def _draw_neighbours(self, draws: torch.Generator | None = None) -> Sparse:
         """Return each user's K neighbours, [U, U], weighted by softmax of common items; repeats are sampled."""
         # non-empty rows are padded to K entries with uniform repeats
         common, k = self.common, self.params.neighbours

@@ -42,10 +42,10 @@ class Closed(Untrained):
         super().__init__(inputs, params)
         check_memory(inputs.split.n_items, params.gib, type(self).__name__)
         self.seen = adjacency.interaction_matrix(inputs.split)  # X [U, I]
-        self.filter = Filter(torch.from_numpy(self.weigh(inputs, params)).to(inputs.device))
+        self.filter = Filter(torch.from_numpy(self.solve_weights(inputs, params)).to(inputs.device))
 
     @abstractmethod
-    def weigh(self, inputs: Inputs, params: Any) -> np.ndarray:
+    def solve_weights(self, inputs: Inputs, params: Any) -> np.ndarray:
         """Return B, float32 [I, I]; `params` is an instance of `Params`."""
 
     def forward(self) -> tuple[sp.csr_array, Filter]:
@@ -55,7 +55,7 @@ class Closed(Untrained):
 class EASE(Closed):
     """score(u, .) = x_u B, B = argmin |X - X B|^2 + l2 |B|^2, diag(B) = 0."""
 
-    def weigh(self, inputs: Inputs, params: ClosedParams) -> np.ndarray:
+    def solve_weights(self, inputs: Inputs, params: ClosedParams) -> np.ndarray:
         return zero_diagonal(invert_ridge(gram_matrix(self.seen), params.l2, "ease"))
 
 
@@ -73,7 +73,7 @@ class CEASE(Closed):
     Params = CEASEParams
     needs = frozenset({"features"})
 
-    def weigh(self, inputs: Inputs, params: CEASEParams) -> np.ndarray:
+    def solve_weights(self, inputs: Inputs, params: CEASEParams) -> np.ndarray:
         features, matrix = unit_content(inputs.features), gram_matrix(self.seen)
         add_product(matrix, params.content * features, features)
         return zero_diagonal(invert_ridge(matrix, params.l2, "cease"))
@@ -94,7 +94,7 @@ class AddEASE(Closed):
     Params = AddEASEParams
     needs = frozenset({"features"})
 
-    def weigh(self, inputs: Inputs, params: AddEASEParams) -> np.ndarray:
+    def solve_weights(self, inputs: Inputs, params: AddEASEParams) -> np.ndarray:
         w, v = content_factors(unit_content(inputs.features), params.content_l2)
         matrix = zero_diagonal(invert_ridge(gram_matrix(self.seen), params.l2, "addease"))
         matrix *= 1 - params.share
@@ -127,7 +127,7 @@ class L3AE(Closed):
     Params = L3AEParams
     needs = frozenset({"features"})
 
-    def weigh(self, inputs: Inputs, params: L3AEParams) -> np.ndarray:
+    def solve_weights(self, inputs: Inputs, params: L3AEParams) -> np.ndarray:
         # B = 1 + d P S - P diag(m), with P = (X^T X + l2 + distil)^-1, d = distil and m such that diag(B) = 0; S =
         # diag(c) + W V^T is of low rank off its diagonal, so P S = P diag(c) + (P W) V^T
         w, v = content_factors(unit_content(inputs.features), params.content_l2)

@@ -60,7 +60,7 @@ class FREEDOM(Recommender):
     def start_epoch(self) -> None:
         # rounded down, as in the reference
         n = int((1 - self.params.drop) * self.seen.nnz)
-        self.thinned = Sparse(adjacency.balance_degrees(thin_edges(self.seen, n)), self.device)
+        self.thinned = Sparse(adjacency.normalise_by_degrees(thin_edges(self.seen, n)), self.device)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         user_item = self.thinned if self.training else self.whole

@@ -43,7 +43,7 @@ class ContentKNN(Untrained):
         super().__init__(inputs, params)
         assert inputs.features is not None
         self.direction = nnf.normalize(inputs.features)  # [I, F]
-        mean = adjacency.mean_rows(adjacency.interaction_matrix(inputs.split))  # D_u^-1 R [U, I]
+        mean = adjacency.normalise_rows(adjacency.interaction_matrix(inputs.split))  # D_u^-1 R [U, I]
         self.mean = Sparse(mean, inputs.device)
 
     def forward(self) -> tuple[Tensor, Tensor]:

@@ -45,7 +45,7 @@ class LATTICE(Recommender):
         seen = adjacency.interaction_matrix(inputs.split)
         both = sp.block_array([[None, seen], [seen.T, None]], format="csr")
         loops = sp.csr_array(both + sp.eye_array(both.shape[0], dtype="float32", format="csr"))
-        self.walk = Sparse(adjacency.mean_rows(loops), inputs.device)  # [N, N]
+        self.walk = Sparse(adjacency.normalise_rows(loops), inputs.device)  # [N, N]
         self.modalities = learn_features(inputs.modalities)
         # M x [I, I]
         self.fixed = [Sparse(adjacency.item_graph(table, n_items), inputs.device) for table in inputs.modal_edges]
@@ -53,15 +53,15 @@ class LATTICE(Recommender):
         self.kept: Weights | None = None
 
     def start_epoch(self) -> None:
-        self.edges, self.kept = self._search(), None
+        self.edges, self.kept = self._find_edges(), None
 
     @torch.no_grad()
-    def _search(self) -> list[SparsityPattern]:
-        tables = (neighbours.find_neighbours(x.float().cpu().numpy(), self.k) for x in self.projected())
+    def _find_edges(self) -> list[SparsityPattern]:
+        tables = (neighbours.find_neighbours(x.float().cpu().numpy(), self.k) for x in self.project_features())
         ends = ((table["item_id"].to_numpy(), table["neighbour_id"].to_numpy()) for table in tables)
         return [SparsityPattern(*own, (len(self.item), len(self.item)), self.device) for own in ends]
 
-    def projected(self) -> list[Tensor]:
+    def project_features(self) -> list[Tensor]:
         """Return e~_m = W_m e_m + b_m, M x [I, D]."""
         return [w(f) for w, f in zip(self.project, self.modalities, strict=True)]
 
@@ -69,8 +69,8 @@ class LATTICE(Recommender):
         if self.training and not self.edges:
             self.start_epoch()
         # features have changed since the start of the epoch: outside training, search again
-        edges = self.edges if self.training else self._search()
-        alpha, cosines = self._weights(edges)
+        edges = self.edges if self.training else self._find_edges()
+        alpha, cosines = self._edge_weights(edges)
         h: Tensor = self.item
         for _ in range(self.params.item_layers):  # (lambda sum_m alpha_m S_m + (1 - lambda) A) h
             fixed = torch.stack([a * s.dot(h) for a, s in zip(alpha, self.fixed, strict=True)]).sum(0)
@@ -82,10 +82,10 @@ class LATTICE(Recommender):
         return user, item + nnf.normalize(h)
 
     @torch.compiler.disable  # a CUDA graph would overwrite the weights kept for later batches
-    def _weights(self, edges: list[SparsityPattern]) -> Weights:
+    def _edge_weights(self, edges: list[SparsityPattern]) -> Weights:
         if self.training and self.kept:
             return self.kept
-        directions = [nnf.normalize(x) for x in self.projected()]
+        directions = [nnf.normalize(x) for x in self.project_features()]
         cosines = [e.dots(x, x) for e, x in zip(edges, directions, strict=True)]
         alpha = self.importance.softmax(0)
         if self.training:

@@ -26,8 +26,8 @@ class MMGCN(Recommender):
         super().__init__(inputs, params)
         self.l2, self.modalities = params.l2, inputs.modalities
         seen = adjacency.interaction_matrix(inputs.split)
-        self.to_user = Sparse(adjacency.mean_rows(seen), inputs.device)  # [U, I]
-        self.to_item = Sparse(adjacency.mean_rows(seen.T.tocsr()), inputs.device)  # [I, U]
+        self.to_user = Sparse(adjacency.normalise_rows(seen), inputs.device)  # [U, I]
+        self.to_item = Sparse(adjacency.normalise_rows(seen.T.tocsr()), inputs.device)  # [I, U]
         raw, dim = [m.shape[1] for m in self.modalities], params.dim
         widths = [*raw[:-1], LATENT]  # W_m
         self.project = nn.ModuleList([*(nn.Identity() for _ in raw[1:]), nn.Linear(raw[-1], LATENT)])

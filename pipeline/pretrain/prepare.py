@@ -108,7 +108,7 @@ def _prepare_beit3(
 def _prepare_mini(
     layout: Layout, lines: io.Texts, params: Pretrain, seed: int
 ) -> tuple[Network, Corpus, np.ndarray, int, list[str]]:
-    images, theirs, path = read_images(layout), load_minilm(), layout.encoder.word_pieces
+    images, theirs, path = read_image_vectors(layout), load_minilm(), layout.encoder.word_pieces
     if not path.is_file():
         blocks = (lines.slice(start, io.PART).to_pylist() for start in range(0, len(lines), io.PART))
         ordered, predicted = order_pieces(theirs.tokenizer, blocks)
@@ -151,7 +151,7 @@ def read_target(
     return io.mapped((unit_rows(fit(some))[0] for some in parts()), layout.encoder_scratch)
 
 
-def read_images(layout: Layout) -> Images:
+def read_image_vectors(layout: Layout) -> Images:
     """Return the concatenated vectors of IMAGE_TOKENS of all images."""
     texts = io.Texts(layout.items)
     if "image" not in _present_modalities(layout, texts):

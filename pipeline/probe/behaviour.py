@@ -14,7 +14,7 @@ from alignrec.pipeline.probe.registry import Data, Probe
 from alignrec.schemas import TEST, TRAIN
 
 
-def _sample_asked(groups: np.ndarray, data: Data, probe: str, unit: str) -> tuple[np.ndarray, str]:
+def _sample_groups(groups: np.ndarray, data: Data, probe: str, unit: str) -> tuple[np.ndarray, str]:
     """Return a seeded sample of `groups`, and a caveat if it is smaller."""
     asked = sample_ids(groups, data.items, seed_for("probe", probe))
     few = len(asked) < len(groups)
@@ -26,7 +26,7 @@ def ask_last_items(data: Data) -> Questions | str:
     if clock == "none":
         return "the source has no real timestamps"
     user, item, time = (data.interactions[c].to_numpy() for c in ("user_id", "item_id", "timestamp"))
-    asked, note = _sample_asked(np.flatnonzero(np.bincount(user) > 1), data, "zero_shot", "users")
+    asked, note = _sample_groups(np.flatnonzero(np.bincount(user) > 1), data, "zero_shot", "users")
     kept = np.isin(user, asked)
     questions = last_items(user[kept], item[kept], time[kept], data.items)
     order = "The source gives the order of a user's interactions, not their times." if clock == "order" else ""
@@ -63,7 +63,7 @@ def ask_co_bought(data: Data) -> Questions | str:
     together = np.flatnonzero(np.bincount(seen[np.diff(seen.indptr) > 1].indices))
     if not len(together):
         return "no two items share a train user"
-    asked, note = _sample_asked(together, data, "item_cf", "items")
+    asked, note = _sample_groups(together, data, "item_cf", "items")
     return replace(co_bought(seen, asked), note=note)
 
 
@@ -85,7 +85,9 @@ def co_bought(seen: sparse.csr_array, items: np.ndarray) -> Questions:
 
 def ask_test_items(data: Data) -> Questions | str:
     user, item, split = (data.interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
-    asked, note = _sample_asked(np.intersect1d(user[split == TRAIN], user[split == TEST]), data, "content_knn", "users")
+    asked, note = _sample_groups(
+        np.intersect1d(user[split == TRAIN], user[split == TEST]), data, "content_knn", "users"
+    )
     kept = np.isin(user, asked)
     questions = content_neighbours(user[kept], item[kept], split[kept], data.items)
     return replace(questions, note=note) if len(questions.target) else "no user has train and test items"

@@ -51,7 +51,7 @@ class ColdItems:
 
 def draw_cold_items(data: Data) -> ColdItems | str:
     pairs = data.interactions["user_id"].to_numpy(), data.interactions["item_id"].to_numpy()
-    draws = profiles.cold_draws(pairs, pairs, data.items, DRAWS)
+    draws = profiles.draw_cold_profiles(pairs, pairs, data.items, DRAWS)
     return ColdItems(draws) if draws else f"fewer than {FEWEST} items are cold in a draw, or no user has one"
 
 

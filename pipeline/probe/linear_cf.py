@@ -20,7 +20,7 @@ from alignrec.pipeline.probe.registry import Data, Probe, Refit
 
 GIB = 1.5  # upper bound on the I x I matrix: 20,000 items
 # validation chooses the ridge of EASE, then how L3AE divides it between |B|^2 and |B - S|^2; share 0 is EASE itself
-RIDGES = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # in units of one user's weight
+RIDGES = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # a user's row weighs 1
 SHARES = (0.3, 0.7, 1.0)  # shares of the ridge on |B - S|^2, S the content model
 CONTENT_RIDGES = (1.0, 10.0, 100.0)  # ridges of the content model, whose rows have unit length
 BLOCK = 1 << 23  # scores in memory at a time
@@ -29,7 +29,7 @@ HELD = 1 << 25  # maximum scores of EASE kept for all feature sets
 Judged = Literal["valid", "test"]
 
 
-class Asked(NamedTuple):
+class UserBlock(NamedTuple):
     """A block of b users, their N train items and their T targets."""
 
     history: sp.csr_array  # float32 [b, I]
@@ -61,7 +61,7 @@ class Asked(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearCF:
     """Linear CF as a probe's task: answers are gains in recall over EASE."""
 
     split: Split
@@ -74,8 +74,8 @@ class Linear:
         return adjacency.interaction_matrix(self.split)
 
     @cached_property
-    def asked(self) -> dict[Judged, list[Asked]]:
-        blocks: dict[Judged, list[Asked]] = {"valid": [], "test": []}
+    def user_blocks(self) -> dict[Judged, list[UserBlock]]:
+        blocks: dict[Judged, list[UserBlock]] = {"valid": [], "test": []}
         for part, found in blocks.items():
             everyone, step = users_with_targets(self.split, part), max(1, BLOCK // self.split.n_items)
             targets: Pairs = getattr(self.split, part)
@@ -83,7 +83,7 @@ class Linear:
                 mine = np.flatnonzero(np.isin(targets.users, users))
                 mine = mine[np.argsort(targets.users[mine], kind="stable")]
                 pairs = np.searchsorted(users, targets.users[mine]), targets.items[mine]
-                found.append(Asked(self.seen[users], self.seen[users].nonzero(), pairs))
+                found.append(UserBlock(self.seen[users], self.seen[users].nonzero(), pairs))
         return blocks
 
     @cached_property
@@ -101,7 +101,7 @@ class Linear:
 
     def _ease_recalls(self, part: Judged, inverse: np.ndarray) -> np.ndarray:
         scale = -1 / inverse.diagonal()
-        return np.concatenate([one.recalls(one.history @ inverse, scale) for one in self.asked[part]])
+        return np.concatenate([one.recalls(one.history @ inverse, scale) for one in self.user_blocks[part]])
 
     @cached_property
     def base(self) -> np.ndarray:
@@ -111,10 +111,10 @@ class Linear:
     @cached_property
     def _kept_products(self) -> dict[Judged, list[np.ndarray]]:
         """Products h P of all blocks, shared by all feature sets; empty if they would take too much memory."""
-        users = sum(one.history.shape[0] for blocks in self.asked.values() for one in blocks)
+        users = sum(one.history.shape[0] for blocks in self.user_blocks.values() for one in blocks)
         if users * self.split.n_items > HELD:
             return {}
-        return {part: [one.history @ self.ease[2] for one in blocks] for part, blocks in self.asked.items()}
+        return {part: [one.history @ self.ease[2] for one in blocks] for part, blocks in self.user_blocks.items()}
 
     def answer(self, features: np.ndarray, refit: Refit | None = None) -> np.ndarray:
         """Return test recall of L3AE minus that of EASE, [n], for features float32 [I, F]."""
@@ -146,7 +146,7 @@ class Linear:
         distil = [share * ridge for share in shares]
         scales = [d * own - (1 + d * (p * own + drawn)) / p for d in distil]
         found: list[list[np.ndarray]] = [[] for _ in shares]
-        for number, one in enumerate(self.asked[part]):
+        for number, one in enumerate(self.user_blocks[part]):
             kept = self._kept_products.get(part)
             by_users = kept[number] if kept else one.history @ inverse
             by_features = (one.history @ y) @ v.T
@@ -170,7 +170,7 @@ def users_with_targets(parts: Split, part: Judged) -> np.ndarray:
     return np.intersect1d(targets.users, parts.train.users)
 
 
-def build_task(data: Data) -> Linear | str:
+def build_task(data: Data) -> LinearCF | str:
     try:
         from alignrec.pipeline.models import ease
     except ImportError:
@@ -183,7 +183,7 @@ def build_task(data: Data) -> Linear | str:
         ease.check_memory(data.items, GIB, "linear CF")
     except UserError:
         return f"the closed form takes {data.items**2 * 4 / 2**30:,.1f} GiB for {data.items:,} items, more than {GIB:g}"
-    return Linear(parts)
+    return LinearCF(parts)
 
 
 LINEAR_CF = Probe(

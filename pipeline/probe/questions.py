@@ -81,7 +81,7 @@ def hit_rates(features: np.ndarray, questions: Questions, ks: Sequence[int]) -> 
     sums = members @ unit if len(size) <= len(features) else None
     block = max(1, SCORES_HELD // engine.CORES // (len(size) + (len(used) if sums is None else 0)))
 
-    def counted(at: int) -> tuple[np.ndarray, np.ndarray]:
+    def count_better(at: int) -> tuple[np.ndarray, np.ndarray]:
         """Count the items of the block at `at` that score above each target, and those that score at least as high."""
         columns = float64_units(features, slice(at, at + block)).T
         scores = members @ (unit @ columns) if sums is None else sums @ columns  # [N, block], sums of members' cosines
@@ -91,7 +91,7 @@ def hit_rates(features: np.ndarray, questions: Questions, ks: Sequence[int]) -> 
         return np.count_nonzero(scores > high, axis=1), np.count_nonzero(scores >= low, axis=1)
 
     better, tied = np.zeros(len(size), np.int64), np.zeros(len(size), np.int64)
-    for above, reached in engine.threads(counted, range(0, len(features), block)):
+    for above, reached in engine.threads(count_better, range(0, len(features), block)):
         better += above
         tied += reached
     tied -= better
@@ -103,7 +103,7 @@ def hit_rates(features: np.ndarray, questions: Questions, ks: Sequence[int]) -> 
 def summarise_hits(
     questions: Questions, sets: Mapping[str, np.ndarray], ks: Sequence[int], figure: str
 ) -> dict[str, Any]:
-    """Return `Task.summary` of hits: feature set -> [G, len(ks)]."""
+    """Summarise hits, feature set -> [G, len(ks)], in the form of `Task.summary`."""
     groups = questions.groups
     out: dict[str, Any] = {questions.unit: groups} | ({"note": questions.note} if questions.note else {})
     candidates = questions.members.shape[1] - np.diff(questions.members.indptr)

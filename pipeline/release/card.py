@@ -60,7 +60,7 @@ def render_card(
         headline=probes.headline_table(outputs.probes),
         processed=probes.describe_processing(processed) if processed else "",
         studied=[
-            *results.semantic_ids(coded),
+            *results.semantic_id_tables(coded),
             *results.mask_tables(outputs.study),
             *results.lead_tables(outputs.study),
         ],

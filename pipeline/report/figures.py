@@ -33,7 +33,7 @@ def write_figures(outputs: Outputs, model: str) -> None:
     valid = [line["valid_recall@20"] for line in curves["train"]]
     figures = ({"valid": max(valid)} if valid else {}) | _test_figures(outputs, model)
     for key, probed in probes.read_probes(outputs.probes).items():
-        of = probed.of("raw", probed.probe.figure)
+        of = probed.by_set("raw", probed.probe.figure)
         figures |= {key: of[outputs.released]} if key in PROBES and outputs.released in of else {}
     last = curves["pretrain"][-1] if curves["pretrain"] else {}
     accuracy = {task: last.get(f"{task}_accuracy") for task in ("mim", "mlm")}

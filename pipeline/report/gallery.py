@@ -105,7 +105,7 @@ class Neighbours:
 
     items: list[int]  # item_ids of the gallery
     sets: dict[str, dict[int, list[int]]]  # feature set -> item_id -> neighbours; gallery items only, without a map
-    columns: list[str]  # sets shown side by side, see `columns`
+    columns: list[str]  # sets shown side by side, see `choose_columns`
     searchable: bool  # whether all items are shown, with images and neighbours
     mapped: bool  # whether all items are on the map
     classes: list[str]  # names of the most frequent categories, most frequent first
@@ -131,7 +131,7 @@ def pick_neighbours(outputs: Outputs, gallery: int, seed: int) -> Neighbours | N
     items = choose_items([path[0] if path else "" for path in taxonomy], has_image, gallery, seed)
     names = sorted(outputs.graphs, key=lambda name: (name in CONTROLS, name != outputs.released, name != LINEAR, name))
     names = [name for name in names if name not in ("constant", *CEILINGS)]
-    first = columns(names, outputs.released)
+    first = choose_columns(names, outputs.released)
     shown = first if SEARCHABLE < n <= MAPPED else names
     sets = {name: nearest_neighbours(outputs.edges(name, None if n <= MAPPED else items), NEAR) for name in shown}
     return Neighbours(items, sets, first, n <= SEARCHABLE, n <= MAPPED, *colour_classes(taxonomy))
@@ -156,7 +156,7 @@ def colour_classes(paths: Sequence[Sequence[str]]) -> tuple[list[str], list[int]
     return [], colour.tolist()
 
 
-def columns(names: Sequence[str], released: str) -> list[str]:
+def choose_columns(names: Sequence[str], released: str) -> list[str]:
     """Choose SETS of `names`: first the released set, another set and a control."""
     own = [name for name in names if name == released]
     controls = [name for name in names if name in CONTROLS]

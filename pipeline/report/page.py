@@ -36,12 +36,13 @@ class View:
     notes: list[str]  # categories of each item
     images: dict[int, Image.Image]
     neighbours: Neighbours
-    carried: dict[str, Any]  # data of the map and the search; empty without a map
+    map_data: dict[str, Any]  # data of the map and the search; empty without a map
 
 
 def build_view(
     outputs: Outputs, near: Neighbours | None, seed: int, images: Iterable[pa.Table] | None = None
 ) -> View | None:
+    """Collect the data of gallery, map and search; None without items or neighbours."""
     items = outputs.items
     if items is None or near is None:
         return None
@@ -53,7 +54,7 @@ def build_view(
     if outputs.interactions is not None:
         item, split = (outputs.interactions[column].to_numpy() for column in ("item_id", "split"))
         popularity = np.bincount(item[split == schemas.TRAIN], minlength=n).tolist()
-    carried = {
+    map_data = {
         "titles": [name[:LONGEST] for name in titles],
         "notes": [kinds[path] for path in paths],
         "paths": list(kinds),
@@ -67,17 +68,17 @@ def build_view(
         "popularity": popularity,
         "first": near.items,
     }
-    return View(titles, paths, pictures, near, carried)
+    return View(titles, paths, pictures, near, map_data)
 
 
-def page_html(outputs: Outputs, shown: View | None, encoders: Sequence[str] = (), characters: int = 0) -> str:
+def render_index(outputs: Outputs, shown: View | None, encoders: Sequence[str] = (), characters: int = 0) -> str:
     """Render index.html; a server's page (`encoders`) has a search box for up to `characters` characters."""
     packed = gallery.pack_sheets(shown.images if shown else {})
     data = packed.table(shown.titles, shown.notes) if shown else {}
-    carried = shown.carried | {"cells": data["cells"]} if shown and shown.carried else {}
+    map_data = shown.map_data | {"cells": data["cells"]} if shown and shown.map_data else {}
     return render_page(
-        "page.html", packed, asks=bool(encoders), mapped=bool(carried), **_page_content(outputs), encoders=encoders,
-        characters=characters, near=shown and shown.neighbours, carried=carried, data=data,
+        "page.html", packed, asks=bool(encoders), mapped=bool(map_data), **_page_content(outputs), encoders=encoders,
+        characters=characters, near=shown and shown.neighbours, map_data=map_data, data=data,
     )  # fmt: skip
 
 
@@ -118,7 +119,7 @@ def compared_page(
     )  # fmt: skip
 
 
-def report_md(outputs: Outputs) -> str:
+def render_markdown(outputs: Outputs) -> str:
     found = _page_content(outputs)
     lines = [f"# {found['dataset']}: alignrec report", escape_markdown(found["headline"])]
     if found["facts"]:

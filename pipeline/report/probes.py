@@ -20,7 +20,7 @@ Figures = Mapping[str, float]  # measure, or measure_se -> figure
 Json = Mapping[str, Any] | None
 
 
-class Probed(NamedTuple):
+class ProbeFigures(NamedTuple):
     """Results of one probe, as its tables show them."""
 
     probe: Probe
@@ -44,11 +44,11 @@ class Probed(NamedTuple):
     def remark(self) -> str:
         return f"{self.skipped}." if self.skipped else self.caveat
 
-    def of(self, form: str, figure: str) -> dict[str, float]:
+    def by_set(self, form: str, figure: str) -> dict[str, float]:
         return {name: of[figure] for name, of in self.forms.get(form, {}).items() if figure in of}
 
-    def ordered(self, form: str, figure: str) -> list[str]:
-        of = self.of(form, figure)
+    def sort_sets(self, form: str, figure: str) -> list[str]:
+        of = self.by_set(form, figure)
         return sorted(of, key=lambda name: (name == CHANCE, -of[name]))
 
     def form_name(self, form: str, name: str) -> str:
@@ -56,7 +56,7 @@ class Probed(NamedTuple):
         return f"{form}: {which}" if which else form
 
 
-def read_probes(figures: Json) -> dict[str, Probed]:
+def read_probes(figures: Json) -> dict[str, ProbeFigures]:
     figures = figures or {}
     processed, found = figures.get("processed", {}), {}
     for key, probe in ((key, probe) for key, probe in PROBES.items() if key in figures):
@@ -72,7 +72,7 @@ def read_probes(figures: Json) -> dict[str, Probed]:
         }
         chosen = {name: of["form"] for name, of in processed.get("forms", {}).items()}
         caveat = " ".join(filter(None, [raw.get("note"), *remarks]))
-        found[key] = Probed(probe, forms, cases, unit, raw.get("skipped", ""), caveat, chosen)
+        found[key] = ProbeFigures(probe, forms, cases, unit, raw.get("skipped", ""), caveat, chosen)
     return found
 
 
@@ -84,7 +84,7 @@ def probe_tables(figures: Json) -> list[Table]:
             continue
         columns, rows, marks = probed.measures, list[list[str]](), dict[Place, str]()
         for form, sets in probed.forms.items():
-            ordered = probed.ordered(form, columns[len(columns) // 2])
+            ordered = probed.sort_sets(form, columns[len(columns) // 2])
             for j, c in enumerate(columns, start=2):
                 competing = [(name not in CEILINGS, sets[name][c]) for name in ordered]
                 marks[len(rows) + competing.index(max(competing)), j] = BEST
@@ -100,10 +100,10 @@ def probe_tables(figures: Json) -> list[Table]:
 
 def headline_table(figures: Json) -> Table:
     probes = read_probes(figures).values()
-    columns = [probed for probed in probes if probed.of("raw", probed.probe.figure)]
+    columns = [probed for probed in probes if probed.by_set("raw", probed.probe.figure)]
     rows: list[list[str]] = []
     for form in ("raw", "processed"):
-        found = [probed.of(form, probed.probe.figure) for probed in columns]
+        found = [probed.by_set(form, probed.probe.figure) for probed in columns]
         rows += [
             [name, columns[0].form_name(form, name), *(f"{of[name]:.4f}" if name in of else "" for of in found)]
             for name in dict.fromkeys(name for of in found for name in of)
@@ -118,8 +118,8 @@ def describe_processing(processed: Mapping[str, Any]) -> str:
     if "chosen_by" not in processed:
         return f"Processed: centred, reduced by {width}, whitened."
     return (
-        f"Processed: the form that validation prefers, per set: raw; centred, reduced by {width}, relaxed; or the same, "
-        "whitened. Controls, masked sets and upper bounds stay raw."
+        f"Processed: the form that validation prefers, per set: raw; centred, reduced by {width}, relaxed; or the "
+        "same, whitened. Controls, masked sets and upper bounds stay raw."
     )
 
 
@@ -128,7 +128,7 @@ def leak_tables(figures: Json, trained: Mapping[str, Figures] | None = None) -> 
 
     `trained` has the figures of feature sets under recommenders.
     """
-    found = {probed.probe.name: probed.of("raw", probed.probe.figure) for probed in read_probes(figures).values()}
+    found = {probed.probe.name: probed.by_set("raw", probed.probe.figure) for probed in read_probes(figures).values()}
     columns = {
         what: {name: (of[name] - of[SHUFFLED]) / room for name in of}
         for what, of in {**found, **(trained or {})}.items()
@@ -146,7 +146,7 @@ def ceiling_tables(figures: Json) -> list[Table]:
     """Return figures of feature sets and modalities as fractions of the planted ones; empty without planted sets."""
     columns: dict[str, dict[str, float]] = {}
     for probed in read_probes(figures).values():
-        of = probed.of("raw", probed.probe.figure)
+        of = probed.by_set("raw", probed.probe.figure)
         if not {PLANTED, CHANCE} <= of.keys() or of[PLANTED] <= of[CHANCE]:
             continue
         shares = {name: (of[name] - of[CHANCE]) / (of[PLANTED] - of[CHANCE]) for name in of}

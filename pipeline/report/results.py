@@ -22,7 +22,7 @@ from alignrec.pipeline.evaluation.evidence import (
     summarise_mask,
 )
 from alignrec.pipeline.evaluation.statistics import LEVEL
-from alignrec.pipeline.models import WAYS, reading_way
+from alignrec.pipeline.models import CONTENT_USES, content_use
 from alignrec.pipeline.report.table import (
     BEST,
     CHANGE,
@@ -50,8 +50,8 @@ SPREADS = {"gini": ".3f", "novelty": ".2f"}  # figure of the recommendations -> 
 
 
 def results_table(comparison: Comparison) -> Table:
-    order = [*WAYS, ""]
-    rows = sorted(((reading_way(r.model, r.features), r) for r in comparison.rows), key=lambda one: order.index(one[0]))
+    order = [*CONTENT_USES, ""]
+    rows = sorted(((content_use(r.model, r.features), r) for r in comparison.rows), key=lambda one: order.index(one[0]))
     return Table.of(
         "Recommenders on these features",
         f"{protocol_note(vars(comparison))} Test figures at the best valid "
@@ -176,7 +176,7 @@ def heatmap_tables(cells: Sequence[Mapping[str, Any]]) -> list[Table]:
     return tables
 
 
-def semantic_ids(quality: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[Table]:
+def semantic_id_tables(quality: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[Table]:
     """Return a table of collisions and neighbours of semantic IDs; empty without any."""
     note = (
         "Collide: share of items that have all codes of another, which a suffix separates. Neighbours: how often an "

@@ -121,12 +121,12 @@ def judged_sections(outputs: Outputs) -> list[Section]:
     swept = "Settings of AlignRec, its graph and its encoder, measured on valid only: test was not opened for them."
     curves, heatmaps = (read_json(outputs.layout.study_plot(part), []) for part in ("curves", "heatmaps"))
     sweeps = [*results.sweep_points(curves), *results.heatmap_tables(heatmaps)]
-    coded = results.semantic_ids(read_json(outputs.layout.code_quality, {}))
+    coded = results.semantic_id_tables(read_json(outputs.layout.code_quality, {}))
     found = (
         recommenders_section(outputs),
         probes_section(outputs),
         ablations_section(outputs),
-        long_tail(outputs),
+        long_tail_section(outputs),
         Section("mask", "Mask modality", "Mask modality", masked, tables=results.mask_tables(outputs.study)),
         Section("settings-swept", "Hyper-parameters", "Hyper-parameters", swept, tables=sweeps),
         Section("semantic-ids", "Semantic IDs", "Semantic IDs", tables=coded),
@@ -221,7 +221,7 @@ def probe_charts(figures: Mapping[str, Any] | None) -> list[Intervals | None]:
     charts = []
     for probed in (probed for probed in probes.read_probes(figures).values() if probed.forms):
         figure, forms, rows = probed.figure, probed.forms, []
-        for name in (name for name in probed.ordered("raw", figure) if name != CHANCE):
+        for name in (name for name in probed.sort_sets("raw", figure) if name != CHANCE):
             spans: list[Span | None] = []
             for of in (sets.get(name, {}) for sets in forms.values()):
                 value, error = of.get(figure, 0.0), of.get(f"{figure}_se", 0.0)
@@ -234,7 +234,7 @@ def probe_charts(figures: Mapping[str, Any] | None) -> list[Intervals | None]:
     return charts
 
 
-def long_tail(outputs: Outputs) -> Section:
+def long_tail_section(outputs: Outputs) -> Section:
     tail = outputs.study.get("tail", schemas.TAIL.empty_table())
     drawn: list[Intervals | None] = []
     tables = results.lead_tables(outputs.study)

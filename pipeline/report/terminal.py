@@ -21,7 +21,7 @@ LONGEST = 24  # maximum characters of a cell that is never folded
 
 
 @dataclass(frozen=True)
-class Drawn:
+class TerminalTable:
     """A table for a terminal: columns that do not fit continue below, and control characters are escaped."""
 
     table: table.Table
@@ -34,7 +34,7 @@ class Drawn:
         columns = zip_longest(self.table.head, *self.table.rows, fillvalue="")
         widths = [max(cell_len(printable(cell)) for cell in column) for column in columns]
         least = [width if i in self.unbroken else min(width, LONGEST) for i, width in enumerate(widths)]
-        for number, band in enumerate(bands(least, self.table.texts, options.max_width)):
+        for number, band in enumerate(split_columns(least, self.table.texts, options.max_width)):
             title = self.table.heading if number == 0 else ""
             printed = Table(title=title or None, title_justify="left", box=box.SIMPLE, show_edge=False, padding=0)
             for i in band:
@@ -50,7 +50,7 @@ class Drawn:
             yield Text(printable(self.caption), style="dim italic")
 
 
-def bands(widths: Sequence[int], texts: int, room: int) -> Iterator[list[int]]:
+def split_columns(widths: Sequence[int], texts: int, room: int) -> Iterator[list[int]]:
     """Split columns into bands of at most `room` characters, each of which begins with the first `texts`."""
     words, band = list(range(texts)), list[int]()
     for column in range(texts, len(widths)):
@@ -61,7 +61,7 @@ def bands(widths: Sequence[int], texts: int, room: int) -> Iterator[list[int]]:
     yield [*words, *band]
 
 
-def tables(results: pa.Table, dataset: str) -> Iterator[Drawn]:
+def result_tables(results: pa.Table, dataset: str) -> Iterator[TerminalTable]:
     head = ["run", "features", "seeds", *(table.measure_name(*key) for key in BRIEF)]
     found = [(False, one) for one in evidence.list_comparisons(results)]
     for ablated, one in [*found, *((True, one) for one in evidence.list_ablations(results))]:
@@ -71,10 +71,10 @@ def tables(results: pa.Table, dataset: str) -> Iterator[Drawn]:
             rows.append([row.ablation or row.model, row.features, str(row.seeds), *figures])
         protocol = f"protocol {one.protocol} ({one.fingerprint})"
         title = f"ablations, {protocol}" if ablated else f"{protocol}: test, selected by valid"
-        yield Drawn(table.Table(f"{dataset}, {title}", "", head, rows, texts=2))
+        yield TerminalTable(table.Table(f"{dataset}, {title}", "", head, rows, texts=2))
 
 
-def stages(dataset: str, records: Iterable[Mapping[str, Any]]) -> Drawn:
+def stage_table(dataset: str, records: Iterable[Mapping[str, Any]]) -> TerminalTable:
     """Return rows, seconds and memory of each stage, or dashes for outputs that DVC fetched."""
     # own memory excludes mapped files, whose pages the system may drop
     records, costs = [*records], {"seconds": ",.1f", "peak_memory_mib": ",", "own_memory_mib": ","}
@@ -89,4 +89,4 @@ def stages(dataset: str, records: Iterable[Mapping[str, Any]]) -> Drawn:
     most = [f"{max(spent[key], default=0):,}" for key in list(costs)[1:]]
     rows.append(["all", "", "", f"{sum(spent['seconds']):,.1f}", *most])
     head = ["stage", "rows in", "rows out", "seconds", "peak MiB", "own MiB"]
-    return Drawn(table.Table(f"{dataset}, stages", "", head, rows), unbroken=[0])
+    return TerminalTable(table.Table(f"{dataset}, stages", "", head, rows), unbroken=[0])

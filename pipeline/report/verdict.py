@@ -40,7 +40,7 @@ Places = Mapping[str, str]  # place -> outcome
 
 
 @dataclass(frozen=True)
-class Compared:
+class ReleasedOutcomes:
     """Outcomes of the released features against other sets."""
 
     rivals: dict[str, Places]  # other set -> its places
@@ -50,14 +50,14 @@ class Compared:
     users: int  # maximum number of users in a test
 
 
-def compare_released(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> Compared:
+def compare_released(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> ReleasedOutcomes:
     # releases of other versions may have other probes
     asked = [row for row in (probes or {}).get("verdicts", []) if row["probe"] in PROBES]
     judged = [row for row in asked if row["a"] == released]
     measured = [of for of in (probes or {}).values() if isinstance(of, dict)]
     outcomes: dict[str, dict[str, str]] = {}
     for other in dict.fromkeys(row["b"] for row in judged):
-        outcomes[other] = in_probes([row for row in judged if row["b"] == other])
+        outcomes[other] = probe_outcomes([row for row in judged if row["b"] == other])
     rows = [
         row for row in (tests.to_pylist() if tests else ())
         if row["metric"] == MAIN[0] and row["model_a"] == RELEASED and not row["ablation_a"] and not row["ablation_b"]
@@ -73,7 +73,7 @@ def compare_released(released: str, probes: Mapping[str, Any] | None, tests: pa.
             outcomes.setdefault(row["features_b"], {})[place] = agreed_verdict([row])
     own = {name for name in outcomes if name.startswith(f"{released.removesuffix('-raw')}-")}
     controls = {name for name in outcomes if name in CONTROLS or (name in own and name.endswith(NOT_TRAINED))}
-    return Compared(
+    return ReleasedOutcomes(
         {name: places for name, places in outcomes.items() if name not in own | controls},
         {name: places for name, places in outcomes.items() if name in controls},
         models,
@@ -82,7 +82,7 @@ def compare_released(released: str, probes: Mapping[str, Any] | None, tests: pa.
     )
 
 
-def in_probes(verdicts: Iterable[Row]) -> dict[str, str]:
+def probe_outcomes(verdicts: Iterable[Row]) -> dict[str, str]:
     """Return the outcome in each probe: its verdict on a pair if equal at all cutoffs, otherwise undecided."""
     by_probe: dict[str, set[str]] = {}
     for row in verdicts:
@@ -173,7 +173,7 @@ def _outcomes_by_pair(comparison: Row) -> dict[tuple[str, str], dict[str, str]]:
     doubted = {doubt["features"] for doubt in comparison.get("order", [])}
     trained, found = _list_trainings(comparison), {}
     for a, b in dict.fromkeys((pair["a"], pair["b"]) for pair in comparison["pairs"]):
-        places = in_probes(row for row in comparison["verdicts"] if (row["a"], row["b"]) == (a, b))
+        places = probe_outcomes(row for row in comparison["verdicts"] if (row["a"], row["b"]) == (a, b))
         tests = (test for one in trained for test in one["paired"] if (test["a"], test["b"]) == (a, b))
         by_model = group_values((f"under {test['measure'].split()[0]}", test) for test in tests)
         places |= {model: agreed_verdict(tests) for model, tests in by_model.items()}

@@ -84,7 +84,7 @@ class Nearest:
             self._loaded[name] = (ReleasedEncoders(release.folder).load(name), *unit_rows(vectors))
         return self._loaded[name]
 
-    def ask(self, name: str, text: str, image: bytes) -> list[dict[str, Any]]:
+    def search(self, name: str, text: str, image: bytes) -> list[dict[str, Any]]:
         """Return the items nearest to untrusted text and image; raises Refused."""
         if name not in self.encoders:
             raise Refused(f"no encoder of that name; there are {', '.join(self.encoders)}")
@@ -133,7 +133,7 @@ def build_application(nearest: Nearest, page: bytes, hosts: Sequence[str]) -> St
             if waiting.locked():
                 return _refusal("too many questions at a time; ask again", 503)
             async with waiting:
-                found = await run_sync(nearest.ask, name, text, bytes(image), abandon_on_cancel=True)
+                found = await run_sync(nearest.search, name, text, bytes(image), abandon_on_cancel=True)
         except Refused as e:
             return _refusal(one_line(e), 400)
         except TimeoutError:
@@ -157,7 +157,7 @@ def _refusal(why: str, status: int) -> JSONResponse:
     return JSONResponse({"error": why}, status, headers=SAFE)
 
 
-class Impatient(H11Protocol):
+class IdleTimeoutProtocol(H11Protocol):
     """HTTP protocol that closes connections without a request within HEADERS seconds."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -178,7 +178,7 @@ def render_page(release: Release, released: str, shown: int, images: Path, encod
         near = pick_neighbours(outputs, shown, 0)
         at = {asin: row for row, asin in enumerate(release.items["asin"].to_pylist())}
         view = page.build_view(outputs, near, 0, stored_pictures(images, release.items, at))
-        return page.page_html(outputs, view, encoders, CHARACTERS).encode()
+        return page.render_index(outputs, view, encoders, CHARACTERS).encode()
 
 
 def _own_hosts() -> list[str]:
@@ -218,7 +218,7 @@ def serve(
         application = build_application(nearest, text, [host, *hosts, *LOCAL])
         config = uvicorn.Config(
             application, log_level="warning", access_log=False, server_header=False,
-            date_header=False, http=Impatient, ws="none", limit_concurrency=HELD,
+            date_header=False, http=IdleTimeoutProtocol, ws="none", limit_concurrency=HELD,
             timeout_graceful_shutdown=SHUTDOWN, h11_max_incomplete_event_size=1 << 14,
         )  # fmt: skip
         uvicorn.Server(config).run(sockets=[listening])

@@ -17,7 +17,7 @@ from alignrec.pipeline.sources.mmrec import read_permutation, text_table
 NUMBERS = ("itemid", "id")
 
 
-class Placed(NamedTuple):
+class RowMatch(NamedTuple):
     """Row of each item; the file may have more or fewer items."""
 
     column: str  # identifier column
@@ -26,7 +26,7 @@ class Placed(NamedTuple):
     example: str  # identifier of the first such row
 
 
-def place_rows(path: Path, table: pa.Table, asins: Sequence[str]) -> Placed:
+def match_rows(path: Path, table: pa.Table, asins: Sequence[str]) -> RowMatch:
     """Find the row of each item by the table's identifier columns; raise UserError if none fits or two disagree."""
     # values are the source's identifiers, or item numbers only if no column has any identifier
     names = dict.fromkeys(name for name in table.column_names if rank_identifier(name) >= 0)
@@ -56,10 +56,10 @@ def place_rows(path: Path, table: pa.Table, asins: Sequence[str]) -> Placed:
 
 def _read_columns(
     path: Path, columns: Mapping[str, pa.ChunkedArray], asins: Sequence[str]
-) -> tuple[dict[str, Placed], dict[str, Placed]]:
+) -> tuple[dict[str, RowMatch], dict[str, RowMatch]]:
     wanted, ids = pa.array(asins, pa.string()), pa.array(range(len(asins)), pa.int64())
     # columns with the source's identifiers, and columns with item numbers
-    texts, numbers = dict[str, Placed](), dict[str, Placed]()
+    texts, numbers = dict[str, RowMatch](), dict[str, RowMatch]()
     for name, column in columns.items():
         kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
         column = column.unify_dictionaries()
@@ -72,21 +72,21 @@ def _read_columns(
         values = column if repeated is None else distinct
         textual = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
         if textual or pa.types.is_integer(kind):
-            _place_column(texts, name, values.cast(pa.string()), wanted)
+            _match_column(texts, name, values.cast(pa.string()), wanted)
         if plain_name(name) in NUMBERS and pa.types.is_integer(column.type):
-            _place_column(numbers, name, values.cast(pa.int64(), safe=False), ids)
+            _match_column(numbers, name, values.cast(pa.int64(), safe=False), ids)
         if repeated is not None and (name in texts or name in numbers):
             raise UserError(f"{path}: {name} {repeated!r} occurs twice; keep one row of it")
     return texts, numbers
 
 
-def _place_column(found: dict[str, Placed], name: str, values: pa.ChunkedArray, wanted: pa.Array) -> None:
+def _match_column(found: dict[str, RowMatch], name: str, values: pa.ChunkedArray, wanted: pa.Array) -> None:
     """Add the rows of `wanted` in a column to `found`, if the column contains any of them."""
     rows = pc.index_in(wanted, value_set=values.combine_chunks())
     if rows.null_count < len(wanted):
         others = values.filter(pc.invert(pc.is_in(values, value_set=wanted)))
         example = repr(str(next(filter(None, others.to_pylist()), ""))[:64]) if len(others) else ""
-        found[name] = Placed(name, pc.fill_null(rows, -1).to_numpy().astype(np.int64), len(others), example)
+        found[name] = RowMatch(name, pc.fill_null(rows, -1).to_numpy().astype(np.int64), len(others), example)
 
 
 def read_order(path: Path, asins: Sequence[str]) -> list[str]:

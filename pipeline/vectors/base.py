@@ -145,14 +145,14 @@ def match_file(
     """Open a feature file and match its rows by identifiers, the mapping file `order`, or position, in this order."""
     vectors = open_vectors(path, column)
     if vectors.ids is not None and (vectors.ids.num_columns or order is None):
-        found = identifiers.place_rows(path, vectors.ids, asins)
+        found = identifiers.match_rows(path, vectors.ids, asins)
         return Matched(vectors, found.rows, f"rows matched by {found.column}", True, found.unknown, found.example)
     if order is not None:
         names = identifiers.read_order(order, asins)
         if vectors.count != len(names):
             raise UserError(f"{path}: {vectors.count} rows, {order} names {len(names)}")
         table = pa.table({"asin": pa.array(names, pa.string())})
-        found = identifiers.place_rows(order, table, asins)
+        found = identifiers.match_rows(order, table, asins)
         return Matched(vectors, found.rows, f"rows in the order of {order.name}", False, found.unknown, found.example)
     if vectors.count != len(asins):
         raise UserError(f"{path}: {vectors.count} rows, {len(asins)} items, and no identifiers; map them by {key}")

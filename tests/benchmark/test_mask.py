@@ -58,7 +58,7 @@ def test_a_record_is_judged_by_the_protocol_that_it_names(layout: Layout) -> Non
         recall, record = measured(layout, settings, Masked("f", "nothing", 0, 0), 5)
         seed = seed_for("benchmark", "shop", "alignrec", 0)
         fitted = fit(AlignRec, *inputs.read_inputs(layout, "f"), settings.train.resolved(), seed)
-        expected = evaluate_vectors(fitted.user, fitted.item, parts, "test", [5], rules.seen(parts, "test"))
+        expected = evaluate_vectors(fitted.user, fitted.item, parts, "test", [5], rules.seen_pairs(parts, "test"))
         assert recall == expected.mean["recall", 5]
         assert (record["protocol"], record["fingerprint"]) == (rule, rules.fingerprint)
         recalls.append(recall)

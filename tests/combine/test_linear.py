@@ -11,7 +11,7 @@ from featured import params, stage, vectors
 from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
-from alignrec.pipeline.combine.maps import WAYS, Way
+from alignrec.pipeline.combine.maps import CHOICES, LinearSettings
 from alignrec.pipeline.combine.params import Combine
 from alignrec.pipeline.encode import chain
 from alignrec.pipeline.encode.folder import ENCODER, FeatureSet
@@ -91,14 +91,14 @@ def shop(root: Path) -> Layout:
     return layout
 
 
-def by_valid(root: Path, without: int | None = None) -> tuple[Way, np.ndarray]:
+def by_valid(root: Path, without: int | None = None) -> tuple[LinearSettings, np.ndarray]:
     """Return the combination that validation chose, and its vectors, for a split without a part."""
     layout, rows = shop(root), data().interactions
     kept = rows.filter(rows["split"].to_numpy() != without)
     io.write_table(kept, layout.interactions, schemas.INTERACTIONS)
     stage(layout, given())
     chosen = FeatureSet.of(layout, "linear").facts.settings
-    return Way(*(chosen[key] for key in Way._fields)), vectors(layout, "linear")
+    return LinearSettings(*(chosen[key] for key in LinearSettings._fields)), vectors(layout, "linear")
 
 
 def given(of: tuple[str, ...] = ("tfidf", "noise")) -> Params:
@@ -108,7 +108,7 @@ def given(of: tuple[str, ...] = ("tfidf", "noise")) -> Params:
     return Params.model_validate({"datasets": ["shop"], "sources": {"shop": source}, **own})
 
 
-def as_given(root: Path, way: Way) -> np.ndarray:
+def as_given(root: Path, way: LinearSettings) -> np.ndarray:
     """Return the vectors of a combination of the parts that `by_valid` left."""
     parts = [[vectors(Layout(root, "shop"), "tfidf"), NOISE]]
     every = [Block(i, np.ones(x.shape[1], bool), 1.0) for i, x in enumerate(parts[0])]
@@ -117,7 +117,7 @@ def as_given(root: Path, way: Way) -> np.ndarray:
 
 def test_valid_chooses_the_way_and_test_does_not(tmp_path: Path) -> None:
     way, made = by_valid(tmp_path / "open")
-    assert way in WAYS
+    assert way in CHOICES
     np.testing.assert_allclose(made, as_given(tmp_path / "open", way), atol=1e-5)
     again, unseen = by_valid(tmp_path / "untested", without=schemas.TEST)
     assert again == way

@@ -108,7 +108,7 @@ def test_what_cannot_be_made_is_one_line_that_names_the_key(tmp_path: Path, sets
 
 def test_sets_come_after_their_parts_and_linear_is_of_all_encoders() -> None:
     given = params("tfidf", "descriptors", sets={"linear": {"of": ["both"]}, "open": {"kind": "linear"}} | BOTH)
-    made = names.made_sets(given, "shop")
+    made = names.sets_without_controls(given, "shop")
     assert made.index("both") < made.index("linear")
     assert names.parts_of(given, "shop", "open") == ["tfidf", "descriptors"]
 

@@ -13,7 +13,7 @@ from shops import ITEMS, USERS, two_tastes
 
 from alignrec.pipeline.evaluation import metrics
 from alignrec.pipeline.evaluation.metrics import METRICS, evaluate_vectors, judge_rankings, open_test
-from alignrec.pipeline.evaluation.protocol import Protocol, questions
+from alignrec.pipeline.evaluation.protocol import Protocol, hash_questions
 from alignrec.pipeline.harness import code
 from alignrec.pipeline.interactions.split import Pairs, unite_pairs
 from alignrec.pipeline.io.errors import UserError
@@ -85,11 +85,11 @@ def test_another_rule_division_split_or_catalogue_is_another_fingerprint() -> No
     split = two_tastes()
     changed = [replace(split, n_items=split.n_items + 1), replace(split, valid=split.test, test=split.valid)]
     kinds = (("mmrec", "mmrec"), ("strict", "mmrec"), ("mmrec", "user-time"))
-    protocols = [Protocol(*kind, "5-core", questions(split)) for kind in kinds]
-    protocols += [Protocol("mmrec", "mmrec", "5-core", questions(other)) for other in changed]
+    protocols = [Protocol(*kind, "5-core", hash_questions(split)) for kind in kinds]
+    protocols += [Protocol("mmrec", "mmrec", "5-core", hash_questions(other)) for other in changed]
     assert len({p.fingerprint for p in protocols}) == 5
     assert len({p.name for p in protocols[:3]}) == 3
-    assert Protocol("mmrec", "mmrec", "5-core", questions(split)) == protocols[0]
+    assert Protocol("mmrec", "mmrec", "5-core", hash_questions(split)) == protocols[0]
 
 
 # --- ranking against a sort per user
@@ -120,7 +120,7 @@ def test_fast_is_plain_with_ties_masks_and_blocks(seed: int, k: int, block: int)
 # --- test is evaluated in one place only, by the rules of the protocol
 
 
-RULES = Protocol("mmrec", "mmrec", "core", questions(two_tastes()))
+RULES = Protocol("mmrec", "mmrec", "core", hash_questions(two_tastes()))
 
 
 def opens_test(call: ast.Call) -> bool:

@@ -18,7 +18,7 @@ from alignrec import schemas
 from alignrec.commands.app import app
 from alignrec.commands.params import load
 from alignrec.pipeline import io as tables
-from alignrec.pipeline.images.access import open_files, with_candidates
+from alignrec.pipeline.images.access import open_files, prepend_candidates
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
 
@@ -135,7 +135,7 @@ def test_a_pattern_comes_first_and_counts_only_where_its_file_exists() -> None:
     patterns = ["images/{item}.jpg", "images/{asin}.png", "https://e/{item}.jpg"]
     there = {"images/a/b.jpg", "images/{item}.png"}
     items = pa.table({"asin": ["a/b", "{item}"], "image_urls": [["own.jpg"], []]})
-    assert with_candidates(items, patterns, there.__contains__)["image_urls"].to_pylist() == [
+    assert prepend_candidates(items, patterns, there.__contains__)["image_urls"].to_pylist() == [
         ["images/a/b.jpg", "https://e/a%2Fb.jpg", "own.jpg"],
         ["images/{item}.png", "https://e/%7Bitem%7D.jpg"],
     ]

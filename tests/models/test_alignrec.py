@@ -70,7 +70,7 @@ def close(ours: Any, theirs: np.ndarray, tolerance: float) -> None:
 def test_graphs_terms_and_gradients_of_a_step(
     oracle: Any, inputs: Inputs, model: alignrec.AlignRec, batch: Batch
 ) -> None:
-    user_item = adjacency.balance_degrees(adjacency.interaction_matrix(inputs.split))
+    user_item = adjacency.normalise_by_degrees(adjacency.interaction_matrix(inputs.split))
     close(user_item.toarray(), oracle["adj_user_item"], 1e-6)
     close(adjacency.item_graph(inputs.edges, inputs.split.n_items).toarray(), oracle["item_graph"], 1e-6)
     for branch, name in ((model.id_branch(), "h_id"), (model.content_branch(), "h_mm")):

@@ -42,7 +42,7 @@ def test_the_gain_is_that_of_l3ae_over_ease_as_the_models_have_them(monkeypatch:
     monkeypatch.setattr(linear_cf, "SHARES", (0.7,))
     monkeypatch.setattr(linear_cf, "CONTENT_RIDGES", (1.0,))
     task, features = linear_cf.build_task(data()), towns()
-    assert isinstance(task, linear_cf.Linear)
+    assert isinstance(task, linear_cf.LinearCF)
     ridge, split = task.ease[1], task.split
     inputs = Inputs(split, torch.from_numpy(features), None, torch.device("cpu"))
     settings = {"ease": {"l2": ridge}, "l3ae": {"l2": 0.3 * ridge, "distil": 0.7 * ridge, "content_l2": 1.0}}
@@ -58,7 +58,7 @@ def test_the_gain_is_that_of_l3ae_over_ease_as_the_models_have_them(monkeypatch:
 
 def test_real_features_add_and_random_ones_do_not() -> None:
     task = linear_cf.build_task(data())
-    assert isinstance(task, linear_cf.Linear)
+    assert isinstance(task, linear_cf.LinearCF)
     noise = np.random.default_rng(2).normal(size=(ITEMS, 8)).astype(np.float32)
     sets = {"towns": towns(), "noise": noise, "flat": np.ones((ITEMS, 3), np.float32)}
     answers = {name: task.answer(x) for name, x in sets.items()}

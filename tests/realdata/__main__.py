@@ -50,7 +50,7 @@ def main(names: list[str]) -> None:
         run(case)
     console = Console()
     for name, case in chosen.items():
-        console.print(*terminal.tables(io.read_table(case.layout.results, schemas.RESULTS), name))
+        console.print(*terminal.result_tables(io.read_table(case.layout.results, schemas.RESULTS), name))
     console.print(comparison(chosen))
 
 

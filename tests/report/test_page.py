@@ -137,7 +137,7 @@ def test_report_card_summary_and_readme_have_the_same_figures(layout: Layout, te
     readme = "\n".join(_figures.results(layout, [])).splitlines()
     console = Console(width=80, file=bytes_io.StringIO())
     results = io.read_table(layout.results, schemas.RESULTS)
-    for table in terminal.tables(results, "shop"):
+    for table in terminal.result_tables(results, "shop"):
         console.print(table)
     summary = console.file.getvalue().splitlines()
     for row in list_comparisons(results)[0].rows:

@@ -41,10 +41,10 @@ def test_shares_are_of_the_way_from_chance_to_what_is_planted_and_of_what_plante
 def test_semantic_ids_come_with_random_codes(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
     toy.run("semantic_ids", toy.params(semantic_ids={"features": ["beit3"], "levels": 2, "codes": 2}), tmp_path)
-    (table,) = results.semantic_ids(io.read_json(layout.code_quality))
+    (table,) = results.semantic_id_tables(io.read_json(layout.code_quality))
     assert [row[0] for row in table.rows] == ["beit3", "beit3, random codes"]
     assert all(len(row) == len(table.head) and row[1].endswith("%") for row in table.rows)
-    assert results.semantic_ids({}) == []
+    assert results.semantic_id_tables({}) == []
 
 
 def test_leads_on_the_long_tail_have_intervals_and_marks_where_they_are_sure() -> None:
@@ -106,7 +106,7 @@ def test_popularity_counts_train_only(tmp_path: Path) -> None:
     outputs = Outputs(toy.outputs(tmp_path), "sample", "beit3")
     view = page.build_view(outputs, gallery.pick_neighbours(outputs, 2, 0), 0)
     assert view is not None
-    assert view.carried["popularity"] == [1, 2, 2, 2, 1, 0]
+    assert view.map_data["popularity"] == [1, 2, 2, 2, 1, 0]
 
 
 def test_the_neighbours_are_the_graphs() -> None:
@@ -190,7 +190,7 @@ def row(model: str, seed: int, value: float, **other: object) -> dict[str, objec
 def printed(*rows: dict[str, object], width: int = 100) -> list[str]:
     """Return the text of every table."""
     texts = []
-    for table in terminal.tables(pa.Table.from_pylist(list(rows), schemas.RESULTS), "shop"):
+    for table in terminal.result_tables(pa.Table.from_pylist(list(rows), schemas.RESULTS), "shop"):
         console = Console(width=width, file=StringIO())
         console.print(table)
         texts.append(console.file.getvalue())

@@ -55,7 +55,7 @@ def picture(colour: str = "red", form: str = "PNG", size: tuple[int, int] = (40,
 
 
 def test_the_answer_is_that_of_a_plain_search_with_the_released_encoder(release: Path) -> None:
-    found = Nearest(Release(release)).ask("beit3", "red ball", b"")
+    found = Nearest(Release(release)).search("beit3", "red ball", b"")
     x = io.matrix(Release(release).features("beit3")["vector"])
     query = encode_items(ReleasedEncoders(release).load("beit3"), ["red ball"], [None])[0]
     cosines = x @ query / (np.linalg.norm(x, axis=1) * np.linalg.norm(query) + 1e-30)
@@ -65,7 +65,7 @@ def test_the_answer_is_that_of_a_plain_search_with_the_released_encoder(release:
 
 
 def test_an_items_own_text_and_image_find_it_first(release: Path) -> None:
-    found = Nearest(Release(release)).ask("beit3", toy.TITLES[5], toy.jpeg(toy.COLOURS[5] or (0, 0, 0)))
+    found = Nearest(Release(release)).search("beit3", toy.TITLES[5], toy.jpeg(toy.COLOURS[5] or (0, 0, 0)))
     assert found[0]["item"] == 5
 
 
@@ -87,7 +87,7 @@ def test_what_cannot_be_answered_is_refused_with_its_reason(
 ) -> None:
     monkeypatch.setattr(serving, "PIXELS", 10_000)
     with pytest.raises(Refused, match=why):
-        Nearest(Release(release)).ask(name, text, image)
+        Nearest(Release(release)).search(name, text, image)
 
 
 def test_it_answers_over_http_and_refuses_strangers(address: str) -> None:
