@@ -75,9 +75,7 @@ def _record(m: Measurement, name: str) -> dict[str, Any]:
 
 def lines(name: str, m: Measurement) -> list[str]:
     """Return a table for the terminal, followed by the limit and notes on noisy figures."""
-    rows: list[tuple[str, ...]] = [
-        ("way", m.unit, "wall s/turn", "CPU s/turn", "ratio by wall s", "ratio by CPU s")
-    ]
+    rows: list[tuple[str, ...]] = [("way", m.unit, "wall s/turn", "CPU s/turn", "ratio by wall s", "ratio by CPU s")]
     for label, way in m.ways.items():
         ratios = ["1", "1"] if label == m.reference else [str(m.ratio(label, seconds)) for seconds in ("wall", "cpu")]
         rows.append((label, short(m.figure(label)), str(way.wall), str(way.cpu), *ratios))

@@ -179,8 +179,8 @@ def heatmap_tables(cells: Sequence[Mapping[str, Any]]) -> list[Table]:
 def semantic_id_tables(quality: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[Table]:
     """Return a table of collisions and neighbours of semantic IDs; empty without any."""
     note = (
-        "Collide: share of items that have all codes of another, which a suffix separates. Neighbours: how often an "
-        "item and a nearest neighbour share the first code. Useful codes must beat random ones in the latter."
+        "Collide: share of items whose codes all equal another item's; a suffix separates them. Neighbours: how often "
+        "an item and a nearest neighbour share the first code. Useful codes must beat random ones in the latter."
     )
     rows = [
         [f"{name}, random codes" if method == "random" else name, *(f"{figures[key]:.1%}" for key in CODES)]

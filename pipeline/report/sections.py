@@ -198,7 +198,7 @@ def ablations_section(outputs: Outputs) -> Section:
             changes.append(change_row(row.name, row.change, words))
         drawn.append(interval_chart(join_label(f"{title}, 95 % interval", label), changes, axis=f"change in {RECALL}"))
         tables.append(results.ablation_table(rows).under(label))
-    note = "AlignRec with one part left out, with one modality, or with one habit of the published code undone."
+    note = "AlignRec without one part, with one modality, or with one deviation of the published code undone."
     return Section("ablations", "Ablations", "Ablations", note, drawn, tables=tables)
 
 
@@ -255,5 +255,5 @@ def long_tail_section(outputs: Outputs) -> Section:
             drawn.append(interval_chart(f"{title}, {over}", rows, [run_name(*run) for run in runs], axis="recall"))
         recommended = results.catalogue_table(outputs.slices or schemas.SLICES.empty_table(), comparison)
         tables += [recommended.under(label)] if recommended.rows else []
-    note = "A recommender can be right by showing everybody the same few items."
+    note = "Accuracy does not show whether all users get the same few items."
     return Section("tail", "Long tail", "The long tail", note, drawn, tables=tables)

@@ -119,7 +119,7 @@ def verdict_headline(
     where = f"{dataset}{' (synthetic users)' * (kind == 'sample')}"
     said = [verdict_sentence(where, released, found.rivals, found.models, unbeaten)]
     if is_below(released, LINEAR, probes, tests):
-        said.append(f"It is surely below {LINEAR}: release {LINEAR} (train.features).")
+        said.append(f"It is significantly worse than {LINEAR}: release {LINEAR} (train.features).")
     outcomes = {outcome for places in found.rivals.values() for outcome in places.values()}
     if outcomes == {"undecided"} and 0 < found.users < FEW:
         advice = f": release {LINEAR} (train.features), which needs no training" if LINEAR in found.rivals else ""

@@ -57,8 +57,8 @@ def test_a_set_is_better_where_the_tests_say_so_and_not_elsewhere() -> None:
     )
 
 
-def test_linear_is_advised_where_the_trained_set_is_surely_below_it() -> None:
-    advice = "It is surely below linear: release linear (train.features)."
+def test_linear_is_advised_where_the_trained_set_is_significantly_worse() -> None:
+    advice = "It is significantly worse than linear: release linear (train.features)."
     for outcomes, advised in {"worse undecided": True, "undecided undecided": False, "worse better": False}.items():
         said = verdict.verdict_headline("shop", "tabular", "beit3", probes(linear=outcomes, tfidf="worse worse"), None)
         assert said.endswith(advice) == advised
