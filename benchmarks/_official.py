@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import torch
-from sentencepiece import sentencepiece_model_pb2 as sentencepiece
+from sentencepiece.sentencepiece_model_pb2 import ModelProto  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
 from alignrec.pipeline.beit3 import vqkd
@@ -61,8 +61,8 @@ def tokenizer(to: Path, texts: Iterable[str]) -> None:
     """Write a file like beit3.spm with PIECES pieces: some learned from the texts, the rest never occurring."""
     learned = train_model(texts, LEARNED)
     assert learned is not None, "the texts are empty"
-    model = sentencepiece.ModelProto.FromString(learned)
-    kinds = sentencepiece.ModelProto.SentencePiece
+    model = ModelProto.FromString(learned)
+    kinds = ModelProto.SentencePiece
     lowest = min(piece.score for piece in model.pieces)
     for number in range(PIECES - len(model.pieces)):
         name = chr(PRIVATE + number // 256) + chr(PRIVATE + number % 256)

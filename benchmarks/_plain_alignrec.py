@@ -45,16 +45,16 @@ def run(model: AlignRec, inputs: Inputs, settings: AlignRecParams, batches: list
     n_users, n_items = parts.n_users, parts.n_items
     block = adjacency.normalise_by_degrees(adjacency.interaction_matrix(parts)).tocoo()
     rows, columns = block.coords
-    at = np.stack([np.concatenate([rows, columns + n_users]), np.concatenate([columns + n_users, rows])])
+    both = np.stack([np.concatenate([rows, columns + n_users]), np.concatenate([columns + n_users, rows])])
     torch.sparse.check_sparse_tensor_invariants.disable()
-    whole = torch.sparse_coo_tensor(torch.from_numpy(at), torch.from_numpy(np.tile(block.data, 2)),
+    whole = torch.sparse_coo_tensor(torch.from_numpy(both), torch.from_numpy(np.tile(block.data, 2)),
                                     (n_users + n_items,) * 2, device=device).coalesce()  # fmt: skip
-    user_item = torch.sparse_coo_tensor(np.stack(block.coords), block.data, block.shape, device=device).coalesce()
+    at = torch.from_numpy(np.stack(block.coords))
+    user_item = torch.sparse_coo_tensor(at, torch.from_numpy(block.data), block.shape, device=device).coalesce()
     item_graph = adjacency.item_graph(inputs.edges, n_items).tocoo()
-    item_item = torch.sparse_coo_tensor(
-        np.stack(item_graph.coords), item_graph.data, item_graph.shape, device=device
-    ).coalesce()
-    taken = [set() for _ in range(n_users)]
+    at, data = torch.from_numpy(np.stack(item_graph.coords)), torch.from_numpy(item_graph.data)
+    item_item = torch.sparse_coo_tensor(at, data, item_graph.shape, device=device).coalesce()
+    taken: list[set[int]] = [set() for _ in range(n_users)]
     for u, i in zip(parts.train.users.tolist(), parts.train.items.tolist(), strict=True):
         taken[u].add(i)
 

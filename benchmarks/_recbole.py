@@ -9,7 +9,9 @@ overwrites. After each epoch a JSON line with wall and CPU seconds is printed.
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -42,19 +44,19 @@ def main(folder: Path) -> None:
         print(json.dumps(seconds), file=answers, flush=True)
 
 
-def _answered(answers):
+def _answered(answers: TextIO) -> Iterator[str]:
     print("ready", file=answers, flush=True)
     yield from sys.stdin
 
 
-def _rows(dataset, name: str, n: int) -> np.ndarray:
+def _rows(dataset: Any, name: str, n: int) -> np.ndarray:
     """Return RecBole's ids of users or items 0 .. n-1; 0 (padding) for those without interactions."""
     numbers = dataset.field2token_id[f"{name}_id"]
     return np.array([numbers.get(str(i), 0) for i in range(n)])
 
 
 @torch.no_grad()
-def _save(folder: Path, model, rows: dict) -> None:
+def _save(folder: Path, model: LightGCN, rows: dict[str, torch.Tensor]) -> None:
     model.eval()
     for name, vectors in zip(rows, model(), strict=True):
         np.save(folder / f"{name}.npy", vectors[rows[name]].cpu().numpy())

@@ -144,7 +144,8 @@ class _Training:
 
     @torch.no_grad()
     def recall(self) -> float:
-        return rank_valid(*self.model(), self.split)["recall@20"]
+        user, item = self.model()
+        return rank_valid(user, item, self.split)["recall@20"]
 
 
 @cache
@@ -205,7 +206,7 @@ def recbole(folder: Path, split: Split, tables: Mapping[str, np.ndarray], seed: 
     for name, table in tables.items():
         np.save(folder / f"{name}.npy", table)
     write_json(folder / "settings.json", _recbole_settings(folder, seed))
-    command = [PYTHON, "-P", "-W", "ignore", Path(__file__).with_name("_recbole.py"), folder]
+    command: list[str | Path] = [PYTHON, "-P", "-W", "ignore", Path(__file__).with_name("_recbole.py"), folder]
     environment = os.environ | {"PYTHONPATH": ""}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder, env=environment

@@ -16,9 +16,8 @@ from benchmarks import Measurement, _turns
 
 RATINGS, USERS, PRODUCTS = 915_446, 531_890, 64_426  # lines, users and products of ratings_Baby.csv
 LINES = 71_317  # lines of meta_Baby.json.gz
-QUIRKS = (
-    ["'s"] * 10 + ["'s 5\" one\n"] * 2 + [""] * 13
-)  # endings of descriptions: quotes and backslashes in the literal
+# endings of descriptions, which put quotes and backslashes into the literal
+QUIRKS = ["'s"] * 10 + ["'s 5\" one\n"] * 2 + [""] * 13
 
 
 def run() -> Measurement:

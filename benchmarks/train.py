@@ -87,9 +87,8 @@ def _inputs() -> Inputs:
     pairs = [split.Pairs((k // ITEMS).astype(np.int32), (k % ITEMS).astype(np.int32))
              for k in (np.sort(keys[rest[:TRAIN]]), np.sort(keys[rest[TRAIN:]]))]  # fmt: skip
     nobody = split.Pairs(np.empty(0, np.int32), np.empty(0, np.int32))
-    features = (rng.normal(size=(200, WIDTH))[rng.integers(0, 200, ITEMS)] + rng.normal(size=(ITEMS, WIDTH))).astype(
-        "f4"
-    )
+    features = rng.normal(size=(200, WIDTH))[rng.integers(0, 200, ITEMS)] + rng.normal(size=(ITEMS, WIDTH))
+    features = features.astype("f4")
     edges = neighbours.find_neighbours(features, 10)
     parts = split.Split(USERS, ITEMS, pairs[0], pairs[1], nobody)
     device = pick_device()
@@ -128,8 +127,9 @@ def _ours(name: str) -> Turn[Epoch]:
     parts, batches = _inputs().split, _batches()
     sample = timed(lambda: Sampler(parts).epoch(np.random.default_rng(1)))
     train = timed(steps, _optimiser(model), batches, lambda b: torch.stack(list(loss(b).values())).sum())
+    evaluate = partial(evaluate_vectors, split=parts, which="valid", ks=[20])
     with torch.no_grad():
-        rank = timed(lambda: evaluate_vectors(*model(), parts, "valid", [20]).mean["recall", 20])
+        rank = timed(lambda: evaluate(*model()).mean["recall", 20])
     return Epoch.of(sample, train, rank).turn
 
 

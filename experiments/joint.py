@@ -41,7 +41,8 @@ def main(
     )
     settings = settings.model_copy(update={"patience": settings.epochs})
     branches = {}
-    for name, keys in {"staged": {"steps": steps}, "start": {"steps": 0, "distill": 0.0}}.items():
+    arms: dict[str, dict[str, float]] = {"staged": {"steps": steps}, "start": {"steps": 0, "distill": 0.0}}
+    for name, keys in arms.items():
         own = given.having(given[Pretrain].model_copy(update={"size": "small", **keys}), sets)
         branches[name] = branched(layout, folder / name, own, ["pretrain", "beit3", "graph"])
     rules = protocol_of(given, dataset, inputs.read_inputs(layout, None).split)

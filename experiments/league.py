@@ -64,8 +64,8 @@ def main(
         print(f"| {' on '.join(name)} | {figure.mean:.4f} ± {figure.sd or 0:.4f} |")
     pairs = [(RECALL, " on ".join(a), " on ".join(b), np.array(users[a]), np.array(users[b]))
              for a, b in combinations(order, 2)]  # fmt: skip
-    for row in corrected_tests(pairs, seed_for("league", dataset)):
-        print(f"{row['a']} - {row['b']}: {row['difference']:+.4f}, p {row['p_holm']:.4f}")
+    for test in corrected_tests(pairs, seed_for("league", dataset)):
+        print(f"{test['a']} - {test['b']}: {test['difference']:+.4f}, p {test['p_holm']:.4f}")
     taus = [kendalltau([a[n] for n in order], [b[n] for n in order]).statistic for a, b in combinations(ranks, 2)]
     print(f"Kendall's tau between splits: {np.mean(taus) if taus else float('nan'):.2f}")
 

@@ -28,7 +28,9 @@ def main(seed: int) -> None:
     edges = neighbours.find_neighbours(features, 10)
     plain = plain_epoch(split, features, edges)
     curves = {
-        recipe: curve(split, features, edges, AlignRecParams(recipe=recipe, patience=patience), seed)
+        recipe: curve(
+            split, features, edges, AlignRecParams.model_validate({"recipe": recipe, "patience": patience}), seed
+        )
         for recipe, patience in (("published", 20), ("fast", FAST["patience"]))
     }
     aim = max(recall for _, recall in curves["published"])
