@@ -61,6 +61,12 @@ def scratch(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def require_space(folder: Path, size: int) -> None:
+    """Raise OSError if the disk is full, before a file is mapped: writing to it would end the process by SIGBUS."""
+    if shutil.disk_usage(folder).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+
 def begin(folder: Path, key: str) -> None:
     """Empty a resumable folder and start its journal, unless its `key`, a hash of all inputs, is unchanged."""
     mark = folder / KEY

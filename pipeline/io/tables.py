@@ -22,6 +22,9 @@ FINGERPRINT = "fingerprint"
 SHOWN = 40  # characters of a fingerprint's value shown in messages
 DEEPEST = 16  # maximum nesting levels of a fingerprint
 LARGE = 16 << 20  # bytes above which a row group is memory-mapped: reading a part would load all of it
+# guards against decompression bombs: bytes of memory that any table may take, and the maximum ratio to its size on
+# disk above that; constant vectors reach a few hundred
+SMALL, EXPANSION = 1 << 30, 10_000
 
 
 def write_table(table: pa.Table, path: Path, schema: pa.Schema, record: dict[str, Any] | None = None) -> None:
@@ -222,12 +225,20 @@ def read_vectors(folder: Path, rows: int) -> Iterator[np.ndarray]:
             yield matrix(part["vector"])
 
 
-def text_sizes(file: pq.ParquetFile) -> Iterator[tuple[str, int, int]]:
-    """Yield name, rows and bytes of each text column of each row group, as the footer of an untrusted file has them."""
-    texts = [i for i in range(len(file.schema)) if file.schema.column(i).physical_type == "BYTE_ARRAY"]
-    for group in map(file.metadata.row_group, range(file.num_row_groups)):
-        for chunk in map(group.column, texts):
-            yield chunk.path_in_schema, group.num_rows, chunk.total_uncompressed_size
+def column_sizes(path: Path) -> Iterator[tuple[pq.ColumnSchema, int, int]]:
+    """Yield columns of row groups, their rows and bytes in memory, by an untrusted footer; UserError for a bomb."""
+    memory, most = 0, max(SMALL, EXPANSION * path.stat().st_size)
+    with pq.ParquetFile(path, pre_buffer=False, memory_map=True) as file:
+        columns = [file.schema.column(i) for i in range(len(file.schema))]
+        for number in range(file.num_row_groups if columns else 0):
+            # wrong size statistics are an error of this reader, which reads no rows, but end the process in `column`
+            list(file.reader.iter_batches(0, [number], range(len(columns))))
+            group = file.metadata.row_group(number)
+            for chunk, column in zip(map(group.column, range(len(columns))), columns, strict=True):
+                size = max(0, chunk.total_uncompressed_size, chunk.num_values * max(4, column.length))
+                if (memory := memory + size) > most:
+                    raise UserError(f"{path}: takes {memory:,} bytes of memory, from {path.stat().st_size:,} on disk")
+                yield column, group.num_rows, size
 
 
 def _require_dense(folder: Path, part: pa.Table, first: int) -> None:

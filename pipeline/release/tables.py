@@ -18,12 +18,9 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.items.parse import LONGEST_TEXT
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import Counts, File, Manifest
+from alignrec.pipeline.sources.lines import read_batches
 
-# guards against decompression bombs: bytes of memory that any table may take, and the maximum ratio to its size on
-# disk above that; constant vectors reach a few hundred
-SMALL, EXPANSION = 1 << 30, 10_000
-TEXTS, TEXT_EXPANSION = 1 << 28, 100  # the same limits for the texts of a table
-HELD = 16 << 20  # approximate bytes of a table in memory
+TEXTS, TEXT_EXPANSION = 1 << 28, 100  # maximum bytes of a table's texts, and their ratio to its size above that
 CHANGED = "rows or columns are not as the manifest says"
 
 
@@ -69,15 +66,19 @@ def _table_fault(path: Path, file: File, counts: Counts, checks: Sequence[Check]
     try:
         if manifests.read_shape(path) != (file.rows, file.columns):
             return CHANGED
-        memory = _measure_memory(path, file.bytes)
         if file.table == "interactions" and file.rows != counts.interactions:
             return f"{file.rows} rows, expected {counts.interactions}"
         if entry.schema is None:
             return ""
-        widths = [f.type.list_size for f in pq.read_schema(path) if pa.types.is_fixed_size_list(f.type)]
-        schema, first = entry.schema(widths[0] if widths else 1), 0
-        for part in io.read_slices(path, schema, None, max(1, min(io.PART, HELD * int(file.rows or 0) // memory))):
-            part.validate(full=True)  # detects invalid UTF-8 and list offsets out of bounds
+        stored = pq.read_schema(path)
+        widths = [f.type.list_size for f in stored if pa.types.is_fixed_size_list(f.type)]
+        schema, first, texts = entry.schema(widths[0] if widths else 1), 0, 0
+        schemas.check(stored.empty_table(), schema, str(path))
+        for batch in read_batches(path, rows=io.PART):
+            batch.validate(full=True)  # detects invalid UTF-8 and list offsets out of bounds
+            if (texts := texts + sum(map(_text_size, batch.columns))) > max(TEXTS, TEXT_EXPANSION * file.bytes):
+                return f"takes {texts:,} bytes of memory for texts, from {file.bytes:,} on disk"
+            part = schemas.check(pa.Table.from_batches([batch]), schema, str(path), first)
             for check in checks:
                 if fault := check.check_rows(part, first):
                     return fault
@@ -88,38 +89,14 @@ def _table_fault(path: Path, file: File, counts: Counts, checks: Sequence[Check]
         return " ".join(fault.split())  # Arrow's messages have several lines
 
 
-def _measure_memory(path: Path, size: int) -> int:
-    """Return the bytes that a table takes in memory; UserError if they are out of proportion to its `size` on disk."""
-    memory, encoded, columns = 0, 0, set[str]()
-    footer = pq.read_metadata(path)
-    for group in map(footer.row_group, range(footer.num_row_groups)):
-        for chunk in map(group.column, range(group.num_columns)):
-            memory += 4 * chunk.num_values
-            if chunk.physical_type == "BYTE_ARRAY":
-                encoded += chunk.total_uncompressed_size
-                columns.add(chunk.path_in_schema)
-    if memory > max(SMALL, EXPANSION * size):
-        raise UserError(f"takes {memory:,} bytes of memory, from {size:,} on disk")
-    most = max(TEXTS, TEXT_EXPANSION * size)
-    # files store repeated texts once, so texts are counted through their dictionaries
-    expanded = encoded
-    if encoded <= most:
-        with pq.ParquetFile(path, read_dictionary=sorted(columns), pre_buffer=False) as opened:
-            batches = opened.iter_batches(io.PART, columns=sorted(columns)) if columns else ()
-            expanded = sum(_text_size(column) for batch in batches for column in batch.columns)
-    if expanded > most:
-        raise UserError(f"takes {expanded:,} bytes of memory for texts, from {size:,} on disk")
-    return max(1, memory + expanded)
-
-
 def _text_size(column: pa.Array) -> int:
     """Return the bytes of all texts; UserError if one is longer than the stage `items` allows."""
     texts = column.flatten() if pa.types.is_list(column.type) else column
-    if not pa.types.is_dictionary(texts.type):
-        raise UserError("has several columns of one name")
-    if (longest := pc.max(pc.utf8_length(texts.dictionary)).as_py() or 0) > LONGEST_TEXT:
+    if not pa.types.is_string(texts.type):
+        return 0
+    if (longest := pc.max(pc.utf8_length(texts)).as_py() or 0) > LONGEST_TEXT:
         raise UserError(f"has a text of {longest:,} characters; none has more than {LONGEST_TEXT:,}")
-    return pc.sum(pc.binary_length(texts.dictionary).take(texts.indices)).as_py() or 0
+    return pc.sum(pc.binary_length(texts)).as_py() or 0
 
 
 class References(Check):

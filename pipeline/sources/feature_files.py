@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.sources.lines import read_batches
 
 FEATURE = "feature:"  # role of a feature file: this prefix and the feature set's name
 ROWS = "feature_rows"  # role of the mapping file from rows to items, for files without identifiers
@@ -30,7 +31,6 @@ ENDINGS = {
 FOLDER = "folder"  # format of names without a known suffix
 PER_ITEM = (".npy", ".json")  # file endings in a folder with a file per item
 LARGEST = 32 << 20  # maximum bytes of an item's file
-BLOCK = 4096  # table rows written at a time
 
 
 def plain_name(column: str) -> str:
@@ -86,7 +86,7 @@ def pack_folder(folder: Path, target: Path) -> None:
             for path in found:
                 if not _wanted_columns(path).equals(schema):
                     raise UserError(f"{path}: has other columns than {found[0]}; name the files of one table")
-                for batch in pq.ParquetFile(path).iter_batches(BLOCK, columns=schema.names):
+                for batch in read_batches(path, schema.names):
                     writer.write_batch(batch.cast(schema))
         return
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as packed:

@@ -29,6 +29,7 @@ BLOCK = 1 << 20  # bytes; a large buffer halves the time to read lines
 LONGEST_LINE = 16 << 20  # bytes; real lines stay below 1 MiB
 LONGEST_MEAN = 1 << 20  # maximum mean bytes of a column's texts in a row group of Parquet
 PARQUET_ROWS = 4096  # maximum rows per batch
+MOST_HELD = 1 << 29  # maximum bytes of a batch, and of one row
 KEPT = 1 << 16  # maximum bytes kept of an unreadable line
 MOST_BLANK = 1_000_000  # consecutive blank lines: gzip compresses a thousand into a byte
 HEAD = 4096  # leading bytes from which the encoding is detected
@@ -111,31 +112,58 @@ def refuse_many(file: object, what: str, found: Sequence[Reject], total: int, mo
         raise UserError(f"{file}: {share}: {reasons}; the first is line {found[0].line}")
 
 
-def read_batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+def read_batches(path: Path, columns: list[str] | None = None, rows: int = PARQUET_ROWS) -> Iterator[pa.RecordBatch]:
     """Yield the rows of an untrusted Parquet file in batches bounded by bytes; UserError if it is damaged."""
-    schema = pq.read_schema(io.require_plain(path))
-    texts = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
-    rows = 0
+    io.require_plain(path)
+    total, largest = 0, 1
     try:
-        # dictionary encoding stores a text that all rows share only once
-        with pq.ParquetFile(path, pre_buffer=False, read_dictionary=texts) as file:
+        schema = pa.schema([field for field in pq.read_schema(path) if columns is None or field.name in columns])
+        for column, held, size in io.column_sizes(path):
+            mean = size // max(1, held)
             # Arrow holds whole pages in memory, so the footer is used to reject texts that are too long
-            for name, held, size in io.text_sizes(file):
-                if name in texts and (mean := size // max(1, held)) > LONGEST_MEAN:
-                    shown, most = one_line(name, 64), f"{LONGEST_MEAN:,} is the most; shorten them"
-                    raise UserError(f"{path}: texts of column '{shown}' have {mean:,} bytes on average, and {most}")
-            for batch in file.iter_batches(PARQUET_ROWS, columns=columns):
-                values = (column for column in batch.columns if pa.types.is_dictionary(column.type))
-                longest = sum(pc.max(pc.binary_length(column.dictionary)).as_py() or 0 for column in values)
-                step = max(1, min(PARQUET_ROWS, LONGEST_LINE // max(1, longest)))
-                for part in (batch.slice(at, step) for at in range(0, len(batch), step)):
-                    plain = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in part.columns]
-                    yield pa.RecordBatch.from_arrays(plain, names=batch.schema.names)
-                rows += len(batch)
-            if rows != file.metadata.num_rows:
-                raise ValueError(f"{rows:,} of {file.metadata.num_rows:,} rows")
+            if mean > LONGEST_MEAN and column.logical_type.type in ("STRING", "JSON"):
+                shown, most = one_line(column.path, 64), f"{LONGEST_MEAN:,} is the most; shorten them"
+                raise UserError(f"{path}: texts of column '{shown}' have {mean:,} bytes on average, and {most}")
+            largest = max(largest, mean)
+        leaves = pq.read_metadata(path).num_columns
+        step = max(1, min(rows, MOST_HELD // (largest * max(1, leaves))))
+        # dictionary encoding stores a text that all rows share only once; pyarrow has none of extensions such as JSON
+        options = {"read_dictionary": range(leaves), "arrow_extensions_enabled": False}
+        with pq.ParquetFile(path, pre_buffer=False, memory_map=True, **options) as file:
+            for group in range(file.num_row_groups):  # pyarrow reads no list across groups, whose dictionaries differ
+                for batch in file.iter_batches(step, [group], columns):
+                    yield from _split_batch(batch, schema)
+                    total += len(batch)
+            if total != file.metadata.num_rows:
+                raise ValueError(f"{total:,} of {file.metadata.num_rows:,} rows")
     except (pa.ArrowException, ValueError, OSError) as e:  # ValueError covers UnicodeDecodeError
         raise UserError(f"{path}: not a sound Parquet file: {one_line(e, 100)}") from None
+
+
+def _split_batch(batch: pa.RecordBatch, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Halve a batch until its texts, each counted as often as it occurs, fit into LONGEST_LINE bytes."""
+    size, half = sum(map(_expanded_size, batch.columns)), len(batch) // 2
+    if size > LONGEST_LINE and half:
+        for part in (range(half), range(half, len(batch))):  # of a slice, a cast would take all rows of the batch
+            yield from _split_batch(batch.take(pa.array(part)), schema)
+    elif size > MOST_HELD:
+        raise ValueError(f"a row of {size:,} bytes")
+    else:
+        plain = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in batch.columns]
+        batch = pa.RecordBatch.from_arrays(plain, batch.schema.names)
+        with suppress(pa.ArrowNotImplementedError):  # views in lists have no cast, and stay dictionaries
+            batch = batch.cast(schema)
+        yield batch
+
+
+def _expanded_size(column: pa.Array) -> int:
+    """Return the bytes of all texts in a column of dictionaries, or of lists or structs of them."""
+    if pa.types.is_map(column.type):
+        column = column.cast(pa.list_(column.values.type))
+    if pa.types.is_dictionary(column.type):
+        return pc.sum(pc.binary_length(column.dictionary).take(column.indices)).as_py() or 0
+    inner = column.flatten() if pa.types.is_nested(column.type) else []
+    return sum(map(_expanded_size, inner if isinstance(inner, list) else [inner]))
 
 
 def mark_unreadable(reason: str) -> bytes:

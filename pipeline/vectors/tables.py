@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.sources.feature_files import NAMES, is_vector, rank_identifier
-from alignrec.pipeline.sources.lines import LONGEST_LINE, open_text, read_lines
+from alignrec.pipeline.sources.lines import LONGEST_LINE, MOST_HELD, open_text, read_lines
 from alignrec.pipeline.vectors.base import WIDEST, Vectors, check_vector, gather_rows, no_vectors
 
-BLOCK = 4096  # rows read at a time
+BLOCK = 4096  # maximum rows read at a time
 LONGEST_IDENTIFIER = 4096  # maximum mean bytes of identifiers
 Named = tuple[str, Any, Any]  # identifier column, identifier, vector
 LARGEST_ID = 1 << 63
@@ -55,20 +55,20 @@ def open_parquet(path: Path, column: str | None = None) -> Vectors:
         _refuse_short(path, len(rows), count)
         return Vectors(path, count, len(wide), lambda numbers: rows[numbers], ids if named else None)
     column = column or lists[0]
-    first = next(block for _, block in _iterate_blocks(files, column, np.zeros(1, np.int64)))
-    width = _block_matrix(path, 0, first.slice(0, 1), column, None).shape[1]
+    first = next(block for _, block in _iterate_blocks(files, column, np.zeros(1, np.int64), 1))
+    width = _block_matrix(path, 0, first, column, None).shape[1]
     return Vectors(path, count, width, lambda numbers: _take_rows(path, files, column, numbers, width), ids)
 
 
 def _read_identifiers(path: Path, names: list[str]) -> pa.Table:
     """Read identifier columns as dictionaries, which store repeated values once."""
-    nested = (field for field in pq.read_schema(path) if field.name in names and pa.types.is_nested(field.type))
-    if wrong := next(nested, None):
-        raise UserError(f"{path}: column '{wrong.name}' is {wrong.type}; identifiers are texts or integers")
+    for field in pq.read_schema(path):
+        if field.name in names and (pa.types.is_nested(field.type) or isinstance(field.type, pa.JsonType)):
+            raise UserError(f"{path}: column '{field.name}' is {field.type}; identifiers are texts or integers")
+    for column, rows, size in io.column_sizes(path):
+        if column.path in names and size > LONGEST_IDENTIFIER * rows + BLOCK**2:
+            raise UserError(f"{path}: column '{column.path}' holds texts, and no identifiers; leave it out")
     with pq.ParquetFile(path, pre_buffer=False, read_dictionary=names) as file:
-        for name, rows, size in io.text_sizes(file):
-            if name in names and size > LONGEST_IDENTIFIER * rows + BLOCK**2:
-                raise UserError(f"{path}: column '{name}' holds texts, and no identifiers; leave it out")
         table = file.read(names)
     try:
         table.validate(full=True)
@@ -79,7 +79,7 @@ def _read_identifiers(path: Path, names: list[str]) -> pa.Table:
 
 def _take_rows(path: Path, files: Sequence[Path], column: str, numbers: np.ndarray, width: int) -> np.ndarray:
     out = np.zeros((len(numbers), width), np.float32)
-    for start, block in _iterate_blocks(files, column, numbers):
+    for start, block in _iterate_blocks(files, column, numbers, max(1, min(BLOCK, MOST_HELD // (8 * width)))):
         low, high = np.searchsorted(numbers, [start, start + len(block)])
         if low < high:
             rows = _block_matrix(path, start, block, column, width)
@@ -88,7 +88,9 @@ def _take_rows(path: Path, files: Sequence[Path], column: str, numbers: np.ndarr
     return out
 
 
-def _iterate_blocks(files: Sequence[Path], column: str, numbers: np.ndarray) -> Iterator[tuple[int, pa.Array]]:
+def _iterate_blocks(
+    files: Sequence[Path], column: str, numbers: np.ndarray, most: int
+) -> Iterator[tuple[int, pa.Array]]:
     start = 0
     for path in files:
         with pq.ParquetFile(path) as file:
@@ -98,7 +100,7 @@ def _iterate_blocks(files: Sequence[Path], column: str, numbers: np.ndarray) -> 
                 low, high = np.searchsorted(numbers, [start, start + rows])
                 at = start
                 # skip row groups without wanted rows
-                for batch in file.iter_batches(BLOCK, [group], [column]) if low < high else ():
+                for batch in file.iter_batches(most, [group], [column]) if low < high else ():
                     yield at, batch.column(0)
                     at += len(batch)
                 if low < high:

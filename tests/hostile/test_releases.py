@@ -153,7 +153,7 @@ def test_a_hostile_table_is_refused(release: Path, name: str, change: Callable[[
 
 
 def test_a_table_that_unpacks_to_too_much_is_refused_unread(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("alignrec.pipeline.release.tables")
+    module = importlib.import_module("alignrec.pipeline.io.tables")
     monkeypatch.setattr(module, "SMALL", 1 << 20)
     monkeypatch.setattr(module, "EXPANSION", 100)
     table = pq.read_table(release / TABLE, partitioning=None)

@@ -241,11 +241,15 @@ def test_a_special_file_is_refused_in_one_line(name: str, kind: str, tmp_path: P
 
 def test_rows_of_one_long_text_are_read_a_few_at_a_time(tmp_path: Path) -> None:
     path, text = tmp_path / "s.parquet", "x" * (8 << 20)
-    shared = pa.DictionaryArray.from_arrays(pa.array([0] * 50, pa.int32()), [text])
-    table = pa.table({"item": [f"i{i}" for i in range(50)], "title": shared})
-    pq.write_table(table, path, compression="zstd", dictionary_pagesize_limit=1 << 30)
+    shared = pa.DictionaryArray.from_arrays(pa.array([0] * 70, pa.int32()), [text])
+    each, first = (pa.ListArray.from_arrays(ends, shared) for ends in (range(71), [0] + [70] * 20))
+    options = {"compression": "zstd", "dictionary_pagesize_limit": 1 << 30}
+    pq.write_table(pa.table({"item": [*map(str, range(70))], "title": shared, "tags": each}), path, **options)
     sizes = [len(batch) for batch in read_batches(path)]
-    assert (sum(sizes), max(sizes)) == (50, 1)
+    assert (sum(sizes), max(sizes)) == (70, 1)
+    pq.write_table(pa.table({"tags": first}), path, **options)
+    with pytest.raises(UserError, match=r"not a sound Parquet file: a row of 587,202,560 bytes$"):
+        list(read_batches(path))
     pq.write_table(pa.table({"title": [text] * 3}), path, compression="zstd", use_dictionary=False)
     with pytest.raises(UserError, match=r"texts of column 'title' have 8,388,\d+ bytes on average.*shorten them$"):
         list(read_batches(path))

@@ -15,10 +15,10 @@ from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io import tables
 
-SIZES, USERS, PAIRS, K, WIDTH = (1_000, 3_000), 2, 36, 10, 64
+SIZES, USERS, PAIRS, K, WIDTH = (1_000, 3_000), 2, 36, 10, 80
 """items; per item: users, train pairs, neighbours, width"""
 PART = 256
-HELD = 230
+HELD = 290
 """memory per item in bytes: identifiers of it and of two users, 8 bytes more of each during comparison, its list, and a
 dictionary of the identifiers of a shard; any whole table takes more"""
 SETTINGS = {

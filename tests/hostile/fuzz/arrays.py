@@ -8,7 +8,6 @@ from functools import cache
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from safetensors.torch import save
 
@@ -18,7 +17,7 @@ from alignrec.pipeline.beit3.tokenizer import Tokenizer, train_model
 from alignrec.pipeline.compare import feature_set
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.vectors.base import match_file
-from tests.hostile.fuzz.target import Target, encoded, folder, written
+from tests.hostile.fuzz.target import Target, encoded, folder, table, written
 
 GOOD = "datasets: [shop]\nsources: {shop: {kind: sample}}\n"
 BOMB = "".join(f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 9)}]\n" for i in range(9))
@@ -152,12 +151,6 @@ def saved(value: object) -> bytes:
     return out.getvalue()
 
 
-def table(**columns: object) -> bytes:
-    out = io.BytesIO()
-    pq.write_table(pa.table(columns), out)
-    return out.getvalue()
-
-
 def across_disks(archive: bytes) -> bytes:
     """Return a zip archive whose zip64 locator says that the directory is on another disk."""
     at = archive.rindex(b"PK\x05\x06")
@@ -172,6 +165,9 @@ def tokenized(data: bytes) -> None:
 
 
 VECTORS = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(12, dtype=np.float32)), 2)
+TABLE = table(asin=ASINS, vector=VECTORS)
+# the identifiers are floats, or have no nulls: their size statistics, at which pyarrow may end the process, are wrong
+NO_TABLES = [TABLE.replace(b"\x0c%\x02\x18\x04asin", start + b"\x18\x04asin") for start in (b"\x08%\x02", b"\x0c%\0")]
 CODES = [[0, 1], [1, 0], [0, 0], [1, 1], [2, 2], None]
 JSONS = [
     '{"id": "A", "v": [1, 2.5]}\n{"id": "F", "v": [3, 4]}\n',
@@ -203,7 +199,7 @@ def targets() -> dict[str, Target]:
         ),
         "safetensors": Target(lambda data: checkpoints.read_weights(written("c.safetensors", data)), [save(WEIGHTS)]),
         "compared-parquet": Target(
-            lambda data: compared("f.parquet", data), [table(asin=ASINS, vector=VECTORS), table(vector=VECTORS)]
+            lambda data: compared("f.parquet", data), [TABLE, table(vector=VECTORS)], refused=NO_TABLES
         ),
         "tokenizer": Target(tokenized, [TEXT, TEXT.replace(SPACE, b"\xdd\x96\x81")]),
         "parameters": Target(

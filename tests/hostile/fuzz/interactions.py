@@ -1,11 +1,9 @@
 """Targets: files of interactions, through DuckDB up to the split."""
 
-import io
 from functools import cache
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from alignrec.pipeline.harness.config import Source
 from alignrec.pipeline.interactions import build
@@ -16,7 +14,7 @@ from alignrec.pipeline.sources.tabular import TabularSource
 from alignrec.pipeline.vectors.arrays import RECORD
 from alignrec.pipeline.vectors.base import match_file
 from tests.hostile import test_sources
-from tests.hostile.fuzz.target import Target, encoded, folder, written
+from tests.hostile.fuzz.target import Target, encoded, folder, table, written
 from tests.hostile.test_sources import HEADER, INTER, ROWS
 
 CSV = [ROWS.encode(), *encoded([c for n, c, *_ in test_sources.READ.values() if n == "r.csv"])]
@@ -52,13 +50,8 @@ DATES = ["2024-03-10", "2024-03-10 02:30:00+09", "1710028800", "1710028800000", 
 SLOW = 3  # DuckDB takes a tenth of a second to open
 
 
-def parquet() -> bytes:
-    out = io.BytesIO()
-    times = pa.array([1, 2, 3], pa.timestamp("us"))
-    pq.write_table(
-        pa.table({"user": ["a", "a", "b"], "item": ["x", "y", "x"], "rating": [5, 4, 3], "timestamp": times}), out
-    )
-    return out.getvalue()
+TIMES = pa.array([1, 2, 3], pa.timestamp("us"))
+PARQUET = table(user=["a", "a", "b"], item=["x", "y", "x"], rating=[5, 4, 3], timestamp=TIMES)
 
 
 def ratings(source: Source, role: str, name: str, data: bytes) -> None:
@@ -113,7 +106,7 @@ def targets() -> dict[str, Target]:
         "ratings-json": Target(lambda data: tabular("r.jsonl", data), JSONS, quick=SLOW, refused=NO_JSON),
         "ratings-parquet": Target(
             lambda data: tabular("r.parquet", data),
-            [parquet(), parquet().replace(b"user", b"\xe5ser")],
+            [PARQUET, PARQUET.replace(b"user", b"\xe5ser")],
             quick=SLOW,
             refused=NO_PARQUET,
         ),

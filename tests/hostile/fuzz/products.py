@@ -3,7 +3,7 @@
 import gc
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import orjson
@@ -17,7 +17,7 @@ from alignrec.pipeline.sources.lines import column_names, json_lines, json_objec
 from alignrec.pipeline.sources.mmrec import MmrecReader
 from alignrec.pipeline.sources.tabular import TabularSource
 from tests.hostile import test_sources
-from tests.hostile.fuzz.target import Target, encoded, folder, written
+from tests.hostile.fuzz.target import Target, encoded, folder, table, written
 
 TABULAR = TabularSource(kind="tabular", interactions=["r.csv"], items=["i.csv"]).reader()
 TEXTS = encoded([part * 40 for part in test_sources.TEXTS.values()])
@@ -93,10 +93,13 @@ def packed_lines(data: bytes) -> None:
     list(read_lines(written("l.gz", data)))
 
 
-def table_lines(data: bytes) -> None:
-    for name in ("i.csv", "i.tsv"):
+def table_lines(data: bytes, names: Sequence[str] = ("i.csv", "i.tsv")) -> None:
+    for name in names:
         for line in json_lines(written(name, data)):
             parse_line(1, line, TABULAR, Everything())
+
+
+NESTED = {"item": ["x", "y"], "categories": [["a", "b"], None], "m": [{"p": "q"}, {"p": None}], "b": [b"1", b"2"]}
 
 
 @cache
@@ -110,6 +113,9 @@ def targets() -> dict[str, Target]:
         "product-mmrec": Target(product(MmrecReader()), RECORDS),
         "product-tabular": Target(product(TABULAR), RECORDS),
         "item-table": Target(table_lines, [TABLE, b'item,title\nx,"\ny,1\n', b"item;title\nx;t\n"]),
+        "item-parquet": Target(
+            lambda data: table_lines(data, ["i.parquet"]), [table(**NESTED), table(item=["x"] * 99)]
+        ),
         "item-file": Target(items_of, [SOUND.replace(b"[[", b"[").replace(b"]]", b"]"), LONG_NAME, TABLE, *RECORDS]),
         "columns": Target(
             lambda data: [column_names(written(f"h.{e}", data)) for e in ("csv", "tsv")], [TABLE, b"a;b|c"]

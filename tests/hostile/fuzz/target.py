@@ -1,12 +1,16 @@
 """A fuzz target: a parser, its seeds, and the errors that it may raise."""
 
 import importlib
+import io
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from alignrec.pipeline.io.errors import UserError
 from alignrec.schemas import ContractError
@@ -42,6 +46,12 @@ def written(name: str, data: bytes) -> Path:
     path = Path(_FOLDER.name) / name
     path.write_bytes(data)
     return path
+
+
+def table(**columns: object) -> bytes:
+    out = io.BytesIO()
+    pq.write_table(pa.table(columns), out)
+    return out.getvalue()
 
 
 def folder(name: str) -> Path:
