@@ -135,6 +135,7 @@ class Inverted:
             return
         drawn = np.random.default_rng(0).permutation(len(rows))[:SAMPLE]
         self.index = train_index(self._units[rows[np.sort(drawn)]], len(rows), "SQ8")
+        io.require_space(folder, 4 * len(rows) * (self.index.code_size + 8))  # lists grow by doubling, and are moved
         lists: Any = faiss.OnDiskInvertedLists(self.index.nlist, self.index.code_size, str(folder / "lists"))
         self.index.replace_invlists(lists, True)
         lists.this.disown()  # the index owns them

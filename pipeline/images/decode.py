@@ -207,6 +207,7 @@ def decode_all(images: Path, side: int, cache: Path) -> tuple[np.ndarray, np.nda
         if not shape[0]:
             return row, np.empty(shape, np.uint8)
         with io.atomic(cache) as temporary:
+            io.require_space(cache.parent, math.prod(shape))
             array = open_memmap(temporary, "w+", np.uint8, shape)
             number = 0
             for path in paths:  # a shard at a time bounds memory

@@ -4,6 +4,7 @@ import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import faiss
@@ -224,3 +225,6 @@ def test_a_large_set_is_searched_on_disk_and_a_random_control_may_miss(
     assert record["notes"]["f"]["index"] == "ivf"
     assert record["notes"]["f"]["recall"] >= 0.95 > record["notes"]["random"]["recall"]
     assert {path.name for path in layout.edges("f").parent.iterdir()} == {"edges.parquet"}
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(OSError, match="No space left"):
+        neighbours.find_neighbours(features, 6, "ivf")
