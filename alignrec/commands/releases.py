@@ -1,6 +1,5 @@
 """Commands that show and compare results, and commands for releases."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -170,7 +169,7 @@ def fetch(
     """download a release; it appears only after every byte is verified."""
     from alignrec.pipeline.remote import fetch as remote
 
-    kept = f"what was downloaded is kept in {remote.work_folder(Path(os.path.abspath(to)))}"
+    kept = f"what was downloaded is kept in {io.next_to(to, remote.WORK)}"
     with explain_interrupt(kept), bytes_bar("fetch") as progress:
         folder = remote.fetch(address, to, encoder, progress, key)
     say(f"release {io.sha256(folder / 'manifest.json')}")

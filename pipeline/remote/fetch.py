@@ -23,6 +23,7 @@ from alignrec.pipeline.release.read import join_faults, verify
 from alignrec.pipeline.remote.stores import TRIES, Progress, Store, open_store, read_small
 
 WORKERS = 8
+WORK = "fetch"  # ending of the folder for unfinished downloads
 
 
 def fetch(
@@ -36,7 +37,7 @@ def fetch(
     """
     to = Path(os.path.abspath(to))
     # files go to a hidden folder next to the target, which is renamed once all of them are verified
-    work = work_folder(to)
+    work = io.next_to(to, WORK)
     with suppress(FileExistsError):
         work.mkdir(parents=True)
     # in a shared folder such as /tmp, another user may have taken its name
@@ -59,11 +60,6 @@ def read_remote_manifest(address: str) -> tuple[Manifest, str]:
     with tempfile.TemporaryDirectory() as folder:
         manifest = _read_manifest(open_store(address), Path(folder))
         return manifest, io.sha256(Path(folder) / manifests.NAME)
-
-
-def work_folder(to: Path) -> Path:
-    """Return the folder for unfinished downloads of `to`; UserError if `to` is the root."""
-    return io.next_to(to, "fetch")
 
 
 def _fill_folder(store: Store, to: Path, work: Path, encoder: str | None, progress: Progress, key: Path | None) -> None:

@@ -147,7 +147,6 @@ class Reader:
     @abstractmethod
     def name(self, record: dict[str, Any]) -> str | None:
         """Return the item identifier of a parsed line, or None if it has none."""
-        ...
 
     def product(self, record: dict[str, Any]) -> Product:
         """Convert a parsed line to a Product; fields not in `kept` go to its `extra`."""
