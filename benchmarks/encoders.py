@@ -63,9 +63,9 @@ def run() -> Measurement:
 
 
 @cache
-def _networks() -> Any:
+def _shared(name: str) -> Any:
     sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-    return importlib.import_module("networks")
+    return importlib.import_module(name)
 
 
 @cache
@@ -75,14 +75,14 @@ def _items(case: str) -> tuple[list[str], list[bytes | None]]:
     rng = np.random.default_rng(0)
     letters = np.array([*"abcdefghijklmnopqrstuvwxyz    "])
     texts = ["a" + "".join(rng.choice(letters, n)) for n in rng.integers(SHORTEST, longest, count)]
-    colours = [_networks().jpeg(colour, (320, 256)) for colour in ("red", "green", "blue", "grey")]
+    colours = [_shared("pictures").plain(colour, (320, 256)) for colour in ("red", "green", "blue", "grey")]
     return texts, [colours[i % 4] if case != "texts" else None for i in range(count)]
 
 
 def _model(folder: str, case: str) -> str:
     """Return the folder of the case's network, which is built on first use."""
     base, name = Path(folder) / case.replace(" ", "-"), CASES[case][0]
-    return str(base / "model" if base.exists() else getattr(_networks(), name)(base))
+    return str(base / "model" if base.exists() else getattr(_shared("networks"), name)(base))
 
 
 # --- ways

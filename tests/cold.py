@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import shops
 import toy
 
@@ -14,14 +13,12 @@ from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.combine import maps
 from alignrec.pipeline.encode.folder import SET
-from alignrec.pipeline.graph import neighbours
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.interactions import split
 
 USERS, ITEMS, COLD = 40, 120, 26
 """COLD items each of valid and test: the first ones of the catalogue, and those that follow"""
 DIVISION = "cold-items 0.4"
-IDS = {"item_id": np.arange(ITEMS, dtype=np.int32), "asin": [f"i{i}" for i in range(ITEMS)]}
 LEARNING: dict[str, Any] = {"combine": {"sets": {"mapped": {"of": "f"}}, "controls": []}}
 """parameters of the feature set that `draw_again` writes"""
 
@@ -49,22 +46,15 @@ def content() -> np.ndarray:
 def outputs(root: Path) -> Layout:
     """Write the outputs of all stages before train: dataset shop, feature sets f and `noise`."""
     layout = Layout(root, "shop")
-    table = shops.interactions(rows())
-    io.write_table(table, layout.interactions, schemas.INTERACTIONS, {"division": DIVISION})
-    names = {"user_id": np.arange(USERS, dtype=np.int32), "user": [f"u{i}" for i in range(USERS)]}
-    io.write_table(pa.table(names), layout.users, schemas.USERS)
-    io.write_table(pa.table(IDS), layout.item_ids, schemas.ITEM_IDS)
+    shops.write_catalogue(layout, rows(), USERS, ITEMS, {"division": DIVISION})
     write_set(layout, "f", content())
     write_set(layout, "noise", np.random.default_rng(2).normal(size=(ITEMS, 8)).astype(np.float32))
     return layout
 
 
 def write_set(layout: Layout, name: str, vectors: np.ndarray, **facts: Any) -> None:
-    unknown = {"has_image": pa.nulls(ITEMS, pa.bool_()), "has_text": pa.nulls(ITEMS, pa.bool_())}
-    features = pa.table(IDS | unknown | {"vector": io.vectors(vectors)})
-    io.write_table(features, io.shard(layout.features(name), "features", 0), schemas.features(vectors.shape[1]))
+    shops.write_set(layout, name, vectors, k=6)
     io.write_json(layout.features(name) / SET, toy.facts(name).model_copy(update=facts).model_dump())
-    io.write_table(neighbours.find_neighbours(vectors, 6), layout.edges(name), schemas.EDGES)
 
 
 def draw_again(layout: Layout) -> None:

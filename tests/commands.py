@@ -1,10 +1,12 @@
-"""Run commands in this process, as starting one takes a second or more, and load scripts of .ci."""
+"""Commands, run in this process, as starting one takes a second or more; code of pages; and scripts of .ci."""
 
 import contextlib
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from typer.testing import CliRunner, Result
 
@@ -12,9 +14,22 @@ from alignrec.commands.app import app
 from alignrec.pipeline.harness.code import ROOT
 
 
-def alignrec(*arguments: str | Path, cwd: Path, **environment: str) -> Result:
+def alignrec(*arguments: object, cwd: Path | str = ".", **environment: str) -> Result:
     with contextlib.chdir(cwd):
         return CliRunner(env=environment).invoke(app, [*map(str, arguments)])
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Return the blocks of code in a page of Markdown."""
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def executed(code: str, folder: Path) -> dict[str, Any]:
+    """Run code in a folder; return its names."""
+    names: dict[str, Any] = {}
+    with contextlib.chdir(folder):
+        exec(code, names)
+    return names
 
 
 def script(name: str) -> ModuleType:

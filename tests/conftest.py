@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # read when torch and faiss are first imported, so set before
@@ -63,6 +64,15 @@ def shims() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release of the tiny shop below its outputs; tests change copies."""
+    import releases
+    import toy
+
+    return releases.published(toy.outputs(tmp_path_factory.mktemp("plain"))).release
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Chromium, for pages from the disk and of this machine's servers."""
@@ -74,3 +84,16 @@ def browser() -> Iterator[Any]:
         launched = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield launched
         launched.close()
+
+
+@pytest.fixture
+def tab(browser: Any) -> Iterator[Any]:
+    """A page that raises no error, opens no dialog and asks no other machine."""
+    page, faults, asked = browser.new_page(viewport={"width": 1280, "height": 900}), list[str](), list[str]()
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("dialog", lambda dialog: (faults.append(dialog.message), dialog.dismiss()))
+    page.on("request", lambda request: asked.append(request.url))
+    yield page
+    assert faults == []
+    assert [url for url in asked if not url.startswith(("file:", "blob:", "data:", "http://127.0.0.1:"))] == []
+    page.close()

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import networks
 import numpy as np
-import pyarrow as pa
+import pictures
 import toy
 
 from alignrec import schemas
@@ -64,22 +63,11 @@ ITEMS = [item(i) for i in range(14)]
 
 def catalogue(root: Path, items: list[Item]) -> Layout:
     """Write the inputs of `encode`, with five images per file."""
-    layout, n = Layout(root, "shop"), len(items)
+    layout, asin = Layout(root, "shop"), [one.asin for one in items]
     io.write_json(layout.sources, [])
-    ids = {"item_id": pa.array(range(n), pa.int32()), "asin": [one.asin for one in items]}
-    io.write_table(pa.table(ids), layout.item_ids, schemas.ITEM_IDS)
-    texts, empty, lists = [one.text for one in items], [""] * n, pa.array([[]] * n, pa.list_(pa.string()))
-    columns = ids | {"title": texts, "brand": empty, "categories": lists, "description": empty, "text": texts}
-    columns |= {"text_status": ["ok" if text else "empty" for text in texts], "image_urls": lists}
-    columns |= {"tokens": pa.array([len(text.split()) for text in texts], pa.int32()), "extra": ["{}"] * n}
-    io.write_table(pa.table(columns), layout.items, schemas.ITEMS)
-    jpegs = [networks.jpeg(one.colour) if one.colour else None for one in items]
-    size = pa.array([40 if jpeg else 0 for jpeg in jpegs], pa.int32())
-    columns = ids | {"status": ["ok" if jpeg else "missing" for jpeg in jpegs], "reason": empty, "url": empty}
-    columns |= {"image": pa.array(jpegs, pa.binary()), "width": size, "height": size, "sha256": empty}
-    columns |= {"phash": pa.array([1 if jpeg else None for jpeg in jpegs], pa.uint64())}
+    toy.write_items(layout, toy.item_table([one.text for one in items], asin=asin))
+    images = toy.image_table([pictures.plain(one.colour) if one.colour else None for one in items], asin=asin)
     shutil.rmtree(layout.images, ignore_errors=True)
-    for number, start in enumerate(range(0, n, 5)):
-        rows = pa.table(columns).slice(start, 5)
-        io.write_table(rows, io.shard(layout.images, "images", number), schemas.IMAGES)
+    for number, start in enumerate(range(0, len(items), 5)):
+        io.write_table(images.slice(start, 5), io.shard(layout.images, "images", number), schemas.IMAGES)
     return layout

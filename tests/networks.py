@@ -1,21 +1,13 @@
 """Tiny random networks in published formats, one folder of a few hundred kilobytes each."""
 
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SIDE, PATCH, WIDTH = 32, 16, 32
-
-
-def jpeg(colour: str, size: tuple[int, int] = (40, 30)) -> bytes:
-    out = io.BytesIO()
-    Image.new("RGB", size, colour).save(out, "JPEG")
-    return out.getvalue()
 
 
 def siglip(folder: Path) -> Path:

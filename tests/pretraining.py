@@ -1,14 +1,13 @@
 """A toy shop for pre-training, whose items have a colour and a thing in both text and image."""
 
 import hashlib
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import featured
 import numpy as np
-import pyarrow as pa
+import pictures
 import torch
 import toy
 import yaml
@@ -59,14 +58,8 @@ def shop(root: Path, images: bool = True, texts: bool = True, n: int = 96, **pre
     seen = list(enumerate(zip(colour, thing, strict=True)))
     words = [f"a {list(COLOURS)[c]} {THINGS[t]}" if texts and i % 12 else "" for i, (c, t) in seen]
     drawn = [jpeg(list(COLOURS.values())[c], t) if images and i % 10 else None for i, (c, t) in seen]
-    ids, empty, lists = [pa.array(np.arange(n), pa.int32()), [f"A{i}" for i in range(n)]], [""] * n, [[]] * n
-    items = [*ids, empty, empty, lists, empty, words, ["ok" if w else "empty" for w in words], lists]
-    items += [[len(w.split()) for w in words], ["{}"] * n]
-    _write(items, layout.items, schemas.ITEMS)
-    _write(ids, layout.item_ids, schemas.ITEM_IDS)
-    size = [16 if d else 0 for d in drawn]
-    shown = [*ids, ["ok" if d else "missing" for d in drawn], empty, empty, drawn, size, size, empty]
-    _write([*shown, [1 if d else None for d in drawn]], files.shard(layout.images, "images", 0), schemas.IMAGES)
+    toy.write_items(layout, toy.item_table(words))
+    files.write_table(toy.image_table(drawn), files.shard(layout.images, "images", 0), schemas.IMAGES)
     settings = {"steps": STEPS, "codes": 16, "batch_size": 8, "checkpoint_every": 3}
     section = UNTAUGHT | settings | {"threads": 1} | pretrain
     files.write_json(layout.sources, [])
@@ -88,9 +81,7 @@ def features(root: Path, *names: str) -> dict[str, np.ndarray]:
     trained = [name for name in names if name in TRAINED]
     others = [name for name in names if name not in TRAINED]
     if others:
-        before = yaml.safe_load((root / "params.yaml").read_text())["encode"][
-            "encoders"
-        ]  # `encode` deletes what is not listed
+        before = load(root / "params.yaml").encode.encoders  # `encode` deletes what is not listed
         write_params(root, encode={"encoders": list(dict.fromkeys([*before, *others]))})
     if trained:
         write_params(root, beit3={"sets": trained})
@@ -100,11 +91,6 @@ def features(root: Path, *names: str) -> dict[str, np.ndarray]:
     if trained:
         toy.run("beit3", params, root, "toy")
     return {name: featured.vectors(layout, name) for name in names}
-
-
-def _write(columns: list[Any], path: Path, schema: pa.Schema) -> None:
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
-    files.write_table(pa.table(arrays, schema=schema), path, schema)
 
 
 def run(root: Path) -> dict[str, Any]:
@@ -117,9 +103,7 @@ def jpeg(colour: tuple[int, int, int], thing: int) -> bytes:
     pixels = np.full((16, 16, 3), 255, np.uint8)
     low, high = ((0, 16), (4, 12), (6, 10), (7, 9))[thing]
     pixels[low:high, 4:12] = colour
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "JPEG")
-    return out.getvalue()
+    return pictures.saved(Image.fromarray(pixels))
 
 
 def history(root: Path) -> list[dict[str, float | None]]:

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -50,31 +51,34 @@ def outputs(root: Path) -> Layout:
     layout, parts = Layout(root, "shop"), two_tastes()
     numbered = [(pairs, n) for n, pairs in enumerate((parts.train, parts.valid, parts.test))]
     rows = [(int(u), int(i), n) for pairs, n in numbered for u, i in zip(pairs.users, pairs.items, strict=True)]
-    io.write_table(interactions(rows), layout.interactions, schemas.INTERACTIONS)
-    names = {"user_id": np.arange(USERS, dtype=np.int32), "user": [f"u{i}" for i in range(USERS)]}
-    io.write_table(pa.table(names), layout.users, schemas.USERS)
-    ids = {"item_id": np.arange(ITEMS, dtype=np.int32), "asin": [f"i{i}" for i in range(ITEMS)]}
-    io.write_table(pa.table(ids), layout.item_ids, schemas.ITEM_IDS)
+    write_catalogue(layout, rows, USERS, ITEMS)
     write_set(layout, "f", content())
     return layout
+
+
+def write_catalogue(
+    layout: Layout, rows: list[tuple[int, int, int]], users: int, items: int, record: dict[str, Any] | None = None
+) -> None:
+    """Write interactions, users u0 .. and items i0 .."""
+    io.write_table(interactions(rows), layout.interactions, schemas.INTERACTIONS, record)
+    named = toy.filled(schemas.USERS, user_id=range(users), user=[f"u{i}" for i in range(users)])
+    io.write_table(named, layout.users, schemas.USERS)
+    named = toy.filled(schemas.ITEM_IDS, item_id=range(items), asin=[f"i{i}" for i in range(items)])
+    io.write_table(named, layout.item_ids, schemas.ITEM_IDS)
 
 
 def benchmark(root: Path, params: Parameters) -> dict[str, bytes]:
     """Run the stage benchmark; return path -> content of its files, except its cost."""
 
     toy.run("benchmark", params, root)
-    base = root / "benchmark/shop"
-    made = (p for p in base.rglob("*") if p.is_file() and p.name != "cost.json")
-    return {str(p.relative_to(base)): p.read_bytes() for p in made}
+    made = toy.contents(root / "benchmark/shop")
+    return {path: data for path, data in made.items() if not path.endswith("cost.json")}
 
 
-def write_set(layout: Layout, name: str, vectors: np.ndarray) -> None:
+def write_set(layout: Layout, name: str, vectors: np.ndarray, k: int = 4) -> None:
     """Write a feature set and its graph."""
-    ids = {"item_id": np.arange(ITEMS, dtype=np.int32), "asin": [f"i{i}" for i in range(ITEMS)]}
-    known = {"has_image": pa.nulls(ITEMS, pa.bool_()), "has_text": pa.nulls(ITEMS, pa.bool_())}
-    table = pa.table(ids | known | {"vector": io.vectors(vectors)})
-    io.write_table(table, io.shard(layout.features(name), "features", 0), schemas.features(WIDTH))
-    io.write_table(neighbours.find_neighbours(vectors, 4), layout.edges(name), schemas.EDGES)
+    toy.write_set(layout.features(name), toy.feature_table(vectors, asin=[f"i{i}" for i in range(len(vectors))]))
+    io.write_table(neighbours.find_neighbours(vectors, k), layout.edges(name), schemas.EDGES)
 
 
 TITLES = [f"{'red' if i % 2 == 0 else 'blue'} thing {i}" for i in range(ITEMS)]
@@ -85,7 +89,9 @@ def write_release(folder: Path, layout: Layout, features: dict[str, Path]) -> No
     shop = replace(layout, root=folder.with_name("work"))
     shutil.copytree(layout.interactions.parent, shop.interactions.parent)
     items, users = io.read_table(shop.item_ids, schemas.ITEM_IDS), io.read_table(shop.users, schemas.USERS)
-    io.write_table(_item_table(items), shop.items, schemas.ITEMS)
+    categories = [["things", title.split()[0]] for title in TITLES]
+    table = toy.item_table(TITLES, asin=items["asin"].to_pylist(), categories=categories)
+    io.write_table(table, shop.items, schemas.ITEMS)
     io.write_json(shop.sources, [])
     for name, path in features.items():
         io.link(path, shop.features(name) / path.name)
@@ -102,13 +108,3 @@ def write_release(folder: Path, layout: Layout, features: dict[str, Path]) -> No
         io.write_table(table.append_column("vector", drawn), path, of(3))
     publish = Publish(features=[*features], users="names", interactions=False)
     build.write_release(folder, Outputs(shop, "sample"), publish, {"stage": "publish", "params": {}, "versions": {}})
-
-
-def _item_table(ids: pa.Table) -> pa.Table:
-    n = len(ids)
-    blank = [""] * n
-    categories = [["things", title.split()[0]] for title in TITLES]
-    columns = {"title": TITLES, "brand": blank, "categories": categories, "description": blank, "text": TITLES}
-    columns |= {"text_status": ["ok"] * n, "image_urls": [[]] * n, "tokens": [3] * n, "extra": ["{}"] * n}
-    columns |= {"item_id": ids["item_id"], "asin": ids["asin"]}
-    return pa.table([columns[name] for name in schemas.ITEMS.names], schemas.ITEMS.names).cast(schemas.ITEMS)

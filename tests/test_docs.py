@@ -1,6 +1,5 @@
 """README and docs match the code: sections, links, files, commands, options, parameters and figures."""
 
-import contextlib
 import re
 import shlex
 import subprocess
@@ -12,6 +11,7 @@ import pytest
 import typer
 import yaml
 from commands import alignrec as command
+from commands import blocks, executed
 
 import alignrec
 from alignrec.commands import params
@@ -31,10 +31,6 @@ GROUP = typer.main.get_command(app)
 CITED = re.compile(r"method\.md(?:\]\([^)]*\))?\s+sections?\s+(\d+(?:(?:,\s+|\s+and\s+)\d+)*)")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)(?:#[^)]*)?\)")
 FILE = re.compile(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]*)`")
-
-
-def blocks(text: str, kind: str) -> list[str]:
-    return re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)
 
 
 LINES = [
@@ -86,9 +82,9 @@ def test_parameters_are_valid(tmp_path: Path) -> None:
                 whole += 1
                 path.write_text(block)
                 assert all(params.load(path, dataset).datasets for dataset in params.load(path).datasets)
-            elif page.name in ("README.md", "encoders.md"):
+            elif page.name in ("README.md", "encoders.md", "release.md"):
                 path.write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n" + block)
-                assert set(params.load(path).encoders) >= found["encoders"].keys()
+                assert set(params.load(path).encoders) >= found.get("encoders", {}).keys()
     assert whole >= 3
 
 
@@ -107,8 +103,7 @@ def test_the_tutorials_script_and_new_print_what_is_shown(tmp_path: Path, monkey
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", "/")
     (tmp_path / ".dvc").mkdir()  # as if DVC had begun: it takes seconds
     tutorial = PAGES[ROOT / "docs/tutorial.md"]
-    with contextlib.chdir(tmp_path):
-        exec(blocks(tutorial, "python")[0], {})
+    executed(blocks(tutorial, "python")[0], tmp_path)
     done = command(*shlex.split(blocks(tutorial, "bash")[0])[1:], cwd=tmp_path)
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith(blocks(tutorial, "text")[0])

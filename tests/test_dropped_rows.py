@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from commands import alignrec
+from typer.testing import Result
 
-from alignrec.commands.app import app
 from alignrec.pipeline.images import access as crawler
 from alignrec.pipeline.io import read_json
 
@@ -32,7 +32,7 @@ def run(source: str, *stages: str, more: str = "") -> Result:
     """Run the stages; all but the last must succeed."""
     Path("params.yaml").write_text(f"datasets: [mine]\nsources: {{mine: {source}}}\nbenchmark: {{ks: [5]}}\n{more}")
     for stage in stages:
-        result = CliRunner().invoke(app, [stage, "mine"])
+        result = alignrec(stage, "mine")
         assert stage == stages[-1] or result.exit_code == 0, result.output
     return result
 

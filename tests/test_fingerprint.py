@@ -17,7 +17,6 @@ from safetensors.numpy import load, save
 from typer.testing import Result
 
 import alignrec
-from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.embed import command as embedding
 from alignrec.pipeline.io.errors import UserError
@@ -27,7 +26,7 @@ FEATURES, ENCODER = "features/beit3/features-00000.parquet", "encoders/beit3/enc
 
 
 def run(*arguments: str | Path) -> Result:
-    return commands.alignrec(*arguments, cwd=Path())
+    return commands.alignrec(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -172,15 +171,12 @@ def test_a_set_of_another_encoder_than_the_released(release: Path, published: Pa
 
 def test_files_of_two_fingerprints_are_no_set(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path / "outputs")
-    first = io.shard(layout.features("beit3"), "features", 0)
-    whole = pq.read_table(first, partitioning=None)
-    for number, rows in enumerate((whole[:4], whole[4:])):
-        path = io.shard(layout.features("beit3"), "features", number)
-        io.write_table(rows, path, schemas.features(toy.WIDTH), io.record(first))
+    folder = layout.features("beit3")
+    toy.write_set(folder, io.read_features(folder), rows=4, record=toy.record("encode"))
+    for number, path in enumerate(io.shards(folder, "features")):
         recorded(path, revision="ab"[number])
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
     toy.ended(layout)
-    folder = layout.features("beit3")
     for given in ("beit3", f"theirs={folder}"):
         done = run("compare", "shop", given, "random", "--root", layout.root, "--params", tmp_path / "params.yaml")
         assert done.exit_code == 1

@@ -10,13 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+import toy
 from commands import alignrec
 from toyproject import environment, project, run
 
 from alignrec.commands.params import load
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run, perform
-from alignrec.pipeline.io import sha256
 from alignrec.stages.order import STAGES
 
 
@@ -24,9 +24,8 @@ def copied(undisturbed: Path, to: Path) -> Path:
     return Path(shutil.copytree(undisturbed, to / "copy", symlinks=True))
 
 
-def release(folder: Path) -> dict[str, str]:
-    base = folder / "outputs/publish/shop/release"
-    return {str(p.relative_to(base)): sha256(p) for p in sorted(base.rglob("*")) if p.is_file()}
+def release(folder: Path) -> dict[str, bytes]:
+    return toy.contents(folder / "outputs/publish/shop/release")
 
 
 UP_TO_DATE = "Data and pipelines are up to date."
@@ -151,21 +150,6 @@ def test_killed_within_a_stage_the_next_repro_gives_the_same_release(undisturbed
     assert release(folder) == release(undisturbed)
 
 
-class Replaced:
-    """Count replaced files, and raise at one of them, after which nothing is written."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, last: int = 1 << 30) -> None:
-        self.times, replace = 0, Path.replace
-
-        def counting(path: Path, target: Path) -> Path:
-            self.times += 1
-            if self.times >= last:
-                raise KeyboardInterrupt
-            return replace(path, target)
-
-        patch.setattr(Path, "replace", counting)
-
-
 @pytest.fixture(scope="module")
 def repeatable(undisturbed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copied(undisturbed, tmp_path_factory.mktemp("repeated"))
@@ -179,10 +163,9 @@ def test_a_record_is_the_same_fresh_killed_and_resumed_and_run_again(name: str, 
 
     def ended(last: int = 1 << 30) -> tuple[bytes, int]:
         run = Run(name, "shop", params, repeatable / "outputs", item)
-        with pytest.MonkeyPatch.context() as patch:
-            replaced = Replaced(patch, last)
+        with toy.stopped(last) as replaced:
             perform(run, stage, lambda _: None)
-        return (run.out / "run.json").read_bytes(), replaced.times
+        return (run.out / "run.json").read_bytes(), len(replaced)
 
     work = Layout(repeatable / "outputs", "shop").work(name, item)
     shutil.rmtree(work)

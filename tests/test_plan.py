@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import toy
 import yaml
-from typer.testing import CliRunner
+from commands import alignrec
 from webserver import body, hang, serving
 
 from alignrec import schemas
 from alignrec.commands import estimate
-from alignrec.commands.app import app
 from alignrec.commands.params import load
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.config import Parameters
@@ -123,7 +122,7 @@ def test_addresses_answer_or_say_why_not(tmp_path: Path) -> None:
 
 
 def run(*arguments: str) -> tuple[int, str]:
-    done = CliRunner().invoke(app, ["plan", *arguments])
+    done = alignrec("plan", *arguments)
     return done.exit_code, done.output
 
 

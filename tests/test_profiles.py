@@ -1,11 +1,10 @@
 """profiles/article.yaml and its overlays; docs/regenerate-baby.md shows baby's."""
 
-import re
 from pathlib import Path
 
 import pytest
 import yaml
-from commands import alignrec
+from commands import alignrec, blocks
 
 from alignrec.commands.params import load
 from alignrec.pipeline.benchmark.settings import model_settings
@@ -18,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PROFILES = ROOT / "profiles"
 PROFILE = PROFILES / "baby.yaml"
 PAGE = (ROOT / "docs" / "regenerate-baby.md").read_text()
-BLOCKS = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
+BLOCKS = [yaml.safe_load(block) for block in blocks(PAGE, "yaml")]
 
 
 @pytest.mark.parametrize(

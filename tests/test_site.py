@@ -80,16 +80,6 @@ def test_links_lead_to_pages_of_the_site_and_fetches_are_noticed(tmp_path: Path)
 # --- from the disk, in a real browser
 
 
-@pytest.fixture
-def tab(browser: Any) -> Iterator[Any]:
-    page, asked, faults = browser.new_page(), list[str](), list[str]()
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    yield page
-    assert [url for url in asked if not url.startswith(("file:", "blob:"))] == faults == []
-    page.close()
-
-
 def test_the_site_finds_words(tab: Any, tmp_path: Path) -> None:
     pytest.importorskip("material", reason="the extra docs is not installed: make docs")
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]

@@ -1,22 +1,25 @@
 """Imitated outputs of the stages on a tiny shop: 6 items, 4 users, 2-d features."""
 
 import atexit
-import io as bytes_io
 import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
+import pictures
 import pyarrow as pa
-from PIL import Image
+import pytest
 
 from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.cell import Entry, list_runs, rankings_path
 from alignrec.pipeline.encode.folder import SET, Facts
+from alignrec.pipeline.graph import neighbours
 from alignrec.pipeline.harness.config import Parameters
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import Run, present_files, record_digest, running
@@ -72,7 +75,7 @@ def _outputs() -> Path:
     io.write_table(items(), layout.items, schemas.ITEMS, record("items"))
     io.write_table(images(), io.shard(layout.images, "images", 0), schemas.IMAGES, record("images"))
     for name, seed in SETS.items():
-        write_features(layout, name, np.random.default_rng(seed).normal(size=(ITEMS, WIDTH)), ASINS)
+        write_features(layout, name, np.random.default_rng(seed).normal(size=(ITEMS, WIDTH)))
     write_recommender(layout)
     hits = {"hit@5": 0.1, "hit@20": 0.4, "hit@5_se": 0.01, "hit@20_se": 0.02}
     zero_shot = {"users": 4, "chance": hits} | dict.fromkeys(SETS, hits)
@@ -84,48 +87,72 @@ def _outputs() -> Path:
     return root
 
 
+def filled(schema: pa.Schema, **columns: Any) -> pa.Table:
+    """Return a table of the schema, in which the columns that are not given are blank."""
+    rows, arrays = len(next(iter(columns.values()))), []
+    for field in schema:
+        blank = None if field.nullable else {pa.string(): "", pa.int32(): 0}.get(field.type, [])
+        values = columns.get(field.name, [blank] * rows)
+        arrays.append(values if isinstance(values, pa.Array) else pa.array(values, field.type))
+    return pa.table(arrays, schema.names)
+
+
+def names(n: int) -> dict[str, Any]:
+    return {"item_id": range(n), "asin": [f"A{i}" for i in range(n)]}
+
+
+def item_table(texts: Sequence[str], **columns: Any) -> pa.Table:
+    own = names(len(texts)) | {"title": texts, "text": texts, "tokens": [len(text.split()) for text in texts]}
+    own |= {"text_status": ["ok" if text else "empty" for text in texts], "extra": ["{}"] * len(texts)}
+    return filled(schemas.ITEMS, **own | columns)
+
+
+def image_table(jpegs: Sequence[bytes | None], **columns: Any) -> pa.Table:
+    ok = [one is not None for one in jpegs]
+    own = names(len(jpegs)) | {"status": ["ok" if there else "missing" for there in ok], "image": jpegs}
+    own |= {side: [32 * there for there in ok] for side in ("width", "height")}
+    return filled(schemas.IMAGES, **own | {"phash": [7 if there else None for there in ok]} | columns)
+
+
+def feature_table(vectors: np.ndarray, **columns: Any) -> pa.Table:
+    own = names(len(vectors)) | {"vector": io.vectors(vectors)}
+    return filled(schemas.features(vectors.shape[1]), **own | columns)
+
+
+def write_set(folder: Path, features: pa.Table, rows: int = 1 << 20, record: dict[str, Any] | None = None) -> None:
+    """Write a feature set in files of so many rows."""
+    schema = schemas.features(features.schema.field("vector").type.list_size)
+    for number, start in enumerate(range(0, len(features), rows)):
+        io.write_table(features.slice(start, rows), io.shard(folder, "features", number), schema, record)
+
+
+def write_items(layout: Layout, items: pa.Table) -> None:
+    io.write_table(items, layout.items, schemas.ITEMS)
+    io.write_table(items.select(schemas.ITEM_IDS.names), layout.item_ids, schemas.ITEM_IDS)
+
+
 def items() -> pa.Table:
-    empty = [""] * ITEMS
-    categories = pa.array([["toys"], ["toys"], ["<b>odd</b>"], ["cars"], [], ["plants"]])
-    columns = {"item_id": ITEM_ID, "asin": ASINS, "title": TITLES, "brand": empty, "categories": categories}
-    columns |= {"description": empty, "text": TITLES, "text_status": ["ok" if t else "empty" for t in TITLES]}
-    columns |= {"image_urls": pa.array([[f"https://pictures.example/{a}.jpg"] for a in ASINS])}
-    columns |= {"tokens": pa.array([len(t.split()) for t in TITLES], pa.int32()), "extra": ["{}"] * ITEMS}
-    return pa.table(columns)
+    addresses = [[f"https://pictures.example/{asin}.jpg"] for asin in ASINS]
+    categories = [["toys"], ["toys"], ["<b>odd</b>"], ["cars"], [], ["plants"]]
+    return item_table(TITLES, categories=categories, image_urls=addresses)
 
 
 def images() -> pa.Table:
-    ok = [c is not None for c in COLOURS]
-    side = pa.array([32 * o for o in ok], pa.int32())
-    columns = {"item_id": ITEM_ID, "asin": ASINS, "status": ["ok" if o else "missing" for o in ok]}
-    columns |= {"reason": ["" if o else "the metadata names no image" for o in ok]}
-    columns |= {"url": ["file:///somewhere/on/this/machine.png", *(f"https://p/{i}.jpg" for i in range(1, ITEMS))]}
-    columns |= {"image": pa.array([c and jpeg(c) for c in COLOURS], pa.binary()), "width": side, "height": side}
-    columns |= {"sha256": ["b" * 64 if o else "" for o in ok]}
-    return pa.table(columns | {"phash": pa.array([7 if o else None for o in ok], pa.uint64())})
+    url = ["file:///somewhere/on/this/machine.png", *(f"https://p/{i}.jpg" for i in range(1, ITEMS))]
+    reason = ["" if c else "the metadata names no image" for c in COLOURS]
+    sha256 = ["b" * 64 if c else "" for c in COLOURS]
+    return image_table([c and jpeg(c) for c in COLOURS], reason=reason, url=url, sha256=sha256)
 
 
 def jpeg(colour: tuple[int, int, int]) -> bytes:
-    out = bytes_io.BytesIO()
-    Image.new("RGB", (32, 32), colour).save(out, "JPEG")
-    return out.getvalue()
+    return pictures.plain(colour, (32, 32))
 
 
-def write_features(layout: Layout, name: str, vectors: np.ndarray, asins: list[str]) -> None:
-    n, width = vectors.shape
+def write_features(layout: Layout, name: str, vectors: np.ndarray) -> None:
     known = {"has_image": [c is not None for c in COLOURS], "has_text": [bool(t) for t in TITLES]}
-    table = {"item_id": pa.array(range(n), pa.int32()), "asin": asins} | known | {"vector": io.vectors(vectors)}
-    path = io.shard(layout.features(name), "features", 0)
-    io.write_table(pa.table(table), path, schemas.features(width), record("encode"))
+    write_set(layout.features(name), feature_table(vectors, **known), record=record("encode"))
     io.write_json(layout.features(name) / SET, facts(name).model_dump())
-    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    cosine = unit @ unit.T
-    np.fill_diagonal(cosine, 2)
-    near = np.argsort(-cosine, axis=1)[:, :4]
-    np.fill_diagonal(cosine, 1)
-    item, rank = np.repeat(np.arange(n), 4), np.tile(np.arange(4), n)
-    columns = [item, near.reshape(-1), rank, np.take_along_axis(cosine, near, 1).reshape(-1)]
-    edges = pa.table(columns, schemas.EDGES.names).cast(schemas.EDGES)
+    edges = neighbours.find_neighbours(vectors.astype(np.float32), 4)
     io.write_table(edges, layout.edges(name), schemas.EDGES, record("graph"))
 
 
@@ -215,6 +242,27 @@ def write_study(layout: Layout) -> None:
     for part, rows in {"mask": mask, "tail": [], "sweeps": []}.items():
         schema = schemas.STUDY[part]
         io.write_table(pa.Table.from_pylist(rows, schema), layout.study(part), schema, record("study"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return path -> content of all files below a folder."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@contextmanager
+def stopped(at: int) -> Iterator[list[Path]]:
+    """Note files as they are replaced, and raise KeyboardInterrupt at one of them, after which nothing is written."""
+    made, replace = list[Path](), Path.replace
+
+    def noting(path: Path, target: Path) -> Path:
+        made.append(target)
+        if len(made) >= at:
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "replace", noting)
+        yield made
 
 
 def ended(layout: Layout) -> None:

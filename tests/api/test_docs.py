@@ -2,13 +2,13 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import shops
 import toy
+from commands import blocks, executed
 from pyarrow import csv
 
 import alignrec
@@ -17,7 +17,7 @@ from alignrec.pipeline.harness.layout import Layout
 
 DOCS = Path(alignrec.__file__).parent.parent / "docs"
 PAGE = (DOCS / "python.md").read_text()
-BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+BLOCKS = blocks(PAGE, "python")
 README = (DOCS.parent / "README.md").read_text()
 
 
@@ -31,13 +31,6 @@ def beside(layout: Layout, interactions: pa.Table, tmp_path_factory: pytest.Temp
     return folder
 
 
-def run(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.chdir(folder)
-    names: dict[str, Any] = {}
-    exec(code, names)
-    return names
-
-
 def block(call: str) -> str:
     (code,) = (code for code in BLOCKS if f"alignrec.{call}(" in code)
     assert len(code.strip().splitlines()) <= 12, "ten lines each"
@@ -46,15 +39,15 @@ def block(call: str) -> str:
 
 def test_the_readme_reads_a_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads the embedded release, in an empty folder."""
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (code,) = blocks(README, "python")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    names = run(code, tmp_path, monkeypatch)
+    names = executed(code, tmp_path)
     assert np.array_equal(names["vector"], names["x"][0])
 
 
-def test_read(beside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_read(beside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (code,) = (code for code in BLOCKS if "release.graph" in code)
-    names = run(code, beside, monkeypatch)
+    names = executed(code, beside)
     assert list(names["titles"]) == shops.TITLES
     assert np.array_equal(names["same"], names["x"][0])
     assert names["asin"] == "i0"
@@ -63,12 +56,12 @@ def test_read(beside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert capsys.readouterr().out.startswith("<Release shop 0.1.0: 50 items, 60 users, features beit3> users=60")
 
 
-def test_probe_and_fit(beside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    names = run(block("probe"), beside, monkeypatch)
+def test_probe_and_fit(beside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = executed(block("probe"), beside)
     assert 0.5 < names["hit"] <= 1
     assert "shuffled" in capsys.readouterr().out
     assert set(names["table"].probe) == {"zero_shot", "item_cf", "content_knn", "linear_cf"}
-    names = run(block("fit"), beside, monkeypatch)
+    names = executed(block("fit"), beside)
     assert len(capsys.readouterr().out.splitlines()) == 1 + 5
     assert names["score"] == pytest.approx(float(names["users"].of("u0") @ names["items"].of(names["item"])))
     tested = ["load", "encoder", "probe", "fit"]
@@ -76,6 +69,6 @@ def test_probe_and_fit(beside: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 @pytest.mark.slow
-def test_encode(beside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = run(block("encoder"), beside, monkeypatch)
+def test_encode(beside: Path) -> None:
+    names = executed(block("encoder"), beside)
     assert np.all(np.abs(names["y"]).sum(axis=1) > 0)

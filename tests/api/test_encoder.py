@@ -1,11 +1,12 @@
 """`alignrec.encoder` encodes images and texts as the pipeline does."""
 
 import io
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
+import pictures
 import pyarrow as pa
 import pytest
 import torch
@@ -39,10 +40,7 @@ def encoder() -> alignrec.Encoder:
     return alignrec.Encoder("means", Means(), ("image", "text"))
 
 
-def png(colour: str, **more: Any) -> bytes:
-    out = io.BytesIO()
-    Image.new("RGB", (40, 30), colour).save(out, "PNG", **more)
-    return out.getvalue()
+png = partial(pictures.plain, form="PNG")
 
 
 def test_paths_bytes_and_pil_images_are_one_and_the_same(encoder: alignrec.Encoder, tmp_path: Path) -> None:
@@ -76,8 +74,8 @@ def test_what_an_encoder_does_not_read_is_hidden_from_it() -> None:
 
 def test_images_that_cannot_be_read_are_kept_and_counted(encoder: alignrec.Encoder, tmp_path: Path) -> None:
     whole = png("red")
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(tmp_path / "large.png")
-    large = (tmp_path / "large.png").read_bytes()
+    large = pictures.noise((64, 64), "PNG")
+    (tmp_path / "large.png").write_bytes(large)
     cut = Image.open(io.BytesIO(large[: len(large) // 2]))
     images = [whole, tmp_path / "nowhere.png", b"no image", whole[: len(whole) // 2], Image.new("RGB", (3, 3)), cut]
     with pytest.warns(UserWarning, match=r"^5 of 6 images .* row 1: .*nowhere\.png: No such file"):

@@ -28,10 +28,10 @@ def test_they_are_a_feature_set_and_stand_beside_minilm(tmp_path: Path) -> None:
     layout.raw.mkdir(exist_ok=True)
     path = write(layout.raw / "image_features_Toy.b", record(asins[2], 2), record(asins[0], 1))
     io.write_json(layout.sources, [{"role": "feature:ours", "name": path.name}])
-    given = featured.params("minilm", sets={"white": {"kind": "whitened", "of": "ours", "width": 2}})
+    given = featured.params("minilm")
     source = {"kind": "mmrec", "interactions": "x.inter", "features": {"ours": "image_features_Toy.b"}}
     made = featured.stage(layout, Params.model_validate(given.model_dump() | {"sources": {"shop": source}}))
-    assert {"ours", "minilm", "minilm-ours", "white"} <= made.keys()
+    assert {"ours", "minilm", "minilm-ours"} <= made.keys()
     pictured = [True, False, True, False, False, False]
     for name in ("ours", "minilm-ours"):
         assert io.read_features(layout.features(name))["has_image"].to_pylist() == pictured
@@ -84,6 +84,7 @@ def test_files_of_any_format_come_with_a_source_and_those_of_one_name_are_told_a
     given = yaml.safe_load((tmp_path / "params.yaml").read_text())
     del given["sources"]["shop"]["features"]["a"]
     given["train"]["features"] = "baby"
+    given["combine"]["sets"] = {"white": {"kind": "whitened", "of": "baby", "width": 2}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(given))
     run(tmp_path, "download", "interactions", "items")
     names = {row["role"]: row["name"] for row in io.read_json(layout.sources)}
@@ -103,6 +104,7 @@ def test_files_of_any_format_come_with_a_source_and_those_of_one_name_are_told_a
     expected = np.array([VECTORS[ASINS.index(a)] if a != ASINS[lacking] else np.zeros(3) for a in asins], np.float32)
     for name in features:
         assert np.array_equal(io.matrix(io.read_features(layout.features(name))["vector"]), expected), name
+    assert io.width(layout.features("white")) == 2
     drops = json.loads(layout.run_record("combine").read_text())["drops"]
     assert {drops[f"{name}: item without a vector"] for name in features} == {1}
 

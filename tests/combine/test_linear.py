@@ -67,21 +67,12 @@ def test_it_is_written_whole_and_with_its_image_masked(tmp_path: Path) -> None:
     np.testing.assert_allclose(masked, expected, atol=1e-6)
 
 
-ASINS = [f"A{i}" for i in range(ITEMS)]
-
-
 def shop(root: Path) -> Layout:
     """The shop of test_cold_items with texts that name the tastes, and a file of noise."""
     layout = Layout(root, "shop")
-    ids = {"item_id": pa.array(range(ITEMS), pa.int32()), "asin": ASINS}
-    io.write_table(pa.table(ids), layout.item_ids, schemas.ITEM_IDS)
-    io.write_table(data().interactions, layout.interactions, schemas.INTERACTIONS)
     words = [" ".join(f"word{j}{int(10 * abs(v))}" for j, v in enumerate(row)) for row in GOOD]
-    blank = pa.array([""] * ITEMS)
-    texts = {"title": words, "brand": blank, "categories": pa.array([[]] * ITEMS, pa.list_(pa.string()))}
-    texts |= {"description": blank, "text": words, "text_status": ["ok"] * ITEMS}
-    texts |= {"image_urls": texts["categories"], "tokens": pa.array([6] * ITEMS, pa.int32()), "extra": ["{}"] * ITEMS}
-    io.write_table(pa.table(ids | texts), layout.items, schemas.ITEMS)
+    toy.write_items(layout, toy.item_table(words))
+    io.write_table(data().interactions, layout.interactions, schemas.INTERACTIONS)
     noise = root / "noise.npy"
     np.save(noise, NOISE)
     facts = {"name": noise.name, "url": f"file:{noise}", "bytes": noise.stat().st_size, "sha256": io.sha256(noise)}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import shops
 import toy
 from featured import params, stage, vectors
 
@@ -269,11 +270,8 @@ MATRIX[:, :3] = False  # items without train interactions
 
 
 def train(layout: Layout, pairs: list[tuple[int, int]], split: int = schemas.TRAIN) -> None:
-    n = len(pairs)
-    user, item = zip(*pairs, strict=True)
-    columns = [pa.array(user, pa.int32()), pa.array(item, pa.int32()), pa.array([5.0] * n, pa.float32())]
-    columns += [pa.array(range(n), pa.int64()), pa.array([split] * n, pa.int8())]
-    io.write_table(pa.table(columns, names=schemas.INTERACTIONS.names), layout.interactions, schemas.INTERACTIONS)
+    table = shops.interactions([(user, item, split) for user, item in pairs])
+    io.write_table(table, layout.interactions, schemas.INTERACTIONS)
 
 
 def scaled() -> np.ndarray:

@@ -1,20 +1,25 @@
-"""`alignrec embed` on any table, with encoders that are not of a release."""
+"""`alignrec embed` on any table, with an encoder of any kind or that of a release."""
 
+import io as bytes_io
 import json
 from pathlib import Path
 
 import networks
 import numpy as np
+import pictures
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
+import releases
+from commands import alignrec
+from PIL import Image
 
 from alignrec import schemas
-from alignrec.commands.app import app
 from alignrec.pipeline import io
 from alignrec.pipeline.embed import command as embedding
 from alignrec.pipeline.encode import batching
+from alignrec.pipeline.images.decode import normalise_image
+from alignrec.pipeline.release.encoder import image_sha256, text_sha256
 
 TITLES = ["Red ball", "blue car!", None, "green tree"]
 WORDS = ["round and red", None, None, "tall"]
@@ -31,7 +36,7 @@ def table(**columns: object) -> pa.Table:
 
 
 def embed(*args: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["embed", *map(str, args)])
+    result = alignrec("embed", *args)
     return result.exit_code, result.output
 
 
@@ -82,7 +87,7 @@ def test_csv_json_lines_parquet_and_a_folder_give_the_same_vectors() -> None:
 
 def test_images_are_bytes_or_structs_of_datasets_or_paths() -> None:
     Path("pictures").mkdir()
-    images = [networks.jpeg("red"), networks.jpeg("blue"), None, b"no image"]
+    images = [pictures.plain("red"), pictures.plain("blue"), None, b"no image"]
     for sku, image in zip((11, 12), images, strict=False):
         Path(f"pictures/{sku}.jpg").write_bytes(image or b"")
     structs = [None if one is None else {"bytes": one, "path": "x.jpg"} for one in images]
@@ -201,3 +206,114 @@ def test_a_file_of_mine_is_not_overwritten() -> None:
     code, output = embed("t.parquet", "--encoder", "minilm", "--to", "v")
     assert (code, output.startswith("error: v.rejects.parquet: exists already, and is not of `embed`")) == (1, True)
     assert Path("v.rejects.parquet").read_bytes() == before
+
+
+# --- with the encoder of a release, without the project
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release moved out of the outputs, which are deleted."""
+    made = releases.with_encoders(tmp_path_factory.mktemp("made")).release
+    return made.rename(tmp_path_factory.mktemp("alone") / "release")
+
+
+@pytest.fixture
+def items() -> Path:
+    """Four new items; one has an image by file name, one by its identifier."""
+    lines = [
+        {"asin": "n1", "title": "red ball", "image": "one.png"},
+        {"item": "n2", "text": "a green tree"},
+        {"id": 3, "title": "blue", "categories": ["cars"], "brand": "b"},
+        {"asin": "n4"},
+    ]
+    Path("items.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    Path("images").mkdir()
+    Image.new("RGB", (300, 400), "red").save("images/one.png")
+    Image.new("RGB", (60, 50), "green").save("images/n2.jpg")
+    return Path("items.jsonl")
+
+
+def embedded(release: Path) -> tuple[int, str]:
+    return embed("items.jsonl", "--images", "images", "--release", release, "--encoder", "beit3", "--to", "new")
+
+
+def test_items_of_the_release_get_their_released_vectors(release: Path) -> None:
+    table = pq.read_table(release / "items.parquet", columns=["asin", "text"])
+    Path("items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+    for name in releases.ENCODERS:
+        assert len(made("items.jsonl", "--release", release, "--encoder", name, to=name)) == len(table)
+    released = io.read_features(release / "features/beit3-image-masked")["vector"]
+    np.testing.assert_allclose(vectors("beit3-image-masked"), io.matrix(released), atol=1e-5)
+    assert not vectors("beit3-text-masked").any()
+
+
+def test_the_command_says_what_came_out_and_each_row_what_went_in(release: Path, items: Path) -> None:
+    code, output = embedded(release)
+    assert (code, output) == (0, "embedded: new: 4 items, 2 with image, 3 with text\n")
+    table = io.read_table(Path("new/features-00000.parquet"), schemas.embedded_items(64))
+    assert table["asin"].to_pylist() == ["n1", "n2", "3", "n4"]
+    assert table["has_image"].to_pylist() == [True, True, False, False]
+    assert table["image_status"].to_pylist() == ["ok", "ok", "missing", "missing"]
+    assert table["image_reason"].to_pylist()[2:] == ["no file 3.* among the images", "no file n4.* among the images"]
+    texts = ("red ball.", "a green tree", "blue. b. cars.", "")
+    assert table["input_text_sha256"].to_pylist() == [*map(text_sha256, texts)]
+    hashes = table["input_image_sha256"].to_pylist()
+    assert hashes[2:] == ["", ""]
+    facts = json.loads((release / "encoders/beit3/encoder.json").read_text())
+    original = Path("images/one.png").read_bytes()
+    stored = normalise_image(original, facts["image_size"], facts["image_quality"], 10**8).image
+    assert hashes[0] == image_sha256(stored)
+    with Image.open(bytes_io.BytesIO(stored or b"")) as image:
+        assert image.size == (256, 341)  # shrunk as the stage `images` does
+    assert io.matrix(table["vector"])[:3].any(axis=1).all()
+    assert not io.matrix(table["vector"])[3].any()
+    assert not [*Path().glob(".*")]
+
+
+def test_lines_that_cannot_be_used_are_stored_with_their_reasons(release: Path, items: Path) -> None:
+    with items.open("a") as f:
+        f.write('\n{"asin": \n[]\n{"title": "nameless"}\n{"asin": "n1"}\n{"asin": "n5", "image": "../items.jsonl"}\n')
+        f.write('{"asin": "n6", "title": "broken"}\n')
+    Path("images/n6.png").write_bytes(b"no image")
+    code, output = embedded(release)
+    assert code == 0
+    assert output.splitlines()[1].startswith("not used: new.rejects.parquet: 4 rows: not JSON (1), ")
+    rejects = io.read_table(Path("new.rejects.parquet"), schemas.REJECTS).to_pylist()
+    assert [(r["line"], r["reason"]) for r in rejects] == [
+        (6, "not JSON"),
+        (7, "not an object"),
+        (8, "no identifier in a column of that name, such as asin, sku or id"),
+        (9, "'n1' occurred before"),
+    ]
+    table = rows("new")
+    assert table["image_status"].to_pylist()[4:] == ["blocked", "not_an_image"]
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "not json\n", "[]\n"])
+def test_a_file_of_0_items_is_one_line_and_leaves_nothing(release: Path, items: Path, text: str) -> None:
+    items.write_text(text)
+    before = sorted(Path().iterdir())
+    code, output = embedded(release)
+    assert code == 1
+    assert output.startswith("error: items.jsonl: the file is empty, or neither JSON lines nor")
+    assert len(output.splitlines()) == 1
+    assert sorted(Path().iterdir()) == before
+
+
+RELEASED = [
+    ("items.jsonl --images images --encoder biet3", "no encoder 'biet3' in this release; it has beit3, beit3-image-"),
+    ("none.jsonl --images images --encoder beit3", "none.jsonl: no such file"),
+    ("items.jsonl --images pictures --encoder beit3", "pictures: no such folder"),
+    ("items.jsonl --encoder beit3", "item 'n1' names the image 'one.png'"),
+    ("items.jsonl --images images --encoder beit3 --to items.jsonl", "exists already"),
+]
+
+
+@pytest.mark.parametrize(("args", "fault"), RELEASED)
+def test_a_mistake_is_named_and_nothing_is_lost(release: Path, items: Path, args: str, fault: str) -> None:
+    before = items.read_bytes()
+    code, output = embed("--release", release, "--to", "new", *args.split())
+    assert (code, fault in " ".join(output.split())) == (1, True), output
+    assert items.read_bytes() == before
+    assert not Path("new").exists()

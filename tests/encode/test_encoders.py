@@ -10,7 +10,7 @@ import pytest
 import torch
 import toy
 from featured import Item, catalogue, stage, vectors
-from networks import jpeg
+from pictures import plain
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import save_file
 from torch.nn import Sequential
@@ -38,7 +38,7 @@ TEXTS = ["red apple", "", "a blue car with four doors", "", "green tree " * 3000
 COLOURS = ["red", "green", None, None, "blue", "grey", None, "red"]
 
 
-IMAGES = [None if c is None else jpeg(c) for c in COLOURS]
+IMAGES = [None if c is None else plain(c) for c in COLOURS]
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_a_batch_equals_single_items_in_order(beit3: BEiT3Items) -> None:
 
 def test_a_long_text_is_the_mean_of_its_parts_by_tokens_with_the_image_in_each(network: BEiT3, model: bytes) -> None:
     pieces = tokenizer.Tokenizer(model)
-    words, image = "red car " * 12 + "bus", jpeg("red")
+    words, image = "red car " * 12 + "bus", plain("red")
     (ids,) = pieces.encode([words])
     parts = tokenizer.split_text(ids, 20, 9)
     assert len(parts) > 2
@@ -285,21 +285,6 @@ def test_what_comes_after_the_last_chunk_is_not_read_and_counted() -> None:
     assert [x.tolist() for x in chunks.reading([0, 0, 0])] == [[4, 1], [5, 1], [0, 0]]
     assert chunks.reading([0, 0, 0]).facts() == {"items": 2, "read": 1.8, "cut": 1}
     assert chunks.reading([1, 0, 1]).facts() == {"items": 2, "read": 0.6, "cut": 1, "unknown": 1.2}
-
-
-def test_vectors_are_averaged_by_tokens_whatever_their_order() -> None:
-    chunks = cut_texts(["aa bb cc", "dd"], letters, 2, 9)
-    seen: list[str] = []
-
-    def make(texts: list[str]) -> torch.Tensor:
-        seen.extend(texts)
-        return torch.tensor([[float(ord(text[0]))] for text in texts])
-
-    a, b, c, d = (float(ord(letter)) for letter in "abcd")
-    assert b == a + 1
-    vectors = [make([chunks.parts[i] for i in group]) for group in chunks.groups()]
-    assert chunks.average_parts(vectors).tolist() == [[pytest.approx((2 * a + c) / 3)], [d]]
-    assert sorted(seen) == ["aa bb ", "cc", "dd"]
 
 
 def test_a_text_of_megabytes_is_not_tokenised_whole() -> None:

@@ -1,6 +1,5 @@
 """Every kind of third-party model, as a tiny random network: vectors depend on what an item has."""
 
-import io
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import networks
 import numpy as np
+import pictures
 import pytest
 import torch
 from PIL import Image
@@ -36,7 +36,7 @@ READERS = [name for name, (_, reads, _) in NETWORKS.items() if "text" in reads]
 VIEWERS = [name for name, (_, reads, _) in NETWORKS.items() if "image" in reads]
 TEXTS = ["red apple", "", "a blue car with four doors", "", "green tree " * 300, "é 日本語 🙂", "bus", "red car"]
 COLOURS = ["red", "green", None, None, "blue", "grey", None, "red"]
-PICTURES = [None if c is None else networks.jpeg(c) for c in COLOURS]
+PICTURES = [None if c is None else pictures.plain(c) for c in COLOURS]
 Folder = Callable[[str], Path]
 
 
@@ -125,7 +125,7 @@ def test_a_text_that_names_a_file_is_a_text(folder: Folder, name: str, tmp_path:
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_any_image_makes_a_vector(folder: Folder, name: str) -> None:
     sizes = [(1, 1), (3, 3), (1, 900), (3, 40), (10_000, 2), (2500, 2500)]
-    encoded = run(loaded(folder, name), [""] * len(sizes), [networks.jpeg("red", size) for size in sizes])
+    encoded = run(loaded(folder, name), [""] * len(sizes), [pictures.plain("red", size) for size in sizes])
     assert np.isfinite(encoded.vectors).all()
     assert (np.abs(encoded.vectors).max(axis=1) > 0).all()
 
@@ -133,12 +133,10 @@ def test_any_image_makes_a_vector(folder: Folder, name: str) -> None:
 def test_a_thin_image_keeps_its_middle_and_bounded_memory() -> None:
     stripes = Image.new("RGB", (4000, 10), "red")
     stripes.paste("blue", (1900, 0, 2100, 10))
-    out = io.BytesIO()
-    stripes.save(out, "PNG")
-    (image,) = towers.open_images([out.getvalue()])
+    (image,) = towers.open_images([pictures.saved(stripes, "PNG")])
     assert image.size == (160, 10)
     assert {image.getpixel((x, 5)) for x in (0, 80, 159)} == {(0, 0, 255)}
-    assert decode_rgb(networks.jpeg("red", (9000, 9000)), towers.SIDE).size == (2250, 2250)
+    assert decode_rgb(pictures.plain("red", (9000, 9000)), towers.SIDE).size == (2250, 2250)
 
 
 # --- two towers

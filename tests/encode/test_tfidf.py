@@ -1,12 +1,11 @@
 """Baselines without a network: TF-IDF, classical descriptors; and degenerate encoders."""
 
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 
 import featured
-import networks
 import numpy as np
+import pictures
 import pytest
 import torch
 import toy
@@ -110,12 +109,8 @@ def test_each_part_tells_what_the_others_do_not() -> None:
 
 def test_a_batch_equals_single_images_and_a_plain_one_is_finite() -> None:
     encoder = Descriptors()
-    images = [
-        networks.jpeg(colour, size) for colour, size in (("red", (40, 30)), ("grey", (1, 1)), ("blue", (300, 900)))
-    ]
-    noise = BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)).save(noise, "JPEG")
-    images.append(noise.getvalue())
+    sizes = {"red": (40, 30), "grey": (1, 1), "blue": (300, 900)}
+    images = [pictures.noise((60, 50)), *(pictures.plain(colour, size) for colour, size in sizes.items())]
     vectors = encoder.encode(encoder.prepare(images, None)).numpy()
     single = np.concatenate([encoder.encode(encoder.prepare([one], None)).numpy() for one in images])
     assert vectors.shape == (4, encoder.width)

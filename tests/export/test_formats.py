@@ -1,4 +1,4 @@
-"""Exports keep items, order, split and vectors."""
+"""Exports keep items, order, split, vectors and codes."""
 
 import json
 import os
@@ -13,14 +13,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 import releases
 import toy
 import yaml
-from typer.testing import CliRunner
+from commands import alignrec, blocks
 
 from alignrec import schemas
-from alignrec.commands.app import app
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.compare.similarity import find_neighbours
@@ -53,18 +53,13 @@ def split_rows(layout: Layout, split: int) -> pd.DataFrame:
     return table.filter(pc.equal(table["split"], split)).drop_columns(["split"]).to_pandas()
 
 
-def snippet(folder: Path, language: str) -> str:
-    block = re.search(rf"```{language}\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
-    assert block, folder
-    return block[1]
-
-
 # --- MMRec
 
 
 def imported(folder: Path, root: Path) -> Layout:
     """Run the first stages on the export, as its README says."""
-    source = yaml.safe_load(snippet(folder, "yaml"))["sources"]["shop"]
+    (block,) = blocks((folder / "README.md").read_text(), "yaml")
+    source = yaml.safe_load(block)["sources"]["shop"]
     source |= {k: str(folder / source[k]) for k in ("interactions", "items")}
     source["features"] = {name: str(folder / path) for name, path in source["features"].items()}
     params = Params.model_validate({"datasets": ["shop"], "sources": {"shop": source}, "benchmark": {"ks": [5]}})
@@ -208,7 +203,8 @@ def test_hugging_faces_library_loads_every_table(content: ExportContent, layout:
     def load(name: str) -> dict:
         return datasets.load_dataset(str(tmp_path / "to"), name, cache_dir=str(tmp_path / "cache"))
 
-    code = snippet(tmp_path / "to", "python") + "print(features['vector'][:].tolist())"  # as the README says
+    code = "".join(blocks((tmp_path / "to/README.md").read_text(), "python"))  # as the README says
+    code += "print(features['vector'][:].tolist())"
     environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path / "to", env=environment, capture_output=True, text=True
@@ -230,11 +226,9 @@ def test_hugging_faces_library_loads_every_table(content: ExportContent, layout:
 
 @pytest.mark.parametrize("form", PLAIN)
 def test_two_exports_are_the_same_bytes(content: ExportContent, tmp_path: Path, form: str) -> None:
-    files = []
     for name in "ab":
         write_export(content, form, tmp_path / name)
-        files.append({p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*.*")})
-    assert files[0] == files[1]
+    assert toy.contents(tmp_path / "a") == toy.contents(tmp_path / "b")
 
 
 # --- zero rows
@@ -276,12 +270,8 @@ def test_filled_rows_differ_and_are_an_items_own_in_every_order(content: ExportC
 
 def set_of(content: ExportContent, x: np.ndarray) -> ExportContent:
     """Return a content with one feature set, and as many items as it has rows."""
-    ids, n = pa.array(range(len(x)), pa.int32()), len(x)
-    there = pa.array(x.any(axis=1))
-    names = [f"A{i}" for i in range(n)]
-    table = pa.table({"item_id": ids, "asin": names, "has_image": there, "has_text": there, "vector": io.vectors(x)})
-    items = pa.table({"item_id": ids, "asin": names})
-    return replace(content, items=items, features={"f": table}, interactions=None)
+    table = toy.feature_table(x, has_image=x.any(axis=1), has_text=x.any(axis=1))
+    return replace(content, items=table.select(["item_id", "asin"]), features={"f": table}, interactions=None)
 
 
 @pytest.mark.parametrize("masked", [1, 60])
@@ -399,9 +389,105 @@ def test_the_command(layout: Layout, tmp_path: Path) -> None:
     for number, what in enumerate(("shop", layout.release)):
         given = ["export", what, "--root", layout.root, "--format", "npy", "--features", "beit3", "--to"]
         plain, theirs = tmp_path / f"{number}", tmp_path / f"{number}-theirs"
-        done = CliRunner().invoke(app, [str(arg) for arg in (*given, plain)])
+        done = alignrec(*given, plain)
         assert done.output == f"exported: {plain}\n"
         assert sorted(p.name for p in plain.glob("*.npy")) == ["beit3.npy"]
-        done = CliRunner().invoke(app, [str(arg) for arg in (*given, theirs, "--order", order)])
+        done = alignrec(*given, theirs, "--order", order)
         assert f"beit3: zero rows filled with drawn numbers: 1\nexported: {theirs}\n" in done.output
         assert len(np.load(theirs / "beit3.npy")) == 3
+
+
+# --- semantic IDs for MiniOneRec, read back as the tool's documents say
+
+
+EMPTY = 4
+"""the item without content, which exports leave out, shifting later ones"""
+ASINS = ["A0", "A1", "A2", "A3", "A5"]
+
+
+@pytest.fixture(scope="module")
+def coded(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    coded = toy.outputs(tmp_path_factory.mktemp("coded"))
+    x = np.random.default_rng(1).normal(size=(toy.ITEMS, toy.WIDTH))
+    x[EMPTY], x[5] = 0, 3 * x[0]
+    toy.write_features(coded, "beit3", x)
+    return releases.released_with_codes(coded, releases.coded_params(levels=3, features=["beit3"]))
+
+
+@pytest.fixture
+def with_ids(coded: Layout) -> ExportContent:
+    return contents.arrange_rows(contents.of_dataset(coded, [], coded=True), None)
+
+
+def test_index_texts_and_sequences_are_the_datasets(with_ids: ExportContent, coded: Layout, tmp_path: Path) -> None:
+    (note,) = write_export(with_ids, "minionerec", tmp_path / "to")
+    there = [row for row in pq.read_table(coded.codes("beit3"), partitioning=None).to_pylist() if row["codes"]]
+    assert [row["asin"] for row in there] == ASINS
+    index = json.loads((tmp_path / "to/shop.index.json").read_text())
+    ids = [[int(token.strip("<>").split("_")[1]) for token in tokens] for tokens in index.values()]
+    assert ids == [[*row["codes"], row["suffix"]] for row in there]
+    assert ids[0][:3] == ids[4][:3]  # of two equal vectors
+    assert {"".join(token[1] for token in tokens) for tokens in index.values()} == {"abcd"}
+    _, counts = np.unique(np.array(ids)[:, :3], axis=0, return_counts=True)
+    assert re.search(rf"first 3 tokens .*: {counts[counts > 1].sum()};", note)
+    readme = (tmp_path / "to/README.md").read_text()
+    assert note in readme
+    assert "Items left out for a row of zeros: 1; the others are renumbered." in readme
+    items = json.loads((tmp_path / "to/shop.item.json").read_text())
+    assert items["2"] == {"title": toy.TITLES[2], "description": "", "brand": "", "categories": "<b>odd</b>"}
+    table = io.read_table(coded.interactions, schemas.INTERACTIONS).to_pandas()
+    table = table[table["item_id"] != EMPTY].sort_values(["user_id", "timestamp"])
+    number = {0: 0, 1: 1, 2: 2, 3: 3, 5: 4}
+    assert json.loads((tmp_path / "to/shop.inter.json").read_text()) == {
+        str(user): [number[item] for item in group["item_id"]] for user, group in table.groupby("user_id")
+    }
+
+
+def test_a_title_is_one_line_and_an_absent_one_says_so(with_ids: ExportContent, tmp_path: Path) -> None:
+    at = with_ids.items.column_names.index("title")
+    items = with_ids.items.set_column(at, "title", pa.array(["a\tb\nc", *["x"] * 3, "  "]))
+    notes = write_export(replace(with_ids, items=items, interactions=None), "minionerec", tmp_path / "to")
+    assert notes[0].endswith("says so: 1.")
+    titles = [row["title"] for row in json.loads((tmp_path / "to/shop.item.json").read_text()).values()]
+    assert (titles[0], titles[4]) == ("a b c", "[item 4 has no title]")
+    assert "Bring sequences of your own" in (tmp_path / "to/README.md").read_text()
+    assert not (tmp_path / "to/shop.inter.json").exists()
+
+
+def test_a_release_exports_the_same_bytes(with_ids: ExportContent, coded: Layout, tmp_path: Path) -> None:
+    write_export(with_ids, "minionerec", tmp_path / "a")
+    done = alignrec("export", coded.release, "--format", "minionerec", "--to", tmp_path / "b")
+    assert done.exit_code == 0, done.output
+    assert toy.contents(tmp_path / "a") == toy.contents(tmp_path / "b")
+
+
+def test_mistakes_are_one_line(with_ids: ExportContent, coded: Layout, tmp_path: Path) -> None:
+    toy.ended(coded)
+
+    def said(*arguments: object) -> str:
+        given = ["export", "shop", "--root", coded.root, "--to", tmp_path / "to", "--format", "minionerec", *arguments]
+        done = alignrec(*given)
+        assert done.exit_code == 1, done.output
+        return done.output.removeprefix("error: ").removesuffix("\n")
+
+    assert said("--features", "random") == (
+        "shop: no semantic IDs of these feature sets; name one under semantic_ids.features and run "
+        "`alignrec semantic_ids shop`"
+    )
+    assert said("--order", mapping(tmp_path / "order.csv", toy.ASINS)) == (
+        "items without a semantic ID are left out, which leaves gaps in the given order; omit --order"
+    )
+    with pytest.raises(UserError, match="no timestamps"):
+        write_export(column(with_ids, "timestamp", pa.nulls(13, pa.int64())), "minionerec", tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+
+
+def test_codes_of_other_items_and_several_coded_sets_are_refused(coded: Layout, tmp_path: Path) -> None:
+    both = releases.coded(tmp_path)
+    with pytest.raises(UserError, match="choose one with --features: beit3, minilm-cnn"):
+        contents.of_dataset(both, [], coded=True)
+    table = io.read_codes(both.codes("beit3"))
+    names = pa.array([f"B{i}" for i in range(toy.ITEMS)])
+    io.write_table(table.set_column(1, "asin", names), both.codes("beit3"), schemas.semantic_ids(2))
+    with pytest.raises(UserError, match="of other items; run `alignrec semantic_ids shop`"):
+        contents.of_dataset(both, ["beit3"], coded=True)

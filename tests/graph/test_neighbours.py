@@ -5,11 +5,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import faiss
 import numpy as np
-import pyarrow as pa
 import pytest
 import toy
 from hypothesis import given
@@ -190,21 +188,6 @@ def test_memory_does_not_grow_with_the_catalogue(tmp_path: Path) -> None:
 ITEMS, WIDTH = 1000, 32
 
 
-def write(root: Path, name: str, vectors: np.ndarray) -> None:
-    ids = np.arange(len(vectors), dtype=np.int32)
-    flags = np.ones(len(vectors), bool)
-    for number, at in enumerate(range(0, len(vectors), 400)):
-        part = slice(at, at + 400)
-        table = {"item_id": ids[part], "asin": [str(i) for i in ids[part]], "vector": io.vectors(vectors[part])}
-        rows = pa.table(table | {"has_image": flags[part], "has_text": flags[part]})
-        path = io.shard(Layout(root, "shop").features(name), "features", number)
-        io.write_table(rows, path, schemas.features(WIDTH))
-
-
-def run(root: Path, **given: Any) -> None:
-    toy.run("graph", toy.params(graph={"k": 6, **given}), root)
-
-
 def test_a_large_set_is_searched_on_disk_and_a_random_control_may_miss(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,10 +197,11 @@ def test_a_large_set_is_searched_on_disk_and_a_random_control_may_miss(
     isotropic = rng.normal(size=(ITEMS, WIDTH)).astype(np.float32)
     features = (rng.normal(size=(20, WIDTH))[np.arange(ITEMS) % 20] + 0.3 * isotropic).astype(np.float32)
     features[[5, 700]] = 0
-    write(tmp_path, "f", features)
-    write(tmp_path, "random", isotropic)
-    run(tmp_path, exact_up_to=999)
-    layout, record = Layout(tmp_path, "shop"), io.read_json(Layout(tmp_path, "shop").run_record("graph"))
+    layout = Layout(tmp_path, "shop")
+    for name, vectors in (("f", features), ("random", isotropic)):
+        toy.write_set(layout.features(name), toy.feature_table(vectors), rows=400)
+    toy.run("graph", toy.params(graph={"k": 6, "exact_up_to": 999}), tmp_path)
+    record = io.read_json(layout.run_record("graph"))
     edges = io.read_table(layout.edges("f"), schemas.EDGES)
     assert edges.equals(schemas.check(neighbours.find_neighbours(features, 6, "ivf"), schemas.EDGES))
     assert (record["rows_in"], record["rows_out"]) == (2 * ITEMS, 2 * 6 * ITEMS - 10)

@@ -105,8 +105,8 @@ def cluster() -> Iterator[Any]:
     environment.undo()
 
 
-def small(gpus: int = 0) -> dict[str, int]:
-    return {"num_cpus": torch.get_num_threads(), "num_gpus": gpus, "object_store_memory": 200 * 2**20}
+def small() -> dict[str, int]:
+    return {"num_cpus": torch.get_num_threads(), "num_gpus": 0, "object_store_memory": 200 * 2**20}
 
 
 @pytest.mark.slow

@@ -14,9 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 import shops
 import toy
-from typer.testing import CliRunner
+from commands import alignrec
 
-from alignrec.commands.app import app
 from alignrec.commands.params import Params, load
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
@@ -143,7 +142,7 @@ def test_what_leaves_the_project_is_not_altered(
     toy.ended(layout)
     path = layout.root / damaged
     path.write_bytes(path.read_bytes()[:-1])
-    done = CliRunner().invoke(app, [*command])
+    done = alignrec(*command)
     assert done.exit_code == 1, done.output
     assert (
         f"{damaged} is not as it was made, and {command[0]} reads it; run `alignrec {damaged.split('/')[0]} shop"

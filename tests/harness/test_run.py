@@ -2,7 +2,6 @@
 
 import errno
 import json
-import multiprocessing
 import os
 import re
 import shutil
@@ -13,6 +12,7 @@ from unittest.mock import Mock
 
 import pyarrow as pa
 import pytest
+from processes import started
 
 from alignrec.commands.params import Params, load
 from alignrec.commands.terminal import describe_error
@@ -218,14 +218,13 @@ def _hold(params: Params, root: Path) -> None:
 
 
 def test_two_runs_of_one_stage_take_turns(tmp_path: Path, params: Params) -> None:
-    other = multiprocessing.get_context("spawn").Process(target=_hold, args=(params, tmp_path))
-    other.start()
+    other = started(_hold, params, tmp_path)
     folder = tmp_path / ".work/graph/shop"
     while not (folder / "started").exists():
         time.sleep(0.01)
     with running("graph", "shop", params, tmp_path):
         assert (folder / "ended").exists()
-    other.join()
+    assert other.wait() == 0
 
 
 @pytest.mark.parametrize("place", [".work", ".work/graph"])

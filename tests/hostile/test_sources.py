@@ -26,7 +26,6 @@ from alignrec.pipeline.items.parse import Parsed, clean_text, parse_line, parse_
 from alignrec.pipeline.sources.amazon import Reader2018
 from alignrec.pipeline.sources.base import Product
 from alignrec.pipeline.sources.lines import KEPT, LONGEST_LINE, Reject, column_names, read_batches, read_lines
-from alignrec.pipeline.sources.mmrec import MmrecSource
 from alignrec.pipeline.sources.tabular import TabularSource
 from alignrec.pipeline.vectors.base import match_file, open_vectors
 
@@ -34,7 +33,6 @@ HEADER = "user,item,rating,timestamp\n"
 ROWS = f"{HEADER}a,x,5,10\na,y,4,20\n"
 BOM = b"\xef\xbb\xbf"
 LINE = '{"user":"a","item":"x","rating":5,"timestamp":10}\n'
-INTER = "userID\titemID\trating\ttimestamp\tx_label\n"
 
 
 SIZE = 300_000  # characters: quadratic time would be hours
@@ -59,16 +57,10 @@ TEXTS = {
 }
 
 
-def ratings(source: Source, role: str, path: Path) -> list[tuple]:
-    with build.create_database(path.parent / "scratch", "1GiB") as db:
-        sql = source.reader().ratings({role: path})
-        if isinstance(source, MmrecSource):
-            build.load_published(db, sql)
-        return db.sql(sql).fetchall()
-
-
 def tabular(path: Path) -> list[tuple]:
-    return ratings(TabularSource(kind="tabular", interactions=[str(path)]), "interactions", path)
+    source = TabularSource(kind="tabular", interactions=[str(path)])
+    with build.create_database(path.parent / "scratch", "256MiB") as db:  # which says in one line what DuckDB refuses
+        return db.sql(source.reader().ratings({"interactions": path})).fetchall()
 
 
 def written(path: Path, content: str | bytes) -> Path:
@@ -284,4 +276,4 @@ def test_identifiers_are_texts_or_integers(values: pa.Array, said: str, tmp_path
     if pa.types.is_nested(values.type):
         pq.write_table(pa.table({"user": values, "item": ["a", "b"]}), path)
         with pytest.raises(UserError, match=r"column 'user' is .*; identifiers are texts or integers$"):
-            TabularSource(kind="tabular", interactions=[str(path)]).reader().ratings({"interactions": path})
+            tabular(path)

@@ -8,12 +8,11 @@ import pyarrow as pa
 import pytest
 import releases
 import toy
+from commands import alignrec
 from rich.table import Table
-from typer.testing import CliRunner
 
 from alignrec import schemas
 from alignrec.commands import terminal
-from alignrec.commands.app import app
 from alignrec.pipeline import io as files
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io.errors import printable
@@ -77,7 +76,7 @@ def test_no_command_prints_an_escape_of_data(layout: Layout, tmp_path: Path, com
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
     places = {"release": layout.release, "older": older.release, "new": tmp_path / "new", "root": layout.root}
     filled = [part.format(**places, params=tmp_path / "params.yaml") if "{" in part else part for part in command]
-    done = CliRunner().invoke(app, filled)
+    done = alignrec(*filled)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     assert done.output
     assert [line for line in done.output.splitlines() if not line.isprintable()] == []

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import toy
+from pictures import saved
 from PIL import Image
 from webserver import Server, body, cut, first, serving, status
 
@@ -41,12 +42,6 @@ NONE = Files()
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RETRIES": 2, "RATE": 500.0, "GIVE_UP_AFTER": 3}.items():
         monkeypatch.setattr(access, name, value)
-
-
-def saved(image: Image.Image, kind: str = "JPEG", **save: object) -> bytes:
-    out = io.BytesIO()
-    image.save(out, kind, **save)
-    return out.getvalue()
 
 
 def encoded(
@@ -311,8 +306,7 @@ def test_a_name_that_does_not_resolve_is_asked_for_once() -> None:
 
 
 def items(urls: list[list[str]]) -> pa.Table:
-    columns = {"item_id": pa.array(range(len(urls)), pa.int32()), "asin": [f"A{i}" for i in range(len(urls))]}
-    return pa.table(columns | {"image_urls": pa.array(urls, pa.list_(pa.string()))})
+    return toy.item_table([""] * len(urls), image_urls=urls)
 
 
 def test_a_shard_resumes_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,10 +359,6 @@ def test_duplicate_images_are_counted_and_those_of_many_items_named(monkeypatch:
 def shop(root: Path, server: Server, **section: object) -> dict[str, object]:
     """Write the inputs of the stage, with an item per answer; return its parameters."""
     table = items([[server.address + path] for path in server.answers])
-    for field in schemas.ITEMS:
-        if field.name not in table.column_names:
-            blank = "empty" if field.name == "text_status" else {"string": "", "int32": 0}.get(str(field.type), [])
-            table = table.append_column(field.name, pa.array([blank] * len(table), field.type))
     files.write_table(table, root / "items/shop/items.parquet", schemas.ITEMS)
     files.write_json(root / "download/shop/sources.json", [])
     toy.ended(Layout(root, "shop"))

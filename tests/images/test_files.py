@@ -1,21 +1,21 @@
 """Local images: next to the item file, in a folder or archive, by a pattern."""
 
-import io
 import os
 import shutil
 import zipfile
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import orjson
+import pictures
 import pyarrow as pa
 import pytest
-from PIL import Image
-from typer.testing import CliRunner, Result
+from commands import alignrec
+from typer.testing import Result
 from webserver import body, first, serving, status
 
 from alignrec import schemas
-from alignrec.commands.app import app
 from alignrec.commands.params import load
 from alignrec.pipeline import io as tables
 from alignrec.pipeline.images.access import open_files, prepend_candidates
@@ -25,10 +25,7 @@ from alignrec.pipeline.io.errors import UserError
 LIMIT = 100_000
 
 
-def png(colour: str = "red") -> bytes:
-    out = io.BytesIO()
-    Image.new("RGB", (40, 30), colour).save(out, "PNG")
-    return out.getvalue()
+png = partial(pictures.plain, form="PNG")
 
 
 def endings(start: Path, *addresses: str, **params: object) -> list[str]:
@@ -175,7 +172,7 @@ class Shop:
         source = "{kind: tabular, interactions: data/bought.csv, items: data/items.jsonl}"
         text = f"datasets: [mine]\nsources: {{mine: {source}}}\nimages: {self.images}\nbenchmark: {{ks: [1, 2]}}\n"
         (self.root / "params.yaml").write_text(text)
-        return CliRunner().invoke(app, [stage, "mine", *options])
+        return alignrec(stage, "mine", *options)
 
     def run(self, *stages: str) -> str:
         """Run stages; return the output of the last one."""

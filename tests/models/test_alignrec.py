@@ -120,10 +120,6 @@ def test_only_compat_trains_the_target(oracle: Any, inputs: Inputs, batch: Batch
     assert abs(curve[-1] - float(oracle["adam_losses_compat"][-1])) > 1e-6
 
 
-def terms(model: alignrec.AlignRec, batch: Batch) -> dict[str, float]:
-    return {name: float(term.detach()) for name, term in model.loss(batch).items()}
-
-
 def test_without_content_it_is_the_id_branch(oracle: Any, inputs: Inputs, batch: Batch) -> None:
     model = build(oracle, inputs, content=False)
     assert [name for name, _ in model.named_parameters()] == ["user", "item"]

@@ -1,14 +1,17 @@
-"""Choice of the device, and matrix products on it."""
+"""Choice of the device, products on it and of sparse matrices, whitening, and checkpoints."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from processes import started
 
 from alignrec.pipeline.harness import process
-from alignrec.pipeline.ops import device
+from alignrec.pipeline.ops import device, linalg
 from alignrec.pipeline.ops.checkpoint import Checkpoint
+from alignrec.pipeline.ops.sparse import Sparse, SparsityPattern
 
 
 def drawn(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -64,3 +67,48 @@ def say_growth(path: Path) -> None:
 def test_saving_takes_no_memory_as_large_as_the_tensors(tmp_path: Path) -> None:
     assert int(started(say_growth, tmp_path / "x.safetensors").communicate()[0]) < 128
     assert Checkpoint(tmp_path / "x.safetensors", 1).load() is not None
+
+
+# --- sparse matrices, against dense ones, and whitening
+
+
+ROWS, COLUMNS = np.array([3, 0, 0, 1, 3, 3]), np.array([1, 2, 0, 1, 0, 3])  # row 2 and column 4 are empty
+EDGES = SparsityPattern(ROWS, COLUMNS, (4, 5), torch.device("cpu"))
+
+
+def test_softmax_is_within_a_row() -> None:
+    scores = 1000 * drawn(6, dtype=torch.float64)  # would overflow without the maximum taken off
+    dense = torch.full((4, 5), -torch.inf, dtype=torch.float64)
+    dense[ROWS, COLUMNS] = scores
+    torch.testing.assert_close(EDGES.softmax(scores), dense.softmax(1)[ROWS, COLUMNS])
+    torch.testing.assert_close(EDGES.T.softmax(scores), dense.softmax(0)[ROWS, COLUMNS])
+
+
+def test_equals_the_dense_product_both_ways() -> None:
+    matrix = sp.random_array((7, 5), density=0.4, rng=np.random.default_rng(0)).tolil()
+    matrix[3] = 0  # an empty row
+    sparse = Sparse(sp.csr_array(matrix), dtype=torch.float64)
+    x, y = torch.randn(5, 3, dtype=torch.float64), torch.randn(7, 3, dtype=torch.float64)
+    dense = torch.from_numpy(matrix.toarray())
+    torch.testing.assert_close(sparse.dot(x), dense @ x)
+    torch.testing.assert_close(sparse.T.dot(y), dense.T @ y)
+    torch.testing.assert_close(sparse.T.T.dot(x), dense @ x)
+    assert torch.autograd.gradcheck(sparse.dot, x.requires_grad_())
+
+
+# --- whitening
+
+
+def test_directions_vary_equally_afterwards() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(5000, 3)) * [10.0, 3.0, 1.0] @ np.linalg.qr(rng.normal(size=(3, 3)))[0] + 7
+    white = linalg.fit_whitening(x).apply(x)
+    np.testing.assert_allclose(white.mean(axis=0), 0, atol=1e-4)
+    np.testing.assert_allclose(np.cov(white.T), np.eye(3), atol=0.05)
+
+
+def test_equal_vectors_are_only_moved() -> None:
+    x = np.full((4, 2), 3.0, np.float32)
+    actual = linalg.fit_whitening(x)
+    np.testing.assert_array_equal(actual.apply(x), 0)
+    np.testing.assert_allclose(actual.apply(np.array([[4.0, 3.0]], np.float32)), [[1, 0]], atol=1e-6)

@@ -1,4 +1,4 @@
-"""Pre-training learns, and a killed run ends as an undisturbed one."""
+"""Pre-training learns, a killed run ends as an undisturbed one, and its masks and losses are what they should be."""
 
 import json
 from functools import partial
@@ -12,12 +12,13 @@ from commands import alignrec
 from pretraining import MASK, UNTAUGHT, features, network, shop, task, write_params
 from pretraining import history as _run
 
+from alignrec.pipeline.beit3.config import SIZES
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.checkpoint import Checkpoint
-from alignrec.pipeline.pretrain import losses, prepare
-from alignrec.pipeline.pretrain.corpus import Task, make_batch
-from alignrec.pipeline.pretrain.losses import PretrainingModel
+from alignrec.pipeline.pretrain import corpus, losses, prepare
+from alignrec.pipeline.pretrain.corpus import Corpus, Rates, Task, make_batch
+from alignrec.pipeline.pretrain.losses import PretrainingModel, Step
 from alignrec.pipeline.pretrain.params import Pretrain
 from alignrec.pipeline.pretrain.train import build_optimizer, fit
 
@@ -166,3 +167,166 @@ def test_it_does_not_run_where_no_feature_set_reads_it(tmp_path: Path) -> None:
     layout = Layout(tmp_path, "toy")
     assert [path.name for path in layout.encoder.folder.iterdir()] == ["run.json"]
     assert "no feature set" in json.loads(layout.run_record("pretrain").read_text())["notes"]["skipped"]
+
+
+# --- the terms of the loss
+
+
+def _step() -> tuple[Step, PretrainingModel]:
+    step = make_batch(task(12), np.arange(12), losses.Rates(0.5, 0.5, 0.5, 0.0), 3)
+    torch.manual_seed(1)
+    return step, PretrainingModel(network(), MASK)
+
+
+def test_losses_at_chance_are_the_logarithm_of_the_number_of_choices() -> None:
+    """A uniform prediction costs log C per patch and log V per token."""
+    step, model = _step()
+    with torch.no_grad():
+        for head in (model.network.mim_head, model.network.mlm_head):
+            head.weight.zero_()
+            head.bias.zero_()
+        terms = model(step, step.counts())
+    log_c, log_v = float(np.log(8)), float(np.log(12))
+    assert terms.tolist() == pytest.approx([log_c, log_v, 0], abs=1e-5)
+
+
+def test_masked_content_does_not_reach_the_prediction() -> None:
+    step, model = _step()
+    image, ids = step.inputs.image.clone(), step.inputs.ids.clone()
+    at = step.patch_mask.unflatten(1, (2, 2)).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    image[at[:, None].expand_as(image)] = 0.7
+    ids[step.piece_mask] = 4
+    changed = step._replace(inputs=step.inputs._replace(image=image, ids=ids))
+    with torch.no_grad():
+        pairs = zip(
+            losses.predict_masked(model.network, step, MASK),
+            losses.predict_masked(model.network, changed, MASK),
+            strict=True,
+        )
+        for a, b in pairs:
+            torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_the_terms_of_parts_add_up_to_those_of_the_whole() -> None:
+    toy, model = task(12), PretrainingModel(network(), MASK)
+    whole = make_batch(toy, np.arange(12), toy.rates, 3)
+    parts = [make_batch(toy, part, toy.rates, 3) for part in np.array_split(np.arange(12), 3)]
+    with torch.no_grad():
+        summed = sum(model(part, whole.counts()) for part in parts)
+        torch.testing.assert_close(summed, model(whole, whole.counts()), rtol=0, atol=1e-6)
+
+
+# --- visual tokens by k-means of pixel patches
+
+
+SMALL = SIZES["small"]
+COLOURS = np.array([(160, 100, 100), (100, 160, 100), (100, 100, 160), (150, 150, 80)], np.uint8)
+
+
+def codes(layout: Layout, pixels: np.ndarray, n: int = 8) -> np.ndarray:
+    tokens, there = prepare.read_codes(layout, pixels, SMALL, Pretrain(size="small", codes=n), 3)
+    assert tokens.dtype == np.int32
+    assert 0 <= tokens.min() <= tokens.max() < there <= n
+    return tokens
+
+
+def test_the_same_images_give_the_same_bytes(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 48, 48, 3), np.uint8)
+    one, two = Layout(tmp_path / "one", "toy"), Layout(tmp_path / "two", "toy")
+    assert (codes(one, pixels) == codes(two, pixels)).all()
+    assert one.visual_tokens.read_bytes() == two.visual_tokens.read_bytes()
+    assert (codes(one, pixels) == codes(two, pixels)).all()  # now from the file
+
+
+def test_there_are_no_more_codes_than_different_patches(tmp_path: Path) -> None:
+    tokens = codes(Layout(tmp_path, "toy"), COLOURS[:, None, None].repeat(48, 1).repeat(48, 2), n=500)
+    assert [len(np.unique(image)) for image in tokens] == [1] * 4
+    assert len(np.unique(tokens)) == 4
+
+
+# --- masks of a batch, and parts of texts
+
+
+@pytest.mark.parametrize(("grid", "share"), [(14, 0.4), (4, 0.4), (6, 0.75), (2, 0.5), (5, 0.0), (5, 1.0), (1, 1.0)])
+def test_every_image_has_exactly_the_share_masked(grid: int, share: float) -> None:
+    masks = corpus.mask_patches(grid * grid, share, corpus.item_generators(np.arange(40), 3))
+    assert set(masks.sum(axis=1)) == {round(share * grid * grid)}
+
+
+def test_pieces_are_masked_at_the_rate_and_special_ids_never() -> None:
+    ids = np.array([[0, 5, 6, 7, 8, 2], [0, 5, 2, 1, 1, 1], [0, 2, 1, 1, 1, 1]])
+    for seed in range(20):
+        mask = corpus.mask_pieces(ids, np.array([0.5, 0.15, 0.5]), corpus.item_generators(np.arange(3), seed))
+        assert mask.sum(axis=1).tolist() == [2, 1, 0]
+        assert (ids[mask] > 3).all()
+
+
+def test_absent_and_hidden_modalities_are_not_predicted() -> None:
+    n = 400
+    ids = np.tile([0, 5, 6, 7, 2], (n, 1))
+    has_image, has_text = np.arange(n) % 4 != 0, np.arange(n) % 4 != 1
+    patches, pieces, no_image, no_text = corpus.draw_masks(
+        ids, has_image, has_text, 4, Rates(0.4, 0.5, 0.15, 0.2), corpus.item_generators(np.arange(n), 1)
+    )
+    assert no_image[~has_image].all()
+    assert no_text[~has_text].all()
+    assert not (no_image & no_text).any()
+    assert not patches[no_image].any()
+    assert not pieces[no_text].any()
+    pairs = has_image & has_text
+    assert 0.1 < no_image[pairs].mean() < 0.3
+    assert set(pieces[pairs & ~no_text & ~no_image].sum(axis=1)) == {2}
+    assert set(pieces[no_image].sum(axis=1)) == {1}
+
+
+def test_what_is_masked_of_an_item_depends_on_the_item_and_the_seed_alone() -> None:
+    """The mask does not depend on the batch, so parts, processes and interruptions change nothing."""
+    items, rates = np.array([3, 8, 5, 9]), Rates(0.4, 0.5, 0.15, 0.2)
+    ids = np.array([[0, 5, 6, 7, 8, 2], [0, 5, 6, 2, 1, 1], [0, 9, 9, 9, 2, 1], [0, 4, 4, 4, 4, 2]])
+    both = np.ones(4, bool)
+    patches, pieces, no_image, _ = corpus.draw_masks(ids, both, both, 4, rates, corpus.item_generators(items, 7))
+    part = corpus.draw_masks(ids[1:3, :5], both[1:3], both[1:3], 4, rates, corpus.item_generators(items[1:3], 7))
+    assert (part[0] == patches[1:3]).all()
+    assert (part[1] == pieces[1:3, :5]).all()
+    assert (part[2] == no_image[1:3]).all()
+    other = corpus.draw_masks(ids, both, both, 4, rates, corpus.item_generators(items, 8))
+    assert (other[0] != patches).any()
+
+
+def _long_texts() -> Corpus:
+    """Return three items: a text of three parts, no text, and one part with a truncated rest."""
+    parts = [np.array([0, *range(start, start + n), 2]) for start, n in ((10, 4), (14, 4), (18, 3), (0, 0), (30, 4))]
+    return Corpus(parts, np.array([0, 3, 4, 5]), np.array([11, 0, 8]), np.array([0, 1, -1]), np.zeros((2, 8, 8, 3)))
+
+
+def test_each_step_draws_a_part_of_a_long_text_by_seed_and_item_alone() -> None:
+    texts, items = _long_texts(), np.arange(3)
+    drawn = np.array([texts.draw_parts(items, seed) for seed in range(60)])
+    assert [set(column) for column in drawn.T.tolist()] == [{0, 1, 2}, {3}, {4}]
+    assert (texts.draw_parts(items[[2, 0]], 7) == drawn[7][[2, 0]]).all()
+
+
+def test_all_parts_of_items_weigh_by_their_tokens() -> None:
+    parts, owner, share = _long_texts().all_parts(np.array([2, 0, 1]))
+    assert parts.tolist() == [4, 0, 1, 2, 3]
+    assert owner.tolist() == [0, 1, 1, 1, 2]
+    np.testing.assert_allclose(share, [1, 4 / 11, 4 / 11, 3 / 11, 1], rtol=1e-6)
+
+
+def test_the_share_that_training_reads_grows_with_its_passes_up_to_what_is_not_cut() -> None:
+    texts = _long_texts()
+    assert texts.share_read(1) == pytest.approx((1 / 3 + 1 / 2) / 2)
+    assert texts.share_read(2) == pytest.approx((5 / 9 + 1 / 2) / 2)
+    assert texts.share_read(np.inf) == pytest.approx((1 + 1 / 2) / 2)
+
+
+def test_short_texts_are_one_part_and_long_ones_parts_of_bounded_size() -> None:
+    items = np.array([7, 3, 9, 1])
+    assert [part.tolist() for part in corpus.micro_batches(items, np.array([9, 128, 5, 60]))] == [[7, 3, 9, 1]]
+    lengths = np.array([500, 20, 129, 128])
+    parts = corpus.micro_batches(items, lengths)
+    assert [part.tolist() for part in parts] == [[3, 1, 9], [7]]
+    assert all(len(part) * lengths[np.isin(items, part)].max() <= 4 * corpus.TOKENS for part in parts)
+    assert [len(part) for part in corpus.micro_batches(items, np.array([900, 900, 900, 900]), least=2)] == [2, 2]
+    assert [len(part) for part in corpus.micro_batches(items[:3], np.array([900, 900, 900]), least=2)] == [3]
+    assert [part.tolist() for part in corpus.micro_batches(items[:0], lengths[:0])] == [[]]

@@ -3,8 +3,8 @@
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
+import toy
 
 from alignrec import schemas
 from alignrec.pipeline.interactions import profiles
@@ -31,10 +31,8 @@ NOISE = RNG.normal(size=(ITEMS, TASTES)).astype(np.float32)
 
 
 def data(**more: Any) -> Data:
-    n = len(PAIRS[0])
     split = np.tile([0] * 16 + [1, 1, 2, 2], USERS)
-    columns = [pa.array(x, pa.int32()) for x in PAIRS] + [pa.nulls(n, pa.float32()), pa.nulls(n, pa.int64())]
-    table = pa.table([*columns, pa.array(split, pa.int8())], names=schemas.INTERACTIONS.names)
+    table = toy.filled(schemas.INTERACTIONS, user_id=PAIRS[0], item_id=PAIRS[1], split=split)
     return Data(table, ITEMS, **more)
 
 

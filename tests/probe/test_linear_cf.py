@@ -1,11 +1,10 @@
 """Linear CF against slow versions."""
 
 import numpy as np
-import pyarrow as pa
 import pytest
+import shops
 import torch
 
-from alignrec import schemas
 from alignrec.pipeline.evaluation.metrics import evaluate_vectors
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.models.base import Inputs
@@ -23,13 +22,7 @@ def data() -> Data:
         home = HOME * int(rng.integers(ITEMS // HOME))
         mine = np.r_[home + rng.permutation(HOME)[:4], rng.integers(ITEMS)]
         rows += [(user, int(i), part) for i, part in zip(mine, (0, 0, 1, 2, 0), strict=True)]
-    user, item, part = np.unique(np.array(rows), axis=0).T
-    columns = {
-        "user_id": pa.array(user, pa.int32()), "item_id": pa.array(item, pa.int32()),
-        "rating": pa.nulls(len(user), pa.float32()), "timestamp": pa.array(np.arange(len(user)), pa.int64()),
-        "split": pa.array(part, pa.int8()),
-    }  # fmt: skip
-    return Data(schemas.check(pa.table(columns), schemas.INTERACTIONS), ITEMS)
+    return Data(shops.interactions(sorted({*rows})), ITEMS)
 
 
 def towns() -> np.ndarray:

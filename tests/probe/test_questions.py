@@ -1,6 +1,8 @@
-"""Probes on toy data with one obvious answer, and on samples of a large catalogue."""
+"""Probes on toy data with one obvious answer, on samples of a large catalogue, and of processed forms."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +13,11 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.evaluation import metrics
 from alignrec.pipeline.interactions import cooccurrence, split
+from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.probe import behaviour, judge, questions
+from alignrec.pipeline.probe.behaviour import content_neighbours
+from alignrec.pipeline.probe.judge import VALID_K, Processing, paired_verdicts
 from alignrec.pipeline.probe.registry import Data
 
 KS = [1, 2, 3]
@@ -106,14 +111,9 @@ def test_masked_rows_of_zeros_are_nobodys_neighbour_and_no_nan() -> None:
 def toy_interactions(seed: int, timed: bool = True) -> pa.Table:
     rng = np.random.default_rng(seed)
     n = 400
-    table = {
-        "user_id": pa.array(np.sort(rng.integers(0, 30, n)), pa.int32()),
-        "item_id": pa.array(rng.integers(0, 50, n), pa.int32()),
-        "rating": pa.nulls(n, pa.float32()),
-        "timestamp": pa.array(rng.integers(0, 9, n), pa.int64()) if timed else pa.nulls(n, pa.int64()),
-        "split": pa.array(rng.choice([0, 0, 0, 1, 2], n), pa.int8()),
-    }
-    return schemas.check(pa.table(table), schemas.INTERACTIONS)
+    own = {"user_id": np.sort(rng.integers(0, 30, n)), "item_id": rng.integers(0, 50, n)}
+    times = rng.integers(0, 9, n) if timed else [None] * n
+    return toy.filled(schemas.INTERACTIONS, **own, timestamp=times, split=rng.choice([0, 0, 0, 1, 2], n))
 
 
 def test_content_neighbours_is_recall_of_the_recommenders_evaluation() -> None:
@@ -153,10 +153,9 @@ DRAWN = {"zero_shot": "users", "content_knn": "users", "item_cf": "items"}
 def shop(users: int = 300) -> Data:
     rng = np.random.default_rng(4)
     rows = np.unique(rng.integers(0, (users, ITEMS), (8 * users, 2)), axis=0)
-    columns = {"user_id": rows[:, 0], "item_id": rows[:, 1], "timestamp": rng.integers(0, 5, len(rows))}
-    columns |= {"rating": np.ones(len(rows)), "split": rng.integers(0, 3, len(rows))}
-    table = pa.table({f.name: pa.array(columns[f.name]).cast(f.type) for f in schemas.INTERACTIONS})
-    return Data(schemas.check(table, schemas.INTERACTIONS), ITEMS)
+    times, split = rng.integers(0, 5, len(rows)), rng.integers(0, 3, len(rows))
+    columns = {"user_id": rows[:, 0], "item_id": rows[:, 1], "timestamp": times, "split": split}
+    return Data(toy.filled(schemas.INTERACTIONS, **columns), ITEMS)
 
 
 def test_drawn_users_and_items_have_the_answers_that_they_have_among_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,3 +173,91 @@ def test_drawn_users_and_items_have_the_answers_that_they_have_among_all(monkeyp
         assert isinstance(task := asked[probe], questions.Questions)
         assert task.note == f"20 of {len(of_all)} {unit} were asked, drawn by seed."
         assert np.array_equal(again[probe]["x"], some[probe]["x"])
+
+
+# --- processed forms: validation chooses one of three per set; a verdict needs a win raw and processed
+
+
+RNG = np.random.default_rng(3)
+CATALOGUE = 50
+DATA = Data(toy_interactions(5, timed=False), CATALOGUE)
+
+
+def tastes(scale: float, noise: float) -> np.ndarray:
+    """Ten informative columns, a dominant common direction and one of noise; float32 [I, 12]."""
+    x = RNG.normal(size=(CATALOGUE, 12))
+    x[:, 0] += scale
+    x[:, 1] *= noise
+    return x.astype(np.float32)
+
+
+@pytest.mark.parametrize("x", [tastes(0, 1), tastes(30, 1), tastes(3, 9)], ids=["plain", "common", "noisy"])
+def test_the_best_on_valid_is_chosen(x: np.ndarray) -> None:
+    user, item, split = (DATA.interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
+    asked = content_neighbours(user, item, np.array([0, 2, 1])[split], CATALOGUE)  # valid in the place of test
+    processing = Processing(DATA, 8)
+    chosen = processing.process("x", x)
+    by_hand = {"raw": x, "relaxed": linalg.whiten_rows(x, 8, 0.5), "whitened": linalg.whiten_rows(x, 8)}
+    figures = {form: questions.hit_rates(v, asked, [VALID_K]).mean() for form, v in by_hand.items()}
+    best = max(figures, key=lambda form: figures[form])
+    assert processing.chosen == {"x": best}
+    np.testing.assert_array_equal(chosen, by_hand[best])
+    facts = processing.facts()["forms"]["x"]
+    assert facts == {"form": best} | {form: pytest.approx(figure, abs=1e-6) for form, figure in figures.items()}
+
+
+def test_test_rows_choose_nothing() -> None:
+    split = DATA.interactions["split"].to_numpy()
+    without = DATA.interactions.filter(split != schemas.TEST)
+    x = tastes(3, 5)
+    chosen = []
+    for interactions in (DATA.interactions, without):
+        processing = Processing(replace(DATA, interactions=interactions), 8)
+        processing.process("x", x)
+        chosen.append(processing.facts())
+    assert chosen[0] == chosen[1]
+
+
+# --- verdicts: a feature set must win raw and processed, and both figures are reported
+
+
+MEASURED = [10, 20]
+ASKED = 400
+
+
+def answers(rates: dict[str, float]) -> dict[str, dict[str, np.ndarray]]:
+    """Return paired hits [ASKED, 2] at a rate per set: users hit at one rate are hit at every higher one."""
+    rank = np.random.default_rng(0).permutation(ASKED) / ASKED
+    return {"item_cf": {name: np.stack([rank < rate, rank < rate], axis=1) * 1.0 for name, rate in rates.items()}}
+
+
+def judged(raw: dict[str, float], processed: dict[str, float]) -> list[dict[str, Any]]:
+    return paired_verdicts(
+        answers(raw), answers(processed), [("a", name) for name in raw if name != "a"], MEASURED, seed=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("raw", "processed", "expected"),
+    [
+        ((0.6, 0.3), (0.5, 0.3), "better"),
+        ((0.3, 0.6), (0.3, 0.5), "worse"),
+        ((0.6, 0.3), (0.3, 0.3), "undecided"),
+        ((0.3, 0.3), (0.6, 0.3), "undecided"),
+        ((0.6, 0.3), (0.3, 0.6), "undecided"),
+    ],
+)
+def test_better_is_raw_and_processed(raw: tuple[float, float], processed: tuple[float, float], expected: str) -> None:
+    rows = judged(dict(zip("ab", raw, strict=True)), dict(zip("ab", processed, strict=True)))
+    assert [(r["measure"], r["a"], r["b"], r["verdict"]) for r in rows] == [
+        ("hit@10", "a", "b", expected),
+        ("hit@20", "a", "b", expected),
+    ]
+    assert rows[0]["raw"]["difference"] == pytest.approx(raw[0] - raw[1])
+    assert rows[0]["processed"]["difference"] == pytest.approx(processed[0] - processed[1])
+
+
+def test_all_tests_are_corrected_together() -> None:
+    few = judged({"a": 0.3, "b": 0.287}, {"a": 0.3, "b": 0.287})
+    many = judged({"a": 0.3} | {f"b{i}": 0.287 for i in range(9)}, {"a": 0.3} | {f"b{i}": 0.287 for i in range(9)})
+    assert many[0]["raw"]["p_holm"] > few[0]["raw"]["p_holm"]

@@ -6,7 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pytest
+from realdata import cases
 
+from alignrec.commands.params import load
 from alignrec.pipeline.compare import leaderboard
 from alignrec.pipeline.evaluation.protocol import selecting_protocol
 from alignrec.pipeline.graph import neighbours
@@ -16,7 +18,7 @@ from alignrec.pipeline.models.lightgcn import LightGCN
 from alignrec.pipeline.train.loop import fit
 
 DATA = Path("../shared/data")
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is not there")
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is not there")
 
 
 def published_split(path: Path) -> split.Split:
@@ -27,6 +29,7 @@ def published_split(path: Path) -> split.Split:
     return split.load_split(ids.append_column("timestamp", pa.nulls(len(ids), pa.int64())), *size)
 
 
+@needs_data
 def test_alignrec_on_industrial_after_six_epochs() -> None:
     features = np.load(DATA / "industrial_2018/minilm_feat.npy", allow_pickle=False)
     parts = published_split(DATA / "industrial_2018/industrial.inter")
@@ -35,6 +38,7 @@ def test_alignrec_on_industrial_after_six_epochs() -> None:
     assert found.valid["recall@20"] > 0.13
 
 
+@needs_data
 def test_lightgcn_on_baby_after_three_epochs() -> None:
     parts = published_split(DATA / "baby_2014/baby.inter.gz")
     assert [len(pairs) for pairs in (parts.train, parts.valid, parts.test)] == [118_551, 20_559, 21_682]
@@ -42,3 +46,12 @@ def test_lightgcn_on_baby_after_three_epochs() -> None:
     assert leaderboard.read_published()["fingerprints"][fingerprint] == "baby"
     found = fit(LightGCN, parts, None, None, LightGCN.Params(epochs=3, lr=5e-3), 0)
     assert found.valid["recall@20"] > 0.055
+
+
+# --- parameter files
+
+
+@pytest.mark.parametrize("name", cases.NAMES)
+def test_parameter_files_are_valid(name: str, tmp_path: Path) -> None:
+    case = cases.cases(tmp_path)[name]
+    assert load(case.params).datasets == [case.layout.dataset]

@@ -5,15 +5,8 @@ from pathlib import Path
 
 import pytest
 import releases
-import toy
 
 from alignrec.pipeline.harness.layout import Layout
-
-
-@pytest.fixture(scope="session")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A release with the features of `toy`."""
-    return releases.published(toy.outputs(tmp_path_factory.mktemp("plain"))).release
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import releases
 import toy
-from typer.testing import CliRunner
+from commands import alignrec
 
 from alignrec import schemas
-from alignrec.commands.app import app
 from alignrec.commands.params import Params, of_release
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
@@ -41,7 +40,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def command(*args: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, [str(arg) for arg in args])
+    result = alignrec(*args)
     return result.exit_code, result.output
 
 

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 import releases
 import toy
+from commands import alignrec
 from PIL import Image
-from typer.testing import CliRunner
 
 from alignrec import schemas
-from alignrec.commands.app import app
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io.errors import UserError
@@ -24,7 +23,7 @@ from alignrec.pipeline.remote.push import push
 
 def command(layout: Layout, *args: object) -> tuple[int, list[str]]:
     given = ["verify", layout.release, "--root", layout.root, *args]
-    result = CliRunner().invoke(app, [str(arg) for arg in given])
+    result = alignrec(*given)
     lines = result.output.splitlines()
     checked = {*verify(layout.release)}
     return result.exit_code, [line for line in lines if line not in checked]
@@ -213,14 +212,14 @@ def test_the_signature_travels_and_a_part_has_none(release: Path, keys: tuple[Pa
 def test_the_commands_sign_and_check(signed: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
     root = shutil.copytree(signed.parents[2], tmp_path / "outputs")
     release = root / "publish/shop/release"
-    done = CliRunner().invoke(app, ["publish", "shop", "--root", str(root), "--sign", str(keys[1])])
+    done = alignrec("publish", "shop", "--root", root, "--sign", keys[1])
     assert done.output.strip() == f"signed: {release / signature.NAME}"
-    done = CliRunner().invoke(app, ["verify", str(release), "--key", str(public(keys[1]))])
+    done = alignrec("verify", release, "--key", public(keys[1]))
     assert f"signed by {public(keys[1])}" in done.output
-    done = CliRunner().invoke(app, ["verify", str(release), "--key", str(public(keys[0]))])
+    done = alignrec("verify", release, "--key", public(keys[0]))
     assert done.exit_code == 1
     (release / "README.md").write_text("?")
-    done = CliRunner().invoke(app, ["publish", "shop", "--root", str(root), "--sign", str(keys[1])])
+    done = alignrec("publish", "shop", "--root", root, "--sign", keys[1])
     assert "damaged" in done.output
 
 

@@ -70,7 +70,10 @@ def copy(release: Path, tmp_path: Path) -> Path:
 CHAIN, MAPS = "encoders/linear/chain.json", "encoders/linear/maps.safetensors"
 
 
-def arrays(copy: Path, name: str, change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> None:
+Change = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+
+
+def arrays(copy: Path, name: str, change: Change) -> None:
     save_file({key: np.ascontiguousarray(x) for key, x in change(load_file(copy / name)).items()}, copy / name)
 
 
@@ -95,18 +98,6 @@ def test_a_foreign_chain_is_refused_by_verify_and_load(copy: Path, change: dict[
         ReleasedEncoders(copy).load("linear")
 
 
-def test_a_map_that_does_not_fit_the_next_is_refused(copy: Path) -> None:
-    arrays(copy, MAPS, lambda x: x | {"last.map": x["last.map"][1:]})
-    with pytest.raises(UserError, match=r"chain .*'last\.map'"):
-        ReleasedEncoders(copy).load("linear")
-
-
-def test_a_map_that_is_unknown_is_refused(copy: Path) -> None:
-    arrays(copy, MAPS, lambda x: x | {"ridge.map": x["last.map"]})
-    with pytest.raises(UserError, match=r"an unknown map ridge\.map"):
-        ReleasedEncoders(copy).load("linear")
-
-
 @pytest.mark.parametrize("name", [MAPS, "encoders/tfidf/tfidf.safetensors"])
 def test_maps_that_are_not_finite_are_refused(copy: Path, name: str) -> None:
     arrays(copy, name, lambda x: {key: np.full_like(one, np.nan) for key, one in x.items()})
@@ -117,11 +108,19 @@ def test_maps_that_are_not_finite_are_refused(copy: Path, name: str) -> None:
         ReleasedEncoders(copy).load("linear")
 
 
-def test_a_chain_of_another_width_than_its_features_is_refused(copy: Path) -> None:
-    arrays(copy, MAPS, lambda x: x | {"last.map": x["last.map"][:, :-1]})
+WRONG_MAPS: dict[str, tuple[Change, str]] = {
+    "does not fit the next": (lambda x: x | {"last.map": x["last.map"][1:]}, r"chain .*'last\.map'"),
+    "unknown": (lambda x: x | {"ridge.map": x["last.map"]}, r"an unknown map ridge\.map"),
+    "narrow": (lambda x: x | {"last.map": x["last.map"][:, :-1]}, "gives 3 numbers, and the feature set has 4"),
+}
+
+
+@pytest.mark.parametrize(("change", "fault"), WRONG_MAPS.values(), ids=WRONG_MAPS)
+def test_a_map_that_does_not_fit_is_refused_by_verify_and_load(copy: Path, change: Change, fault: str) -> None:
+    arrays(copy, MAPS, change)
     releases.relist(copy, MAPS)
     for refuse in (lambda: list(verify(copy)), lambda: ReleasedEncoders(copy).load("linear")):
-        with pytest.raises(UserError, match="gives 3 numbers, and the feature set has 4"):
+        with pytest.raises(UserError, match=fault):
             refuse()
 
 

@@ -1,4 +1,4 @@
-"""The commands of docs/release.md run as written, and a release is readable by common tools, as its card says."""
+"""The commands of docs/release.md and the code of docs/reading.md and of a release's card run as written."""
 
 import json
 import os
@@ -10,25 +10,22 @@ import sys
 import zipfile
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import releases
 import toy
 import yaml
+from commands import alignrec, blocks, executed
 from PIL import Image
-from typer.testing import CliRunner
 
 from alignrec import schemas
-from alignrec.commands.app import app
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.code import ROOT
+from alignrec.pipeline.train import retrieval
 
 TEXT = (ROOT / "docs/release.md").read_text()
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -45,21 +42,21 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / f"folder/A{asin}.jpg").write_bytes(image)
     rows = [json.dumps({"asin": f"A{i}", "text": text}) for i, text in enumerate(toy.TITLES)]
     (folder / "items-of-the-release.jsonl").write_text("\n".join(rows))
-    (folder / "items.jsonl").write_text(blocks("json")[0])
+    (folder / "items.jsonl").write_text(blocks(TEXT, "json")[0])
     shutil.rmtree(folder / "outputs")
     return folder
 
 
 def test_the_commands_run_in_their_order(beside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(beside)
-    commands = [line for block in blocks("bash") for line in block.splitlines() if line]
+    commands = [line for block in blocks(TEXT, "bash") for line in block.splitlines() if line]
     commands.remove(zipping := next(command for command in commands if command.startswith("python -m zipfile")))
     assert {shlex.split(command)[1] for command in commands} == {
         *("fetch", "verify", "export", "compare", "diff", "probe", "embed")
     }
     zipfile.main(shlex.split(zipping)[3:])
     for command in commands:
-        result = CliRunner().invoke(app, shlex.split(command)[1:])
+        result = alignrec(*shlex.split(command)[1:])
         assert result.exit_code == 0, f"{command}: {result.output}"
     assert pq.read_table("new").num_rows == 2
     assert "attested; text, image and vector of 6 rows agree" in result.output
@@ -84,7 +81,7 @@ def test_every_file_of_a_release_is_described(beside: Path) -> None:
     assert {path.name for path in (beside / "release").iterdir()} <= folders
 
 
-# --- common tools
+# --- code of a card
 
 
 EMPTY = 1
@@ -99,8 +96,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     x = io.matrix(whole["vector"]).copy()
     x[EMPTY] = 0
     whole = whole.set_column(whole.column_names.index("vector"), whole.schema.field("vector"), io.vectors(x))
-    for i, part in enumerate((whole.slice(0, 4), whole.slice(4))):
-        io.write_table(part, io.shard(layout.features("beit3"), "features", i), schemas.features(toy.WIDTH))
+    toy.write_set(layout.features("beit3"), whole, rows=4)
     return releases.published(layout).release
 
 
@@ -110,7 +106,7 @@ def x(release: Path) -> np.ndarray:
 
 
 def card_blocks(release: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", (release / "README.md").read_text(), re.DOTALL)
+    return blocks((release / "README.md").read_text(), language)
 
 
 def nearest(x: np.ndarray, item: int) -> list[tuple[str, float]]:
@@ -124,12 +120,10 @@ def test_the_cards_python_runs(release: Path, x: np.ndarray, tmp_path: Path, mon
     pytest.importorskip("pandas")
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
-    monkeypatch.chdir(release)
     examples = card_blocks(release, "python")
     assert len(examples) == 3  # datasets, pyarrow, pandas
     for code in examples:
-        names: dict = {}
-        exec(code, names)
+        names = executed(code, release)
         assert np.array_equal(names["x"], x)
         assert np.array_equal(np.asarray(names["ids"]), np.arange(toy.ITEMS))
 
@@ -156,3 +150,59 @@ def test_hugging_faces_library_reads_every_configuration_of_the_card(release: Pa
     assert rows["features-beit3"] == rows["items"] == toy.ITEMS
     assert rows["user_embeddings"] == toy.USERS
     assert rows["graph-beit3"] == toy.ITEMS * 4
+
+
+# --- code of docs/reading.md
+
+READING = (ROOT / "docs/reading.md").read_text()
+ROWS, WIDTH = 20, 127  # as wide as beit3 of `sample`: a query may name no width of its own
+WIDE = np.random.default_rng(0).normal(size=(ROWS, WIDTH)).astype("f4")
+WIDE[11] = 0  # an item without content
+
+
+def snippet(label: str) -> str:
+    (code,) = (block for block in blocks(READING, "python") if block.partition("\n")[0].endswith(f"# {label}"))
+    return code
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A folder with files of a release."""
+    features = toy.feature_table(WIDE, has_image=WIDE.any(axis=1), has_text=WIDE.any(axis=1))
+    toy.write_set(tmp_path / "release/features/beit3", features, rows=12)
+    users = features.select(["item_id", "asin", "vector"]).rename_columns(["user_id", "user", "vector"])
+    io.write_table(users, tmp_path / "release/embeddings/users.parquet", schemas.user_embeddings(WIDTH))
+    faiss.write_index(retrieval.build_flat(WIDE), str(tmp_path / "release/embeddings/items.faiss"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("library", ["pyarrow", "pandas", "polars", "datasets"])
+def test_python_reads_features(library: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = pytest.importorskip(library)
+    if library == "datasets":
+        monkeypatch.setattr(module.config, "HF_DATASETS_CACHE", here)
+    names = executed(snippet("Hugging Face" if library == "datasets" else library), here)
+    assert np.array_equal(names["x"], WIDE)
+
+
+@pytest.mark.parametrize(("library", "label"), [("lancedb", "LanceDB"), ("qdrant_client", "Qdrant")])
+def test_a_vector_database_finds_the_nearest(library: str, label: str, here: Path) -> None:
+    pytest.importorskip(library)
+    found = [
+        one["asin"] if library == "lancedb" else one.payload["asin"] for one in executed(snippet(label), here)["near"]
+    ]
+    assert [asin for asin in found if asin != "A7"][:4] == [asin for asin, _ in nearest(WIDE, 7)][1:]
+
+
+def test_duckdb_finds_the_nearest(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    monkeypatch.chdir(here)
+    (query,) = blocks(READING, "sql")
+    expected = [(asin, pytest.approx(cosine, abs=1e-6)) for asin, cosine in nearest(WIDE, 7)]
+    assert duckdb.sql(query).fetchall() == expected
+
+
+def test_faiss_reads_the_index(here: Path) -> None:
+    pytest.importorskip("pandas")
+    (code,) = (block for block in blocks(READING, "python") if "faiss" in block)
+    assert np.array_equal(executed(code, here)["items"], np.argsort(-WIDE[:3] @ WIDE.T, axis=1)[:, :10])

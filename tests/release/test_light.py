@@ -27,6 +27,8 @@ class Absent:
         if name.partition(".")[0] in absent:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Absent())
+"""
+COMMANDS = """
 from alignrec.commands.app import app
 sys.exit(any([app(arguments, standalone_mode=False) for arguments in commands]))
 """
@@ -65,10 +67,15 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return releases.with_encoders(tmp_path_factory.mktemp("made")).release
 
 
+def python(absent: set[str], cwd: Path, code: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process without some modules."""
+    script = f"absent = {absent!r}\n{REFUSING}{code}"
+    return subprocess.run([sys.executable, "-c", script], cwd=cwd, capture_output=True, text=True)
+
+
 def light(absent: set[str], cwd: Path, *commands: tuple[str, ...]) -> tuple[int, str, str]:
     """Run commands in a process without some modules; return exit code, output and errors."""
-    script = f"absent, commands = {absent!r}, {commands!r}\n{REFUSING}"
-    done = subprocess.run([sys.executable, "-c", script], cwd=cwd, capture_output=True, text=True)
+    done = python(absent, cwd, f"commands = {commands!r}\n{COMMANDS}")
     return done.returncode, done.stdout, done.stderr
 
 
@@ -113,14 +120,6 @@ def test_comparing_needs_scipy_alone(release: Path, absent: set[str], tmp_path: 
     assert light(absent - {"scipy"}, tmp_path, compare)[::2] == (0, "")
 
 
-def python(absent: set[str], cwd: Path, code: str) -> list[str]:
-    """Return the lines that code prints in a process without some modules."""
-    script = f"absent = {absent!r}\n{REFUSING.partition('from alignrec')[0]}{code}"
-    done = subprocess.run([sys.executable, "-c", script], cwd=cwd, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
-
 def test_a_light_install_reads_tables(release: Path, absent: set[str], tmp_path: Path) -> None:
     code = f"""
 import alignrec
@@ -135,7 +134,8 @@ try:
 except alignrec.UserError as e:
     print(e)
 """
-    assert python(absent, tmp_path, code) == ["6 6 16 26", "6 2", f"scipy is not installed: {installing('compare')}"]
+    lines = python(absent, tmp_path, code).stdout.splitlines()
+    assert lines == ["6 6 16 26", "6 2", f"scipy is not installed: {installing('compare')}"]
 
 
 def test_the_python_api_names_the_extra(absent: set[str], tmp_path: Path) -> None:
@@ -150,7 +150,8 @@ for name in alignrec.__all__:
     lacking = {"Encoder": "torch", "ProbeResult": "duckdb", "Recommendation": "torch", "Recommender": "torch"}
     lacking |= {"encoder": "torch", "fit": "torch", "probe": "duckdb"}
     extra = f"is not installed: {installing('cpu')}"
-    assert python(absent, tmp_path, code) == [f"{name} {package} {extra}" for name, package in lacking.items()]
+    lines = python(absent, tmp_path, code).stdout.splitlines()
+    assert lines == [f"{name} {package} {extra}" for name, package in lacking.items()]
 
 
 def test_what_needs_more_names_the_extra(release: Path, absent: set[str], tmp_path: Path) -> None:

@@ -66,28 +66,22 @@ def written(root: Path, items: int) -> Layout:
         io.keep_only(layout.features(name), [])
         io.keep_only(layout.edges(name).parent, [])
     io.keep_only(layout.images, [])
-    ids, people = (pa.array(range(n), pa.int32()) for n in (items, USERS * items))
-    item_ids = pa.table({"item_id": ids, "asin": pa.array([f"B{i:09}" for i in range(items)])})
-    users = pa.table({"user_id": people, "user": pa.array([f"A{u:09}" for u in range(USERS * items)])})
-    blank, empty = [""] * items, pa.array([[]] * items, pa.list_(pa.string()))
-    texts = dict.fromkeys(("title", "brand", "description", "text"), blank)
-    table = item_ids.to_pydict() | texts | {"categories": empty, "text_status": ["empty"] * items, "image_urls": empty}
-    extra = {"tokens": pa.array([0] * items, pa.int32()), "extra": ["{}"] * items}
-    parts(pa.table(table | extra, schemas.ITEMS), layout.items, schemas.ITEMS)
-    parts(item_ids, layout.item_ids, schemas.ITEM_IDS)
+    asins, people = [f"B{i:09}" for i in range(items)], [f"A{u:09}" for u in range(USERS * items)]
+    table, pairs = toy.item_table([""] * items, asin=asins), np.arange(PAIRS * items)
+    parts(table, layout.items, schemas.ITEMS)
+    parts(table.select(["item_id", "asin"]), layout.item_ids, schemas.ITEM_IDS)
+    users = toy.filled(schemas.USERS, user_id=range(USERS * items), user=people)
     parts(users, layout.users, schemas.USERS)
-    bought = {"user_id": np.arange(PAIRS * items) % (USERS * items), "item_id": rng.integers(0, items, PAIRS * items)}
-    pairs = np.arange(PAIRS * items)
+    bought = {"user_id": pairs % (USERS * items), "item_id": rng.integers(0, items, len(pairs))}
     bought |= {"rating": np.ones(len(pairs)), "timestamp": pairs, "split": pairs // items % 3}
-    parts(pa.table(bought).cast(schemas.INTERACTIONS), layout.interactions, schemas.INTERACTIONS)
-    vectors = io.vectors(rng.standard_normal((USERS * items, WIDTH), dtype=np.float32))
-    parts(users.append_column("vector", vectors), layout.user_embeddings, schemas.user_embeddings(WIDTH))
-    of_items = item_ids.append_column("vector", vectors[:items])
+    parts(toy.filled(schemas.INTERACTIONS, **bought), layout.interactions, schemas.INTERACTIONS)
+    x = rng.standard_normal((USERS * items, WIDTH), dtype=np.float32)
+    parts(users.append_column("vector", io.vectors(x)), layout.user_embeddings, schemas.user_embeddings(WIDTH))
+    flags = [True] * items
+    features = toy.feature_table(x[:items], asin=asins, has_image=flags, has_text=flags)
+    of_items = features.select(["item_id", "asin", "vector"])
     parts(of_items, layout.item_embeddings, schemas.item_embeddings(WIDTH))
-    flags = pa.array([True] * items)
-    features = item_ids.append_column("has_image", flags).append_column("has_text", flags)
-    features = features.append_column("vector", vectors[:items])
-    io.write_table(features, io.shard(layout.features("minilm-cnn"), "features", 0), schemas.features(WIDTH))
+    toy.write_set(layout.features("minilm-cnn"), features)
     io.write_json(layout.features("minilm-cnn") / "set.json", toy.facts("minilm-cnn").model_dump())
     item, rank = np.repeat(np.arange(items), K), np.tile(np.arange(K), items)
     edges = {"item_id": item, "neighbour_id": (item + rank) % items, "rank": rank, "cosine": 1 - rank / K}

@@ -110,10 +110,6 @@ NAMES = [f"U{u}" for u in range(toy.USERS)]
 VECTORS, USERS = "embeddings/users.parquet", "users.parquet"
 
 
-def released(root: Path, **publish: object) -> Layout:
-    return releases.published(toy.outputs(root), toy.params(publish={"features": ["beit3"], **publish}))
-
-
 def says(release: Path) -> bytes:
     """Return all bytes of a release, with tables decompressed."""
     tables = [
@@ -124,12 +120,12 @@ def says(release: Path) -> bytes:
 
 @pytest.fixture(scope="module")
 def without(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return released(tmp_path_factory.mktemp("without"), interactions=False).release
+    return published(tmp_path_factory.mktemp("without"), interactions=False).release
 
 
 @pytest.fixture(scope="module")
 def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return released(tmp_path_factory.mktemp("numbered"), interactions=False, users="numbers").release
+    return published(tmp_path_factory.mktemp("numbered"), interactions=False, users="numbers").release
 
 
 def test_without_interactions_nothing_of_single_users_goes_out(without: Path) -> None:
@@ -139,7 +135,6 @@ def test_without_interactions_nothing_of_single_users_goes_out(without: Path) ->
     card = " ".join((without / "README.md").read_text().split())
     assert "not part of the release. The release has no data of single users" in card
     assert "user_embeddings" not in (without / "croissant.json").read_text()
-    assert len(list(verify(without))) == 4
 
 
 def test_numbers_release_vectors_without_names(numbered: Path) -> None:
@@ -148,11 +143,10 @@ def test_numbers_release_vectors_without_names(numbered: Path) -> None:
     card = " ".join((numbered / "README.md").read_text().split())
     assert "Users have numbers here, no names. A user's vector reveals many of the items" in card
     assert "numbered_user_embeddings/vector" in (numbered / "croissant.json").read_text()
-    assert len(list(verify(numbered))) == 4
 
 
 def test_numbers_replace_names_next_to_interactions(tmp_path: Path) -> None:
-    layout = released(tmp_path, users="numbers")
+    layout = published(tmp_path, users="numbers")
     assert not any(f'"{name}"'.encode() in says(layout.release) for name in NAMES)
     release = Release(layout.release).verify()
     assert release.users["user"].to_pylist() == ["0", "1", "2", "3"]
@@ -161,14 +155,14 @@ def test_numbers_replace_names_next_to_interactions(tmp_path: Path) -> None:
 
 
 def test_names_are_released_on_request(tmp_path: Path) -> None:
-    layout = released(tmp_path, interactions=False, users="names")
+    layout = published(tmp_path, interactions=False, users="names")
     assert pq.read_table(layout.release / VECTORS)["user"].to_pylist() == NAMES
     assert "Users are named. A user's vector reveals" in (layout.release / "README.md").read_text()
 
 
 def test_interactions_without_users_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"publish\.users is none, .*numbers"):
-        released(tmp_path, users="none")
+        published(tmp_path, users="none")
 
 
 def test_a_user_number_that_is_not_in_order_is_named(numbered: Path, tmp_path: Path) -> None:

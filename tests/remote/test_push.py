@@ -1,20 +1,23 @@
 """A published version appears atomically, never changes, and survives concurrent publishers."""
 
+import importlib
+import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import toy
 import yaml
 from commands import alignrec
 from hub import Hub, hub
+from toy import contents
 
 from alignrec.pipeline.io import sha256
 from alignrec.pipeline.io.errors import UserError, installing
@@ -23,7 +26,6 @@ from alignrec.pipeline.release import signature
 from alignrec.pipeline.remote import stores
 from alignrec.pipeline.remote.fetch import fetch
 from alignrec.pipeline.remote.push import push
-from tests.remote.test_fetch import content
 
 TARGET = "hf://datasets/owner/name"
 
@@ -81,7 +83,7 @@ def test_a_version_comes_back_and_is_never_changed(release: Path, other: Path, a
     assert push(release, anywhere) == where
     with pytest.raises(UserError, match=r"0\.1\.0: .*publish\.version"):
         push(other, anywhere)
-    assert content(fetch(where, tmp_path / "here")) == content(release)
+    assert contents(fetch(where, tmp_path / "here")) == contents(release)
 
 
 # --- a folder
@@ -90,8 +92,8 @@ def test_a_version_comes_back_and_is_never_changed(release: Path, other: Path, a
 def test_of_two_that_send_to_a_folder_at_once_one_wins_whole(release: Path, other: Path, tmp_path: Path) -> None:
     said = outcomes([release, other] * 3, str(tmp_path / "public"))
     version = tmp_path / "public/shop/0.1.0"
-    won = content(version)
-    assert won in (content(release), content(other))
+    won = contents(version)
+    assert won in (contents(release), contents(other))
     assert str(version) in said
     assert all("is filling it" in s or "other content" in s or "holds" in s or s == str(version) for s in said), said
     assert [p.name for p in version.parent.iterdir() if not p.name.startswith(".")] == ["0.1.0"]
@@ -115,11 +117,46 @@ def test_a_damaged_release_or_a_part_of_one_is_not_sent(release: Path, tmp_path:
 # --- S3, by moto's server on loopback
 
 
-def below(names: Iterable[str]) -> list[str]:
-    return sorted(name.removeprefix("below/") for name in names)
+OURS = {
+    "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "a-secret", "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+}  # fmt: skip
 
 
-Stored = Callable[[str], dict[str, str]]
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Any]:
+    """Set the environment for the server; return a client other than the product's."""
+    boto3 = pytest.importorskip("boto3")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        for name, value in (OURS | {"AWS_ENDPOINT_URL": f"http://{host}:{port}"}).items():
+            patch.setenv(name, value)
+        yield boto3.client("s3")
+    server.stop()
+
+
+def stored(s3: Any, bucket: str) -> list[str]:
+    """List the keys of a bucket."""
+    return sorted(one["Key"] for one in s3.list_objects_v2(Bucket=bucket).get("Contents", []))
+
+
+@pytest.fixture
+def bucket(s3: Any, request: pytest.FixtureRequest) -> Iterator[str]:
+    name = f"bucket{abs(hash(request.node.name))}"
+    s3.create_bucket(Bucket=name)
+    yield name
+    for key in stored(s3, name):
+        s3.delete_object(Bucket=name, Key=key)
+    s3.delete_bucket(Bucket=name)
+
+
+@pytest.fixture
+def target(bucket: str) -> str:
+    return f"s3://{bucket}/below"
 
 
 @pytest.fixture
@@ -134,13 +171,14 @@ def begun(s3: Any, release: Path, bucket: str) -> str:
 
 
 def test_an_interrupted_publisher_leaves_nothing_visible_and_continues(
-    s3: Any, stored: Stored, release: Path, bucket: str, target: str, begun: str, tmp_path: Path
+    s3: Any, release: Path, bucket: str, target: str, begun: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=r"no manifest\.json there"):
         fetch(f"{target}/shop/0.1.0", tmp_path / "here")
     push(release, target)
     assert s3.head_object(Bucket=bucket, Key=begun)["Metadata"]["sent"] == "before", "what is there is not sent again"
-    assert below(stored(bucket)) == ["shop/0.1.0.sha256", *(f"shop/0.1.0/{n}" for n in content(release))]
+    names = ["shop/0.1.0.sha256", *(f"shop/0.1.0/{name}" for name in contents(release))]
+    assert stored(s3, bucket) == [f"below/{name}" for name in names]
 
 
 def test_other_content_waits_its_turn(
@@ -154,28 +192,33 @@ def test_other_content_waits_its_turn(
         push(release, target)
 
 
-def test_a_publisher_without_its_claim_releases_nothing(
-    s3: Any, stored: Stored, release: Path, bucket: str, target: str
-) -> None:
+def test_a_publisher_without_its_claim_releases_nothing(s3: Any, release: Path, bucket: str, target: str) -> None:
     def lose(done: int, total: int) -> None:
         s3.delete_object(Bucket=bucket, Key="below/shop/0.1.0.sha256")
 
     with pytest.raises(UserError, match="deleted while we published"):
         push(release, target, lose)
-    assert "below/shop/0.1.0/manifest.json" not in stored(bucket)
+    assert "below/shop/0.1.0/manifest.json" not in stored(s3, bucket)
 
 
 def test_a_store_without_conditions_is_refused(
-    stored: Stored, release: Path, bucket: str, target: str, ignorant: None
+    s3: Any, release: Path, bucket: str, target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    app = importlib.import_module("moto.server").DomainDispatcherApplication
+    whole = app.__call__
+
+    def without_conditions(self: Any, environ: dict[str, Any], start: Any) -> Any:
+        return whole(self, {k: v for k, v in environ.items() if not k.startswith("HTTP_IF_")}, start)
+
+    monkeypatch.setattr(app, "__call__", without_conditions)
     with pytest.raises(UserError, match="ignores the condition of a PUT, so two publishers could mix"):
         push(release, target)
-    assert stored(bucket) == {}
+    assert stored(s3, bucket) == []
 
 
 @pytest.mark.parametrize("attempt", range(3))
 def test_of_two_at_once_one_wins_whole(
-    stored: Stored, release: Path, other: Path, bucket: str, target: str, tmp_path: Path, attempt: int
+    s3: Any, release: Path, other: Path, bucket: str, target: str, tmp_path: Path, attempt: int
 ) -> None:
     said = outcomes([release, other, release], target)
     won = [s for s in said if s == f"{target}/shop/0.1.0"]
@@ -184,20 +227,28 @@ def test_of_two_at_once_one_wins_whole(
     assert lost
     assert len(won) + len(lost) == 3
     fetch(won[0], tmp_path / "here")
-    assert content(tmp_path / "here") in (content(release), content(other))
+    assert contents(tmp_path / "here") in (contents(release), contents(other))
+
+
+def look_at_keys(after: int | str) -> None:
+    """Let the server check keys after so many requests; by default it never does."""
+    httpx.post(f"{os.environ['AWS_ENDPOINT_URL']}/moto-api/reset-auth", content=str(after).encode())
 
 
 def test_no_bucket_and_wrong_keys_are_said_without_the_secret(
-    release: Path, target: str, tmp_path: Path, denied: Callable[[], AbstractContextManager[None]]
+    release: Path, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(UserError, match="no such bucket"):
         push(release, "s3://nobucket/x")
     push(release, target)
-    with denied():
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "stranger")
+        look_at_keys(after=0)
         for act in (lambda: push(release, target), lambda: fetch(f"{target}/shop/0.1.0", tmp_path / "here")):
             with pytest.raises(UserError, match=r"access denied.*AWS_ACCESS_KEY_ID") as e:
                 act()
             assert "a-secret" not in str(e.value)
+        look_at_keys(after="inf")
 
 
 def test_without_the_extra_its_name_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,12 +271,12 @@ def test_the_command_sends_to_the_hub_in_one_commit_and_fetches_from_it(hf: Hub,
     done = alignrec("publish", "shop", "--root", release.parents[2], "--to", TARGET, cwd=tmp_path)
     assert done.stdout == f"published: alignrec fetch {TARGET}/shop/0.1.0\n"
     assert len(hf.dataset.commits) == 2
-    assert set(hf.dataset.files) == {"README.md", *(f"shop/0.1.0/{n}" for n in content(release))}
+    assert set(hf.dataset.files) == {"README.md", *(f"shop/0.1.0/{n}" for n in contents(release))}
     header = yaml.safe_load(hf.dataset.files["README.md"].decode().split("---\n")[1])
     paths = {p for c in header["configs"] for s in c["data_files"] for p in s["path"]}
     assert paths <= set(hf.dataset.files), "the card at the root names data files of the version"
     alignrec("fetch", f"{TARGET}/shop/0.1.0", "--to", "here", cwd=tmp_path)
-    assert content(tmp_path / "here") == content(release)
+    assert contents(tmp_path / "here") == contents(release)
 
 
 def test_a_commit_meanwhile_is_kept(hf: Hub, release: Path) -> None:

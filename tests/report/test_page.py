@@ -33,18 +33,16 @@ def reported(layout: Layout, **section: int) -> str:
 
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    layout = toy.outputs(tmp_path_factory.mktemp("page"))
-    reported(layout)
-    return layout
+    return toy.outputs(tmp_path_factory.mktemp("page"))
 
 
 @pytest.fixture(scope="module")
 def page(layout: Layout) -> str:
-    return (layout.report / "index.html").read_text().replace("\u00a0", " ")
+    return reported(layout)
 
 
 @pytest.fixture(scope="module")
-def text(layout: Layout) -> str:
+def text(layout: Layout, page: str) -> str:
     return (layout.report / "report.md").read_text()
 
 

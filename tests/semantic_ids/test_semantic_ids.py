@@ -8,8 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 import toy
 
-from alignrec import schemas
-from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.linalg import unit_rows
@@ -27,17 +25,10 @@ def groups(seed: int = 0) -> np.ndarray:
     return (kind + 0.4 * rng.normal(size=(ROWS, WIDTH))).astype(np.float32)
 
 
-def written(root: Path, x: np.ndarray) -> Path:
-    folder, n = Layout(root, "shop").features("f"), len(x)
-    flags, names = pa.array([True] * n), [f"A{i}" for i in range(n)]
-    columns = {"item_id": pa.array(range(n), pa.int32()), "asin": names, "has_image": flags, "has_text": flags}
-    table = pa.table(columns | {"vector": io.vectors(x)})
-    io.write_table(table, io.shard(folder, "features", 0), schemas.features(x.shape[1]))
-    return folder
-
-
 def coded(root: Path, x: np.ndarray, seed: int = 3, **params: int) -> Coding:
-    return coder.code_items(written(root, x), SemanticIds(**{"levels": 3, "codes": 8, **params}), seed)
+    folder = Layout(root, "shop").features("f")
+    toy.write_set(folder, toy.feature_table(x))
+    return coder.code_items(folder, SemanticIds(**{"levels": 3, "codes": 8, **params}), seed)
 
 
 def test_more_levels_reconstruct_vectors_better_and_equal_vectors_have_equal_codes(tmp_path: Path) -> None:

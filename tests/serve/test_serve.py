@@ -1,22 +1,21 @@
 """`alignrec serve`: queries are answered by the release's encoder or refused; the page in Chromium."""
 
-import io as bytes_io
 import shutil
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import commands
 import httpx
 import numpy as np
+import pictures
 import pytest
 import releases
 import toy
-from PIL import Image
 from processes import alignrec
-from typer.testing import CliRunner
 
-from alignrec.commands.app import app
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest
@@ -30,28 +29,20 @@ OURS = {"x-alignrec": "1"}
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return releases.with_encoders(tmp_path_factory.mktemp("made")).root
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return releases.with_encoders(tmp_path_factory.mktemp("made")).release
 
 
 @pytest.fixture(scope="module")
-def release(root: Path) -> Path:
-    return root / "publish/shop/release"
-
-
-@pytest.fixture(scope="module")
-def address(release: Path, root: Path) -> Iterator[str]:
+def address(release: Path) -> Iterator[str]:
     """The address of a server in its own process."""
-    with alignrec("serve", release, "--port", "0", "--root", root) as server:
+    with alignrec("serve", release, "--port", "0", "--root", release.parents[2]) as server:
         line = server.stdout.readline()
         assert line.startswith("serving: http://127.0.0.1:"), line
         yield line.split()[1]
 
 
-def picture(colour: str = "red", form: str = "PNG", size: tuple[int, int] = (40, 30)) -> bytes:
-    out = bytes_io.BytesIO()
-    Image.new("RGB", size, colour).save(out, form)
-    return out.getvalue()
+picture = partial(pictures.plain, form="PNG")
 
 
 def test_the_answer_is_that_of_a_plain_search_with_the_released_encoder(release: Path) -> None:
@@ -128,23 +119,13 @@ def test_a_port_that_is_taken_is_one_line(release: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        result = CliRunner().invoke(app, ["serve", str(release), "--port", str(taken.getsockname()[1])])
+        result = commands.alignrec("serve", release, "--port", taken.getsockname()[1])
     assert result.exit_code == 1
     assert "name another by --port" in result.output
 
 
-@pytest.fixture
-def tab(browser: Any, address: str) -> Iterator[Any]:
-    page, messages = browser.new_page(viewport={"width": 1280, "height": 900}), list[str]()
-    page.on("pageerror", lambda error: messages.append(str(error)))
-    page.on("dialog", lambda dialog: (messages.append(dialog.message), dialog.dismiss()))
-    page.goto(address)
-    yield page
-    assert messages == []
-    page.close()
-
-
-def test_a_text_in_the_box_finds_items_and_lights_them_on_the_map(tab: Any) -> None:
+def test_a_text_in_the_box_finds_items_and_lights_them_on_the_map(tab: Any, address: str) -> None:
+    tab.goto(address)
     tab.fill("#words", "green tree")
     tab.click("#question button")
     tab.locator("#answers figure").first.wait_for()

@@ -73,7 +73,7 @@ def project(kind: str, without: tuple[str, ...] = (), **split: str) -> Layout:
 def run(*stages: str, dataset: str = "toy") -> str:
     said = ""
     for stage in stages:
-        done = alignrec(stage, dataset, cwd=Path())
+        done = alignrec(stage, dataset)
         assert done.exit_code == 0, done.output
         said += done.output
     return said

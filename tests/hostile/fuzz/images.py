@@ -6,23 +6,17 @@ import zipfile
 import zlib
 from functools import cache
 
-from PIL import Image
+from pictures import noise
 
 from alignrec import schemas
 from alignrec.pipeline.images import access
 from alignrec.pipeline.images.decode import normalise_image
 from alignrec.pipeline.images.params import Images
 from tests.hostile.fuzz.target import Target, written
-from tests.hostile.test_images import LIMITS, exif, jpeg, scans
+from tests.hostile.test_images import LIMITS, exif, scans
 
 FORMATS = ("PNG", "GIF", "WEBP", "BMP", "TIFF")
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script>alert(1)</script></svg>'
-
-
-def encoded(form: str, mode: str = "RGB", **options: object) -> bytes:
-    out = io.BytesIO()
-    Image.effect_noise((40, 30), 50).convert(mode).save(out, form, **options)
-    return out.getvalue()
 
 
 def decoded(data: bytes) -> None:
@@ -34,10 +28,10 @@ def decoded(data: bytes) -> None:
 def with_exif(data: bytes) -> None:
     """Valid images are kept whatever their EXIF."""
     chunk = data[:60_000]
-    png = encoded("PNG")
+    png = noise(form="PNG")
     after = 8 + 25  # signature and IHDR
     marked = struct.pack(">I", len(chunk)) + b"eXIf" + chunk + struct.pack(">I", zlib.crc32(b"eXIf" + chunk))
-    for image in (jpeg(exif=b"Exif\0\0" + chunk), png[:after] + marked + png[after:]):
+    for image in (noise(exif=b"Exif\0\0" + chunk), png[:after] + marked + png[after:]):
         assert normalise_image(image, **LIMITS).status == "ok"
 
 
@@ -55,13 +49,14 @@ def archived(data: bytes) -> None:
 def zipped(**options: int) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", **options) as archive:
-        archive.writestr("a.jpg", jpeg())
+        archive.writestr("a.jpg", noise())
         archive.writestr("b/a.jpg", bytes(10_000))
     return out.getvalue()
 
 
-SOUND = [jpeg(), jpeg(progressive=True), scans(jpeg(progressive=True), 20), jpeg(exif=exif()), SVG]
-OTHERS = [*(encoded(form) for form in FORMATS), encoded("PNG", "P"), encoded("PNG", "LA"), encoded("JPEG", "CMYK")]
+SOUND = [noise(), noise(progressive=True), scans(noise(progressive=True), 20), noise(exif=exif()), SVG]
+MODES = {"P": "PNG", "LA": "PNG", "CMYK": "JPEG"}
+OTHERS = [*(noise(form=form) for form in FORMATS), *(noise(form=form, mode=mode) for mode, form in MODES.items())]
 
 
 @cache

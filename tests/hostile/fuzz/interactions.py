@@ -10,12 +10,11 @@ from alignrec.pipeline.interactions import build
 from alignrec.pipeline.sources import identifiers, inspect, mmrec
 from alignrec.pipeline.sources.amazon import Amazon2023, AmazonSource
 from alignrec.pipeline.sources.mmrec import MmrecSource
-from alignrec.pipeline.sources.tabular import TabularSource
 from alignrec.pipeline.vectors.arrays import RECORD
 from alignrec.pipeline.vectors.base import match_file
 from tests.hostile import test_sources
 from tests.hostile.fuzz.target import Target, encoded, folder, table, written
-from tests.hostile.test_sources import HEADER, INTER, ROWS
+from tests.hostile.test_sources import HEADER, ROWS
 
 CSV = [ROWS.encode(), *encoded([c for n, c, *_ in test_sources.READ.values() if n == "r.csv"])]
 NO_CSV = [
@@ -34,6 +33,7 @@ REVIEW = (
     b'"unixReviewTime":10,"timestamp":10000}\n'
 )
 JSONS = [JSON * 3, REVIEW * 3, *encoded([c for n, c, *_ in test_sources.READ.values() if n == "r.jsonl"])]
+INTER = "userID\titemID\trating\ttimestamp\tx_label\n"
 INTERS = encoded([INTER + "0\t0\t5\t1\t0\n0\t1\t4\t2\t1\n"])
 NO_INTERS = encoded(
     [
@@ -67,7 +67,7 @@ def ratings(source: Source, role: str, name: str, data: bytes) -> None:
 
 
 def tabular(name: str, data: bytes) -> None:
-    ratings(TabularSource(kind="tabular", interactions=[name]), "interactions", name, data)
+    test_sources.tabular(written(name, data))
 
 
 def amazon(data: bytes) -> None:
