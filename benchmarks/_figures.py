@@ -21,7 +21,6 @@ from alignrec.pipeline.evaluation.evidence import HEADLINE, MAIN, Cell, Comparis
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.report import probes as probed
-from alignrec.pipeline.report.figures import ARTICLE
 from alignrec.pipeline.report.table import describe_seeds, format_figure, markdown, measure_name, without_zero
 
 BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+)([^\n]*) -->\n).*?(<!-- /figures -->)", re.DOTALL)
@@ -146,12 +145,13 @@ def content(layout: Layout, datasets: Sequence[str]) -> Iterator[str]:
 
 
 def article(layout: Layout, parts: Sequence[str]) -> Iterator[str]:
-    """Yield tables of the article, of the named or of all available parts."""
+    """Yield tables of the article and of the experiments: the named parts, or all available ones."""
     # from files in git rather than the last report, as the default run makes none of these tables
-    kept = {name: layout.root / "figures" / layout.dataset / f"article-{name}.json" for name in ARTICLE}
-    for part in parts or [name for name, path in kept.items() if path.exists()]:
-        for table in io.read_json(kept[part]):
-            yield from (markdown(table["head"], table["rows"]), "", table["note"], "")
+    kept = layout.root / "figures" / layout.dataset
+    for path in [kept / f"article-{part}.json" for part in parts] or sorted(kept.glob("article-*.json")):
+        for table in io.read_json(path):
+            head = [table["head"][0] or table["heading"], *table["head"][1:]]
+            yield from (markdown(head, table["rows"]), "", table["note"], "")
 
 
 KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {

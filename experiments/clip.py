@@ -1,97 +1,81 @@
-"""Train CLIP on the images and texts of a dataset, as a baseline: `python -m experiments.clip sample clip.npy`."""
+"""CLIP and BEiT3 trained on a dataset, in the paper's intermediate protocols: `python -m experiments.clip sample`."""
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
-import torch
 import typer
-from open_clip import CLIP, ClipLoss, CLIPTextCfg, CLIPVisionCfg, SimpleTokenizer
-from torch import Tensor, nn
-from tqdm import trange
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.benchmark.cell import DatasetData
+from alignrec.pipeline.benchmark.params import Benchmark
+from alignrec.pipeline.encode.params import BEiT3
+from alignrec.pipeline.evaluation.cutoff import CUTOFF
+from alignrec.pipeline.graph.params import Graph
 from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.pipeline.images.decode import decode_all, normalise_pixels
-from alignrec.pipeline.ops import linalg
-from alignrec.pipeline.ops.device import pick_device
-from alignrec.pipeline.ops.linalg import unit_rows
-from alignrec.pipeline.pretrain.train import warmup_cosine
+from alignrec.pipeline.models import RELEASED
+from alignrec.pipeline.probe.judge import Processing, answer_sets, summarise_answers
+from alignrec.pipeline.probe.params import Probe
+from alignrec.pipeline.probe.questions import Questions
+from alignrec.pipeline.probe.registry import PROBES, Data
+from alignrec.pipeline.report.table import Table
+from experiments.contrast import WIDTH, trained_clip
+from experiments.shared import branched, compared, opened, planned, pretraining, recalls, record
 
-SIDE, PATCH, WIDTH, LAYERS, HEAD, TOKENS = 48, 8, 128, 3, 32, 128  # as in BEiT3 of size small
-BATCH, PEAK, WARMUP = 16, 1e-3, 0.1
-TEACHERS, WEIGHTS = ("minilm", "cnn", "tfidf"), (1.0, linalg.IMAGE, 1.0)
-
-
-def network(vocabulary: int, taught: int) -> Any:
-    """Return an untrained CLIP, with a linear head of width `taught` if that is not 0."""
-    vision = CLIPVisionCfg(layers=LAYERS, width=WIDTH, head_width=HEAD, patch_size=PATCH, image_size=SIDE)
-    text = CLIPTextCfg(TOKENS, vocabulary, width=WIDTH, heads=WIDTH // HEAD, layers=LAYERS)
-    clip: Any = CLIP(WIDTH, vision, text)
-    clip.teacher = nn.Linear(2 * WIDTH, taught) if taught else None
-    return clip.to(pick_device())
-
-
-def encode(clip: Any, pixels: np.ndarray, ids: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Return unit-length vectors of images and of texts, [n, W] each."""
-    image = clip.encode_image(normalise_pixels(pixels).to(pick_device()), normalize=True)
-    return image, clip.encode_text(torch.from_numpy(ids).to(pick_device()), normalize=True)
+SETS = {  # feature set of the branch -> its name here
+    "beit3": "BEiT3",
+    "beit3-image-masked": "BEiT3, images masked",
+    "beit3-text-masked": "BEiT3, texts masked",
+    "beit3-untrained": "BEiT3, untrained",
+}
+NOTE = (
+    "Both of width 128 and 3 layers, trained for {steps:,} steps of 16 items: BEiT3 by MIM and MLM only, with MiniLM's "
+    "words; CLIP by contrast. Features are raw CLS, and image and text vectors concatenated."
+)
 
 
-def train(clip: Any, pairs: list[np.ndarray], steps: int, distill: float, seed: int) -> None:
-    """Train in place on `pairs`: pixels, token ids and teacher vectors."""
-    pixels, ids, target = pairs
-    optimizer = torch.optim.AdamW(clip.parameters(), PEAK, (0.9, 0.98), weight_decay=0.05)
-    contrast, rng = ClipLoss(), np.random.default_rng(seed)
-    for step in trange(steps, unit="step"):
-        batch = np.sort(rng.choice(len(ids), min(BATCH, len(ids)), replace=False))
-        image, text = encode(clip, pixels[batch], ids[batch])
-        loss = contrast(image, text, clip.logit_scale.exp())
-        if distill:
-            read = clip.teacher(torch.cat([image, text], 1))
-            loss += distill * (1 - torch.cosine_similarity(read, torch.from_numpy(target[batch]).to(read))).mean()
-        optimizer.param_groups[0]["lr"] = warmup_cosine(step, steps, WARMUP, PEAK)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(clip.parameters(), 3.0)
-        optimizer.step()
+def probed(layout: Layout, sets: dict[str, np.ndarray]) -> Table:
+    """Return a table of zero-shot and Item-CF hits, raw and processed."""
+    data = Data(io.read_table(layout.interactions, schemas.INTERACTIONS), len(next(iter(sets.values()))))
+    asked = {name: PROBES[name].ask(data) for name in ("zero_shot", "item_cf")}
+    tasks = {name: task for name, task in asked.items() if isinstance(task, Questions)}
+    processing = Processing(data, Probe().width)
+    both = answer_sets(tasks, sets.items(), [CUTOFF], processing=processing)
+    found = [summarise_answers(tasks, answers, [CUTOFF]) for answers in both]
+    cells = [
+        [name, *(", ".join(f"{of[probe][name][PROBES[probe].figure]:.3f}" for of in found) for probe in tasks)]
+        for name in sets
+    ]
+    head = ("features", *(f"{PROBES[probe].name} {PROBES[probe].figure}" for probe in tasks))
+    return Table("", "Raw, then processed.", head, cells)
 
 
-def target_of(layout: Layout) -> np.ndarray:
-    """Return the teachers' joint vectors, the target of `pretrain`: float32 [I, W], unit length."""
-    features = [io.map_features(layout.features(name)) for name in TEACHERS]
-    blocks = [linalg.Block(i, np.ones(x.shape[1], bool), WEIGHTS[i]) for i, x in enumerate(features)]
-    return unit_rows(linalg.fit_blocks(lambda: [features], blocks, linalg.WIDTH, linalg.POWER)(features))[0]
-
-
-def main(dataset: str, to: Path, steps: int = 1056, distill: float = 0.0, seed: int = 0) -> None:
-    """Train CLIP on the items of a dataset and write their concatenated image and text vectors as .npy."""
-    layout = Layout(Path("outputs"), dataset)
-    read = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
-    texts = [text[: 64 * TOKENS] for text in read]  # the tokenizer takes hours for very long words
-    has_text = np.array([bool(text.strip()) for text in texts])
-    tokens = SimpleTokenizer(context_length=TOKENS)(texts).numpy()  # int64 [I, T], padded with 0
-    # CLIP pools at the largest id, the end of the text, which stays the largest as `unique` sorts
-    vocabulary, ids = np.unique(tokens, return_inverse=True)
-    target = target_of(layout) if distill else np.zeros((len(texts), 0), np.float32)
-    torch.manual_seed(seed_for("clip", dataset, seed))
-    clip = network(len(vocabulary), target.shape[1])
-    torch.set_num_threads(1)  # the order of summation depends on it
-    with TemporaryDirectory() as folder:
-        row, pixels = decode_all(layout.images, SIDE, Path(folder) / "pixels.npy")
-        pairs = np.flatnonzero(has_text & (row >= 0))
-        train(clip.train(), [pixels[row[pairs]], ids[pairs], target[pairs]], steps, distill, seed)
-        vectors = np.zeros((len(texts), 2 * WIDTH), np.float32)
-        with torch.inference_mode():
-            for some in np.array_split(np.arange(len(texts)), max(1, len(texts) // 256)):
-                both = torch.cat(encode(clip.eval(), pixels[row[some].clip(0)], ids[some]), 1).cpu().numpy()
-                vectors[some] = both * np.repeat([row[some] >= 0, has_text[some]], WIDTH, axis=0).T
-    if distill:
-        vectors = vectors @ clip.teacher.weight.detach().cpu().numpy().T
-    np.save(to, vectors)
+def main(
+    dataset: str,
+    params: Path = Path("params.yaml"),
+    root: Path = Path("outputs"),
+    steps: int = 1056,
+    seeds: int = 3,
+    features: list[str] = [],  # noqa: B006
+) -> None:
+    """Train both and record probes and AlignRec's recall, also of FEATURES, such as those of a pre-trained CLIP."""
+    given, layout, folder = opened(dataset, params, root, "clip")
+    section = given[BEiT3].model_copy(update={"whiten": False, "sets": [*SETS]})
+    own = given.having(pretraining(given, size="small", distill=0.0, steps=steps), section)
+    branch = branched(layout, folder, own, ["pretrain", "beit3"])
+    sets = {name: io.matrix(io.read_features(branch.features(key))["vector"]) for key, name in SETS.items()}
+    clip, image = trained_clip(layout, steps), np.repeat([True, False], WIDTH)
+    sets |= {"CLIP": clip, "CLIP, images masked": clip * ~image, "CLIP, texts masked": clip * image}
+    sets |= {"CLIP, untrained": trained_clip(layout, 0)}
+    sets |= {name: io.matrix(io.read_features(layout.features(name))["vector"]) for name in features}
+    data = {}
+    for name, vectors in sets.items():
+        path = folder / f"{name}.npy"
+        io.write_npy(path, vectors)
+        data[name] = DatasetData(layout, path, (), own[Graph])
+    found = recalls(planned(own, data, [RELEASED], seeds), folder, own[Benchmark].workers)
+    whole = {name: vectors for name, vectors in sets.items() if not name.endswith("masked")}
+    record(layout, "clip", probed(layout, whole), compared(found, [*data], NOTE.format(steps=steps)))
 
 
 if __name__ == "__main__":

@@ -11,10 +11,16 @@ from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.harness.config import checked
 from alignrec.pipeline.interactions.params import Interactions
+from alignrec.pipeline.report.table import Table
 from alignrec.pipeline.train.params import Released
-from experiments.shared import branched, opened
+from experiments.shared import branched, opened, record
 
-SHOWN = (("catalogue", "coverage"), ("catalogue", "gini"), ("history", "recall"), ("popularity", "recall"))
+SHOWN = {  # (slice, metric) -> its name; {} is the label
+    ("catalogue", "coverage"): "share of the catalogue in a user's top 20",
+    ("catalogue", "gini"): "Gini of how often items are shown (0: equally)",
+    ("history", "recall"): "Recall@20 of users with {} train interactions",
+    ("popularity", "recall"): "Recall@20 of items in tenth {} by popularity",
+}
 
 
 def main(
@@ -27,7 +33,7 @@ def main(
     budget: int = 4,
     model: Annotated[list[str], typer.Option()] = ["lightgcn", "bm3", "alignrec"],  # noqa: B006
 ) -> None:
-    """Benchmark the models on other splits and print coverage, Gini and recall by group at the largest cutoff."""
+    """Benchmark the models on other splits and record coverage, Gini and recall by group."""
     given, layout, folder = opened(dataset, params, root, f"exposure/{protocol}-{most_train}")
     keys: dict[str, Any] = {"protocol": protocol, "most_train": most_train, "draws": draws}
     split = checked(Interactions, given[Interactions].model_dump(exclude_unset=True) | keys, "interactions")
@@ -35,13 +41,22 @@ def main(
     own = given.having(split, given[Benchmark].model_copy(update=changed))
     branch = branched(layout, folder, own, ["interactions", "benchmark"])
     rows = io.read_table(branch.slices, schemas.SLICES).to_pylist()
-    figures: dict[tuple[str, ...], list[float]] = {}
+    record(layout, "exposure", tabulate(rows, own[Benchmark]))
+
+
+def tabulate(rows: list[dict[str, Any]], benchmark: Benchmark) -> Table:
+    """Return a table of figures by model from rows of schema SLICES."""
+    figures: dict[str, dict[str, list[float]]] = {}
     for row in rows:
-        if (row["slice"], row["metric"]) in SHOWN and row["k"] == 20 and row["n"]:
-            named = (row["protocol"], f"{row['slice']} {row['label']} {row['metric']}", row["model"])
-            figures.setdefault(named, []).append(row["value"])
-    for (rules, what, name), values in figures.items():
-        print(f"{rules}: {what}, {name}: {np.mean(values):.4f}")
+        shown = SHOWN.get((row["slice"], row["metric"]))
+        if shown and row["k"] == 20 and row["n"]:
+            by_model = figures.setdefault(shown.format(row["label"]), {})
+            by_model.setdefault(row["model"], []).append(row["value"])
+    cells = [[name, *(f"{np.mean(of[model]):.4f}" for model in benchmark.models)] for name, of in figures.items()]
+    note = (
+        f"Test, each model with the best of {benchmark.budget} settings on valid; means over {benchmark.seeds} seeds."
+    )
+    return Table("", note, ("", *benchmark.models), cells)
 
 
 if __name__ == "__main__":

@@ -13,19 +13,24 @@ from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.models.alignrec import AlignRec
 from alignrec.pipeline.ops import linalg
+from alignrec.pipeline.report.table import Table
 from alignrec.pipeline.train import inputs
 from alignrec.pipeline.train.loop import fit
 from alignrec.pipeline.train.params import Released
-from experiments.shared import opened
+from experiments.shared import opened, record
 
 LOSSES = ("cca", "reg", "uia")
+NOTE = (
+    "First and best epoch; one seed. Rank: effective rank of item vectors; energy: share of their squared length in "
+    "one direction; content id: mean cosine of an item's two vectors; user item: of train pairs; kept: linear CKA of "
+    "content vectors and features."
+)
 
 
 @torch.no_grad()
 def measure(model: AlignRec, users: np.ndarray, items: np.ndarray) -> dict[str, float]:
     """Return measures of AlignRec's item vectors, given users and items of the train pairs, int [P] each."""
-    # rank: effective rank, 1 .. D; energy: share of squared length in the leading direction; content_id: mean cosine of
-    # an item's two vectors; user_item: mean cosine of train pairs; kept: linear CKA of content vectors with features
+    # as in NOTE; ranks are 1 .. D
     id_user, id_item = model.id_branch()
     mm_user, mm_item = model.content_branch()
     user, item = id_user + mm_user, id_item + mm_item
@@ -56,11 +61,11 @@ def leading_share(features: np.ndarray) -> float:
 def main(
     dataset: str, params: Path = Path("params.yaml"), root: Path = Path("outputs"), epochs: int | None = None
 ) -> None:
-    """Train AlignRec with all losses and without each, and print the measures of every epoch."""
+    """Train AlignRec with all losses and without each, and record the measures of the first and the best epoch."""
     own, layout, _ = opened(dataset, params, root, "geometry")
     data, settings = inputs.read_inputs(layout, own[Released].features), model_settings(own, RELEASED)
     settings = settings.model_copy(update={"epochs": epochs or settings.epochs, "patience": epochs or settings.epochs})
-    train = data.split.train
+    train, rows = data.split.train, list[list[str]]()
     for without in ("", *LOSSES):
         seen: list[dict[str, float]] = []
 
@@ -72,10 +77,11 @@ def main(
 
         changed = settings.model_copy(update={without: 0.0} if without else {})
         fitted = fit(Observed, *data, changed, seed_for("benchmark", dataset, RELEASED, 0))
-        for line, shape in zip(fitted.history, seen, strict=True):
-            figures = ", ".join(f"{name} {value:.4f}" for name, value in shape.items())
-            recall = f"valid Recall@20 {line['valid_recall@20']:.4f}"
-            print(f"without {without or 'nothing'}, epoch {line['epoch']}: {recall}, {figures}")
+        for epoch in dict.fromkeys((0, fitted.best_epoch)):
+            recall = f"{fitted.history[epoch]['valid_recall@20']:.4f}"
+            rows.append([without or "nothing", str(epoch + 1), recall, *(f"{x:.3g}" for x in seen[epoch].values())])
+    names = [name.replace("_", " ") for name in seen[0]]
+    record(layout, "geometry", Table("", NOTE, ("without", "epoch", "valid Recall@20", *names), rows))
 
 
 if __name__ == "__main__":

@@ -16,55 +16,53 @@ from alignrec.pipeline.graph.params import Graph
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.models.alignrec import AlignRec
-from alignrec.pipeline.pretrain.params import Pretrain
 from alignrec.pipeline.train import inputs
 from alignrec.pipeline.train.loop import fit
-from experiments.shared import branched, compared, opened
+from experiments.shared import branched, compared, opened, pretraining, record
 from experiments.together import Encoder, Together
 
 SET = "beit3-raw"  # raw CLS vectors, as in the article; gradients can reach them
+STARTS = ("pre-trained", "untrained")  # networks; the first by MIM and MLM only, as joint training has no teachers
+NOTE = (
+    "BEiT3 of size small; pre-trained: by MIM and MLM, without teachers. Joint: AlignRec's losses train it too, at a "
+    "multiple of AlignRec's learning rate; all items are encoded again after each epoch."
+)
 
 
 def main(
     dataset: str,
     params: Path = Path("params.yaml"),
     root: Path = Path("outputs"),
-    rate: Annotated[list[float], typer.Option()] = [1.0, 0.1, 0.01],  # noqa: B006
+    rate: Annotated[list[float], typer.Option()] = [0.1, 0.01],  # noqa: B006
     seeds: int = 3,
     steps: int = 1056,
 ) -> None:
-    """Train staged, without pre-training and jointly (`rate`: relative learning rate of the encoder), and compare."""
+    """Train AlignRec on a frozen BEiT3 and jointly with it, from both starts, and record the change in recall."""
     given, layout, folder = opened(dataset, params, root, "joint")
-    sets, settings = (
-        given[BEiT3].model_copy(update={"sets": [SET]}),
-        model_settings(given, RELEASED),
-    )
-    settings = settings.model_copy(update={"patience": settings.epochs})
+    sets = given[BEiT3].model_copy(update={"sets": [SET]})
+    settings = model_settings(given, RELEASED)
+    settings = settings.model_copy(update={"patience": settings.epochs, "mode": "frozen"})
     branches = {}
-    arms: dict[str, dict[str, float]] = {"staged": {"steps": steps}, "start": {"steps": 0, "distill": 0.0}}
-    for name, keys in arms.items():
-        own = given.having(given[Pretrain].model_copy(update={"size": "small", **keys}), sets)
-        branches[name] = branched(layout, folder / name, own, ["pretrain", "beit3", "graph"])
+    for start, number in zip(STARTS, (steps, 0), strict=True):
+        own = given.having(pretraining(given, size="small", distill=0.0, steps=number), sets)
+        branches[start] = branched(layout, folder / start, own, ["pretrain", "beit3", "graph"])
+    arms = {f"{way}, {start}": (start, 0.0) for way, start in zip(("staged", "frozen"), STARTS, strict=True)}
+    arms |= {f"joint, {start}, rate x {factor:g}": (start, factor) for start in STARTS for factor in rate}
     rules = protocol_of(given, dataset, inputs.read_inputs(layout, None).split)
     found: dict[Compared, np.ndarray] = {}
-    for seed in range(seeds):
-        drawn = seed_for("benchmark", dataset, RELEASED, seed)
-        for arm, of in {"staged": 0.0, "start": 0.0, **{f"joint, rate x {r:g}": r for r in rate}}.items():
-            data, model, own_settings = (
-                inputs.read_inputs(branches.get(arm, branches["start"]), SET),
-                AlignRec,
-                settings,
-            )
-            if of:
-                encoder, own_settings = Encoder(branches["start"]), settings.model_copy(update={"mode": "frozen"})
+    for arm, (start, factor) in arms.items():
+        for seed in range(seeds):
+            data, model = inputs.read_inputs(branches[start], SET), AlignRec
+            if factor:
+                encoder = Encoder(branches[start])
                 vectors = encoder.all()
                 data = data._replace(features=vectors, edges=neighbours.neighbours_by_params(vectors, given[Graph]))
-                model = partial(Together, encoder=encoder, graph=given[Graph], rate=of)  # type: ignore[assignment]
+                model = partial(Together, encoder=encoder, graph=given[Graph], rate=factor)  # type: ignore[assignment]
                 model.needs = AlignRec.needs
-            fitted = fit(model, *data, own_settings, drawn)
+            fitted = fit(model, *data, settings, seed_for("benchmark", dataset, RELEASED, seed))
             judged = open_test(fitted.user, fitted.item, data.split, rules, [20])
             found[Compared(RELEASED, arm, seed)] = judged.test.per_user["recall", 20]
-    print(*compared(found, list(dict.fromkeys(one.features for one in found))), sep="\n")
+    record(layout, "joint", compared(found, [*arms], f"{NOTE} {settings.epochs} epochs, {steps:,} steps."))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Shared by the experiments: datasets with other parameters, trained cells, and tables of tests."""
+"""Shared by the experiments: datasets with other parameters, trained cells, and tables for docs/study.md."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,18 +14,30 @@ from alignrec.pipeline.benchmark.settings import protocol_of
 from alignrec.pipeline.benchmark.significance import summarise_recalls
 from alignrec.pipeline.encode.params import Encode
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded_cutoff
-from alignrec.pipeline.harness.config import Parameters
+from alignrec.pipeline.evaluation.evidence import MAIN, mean_and_sd
+from alignrec.pipeline.harness.config import Parameters, checked
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
+from alignrec.pipeline.pretrain.params import Pretrain
+from alignrec.pipeline.report.figures import write_tables
+from alignrec.pipeline.report.table import CHANGE, Difference, Table, Value, measure_name
 from alignrec.pipeline.train import inputs
 from alignrec.stages.order import STAGES
 
 RECALL = f"recall@{CUTOFF}"
+TESTED = "Mean ± sd over seeds; the change is from the first row, tested over users; p is Holm's."
 
 
 def opened(dataset: str, params: Path, root: Path, name: str) -> tuple[Parameters, Layout, Path]:
     """Return the parameters and paths of a dataset, and the folder of the experiment."""
     return load(params, dataset), Layout(root, dataset), root / "experiments" / name
+
+
+def pretraining(params: Parameters, **keys: Any) -> Pretrain:
+    """Return section `pretrain` with other keys; for another size, whose defaults differ, only the seed is kept."""
+    own = params[Pretrain]
+    kept = own.model_dump(exclude_unset=True) if keys.get("size", own.size) == own.size else {"seed": own.seed}
+    return checked(Pretrain, kept | keys, "pretrain")
 
 
 def branched(layout: Layout, root: Path, params: Parameters, stages: Sequence[str]) -> Layout:
@@ -63,15 +76,20 @@ def recalls(trainings: Mapping[Compared, Cell], folder: Path, workers: int) -> d
     return found
 
 
-def compared(found: Mapping[Compared, np.ndarray], names: Sequence[str]) -> Iterator[str]:
-    """Yield a table of recall by model and name, with paired tests over users against the first name."""
+def compared(found: Mapping[Compared, np.ndarray], names: Sequence[str], note: str = "") -> Table:
+    """Return a table of recall by model and name, with paired tests over users against the first name."""
     tested = summarise_recalls(found, names)
     pairs = {(row["measure"].split()[0], row["b"]): row for row in tested["paired"] if row["a"] == names[0]}
-    yield f"| model | | test {RECALL} | change | 95 % interval | p |\n|---|---|---|---|---|---|"
+    rows: list[tuple[Value, ...]] = []
     for model, figures in tested[RECALL].items():
         for name, figure in figures.items():
-            spread = f"{figure['mean']:.4f}" + (f" ± {figure['sd']:.4f}" if figure["sd"] is not None else "")
-            row, change = pairs.get((model, name)), " | | "
-            if row:
-                change = f"{-row['difference']:+.4f} | {-row['high']:+.4f} .. {-row['low']:+.4f} | {row['p_holm']:.4f}"
-            yield f"| {model} | {name} | {spread} | {change} |"
+            row = pairs.get((model, name))
+            change = row and Difference(-row["high"], -row["difference"], -row["low"], row["p"], row["p_holm"])
+            rows.append((model, name, mean_and_sd(figure["values"]), change))
+    return Table.of("", f"{note} {TESTED}".strip(), ("model", "", f"test {measure_name(*MAIN)}", *CHANGE), rows)
+
+
+def record(layout: Layout, name: str, *tables: Table) -> None:
+    """Print tables and write them to outputs/figures, from which `make figures` updates docs/study.md."""
+    write_tables(layout.root / "figures" / layout.dataset / f"article-{name}.json", tables)
+    print(*(f"{table.markdown}\n{table.note}" for table in tables), sep="\n\n")

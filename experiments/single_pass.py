@@ -11,17 +11,18 @@ from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.encode.params import BEiT3
 from alignrec.pipeline.evaluation.cutoff import CUTOFF
+from alignrec.pipeline.evaluation.evidence import mean_and_sd
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.interactions.split import Split
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS, RELEASED
-from alignrec.pipeline.pretrain.params import Pretrain
+from alignrec.pipeline.report.table import Table, Value
 from alignrec.pipeline.train import inputs
 from alignrec.pipeline.train.inputs import Sampler
 from alignrec.pipeline.train.loop import fit
 from alignrec.pipeline.train.params import Released
-from experiments.shared import branched, opened
+from experiments.shared import branched, opened, pretraining, record
 
 
 class ByTime(Sampler):
@@ -48,24 +49,25 @@ def main(
     dataset: str,
     params: Path = Path("params.yaml"),
     root: Path = Path("outputs"),
-    steps: Annotated[list[int], typer.Option()] = [0, 264, 528, 1056],  # noqa: B006
+    steps: Annotated[list[int], typer.Option()] = [0, 25, 50],  # noqa: B006
     seeds: int = 3,
 ) -> None:
-    """Pre-train for each number of steps, train AlignRec for one epoch and print its recall on valid."""
+    """Pre-train for each number of steps, train AlignRec for one epoch and record its recall on valid."""
     given, layout, folder = opened(dataset, params, root, "single_pass")
-    features = given[Released].features
+    features, rows = given[Released].features, list[tuple[Value, ...]]()
     sets = given[BEiT3].model_copy(update={"sets": [features]})
     settings = model_settings(given, RELEASED).model_copy(update={"epochs": 1, "batch_size": 128})
     for number in steps:
-        pretrain = given[Pretrain].model_copy(update={"size": "small", "steps": number})
-        own = given.having(pretrain, sets)
+        own = given.having(pretraining(given, steps=number), sets)
         branch = branched(layout, folder / str(number), own, ["pretrain", "beit3", "graph"])
         data, recalls = inputs.read_inputs(branch, features), []
         for seed in range(seeds):
             drawn = seed_for("single pass", dataset, seed)
             fitted = fit(MODELS[RELEASED], *data, settings, drawn, sampler=lambda split: ByTime(split, layout))
             recalls.append(fitted.valid[f"recall@{CUTOFF}"])
-        print(f"{number} steps: valid Recall@{CUTOFF} {np.mean(recalls):.4f} ± {np.std(recalls):.4f}")
+        rows.append((str(number), mean_and_sd(recalls)))
+    note = f"AlignRec on {features} after one pass in order of time, batches of {settings.batch_size}; {seeds} seeds."
+    record(layout, "single-pass", Table.of("", note, ("steps of pre-training", "valid Recall@20"), rows))
 
 
 if __name__ == "__main__":

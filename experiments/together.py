@@ -93,11 +93,8 @@ class Together(AlignRec):
         if not self.training:
             vectors = self.encoder.all()
             self.features.data.copy_(torch.from_numpy(vectors))
-            edges, params, self._table = (
-                neighbours.neighbours_by_params(vectors, self.graph),
-                self.params,
-                self.features.data,
-            )
-            graph = adjacency.item_graph(edges, len(vectors), params.self_neighbour, params.symmetric)
+            edges = neighbours.neighbours_by_params(vectors, self.graph)
+            graph = adjacency.item_graph(edges, len(vectors), self.params.self_neighbour, self.params.symmetric)
+            self._table = self.features.data
             self.item_item = Sparse(graph, self._table.device)
         return super().forward()

@@ -9,10 +9,8 @@ from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.cell import DatasetData
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.encode.params import BEiT3
-from alignrec.pipeline.harness.config import checked
 from alignrec.pipeline.models import RELEASED
-from alignrec.pipeline.pretrain.params import Pretrain
-from experiments.shared import branched, compared, opened, planned, recalls
+from experiments.shared import branched, compared, opened, planned, pretraining, recalls
 
 SMALL: dict[str, Any] = {"size": "small", "steps": 1056}
 # profile -> variant -> parameters of `pretrain` to override; variants are tested against the first
@@ -44,7 +42,7 @@ def main(
     sets = given[BEiT3].model_copy(update={"sets": SETS})
     data = {}
     for name, keys in PROFILES[profile].items():
-        section = checked(Pretrain, given[Pretrain].model_dump(exclude_unset=True) | keys, name)
+        section = pretraining(given, **keys)
         if steps is not None:
             section = section.model_copy(update={"steps": min(section.steps, steps)})
         own = given.having(section, sets)
@@ -55,7 +53,7 @@ def main(
             print(f"{name}, {features}: {', '.join(figures)}")
             data[f"{name}, {features}"] = DatasetData.of(own, branch, features)
     cells = planned(given, data, [RELEASED], seeds)
-    print(*compared(recalls(cells, folder, given[Benchmark].workers), [*data]), sep="\n")
+    print(compared(recalls(cells, folder, given[Benchmark].workers), [*data]).markdown)
 
 
 def _asked(probes: dict[str, Any], name: str) -> bool:

@@ -11,12 +11,12 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.cell import DatasetData, Hidden
 from alignrec.pipeline.benchmark.params import Benchmark
-from alignrec.pipeline.encode.params import TRAINED
+from alignrec.pipeline.encode.params import IMAGE_TOKENS, TRAINED, BEiT3, Encode
 from alignrec.pipeline.graph.params import Graph
 from alignrec.pipeline.harness.config import Parameters
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.seeds import seed_for
-from experiments.shared import branched, compared, opened, planned, recalls
+from experiments.shared import branched, compared, opened, planned, recalls, record
 
 Rng = np.random.Generator
 
@@ -48,7 +48,16 @@ def encoded(params: Parameters, layout: Layout, root: Path, features: str, what:
             rows = io.rows([path])
             io.write_table(table.slice(at, rows), branch.images / path.name, schemas.IMAGES)
             at += rows
-    branched(layout, root, params, ["beit3"] if features in TRAINED else ["encode", "combine"])
+    if features in TRAINED:
+        # size mini reads images as vectors that `encode` wrote
+        read = [name for name in params[Encode].encoders if name in IMAGE_TOKENS and what == "image"]
+        sections = (
+            params[Encode].model_copy(update={"encoders": read}),
+            params[BEiT3].model_copy(update={"sets": [features]}),
+        )
+        branched(layout, root, params.having(*sections), ["encode", "beit3"] if read else ["beit3"])
+    else:
+        branched(layout, root, params, ["encode", "combine"])
     return io.matrix(io.read_features(branch.features(features))["vector"])
 
 
@@ -59,9 +68,9 @@ def main(
     model: Annotated[list[str], typer.Option()] = ["alignrec"],  # noqa: B006
     features: str = "beit3",
     ratio: Annotated[list[float], typer.Option()] = [0.1, 0.5, 1.0],  # noqa: B006
-    seeds: int = 1,
+    seeds: int = 3,
 ) -> None:
-    """Retrain with wrong content for a fraction of the items and print the change in recall."""
+    """Retrain with wrong content for a fraction of the items and record the change in recall."""
     own, layout, folder = opened(dataset, params, root, f"wrong/{features}")
     vectors = io.matrix(io.read_features(layout.features(features))["vector"])
     rng = np.random.default_rng(seed_for("wrong", dataset))
@@ -70,14 +79,16 @@ def main(
     other[cycle] = np.roll(cycle, 1)  # a single cycle, so that no item keeps its own content
     wrong = {what: encoded(own, layout, folder / what, features, what, other) for what in ("image", "text")}
     wrong["noise"] = noise(vectors, rng)
-    data = {"nothing": DatasetData.of(own, layout, features)}
+    whole = DatasetData.of(own, layout, features)
+    data = {"nothing": whole}
     for what, vectors_of in wrong.items():
         for share in ratio:
             path = folder / f"{what}-{share:g}.npy"
             rows = Hidden(what, share, seed_for("mask", dataset)).rows(len(vectors))
             io.write_npy(path, np.where(rows[:, None], vectors_of, vectors))
-            data[path.stem] = DatasetData(layout, path, data["nothing"].parts, own[Graph])
-    print(*compared(recalls(planned(own, data, model, seeds), folder, own[Benchmark].workers), [*data]), sep="\n")
+            data[f"{what} of {share:.0%}"] = DatasetData(layout, path, whole.parts, own[Graph])
+    found = recalls(planned(own, data, model, seeds), folder, own[Benchmark].workers)
+    record(layout, "wrong", compared(found, [*data], f"Wrong content of a share of the items; {features}."))
 
 
 if __name__ == "__main__":

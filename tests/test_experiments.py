@@ -22,13 +22,18 @@ PARAMS: dict[str, Any] = {
     "benchmark": {"workers": 1, "ks": [5, 20]},
 }
 EXPERIMENTS = {
-    "exposure": (["--draws", "1", "--budget", "1", "--model", "bpr"], ["catalogue all gini, bpr"]),
-    "geometry": (["--epochs", "1"], ["without nothing, epoch 0", "without uia, epoch 0"]),
-    "joint": (["--steps", "2", "--seeds", "1", "--rate", "0.1"], ["| staged |", "| joint, rate x 0.1 |"]),
+    "clip": (["--steps", "2", "--seeds", "1"], ["| BEiT3, untrained |", "| CLIP, texts masked |"]),
+    "exposure": (["--draws", "1", "--budget", "1", "--model", "bpr"], ["Gini"]),
+    "geometry": (["--epochs", "1"], ["| nothing | 1 |", "| uia | 1 |"]),
+    "joint": (
+        ["--steps", "2", "--seeds", "1", "--rate", "0.1"],
+        ["| staged, pre-trained |", "| joint, untrained, rate x"],
+    ),
     "league": (["--model", "bpr", "--model", "vbpr", "--features", "beit3", "--seeds", "1", "--budget", "1"], ["tau"]),
-    "single_pass": (["--steps", "0", "--seeds", "1"], ["0 steps: valid Recall@20"]),
+    "mapped": (["--features", "beit3"], ["| beit3 |", "| beit3-mapped |"]),
+    "single_pass": (["--steps", "0", "--seeds", "1"], ["| 0 |"]),
     "variants": (["--profile", "objective", "--steps", "2", "--seeds", "1"], ["| article, beit3-raw |"]),
-    "wrong": (["--ratio", "1", "--features", "beit3"], ["| nothing |", "| image-1 |", "| text-1 |", "| noise-1 |"]),
+    "wrong": (["--ratio", "1", "--features", "beit3"], ["| nothing |", "| image of 100% |", "| noise of 100% |"]),
 }
 
 

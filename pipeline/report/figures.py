@@ -1,6 +1,7 @@
 """Write figures that DVC shows and git tracks: headline figures, rows of plots, tables of the documentation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from alignrec.pipeline import io
@@ -10,7 +11,6 @@ from alignrec.pipeline.report.outputs import Outputs, read_json
 from alignrec.pipeline.report.table import CONTROLS, Table, with_labels, without_zero
 
 PROBES = ("zero_shot", "item_cf", "content_knn", "cold_items")  # probes that train no recommender
-ARTICLE = ("recommenders", "ablation", "mask", "tail", "hyper-parameters")
 DIGITS = 4  # decimal places
 
 
@@ -21,15 +21,7 @@ def write_figures(outputs: Outputs, model: str) -> None:
     for plot, rows in (curves | studied).items():
         io.write_json(outputs.layout.figures(plot), rows)
     for part, tables in article_tables(outputs, studied).items():
-        # significant cells are bold, and figures drop the zero before the decimal point
-        content = []
-        for table in tables:
-            cells = [[without_zero(cell) for cell in row] for row in table.rows]
-            for row, column in table.marks:
-                cells[row][column] = f"**{cells[row][column]}**"
-            said = {"heading": table.heading, "note": without_zero(table.note)}
-            content.append(said | {"head": list(table.head), "rows": cells})
-        io.write_json(outputs.layout.figures(f"article-{part}"), content)
+        write_tables(outputs.layout.figures(f"article-{part}"), tables)
     valid = [line["valid_recall@20"] for line in curves["train"]]
     figures = ({"valid": max(valid)} if valid else {}) | _test_figures(outputs, model)
     for key, probed in probes.read_probes(outputs.probes).items():
@@ -39,6 +31,18 @@ def write_figures(outputs: Outputs, model: str) -> None:
     accuracy = {task: last.get(f"{task}_accuracy") for task in ("mim", "mlm")}
     figures |= {task: value for task, value in accuracy.items() if value is not None}
     io.write_json(outputs.layout.figures("metrics"), {name: round(value, DIGITS) for name, value in figures.items()})
+
+
+def write_tables(path: Path, tables: Sequence[Table]) -> None:
+    """Write tables of the documentation: significant cells are bold, figures lack the zero before the point."""
+    content = []
+    for table in tables:
+        cells = [[without_zero(cell) for cell in row] for row in table.rows]
+        for row, column in table.marks:
+            cells[row][column] = f"**{cells[row][column]}**"
+        said = {"heading": table.heading, "note": without_zero(table.note)}
+        content.append(said | {"head": list(table.head), "rows": cells})
+    io.write_json(path, content)
 
 
 def _test_figures(outputs: Outputs, model: str) -> dict[str, float]:

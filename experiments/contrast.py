@@ -1,0 +1,72 @@
+"""A CLIP trained on the images and texts of a dataset, as a baseline of BEiT3. I items, W width."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from open_clip import CLIP, ClipLoss, CLIPTextCfg, CLIPVisionCfg, SimpleTokenizer
+from torch import Tensor, nn
+from tqdm import trange
+
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.harness.seeds import seed_for
+from alignrec.pipeline.images.decode import decode_all, normalise_pixels
+from alignrec.pipeline.ops.device import pick_device
+from alignrec.pipeline.pretrain.train import warmup_cosine
+
+SIDE, PATCH, WIDTH, LAYERS, HEAD, TOKENS = 48, 8, 128, 3, 32, 128  # as in BEiT3 of size small
+BATCH, PEAK, WARMUP = 16, 1e-3, 0.1
+
+
+def network(vocabulary: int) -> Any:
+    """Return an untrained CLIP."""
+    vision = CLIPVisionCfg(layers=LAYERS, width=WIDTH, head_width=HEAD, patch_size=PATCH, image_size=SIDE)
+    text = CLIPTextCfg(TOKENS, vocabulary, width=WIDTH, heads=WIDTH // HEAD, layers=LAYERS)
+    return CLIP(WIDTH, vision, text).to(pick_device())
+
+
+def encode(clip: Any, pixels: np.ndarray, ids: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Return unit-length vectors of images and of texts, [n, W] each."""
+    image = clip.encode_image(normalise_pixels(pixels).to(pick_device()), normalize=True)
+    return image, clip.encode_text(torch.from_numpy(ids).to(pick_device()), normalize=True)
+
+
+def train(clip: Any, pixels: np.ndarray, ids: np.ndarray, steps: int, seed: int) -> None:
+    """Train in place on pairs of pixels and token ids."""
+    optimizer = torch.optim.AdamW(clip.parameters(), PEAK, (0.9, 0.98), weight_decay=0.05)
+    contrast, rng = ClipLoss(), np.random.default_rng(seed)
+    for step in trange(steps, unit="step"):
+        batch = np.sort(rng.choice(len(ids), min(BATCH, len(ids)), replace=False))
+        loss = contrast(*encode(clip, pixels[batch], ids[batch]), clip.logit_scale.exp())
+        optimizer.param_groups[0]["lr"] = warmup_cosine(step, steps, WARMUP, PEAK)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(clip.parameters(), 3.0)
+        optimizer.step()
+
+
+def trained_clip(layout: Layout, steps: int, seed: int = 0) -> np.ndarray:
+    """Train CLIP on a dataset and return the concatenated vectors of images and texts, float32 [I, 2 W]."""
+    read = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
+    texts = [text[: 64 * TOKENS] for text in read]  # the tokenizer takes hours for very long words
+    has_text = np.array([bool(text.strip()) for text in texts])
+    tokens = SimpleTokenizer(context_length=TOKENS)(texts).numpy()  # int64 [I, T], padded with 0
+    # CLIP pools at the largest id, the end of the text, which stays the largest as `unique` sorts
+    vocabulary, ids = np.unique(tokens, return_inverse=True)
+    torch.manual_seed(seed_for("clip", layout.dataset, seed))
+    clip = network(len(vocabulary))
+    torch.set_num_threads(1)  # the order of summation depends on it
+    with TemporaryDirectory() as folder:
+        row, pixels = decode_all(layout.images, SIDE, Path(folder) / "pixels.npy")
+        pairs = np.flatnonzero(has_text & (row >= 0))
+        train(clip.train(), pixels[row[pairs]], ids[pairs], steps, seed)
+        vectors = np.zeros((len(texts), 2 * WIDTH), np.float32)
+        with torch.inference_mode():
+            for some in np.array_split(np.arange(len(texts)), max(1, len(texts) // 256)):
+                both = torch.cat(encode(clip.eval(), pixels[row[some].clip(0)], ids[some]), 1).cpu().numpy()
+                vectors[some] = both * np.repeat([row[some] >= 0, has_text[some]], WIDTH, axis=0).T
+    return vectors
