@@ -73,6 +73,14 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return releases.published(toy.outputs(tmp_path_factory.mktemp("plain"))).release
 
 
+@pytest.fixture(scope="session")
+def encoding(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release with encoders below its outputs; tests change copies."""
+    import releases
+
+    return releases.with_encoders(tmp_path_factory.mktemp("encoding")).release
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Chromium, for pages from the disk and of this machine's servers."""

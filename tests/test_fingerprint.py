@@ -104,14 +104,9 @@ def test_a_finished_folder_records_the_network_and_is_not_overwritten(table: Cal
 # --- a release
 
 
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return foreign.with_encoders(tmp_path_factory.mktemp("published")).release
-
-
 @pytest.fixture
-def release(published: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(published, tmp_path / "release")
+def release(encoding: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(encoding, tmp_path / "release")
 
 
 def test_a_set_its_encoder_and_new_items_have_one_fingerprint(release: Path, tmp_path: Path) -> None:
@@ -142,7 +137,7 @@ def refused(release: Path) -> str:
     return said
 
 
-def test_a_set_of_another_encoder_than_the_released(release: Path, published: Path) -> None:
+def test_a_set_of_another_encoder_than_the_released(release: Path, encoding: Path) -> None:
     recorded(release / FEATURES, max_tokens=7)
     foreign.put(release, FEATURES, (release / FEATURES).read_bytes())
     shutil.rmtree(release / "semantic_ids")  # which are of the file as it was
@@ -151,14 +146,14 @@ def test_a_set_of_another_encoder_than_the_released(release: Path, published: Pa
     assert "encoders/beit3/encoder.json: encodes into another space than beit3: max_tokens 7 and" in refused(release)
 
     shutil.rmtree(release)
-    shutil.copytree(published, release)
+    shutil.copytree(encoding, release)
     weights = "encoders/beit3/encoder.safetensors"
     changed = {name: x + np.float32(1) for name, x in load((release / weights).read_bytes()).items()}
     foreign.put(release, weights, save(changed))
     assert "encodes into another space than beit3: weights '" in refused(release)
 
     shutil.rmtree(release)
-    shutil.copytree(published, release)
+    shutil.copytree(encoding, release)
     for name, inputs in (("users", "a"), ("items", "b")):
         path = f"embeddings/{name}.parquet"
         recorded(release / path, inputs=inputs)

@@ -144,8 +144,6 @@ def test_a_pipe_in_a_folder_that_is_fetched_is_one_line(name: str, tmp_path: Pat
     os.mkfifo(release / name)
     with pytest.raises(UserError, match=name):
         fetch_release(str(release), tmp_path / "here")
-    with pytest.raises(UserError, match=name):
-        download(str(release / name), tmp_path / "x")
 
 
 def test_a_host_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

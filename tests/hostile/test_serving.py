@@ -9,7 +9,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-import releases
 from processes import Started, command, started
 
 from alignrec.pipeline.serve import app
@@ -19,11 +18,6 @@ HEADERS, BODY = 1.0, 3
 """timeouts of a server in seconds, for the head of a request and for the rest"""
 ASK = b"POST /nearest?encoder=beit3&text=red HTTP/1.1\r\nHost: localhost\r\nX-Alignrec: 1\r\n"
 HALF = ASK + b"Content-Length: 1000\r\n\r\nx"
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return releases.with_encoders(tmp_path_factory.mktemp("published")).release
 
 
 def impatient(*arguments: str) -> None:
@@ -41,8 +35,8 @@ def server(release: Path, main: Callable[..., None] = command) -> Iterator[tuple
 
 
 @pytest.fixture(scope="module")
-def running(published: Path) -> Iterator[tuple[str, int, Started]]:
-    with server(published, main=impatient) as made:
+def running(encoding: Path) -> Iterator[tuple[str, int, Started]]:
+    with server(encoding, main=impatient) as made:
         yield made
 
 
@@ -79,8 +73,8 @@ def test_unfinished_requests_end(running: tuple[str, int, Started], sent: bytes,
             wait_until_closed(connection, within)
 
 
-def test_a_release_that_changes_is_said_in_one_line(published: Path, tmp_path: Path) -> None:
-    release = shutil.copytree(published, tmp_path / "release")
+def test_a_release_that_changes_is_said_in_one_line(encoding: Path, tmp_path: Path) -> None:
+    release = shutil.copytree(encoding, tmp_path / "release")
     with server(release) as (address, port, process):
         for _ in range(3):  # clients that leave are no traceback
             with ExitStack() as stack:

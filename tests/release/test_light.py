@@ -14,7 +14,6 @@ from importlib.metadata import PackageNotFoundError, packages_distributions, req
 from pathlib import Path
 
 import pytest
-import releases
 
 from alignrec.pipeline.io.errors import COMPARE, HEAVY, installing
 
@@ -62,11 +61,6 @@ def absent() -> set[str]:
     return names - {"alignrec"}
 
 
-@pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return releases.with_encoders(tmp_path_factory.mktemp("made")).release
-
-
 def python(absent: set[str], cwd: Path, code: str) -> subprocess.CompletedProcess[str]:
     """Run code in a process without some modules."""
     script = f"absent = {absent!r}\n{REFUSING}{code}"
@@ -95,8 +89,8 @@ def test_an_install_is_of_a_clone_or_a_wheel_and_never_a_name_that_anyone_may_ta
             assert not named.search(path.read_text(encoding="utf-8")), path
 
 
-def test_a_light_install_does_it(release: Path, absent: set[str], tmp_path: Path) -> None:
-    shutil.copytree(release, tmp_path / "release")
+def test_a_light_install_does_it(encoding: Path, absent: set[str], tmp_path: Path) -> None:
+    shutil.copytree(encoding, tmp_path / "release")
     export = ("export", "release", "--format")
     commands = [
         ("verify", "release"),
@@ -113,19 +107,19 @@ def test_a_light_install_does_it(release: Path, absent: set[str], tmp_path: Path
     assert made == targets | {"release", "diff.json", "diff.html"}
 
 
-def test_comparing_needs_scipy_alone(release: Path, absent: set[str], tmp_path: Path) -> None:
-    shutil.copytree(release, tmp_path / "release")
+def test_comparing_needs_scipy_alone(encoding: Path, absent: set[str], tmp_path: Path) -> None:
+    shutil.copytree(encoding, tmp_path / "release")
     compare = ("compare", "release", "beit3", "beit3-text-masked", "--to", "out")
     assert light(absent, tmp_path, compare)[::2] == (1, f"error: scipy is not installed: {installing('compare')}\n")
     assert light(absent - {"scipy"}, tmp_path, compare)[::2] == (0, "")
 
 
-def test_a_light_install_reads_tables(release: Path, absent: set[str], tmp_path: Path) -> None:
+def test_a_light_install_reads_tables(encoding: Path, absent: set[str], tmp_path: Path) -> None:
     code = f"""
 import alignrec
 from pathlib import Path
 from alignrec.pipeline.release.read import Release
-release, released = Release(Path({str(release)!r})).verify(), alignrec.load({str(release)!r})
+release, released = Release(Path({str(encoding)!r})).verify(), alignrec.load({str(encoding)!r})
 print(len(release.items), len(release.features("beit3")), len(release.interactions), len(release.edges("beit3")))
 ids = released.semantic_ids("beit3")
 print(len(ids), ids["codes"].type.list_size)
@@ -154,8 +148,8 @@ for name in alignrec.__all__:
     assert lines == [f"{name} {package} {extra}" for name, package in lacking.items()]
 
 
-def test_what_needs_more_names_the_extra(release: Path, absent: set[str], tmp_path: Path) -> None:
-    shutil.copytree(release, tmp_path / "release")
+def test_what_needs_more_names_the_extra(encoding: Path, absent: set[str], tmp_path: Path) -> None:
+    shutil.copytree(encoding, tmp_path / "release")
     (tmp_path / "items.jsonl").write_text(json.dumps({"asin": "A0", "text": "x"}) + "\n")
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
     commands = {

@@ -12,7 +12,6 @@ import httpx
 import numpy as np
 import pictures
 import pytest
-import releases
 import toy
 from processes import alignrec
 
@@ -29,14 +28,9 @@ OURS = {"x-alignrec": "1"}
 
 
 @pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return releases.with_encoders(tmp_path_factory.mktemp("made")).release
-
-
-@pytest.fixture(scope="module")
-def address(release: Path) -> Iterator[str]:
+def address(encoding: Path) -> Iterator[str]:
     """The address of a server in its own process."""
-    with alignrec("serve", release, "--port", "0", "--root", release.parents[2]) as server:
+    with alignrec("serve", encoding, "--port", "0", "--root", encoding.parents[2]) as server:
         line = server.stdout.readline()
         assert line.startswith("serving: http://127.0.0.1:"), line
         yield line.split()[1]
@@ -45,18 +39,18 @@ def address(release: Path) -> Iterator[str]:
 picture = partial(pictures.plain, form="PNG")
 
 
-def test_the_answer_is_that_of_a_plain_search_with_the_released_encoder(release: Path) -> None:
-    found = Nearest(Release(release)).search("beit3", "red ball", b"")
-    x = io.matrix(Release(release).features("beit3")["vector"])
-    query = encode_items(ReleasedEncoders(release).load("beit3"), ["red ball"], [None])[0]
+def test_the_answer_is_that_of_a_plain_search_with_the_released_encoder(encoding: Path) -> None:
+    found = Nearest(Release(encoding)).search("beit3", "red ball", b"")
+    x = io.matrix(Release(encoding).features("beit3")["vector"])
+    query = encode_items(ReleasedEncoders(encoding).load("beit3"), ["red ball"], [None])[0]
     cosines = x @ query / (np.linalg.norm(x, axis=1) * np.linalg.norm(query) + 1e-30)
     assert [row["item"] for row in found] == np.argsort(-cosines, kind="stable").tolist()[: len(found)]
     assert found[0]["cosine"] == pytest.approx(cosines.max(), abs=1e-3)
     assert found[0]["title"] == (toy.TITLES[found[0]["item"]] or f"A{found[0]['item']}")
 
 
-def test_an_items_own_text_and_image_find_it_first(release: Path) -> None:
-    found = Nearest(Release(release)).search("beit3", toy.TITLES[5], toy.jpeg(toy.COLOURS[5] or (0, 0, 0)))
+def test_an_items_own_text_and_image_find_it_first(encoding: Path) -> None:
+    found = Nearest(Release(encoding)).search("beit3", toy.TITLES[5], toy.jpeg(toy.COLOURS[5] or (0, 0, 0)))
     assert found[0]["item"] == 5
 
 
@@ -74,11 +68,11 @@ UNANSWERED = [
 
 @pytest.mark.parametrize(("name", "text", "image", "why"), UNANSWERED)
 def test_what_cannot_be_answered_is_refused_with_its_reason(
-    release: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, image: bytes, why: str
+    encoding: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, image: bytes, why: str
 ) -> None:
     monkeypatch.setattr(serving, "PIXELS", 10_000)
     with pytest.raises(Refused, match=why):
-        Nearest(Release(release)).search(name, text, image)
+        Nearest(Release(encoding)).search(name, text, image)
 
 
 def test_it_answers_over_http_and_refuses_strangers(address: str) -> None:
@@ -105,8 +99,8 @@ def test_the_page_is_the_reports_with_a_box(address: str) -> None:
     assert httpx.get(address).text == page
 
 
-def test_a_release_without_encoders_says_so(release: Path, tmp_path: Path) -> None:
-    without = shutil.copytree(release, tmp_path / "without")
+def test_a_release_without_encoders_says_so(encoding: Path, tmp_path: Path) -> None:
+    without = shutil.copytree(encoding, tmp_path / "without")
     shutil.rmtree(without / "encoders")
     made = manifest.load(without)
     files = [file for file in made.files if not file.path.startswith("encoders/")]
@@ -115,11 +109,11 @@ def test_a_release_without_encoders_says_so(release: Path, tmp_path: Path) -> No
         Nearest(Release(without))
 
 
-def test_a_port_that_is_taken_is_one_line(release: Path) -> None:
+def test_a_port_that_is_taken_is_one_line(encoding: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        result = commands.alignrec("serve", release, "--port", taken.getsockname()[1])
+        result = commands.alignrec("serve", encoding, "--port", taken.getsockname()[1])
     assert result.exit_code == 1
     assert "name another by --port" in result.output
 
@@ -138,7 +132,7 @@ def test_a_text_in_the_box_finds_items_and_lights_them_on_the_map(tab: Any, addr
 
 
 def test_of_all_addresses_only_those_of_this_machine_are_answered(
-    release: Path, monkeypatch: pytest.MonkeyPatch
+    encoding: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hosts: list[str] = []
     said: list[str] = []
@@ -152,7 +146,7 @@ def test_of_all_addresses_only_those_of_this_machine_are_answered(
             pass
 
     monkeypatch.setattr(serving.uvicorn, "Server", Server)
-    serving.serve(Release(release), "beit3", 8, release, "0.0.0.0", 0, said.append)
+    serving.serve(Release(encoding), "beit3", 8, encoding, "0.0.0.0", 0, said.append)
     assert socket.gethostname() in hosts
     assert {"127.0.0.1", "localhost"} <= {*hosts}
     assert "*" not in hosts
