@@ -77,7 +77,7 @@ def parts() -> split.Split:
 
 
 def params(**sections: object) -> Params:
-    own = {"train": {"features": "f", "dim": 8, "batch_size": 64, "epochs": 3, "lr": 0.01}}
+    own: dict[str, Any] = {"train": {"features": "f", "dim": 8, "batch_size": 64, "epochs": 3, "lr": 0.01}}
     benchmark = {"models": ["bpr", "contentknn"], "features": ["f", "noise"], "seeds": 2, "ks": [5, 20], "workers": 1}
-    base = {"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}, "benchmark": benchmark, **own}
-    return Params.model_validate(base | {"interactions": {"protocol": "cold-items", "cold_share": 0.4}} | sections)
+    own |= {"benchmark": benchmark, "interactions": {"protocol": "cold-items", "cold_share": 0.4}}
+    return toy.params(**own | sections)

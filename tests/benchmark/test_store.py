@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import shops
+import toy
 from processes import started
 
 from alignrec import schemas
-from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.cell import Cell, DatasetData
 from alignrec.pipeline.benchmark.experiment import Experiment, Store, train_cell
@@ -21,8 +21,6 @@ from alignrec.pipeline.harness.run import ALTERED, Run, record_digest
 from alignrec.pipeline.models import MODELS
 
 PARAMS = {
-    "datasets": ["shop"],
-    "sources": {"shop": {"kind": "sample"}},
     "train": {"features": "f", "dim": 8, "batch_size": 64, "epochs": 2, "lr": 0.01},
     "study": {"mask": {"ratios": []}, "tail": False, "workers": 1},
 }
@@ -31,7 +29,7 @@ PARAMS = {
 def experiment(root: Path, **sections: Any) -> Experiment:
     if not (root / "interactions").exists():
         shops.outputs(root)
-    return Experiment(Run("study", "shop", Params.model_validate(PARAMS | sections), root), 1)
+    return Experiment(Run("study", "shop", toy.params(**PARAMS | sections), root), 1)
 
 
 def cell(made: Experiment, seed: int = 0) -> Cell:

@@ -38,11 +38,12 @@ from alignrec.pipeline.train.loop import fit
 from alignrec.schemas import MODALITIES, variant
 
 pytestmark = pytest.mark.usefixtures("one_process")
+TRAIN = {"features": "f", "dim": 8, "batch_size": 64, "epochs": 2, "lr": 0.01}
 
 
 def params(rule: str) -> Params:
     return toy.params(
-        train={"features": "f", "dim": 8, "batch_size": 64, "epochs": 2, "lr": 0.01},
+        train=TRAIN,
         graph={"k": 4},
         study={"mask": {"ratios": [0.5], "seeds": 2}, "workers": 1, "tail": False},
         benchmark={"protocol": rule},
@@ -139,11 +140,7 @@ SWEEPS: dict[str, Any] = {
     "rate": {"train.lr": [0.001, 0.01]},
     "graph": {"graph.k": [2, 4], "train.item_layers": [0, 1]},
 }
-PARAMS = toy.params(
-    train={"features": "f", "dim": 8, "batch_size": 64, "epochs": 2, "lr": 0.01},
-    graph={"k": 4},
-    study={"sweeps": SWEEPS, "seeds": 2},
-)
+PARAMS = toy.params(train=TRAIN, graph={"k": 4}, study={"sweeps": SWEEPS, "seeds": 2})
 
 
 def sweeping(root: Path) -> Experiment:

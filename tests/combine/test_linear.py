@@ -96,7 +96,7 @@ def given(of: tuple[str, ...] = ("tfidf", "noise")) -> Params:
     source = {"kind": "mmrec", "interactions": "x.inter", "features": {"noise": "noise.npy"}}
     sets = {"sets": {"linear": {"of": list(of), "width": 8}}, "controls": []}
     own = {"encode": {"encoders": ["tfidf"], "shard_rows": 128}, "combine": sets, "beit3": {"sets": []}}
-    return Params.model_validate({"datasets": ["shop"], "sources": {"shop": source}, **own})
+    return toy.params(sources={"shop": source}, **own)
 
 
 def as_given(root: Path, way: LinearSettings) -> np.ndarray:

@@ -13,7 +13,7 @@ import toy
 from featured import params, stage, vectors
 
 from alignrec import schemas
-from alignrec.commands.params import Params, read
+from alignrec.commands.params import read
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.plan import list_entries
 from alignrec.pipeline.benchmark.significance import declare_pairs
@@ -237,7 +237,7 @@ def test_noise_has_nothing_of_the_way_to_the_leak_and_good_features_much(tmp_pat
     layout = described_shop(tmp_path)
     source = {"kind": "mmrec", "interactions": "x.inter", "features": {"noise": "noise.npy"}}
     own = {"encode": {"encoders": ["tfidf"]}, "beit3": {"sets": []}, "combine": {"sets": {"leaked": {"width": 8}}}}
-    given = Params.model_validate({"datasets": ["shop"], "sources": {"shop": source}, **own})
+    given = toy.params(sources={"shop": source}, **own)
     stage(layout, given)
     toy.run("probe", given, layout.root, layout.dataset)
     figures = io.read_json(layout.probes)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import shops
 import torch
+import toy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shops import ITEMS, USERS, two_tastes
 
-from alignrec.commands.params import Params
 from alignrec.pipeline.benchmark.settings import model_settings, protocol_of
 from alignrec.pipeline.evaluation import metrics
 from alignrec.pipeline.evaluation.metrics import METRICS, evaluate_vectors, judge_rankings, open_test, topk
@@ -227,15 +227,12 @@ def test_a_cold_split_has_two_protocols_and_no_other_split_has() -> None:
     assert (alone.suffix, every.suffix) == ("", "-all-items")
     assert alone.fingerprint != every.fingerprint
     assert alone.selection == every.selection == "first epoch of best valid recall@20 among cold items alone"
-    own, parts = Params.model_validate(PLAIN), shops.two_tastes()
+    own, parts = toy.params(), shops.two_tastes()
     plain, sparse = (protocol_of(own, "shop", p) for p in (parts, replace(parts, division="sparse 5 of mmrec")))
     assert plain.variants == (plain,)
     assert (plain.suffix, plain.candidates) == ("", "all items")
     assert (sparse.name, len(sparse.variants)) == ("mmrec, sparse 5 of mmrec", 1)
     assert sparse.fingerprint != plain.fingerprint
-
-
-PLAIN = {"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}}
 
 
 @pytest.mark.parametrize("rule", ["mmrec", "strict"])

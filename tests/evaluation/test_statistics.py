@@ -7,7 +7,6 @@ import pytest
 import shops
 import toy
 
-from alignrec.commands.params import Params
 from alignrec.pipeline.benchmark import significance
 from alignrec.pipeline.benchmark.cell import Entry
 from alignrec.pipeline.benchmark.settings import protocol_of
@@ -103,13 +102,9 @@ def test_a_users_figure_is_averaged_over_the_seeds_that_both_runs_have() -> None
 CORES = "users >= 5, items >= 5, repeatedly"
 
 
-def params(**sections: object) -> Params:
-    return Params.model_validate({"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}, **sections})
-
-
 def test_a_least_rating_is_part_of_the_filter_and_of_the_fingerprint() -> None:
     parts = shops.two_tastes()
-    rules = [protocol_of(params(interactions={"min_rating": low}), "shop", parts) for low in (None, 3, 4, 4.5)]
+    rules = [protocol_of(toy.params(interactions={"min_rating": low}), "shop", parts) for low in (None, 3, 4, 4.5)]
     assert [r.filter for r in rules[1:]] == [f"ratings >= {low}, {CORES}" for low in ("3", "4", "4.5")]
     assert len({r.fingerprint for r in rules}) == 4
 
@@ -119,7 +114,7 @@ def test_a_column_with_the_split_is_imported_and_named(tmp_path: Path, column: s
     rows = [f"u{u},i{(u + n) % 6},{('train', 'valid', 'test')[max(0, n - 2)]}" for u in range(4) for n in range(5)]
     (tmp_path / "r.csv").write_text("\n".join([f"user,item,{column}", *rows]))
     source = {"kind": "tabular", "interactions": str(tmp_path / "r.csv"), "columns": {"split": column}}
-    settings = params(sources={"shop": source}, benchmark={"ks": [5]})
+    settings = toy.params(sources={"shop": source}, benchmark={"ks": [5]})
     layout = Layout(tmp_path / "outputs", "shop")
     for stage in ("download", "interactions"):
         toy.run(stage, settings, layout.root)

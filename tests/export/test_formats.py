@@ -21,7 +21,6 @@ import yaml
 from commands import alignrec, blocks
 
 from alignrec import schemas
-from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.compare.similarity import find_neighbours
 from alignrec.pipeline.export import content as contents
@@ -62,7 +61,7 @@ def imported(folder: Path, root: Path) -> Layout:
     source = yaml.safe_load(block)["sources"]["shop"]
     source |= {k: str(folder / source[k]) for k in ("interactions", "items")}
     source["features"] = {name: str(folder / path) for name, path in source["features"].items()}
-    params = Params.model_validate({"datasets": ["shop"], "sources": {"shop": source}, "benchmark": {"ks": [5]}})
+    params = toy.params(sources={"shop": source}, benchmark={"ks": [5]})
     for stage in ("download", "interactions", "items"):
         toy.run(stage, params, root)
     return Layout(root, "shop")

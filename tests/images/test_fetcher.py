@@ -356,21 +356,20 @@ def test_duplicate_images_are_counted_and_those_of_many_items_named(monkeypatch:
 # --- the stage
 
 
-def shop(root: Path, server: Server, **section: object) -> dict[str, object]:
+def shop(root: Path, server: Server, **section: object) -> Params:
     """Write the inputs of the stage, with an item per answer; return its parameters."""
     table = items([[server.address + path] for path in server.answers])
     files.write_table(table, root / "items/shop/items.parquet", schemas.ITEMS)
     files.write_json(root / "download/shop/sources.json", [])
     toy.ended(Layout(root, "shop"))
-    section |= {"private_hosts": ["127.0.0.1"]}
-    return {"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}, "images": section}
+    return toy.params(images={"private_hosts": ["127.0.0.1"], **section})
 
 
 def test_the_stage_retries_only_failures_and_reports_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetcher, "SHARED_ABOVE", 2)
     answers = {"/a": body(JPEG), "/b": first(1, status(404), body(JPEG)), "/c": status(404), "/d": body(JPEG)}
     with serving(answers) as server:
-        params = Params.model_validate(shop(tmp_path, server, shard_rows=2))
+        params = shop(tmp_path, server, shard_rows=2)
 
         def run(**how: bool) -> tuple[list[str], dict[str, object]]:
             with running("images", "shop", params, tmp_path) as going:
@@ -399,7 +398,7 @@ def part(number: int, params: Params, root: Path) -> list[str]:
 
 def test_parts_fetch_each_image_once_and_the_whole_stage_none(tmp_path: Path) -> None:
     with serving({f"/{i}": body(JPEG) for i in range(7)}) as server:
-        params = Params.model_validate(shop(tmp_path, server, shard_rows=2))
+        params = shop(tmp_path, server, shard_rows=2)
         for number, expected in ((2, (1, 3)), (1, (0, 1, 2, 3))):
             assert part(number, params, tmp_path) == [f"images-0000{i}.parquet" for i in expected]
         assert not (tmp_path / "images/shop/run.json").exists()
@@ -410,7 +409,7 @@ def test_parts_fetch_each_image_once_and_the_whole_stage_none(tmp_path: Path) ->
 
 def test_a_part_that_is_asked_twice_at_once_is_made_once(tmp_path: Path) -> None:
     with serving({f"/{i}": body(JPEG) for i in range(7)}) as server:
-        params = Params.model_validate(shop(tmp_path, server, shard_rows=2))
+        params = shop(tmp_path, server, shard_rows=2)
 
         with ThreadPoolExecutor() as pool:
             made = list(pool.map(lambda _: part(1, params, tmp_path), range(4)))

@@ -11,7 +11,6 @@ import toy
 from shops import interactions
 
 from alignrec import schemas
-from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.interactions import cooccurrence, split
@@ -114,9 +113,7 @@ def stage(root: Path, data: bytes, name: str = "r.csv", **source: object) -> Lay
     (layout.raw / name).write_bytes(data)
     io.write_json(layout.sources, list_files(layout.raw, {"interactions": name}, {}))
     made = {"kind": "tabular", "interactions": [name], **source}
-    params = Params.model_validate(
-        {"datasets": ["shop"], "sources": {"shop": made}, "interactions": {"user_core": 1, "item_core": 1}}
-    )
+    params = toy.params(sources={"shop": made}, interactions={"user_core": 1, "item_core": 1})
     toy.run("interactions", params, root)
     return layout
 
