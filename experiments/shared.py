@@ -20,12 +20,12 @@ from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.pretrain.params import Pretrain
 from alignrec.pipeline.report.figures import write_tables
-from alignrec.pipeline.report.table import CHANGE, Difference, Table, Value, measure_name
+from alignrec.pipeline.report.table import CHANGE, Difference, Table, Value, describe_seeds, measure_name
 from alignrec.pipeline.train import inputs
 from alignrec.stages.order import STAGES
 
 RECALL = f"recall@{CUTOFF}"
-TESTED = "Mean ± sd over seeds; the change is from the first row, tested over users; p is Holm's."
+TESTED = "the change is from the first row, tested over users; p is Holm's."
 
 
 def opened(dataset: str, params: Path, root: Path, name: str) -> tuple[Parameters, Layout, Path]:
@@ -86,7 +86,8 @@ def compared(found: Mapping[Compared, np.ndarray], names: Sequence[str], note: s
             row = pairs.get((model, name))
             change = row and Difference(-row["high"], -row["difference"], -row["low"], row["p"], row["p_holm"])
             rows.append((model, name, mean_and_sd(figure["values"]), change))
-    return Table.of("", f"{note} {TESTED}".strip(), ("model", "", f"test {measure_name(*MAIN)}", *CHANGE), rows)
+    note = f"{note} {describe_seeds([tested['seeds']]).capitalize()}; {TESTED}".strip()
+    return Table.of("", note, ("model", "", f"test {measure_name(*MAIN)}", *CHANGE), rows)
 
 
 def record(layout: Layout, name: str, *tables: Table) -> None:
