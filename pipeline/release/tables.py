@@ -68,17 +68,17 @@ def _table_fault(path: Path, file: File, counts: Counts, checks: Sequence[Check]
             return CHANGED
         if file.table == "interactions" and file.rows != counts.interactions:
             return f"{file.rows} rows, expected {counts.interactions}"
-        if entry.schema is None:
-            return ""
         stored = pq.read_schema(path)
         widths = [f.type.list_size for f in stored if pa.types.is_fixed_size_list(f.type)]
-        schema, first, texts = entry.schema(widths[0] if widths else 1), 0, 0
-        schemas.check(stored.empty_table(), schema, str(path))
+        schema, first, texts = entry.schema(widths[0] if widths else 1) if entry.schema else None, 0, 0
+        if schema is not None:
+            schemas.check(stored.empty_table(), schema, str(path))
         for batch in read_batches(path, rows=io.PART):
             batch.validate(full=True)  # detects invalid UTF-8 and list offsets out of bounds
             if (texts := texts + sum(map(_text_size, batch.columns))) > max(TEXTS, TEXT_EXPANSION * file.bytes):
                 return f"takes {texts:,} bytes of memory for texts, from {file.bytes:,} on disk"
-            part = schemas.check(pa.Table.from_batches([batch]), schema, str(path), first)
+            part = pa.Table.from_batches([batch])
+            part = part if schema is None else schemas.check(part, schema, str(path), first)
             for check in checks:
                 if fault := check.check_rows(part, first):
                     return fault
@@ -91,9 +91,11 @@ def _table_fault(path: Path, file: File, counts: Counts, checks: Sequence[Check]
 
 def _text_size(column: pa.Array) -> int:
     """Return the bytes of all texts; UserError if one is longer than the stage `items` allows."""
-    texts = column.flatten() if pa.types.is_list(column.type) else column
-    if not pa.types.is_string(texts.type):
+    texts = column.flatten() if pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type) else column
+    if pa.types.is_primitive(texts.type):
         return 0
+    if not pa.types.is_string(texts.type):
+        raise UserError(f"has a column of {column.type}")
     if (longest := pc.max(pc.utf8_length(texts)).as_py() or 0) > LONGEST_TEXT:
         raise UserError(f"has a text of {longest:,} characters; none has more than {LONGEST_TEXT:,}")
     return pc.sum(pc.binary_length(texts)).as_py() or 0

@@ -165,10 +165,7 @@ class Generated(Source):
 
     @abstractmethod
     def make(self, raw: Path, progress: Callable[[list[str]], Iterable[str]]) -> dict[str, str]:
-        """Write the raw files into the folder `raw` and return role -> file name.
-
-        `progress` wraps a list of names in a progress bar.
-        """
+        """Write the raw files into `raw` and return role -> file name; `progress` wraps names in a progress bar."""
 
 
 class Downloaded(Source):
