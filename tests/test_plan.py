@@ -113,7 +113,7 @@ def test_addresses_answer_or_say_why_not(tmp_path: Path) -> None:
         "silent": "ReadTimeout",
         "refused": "ConnectError",
         "nameless": "name not resolved: no-such-host.invalid",
-        "lost": "no such file",
+        "lost": "no such file; correct the path",
         "odd": "cannot fetch 'gopher' addresses; use http, https, file or a path",
     }
 

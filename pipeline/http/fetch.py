@@ -97,8 +97,7 @@ def _read_rest(web: httpx.Client, url: str, part: Path, mark: Path, start: int, 
         if validator and validator.isascii() and not validator.startswith("W/"):
             mark.write_text(validator)  # identifies the file version of the partial download
         else:
-            # without a strong validator, a later response cannot be matched to the part
-            mark.unlink(missing_ok=True)
+            mark.unlink(missing_ok=True)  # without a strong one, no later response can be matched to the part
         for block in read_body(response):
             received += len(block)
             yield block

@@ -189,9 +189,7 @@ def _find_size(address: str, wait: float) -> int | None:
     if (path := local_path(address)) is not None:
         if path.is_dir():
             return sum(file.stat().st_size for file in list_parts(path))
-        if not path.is_file():
-            raise UserError(f"{path}: no such file")
-        return path.stat().st_size
+        return io.require_plain(path).stat().st_size
     from alignrec.pipeline.http.client import open_client, request_file
     from alignrec.pipeline.http.retries import TransientError
 
