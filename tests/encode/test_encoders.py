@@ -287,6 +287,14 @@ def test_what_comes_after_the_last_chunk_is_not_read_and_counted() -> None:
     assert chunks.reading([1, 0, 1]).facts() == {"items": 2, "read": 0.6, "cut": 1, "unknown": 1.2}
 
 
+def test_vectors_are_averaged_by_tokens_whatever_their_order() -> None:
+    chunks = cut_texts(["aa bb cc", "dd"], letters, 2, 9)
+    assert sorted(chunks.parts) == ["aa bb ", "cc", "dd"]
+    vectors = [torch.tensor([[float(ord(chunks.parts[i][0]))] for i in group]) for group in chunks.groups()]
+    a, c, d = map(ord, "acd")
+    assert chunks.average_parts(vectors).tolist() == [[pytest.approx((2 * a + c) / 3)], [d]]
+
+
 def test_a_text_of_megabytes_is_not_tokenised_whole() -> None:
     longest = 0
 
