@@ -49,7 +49,7 @@ def main(
     dataset: str,
     params: Path = Path("params.yaml"),
     root: Path = Path("outputs"),
-    steps: Annotated[list[int], typer.Option()] = [0, 25, 50],  # noqa: B006
+    steps: Annotated[list[int], typer.Option()] = [0, 50],  # noqa: B006
     seeds: int = 3,
 ) -> None:
     """Pre-train for each number of steps, train AlignRec for one epoch and record its recall on valid."""
