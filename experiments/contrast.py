@@ -22,10 +22,10 @@ SIDE, PATCH, WIDTH, LAYERS, HEAD, TOKENS = 48, 8, 128, 3, 32, 128  # as in BEiT3
 BATCH, PEAK, WARMUP = 16, 1e-3, 0.1
 
 
-def network(vocabulary: int) -> Any:
-    """Return an untrained CLIP."""
+def network(vocabulary: int, length: int) -> Any:
+    """Return an untrained CLIP for texts of at most `length` tokens."""
     vision = CLIPVisionCfg(layers=LAYERS, width=WIDTH, head_width=HEAD, patch_size=PATCH, image_size=SIDE)
-    text = CLIPTextCfg(TOKENS, vocabulary, width=WIDTH, heads=WIDTH // HEAD, layers=LAYERS)
+    text = CLIPTextCfg(length, vocabulary, width=WIDTH, heads=WIDTH // HEAD, layers=LAYERS)
     return CLIP(WIDTH, vision, text).to(pick_device())
 
 
@@ -55,10 +55,12 @@ def trained_clip(layout: Layout, steps: int, seed: int = 0) -> np.ndarray:
     texts = [text[: 64 * TOKENS] for text in read]  # the tokenizer takes hours for very long words
     has_text = np.array([bool(text.strip()) for text in texts])
     tokens = SimpleTokenizer(context_length=TOKENS)(texts).numpy()  # int64 [I, T], padded with 0
-    # CLIP pools at the largest id, the end of the text, which stays the largest as `unique` sorts
+    # CLIP pools at the largest id, the end of the text, which stays the largest as `unique` sorts; no token attends to
+    # later ones, so padding is cut
+    tokens = tokens[:, : tokens.argmax(axis=1).max() + 1]
     vocabulary, ids = np.unique(tokens, return_inverse=True)
     torch.manual_seed(seed_for("clip", layout.dataset, seed))
-    clip = network(len(vocabulary))
+    clip = network(len(vocabulary), tokens.shape[1])
     torch.set_num_threads(1)  # the order of summation depends on it
     with TemporaryDirectory() as folder:
         row, pixels = decode_all(layout.images, SIDE, Path(folder) / "pixels.npy")
