@@ -48,11 +48,6 @@ CONTENT_USES = {
 }
 
 
-def title_of_model(name: str) -> str:
-    entry = MODELS.built_in.get(name)  # avoids importing the model
-    return TITLES.get(name) or (entry.partition(":")[2] if entry else name)
-
-
 def content_use(model: str, features: str) -> str:
     """Return how a recommender uses content, a key of CONTENT_USES; empty if unknown."""
     return "ids" if features == "none" else next((name for name, models in CONTENT_USES.items() if model in models), "")

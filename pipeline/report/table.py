@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, NamedTuple
 
-from alignrec.pipeline import models
 from alignrec.pipeline.evaluation.evidence import MAIN, Cell, Comparison, seeds_of
 from alignrec.pipeline.evaluation.statistics import FLOOR, LEVEL, RESAMPLES
-from alignrec.pipeline.models import MODELS
+from alignrec.pipeline.models import MODELS, TITLES
 
 CONTROLS = ("random", "shuffled", "constant")  # feature sets that a useful one must beat
 DRAWS = re.compile(r" in (\d+) draws")  # part of a protocol's name, see pipeline/evaluation/protocol.py
@@ -52,7 +51,8 @@ RECALL = measure_name(*MAIN)
 
 def run_name(model: str, features: str, ablation: str = "") -> str:
     content = "" if features == "none" else f" on {features}"
-    named = models.title_of_model(model) if model in MODELS else model
+    class_name = MODELS.built_in.get(model, "").partition(":")[2]  # avoids importing the model
+    named = TITLES.get(model) or class_name or model
     return f"{named}{content}" + (f", {ablation}" if ablation else "")
 
 
