@@ -175,9 +175,6 @@ def test_a_cutoff_beyond_the_catalogue_is_refused() -> None:
 # --- cold items: two protocols with their candidates, one of which selects epochs
 
 
-NONE = Pairs(np.empty(0, np.int32), np.empty(0, np.int32))
-
-
 def whole_vectors(n_users: int = cold.USERS, n_items: int = cold.ITEMS) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     return rng.integers(-2, 3, (n_users, 3)).astype(np.float32), rng.integers(-2, 3, (n_items, 3)).astype(np.float32)
@@ -199,7 +196,7 @@ def test_candidates_alone_are_ranked_as_when_all_others_score_nothing(kind: obje
     assert actual.dtype == np.int32
     assert np.array_equal(topk(*both, 7, seen, np.array([3, 5]), candidates), expected[[3, 5]])
     with pytest.raises(UserError, match=r"8 .* 7"):
-        topk(*both, 8, NONE, candidates=candidates)
+        topk(*both, 8, seen, candidates=candidates)
 
 
 def test_existing_fingerprints_are_what_they_were() -> None:

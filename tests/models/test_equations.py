@@ -123,11 +123,11 @@ def test_lattice_keeps_negative_cosines_and_empties_rows_that_they_outweigh() ->
 def test_freedom_thins_the_pairs_of_the_popular() -> None:
     seen = adjacency.interaction_matrix(SPLIT)
     torch.manual_seed(0)
-    drawn = [freedom.thin_edges(seen, 6).toarray() for _ in range(4000)]
+    drawn = [freedom.thin_edges(seen, 6).toarray() for _ in range(1000)]
     assert {int(x.sum()) for x in drawn} == {6}
     share = np.mean(drawn, axis=0)
     assert (share[SEEN == 0] == 0).all()
     chance = np.array([1 / np.sqrt(SEEN[u].sum() * SEEN[:, i].sum()) for u, i in PAIRS])
     kept = np.array([share[pair] for pair in PAIRS])
-    assert (np.diff(kept[np.argsort(chance, kind="stable")]) > -0.03).all()  # rises with 1 / sqrt(degrees)
+    assert (np.diff(kept[np.argsort(chance, kind="stable")]) > -0.06).all()  # rises with 1 / sqrt(degrees)
     assert kept[chance.argmax()] - kept[chance.argmin()] > 0.2

@@ -28,12 +28,6 @@ def last_items(user: list[int], item: list[int], time: list[int], items: int) ->
     return behaviour.last_items(np.array(user), np.array(item), np.array(time), items)
 
 
-def co_bought(user: np.ndarray, item: np.ndarray, items: int) -> questions.Questions:
-    seen = cooccurrence.user_item_matrix(user, item, items)
-    several = seen[np.diff(seen.indptr) > 1]
-    return behaviour.co_bought(seen, np.flatnonzero(np.bincount(several.indices)))
-
-
 def test_zero_shot_finds_the_item_that_looks_like_the_history() -> None:
     features = np.array([EAST, EAST, NORTH, WEST, EAST], np.float32)
     hits = questions.hit_rates(features, last_items([0, 0, 0], [0, 1, 4], [10, 20, 30], 5), KS)
@@ -69,7 +63,9 @@ def test_item_cf_is_its_formula(monkeypatch: pytest.MonkeyPatch) -> None:
     np.fill_diagonal(score, -1)
     best = np.isclose(score, score.max(axis=1, keepdims=True), rtol=1e-12)
     j, i = np.nonzero(best)
-    question = co_bought(user, item, 25)
+    seen = cooccurrence.user_item_matrix(user, item, 25)
+    several = seen[np.diff(seen.indptr) > 1]
+    question = behaviour.co_bought(seen, np.flatnonzero(np.bincount(several.indices)))
     assert question.members.indices.tolist() == j.tolist()
     assert question.target.tolist() == i.tolist()
 

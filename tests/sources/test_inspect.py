@@ -155,7 +155,7 @@ def test_images_are_a_folder_or_a_pattern(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     for given, section in (("pictures", {"folder": "pictures"}), ("a/{item}.jpg", {"pattern": "a/{item}.jpg"})):
         new(images=given)
-        assert written("images") == (section or {"size": 256})
+        assert written("images") == section
     with pytest.raises(UserError, match=r"--images pictres: no such folder"):
         new(images="pictres")
     with pytest.raises(UserError, match=r"unknown field; write \{item\}"):
@@ -185,7 +185,7 @@ def test_paths_start_where_files_are(
 ) -> None:
     pictured(tmp_path, path, there)
     new(images=given)
-    assert written("images") == (section or {"size": 256})
+    assert written("images") == section
 
 
 def test_images_of_a_folder_that_are_named_after_items_need_no_column(tmp_path: Path) -> None:
