@@ -74,9 +74,8 @@ def run(model: AlignRec, inputs: Inputs, settings: AlignRecParams, batches: list
         rank = -nnf.logsigmoid((u * p).sum(1) - (u * n).sum(1)).mean()
         norm = settings.l2 * (u.pow(2).sum() + p.pow(2).sum() + n.pow(2).sum()) / 2 / settings.batch_size
         e = mm_item[batch.positives]
-        align = _cca(e, id_item[batch.positives], settings.temperature) + _cca(
-            mm_user[batch.users], id_user[batch.users], settings.temperature
-        )
+        align = _cca(e, id_item[batch.positives], settings.temperature)
+        align = align + _cca(mm_user[batch.users], id_user[batch.users], settings.temperature)
         c = nnf.normalize(model.features.detach()[batch.positives])
         reg = torch.linalg.norm(e @ e.T - c @ c.T) / len(e)
         uia = 1 - nnf.cosine_similarity(u, p).mean()

@@ -14,14 +14,13 @@ from typing import Any
 
 import yaml
 
-from alignrec.commands.releases import read_record
+from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import vqkd
 from alignrec.pipeline.beit3.config import SIZES
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.harness import config
 from alignrec.pipeline.harness.code import machine_facts
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.io import write_json
+from alignrec.pipeline.harness.layout import WORK, Layout
 from alignrec.pipeline.ops.device import gemm_rate
 from alignrec.stages.order import STAGES
 from benchmarks import RESULTS, _official, _raw2014
@@ -52,7 +51,7 @@ def main(arguments: list[str]) -> None:
     finally:
         if options.folder is None:
             shutil.rmtree(folder)
-    write_json(path := RESULTS / "rehearsal.json", figures)
+    io.write_json(path := RESULTS / "rehearsal.json", figures)
     print("\n".join([*lines(figures), f"-> {path}"]))
 
 
@@ -66,13 +65,15 @@ def rehearse(folder: Path, size: str, items: int) -> dict[str, Any]:
         params = parameters(config.read_extended(PROFILE), raw, size, items)
         (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
         _run("alignrec", "new", folder=folder)
-        write_json(mark, options)
+        io.write_json(mark, options)
     elif json.loads(mark.read_text()) != options:
         sys.exit(f"rehearsal: {folder} has a rehearsal with other options; give another --folder")
     layout = Layout(folder / "outputs", DATASET)
     _run("dvc", "repro", folder=folder)
     _run("alignrec", "verify", str(Layout(Path("outputs"), DATASET).release), folder=folder)
-    return options | {"machine": machine_facts(), "stages": {stage: read_record(layout, stage) for stage in STAGES}}
+    paths = [path for stage in STAGES for path in sorted(layout.work(stage).rglob(io.COST))]
+    costs = {path.parent.relative_to(layout.root / WORK).as_posix(): io.read_json(path) for path in paths}
+    return options | {"machine": machine_facts(), "stages": costs}
 
 
 def lay_out(folder: Path) -> None:
@@ -97,17 +98,18 @@ def parameters(profile: dict[str, Any], raw: Path, size: str, items: int) -> dic
     weights = {"init": str(raw / INIT), "tokenizer": str(raw / TOKENIZER), "vqkd": str(raw / VQKD)}
     precision = max(("float32", "bfloat16"), key=gemm_rate)
     steps = max(1, items // BATCH)
-    ks = {"ks": [k for k in Benchmark().ks if k <= items // 2]}
+    ks = [k for k in Benchmark().ks if k <= items // 2]
     scale = {"steps": steps, "batch_size": BATCH, "precision": precision, "checkpoint_every": max(1, steps // 2)}
     changed: dict[str, dict[str, Any]] = {
         "sources": {DATASET: source | files | {"features": features}},
         "pretrain": weights | scale | {"size": size},
         "encode": {"workers": 2},
+        "encoders": {"clip": {"kind": "descriptors"}},  # in place of weights from the Hub
         "beit3": {"precision": precision},
         "train": {"epochs": 3, "batch_size": 512},
-        "probe": ks,
+        "probe": {"ks": ks[:]},  # a copy, as YAML would write an alias
         "study": {"mask": {"seeds": 1}},
-        "benchmark": {"seeds": 1, "ablation_seeds": 1, **ks},
+        "benchmark": {"seeds": 1, "ablation_seeds": 1, "ks": ks},
     }
     return profile | {section: profile.get(section, {}) | values for section, values in changed.items()}
 

@@ -23,11 +23,13 @@ from benchmarks._turns import Way, short
 
 SIZES = {100_000: 10, 1_000_000: 100}  # items -> batches that share a propagation over the graph
 FOLDER = Path(tempfile.gettempdir()) / "alignrec-million"
-DATASET = "shop"
+DATASET, ENCODER = "shop", "tfidf"
 SETTINGS: dict[str, Any] = {
     "interactions": {"user_core": 1, "item_core": 1},
-    "pretrain": {"steps": 20, "distill": 0, "codes": 32},
-    "encode": {"encoders": ["beit3"], "controls": ["random"], "shard_rows": 4096},
+    "encode": {"encoders": [ENCODER], "shard_rows": 4096},
+    "pretrain": {"size": "small", "steps": 20, "distill": 0, "codes": 32},
+    "beit3": {"sets": ["beit3"]},
+    "combine": {"sets": {}, "controls": ["random"]},
     "graph": {"exact_up_to": 10_000},
     "semantic_ids": {"codes": 64},
     "benchmark": {"models": ["lightgcn"], "features": ["beit3"], "seeds": 1, "workers": 1},
@@ -82,11 +84,11 @@ def run_stages(folder: Path, settings: dict[str, Any]) -> dict[str, Cost]:
     for stage in IN_ORDER:
         if stage.name in costs:
             continue
-        command = [sys.executable, "-m", "stages", stage.name, DATASET, "--params", str(params), "--root", str(root)]
+        command = [sys.executable, "-m", "alignrec", stage.name, DATASET, "--params", str(params), "--root", str(root)]
         turn = _turns.timed(subprocess.run, command)
         if turn.result.returncode:
             sys.exit(f"{stage.name} failed in {folder}; its last lines above say why")
-        record = io.read_json(Layout(root, DATASET).cost(stage.name))
+        record = io.read_json(Layout(root, DATASET).cost(stage.name, ENCODER if stage.per else ""))
         cost = Cost(turn.cpu, turn.wall, record["peak_memory_mib"], record["own_memory_mib"] or 0)
         costs[stage.name] = cost._asdict()
         io.write_json(kept, costs)
@@ -105,7 +107,6 @@ def table_lines(small: dict[str, Cost], large: dict[str, Cost]) -> list[str]:
     rows = [head, ["---"] * len(head)]
     for stage, a in small.items():
         b = large[stage]
-        rows.append(
-            [stage, short(a.cpu), short(b.cpu), f"{b.cpu / a.cpu:.1f}", *map(short, (a.mib, b.mib, a.own, b.own))]
-        )
+        times = f"{b.cpu / a.cpu:.1f}"
+        rows.append([stage, short(a.cpu), short(b.cpu), times, *map(short, (a.mib, b.mib, a.own, b.own))])
     return [f"| {' | '.join(row)} |" for row in rows]
