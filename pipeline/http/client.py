@@ -124,8 +124,8 @@ def follow_redirects(client: httpx.Client, request: httpx.Request) -> httpx.Resp
     for _ in range(MAX_REDIRECTS + 1):
         try:
             response = client.send(request, stream=True, follow_redirects=False)
-        except (httpx.RemoteProtocolError, ValueError) as e:  # urllib raises ValueError for brackets, or not in UTF-8
-            if isinstance(e, ValueError) or "location header" in str(e):  # httpx parses Location eagerly
+        except (httpx.RemoteProtocolError, httpx.InvalidURL, ValueError) as e:  # httpx parses Location eagerly
+            if not isinstance(e, httpx.RemoteProtocolError) or "location header" in str(e):
                 raise Blocked("the server redirects to an invalid address") from None
             raise
         if response.next_request is None:
