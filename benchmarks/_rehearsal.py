@@ -17,7 +17,6 @@ import yaml
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import vqkd
 from alignrec.pipeline.beit3.config import SIZES
-from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.harness import config
 from alignrec.pipeline.harness.code import machine_facts
 from alignrec.pipeline.harness.layout import WORK, Layout
@@ -98,7 +97,7 @@ def parameters(profile: dict[str, Any], raw: Path, size: str, items: int) -> dic
     weights = {"init": str(raw / INIT), "tokenizer": str(raw / TOKENIZER), "vqkd": str(raw / VQKD)}
     precision = max(("float32", "bfloat16"), key=gemm_rate)
     steps = max(1, items // BATCH)
-    ks = [k for k in Benchmark().ks if k <= items // 2]
+    ks = [k for k in STAGES["benchmark"].params().model_dump()["ks"] if k <= items // 2]
     scale = {"steps": steps, "batch_size": BATCH, "precision": precision, "checkpoint_every": max(1, steps // 2)}
     changed: dict[str, dict[str, Any]] = {
         "sources": {DATASET: source | files | {"features": features}},

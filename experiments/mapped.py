@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from alignrec.pipeline import io
-from alignrec.pipeline.combine.params import Combine
 from alignrec.pipeline.probe.registry import PROBES
 from alignrec.pipeline.report.table import Table, with_error
 from experiments.shared import branched, opened, record
@@ -22,9 +21,10 @@ def main(
 ) -> None:
     """Map feature sets to factors of train interactions and record all probes of both."""
     given, layout, folder = opened(dataset, params, root, "mapped")
-    kept = {name: own for name, own in given[Combine].sets.items() if name in features}
+    combine = given.section("combine")
+    kept = {name: own for name, own in combine.model_dump()["sets"].items() if name in features}
     mapped = {f"{name}-mapped": {"kind": "mapped", "of": name} for name in features}
-    own = given.having(given[Combine].model_copy(update={"sets": kept | mapped}))
+    own = given.having(combine.model_copy(update={"sets": kept | mapped}))
     probes = io.read_json(branched(layout, folder, own, ["combine", "probe"]).probes)
     asked = {name: probe for name, probe in PROBES.items() if features[0] in probes.get(name, {})}
     rows = [
