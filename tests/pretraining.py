@@ -81,7 +81,8 @@ def features(root: Path, *names: str) -> dict[str, np.ndarray]:
     trained = [name for name in names if name in TRAINED]
     others = [name for name in names if name not in TRAINED]
     if others:
-        before = load(root / "params.yaml").encode.encoders  # `encode` deletes what is not listed
+        written = yaml.safe_load((root / "params.yaml").read_text())
+        before = written["encode"]["encoders"]  # `encode` deletes what is not listed
         write_params(root, encode={"encoders": list(dict.fromkeys([*before, *others]))})
     if trained:
         write_params(root, beit3={"sets": trained})
