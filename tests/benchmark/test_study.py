@@ -97,7 +97,7 @@ def test_the_whole_set_is_trained_once_and_ratios_share_their_runs(layout: Layou
     before = {path: path.stat().st_mtime_ns for path in layout.cells("study").glob("*.json")}
     more = studied(layout, ratios=[0, 0.5, 1], seeds=1).to_pylist()
     assert [row for row in more if row["ratio"] < 1] == few
-    assert all(path.stat().st_mtime_ns == time for path, time in before.items())  # a ratio more trains itself alone
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())  # another ratio trains only itself
     none = params("mmrec").model_copy(update={"study": Study()})
     run = toy.run("study", none, layout.root)
     assert not list(run.folder.glob("**/*.parquet"))  # no table is named

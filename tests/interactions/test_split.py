@@ -128,7 +128,7 @@ def rows_of(layout: Layout) -> list[dict]:
 READ = {
     "a line break within quotes": b'"so\ngood"',
     "a quote within quotes": b'"a ""b"" c"',
-    "a byte that is no UTF-8 in a column that nobody reads": b"caf\xe9",
+    "a byte that is not UTF-8 in a column that is not read": b"caf\xe9",
     "three million characters": b"x" * 3_000_000,
     "a carriage return at the end": b"fine\r",
 }
