@@ -23,7 +23,7 @@ from alignrec.pipeline.models.base import (
 from alignrec.pipeline.models.infonce import cosine_nce, distinct_items
 from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import FEATURES, Accumulating, ItemGraph, Regularised
-from alignrec.pipeline.ops.device import gemm, matrix_product
+from alignrec.pipeline.ops.device import by_onednn, gemm, matrix_product
 from alignrec.pipeline.ops.sparse import Sparse
 
 # defaults under `recipe: fast`, from the search in docs/accuracy.md
@@ -53,7 +53,7 @@ class AlignRecParams(Regularised, Accumulating, ItemGraph):
     cold: Literal["drawn", "zero"] = "drawn"
     """ID embeddings of items without train interactions: random, as published, or zero, so that neighbours decide"""
     precision: Literal["exact", "bf16"] = "exact"
-    """bf16: largest products in bfloat16, faster on CPUs that support it; rounds differently"""
+    """bf16: largest products in bfloat16, which rounds differently; on CPUs without AVX512, where it is slow, exact"""
 
     @model_validator(mode="before")
     @classmethod
@@ -71,7 +71,10 @@ class AlignRec(GraphRecommender):
         super().__init__(inputs, params)
         assert inputs.features is not None
         assert inputs.edges is not None
-        self.params, self.bf16 = params, params.precision == "bf16"
+        self.params = params
+        # without AVX512, products in bfloat16 take 8 times as long as in float32
+        fast = inputs.device.type != "cpu" or by_onednn(inputs.device, torch.bfloat16)
+        self.bf16 = params.precision == "bf16" and fast
         self.user_item = inputs.user_item
         self.user = xavier_uniform(inputs.split.n_users, params.dim)  # [U, D]
         self.item = xavier_uniform(inputs.split.n_items, params.dim)  # [I, D]
