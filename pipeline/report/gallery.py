@@ -37,7 +37,7 @@ CLASSES = 8  # most frequent categories that get their own colour
 SETS = 3  # feature sets side by side
 # the map: a layout by UMAP's forces (McInnes et al. 2018, a = b = 1) on the item graph
 WIDTH, HEIGHT, MARGIN = 10_000, 6_200, 120
-ROUNDS, LEAST_ROUNDS, MOVES = 400, 120, 4_000_000  # bounds of the rounds, and budget of moves over all rounds
+ROUNDS, LEAST_ROUNDS, MOVES = 200, 120, 4_000_000  # bounds of the rounds, and budget of moves over all rounds
 PUSHES = 5  # random items that repel each item, per round
 SMOOTHING = 40  # averaging steps of the start
 STEP = 0.3
