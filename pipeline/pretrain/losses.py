@@ -236,6 +236,7 @@ def autocast(task: Task) -> torch.autocast:
 def _micro_batches(task: Task, lengths: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the positions of inputs per forward pass, given their lengths in tokens, int64 [n]."""
     size = max(1, task.params.batch_size // task.params.accumulate)
-    for start in range(0, len(lengths), size):
-        places = np.arange(start, min(start + size, len(lengths)))
+    order = np.argsort(lengths, kind="stable")  # shortest first, which saves padding
+    for start in range(0, len(order), size):
+        places = order[start : start + size]
         yield from micro_batches(places, lengths[places])
