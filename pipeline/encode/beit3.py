@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import stored
 from alignrec.pipeline.beit3.config import FIRST_POSITION, Config, MiniConfig
 from alignrec.pipeline.beit3.inference import Inference
-from alignrec.pipeline.beit3.mini import Mini, WordPieces, centre_halves, load_minilm
+from alignrec.pipeline.beit3.mini import Mini, WordPieces, centre_halves, load_tokenizer
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.beit3.tokenizer import UNK, Tokenizer, pad_rows, split_text
 from alignrec.pipeline.encode.chunks import Chunks, Reading
@@ -182,16 +183,20 @@ class MiniItems(TextReader):
         self._known = known or KnownImages(np.zeros(0, "S16"), [])
         self._device, self._network = device_of(network), network.eval()
         self._reading = None if reading is None else [torch.from_numpy(x).to(self._device) for x in reading]
-        self._images: list[CNN | Descriptors] = [load_cnn(), Descriptors()] if network.config.image_widths else []
         self.width = network.summary_width if reading is None else reading.map.shape[1]
+
+    @cached_property
+    def _images(self) -> list[CNN | Descriptors]:
+        return [load_cnn(), Descriptors()]  # only for images that are not cached, as loading takes a second
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> MiniBatch:
         image, new, parts = None, np.zeros(0, np.int64), list[Any]()
         # a network trained without images ignores them
-        if images is not None and self._images:
+        if images is not None and self._network.config.image_widths:
             vectors, new = self._known.look_up(images, sum(self._network.config.image_widths))
             image = pin_memory(torch.from_numpy(vectors))
-            parts = [encoder.prepare([images[i] for i in new.tolist()], None) for encoder in self._images if len(new)]
+            if len(new):
+                parts = [encoder.prepare([images[i] for i in new.tolist()], None) for encoder in self._images]
         chunks = None if texts is None else self.split_texts(texts)
         padded = (pad_rows([chunks.parts[i] for i in group]) for group in chunks.groups()) if chunks else ()
         ids = [(pin_memory(torch.from_numpy(own)), pin_memory(torch.from_numpy(padding))) for own, padding in padded]
@@ -240,4 +245,4 @@ def load_beit3(files: EncoderFiles, params: BEiT3Params, raw: bool, known: Known
 
 
 def load_pieces(files: EncoderFiles) -> WordPieces:
-    return WordPieces(load_minilm().tokenizer, io.read_json(files.word_pieces)["pieces"])
+    return WordPieces(load_tokenizer(), io.read_json(files.word_pieces)["pieces"])
