@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from alignrec.pipeline.beit3.checkpoints import read_weights
 from alignrec.pipeline.beit3.config import MiniConfig
-from alignrec.pipeline.beit3.network import BEiT3, Multiway, Streams
+from alignrec.pipeline.beit3.network import BEiT3, Multiway, Streams, blank_table
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.ops.linalg import IMAGE, POWER, WIDTH, Whitening, fit_pca
 
@@ -96,8 +96,8 @@ class TextEmbed(nn.Module):
 
     def __init__(self, c: MiniConfig) -> None:
         super().__init__()
-        self.words = nn.Embedding(c.vocab, c.width)
-        self.positions = nn.Embedding(c.positions, c.width)
+        self.words = blank_table(c.vocab, c.width)
+        self.positions = blank_table(c.positions, c.width)
         self.norm = nn.LayerNorm(c.width, EPSILON)
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -131,13 +131,18 @@ class VisionEmbed(nn.Module):
         return torch.cat([cls.to(x.dtype), x], dim=1)  # [B, 1+P, D]
 
 
+def blank_table(count: int, width: int) -> nn.Embedding:
+    """Return a table of zeros, as weights are drawn or read later; torch's own draws would load its compiler."""
+    return nn.Embedding.from_pretrained(torch.zeros(count, width), freeze=False)
+
+
 class Encoder(nn.Module):
     """Adds positions, then applies the layers and the final LayerNorm."""
 
     def __init__(self, c: Config) -> None:
         super().__init__()
-        self.embed_positions = Multiway(lambda: nn.Embedding(c.positions, c.width))
-        self.embed_positions.A = nn.Embedding(FIRST_POSITION + 1 + c.patches, c.width)
+        self.embed_positions = Multiway(lambda: blank_table(c.positions, c.width))
+        self.embed_positions.A = blank_table(FIRST_POSITION + 1 + c.patches, c.width)
         self.layers = nn.ModuleList(Layer(c) for _ in range(c.layers))
         self.layer_norm = Multiway(lambda: nn.LayerNorm(c.width))
 
@@ -161,7 +166,7 @@ class Backbone(nn.Module):
 
     def __init__(self, c: Config) -> None:
         super().__init__()
-        self.text_embed = nn.Embedding(c.vocab, c.width)
+        self.text_embed = blank_table(c.vocab, c.width)
         self.vision_embed = VisionEmbed(c)
         self.encoder = Encoder(c)
 
