@@ -10,7 +10,9 @@ from alignrec.pipeline.harness import process
 
 def main() -> None:
     """Run the command line, or exit with an error if memory is too limited to load the libraries."""
-    atexit.register(gc.freeze)  # Python would search what torch has loaded for garbage, for most of a second
+    # torch loads many objects, which Python would search for garbage hundreds of times, and at exit: over a second
+    gc.set_threshold(5000)
+    atexit.register(gc.freeze)
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit != resource.RLIM_INFINITY and limit < process.ADDRESSES:
         sys.exit(f"error: {process.TOO_LITTLE}")
