@@ -8,6 +8,7 @@ from typing import Any
 import featured
 import numpy as np
 import pictures
+import pytest
 import torch
 import toy
 import yaml
@@ -20,6 +21,7 @@ from alignrec.pipeline.beit3.config import Config
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.encode.params import TRAINED
 from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.pretrain import losses
 from alignrec.pipeline.pretrain.corpus import Corpus, Task
 from alignrec.pipeline.pretrain.params import Pretrain
 
@@ -95,7 +97,10 @@ def features(root: Path, *names: str) -> dict[str, np.ndarray]:
 
 
 def run(root: Path) -> dict[str, Any]:
-    toy.run("pretrain", load(root / "params.yaml"), root, "toy")
+    """Pre-train on the shop; few held-out targets are enough, as drawing more takes longer than training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(losses, "ENOUGH", 1)
+        toy.run("pretrain", load(root / "params.yaml"), root, "toy")
     notes: dict[str, Any] = json.loads(Layout(root, "toy").run_record("pretrain").read_text())["notes"]
     return notes
 

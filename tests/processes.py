@@ -24,7 +24,8 @@ FORKED = [
     *("alignrec.commands.app", "alignrec.pipeline.serve.app", "alignrec.pipeline.embed.command"),
     *("alignrec.pipeline.pretrain.train", "alignrec.pipeline.encode.write"),
     *("alignrec.stages.pretrain", "alignrec.stages.study", "alignrec.stages.report", "alignrec.stages.publish"),
-    *("pytest", "hypothesis", "torch", "pyarrow.dataset", "duckdb", "faiss", "scipy.stats", "transformers", "dvc.repo"),
+    *("pytest", "hypothesis", "torch", "pyarrow.dataset", "duckdb", "faiss", "scipy.stats", "dvc.repo"),
+    "transformers.models",  # which takes longer than transformers
     "torch._dynamo",  # which an optimiser loads, in a second
 ]
 CONTEXT.set_forkserver_preload(FORKED)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 PARAMS = """
 datasets: [shop]
-sources: {shop: {kind: sample, users: 300, items: 100}}
+sources: {shop: {kind: sample, users: 150, items: 60}}
 pretrain: {size: small, codes: 16, steps: 6, batch_size: 8, threads: 1, distill_from: [tfidf]}
 encode: {encoders: [tfidf]}
 beit3: {sets: [beit3, beit3-image-masked]}

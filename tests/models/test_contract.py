@@ -49,7 +49,7 @@ def towns() -> tuple[Split, np.ndarray, pa.Table]:
 
 
 def settings(model: str, **keys: object) -> Train:
-    quick = {"dim": 16, "batch_size": 256, "lr": 0.01, "epochs": 30, "patience": 30}
+    quick = {"dim": 16, "batch_size": 256, "lr": 0.03, "epochs": 12, "patience": 12}
     return MODELS[model].Params.model_validate(quick | keys)
 
 
@@ -171,7 +171,7 @@ def test_torch_compile_follows_what_a_gpu_runs(name: str, monkeypatch: pytest.Mo
 
     def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., object]:
         traced.append(graph)
-        return aot_module_simplified(graph, inputs, nop)
+        return aot_module_simplified(graph, inputs, nop) if name == RELEASED else graph.forward
 
     loss = compile_network(network, backend)
     batches = [whole, short] if name == RELEASED else [whole]  # an epoch's last is short, for all models alike

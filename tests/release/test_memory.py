@@ -1,21 +1,24 @@
 """Publishing and verifying hold only some rows of tables in memory, and identifiers."""
 
 import json
-import subprocess
-import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import toy
+from processes import started
 
 from alignrec import schemas
+from alignrec.commands.params import load
 from alignrec.pipeline import io
+from alignrec.pipeline.harness import code
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io import tables
+from alignrec.pipeline.release.read import verify
 
-SIZES, USERS, PAIRS, K, WIDTH = (1_000, 3_000), 2, 36, 10, 80
+SIZES, USERS, PAIRS, K, WIDTH = (1_000, 3_000), 2, 18, 10, 80
 """items; per item: users, train pairs, neighbours, width"""
 PART = 256
 HELD = 290
@@ -29,34 +32,20 @@ SETTINGS = {
 }
 PAGES = {"compression": "zstd", "data_page_size": 1 << 14, "dictionary_pagesize_limit": 1 << 14}
 """small pages, so that a small table has many; one per column is in memory"""
-MEASURED = f"""
-PAGES = {PAGES!r}
-import sys, tracemalloc
-from pathlib import Path
-import pyarrow as pa
-from alignrec.pipeline import io
-from alignrec.pipeline.io import tables
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.release.read import verify
 
-what, part, settings, *roots = sys.argv[1:]
-io.PART = int(part)
-tables.LARGE, tables.PARQUET = 1 << 17, PAGES
-if what == "publish":
-    from alignrec.pipeline.harness.run import running
-    from alignrec.stages import publish
-    from alignrec.commands.params import load
 
-for turn, root in enumerate(map(Path, [roots[0], *roots])):  # the first loads modules
-    tracemalloc.start() if turn else None
-    if what == "publish":
-        with running("publish", "shop", load(Path(settings)), root) as run:
-            publish.main(run)
-    else:
-        list(verify(Layout(root, "shop").release))
-    print("peak", tracemalloc.get_traced_memory()[1] + pa.default_memory_pool().max_memory())
-    tracemalloc.stop()
-"""
+def measure(what: str, settings: Path, *roots: Path) -> None:
+    """Print the peak of Arrow, NumPy and Python for each root, with tables in small parts."""
+    io.PART, tables.LARGE, tables.PARQUET = PART, 1 << 17, PAGES
+    pytest.MonkeyPatch().setattr(code, "fingerprint", lambda *_: "f" * 64)  # parsing our code takes seconds
+    for turn, root in enumerate([roots[0], *roots]):  # the first loads modules
+        tracemalloc.start() if turn else None
+        if what == "publish":
+            toy.run("publish", load(settings), root)
+        else:
+            list(verify(Layout(root, "shop").release))
+        print("peak", tracemalloc.get_traced_memory()[1] + pa.default_memory_pool().max_memory())
+        tracemalloc.stop()
 
 
 def written(root: Path, items: int) -> Layout:
@@ -107,10 +96,10 @@ def catalogues(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("what", ["publish", "verify"])
 def test_memory_grows_by_identifiers(catalogues: Path, what: str) -> None:
-    """Measures Arrow, NumPy and Python; `verify` reads the output of `publish`."""
-    roots = [str(catalogues / str(items)) for items in SIZES]
-    command = [sys.executable, "-c", MEASURED, what, str(PART), str(catalogues / "params.yaml"), *roots]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    _, small, large = (int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("peak "))
+    """In a new process each; `verify` reads the output of `publish`."""
+    roots = [catalogues / str(items) for items in SIZES]
+    said, errors = started(measure, what, catalogues / "params.yaml", *roots).communicate()
+    peaks = [int(line.split()[1]) for line in said.splitlines() if line.startswith("peak ")]
+    assert len(peaks) == 3, errors
+    _, small, large = peaks
     assert (large - small) / (SIZES[1] - SIZES[0]) < HELD
