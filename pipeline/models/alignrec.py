@@ -99,11 +99,6 @@ class AlignRec(GraphRecommender):
         return self.features.detach() if self.params.mode == "compat" else self.fixed
 
     @property
-    def content(self) -> Tensor:
-        """Input of the content branch, [I, F]."""
-        return self.features if self.rounded is None else self.rounded
-
-    @property
     def ids(self) -> Tensor:
         """ID embeddings of the items, [I, D]; outside training those of cold items may be zero."""
         return self.item if self.training or self.warm is None else self.item * self.warm
@@ -115,7 +110,8 @@ class AlignRec(GraphRecommender):
         weight, bias = self.w1.weight, self.w1.bias
         if self.params.gate:  # W2 W1 first: saves a product over I rows
             weight, bias = self.w2.weight @ weight, self.w2(bias)
-        item = matrix_product(self.content, weight, self.bf16) + bias  # [I, D]
+        features = self.features if self.rounded is None else self.rounded  # [I, F]
+        item = matrix_product(features, weight, self.bf16) + bias  # [I, D]
         if self.params.gate:
             item = self.ids * torch.sigmoid(item)
         item = propagate_steps(self.item_item, item, self.params.item_layers)
