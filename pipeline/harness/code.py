@@ -160,7 +160,7 @@ def module_file(name: str) -> Path | None:
 
 
 LIBRARIES = ("torch", "faiss-cpu", "faiss-gpu-cu12", "duckdb", "pyarrow", "numpy", "scipy", "pillow", "simplejpeg",
-             "transformers", "sentencepiece", "open_clip_torch")  # fmt: skip
+             "tokenizers", "transformers", "sentencepiece", "open_clip_torch")  # fmt: skip
 
 
 @cache
