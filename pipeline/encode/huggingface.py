@@ -178,7 +178,7 @@ def load_minilm(folder: Any, params: MiniLMParams) -> HuggingFace:
 
 def load_minilm_cnn(folder: Any, params: MiniLMParams) -> ChainEncoder:
     """Load the concatenation of text and image, each of length 1, or zero if absent."""
-    text, image = load_minilm(folder, params), timm.load_cnn()
+    text, image = load_minilm(folder, params), timm.CNN()
     return ChainEncoder([(text, ("text",)), (image, ("image",))], linalg.concatenation_map([text.width, image.width]))
 
 

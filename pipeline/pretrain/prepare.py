@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3.config import FIRST_POSITION, SIZES, Config, MiniConfig
-from alignrec.pipeline.beit3.mini import Mini, MiniLM, Network, WordPieces, copy_minilm, load_minilm, order_pieces
+from alignrec.pipeline.beit3.mini import Mini, Network, WordPieces, copy_minilm, order_pieces
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.beit3.tokenizer import BOS, EOS, MOST_SENTENCES, Tokenizer, split_text, train_model
 from alignrec.pipeline.encode.chunks import LONGEST
@@ -101,25 +101,23 @@ def _prepare_beit3(
     else:
         network, notes = BEiT3(replace(shape, vocab=pieces, positions=rows, codes=n, mlm=True)), []
         if tokenizer is not None:
-            notes.append(published.start_words(network, tokenizer.pieces, load_minilm()))
+            notes.append(published.start_words(network, tokenizer.pieces))
     return network, Corpus(*texts, row, pixels), tokens, pieces, notes
 
 
 def _prepare_mini(
     layout: Layout, lines: io.Texts, params: Pretrain, seed: int
 ) -> tuple[Network, Corpus, np.ndarray, int, list[str]]:
-    images, theirs, path = read_image_vectors(layout), load_minilm(), layout.encoder.word_pieces
-    if not path.is_file():
-        blocks = (lines.slice(start, io.PART).to_pylist() for start in range(0, len(lines), io.PART))
-        ordered, predicted = order_pieces(theirs.tokenizer, blocks)
-        io.write_json(path, {"pieces": ordered, "known": predicted})
-    kept = io.read_json(path)
-    pieces, known = WordPieces(theirs.tokenizer, kept["pieces"]), int(kept["known"])
+    images = read_image_vectors(layout)
+    blocks = (lines.slice(start, io.PART).to_pylist() for start in range(0, len(lines), io.PART))
+    ordered, known = order_pieces(blocks)
+    io.write_json(layout.encoder.word_pieces, {"pieces": ordered, "known": known})
+    pieces = WordPieces(ordered)
     seen = images.tokens(images.sample(seed_for(seed, "images"))) if images.widths else []
     maps = [linalg.fit_pca(lambda x=x: [x], REDUCED, POWER) for x in seen]  # type: ignore[misc]
     tokens, codes = assign_visual_tokens(images, maps, params.codes, seed_for(seed, "visual tokens"))
     torch.manual_seed(seed_for(seed, "network"))
-    network = build_network(theirs, pieces, known, images, maps, codes)
+    network = build_network(pieces, known, images, maps, codes)
     start = {name: x.contiguous() for name, x in network.image.state_dict().items()}
     io.write_bytes(layout.encoder.start, torch_save(start))  # stored for the untrained control
     texts = _tokenise(layout, lines, pieces, min(params.max_tokens, network.config.positions), params.chunks)
@@ -223,11 +221,9 @@ def assign_visual_tokens(images: Images, maps: Sequence[Whitening], most: int, s
     return out, total
 
 
-def build_network(
-    theirs: MiniLM, pieces: WordPieces, known: int, images: Images, maps: Sequence[Whitening], codes: int
-) -> Mini:
+def build_network(pieces: WordPieces, known: int, images: Images, maps: Sequence[Whitening], codes: int) -> Mini:
     made = Mini(MiniConfig(images.widths, pieces.vocab, positions=LONGEST, codes=codes, pieces=known))
-    copy_minilm(made, theirs.tensors, pieces.theirs.tolist())
+    copy_minilm(made, pieces)
     with torch.no_grad():
         nn.init.normal_(made.image.mask_token, std=0.05)
         nn.init.normal_(made.image.positions, std=0.02)

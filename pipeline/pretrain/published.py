@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tokenizers import Tokenizer
 from torch import Tensor
 from tqdm import tqdm
 
 from alignrec.pipeline.beit3 import checkpoints
 from alignrec.pipeline.beit3.config import SIZES, Config
-from alignrec.pipeline.beit3.mini import WORDS, MiniLM, token_ids
+from alignrec.pipeline.beit3.mini import WORDS, load_minilm, load_tokenizer, minilm_ids
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.harness.progress import meter
@@ -79,17 +78,17 @@ def visual_tokens(
     return out, tokenizer.config.codes
 
 
-def start_words(network: BEiT3, pieces: Sequence[str], minilm: MiniLM) -> str:
+def start_words(network: BEiT3, pieces: Sequence[str]) -> str:
     """Initialise pieces with the mean MiniLM embedding of their text (arXiv 2402.09977); return a note on how many.
 
     They are scaled to the root mean square norm of the initial embeddings.
     """
     table = network.beit3.text_embed.weight
-    ids = word_ids(pieces, minilm.tokenizer)
+    ids = word_ids(pieces)
     known = torch.tensor([len(own) > 0 for own in ids])
     if known.any():
         starts = torch.tensor([0, *np.cumsum([len(own) for own in ids])[:-1]])
-        means = F.embedding_bag(torch.tensor(list(chain(*ids))), minilm.tensors[WORDS], starts, mode="mean")  # [V, 384]
+        means = F.embedding_bag(torch.tensor(list(chain(*ids))), load_minilm()[WORDS], starts, mode="mean")  # [V, 384]
         # reduce to the width by PCA, or pad with zeros
         width, vectors = network.config.width, means[known]
         if width < WIDTH:
@@ -105,12 +104,11 @@ def start_words(network: BEiT3, pieces: Sequence[str], minilm: MiniLM) -> str:
     return f"beit3.text_embed.weight: {int(known.sum()):,} of {len(pieces):,} pieces start as MiniLM's words"
 
 
-def word_ids(pieces: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
+def word_ids(pieces: Sequence[str]) -> list[list[int]]:
     """Return MiniLM's ids of the text of each piece, empty if unknown."""
-    vocabulary = tokenizer.get_vocab()
-    unknown = vocabulary["[UNK]"]
-    rows = token_ids(tokenizer, [piece.replace(WORD, " ").strip() for piece in pieces])
-    ids = [[token for token in row if token != unknown] for row in rows]
+    vocabulary = load_tokenizer().get_vocab()
+    rows = minilm_ids([piece.replace(WORD, " ").strip() for piece in pieces])
+    ids = [[token for token in row if token != vocabulary["[UNK]"]] for row in rows]
     for number, piece in enumerate(pieces):
         continued = CONTINUED + piece.lower()
         if piece in SPECIAL:

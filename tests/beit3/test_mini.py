@@ -10,14 +10,12 @@ from torch import Tensor
 from alignrec.pipeline.beit3.config import MiniConfig
 from alignrec.pipeline.beit3.mini import (
     Mini,
-    MiniLM,
     WordPieces,
     centre_halves,
     copy_minilm,
     fit_halves,
     fit_ridge,
     half_means,
-    load_minilm,
     order_pieces,
 )
 from alignrec.pipeline.beit3.tokenizer import pad_rows, split_text
@@ -27,20 +25,15 @@ WIDTHS = (5, 7)
 
 
 @pytest.fixture(scope="module")
-def minilm() -> MiniLM:
-    return load_minilm()
+def pieces() -> WordPieces:
+    return WordPieces(order_pieces([TEXTS[:2], TEXTS[2:]])[0])
 
 
 @pytest.fixture(scope="module")
-def pieces(minilm: MiniLM) -> WordPieces:
-    return WordPieces(minilm.tokenizer, order_pieces(minilm.tokenizer, [TEXTS[:2], TEXTS[2:]])[0])
-
-
-@pytest.fixture(scope="module")
-def network(minilm: MiniLM, pieces: WordPieces) -> Mini:
+def network(pieces: WordPieces) -> Mini:
     torch.manual_seed(0)
     made = Mini(MiniConfig(image_widths=WIDTHS, positions=256, codes=4, pieces=40)).eval()
-    copy_minilm(made, minilm.tensors, pieces.theirs.tolist())
+    copy_minilm(made, pieces)
     return made
 
 

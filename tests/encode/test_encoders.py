@@ -130,17 +130,17 @@ def test_batches_are_of_one_kind_and_sorted_by_length() -> None:
 def test_the_cnn_is_timms_network_with_its_batch_norms_folded(monkeypatch: pytest.MonkeyPatch) -> None:
     from alignrec.pipeline.encode import timm
 
-    folded = timm.load_cnn()
+    folded = timm.CNN()
     monkeypatch.setattr(timm, "fold_batch_norms", lambda network: None)
     pixels = folded.prepare([one for one in IMAGES if one][:2], None)
-    torch.testing.assert_close(folded.encode(pixels), timm.load_cnn().encode(pixels), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(folded.encode(pixels), timm.CNN().encode(pixels), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("at", [1, 5, 7])
 def test_a_stage_of_the_cnn_gives_mean_and_deviation_of_its_maps(at: int) -> None:
-    from alignrec.pipeline.encode.timm import load_cnn
+    from alignrec.pipeline.encode.timm import CNN
 
-    encoder, seen = load_cnn(at), list[torch.Tensor]()
+    encoder, seen = CNN(at), list[torch.Tensor]()
     hook = register_module_forward_hook(lambda module, _, out: seen.append(out) if type(module) is Sequential else None)
     vectors = encoder.encode(encoder.prepare([one for one in IMAGES if one][:2], None))
     hook.remove()

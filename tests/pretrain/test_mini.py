@@ -95,7 +95,7 @@ def untrained(encoded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_before_training_its_text_experts_are_minilms(untrained: Path) -> None:
     files = Layout(untrained, "toy").encoder
     assert 768 in stored.check_files(files)
-    ours, theirs = load_file(files.weights), mini.load_minilm().tensors
+    ours, theirs = load_file(files.weights), mini.load_minilm()
     for ours_name, name in (
         ("up.B", "intermediate.dense"),
         ("up.A", "intermediate.dense"),

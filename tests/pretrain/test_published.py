@@ -16,7 +16,7 @@ from alignrec.commands.params import load
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import checkpoints, tokenizer, vqkd
 from alignrec.pipeline.beit3.config import SIZES, Config
-from alignrec.pipeline.beit3.mini import WORDS, MiniLM, load_minilm
+from alignrec.pipeline.beit3.mini import WORDS, load_minilm, load_tokenizer
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.encode.beit3 import BEiT3Items
 from alignrec.pipeline.harness.layout import Layout
@@ -130,11 +130,6 @@ SURFACES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def model() -> MiniLM:
-    return load_minilm()
-
-
 def narrow(width: int, seed: int = 0) -> BEiT3:
     torch.manual_seed(seed)
     return BEiT3(Config(image=8, patch=4, vocab=len(SURFACES), width=width, layers=1, heads=2, ffn=32, positions=8))
@@ -144,9 +139,9 @@ def table(beit3: BEiT3) -> Tensor:
     return beit3.beit3.text_embed.weight.detach()
 
 
-def test_a_piece_starts_from_the_words_of_its_surface(model: MiniLM) -> None:
-    ids = published.word_ids(SURFACES, model.tokenizer)
-    words = {p: [model.tokenizer.id_to_token(i) for i in own] for p, own in zip(SURFACES, ids, strict=True)}
+def test_a_piece_starts_from_the_words_of_its_surface() -> None:
+    ids = published.word_ids(SURFACES)
+    words = {p: [load_tokenizer().id_to_token(i) for i in own] for p, own in zip(SURFACES, ids, strict=True)}
     assert [words[p] for p in ("<s>", "<pad>", "</s>", "<unk>", "<mask>")] == [
         ["[CLS]"], ["[PAD]"], ["[SEP]"], ["[UNK]"], ["[MASK]"],
     ]  # fmt: skip
@@ -159,14 +154,14 @@ def test_a_piece_starts_from_the_words_of_its_surface(model: MiniLM) -> None:
     assert words["😀"] == words["▁"] == []
 
 
-def test_as_wide_as_minilm_words_are_its_own_up_to_one_factor(model: MiniLM) -> None:
+def test_as_wide_as_minilm_words_are_its_own_up_to_one_factor() -> None:
     beit3, before = narrow(384), table(narrow(384))
-    line = published.start_words(beit3, SURFACES, model)
-    after, red = table(beit3), model.tensors[WORDS][model.tokenizer.get_vocab()["red"]]
-    factor = after[SURFACES.index("▁red")] / red
+    line = published.start_words(beit3, SURFACES)
+    after, words, vocabulary = table(beit3), load_minilm()[WORDS], load_tokenizer().get_vocab()
+    factor = after[SURFACES.index("▁red")] / words[vocabulary["red"]]
     torch.testing.assert_close(factor, factor[:1].expand(384))
-    pieces = [model.tokenizer.token_to_id(piece) for piece in ("un", "##rea", "##d")]
-    torch.testing.assert_close(after[SURFACES.index("▁unread")], model.tensors[WORDS][pieces].mean(0) * factor[0])
+    pieces = [vocabulary[piece] for piece in ("un", "##rea", "##d")]
+    torch.testing.assert_close(after[SURFACES.index("▁unread")], words[pieces].mean(0) * factor[0])
     known = torch.tensor([p not in ("▁", "😀") for p in SURFACES])
     assert torch.equal(after[~known], before[~known]), "pieces without a word stay as they were initialised"
     torch.testing.assert_close(after[known].square().sum(1).mean(), before.square().sum(1).mean())
