@@ -34,6 +34,13 @@ LONGEST = (
 """slowest files first: workers take a file at a time, so that they finish together"""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("numprocesses", None):  # not in a worker, which has this process fork
+        import shims
+
+        os.environ["SHIMS"] = str(shims.folder())
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import gc
+import json
 import multiprocessing
 import os
 import pickle
+import signal
+import socket
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -34,16 +34,17 @@ CONTEXT.set_forkserver_preload(FORKED)
 class Started:
     """A process that ends with the tests, with the interface of `subprocess.Popen`."""
 
-    def __init__(self, process: Any, output: int, errors: int) -> None:
-        self._process = process
-        self.pid: int = process.pid
-        self.stdout = os.fdopen(output)
-        self.stderr = os.fdopen(errors)
+    def __init__(self, server: socket.socket, output: int, errors: int) -> None:
+        self._server = server
+        self._code: int | None = None
+        self.pid = int(server.recv(16))
+        self.stdout, self.stderr = os.fdopen(output), os.fdopen(errors)
 
     @property
     def returncode(self) -> int | None:
-        code: int | None = self._process.exitcode
-        return code
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self._code
 
     poll = returncode.fget
 
@@ -52,13 +53,16 @@ class Started:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        self._process.kill()
+        self.send_signal(signal.SIGKILL)
 
     def wait(self, timeout: float | None = None) -> int:
-        self._process.join(timeout)
-        if self.returncode is None:
-            raise subprocess.TimeoutExpired("alignrec", timeout or 0)
-        return self.returncode
+        if self._code is None:
+            self._server.settimeout(timeout)
+            try:
+                self._code = int(self._server.recv(16))
+            except (TimeoutError, BlockingIOError):
+                raise subprocess.TimeoutExpired("alignrec", timeout or 0) from None
+        return self._code
 
     def __enter__(self) -> Started:
         return self
@@ -80,35 +84,18 @@ def forked() -> None:
     multiprocessing.current_process().daemon = False  # so that it may start others
 
 
-def _enter(
-    main: Callable[..., object], arguments: tuple[object, ...], cwd: Path, environment: Mapping[str, str],
-    session: bool, output: Connection, errors: Connection,
-) -> None:  # fmt: skip
-    os.dup2(output.fileno(), 1)
-    os.dup2(errors.fileno(), 2)
-    output.close()
-    errors.close()
-    sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))  # else of another file
-    os.chdir(cwd)
-    os.environ.update(environment)
-    time.tzset()
-    forked()
-    if session:
-        os.setsid()
-    main(*arguments)
+def started(main: Callable[..., object], *arguments: object, cwd: Path | None = None, **environment: str) -> Started:
+    """Run a function in a new process."""
+    from shims import folder  # which imports this module
 
-
-def started(
-    main: Callable[..., object], *arguments: object, cwd: Path | None = None, session: bool = False, **environment: str
-) -> Started:
-    """Run a function, or code by `exec`, in a new process, and in a new session on request."""
-    (read_output, output), (read_errors, errors) = CONTEXT.Pipe(duplex=False), CONTEXT.Pipe(duplex=False)
-    own = (main, arguments, cwd or Path.cwd(), environment, session, output, errors)
-    process = CONTEXT.Process(target=_enter, args=own, daemon=True)
-    process.start()
-    output.close()
-    errors.close()
-    return Started(process, *(os.dup(one.fileno()) for one in (read_output, read_errors)))
+    (read_output, output), (read_errors, errors) = os.pipe(), os.pipe()
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    server.connect(str(folder() / "socket"))
+    request = json.dumps(["", [pickle.dumps((main, arguments)).hex()], str(cwd or Path.cwd()), environment])
+    socket.send_fds(server, [request.encode()], [0, output, errors])
+    os.close(output)
+    os.close(errors)
+    return Started(server, read_output, read_errors)
 
 
 def command(*arguments: str) -> None:
@@ -117,8 +104,8 @@ def command(*arguments: str) -> None:
     app([*arguments])
 
 
-def alignrec(*arguments: str | Path, cwd: Path | None = None, session: bool = False, **environment: str) -> Started:
-    return started(command, *map(str, arguments), cwd=cwd, session=session, **environment)
+def alignrec(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> Started:
+    return started(command, *map(str, arguments), cwd=cwd, **environment)
 
 
 @contextmanager

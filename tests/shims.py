@@ -1,12 +1,15 @@
 """`alignrec` and `dvc` on PATH that fork instead of starting Python, as DVC runs a process per stage.
 
-A command sends its arguments, folder, environment and standard files to the process of the tests, which has it forked.
+A command sends its arguments, folder, environment and standard files to the process of the tests, which has it forked;
+with several workers to the one that began them, so that the slow libraries are loaded once. `processes.started` does so
+with a function.
 Like the process that it is for, it ends with the other: killed, it takes all that it started along.
 """
 
 import atexit
 import json
 import os
+import pickle
 import shutil
 import signal
 import socket
@@ -32,7 +35,8 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
     server.connect({address!r})
     request = json.dumps([os.path.basename(sys.argv[0]), sys.argv[1:], os.getcwd(), dict(os.environ)])
     socket.send_fds(server, [request.encode()], [0, 1, 2])
-    sys.exit(int(server.recv(16)))
+    server.recv(16) # process id
+    sys.exit(int(server.recv(16)) % 256)
 """
 
 
@@ -50,18 +54,26 @@ def _detached(*files: Any) -> tuple[int, ...]:
     return tuple(file.detach() for file in files)
 
 
+STARTING = threading.Lock()
+"""held where multiprocessing reads how processes ended, as each may be read once"""
+
+
 def _main(name: str, arguments: list[str], folder: str, environment: dict[str, str], files: tuple[int, ...]) -> None:
-    """Run the command with the modules of its project instead of this clone's."""
-    os.setsid()
+    """Call a pickled function, or run the command with the modules of its project instead of this clone's."""
     forked()
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
     os.chdir(folder)
-    os.environ.clear()
+    if name:
+        os.environ.clear()
     os.environ.update(environment)
     time.tzset()
+    if not name:
+        function, own = pickle.loads(bytes.fromhex(arguments[0]))
+        return function(*own)
+    os.setsid()
     sys.argv = [name, *arguments]
     for module in [module for module in sys.modules if module.partition(".")[0] == "alignrec"]:
         del sys.modules[module]
@@ -84,15 +96,21 @@ def _serve(connection: socket.socket) -> None:
         if not request:
             return
         process = CONTEXT.Process(target=_main, args=(*json.loads(request), _Files(*files)), daemon=True)
-        process.start()
+        with STARTING:
+            process.start()
         for file in files:
             os.close(file)
-        if connection in wait([process.sentinel, connection]):
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-        process.join()
         with suppress(OSError):
-            connection.send(str(process.exitcode % 256).encode())
+            connection.send(str(process.pid).encode())
+        if process.sentinel not in wait([process.sentinel, connection]):
+            process.kill()
+            with suppress(ProcessLookupError):  # a command began a group of its own
+                os.killpg(process.pid, signal.SIGKILL)
+        wait([process.sentinel])
+        with STARTING:
+            process.join()
+        with suppress(OSError):
+            connection.send(str(process.exitcode).encode())
 
 
 def _listen(listening: socket.socket) -> None:
@@ -103,7 +121,9 @@ def _listen(listening: socket.socket) -> None:
 
 @cache
 def folder() -> Path:
-    """Return the folder with both commands, which work while this process lives."""
+    """Return the folder with both commands, which work while this process, or the one that began it, lives."""
+    if "SHIMS" in os.environ:
+        return Path(os.environ["SHIMS"])
     made = Path(tempfile.mkdtemp(prefix="shims-"))
     atexit.register(shutil.rmtree, made, ignore_errors=True)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

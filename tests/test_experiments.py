@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 TRAIN = {"features": "beit3", "dim": 8, "batch_size": 512, "epochs": 2, "lr": 0.01}
 PARAMS: dict[str, Any] = {
     "datasets": ["shop"],
-    "sources": {"shop": {"kind": "sample", "users": 150, "items": 60}},
+    "sources": {"shop": {"kind": "sample", "users": 120, "items": 40}},
     "pretrain": {"size": "small", "codes": 16, "steps": 2, "batch_size": 8, "distill_from": ["tfidf"]},
     "encode": {"encoders": ["tfidf"]},
     "beit3": {"sets": ["beit3", "beit3-raw"]},

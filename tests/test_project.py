@@ -159,10 +159,10 @@ def test_a_colleague_pulls_own_data_and_nothing_runs(tmp_path: Path) -> None:
         said("git", *words, cwd=ours)
     said("dvc", "pull", "-d", "images@mine", cwd=theirs)
     assert "unning stage" not in said("dvc", "repro", "images@mine", cwd=theirs)
-    assert "up to date" in said("dvc", "status", "images@mine", cwd=theirs)
     with (ours / "ratings.csv").open("a") as file:  # twice, as DVC makes the file a link to its cache
         file.write("u1,i9,99\n")
-    assert "Running stage 'interactions@mine'" in said("dvc", "repro", "images@mine", cwd=ours)
-    (ours / "images/1.png").write_bytes(b"no picture")
-    assert "Running stage 'images@mine'" in said("dvc", "repro", "images@mine", cwd=ours)
+    (ours / "images/1.png").write_bytes(b"no picture")  # which alone concerns `images`, as there are the same items
+    lines = said("dvc", "repro", "images@mine", cwd=ours)
+    assert "Running stage 'interactions@mine'" in lines
+    assert "Running stage 'images@mine'" in lines
     assert (ours / "ratings.csv").stat().st_nlink == 1

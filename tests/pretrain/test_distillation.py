@@ -1,15 +1,13 @@
 """Distillation from other encoders into CLS."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
-from pretraining import MASK, features, network, run, shop, task
+from pretraining import MASK, features, network, shop, task
 
 from alignrec.pipeline import io
 from alignrec.pipeline.harness.layout import Layout
@@ -96,21 +94,3 @@ def test_cls_is_whitened_where_no_encoder_teaches_or_nothing_was_trained(tmp_pat
     assert teacher is None
     cls = cls_of(net, toy, toy.train)
     np.testing.assert_array_equal(fit_map(net, toy, teacher).apply(cls), whitened(cls).apply(cls))
-
-
-def test_the_stage_learns_from_an_encoder_and_resumes_to_the_same_bytes(tmp_path: Path) -> None:
-    for where in ("one", "two"):
-        shop(tmp_path / where, n=48, distill=1.0, distill_from=["tfidf"], steps=14)
-        features(tmp_path / where, "tfidf")
-    run(tmp_path / "one")
-    history = json.loads(Layout(tmp_path / "one", "toy").history("pretrain").read_text())
-    assert history[-1]["distill_loss"] < history[0]["distill_loss"]
-    stopped = Layout(tmp_path / "two", "toy")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("alignrec.pipeline.pretrain.train.measure_masked", Mock(side_effect=KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "two")
-    assert stopped.encoder_checkpoint.exists()
-    run(tmp_path / "two")
-    weights = [Layout(tmp_path / where, "toy").encoder.weights.read_bytes() for where in ("one", "two")]
-    assert weights[0] == weights[1]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pretraining import digests, features, history, shop
+from pretraining import UNTAUGHT, digests, features, history, shop
 from processes import started
 from safetensors.torch import load_file
 
@@ -46,7 +46,7 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A shop with the feature sets that pre-training reads."""
     root = tmp_path_factory.mktemp("encoded")
     shop(root, n=ITEMS, **SHORT)
-    features(root, *IMAGE_TOKENS)
+    features(root, *IMAGE_TOKENS, "tfidf")
     return root
 
 
@@ -58,7 +58,7 @@ def copied(encoded: Path, to: Path, **changed: Any) -> Path:
 
 def test_killed_it_ends_with_the_same_bytes_and_is_encoded_from(encoded: Path, tmp_path: Path) -> None:
     for name in ("whole", "killed"):
-        copied(encoded, tmp_path / name)
+        copied(encoded, tmp_path / name, distill=1.0, distill_from=["tfidf"])
     assert [line["step"] for line in history(tmp_path / "whole")] == [2]
     layout = Layout(tmp_path / "killed", "toy")
     process = started(history, tmp_path / "killed")
@@ -127,7 +127,6 @@ def test_a_set_that_it_reads_and_that_is_not_there_is_named(tmp_path: Path) -> N
 
 def test_teachers_are_read_by_ridge_regression(encoded: Path, tmp_path: Path) -> None:
     copied(encoded, tmp_path, distill=10.0, distill_from=["tfidf", "cnn"])
-    features(tmp_path, "tfidf")
     last = history(tmp_path)[-1]
     made = features(tmp_path, "beit3")
     assert last["cosine"] is not None
@@ -135,13 +134,17 @@ def test_teachers_are_read_by_ridge_regression(encoded: Path, tmp_path: Path) ->
     assert made["beit3"].shape[1] <= 128
 
 
-@pytest.mark.parametrize(("images", "texts"), [(False, True), (True, False)])
-def test_a_dataset_may_lack_a_modality(tmp_path: Path, images: bool, texts: bool) -> None:
-    shop(tmp_path, images, texts, ITEMS, **SHORT | {"steps": 1})
-    features(tmp_path, *IMAGE_TOKENS)
-    last = history(tmp_path)[-1]
-    assert (last["mim_accuracy"] is not None) == images
-    assert (last["mlm_accuracy"] is not None) == texts
-    made = features(tmp_path, "beit3")["beit3"]
-    assert np.isfinite(made).all()
-    assert (made.any(axis=1) == ~(NO_TEXT if texts else NO_IMAGE)).all()
+@pytest.mark.parametrize(("images", "texts"), [(False, True), (True, False), (False, False)])
+def test_the_default_recipe_does_without_what_a_dataset_lacks(tmp_path: Path, images: bool, texts: bool) -> None:
+    recipe = {key: Pretrain.model_fields[key].default for key in UNTAUGHT}
+    shop(tmp_path, images, texts, ITEMS, **SHORT | recipe | {"steps": 1})
+    features(tmp_path, *IMAGE_TOKENS, "minilm")
+    curve = history(tmp_path)
+    assert len(curve) == (images or texts)
+    for last in curve:
+        assert (last["mim_accuracy"] is not None) == images
+        assert (last["mlm_accuracy"] is not None) == texts
+        assert np.isfinite(last["distill_loss"])
+        made = features(tmp_path, "beit3")["beit3"]
+        assert np.isfinite(made).all()
+        assert (made.any(axis=1) == ~(NO_TEXT if texts else NO_IMAGE)).all()
