@@ -38,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("numprocesses", None):  # not in a worker, which has this process fork
         import shims
 
-        os.environ["SHIMS"] = str(shims.folder())
+        shims.folder()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,14 +1,11 @@
 """A release of the tiny shop, whose encoder is a tiny random BEiT3 in the format of `pretrain`; and one with codes."""
 
-import atexit
 import hashlib
 import json
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 
 import numpy as np
 import pyarrow as pa
@@ -58,17 +55,12 @@ def outputs(root: Path, settings: Params | None = None) -> Layout:
     """Write the outputs of every stage, encoded by the tiny network, and publish them."""
     if settings is not None:
         return released(toy.outputs(root), settings)
-    shutil.copytree(_outputs(), root, dirs_exist_ok=True)
+    shutil.copytree(toy.made(_outputs), root, dirs_exist_ok=True)
     return Layout(root, "shop")
 
 
-@cache
-def _outputs() -> Path:
-    """Cached, as it takes seconds."""
-    root = Path(mkdtemp(prefix="released-"))
-    atexit.register(shutil.rmtree, root, ignore_errors=True)
+def _outputs(root: Path) -> None:
     released(toy.outputs(root))
-    return root
 
 
 def released(layout: Layout, settings: Params | None = None) -> Layout:
@@ -142,15 +134,11 @@ def released_with_codes(layout: Layout, settings: Params | None = None) -> Layou
 
 def with_encoders(root: Path, read: bool = False) -> Layout:
     """Write `outputs` with features of released encoders, so that new items can be coded; `read`: CLS by a map."""
-    shutil.copytree(_with_encoders(read), root, dirs_exist_ok=True)
+    shutil.copytree(toy.made(_with_encoders, read), root, dirs_exist_ok=True)
     return Layout(root, "shop")
 
 
-@cache
-def _with_encoders(read: bool) -> Path:
-    """Cached, as it takes seconds."""
-    root = Path(mkdtemp(prefix="with-encoders-"))
-    atexit.register(shutil.rmtree, root, ignore_errors=True)
+def _with_encoders(root: Path, read: bool) -> None:
     settings = params(semantic_ids=CODES | {"features": ["beit3", "beit3-image-masked"]})
     layout = toy.outputs(root)
     pretrained(layout)
@@ -160,7 +148,6 @@ def _with_encoders(read: bool) -> Path:
     for stage in ("beit3", "graph"):
         toy.run(stage, settings, root)
     released_with_codes(layout, settings)
-    return root
 
 
 def agree(release: Path, name: str, **more: object) -> None:

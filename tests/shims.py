@@ -126,6 +126,7 @@ def folder() -> Path:
         return Path(os.environ["SHIMS"])
     made = Path(tempfile.mkdtemp(prefix="shims-"))
     atexit.register(shutil.rmtree, made, ignore_errors=True)
+    os.environ["SHIMS"] = str(made)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listening.bind(str(made / "socket"))
     listening.listen(16)

@@ -1,18 +1,18 @@
 """Imitated outputs of the stages on a tiny shop: 6 items, 4 users, 2-d features."""
 
-import atexit
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
 import pictures
 import pyarrow as pa
 import pytest
+import shims
+from filelock import FileLock
 
 from alignrec import schemas
 from alignrec.commands.params import Params
@@ -55,15 +55,22 @@ def record(stage: str) -> dict[str, object]:
 
 def outputs(root: Path) -> Layout:
     """Write the outputs of all stages up to benchmark."""
-    shutil.copytree(_outputs(), root, dirs_exist_ok=True)
+    shutil.copytree(made(_outputs), root, dirs_exist_ok=True)
     return Layout(root, "shop")
 
 
 @cache
-def _outputs() -> Path:
-    """Cached per process."""
-    root = Path(mkdtemp(prefix="toy-"))
-    atexit.register(shutil.rmtree, root, ignore_errors=True)
+def made(make: Callable[..., object], *arguments: object) -> Path:
+    """Return a folder that `make` wrote, once for all workers, as it takes seconds; tests change copies."""
+    path = shims.folder() / "-".join(map(str, (make.__module__, make.__name__, *arguments)))
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            make(path.with_suffix(".part"), *arguments)
+            path.with_suffix(".part").rename(path)
+    return path
+
+
+def _outputs(root: Path) -> None:
     layout = Layout(root, "shop")
     source = {"role": "reviews", "name": "reviews.json.gz", "url": "file:reviews", "bytes": 9, "sha256": "a" * 64}
     io.write_json(layout.sources, [source])
@@ -84,7 +91,6 @@ def _outputs() -> Path:
     write_study(layout)
     for stage in [*STAGES][1:-2]:
         write_record(layout, run_record(stage))
-    return root
 
 
 def filled(schema: pa.Schema, **columns: Any) -> pa.Table:
