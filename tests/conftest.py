@@ -71,6 +71,16 @@ def shims() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def with_dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Imitate `dvc init` and `dvc add`, which take seconds."""
+    from dvc.repo import Repo
+
+    (tmp_path / ".dvc").mkdir()
+    for name in ("add", "unprotect"):
+        monkeypatch.setattr(Repo, name, lambda *_: None)
+
+
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release of the tiny shop below its outputs; tests change copies."""

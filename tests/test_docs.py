@@ -98,9 +98,9 @@ def test_the_readme_is_short() -> None:
     assert len(re.sub(r"<!-- figures.*?/figures -->", "", README, flags=re.DOTALL).split()) < 800
 
 
+@pytest.mark.usefixtures("with_dvc")
 def test_the_tutorials_script_and_new_print_what_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", "/")
-    (tmp_path / ".dvc").mkdir()  # as if DVC had begun: it takes seconds
     tutorial = PAGES[ROOT / "docs/tutorial.md"]
     executed(blocks(tutorial, "python")[0], tmp_path)
     done = command(*shlex.split(blocks(tutorial, "bash")[0])[1:], cwd=tmp_path)

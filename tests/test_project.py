@@ -48,12 +48,6 @@ def begun(*arguments: str, cwd: Path, **changed: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-@pytest.fixture
-def with_dvc(tmp_path: Path) -> None:
-    """Imitate `dvc init`, which takes seconds."""
-    (tmp_path / ".dvc").mkdir()
-
-
 def files(folder: Path) -> None:
     """Write ratings of 40 users and 30 items of two tastes, with titles and images."""
     rng = np.random.default_rng(0)

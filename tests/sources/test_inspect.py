@@ -46,10 +46,9 @@ def written(section: str) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _here(with_dvc: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command, "has_gpu", lambda: False)
-    (tmp_path / ".dvc").mkdir()  # as begun, as far as `new` looks: DVC takes seconds
     shop(tmp_path)
 
 
