@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 SCRIPTS = ("items", "page", "list", "map")  # scripts of every page, in order; each is a no-op without its element
 LONGEST = 120  # maximum characters of a title in the page's data
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+    lstrip_blocks=True, keep_trailing_newline=True,
+)  # fmt: skip
+TEMPLATES.filters["unbroken"] = lambda text: text.replace(" ± ", "\u00a0±\u00a0").replace(" .. ", "\u00a0..\u00a0")
+TEMPLATES.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
 
 
 @dataclass(frozen=True)
@@ -87,15 +93,7 @@ def render_page(template: str, packed: gallery.Sheets, asks: bool = False, mappe
     own = "".join(_read_text(f"{name}.js") for name in (*SCRIPTS, *(["ask"] if asks else [])))
     scripts = [*([_read_text("vendor/map.js")] if mapped else []), own]
     hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    environment.filters["unbroken"] = lambda text: text.replace(" ± ", "\u00a0±\u00a0").replace(
-        " .. ", "\u00a0..\u00a0"
-    )
-    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
-    return environment.get_template(template).render(
+    return TEMPLATES.get_template(template).render(
         **content, asks=asks, mapped=mapped, sheets=packed.data, style=_read_text("page.css"), scripts=scripts,
         hashes=hashes, columns=gallery.COLUMNS,
     )  # fmt: skip
