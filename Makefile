@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE # pip compiles nothing: Python does at the firs
 ITEMS ?= 300
 MINUTES ?= 60
 KILLS ?= 100
-WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 1) # one more than cores: some tests wait
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 2) # two more than cores: some tests wait
 
 .DEFAULT_GOAL := help
 
