@@ -157,8 +157,7 @@ def _load_network(source: hub.Origin, params: HuggingFaceParams, options: dict[s
 
 
 def _vectors_of(output: Any) -> Tensor:
-    # a tensor in transformers 4, an output object in 5
-    vectors: Tensor = output if isinstance(output, Tensor) else output.pooler_output
+    vectors: Tensor = output if isinstance(output, Tensor) else output.pooler_output  # an object in transformers 5
     return vectors.float()
 
 

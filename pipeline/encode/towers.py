@@ -127,7 +127,12 @@ class Towers:
     def count_tokens(self, texts: list[str], unknown: bool = False) -> list[int]:
         """Count the tokens of each text, untruncated, or only the unknown ones; called if `room` is known."""
         plain = [self.break_controls(text) for text in texts]
-        rows = self.tokenizer(plain, add_special_tokens=False, verbose=False)["input_ids"]
+        if (backend := getattr(self.tokenizer, "backend_tokenizer", None)) is None:
+            rows = self.tokenizer(plain, add_special_tokens=False, verbose=False)["input_ids"]
+        else:  # transformers' objects for each text take as long again; it sets both options at its next call
+            backend.no_truncation()
+            backend.no_padding()
+            rows = [encoding.ids for encoding in backend.encode_batch_fast(plain, add_special_tokens=False)]
         return [ids.count(self.tokenizer.unk_token_id) if unknown else len(ids) for ids in rows]
 
     def send(self, inputs: Any) -> Any:

