@@ -132,9 +132,9 @@ def encoded(precision: str) -> Turn[np.ndarray]:
 
 @cache
 def _their_network() -> nn.Module:
-    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "beit3"))
     with torch.device("meta"):
-        theirs: nn.Module = importlib.import_module("reference").beit3(SHAPE)
+        theirs: nn.Module = importlib.import_module("test_network").their_beit3(SHAPE)
     state = {name.removeprefix("beit3."): value for name, value in _network().state_dict().items()}
     theirs.load_state_dict(state, assign=True)
     return theirs.eval()
