@@ -22,7 +22,7 @@ from alignrec.pipeline.beit3.tokenizer import BOS, EOS, pad_rows
 from alignrec.pipeline.encode import batching
 from alignrec.pipeline.encode.beit3 import BEiT3Items
 from alignrec.pipeline.images.decode import decode_squares, normalise_pixels
-from alignrec.pipeline.ops.device import by_onednn, gemm_rate, pick_device
+from alignrec.pipeline.ops.device import gemm_rate, is_bf16_fast, pick_device
 from benchmarks import Measurement, _turns
 from benchmarks._official import drawn
 from benchmarks._turns import Turn, timed
@@ -34,8 +34,7 @@ DECILES = (6, 39, 61, 80, 103, 128, 128, 128, 128, 128, 128)
 SHAPE = SIZES["base"]
 # items, items per forward pass, decoding threads
 ITEMS, PASS, WORKERS = (24, 8, 1) if pick_device().type == "cpu" else (8192, 256, 16)
-SLOW = pick_device().type == "cpu" and not by_onednn(pick_device(), torch.bfloat16)  # bfloat16 takes ten times as long
-PRECISIONS = ["float32"] if SLOW else ["float32", "bfloat16"]
+PRECISIONS = ["float32", "bfloat16"] if is_bf16_fast(pick_device()) else ["float32"]
 COSINE = 0.999  # minimum cosine of each vector to torchscale's in float32
 
 

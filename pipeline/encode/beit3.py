@@ -22,7 +22,7 @@ from alignrec.pipeline.beit3.inference import Inference
 from alignrec.pipeline.beit3.mini import Mini, WordPieces, centre_halves
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.beit3.tokenizer import UNK, Tokenizer, pad_rows, split_text
-from alignrec.pipeline.encode.chunks import Chunks, Reading
+from alignrec.pipeline.encode.chunks import Chunks, Splitter, SplitText
 from alignrec.pipeline.encode.descriptors import Descriptors
 from alignrec.pipeline.encode.params import MOST_CHUNKS, BEiT3Params
 from alignrec.pipeline.encode.registry import Encoder
@@ -36,25 +36,21 @@ from alignrec.pipeline.ops.linalg import Whitening
 TOKENS = 128  # mean tokens per part in a forward pass; bounds memory
 
 
-class TextReader:
+class TextReader(Splitter):
     """Tokenises texts and splits them into at most `chunks` parts of `max_tokens` ids."""
 
     def __init__(self, tokenizer: Tokenizer | WordPieces | None, max_tokens: int, chunks: int) -> None:
         self.tokenizer, self._max_tokens, self._most = tokenizer, max_tokens, chunks
 
-    def reading(self, texts: Sequence[str]) -> Reading:
-        chunks = self.split_texts(texts)
-        return chunks.reading([int((ids == UNK).sum()) for ids in chunks.parts])
-
-    def split_texts(self, texts: Sequence[str]) -> Chunks:
+    def split_texts(self, texts: Sequence[str]) -> list[SplitText]:
         if self.tokenizer is None:
             raise UserError("beit3: pre-trained without text, so it cannot read any; run `alignrec pretrain` again")
-        ids = self.tokenizer.encode(texts)
-        parts = [split_text(own, self._max_tokens, self._most) for own in ids]
-        owner = np.repeat(np.arange(len(ids)), [len(own) for own in parts])
-        flat = [part for own in parts for part in own]
-        tokens = np.array([len(part) - 2 for part in flat], np.int64)
-        return Chunks(flat, owner, tokens, np.array([len(own) for own in ids], np.int64))
+        split = []
+        for ids in self.tokenizer.encode(texts):
+            parts = split_text(ids, self._max_tokens, self._most)
+            unknown = sum(int((part == UNK).sum()) for part in parts)
+            split.append(SplitText(parts, [len(part) - 2 for part in parts], len(ids), unknown))
+        return split
 
 
 class Group(NamedTuple):
@@ -112,7 +108,7 @@ class BEiT3Items(TextReader):
         if texts is None:
             n = len(images or ())
             return Prepared(pixels, None, [Group(np.arange(n), None, [0] * n)])
-        chunks, groups = self.split_texts(texts), []
+        chunks, groups = self.chunks(texts), []
         for group in chunks.groups():
             ids = [chunks.parts[i] for i in group]
             tokens = pin_memory(torch.from_numpy(np.concatenate(ids)))
@@ -197,7 +193,7 @@ class MiniItems(TextReader):
             image = pin_memory(torch.from_numpy(vectors))
             if len(new):
                 parts = [encoder.prepare([images[i] for i in new.tolist()], None) for encoder in self._images]
-        chunks = None if texts is None else self.split_texts(texts)
+        chunks = None if texts is None else self.chunks(texts)
         padded = (pad_rows([chunks.parts[i] for i in group]) for group in chunks.groups()) if chunks else ()
         ids = [(pin_memory(torch.from_numpy(own)), pin_memory(torch.from_numpy(padding))) for own, padding in padded]
         return MiniBatch(image, new, parts, chunks, ids)

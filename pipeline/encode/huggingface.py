@@ -24,8 +24,6 @@ PADDED = {"siglip", "siglip2"}  # model types whose text tower pools the last to
 
 
 class HuggingFaceParams(towers.OfHub):
-    """Settings of kind `huggingface`."""
-
     join: towers.Join = "mean"
     """combination of the vectors of image and text, each of length 1"""
     prompt: str = ""
@@ -162,8 +160,6 @@ def _vectors_of(output: Any) -> Tensor:
 
 
 class MiniLMParams(Chunked):
-    """Settings of kind `minilm`."""
-
     max_tokens: Annotated[int, Field(ge=3)] = 128
     """tokens per pass, at most LONGEST"""
 

@@ -18,8 +18,6 @@ CONTROLS = {"<start_of_text>", "<end_of_text>"}
 
 
 class OpenClipParams(hub.Pretrained, Chunked):
-    """Settings of kind `open_clip`."""
-
     join: towers.Join = "mean"
     """combination of the vectors of image and text, each of length 1"""
 
@@ -41,11 +39,11 @@ class OpenClip(towers.Towers):
         room = int(self._tokenizer.context_length) - 2 if "text" in source.reads else None
         super().__init__(source.reads, params.join, room=room, most=params.chunks)
 
-    def count_tokens(self, texts: list[str], unknown: bool = False) -> list[int]:
+    def count_tokens(self, texts: list[str]) -> list[tuple[int, int]]:
         if self.tokenizer is not None:
-            return super().count_tokens(texts, unknown)
+            return super().count_tokens(texts)
         # open_clip's own tokenizer is byte-level, so no token is unknown
-        return [0 if unknown else len(self._tokenizer.encode(self.break_controls(text))) for text in texts]
+        return [(len(self._tokenizer.encode(self.break_controls(text))), 0) for text in texts]
 
     def image_inputs(self, images: list[Image.Image]) -> Tensor:
         return torch.stack([self._look(image) for image in images])  # float32 [B, 3, S, S]

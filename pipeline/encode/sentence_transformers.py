@@ -18,8 +18,6 @@ BOTH = ("image", "text")
 
 
 class SentenceTransformersParams(towers.OfHub):
-    """Settings of kind `sentence-transformers`."""
-
     join: Literal["auto", "fused", "mean", "concat"] = "auto"
     """combination of image and text: in one pass (fused), or mean or concatenation of their vectors, each of length 1.
     auto: fused if the network can, otherwise mean"""

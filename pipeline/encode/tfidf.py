@@ -37,8 +37,6 @@ LARGEST = 1 << 26  # maximum bytes of words.json in a release
 
 
 class TfidfParams(Section):
-    """Settings of kind `tfidf`."""
-
     width: Positive = 512
     """maximum number of components, further limited by the number of terms and texts"""
 

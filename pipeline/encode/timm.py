@@ -27,8 +27,6 @@ CHANNELS = (16, 24, 40, 80, 112, 192, 320)  # output channels of each stage
 
 
 class CNNParams(Section):
-    """Settings of kind `cnn`."""
-
     stage: Annotated[int, Field(ge=1, le=len(CHANNELS))] | None = None
     """stage whose mean and standard deviation per channel form the vector; none: the pooled last layer"""
 

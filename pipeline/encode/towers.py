@@ -6,14 +6,13 @@ from functools import partial
 from threading import Lock
 from typing import Annotated, Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from alignrec.pipeline.encode.chunks import Chunked, Chunks, Reading, cut_texts
+from alignrec.pipeline.encode.chunks import Chunked, Chunks, Reading, Splitter, SplitText, split_between_words
 from alignrec.pipeline.encode.hub import Pretrained
 from alignrec.pipeline.encode.params import MOST_CHUNKS
 from alignrec.pipeline.harness.config import Positive
@@ -51,7 +50,7 @@ class Prepared(NamedTuple):
     chunks: Chunks | None  # None without texts
 
 
-class Towers:
+class Towers(Splitter):
     """Base of encoders with one or two towers; subclasses define the attributes below.
 
     Images are prepared in several threads at once, texts in one at a time.
@@ -94,7 +93,7 @@ class Towers:
         if texts is None:
             return Prepared(image, [], None)
         with self._lock:
-            chunks = self._cut_texts(texts)
+            chunks = self.chunks(texts)
             inputs = [self.text_inputs([chunks.parts[i] for i in group]) for group in chunks.groups()]
             return Prepared(image, [map_tensors(one, pin_memory) for one in inputs], chunks)
 
@@ -102,8 +101,7 @@ class Towers:
         if self.room is None:
             return None
         with self._lock:
-            chunks = self._cut_texts(texts)
-            return chunks.reading(self.count_tokens(chunks.parts, True))
+            return super().reading(texts)
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
@@ -124,8 +122,8 @@ class Towers:
         halves = [zeros(len(present[0]), self._widths[m]) if unit is None else unit for m, unit in units.items()]
         return torch.cat(halves, dim=1)
 
-    def count_tokens(self, texts: list[str], unknown: bool = False) -> list[int]:
-        """Count the tokens of each text, untruncated, or only the unknown ones; called if `room` is known."""
+    def count_tokens(self, texts: list[str]) -> list[tuple[int, int]]:
+        """Count the tokens of each text, untruncated, and the unknown ones; called if `room` is known."""
         plain = [self.break_controls(text) for text in texts]
         if (backend := getattr(self.tokenizer, "backend_tokenizer", None)) is None:
             rows = self.tokenizer(plain, add_special_tokens=False, verbose=False)["input_ids"]
@@ -133,16 +131,16 @@ class Towers:
             backend.no_truncation()
             backend.no_padding()
             rows = [encoding.ids for encoding in backend.encode_batch_fast(plain, add_special_tokens=False)]
-        return [ids.count(self.tokenizer.unk_token_id) if unknown else len(ids) for ids in rows]
+        return [(len(ids), ids.count(self.tokenizer.unk_token_id)) for ids in rows]
 
     def send(self, inputs: Any) -> Any:
         device = pick_device()
         return map_tensors(inputs, lambda x: move_to(x, device))
 
-    def _cut_texts(self, texts: Sequence[str]) -> Chunks:
+    def split_texts(self, texts: Sequence[str]) -> list[SplitText]:
         if self.room is None:  # texts stay whole, and their tokens are not counted
-            return Chunks(list(texts), np.arange(len(texts)), *np.zeros((2, len(texts)), np.int64))
-        return cut_texts(texts, self.count_tokens, self.room, self.most)
+            return [SplitText([text], [0], 0, 0) for text in texts]
+        return split_between_words(texts, self.count_tokens, self.room, self.most)
 
 
 def open_images(images: Iterable[bytes]) -> list[Image.Image]:

@@ -23,7 +23,7 @@ from alignrec.pipeline.models.base import (
 from alignrec.pipeline.models.infonce import cosine_nce, distinct_items
 from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import FEATURES, Accumulating, ItemGraph, Regularised
-from alignrec.pipeline.ops.device import by_onednn, gemm, matrix_product
+from alignrec.pipeline.ops.device import gemm, is_bf16_fast, matrix_product
 from alignrec.pipeline.ops.sparse import Sparse
 
 # defaults under `recipe: fast`, from the search in docs/accuracy.md
@@ -72,9 +72,7 @@ class AlignRec(GraphRecommender):
         assert inputs.features is not None
         assert inputs.edges is not None
         self.params = params
-        # without AVX512, products in bfloat16 take 8 times as long as in float32
-        fast = inputs.device.type != "cpu" or by_onednn(inputs.device, torch.bfloat16)
-        self.bf16 = params.precision == "bf16" and fast
+        self.bf16 = params.precision == "bf16" and is_bf16_fast(inputs.device)
         self.user_item = inputs.user_item
         self.user = xavier_uniform(inputs.split.n_users, params.dim)  # [U, D]
         self.item = xavier_uniform(inputs.split.n_items, params.dim)  # [I, D]

@@ -26,8 +26,6 @@ from alignrec.pipeline.models.params import Multimodal
 # is aligned to IDs and reaches the ranking only through the shared predictor. `bm3-improved` follows the paper but
 # reverses the alignment: items of similar content get similar IDs. docs/accuracy.md compares both on random features.
 class BM3Params(Multimodal):
-    """Parameters of BM3."""
-
     layers: Count = 1  # LightGCN layers over the user-item graph
     drop: Share = 0.3  # dropout rate of the second view
     content: Weight | None = None  # weight of the content losses; null: 2, or 1 for bm3-improved

@@ -26,8 +26,6 @@ from alignrec.pipeline.models.params import Regularised
 # projection; l2 penalises the unsquared norms of whole vectors, projected content included, divided by the batch
 # size.
 class BPRParams(Regularised):
-    """Parameters of BPR."""
-
     variant: Literal["reference", "paper"] = "reference"
     """reference: the published code, behind published tables; paper: its equations"""
 

@@ -25,8 +25,6 @@ LAYERS = 2  # graph convolutions over the user-item graph
 
 
 class DualGNNParams(Multimodal):
-    """Parameters of DualGNN."""
-
     neighbours: Positive = 40  # neighbours that a user aggregates, by common items (K); 40 in the published code
 
 

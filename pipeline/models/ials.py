@@ -19,8 +19,6 @@ SPREAD = 0.1  # initial standard deviation, times sqrt(D)
 
 
 class IALSParams(Train):
-    """Parameters of iALS."""
-
     sweeps: Positive = 16  # alternations, each over all users, then all items
     l2: Rate = 3e-3  # regularisation (lambda)
     unobserved: Rate = 0.1  # weight of all pairs with target 0; train pairs with target 1 have weight 1 (alpha_0)

@@ -14,8 +14,6 @@ from alignrec.pipeline.ops.sparse import Sparse
 
 
 class ItemKNNParams(Train):
-    """Parameters of ItemKNN."""
-
     neighbours: Positive = 100  # neighbours per item (K)
     shrink: Weight = 0.0  # constant added to the norms (h), which discounts pairs of rare items; 0 in the paper
 

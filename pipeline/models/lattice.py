@@ -18,8 +18,7 @@ from alignrec.pipeline.ops.sparse import Sparse, SparsityPattern
 SKIP = 0.9  # share of the fixed graph, as opposed to the learned one (lambda)
 
 
-class LATTICEParams(Multimodal, ItemGraph):
-    """Parameters of LATTICE."""
+class LATTICEParams(Multimodal, ItemGraph): ...
 
 
 # share of each modality, [M]; cosines of the edges by projected features, M x [E]

@@ -13,8 +13,6 @@ from alignrec.pipeline.ops.sparse import Sparse, spmm
 
 
 class LightGCNParams(Regularised, Accumulating):
-    """Parameters of LightGCN."""
-
     layers: Count = 2  # LightGCN layers over the user-item graph
 
 

@@ -23,8 +23,6 @@ from alignrec.pipeline.ops.sparse import Sparse
 
 
 class MGCNParams(Contrastive, ItemGraph):
-    """Parameters of MGCN."""
-
     contrast: Weight = 0.01  # weight of the contrastive loss between behaviour and content
 
 

@@ -19,8 +19,6 @@ CONTRAST = 0.01  # weight of the self-supervised term
 
 
 class SLMRecParams(Contrastive):
-    """Parameters of SLMRec."""
-
     layers: Count = 3  # LightGCN layers over the user-item graph
 
 

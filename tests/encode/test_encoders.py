@@ -23,7 +23,7 @@ from alignrec.pipeline.beit3.config import Config
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.encode import batching
 from alignrec.pipeline.encode.beit3 import BEiT3Items
-from alignrec.pipeline.encode.chunks import LONGEST_WORD, cut_texts
+from alignrec.pipeline.encode.chunks import LONGEST_WORD, Splitter, SplitText, split_between_words
 from alignrec.pipeline.encode.loading import Project, load_encoders
 from alignrec.pipeline.encode.registry import Encoder, find_network
 from alignrec.pipeline.harness.layout import Layout
@@ -261,13 +261,27 @@ def test_two_parts_and_the_whole_after_them_give_the_same_files(layout: Layout, 
 # --- long texts are encoded in chunks: all words once, in order; short texts are unchanged
 
 
-def letters(texts: list[str]) -> list[int]:
-    """Count a token per four letters, as for a tokenizer whose vocabulary has no word."""
-    return [sum(-(-len(word) // 4) for word in text.split()) for text in texts]
+def letters(texts: list[str]) -> list[tuple[int, int]]:
+    """Count a token per four letters, as for a tokenizer whose vocabulary has no word; a capital is unknown."""
+    return [
+        (sum(-(-len(word) // 4) for word in text.split()), sum(character.isupper() for character in text))
+        for text in texts
+    ]
+
+
+class Letters(Splitter):
+    """Splits texts by `letters`, and remembers the texts of each call."""
+
+    def __init__(self, room: int, most: int) -> None:
+        self.room, self.most, self.calls = room, most, list[Sequence[str]]()
+
+    def split_texts(self, texts: Sequence[str]) -> list[SplitText]:
+        self.calls.append(texts)
+        return split_between_words(texts, letters, self.room, self.most)
 
 
 def test_a_text_that_fits_stays_as_it_is() -> None:
-    chunks = cut_texts(["  one two ", "three"], letters, 3, 9)
+    chunks = Letters(3, 9).chunks(["  one two ", "three"])
     assert chunks.parts == ["  one two ", "three"]
     vectors = torch.arange(4.0).reshape(2, 2)
     assert chunks.average_parts([vectors]) is vectors
@@ -276,28 +290,43 @@ def test_a_text_that_fits_stays_as_it_is() -> None:
 @pytest.mark.parametrize("room", [1, 2, 5, 50])
 def test_a_longer_text_is_cut_between_words_and_nothing_is_lost(room: int) -> None:
     texts = ["red apple", "a blue car with four doors " * 9, "x" * 1000, "tail"]
-    chunks = cut_texts(texts, letters, room, 10_000)
+    splitter = Letters(room, 10_000)
+    chunks = splitter.chunks(texts)
     for number, text in enumerate(texts):
         own = [part for part, owner in zip(chunks.parts, chunks.owner, strict=True) if owner == number]
         assert "".join(own) == text
-    assert letters(chunks.parts) == chunks.tokens.tolist()
+    assert [n for n, _ in letters(chunks.parts)] == chunks.tokens.tolist()
     assert max(chunks.tokens) <= room
-    read, there, _ = chunks.reading([0] * len(chunks.parts))
-    assert (read == there).all()
+    reading = splitter.reading(texts)
+    assert reading
+    assert (reading.read == reading.there).all()
     if room > 1:  # so that no word of these is cut
-        assert there[[0, 1, 3]].tolist() == letters([texts[0], texts[1], texts[3]])
+        assert reading.there[[0, 1, 3]].tolist() == [n for n, _ in letters([texts[0], texts[1], texts[3]])]
 
 
 def test_what_comes_after_the_last_chunk_is_not_read_and_counted() -> None:
-    chunks = cut_texts(["aa bb cc dd ee", "aa"], letters, 2, 2)
-    assert chunks.parts == ["aa bb ", "cc dd ", "aa"]
-    assert [x.tolist() for x in chunks.reading([0, 0, 0])] == [[4, 1], [5, 1], [0, 0]]
-    assert chunks.reading([0, 0, 0]).facts() == {"items": 2, "read": 1.8, "cut": 1}
-    assert chunks.reading([1, 0, 1]).facts() == {"items": 2, "read": 0.6, "cut": 1, "unknown": 1.2}
+    assert Letters(2, 2).chunks(["aa bb cc dd ee", "aa"]).parts == ["aa bb ", "cc dd ", "aa"]
+    reading = Letters(2, 2).reading(["aa bb cc dd EE", "aa"])
+    assert reading
+    assert [x.tolist() for x in reading] == [[4, 1], [5, 1], [0, 0]]
+    assert reading.facts() == {"items": 2, "read": 1.8, "cut": 1}
+    reading = Letters(2, 2).reading(["Aa bb cc dd ee", "Aa"])
+    assert reading
+    assert reading.facts() == {"items": 2, "read": 0.6, "cut": 1, "unknown": 1.2}
+
+
+def test_a_text_is_split_once_for_its_count_and_its_batch() -> None:
+    splitter = Letters(2, 9)
+    reading = splitter.reading(["aa bb cc", "dd", "dd"])
+    assert reading
+    assert reading.read.tolist() == [3, 1, 1]
+    assert splitter.chunks(["dd", "aa bb cc"]).parts == ["dd", "aa bb ", "cc"]
+    assert splitter.calls == [["aa bb cc", "dd"]]
+    assert splitter.chunks(["dd", "new"]).parts == ["dd", "new"]
 
 
 def test_vectors_are_averaged_by_tokens_whatever_their_order() -> None:
-    chunks = cut_texts(["aa bb cc", "dd"], letters, 2, 9)
+    chunks = Letters(2, 9).chunks(["aa bb cc", "dd"])
     assert sorted(chunks.parts) == ["aa bb ", "cc", "dd"]
     vectors = [torch.tensor([[float(ord(chunks.parts[i][0]))] for i in group]) for group in chunks.groups()]
     a, c, d = map(ord, "acd")
@@ -307,10 +336,10 @@ def test_vectors_are_averaged_by_tokens_whatever_their_order() -> None:
 def test_a_text_of_megabytes_is_not_tokenised_whole() -> None:
     longest = 0
 
-    def count(texts: list[str]) -> list[int]:
+    def count(texts: list[str]) -> list[tuple[int, int]]:
         nonlocal longest
         longest = max(longest, *map(len, texts))
         return letters(texts)
 
-    cut_texts(["y" * 1_000_000], count, 100, 3)
+    split_between_words(["y" * 1_000_000], count, 100, 3)
     assert longest <= LONGEST_WORD
