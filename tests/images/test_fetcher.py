@@ -202,7 +202,10 @@ ANSWERS = {
         ("unreachable", "connection cut (RemoteProtocolError)"),
     ),
     "/long": (cut(JPEG, len(JPEG), of=len(JPEG) + 50), ("truncated", f"connection cut after {len(JPEG):,} bytes")),
-    "/short": (body(JPEG, Content_Length=str(len(JPEG) - 50)), ("truncated", "OSError: image file is truncated")),
+    "/short": (  # closed, as the next answer would begin with what is left
+        body(JPEG, Content_Length=str(len(JPEG) - 50), Connection="close"),
+        ("truncated", "OSError: image file is truncated"),
+    ),
     "/gzip": (
         body(gzip.compress(HTML, mtime=0), Content_Type="image/jpeg"),
         ("not_an_image", "starts with b'\\x1f\\x8b\\x08\\x00"),
