@@ -44,7 +44,8 @@ Mirrors = Annotated[list[Address], Field(min_length=1), WRAPPED]
 class Section(BaseModel):
     """A section of params.yaml. Unknown keys are errors, values are not coerced, instances are immutable."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    # commands need few validators, and to build all takes 0.1 s
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
     speed: ClassVar[frozenset[str]] = frozenset()
     """keys that affect run time but not results"""
 
