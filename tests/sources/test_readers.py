@@ -43,12 +43,27 @@ def test_2014_reads_python_literals() -> None:
     assert amazon2014.product(record) == ("Bob's", "", ["C", "D", "E"], "", ["http://e/x.jpg"], kept)
 
 
+@pytest.mark.parametrize(
+    ("line", "title"),
+    [
+        (b"""{'title': "it's", 'asin': 'A'}""", "it's"),
+        (b"""{'title': '5" wide', 'b': "it's"}""", '5" wide'),
+        (b"{'title': '' 'two' \"'s\"}", "two's"),
+        (b"{'title': '''\"a\"'''}", '"a"'),
+        (b"{'title': 99999999999999999999}", 99999999999999999999),
+    ],
+)
+def test_2014_reads_what_python_reads(line: bytes, title: object) -> None:
+    assert amazon2014.parse(line)["title"] == title
+
+
 EVIL = [
     "__import__('os').system('touch {mark}')",
     "{{'asin': open('{mark}', 'w')}}",
     "{{'asin': 'A', 'title': (lambda: open('{mark}', 'w'))()}}",
     "{{**open('{mark}', 'w').__dict__}}",
     "[print(x) for x in open('{mark}', 'w')]",
+    "{{'a': true}}",
 ]
 
 
