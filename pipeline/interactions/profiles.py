@@ -6,7 +6,6 @@ from functools import lru_cache
 
 import numpy as np
 from scipy import sparse
-from threadpoolctl import threadpool_limits
 
 from alignrec.pipeline.harness import engine
 from alignrec.pipeline.harness.seeds import seed_for
@@ -117,11 +116,7 @@ def cold_recalls(
 ) -> np.ndarray:
     """Return Recall@K of users with a target in one of D draws: float64 [G, D], NaN without a target in that draw."""
     # features: float32 [I, F], or a function of the cold items that learns them without their interactions
-    if callable(features):  # one after another, as each takes as much memory as a feature set
-        found = [draw.recalls(features(draw.candidates), k) for draw in draws]
-    else:
-        with threadpool_limits(1):  # draws share the processors
-            found = [*engine.threads(lambda draw: draw.recalls(features, k), draws)]
+    found = [draw.recalls(features(draw.candidates) if callable(features) else features, k) for draw in draws]
     recalls: np.ndarray = np.stack(found, axis=1)
     return recalls[~np.isnan(recalls).all(axis=1)]
 

@@ -42,7 +42,9 @@ class Closed(Untrained):
         super().__init__(inputs, params)
         check_memory(inputs.split.n_items, params.gib, type(self).__name__)
         self.seen = adjacency.interaction_matrix(inputs.split)  # X [U, I]
-        self.filter = Filter(torch.from_numpy(self.solve_weights(inputs, params)).to(inputs.device))
+        with threadpool_limits(torch.get_num_threads()):  # the number of threads changes the order of sums
+            weights = self.solve_weights(inputs, params)
+        self.filter = Filter(torch.from_numpy(weights).to(inputs.device))
 
     @abstractmethod
     def solve_weights(self, inputs: Inputs, params: Any) -> np.ndarray:
@@ -133,7 +135,7 @@ class L3AE(Closed):
         w, v = content_factors(unit_content(inputs.features), params.content_l2)
         c = -(w * v).sum(1)  # [I], minus the diagonal of W V^T
         matrix = invert_ridge(gram_matrix(self.seen), params.l2 + params.distil, "l3ae")
-        pw, p = params.distil * multiply_symmetric(matrix, w), matrix.diagonal().copy()  # [I, F], [I]
+        pw, p = params.distil * (matrix @ w), matrix.diagonal().copy()  # [I, F], [I]
         m = (1 + params.distil * p * c + (pw * v).sum(1)) / p
         matrix *= params.distil * c - m
         add_product(matrix, pw, v)
@@ -171,14 +173,8 @@ def gram_matrix(seen: sp.csr_array) -> np.ndarray:
 
 def add_product(matrix: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
     """Add x y^T to a matrix, [I, I], in place; x and y are float32 [I, F]."""
-    with threadpool_limits(torch.get_num_threads()):
-        for at in range(0, len(matrix), BLOCK):
-            matrix[at : at + BLOCK] += x[at : at + BLOCK] @ y.T
-
-
-def multiply_symmetric(matrix: np.ndarray, x: np.ndarray) -> np.ndarray:
-    with threadpool_limits(torch.get_num_threads()):
-        return matrix @ x
+    for at in range(0, len(matrix), BLOCK):
+        matrix[at : at + BLOCK] += x[at : at + BLOCK] @ y.T
 
 
 def invert_ridge(matrix: np.ndarray, l2: float, name: str) -> np.ndarray:
@@ -186,10 +182,9 @@ def invert_ridge(matrix: np.ndarray, l2: float, name: str) -> np.ndarray:
     from scipy.linalg import lapack
 
     matrix.reshape(-1)[:: len(matrix) + 1] += l2
-    with threadpool_limits(torch.get_num_threads()):  # the number of threads changes the order of sums
-        lower, failed = lapack.spotrf(matrix.T, lower=1, overwrite_a=1, clean=0)
-        if not failed:
-            lower, failed = lapack.spotri(lower, lower=1, overwrite_c=1)
+    lower, failed = lapack.spotrf(matrix.T, lower=1, overwrite_a=1, clean=0)
+    if not failed:
+        lower, failed = lapack.spotri(lower, lower=1, overwrite_c=1)
     if failed:
         raise UserError(f"{name}: the matrix cannot be inverted in float32; raise its l2")
     assert np.shares_memory(lower, matrix)

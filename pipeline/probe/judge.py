@@ -7,9 +7,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from alignrec.pipeline.evaluation.cutoff import headline_cutoff
 from alignrec.pipeline.evaluation.statistics import agreed_verdict, corrected_tests
+from alignrec.pipeline.harness import engine
 from alignrec.pipeline.interactions import profiles
 from alignrec.pipeline.ops import linalg
 from alignrec.pipeline.probe import questions
@@ -83,25 +85,30 @@ def answer_sets(
     tasks: Tasks, sets: Iterable[tuple[str, np.ndarray]], ks: Sequence[int], refits: Refits | None = None,
     processing: Processing | None = None, unprocessed: Collection[str] = (),
 ) -> tuple[Answers, Answers]:  # fmt: skip
-    """Return raw and processed answers for feature sets, float32 [I, F]; one is in memory at a time.
+    """Return raw and processed answers for feature sets, float32 [I, F]; each processor takes one at a time.
 
     Sets that cannot be refitted are skipped by probes that hide items; `unprocessed` sets are judged raw in both forms.
     """
-    raw, processed = Answers({probe: {} for probe in tasks}), Answers({probe: {} for probe in tasks})
     refits = refits or {}
-    for name, features in sets:
+
+    def answer(pair: tuple[str, np.ndarray]) -> tuple[str, dict[str, np.ndarray], dict[str, np.ndarray]]:
+        name, features = pair
         refit, cannot = refits.get(name), name in refits and refits[name] is None
         asked = {probe: task for probe, task in tasks.items() if not (cannot and PROBES[probe].drawn)}
-        answers = _answer_set(asked, features, ks, refit)
-        for probe, answer in answers.items():
-            raw[probe][name] = answer
+        found = _answer_set(asked, features, ks, refit)
         if processing is None:
-            continue
+            return name, found, {}
         vectors = processing.process(name, features, name not in unprocessed)
-        if processing.chosen[name] != RAW:
-            answers = _answer_set(asked, vectors, ks, processing.refit(name, refit))
-        for probe, answer in answers.items():
-            processed[probe][name] = answer
+        is_raw = processing.chosen[name] == RAW
+        return name, found, found if is_raw else _answer_set(asked, vectors, ks, processing.refit(name, refit))
+
+    found = [*engine.threads(answer, sets)]
+    if processing:
+        processing.chosen = {name: processing.chosen[name] for name, *_ in found}  # in the order of the sets
+    raw, processed = (
+        {probe: {name: of[form][probe] for name, *of in found if probe in of[form]} for probe in tasks}
+        for form in (0, 1)
+    )
     return raw, processed
 
 
@@ -141,6 +148,7 @@ def summarise_answers(
     return summaries
 
 
+@threadpool_limits.wrap(limits=1)  # sets share the processors, and the number of threads changes the order of sums
 def judge_sets(
     data: Data, sets: Iterable[tuple[str, np.ndarray]], ks: Sequence[int], pairs: Sequence[tuple[str, str]],
     seed: int, width: int, unprocessed: Collection[str] = (),

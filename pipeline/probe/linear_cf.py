@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from alignrec.pipeline.evaluation.cutoff import bounded_cutoff
 from alignrec.pipeline.interactions import split
 from alignrec.pipeline.interactions.split import Pairs, Split
+from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.probe.registry import Data, Probe, Refit
 
@@ -68,8 +69,6 @@ class LinearCF:
     @cached_property
     def seen(self) -> sp.csr_array:
         """Train interactions X, float32 [U, I]."""
-        from alignrec.pipeline.models import adjacency
-
         return adjacency.interaction_matrix(self.split)
 
     @cached_property
@@ -124,7 +123,7 @@ class LinearCF:
         chosen: tuple[np.ndarray, tuple[np.ndarray, np.ndarray], float] | None = None
         for content_ridge in CONTENT_RIDGES:
             w, v = ease.content_factors(units, content_ridge, gram)
-            factors = ease.multiply_symmetric(self.ease[2], w), v
+            factors = self.ease[2] @ w, v
             recalls = self._l3ae("valid", w, factors, SHARES)
             for share, one in zip(SHARES, recalls, strict=True):
                 found = float(one.mean()), -share, -content_ridge  # on ties, the setting closest to EASE
@@ -180,7 +179,9 @@ def build_task(data: Data) -> LinearCF | str:
         return "no user has train and test items, or none train and valid ones"
     if (needed := data.items**2 * 4 / 2**30) > GIB:
         return f"the closed form takes {needed:,.1f} GiB for {data.items:,} items, more than {GIB:g}"
-    return LinearCF(parts)
+    task = LinearCF(parts)
+    _ = task.base, task._kept_products  # before threads ask for them at once
+    return task
 
 
 LINEAR_CF = Probe(

@@ -74,26 +74,21 @@ def hit_rates(features: np.ndarray, questions: Questions, ks: Sequence[int]) -> 
     # sums of the members' cosines to the target, [N]; TIE absorbs rounding differences to the products below
     step, target = max(1, SCORES_HELD // features.shape[1]), questions.target
     parts = [slice(at, at + step) for at in range(0, len(target), step)]
-    scored = [np.einsum("nf,nf->n", members[part] @ unit, float64_units(features, target[part])) for part in parts]
-    own = np.concatenate(scored)
+    own = np.concatenate([np.einsum("nf,nf->n", members[p] @ unit, float64_units(features, target[p])) for p in parts])
     low, high = ((own + slack * size)[:, None] for slack in (-TIE, TIE))
     # multiply by question or by item, whichever takes fewer products
     sums = members @ unit if len(size) <= len(features) else None
     block = max(1, SCORES_HELD // engine.CORES // (len(size) + (len(used) if sums is None else 0)))
-
-    def count_better(at: int) -> tuple[np.ndarray, np.ndarray]:
-        """Count the items of the block at `at` that score above each target, and those that score at least as high."""
+    better, tied = np.zeros(len(size), np.int64), np.zeros(len(size), np.int64)
+    for at in range(0, len(features), block):
         columns = float64_units(features, slice(at, at + block)).T
         scores = members @ (unit @ columns) if sums is None else sums @ columns  # [N, block], sums of members' cosines
         ends = by_item.indptr[at : at + scores.shape[1] + 1]
         column = np.repeat(np.arange(scores.shape[1]), np.diff(ends))
         scores[by_item.indices[ends[0] : ends[-1]], column] = -np.inf
-        return np.count_nonzero(scores > high, axis=1), np.count_nonzero(scores >= low, axis=1)
-
-    better, tied = np.zeros(len(size), np.int64), np.zeros(len(size), np.int64)
-    for above, reached in engine.threads(count_better, range(0, len(features), block)):
-        better += above
-        tied += reached
+        # items that score above each target, and those that score at least as high
+        better += np.count_nonzero(scores > high, axis=1)
+        tied += np.count_nonzero(scores >= low, axis=1)
     tied -= better
     # expected hits over random orders of the ties, so that constant features score exactly at chance
     probability = np.clip((np.asarray(ks)[None, :] - better[:, None]) / tied[:, None], 0, 1)  # [N, len(ks)]
@@ -119,7 +114,4 @@ def summarise_hits(
 
 def _group_means(values: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Average the rows of each group: [N, n] -> [G, n]."""
-    from scipy import sparse
-
-    means = sparse.csr_array((np.ones(len(group)), (group, np.arange(len(group)))))
-    return (means @ values) / np.bincount(group)[:, None]
+    return np.stack([np.bincount(group, column) for column in values.T], axis=1) / np.bincount(group)[:, None]
