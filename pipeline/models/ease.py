@@ -43,8 +43,7 @@ class Closed(Untrained):
         check_memory(inputs.split.n_items, params.gib, type(self).__name__)
         self.seen = adjacency.interaction_matrix(inputs.split)  # X [U, I]
         with threadpool_limits(torch.get_num_threads()):  # the number of threads changes the order of sums
-            weights = self.solve_weights(inputs, params)
-        self.filter = Filter(torch.from_numpy(weights).to(inputs.device))
+            self.filter = Filter(torch.from_numpy(self.solve_weights(inputs, params)).to(inputs.device))
 
     @abstractmethod
     def solve_weights(self, inputs: Inputs, params: Any) -> np.ndarray:

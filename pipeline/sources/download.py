@@ -16,7 +16,7 @@ from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.http.fetch import Progress, fetch_file, local_path
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.sources.base import SOURCES, Download, Downloaded, Generated
-from alignrec.pipeline.sources.feature_files import FEATURE, folder_sha256, list_parts, pack_folder, packed_ending
+from alignrec.pipeline.sources.feature_files import FEATURE, folder_sha256, list_members, list_parts, pack_folder
 
 WAIT = 4.0  # seconds to wait for all answers: without a network, resolving names would take a minute
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
@@ -60,7 +60,7 @@ def file_names(addresses: Addresses) -> dict[str, str]:
     for role, (address, *_) in addresses.items():
         name = "-".join(part for part in paths[role][-2 if often[paths[role][-1]] > 1 else -1 :] if part)
         if _is_folder(address):
-            name += packed_ending(Path(address))
+            name += ".zip" if list_members(Path(address)) else ".parquet"
         if not SAFE.fullmatch(name) or name == "sources.json":
             raise UserError(f"{address}: invalid file name; use letters, digits, . _ -")
         if name in names.values():
@@ -70,8 +70,7 @@ def file_names(addresses: Addresses) -> dict[str, str]:
 
 
 def _is_folder(address: str) -> bool:
-    path = local_path(address)
-    return path is not None and path.is_dir()
+    return (path := local_path(address)) is not None and path.is_dir()
 
 
 def download_files(

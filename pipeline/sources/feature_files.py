@@ -73,10 +73,6 @@ def folder_sha256(folder: Path) -> str:
     return hashlib.sha256("".join(listed).encode()).hexdigest()
 
 
-def packed_ending(folder: Path) -> str:
-    return ".zip" if list_members(folder) else ".parquet"
-
-
 def pack_folder(folder: Path, target: Path) -> None:
     """Write a folder reproducibly as one file: a zip of files per item, or a Parquet table."""
     found = list_parts(folder)
