@@ -22,20 +22,22 @@ def main(run: Run) -> None:
     from alignrec.pipeline.probe.registry import Data
 
     layout, names, ours = run.layout, run.layout.feature_sets(), run.params[Released].features
-    interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
     items = len(io.read_table(layout.item_ids, schemas.ITEM_IDS))
     learned = [name for name in names if learns_from_train(run.params, run.dataset, name)]
     refits = {
         name: partial(refit_mapped, layout, name) if can_refit(run.params, run.dataset, name) else None
         for name in learned
     }
-    data, own, defined = Data(interactions, items, refits), run.params[Probe], run.params[Combine].sets
+    own, defined = run.params[Probe], run.params[Combine].sets
     # yardsticks only calibrate the figures, so their raw form is enough
     unprocessed = [name for name in names if kind_of(defined, name) in YARDSTICKS]
     pairs = [(ours, name) for name in names if name != ours and not is_ceiling(defined, name)]
     sets = ((name, io.map_features(layout.features(name))) for name in names)
     shown, seed = run.progress(sets, total=len(names), unit="set"), run.seed("verdicts")
-    judged, _ = judge_sets(data, shown, own.ks, pairs, seed, own.width, unprocessed)
+    judged, _ = judge_sets(  # which drops the only reference to the table of interactions
+        Data(io.read_table(layout.interactions, schemas.INTERACTIONS), items, refits), shown, own.ks, pairs, seed,
+        own.width, unprocessed,
+    )  # fmt: skip
     io.write_json(layout.probes, judged.pop("probes") | judged | {"learned": sorted(refits)})
     run.rows_in = run.rows_out = len(names)
 

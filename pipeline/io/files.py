@@ -108,9 +108,10 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
-def mapped(parts: Iterable[np.ndarray], folder: Path) -> np.ndarray:
-    """Concatenate arrays into a copy-on-write memory map of an unlinked file in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
+def mapped(parts: Iterable[np.ndarray], folder: Path | None = None) -> np.ndarray:
+    """Concatenate arrays into a copy-on-write memory map of an unlinked file, in the system's folder by default."""
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
     rows, last = 0, None
     with tempfile.TemporaryFile(dir=folder) as file:
         for last in parts:

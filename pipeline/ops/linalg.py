@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from alignrec.pipeline.io.files import mapped
+
 if TYPE_CHECKING:
     from scipy import sparse
 
@@ -127,8 +129,9 @@ def fit_pca(blocks: Callable[[], Iterable[np.ndarray]], width: int, power: float
 
 
 def whiten_rows(x: np.ndarray, width: int, power: float = 1) -> np.ndarray:
-    """Fit `fit_pca` to vectors and apply it: float32 [n, D] -> [n, W]."""
-    return fit_pca(lambda: (x[start : start + ROWS] for start in range(0, len(x), ROWS)), width, power).apply(x)
+    """Fit `fit_pca` to vectors and apply it: float32 [n, D] -> [n, W], memory-mapped from an unlinked file."""
+    blocks = [x[start : start + ROWS] for start in range(0, len(x), ROWS)]
+    return mapped(map(fit_pca(lambda: blocks, width, power).apply, blocks))
 
 
 class Block(NamedTuple):

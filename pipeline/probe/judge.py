@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 from alignrec.pipeline.evaluation.cutoff import headline_cutoff
@@ -53,12 +54,9 @@ class Processing:
 
     def process(self, name: str, x: np.ndarray, chooses: bool = True) -> np.ndarray:
         """Return vectors in the best form on validation, the first on ties; unchanged unless `chooses`."""
-        if not chooses:
-            self.chosen[name] = RAW
-            return x
-        if self.valid is None:
-            self.chosen[name] = UNCHOSEN
-            return transform_vectors(x, UNCHOSEN, self.width)
+        if not chooses or self.valid is None:
+            self.chosen[name] = UNCHOSEN if chooses else RAW
+            return transform_vectors(x, self.chosen[name], self.width)
         measured = self.figures.setdefault(name, {})
         # at most two forms are in memory: the current one and the best so far
         for form in POWERS:
@@ -148,20 +146,23 @@ def summarise_answers(
     return summaries
 
 
-@threadpool_limits.wrap(limits=1)  # sets share the processors, and the number of threads changes the order of sums
 def judge_sets(
     data: Data, sets: Iterable[tuple[str, np.ndarray]], ks: Sequence[int], pairs: Sequence[tuple[str, str]],
     seed: int, width: int, unprocessed: Collection[str] = (),
 ) -> tuple[dict[str, Any], Answers]:  # fmt: skip
     """Return figures raw and processed to `width`, with verdicts on pairs of sets, and raw answers."""
-    tasks, processing = build_tasks(data), Processing(data, width)
-    raw, processed = answer_sets(tasks, sets, ks, data.refits, processing, unprocessed)
-    shown = {probe: of for probe, of in summarise_answers(tasks, processed, ks).items() if "skipped" not in of}
-    judged = {
-        "probes": summarise_answers(tasks, raw, ks, data.refits),
-        "processed": processing.facts() | shown,
-        "verdicts": paired_verdicts(raw, processed, pairs, ks, seed),
-    }
+    with threadpool_limits(1):  # sets share the processors, and the number of threads changes the order of sums
+        pa.default_memory_pool().release_unused()  # of reading the table, which may take more memory than the tasks
+        tasks, processing, refits = build_tasks(data), Processing(data, width), data.refits
+        del data
+        pa.default_memory_pool().release_unused()
+        raw, processed = answer_sets(tasks, sets, ks, refits, processing, unprocessed)
+        shown = {probe: of for probe, of in summarise_answers(tasks, processed, ks).items() if "skipped" not in of}
+        judged = {
+            "probes": summarise_answers(tasks, raw, ks, refits),
+            "processed": processing.facts() | shown,
+            "verdicts": paired_verdicts(raw, processed, pairs, ks, seed),
+        }
     return judged, raw
 
 

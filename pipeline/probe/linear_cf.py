@@ -173,12 +173,12 @@ def build_task(data: Data) -> LinearCF | str:
         import torch  # noqa: F401
     except ImportError:
         return "torch is not installed"
+    if (needed := data.items**2 * 4 / 2**30) > GIB:
+        return f"the closed form takes {needed:,.1f} GiB for {data.items:,} items, more than {GIB:g}"
     user = data.interactions["user_id"].to_numpy()
     parts = split.load_split(data.interactions, int(user.max(initial=-1)) + 1, data.items)
     if not (len(users_with_targets(parts, "valid")) and len(users_with_targets(parts, "test"))):
         return "no user has train and test items, or none train and valid ones"
-    if (needed := data.items**2 * 4 / 2**30) > GIB:
-        return f"the closed form takes {needed:,.1f} GiB for {data.items:,} items, more than {GIB:g}"
     task = LinearCF(parts)
     _ = task.base, task._kept_products  # before threads ask for them at once
     return task

@@ -104,8 +104,7 @@ def summarise_hits(
     candidates = questions.members.shape[1] - np.diff(questions.members.indptr)
     chance = _group_means(np.minimum(np.asarray(ks)[None, :] / candidates[:, None], 1), questions.group)
     columns = {"chance": {"": chance.mean(axis=0)}}
-    for name, hits in sets.items():
-        columns[name] = {"": hits.mean(axis=0), "_se": hits.std(axis=0) / np.sqrt(groups)}
+    columns |= {n: {"": hits.mean(axis=0), "_se": hits.std(axis=0) / np.sqrt(groups)} for n, hits in sets.items()}
     for name, figures in columns.items():
         rows = [(f"{figure}@{k}{end}", v) for end, of in figures.items() for k, v in zip(ks, of, strict=True)]
         out[name] = {measure: round(float(value), 6) for measure, value in rows}
