@@ -19,8 +19,9 @@ from alignrec.pipeline.sources.lines import column_names, refuse_blank
 from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
 
 CUTOFFS = (5, 10, 20, 50)
-# pre-training of size mini within minutes: batch size, tokens per text, minimum steps, epochs
-BATCH, TOKENS, STEPS, PASSES = 32, 64, 50, 2
+# pre-training of size mini within minutes: batch size, and minimum steps; more items are passed over once. Shorter
+# parts of texts for more passes made worse features
+BATCH, STEPS = 32, 50
 LARGE = 20_000  # number of items from which recommenders use their published settings, with a thousand epochs
 QUICK = {"lr": 0.01, "epochs": 100, "patience": 5}  # settings of AlignRec for smaller catalogues
 MODELS, SEEDS = ["ease", "l3ae", "alignrec"], 2  # for smaller catalogues: a benchmark of one minute on two cores
@@ -86,8 +87,7 @@ def as_yaml(found: OwnData, beit3: bool) -> str:
     sections["encode"] = {"encoders": encoders}  # DVC requires the key, even if nothing is encoded
     sections["combine"] = {"sets": {"linear": {}}} if given else {}
     if given and beit3:
-        steps = max(STEPS, math.ceil(PASSES * items / BATCH))
-        sections["pretrain"] = {"size": "mini", "steps": steps, "batch_size": BATCH, "max_tokens": TOKENS}
+        sections["pretrain"] = {"size": "mini", "steps": max(STEPS, math.ceil(items / BATCH)), "batch_size": BATCH}
         if len(given) == 1:  # the default sets include masked modalities, which need both
             sections["pretrain"]["distill_from"], sections["beit3"] = encoders, {"sets": ["beit3"]}
     elif given:
