@@ -170,4 +170,4 @@ def _end_sentence(value: Any) -> str:
 
 
 def _split_values(value: Any) -> list[str]:
-    return [part.strip() for part in value.split(SEPARATOR)] if isinstance(value, str) else as_list(value)
+    return as_list([part.strip() for part in value.split(SEPARATOR)] if isinstance(value, str) else value)

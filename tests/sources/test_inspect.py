@@ -162,9 +162,10 @@ def test_images_are_a_folder_or_a_pattern(tmp_path: Path) -> None:
 
 
 def pictured(folder: Path, path: str, there: str, files: int = 60) -> None:
-    """Write items with paths such as `covers/{}.jpg`, and the files below the folder."""
+    """Write items with paths such as `covers/{}.jpg`, the last with none, and the files below the folder."""
     lines = [json.loads(line) for line in Path("items.jsonl").read_text().splitlines()]
-    Path("items.jsonl").write_text("\n".join(json.dumps(line | {"poster": path.format(line["id"])}) for line in lines))
+    lines = [line | {"poster": path.format(line["id"])} for line in lines[:-1]] + [lines[-1] | {"poster": ""}]
+    Path("items.jsonl").write_text("\n".join(map(json.dumps, lines)))
     for i in range(files):
         (folder / there.format(i)).parent.mkdir(parents=True, exist_ok=True)
         (folder / there.format(i)).write_bytes(b"")
