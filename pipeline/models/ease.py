@@ -39,6 +39,8 @@ class Closed(Untrained):
     Params: ClassVar[type[ClosedParams]] = ClosedParams
 
     def __init__(self, inputs: Inputs, params: ClosedParams) -> None:
+        import scipy.linalg  # noqa: F401  (has a BLAS of its own, which is limited only once it is loaded)
+
         super().__init__(inputs, params)
         check_memory(inputs.split.n_items, params.gib, type(self).__name__)
         self.seen = adjacency.interaction_matrix(inputs.split)  # X [U, I]

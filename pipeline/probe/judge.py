@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import scipy.linalg  # noqa: F401  (has a BLAS of its own, which is limited only once it is loaded)
 from threadpoolctl import threadpool_limits
 
 from alignrec.pipeline.evaluation.cutoff import headline_cutoff

@@ -1,4 +1,4 @@
-"""Section `publish` of params.yaml."""
+"""Section `publish` of params.yaml: contents of the release folder."""
 
 import datetime
 from typing import Annotated, Literal
@@ -11,8 +11,6 @@ Line = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
 class Publish(Section):
-    """Section `publish`: contents of the release folder."""
-
     version: Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")] = "0.1.0"
     """semantic version of the released data"""
     features: list[Name] = ["beit3", "beit3-image-masked", "beit3-text-masked", "minilm-cnn"]

@@ -1,5 +1,10 @@
 """Linear and training-free models against slow versions, by column or user."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -130,3 +135,23 @@ def test_ials_solves_each_row_exactly() -> None:
     for u in range(USERS):
         left = item.T @ (X[u][:, None] * item) + 0.3 * item.T @ item + 0.02 * weights[0][u] * np.eye(8)
         np.testing.assert_allclose(again[u], np.linalg.solve(left, item.T @ X[u]), atol=1e-5)
+
+
+FIRST_SOLVED = """
+import test_linear
+from alignrec.pipeline.models import ease
+from threadpoolctl import threadpool_info
+def look(*given, solve=ease.EASE.solve_weights):
+    weights = solve(*given)
+    print({pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"})
+    return weights
+ease.EASE.solve_weights = look
+test_linear.torch.set_num_threads(1)
+test_linear.build("ease")
+"""
+
+
+def test_the_threads_are_limited_of_a_blas_that_the_first_model_loads() -> None:
+    command, free = [sys.executable, "-c", FIRST_SOLVED], {k: v for k, v in os.environ.items() if "THREADS" not in k}
+    done = subprocess.run(command, cwd=Path(__file__).parent, env=free, capture_output=True, text=True, check=True)
+    assert done.stdout == "{1}\n"
