@@ -53,7 +53,8 @@ class AlignRecParams(Regularised, Accumulating, ItemGraph):
     cold: Literal["drawn", "zero"] = "drawn"
     """ID embeddings of items without train interactions: random, as published, or zero, so that neighbours decide"""
     precision: Literal["exact", "bf16"] = "exact"
-    """bf16: largest products in bfloat16, which rounds differently; exact on CPUs without AVX512, where that is slow"""
+    """bf16: largest products in bfloat16, which rounds differently; exact where oneDNN has no bfloat16, as on CPUs
+    without AVX512"""
 
     @model_validator(mode="before")
     @classmethod

@@ -171,7 +171,7 @@ def test_reg_is_the_plain_norm_on_the_repeated_batch(width: int) -> None:
 def test_bf16_is_exact_up_to_its_rounding(oracle: Any, inputs: Inputs, batch: Batch) -> None:
     """bfloat16 has a relative error of 2^-8 = 0.4 % per factor; losses and gradients stay within a few of them."""
     exact, rounded = build(oracle, inputs), build(oracle, inputs, precision="bf16")
-    rounded.bf16 = True  # also on CPUs without AVX512
+    rounded.bf16 = True  # also on CPUs where oneDNN has no bfloat16
     for model in (exact, rounded):
         torch.stack(list(model.loss(batch).values())).sum().backward()
     for (name, ours), theirs in zip(rounded.named_parameters(), exact.parameters(), strict=True):

@@ -1,5 +1,9 @@
 """Choice of the device, products on it and of sparse matrices, whitening, and checkpoints."""
 
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +12,7 @@ import scipy.sparse as sp
 import torch
 from processes import started
 
-from alignrec.pipeline.harness import process
+from alignrec.pipeline.harness import code, process
 from alignrec.pipeline.ops import device, linalg
 from alignrec.pipeline.ops.checkpoint import Checkpoint
 from alignrec.pipeline.ops.sparse import Sparse, SparsityPattern
@@ -39,6 +43,29 @@ def test_product_in_float32_and_bfloat16_is_as_close_as_they_are() -> None:
         device.matrix_product(*ours, bf16=bf16).square().sum().backward()
         for mine, theirs in zip(ours, exact, strict=True):
             assert (mine.grad - theirs.grad).norm() < most * theirs.grad.norm()
+
+
+PRODUCT_IN_BF16 = """
+import torch
+from alignrec.pipeline.ops import device
+x = torch.ones(64, 32, dtype=torch.bfloat16)
+assert (device.gemm(x, x) == 32).all()
+print(device.is_bf16_fast(torch.device("cpu")))
+"""
+
+
+def report_bf16(**settings: str) -> bool:
+    """Multiply in bfloat16 in a process with these settings; return whether that is fast."""
+    command = [sys.executable, "-c", PRODUCT_IN_BF16]
+    environment = os.environ | settings
+    printed = subprocess.check_output(command, cwd=code.ROOT, env=environment, text=True)
+    return printed == "True\n"
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the settings are of x86")
+def test_onednn_decides_whether_bfloat16_is_fast_whatever_aten_uses() -> None:
+    assert not report_bf16(ONEDNN_MAX_CPU_ISA="AVX2")
+    assert report_bf16(ATEN_CPU_CAPABILITY="default") == report_bf16()
 
 
 @pytest.mark.parametrize(
