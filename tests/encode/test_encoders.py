@@ -36,6 +36,8 @@ from tests.encode.test_kinds import ODD
 
 TEXTS = ["red apple", "", "a blue car with four doors", "", "green tree " * 3000, "é 日本語 🙂", "bus", "red car"]
 COLOURS = ["red", "green", None, None, "blue", "grey", None, "red"]
+WHITENED_ROUNDING = 1e-4
+"""of whitened vectors in batches of other shapes: whitening multiplies the 1e-6 of CLS"""
 
 
 IMAGES = [None if c is None else plain(c) for c in COLOURS]
@@ -191,8 +193,8 @@ def test_sets_of_the_trained_network_differ_by_map_modality_and_training(layout:
     np.testing.assert_allclose(made["beit3"][0], fitted.apply(cls)[0], atol=1e-3)
     assert not made["beit3-image-masked"][1].any()
     assert not made["beit3-text-masked"][2].any()
-    np.testing.assert_array_equal(made["beit3-image-masked"][2], made["beit3"][2])
-    np.testing.assert_array_equal(made["beit3-text-masked"][1], made["beit3"][1])
+    for name, unmasked in (("beit3-image-masked", 2), ("beit3-text-masked", 1)):
+        np.testing.assert_allclose(made[name][unmasked], made["beit3"][unmasked], atol=WHITENED_ROUNDING)
     has_any = cls.any(axis=1)
     drawn = made["beit3-untrained"]
     assert np.abs(drawn - made["beit3"])[has_any].max() > 0.1
@@ -202,7 +204,8 @@ def test_sets_of_the_trained_network_differ_by_map_modality_and_training(layout:
     assert flags["has_image"].to_pylist() == [False] * len(TEXTS)
     loaded = load_encoders(Project(layout), ["beit3", "beit3-image-masked"])
     assert loaded["beit3"].encoder is loaded["beit3-image-masked"].encoder, "one network"
-    np.testing.assert_allclose(run(loaded["beit3"].encoder, TEXTS, IMAGES, 2), made["beit3"], atol=1e-5)
+    again = run(loaded["beit3"].encoder, TEXTS, IMAGES, 2)
+    np.testing.assert_allclose(again, made["beit3"], atol=WHITENED_ROUNDING)
 
 
 def test_a_set_of_before_texts_were_read_in_parts_cuts_them(layout: Layout, cls: np.ndarray) -> None:

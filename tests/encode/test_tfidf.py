@@ -116,7 +116,7 @@ def test_a_batch_equals_single_images_and_a_plain_one_is_finite() -> None:
     assert vectors.shape == (4, encoder.width)
     assert vectors.dtype == np.float32
     assert np.isfinite(vectors).all()
-    np.testing.assert_array_equal(vectors, single)
+    np.testing.assert_allclose(vectors, single, atol=1e-6)
 
 
 # --- degenerate encoders: all zeros are an error; one vector for all, or many zeros, a warning

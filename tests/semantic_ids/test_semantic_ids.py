@@ -59,10 +59,16 @@ def test_a_code_is_the_nearest_centroid_of_what_is_left(width: int) -> None:
 
 def test_equal_inputs_give_equal_bytes_and_a_seed_other_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = coded(tmp_path / "a", groups())
-    monkeypatch.setattr(coder, "BLOCK", 64)
     for a, b in zip(first, coded(tmp_path / "b", groups()), strict=True):
         assert a.tobytes() == b.tobytes()
+
     assert not np.array_equal(coded(tmp_path / "c", groups(), seed=4).codes, first.codes)
+
+    monkeypatch.setattr(coder, "BLOCK", 64)
+    in_blocks = coded(tmp_path / "blocks", groups())
+    assert np.array_equal(in_blocks.codes, first.codes)
+    np.testing.assert_allclose(in_blocks.cosine, first.cosine, atol=1e-6)
+
     monkeypatch.setattr(coder, "FIT_ROWS", 100)
     assert len(coded(tmp_path / "d", groups()).codes) == ROWS
 
