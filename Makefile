@@ -10,11 +10,15 @@ APT = timeout 300 apt-get -qqy --no-install-recommends -o Acquire::Retries=1 -o 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # pip compiles nothing: Python does at the first import, which has to last
 
-.PHONY: help repro recover init test browser bench realdata rehearsal fuzz kill figures vendor docs clean
+.PHONY: help repro recover init test test-processors browser bench realdata rehearsal fuzz kill figures vendor docs clean
 
 ITEMS ?= 300
 MINUTES ?= 60
 KILLS ?= 100
+# one setting per run: the instructions of other processors, and numbers of threads
+PROCESSORS ?= ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=SSE41 ONEDNN_MAX_CPU_ISA=AVX2 \
+	MKL_CBWR=AVX2 OPENBLAS_CORETYPE=Haswell OMP_NUM_THREADS=1 OMP_NUM_THREADS=2
+NUMERIC ?= $(addprefix tests/,ops beit3 encode pretrain combine semantic_ids models train probe)
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 2) # two more than cores: some tests wait
 
 .DEFAULT_GOAL := help
@@ -46,6 +50,11 @@ test: .venv/installed-test browser ## lint, type check, declared dependencies, a
 	mypy && deptry alignrec pipeline stages schemas && \
 	deptry tests benchmarks experiments --ignore DEP002,DEP004; checked=$$?; wait; exit $$checked
 	pytest --numprocesses=$(WORKERS) --maxprocesses=4
+
+test-processors: .venv/installed-test ## the numeric tests with the instructions of other processors
+	@failed=; for setting in $(PROCESSORS); do \
+	echo "$$setting"; env $$setting pytest --numprocesses=$(WORKERS) --maxprocesses=4 $(NUMERIC) || failed="$$failed $$setting"; \
+	done; test -z "$$failed" || { echo "failed with:$$failed"; exit 1; }
 
 browser: ## Debian's Chromium for the tests of the report's page, where apt-get may install it; elsewhere they are skipped
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
