@@ -18,7 +18,7 @@ KILLS ?= 100
 # one setting per run: the instructions of other processors, and numbers of threads
 PROCESSORS ?= ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=SSE41 ONEDNN_MAX_CPU_ISA=AVX2 \
 	MKL_CBWR=AVX2 OPENBLAS_CORETYPE=Haswell OMP_NUM_THREADS=1 OMP_NUM_THREADS=2
-NUMERIC ?= $(addprefix tests/,ops beit3 encode pretrain combine semantic_ids models train probe)
+NUMERIC ?= $(addprefix tests/,linalg encoders features beit3 models probe)
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1) + 2) # two more than cores: some tests wait
 
 .DEFAULT_GOAL := help

@@ -19,7 +19,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import File, Manifest
 from alignrec.pipeline.release.read import verify
-from alignrec.pipeline.remote.stores import SAMPLE_FILE
+from alignrec.pipeline.release.stores import SAMPLE_FILE
 
 ROOT = Path(__file__).parent.parent
 RELEASE = Path("outputs/publish/sample/release")

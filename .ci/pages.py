@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import alignrec
 from alignrec.commands.params import SECTIONS
-from alignrec.pipeline.combine.names import KINDS
-from alignrec.pipeline.encode.registry import ENCODERS
-from alignrec.pipeline.harness.config import Parameters
+from alignrec.pipeline.encoders.registry import ENCODERS
+from alignrec.pipeline.features.names import KINDS
 from alignrec.pipeline.models import MODELS
+from alignrec.pipeline.runtime.config import Parameters
 from alignrec.pipeline.sources.base import SOURCES
 
 if TYPE_CHECKING:

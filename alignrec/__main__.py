@@ -5,7 +5,7 @@ import gc
 import resource
 import sys
 
-from alignrec.pipeline.harness import process
+from alignrec.pipeline.runtime import process
 
 
 def main() -> None:

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from PIL import Image
 
-from alignrec.pipeline.encode import batching, registry
-from alignrec.pipeline.encode.params import Encode
-from alignrec.pipeline.harness.config import checked, nearest
+from alignrec.pipeline.encoders import registry
+from alignrec.pipeline.encoders.params import Encode
+from alignrec.pipeline.features import batching
 from alignrec.pipeline.images.decode import normalise_image
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.encoder import ReleasedEncoders
+from alignrec.pipeline.runtime.config import checked, nearest
 from alignrec.releases import Release, load
 from alignrec.vectors import require_positive
 
@@ -129,7 +130,7 @@ def encoder(name: str | Path | Release, encoder: str | None = None, **settings: 
             encoders: a `Release`, its folder or its address.
         encoder: Name of the encoder in the release. Optional if the release has only one.
         **settings: Parameters of an encoder that is given by name, such as `max_tokens` of `minilm`; see its class in
-            `pipeline/encode/`.
+            `pipeline/encoders/`.
 
     Returns:
         The loaded encoder.

@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from alignrec.pipeline.harness.config import known, nearest
-from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.pipeline.interactions import build
-from alignrec.pipeline.interactions.division import MMREC, PROTOCOLS, Division
-from alignrec.pipeline.interactions.params import Interactions
-from alignrec.pipeline.interactions.split import Split, load_split
+from alignrec.pipeline.dataset import interactions as build
+from alignrec.pipeline.dataset.params import Interactions
+from alignrec.pipeline.dataset.split import Split, load_split
+from alignrec.pipeline.dataset.split_sql import MMREC, PROTOCOLS, Division
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.runtime.config import known, nearest
+from alignrec.pipeline.runtime.seeds import seed_for
 from alignrec.schemas import COLD_ITEMS, SPARSE
 
 # columns and their types; `user` and `item` are required, `split` is train, valid, test or 0, 1, 2

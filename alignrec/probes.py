@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from alignrec.interactions import Splitting, number
-from alignrec.pipeline.compare.judge import probe_sets
 from alignrec.pipeline.evaluation.cutoff import headline_cutoff
-from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.probe.params import Probe
 from alignrec.pipeline.probe.registry import PROBES, Data
+from alignrec.pipeline.report.judge import probe_sets
+from alignrec.pipeline.runtime.seeds import seed_for
 from alignrec.vectors import align_sets, require_positive
 
 CUTOFFS = tuple(Probe().ks)

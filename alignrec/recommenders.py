@@ -14,17 +14,17 @@ import torch
 from alignrec.interactions import GIVEN, Numbered, Splitting, number
 from alignrec.pipeline.benchmark.cell import Cell, InMemoryData
 from alignrec.pipeline.benchmark.params import Benchmark
+from alignrec.pipeline.dataset.params import Interactions
+from alignrec.pipeline.dataset.split import Pairs, Split
 from alignrec.pipeline.evaluation.metrics import topk
 from alignrec.pipeline.evaluation.protocol import selecting_protocol
-from alignrec.pipeline.graph.params import Graph
-from alignrec.pipeline.harness.config import checked, known
-from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.pipeline.interactions.params import Interactions
-from alignrec.pipeline.interactions.split import Pairs, Split
+from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.linalg.scores import Filter
 from alignrec.pipeline.models import MODELS
-from alignrec.pipeline.ops.checkpoint import Checkpoint
-from alignrec.pipeline.ops.scores import Filter
+from alignrec.pipeline.runtime.checkpoint import Checkpoint
+from alignrec.pipeline.runtime.config import checked, known
+from alignrec.pipeline.runtime.seeds import seed_for
 from alignrec.vectors import SINGLE, Vectors, align_sets, require_positive, suggest_name
 
 if TYPE_CHECKING:

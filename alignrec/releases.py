@@ -19,13 +19,12 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.config import nearest
-from alignrec.pipeline.harness.progress import bytes_bar
 from alignrec.pipeline.io.errors import UserError, not_installed
+from alignrec.pipeline.release import fetch as fetching
 from alignrec.pipeline.release import manifest as manifests
-from alignrec.pipeline.release import read
-from alignrec.pipeline.remote import fetch as fetching
-from alignrec.pipeline.remote import stores
+from alignrec.pipeline.release import read, stores
+from alignrec.pipeline.runtime.config import nearest
+from alignrec.pipeline.runtime.progress import bytes_bar
 from alignrec.vectors import Vectors
 
 if TYPE_CHECKING:

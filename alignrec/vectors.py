@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from alignrec.pipeline.harness.config import nearest
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.runtime.config import nearest
 
 SINGLE = "vectors"  # name of a feature set that is passed without one
 SHOWN = 5  # identifiers listed in a message if none is similar

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alignrec.pipeline.harness.code import machine_facts
 from alignrec.pipeline.io import write_json
+from alignrec.pipeline.runtime.code import machine_facts
 from benchmarks._turns import Spread, Way, advice, short
 
 RESULTS = Path(__file__).parent / "results"

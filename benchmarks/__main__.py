@@ -5,7 +5,7 @@ import pkgutil
 import sys
 
 import benchmarks
-from alignrec.pipeline.harness import process
+from alignrec.pipeline.runtime import process
 
 LONG = {"accuracy", "million", "reviews"}  # minutes to hours each: run by name
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.csv as pc
 
-from alignrec.pipeline.interactions.split import Pairs, Split
+from alignrec.pipeline.dataset.split import Pairs, Split
 from benchmarks import Absent
 
 DATA = Path(os.environ.get("ALIGNREC_BABY", "../shared/data/baby_2014/baby.inter.gz"))

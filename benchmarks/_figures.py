@@ -18,10 +18,10 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.cutoff import COLD
 from alignrec.pipeline.evaluation.evidence import HEADLINE, MAIN, Cell, Comparison, list_comparisons
-from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.report import probes as probed
 from alignrec.pipeline.report.table import describe_seeds, format_figure, markdown, measure_name, without_zero
+from alignrec.pipeline.runtime.layout import Layout
 
 BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+)([^\n]*) -->\n).*?(<!-- /figures -->)", re.DOTALL)
 SHOWN = ("zero_shot", "item_cf", "content_knn")  # probes in tables of probes

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from alignrec.pipeline.interactions import split
+from alignrec.pipeline.dataset import split
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.alignrec import AlignRec, AlignRecParams
 from alignrec.pipeline.models.base import Batch, Inputs

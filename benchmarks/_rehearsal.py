@@ -17,10 +17,10 @@ import yaml
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import vqkd
 from alignrec.pipeline.beit3.config import SIZES
-from alignrec.pipeline.harness import config
-from alignrec.pipeline.harness.code import machine_facts
-from alignrec.pipeline.harness.layout import WORK, Layout
-from alignrec.pipeline.ops.device import gemm_rate
+from alignrec.pipeline.linalg.device import gemm_rate
+from alignrec.pipeline.runtime import config
+from alignrec.pipeline.runtime.code import machine_facts
+from alignrec.pipeline.runtime.layout import WORK, Layout
 from alignrec.stages.order import STAGES
 from benchmarks import RESULTS, _official, _raw2014
 from benchmarks._turns import short

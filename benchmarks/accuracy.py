@@ -22,14 +22,14 @@ import pyarrow as pa
 import torch
 from pyarrow import csv
 
-from alignrec.pipeline.harness.process import keep_large_buffers
-from alignrec.pipeline.interactions.split import Split
+from alignrec.pipeline.dataset.split import Split
 from alignrec.pipeline.io import write_json
+from alignrec.pipeline.linalg.device import pick_device
 from alignrec.pipeline.models.base import Batch, Inputs
 from alignrec.pipeline.models.lightgcn import LightGCN, LightGCNParams
-from alignrec.pipeline.ops.device import pick_device
-from alignrec.pipeline.train.inputs import Sampler
-from alignrec.pipeline.train.loop import rank_valid
+from alignrec.pipeline.models.training.inputs import Sampler
+from alignrec.pipeline.models.training.loop import rank_valid
+from alignrec.pipeline.runtime.process import keep_large_buffers
 from benchmarks import RESULTS, Absent, Measurement, _turns
 from benchmarks._baby import published_split
 from benchmarks._plain_alignrec import steps

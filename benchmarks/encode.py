@@ -16,13 +16,13 @@ from PIL import Image
 from torch import nn
 
 from alignrec.pipeline.beit3.config import SIZES
+from alignrec.pipeline.beit3.encoders import BEiT3Items
 from alignrec.pipeline.beit3.inference import count_flops
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.beit3.tokenizer import BOS, EOS, pad_rows
-from alignrec.pipeline.encode import batching
-from alignrec.pipeline.encode.beit3 import BEiT3Items
+from alignrec.pipeline.features import batching
 from alignrec.pipeline.images.decode import decode_squares, normalise_pixels
-from alignrec.pipeline.ops.device import gemm_rate, is_bf16_fast, pick_device
+from alignrec.pipeline.linalg.device import gemm_rate, is_bf16_fast, pick_device
 from benchmarks import Measurement, _turns
 from benchmarks._official import drawn
 from benchmarks._turns import Turn, timed

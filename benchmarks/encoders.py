@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from alignrec.pipeline.encode import batching
-from alignrec.pipeline.encode.registry import Encoder, find_network
+from alignrec.pipeline.encoders.registry import Encoder, find_network
+from alignrec.pipeline.features import batching
 from alignrec.pipeline.images.decode import decode_rgb
 from benchmarks import Measurement, _turns
 from benchmarks._turns import Turn, Way, timed

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alignrec.pipeline.harness import process
+from alignrec.pipeline.runtime import process
 from benchmarks import Measurement, _turns
 
 RATINGS, USERS, PRODUCTS = 915_446, 531_890, 64_426  # lines, users and products of ratings_Baby.csv
@@ -82,7 +82,7 @@ def _tail(rng: np.random.Generator, n: int, draws: int, power: float) -> np.ndar
 def stages(raw: Path, with_items: bool = True) -> None:
     """Run the stages download, interactions and, unless told otherwise, items."""
     from alignrec.commands.params import Params
-    from alignrec.pipeline.harness.run import running
+    from alignrec.pipeline.runtime.run import running
     from alignrec.stages import download, interactions, items
 
     # a new folder per turn, so that stages cannot reuse outputs

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.runtime.layout import Layout
 from alignrec.stages.order import IN_ORDER
 from benchmarks import Measurement, _catalogue, _turns
 from benchmarks._turns import Way, short

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from alignrec.pipeline.dataset import split
 from alignrec.pipeline.evaluation.metrics import evaluate_vectors
-from alignrec.pipeline.graph import neighbours
-from alignrec.pipeline.harness.process import keep_large_buffers
-from alignrec.pipeline.interactions import split
+from alignrec.pipeline.linalg import neighbours
+from alignrec.pipeline.linalg.device import gemm_rate, pick_device
 from alignrec.pipeline.models.alignrec import AlignRec, AlignRecParams
 from alignrec.pipeline.models.base import Batch, Inputs
-from alignrec.pipeline.ops.device import gemm_rate, pick_device
-from alignrec.pipeline.train.inputs import Sampler
-from alignrec.pipeline.train.loop import compile_network
+from alignrec.pipeline.models.training.inputs import Sampler
+from alignrec.pipeline.models.training.loop import compile_network
+from alignrec.pipeline.runtime.process import keep_large_buffers
 from benchmarks import Measurement, _plain_alignrec, _turns
 from benchmarks._plain_alignrec import Epoch, steps
 from benchmarks._turns import Turn, timed

@@ -9,16 +9,16 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.cell import DatasetData
 from alignrec.pipeline.benchmark.params import Benchmark
-from alignrec.pipeline.encode.params import BEiT3
+from alignrec.pipeline.encoders.params import BEiT3
 from alignrec.pipeline.evaluation.cutoff import CUTOFF
-from alignrec.pipeline.graph.params import Graph
-from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.probe.judge import Processing, answer_sets, summarise_answers
 from alignrec.pipeline.probe.params import Probe
 from alignrec.pipeline.probe.questions import Questions
 from alignrec.pipeline.probe.registry import PROBES, Data
 from alignrec.pipeline.report.table import Table
+from alignrec.pipeline.runtime.layout import Layout
 from experiments.contrast import WIDTH, trained_clip
 from experiments.shared import branched, compared, opened, planned, pretraining, recalls, record
 

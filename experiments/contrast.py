@@ -12,11 +12,11 @@ from tqdm import trange
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.seeds import seed_for
+from alignrec.pipeline.beit3.pretrain import warmup_cosine
 from alignrec.pipeline.images.decode import decode_all, normalise_pixels
-from alignrec.pipeline.ops.device import pick_device
-from alignrec.pipeline.pretrain.train import warmup_cosine
+from alignrec.pipeline.linalg.device import pick_device
+from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.seeds import seed_for
 
 SIDE, PATCH, WIDTH, LAYERS, HEAD, TOKENS = 48, 8, 128, 3, 32, 128  # as in BEiT3 of size small
 BATCH, PEAK, WARMUP = 16, 1e-3, 0.1

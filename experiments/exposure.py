@@ -9,10 +9,10 @@ import typer
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.params import Benchmark
-from alignrec.pipeline.harness.config import checked
-from alignrec.pipeline.interactions.params import Interactions
+from alignrec.pipeline.dataset.params import Interactions
+from alignrec.pipeline.models.training.params import Released
 from alignrec.pipeline.report.table import Table
-from alignrec.pipeline.train.params import Released
+from alignrec.pipeline.runtime.config import checked
 from experiments.shared import branched, opened, record
 
 SHOWN = {  # (slice, metric) -> its name; {} is the label

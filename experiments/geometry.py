@@ -9,14 +9,14 @@ import typer
 from torch import Tensor
 
 from alignrec.pipeline.benchmark.settings import model_settings
-from alignrec.pipeline.harness.seeds import seed_for
+from alignrec.pipeline.linalg import projections
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.models.alignrec import AlignRec
-from alignrec.pipeline.ops import linalg
+from alignrec.pipeline.models.training import inputs
+from alignrec.pipeline.models.training.loop import fit
+from alignrec.pipeline.models.training.params import Released
 from alignrec.pipeline.report.table import Table
-from alignrec.pipeline.train import inputs
-from alignrec.pipeline.train.loop import fit
-from alignrec.pipeline.train.params import Released
+from alignrec.pipeline.runtime.seeds import seed_for
 from experiments.shared import opened, record
 
 LOSSES = ("cca", "reg", "uia")
@@ -36,15 +36,15 @@ def measure(model: AlignRec, users: np.ndarray, items: np.ndarray) -> dict[str, 
     user, item = id_user + mm_user, id_item + mm_item
     pairs = nnf.cosine_similarity(user[torch.from_numpy(users).long()], item[torch.from_numpy(items).long()])
     ids, content, given = (x.cpu().numpy() for x in (id_item, mm_item, model.fixed))
-    spectra = [linalg.spectrum(x) for x in (ids, content, given)]
+    spectra = [projections.spectrum(x) for x in (ids, content, given)]
     return {
-        "id_rank": linalg.measure_shape(ids, spectra[0]).effective_rank,
-        "content_rank": linalg.measure_shape(content, spectra[1]).effective_rank,
+        "id_rank": projections.measure_shape(ids, spectra[0]).effective_rank,
+        "content_rank": projections.measure_shape(content, spectra[1]).effective_rank,
         "id_energy": leading_share(ids),
         "content_energy": leading_share(content),
         "content_id": float(nnf.cosine_similarity(mm_item, id_item).mean()),
         "user_item": float(pairs.mean()),
-        "kept": linalg.linear_cka(content, given, spectra[1], spectra[2]),
+        "kept": projections.linear_cka(content, given, spectra[1], spectra[2]),
     }
 
 

@@ -9,15 +9,15 @@ import typer
 
 from alignrec.pipeline.benchmark.plan import Compared
 from alignrec.pipeline.benchmark.settings import model_settings, protocol_of
-from alignrec.pipeline.encode.params import BEiT3
+from alignrec.pipeline.encoders.params import BEiT3
 from alignrec.pipeline.evaluation.metrics import open_test
-from alignrec.pipeline.graph import neighbours
-from alignrec.pipeline.graph.params import Graph
-from alignrec.pipeline.harness.seeds import seed_for
+from alignrec.pipeline.features.graph import neighbours_by_params
+from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.models.alignrec import AlignRec
-from alignrec.pipeline.train import inputs
-from alignrec.pipeline.train.loop import fit
+from alignrec.pipeline.models.training import inputs
+from alignrec.pipeline.models.training.loop import fit
+from alignrec.pipeline.runtime.seeds import seed_for
 from experiments.shared import branched, compared, opened, pretraining, record
 from experiments.together import Encoder, Together
 
@@ -56,7 +56,7 @@ def main(
             if factor:
                 encoder = Encoder(branches[start])
                 vectors = encoder.all()
-                data = data._replace(features=vectors, edges=neighbours.neighbours_by_params(vectors, given[Graph]))
+                data = data._replace(features=vectors, edges=neighbours_by_params(vectors, given[Graph]))
                 model = partial(Together, encoder=encoder, graph=given[Graph], rate=factor)  # type: ignore[assignment]
                 model.needs = AlignRec.needs
             fitted = fit(model, *data, settings, seed_for("benchmark", dataset, RELEASED, seed))

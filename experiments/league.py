@@ -13,13 +13,13 @@ from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.cell import Entry, read_runs
 from alignrec.pipeline.benchmark.experiment import read_evaluation
 from alignrec.pipeline.benchmark.params import Benchmark
+from alignrec.pipeline.dataset.params import Interactions
 from alignrec.pipeline.evaluation.evidence import list_comparisons, mean_and_sd
 from alignrec.pipeline.evaluation.statistics import corrected_tests
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.pipeline.interactions.params import Interactions
 from alignrec.pipeline.models.params import FEATURES
-from alignrec.pipeline.train import inputs
+from alignrec.pipeline.models.training import inputs
+from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.seeds import seed_for
 from experiments.shared import RECALL, branched, opened
 
 MODELS = ["itemknn", "contentknn", "ease", "cease", "addease", "l3ae", "bpr", "ials", "lightgcn", "bm3", "freedom"]

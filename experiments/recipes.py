@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from alignrec.pipeline.graph import neighbours
-from alignrec.pipeline.interactions.split import Split
+from alignrec.pipeline.dataset.split import Split
+from alignrec.pipeline.linalg import neighbours
+from alignrec.pipeline.linalg.projections import random_vectors
 from alignrec.pipeline.models.alignrec import FAST, AlignRec, AlignRecParams
 from alignrec.pipeline.models.base import Batch, Inputs
-from alignrec.pipeline.ops.linalg import random_vectors
-from alignrec.pipeline.train.inputs import Sampler
-from alignrec.pipeline.train.loop import fit
+from alignrec.pipeline.models.training.inputs import Sampler
+from alignrec.pipeline.models.training.loop import fit
 from benchmarks import _plain_alignrec
 from benchmarks._baby import published_split
 

@@ -7,21 +7,21 @@ from typing import Any
 import numpy as np
 
 from alignrec.commands.params import load
+from alignrec.pipeline.beit3.params import Pretrain
 from alignrec.pipeline.benchmark.cell import Cell, DatasetData
 from alignrec.pipeline.benchmark.experiment import Store, complete_cells, read_evaluation
 from alignrec.pipeline.benchmark.plan import Compared, plan_compared
 from alignrec.pipeline.benchmark.settings import protocol_of
 from alignrec.pipeline.benchmark.significance import summarise_recalls
-from alignrec.pipeline.encode.params import Encode
+from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded_cutoff
 from alignrec.pipeline.evaluation.evidence import MAIN, mean_and_sd
-from alignrec.pipeline.harness.config import Parameters, checked
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import running
-from alignrec.pipeline.pretrain.params import Pretrain
+from alignrec.pipeline.models.training import inputs
 from alignrec.pipeline.report.figures import write_tables
 from alignrec.pipeline.report.table import CHANGE, Difference, Table, Value, describe_seeds, measure_name
-from alignrec.pipeline.train import inputs
+from alignrec.pipeline.runtime.config import Parameters, checked
+from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.run import running
 from alignrec.stages.order import STAGES
 
 RECALL = f"recall@{CUTOFF}"

@@ -9,19 +9,19 @@ import typer
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.settings import model_settings
-from alignrec.pipeline.encode.params import BEiT3
+from alignrec.pipeline.dataset.split import Split
+from alignrec.pipeline.encoders.params import BEiT3
 from alignrec.pipeline.evaluation.cutoff import CUTOFF
 from alignrec.pipeline.evaluation.evidence import mean_and_sd
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.pipeline.interactions.split import Split
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS, RELEASED
+from alignrec.pipeline.models.training import inputs
+from alignrec.pipeline.models.training.inputs import Sampler
+from alignrec.pipeline.models.training.loop import fit
+from alignrec.pipeline.models.training.params import Released
 from alignrec.pipeline.report.table import Table, Value
-from alignrec.pipeline.train import inputs
-from alignrec.pipeline.train.inputs import Sampler
-from alignrec.pipeline.train.loop import fit
-from alignrec.pipeline.train.params import Released
+from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.seeds import seed_for
 from experiments.shared import branched, opened, pretraining, record
 
 

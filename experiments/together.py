@@ -7,20 +7,20 @@ import torch
 
 from alignrec.pipeline.beit3 import stored
 from alignrec.pipeline.beit3.config import FIRST_POSITION
+from alignrec.pipeline.beit3.corpus import Corpus, Task, make_batch
+from alignrec.pipeline.beit3.losses import NO_MASKING, encode_items
+from alignrec.pipeline.beit3.params import Pretrain
 from alignrec.pipeline.beit3.tokenizer import Tokenizer, split_text
-from alignrec.pipeline.encode.batching import Items, texts_and_images
-from alignrec.pipeline.graph import neighbours
-from alignrec.pipeline.graph.params import Graph
-from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.features.batching import Items, texts_and_images
+from alignrec.pipeline.features.graph import neighbours_by_params
+from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.images.decode import decode_squares
+from alignrec.pipeline.linalg.device import pick_device
+from alignrec.pipeline.linalg.sparse import Sparse
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.alignrec import AlignRec, AlignRecParams
 from alignrec.pipeline.models.base import Inputs
-from alignrec.pipeline.ops.device import pick_device
-from alignrec.pipeline.ops.sparse import Sparse
-from alignrec.pipeline.pretrain.corpus import Corpus, Task, make_batch
-from alignrec.pipeline.pretrain.losses import NO_MASKING, encode_items
-from alignrec.pipeline.pretrain.params import Pretrain
+from alignrec.pipeline.runtime.layout import Layout
 from alignrec.schemas import MODALITIES
 
 
@@ -93,7 +93,7 @@ class Together(AlignRec):
         if not self.training:
             vectors = self.encoder.all()
             self.features.data.copy_(torch.from_numpy(vectors))
-            edges = neighbours.neighbours_by_params(vectors, self.graph)
+            edges = neighbours_by_params(vectors, self.graph)
             graph = adjacency.item_graph(edges, len(vectors), self.params.self_neighbour, self.params.symmetric)
             self._table = self.features.data
             self.item_item = Sparse(graph, self._table.device)

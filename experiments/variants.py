@@ -8,7 +8,7 @@ import typer
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.cell import DatasetData
 from alignrec.pipeline.benchmark.params import Benchmark
-from alignrec.pipeline.encode.params import BEiT3
+from alignrec.pipeline.encoders.params import BEiT3
 from alignrec.pipeline.models import RELEASED
 from experiments.shared import branched, compared, opened, planned, pretraining, recalls
 

@@ -11,11 +11,11 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.cell import DatasetData, Hidden
 from alignrec.pipeline.benchmark.params import Benchmark
-from alignrec.pipeline.encode.params import IMAGE_TOKENS, TRAINED, BEiT3, Encode
-from alignrec.pipeline.graph.params import Graph
-from alignrec.pipeline.harness.config import Parameters
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.seeds import seed_for
+from alignrec.pipeline.encoders.params import IMAGE_TOKENS, TRAINED, BEiT3, Encode
+from alignrec.pipeline.features.params import Graph
+from alignrec.pipeline.runtime.config import Parameters
+from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.seeds import seed_for
 from experiments.shared import branched, compared, opened, planned, recalls, record
 
 Rng = np.random.Generator

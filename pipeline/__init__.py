@@ -2,7 +2,7 @@
 
 import os
 
-from alignrec.pipeline.harness import process
+from alignrec.pipeline.runtime import process
 
 # let waiting threads of OpenMP sleep; nothing loads torch or FAISS before this package
 os.environ.setdefault(process.POLICY, "PASSIVE")

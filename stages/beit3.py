@@ -1,8 +1,8 @@
 """Stage beit3: encode items with the network trained by `pretrain`."""
 
-from alignrec.pipeline.encode.params import BEiT3
-from alignrec.pipeline.harness.run import Run, Stage
-from alignrec.pipeline.pretrain.params import Pretrain
+from alignrec.pipeline.beit3.params import Pretrain
+from alignrec.pipeline.encoders.params import BEiT3
+from alignrec.pipeline.runtime.run import Run, Stage
 from alignrec.stages.encode import ENCODE
 from alignrec.stages.images import IMAGES
 from alignrec.stages.interactions import INTERACTIONS
@@ -14,7 +14,7 @@ def main(run: Run) -> None:
     if not run.params[BEiT3].sets:
         run.note(skipped="beit3.sets is empty")
         return
-    from alignrec.pipeline.encode.trained import write_sets  # loads torch
+    from alignrec.pipeline.beit3.feature_sets import write_sets  # loads torch
 
     write_sets(run, run.params[Pretrain].max_tokens)
 

@@ -1,8 +1,8 @@
 """Stage benchmark: models x feature sets x seeds, with slices and paired tests."""
 
 from alignrec.pipeline.benchmark.params import Benchmark
-from alignrec.pipeline.harness.run import FEATURE_SETS, Run, Stage
 from alignrec.pipeline.models import MODELS
+from alignrec.pipeline.runtime.run import FEATURE_SETS, Run, Stage
 from alignrec.pipeline.sources.base import SOURCES
 from alignrec.stages.combine import FEATURES
 from alignrec.stages.graph import GRAPH

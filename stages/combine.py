@@ -1,7 +1,7 @@
 """Stage combine: feature sets derived by linear algebra, third-party features, and controls."""
 
-from alignrec.pipeline.combine.params import Combine
-from alignrec.pipeline.harness.run import SOURCE, Run, Stage
+from alignrec.pipeline.features.params import Combine
+from alignrec.pipeline.runtime.run import SOURCE, Run, Stage
 from alignrec.stages.beit3 import BEIT3
 from alignrec.stages.download import DOWNLOAD
 from alignrec.stages.encode import ENCODE
@@ -10,7 +10,7 @@ from alignrec.stages.items import ITEMS
 
 
 def main(run: Run) -> None:
-    from alignrec.pipeline.combine.write import write_combinations  # loads SciPy
+    from alignrec.pipeline.features.combine import write_combinations  # loads SciPy
 
     write_combinations(run)
 

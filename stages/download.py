@@ -1,6 +1,6 @@
 """Stage download: raw files of a dataset with checksums."""
 
-from alignrec.pipeline.harness.run import SOURCE, Run, Stage
+from alignrec.pipeline.runtime.run import SOURCE, Run, Stage
 from alignrec.pipeline.sources.base import SOURCES, Download
 
 

@@ -2,17 +2,17 @@
 
 from shutil import rmtree
 
-from alignrec.pipeline.encode.params import Encode
-from alignrec.pipeline.encode.registry import ENCODERS, NothingToFit, find_network
-from alignrec.pipeline.harness.run import Run, Stage
+from alignrec.pipeline.encoders.params import Encode
+from alignrec.pipeline.encoders.registry import ENCODERS, NothingToFit, find_network
+from alignrec.pipeline.runtime.run import Run, Stage
 from alignrec.stages.images import IMAGES
 from alignrec.stages.interactions import INTERACTIONS
 from alignrec.stages.items import ITEMS
 
 
 def main(run: Run) -> None:
-    from alignrec.pipeline.encode.batching import Items  # loads torch
-    from alignrec.pipeline.encode.write import write_set
+    from alignrec.pipeline.features.batching import Items  # loads torch
+    from alignrec.pipeline.features.encode import write_set
 
     own = run.params[Encode]
     # delete the outputs of encoders that left the matrix, which DVC would keep

@@ -1,8 +1,8 @@
 """Stage images: download, verify and shrink item images."""
 
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.run import SOURCE, Run, Stage
 from alignrec.pipeline.images.params import Images
+from alignrec.pipeline.runtime.run import SOURCE, Run, Stage
 from alignrec.stages.download import DOWNLOAD
 from alignrec.stages.items import ITEMS
 

@@ -1,16 +1,16 @@
 """Stage interactions: k-core filtering, dense ids, and train/valid/test split."""
 
 from alignrec.pipeline.benchmark.params import Benchmark
-from alignrec.pipeline.harness.run import SOURCE, Run, Stage
-from alignrec.pipeline.interactions.params import Interactions
+from alignrec.pipeline.dataset.params import Interactions
+from alignrec.pipeline.runtime.run import SOURCE, Run, Stage
 from alignrec.pipeline.sources.base import SOURCES
 from alignrec.stages.download import DOWNLOAD
 
 
 def main(run: Run) -> None:
-    from alignrec.pipeline.interactions import build  # loads DuckDB
+    from alignrec.pipeline.dataset import interactions  # loads DuckDB
 
-    facts = build.write_tables(run)
+    facts = interactions.write_tables(run)
     benchmark = run.params[Benchmark]
     benchmark.check(facts["items"])
     cold = [facts[name] for name in ("cold_valid_items", "cold_test_items") if name in facts]

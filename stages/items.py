@@ -2,9 +2,9 @@
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.run import SOURCE, Run, Stage
-from alignrec.pipeline.items import build
-from alignrec.pipeline.items.params import Items
+from alignrec.pipeline.dataset import items
+from alignrec.pipeline.dataset.params import Items
+from alignrec.pipeline.runtime.run import SOURCE, Run, Stage
 from alignrec.pipeline.sources.base import SOURCES, downloaded_files
 from alignrec.pipeline.vectors.base import READERS, check_files, feature_files
 from alignrec.stages.download import DOWNLOAD
@@ -16,12 +16,12 @@ def main(run: Run) -> None:
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     path = reader.metadata(downloaded_files(layout.sources))
     lines, name = (run.progress(reader.lines(path), unit="line"), path.name) if path else ([], "")
-    found = build.read_metadata(lines, run.source, asins, name, run.params[Items].max_reject_share, folder=run.folder)
-    run.write_all(build.item_tables(found.products, asins, run.params[Items].text), layout.items, schemas.ITEMS)
+    found = items.read_metadata(lines, run.source, asins, name, run.params[Items].max_reject_share, folder=run.folder)
+    run.write_all(items.item_tables(found.products, asins, run.params[Items].text), layout.items, schemas.ITEMS)
     run.write(found.rejects, layout.rejects, schemas.REJECTS)
     if files := feature_files(layout.sources):  # fail early if feature files do not fit the items
         run.note(features=check_files(files, asins))
-    build.describe_items(run, found, path)
+    items.describe_items(run, found, path)
 
 
 ITEMS = Stage(

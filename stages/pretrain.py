@@ -1,9 +1,9 @@
 """Stage pretrain: BEiT3 by masked image and language modelling on the dataset."""
 
-from alignrec.pipeline.encode.params import BEiT3
-from alignrec.pipeline.harness import process
-from alignrec.pipeline.harness.run import Run, Stage
-from alignrec.pipeline.pretrain.params import Pretrain
+from alignrec.pipeline.beit3.params import Pretrain
+from alignrec.pipeline.encoders.params import BEiT3
+from alignrec.pipeline.runtime import process
+from alignrec.pipeline.runtime.run import Run, Stage
 from alignrec.stages.encode import ENCODE
 from alignrec.stages.images import IMAGES
 from alignrec.stages.interactions import INTERACTIONS
@@ -15,13 +15,13 @@ def main(run: Run) -> None:
         run.resume(run.folder, [])
         run.note(skipped="beit3.sets is empty: no feature set reads what pretrain makes")
         return
-    from alignrec.pipeline.pretrain import train  # loads torch
+    from alignrec.pipeline.beit3 import pretrain  # loads torch
 
     with process.rank_zero_first():
-        train.resume(run)
+        pretrain.resume(run)
         trained = run.finished()
     if not trained:
-        train.train(run)
+        pretrain.train(run)
 
 
 PRETRAIN = Stage(

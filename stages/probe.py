@@ -4,12 +4,12 @@ from functools import partial
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.combine.names import LEAKED, MASKED, PLANTED, can_refit, is_ceiling, kind_of, learns_from_train
-from alignrec.pipeline.combine.params import Combine
-from alignrec.pipeline.harness.run import FEATURE_SETS, Run, Stage
+from alignrec.pipeline.features.names import LEAKED, MASKED, PLANTED, can_refit, is_ceiling, kind_of, learns_from_train
+from alignrec.pipeline.features.params import Combine
+from alignrec.pipeline.models.training.params import Released
 from alignrec.pipeline.probe.params import Probe
 from alignrec.pipeline.probe.registry import PROBES
-from alignrec.pipeline.train.params import Released
+from alignrec.pipeline.runtime.run import FEATURE_SETS, Run, Stage
 from alignrec.stages.combine import FEATURES
 from alignrec.stages.interactions import INTERACTIONS
 
@@ -17,7 +17,7 @@ YARDSTICKS = (MASKED, LEAKED, PLANTED, "random", "shuffled", "constant")  # kind
 
 
 def main(run: Run) -> None:
-    from alignrec.pipeline.combine.maps import refit_mapped  # loads SciPy
+    from alignrec.pipeline.features.maps import refit_mapped  # loads SciPy
     from alignrec.pipeline.probe.judge import judge_sets
     from alignrec.pipeline.probe.registry import Data
 

@@ -2,12 +2,12 @@
 
 import shutil
 
-from alignrec.pipeline.encode.registry import ENCODERS
-from alignrec.pipeline.harness.run import FEATURE_SETS, Run, Stage
+from alignrec.pipeline.encoders.registry import ENCODERS
+from alignrec.pipeline.models.training.params import Released
 from alignrec.pipeline.probe.registry import PROBES
 from alignrec.pipeline.release.params import Publish
+from alignrec.pipeline.runtime.run import FEATURE_SETS, Run, Stage
 from alignrec.pipeline.sources.base import SOURCES
-from alignrec.pipeline.train.params import Released
 from alignrec.stages.combine import FEATURES
 from alignrec.stages.download import DOWNLOAD
 from alignrec.stages.report import EVIDENCE

@@ -1,12 +1,12 @@
 """Stage report: HTML and Markdown reports of all results."""
 
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.run import FEATURE_SETS, Run, Stage
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import RELEASED
+from alignrec.pipeline.models.training.params import Released
 from alignrec.pipeline.probe.registry import PROBES
 from alignrec.pipeline.report.params import Report
-from alignrec.pipeline.train.params import Released
+from alignrec.pipeline.runtime.run import FEATURE_SETS, Run, Stage
 from alignrec.stages.benchmark import BENCHMARK
 from alignrec.stages.graph import GRAPH
 from alignrec.stages.images import IMAGES

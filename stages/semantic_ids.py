@@ -2,25 +2,25 @@
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.run import FEATURE_SETS, Run, Stage
-from alignrec.pipeline.semantic_ids.params import SemanticIds
+from alignrec.pipeline.features.params import SemanticIds
+from alignrec.pipeline.runtime.run import FEATURE_SETS, Run, Stage
 from alignrec.stages.combine import FEATURES
 from alignrec.stages.graph import GRAPH
 from alignrec.stages.interactions import INTERACTIONS
 
 
 def main(run: Run) -> None:
-    from alignrec.pipeline.semantic_ids import codes  # loads FAISS
+    from alignrec.pipeline.features import semantic_ids  # loads FAISS
 
     layout = run.layout
     ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
     params = run.params[SemanticIds].for_items(len(ids))
     quality = {}
     for name in run.progress(params.features, unit="set"):
-        coding = codes.code_items(layout.features(name), params, run.seed(name))
-        table = codes.as_table(ids, coding)
+        coding = semantic_ids.code_items(layout.features(name), params, run.seed(name))
+        table = semantic_ids.as_table(ids, coding)
         run.write(table, layout.codes(name), schemas.semantic_ids(params.levels), features=name)
-        quality[name] = codes.judge_codes(coding, layout.edges(name), params.codes, run.seed("random", name))
+        quality[name] = semantic_ids.judge_codes(coding, layout.edges(name), params.codes, run.seed("random", name))
         run.count(f"{name}: item without content", int((~coding.directed).sum()))
     io.write_json(layout.code_quality, quality)
     run.rows_in = run.rows_out = len(ids) * len(params.features)

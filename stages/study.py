@@ -1,8 +1,8 @@
 """Stage study: masked modalities, long tail and sweeps."""
 
 from alignrec.pipeline.benchmark.params import Study
-from alignrec.pipeline.harness.run import FEATURE_SETS, Run, Stage
 from alignrec.pipeline.models import MODELS
+from alignrec.pipeline.runtime.run import FEATURE_SETS, Run, Stage
 from alignrec.pipeline.sources.base import SOURCES
 from alignrec.stages.benchmark import BENCHMARK
 from alignrec.stages.combine import FEATURES

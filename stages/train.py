@@ -1,16 +1,16 @@
 """Stage train: the released recommender and its embeddings."""
 
-from alignrec.pipeline.graph.params import Graph
-from alignrec.pipeline.harness.run import FEATURE_SETS, Run, Stage
-from alignrec.pipeline.train import inputs
-from alignrec.pipeline.train.params import Released
+from alignrec.pipeline.features.params import Graph
+from alignrec.pipeline.models.training import inputs
+from alignrec.pipeline.models.training.params import Released
+from alignrec.pipeline.runtime.run import FEATURE_SETS, Run, Stage
 from alignrec.stages.combine import FEATURES
 from alignrec.stages.graph import GRAPH
 from alignrec.stages.interactions import INTERACTIONS
 
 
 def main(run: Run) -> None:
-    from alignrec.pipeline.train.released import train_released  # loads torch
+    from alignrec.pipeline.models.training.released import train_released  # loads torch
 
     own = run.params[Released]
     settings = own.resolved()  # first, as it may reject a key: later steps delete unfinished work

@@ -11,10 +11,10 @@ import toy
 from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
-from alignrec.pipeline.combine import maps
-from alignrec.pipeline.encode.folder import SET
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.interactions import split
+from alignrec.pipeline.dataset import split
+from alignrec.pipeline.features import maps
+from alignrec.pipeline.features.folder import SET
+from alignrec.pipeline.runtime.layout import Layout
 
 USERS, ITEMS, COLD = 40, 120, 26
 """COLD items each of valid and test: the first ones of the catalogue, and those that follow"""

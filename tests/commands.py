@@ -11,7 +11,7 @@ from typing import Any
 from typer.testing import CliRunner, Result
 
 from alignrec.commands.app import app
-from alignrec.pipeline.harness.code import ROOT
+from alignrec.pipeline.runtime.code import ROOT
 
 
 def alignrec(*arguments: object, cwd: Path | str = ".", **environment: str) -> Result:

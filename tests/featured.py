@@ -12,8 +12,8 @@ import toy
 from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
-from alignrec.pipeline.encode.params import BEiT3, Encode
-from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.encoders.params import BEiT3, Encode
+from alignrec.pipeline.runtime.layout import Layout
 
 
 def params(*names: str, sets: Mapping[str, Any] | None = None, **encoders: dict[str, Any]) -> Params:

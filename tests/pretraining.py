@@ -17,13 +17,13 @@ from PIL import Image
 from alignrec import schemas
 from alignrec.commands.params import load
 from alignrec.pipeline import io as files
+from alignrec.pipeline.beit3 import losses
 from alignrec.pipeline.beit3.config import Config
+from alignrec.pipeline.beit3.corpus import Corpus, Task
 from alignrec.pipeline.beit3.network import BEiT3
-from alignrec.pipeline.encode.params import TRAINED
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.pretrain import losses
-from alignrec.pipeline.pretrain.corpus import Corpus, Task
-from alignrec.pipeline.pretrain.params import Pretrain
+from alignrec.pipeline.beit3.params import Pretrain
+from alignrec.pipeline.encoders.params import TRAINED
+from alignrec.pipeline.runtime.layout import Layout
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "yellow": (230, 220, 20)}
 STEPS = 40

@@ -21,8 +21,8 @@ os.fsync = lambda number: None  # type: ignore[assignment]
 """fsync takes 5 ms, and only guards against power cuts, which no test simulates"""
 CONTEXT = multiprocessing.get_context("forkserver")
 FORKED = [
-    *("alignrec.commands.app", "alignrec.pipeline.serve.app", "alignrec.pipeline.embed.command"),
-    *("alignrec.pipeline.pretrain.train", "alignrec.pipeline.encode.write"),
+    *("alignrec.commands.app", "alignrec.pipeline.release.serve", "alignrec.pipeline.release.embed"),
+    *("alignrec.pipeline.beit3.pretrain", "alignrec.pipeline.features.encode"),
     *("alignrec.stages.pretrain", "alignrec.stages.study", "alignrec.stages.report", "alignrec.stages.publish"),
     *("pytest", "hypothesis", "torch", "pyarrow.dataset", "duckdb", "faiss", "scipy.stats", "dvc.repo"),
     "transformers.models",  # which takes longer than transformers

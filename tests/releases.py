@@ -20,8 +20,8 @@ from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import tokenizer
 from alignrec.pipeline.beit3.config import Config
 from alignrec.pipeline.beit3.network import BEiT3
-from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.release import manifest
+from alignrec.pipeline.runtime.layout import Layout
 
 ENCODERS = ["beit3", "beit3-image-masked", "beit3-text-masked"]
 

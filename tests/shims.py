@@ -84,7 +84,7 @@ def _main(name: str, arguments: list[str], folder: str, environment: dict[str, s
 
         sys.exit(main(arguments))
     from alignrec.__main__ import main as alignrec
-    from alignrec.pipeline.harness.engine import Processes
+    from alignrec.pipeline.runtime.engine import Processes
 
     Processes.opened = here  # type: ignore[method-assign]
     alignrec()

@@ -11,14 +11,14 @@ import toy
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.encode.folder import SET, Facts
-from alignrec.pipeline.graph import neighbours
-from alignrec.pipeline.harness.config import Parameters
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.interactions import split
+from alignrec.pipeline.dataset import split
+from alignrec.pipeline.features.folder import SET, Facts
+from alignrec.pipeline.linalg import neighbours
 from alignrec.pipeline.release import build
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.report.outputs import Outputs
+from alignrec.pipeline.runtime.config import Parameters
+from alignrec.pipeline.runtime.layout import Layout
 
 USERS, ITEMS, WIDTH = 60, 50, 8
 

@@ -14,7 +14,7 @@ from commands import alignrec
 from processes import started
 
 from alignrec.commands import terminal
-from alignrec.pipeline.harness import process
+from alignrec.pipeline.runtime import process
 
 HEAVY = ["torch", "transformers", "open_clip", "faiss", "duckdb", "huggingface_hub", "dvc"]
 PARAMS = "datasets: [shop]\nsources: {shop: {kind: sample}, other: {kind: sample}}\n"

@@ -47,8 +47,8 @@ STAGE = '''
 """census: how many items have a text -> census.json."""
 
 from alignrec.pipeline import census, io
-from alignrec.pipeline.harness.config import Section
-from alignrec.pipeline.harness.run import Run, Stage
+from alignrec.pipeline.runtime.config import Section
+from alignrec.pipeline.runtime.run import Run, Stage
 from alignrec.schemas import ITEMS as TABLE
 from alignrec.stages.items import ITEMS
 
@@ -104,8 +104,8 @@ def registered(group: str, name: str, place: str) -> tuple[str, str]:
 
 PARTS: dict[str, dict[str, Any]] = {
     "add an encoder": {
-        "pipeline/encode/NAME.py": ENCODER,
-        "pipeline/encode/registry.py": registered("encoders", "letters", "encode.letters:SPEC"),
+        "pipeline/encoders/NAME.py": ENCODER,
+        "pipeline/encoders/registry.py": registered("encoders", "letters", "encoders.letters:SPEC"),
     },
     "add a recommender": {
         "pipeline/models/NAME.py": MODEL,
@@ -117,7 +117,7 @@ PARTS: dict[str, dict[str, Any]] = {
         "stages/order.py": with_stage,
         "alignrec/commands/sections.yaml": ("# cutoffs\n", "\ncensus: {least: 1} # characters that count as a text\n"),
     },
-    "add an export": {"pipeline/export/NAME.py": EXPORT, "pipeline/export/write.py": with_export},
+    "add an export": {"pipeline/release/export/NAME.py": EXPORT, "pipeline/release/export/write.py": with_export},
     "add a probe": {
         "pipeline/probe/NAME.py": PROBE,
         "pipeline/probe/registry.py": registered("probes", "distinct", "probe.distinct:DISTINCT"),

@@ -18,8 +18,8 @@ from typer.testing import Result
 
 import alignrec
 from alignrec.pipeline import io
-from alignrec.pipeline.embed import command as embedding
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.release import embed as embedding
 
 OURS = {"kind": "timm", "model": "vit", "revision": "a", "parts": {"x": {"dim": 3}}}
 FEATURES, ENCODER = "features/beit3/features-00000.parquet", "encoders/beit3/encoder.json"

@@ -8,12 +8,11 @@ from graphlib import TopologicalSorter
 
 import pytest
 
-from alignrec.pipeline.harness import code
+from alignrec.pipeline.runtime import code
 
 ORDER = [
-    *("io", "harness", "ops", "http", "sources", "interactions", "items", "vectors"),
-    *("images", "beit3", "encode", "pretrain", "combine", "graph", "models", "evaluation", "train"),
-    *("probe", "semantic_ids", "benchmark", "report", "release", "remote", "export", "compare", "embed", "serve"),
+    *("io", "runtime", "linalg", "web", "sources", "dataset", "images", "vectors"),
+    *("encoders", "features", "beit3", "evaluation", "models", "probe", "benchmark", "report", "release"),
 ]
 FILES = {
     path: path.read_text(encoding="utf-8")

@@ -9,10 +9,10 @@ import pytest
 import toy
 
 from alignrec.commands.params import load
-from alignrec.pipeline.harness import registry
-from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS
+from alignrec.pipeline.runtime import registry
+from alignrec.pipeline.runtime.layout import Layout
 
 CONTRIBUTING = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
 ENCODER = CONTRIBUTING.partition("```python\n# my_parts.py\n")[2].partition("```")[0]
@@ -81,8 +81,8 @@ SOURCE = '''
 import json
 from typing import Literal
 
-from alignrec.pipeline.harness.config import Positive
-from alignrec.pipeline.harness.config import Licence
+from alignrec.pipeline.runtime.config import Positive
+from alignrec.pipeline.runtime.config import Licence
 from alignrec.pipeline.sources.base import Generated
 from alignrec.pipeline.sources.tabular import Tabular, TabularSource
 

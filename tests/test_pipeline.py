@@ -15,8 +15,8 @@ from commands import alignrec
 from toyproject import environment, project, run
 
 from alignrec.commands.params import load
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import Run, perform
+from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.run import Run, perform
 from alignrec.stages.order import STAGES
 
 
@@ -72,9 +72,9 @@ def due(folder: Path) -> list[str]:
 
 def test_code_and_parameters_are_dvcs_to_compare(undisturbed: Path, tmp_path: Path) -> None:
     folder = copied(undisturbed, tmp_path)
-    for path in ("pipeline/harness/run.py", "pipeline/io/files.py", "pipeline/graph/neighbours.py"):
+    for path in ("pipeline/runtime/run.py", "pipeline/io/files.py", "pipeline/linalg/neighbours.py"):
         edit(folder, path, "\n\n\n", "\n\n\n# a comment\n")
-    edit(folder, "pipeline/semantic_ids/codes.py", "\n\n\n", "\n\n\nNEW = 1\n\n\n")
+    edit(folder, "pipeline/features/semantic_ids.py", "\n\n\n", "\n\n\nNEW = 1\n\n\n")
     run("alignrec", "new", cwd=folder)
     assert due(folder) == ["semantic_ids"]
     shutil.copy(undisturbed / "code.json", folder)

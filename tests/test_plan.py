@@ -13,9 +13,9 @@ from alignrec import schemas
 from alignrec.commands import estimate
 from alignrec.commands.params import load
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.config import Parameters
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.ops import device
+from alignrec.pipeline.linalg import device
+from alignrec.pipeline.runtime.config import Parameters
+from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.sources import download
 from alignrec.stages.order import STAGES
 

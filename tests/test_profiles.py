@@ -8,9 +8,9 @@ from commands import alignrec, blocks
 
 from alignrec.commands.params import load
 from alignrec.pipeline.benchmark.settings import model_settings
-from alignrec.pipeline.combine.names import feature_sets
-from alignrec.pipeline.harness import config
+from alignrec.pipeline.features.names import feature_sets
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.runtime import config
 from alignrec.pipeline.sources.amazon import AmazonSource
 
 ROOT = Path(__file__).parent.parent

@@ -16,9 +16,9 @@ from commands import script
 
 from alignrec.commands.app import app
 from alignrec.commands.params import SECTIONS
-from alignrec.pipeline.encode.registry import ENCODERS
-from alignrec.pipeline.harness.code import ROOT
+from alignrec.pipeline.encoders.registry import ENCODERS
 from alignrec.pipeline.models import MODELS
+from alignrec.pipeline.runtime.code import ROOT
 from alignrec.pipeline.sources.base import SOURCES
 
 SITE = script("pages")
@@ -50,7 +50,7 @@ def test_parameters_and_commands_are_all_listed() -> None:
 LINKS = {
     "[a](encoders.md#kinds)": "[a](encoders.md#kinds)",
     "[a](../schemas)": "a",
-    "[a](../pipeline/pretrain/params.py)": "[a](reference/parameters.md)",
+    "[a](../pipeline/beit3/params.py)": "[a](reference/parameters.md)",
     "[a](../README.md#more)": "[a](index.md#more)",
     "[a](../profiles/baby.yaml)": "[a](files/profiles/baby.yaml.txt)",
     "[a](../tests/hostile), b": "a, b",

@@ -18,12 +18,12 @@ from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.cell import Entry, list_runs, rankings_path
-from alignrec.pipeline.encode.folder import SET, Facts
-from alignrec.pipeline.graph import neighbours
-from alignrec.pipeline.harness.config import Parameters
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import Run, present_files, record_digest, running
-from alignrec.pipeline.train import retrieval
+from alignrec.pipeline.features.folder import SET, Facts
+from alignrec.pipeline.linalg import neighbours
+from alignrec.pipeline.models.training import retrieval
+from alignrec.pipeline.runtime.config import Parameters
+from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.run import Run, present_files, record_digest, running
 from alignrec.stages.order import STAGES
 
 ITEMS, USERS, WIDTH = 6, 4, 2

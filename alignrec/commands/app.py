@@ -16,14 +16,14 @@ from alignrec.commands.params import check, read
 from alignrec.commands.project import CODE, refuse_other_release
 from alignrec.commands.terminal import Group, explain_interrupt, say, show
 from alignrec.pipeline import io
-from alignrec.pipeline.encode.params import BEiT3, Encode
-from alignrec.pipeline.harness import process
-from alignrec.pipeline.harness.config import known
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.progress import bytes_bar
-from alignrec.pipeline.harness.run import Run, Stage, perform, running
+from alignrec.pipeline.encoders.params import BEiT3, Encode
 from alignrec.pipeline.release import signature
 from alignrec.pipeline.release.read import verify
+from alignrec.pipeline.runtime import process
+from alignrec.pipeline.runtime.config import known
+from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.progress import bytes_bar
+from alignrec.pipeline.runtime.run import Run, Stage, perform, running
 from alignrec.stages import images as image_stage
 from alignrec.stages import probe as probe_stage
 from alignrec.stages.order import STAGES
@@ -87,7 +87,7 @@ def publish(
         verify(release)
         say(f"signed: {release / signature.NAME}")
     if to is not None:
-        from alignrec.pipeline.remote.push import push
+        from alignrec.pipeline.release.push import push
 
         unseen = f"the release at {to} is not visible yet, and what was sent is kept there"
         with explain_interrupt(unseen), bytes_bar("publish") as progress:

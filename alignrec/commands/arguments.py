@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from alignrec.commands.params import of_release, read
-from alignrec.pipeline.harness.config import Parameters
-from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.read import Release, unpack_release
+from alignrec.pipeline.runtime.config import Parameters
+from alignrec.pipeline.runtime.layout import Layout
 
 
 def _complete(incomplete: str) -> list[str]:

@@ -13,31 +13,30 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3.config import SIZES, Config
 from alignrec.pipeline.beit3.inference import count_flops
+from alignrec.pipeline.beit3.params import VOCAB, Pretrain
 from alignrec.pipeline.benchmark.params import Benchmark, Study
 from alignrec.pipeline.benchmark.plan import list_entries
 from alignrec.pipeline.benchmark.settings import model_settings
-from alignrec.pipeline.combine.names import CEILINGS, feature_sets
-from alignrec.pipeline.encode.params import BEiT3, Encode
-from alignrec.pipeline.encode.registry import kind_of
-from alignrec.pipeline.graph.params import Graph
-from alignrec.pipeline.harness.config import Parameters
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.http.fetch import local_path
+from alignrec.pipeline.dataset import interactions as build
+from alignrec.pipeline.encoders.params import BEiT3, Encode
+from alignrec.pipeline.encoders.registry import kind_of
+from alignrec.pipeline.features.names import CEILINGS, feature_sets
+from alignrec.pipeline.features.params import Graph, SemanticIds
 from alignrec.pipeline.images.params import RATE, Images
-from alignrec.pipeline.interactions import build
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.models.ease import Closed
 from alignrec.pipeline.models.params import Train
-from alignrec.pipeline.pretrain.params import VOCAB, Pretrain
+from alignrec.pipeline.models.training.params import Released
 from alignrec.pipeline.probe.questions import sample_size
 from alignrec.pipeline.release.params import Publish
-from alignrec.pipeline.semantic_ids.params import SemanticIds
+from alignrec.pipeline.runtime.config import Parameters
+from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.sources.amazon import SIZES as PUBLISHED
 from alignrec.pipeline.sources.base import Downloaded
 from alignrec.pipeline.sources.feature_files import FEATURE
 from alignrec.pipeline.sources.sample import SampleSource
-from alignrec.pipeline.train.params import Released
+from alignrec.pipeline.web.download import local_path
 
 PROCESS, TORCH, START = 5e8, 7e8, 3.0  # memory of a stage without and with torch, bytes; startup of a stage, seconds
 # MiniLM and the CNN: memory including a batch, bytes; FLOPs per image and per text token; combined width

@@ -21,10 +21,10 @@ from alignrec.commands.params import Params, check, parse, read
 from alignrec.commands.plan import format_duration
 from alignrec.commands.terminal import say
 from alignrec.pipeline import io
-from alignrec.pipeline.combine.names import feature_sets
-from alignrec.pipeline.harness.config import EXTENDS, Loader, checked, known, merge, read_yaml
-from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.features.names import feature_sets
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.runtime.config import EXTENDS, Loader, checked, known, merge, read_yaml
+from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.sources.amazon import CATEGORIES, KIND, SIZES
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def has_gpu() -> bool:
 def cost_of_beit3(name: str, text: str, size: Size | None = None) -> str:
     """Return a message with the estimated time of `--beit3`; `text` is the parameter file with it."""
     from alignrec.commands import estimate
-    from alignrec.pipeline.ops.device import gemm_rate
+    from alignrec.pipeline.linalg.device import gemm_rate
 
     params, seconds = checked(Params, yaml.safe_load(text)), ""
     with suppress(UserError):  # the category has no published size

@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 import yaml
 
 from alignrec.commands.estimate import LONGEST, Size
-from alignrec.pipeline.encode.params import MULTILINGUAL, Encode
-from alignrec.pipeline.harness.config import known
-from alignrec.pipeline.http.fetch import local_path
-from alignrec.pipeline.interactions import build
-from alignrec.pipeline.interactions.division import USER_TIME
+from alignrec.pipeline.dataset import interactions as build
+from alignrec.pipeline.dataset.split_sql import USER_TIME
+from alignrec.pipeline.encoders.params import MULTILINGUAL, Encode
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.io.text import column_names, refuse_blank
+from alignrec.pipeline.runtime.config import known
 from alignrec.pipeline.sources import download, inspect
-from alignrec.pipeline.sources.lines import column_names, refuse_blank
 from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
+from alignrec.pipeline.web.download import local_path
 
 CUTOFFS = (5, 10, 20, 50)
 # pre-training of size mini within minutes: batch size, and minimum steps; more items are passed over once. Shorter

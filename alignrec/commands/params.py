@@ -7,21 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import create_model, field_validator
 
+from alignrec.pipeline.beit3.params import Pretrain
 from alignrec.pipeline.benchmark.params import SPACES, Benchmark, Search, Study
 from alignrec.pipeline.benchmark.settings import model_settings, sweep_params
-from alignrec.pipeline.combine import names
-from alignrec.pipeline.combine.params import Combine
-from alignrec.pipeline.encode.params import BEiT3, Encode
-from alignrec.pipeline.encode.registry import check_encoders, settings_of
-from alignrec.pipeline.harness.config import Parameters, Section, checked, known, read_extended
+from alignrec.pipeline.encoders.params import BEiT3, Encode
+from alignrec.pipeline.encoders.registry import check_encoders, settings_of
+from alignrec.pipeline.features import names
+from alignrec.pipeline.features.params import Combine, SemanticIds
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.models.params import FEATURES
-from alignrec.pipeline.pretrain.params import Pretrain
+from alignrec.pipeline.models.training.params import Released
 from alignrec.pipeline.release.params import Publish
-from alignrec.pipeline.semantic_ids.params import SemanticIds
+from alignrec.pipeline.runtime.config import Parameters, Section, checked, known, read_extended
 from alignrec.pipeline.sources.base import SOURCES, Downloaded, Generated, declared_source
-from alignrec.pipeline.train.params import Released
 from alignrec.stages.order import IN_ORDER
 
 if TYPE_CHECKING:

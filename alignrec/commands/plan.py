@@ -12,15 +12,15 @@ from rich.filesize import decimal
 from alignrec.commands.arguments import PARAMS, ROOT, OneOrAll, ParamsFile, Root
 from alignrec.commands.params import load, read
 from alignrec.commands.terminal import say, show
-from alignrec.pipeline.harness.config import Parameters
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.http.fetch import local_path
+from alignrec.pipeline.beit3.params import Pretrain
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.pretrain.params import Pretrain
 from alignrec.pipeline.report.table import Table
 from alignrec.pipeline.report.terminal import TerminalTable
+from alignrec.pipeline.runtime.config import Parameters
+from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.sources import download
 from alignrec.pipeline.sources.base import Downloaded
+from alignrec.pipeline.web.download import local_path
 
 if TYPE_CHECKING:
     from alignrec.commands.estimate import Plan
@@ -55,7 +55,7 @@ def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
     # load torch while waiting for servers
     wait_for_answers, size, faults = download.ask_for_files(addresses), None, []
     from alignrec.commands import estimate
-    from alignrec.pipeline.ops.device import gemm_rate
+    from alignrec.pipeline.linalg.device import gemm_rate
 
     try:
         size = estimate.read_size(params, layout)

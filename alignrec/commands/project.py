@@ -15,11 +15,11 @@ import yaml
 
 from alignrec.commands.params import read
 from alignrec.pipeline import io
-from alignrec.pipeline.harness import code
-from alignrec.pipeline.harness.config import Parameters, read_yaml
-from alignrec.pipeline.harness.run import SOURCE, Stage
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError, one_line
+from alignrec.pipeline.runtime import code
+from alignrec.pipeline.runtime.config import Parameters, read_yaml
+from alignrec.pipeline.runtime.run import SOURCE, Stage
 from alignrec.pipeline.sources.base import Downloaded
 from alignrec.pipeline.sources.download import local_files
 from alignrec.stages.order import IN_ORDER

@@ -10,20 +10,20 @@ from alignrec.commands import arguments as args
 from alignrec.commands.params import Params, check, read
 from alignrec.commands.terminal import explain_interrupt, say, show
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.config import checked
-from alignrec.pipeline.harness.layout import FEATURE_STAGES, Layout
-from alignrec.pipeline.harness.progress import bytes_bar
-from alignrec.pipeline.harness.run import refuse_altered
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.models.training.params import Released
 from alignrec.pipeline.release.read import Release
 from alignrec.pipeline.release.read import verify as verify_release
 from alignrec.pipeline.report.params import Report
+from alignrec.pipeline.runtime.config import checked
+from alignrec.pipeline.runtime.layout import FEATURE_STAGES, Layout
+from alignrec.pipeline.runtime.progress import bytes_bar
+from alignrec.pipeline.runtime.run import refuse_altered
 from alignrec.pipeline.sources.base import SOURCES
-from alignrec.pipeline.train.params import Released
 from alignrec.stages.order import STAGES
 
 if TYPE_CHECKING:
-    from alignrec.pipeline.embed.command import Summary
+    from alignrec.pipeline.release.embed import Summary
 
 MOST_REASONS = 3  # rejection reasons printed on the terminal
 
@@ -74,7 +74,7 @@ def compare(
     to: Annotated[Path | None, typer.Option("--to", help="folder for compare.json and index.html")] = None,
 ) -> None:
     """compare feature sets: probes, paired tests, similarity, most changed items."""
-    from alignrec.pipeline.compare import command
+    from alignrec.pipeline.report import compare as command
     from alignrec.pipeline.report import terminal, verdict
 
     settings = args.settings_of(dataset, params)
@@ -105,7 +105,7 @@ def diff(
     """compare two releases: schema, rows, values, and the version bump that the changes require."""
     Release(a).verify()
     Release(b).verify()
-    from alignrec.pipeline.compare import releases  # loads SciPy, which a damaged release need not wait for
+    from alignrec.pipeline.release import diff as releases  # loads SciPy, which a damaged release need not wait for
 
     differences = releases.diff_releases(a, b, changed=5)
     for line in releases.describe_diff(differences):
@@ -125,7 +125,7 @@ def leaderboard(
     to: Annotated[Path, typer.Option("--to", help="page to write")] = Path("leaderboard.html"),
 ) -> None:
     """write a page with the benchmarks of releases, next to published figures."""
-    from alignrec.pipeline.compare import leaderboard as board
+    from alignrec.pipeline.release import leaderboard as board
 
     io.write_bytes(to, board.render_leaderboard([board.read_entries(folder) for folder in releases or []]).encode())
     say(f"page: {to}")
@@ -167,7 +167,7 @@ def fetch(
     key: args.Key = None,
 ) -> None:
     """download a release; it appears only after every byte is verified."""
-    from alignrec.pipeline.remote import fetch as remote
+    from alignrec.pipeline.release import fetch as remote
 
     kept = f"what was downloaded is kept in {io.next_to(to, remote.WORK)}"
     with explain_interrupt(kept), bytes_bar("fetch") as progress:
@@ -187,8 +187,8 @@ def export(
     root: args.Root = args.ROOT,
 ) -> None:
     """export a dataset or release in the format of another tool."""
-    from alignrec.pipeline.export import content
-    from alignrec.pipeline.export.write import wants_codes, write_export
+    from alignrec.pipeline.release.export import content
+    from alignrec.pipeline.release.export.write import wants_codes, write_export
 
     coded = wants_codes(form)
     if (Path(what) / "manifest.json").exists():
@@ -227,8 +227,8 @@ def embed(
     """encode any table with any encoder, or new items with the encoder of a release."""
     if release is not None:
         Release(release).verify()
-    from alignrec.pipeline.embed import command  # load torch, which a damaged release need not wait for
-    from alignrec.pipeline.encode.params import Encode
+    from alignrec.pipeline.encoders.params import Encode
+    from alignrec.pipeline.release import embed as command  # load torch, which a damaged release need not wait for
     from alignrec.pipeline.release.item_file import Columns, open_table
 
     # a table is not a dataset of the parameter file, so a placeholder replaces it
@@ -265,7 +265,7 @@ def serve(
     """serve the page of a release, with a search for the items nearest to a text or image."""
     opened = Release(release).verify()
     settings = args.settings_of(str(release), params)
-    from alignrec.pipeline.serve import app  # loads torch, which a damaged release need not wait for
+    from alignrec.pipeline.release import serve as app  # loads torch, which a damaged release need not wait for
 
     preferred, shown = settings[Released].features, settings[Report].gallery_items
     app.serve(opened, preferred, shown, Layout(root, opened.manifest.dataset).images, host, port, say)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import typer
 from typer.core import TyperGroup
 
-from alignrec.pipeline.harness import process
 from alignrec.pipeline.io.errors import UserError, not_installed, printable
+from alignrec.pipeline.runtime import process
 from alignrec.schemas import ContractError
 
 if TYPE_CHECKING:

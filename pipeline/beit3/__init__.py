@@ -1,1 +1,1 @@
-"""BEiT3: the network, its tokenizers, its checkpoints, and inference."""
+"""BEiT3: network, tokenizers, checkpoints, pre-training, and the feature sets that it makes."""

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3.config import FIRST_POSITION, SIZES, Config
 from alignrec.pipeline.beit3.network import HEADS, BEiT3
-from alignrec.pipeline.http import archives
-from alignrec.pipeline.http.fetch import is_web_page, local_path
+from alignrec.pipeline.io import archives
+from alignrec.pipeline.io.arrays import is_plain
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.ops.arrays import is_plain
+from alignrec.pipeline.web.download import is_web_page, local_path
 
 if TYPE_CHECKING:
     from alignrec.pipeline.beit3.vqkd import VQKD

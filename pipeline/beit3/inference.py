@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from alignrec.pipeline.beit3.config import FIRST_POSITION, Config
 from alignrec.pipeline.beit3.network import BEiT3, Layer, Streams
-from alignrec.pipeline.ops.device import by_onednn
+from alignrec.pipeline.linalg.device import by_onednn
 
 CPU_RUN = 2  # items whose attention a CPU computes at once: their scores stay in its cache
 

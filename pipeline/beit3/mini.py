@@ -28,7 +28,7 @@ from alignrec.pipeline.beit3.checkpoints import read_weights
 from alignrec.pipeline.beit3.config import MiniConfig
 from alignrec.pipeline.beit3.network import BEiT3, Multiway, Streams, blank_table
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.ops.linalg import IMAGE, POWER, WIDTH, Whitening, fit_pca
+from alignrec.pipeline.linalg.projections import IMAGE, POWER, WIDTH, Whitening, fit_pca
 
 WORDS = "embeddings.word_embeddings.weight"  # MiniLM's word embeddings, float32 [30522, 384]
 SPECIAL, MASK = ("[CLS]", "[PAD]", "[SEP]", "[UNK]"), "[MASK]"  # word pieces

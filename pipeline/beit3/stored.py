@@ -12,11 +12,11 @@ from pydantic import ValidationError
 
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3.config import Config, MiniConfig
-from alignrec.pipeline.harness.layout import EncoderFiles
+from alignrec.pipeline.io import arrays
+from alignrec.pipeline.io.arrays import AGAIN
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.ops import arrays
-from alignrec.pipeline.ops.arrays import AGAIN
-from alignrec.pipeline.ops.linalg import Whitening
+from alignrec.pipeline.linalg.projections import Whitening
+from alignrec.pipeline.runtime.layout import EncoderFiles
 
 if TYPE_CHECKING:
     from alignrec.pipeline.beit3.network import BEiT3

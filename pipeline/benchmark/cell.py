@@ -19,22 +19,23 @@ import pyarrow as pa
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.params import Benchmark
+from alignrec.pipeline.dataset.split import Split
 from alignrec.pipeline.evaluation.cutoff import CUTOFF
 from alignrec.pipeline.evaluation.metrics import Result, open_test
 from alignrec.pipeline.evaluation.protocol import Protocol
-from alignrec.pipeline.graph import neighbours
-from alignrec.pipeline.graph.params import Graph
-from alignrec.pipeline.harness.config import Parameters
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.interactions.split import Split
+from alignrec.pipeline.features.graph import neighbours_by_params
+from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.linalg import neighbours
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.models.params import Train
-from alignrec.pipeline.ops.checkpoint import Checkpoint
-from alignrec.pipeline.train import inputs
-from alignrec.pipeline.train.inputs import TrainingData
-from alignrec.pipeline.train.loop import Fit, fit
+from alignrec.pipeline.models.training import inputs
+from alignrec.pipeline.models.training.inputs import TrainingData
+from alignrec.pipeline.models.training.loop import Fit, fit
+from alignrec.pipeline.runtime.checkpoint import Checkpoint
+from alignrec.pipeline.runtime.config import Parameters
+from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.run import Run
 from alignrec.schemas import variant
 
 NO_FEATURES = "none"
@@ -117,7 +118,7 @@ class DatasetData:
             vectors, *masked = sets
             if self.hidden:
                 vectors = np.where(self.hidden.rows(len(vectors))[:, None], masked[0], vectors)
-        edges = neighbours.neighbours_by_params(vectors, self.graph)
+        edges = neighbours_by_params(vectors, self.graph)
         return TrainingData(inputs.read_inputs(self.layout, None).split, vectors, edges)
 
     @property

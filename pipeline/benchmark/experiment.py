@@ -18,14 +18,14 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.cell import Cell, Outcome, train_and_judge
 from alignrec.pipeline.benchmark.settings import protocol_of
+from alignrec.pipeline.dataset.split import Split
 from alignrec.pipeline.evaluation.metrics import Evaluation, judge_rankings
-from alignrec.pipeline.harness import engine
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import ALTERED, Run, record_digest
-from alignrec.pipeline.interactions.split import Split
 from alignrec.pipeline.io.errors import UserError, printable
 from alignrec.pipeline.models import MODELS
-from alignrec.pipeline.train import inputs
+from alignrec.pipeline.models.training import inputs
+from alignrec.pipeline.runtime import engine
+from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.run import ALTERED, Run, record_digest
 
 Label = TypeVar("Label")
 PROGRESS = partial(tqdm, unit="run", disable=None)  # `disable=None` hides it without a terminal

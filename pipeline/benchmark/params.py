@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, chance_note
-from alignrec.pipeline.harness.config import Count, Name, Positive, Section, Share
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.runtime.config import Count, Name, Positive, Section, Share
 
 
 class Benchmark(Section):

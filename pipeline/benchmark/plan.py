@@ -14,18 +14,18 @@ from alignrec.pipeline.benchmark.cell import NO_FEATURES, RECALL, Cell, DatasetD
 from alignrec.pipeline.benchmark.experiment import Experiment, Record
 from alignrec.pipeline.benchmark.params import Benchmark, Range
 from alignrec.pipeline.benchmark.settings import model_settings, search_ranges, with_settings
-from alignrec.pipeline.combine import maps, names
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded_cutoff
 from alignrec.pipeline.evaluation.evidence import group_values
 from alignrec.pipeline.evaluation.protocol import Protocol
-from alignrec.pipeline.graph.params import Graph
-from alignrec.pipeline.harness.config import Parameters
-from alignrec.pipeline.harness.seeds import seed_for
+from alignrec.pipeline.features import maps, names
+from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.models.ease import Closed
 from alignrec.pipeline.models.params import Train
-from alignrec.pipeline.train.params import Released
+from alignrec.pipeline.models.training.params import Released
+from alignrec.pipeline.runtime.config import Parameters
+from alignrec.pipeline.runtime.seeds import seed_for
 
 COMPARED = ("alignrec", "bm3", "vbpr")  # AlignRec, its predecessor in production, the oldest content model
 BOUNDED = (RELEASED, "l3ae")  # models that are also trained on upper bounds

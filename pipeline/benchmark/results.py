@@ -16,7 +16,7 @@ from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.benchmark.plan import Tuned
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, headline_cutoff
 from alignrec.pipeline.evaluation.evidence import mean_and_sd
-from alignrec.pipeline.train.params import Released
+from alignrec.pipeline.models.training.params import Released
 
 PerUser = dict[Entry, dict[str, np.ndarray]]  # run -> metric -> float64 [N], NaN without a target in the run's draw
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from alignrec.pipeline.benchmark.params import RATES, SPACES, Benchmark, Range, Search
+from alignrec.pipeline.dataset.params import Interactions
+from alignrec.pipeline.dataset.split import Split
 from alignrec.pipeline.evaluation.protocol import Protocol, selecting_protocol
-from alignrec.pipeline.graph.params import Graph
-from alignrec.pipeline.harness.config import Parameters, checked
-from alignrec.pipeline.interactions.params import Interactions
-from alignrec.pipeline.interactions.split import Split
+from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.models.params import Train
-from alignrec.pipeline.train.params import Released
+from alignrec.pipeline.models.training.params import Released
+from alignrec.pipeline.runtime.config import Parameters, checked
 
 
 def model_settings(params: Parameters, model: str, ablation: str = "") -> Train:

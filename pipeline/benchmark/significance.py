@@ -10,12 +10,12 @@ import pyarrow as pa
 from alignrec import schemas
 from alignrec.pipeline.benchmark.cell import NO_FEATURES, Entry
 from alignrec.pipeline.benchmark.plan import Compared
-from alignrec.pipeline.combine.names import CEILINGS
 from alignrec.pipeline.evaluation.cutoff import CUTOFF
 from alignrec.pipeline.evaluation.evidence import mean_and_sd
 from alignrec.pipeline.evaluation.statistics import corrected_tests, holm, paired_bootstrap
-from alignrec.pipeline.harness.seeds import seed_for
+from alignrec.pipeline.features.names import CEILINGS
 from alignrec.pipeline.models import RELEASED
+from alignrec.pipeline.runtime.seeds import seed_for
 
 METRICS = ("recall", "ndcg")
 COLUMNS = ("model", "features", "ablation")  # identify the runs of a test, which differ only in their seed

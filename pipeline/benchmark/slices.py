@@ -15,15 +15,15 @@ from alignrec.pipeline.benchmark.cell import Entry, rankings_path, read_runs
 from alignrec.pipeline.benchmark.experiment import Experiment, read_evaluation
 from alignrec.pipeline.benchmark.params import Benchmark, Study
 from alignrec.pipeline.benchmark.significance import declare_pairs
+from alignrec.pipeline.dataset.split import Split
 from alignrec.pipeline.evaluation.cutoff import headline_cutoff
 from alignrec.pipeline.evaluation.evidence import group_values
 from alignrec.pipeline.evaluation.metrics import Evaluation
 from alignrec.pipeline.evaluation.statistics import RESAMPLES, holm, paired_bootstrap, resample_means
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.pipeline.interactions.split import Split
 from alignrec.pipeline.models import RELEASED
-from alignrec.pipeline.train.params import Released
+from alignrec.pipeline.models.training.params import Released
+from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.seeds import seed_for
 
 # inclusive bounds on train interactions for each group of users; in 5-core data users have at least three
 HISTORIES = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 9), (10, 19), (20, None))

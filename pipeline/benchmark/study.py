@@ -14,13 +14,13 @@ from alignrec.pipeline.benchmark.cell import Cell, DatasetData, Hidden
 from alignrec.pipeline.benchmark.experiment import Experiment
 from alignrec.pipeline.benchmark.params import Benchmark, Study
 from alignrec.pipeline.benchmark.settings import model_settings, sweep_params
-from alignrec.pipeline.combine.names import CEILINGS
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded_cutoff
 from alignrec.pipeline.evaluation.evidence import WHOLE, group_values, mean_and_sd, summarise_mask
-from alignrec.pipeline.graph.params import Graph
-from alignrec.pipeline.harness.seeds import seed_for
+from alignrec.pipeline.features.names import CEILINGS
+from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.models import RELEASED
-from alignrec.pipeline.train.params import Released
+from alignrec.pipeline.models.training.params import Released
+from alignrec.pipeline.runtime.seeds import seed_for
 from alignrec.schemas import MODALITIES, variant
 
 RECALL = f"recall@{CUTOFF}"

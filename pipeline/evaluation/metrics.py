@@ -11,11 +11,11 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from alignrec.pipeline.dataset.split import Pairs, Part, Split, contains_keys, pair_keys
 from alignrec.pipeline.evaluation.protocol import Protocol
-from alignrec.pipeline.interactions.split import Pairs, Part, Split, contains_keys, pair_keys
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.ops.device import gemm
-from alignrec.pipeline.ops.scores import Filter, Vectors, select_top_k
+from alignrec.pipeline.linalg.device import gemm
+from alignrec.pipeline.linalg.scores import Filter, Vectors, select_top_k
 
 BLOCK = 1 << 21  # scores per step: 8 MiB of float32 fit the cache
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from alignrec.pipeline.dataset.split import Pairs, Part, Split, unite_pairs
 from alignrec.pipeline.evaluation.cutoff import ALL, COLD, CUTOFF
-from alignrec.pipeline.interactions.split import Pairs, Part, Split, unite_pairs
 from alignrec.schemas import COLD_ITEMS
 
 Rule = Literal["mmrec", "strict"]

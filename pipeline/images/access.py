@@ -22,12 +22,13 @@ import httpx
 import orjson
 import pyarrow as pa
 
-from alignrec.pipeline.harness.config import Source
-from alignrec.pipeline.http import archives, client, retries
-from alignrec.pipeline.http.fetch import local_path
 from alignrec.pipeline.images.params import RATE, Images
+from alignrec.pipeline.io import archives
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.runtime.config import Source
 from alignrec.pipeline.sources.base import Downloaded, is_path
+from alignrec.pipeline.web import client, retries
+from alignrec.pipeline.web.download import local_path
 
 RETRIES = 3  # retries after the first attempt, for transient failures
 PER_HOST = 8  # maximum simultaneous requests to one host

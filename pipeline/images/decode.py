@@ -20,7 +20,7 @@ from torch import Tensor
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.process import ran_out
+from alignrec.pipeline.runtime.process import ran_out
 
 Image.init()  # registers all formats; FORMATS are allowed
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # raster formats only: none can contain a script

@@ -17,13 +17,13 @@ import torch
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.images import access
 from alignrec.pipeline.images.decode import Decoded, PixelSemaphore, normalise_image
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError, one_line
+from alignrec.pipeline.io.sql import open_database
+from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.sources.base import is_path
-from alignrec.pipeline.sources.sql import open_database
 
 SHARED_ABOVE = 10  # images of more items are listed in run.json as possible placeholders
 WINDOW = 64  # items processed at once; bounds memory

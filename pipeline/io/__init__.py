@@ -1,4 +1,4 @@
-"""Read and write files, tables and feature sets."""
+"""Read and write files, text, archives, tables and arrays."""
 # ruff: noqa: F401, I001
 
 from alignrec.pipeline.io.files import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from alignrec.pipeline.harness.registry import Registry
+from alignrec.pipeline.runtime.registry import Registry
 
 if TYPE_CHECKING:
     from alignrec.pipeline.models.base import Recommender

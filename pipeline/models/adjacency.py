@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
-from alignrec.pipeline.interactions.split import Split
+from alignrec.pipeline.dataset.split import Split
 
 
 def item_graph(edges: pa.Table, n_items: int, self_neighbour: bool = True, symmetric: bool = False) -> sp.csr_array:

@@ -8,7 +8,8 @@ import torch.nn.functional as nnf
 from pydantic import model_validator
 from torch import Tensor, nn
 
-from alignrec.pipeline.harness.config import Name, Rate, Weight
+from alignrec.pipeline.linalg.device import gemm, is_bf16_fast, matrix_product
+from alignrec.pipeline.linalg.sparse import Sparse
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import (
     Batch,
@@ -23,8 +24,7 @@ from alignrec.pipeline.models.base import (
 from alignrec.pipeline.models.infonce import cosine_nce, distinct_items
 from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import FEATURES, Accumulating, ItemGraph, Regularised
-from alignrec.pipeline.ops.device import gemm, is_bf16_fast, matrix_product
-from alignrec.pipeline.ops.sparse import Sparse
+from alignrec.pipeline.runtime.config import Name, Rate, Weight
 
 # defaults under `recipe: fast`, from the search in docs/accuracy.md
 FAST = {"mode": "frozen", "precision": "bf16", "dim": 128, "layers": 4, "lr": 1.5e-3, "epochs": 30, "patience": 5}

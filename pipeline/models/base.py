@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from alignrec.pipeline.graph import neighbours
-from alignrec.pipeline.interactions.split import Split
+from alignrec.pipeline.dataset.split import Split
+from alignrec.pipeline.linalg import neighbours
+from alignrec.pipeline.linalg.scores import Vectors
+from alignrec.pipeline.linalg.sparse import Sparse
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.params import Train
-from alignrec.pipeline.ops.scores import Vectors
-from alignrec.pipeline.ops.sparse import Sparse
 
 
 @dataclass(frozen=True)

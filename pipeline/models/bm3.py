@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from alignrec.pipeline.harness.config import Count, Share, Weight
 from alignrec.pipeline.models.base import (
     Batch,
     Inputs,
@@ -19,6 +18,7 @@ from alignrec.pipeline.models.base import (
 )
 from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import Multimodal
+from alignrec.pipeline.runtime.config import Count, Share, Weight
 
 
 # Unlike the paper, the reference implementation draws one dropout mask per table row, so that repeats in a batch share

@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from alignrec.pipeline.harness.config import Positive
-from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.pipeline.interactions import cooccurrence
+from alignrec.pipeline.dataset import cooccurrence
+from alignrec.pipeline.linalg.sparse import Sparse
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import Batch, Inputs, Recommender, bpr, pick_rows, xavier_normal
 from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import Multimodal
-from alignrec.pipeline.ops.sparse import Sparse
+from alignrec.pipeline.runtime.config import Positive
+from alignrec.pipeline.runtime.seeds import seed_for
 
 # Unlike the paper, the reference implementation has two-layer projections, rows of length 1 in layer 0, and modality
 # weights that are softmax only at the start; the users' image view is overwritten by the sum of all views; users with

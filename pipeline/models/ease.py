@@ -14,13 +14,13 @@ from pydantic import model_validator
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from alignrec.pipeline.harness.config import Rate, Share, Weight
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.linalg.projections import unit_rows
+from alignrec.pipeline.linalg.scores import Filter
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import Inputs, Untrained
 from alignrec.pipeline.models.params import Train
-from alignrec.pipeline.ops.linalg import unit_rows
-from alignrec.pipeline.ops.scores import Filter
+from alignrec.pipeline.runtime.config import Rate, Share, Weight
 
 # the only I x I matrix is the model: it is filled, inverted and turned into weights in place, BLOCK rows per step
 BLOCK = 512

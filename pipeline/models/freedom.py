@@ -6,7 +6,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
-from alignrec.pipeline.harness.config import Rate, Share, Weight
+from alignrec.pipeline.linalg.sparse import Sparse
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import (
     Batch,
@@ -20,7 +20,7 @@ from alignrec.pipeline.models.base import (
 )
 from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import ItemGraph
-from alignrec.pipeline.ops.sparse import Sparse
+from alignrec.pipeline.runtime.config import Rate, Share, Weight
 
 
 class FREEDOMParams(ItemGraph):

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from alignrec.pipeline.linalg.sparse import SparsityPattern
 from alignrec.pipeline.models.base import (
     Batch,
     Inputs,
@@ -15,7 +16,6 @@ from alignrec.pipeline.models.base import (
     xavier_normal,
 )
 from alignrec.pipeline.models.params import Multimodal
-from alignrec.pipeline.ops.sparse import SparsityPattern
 
 # Unlike the paper, the reference implementation has no effective routing, as its routing reads rows of zeros. It
 # weights edges by the sender's trust, normalises content and the IDs of layer 0, adds neighbours to prototypes and

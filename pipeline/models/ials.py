@@ -8,10 +8,10 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from alignrec.pipeline.harness.config import Positive, Rate
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import Inputs, Untrained
 from alignrec.pipeline.models.params import Train
+from alignrec.pipeline.runtime.config import Positive, Rate
 
 # maximum rows and padded history entries per block; bounds memory to ROWS D^2 + PLACES D floats
 ROWS, PLACES = 256, 1 << 14

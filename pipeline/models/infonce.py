@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from alignrec.pipeline.ops.device import gemm
+from alignrec.pipeline.linalg.device import gemm
 
 ROWS = 512  # rows of logits per step on CPU: 512 x 2048 floats fit the cache
 MULTIPLE = 16  # on CPU, N is padded to a multiple of this, as oneDNN compiles a kernel per N

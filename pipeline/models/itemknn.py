@@ -5,12 +5,12 @@ import scipy.sparse as sp
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from alignrec.pipeline.harness.config import Positive, Weight
-from alignrec.pipeline.interactions import cooccurrence
+from alignrec.pipeline.dataset import cooccurrence
+from alignrec.pipeline.linalg.sparse import Sparse
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import Inputs, Untrained
 from alignrec.pipeline.models.params import Train
-from alignrec.pipeline.ops.sparse import Sparse
+from alignrec.pipeline.runtime.config import Positive, Weight
 
 
 class ItemKNNParams(Train):

@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from alignrec.pipeline.graph import neighbours
+from alignrec.pipeline.linalg import neighbours
+from alignrec.pipeline.linalg.sparse import Sparse, SparsityPattern
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import Batch, Inputs, Recommender, bpr, l2, learn_features, xavier_uniform
 from alignrec.pipeline.models.params import ItemGraph, Multimodal
-from alignrec.pipeline.ops.sparse import Sparse, SparsityPattern
 
 # Unlike the paper, the reference implementation updates the item graph only in the first batch of an epoch, trains the
 # features, mixes modalities before normalising the learned graph, keeps the sign of cosines, averages over the

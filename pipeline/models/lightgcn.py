@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignrec.pipeline.harness.config import Count
+from alignrec.pipeline.linalg.sparse import Sparse, spmm
 from alignrec.pipeline.models.base import Batch, GraphRecommender, Inputs, guarded_bpr, sum_norms, xavier_uniform
 from alignrec.pipeline.models.params import Accumulating, Regularised
-from alignrec.pipeline.ops.sparse import Sparse, spmm
+from alignrec.pipeline.runtime.config import Count
 
 
 class LightGCNParams(Regularised, Accumulating):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from alignrec.pipeline.harness.config import Weight
+from alignrec.pipeline.linalg.sparse import Sparse
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import (
     Batch,
@@ -19,7 +19,7 @@ from alignrec.pipeline.models.base import (
 from alignrec.pipeline.models.infonce import cosine_nce, distinct_items
 from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import Contrastive, ItemGraph
-from alignrec.pipeline.ops.sparse import Sparse
+from alignrec.pipeline.runtime.config import Weight
 
 
 class MGCNParams(Contrastive, ItemGraph):

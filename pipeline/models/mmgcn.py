@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from alignrec.pipeline.linalg.sparse import Sparse
 from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.models.base import Batch, Inputs, Recommender, bpr, normal_pair, pair_squares, xavier_normal
 from alignrec.pipeline.models.params import Multimodal
-from alignrec.pipeline.ops.sparse import Sparse
 
 # Unlike the paper, the reference implementation averages modalities, concatenates h and u^, has biases and three
 # layers, starts with rows of length 1, projects only the last modality, never trains its tables of IDs and tastes, and

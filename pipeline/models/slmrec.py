@@ -4,11 +4,11 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from alignrec.pipeline.harness.config import Count
 from alignrec.pipeline.models.base import Batch, Inputs, Recommender, l2, pick_rows, xavier_uniform
 from alignrec.pipeline.models.infonce import cosine_nce
 from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import Contrastive
+from alignrec.pipeline.runtime.config import Count
 
 # The self-supervised task is FAC, as in the reference implementation: the ID view goes through a chain of linear
 # maps, and after each is contrasted with a modality, the last modality first; the end of the chain has width D/2. The

@@ -6,11 +6,11 @@ import numpy as np
 from scipy import sparse
 
 from alignrec import schemas
-from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.pipeline.interactions import cooccurrence
-from alignrec.pipeline.interactions.cooccurrence import user_item_matrix
+from alignrec.pipeline.dataset import cooccurrence
+from alignrec.pipeline.dataset.cooccurrence import user_item_matrix
 from alignrec.pipeline.probe.questions import Questions, sample_ids
 from alignrec.pipeline.probe.registry import Data, Probe
+from alignrec.pipeline.runtime.seeds import seed_for
 from alignrec.schemas import TEST, TRAIN
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from alignrec.pipeline.dataset import profiles
+from alignrec.pipeline.dataset.profiles import FEWEST, Profiles
 from alignrec.pipeline.evaluation.cutoff import chance_note
 from alignrec.pipeline.evaluation.statistics import mean_over_draws, resample_means
-from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.pipeline.interactions import profiles
-from alignrec.pipeline.interactions.profiles import FEWEST, Profiles
 from alignrec.pipeline.probe.registry import Data, Probe, Refit
+from alignrec.pipeline.runtime.seeds import seed_for
 
 K = 20
 DRAWS = 10

@@ -11,14 +11,14 @@ import pyarrow as pa
 import scipy.linalg  # noqa: F401  (has a BLAS of its own, which is limited only once it is loaded)
 from threadpoolctl import threadpool_limits
 
+from alignrec.pipeline.dataset import profiles
 from alignrec.pipeline.evaluation.cutoff import headline_cutoff
 from alignrec.pipeline.evaluation.statistics import agreed_verdict, corrected_tests
-from alignrec.pipeline.harness import engine
-from alignrec.pipeline.interactions import profiles
-from alignrec.pipeline.ops import linalg
+from alignrec.pipeline.linalg import projections
 from alignrec.pipeline.probe import questions
 from alignrec.pipeline.probe.questions import Questions
 from alignrec.pipeline.probe.registry import PROBES, Data, Refit, Task
+from alignrec.pipeline.runtime import engine
 from alignrec.schemas import TRAIN, VALID
 
 RAW = "raw"
@@ -38,7 +38,7 @@ Answers = dict[str, dict[str, np.ndarray]]  # probe -> set -> hits [G, len(ks)],
 def transform_vectors(x: np.ndarray, form: str, width: int) -> np.ndarray:
     """Transform float32 [I, F] to [I, W], where W is at most `width`, or F for RAW."""
     power = POWERS[form]
-    return x if power is None else linalg.whiten_rows(x, width, power)
+    return x if power is None else projections.whiten_rows(x, width, power)
 
 
 class Processing:

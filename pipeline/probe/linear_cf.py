@@ -11,11 +11,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
+from alignrec.pipeline.dataset import split
+from alignrec.pipeline.dataset.split import Pairs, Split
 from alignrec.pipeline.evaluation.cutoff import bounded_cutoff
-from alignrec.pipeline.interactions import split
-from alignrec.pipeline.interactions.split import Pairs, Split
+from alignrec.pipeline.linalg.projections import unit_rows
 from alignrec.pipeline.models import adjacency
-from alignrec.pipeline.ops.linalg import unit_rows
 from alignrec.pipeline.probe.registry import Data, Probe, Refit
 
 GIB = 1.5  # upper bound on the I x I matrix: 20,000 items

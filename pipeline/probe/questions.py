@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alignrec.pipeline.harness import engine
-from alignrec.pipeline.ops.linalg import first_not_finite, float64_units
+from alignrec.pipeline.linalg.projections import first_not_finite, float64_units
+from alignrec.pipeline.runtime import engine
 
 if TYPE_CHECKING:
     from scipy import sparse

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from alignrec.pipeline.harness.registry import Registry
+from alignrec.pipeline.runtime.registry import Registry
 
 if TYPE_CHECKING:
     from alignrec.pipeline.probe.questions import Questions

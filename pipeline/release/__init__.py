@@ -1,1 +1,1 @@
-"""Write, describe, verify and read release folders."""
+"""Releases: write, describe, verify, read, compare, move and export them, and encode new items with them."""

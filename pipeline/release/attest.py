@@ -10,14 +10,14 @@ import pyarrow.parquet as pq
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.encode.loading import Loaded
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError, printable
-from alignrec.pipeline.ops.linalg import unit_rows
+from alignrec.pipeline.linalg.projections import unit_rows
 from alignrec.pipeline.release import encoder, item_file
 from alignrec.pipeline.release import manifest as manifests
+from alignrec.pipeline.release.loading import Loaded
+from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.seeds import seed_for
 
 # minimum cosine between released and recomputed vectors; other hardware or batch sizes change only the last bits
 AGREES = 0.999

@@ -10,13 +10,9 @@ import pyarrow.parquet as pq
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.encode.folder import SET, FeatureSet
-from alignrec.pipeline.encode.registry import ENCODERS
+from alignrec.pipeline.encoders.registry import ENCODERS
 from alignrec.pipeline.evaluation import evidence
-from alignrec.pipeline.harness import code
-from alignrec.pipeline.harness.config import Licence, Shown
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import quoted_record
+from alignrec.pipeline.features.folder import SET, FeatureSet
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import card, encoder, facts, manifest
 from alignrec.pipeline.release.encoder import hash_images, text_sha256
@@ -24,6 +20,10 @@ from alignrec.pipeline.release.manifest import Input, Maker, Manifest
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.verdict import LINEAR, is_below
+from alignrec.pipeline.runtime import code
+from alignrec.pipeline.runtime.config import Licence, Shown
+from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.run import quoted_record
 from alignrec.pipeline.sources.base import is_web
 
 ITEMS = "items.parquet"

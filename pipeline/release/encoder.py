@@ -19,16 +19,16 @@ from pydantic import Field
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import stored
-from alignrec.pipeline.encode.folder import LARGEST, Facts
-from alignrec.pipeline.encode.hub import LOCAL, Origin, Pretrained, with_version
-from alignrec.pipeline.encode.loading import Loaded, load_encoder, load_encoders
-from alignrec.pipeline.encode.params import TRAINED
-from alignrec.pipeline.encode.registry import Spec
-from alignrec.pipeline.harness.layout import EncoderFiles
+from alignrec.pipeline.encoders.hub import LOCAL, Origin, Pretrained, with_version
+from alignrec.pipeline.encoders.params import TRAINED
+from alignrec.pipeline.encoders.registry import Spec
+from alignrec.pipeline.features.folder import LARGEST, Facts
+from alignrec.pipeline.io import arrays
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.ops import arrays
 from alignrec.pipeline.release import manifest as manifests
+from alignrec.pipeline.release.loading import Loaded, load_encoder, load_encoders
 from alignrec.pipeline.release.manifest import Manifest
+from alignrec.pipeline.runtime.layout import EncoderFiles
 
 # encoder.json is the set's set.json; shared weights are in the folder of one set, third-party weights are only named
 FOLDER, NAME, LIBRARY = "encoders", "encoder.json", "alignrec"
@@ -38,7 +38,7 @@ BLOCK = 1024  # images read at a time
 
 @dataclass(frozen=True)
 class ReleasedEncoders:
-    """Encoders of a release; implements `Shelf` of pipeline/encode/loading.py."""
+    """Encoders of a release; implements `Shelf` of pipeline/release/loading.py."""
 
     release: Path
     trusted: ClassVar[bool] = False
@@ -106,7 +106,7 @@ def _encoder_widths(own: Path, read: Facts, networks: dict[str, set[int]]) -> se
     """Return the possible output widths, empty if unknown; `networks` caches them by weights folder."""
     if read.parts:
         try:
-            from alignrec.pipeline.encode import chain
+            from alignrec.pipeline.encoders import chain
         except ModuleNotFoundError:  # the check needs SciPy
             return set()
         return {chain.read(own).width}
@@ -125,7 +125,7 @@ def _space_difference(own: Path, read: Facts, shards: Sequence[Path]) -> str:
     """Return how the encoder's fingerprint differs from that of the feature set or weights; empty if it does not."""
     made, present = io.common_fingerprint((path, io.record(path)) for path in shards), read.space()
     if read.parts:
-        from alignrec.pipeline.encode import chain
+        from alignrec.pipeline.encoders import chain
 
         present |= chain.digests(own, read.parts)
     elif read.weights is not None:
@@ -160,7 +160,7 @@ def encode_items(
     loaded: Loaded, texts: Sequence[str], images: Sequence[bytes | None], done: Callable[[int], object] = int
 ) -> np.ndarray:
     """Encode B items by the modalities of the set; a text may be empty, an image None. Returns float32 [B, F]."""
-    from alignrec.pipeline.encode import batching  # loads torch
+    from alignrec.pipeline.features import batching  # loads torch
 
     reads = loaded.facts.reads
     written = texts if "text" in reads else [""] * len(texts)

@@ -16,16 +16,16 @@ import pyarrow.parquet as pq
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.encode.folder import FeatureSet, text_shares
-from alignrec.pipeline.encode.hub import LOCAL
-from alignrec.pipeline.encode.registry import ENCODERS
+from alignrec.pipeline.beit3.params import Pretrain
+from alignrec.pipeline.encoders.hub import LOCAL
+from alignrec.pipeline.encoders.registry import ENCODERS
 from alignrec.pipeline.evaluation.evidence import group_values
-from alignrec.pipeline.harness.config import Licence
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.pretrain.params import Pretrain
+from alignrec.pipeline.features.folder import FeatureSet, text_shares
 from alignrec.pipeline.release.manifest import USER_VECTORS, Counts, Encoder, File, Input, Maker
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.report.outputs import Outputs
+from alignrec.pipeline.runtime.config import Licence
+from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.sources.base import SOURCES
 
 _LOADER = jinja2.FileSystemLoader(Path(__file__).parent)

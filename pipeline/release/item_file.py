@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.config import nearest
+from alignrec.pipeline.dataset.items import compose_text
+from alignrec.pipeline.dataset.products import LONGEST_TEXT, clean_product
+from alignrec.pipeline.io import text as lines
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.items.build import compose_text
-from alignrec.pipeline.items.parse import LONGEST_TEXT, clean_product
-from alignrec.pipeline.sources import lines
+from alignrec.pipeline.io.sql import identifier_of
+from alignrec.pipeline.io.text import Reject, column_names
+from alignrec.pipeline.runtime.config import nearest
 from alignrec.pipeline.sources.base import Product, as_json, as_list, as_text
 from alignrec.pipeline.sources.feature_files import NAMES, rank_identifier
-from alignrec.pipeline.sources.lines import Reject, column_names
-from alignrec.pipeline.sources.sql import identifier_of
 
 # identifier: the named column, or the one that `new` and `compare` would choose; text: the named columns, or `text`,
 # or composed as in the pipeline; image: bytes, a file name, or <id>.<ext>

@@ -19,8 +19,8 @@ from pydantic import Field, ValidationError
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.config import Part, first_fault
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.runtime.config import Part, first_fault
 
 FORMAT: Literal[5] = 5
 NAME = "manifest.json"
@@ -177,7 +177,7 @@ class Manifest(Part):
     """stage -> maker of its tables"""
     code: Sha256
     """hash of the source files that publishing uses, without those that run stages but do not shape their outputs,
-    such as most of pipeline/harness/"""
+    such as most of pipeline/runtime/"""
     part_of: Sha256 | None = None
     """hash of the complete release's manifest, if only a part of its files was fetched"""
     digest: Sha256 | None = None

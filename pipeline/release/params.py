@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from alignrec.pipeline.harness.config import WRAPPED, Name, Section, Shown
+from alignrec.pipeline.runtime.config import WRAPPED, Name, Section, Shown
 
 Line = Annotated[str, Field(min_length=1, max_length=2000)]
 

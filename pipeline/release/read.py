@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import encoder, signature, tables
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import File, Manifest
 from alignrec.pipeline.release.probes import read_probes
+from alignrec.pipeline.runtime.layout import Layout
 
 MAX_LISTED = 5  # maximum faults listed in an error
 PROBES = "probes.json"

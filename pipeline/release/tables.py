@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.dataset.products import LONGEST_TEXT
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.items.parse import LONGEST_TEXT
+from alignrec.pipeline.io.text import read_batches
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import Counts, File, Manifest
-from alignrec.pipeline.sources.lines import read_batches
 
 TEXTS, TEXT_EXPANSION = 1 << 28, 100  # maximum bytes of a table's texts, and their ratio to its size above that
 CHANGED = "rows or columns are not as the manifest says"

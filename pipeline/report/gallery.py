@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.combine.names import CEILINGS, LINEAR
+from alignrec.pipeline.features.names import CEILINGS, LINEAR
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.table import CONTROLS
 

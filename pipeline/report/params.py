@@ -1,6 +1,6 @@
 """Section `report` of params.yaml: contents of the HTML report."""
 
-from alignrec.pipeline.harness.config import Positive, Section
+from alignrec.pipeline.runtime.config import Positive, Section
 
 
 class Report(Section):

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from alignrec.pipeline.combine.names import LEAKED
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, headline_cutoff
 from alignrec.pipeline.evaluation.evidence import (
     HEADLINE,
@@ -22,6 +21,7 @@ from alignrec.pipeline.evaluation.evidence import (
     summarise_mask,
 )
 from alignrec.pipeline.evaluation.statistics import LEVEL
+from alignrec.pipeline.features.names import LEAKED
 from alignrec.pipeline.models import CONTENT_USES, content_use
 from alignrec.pipeline.report.table import (
     BEST,

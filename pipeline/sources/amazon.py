@@ -11,11 +11,11 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 import orjson
 from pydantic import Field, model_validator
 
-from alignrec.pipeline.harness.config import Licence, Mirrors
+from alignrec.pipeline.io.sql import csv_sql, json_sql, quote_text, rating_sql, strip_sql, trim_sql
+from alignrec.pipeline.io.text import json_object, require_dict
+from alignrec.pipeline.runtime.config import Licence, Mirrors
 from alignrec.pipeline.sources import mmrec
 from alignrec.pipeline.sources.base import Downloaded, Product, Reader, as_list, as_text
-from alignrec.pipeline.sources.lines import json_object, require_dict
-from alignrec.pipeline.sources.sql import csv_sql, json_sql, quote_text, rating_sql, strip_sql, trim_sql
 
 _SNAP = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
 _LAB = "https://mcauleylab.ucsd.edu/public_datasets/data"

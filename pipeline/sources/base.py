@@ -14,11 +14,11 @@ import orjson
 from pydantic import Field, model_validator
 
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.config import Mirrors, Name, Rate, Section, Source, checked, nearest
-from alignrec.pipeline.harness.registry import Registry
 from alignrec.pipeline.io.errors import UserError, one_line
+from alignrec.pipeline.io.text import json_lines, json_object
+from alignrec.pipeline.runtime.config import Mirrors, Name, Rate, Section, Source, checked, nearest
+from alignrec.pipeline.runtime.registry import Registry
 from alignrec.pipeline.sources.feature_files import FEATURE, ROWS, format_of
-from alignrec.pipeline.sources.lines import json_lines, json_object
 
 NOT_A_PATH = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://|//|(?:about|blob|data|javascript|mailto):", re.IGNORECASE)
 

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.progress import meter
-from alignrec.pipeline.harness.run import Run
-from alignrec.pipeline.http.fetch import Progress, fetch_file, local_path
 from alignrec.pipeline.io.errors import UserError, one_line
+from alignrec.pipeline.runtime.progress import meter
+from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.sources.base import SOURCES, Download, Downloaded, Generated
 from alignrec.pipeline.sources.feature_files import FEATURE, folder_sha256, list_members, list_parts, pack_folder
+from alignrec.pipeline.web.download import Progress, fetch_file, local_path
 
 WAIT = 4.0  # seconds to wait for all answers: without a network, resolving names would take a minute
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
@@ -189,8 +189,8 @@ def _find_size(address: str, wait: float) -> int | None:
         if path.is_dir():
             return sum(file.stat().st_size for file in list_parts(path))
         return io.require_plain(path).stat().st_size
-    from alignrec.pipeline.http.client import open_client, request_file
-    from alignrec.pipeline.http.retries import TransientError
+    from alignrec.pipeline.web.client import open_client, request_file
+    from alignrec.pipeline.web.retries import TransientError
 
     try:
         with open_client(wait) as client, request_file(client, address, address) as response:

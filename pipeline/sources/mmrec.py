@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
-from alignrec.pipeline.harness.config import Licence, Mirrors, Section
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.io.sql import csv_sql, identifier_of, rating_sql, trim_sql, whole_sql
+from alignrec.pipeline.io.text import first_line
+from alignrec.pipeline.runtime.config import Licence, Mirrors, Section
 from alignrec.pipeline.sources.base import Downloaded, Reader, as_text
-from alignrec.pipeline.sources.lines import first_line
-from alignrec.pipeline.sources.sql import csv_sql, identifier_of, rating_sql, trim_sql, whole_sql
 
 # Split and item numbers are imported unchanged, because row i of every feature file belongs to itemID i.
 COLUMNS = ("userID", "itemID", "rating", "timestamp", "x_label")

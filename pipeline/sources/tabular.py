@@ -8,11 +8,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alignrec.pipeline.harness.config import Mirrors, Share, known
+from alignrec.pipeline.io import sql
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.sources import sql
+from alignrec.pipeline.io.text import LOOKED_AT, column_names, find_delimiter, repair_rows
+from alignrec.pipeline.runtime.config import Mirrors, Share, known
 from alignrec.pipeline.sources.base import Downloaded, Product, Reader, as_list, as_text, others
-from alignrec.pipeline.sources.lines import LOOKED_AT, column_names, find_delimiter, repair_rows
 
 InteractionColumn = Literal["user", "item", "rating", "timestamp", "split"]
 ItemColumn = Literal["item", "title", "brand", "categories", "description", "image_urls"]

@@ -14,10 +14,10 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 import pyarrow as pa
 
-from alignrec.pipeline.http import archives
+from alignrec.pipeline.io import archives
 from alignrec.pipeline.io.errors import UserError, one_line
+from alignrec.pipeline.io.text import Reject, Row, find_delimiter, open_unpacked, read_lines, read_rows
 from alignrec.pipeline.sources import feature_files
-from alignrec.pipeline.sources.lines import Reject, Row, find_delimiter, open_unpacked, read_lines, read_rows
 from alignrec.pipeline.vectors.base import Vectors, check_vector, gather_rows, no_vectors
 from alignrec.pipeline.vectors.tables import open_parquet
 
@@ -68,7 +68,7 @@ def read_header(f: BinaryIO, size: int) -> tuple[tuple[int, ...], np.dtype[Any]]
 def open_torch(path: Path) -> Vectors:
     import torch  # slow to import
 
-    from alignrec.pipeline.ops.arrays import is_plain
+    from alignrec.pipeline.io.arrays import is_plain
 
     try:
         if path.suffix == ".safetensors":

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.registry import Registry
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.sources import identifiers
+from alignrec.pipeline.runtime.registry import Registry
 from alignrec.pipeline.sources.base import raw_files
 from alignrec.pipeline.sources.feature_files import FEATURE, FOLDER, ROWS, format_of
+from alignrec.pipeline.vectors import identifiers
 
 WIDEST = 1 << 20  # maximum width of vectors
 Rows = Iterable[tuple[int, object]]  # ascending row number, and a vector (array-like)

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError, one_line
+from alignrec.pipeline.io.text import LONGEST_LINE, MOST_HELD, open_text, read_lines
 from alignrec.pipeline.sources.feature_files import NAMES, is_vector, rank_identifier
-from alignrec.pipeline.sources.lines import LONGEST_LINE, MOST_HELD, open_text, read_lines
 from alignrec.pipeline.vectors.base import WIDEST, Vectors, check_vector, gather_rows, no_vectors
 
 BLOCK = 4096  # maximum rows read at a time

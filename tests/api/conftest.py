@@ -8,7 +8,7 @@ import shops
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.runtime.layout import Layout
 
 
 @pytest.fixture(scope="session")

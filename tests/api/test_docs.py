@@ -13,7 +13,7 @@ from pyarrow import csv
 
 import alignrec
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.runtime.layout import Layout
 
 DOCS = Path(alignrec.__file__).parent.parent / "docs"
 PAGE = (DOCS / "python.md").read_text()

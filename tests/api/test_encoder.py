@@ -15,8 +15,8 @@ from torch import Tensor
 
 import alignrec
 from alignrec import encoders
-from alignrec.pipeline.encode import batching
-from alignrec.pipeline.encode.registry import ENCODERS
+from alignrec.pipeline.encoders.registry import ENCODERS
+from alignrec.pipeline.features import batching
 from alignrec.pipeline.images.decode import decode_squares, normalise_image
 
 

@@ -14,11 +14,11 @@ import alignrec
 from alignrec import schemas
 from alignrec.interactions import Splitting, number
 from alignrec.pipeline import io
+from alignrec.pipeline.dataset.split import load_split
 from alignrec.pipeline.evaluation.metrics import evaluate_vectors
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.interactions.split import load_split
 from alignrec.pipeline.probe import judge
 from alignrec.pipeline.probe.registry import Data
+from alignrec.pipeline.runtime.layout import Layout
 
 IDS = [f"i{i}" for i in range(shops.ITEMS)]
 FAST: dict[str, Any] = {"dim": 8, "lr": 0.01, "epochs": 4}

@@ -14,7 +14,7 @@ from webserver import Folder, listening
 
 import alignrec
 from alignrec.pipeline.io import sha256
-from alignrec.pipeline.remote import fetch as fetching
+from alignrec.pipeline.release import fetch as fetching
 
 
 @pytest.fixture

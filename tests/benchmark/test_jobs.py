@@ -16,10 +16,10 @@ from alignrec.pipeline.benchmark.cell import Entry, rankings_path, read_runs
 from alignrec.pipeline.benchmark.plan import list_entries
 from alignrec.pipeline.evaluation.evidence import list_comparisons
 from alignrec.pipeline.evaluation.metrics import judge_rankings
-from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.models.training import inputs
 from alignrec.pipeline.report import results as tables
-from alignrec.pipeline.train import inputs
+from alignrec.pipeline.runtime.layout import Layout
 
 pytestmark = pytest.mark.usefixtures("one_process")
 

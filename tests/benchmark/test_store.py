@@ -16,9 +16,9 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.cell import Cell, DatasetData
 from alignrec.pipeline.benchmark.experiment import Experiment, Store, train_cell
-from alignrec.pipeline.harness import code, engine
-from alignrec.pipeline.harness.run import ALTERED, Run, record_digest
 from alignrec.pipeline.models import MODELS
+from alignrec.pipeline.runtime import code, engine
+from alignrec.pipeline.runtime.run import ALTERED, Run, record_digest
 
 PARAMS = {
     "train": {"features": "f", "dim": 8, "batch_size": 64, "epochs": 2, "lr": 0.01},

@@ -21,20 +21,20 @@ from alignrec.pipeline.benchmark.experiment import Experiment
 from alignrec.pipeline.benchmark.params import Mask, Study
 from alignrec.pipeline.benchmark.settings import model_settings, protocol_of
 from alignrec.pipeline.benchmark.study import RECALL, Masked
+from alignrec.pipeline.dataset import split
 from alignrec.pipeline.evaluation import metrics
 from alignrec.pipeline.evaluation.metrics import evaluate_vectors, judge_rankings
 from alignrec.pipeline.evaluation.statistics import holm
-from alignrec.pipeline.graph import neighbours
-from alignrec.pipeline.harness import engine
-from alignrec.pipeline.harness.config import checked
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import Run, running
-from alignrec.pipeline.harness.seeds import seed_for
-from alignrec.pipeline.interactions import split
+from alignrec.pipeline.linalg import neighbours
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.models.alignrec import AlignRec
-from alignrec.pipeline.train import inputs
-from alignrec.pipeline.train.loop import fit
+from alignrec.pipeline.models.training import inputs
+from alignrec.pipeline.models.training.loop import fit
+from alignrec.pipeline.runtime import engine
+from alignrec.pipeline.runtime.config import checked
+from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.run import Run, running
+from alignrec.pipeline.runtime.seeds import seed_for
 from alignrec.schemas import MODALITIES, variant
 
 pytestmark = pytest.mark.usefixtures("one_process")

@@ -18,9 +18,9 @@ from alignrec.pipeline.benchmark.experiment import Experiment, Record
 from alignrec.pipeline.benchmark.params import Range
 from alignrec.pipeline.benchmark.plan import Candidate, Tried, halton_points, list_entries
 from alignrec.pipeline.benchmark.settings import model_settings
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import Run
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.run import Run
 
 pytestmark = pytest.mark.usefixtures("one_process")
 

@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from shops import ITEMS, USERS, two_tastes
 
 from alignrec.pipeline.benchmark.settings import model_settings, protocol_of
+from alignrec.pipeline.dataset.split import Pairs, unite_pairs
 from alignrec.pipeline.evaluation import metrics
 from alignrec.pipeline.evaluation.metrics import METRICS, evaluate_vectors, judge_rankings, open_test, topk
 from alignrec.pipeline.evaluation.protocol import Protocol, hash_questions
-from alignrec.pipeline.harness import code
-from alignrec.pipeline.interactions.split import Pairs, unite_pairs
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.linalg.scores import Vectors
 from alignrec.pipeline.models.bpr import BPR
-from alignrec.pipeline.ops.scores import Vectors
-from alignrec.pipeline.train.loop import fit
+from alignrec.pipeline.models.training.loop import fit
+from alignrec.pipeline.runtime import code
 
 
 def test_an_empty_place_is_no_hit_on_the_neighbour_in_key_order() -> None:

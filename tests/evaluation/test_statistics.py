@@ -10,10 +10,10 @@ import toy
 from alignrec.pipeline.benchmark import significance
 from alignrec.pipeline.benchmark.cell import Entry
 from alignrec.pipeline.benchmark.settings import protocol_of
+from alignrec.pipeline.dataset import split
 from alignrec.pipeline.evaluation.statistics import holm, paired_bootstrap
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.interactions import split
-from alignrec.pipeline.train import inputs
+from alignrec.pipeline.models.training import inputs
+from alignrec.pipeline.runtime.layout import Layout
 
 
 def test_bootstrap_agrees_with_the_t_test_and_with_scipys_interval() -> None:

@@ -20,10 +20,10 @@ from typing import NamedTuple
 import numpy as np
 import yaml
 
-from alignrec.pipeline.harness.code import ROOT
-from alignrec.pipeline.harness.layout import WORK
-from alignrec.pipeline.harness.seeds import seed_for
 from alignrec.pipeline.io import sha256
+from alignrec.pipeline.runtime.code import ROOT
+from alignrec.pipeline.runtime.layout import WORK
+from alignrec.pipeline.runtime.seeds import seed_for
 from alignrec.stages.order import STAGES
 from tests.toyproject import environment, project, run
 

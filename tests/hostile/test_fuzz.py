@@ -7,8 +7,8 @@ from contextlib import suppress
 import pytest
 from processes import started
 
-from alignrec.pipeline.harness import process
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.runtime import process
 from alignrec.schemas import ContractError
 from tests.hostile.fuzz import releases
 from tests.hostile.fuzz.mutate import LONGEST, mutated

@@ -13,7 +13,7 @@ from alignrec.pipeline.images import access, decode
 from alignrec.pipeline.images.decode import normalise_image
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.remote.fetch import fetch
+from alignrec.pipeline.release.fetch import fetch
 from alignrec.pipeline.vectors.arrays import open_archive
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")

@@ -9,18 +9,18 @@ import pytest
 import releases
 from webserver import Answer, Handler, body, drip, hang, serving, status
 
-from alignrec.pipeline.http import client
-from alignrec.pipeline.http.client import is_public
-from alignrec.pipeline.http.fetch import fetch_file
-from alignrec.pipeline.http.retries import retry_after
 from alignrec.pipeline.images import access, fetcher
 from alignrec.pipeline.images.access import Files
 from alignrec.pipeline.images.decode import Decoded
 from alignrec.pipeline.images.fetcher import Fetcher
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.remote import stores
-from alignrec.pipeline.remote.fetch import fetch as fetch_release
+from alignrec.pipeline.release import stores
+from alignrec.pipeline.release.fetch import fetch as fetch_release
+from alignrec.pipeline.web import client
+from alignrec.pipeline.web.client import is_public
+from alignrec.pipeline.web.download import fetch_file
+from alignrec.pipeline.web.retries import retry_after
 
 FAST = Images(timeout=20, private_hosts=["127.0.0.1"], max_bytes=200_000)
 
@@ -156,7 +156,7 @@ def test_a_host_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_host_that_asks_to_wait_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alignrec.pipeline.http.retries.LONGEST_WAIT", 0.2)
+    monkeypatch.setattr("alignrec.pipeline.web.retries.LONGEST_WAIT", 0.2)
     monkeypatch.setattr(access, "LONGEST_HOLD", 0.5)
     with serving({f"/{i}": status(503, Retry_After="3600") for i in range(200)}) as server:
         results = images([[f"{server.address}/{i}"] for i in range(200)])

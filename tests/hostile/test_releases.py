@@ -24,12 +24,12 @@ from webserver import Folder, body, listening, serving
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.export.content import of_release
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest, signature
 from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
+from alignrec.pipeline.release.export.content import of_release
+from alignrec.pipeline.release.fetch import fetch
 from alignrec.pipeline.release.read import verify
-from alignrec.pipeline.remote.fetch import fetch
 from alignrec.schemas import ContractError
 
 TABLE = "features/beit3/features-00000.parquet"

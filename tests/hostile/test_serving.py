@@ -11,7 +11,7 @@ import httpx
 import pytest
 from processes import Started, command, started
 
-from alignrec.pipeline.serve import app
+from alignrec.pipeline.release import serve
 
 OURS = {"x-alignrec": "1"}
 HEADERS, BODY = 1.0, 3
@@ -21,7 +21,7 @@ HALF = ASK + b"Content-Length: 1000\r\n\r\nx"
 
 
 def impatient(*arguments: str) -> None:
-    app.HEADERS, app.BODY = HEADERS, BODY
+    serve.HEADERS, serve.BODY = HEADERS, BODY
     command(*arguments)
 
 

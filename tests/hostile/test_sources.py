@@ -14,20 +14,20 @@ import pyarrow.parquet as pq
 import pytest
 from commands import alignrec
 
-from alignrec.pipeline.harness.config import Source
-from alignrec.pipeline.http.fetch import fetch_file
+from alignrec.pipeline.dataset import interactions
+from alignrec.pipeline.dataset.items import merge_products
+from alignrec.pipeline.dataset.products import Parsed, clean_text, parse_line, parse_lines
 from alignrec.pipeline.images.access import NO_FILE, open_files
 from alignrec.pipeline.images.params import Images
-from alignrec.pipeline.interactions import build
 from alignrec.pipeline.io import sha256
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.items.build import merge_products
-from alignrec.pipeline.items.parse import Parsed, clean_text, parse_line, parse_lines
+from alignrec.pipeline.io.text import KEPT, LONGEST_LINE, Reject, column_names, read_batches, read_lines
+from alignrec.pipeline.runtime.config import Source
 from alignrec.pipeline.sources.amazon import Reader2018
 from alignrec.pipeline.sources.base import Product
-from alignrec.pipeline.sources.lines import KEPT, LONGEST_LINE, Reject, column_names, read_batches, read_lines
 from alignrec.pipeline.sources.tabular import TabularSource
 from alignrec.pipeline.vectors.base import match_file, open_vectors
+from alignrec.pipeline.web.download import fetch_file
 
 HEADER = "user,item,rating,timestamp\n"
 ROWS = f"{HEADER}a,x,5,10\na,y,4,20\n"
@@ -59,7 +59,9 @@ TEXTS = {
 
 def tabular(path: Path) -> list[tuple]:
     source = TabularSource(kind="tabular", interactions=[str(path)])
-    with build.create_database(path.parent / "scratch", "256MiB") as db:  # which says in one line what DuckDB refuses
+    with interactions.create_database(
+        path.parent / "scratch", "256MiB"
+    ) as db:  # which says in one line what DuckDB refuses
         return db.sql(source.reader().ratings({"interactions": path})).fetchall()
 
 

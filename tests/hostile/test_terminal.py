@@ -14,8 +14,8 @@ from rich.table import Table
 from alignrec import schemas
 from alignrec.commands import terminal
 from alignrec.pipeline import io as files
-from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io.errors import printable
+from alignrec.pipeline.runtime.layout import Layout
 
 TEXTS = {
     "plain": "plain",

@@ -24,14 +24,14 @@ from webserver import Server, body, cut, first, serving, status
 from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io as files
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import Run, perform, running
 from alignrec.pipeline.images import access, decode, fetcher
 from alignrec.pipeline.images.access import Files, open_files
 from alignrec.pipeline.images.decode import Decoded, PixelSemaphore, normalise_image, perceptual_hash
 from alignrec.pipeline.images.fetcher import Fetcher
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.run import Run, perform, running
 from alignrec.stages import images as stage
 
 FAST = Images(timeout=60, private_hosts=["127.0.0.1"], max_bytes=200_000)

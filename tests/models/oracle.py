@@ -24,11 +24,11 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from alignrec.pipeline.graph import neighbours
-from alignrec.pipeline.interactions.split import Pairs, Split
+from alignrec.pipeline.dataset.split import Pairs, Split
+from alignrec.pipeline.linalg import neighbours
+from alignrec.pipeline.linalg.sparse import Sparse
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.models.base import Batch, Inputs, Recommender
-from alignrec.pipeline.ops.sparse import Sparse
 
 FOLDER = Path(__file__).parents[1] / "oracles/models"
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-9}

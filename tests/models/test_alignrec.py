@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from alignrec.pipeline.graph import neighbours
-from alignrec.pipeline.interactions.split import Pairs, Split
+from alignrec.pipeline.dataset.split import Pairs, Split
+from alignrec.pipeline.linalg import neighbours
 from alignrec.pipeline.models import adjacency, alignrec
 from alignrec.pipeline.models.base import Batch, Inputs
 from alignrec.pipeline.models.infonce import info_nce

@@ -14,15 +14,14 @@ import torch
 import toy
 
 from alignrec.pipeline.benchmark.settings import model_settings
+from alignrec.pipeline.dataset.split import Pairs, Split
 from alignrec.pipeline.evaluation.metrics import evaluate_vectors, topk
-from alignrec.pipeline.graph import neighbours
-from alignrec.pipeline.interactions.split import Pairs, Split
+from alignrec.pipeline.linalg import device, neighbours
+from alignrec.pipeline.linalg.scores import Filter
 from alignrec.pipeline.models import MODELS, RELEASED, infonce
 from alignrec.pipeline.models.base import Batch, Inputs, Recommender, Untrained
 from alignrec.pipeline.models.params import Train
-from alignrec.pipeline.ops import device
-from alignrec.pipeline.ops.scores import Filter
-from alignrec.pipeline.train.loop import Fit, compile_network, fit
+from alignrec.pipeline.models.training.loop import Fit, compile_network, fit
 
 USERS, ITEMS, TOWNS = 60, 40, 2
 PARTS = [6, 4]

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from alignrec.pipeline.graph import neighbours
-from alignrec.pipeline.interactions.split import Pairs, Split
+from alignrec.pipeline.dataset.split import Pairs, Split
+from alignrec.pipeline.linalg import neighbours
+from alignrec.pipeline.linalg.sparse import SparsityPattern
 from alignrec.pipeline.models import MODELS, adjacency, freedom, itemknn, lattice
 from alignrec.pipeline.models.base import Batch, Inputs, Recommender
-from alignrec.pipeline.ops.sparse import SparsityPattern
 
 PAIRS = [(0, 0), (0, 1), (1, 1), (1, 2), (1, 3), (2, 0), (2, 1), (2, 3), (3, 4), (4, 4), (4, 1)]  # user 5, item 5: none
 USERS = ITEMS = 6

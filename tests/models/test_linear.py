@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from alignrec.pipeline.dataset.split import Pairs, Split
 from alignrec.pipeline.evaluation.metrics import topk
-from alignrec.pipeline.interactions.split import Pairs, Split
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.linalg.scores import Filter
 from alignrec.pipeline.models import MODELS, ease
 from alignrec.pipeline.models.base import Inputs, Recommender
-from alignrec.pipeline.ops.scores import Filter
 
 USERS, ITEMS, WIDTH = 60, 45, 12
 EMPTY = Pairs(np.empty(0, np.int32), np.empty(0, np.int32))

@@ -6,11 +6,11 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from alignrec.pipeline.linalg.sparse import Sparse
 from alignrec.pipeline.models import adjacency, bm3, dualgnn, freedom, mmgcn, slmrec
 from alignrec.pipeline.models.base import Batch
 from alignrec.pipeline.models.lattice import LATTICE
 from alignrec.pipeline.models.mmgcn import MMGCN
-from alignrec.pipeline.ops.sparse import Sparse
 from tests.models.oracle import DTYPES, Arrays, Oracle, Source
 
 TABLES: dict[str, Source] = {"user": "user_embedding.weight", "item": "item_id_embedding.weight"}

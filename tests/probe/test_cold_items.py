@@ -7,7 +7,7 @@ import pytest
 import toy
 
 from alignrec import schemas
-from alignrec.pipeline.interactions import profiles
+from alignrec.pipeline.dataset import profiles
 from alignrec.pipeline.probe import behaviour, cold_items, judge, questions
 from alignrec.pipeline.probe.registry import Data
 from alignrec.pipeline.report import probes as facts

@@ -11,10 +11,10 @@ import toy
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.dataset import cooccurrence, split
 from alignrec.pipeline.evaluation import metrics
-from alignrec.pipeline.interactions import cooccurrence, split
-from alignrec.pipeline.ops import linalg
-from alignrec.pipeline.ops.linalg import unit_rows
+from alignrec.pipeline.linalg import projections
+from alignrec.pipeline.linalg.projections import unit_rows
 from alignrec.pipeline.probe import behaviour, judge, questions
 from alignrec.pipeline.probe.behaviour import content_neighbours
 from alignrec.pipeline.probe.judge import VALID_K, Processing, paired_verdicts
@@ -193,7 +193,7 @@ def test_the_best_on_valid_is_chosen(x: np.ndarray) -> None:
     asked = content_neighbours(user, item, np.array([0, 2, 1])[split], CATALOGUE)  # valid in the place of test
     processing = Processing(DATA, 8)
     chosen = processing.process("x", x)
-    by_hand = {"raw": x, "relaxed": linalg.whiten_rows(x, 8, 0.5), "whitened": linalg.whiten_rows(x, 8)}
+    by_hand = {"raw": x, "relaxed": projections.whiten_rows(x, 8, 0.5), "whitened": projections.whiten_rows(x, 8)}
     figures = {form: questions.hit_rates(v, asked, [VALID_K]).mean() for form, v in by_hand.items()}
     best = max(figures, key=lambda form: figures[form])
     assert processing.chosen == {"x": best}

@@ -13,9 +13,9 @@ from rich.table import Table
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.compare.leaderboard import published_entries
-from alignrec.pipeline.harness.config import nearest
+from alignrec.pipeline.release.leaderboard import published_entries
 from alignrec.pipeline.report import terminal
+from alignrec.pipeline.runtime.config import nearest
 from alignrec.stages.order import STAGES
 
 from .cases import NAMES, Case, cases

@@ -7,8 +7,8 @@ from pathlib import Path
 import yaml
 
 from alignrec.pipeline import io
-from alignrec.pipeline.harness import config
-from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.runtime import config
+from alignrec.pipeline.runtime.layout import Layout
 
 HERE = Path(__file__).parent
 NAMES = (

@@ -9,13 +9,13 @@ import pytest
 from realdata import cases
 
 from alignrec.commands.params import load
-from alignrec.pipeline.compare import leaderboard
+from alignrec.pipeline.dataset import split
 from alignrec.pipeline.evaluation.protocol import selecting_protocol
-from alignrec.pipeline.graph import neighbours
-from alignrec.pipeline.interactions import split
+from alignrec.pipeline.linalg import neighbours
 from alignrec.pipeline.models.alignrec import AlignRec
 from alignrec.pipeline.models.lightgcn import LightGCN
-from alignrec.pipeline.train.loop import fit
+from alignrec.pipeline.models.training.loop import fit
+from alignrec.pipeline.release import leaderboard
 
 DATA = Path("../shared/data")
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data is not there")

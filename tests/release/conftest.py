@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import releases
 
-from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.runtime.layout import Layout
 
 
 @pytest.fixture(scope="session")

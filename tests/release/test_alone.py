@@ -13,9 +13,9 @@ from commands import alignrec
 from alignrec import schemas
 from alignrec.commands.params import Params, of_release
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.read import Release, unpack_release
+from alignrec.pipeline.runtime.layout import Layout
 
 PARAMS = "datasets: [shop]\nsources: {shop: {kind: sample}}\n"
 

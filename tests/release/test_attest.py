@@ -13,12 +13,12 @@ from PIL import Image
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import signature
+from alignrec.pipeline.release.fetch import fetch
+from alignrec.pipeline.release.push import push
 from alignrec.pipeline.release.read import verify
-from alignrec.pipeline.remote.fetch import fetch
-from alignrec.pipeline.remote.push import push
+from alignrec.pipeline.runtime.layout import Layout
 
 
 def command(layout: Layout, *args: object) -> tuple[int, list[str]]:

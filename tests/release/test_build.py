@@ -17,15 +17,15 @@ import yaml
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.harness import code
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.harness.run import running
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import facts, manifest
 from alignrec.pipeline.release.build import select_encoders
 from alignrec.pipeline.release.encoder import ReleasedEncoders
+from alignrec.pipeline.release.fetch import fetch
 from alignrec.pipeline.release.read import verify
-from alignrec.pipeline.remote.fetch import fetch
+from alignrec.pipeline.runtime import code
+from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.run import running
 from alignrec.stages import publish
 from alignrec.stages.order import STAGES
 

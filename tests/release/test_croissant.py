@@ -13,10 +13,10 @@ import releases
 import toy
 
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.config import checked
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import card, manifest
 from alignrec.pipeline.release.params import Publish
+from alignrec.pipeline.runtime.config import checked
 
 KEYS = {"licence": "CC-BY-4.0", "creator": "The shop's group", "date": "2026-11-28"}
 RESPONSIBLE = (
@@ -122,7 +122,7 @@ def test_the_card_states_the_same(tmp_path: Path) -> None:
 def test_a_licence_that_is_unknown_is_said_in_usage_info_and_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from alignrec.pipeline.harness.config import OWN
+    from alignrec.pipeline.runtime.config import OWN
     from alignrec.pipeline.sources.sample import SampleSource
 
     monkeypatch.setattr(SampleSource, "licence", OWN)

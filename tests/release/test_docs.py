@@ -22,8 +22,8 @@ from PIL import Image
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.code import ROOT
-from alignrec.pipeline.train import retrieval
+from alignrec.pipeline.models.training import retrieval
+from alignrec.pipeline.runtime.code import ROOT
 
 TEXT = (ROOT / "docs/release.md").read_text()
 

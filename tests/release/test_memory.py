@@ -13,10 +13,10 @@ from processes import started
 from alignrec import schemas
 from alignrec.commands.params import load
 from alignrec.pipeline import io
-from alignrec.pipeline.harness import code
-from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io import tables
 from alignrec.pipeline.release.read import verify
+from alignrec.pipeline.runtime import code
+from alignrec.pipeline.runtime.layout import Layout
 
 SIZES, USERS, PAIRS, K, WIDTH = (1_000, 3_000), 2, 18, 10, 80
 """items; per item: users, train pairs, neighbours, width"""

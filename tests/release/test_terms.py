@@ -16,12 +16,12 @@ import alignrec
 from alignrec import schemas
 from alignrec.commands.params import read
 from alignrec.pipeline import io
-from alignrec.pipeline.export.content import of_release
-from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import manifest
+from alignrec.pipeline.release.export.content import of_release
 from alignrec.pipeline.release.read import Release, verify
 from alignrec.pipeline.report.gallery import item_titles
+from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.sources.base import SOURCES
 
 MMREC = {"kind": "mmrec", "interactions": "a.inter", "items": "a.jsonl", "features": {"theirs": "a.npy"}}

@@ -10,7 +10,7 @@ import toy
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.runtime.layout import Layout
 
 
 @pytest.fixture(scope="module")

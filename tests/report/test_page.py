@@ -19,9 +19,9 @@ from rich.console import Console
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.evidence import HEADLINE, list_comparisons
-from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.report import gallery, terminal
 from alignrec.pipeline.report.table import format_figure, markdown
+from alignrec.pipeline.runtime.layout import Layout
 from benchmarks import _figures
 
 

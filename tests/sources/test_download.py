@@ -15,9 +15,8 @@ from webserver import Server, body, first, hang, ranged, serving, status
 from alignrec.commands import new
 from alignrec.commands.params import Params, load
 from alignrec.pipeline import io
-from alignrec.pipeline.harness.layout import Layout
-from alignrec.pipeline.http.fetch import Progress, fetch_file
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.sources.amazon import MIRRORS, Amazon2023, AmazonSource
 from alignrec.pipeline.sources.base import Download
 from alignrec.pipeline.sources.download import (
@@ -26,6 +25,7 @@ from alignrec.pipeline.sources.download import (
     file_names,
     local_hashes,
 )
+from alignrec.pipeline.web.download import Progress, fetch_file
 
 ONCE = Download(timeout=2.0, retries=0)
 DATA = gzip.compress(random.Random(0).randbytes(300_000), mtime=0)

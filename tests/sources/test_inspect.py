@@ -12,7 +12,7 @@ import yaml
 from alignrec.commands import new as command
 from alignrec.commands.params import load
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.ops import device
+from alignrec.pipeline.linalg import device
 
 
 def shop(folder: Path, users: int = 30, items: int = 60, each: int = 12) -> None:

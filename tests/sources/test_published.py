@@ -14,11 +14,11 @@ from alignrec import schemas
 from alignrec.commands.params import load
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.settings import protocol_of
-from alignrec.pipeline.harness.layout import Layout
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.models.training import inputs
+from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.sources.base import declared_source
 from alignrec.pipeline.sources.mmrec import read_numbering
-from alignrec.pipeline.train import inputs
 
 ITEMS, USERS = 30, 12
 ASINS = [f"B{7 * i % ITEMS:09d}" for i in range(ITEMS)]

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from processes import started
 
 from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.io.sql import WHITE, identifier_of, open_database, strip_sql
+from alignrec.pipeline.io.text import json_object
 from alignrec.pipeline.sources import mmrec
 from alignrec.pipeline.sources.amazon import Reader2014, Reader2018, Reader2023
 from alignrec.pipeline.sources.base import Reader
-from alignrec.pipeline.sources.lines import json_object
-from alignrec.pipeline.sources.sql import WHITE, identifier_of, open_database, strip_sql
 from alignrec.pipeline.sources.tabular import Tabular, TabularSource
 
 amazon2014, amazon2018, amazon2023, numbered = Reader2014(), Reader2018(), Reader2023(), mmrec.MmrecReader()

@@ -14,8 +14,8 @@ from safetensors.torch import save
 from alignrec.commands import params
 from alignrec.pipeline.beit3 import checkpoints
 from alignrec.pipeline.beit3.tokenizer import Tokenizer, train_model
-from alignrec.pipeline.compare import feature_set
-from alignrec.pipeline.harness.layout import Layout
+from alignrec.pipeline.report import feature_set
+from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.vectors.base import match_file
 from tests.hostile.fuzz.target import Target, encoded, folder, table, written
 

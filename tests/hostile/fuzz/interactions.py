@@ -5,11 +5,12 @@ from functools import cache
 import numpy as np
 import pyarrow as pa
 
-from alignrec.pipeline.harness.config import Source
-from alignrec.pipeline.interactions import build
-from alignrec.pipeline.sources import identifiers, inspect, mmrec
+from alignrec.pipeline.dataset import interactions
+from alignrec.pipeline.runtime.config import Source
+from alignrec.pipeline.sources import inspect, mmrec
 from alignrec.pipeline.sources.amazon import Amazon2023, AmazonSource
 from alignrec.pipeline.sources.mmrec import MmrecSource
+from alignrec.pipeline.vectors import identifiers
 from alignrec.pipeline.vectors.arrays import RECORD
 from alignrec.pipeline.vectors.base import match_file
 from tests.hostile import test_sources
@@ -56,12 +57,12 @@ PARQUET = table(user=["a", "a", "b"], item=["x", "y", "x"], rating=[5, 4, 3], ti
 
 def ratings(source: Source, role: str, name: str, data: bytes) -> None:
     path = written(name, data)
-    with build.create_database(folder("scratch"), "256MiB") as db:
+    with interactions.create_database(folder("scratch"), "256MiB") as db:
         sql = source.reader().ratings({role: path})
         if isinstance(source, MmrecSource):
-            asins = [str(i) for i in range(build.load_published(db, sql)[1])]
+            asins = [str(i) for i in range(interactions.load_published(db, sql)[1])]
             if len(asins) < 100_000:
-                list(build.import_published(db, asins, True).interactions)
+                list(interactions.import_published(db, asins, True).interactions)
         else:
             db.sql(sql).fetchall()
 

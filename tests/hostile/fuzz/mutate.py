@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 
-from alignrec.pipeline.harness.seeds import seed_for
+from alignrec.pipeline.runtime.seeds import seed_for
 
 LONGEST = 1 << 20
 """bytes of an input; size limits of parsers are tested by the tables"""

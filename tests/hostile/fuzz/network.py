@@ -10,12 +10,12 @@ import httpcore
 import httpx
 
 from alignrec import schemas
-from alignrec.pipeline.http import client
-from alignrec.pipeline.http.client import Blocked, parse_url
-from alignrec.pipeline.http.fetch import is_web_page, local_path
-from alignrec.pipeline.http.retries import LONGEST_WAIT, TransientError, retry_after, seconds_to_wait
 from alignrec.pipeline.images import access
-from alignrec.pipeline.remote.stores import open_store
+from alignrec.pipeline.release.stores import open_store
+from alignrec.pipeline.web import client
+from alignrec.pipeline.web.client import Blocked, parse_url
+from alignrec.pipeline.web.download import is_web_page, local_path
+from alignrec.pipeline.web.retries import LONGEST_WAIT, TransientError, retry_after, seconds_to_wait
 from tests.hostile import test_network
 from tests.hostile.fuzz.target import Target, encoded
 

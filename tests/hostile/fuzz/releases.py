@@ -13,15 +13,13 @@ import releases
 import toy
 
 import alignrec
-from alignrec.pipeline.compare import leaderboard
-from alignrec.pipeline.compare.releases import diff_releases
-from alignrec.pipeline.export.content import of_release
 from alignrec.pipeline.images.decode import normalise_image
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.release import manifest, signature
+from alignrec.pipeline.release import leaderboard, manifest, serve, signature
+from alignrec.pipeline.release.diff import diff_releases
 from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
+from alignrec.pipeline.release.export.content import of_release
 from alignrec.pipeline.release.read import Release, unpack_release
-from alignrec.pipeline.serve import app
 from alignrec.schemas import ContractError
 from tests.hostile.fuzz.mutate import mutated
 from tests.hostile.fuzz.target import Target, folder, restored, written
@@ -50,7 +48,7 @@ def read_everything(folder: Path) -> None:
         done = encode_items(loaded, ["a red ball", ""], images)
         assert done.shape == (2, loaded.encoder.width)
         assert np.isfinite(done).all()
-    app.render_page(opened, "beit3", 8, opened.folder, ["beit3"])
+    serve.render_page(opened, "beit3", 8, opened.folder, ["beit3"])
     of_release(folder, [])
     of_release(folder, ["beit3"], coded=True)
     diff_releases(release(), folder, changed=2)

@@ -1,0 +1,106 @@
+"""Section `pretrain` of params.yaml."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from alignrec.pipeline.encoders.params import MOST_CHUNKS
+from alignrec.pipeline.runtime.config import Count, Name, Positive, Rate, Section, Sha256, Weight
+
+VOCAB = 8000  # maximum SentencePiece pieces
+HELD_OUT, MOST_HELD_OUT = 0.02, 2000  # share and maximum number of items held out to measure accuracy
+MINI: dict[str, Any] = {"max_tokens": 128, "steps": 300, "batch_size": 64, "lr": 1e-4}  # defaults of size mini
+
+
+class Pretrain(Section):
+    """Inter-content alignment: BEiT3 trained by masked image and language modelling (method.md section 2).
+
+    The defaults are the recipe of docs/pretraining.md, which adds regression of the vectors of frozen encoders to MIM
+    and MLM. Those of size mini are MINI where they differ.
+    """
+
+    speed: ClassVar[frozenset[str]] = frozenset({"checkpoint_every"})
+
+    size: Literal["mini", "small", "base", "large"] = "mini"
+    """network: mini starts from MiniLM and EfficientNet; small from random weights, with images of 48 x 48 pixels;
+    base and large are the published shapes, with 224"""
+    init: str | None = None
+    """path or URL of official weights (.pth or .safetensors); none trains from scratch"""
+    init_sha256: Sha256 | None = None
+    """sha256 of the file that `init` names"""
+    tokenizer: str | None = None
+    """path or URL of a SentencePiece model, for official weights beit3.spm; none trains one"""
+    tokenizer_sha256: Sha256 | None = None
+    """sha256 of the file that `tokenizer` names"""
+    vqkd: str | None = None
+    """path or URL of the weights of BEiT v2's tokenizer (vqkd_encoder_base_decoder_*.pth), whose codes MIM then
+    predicts; by default it predicts centroids of k-means over the dataset's patches"""
+    vqkd_sha256: Sha256 | None = None
+    """sha256 of the file that `vqkd` names"""
+    max_tokens: Annotated[int, Field(ge=3)] = 1022
+    """tokens per part of a text; a step reads one part; the 1,022 positions of published weights are interpolated
+    for more; a network from scratch has as many positions as the longest part"""
+    chunks: Positive = MOST_CHUNKS
+    """maximum parts per text; the rest of a longer text is truncated"""
+    codes: Positive = 128
+    """maximum number of k-means centroids"""
+    distill: Weight = 10.0
+    """weight of the regression from CLS to the teachers' joint vector, also when image or text is hidden"""
+    distill_from: Annotated[list[Name], Field(min_length=1)] = ["minilm", "cnn", "descriptors", "tfidf"]
+    """teachers, reduced to one vector as in `linear`: names of section `encoders`, or kinds that are not trained here;
+    by default those that read a modality of the data"""
+    steps: Count = 3000
+    """steps of the optimiser; 0 leaves the network as initialised"""
+    batch_size: Positive = 16
+    """items per step of the optimiser, over all processes"""
+    accumulate: Positive = 1
+    """parts of a step that are computed one after another, to save memory; the step is the same"""
+    lr: Rate = 5e-4
+    """peak learning rate of AdamW; ten times as high for piece embeddings, unless `init` is given"""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """precision of matrix products; bfloat16 is faster on a GPU"""
+    compile: bool = False
+    """use torch.compile, which takes a minute or more at the start; on a CPU it needs a C++ compiler"""
+    checkpoint_every: Positive = 100
+    """steps between checkpoints, each with three copies of the weights"""
+    threads: Positive = 2
+    """CPU threads per process; another number changes the order of sums, and so the last bits"""
+    seed: int = 0
+
+    @property
+    def text_mask(self) -> float:
+        return 0.25 if self.size == "mini" else 0.5
+
+    @property
+    def hide(self) -> float:
+        # CLS of a single modality also has to learn the teachers' vector
+        return 0.2 if self.distill and self.size != "mini" else 0.0
+
+    @property
+    def weight_decay(self) -> float:
+        return 0.01 if self.size == "mini" else 0.05
+
+    @property
+    def objective(self) -> str:
+        return "MIM + MLM" + (f" + {self.distill:g} distill ({', '.join(self.distill_from)})" if self.distill else "")
+
+    @property
+    def summary(self) -> str:
+        return "the means of the text's and the image's outputs" if self.size == "mini" else "CLS"
+
+    @property
+    def reading(self) -> str:
+        if self.distill and self.steps:
+            return "read by the linear map to its teachers"
+        return "relaxed and joined" if self.size == "mini" else "whitened"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_size(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("size", cls.model_fields["size"].default) != "mini":
+            return given
+        if wrong := next((key for key in ("init", "tokenizer", "vqkd") if given.get(key)), None):
+            raise ValueError(
+                f"pretrain.size: mini starts from MiniLM, so it takes no {wrong}; leave that out, or give another size"
+            )
+        return {**MINI, **given}

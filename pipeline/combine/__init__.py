@@ -1,1 +1,0 @@
-"""Stage `combine`: derived feature sets, imported files and controls, without torch."""

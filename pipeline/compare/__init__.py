@@ -1,1 +1,0 @@
-"""Compare feature sets and releases, and make leaderboards."""

@@ -1,0 +1,1 @@
+"""Interactions and items: filter, number, split, clean, and count co-occurrences."""

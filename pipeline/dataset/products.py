@@ -1,0 +1,155 @@
+"""Parse metadata lines into clean products of the wanted items, in parallel if there are many."""
+
+import html
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
+from functools import partial
+from itertools import repeat
+from typing import NamedTuple
+
+from alignrec.pipeline.io.text import KEPT, LONGEST_LINE, Reject
+from alignrec.pipeline.runtime import engine
+from alignrec.pipeline.runtime.config import Source
+from alignrec.pipeline.sources.base import Product, Reader, is_path
+
+BATCH = 2048  # lines per job
+MOST_ADDRESSES = 1000  # maximum image addresses per item
+LONGEST_TEXT = 1 << 20  # characters per item: seconds to clean in the worst case; real items have up to 100,000
+MANY = 50_000  # wanted items above which processes repay their start-up of half a second
+
+# Each expression takes linear time: nothing is scanned twice.
+_HIDDEN = re.compile(r"<(script|style)\b[^<>]*>.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(r"</?[A-Za-z!][^<>]*>")  # does not match "a < b"
+# Markup cut by scraping, as in Amazon's 2018 files. Matches never extend beyond the next angle bracket.
+_ATTRIBUTE = r"""(?<![\w:-])[A-Za-z][\w:-]*+\s?=\s?(?:"[^"<>]*"|'[^'<>]*')"""
+_ELEMENT = (
+    r"(?:a|abbr|b|big|blockquote|br|center|code|dd|div|dl|dt|em|font|h[1-6]|hr|i|iframe|img|input|li|ol|p|pre|s|script|"
+    r"section|small|span|strike|strong|style|sub|sup|table|tbody|td|th|thead|tr|tt|u|ul|video)"
+)
+_CUT = re.compile(
+    rf"<(?=[a-z]){_ELEMENT}(?=[\s/]|\Z)(?:"
+    rf"(?:\s+{_ATTRIBUTE})+(?:\s*/)?"  # <span class="a-color-secondary"
+    r"|\s[^<>]*=\s?[\"'][^<>\"']*\Z"  # <span class="a-col
+    r"|\s*/?\Z)"  # <br
+    r"|</(?:[A-Za-z][A-Za-z0-9]*)?\s*\Z"  # </p
+    rf"|(?P<attributes>(?:{_ATTRIBUTE}\s*)++)(?P<end>/?>)?"  # alt="Magazines"/>; kept as text if unclosed
+    r"|[\"']\s*/>",  # Magazines" />
+    re.IGNORECASE,
+)
+_LEFT_OVER = re.compile(r"[\s.,:;\"'/>]*")  # text of only these characters was markup
+MOST_MARKS = 30  # maximum combining marks in a row
+JOINER = "\u034f"  # combining grapheme joiner: invisible, combining class 0
+_MARKS = re.compile(rf"[^\w\s!-~]{{{MOST_MARKS + 1},}}")  # superset of such runs: marks are neither letters nor digits
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060\ufeff\ufffd-\uffff\ud800-\udfff\s]+")
+
+
+class Parsed(NamedTuple):
+    """A clean product of one of the wanted items."""
+
+    name: str  # identifier at the source
+    product: Product  # clean
+
+
+Line = tuple[int, bytes]  # line number from 1, and bytes
+Outcome = Parsed | Reject | str  # outcome of a line; a string is the reason why it is skipped
+
+
+def parse_lines(
+    lines: Iterable[bytes], source: Source, wanted: Collection[str], workers: int | None
+) -> Iterator[Outcome]:
+    """Yield an outcome per line, with lines of other items last; `workers` None chooses the number of processes."""
+    if workers is None:
+        workers = (os.cpu_count() or 1) if len(wanted) >= MANY else 1
+    find_name, others = source.reader().key, 0
+
+    # lines of other items are recognised without parsing, and not sent to the processes
+    def batches() -> Iterator[list[Line]]:
+        nonlocal others
+        batch, size = list[Line](), 0
+        for number, line in enumerate(lines, start=1):
+            name = find_name(line)
+            if name is not None and name not in wanted and len(line) <= LONGEST_LINE:
+                others += 1
+                continue
+            batch.append((number, line))
+            size += len(line)
+            if len(batch) == BATCH or size >= LONGEST_LINE:  # a few long lines also fill a batch
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
+
+    on = None if workers == 1 else engine.Processes(workers, torch=False)
+    for _, outcomes in engine.map(partial(_batch_parser, source, wanted), batches(), on):
+        yield from outcomes
+    yield from repeat("other_item", others)
+
+
+def _batch_parser(source: Source, wanted: Container[str]) -> Callable[[list[Line]], list[Outcome]]:
+    reader = source.reader()
+    return lambda batch: [parse_line(*line, reader, wanted) for line in batch]
+
+
+def parse_line(number: int, raw: bytes, reader: Reader, wanted: Container[str]) -> Outcome:
+    if len(raw) <= LONGEST_LINE and not raw.strip():
+        return "blank_line"
+    try:
+        if len(raw) > LONGEST_LINE:
+            raise ValueError("line too long")
+        record = reader.parse(raw)
+        name = reader.name(record)
+        if name is None:
+            raise ValueError("no item identifier")
+        return Parsed(name, clean_product(reader.product(record))) if name in wanted else "other_item"
+    except ValueError as e:
+        return Reject(number, str(e), raw[:KEPT])
+
+
+def clean_product(product: Product) -> Product:
+    if sum(map(len, (product.title, product.brand, product.description, *product.categories))) > LONGEST_TEXT:
+        raise ValueError(f"text of more than {LONGEST_TEXT:,} characters")
+    return Product(
+        title=clean_text(product.title),
+        brand=clean_text(product.brand),
+        categories=[c for c in map(clean_text, product.categories) if c],
+        description=clean_text(product.description),
+        image_urls=list(dict.fromkeys(map(_clean_address, product.image_urls)))[:MOST_ADDRESSES],
+        extra=product.extra,
+    )
+
+
+def clean_text(text: str) -> str:
+    for _ in range(3 if "&" in text or "<" in text or ">" in text else 0):
+        resolved = html.unescape(text)  # real data contain tags that are escaped twice: "&amp;lt;br&amp;gt;"
+        plain = _TAG.sub(" ", _HIDDEN.sub(" ", resolved))
+        plain = _CUT.sub(lambda match: match[0] if match["attributes"] and not match["end"] else " ", plain)
+        if plain != resolved and _LEFT_OVER.fullmatch(plain):
+            return ""
+        if plain == text:
+            break
+        text = plain
+    if not (text.isascii() and text.isprintable()):
+        # U+034F splits long runs of marks, as in UAX 15: NFC sorts a run in quadratic time
+        text = unicodedata.normalize("NFC", _MARKS.sub(_part_marks, _CONTROL.sub(" ", text)))
+    return " ".join(text.split()) if "  " in text else text.strip(" ")  # the only white space left is spaces
+
+
+def _part_marks(match: re.Match[str]) -> str:
+    parts, run = [], 0
+    for char in match[0]:
+        run = run + 1 if unicodedata.combining(char) else 0
+        if run > MOST_MARKS:
+            parts.append(JOINER)
+            run = 1
+        parts.append(char)
+    return "".join(parts)
+
+
+def _clean_address(url: str) -> str:
+    if is_path(url.strip()):  # file names may contain spaces and ampersands
+        return _UNPRINTABLE.sub("", url).strip()
+    plain = _CONTROL.sub("", html.unescape(url))
+    return f"https:{plain}" if plain.startswith("//") else plain

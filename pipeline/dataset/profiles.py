@@ -1,0 +1,128 @@
+"""Recall@K of targets among the items nearest to a user's profile. G users, I items, n pairs, C candidates, F width."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy import sparse
+
+from alignrec.pipeline.dataset.cooccurrence import user_item_matrix
+from alignrec.pipeline.linalg.projections import float64_units
+from alignrec.pipeline.runtime import engine
+from alignrec.pipeline.runtime.seeds import seed_for
+
+TIE = 1e-6  # cosines closer than this are tied, as in the probes
+SHARE = 0.2  # share of items that are cold in a draw
+FEWEST = 40  # minimum cold items per draw: with fewer, Recall@20 would cover more than half of the candidates
+# upper bound on user-item scores: 5,000 users for 20,000 items, fewer for larger catalogues
+SCORED = 100_000_000
+FEWEST_USERS = 500
+MOST_USERS = 5_000  # users sampled; bounds time
+SCORES = 1 << 24  # scores held at a time by all threads
+COMPARED = 1 << 17  # scores compared at a time, which fit the cache
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """Items in the profiles of users, and their targets."""
+
+    has: sparse.csr_array  # float32 [G, I], 1 where an item is in a user's profile
+    user: np.ndarray  # int64 [n], ascending: user of each (user, target) pair
+    target: np.ndarray  # int64 [n], one of the candidates
+    candidates: np.ndarray  # int64 [C], ascending: items ranked, except those in the user's profile
+
+    def recalls(self, features: np.ndarray, k: int) -> np.ndarray:
+        """Return Recall@K per user by cosine of features float32 [I, F]: float64 [G], NaN without a target."""
+        # a tied target counts by its expected rank
+        used, users = np.unique(self.has.indices), self.has.shape[0]
+        members, units = self.has[:, used].astype(np.float64), float64_units(features, used)
+        # multiply by user or by item, whichever takes fewer products
+        sums = members @ units if users <= len(used) else None  # [G, F]
+        masked = self.has[:, self.candidates].tocsc()
+        step = max(1, SCORES // engine.CORES // max(1, users))
+
+        @lru_cache(maxsize=1)  # a single block is computed once for both passes
+        def score_block(first: int) -> np.ndarray:
+            block = slice(first, first + step)
+            columns = float64_units(features, self.candidates[block]).T
+            scores = members @ (units @ columns) if sums is None else sums @ columns  # [G, step]
+            scores[masked[:, block].nonzero()] = -np.inf
+            return scores
+
+        starts, place = range(0, len(self.candidates), step), np.searchsorted(self.candidates, self.target)
+        own = np.empty(len(self.user))
+        for first in starts:
+            inside = np.flatnonzero((place >= first) & (place < first + step))
+            own[inside] = score_block(first)[self.user[inside], place[inside] - first]
+        slack = TIE * np.diff(self.has.indptr)[self.user]
+        above, reached = np.zeros(len(own), np.int64), np.zeros(len(own), np.int64)
+        for first in starts:
+            scores = score_block(first)
+            at_once = max(1, COMPARED // max(1, scores.shape[1]))
+            for at in range(0, len(own), at_once):
+                pairs = slice(at, at + at_once)
+                theirs, value, near = scores[self.user[pairs]], own[pairs, None], slack[pairs, None]
+                above[pairs] += np.count_nonzero(theirs > value + near, axis=1)
+                reached[pairs] += np.count_nonzero(theirs >= value - near, axis=1)
+        found = np.clip((k - above) / (reached - above), 0, 1)
+        with np.errstate(invalid="ignore"):
+            means: np.ndarray = np.bincount(self.user, found, users) / np.bincount(self.user, minlength=users)
+        return means
+
+
+def draw_users(user: np.ndarray, n_items: int, seed: int) -> np.ndarray:
+    most = min(MOST_USERS, max(FEWEST_USERS, SCORED // max(1, n_items)))
+    shuffled = np.random.default_rng(seed_for("profiles", seed)).permutation(np.flatnonzero(np.bincount(user)))
+    return np.sort(shuffled[:most])
+
+
+def build_profiles(
+    has: tuple[np.ndarray, np.ndarray], finds: tuple[np.ndarray, np.ndarray], who: np.ndarray, n_items: int,
+    candidates: np.ndarray | None = None,
+) -> Profiles:  # fmt: skip
+    """Build profiles of the users `who` from (user, item) pairs; items in a user's profile are never targets."""
+    candidates = np.arange(n_items) if candidates is None else candidates
+    mine, sought = (_profile_matrix(*pairs, who, n_items) for pairs in (has, finds))
+    wanted = np.zeros(n_items, np.float32)
+    wanted[candidates] = 1
+    sought = sparse.csr_array((sought - sought * mine) @ sparse.diags_array(wanted))
+    sought.eliminate_zeros()
+    user, target = sought.nonzero()
+    order = np.lexsort((target, user))
+    order = order[np.diff(mine.indptr)[user[order]] > 0]
+    return Profiles(mine, user[order].astype(np.int64), target[order].astype(np.int64), candidates)
+
+
+def draw_cold_profiles(
+    has: tuple[np.ndarray, np.ndarray], finds: tuple[np.ndarray, np.ndarray], n_items: int, draws: int
+) -> list[Profiles]:
+    """Return draws of cold items, the candidates, which are in no profile; none if fewer than FEWEST would be cold."""
+    items, parts = np.unique(np.r_[has[1], finds[1]]), round(1 / SHARE)
+    if len(items) // parts < FEWEST:
+        return []
+    # draws partition the items, so that each item is cold equally often
+    rng = np.random.default_rng(seed_for("cold items"))
+    who, found = draw_users(finds[0], n_items, 0), list[Profiles]()
+    while len(found) < draws:
+        for cold in np.array_split(rng.permutation(items), parts)[: draws - len(found)]:
+            warm = ~np.isin(has[1], cold)
+            found += [build_profiles((has[0][warm], has[1][warm]), finds, who, n_items, np.sort(cold))]
+    return found if any(len(draw.user) for draw in found) else []
+
+
+def cold_recalls(
+    draws: Sequence[Profiles], features: np.ndarray | Callable[[np.ndarray], np.ndarray], k: int
+) -> np.ndarray:
+    """Return Recall@K of users with a target in one of D draws: float64 [G, D], NaN without a target in that draw."""
+    # features: float32 [I, F], or a function of the cold items that learns them without their interactions
+    found = [draw.recalls(features(draw.candidates) if callable(features) else features, k) for draw in draws]
+    recalls: np.ndarray = np.stack(found, axis=1)
+    return recalls[~np.isnan(recalls).all(axis=1)]
+
+
+def _profile_matrix(user: np.ndarray, item: np.ndarray, who: np.ndarray, items: int) -> sparse.csr_array:
+    kept = np.isin(user, who)
+    matrix = user_item_matrix(np.searchsorted(who, user[kept]), item[kept], items)
+    matrix.resize((len(who), items))
+    return matrix

@@ -1,1 +1,0 @@
-"""Encode any table with the code of stage `encode`."""

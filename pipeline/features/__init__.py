@@ -1,0 +1,1 @@
+"""Feature sets: the shard loop, combinations, item graphs and semantic IDs."""

@@ -1,1 +1,0 @@
-"""Find the nearest neighbours of items, exactly or approximately."""

@@ -1,1 +1,0 @@
-"""Infrastructure to run stages: files and records, seeds, resuming, progress, and code fingerprints."""

@@ -1,1 +1,0 @@
-"""HTTP client, resumable downloads, and reading of untrusted zip archives."""

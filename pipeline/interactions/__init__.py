@@ -1,1 +1,0 @@
-"""Filter, number and split interactions, and count co-occurrences."""

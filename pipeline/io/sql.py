@@ -1,0 +1,78 @@
+"""Read raw files as SQL tables of strings, in file order, with null for unreadable values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignrec.pipeline.io.text import open_text
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+
+def quote_text(value: object) -> str:
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+# Casts must wrap `trim_sql` or `strip_sql`: DuckDB 2.0 pushes a bare try_cast into its CSV reader, where a bad value is
+# an error instead of null.
+def trim_sql(text: str) -> str:
+    """Return SQL that strips spaces from a number or time, null if empty; see `strip_sql` for identifiers."""
+    return f"nullif(CASE WHEN contains({text}, ' ') THEN trim({text}) ELSE {text} END, '')"
+
+
+def rating_sql(text: str) -> str:
+    value = f"try_cast({text} AS FLOAT)"
+    return f"CASE WHEN isfinite({value}) THEN {value} END"
+
+
+def whole_sql(text: str, kind: str = "BIGINT") -> str:
+    """Return SQL that reads an integer; null for 1.5, which a cast would round."""
+    value = f"try_cast({text} AS {kind})"
+    return f"CASE WHEN {value} = try_cast({text} AS DOUBLE) THEN {value} END"
+
+
+def csv_sql(path: Path, columns: Iterable[str], header: bool, delimiter: str = ",", quotes: bool = False) -> str:
+    quote = '"' if quotes else ""
+    options = f"header={str(header).lower()}, auto_detect=false, delim={quote_text(delimiter)}, null_padding=true"
+    return _scan_sql("read_csv", path, columns, f"{options}, quote='{quote}', escape='{quote}'")
+
+
+def json_sql(path: Path, columns: Iterable[str]) -> str:
+    options = "format='newline_delimited', ignore_errors=true, maximum_object_size=16777216"
+    return _scan_sql("read_json", path, columns, options)
+
+
+def _scan_sql(function: str, path: Path, columns: Iterable[str], options: str) -> str:
+    with open_text(path):  # raises UserError unless it is UTF-8
+        strings = ", ".join(f"{quote_text(c)}: 'VARCHAR'" for c in columns)
+    return f"{function}({quote_text(path)}, {options}, columns={{{strings}}})"
+
+
+# white space of Python's str.strip: U+0009 .. U+3000
+WHITE = "".join(chr(c) for c in range(0x3001) if chr(c).isspace())
+
+
+def strip_sql(text: str) -> str:
+    # trim is slow, so a cheap test selects the few values that may need trimming
+    text, white = f"({text})", f"'{WHITE}'"
+    suspect = f"strlen({text}) <> length({text}) OR {text} < '!' OR {text}[-1] < '!'"  # not ASCII, or blank at an end
+    trimmed = f"CASE WHEN contains({white}, {text}[1]) OR contains({white}, {text}[-1]) THEN trim({text}, {white})"
+    return f"nullif(CASE WHEN {suspect} THEN {trimmed} ELSE {text} END ELSE {text} END, '')"
+
+
+def identifier_of(value: Any) -> str | None:
+    return None if value is None or isinstance(value, (bool, list, dict)) else str(value).strip() or None
+
+
+@contextmanager
+def open_database() -> Iterator[DuckDBPyConnection]:
+    import duckdb  # optional dependency: a light install reads parameters without it
+
+    with duckdb.connect() as db:
+        db.execute("SET TimeZone = 'UTC'")
+        db.execute("SET enable_progress_bar = false")
+        yield db

@@ -1,1 +1,0 @@
-"""Parse and clean item metadata, and compose item texts."""

@@ -1,0 +1,1 @@
+"""Numerical building blocks: projections, nearest neighbours, sparse products, top K, devices."""

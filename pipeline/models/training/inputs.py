@@ -1,0 +1,67 @@
+"""Inputs of training: the split, at most one feature set, and negative samples. U users, I items, N train pairs."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.dataset import split
+from alignrec.pipeline.dataset.split import Pairs, Split, contains_keys, pair_keys
+from alignrec.pipeline.runtime.layout import Layout
+
+
+class TrainingData(NamedTuple):
+    """A split with at most one feature set and its item graph."""
+
+    split: split.Split
+    features: np.ndarray | None  # float32 [I, F]
+    edges: pa.Table | None  # schema EDGES
+
+
+def input_files(layout: Layout, features: str | None) -> list[Path]:
+    own = [] if features is None else [layout.edges(features), *io.shards(layout.features(features), "features")]
+    return [layout.interactions, layout.users, layout.item_ids, *own]
+
+
+def read_inputs(layout: Layout, features: str | None) -> TrainingData:
+    """Read the split (of large catalogues a sample of users) and, unless None, a feature set with its graph."""
+    users = io.read_table(layout.users, schemas.USERS, ["user_id"])
+    items = io.read_table(layout.item_ids, schemas.ITEM_IDS, ["item_id"])
+    interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
+    parts = split.limit_users(split.load_split(interactions, len(users), len(items)))
+    if features is None:
+        return TrainingData(parts, None, None)
+    vectors, edges = io.map_features(layout.features(features)), io.read_table(layout.edges(features), schemas.EDGES)
+    return TrainingData(parts, vectors, edges)
+
+
+class Sampler:
+    """Sampler of train pairs with negatives, vectorised over an epoch."""
+
+    def __init__(self, split: Split) -> None:
+        self.items = np.unique(split.train.items)
+        self.n_items = split.n_items
+        self.taken = pair_keys(split.train, split.n_items)
+        # users with every train item have no negatives, so their pairs are dropped
+        full = np.bincount(split.train.users, minlength=split.n_users) == len(self.items)
+        kept = ~full[split.train.users]
+        self.pairs = Pairs(split.train.users[kept], split.train.items[kept])
+
+    def epoch(self, rng: np.random.Generator) -> np.ndarray:
+        """Return users, positives, negatives, int64 [3, N]; negatives are uniform over unseen train items."""
+        order = self.order(rng)
+        users = self.pairs.users[order].astype(np.int64)
+        negatives = self._draw(rng, len(users))
+        wrong = np.arange(len(users))
+        while len(wrong := wrong[contains_keys(self.taken, users[wrong] * self.n_items + negatives[wrong])]):
+            negatives[wrong] = self._draw(rng, len(wrong))
+        return np.stack([users, self.pairs.items[order].astype(np.int64), negatives])
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        return rng.permutation(len(self.pairs))
+
+    def _draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        return self.items[rng.integers(0, len(self.items), n)].astype(np.int64)

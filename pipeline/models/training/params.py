@@ -1,0 +1,31 @@
+"""Section `train` of params.yaml: settings of the released recommender."""
+
+from typing import Any, ClassVar, cast
+
+from pydantic import ConfigDict
+
+from alignrec.pipeline.models import MODELS, RELEASED
+from alignrec.pipeline.models.params import FEATURES, Train
+from alignrec.pipeline.runtime.config import Name, Section, checked
+
+
+class Released(Section):
+    """Keys of AlignRec as given in params.yaml; all keys are in pipeline/models/alignrec.py, which imports torch."""
+
+    speed: ClassVar[frozenset[str]] = frozenset({"checkpoint_every"})
+
+    model_config = ConfigDict(extra="allow")
+
+    features: Name = FEATURES
+    """feature set to train on; by default one that the dataset has"""
+
+    def given(self) -> dict[str, Any]:
+        return self.model_dump(exclude_unset=True)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the keys that are set; defaults of other keys are part of the code's fingerprint."""
+        return {key: value for key, value in self.given().items() if key not in self.speed}
+
+    def resolved(self) -> Train:
+        """Return AlignRec's settings with defaults; UserError for an invalid key or value."""
+        return cast(Train, checked(MODELS[RELEASED].Params, self.given(), "train"))

@@ -1,1 +1,0 @@
-"""Numerical building blocks: matrix products, linear algebra, top K, devices, checkpoints."""

@@ -1,1 +1,0 @@
-"""Pre-training of BEiT3: corpus, batches, losses, training loop."""

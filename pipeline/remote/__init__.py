@@ -1,1 +1,0 @@
-"""Download and upload releases: read access by address (stores), fetch and push."""

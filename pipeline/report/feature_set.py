@@ -1,0 +1,91 @@
+"""Read a feature set of the dataset, or a file in any format of pipeline/vectors/, in item order."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from alignrec.pipeline import io
+from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.vectors.base import match_file
+
+FEWEST = 3  # items needed for a comparison
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """A feature set to compare. I items, F width."""
+
+    name: str
+    source: str  # file, and how its rows were matched with items
+    vectors: np.ndarray  # float32 [I, F], finite
+    identified: bool = True  # whether its rows have identifiers
+    folder: str = ""  # parent folder of a file that the set is named after
+    there: np.ndarray | None = None  # bool [I], items with a row; None: all
+
+
+def read_set(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = None) -> FeatureSet:
+    """Read the features that `spec` names (see docs/compare.md), with zeros for items without a row."""
+    name, path = split_name(spec)
+    # a column of a table may follow a colon
+    head, _, column = path.rpartition(":")
+    tables = Path(head).is_dir() or (head.endswith(".parquet") and Path(head).exists())
+    if not (head and column and tables) or Path(path).exists():
+        head, column = path, ""
+    where = Path(head)
+    if path in layout.feature_sets() and not where.suffix:
+        return replace(read_encoded(layout, path), name=name or path)
+    if not where.exists():
+        available = ", ".join(layout.feature_sets()) or "none"
+        raise UserError(f"'{path}' is neither a file nor an encoded feature set of {layout.dataset} ({available})")
+    matched = match_file(where, asins, order, column=column or None)
+    counted = matched.counted(asins, "are left out")
+    return FeatureSet(
+        name or short_name(Path(column) if column else where),
+        f"{where.name}, {matched.how}{'; ' if counted else ''}{counted}",
+        matched.rows(0, len(asins)),
+        matched.identified,
+        "" if name else where.resolve().parent.name,
+        matched.place >= 0 if matched.missing else None,
+    )
+
+
+def read_encoded(layout: Layout, name: str) -> FeatureSet:
+    vectors = io.matrix(io.read_features(layout.features(name))["vector"])
+    return FeatureSet(name, f"encoded here as {name}", vectors)
+
+
+def common_items(sets: Sequence[FeatureSet]) -> np.ndarray:
+    """Return the items that have a row in all sets, int [C]; raises UserError if fewer than FEWEST."""
+    there = np.logical_and.reduce([np.ones(len(g.vectors), bool) if g.there is None else g.there for g in sets])
+    if there.sum() < min(FEWEST, len(there)):
+        raise UserError(f"{', '.join(g.name for g in sets)}: {there.sum()} items have a row in all; give larger files")
+    return np.flatnonzero(there)
+
+
+def with_distinct_names(sets: Sequence[FeatureSet]) -> list[FeatureSet]:
+    times, found = Counter(g.name for g in sets), dict[str, FeatureSet]()
+    for g in sets:  # files with equal names are prefixed with their folder, then numbered
+        first = short_name(Path(f"{g.folder}-{g.name}")) if g.folder and times[g.name] > 1 else g.name
+        numbered = (first, *(f"{first}-{n}" for n in range(2, len(sets) + 1)))
+        name = next(name for name in numbered if name not in found)
+        found[name] = replace(g, name=name)
+    return [*found.values()]
+
+
+def split_name(spec: str) -> tuple[str, str]:
+    """Split `name=path`, where the name is optional and the path may contain `=`."""
+    name, equals, path = spec.partition("=")
+    if not equals or Path(spec).exists():
+        return "", spec
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):  # the name is used as a file name
+        raise UserError(f"'{spec}': no such file, and '{name}' is not a name (letters, digits, - and _)")
+    return name, path
+
+
+def short_name(path: Path) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-")[:40] or "features"

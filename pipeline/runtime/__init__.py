@@ -1,0 +1,1 @@
+"""What runs stages: parameters, records, paths, seeds, workers, progress, code fingerprints."""

@@ -1,0 +1,184 @@
+"""Paths of the files of all stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from alignrec.pipeline import io
+
+WORK = ".work"  # folder of unfinished work
+FEATURE_STAGES = ("encode", "beit3", "combine")  # stages that write feature sets
+
+
+@dataclass(frozen=True)
+class Named:
+    """Descriptor of a file of `EncoderFiles`."""
+
+    name: str
+    content: str
+
+    def __get__(self, files: EncoderFiles, owner: type[EncoderFiles]) -> Path:
+        return files.folder / self.name
+
+
+@dataclass(frozen=True)
+class EncoderFiles:
+    """Files of an encoder that `pretrain` trains: network, tokenizer, whitening."""
+
+    folder: Path
+    weights = Named("encoder.safetensors", "parameters of the network, under the published names")
+    config = Named("config.json", "shape of the network")
+    tokenizer = Named("tokenizer.spm", "SentencePiece model; absent where no item has text")
+    word_pieces = Named("wordpieces.json", "MiniLM's word pieces in the order of `mini`, in place of a tokenizer")
+    whitening = Named("whitening.safetensors", "mean and map that read CLS; absent for the raw vector")
+    start = Named("start.safetensors", "initial image embedding of `mini`; not released")
+    official = Named("official.safetensors", "weights of `pretrain.init` before training, without heads; not released")
+
+    def present(self) -> list[Path]:
+        # files of a release
+        files = (self.config, self.weights, self.tokenizer, self.word_pieces, self.whitening)
+        return [path for path in files if path.is_file()]
+
+
+@dataclass(frozen=True)
+class File:
+    """Descriptor of a path in the folder of a stage."""
+
+    stage: str
+    name: str
+    content: str
+    unfinished: bool = False  # whether it is in the work folder, as it is not part of the output
+
+    def __get__(self, layout: Layout, owner: type[Layout]) -> Path:
+        return (layout.work(self.stage) if self.unfinished else layout.folder(self.stage)) / self.name
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Descriptor of a method that returns the path of one of several files in the folder of a stage."""
+
+    stage: str
+    name: str  # file name with {} for the argument
+    content: str
+
+    def __get__(self, layout: Layout, owner: type[Layout]) -> Callable[[str], Path]:
+        return lambda which: layout.folder(self.stage) / self.name.format(which)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of a dataset, <root>/<stage>/<dataset>/[<item>/]; the running stage writes below `work`."""
+
+    root: Path
+    dataset: str
+    running: tuple[str, str] = ("", "")
+    drawn: int = 0  # number of the train/valid/test split
+
+    def folder(self, stage: str, item: str = "") -> Path:
+        if stage == self.running[0] and self.running[1] in ("", item):
+            return self.work(stage, item)
+        return self.out(stage, item)
+
+    def work(self, stage: str, item: str = "") -> Path:
+        """Folder of unfinished work, ignored by git and DVC; safe to delete."""
+        return self.root / WORK / stage / self.dataset / item
+
+    def out(self, stage: str, item: str = "") -> Path:
+        return self.root / stage / self.dataset / item
+
+    def run_record(self, stage: str, item: str = "") -> Path:
+        """run.json: rows, drops, parameters, versions and the sha256 of each file."""
+        return self.out(stage, item) / io.RECORD
+
+    def cost(self, stage: str, item: str = "") -> Path:
+        """cost.json: time and memory of the last run on this machine."""
+        return self.work(stage, item) / io.COST
+
+    # --- raw data and tables
+    raw = File("download", "", "raw files as downloaded")
+    sources = File("download", "sources.json", "list of raw files: name, url, bytes, sha256")
+    users = File("interactions", "users.parquet", "Table USERS.")
+    item_ids = File("interactions", "item_ids.parquet", "Table ITEM_IDS.")
+    items = File("items", "items.parquet", "Table ITEMS.")
+    interaction_rejects = File("interactions", "rejects.parquet", "Table REJECTS of interactions read row by row.")
+    rejects = File("items", "rejects.parquet", "Table REJECTS: metadata lines that could not be read.")
+    images = File("images", "", "Folder of images-*.parquet, table IMAGES.")
+
+    @property
+    def interactions(self) -> Path:
+        """Table INTERACTIONS."""
+        return self.folder("interactions") / (f"draw-{self.drawn}.parquet" if self.drawn else "interactions.parquet")
+
+    def draws(self) -> list[Layout]:
+        """Layouts of all draws: same files, other train/valid/test splits."""
+        others = len(list(self.folder("interactions").glob("draw-*.parquet")))
+        return [replace(self, drawn=number) for number in range(1 + others)]
+
+    # --- encoder and features
+    visual_tokens = File(
+        "pretrain", "visual_tokens.safetensors", "centroids, float32 [C, W], or a VQ-KD tokenizer under published names"
+    )  # absent without images, and with a published tokenizer
+    encoder_checkpoint = File("pretrain", ".checkpoint.safetensors", "state of a killed pre-training", True)
+    encoder_scratch = File("pretrain", ".scratch", "decoded images and ids during pre-training", True)
+
+    @property
+    def published(self) -> Path:
+        """Folder of published weights and tokenizers, shared by all datasets; safe to delete."""
+        return self.root / "published"
+
+    @property
+    def rows(self) -> Path:
+        """Folder of cached rows, see pipeline/features/encode.py; safe to delete."""
+        return self.root / WORK / "rows"
+
+    @property
+    def encoder(self) -> EncoderFiles:
+        return EncoderFiles(self.folder("pretrain"))
+
+    def features(self, name: str) -> Path:
+        """Folder of a feature set: features-*.parquet, table features(F), set.json and encoder/."""
+        below = [self.folder(stage) / name for stage in ("beit3", "combine")]
+        return next((folder for folder in below if folder.is_dir()), self.folder("encode", name))
+
+    def feature_sets(self) -> list[str]:
+        files = (path for stage in FEATURE_STAGES for path in self.folder(stage).glob("*/features-00000.parquet"))
+        return sorted(path.parent.name for path in files)
+
+    edges = OneOf("graph", "{}/edges.parquet", "Table EDGES of a feature set.")
+    codes = OneOf("semantic_ids", "{}/codes.parquet", "Table semantic_ids(L) of a feature set.")
+
+    # --- recommender
+    model = File("train", "model.safetensors", "parameters of the trained recommender")
+    checkpoint = File("train", ".checkpoint.safetensors", "state of a killed training", True)
+    user_embeddings = File("train", "user_embeddings.parquet", "Table user_embeddings(D).")
+    item_embeddings = File("train", "item_embeddings.parquet", "Table item_embeddings(D).")
+    items_index = File("train", "items.faiss", "FAISS index of the item vectors, by inner product; row = item_id")
+    index_facts = File("train", "index.json", "facts of the index, and its recall")
+
+    def history(self, stage: str) -> Path:
+        """Training curve of `pretrain` or `train`: a list of one object per epoch."""
+        return self.folder(stage) / "history.json"
+
+    # --- evidence
+    code_quality = File("semantic_ids", "codes.json", "feature set -> figures of pipeline/features/semantic_ids.py")
+    probes = File("probe", "probes.json", "intermediate evaluation of every feature set")
+    results = File("benchmark", "results.parquet", "Table RESULTS.")
+    slices = File("benchmark", "slices.parquet", "Table SLICES.")
+    tests = File("benchmark", "tests.parquet", "Table TESTS.")
+    protocol = File("benchmark", "protocol.json", "the protocol that the fingerprint of a figure identifies")
+    metrics = File("benchmark", "metrics.json", "mean and sd of the headline metrics of every run")
+    tuning = File("benchmark", "tuning.parquet", "Table TUNING; absent where the settings are used as given.")
+    runs = File("benchmark", "runs.json", "the cell of each run, see pipeline/benchmark/cell.py")
+    report = File("report", "", "index.html and report.md")
+    release = File("publish", "release", "the release folder")
+
+    def cells(self, stage: str) -> Path:
+        """Folder of trained models: a record and rankings of each, see pipeline/benchmark/experiment.py."""
+        return self.folder(stage) / "cells"
+
+    study = OneOf("study", "{}.parquet", "Table STUDY of a part of the study.")
+    study_plot = OneOf("study", "{}.json", "rows of a part for `dvc plots`")
+    # shown by DVC and tracked in git
+    figures = OneOf("report", "figures/{}.json", "`metrics`, or plot rows of a stage or part")

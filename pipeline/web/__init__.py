@@ -1,0 +1,1 @@
+"""HTTP client that follows only permitted redirects, resumable downloads, retries."""

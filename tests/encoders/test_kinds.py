@@ -1,0 +1,269 @@
+"""Every kind of third-party model, as a tiny random network: vectors depend on what an item has."""
+
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+import networks
+import numpy as np
+import pictures
+import pytest
+import torch
+from PIL import Image
+
+from alignrec.pipeline.encoders import towers
+from alignrec.pipeline.encoders.huggingface import pool_tokens
+from alignrec.pipeline.encoders.registry import Encoder, find_network
+from alignrec.pipeline.features import batching
+from alignrec.pipeline.images.decode import decode_rgb
+from alignrec.pipeline.io.errors import UserError, installing
+
+BOTH = ("image", "text")
+NETWORKS: dict[str, tuple[str, tuple[str, ...], int]] = {
+    "siglip": ("huggingface", BOTH, 32),
+    "clip": ("huggingface", BOTH, 24),
+    "dinov2": ("huggingface", ("image",), 32),
+    "bert": ("huggingface", ("text",), 32),
+    "qwen": ("huggingface", ("text",), 32),
+    "sentences": ("sentence-transformers", ("text",), 32),
+    "multimodal": ("sentence-transformers", BOTH, 32),
+    "timm": ("timm", ("image",), 32),
+    "open_clip": ("open_clip", BOTH, 24),
+}
+"""name in tests/networks.py -> kind, modalities, width"""
+READERS = [name for name, (_, reads, _) in NETWORKS.items() if "text" in reads]
+VIEWERS = [name for name, (_, reads, _) in NETWORKS.items() if "image" in reads]
+TEXTS = ["red apple", "", "a blue car with four doors", "", "green tree " * 300, "é 日本語 🙂", "bus", "red car"]
+COLOURS = ["red", "green", None, None, "blue", "grey", None, "red"]
+PICTURES = [None if c is None else pictures.plain(c) for c in COLOURS]
+Folder = Callable[[str], Path]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """Build each network once."""
+    base = tmp_path_factory.mktemp("networks")
+    return cache(lambda name: Path(getattr(networks, name)(base / name)))
+
+
+ENCODERS: dict[str, Encoder] = {}
+"""settings -> encoder, as loading one takes longer than encoding"""
+
+
+def loaded(folder: Folder, name: str, **given: object) -> Encoder:
+    encoders = {"mine": {"kind": NETWORKS[name][0], "model": str(folder(name)), **given}}
+    if str(encoders) not in ENCODERS:
+        ENCODERS[str(encoders)] = find_network(encoders, "mine", Path("nowhere")).load()
+    return ENCODERS[str(encoders)]
+
+
+def run(encoder: Encoder, texts: Sequence[str], images: Sequence[bytes | None], size: int = 4) -> batching.Encoded:
+    """Encode the modalities that the encoder reads, as the stage does."""
+    reads = encoder.reads  # type: ignore[attr-defined]
+    shown = images if "image" in reads else [None] * len(images)
+    return batching.encode_items(encoder, texts if "text" in reads else [""] * len(texts), shown, size, workers=2)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_batch_equals_single_items_and_what_lacks_all_is_zero(folder: Folder, name: str) -> None:
+    encoder, reads = loaded(folder, name), NETWORKS[name][1]
+    assert encoder.width == NETWORKS[name][2]
+    encoded = run(encoder, TEXTS, PICTURES)
+    alone = np.concatenate([run(encoder, [t], [p]).vectors for t, p in zip(TEXTS, PICTURES, strict=True)])
+    np.testing.assert_allclose(encoded.vectors, alone, atol=2e-6)
+    text = np.array([bool(t) and "text" in reads for t in TEXTS])
+    image = np.array([p is not None and "image" in reads for p in PICTURES])
+    assert (encoded.has_text == text).all()
+    assert (encoded.has_image == image).all()
+    assert ((np.abs(encoded.vectors).max(axis=1) > 0) == text | image).all()
+    assert (run(encoder, TEXTS, PICTURES).vectors == encoded.vectors).all()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_bfloat16_gives_about_the_same(folder: Folder, name: str) -> None:
+    exact = torch.from_numpy(run(loaded(folder, name), TEXTS, PICTURES).vectors)
+    rough = torch.from_numpy(run(loaded(folder, name, precision="bfloat16"), TEXTS, PICTURES).vectors)
+    there = exact.abs().amax(1) > 0
+    assert float(torch.cosine_similarity(exact, rough)[there].min()) > 0.99
+    assert (exact != rough).any()
+
+
+ODD = {
+    "10,000 words": "tree " * 10_000,
+    "one word": "a" * 100_000,
+    "NUL": "red\0apple",
+    "half a character": "red \ud83d apple",
+    "right to left": "תפוח אדום \u202e apple",
+    "emoji": "👩‍👩‍👧‍👦🏽\ufe0f" * 50,
+    "private and beyond": "\ue000\U0010ffff\ufffe",
+    "a place for an image": "red <|image_pad|><|vision_start|> apple",
+    "an address": "https://127.0.0.1:9/apple.jpg",
+    "data": "data:image/png;base64,xx",
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_any_text_makes_a_vector(folder: Folder, name: str) -> None:
+    encoded = run(loaded(folder, name), [*ODD.values(), "\u3000\t "], [None] * (len(ODD) + 1))
+    assert np.isfinite(encoded.vectors).all()
+    assert (np.abs(encoded.vectors).max(axis=1) > 0).tolist() == [True] * len(ODD) + [False]
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_text_that_names_a_file_is_a_text(folder: Folder, name: str, tmp_path: Path) -> None:
+    """sentence-transformers would open bare texts that are paths or addresses of images."""
+    path = tmp_path / "red.png"
+    Image.new("RGB", (40, 30), "red").save(path)
+    encoder = loaded(folder, name)
+    before = run(encoder, [str(path)], [None]).vectors
+    path.unlink()
+    assert (run(encoder, [str(path)], [None]).vectors == before).all()
+
+
+@pytest.mark.parametrize("name", VIEWERS)
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_any_image_makes_a_vector(folder: Folder, name: str) -> None:
+    sizes = [(1, 1), (3, 3), (1, 900), (3, 40), (10_000, 2), (2500, 2500)]
+    encoded = run(loaded(folder, name), [""] * len(sizes), [pictures.plain("red", size) for size in sizes])
+    assert np.isfinite(encoded.vectors).all()
+    assert (np.abs(encoded.vectors).max(axis=1) > 0).all()
+
+
+def test_a_thin_image_keeps_its_middle_and_bounded_memory() -> None:
+    stripes = Image.new("RGB", (4000, 10), "red")
+    stripes.paste("blue", (1900, 0, 2100, 10))
+    (image,) = towers.open_images([pictures.saved(stripes, "PNG")])
+    assert image.size == (160, 10)
+    assert {image.getpixel((x, 5)) for x in (0, 80, 159)} == {(0, 0, 255)}
+    assert decode_rgb(pictures.plain("red", (9000, 9000)), towers.SIDE).size == (2250, 2250)
+
+
+# --- two towers
+
+
+@pytest.mark.parametrize("name", ["siglip", "clip", "open_clip", "multimodal"])
+def test_mean_and_concat_join_the_vectors_of_length_one(folder: Folder, name: str) -> None:
+    mean, concat = loaded(folder, name, join="mean"), loaded(folder, name, join="concat")
+    width = NETWORKS[name][2]
+    assert (mean.width, concat.width) == (width, 2 * width)
+    texts, images = [TEXTS[0], "", TEXTS[2]], [PICTURES[0], PICTURES[1], None]
+    joined, both = run(concat, texts, images).vectors, run(mean, texts, images).vectors
+    np.testing.assert_allclose(np.linalg.norm(joined[:, :width], axis=1), [1, 1, 0], atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(joined[:, width:], axis=1), [1, 0, 1], atol=1e-5)
+    np.testing.assert_allclose(both[0], (joined[0, :width] + joined[0, width:]) / 2, atol=1e-6)
+    np.testing.assert_allclose(both[1:], (joined[:, :width] + joined[:, width:])[1:], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["siglip", "clip", "open_clip", "multimodal"])
+def test_one_modality_of_two_can_be_shown(folder: Folder, name: str) -> None:
+    texts = run(loaded(folder, name, modalities=["text"]), TEXTS, PICTURES)
+    assert not texts.has_image.any()
+    assert texts.has_text.any()
+    images = run(loaded(folder, name, modalities=["image"]), TEXTS, PICTURES)
+    assert not images.has_text.any()
+    np.testing.assert_allclose(images.vectors[0], images.vectors[7], atol=1e-6)  # one image, two texts
+
+
+def test_the_tower_is_transformers_own(folder: Folder) -> None:
+    """SigLIP and CLIP have the vectors that transformers computes for the same inputs."""
+    from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+
+    for name in ("siglip", "clip"):
+        network, tokenizer = AutoModel.from_pretrained(folder(name)), AutoTokenizer.from_pretrained(folder(name))
+        pad = {"padding": "max_length", "max_length": 16} if name == "siglip" else {}
+        with torch.inference_mode():
+            text = network.get_text_features(**tokenizer(["red apple"], return_tensors="pt", **pad)).pooler_output
+            picture = decode_rgb(PICTURES[0] or b"", 32)
+            pixels = AutoImageProcessor.from_pretrained(folder(name))(picture, return_tensors="pt")
+            image = network.get_image_features(**pixels).pooler_output
+        encoded = run(loaded(folder, name, join="concat"), ["red apple"], PICTURES[:1]).vectors[0]
+        wanted = torch.cat([torch.nn.functional.normalize(x) for x in (image, text)], 1)[0].numpy()
+        np.testing.assert_allclose(encoded, wanted, atol=1e-5)
+
+
+# --- one tower
+
+
+def test_texts_are_pooled_by_their_mean_or_of_decoders_by_their_last_token() -> None:
+    hidden, mask = torch.tensor([[[1.0], [3.0], [100.0]]]), torch.tensor([[1, 1, 0]])
+    assert [float(pool_tokens(hidden, mask, last)) for last in (False, True)] == [2.0, 3.0]
+
+
+@pytest.mark.parametrize("name", ["bert", "qwen", "sentences", "multimodal"])
+def test_prompt_length_and_dimension_are_obeyed(folder: Folder, name: str) -> None:
+    usual, nothing = run(loaded(folder, name), TEXTS, [None] * 8).vectors, [None] * 8
+    prompted = run(loaded(folder, name, prompt="tell: "), TEXTS, nothing).vectors
+    assert np.abs(prompted - usual)[0].max() > 1e-3
+    narrow = loaded(folder, name, dim=8)
+    assert narrow.width == 8
+    np.testing.assert_allclose(run(narrow, TEXTS, nothing).vectors, usual[:, :8], atol=1e-6)
+    short, alike = loaded(folder, name, max_tokens=6, chunks=1), ["green tree " * 9 + last for last in ("house", "car")]
+    np.testing.assert_allclose(*run(short, alike, nothing[:2]).vectors, atol=1e-6)
+    if name != "multimodal":  # a chat, which is cut
+        assert np.abs(np.subtract(*run(loaded(folder, name, max_tokens=6), alike, nothing[:2]).vectors)).max() > 1e-4
+    assert np.abs(np.subtract(*run(short, ["green", "grey"], nothing[:2]).vectors)).max() > 1e-4
+
+
+def test_weights_that_lack_a_part_are_refused(folder: Folder, tmp_path: Path) -> None:
+    """transformers would only warn, and randomise the missing weights."""
+    from safetensors.torch import load_file, save_file
+
+    copy = Path(shutil.copytree(folder("bert"), tmp_path / "bert"))
+    weights = load_file(copy / "model.safetensors")
+    del weights["encoder.layer.1.output.dense.weight"]
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"1 parameters .* encoder\.layer\.1\.output"):
+        loaded(lambda name: copy, "bert")
+
+
+# --- sentence-transformers
+
+
+@pytest.mark.parametrize("name", ["sentences", "multimodal"])
+def test_vectors_are_sentence_transformers_own(folder: Folder, name: str) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    theirs = SentenceTransformer(str(folder(name)), device="cpu")
+    texts = [text for text in TEXTS[:3] if text]
+    ours = run(loaded(folder, name), texts, [None] * len(texts)).vectors
+    np.testing.assert_allclose(ours, theirs.encode(texts), atol=1e-5)
+    if name == "multimodal":
+        image = decode_rgb(PICTURES[0] or b"", 512)
+        fused = theirs.encode([{"image": image, "text": "red apple"}, {"image": image}])
+        encoded = run(loaded(folder, name), ["red apple", ""], [PICTURES[0]] * 2).vectors
+        np.testing.assert_allclose(encoded, fused, atol=1e-5)
+
+
+def test_a_models_own_prompt_is_used_unless_another_is_given(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(networks.sentences(tmp_path / "made")), device="cpu")
+    model.prompts, model.default_prompt_name = {"query": "ask: ", "document": "item: "}, "document"
+    model.save(str(tmp_path / "prompted"))
+    own = loaded(lambda name: tmp_path / "prompted", "sentences")
+    none = loaded(lambda name: tmp_path / "prompted", "sentences", prompt="")
+    asked = loaded(lambda name: tmp_path / "prompted", "sentences", prompt="item: ")
+    vectors = [run(encoder, ["red apple"], [None]).vectors for encoder in (own, none, asked)]
+    assert (vectors[0] == vectors[2]).all()
+    assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
+
+
+def test_fused_is_refused_where_no_pass_reads_both(folder: Folder, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    SentenceTransformer(str(folder("clip")), device="cpu").save(str(tmp_path / "clip"))
+    with pytest.raises(UserError, match="take join mean or concat"):
+        loaded(lambda name: tmp_path / "clip", "multimodal", join="fused")
+    two = loaded(lambda name: tmp_path / "clip", "multimodal", join="concat")
+    ours = loaded(folder, "clip", join="concat")
+    np.testing.assert_allclose(
+        run(two, TEXTS[:3], PICTURES[:3]).vectors, run(ours, TEXTS[:3], PICTURES[:3]).vectors, atol=1e-5
+    )
+
+
+def test_without_the_extra_its_name_is_said(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "sentence_transformers", None)
+    with pytest.raises(UserError, match=re.escape(installing("encoders"))):
+        loaded(folder, "sentences", prompt="of no other test")

@@ -1,0 +1,161 @@
+"""`alignrec diff`: what changed between two releases, the version bump, and the page; and the leaderboard."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import toy
+
+from alignrec.pipeline import io
+from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.release import diff as releases
+from alignrec.pipeline.release import leaderboard, manifest
+from alignrec.pipeline.report import similarity
+from alignrec.pipeline.runtime.layout import Layout
+
+OTHER = np.random.default_rng(9).normal(size=(6, 3))
+
+
+def published(layout: Layout, version: str = "0.1.0") -> Path:
+    params = toy.PARAMS.model_copy(update={"publish": toy.PARAMS.publish.model_copy(update={"version": version})})
+    run = toy.run("publish", params, layout.root)
+    return run.layout.release
+
+
+@pytest.fixture
+def layout(plain: Path, tmp_path: Path) -> Layout:
+    return Layout(shutil.copytree(plain.parents[2], tmp_path / "outputs"), "shop")
+
+
+def republished(layout: Layout, vectors: np.ndarray, version: str = "0.1.1") -> Path:
+    """Publish the shop with other vectors as `beit3`."""
+    toy.write_features(layout, "beit3", vectors)
+    return published(layout, version)
+
+
+def resigned(release: Path) -> Path:
+    """Update the hashes of the manifest to the files."""
+    made = manifest.load(release)
+    files = [f.model_copy(update={"sha256": io.sha256(release / f.path)}) for f in made.files]
+    manifest.write(release / manifest.NAME, made.model_copy(update={"files": files}))
+    return release
+
+
+def test_other_features_are_major_and_name_items(layout: Layout, plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(similarity, "NEIGHBOURS", 2)  # of 5 others
+    newer = republished(layout, OTHER[:, :2])
+    diff = releases.diff_releases(plain, newer, 3)
+    assert diff["values"] == ["features/beit3/features-00000.parquet: changed", "graph/beit3/edges.parquet: changed"]
+    assert (diff["bump"], diff["version"]) == ("major", "1.0.0")
+    assert [diff["features"][name]["bump"] for name in ("beit3", "minilm-cnn")] == ["major", "none"]
+    assert len({e["asin"] for e in diff["features"]["beit3"]["most_changed"]} & {*toy.ASINS}) == 3
+    lines = list(releases.describe_diff(diff))
+    assert "version: a major change: 0.1.0 -> 1.0.0; it calls itself 0.1.1" in lines
+    assert any(line.startswith("beit3: a major change: ") for line in lines)
+    page = releases.render_changes(plain, newer, diff, layout.images, "sample")
+    assert "beit3 before (0.1.0)</th><th" in page
+    assert "beit3 after (0.1.1)</th></tr>" in page
+    assert "minilm-cnn before" not in page
+    assert page.count('class="pic') > 3
+    assert ("No images" in page, "CC BY-SA" in page) == (False, True)  # the attribution of the sample's images
+    assert releases.render_changes(plain, newer, diff, layout.images, "sample") == page
+    bare = releases.render_changes(plain, newer, diff, layout.root / "nowhere", "sample")
+    assert ('class="pic s' in bare, "No images" in bare) == (False, True)
+
+
+def test_rounding_is_a_patch_and_a_rotation_is_not(layout: Layout, plain: Path) -> None:
+    x = io.matrix(io.read_features(layout.features("beit3"))["vector"]).astype(np.float64)
+    diff = releases.diff_releases(plain, republished(layout, x.astype(np.float16).astype(np.float64)), 3)
+    assert (diff["bump"], diff["version"]) == ("patch", "0.1.1")
+    diff = releases.diff_releases(plain, republished(layout, x[:, ::-1]), 3)  # same neighbours, CKA 1
+    assert diff["features"]["beit3"]["cka"] == pytest.approx(1, abs=1e-5)
+    assert (diff["bump"], diff["version"]) == ("minor", "0.2.0")
+
+
+def test_another_width_or_a_missing_set_is_major(layout: Layout, plain: Path) -> None:
+    shutil.rmtree(layout.features("minilm-cnn"))
+    diff = releases.diff_releases(plain, republished(layout, OTHER), 3)
+    assert diff["schema"] == [
+        "features/beit3: column vector was fixed_size_list<element: float not null>[2]",
+        "features/minilm-cnn: gone",
+        "graph/minilm-cnn/edges.parquet: gone",
+    ]
+    assert (diff["bump"], diff["version"]) == ("major", "1.0.0")
+
+
+def test_items_are_matched_by_asin(layout: Layout, plain: Path) -> None:
+    newer, turned = layout.release, list(range(6))[::-1]
+    for path in (newer / "items.parquet", *newer.glob("features/*/*.parquet")):
+        pq.write_table(pq.read_table(path).take(turned), path)
+    diff = releases.diff_releases(plain, resigned(newer), 3)
+    assert (diff["rows"], diff["bump"]) == (["items are numbered in another order"], "minor")
+    assert diff["features"]["beit3"]["overlap"] == 1
+    items = pq.read_table(newer / "items.parquet")
+    others = items.set_column(1, items.schema.field("asin"), pa.array([f"B{i}" for i in range(6)]))
+    pq.write_table(others, newer / "items.parquet")
+    with pytest.raises(UserError, match="no item in common"):
+        releases.diff_releases(plain, resigned(newer), 5)
+
+
+# --- the leaderboard of releases and published figures
+
+
+def changed(release: Path, to: Path, **row: object) -> Path:
+    """Return a copy whose results have changed rows and a matching manifest."""
+    copy = shutil.copytree(release, to)
+    results = json.loads((copy / "results.json").read_text())
+    results["results"] = [result | row for result in results["results"]]
+    (copy / "results.json").write_text(json.dumps(results))
+    return resigned(copy)
+
+
+def test_rows_are_test_figures_of_whole_models(plain: Path) -> None:
+    (entries,) = leaderboard.read_entries(plain).values()
+    rows = {(e.model, e.features): e for e in entries}
+    assert set(rows) == {("alignrec", "beit3"), ("lightgcn", "none")}  # no ablation
+    assert rows["alignrec", "beit3"].headline == pytest.approx(0.31)
+
+
+BABY = "f4e4878167cfcd2c"
+"""fingerprint of the published split of Baby under its protocol"""
+
+
+def tables(page: str) -> dict[str, str]:
+    """Return section id -> its text."""
+    parts = page.split('<section id="')
+    return {part.partition('"')[0]: part for part in parts[1:]}
+
+
+def test_published_figures_join_the_rows_of_their_protocol_and_no_others(plain: Path, tmp_path: Path) -> None:
+    alike = changed(plain, tmp_path / "f", fingerprint=BABY)
+    sections = tables(
+        leaderboard.render_leaderboard([leaderboard.read_entries(alike), leaderboard.read_entries(plain)])
+    )
+    joined, apart = (sections[name] for name in sorted(name for name in sections if name.startswith("measured-")))
+    if BABY not in joined:
+        joined, apart = apart, joined
+    baby = leaderboard.published_entries("baby")
+    assert all(row.model in joined and row.source.replace("'", "&#39;") in joined for row in baby)
+    assert "19,445 users, 7,050 items, 160,792 interactions" in joined
+    assert joined.index("shop") < joined.index("COHESION")  # by Recall@20: ours has .31 there
+    assert not any(row.model in apart for row in baby if row.model not in ("AlignRec", "LightGCN"))
+    assert "published-baby" not in sections
+    assert {"published", "published-sports", "published-electronics", "published-clothing"} <= sections.keys()
+
+
+def test_a_hostile_name_is_text(plain: Path, tmp_path: Path) -> None:
+    page = leaderboard.render_leaderboard(
+        [leaderboard.read_entries(changed(plain, tmp_path / "c", model="<script>alert(1)</script>"))]
+    )
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+@pytest.mark.parametrize("row", [{"mean": "much"}, {"mean": float("nan")}, {"model": "x" * 200}, {"values": 3}])
+def test_results_that_are_none_are_refused(plain: Path, tmp_path: Path, row: dict[str, object]) -> None:
+    with pytest.raises(UserError, match="not results as alignrec writes them"):
+        leaderboard.read_entries(changed(plain, tmp_path / "d", **row))

@@ -1,0 +1,238 @@
+"""`alignrec compare` on third-party files and known geometry, and files whose rows are out of order."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import toy
+from commands import alignrec
+
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.linalg import projections
+from alignrec.pipeline.report import compare, feature_set, similarity
+from alignrec.pipeline.report.feature_set import FeatureSet
+from alignrec.pipeline.runtime.layout import Layout
+
+ASINS = toy.ASINS
+VECTORS = np.arange(12, dtype=np.float32).reshape(6, 2)
+TURNED = [3, 1, 5, 0, 2, 4]
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return toy.outputs(tmp_path / "outputs")
+
+
+def table(ids: str, values: list[object], vectors: np.ndarray = VECTORS) -> pa.Table:
+    return pa.table({ids: values, "vector": io.vectors(vectors)})
+
+
+# --- third-party files
+
+
+def read(
+    layout: Layout, path: Path | str, asins: list[str] = ASINS, order: Path | None = None
+) -> feature_set.FeatureSet:
+    return feature_set.read_set(str(path), layout, asins, order)
+
+
+def test_of_several_columns_of_vectors_one_is_named(layout: Layout, tmp_path: Path) -> None:
+    both = {"asin": ASINS, "text": VECTORS.tolist(), "image": (VECTORS * 2).tolist()}
+    pq.write_table(pa.table(both), tmp_path / "two.parquet")
+    image = read(layout, f"{tmp_path}/two.parquet:image")
+    assert image.name == "image"
+    np.testing.assert_array_equal(image.vectors, VECTORS * 2)
+    assert read(layout, f"mine={tmp_path}/two.parquet:text").name == "mine"
+    for column, facts_of in (("", r"2 columns .*\(text, image\)"), (":title", "'title'.*text, image")):
+        with pytest.raises(UserError, match=facts_of):
+            read(layout, f"{tmp_path}/two.parquet{column}")
+
+
+def test_an_encoded_set_and_files_of_every_kind_are_read_in_item_order(layout: Layout, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", VECTORS.astype(np.float64))
+    torch.save({"feat": torch.from_numpy(VECTORS)}, tmp_path / "b.pth")
+    pq.write_table(pa.table({"Parent_ASIN": ASINS, "embedding": VECTORS.tolist()}), tmp_path / "c.parquet")
+    pq.write_table(table("item_id", TURNED, VECTORS[TURNED]), tmp_path / "d.parquet")
+    hows = dict.fromkeys(("a.npy", "b.pth"), "--order gives another order")
+    hows |= {"c.parquet": "by Parent_ASIN", "d.parquet": "by item_id"}
+    for name, how in hows.items():
+        found = read(layout, tmp_path / name)
+        assert np.array_equal(found.vectors, VECTORS), name
+        assert found.vectors.dtype == np.float32
+        assert found.source.endswith(how)
+    encoded = read(layout, "mine=beit3")
+    assert encoded.name == "mine"
+    assert np.array_equal(encoded.vectors, io.matrix(io.read_features(layout.features("beit3"))["vector"]))
+
+
+@pytest.mark.parametrize(("ids", "last"), [("asin", "B5"), ("item_id", 6)])
+def test_other_items_are_counted_and_absent_ones_left_out(
+    layout: Layout, tmp_path: Path, ids: str, last: object
+) -> None:
+    values = [*(ASINS if ids == "asin" else range(6))[:5], last]
+    pq.write_table(table(ids, values), tmp_path / "x.parquet")
+    found = read(layout, tmp_path / "x.parquet")
+    assert f"1 rows are of no item here, such as '{last}'; 1 items have no row" in found.source
+    assert np.array_equal(found.vectors[:5], VECTORS[:5])
+    assert found.there is not None
+    assert found.there.tolist() == [True] * 5 + [False]
+    assert feature_set.common_items([found, replace(found, there=None)]).tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(UserError, match="x, x: 1 items"):
+        feature_set.common_items([found, replace(found, there=np.arange(6) > 3)])
+
+
+# --- geometry
+
+
+def shape(x: np.ndarray) -> projections.Shape:
+    return projections.measure_shape(x, projections.spectrum(x))
+
+
+def test_cka_is_its_definition_by_gram_matrices() -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=(30, 4)).astype(np.float32), rng.normal(size=(30, 7)).astype(np.float32)
+    centre = np.eye(30) - 1 / 30
+    k, m = (centre @ (x @ x.T).astype(float) @ centre for x in (a, b))
+    cka = projections.linear_cka(a, b, projections.spectrum(a), projections.spectrum(b))
+    assert cka == pytest.approx((k * m).sum() / np.sqrt((k * k).sum() * (m * m).sum()), rel=1e-5)
+
+
+def test_effective_rank_counts_directions() -> None:
+    rng = np.random.default_rng(2)
+    line = rng.normal(size=(500, 1)) * np.ones((1, 8))
+    assert shape(line.astype(np.float32)).effective_rank == pytest.approx(1, abs=0.01)
+    assert shape(rng.normal(size=(5000, 8)).astype(np.float32)).effective_rank == pytest.approx(8, abs=0.05)
+    assert shape(np.ones((9, 3), np.float32)).effective_rank == 1
+
+
+@pytest.mark.parametrize("scores_held", [1, 100, 1 << 20])
+def test_neighbours_are_the_sorted_cosines_and_ties_go_to_lower_ids(scores_held: int) -> None:
+    x = np.random.default_rng(4).normal(size=(40, 5)).astype(np.float32)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    cosine = unit @ unit.T
+    np.fill_diagonal(cosine, -2)
+    expected = np.sort(np.argsort(-cosine, axis=1)[:, :6], axis=1)
+    assert np.array_equal(similarity.find_neighbours(x, 6, scores_held=scores_held), expected)
+    one = feature_set.FeatureSet("a", "", x)
+    assert similarity.changed_items(one, one, [(7, 0.5)])["near_b"][7] == np.argsort(-cosine[7])[:6].tolist()
+    tied = similarity.find_neighbours(np.ones((5, 2), np.float32), 2, scores_held=scores_held)
+    assert tied.tolist()[:2] == [[1, 2], [0, 2]]
+
+
+# --- the command
+
+
+def test_compare_writes_figures_and_a_page(layout: Layout, tmp_path: Path) -> None:
+    np.save(tmp_path / "theirs.npy", VECTORS)
+    specs = ["beit3", "minilm-cnn", str(tmp_path / "theirs.npy")]
+    comparison = compare.compare(layout, toy.PARAMS, specs, 0, tmp_path / "out")
+    assert json.loads((tmp_path / "out/compare.json").read_text()) == json.loads(json.dumps(comparison))
+    assert set(comparison["probes"]["zero_shot"]) >= {"beit3", "minilm-cnn", "theirs", "random", "shuffled", "constant"}
+    assert [(p["a"], p["b"]) for p in comparison["pairs"]] == [
+        ("beit3", "minilm-cnn"), ("beit3", "theirs"), ("minilm-cnn", "theirs"),
+    ]  # fmt: skip
+    html = (tmp_path / "out/index.html").read_text()
+    assert "<script>alert" not in html
+    assert html.count("<h3>") >= 8
+    again = compare.compare(layout, toy.PARAMS, specs, 0, tmp_path / "again")
+    assert again == comparison
+    assert (tmp_path / "again/index.html").read_text() == html
+
+
+def test_compare_draws_as_the_stage_does_so_that_their_figures_are_equal(layout: Layout, tmp_path: Path) -> None:
+    toy.run("probe", toy.PARAMS, layout.root)
+    staged = io.read_json(layout.probes)
+    comparison = compare.compare(layout, toy.PARAMS, ["beit3"], 0, tmp_path / "out")
+    asked = [name for name, figures in comparison["probes"].items() if "beit3" in figures]
+    assert {name: staged[name]["beit3"] for name in asked} == {n: comparison["probes"][n]["beit3"] for n in asked}
+
+
+# --- `alignrec compare` names third-party files by folder, and counts items that differ
+
+
+def test_a_file_of_some_items_is_judged_as_if_there_were_no_others(tmp_path: Path) -> None:
+    """A comparison of some items has the figures of a dataset with only those."""
+    shop = tmp_path
+    (shop / "params.yaml").write_text("datasets: [s]\nsources: {s: {kind: sample, users: 300, items: 200}}\n")
+    for stage in ("download", "interactions"):
+        done = alignrec(stage, "s", cwd=shop)
+        assert done.exit_code == 0, done.output
+    asins = io.read_table(Layout(shop / "outputs", "s").item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
+    x, some = np.random.default_rng(0).standard_normal((len(asins), 6)), np.arange(0, len(asins), 2)
+    for name, rows in (("whole", np.arange(len(asins))), ("part", some)):
+        written = pa.table({"asin": [asins[i] for i in rows], "vector": io.vectors(x[rows])})
+        pq.write_table(written, shop / f"{name}.parquet")
+    done = alignrec("compare", "s", "whole.parquet", "part.parquet", "--to", "out", cwd=shop)
+    assert done.exit_code == 0, done.output
+    said = f"Compared on the {len(some)} of {len(asins)} items that every set has a row of."
+    assert said in " ".join(done.output.split())
+    found = json.loads((shop / "out/compare.json").read_text())
+    assert found["items"] == {"compared": len(some), "of": len(asins)}
+    asked = [of for of in found["probes"].values() if "skipped" not in of]
+    assert asked
+    assert all(of["whole"] == of["part"] for of in asked)
+    assert found["pairs"][0]["overlap"] == 1
+    assert {e["item_id"] for e in found["pairs"][0]["most_changed"]} <= {*some.tolist()}
+
+
+# --- rows out of order
+
+
+ITEMS, WIDTH = 300, 24
+
+
+def sets() -> dict[str, np.ndarray]:
+    """Return feature sets of one catalogue: two encoders of the same content, and others."""
+    rng = np.random.default_rng(3)
+    kinds = rng.standard_normal((60, WIDTH))[rng.integers(0, 60, ITEMS)]
+    seen = {name: kinds @ rng.standard_normal((WIDTH, WIDTH)) + rng.standard_normal((ITEMS, WIDTH)) for name in "ab"}
+    elsewhere = rng.standard_normal((60, WIDTH))[rng.integers(0, 60, ITEMS)]
+    made = seen | {
+        "permuted": seen["b"][rng.permutation(ITEMS)],
+        "random": rng.standard_normal((ITEMS, WIDTH)),
+        "uniform": rng.random((ITEMS, WIDTH)),
+        "few directions": rng.standard_normal((ITEMS, 3)) @ rng.standard_normal((3, WIDTH)),
+        "hardly alike": 4 * elsewhere + 1.3 * kinds + rng.standard_normal((ITEMS, WIDTH)),
+    }
+    made["half empty"] = seen["a"] * (rng.random((ITEMS, 1)) < 0.5)
+    made["half empty, permuted"] = made["half empty"][rng.permutation(ITEMS)]
+    return {name: vectors.astype(np.float32) for name, vectors in made.items()}
+
+
+SETS = sets()
+NEAR = {name: similarity.find_neighbours(vectors, 10) for name, vectors in SETS.items()}
+
+
+def doubted(*names: str, sure: str = "a", others: str = "") -> list[str]:
+    """Return the sets reported; `sure` and `others` have identifiers, and `others` are not compared."""
+    spare: Iterator[FeatureSet] = (FeatureSet(name, "", SETS[name]) for name in others)
+    given = [FeatureSet(name, "", SETS[name], identified=name in sure) for name in names]
+    return [found["features"] for found in similarity.find_misordered(given, np.arange(ITEMS), NEAR, spare)]
+
+
+@pytest.mark.parametrize("name", ["permuted", "half empty, permuted"])
+def test_permuted_rows_are_named(name: str) -> None:
+    assert doubted("a", "b", name) == [name]
+    assert doubted("a", name, others="b") == [name]  # as the other sets of the dataset say
+    assert doubted(name, others="ab") == [name]
+    assert doubted("a", "b", name, sure="") == [name]  # three files without identifiers: two agree
+
+
+@pytest.mark.parametrize("name", ["b", "random", "uniform", "few directions", "hardly alike", "half empty"])
+def test_neither_random_sets_nor_sets_that_differ_are_named(name: str) -> None:
+    assert doubted("a", "b", name, sure="ab" if name != "b" else "a") == []
+    assert doubted("a", name, others="b") == []
+
+
+def test_sets_with_identifiers_are_not_doubted_nor_those_without_a_witness() -> None:
+    assert doubted("a", "b", "permuted", sure="abpermuted") == []
+    assert doubted("a", "permuted") == []
+    assert doubted("random", "permuted", sure="random", others="a") == []

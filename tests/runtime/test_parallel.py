@@ -1,0 +1,88 @@
+"""Two processes under torchrun learn as one does, and only the first writes."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import shims
+import torch.distributed.run as torchrun
+import toy
+import yaml
+from pretraining import features, network, shop, task
+from processes import Started, started
+from shims import ROOT
+
+from alignrec.commands.params import load
+from alignrec.pipeline import io
+from alignrec.pipeline.beit3.pretrain import fit
+from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.runtime.checkpoint import Checkpoint
+from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.run import running
+
+FIGURES = ("loss", "mim_loss", "mlm_loss", "distill_loss", "mlm_held_out_loss")
+STEPS = 8
+
+
+def _prepared(root: Path) -> Path:
+    shop(root)
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    params["pretrain"] |= {"distill": 1.0, "distill_from": ["tfidf"], "steps": STEPS}
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    features(root, "tfidf")
+    return root
+
+
+def _torchrun(root: Path) -> Started:
+    ours = [shims.folder() / "alignrec", "pretrain", "toy", "--params", root / "params.yaml", "--root", root]
+    command = ["--standalone", "--nproc-per-node", "2", "--no-python", *map(str, ours)]
+    return started(torchrun.main, command, PYTHONPATH=str(ROOT))
+
+
+def _kill(process: Started) -> None:
+    """Kill the process and its two children, which have their own sessions."""
+    for thread in Path(f"/proc/{process.pid}/task").iterdir():
+        for child in (thread / "children").read_text().split():
+            os.kill(int(child), signal.SIGKILL)
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two processes, killed together after a checkpoint and restarted."""
+    root = _prepared(tmp_path_factory.mktemp("two"))
+    checkpoint = Layout(root, "toy").encoder_checkpoint
+    process = _torchrun(root)
+    while not checkpoint.exists() and process.poll() is None:
+        time.sleep(0.002)
+    _kill(process)
+    assert checkpoint.exists(), "they were done before they could be killed"
+    process = _torchrun(root)
+    assert process.wait() == 0, process.stderr.read()
+    return root
+
+
+def test_two_processes_learn_what_one_does_at_the_same_batch(two: Path, tmp_path: Path) -> None:
+    """Within 1e-4 at first and 1e-2 at the end, as different orders of summation diverge."""
+    toy.run("pretrain", load(_prepared(tmp_path) / "params.yaml"), tmp_path, "toy")
+    ours, theirs = (io.read_json(Layout(root, "toy").history("pretrain")) for root in (tmp_path, two))
+    for a, b in zip(ours, theirs, strict=True):
+        for name in FIGURES:
+            assert a[name] == pytest.approx(b[name], rel=1e-4 if a["step"] <= 3 else 1e-2), (name, a["step"])
+    folder = Layout(two, "toy").encoder.folder
+    assert not list(folder.rglob(".*.tmp"))
+    assert not Layout(two, "toy").encoder_checkpoint.exists()
+    assert io.read_json(folder / "run.json")["notes"]["step"] == STEPS
+
+
+def test_other_stages_and_too_small_batches_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"pretrain\.batch_size 4 .* 3 items"):
+        fit(network(), task(24, batch_size=4, accumulate=5), Checkpoint(Path("never"), 1), int)
+    shop(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused = pytest.raises(UserError, match="graph")
+    with refused, running("graph", "toy", load(tmp_path / "params.yaml"), tmp_path):
+        pass
