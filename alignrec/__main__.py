@@ -2,7 +2,6 @@
 
 import atexit
 import gc
-import resource
 import sys
 
 from alignrec.pipeline.runtime import process
@@ -13,8 +12,8 @@ def main() -> None:
     # torch loads many objects, which Python would search for garbage hundreds of times, and at exit: over a second
     gc.set_threshold(5000)
     atexit.register(gc.freeze)
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if limit != resource.RLIM_INFINITY and limit < process.ADDRESSES:
+    limit = process.address_limit()
+    if limit is not None and limit < process.ADDRESSES:
         sys.exit(f"error: {process.TOO_LITTLE}")
     try:
         from alignrec.commands.app import app

@@ -103,6 +103,13 @@ def link(path: Path, to: Path) -> None:
         shutil.copyfile(path, to)
 
 
+def rename_folder(folder: Path, to: Path) -> None:
+    """Rename a folder to a path that is absent or an empty folder."""
+    if to.exists():
+        to.rmdir()  # Windows renames to absent paths only
+    folder.rename(to)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     with atomic(path) as temporary:
         temporary.write_bytes(data)

@@ -41,7 +41,8 @@ def fetch(
     with suppress(FileExistsError):
         work.mkdir(parents=True)
     # in a shared folder such as /tmp, another user may have taken its name
-    if not stat.S_ISDIR((found := work.lstat()).st_mode) or found.st_uid != os.geteuid():
+    status = work.lstat()
+    if not stat.S_ISDIR(status.st_mode) or not _is_own(status):
         raise UserError(f"{work}: not a folder of yours; delete it, or name another target")
     try:
         with FileLock(work / "lock", timeout=0):
@@ -54,6 +55,11 @@ def fetch(
     except Timeout:
         raise UserError(f"{to}: another fetch is filling it; wait for that one, or name another folder") from None
     return to
+
+
+def _is_own(status: os.stat_result) -> bool:
+    # Windows has no user ids, and its folder of temporary files is not shared
+    return not hasattr(os, "geteuid") or status.st_uid == os.geteuid()
 
 
 def read_remote_manifest(address: str) -> tuple[Manifest, str]:
@@ -84,7 +90,7 @@ def _fill_folder(store: Store, to: Path, work: Path, encoder: str | None, progre
         for path in work.glob(f"{manifests.NAME}*"):  # the manifest and its signature
             shutil.copyfile(path, release / path.name)
         verify(release)
-        release.rename(to)
+        io.rename_folder(release, to)
     for unfinished in [path for path in work.iterdir() if path.is_dir()]:
         shutil.rmtree(unfinished)
 

@@ -50,10 +50,12 @@ def check(folder: Path, manifest: bytes, key: Path | None) -> str | None:
         fields = f.read(MAX_BYTES).split()[:2]
     if len(fields) < 2 or not all(field.isascii() and field.decode().isprintable() for field in fields):
         raise UserError(f"{key}: not a public SSH key; pass the one-line file that ends in .pub")
-    with tempfile.NamedTemporaryFile("w", suffix=".allowed") as allowed:
-        allowed.write(f'{PUBLISHER} namespaces="{NAMESPACE}" {b" ".join(fields).decode()}\n')
-        allowed.flush()
-        done = _ssh_keygen("verify", ["-f", allowed.name, "-I", PUBLISHER, "-s", str(path)], manifest)
+    with tempfile.TemporaryDirectory() as temporary:  # Windows cannot open an open temporary file again
+        allowed = Path(temporary) / "allowed_signers"
+        public_key = b" ".join(fields).decode()
+        allowed.write_text(f'{PUBLISHER} namespaces="{NAMESPACE}" {public_key}\n')
+        arguments = ["-f", str(allowed), "-I", PUBLISHER, "-s", str(path)]
+        done = _ssh_keygen("verify", arguments, manifest)
     if done.returncode:
         raise UserError(f"{path}: not a signature of this manifest by {key} ({_last_line(done.stderr + done.stdout)})")
     return f"signed by {key}"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import resource
 import sys
 import threading
 import time
@@ -16,6 +15,11 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+try:
+    import resource
+except ModuleNotFoundError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,10 +45,27 @@ PATIENCE = timedelta(hours=6)  # maximum wait of other ranks while rank 0 decode
 
 
 def peak_mib() -> int:
-    """Return the peak resident size of this process in MiB, including libraries and mapped files."""
+    """Return the peak resident size in MiB, including libraries and mapped files; 0 on Windows."""
     if STATUS.exists():  # on Linux, ru_maxrss starts at the size of the parent process
         return _status_kib("VmHWM") // 1024
+    if resource is None:
+        return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // UNIT
+
+
+def largest_child_mib() -> int:
+    """Return the peak resident size of the largest child that has ended, in MiB; 0 on Windows."""
+    if resource is None:
+        return 0
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // UNIT
+
+
+def address_limit() -> int | None:
+    """Return the limit of the address space in bytes (`ulimit -v`); None if there is none."""
+    if resource is None:
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
 
 
 class Own:
@@ -84,7 +105,7 @@ def keep_large_buffers() -> bool:
     """Make malloc keep large freed buffers for reuse; return whether the C library supports that."""
     # glibc unmaps buffers above 32 MiB when they are freed, and the next step faults every page in again: a third of
     # AlignRec's step at 63,001 items, whose feature gradient has 194 MB. In exchange memory stays at its peak.
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # missing on musl, macOS and Windows
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # missing on musl and macOS
     return mallopt is not None and bool(mallopt(MMAP_MAX, 0) and mallopt(TRIM_THRESHOLD, MOST))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import resource
 import shutil
 import sys
 import time
@@ -180,11 +179,10 @@ def recorded(run: Run) -> Iterator[None]:
         _deliver_out(run)
         print(f"{run.label}: all that it makes is there, and is kept", flush=True)
         return
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # peak of the largest child
     # time and memory differ between equal runs, so they are not part of the record, which DVC hashes
     cost = {
         "seconds": round(time.perf_counter() - started, 3),
-        "peak_memory_mib": process.peak_mib() + children // process.UNIT,
+        "peak_memory_mib": process.peak_mib() + process.largest_child_mib() or None,  # None: Windows
         "own_memory_mib": own.mib,
         "measured": run.measured,
     }

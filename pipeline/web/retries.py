@@ -14,6 +14,7 @@ RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP statuses that
 LONGEST_WAIT = 60.0  # maximum wait in seconds, even if Retry-After is longer
 SECONDS = re.compile(r"\s*([0-9]{1,9})\s*")  # ASCII only: str.isdigit accepts digits that float refuses
 ENOUGH = 1 << 16  # new bytes that count as progress
+NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # never write through a planted link; Windows has no such flag
 
 Result = TypeVar("Result")
 
@@ -46,8 +47,7 @@ def append_blocks(
     """Append to a file what `read(size)` yields; give up after `tries` failures in a row below `enough` new bytes."""
     idle = 0
     while True:
-        # O_NOFOLLOW: never write through a planted link
-        with open(part, "ab", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o666)) as f:
+        with open(part, "ab", opener=lambda path, flags: os.open(path, flags | NO_FOLLOW, 0o666)) as f:
             before = f.tell()
             try:
                 for block in read(before):

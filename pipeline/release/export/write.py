@@ -37,7 +37,7 @@ def write_export(content: ExportContent, form: str, to: Path) -> list[str]:
         readme = new / "README.md"
         header = readme.read_text(encoding="utf-8") if readme.exists() else ""
         readme.write_text(header + _describe_export(content, form, notes) + how, encoding="utf-8")
-        new.rename(to)
+        io.rename_folder(new, to)
     return notes
 
 
