@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_limits
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.features.collisions import number_equal_codes
 from alignrec.pipeline.features.params import SemanticIds
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.projections import unit_rows
@@ -44,12 +45,7 @@ def code_items(folder: Path, params: SemanticIds, seed: int) -> Coding:
             codes = faiss.unpack_bitstrings(packed, quantizer.M, quantizer.nbits.at(0)).astype(np.int32)
             coded.append((codes, np.einsum("bf,bf->b", x, unit_rows(quantizer.decode(packed))[0])))
     codes, cosine = (np.concatenate(parts) for parts in zip(*coded, strict=True))
-    # number items with equal codes from 0, in item order
-    group = np.unique(codes, axis=0, return_inverse=True)[1].reshape(-1)
-    order = np.argsort(group, kind="stable")
-    suffix = np.empty(len(codes), np.int32)
-    suffix[order] = np.arange(len(codes)) - np.searchsorted(group[order], group[order])
-    return Coding(directed, codes, suffix, cosine)
+    return Coding(directed, codes, number_equal_codes(codes), cosine)
 
 
 def learn_codebooks(x: np.ndarray, params: SemanticIds, seed: int) -> faiss.ResidualQuantizer:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -20,9 +19,12 @@ import toy
 import yaml
 from commands import alignrec, blocks
 
+import alignrec as api
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.dataset.products import clean_text
+from alignrec.pipeline.features import semantic_ids as coder
+from alignrec.pipeline.features.params import SemanticIds
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.export import content as contents
 from alignrec.pipeline.release.export.content import ExportContent
@@ -419,18 +421,16 @@ def with_ids(coded: Layout) -> ExportContent:
 
 
 def test_index_texts_and_sequences_are_the_datasets(with_ids: ExportContent, coded: Layout, tmp_path: Path) -> None:
-    (note,) = write_export(with_ids, "minionerec", tmp_path / "to")
+    write_export(with_ids, "minionerec", tmp_path / "to")
     there = [row for row in pq.read_table(coded.codes("beit3"), partitioning=None).to_pylist() if row["codes"]]
     assert [row["asin"] for row in there] == ASINS
     index = json.loads((tmp_path / "to/shop.index.json").read_text())
     ids = [[int(token.strip("<>").split("_")[1]) for token in tokens] for tokens in index.values()]
-    assert ids == [[*row["codes"], row["suffix"]] for row in there]
-    assert ids[0][:3] == ids[4][:3]  # of two equal vectors
-    assert {"".join(token[1] for token in tokens) for tokens in index.values()} == {"abcd"}
-    _, counts = np.unique(np.array(ids)[:, :3], axis=0, return_counts=True)
-    assert re.search(rf"first 3 tokens .*: {counts[counts > 1].sum()};", note)
+    assert [codes[:2] for codes in ids] == [row["codes"][:2] for row in there]
+    assert ids[0][:2] == ids[4][:2]  # of two equal vectors
+    assert ids[0][2] < ids[4][2]
+    assert {"".join(token[1] for token in tokens) for tokens in index.values()} == {"abc"}
     readme = (tmp_path / "to/README.md").read_text()
-    assert note in readme
     assert "Items left out for a row of zeros: 1; the others are renumbered." in readme
     items = json.loads((tmp_path / "to/shop.item.json").read_text())
     assert items["2"] == {"title": toy.TITLES[2], "description": "", "brand": "", "categories": "<b>odd</b>"}
@@ -446,11 +446,68 @@ def test_a_title_is_one_line_and_an_absent_one_says_so(with_ids: ExportContent, 
     at = with_ids.items.column_names.index("title")
     items = with_ids.items.set_column(at, "title", pa.array(["a\tb\nc", *["x"] * 3, "  "]))
     notes = write_export(replace(with_ids, items=items, interactions=None), "minionerec", tmp_path / "to")
-    assert notes[0].endswith("says so: 1.")
+    assert notes[-1].endswith("says so: 1.")
     titles = [row["title"] for row in json.loads((tmp_path / "to/shop.item.json").read_text()).values()]
     assert (titles[0], titles[4]) == ("a b c", "[item 4 has no title]")
     assert "Bring sequences of your own" in (tmp_path / "to/README.md").read_text()
     assert not (tmp_path / "to/shop.inter.json").exists()
+
+
+def read_by_minionerec(folder: Path, name: str) -> dict[str, str]:
+    """Return title by ID, as its datasets read them: by the first three tokens, where there are three."""
+    index = json.loads((folder / f"{name}.index.json").read_text())
+    items = json.loads((folder / f"{name}.item.json").read_text())
+    titles = {}
+    for item, tokens in index.items():
+        if len(tokens) >= 3:
+            titles["".join(tokens[:3])] = items[item]["title"]
+    return titles
+
+
+def with_codes(content: ExportContent, features: Path, params: SemanticIds) -> ExportContent:
+    coding = coder.code_items(features, params, seed=0)
+    return replace(content, codes=coder.as_table(content.items, coding))
+
+
+def test_minionerec_reads_every_item_of_sample(tmp_path: Path) -> None:
+    release = api.load("sample")
+    params = SemanticIds(levels=3, codes=64)
+    plain = contents.of_release(release.folder, ["linear"])
+    coded = with_codes(plain, release.folder / "features/linear", params)
+    content = contents.arrange_rows(coded, None)
+    assert content.codes is not None
+    distinct = {tuple(codes) for codes in content.codes["codes"].to_pylist()}
+    assert len(distinct) < 0.9 * len(content.items)  # three levels collide
+
+    note, *_ = write_export(content, "minionerec", tmp_path / "to")
+
+    titles = read_by_minionerec(tmp_path / "to", "sample")
+    assert len(titles) == len(content.items)
+    for title, item in zip(titles.values(), content.items.to_pylist(), strict=True):
+        assert title == " ".join(item["title"].split()) or not item["title"].strip()
+    thirds = {token.partition("<c_")[2] for token in titles}
+    assert "codes of the first 2 of 3 levels" in note
+    assert f"a third token ({len(thirds)} values) that separates items of equal codes" in note
+    assert note in (tmp_path / "to/README.md").read_text()
+
+
+def test_levels_after_the_second_change_no_token(coded: Layout, tmp_path: Path) -> None:
+    indexes = []
+    for levels in (2, 3):
+        params = SemanticIds(levels=levels, codes=4)
+        plain = contents.of_dataset(coded, ["beit3"])
+        content = with_codes(plain, coded.features("beit3"), params)
+        to = tmp_path / str(levels)
+        write_export(contents.arrange_rows(content, None), "minionerec", to)
+        indexes.append((to / "shop.index.json").read_bytes())
+    assert indexes[0] == indexes[1]
+
+
+def test_one_level_is_refused(coded: Layout, tmp_path: Path) -> None:
+    plain = contents.of_dataset(coded, ["beit3"])
+    content = with_codes(plain, coded.features("beit3"), SemanticIds(levels=1, codes=4))
+    with pytest.raises(UserError, match=r"these have 1; set semantic_ids\.levels"):
+        write_export(contents.arrange_rows(content, None), "minionerec", tmp_path / "to")
 
 
 def test_a_release_exports_the_same_bytes(with_ids: ExportContent, coded: Layout, tmp_path: Path) -> None:

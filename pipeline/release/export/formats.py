@@ -15,14 +15,16 @@ import pyarrow.parquet as pq
 import yaml
 
 from alignrec.pipeline import io
+from alignrec.pipeline.features.collisions import number_equal_codes
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.export.content import SPLITS, ExportContent, write_mappings, write_tsv
 from alignrec.schemas import MODALITIES, variant
 
 INTER = ["userID", "itemID", "rating", "timestamp", "x_label"]  # columns of MMRec's .inter
-LETTERS = "abcdefghijklmnopqrstuvwxyz"  # prefixes of the levels in MiniOneRec's tokens
-# tokens per ID that MiniOneRec reads: four dataset classes in its data.py use only the first three
-TRIPLET = 3
+# MiniOneRec's data.py reads the first three tokens of an item: codes of two levels, and a number
+# that separates items of equal codes
+CODE_LEVELS = 2
+TOKENS = ("<a_{}>", "<b_{}>", "<c_{}>")
 HUB_SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 
 
@@ -245,13 +247,11 @@ features = load_dataset(here, "{name}", split="train").with_format("numpy")
 # format: AkaliKong/MiniOneRec, convert_dataset.py and data/amazon18_data_process.py
 def write_minionerec(content: ExportContent, folder: Path) -> tuple[str, list[str]]:
     name = content.name
-    assert content.codes is not None
-    codes = np.array(content.codes["codes"].to_pylist(), np.int32).reshape(len(content.codes), -1)
-    ids = np.column_stack([codes, content.codes["suffix"].to_numpy()])  # int32 [I, L + 1]
+    ids, note = _item_ids(content)
     files: dict[str, dict[str, Any]] = {"index": {}, "item": {}}
-    for tokens, row in zip(ids.tolist(), content.items.to_pylist(), strict=True):
+    for codes, row in zip(ids.tolist(), content.items.to_pylist(), strict=True):
         item, title = str(row["item_id"]), row["title"].strip()
-        files["index"][item] = [f"<{LETTERS[level]}_{code}>" for level, code in enumerate(tokens)]
+        files["index"][item] = list(map(str.format, TOKENS, codes))
         # otherwise all items without a title would share an empty one
         texts = {"title": title or f"[item {item} has no title]"} | {c: row[c] for c in ("description", "brand")}
         plain = {key: " ".join(text.split()) for key, text in texts.items()}
@@ -263,21 +263,39 @@ def write_minionerec(content: ExportContent, folder: Path) -> tuple[str, list[st
     content.save_vectors(folder)
     write_mappings(folder, content.items, content.users)
     untitled = sum(not title.strip() for title in content.items["title"].to_pylist())
-    notes = [f"Items without a title, for which a stand-in says so: {untitled:,}."] if untitled else []
-    _, group, counts = np.unique(ids[:, :TRIPLET], axis=0, return_inverse=True, return_counts=True)
-    if shared := int((counts[group.reshape(-1)] > 1).sum()):
-        notes.append(
-            f"Items that share their first {TRIPLET} tokens with another, as MiniOneRec reads no fourth: {shared:,}; "
-            "with semantic_ids.levels: 2 the third token separates them."
-        )
+    notes = [note]
+    if untitled:
+        notes.append(f"Items without a title, for which a stand-in says so: {untitled:,}.")
     sequences = "Bring sequences of your own as" if content.interactions is None else "Items by user and time are in"
-    usage = f"""`{name}.index.json` has the tokens of an item; the last separates items of equal codes. {sequences}
-`{name}.inter.json`.
+    usage = f"""`{name}.index.json` has the three tokens of an item, which no other item has.
+{sequences} `{name}.inter.json`.
 
 LC-Rec takes this folder as `<path>/{name}`, and splits leave-one-out: `--dataset {name} --data_path <path>
 --index_file .index.json`. MiniOneRec takes `--sid_index_path`, `--item_meta_path`, and sequences that are split.
 """
     return usage, notes
+
+
+def _item_ids(content: ExportContent) -> tuple[np.ndarray, str]:
+    """Return int32 [I, 3], the numbers in the tokens of each item, and a note on them."""
+    assert content.codes is not None
+    codes = np.array(content.codes["codes"].to_pylist(), np.int32).reshape(len(content.codes), -1)
+    levels = codes.shape[1]
+    if levels < CODE_LEVELS:
+        raise UserError(
+            f"{content.name}: minionerec needs semantic IDs of {CODE_LEVELS} levels or more, and "
+            f"these have {levels}; set semantic_ids.levels and run "
+            f"`alignrec semantic_ids {content.name}`"
+        )
+
+    codes = codes[:, :CODE_LEVELS]
+    suffix = number_equal_codes(codes)
+    ids = np.column_stack([codes, suffix])
+    note = (
+        f"Tokens: codes of the first {CODE_LEVELS} of {levels} levels, and a third token "
+        f"({suffix.max() + 1:,} values) that separates items of equal codes."
+    )
+    return ids, note
 
 
 def _user_sequences(content: ExportContent) -> dict[str, list[int]]:
