@@ -10,7 +10,7 @@ APT = timeout 300 apt-get -qqy --no-install-recommends -o Acquire::Retries=1 -o 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONDONTWRITEBYTECODE # pip compiles nothing: Python does at the first import, which has to last
 
-.PHONY: help repro recover init test test-processors browser bench realdata rehearsal fuzz kill figures vendor docs clean
+.PHONY: help repro recover init hook test test-processors browser bench realdata rehearsal fuzz kill figures vendor docs clean
 
 ITEMS ?= 300
 MINUTES ?= 60
@@ -37,13 +37,18 @@ recover: # from a DVC that was killed while it wrote these files; stages run onc
 	@python -m json.tool .dvc/tmp/rwlock >/dev/null 2>&1 || rm -f .dvc/tmp/rwlock
 	@dvc stage list --quiet >/dev/null 2>&1 || mv -f dvc.lock .dvc/tmp/
 
-init: .venv/installed ## dvc.yaml, code.json, and the table of docs/stages.md, from the stages
+init: .venv/installed hook ## dvc.yaml, code.json and the table of docs/stages.md, from the stages; and git's hook
 	alignrec new
 	python .ci/table.py
+
+hook: # which refuses commits with a stale code.json; a hook of your own is kept
+	@if test -e .git; then hooks="$$(git rev-parse --git-path hooks)" && mkdir -p "$$hooks" && \
+	{ test -e "$$hooks/pre-commit" || cp .ci/pre-commit "$$hooks/pre-commit"; }; fi
 
 test: .venv/installed-test browser ## lint, type check, declared dependencies, all tests
 	ruff format --check .
 	ruff check .
+	python .ci/stale.py
 	# tests may import the product's packages and their own. Meanwhile one process compiles what they import: in a fresh
 	# clone each process of the last line would, at the same time
 	@pytest --collect-only -qq >/dev/null & \

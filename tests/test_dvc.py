@@ -1,9 +1,12 @@
 """dvc.yaml is generated from the stages."""
 
 import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 import toyproject
 import yaml
 
@@ -29,6 +32,46 @@ def test_dvc_yaml_is_what_the_stages_say() -> None:
 def test_code_json_has_the_code_of_each_stage() -> None:
     assert json.loads((ROOT / "code.json").read_text()) == project.code_json(), "stale: run `make init`"
     assert [DVC[name]["params"][-1] for name in STAGES] == [{"code.json": [name]} for name in STAGES]
+
+
+def git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    author = ["-c", "user.name=t", "-c", "user.email=t@t"]
+    return subprocess.run(["git", *author, *arguments], cwd=folder, capture_output=True, text=True)
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A repository with this clone's code, a fresh code.json, and the hook of `make init`."""
+    toyproject.copied(tmp_path)
+    for name in (".ci", "Makefile"):
+        subprocess.run(["cp", "-r", ROOT / name, tmp_path], check=True)
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    (tmp_path / ".gitignore").write_text("__pycache__/\n/.venv\n")
+    (tmp_path / "code.json").write_text(json.dumps(project.code_json()))
+
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-q", "-m", "A clone")
+    subprocess.run(["make", "-s", "hook"], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def test_a_hook_names_the_stages_of_a_stale_code_json(clone: Path) -> None:
+    with (clone / "stages/graph.py").open("a") as file:
+        file.write("EDITED = 1\n")
+    git(clone, "add", "stages")
+    write = "from alignrec.commands.project import *; io.write_json(CODE, code_json())"
+    environment = os.environ | {"PYTHONPATH": str(clone)}
+    subprocess.run([sys.executable, "-c", write], cwd=clone, env=environment, check=True)
+
+    refused = git(clone, "commit", "-q", "-m", "Without code.json, which is not staged")
+    assert refused.returncode == 1
+    fault = "error: code.json is stale: the code of graph was edited"
+    assert refused.stderr == f"{fault}; run `make init`, then `git add code.json`\n"
+
+    git(clone, "add", "code.json")
+    done = git(clone, "commit", "-q", "-m", "With code.json")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_what_may_not_be_passed_on_is_not_pushed_and_local_files_are_dependencies() -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from alignrec.commands import project
 from alignrec.commands.params import read
+from alignrec.pipeline.runtime import code
 from alignrec.stages.order import STAGES
 
 ROOT = Path(__file__).parent.parent
@@ -122,6 +123,22 @@ def test_a_project_of_another_release_is_named_before_a_stage_runs(tmp_path: Pat
     assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
     assert "code.json: of alignrec 0.0.1" in done.stderr
     assert not (tmp_path / "outputs/.work").exists()
+
+
+def test_a_stage_warns_of_edited_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "params.yaml").write_text(FIVE_LINES)
+    hashes = project.code_json() | {"graph": "0" * 64}
+    (tmp_path / "code.json").write_text(json.dumps(hashes))
+    warning = (
+        "warning: code.json: the code of graph was edited since; "
+        "DVC takes its outputs for up to date until `alignrec new`"
+    )
+
+    assert alignrec("graph", "shop", cwd=tmp_path).stderr.splitlines()[0] == warning
+    assert "warning" not in alignrec("items", "shop", cwd=tmp_path).stderr
+
+    monkeypatch.setattr(code, "ROOT", tmp_path / "site-packages/alignrec")  # no code.json: a wheel
+    assert "warning" not in alignrec("graph", "shop", cwd=tmp_path).stderr
 
 
 def test_absent_keys_mean_what_the_data_has(tmp_path: Path) -> None:

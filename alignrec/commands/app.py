@@ -13,7 +13,7 @@ from alignrec.commands import arguments as args
 from alignrec.commands import new, plan, releases
 from alignrec.commands.arguments import PARAMS, ROOT, Dataset, ParamsFile, Part, Root
 from alignrec.commands.params import check, read
-from alignrec.commands.project import CODE, refuse_other_release
+from alignrec.commands.project import CODE, has_edited_code, refuse_other_release
 from alignrec.commands.terminal import Group, explain_interrupt, say, show
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders.params import BEiT3, Encode
@@ -37,7 +37,11 @@ def perform_stage(
         if run.params[BEiT3].sets or stage.name not in ("pretrain", "beit3"):
             check(run.params, params)
 
-    refuse_other_release(params.with_name(CODE.name))  # first, because another version may have other keys
+    recorded = params.with_name(CODE.name)
+    refuse_other_release(recorded)  # first, because another version may have other keys
+    if has_edited_code(recorded, stage):
+        edited = f"warning: {recorded}: the code of {stage.name} was edited since"
+        say(f"{edited}; DVC takes its outputs for up to date until `alignrec new`", err=True)
     settings = read(params, dataset)
     process.spin_if_idle()
     run = Run(stage.name, dataset, settings, root, item)

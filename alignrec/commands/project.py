@@ -5,7 +5,7 @@ import logging
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from textwrap import indent
@@ -80,14 +80,34 @@ def code_json() -> dict[str, str]:
     return {PACKAGE: version(PACKAGE)} | hashes
 
 
+def read_code(path: Path) -> dict[str, Any]:
+    """Return what a code.json records; empty if there is none."""
+    recorded = io.read_json(path) if path.is_file() else {}
+    return recorded if isinstance(recorded, dict) else {}
+
+
 def refuse_other_release(path: Path) -> None:
     """Raise UserError if code.json is of another version, as DVC would attribute the outputs to that version."""
-    made = io.read_json(path) if path.is_file() else {}
-    if isinstance(made, dict) and made.get(PACKAGE, here := version(PACKAGE)) != here:
+    made, here = read_code(path).get(PACKAGE), version(PACKAGE)
+    if made not in (None, here):
         raise UserError(
-            f"{path}: of alignrec {made[PACKAGE]}, and {here} is installed; install that one, or run `alignrec new`, "
+            f"{path}: of alignrec {made}, and {here} is installed; install that one, or run `alignrec new`, "
             "after which `dvc repro` makes again what has other code"
         )
+
+
+def stale_stages(path: Path, stages: Iterable[Stage]) -> list[str]:
+    """Return the names of the stages whose code is not that of a code.json."""
+    recorded = read_code(path)
+    current = {stage.name: code.fingerprint(*stage.modules()) for stage in stages}
+    return [name for name, digest in current.items() if recorded.get(name) != digest]
+
+
+def has_edited_code(path: Path, stage: Stage) -> bool:
+    """Return whether a stage's code was edited after a code.json was written."""
+    # only a checkout's code is edited; the fingerprints of all stages would take two seconds
+    is_checkout = (code.ROOT / CODE).is_file()
+    return is_checkout and path.is_file() and bool(stale_stages(path, [stage]))
 
 
 def begin_project(folder: Path) -> Iterator[str]:
