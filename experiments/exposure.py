@@ -10,11 +10,13 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.dataset.params import Interactions
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models.training.params import Released
 from alignrec.pipeline.report.table import Table
-from alignrec.pipeline.runtime.config import checked
+from alignrec.pipeline.runtime.config import Parameters, checked
 from experiments.shared import branched, opened, record
 
+OPTIONS = {"sparse": {"most_train", "draws"}, "cold-items": {"draws"}}  # protocol -> what it reads
 SHOWN = {  # (slice, metric) -> its name; {} is the label
     ("catalogue", "coverage"): "share of the catalogue in a user's top 20",
     ("catalogue", "gini"): "Gini of how often items are shown (0: equally)",
@@ -28,20 +30,32 @@ def main(
     params: Path = Path("params.yaml"),
     root: Path = Path("outputs"),
     protocol: str = "mmrec",
-    most_train: int = 3,
-    draws: int = 3,
+    most_train: int | None = None,
+    draws: int | None = None,
     budget: int = 4,
     model: Annotated[list[str], typer.Option()] = ["lightgcn", "bm3", "alignrec"],  # noqa: B006
 ) -> None:
     """Benchmark the models on other splits and record coverage, Gini and recall by group."""
-    given, layout, folder = opened(dataset, params, root, f"exposure/{protocol}-{most_train}")
-    keys: dict[str, Any] = {"protocol": protocol, "most_train": most_train, "draws": draws}
-    split = checked(Interactions, given[Interactions].model_dump(exclude_unset=True) | keys, "interactions")
+    given, layout, folder = opened(dataset, params, root, "exposure")
+    split = divide(given, protocol, most_train=most_train, draws=draws)
     changed = {"models": model, "features": [given[Released].features], "budget": budget, "ablations": {}}
     own = given.having(split, given[Benchmark].model_copy(update=changed))
+    folder = folder / f"{protocol}-{split.most_train}"
     branch = branched(layout, folder, own, ["interactions", "benchmark"])
     rows = io.read_table(branch.slices, schemas.SLICES).to_pylist()
     record(layout, "exposure", tabulate(rows, own[Benchmark]))
+
+
+def divide(params: Parameters, protocol: str, **options: int | None) -> Interactions:
+    """Return section `interactions` with another split; UserError for an option that has no effect."""
+    given = {name: value for name, value in options.items() if value is not None}
+    ignored = sorted(given.keys() - OPTIONS.get(protocol, set()))
+    if ignored:
+        option = ignored[0].replace("_", "-")
+        raise UserError(f"--{option}: has no effect on protocol '{protocol}'; remove it")
+
+    section = params[Interactions].model_dump(exclude_unset=True)
+    return checked(Interactions, section | {"protocol": protocol} | given, "interactions")
 
 
 def tabulate(rows: list[dict[str, Any]], benchmark: Benchmark) -> Table:
