@@ -1,20 +1,22 @@
 """AlignRec and BEiT3 as one network, trained jointly through CLS. I items, F width of CLS."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from alignrec.pipeline.beit3 import stored
-from alignrec.pipeline.beit3.config import FIRST_POSITION
+from alignrec.pipeline.beit3.config import FIRST_POSITION, Config
 from alignrec.pipeline.beit3.corpus import Corpus, Task, make_batch
 from alignrec.pipeline.beit3.losses import NO_MASKING, encode_items
 from alignrec.pipeline.beit3.params import Pretrain
 from alignrec.pipeline.beit3.tokenizer import Tokenizer, split_text
 from alignrec.pipeline.features.batching import Items, texts_and_images
-from alignrec.pipeline.features.graph import neighbours_by_params
 from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.images.decode import decode_squares
+from alignrec.pipeline.linalg import neighbours
 from alignrec.pipeline.linalg.device import pick_device
 from alignrec.pipeline.linalg.sparse import Sparse
 from alignrec.pipeline.models import adjacency
@@ -23,78 +25,130 @@ from alignrec.pipeline.models.base import Inputs
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.schemas import MODALITIES
 
+BATCH_SIZE = 128  # items per forward pass without gradient
+
 
 class Encoder:
     """BEiT3 with the items of a dataset."""
 
     def __init__(self, layout: Layout) -> None:
         self.network = stored.load_network(layout.encoder)
-        items = Items.of(layout)
-        self.items, config = len(items.ids), self.network.config
-        texts, images = texts_and_images(items.read(range(self.items), MODALITIES))
-        there = np.array([image is not None for image in images])
-        whole = Tokenizer(layout.encoder.tokenizer.read_bytes()).encode(texts)
-        ids = [split_text(own, config.positions - FIRST_POSITION, 1)[0] for own in whole]
-        pixels = decode_squares([image for image in images if image is not None], config.image)
-        first, lengths = np.arange(len(ids) + 1), np.array([*map(len, whole)])
-        corpus = Corpus(ids, first, lengths, np.where(there, np.cumsum(there) - 1, -1), pixels)
-        device = pick_device(mps=False)
-        codes = np.zeros((len(pixels), config.patches), np.int64)  # unused, as nothing is masked
-        self._task = Task(corpus, codes, 0, Pretrain(batch_size=128), 0, device)
-        self.network.to(device)
-        self._known = torch.from_numpy(np.isin(np.arange(len(texts)), corpus.usable)).to(device)[:, None]
+        self.network.to(pick_device(mps=False))
+        self._task = read_task(layout, self.network.config)
 
-    def some(self, items: np.ndarray) -> torch.Tensor:
+        self.n_items = len(self._task.corpus.row)
+        has_content = np.isin(np.arange(self.n_items), self._task.corpus.usable)
+        self._has_content = torch.from_numpy(has_content).to(self._task.device)[:, None]
+
+    def encode(self, items: np.ndarray) -> Tensor:
         """Return CLS of items with gradient, zeros for items without image and text."""
-        return self.network.summary(*make_batch(self._task, items, NO_MASKING, 0).inputs) * self._known[items]
+        inputs = make_batch(self._task, items, NO_MASKING, 0).inputs
+        return self.network.summary(*inputs) * self._has_content[items]
 
-    def all(self) -> np.ndarray:
-        return encode_items(self.network, self._task, np.arange(self.items)) * self._known.cpu().numpy()
+    def encode_all(self) -> np.ndarray:
+        """Return CLS of all items without gradient, float32 [I, F]."""
+        vectors = encode_items(self.network, self._task, np.arange(self.n_items))
+        return vectors * self._has_content.cpu().numpy()
+
+
+def read_task(layout: Layout, config: Config) -> Task:
+    """Read the first part of each text and all images as inputs of the network."""
+    items = Items.of(layout)
+    content = items.read(range(len(items.ids)), MODALITIES)
+    texts, images = texts_and_images(content)
+
+    all_ids = Tokenizer(layout.encoder.tokenizer.read_bytes()).encode(texts)
+    max_tokens = config.positions - FIRST_POSITION
+    first_parts = [split_text(ids, max_tokens, 1)[0] for ids in all_ids]
+    lengths = np.array([len(ids) for ids in all_ids])
+
+    pixels = decode_squares([image for image in images if image is not None], config.image)
+    has_image = np.array([image is not None for image in images])
+    pixel_rows = np.where(has_image, np.cumsum(has_image) - 1, -1)
+
+    corpus = Corpus(first_parts, np.arange(len(texts) + 1), lengths, pixel_rows, pixels)
+    unused_codes = np.zeros((len(pixels), config.patches), np.int64)  # nothing is masked
+    device = pick_device(mps=False)
+    return Task(corpus, unused_codes, 0, Pretrain(batch_size=BATCH_SIZE), 0, device)
 
 
 class Together(AlignRec):
-    """AlignRec on the features of an encoder that is trained with it."""
+    """AlignRec on the features of an encoder that is trained with it.
 
-    # an epoch encodes every item once with gradient, a share per step, which uses the latest features of all others
+    An epoch encodes every item once with gradient, a share per step, which uses the latest features
+    of all others. Before valid is ranked, all items are encoded and the item graph is rebuilt.
+    """
 
-    def __init__(self, given: Inputs, params: AlignRecParams, encoder: Encoder, graph: Graph, rate: float) -> None:
-        super().__init__(given, params)
-        self.encoder, self.network, self.graph, self.rate = encoder, encoder.network, graph, rate
-        self._table = self.features.data
-        steps = -(-len(given.split.train) // (params.batch_size * params.accumulate))
-        self._share = -(-encoder.items // steps)
+    def __init__(
+        self,
+        inputs: Inputs,
+        params: AlignRecParams,
+        encoder: Encoder,
+        graph: Graph,
+        rate: float,
+    ) -> None:
+        assert params.mode == "frozen"  # in other modes, `features` is a parameter
+        super().__init__(inputs, params)
+        self.encoder = encoder
+        self.network = encoder.network  # registers its weights, so that the best epoch's are kept
+        self.graph = graph
+        self.rate = rate
+        self.rounded = None  # a copy of the first features, which no gradient leaves
+
+        steps = -(-len(inputs.split.train) // (params.batch_size * params.accumulate))
+        self._items_per_step = -(-encoder.n_items // steps)
+        self._item_batches: Iterator[Tensor] = iter(())
 
     def groups(self) -> list[dict[str, Any]]:
-        inner = [*self.network.parameters()]
-        own = [p for p in self.parameters() if p.requires_grad and p not in {*inner}]
-        return [{"params": own, "rate": 1.0}, {"params": inner, "rate": self.rate}]
-
-    @property
-    def content(self) -> torch.Tensor:
-        return self._table  # [I, F]; rows encoded in this step have gradients
-
-    @property
-    def target(self) -> torch.Tensor:
-        return self._table.detach()
+        encoder = list(self.network.parameters())
+        ids = {id(parameter) for parameter in encoder}
+        recommender = [parameter for parameter in self.parameters() if id(parameter) not in ids]
+        return [{"params": recommender, "rate": 1.0}, {"params": encoder, "rate": self.rate}]
 
     def start_epoch(self) -> None:
-        self._order = iter(torch.randperm(self.encoder.items).split(self._share))
+        order = torch.randperm(self.encoder.n_items)
+        self._item_batches = iter(order.split(self._items_per_step))
 
-    def tables(self) -> tuple[torch.Tensor, ...]:
-        self._table = self.features.data
-        if (items := next(self._order, None)) is not None:
-            fresh = self.encoder.some(items.numpy())
-            self._table = self.features.index_copy(0, items.to(fresh.device), fresh)
-            self.features.data[items] = fresh.detach()
+    def tables(self) -> tuple[Tensor, ...]:
+        self._replace_features(self._encode_next_items())
         return super().tables()
 
-    def forward(self) -> tuple[torch.Tensor, torch.Tensor]:
-        # before valid is ranked, encode all items and rebuild the item graph
+    def forward(self) -> tuple[Tensor, Tensor]:
         if not self.training:
-            vectors = self.encoder.all()
-            self.features.data.copy_(torch.from_numpy(vectors))
-            edges = neighbours_by_params(vectors, self.graph)
-            graph = adjacency.item_graph(edges, len(vectors), self.params.self_neighbour, self.params.symmetric)
-            self._table = self.features.data
-            self.item_item = Sparse(graph, self._table.device)
+            self._encode_all_items()
         return super().forward()
+
+    def _replace_features(self, features: Tensor) -> None:
+        """Set the input of the content branch, [I, F], and the target of REG, without gradient."""
+        self.features = features
+        self.fixed = features.detach()
+
+    def _encode_next_items(self) -> Tensor:
+        """Return the latest features, [I, F], with gradient for the items of this step."""
+        latest = self.features.detach()
+        items = next(self._item_batches, None)
+        if items is None:
+            return latest
+
+        encoded = self.encoder.encode(items.numpy())
+        return latest.index_copy(0, items.to(latest.device), encoded)
+
+    def _encode_all_items(self) -> None:
+        vectors = self.encoder.encode_all()
+        device = self.features.device
+        self._replace_features(torch.from_numpy(vectors).to(device))
+
+        edges = neighbours.neighbours_by_params(vectors, self.graph)
+        self_neighbour, symmetric = self.params.self_neighbour, self.params.symmetric
+        item_graph = adjacency.item_graph(edges, len(vectors), self_neighbour, symmetric)
+        self.item_item = Sparse(item_graph, device)
+
+
+def bind_encoder(encoder: Encoder, graph: Graph, rate: float) -> type[AlignRec]:
+    """Return `Together` with its encoder, as a model that `fit` trains."""
+
+    class Joint(Together):
+        def __init__(self, inputs: Inputs, params: AlignRecParams) -> None:
+            super().__init__(inputs, params, encoder, graph, rate)
+
+    return Joint
