@@ -1,64 +1,528 @@
-"""Every experiment runs on a tiny catalogue and reports each of its arms."""
+"""Every experiment runs on a tiny catalogue, reports its arms, and varies what it says it does.
 
+The tests of what varies compare tensors: weights, features, splits and loss terms of the arms.
+"""
+
+import inspect
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
 from importlib import import_module
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import toy
 import yaml
+from safetensors.torch import load_file
+from torch import Tensor
 from typer import Typer
 from typer.testing import CliRunner
+
+from alignrec import schemas
+from alignrec.commands.params import load
+from alignrec.pipeline import io
+from alignrec.pipeline.benchmark.cell import Cell, Entry, Hidden, rankings_path
+from alignrec.pipeline.dataset.split import Split, pair_keys
+from alignrec.pipeline.features.folder import FeatureSet
+from alignrec.pipeline.features.params import Graph
+from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.models.alignrec import AlignRec, AlignRecParams
+from alignrec.pipeline.models.base import Batch, Inputs
+from alignrec.pipeline.models.training import inputs
+from alignrec.pipeline.models.training.inputs import Sampler, TrainingData
+from alignrec.pipeline.models.training.loop import Fit, fit
+from alignrec.pipeline.runtime.layout import Layout
+from alignrec.pipeline.runtime.seeds import seed_for
+from experiments.exposure import divide
+from experiments.together import Encoder, bind_encoder
+from experiments.variants import PROFILES, SETS
 
 TRAIN = {"features": "beit3", "dim": 8, "batch_size": 512, "epochs": 2, "lr": 0.01}
 PARAMS: dict[str, Any] = {
     "datasets": ["shop"],
     "sources": {"shop": {"kind": "sample", "users": 120, "items": 40}},
-    "pretrain": {"size": "small", "codes": 16, "steps": 2, "batch_size": 8, "distill_from": ["tfidf"]},
+    "pretrain": {
+        "size": "small",
+        "codes": 16,
+        "steps": 2,
+        "batch_size": 8,
+        "distill_from": ["tfidf"],
+    },
     "encode": {"encoders": ["tfidf"]},
     "beit3": {"sets": ["beit3", "beit3-raw"]},
     "combine": {"sets": {}},
     "train": TRAIN,
     "benchmark": {"workers": 1, "ks": [5, 20]},
 }
-EXPERIMENTS = {
-    "clip": (["--steps", "2", "--seeds", "1"], ["| BEiT3, untrained |", "| CLIP, texts masked |"]),
-    "exposure": (["--draws", "1", "--budget", "1", "--model", "bpr"], ["Gini"]),
-    "geometry": (["--epochs", "1"], ["| nothing | 1 |", "| uia | 1 |"]),
-    "joint": (
-        ["--steps", "2", "--seeds", "1", "--rate", "0.1"],
-        ["| staged, pre-trained |", "| joint, untrained, rate x"],
-    ),
-    "league": (["--model", "bpr", "--model", "vbpr", "--features", "beit3", "--seeds", "1", "--budget", "1"], ["tau"]),
-    "mapped": (["--features", "beit3"], ["| beit3 |", "| beit3-mapped |"]),
-    "single_pass": (["--steps", "0", "--seeds", "1"], ["| 0 |"]),
-    "variants": (["--profile", "objective", "--steps", "2", "--seeds", "1"], ["| article, beit3-raw |"]),
-    "wrong": (["--ratio", "1", "--features", "beit3"], ["| nothing |", "| image of 100% |", "| noise of 100% |"]),
+OPTIONS: dict[str, str] = {
+    "clip": "--steps 2 --seeds 1",
+    "exposure": "--protocol sparse --most-train 2 --draws 2 --budget 1 --model bpr --model ease",
+    "geometry": "--epochs 1",
+    "joint": "--steps 2 --seeds 1 --rate 0.1 --rate 0.01",
+    "league": "--model bpr --model vbpr --features beit3 --features random --seeds 1 --budget 1",
+    "mapped": "--features beit3",
+    "single_pass": "--steps 0 --steps 2 --seeds 1",
+    "variants": "--profile objective --steps 2 --seeds 1",
+    "wrong": "--ratio 0.5 --ratio 1 --features beit3 --seeds 1",
 }
+REPORTED = {
+    "clip": ["| BEiT3, untrained |", "| CLIP, texts masked |"],
+    "exposure": ["Gini"],
+    "geometry": ["| nothing | 1 |", "| uia | 1 |"],
+    "joint": ["| staged, pre-trained |", "| joint, untrained, rate x"],
+    "league": ["tau"],
+    "mapped": ["| beit3 |", "| beit3-mapped |"],
+    "single_pass": ["| 0 |", "| 2 |"],
+    "variants": ["| article, beit3-raw |"],
+    "wrong": ["| nothing |", "| image of 100% |", "| noise of 50% |"],
+}
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_process")]
+
+
+@dataclass
+class Trained:
+    """A call of `fit`, and what it returned."""
+
+    arguments: dict[str, Any]
+    fitted: Fit
+
+    @property
+    def item(self) -> np.ndarray:
+        assert isinstance(self.fitted.item, np.ndarray)
+        return self.fitted.item
+
+    def encoder(self) -> dict[str, Tensor]:
+        """Return the weights of an encoder that was trained with the recommender."""
+        state = self.fitted.state.items()
+        return {k.removeprefix("network."): x for k, x in state if k.startswith("network.")}
+
+
+@dataclass
+class Experiment:
+    """What an experiment printed, wrote and trained."""
+
+    root: Path  # outputs
+    folder: Path
+    output: str = ""
+    trained: list[Trained] = field(default_factory=list)
+    cells: dict[str, Cell] = field(default_factory=dict)  # the first seed of each arm
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.root, "shop")
+
+    def branch(self, name: str) -> Layout:
+        return Layout(self.folder / name, "shop")
+
+    def features(self) -> dict[str, np.ndarray]:
+        """Return the features that the recommender of each arm was trained on."""
+        return {name: features_of(cell.data.read()) for name, cell in self.cells.items()}
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with the outputs of all stages up to graph."""
-    from alignrec.commands.params import load
-
     folder = tmp_path_factory.mktemp("project")
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS))
     params = load(folder / "params.yaml", "shop")
-    before = ("download", "interactions", "items", "images", "encode", "pretrain", "beit3", "combine", "graph")
-    for name in before:
+    before = ("download", "interactions", "items", "images", "encode")
+    after = ("pretrain", "beit3", "combine", "graph")
+    for name in (*before, *after):
         toy.run(name, params, folder / "outputs", item="tfidf" if name == "encode" else "")
     return folder
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("one_process")
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_an_experiment_runs(shop: Path, name: str) -> None:
-    options, said = EXPERIMENTS[name]
+@pytest.fixture(scope="module")
+def experiment(shop: Path, one_process: None) -> Callable[[str], Experiment]:
+    """Run an experiment, once for all tests."""
+    return cache(partial(run_experiment, shop))
+
+
+def run_experiment(shop: Path, name: str) -> Experiment:
+    module = import_module(f"experiments.{name}")
+    ran = Experiment(shop / "outputs", shop / "outputs" / "experiments" / name)
     app = Typer()
-    app.command()(import_module(f"experiments.{name}").main)
+    app.command()(module.main)
     files = ["--params", str(shop / "params.yaml"), "--root", str(shop / "outputs")]
-    done = CliRunner().invoke(app, ["shop", *files, *options], catch_exceptions=False)
+    with pytest.MonkeyPatch.context() as patch:
+        record_training(patch, module, ran)
+        arguments = ["shop", *files, *OPTIONS[name].split()]
+        done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    assert [words for words in said if words not in done.output] == []
+    ran.output = done.output
+    return ran
+
+
+def record_training(patch: pytest.MonkeyPatch, module: Any, ran: Experiment) -> None:
+    """Note each call of `fit`, and each cell that is trained, on its way."""
+
+    def recorded_fit(*args: Any, **keys: Any) -> Fit:
+        fitted = fit(*args, **keys)
+        arguments = inspect.signature(fit).bind(*args, **keys).arguments
+        ran.trained.append(Trained(arguments, fitted))
+        return fitted
+
+    if hasattr(module, "fit"):
+        patch.setattr(module, "fit", recorded_fit)
+    if hasattr(module, "recalls"):
+        original = module.recalls
+
+        def recorded_recalls(trainings: Any, *args: Any) -> Any:
+            ran.cells = {one.features: cell for one, cell in trainings.items() if one.seed == 0}
+            return original(trainings, *args)
+
+        patch.setattr(module, "recalls", recorded_recalls)
+
+
+def features_of(data: TrainingData) -> np.ndarray:
+    assert data.features is not None
+    return np.asarray(data.features)
+
+
+def read_vectors(layout: Layout, name: str) -> np.ndarray:
+    return io.matrix(io.read_features(layout.features(name))["vector"])
+
+
+def read_split(layout: Layout) -> Split:
+    return inputs.read_inputs(layout, None).split
+
+
+def train_keys(layout: Layout) -> np.ndarray:
+    split = read_split(layout)
+    return pair_keys(split.train, split.n_items)
+
+
+def read_rankings(layout: Layout, *entries: Entry) -> list[np.ndarray]:
+    paths = [rankings_path(layout, entry) for entry in entries]
+    return [io.matrix(io.read_table(path, schemas.rankings(20))["items"]) for path in paths]
+
+
+def equal_arms(arms: Mapping[str, np.ndarray]) -> list[tuple[str, str]]:
+    """Return the pairs of arms with equal values."""
+    return [(a, b) for a, b in combinations(arms, 2) if are_equal(arms[a], arms[b])]
+
+
+def are_equal(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and np.allclose(a, b, atol=1e-6)
+
+
+def moved(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> set[str]:
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_experiment_runs(experiment: Callable[[str], Experiment], name: str) -> None:
+    output = experiment(name).output
+    assert [words for words in REPORTED[name] if words not in output] == []
+
+
+def test_joint_training_moves_the_weights_that_cls_depends_on(
+    experiment: Callable[[str], Experiment],
+) -> None:
+    ran = experiment("joint")
+    staged, untrained, *joint = ran.trained
+    assert staged.encoder() == untrained.encoder() == {}
+    assert not are_equal(staged.arguments["features"], untrained.arguments["features"])
+
+    distances = []
+    starts = ("pre-trained", "pre-trained", "untrained", "untrained")
+    for start, trained in zip(starts, joint, strict=True):
+        encoder = Encoder(ran.branch(start))
+        before = encoder.network.state_dict()
+        after = trained.encoder()
+
+        used = parameters_of_cls(encoder)
+        assert len(used) > 100
+        assert moved(before, after) >= used
+        distances.append(sum(float((before[name] - after[name]).norm()) for name in used))
+
+    assert distances[0] > 2 * distances[1]  # rates of .1 and .01
+    assert distances[2] > 2 * distances[3]
+
+
+def parameters_of_cls(encoder: Encoder) -> set[str]:
+    """Return the names of the parameters that CLS depends on."""
+    cls = encoder.encode(np.arange(encoder.n_items))
+    torch.manual_seed(0)
+    (cls * torch.randn(cls.shape)).sum().backward()
+    names = parameters_with_gradient(encoder)
+    encoder.network.zero_grad()
+
+    # softmax cancels the bias of keys, whose gradients are rounding errors
+    return {name for name in names if not name.endswith(("k_proj.A.bias", "k_proj.B.bias"))}
+
+
+def parameters_with_gradient(encoder: Encoder) -> set[str]:
+    named = encoder.network.named_parameters()
+    return {name for name, x in named if x.grad is not None and bool(x.grad.any())}
+
+
+def joint_model(branch: Layout, encoder: Encoder, **settings: Any) -> tuple[AlignRec, Split]:
+    """Return AlignRec with the branch's features and encoder, and its split."""
+    split, features, edges = inputs.read_inputs(branch, "beit3-raw")
+    table = torch.from_numpy(np.array(features))
+    given = Inputs(split, table, edges, torch.device("cpu"))
+    params = AlignRecParams.model_validate({**settings, "mode": "frozen", "dim": 8})
+    torch.manual_seed(0)
+    return bind_encoder(encoder, Graph(), 1.0)(given, params), split
+
+
+@pytest.mark.parametrize("recipe", ["published", "fast"])
+def test_joint_gradients_reach_the_encoder(
+    experiment: Callable[[str], Experiment],
+    recipe: str,
+) -> None:
+    branch = experiment("joint").branch("untrained")
+    encoder = Encoder(branch)
+    used = parameters_of_cls(encoder)
+
+    model, split = joint_model(branch, encoder, recipe=recipe)
+    model.start_epoch()
+    drawn = torch.from_numpy(Sampler(split).epoch(np.random.default_rng(0)))
+    terms = model.loss(Batch(*drawn))
+    torch.stack([*terms.values()]).sum().backward()
+
+    assert used - parameters_with_gradient(encoder) == set()
+
+
+def test_joint_and_staged_training_start_from_equal_features(
+    experiment: Callable[[str], Experiment],
+) -> None:
+    for start in ("pre-trained", "untrained"):
+        branch = experiment("joint").branch(start)
+        staged = read_vectors(branch, "beit3-raw")
+        np.testing.assert_allclose(Encoder(branch).encode_all(), staged, atol=1e-4)
+
+
+@torch.no_grad()
+def test_joint_training_ranks_by_the_encoder_that_it_trained(
+    experiment: Callable[[str], Experiment],
+) -> None:
+    branch = experiment("joint").branch("untrained")
+    encoder = Encoder(branch)
+    model, _ = joint_model(branch, encoder)
+    model.eval()
+
+    _, before = model()
+    for parameter in encoder.network.parameters():
+        parameter.add_(0.5 * torch.randn_like(parameter))
+    _, after = model()
+
+    assert not torch.allclose(before, after)
+    np.testing.assert_allclose(model.target, encoder.encode_all(), atol=1e-5)
+
+
+def test_each_loss_is_left_out_of_one_geometry(experiment: Callable[[str], Experiment]) -> None:
+    ran = experiment("geometry")
+    arms = dict(zip(("nothing", "cca", "reg", "uia"), ran.trained, strict=True))
+    for name, trained in arms.items():
+        terms = {loss: trained.fitted.history[0][loss] for loss in ("cca", "reg", "uia")}
+        assert {loss for loss, value in terms.items() if value == 0} == {name} - {"nothing"}
+
+    assert equal_arms({name: trained.item for name, trained in arms.items()}) == []
+
+    (table,) = io.read_json(ran.root / "figures" / "shop" / "article-geometry.json")
+    measured = [row[2:] for row in table["rows"]]
+    assert len({*map(tuple, measured)}) == len(arms)
+
+
+def test_clip_and_beit3_are_trained_and_masked(experiment: Callable[[str], Experiment]) -> None:
+    ran = experiment("clip")
+    features = ran.features()
+    assert equal_arms(features) == []
+
+    image, text = np.split(features["CLIP"], 2, axis=1)
+    blank = np.zeros_like(image)
+    np.testing.assert_array_equal(features["CLIP, images masked"], np.hstack([blank, text]))
+    np.testing.assert_array_equal(features["CLIP, texts masked"], np.hstack([image, blank]))
+    for half in (image, text):
+        assert len(np.unique(half.round(5), axis=0)) > 10
+
+    branch = Layout(ran.folder, "shop")
+    for name, shown in (("beit3-image-masked", ["text"]), ("beit3-text-masked", ["image"])):
+        assert FeatureSet.of(branch, name).facts.reads == shown
+    pretrained = load_file(branch.encoder.weights)
+    drawn = load_file(branch.features("beit3-untrained") / "encoder" / branch.encoder.weights.name)
+    assert moved(drawn, pretrained)
+
+
+def test_variants_of_pretraining_differ_in_weights_and_vectors(
+    experiment: Callable[[str], Experiment],
+) -> None:
+    ran = experiment("variants")
+    names = [*PROFILES["objective"]]
+    branches = [ran.branch(f"objective/{name}") for name in names]
+    recipe, article = (load_file(branch.encoder.weights) for branch in branches)
+    assert moved(recipe, article)
+    assert equal_arms(ran.features()) == []
+
+    for name, branch in zip(names, branches, strict=True):
+        for features in SETS:
+            vectors = read_vectors(branch, features)
+            np.testing.assert_array_equal(ran.features()[f"{name}, {features}"], vectors)
+
+    params = [io.read_json(branch.run_record("pretrain"))["params"] for branch in branches]
+    assert [one["steps"] for one in params] == [2, 2]
+    assert [one["distill"] > 0 for one in params] == [True, False]
+
+
+def test_a_single_pass_varies_pretraining_and_follows_time(
+    experiment: Callable[[str], Experiment],
+) -> None:
+    ran = experiment("single_pass")
+    none, some = (load_file(ran.branch(steps).encoder.weights) for steps in ("0", "2"))
+    assert moved(none, some)
+
+    first, second = ran.trained
+    arms = {"0": first.arguments["features"], "2": second.arguments["features"]}
+    assert equal_arms(arms) == []
+    np.testing.assert_array_equal(arms["2"], read_vectors(ran.branch("2"), "beit3"))
+
+    rows = io.read_table(ran.layout.interactions, schemas.INTERACTIONS).to_pylist()
+    times: dict[tuple[int, int], int] = {}
+    for row in rows:
+        if row["split"] == schemas.TRAIN:
+            pair = row["user_id"], row["item_id"]
+            times[pair] = min(row["timestamp"], times.get(pair, row["timestamp"]))
+    for trained in (first, second):
+        assert len(trained.fitted.history) == 1
+        sampler = trained.arguments["sampler"](trained.arguments["split"])
+        users, items, _ = sampler.epoch(np.random.default_rng(0)).tolist()
+        seen = [times[pair] for pair in zip(users, items, strict=True)]
+        assert seen == sorted(seen)
+
+
+def test_wrong_content_is_that_of_other_items(experiment: Callable[[str], Experiment]) -> None:
+    ran = experiment("wrong")
+    features = ran.features()
+    assert equal_arms(features) == []
+    right = read_vectors(ran.layout, "beit3")
+    np.testing.assert_array_equal(features["nothing"], right)
+
+    hidden = Hidden("", 0.5, seed_for("mask", "shop")).rows(len(right))
+    for what in ("image", "text", "noise"):
+        half, whole = features[f"{what} of 50%"], features[f"{what} of 100%"]
+        np.testing.assert_array_equal(half, np.where(hidden[:, None], whole, right))
+        assert (whole != right).any(axis=1).mean() > 0.9
+
+    layout, image, text = ran.layout, ran.branch("beit3/image"), ran.branch("beit3/text")
+    assert read_texts(image) == read_texts(layout)
+    assert read_images(text) == read_images(layout)
+    assert_reordered(read_images(image), read_images(layout))
+    assert_reordered(read_texts(text), read_texts(layout))
+
+
+def read_texts(layout: Layout) -> list[str]:
+    texts: list[str] = io.read_table(layout.items, schemas.ITEMS)["text"].to_pylist()
+    return texts
+
+
+def read_images(layout: Layout) -> list[bytes | None]:
+    images = list[bytes | None]()
+    for path in io.shards(layout.images, "images"):
+        images += io.read_table(path, schemas.IMAGES)["image"].to_pylist()
+    return images
+
+
+def assert_reordered(wrong: Sequence[Any], right: Sequence[Any]) -> None:
+    assert Counter(wrong) == Counter(right)
+    differ = [a != b for a, b in zip(wrong, right, strict=True)]
+    assert np.mean(differ) > 0.9
+
+
+def test_the_league_draws_other_splits(experiment: Callable[[str], Experiment]) -> None:
+    ran = experiment("league")
+    first, second = ran.branch("0"), ran.branch("1")
+    assert np.array_equal(train_keys(first), train_keys(ran.layout))
+    assert not np.array_equal(train_keys(first), train_keys(second))
+    assert not np.array_equal(read_split(first).test.items, read_split(second).test.items)
+
+    runs = [Entry("bpr", "none", 0), Entry("vbpr", "beit3", 0), Entry("vbpr", "random", 0)]
+    for branch in (first, second):
+        rankings = read_rankings(branch, *runs)
+        assert equal_arms(dict(zip(map(str, runs), rankings, strict=True))) == []
+
+
+def test_exposure_is_measured_on_the_split_that_was_asked_for(
+    experiment: Callable[[str], Experiment],
+) -> None:
+    ran = experiment("exposure")
+    branch = ran.branch("sparse-2")
+    drawn = [train_keys(layout) for layout in branch.draws()]
+    assert len(drawn) == 2
+    assert not np.array_equal(*drawn)
+    for layout in branch.draws():
+        assert np.bincount(read_split(layout).train.users).max() == 2
+    assert np.bincount(read_split(ran.layout).train.users).max() > 2
+
+    bpr, ease = read_rankings(branch, Entry("bpr", "none", 0), Entry("ease", "none", 0))
+    assert not np.array_equal(bpr, ease)
+
+
+def test_exposure_refuses_an_option_without_effect(shop: Path) -> None:
+    params = load(shop / "params.yaml", "shop")
+    for protocol, option in (("mmrec", "draws"), ("cold-items", "most_train")):
+        flag = option.replace("_", "-")
+        with pytest.raises(UserError, match=f"--{flag}: has no effect on protocol '{protocol}'"):
+            divide(params, protocol, **{option: 3})
+
+
+def test_mapped_sets_learn_from_interactions(experiment: Callable[[str], Experiment]) -> None:
+    branch = Layout(experiment("mapped").folder, "shop")
+    plain, mapped = (read_vectors(branch, name) for name in ("beit3", "beit3-mapped"))
+    assert plain.shape != mapped.shape or not np.allclose(plain, mapped)
+
+    split = read_split(branch)
+    bought = np.zeros((split.n_users, split.n_items))
+    bought[split.train.users, split.train.items] = 1
+    assert explained(mapped, bought) > explained(plain, bought)
+
+    probes = io.read_json(branch.probes)
+    asked = [probe for probe in probes.values() if "beit3-mapped" in probe]
+    assert any(probe["beit3"] != probe["beit3-mapped"] for probe in asked)
+
+
+def explained(vectors: np.ndarray, bought: np.ndarray) -> float:
+    """Return the correlation of cosines between items with those of their train interactions."""
+    above = np.triu_indices(len(vectors), 1)
+    cosines = [unit_rows(x) @ unit_rows(x).T for x in (vectors, bought.T)]
+    return float(np.corrcoef(*(matrix[above] for matrix in cosines))[0, 1])
+
+
+def unit_rows(x: np.ndarray) -> np.ndarray:
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+
+def test_recipes_are_trained_as_they_are_called(
+    shop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from experiments import recipes
+
+    split = read_split(Layout(shop / "outputs", "shop"))
+    monkeypatch.setattr(recipes, "published_split", lambda: split)
+    monkeypatch.setattr(recipes, "WIDTH", 16)
+    ran = Experiment(shop, shop)
+    record_training(monkeypatch, recipes, ran)
+    recipes.main(0)
+
+    published, fast = ran.trained
+    params = [trained.arguments["params"] for trained in (published, fast)]
+    assert [one.recipe for one in params] == ["published", "fast"]
+    assert [trained.item.shape[1] for trained in (published, fast)] == [64, 128]
+    assert "features" in published.fitted.state  # trained in mode `compat`
+    assert "features" not in fast.fitted.state
+    printed = capsys.readouterr().out
+    for name, trained in (("published", published), ("fast", fast)):
+        assert f"{name}: {len(trained.fitted.history)} epochs" in printed
+
+
+def test_every_experiment_has_a_test() -> None:
+    folder = Path(__file__).parents[1] / "experiments"
+    scripts = [path.stem for path in folder.glob("*.py") if "typer.run" in path.read_text()]
+    assert sorted(scripts) == sorted(OPTIONS)
