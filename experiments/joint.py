@@ -15,8 +15,8 @@ from alignrec.pipeline.benchmark.settings import model_settings, protocol_of
 from alignrec.pipeline.encoders.params import BEiT3
 from alignrec.pipeline.evaluation.cutoff import CUTOFF
 from alignrec.pipeline.evaluation.metrics import open_test
+from alignrec.pipeline.features.graph import neighbours_by_params
 from alignrec.pipeline.features.params import Graph
-from alignrec.pipeline.linalg import neighbours
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.models.alignrec import AlignRec
 from alignrec.pipeline.models.params import Train
@@ -79,7 +79,7 @@ def train_arm(arm: Arm, branch: Layout, graph: Graph, settings: Train, seed: int
 
     encoder = Encoder(branch)
     vectors = encoder.encode_all()
-    edges = neighbours.neighbours_by_params(vectors, graph)
+    edges = neighbours_by_params(vectors, graph)
     model = bind_encoder(encoder, graph, arm.rate)
     return fit(model, data.split, vectors, edges, settings, seed)
 

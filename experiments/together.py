@@ -14,9 +14,9 @@ from alignrec.pipeline.beit3.losses import NO_MASKING, encode_items
 from alignrec.pipeline.beit3.params import Pretrain
 from alignrec.pipeline.beit3.tokenizer import Tokenizer, split_text
 from alignrec.pipeline.features.batching import Items, texts_and_images
+from alignrec.pipeline.features.graph import neighbours_by_params
 from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.images.decode import decode_squares
-from alignrec.pipeline.linalg import neighbours
 from alignrec.pipeline.linalg.device import pick_device
 from alignrec.pipeline.linalg.sparse import Sparse
 from alignrec.pipeline.models import adjacency
@@ -138,7 +138,7 @@ class Together(AlignRec):
         device = self.features.device
         self._replace_features(torch.from_numpy(vectors).to(device))
 
-        edges = neighbours.neighbours_by_params(vectors, self.graph)
+        edges = neighbours_by_params(vectors, self.graph)
         self_neighbour, symmetric = self.params.self_neighbour, self.params.symmetric
         item_graph = adjacency.item_graph(edges, len(vectors), self_neighbour, symmetric)
         self.item_item = Sparse(item_graph, device)
