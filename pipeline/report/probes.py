@@ -1,6 +1,5 @@
 """Build tables of probe results from probes.json or a comparison."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -124,16 +123,18 @@ def describe_processing(processed: Mapping[str, Any]) -> str:
 
 
 def leak_tables(figures: Json, trained: Mapping[str, Figures] | None = None) -> list[Table]:
-    """Return where each feature set lies between `shuffled` (0) and `leaked` (1); empty without either.
+    """Return where each feature set lies between `shuffled` (0) and `leaked` (1); empty if one is absent.
 
     `trained` has the figures of feature sets under recommenders.
     """
     found = {probed.probe.name: probed.by_set("raw", probed.probe.figure) for probed in read_probes(figures).values()}
-    columns = {
-        what: {name: (of[name] - of[SHUFFLED]) / room for name in of}
-        for what, of in {**found, **(trained or {})}.items()
-        if (room := of.get(LEAKED, 0) - of.get(SHUFFLED, math.inf)) > 0
-    }
+    columns: dict[str, dict[str, float]] = {}
+    for what, of in {**found, **(trained or {})}.items():
+        if not {SHUFFLED, LEAKED} <= of.keys() or of[LEAKED] <= of[SHUFFLED]:
+            continue
+        room = of[LEAKED] - of[SHUFFLED]
+        columns[what] = {name: (of[name] - of[SHUFFLED]) / room for name in of}
+
     names = {name: of[name] for of in columns.values() for name in of if name != CHANCE}
     rows = [
         [name, *(f"{of[name]:.0%}" if name in of else "" for of in columns.values())]

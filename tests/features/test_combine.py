@@ -251,6 +251,19 @@ def test_noise_has_nothing_of_the_way_to_the_leak_and_good_features_much(tmp_pat
     assert not any("leaked" in (row["a"], row["b"]) for row in figures["verdicts"])
 
 
+def test_without_the_leak_there_is_no_way_to_it() -> None:
+    judged = {"chance": {"gain": 0.0}, "shuffled": {"gain": -0.001}, "linear": {"gain": 0.05}}
+    figures = {"linear_cf": {"users": 9, **judged}}
+    trained = {"ease recall@20": {"shuffled": -0.001, "linear": 0.05}}
+    assert leak_tables(figures, trained) == []
+
+    leaked = {"linear_cf": figures["linear_cf"] | {"leaked": {"gain": 0.1}}}
+    (table,) = leak_tables(leaked, trained)
+    assert table.head == ["feature set", "linear CF"]
+    assert ["linear", "50%"] in table.rows
+    assert not any(row[0] == "chance" for row in table.rows)
+
+
 def test_it_is_benchmarked_under_two_models_and_never_tested(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(GIVEN + "benchmark: {models: [alignrec, l3ae, vbpr], features: [tfidf, leaked]}")
