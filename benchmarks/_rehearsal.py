@@ -107,7 +107,7 @@ def parameters(profile: dict[str, Any], raw: Path, size: str, items: int) -> dic
         "beit3": {"precision": precision},
         "train": {"epochs": 3, "batch_size": 512},
         "probe": {"ks": ks[:]},  # a copy, as YAML would write an alias
-        "study": {"mask": {"seeds": 1}},
+        "study": {"mask": {"ratios": [0, 1], "seeds": 1}},
         "benchmark": {"seeds": 1, "ablation_seeds": 1, "ks": ks},
     }
     return profile | {section: profile.get(section, {}) | values for section, values in changed.items()}

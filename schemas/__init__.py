@@ -7,8 +7,8 @@ from alignrec.schemas.dataset import (
     TEXT_FIELDS, TRAIN, USERS, VALID, embedded_items, read_clock,
 )  # fmt: skip
 from alignrec.schemas.feature_sets import (
-    EDGES, MODALITIES, features, item_embeddings, numbered_user_embeddings, semantic_ids, user_embeddings,
-    variant,
+    EDGES, MODALITIES, features, item_embeddings, modalities_of, numbered_user_embeddings, semantic_ids,
+    user_embeddings, variant,
 )  # fmt: skip
 from alignrec.schemas.results import (
     MASK, RESULTS, SLICES, STUDY, SWEEPS, TAIL, TESTS, TUNING, rankings,

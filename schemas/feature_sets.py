@@ -12,6 +12,11 @@ def variant(name: str, modality: str) -> str:
     return f"{name}-{modality}-masked"
 
 
+def modalities_of(name: str) -> tuple[str, ...]:
+    """Return the modalities that are not masked in a feature set, by its name."""
+    return tuple(modality for modality in MODALITIES if not name.endswith(variant("", modality)))
+
+
 def features(width: int) -> pa.Schema:
     return schema(
         ITEM_ID,

@@ -6,16 +6,21 @@ import pytest
 import yaml
 from commands import alignrec, blocks
 
+from alignrec import schemas
 from alignrec.commands.params import load
+from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.features.names import feature_sets
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime import config
+from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.sources.amazon import AmazonSource
+from benchmarks import _raw2014, _rehearsal
 
 ROOT = Path(__file__).parent.parent
 PROFILES = ROOT / "profiles"
 PROFILE = PROFILES / "baby.yaml"
+ITEMS = 60  # before the 5-core
 PAGE = (ROOT / "docs" / "regenerate-baby.md").read_text()
 BLOCKS = [yaml.safe_load(block) for block in blocks(PAGE, "yaml")]
 
@@ -36,7 +41,7 @@ def test_each_profile_of_the_article_trains_what_the_article_trains(dataset: str
     assert params.train.features == "beit3-raw"
     assert "beit3-raw" in params.beit3.sets
     arms = {"no-pretraining": "beit3-official", "random-weights": "beit3-untrained", "no-cca": "beit3-raw"}
-    arms |= {"image-only": "beit3-text-masked", "text-only": "beit3-image-masked"}
+    arms |= {"image-only": "beit3-raw-text-masked", "text-only": "beit3-raw-image-masked"}
     assert {name: model_settings(params, "alignrec", name).features for name in arms} == arms
     assert not any("beit3" in (*params.publish.features, *params.benchmark.features, name) for name in arms.values())
     assert not params.beit3.whiten  # CLS itself in all sets
@@ -44,6 +49,30 @@ def test_each_profile_of_the_article_trains_what_the_article_trains(dataset: str
     assert params.semantic_ids.features == ["beit3-raw"]
     overlay = yaml.safe_load((PROFILES / f"{dataset}.yaml").read_text())
     assert overlay.keys() <= {"extends", "datasets", "pretrain"}
+
+
+def test_the_profile_of_baby_masks_each_modality(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    _raw2014.write(raw, ITEMS)
+    params = _rehearsal.parameters(config.read_extended(PROFILE), raw, "small", ITEMS)
+    params["pretrain"] |= {"init": None, "tokenizer": None, "vqkd": None, "steps": 1}
+    params["encode"]["encoders"] = ["tfidf"]  # mask modality reads BEiT3's sets only
+    params["combine"]["sets"] = {}
+    params["beit3"]["sets"].remove("beit3-official")
+    del params["benchmark"]["ablations"], params["benchmark"]["features"], params["publish"]
+    params["study"] |= {"tail": False, "sweeps": {}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+
+    for stage in ("download", "interactions", "items", "images", "pretrain", "beit3", "graph", "study"):
+        done = alignrec(stage, "baby", cwd=tmp_path)
+        assert done.exit_code == 0, done.output
+
+    table = io.read_table(Layout(tmp_path / "outputs", "baby").study("mask"), schemas.MASK)
+    trained = [(row["features"], row["modality"], row["ratio"]) for row in table.to_pylist()]
+    hidden = [("nothing", 0.0), ("image", 1.0), ("text", 1.0)]
+    assert trained == [("beit3-raw", modality, ratio) for modality, ratio in hidden]
+    recalls = dict(zip(hidden, table["recall@20"].to_pylist(), strict=True))
+    assert len({*recalls.values()}) > 1  # a masked set has other vectors
 
 
 def test_the_official_weights_must_be_named(tmp_path: Path) -> None:

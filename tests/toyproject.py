@@ -16,7 +16,7 @@ datasets: [shop]
 sources: {shop: {kind: sample, users: 150, items: 60}}
 pretrain: {size: small, codes: 16, steps: 6, batch_size: 8, threads: 1, distill_from: [tfidf]}
 encode: {encoders: [tfidf]}
-beit3: {sets: [beit3, beit3-image-masked]}
+beit3: {sets: [beit3, beit3-image-masked, beit3-text-masked]}
 combine: {sets: {}}
 train: {batch_size: 512, epochs: 2}
 benchmark: {models: [bpr, alignrec], seeds: 2, features: [beit3, random], workers: 1}

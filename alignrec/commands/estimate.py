@@ -20,7 +20,7 @@ from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.dataset import interactions as build
 from alignrec.pipeline.encoders.params import BEiT3, Encode
 from alignrec.pipeline.encoders.registry import kind_of
-from alignrec.pipeline.features.names import CEILINGS, feature_sets
+from alignrec.pipeline.features.names import feature_sets, maskable_sets
 from alignrec.pipeline.features.params import Graph, SemanticIds
 from alignrec.pipeline.images.params import RATE, Images
 from alignrec.pipeline.io.errors import UserError
@@ -174,8 +174,8 @@ def estimate_features(plan: Plan) -> dict[str, Estimate]:
     kinds = [kind_of(params.encoders, name) for name in params[Encode].encoders]
     networks = sum(kind not in ("tfidf", "descriptors") for kind in kinds)
     trained, chunks = params[BEiT3].sets, params[BEiT3].chunks
-    read = [(name != "beit3-image-masked", name != "beit3-text-masked") for name in trained]
-    passes = sum(plan.beit3_seconds(image, text, chunks) for image, text in read)
+    read = [schemas.modalities_of(name) for name in trained]
+    passes = sum(plan.beit3_seconds("image" in reads, "text" in reads, chunks) for reads in read)
     made = sets - len(trained) - len(kinds)
     searched = n if graph.index == "exact" or (graph.index == "auto" and n <= graph.exact_up_to) else 12 * n**0.5
     coded = len(ids.features) * (1.5 + 60 * n * ids.levels * ids.codes * product)
@@ -203,8 +203,7 @@ def estimate_evidence(plan: Plan) -> dict[str, Estimate]:
     memory = PROCESS + 3 * rows + 12 * vectors + 40 * size.interactions
     closed = 12 * n**2 * any(issubclass(MODELS[e.model], Closed) for e in cells)
     runs = sum(plan.training_seconds(e.model, model_settings(params, e.model, e.ablation)) for e in cells)
-    maskable = sum(f"{name}-image-masked" in plan.sets and name not in CEILINGS for name in plan.sets)
-    count = study.trainings(maskable)
+    count = study.trainings(len(maskable_sets(plan.sets)))
     released = rows * len(params[Publish].features) + 4 * plan.shape.weights + 2e3 * n
     asked = sets * (3 + (50 * min(sample_size(n), max(size.users, n)) * n * WIDEST + 5e3 * n**2) / plan.gemm)
     return {

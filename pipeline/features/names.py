@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from alignrec.pipeline.encoders.params import BEiT3, Encode
@@ -113,12 +113,22 @@ def refuse_ceiling(sets: Sets, name: str, where: str) -> None:
 
 
 def is_control(sets: Sets, name: str) -> bool:
-    return is_ceiling(sets, name) or name.endswith(NOT_TRAINED)
+    whole = name
+    for modality in MODALITIES:
+        whole = whole.removesuffix(variant("", modality))
+
+    return is_ceiling(sets, name) or whole.endswith(NOT_TRAINED)
 
 
 def is_partial(sets: Sets, name: str) -> bool:
     masked = name.endswith(tuple(variant("", modality) for modality in MODALITIES))
     return masked or kind_of(sets, name) == MASKED or is_control(sets, name)
+
+
+def maskable_sets(names: Collection[str]) -> list[str]:
+    """Return the feature sets that also exist with each modality masked, without upper bounds."""
+    content = [name for name in names if name not in CEILINGS]
+    return [name for name in content if all(variant(name, modality) in names for modality in MODALITIES)]
 
 
 def learns_from_train(params: Parameters, dataset: str, name: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 from pydantic import ValidationError
 
 from alignrec.pipeline.encoders import chain
-from alignrec.pipeline.encoders.params import TRAINED, BEiT3Params
+from alignrec.pipeline.encoders.params import RAW, TRAINED, BEiT3Params
 from alignrec.pipeline.encoders.registry import ENCODERS, Encoder
 from alignrec.pipeline.features.folder import ENCODER, Facts, FeatureSet
 from alignrec.pipeline.io.errors import UserError, installing, one_line
@@ -66,7 +66,7 @@ def load_encoders(shelf: Shelf, names: Iterable[str]) -> dict[str, Loaded]:
     for name in names:
         facts = shelf.facts(name)
         # sets that differ only in their modalities share one network
-        made = [facts.weights, facts.settings, facts.network == "beit3-raw"]
+        made = [facts.weights, facts.settings, facts.network in RAW]
         key = facts.weights and json.dumps(made, sort_keys=True)
         loaded[name] = Loaded(facts, networks[key]) if key in networks else load_encoder(shelf, name)
         networks |= {key: loaded[name].encoder} if key else {}
@@ -92,8 +92,8 @@ def _load_nested(shelf: Shelf, name: str, facts: Facts, outer: tuple[str, ...]) 
 
             if facts.weights is None:
                 raise UserError(f"{folder}: names no weights; do not trust it")
-            raw, own = facts.network == "beit3-raw", BEiT3Params.model_validate(CUT | facts.settings)
-            return encoders.load_beit3(EncoderFiles(shelf.folder(facts.weights)), own, raw)
+            settings = BEiT3Params.model_validate(CUT | facts.settings)
+            return encoders.load_beit3(EncoderFiles(shelf.folder(facts.weights)), settings, facts.network in RAW)
         if facts.network in ENCODERS:
             return _load_kind(shelf, folder, facts)
     except ValidationError as e:

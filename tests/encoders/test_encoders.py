@@ -208,6 +208,17 @@ def test_sets_of_the_trained_network_differ_by_map_modality_and_training(layout:
     np.testing.assert_allclose(again, made["beit3"], atol=WHITENED_ROUNDING)
 
 
+def test_raw_cls_is_masked_without_a_map(layout: Layout, cls: np.ndarray, beit3: BEiT3Items) -> None:
+    names = ["beit3-raw", "beit3-raw-image-masked", "beit3-raw-text-masked"]
+    stage(layout, params(*names))
+    nothing, empty = [None] * len(TEXTS), [""] * len(TEXTS)
+    expected = [cls, run(beit3, TEXTS, nothing, 2), run(beit3, empty, IMAGES, 2)]
+    loaded = load_encoders(Project(layout), names)
+    for name, raw, texts, images in zip(names, expected, (TEXTS, TEXTS, empty), (IMAGES, nothing, IMAGES), strict=True):
+        np.testing.assert_allclose(vectors(layout, name), raw, atol=1e-5)
+        np.testing.assert_allclose(run(loaded[name].encoder, texts, images, 2), raw, atol=1e-5)
+
+
 def test_a_set_of_before_texts_were_read_in_parts_cuts_them(layout: Layout, cls: np.ndarray) -> None:
     stage(layout, params("beit3", max_tokens=20))
     path = layout.features("beit3") / "set.json"
