@@ -1,6 +1,7 @@
 """Stage benchmark: models x feature sets x seeds, with slices and paired tests."""
 
 from alignrec.pipeline.benchmark.params import Benchmark
+from alignrec.pipeline.checks.catalogue import check_catalogue
 from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.runtime.run import FEATURE_SETS, Run, Stage
 from alignrec.pipeline.sources.base import SOURCES
@@ -15,7 +16,7 @@ def main(run: Run) -> None:
 
     own = run.params[Benchmark]
     experiment = Experiment(run, own.workers, draws=run.layout.draws())
-    own.check(experiment.split.n_items)
+    check_catalogue(run.params, experiment.split.n_items)
     wanted = plan.list_entries(run.params, len(experiment.draws))
     tuned = plan.tune_models(experiment, wanted)
     found = experiment.complete(plan.plan_cells(experiment, wanted, tuned))

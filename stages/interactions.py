@@ -1,6 +1,6 @@
 """Stage interactions: k-core filtering, dense ids, and train/valid/test split."""
 
-from alignrec.pipeline.benchmark.params import Benchmark
+from alignrec.pipeline.checks.catalogue import check_catalogue, check_cold_items
 from alignrec.pipeline.dataset.params import Interactions
 from alignrec.pipeline.runtime.run import SOURCE, Run, Stage
 from alignrec.pipeline.sources.base import SOURCES
@@ -11,10 +11,9 @@ def main(run: Run) -> None:
     from alignrec.pipeline.dataset import interactions  # loads DuckDB
 
     facts = interactions.write_tables(run)
-    benchmark = run.params[Benchmark]
-    benchmark.check(facts["items"])
+    check_catalogue(run.params, facts["items"])
     cold = [facts[name] for name in ("cold_valid_items", "cold_test_items") if name in facts]
-    if cold and (near := benchmark.check_cold(*cold)):
+    if cold and (near := check_cold_items(run.params, *cold)):
         run.warn(f"{near} Raise interactions.cold_share.")
 
 

@@ -14,8 +14,9 @@ from alignrec.stages.report import EVIDENCE
 
 
 def main(run: Run) -> None:
-    from alignrec.pipeline.release.build import resolve_settings, write_release
+    from alignrec.pipeline.release.build import write_release
     from alignrec.pipeline.release.read import Release
+    from alignrec.pipeline.release.settings import resolve_settings
     from alignrec.pipeline.report.outputs import Outputs
 
     folder, publish = run.layout.release, run.params[Publish]

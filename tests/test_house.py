@@ -12,7 +12,7 @@ from alignrec.pipeline.runtime import code
 
 ORDER = [
     *("io", "runtime", "linalg", "web", "sources", "dataset", "images", "vectors"),
-    *("encoders", "features", "beit3", "evaluation", "models", "probe", "benchmark", "report", "release"),
+    *("encoders", "features", "beit3", "evaluation", "models", "probe", "benchmark", "report", "release", "checks"),
 ]
 FILES = {
     path: path.read_text(encoding="utf-8")

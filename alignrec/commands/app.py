@@ -35,7 +35,7 @@ def perform_stage(
     def check_settings(run: Run) -> None:
         # validation loads torch, which takes seconds and stages without work do not need
         if run.params[BEiT3].sets or stage.name not in ("pretrain", "beit3"):
-            check(run.params, params)
+            check(run.params, params, dataset)
 
     recorded = params.with_name(CODE.name)
     refuse_other_release(recorded)  # first, because another version may have other keys

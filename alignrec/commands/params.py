@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import create_model, field_validator
 
-from alignrec.pipeline.beit3.params import Pretrain
 from alignrec.pipeline.benchmark.params import SPACES, Benchmark, Search, Study
 from alignrec.pipeline.benchmark.settings import model_settings, sweep_params
+from alignrec.pipeline.checks.settings import check_settings
 from alignrec.pipeline.encoders.params import BEiT3, Encode
 from alignrec.pipeline.encoders.registry import check_encoders, settings_of
 from alignrec.pipeline.features import names
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from alignrec.pipeline.release.read import Release
 
 SECTIONS: dict[str, type[Section]] = {stage.name: stage.params for stage in IN_ORDER} | {"search": Search}
-OFFICIAL = "beit3-official"
 RECORDED = ("interactions", "graph", "train", "benchmark")  # sections that a release records
 
 
@@ -116,8 +115,12 @@ def of_release(release: Release, path: Path) -> Parameters:
         raise UserError(f"{release.folder}: {why}; pass a file by --params") from None
 
 
-def check(params: Parameters, path: Path) -> None:
+def check(params: Parameters, path: Path, dataset: str = "") -> None:
+    """Raise UserError for settings that no dataset, or `dataset` if given, can be built with."""
     try:
+        for name in [dataset] if dataset else params.datasets:
+            check_settings(for_dataset(params, name), name)
+
         for model in dict.fromkeys([RELEASED, *params[Benchmark].models, *params[Benchmark].overrides]):
             model_settings(params, model)
         for ablation in params[Benchmark].ablations:
@@ -139,7 +142,7 @@ def check(params: Parameters, path: Path) -> None:
 
 def load(path: Path, dataset: str = "") -> Parameters:
     params = read(path, dataset)
-    check(params, path)
+    check(params, path, dataset)
     return params
 
 
@@ -149,12 +152,8 @@ def _check_names(params: Parameters) -> None:
     check_encoders(params.encoders, params[Encode].encoders)
     for dataset in params.sources:
         names.check_names(params, dataset)
-    benchmark, publish, pretrain = params[Benchmark], params[Publish], params[Pretrain]
+    benchmark, publish = params[Benchmark], params[Publish]
     made = dict.fromkeys(name for dataset in params.sources for name in names.feature_sets(params, dataset))
-    if params[BEiT3].sets and "distill_from" in pretrain.model_fields_set:
-        known(pretrain.distill_from, params[Encode].encoders, "pretrain.distill_from")
-    if not pretrain.init and OFFICIAL in params[BEiT3].sets:
-        raise UserError(f"'beit3.sets': '{OFFICIAL}' is encoded by the weights of pretrain.init; give that key too")
     known(benchmark.models, MODELS, "benchmark.models")
     known(benchmark.overrides, MODELS, "benchmark.overrides")
     known(params[Search].spaces, MODELS, "search.spaces")

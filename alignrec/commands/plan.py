@@ -13,6 +13,7 @@ from alignrec.commands.arguments import PARAMS, ROOT, OneOrAll, ParamsFile, Root
 from alignrec.commands.params import load, read
 from alignrec.commands.terminal import say, show
 from alignrec.pipeline.beit3.params import Pretrain
+from alignrec.pipeline.checks.catalogue import check_catalogue
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.report.table import Table
 from alignrec.pipeline.report.terminal import TerminalTable
@@ -59,6 +60,7 @@ def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
 
     try:
         size = estimate.read_size(params, layout)
+        check_catalogue(params, size.items)
     except UserError as e:
         faults.append(str(e))
     answers = wait_for_answers()

@@ -7,8 +7,6 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from alignrec.pipeline.evaluation.cutoff import CUTOFF, chance_note
-from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.config import Count, Name, Positive, Section, Share
 
 
@@ -44,23 +42,6 @@ class Benchmark(Section):
     null: only AlignRec is tested, see pipeline/benchmark/significance.py"""
     workers: Positive = 2
     """concurrent runs, one thread each"""
-
-    def check(self, items: int) -> None:
-        if (largest := max(self.ks)) > items:
-            raise UserError(
-                f"'benchmark.ks': {largest} is larger than the catalogue of {items:,} items; "
-                "give smaller ones, or lower interactions.item_core"
-            )
-
-    def check_cold(self, valid: int, test: int) -> str:
-        """Raise UserError if valid or test has too few cold items; return a note if chance level is high."""
-        chosen_at = max(CUTOFF, *self.ks)
-        if min(valid, test) <= chosen_at:
-            raise UserError(
-                f"'interactions.cold_share': {valid:,} items are cold in valid and {test:,} in test, and the largest "
-                f"cutoff is {chosen_at}; raise it, give smaller 'benchmark.ks' or more data"
-            )
-        return chance_note(min(valid, test))
 
 
 class Range(Section):

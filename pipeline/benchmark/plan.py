@@ -83,11 +83,6 @@ def _data_of_draw(experiment: Experiment, features: str, draw: int) -> DatasetDa
     again = replace(stored, features=path, graph=params[Graph])
     if path in experiment.made:
         return again
-    if not names.can_refit(params, layout.dataset, features):
-        raise UserError(
-            f"'benchmark.features': {features} learned from the train interactions of the first draw and cannot learn "
-            "from the others; leave it out, or set interactions.draws to 1"
-        )
     io.write_npy(path, maps.refit_mapped(layout, features, np.zeros(0, np.int64)))
     experiment.made.append(path)
     return again

@@ -21,7 +21,7 @@ from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.verdict import LINEAR, is_below
 from alignrec.pipeline.runtime import code
-from alignrec.pipeline.runtime.config import Licence, Shown
+from alignrec.pipeline.runtime.config import Shown
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.run import quoted_record
 from alignrec.pipeline.sources.base import is_web
@@ -31,16 +31,6 @@ BEYOND_TITLES = ("brand", "description", "text", "image_url")
 LEFT_OUT: dict[Shown, tuple[str, ...]] = {
     "all": (), "titles": BEYOND_TITLES, "none": ("title", *BEYOND_TITLES)
 }  # fmt: skip  # publish.texts -> columns to blank
-
-
-def resolve_settings(publish: Publish, licence: Licence) -> Publish:
-    """Replace nulls in section `publish` with what the source's licence allows."""
-    interactions = licence.interactions if publish.interactions is None else publish.interactions
-    users = publish.users or ("names" if interactions else "none")
-    if interactions and users == "none":
-        raise UserError("publish.users is none, but interactions are released; set it to numbers or names")
-    decided = {"interactions": interactions, "users": users, "texts": publish.texts or licence.texts}
-    return publish.model_copy(update=decided)
 
 
 def write_release(folder: Path, outputs: Outputs, publish: Publish, record: Mapping[str, Any]) -> Manifest:

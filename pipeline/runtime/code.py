@@ -20,7 +20,7 @@ SHAPING = ("runtime/process", "runtime/seeds", "models/params")
 HARNESS = {
     PIPELINE / "__init__.py",
     PIPELINE / "io" / "errors.py",
-    *(path for package in ("runtime", "web") for path in (PIPELINE / package).glob("*.py")),
+    *(path for package in ("runtime", "web", "checks") for path in (PIPELINE / package).glob("*.py")),
     *PIPELINE.rglob("params.py"),
 } - {PIPELINE / f"{name}.py" for name in SHAPING}
 # suffixes of data files, which are hashed if a source file mentions their name

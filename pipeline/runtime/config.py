@@ -148,7 +148,8 @@ class Source(Section):
     """A dataset under `sources` of params.yaml, and base class of all kinds of source.
 
     A kind overrides `reader` and is registered in pipeline/sources/base.py. `licence` applies to data derived from it;
-    `has_split` is whether its interactions come with a split.
+    `has_split` is whether its interactions come with a split; `has_images` whether its items can have
+    images, false if only the download shows that.
     """
 
     kind: str
@@ -158,6 +159,10 @@ class Source(Section):
     @property
     def has_split(self) -> bool:
         return False
+
+    @property
+    def has_images(self) -> bool:
+        return True
 
     @abstractmethod
     def reader(self) -> Any:

@@ -15,10 +15,11 @@ from pydantic import Field, model_validator
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.io.text import json_lines, json_object
+from alignrec.pipeline.io.text import column_names, json_lines, json_object
 from alignrec.pipeline.runtime.config import Mirrors, Name, Rate, Section, Source, checked, nearest
 from alignrec.pipeline.runtime.registry import Registry
 from alignrec.pipeline.sources.feature_files import FEATURE, ROWS, format_of
+from alignrec.pipeline.web.download import local_path
 
 NOT_A_PATH = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://|//|(?:about|blob|data|javascript|mailto):", re.IGNORECASE)
 
@@ -96,6 +97,12 @@ SOURCES: Registry[type[Source]] = Registry(
         "tabular": "alignrec.pipeline.sources.tabular:TabularSource",
     },
 )  # kind -> source
+
+
+def is_column(name: str, mirrors: Mirrors) -> bool:
+    """Return whether a file has a column; false for files that are not on this machine."""
+    path = local_path(mirrors[0])
+    return path is not None and path.is_file() and name in column_names(path, [name])
 
 
 class Download(Section):

@@ -14,7 +14,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.sql import csv_sql, identifier_of, rating_sql, trim_sql, whole_sql
 from alignrec.pipeline.io.text import first_line
 from alignrec.pipeline.runtime.config import Licence, Mirrors, Section
-from alignrec.pipeline.sources.base import Downloaded, Reader, as_text
+from alignrec.pipeline.sources.base import Downloaded, Reader, as_text, is_column
 
 # Split and item numbers are imported unchanged, because row i of every feature file belongs to itemID i.
 COLUMNS = ("userID", "itemID", "rating", "timestamp", "x_label")
@@ -95,6 +95,10 @@ class MmrecSource(InterFile, Downloaded):
     @property
     def has_split(self) -> bool:
         return True
+
+    @property
+    def has_images(self) -> bool:
+        return self.items is not None and is_column("imUrl", self.items)
 
     def files(self) -> dict[str, list[str]]:
         items = {"metadata": self.items} if self.items else {}

@@ -12,7 +12,7 @@ from alignrec.pipeline.io import sql
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.io.text import LOOKED_AT, column_names, find_delimiter, repair_rows
 from alignrec.pipeline.runtime.config import Mirrors, Share, known
-from alignrec.pipeline.sources.base import Downloaded, Product, Reader, as_list, as_text, others
+from alignrec.pipeline.sources.base import Downloaded, Product, Reader, as_list, as_text, is_column, others
 
 InteractionColumn = Literal["user", "item", "rating", "timestamp", "split"]
 ItemColumn = Literal["item", "title", "brand", "categories", "description", "image_urls"]
@@ -37,6 +37,11 @@ class TabularSource(Downloaded):
     item_columns: dict[ItemColumn, str] = {}  # overrides `columns` for the item file
     text: list[str] = []  # columns of the item file to append to the description
     max_reject_share: Share = 0.01  # maximum share of unreadable CSV rows of interactions; see also `items`
+
+    @property
+    def has_images(self) -> bool:
+        renamed = self.columns | self.item_columns
+        return self.items is not None and is_column(renamed.get("image_urls", "image_urls"), self.items)
 
     def reader(self) -> Reader:
         return Tabular(self)

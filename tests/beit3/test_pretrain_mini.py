@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pretraining import UNTAUGHT, digests, features, history, shop
+from pretraining import UNTAUGHT, digests, features, history, shop, write_params
 from processes import started
 from safetensors.torch import load_file
 
@@ -121,6 +121,7 @@ def test_image_vectors_are_those_of_encode_and_others_are_made(untrained: Path) 
 
 def test_a_set_that_it_reads_and_that_is_not_there_is_named(tmp_path: Path) -> None:
     shop(tmp_path, n=ITEMS, **SHORT)
+    write_params(tmp_path, encode={"encoders": ["cnn", "descriptors"]})
     with pytest.raises(UserError, match="no feature set 'cnn' of toy"):
         history(tmp_path)
 

@@ -16,7 +16,6 @@ from alignrec.pipeline.benchmark.cell import Entry, rankings_path, read_runs
 from alignrec.pipeline.benchmark.plan import list_entries
 from alignrec.pipeline.evaluation.evidence import list_comparisons
 from alignrec.pipeline.evaluation.metrics import judge_rankings
-from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models.training import inputs
 from alignrec.pipeline.report import results as tables
 from alignrec.pipeline.runtime.layout import Layout
@@ -137,14 +136,3 @@ def test_runs_take_the_draws_in_turn_and_tests_resample_them(tmp_path: Path) -> 
     again = np.load(layout.folder("benchmark") / "draws" / "1" / "mapped.npy")
     np.testing.assert_array_equal(again, cold.learned(replace(layout, drawn=1)))
     assert np.abs(again - cold.learned(layout)).max() > 0.01
-
-
-def test_a_set_that_learned_from_the_first_draw_and_cannot_again_is_refused(tmp_path: Path) -> None:
-    layout = cold.outputs(tmp_path)
-    cold.draw_again(layout)
-    named = {"models": ["contentknn"], "features": ["twice"], "ks": [5, 20], "workers": 1}
-    cold.write_set(layout, "twice", cold.content())
-    sets = {**cold.LEARNING["combine"]["sets"], "twice": {"kind": "mapped", "of": "mapped"}}
-    settings = cold.params(benchmark=named, combine={"sets": sets, "controls": []})
-    with pytest.raises(UserError, match="twice learned from the train interactions of the first draw"):
-        shops.benchmark(layout.root, settings)

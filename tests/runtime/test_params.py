@@ -102,13 +102,6 @@ def test_imported_feature_sets_count_as_made(tmp_path: Path) -> None:
         load(tmp_path, text.replace("[shop]", "[shop, other]").replace("{shop:", "{other: {kind: sample}, shop:"))
 
 
-def test_a_cutoff_that_the_catalogue_has_not_enough_items_for_is_refused_by_name(tmp_path: Path) -> None:
-    settings = load(tmp_path, GOOD)
-    settings.benchmark.check(50)
-    with pytest.raises(UserError, match=r"benchmark\.ks.*50 .*49"):
-        settings.benchmark.check(49)
-
-
 def test_parameters_do_without_what_networks_need(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(

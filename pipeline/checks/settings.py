@@ -1,0 +1,138 @@
+"""Settings that cannot work together, found before the first stage runs and by `alignrec plan`.
+
+To add a check, write a function that raises UserError, and list it in CHECKS.
+"""
+
+from collections.abc import Callable
+
+from alignrec.pipeline.beit3.params import Pretrain
+from alignrec.pipeline.benchmark.params import Benchmark, Study
+from alignrec.pipeline.dataset.params import Interactions
+from alignrec.pipeline.encoders.params import IMAGE_TOKENS, TRAINED, BEiT3, Encode
+from alignrec.pipeline.features import names
+from alignrec.pipeline.features.params import Combine
+from alignrec.pipeline.images.params import Images
+from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.models import MODELS, RELEASED
+from alignrec.pipeline.models.training.params import Released
+from alignrec.pipeline.release.params import Publish
+from alignrec.pipeline.release.settings import resolve_settings
+from alignrec.pipeline.runtime.config import Parameters, known
+from alignrec.schemas import MODALITIES, variant
+
+OFFICIAL = "beit3-official"
+DRAWN = ("cold-items", "sparse")  # protocols with several draws
+
+
+def check_settings(params: Parameters, dataset: str) -> None:
+    """Raise UserError if settings contradict each other; `params` are completed for the dataset."""
+    for check in CHECKS:
+        check(params, dataset)
+
+
+def check_teachers(params: Parameters, dataset: str) -> None:
+    pretrain = params[Pretrain]
+    if params[BEiT3].sets and "distill_from" in pretrain.model_fields_set:
+        known(pretrain.distill_from, params[Encode].encoders, "pretrain.distill_from")
+
+
+def check_official_weights(params: Parameters, dataset: str) -> None:
+    if OFFICIAL in params[BEiT3].sets and not params[Pretrain].init:
+        why = f"'{OFFICIAL}' is encoded by the weights of pretrain.init"
+        raise UserError(f"'beit3.sets': {why}; give that key too")
+
+
+def check_image_tokens(params: Parameters, dataset: str) -> None:
+    encoders = params[Encode].encoders
+    absent = [name for name in IMAGE_TOKENS if name not in encoders]
+    is_mini = params[BEiT3].sets and params[Pretrain].size == "mini"
+    if not is_mini or not absent:
+        return
+    if not params[Images].pattern and not params.source(dataset).has_images:
+        return
+
+    complete = ", ".join([*encoders, *absent])
+    why = f"pretrain.size mini reads images by {' and '.join(IMAGE_TOKENS)}"
+    raise UserError(
+        f"'encode.encoders': {why}; write encode: {{encoders: [{complete}]}}, or, without BEiT3, beit3: {{sets: []}}"
+    )
+
+
+def check_combinations(params: Parameters, dataset: str) -> None:
+    sets = params[Combine].sets
+    for name in sets:
+        if names.is_of_all(sets, name) and not names.parts_of(params, dataset, name):
+            hint = f"write encode: {{encoders: [tfidf]}}, or leave {name} out of combine.sets"
+            raise UserError(f"'combine.sets.{name}': no encoder to build on; {hint}")
+        if names.kind_of(sets, name) == names.MASKED:
+            refuse_mask_of_trained(params, dataset, name)
+
+
+def refuse_mask_of_trained(params: Parameters, dataset: str, name: str) -> None:
+    parts = names.list_with_parts(params, dataset, name)
+    trained = [part for part in parts if part in params[BEiT3].sets]
+    if trained:
+        masked = " or ".join(variant(trained[0], modality) for modality in MODALITIES)
+        raise UserError(
+            f"'combine.sets.{name}': each number of {trained[0]} depends on image and text, so it "
+            f"is masked where it is encoded; list {masked} in beit3.sets, and leave {name} out"
+        )
+
+
+def check_draws(params: Parameters, dataset: str) -> None:
+    interactions, benchmark = params[Interactions], params[Benchmark]
+    if interactions.protocol not in DRAWN or interactions.draws == 1:
+        return
+
+    if not any(MODELS[model].needs for model in benchmark.models):
+        return
+
+    for name in benchmark.features:
+        learns = names.learns_from_train(params, dataset, name)
+        if learns and not names.can_refit(params, dataset, name):
+            raise UserError(
+                f"'benchmark.features': {name} learns from the train interactions of the first draw and "
+                "cannot learn from the others; leave it out, or set interactions.draws to 1"
+            )
+
+
+def check_mask_modality(params: Parameters, dataset: str) -> None:
+    made = names.feature_sets(params, dataset)
+    if not params[Study].mask.ratios or names.maskable_sets(made):
+        return
+
+    where = f"'study.mask': no feature set of {dataset} is also made with each modality masked"
+    features = params[Released].features
+    if features not in names.sets_without_controls(params, dataset):
+        raise UserError(f"{where}; leave study.mask out")
+
+    missing = [name for modality in MODALITIES if (name := variant(features, modality)) not in made]
+    section = "beit3.sets" if missing[0] in TRAINED else "combine.sets"
+    raise UserError(f"{where}; add {' and '.join(missing)} to {section}, or leave study.mask out")
+
+
+def check_long_tail(params: Parameters, dataset: str) -> None:
+    benchmark, features = params[Benchmark], params[Released].features
+    is_listed = RELEASED in benchmark.models and features in benchmark.features
+    # ablations are compared with the full model, which then runs too
+    if params[Study].tail and not is_listed and not benchmark.ablations:
+        raise UserError(
+            f"'study.tail': it compares {RELEASED} on {features} with other models; add {RELEASED} "
+            f"to benchmark.models and {features} to benchmark.features, or leave study.tail out"
+        )
+
+
+def check_release(params: Parameters, dataset: str) -> None:
+    resolve_settings(params[Publish], params.source(dataset).licence)
+
+
+CHECKS: tuple[Callable[[Parameters, str], None], ...] = (
+    check_teachers,
+    check_official_weights,
+    check_image_tokens,
+    check_combinations,
+    check_draws,
+    check_mask_modality,
+    check_long_tail,
+    check_release,
+)

@@ -1,0 +1,15 @@
+"""What a release contains, decided by section `publish` and the licence of the source."""
+
+from alignrec.pipeline.io.errors import UserError
+from alignrec.pipeline.release.params import Publish
+from alignrec.pipeline.runtime.config import Licence
+
+
+def resolve_settings(publish: Publish, licence: Licence) -> Publish:
+    """Replace nulls in section `publish` with what the source's licence allows."""
+    interactions = licence.interactions if publish.interactions is None else publish.interactions
+    users = publish.users or ("names" if interactions else "none")
+    if interactions and users == "none":
+        raise UserError("publish.users is none, but interactions are released; set it to numbers or names")
+    decided = {"interactions": interactions, "users": users, "texts": publish.texts or licence.texts}
+    return publish.model_copy(update=decided)

@@ -1,0 +1,41 @@
+"""Cutoffs, codes and cold items that the catalogue has not enough items for are refused by name."""
+
+from pathlib import Path
+
+import cold
+import pytest
+import toy
+import yaml
+from commands import alignrec
+
+from alignrec.pipeline.checks.catalogue import check_catalogue, check_cold_items
+from alignrec.pipeline.io.errors import UserError
+
+
+def test_a_cutoff_above_the_catalogue_is_refused() -> None:
+    check_catalogue(toy.params(), 50)
+    with pytest.raises(UserError, match=r"benchmark\.ks.*50 .*49"):
+        check_catalogue(toy.params(), 49)
+
+
+def test_more_codes_than_items_are_refused() -> None:
+    check_catalogue(toy.params(semantic_ids={"features": ["beit3"]}), 60)  # the default suits the catalogue
+    check_catalogue(toy.params(semantic_ids={"codes": 64}), 60)  # nothing is coded
+    with pytest.raises(UserError, match=r"semantic_ids\.codes': 64 .*60 items; give fewer"):
+        check_catalogue(toy.params(semantic_ids={"features": ["beit3"], "codes": 64}), 60)
+
+
+def test_too_few_cold_items_are_refused() -> None:
+    check_cold_items(cold.params(), 21, 21)
+    with pytest.raises(UserError, match=r"cold_share.*26 items.*20.*20"):
+        check_cold_items(cold.params(), 26, 20)
+
+
+def test_plan_says_so_next_to_the_estimates(tmp_path: Path) -> None:
+    source = {"kind": "sample", "users": 60, "items": 40}
+    params = {"datasets": ["shop"], "sources": {"shop": source}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    done = alignrec("plan", "--no-ask", cwd=tmp_path)
+    assert done.exit_code == 1
+    assert "error: 'benchmark.ks': 50 is larger than the catalogue of 39 items" in done.output
+    assert "benchmark" in done.output.partition("error:")[0]
