@@ -25,7 +25,8 @@ def main(run: Run) -> None:
         run.warn("nothing is released: all feature sets are others' files; name what may go under publish.features")
         return
     outputs = Outputs(run.layout, run.source.kind, run.params[Released].features, PUBLISH.before())
-    manifest = write_release(folder, outputs, resolve_settings(publish, run.source.licence), run.record())
+    settings = resolve_settings(publish, run.source.licence)
+    manifest = write_release(folder, outputs, settings, run.record(), run.warn)
     Release(folder).verify()
     run.rows_in = run.rows_out = manifest.counts.items
     run.note(files=len(manifest.files), bytes=sum(file.bytes for file in manifest.files))

@@ -107,4 +107,5 @@ def write_release(folder: Path, layout: Layout, features: dict[str, Path]) -> No
         drawn = io.vectors(rng.normal(size=(len(table), 3)))
         io.write_table(table.append_column("vector", drawn), path, of(3))
     publish = Publish(features=[*features], users="names", interactions=False)
-    build.write_release(folder, Outputs(shop, "sample"), publish, {"stage": "publish", "params": {}, "versions": {}})
+    record = {"stage": "publish", "params": {}, "versions": {}}
+    build.write_release(folder, Outputs(shop, "sample"), publish, record, print)

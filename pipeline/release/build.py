@@ -1,7 +1,7 @@
 """Write a release folder from the outputs of a dataset; outputs of stages that did not run are left out."""
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,21 @@ LEFT_OUT: dict[Shown, tuple[str, ...]] = {
 }  # fmt: skip  # publish.texts -> columns to blank
 
 
-def write_release(folder: Path, outputs: Outputs, publish: Publish, record: Mapping[str, Any]) -> Manifest:
+def write_release(
+    folder: Path, outputs: Outputs, publish: Publish, record: Mapping[str, Any], warn: Callable[[str], object]
+) -> Manifest:
     """Write a release into an empty folder; UserError if there are no items or no feature set to release.
 
     `publish` comes from `resolve_settings`; `record` has the stage, parameters and versions of this run.
     """
-    layout, names = outputs.layout, _released_sets(outputs, publish)
+    layout, asked = outputs.layout, _available_sets(outputs.layout, publish)
+    empty = [name for name in asked if _is_zero(layout, name)]
+    if empty == asked:
+        raise UserError("publish.features: every vector of each set is zero; check the texts and images of the items")
+    for name in empty:
+        warn(f"{name}: every vector is zero; it is left out of the release")
+    names = _order_sets(outputs, [name for name in asked if name not in empty])
+
     tables = _write_tables(folder, layout, publish, names, record)
     encoders = select_encoders(layout, names)
     used_by = _copy_encoders(folder / encoder.FOLDER, encoders)
@@ -47,7 +56,7 @@ def write_release(folder: Path, outputs: Outputs, publish: Publish, record: Mapp
     upstream = [path for path in (layout.interactions, layout.items, layout.results) if path.exists()]
     inputs = [Input(**{k: row[k] for k in ("name", "bytes", "sha256")}) for row in io.read_json(layout.sources)]
     made_by = _find_makers([*tables, *upstream], outputs)
-    said = facts.state_facts(folder / ITEMS, outputs, publish, names, files, inputs, made_by)
+    said = facts.state_facts(folder / ITEMS, outputs, publish, names, empty, files, inputs, made_by)
     # each of croissant.json, card and manifest lists all files written before it
     io.write_json(folder / card.CROISSANT, card.croissant(said, files))
     files.append(manifest.describe_file(folder, folder / card.CROISSANT))
@@ -73,13 +82,21 @@ def write_release(folder: Path, outputs: Outputs, publish: Publish, record: Mapp
     return written
 
 
-def _released_sets(outputs: Outputs, publish: Publish) -> list[str]:
-    layout, wanted, encoded = outputs.layout, publish.features, outputs.layout.feature_sets()
+def _available_sets(layout: Layout, publish: Publish) -> list[str]:
+    wanted, encoded = publish.features, layout.feature_sets()
     names = [name for name in wanted if name in encoded]
     if not names:
         there = ", ".join(encoded) or f"no feature sets: run `alignrec encode {layout.dataset}` first"
         asked = f"publish.features ({', '.join(wanted)})"
         raise UserError(f"{asked}: none has been encoded for {layout.dataset}; there are {there}")
+    return names
+
+
+def _is_zero(layout: Layout, name: str) -> bool:
+    return not any(vectors.any() for vectors in FeatureSet.of(layout, name).vectors())
+
+
+def _order_sets(outputs: Outputs, names: list[str]) -> list[str]:
     # the first set leads the card and is the default config of `datasets.load_dataset`
     if LINEAR in names and is_below(outputs.released, LINEAR, outputs.probes, outputs.tests):
         names = [LINEAR, *(name for name in names if name != LINEAR)]

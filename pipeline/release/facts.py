@@ -49,6 +49,7 @@ class Statement:
     lacking: Mapping[str, str]  # image, text or either -> number of items without it
     gaps: Sequence[Sequence[str]]  # part, status, items and share, for statuses other than `ok`
     coverage: Sequence[Sequence[Any]]  # see `_coverage_rows`
+    empty: Sequence[str]  # feature sets that are left out, as all their vectors are zero
     vectors: str  # how the vectors of the encoder trained here are computed; empty without one
     hardware: str
     head: float | None  # share of train interactions on the most popular 10 % of items; None: there are none
@@ -92,10 +93,13 @@ class Statement:
 
 
 def state_facts(
-    items: Path, outputs: Outputs, publish: Publish, names: Sequence[str], files: Sequence[File],
-    inputs: Sequence[Input], made_by: Mapping[str, Maker],
+    items: Path, outputs: Outputs, publish: Publish, names: Sequence[str], empty: Sequence[str],
+    files: Sequence[File], inputs: Sequence[Input], made_by: Mapping[str, Maker],
 ) -> Statement:  # fmt: skip
-    """Gather the facts of a release whose tables are written: `items` is its items.parquet, `names` its sets."""
+    """Gather the facts of a release whose tables are written: `items` is its items.parquet, `names` its sets.
+
+    `empty` are the sets that it leaves out.
+    """
     layout = outputs.layout
     features = {name: io.shards(layout.features(name), "features") for name in names}
     states: States = Counter()
@@ -119,6 +123,7 @@ def state_facts(
         lacking=lacking,
         gaps=_gap_rows(states),
         coverage=_coverage_rows(features),
+        empty=empty,
         vectors=describe_vectors(outputs.records.get("pretrain"), layout, names),
         hardware="; ".join(f"{', '.join(stages)}: {kind}" for kind, stages in kinds.items()),
         head=_popular_share(divided, counts.items),

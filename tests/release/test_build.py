@@ -81,6 +81,21 @@ def test_a_dataset_with_little_publishes_what_it_has(tmp_path: Path) -> None:
         publish.main(run)
 
 
+def test_a_set_of_zeros_is_left_out_with_a_warning_and_the_card_says_so(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    toy.write_features(layout, "beit3-text-masked", np.zeros((toy.ITEMS, toy.WIDTH)))
+    settings = toy.params(publish={"features": ["beit3", "beit3-text-masked"]})
+    run = toy.run("publish", settings, tmp_path)
+    assert run.notes["features"] == ["beit3"]
+    assert run.warnings == ["beit3-text-masked: every vector is zero; it is left out of the release"]
+    assert "Left out, as every vector is zero: beit3-text-masked." in (layout.release / "README.md").read_text()
+    assert len(list(verify(layout.release))) == 4
+
+    nothing = toy.params(publish={"features": ["beit3-text-masked"]})
+    with pytest.raises(UserError, match=r"publish\.features: every vector of each set is zero"):
+        toy.run("publish", nothing, tmp_path)
+
+
 @pytest.mark.parametrize(("outcome", "first"), [("worse", "linear"), ("undecided", "beit3")])
 def test_linear_leads_a_release_whose_trained_set_is_significantly_worse(
     tmp_path: Path, outcome: str, first: str
