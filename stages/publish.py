@@ -16,6 +16,7 @@ from alignrec.stages.report import EVIDENCE
 def main(run: Run) -> None:
     from alignrec.pipeline.release.build import write_release
     from alignrec.pipeline.release.read import Release
+    from alignrec.pipeline.release.recipe import record_columns
     from alignrec.pipeline.release.settings import resolve_settings
     from alignrec.pipeline.report.outputs import Outputs
 
@@ -26,7 +27,8 @@ def main(run: Run) -> None:
         return
     outputs = Outputs(run.layout, run.source.kind, run.params[Released].features, PUBLISH.before())
     settings = resolve_settings(publish, run.source.licence)
-    manifest = write_release(folder, outputs, settings, run.record(), run.warn)
+    columns = record_columns(run.source, run.layout.items)
+    manifest = write_release(folder, outputs, settings, run.record(), run.warn, columns)
     Release(folder).verify()
     run.rows_in = run.rows_out = manifest.counts.items
     run.note(files=len(manifest.files), bytes=sum(file.bytes for file in manifest.files))

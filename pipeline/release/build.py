@@ -16,7 +16,7 @@ from alignrec.pipeline.features.folder import SET, FeatureSet
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import card, encoder, facts, manifest
 from alignrec.pipeline.release.encoder import hash_images, text_sha256
-from alignrec.pipeline.release.manifest import Input, Maker, Manifest
+from alignrec.pipeline.release.manifest import Input, ItemColumns, Maker, Manifest
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.verdict import LINEAR, is_below
@@ -34,11 +34,17 @@ LEFT_OUT: dict[Shown, tuple[str, ...]] = {
 
 
 def write_release(
-    folder: Path, outputs: Outputs, publish: Publish, record: Mapping[str, Any], warn: Callable[[str], object]
+    folder: Path,
+    outputs: Outputs,
+    publish: Publish,
+    record: Mapping[str, Any],
+    warn: Callable[[str], object],
+    columns: ItemColumns | None = None,
 ) -> Manifest:
     """Write a release into an empty folder; UserError if there are no items or no feature set to release.
 
-    `publish` comes from `resolve_settings`; `record` has the stage, parameters and versions of this run.
+    `publish` comes from `resolve_settings`, `columns` from `record_columns`; `record` has the stage,
+    parameters and versions of this run.
     """
     layout, asked = outputs.layout, _available_sets(outputs.layout, publish)
     empty = [name for name in asked if _is_zero(layout, name)]
@@ -75,6 +81,7 @@ def write_release(
         inputs=inputs,
         weights=[Input(name=p.name, bytes=p.stat().st_size, sha256=io.sha256(p)) for p in trained if p.exists()],
         encoders=dict(said.networks),
+        columns=columns,
         made_by=dict(said.made_by),
         code=code.fingerprint("alignrec.stages.publish"),
     )

@@ -156,6 +156,18 @@ class Encoder(Part):
     """parts of a kind that combines encoders, in order"""
 
 
+class ItemColumns(Part):
+    """Columns of the source's item file, from which new items are read likewise."""
+
+    roles: dict[str, str] = {}
+    """role, such as item, title or image_urls -> its column; only roles with values"""
+    text: list[str] = []
+    """columns that were appended to the description"""
+
+    def names(self) -> list[str]:
+        return [*self.roles.values(), *self.text]
+
+
 class Manifest(Part):
     """manifest.json of a release; it lists every other file of the folder."""
 
@@ -173,6 +185,8 @@ class Manifest(Part):
     """weights trained here: encoder, its tokenizer and whitening, recommender"""
     encoders: dict[str, Encoder] = {}
     """feature set -> the third-party model that made it"""
+    columns: ItemColumns | None = None
+    """columns of the item file; null in releases of earlier versions"""
     made_by: dict[str, Maker]
     """stage -> maker of its tables"""
     code: Sha256

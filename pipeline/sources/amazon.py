@@ -74,6 +74,7 @@ class AmazonReader(Reader):
     """Common base of the readers of all three versions; defaults are those of 2018."""
 
     item = "asin"  # field of the item identifier
+    item_columns = {**Reader.item_columns, "item": "asin"}
     pattern = re.compile(rb'"asin": ?"([^"\\]{1,64})"')
     columns = ("reviewerID", "asin", "overall", "unixReviewTime")  # fields of reviews
     csv_columns = ("asin", "reviewerID", "overall", "unixReviewTime")  # columns of ratings as CSV
@@ -140,6 +141,7 @@ class Reader2018(AmazonReader):
     """Reader of the 2018 version, whose fields may be lists or contain HTML or scripts."""
 
     kept = frozenset({"asin", "title", "brand", "category", "description", "imageURL", "imageURLHighRes"})
+    item_columns = {**AmazonReader.item_columns, "categories": "category", "image_urls": "imageURL"}
     script = "getTime"  # marks titles that are scripts, according to the dataset's page
 
     def product(self, record: dict[str, Any]) -> Product:
@@ -162,6 +164,12 @@ class Reader2023(AmazonReader):
     ticks = 1000
     # `features` and `store` are read too, but stay in `extra`
     kept = frozenset({"parent_asin", "title", "categories", "description", "images"})
+    item_columns = {
+        "item": "parent_asin",
+        "title": "title",
+        "categories": "categories",
+        "image_urls": "images",
+    }
 
     def product(self, record: dict[str, Any]) -> Product:
         details, images = record.get("details"), record.get("images")

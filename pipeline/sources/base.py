@@ -3,7 +3,7 @@
 import json
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -124,6 +124,14 @@ class Reader:
     """
 
     kept: frozenset[str] = frozenset()  # fields that `product` uses
+    item_columns: Mapping[str, str] = {
+        "title": "title",
+        "brand": "brand",
+        "categories": "categories",
+        "description": "description",
+        "image_urls": "imUrl",
+    }  # role -> field of the metadata; a role that is made of several fields is absent
+    appended: Sequence[str] = ()  # fields that `product` appends to the description
     pattern: re.Pattern[bytes] | None = None  # matches the item identifier in a line
 
     @abstractmethod

@@ -4,7 +4,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -59,7 +58,8 @@ class Tabular(Reader):
         columns: dict[str, str] = dict(source.columns.items())
         self._interactions = {role: columns.get(role, role) for role in OF_INTERACTIONS}
         columns |= dict(source.item_columns.items())
-        self._items = {role: columns.get(role, role) for role in OF_ITEMS}
+        self.item_columns: dict[str, str] = {role: columns.get(role, role) for role in OF_ITEMS}
+        self.appended = source.text
 
     def ratings(self, raw: Mapping[str, Path]) -> str:
         path, names = raw["interactions"], self._interactions
@@ -107,24 +107,28 @@ class Tabular(Reader):
 
     def metadata(self, raw: Mapping[str, Path]) -> Path | None:
         if path := raw.get("metadata"):
-            columns = _check_columns(path, self._items, {"item", *self._source.columns, *self._source.item_columns})
-            known(self._source.text, columns, "text")
+            columns = _check_columns(
+                path, self.item_columns, {"item", *self._source.columns, *self._source.item_columns}
+            )
+            known(self.appended, columns, "text")
         return path
 
     def name(self, record: dict[str, Any]) -> str | None:
-        return sql.identifier_of(record.get(self._items["item"]))
+        return sql.identifier_of(record.get(self.item_columns["item"]))
 
     def product(self, record: dict[str, Any]) -> Product:
-        of = {role: record.get(name) for role, name in self._items.items()}
-        more = self._source.text
-        sentences = map(_end_sentence, [of["description"], *map(record.get, more)])
+        of = {role: record.get(name) for role, name in self.item_columns.items()}
+        description = as_text(of["description"])
+        if self.appended:
+            parts = [of["description"], *map(record.get, self.appended)]
+            description = " ".join(filter(None, map(_end_sentence, parts)))
         return Product(
             title=as_text(of["title"]),
             brand=as_text(of["brand"]),
-            categories=_split_values(of["categories"]),
-            description=" ".join(filter(None, sentences)) if more else as_text(of["description"]),
-            image_urls=_split_values(of["image_urls"]),
-            extra=others(record, [*self._items.values(), *more]),
+            categories=split_values(of["categories"]),
+            description=description,
+            image_urls=split_values(of["image_urls"]),
+            extra=others(record, [*self.item_columns.values(), *self.appended]),
         )
 
 
@@ -160,6 +164,8 @@ def _are_days(path: Path, rows: str, text: str) -> bool:
 
 
 def _first_row(path: Path, query: str) -> tuple[Any, ...]:
+    import duckdb  # `embed` needs the products of this reader only
+
     try:
         with sql.open_database() as db:
             return tuple(db.execute(query).fetchall()[0])
@@ -174,5 +180,5 @@ def _end_sentence(value: Any) -> str:
     return text if not text or text[-1] in ".!?" else f"{text}."
 
 
-def _split_values(value: Any) -> list[str]:
+def split_values(value: Any) -> list[str]:
     return as_list([part.strip() for part in value.split(SEPARATOR)] if isinstance(value, str) else value)

@@ -1,0 +1,63 @@
+"""How a release or project makes texts of its source's columns, for new items to be read alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from alignrec import schemas
+from alignrec.pipeline import io
+from alignrec.pipeline.dataset.items import LOOKED_FOR
+from alignrec.pipeline.dataset.params import Items
+from alignrec.pipeline.release import manifest as manifests
+from alignrec.pipeline.release.manifest import ItemColumns, Manifest
+from alignrec.pipeline.runtime.config import Parameters, Source, checked
+from alignrec.pipeline.sources.base import SOURCES, Reader
+from alignrec.schemas import TEXT_FIELDS
+
+TABULAR = "tabular"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Source of a release or project, columns of its item file, and roles in its texts."""
+
+    kind: str = TABULAR
+    columns: ItemColumns | None = None  # None: not recorded, in releases of earlier versions
+    text: tuple[str, ...] = TEXT_FIELDS  # roles that compose the text, in order
+
+
+def record_columns(source: Source, items: Path) -> ItemColumns:
+    """Return the columns of a source's item file; `items` is the item table made of it."""
+    filled = {"item"}
+    for part in io.read_slices(items, schemas.ITEMS, list(LOOKED_FOR), io.PART):
+        filled |= {role for role in LOOKED_FOR if any(part[role].to_pylist())}
+
+    reader: Reader = source.reader()
+    roles = {role: column for role, column in reader.item_columns.items() if role in filled}
+    return ItemColumns(roles=roles, text=list(reader.appended))
+
+
+def release_recipe(manifest: Manifest) -> Recipe:
+    """Read the recipe of a release, which is untrusted; UserError if its parameters are invalid."""
+    maker = manifest.made_by.get("items")
+    settings = {key: value for key, value in maker.params.items() if key == "text"} if maker else {}
+    items = checked(Items, settings, f"{manifests.NAME}: made_by.items.params")
+    return Recipe(manifest.kind, manifest.columns, tuple(items.text))
+
+
+def project_recipe(params: Parameters, dataset: str, items: Path) -> Recipe | None:
+    """Return the recipe of a project's dataset; None if it is not declared or has no items."""
+    if dataset not in params.sources or not items.is_file():
+        return None
+    source = params.source(dataset)
+    return Recipe(source.kind, record_columns(source, items), tuple(params[Items].text))
+
+
+def source_reader(kind: str) -> Reader | None:
+    """Return the reader of a built-in source other than `tabular`, which may join several fields."""
+    if kind == TABULAR or kind not in SOURCES.built_in:
+        return None
+    # not validated: a release has no raw files
+    reader: Reader = SOURCES[kind].model_construct(kind=kind).reader()
+    return reader
