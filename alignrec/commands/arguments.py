@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ import typer
 from alignrec.commands.params import of_release, read
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.read import Release, unpack_release
-from alignrec.pipeline.runtime.config import Parameters
+from alignrec.pipeline.runtime.config import Parameters, known
 from alignrec.pipeline.runtime.layout import Layout
 
 
@@ -48,6 +48,19 @@ def parse_part(given: str | None) -> tuple[int, int] | None:
     if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
         raise typer.BadParameter(f"'{given}' is no part; give I/N, such as 3/8, I from 1 to N", param_hint="--part")
     return int(part), int(parts)
+
+
+def parse_columns(pairs: Sequence[str], roles: Iterable[str]) -> dict[str, str]:
+    """Return role -> column of pairs such as item=sku; UserError for unknown roles."""
+    columns: dict[str, str] = {}
+    for pair in pairs:
+        role, equals, column = pair.partition("=")
+        if not (equals and column):
+            raise UserError(f"--column {pair}: write role=name, such as item=sku")
+        known([role], roles, "--column")
+        columns[role] = column
+
+    return columns
 
 
 def is_release(name: str) -> bool:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from alignrec.commands.arguments import parse_columns
 from alignrec.commands.estimate import LONGEST, Size
 from alignrec.pipeline.dataset import interactions as build
 from alignrec.pipeline.dataset.split_sql import USER_TIME
@@ -108,13 +109,7 @@ def as_yaml(found: OwnData, beit3: bool) -> str:
 
 def _parse_columns(columns: Sequence[str], files: Sequence[Path]) -> Mapping[str, str]:
     """Return role -> column; UserError for unknown roles or columns, blank files and paths that look like addresses."""
-    flags = {}
-    for given in columns:
-        role, equals, column = given.partition("=")
-        if not (equals and column):
-            raise UserError(f"--column {given}: write role=name, such as item=sku")
-        known([role], dict.fromkeys([*OF_INTERACTIONS, *OF_ITEMS]), "--column")
-        flags[role] = column
+    flags = parse_columns(columns, dict.fromkeys([*OF_INTERACTIONS, *OF_ITEMS]))
     # check columns after all roles, so that a misspelt role is reported first
     names = [column for path in files for column in column_names(path, flags.values())]
     for role, column in flags.items():

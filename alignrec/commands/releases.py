@@ -15,7 +15,7 @@ from alignrec.pipeline.models.training.params import Released
 from alignrec.pipeline.release.read import Release
 from alignrec.pipeline.release.read import verify as verify_release
 from alignrec.pipeline.report.params import Report
-from alignrec.pipeline.runtime.config import checked
+from alignrec.pipeline.runtime.config import Parameters, checked
 from alignrec.pipeline.runtime.layout import FEATURE_STAGES, Layout
 from alignrec.pipeline.runtime.progress import bytes_bar
 from alignrec.pipeline.runtime.run import refuse_altered
@@ -148,7 +148,8 @@ def verify(
         return
     from alignrec.pipeline.release import attest  # loads torch, which a damaged release need not wait for
 
-    outcome = attest.attest(folder, attest.open_inputs(data, images, root), sample, encoder or [])
+    inputs = attest.open_inputs(data, images, root, folder)
+    outcome = attest.attest(folder, inputs, sample, encoder or [])
     for line in attest.describe_outcome(outcome, folder):
         say(line)
     if json_to:
@@ -211,12 +212,18 @@ def embed(
     encoder: Annotated[str, typer.Option(help="a name of the parameter file, a kind such as minilm, or kind:model")],
     to: Annotated[Path, typer.Option("--to", help="folder of Parquet files to make; an interrupted run resumes")],
     release: Annotated[Path | None, typer.Option(help="release that has the encoder")] = None,
-    id_: Annotated[
-        str | None, typer.Option("--id", help="column of identifiers; by default asin, item_id, sku, id ...")
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="name a column, such as item=sku; repeatable"),
     ] = None,
-    text: Annotated[str | None, typer.Option(help="columns of text, such as title,description")] = None,
-    image: Annotated[str | None, typer.Option(help="column of images: bytes, or paths in --images")] = None,
-    images: Annotated[Path | None, typer.Option(help="folder of image files; that of the table by default")] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(help="columns that are the whole text, such as title,notes"),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="folder of image files; with --column image_urls=..., the table's"),
+    ] = None,
     engine: Annotated[Literal["local", "ray"], typer.Option(help="where the encoder runs")] = "local",
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="encode again what failed or is new, into the same folder")
@@ -229,20 +236,35 @@ def embed(
         Release(release).verify()
     from alignrec.pipeline.encoders.params import Encode
     from alignrec.pipeline.release import embed as command  # load torch, which a damaged release need not wait for
-    from alignrec.pipeline.release.item_file import Columns, open_table
+    from alignrec.pipeline.release.item_file import IMAGES, open_table
+    from alignrec.pipeline.sources.tabular import OF_ITEMS
 
-    # a table is not a dataset of the parameter file, so a placeholder replaces it
-    generated = SOURCES["sample"].model_construct(kind="sample")
-    own = {"datasets": [command.DATASET], "sources": {command.DATASET: generated}}
-    has_file = release is None and params.exists()
-    settings = read(params).model_copy(update=own) if has_file else checked(Params, own)
+    named = args.parse_columns(column or [], OF_ITEMS)
+    settings = _table_settings(params if release is None else None, command.DATASET)
     settings = settings.having(settings[Encode].model_copy(update={"engine": engine}))
     choice = command.choose_encoder(settings, encoder, root, release)
-    named = tuple(name for name in (text or "").split(",") if name)
-    table = open_table(items, images or (items.parent if image else None), Columns(id_, named, image))
+
+    texts = [name for name in (text or "").split(",") if name]
+    folder = images or (items.parent if IMAGES in named else None)
+    table = open_table(items, folder, named, texts, choice.recipe)
+    for difference in table.differences if "text" in choice.reads else ():
+        say(f"warning: {difference}", err=True)
+
     with explain_interrupt(f"items encoded so far are kept next to {to}"):
         summary = command.embed(table, choice, to, retry_failed)
     _show_summary(summary, to)
+    if "image" in choice.reads and not summary.images:
+        remedy = "name their folder by --images"
+        say(f"warning: {encoder} reads images too, and no item has one; {remedy}", err=True)
+
+
+def _table_settings(path: Path | None, name: str) -> Parameters:
+    """Return the parameters of a file, if there is one, with a placeholder for a table."""
+    sources = {name: SOURCES["sample"].model_construct(kind="sample")}
+    if path is None or not path.exists():
+        return checked(Params, {"datasets": [name], "sources": sources})
+    project = read(path)
+    return project.model_copy(update={"datasets": [name], "sources": project.sources | sources})
 
 
 def _show_summary(summary: "Summary", to: Path) -> None:

@@ -16,6 +16,7 @@ from alignrec.pipeline.linalg.projections import unit_rows
 from alignrec.pipeline.release import encoder, item_file
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.loading import Loaded
+from alignrec.pipeline.release.recipe import release_recipe
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.seeds import seed_for
 
@@ -27,13 +28,15 @@ Read = Callable[[set[str]], Iterable[item_file.Row]]  # reads some items of a da
 Inputs = tuple[set[str], Read]  # the identifiers of all items, and their reader
 
 
-def open_inputs(data: str, images: Path | None, root: Path) -> Inputs:
+def open_inputs(data: str, images: Path | None, root: Path, release: Path) -> Inputs:
     """Open a file of items with its image folder, or a dataset; UserError if `data` is neither."""
     layout = Layout(root, data)
     if Path(data).is_file():
+        recipe = release_recipe(manifests.load(release))
+        table = item_file.open_table(Path(data), images, recipe=recipe)
 
         def rows() -> Iterator[item_file.Row]:
-            return (row for rows, _ in item_file.read_blocks(item_file.open_table(Path(data), images)) for row in rows)
+            return (row for rows, _ in item_file.read_blocks(table) for row in rows)
 
         return {row.asin for row in rows()}, lambda wanted: (row for row in rows() if row.asin in wanted)
     if Path(data).name != data or not layout.items.is_file():

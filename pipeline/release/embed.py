@@ -30,6 +30,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import item_file
 from alignrec.pipeline.release.encoder import MOST_AT_A_TIME, ReleasedEncoders, hash_images, text_sha256
 from alignrec.pipeline.release.loading import Project, load_encoder, refuse_absent
+from alignrec.pipeline.release.recipe import Recipe, project_recipe, release_recipe
 from alignrec.pipeline.runtime import engine, progress
 from alignrec.pipeline.runtime.code import versions
 from alignrec.pipeline.runtime.config import Parameters, nearest
@@ -50,6 +51,8 @@ class Choice(NamedTuple):
     params: Parameters  # sections `encoders`, `encode` and `combine` reduced to what it needs
     project: Project | None = None  # contains the feature set and its encoder
     cache: Path | None = None  # encoded rows of earlier tables, and of the project if `encode.reuse` is set
+    reads: tuple[str, ...] = ()  # modalities of the set of a release or project
+    recipe: Recipe | None = None  # how that release or project makes its texts
 
 
 class Summary(NamedTuple):
@@ -66,11 +69,18 @@ def choose_encoder(params: Parameters, name: str, root: Path, release: Path | No
     """Find an encoder of a release, or of section `encoders`, a kind, `kind:model`, a project's set or combination."""
     encoders, sets, cache = params.encoders, params[Combine].sets, Layout(root, DATASET).rows
     if release is not None:
-        facts = ReleasedEncoders(release).facts(name)
+        shelf = ReleasedEncoders(release)
+        facts = shelf.facts(name)
         refuse_absent(release, facts.packages)
         encoders = {name: {"kind": "released", "model": str(release), "encoder": name}}
         images, size = Images(size=facts.image_size, quality=facts.image_quality), min(facts.batch_size, MOST_AT_A_TIME)
-        return Choice(name, _restrict(params, [name], encoders, images, batch_size=size), cache=cache)
+        return Choice(
+            name,
+            _restrict(params, [name], encoders, images, batch_size=size),
+            cache=cache,
+            reads=tuple(facts.reads),
+            recipe=release_recipe(shelf.manifest),
+        )
     if (found := INLINE.fullmatch(name)) and (spec := ENCODERS.get(found["kind"])) and spec.origin:
         encoders, name = {"inline": {"kind": found["kind"], "model": found["model"]}}, "inline"
     if name in encoders or name in ENCODERS:
@@ -81,7 +91,14 @@ def choose_encoder(params: Parameters, name: str, root: Path, release: Path | No
         project = Project(Layout(root, there[name]))
         facts = project.facts(name)
         images = params[Images].model_copy(update={"size": facts.image_size, "quality": facts.image_quality})
-        return Choice(name, _restrict(params, [], encoders, images, batch_size=facts.batch_size), project, cache)
+        return Choice(
+            name,
+            _restrict(params, [], encoders, images, batch_size=facts.batch_size),
+            project,
+            cache,
+            reads=tuple(facts.reads),
+            recipe=project_recipe(params, there[name], project.layout.items),
+        )
     if name not in sets:
         raise UserError(f"no encoder '{name}'{nearest(name, [*encoders, *ENCODERS, *sets, *there])}")
     needed = names.list_with_parts(params, DATASET, name)
@@ -133,7 +150,8 @@ def _embed_next_to(to: Path, rejects: Path, table: item_file.Table, choice: Choi
     else:
         reads, kept = {modality for one in networks for modality in one.reads}, choice.params[Combine].sets
         made = {"encoders": {one.name: settings_facts(one, encode) for one in networks}, "sets": kept}
-    settings = {"encoder": choice.name, "made": made, "encode": encode.facts(), "columns": table.columns._asdict()}
+    columns = table.columns._asdict()
+    settings = {"encoder": choice.name, "made": made, "encode": encode.facts(), "columns": columns}
     settings["images"] = images.model_dump(include={"size", "quality"})
     record: dict[str, Any] = {"stage": "embed", "params": settings, "versions": versions()}
     # discard unfinished vectors of another table, encoder or image folder

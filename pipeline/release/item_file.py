@@ -1,39 +1,61 @@
 """Tables of items to embed: Parquet, CSV or JSON lines."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from alignrec.pipeline import io
-from alignrec.pipeline.dataset.items import compose_text
+from alignrec.pipeline.dataset.items import compose_text, merge_products
 from alignrec.pipeline.dataset.products import LONGEST_TEXT, clean_product
 from alignrec.pipeline.io import text as lines
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.io.sql import identifier_of
 from alignrec.pipeline.io.text import Reject, column_names
+from alignrec.pipeline.release.manifest import ItemColumns
+from alignrec.pipeline.release.recipe import TABULAR, Recipe, source_reader
 from alignrec.pipeline.runtime.config import nearest
-from alignrec.pipeline.sources.base import Product, as_json, as_list, as_text
+from alignrec.pipeline.sources.base import Product, as_json, as_text, is_path
 from alignrec.pipeline.sources.feature_files import NAMES, rank_identifier
+from alignrec.pipeline.sources.tabular import Tabular, TabularSource, split_values
+from alignrec.schemas import TEXT_FIELDS
 
-# identifier: the named column, or the one that `new` and `compare` would choose; text: the named columns, or `text`,
-# or composed as in the pipeline; image: bytes, a file name, or <id>.<ext>
-FIELDS = ("text", "title", "brand", "categories", "description")  # columns read as text if none is named
-IMAGE = "image"
+# identifier: the named column, or the one that `new` and `compare` would choose; text: the named
+# columns, or composed as in the pipeline, or the column `text`; image: bytes, a file name, or
+# <id>.<ext>
+ITEM, IMAGES = "item", "image_urls"  # roles, next to those of TEXT_FIELDS
+IMAGE, TEXT = "image", "text"  # columns read if none is named
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
 BLOCK, MOST_HELD = 1024, 1 << 28  # maximum rows of a block, and bytes of its texts and images
 Cells = dict[str, Any]
+FoundImage = tuple[Path | bytes | None, str, str]  # as in Row: image, status, reason
 
 
 class Columns(NamedTuple):
-    """Columns of a table to read; by default, those with the names above."""
+    """Columns of a table to read, and the text made of them."""
 
-    id: str | None = None
-    text: tuple[str, ...] = ()  # joined as sentences in this order; a single column is kept verbatim
-    image: str | None = None  # empty: ignore images
+    item: str | None = None  # identifiers, as named by the user
+    usual_item: str | None = None  # identifiers in rows that have it; otherwise a name of NAMES
+    roles: Mapping[str, str] = {}  # role in texts -> column
+    appended: tuple[str, ...] = ()  # appended to the description
+    composed: tuple[str, ...] = TEXT_FIELDS  # roles that compose the text, in order
+    text: tuple[str, ...] = ()  # the text in place of the roles; a single column is kept verbatim
+    whole: bool = True  # whether the column `text`, if there is one, precedes the roles
+    image: str = IMAGE  # empty: ignore images
+    kind: str = TABULAR  # source whose own reader sees the rows first
 
+    def identifiers(self, present: Collection[str]) -> list[str]:
+        """Return the columns of identifiers among those that a table or row has, best first."""
+        if self.item is not None:
+            return [self.item]
+        if self.usual_item in present:
+            return [str(self.usual_item)]
+        return sorted((name for name in present if rank_identifier(name) >= 0), key=rank_identifier)
 
-DEFAULT = Columns()
+    def of_texts(self) -> list[str]:
+        """Return the columns that texts are made of; `text` is read if they are empty."""
+        return list(self.text) or [*self.roles.values(), *self.appended]
 
 
 class Table(NamedTuple):
@@ -43,6 +65,7 @@ class Table(NamedTuple):
     images: Path | None  # folder of images
     columns: Columns
     identifier: str  # column of identifiers; "asin" if there is none
+    differences: Sequence[str] = ()  # how its texts differ from those of the recipe, as sentences
 
 
 class Row(NamedTuple):
@@ -61,25 +84,101 @@ class Row(NamedTuple):
         return self.image if self.image is None or len(self.image) <= most else None
 
 
-def open_table(path: Path, images: Path | None, columns: Columns = DEFAULT) -> Table:
-    """Find the columns of a table; UserError if a file, folder or column is missing."""
+def open_table(
+    path: Path,
+    images: Path | None,
+    named: Mapping[str, str] = {},
+    text: Sequence[str] = (),
+    recipe: Recipe | None = None,
+) -> Table:
+    """Find the columns of a table; UserError if a file, folder or column is missing.
+
+    Args:
+        path: A file, or a folder of Parquet files.
+        images: Folder of images.
+        named: Role -> column, overriding the recipe's and default names.
+        text: Columns joined as sentences, in place of roles; a single one is kept verbatim.
+        recipe: How the release or project that has the encoder makes its texts; None without one.
+    """
     if not path.exists():
         raise UserError(f"{path}: no such file of items; give Parquet, CSV or JSON lines, an item a row")
     if images is not None and not images.is_dir():
         raise UserError(f"{images}: no such folder of images")
-    named = [name for name in (columns.id, *columns.text, columns.image) if name]
+    if text and (twice := [role for role in named if role in TEXT_FIELDS]):
+        raise UserError(f"--text is the whole text, and --column its {twice[0]}; give one of them")
+
+    required = [*named.values(), *text]
+    recorded = recipe.columns.names() if recipe and recipe.columns else []
     files = sorted(path.glob("*.parquet"))[:1] if path.is_dir() else [path]
-    there = [name for file in files for name in column_names(file, named)]
-    for name in named if path.is_file() and path.stat().st_size else ():
-        if name not in there:
-            raise UserError(f"{path}: no column '{name}'{nearest(name, there)}")
-    return Table(path, images, columns, columns.id or next(iter(_identifiers(there)), "asin"))
+    present = [name for file in files for name in column_names(file, [*required, *recorded])]
+    for name in required if path.is_file() and path.stat().st_size else ():
+        if name not in present:
+            raise UserError(f"{path}: no column '{name}'{nearest(name, present)}")
+
+    columns = _choose_columns(present, named, text, recipe)
+    identifier = next(iter(columns.identifiers(present)), "asin")
+    differences = list(_find_differences(path, present, named, columns, recipe)) if recipe else []
+    return Table(path, images, columns, identifier, differences)
+
+
+def _choose_columns(
+    present: Sequence[str], named: Mapping[str, str], text: Sequence[str], recipe: Recipe | None
+) -> Columns:
+    """Choose the columns: those named, otherwise the recipe's, otherwise those of default names."""
+    recorded = (recipe and recipe.columns) or ItemColumns()
+    usual = {role: column for role, column in recorded.roles.items() if column in present}
+    appended = tuple(name for name in recorded.text if name in present)
+    chosen = {**usual, **named}
+
+    roles = {role: chosen[role] for role in TEXT_FIELDS if role in chosen}
+    taken = {*chosen.values(), *appended}
+    roles |= {role: role for role in TEXT_FIELDS if role not in roles and role not in taken}
+
+    return Columns(
+        item=named.get(ITEM),
+        usual_item=usual.get(ITEM),
+        roles=roles,
+        appended=appended,
+        composed=recipe.text if recipe else TEXT_FIELDS,
+        text=tuple(text),
+        whole=not (recipe and recipe.columns) and named.keys().isdisjoint(TEXT_FIELDS),
+        image=chosen.get(IMAGES, IMAGE),
+        kind=recipe.kind if recipe and named.keys().isdisjoint(TEXT_FIELDS) else TABULAR,
+    )
+
+
+def _find_differences(
+    path: Path, present: Sequence[str], named: Mapping[str, str], columns: Columns, recipe: Recipe
+) -> Iterator[str]:
+    """Yield how the texts of a table differ from those of the recipe."""
+    if columns.text:
+        composed = ", ".join(recipe.text)
+        remedy = "name columns by role, such as --column title=NAME"
+        yield f"--text is not cleaned and composed like the encoder's texts ({composed}); {remedy}"
+        return
+    if recipe.columns is None:
+        return
+
+    recorded = recipe.columns.roles
+    described = [role for role in recipe.text if columns.roles.get(role) in present]
+    if not described and TEXT in present:  # texts that are composed already
+        return
+    for role in recipe.text:
+        if role in recorded and role not in described:
+            lacking = f"no {role} (column '{recorded[role]}'), which the encoder's texts have"
+            yield f"{path}: {lacking}; name its column by --column {role}=NAME"
+        if role in named and role not in recorded:
+            yield f"--column {role}={named[role]}: the encoder's texts have no {role}"
+    if "description" in recipe.text:
+        for name in recipe.columns.text:
+            if name not in columns.appended:
+                yield f"{path}: no column '{name}', which the encoder's texts have"
 
 
 def read_blocks(table: Table) -> Iterator[tuple[list[Row], list[Reject]]]:
     """Yield blocks of items and invalid rows, in order."""
-    path, images, columns, _ = table
-    seen: set[bytes] = set()  # 16-byte digests instead of identifiers, to save memory
+    path, columns = table.path, table.columns
+    parser = _RowParser(table)
     is_parquet = path.suffix == ".parquet" or path.is_dir()
     found: Iterator[bytes | Cells] = _read_parquet(path, columns) if is_parquet else lines.json_lines(path)
     rows, rejects, held = list[Row](), list[Reject](), 0
@@ -89,8 +188,8 @@ def read_blocks(table: Table) -> Iterator[tuple[list[Row], list[Reject]]]:
                 continue
             if isinstance(raw, bytes) and len(raw) > lines.LONGEST_LINE:
                 raise ValueError("line too long")
-            cells = lines.json_object(raw) if isinstance(raw, bytes) else raw
-            rows.append(_parse_row(cells, images, columns, seen))
+            cells = parser.parse_line(raw) if isinstance(raw, bytes) else raw
+            rows.append(parser.parse_row(cells))
             held += len(rows[-1].text) + (len(rows[-1].image) if isinstance(rows[-1].image, bytes) else 0)
         except ValueError as e:
             if isinstance(raw, dict):
@@ -109,78 +208,129 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[Cells]:
     if not files:
         raise UserError(f"{path}: no *.parquet in this folder of items")
     for file in files:
-        there = column_names(file)
-        wanted = [columns.id] if columns.id else _identifiers(there)
-        if not wanted:
-            raise UserError(f"{file}: no column {', '.join(NAMES)}; name that of the identifiers with --id")
-        wanted += [*(columns.text or (name for name in FIELDS if name in there))]
-        image = IMAGE if columns.image is None else columns.image
-        wanted += [image] if image in there else []
-        for batch in lines.read_batches(file, list(dict.fromkeys(wanted))):
+        present = column_names(file)
+        identifiers = columns.identifiers(present)
+        if not identifiers:
+            known = ", ".join(NAMES)
+            remedy = "name that of the identifiers by --column item=NAME"
+            raise UserError(f"{file}: no column {known}; {remedy}")
+
+        wanted = [*identifiers, *columns.of_texts(), columns.image]
+        if not columns.text:
+            wanted.append(TEXT)
+        if source_reader(columns.kind) is not None and not columns.text:
+            wanted = present  # its reader looks for fields of its own
+        names = [name for name in dict.fromkeys(wanted) if name in present]
+        for batch in lines.read_batches(file, names):
             try:
                 yield from batch.to_pylist()
             except OverflowError as e:  # such as a date after the year 9999
                 raise UserError(f"{file}: {one_line(e, 80)}; name the columns of text by --text") from None
 
 
-def _identifiers(there: Iterable[str]) -> list[str]:
-    return sorted((name for name in there if rank_identifier(name) >= 0), key=rank_identifier)
+class _RowParser:
+    """Parser of the rows of one table, which remembers their identifiers."""
+
+    def __init__(self, table: Table) -> None:
+        self._columns, self._images = table.columns, table.images
+        self._seen: set[bytes] = set()  # 16-byte digests instead of identifiers, to save memory
+        self._source = source_reader(table.columns.kind)
+        source = TabularSource.model_construct(
+            kind=TABULAR,
+            item_columns=dict.fromkeys(TEXT_FIELDS, "") | dict(table.columns.roles),
+            text=list(table.columns.appended),
+        )
+        self._tabular = Tabular(source)
+
+    def parse_line(self, line: bytes) -> Cells:
+        if self._source is not None:
+            with suppress(ValueError):  # lines in the source's own format, such as Python literals
+                return self._source.parse(line)
+        return lines.json_object(line)
+
+    def parse_row(self, cells: Cells) -> Row:
+        columns = self._columns
+        names = columns.identifiers(cells)
+        values = (value for value in map(cells.get, names) if isinstance(value, (str, int)))
+        asin = next(filter(None, map(identifier_of, values)), None)
+        if asin is None:
+            expected = " or ".join(names) or "a column of that name, such as asin, sku or id"
+            raise ValueError(f"no identifier in {expected}")
+
+        digest = hashlib.blake2b(asin.encode(errors="replace"), digest_size=16).digest()
+        if digest in self._seen:
+            raise ValueError(f"{one_line(asin, 100)!r} occurred before")
+
+        image: FoundImage = (None, "missing", "the encoder reads no image")
+        if columns.image:
+            image = _find_image(asin, cells.get(columns.image), self._images)
+        text = self._compose(cells)
+        if len(text) > LONGEST_TEXT:
+            raise ValueError(f"text of more than {LONGEST_TEXT:,} characters")
+
+        self._seen.add(digest)
+        return Row(asin, text, *image)
+
+    def _compose(self, cells: Cells) -> str:
+        columns = self._columns
+        if columns.text:
+            return _join(as_text(cells.get(name)) for name in columns.text)
+
+        whole = cells.get(TEXT) if TEXT not in columns.of_texts() else None
+        if columns.whole and isinstance(whole, str):
+            return whole
+        composed = compose_text(clean_product(self._product(cells)), columns.composed)
+        if not composed and isinstance(whole, str):
+            return whole
+        return composed
+
+    def _product(self, cells: Cells) -> Product:
+        """Return the product of the source's own reader, its empty fields filled by role."""
+        described = {name: cells.get(name) for name in self._columns.of_texts()}
+        product = self._tabular.product(described)
+        if self._source is None:
+            return product
+
+        plain = {name: value for name, value in cells.items() if name != self._columns.image}
+        return merge_products(self._source.product(plain), product)
 
 
-def _parse_row(cells: Cells, images: Path | None, columns: Columns, seen: set[bytes]) -> Row:
-    names = [columns.id] if columns.id else _identifiers(cells)
-    values = (value for value in map(cells.get, names) if isinstance(value, (str, int)))
-    asin = next(filter(None, map(identifier_of, values)), None)
-    if asin is None:
-        raise ValueError(f"no identifier in {' or '.join(names) or 'a column of that name, such as asin, sku or id'}")
-    digest = hashlib.blake2b(asin.encode(errors="replace"), digest_size=16).digest()
-    if digest in seen:
-        raise ValueError(f"{one_line(asin, 100)!r} occurred before")
-    image: tuple[Path | bytes | None, str, str] = (None, "missing", "the encoder reads no image")
-    if columns.image != "":
-        image = _find_image(asin, cells.get(columns.image or IMAGE), images)
-    text = _compose_text(cells, columns.text)
-    if len(text) > LONGEST_TEXT:
-        raise ValueError(f"text of more than {LONGEST_TEXT:,} characters")
-    seen.add(digest)
-    return Row(asin, text, *image)
-
-
-def _compose_text(cells: Cells, names: Sequence[str]) -> str:
-    parts = [as_text(cells.get(name)) for name in names]
+def _join(texts: Iterable[str]) -> str:
+    parts = list(texts)
     if len(parts) == 1:
         return parts[0]
-    if parts:
-        return " ".join(part if part[-1] in ".!?" else f"{part}." for part in map(str.strip, parts) if part)
-    if isinstance(cells.get("text"), str):
-        return str(cells["text"])
-    path = cells.get("categories")
-    texts = {name: as_text(cells.get(name)) for name in ("title", "brand", "description")}
-    categories = path.split("|") if isinstance(path, str) else as_list(path)
-    return compose_text(clean_product(Product(**texts, categories=categories, image_urls=[], extra={})))
+    stripped = filter(None, map(str.strip, parts))
+    return " ".join(part if part[-1] in ".!?" else f"{part}." for part in stripped)
 
 
-def _find_image(asin: str, cell: Any, images: Path | None) -> tuple[Path | bytes | None, str, str]:
+def _find_image(asin: str, cell: Any, images: Path | None) -> FoundImage:
     if isinstance(cell, dict):  # the image type of Hugging Face `datasets`
         cell = cell.get("bytes") or cell.get("path")
     if isinstance(cell, bytes):
         return cell, "ok", ""
-    name = str(cell) if isinstance(cell, str | int) else ""
+
+    addresses = split_values(str(cell) if isinstance(cell, int) else cell)
+    names = list(filter(is_path, addresses))
     if images is None:
-        if name:
-            raise UserError(f"item {asin!r} names the image {name!r}; pass the folder that holds it with --images")
+        if names:
+            remedy = "pass the folder that holds it with --images"
+            raise UserError(f"item {asin!r} names the image {names[0]!r}; {remedy}")
+        if addresses:
+            return None, "missing", "its image is on the web, and only files are read"
         return None, "missing", "no folder of images"
+
     inside = images.resolve()
-    for candidate in [name] if name else [f"{asin}{ending}" for ending in ENDINGS]:
+    for candidate in names or [f"{asin}{ending}" for ending in ENDINGS]:
         if "\0" in candidate:
             return None, "blocked", "its image lies outside the folder"
         try:
             path = (inside / candidate).resolve()
-            there = path.is_file()
+            is_file = path.is_file()
         except (OSError, RuntimeError) as e:  # such as a name that is too long or a symlink loop
             return None, "missing", f"no such file among the images: {one_line(e, 100)}"
         if not path.is_relative_to(inside):
             return None, "blocked", "its image lies outside the folder"
-        if there:
+        if is_file:
             return path, "ok", ""
-    return None, "missing", one_line(f"no file {name or asin + '.*'} among the images", 200)
+    expected = names[0] if names else f"{asin}.*"
+    return None, "missing", one_line(f"no file {expected} among the images", 200)

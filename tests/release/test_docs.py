@@ -43,6 +43,7 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [json.dumps({"asin": f"A{i}", "text": text}) for i, text in enumerate(toy.TITLES)]
     (folder / "items-of-the-release.jsonl").write_text("\n".join(rows))
     (folder / "items.jsonl").write_text(blocks(TEXT, "json")[0])
+    (folder / "products.csv").write_text("nr,name\nn3,blue car\n")
     shutil.rmtree(folder / "outputs")
     return folder
 
@@ -59,6 +60,7 @@ def test_the_commands_run_in_their_order(beside: Path, monkeypatch: pytest.Monke
         result = alignrec(*shlex.split(command)[1:])
         assert result.exit_code == 0, f"{command}: {result.output}"
     assert pq.read_table("new").num_rows == 2
+    assert pq.read_table("named")["nr"].to_pylist() == ["n3"]
     assert "attested; text, image and vector of 6 rows agree" in result.output
 
 

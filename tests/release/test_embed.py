@@ -24,6 +24,7 @@ from alignrec.pipeline.release.encoder import image_sha256, text_sha256
 
 TITLES = ["Red ball", "blue car!", None, "green tree"]
 WORDS = ["round and red", None, None, "tall"]
+TITLES_BY_SKU = ("--column", "item=sku", "--text", "title")
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +83,7 @@ def test_csv_json_lines_parquet_and_a_folder_give_the_same_vectors() -> None:
     pq.write_table(table()[:1], "parts/a.parquet")
     pq.write_table(table()[1:], "parts/b.parquet")
     for n, name in enumerate(("t.jsonl", "t.csv", "t.parquet", "parts")):
-        found = made(name, "--encoder", "minilm", "--id", "sku", "--text", "title", to=f"v{n}")
+        found = made(name, "--encoder", "minilm", *TITLES_BY_SKU, to=f"v{n}")
         assert found.equals(rows("v0")), name
 
 
@@ -95,19 +96,21 @@ def test_images_are_bytes_or_structs_of_datasets_or_paths() -> None:
     names = ["pictures/11.jpg", "pictures/12.jpg", None, "../secret.jpg"]
     pq.write_table(table(picture=images, struct=structs, path=names), "t.parquet")
     for column in ("picture", "struct", "path"):
-        code, output = embed("t.parquet", "--encoder", "cnn", "--id", "sku", "--image", column, "--to", column)
+        named = ("--column", "item=sku", "--column", f"image_urls={column}")
+        code, output = embed("t.parquet", "--encoder", "cnn", *named, "--to", column)
         assert (code, output) == (0, f"embedded: {column}: 4 items, 2 with image, 0 with text\n")
         assert np.array_equal(vectors(column), vectors("picture"))
     assert rows("picture")["image_status"].to_pylist() == ["ok", "ok", "missing", "not_an_image"]
     assert rows("path")["image_status"].to_pylist()[2:] == ["missing", "blocked"]
-    found = made("t.parquet", "--encoder", "minilm-cnn", "--id", "sku", "--images", "pictures", to="found")
+    where = ("--column", "item=sku", "--images", "pictures")
+    found = made("t.parquet", "--encoder", "minilm-cnn", *where, to="found")
     assert found["has_image"].to_pylist() == [True, True, False, False]
 
 
 def test_a_network_of_any_library_and_sets_of_the_parameter_file() -> None:
     networks.sentences(Path("net"))
     pq.write_table(table(), "t.parquet")
-    where = ("--id", "sku", "--text", "title")
+    where = TITLES_BY_SKU
     made("t.parquet", "--encoder", "sentence-transformers:net/model", *where, to="inline")
     Path("params.yaml").write_text(
         "datasets: [shop]\nsources: {shop: {kind: sample}}\n"
@@ -128,7 +131,7 @@ def test_what_cannot_be_used_is_counted_and_kept() -> None:
     long = "word " * 200_000
     given = {"sku": [1, 1, None, 4, 5], "title": ["a", "b", "c", long, long * 2]}
     pq.write_table(pa.table(given), "t.parquet")
-    code, output = embed("t.parquet", "--encoder", "minilm", "--id", "sku", "--text", "title", "--to", "v")
+    code, output = embed("t.parquet", "--encoder", "minilm", *TITLES_BY_SKU, "--to", "v")
     assert code == 0, output
     said = output.splitlines()
     assert said[-2:] == [
@@ -253,6 +256,13 @@ def test_the_command_says_what_came_out_and_each_row_what_went_in(release: Path,
     assert not [*Path().glob(".*")]
 
 
+def test_items_without_images_are_warned_about(release: Path, items: Path) -> None:
+    items.write_text('{"asin": "n1", "title": "red ball"}\n')
+    code, output = embed("items.jsonl", "--release", release, "--encoder", "beit3", "--to", "new")
+    expected = "warning: beit3 reads images too, and no item has one; name their folder by --images"
+    assert (code, output.splitlines()[-1]) == (0, expected)
+
+
 def test_lines_that_cannot_be_used_are_stored_with_their_reasons(release: Path, items: Path) -> None:
     with items.open("a") as f:
         f.write('\n{"asin": \n[]\n{"title": "nameless"}\n{"asin": "n1"}\n{"asin": "n5", "image": "../items.jsonl"}\n')
@@ -285,7 +295,7 @@ def test_a_file_of_0_items_is_one_line_and_leaves_nothing(release: Path, items: 
 
 MISTAKES = [
     ("t.parquet --encoder minilm --text titel", "t.parquet: no column 'titel'; did you mean 'title'?"),
-    ("t.parquet --encoder minilm --id isbn", "t.parquet: no column 'isbn'"),
+    ("t.parquet --encoder minilm --column item=isbn", "t.parquet: no column 'isbn'"),
     ("t.parquet --encoder minlm", "no encoder 'minlm'; did you mean 'minilm'?"),
     ("t.parquet --encoder beit3", "no encoder 'beit3'"),
     ("t.parquet --encoder sentence-transformers:nowhere/at/all", "no folder 'nowhere/at/all'"),
