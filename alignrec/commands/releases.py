@@ -25,6 +25,10 @@ from alignrec.stages.order import STAGES
 if TYPE_CHECKING:
     from alignrec.pipeline.release.embed import Summary
 
+REMEDIES = {
+    "image": "name their folder by --images",
+    "text": "name their columns, such as --column title=NAME",
+}  # modality -> what to do if no item of a table has it
 MOST_REASONS = 3  # rejection reasons printed on the terminal
 
 
@@ -253,9 +257,11 @@ def embed(
     with explain_interrupt(f"items encoded so far are kept next to {to}"):
         summary = command.embed(table, choice, to, retry_failed)
     _show_summary(summary, to)
-    if "image" in choice.reads and not summary.images:
-        remedy = "name their folder by --images"
-        say(f"warning: {encoder} reads images too, and no item has one; {remedy}", err=True)
+    counts = {"image": summary.images, "text": summary.texts}
+    for modality in choice.reads:
+        if not counts[modality]:
+            lacking = f"{encoder} reads {modality}s, and no item has one"
+            say(f"warning: {lacking}; {REMEDIES[modality]}", err=True)
 
 
 def _table_settings(path: Path | None, name: str) -> Parameters:

@@ -256,11 +256,14 @@ def test_the_command_says_what_came_out_and_each_row_what_went_in(release: Path,
     assert not [*Path().glob(".*")]
 
 
-def test_items_without_images_are_warned_about(release: Path, items: Path) -> None:
+def test_items_that_all_lack_a_modality_are_warned_about(release: Path, items: Path) -> None:
     items.write_text('{"asin": "n1", "title": "red ball"}\n')
     code, output = embed("items.jsonl", "--release", release, "--encoder", "beit3", "--to", "new")
-    expected = "warning: beit3 reads images too, and no item has one; name their folder by --images"
+    expected = "warning: beit3 reads images, and no item has one; name their folder by --images"
     assert (code, output.splitlines()[-1]) == (0, expected)
+    items.write_text('{"asin": "n1", "name": "red ball"}\n')
+    code, output = embed("items.jsonl", "--release", release, "--encoder", "beit3", "--to", "more")
+    assert "reads texts, and no item has one; name their columns, such as --column" in output
 
 
 def test_lines_that_cannot_be_used_are_stored_with_their_reasons(release: Path, items: Path) -> None:
