@@ -93,7 +93,7 @@ def read_size(params: Parameters, layout: Layout) -> Size:
         )
     for path in paths.values():
         io.require_plain(path)
-    left = build.measure_catalogue(source.reader(), paths)
+    left = build.measure_catalogue(source, paths)
     return Size(left.users, left.items, left.interactions, pieces, "counted in its files")
 
 

@@ -16,7 +16,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.text import column_names, refuse_blank
 from alignrec.pipeline.runtime.config import known
 from alignrec.pipeline.sources import download, inspect
-from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
+from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, TabularSource
 from alignrec.pipeline.web.download import local_path
 
 CUTOFFS = (5, 10, 20, 50)
@@ -57,8 +57,8 @@ def read_files(name: str, interactions: Path, items: Path | None, images: str | 
     if item_rows and item_rows.roles["item"] != named.get("item", "item"):
         source["item_columns"] = {"item": item_rows.roles["item"]}
     # choose the core from all interactions, which DuckDB counts in seconds
-    reader = Tabular(TabularSource.model_validate({**source, "columns": rows.renamed()}))
-    left = build.measure_catalogue(reader, {"interactions": interactions})
+    counted = TabularSource.model_validate({**source, "columns": rows.renamed()})
+    left = build.measure_catalogue(counted, {"interactions": interactions})
     described = item_rows.described() if item_rows else ["no item file: items have neither text nor image"]
     kept = f"a {left.core}-core leaves" if left.core else "the split of the file has"
     counts = f"{kept} {left.users:,} users, {left.items:,} items, {left.interactions:,} interactions"

@@ -17,6 +17,7 @@ from alignrec.pipeline.dataset.params import Interactions
 from alignrec.pipeline.dataset.split_sql import DEFAULT, MMREC, PARTS, Db, Division, query_count
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.io.sql import open_database
+from alignrec.pipeline.runtime.config import Source
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.sources import mmrec
 from alignrec.pipeline.sources.amazon import AmazonSource
@@ -285,8 +286,12 @@ def split_ratings(
     return tables._replace(rows=tables.rows + len(rejects), drops=tables.drops | lost, rejects=rejects)
 
 
-def measure_catalogue(reader: Reader, raw: Mapping[str, Path]) -> Catalogue:
+def measure_catalogue(source: Source, raw: Mapping[str, Path]) -> Catalogue:
     """Return the largest k-core of CORES with ENOUGH users and items, and its counts."""
+    if source.has_split:
+        return _measure_published(source.reader(), raw)
+
+    reader: Reader = source.reader()
     with tempfile.TemporaryDirectory() as folder:
         for core in CORES:
             with create_database(Path(folder) / "scratch", Interactions.memory_limit) as db:
@@ -301,6 +306,18 @@ def measure_catalogue(reader: Reader, raw: Mapping[str, Path]) -> Catalogue:
             if tables.own_split or core == CORES[-1] or min(facts["users"], facts["items"]) >= ENOUGH:
                 break
         return Catalogue(0 if tables.own_split else core, facts["users"], facts["items"], left)
+
+
+def _measure_published(reader: Reader, raw: Mapping[str, Path]) -> Catalogue:
+    """Return the counts of a published split, as `_import_published` writes it."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        create_database(Path(folder) / "scratch", Interactions.memory_limit) as db,
+    ):
+        users, items = load_published(db, reader.ratings(raw))
+        tables = import_published(db, [str(item) for item in range(items)], keep_time=False)
+
+    return Catalogue(0, users, items, tables.rows - sum(tables.drops.values()))
 
 
 def _import_published(run: Run, raw: Mapping[str, Path], db: Db, division: Division) -> tuple[SplitTables, str]:
