@@ -72,11 +72,13 @@ def tabular(folder: Path, items: list[dict[str, object]]) -> str:
     return "{kind: tabular, interactions: r.jsonl, items: i.jsonl}"
 
 
-def test_a_column_under_another_name_is_a_warning_that_names_it(tmp_path: Path) -> None:
-    items = [{"item": f"A{i}", "title": f"film {i}", "poster": "a.jpg"} for i in range(ITEMS)]
+@pytest.mark.parametrize("column", ["poster", "Bild"])
+def test_a_column_under_another_name_is_a_warning_that_names_it(tmp_path: Path, column: str) -> None:
+    items = [{"item": f"A{i}", "title": f"film {i}", column: "a.jpg"} for i in range(ITEMS)]
     result = run(tabular(tmp_path, items), "download", "interactions", "items")
     assert result.exit_code == 0
-    warning = "no item has image_urls, but the file has 'poster'; name it under `columns`: {image_urls: poster}"
+    remedy = f"name it under `columns`: {{image_urls: {column}}}"
+    warning = f"no item has image_urls, but the file has '{column}'; {remedy}"
     assert result.stderr == f"warning: items mine: {warning}\n"
     assert read_json(Path("outputs/items/mine/run.json"))["notes"]["warnings"] == [warning]
 

@@ -101,6 +101,15 @@ def test_without_git_nothing_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("with_dvc")
+def test_a_project_lists_an_encoder_as_dvc_needs_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(FIVE_LINES + "encode: {encoders: []}\n")
+    done = alignrec("new", cwd=tmp_path)
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert "'encode.encoders' is empty; list tfidf" in done.stderr
+    assert not (tmp_path / "dvc.yaml").exists()
+
+
+@pytest.mark.usefixtures("with_dvc")
 def test_an_edited_dvc_yaml_is_kept_and_that_of_another_release_is_replaced(tmp_path: Path) -> None:
     path, body = tmp_path / "dvc.yaml", "stages: {}\n"
     (tmp_path / "params.yaml").write_text(FIVE_LINES)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pyarrow.compute as pc
 
 from alignrec import schemas
+from alignrec.commands.params import has_content
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3.config import SIZES, Config
 from alignrec.pipeline.beit3.inference import count_flops
@@ -69,8 +70,9 @@ class Size:
 def read_size(params: Parameters, layout: Layout) -> Size:
     source, dataset = params.source(layout.dataset), layout.dataset
     files = source.files() if isinstance(source, Downloaded) else {}
-    has_content = not isinstance(source, Downloaded) or "metadata" in files
-    pieces = (STICKER if isinstance(source, SampleSource) else LONGEST) * has_content
+    pieces = STICKER if isinstance(source, SampleSource) else LONGEST
+    if not has_content(params, dataset):
+        pieces = 0
     if layout.items.exists():
         texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"]
         pieces = max(1, round((pc.mean(pc.utf8_length(texts)).as_py() or 0) / CHARACTERS))

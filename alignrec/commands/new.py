@@ -7,7 +7,7 @@ import itertools
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +29,7 @@ from alignrec.pipeline.sources.amazon import CATEGORIES, KIND, SIZES
 
 if TYPE_CHECKING:
     from alignrec.commands.estimate import Size
+    from alignrec.commands.own_data import Given
 
 PROFILES = Path(__file__).parents[1] / "profiles"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -47,11 +48,15 @@ def new(
         str | None, typer.Argument(help="dataset name: letters, digits, _ and -; absent: keep params.yaml")
     ] = None,
     interactions: Annotated[
-        Path | None, typer.Option(help="one interaction per row: Parquet, CSV, TSV or JSON lines")
+        Path | None,
+        typer.Option(help="one interaction per row: Parquet, CSV, TSV or JSON lines"),
     ] = None,
     items: Annotated[Path | None, typer.Option(help="one item per row: text, categories, images")] = None,
     images: Annotated[str | None, typer.Option(help="folder or archive, or a pattern: images/{item}.jpg")] = None,
     column: Annotated[list[str] | None, typer.Option(help="name a column, such as item=sku; repeatable")] = None,
+    interactions_only: Annotated[
+        bool, typer.Option("--interactions-only", help="a project without texts, images, features")
+    ] = False,
     amazon: Annotated[int | None, typer.Option(help="in place of files: 2014, 2018 or 2023, year of the data")] = None,
     category: Annotated[str | None, typer.Option(help="Amazon category, as its publisher spells it")] = None,
     beit3: Annotated[bool, typer.Option("--beit3", help="pre-train BEiT3 without a GPU, too")] = False,
@@ -66,9 +71,14 @@ def new(
         return
     if (interactions is None) == (amazon is None):
         raise typer.BadParameter("give either --interactions, or --amazon with --category")
+    if interactions_only and (items or images):
+        raise typer.BadParameter("--interactions-only excludes --items and --images")
     check_target(name, to, force)
     if interactions is not None:
-        text, seen = describe_files(name, interactions, items, images, column or [], beit3)
+        from alignrec.commands.own_data import Given  # loads DuckDB
+
+        given = Given(name, interactions, items, images, column or [], interactions_only)
+        text, seen = describe_files(given, beit3)
     else:
         text, seen = describe_category(name, str(amazon), category, beit3)
     for line in [*seen, *write_project(name, text, to)]:
@@ -92,16 +102,15 @@ def write_project(name: str, text: str, to: Path) -> Iterator[str]:
         yield f"next: alignrec download {name} --params {to}"
 
 
-def describe_files(
-    name: str, interactions: Path, items: Path | None, images: str | None, columns: Sequence[str], beit3: bool = False
-) -> tuple[str, list[str]]:
+def describe_files(given: Given, beit3: bool = False) -> tuple[str, list[str]]:
     """Return a parameter file for local files, and messages about them."""
     from alignrec.commands import own_data  # loads DuckDB
 
-    found = own_data.read_files(name, interactions, items, images, columns)
+    found = own_data.read_tables(given)
     if not found.modalities or beit3 or has_gpu():
         return own_data.as_yaml(found, beit3=True), found.seen
-    left_out = cost_of_beit3(name, own_data.as_yaml(found, beit3=True), found.size)
+
+    left_out = cost_of_beit3(given.name, own_data.as_yaml(found, beit3=True), found.size)
     return own_data.as_yaml(found, beit3=False), [*found.seen, left_out]
 
 

@@ -10,12 +10,14 @@ import yaml
 from alignrec.commands.arguments import parse_columns
 from alignrec.commands.estimate import LONGEST, Size
 from alignrec.pipeline.dataset import interactions as build
+from alignrec.pipeline.dataset.interactions import Catalogue
 from alignrec.pipeline.dataset.split_sql import USER_TIME
 from alignrec.pipeline.encoders.params import MULTILINGUAL, Encode
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.text import column_names, refuse_blank
 from alignrec.pipeline.runtime.config import known
 from alignrec.pipeline.sources import download, inspect
+from alignrec.pipeline.sources.inspect import ImageFiles, Table
 from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, TabularSource
 from alignrec.pipeline.web.download import local_path
 
@@ -26,12 +28,24 @@ BATCH, STEPS = 32, 50
 LARGE = 20_000  # number of items from which recommenders use their published settings, with a thousand epochs
 QUICK = {"lr": 0.01, "epochs": 100, "patience": 5}  # settings of AlignRec for smaller catalogues
 MODELS, SEEDS = ["ease", "l3ae", "alignrec"], 2  # for smaller catalogues: a benchmark of one minute on two cores
+SKIPPED = "tfidf"  # encoder of projects without text and images
 TEACHERS = {"text": ["minilm", "tfidf"], "image": ["cnn", "descriptors"]}  # modality -> its encoders
 BY_TIME = f"timestamps found: split {USER_TIME}, each user's last fifth; published tables: interactions.protocol mmrec"
 FEW = 20  # number of users or items below which a column is doubtful
 HEAD = """# What `dvc repro` builds. Absent keys have their defaults, some of them by what the data has:
 # which feature sets are judged, coded and released.
 """
+
+
+class Given(NamedTuple):
+    """Files and options of `alignrec new`."""
+
+    name: str  # of the dataset
+    interactions: Path
+    items: Path | None = None
+    images: str | None = None  # folder, archive or pattern
+    columns: Sequence[str] = ()  # `role=name` each
+    interactions_only: bool = False  # whether items may have neither text nor image
 
 
 class OwnData(NamedTuple):
@@ -43,62 +57,150 @@ class OwnData(NamedTuple):
     seen: list[str]  # messages for the user
 
 
-def read_files(name: str, interactions: Path, items: Path | None, images: str | None, pairs: Sequence[str]) -> OwnData:
-    """Inspect local files; `images` is a folder, archive or pattern, each of `pairs` is `role=name` of a column."""
-    flags = _parse_columns(pairs, [path for path in (interactions, items) if path])
-    rows = inspect.inspect_table(interactions, flags)
-    item_rows = inspect.inspect_table(items, flags, rows.roles["item"]) if items else None
-    shown = inspect.inspect_images(images, item_rows or rows) if images else {}
-    named = rows.renamed()
+def read_tables(given: Given) -> OwnData:
+    """Inspect a file of interactions, and optionally one of items and images."""
+    paths = [path for path in (given.interactions, given.items) if path]
+    flags = _parse_columns(given.columns, paths)
+    rows = inspect.inspect_table(given.interactions, flags)
+    item_rows = None
+    if given.items:
+        item_rows = inspect.inspect_table(given.items, flags, rows.roles["item"])
+    pictures = inspect.inspect_images(given.images, item_rows or rows) if given.images else None
+
+    described = inspect.list_modalities(item_rows) if item_rows else []
+    modalities = join_modalities(described, pictures)
+    if not modalities and not given.interactions_only:
+        raise UserError(_explain_lack(given, item_rows))
+
+    seen = rows.described()
     if item_rows:
-        named |= {role: column for role, column in item_rows.renamed().items() if role != "item"}
-    source: dict[str, Any] = {"kind": "tabular", "interactions": str(interactions)}
-    source |= ({"items": str(items)} if items else {}) | ({"columns": named} if named else {})
-    if item_rows and item_rows.roles["item"] != named.get("item", "item"):
-        source["item_columns"] = {"item": item_rows.roles["item"]}
+        seen += item_rows.described()
+    if item_rows and not described:
+        seen.append(f"{item_rows.path}: has no text and no image, so it is not used")
+        item_rows = None
+    if pictures and pictures.seen:
+        seen.append(pictures.seen)
+
     # choose the core from all interactions, which DuckDB counts in seconds
+    source = _describe_source(rows, item_rows)
     counted = TabularSource.model_validate({**source, "columns": rows.renamed()})
-    left = build.measure_catalogue(counted, {"interactions": interactions})
-    described = item_rows.described() if item_rows else ["no item file: items have neither text nor image"]
+    left = build.measure_catalogue(counted, {"interactions": given.interactions})
+    split = _choose_split(rows, left)
+    seen += _describe_catalogue(rows, left)
+    if item_rows:
+        seen += describe_language(item_rows)
+    if "protocol" in split:
+        seen.append(BY_TIME)
+
+    sections = describe_sections(given.name, source, split, pictures)
+    return OwnData(sections, estimated_size(left, modalities), modalities, seen)
+
+
+def _choose_split(rows: Table, left: Catalogue) -> dict[str, Any]:
+    if not left.core:
+        return {}
+    split: dict[str, Any] = {"user_core": left.core, "item_core": left.core}
+    if "timestamp" in rows.roles:
+        split["protocol"] = USER_TIME
+
+    return split
+
+
+def _describe_catalogue(rows: Table, left: Catalogue) -> list[str]:
     kept = f"a {left.core}-core leaves" if left.core else "the split of the file has"
-    counts = f"{kept} {left.users:,} users, {left.items:,} items, {left.interactions:,} interactions"
-    has_images = bool(shown) or (item_rows is not None and "image_urls" in item_rows.roles)
-    modalities = ["text"] * bool(items) + ["image"] * has_images
-    split: dict[str, Any] = {"user_core": left.core, "item_core": left.core} if left.core else {}
-    seen = [*rows.described(), *described, counts]
-    if item_rows and (language := inspect.name_language(item_rows)):
-        unread = f"texts are in {language}, which MiniLM does not understand"
-        seen.append(f"{unread}; `{MULTILINGUAL}`, listed in encode.encoders, does")
+    seen = [f"{kept} {count_catalogue(left)}"]
     for role, count in (("user", left.users), ("item", left.items)):
         if count < FEW:
             doubt = f"does '{rows.roles[role]}' hold {role}s? If not, name it: --column {role}=NAME"
             seen.append(f"warning: only {count} {role}s: {doubt}")
-    if split and "timestamp" in rows.roles:
-        split["protocol"] = USER_TIME
-        seen.append(BY_TIME)
-    sections = {"datasets": [name], "sources": {name: source}, "interactions": split, "images": shown}
-    size = Size(left.users, left.items, left.interactions, LONGEST * bool(modalities), "")
-    return OwnData(sections, size, modalities, seen)
+
+    return seen
+
+
+def count_catalogue(left: Catalogue) -> str:
+    return f"{left.users:,} users, {left.items:,} items, {left.interactions:,} interactions"
+
+
+def estimated_size(left: Catalogue, modalities: Sequence[str]) -> Size:
+    pieces = LONGEST if modalities else 0
+    return Size(left.users, left.items, left.interactions, pieces, "")
+
+
+def _describe_source(rows: Table, item_rows: Table | None) -> dict[str, Any]:
+    source: dict[str, Any] = {"kind": "tabular", "interactions": str(rows.path)}
+    columns = rows.renamed()
+    if item_rows:
+        source["items"] = str(item_rows.path)
+        of_items = item_rows.renamed()
+        of_items.pop("item", None)
+        columns |= of_items
+    if columns:
+        source["columns"] = columns
+    if item_rows and item_rows.roles["item"] != columns.get("item", "item"):
+        source["item_columns"] = {"item": item_rows.roles["item"]}
+
+    return source
+
+
+def _explain_lack(given: Given, item_rows: Table | None) -> str:
+    without = "--interactions-only does without"
+    if item_rows is None:
+        remedy = "give --items FILE with titles or images, or --images FOLDER"
+        return f"{given.interactions}: interactions and no items; {remedy}; {without}"
+
+    columns = [name for name in item_rows.columns if name != item_rows.roles["item"]]
+    roles = "or brand, categories, description, image_urls"
+    remedy = f"name them by --column title=NAME ({roles}), or give --images FOLDER"
+    lack = f"no text or image in {', '.join(columns) or 'its only column'}"
+    return f"{item_rows.path}: {lack}; {remedy}; {without}"
+
+
+def join_modalities(described: Sequence[str], pictures: ImageFiles | None) -> list[str]:
+    """Add images that are found by the items' names to the modalities of an item file."""
+    if "image" in described or pictures is None or pictures.pictured == 0:
+        return list(described)
+    return [*described, "image"]
+
+
+def describe_language(items: Table) -> list[str]:
+    language = inspect.name_language(items)
+    if not language:
+        return []
+    unread = f"texts are in {language}, which MiniLM does not understand"
+    return [f"{unread}; `{MULTILINGUAL}`, listed in encode.encoders, does"]
+
+
+def describe_sections(
+    name: str, source: Mapping[str, Any], split: Mapping[str, Any], pictures: ImageFiles | None
+) -> dict[str, Any]:
+    images = pictures.section if pictures else {}
+    return {"datasets": [name], "sources": {name: source}, "interactions": split, "images": images}
 
 
 def as_yaml(found: OwnData, beit3: bool) -> str:
     """Return a parameter file whose models, cutoffs and length of pre-training suit the size of the catalogue."""
-    sections, items, given = dict(found.sections), found.size.items, found.modalities
-    encoders = TEACHERS[given[0]] if len(given) == 1 else Encode().encoders
-    sections["encode"] = {"encoders": encoders}  # DVC requires the key, even if nothing is encoded
-    sections["combine"] = {"sets": {"linear": {}}} if given else {}
-    if given and beit3:
+    sections = dict(found.sections)
+    items = found.size.items
+    modalities = found.modalities
+    encoders = list_encoders(modalities)
+    # DVC needs an encoder to run; a dataset without content skips it
+    sections["encode"] = {"encoders": encoders or [SKIPPED]}
+    sections["combine"] = {"sets": {"linear": {}}} if modalities else {}
+    if modalities and beit3:
         sections["pretrain"] = {"size": "mini", "steps": max(STEPS, math.ceil(items / BATCH)), "batch_size": BATCH}
-        if len(given) == 1:  # the default sets include masked modalities, which need both
+        if len(modalities) == 1:  # the default sets include masked modalities, which need both
             sections["pretrain"]["distill_from"], sections["beit3"] = encoders, {"sets": ["beit3"]}
-    elif given:
+    elif modalities:
         sections["beit3"] = {"sets": []}
     sections["benchmark"] = {}
     if items < LARGE:
         sections["train"] = QUICK
-        if given:
-            rival = "tfidf" if "tfidf" in encoders else encoders[0]
-            features = ["beit3"] * beit3 + ["linear", rival, "shuffled"]
+        if modalities:
+            features = ["beit3"] if modalities and beit3 else []
+            features += ["linear"]
+            if modalities:
+                features.append("tfidf" if "tfidf" in encoders else encoders[0])
+            features.append("shuffled")
             sections["benchmark"] |= {"models": MODELS, "features": features, "seeds": SEEDS}
     if items < CUTOFFS[-1]:
         ks = [k for k in CUTOFFS if k <= items] or [items]
@@ -114,10 +216,22 @@ def _parse_columns(columns: Sequence[str], files: Sequence[Path]) -> Mapping[str
     names = [column for path in files for column in column_names(path, flags.values())]
     for role, column in flags.items():
         known([column], names, f"--column {role}")
+    check_paths(files)
+    return flags
+
+
+def list_encoders(modalities: Sequence[str]) -> list[str]:
+    if not modalities:
+        return []
+    return TEACHERS[modalities[0]] if len(modalities) == 1 else Encode().encoders
+
+
+def check_paths(files: Sequence[Path]) -> None:
+    """Raise UserError for blank files, and for paths that stages would mistake for addresses."""
     stored = download.file_names({str(path): [str(path)] for path in files})
     for path in files:
-        if path.suffix != ".parquet":
+        if path.suffix not in (".parquet", ".npy"):
             refuse_blank(path)
-        if local_path(str(path)) != path or stored[str(path)] != path.name:  # stages would mistake it for an address
-            raise UserError(f"{path}: reads as an address, not a path; rename it (letters, digits, . _ -)")
-    return flags
+        if local_path(str(path)) != path or stored[str(path)] != path.name:
+            fault = "reads as an address, not a path; rename it (letters, digits, . _ -)"
+            raise UserError(f"{path}: {fault}")

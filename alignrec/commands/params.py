@@ -14,6 +14,7 @@ from alignrec.pipeline.encoders.params import BEiT3, Encode
 from alignrec.pipeline.encoders.registry import check_encoders, settings_of
 from alignrec.pipeline.features import names
 from alignrec.pipeline.features.params import Combine, SemanticIds
+from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.models.params import FEATURES
@@ -61,9 +62,9 @@ def parse(raw: Any, path: Path, dataset: str = "") -> Parameters:
 def for_dataset(params: Parameters, dataset: str) -> Parameters:
     """Return the parameters, with defaults for feature sets that the file does not set."""
     source, encode, ours, combine = params.source(dataset), params[Encode], params[BEiT3], params[Combine]
-    # without a file of items there is nothing to encode
-    if isinstance(source, Downloaded) and "metadata" not in source.files():
-        encode, ours = encode.model_copy(update={"encoders": []}), ours.model_copy(update={"sets": []})
+    if not has_content(params, dataset):
+        encode = encode.model_copy(update={"encoders": []})
+        ours = ours.model_copy(update={"sets": []})
         combine = combine.model_copy(update={"sets": {}})
     # only generated catalogues have planted sets
     if not isinstance(source, Generated):
@@ -90,6 +91,14 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
     }
     absent = [kind for kind in chosen if "features" not in params[kind].model_fields_set]
     return params.having(*(params[kind].model_copy(update={"features": chosen[kind]}) for kind in absent))
+
+
+def has_content(params: Parameters, dataset: str) -> bool:
+    """Return whether there is something to encode: a file of items, or images named after them."""
+    source = params.source(dataset)
+    if not isinstance(source, Downloaded):
+        return True
+    return "metadata" in source.files() or bool(params[Images].pattern)
 
 
 def of_release(release: Release, path: Path) -> Parameters:

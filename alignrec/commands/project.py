@@ -15,6 +15,7 @@ import yaml
 
 from alignrec.commands.params import read
 from alignrec.pipeline import io
+from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.runtime import code
@@ -118,6 +119,9 @@ def begin_project(folder: Path) -> Iterator[str]:
     root = found.stdout.strip()  # empty outside of a repository
     yield from _add_missing_sections(folder / PARAMS)
     params = read(folder / PARAMS)
+    if not params[Encode].encoders:  # DVC's stages read the folder that stage encode writes
+        remedy = f"list {Encode().encoders[-1]}, which a dataset without texts and images skips"
+        raise UserError(f"{folder / PARAMS}: 'encode.encoders' is empty; {remedy}")
     yield from _write_dvc_yaml(folder / DVC_YAML, dvc_yaml(params))
     io.write_json(folder / CODE, code_json())
     if not root:

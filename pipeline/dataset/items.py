@@ -1,5 +1,6 @@
 """Build the item table: one row per item with clean fields, composed text and image addresses."""
 
+import itertools
 import tempfile
 from array import array
 from collections import Counter, defaultdict
@@ -178,7 +179,7 @@ def describe_items(run: Run, found: Metadata, file: Path | None) -> None:
 
 def _check_losses(run: Run, file: Path) -> None:
     """Warn about fields that most items lack; raise UserError if the file does not fit the interactions."""
-    from alignrec.pipeline.sources.inspect import KNOWN, plain_name  # loads DuckDB
+    from alignrec.pipeline.sources.inspect import KNOWN, TRANSLATED, plain_name  # loads DuckDB
 
     n, statuses, there, extras = 0, Counter[str](), set[str](), list[str]()
     for part in io.read_slices(run.layout.items, schemas.ITEMS, [*LOOKED_FOR, "text_status", "extra"], io.PART):
@@ -194,7 +195,9 @@ def _check_losses(run: Run, file: Path) -> None:
         raise UserError(f"{file}: none of its {run.rows_in:,} lines is of one of the {n:,} items; {swapped}")
     others = [key for key, _ in Counter(key for extra in extras for key in orjson.loads(extra)).most_common()]
     lacking = [field for field in LOOKED_FOR if field not in there]
-    for field, key in {field: key for field in lacking for key in others if plain_name(key) in KNOWN[field]}.items():
+    for field, key in itertools.product(lacking, others):
+        if plain_name(key) not in (*KNOWN[field], *TRANSLATED[field]):
+            continue
         if isinstance(run.source, AmazonSource):
             right = f"is sources.{run.dataset}.kind: {run.source.kind} right?"
             raise UserError(f"{file}: no item has {field}, but lines have '{key}', as in another version; {right}")

@@ -1,7 +1,7 @@
 """Feature files of a source: roles, formats by file name, and packing a folder into one file."""
 
 import hashlib
-import re
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -34,7 +34,9 @@ LARGEST = 32 << 20  # maximum bytes of an item's file
 
 
 def plain_name(column: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", column.lower())
+    """Return the letters and digits of a name in lower case, without accents."""
+    letters = unicodedata.normalize("NFKD", column).casefold()
+    return "".join(filter(str.isalnum, letters))
 
 
 PLAIN = [plain_name(name) for name in NAMES]

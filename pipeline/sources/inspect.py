@@ -1,15 +1,17 @@
 """Inspect a user's files: the role of each column, and where images are."""
 
+import posixpath
 import re
 import unicodedata
+import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from os.path import isfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.io.sql import identifier_of
@@ -30,8 +32,31 @@ KNOWN = {
     "description": ("plot", "overview", "text", "summary"),
     "image_urls": ("image", "imageurl", "imurl", "images", "poster", "posterurl", "thumbnail"),
 }  # role -> column names in common datasets, normalised by `plain_name`
+NAMES_ABROAD = {
+    "user": "Benutzer BenutzerID Nutzer NutzerID Kunde KundenID Kundennummer "
+    "utilisateur IDutilisateur client IDclient usuario IDusuario cliente IDcliente "
+    "用户 用户ID 用户编号 用戶 顾客 客户 客户ID ユーザー ユーザーID ユーザ ユーザID 顧客 顧客ID 会員ID",
+    "item": "Artikel ArtikelID Artikelnummer Produkt ProduktID Produktnummer "
+    "article IDarticle produit IDproduit référence artículo IDartículo producto IDproducto "
+    "商品 商品ID 商品编号 物品 物品ID 产品 产品ID アイテム アイテムID 商品コード 商品番号 製品ID 品番",
+    "rating": "Bewertung Wertung Sterne Note évaluation étoiles puntuación calificación valoración "
+    "estrellas nota 评分 评级 打分 星级 評分 評価 評点 スコア",
+    "timestamp": "Zeit Zeitstempel Zeitpunkt Datum horodatage fecha "
+    "时间 时间戳 日期 時間 日時 日付 時刻 タイムスタンプ",
+    "title": "Titel Bezeichnung Produktname Artikelname titre nom libellé título nombre "
+    "标题 名称 商品名称 产品名称 標題 名稱 タイトル 名前 商品名 題名",
+    "brand": "Marke Hersteller marque fabricant marca fabricante 品牌 制造商 厂商 ブランド メーカー",
+    "categories": "Kategorie Kategorien Warengruppe catégorie catégories rayon "
+    "categoría categorías género géneros 类别 分类 类目 品类 類別 分類 カテゴリ カテゴリー ジャンル",
+    "description": "Beschreibung Produktbeschreibung descriptif résumé descripción resumen "
+    "描述 商品描述 简介 介绍 説明 商品説明 説明文 概要 あらすじ",
+    "image_urls": "Bild Bilder BildURL Foto Fotos photo photos imagen imágenes URLimagen "
+    "图片 图片链接 图片地址 图像 主图 圖片 画像 画像URL 写真",
+}  # role -> column names in German, French, Spanish, Chinese and Japanese
+TRANSLATED = {role: tuple(map(plain_name, names.split())) for role, names in NAMES_ABROAD.items()}
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
-SAMPLE = 10_000  # rows inspected
+ROWS_INSPECTED = 10_000
+CHARACTERS_INSPECTED = 10_000  # per description
 LANGUAGES = {"CJK": "Chinese", "HANGUL": "Korean", "MYANMAR": "Burmese"}  # script -> language, if named differently
 KANA = ("HIRAGANA", "KATAKANA")
 
@@ -73,29 +98,51 @@ def inspect_table(path: Path, flags: Mapping[str, str], item: str | None = None)
             chosen[role] = flags[role]
         elif role in names:
             chosen[role] = role
-        elif fitting := [c for c in names if plain_name(c) in (role.replace("_", ""), *KNOWN[role])]:
-            if len(fitting) > 1:
-                which = " or ".join(fitting)
-                raise UserError(f"{path}: the {role} may be {which}; use --column {role}={fitting[0]}")
-            chosen[role] = fitting[0]
+        elif column := _guess_column(path, role, names):
+            chosen[role] = column
         elif role in required:
             raise UserError(f"{path}: no column for the {role} in {', '.join(names)}; use --column {role}=<name>")
     return Table(path, names, chosen)
+
+
+def _guess_column(path: Path, role: str, names: Sequence[str]) -> str | None:
+    """Return the column that is known by a role's English names, otherwise by translated ones."""
+    english = (role.replace("_", ""), *KNOWN[role])
+    for known_names in (english, TRANSLATED.get(role, ())):
+        fitting = [name for name in names if plain_name(name) in known_names]
+        if len(fitting) > 1:
+            which = " or ".join(fitting)
+            raise UserError(f"{path}: the {role} may be {which}; use --column {role}={fitting[0]}")
+        if fitting:
+            return fitting[0]
+
+    return None
 
 
 def _read_records(seen: Table) -> Iterator[tuple[dict[str, Any], Product]]:
     roles = {role: column for role, column in seen.roles.items() if role in OF_ITEMS}
     source = {"kind": "tabular", "interactions": str(seen.path), "item_columns": roles}
     reader = Tabular(TabularSource.model_validate(source))
-    for line in islice(reader.lines(seen.path), SAMPLE):
+    for line in islice(reader.lines(seen.path), ROWS_INSPECTED):
         with suppress(ValueError):  # the stage counts unreadable lines
             record = reader.parse(line)
             yield record, reader.product(record)
 
 
+def list_modalities(table: Table) -> list[str]:
+    """Return which of text and image any of the inspected rows has."""
+    has_text = False
+    has_image = False
+    for _, product in _read_records(table):
+        has_text |= any((product.title, product.brand, product.categories, product.description))
+        has_image |= bool(product.image_urls)
+
+    return ["text"] * has_text + ["image"] * has_image
+
+
 def name_language(seen: Table) -> str:
     """Return the script of the texts, or its language; empty unless over a quarter of the letters are not Latin."""
-    texts = (f"{product.title}{product.description[:SAMPLE]}" for _, product in _read_records(seen))
+    texts = (f"{product.title}{product.description[:CHARACTERS_INSPECTED]}" for _, product in _read_records(seen))
     letters = Counter(letter for text in texts for letter in text if letter.isalpha())
     scripts = Counter[str]()
     for letter, n in letters.items():
@@ -107,29 +154,109 @@ def name_language(seen: Table) -> str:
     return "Japanese" if 10 * sum(scripts[kana] for kana in KANA) > others else LANGUAGES.get(first, first.capitalize())
 
 
-def inspect_images(given: str, seen: Table) -> dict[str, str | list[str]]:
+class ImageFiles(NamedTuple):
+    """Where images are, and how many items have one."""
+
+    section: dict[str, str | list[str]]  # section `images` of the parameter file
+    pictured: int | None = None  # items with a file; None for addresses, which are not asked
+    seen: str = ""  # message for the user
+
+
+def inspect_images(given: str, table: Table) -> ImageFiles:
+    """Find the images of a table's items: in a folder or zip archive, or by a pattern."""
     if "{" in given:
-        if re.search(r"\{(?!(item|asin)\})", given):
-            raise UserError(f"--images {given}: unknown field; write {{item}} for the identifier")
-        path = Path(given)
-        if path.parent == Path() or not (start := seen.path.parent / path.parent).is_dir():
-            return {"pattern": given}
-        return {"folder": str(start), "pattern": path.name}
+        return _inspect_pattern(given, table)
+
     folder = Path(given)
     if not folder.exists():
-        raise UserError(f"--images {given}: no such folder; give a folder, a zip archive, or a pattern with {{item}}")
-    if not folder.is_dir():
-        return {"folder": given}
-    # relative paths start where most items have a file; without a column of paths, files are named by identifiers
-    if "image_urls" in seen.roles:
-        paths = [list(filter(is_path, product.image_urls)) for _, product in _read_records(seen)]
-        starts = [folder, folder.parent, seen.path.parent]
-        start = max(starts, key=lambda start: sum(any(isfile(start / path) for path in own) for own in paths))
-        # paths may begin with the folder's own name, so that users need not pass its parent, which has other files
-        named = all(path.startswith(f"{folder.name}/") for own in paths for path in own)
-        return {"folder": given if start == folder.parent and named else str(start)}
-    names = set(filter(None, (identifier_of(record.get(seen.roles["item"])) for record, _ in _read_records(seen))))
-    files = (folder / f"{name}{ending}" for name in names if Path(name).name == name for ending in IMAGES)
-    endings = Counter(path.suffix for path in files if isfile(path))
-    patterns = [f"{{item}}{ending}" for ending, _ in endings.most_common()]
-    return {"folder": given} | ({"pattern": patterns} if patterns else {})
+        fault = "no such folder; give a folder, a zip archive, or a pattern with {item}"
+        raise UserError(f"--images {given}: {fault}")
+
+    if "image_urls" in table.roles:
+        return _inspect_paths(folder, table)
+    return _inspect_names(folder, table)
+
+
+def _inspect_pattern(given: str, table: Table) -> ImageFiles:
+    if re.search(r"\{(?!(item|asin)\})", given):
+        raise UserError(f"--images {given}: unknown field; write {{item}} for the identifier")
+    if not is_path(given):
+        return ImageFiles({"pattern": given})
+
+    path = Path(given)
+    folder = table.path.parent / path.parent
+    section: dict[str, str | list[str]] = {"pattern": given}
+    if path.parent != Path() and folder.is_dir():
+        section = {"folder": str(folder), "pattern": path.name}
+
+    names = _read_names(table)
+    pattern = path.name.replace("{asin}", "{item}")
+    pictured = sum(isfile(folder / pattern.replace("{item}", name)) for name in names)
+    return ImageFiles(section, pictured, _count_line(pictured, len(names), folder, path.name))
+
+
+def _inspect_paths(folder: Path, table: Table) -> ImageFiles:
+    """Find where the paths in a column start: below the folder, its parent or the item file's."""
+    paths_of_items = []
+    for _, product in _read_records(table):
+        paths_of_items.append(list(filter(is_path, product.image_urls)))
+
+    pictured: dict[Path, int] = {}
+    for start in (folder, folder.parent, table.path.parent) if folder.is_dir() else (folder,):
+        has = _file_lookup(start)
+        pictured[start] = sum(any(map(has, paths)) for paths in paths_of_items)
+
+    start = max(pictured, key=pictured.__getitem__)
+    all_paths = list(chain.from_iterable(paths_of_items))
+    # paths may begin with the folder's own name, so that users need not pass its parent, which has
+    # other files
+    is_named = all(path.startswith(f"{folder.name}/") for path in all_paths)
+    root = folder if start == folder.parent and is_named else start
+
+    if not all_paths:
+        return ImageFiles({"folder": str(root)})
+    line = _count_line(pictured[start], len(paths_of_items), folder, all_paths[0])
+    return ImageFiles({"folder": str(root)}, pictured[start], line)
+
+
+def _inspect_names(folder: Path, table: Table) -> ImageFiles:
+    """Find files that are named by the items' identifiers."""
+    has = _file_lookup(folder)
+    names = _read_names(table)
+    endings = Counter[str]()
+    pictured = 0
+    for name in names:
+        present = [ending for ending in IMAGES if has(f"{name}{ending}")]
+        endings.update(present)
+        pictured += bool(present)
+
+    section: dict[str, str | list[str]] = {"folder": str(folder)}
+    if endings:
+        section["pattern"] = [f"{{item}}{ending}" for ending, _ in endings.most_common()]
+    example = f"{min(names, default='ITEM')}{IMAGES[0]}"
+    return ImageFiles(section, pictured, _count_line(pictured, len(names), folder, example))
+
+
+def _file_lookup(folder: Path) -> Callable[[str], bool]:
+    """Return a function that says whether a path is a file in the folder or zip archive."""
+    if folder.is_dir():
+        return lambda path: isfile(folder / path)
+    if not zipfile.is_zipfile(folder):
+        raise UserError(f"--images {folder}: neither a folder nor a zip archive; unpack it")
+
+    with zipfile.ZipFile(folder) as archive:
+        members = {posixpath.normpath(name).lstrip("/") for name in archive.namelist()}
+    return lambda path: posixpath.normpath(path) in members
+
+
+def _read_names(table: Table) -> set[str]:
+    """Return the identifiers of the inspected rows that can be file names."""
+    identifiers = (identifier_of(row.get(table.roles["item"])) for row, _ in _read_records(table))
+    return {name for name in identifiers if name and Path(name).name == name}
+
+
+def _count_line(pictured: int, items: int, folder: Path, example: str) -> str:
+    inspected = f"the first {items:,}" if items >= ROWS_INSPECTED else f"{items:,}"
+    if not pictured:
+        return f"warning: none of {inspected} items has a picture below {folder}, such as {example}"
+    return f"{pictured:,} of {inspected} items have a picture below {folder}"

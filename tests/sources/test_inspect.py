@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import pytest
 import yaml
 
 from alignrec.commands import new as command
+from alignrec.commands.estimate import read_size
+from alignrec.commands.own_data import Given
 from alignrec.commands.params import load
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg import device
+from alignrec.pipeline.runtime.layout import Layout
 
 
 def shop(folder: Path, users: int = 30, items: int = 60, each: int = 12) -> None:
@@ -34,10 +38,12 @@ def new(
     force: bool = True,
     interactions: str = "ratings.csv",
     beit3: bool = False,
+    interactions_only: bool = False,
 ) -> list[str]:
     command.check_target("mine", PARAMS, force)
     path = Path(items) if items else None
-    text, seen = command.describe_files("mine", Path(interactions), path, images, columns, beit3)
+    given = Given("mine", Path(interactions), path, images, columns, interactions_only)
+    text, seen = command.describe_files(given, beit3)
     return [*seen, *command.write_project("mine", text, PARAMS)]
 
 
@@ -74,7 +80,7 @@ def test_columns_are_known_by_their_names() -> None:
 
 def test_without_timestamps_the_split_is_random_and_few_items_are_doubted() -> None:
     pd.read_csv("ratings.csv").drop(columns="date").to_csv("ratings.csv", index=False)
-    seen = new("item=stars", items=None)
+    seen = new("item=stars", items=None, interactions_only=True)
     assert load(PARAMS).interactions.protocol == "mmrec"
     doubted = "warning: only 5 items: does 'stars' hold items? If not, name it: --column item=NAME"
     assert [line for line in seen if "warning" in line] == [doubted]
@@ -91,7 +97,7 @@ def test_every_format_is_recognised(name: str) -> None:
     else:
         text = frame.to_csv(index=False, sep="\t" if ".tsv" in name else ",").encode()
         path.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
-    new(interactions=name, items=None)
+    new(interactions=name, items=None, interactions_only=True)
     source = load(PARAMS).source("mine")
     assert source.model_dump()["columns"]["item"] == "movieId"
 
@@ -101,7 +107,7 @@ def test_two_columns_that_fit_are_not_guessed_between() -> None:
     frame.to_csv("ratings.csv", index=False)
     with pytest.raises(UserError, match=r"movieId or sku; .*--column item=movieId"):
         new()
-    new("item=movieId", items=None)
+    new("item=movieId", items=None, interactions_only=True)
     with pytest.raises(UserError, match=r"'--column item': .*'movieid'.*'movieId'"):
         new("item=movieid")
     with pytest.raises(UserError, match=r"'--column': .*'itm'.*'item'"):
@@ -109,7 +115,7 @@ def test_two_columns_that_fit_are_not_guessed_between() -> None:
 
 
 def test_what_is_not_there_is_not_encoded() -> None:
-    new(items=None)
+    new(items=None, interactions_only=True)
     params = load(PARAMS, "mine")
     assert (params.encode.encoders, params.train.features, params.publish.features) == ([], "random", ["random"])
     lines = [json.loads(line) for line in Path("items.jsonl").read_text().splitlines()]
@@ -198,6 +204,98 @@ def test_images_of_a_folder_that_are_named_after_items_need_no_column(tmp_path: 
     expected = {"folder": "covers", "pattern": ["{item}.jpg", "{item}.png"]}
     assert yaml.safe_load(PARAMS.read_text()).get("images", {}) == expected
     load(PARAMS)
+
+
+def test_a_project_without_text_and_image_is_an_explicit_choice(tmp_path: Path) -> None:
+    remedies = "give --items FILE .* or --images FOLDER; --interactions-only does without"
+    with pytest.raises(UserError, match=rf"ratings\.csv: interactions and no items; {remedies}"):
+        new(items=None)
+
+    Path("items.jsonl").write_text("".join(f'{{"id": {i}, "farbe": "rot"}}\n' for i in range(60)))
+    with pytest.raises(UserError, match=r"no text or image in farbe; .*--column title=NAME") as e:
+        new()
+    assert "\n" not in str(e.value)
+    (tmp_path / "covers").mkdir()
+    with pytest.raises(UserError, match="no text or image in farbe"):
+        new(images="covers")
+    assert not PARAMS.exists()
+
+    new("title=farbe")
+    assert load(PARAMS, "mine").encode.encoders == ["minilm", "tfidf"]
+
+
+@pytest.mark.parametrize("items", [None, "items.jsonl"])
+def test_images_named_after_items_suffice(tmp_path: Path, items: str | None) -> None:
+    Path("items.jsonl").write_text("".join(f'{{"id": {i}}}\n' for i in range(60)))
+    (tmp_path / "covers").mkdir()
+    for i in range(7):
+        (tmp_path / f"covers/{i}.jpg").write_bytes(b"")
+    assert "7 of 60 items have a picture below covers" in new(items=items, images="covers")
+    params = load(PARAMS, "mine")
+    assert params.encode.encoders == ["cnn", "descriptors"]
+    assert "items" not in written("sources")["mine"]
+    assert read_size(params, Layout(Path("outputs"), "mine")).pieces
+
+
+PICTURED = {
+    "paths in a column": ("{}.jpg", "covers", 52, "51 of 60 items have a picture below covers"),
+    "a pattern": ("", "covers/{item}.jpg", 52, "52 of 60 items have a picture below covers"),
+    "a zip archive": ("{}.jpg", "covers.zip", 52, "51 of 60 items have a picture below covers.zip"),
+    "no file": ("{}.jpg", "covers", 0, "warning: none of 60 items has a picture below covers"),
+}
+
+
+@pytest.mark.parametrize(("path", "images", "files", "said"), PICTURED.values(), ids=PICTURED)
+def test_items_with_a_picture_are_counted(
+    tmp_path: Path,
+    path: str,
+    images: str,
+    files: int,
+    said: str,
+) -> None:
+    (tmp_path / "covers").mkdir()
+    pictured(tmp_path, path, "covers/{}.jpg", files)
+    lines = Path("items.jsonl").read_text().splitlines()
+    lines[0] = lines[0].replace('"0.jpg"', '""')
+    Path("items.jsonl").write_text("\n".join(lines))
+    shutil.make_archive("covers", "zip", "covers")
+    assert [line for line in new(images=images) if line.startswith(said)]
+
+
+ABROAD = {
+    "German": "Kundennummer Artikelnummer Bewertung Datum Titel Beschreibung Marke Kategorie Bild",
+    "French": "utilisateur produit évaluation horodatage titre résumé marque catégorie photo",
+    "Spanish": "usuario producto puntuación fecha título descripción marca categoría imagen",
+    "Chinese": "用户ID 商品编号 评分 时间戳 标题 描述 品牌 类别 图片",
+    "Japanese": "ユーザーID 商品ID 評価 日時 商品名 商品説明 ブランド カテゴリー 画像URL",
+}
+
+
+@pytest.mark.parametrize("names", ABROAD.values(), ids=ABROAD)
+def test_columns_are_known_in_five_more_languages(names: str) -> None:
+    user, item, rating, timestamp, title, description, brand, categories, image = names.split()
+    frame = pd.read_csv("ratings.csv").set_axis([user, item, rating, timestamp], axis="columns")
+    frame.to_csv("ratings.csv", index=False)
+    row = {title: "a", description: "b", brand: "c", categories: "d", image: "e.jpg", "Preis": 1}
+    lines = [json.dumps({item: i} | row, ensure_ascii=False) for i in range(60)]
+    Path("items.jsonl").write_text("\n".join(lines))
+    seen = new()
+    assert written("sources")["mine"]["columns"] == {
+        "user": user, "item": item, "rating": rating, "timestamp": timestamp, "title": title,
+        "description": description, "brand": brand, "categories": categories, "image_urls": image,
+    }  # fmt: skip
+    assert "items.jsonl: 7 columns; not used: Preis" in seen
+    assert "a 5-core leaves 30 users, 60 items, 360 interactions" in seen
+
+
+def test_english_names_come_before_translated_ones() -> None:
+    pd.read_csv("ratings.csv").assign(client=1, fecha=2).to_csv("ratings.csv", index=False)
+    new()
+    assert written("sources")["mine"]["columns"]["user"] == "userId"
+    frame = pd.read_csv("ratings.csv").rename(columns={"userId": "Kunde"})
+    frame.to_csv("ratings.csv", index=False)
+    with pytest.raises(UserError, match=r"may be Kunde or client; use --column user=Kunde"):
+        new()
 
 
 def test_bad_files_are_one_line_and_an_existing_file_is_kept() -> None:
