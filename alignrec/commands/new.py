@@ -49,7 +49,7 @@ def new(
     ] = None,
     interactions: Annotated[
         Path | None,
-        typer.Option(help="one interaction per row: Parquet, CSV, TSV or JSON lines"),
+        typer.Option(help="one interaction per row: Parquet, CSV, TSV, JSON lines; or MMRec's folder"),
     ] = None,
     items: Annotated[Path | None, typer.Option(help="one item per row: text, categories, images")] = None,
     images: Annotated[str | None, typer.Option(help="folder or archive, or a pattern: images/{item}.jpg")] = None,
@@ -104,9 +104,12 @@ def write_project(name: str, text: str, to: Path) -> Iterator[str]:
 
 def describe_files(given: Given, beit3: bool = False) -> tuple[str, list[str]]:
     """Return a parameter file for local files, and messages about them."""
-    from alignrec.commands import own_data  # loads DuckDB
+    from alignrec.commands import mmrec_folder, own_data  # load DuckDB
 
-    found = own_data.read_tables(given)
+    if mmrec_folder.is_mmrec(given.interactions):
+        found = mmrec_folder.read_folder(given)
+    else:
+        found = own_data.read_tables(given)
     if not found.modalities or beit3 or has_gpu():
         return own_data.as_yaml(found, beit3=True), found.seen
 

@@ -55,6 +55,7 @@ class OwnData(NamedTuple):
     size: Size
     modalities: list[str]
     seen: list[str]  # messages for the user
+    imported: Sequence[str] = ()  # feature sets that come with the source
 
 
 def read_tables(given: Given) -> OwnData:
@@ -185,7 +186,7 @@ def as_yaml(found: OwnData, beit3: bool) -> str:
     encoders = list_encoders(modalities)
     # DVC needs an encoder to run; a dataset without content skips it
     sections["encode"] = {"encoders": encoders or [SKIPPED]}
-    sections["combine"] = {"sets": {"linear": {}}} if modalities else {}
+    sections["combine"] = {"sets": {"linear": {}}} if modalities or found.imported else {}
     if modalities and beit3:
         sections["pretrain"] = {"size": "mini", "steps": max(STEPS, math.ceil(items / BATCH)), "batch_size": BATCH}
         if len(modalities) == 1:  # the default sets include masked modalities, which need both
@@ -195,9 +196,9 @@ def as_yaml(found: OwnData, beit3: bool) -> str:
     sections["benchmark"] = {}
     if items < LARGE:
         sections["train"] = QUICK
-        if modalities:
+        if modalities or found.imported:
             features = ["beit3"] if modalities and beit3 else []
-            features += ["linear"]
+            features += ["linear", *found.imported]
             if modalities:
                 features.append("tfidf" if "tfidf" in encoders else encoders[0])
             features.append("shuffled")

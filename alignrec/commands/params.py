@@ -65,7 +65,10 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
     if not has_content(params, dataset):
         encode = encode.model_copy(update={"encoders": []})
         ours = ours.model_copy(update={"sets": []})
-        combine = combine.model_copy(update={"sets": {}})
+        # the default sets are made of encoders' vectors
+        sets = combine.sets if "sets" in combine.model_fields_set else {}
+        ready = names.sets_of_imported(params.having(encode, ours), dataset, sets)
+        combine = combine.model_copy(update={"sets": ready})
     # only generated catalogues have planted sets
     if not isinstance(source, Generated):
         sets = combine.sets

@@ -22,7 +22,6 @@ from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.sources import mmrec
 from alignrec.pipeline.sources.amazon import AmazonSource
 from alignrec.pipeline.sources.base import Reader, downloaded_files
-from alignrec.pipeline.sources.mmrec import MmrecSource
 from alignrec.pipeline.sources.tabular import Tabular
 
 BLOCK = 1 << 20  # rows fetched from the database at a time
@@ -329,12 +328,12 @@ def _import_published(run: Run, raw: Mapping[str, Path], db: Db, division: Divis
     clock = file.timestamps or detect_clock(db)
     if file.timestamps is None:
         print(f"{run.label}: {FOUND[clock]}", flush=True)
-    if isinstance(source, MmrecSource):
-        asins = mmrec.read_asins(raw.get("metadata"), items)
+    if mmrec.ITEMS in raw:
+        asins = mmrec.read_numbering(raw[mmrec.ITEMS], "itemID", mmrec.ITEM_NAMES, items)
     else:
-        asins = mmrec.read_numbering(raw[mmrec.ITEMS], "itemID", ("asin", "parent_asin"), items)
-        if mmrec.USERS in raw:
-            names = mmrec.read_numbering(raw[mmrec.USERS], "userID", ("user_id", "reviewerID"), users)
+        asins = mmrec.read_asins(raw.get("metadata"), items)
+    if mmrec.USERS in raw:
+        names = mmrec.read_numbering(raw[mmrec.USERS], "userID", mmrec.USER_NAMES, users)
     min_rating = run.params[Interactions].min_rating
     return import_published(db, asins, clock != "none", min_rating, division, names), clock
 

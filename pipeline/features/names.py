@@ -101,6 +101,19 @@ def list_with_parts(params: Parameters, dataset: str, name: str) -> list[str]:
     return [name, *(one for part in parts_of(params, dataset, name) for one in list_with_parts(params, dataset, part))]
 
 
+def sets_of_imported(params: Parameters, dataset: str, sets: Sets) -> dict[str, dict[str, Any]]:
+    """Return the combinations whose parts, recursively, all come with the source."""
+    imported = imported_sets(params, dataset)
+    ready: dict[str, dict[str, Any]] = {}
+    for name, settings in sets.items():
+        tree = list_with_parts(params, dataset, name)
+        leaves = [part for part in tree if not parts_of(params, dataset, part)]
+        if all(leaf in imported for leaf in leaves):
+            ready[name] = dict(settings)
+
+    return ready
+
+
 def is_ceiling(sets: Sets, name: str) -> bool:
     """Return whether a set is an upper bound: leaked, or planted, whole or with a masked modality."""
     own = definition_of(sets, name)

@@ -199,8 +199,8 @@ def require_dict(record: Any) -> dict[str, Any]:
 
 
 def find_delimiter(path: Path) -> str | None:
-    """Return the delimiter of a .csv or .tsv file; None for Parquet and JSON."""
-    if ".tsv" in path.suffixes:
+    """Return the delimiter of a .csv, .tsv or .inter file; None for Parquet and JSON."""
+    if ".tsv" in path.suffixes or ".inter" in path.suffixes:
         return "\t"
     if ".csv" not in path.suffixes:
         return None

@@ -22,6 +22,9 @@ TAB = "\t"
 NUMBER = re.compile(r"([0-9]{1,18})(?:\.0)?")
 
 INTERACTIONS, ITEMS, USERS = "interactions", "split_items", "split_users"  # roles of the files
+# columns of identifiers in mapping files
+ITEM_NAMES = ("asin", "parent_asin")
+USER_NAMES = ("user_id", "reviewerID")
 
 
 class InterFile(Section):
@@ -85,6 +88,10 @@ class MmrecSource(InterFile, Downloaded):
     kind: Literal["mmrec"]
     # JSON lines or CSV with itemID and any of asin, title, brand, categories, description, imUrl
     items: Mirrors | None = None
+    # i_id_mapping.csv: asin, itemID; by default the item file names the items
+    item_mapping: Mirrors | None = None
+    # u_id_mapping.csv: user_id, userID; by default users are named by number
+    user_mapping: Mirrors | None = None
     licence: ClassVar[Licence] = Licence(
         {"license": "unknown"},
         "Made from a folder in MMRec's format whose interactions, texts and features were imported as they were; their "
@@ -101,8 +108,15 @@ class MmrecSource(InterFile, Downloaded):
         return self.items is not None and is_column("imUrl", self.items)
 
     def files(self) -> dict[str, list[str]]:
-        items = {"metadata": self.items} if self.items else {}
-        return {"interactions": self.interactions} | items | self.feature_files()
+        files = {INTERACTIONS: self.interactions}
+        if self.items:
+            files["metadata"] = self.items
+        if self.item_mapping:
+            files[ITEMS] = self.item_mapping
+        if self.user_mapping:
+            files[USERS] = self.user_mapping
+
+        return files | self.feature_files()
 
     def reader(self) -> Reader:
         return MmrecReader()

@@ -102,6 +102,16 @@ def test_imported_feature_sets_count_as_made(tmp_path: Path) -> None:
         load(tmp_path, text.replace("[shop]", "[shop, other]").replace("{shop:", "{other: {kind: sample}, shop:"))
 
 
+def test_without_an_item_file_combinations_of_imported_sets_remain(tmp_path: Path) -> None:
+    sets = "{linear: {}, both: {kind: concat, of: [a, b]}, mixed: {kind: concat, of: [a, cnn]}}"
+    source = "{kind: mmrec, interactions: x.inter, features: {a: a.npy, b: b.npy}}"
+    text = f"datasets: [shop]\nsources: {{shop: {source}}}\n"
+    text += f"combine: {{sets: {sets}, controls: []}}\n"
+    made = params.for_dataset(load(tmp_path, text), "shop")
+    assert feature_sets(made, "shop") == ["a", "b", "linear", "both"]
+    assert (made.encode.encoders, made.train.features) == ([], "linear")
+
+
 def test_parameters_do_without_what_networks_need(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(
