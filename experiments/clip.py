@@ -7,9 +7,9 @@ import typer
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.beit3.params import BEiT3Sets
 from alignrec.pipeline.benchmark.cell import DatasetData
 from alignrec.pipeline.benchmark.params import Benchmark
-from alignrec.pipeline.encoders.params import BEiT3
 from alignrec.pipeline.evaluation.cutoff import CUTOFF
 from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.models import RELEASED
@@ -60,7 +60,7 @@ def main(
 ) -> None:
     """Train both and record probes and AlignRec's recall, also of FEATURES, such as those of a pre-trained CLIP."""
     given, layout, folder = opened(dataset, params, root, "clip")
-    section = given[BEiT3].model_copy(update={"whiten": False, "sets": [*SETS]})
+    section = given[BEiT3Sets].model_copy(update={"whiten": False, "sets": [*SETS]})
     own = given.having(pretraining(given, size="small", distill=0.0, steps=steps), section)
     branch = branched(layout, folder, own, ["pretrain", "beit3"])
     sets = {name: io.matrix(io.read_features(branch.features(key))["vector"]) for key, name in SETS.items()}

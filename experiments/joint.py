@@ -10,9 +10,9 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import typer
 
+from alignrec.pipeline.beit3.params import BEiT3Sets
 from alignrec.pipeline.benchmark.plan import Compared
 from alignrec.pipeline.benchmark.settings import model_settings, protocol_of
-from alignrec.pipeline.encoders.params import BEiT3
 from alignrec.pipeline.evaluation.cutoff import CUTOFF
 from alignrec.pipeline.evaluation.metrics import open_test
 from alignrec.pipeline.features.graph import neighbours_by_params
@@ -63,7 +63,7 @@ def pretrain_starts(
     steps: int,
 ) -> dict[str, Layout]:
     """Pre-train one encoder and initialise another, both without teachers."""
-    sets = params[BEiT3].model_copy(update={"sets": [SET]})
+    sets = params[BEiT3Sets].model_copy(update={"sets": [SET]})
     branches = {}
     for start, number in {"pre-trained": steps, "untrained": 0}.items():
         section = pretraining(params, size="small", distill=0.0, steps=number)

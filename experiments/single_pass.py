@@ -8,9 +8,9 @@ import typer
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.beit3.params import BEiT3Sets
 from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.dataset.split import Split
-from alignrec.pipeline.encoders.params import BEiT3
 from alignrec.pipeline.evaluation.cutoff import CUTOFF
 from alignrec.pipeline.evaluation.evidence import mean_and_sd
 from alignrec.pipeline.io.errors import UserError
@@ -55,7 +55,7 @@ def main(
     """Pre-train for each number of steps, train AlignRec for one epoch and record its recall on valid."""
     given, layout, folder = opened(dataset, params, root, "single_pass")
     features, rows = given[Released].features, list[tuple[Value, ...]]()
-    sets = given[BEiT3].model_copy(update={"sets": [features]})
+    sets = given[BEiT3Sets].model_copy(update={"sets": [features]})
     settings = model_settings(given, RELEASED).model_copy(update={"epochs": 1, "batch_size": 128})
     for number in steps:
         own = given.having(pretraining(given, steps=number), sets)

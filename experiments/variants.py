@@ -6,9 +6,9 @@ from typing import Any
 import typer
 
 from alignrec.pipeline import io
+from alignrec.pipeline.beit3.params import BEiT3Sets
 from alignrec.pipeline.benchmark.cell import DatasetData
 from alignrec.pipeline.benchmark.params import Benchmark
-from alignrec.pipeline.encoders.params import BEiT3
 from alignrec.pipeline.models import RELEASED
 from experiments.shared import branched, compared, opened, planned, pretraining, recalls
 
@@ -39,7 +39,7 @@ def main(
 ) -> None:
     """Train an encoder for each variant, for at most STEPS steps, and print its probes and AlignRec's recall on it."""
     given, layout, folder = opened(dataset, params, root, f"variants/{profile}")
-    sets = given[BEiT3].model_copy(update={"sets": SETS})
+    sets = given[BEiT3Sets].model_copy(update={"sets": SETS})
     data = {}
     for name, keys in PROFILES[profile].items():
         section = pretraining(given, **keys)

@@ -9,9 +9,10 @@ import typer
 
 from alignrec import schemas
 from alignrec.pipeline import io
+from alignrec.pipeline.beit3.params import BEIT3_SETS, IMAGE_TOKENS, BEiT3Sets
 from alignrec.pipeline.benchmark.cell import DatasetData, Hidden
 from alignrec.pipeline.benchmark.params import Benchmark
-from alignrec.pipeline.encoders.params import IMAGE_TOKENS, TRAINED, BEiT3, Encode
+from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.runtime.config import Parameters
 from alignrec.pipeline.runtime.layout import Layout
@@ -48,12 +49,12 @@ def encoded(params: Parameters, layout: Layout, root: Path, features: str, what:
             rows = io.rows([path])
             io.write_table(table.slice(at, rows), branch.images / path.name, schemas.IMAGES)
             at += rows
-    if features in TRAINED:
+    if features in BEIT3_SETS:
         # size mini reads images as vectors that `encode` wrote
         read = [name for name in params[Encode].encoders if name in IMAGE_TOKENS and what == "image"]
         sections = (
             params[Encode].model_copy(update={"encoders": read}),
-            params[BEiT3].model_copy(update={"sets": [features]}),
+            params[BEiT3Sets].model_copy(update={"sets": [features]}),
         )
         branched(layout, root, params.having(*sections), ["encode", "beit3"] if read else ["beit3"])
     else:

@@ -1,7 +1,6 @@
 """Stage beit3: encode items with the network trained by `pretrain`."""
 
-from alignrec.pipeline.beit3.params import Pretrain
-from alignrec.pipeline.encoders.params import BEiT3
+from alignrec.pipeline.beit3.params import BEiT3Sets, Pretrain
 from alignrec.pipeline.runtime.run import Run, Stage
 from alignrec.stages.encode import ENCODE
 from alignrec.stages.images import IMAGES
@@ -11,7 +10,7 @@ from alignrec.stages.pretrain import PRETRAIN
 
 
 def main(run: Run) -> None:
-    if not run.params[BEiT3].sets:
+    if not run.params[BEiT3Sets].sets:
         run.note(skipped="beit3.sets is empty")
         return
     from alignrec.pipeline.beit3.feature_sets import write_sets  # loads torch
@@ -20,8 +19,12 @@ def main(run: Run) -> None:
 
 
 BEIT3 = Stage(
-    "beit3", does="items -> the feature sets of the trained network",
+    "beit3",
+    does="items -> the feature sets of the trained network",
     writes="`<set>/features-*.parquet`, `<set>/set.json`, `<set>/encoder/`",
-    reads=(INTERACTIONS, ITEMS, IMAGES, ENCODE, PRETRAIN), resumes=True, sections=("encode", "pretrain"), params=BEiT3,
+    reads=(INTERACTIONS, ITEMS, IMAGES, ENCODE, PRETRAIN),
+    resumes=True,
+    sections=("encode", "pretrain"),
+    params=BEiT3Sets,
     main=main,
-)  # fmt: skip
+)

@@ -1,7 +1,6 @@
 """Stage pretrain: BEiT3 by masked image and language modelling on the dataset."""
 
-from alignrec.pipeline.beit3.params import Pretrain
-from alignrec.pipeline.encoders.params import BEiT3
+from alignrec.pipeline.beit3.params import BEiT3Sets, Pretrain
 from alignrec.pipeline.runtime import process
 from alignrec.pipeline.runtime.run import Run, Stage
 from alignrec.stages.encode import ENCODE
@@ -11,7 +10,7 @@ from alignrec.stages.items import ITEMS
 
 
 def main(run: Run) -> None:
-    if not run.params[BEiT3].sets:
+    if not run.params[BEiT3Sets].sets:
         run.resume(run.folder, [])
         run.note(skipped="beit3.sets is empty: no feature set reads what pretrain makes")
         return
@@ -25,7 +24,12 @@ def main(run: Run) -> None:
 
 
 PRETRAIN = Stage(
-    "pretrain", does="BEiT3 by MIM + MLM, and the losses that `pretrain` adds to them",
+    "pretrain",
+    does="BEiT3 by MIM + MLM, and the losses that `pretrain` adds to them",
     writes="`encoder.safetensors`, `config.json`, `tokenizer.spm`, `history.json`",
-    reads=(INTERACTIONS, ITEMS, IMAGES, ENCODE), resumes=True, sections=("beit3",), params=Pretrain, main=main,
-)  # fmt: skip
+    reads=(INTERACTIONS, ITEMS, IMAGES, ENCODE),
+    resumes=True,
+    sections=("beit3",),
+    params=Pretrain,
+    main=main,
+)

@@ -12,7 +12,8 @@ import toy
 from alignrec import schemas
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
-from alignrec.pipeline.encoders.params import BEiT3, Encode
+from alignrec.pipeline.beit3.params import BEiT3Sets
+from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.runtime.layout import Layout
 
 
@@ -26,7 +27,7 @@ def stage(layout: Layout, given: Params) -> dict[str, bytes]:
     """Run the stages; return the files of each feature set."""
     for name in given[Encode].encoders:
         toy.run("encode", given, layout.root, layout.dataset, item=name)
-    if given[BEiT3].sets:
+    if given[BEiT3Sets].sets:
         toy.run("beit3", given, layout.root, layout.dataset)
     toy.run("combine", given, layout.root, layout.dataset)
     return files(layout)

@@ -21,8 +21,7 @@ from alignrec.pipeline.beit3 import losses
 from alignrec.pipeline.beit3.config import Config
 from alignrec.pipeline.beit3.corpus import Corpus, Task
 from alignrec.pipeline.beit3.network import BEiT3
-from alignrec.pipeline.beit3.params import Pretrain
-from alignrec.pipeline.encoders.params import TRAINED
+from alignrec.pipeline.beit3.params import BEIT3_SETS, Pretrain
 from alignrec.pipeline.runtime.layout import Layout
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "yellow": (230, 220, 20)}
@@ -80,8 +79,8 @@ def write_params(root: Path, **sections: Any) -> None:
 
 def features(root: Path, *names: str) -> dict[str, np.ndarray]:
     """Encode the shop; return the vectors of some sets."""
-    trained = [name for name in names if name in TRAINED]
-    others = [name for name in names if name not in TRAINED]
+    trained = [name for name in names if name in BEIT3_SETS]
+    others = [name for name in names if name not in BEIT3_SETS]
     if others:
         written = yaml.safe_load((root / "params.yaml").read_text())
         before = written["encode"]["encoders"]  # `encode` deletes what is not listed

@@ -16,7 +16,8 @@ from alignrec.commands.params import check, read
 from alignrec.commands.project import CODE, has_edited_code, refuse_other_release
 from alignrec.commands.terminal import Group, explain_interrupt, say, show
 from alignrec.pipeline import io
-from alignrec.pipeline.encoders.params import BEiT3, Encode
+from alignrec.pipeline.beit3.params import BEiT3Sets
+from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.release import signature
 from alignrec.pipeline.release.read import verify
 from alignrec.pipeline.runtime import process
@@ -34,7 +35,7 @@ def perform_stage(
 ) -> None:
     def check_settings(run: Run) -> None:
         # validation loads torch, which takes seconds and stages without work do not need
-        if run.params[BEiT3].sets or stage.name not in ("pretrain", "beit3"):
+        if run.params[BEiT3Sets].sets or stage.name not in ("pretrain", "beit3"):
             check(run.params, params, dataset)
 
     recorded = params.with_name(CODE.name)

@@ -14,12 +14,12 @@ from alignrec.commands.params import has_content
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3.config import SIZES, Config
 from alignrec.pipeline.beit3.inference import count_flops
-from alignrec.pipeline.beit3.params import VOCAB, Pretrain
+from alignrec.pipeline.beit3.params import VOCAB, BEiT3Sets, Pretrain
 from alignrec.pipeline.benchmark.params import Benchmark, Study
 from alignrec.pipeline.benchmark.plan import list_entries
 from alignrec.pipeline.benchmark.settings import model_settings
 from alignrec.pipeline.dataset import interactions as build
-from alignrec.pipeline.encoders.params import BEiT3, Encode
+from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.encoders.registry import kind_of
 from alignrec.pipeline.features.names import feature_sets, maskable_sets
 from alignrec.pipeline.features.params import Graph, SemanticIds
@@ -135,7 +135,7 @@ class Plan:
     def beit3_seconds(self, image: bool = True, text: bool = True, chunks: int = 1) -> float:
         """Estimate a forward pass over all items, with texts split into at most `chunks` parts."""
         own, pieces = self.params[Pretrain], self.size.pieces * text
-        max_tokens = self.params[BEiT3].max_tokens or own.max_tokens
+        max_tokens = self.params[BEiT3Sets].max_tokens or own.max_tokens
         # the image is encoded again with each part of the text
         parts = min(chunks, max(1, math.ceil(pieces / max_tokens)))
         operations = parts * count_flops(self.shape, image, min(math.ceil(pieces / parts), max_tokens))
@@ -175,7 +175,7 @@ def estimate_features(plan: Plan) -> dict[str, Estimate]:
     asking = n / RATE if isinstance(params.source(plan.dataset), Downloaded) and not is_local else 0.0
     kinds = [kind_of(params.encoders, name) for name in params[Encode].encoders]
     networks = sum(kind not in ("tfidf", "descriptors") for kind in kinds)
-    trained, chunks = params[BEiT3].sets, params[BEiT3].chunks
+    trained, chunks = params[BEiT3Sets].sets, params[BEiT3Sets].chunks
     read = [schemas.modalities_of(name) for name in trained]
     passes = sum(plan.beit3_seconds("image" in reads, "text" in reads, chunks) for reads in read)
     made = sets - len(trained) - len(kinds)
@@ -226,6 +226,6 @@ def estimate_stages(plan: Plan) -> dict[str, Estimate]:
     # stages without work still have their startup time
     if not plan.size.pieces:
         found |= dict.fromkeys(("items", "images", "pretrain"), Estimate(0, PROCESS, 0, "items have no content"))
-    elif not plan.params[BEiT3].sets:
+    elif not plan.params[BEiT3Sets].sets:
         found |= dict.fromkeys(("pretrain", "beit3"), Estimate(0, PROCESS, 0, "no feature set is BEiT3's"))
     return {name: one._replace(seconds=one.seconds + START) for name, one in found.items()}

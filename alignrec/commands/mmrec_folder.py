@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from alignrec.commands import own_data
 from alignrec.commands.own_data import Given, OwnData
+from alignrec.pipeline.beit3.params import BEIT3_SETS
 from alignrec.pipeline.dataset import interactions as build
-from alignrec.pipeline.encoders.params import TRAINED
 from alignrec.pipeline.encoders.registry import ENCODERS
 from alignrec.pipeline.features.names import KINDS
 from alignrec.pipeline.features.params import Combine
@@ -30,7 +30,7 @@ CONTENT = {
     "description": "description",
     "image_urls": "imUrl",
 }  # role -> column of MMRec's item file
-OURS = {*KINDS, *ENCODERS, *TRAINED, *Combine().controls}  # names that imported sets may not have
+OURS = {*KINDS, *ENCODERS, *BEIT3_SETS, *Combine().controls}  # names that imported sets may not have
 
 
 class ItemFiles(NamedTuple):

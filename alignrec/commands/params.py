@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import create_model, field_validator
 
+from alignrec.pipeline.beit3.params import BEiT3Sets, refuse_encoder_names
 from alignrec.pipeline.benchmark.params import SPACES, Benchmark, Search, Study
 from alignrec.pipeline.benchmark.settings import model_settings, sweep_params
 from alignrec.pipeline.checks.settings import check_settings
-from alignrec.pipeline.encoders.params import BEiT3, Encode
+from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.encoders.registry import check_encoders, settings_of
 from alignrec.pipeline.features import names
 from alignrec.pipeline.features.params import Combine, SemanticIds
@@ -61,7 +62,7 @@ def parse(raw: Any, path: Path, dataset: str = "") -> Parameters:
 
 def for_dataset(params: Parameters, dataset: str) -> Parameters:
     """Return the parameters, with defaults for feature sets that the file does not set."""
-    source, encode, ours, combine = params.source(dataset), params[Encode], params[BEiT3], params[Combine]
+    source, encode, ours, combine = params.source(dataset), params[Encode], params[BEiT3Sets], params[Combine]
     if not has_content(params, dataset):
         encode = encode.model_copy(update={"encoders": []})
         ours = ours.model_copy(update={"sets": []})
@@ -161,6 +162,7 @@ def load(path: Path, dataset: str = "") -> Parameters:
 def _check_names(params: Parameters) -> None:
     for dataset in params.datasets:
         params.source(dataset)
+    refuse_encoder_names(params.encoders, params[Encode].encoders)
     check_encoders(params.encoders, params[Encode].encoders)
     for dataset in params.sources:
         names.check_names(params, dataset)

@@ -21,10 +21,11 @@ from alignrec.pipeline.beit3.config import FIRST_POSITION, Config, MiniConfig
 from alignrec.pipeline.beit3.inference import Inference
 from alignrec.pipeline.beit3.mini import Mini, WordPieces, centre_halves
 from alignrec.pipeline.beit3.network import BEiT3
+from alignrec.pipeline.beit3.params import BEiT3Params
 from alignrec.pipeline.beit3.tokenizer import UNK, Tokenizer, pad_rows, split_text
 from alignrec.pipeline.encoders.chunks import Chunks, Splitter, SplitText
 from alignrec.pipeline.encoders.descriptors import Descriptors
-from alignrec.pipeline.encoders.params import MOST_CHUNKS, BEiT3Params
+from alignrec.pipeline.encoders.params import MOST_CHUNKS
 from alignrec.pipeline.encoders.registry import Encoder
 from alignrec.pipeline.encoders.timm import CNN
 from alignrec.pipeline.images.decode import decode_squares, normalise_pixels
@@ -183,7 +184,10 @@ class MiniItems(TextReader):
 
     @cached_property
     def _images(self) -> list[CNN | Descriptors]:
-        return [CNN(), Descriptors()]  # only for images that are not cached, as loading takes a second
+        return [
+            CNN(),
+            Descriptors(),
+        ]  # only for images that are not cached, as loading takes a second
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> MiniBatch:
         image, new, parts = None, np.zeros(0, np.int64), list[Any]()
@@ -200,7 +204,10 @@ class MiniItems(TextReader):
 
     @torch.inference_mode()
     def encode(self, prepared: MiniBatch) -> Tensor:
-        image, chunks = None if prepared.image is None else move_to(prepared.image, self._device), prepared.chunks
+        image, chunks = (
+            None if prepared.image is None else move_to(prepared.image, self._device),
+            prepared.chunks,
+        )
         if image is not None and prepared.parts:
             pairs = zip(self._images, prepared.parts, strict=True)
             image[prepared.new] = torch.cat([encoder.encode(part).to(self._device) for encoder, part in pairs], 1)

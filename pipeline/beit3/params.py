@@ -1,15 +1,40 @@
-"""Section `pretrain` of params.yaml."""
+"""Sections `pretrain` and `beit3` of params.yaml: training the network, and the feature sets that it makes."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from alignrec.pipeline.encoders.params import MOST_CHUNKS
+from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.config import Count, Name, Positive, Rate, Section, Sha256, Weight
 
+BEiT3Set = Literal[
+    "beit3",
+    "beit3-image-masked",
+    "beit3-text-masked",
+    "beit3-raw",
+    "beit3-raw-image-masked",
+    "beit3-raw-text-masked",
+    "beit3-untrained",
+    "beit3-official",
+]
+
+BEIT3_SETS: tuple[str, ...] = get_args(BEiT3Set)
+# sets of CLS itself, read by no map
+RAW = tuple(name for name in BEIT3_SETS if name.startswith("beit3-raw"))
+IMAGE_TOKENS = ("cnn", "descriptors")  # encoders whose vectors are the image tokens of BEiT3 mini
 VOCAB = 8000  # maximum SentencePiece pieces
-HELD_OUT, MOST_HELD_OUT = 0.02, 2000  # share and maximum number of items held out to measure accuracy
-MINI: dict[str, Any] = {"max_tokens": 128, "steps": 300, "batch_size": 64, "lr": 1e-4}  # defaults of size mini
+HELD_OUT, MOST_HELD_OUT = (
+    0.02,
+    2000,
+)  # share and maximum number of items held out to measure accuracy
+MINI: dict[str, Any] = {
+    "max_tokens": 128,
+    "steps": 300,
+    "batch_size": 64,
+    "lr": 1e-4,
+}  # defaults of size mini
 
 
 class Pretrain(Section):
@@ -46,7 +71,12 @@ class Pretrain(Section):
     """maximum number of k-means centroids"""
     distill: Weight = 10.0
     """weight of the regression from CLS to the teachers' joint vector, also when image or text is hidden"""
-    distill_from: Annotated[list[Name], Field(min_length=1)] = ["minilm", "cnn", "descriptors", "tfidf"]
+    distill_from: Annotated[list[Name], Field(min_length=1)] = [
+        "minilm",
+        "cnn",
+        "descriptors",
+        "tfidf",
+    ]
     """teachers, reduced to one vector as in `linear`: names of section `encoders`, or kinds that are not trained here;
     by default those that read a modality of the data"""
     steps: Count = 3000
@@ -104,3 +134,35 @@ class Pretrain(Section):
                 f"pretrain.size: mini starts from MiniLM, so it takes no {wrong}; leave that out, or give another size"
             )
         return {**MINI, **given}
+
+
+class BEiT3Params(Section):
+    """Settings for encoding with the network that `pretrain` trains."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """precision of matrix products; features are float32. Use bfloat16 for base and large on GPUs, or CPUs with AMX or
+    AVX512-BF16; size mini encodes in float32"""
+    max_tokens: Annotated[int, Field(ge=3)] | None = None
+    """tokens per part of a text, at most the network's number of positions; by default `pretrain.max_tokens`"""
+    chunks: Positive = MOST_CHUNKS
+    """maximum parts per text, each encoded with the image; their CLS are averaged, weighted by tokens"""
+    whiten: bool = True
+    """apply the map that `pretrain` fitted to CLS: to the teachers' vectors, or whitening; false: raw CLS"""
+
+
+class BEiT3Sets(BEiT3Params):
+    """Section `beit3`: feature sets of the network that `pretrain` trains."""
+
+    sets: list[BEiT3Set] = ["beit3", "beit3-image-masked", "beit3-text-masked"]
+    """CLS after the map that `pretrain` fitted; raw CLS; either with one modality masked; untrained weights; the
+    weights of `pretrain.init` before training"""
+
+
+def refuse_encoder_names(declared: Iterable[str], listed: Iterable[str]) -> None:
+    """Raise UserError for a set of section `beit3` in section `encoders` or in `encode.encoders`."""
+    for name in declared:
+        if name in BEIT3_SETS:
+            raise UserError(f"'encoders.{name}': its settings are those of section beit3; give them there")
+    for name in listed:
+        if name in BEIT3_SETS:
+            raise UserError(f"'encode.encoders': '{name}' is encoded by what `pretrain` makes; list it in beit3.sets")

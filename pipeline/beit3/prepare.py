@@ -23,11 +23,17 @@ from alignrec.pipeline.beit3.config import FIRST_POSITION, SIZES, Config, MiniCo
 from alignrec.pipeline.beit3.corpus import Corpus, Ids, Task
 from alignrec.pipeline.beit3.mini import Mini, Network, WordPieces, copy_minilm, order_pieces
 from alignrec.pipeline.beit3.network import BEiT3
-from alignrec.pipeline.beit3.params import VOCAB, Pretrain
+from alignrec.pipeline.beit3.params import IMAGE_TOKENS, VOCAB, Pretrain
 from alignrec.pipeline.beit3.published import Obtain
-from alignrec.pipeline.beit3.tokenizer import BOS, EOS, MOST_SENTENCES, Tokenizer, split_text, train_model
+from alignrec.pipeline.beit3.tokenizer import (
+    BOS,
+    EOS,
+    MOST_SENTENCES,
+    Tokenizer,
+    split_text,
+    train_model,
+)
 from alignrec.pipeline.encoders.chunks import LONGEST
-from alignrec.pipeline.encoders.params import IMAGE_TOKENS
 from alignrec.pipeline.features.folder import FeatureSet, differ, joinable_blocks
 from alignrec.pipeline.images.decode import decode_all
 from alignrec.pipeline.linalg import projections
@@ -42,7 +48,10 @@ LENGTH = 1.4  # initial root mean square norm of a projected image token, as in 
 FEW = 8  # minimum number of images per visual token
 SAMPLE = 20_000  # maximum images from which projections and visual tokens are learned
 CENTROIDS, ITERATIONS = "centroids", 20  # k-means: name of its tensor, and iterations
-PER_CODE, MEMORY = 128, 2**30  # k-means: vectors per code, and maximum bytes of the vectors that it samples from
+PER_CODE, MEMORY = (
+    128,
+    2**30,
+)  # k-means: vectors per code, and maximum bytes of the vectors that it samples from
 BLOCK = 4096  # items at a time
 
 
@@ -77,11 +86,20 @@ def network_and_task(
     else:
         network, corpus, tokens, pieces, notes = _prepare_beit3(layout, lines, params, seed, obtain, device)
     # <mask> is the last piece
-    return network.to(device), Task(corpus, tokens, pieces - 1, params, seed, device, target=target), notes
+    return (
+        network.to(device),
+        Task(corpus, tokens, pieces - 1, params, seed, device, target=target),
+        notes,
+    )
 
 
 def _prepare_beit3(
-    layout: Layout, lines: io.Texts, params: Pretrain, seed: int, obtain: Obtain, device: torch.device
+    layout: Layout,
+    lines: io.Texts,
+    params: Pretrain,
+    seed: int,
+    obtain: Obtain,
+    device: torch.device,
 ) -> tuple[Network, Corpus, np.ndarray, int, list[str]]:
     """Return the network, its corpus, visual tokens, the number of pieces, and notes."""
     shape, tokenizer = SIZES[params.size], _read_tokenizer(layout, lines, params, obtain)
@@ -126,13 +144,20 @@ def _prepare_mini(
 
 
 def read_target(
-    layout: Layout, texts: io.Texts, teachers: Sequence[str], given: bool, warn: Callable[[str], object]
+    layout: Layout,
+    texts: io.Texts,
+    teachers: Sequence[str],
+    given: bool,
+    warn: Callable[[str], object],
 ) -> np.ndarray | None:
     """Return the teachers' joint vector, as in feature set `linear`: float32 [I, W], zero for items without content.
 
     Teachers that read no modality of the dataset are skipped unless `given`; None without teachers.
     """
-    there, sets = _present_modalities(layout, texts), [FeatureSet.of(layout, name) for name in teachers]
+    there, sets = (
+        _present_modalities(layout, texts),
+        [FeatureSet.of(layout, name) for name in teachers],
+    )
     sets = [one for one in sets if given or there & {*one.facts.reads}]
     features = [io.map_features(one.folder) for one in sets]
     distinct = [differ(vectors) for vectors in features]
@@ -185,11 +210,19 @@ def _read_tokenizer(layout: Layout, lines: io.Texts, params: Pretrain, obtain: O
 
 
 def _tokenise(
-    layout: Layout, lines: io.Texts, tokenizer: Tokenizer | WordPieces | None, max_tokens: int, chunks: int
+    layout: Layout,
+    lines: io.Texts,
+    tokenizer: Tokenizer | WordPieces | None,
+    max_tokens: int,
+    chunks: int,
 ) -> tuple[Sequence[np.ndarray], np.ndarray, np.ndarray]:
     """Return the first three fields of `Corpus`."""
     if tokenizer is None:  # there are no texts
-        return [np.array([BOS, EOS])] * len(lines), np.arange(len(lines) + 1), np.zeros(len(lines), np.int64)
+        return (
+            [np.array([BOS, EOS])] * len(lines),
+            np.arange(len(lines) + 1),
+            np.zeros(len(lines), np.int64),
+        )
     lengths, counts, whole = list[int](), list[int](), list[int]()
 
     def ids_of_parts() -> Iterator[np.ndarray]:

@@ -31,8 +31,8 @@ from alignrec.pipeline.beit3.losses import (
 )
 from alignrec.pipeline.beit3.mini import Mini, Network, centre_halves, fit_halves, fit_ridge
 from alignrec.pipeline.beit3.network import HEADS, BEiT3
-from alignrec.pipeline.beit3.params import Pretrain
-from alignrec.pipeline.encoders.params import IMAGE_TOKENS, Encode
+from alignrec.pipeline.beit3.params import IMAGE_TOKENS, Pretrain
+from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.features.folder import SET, FeatureSet
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.device import pick_device
@@ -53,7 +53,12 @@ EPSILON = 1e-6
 UNDECAYED = ("cls_token", "mask_token", "embed_positions", "image.positions", "text.positions")
 PIECES = 10.0  # learning rate factor for piece embeddings without `init`, because most pieces occur in few steps
 TEXT = "network.beit3.text_embed"  # piece embeddings
-NEW = ("network.image.", "network.mim_head.", "network.mlm_head.", "teacher.")  # parameters that MiniLM lacks
+NEW = (
+    "network.image.",
+    "network.mim_head.",
+    "network.mlm_head.",
+    "teacher.",
+)  # parameters that MiniLM lacks
 MOST = 50_000  # maximum items to fit the map of the summary on
 FIRST = 2000  # maximum items to fit the teachers' head of `mini` on
 LEAST_READ = 0.5  # mean share of a text that is read, below which the stage warns
@@ -64,7 +69,10 @@ def resume(run: Run) -> None:
     own, layout = run.params[Pretrain], run.layout
     named = [local_path(address) for address in (own.init, own.tokenizer, own.vqkd) if address]
     published_files = [path for path in named if path is not None and path.is_file()]
-    read = [*(own.distill_from if own.distill else ()), *(IMAGE_TOKENS if own.size == "mini" else ())]
+    read = [
+        *(own.distill_from if own.distill else ()),
+        *(IMAGE_TOKENS if own.size == "mini" else ()),
+    ]
     sets = [layout.features(name) for name in dict.fromkeys(read)]
     files = [layout.items, *io.shards(layout.images, "images"), *published_files]
     files += [path for folder in sets if (folder / SET).is_file() for path in FeatureSet(folder.name, folder).files()]
@@ -73,7 +81,12 @@ def resume(run: Run) -> None:
 
 
 def train(run: Run) -> None:
-    params, layout, seed, download = run.params[Pretrain], run.layout, run.seed(), run.params[Download]
+    params, layout, seed, download = (
+        run.params[Pretrain],
+        run.layout,
+        run.seed(),
+        run.params[Download],
+    )
     # default teachers that are not encoded are skipped
     there, given = layout.feature_sets(), "distill_from" in params.model_fields_set
     encoded = [name for name in run.params[Encode].encoders if name in there]
@@ -284,7 +297,10 @@ def fit_map(network: Network, task: Task, teacher: np.ndarray | None) -> Whiteni
         return fit_halves(x)
     else:
         white = fit_ridge(x, np.asarray(task.target[sample]))
-        x, teacher = centre_halves(torch.from_numpy(x), torch.from_numpy(white.mean)).numpy(), white.map
+        x, teacher = (
+            centre_halves(torch.from_numpy(x), torch.from_numpy(white.mean)).numpy(),
+            white.map,
+        )
     if teacher is None:
         return white
     return Whitening(white.mean, teacher @ fit_pca(lambda: [x @ teacher], network.config.width, power=0).map)

@@ -5,10 +5,10 @@ To add a check, write a function that raises UserError, and list it in CHECKS.
 
 from collections.abc import Callable
 
-from alignrec.pipeline.beit3.params import Pretrain
+from alignrec.pipeline.beit3.params import BEIT3_SETS, IMAGE_TOKENS, BEiT3Sets, Pretrain
 from alignrec.pipeline.benchmark.params import Benchmark, Study
 from alignrec.pipeline.dataset.params import Interactions
-from alignrec.pipeline.encoders.params import IMAGE_TOKENS, TRAINED, BEiT3, Encode
+from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.features import names
 from alignrec.pipeline.features.params import Combine
 from alignrec.pipeline.images.params import Images
@@ -32,12 +32,12 @@ def check_settings(params: Parameters, dataset: str) -> None:
 
 def check_teachers(params: Parameters, dataset: str) -> None:
     pretrain = params[Pretrain]
-    if params[BEiT3].sets and "distill_from" in pretrain.model_fields_set:
+    if params[BEiT3Sets].sets and "distill_from" in pretrain.model_fields_set:
         known(pretrain.distill_from, params[Encode].encoders, "pretrain.distill_from")
 
 
 def check_official_weights(params: Parameters, dataset: str) -> None:
-    if OFFICIAL in params[BEiT3].sets and not params[Pretrain].init:
+    if OFFICIAL in params[BEiT3Sets].sets and not params[Pretrain].init:
         why = f"'{OFFICIAL}' is encoded by the weights of pretrain.init"
         raise UserError(f"'beit3.sets': {why}; give that key too")
 
@@ -45,7 +45,7 @@ def check_official_weights(params: Parameters, dataset: str) -> None:
 def check_image_tokens(params: Parameters, dataset: str) -> None:
     encoders = params[Encode].encoders
     absent = [name for name in IMAGE_TOKENS if name not in encoders]
-    is_mini = params[BEiT3].sets and params[Pretrain].size == "mini"
+    is_mini = params[BEiT3Sets].sets and params[Pretrain].size == "mini"
     if not is_mini or not absent:
         return
     if not params[Images].pattern and not params.source(dataset).has_images:
@@ -70,7 +70,7 @@ def check_combinations(params: Parameters, dataset: str) -> None:
 
 def refuse_mask_of_trained(params: Parameters, dataset: str, name: str) -> None:
     parts = names.list_with_parts(params, dataset, name)
-    trained = [part for part in parts if part in params[BEiT3].sets]
+    trained = [part for part in parts if part in params[BEiT3Sets].sets]
     if trained:
         masked = " or ".join(variant(trained[0], modality) for modality in MODALITIES)
         raise UserError(
@@ -107,7 +107,7 @@ def check_mask_modality(params: Parameters, dataset: str) -> None:
         raise UserError(f"{where}; leave study.mask out")
 
     missing = [name for modality in MODALITIES if (name := variant(features, modality)) not in made]
-    section = "beit3.sets" if missing[0] in TRAINED else "combine.sets"
+    section = "beit3.sets" if missing[0] in BEIT3_SETS else "combine.sets"
     raise UserError(f"{where}; add {' and '.join(missing)} to {section}, or leave study.mask out")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from alignrec.pipeline.encoders.hub import Origin, reraise_as_user_error
-from alignrec.pipeline.encoders.params import TRAINED, Encode
+from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.config import Section, checked, known, nearest
 from alignrec.pipeline.runtime.registry import Registry
@@ -110,16 +110,12 @@ def settings_of(encoders: Encoders, name: str) -> Section:
 def check_encoders(encoders: Encoders, listed: Sequence[str]) -> None:
     """Raise UserError for unknown kinds, unknown names and duplicates."""
     for name, given in encoders.items():
-        if name in TRAINED:
-            raise UserError(f"'encoders.{name}': its settings are those of section beit3; give them there")
         if "kind" not in given and name not in ENCODERS:
             raise UserError(f"'encoders.{name}.kind' is required{nearest(name, ENCODERS)}")
         known([kind_of(encoders, name)], ENCODERS, f"encoders.{name}.kind")
         if name in ENCODERS and kind_of(encoders, name) != name:
             raise UserError(f"'encoders.{name}.kind': '{name}' is a kind itself; choose another name")
     for i, name in enumerate(listed):
-        if name in TRAINED:
-            raise UserError(f"'encode.encoders': '{name}' is encoded by what `pretrain` makes; list it in beit3.sets")
         if name in listed[:i]:
             raise UserError(f"'encode.encoders': '{name}' is listed twice; list it once")
     known(listed, [*encoders, *ENCODERS], "encode.encoders")

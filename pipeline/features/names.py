@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from alignrec.pipeline.encoders.params import BEiT3, Encode
+from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.features.params import Combine, Concat, Derived, Leaked, Linear, Masked, Planted, Whitened
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.config import Parameters, Section, checked, known, nearest
@@ -70,8 +70,14 @@ def imported_sets(params: Parameters, dataset: str) -> list[str]:
     return [role.removeprefix(FEATURE) for role in files if role.startswith(FEATURE)]
 
 
+def trained_sets(params: Parameters) -> list[str]:
+    # read by its name, because the class of the section belongs to package beit3, which imports this one
+    sets: list[str] = params.section("beit3").model_dump()["sets"]
+    return sets
+
+
 def encoded_sets(params: Parameters, dataset: str) -> list[str]:
-    return [*params[BEiT3].sets, *params[Encode].encoders, *imported_sets(params, dataset)]
+    return [*trained_sets(params), *params[Encode].encoders, *imported_sets(params, dataset)]
 
 
 def sets_with_text(params: Parameters, dataset: str) -> list[str]:

@@ -16,7 +16,8 @@ from filelock import FileLock
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.encoders.params import TRAINED, BEiT3, Encode
+from alignrec.pipeline.beit3.params import BEIT3_SETS, BEiT3Sets
+from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.encoders.registry import ENCODERS, Encoders, Network, find_network, settings_facts
 from alignrec.pipeline.features import names
 from alignrec.pipeline.features.batching import Items
@@ -103,7 +104,7 @@ def choose_encoder(params: Parameters, name: str, root: Path, release: Path | No
         raise UserError(f"no encoder '{name}'{nearest(name, [*encoders, *ENCODERS, *sets, *there])}")
     needed = names.list_with_parts(params, DATASET, name)
     for one in needed:
-        if one in TRAINED or names.kind_of(sets, one) in (names.MAPPED, *names.CEILINGS):
+        if one in BEIT3_SETS or names.kind_of(sets, one) in (names.MAPPED, *names.CEILINGS):
             raise UserError(f"'{one}' needs more than a table; run `dvc repro`, or name a release by --release")
     combined = {one: sets[one] for one in needed if one in sets}
     networks = [one for one in needed if one not in sets]
@@ -115,7 +116,7 @@ def _restrict(
 ) -> Parameters:
     encode = params[Encode].model_copy(update={"encoders": listed} | own)
     combine = params[Combine].model_copy(update={"sets": dict(sets), "controls": []})
-    beit3 = params[BEiT3].model_copy(update={"sets": []})
+    beit3 = params[BEiT3Sets].model_copy(update={"sets": []})
     return params.having(encode, combine, beit3, images).model_copy(update={"encoders": dict(encoders)})
 
 

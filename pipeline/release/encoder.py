@@ -19,8 +19,8 @@ from pydantic import Field
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import stored
+from alignrec.pipeline.beit3.params import BEIT3_SETS
 from alignrec.pipeline.encoders.hub import LOCAL, Origin, Pretrained, with_version
-from alignrec.pipeline.encoders.params import TRAINED
 from alignrec.pipeline.encoders.registry import Spec
 from alignrec.pipeline.features.folder import LARGEST, Facts
 from alignrec.pipeline.io import arrays
@@ -112,7 +112,7 @@ def _encoder_widths(own: Path, read: Facts, networks: dict[str, set[int]]) -> se
         return {chain.read(own).width}
     if read.weights is None:
         return set()
-    if read.network not in TRAINED:
+    if read.network not in BEIT3_SETS:
         for weights in sorted(own.glob("*.safetensors")):
             arrays.refuse_infinite(weights)
         return set()
@@ -131,7 +131,7 @@ def _space_difference(own: Path, read: Facts, shards: Sequence[Path]) -> str:
     elif read.weights is not None:
         home = own.parent / read.weights
         fitted = sorted(path for path in home.glob("*") if path.is_file() and path.name != NAME)
-        present |= {"weights": io.digest(EncoderFiles(home).present() if read.network in TRAINED else fitted)}
+        present |= {"weights": io.digest(EncoderFiles(home).present() if read.network in BEIT3_SETS else fitted)}
     stated = io.fingerprint_of({io.FINGERPRINT: read.fingerprint})
     # earlier versions recorded neither the modalities read nor the weights in the folder
     pairs = [(made, stated), *([(stated, present), (made, present)] if "reads" in stated | made else [])]

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import ValidationError
 
+from alignrec.pipeline.beit3.params import BEIT3_SETS, RAW, BEiT3Params
 from alignrec.pipeline.encoders import chain
-from alignrec.pipeline.encoders.params import RAW, TRAINED, BEiT3Params
 from alignrec.pipeline.encoders.registry import ENCODERS, Encoder
 from alignrec.pipeline.features.folder import ENCODER, Facts, FeatureSet
 from alignrec.pipeline.io.errors import UserError, installing, one_line
@@ -87,7 +87,7 @@ def _load_nested(shelf: Shelf, name: str, facts: Facts, outer: tuple[str, ...]) 
             of = {part: shelf.facts(part) for part in facts.parts}
             parts = [(_load_nested(shelf, part, own, (*outer, name)), own.reads) for part, own in of.items()]
             return chain.ChainEncoder(parts, chain.read(folder, [encoder.width for encoder, _ in parts]))
-        if facts.network in TRAINED:
+        if facts.network in BEIT3_SETS:
             from alignrec.pipeline.beit3 import encoders  # loads torch
 
             if facts.weights is None:

@@ -15,8 +15,7 @@ from safetensors.torch import load_file
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import mini, stored
-from alignrec.pipeline.beit3.params import MINI, Pretrain
-from alignrec.pipeline.encoders.params import IMAGE_TOKENS
+from alignrec.pipeline.beit3.params import IMAGE_TOKENS, MINI, Pretrain
 from alignrec.pipeline.encoders.timm import CNN
 from alignrec.pipeline.features import batching
 from alignrec.pipeline.io.errors import UserError
