@@ -13,7 +13,7 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto  # type: ignore[att
 from torch import Tensor, nn
 
 from alignrec.pipeline.beit3 import vqkd
-from alignrec.pipeline.beit3.config import Config
+from alignrec.pipeline.beit3.config import BEiT3Config
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.beit3.tokenizer import train_model
 
@@ -30,18 +30,18 @@ def save(tensors: Mapping[str, Tensor], to: Path | BinaryIO, **beside: object) -
     torch.save({"model": OrderedDict(tensors), **beside}, to)
 
 
-def beit3(to: Path, shape: Config, seed: int = 0) -> None:
+def beit3(to: Path, shape: BEiT3Config, seed: int = 0) -> None:
     """Write a file like beit3_base_patch16_224.pth: a BEiT3 of `shape` with MIM and MLM heads."""
-    whole = replace(shape, vocab=Config.vocab, positions=Config.positions, codes=CODES, mlm=True)
+    whole = replace(shape, vocab=BEiT3Config.vocab, positions=BEiT3Config.positions, codes=CODES, mlm=True)
     with torch.device("meta"):
         network = BEiT3(whole)
     save(drawn(network, seed).state_dict(), to)
 
 
-def visual_tokenizer(to: Path, shape: vqkd.Config, seed: int = 0) -> None:
+def visual_tokenizer(to: Path, shape: vqkd.VQKDConfig, seed: int = 0) -> None:
     """Write a file like vqkd_encoder_base_decoder_1x768x12_clip-d93179da.pth, with decoder and statistics."""
     with torch.device("meta"):
-        encoder, block, head = vqkd.VQKD(shape), vqkd.Encoder(shape).blocks[0], nn.Linear(shape.width, shape.width)
+        encoder, block, head = vqkd.VQKD(shape), vqkd.VQKDEncoder(shape).blocks[0], nn.Linear(shape.width, shape.width)
     tensors = drawn(encoder, seed).state_dict()
     codebook = nn.functional.normalize(tensors["quantize.embedding.weight"], dim=1)
     counts = torch.ones(shape.codes)

@@ -32,7 +32,9 @@ FEWEST = 40  # minimum items, so that half of them reach the main cutoff, 20
 BATCH = 8  # batch size of pre-training at which size base fits 12 GB without a GPU
 INIT, TOKENIZER, VQKD = "beit3_base_patch16_224.pth", "beit3.spm", "vqkd_encoder_base_decoder_1x768x12_clip.pth"
 # both published sizes of BEiT3 predict the codes of the same tokenizer
-VISUAL_TOKENIZERS = {size: vqkd.Config() for size in SIZES} | {"small": vqkd.Config(width=128, layers=3, heads=2)}
+VISUAL_TOKENIZERS = {size: vqkd.VQKDConfig() for size in SIZES} | {
+    "small": vqkd.VQKDConfig(width=128, layers=3, heads=2)
+}
 OPTIONS = "rehearsal.json"
 
 

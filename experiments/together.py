@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from alignrec.pipeline.beit3 import stored
-from alignrec.pipeline.beit3.config import FIRST_POSITION, Config
-from alignrec.pipeline.beit3.corpus import Corpus, Task, make_batch
+from alignrec.pipeline.beit3.config import FIRST_POSITION, BEiT3Config
+from alignrec.pipeline.beit3.corpus import Corpus, PretrainTask, make_batch
 from alignrec.pipeline.beit3.losses import NO_MASKING, encode_items
 from alignrec.pipeline.beit3.params import Pretrain
 from alignrec.pipeline.beit3.tokenizer import Tokenizer, split_text
@@ -51,7 +51,7 @@ class Encoder:
         return vectors * self._has_content.cpu().numpy()
 
 
-def read_task(layout: Layout, config: Config) -> Task:
+def read_task(layout: Layout, config: BEiT3Config) -> PretrainTask:
     """Read the first part of each text and all images as inputs of the network."""
     items = Items.of(layout)
     content = items.read(range(len(items.ids)), MODALITIES)
@@ -69,7 +69,7 @@ def read_task(layout: Layout, config: Config) -> Task:
     corpus = Corpus(first_parts, np.arange(len(texts) + 1), lengths, pixel_rows, pixels)
     unused_codes = np.zeros((len(pixels), config.patches), np.int64)  # nothing is masked
     device = pick_device(mps=False)
-    return Task(corpus, unused_codes, 0, Pretrain(batch_size=BATCH_SIZE), 0, device)
+    return PretrainTask(corpus, unused_codes, 0, Pretrain(batch_size=BATCH_SIZE), 0, device)
 
 
 class Together(AlignRec):

@@ -18,8 +18,8 @@ from alignrec import schemas
 from alignrec.commands.params import load
 from alignrec.pipeline import io as files
 from alignrec.pipeline.beit3 import losses
-from alignrec.pipeline.beit3.config import Config
-from alignrec.pipeline.beit3.corpus import Corpus, Task
+from alignrec.pipeline.beit3.config import BEiT3Config
+from alignrec.pipeline.beit3.corpus import Corpus, PretrainTask
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.beit3.params import BEIT3_SETS, Pretrain
 from alignrec.pipeline.runtime.layout import Layout
@@ -32,7 +32,7 @@ UNTAUGHT: dict[str, Any] = {"size": "small", "distill": 0.0}
 """parameters of an objective without other encoders"""
 
 
-def task(n: int = 24, **params: Any) -> Task:
+def task(n: int = 24, **params: Any) -> PretrainTask:
     """Return n items in memory: images of four patches in one of four colours, and texts that name the colour."""
     rng = np.random.default_rng(0)
     colour = np.arange(n) % 4
@@ -43,13 +43,13 @@ def task(n: int = 24, **params: Any) -> Task:
     quick = {"steps": 6, "batch_size": 8, "threads": 1, "lr": 0.01}
     own = Pretrain(**(UNTAUGHT | quick | params))
     corpus = Corpus(texts, np.arange(n + 1), np.array([len(ids) - 2 for ids in texts]), row, pixels)
-    return Task(corpus, codes, MASK, own, 5, torch.device("cpu"), share_held_out=0.2)
+    return PretrainTask(corpus, codes, MASK, own, 5, torch.device("cpu"), share_held_out=0.2)
 
 
 def network(seed: int = 0) -> BEiT3:
     torch.manual_seed(seed)
     shape = {"image": 8, "patch": 4, "vocab": 12, "width": 16, "layers": 2, "heads": 2, "ffn": 32, "positions": 8}
-    return BEiT3(Config(**shape, codes=8, mlm=True))
+    return BEiT3(BEiT3Config(**shape, codes=8, mlm=True))
 
 
 def shop(root: Path, images: bool = True, texts: bool = True, n: int = 96, **pretrain: Any) -> Path:

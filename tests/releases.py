@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import tokenizer
-from alignrec.pipeline.beit3.config import Config
+from alignrec.pipeline.beit3.config import BEiT3Config
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.release import manifest
 from alignrec.pipeline.runtime.layout import Layout
@@ -41,7 +41,7 @@ def pretrained(layout: Layout) -> None:
     model = tokenizer.train_model(toy.TITLES * 9, 60)
     assert model is not None
     io.write_bytes(layout.encoder.tokenizer, model)
-    config = Config(
+    config = BEiT3Config(
         image=32, patch=16, vocab=tokenizer.Tokenizer(model).vocab, width=64, layers=2, heads=2, ffn=64, positions=40,
         codes=0, mlm=False,
     )  # fmt: skip

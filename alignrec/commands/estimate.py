@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from alignrec import schemas
 from alignrec.commands.params import has_content
 from alignrec.pipeline import io
-from alignrec.pipeline.beit3.config import SIZES, Config
+from alignrec.pipeline.beit3.config import SIZES, BEiT3Config
 from alignrec.pipeline.beit3.inference import count_flops
 from alignrec.pipeline.beit3.params import VOCAB, BEiT3Sets, Pretrain
 from alignrec.pipeline.benchmark.params import Benchmark, Study
@@ -44,7 +44,7 @@ PROCESS, TORCH, START = 5e8, 7e8, 3.0  # memory of a stage without and with torc
 FROZEN_MEMORY, IMAGE, PIECE, WIDEST = 1.2e9, 8e8, 2.1e7, 1664
 SHARES, FRUGAL = {"small": 0.15, "mini": 0.35}, 0.5  # fraction of the GEMM rate: BEiT3 by size, other networks
 # shape with the FLOPs of size mini: CLS and one patch account for its two image tokens
-MINI = Config(image=1, patch=1, vocab=8000, width=384, layers=6, heads=12, ffn=1536, positions=256)
+MINI = BEiT3Config(image=1, patch=1, vocab=8000, width=384, layers=6, heads=12, ffn=1536, positions=256)
 # typical best epoch; seconds per step without a graph; graph operations per second; scores per second
 BEST_EPOCH, STEP, WALK, SCORED = 40, 0.007, 1.4e10, 7e7
 # embedded dataset: fraction of users and of items that the core filter keeps; interactions per generated user
@@ -123,9 +123,9 @@ class Plan:
         return feature_sets(self.params, self.dataset)
 
     @cached_property
-    def shape(self) -> Config:
+    def shape(self) -> BEiT3Config:
         own = self.params[Pretrain]
-        vocab, codes = Config().vocab if own.tokenizer else VOCAB, 8192 if own.vqkd else own.codes
+        vocab, codes = BEiT3Config().vocab if own.tokenizer else VOCAB, 8192 if own.vqkd else own.codes
         return replace((SIZES | {"mini": MINI})[own.size], vocab=vocab, codes=codes)
 
     @property

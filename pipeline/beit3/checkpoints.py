@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from alignrec.pipeline import io
-from alignrec.pipeline.beit3.config import FIRST_POSITION, SIZES, Config
+from alignrec.pipeline.beit3.config import FIRST_POSITION, SIZES, BEiT3Config
 from alignrec.pipeline.beit3.network import HEADS, BEiT3
 from alignrec.pipeline.io import archives
 from alignrec.pipeline.io.arrays import is_plain
@@ -57,7 +57,7 @@ VQKD_UNUSED = {
 }
 
 
-class Loaded(NamedTuple):
+class LoadReport(NamedTuple):
     """Differences between a file and a network."""
 
     ignored: dict[str, str]  # unused tensor of the file -> reason
@@ -110,9 +110,21 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         match = re.search(r"GLOBAL (\S+)", str(e))
         why = f"holds {match[1]}, which is no data, and was not run" if match else "is no PyTorch checkpoint"
         raise UserError(f"{path}: {why}; give the file as published") from None
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as e:
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+    ) as e:
         raise UserError(f"{path}: not readable as a PyTorch checkpoint ({_first_line(e)}); fetch it again") from None
-    for key in ("model", "module", "state_dict"):  # keys under which published files store the parameters
+    for key in (
+        "model",
+        "module",
+        "state_dict",
+    ):  # keys under which published files store the parameters
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
@@ -130,7 +142,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 def fill_network(
     network: nn.Module, tensors: Mapping[str, Tensor], where: str, ignorable: Mapping[str, str],
     optional: tuple[str, ...],
-) -> Loaded:  # fmt: skip
+) -> LoadReport:  # fmt: skip
     """Copy tensors into a network by name; UserError, before any is copied, for other names or shapes.
 
     `ignorable` maps prefixes of tensors that the network may lack to reasons; the file may lack `optional` tensors.
@@ -151,7 +163,7 @@ def fill_network(
     with torch.no_grad():
         for name in own.keys() & tensors.keys():
             own[name].copy_(tensors[name])
-    return Loaded(reasons, absent)
+    return LoadReport(reasons, absent)
 
 
 def resize_grid(table: Tensor, grid: int) -> Tensor:
@@ -205,12 +217,12 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].strip().rstrip(".")
 
 
-def published_shape(tensors: dict[str, Tensor], where: str) -> Config:
+def published_shape(tensors: dict[str, Tensor], where: str) -> BEiT3Config:
     """Infer the shape of a published BEiT3 and its heads; UserError for other files."""
     try:
         width, _, patch, _ = tensors["beit3.vision_embed.proj.weight"].shape
         grid = round((len(tensors[PATCH_POSITIONS]) - BEFORE_PATCHES) ** 0.5)
-        return Config(
+        return BEiT3Config(
             image=grid * patch,
             patch=patch,
             vocab=len(tensors["beit3.text_embed.weight"]),
@@ -228,7 +240,7 @@ def published_shape(tensors: dict[str, Tensor], where: str) -> Config:
         raise UserError(f"{where}: no BEiT3 weights: a tensor has another number of dimensions") from None
 
 
-def continued_shape(wanted: Config, published: Config, codes: int, pieces: int, where: str) -> Config:
+def continued_shape(wanted: BEiT3Config, published: BEiT3Config, codes: int, pieces: int, where: str) -> BEiT3Config:
     """Return the shape of a network that continues from published weights; UserError for another size or tokenizer."""
     if (published.width, published.layers) != (wanted.width, wanted.layers):
         sizes = {(size.width, size.layers): name for name, size in reversed(SIZES.items())}
@@ -246,7 +258,7 @@ def continued_shape(wanted: Config, published: Config, codes: int, pieces: int, 
     return replace(wanted, vocab=published.vocab, positions=positions, codes=codes, mlm=True)
 
 
-def load_beit3(network: BEiT3, tensors: dict[str, Tensor], where: str) -> Loaded:
+def load_beit3(network: BEiT3, tensors: dict[str, Tensor], where: str) -> LoadReport:
     """Fill a network of `continued_shape`, interpolating positions for other image sizes and longer texts.
 
     The file may lack a head, or have a MIM head for another visual tokenizer: such heads keep their initial weights.
@@ -275,7 +287,7 @@ def load_beit3(network: BEiT3, tensors: dict[str, Tensor], where: str) -> Loaded
     return loaded._replace(ignored=left_out | loaded.ignored)
 
 
-def load_vqkd(path: Path, grid: int, heads: int | None = None) -> tuple[VQKD, Loaded]:
+def load_vqkd(path: Path, grid: int, heads: int | None = None) -> tuple[VQKD, LoadReport]:
     """Load VQ-KD with its positions interpolated to `grid` patches per side; UserError for other files."""
     from alignrec.pipeline.beit3 import vqkd  # loads timm, which takes two seconds
 
@@ -286,7 +298,7 @@ def load_vqkd(path: Path, grid: int, heads: int | None = None) -> tuple[VQKD, Lo
         side = patch * round((tensors["encoder.pos_embed"].shape[1] - 1) ** 0.5)
         layers = len({name.split(".")[2] for name in tensors if name.startswith("encoder.blocks.")})
         heads = heads or max(1, width // vqkd.HEAD_WIDTH)
-        published = vqkd.Config(side, patch, width, layers, heads, codes, code_width)
+        published = vqkd.VQKDConfig(side, patch, width, layers, heads, codes, code_width)
         table = tensors["encoder.pos_embed"][0]  # [1+P, D]
         tensors["encoder.pos_embed"] = torch.cat([table[:1], resize_grid(table[1:], grid)])[None]
     except KeyError as e:

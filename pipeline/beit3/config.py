@@ -12,7 +12,7 @@ Size = Annotated[int, Field(ge=1, le=MOST)]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
-class Config:
+class BEiT3Config:
     """Shape of a BEiT3; the defaults are the released base model. ValueError for an impossible shape."""
 
     image: Size = 224  # image side, pixels; a multiple of `patch`
@@ -69,8 +69,8 @@ class MiniConfig:
         return self
 
 
-SIZES: dict[str, Config] = {
-    "small": Config(image=48, patch=8, width=128, layers=3, heads=4, ffn=512, positions=130),
-    "base": Config(),
-    "large": Config(width=1024, layers=24, heads=16, ffn=4096),
+SIZES: dict[str, BEiT3Config] = {
+    "small": BEiT3Config(image=48, patch=8, width=128, layers=3, heads=4, ffn=512, positions=130),
+    "base": BEiT3Config(),
+    "large": BEiT3Config(width=1024, layers=24, heads=16, ffn=4096),
 }

@@ -28,7 +28,7 @@ COUNTED = 10_000  # maximum train items among which the most frequent targets ar
 
 
 @dataclass(frozen=True)
-class Ids(Sequence[np.ndarray]):
+class TextParts(Sequence[np.ndarray]):
     """Sequence of the ids of each part, stored concatenated."""
 
     flat: np.ndarray  # int32, a memory map
@@ -52,7 +52,9 @@ class Corpus:
     pixels: np.ndarray  # uint8 [n, S, S, 3], a memory map; of `mini` float32 [n, W], vectors of frozen image encoders
 
     @cached_property
-    def lengths(self) -> np.ndarray:  # number of ids per part, int64; a text's first part is its longest
+    def lengths(
+        self,
+    ) -> np.ndarray:  # number of ids per part, int64; a text's first part is its longest
         return np.array([len(ids) for ids in self.parts], np.int64)
 
     @property
@@ -74,7 +76,7 @@ class Corpus:
         counts, own = self.first[items + 1] - self.first[items], seed_for(seed, "part of a text")
         long = np.flatnonzero(counts > 1)
         drawn = np.zeros(len(items), np.int64)
-        drawn[long] = [rng.integers(counts[i]) for i, rng in zip(long, item_generators(items[long], own), strict=True)]
+        drawn[long] = [rng.integers(counts[i]) for i, rng in zip(long, make_generators(items[long], own), strict=True)]
         return self.first[items] + drawn
 
     def all_parts(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -83,7 +85,11 @@ class Corpus:
         owner = np.repeat(np.arange(len(items)), counts)
         parts = np.arange(len(owner)) + np.repeat(self.first[items] - np.cumsum(counts) + counts, counts)
         pieces = np.maximum(self.lengths[parts] - 2, 1)
-        return parts, owner, (pieces / np.bincount(owner, pieces, len(items))[owner]).astype(np.float32)
+        return (
+            parts,
+            owner,
+            (pieces / np.bincount(owner, pieces, len(items))[owner]).astype(np.float32),
+        )
 
 
 class NetworkInputs(NamedTuple):
@@ -95,7 +101,7 @@ class NetworkInputs(NamedTuple):
     no_image: Tensor  # bool [B], absent or hidden
 
 
-class Step(NamedTuple):
+class MaskedBatch(NamedTuple):
     """A batch, or a part of one, on the device."""
 
     inputs: NetworkInputs
@@ -111,7 +117,7 @@ class Step(NamedTuple):
         return torch.stack([patches, self.piece_mask.sum(), taught])
 
 
-class Rates(NamedTuple):
+class MaskRates(NamedTuple):
     """Fractions of patches and text ids to mask, and of image-text pairs to hide one modality of."""
 
     patches: float
@@ -121,7 +127,7 @@ class Rates(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Task:
+class PretrainTask:
     """Inputs of a pre-training run."""
 
     corpus: Corpus
@@ -134,8 +140,8 @@ class Task:
     target: np.ndarray | None = None  # float32 [I, W], see `prepare.read_target`; None: no teachers
 
     @property
-    def rates(self) -> Rates:
-        return Rates(IMAGE_MASK, self.params.text_mask, TEXT_ONLY, self.params.hide)
+    def rates(self) -> MaskRates:
+        return MaskRates(IMAGE_MASK, self.params.text_mask, TEXT_ONLY, self.params.hide)
 
     @cached_property
     def train(self) -> np.ndarray:
@@ -150,13 +156,22 @@ class Task:
     def most_frequent(self) -> dict[str, int]:
         """The most frequent visual token (`mim`) and piece (`mlm`) of at most COUNTED train items; -1 without any."""
         items = np.random.default_rng(seed_for(self.seed, "frequencies")).permutation(self.train)[:COUNTED]
-        ids = [np.zeros(0, np.int32), *(self.corpus.parts[part] for part in self.corpus.first[items])]
+        ids = [
+            np.zeros(0, np.int32),
+            *(self.corpus.parts[part] for part in self.corpus.first[items]),
+        ]
         pieces, rows = np.concatenate(ids), self.corpus.row[items]
         targets = {"mim": self.codes[rows[rows >= 0]].ravel(), "mlm": pieces[pieces > UNK]}
         return {term: int(np.bincount(seen).argmax()) if len(seen) else -1 for term, seen in targets.items()}
 
 
-def make_batch(task: Task, items: np.ndarray, rates: Rates, seed: int, parts: np.ndarray | None = None) -> Step:
+def make_batch(
+    task: PretrainTask,
+    items: np.ndarray,
+    rates: MaskRates,
+    seed: int,
+    parts: np.ndarray | None = None,
+) -> MaskedBatch:
     """Move items, int64 [B], to the device with freshly drawn masks; `parts`, int64 [B], are drawn unless given."""
     corpus, patches = task.corpus, task.codes.shape[1]
     move = partial(torch.as_tensor, device=task.device)
@@ -170,9 +185,9 @@ def make_batch(task: Task, items: np.ndarray, rates: Rates, seed: int, parts: np
     read = normalise_pixels(image) if image.dtype == np.uint8 else torch.from_numpy(image)
     codes = np.zeros((len(items), patches), np.int64)
     codes[has_image] = task.codes[rows]
-    rngs = item_generators(items, seed)
+    rngs = make_generators(items, seed)
     masked, pieces, no_image, no_text = draw_masks(ids, has_image, has_text, patches, rates, rngs)
-    return Step(
+    return MaskedBatch(
         NetworkInputs(read.to(task.device), move(ids), move(padding | no_text[:, None]), move(no_image)),
         move(codes),
         move(masked),
@@ -181,7 +196,7 @@ def make_batch(task: Task, items: np.ndarray, rates: Rates, seed: int, parts: np
     )
 
 
-def micro_batches(items: np.ndarray, lengths: np.ndarray, least: int = 1) -> list[np.ndarray]:
+def split_batch(items: np.ndarray, lengths: np.ndarray, least: int = 1) -> list[np.ndarray]:
     """Cut items, int64 [B], into batches of at least `least` that need no more memory than B texts of TOKENS ids."""
     room = TOKENS * len(items)
     if len(items) * lengths.max(initial=0) <= room:
@@ -196,13 +211,18 @@ def micro_batches(items: np.ndarray, lengths: np.ndarray, least: int = 1) -> lis
     return [items[part] for part in out]
 
 
-def item_generators(items: np.ndarray, *seed: int) -> list[Generator]:
+def make_generators(items: np.ndarray, *seed: int) -> list[Generator]:
     """Return a generator per item, so that masks do not depend on the rest of the batch or on earlier draws."""
     return [np.random.default_rng((*seed, int(item))) for item in items]
 
 
 def draw_masks(
-    ids: np.ndarray, has_image: np.ndarray, has_text: np.ndarray, patches: int, rates: Rates, rngs: Sequence[Generator]
+    ids: np.ndarray,
+    has_image: np.ndarray,
+    has_text: np.ndarray,
+    patches: int,
+    rates: MaskRates,
+    rngs: Sequence[Generator],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Draw the masks of ids, int64 [B, T], and P patches; `has_image` and `has_text` are bool [B].
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import stored
-from alignrec.pipeline.beit3.config import FIRST_POSITION, Config, MiniConfig
+from alignrec.pipeline.beit3.config import FIRST_POSITION, BEiT3Config, MiniConfig
 from alignrec.pipeline.beit3.inference import Inference
 from alignrec.pipeline.beit3.mini import Mini, WordPieces, centre_halves
 from alignrec.pipeline.beit3.network import BEiT3
@@ -54,14 +54,14 @@ class TextReader(Splitter):
         return split
 
 
-class Group(NamedTuple):
+class PassInputs(NamedTuple):
     """Inputs of a pass: n items without text, or n parts of texts."""
 
     items: np.ndarray  # int64 [n], item of each part
     tokens: Tensor | None  # int64 [tokens], all parts concatenated
     lengths: list[int]  # tokens of each part, 0 without a text
 
-    def passes(self) -> Iterator[Group]:
+    def passes(self) -> Iterator[PassInputs]:
         """Yield groups of at most TOKENS tokens per part on average."""
         ends, most = np.cumsum(self.lengths), TOKENS * len(self.lengths)
         start = 0
@@ -69,16 +69,16 @@ class Group(NamedTuple):
             before = int(ends[start - 1]) if start else 0
             stop = max(start + 1, int(np.searchsorted(ends, before + most, side="right")))
             tokens = None if self.tokens is None else self.tokens[before : int(ends[stop - 1])]
-            yield Group(self.items[start:stop], tokens, self.lengths[start:stop])
+            yield PassInputs(self.items[start:stop], tokens, self.lengths[start:stop])
             start = stop
 
 
-class Prepared(NamedTuple):
+class BEiT3Batch(NamedTuple):
     """Decoded images and tokenised texts of B items."""
 
     pixels: Tensor | None  # uint8 [B, S, S, 3]
     chunks: Chunks | None  # parts of the texts
-    groups: list[Group]  # groups of parts, or of items without text
+    groups: list[PassInputs]  # groups of parts, or of items without text
 
 
 class BEiT3Items(TextReader):
@@ -102,22 +102,22 @@ class BEiT3Items(TextReader):
             raise UserError(f"beit3: the tokenizer has {tokenizer.vocab:,} ids, and the network {vocab:,}")
         self.width = network.config.width if whitening is None else whitening.map.shape[1]
 
-    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
+    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> BEiT3Batch:
         pixels = None
         if images is not None:
             pixels = pin_memory(torch.from_numpy(decode_squares(images, self._network.config.image)))
         if texts is None:
             n = len(images or ())
-            return Prepared(pixels, None, [Group(np.arange(n), None, [0] * n)])
+            return BEiT3Batch(pixels, None, [PassInputs(np.arange(n), None, [0] * n)])
         chunks, groups = self.chunks(texts), []
         for group in chunks.groups():
             ids = [chunks.parts[i] for i in group]
             tokens = pin_memory(torch.from_numpy(np.concatenate(ids)))
-            groups.append(Group(chunks.owner[group], tokens, [len(x) for x in ids]))
-        return Prepared(pixels, chunks, groups)
+            groups.append(PassInputs(chunks.owner[group], tokens, [len(x) for x in ids]))
+        return BEiT3Batch(pixels, chunks, groups)
 
     @torch.inference_mode()
-    def encode(self, prepared: Prepared) -> Tensor:
+    def encode(self, prepared: BEiT3Batch) -> Tensor:
         pixels = None if prepared.pixels is None else move_to(prepared.pixels, self._device)
         groups = []  # CLS of each group's parts, [n, D]
         for group in prepared.groups:
@@ -132,7 +132,7 @@ class BEiT3Items(TextReader):
         return cls if self._whitening is None else (cls - self._whitening[0]) @ self._whitening[1]
 
 
-class KnownImages:
+class ImageVectorCache:
     """Vectors of the catalogue's images, found by image hash."""
 
     def __init__(self, hashes: np.ndarray, parts: Sequence[np.ndarray]) -> None:
@@ -145,7 +145,7 @@ class KnownImages:
         out = np.zeros((len(images), width), np.float32)
         if not len(self._hashes):
             return out, np.arange(len(images))
-        wanted = hash_images(images)
+        wanted = digest_images(images)
         at = np.minimum(np.searchsorted(self._hashes, wanted), len(self._hashes) - 1)
         known = self._hashes[at] == wanted
         if known.any():
@@ -173,11 +173,11 @@ class MiniItems(TextReader):
         max_tokens: int | None,
         chunks: int,
         reading: Whitening | None = None,
-        known: KnownImages | None = None,
+        known: ImageVectorCache | None = None,
     ) -> None:
         positions = network.config.positions
         super().__init__(pieces, min(max_tokens or positions, positions), chunks)
-        self._known = known or KnownImages(np.zeros(0, "S16"), [])
+        self._known = known or ImageVectorCache(np.zeros(0, "S16"), [])
         self._device, self._network = device_of(network), network.eval()
         self._reading = None if reading is None else [torch.from_numpy(x).to(self._device) for x in reading]
         self.width = network.summary_width if reading is None else reading.map.shape[1]
@@ -226,16 +226,16 @@ class MiniItems(TextReader):
         return summary if self._reading is None else centre_halves(summary, self._reading[0]) @ self._reading[1]
 
 
-def hash_images(images: Sequence[bytes | None]) -> np.ndarray:
+def digest_images(images: Sequence[bytes | None]) -> np.ndarray:
     """Return the first 16 bytes of each image's SHA-256, S16 [n]; a missing image hashes as empty."""
     return np.array([hashlib.sha256(image or b"").digest()[:16] for image in images], "S16")
 
 
-def load_beit3(files: EncoderFiles, params: BEiT3Params, raw: bool, known: KnownImages | None = None) -> Encoder:
+def load_beit3(files: EncoderFiles, params: BEiT3Params, raw: bool, known: ImageVectorCache | None = None) -> Encoder:
     """Load a network from untrusted files; vectors are raw CLS if `raw` is set or the files lack the map."""
     mapped = params.whiten and not raw and files.whitening.is_file()  # releases may not contain the map
     if not stored.is_mini(files):
-        read = stored.read_whitening(files, stored.read_config(files, Config).width) if mapped else None
+        read = stored.read_whitening(files, stored.read_config(files, BEiT3Config).width) if mapped else None
         network = stored.load_network(files).to(pick_device())
         tokenizer = Tokenizer(files.tokenizer.read_bytes()) if files.tokenizer.is_file() else None
         return BEiT3Items(network, tokenizer, params.max_tokens, params.chunks, params.precision, read)

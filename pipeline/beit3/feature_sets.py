@@ -17,8 +17,13 @@ from safetensors.torch import load_file, save
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import stored
-from alignrec.pipeline.beit3.config import Config, MiniConfig
-from alignrec.pipeline.beit3.encoders import KnownImages, hash_images, load_beit3, load_pieces
+from alignrec.pipeline.beit3.config import BEiT3Config, MiniConfig
+from alignrec.pipeline.beit3.encoders import (
+    ImageVectorCache,
+    digest_images,
+    load_beit3,
+    load_pieces,
+)
 from alignrec.pipeline.beit3.mini import Mini, copy_minilm, fit_halves
 from alignrec.pipeline.beit3.network import HEADS, BEiT3
 from alignrec.pipeline.beit3.params import IMAGE_TOKENS, RAW, BEiT3Params, BEiT3Sets
@@ -45,20 +50,20 @@ PACKAGES = (
 )  # of mini's word pieces and image vectors
 FIRST = 4096  # maximum items to fit the map of an untrained network on
 
-Images = Callable[[], KnownImages | None]  # loads the vectors of the catalogue's images, if any
+LoadVectors = Callable[[], ImageVectorCache | None]  # loads the vectors of the catalogue's images, if any
 
 
 @dataclass(frozen=True)
-class Trained(Network):
+class TrainedNetwork(Network):
     """The trained network or its untrained or official counterpart, before it is loaded."""
 
-    known: Images | None = None
+    known: LoadVectors | None = None
 
     @property
     def packages(self) -> list[str]:
         return [*PACKAGES]
 
-    def move_to(self, folder: Path) -> Trained:
+    def move_to(self, folder: Path) -> TrainedNetwork:
         return replace(self, folder=folder, known=None)
 
     def load(self) -> Encoder:
@@ -91,12 +96,12 @@ def write_sets(run: Run, max_tokens: int) -> None:
                     _write_encoder(run, own, name, home, items, known)
             facts = Facts.read(run.folder / name / SET, LARGEST)
             read = BEiT3Params.model_validate(facts.settings)
-            network = Trained(name, facts.kind, read, run.folder / home / ENCODER, known=known)
+            network = TrainedNetwork(name, facts.kind, read, run.folder / home / ENCODER, known=known)
             write_features(run, run.folder / name, facts, items, network.load, network, bar.update)
     run.rows_in, run.rows_out = len(items.ids), len(items.ids) * len(own.sets)
 
 
-def _write_encoder(run: Run, own: BEiT3Sets, name: str, home: str, items: Items, known: Images) -> None:
+def _write_encoder(run: Run, own: BEiT3Sets, name: str, home: str, items: Items, known: LoadVectors) -> None:
     network, to = run.layout.encoder, EncoderFiles(run.folder / home / ENCODER)
     settings = own.model_dump(exclude={"sets"})
     if name == "beit3-untrained":
@@ -109,7 +114,7 @@ def _write_encoder(run: Run, own: BEiT3Sets, name: str, home: str, items: Items,
         if not network.official.is_file():
             hint = "name official weights under pretrain.init, run `alignrec pretrain`"
             raise UserError(f"beit3-official: no {network.official}; {hint}")
-        official = BEiT3(replace(stored.read_config(network, Config), codes=0, mlm=False))
+        official = BEiT3(replace(stored.read_config(network, BEiT3Config), codes=0, mlm=False))
         official.load_state_dict(load_file(network.official), strict=True)
         _write_network(official, network, to)
     elif name == home:
@@ -130,15 +135,15 @@ def _write_encoder(run: Run, own: BEiT3Sets, name: str, home: str, items: Items,
     io.write_json(run.folder / name / SET, facts.model_dump())
 
 
-def _read_known(layout: Layout) -> KnownImages | None:
+def _read_known(layout: Layout) -> ImageVectorCache | None:
     if not stored.is_mini(layout.encoder) or not stored.read_config(layout.encoder, MiniConfig).image_widths:
         return None
     hashes = [
-        hash_images(table["image"].to_pylist())
+        digest_images(table["image"].to_pylist())
         for path in io.shards(layout.images, "images")
         for table in io.read_slices(path, schemas.IMAGES, ["image"], io.PART)
     ]
-    return KnownImages(np.concatenate(hashes), [io.map_features(layout.features(name)) for name in IMAGE_TOKENS])
+    return ImageVectorCache(np.concatenate(hashes), [io.map_features(layout.features(name)) for name in IMAGE_TOKENS])
 
 
 def write_untrained(trained: EncoderFiles, to: EncoderFiles, seed: int) -> None:
@@ -151,7 +156,7 @@ def write_untrained(trained: EncoderFiles, to: EncoderFiles, seed: int) -> None:
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = BEiT3(stored.read_config(trained, Config))
+            network = BEiT3(stored.read_config(trained, BEiT3Config))
     _write_network(network, trained, to)
 
 

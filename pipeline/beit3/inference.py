@@ -15,16 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alignrec.pipeline.beit3.config import FIRST_POSITION, Config
-from alignrec.pipeline.beit3.network import BEiT3, Layer, Streams
+from alignrec.pipeline.beit3.config import FIRST_POSITION, BEiT3Config
+from alignrec.pipeline.beit3.network import BEiT3, BEiT3Layer, Streams
 from alignrec.pipeline.linalg.device import by_onednn
 
 CPU_RUN = 2  # items whose attention a CPU computes at once: their scores stay in its cache
 
-Map = Callable[[Tensor], Tensor]  # [n, in] -> [n, out]
+RowMap = Callable[[Tensor], Tensor]  # [n, in] -> [n, out]
 
 
-class Rows(NamedTuple):
+class RowCounts(NamedTuple):
     """Number of rows of each item in the two matrices."""
 
     vision: int  # vision rows of each item, v
@@ -45,18 +45,22 @@ class Inference:
     """A BEiT3 that computes only CLS, from a copy of the weights in `precision`, float32 or bfloat16."""
 
     def __init__(self, network: BEiT3, precision: str) -> None:
-        self.config: Config = network.config
+        self.config: BEiT3Config = network.config
         body = network.beit3  # not kept, so that its layers' weights can be freed
-        self._vision, self._text, self._positions = body.vision_embed, body.text_embed, body.encoder.embed_positions
+        self._vision, self._text, self._positions = (
+            body.vision_embed,
+            body.text_embed,
+            body.encoder.embed_positions,
+        )
         self._norm = body.encoder.layer_norm.A
         with torch.no_grad():
-            self._layers = [_Layer(cast(Layer, layer), precision) for layer in body.encoder.layers]
+            self._layers = [InferenceLayer(cast(BEiT3Layer, layer), precision) for layer in body.encoder.layers]
 
     @torch.inference_mode()
     def cls(self, image: Tensor | None, tokens: Tensor | None, lengths: Sequence[int]) -> Tensor:
         """Return CLS, float32 [B, D], of images, float32 [B, 3, S, S] in [-1, 1], and concatenated texts, int64 [W]."""
         vision = self._vision(image, None, len(lengths))  # [B, v, D]
-        rows = Rows(vision.shape[1], lengths)
+        rows = RowCounts(vision.shape[1], lengths)
         places = torch.arange(rows.vision, device=vision.device) + FIRST_POSITION  # [v]
         x = Streams((vision + self._positions.A(places)).flatten(0, 1), None)  # [B v, D]
         if tokens is not None:
@@ -67,16 +71,19 @@ class Inference:
         return self._norm(self._layers[-1](x, rows, first_only=True).joined())  # [B, D]
 
 
-def count_flops(c: Config, image: bool, tokens: int) -> float:
+def count_flops(c: BEiT3Config, image: bool, tokens: int) -> float:
     n = 1 + c.patches * image + tokens
-    pair, one = 2 * c.width * c.width, 2 * c.width * c.ffn  # FLOPs per position of a D x D and of a D x FFN product
+    pair, one = (
+        2 * c.width * c.width,
+        2 * c.width * c.ffn,
+    )  # FLOPs per position of a D x D and of a D x FFN product
     whole = n * (4 * pair + 2 * one) + 4 * n * n * c.width
     last = n * 2 * pair + 2 * pair + 2 * one + 4 * n * c.width
     return (c.layers - 1) * whole + last + image * c.patches * 2 * 3 * c.patch**2 * c.width
 
 
-class _Layer:
-    def __init__(self, layer: Layer, precision: str) -> None:
+class InferenceLayer:
+    def __init__(self, layer: BEiT3Layer, precision: str) -> None:
         attention = layer.self_attn
         dtype = getattr(torch, precision)  # precision of matrix products
         linear = partial(_make_linear, dtype=dtype)
@@ -85,8 +92,14 @@ class _Layer:
         self._query, self._key_value, self._out, self._ffn = [], [], [], []
         for expert in "AB":  # vision, text
             q, k, v = (getattr(m, expert) for m in (attention.q_proj, attention.k_proj, attention.v_proj))
-            out, inner = getattr(attention.out_proj, expert), getattr(attention.inner_attn_ln, expert)
-            first, second = getattr(layer.self_attn_layer_norm, expert), getattr(layer.final_layer_norm, expert)
+            out, inner = (
+                getattr(attention.out_proj, expert),
+                getattr(attention.inner_attn_ln, expert),
+            )
+            first, second = (
+                getattr(layer.self_attn_layer_norm, expert),
+                getattr(layer.final_layer_norm, expert),
+            )
             ffn = getattr(layer.ffn, expert)
             self._before_attention.append(_make_norm(first, torch.float32, dtype))
             self._query.append(linear(q))
@@ -94,21 +107,26 @@ class _Layer:
             self._out.append(_chain_maps(_make_norm(inner, dtype, dtype), linear(out)))
             self._before_ffn.append(_make_norm(second, torch.float32, dtype))
             self._ffn.append(
-                _chain_maps(linear(ffn.fc1), F.gelu, _make_norm(ffn.ffn_layernorm, dtype, dtype), linear(ffn.fc2))
+                _chain_maps(
+                    linear(ffn.fc1),
+                    F.gelu,
+                    _make_norm(ffn.ffn_layernorm, dtype, dtype),
+                    linear(ffn.fc2),
+                )
             )
 
-    def __call__(self, x: Streams, rows: Rows, first_only: bool = False) -> Streams:
+    def __call__(self, x: Streams, rows: RowCounts, first_only: bool = False) -> Streams:
         """Map vision [B v, D] and text [W, D] to the same shapes, or to CLS only, [B, D]."""
         y = x.map(*self._before_attention)
         query_rows, queries = rows, y
         if first_only:
-            query_rows = Rows(1, [0] * len(rows.lengths))
+            query_rows = RowCounts(1, [0] * len(rows.lengths))
             x, queries = (Streams(s.vision[:: rows.vision], None) for s in (x, y) if s.vision is not None)
         attended = self._attend_runs(queries.map(*self._query), query_rows, y.map(*self._key_value), rows)
         x = x.plus(attended.map(*self._out))  # float32 plus dtype is float32
         return x.plus(x.map(*self._before_ffn).map(*self._ffn))
 
-    def _attend_runs(self, queries: Streams, query_rows: Rows, x: Streams, rows: Rows) -> Streams:
+    def _attend_runs(self, queries: Streams, query_rows: RowCounts, x: Streams, rows: RowCounts) -> Streams:
         """Attend to keys and values [.., 2D], one run of items of equal length at a time, without padding."""
         out = queries.map(torch.empty_like, torch.empty_like)
         on_gpu = queries.vision is not None and queries.vision.is_cuda
@@ -133,14 +151,18 @@ class _Layer:
         """Return [parts, n, H, v + T, d], contiguous for bmm, from views [n, v, parts D] and [n, T, parts D]."""
         lengths = [view.shape[1] for view in views]
         out = views[0].new_empty(
-            parts, len(views[0]), self._heads, sum(lengths), views[0].shape[2] // parts // self._heads
+            parts,
+            len(views[0]),
+            self._heads,
+            sum(lengths),
+            views[0].shape[2] // parts // self._heads,
         )
         for place, view in zip(out.split(lengths, 3), views, strict=True):
             place.copy_(view.unflatten(2, (parts, self._heads, -1)).permute(2, 0, 3, 1, 4))
         return out
 
 
-def _chain_maps(*maps: Map) -> Map:
+def _chain_maps(*maps: RowMap) -> RowMap:
     def apply(x: Tensor) -> Tensor:
         for m in maps:
             x = m(x)
@@ -149,13 +171,13 @@ def _chain_maps(*maps: Map) -> Map:
     return apply
 
 
-def _make_norm(norm: nn.LayerNorm, dtype: torch.dtype, out: torch.dtype) -> Map:
+def _make_norm(norm: nn.LayerNorm, dtype: torch.dtype, out: torch.dtype) -> RowMap:
     """Return a LayerNorm computed in `dtype` whose output is cast to `out`."""
     shape, weight, bias = norm.normalized_shape, norm.weight.to(dtype), norm.bias.to(dtype)
     return lambda x: F.layer_norm(x, shape, weight, bias, norm.eps).to(out)
 
 
-def _make_linear(*layers: nn.Linear, dtype: torch.dtype) -> Map:
+def _make_linear(*layers: nn.Linear, dtype: torch.dtype) -> RowMap:
     weight = torch.cat([layer.weight for layer in layers]).to(dtype)
     bias = torch.cat([layer.bias for layer in layers]).to(dtype)
     if not by_onednn(weight.device, dtype):

@@ -22,8 +22,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alignrec.pipeline.beit3.corpus import Rates, Step, Task, make_batch, micro_batches
-from alignrec.pipeline.beit3.mini import Mini, Network, centre_halves
+from alignrec.pipeline.beit3.corpus import (
+    MaskedBatch,
+    MaskRates,
+    PretrainTask,
+    make_batch,
+    split_batch,
+)
+from alignrec.pipeline.beit3.mini import BEiT3OrMini, Mini, centre_halves
 from alignrec.pipeline.beit3.network import Streams
 from alignrec.pipeline.linalg.projections import FLOOR
 from alignrec.pipeline.runtime import process
@@ -31,11 +37,14 @@ from alignrec.pipeline.runtime.seeds import seed_for
 
 RECENT = 0.01  # minimum weight of the latest step in the running mean and covariance of CLS
 TERMS = ("mim", "mlm", "distill")
-NO_MASKING = Rates(0, 0, 0, 0)
-ENOUGH, MOST_DRAWS = 1000, 32  # minimum targets of each kind, and maximum draws of masks, in the last measurement
+NO_MASKING = MaskRates(0, 0, 0, 0)
+ENOUGH, MOST_DRAWS = (
+    1000,
+    32,
+)  # minimum targets of each kind, and maximum draws of masks, in the last measurement
 
 
-class Scores(NamedTuple):
+class MaskedLogits(NamedTuple):
     """Logits at masked positions, and all outputs of the masked pass."""
 
     patches: Tensor  # [masked patches, C]
@@ -106,7 +115,7 @@ class PretrainingModel(nn.Module):
 
     whitening: RunningWhitening | Centring
 
-    def __init__(self, network: Network, mask_id: int, taught: int = 0) -> None:
+    def __init__(self, network: BEiT3OrMini, mask_id: int, taught: int = 0) -> None:
         super().__init__()
         width = network.summary_width
         self.network, self.mask_id = network, mask_id
@@ -118,8 +127,8 @@ class PretrainingModel(nn.Module):
         """Return the linear map from CLS to the teachers' vector, float32 [D, W]; None without teachers."""
         return None if self.teacher is None else self.whitening.map @ self.teacher.weight.T
 
-    def forward(self, step: Step, counts: Tensor) -> Tensor:
-        """Return a part's share of each of TERMS, float32 [3]; `counts` are `Step.counts` of the whole step."""
+    def forward(self, step: MaskedBatch, counts: Tensor) -> Tensor:
+        """Return a part's share of each of TERMS, float32 [3]; `counts` are `MaskedBatch.counts` of the whole step."""
         n = counts.clamp(min=1)
         scores = predict_masked(self.network, step, self.mask_id)
         mim = cross_entropy(scores.patches, step.codes[step.patch_mask]) / n[0]
@@ -135,7 +144,7 @@ class PretrainingModel(nn.Module):
         return torch.stack([mim, mlm, distill])
 
 
-def predict_masked(network: Network, step: Step, mask_id: int) -> Scores:
+def predict_masked(network: BEiT3OrMini, step: MaskedBatch, mask_id: int) -> MaskedLogits:
     image, ids, padding, no_image = step.inputs
     ids = torch.where(step.piece_mask, mask_id, ids)  # [B, T]
     streams: Streams = network(image, ids, padding=padding, patch_mask=step.patch_mask, no_image=no_image)
@@ -143,7 +152,7 @@ def predict_masked(network: Network, step: Step, mask_id: int) -> Scores:
     assert streams.text is not None
     of_patches = streams.vision[:, streams.vision.shape[1] - step.patch_mask.shape[1] :]  # without CLS
     patches = _apply_head(network.mim_head, of_patches[step.patch_mask])
-    return Scores(patches, _apply_head(network.mlm_head, streams.text[step.piece_mask]), streams)
+    return MaskedLogits(patches, _apply_head(network.mlm_head, streams.text[step.piece_mask]), streams)
 
 
 def teacher_loss(read: Tensor, target: Tensor) -> Tensor:
@@ -162,7 +171,7 @@ def _apply_head(head: nn.Module | None, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def measure_masked(network: Network, task: Task, draws: int = 1) -> dict[str, float | None]:
+def measure_masked(network: BEiT3OrMini, task: PretrainTask, draws: int = 1) -> dict[str, float | None]:
     """Return loss and accuracy on masked tokens of held-out items, with the same masks at every call.
 
     For `mim` and `mlm` each, None without targets: `_held_out_loss`, mean cross-entropy; `_accuracy`; `_chance`, the
@@ -194,7 +203,10 @@ def _summarise_outcomes(parts: list[tuple[Tensor, Tensor, Tensor]], frequent: in
     names = ("held_out_loss", "accuracy", "chance", "rare_accuracy")
     if not sum(len(target) for _, target, _ in parts):
         return dict.fromkeys(names)
-    right, target = torch.cat([part[0] for part in parts]).double(), torch.cat([part[1] for part in parts])
+    right, target = (
+        torch.cat([part[0] for part in parts]).double(),
+        torch.cat([part[1] for part in parts]),
+    )
     loss = sum(float(part[2]) for part in parts)
     common = (target == frequent).double()
     rare = 1 - common
@@ -204,7 +216,7 @@ def _summarise_outcomes(parts: list[tuple[Tensor, Tensor, Tensor]], frequent: in
 
 
 @torch.no_grad()
-def measure_cosine(model: PretrainingModel, task: Task) -> float | None:
+def measure_cosine(model: PretrainingModel, task: PretrainTask) -> float | None:
     """Return the mean cosine of the held-out items' predicted and actual teacher vectors; None without teachers."""
     if model.teacher is None or task.target is None:
         return None
@@ -218,7 +230,7 @@ def measure_cosine(model: PretrainingModel, task: Task) -> float | None:
 
 
 @torch.no_grad()
-def encode_items(network: Network, task: Task, items: np.ndarray) -> np.ndarray:
+def encode_items(network: BEiT3OrMini, task: PretrainTask, items: np.ndarray) -> np.ndarray:
     """Return the summary of each item, unmasked and averaged over all parts of its text: float32 [n, D]."""
     parts, owner, share = task.corpus.all_parts(items)
     out = np.zeros((len(items), network.summary_width), np.float32)
@@ -229,14 +241,14 @@ def encode_items(network: Network, task: Task, items: np.ndarray) -> np.ndarray:
     return out
 
 
-def autocast(task: Task) -> torch.autocast:
+def autocast(task: PretrainTask) -> torch.autocast:
     return torch.autocast(task.device.type, torch.bfloat16, enabled=task.params.precision == "bfloat16")
 
 
-def _micro_batches(task: Task, lengths: np.ndarray) -> Iterator[np.ndarray]:
+def _micro_batches(task: PretrainTask, lengths: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the positions of inputs per forward pass, given their lengths in tokens, int64 [n]."""
     size = max(1, task.params.batch_size // task.params.accumulate)
     order = np.argsort(lengths, kind="stable")  # shortest first, which saves padding
     for start in range(0, len(order), size):
         places = order[start : start + size]
-        yield from micro_batches(places, lengths[places])
+        yield from split_batch(places, lengths[places])

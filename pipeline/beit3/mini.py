@@ -36,7 +36,7 @@ EPSILON = 1e-12  # epsilon of every LayerNorm, as in BERT
 RIDGE = 0.05  # ridge added to every variance of summaries, as a share of the mean variance
 
 
-class Attention(nn.Module):
+class MiniAttention(nn.Module):
     """Multi-head attention over both streams; experts project."""
 
     def __init__(self, c: MiniConfig) -> None:
@@ -52,12 +52,12 @@ class Attention(nn.Module):
         return self.out(x.split(attended.transpose(1, 2).flatten(2)))  # [B, N, D]
 
 
-class Layer(nn.Module):
+class MiniLayer(nn.Module):
     """Attention and feed-forward network with residual connections and post-normalisation."""
 
     def __init__(self, c: MiniConfig) -> None:
         super().__init__()
-        self.attention = Attention(c)
+        self.attention = MiniAttention(c)
         self.attention_norm = Multiway(lambda: nn.LayerNorm(c.width, EPSILON))
         self.up = Multiway(lambda: nn.Linear(c.width, c.ffn))
         self.down = Multiway(lambda: nn.Linear(c.ffn, c.width))
@@ -113,7 +113,7 @@ class Mini(nn.Module):
         self.config, self.summary_width = config, 2 * config.width
         self.image = ImageEmbed(config)
         self.text = TextEmbed(config)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(MiniLayer(config) for _ in range(config.layers))
         self.mim_head = nn.Linear(config.width, config.codes) if config.codes else None
         self.mlm_head = nn.Linear(config.width, config.pieces) if config.pieces else None
 
@@ -139,7 +139,11 @@ class Mini(nn.Module):
         return x
 
     def summary(
-        self, image: Tensor | None, tokens: Tensor | None, padding: Tensor | None = None, no_image: Tensor | None = None
+        self,
+        image: Tensor | None,
+        tokens: Tensor | None,
+        padding: Tensor | None = None,
+        no_image: Tensor | None = None,
     ) -> Tensor:
         """Return the item feature, [B, 2 D]: means of the outputs at text and at image tokens, zero if absent."""
         return self.pool_outputs(self(image, tokens, padding=padding, no_image=no_image), padding, no_image)
@@ -153,7 +157,7 @@ class Mini(nn.Module):
         return torch.cat([text, nothing if vision is None else mean_visible(vision, hidden)], 1)
 
 
-Network = BEiT3 | Mini
+BEiT3OrMini = BEiT3 | Mini
 
 
 def mean_visible(x: Tensor, hidden: Tensor | None) -> Tensor:
@@ -187,7 +191,10 @@ class WordPieces:
 
     def __init__(self, pieces: Sequence[str]) -> None:
         vocabulary = load_tokenizer().get_vocab()
-        if sorted(pieces) != sorted(vocabulary) or (*pieces[: len(SPECIAL)], pieces[-1]) != (*SPECIAL, MASK):
+        if sorted(pieces) != sorted(vocabulary) or (*pieces[: len(SPECIAL)], pieces[-1]) != (
+            *SPECIAL,
+            MASK,
+        ):
             raise UserError("tokenizer: not the word pieces of MiniLM; run `alignrec pretrain` again")
         self.pieces = list(pieces)
         self.theirs = np.array([vocabulary[piece] for piece in pieces], np.int64)  # MiniLM's id of each of our ids

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alignrec.pipeline.beit3.config import FIRST_POSITION, Config
+from alignrec.pipeline.beit3.config import FIRST_POSITION, BEiT3Config
 
 HEADS = ("mim_head.", "mlm_head.")  # prefixes of parameters for masked modelling
 
@@ -30,7 +30,10 @@ class Streams(NamedTuple):
     text: Tensor | None  # [B, T, D]
 
     def map(self, a: Callable[[Tensor], Tensor], b: Callable[[Tensor], Tensor]) -> Streams:
-        return Streams(None if self.vision is None else a(self.vision), None if self.text is None else b(self.text))
+        return Streams(
+            None if self.vision is None else a(self.vision),
+            None if self.text is None else b(self.text),
+        )
 
     def plus(self, other: Streams) -> Streams:
         return Streams(*(None if x is None or y is None else x + y for x, y in zip(self, other, strict=True)))
@@ -61,10 +64,10 @@ class Multiway(nn.Module):
         return x.map(self.A, self.B)
 
 
-class Attention(nn.Module):
+class MultiwayAttention(nn.Module):
     """Multi-head attention over both streams; experts project, and a LayerNorm precedes the output projection."""
 
-    def __init__(self, c: Config) -> None:
+    def __init__(self, c: BEiT3Config) -> None:
         super().__init__()
         self.heads = c.heads
         projections = (Multiway(lambda: nn.Linear(c.width, c.width)) for _ in range(3))
@@ -82,7 +85,7 @@ class Attention(nn.Module):
 class FeedForward(nn.Module):
     """Two linear layers with a LayerNorm between them."""
 
-    def __init__(self, c: Config) -> None:
+    def __init__(self, c: BEiT3Config) -> None:
         super().__init__()
         self.fc1 = nn.Linear(c.width, c.ffn)
         self.ffn_layernorm = nn.LayerNorm(c.ffn)
@@ -92,13 +95,13 @@ class FeedForward(nn.Module):
         return self.fc2(self.ffn_layernorm(F.gelu(self.fc1(x))))
 
 
-class Layer(nn.Module):
+class BEiT3Layer(nn.Module):
     """Attention and feed-forward network with pre-normalisation and residual connections."""
 
-    def __init__(self, c: Config) -> None:
+    def __init__(self, c: BEiT3Config) -> None:
         super().__init__()
         self.self_attn_layer_norm = Multiway(lambda: nn.LayerNorm(c.width))
-        self.self_attn = Attention(c)
+        self.self_attn = MultiwayAttention(c)
         self.final_layer_norm = Multiway(lambda: nn.LayerNorm(c.width))
         self.ffn = Multiway(lambda: FeedForward(c))
 
@@ -114,7 +117,7 @@ class Layer(nn.Module):
 class VisionEmbed(nn.Module):
     """Embeds CLS and the patches of an image; a mask token replaces masked patches."""
 
-    def __init__(self, c: Config) -> None:
+    def __init__(self, c: BEiT3Config) -> None:
         super().__init__()
         self.mask_token = nn.Parameter(torch.zeros(1, 1, c.width))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, c.width))
@@ -136,14 +139,14 @@ def blank_table(count: int, width: int) -> nn.Embedding:
     return nn.Embedding.from_pretrained(torch.zeros(count, width), freeze=False)
 
 
-class Encoder(nn.Module):
+class BEiT3Encoder(nn.Module):
     """Adds positions, then applies the layers and the final LayerNorm."""
 
-    def __init__(self, c: Config) -> None:
+    def __init__(self, c: BEiT3Config) -> None:
         super().__init__()
         self.embed_positions = Multiway(lambda: blank_table(c.positions, c.width))
         self.embed_positions.A = blank_table(FIRST_POSITION + 1 + c.patches, c.width)
-        self.layers = nn.ModuleList(Layer(c) for _ in range(c.layers))
+        self.layers = nn.ModuleList(BEiT3Layer(c) for _ in range(c.layers))
         self.layer_norm = Multiway(lambda: nn.LayerNorm(c.width))
 
     def forward(self, x: Streams, hidden: Streams, first_only: bool) -> Streams:
@@ -164,17 +167,17 @@ class Encoder(nn.Module):
 class Backbone(nn.Module):
     """Embeddings and encoder, whose parameters released files store under `beit3.`."""
 
-    def __init__(self, c: Config) -> None:
+    def __init__(self, c: BEiT3Config) -> None:
         super().__init__()
         self.text_embed = blank_table(c.vocab, c.width)
         self.vision_embed = VisionEmbed(c)
-        self.encoder = Encoder(c)
+        self.encoder = BEiT3Encoder(c)
 
 
 class BEiT3(nn.Module):
     """The network with its two pre-training heads."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: BEiT3Config) -> None:
         super().__init__()
         self.config, self.summary_width = config, config.width
         self.beit3 = Backbone(config)
@@ -209,7 +212,11 @@ class BEiT3(nn.Module):
         return self.beit3.encoder(Streams(vision, text), Streams(hidden_patches, padding), first_only)
 
     def summary(
-        self, image: Tensor | None, tokens: Tensor | None, padding: Tensor | None = None, no_image: Tensor | None = None
+        self,
+        image: Tensor | None,
+        tokens: Tensor | None,
+        padding: Tensor | None = None,
+        no_image: Tensor | None = None,
     ) -> Tensor:
         """Return CLS, [B, D]; the arguments are those of `forward`."""
         vision = self(image, tokens, padding=padding, no_image=no_image, first_only=True).vision

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import published
-from alignrec.pipeline.beit3.config import FIRST_POSITION, SIZES, Config, MiniConfig
-from alignrec.pipeline.beit3.corpus import Corpus, Ids, Task
-from alignrec.pipeline.beit3.mini import Mini, Network, WordPieces, copy_minilm, order_pieces
+from alignrec.pipeline.beit3.config import FIRST_POSITION, SIZES, BEiT3Config, MiniConfig
+from alignrec.pipeline.beit3.corpus import Corpus, PretrainTask, TextParts
+from alignrec.pipeline.beit3.mini import BEiT3OrMini, Mini, WordPieces, copy_minilm, order_pieces
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.beit3.params import IMAGE_TOKENS, VOCAB, Pretrain
 from alignrec.pipeline.beit3.published import Obtain
@@ -56,7 +56,7 @@ BLOCK = 4096  # items at a time
 
 
 @dataclass(frozen=True)
-class Images:
+class ImageVectors:
     """The vectors of all images."""
 
     vectors: np.ndarray  # float32 [I, W], a memory map; zero without image
@@ -78,7 +78,7 @@ class Images:
 def network_and_task(
     layout: Layout, lines: io.Texts, params: Pretrain, seed: int, obtain: Obtain, target: np.ndarray | None,
     device: torch.device,
-) -> tuple[Network, Task, list[str]]:  # fmt: skip
+) -> tuple[BEiT3OrMini, PretrainTask, list[str]]:  # fmt: skip
     """Return the network on the device, its task, and notes on its initial weights."""
     torch.set_num_threads(params.threads)  # fixes the order of sums
     if params.size == "mini":
@@ -88,7 +88,7 @@ def network_and_task(
     # <mask> is the last piece
     return (
         network.to(device),
-        Task(corpus, tokens, pieces - 1, params, seed, device, target=target),
+        PretrainTask(corpus, tokens, pieces - 1, params, seed, device, target=target),
         notes,
     )
 
@@ -100,7 +100,7 @@ def _prepare_beit3(
     seed: int,
     obtain: Obtain,
     device: torch.device,
-) -> tuple[Network, Corpus, np.ndarray, int, list[str]]:
+) -> tuple[BEiT3OrMini, Corpus, np.ndarray, int, list[str]]:
     """Return the network, its corpus, visual tokens, the number of pieces, and notes."""
     shape, tokenizer = SIZES[params.size], _read_tokenizer(layout, lines, params, obtain)
     pieces = NO_PIECES if tokenizer is None else tokenizer.vocab
@@ -110,7 +110,7 @@ def _prepare_beit3(
     layout.encoder_scratch.mkdir(parents=True, exist_ok=True)
     row, pixels = decode_all(layout.images, shape.image, layout.encoder_scratch / "pictures.npy")
     if params.vqkd and len(pixels):
-        tokens, n = published.visual_tokens(params, obtain, pixels, shape, device)
+        tokens, n = published.predict_visual_tokens(params, obtain, pixels, shape, device)
     else:
         tokens, n = read_codes(layout, pixels, shape, params, seed_for(seed, "visual tokens"))
     torch.manual_seed(seed_for(seed, "network"))
@@ -119,13 +119,13 @@ def _prepare_beit3(
     else:
         network, notes = BEiT3(replace(shape, vocab=pieces, positions=rows, codes=n, mlm=True)), []
         if tokenizer is not None:
-            notes.append(published.start_words(network, tokenizer.pieces))
+            notes.append(published.initialise_words(network, tokenizer.pieces))
     return network, Corpus(*texts, row, pixels), tokens, pieces, notes
 
 
 def _prepare_mini(
     layout: Layout, lines: io.Texts, params: Pretrain, seed: int
-) -> tuple[Network, Corpus, np.ndarray, int, list[str]]:
+) -> tuple[BEiT3OrMini, Corpus, np.ndarray, int, list[str]]:
     images = read_image_vectors(layout)
     blocks = (lines.slice(start, io.PART).to_pylist() for start in range(0, len(lines), io.PART))
     ordered, known = order_pieces(blocks)
@@ -174,17 +174,17 @@ def read_target(
     return io.mapped((unit_rows(fit(some))[0] for some in parts()), layout.encoder_scratch)
 
 
-def read_image_vectors(layout: Layout) -> Images:
+def read_image_vectors(layout: Layout) -> ImageVectors:
     """Return the concatenated vectors of IMAGE_TOKENS of all images."""
     texts = io.Texts(layout.items)
     if "image" not in _present_modalities(layout, texts):
-        return Images(np.zeros((len(texts), 0), np.float32), np.full(len(texts), -1), ())
+        return ImageVectors(np.zeros((len(texts), 0), np.float32), np.full(len(texts), -1), ())
     sets = [FeatureSet.of(layout, name) for name in IMAGE_TOKENS]
     shards = (np.hstack(parts) for parts in zip(*(one.vectors() for one in sets), strict=True))
     vectors = io.mapped(shards, layout.encoder_scratch)
     has = np.concatenate([vectors[start : start + BLOCK].any(axis=1) for start in range(0, len(vectors), BLOCK)])
     widths = tuple(one.width for one in sets) if has.any() else ()
-    return Images(vectors, np.where(has, np.arange(len(vectors)), -1), widths)
+    return ImageVectors(vectors, np.where(has, np.arange(len(vectors)), -1), widths)
 
 
 def _present_modalities(layout: Layout, texts: io.Texts) -> set[str]:
@@ -235,10 +235,12 @@ def _tokenise(
                 yield np.concatenate(parts).astype(np.int32)
 
     flat = io.mapped(ids_of_parts(), layout.encoder_scratch)
-    return Ids(flat, np.cumsum(lengths)), np.cumsum([0, *counts]), np.array(whole)
+    return TextParts(flat, np.cumsum(lengths)), np.cumsum([0, *counts]), np.array(whole)
 
 
-def assign_visual_tokens(images: Images, maps: Sequence[Whitening], most: int, seed: int) -> tuple[np.ndarray, int]:
+def assign_visual_tokens(
+    images: ImageVectors, maps: Sequence[Whitening], most: int, seed: int
+) -> tuple[np.ndarray, int]:
     """Return the nearest centroid of each image token, int32 [I, P], and the number of all centroids."""
     out = np.zeros((len(images.row), len(images.widths)), np.int32)
     total = 0
@@ -254,7 +256,7 @@ def assign_visual_tokens(images: Images, maps: Sequence[Whitening], most: int, s
     return out, total
 
 
-def build_network(pieces: WordPieces, known: int, images: Images, maps: Sequence[Whitening], codes: int) -> Mini:
+def build_network(pieces: WordPieces, known: int, images: ImageVectors, maps: Sequence[Whitening], codes: int) -> Mini:
     made = Mini(MiniConfig(images.widths, pieces.vocab, positions=LONGEST, codes=codes, pieces=known))
     copy_minilm(made, pieces)
     with torch.no_grad():
@@ -277,7 +279,7 @@ def build_network(pieces: WordPieces, known: int, images: Images, maps: Sequence
 
 
 def read_codes(
-    layout: Layout, pixels: np.ndarray, shape: Config, params: Pretrain, seed: int
+    layout: Layout, pixels: np.ndarray, shape: BEiT3Config, params: Pretrain, seed: int
 ) -> tuple[np.ndarray, int]:
     """Learn centroids of patches, unless a killed run did, and return the nearest, int32 [n, P], and their number."""
     if not len(pixels):

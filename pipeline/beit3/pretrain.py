@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import prepare, published
-from alignrec.pipeline.beit3.corpus import Task, make_batch, micro_batches
+from alignrec.pipeline.beit3.corpus import PretrainTask, make_batch, split_batch
 from alignrec.pipeline.beit3.losses import (
     MOST_DRAWS,
     TERMS,
@@ -29,7 +29,7 @@ from alignrec.pipeline.beit3.losses import (
     measure_cosine,
     measure_masked,
 )
-from alignrec.pipeline.beit3.mini import Mini, Network, centre_halves, fit_halves, fit_ridge
+from alignrec.pipeline.beit3.mini import BEiT3OrMini, Mini, centre_halves, fit_halves, fit_ridge
 from alignrec.pipeline.beit3.network import HEADS, BEiT3
 from alignrec.pipeline.beit3.params import IMAGE_TOKENS, Pretrain
 from alignrec.pipeline.encoders.params import Encode
@@ -123,7 +123,7 @@ def train(run: Run) -> None:
     run.note(**(history[-1] if history else {}), **({"init": notes} if params.init or notes else {}))
 
 
-def _serialise_weights(network: Network, but: tuple[str, ...] = ()) -> bytes:
+def _serialise_weights(network: BEiT3OrMini, but: tuple[str, ...] = ()) -> bytes:
     tensors = {k: v.cpu().contiguous() for k, v in network.state_dict().items() if not k.startswith(but)}
     return save(tensors)
 
@@ -146,7 +146,7 @@ class TrainState:
 
 
 def fit(
-    network: Network, task: Task, checkpoint: Checkpoint, done: Callable[[int], object]
+    network: BEiT3OrMini, task: PretrainTask, checkpoint: Checkpoint, done: Callable[[int], object]
 ) -> tuple[list[dict[str, Any]], np.ndarray | None]:
     """Train in place, from the checkpoint if there is one; `done` is called with the number of new steps.
 
@@ -183,7 +183,7 @@ def fit(
     return now.history, None if taught is None else taught.cpu().numpy()
 
 
-def _record_measurement(training: Training, task: Task, now: TrainState, rate: float, draws: int) -> None:
+def _record_measurement(training: Training, task: PretrainTask, now: TrainState, rate: float, draws: int) -> None:
     since = now.step - (now.history[-1]["step"] if now.history else 0)
     similar = measure_cosine(training.model, task)
     names = ["loss", *(f"{term}_loss" for term in TERMS)][: None if task.params.distill else -1]
@@ -193,7 +193,7 @@ def _record_measurement(training: Training, task: Task, now: TrainState, rate: f
     now.sums = [0.0] * len(now.sums)
 
 
-def _begin_training(network: Network, task: Task) -> Training:
+def _begin_training(network: BEiT3OrMini, task: PretrainTask) -> Training:
     params = task.params
     torch.set_num_threads(params.threads)
     torch.manual_seed(seed_for(task.seed, "summary"))
@@ -205,7 +205,7 @@ def _begin_training(network: Network, task: Task) -> Training:
     return Training(model, distributed, build_optimizer(model, params))
 
 
-def _plan_epoch(task: Task, epoch: int) -> list[np.ndarray]:
+def _plan_epoch(task: PretrainTask, epoch: int) -> list[np.ndarray]:
     rng = np.random.default_rng(seed_for(task.seed, "order", epoch))
     # not sorted by length, which would save padding: batches of similar texts made features worse
     count = max(1, math.ceil(len(task.train) / task.params.batch_size))
@@ -219,12 +219,12 @@ def _plan_epoch(task: Task, epoch: int) -> list[np.ndarray]:
     return plan
 
 
-def _take_step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: float) -> np.ndarray:
+def _take_step(training: Training, task: PretrainTask, items: np.ndarray, epoch: int, rate: float) -> np.ndarray:
     """Take one step of the optimiser and return the loss and its terms, float64 [1 + 3], over all processes."""
     params, model = task.params, training.distributed
     seed = seed_for(task.seed, "epoch", epoch)
     world, lengths = process.world(), task.corpus.lengths_of_items
-    cut = [micro_batches(part, lengths[part], world) for part in np.array_split(items, params.accumulate)]
+    cut = [split_batch(part, lengths[part], world) for part in np.array_split(items, params.accumulate)]
     own = [np.array_split(part, world)[process.rank()] for part in chain(*cut)]
     parts = [make_batch(task, part, task.rates, seed) for part in own]
     counts = process.all_reduce(torch.stack([part.counts() for part in parts]).sum(0))
@@ -273,7 +273,7 @@ def warmup_cosine(step: int, steps: int, warmup: float, peak: float) -> float:
 
 
 @torch.no_grad()
-def start_head(model: PretrainingModel, task: Task) -> None:
+def start_head(model: PretrainingModel, task: PretrainTask) -> None:
     """Initialise the teachers' head of `mini` by ridge regression on the untrained network."""
     if model.teacher is None or task.target is None:
         return
@@ -284,7 +284,7 @@ def start_head(model: PretrainingModel, task: Task) -> None:
     model.teacher.bias.zero_()
 
 
-def fit_map(network: Network, task: Task, teacher: np.ndarray | None) -> Whitening:
+def fit_map(network: BEiT3OrMini, task: PretrainTask, teacher: np.ndarray | None) -> Whitening:
     """Fit the map of the summary to features on at most MOST train items.
 
     `teacher`, float32 [D, W], is the trained map to the teachers, which `mini` fits again. It is reduced by PCA.

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from alignrec.pipeline.beit3 import checkpoints
-from alignrec.pipeline.beit3.config import SIZES, Config
+from alignrec.pipeline.beit3.config import SIZES, BEiT3Config
 from alignrec.pipeline.beit3.mini import WORDS, load_minilm, load_tokenizer, minilm_ids
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.beit3.params import Pretrain
@@ -64,8 +64,8 @@ def start_network(
     return beit3, [f"{n}: not used: {why}" for n, why in loaded.ignored.items()] + [f"{n}: new" for n in loaded.fresh]
 
 
-def visual_tokens(
-    params: Pretrain, obtain: Obtain, images: np.ndarray, shape: Config, device: torch.device
+def predict_visual_tokens(
+    params: Pretrain, obtain: Obtain, images: np.ndarray, shape: BEiT3Config, device: torch.device
 ) -> tuple[np.ndarray, int]:
     """Return the VQ-KD tokens of uint8 [n, S, S, 3], int32 [n, P], and the number of codes."""
     assert params.vqkd is not None
@@ -78,13 +78,13 @@ def visual_tokens(
     return out, tokenizer.config.codes
 
 
-def start_words(network: BEiT3, pieces: Sequence[str]) -> str:
+def initialise_words(network: BEiT3, pieces: Sequence[str]) -> str:
     """Initialise pieces with the mean MiniLM embedding of their text (arXiv 2402.09977); return a note on how many.
 
     They are scaled to the root mean square norm of the initial embeddings.
     """
     table = network.beit3.text_embed.weight
-    ids = word_ids(pieces)
+    ids = find_word_ids(pieces)
     known = torch.tensor([len(own) > 0 for own in ids])
     if known.any():
         starts = torch.tensor([0, *np.cumsum([len(own) for own in ids])[:-1]])
@@ -104,7 +104,7 @@ def start_words(network: BEiT3, pieces: Sequence[str]) -> str:
     return f"beit3.text_embed.weight: {int(known.sum()):,} of {len(pieces):,} pieces start as MiniLM's words"
 
 
-def word_ids(pieces: Sequence[str]) -> list[list[int]]:
+def find_word_ids(pieces: Sequence[str]) -> list[list[int]]:
     """Return MiniLM's ids of the text of each piece, empty if unknown."""
     vocabulary = load_tokenizer().get_vocab()
     rows = minilm_ids([piece.replace(WORD, " ").strip() for piece in pieces])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import ValidationError
 
 from alignrec.pipeline import io
-from alignrec.pipeline.beit3.config import Config, MiniConfig
+from alignrec.pipeline.beit3.config import BEiT3Config, MiniConfig
 from alignrec.pipeline.io import arrays
 from alignrec.pipeline.io.arrays import AGAIN
 from alignrec.pipeline.io.errors import UserError, one_line
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LARGEST_CONFIG, LARGEST_PIECES = 1 << 16, 1 << 22  # bytes
 MOST_NAMES = 3  # names shown in a message
 OF_LAYER = 32  # tensors in a layer of `mini`; BEiT3's has more
-Shape = TypeVar("Shape", Config, MiniConfig)
+Shape = TypeVar("Shape", BEiT3Config, MiniConfig)
 
 
 def is_mini(files: EncoderFiles) -> bool:
@@ -58,7 +58,7 @@ def check_files(files: EncoderFiles) -> set[int]:
         if (known := len({*pieces})) != len(pieces) or known != mini.vocab:
             raise UserError(f"{files.word_pieces}: has {known:,} pieces, and the network {mini.vocab:,}; {AGAIN}")
     else:
-        made = read_config(files, Config)
+        made = read_config(files, BEiT3Config)
         width = made.width
         with suppress(ModuleNotFoundError):  # unchecked without SentencePiece
             from alignrec.pipeline.beit3.tokenizer import Tokenizer
@@ -81,7 +81,8 @@ def read_whitening(files: EncoderFiles, width: int) -> Whitening:
         if more := sorted(tensors.keys() - Whitening._fields):
             raise UserError(f"tensor '{one_line(more[0], 64)}' is of no such map")
         read = Whitening(
-            arrays.require_tensor(tensors, "mean", width), arrays.require_tensor(tensors, "map", width, None)
+            arrays.require_tensor(tensors, "mean", width),
+            arrays.require_tensor(tensors, "map", width, None),
         )
     except UserError as e:
         raise UserError(f"{path}: {e}; {AGAIN}") from None
@@ -92,7 +93,7 @@ def read_whitening(files: EncoderFiles, width: int) -> Whitening:
 
 def load_network(files: EncoderFiles) -> BEiT3:
     """Load the network on the CPU; UserError for damaged files or weights that are not finite. Needs torch."""
-    made = read_config(files, Config)
+    made = read_config(files, BEiT3Config)
     import torch
     from safetensors.torch import load_file
 
@@ -107,7 +108,7 @@ def load_network(files: EncoderFiles) -> BEiT3:
     return loaded
 
 
-def _check_weights(shape: Config | MiniConfig, files: EncoderFiles) -> None:
+def _check_weights(shape: BEiT3Config | MiniConfig, files: EncoderFiles) -> None:
     """Raise UserError unless the weights have the names and shapes of that network, if torch is installed."""
     there = arrays.read_shapes(files.weights)
     if shape.layers * OF_LAYER > len(there):  # rejected before the layers are built

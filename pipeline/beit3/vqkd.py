@@ -20,7 +20,7 @@ HEAD_WIDTH = 64  # width of an attention head in released models
 
 
 @dataclass(frozen=True)
-class Config:
+class VQKDConfig:
     """Shape of a tokenizer; the defaults are the released ones."""
 
     image: int = 224  # image side, pixels
@@ -32,10 +32,10 @@ class Config:
     code_width: int = 32
 
 
-class Encoder(nn.Module):
+class VQKDEncoder(nn.Module):
     """The vision transformer that encodes patches."""
 
-    def __init__(self, c: Config) -> None:
+    def __init__(self, c: VQKDConfig) -> None:
         super().__init__()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, c.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + (c.image // c.patch) ** 2, c.width))
@@ -58,7 +58,7 @@ class Encoder(nn.Module):
 class Codebook(nn.Module):
     """The codes, `quantize.embedding.weight` in released files."""
 
-    def __init__(self, c: Config) -> None:
+    def __init__(self, c: VQKDConfig) -> None:
         super().__init__()
         self.embedding = nn.Embedding(c.codes, c.code_width)
 
@@ -72,12 +72,14 @@ class Codebook(nn.Module):
 class VQKD(nn.Module):
     """The visual tokenizer: encoder, projection and codebook."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: VQKDConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
+        self.encoder = VQKDEncoder(config)
         self.encode_task_layer = nn.Sequential(
-            nn.Linear(config.width, config.width), nn.Tanh(), nn.Linear(config.width, config.code_width)
+            nn.Linear(config.width, config.width),
+            nn.Tanh(),
+            nn.Linear(config.width, config.code_width),
         )
         self.quantize = Codebook(config)
 

@@ -14,12 +14,12 @@ from webserver import Folder, listening
 
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import checkpoints
-from alignrec.pipeline.beit3.config import SIZES, Config
+from alignrec.pipeline.beit3.config import SIZES, BEiT3Config
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.io.errors import UserError
 from benchmarks import _official
 
-TINY = Config(image=32, patch=8, vocab=58, width=64, layers=2, heads=1, ffn=96, positions=40, codes=20, mlm=True)
+TINY = BEiT3Config(image=32, patch=8, vocab=58, width=64, layers=2, heads=1, ffn=96, positions=40, codes=20, mlm=True)
 
 
 def official_bytes(tensors: dict[str, torch.Tensor], **beside: object) -> bytes:
@@ -29,7 +29,7 @@ def official_bytes(tensors: dict[str, torch.Tensor], **beside: object) -> bytes:
     return buffer.getvalue()
 
 
-def parameters(config: Config = TINY, seed: int = 1) -> dict[str, torch.Tensor]:
+def parameters(config: BEiT3Config = TINY, seed: int = 1) -> dict[str, torch.Tensor]:
     torch.manual_seed(seed)
     return BEiT3(config).state_dict()
 

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alignrec.pipeline.beit3.config import SIZES, Config
+from alignrec.pipeline.beit3.config import SIZES, BEiT3Config
 from alignrec.pipeline.beit3.inference import Inference
 from alignrec.pipeline.beit3.network import BEiT3
 
-TINY = Config(image=64, patch=16, vocab=100, width=48, layers=3, heads=4, ffn=192)
+TINY = BEiT3Config(image=64, patch=16, vocab=100, width=48, layers=3, heads=4, ffn=192)
 Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -63,13 +63,13 @@ def test_a_hidden_modality_equals_an_absent_one(network: BEiT3, inputs: Inputs) 
 # --- the inference layout, for every combination of modalities
 
 
-LAYERED = Config(image=64, patch=16, vocab=100, width=64, layers=3, heads=4, ffn=256, positions=66)
+LAYERED = BEiT3Config(image=64, patch=16, vocab=100, width=64, layers=3, heads=4, ffn=256, positions=66)
 BASE = replace(SIZES["base"], layers=2, image=64, vocab=300, positions=130)
 LENGTHS = {"one": [5], "of every kind": [9, 3, 3, 3, 3, 64, 2], "all the same": [7] * 5}
 
 
 @cache
-def randomised(shape: Config) -> BEiT3:
+def randomised(shape: BEiT3Config) -> BEiT3:
     """A network whose norms and biases are random, too."""
     torch.manual_seed(0)
     actual = BEiT3(shape).eval()
@@ -82,7 +82,7 @@ def randomised(shape: Config) -> BEiT3:
     return actual
 
 
-def items(shape: Config, lengths: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+def items(shape: BEiT3Config, lengths: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
     images = torch.randn(len(lengths), 3, shape.image, shape.image)
     return images, [torch.randint(4, shape.vocab, (n,)) for n in lengths]
 
@@ -125,7 +125,7 @@ def test_bfloat16_keeps_every_direction(has_image: bool) -> None:
 # --- torchscale 0.2.0, the authors' code (MIT licence), with equal weights at published sizes
 
 
-def their_beit3(c: Config) -> nn.Module:
+def their_beit3(c: BEiT3Config) -> nn.Module:
     """Return their network in our shape; its names lack our prefix `beit3.`."""
     config, network = _torchscale()
     own = config(

@@ -14,8 +14,8 @@ from pretraining import history as _run
 
 from alignrec.pipeline.beit3 import corpus, losses, prepare
 from alignrec.pipeline.beit3.config import SIZES
-from alignrec.pipeline.beit3.corpus import Corpus, Rates, Task, make_batch
-from alignrec.pipeline.beit3.losses import PretrainingModel, Step
+from alignrec.pipeline.beit3.corpus import Corpus, MaskRates, PretrainTask, make_batch
+from alignrec.pipeline.beit3.losses import MaskedBatch, PretrainingModel
 from alignrec.pipeline.beit3.params import Pretrain
 from alignrec.pipeline.beit3.pretrain import build_optimizer, fit
 from alignrec.pipeline.io.errors import UserError
@@ -70,7 +70,7 @@ def test_a_diverging_loss_is_one_line_that_names_the_rate(tmp_path: Path) -> Non
 def test_held_out_figures_are_those_of_counting() -> None:
     toy, net = task(48), network()
     measured = losses.measure_masked(net, toy)
-    rates = losses.Rates(0.4, 0.5, 0.15, 0.0)
+    rates = losses.MaskRates(0.4, 0.5, 0.15, 0.0)
     right, targets, loss = [], [], []
     for item in toy.held_out:  # one by one
         step = make_batch(toy, np.array([item]), rates, losses.seed_for(toy.seed, "held out masks"))
@@ -143,7 +143,7 @@ def test_it_notes_the_share_of_texts_read_and_names_the_key(tmp_path: Path, caps
 
 def test_it_learns_more_than_the_commonest_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Colour and thing are in both image and text, so that tokens masked in one can be predicted from the other."""
-    monkeypatch.setattr(prepare, "Task", partial(Task, share_held_out=0.2))
+    monkeypatch.setattr(prepare, "PretrainTask", partial(PretrainTask, share_held_out=0.2))
     shop(tmp_path, steps=120, lr=0.003, checkpoint_every=1000)
     last = _run(tmp_path)[-1]
     assert last["mim_accuracy"] > last["mim_chance"] + 0.05
@@ -165,8 +165,8 @@ def test_it_does_not_run_where_no_feature_set_reads_it(tmp_path: Path) -> None:
 # --- the terms of the loss
 
 
-def _step() -> tuple[Step, PretrainingModel]:
-    step = make_batch(task(12), np.arange(12), losses.Rates(0.5, 0.5, 0.5, 0.0), 3)
+def _step() -> tuple[MaskedBatch, PretrainingModel]:
+    step = make_batch(task(12), np.arange(12), losses.MaskRates(0.5, 0.5, 0.5, 0.0), 3)
     torch.manual_seed(1)
     return step, PretrainingModel(network(), MASK)
 
@@ -242,14 +242,14 @@ def test_there_are_no_more_codes_than_different_patches(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("grid", "share"), [(14, 0.4), (4, 0.4), (6, 0.75), (2, 0.5), (5, 0.0), (5, 1.0), (1, 1.0)])
 def test_every_image_has_exactly_the_share_masked(grid: int, share: float) -> None:
-    masks = corpus.mask_patches(grid * grid, share, corpus.item_generators(np.arange(40), 3))
+    masks = corpus.mask_patches(grid * grid, share, corpus.make_generators(np.arange(40), 3))
     assert set(masks.sum(axis=1)) == {round(share * grid * grid)}
 
 
 def test_pieces_are_masked_at_the_rate_and_special_ids_never() -> None:
     ids = np.array([[0, 5, 6, 7, 8, 2], [0, 5, 2, 1, 1, 1], [0, 2, 1, 1, 1, 1]])
     for seed in range(20):
-        mask = corpus.mask_pieces(ids, np.array([0.5, 0.15, 0.5]), corpus.item_generators(np.arange(3), seed))
+        mask = corpus.mask_pieces(ids, np.array([0.5, 0.15, 0.5]), corpus.make_generators(np.arange(3), seed))
         assert mask.sum(axis=1).tolist() == [2, 1, 0]
         assert (ids[mask] > 3).all()
 
@@ -259,7 +259,7 @@ def test_absent_and_hidden_modalities_are_not_predicted() -> None:
     ids = np.tile([0, 5, 6, 7, 2], (n, 1))
     has_image, has_text = np.arange(n) % 4 != 0, np.arange(n) % 4 != 1
     patches, pieces, no_image, no_text = corpus.draw_masks(
-        ids, has_image, has_text, 4, Rates(0.4, 0.5, 0.15, 0.2), corpus.item_generators(np.arange(n), 1)
+        ids, has_image, has_text, 4, MaskRates(0.4, 0.5, 0.15, 0.2), corpus.make_generators(np.arange(n), 1)
     )
     assert no_image[~has_image].all()
     assert no_text[~has_text].all()
@@ -274,15 +274,15 @@ def test_absent_and_hidden_modalities_are_not_predicted() -> None:
 
 def test_what_is_masked_of_an_item_depends_on_the_item_and_the_seed_alone() -> None:
     """The mask does not depend on the batch, so parts, processes and interruptions change nothing."""
-    items, rates = np.array([3, 8, 5, 9]), Rates(0.4, 0.5, 0.15, 0.2)
+    items, rates = np.array([3, 8, 5, 9]), MaskRates(0.4, 0.5, 0.15, 0.2)
     ids = np.array([[0, 5, 6, 7, 8, 2], [0, 5, 6, 2, 1, 1], [0, 9, 9, 9, 2, 1], [0, 4, 4, 4, 4, 2]])
     both = np.ones(4, bool)
-    patches, pieces, no_image, _ = corpus.draw_masks(ids, both, both, 4, rates, corpus.item_generators(items, 7))
-    part = corpus.draw_masks(ids[1:3, :5], both[1:3], both[1:3], 4, rates, corpus.item_generators(items[1:3], 7))
+    patches, pieces, no_image, _ = corpus.draw_masks(ids, both, both, 4, rates, corpus.make_generators(items, 7))
+    part = corpus.draw_masks(ids[1:3, :5], both[1:3], both[1:3], 4, rates, corpus.make_generators(items[1:3], 7))
     assert (part[0] == patches[1:3]).all()
     assert (part[1] == pieces[1:3, :5]).all()
     assert (part[2] == no_image[1:3]).all()
-    other = corpus.draw_masks(ids, both, both, 4, rates, corpus.item_generators(items, 8))
+    other = corpus.draw_masks(ids, both, both, 4, rates, corpus.make_generators(items, 8))
     assert (other[0] != patches).any()
 
 
@@ -315,11 +315,11 @@ def test_the_share_that_training_reads_grows_with_its_passes_up_to_what_is_not_c
 
 def test_short_texts_are_one_part_and_long_ones_parts_of_bounded_size() -> None:
     items = np.array([7, 3, 9, 1])
-    assert [part.tolist() for part in corpus.micro_batches(items, np.array([9, 128, 5, 60]))] == [[7, 3, 9, 1]]
+    assert [part.tolist() for part in corpus.split_batch(items, np.array([9, 128, 5, 60]))] == [[7, 3, 9, 1]]
     lengths = np.array([500, 20, 129, 128])
-    parts = corpus.micro_batches(items, lengths)
+    parts = corpus.split_batch(items, lengths)
     assert [part.tolist() for part in parts] == [[3, 1, 9], [7]]
     assert all(len(part) * lengths[np.isin(items, part)].max() <= 4 * corpus.TOKENS for part in parts)
-    assert [len(part) for part in corpus.micro_batches(items, np.array([900, 900, 900, 900]), least=2)] == [2, 2]
-    assert [len(part) for part in corpus.micro_batches(items[:3], np.array([900, 900, 900]), least=2)] == [3]
-    assert [part.tolist() for part in corpus.micro_batches(items[:0], lengths[:0])] == [[]]
+    assert [len(part) for part in corpus.split_batch(items, np.array([900, 900, 900, 900]), least=2)] == [2, 2]
+    assert [len(part) for part in corpus.split_batch(items[:3], np.array([900, 900, 900]), least=2)] == [3]
+    assert [part.tolist() for part in corpus.split_batch(items[:0], lengths[:0])] == [[]]

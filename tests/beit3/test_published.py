@@ -15,7 +15,7 @@ from alignrec import schemas
 from alignrec.commands.params import load
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import checkpoints, published, tokenizer, vqkd
-from alignrec.pipeline.beit3.config import SIZES, Config
+from alignrec.pipeline.beit3.config import SIZES, BEiT3Config
 from alignrec.pipeline.beit3.encoders import BEiT3Items
 from alignrec.pipeline.beit3.mini import WORDS, load_minilm, load_tokenizer
 from alignrec.pipeline.beit3.network import BEiT3
@@ -72,11 +72,11 @@ def test_heads_go_on_too_and_others_are_reported(tmp_path: Path, obtain: publish
 def test_visual_tokens_are_those_of_the_tokenizer_one_for_each_patch(tmp_path: Path, obtain: published.Obtain) -> None:
     torch.manual_seed(2)
     c = SIZES["small"]
-    tokenizer = vqkd.VQKD(vqkd.Config(16 * c.grid, 16, 64, 2, 1, 30, 4))
+    tokenizer = vqkd.VQKD(vqkd.VQKDConfig(16 * c.grid, 16, 64, 2, 1, 30, 4))
     torch.nn.init.normal_(tokenizer.encoder.pos_embed)
     params = Pretrain(size="small", vqkd=write(tmp_path / "vqkd.pth", tokenizer))
     images = np.random.default_rng(0).integers(0, 256, (70, c.image, c.image, 3), np.uint8)
-    tokens, n = published.visual_tokens(params, obtain, images, c, torch.device("cpu"))
+    tokens, n = published.predict_visual_tokens(params, obtain, images, c, torch.device("cpu"))
     assert n == 30
     assert tokens.shape == (70, c.patches)
     assert len(np.unique(tokens)) > 5
@@ -131,7 +131,9 @@ SURFACES = [
 
 def narrow(width: int, seed: int = 0) -> BEiT3:
     torch.manual_seed(seed)
-    return BEiT3(Config(image=8, patch=4, vocab=len(SURFACES), width=width, layers=1, heads=2, ffn=32, positions=8))
+    return BEiT3(
+        BEiT3Config(image=8, patch=4, vocab=len(SURFACES), width=width, layers=1, heads=2, ffn=32, positions=8)
+    )
 
 
 def table(beit3: BEiT3) -> Tensor:
@@ -139,7 +141,7 @@ def table(beit3: BEiT3) -> Tensor:
 
 
 def test_a_piece_starts_from_the_words_of_its_surface() -> None:
-    ids = published.word_ids(SURFACES)
+    ids = published.find_word_ids(SURFACES)
     words = {p: [load_tokenizer().id_to_token(i) for i in own] for p, own in zip(SURFACES, ids, strict=True)}
     assert [words[p] for p in ("<s>", "<pad>", "</s>", "<unk>", "<mask>")] == [
         ["[CLS]"], ["[PAD]"], ["[SEP]"], ["[UNK]"], ["[MASK]"],
@@ -155,7 +157,7 @@ def test_a_piece_starts_from_the_words_of_its_surface() -> None:
 
 def test_as_wide_as_minilm_words_are_its_own_up_to_one_factor() -> None:
     beit3, before = narrow(384), table(narrow(384))
-    line = published.start_words(beit3, SURFACES)
+    line = published.initialise_words(beit3, SURFACES)
     after, words, vocabulary = table(beit3), load_minilm()[WORDS], load_tokenizer().get_vocab()
     factor = after[SURFACES.index("▁red")] / words[vocabulary["red"]]
     torch.testing.assert_close(factor, factor[:1].expand(384))

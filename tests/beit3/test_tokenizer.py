@@ -11,7 +11,7 @@ from PIL import Image
 
 from alignrec.pipeline.beit3 import checkpoints
 from alignrec.pipeline.beit3.tokenizer import BOS, EOS, PAD, Tokenizer, split_text, train_model
-from alignrec.pipeline.beit3.vqkd import VQKD, Config
+from alignrec.pipeline.beit3.vqkd import VQKD, VQKDConfig
 from alignrec.pipeline.images.decode import decode_squares, normalise_pixels
 from benchmarks import _official
 
@@ -94,7 +94,7 @@ def test_features_equal_the_reference(tmp_path: Path) -> None:
 
 
 def test_nearest_is_by_direction_and_ties_go_to_the_first_code() -> None:
-    network = VQKD(Config(image=2, patch=1, width=4, layers=0, heads=1, codes=4, code_width=2))
+    network = VQKD(VQKDConfig(image=2, patch=1, width=4, layers=0, heads=1, codes=4, code_width=2))
     with torch.no_grad():
         network.quantize.embedding.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [1.0, 0.0]]))
     actual = network.quantize.nearest(torch.tensor([[0.01, 0.0], [100.0, 99.0], [-3.0, 1.0], [0.2, 5.0]]))

@@ -20,7 +20,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from alignrec.commands.params import Params
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3 import tokenizer
-from alignrec.pipeline.beit3.config import Config
+from alignrec.pipeline.beit3.config import BEiT3Config
 from alignrec.pipeline.beit3.encoders import BEiT3Items
 from alignrec.pipeline.beit3.network import BEiT3
 from alignrec.pipeline.encoders.chunks import LONGEST_WORD, Splitter, SplitText, split_between_words
@@ -55,7 +55,7 @@ def model() -> bytes:
 def network(model: bytes) -> BEiT3:
     torch.manual_seed(0)
     vocab = tokenizer.Tokenizer(model).vocab
-    return BEiT3(Config(image=32, patch=16, vocab=vocab, width=32, layers=2, heads=2, ffn=64, positions=34))
+    return BEiT3(BEiT3Config(image=32, patch=16, vocab=vocab, width=32, layers=2, heads=2, ffn=64, positions=34))
 
 
 @pytest.fixture(scope="module")
