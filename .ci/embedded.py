@@ -47,7 +47,11 @@ IDs and the study are in the whole release, whose manifest has the sha256
 def main() -> None:
     """Write alignrec/sample.zip."""
     target = ROOT / "alignrec" / SAMPLE_FILE
-    run = recorded(yaml.safe_load((ROOT / "dvc.lock").read_text()), ROOT / ".dvc/cache/files/md5", ROOT / RELEASE)
+    run = recorded(
+        yaml.safe_load((ROOT / "dvc.lock").read_text()),
+        ROOT / ".dvc/cache/files/md5",
+        ROOT / RELEASE,
+    )
     with tempfile.TemporaryDirectory() as folder:
         small = Path(folder) / "release"
         reduce(ROOT / RELEASE, small)
@@ -62,8 +66,13 @@ def recorded(lock: Mapping[str, Any], cache: Path, release: Path) -> str:
     (out,) = lock["stages"][STAGE]["outs"]
     name = out["md5"]
     try:
-        listed = {row["relpath"]: row["md5"] for row in json.loads((cache / name[:2] / name[2:]).read_text())}
-        found = hashlib.md5((release / manifests.NAME).read_bytes(), usedforsecurity=False).hexdigest()
+        listed = {
+            row["relpath"]: row["md5"]
+            for row in json.loads((cache / name[:2] / name[2:]).read_text())
+        }
+        found = hashlib.md5(
+            (release / manifests.NAME).read_bytes(), usedforsecurity=False
+        ).hexdigest()
     except FileNotFoundError as e:
         sys.exit(f"{e.filename}: not there; run `dvc repro` first")
     if listed[f"{release.name}/{manifests.NAME}"] != found:
@@ -75,7 +84,11 @@ def reduce(release: Path, small: Path) -> None:
     """Write the small version of a release to an empty folder and verify it."""
     whole, kept = manifests.load(release), list[File]()
     for file in whole.files:
-        if file.table and (file.feature_set or SETS[0]) in SETS and not file.path.startswith("semantic_ids/"):
+        if (
+            file.table
+            and (file.feature_set or SETS[0]) in SETS
+            and not file.path.startswith("semantic_ids/")
+        ):
             _rounded(release / file.path, small / file.path)
         elif file.path in WHOLE:
             io.write_bytes(small / file.path, (release / file.path).read_bytes())
@@ -114,7 +127,12 @@ def _rounded(source: Path, target: Path) -> None:
     split: list[str] = [f"{name}.list.element" for name in vectors]
     target.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(
-        table, target, compression="zstd", compression_level=19, use_dictionary=not vectors, use_byte_stream_split=split
+        table,
+        target,
+        compression="zstd",
+        compression_level=19,
+        use_dictionary=not vectors,
+        use_byte_stream_split=split,
     )
 
 

@@ -35,7 +35,9 @@ def listed(lines: str) -> dict[tuple[str, str], set[str]]:
     return hashes
 
 
-def faults(report: dict[str, Any], known: dict[tuple[str, str], set[str]]) -> Iterator[tuple[str, bool]]:
+def faults(
+    report: dict[str, Any], known: dict[tuple[str, str], set[str]]
+) -> Iterator[tuple[str, bool]]:
     """Yield a message for each unlisted file, and whether it is an error; local files are not checked."""
     for entry in report["install"]:
         source = entry["download_info"]
@@ -44,7 +46,10 @@ def faults(report: dict[str, Any], known: dict[tuple[str, str], set[str]]) -> It
             continue
         sha256 = source.get("archive_info", {}).get("hashes", {}).get("sha256", "none")
         if (name, version) not in known:
-            yield f"{name} {version}: no such release in hashes.txt; not checked", not name.startswith(CUDA)
+            yield (
+                f"{name} {version}: no such release in hashes.txt; not checked",
+                not name.startswith(CUDA),
+            )
         elif sha256 not in known[name, version]:
             yield (
                 f"{name} {version}: {source['url'].rpartition('/')[2]} has sha256 {sha256}, which hashes.txt lacks",
@@ -55,9 +60,16 @@ def faults(report: dict[str, Any], known: dict[tuple[str, str], set[str]]) -> It
 def main(reports: list[str]) -> int:
     """Check reports, print errors and return the exit code."""
     known = listed((ROOT / "hashes.txt").read_text(encoding="utf-8"))
-    wrong = [fault for path in reports for fault in faults(json.loads(Path(path).read_text("utf-8")), known)]
+    wrong = [
+        fault
+        for path in reports
+        for fault in faults(json.loads(Path(path).read_text("utf-8")), known)
+    ]
     for fault, refused in wrong:
-        print(f"error: {fault}; delete this environment" if refused else f"warning: {fault}", file=sys.stderr)
+        print(
+            f"error: {fault}; delete this environment" if refused else f"warning: {fault}",
+            file=sys.stderr,
+        )
     return int(any(refused for _, refused in wrong))
 
 

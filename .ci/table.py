@@ -13,7 +13,9 @@ TABLE = re.compile(r"(?<=\|---\|---\|---\|\n)(\| .* \|\n)+")
 
 def main() -> None:
     """Replace the rows of the first table."""
-    rows = "".join(f"| {stage.name} | {stage.does} | {stage.writes} |\n" for stage in STAGES.values())
+    rows = "".join(
+        f"| {stage.name} | {stage.does} | {stage.writes} |\n" for stage in STAGES.values()
+    )
     PAGE.write_text(TABLE.sub(rows, PAGE.read_text(encoding="utf-8"), count=1), encoding="utf-8")
 
 

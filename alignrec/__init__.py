@@ -33,13 +33,20 @@ __all__ = [
 _MODULES = {
     **{"Encoder": "encoders", "encoder": "encoders", "ProbeResult": "probes", "probe": "probes"},
     **dict.fromkeys(("Recommendation", "Recommender", "fit"), "recommenders"),
-    **{"Release": "releases", "load": "releases", "Vectors": "vectors", "UserError": "pipeline.io.errors"},
+    **{
+        "Release": "releases",
+        "load": "releases",
+        "Vectors": "vectors",
+        "UserError": "pipeline.io.errors",
+    },
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
-        raise AttributeError(f"module 'alignrec' has no attribute '{name}'; it has {', '.join(__all__)}")
+        raise AttributeError(
+            f"module 'alignrec' has no attribute '{name}'; it has {', '.join(__all__)}"
+        )
     try:
         return getattr(importlib.import_module(f"alignrec.{_MODULES[name]}"), name)
     except ModuleNotFoundError as e:

@@ -27,7 +27,15 @@ ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | None"
 
 BUNDLED = ("minilm", "cnn", "minilm-cnn")
 DEFAULTS, STORED = Encode(), Images()
-MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # PIL modes that PNG supports; others are converted to RGB
+MODES = (
+    "1",
+    "L",
+    "LA",
+    "P",
+    "RGB",
+    "RGBA",
+    "I;16",
+)  # PIL modes that PNG supports; others are converted to RGB
 
 
 class Reject(NamedTuple):
@@ -54,7 +62,9 @@ class Encoder:
         rejects: Images that the last call of `encode` could not read.
     """
 
-    def __init__(self, name: str, network: registry.Encoder, reads: Sequence[str], images: Images = STORED) -> None:
+    def __init__(
+        self, name: str, network: registry.Encoder, reads: Sequence[str], images: Images = STORED
+    ) -> None:
         """Wrap a loaded network that encodes the modalities `reads`; `images` sets how images are normalised."""
         self.name, self.reads, self.width = name, tuple(reads), network.width
         self.rejects: list[Reject] = []
@@ -90,9 +100,13 @@ class Encoder:
         pictured = _checked_rows(images, "image", kinds, "a path, bytes, a PIL image")
         written = _checked_rows(texts, "text", str | None, "a string")
         if all({"image": pictured, "text": written}[modality] is None for modality in self.reads):
-            raise UserError(f"{self.name} reads {' and '.join(f'{m}s' for m in self.reads)}; none were given")
+            raise UserError(
+                f"{self.name} reads {' and '.join(f'{m}s' for m in self.reads)}; none were given"
+            )
         if pictured is not None and written is not None and len(pictured) != len(written):
-            raise UserError(f"{len(pictured)} images and {len(written)} texts; give None where one is absent")
+            raise UserError(
+                f"{len(pictured)} images and {len(written)} texts; give None where one is absent"
+            )
         if not (n := len(pictured or written or ())):
             raise UserError("no rows to encode; give at least one image or text")
         # rows without content stay zero
@@ -103,15 +117,22 @@ class Encoder:
             part = slice(start, min(start + DEFAULTS.shard_rows, n))
             with ThreadPoolExecutor(workers) as pool:
                 decoded = list(pool.map(partial(decode, params=self._images), shown[part]))
-            self.rejects += [Reject(start + i, *one) for i, one in enumerate(decoded) if isinstance(one, tuple)]
+            self.rejects += [
+                Reject(start + i, *one) for i, one in enumerate(decoded) if isinstance(one, tuple)
+            ]
             jpegs = [None if isinstance(one, tuple) else one for one in decoded]
             texts_of = [text or "" for text in read[part]]
-            encoded = batching.encode_items(self._network, texts_of, jpegs, batch_size, workers=workers)
+            encoded = batching.encode_items(
+                self._network, texts_of, jpegs, batch_size, workers=workers
+            )
             vectors[part] = encoded.vectors
             if encoded.halved.any():
                 warnings.warn(f"{batching.HALVED}; give a smaller batch_size", stacklevel=2)
         if self.rejects:
-            n_images, (row, _, reason) = sum(image is not None for image in pictured or ()), self.rejects[0]
+            n_images, (row, _, reason) = (
+                sum(image is not None for image in pictured or ()),
+                self.rejects[0],
+            )
             line = f"{len(self.rejects):,} of {n_images:,} images cannot be read, first row {row}: {reason}"
             if len(self.rejects) == n_images:
                 raise UserError(f"{line}; give paths of image files, bytes or PIL images")
@@ -148,21 +169,30 @@ def encoder(name: str | Path | Release, encoder: str | None = None, **settings: 
         return _load_released(name, encoder)
     if isinstance(name, Path) or "/" in name or Path(name).is_dir():
         return _load_released(load(name), encoder)
-    ready = [*BUNDLED, *(other for other in registry.ENCODERS if other not in registry.ENCODERS.built_in)]
+    ready = [
+        *BUNDLED,
+        *(other for other in registry.ENCODERS if other not in registry.ENCODERS.built_in),
+    ]
     if name not in ready:
         if name in registry.ENCODERS:
-            raise UserError(f"encoder '{name}' needs weights of its own; name a release that carries it")
+            raise UserError(
+                f"encoder '{name}' needs weights of its own; name a release that carries it"
+            )
         raise UserError(f"no encoder '{name}'{nearest(name, ready)}")
     spec = registry.ENCODERS[name]
     own = checked(spec.params, settings, f"encoder.{name}")
-    return Encoder(name, spec.load(Path(), own), spec.reads)  # empty path: these encoders need no dataset
+    return Encoder(
+        name, spec.load(Path(), own), spec.reads
+    )  # empty path: these encoders need no dataset
 
 
 def _load_released(release: Release, name: str | None) -> Encoder:
     shelf = ReleasedEncoders(release.folder)
     names = shelf.names
     if not names:
-        raise UserError(f"{release.folder}: this release carries no encoder; take one of {', '.join(BUNDLED)}")
+        raise UserError(
+            f"{release.folder}: this release carries no encoder; take one of {', '.join(BUNDLED)}"
+        )
     if name is None and len(names) > 1:
         raise UserError(f"{release.folder}: name one of its encoders: {', '.join(names)}")
     loaded = shelf.load(name or names[0])
@@ -173,12 +203,18 @@ def _load_released(release: Release, name: str | None) -> Encoder:
 def _checked_rows(given: Any, name: str, kinds: Any, expected: str) -> list[Any] | None:
     if given is None:
         return None
-    if isinstance(given, str | bytes | os.PathLike | Image.Image) or not isinstance(given, Iterable):
-        raise UserError(f"{name}s: {type(given).__name__} is no list; give a list, one of the {name}s a row")
+    if isinstance(given, str | bytes | os.PathLike | Image.Image) or not isinstance(
+        given, Iterable
+    ):
+        raise UserError(
+            f"{name}s: {type(given).__name__} is no list; give a list, one of the {name}s a row"
+        )
     rows = list(given.to_pylist() if hasattr(given, "to_pylist") else given)
     for row, value in enumerate(rows):
         if not isinstance(value, kinds):
-            raise UserError(f"{name}s, row {row}: {type(value).__name__} is no {name}; give {expected} or None")
+            raise UserError(
+                f"{name}s, row {row}: {type(value).__name__} is no {name}; give {expected} or None"
+            )
     return rows
 
 
@@ -196,8 +232,12 @@ def decode(image: ImageLike, params: Images = STORED) -> bytes | tuple[str, str]
             data = image
         else:
             with Path(image).open("rb") as file:
-                data = file.read(params.max_bytes + 1)  # one byte more than allowed, to detect files that are too large
-    except Exception as e:  # PIL raises arbitrary exceptions for damaged images, which are decoded lazily
+                data = file.read(
+                    params.max_bytes + 1
+                )  # one byte more than allowed, to detect files that are too large
+    except (
+        Exception
+    ) as e:  # PIL raises arbitrary exceptions for damaged images, which are decoded lazily
         if isinstance(e, OSError) and e.strerror:
             return "missing", f"{e.filename}: {e.strerror}; only local files are read"
         status = "truncated" if "truncated" in str(e) else "not_an_image"

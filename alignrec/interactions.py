@@ -21,7 +21,10 @@ from alignrec.pipeline.runtime.seeds import seed_for
 from alignrec.schemas import COLD_ITEMS, SPARSE
 
 # columns and their types; `user` and `item` are required, `split` is train, valid, test or 0, 1, 2
-TYPES = dict.fromkeys(("user", "item", "split"), pa.string()) | {"rating": pa.float32(), "timestamp": pa.int64()}
+TYPES = dict.fromkeys(("user", "item", "split"), pa.string()) | {
+    "rating": pa.float32(),
+    "timestamp": pa.int64(),
+}
 GIVEN = "given"  # protocol of a split that the interactions contain
 
 
@@ -49,7 +52,9 @@ class Numbered:
     def split(self) -> Split:
         """Return the train, valid and test parts."""
         parts = load_split(self.table, len(self.users), len(self.items))
-        return replace(parts, division=self.protocol if self.protocol.startswith((COLD_ITEMS, SPARSE)) else "")
+        return replace(
+            parts, division=self.protocol if self.protocol.startswith((COLD_ITEMS, SPARSE)) else ""
+        )
 
 
 def number(interactions: Any, ids: Iterable[Any] | None, how: Splitting) -> Numbered:
@@ -76,10 +81,17 @@ def number(interactions: Any, ids: Iterable[Any] | None, how: Splitting) -> Numb
     result = _split_rows(covered, how)
     rows, items = result.table, result.items
     if names is not None:
-        place = pc.index_in(pa.array(items, pa.string()), value_set=pa.array(names, pa.string())).to_numpy()
+        place = pc.index_in(
+            pa.array(items, pa.string()), value_set=pa.array(names, pa.string())
+        ).to_numpy()
         numbers = pa.array(place[rows["item_id"].to_numpy()], pa.int32())
-        rows, items = rows.set_column(rows.column_names.index("item_id"), "item_id", numbers), np.array(names, object)
-    dropped = Counter({"item without a vector": len(table) - len(covered) - missing, "missing_value": missing})
+        rows, items = (
+            rows.set_column(rows.column_names.index("item_id"), "item_id", numbers),
+            np.array(names, object),
+        )
+    dropped = Counter(
+        {"item without a vector": len(table) - len(covered) - missing, "missing_value": missing}
+    )
     return replace(
         result,
         table=rows,
@@ -109,7 +121,9 @@ def _as_table(interactions: Any) -> pa.Table:
     if isinstance(interactions, np.ndarray):
         if interactions.ndim != 2 or interactions.shape[1] not in (2, 3):
             shape = interactions.shape
-            raise UserError(f"interactions: an array of shape {shape}; give [N, 2], user and item, or [N, 3], and time")
+            raise UserError(
+                f"interactions: an array of shape {shape}; give [N, 2], user and item, or [N, 3], and time"
+            )
         interactions = dict(zip(("user", "item", "timestamp"), interactions.T, strict=False))
     try:
         table = interactions if isinstance(interactions, pa.Table) else pa.table(interactions)
@@ -121,7 +135,9 @@ def _as_table(interactions: Any) -> pa.Table:
         ) from None
     for column in ("user", "item"):
         if column not in table.column_names:
-            raise UserError(f"interactions: no column '{column}'{nearest(column, table.column_names)}; rename it")
+            raise UserError(
+                f"interactions: no column '{column}'{nearest(column, table.column_names)}; rename it"
+            )
     if not len(table):
         raise UserError("interactions: the table has no rows")
     return table.select([column for column in TYPES if column in table.column_names])
@@ -135,7 +151,9 @@ def _cast_columns(table: pa.Table) -> pa.Table:
             if name == "timestamp" and pa.types.is_temporal(column.type):
                 column = pc.cast(column, pa.timestamp("s"), safe=False)
             if pa.types.is_string(TYPES[name]) and pa.types.is_floating(column.type):
-                column = pc.cast(column, pa.int64())  # pandas stores integers with missing values as floats
+                column = pc.cast(
+                    column, pa.int64()
+                )  # pandas stores integers with missing values as floats
             columns[name] = pc.cast(column, TYPES[name])
         except pa.ArrowException as e:
             raise UserError(
@@ -148,9 +166,13 @@ def _cast_columns(table: pa.Table) -> pa.Table:
 def _split_rows(table: pa.Table, how: Splitting) -> Numbered:
     own = how.protocol is None and "split" in table.column_names
     if own and max(how.user_core, how.item_core) > 1:
-        raise UserError("user_core, item_core: the column 'split' is kept; give a protocol to replace it")
+        raise UserError(
+            "user_core, item_core: the column 'split' is kept; give a protocol to replace it"
+        )
     # the same queries as in the stage `interactions`, so that both give the same split
-    chosen = Division(how.protocol or MMREC, seed_for("split", how.seed), how.cold_share, how.most_train)
+    chosen = Division(
+        how.protocol or MMREC, seed_for("split", how.seed), how.cold_share, how.most_train
+    )
     missing = {"rating": "NULL::FLOAT AS rating", "timestamp": "NULL::BIGINT AS timestamp"}
     columns = ["user", "item", *(c if c in table.column_names else missing[c] for c in missing)]
     with (
@@ -163,7 +185,9 @@ def _split_rows(table: pa.Table, how: Splitting) -> Numbered:
             parts = build.import_split(db, query)
         else:
             parts = build.divide_ratings(db, query, how.user_core, how.item_core, chosen)
-        users, items, rows = (pa.concat_tables(part) for part in (parts.users, parts.item_ids, parts.interactions))
+        users, items, rows = (
+            pa.concat_tables(part) for part in (parts.users, parts.item_ids, parts.interactions)
+        )
     protocol = GIVEN if own else parts.division or chosen.protocol
     return Numbered(rows, users["user"].to_numpy(), items["asin"].to_numpy(), protocol, parts.drops)
 

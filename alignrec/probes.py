@@ -45,20 +45,30 @@ class ProbeResult:
     def table(self) -> pa.Table:
         """All figures in long format: columns probe, features, figure, value, se."""
         rows = [
-            {"probe": probe, "features": name, "figure": figure, "value": value, "se": values.get(f"{figure}_se")}
+            {
+                "probe": probe,
+                "features": name,
+                "figure": figure,
+                "value": value,
+                "se": values.get(f"{figure}_se"),
+            }
             for probe, sets in self.figures.items()
             for name, values in sets.items()
             for figure, value in values.items()
             if not figure.endswith("_se")
         ]
         text = [(name, pa.string()) for name in ("probe", "features", "figure")]
-        return pa.Table.from_pylist(rows, pa.schema([*text, ("value", pa.float64()), ("se", pa.float64())]))
+        return pa.Table.from_pylist(
+            rows, pa.schema([*text, ("value", pa.float64()), ("se", pa.float64())])
+        )
 
     def __str__(self) -> str:
         probes = dict[str, str]()  # probe -> headline figure
         for probe, sets in self.figures.items():
             figures, measure = list(sets["chance"]), PROBES[probe].measure
-            at_cutoff = next((name for name in figures if name.endswith(f"@{self.cutoff}")), figures[0])
+            at_cutoff = next(
+                (name for name in figures if name.endswith(f"@{self.cutoff}")), figures[0]
+            )
             probes[probe] = measure if measure in figures else at_cutoff
         heads = [f"{probe} {figure}" for probe, figure in probes.items()]
         names = list(dict.fromkeys(name for sets in self.figures.values() for name in sets))
@@ -67,9 +77,18 @@ class ProbeResult:
         for name in names:
             cells = [self.figures[p].get(name, {}).get(figure) for p, figure in probes.items()]
             shown = ["-" if value is None else f"{value:.4f}" for value in cells]
-            lines.append("  ".join([name.ljust(width), *(c.rjust(len(h)) for c, h in zip(shown, heads, strict=True))]))
+            lines.append(
+                "  ".join(
+                    [
+                        name.ljust(width),
+                        *(c.rjust(len(h)) for c, h in zip(shown, heads, strict=True)),
+                    ]
+                )
+            )
         lines += [f"{probe}: skipped, {reason}" for probe, reason in self.skipped.items()]
-        lines += [f"dropped: {rows:,} interactions, {reason}" for reason, rows in self.dropped.items()]
+        lines += [
+            f"dropped: {rows:,} interactions, {reason}" for reason, rows in self.dropped.items()
+        ]
         return "\n".join(lines)
 
     def __repr__(self) -> str:
@@ -119,12 +138,22 @@ def probe(
     sets, names = align_sets(vectors, ids)
     require_positive(ks=ks)
     data = number(interactions, names, Splitting(protocol, user_core, item_core, seed))
-    result = probe_sets(sets, Data(data.table, len(names)), ks, seed_for("probe", seed), Probe().width)
+    result = probe_sets(
+        sets, Data(data.table, len(names)), ks, seed_for("probe", seed), Probe().width
+    )
     answered = {probe: sets for probe, sets in result["probes"].items() if "skipped" not in sets}
     return ProbeResult(
         figures=_of_sets(answered),
-        skipped={probe: sets["skipped"] for probe, sets in result["probes"].items() if "skipped" in sets},
-        processed=_of_sets({probe: sets for probe, sets in result["processed"].items() if probe in result["probes"]}),
+        skipped={
+            probe: sets["skipped"] for probe, sets in result["probes"].items() if "skipped" in sets
+        },
+        processed=_of_sets(
+            {
+                probe: sets
+                for probe, sets in result["processed"].items()
+                if probe in result["probes"]
+            }
+        ),
         forms={name: facts["form"] for name, facts in result["processed"]["forms"].items()},
         verdicts=result["verdicts"],
         paired=result["paired"],
@@ -134,4 +163,7 @@ def probe(
 
 
 def _of_sets(probes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {probe: {n: v for n, v in sets.items() if isinstance(v, dict)} for probe, sets in probes.items()}
+    return {
+        probe: {n: v for n, v in sets.items() if isinstance(v, dict)}
+        for probe, sets in probes.items()
+    }

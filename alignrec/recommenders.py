@@ -96,7 +96,10 @@ class Recommender:
             raise UserError(f"k: {k}; give 1 to {len(self.items)}, the items of the catalogue")
         # the same ranking as in the evaluation
         row = np.array([self.rows[user]])
-        users, items = (np.asarray(x) if isinstance(x, Vectors) else x for x in (self.user_vectors, self.item_vectors))
+        users, items = (
+            np.asarray(x) if isinstance(x, Vectors) else x
+            for x in (self.user_vectors, self.item_vectors)
+        )
         ranked = topk(users, items, k, self.seen, row)[0]
         ranked = ranked[ranked >= 0]
         if isinstance(items, Filter):
@@ -105,7 +108,9 @@ class Recommender:
             products = users[row] @ items[ranked].T
             scores = products if isinstance(products, np.ndarray) else products.toarray()
         names = self.items[ranked].tolist()
-        return [Recommendation(name, float(score)) for name, score in zip(names, scores[0], strict=True)]
+        return [
+            Recommendation(name, float(score)) for name, score in zip(names, scores[0], strict=True)
+        ]
 
     def __repr__(self) -> str:
         return f"<Recommender {self.model}: {len(self.users):,} users, {len(self.items):,} items>"
@@ -178,27 +183,49 @@ def fit(
     params = checked(MODELS[model].Params, settings, f"fit.{model}")
     require_positive(ks=ks, graph_k=[graph_k], most_train=[most_train])
     features, names = (None, None) if vectors is None else align_sets({SINGLE: vectors}, ids)
-    data = number(interactions, names, Splitting(protocol, user_core, item_core, seed, cold_share, most_train))
+    data = number(
+        interactions, names, Splitting(protocol, user_core, item_core, seed, cold_share, most_train)
+    )
     parts = data.split()
-    kept = "as imported" if data.protocol == GIVEN else f"users >= {user_core}, items >= {item_core}, repeatedly"
+    kept = (
+        "as imported"
+        if data.protocol == GIVEN
+        else f"users >= {user_core}, items >= {item_core}, repeatedly"
+    )
     rules = selecting_protocol(rule, data.protocol, kept, parts)
     x = features[SINGLE] if features is not None and MODELS[model].needs else None
     if x is not None and modalities and (total := sum(modalities)) != x.shape[1]:
-        raise UserError(f"modalities: {list(modalities)} make {total} columns, the vectors have {x.shape[1]}")
+        raise UserError(
+            f"modalities: {list(modalities)} make {total} columns, the vectors have {x.shape[1]}"
+        )
     held, seed = InMemoryData(parts, x, graph_k, tuple(modalities)), seed_for("fit", model, seed)
-    ranked = min(len(parts.cold_items(part)) for part in ("valid", "test")) if parts.is_cold else parts.n_items
+    ranked = (
+        min(len(parts.cold_items(part)) for part in ("valid", "test"))
+        if parts.is_cold
+        else parts.n_items
+    )
     possible = tuple(k for k in ks if k <= ranked) or (ranked,)
     cell = Cell(held, model, params, rules, seed, possible, "test")
     name = f"{model}-{cell.key[:16]}.safetensors"
-    saved = Checkpoint(Path(checkpoint) / name, params.checkpoint_every) if checkpoint is not None else None
+    saved = (
+        Checkpoint(Path(checkpoint) / name, params.checkpoint_every)
+        if checkpoint is not None
+        else None
+    )
     return _train_cell(cell, data, parts, saved, progress)
 
 
 def _train_cell(
-    cell: Cell, data: Numbered, parts: Split, checkpoint: Checkpoint | None, progress: Progress | None
+    cell: Cell,
+    data: Numbered,
+    parts: Split,
+    checkpoint: Checkpoint | None,
+    progress: Progress | None,
 ) -> Recommender:
     threads = torch.get_num_threads()
-    torch.set_num_threads(cell.settings.threads)  # the order of summation, and so the result, depends on it
+    torch.set_num_threads(
+        cell.settings.threads
+    )  # the order of summation, and so the result, depends on it
     try:
         fitted, split = cell.train(progress, checkpoint)
         results = cell.judge(fitted, split)
@@ -219,8 +246,12 @@ def _train_cell(
         model=cell.model,
         users=data.users,
         items=data.items,
-        user_vectors=Vectors(fitted.user, data.users) if isinstance(fitted.user, np.ndarray) else fitted.user,
-        item_vectors=Vectors(fitted.item, data.items) if isinstance(fitted.item, np.ndarray) else fitted.item,
+        user_vectors=Vectors(fitted.user, data.users)
+        if isinstance(fitted.user, np.ndarray)
+        else fitted.user,
+        item_vectors=Vectors(fitted.item, data.items)
+        if isinstance(fitted.item, np.ndarray)
+        else fitted.item,
         **judged[0],
         among_all=judged[1] if len(judged) > 1 else None,
         best_epoch=fitted.best_epoch,

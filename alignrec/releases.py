@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 Part = TypeVar("Part")
 
 LONGEST_WAIT = 3600  # seconds to wait for another process that fills the cache
-PREFERRED = ("beit3", "linear")  # default feature sets, in order of preference; otherwise the first of the release
+PREFERRED = (
+    "beit3",
+    "linear",
+)  # default feature sets, in order of preference; otherwise the first of the release
 
 
 class Embeddings(NamedTuple):
@@ -86,7 +89,9 @@ class Release:
     @cached_property
     def features(self) -> Mapping[str, Vectors]:
         """Vectors of each feature set, float32 [I, F]; `ids` are the asins."""
-        return Parts(self._tables.feature_sets, lambda name: _as_vectors(self._tables.features(name)))
+        return Parts(
+            self._tables.feature_sets, lambda name: _as_vectors(self._tables.features(name))
+        )
 
     @cached_property
     def graph(self) -> Mapping[str, sp.csr_array]:
@@ -113,7 +118,9 @@ class Release:
         return self.features[features or self._default_set()].of(asin)
 
     def _default_set(self) -> str:
-        return next((name for name in (*PREFERRED, *self.features) if name in self.features), PREFERRED[0])
+        return next(
+            (name for name in (*PREFERRED, *self.features) if name in self.features), PREFERRED[0]
+        )
 
     def semantic_ids(self, features: str | None = None) -> pa.Table:
         """Return the semantic IDs of items 0 .. I-1: columns item_id, asin, codes, suffix, ...
@@ -139,12 +146,18 @@ class Release:
         except ModuleNotFoundError as e:
             raise (not_installed(e) or e) from None
         edges = self._tables.edges(name)
-        item, neighbour, cosine = (edges[c].to_numpy() for c in ("item_id", "neighbour_id", "cosine"))
+        item, neighbour, cosine = (
+            edges[c].to_numpy() for c in ("item_id", "neighbour_id", "cosine")
+        )
         return sp.csr_array((cosine, (item, neighbour)), shape=(self.info.counts.items,) * 2)
 
 
 def load(
-    release: str | Path, features: str | None = None, *, cache: str | Path | None = None, key: str | Path | None = None
+    release: str | Path,
+    features: str | None = None,
+    *,
+    cache: str | Path | None = None,
+    key: str | Path | None = None,
 ) -> Release:
     """Load a release and verify the hash of every file.
 
@@ -171,7 +184,9 @@ def load(
     folder = stores.local_path(address)
     is_local = folder is not None and folder.suffix.lower() != ".zip"
     if folder is None or not is_local:
-        folder = _fetch_to_cache(address, features, Path(cache) if cache else platformdirs.user_cache_path("alignrec"))
+        folder = _fetch_to_cache(
+            address, features, Path(cache) if cache else platformdirs.user_cache_path("alignrec")
+        )
     if is_local or key is not None:  # a download has verified everything except the signature
         read.verify(folder, Path(key) if key else None)
     info = manifests.load(folder)
@@ -194,10 +209,14 @@ def _fetch_to_cache(address: str, features: str | None, cache: Path) -> Path:
                 shutil.rmtree(folder, ignore_errors=True)
                 _fetch(address, folder, features)
     except Timeout:
-        raise UserError(f"{folder}: another process has been filling it for an hour; stop that one") from None
+        raise UserError(
+            f"{folder}: another process has been filling it for an hour; stop that one"
+        ) from None
     except OSError as e:
         if e.errno == errno.ENOSPC or stores.local_path(address) is None:
-            raise UserError(f"{e.filename or folder}: {e.strerror}; name another folder with `cache`") from None
+            raise UserError(
+                f"{e.filename or folder}: {e.strerror}; name another folder with `cache`"
+            ) from None
         # the cache cannot be written, but an archive is at hand: unpack it for this process
         folder = Path(tempfile.mkdtemp(prefix="alignrec-")) / name
         atexit.register(shutil.rmtree, folder.parent, ignore_errors=True)

@@ -29,7 +29,9 @@ class Vectors(np.ndarray[Any, np.dtype[np.float32]]):
         vectors = np.ascontiguousarray(array, np.float32).view(cls)
         vectors.ids = np.fromiter(ids, object)
         if vectors.ndim != 2 or len(vectors.ids) != len(vectors):
-            raise UserError(f"vectors of shape {vectors.shape} with {len(vectors.ids)} ids; give one id a row [N, F]")
+            raise UserError(
+                f"vectors of shape {vectors.shape} with {len(vectors.ids)} ids; give one id a row [N, F]"
+            )
         return vectors
 
     @cached_property
@@ -47,9 +49,18 @@ class Vectors(np.ndarray[Any, np.dtype[np.float32]]):
 def suggest_name(name: str, names: Iterable[Any]) -> str:
     """Return a hint for an error message: a name similar to `name`, or the first few of `names`."""
     every = [*map(str, names)]
-    first, alike = every[:SHOWN], [n for n in every if n.startswith(name[:2]) or n.endswith(name[-2:])]
+    first, alike = (
+        every[:SHOWN],
+        [n for n in every if n.startswith(name[:2]) or n.endswith(name[-2:])],
+    )
     hint = nearest(name, alike) if alike else ""
-    return hint if "did you mean" in hint else f"; there are {', '.join(first)}, ..." if first else "; there are none"
+    return (
+        hint
+        if "did you mean" in hint
+        else f"; there are {', '.join(first)}, ..."
+        if first
+        else "; there are none"
+    )
 
 
 def align_sets(
@@ -65,16 +76,24 @@ def align_sets(
         raise UserError("vectors: none were given; give an array [I, F], or name -> array")
     sets = {name: check_matrix(x, name) for name, x in given.items()}
     # sets that know their items are joined by identifier, others by position
-    named = {n: x for n, x in given.items() if ids is None and isinstance(x, Vectors) and hasattr(x, "ids")}
+    named = {
+        n: x
+        for n, x in given.items()
+        if ids is None and isinstance(x, Vectors) and hasattr(x, "ids")
+    }
     rows = range(len(next(iter(sets.values()))))
     items = list(ids if ids is not None else next((x.ids.tolist() for x in named.values()), rows))
     for name, array in sets.items():
         if len(array) != len(items):
-            raise UserError(f"{name}: {len(array)} vectors for {len(items)} items; give a vector an item")
+            raise UserError(
+                f"{name}: {len(array)} vectors for {len(items)} items; give a vector an item"
+            )
         if name in named:
             row_of = named[name].rows
             if (absent := next((item for item in items if item not in row_of), None)) is not None:
-                raise UserError(f"{name}: no vector of item {absent!r}, which other vectors have; give the same items")
+                raise UserError(
+                    f"{name}: no vector of item {absent!r}, which other vectors have; give the same items"
+                )
             sets[name] = array[[row_of[item] for item in items]]
     return sets, items
 
@@ -84,9 +103,13 @@ def check_matrix(vectors: Any, name: str = SINGLE) -> np.ndarray:
     array = np.asarray(vectors)
     if array.ndim != 2 or not array.size or array.dtype.kind not in "fiu":
         given = f"{array.dtype} {array.shape}"
-        raise UserError(f"{name}: is {given}; expected numbers [items, width], at least one of each")
+        raise UserError(
+            f"{name}: is {given}; expected numbers [items, width], at least one of each"
+        )
     with np.errstate(over="ignore"):
-        single = np.ascontiguousarray(array, np.float32)  # before the check, as large doubles overflow to infinity
+        single = np.ascontiguousarray(
+            array, np.float32
+        )  # before the check, as large doubles overflow to infinity
     wrong = np.flatnonzero(~np.isfinite(single).all(axis=1))
     if wrong.size:
         raise UserError(f"{name}, row {wrong[0]}: not finite in single precision; correct it")
@@ -97,4 +120,6 @@ def require_positive(**given: Sequence[int]) -> None:
     """Raise UserError if an argument is empty or contains a number below 1."""
     for name, numbers in given.items():
         if not numbers or min(numbers) < 1:
-            raise UserError(f"{name}: {', '.join(map(str, numbers)) or 'none'}; give whole numbers of at least 1")
+            raise UserError(
+                f"{name}: {', '.join(map(str, numbers)) or 'none'}; give whole numbers of at least 1"
+            )

@@ -29,7 +29,9 @@ class Measurement:
     ours: str  # name of our implementation
     reference: str  # name of the baseline
     unit: str  # unit of the figures and of the limit, such as `items/s` or `s/epoch`
-    higher_is_better: bool  # throughput (work per wall second) rather than time (wall seconds per work)
+    higher_is_better: (
+        bool  # throughput (work per wall second) rather than time (wall seconds per work)
+    )
     limit: float  # hardware limit in the same unit, measured or computed on this machine
     limit_is: str  # what sets the limit, such as GEMM rate, memory bandwidth or disk
     what: str  # description of the work and of the reference
@@ -56,7 +58,9 @@ def save(name: str, m: Measurement) -> Path:
     path = RESULTS / f"{name}.json"
     facts = {key: value for key, value in vars(m).items() if key != "ways"}
     ways = {way: _record(m, way) for way in m.ways}
-    write_json(path, facts | {"share_of_limit": m.share_of_limit, "ways": ways, "machine": machine_facts()})
+    write_json(
+        path, facts | {"share_of_limit": m.share_of_limit, "ways": ways, "machine": machine_facts()}
+    )
     return path
 
 
@@ -75,12 +79,21 @@ def _record(m: Measurement, name: str) -> dict[str, Any]:
 
 def lines(name: str, m: Measurement) -> list[str]:
     """Return a table for the terminal, followed by the limit and notes on noisy figures."""
-    rows: list[tuple[str, ...]] = [("way", m.unit, "wall s/turn", "CPU s/turn", "ratio by wall s", "ratio by CPU s")]
+    rows: list[tuple[str, ...]] = [
+        ("way", m.unit, "wall s/turn", "CPU s/turn", "ratio by wall s", "ratio by CPU s")
+    ]
     for label, way in m.ways.items():
-        ratios = ["1", "1"] if label == m.reference else [str(m.ratio(label, seconds)) for seconds in ("wall", "cpu")]
+        ratios = (
+            ["1", "1"]
+            if label == m.reference
+            else [str(m.ratio(label, seconds)) for seconds in ("wall", "cpu")]
+        )
         rows.append((label, short(m.figure(label)), str(way.wall), str(way.cpu), *ratios))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    table = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
     return [
         f"{name}: {m.what}.",
         f"Median (smallest .. largest) of {len(m.ways[m.ours].turns)} rounds; ratio: times as fast as {m.reference}.",

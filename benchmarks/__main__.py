@@ -11,9 +11,13 @@ LONG = {"accuracy", "million", "reviews"}  # minutes to hours each: run by name
 
 
 def main(names: list[str]) -> None:
-    known = [m.name for m in pkgutil.iter_modules(benchmarks.__path__) if not m.name.startswith("_")]
+    known = [
+        m.name for m in pkgutil.iter_modules(benchmarks.__path__) if not m.name.startswith("_")
+    ]
     if unknown := sorted(set(names) - set(known)):
-        sys.exit(f"benchmarks: no benchmark is called {', '.join(unknown)}; choose from {', '.join(known)}")
+        sys.exit(
+            f"benchmarks: no benchmark is called {', '.join(unknown)}; choose from {', '.join(known)}"
+        )
     process.spin_if_idle()  # like a stage, before torch is loaded
     for name in names or sorted({*known} - LONG):
         try:
@@ -23,7 +27,9 @@ def main(names: list[str]) -> None:
                 sys.exit(f"{name}: {absent}")
             print(f"{name}: not run: {absent}\n", flush=True)
             continue
-        print("\n".join([*benchmarks.lines(name, m), f"-> {benchmarks.save(name, m)}\n"]), flush=True)
+        print(
+            "\n".join([*benchmarks.lines(name, m), f"-> {benchmarks.save(name, m)}\n"]), flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -17,10 +17,14 @@ DATA = Path(os.environ.get("ALIGNREC_BABY", "../shared/data/baby_2014/baby.inter
 def published_split() -> Split:
     """Read the split; raise Absent if the file is missing."""
     if not DATA.exists():
-        raise Absent(f"{DATA} is not there; ALIGNREC_BABY=PATH names Baby's baby.inter in MMRec's format")
+        raise Absent(
+            f"{DATA} is not there; ALIGNREC_BABY=PATH names Baby's baby.inter in MMRec's format"
+        )
     table = pc.read_csv(DATA, parse_options=pc.ParseOptions(delimiter="\t"))
     users, items, label = (table[name].to_numpy() for name in ("userID", "itemID", "x_label"))
     order = np.lexsort((items, users))
     parts = [order[label[order] == kind] for kind in range(3)]
-    train, valid, test = (Pairs(users[part].astype("i4"), items[part].astype("i4")) for part in parts)
+    train, valid, test = (
+        Pairs(users[part].astype("i4"), items[part].astype("i4")) for part in parts
+    )
     return Split(int(users.max()) + 1, int(items.max()) + 1, train, valid, test)

@@ -14,7 +14,11 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 USERS, PAIRS = 2, 6  # users per item, interactions per user
-CATEGORIES, WORDS, LENGTH = 40, 4000, 24  # categories, vocabulary size, words per text (a fifth from its category)
+CATEGORIES, WORDS, LENGTH = (
+    40,
+    4000,
+    24,
+)  # categories, vocabulary size, words per text (a fifth from its category)
 SIDE = 24  # pixels
 INTERACTIONS, ITEMS, IMAGES = "interactions.parquet", "items.jsonl", "images.zip"
 
@@ -43,16 +47,28 @@ def _interactions(items: int, category: np.ndarray, rng: np.random.Generator) ->
     taste = user[:n] % CATEGORIES
     own = by_category[starts[taste] + (rng.random(n) * np.diff(starts)[taste]).astype(int)]
     item[:n] = np.where(rng.random(n) < 0.5, own, item[:n])
-    names = (pa.array([f"{letter}{i}" for i in column.tolist()]) for letter, column in (("u", user), ("", item)))
-    return pa.table([*names, pa.array(rng.permutation(len(user)))], names=["user", "item", "timestamp"])
+    names = (
+        pa.array([f"{letter}{i}" for i in column.tolist()])
+        for letter, column in (("u", user), ("", item))
+    )
+    return pa.table(
+        [*names, pa.array(rng.permutation(len(user)))], names=["user", "item", "timestamp"]
+    )
 
 
 def _texts(category: np.ndarray, rng: np.random.Generator) -> Iterator[str]:
     for item, kind in enumerate(category.tolist()):
         own = rng.random(LENGTH) < 0.2
-        words = np.where(own, WORDS + 20 * kind + rng.integers(0, 20, LENGTH), rng.integers(0, WORDS, LENGTH))
+        words = np.where(
+            own, WORDS + 20 * kind + rng.integers(0, 20, LENGTH), rng.integers(0, WORDS, LENGTH)
+        )
         title, *rest = (f"w{word}" for word in words.tolist())
-        line = {"item": str(item), "title": title, "categories": [f"c{kind}"], "description": " ".join(rest)}
+        line = {
+            "item": str(item),
+            "title": title,
+            "categories": [f"c{kind}"],
+            "description": " ".join(rest),
+        }
         yield f"{json.dumps(line)}\n"
 
 

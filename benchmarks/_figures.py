@@ -20,13 +20,23 @@ from alignrec.pipeline.evaluation.cutoff import COLD
 from alignrec.pipeline.evaluation.evidence import HEADLINE, MAIN, Cell, Comparison, list_comparisons
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.report import probes as probed
-from alignrec.pipeline.report.table import describe_seeds, format_figure, markdown, measure_name, without_zero
+from alignrec.pipeline.report.table import (
+    describe_seeds,
+    format_figure,
+    markdown,
+    measure_name,
+    without_zero,
+)
 from alignrec.pipeline.runtime.layout import Layout
 
 BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+)([^\n]*) -->\n).*?(<!-- /figures -->)", re.DOTALL)
 SHOWN = ("zero_shot", "item_cf", "content_knn")  # probes in tables of probes
 COLUMNS = (MAIN, HEADLINE[-1])  # metrics in tables of results
-PROTOCOLS = {"_cold": "cold items", "_few": "3 interactions a user", "": "all users"}  # suffix of a case -> column
+PROTOCOLS = {
+    "_cold": "cold items",
+    "_few": "3 interactions a user",
+    "": "all users",
+}  # suffix of a case -> column
 
 
 def main(arguments: list[str]) -> None:
@@ -74,18 +84,29 @@ def matrix(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield a table per protocol: test Recall@20 of models by feature sets, the more numerous as rows."""
     for comparison in list_comparisons(io.read_table(layout.results, schemas.RESULTS)):
         rows = [row for row in comparison.rows if _named(comparison, row.model, row.features, only)]
-        cells = {(row.features, row.model): without_zero(format_figure(row.cells.get(MAIN))) for row in rows}
-        models, sets = (list(dict.fromkeys(getattr(row, of) for row in rows)) for of in ("model", "features"))
+        cells = {
+            (row.features, row.model): without_zero(format_figure(row.cells.get(MAIN)))
+            for row in rows
+        }
+        models, sets = (
+            list(dict.fromkeys(getattr(row, of) for row in rows)) for of in ("model", "features")
+        )
         if len(models) > len(sets):
-            yield markdown(("model", *sets), [(m, *(cells.get((f, m), "") for f in sets)) for m in models])
+            yield markdown(
+                ("model", *sets), [(m, *(cells.get((f, m), "") for f in sets)) for m in models]
+            )
         else:
-            yield markdown(("features", *models), [(f, *(cells.get((f, m), "") for m in models)) for f in sets])
+            yield markdown(
+                ("features", *models), [(f, *(cells.get((f, m), "") for m in models)) for f in sets]
+            )
         yield from ("", f"Test Recall@20, {_judged(comparison)}", "")
 
 
 def _named(comparison: Comparison, model: str, features: str, only: Sequence[str]) -> bool:
     """Whether the filters match; models (or feature sets) are not filtered if none is named."""
-    models, sets = ({getattr(row, of) for row in comparison.rows} & {*only} for of in ("model", "features"))
+    models, sets = (
+        {getattr(row, of) for row in comparison.rows} & {*only} for of in ("model", "features")
+    )
     return (not models or model in models) and (not sets or features in sets)
 
 
@@ -103,13 +124,23 @@ def probes(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield probe results of feature sets, raw and processed, best zero-shot first."""
     figures = io.read_json(layout.probes)
     asked = {key: probe for key, probe in probed.read_probes(figures).items() if not probe.skipped}
-    found = {key: asked[key] for key in [key for key in only if key in asked] or SHOWN if key in asked}
+    found = {
+        key: asked[key] for key in [key for key in only if key in asked] or SHOWN if key in asked
+    }
     first = next(iter(found.values()))
     sets = {*only} - {*found}
-    names = [name for name in first.sort_sets("raw", first.probe.figure) if not sets or name in sets]
+    names = [
+        name for name in first.sort_sets("raw", first.probe.figure) if not sets or name in sets
+    ]
     yield markdown(
-        ("features", *(f"{key.replace('_', ' ')} {probe.probe.figure}" for key, probe in found.items())),
-        [(name, *(without_zero(_raw_and_processed(probe, name)) for probe in found.values())) for name in names],
+        (
+            "features",
+            *(f"{key.replace('_', ' ')} {probe.probe.figure}" for key, probe in found.items()),
+        ),
+        [
+            (name, *(without_zero(_raw_and_processed(probe, name)) for probe in found.values()))
+            for name in names
+        ],
     )
     yield from ("", f"Raw, then processed. {probed.describe_processing(figures['processed'])}")
 
@@ -132,11 +163,16 @@ def content(layout: Layout, datasets: Sequence[str]) -> Iterator[str]:
             case = Layout(layout.root / layout.dataset / f"{name}_content{suffix}", name)
             found = list_comparisons(io.read_table(case.results, schemas.RESULTS))
             one = next((c for c in found if c.protocol.endswith(COLD)), found[0])
-            rows = [row for row in one.rows if row.features != "none" or not one.protocol.endswith(COLD)]
+            rows = [
+                row for row in one.rows if row.features != "none" or not one.protocol.endswith(COLD)
+            ]
             columns[f"{name}, {users}"] = {row.features: row.cells[MAIN] for row in rows}
     sets = dict.fromkeys(name for cells in columns.values() for name in cells)
     yield markdown(
-        ("features", *columns),  # no deviations, as closed-form models on one split give equal results
+        (
+            "features",
+            *columns,
+        ),  # no deviations, as closed-form models on one split give equal results
         [(s, *(without_zero(format_figure(of.get(s))) for of in columns.values())) for s in sets],
     )
     yield ""
@@ -148,7 +184,9 @@ def article(layout: Layout, parts: Sequence[str]) -> Iterator[str]:
     """Yield tables of the article and of the experiments: the named parts, or all available ones."""
     # from files in git rather than the last report, as the default run makes none of these tables
     kept = layout.root / "figures" / layout.dataset
-    for path in [kept / f"article-{part}.json" for part in parts] or sorted(kept.glob("article-*.json")):
+    for path in [kept / f"article-{part}.json" for part in parts] or sorted(
+        kept.glob("article-*.json")
+    ):
         for table in io.read_json(path):
             head = [table["head"][0] or table["heading"], *table["head"][1:]]
             yield from (markdown(head, table["rows"]), "", table["note"], "")

@@ -32,7 +32,9 @@ def save(tensors: Mapping[str, Tensor], to: Path | BinaryIO, **beside: object) -
 
 def beit3(to: Path, shape: BEiT3Config, seed: int = 0) -> None:
     """Write a file like beit3_base_patch16_224.pth: a BEiT3 of `shape` with MIM and MLM heads."""
-    whole = replace(shape, vocab=BEiT3Config.vocab, positions=BEiT3Config.positions, codes=CODES, mlm=True)
+    whole = replace(
+        shape, vocab=BEiT3Config.vocab, positions=BEiT3Config.positions, codes=CODES, mlm=True
+    )
     with torch.device("meta"):
         network = BEiT3(whole)
     save(drawn(network, seed).state_dict(), to)
@@ -41,12 +43,22 @@ def beit3(to: Path, shape: BEiT3Config, seed: int = 0) -> None:
 def visual_tokenizer(to: Path, shape: vqkd.VQKDConfig, seed: int = 0) -> None:
     """Write a file like vqkd_encoder_base_decoder_1x768x12_clip-d93179da.pth, with decoder and statistics."""
     with torch.device("meta"):
-        encoder, block, head = vqkd.VQKD(shape), vqkd.VQKDEncoder(shape).blocks[0], nn.Linear(shape.width, shape.width)
+        encoder, block, head = (
+            vqkd.VQKD(shape),
+            vqkd.VQKDEncoder(shape).blocks[0],
+            nn.Linear(shape.width, shape.width),
+        )
     tensors = drawn(encoder, seed).state_dict()
     codebook = nn.functional.normalize(tensors["quantize.embedding.weight"], dim=1)
     counts = torch.ones(shape.codes)
-    tensors |= {f"decoder.blocks.0.{name}": tensor for name, tensor in drawn(block, seed + 1).state_dict().items()}
-    tensors |= {f"decode_task_layer.0.{name}": tensor for name, tensor in drawn(head, seed + 2).state_dict().items()}
+    tensors |= {
+        f"decoder.blocks.0.{name}": tensor
+        for name, tensor in drawn(block, seed + 1).state_dict().items()
+    }
+    tensors |= {
+        f"decode_task_layer.0.{name}": tensor
+        for name, tensor in drawn(head, seed + 2).state_dict().items()
+    }
     tensors |= {
         "quantize.embedding.weight": codebook,
         "quantize.embedding.embed_avg": codebook.clone(),

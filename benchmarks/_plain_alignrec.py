@@ -45,12 +45,16 @@ def run(model: AlignRec, inputs: Inputs, settings: AlignRecParams, batches: list
     n_users, n_items = parts.n_users, parts.n_items
     block = adjacency.normalise_by_degrees(adjacency.interaction_matrix(parts)).tocoo()
     rows, columns = block.coords
-    both = np.stack([np.concatenate([rows, columns + n_users]), np.concatenate([columns + n_users, rows])])
+    both = np.stack(
+        [np.concatenate([rows, columns + n_users]), np.concatenate([columns + n_users, rows])]
+    )
     torch.sparse.check_sparse_tensor_invariants.disable()
     whole = torch.sparse_coo_tensor(torch.from_numpy(both), torch.from_numpy(np.tile(block.data, 2)),
                                     (n_users + n_items,) * 2, device=device).coalesce()  # fmt: skip
     at = torch.from_numpy(np.stack(block.coords))
-    user_item = torch.sparse_coo_tensor(at, torch.from_numpy(block.data), block.shape, device=device).coalesce()
+    user_item = torch.sparse_coo_tensor(
+        at, torch.from_numpy(block.data), block.shape, device=device
+    ).coalesce()
     item_graph = adjacency.item_graph(inputs.edges, n_items).tocoo()
     at, data = torch.from_numpy(np.stack(item_graph.coords)), torch.from_numpy(item_graph.data)
     item_item = torch.sparse_coo_tensor(at, data, item_graph.shape, device=device).coalesce()
@@ -72,7 +76,12 @@ def run(model: AlignRec, inputs: Inputs, settings: AlignRecParams, batches: list
         h_user, h_item = id_user + mm_user, id_item + mm_item
         u, p, n = h_user[batch.users], h_item[batch.positives], h_item[batch.negatives]
         rank = -nnf.logsigmoid((u * p).sum(1) - (u * n).sum(1)).mean()
-        norm = settings.l2 * (u.pow(2).sum() + p.pow(2).sum() + n.pow(2).sum()) / 2 / settings.batch_size
+        norm = (
+            settings.l2
+            * (u.pow(2).sum() + p.pow(2).sum() + n.pow(2).sum())
+            / 2
+            / settings.batch_size
+        )
         e = mm_item[batch.positives]
         align = _cca(e, id_item[batch.positives], settings.temperature)
         align = align + _cca(mm_user[batch.users], id_user[batch.users], settings.temperature)
@@ -121,7 +130,9 @@ def _recall(branches: tuple[Tensor, ...], parts: split.Split, taken: list[set[in
     return float(np.mean(recalls))
 
 
-def steps(optimiser: torch.optim.Optimizer, batches: list[Batch], loss: Callable[[Batch], Tensor]) -> list[float]:
+def steps(
+    optimiser: torch.optim.Optimizer, batches: list[Batch], loss: Callable[[Batch], Tensor]
+) -> list[float]:
     losses = []
     for batch in batches:
         optimiser.zero_grad()

@@ -11,7 +11,11 @@ from alignrec.pipeline.sources import sticker_shop
 from alignrec.pipeline.sources.amazon import Reader2014
 from alignrec.pipeline.sources.sample import SampleSource
 
-REVIEWS, METADATA, IMAGE_FEATURES = "reviews_Baby_5.json.gz", "meta_Baby.json.gz", "image_features_Baby.b"
+REVIEWS, METADATA, IMAGE_FEATURES = (
+    "reviews_Baby_5.json.gz",
+    "meta_Baby.json.gz",
+    "image_features_Baby.b",
+)
 WIDTH = 4096  # of Amazon's image features
 SHOPPERS = 400  # minimum at which a few hundred stickers have five buyers each
 
@@ -28,7 +32,9 @@ def write(raw: Path, items: int) -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
     with (raw / IMAGE_FEATURES).open("wb") as f:
         for product in products:
-            f.write(product["asin"].encode() + rng.random(WIDTH, np.float32).astype("<f4").tobytes())
+            f.write(
+                product["asin"].encode() + rng.random(WIDTH, np.float32).astype("<f4").tobytes()
+            )
     return products
 
 

@@ -24,7 +24,9 @@ from recbole.trainer import Trainer
 def main(folder: Path) -> None:
     answers, sys.stdout = sys.stdout, sys.stderr  # keep RecBole's messages out of the answers
     sys.argv = sys.argv[:1]  # RecBole parses it
-    config = Config("LightGCN", folder.name, config_dict=json.loads((folder / "settings.json").read_text()))
+    config = Config(
+        "LightGCN", folder.name, config_dict=json.loads((folder / "settings.json").read_text())
+    )
     dataset = create_dataset(config)
     train, _, _ = data_preparation(config, dataset)
     model = LightGCN(config, train.dataset).to(config["device"])

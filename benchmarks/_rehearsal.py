@@ -30,7 +30,11 @@ PROFILE = ROOT / "profiles" / "baby.yaml"
 DATASET = "baby"
 FEWEST = 40  # minimum items, so that half of them reach the main cutoff, 20
 BATCH = 8  # batch size of pre-training at which size base fits 12 GB without a GPU
-INIT, TOKENIZER, VQKD = "beit3_base_patch16_224.pth", "beit3.spm", "vqkd_encoder_base_decoder_1x768x12_clip.pth"
+INIT, TOKENIZER, VQKD = (
+    "beit3_base_patch16_224.pth",
+    "beit3.spm",
+    "vqkd_encoder_base_decoder_1x768x12_clip.pth",
+)
 # both published sizes of BEiT3 predict the codes of the same tokenizer
 VISUAL_TOKENIZERS = {size: vqkd.VQKDConfig() for size in SIZES} | {
     "small": vqkd.VQKDConfig(width=128, layers=3, heads=2)
@@ -40,8 +44,12 @@ OPTIONS = "rehearsal.json"
 
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="rehearsal", description=__doc__.partition("\n")[0])
-    parser.add_argument("--items", type=int, default=300, help=f"before the 5-core, at least {FEWEST}")
-    parser.add_argument("--size", choices=[*SIZES], default="base", help="of BEiT3 and of the files")
+    parser.add_argument(
+        "--items", type=int, default=300, help=f"before the 5-core, at least {FEWEST}"
+    )
+    parser.add_argument(
+        "--size", choices=[*SIZES], default="base", help="of BEiT3 and of the files"
+    )
     parser.add_argument("--folder", type=Path, help="kept and resumed; by default a temporary one")
     options = parser.parse_args(arguments)
     if options.items < FEWEST:
@@ -73,7 +81,9 @@ def rehearse(folder: Path, size: str, items: int) -> dict[str, Any]:
     _run("dvc", "repro", folder=folder)
     _run("alignrec", "verify", str(Layout(Path("outputs"), DATASET).release), folder=folder)
     paths = [path for stage in STAGES for path in sorted(layout.work(stage).rglob(io.COST))]
-    costs = {path.parent.relative_to(layout.root / WORK).as_posix(): io.read_json(path) for path in paths}
+    costs = {
+        path.parent.relative_to(layout.root / WORK).as_posix(): io.read_json(path) for path in paths
+    }
     return options | {"machine": machine_facts(), "stages": costs}
 
 
@@ -81,7 +91,9 @@ def lay_out(folder: Path) -> None:
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
     _run("dvc", "init", "-q", "-f", "--no-scm", folder=folder)
-    shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config.local")  # keeps the config of `dvc init`
+    shutil.copy(
+        ROOT / ".dvc" / "config", folder / ".dvc" / "config.local"
+    )  # keeps the config of `dvc init`
 
 
 def published(raw: Path, size: str, texts: list[str]) -> None:
@@ -100,7 +112,12 @@ def parameters(profile: dict[str, Any], raw: Path, size: str, items: int) -> dic
     precision = max(("float32", "bfloat16"), key=gemm_rate)
     steps = max(1, items // BATCH)
     ks = [k for k in STAGES["benchmark"].params().model_dump()["ks"] if k <= items // 2]
-    scale = {"steps": steps, "batch_size": BATCH, "precision": precision, "checkpoint_every": max(1, steps // 2)}
+    scale = {
+        "steps": steps,
+        "batch_size": BATCH,
+        "precision": precision,
+        "checkpoint_every": max(1, steps // 2),
+    }
     changed: dict[str, dict[str, Any]] = {
         "sources": {DATASET: source | files | {"features": features}},
         "pretrain": weights | scale | {"size": size},
@@ -112,14 +129,21 @@ def parameters(profile: dict[str, Any], raw: Path, size: str, items: int) -> dic
         "study": {"mask": {"ratios": [0, 1], "seeds": 1}},
         "benchmark": {"seeds": 1, "ablation_seeds": 1, "ks": ks},
     }
-    return profile | {section: profile.get(section, {}) | values for section, values in changed.items()}
+    return profile | {
+        section: profile.get(section, {}) | values for section, values in changed.items()
+    }
 
 
 def _run(*command: str, folder: Path) -> None:
     here = str(Path(sys.executable).parent)
-    environment = os.environ | {"PATH": f"{here}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": "."}
+    environment = os.environ | {
+        "PATH": f"{here}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": ".",
+    }
     if subprocess.run(command, cwd=folder, env=environment).returncode:
-        sys.exit(f"rehearsal: `{' '.join(command)}` failed in {folder}; its last lines above say why")
+        sys.exit(
+            f"rehearsal: `{' '.join(command)}` failed in {folder}; its last lines above say why"
+        )
 
 
 def lines(figures: dict[str, Any]) -> list[str]:
@@ -130,7 +154,10 @@ def lines(figures: dict[str, Any]) -> list[str]:
     return [
         f"BEiT3-{figures['size']}, {figures['items']} stickers, from dvc repro to a verified release.",
         f"{figures['machine']['cpu']}, {figures['machine']['cores']} cores.",
-        *("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table),
+        *(
+            "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+            for row in table
+        ),
     ]
 
 

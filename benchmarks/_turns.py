@@ -68,7 +68,9 @@ class Way(Generic[Result]):
         """Return the speedup over `other` per unit of work, in `wall` or `cpu` seconds, from ratios within rounds."""
         pairs = zip(self.turns, other.turns, strict=True)
         scale = self.work / other.work
-        return spread([getattr(theirs, seconds) / getattr(ours, seconds) * scale for ours, theirs in pairs])
+        return spread(
+            [getattr(theirs, seconds) / getattr(ours, seconds) * scale for ours, theirs in pairs]
+        )
 
 
 def take(
@@ -94,7 +96,9 @@ def timed(work: Callable[..., Result], *args: Any) -> Turn[Result]:
     """Run and time `work`, including asynchronous work on a GPU."""
     wall, cpu = time.perf_counter(), _cpu_seconds()
     result = work(*args)
-    torch = sys.modules.get("torch")  # importing it here would add to the time of ways without torch
+    torch = sys.modules.get(
+        "torch"
+    )  # importing it here would add to the time of ways without torch
     if torch and torch.accelerator.is_available():
         torch.accelerator.synchronize()
     return Turn(time.perf_counter() - wall, _cpu_seconds() - cpu, result)

@@ -35,7 +35,12 @@ from benchmarks._baby import published_split
 from benchmarks._plain_alignrec import steps
 from benchmarks._turns import Turn, Way, timed
 
-RECBOLE = ("recbole==1.2.1", "numpy<2", "scipy<1.12", "pandas<3")  # RecBole's last release and its upper bounds
+RECBOLE = (
+    "recbole==1.2.1",
+    "numpy<2",
+    "scipy<1.12",
+    "pandas<3",
+)  # RecBole's last release and its upper bounds
 PYTHON = Path(os.environ.get("ALIGNREC_FRAMEWORKS_CACHE", RESULTS), "recbole/bin/python").absolute()
 SETTINGS = LightGCNParams(lr=0.002, lr_decay=1, patience=8)
 SHARE = 0.95  # target, as a fraction of the lower plateau
@@ -54,7 +59,9 @@ def run() -> Measurement:
             before = {"recbole": theirs.recall(), "ours": ours(_recall)}
             if abs(before["recbole"] - before["ours"]) > AGREE:
                 raise RuntimeError(f"the same tables have different valid Recall@20: {before}")
-            turns = race({"recbole": theirs.epoch, "ours": partial(ours, _epoch, 0)}, SETTINGS.patience)
+            turns = race(
+                {"recbole": theirs.epoch, "ours": partial(ours, _epoch, 0)}, SETTINGS.patience
+            )
             started = theirs.start.wall
         aim = SHARE * min(map(best, turns.values()))
         draws = {name: [epochs_to(aim, iter(way).__next__)] for name, way in turns.items()}
@@ -86,7 +93,9 @@ def measured(
 ) -> Measurement:
     """Return the time to `aim`: time per epoch, times the median number of epochs over draws."""
     epochs = {name: statistics.median(drawn) for name, drawn in draws.items()}
-    each = "; ".join(f"{name} {best(way):.4f}, the aim after {draws[name]} epochs" for name, way in turns.items())
+    each = "; ".join(
+        f"{name} {best(way):.4f}, the aim after {draws[name]} epochs" for name, way in turns.items()
+    )
     rate = _read_rate(split)
     return Measurement(
         ways={name: Way(way, 1 / epochs[name]) for name, way in turns.items()},
@@ -103,7 +112,9 @@ def measured(
             "plateau": {name: best(way) for name, way in turns.items()},
             "aim": aim,
             "epochs_to_aim": draws,
-            "settings": SETTINGS.model_dump(include={"dim", "layers", "lr", "l2", "batch_size", "patience"}),
+            "settings": SETTINGS.model_dump(
+                include={"dim", "layers", "lr", "l2", "batch_size", "patience"}
+            ),
             "gb_read_per_s": rate / 1e9,
             "threads": torch.get_num_threads(),
             **details,
@@ -122,7 +133,9 @@ def race(ways: Mapping[str, Epoch], patience: int) -> dict[str, list[Turn[float]
 
 
 def _is_flat(turns: Sequence[Turn[float]], patience: int) -> bool:
-    return bool(turns) and len(turns) - 1 - int(np.argmax([turn.result for turn in turns])) >= patience
+    return (
+        bool(turns) and len(turns) - 1 - int(np.argmax([turn.result for turn in turns])) >= patience
+    )
 
 
 class _Training:
@@ -132,14 +145,22 @@ class _Training:
         keep_large_buffers()
         torch.manual_seed(0)  # equal initial embeddings for all seeds
         self.split, self.seed, self.epochs = published_split(), seed, 0
-        self.model = LightGCN(Inputs(self.split, None, None, pick_device()), SETTINGS).to(pick_device())
+        self.model = LightGCN(Inputs(self.split, None, None, pick_device()), SETTINGS).to(
+            pick_device()
+        )
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=SETTINGS.lr, fused=True)
         self.sampler = Sampler(self.split)
 
     def epoch(self) -> None:
-        drawn = torch.from_numpy(self.sampler.epoch(np.random.default_rng([self.seed, self.epochs]))).to(pick_device())
+        drawn = torch.from_numpy(
+            self.sampler.epoch(np.random.default_rng([self.seed, self.epochs]))
+        ).to(pick_device())
         batches = [Batch(*rows) for rows in drawn.split(SETTINGS.batch_size, dim=1)]
-        steps(self.optimiser, batches, lambda batch: torch.stack(list(self.model.loss(batch).values())).sum())
+        steps(
+            self.optimiser,
+            batches,
+            lambda batch: torch.stack(list(self.model.loss(batch).values())).sum(),
+        )
         self.epochs += 1
 
     @torch.no_grad()
@@ -191,11 +212,15 @@ class _RecBole:
 
 
 @contextmanager
-def recbole(folder: Path, split: Split, tables: Mapping[str, np.ndarray], seed: int) -> Iterator[_RecBole]:
+def recbole(
+    folder: Path, split: Split, tables: Mapping[str, np.ndarray], seed: int
+) -> Iterator[_RecBole]:
     """Start RecBole from initial embeddings; raise Absent if it is not installed."""
     if not PYTHON.exists():
         needs = " ".join(f"'{need}'" for need in RECBOLE)
-        raise Absent(f"no {PYTHON}: python -m venv {PYTHON.parents[1]} && {PYTHON} -m pip install {needs}")
+        raise Absent(
+            f"no {PYTHON}: python -m venv {PYTHON.parents[1]} && {PYTHON} -m pip install {needs}"
+        )
     folder.mkdir()
     for name in ("train", "valid", "test"):
         pairs = getattr(split, name)
@@ -206,10 +231,22 @@ def recbole(folder: Path, split: Split, tables: Mapping[str, np.ndarray], seed: 
     for name, table in tables.items():
         np.save(folder / f"{name}.npy", table)
     write_json(folder / "settings.json", _recbole_settings(folder, seed))
-    command: list[str | Path] = [PYTHON, "-P", "-W", "ignore", Path(__file__).with_name("_recbole.py"), folder]
+    command: list[str | Path] = [
+        PYTHON,
+        "-P",
+        "-W",
+        "ignore",
+        Path(__file__).with_name("_recbole.py"),
+        folder,
+    ]
     environment = os.environ | {"PYTHONPATH": ""}
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder, env=environment
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=folder,
+        env=environment,
     ) as process:
         try:
             yield _RecBole(process, folder, split)

@@ -54,8 +54,13 @@ def run() -> Measurement:
     """Encode the same items with the same weights and compare vectors with torchscale's in float32."""
     # separate processes, as our code changes the allocator's settings
     with _turns.process() as theirs, _turns.process() as ours:
-        turns = {f"torchscale {precision}": partial(theirs, _torchscale, precision) for precision in PRECISIONS}
-        turns |= {f"ours {precision}": partial(ours, encoded, precision) for precision in PRECISIONS}
+        turns = {
+            f"torchscale {precision}": partial(theirs, _torchscale, precision)
+            for precision in PRECISIONS
+        }
+        turns |= {
+            f"ours {precision}": partial(ours, encoded, precision) for precision in PRECISIONS
+        }
         ways = _turns.take(turns, work=ITEMS, warm_up=True)
     vectors = {name: torch.from_numpy(way.last) for name, way in ways.items()}
     exact = vectors["torchscale float32"]
@@ -75,7 +80,10 @@ def run() -> Measurement:
         what=f"{ITEMS} items in batches of {PASS}, image {SHAPE.image}, texts of {np.mean([*map(len, _ids())]):.0f} "
         f"tokens on average, JPEG bytes to vectors; the reference: torchscale in float32, padded to {PADDED}",
         details={
-            "ratio": {p: ways[f"ours {p}"].times_as_fast(ways[f"torchscale {p}"])._asdict() for p in PRECISIONS},
+            "ratio": {
+                p: ways[f"ours {p}"].times_as_fast(ways[f"torchscale {p}"])._asdict()
+                for p in PRECISIONS
+            },
             "smallest_cosine_to_torchscale_float32": cosines,
             "gemm_gflop_per_s": {precision: rate / 1e9 for precision, rate in rates.items()},
             "share_of_gemm_rate": {p: per_s[p] * one / rate for p, rate in rates.items()},
@@ -91,8 +99,12 @@ def run() -> Measurement:
 @cache
 def _ids() -> list[np.ndarray]:
     rng = np.random.default_rng(0)
-    lengths = np.interp((np.arange(ITEMS) + 0.5) / ITEMS, np.linspace(0, 1, len(DECILES)), DECILES).astype(int)
-    return [np.array([BOS, *rng.integers(4, SHAPE.vocab, n - 2), EOS]) for n in rng.permutation(lengths)]
+    lengths = np.interp(
+        (np.arange(ITEMS) + 0.5) / ITEMS, np.linspace(0, 1, len(DECILES)), DECILES
+    ).astype(int)
+    return [
+        np.array([BOS, *rng.integers(4, SHAPE.vocab, n - 2), EOS]) for n in rng.permutation(lengths)
+    ]
 
 
 @cache
@@ -126,7 +138,9 @@ def _encoder(precision: str) -> BEiT3Items:
 
 def encoded(precision: str) -> Turn[np.ndarray]:
     encoder, texts = _encoder(precision), [str(i) for i in range(ITEMS)]
-    return timed(lambda: batching.encode_items(encoder, texts, _jpegs(), PASS, workers=WORKERS).vectors)
+    return timed(
+        lambda: batching.encode_items(encoder, texts, _jpegs(), PASS, workers=WORKERS).vectors
+    )
 
 
 @cache
@@ -149,12 +163,17 @@ def _torchscale(precision: str) -> Turn[np.ndarray]:
             part = slice(start, start + PASS)
             whole = network(
                 textual_tokens=tokens[part].to(pick_device()),
-                visual_tokens=normalise_pixels(decode_squares(jpegs[part], SHAPE.image)).to(pick_device()),
+                visual_tokens=normalise_pixels(decode_squares(jpegs[part], SHAPE.image)).to(
+                    pick_device()
+                ),
                 text_padding_position=padding[part].to(pick_device()),
             )
             vectors.append(whole["encoder_out"][:, 0].float().cpu())
         return torch.cat(vectors).numpy()
 
     mixed = precision == "bfloat16"
-    with torch.autocast(pick_device().type, torch.bfloat16) if mixed else nullcontext(), torch.inference_mode():
+    with (
+        torch.autocast(pick_device().type, torch.bfloat16) if mixed else nullcontext(),
+        torch.inference_mode(),
+    ):
         return timed(encode)

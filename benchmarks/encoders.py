@@ -31,7 +31,11 @@ OURS, THEIRS = "ours", "sentence-transformers"
 
 def run() -> Measurement:
     """Encode the items of each case in both ways and compare the vectors."""
-    with _turns.process() as theirs, _turns.process() as ours, tempfile.TemporaryDirectory() as folder:
+    with (
+        _turns.process() as theirs,
+        _turns.process() as ours,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         ways: dict[str, Way[np.ndarray]] = {}
         for case, (_, items, _) in CASES.items():
             turns = {f"{THEIRS}, {case}": partial(theirs, _their_turn, folder, case)}
@@ -51,8 +55,12 @@ def run() -> Measurement:
         what=f"{CASES['texts'][1]} texts and {CASES['images with texts'][1]} images with texts in batches of {PASS}; "
         "the reference: SentenceTransformer.encode",
         details={
-            "ratio_by_case": {case: mine.times_as_fast(other)._asdict() for case, (mine, other) in pairs.items()},
-            "largest_difference": {case: float(np.abs(a.last - b.last).max()) for case, (a, b) in pairs.items()},
+            "ratio_by_case": {
+                case: mine.times_as_fast(other)._asdict() for case, (mine, other) in pairs.items()
+            },
+            "largest_difference": {
+                case: float(np.abs(a.last - b.last).max()) for case, (a, b) in pairs.items()
+            },
         },
     )
 
@@ -73,7 +81,9 @@ def _items(case: str) -> tuple[list[str], list[bytes | None]]:
     rng = np.random.default_rng(0)
     letters = np.array([*"abcdefghijklmnopqrstuvwxyz    "])
     texts = ["a" + "".join(rng.choice(letters, n)) for n in rng.integers(SHORTEST, longest, count)]
-    colours = [_shared("pictures").plain(colour, (320, 256)) for colour in ("red", "green", "blue", "grey")]
+    colours = [
+        _shared("pictures").plain(colour, (320, 256)) for colour in ("red", "green", "blue", "grey")
+    ]
     return texts, [colours[i % 4] if case != "texts" else None for i in range(count)]
 
 
@@ -88,13 +98,20 @@ def _model(folder: str, case: str) -> str:
 
 @cache
 def _encoder(folder: str, case: str) -> Encoder:
-    given = {"kind": "sentence-transformers", "model": _model(folder, case), "max_tokens": TOKENS, "chunks": 1}
+    given = {
+        "kind": "sentence-transformers",
+        "model": _model(folder, case),
+        "max_tokens": TOKENS,
+        "chunks": 1,
+    }
     return find_network({"net": given}, "net", Path(folder)).load()
 
 
 def _our_turn(folder: str, case: str) -> Turn[np.ndarray]:
     encoder, (texts, images) = _encoder(folder, case), _items(case)
-    return timed(lambda: batching.encode_items(encoder, texts, images, PASS, workers=WORKERS).vectors)
+    return timed(
+        lambda: batching.encode_items(encoder, texts, images, PASS, workers=WORKERS).vectors
+    )
 
 
 @cache
@@ -114,7 +131,11 @@ def _their_turn(folder: str, case: str) -> Turn[np.ndarray]:
 
     def loop() -> np.ndarray:
         pairs = zip(images, texts, strict=True)
-        items = [{"image": decode_rgb(image, 512), "text": text} for image, text in pairs if image is not None]
+        items = [
+            {"image": decode_rgb(image, 512), "text": text}
+            for image, text in pairs
+            if image is not None
+        ]
         vectors: np.ndarray = model.encode(items, batch_size=PASS)
         return vectors
 
@@ -125,6 +146,10 @@ def _network_alone(folder: str, case: str) -> float:
     """Return the best rate of the forward passes only, items/s."""
     encoder, (texts, _) = _encoder(folder, case), _items(case)
     ordered = sorted(texts, key=len)
-    ready = [encoder.prepare(None, ordered[start : start + PASS]) for start in range(0, len(texts), PASS)]
-    rounds = [timed(lambda: [encoder.encode(batch) for batch in ready]) for _ in range(_turns.ROUNDS)]
+    ready = [
+        encoder.prepare(None, ordered[start : start + PASS]) for start in range(0, len(texts), PASS)
+    ]
+    rounds = [
+        timed(lambda: [encoder.encode(batch) for batch in ready]) for _ in range(_turns.ROUNDS)
+    ]
     return len(texts) / min(turn.wall for turn in rounds)

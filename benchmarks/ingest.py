@@ -25,7 +25,10 @@ def run() -> Measurement:
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder)
         make(raw)
-        turns = {work.__name__: partial(_turns.timed, _turns.alone, peak, work, raw) for work in (notebook, stages)}
+        turns = {
+            work.__name__: partial(_turns.timed, _turns.alone, peak, work, raw)
+            for work in (notebook, stages)
+        }
         ways = _turns.take(turns)
         limit = _turns.timed(_turns.alone, _decompress, raw).wall
     return Measurement(
@@ -87,7 +90,11 @@ def stages(raw: Path, with_items: bool = True) -> None:
 
     # a new folder per turn, so that stages cannot reuse outputs
     outputs = Path(tempfile.mkdtemp(dir=raw))
-    source = {"kind": "amazon2014", "reviews": str(raw / "ratings.csv"), "metadata": str(raw / "meta.json.gz")}
+    source = {
+        "kind": "amazon2014",
+        "reviews": str(raw / "ratings.csv"),
+        "metadata": str(raw / "meta.json.gz"),
+    }
     params = Params.model_validate({"datasets": ["baby"], "sources": {"baby": source}})
     for stage in (download, interactions, items) if with_items else (download, interactions):
         with running(stage.__name__.rpartition(".")[2], "baby", params, outputs) as run:
@@ -99,7 +106,9 @@ def notebook(raw: Path) -> None:
     # they use the unsafe eval: 138 us per line, 170 us for ast.literal_eval
     import pandas as pd
 
-    df = pd.read_csv(raw / "ratings.csv", names=["user", "item", "rating", "timestamp"], header=None)
+    df = pd.read_csv(
+        raw / "ratings.csv", names=["user", "item", "rating", "timestamp"], header=None
+    )
     df = df.dropna().drop_duplicates(["user", "item", "timestamp"])
     while True:
         users, items = df["user"].value_counts(), df["item"].value_counts()
@@ -119,7 +128,9 @@ def notebook(raw: Path) -> None:
         labels[rows[n - vt :]] = 2
         labels[rows[n - vt : n - vt + vt // 2]] = 1
     df["x_label"] = labels
-    df[["userID", "itemID", "rating", "timestamp", "x_label"]].to_csv(raw / "baby.inter", sep="\t", index=False)
+    df[["userID", "itemID", "rating", "timestamp", "x_label"]].to_csv(
+        raw / "baby.inter", sep="\t", index=False
+    )
     with gzip.open(raw / "meta.json.gz", "rt") as f:
         meta = pd.DataFrame([ast.literal_eval(line) for line in f])
     meta = meta[meta["asin"].isin(item_ids)]

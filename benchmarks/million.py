@@ -58,7 +58,9 @@ def run() -> Measurement:
         train = {"epochs": 1, "mode": "frozen", "accumulate": together}
         turn = _turns.timed(partial(run_stages, folder, SETTINGS | {"train": train}))
         costs = turn.result.values()
-        ways[f"{n:,} items"] = Way([_turns.Turn(sum(c.wall for c in costs), sum(c.cpu for c in costs), turn.result)], n)
+        ways[f"{n:,} items"] = Way(
+            [_turns.Turn(sum(c.wall for c in costs), sum(c.cpu for c in costs), turn.result)], n
+        )
     small, large = (way.last for way in ways.values())
     print("\n".join(table_lines(small, large)))
     shutil.rmtree(FOLDER)
@@ -72,7 +74,11 @@ def run() -> Measurement:
         limit=ways[first].work / ways[first].wall.median,
         limit_is=f"the rate at {first}, which linear scaling would keep",
         what="all stages on generated catalogues, each in a process of its own, including its start",
-        details={"stages": {name: {s: c._asdict() for s, c in way.last.items()} for name, way in ways.items()}},
+        details={
+            "stages": {
+                name: {s: c._asdict() for s, c in way.last.items()} for name, way in ways.items()
+            }
+        },
     )
 
 
@@ -84,7 +90,17 @@ def run_stages(folder: Path, settings: dict[str, Any]) -> dict[str, Cost]:
     for stage in IN_ORDER:
         if stage.name in costs:
             continue
-        command = [sys.executable, "-m", "alignrec", stage.name, DATASET, "--params", str(params), "--root", str(root)]
+        command = [
+            sys.executable,
+            "-m",
+            "alignrec",
+            stage.name,
+            DATASET,
+            "--params",
+            str(params),
+            "--root",
+            str(root),
+        ]
         turn = _turns.timed(subprocess.run, command)
         if turn.result.returncode:
             sys.exit(f"{stage.name} failed in {folder}; its last lines above say why")
@@ -96,17 +112,32 @@ def run_stages(folder: Path, settings: dict[str, Any]) -> dict[str, Cost]:
 
 
 def parameters(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    files = {"interactions": str(folder / _catalogue.INTERACTIONS), "items": str(folder / _catalogue.ITEMS)}
+    files = {
+        "interactions": str(folder / _catalogue.INTERACTIONS),
+        "items": str(folder / _catalogue.ITEMS),
+    }
     images = {"folder": str(folder / _catalogue.IMAGES), "pattern": "{item}.jpg"}
-    return {"datasets": [DATASET], "sources": {DATASET: {"kind": "tabular", **files}}, "images": images, **settings}
+    return {
+        "datasets": [DATASET],
+        "sources": {DATASET: {"kind": "tabular", **files}},
+        "images": images,
+        **settings,
+    }
 
 
 def table_lines(small: dict[str, Cost], large: dict[str, Cost]) -> list[str]:
     sizes = [f"{n:,}" for n in SIZES]
-    head = ["stage", *(f"CPU s, {n}" for n in sizes), "times", *(f"{of}MiB, {n}" for of in ("", "own ") for n in sizes)]
+    head = [
+        "stage",
+        *(f"CPU s, {n}" for n in sizes),
+        "times",
+        *(f"{of}MiB, {n}" for of in ("", "own ") for n in sizes),
+    ]
     rows = [head, ["---"] * len(head)]
     for stage, a in small.items():
         b = large[stage]
         times = f"{b.cpu / a.cpu:.1f}"
-        rows.append([stage, short(a.cpu), short(b.cpu), times, *map(short, (a.mib, b.mib, a.own, b.own))])
+        rows.append(
+            [stage, short(a.cpu), short(b.cpu), times, *map(short, (a.mib, b.mib, a.own, b.own))]
+        )
     return [f"| {' | '.join(row)} |" for row in rows]

@@ -21,7 +21,10 @@ def run() -> Measurement:
         ingest.make(raw, RATINGS)
         stages = {"stages": partial(ingest.stages, with_items=False)}
         works = stages | {work.__name__: work for work in (pandas, polars, duckdb)}
-        turns = {name: partial(_turns.timed, _turns.alone, ingest.peak, work, raw) for name, work in works.items()}
+        turns = {
+            name: partial(_turns.timed, _turns.alone, ingest.peak, work, raw)
+            for name, work in works.items()
+        }
         ways = _turns.take(turns, rounds=1)
         limit = _turns.timed((raw / "ratings.csv").read_bytes).wall
     what = f"{RATINGS:,} ratings -> 5-core, ids, split, Parquet"
@@ -33,7 +36,9 @@ def pandas(raw: Path) -> None:
     import pandas as pd
 
     types: Any = {"user": "category", "item": "category", "rating": "f4", "time": "i8"}
-    df = pd.read_csv(raw / "ratings.csv", names=NAMES, header=None, dtype=types).drop_duplicates(KEY)
+    df = pd.read_csv(raw / "ratings.csv", names=NAMES, header=None, dtype=types).drop_duplicates(
+        KEY
+    )
     df["user"], df["item"] = df["user"].cat.codes, df["item"].cat.codes
     while True:
         few = [df[side].map(df[side].value_counts()) < 5 for side in ("user", "item")]
@@ -42,7 +47,9 @@ def pandas(raw: Path) -> None:
         df = df[~dropped]
     df["user"], df["item"] = pd.factorize(df["user"])[0], pd.factorize(df["item"])[0]
     place = df.sample(frac=1, random_state=0).groupby("user").cumcount()
-    df["split"] = _label(place.reindex(df.index).to_numpy(), df["user"].map(df["user"].value_counts()).to_numpy())
+    df["split"] = _label(
+        place.reindex(df.index).to_numpy(), df["user"].map(df["user"].value_counts()).to_numpy()
+    )
     df.to_parquet(raw / "pandas.parquet", index=False)
 
 
@@ -53,7 +60,9 @@ def polars(raw: Path) -> None:
     n = -1
     while n != len(df):
         n, df = len(df), df.filter((pl.len().over("user") >= 5) & (pl.len().over("item") >= 5))
-    df = df.with_columns(pl.col("user", "item").cast(pl.Categorical).to_physical().rank("dense") - 1)
+    df = df.with_columns(
+        pl.col("user", "item").cast(pl.Categorical).to_physical().rank("dense") - 1
+    )
     place = pl.int_range(pl.len()).shuffle(seed=0).over("user")
     found = df.select(place.alias("place"), pl.len().over("user").alias("n"))
     split = _label(found["place"].to_numpy(), found["n"].to_numpy())
@@ -72,8 +81,12 @@ def duckdb(raw: Path) -> None:
         run(f"CREATE OR REPLACE TABLE r AS SELECT * FROM r {few}")
     of_user = "row_number() OVER (PARTITION BY a ORDER BY hash(a, b, d)) AS p, count(*) OVER (PARTITION BY a) AS n"
     ids = "dense_rank() OVER (ORDER BY a) - 1 AS u, dense_rank() OVER (ORDER BY b) - 1 AS i"
-    split = "CASE WHEN p <= n // 10 + 1 THEN 2 WHEN p <= 2 * (n // 10 + 1) THEN 1 ELSE 0 END AS split"
-    run(f"COPY (SELECT u, i, c, d, {split} FROM (SELECT *, {ids}, {of_user} FROM r)) TO '{raw}/duckdb.parquet'")
+    split = (
+        "CASE WHEN p <= n // 10 + 1 THEN 2 WHEN p <= 2 * (n // 10 + 1) THEN 1 ELSE 0 END AS split"
+    )
+    run(
+        f"COPY (SELECT u, i, c, d, {split} FROM (SELECT *, {ids}, {of_user} FROM r)) TO '{raw}/duckdb.parquet'"
+    )
 
 
 def _label(place: np.ndarray, n: np.ndarray) -> np.ndarray:

@@ -42,7 +42,9 @@ def run() -> Measurement:
     # separate processes, as our code changes the allocator's settings
     names = ["exact", *OTHERS, *(ON_GPU if pick_device().type == "cuda" else ())]
     with _turns.process() as theirs, _turns.process() as ours:
-        turns = {"plain": partial(theirs, _plain)} | {name: partial(ours, _ours, name) for name in names}
+        turns = {"plain": partial(theirs, _plain)} | {
+            name: partial(ours, _ours, name) for name in names
+        }
         ways = _turns.take(turns, warm_up=True)
         flops = ours(_flops_of_an_epoch)
     exact, plain = ways["exact"].last, ways["plain"].last
@@ -61,7 +63,10 @@ def run() -> Measurement:
         "COO sparse products, B x B losses, unfused Adam, a Python loop for negatives, a loop over users in ranking",
         details={
             "parts": {
-                name: {part: [getattr(turn.result, part) for turn in way.turns] for part in ("train", "sample", "rank")}
+                name: {
+                    part: [getattr(turn.result, part) for turn in way.turns]
+                    for part in ("train", "sample", "rank")
+                }
                 for name, way in ways.items()
             },
             "largest_difference_of_a_batch_loss": gap,
@@ -87,7 +92,9 @@ def _inputs() -> Inputs:
     pairs = [split.Pairs((k // ITEMS).astype(np.int32), (k % ITEMS).astype(np.int32))
              for k in (np.sort(keys[rest[:TRAIN]]), np.sort(keys[rest[TRAIN:]]))]  # fmt: skip
     nobody = split.Pairs(np.empty(0, np.int32), np.empty(0, np.int32))
-    features = rng.normal(size=(200, WIDTH))[rng.integers(0, 200, ITEMS)] + rng.normal(size=(ITEMS, WIDTH))
+    features = rng.normal(size=(200, WIDTH))[rng.integers(0, 200, ITEMS)] + rng.normal(
+        size=(ITEMS, WIDTH)
+    )
     features = features.astype("f4")
     edges = neighbours.find_neighbours(features, 10)
     parts = split.Split(USERS, ITEMS, pairs[0], pairs[1], nobody)
@@ -97,7 +104,9 @@ def _inputs() -> Inputs:
 
 @cache
 def _batches() -> list[Batch]:
-    drawn = torch.from_numpy(Sampler(_inputs().split).epoch(np.random.default_rng(0))).to(_inputs().device)
+    drawn = torch.from_numpy(Sampler(_inputs().split).epoch(np.random.default_rng(0))).to(
+        _inputs().device
+    )
     return [Batch(*part) for part in drawn.split(SETTINGS.batch_size, dim=1)]
 
 
@@ -123,10 +132,14 @@ def _plain() -> Turn[Epoch]:
 def _ours(name: str) -> Turn[Epoch]:
     keep_large_buffers()  # as the stage `train` does
     model, loss = _model(name)
-    model.load_state_dict({key: value for key, value in _state().items() if key in model.state_dict()})
+    model.load_state_dict(
+        {key: value for key, value in _state().items() if key in model.state_dict()}
+    )
     parts, batches = _inputs().split, _batches()
     sample = timed(lambda: Sampler(parts).epoch(np.random.default_rng(1)))
-    train = timed(steps, _optimiser(model), batches, lambda b: torch.stack(list(loss(b).values())).sum())
+    train = timed(
+        steps, _optimiser(model), batches, lambda b: torch.stack(list(loss(b).values())).sum()
+    )
     evaluate = partial(evaluate_vectors, split=parts, which="valid", ks=[20])
     with torch.no_grad():
         rank = timed(lambda: evaluate(*model()).mean["recall", 20])
@@ -134,7 +147,9 @@ def _ours(name: str) -> Turn[Epoch]:
 
 
 def _optimiser(model: AlignRec) -> torch.optim.Adam:
-    return torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=SETTINGS.lr, fused=True)
+    return torch.optim.Adam(
+        [p for p in model.parameters() if p.requires_grad], lr=SETTINGS.lr, fused=True
+    )
 
 
 def _flops_of_an_epoch() -> float:

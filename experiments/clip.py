@@ -36,14 +36,22 @@ NOTE = (
 
 def probed(layout: Layout, sets: dict[str, np.ndarray]) -> Table:
     """Return a table of zero-shot and Item-CF hits, raw and processed."""
-    data = Data(io.read_table(layout.interactions, schemas.INTERACTIONS), len(next(iter(sets.values()))))
+    data = Data(
+        io.read_table(layout.interactions, schemas.INTERACTIONS), len(next(iter(sets.values())))
+    )
     asked = {name: PROBES[name].ask(data) for name in ("zero_shot", "item_cf")}
     tasks = {name: task for name, task in asked.items() if isinstance(task, Questions)}
     processing = Processing(data, Probe().width)
     both = answer_sets(tasks, sets.items(), [CUTOFF], processing=processing)
     found = [summarise_answers(tasks, answers, [CUTOFF]) for answers in both]
     cells = [
-        [name, *(", ".join(f"{of[probe][name][PROBES[probe].figure]:.3f}" for of in found) for probe in tasks)]
+        [
+            name,
+            *(
+                ", ".join(f"{of[probe][name][PROBES[probe].figure]:.3f}" for of in found)
+                for probe in tasks
+            ),
+        ]
         for name in sets
     ]
     head = ("features", *(f"{PROBES[probe].name} {PROBES[probe].figure}" for probe in tasks))
@@ -63,11 +71,16 @@ def main(
     section = given[BEiT3Sets].model_copy(update={"whiten": False, "sets": [*SETS]})
     own = given.having(pretraining(given, size="small", distill=0.0, steps=steps), section)
     branch = branched(layout, folder, own, ["pretrain", "beit3"])
-    sets = {name: io.matrix(io.read_features(branch.features(key))["vector"]) for key, name in SETS.items()}
+    sets = {
+        name: io.matrix(io.read_features(branch.features(key))["vector"])
+        for key, name in SETS.items()
+    }
     clip, image = trained_clip(layout, steps), np.repeat([True, False], WIDTH)
     sets |= {"CLIP": clip, "CLIP, images masked": clip * ~image, "CLIP, texts masked": clip * image}
     sets |= {"CLIP, untrained": trained_clip(layout, 0)}
-    sets |= {name: io.matrix(io.read_features(layout.features(name))["vector"]) for name in features}
+    sets |= {
+        name: io.matrix(io.read_features(layout.features(name))["vector"]) for name in features
+    }
     data = {}
     for name, vectors in sets.items():
         path = folder / f"{name}.npy"
@@ -75,7 +88,9 @@ def main(
         data[name] = DatasetData(layout, path, (), own[Graph])
     found = recalls(planned(own, data, [RELEASED], seeds), folder, own[Benchmark].workers)
     whole = {name: vectors for name, vectors in sets.items() if not name.endswith("masked")}
-    record(layout, "clip", probed(layout, whole), compared(found, [*data], NOTE.format(steps=steps)))
+    record(
+        layout, "clip", probed(layout, whole), compared(found, [*data], NOTE.format(steps=steps))
+    )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,9 @@ BATCH, PEAK, WARMUP = 16, 1e-3, 0.1
 
 def network(vocabulary: int, length: int) -> Any:
     """Return an untrained CLIP for texts of at most `length` tokens."""
-    vision = CLIPVisionCfg(layers=LAYERS, width=WIDTH, head_width=HEAD, patch_size=PATCH, image_size=SIDE)
+    vision = CLIPVisionCfg(
+        layers=LAYERS, width=WIDTH, head_width=HEAD, patch_size=PATCH, image_size=SIDE
+    )
     text = CLIPTextCfg(length, vocabulary, width=WIDTH, heads=WIDTH // HEAD, layers=LAYERS)
     return CLIP(WIDTH, vision, text).to(pick_device())
 
@@ -69,6 +71,10 @@ def trained_clip(layout: Layout, steps: int, seed: int = 0) -> np.ndarray:
         vectors = np.zeros((len(texts), 2 * WIDTH), np.float32)
         with torch.inference_mode():
             for some in np.array_split(np.arange(len(texts)), max(1, len(texts) // 256)):
-                both = torch.cat(encode(clip.eval(), pixels[row[some].clip(0)], ids[some]), 1).cpu().numpy()
+                both = (
+                    torch.cat(encode(clip.eval(), pixels[row[some].clip(0)], ids[some]), 1)
+                    .cpu()
+                    .numpy()
+                )
                 vectors[some] = both * np.repeat([row[some] >= 0, has_text[some]], WIDTH, axis=0).T
     return vectors

@@ -38,7 +38,12 @@ def main(
     """Benchmark the models on other splits and record coverage, Gini and recall by group."""
     given, layout, folder = opened(dataset, params, root, "exposure")
     split = divide(given, protocol, most_train=most_train, draws=draws)
-    changed = {"models": model, "features": [given[Released].features], "budget": budget, "ablations": {}}
+    changed = {
+        "models": model,
+        "features": [given[Released].features],
+        "budget": budget,
+        "ablations": {},
+    }
     own = given.having(split, given[Benchmark].model_copy(update=changed))
     folder = folder / f"{protocol}-{split.most_train}"
     branch = branched(layout, folder, own, ["interactions", "benchmark"])
@@ -66,10 +71,11 @@ def tabulate(rows: list[dict[str, Any]], benchmark: Benchmark) -> Table:
         if shown and row["k"] == 20 and row["n"]:
             by_model = figures.setdefault(shown.format(row["label"]), {})
             by_model.setdefault(row["model"], []).append(row["value"])
-    cells = [[name, *(f"{np.mean(of[model]):.4f}" for model in benchmark.models)] for name, of in figures.items()]
-    note = (
-        f"Test, each model with the best of {benchmark.budget} settings on valid; means over {benchmark.seeds} seeds."
-    )
+    cells = [
+        [name, *(f"{np.mean(of[model]):.4f}" for model in benchmark.models)]
+        for name, of in figures.items()
+    ]
+    note = f"Test, each model with the best of {benchmark.budget} settings on valid; means over {benchmark.seeds} seeds."
     return Table("", note, ("", *benchmark.models), cells)
 
 

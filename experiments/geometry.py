@@ -34,7 +34,9 @@ def measure(model: AlignRec, users: np.ndarray, items: np.ndarray) -> dict[str, 
     id_user, id_item = model.id_branch()
     mm_user, mm_item = model.content_branch()
     user, item = id_user + mm_user, id_item + mm_item
-    pairs = nnf.cosine_similarity(user[torch.from_numpy(users).long()], item[torch.from_numpy(items).long()])
+    pairs = nnf.cosine_similarity(
+        user[torch.from_numpy(users).long()], item[torch.from_numpy(items).long()]
+    )
     ids, content, given = (x.cpu().numpy() for x in (id_item, mm_item, model.fixed))
     spectra = [projections.spectrum(x) for x in (ids, content, given)]
     return {
@@ -59,12 +61,20 @@ def leading_share(features: np.ndarray) -> float:
 
 
 def main(
-    dataset: str, params: Path = Path("params.yaml"), root: Path = Path("outputs"), epochs: int | None = None
+    dataset: str,
+    params: Path = Path("params.yaml"),
+    root: Path = Path("outputs"),
+    epochs: int | None = None,
 ) -> None:
     """Train AlignRec with all losses and without each, and record the measures of the first and the best epoch."""
     own, layout, _ = opened(dataset, params, root, "geometry")
-    data, settings = inputs.read_inputs(layout, own[Released].features), model_settings(own, RELEASED)
-    settings = settings.model_copy(update={"epochs": epochs or settings.epochs, "patience": epochs or settings.epochs})
+    data, settings = (
+        inputs.read_inputs(layout, own[Released].features),
+        model_settings(own, RELEASED),
+    )
+    settings = settings.model_copy(
+        update={"epochs": epochs or settings.epochs, "patience": epochs or settings.epochs}
+    )
     train, rows = data.split.train, list[list[str]]()
     for without in ("", *LOSSES):
         seen: list[dict[str, float]] = []
@@ -79,9 +89,18 @@ def main(
         fitted = fit(Observed, *data, changed, seed_for("benchmark", dataset, RELEASED, 0))
         for epoch in dict.fromkeys((0, fitted.best_epoch)):
             recall = f"{fitted.history[epoch]['valid_recall@20']:.4f}"
-            rows.append([without or "nothing", str(epoch + 1), recall, *(f"{x:.3g}" for x in seen[epoch].values())])
+            rows.append(
+                [
+                    without or "nothing",
+                    str(epoch + 1),
+                    recall,
+                    *(f"{x:.3g}" for x in seen[epoch].values()),
+                ]
+            )
     names = [name.replace("_", " ") for name in seen[0]]
-    record(layout, "geometry", Table("", NOTE, ("without", "epoch", "valid Recall@20", *names), rows))
+    record(
+        layout, "geometry", Table("", NOTE, ("without", "epoch", "valid Recall@20", *names), rows)
+    )
 
 
 if __name__ == "__main__":

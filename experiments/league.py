@@ -22,12 +22,27 @@ from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.seeds import seed_for
 from experiments.shared import RECALL, branched, opened
 
-MODELS = ["itemknn", "contentknn", "ease", "cease", "addease", "l3ae", "bpr", "ials", "lightgcn", "bm3", "freedom"]
+MODELS = [
+    "itemknn",
+    "contentknn",
+    "ease",
+    "cease",
+    "addease",
+    "l3ae",
+    "bpr",
+    "ials",
+    "lightgcn",
+    "bm3",
+    "freedom",
+]
 
 
 def per_user(branch: Layout, runs: list[Entry]) -> dict[int, float]:
     split, named = inputs.read_inputs(branch, None).split, read_runs(branch)
-    found = [read_evaluation(branch.cells("benchmark") / f"{named[run]}.parquet", split, [20]) for run in runs]
+    found = [
+        read_evaluation(branch.cells("benchmark") / f"{named[run]}.parquet", split, [20])
+        for run in runs
+    ]
     values = np.mean([one.per_user["recall", 20] for one in found], axis=0)
     return dict(zip(found[0].users.tolist(), values.tolist(), strict=True))
 
@@ -44,7 +59,14 @@ def main(
 ) -> None:
     """Benchmark the models on several splits and print recall and significance tests. Resumes."""
     given, layout, folder = opened(dataset, params, root, "league")
-    changed = {"models": model, "features": features, "budget": budget, "seeds": seeds, "ablations": {}, "ks": [20]}
+    changed = {
+        "models": model,
+        "features": features,
+        "budget": budget,
+        "seeds": seeds,
+        "ablations": {},
+        "ks": [20],
+    }
     recalls: dict[tuple[str, str], list[float]] = {}
     users: dict[tuple[str, str], list[float]] = {}
     ranks = []
@@ -66,7 +88,10 @@ def main(
              for a, b in combinations(order, 2)]  # fmt: skip
     for test in corrected_tests(pairs, seed_for("league", dataset)):
         print(f"{test['a']} - {test['b']}: {test['difference']:+.4f}, p {test['p_holm']:.4f}")
-    taus = [kendalltau([a[n] for n in order], [b[n] for n in order]).statistic for a, b in combinations(ranks, 2)]
+    taus = [
+        kendalltau([a[n] for n in order], [b[n] for n in order]).statistic
+        for a, b in combinations(ranks, 2)
+    ]
     print(f"Kendall's tau between splits: {np.mean(taus) if taus else float('nan'):.2f}")
 
 

@@ -30,12 +30,19 @@ def main(
     rows = [
         [
             name,
-            *(with_error(probes[key][name][p.figure], probes[key][name][f"{p.figure}_se"]) for key, p in asked.items()),
+            *(
+                with_error(probes[key][name][p.figure], probes[key][name][f"{p.figure}_se"])
+                for key, p in asked.items()
+            ),
         ]
         for pair in zip(features, mapped, strict=True)
         for name in pair
     ]
-    record(layout, "mapped", Table("", NOTE, ("features", *(f"{p.name} {p.figure}" for p in asked.values())), rows))
+    record(
+        layout,
+        "mapped",
+        Table("", NOTE, ("features", *(f"{p.name} {p.figure}" for p in asked.values())), rows),
+    )
 
 
 if __name__ == "__main__":

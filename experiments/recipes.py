@@ -29,7 +29,11 @@ def main(seed: int) -> None:
     plain = plain_epoch(split, features, edges)
     curves = {
         recipe: curve(
-            split, features, edges, AlignRecParams.model_validate({"recipe": recipe, "patience": patience}), seed
+            split,
+            features,
+            edges,
+            AlignRecParams.model_validate({"recipe": recipe, "patience": patience}),
+            seed,
         )
         for recipe, patience in (("published", 20), ("fast", FAST["patience"]))
     }
@@ -39,11 +43,15 @@ def main(seed: int) -> None:
         best, when = max(recall for _, recall in found), f"never {aim:.4f}"
         if (epoch := reached[recipe]) is not None:
             when = f"{aim:.4f} after {epoch} epochs, {found[epoch - 1][0]:.0f} s"
-        print(f"{recipe}: {len(found)} epochs, {found[-1][0]:.0f} s; best valid Recall@20 {best:.4f}; {when}")
+        print(
+            f"{recipe}: {len(found)} epochs, {found[-1][0]:.0f} s; best valid Recall@20 {best:.4f}; {when}"
+        )
     theirs = plain * (reached["published"] or 0)
     print(f"as the published code does it: {plain:.1f} s an epoch, {theirs:.0f} s to its best")
     if reached["fast"]:
-        print(f"the fast recipe takes {curves['fast'][reached['fast'] - 1][0] / theirs:.1%} of that")
+        print(
+            f"the fast recipe takes {curves['fast'][reached['fast'] - 1][0] / theirs:.1%} of that"
+        )
 
 
 def epochs_to(aim: float, found: list[tuple[float, float]]) -> int | None:
@@ -52,7 +60,10 @@ def epochs_to(aim: float, found: list[tuple[float, float]]) -> int | None:
 
 def plain_epoch(split: Split, features: np.ndarray, edges: Any) -> float:
     """Return the seconds of an epoch in plain PyTorch, including sampling and the ranking of valid."""
-    inputs, params = Inputs(split, torch.from_numpy(features), edges, torch.device("cpu")), AlignRecParams()
+    inputs, params = (
+        Inputs(split, torch.from_numpy(features), edges, torch.device("cpu")),
+        AlignRecParams(),
+    )
     drawn = torch.from_numpy(Sampler(split).epoch(np.random.default_rng(0)))
     batches = [Batch(*part) for part in drawn.split(params.batch_size, dim=1)]
     epoch = _plain_alignrec.run(AlignRec(inputs, params), inputs, params, batches)
@@ -66,7 +77,10 @@ def curve(
 
     def note(line: dict[str, Any]) -> None:
         found.append((time.perf_counter() - started, line["valid_recall@20"]))
-        print(f"{params.recipe} {len(found)}: {found[-1][0]:.0f} s, {found[-1][1]:.4f}", file=sys.stderr)
+        print(
+            f"{params.recipe} {len(found)}: {found[-1][0]:.0f} s, {found[-1][1]:.4f}",
+            file=sys.stderr,
+        )
 
     fit(AlignRec, split, features, edges, params, seed, note)
     return found

@@ -18,7 +18,14 @@ from alignrec.pipeline.evaluation.cutoff import CUTOFF, bounded_cutoff
 from alignrec.pipeline.evaluation.evidence import MAIN, mean_and_sd
 from alignrec.pipeline.models.training import inputs
 from alignrec.pipeline.report.figures import write_tables
-from alignrec.pipeline.report.table import CHANGE, Difference, Table, Value, describe_seeds, measure_name
+from alignrec.pipeline.report.table import (
+    CHANGE,
+    Difference,
+    Table,
+    Value,
+    describe_seeds,
+    measure_name,
+)
 from alignrec.pipeline.runtime.config import Parameters, checked
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.run import running
@@ -36,7 +43,11 @@ def opened(dataset: str, params: Path, root: Path, name: str) -> tuple[Parameter
 def pretraining(params: Parameters, **keys: Any) -> Pretrain:
     """Return section `pretrain` with other keys; for another size, whose defaults differ, only the seed is kept."""
     own = params[Pretrain]
-    kept = own.model_dump(exclude_unset=True) if keys.get("size", own.size) == own.size else {"seed": own.seed}
+    kept = (
+        own.model_dump(exclude_unset=True)
+        if keys.get("size", own.size) == own.size
+        else {"seed": own.seed}
+    )
     return checked(Pretrain, kept | keys, "pretrain")
 
 
@@ -60,10 +71,14 @@ def planned(
     """Return the cells of each model on each dataset; equal seeds draw equal negatives."""
     layout = next(iter(data.values())).layout
     split = inputs.read_inputs(layout, None).split
-    return plan_compared(params, data, models, seeds, protocol_of(params, layout.dataset, split), split.n_items)
+    return plan_compared(
+        params, data, models, seeds, protocol_of(params, layout.dataset, split), split.n_items
+    )
 
 
-def recalls(trainings: Mapping[Compared, Cell], folder: Path, workers: int) -> dict[Compared, np.ndarray]:
+def recalls(
+    trainings: Mapping[Compared, Cell], folder: Path, workers: int
+) -> dict[Compared, np.ndarray]:
     """Train the cells without a record in the folder and return test recall per user, float64 [N]."""
     found = {}
     for one, record in complete_cells(trainings, Store(folder / "cells"), workers).items():
@@ -79,12 +94,18 @@ def recalls(trainings: Mapping[Compared, Cell], folder: Path, workers: int) -> d
 def compared(found: Mapping[Compared, np.ndarray], names: Sequence[str], note: str = "") -> Table:
     """Return a table of recall by model and name, with paired tests over users against the first name."""
     tested = summarise_recalls(found, names)
-    pairs = {(row["measure"].split()[0], row["b"]): row for row in tested["paired"] if row["a"] == names[0]}
+    pairs = {
+        (row["measure"].split()[0], row["b"]): row
+        for row in tested["paired"]
+        if row["a"] == names[0]
+    }
     rows: list[tuple[Value, ...]] = []
     for model, figures in tested[RECALL].items():
         for name, figure in figures.items():
             row = pairs.get((model, name))
-            change = row and Difference(-row["high"], -row["difference"], -row["low"], row["p"], row["p_holm"])
+            change = row and Difference(
+                -row["high"], -row["difference"], -row["low"], row["p"], row["p_holm"]
+            )
             rows.append((model, name, mean_and_sd(figure["values"]), change))
     note = f"{note} {describe_seeds([tested['seeds']]).capitalize()}; {TESTED}".strip()
     return Table.of("", note, ("model", "", f"test {measure_name(*MAIN)}", *CHANGE), rows)

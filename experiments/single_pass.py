@@ -34,7 +34,9 @@ class ByTime(Sampler):
         if rows["timestamp"].null_count:
             raise UserError(f"{layout.interactions}: the source has no times, so there is no order")
         train = rows.filter(np.equal(rows["split"].to_numpy(), schemas.TRAIN))
-        users, items, times = (train[name].to_numpy() for name in ("user_id", "item_id", "timestamp"))
+        users, items, times = (
+            train[name].to_numpy() for name in ("user_id", "item_id", "timestamp")
+        )
         keys = users.astype(np.int64) * split.n_items + items
         order = np.lexsort((times, keys))
         unique, first = np.unique(keys[order], return_index=True)
@@ -63,11 +65,21 @@ def main(
         data, recalls = inputs.read_inputs(branch, features), []
         for seed in range(seeds):
             drawn = seed_for("single pass", dataset, seed)
-            fitted = fit(MODELS[RELEASED], *data, settings, drawn, sampler=lambda split: ByTime(split, layout))
+            fitted = fit(
+                MODELS[RELEASED],
+                *data,
+                settings,
+                drawn,
+                sampler=lambda split: ByTime(split, layout),
+            )
             recalls.append(fitted.valid[f"recall@{CUTOFF}"])
         rows.append((str(number), mean_and_sd(recalls)))
     note = f"AlignRec on {features} after one pass in order of time, batches of {settings.batch_size}; {seeds} seeds."
-    record(layout, "single-pass", Table.of("", note, ("steps of pre-training", "valid Recall@20"), rows))
+    record(
+        layout,
+        "single-pass",
+        Table.of("", note, ("steps of pre-training", "valid Recall@20"), rows),
+    )
 
 
 if __name__ == "__main__":

@@ -46,10 +46,16 @@ def main(
         if steps is not None:
             section = section.model_copy(update={"steps": min(section.steps, steps)})
         own = given.having(section, sets)
-        branch = branched(layout, folder / name.replace(" ", "-"), own, ["pretrain", "beit3", "graph", "probe"])
+        branch = branched(
+            layout, folder / name.replace(" ", "-"), own, ["pretrain", "beit3", "graph", "probe"]
+        )
         probes = io.read_json(branch.probes)
         for features in SETS:
-            figures = [f"{probe} {probes[probe][features]['hit@20']:.3f}" for probe in PROBES if _asked(probes, probe)]
+            figures = [
+                f"{probe} {probes[probe][features]['hit@20']:.3f}"
+                for probe in PROBES
+                if _asked(probes, probe)
+            ]
             print(f"{name}, {features}: {', '.join(figures)}")
             data[f"{name}, {features}"] = DatasetData.of(own, branch, features)
     cells = planned(given, data, [RELEASED], seeds)

@@ -24,26 +24,36 @@ Rng = np.random.Generator
 
 def noise(vectors: np.ndarray, rng: Rng) -> np.ndarray:
     """Return Gaussian noise with the mean and deviation of each column, float32 [I, F]."""
-    return (vectors.mean(0) + vectors.std(0) * rng.standard_normal(vectors.shape)).astype(np.float32)
+    return (vectors.mean(0) + vectors.std(0) * rng.standard_normal(vectors.shape)).astype(
+        np.float32
+    )
 
 
 def changed(table: pa.Table, names: list[str], other: np.ndarray) -> pa.Table:
     """Return the table with the named columns taken from the rows `other`, int64 [I]."""
     for name in names:
-        table = table.set_column(table.column_names.index(name), table.schema.field(name), table[name].take(other))
+        table = table.set_column(
+            table.column_names.index(name), table.schema.field(name), table[name].take(other)
+        )
     return table
 
 
-def encoded(params: Parameters, layout: Layout, root: Path, features: str, what: str, other: np.ndarray) -> np.ndarray:
+def encoded(
+    params: Parameters, layout: Layout, root: Path, features: str, what: str, other: np.ndarray
+) -> np.ndarray:
     """Encode a feature set with the images or texts of other items, float32 [I, F]."""
     branch = Layout(root.resolve(), layout.dataset)
     if what == "text":
         items = io.read_table(layout.items, schemas.ITEMS)
-        io.write_table(changed(items, ["text", "text_status", "tokens"], other), branch.items, schemas.ITEMS)
+        io.write_table(
+            changed(items, ["text", "text_status", "tokens"], other), branch.items, schemas.ITEMS
+        )
     else:
         shards = io.shards(layout.images, "images")
         table = pa.concat_tables(io.read_table(path, schemas.IMAGES) for path in shards)
-        table = changed(table, [name for name in table.column_names if name not in ("item_id", "asin")], other)
+        table = changed(
+            table, [name for name in table.column_names if name not in ("item_id", "asin")], other
+        )
         at = 0
         for path in shards:
             rows = io.rows([path])
@@ -51,7 +61,9 @@ def encoded(params: Parameters, layout: Layout, root: Path, features: str, what:
             at += rows
     if features in BEIT3_SETS:
         # size mini reads images as vectors that `encode` wrote
-        read = [name for name in params[Encode].encoders if name in IMAGE_TOKENS and what == "image"]
+        read = [
+            name for name in params[Encode].encoders if name in IMAGE_TOKENS and what == "image"
+        ]
         sections = (
             params[Encode].model_copy(update={"encoders": read}),
             params[BEiT3Sets].model_copy(update={"sets": [features]}),
@@ -78,7 +90,10 @@ def main(
     cycle = rng.permutation(len(vectors))
     other = np.empty(len(vectors), np.int64)
     other[cycle] = np.roll(cycle, 1)  # a single cycle, so that no item keeps its own content
-    wrong = {what: encoded(own, layout, folder / what, features, what, other) for what in ("image", "text")}
+    wrong = {
+        what: encoded(own, layout, folder / what, features, what, other)
+        for what in ("image", "text")
+    }
     wrong["noise"] = noise(vectors, rng)
     whole = DatasetData.of(own, layout, features)
     data = {"nothing": whole}
@@ -89,7 +104,11 @@ def main(
             io.write_npy(path, np.where(rows[:, None], vectors_of, vectors))
             data[f"{what} of {share:.0%}"] = DatasetData(layout, path, whole.parts, own[Graph])
     found = recalls(planned(own, data, model, seeds), folder, own[Benchmark].workers)
-    record(layout, "wrong", compared(found, [*data], f"Wrong content of a share of the items; {features}."))
+    record(
+        layout,
+        "wrong",
+        compared(found, [*data], f"Wrong content of a share of the items; {features}."),
+    )
 
 
 if __name__ == "__main__":

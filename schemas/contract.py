@@ -35,7 +35,9 @@ def check(table: pa.Table, schema: pa.Schema, where: str = "table", first: int =
     missing = [n for n in schema.names if n not in table.column_names]
     extra = [n for n in table.column_names if n not in schema.names]
     if missing or extra:
-        wrong = [f"has no column '{n}'" for n in missing] + [f"has an unexpected column '{n}'" for n in extra]
+        wrong = [f"has no column '{n}'" for n in missing] + [
+            f"has an unexpected column '{n}'" for n in extra
+        ]
         raise ContractError(f"{where} {' and '.join(wrong)}; expected {', '.join(schema.names)}")
     if len(table.column_names) > len(schema.names):
         twice = next(n for n in schema.names if table.column_names.count(n) > 1)
@@ -56,11 +58,21 @@ def _first_bad_row(column: pa.ChunkedArray, f: pa.Field) -> tuple[int, str] | No
     meta = {k.decode(): v.decode() for k, v in (f.metadata or {}).items()}
     if pa.types.is_fixed_size_list(f.type):
         column = column.drop_null() if f.nullable else column
-        return _first_not_finite(column, f.type.list_size) if f.type.list_size else (0, "has no elements")
-    if pa.types.is_floating(f.type) and (row := _first_true(pc.invert(pc.is_finite(column)))) is not None:
+        return (
+            _first_not_finite(column, f.type.list_size)
+            if f.type.list_size
+            else (0, "has no elements")
+        )
+    if (
+        pa.types.is_floating(f.type)
+        and (row := _first_true(pc.invert(pc.is_finite(column)))) is not None
+    ):
         return row, f"{column[row]} is not finite"
     for name, outside in (("low", pc.less), ("high", pc.greater)):
-        if name in meta and (row := _first_true(outside(column, json.loads(meta[name])))) is not None:
+        if (
+            name in meta
+            and (row := _first_true(outside(column, json.loads(meta[name])))) is not None
+        ):
             return row, f"{column[row]} is {'below' if name == 'low' else 'above'} {meta[name]}"
     if "one_of" in meta:
         allowed = json.loads(meta["one_of"])

@@ -12,7 +12,12 @@ INTERACTIONS = schema(
     USER_ID,
     ITEM_ID,
     field("rating", pa.float32(), "stars, 1 .. 5; null where the source has none", nullable=True),
-    field("timestamp", pa.int64(), "Unix seconds, or see `clock`; null where it has no real time", nullable=True),
+    field(
+        "timestamp",
+        pa.int64(),
+        "Unix seconds, or see `clock`; null where it has no real time",
+        nullable=True,
+    ),
     field("split", pa.int8(), "0 train, 1 valid, 2 test", low=0, high=2),
 )
 USERS = schema(USER_ID, USER)
@@ -26,10 +31,24 @@ ITEMS = schema(
     field("categories", pa.list_(pa.string()), "path from the root, clean"),
     field("description", pa.string(), "clean; empty where the source has none"),
     field("text", pa.string(), "what encoders read: title, brand, categories, description"),
-    field("text_status", pa.string(), "why the text is what it is", one_of=("ok", "empty", "no_metadata")),
+    field(
+        "text_status",
+        pa.string(),
+        "why the text is what it is",
+        one_of=("ok", "empty", "no_metadata"),
+    ),
     field("image_urls", pa.list_(pa.string()), "candidates, best first"),
-    field("tokens", pa.int32(), "length of text in words between blanks; encoders cut these further", low=0),
-    field("extra", pa.string(), "JSON object of the source's other fields, as they were: price, related, ..."),
+    field(
+        "tokens",
+        pa.int32(),
+        "length of text in words between blanks; encoders cut these further",
+        low=0,
+    ),
+    field(
+        "extra",
+        pa.string(),
+        "JSON object of the source's other fields, as they were: price, related, ...",
+    ),
 )
 
 TEXT_FIELDS = ("title", "brand", "categories", "description")
@@ -42,7 +61,9 @@ REJECTS = schema(
 PLANTED = schema(
     ASIN,
     field("category", pa.int32(), "number of the category, which texts name", low=0),
-    field("subcategory", pa.int32(), "number of the subcategory: the theme that shoppers like", low=0),
+    field(
+        "subcategory", pa.int32(), "number of the subcategory: the theme that shoppers like", low=0
+    ),
     field("colour", pa.int32(), "number of the dominant colour, which images show", low=0),
     field("look", pa.int32(), "number of colour and shape: the look that shoppers like", low=0),
 )
@@ -88,7 +109,9 @@ def embedded_items(width: int, identifier: str = "asin") -> pa.Schema:
     """Return the schema of `alignrec embed`; the first column is named as in the user's table."""
     _, asin, *flags, vector_ = features(width)
     image = [
-        field("image_status", pa.string(), "how reading the image file ended", one_of=IMAGE_STATUSES),
+        field(
+            "image_status", pa.string(), "how reading the image file ended", one_of=IMAGE_STATUSES
+        ),
         field("image_reason", pa.string(), "detail for a status that is not ok; empty for ok"),
     ]
     hashes = [RELEASED_ITEMS.field(f"input_{what}_sha256") for what in ("text", "image")]

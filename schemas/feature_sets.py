@@ -21,8 +21,18 @@ def features(width: int) -> pa.Schema:
     return schema(
         ITEM_ID,
         ASIN,
-        field("has_image", pa.bool_(), "an image went into the vector; null where unknown (imported)", nullable=True),
-        field("has_text", pa.bool_(), "a text went into the vector; null where unknown (imported)", nullable=True),
+        field(
+            "has_image",
+            pa.bool_(),
+            "an image went into the vector; null where unknown (imported)",
+            nullable=True,
+        ),
+        field(
+            "has_text",
+            pa.bool_(),
+            "a text went into the vector; null where unknown (imported)",
+            nullable=True,
+        ),
         field("vector", vector(width), f"float32[{width}], not normalised; finite"),
     )
 
@@ -42,9 +52,17 @@ def numbered_user_embeddings(width: int) -> pa.Schema:
 
 EDGES = schema(
     ITEM_ID,
-    field("neighbour_id", pa.int32(), "item_id of the neighbour; the item itself comes first", low=0),
+    field(
+        "neighbour_id", pa.int32(), "item_id of the neighbour; the item itself comes first", low=0
+    ),
     field("rank", pa.int32(), "0 is the nearest", low=0),
-    field("cosine", pa.float32(), "cosine similarity of the two feature vectors", low=-1.001, high=1.001),
+    field(
+        "cosine",
+        pa.float32(),
+        "cosine similarity of the two feature vectors",
+        low=-1.001,
+        high=1.001,
+    ),
 )
 
 

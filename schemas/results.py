@@ -8,21 +8,34 @@ DATASET = field("dataset", pa.string(), "name in params.yaml")
 SEED = field("seed", pa.int32(), "number of the run, from 0", low=0)
 MODEL = field("model", pa.string(), "alignrec, lightgcn, bpr, vbpr, ...")
 FEATURE_SET = field("features", pa.string(), "feature set, or `none` for models that only read ids")
-ABLATION = field("ablation", pa.string(), "key of `benchmark.ablations`; empty for the model as it is")
+ABLATION = field(
+    "ablation", pa.string(), "key of `benchmark.ablations`; empty for the model as it is"
+)
 K = field("k", pa.int32(), "cutoff", low=1)
 
 PROTOCOL = (
     field("protocol", pa.string(), "mmrec, strict, ...: name of the protocol"),
-    field("fingerprint", pa.string(), "of the protocol; figures of two fingerprints never share a column of a table"),
+    field(
+        "fingerprint",
+        pa.string(),
+        "of the protocol; figures of two fingerprints never share a column of a table",
+    ),
 )
 RUN = (DATASET, MODEL, FEATURE_SET, ABLATION, SEED, *PROTOCOL)
 
 RESULTS = schema(
     *RUN,
     field("split", pa.string(), "where it was measured", one_of=("valid", "test")),
-    field("metric", pa.string(), "what was measured", one_of=("recall", "ndcg", "precision", "map")),
+    field(
+        "metric", pa.string(), "what was measured", one_of=("recall", "ndcg", "precision", "map")
+    ),
     K,
-    field("selected_by", pa.string(), "what chose the settings; the epoch is always valid's", one_of=("valid", "test")),
+    field(
+        "selected_by",
+        pa.string(),
+        "what chose the settings; the epoch is always valid's",
+        one_of=("valid", "test"),
+    ),
     field("value", pa.float64(), "mean over users with a target in the split", low=0, high=1),
 )
 
@@ -72,16 +85,37 @@ TUNING = schema(
 
 def rankings(k: int) -> pa.Schema:
     kind = pa.list_(pa.field("element", pa.int32(), nullable=False), k)
-    return schema(USER_ID, field("items", kind, f"item_id[{k}], best first; -1 where the catalogue ran out"))
+    return schema(
+        USER_ID, field("items", kind, f"item_id[{k}], best first; -1 where the catalogue ran out")
+    )
 
 
-BEST_EPOCH = field("best_epoch", pa.int32(), "first epoch of best valid Recall@20, counted from 0", low=0)
+BEST_EPOCH = field(
+    "best_epoch", pa.int32(), "first epoch of best valid Recall@20, counted from 0", low=0
+)
 DIFFERENCE = (
-    field("difference", pa.float64(), "a - b; null where there is nothing to compare with", nullable=True),
-    field("low", pa.float64(), "95 % interval of the difference: paired bootstrap, percentiles", nullable=True),
+    field(
+        "difference",
+        pa.float64(),
+        "a - b; null where there is nothing to compare with",
+        nullable=True,
+    ),
+    field(
+        "low",
+        pa.float64(),
+        "95 % interval of the difference: paired bootstrap, percentiles",
+        nullable=True,
+    ),
     field("high", pa.float64(), "its other end", nullable=True),
     field("p", pa.float64(), "two-sided, of the paired bootstrap", nullable=True, low=0, high=1),
-    field("p_holm", pa.float64(), "p corrected (Holm) for all rows of this table", nullable=True, low=0, high=1),
+    field(
+        "p_holm",
+        pa.float64(),
+        "p corrected (Holm) for all rows of this table",
+        nullable=True,
+        low=0,
+        high=1,
+    ),
 )
 MASK = schema(
     DATASET, FEATURE_SET,

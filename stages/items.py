@@ -16,8 +16,14 @@ def main(run: Run) -> None:
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     path = reader.metadata(downloaded_files(layout.sources))
     lines, name = (run.progress(reader.lines(path), unit="line"), path.name) if path else ([], "")
-    found = items.read_metadata(lines, run.source, asins, name, run.params[Items].max_reject_share, folder=run.folder)
-    run.write_all(items.item_tables(found.products, asins, run.params[Items].text), layout.items, schemas.ITEMS)
+    found = items.read_metadata(
+        lines, run.source, asins, name, run.params[Items].max_reject_share, folder=run.folder
+    )
+    run.write_all(
+        items.item_tables(found.products, asins, run.params[Items].text),
+        layout.items,
+        schemas.ITEMS,
+    )
     run.write(found.rejects, layout.rejects, schemas.REJECTS)
     if files := feature_files(layout.sources):  # fail early if feature files do not fit the items
         run.note(features=check_files(files, asins))

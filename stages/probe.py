@@ -4,7 +4,15 @@ from functools import partial
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.features.names import LEAKED, MASKED, PLANTED, can_refit, is_ceiling, kind_of, learns_from_train
+from alignrec.pipeline.features.names import (
+    LEAKED,
+    MASKED,
+    PLANTED,
+    can_refit,
+    is_ceiling,
+    kind_of,
+    learns_from_train,
+)
 from alignrec.pipeline.features.params import Combine
 from alignrec.pipeline.models.training.params import Released
 from alignrec.pipeline.probe.params import Probe
@@ -13,7 +21,14 @@ from alignrec.pipeline.runtime.run import FEATURE_SETS, Run, Stage
 from alignrec.stages.combine import FEATURES
 from alignrec.stages.interactions import INTERACTIONS
 
-YARDSTICKS = (MASKED, LEAKED, PLANTED, "random", "shuffled", "constant")  # kinds of sets that are not processed
+YARDSTICKS = (
+    MASKED,
+    LEAKED,
+    PLANTED,
+    "random",
+    "shuffled",
+    "constant",
+)  # kinds of sets that are not processed
 
 
 def main(run: Run) -> None:
@@ -25,7 +40,9 @@ def main(run: Run) -> None:
     items = len(io.read_table(layout.item_ids, schemas.ITEM_IDS))
     learned = [name for name in names if learns_from_train(run.params, run.dataset, name)]
     refits = {
-        name: partial(refit_mapped, layout, name) if can_refit(run.params, run.dataset, name) else None
+        name: partial(refit_mapped, layout, name)
+        if can_refit(run.params, run.dataset, name)
+        else None
         for name in learned
     }
     own, defined = run.params[Probe], run.params[Combine].sets

@@ -23,7 +23,9 @@ def main(run: Run) -> None:
     folder, publish = run.layout.release, run.params[Publish]
     shutil.rmtree(folder, ignore_errors=True)
     if not publish.features:
-        run.warn("nothing is released: all feature sets are others' files; name what may go under publish.features")
+        run.warn(
+            "nothing is released: all feature sets are others' files; name what may go under publish.features"
+        )
         return
     outputs = Outputs(run.layout, run.source.kind, run.params[Released].features, PUBLISH.before())
     settings = resolve_settings(publish, run.source.licence)
@@ -34,7 +36,9 @@ def main(run: Run) -> None:
     run.note(files=len(manifest.files), bytes=sum(file.bytes for file in manifest.files))
     run.note(features=manifest.sets_with("features"))
     if publish.licence is None and run.source.licence.header["license"] == "unknown":
-        run.warn("the licence of the data is unknown: set publish.licence, such as cc-by-4.0, before you pass it on")
+        run.warn(
+            "the licence of the data is unknown: set publish.licence, such as cc-by-4.0, before you pass it on"
+        )
 
 
 PUBLISH = Stage(

@@ -19,7 +19,18 @@ from alignrec.stages.study import STUDY
 from alignrec.stages.train import TRAIN
 
 # stages whose results reports and releases include
-EVIDENCE = (INTERACTIONS, ITEMS, IMAGES, PRETRAIN, GRAPH, SEMANTIC_IDS, TRAIN, PROBE, BENCHMARK, STUDY)
+EVIDENCE = (
+    INTERACTIONS,
+    ITEMS,
+    IMAGES,
+    PRETRAIN,
+    GRAPH,
+    SEMANTIC_IDS,
+    TRAIN,
+    PROBE,
+    BENCHMARK,
+    STUDY,
+)
 
 
 def main(run: Run) -> None:

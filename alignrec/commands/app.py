@@ -53,7 +53,9 @@ def perform_stage(
 
 def encode(
     dataset: Dataset,
-    encoder: Annotated[str | None, typer.Argument(help="one of encode.encoders; by default each of them")] = None,
+    encoder: Annotated[
+        str | None, typer.Argument(help="one of encode.encoders; by default each of them")
+    ] = None,
     params: ParamsFile = PARAMS,
     root: Root = ROOT,
     part: Part = None,
@@ -68,7 +70,9 @@ def images(
     dataset: Dataset,
     params: ParamsFile = PARAMS,
     root: Root = ROOT,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="fetch only what failed, once more")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="fetch only what failed, once more")
+    ] = False,
     part: Part = None,
 ) -> None:
     stage = replace(STAGES["images"], main=partial(image_stage.main, retry_failed=retry_failed))
@@ -79,9 +83,12 @@ def publish(
     dataset: Dataset,
     params: ParamsFile = PARAMS,
     root: Root = ROOT,
-    to: Annotated[str | None, typer.Option("--to", help="send the release: a folder, s3:// or hf://datasets/")] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", help="send the release: a folder, s3:// or hf://datasets/")
+    ] = None,
     sign: Annotated[
-        Path | None, typer.Option("--sign", help="sign the release with this private SSH key; needs ssh-keygen")
+        Path | None,
+        typer.Option("--sign", help="sign the release with this private SSH key; needs ssh-keygen"),
     ] = None,
 ) -> None:
     if to is None and sign is None:
@@ -104,17 +111,23 @@ def probe(
     dataset: args.DatasetOrRelease,
     params: ParamsFile = PARAMS,
     root: Root = ROOT,
-    to: Annotated[Path | None, typer.Option("--to", help="for a release: where to write probes.json")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="for a release: where to write probes.json")
+    ] = None,
 ) -> None:
     # a release needs no project: its tables are unpacked into the layout of outputs
     released = args.is_release(dataset)
     if to is not None and not released:
-        raise typer.BadParameter(f"is for releases; the probes of {dataset} are in {root}/probe/{dataset}")
+        raise typer.BadParameter(
+            f"is for releases; the probes of {dataset} are in {root}/probe/{dataset}"
+        )
     from alignrec.pipeline.report import probes, terminal
 
     if released:
         with args.open_layout(dataset, root, "interactions") as layout:
-            with running("probe", layout.dataset, args.settings_of(dataset, params), layout.root) as run:
+            with running(
+                "probe", layout.dataset, args.settings_of(dataset, params), layout.root
+            ) as run:
                 probe_stage.main(run)
             figures = io.read_json(layout.probes)
     else:
@@ -127,11 +140,15 @@ def probe(
         io.write_json(to, figures)
 
 
-def beit3(dataset: Dataset, params: ParamsFile = PARAMS, root: Root = ROOT, part: Part = None) -> None:
+def beit3(
+    dataset: Dataset, params: ParamsFile = PARAMS, root: Root = ROOT, part: Part = None
+) -> None:
     perform_stage(STAGES["beit3"], dataset, params, root, part)
 
 
-OWN: dict[str, Callable[..., None]] = {own.__name__: own for own in (images, encode, beit3, probe, publish)}
+OWN: dict[str, Callable[..., None]] = {
+    own.__name__: own for own in (images, encode, beit3, probe, publish)
+}
 
 
 def command_of(stage: Stage) -> Callable[..., None]:
@@ -152,7 +169,9 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def print_version(
-    version: Annotated[bool, typer.Option("--version", is_eager=True, help="print the version and exit")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, help="print the version and exit")
+    ] = False,
 ) -> None:
     if version:
         say(f"alignrec {installed('alignrec')}")

@@ -23,20 +23,35 @@ def _complete(incomplete: str) -> list[str]:
         return []
 
 
-Dataset = Annotated[str, typer.Argument(help="a name under `sources` in the parameter file", autocompletion=_complete)]
-DatasetOrRelease = Annotated[str, typer.Argument(help="a dataset, or a release folder", autocompletion=_complete)]
-OneOrAll = Annotated[str | None, typer.Argument(help="one dataset; all of the parameter file's by default")]
+Dataset = Annotated[
+    str,
+    typer.Argument(help="a name under `sources` in the parameter file", autocompletion=_complete),
+]
+DatasetOrRelease = Annotated[
+    str, typer.Argument(help="a dataset, or a release folder", autocompletion=_complete)
+]
+OneOrAll = Annotated[
+    str | None, typer.Argument(help="one dataset; all of the parameter file's by default")
+]
 ReleaseFolder = Annotated[Path, typer.Argument(help="a release folder")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="parameter file")]
 Root = Annotated[Path, typer.Option("--root", help="folder that holds every stage's outputs")]
 Key = Annotated[Path | None, typer.Option(help="public SSH key (.pub) that must have signed it")]
 Json = Annotated[Path | None, typer.Option("--json", help="also write the result here")]
 Order = Annotated[
-    Path | None, typer.Option("--order", help="mapping file of the rows: identifier, row (such as i_id_mapping.csv)")
+    Path | None,
+    typer.Option(
+        "--order", help="mapping file of the rows: identifier, row (such as i_id_mapping.csv)"
+    ),
 ]
-Sets = Annotated[list[str] | None, typer.Option(help="a feature set; may be given again; all by default")]
+Sets = Annotated[
+    list[str] | None, typer.Option(help="a feature set; may be given again; all by default")
+]
 Part = Annotated[
-    str | None, typer.Option("--part", metavar="I/N", help="make the files of part I of N, as a job array does")
+    str | None,
+    typer.Option(
+        "--part", metavar="I/N", help="make the files of part I of N, as a job array does"
+    ),
 ]
 PARAMS, ROOT = Path("params.yaml"), Path("outputs")
 
@@ -46,7 +61,9 @@ def parse_part(given: str | None) -> tuple[int, int] | None:
         return None
     part, _, parts = given.partition("/")
     if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise typer.BadParameter(f"'{given}' is no part; give I/N, such as 3/8, I from 1 to N", param_hint="--part")
+        raise typer.BadParameter(
+            f"'{given}' is no part; give I/N, such as 3/8, I from 1 to N", param_hint="--part"
+        )
     return int(part), int(parts)
 
 

@@ -39,17 +39,30 @@ from alignrec.pipeline.sources.feature_files import FEATURE
 from alignrec.pipeline.sources.sample import SampleSource
 from alignrec.pipeline.web.download import local_path
 
-PROCESS, TORCH, START = 5e8, 7e8, 3.0  # memory of a stage without and with torch, bytes; startup of a stage, seconds
+PROCESS, TORCH, START = (
+    5e8,
+    7e8,
+    3.0,
+)  # memory of a stage without and with torch, bytes; startup of a stage, seconds
 # MiniLM and the CNN: memory including a batch, bytes; FLOPs per image and per text token; combined width
 FROZEN_MEMORY, IMAGE, PIECE, WIDEST = 1.2e9, 8e8, 2.1e7, 1664
-SHARES, FRUGAL = {"small": 0.15, "mini": 0.35}, 0.5  # fraction of the GEMM rate: BEiT3 by size, other networks
+SHARES, FRUGAL = (
+    {"small": 0.15, "mini": 0.35},
+    0.5,
+)  # fraction of the GEMM rate: BEiT3 by size, other networks
 # shape with the FLOPs of size mini: CLS and one patch account for its two image tokens
-MINI = BEiT3Config(image=1, patch=1, vocab=8000, width=384, layers=6, heads=12, ffn=1536, positions=256)
+MINI = BEiT3Config(
+    image=1, patch=1, vocab=8000, width=384, layers=6, heads=12, ffn=1536, positions=256
+)
 # typical best epoch; seconds per step without a graph; graph operations per second; scores per second
 BEST_EPOCH, STEP, WALK, SCORED = 40, 0.007, 1.4e10, 7e7
 # embedded dataset: fraction of users and of items that the core filter keeps; interactions per generated user
 SAMPLE = (2_970 / 3_600, 1_559 / 1_600, 31_692 / 3_600)
-CHARACTERS, STICKER, LONGEST = 4, 12, 128  # characters per token; tokens of a text in `sample`, and by default
+CHARACTERS, STICKER, LONGEST = (
+    4,
+    12,
+    128,
+)  # characters per token; tokens of a text in `sample`, and by default
 
 
 @dataclass(frozen=True)
@@ -86,7 +99,11 @@ def read_size(params: Parameters, layout: Layout) -> Size:
         return Size(users, items, rows, pieces, "as the embedded dataset's filter leaves them")
     if published := PUBLISHED.get((source.kind, getattr(source, "category", None) or "")):
         return Size(*published, pieces, "as published")
-    raw = {role: local_path(mirrors[0]) for role, mirrors in files.items() if not role.startswith(FEATURE)}
+    raw = {
+        role: local_path(mirrors[0])
+        for role, mirrors in files.items()
+        if not role.startswith(FEATURE)
+    }
     paths = {role: path for role, path in raw.items() if path is not None}
     if not paths or paths != raw:
         raise UserError(
@@ -125,7 +142,10 @@ class Plan:
     @cached_property
     def shape(self) -> BEiT3Config:
         own = self.params[Pretrain]
-        vocab, codes = BEiT3Config().vocab if own.tokenizer else VOCAB, 8192 if own.vqkd else own.codes
+        vocab, codes = (
+            BEiT3Config().vocab if own.tokenizer else VOCAB,
+            8192 if own.vqkd else own.codes,
+        )
         return replace((SIZES | {"mini": MINI})[own.size], vocab=vocab, codes=codes)
 
     @property
@@ -138,7 +158,9 @@ class Plan:
         max_tokens = self.params[BEiT3Sets].max_tokens or own.max_tokens
         # the image is encoded again with each part of the text
         parts = min(chunks, max(1, math.ceil(pieces / max_tokens)))
-        operations = parts * count_flops(self.shape, image, min(math.ceil(pieces / parts), max_tokens))
+        operations = parts * count_flops(
+            self.shape, image, min(math.ceil(pieces / parts), max_tokens)
+        )
         return self.size.items * operations / (SHARES.get(own.size, FRUGAL) * self.gemm)
 
     def training_seconds(self, model: str, settings: Train) -> float:
@@ -150,18 +172,32 @@ class Plan:
         step = STEP + 40 * size.interactions * settings.dim / WALK
         step += bool(model_kind.needs) * 6 * size.items * WIDEST * settings.dim / self.gemm
         batches = math.ceil(0.75 * size.interactions / settings.batch_size)
-        return 1.5 + min(settings.epochs, BEST_EPOCH + settings.patience) * (batches * step + ranking)
+        return 1.5 + min(settings.epochs, BEST_EPOCH + settings.patience) * (
+            batches * step + ranking
+        )
 
 
 def estimate_pretrain(plan: Plan) -> Estimate:
     own, c = plan.params[Pretrain], plan.shape
     taught = bool(own.steps and own.distill) or own.size == "mini"
     # a step costs three forward passes, or six with teachers
-    passes = 3 * own.steps * own.batch_size * (1 + (bool(own.distill) and own.size != "mini")) / plan.size.items
-    positions = (1 + c.patches + min(plan.size.pieces, own.max_tokens)) * math.ceil(own.batch_size / own.accumulate)
-    trained = plan.shape.weights + (c.vocab + c.codes) * c.width  # with both heads; four floats each in AdamW
+    passes = (
+        3
+        * own.steps
+        * own.batch_size
+        * (1 + (bool(own.distill) and own.size != "mini"))
+        / plan.size.items
+    )
+    positions = (1 + c.patches + min(plan.size.pieces, own.max_tokens)) * math.ceil(
+        own.batch_size / own.accumulate
+    )
+    trained = (
+        plan.shape.weights + (c.vocab + c.codes) * c.width
+    )  # with both heads; four floats each in AdamW
     memory = TORCH + taught * FROZEN_MEMORY + 16 * trained + 90 * positions * c.width * c.layers
-    disk = 4 * plan.shape.weights * (1 + bool(own.init)) + 32 * trained  # two checkpoints while one replaces the other
+    disk = (
+        4 * plan.shape.weights * (1 + bool(own.init)) + 32 * trained
+    )  # two checkpoints while one replaces the other
     # training, then the map of CLS from whole texts, and one pass of the teachers
     seconds = passes * plan.beit3_seconds() + plan.beit3_seconds(chunks=own.chunks)
     seconds += taught * (10 + plan.frozen_seconds)
@@ -169,17 +205,34 @@ def estimate_pretrain(plan: Plan) -> Estimate:
 
 
 def estimate_features(plan: Plan) -> dict[str, Estimate]:
-    params, size, n, sets, product = plan.params, plan.size, plan.size.items, len(plan.sets), WIDEST / plan.gemm
-    graph, ids, rows, log = params[Graph], params[SemanticIds], 4 * n * WIDEST, 40 * size.interactions
+    params, size, n, sets, product = (
+        plan.params,
+        plan.size,
+        plan.size.items,
+        len(plan.sets),
+        WIDEST / plan.gemm,
+    )
+    graph, ids, rows, log = (
+        params[Graph],
+        params[SemanticIds],
+        4 * n * WIDEST,
+        40 * size.interactions,
+    )
     is_local = params[Images].folder or params[Images].pattern
-    asking = n / RATE if isinstance(params.source(plan.dataset), Downloaded) and not is_local else 0.0
+    asking = (
+        n / RATE if isinstance(params.source(plan.dataset), Downloaded) and not is_local else 0.0
+    )
     kinds = [kind_of(params.encoders, name) for name in params[Encode].encoders]
     networks = sum(kind not in ("tfidf", "descriptors") for kind in kinds)
     trained, chunks = params[BEiT3Sets].sets, params[BEiT3Sets].chunks
     read = [schemas.modalities_of(name) for name in trained]
     passes = sum(plan.beit3_seconds("image" in reads, "text" in reads, chunks) for reads in read)
     made = sets - len(trained) - len(kinds)
-    searched = n if graph.index == "exact" or (graph.index == "auto" and n <= graph.exact_up_to) else 12 * n**0.5
+    searched = (
+        n
+        if graph.index == "exact" or (graph.index == "auto" and n <= graph.exact_up_to)
+        else 12 * n**0.5
+    )
     coded = len(ids.features) * (1.5 + 60 * n * ids.levels * ids.codes * product)
     return {
         "download": Estimate(0.0, PROCESS, plan.downloads, "as fast as the network is"),
@@ -199,15 +252,34 @@ def estimate_features(plan: Plan) -> dict[str, Estimate]:
 
 def estimate_evidence(plan: Plan) -> dict[str, Estimate]:
     # a cell of the benchmark stores 200 bytes per user
-    params, size, n, sets, cell = plan.params, plan.size, plan.size.items, len(plan.sets), 200 * plan.size.users
-    one, bench, study, cells = params[Released].resolved(), params[Benchmark], params[Study], list_entries(params)
-    rows, vectors, alignrec = 4 * n * WIDEST, 4 * (size.users + n) * one.dim, plan.training_seconds(RELEASED, one)
+    params, size, n, sets, cell = (
+        plan.params,
+        plan.size,
+        plan.size.items,
+        len(plan.sets),
+        200 * plan.size.users,
+    )
+    one, bench, study, cells = (
+        params[Released].resolved(),
+        params[Benchmark],
+        params[Study],
+        list_entries(params),
+    )
+    rows, vectors, alignrec = (
+        4 * n * WIDEST,
+        4 * (size.users + n) * one.dim,
+        plan.training_seconds(RELEASED, one),
+    )
     memory = PROCESS + 3 * rows + 12 * vectors + 40 * size.interactions
     closed = 12 * n**2 * any(issubclass(MODELS[e.model], Closed) for e in cells)
-    runs = sum(plan.training_seconds(e.model, model_settings(params, e.model, e.ablation)) for e in cells)
+    runs = sum(
+        plan.training_seconds(e.model, model_settings(params, e.model, e.ablation)) for e in cells
+    )
     count = study.trainings(len(maskable_sets(plan.sets)))
     released = rows * len(params[Publish].features) + 4 * plan.shape.weights + 2e3 * n
-    asked = sets * (3 + (50 * min(sample_size(n), max(size.users, n)) * n * WIDEST + 5e3 * n**2) / plan.gemm)
+    asked = sets * (
+        3 + (50 * min(sample_size(n), max(size.users, n)) * n * WIDEST + 5e3 * n**2) / plan.gemm
+    )
     return {
         "train": Estimate(2 + alignrec, memory, 4 * vectors, f"at most {one.epochs} epochs"),
         "probe": Estimate(asked, TORCH + 2 * rows + 3e8 + min(4.0 * n**2, 4e9), 1e5, f"{sets} sets"),
@@ -225,7 +297,11 @@ def estimate_stages(plan: Plan) -> dict[str, Estimate]:
     found = estimate_features(plan) | estimate_evidence(plan)
     # stages without work still have their startup time
     if not plan.size.pieces:
-        found |= dict.fromkeys(("items", "images", "pretrain"), Estimate(0, PROCESS, 0, "items have no content"))
+        found |= dict.fromkeys(
+            ("items", "images", "pretrain"), Estimate(0, PROCESS, 0, "items have no content")
+        )
     elif not plan.params[BEiT3Sets].sets:
-        found |= dict.fromkeys(("pretrain", "beit3"), Estimate(0, PROCESS, 0, "no feature set is BEiT3's"))
+        found |= dict.fromkeys(
+            ("pretrain", "beit3"), Estimate(0, PROCESS, 0, "no feature set is BEiT3's")
+        )
     return {name: one._replace(seconds=one.seconds + START) for name, one in found.items()}

@@ -30,7 +30,12 @@ CONTENT = {
     "description": "description",
     "image_urls": "imUrl",
 }  # role -> column of MMRec's item file
-OURS = {*KINDS, *ENCODERS, *BEIT3_SETS, *Combine().controls}  # names that imported sets may not have
+OURS = {
+    *KINDS,
+    *ENCODERS,
+    *BEIT3_SETS,
+    *Combine().controls,
+}  # names that imported sets may not have
 
 
 class ItemFiles(NamedTuple):

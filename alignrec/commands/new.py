@@ -45,21 +45,36 @@ combine: {{sets: {{linear: {{}}}}}}
 
 def new(
     name: Annotated[
-        str | None, typer.Argument(help="dataset name: letters, digits, _ and -; absent: keep params.yaml")
+        str | None,
+        typer.Argument(help="dataset name: letters, digits, _ and -; absent: keep params.yaml"),
     ] = None,
     interactions: Annotated[
         Path | None,
-        typer.Option(help="one interaction per row: Parquet, CSV, TSV, JSON lines; or MMRec's folder"),
+        typer.Option(
+            help="one interaction per row: Parquet, CSV, TSV, JSON lines; or MMRec's folder"
+        ),
     ] = None,
-    items: Annotated[Path | None, typer.Option(help="one item per row: text, categories, images")] = None,
-    images: Annotated[str | None, typer.Option(help="folder or archive, or a pattern: images/{item}.jpg")] = None,
-    column: Annotated[list[str] | None, typer.Option(help="name a column, such as item=sku; repeatable")] = None,
+    items: Annotated[
+        Path | None, typer.Option(help="one item per row: text, categories, images")
+    ] = None,
+    images: Annotated[
+        str | None, typer.Option(help="folder or archive, or a pattern: images/{item}.jpg")
+    ] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="name a column, such as item=sku; repeatable")
+    ] = None,
     interactions_only: Annotated[
         bool, typer.Option("--interactions-only", help="a project without texts, images, features")
     ] = False,
-    amazon: Annotated[int | None, typer.Option(help="in place of files: 2014, 2018 or 2023, year of the data")] = None,
-    category: Annotated[str | None, typer.Option(help="Amazon category, as its publisher spells it")] = None,
-    beit3: Annotated[bool, typer.Option("--beit3", help="pre-train BEiT3 without a GPU, too")] = False,
+    amazon: Annotated[
+        int | None, typer.Option(help="in place of files: 2014, 2018 or 2023, year of the data")
+    ] = None,
+    category: Annotated[
+        str | None, typer.Option(help="Amazon category, as its publisher spells it")
+    ] = None,
+    beit3: Annotated[
+        bool, typer.Option("--beit3", help="pre-train BEiT3 without a GPU, too")
+    ] = False,
     to: Annotated[Path, typer.Option(help="file to write")] = PARAMS,
     force: Annotated[bool, typer.Option("--force", help="overwrite an existing file")] = False,
 ) -> None:
@@ -89,7 +104,9 @@ def check_target(name: str, to: Path, force: bool) -> None:
     if not NAME.fullmatch(name):
         raise UserError(f"invalid dataset name '{name}'; use up to 64 letters, digits, _ and -")
     if to.exists() and not force:
-        raise UserError(f"{to}: exists already; give another name with --to, or overwrite it with --force")
+        raise UserError(
+            f"{to}: exists already; give another name with --to, or overwrite it with --force"
+        )
 
 
 def write_project(name: str, text: str, to: Path) -> Iterator[str]:
@@ -117,7 +134,9 @@ def describe_files(given: Given, beit3: bool = False) -> tuple[str, list[str]]:
     return own_data.as_yaml(found, beit3=False), [*found.seen, left_out]
 
 
-def describe_category(name: str, year: str, category: str | None, beit3: bool = False) -> tuple[str, list[str]]:
+def describe_category(
+    name: str, year: str, category: str | None, beit3: bool = False
+) -> tuple[str, list[str]]:
     known([year], CATEGORIES, "--amazon")
     published = CATEGORIES[year]
     if category is None:
@@ -147,18 +166,24 @@ def cost_of_beit3(name: str, text: str, size: Size | None = None) -> str:
     with suppress(UserError):  # the category has no published size
         size = size or estimate.read_size(params, Layout(ROOT, name))
         stages = estimate.estimate_stages(estimate.Plan(params, name, size, gemm_rate("float32")))
-        seconds = f", in about {format_duration(stages['pretrain'].seconds + stages['beit3'].seconds)}"
+        seconds = (
+            f", in about {format_duration(stages['pretrain'].seconds + stages['beit3'].seconds)}"
+        )
     return f"BEiT3 is left out, as there is no GPU; --beit3 pre-trains it{seconds}"
 
 
 def profile(
-    name: Annotated[str, typer.Argument(help="a profile of the package, such as paper or baby, or a path")],
+    name: Annotated[
+        str, typer.Argument(help="a profile of the package, such as paper or baby, or a path")
+    ],
     to: Annotated[Path, typer.Option("--to", help="parameter file to write")] = PARAMS,
 ) -> None:
     """write a profile into params.yaml, so that git and DVC show its changes."""
     path = PROFILES / f"{name}.yaml"
     if not path.is_file() and not (path := Path(name)).is_file():
-        raise UserError(f"no profile '{name}'; there are {', '.join(sorted(one.stem for one in PROFILES.glob('*')))}")
+        raise UserError(
+            f"no profile '{name}'; there are {', '.join(sorted(one.stem for one in PROFILES.glob('*')))}"
+        )
     over, absent = read_yaml(path), list[str]()
     text, changed = path.read_text(encoding="utf-8"), list(over)
     # a profile is an overlay: keep the comments of the file that it extends
@@ -168,7 +193,9 @@ def profile(
         base = PARAMS if base.name == PARAMS.name and PARAMS.exists() else base
         over, absent = _without_absent_sets(over, base)
         text, changed = _merge_documents(base.read_text(encoding="utf-8"), over)
-    check(parse(yaml.load(text, Loader), path), path)  # validate before writing anything; a SafeLoader
+    check(
+        parse(yaml.load(text, Loader), path), path
+    )  # validate before writing anything; a SafeLoader
     kept = _keep_uncommitted(to, text)
     io.write_bytes(to, text.encode())
     say(f"wrote {to}: {', '.join(changed) or 'nothing changed'}")
@@ -177,7 +204,9 @@ def profile(
     for line in project.begin_project(Path()) if to == PARAMS else ():
         say(line)
     undo = f"`git diff {to}` shows what changed, `git checkout {to}` takes it back"
-    say(f"next: dvc repro; {f'{kept} is {to} as it was, which git does not have' if kept else undo}")
+    say(
+        f"next: dvc repro; {f'{kept} is {to} as it was, which git does not have' if kept else undo}"
+    )
 
 
 def _without_absent_sets(over: dict[str, Any], base: Path) -> tuple[dict[str, Any], list[str]]:
@@ -186,7 +215,9 @@ def _without_absent_sets(over: dict[str, Any], base: Path) -> tuple[dict[str, An
     features, ablations = own.get("features", []), own.get("ablations", {})
     params = parse(merge(read_yaml(base), over) | {"benchmark": {}}, base)
     made = [feature_sets(params, dataset) for dataset in params.datasets]
-    wanted = dict.fromkeys([*features, *(keys["features"] for keys in ablations.values() if "features" in keys)])
+    wanted = dict.fromkeys(
+        [*features, *(keys["features"] for keys in ablations.values() if "features" in keys)]
+    )
     if not (absent := [one for one in wanted if not all(one in names for names in made)]):
         return over, absent
     rows = {row: keys for row, keys in ablations.items() if keys.get("features") not in absent}
@@ -198,7 +229,11 @@ def _keep_uncommitted(path: Path, text: str) -> Path | None:
     """Back up a file before it is overwritten, unless git has it or nothing changes; return the copy."""
     if not path.exists() or (before := path.read_bytes()) == text.encode():
         return None
-    found = subprocess.run(["git", "show", f"HEAD:./{path}"], capture_output=True) if shutil.which("git") else None
+    found = (
+        subprocess.run(["git", "show", f"HEAD:./{path}"], capture_output=True)
+        if shutil.which("git")
+        else None
+    )
     if found and found.stdout == before:
         return None
     copies = (path.with_name(f"{path.stem}.{number}{path.suffix}") for number in itertools.count(1))

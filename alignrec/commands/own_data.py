@@ -27,9 +27,15 @@ CUTOFFS = (5, 10, 20, 50)
 BATCH, STEPS = 32, 50
 LARGE = 20_000  # number of items from which recommenders use their published settings, with a thousand epochs
 QUICK = {"lr": 0.01, "epochs": 100, "patience": 5}  # settings of AlignRec for smaller catalogues
-MODELS, SEEDS = ["ease", "l3ae", "alignrec"], 2  # for smaller catalogues: a benchmark of one minute on two cores
+MODELS, SEEDS = (
+    ["ease", "l3ae", "alignrec"],
+    2,
+)  # for smaller catalogues: a benchmark of one minute on two cores
 SKIPPED = "tfidf"  # encoder of projects without text and images
-TEACHERS = {"text": ["minilm", "tfidf"], "image": ["cnn", "descriptors"]}  # modality -> its encoders
+TEACHERS = {
+    "text": ["minilm", "tfidf"],
+    "image": ["cnn", "descriptors"],
+}  # modality -> its encoders
 BY_TIME = f"timestamps found: split {USER_TIME}, each user's last fifth; published tables: interactions.protocol mmrec"
 FEW = 20  # number of users or items below which a column is doubtful
 HEAD = """# What `dvc repro` builds. Absent keys have their defaults, some of them by what the data has:
@@ -188,7 +194,11 @@ def as_yaml(found: OwnData, beit3: bool) -> str:
     sections["encode"] = {"encoders": encoders or [SKIPPED]}
     sections["combine"] = {"sets": {"linear": {}}} if modalities or found.imported else {}
     if modalities and beit3:
-        sections["pretrain"] = {"size": "mini", "steps": max(STEPS, math.ceil(items / BATCH)), "batch_size": BATCH}
+        sections["pretrain"] = {
+            "size": "mini",
+            "steps": max(STEPS, math.ceil(items / BATCH)),
+            "batch_size": BATCH,
+        }
         if len(modalities) == 1:  # the default sets include masked modalities, which need both
             sections["pretrain"]["distill_from"], sections["beit3"] = encoders, {"sets": ["beit3"]}
     elif modalities:
@@ -206,8 +216,15 @@ def as_yaml(found: OwnData, beit3: bool) -> str:
     if items < CUTOFFS[-1]:
         ks = [k for k in CUTOFFS if k <= items] or [items]
         sections["benchmark"]["ks"], sections["probe"] = ks, {"ks": ks}
-    options: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None, "width": 120}
-    return HEAD + "".join(yaml.safe_dump({key: value}, **options) for key, value in sections.items() if value)
+    options: dict[str, Any] = {
+        "sort_keys": False,
+        "allow_unicode": True,
+        "default_flow_style": None,
+        "width": 120,
+    }
+    return HEAD + "".join(
+        yaml.safe_dump({key: value}, **options) for key, value in sections.items() if value
+    )
 
 
 def _parse_columns(columns: Sequence[str], files: Sequence[Path]) -> Mapping[str, str]:

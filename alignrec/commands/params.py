@@ -28,7 +28,9 @@ from alignrec.stages.order import IN_ORDER
 if TYPE_CHECKING:
     from alignrec.pipeline.release.read import Release
 
-SECTIONS: dict[str, type[Section]] = {stage.name: stage.params for stage in IN_ORDER} | {"search": Search}
+SECTIONS: dict[str, type[Section]] = {stage.name: stage.params for stage in IN_ORDER} | {
+    "search": Search
+}
 RECORDED = ("interactions", "graph", "train", "benchmark")  # sections that a release records
 
 
@@ -62,7 +64,12 @@ def parse(raw: Any, path: Path, dataset: str = "") -> Parameters:
 
 def for_dataset(params: Parameters, dataset: str) -> Parameters:
     """Return the parameters, with defaults for feature sets that the file does not set."""
-    source, encode, ours, combine = params.source(dataset), params[Encode], params[BEiT3Sets], params[Combine]
+    source, encode, ours, combine = (
+        params.source(dataset),
+        params[Encode],
+        params[BEiT3Sets],
+        params[Combine],
+    )
     if not has_content(params, dataset):
         encode = encode.model_copy(update={"encoders": []})
         ours = ours.model_copy(update={"sets": []})
@@ -73,28 +80,44 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
     # only generated catalogues have planted sets
     if not isinstance(source, Generated):
         sets = combine.sets
-        kept = {name: sets[name] for name in sets if name == names.LEAKED or not names.is_ceiling(sets, name)}
+        kept = {
+            name: sets[name]
+            for name in sets
+            if name == names.LEAKED or not names.is_ceiling(sets, name)
+        }
         combine = combine.model_copy(update={"sets": kept})
     params = params.having(encode, ours, combine)
     made = names.sets_without_controls(params, dataset)
     content = [name for name in made if not names.is_partial(combine.sets, name)]
     preferred = [name for name in (FEATURES, names.LINEAR) if name in content]
     trained = next(iter([*preferred, *content, *made, *combine.controls]), FEATURES)
-    if "features" in params[Released].model_fields_set and (named := params[Released].features) in made:
+    if (
+        "features" in params[Released].model_fields_set
+        and (named := params[Released].features) in made
+    ):
         trained = named  # even a control
     judged = content if trained in content or trained not in made else [trained, *content]
     # third-party files are released only if named explicitly
     others = [*names.imported_sets(params, dataset), *names.sets_with_text(params, dataset)]
-    own = [name for name in made or [trained] if name not in others and not names.is_control(combine.sets, name)]
+    own = [
+        name
+        for name in made or [trained]
+        if name not in others and not names.is_control(combine.sets, name)
+    ]
     # defaults of `features`: the set to train on and to quantise, the sets to benchmark and to release
     chosen: dict[type[Any], Any] = {
         Released: trained,
         SemanticIds: [trained] if judged else [],
         Benchmark: [*judged, *combine.controls],
-        Publish: [*([] if trained in others else [trained]), *(name for name in own if name != trained)],
+        Publish: [
+            *([] if trained in others else [trained]),
+            *(name for name in own if name != trained),
+        ],
     }
     absent = [kind for kind in chosen if "features" not in params[kind].model_fields_set]
-    return params.having(*(params[kind].model_copy(update={"features": chosen[kind]}) for kind in absent))
+    return params.having(
+        *(params[kind].model_copy(update={"features": chosen[kind]}) for kind in absent)
+    )
 
 
 def has_content(params: Parameters, dataset: str) -> bool:
@@ -109,7 +132,9 @@ def of_release(release: Release, path: Path) -> Parameters:
     """Return the parameters of the file if it exists, otherwise those recorded in the release."""
     manifest = release.manifest
     if manifest.kind not in SOURCES:
-        raise UserError(f"{release.folder}: source '{manifest.kind}' is unknown here; install the package that has it")
+        raise UserError(
+            f"{release.folder}: source '{manifest.kind}' is unknown here; install the package that has it"
+        )
     source = SOURCES[manifest.kind]
     # not validated: a release has no raw files
     declared = {manifest.dataset: source.model_construct(kind=manifest.kind)}
@@ -117,7 +142,9 @@ def of_release(release: Release, path: Path) -> Parameters:
     if path.exists():
         return read(path).model_copy(update={"sources": declared, "datasets": [manifest.dataset]})
     recorded = {  # skip keys of older versions
-        name: {key: value for key, value in made.params.items() if key in SECTIONS[name].model_fields}
+        name: {
+            key: value for key, value in made.params.items() if key in SECTIONS[name].model_fields
+        }
         for name, made in manifest.made_by.items()
         if name in RECORDED
     }
@@ -134,12 +161,18 @@ def check(params: Parameters, path: Path, dataset: str = "") -> None:
         for name in [dataset] if dataset else params.datasets:
             check_settings(for_dataset(params, name), name)
 
-        for model in dict.fromkeys([RELEASED, *params[Benchmark].models, *params[Benchmark].overrides]):
+        for model in dict.fromkeys(
+            [RELEASED, *params[Benchmark].models, *params[Benchmark].overrides]
+        ):
             model_settings(params, model)
         for ablation in params[Benchmark].ablations:
             model_settings(params, RELEASED, ablation)
         # default ranges are not checked, as some of their corners are invalid
-        own = {model: ranges for model, ranges in params[Search].spaces.items() if ranges != SPACES.get(model)}
+        own = {
+            model: ranges
+            for model, ranges in params[Search].spaces.items()
+            if ranges != SPACES.get(model)
+        }
         for model, ranges in own.items():
             for end in ("low", "high"):
                 values = {name: getattr(space, end) for name, space in ranges.items()}
@@ -167,17 +200,25 @@ def _check_names(params: Parameters) -> None:
     for dataset in params.sources:
         names.check_names(params, dataset)
     benchmark, publish = params[Benchmark], params[Publish]
-    made = dict.fromkeys(name for dataset in params.sources for name in names.feature_sets(params, dataset))
+    made = dict.fromkeys(
+        name for dataset in params.sources for name in names.feature_sets(params, dataset)
+    )
     known(benchmark.models, MODELS, "benchmark.models")
     known(benchmark.overrides, MODELS, "benchmark.overrides")
     known(params[Search].spaces, MODELS, "search.spaces")
     judged = benchmark.features if "features" in benchmark.model_fields_set else []
     if benchmark.control is not None:
         known([benchmark.control], judged or made, "benchmark.control")
-    named = {"train.features": [params[Released].features] if "features" in params[Released].model_fields_set else []}
+    named = {
+        "train.features": [params[Released].features]
+        if "features" in params[Released].model_fields_set
+        else []
+    }
     named |= {"semantic_ids.features": params[SemanticIds].features, "benchmark.features": judged}
     for ablation, changed in benchmark.ablations.items():
-        named[f"benchmark.ablations.{ablation}.features"] = [str(changed["features"])] if "features" in changed else []
+        named[f"benchmark.ablations.{ablation}.features"] = (
+            [str(changed["features"])] if "features" in changed else []
+        )
     for dataset in params.datasets:
         for where, wanted in named.items():
             known(wanted, names.feature_sets(params, dataset), where)
@@ -186,5 +227,7 @@ def _check_names(params: Parameters) -> None:
         for name in wanted:
             names.refuse_ceiling(params[Combine].sets, name, where)
     if "features" in publish.model_fields_set:  # a release includes those sets that its dataset has
-        everywhere = {name: 0 for dataset in params.datasets for name in names.feature_sets(params, dataset)}
+        everywhere = {
+            name: 0 for dataset in params.datasets for name in names.feature_sets(params, dataset)
+        }
         known(publish.features, everywhere, "publish.features")

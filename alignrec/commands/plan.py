@@ -31,7 +31,9 @@ def plan(
     dataset: OneOrAll = None,
     params: ParamsFile = PARAMS,
     root: Root = ROOT,
-    ask: Annotated[bool, typer.Option("--ask/--no-ask", help="ask whether the addresses answer")] = True,
+    ask: Annotated[
+        bool, typer.Option("--ask/--no-ask", help="ask whether the addresses answer")
+    ] = True,
 ) -> None:
     """estimate hours, memory, disk and downloads of each stage. Exit code 1 if a file cannot be found."""
     faults = []
@@ -46,11 +48,17 @@ def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
     source, weights = params.source(layout.dataset), params[Pretrain]
     files = source.files() if isinstance(source, Downloaded) else {}
     # parameter -> addresses of its file, the preferred one first
-    addresses = {download.key_names(layout.dataset, [role]): mirrors for role, mirrors in files.items()}
+    addresses = {
+        download.key_names(layout.dataset, [role]): mirrors for role, mirrors in files.items()
+    }
     own = {f"pretrain.{key}": getattr(weights, key) for key in ("init", "tokenizer", "vqkd")}
     addresses |= {key: [address] for key, address in own.items() if address}
-    addresses = {key: mirrors for key, mirrors in addresses.items() if ask or local_path(mirrors[0])}
-    waiting = f"asking for {len(addresses)} files, at most {download.WAIT:g} s; timing a matrix product"
+    addresses = {
+        key: mirrors for key, mirrors in addresses.items() if ask or local_path(mirrors[0])
+    }
+    waiting = (
+        f"asking for {len(addresses)} files, at most {download.WAIT:g} s; timing a matrix product"
+    )
     say(f"{layout.dataset}: {waiting}", err=True)
 
     # load torch while waiting for servers
@@ -64,14 +72,27 @@ def show_plan(params: Parameters, layout: Layout, ask: bool) -> list[str]:
     except UserError as e:
         faults.append(str(e))
     answers = wait_for_answers()
-    faults = [f"{a.key}: {a.fault}; give a path of this machine: {a.key}: PATH" for a in answers if a.fault] + faults
+    faults = [
+        f"{a.key}: {a.fault}; give a path of this machine: {a.key}: PATH"
+        for a in answers
+        if a.fault
+    ] + faults
     say(f"{layout.dataset}: {size}" if size else layout.dataset)
     if size:
         raw = sum(answer.size or 0 for answer in answers if answer.key.startswith("sources."))
-        show_estimates(layout, estimate.Plan(params, layout.dataset, size, gemm_rate("float32"), raw))
+        show_estimates(
+            layout, estimate.Plan(params, layout.dataset, size, gemm_rate("float32"), raw)
+        )
     if answers:
-        rows = [[a.key, "not found" if a.fault else format_bytes(a.size), a.address] for a in answers]
-        show(TerminalTable(Table("Files to fetch", "", ["key", "bytes", "address"], rows, texts=1), unbroken=[0]))
+        rows = [
+            [a.key, "not found" if a.fault else format_bytes(a.size), a.address] for a in answers
+        ]
+        show(
+            TerminalTable(
+                Table("Files to fetch", "", ["key", "bytes", "address"], rows, texts=1),
+                unbroken=[0],
+            )
+        )
     for fault in dict.fromkeys(faults):
         say(f"error: {fault}", err=True)
     return faults
@@ -83,18 +104,34 @@ def show_estimates(layout: Layout, planned: Plan) -> None:
     taken = estimate.estimate_stages(planned)
     seconds, memory, disk, _ = zip(*taken.values(), strict=True)
     shown = {**taken, "all": estimate.Estimate(sum(seconds), max(memory), sum(disk))}
-    rows = [[name, format_duration(s), *map(format_bytes, (m, d)), basis] for name, (s, m, d, basis) in shown.items()]
-    show(TerminalTable(Table("Stages", "", ["stage", "time", "memory", "disk", "most of it"], rows), unbroken=[0]))
-    there = next(folder for folder in (layout.root, *layout.root.absolute().parents) if folder.exists())
+    rows = [
+        [name, format_duration(s), *map(format_bytes, (m, d)), basis]
+        for name, (s, m, d, basis) in shown.items()
+    ]
+    show(
+        TerminalTable(
+            Table("Stages", "", ["stage", "time", "memory", "disk", "most of it"], rows),
+            unbroken=[0],
+        )
+    )
+    there = next(
+        folder for folder in (layout.root, *layout.root.absolute().parents) if folder.exists()
+    )
     if sum(disk) > (free := shutil.disk_usage(there).free):
-        say(f"too little disk: {format_bytes(sum(disk))} are needed, {format_bytes(free)} are free in {there}")
+        say(
+            f"too little disk: {format_bytes(sum(disk))} are needed, {format_bytes(free)} are free in {there}"
+        )
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for stage, of in taken.items():
         if of.memory > installed:
             has = format_bytes(installed)
-            say(f"too little memory for {stage}: {format_bytes(of.memory)} are needed, the machine has {has}")
+            say(
+                f"too little memory for {stage}: {format_bytes(of.memory)} are needed, the machine has {has}"
+            )
     say(f"computed for {planned.gemm / 1e12:.2f} TFLOP/s, measured now")
-    say("assumed: an image of 18 kB per item, training best at its 40th epoch; DVC copies what it cannot link")
+    say(
+        "assumed: an image of 18 kB per item, training best at its 40th epoch; DVC copies what it cannot link"
+    )
 
 
 def format_duration(seconds: float) -> str:

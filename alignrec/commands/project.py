@@ -34,7 +34,9 @@ SECTIONS = Path(__file__).with_name("sections.yaml")
 CODE = Path("code.json")  # hash of each stage's code, and under PACKAGE the version that wrote it
 PACKAGE = "alignrec"
 FOLDER = "outputs/{}/${{item.dataset}}"  # output folder of a stage
-HEADS = re.compile(r"\A# The table of contents, [^\n]*\n")  # head of dvc.yaml, of this or an earlier version
+HEADS = re.compile(
+    r"\A# The table of contents, [^\n]*\n"
+)  # head of dvc.yaml, of this or an earlier version
 MARK = re.compile(r"^# sha256 of what follows: ([0-9a-f]{64})\n", re.MULTILINE)
 RAW = ("download", "images")  # stages whose files a source's licence may not allow to share
 SHOWN = Path(__file__).with_name("shown.yaml")  # metrics and plots for DVC
@@ -58,7 +60,9 @@ FIGURES = {  # a separate stage, as DVC's run cache skips stages with outputs in
     "cmd": "mkdir -p outputs/figures/${item.dataset} && "
     "cp -rf outputs/report/${item.dataset}/figures/. outputs/figures/${item.dataset}",
     "deps": ["outputs/report/${item.dataset}/figures"],
-    "outs": [{f"outputs/figures/${{item.dataset}}/{name}.json": {"cache": False}} for name in SHOWS],
+    "outs": [
+        {f"outputs/figures/${{item.dataset}}/{name}.json": {"cache": False}} for name in SHOWS
+    ],
 }
 CONFIG = {
     "core": {"analytics": "false", "check_update": "false", "autostage": "false"},
@@ -71,7 +75,12 @@ def dvc_yaml(params: Parameters) -> str:
     options: dict[str, Any] = {"sort_keys": False, "width": 110, "default_flow_style": None}
     made = {stage.name: _describe_stage(stage, params) for stage in IN_ORDER} | {"figures": FIGURES}
     stages = (yaml.safe_dump({name: stage}, **options) for name, stage in made.items())
-    body = "stages:\n" + "\n".join(indent(stage, "  ") for stage in stages) + "\n" + SHOWN.read_text(encoding="utf-8")
+    body = (
+        "stages:\n"
+        + "\n".join(indent(stage, "  ") for stage in stages)
+        + "\n"
+        + SHOWN.read_text(encoding="utf-8")
+    )
     return f"{HEAD}# sha256 of what follows: {text_sha256(body)}\n{body}"
 
 
@@ -114,8 +123,12 @@ def has_edited_code(path: Path, stage: Stage) -> bool:
 def begin_project(folder: Path) -> Iterator[str]:
     """Set up git and DVC in a folder with a params.yaml and yield messages; UserError if git or DVC fails."""
     if not shutil.which("git"):
-        raise UserError("git is not installed, and a project needs it; install it, then run `alignrec new`")
-    found = subprocess.run(["git", "rev-parse", "--show-toplevel"], cwd=folder, capture_output=True, text=True)
+        raise UserError(
+            "git is not installed, and a project needs it; install it, then run `alignrec new`"
+        )
+    found = subprocess.run(
+        ["git", "rev-parse", "--show-toplevel"], cwd=folder, capture_output=True, text=True
+    )
     root = found.stdout.strip()  # empty outside of a repository
     yield from _add_missing_sections(folder / PARAMS)
     params = read(folder / PARAMS)
@@ -125,7 +138,9 @@ def begin_project(folder: Path) -> Iterator[str]:
     yield from _write_dvc_yaml(folder / DVC_YAML, dvc_yaml(params))
     io.write_json(folder / CODE, code_json())
     if not root:
-        done = subprocess.run(["git", "init", "--quiet"], cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(
+            ["git", "init", "--quiet"], cwd=folder, capture_output=True, text=True
+        )
         if done.returncode:
             raise UserError(f"git init: {one_line(done.stderr or done.stdout)}")
         yield "git init: the folder is a repository now"
@@ -133,14 +148,18 @@ def begin_project(folder: Path) -> Iterator[str]:
         is_below = bool(root) and Path(root).resolve() != folder.resolve()
         _init_dvc(folder, is_below)
         yield "dvc init" + " --subdir" * is_below
-    yield from _track_files(folder, [*_user_files("download", params), *_user_files("images", params)])
+    yield from _track_files(
+        folder, [*_user_files("download", params), *_user_files("images", params)]
+    )
     # keep files that the user has edited
     for template in sorted(TEMPLATES.iterdir()):
         if not (path := folder / ".dvc" / "plots" / template.name).exists():
             io.write_bytes(path, template.read_bytes())
     for name, text in {".dvcignore": IGNORED, "outputs/.gitignore": KEPT}.items():
         path = folder / name
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+        lines = (
+            path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+        )
         # `dvc init` writes only comments
         if all(not line.strip() or line.startswith("#") for line in lines):
             io.write_bytes(path, text.encode())
@@ -151,7 +170,9 @@ def _add_missing_sections(path: Path) -> Iterator[str]:
     if not isinstance(given, dict):
         raise UserError(f"{path}: not a mapping of sections; begin one with `alignrec new`")
     blocks = SECTIONS.read_text(encoding="utf-8").split("\n\n")
-    if lacking := {name: block for block in blocks if (name := block.split(":", 1)[0]) not in given}:
+    if lacking := {
+        name: block for block in blocks if (name := block.split(":", 1)[0]) not in given
+    }:
         added = "\n".join(block.strip() + "\n" for block in lacking.values())
         io.write_bytes(path, f"{path.read_text(encoding='utf-8').rstrip()}\n\n{added}".encode())
         yield f"{path}: added {', '.join(lacking)}, at their defaults"
@@ -165,14 +186,20 @@ def _describe_stage(stage: Stage, params: Parameters) -> dict[str, Any]:
         out, keys = f"{out}/${{item.{stage.per}}}", [*keys, stage.per]
         matrix[stage.per] = f"${{{stage.name}.{stage.per}s}}"
     is_kept = stage.name in RAW and any(source.licence.texts == "none" for source in sources)
-    deps = [FOLDER.format(earlier.name) for earlier in stage.reads] + _user_files(stage.name, params)
-    compared = [stage.name]  # parameters: the key that a stage reads if the file has it, otherwise its section
+    deps = [FOLDER.format(earlier.name) for earlier in stage.reads] + _user_files(
+        stage.name, params
+    )
+    compared = [
+        stage.name
+    ]  # parameters: the key that a stage reads if the file has it, otherwise its section
     for name in stage.sections:
         section, _, key = name.partition(".")
         if section == SOURCE:
             compared.append(f"{SOURCE}.${{item.dataset}}")
         else:
-            compared.append(name if key and key in getattr(params, section).model_fields_set else section)
+            compared.append(
+                name if key and key in getattr(params, section).model_fields_set else section
+            )
     return {
         "desc": stage.does,
         "matrix": matrix,
@@ -198,15 +225,23 @@ def _track_files(folder: Path, paths: list[str]) -> Iterator[str]:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    for path in (path for path in paths if (folder / path).exists() and not Path(f"{folder / path}.dvc").exists()):
+    for path in (
+        path
+        for path in paths
+        if (folder / path).exists() and not Path(f"{folder / path}.dvc").exists()
+    ):
         if not (folder / path).resolve().is_relative_to(folder.resolve()):
             yield f"{path}: outside of the project, so `dvc push` leaves it; without it, `dvc repro --allow-missing`"
-        elif subprocess.run(["git", "ls-files", "--error-unmatch", path], cwd=folder, capture_output=True).returncode:
+        elif subprocess.run(
+            ["git", "ls-files", "--error-unmatch", path], cwd=folder, capture_output=True
+        ).returncode:
             try:
                 with Repo(folder) as repo:
                     repo.scm_context.quiet = True  # `new` prints its own message about `git add`
                     repo.add(path)
-                    repo.unprotect(path)  # a copy, which can be edited without damage to DVC's cache
+                    repo.unprotect(
+                        path
+                    )  # a copy, which can be edited without damage to DVC's cache
             except DvcException as e:
                 raise UserError(f"dvc add {path}: {one_line(e)}") from e
             yield f"dvc add {path}: `dvc push` hands it on"

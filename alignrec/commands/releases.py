@@ -32,7 +32,11 @@ REMEDIES = {
 MOST_REASONS = 3  # rejection reasons printed on the terminal
 
 
-def summary(dataset: args.OneOrAll = None, params: args.ParamsFile = args.PARAMS, root: args.Root = args.ROOT) -> None:
+def summary(
+    dataset: args.OneOrAll = None,
+    params: args.ParamsFile = args.PARAMS,
+    root: args.Root = args.ROOT,
+) -> None:
     """summarise the last runs: time, results, report and release."""
     from alignrec.pipeline.report import terminal, verdict
     from alignrec.pipeline.report.outputs import Outputs
@@ -40,8 +44,14 @@ def summary(dataset: args.OneOrAll = None, params: args.ParamsFile = args.PARAMS
     settings = read(params)
     for name in [dataset] if dataset else settings.datasets:
         layout = Layout(root, name)
-        refuse_altered(layout, (STAGES[stage] for stage in ("train", "probe", "benchmark")), "summary")
-        records = {stage: read_record(layout, stage) for stage in STAGES if layout.run_record(stage).exists()}
+        refuse_altered(
+            layout, (STAGES[stage] for stage in ("train", "probe", "benchmark")), "summary"
+        )
+        records = {
+            stage: read_record(layout, stage)
+            for stage in STAGES
+            if layout.run_record(stage).exists()
+        }
         if not records:
             raise UserError(
                 f"{root} has nothing of {name}, as no stage has run; name it under `datasets` in params.yaml and run "
@@ -53,9 +63,15 @@ def summary(dataset: args.OneOrAll = None, params: args.ParamsFile = args.PARAMS
         # the verdict judges the feature set of the released recommender
         released = records.get("train", {}).get("params", {}).get("features", "")
         outputs = Outputs(layout, settings.source(name).kind, released)
-        if line := verdict.verdict_headline(name, outputs.kind, released, outputs.probes, outputs.tests):
+        if line := verdict.verdict_headline(
+            name, outputs.kind, released, outputs.probes, outputs.tests
+        ):
             say(line)
-        made = {"results": layout.results, "report": layout.report / "index.html", "release": layout.release}
+        made = {
+            "results": layout.results,
+            "report": layout.report / "index.html",
+            "release": layout.release,
+        }
         for what, path in made.items():
             say(f"{what}: {path if path.exists() else 'not made yet'}")
 
@@ -68,14 +84,21 @@ def read_record(layout: Layout, stage: str) -> dict[str, Any]:
 def compare(
     dataset: args.DatasetOrRelease,
     sets: Annotated[
-        list[str], typer.Argument(help="our encoders, or third-party files, see docs/compare.md; name=path renames")
+        list[str],
+        typer.Argument(
+            help="our encoders, or third-party files, see docs/compare.md; name=path renames"
+        ),
     ],
     params: args.ParamsFile = args.PARAMS,
     root: args.Root = args.ROOT,
-    train: Annotated[bool, typer.Option("--train", help="also train AlignRec and two baselines on each")] = False,
+    train: Annotated[
+        bool, typer.Option("--train", help="also train AlignRec and two baselines on each")
+    ] = False,
     seeds: Annotated[int, typer.Option(min=1, help="trainings of each model")] = 5,
     order: args.Order = None,
-    to: Annotated[Path | None, typer.Option("--to", help="folder for compare.json and index.html")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="folder for compare.json and index.html")
+    ] = None,
 ) -> None:
     """compare feature sets: probes, paired tests, similarity, most changed items."""
     from alignrec.pipeline.report import compare as command
@@ -92,10 +115,18 @@ def compare(
         found = command.compare(layout, settings, sets, seeds if train else 0, folder, order)
     for name, source in found["sources"].items():
         say(f"{name}: {source}")
-    for table in [*verdict.judged_tables(found), *verdict.shape_tables(found), *verdict.pair_verdicts(found)]:
+    for table in [
+        *verdict.judged_tables(found),
+        *verdict.shape_tables(found),
+        *verdict.pair_verdicts(found),
+    ]:
         show(terminal.TerminalTable(table))
     headline = verdict.headline_sentence(found)
-    for line in [*verdict.list_remarks(found), f"page: {folder / 'index.html'}", *([headline] if headline else [])]:
+    for line in [
+        *verdict.list_remarks(found),
+        f"page: {folder / 'index.html'}",
+        *([headline] if headline else []),
+    ]:
         say(line)
 
 
@@ -103,13 +134,17 @@ def diff(
     a: Annotated[Path, typer.Argument(help="the older release folder")],
     b: Annotated[Path, typer.Argument(help="the newer release folder")],
     json_to: args.Json = None,
-    page_to: Annotated[Path | None, typer.Option("--page", help="also write a page of the most changed items")] = None,
+    page_to: Annotated[
+        Path | None, typer.Option("--page", help="also write a page of the most changed items")
+    ] = None,
     root: args.Root = args.ROOT,
 ) -> None:
     """compare two releases: schema, rows, values, and the version bump that the changes require."""
     Release(a).verify()
     Release(b).verify()
-    from alignrec.pipeline.release import diff as releases  # loads SciPy, which a damaged release need not wait for
+    from alignrec.pipeline.release import (
+        diff as releases,
+    )  # loads SciPy, which a damaged release need not wait for
 
     differences = releases.diff_releases(a, b, changed=5)
     for line in releases.describe_diff(differences):
@@ -131,18 +166,29 @@ def leaderboard(
     """write a page with the benchmarks of releases, next to published figures."""
     from alignrec.pipeline.release import leaderboard as board
 
-    io.write_bytes(to, board.render_leaderboard([board.read_entries(folder) for folder in releases or []]).encode())
+    io.write_bytes(
+        to,
+        board.render_leaderboard(
+            [board.read_entries(folder) for folder in releases or []]
+        ).encode(),
+    )
     say(f"page: {to}")
 
 
 def verify(
     folder: args.ReleaseFolder,
     key: args.Key = None,
-    data: Annotated[str | None, typer.Option(help="recompute vectors: a dataset, or items as for `embed`")] = None,
-    images: Annotated[Path | None, typer.Option(help="folder of image files, for items in --data")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="recompute vectors: a dataset, or items as for `embed`")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="folder of image files, for items in --data")
+    ] = None,
     sample: Annotated[int, typer.Option(min=1, help="rows of --data to recompute")] = 200,
     encoder: args.Sets = None,
-    json_to: Annotated[Path | None, typer.Option("--json", help="also write what --data gave here")] = None,
+    json_to: Annotated[
+        Path | None, typer.Option("--json", help="also write what --data gave here")
+    ] = None,
     root: args.Root = args.ROOT,
 ) -> None:
     """check every file of a release and its signature; with --data also its vectors. Exit code 1 if they differ."""
@@ -150,7 +196,9 @@ def verify(
         say(line)
     if data is None:
         return
-    from alignrec.pipeline.release import attest  # loads torch, which a damaged release need not wait for
+    from alignrec.pipeline.release import (
+        attest,
+    )  # loads torch, which a damaged release need not wait for
 
     inputs = attest.open_inputs(data, images, root, folder)
     outcome = attest.attest(folder, inputs, sample, encoder or [])
@@ -165,7 +213,9 @@ def verify(
 def fetch(
     address: Annotated[
         str,
-        typer.Argument(help="of a release: a path, a zip file of it, https://, s3://, ...; sample: the package's own"),
+        typer.Argument(
+            help="of a release: a path, a zip file of it, https://, s3://, ...; sample: the package's own"
+        ),
     ],
     to: Annotated[Path, typer.Option("--to", help="folder to make; an interrupted fetch resumes")],
     encoder: Annotated[str | None, typer.Option(help="only this feature set and its graph")] = None,
@@ -184,7 +234,10 @@ def fetch(
 def export(
     what: Annotated[str, typer.Argument(help="a dataset, or a release folder")],
     form: Annotated[
-        str, typer.Option("--format", help="mmrec, recbole, cornac, npy or hf; minionerec for semantic IDs")
+        str,
+        typer.Option(
+            "--format", help="mmrec, recbole, cornac, npy or hf; minionerec for semantic IDs"
+        ),
     ],
     to: Annotated[Path, typer.Option("--to", help="folder to make")],
     features: args.Sets = None,
@@ -206,15 +259,24 @@ def export(
     exported = content.arrange_rows(found, order)
     with explain_interrupt(f"{to} is not there yet"):
         notes = write_export(exported, form, to)
-    filled = [f"{name}: zero rows filled with drawn numbers: {len(n):,}" for name, n in exported.filled.items() if n]
+    filled = [
+        f"{name}: zero rows filled with drawn numbers: {len(n):,}"
+        for name, n in exported.filled.items()
+        if n
+    ]
     for line in [*exported.notes, *notes, *filled, f"exported: {to}"]:
         say(line)
 
 
 def embed(
     items: Annotated[Path, typer.Argument(help="Parquet, CSV or JSON lines, one item per row")],
-    encoder: Annotated[str, typer.Option(help="a name of the parameter file, a kind such as minilm, or kind:model")],
-    to: Annotated[Path, typer.Option("--to", help="folder of Parquet files to make; an interrupted run resumes")],
+    encoder: Annotated[
+        str, typer.Option(help="a name of the parameter file, a kind such as minilm, or kind:model")
+    ],
+    to: Annotated[
+        Path,
+        typer.Option("--to", help="folder of Parquet files to make; an interrupted run resumes"),
+    ],
     release: Annotated[Path | None, typer.Option(help="release that has the encoder")] = None,
     column: Annotated[
         list[str] | None,
@@ -228,9 +290,14 @@ def embed(
         Path | None,
         typer.Option(help="folder of image files; with --column image_urls=..., the table's"),
     ] = None,
-    engine: Annotated[Literal["local", "ray"], typer.Option(help="where the encoder runs")] = "local",
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="where the encoder runs")
+    ] = "local",
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="encode again what failed or is new, into the same folder")
+        bool,
+        typer.Option(
+            "--retry-failed", help="encode again what failed or is new, into the same folder"
+        ),
     ] = False,
     params: args.ParamsFile = args.PARAMS,
     root: args.Root = args.ROOT,
@@ -239,7 +306,9 @@ def embed(
     if release is not None:
         Release(release).verify()
     from alignrec.pipeline.encoders.params import Encode
-    from alignrec.pipeline.release import embed as command  # load torch, which a damaged release need not wait for
+    from alignrec.pipeline.release import (
+        embed as command,
+    )  # load torch, which a damaged release need not wait for
     from alignrec.pipeline.release.item_file import IMAGES, open_table
     from alignrec.pipeline.sources.tabular import OF_ITEMS
 
@@ -274,7 +343,9 @@ def _table_settings(path: Path | None, name: str) -> Parameters:
 
 
 def _show_summary(summary: "Summary", to: Path) -> None:
-    say(f"embedded: {to}: {summary.items:,} items, {summary.images:,} with image, {summary.texts:,} with text")
+    say(
+        f"embedded: {to}: {summary.items:,} items, {summary.images:,} with image, {summary.texts:,} with text"
+    )
     if summary.rejected:
         reasons = [f"{reason} ({n:,})" for reason, n in summary.rejected.most_common(MOST_REASONS)]
         reasons += ["..."] * (len(summary.rejected) > MOST_REASONS)
@@ -293,7 +364,11 @@ def serve(
     """serve the page of a release, with a search for the items nearest to a text or image."""
     opened = Release(release).verify()
     settings = args.settings_of(str(release), params)
-    from alignrec.pipeline.release import serve as app  # loads torch, which a damaged release need not wait for
+    from alignrec.pipeline.release import (
+        serve as app,
+    )  # loads torch, which a damaged release need not wait for
 
     preferred, shown = settings[Released].features, settings[Report].gallery_items
-    app.serve(opened, preferred, shown, Layout(root, opened.manifest.dataset).images, host, port, say)
+    app.serve(
+        opened, preferred, shown, Layout(root, opened.manifest.dataset).images, host, port, say
+    )

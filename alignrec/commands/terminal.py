@@ -44,7 +44,9 @@ def show(*tables: RenderableType) -> None:
 
     class Plain(Console):
         def render_str(self, text: str, **options: object) -> Text:
-            return super().render_str(printable(text), **(options | {"markup": False, "emoji": False}))  # type: ignore[arg-type]
+            return super().render_str(
+                printable(text), **(options | {"markup": False, "emoji": False})
+            )  # type: ignore[arg-type]
 
     Plain().print(*tables)
 
@@ -90,25 +92,42 @@ class Group(TyperGroup):
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="replace")  # the terminal's encoding may not have all characters
+                stream.reconfigure(
+                    errors="replace"
+                )  # the terminal's encoding may not have all characters
         try:
             with end_on_sigterm():
                 returned = super().invoke(ctx)
             sys.stdout.flush()  # detect a closed pipe here rather than at exit
             return returned
         except (Exception, KeyboardInterrupt) as e:
-            interrupted = isinstance(e, KeyboardInterrupt) or (type(e) is RuntimeError and str(e) == QUERY_INTERRUPTED)
+            interrupted = isinstance(e, KeyboardInterrupt) or (
+                type(e) is RuntimeError and str(e) == QUERY_INTERRUPTED
+            )
             if not interrupted:
                 if (message := describe_error(e)) is None:
                     raise
-                say(f"error: {message}" if len(message) <= LONGEST else f"error: {message[:LONGEST]} ...", err=True)
+                say(
+                    f"error: {message}"
+                    if len(message) <= LONGEST
+                    else f"error: {message[:LONGEST]} ...",
+                    err=True,
+                )
                 raise typer.Exit(1) from None
-            how, number = ("terminated", signal.SIGTERM) if Terminated.seen else ("interrupted", signal.SIGINT)
+            how, number = (
+                ("terminated", signal.SIGTERM)
+                if Terminated.seen
+                else ("interrupted", signal.SIGINT)
+            )
             # `explain_interrupt` has added a note on unfinished work
             left = getattr(e, "__notes__", ["nothing is left half-done"])[0]
             say(f"{how}: {left}; run the same command again", err=True)
             # outputs survive a kill, but a thread that waits for a silent server would block the exit
-            if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+            if any(
+                not thread.daemon
+                for thread in threading.enumerate()
+                if thread is not threading.main_thread()
+            ):
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(128 + number)
@@ -119,7 +138,9 @@ def describe_error(error: BaseException) -> str | None:
     """Return an error message of one line, or None for bugs and closed pipes (`alignrec ... | head`)."""
     if isinstance(error, UserError | ContractError):
         return str(error)
-    lacking_words = isinstance(error, ImportError | RuntimeError) and any(words in str(error) for words in LACKING)
+    lacking_words = isinstance(error, ImportError | RuntimeError) and any(
+        words in str(error) for words in LACKING
+    )
     if isinstance(error, MemoryError) or lacking_words:
         return process.TOO_LITTLE
     if isinstance(error, ModuleNotFoundError) and (lacking := not_installed(error)):
@@ -127,7 +148,10 @@ def describe_error(error: BaseException) -> str | None:
     where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
     full = os.strerror(errno.ENOSPC) in str(error)  # DuckDB raises its own error type
     # NumPy reports a full disk only as a mismatch of byte counts
-    if full or (isinstance(error, OSError) and (error.errno == errno.EDQUOT or "requested and" in str(error))):
+    if full or (
+        isinstance(error, OSError)
+        and (error.errno == errno.EDQUOT or "requested and" in str(error))
+    ):
         return f"{where}the disk is full; make space and run the same command again"
     if not isinstance(error, OSError) or isinstance(error, BrokenPipeError):
         return None

@@ -37,7 +37,9 @@ Fetch = Callable[[str, Path], None]  # downloads an address to a path, atomicall
 MOST_NAMES = 5  # names shown in a message
 MOST_SHARED = 4  # maximum tensors that share memory; tied weights are two or three
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
-NAMED_HASH = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # the first digits of the sha256, as PyTorch's hub names files
+NAMED_HASH = re.compile(
+    r"-([0-9a-f]{8,64})\.\w+$"
+)  # the first digits of the sha256, as PyTorch's hub names files
 WHOLE = "the downloaded .zip or .pth is the checkpoint itself: give that file, not unpacked"
 
 PATCH_POSITIONS = "beit3.encoder.embed_positions.A.weight"
@@ -49,7 +51,9 @@ CONTRAST = "serves image-text contrast; the feature is CLS before any projection
 BEIT3_UNUSED = dict.fromkeys(("language_head.", "vision_head.", "logit_scale"), CONTRAST)
 BEIT3_UNUSED |= dict.fromkeys(("head.", "pooler."), "serves a task that the file was fine-tuned on")
 VQKD_UNUSED = {
-    **dict.fromkeys(("decoder.", "decode_task_layer."), "rebuilds the teacher's features; tokens come before it"),
+    **dict.fromkeys(
+        ("decoder.", "decode_task_layer."), "rebuilds the teacher's features; tokens come before it"
+    ),
     "teacher": "the teacher of its training",
     "scaling": "prepares images for the teacher of its training",
     "loss": "of its training",
@@ -73,7 +77,9 @@ def obtain_file(address: str, folder: Path, sha256: str | None, fetch: Fetch) ->
     if path is None:
         name = unquote(urlsplit(address).path).rsplit("/", 1)[-1]
         if not PLAIN.fullmatch(name):
-            raise UserError(f"{address}: its last part is no usable file name (letters, digits, . _ -)")
+            raise UserError(
+                f"{address}: its last part is no usable file name (letters, digits, . _ -)"
+            )
         path = folder / name
         if not path.exists():
             fetch(address, path)
@@ -104,11 +110,17 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Read the parameters of a PyTorch file without running code; UserError for other files."""
     zipped = _is_zipped_checkpoint(path)
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # some files contain their training options
+        with torch.serialization.safe_globals(
+            [argparse.Namespace]
+        ):  # some files contain their training options
             content = torch.load(path, "cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as e:
         match = re.search(r"GLOBAL (\S+)", str(e))
-        why = f"holds {match[1]}, which is no data, and was not run" if match else "is no PyTorch checkpoint"
+        why = (
+            f"holds {match[1]}, which is no data, and was not run"
+            if match
+            else "is no PyTorch checkpoint"
+        )
         raise UserError(f"{path}: {why}; give the file as published") from None
     except (
         RuntimeError,
@@ -119,7 +131,9 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         TypeError,
         AttributeError,
     ) as e:
-        raise UserError(f"{path}: not readable as a PyTorch checkpoint ({_first_line(e)}); fetch it again") from None
+        raise UserError(
+            f"{path}: not readable as a PyTorch checkpoint ({_first_line(e)}); fetch it again"
+        ) from None
     for key in (
         "model",
         "module",
@@ -128,14 +142,28 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
-    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    tensors = (
+        {k: v for k, v in content.items() if isinstance(v, Tensor)}
+        if isinstance(content, Mapping)
+        else {}
+    )
     if not tensors or not all(isinstance(name, str) for name in tensors):
-        raise UserError(f"{path}: a PyTorch file, but without named tensors; give the file as published")
+        raise UserError(
+            f"{path}: a PyTorch file, but without named tensors; give the file as published"
+        )
     if odd := [name for name, tensor in tensors.items() if not is_plain(tensor)]:
-        raise UserError(f"{path}: {_list_names(odd)}: no plain tensors of numbers; give the file as published")
-    held = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors.values()}.values())
+        raise UserError(
+            f"{path}: {_list_names(odd)}: no plain tensors of numbers; give the file as published"
+        )
+    held = sum(
+        {
+            t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors.values()
+        }.values()
+    )
     if sum(tensor.nbytes for tensor in tensors.values()) > MOST_SHARED * held:
-        raise UserError(f"{path}: its tensors share their memory many times over; give the file as published")
+        raise UserError(
+            f"{path}: its tensors share their memory many times over; give the file as published"
+        )
     return tensors
 
 
@@ -149,13 +177,21 @@ def fill_network(
     """
     own = network.state_dict()
     extra, absent = sorted(tensors.keys() - own), sorted(own.keys() - tensors.keys())
-    reasons = {n: next((w for start, w in ignorable.items() if n.startswith(start)), "") for n in extra}
+    reasons = {
+        n: next((w for start, w in ignorable.items() if n.startswith(start)), "") for n in extra
+    }
     # common tensor -> its shape in the file and in the network
-    shapes = {n: [" x ".join(map(str, x.shape)) or "scalar" for x in (tensors[n], own[n])] for n in own if n in tensors}
+    shapes = {
+        n: [" x ".join(map(str, x.shape)) or "scalar" for x in (tensors[n], own[n])]
+        for n in own
+        if n in tensors
+    }
     faults = {
         "the network does not know": [n for n, why in reasons.items() if not why],
         "the file lacks": [n for n in absent if not n.startswith(optional)],
-        "the file has in another shape": [f"{n} ({a}, expected {b})" for n, (a, b) in shapes.items() if a != b],
+        "the file has in another shape": [
+            f"{n} ({a}, expected {b})" for n, (a, b) in shapes.items() if a != b
+        ],
     }
     messages = [f"{what} {_list_names(names)}" for what, names in faults.items() if names]
     if messages:
@@ -171,7 +207,9 @@ def resize_grid(table: Tensor, grid: int) -> Tensor:
     if old == grid:
         return table
     square = table.float().unflatten(0, (old, old)).permute(2, 0, 1)[None]  # [1, D, g, g]
-    new = F.interpolate(square, (grid, grid), mode="bicubic", align_corners=False)  # [1, D, grid, grid]
+    new = F.interpolate(
+        square, (grid, grid), mode="bicubic", align_corners=False
+    )  # [1, D, grid, grid]
     return new[0].permute(1, 2, 0).flatten(0, 1).to(table.dtype)
 
 
@@ -190,12 +228,16 @@ def _is_zipped_checkpoint(path: Path) -> bool:
     try:
         if not zipfile.is_zipfile(path):
             if head.startswith(b"PK\x03\x04"):
-                raise UserError(f"{path}: truncated after {path.stat().st_size:,} bytes; fetch it again")
+                raise UserError(
+                    f"{path}: truncated after {path.stat().st_size:,} bytes; fetch it again"
+                )
             return False
         with zipfile.ZipFile(path) as file:
             inside = file.namelist()
     except archives.FAULTS as e:
-        raise UserError(f"{path}: not readable as a PyTorch checkpoint ({_first_line(e)}); fetch it again") from None
+        raise UserError(
+            f"{path}: not readable as a PyTorch checkpoint ({_first_line(e)}); fetch it again"
+        ) from None
     if not any(name.count("/") == 1 and name.endswith("/data.pkl") for name in inside):
         raise UserError(f"{path}: a zip of {_list_names(inside)}, not a checkpoint; {WHOLE}")
     return True
@@ -205,7 +247,9 @@ def _check_sum(path: Path, sha256: str | None) -> None:
     expected = [digits.lower() for digits in (sha256, *NAMED_HASH.findall(path.name)) if digits]
     actual = io.sha256(path) if expected else ""
     if wrong := [digits for digits in expected if not actual.startswith(digits)]:
-        raise UserError(f"{path.name}: its sha256 is {actual}, expected {wrong[0]}; the file is damaged or another one")
+        raise UserError(
+            f"{path.name}: its sha256 is {actual}, expected {wrong[0]}; the file is damaged or another one"
+        )
 
 
 def _list_names(names: list[str]) -> str:
@@ -227,8 +271,12 @@ def published_shape(tensors: dict[str, Tensor], where: str) -> BEiT3Config:
             patch=patch,
             vocab=len(tensors["beit3.text_embed.weight"]),
             width=width,
-            layers=len({name.split(".")[3] for name in tensors if name.startswith("beit3.encoder.layers.")}),
-            heads=max(1, width // 64),  # not visible in any shape; released networks have 64 dimensions per head
+            layers=len(
+                {name.split(".")[3] for name in tensors if name.startswith("beit3.encoder.layers.")}
+            ),
+            heads=max(
+                1, width // 64
+            ),  # not visible in any shape; released networks have 64 dimensions per head
             ffn=len(tensors["beit3.encoder.layers.0.ffn.A.fc1.weight"]),
             positions=len(tensors[TEXT_POSITIONS]),
             codes=len(tensors["mim_head.weight"]) if "mim_head.weight" in tensors else 0,
@@ -237,10 +285,14 @@ def published_shape(tensors: dict[str, Tensor], where: str) -> BEiT3Config:
     except KeyError as e:
         raise UserError(f"{where}: no BEiT3 weights: it lacks {e}") from None
     except (TypeError, IndexError, ValueError):
-        raise UserError(f"{where}: no BEiT3 weights: a tensor has another number of dimensions") from None
+        raise UserError(
+            f"{where}: no BEiT3 weights: a tensor has another number of dimensions"
+        ) from None
 
 
-def continued_shape(wanted: BEiT3Config, published: BEiT3Config, codes: int, pieces: int, where: str) -> BEiT3Config:
+def continued_shape(
+    wanted: BEiT3Config, published: BEiT3Config, codes: int, pieces: int, where: str
+) -> BEiT3Config:
     """Return the shape of a network that continues from published weights; UserError for another size or tokenizer."""
     if (published.width, published.layers) != (wanted.width, wanted.layers):
         sizes = {(size.width, size.layers): name for name, size in reversed(SIZES.items())}
@@ -248,7 +300,9 @@ def continued_shape(wanted: BEiT3Config, published: BEiT3Config, codes: int, pie
             f"{sizes.get((c.width, c.layers), 'a size of its own')} ({c.layers} layers, width {c.width})"
             for c in (published, wanted)
         )
-        raise UserError(f"{where}: weights of {there}, but the network is {own}; change one of them")
+        raise UserError(
+            f"{where}: weights of {there}, but the network is {own}; change one of them"
+        )
     if not 0 <= published.vocab - pieces <= SPARE_PIECES:
         raise UserError(
             f"{where}: its text table has {published.vocab:,} rows, but the tokenizer {pieces:,} ids; "
@@ -269,18 +323,28 @@ def load_beit3(network: BEiT3, tensors: dict[str, Tensor], where: str) -> LoadRe
         why = f"predicts {published.codes:,} visual tokens, the network {wanted.codes or 'none'}"
         left_out |= {name: why for name in tensors if name.startswith("mim_head.")}
     if not wanted.mlm:
-        left_out |= {name: "the network has no MLM head" for name in tensors if name.startswith("mlm_head.")}
+        left_out |= {
+            name: "the network has no MLM head" for name in tensors if name.startswith("mlm_head.")
+        }
     kept = {name: tensor for name, tensor in tensors.items() if name not in left_out}
     patches, text = kept[PATCH_POSITIONS], kept[TEXT_POSITIONS]
     try:
-        grown = torch.cat([patches[:BEFORE_PATCHES], resize_grid(patches[BEFORE_PATCHES:], wanted.grid)])
+        grown = torch.cat(
+            [patches[:BEFORE_PATCHES], resize_grid(patches[BEFORE_PATCHES:], wanted.grid)]
+        )
     except (RuntimeError, ValueError):
-        raise UserError(f"{where}: {PATCH_POSITIONS} is {list(patches.shape)}, no table of square patches") from None
+        raise UserError(
+            f"{where}: {PATCH_POSITIONS} is {list(patches.shape)}, no table of square patches"
+        ) from None
     if text.ndim != 2:
-        raise UserError(f"{where}: {TEXT_POSITIONS} is {list(text.shape)}, no table of text positions")
+        raise UserError(
+            f"{where}: {TEXT_POSITIONS} is {list(text.shape)}, no table of text positions"
+        )
     if wanted.positions > len(text):  # interpolated for longer texts (arXiv 2306.15595)
         along = text[FIRST_POSITION:].float().T[None]  # [1, D, n - 2]
-        new = F.interpolate(along, wanted.positions - FIRST_POSITION, mode="linear", align_corners=True)[0].T
+        new = F.interpolate(
+            along, wanted.positions - FIRST_POSITION, mode="linear", align_corners=True
+        )[0].T
         text = torch.cat([text[:FIRST_POSITION], new.to(text.dtype)])
     kept |= {PATCH_POSITIONS: grown, TEXT_POSITIONS: text[: wanted.positions]}
     loaded = fill_network(network, kept, where, BEIT3_UNUSED, HEADS)
@@ -304,7 +368,9 @@ def load_vqkd(path: Path, grid: int, heads: int | None = None) -> tuple[VQKD, Lo
     except KeyError as e:
         raise UserError(f"{path}: no VQ-KD weights: it lacks {e}") from None
     except (TypeError, IndexError, ValueError, RuntimeError, ArithmeticError):
-        raise UserError(f"{path}: no VQ-KD weights: a tensor has another number of dimensions") from None
+        raise UserError(
+            f"{path}: no VQ-KD weights: a tensor has another number of dimensions"
+        ) from None
     network = vqkd.VQKD(replace(published, image=grid * published.patch))
     loaded = fill_network(network, tensors, str(path), VQKD_UNUSED, ())
     return network.eval().requires_grad_(False), loaded

@@ -22,8 +22,12 @@ class BEiT3Config:
     layers: Size = 12
     heads: Size = 12  # attention heads; must divide the width
     ffn: Size = 3072  # hidden width of the feed-forward experts
-    positions: Annotated[int, Field(ge=FIRST_POSITION + 2, le=MOST)] = 1024  # rows of the table; texts are two shorter
-    codes: Annotated[int, Field(ge=0, le=MOST)] = 0  # discrete visual tokens the MIM head predicts; 0: no MIM head
+    positions: Annotated[int, Field(ge=FIRST_POSITION + 2, le=MOST)] = (
+        1024  # rows of the table; texts are two shorter
+    )
+    codes: Annotated[int, Field(ge=0, le=MOST)] = (
+        0  # discrete visual tokens the MIM head predicts; 0: no MIM head
+    )
     mlm: bool = False  # whether there is an MLM head
 
     @model_validator(mode="after")
@@ -52,15 +56,21 @@ class BEiT3Config:
 class MiniConfig:
     """Shape of a BEiT3 `mini`; the defaults are MiniLM's. ValueError for an impossible shape."""
 
-    image_widths: Annotated[tuple[Size, ...], Field(max_length=16)] = ()  # width of each image token
+    image_widths: Annotated[
+        tuple[Size, ...], Field(max_length=16)
+    ] = ()  # width of each image token
     vocab: Size = 30522  # word pieces, including special tokens
     width: Size = 384
     layers: Size = 6
     heads: Size = 12  # attention heads; must divide the width
     ffn: Size = 1536
     positions: Size = 512  # maximum tokens of a text
-    codes: Annotated[int, Field(ge=0, le=MOST)] = 0  # discrete visual tokens that the MIM head predicts; 0: no MIM head
-    pieces: Annotated[int, Field(ge=0, le=MOST)] = 0  # word pieces that the MLM head predicts; 0: no MLM head
+    codes: Annotated[int, Field(ge=0, le=MOST)] = (
+        0  # discrete visual tokens that the MIM head predicts; 0: no MIM head
+    )
+    pieces: Annotated[int, Field(ge=0, le=MOST)] = (
+        0  # word pieces that the MLM head predicts; 0: no MLM head
+    )
 
     @model_validator(mode="after")
     def _check_divisors(self) -> Self:

@@ -45,7 +45,9 @@ class TextParts(Sequence[np.ndarray]):
 class Corpus:
     """All items of a dataset as text ids and pixels."""
 
-    parts: Sequence[np.ndarray]  # ids of all parts of texts, in item order, int [<= T]; only <s> </s> without text
+    parts: Sequence[
+        np.ndarray
+    ]  # ids of all parts of texts, in item order, int [<= T]; only <s> </s> without text
     first: np.ndarray  # int64 [I + 1], the first part of each item, and the number of parts
     whole: np.ndarray  # int64 [I], number of ids of each text
     row: np.ndarray  # int64 [I], row in `pixels`; -1 without image
@@ -76,14 +78,19 @@ class Corpus:
         counts, own = self.first[items + 1] - self.first[items], seed_for(seed, "part of a text")
         long = np.flatnonzero(counts > 1)
         drawn = np.zeros(len(items), np.int64)
-        drawn[long] = [rng.integers(counts[i]) for i, rng in zip(long, make_generators(items[long], own), strict=True)]
+        drawn[long] = [
+            rng.integers(counts[i])
+            for i, rng in zip(long, make_generators(items[long], own), strict=True)
+        ]
         return self.first[items] + drawn
 
     def all_parts(self, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return all parts of B items, int64 [n], the position of each one's item, and its share of the text."""
         counts = self.first[items + 1] - self.first[items]
         owner = np.repeat(np.arange(len(items)), counts)
-        parts = np.arange(len(owner)) + np.repeat(self.first[items] - np.cumsum(counts) + counts, counts)
+        parts = np.arange(len(owner)) + np.repeat(
+            self.first[items] - np.cumsum(counts) + counts, counts
+        )
         pieces = np.maximum(self.lengths[parts] - 2, 1)
         return (
             parts,
@@ -113,7 +120,9 @@ class MaskedBatch(NamedTuple):
     def counts(self) -> Tensor:
         """Return the number of targets of each of TERMS, int64 [3]."""
         patches = self.patch_mask.sum()
-        taught = torch.zeros_like(patches) if self.teacher is None else self.teacher.any(dim=1).sum()
+        taught = (
+            torch.zeros_like(patches) if self.teacher is None else self.teacher.any(dim=1).sum()
+        )
         return torch.stack([patches, self.piece_mask.sum(), taught])
 
 
@@ -149,20 +158,27 @@ class PretrainTask:
 
     @cached_property
     def held_out(self) -> np.ndarray:
-        order = np.random.default_rng(seed_for(self.seed, "held out")).permutation(self.corpus.usable)
+        order = np.random.default_rng(seed_for(self.seed, "held out")).permutation(
+            self.corpus.usable
+        )
         return np.sort(order[: min(round(self.share_held_out * len(order)), MOST_HELD_OUT)])
 
     @cached_property
     def most_frequent(self) -> dict[str, int]:
         """The most frequent visual token (`mim`) and piece (`mlm`) of at most COUNTED train items; -1 without any."""
-        items = np.random.default_rng(seed_for(self.seed, "frequencies")).permutation(self.train)[:COUNTED]
+        items = np.random.default_rng(seed_for(self.seed, "frequencies")).permutation(self.train)[
+            :COUNTED
+        ]
         ids = [
             np.zeros(0, np.int32),
             *(self.corpus.parts[part] for part in self.corpus.first[items]),
         ]
         pieces, rows = np.concatenate(ids), self.corpus.row[items]
         targets = {"mim": self.codes[rows[rows >= 0]].ravel(), "mlm": pieces[pieces > UNK]}
-        return {term: int(np.bincount(seen).argmax()) if len(seen) else -1 for term, seen in targets.items()}
+        return {
+            term: int(np.bincount(seen).argmax()) if len(seen) else -1
+            for term, seen in targets.items()
+        }
 
 
 def make_batch(
@@ -188,7 +204,9 @@ def make_batch(
     rngs = make_generators(items, seed)
     masked, pieces, no_image, no_text = draw_masks(ids, has_image, has_text, patches, rates, rngs)
     return MaskedBatch(
-        NetworkInputs(read.to(task.device), move(ids), move(padding | no_text[:, None]), move(no_image)),
+        NetworkInputs(
+            read.to(task.device), move(ids), move(padding | no_text[:, None]), move(no_image)
+        ),
         move(codes),
         move(masked),
         move(pieces),
@@ -233,7 +251,9 @@ def draw_masks(
     no_image = ~has_image | (pair & (draw < rates.hidden))
     no_text = ~has_text | (pair & (draw >= 1 - rates.hidden))
     masked = mask_patches(patches, rates.patches, rngs) & ~no_image[:, None]
-    pieces = mask_pieces(ids, np.where(no_image, rates.unpaired, rates.paired), rngs) & ~no_text[:, None]
+    pieces = (
+        mask_pieces(ids, np.where(no_image, rates.unpaired, rates.paired), rngs) & ~no_text[:, None]
+    )
     return masked, pieces, no_image, no_text
 
 

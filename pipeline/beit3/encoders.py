@@ -40,12 +40,16 @@ TOKENS = 128  # mean tokens per part in a forward pass; bounds memory
 class TextReader(Splitter):
     """Tokenises texts and splits them into at most `chunks` parts of `max_tokens` ids."""
 
-    def __init__(self, tokenizer: Tokenizer | WordPieces | None, max_tokens: int, chunks: int) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer | WordPieces | None, max_tokens: int, chunks: int
+    ) -> None:
         self.tokenizer, self._max_tokens, self._most = tokenizer, max_tokens, chunks
 
     def split_texts(self, texts: Sequence[str]) -> list[SplitText]:
         if self.tokenizer is None:
-            raise UserError("beit3: pre-trained without text, so it cannot read any; run `alignrec pretrain` again")
+            raise UserError(
+                "beit3: pre-trained without text, so it cannot read any; run `alignrec pretrain` again"
+            )
         split = []
         for ids in self.tokenizer.encode(texts):
             parts = split_text(ids, self._max_tokens, self._most)
@@ -97,15 +101,21 @@ class BEiT3Items(TextReader):
         super().__init__(tokenizer, min(max_tokens or positions, positions), chunks)
         self._device = device_of(network)
         self._network = Inference(network.eval(), precision)
-        self._whitening = None if whitening is None else [torch.from_numpy(x).to(self._device) for x in whitening]
+        self._whitening = (
+            None if whitening is None else [torch.from_numpy(x).to(self._device) for x in whitening]
+        )
         if tokenizer is not None and tokenizer.vocab > vocab:
-            raise UserError(f"beit3: the tokenizer has {tokenizer.vocab:,} ids, and the network {vocab:,}")
+            raise UserError(
+                f"beit3: the tokenizer has {tokenizer.vocab:,} ids, and the network {vocab:,}"
+            )
         self.width = network.config.width if whitening is None else whitening.map.shape[1]
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> BEiT3Batch:
         pixels = None
         if images is not None:
-            pixels = pin_memory(torch.from_numpy(decode_squares(images, self._network.config.image)))
+            pixels = pin_memory(
+                torch.from_numpy(decode_squares(images, self._network.config.image))
+            )
         if texts is None:
             n = len(images or ())
             return BEiT3Batch(pixels, None, [PassInputs(np.arange(n), None, [0] * n)])
@@ -128,7 +138,9 @@ class BEiT3Items(TextReader):
                 text = None if tokens is None else move_to(tokens, self._device)
                 out.append(self._network.cls(image, text, lengths))
             groups.append(torch.cat(out))
-        cls = groups[0] if prepared.chunks is None else prepared.chunks.average_parts(groups)  # [B, D]
+        cls = (
+            groups[0] if prepared.chunks is None else prepared.chunks.average_parts(groups)
+        )  # [B, D]
         return cls if self._whitening is None else (cls - self._whitening[0]) @ self._whitening[1]
 
 
@@ -156,7 +168,9 @@ class ImageVectorCache:
 class MiniBatch(NamedTuple):
     """Image vectors, images to encode and tokenised texts of B items."""
 
-    image: Tensor | None  # float32 [B, W], zeros for images that are not cached; None without images
+    image: (
+        Tensor | None
+    )  # float32 [B, W], zeros for images that are not cached; None without images
     new: np.ndarray  # int64, rows of images that are not cached
     parts: list[Any]  # images that are not cached, prepared for each image encoder
     chunks: Chunks | None  # parts of the texts
@@ -179,7 +193,9 @@ class MiniItems(TextReader):
         super().__init__(pieces, min(max_tokens or positions, positions), chunks)
         self._known = known or ImageVectorCache(np.zeros(0, "S16"), [])
         self._device, self._network = device_of(network), network.eval()
-        self._reading = None if reading is None else [torch.from_numpy(x).to(self._device) for x in reading]
+        self._reading = (
+            None if reading is None else [torch.from_numpy(x).to(self._device) for x in reading]
+        )
         self.width = network.summary_width if reading is None else reading.map.shape[1]
 
     @cached_property
@@ -196,10 +212,20 @@ class MiniItems(TextReader):
             vectors, new = self._known.look_up(images, sum(self._network.config.image_widths))
             image = pin_memory(torch.from_numpy(vectors))
             if len(new):
-                parts = [encoder.prepare([images[i] for i in new.tolist()], None) for encoder in self._images]
+                parts = [
+                    encoder.prepare([images[i] for i in new.tolist()], None)
+                    for encoder in self._images
+                ]
         chunks = None if texts is None else self.chunks(texts)
-        padded = (pad_rows([chunks.parts[i] for i in group]) for group in chunks.groups()) if chunks else ()
-        ids = [(pin_memory(torch.from_numpy(own)), pin_memory(torch.from_numpy(padding))) for own, padding in padded]
+        padded = (
+            (pad_rows([chunks.parts[i] for i in group]) for group in chunks.groups())
+            if chunks
+            else ()
+        )
+        ids = [
+            (pin_memory(torch.from_numpy(own)), pin_memory(torch.from_numpy(padding)))
+            for own, padding in padded
+        ]
         return MiniBatch(image, new, parts, chunks, ids)
 
     @torch.inference_mode()
@@ -210,7 +236,9 @@ class MiniItems(TextReader):
         )
         if image is not None and prepared.parts:
             pairs = zip(self._images, prepared.parts, strict=True)
-            image[prepared.new] = torch.cat([encoder.encode(part).to(self._device) for encoder, part in pairs], 1)
+            image[prepared.new] = torch.cat(
+                [encoder.encode(part).to(self._device) for encoder, part in pairs], 1
+            )
         if image is None and chunks is None:
             raise UserError("beit3: pre-trained without images, so it needs a text")
         if chunks is None:
@@ -223,7 +251,11 @@ class MiniItems(TextReader):
                 shown = None if image is None else image[owner]
                 summaries.append(self._network.summary(shown, ids, padding).float())
             summary = chunks.average_parts(summaries)
-        return summary if self._reading is None else centre_halves(summary, self._reading[0]) @ self._reading[1]
+        return (
+            summary
+            if self._reading is None
+            else centre_halves(summary, self._reading[0]) @ self._reading[1]
+        )
 
 
 def digest_images(images: Sequence[bytes | None]) -> np.ndarray:
@@ -231,20 +263,34 @@ def digest_images(images: Sequence[bytes | None]) -> np.ndarray:
     return np.array([hashlib.sha256(image or b"").digest()[:16] for image in images], "S16")
 
 
-def load_beit3(files: EncoderFiles, params: BEiT3Params, raw: bool, known: ImageVectorCache | None = None) -> Encoder:
+def load_beit3(
+    files: EncoderFiles, params: BEiT3Params, raw: bool, known: ImageVectorCache | None = None
+) -> Encoder:
     """Load a network from untrusted files; vectors are raw CLS if `raw` is set or the files lack the map."""
-    mapped = params.whiten and not raw and files.whitening.is_file()  # releases may not contain the map
+    mapped = (
+        params.whiten and not raw and files.whitening.is_file()
+    )  # releases may not contain the map
     if not stored.is_mini(files):
-        read = stored.read_whitening(files, stored.read_config(files, BEiT3Config).width) if mapped else None
+        read = (
+            stored.read_whitening(files, stored.read_config(files, BEiT3Config).width)
+            if mapped
+            else None
+        )
         network = stored.load_network(files).to(pick_device())
         tokenizer = Tokenizer(files.tokenizer.read_bytes()) if files.tokenizer.is_file() else None
-        return BEiT3Items(network, tokenizer, params.max_tokens, params.chunks, params.precision, read)
+        return BEiT3Items(
+            network, tokenizer, params.max_tokens, params.chunks, params.precision, read
+        )
     if params.precision != "float32":
-        raise UserError(f"beit3: mini encodes in float32, not {params.precision}; leave out beit3.precision")
+        raise UserError(
+            f"beit3: mini encodes in float32, not {params.precision}; leave out beit3.precision"
+        )
     mini = Mini(stored.read_config(files, MiniConfig))
     read = stored.read_whitening(files, mini.summary_width) if mapped else None
     mini.load_state_dict(load_file(files.weights), strict=True)
-    return MiniItems(mini.to(pick_device()), load_pieces(files), params.max_tokens, params.chunks, read, known)
+    return MiniItems(
+        mini.to(pick_device()), load_pieces(files), params.max_tokens, params.chunks, read, known
+    )
 
 
 def load_pieces(files: EncoderFiles) -> WordPieces:

@@ -50,7 +50,9 @@ PACKAGES = (
 )  # of mini's word pieces and image vectors
 FIRST = 4096  # maximum items to fit the map of an untrained network on
 
-LoadVectors = Callable[[], ImageVectorCache | None]  # loads the vectors of the catalogue's images, if any
+LoadVectors = Callable[
+    [], ImageVectorCache | None
+]  # loads the vectors of the catalogue's images, if any
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,9 @@ def write_sets(run: Run, max_tokens: int) -> None:
         if folder.name not in own.sets:
             rmtree(folder)
     trained = [name for name in own.sets if name not in DRAWN]
-    settings = own.model_dump(exclude={"sets"}) | run.params[Encode].model_dump(include={"batch_size", "shard_rows"})
+    settings = own.model_dump(exclude={"sets"}) | run.params[Encode].model_dump(
+        include={"batch_size", "shard_rows"}
+    )
     known = cache(partial(_read_known, run.layout))  # read once, and only if something is encoded
     with run.progress(total=len(items.ids) * len(own.sets), unit="vector") as bar:
         for name in own.sets:
@@ -96,12 +100,16 @@ def write_sets(run: Run, max_tokens: int) -> None:
                     _write_encoder(run, own, name, home, items, known)
             facts = Facts.read(run.folder / name / SET, LARGEST)
             read = BEiT3Params.model_validate(facts.settings)
-            network = TrainedNetwork(name, facts.kind, read, run.folder / home / ENCODER, known=known)
+            network = TrainedNetwork(
+                name, facts.kind, read, run.folder / home / ENCODER, known=known
+            )
             write_features(run, run.folder / name, facts, items, network.load, network, bar.update)
     run.rows_in, run.rows_out = len(items.ids), len(items.ids) * len(own.sets)
 
 
-def _write_encoder(run: Run, own: BEiT3Sets, name: str, home: str, items: Items, known: LoadVectors) -> None:
+def _write_encoder(
+    run: Run, own: BEiT3Sets, name: str, home: str, items: Items, known: LoadVectors
+) -> None:
     network, to = run.layout.encoder, EncoderFiles(run.folder / home / ENCODER)
     settings = own.model_dump(exclude={"sets"})
     if name == "beit3-untrained":
@@ -126,7 +134,9 @@ def _write_encoder(run: Run, own: BEiT3Sets, name: str, home: str, items: Items,
         reads=list(modalities_of(name)),  # type: ignore[arg-type]
         settings=settings,
         weights=home,
-        packages={package: version(package) for package in (PACKAGES if stored.is_mini(to) else ())},
+        packages={
+            package: version(package) for package in (PACKAGES if stored.is_mini(to) else ())
+        },
         batch_size=run.params[Encode].batch_size,
         **image_facts(items),
         portable=name not in DRAWN,
@@ -136,14 +146,19 @@ def _write_encoder(run: Run, own: BEiT3Sets, name: str, home: str, items: Items,
 
 
 def _read_known(layout: Layout) -> ImageVectorCache | None:
-    if not stored.is_mini(layout.encoder) or not stored.read_config(layout.encoder, MiniConfig).image_widths:
+    if (
+        not stored.is_mini(layout.encoder)
+        or not stored.read_config(layout.encoder, MiniConfig).image_widths
+    ):
         return None
     hashes = [
         digest_images(table["image"].to_pylist())
         for path in io.shards(layout.images, "images")
         for table in io.read_slices(path, schemas.IMAGES, ["image"], io.PART)
     ]
-    return ImageVectorCache(np.concatenate(hashes), [io.map_features(layout.features(name)) for name in IMAGE_TOKENS])
+    return ImageVectorCache(
+        np.concatenate(hashes), [io.map_features(layout.features(name)) for name in IMAGE_TOKENS]
+    )
 
 
 def write_untrained(trained: EncoderFiles, to: EncoderFiles, seed: int) -> None:
@@ -163,7 +178,9 @@ def write_untrained(trained: EncoderFiles, to: EncoderFiles, seed: int) -> None:
 def fit_map(encoder: Encoder, items: Items, batch_size: int, to: EncoderFiles) -> None:
     n = min(FIRST, len(items.ids))
     # an untrained network has no teachers, so its map is fitted to its own CLS
-    encoded = batching.encode_items(encoder, *batching.texts_and_images(items.read(range(n), MODALITIES)), batch_size)
+    encoded = batching.encode_items(
+        encoder, *batching.texts_and_images(items.read(range(n), MODALITIES)), batch_size
+    )
     vectors = encoded.vectors[encoded.has_image | encoded.has_text]
     fitted = fit_halves(vectors) if stored.is_mini(to) else projections.fit_whitening(vectors)
     io.write_bytes(to.whitening, save_arrays(fitted._asdict()))
@@ -174,8 +191,14 @@ def _write_network(network: BEiT3 | Mini, trained: EncoderFiles, to: EncoderFile
         if (source := getattr(trained, name)).is_file():
             io.write_bytes(getattr(to, name), source.read_bytes())
     # heads are for training only
-    tensors = {k: x.cpu().contiguous() for k, x in network.state_dict().items() if not k.startswith(HEADS)}
+    tensors = {
+        k: x.cpu().contiguous() for k, x in network.state_dict().items() if not k.startswith(HEADS)
+    }
     shape = network.config
-    bare = replace(shape, codes=0, pieces=0) if isinstance(shape, MiniConfig) else replace(shape, codes=0, mlm=False)
+    bare = (
+        replace(shape, codes=0, pieces=0)
+        if isinstance(shape, MiniConfig)
+        else replace(shape, codes=0, mlm=False)
+    )
     io.write_bytes(to.weights, save(tensors))
     io.write_json(to.config, asdict(bare))

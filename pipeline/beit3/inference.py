@@ -35,7 +35,9 @@ class RowCounts(NamedTuple):
         n, length, before = stop - start, self.lengths[start], sum(self.lengths[:start])
         views = []
         if x.vision is not None:
-            views.append(x.vision[start * self.vision : stop * self.vision].unflatten(0, (n, self.vision)))
+            views.append(
+                x.vision[start * self.vision : stop * self.vision].unflatten(0, (n, self.vision))
+            )
         if x.text is not None and length:
             views.append(x.text[before : before + n * length].unflatten(0, (n, length)))
         return views
@@ -54,7 +56,9 @@ class Inference:
         )
         self._norm = body.encoder.layer_norm.A
         with torch.no_grad():
-            self._layers = [InferenceLayer(cast(BEiT3Layer, layer), precision) for layer in body.encoder.layers]
+            self._layers = [
+                InferenceLayer(cast(BEiT3Layer, layer), precision) for layer in body.encoder.layers
+            ]
 
     @torch.inference_mode()
     def cls(self, image: Tensor | None, tokens: Tensor | None, lengths: Sequence[int]) -> Tensor:
@@ -64,7 +68,9 @@ class Inference:
         places = torch.arange(rows.vision, device=vision.device) + FIRST_POSITION  # [v]
         x = Streams((vision + self._positions.A(places)).flatten(0, 1), None)  # [B v, D]
         if tokens is not None:
-            places = torch.cat([torch.arange(n) for n in lengths]).to(tokens.device) + FIRST_POSITION  # [W]
+            places = (
+                torch.cat([torch.arange(n) for n in lengths]).to(tokens.device) + FIRST_POSITION
+            )  # [W]
             x = Streams(x.vision, self._text(tokens) + self._positions.B(places))  # [W, D]
         for layer in self._layers[:-1]:
             x = layer(x, rows)
@@ -91,7 +97,9 @@ class InferenceLayer:
         self._before_attention, self._before_ffn = [], []
         self._query, self._key_value, self._out, self._ffn = [], [], [], []
         for expert in "AB":  # vision, text
-            q, k, v = (getattr(m, expert) for m in (attention.q_proj, attention.k_proj, attention.v_proj))
+            q, k, v = (
+                getattr(m, expert) for m in (attention.q_proj, attention.k_proj, attention.v_proj)
+            )
             out, inner = (
                 getattr(attention.out_proj, expert),
                 getattr(attention.inner_attn_ln, expert),
@@ -121,12 +129,18 @@ class InferenceLayer:
         query_rows, queries = rows, y
         if first_only:
             query_rows = RowCounts(1, [0] * len(rows.lengths))
-            x, queries = (Streams(s.vision[:: rows.vision], None) for s in (x, y) if s.vision is not None)
-        attended = self._attend_runs(queries.map(*self._query), query_rows, y.map(*self._key_value), rows)
+            x, queries = (
+                Streams(s.vision[:: rows.vision], None) for s in (x, y) if s.vision is not None
+            )
+        attended = self._attend_runs(
+            queries.map(*self._query), query_rows, y.map(*self._key_value), rows
+        )
         x = x.plus(attended.map(*self._out))  # float32 plus dtype is float32
         return x.plus(x.map(*self._before_ffn).map(*self._ffn))
 
-    def _attend_runs(self, queries: Streams, query_rows: RowCounts, x: Streams, rows: RowCounts) -> Streams:
+    def _attend_runs(
+        self, queries: Streams, query_rows: RowCounts, x: Streams, rows: RowCounts
+    ) -> Streams:
         """Attend to keys and values [.., 2D], one run of items of equal length at a time, without padding."""
         out = queries.map(torch.empty_like, torch.empty_like)
         on_gpu = queries.vision is not None and queries.vision.is_cuda
@@ -137,12 +151,16 @@ class InferenceLayer:
         for start, stop in runs:
             (q,) = self._by_head(query_rows.item_views(queries, start, stop), 1)
             k, v = self._by_head(rows.item_views(x, start, stop), 2)
-            if q.device.type == "cpu" and q.dtype == torch.bfloat16:  # PyTorch's fused kernel takes 1.5 times as long
+            if (
+                q.device.type == "cpu" and q.dtype == torch.bfloat16
+            ):  # PyTorch's fused kernel takes 1.5 times as long
                 attended = (q * q.shape[3] ** -0.5 @ k.transpose(2, 3)).softmax(3) @ v
             else:
                 attended = F.scaled_dot_product_attention(q, k, v)  # [n, H, Q, d]
             places = query_rows.item_views(out, start, stop)
-            split = attended.transpose(1, 2).split([p.shape[1] for p in places], 1)  # [n, .., H, d] each
+            split = attended.transpose(1, 2).split(
+                [p.shape[1] for p in places], 1
+            )  # [n, .., H, d] each
             for place, part in zip(places, split, strict=True):
                 place.unflatten(2, (self._heads, -1)).copy_(part)
         return out

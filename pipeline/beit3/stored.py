@@ -36,13 +36,17 @@ def read_config(files: EncoderFiles, shape: type[Shape]) -> Shape:
     path, raw = files.config, io.read_json(files.config, LARGEST_CONFIG)
     if not isinstance(raw, dict):
         raise UserError(f"{path}: no shape of a network; {AGAIN}")
-    given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+    given: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()
+    }
     try:
         read = shape(**given)
     except ValidationError as e:
         fault = e.errors(include_input=False, include_url=False)[0]
         where = ".".join(map(str, fault["loc"])) or "the file"
-        raise UserError(f"{path}: '{one_line(where, 64)}': {one_line(fault['msg'].lower(), 160)}; {AGAIN}") from None
+        raise UserError(
+            f"{path}: '{one_line(where, 64)}': {one_line(fault['msg'].lower(), 160)}; {AGAIN}"
+        ) from None
     _check_weights(read, files)
     return read
 
@@ -56,7 +60,9 @@ def check_files(files: EncoderFiles) -> set[int]:
         if not isinstance(pieces, list) or not all(isinstance(piece, str) for piece in pieces):
             raise UserError(f"{files.word_pieces}: no list of word pieces; {AGAIN}")
         if (known := len({*pieces})) != len(pieces) or known != mini.vocab:
-            raise UserError(f"{files.word_pieces}: has {known:,} pieces, and the network {mini.vocab:,}; {AGAIN}")
+            raise UserError(
+                f"{files.word_pieces}: has {known:,} pieces, and the network {mini.vocab:,}; {AGAIN}"
+            )
     else:
         made = read_config(files, BEiT3Config)
         width = made.width
@@ -64,13 +70,21 @@ def check_files(files: EncoderFiles) -> set[int]:
             from alignrec.pipeline.beit3.tokenizer import Tokenizer
 
             try:
-                ids = Tokenizer(files.tokenizer.read_bytes()).vocab if files.tokenizer.is_file() else 0
+                ids = (
+                    Tokenizer(files.tokenizer.read_bytes()).vocab
+                    if files.tokenizer.is_file()
+                    else 0
+                )
             except UserError as e:
                 raise UserError(f"{files.tokenizer}: {e}; {AGAIN}") from None
             if ids > made.vocab:
-                raise UserError(f"{files.tokenizer}: has {ids:,} ids, and the network {made.vocab:,}; {AGAIN}")
+                raise UserError(
+                    f"{files.tokenizer}: has {ids:,} ids, and the network {made.vocab:,}; {AGAIN}"
+                )
     arrays.refuse_infinite(files.weights)
-    return {width} | ({read_whitening(files, width).map.shape[1]} if files.whitening.is_file() else set())
+    return {width} | (
+        {read_whitening(files, width).map.shape[1]} if files.whitening.is_file() else set()
+    )
 
 
 def read_whitening(files: EncoderFiles, width: int) -> Whitening:
@@ -87,7 +101,9 @@ def read_whitening(files: EncoderFiles, width: int) -> Whitening:
     except UserError as e:
         raise UserError(f"{path}: {e}; {AGAIN}") from None
     if read.map.shape[1] > width:
-        raise UserError(f"{path}: maps {width} numbers to {read.map.shape[1]}, which are more; {AGAIN}")
+        raise UserError(
+            f"{path}: maps {width} numbers to {read.map.shape[1]}, which are more; {AGAIN}"
+        )
     return read
 
 
@@ -101,7 +117,9 @@ def load_network(files: EncoderFiles) -> BEiT3:
 
     tensors = load_file(files.weights)
     if odd := [name for name, x in tensors.items() if not torch.isfinite(x).all()]:
-        raise UserError(f"{files.weights}: tensor '{odd[0]}' holds values that are not finite; {AGAIN}")
+        raise UserError(
+            f"{files.weights}: tensor '{odd[0]}' holds values that are not finite; {AGAIN}"
+        )
     with torch.device("meta"):  # skips drawing initial weights, which `assign` would replace
         loaded = BEiT3(made)
     loaded.load_state_dict(tensors, strict=True, assign=True)
@@ -112,7 +130,9 @@ def _check_weights(shape: BEiT3Config | MiniConfig, files: EncoderFiles) -> None
     """Raise UserError unless the weights have the names and shapes of that network, if torch is installed."""
     there = arrays.read_shapes(files.weights)
     if shape.layers * OF_LAYER > len(there):  # rejected before the layers are built
-        raise UserError(f"{files.weights}: {shape.layers:,} layers in {len(there):,} tensors; {AGAIN}")
+        raise UserError(
+            f"{files.weights}: {shape.layers:,} layers in {len(there):,} tensors; {AGAIN}"
+        )
     try:
         import torch
 
@@ -124,9 +144,14 @@ def _check_weights(shape: BEiT3Config | MiniConfig, files: EncoderFiles) -> None
         with torch.device("meta"):
             made = Mini(shape) if isinstance(shape, MiniConfig) else BEiT3(shape)
     except RuntimeError:  # a size overflows
-        raise UserError(f"{files.config}: a network that is larger than any file; {AGAIN}") from None
+        raise UserError(
+            f"{files.config}: a network that is larger than any file; {AGAIN}"
+        ) from None
     expected = {name: ("F32", tuple(tensor.shape)) for name, tensor in made.state_dict().items()}
-    faults = [f"{one_line(name, 80)} is of no such network" for name in sorted(there.keys() - expected.keys())]
+    faults = [
+        f"{one_line(name, 80)} is of no such network"
+        for name in sorted(there.keys() - expected.keys())
+    ]
     for name, wanted in expected.items():
         if name not in there:
             faults.append(f"{name} is not there")

@@ -69,7 +69,9 @@ def train_model(texts: Iterable[str], vocab: int) -> bytes | None:
     return model.getvalue()
 
 
-def pad_rows(rows: Sequence[np.ndarray], length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def pad_rows(
+    rows: Sequence[np.ndarray], length: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return ids int64 [B, T] and padding bool [B, T], True after each text; T is `length` or that of the longest."""
     length = length or max(len(row) for row in rows)
     ids = np.full((len(rows), length), PAD, np.int64)

@@ -49,7 +49,9 @@ class VQKDEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         x = self.patch_embed(image)  # [B, P, D]
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.pos_embed  # [B, 1+P, D]
+        x = (
+            torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.pos_embed
+        )  # [B, 1+P, D]
         for block in self.blocks:
             x = block(x)
         return self.fc_norm(x[:, 1:])  # [B, P, D]
@@ -66,7 +68,9 @@ class Codebook(nn.Module):
         """Return the code nearest to each vector after normalisation: [..., E] -> int64 [...]."""
         codes = self.embedding.weight  # [C, E]
         z = F.normalize(x, dim=-1)
-        return (codes.square().sum(1) - 2 * (z @ codes.T)).argmin(-1)  # |z - c|^2 without the constant |z|^2
+        return (codes.square().sum(1) - 2 * (z @ codes.T)).argmin(
+            -1
+        )  # |z - c|^2 without the constant |z|^2
 
 
 class VQKD(nn.Module):
@@ -86,7 +90,9 @@ class VQKD(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Return the vectors to be quantised: float [B, 3, S, S] in [-1, 1] -> float32 or float64 [B, P, E]."""
         features = self.encoder(image)  # [B, P, D]
-        with torch.autocast(image.device.type, enabled=False):  # rounding could move a vector to another code
+        with torch.autocast(
+            image.device.type, enabled=False
+        ):  # rounding could move a vector to another code
             return self.encode_task_layer(features.to(self.quantize.embedding.weight.dtype))
 
     @torch.no_grad()

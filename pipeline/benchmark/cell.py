@@ -76,7 +76,9 @@ class Hidden:
     def rows(self, n_items: int) -> np.ndarray:
         """Return which items are hidden, bool [I]; sets of larger ratios contain those of smaller ones."""
         masked = np.zeros(n_items, bool)
-        masked[np.random.default_rng(self.seed).permutation(n_items)[: round(self.ratio * n_items)]] = True
+        masked[
+            np.random.default_rng(self.seed).permutation(n_items)[: round(self.ratio * n_items)]
+        ] = True
         return masked
 
 
@@ -85,7 +87,9 @@ class DatasetData:
     """Outputs of a dataset, optionally changed in memory; pickled for worker processes."""
 
     layout: Layout
-    features: str | Path | None = None  # feature set or, with `graph`, an .npy file; None for models that read ids only
+    features: str | Path | None = (
+        None  # feature set or, with `graph`, an .npy file; None for models that read ids only
+    )
     parts: tuple[int, ...] = ()  # widths of the modalities in the features; empty for one modality
     graph: Graph | None = None  # parameters to rebuild the item graph; None to read the stage's
     hidden: Hidden | None = None  # with `graph`
@@ -101,7 +105,11 @@ class DatasetData:
         tables = inputs.input_files(self.layout, None)
         if isinstance(self.features, Path):
             return [*tables, self.features]
-        return tables + [path for name in self._sets() for path in io.shards(self.layout.features(name), "features")]
+        return tables + [
+            path
+            for name in self._sets()
+            for path in io.shards(self.layout.features(name), "features")
+        ]
 
     def facts(self) -> dict[str, Any]:
         name = self.features.stem if isinstance(self.features, Path) else self.features
@@ -114,7 +122,10 @@ class DatasetData:
         if isinstance(self.features, Path):
             vectors = np.asarray(np.load(self.features, allow_pickle=False))
         else:
-            sets = (io.matrix(io.read_features(self.layout.features(name))["vector"]) for name in self._sets())
+            sets = (
+                io.matrix(io.read_features(self.layout.features(name))["vector"])
+                for name in self._sets()
+            )
             vectors, *masked = sets
             if self.hidden:
                 vectors = np.where(self.hidden.rows(len(vectors))[:, None], masked[0], vectors)
@@ -148,7 +159,11 @@ class InMemoryData:
         return {"features": digest, "graph_k": self.graph_k, "modalities": list(self.parts)}
 
     def read(self) -> TrainingData:
-        edges = None if self.features is None else neighbours.find_neighbours(self.features, self.graph_k)
+        edges = (
+            None
+            if self.features is None
+            else neighbours.find_neighbours(self.features, self.graph_k)
+        )
         return TrainingData(self.split, self.features, edges)
 
 
@@ -182,15 +197,22 @@ class Cell:
         }
 
     def train(
-        self, watch: Callable[[dict[str, Any]], object] | None = None, checkpoint: Checkpoint | None = None
+        self,
+        watch: Callable[[dict[str, Any]], object] | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> tuple[Fit, Split]:
         """Train without opening test; arguments and errors are those of `loop.fit`."""
         data = self.data.read()
         model = MODELS[self.model]
-        return fit(model, *data, self.settings, self.seed, watch, checkpoint, self.data.parts), data.split
+        return fit(
+            model, *data, self.settings, self.seed, watch, checkpoint, self.data.parts
+        ), data.split
 
     def judge(self, fitted: Fit, split: Split) -> list[Result]:
-        return [open_test(fitted.user, fitted.item, split, one, self.ks) for one in self.protocol.variants]
+        return [
+            open_test(fitted.user, fitted.item, split, one, self.ks)
+            for one in self.protocol.variants
+        ]
 
 
 class Outcome(NamedTuple):
@@ -211,12 +233,20 @@ def train_and_judge(cell: Cell, tolerant: bool = False) -> Outcome:
     except UserError as e:
         if not tolerant:
             raise
-        failed: dict[str, Any] = {"best_epoch": None, "best": {}, "curve": _best_so_far(lines), "judged": []}
+        failed: dict[str, Any] = {
+            "best_epoch": None,
+            "best": {},
+            "curve": _best_so_far(lines),
+            "judged": [],
+        }
         return Outcome({"state": "failed", "reason": str(e), "epochs": len(lines), **failed}, {})
     judged = []
     for result in results:
         means = {"valid": result.valid.mean, "test": result.test.mean}
-        metrics = {part: {f"{metric}@{k}": value for (metric, k), value in of.items()} for part, of in means.items()}
+        metrics = {
+            part: {f"{metric}@{k}": value for (metric, k), value in of.items()}
+            for part, of in means.items()
+        }
         judged.append(result.label | {"metrics": metrics})
     values = {
         "state": "complete",

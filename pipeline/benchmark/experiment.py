@@ -56,7 +56,10 @@ class Store:
         self.doubted: set[Path] = set()  # records found altered
 
     def get(self, cell: Cell) -> Record | None:
-        return next((r for folder in (self.folder, *self.others) if (r := self._read(folder, cell.key))), None)
+        return next(
+            (r for folder in (self.folder, *self.others) if (r := self._read(folder, cell.key))),
+            None,
+        )
 
     def put(self, cell: Cell, outcome: Outcome) -> None:
         digests = {}
@@ -80,7 +83,11 @@ class Store:
 
     def files(self, cells: Iterable[Cell]) -> list[Path]:
         records = [record for cell in cells if (record := self._read(self.folder, cell.key))]
-        return [path for one in records for path in (self.folder / f"{one.key}.json", *one.rankings.values())]
+        return [
+            path
+            for one in records
+            for path in (self.folder / f"{one.key}.json", *one.rankings.values())
+        ]
 
     def _read(self, folder: Path, key: str) -> Record | None:
         path = folder / f"{key}.json"
@@ -88,9 +95,16 @@ class Store:
             return None
         try:
             values = json.loads(path.read_bytes())
-            digest, files = values.pop("sha256"), {s: folder / f"{key}{s}.parquet" for s in values["rankings"]}
+            digest, files = (
+                values.pop("sha256"),
+                {s: folder / f"{key}{s}.parquet" for s in values["rankings"]},
+            )
             digests = {suffix: io.sha256(file) for suffix, file in files.items()}
-            if values["key"] == key and digest == record_digest(values) and digests == values["rankings"]:
+            if (
+                values["key"] == key
+                and digest == record_digest(values)
+                and digests == values["rankings"]
+            ):
                 return Record(key, values, files)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError):
             pass  # the record was not written by `put`
@@ -115,7 +129,9 @@ def complete_cells(
     place = {model: number for number, model in enumerate(reversed(list(MODELS)))}
     missing = {cell.key: cell for cell in planned.values() if store.get(cell) is None}.values()
     if todo := sorted(missing, key=lambda cell: place.get(cell.model, len(place))):
-        for _ in shown(engine.each(partial(train_cell, store, tolerant), todo, workers), total=len(todo)):
+        for _ in shown(
+            engine.each(partial(train_cell, store, tolerant), todo, workers), total=len(todo)
+        ):
             pass
     found = {label: store.get(cell) for label, cell in planned.items()}
     if None in found.values():
@@ -132,13 +148,19 @@ class Experiment:
         self.dataset, self.draws = run.dataset, draws or [run.layout]
         self.splits = [inputs.read_inputs(layout, None).split for layout in self.draws]
         self.split = self.splits[0]
-        self.rules = protocol_of(run.params, run.dataset, *self.splits)  # selects epochs; its variants are evaluated
+        self.rules = protocol_of(
+            run.params, run.dataset, *self.splits
+        )  # selects epochs; its variants are evaluated
         self.store = Store(run.layout.cells(run.stage), *others)
         self.named: dict[str, Cell] = {}
         self.made: list[Path] = []  # files written besides records
 
     def complete(
-        self, planned: Mapping[Label, Cell], what: str = "", unit: str = "run", tolerant: bool = False
+        self,
+        planned: Mapping[Label, Cell],
+        what: str = "",
+        unit: str = "run",
+        tolerant: bool = False,
     ) -> dict[Label, Record]:
         self.named |= {cell.key: cell for cell in planned.values()}
         shown = partial(self.run.progress, unit=unit, what=what)

@@ -60,11 +60,19 @@ class Range(Section):
 RATES: dict[str, Range] = {"lr": Range(low=1e-4, high=5e-2), "l2": Range(low=1e-5, high=0.3)}
 # for unsquared norms, which weigh 45 times less than squared ones in a batch of 2048 rows
 NORMS: dict[str, Range] = RATES | {"l2": Range(low=1e-4, high=1.0)}
-LOSSES = {"cca": Range(low=1e-4, high=0.1), "reg": Range(low=1e-2, high=1.0), "uia": Range(low=1e-2, high=1.0)}
+LOSSES = {
+    "cca": Range(low=1e-4, high=0.1),
+    "reg": Range(low=1e-2, high=1.0),
+    "uia": Range(low=1e-2, high=1.0),
+}
 SPACES: dict[str, dict[str, Range]] = {
     "itemknn": {"neighbours": Range(low=5, high=500), "shrink": Range(low=1.0, high=1000.0)},
     "contentknn": {},
-    "ials": {"dim": Range(low=64, high=256), "l2": Range(low=3e-4, high=3e-2), "unobserved": Range(low=3e-2, high=1.0)},
+    "ials": {
+        "dim": Range(low=64, high=256),
+        "l2": Range(low=3e-4, high=3e-2),
+        "unobserved": Range(low=3e-2, high=1.0),
+    },
     "ease": {"l2": Range(low=50, high=2000)},
     "cease": {"l2": Range(low=50, high=1000), "content": Range(low=1, high=1000)},
     "addease": {
@@ -72,7 +80,11 @@ SPACES: dict[str, dict[str, Range]] = {
         "content_l2": Range(low=1, high=100),
         "share": Range(low=0.1, high=0.7),
     },
-    "l3ae": {"l2": Range(low=-50, high=500), "content_l2": Range(low=1, high=100), "distil": Range(low=0, high=500)},
+    "l3ae": {
+        "l2": Range(low=-50, high=500),
+        "content_l2": Range(low=1, high=100),
+        "distil": Range(low=0, high=500),
+    },
     "bpr": NORMS,
     "lightgcn": NORMS,
     "vbpr": NORMS,
@@ -103,7 +115,9 @@ def _check_dotted(sweep: dict[str, list[int | float]]) -> dict[str, list[int | f
     for key in sweep:
         section, _, rest = key.partition(".")
         if section not in ("train", "graph") or not rest:
-            raise ValueError(f"'{key}' is no key of train or graph; write it as in train.lr or graph.k")
+            raise ValueError(
+                f"'{key}' is no key of train or graph; write it as in train.lr or graph.k"
+            )
     return sweep
 
 
@@ -118,7 +132,9 @@ class Study(Section):
     mask: Mask = Mask()
     tail: bool = False
     """test AlignRec against every other model by popularity and by length of history, without training"""
-    sweeps: dict[Name, Annotated[dict[str, Values], Field(min_length=1), AfterValidator(_check_dotted)]] = {}
+    sweeps: dict[
+        Name, Annotated[dict[str, Values], Field(min_length=1), AfterValidator(_check_dotted)]
+    ] = {}
     """sweep -> key (`train.lr`, `graph.k`) -> values; all combinations are evaluated on valid: one key gives a curve,
     two keys a heat map, more keys a heat map per pair"""
     seeds: Positive = 5
@@ -132,7 +148,9 @@ class Study(Section):
 
     def settings(self, sweep: str) -> list[dict[str, int | float]]:
         space = self.sweeps[sweep]
-        return [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
+        return [
+            dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())
+        ]
 
     def trainings(self, maskable: int) -> int:
         masked = self.mask.seeds * maskable * 2 * len({*self.mask.ratios} - {0.0})

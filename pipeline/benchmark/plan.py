@@ -27,7 +27,11 @@ from alignrec.pipeline.models.training.params import Released
 from alignrec.pipeline.runtime.config import Parameters
 from alignrec.pipeline.runtime.seeds import seed_for
 
-COMPARED = ("alignrec", "bm3", "vbpr")  # AlignRec, its predecessor in production, the oldest content model
+COMPARED = (
+    "alignrec",
+    "bm3",
+    "vbpr",
+)  # AlignRec, its predecessor in production, the oldest content model
 BOUNDED = (RELEASED, "l3ae")  # models that are also trained on upper bounds
 DIGITS = 3  # significant digits of drawn values, so that tables show them in full
 Setting = dict[str, int | float]
@@ -35,7 +39,10 @@ Setting = dict[str, int | float]
 
 def list_entries(params: Parameters, draws: int = 1) -> list[Entry]:
     benchmark, released = params[Benchmark], params[Released].features
-    seeds, ablated = max(benchmark.seeds, draws), max(min(benchmark.ablation_seeds, benchmark.seeds), draws)
+    seeds, ablated = (
+        max(benchmark.seeds, draws),
+        max(min(benchmark.ablation_seeds, benchmark.seeds), draws),
+    )
     kinds = [
         (model, features)
         for model in benchmark.models
@@ -49,7 +56,11 @@ def list_entries(params: Parameters, draws: int = 1) -> list[Entry]:
         for name, changed in benchmark.ablations.items()
         for seed in range(ablated)
     ]
-    return list(dict.fromkeys([*(Entry(*kind, seed) for kind in kinds for seed in range(seeds)), *ablations]))
+    return list(
+        dict.fromkeys(
+            [*(Entry(*kind, seed) for kind in kinds for seed in range(seeds)), *ablations]
+        )
+    )
 
 
 def plan_cells(experiment: Experiment, wanted: Iterable[Entry], tuned: Tuned) -> dict[Entry, Cell]:
@@ -66,11 +77,17 @@ def plan_cells(experiment: Experiment, wanted: Iterable[Entry], tuned: Tuned) ->
     }
 
 
-def run_cell(experiment: Experiment, data: DatasetData, model: str, settings: Train, seed: int) -> Cell:
+def run_cell(
+    experiment: Experiment, data: DatasetData, model: str, settings: Train, seed: int
+) -> Cell:
     # The seed depends on neither feature set nor settings, so that all share their random draws. Closed forms have no
     # randomness: their runs on one split are a single cell.
-    number = seed_for("benchmark", experiment.dataset, model, 0 if issubclass(MODELS[model], Closed) else seed)
-    return Cell(data, model, settings, experiment.rules, number, tuple(experiment.params[Benchmark].ks))
+    number = seed_for(
+        "benchmark", experiment.dataset, model, 0 if issubclass(MODELS[model], Closed) else seed
+    )
+    return Cell(
+        data, model, settings, experiment.rules, number, tuple(experiment.params[Benchmark].ks)
+    )
 
 
 def _data_of_draw(experiment: Experiment, features: str, draw: int) -> DatasetData:
@@ -115,7 +132,11 @@ class Tuned:
 
     def params(self, params: Parameters, entry: Entry) -> Parameters:
         """Apply the chosen setting of a run; ablations share that of the full model."""
-        full = Candidate(RELEASED, params[Released].features) if entry.ablation else Candidate(*entry[:2])
+        full = (
+            Candidate(RELEASED, params[Released].features)
+            if entry.ablation
+            else Candidate(*entry[:2])
+        )
         if full not in self.tried:
             return params
         return with_settings(params, entry.model, self.best(full).setting)
@@ -136,7 +157,9 @@ class Tuned:
 def tune_models(experiment: Experiment, entries: Iterable[Entry]) -> Tuned:
     params, dataset = experiment.params, experiment.dataset
     slow = [*reversed(list(MODELS))]
-    ordered = sorted((e for e in entries if not e.ablation), key=lambda entry: slow.index(entry.model))
+    ordered = sorted(
+        (e for e in entries if not e.ablation), key=lambda entry: slow.index(entry.model)
+    )
     candidates = dict.fromkeys(Candidate(entry.model, entry.features) for entry in ordered)
     tries = {one: tried_settings(params, dataset, one.model) for one in candidates}
     cells = {
@@ -145,7 +168,9 @@ def tune_models(experiment: Experiment, entries: Iterable[Entry]) -> Tuned:
         for number, setting in enumerate(own)
     }
     records = experiment.complete(cells, "settings", "setting", tolerant=True)
-    return Tuned(group_values((one, Tried(tries[one][n], record)) for (one, n), record in records.items()))
+    return Tuned(
+        group_values((one, Tried(tries[one][n], record)) for (one, n), record in records.items())
+    )
 
 
 def tried_settings(params: Parameters, dataset: str, model: str) -> list[Setting]:
@@ -191,7 +216,12 @@ class Compared(NamedTuple):
 
 
 def plan_compared(
-    params: Parameters, data: Mapping[str, DatasetData], models: Sequence[str], seeds: int, rules: Protocol, items: int
+    params: Parameters,
+    data: Mapping[str, DatasetData],
+    models: Sequence[str],
+    seeds: int,
+    rules: Protocol,
+    items: int,
 ) -> dict[Compared, Cell]:
     return {
         Compared(model, name, seed): Cell(

@@ -18,10 +18,14 @@ from alignrec.pipeline.evaluation.cutoff import CUTOFF, headline_cutoff
 from alignrec.pipeline.evaluation.evidence import mean_and_sd
 from alignrec.pipeline.models.training.params import Released
 
-PerUser = dict[Entry, dict[str, np.ndarray]]  # run -> metric -> float64 [N], NaN without a target in the run's draw
+PerUser = dict[
+    Entry, dict[str, np.ndarray]
+]  # run -> metric -> float64 [N], NaN without a target in the run's draw
 
 
-def benchmark_tables(experiment: Experiment, found: Mapping[Entry, Record], tuned: Tuned) -> dict[str, Any]:
+def benchmark_tables(
+    experiment: Experiment, found: Mapping[Entry, Record], tuned: Tuned
+) -> dict[str, Any]:
     params, variants = experiment.params, experiment.rules.variants
     k = headline_cutoff(params[Benchmark].ks)
     judged: list[dict[str, Any]] = []
@@ -30,20 +34,28 @@ def benchmark_tables(experiment: Experiment, found: Mapping[Entry, Record], tune
     summaries = []
     for number, protocol in enumerate(variants):
         label = {"dataset": experiment.dataset} | protocol.label
-        rows = [label | entry._asdict() | record.values["judged"][number] for entry, record in found.items()]
+        rows = [
+            label | entry._asdict() | record.values["judged"][number]
+            for entry, record in found.items()
+        ]
         own, per_user = _measure_runs(experiment, found, protocol.suffix)
         judged += rows
         sliced += [label | row for row in own]
         compared.append((label, per_user))
         summaries.append(label | summarise_runs(rows, k))
     metrics = {"dataset": experiment.dataset} | {s["protocol"]: s for s in summaries}
-    how = {"budget": params[Benchmark].budget, "selection": f"best valid recall@{CUTOFF} of one training a setting"}
+    how = {
+        "budget": params[Benchmark].budget,
+        "selection": f"best valid recall@{CUTOFF} of one training a setting",
+    }
     searched = {"tuning": how} if tuned.tried else {}
     control, draws = params[Benchmark].control, len(experiment.draws)
     files = {
         "results.parquet": results_table(judged),
         "slices.parquet": pa.Table.from_pylist(sliced, schemas.SLICES),
-        "tests.parquet": significance.paired_tests(compared, params[Released].features, k, control, draws),
+        "tests.parquet": significance.paired_tests(
+            compared, params[Released].features, k, control, draws
+        ),
         "protocol.json": [protocol.describe() | searched for protocol in variants],
         "metrics.json": metrics if len(summaries) > 1 else summaries[0],
         "runs.json": list_runs({entry: record.key for entry, record in found.items()}),
@@ -63,10 +75,15 @@ def _measure_runs(
     for entry, record in found.items():
         split = experiment.splits[entry.seed % len(experiment.splits)]
         evaluation = read_evaluation(record.rankings[suffix], split, ks)
-        rows += [entry._asdict() | figure._asdict() for figure in slices.slice_figures(evaluation, split, ks)]
+        rows += [
+            entry._asdict() | figure._asdict()
+            for figure in slices.slice_figures(evaluation, split, ks)
+        ]
         per_user[entry] = {name: np.full(len(users), np.nan) for name in significance.METRICS}
         for metric, values in per_user[entry].items():
-            values[np.searchsorted(users, evaluation.users)] = evaluation.per_user[metric, headline_cutoff(ks)]
+            values[np.searchsorted(users, evaluation.users)] = evaluation.per_user[
+                metric, headline_cutoff(ks)
+            ]
     return rows, per_user
 
 

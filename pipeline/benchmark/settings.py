@@ -21,7 +21,10 @@ def model_settings(params: Parameters, model: str, ablation: str = "") -> Train:
     kind, benchmark = MODELS[model].Params, params[Benchmark]
     trained = params[Released].resolved().model_dump(exclude_unset=True)
     settings = {key: value for key, value in trained.items() if key in kind.model_fields}
-    own, changed = benchmark.overrides.get(model, {}), benchmark.ablations[ablation] if ablation else {}
+    own, changed = (
+        benchmark.overrides.get(model, {}),
+        benchmark.ablations[ablation] if ablation else {},
+    )
     for given, where in ((own, f"overrides.{model}"), (changed, f"ablations.{ablation}")):
         settings |= checked(kind, given, f"benchmark.{where}").model_dump(exclude_unset=True)
     return checked(kind, settings, f"benchmark.overrides.{model}")
@@ -30,18 +33,26 @@ def model_settings(params: Parameters, model: str, ablation: str = "") -> Train:
 def with_settings(params: Parameters, model: str, setting: Mapping[str, Any]) -> Parameters:
     benchmark = params[Benchmark]
     own = benchmark.overrides.get(model, {}) | dict(setting)
-    return params.having(benchmark.model_copy(update={"overrides": benchmark.overrides | {model: own}}))
+    return params.having(
+        benchmark.model_copy(update={"overrides": benchmark.overrides | {model: own}})
+    )
 
 
 def search_ranges(params: Parameters, model: str) -> dict[str, Range]:
     # in order of precedence: search.spaces, the model's default space, lr and l2
-    rates = {key: values for key, values in RATES.items() if key in MODELS[model].Params.model_fields}
+    rates = {
+        key: values for key, values in RATES.items() if key in MODELS[model].Params.model_fields
+    }
     return (SPACES | params[Search].spaces).get(model, rates)
 
 
 def sweep_params(params: Parameters, setting: Mapping[str, int | float], where: str) -> Parameters:
     graph, train = (
-        {key.removeprefix(f"{section}."): value for key, value in setting.items() if key.startswith(f"{section}.")}
+        {
+            key.removeprefix(f"{section}."): value
+            for key, value in setting.items()
+            if key.startswith(f"{section}.")
+        }
         for section in ("graph", "train")
     )
     checked(MODELS[RELEASED].Params, train, f"{where}.train")
@@ -55,5 +66,7 @@ def protocol_of(params: Parameters, dataset: str, split: Split, *draws: Split) -
     kept = "as imported" if published or split.own else cores
     if interactions.min_rating is not None:
         kept = f"ratings >= {interactions.min_rating:g}, {kept}"
-    division = split.division or ("mmrec" if published else "imported" if split.own else interactions.protocol)
+    division = split.division or (
+        "mmrec" if published else "imported" if split.own else interactions.protocol
+    )
     return selecting_protocol(params[Benchmark].protocol, division, kept, split, *draws)

@@ -18,11 +18,19 @@ from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.runtime.seeds import seed_for
 
 METRICS = ("recall", "ndcg")
-COLUMNS = ("model", "features", "ablation")  # identify the runs of a test, which differ only in their seed
+COLUMNS = (
+    "model",
+    "features",
+    "ablation",
+)  # identify the runs of a test, which differ only in their seed
 
 
-def declare_pairs(entries: Sequence[Entry], reference: str, control: str | None = None) -> list[tuple[Entry, Entry]]:
-    kinds = list(dict.fromkeys(entry._replace(seed=0) for entry in entries if entry.features not in CEILINGS))
+def declare_pairs(
+    entries: Sequence[Entry], reference: str, control: str | None = None
+) -> list[tuple[Entry, Entry]]:
+    kinds = list(
+        dict.fromkeys(entry._replace(seed=0) for entry in entries if entry.features not in CEILINGS)
+    )
     full = [kind for kind in kinds if kind.model == RELEASED and not kind.ablation]
     # AlignRec on every feature set against each other model, on the same features or on ids only
     pairs = [
@@ -60,12 +68,22 @@ def paired_tests(
     rows: list[dict[str, Any]] = []
     left: list[np.ndarray] = []
     right: list[np.ndarray] = []
-    compared = [(*pair, a, b) for pair in judged for a, b in declare_pairs(list(pair[1]), reference, control)]
+    compared = [
+        (*pair, a, b)
+        for pair in judged
+        for a, b in declare_pairs(list(pair[1]), reference, control)
+    ]
     for named, per_user, a, b in compared:
         seeds = [
-            n for n in sorted({e.seed for e in per_user}) if {a._replace(seed=n), b._replace(seed=n)} <= per_user.keys()
+            n
+            for n in sorted({e.seed for e in per_user})
+            if {a._replace(seed=n), b._replace(seed=n)} <= per_user.keys()
         ]
-        sides = {f"{name}_{side}": getattr(kind, name) for side, kind in (("a", a), ("b", b)) for name in COLUMNS}
+        sides = {
+            f"{name}_{side}": getattr(kind, name)
+            for side, kind in (("a", a), ("b", b))
+            for name in COLUMNS
+        }
         for metric in METRICS:
             rows.append(named | sides | {"metric": metric, "k": k, "seeds": len(seeds)})
             # average over the seeds of a draw, as the test resamples users and draws
@@ -75,23 +93,34 @@ def paired_tests(
                 column.append(np.stack([np.mean(own, axis=0) for own in runs], axis=1))  # [N, D]
     if not rows:
         return schemas.TESTS.empty_table()
-    results = paired_bootstrap(np.stack(left, 2), np.stack(right, 2), seed_for("tests", rows[0]["dataset"]))
+    results = paired_bootstrap(
+        np.stack(left, 2), np.stack(right, 2), seed_for("tests", rows[0]["dataset"])
+    )
     corrected = holm(np.array([test.p for test in results]))
     each = zip(rows, results, corrected, strict=True)
     tested = [row | test._asdict() | {"p_holm": float(p)} for row, test, p in each]
     return pa.Table.from_pylist(tested, schemas.TESTS)
 
 
-def summarise_recalls(recalls: Mapping[Compared, np.ndarray], names: Sequence[str]) -> dict[str, Any]:
+def summarise_recalls(
+    recalls: Mapping[Compared, np.ndarray], names: Sequence[str]
+) -> dict[str, Any]:
     """Return mean and sd over seeds, and paired tests of every two sets over users, from recalls float64 [N]."""
     seeds = sorted({one.seed for one in recalls})
     recall: dict[str, Any] = {}
     comparisons: list[tuple[str, str, str, np.ndarray, np.ndarray]] = []
     for model in dict.fromkeys(one.model for one in recalls):
-        by_user = {name: np.mean([recalls[Compared(model, name, s)] for s in seeds], axis=0) for name in names}
+        by_user = {
+            name: np.mean([recalls[Compared(model, name, s)] for s in seeds], axis=0)
+            for name in names
+        }
         for name in names:
             figure = mean_and_sd([float(np.mean(recalls[Compared(model, name, s)])) for s in seeds])
-            recall.setdefault(model, {})[name] = {"mean": figure.mean, "sd": figure.sd, "values": list(figure.values)}
+            recall.setdefault(model, {})[name] = {
+                "mean": figure.mean,
+                "sd": figure.sd,
+                "values": list(figure.values),
+            }
         measure = f"{model} recall@{CUTOFF}"
         comparisons += [(measure, a, b, by_user[a], by_user[b]) for a, b in combinations(names, 2)]
     return {

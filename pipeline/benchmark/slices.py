@@ -19,7 +19,12 @@ from alignrec.pipeline.dataset.split import Split
 from alignrec.pipeline.evaluation.cutoff import headline_cutoff
 from alignrec.pipeline.evaluation.evidence import group_values
 from alignrec.pipeline.evaluation.metrics import Evaluation
-from alignrec.pipeline.evaluation.statistics import RESAMPLES, holm, paired_bootstrap, resample_means
+from alignrec.pipeline.evaluation.statistics import (
+    RESAMPLES,
+    holm,
+    paired_bootstrap,
+    resample_means,
+)
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.models.training.params import Released
 from alignrec.pipeline.runtime.layout import Layout
@@ -49,7 +54,9 @@ def slice_figures(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> It
     for label, chosen in by_history(split, evaluation.users):
         for metric in USER_METRICS:
             for k in ks:
-                yield _mean_figure("history", label, metric, k, evaluation.per_user[metric, k][chosen])
+                yield _mean_figure(
+                    "history", label, metric, k, evaluation.per_user[metric, k][chosen]
+                )
     yield from popularity_figures(evaluation, split, ks)
     # coverage: share of items recommended at least once
     # novelty: mean -log2 of the share of train users who have a recommended item; items without users count as one
@@ -60,7 +67,9 @@ def slice_figures(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> It
         recommended = recommended[recommended >= 0]
         places = np.bincount(recommended, minlength=split.n_items)
         novelty = float(information[recommended].mean()) if len(recommended) else None
-        yield Figure("catalogue", "all", users, "coverage", k, np.count_nonzero(places) / split.n_items)
+        yield Figure(
+            "catalogue", "all", users, "coverage", k, np.count_nonzero(places) / split.n_items
+        )
         yield Figure("catalogue", "all", users, "gini", k, gini(places))
         yield Figure("catalogue", "all", users, "novelty", k, novelty)
 
@@ -85,7 +94,9 @@ def popularity_figures(evaluation: Evaluation, split: Split, ks: Sequence[int]) 
         n = int(of_part.sum())
         for k in ks:
             yield _mean_figure("popularity", label, "recall", k, hit[of_part, :k].any(1))
-            share = float((recommended[:, :k] == number).sum() / max(1, (recommended[:, :k] >= 0).sum()))
+            share = float(
+                (recommended[:, :k] == number).sum() / max(1, (recommended[:, :k] >= 0).sum())
+            )
             yield Figure("popularity", label, n, "exposure", k, share)
 
 
@@ -107,7 +118,9 @@ def gini(counts: np.ndarray) -> float | None:
 
 
 def _mean_figure(what: str, label: str, metric: str, k: int, values: np.ndarray) -> Figure:
-    return Figure(what, label, len(values), metric, k, float(values.mean()) if len(values) else None)
+    return Figure(
+        what, label, len(values), metric, k, float(values.mean()) if len(values) else None
+    )
 
 
 class Group(NamedTuple):
@@ -126,7 +139,9 @@ def tail_tables(experiment: Experiment) -> dict[str, pa.Table]:
         reference, seed = params[Released].features, seed_for("tail", experiment.dataset)
         draws = len(layout.draws())
         io.present([layout.runs])
-        first = (entry for entry in read_runs(layout) if not entry.ablation and entry.seed % draws == 0)
+        first = (
+            entry for entry in read_runs(layout) if not entry.ablation and entry.seed % draws == 0
+        )
         seeds = group_values(((entry.model, entry.features), entry.seed) for entry in first)
         candidates = {name: sorted(numbers) for name, numbers in seeds.items()}
         for protocol in experiment.rules.variants:
@@ -134,7 +149,10 @@ def tail_tables(experiment: Experiment) -> dict[str, pa.Table]:
             label = {"dataset": experiment.dataset, **protocol.label, "k": k}
             for group in tail_groups(split):
                 values = recalls[group.slice][group.members]
-                rows += [label | row for row in compare_in_group(group, values, candidates, reference, seed)]
+                rows += [
+                    label | row
+                    for row in compare_in_group(group, values, candidates, reference, seed)
+                ]
     tests = [row for row in rows if "p" in row]
     for row, p in zip(tests, holm(np.array([row["p"] for row in tests])), strict=True):
         row["p_holm"] = float(p)
@@ -142,7 +160,10 @@ def tail_tables(experiment: Experiment) -> dict[str, pa.Table]:
 
 
 def tail_groups(split: Split) -> Iterator[Group]:
-    part, labels = popularity_parts(split)[split.test.items], {n: str(n) for n in range(1, PARTS + 1)}
+    part, labels = (
+        popularity_parts(split)[split.test.items],
+        {n: str(n) for n in range(1, PARTS + 1)},
+    )
     warm = part[part > 0]
     if len(warm) and np.bincount(warm, minlength=PARTS + 1)[1:].min() < THIN:
         part, labels = popularity_parts(split, len(THIRDS))[split.test.items], THIRDS
@@ -161,13 +182,17 @@ def compare_in_group(
     low, high = np.quantile(resample_means(values, RESAMPLES, seed), [0.025, 0.975], axis=0)
     # only pairs that the benchmark declares: with more tests, no corrected p could be below .05
     pairs = declare_pairs([Entry(*name, 0) for name in candidates], reference)
-    others = [(b.model, b.features) for a, b in pairs if (a.model, a.features) == (RELEASED, reference)]
+    others = [
+        (b.model, b.features) for a, b in pairs if (a.model, a.features) == (RELEASED, reference)
+    ]
     names = list(candidates)
     tests: dict[tuple[str, str], dict[str, Any]] = {}
     if others:
         columns = [names.index(other) for other in others]
         ours = np.repeat(values[:, [names.index((RELEASED, reference))]], len(others), axis=1)
-        for other, test in zip(others, paired_bootstrap(ours, values[:, columns], seed), strict=True):
+        for other, test in zip(
+            others, paired_bootstrap(ours, values[:, columns], seed), strict=True
+        ):
             tests[other] = {key: getattr(test, key) for key in ("difference", "low", "high", "p")}
     for i, (model, features) in enumerate(names):
         yield {
@@ -187,7 +212,9 @@ def _recalls_by_slice(
     for (model, features), seeds in candidates.items():
         recall, hit = np.zeros(rows.max(initial=-1) + 1), np.zeros(len(rows))
         for seed in seeds:
-            per_run = read_evaluation(rankings_path(layout, Entry(model, features, seed), suffix), split, [k])
+            per_run = read_evaluation(
+                rankings_path(layout, Entry(model, features, seed), suffix), split, [k]
+            )
             recall += per_run.per_user["recall", k] / len(seeds)
             hit += (per_run.top[rows, :k] == split.test.items[:, None]).any(1) / len(seeds)
         users.append(recall)

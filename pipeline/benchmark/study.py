@@ -27,7 +27,9 @@ from alignrec.schemas import MODALITIES
 RECALL = f"recall@{CUTOFF}"
 DIGITS = 6  # decimal places
 Setting = dict[str, int | float]
-BySetting = Mapping[tuple[str, str], list[float]]  # (sweep, setting as JSON) -> valid recall of each run
+BySetting = Mapping[
+    tuple[str, str], list[float]
+]  # (sweep, setting as JSON) -> valid recall of each run
 
 
 class Masked(NamedTuple):
@@ -41,7 +43,10 @@ class Masked(NamedTuple):
 
 def mask_tables(experiment: Experiment) -> dict[str, Any]:
     name, mask = f"recall@{bounded_cutoff(experiment.split.n_items)}", experiment.params[Study].mask
-    hidden = [(WHOLE, 0.0), *((modality, ratio) for modality in MODALITIES for ratio in sorted({*mask.ratios} - {0.0}))]
+    hidden = [
+        (WHOLE, 0.0),
+        *((modality, ratio) for modality in MODALITIES for ratio in sorted({*mask.ratios} - {0.0})),
+    ]
     maskable = maskable_sets(experiment.layout.feature_sets())
     if mask.ratios and not maskable:  # the parameters name some, but no stage has made them
         lacking = f"no feature set of {experiment.dataset} with each modality masked"
@@ -61,7 +66,11 @@ def mask_tables(experiment: Experiment) -> dict[str, Any]:
         for one, record in experiment.complete(cells, "mask").items() for judged in record.values["judged"]
     ]  # fmt: skip
     table = pa.Table.from_pylist(rows, schemas.MASK)
-    return {"mask.parquet": table, "study.json": mask_metrics(table), "mask.json": mask_points(table)}
+    return {
+        "mask.parquet": table,
+        "study.json": mask_metrics(table),
+        "mask.json": mask_points(table),
+    }
 
 
 def mask_metrics(mask: pa.Table) -> dict[str, Any]:
@@ -92,7 +101,10 @@ def mask_points(mask: pa.Table) -> list[dict[str, Any]]:
 
 
 def mask_cell(experiment: Experiment, one: Masked) -> Cell:
-    params, data = experiment.params, DatasetData.of(experiment.params, experiment.layout, one.features)
+    params, data = (
+        experiment.params,
+        DatasetData.of(experiment.params, experiment.layout, one.features),
+    )
     whole = plan.run_cell(experiment, data, RELEASED, model_settings(params, RELEASED), one.seed)
     # the benchmark has already trained this entry
     if one.modality == WHOLE and CUTOFF in params[Benchmark].ks:
@@ -114,7 +126,9 @@ class Swept(NamedTuple):
 def sweep_tables(experiment: Experiment) -> dict[str, Any]:
     study, features = experiment.params[Study], experiment.params[Released].features
     cells = {
-        Swept(sweep, json.dumps(setting), seed): sweep_cell(experiment, setting, seed, f"study.sweeps.{sweep}")
+        Swept(sweep, json.dumps(setting), seed): sweep_cell(
+            experiment, setting, seed, f"study.sweeps.{sweep}"
+        )
         for sweep in study.sweeps
         for setting in study.settings(sweep)
         for seed in range(study.seeds)
@@ -127,7 +141,10 @@ def sweep_tables(experiment: Experiment) -> dict[str, Any]:
     ]  # fmt: skip
     swept = pa.Table.from_pylist(rows, schemas.SWEEPS)
     runs = group_values(((row["sweep"], row["setting"]), row[RECALL]) for row in rows)
-    by_setting = {setting: [value for value in values if value is not None] for setting, values in runs.items()}
+    by_setting = {
+        setting: [value for value in values if value is not None]
+        for setting, values in runs.items()
+    }
     curves, heatmaps = sweep_curves(by_setting), sweep_heatmaps(by_setting)
     return {"sweeps.parquet": swept, "curves.json": curves, "heatmaps.json": heatmaps}
 
@@ -138,7 +155,9 @@ def sweep_cell(experiment: Experiment, setting: Setting, seed: int, where: str) 
     graph = own[Graph] if own[Graph] != experiment.params[Graph] else None
     data = replace(DatasetData.of(own, experiment.layout, own[Released].features), graph=graph)
     number = seed_for("sweep", experiment.dataset, RELEASED, seed)
-    return Cell(data, RELEASED, model_settings(own, RELEASED), experiment.rules, number, (CUTOFF,), "valid")
+    return Cell(
+        data, RELEASED, model_settings(own, RELEASED), experiment.rules, number, (CUTOFF,), "valid"
+    )
 
 
 def sweep_curves(by_setting: BySetting) -> list[dict[str, Any]]:
@@ -147,7 +166,13 @@ def sweep_curves(by_setting: BySetting) -> list[dict[str, Any]]:
         if len(changed := json.loads(setting)) == 1 and values:
             ((key, value),) = changed.items()
             figure = mean_and_sd(values)
-            point = {"sweep": sweep, "key": key, "value": value, RECALL: figure.mean, "sd": figure.sd}
+            point = {
+                "sweep": sweep,
+                "key": key,
+                "value": value,
+                RECALL: figure.mean,
+                "sd": figure.sd,
+            }
             rows.append(point | {"seeds": len(values)})
     return sorted(rows, key=lambda row: (row["sweep"], row["value"]))
 

@@ -18,7 +18,9 @@ def check_catalogue(params: Parameters, items: int) -> None:
 
     codes = params[SemanticIds].for_items(items).codes
     if params[SemanticIds].features and codes > items:
-        raise UserError(f"'semantic_ids.codes': {codes:,} is more than the catalogue's {items:,} items; give fewer")
+        raise UserError(
+            f"'semantic_ids.codes': {codes:,} is more than the catalogue's {items:,} items; give fewer"
+        )
 
 
 def check_cold_items(params: Parameters, valid: int, test: int) -> str:

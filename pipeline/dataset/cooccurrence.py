@@ -28,10 +28,15 @@ def count_cooccurrences(
         counts.sort_indices()
         kept = counts.indices != block[row_numbers(counts)]
         starts = np.r_[0, np.cumsum(kept)][counts.indptr]
-        yield block, sp.csr_array((counts.data[kept], counts.indices[kept], starts), shape=counts.shape)
+        yield (
+            block,
+            sp.csr_array((counts.data[kept], counts.indices[kept], starts), shape=counts.shape),
+        )
 
 
-def squared_cosines(matrix: sp.csr_array, items: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, sp.csr_array]]:
+def squared_cosines(
+    matrix: sp.csr_array, items: np.ndarray | None = None
+) -> Iterator[tuple[np.ndarray, sp.csr_array]]:
     """Yield blocks of items and their squared item-CF cosines, |U_i & U_j|^2 / (|U_i| |U_j|), with others, [B, I]."""
     users = matrix.sum(axis=0).astype(np.float64)  # users of each item
     for block, counts in count_cooccurrences(sp.csr_array(matrix.T), items):
@@ -49,13 +54,17 @@ def top_k(matrix: sp.csr_array, k: int) -> sp.csr_array:
         if len(ids) > k:
             threshold = np.partition(scores, -k)[-k]
             above = np.flatnonzero(scores > threshold)
-            kept = np.sort(np.concatenate([above, np.flatnonzero(scores == threshold)[: k - len(above)]]))
+            kept = np.sort(
+                np.concatenate([above, np.flatnonzero(scores == threshold)[: k - len(above)]])
+            )
             ids, scores = ids[kept], scores[kept]
         columns.append(ids)
         values.append(scores)
         lengths.append(len(ids))
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    return sp.csr_array((np.concatenate(values), np.concatenate(columns), starts), shape=matrix.shape)
+    return sp.csr_array(
+        (np.concatenate(values), np.concatenate(columns), starts), shape=matrix.shape
+    )
 
 
 def row_numbers(matrix: sp.csr_array) -> np.ndarray:

@@ -55,7 +55,9 @@ class SplitTables(NamedTuple):
     item_ids: Query  # ITEM_IDS
     rows: int  # ratings read
     drops: dict[str, int]  # reason -> ratings
-    facts: dict[str, int]  # users, items, rows per split, repeated pairs; cold items per part for `cold-items`
+    facts: dict[
+        str, int
+    ]  # users, items, rows per split, repeated pairs; cold items per part for `cold-items`
     division: str = ""  # protocol with its setting if it needs content, such as `cold-items 0.2`
     own_split: bool = False  # whether the split came with the ratings
     rejects: pa.Table | None = None  # schema REJECTS; None if DuckDB read the file directly
@@ -73,23 +75,34 @@ def create_database(folder: Path, memory_limit: str) -> Iterator[Db]:
 
 
 def divide_ratings(
-    db: Db, ratings: str, user_core: int, item_core: int, division: Division, min_rating: float | None = None
+    db: Db,
+    ratings: str,
+    user_core: int,
+    item_core: int,
+    division: Division,
+    min_rating: float | None = None,
 ) -> SplitTables:
     """Filter, split and number ratings; `ratings` is SQL for user, item, rating and timestamp in file order."""
     # Ids count from 0 in order of first appearance among the remaining rows. Of duplicates in (user, item, timestamp)
     # the first row stays. Under `sparse` an item may lose all rows and still be in the catalogue.
-    rows, drops = divisions.load_core(db, ratings, {"user": user_core, "item": item_core}, division.seed, min_rating)
+    rows, drops = divisions.load_core(
+        db, ratings, {"user": user_core, "item": item_core}, division.seed, min_rating
+    )
     name = divisions.divide_core(db, division)
     drops["user_without_train"] = divisions.delete_untrained(db)
     return _number_rows(db, rows, drops, name)
 
 
-def import_split(db: Db, ratings: str, min_rating: float | None = None, division: Division = DEFAULT) -> SplitTables:
+def import_split(
+    db: Db, ratings: str, min_rating: float | None = None, division: Division = DEFAULT
+) -> SplitTables:
     """Number ratings that have their own split, without k-core or deduplication; the SQL also selects `split`."""
     db.execute(f"CREATE TABLE raw AS {ratings}")
     cases = " ".join(f"WHEN '{name}' THEN {part}" for name, part in SPLITS.items())
     part = f"(CASE split {cases} END)"
-    unknown = db.execute(f"SELECT rowid + 1, split FROM raw WHERE {part} IS NULL ORDER BY rowid LIMIT 1").fetchone()
+    unknown = db.execute(
+        f"SELECT rowid + 1, split FROM raw WHERE {part} IS NULL ORDER BY rowid LIMIT 1"
+    ).fetchone()
     if unknown:
         raise UserError(
             f"interactions, row {unknown[0]}: split is {unknown[1]!r}; expected train, valid, test, or 0, 1, 2"
@@ -134,17 +147,31 @@ def _number_rows(db: Db, rows: int, drops: dict[str, int], division: str) -> Spl
 
 
 def _collect_tables(
-    db: Db, interactions: str, users: str, items: str, rows: int, drops: dict[str, int], division: str
+    db: Db,
+    interactions: str,
+    users: str,
+    items: str,
+    rows: int,
+    drops: dict[str, int],
+    division: str,
 ) -> SplitTables:
     facts = {
-        name: query_count(db, f"SELECT count(*) FROM ({sql})") for name, sql in (("users", users), ("items", items))
+        name: query_count(db, f"SELECT count(*) FROM ({sql})")
+        for name, sql in (("users", users), ("items", items))
     }
-    facts |= {name: query_count(db, f"SELECT count(*) FROM parted WHERE split = {i}") for i, name in enumerate(PARTS)}
+    facts |= {
+        name: query_count(db, f"SELECT count(*) FROM parted WHERE split = {i}")
+        for i, name in enumerate(PARTS)
+    }
     pairs = "SELECT count(*) AS n FROM parted GROUP BY user, item"
     facts["repeated_pairs"] = query_count(db, f"SELECT coalesce(sum(n - 1), 0) FROM ({pairs})")
     if division.startswith(schemas.COLD_ITEMS):
         number = "SELECT count(DISTINCT item) FROM parted WHERE split = {}"
-        facts |= {f"cold_{name}_items": query_count(db, number.format(i)) for i, name in enumerate(PARTS) if i}
+        facts |= {
+            f"cold_{name}_items": query_count(db, number.format(i))
+            for i, name in enumerate(PARTS)
+            if i
+        }
     ratings = Query(db, interactions, schemas.INTERACTIONS)
     names = Query(db, users, schemas.USERS), Query(db, items, schemas.ITEM_IDS)
     return SplitTables(ratings, *names, rows, drops, facts, division)
@@ -178,14 +205,18 @@ def load_published(db: Db, ratings: str) -> tuple[int, int]:
     if not query_count(db, "SELECT count(*) FROM raw"):
         raise UserError("the .inter file has no rows")
     for what in ("user", "item"):  # every id below the largest takes memory
-        largest, distinct = db.execute(f"SELECT max({what}), count(DISTINCT {what}) FROM raw").fetchall()[0]
+        largest, distinct = db.execute(
+            f"SELECT max({what}), count(DISTINCT {what}) FROM raw"
+        ).fetchall()[0]
         if largest >= max(SPARSEST * distinct, SPARE):
             line = query_count(db, f"SELECT min(rowid) + 2 FROM raw WHERE {what} = {largest}")
             raise UserError(
                 f"the .inter file, line {line}: {what}ID {largest:,}, and only {distinct:,} {what}s have rows; MMRec "
                 f"numbers {what}s from 0 on without gaps"
             )
-    return query_count(db, "SELECT max(user) + 1 FROM raw"), query_count(db, "SELECT max(item) + 1 FROM raw")
+    return query_count(db, "SELECT max(user) + 1 FROM raw"), query_count(
+        db, "SELECT max(item) + 1 FROM raw"
+    )
 
 
 def import_published(
@@ -195,23 +226,43 @@ def import_published(
     """Import ratings with their published ids, even ids without rows, and split, unless the division replaces it."""
     time = "timestamp" if keep_time else "NULL::BIGINT"
     rated = "true" if min_rating is None else f"coalesce(rating >= {float(min_rating)}, false)"
-    rows, users = query_count(db, "SELECT count(*) FROM raw"), query_count(db, "SELECT max(user) + 1 FROM raw")
+    rows, users = (
+        query_count(db, "SELECT count(*) FROM raw"),
+        query_count(db, "SELECT max(user) + 1 FROM raw"),
+    )
     numbered = pa.array(range(users), pa.int32())
-    db.register("users", pa.table({"user_id": numbered, "user": names or numbered.cast(pa.string())}))
-    db.register("asins", pa.table({"item_id": pa.array(range(len(asins)), pa.int32()), "asin": asins}))
+    db.register(
+        "users", pa.table({"user_id": numbered, "user": names or numbered.cast(pa.string())})
+    )
+    db.register(
+        "asins", pa.table({"item_id": pa.array(range(len(asins)), pa.int32()), "asin": asins})
+    )
     db.execute(
         f"""CREATE TABLE parted AS SELECT rowid AS pos, user::INTEGER AS user, item::INTEGER AS item, rating,
         {time} AS timestamp, split::TINYINT AS split FROM raw WHERE {rated}; DROP TABLE raw"""
     )
     below, name = rows - query_count(db, "SELECT count(*) FROM parted"), ""
-    if division.needs_content:  # it draws by hashes of names; published files name users only by number
-        divisions.create_names(db, "user", "SELECT user_id::VARCHAR AS name, user_id AS code FROM users", division.seed)
-        divisions.create_names(db, "item", "SELECT asin AS name, item_id AS code FROM asins", division.seed)
+    if (
+        division.needs_content
+    ):  # it draws by hashes of names; published files name users only by number
+        divisions.create_names(
+            db, "user", "SELECT user_id::VARCHAR AS name, user_id AS code FROM users", division.seed
+        )
+        divisions.create_names(
+            db, "item", "SELECT asin AS name, item_id AS code FROM asins", division.seed
+        )
         name = divisions.divide_again(db, division, MMREC)
-    drops = {"user_without_train": divisions.delete_untrained(db)} | ({"below_min_rating": below} if below else {})
+    drops = {"user_without_train": divisions.delete_untrained(db)} | (
+        {"below_min_rating": below} if below else {}
+    )
     drops |= _count_left_out(db)
-    interactions = f"SELECT user AS user_id, item AS item_id, rating, timestamp, split FROM parted {ORDER}"
-    users_sql, items_sql = "SELECT * FROM users ORDER BY user_id", "SELECT * FROM asins ORDER BY item_id"
+    interactions = (
+        f"SELECT user AS user_id, item AS item_id, rating, timestamp, split FROM parted {ORDER}"
+    )
+    users_sql, items_sql = (
+        "SELECT * FROM users ORDER BY user_id",
+        "SELECT * FROM asins ORDER BY item_id",
+    )
     return _collect_tables(db, interactions, users_sql, items_sql, rows, drops, name)
 
 
@@ -232,7 +283,9 @@ class Catalogue(NamedTuple):
 
 def write_tables(run: Run) -> dict[str, int]:
     params, layout, raw = run.params[Interactions], run.layout, downloaded_files(run.layout.sources)
-    how = Division(params.protocol, run.seed("split"), params.cold_share, params.most_train, params.draws)
+    how = Division(
+        params.protocol, run.seed("split"), params.cold_share, params.most_train, params.draws
+    )
     folder = run.folder / ".scratch"
     with create_database(folder, params.memory_limit) as db:
         if run.source.has_split:
@@ -244,8 +297,12 @@ def write_tables(run: Run) -> dict[str, int]:
         facts = {"timestamps": clock} | ({"split": "imported"} if tables.own_split else {})
         facts |= {"division": tables.division} if tables.division else {}
         for number in range(how.draws if tables.division else 1):
-            rows = draw_again(db, how._replace(draw=number), tables) if number else tables.interactions
-            run.write_all(rows, replace(layout, drawn=number).interactions, schemas.INTERACTIONS, **facts)
+            rows = (
+                draw_again(db, how._replace(draw=number), tables) if number else tables.interactions
+            )
+            run.write_all(
+                rows, replace(layout, drawn=number).interactions, schemas.INTERACTIONS, **facts
+            )
     if tables.rejects is not None:
         run.write(tables.rejects, layout.interaction_rejects, schemas.REJECTS)
     run.rows_in, run.rows_out = tables.rows, tables.rows - sum(tables.drops.values())
@@ -261,7 +318,12 @@ def write_tables(run: Run) -> dict[str, int]:
 
 
 def split_ratings(
-    db: Db, reader: Reader, raw: Mapping[str, Path], folder: Path, params: Interactions, division: Division = DEFAULT
+    db: Db,
+    reader: Reader,
+    raw: Mapping[str, Path],
+    folder: Path,
+    params: Interactions,
+    division: Division = DEFAULT,
 ) -> SplitTables:
     """Split a reader's ratings; CSV that DuckDB refuses is rewritten row by row in `folder` first."""
 
@@ -269,7 +331,9 @@ def split_ratings(
         ratings = reader.ratings(files)
         if "split" in db.sql(ratings).columns:
             return import_split(db, ratings, params.min_rating, division)
-        return divide_ratings(db, ratings, params.user_core, params.item_core, division, params.min_rating)
+        return divide_ratings(
+            db, ratings, params.user_core, params.item_core, division, params.min_rating
+        )
 
     try:
         return read(raw)
@@ -282,7 +346,9 @@ def split_ratings(
     files, rejects = again
     tables = read(files)
     lost = {"unreadable_line": len(rejects)} if len(rejects) else {}
-    return tables._replace(rows=tables.rows + len(rejects), drops=tables.drops | lost, rejects=rejects)
+    return tables._replace(
+        rows=tables.rows + len(rejects), drops=tables.drops | lost, rejects=rejects
+    )
 
 
 def measure_catalogue(source: Source, raw: Mapping[str, Path]) -> Catalogue:
@@ -302,7 +368,11 @@ def measure_catalogue(source: Source, raw: Mapping[str, Path]) -> Catalogue:
                         raise
                     continue
             facts, left = tables.facts, tables.rows - sum(tables.drops.values())
-            if tables.own_split or core == CORES[-1] or min(facts["users"], facts["items"]) >= ENOUGH:
+            if (
+                tables.own_split
+                or core == CORES[-1]
+                or min(facts["users"], facts["items"]) >= ENOUGH
+            ):
                 break
         return Catalogue(0 if tables.own_split else core, facts["users"], facts["items"], left)
 
@@ -319,7 +389,9 @@ def _measure_published(reader: Reader, raw: Mapping[str, Path]) -> Catalogue:
     return Catalogue(0, users, items, tables.rows - sum(tables.drops.values()))
 
 
-def _import_published(run: Run, raw: Mapping[str, Path], db: Db, division: Division) -> tuple[SplitTables, str]:
+def _import_published(
+    run: Run, raw: Mapping[str, Path], db: Db, division: Division
+) -> tuple[SplitTables, str]:
     """Return the tables of a published split, and its clock, from the parameter file or detected."""
     source, names = run.source, None
     file = source.split if isinstance(source, AmazonSource) else source
@@ -350,5 +422,7 @@ FOUND = {
 def detect_clock(db: Db) -> str:
     """Return `unix` if all published timestamps are Unix seconds that differ, otherwise `none`."""
     real = f"bool_and(coalesce(timestamp >= {EARLIEST} AND timestamp < {LATEST}, false))"
-    found = db.execute(f"SELECT {real} AND min(timestamp) < max(timestamp) FROM raw").fetchall()[0][0]
+    found = db.execute(f"SELECT {real} AND min(timestamp) < max(timestamp) FROM raw").fetchall()[0][
+        0
+    ]
     return "unix" if found else "none"

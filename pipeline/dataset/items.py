@@ -36,7 +36,9 @@ class Products:
 
     def __init__(self, items: int, folder: Path | None) -> None:
         self._seen = np.zeros(items, bool)
-        self._starts: defaultdict[int, array[int]] = defaultdict(lambda: array("q"))  # part -> byte offsets
+        self._starts: defaultdict[int, array[int]] = defaultdict(
+            lambda: array("q")
+        )  # part -> byte offsets
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  unlinked, so a kill leaves nothing behind
@@ -53,7 +55,11 @@ class Products:
         for start in self._starts[number]:
             self._file.seek(start)
             item, *fields = orjson.loads(self._file.readline())
-            merged[item] = merge_products(merged[item], Product(*fields)) if item in merged else Product(*fields)
+            merged[item] = (
+                merge_products(merged[item], Product(*fields))
+                if item in merged
+                else Product(*fields)
+            )
         return merged
 
 
@@ -67,7 +73,9 @@ class Metadata(NamedTuple):
 
 
 def compose_text(product: Product, fields: Sequence[str] = TEXT_FIELDS) -> str:
-    path = " > ".join(c for i, c in enumerate(product.categories) if not i or c != product.categories[i - 1])
+    path = " > ".join(
+        c for i, c in enumerate(product.categories) if not i or c != product.categories[i - 1]
+    )
     parts = [path if name == "categories" else getattr(product, name) for name in fields]
     return " ".join(part if part[-1] in ".!?" else f"{part}." for part in parts if part)
 
@@ -92,20 +100,30 @@ def read_metadata(
     return Metadata(found, reject_table(file, unread), total, dict(drops))
 
 
-def item_tables(found: Products, asins: Sequence[str], fields: Sequence[str] = TEXT_FIELDS) -> Iterator[pa.Table]:
+def item_tables(
+    found: Products, asins: Sequence[str], fields: Sequence[str] = TEXT_FIELDS
+) -> Iterator[pa.Table]:
     for start in range(0, len(asins), PART):
         products, ids = found.read_part(start // PART), range(start, min(start + PART, len(asins)))
         rows = [products.get(i, Product("", "", [], "", [], {})) for i in ids]
         texts = [compose_text(p, fields) for p in rows]
-        columns: dict[str, Sequence[Any]] = {name: [getattr(p, name) for p in rows] for name in LOOKED_FOR}
-        statuses = ["ok" if t else "empty" if i in products else "no_metadata" for i, t in zip(ids, texts, strict=True)]
+        columns: dict[str, Sequence[Any]] = {
+            name: [getattr(p, name) for p in rows] for name in LOOKED_FOR
+        }
+        statuses = [
+            "ok" if t else "empty" if i in products else "no_metadata"
+            for i, t in zip(ids, texts, strict=True)
+        ]
         columns |= {
             "item_id": ids,
             "asin": asins[start : start + PART],
             "text": texts,
             "text_status": statuses,
             "tokens": [text.count(" ") + bool(text) for text in texts],
-            "extra": [orjson.dumps({k: orjson.Fragment(v) for k, v in p.extra.items()}).decode() for p in rows],
+            "extra": [
+                orjson.dumps({k: orjson.Fragment(v) for k, v in p.extra.items()}).decode()
+                for p in rows
+            ],
         }
         yield pa.Table.from_pydict(columns, schema=schemas.ITEMS)
 
@@ -128,20 +146,30 @@ def find_shared(path: Path, above: float) -> list[dict[str, object]]:
     return rows
 
 
-def measure_texts(parts: Iterable[pa.Table], fields: Sequence[str]) -> tuple[float, dict[str, float]]:
+def measure_texts(
+    parts: Iterable[pa.Table], fields: Sequence[str]
+) -> tuple[float, dict[str, float]]:
     """Return the share of characters that encoders read, and the share of each omitted column."""
     lengths: Counter[str] = Counter(dict.fromkeys(TEXT_FIELDS, 0))
     for items in parts:
         for name in TEXT_FIELDS:
-            lengths[name] += sum(len(v) if isinstance(v, str) else sum(map(len, v)) for v in items[name].to_pylist())
+            lengths[name] += sum(
+                len(v) if isinstance(v, str) else sum(map(len, v)) for v in items[name].to_pylist()
+            )
         for extra in map(orjson.loads, items["extra"].to_pylist()):
             for name, value in extra.items():  # single words are labels, not text
-                texts = (v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str))
-                lengths[name] += sum(len(text) for text in texts if len(text.split()) > 1 and not is_web(text))
+                texts = (
+                    v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str)
+                )
+                lengths[name] += sum(
+                    len(text) for text in texts if len(text.split()) > 1 and not is_web(text)
+                )
     total = lengths.total()
     if not total:
         return 1.0, {}
-    out = {name: round(n / total, 6) for name, n in lengths.most_common() if n and name not in fields}
+    out = {
+        name: round(n / total, 6) for name, n in lengths.most_common() if n and name not in fields
+    }
     return round(1 - sum(out.values()), 6), out
 
 
@@ -151,7 +179,9 @@ def merge_products(first: Product, other: Product) -> Product:
     for name, value in other.extra.items():
         first.extra.setdefault(name, value)
     urls = list(dict.fromkeys(first.image_urls + other.image_urls))[:MOST_ADDRESSES]
-    return Product._make(a or b for a, b in zip(first, other, strict=True))._replace(image_urls=urls, extra=first.extra)
+    return Product._make(a or b for a, b in zip(first, other, strict=True))._replace(
+        image_urls=urls, extra=first.extra
+    )
 
 
 def describe_items(run: Run, found: Metadata, file: Path | None) -> None:
@@ -167,8 +197,14 @@ def describe_items(run: Run, found: Metadata, file: Path | None) -> None:
     run.note(shared=shared, text_used=share, text_left_out=left_out)
     if left_out and share < LEAST_READ:
         shares = ", ".join(f"{name} {part:.0%}" for name, part in list(left_out.items())[:5])
-        how = f"; sources.{run.dataset}.text joins columns to the text" if run.source.kind == "tabular" else ""
-        run.warn(f"encoders read {share:.0%} of the characters of items' text; left out: {shares}{how}")
+        how = (
+            f"; sources.{run.dataset}.text joins columns to the text"
+            if run.source.kind == "tabular"
+            else ""
+        )
+        run.warn(
+            f"encoders read {share:.0%} of the characters of items' text; left out: {shares}{how}"
+        )
     for row in shared[:1]:
         listed = "it" if len(shared) == 1 else f"all {len(shared)} such values"
         said = f"{row['items']:,} of {run.rows_out:,} items have the {row['column']} {str(row['value'])[:60]!r}"
@@ -182,26 +218,41 @@ def _check_losses(run: Run, file: Path) -> None:
     from alignrec.pipeline.sources.inspect import KNOWN, TRANSLATED, plain_name  # loads DuckDB
 
     n, statuses, there, extras = 0, Counter[str](), set[str](), list[str]()
-    for part in io.read_slices(run.layout.items, schemas.ITEMS, [*LOOKED_FOR, "text_status", "extra"], io.PART):
+    for part in io.read_slices(
+        run.layout.items, schemas.ITEMS, [*LOOKED_FOR, "text_status", "extra"], io.PART
+    ):
         n += len(part)
         statuses.update(part["text_status"].to_pylist())
-        there |= {field for field in LOOKED_FOR if field not in there and any(part[field].to_pylist())}
+        there |= {
+            field for field in LOOKED_FOR if field not in there and any(part[field].to_pylist())
+        }
         extras += part["extra"].slice(0, LOOKED_AT - len(extras)).to_pylist()
     absent = statuses["no_metadata"]
     if not run.rows_in:
-        raise UserError(f"{file}: no item in it; give another file, or leave the key out of the source")
+        raise UserError(
+            f"{file}: no item in it; give another file, or leave the key out of the source"
+        )
     if absent == n:
         swapped = "are reviews and metadata swapped, or is the identifier in another column?"
-        raise UserError(f"{file}: none of its {run.rows_in:,} lines is of one of the {n:,} items; {swapped}")
-    others = [key for key, _ in Counter(key for extra in extras for key in orjson.loads(extra)).most_common()]
+        raise UserError(
+            f"{file}: none of its {run.rows_in:,} lines is of one of the {n:,} items; {swapped}"
+        )
+    others = [
+        key
+        for key, _ in Counter(key for extra in extras for key in orjson.loads(extra)).most_common()
+    ]
     lacking = [field for field in LOOKED_FOR if field not in there]
     for field, key in itertools.product(lacking, others):
         if plain_name(key) not in (*KNOWN[field], *TRANSLATED[field]):
             continue
         if isinstance(run.source, AmazonSource):
             right = f"is sources.{run.dataset}.kind: {run.source.kind} right?"
-            raise UserError(f"{file}: no item has {field}, but lines have '{key}', as in another version; {right}")
-        run.warn(f"no item has {field}, but the file has '{key}'; name it under `columns`: {{{field}: {key}}}")
+            raise UserError(
+                f"{file}: no item has {field}, but lines have '{key}', as in another version; {right}"
+            )
+        run.warn(
+            f"no item has {field}, but the file has '{key}'; name it under `columns`: {{{field}: {key}}}"
+        )
     if statuses["empty"] == n - absent:
         cause = f"its lines have {', '.join(others[:8]) or 'no other field'}; are reviews and metadata swapped?"
         if "image_urls" not in there:

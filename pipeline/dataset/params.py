@@ -19,7 +19,9 @@ class Interactions(Section):
     """users with fewer interactions are dropped, repeatedly, as dropping items removes interactions too"""
     item_core: Positive = 5
     """items with fewer interactions are dropped too"""
-    protocol: Literal["mmrec", "leave-one-out", "user-time", "global-time", "cold-items", "sparse"] = "mmrec"
+    protocol: Literal[
+        "mmrec", "leave-one-out", "user-time", "global-time", "cold-items", "sparse"
+    ] = "mmrec"
     """split protocol, see method.md section 6; the last two also replace a source's own split"""
     cold_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """`cold-items`: share of items without train interactions, half of them targets of valid, half of test"""
@@ -43,7 +45,12 @@ class Items(Section):
 
     max_reject_share: Share = 0.01
     """maximum share of unreadable metadata lines, above which the stage fails"""
-    text: Annotated[list[TextField], Field(min_length=1)] = ["title", "brand", "categories", "description"]
+    text: Annotated[list[TextField], Field(min_length=1)] = [
+        "title",
+        "brand",
+        "categories",
+        "description",
+    ]
     """fields that compose the text, in order"""
 
     @field_validator("text")

@@ -16,11 +16,15 @@ from alignrec.pipeline.sources.base import Product, Reader, is_path
 
 BATCH = 2048  # lines per job
 MOST_ADDRESSES = 1000  # maximum image addresses per item
-LONGEST_TEXT = 1 << 20  # characters per item: seconds to clean in the worst case; real items have up to 100,000
+LONGEST_TEXT = (
+    1 << 20
+)  # characters per item: seconds to clean in the worst case; real items have up to 100,000
 MANY = 50_000  # wanted items above which processes repay their start-up of half a second
 
 # Each expression takes linear time: nothing is scanned twice.
-_HIDDEN = re.compile(r"<(script|style)\b[^<>]*>.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)", re.IGNORECASE | re.DOTALL)
+_HIDDEN = re.compile(
+    r"<(script|style)\b[^<>]*>.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)", re.IGNORECASE | re.DOTALL
+)
 _TAG = re.compile(r"</?[A-Za-z!][^<>]*>")  # does not match "a < b"
 # Markup cut by scraping, as in Amazon's 2018 files. Matches never extend beyond the next angle bracket.
 _ATTRIBUTE = r"""(?<![\w:-])[A-Za-z][\w:-]*+\s?=\s?(?:"[^"<>]*"|'[^'<>]*')"""
@@ -41,9 +45,13 @@ _CUT = re.compile(
 _LEFT_OVER = re.compile(r"[\s.,:;\"'/>]*")  # text of only these characters was markup
 MOST_MARKS = 30  # maximum combining marks in a row
 JOINER = "\u034f"  # combining grapheme joiner: invisible, combining class 0
-_MARKS = re.compile(rf"[^\w\s!-~]{{{MOST_MARKS + 1},}}")  # superset of such runs: marks are neither letters nor digits
+_MARKS = re.compile(
+    rf"[^\w\s!-~]{{{MOST_MARKS + 1},}}"
+)  # superset of such runs: marks are neither letters nor digits
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]+")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060\ufeff\ufffd-\uffff\ud800-\udfff\s]+")
+_CONTROL = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060\ufeff\ufffd-\uffff\ud800-\udfff\s]+"
+)
 
 
 class Parsed(NamedTuple):
@@ -103,13 +111,18 @@ def parse_line(number: int, raw: bytes, reader: Reader, wanted: Container[str]) 
         name = reader.name(record)
         if name is None:
             raise ValueError("no item identifier")
-        return Parsed(name, clean_product(reader.product(record))) if name in wanted else "other_item"
+        return (
+            Parsed(name, clean_product(reader.product(record))) if name in wanted else "other_item"
+        )
     except ValueError as e:
         return Reject(number, str(e), raw[:KEPT])
 
 
 def clean_product(product: Product) -> Product:
-    if sum(map(len, (product.title, product.brand, product.description, *product.categories))) > LONGEST_TEXT:
+    if (
+        sum(map(len, (product.title, product.brand, product.description, *product.categories)))
+        > LONGEST_TEXT
+    ):
         raise ValueError(f"text of more than {LONGEST_TEXT:,} characters")
     return Product(
         title=clean_text(product.title),
@@ -123,9 +136,13 @@ def clean_product(product: Product) -> Product:
 
 def clean_text(text: str) -> str:
     for _ in range(3 if "&" in text or "<" in text or ">" in text else 0):
-        resolved = html.unescape(text)  # real data contain tags that are escaped twice: "&amp;lt;br&amp;gt;"
+        resolved = html.unescape(
+            text
+        )  # real data contain tags that are escaped twice: "&amp;lt;br&amp;gt;"
         plain = _TAG.sub(" ", _HIDDEN.sub(" ", resolved))
-        plain = _CUT.sub(lambda match: match[0] if match["attributes"] and not match["end"] else " ", plain)
+        plain = _CUT.sub(
+            lambda match: match[0] if match["attributes"] and not match["end"] else " ", plain
+        )
         if plain != resolved and _LEFT_OVER.fullmatch(plain):
             return ""
         if plain == text:
@@ -134,7 +151,9 @@ def clean_text(text: str) -> str:
     if not (text.isascii() and text.isprintable()):
         # U+034F splits long runs of marks, as in UAX 15: NFC sorts a run in quadratic time
         text = unicodedata.normalize("NFC", _MARKS.sub(_part_marks, _CONTROL.sub(" ", text)))
-    return " ".join(text.split()) if "  " in text else text.strip(" ")  # the only white space left is spaces
+    return (
+        " ".join(text.split()) if "  " in text else text.strip(" ")
+    )  # the only white space left is spaces
 
 
 def _part_marks(match: re.Match[str]) -> str:

@@ -50,7 +50,10 @@ class Profiles:
             scores[masked[:, block].nonzero()] = -np.inf
             return scores
 
-        starts, place = range(0, len(self.candidates), step), np.searchsorted(self.candidates, self.target)
+        starts, place = (
+            range(0, len(self.candidates), step),
+            np.searchsorted(self.candidates, self.target),
+        )
         own = np.empty(len(self.user))
         for first in starts:
             inside = np.flatnonzero((place >= first) & (place < first + step))
@@ -67,13 +70,17 @@ class Profiles:
                 reached[pairs] += np.count_nonzero(theirs >= value - near, axis=1)
         found = np.clip((k - above) / (reached - above), 0, 1)
         with np.errstate(invalid="ignore"):
-            means: np.ndarray = np.bincount(self.user, found, users) / np.bincount(self.user, minlength=users)
+            means: np.ndarray = np.bincount(self.user, found, users) / np.bincount(
+                self.user, minlength=users
+            )
         return means
 
 
 def draw_users(user: np.ndarray, n_items: int, seed: int) -> np.ndarray:
     most = min(MOST_USERS, max(FEWEST_USERS, SCORED // max(1, n_items)))
-    shuffled = np.random.default_rng(seed_for("profiles", seed)).permutation(np.flatnonzero(np.bincount(user)))
+    shuffled = np.random.default_rng(seed_for("profiles", seed)).permutation(
+        np.flatnonzero(np.bincount(user))
+    )
     return np.sort(shuffled[:most])
 
 
@@ -95,7 +102,10 @@ def build_profiles(
 
 
 def draw_cold_profiles(
-    has: tuple[np.ndarray, np.ndarray], finds: tuple[np.ndarray, np.ndarray], n_items: int, draws: int
+    has: tuple[np.ndarray, np.ndarray],
+    finds: tuple[np.ndarray, np.ndarray],
+    n_items: int,
+    draws: int,
 ) -> list[Profiles]:
     """Return draws of cold items, the candidates, which are in no profile; none if fewer than FEWEST would be cold."""
     items, parts = np.unique(np.r_[has[1], finds[1]]), round(1 / SHARE)
@@ -107,7 +117,9 @@ def draw_cold_profiles(
     while len(found) < draws:
         for cold in np.array_split(rng.permutation(items), parts)[: draws - len(found)]:
             warm = ~np.isin(has[1], cold)
-            found += [build_profiles((has[0][warm], has[1][warm]), finds, who, n_items, np.sort(cold))]
+            found += [
+                build_profiles((has[0][warm], has[1][warm]), finds, who, n_items, np.sort(cold))
+            ]
     return found if any(len(draw.user) for draw in found) else []
 
 
@@ -116,12 +128,17 @@ def cold_recalls(
 ) -> np.ndarray:
     """Return Recall@K of users with a target in one of D draws: float64 [G, D], NaN without a target in that draw."""
     # features: float32 [I, F], or a function of the cold items that learns them without their interactions
-    found = [draw.recalls(features(draw.candidates) if callable(features) else features, k) for draw in draws]
+    found = [
+        draw.recalls(features(draw.candidates) if callable(features) else features, k)
+        for draw in draws
+    ]
     recalls: np.ndarray = np.stack(found, axis=1)
     return recalls[~np.isnan(recalls).all(axis=1)]
 
 
-def _profile_matrix(user: np.ndarray, item: np.ndarray, who: np.ndarray, items: int) -> sparse.csr_array:
+def _profile_matrix(
+    user: np.ndarray, item: np.ndarray, who: np.ndarray, items: int
+) -> sparse.csr_array:
     kept = np.isin(user, who)
     matrix = user_item_matrix(np.searchsorted(who, user[kept]), item[kept], items)
     matrix.resize((len(who), items))

@@ -53,7 +53,10 @@ class Split:
 
 def load_split(interactions: pa.Table, n_users: int, n_items: int) -> Split:
     """Convert a table INTERACTIONS; raise UserError for ids outside 0 .. U-1 or 0 .. I-1, or if train is empty."""
-    users, items = _checked_ids(interactions, "user_id", n_users), _checked_ids(interactions, "item_id", n_items)
+    users, items = (
+        _checked_ids(interactions, "user_id", n_users),
+        _checked_ids(interactions, "item_id", n_items),
+    )
     which, pairs = interactions["split"].to_numpy(), users.astype(np.int64) * n_items + items
     if not (which == TRAIN).any():
         raise UserError("interactions: no train rows (split = 0); there is nothing to learn from")
@@ -62,7 +65,8 @@ def load_split(interactions: pa.Table, n_users: int, n_items: int) -> Split:
     known[users[which == TRAIN]] = True
     known_user = known[users]
     train, valid, test = (
-        _decode_keys(np.unique(pairs[(which == part) & known_user]), n_items) for part in (TRAIN, VALID, TEST)
+        _decode_keys(np.unique(pairs[(which == part) & known_user]), n_items)
+        for part in (TRAIN, VALID, TEST)
     )
     unknown = int((~known_user).sum())
     repeated = len(pairs) - unknown - len(train) - len(valid) - len(test)
@@ -73,7 +77,9 @@ def load_split(interactions: pa.Table, n_users: int, n_items: int) -> Split:
     return Split(n_users, n_items, train, valid, test, dropped, own, division)
 
 
-def train_of(interactions: Iterable[pa.Table], users: np.ndarray, n_users: int, n_items: int) -> Pairs:
+def train_of(
+    interactions: Iterable[pa.Table], users: np.ndarray, n_users: int, n_items: int
+) -> Pairs:
     """Return the train pairs of `users` (ascending), numbered by position in `users`."""
     found = [np.empty(0, np.int64)]
     for part in interactions:
@@ -89,8 +95,12 @@ def limit_users(parts: Split) -> Split:
     if len(users) <= (most := max(1, SCORES // parts.n_items)):
         return parts
     drawn = np.zeros(parts.n_users, bool)
-    drawn[np.random.default_rng(seed_for("split", "asked")).choice(users, most, replace=False)] = True
-    valid, test = (Pairs(p.users[drawn[p.users]], p.items[drawn[p.users]]) for p in (parts.valid, parts.test))
+    drawn[np.random.default_rng(seed_for("split", "asked")).choice(users, most, replace=False)] = (
+        True
+    )
+    valid, test = (
+        Pairs(p.users[drawn[p.users]], p.items[drawn[p.users]]) for p in (parts.valid, parts.test)
+    )
     lost = len(parts.valid) + len(parts.test) - len(valid) - len(test)
     return replace(parts, valid=valid, test=test, dropped={**parts.dropped, NOT_DRAWN: lost})
 
@@ -120,5 +130,7 @@ def _checked_ids(table: pa.Table, column: str, n: int) -> np.ndarray:
     wrong = np.flatnonzero((ids < 0) | (ids >= n))
     if wrong.size:
         row = int(wrong[0])
-        raise UserError(f"interactions: column '{column}', row {row}: {ids[row]} is not in 0 .. {n - 1}")
+        raise UserError(
+            f"interactions: column '{column}', row {row}: {ids[row]} is not in 0 .. {n - 1}"
+        )
     return ids

@@ -22,7 +22,10 @@ _PAST = """(SELECT min(timestamp) FROM (
 BY_USER = {
     MMREC: (RANDOM, _FIFTH),
     USER_TIME: (TIME, _FIFTH),
-    "leave-one-out": (TIME, "CASE WHEN n < 3 OR place < n - 1 THEN 0 WHEN place = n - 1 THEN 1 ELSE 2 END"),
+    "leave-one-out": (
+        TIME,
+        "CASE WHEN n < 3 OR place < n - 1 THEN 0 WHEN place = n - 1 THEN 1 ELSE 2 END",
+    ),
     "global-time": (
         TIME,
         f"CASE WHEN timestamp <= {_PAST.format(8)} THEN 0 WHEN timestamp <= {_PAST.format(9)} THEN 1 ELSE 2 END",
@@ -65,13 +68,24 @@ def complete_rows(db: Db, min_rating: float | None) -> tuple[str, dict[str, int]
     """Return SQL for the rows of `raw` with all values and a sufficient rating, and counts of the others."""
     # a column that is null throughout is absent from the source
     has = [c for c in ("rating", "timestamp") if query_count(db, f"SELECT count({c}) FROM raw")]
-    kept = " AND ".join(f"{c} IS NOT NULL" for c in ("user", "item", *has)) + " AND NOT isnan(coalesce(rating, 0))"
-    rows, left = query_count(db, "SELECT count(*) FROM raw"), query_count(db, f"SELECT count(*) FROM raw WHERE {kept}")
+    kept = (
+        " AND ".join(f"{c} IS NOT NULL" for c in ("user", "item", *has))
+        + " AND NOT isnan(coalesce(rating, 0))"
+    )
+    rows, left = (
+        query_count(db, "SELECT count(*) FROM raw"),
+        query_count(db, f"SELECT count(*) FROM raw WHERE {kept}"),
+    )
     if not rows:
-        raise UserError("the interactions have no rows that can be read; is the file empty, or the metadata in place?")
+        raise UserError(
+            "the interactions have no rows that can be read; is the file empty, or the metadata in place?"
+        )
     drops = {"missing_value": rows - left}
     if 2 * left < rows:
-        nulls = {c: query_count(db, f"SELECT count(*) - count({c}) FROM raw") for c in ("user", "item", *has)}
+        nulls = {
+            c: query_count(db, f"SELECT count(*) - count({c}) FROM raw")
+            for c in ("user", "item", *has)
+        }
         raise UserError(
             f"interactions: {rows - left:,} of {rows:,} rows lack a value or cannot be read "
             f"({', '.join(f'{n:,} without {c}' for c, n in nulls.items() if n)}); are reviews and metadata swapped, or "
@@ -79,7 +93,9 @@ def complete_rows(db: Db, min_rating: float | None) -> tuple[str, dict[str, int]
         )
     if min_rating is not None:
         if "rating" not in has:
-            raise UserError("interactions.min_rating needs ratings, and this source has none; leave it out")
+            raise UserError(
+                "interactions.min_rating needs ratings, and this source has none; leave it out"
+            )
         kept += f" AND rating >= {float(min_rating)}"
         drops["below_min_rating"] = left - query_count(db, f"SELECT count(*) FROM raw WHERE {kept}")
     return f"(SELECT rowid AS pos, * FROM raw WHERE {kept})", drops
@@ -89,14 +105,18 @@ def load_core(
     db: Db, ratings: str, cores: dict[str, int], seed: int, min_rating: float | None
 ) -> tuple[int, dict[str, int]]:
     """Load the k-core into table `core`, with codes for users and items; return rows read and drops."""
-    db.execute(f"CREATE TABLE raw AS {ratings}")  # keeps file order, so rowid is the position, later `pos`
+    db.execute(
+        f"CREATE TABLE raw AS {ratings}"
+    )  # keeps file order, so rowid is the position, later `pos`
     db.execute("SET preserve_insertion_order = false")
     before, drops = complete_rows(db, min_rating)
     rows, table = query_count(db, "SELECT count(*) FROM raw"), "raw"
     counts = [rows - sum(drops.values())]
     for what, least in cores.items():  # prefilter by counts that include duplicates, to save time
         enough = f"SELECT {what} AS name FROM {before} GROUP BY {what} HAVING count(*) >= {least}"
-        create_names(db, what, f"SELECT name, row_number() OVER ()::UINTEGER AS code FROM ({enough})", seed)
+        create_names(
+            db, what, f"SELECT name, row_number() OVER ()::UINTEGER AS code FROM ({enough})", seed
+        )
         db.execute(
             f"""CREATE TABLE enough_{what} AS
             SELECT r.* REPLACE (code AS {what}) FROM {before} AS r JOIN {what}_names ON name = r.{what}"""
@@ -114,7 +134,9 @@ def load_core(
         f"{what} IN (SELECT {what} FROM core GROUP BY {what} HAVING count(*) < {least})"
         for what, least in cores.items()
     )
-    while query_count(db, f"DELETE FROM core WHERE {few}"):  # each pass may push others below the core
+    while query_count(
+        db, f"DELETE FROM core WHERE {few}"
+    ):  # each pass may push others below the core
         pass
     below = counts[0] - counts[1] + counts[2] - query_count(db, "SELECT count(*) FROM core")
     return rows, drops | {"below_k_core": below, "duplicate": counts[1] - counts[2]}
@@ -135,7 +157,9 @@ def divide_core(db: Db, division: Division) -> str:
     else:
         order, rule = BY_USER[base]
         if order == TIME and not timed:
-            raise UserError(f"interactions.protocol {base} needs times, and this source has none; use mmrec")
+            raise UserError(
+                f"interactions.protocol {base} needs times, and this source has none; use mmrec"
+            )
         db.execute(
             f"""CREATE TABLE parted AS SELECT pos, user, item, rating, timestamp, ({rule})::TINYINT AS split
             FROM (SELECT *, CASE WHEN n < 10 THEN 2 ELSE n // 5 END AS out
@@ -163,7 +187,9 @@ def draw_split(db: Db, division: Division) -> None:
     else:
         # a single draw keeps the latest ratings, several keep random ones
         timed = division.draws == 1 and query_count(db, "SELECT count(timestamp) FROM undivided")
-        drawn = f"md5_number_lower(concat_ws(',', {division.draw}, key))" if division.draw else "key"
+        drawn = (
+            f"md5_number_lower(concat_ws(',', {division.draw}, key))" if division.draw else "key"
+        )
         latest = "timestamp DESC, pos DESC" if timed else f"{drawn}, pos"
         place = f"row_number() OVER (PARTITION BY user, split ORDER BY {latest})"
         rule = f"(CASE WHEN split > 0 OR {place} <= {division.most_train} THEN split END)"
@@ -175,7 +201,9 @@ def draw_split(db: Db, division: Division) -> None:
 
 
 def delete_untrained(db: Db) -> int:
-    return query_count(db, "DELETE FROM parted WHERE user NOT IN (SELECT user FROM parted WHERE split = 0)")
+    return query_count(
+        db, "DELETE FROM parted WHERE user NOT IN (SELECT user FROM parted WHERE split = 0)"
+    )
 
 
 def _cold_items_rule(db: Db, division: Division) -> tuple[str, str]:

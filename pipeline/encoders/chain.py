@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 # MAPS: mean and map of each mapped block, and `last`, PCA over all blocks; NAME: columns and weight of each block
 MAPS, NAME = "maps.safetensors", "chain.json"
-MAX_BLOCKS, MAX_BYTES, MAX_WIDTH = 64, 1 << 16, 1 << 20  # blocks, bytes of chain.json, and columns of a part
+MAX_BLOCKS, MAX_BYTES, MAX_WIDTH = (
+    64,
+    1 << 16,
+    1 << 20,
+)  # blocks, bytes of chain.json, and columns of a part
 
 
 class ChainBlock(Part):
@@ -53,7 +57,13 @@ def write(folder: Path, fit: JoinedMap) -> None:
         columns = np.flatnonzero(block.columns)
         first, last = int(columns[0]), int(columns[-1]) + 1
         assert len(columns) == last - first, "the columns of a block are contiguous"
-        own = ChainBlock(part=int(block.part), first=first, last=last, weight=float(block.weight), unit=block.unit)
+        own = ChainBlock(
+            part=int(block.part),
+            first=first,
+            last=last,
+            weight=float(block.weight),
+            unit=block.unit,
+        )
         blocks.append(own)
     io.write_bytes(folder / MAPS, save(tensors))
     io.write_json(folder / NAME, Chain(blocks=blocks).model_dump())
@@ -61,25 +71,44 @@ def write(folder: Path, fit: JoinedMap) -> None:
 
 def read(folder: Path, widths: Sequence[int] | None = None) -> JoinedMap:
     """Read untrusted maps for parts of `widths`, if given; raises UserError if they do not fit or are damaged."""
-    blocks, tensors = Chain.read(folder / NAME, MAX_BYTES).blocks, arrays.read_tensors(folder / MAPS)
+    blocks, tensors = (
+        Chain.read(folder / NAME, MAX_BYTES).blocks,
+        arrays.read_tensors(folder / MAPS),
+    )
     if widths is None:
-        widths = [max([0, *(b.last for b in blocks if b.part == part)]) for part in range(MAX_BLOCKS)]
+        widths = [
+            max([0, *(b.last for b in blocks if b.part == part)]) for part in range(MAX_BLOCKS)
+        ]
     try:
-        maps = [_read_map(tensors, f"block-{i}", block.last - block.first) for i, block in enumerate(blocks)]
+        maps = [
+            _read_map(tensors, f"block-{i}", block.last - block.first)
+            for i, block in enumerate(blocks)
+        ]
         joined, read = 0, set[str]()
         for i, (block, one) in enumerate(zip(blocks, maps, strict=True)):
             if block.part >= len(widths) or not block.first < block.last <= widths[block.part]:
-                raise UserError(f"a block of columns {block.first} to {block.last} of part {block.part}")
+                raise UserError(
+                    f"a block of columns {block.first} to {block.last} of part {block.part}"
+                )
             joined += block.last - block.first if one is None else one.map.shape[1]
             read |= {f"block-{i}.mean", f"block-{i}.map"} if one else set()
         last = _read_map(tensors, "last", joined)
         if unknown := tensors.keys() - read - ({"last.mean", "last.map"} if last else set()):
             raise UserError(f"an unknown map {one_line(min(unknown), 64)}")
     except UserError as e:
-        raise UserError(f"{folder}: no chain of these encoders: {e}; make or fetch it again") from None
+        raise UserError(
+            f"{folder}: no chain of these encoders: {e}; make or fetch it again"
+        ) from None
     columns = [np.arange(widths[block.part]) for block in blocks]
-    within = [(block.first <= own) & (own < block.last) for block, own in zip(blocks, columns, strict=True)]
-    return JoinedMap([Block(b.part, own, b.weight, b.unit) for b, own in zip(blocks, within, strict=True)], maps, last)
+    within = [
+        (block.first <= own) & (own < block.last)
+        for block, own in zip(blocks, columns, strict=True)
+    ]
+    return JoinedMap(
+        [Block(b.part, own, b.weight, b.unit) for b, own in zip(blocks, within, strict=True)],
+        maps,
+        last,
+    )
 
 
 def digests(folder: Path, parts: Sequence[str]) -> dict[str, str]:
@@ -102,21 +131,32 @@ class ChainEncoder:
         self._parts, self._fit = parts, fit  # each encoder with the modalities that it reads
         self.width = fit.width
 
-    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> tuple[int, list[Any]]:
+    def prepare(
+        self, images: Sequence[bytes] | None, texts: Sequence[str] | None
+    ) -> tuple[int, list[Any]]:
         prepared = []
         for encoder, reads in self._parts:
-            shown, written = images if "image" in reads else None, texts if "text" in reads else None
-            prepared.append(None if shown is None and written is None else encoder.prepare(shown, written))
+            shown, written = (
+                images if "image" in reads else None,
+                texts if "text" in reads else None,
+            )
+            prepared.append(
+                None if shown is None and written is None else encoder.prepare(shown, written)
+            )
         return len(images or texts or ()), prepared
 
     def reading(self, texts: Sequence[str]) -> Reading | None:
-        readers = (getattr(encoder, "reading", None) for encoder, reads in self._parts if "text" in reads)
+        readers = (
+            getattr(encoder, "reading", None) for encoder, reads in self._parts if "text" in reads
+        )
         return next((reading(texts) for reading in readers if reading is not None), None)
 
     def encode(self, prepared: tuple[int, list[Any]]) -> Tensor:
         import torch
 
-        n, batches = prepared  # number of items, and a batch per part: None if no item has its modalities
+        n, batches = (
+            prepared  # number of items, and a batch per part: None if no item has its modalities
+        )
         vectors = [np.zeros((n, encoder.width), np.float32) for encoder, _ in self._parts]
         for number, ((encoder, _), own) in enumerate(zip(self._parts, batches, strict=True)):
             if own is not None:

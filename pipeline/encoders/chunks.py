@@ -38,13 +38,19 @@ class Reading(NamedTuple):
 
     read: np.ndarray  # int64 [B], tokens that are encoded
     there: np.ndarray  # int64 [B], all tokens
-    unknown: np.ndarray  # int64 [B], encoded tokens that stand for characters outside the vocabulary
+    unknown: (
+        np.ndarray
+    )  # int64 [B], encoded tokens that stand for characters outside the vocabulary
 
     def facts(self) -> dict[str, float]:
         there = np.maximum(self.there, 1)
-        known, unknown = (float((tokens / there).sum()) for tokens in (self.read - self.unknown, self.unknown))
+        known, unknown = (
+            float((tokens / there).sum()) for tokens in (self.read - self.unknown, self.unknown)
+        )
         cut = int((self.read < self.there).sum())
-        return {"items": len(there), "read": known, "cut": cut} | ({"unknown": unknown} if unknown else {})
+        return {"items": len(there), "read": known, "cut": cut} | (
+            {"unknown": unknown} if unknown else {}
+        )
 
 
 class SplitText(NamedTuple):
@@ -68,13 +74,17 @@ class Splitter:
         """Count the tokens of each text, and remember its parts for the batches to come."""
         distinct = list(dict.fromkeys(texts))
         self._split = known = dict(zip(distinct, self.split_texts(distinct), strict=True))
-        counts = [(sum(one.tokens), one.there, one.unknown) for one in map(known.__getitem__, texts)]
+        counts = [
+            (sum(one.tokens), one.there, one.unknown) for one in map(known.__getitem__, texts)
+        ]
         return Reading(*np.array(counts, np.int64).reshape(-1, 3).T)
 
     def chunks(self, texts: Sequence[str]) -> Chunks:
         """Return the parts of a batch of texts, which are split here unless `reading` did."""
         known = self._split or {}  # another thread may replace it
-        split = [known[text] for text in texts] if known.keys() >= {*texts} else self.split_texts(texts)
+        split = (
+            [known[text] for text in texts] if known.keys() >= {*texts} else self.split_texts(texts)
+        )
         return Chunks(
             [part for one in split for part in one.parts],
             np.repeat(np.arange(len(split)), [len(one.parts) for one in split]),
@@ -101,7 +111,10 @@ class Chunks(NamedTuple):
         if len(self.parts) == self.texts:
             return vectors[0]
         x = torch.cat(list(vectors))  # [n, W]
-        weight = np.maximum(self.tokens, 1) / np.bincount(self.owner, np.maximum(self.tokens, 1))[self.owner]
+        weight = (
+            np.maximum(self.tokens, 1)
+            / np.bincount(self.owner, np.maximum(self.tokens, 1))[self.owner]
+        )
         order = self._order
         scaled = x * move_to(torch.from_numpy(weight[order]), x.device).to(x.dtype)[:, None]
         owner = move_to(torch.from_numpy(self.owner[order]), x.device)
@@ -113,11 +126,15 @@ class Chunks(NamedTuple):
         return np.arange(self.texts) if unsplit else np.argsort(self.tokens, kind="stable")
 
 
-def split_between_words(texts: Sequence[str], count: Count, room: int, most: int) -> list[SplitText]:
+def split_between_words(
+    texts: Sequence[str], count: Count, room: int, most: int
+) -> list[SplitText]:
     """Split nonempty texts into at most `most` parts of at most `room` tokens, between words where possible."""
     short = [text for text in texts if len(text) <= LETTERS * room]
     counted = zip(short, count(short) if short else [], strict=True)
-    split = {text: SplitText([text], [n], n, unknown) for text, (n, unknown) in counted if n <= room}
+    split = {
+        text: SplitText([text], [n], n, unknown) for text, (n, unknown) in counted if n <= room
+    }
     long = [text for text in texts if text not in split]
     for start in range(0, len(long), TOGETHER):
         some = long[start : start + TOGETHER]
@@ -135,12 +152,21 @@ def _pack_words(words: list[Word], room: int, most: int) -> SplitText:
         parts[-1].append((word, n, unknown))
         tokens[-1] += n
     read = ["".join(word for word, *_ in part) for part in parts[:most]]
-    return SplitText(read, tokens[:most], sum(tokens), sum(unknown for part in parts[:most] for *_, unknown in part))
+    return SplitText(
+        read,
+        tokens[:most],
+        sum(tokens),
+        sum(unknown for part in parts[:most] for *_, unknown in part),
+    )
 
 
 def _split_words(texts: list[str], count: Count, room: int) -> list[list[Word]]:
     words = [
-        [word[at : at + LONGEST_WORD] for word in WORDS.findall(text) for at in range(0, len(word), LONGEST_WORD)]
+        [
+            word[at : at + LONGEST_WORD]
+            for word in WORDS.findall(text)
+            for at in range(0, len(word), LONGEST_WORD)
+        ]
         for text in texts
     ]
     distinct = list(dict.fromkeys(chain.from_iterable(words)))
@@ -149,7 +175,9 @@ def _split_words(texts: list[str], count: Count, room: int) -> list[list[Word]]:
     while long := [word for word, (n, _) in known.items() if n > room and len(word) > 1]:
         halves = {word: (word[: len(word) // 2], word[len(word) // 2 :]) for word in long}
         words = [[half for word in own for half in halves.get(word, (word,))] for own in words]
-        new = list(dict.fromkeys(half for pair in halves.values() for half in pair if half not in known))
+        new = list(
+            dict.fromkeys(half for pair in halves.values() for half in pair if half not in known)
+        )
         known = {word: n for word, n in known.items() if word not in halves}
         known |= dict(zip(new, count(new) if new else [], strict=True))
     return [[(word, *known[word]) for word in own] for own in words]

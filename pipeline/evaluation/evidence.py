@@ -17,7 +17,17 @@ HEADLINE = (("recall", 10), MAIN, ("ndcg", 10), ("ndcg", CUTOFF))
 WHOLE = "nothing"  # modality that is hidden in the unchanged feature set
 Key = TypeVar("Key")
 Value = TypeVar("Value")
-KEYS = ("model", "features", "ablation", "protocol", "fingerprint", "split", "selected_by", "metric", "k")
+KEYS = (
+    "model",
+    "features",
+    "ablation",
+    "protocol",
+    "fingerprint",
+    "split",
+    "selected_by",
+    "metric",
+    "k",
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,11 @@ class Row:
 
     def repeats(self, other: Row) -> bool:
         """Return whether figures are bit-identical for all common seeds."""
-        cells = [(self.cells[key].values, other.cells[key].values) for key in self.cells if key in other.cells]
+        cells = [
+            (self.cells[key].values, other.cells[key].values)
+            for key in self.cells
+            if key in other.cells
+        ]
         return bool(cells) and all(a[: len(b)] == b[: len(a)] for a, b in cells)
 
 
@@ -66,7 +80,9 @@ class Comparison:
 
     @property
     def candidates(self) -> str:
-        return "only the cold items of test are" if self.protocol.endswith(COLD) else "every item is"
+        return (
+            "only the cold items of test are" if self.protocol.endswith(COLD) else "every item is"
+        )
 
 
 def figures_by_run(results: pa.Table) -> dict[tuple[Any, ...], Cell]:
@@ -99,21 +115,45 @@ def list_comparisons(results: pa.Table) -> list[Comparison]:
 
 def list_ablations(results: pa.Table) -> list[Comparison]:
     """Return, per fingerprint, ablations and the full model on the same features and seeds."""
-    names = [f"{m}\t{f}" for m, f in zip(results["model"].to_pylist(), results["features"].to_pylist(), strict=True)]
+    names = [
+        f"{m}\t{f}"
+        for m, f in zip(results["model"].to_pylist(), results["features"].to_pylist(), strict=True)
+    ]
     left_out = pc.not_equal(results["ablation"], "")
-    compared = pc.is_in(pa.array(names, pa.string()), value_set=pa.array(names, pa.string()).filter(left_out))
-    seeds = pc.unique(results.filter(left_out)["seed"])  # so that an ablation's effect is the difference of two rows
-    return _compare_runs(results.filter(pc.and_(compared, pc.is_in(results["seed"], value_set=seeds))))
+    compared = pc.is_in(
+        pa.array(names, pa.string()), value_set=pa.array(names, pa.string()).filter(left_out)
+    )
+    seeds = pc.unique(
+        results.filter(left_out)["seed"]
+    )  # so that an ablation's effect is the difference of two rows
+    return _compare_runs(
+        results.filter(pc.and_(compared, pc.is_in(results["seed"], value_set=seeds)))
+    )
 
 
 def _compare_runs(results: pa.Table) -> list[Comparison]:
     groups: dict[tuple[str, str], dict[tuple[str, str, str], dict[tuple[str, int], Cell]]] = {}
     kept = results.filter((pc.field("split") == "test") & (pc.field("selected_by") == "valid"))
-    for (model, features, ablation, protocol, fingerprint, _, _, metric, k), figure in figures_by_run(kept).items():
+    for (
+        model,
+        features,
+        ablation,
+        protocol,
+        fingerprint,
+        _,
+        _,
+        metric,
+        k,
+    ), figure in figures_by_run(kept).items():
         rows = groups.setdefault((protocol, fingerprint), {})
         rows.setdefault((model, features, ablation), {})[metric, k] = figure
     return [
-        Comparison(*key, sorted((Row(*run, cells) for run, cells in rows.items()), key=lambda row: -row.headline))
+        Comparison(
+            *key,
+            sorted(
+                (Row(*run, cells) for run, cells in rows.items()), key=lambda row: -row.headline
+            ),
+        )
         for key, rows in groups.items()
     ]
 
@@ -127,11 +167,17 @@ class MaskedFigure(NamedTuple):
     modality: str  # image or text; WHOLE for the unchanged set
     ratio: float
     recall: Cell  # Recall@20 on test
-    change: Cell | None  # relative to the full set, per seed; None for the full set, or if its recall is 0
+    change: (
+        Cell | None
+    )  # relative to the full set, per seed; None for the full set, or if its recall is 0
 
     @property
     def items(self) -> str:
-        return "whole" if self.modality == WHOLE else f"{self.modality} of {100 * self.ratio:.4g} % masked"
+        return (
+            "whole"
+            if self.modality == WHOLE
+            else f"{self.modality} of {100 * self.ratio:.4g} % masked"
+        )
 
 
 def summarise_mask(mask: pa.Table) -> dict[tuple[str, str], list[MaskedFigure]]:
@@ -146,7 +192,15 @@ def summarise_mask(mask: pa.Table) -> dict[tuple[str, str], list[MaskedFigure]]:
         if modality != WHOLE and all(whole[seed] for seed in recall):
             change = mean_and_sd([value / whole[seed] - 1 for seed, value in recall.items()])
         rows.append(
-            MaskedFigure(protocol, fingerprint, features, modality, ratio, mean_and_sd([*recall.values()]), change)
+            MaskedFigure(
+                protocol,
+                fingerprint,
+                features,
+                modality,
+                ratio,
+                mean_and_sd([*recall.values()]),
+                change,
+            )
         )
     return group_values(((row.protocol, row.fingerprint), row) for row in rows)
 
@@ -155,7 +209,8 @@ def as_json(results: pa.Table, protocols: Sequence[Mapping[str, Any]]) -> dict[s
     return {
         "protocols": {protocol["fingerprint"]: dict(protocol) for protocol in protocols},
         "results": [
-            dict(zip(KEYS, key, strict=True)) | {"mean": c.mean, "sd": c.sd, "values": list(c.values)}
+            dict(zip(KEYS, key, strict=True))
+            | {"mean": c.mean, "sd": c.sd, "values": list(c.values)}
             for key, c in figures_by_run(results).items()
         ],
     }

@@ -40,7 +40,11 @@ def topk(
         place = np.full(n_items, -1, np.int32)
         place[candidates] = np.arange(n)
         kept = place[seen.items] >= 0
-        rows = torch.from_numpy(candidates).long().to(item.device) if isinstance(item, torch.Tensor) else candidates
+        rows = (
+            torch.from_numpy(candidates).long().to(item.device)
+            if isinstance(item, torch.Tensor)
+            else candidates
+        )
         top = topk(user, item[rows], k, Pairs(seen.users[kept], place[seen.items[kept]]), users)
         return np.where(top >= 0, candidates[top], -1).astype(np.int32)
     users = np.arange(n_users) if users is None else users
@@ -50,7 +54,9 @@ def topk(
     for at in range(0, len(users), step):  # blocks bound the memory
         block = users[at : at + step]
         scores = _score_items(user, item, block)
-        scores[tuple(x.to(scores.device) for x in _seen_pairs(start, seen.items, block))] = -torch.inf
+        scores[
+            tuple(x.to(scores.device) for x in _seen_pairs(start, seen.items, block))
+        ] = -torch.inf
         values, ids = select_top_k(scores, k)
         top[at : at + step] = torch.where(values > -torch.inf, ids, -1).cpu().numpy()
     return top
@@ -65,7 +71,9 @@ def _score_items(user: Vectors, item: Vectors, rows: np.ndarray) -> torch.Tensor
     return gemm(user[torch.from_numpy(rows).long().to(user.device)], item)
 
 
-def _seen_pairs(start: np.ndarray, items: np.ndarray, users: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+def _seen_pairs(
+    start: np.ndarray, items: np.ndarray, users: np.ndarray
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return rows and columns of the block's seen pairs; `start` [U + 1] are offsets into `items`."""
     counts = start[users + 1] - start[users]
     rows = np.repeat(np.arange(len(users)), counts)
@@ -109,7 +117,10 @@ class Evaluation:
 
     @property
     def mean(self) -> dict[tuple[str, int], float]:
-        return {key: float(values.mean()) if len(values) else 0.0 for key, values in self.per_user.items()}
+        return {
+            key: float(values.mean()) if len(values) else 0.0
+            for key, values in self.per_user.items()
+        }
 
 
 def evaluate_vectors(
@@ -128,8 +139,12 @@ def evaluate_vectors(
     return judge_rankings(top, users, targets, split.n_items, ks)
 
 
-def judge_rankings(top: np.ndarray, users: np.ndarray, targets: Pairs, n_items: int, ks: Sequence[int]) -> Evaluation:
-    hits = contains_keys(pair_keys(targets, n_items), users[:, None].astype(np.int64) * n_items + top) & (top >= 0)
+def judge_rankings(
+    top: np.ndarray, users: np.ndarray, targets: Pairs, n_items: int, ks: Sequence[int]
+) -> Evaluation:
+    hits = contains_keys(
+        pair_keys(targets, n_items), users[:, None].astype(np.int64) * n_items + top
+    ) & (top >= 0)
     counts = np.bincount(targets.users, minlength=int(users.max(initial=-1)) + 1)[users]
     values = {(name, k): metric(hits, counts, k) for name, metric in METRICS.items() for k in ks}
     return Evaluation(users, top, values)
@@ -143,12 +158,26 @@ class Result(NamedTuple):
     label: dict[str, str]  # protocol and fingerprint
 
 
-def open_test(user: Vectors, item: Vectors, split: Split, protocol: Protocol, ks: Sequence[int]) -> Result:
+def open_test(
+    user: Vectors, item: Vectors, split: Split, protocol: Protocol, ks: Sequence[int]
+) -> Result:
     """Evaluate on valid and test; the only function that reads test targets."""
     valid = evaluate_vectors(
-        user, item, split, "valid", ks, protocol.seen_pairs(split, "valid"), protocol.ranked_items(split, "valid")
+        user,
+        item,
+        split,
+        "valid",
+        ks,
+        protocol.seen_pairs(split, "valid"),
+        protocol.ranked_items(split, "valid"),
     )
     test = evaluate_vectors(
-        user, item, split, "test", ks, protocol.seen_pairs(split, "test"), protocol.ranked_items(split, "test")
+        user,
+        item,
+        split,
+        "test",
+        ks,
+        protocol.seen_pairs(split, "test"),
+        protocol.ranked_items(split, "test"),
     )
     return Result(valid, test, protocol.label)

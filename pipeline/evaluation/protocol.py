@@ -32,7 +32,9 @@ class Protocol:
     rule: Rule  # items masked at test: those in train (mmrec, as in published tables), or in train and valid (strict)
     split: str  # how interactions are split: `interactions.protocol`, or `imported`
     filter: str  # filter of ratings, users and items
-    questions: str  # SHA-256 of the number of items and all (user, item) pairs by part, over all draws
+    questions: (
+        str  # SHA-256 of the number of items and all (user, item) pairs by part, over all draws
+    )
     candidates: str = ALL
     users: str = "with train and with a target"
     selection: str = SELECTION
@@ -76,14 +78,20 @@ class Protocol:
         return split.train
 
 
-def selecting_protocol(rule: Rule, division: str, kept: str, split: Split, *draws: Split) -> Protocol:
+def selecting_protocol(
+    rule: Rule, division: str, kept: str, split: Split, *draws: Split
+) -> Protocol:
     asked = hash_questions(split)
     if draws:
         division = f"{division} in {1 + len(draws)} draws"
         asked = hashlib.sha256("\n".join([asked, *map(hash_questions, draws)]).encode()).hexdigest()
     all_items = Protocol(rule, division, kept, asked)
     # few cold items would reach the top 20 of all items, so they are ranked among themselves
-    return replace(all_items, candidates=COLD, selection=f"{SELECTION} among {COLD}") if split.is_cold else all_items
+    return (
+        replace(all_items, candidates=COLD, selection=f"{SELECTION} among {COLD}")
+        if split.is_cold
+        else all_items
+    )
 
 
 def hash_questions(split: Split) -> str:

@@ -23,7 +23,9 @@ class Paired(NamedTuple):
     p: float  # two-sided; null hypothesis: no difference
 
 
-def paired_bootstrap(a: np.ndarray, b: np.ndarray, seed: int, resamples: int = RESAMPLES) -> list[Paired]:
+def paired_bootstrap(
+    a: np.ndarray, b: np.ndarray, seed: int, resamples: int = RESAMPLES
+) -> list[Paired]:
     """Test C comparisons over N users, or users and draws of a split, by a bootstrap on common resamples.
 
     The interval is the 95 % percentile interval of the mean difference; p is the share of resamples, the sample
@@ -34,7 +36,9 @@ def paired_bootstrap(a: np.ndarray, b: np.ndarray, seed: int, resamples: int = R
     centre = mean_over_draws(differences)
     means = resample_means(differences, resamples, seed)  # [R, C]
     low, high = np.quantile(means, [0.025, 0.975], axis=0)
-    far = np.abs(means - centre) >= np.abs(centre) - 1e-12  # the tolerance also counts ties, as between equal runs
+    far = (
+        np.abs(means - centre) >= np.abs(centre) - 1e-12
+    )  # the tolerance also counts ties, as between equal runs
     p = (1 + far.sum(0)) / (resamples + 1)
     columns = (mean_over_draws(a), mean_over_draws(b), centre, low, high, p)
     return [Paired(len(a), *(float(v) for v in row)) for row in zip(*columns, strict=True)]
@@ -59,8 +63,12 @@ def resample_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     for at in range(0, resamples, step):
         rows = min(step, resamples - at)
         drawn = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)  # how often each user was drawn
-        by_draw = (counts @ flat).reshape(rows, draws, columns) / np.maximum(1, counts @ known)[:, :, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * n).reshape(
+            rows, n
+        )  # how often each user was drawn
+        by_draw = (counts @ flat).reshape(rows, draws, columns) / np.maximum(1, counts @ known)[
+            :, :, None
+        ]
         chosen = of_draws.integers(draws, size=(rows, draws))
         means.append(np.take_along_axis(by_draw, chosen[:, :, None], axis=1).mean(1))
     return np.concatenate(means)
@@ -98,4 +106,6 @@ def corrected_tests(
 def agreed_verdict(tests: Sequence[Mapping[str, Any]]) -> str:
     """Return `better` or `worse` if all tests of a - b are significant and agree, otherwise `undecided`."""
     signs = {int(np.sign(test["difference"])) if test["p_holm"] < LEVEL else 0 for test in tests}
-    return {1: "better", -1: "worse"}.get(signs.pop(), "undecided") if len(signs) == 1 else "undecided"
+    return (
+        {1: "better", -1: "worse"}.get(signs.pop(), "undecided") if len(signs) == 1 else "undecided"
+    )

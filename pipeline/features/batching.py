@@ -21,7 +21,9 @@ from alignrec.pipeline.runtime import engine
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.process import keep_large_buffers, ran_out
 
-HALVED = "memory ran out, so items were encoded in half a batch, which changes their vectors by rounding"
+HALVED = (
+    "memory ran out, so items were encoded in half a batch, which changes their vectors by rounding"
+)
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,15 @@ class Items:
             size, chunks = io.rows(self.images[:1]), list[pa.Array]()
             for number in range(rows.start // size, -(-rows.stop // size)) if size else ():
                 (path,) = io.present([io.shard(self.images[0].parent, "images", number)])
-                first, last = max(rows.start - number * size, 0), min(rows.stop - number * size, size)
+                first, last = (
+                    max(rows.start - number * size, 0),
+                    min(rows.stop - number * size, size),
+                )
                 column = io.read_table(path, schemas.IMAGES, ["image"])["image"]
                 chunks += column.slice(first, last - first).chunks
-            content = content.append_column("image", pa.chunked_array(chunks, schemas.IMAGES.field("image").type))
+            content = content.append_column(
+                "image", pa.chunked_array(chunks, schemas.IMAGES.field("image").type)
+            )
         return content
 
 
@@ -94,7 +101,9 @@ def encode_items(
 ) -> Encoded:
     """Encode items; raises UserError if a vector is not finite or half a batch does not fit in memory."""
     keep_large_buffers()
-    texts = [text.encode(errors="replace").decode() for text in texts]  # tokenizers reject lone surrogates
+    texts = [
+        text.encode(errors="replace").decode() for text in texts
+    ]  # tokenizers reject lone surrogates
     has_text = np.array([bool(text.strip()) for text in texts], bool)
     has_image = np.array([image is not None for image in images], bool)
     lengths, reading = np.zeros(len(texts), np.int64), None
@@ -106,7 +115,9 @@ def encode_items(
 
     def prepare(rows: np.ndarray) -> Any:
         some_images = [image for i in rows if (image := images[i]) is not None]
-        return encoder.prepare(some_images or None, [text for i in rows if (text := texts[i]).strip()] or None)
+        return encoder.prepare(
+            some_images or None, [text for i in rows if (text := texts[i]).strip()] or None
+        )
 
     # Larger matrix products may sum in another order, so batch sizes change vectors in their last bits: about 1e-6
     # relative in float32, 1e-3 in bfloat16. With fixed sizes, any number of workers gives the same bytes.
@@ -117,7 +128,9 @@ def encode_items(
     return Encoded(out, has_image, has_text, halved, reading)
 
 
-def encode_rows(encoder: Encoder, content: pa.Table, own: Encode, done: Callable[[int], object] = int) -> pa.Table:
+def encode_rows(
+    encoder: Encoder, content: pa.Table, own: Encode, done: Callable[[int], object] = int
+) -> pa.Table:
     """Encode a table from `Items.read`: schema features(F), `halved`, and `read` and `there` (null without text)."""
     made = encode_items(encoder, *texts_and_images(content), own.batch_size, done, own.workers)
     rows = feature_rows(content, made.vectors, made.has_image, made.has_text)
@@ -150,7 +163,9 @@ def _encode_batches(
         out[previous[0]] = previous[1].cpu().numpy()
     if not np.isfinite(out).all():
         row = int((~np.isfinite(out).all(axis=1)).argmax())
-        raise UserError(f"row {row}: the encoder's vector is not finite; check its weights, or take another encoder")
+        raise UserError(
+            f"row {row}: the encoder's vector is not finite; check its weights, or take another encoder"
+        )
     return out, halved
 
 
@@ -165,15 +180,23 @@ def _try_encode(encoder: Encoder, prepared: Any) -> Tensor | None:
 
 def _in_halves(encoder: Encoder, prepare: Callable[[np.ndarray], Any], rows: np.ndarray) -> Tensor:
     halves = np.array_split(rows, 2) if len(rows) > 1 else []
-    found = [vectors for half in halves if (vectors := _try_encode(encoder, prepare(half))) is not None]
+    found = [
+        vectors for half in halves if (vectors := _try_encode(encoder, prepare(half))) is not None
+    ]
     if len(found) == 2:
         return torch.cat(found)
     if len(rows) > 2:
-        raise UserError(f"memory ran out in half a batch of {len(rows):,} too; lower batch_size, or give more memory")
-    raise UserError("memory ran out with one item per forward pass; take a smaller network, or give more memory")
+        raise UserError(
+            f"memory ran out in half a batch of {len(rows):,} too; lower batch_size, or give more memory"
+        )
+    raise UserError(
+        "memory ran out with one item per forward pass; take a smaller network, or give more memory"
+    )
 
 
-def plan_batches(has_image: np.ndarray, has_text: np.ndarray, lengths: np.ndarray, size: int) -> Iterator[np.ndarray]:
+def plan_batches(
+    has_image: np.ndarray, has_text: np.ndarray, lengths: np.ndarray, size: int
+) -> Iterator[np.ndarray]:
     """Yield row numbers, int64, by modality and similar length; rows without content are skipped."""
     kind = 2 * has_image.astype(np.int64) + has_text
     order = np.lexsort((np.arange(len(kind)), lengths, kind))

@@ -14,7 +14,15 @@ from alignrec.pipeline import io
 from alignrec.pipeline.encoders import chain
 from alignrec.pipeline.encoders.params import Encode
 from alignrec.pipeline.features import controls, maps, names
-from alignrec.pipeline.features.folder import ENCODER, SET, Facts, FeatureSet, Span, feature_rows, judge_quality
+from alignrec.pipeline.features.folder import (
+    ENCODER,
+    SET,
+    Facts,
+    FeatureSet,
+    Span,
+    feature_rows,
+    judge_quality,
+)
 from alignrec.pipeline.features.params import Combine, Leaked, Linear, Masked, Whitened
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
@@ -50,15 +58,21 @@ def write_combinations(run: Run) -> None:
                 failed[name] = e
     if failed:
         faults = "; ".join(f"{name}: {error}" for name, error in failed.items())
-        raise UserError(f"combine {run.dataset}: {len(failed)} of {len(wanted)} feature sets failed: {faults}")
+        raise UserError(
+            f"combine {run.dataset}: {len(failed)} of {len(wanted)} feature sets failed: {faults}"
+        )
     run.rows_in, run.rows_out = len(ids), len(ids) * len(wanted)
 
 
-def _write_set(run: Run, name: str, ids: pa.Table, file: File | None, done: Callable[[int], object]) -> None:
+def _write_set(
+    run: Run, name: str, ids: pa.Table, file: File | None, done: Callable[[int], object]
+) -> None:
     folder, own = run.folder / name, run.params[Combine]
     there, of = run.layout.feature_sets(), names.parts_of(run.params, run.dataset, name)
     if name in own.controls:
-        of = [one for one in names.sets_without_controls(run.params, run.dataset) if one in there][:1]
+        of = [one for one in names.sets_without_controls(run.params, run.dataset) if one in there][
+            :1
+        ]
     elif names.is_of_all(own.sets, name):
         for absent in (part for part in of if part not in there):
             run.warn(f"{name}: made without {absent}, which could not be encoded")
@@ -67,13 +81,21 @@ def _write_set(run: Run, name: str, ids: pa.Table, file: File | None, done: Call
     definition = {"kind": "imported"} if file else names.definition_of(own.sets, name)
     if name in names.sets_with_text(run.params, run.dataset):
         definition = {"kind": names.CONCAT, "of": [part.name for part in parts]}
-    facts = {"settings": definition, "shard_rows": run.params[Encode].shard_rows, "seed": own.seed, "name": name}
+    facts = {
+        "settings": definition,
+        "shard_rows": run.params[Encode].shard_rows,
+        "seed": own.seed,
+        "name": name,
+    }
     inputs = [run.layout.item_ids, *(path for part in parts for path in part.files())]
     modules = [f"alignrec.stages.{run.stage}"]
     if file:
         inputs += [file.path, *filter(None, [file.order])]
         modules += [READERS.module(file.format)]
-    if definition["kind"] in (names.LINEAR, names.MAPPED, names.LEAKED) and run.layout.interactions.is_file():
+    if (
+        definition["kind"] in (names.LINEAR, names.MAPPED, names.LEAKED)
+        and run.layout.interactions.is_file()
+    ):
         inputs.append(run.layout.interactions)
     if definition["kind"] == names.PLANTED:
         inputs.append(run.layout.raw / controls.PLANTED)
@@ -95,7 +117,12 @@ def _write_set(run: Run, name: str, ids: pa.Table, file: File | None, done: Call
 
 
 def _make_set(
-    run: Run, name: str, definition: Mapping[str, Any], parts: Sequence[FeatureSet], ids: pa.Table, file: File | None
+    run: Run,
+    name: str,
+    definition: Mapping[str, Any],
+    parts: Sequence[FeatureSet],
+    ids: pa.Table,
+    file: File | None,
 ) -> tuple[Rows, Facts]:
     kind, size, seed = definition["kind"], run.params[Encode].shard_rows, run.params[Combine].seed
     if file:
@@ -103,23 +130,33 @@ def _make_set(
     if name in run.params[Combine].controls:
         seed = seed_for("encode", run.dataset, name, seed)
         original = parts[0] if parts else None
-        return controls.control_rows(name, ids, original, size, seed), _describe(run, name, "control")
+        return controls.control_rows(name, ids, original, size, seed), _describe(
+            run, name, "control"
+        )
     if kind == names.PLANTED:
         halves = controls.planted_halves(run.layout)
         spans = [Span(reads=[modality], width=x.shape[1]) for modality, x in halves.items()]  # type: ignore[list-item]
-        planted = _describe(run, name, kind).model_copy(update={"reads": [*MODALITIES], "spans": spans})
+        planted = _describe(run, name, kind).model_copy(
+            update={"reads": [*MODALITIES], "spans": spans}
+        )
         return _ceiling_rows(np.hstack([*halves.values()]), ids, size), planted
     settings = names.settings_of({name: dict(definition)}, name)
     if isinstance(settings, Leaked):
-        factors = controls.leaked_factors(run.layout, settings.width, seed_for("leaked", run.dataset, seed))
+        factors = controls.leaked_factors(
+            run.layout, settings.width, seed_for("leaked", run.dataset, seed)
+        )
         return _ceiling_rows(factors, ids, size), _describe(run, name, kind)
     if isinstance(settings, Masked):
-        described = _describe(run, name, kind, parts, {"of": settings.of, "modality": settings.modality})
+        described = _describe(
+            run, name, kind, parts, {"of": settings.of, "modality": settings.modality}
+        )
         reads = [modality for modality in parts[0].facts.reads if modality != settings.modality]
         described = described.model_copy(update={"reads": reads, "parts": [], "portable": False})
         return _masked_rows(run.layout, parts[0], settings.modality), described
     if not parts:
-        raise UserError("no encoder to build on; list one under encode.encoders, such as tfidf, or leave it out")
+        raise UserError(
+            "no encoder to build on; list one under encode.encoders, such as tfidf, or leave it out"
+        )
     encoder = run.folder / name / ENCODER
     fit, more = _fit_map(run, kind, settings, parts)
     if not (encoder / chain.NAME).is_file():
@@ -130,11 +167,16 @@ def _make_set(
     # a map mixes the columns of its parts
     mixed = fit.last is not None or any(one is not None for one in fit.maps)
     known = not mixed and all(part.facts.reads for part in parts)
-    update = {"spans": [span for part in parts for span in part.spans if known], "fingerprint": space}
+    update = {
+        "spans": [span for part in parts for span in part.spans if known],
+        "fingerprint": space,
+    }
     return _mapped_rows(fit, parts), described.model_copy(update=update)
 
 
-def _fit_map(run: Run, kind: str, settings: Any, parts: Sequence[FeatureSet]) -> tuple[JoinedMap, dict[str, Any]]:
+def _fit_map(
+    run: Run, kind: str, settings: Any, parts: Sequence[FeatureSet]
+) -> tuple[JoinedMap, dict[str, Any]]:
     if isinstance(settings, Linear):
         fit, chosen = maps.fit_linear(run.layout, parts, settings.width)
         return fit, chosen._asdict()
@@ -156,7 +198,9 @@ def _imported_rows(file: File, ids: pa.Table, size: int) -> Rows:
         there = matched.place[start : start + len(own)] >= 0
         none = np.zeros(len(there), bool)
         unknown = pa.array(none, mask=there)  # items without a row have no input
-        flags = (pa.array(there), pa.array(none)) if matched.vectors.of_images else (unknown, unknown)
+        flags = (
+            (pa.array(there), pa.array(none)) if matched.vectors.of_images else (unknown, unknown)
+        )
         yield feature_rows(own, matched.rows(start, start + len(own)), *flags)
 
 
@@ -171,7 +215,11 @@ def _mapped_rows(fit: JoinedMap, parts: Sequence[FeatureSet]) -> Rows:
         rows = [part.read(number) for part in parts]
         vectors = fit([io.matrix(part["vector"]) for part in rows])
         # Kleene logic: a modality was used if any part used it, unknown if none is known to have and one is unknown
-        yield feature_rows(rows[0], vectors, *(reduce(pc.or_kleene, [part[flag] for part in rows]) for flag in FLAGS))
+        yield feature_rows(
+            rows[0],
+            vectors,
+            *(reduce(pc.or_kleene, [part[flag] for part in rows]) for flag in FLAGS),
+        )
 
 
 def _masked_rows(layout: Layout, part: FeatureSet, modality: str) -> Rows:
@@ -181,7 +229,9 @@ def _masked_rows(layout: Layout, part: FeatureSet, modality: str) -> Rows:
     masked = _mask_shards(layout, part, modality)
     for number in range(len(part.shards)):
         rows = part.read(number)
-        flags = [rows[flag] if flag != f"has_{modality}" else np.zeros(len(rows), bool) for flag in FLAGS]
+        flags = [
+            rows[flag] if flag != f"has_{modality}" else np.zeros(len(rows), bool) for flag in FLAGS
+        ]
         yield feature_rows(rows, masked(number), *flags)
 
 
@@ -194,17 +244,28 @@ def _mask_shards(layout: Layout, part: FeatureSet, modality: str) -> Callable[[i
         masked = [_mask_shards(layout, one, modality) for one in parts]
         return lambda number: fit([make(number) for make in masked])
     if any(len(span.reads) != 1 for span in part.spans if modality in span.reads):
-        raise UserError(f"no {modality} can be removed from {part.name}; encode it with fewer `modalities` instead")
+        raise UserError(
+            f"no {modality} can be removed from {part.name}; encode it with fewer `modalities` instead"
+        )
     # zero the encoder's columns that use the modality
-    kept = np.concatenate([np.repeat(modality not in span.reads, span.width) for span in part.spans])
+    kept = np.concatenate(
+        [np.repeat(modality not in span.reads, span.width) for span in part.spans]
+    )
     return lambda number: np.where(kept, io.matrix(part.read(number)["vector"]), np.float32(0))
 
 
 def _describe(
-    run: Run, name: str, kind: str, parts: Sequence[FeatureSet] = (), settings: Mapping[str, Any] | None = None
+    run: Run,
+    name: str,
+    kind: str,
+    parts: Sequence[FeatureSet] = (),
+    settings: Mapping[str, Any] | None = None,
 ) -> Facts:
     of, own = [part.facts for part in parts], {"kind": kind, **(settings or {})}
-    models = {"kind": kind, "parts": [{"name": one.encoder, "kind": one.network} | one.model for one in of]}
+    models = {
+        "kind": kind,
+        "parts": [{"name": one.encoder, "kind": one.network} | one.model for one in of],
+    }
     space = {"parts": {one.encoder: one.fingerprint for one in of}} if of else {}
     facts = Facts(
         encoder=name,
@@ -228,10 +289,17 @@ def _note_set(run: Run, made: FeatureSet, parts: Sequence[FeatureSet], file: Fil
         run.warn(warning)
     if file:
         used = (io.read_table(path, schemas.features(made.width), [*FLAGS]) for path in made.shards)
-        nothing = (pc.sum(pc.and_(pc.invert(rows["has_image"]), pc.invert(rows["has_text"]))).as_py() for rows in used)
+        nothing = (
+            pc.sum(pc.and_(pc.invert(rows["has_image"]), pc.invert(rows["has_text"]))).as_py()
+            for rows in used
+        )
         run.count(f"{made.name}: item without a vector", sum(filter(None, nothing)))
     if made.facts.kind == names.LINEAR:
         joined = {block.part for block in chain.read(made.encoder).blocks}
         for part in (part for number, part in enumerate(parts) if number not in joined):
-            why = "which cannot read the texts" if part.distinguishes() else "whose vectors are all the same"
+            why = (
+                "which cannot read the texts"
+                if part.distinguishes()
+                else "whose vectors are all the same"
+            )
             run.warn(f"{made.name}: made without {part.name}, {why}")

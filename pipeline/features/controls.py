@@ -20,14 +20,20 @@ WIDTH = 64  # if the dataset has no other feature set
 TOGETHER = 8  # shards that `shuffled` permutes together, which bounds memory
 
 
-def control_rows(name: str, ids: pa.Table, original: FeatureSet | None, rows: int, seed: int) -> Iterator[pa.Table]:
+def control_rows(
+    name: str, ids: pa.Table, original: FeatureSet | None, rows: int, seed: int
+) -> Iterator[pa.Table]:
     """Yield the shards of a control, `rows` items each, as wide as `original` if there is one."""
     if name != "shuffled" or original is None:
         width = WIDTH if original is None else original.width
         for number, start in enumerate(range(0, len(ids), rows)):
             own = ids.slice(start, rows)
             shape = len(own), width
-            vectors = np.ones(shape, np.float32) if name == "constant" else random_vectors(*shape, [seed, number])
+            vectors = (
+                np.ones(shape, np.float32)
+                if name == "constant"
+                else random_vectors(*shape, [seed, number])
+            )
             yield feature_rows(own, vectors, *np.zeros((2, len(own)), bool))
         return
     order = np.random.default_rng(seed).permutation(-(-len(ids) // rows))
@@ -38,7 +44,9 @@ def control_rows(name: str, ids: pa.Table, original: FeatureSet | None, rows: in
         members = groups[number].tolist()
         all_rows = pa.concat_tables(original.read(one) for one in members)
         first = rows * members.index(shard)
-        taken = all_rows.take(shuffled_order(len(all_rows), [seed, number])[first : first + len(own)])
+        taken = all_rows.take(
+            shuffled_order(len(all_rows), [seed, number])[first : first + len(own)]
+        )
         yield feature_rows(own, io.matrix(taken["vector"]), taken["has_image"], taken["has_text"])
 
 
@@ -55,15 +63,24 @@ def planted_halves(layout: Layout) -> dict[str, np.ndarray]:
     path = layout.raw / PLANTED
     if not path.is_file():
         raise UserError(f"{layout.dataset} is not generated; leave planted out")
-    known, ids = io.read_table(path, schemas.PLANTED), io.read_table(layout.item_ids, schemas.ITEM_IDS)
+    known, ids = (
+        io.read_table(path, schemas.PLANTED),
+        io.read_table(layout.item_ids, schemas.ITEM_IDS),
+    )
     row = {asin: i for i, asin in enumerate(known["asin"].to_pylist())}
     place = np.array([row[asin] for asin in ids["asin"].to_pylist()], np.int64)
     # Users of a generated catalogue choose by theme (subcategory) or look (colour and shape), sometimes by the coarser
     # category or colour. With these weights, the dot product of two items is the probability that a user who chose one
     # chooses the other, apart from popularity.
     theme, look, _ = MOTIVES
-    text = [_scaled_indicators(known, "subcategory", theme), _scaled_indicators(known, "category", COARSE * theme)]
-    image = [_scaled_indicators(known, "look", look), _scaled_indicators(known, "colour", COARSE * look)]
+    text = [
+        _scaled_indicators(known, "subcategory", theme),
+        _scaled_indicators(known, "category", COARSE * theme),
+    ]
+    image = [
+        _scaled_indicators(known, "look", look),
+        _scaled_indicators(known, "colour", COARSE * look),
+    ]
     return {"text": np.hstack(text)[place], "image": np.hstack(image)[place]}
 
 
@@ -71,4 +88,7 @@ def _scaled_indicators(rows: pa.Table, column: str, weight: float) -> np.ndarray
     """Return a column per value, float32 [n, values], whose squares sum to `weight`."""
     number = rows[column].to_numpy()
     size = np.bincount(number)
-    return np.eye(len(size), dtype=np.float32)[number] * np.sqrt(weight / size[number]).astype(np.float32)[:, None]
+    return (
+        np.eye(len(size), dtype=np.float32)[number]
+        * np.sqrt(weight / size[number]).astype(np.float32)[:, None]
+    )

@@ -18,7 +18,13 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.encoders.chunks import Reading
 from alignrec.pipeline.encoders.params import Encode
-from alignrec.pipeline.encoders.registry import ENCODERS, Catalogue, Encoder, Network, settings_facts
+from alignrec.pipeline.encoders.registry import (
+    ENCODERS,
+    Catalogue,
+    Encoder,
+    Network,
+    settings_facts,
+)
 from alignrec.pipeline.features.batching import HALVED, Items, encode_rows, texts_and_images
 from alignrec.pipeline.features.folder import LARGEST, READ, SET, Facts, Span, judge_quality
 from alignrec.pipeline.images.params import Images
@@ -36,12 +42,18 @@ class RowCache:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         # a file is named by its SHA-256, so damaged files are skipped
-        self._files = [path for path in sorted(folder.glob("*.parquet")) if io.sha256(path) == path.stem]
-        keys = [pq.read_table(path, columns=["key"])["key"].combine_chunks() for path in self._files]
+        self._files = [
+            path for path in sorted(folder.glob("*.parquet")) if io.sha256(path) == path.stem
+        ]
+        keys = [
+            pq.read_table(path, columns=["key"])["key"].combine_chunks() for path in self._files
+        ]
         self._first = np.cumsum([0, *map(len, keys)])
         self._keys = pa.concat_arrays(keys) if keys else pa.array([], pa.binary(SIZE))
 
-    def complete(self, content: pa.Table, encode: Callable[[pa.Table], pa.Table]) -> tuple[pa.Table, int]:
+    def complete(
+        self, content: pa.Table, encode: Callable[[pa.Table], pa.Table]
+    ) -> tuple[pa.Table, int]:
         """Return the rows of all items, encoding and caching unknown ones, and the number of known ones."""
         hashes = []
         for text, image in zip(*texts_and_images(content), strict=True):
@@ -56,17 +68,27 @@ class RowCache:
         numbers = np.searchsorted(self._first, places, side="right") - 1  # file of each known item
         for number in np.unique(numbers[known]):
             order.append(np.flatnonzero(numbers == number))
-            rows = pq.read_table(self._files[number]).take(places[order[-1]] - self._first[number]).drop_columns("key")
+            rows = (
+                pq.read_table(self._files[number])
+                .take(places[order[-1]] - self._first[number])
+                .drop_columns("key")
+            )
             items = content.take(order[-1])
-            tables.append(rows.add_column(0, "item_id", items["item_id"]).add_column(1, "asin", items["asin"]))
+            tables.append(
+                rows.add_column(0, "item_id", items["item_id"]).add_column(1, "asin", items["asin"])
+            )
         if len(new):
             order.append(new)
             tables.append(encode(content.take(new)))
             kept = tables[-1].append_column("key", keys.take(pa.array(new)))
             self._folder.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(prefix=".", dir=self._folder) as folder:  # several processes may write here
+            with TemporaryDirectory(
+                prefix=".", dir=self._folder
+            ) as folder:  # several processes may write here
                 path = Path(folder, "rows")
-                pq.write_table(kept.select([name for name in COLUMNS if name in kept.column_names]), path)
+                pq.write_table(
+                    kept.select([name for name in COLUMNS if name in kept.column_names]), path
+                )
                 path.replace(self._folder / f"{io.sha256(path)}.parquet")
         rows = pa.concat_tables(tables, promote_options="default")
         return rows.take(np.argsort(np.concatenate(order))), len(known)
@@ -75,7 +97,9 @@ class RowCache:
 Done = Callable[[int], object]  # called with the number of encoded items
 
 
-def write_set(run: Run, network: Network, folder: Path, items: Items, done: Done, known: Path | None = None) -> None:
+def write_set(
+    run: Run, network: Network, folder: Path, items: Items, done: Done, known: Path | None = None
+) -> None:
     """Write the feature set of an encoder that is not trained here, with the files that encode new items."""
     own, spec, load = run.params[Encode], ENCODERS[network.kind], cache(network.load)
     settings = settings_facts(network, own)
@@ -89,18 +113,28 @@ def write_set(run: Run, network: Network, folder: Path, items: Items, done: Done
         run.resume(folder, inputs, settings, network.name, modules=modules)
         if not (folder / SET).is_file():
             if spec.fit:
-                spec.fit(Catalogue(run.dataset, items.texts.path, own.seed), network.settings, network.folder)
+                spec.fit(
+                    Catalogue(run.dataset, items.texts.path, own.seed),
+                    network.settings,
+                    network.folder,
+                )
             io.write_json(folder / SET, describe_set(network, own, items, load()).model_dump())
     write_features(run, folder, Facts.read(folder / SET, LARGEST), items, load, network, done, rows)
 
 
 def image_facts(items: Items) -> dict[str, Any]:
     recorded = io.record(items.images[0]).get("params", {}) if items.images else {}
-    return {f"image_{key}": recorded.get(key, getattr(Images(), key)) for key in ("size", "quality")}
+    return {
+        f"image_{key}": recorded.get(key, getattr(Images(), key)) for key in ("size", "quality")
+    }
 
 
 def describe_set(network: Network, own: Encode, items: Items, encoder: Encoder) -> Facts:
-    spec, settings, model = ENCODERS[network.kind], network.settings.model_dump(mode="json"), network.model_facts()
+    spec, settings, model = (
+        ENCODERS[network.kind],
+        network.settings.model_dump(mode="json"),
+        network.model_facts(),
+    )
     stored, halves = image_facts(items), getattr(encoder, "halves", {})
     space = {key: value for key, value in model.items() if key != "library"}
     space |= {"weights": io.digest(network.files())} if spec.fit else {}
@@ -168,7 +202,10 @@ def _encode_shards(
 ) -> Iterator[tuple[range, pa.Table]]:  # fmt: skip
     own, read = run.params[Encode], partial(items.read, reads=facts.reads)
     if todo and (own.engine == "local" or network is None):
-        encode, cached = partial(encode_rows, load(), own=own, done=done), RowCache(known) if known else None
+        encode, cached = (
+            partial(encode_rows, load(), own=own, done=done),
+            RowCache(known) if known else None,
+        )
         for shard in todo:
             content = read(shard)
             with network.name_errors() if network else nullcontext():
@@ -184,12 +221,16 @@ def _encode_shards(
             for path in network.files()
         }
         work = partial(_encode_on_node, network.move_to(network.folder), own, files)
-        for shard, rows in cluster.spread(read, work, todo, partial(run.warn, recorded=False), network.packages):
+        for shard, rows in cluster.spread(
+            read, work, todo, partial(run.warn, recorded=False), network.packages
+        ):
             yield shard, rows
             done(len(shard))
 
 
-def _encode_on_node(network: Network, own: Encode, files: dict[str, np.ndarray]) -> cluster.Work[range]:
+def _encode_on_node(
+    network: Network, own: Encode, files: dict[str, np.ndarray]
+) -> cluster.Work[range]:
     with TemporaryDirectory(prefix="alignrec-") as folder:
         home = Path(folder, network.folder.name)
         for path, content in files.items():

@@ -51,19 +51,31 @@ class Facts(Part):
     # kind of encoder or combination; empty in old releases, whose set names are kinds
     kind: Annotated[str, Field(max_length=64)] = ""
     reads: Annotated[list[Modality], Field(max_length=2)]  # empty: unknown
-    settings: Annotated[dict[str, Any], Field(max_length=MOST)]  # fields of the kind's settings class
+    settings: Annotated[
+        dict[str, Any], Field(max_length=MOST)
+    ]  # fields of the kind's settings class
     weights: Plain | None = None  # set whose encoder/ has the weights; null: packages have them
-    parts: Annotated[list[Plain], Field(max_length=MOST)] = []  # feature sets that it is derived from, in order
-    packages: Annotated[dict[Plain, str], Field(max_length=MOST)] = {}  # package with its weights -> version
-    batch_size: Annotated[int, Field(ge=1, le=1 << 20)]  # items per forward pass; affects only rounding
-    image_size: Annotated[int, Field(ge=1, le=1 << 16)]  # pixels, upper bound on the shorter side of stored images
+    parts: Annotated[
+        list[Plain], Field(max_length=MOST)
+    ] = []  # feature sets that it is derived from, in order
+    packages: Annotated[
+        dict[Plain, str], Field(max_length=MOST)
+    ] = {}  # package with its weights -> version
+    batch_size: Annotated[
+        int, Field(ge=1, le=1 << 20)
+    ]  # items per forward pass; affects only rounding
+    image_size: Annotated[
+        int, Field(ge=1, le=1 << 16)
+    ]  # pixels, upper bound on the shorter side of stored images
     image_quality: Annotated[int, Field(ge=1, le=95)]  # JPEG quality of stored images
     # identifies the vector space, as in the metadata of its files; empty in old releases
     fingerprint: Annotated[dict[str, Any], Field(max_length=MOST)] = {}
     portable: bool = True  # whether this folder and `packages` suffice to encode new items
     # modalities of consecutive columns; empty: all are computed from `reads`
     spans: Annotated[list[Span], Field(max_length=2 * MOST)] = []
-    model: Annotated[dict[str, Any], Field(max_length=MOST)] = {}  # provenance of third-party models
+    model: Annotated[
+        dict[str, Any], Field(max_length=MOST)
+    ] = {}  # provenance of third-party models
 
     @property
     def network(self) -> str:
@@ -136,7 +148,12 @@ class FeatureSet:
 
 def feature_rows(ids: pa.Table, vectors: np.ndarray, has_image: Any, has_text: Any) -> pa.Table:
     """Return rows of schema features(F) from vectors, float32 [n, F], and flags, bool [n], null if unknown."""
-    columns = {"item_id": ids["item_id"], "asin": ids["asin"], "has_image": has_image, "has_text": has_text}
+    columns = {
+        "item_id": ids["item_id"],
+        "asin": ids["asin"],
+        "has_image": has_image,
+        "has_text": has_text,
+    }
     return pa.table(columns | {"vector": io.vectors(vectors)})
 
 
@@ -152,17 +169,25 @@ def text_shares(files: Iterable[Path]) -> Shares | None:
     sums = Counter[str]()
     for path in files:
         sums.update(io.record(path).get(READ, {}))
-    return Shares(*(sums[name] / sums["items"] for name in Shares._fields)) if sums["items"] else None
+    return (
+        Shares(*(sums[name] / sums["items"] for name in Shares._fields)) if sums["items"] else None
+    )
 
 
-def judge_quality(facts: Facts, shards: Sequence[Path], file: Path | None = None) -> tuple[dict[str, Any], list[str]]:
+def judge_quality(
+    facts: Facts, shards: Sequence[Path], file: Path | None = None
+) -> tuple[dict[str, Any], list[str]]:
     """Return facts about a set for run.json, and warnings; raises UserError if all vectors are zero."""
     name, warnings = facts.encoder, list[str]()
-    note: dict[str, Any] = {"encoder": {"dim": io.width(shards[0].parent)} | facts.model} if facts.model else {}
+    note: dict[str, Any] = (
+        {"encoder": {"dim": io.width(shards[0].parent)} | facts.model} if facts.model else {}
+    )
     if shares := text_shares(shards):
         note |= {"text_read": round(shares.read, 4), "text_cut": round(shares.cut, 4)}
         if shares.cut:
-            warnings.append(f"{name}: reads {shares.read:.0%} of a text on average; {shares.cut:.0%} of texts are cut")
+            warnings.append(
+                f"{name}: reads {shares.read:.0%} of a text on average; {shares.cut:.0%} of texts are cut"
+            )
         if shares.unknown > UNREAD:
             why = f"{name}: cannot read {shares.unknown:.0%} of a text on average"
             hint = f"add an encoder of its language, such as `{MULTILINGUAL}`, and list it in encode.encoders"
@@ -171,7 +196,9 @@ def judge_quality(facts: Facts, shards: Sequence[Path], file: Path | None = None
     # whitening turns equal vectors into zeros
     if items and zero == items and not facts.parts and facts.kind not in DERIVED:
         where = file or name
-        raise UserError(f"{where}: all {items:,} items with content have a vector of zeros; correct or leave it out")
+        raise UserError(
+            f"{where}: all {items:,} items with content have a vector of zeros; correct or leave it out"
+        )
     if items > 1 and equal and zero < items:
         warnings.append(f"{name}: all {items:,} items with content have the same vector")
     elif zero > ZEROS * items:
@@ -179,20 +206,29 @@ def judge_quality(facts: Facts, shards: Sequence[Path], file: Path | None = None
     return {name: note} if note else {}, warnings
 
 
-def joinable_blocks(parts: Sequence[FeatureSet], distinct: Sequence[bool], image: float) -> list[Block]:
+def joinable_blocks(
+    parts: Sequence[FeatureSet], distinct: Sequence[bool], image: float
+) -> list[Block]:
     """Return the blocks of `distinct` parts, without texts that their encoder cannot read unless no others are left."""
     blocks = []  # image-only ones of weight `image`, and others of weight 1
     for number, part in enumerate(parts):
-        pictured = np.concatenate([np.repeat([*span.reads] == ["image"], span.width) for span in part.spans])
+        pictured = np.concatenate(
+            [np.repeat([*span.reads] == ["image"], span.width) for span in part.spans]
+        )
         for columns, weight in ((~pictured, 1.0), (pictured, image)):
             if distinct[number] and columns.any():
                 blocks.append(Block(number, columns, weight))
     shares = [text_shares(part.shards) for part in parts]
     reads = [of is None or of.unknown <= UNREAD for of in shares]
     written = [
-        np.concatenate([np.repeat([*span.reads] == ["text"], span.width) for span in part.spans]) for part in parts
+        np.concatenate([np.repeat([*span.reads] == ["text"], span.width) for span in part.spans])
+        for part in parts
     ]
-    read = [block for block in blocks if reads[block.part] or not written[block.part][block.columns].all()]
+    read = [
+        block
+        for block in blocks
+        if reads[block.part] or not written[block.part][block.columns].all()
+    ]
     return read or blocks
 
 

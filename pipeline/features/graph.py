@@ -6,7 +6,12 @@ import pyarrow as pa
 from alignrec.pipeline import io
 from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.linalg.neighbours import BLOCK, choose_index, find_neighbours, search_inverted
+from alignrec.pipeline.linalg.neighbours import (
+    BLOCK,
+    choose_index,
+    find_neighbours,
+    search_inverted,
+)
 from alignrec.pipeline.linalg.projections import unit_rows
 from alignrec.pipeline.runtime.run import Run
 from alignrec.schemas import EDGES
@@ -16,7 +21,9 @@ MEANINGLESS = "random"
 
 
 def neighbours_by_params(features: np.ndarray, params: Graph) -> pa.Table:
-    return find_neighbours(features, params.k, choose_index(params.index, len(features), params.exact_up_to))
+    return find_neighbours(
+        features, params.k, choose_index(params.index, len(features), params.exact_up_to)
+    )
 
 
 def write_edges(run: Run, name: str) -> None:
@@ -33,7 +40,10 @@ def write_edges(run: Run, name: str) -> None:
                 tables, usable, settled = search_inverted(
                     parts, io.width(folder), params.k, work, required=name != MEANINGLESS
                 )
-            except (UserError, RuntimeError) as e:  # FAISS raises RuntimeError where the disk is full
+            except (
+                UserError,
+                RuntimeError,
+            ) as e:  # FAISS raises RuntimeError where the disk is full
                 raise UserError(f"{folder}: {one_line(e)}") from None
             run.write_all(tables, path, EDGES)
         run.note(**{name: {"index": "ivf"} | settled._asdict()})

@@ -6,7 +6,16 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from alignrec.pipeline.encoders.params import Encode
-from alignrec.pipeline.features.params import Combine, Concat, Derived, Leaked, Linear, Masked, Planted, Whitened
+from alignrec.pipeline.features.params import (
+    Combine,
+    Concat,
+    Derived,
+    Leaked,
+    Linear,
+    Masked,
+    Planted,
+    Whitened,
+)
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.runtime.config import Parameters, Section, checked, known, nearest
 from alignrec.pipeline.sources.base import Downloaded
@@ -15,7 +24,12 @@ from alignrec.schemas import MODALITIES, variant
 
 CONCAT, LINEAR, MAPPED, MASKED = "concat", "linear", "mapped", "masked"
 LEAKED, PLANTED = "leaked", "planted"  # upper bounds, named like their kinds
-KINDS: dict[str, type[Section]] = {CONCAT: Concat, "whitened": Whitened, LINEAR: Linear, MAPPED: Derived}
+KINDS: dict[str, type[Section]] = {
+    CONCAT: Concat,
+    "whitened": Whitened,
+    LINEAR: Linear,
+    MAPPED: Derived,
+}
 KINDS |= {MASKED: Masked, LEAKED: Leaked, PLANTED: Planted}
 CEILINGS = (LEAKED, PLANTED, *(variant(PLANTED, modality) for modality in MODALITIES))
 TEXT = "minilm"  # text encoder that is concatenated with imported features of images
@@ -26,10 +40,16 @@ Sets = Mapping[str, Mapping[str, Any]]  # section `combine.sets`
 def definition_of(sets: Sets, name: str) -> Mapping[str, Any]:
     """Return the kind and settings of a combination; `<set>-<modality>-masked` needs no settings."""
     own = sets.get(name, {})
-    masked = next((modality for modality in MODALITIES if name.endswith(variant("", modality))), None)
+    masked = next(
+        (modality for modality in MODALITIES if name.endswith(variant("", modality))), None
+    )
     if "kind" in own or name in KINDS or masked is None:
         return {"kind": name} | dict(own)
-    return {"kind": MASKED, "of": name.removesuffix(variant("", masked)), "modality": masked} | dict(own)
+    return {
+        "kind": MASKED,
+        "of": name.removesuffix(variant("", masked)),
+        "modality": masked,
+    } | dict(own)
 
 
 def kind_of(sets: Sets, name: str) -> str:
@@ -61,7 +81,11 @@ def parts_of(params: Parameters, dataset: str, name: str) -> list[str]:
 
 def is_of_all(sets: Sets, name: str) -> bool:
     """Return whether a set is `linear` over all available encoders."""
-    return name in sets and kind_of(sets, name) == LINEAR and not settings_of(sets, name).model_dump()["of"]
+    return (
+        name in sets
+        and kind_of(sets, name) == LINEAR
+        and not settings_of(sets, name).model_dump()["of"]
+    )
 
 
 def imported_sets(params: Parameters, dataset: str) -> list[str]:
@@ -82,7 +106,11 @@ def encoded_sets(params: Parameters, dataset: str) -> list[str]:
 
 def sets_with_text(params: Parameters, dataset: str) -> list[str]:
     """Return the concatenations of MiniLM with imported sets, if MiniLM is encoded."""
-    return [f"{TEXT}-{name}" for name in imported_sets(params, dataset) if TEXT in params[Encode].encoders]
+    return [
+        f"{TEXT}-{name}"
+        for name in imported_sets(params, dataset)
+        if TEXT in params[Encode].encoders
+    ]
 
 
 def sets_without_controls(params: Parameters, dataset: str) -> list[str]:
@@ -92,7 +120,9 @@ def sets_without_controls(params: Parameters, dataset: str) -> list[str]:
     while todo:
         ready = [name for name in todo if not {*parts_of(params, dataset, name)} & {*todo}]
         if not ready:
-            raise UserError(f"'combine.sets': {' and '.join(todo)} are parts of one another; break the circle")
+            raise UserError(
+                f"'combine.sets': {' and '.join(todo)} are parts of one another; break the circle"
+            )
         names += ready
         todo = [name for name in todo if name not in ready]
     return names
@@ -104,7 +134,14 @@ def feature_sets(params: Parameters, dataset: str) -> list[str]:
 
 def list_with_parts(params: Parameters, dataset: str, name: str) -> list[str]:
     """Return a set and, recursively, all its parts."""
-    return [name, *(one for part in parts_of(params, dataset, name) for one in list_with_parts(params, dataset, part))]
+    return [
+        name,
+        *(
+            one
+            for part in parts_of(params, dataset, name)
+            for one in list_with_parts(params, dataset, part)
+        ),
+    ]
 
 
 def sets_of_imported(params: Parameters, dataset: str, sets: Sets) -> dict[str, dict[str, Any]]:
@@ -147,17 +184,24 @@ def is_partial(sets: Sets, name: str) -> bool:
 def maskable_sets(names: Collection[str]) -> list[str]:
     """Return the feature sets that also exist with each modality masked, without upper bounds."""
     content = [name for name in names if name not in CEILINGS]
-    return [name for name in content if all(variant(name, modality) in names for modality in MODALITIES)]
+    return [
+        name for name in content if all(variant(name, modality) in names for modality in MODALITIES)
+    ]
 
 
 def learns_from_train(params: Parameters, dataset: str, name: str) -> bool:
-    return any(kind_of(params[Combine].sets, one) == MAPPED for one in list_with_parts(params, dataset, name))
+    return any(
+        kind_of(params[Combine].sets, one) == MAPPED
+        for one in list_with_parts(params, dataset, name)
+    )
 
 
 def can_refit(params: Parameters, dataset: str, name: str) -> bool:
     """Return whether a mapped set can be refitted without some interactions: its parts must not depend on them."""
     is_mapped = kind_of(params[Combine].sets, name) == MAPPED
-    return is_mapped and not any(learns_from_train(params, dataset, part) for part in parts_of(params, dataset, name))
+    return is_mapped and not any(
+        learns_from_train(params, dataset, part) for part in parts_of(params, dataset, name)
+    )
 
 
 def check_names(params: Parameters, dataset: str) -> None:
@@ -170,7 +214,9 @@ def check_names(params: Parameters, dataset: str) -> None:
     for name in sets:
         where, parts = f"combine.sets.{name}.of", parts_of(params, dataset, name)
         if (kind := kind_of(sets, name)) in (LEAKED, PLANTED) and name != kind:
-            raise UserError(f"'combine.sets.{name}': a set of kind '{kind}' is called {kind}; rename it")
+            raise UserError(
+                f"'combine.sets.{name}': a set of kind '{kind}' is called {kind}; rename it"
+            )
         if name in parts:
             raise UserError(f"'{where}': it is a part of itself")
         known(parts, [*names, *sets], where)

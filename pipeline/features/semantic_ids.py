@@ -34,15 +34,25 @@ class Coding(NamedTuple):
 def code_items(folder: Path, params: SemanticIds, seed: int) -> Coding:
     directed = np.concatenate([unit_rows(x)[1] for x in io.read_vectors(folder, BLOCK)])
     if (n := int(directed.sum())) < params.codes:
-        raise UserError(f"'semantic_ids.codes': {params.codes:,} is more than the {n:,} items with content; give fewer")
+        raise UserError(
+            f"'semantic_ids.codes': {params.codes:,} is more than the {n:,} items with content; give fewer"
+        )
     drawn = np.zeros(len(directed), bool)
-    drawn[np.random.default_rng(seed).choice(np.flatnonzero(directed), min(n, FIT_ROWS), replace=False)] = True
+    drawn[
+        np.random.default_rng(seed).choice(
+            np.flatnonzero(directed), min(n, FIT_ROWS), replace=False
+        )
+    ] = True
     with threadpool_limits(1):  # the order of sums affects the last bits
-        quantizer = learn_codebooks(np.concatenate(list(_unit_vectors(folder, drawn))), params, seed)
+        quantizer = learn_codebooks(
+            np.concatenate(list(_unit_vectors(folder, drawn))), params, seed
+        )
         coded = list[tuple[np.ndarray, np.ndarray]]()
         for x in _unit_vectors(folder, directed):
             packed = quantizer.compute_codes(x)
-            codes = faiss.unpack_bitstrings(packed, quantizer.M, quantizer.nbits.at(0)).astype(np.int32)
+            codes = faiss.unpack_bitstrings(packed, quantizer.M, quantizer.nbits.at(0)).astype(
+                np.int32
+            )
             coded.append((codes, np.einsum("bf,bf->b", x, unit_rows(quantizer.decode(packed))[0])))
     codes, cosine = (np.concatenate(parts) for parts in zip(*coded, strict=True))
     return Coding(directed, codes, number_equal_codes(codes), cosine)
@@ -51,10 +61,14 @@ def code_items(folder: Path, params: SemanticIds, seed: int) -> Coding:
 def learn_codebooks(x: np.ndarray, params: SemanticIds, seed: int) -> faiss.ResidualQuantizer:
     # each level clusters the residuals of the previous one
     quantizer = faiss.ResidualQuantizer(x.shape[1], params.levels, params.codes.bit_length() - 1)
-    quantizer.max_beam_size = 1  # a wider beam reconstructs no better here, and separates neighbours
+    quantizer.max_beam_size = (
+        1  # a wider beam reconstructs no better here, and separates neighbours
+    )
     # progressive dimensions halve collisions, but start with a PCA, which needs F vectors
     kind = quantizer.Train_progressive_dim if len(x) >= x.shape[1] else quantizer.Train_default
-    quantizer.train_type = kind | quantizer.Skip_codebook_tables  # (L K)^2 numbers, used only by beam search
+    quantizer.train_type = (
+        kind | quantizer.Skip_codebook_tables
+    )  # (L K)^2 numbers, used only by beam search
     quantizer.cp.seed = seed % 2**31
     quantizer.cp.min_points_per_centroid = 1
     quantizer.train(x)
@@ -93,7 +107,9 @@ def judge_codes(coding: Coding, edges: Path, k: int, seed: int) -> dict[str, dic
     first = np.full((2, len(coding.directed)), -1, np.int32)
     first[:, coding.directed] = coding.codes[:, 0], random[:, 0]
     quality = {}
-    methods = zip(("codes", "random"), (coding.codes, random), share_of_neighbours(first, edges), strict=True)
+    methods = zip(
+        ("codes", "random"), (coding.codes, random), share_of_neighbours(first, edges), strict=True
+    )
     for name, codes, share in methods:
         _, group, counts = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
         colliding = float((counts[group.reshape(-1)] > 1).mean())

@@ -56,7 +56,9 @@ class Files:
         return self.read(address, 0) != NO_FILE
 
     def read(self, address: str, max_bytes: int) -> Fetched:
-        return Fetched(None, "blocked", "a path, and the item file is not on this machine; set images.folder")
+        return Fetched(
+            None, "blocked", "a path, and the item file is not on this machine; set images.folder"
+        )
 
     def close(self) -> None:
         pass
@@ -76,10 +78,14 @@ class Folder(Files):
                     raise ValueError("file addresses begin with file:///")
                 address = unquote(parts.path)
             first, _, rest = address.partition("/")
-            named = self._root / (rest if first == self._root.name else address)  # paths may start at the folder's name
+            named = self._root / (
+                rest if first == self._root.name else address
+            )  # paths may start at the folder's name
             path = Path(os.path.realpath(named))
             if not (self._outside or path.is_relative_to(self._root)):
-                return Fetched(None, "blocked", "outside the folder of the images; see images.outside")
+                return Fetched(
+                    None, "blocked", "outside the folder of the images; see images.outside"
+                )
             if not path.is_file():  # pipes and devices may block forever
                 return NO_FILE
             with path.open("rb") as file:
@@ -93,8 +99,12 @@ class Zip(Files):
 
     def __init__(self, path: Path) -> None:
         self._zip = archives.open_zip(path)
-        named = (member for member in self._zip.infolist() if member.filename and not member.is_dir())
-        self._members = {posixpath.normpath(member.filename).lstrip("/"): member for member in named}
+        named = (
+            member for member in self._zip.infolist() if member.filename and not member.is_dir()
+        )
+        self._members = {
+            posixpath.normpath(member.filename).lstrip("/"): member for member in named
+        }
 
     def read(self, address: str, max_bytes: int) -> Fetched:
         name = posixpath.normpath(address)
@@ -103,7 +113,9 @@ class Zip(Files):
         if name not in self._members:
             return NO_FILE
         try:
-            return read_limited(archives.read_member(self._zip, self._members[name], "the archive"), max_bytes)
+            return read_limited(
+                archives.read_member(self._zip, self._members[name], "the archive"), max_bytes
+            )
         except UserError as e:
             return Fetched(None, "unreachable", str(e)[:200])
 
@@ -137,20 +149,30 @@ def open_files(params: Images, start: Path | None) -> Files:
     if start.is_dir():
         return Folder(start, params.outside)
     if not start.is_file():
-        raise UserError(f"{start}: no such folder or archive of images; see images.folder in the parameters")
+        raise UserError(
+            f"{start}: no such folder or archive of images; see images.folder in the parameters"
+        )
     if not zipfile.is_zipfile(start):
-        raise UserError(f"{start}: not a zip archive; unpack it, and name the folder in images.folder")
+        raise UserError(
+            f"{start}: not a zip archive; unpack it, and name the folder in images.folder"
+        )
     return Zip(start)
 
 
-def prepend_candidates(items: pa.Table, patterns: Sequence[str], has: Callable[[str], bool]) -> pa.Table:
+def prepend_candidates(
+    items: pa.Table, patterns: Sequence[str], has: Callable[[str], bool]
+) -> pa.Table:
     """Put addresses from `patterns` first in items (asin, image_urls); local ones only if `has` finds them."""
     quoted = re.compile(r"https?://|file:", re.IGNORECASE)
     candidates = []
     for asin, urls in zip(items["asin"].to_pylist(), items["image_urls"].to_pylist(), strict=True):
-        names = {pattern: quote(asin, safe="") if quoted.match(pattern) else asin for pattern in patterns}
+        names = {
+            pattern: quote(asin, safe="") if quoted.match(pattern) else asin for pattern in patterns
+        }
         filled = (ITEM.sub(lambda _, name=name: name, pattern) for pattern, name in names.items())  # type: ignore[misc]
-        candidates.append(list(dict.fromkeys([*(a for a in filled if not is_path(a) or has(a)), *urls])))
+        candidates.append(
+            list(dict.fromkeys([*(a for a in filled if not is_path(a) or has(a)), *urls]))
+        )
     column = pa.array(candidates, items["image_urls"].type)
     return items.set_column(items.column_names.index("image_urls"), "image_urls", column)
 
@@ -186,7 +208,9 @@ class _Host:
     next_at: float = 0.0  # earliest time of the next request, monotonic seconds
     given_up: Fetched | None = None  # outcome of all further requests
 
-    def fail_try(self, status: str, reason: str, wait: float | None = None, final: bool = False) -> Fetched:
+    def fail_try(
+        self, status: str, reason: str, wait: float | None = None, final: bool = False
+    ) -> Fetched:
         """Return the failure if it is final or the host is abandoned; otherwise raise FailedTry."""
         failure = Fetched(None, status, reason)
         if len(self.silent) >= GIVE_UP_AFTER or self.held > LONGEST_HOLD:
@@ -244,7 +268,9 @@ class Crawler:
                     return host.fail_try("unreachable", "no connection")
                 return host.fail_try("timeout", f"not done in {self.timeout:g} s")
             except httpx.TransportError as e:
-                raise FailedTry(Fetched(None, "unreachable", f"connection cut ({type(e).__name__})"), None) from None
+                raise FailedTry(
+                    Fetched(None, "unreachable", f"connection cut ({type(e).__name__})"), None
+                ) from None
 
     def _read_answer(self, host: _Host, response: httpx.Response) -> Fetched:
         code = response.status_code

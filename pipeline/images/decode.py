@@ -28,12 +28,16 @@ SMALLEST = 8  # pixels, shorter side
 # maximum scans of a progressive JPEG with max_pixels; bounds time, as each passes over all pixels; encoders write ten
 SCANS = 12
 START_OF_SCAN = b"\xff\xda"
-LARGE = 1 << 24  # pixels above which squares are averaged first; otherwise 100 million pixels take 1.5 GiB
+LARGE = (
+    1 << 24
+)  # pixels above which squares are averaged first; otherwise 100 million pixels take 1.5 GiB
 BAND = 1 << 22  # pixels of a large image converted at a time
 # JPEGs are decoded at no less than this many target sides: bounds memory, leaves images below 8 sides unchanged
 DRAFT = 4
 HALF = (0.5, 0.5, 0.5)  # mean and sd, scales to [-1, 1] as in BEiT3
-warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd metadata, and about sizes, which are checked here
+warnings.filterwarnings(
+    "ignore", module=r"PIL\."
+)  # about odd metadata, and about sizes, which are checked here
 
 # rows of the 32-point DCT-II for the 8 lowest frequencies
 _DCT = np.cos(np.pi / 32 * (np.arange(32) + 0.5) * np.arange(8)[:, None])
@@ -89,7 +93,9 @@ def normalise_image(
                 return Decoded("too_small", f"{width} x {height} pixels", sha256=digest)
             scans = data.count(START_OF_SCAN) if data.startswith(b"\xff\xd8") else 1
             if scans > SCANS and width * height * scans > SCANS * max_pixels:
-                return Decoded("too_large", f"{width} x {height} pixels in {scans} scans", sha256=digest)
+                return Decoded(
+                    "too_large", f"{width} x {height} pixels in {scans} scans", sha256=digest
+                )
             with semaphore.acquire(width * height) if semaphore else nullcontext():
                 image = _decode_jpeg(opened, data, size) or _decode_other(opened, size)
             image.info = opened.info  # `exif_transpose` reads the rotation from it
@@ -98,14 +104,18 @@ def normalise_image(
             image.info = {}  # otherwise metadata would be written to the JPEG
         out = memory.BytesIO()
         image.save(out, "JPEG", quality=quality)
-        return Decoded("ok", "", out.getvalue(), image.width, image.height, digest, perceptual_hash(image))
+        return Decoded(
+            "ok", "", out.getvalue(), image.width, image.height, digest, perceptual_hash(image)
+        )
     except MemoryError:
         raise
     except UnidentifiedImageError:
         return Decoded("not_an_image", f"starts with {data[:8]!r}", sha256=digest)
     except Image.DecompressionBombError:
         return Decoded("too_large", "more pixels than any limit", sha256=digest)
-    except Exception as e:  # decoders raise all kinds of exceptions on damaged data; none may stop the run
+    except (
+        Exception
+    ) as e:  # decoders raise all kinds of exceptions on damaged data; none may stop the run
         if ran_out(e):
             raise MemoryError from None
         cut = "truncated" in str(e).lower() or isinstance(e, EOFError)
@@ -165,7 +175,9 @@ def _shrink_to(pixels: np.ndarray, extent: tuple[float, float], size: int) -> Im
     # takes a third of Pillow's time.
     scales = [(round(side * scale) / side) * (1 + 1e-9) for side in extent]
     nchw = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    shrunk = nnf.interpolate(nchw, scale_factor=scales, mode="bicubic", antialias=True, align_corners=False)
+    shrunk = nnf.interpolate(
+        nchw, scale_factor=scales, mode="bicubic", antialias=True, align_corners=False
+    )
     return Image.fromarray(shrunk[0].permute(1, 2, 0).contiguous().numpy())
 
 
@@ -185,11 +197,15 @@ def decode_rgb(image: bytes, side: int) -> Image.Image:
 
 def decode_squares(images: Sequence[bytes], side: int) -> np.ndarray:
     """Decode stored images and resize them to squares, bicubic: uint8 [B, side, side, 3]."""
-    resized = (decode_rgb(image, side).resize((side, side), Image.Resampling.BICUBIC) for image in images)
+    resized = (
+        decode_rgb(image, side).resize((side, side), Image.Resampling.BICUBIC) for image in images
+    )
     return np.stack([np.asarray(image) for image in resized])
 
 
-def normalise_pixels(pixels: np.ndarray | Tensor, mean: Sequence[float] = HALF, sd: Sequence[float] = HALF) -> Tensor:
+def normalise_pixels(
+    pixels: np.ndarray | Tensor, mean: Sequence[float] = HALF, sd: Sequence[float] = HALF
+) -> Tensor:
     """Return (x / 255 - mean) / sd of uint8 [B, S, S, 3]: float32 [B, 3, S, S], on the pixels' device."""
     x = torch.as_tensor(np.ascontiguousarray(pixels) if isinstance(pixels, np.ndarray) else pixels)
     x = x.permute(0, 3, 1, 2).float().div(255)
@@ -199,7 +215,10 @@ def normalise_pixels(pixels: np.ndarray | Tensor, mean: Sequence[float] = HALF, 
 def decode_all(images: Path, side: int, cache: Path) -> tuple[np.ndarray, np.ndarray]:
     """Decode all stored images into `cache`; return rows int64 [I], -1 for none, and mapped uint8 [n, S, S, 3]."""
     paths = io.shards(images, "images")
-    status = [io.read_table(p, schemas.IMAGES, ["status"])["status"].to_numpy(zero_copy_only=False) for p in paths]
+    status = [
+        io.read_table(p, schemas.IMAGES, ["status"])["status"].to_numpy(zero_copy_only=False)
+        for p in paths
+    ]
     has = np.concatenate(status) == "ok"
     row = np.where(has, np.cumsum(has) - 1, -1)
     if not cache.is_file():

@@ -7,7 +7,9 @@ from pydantic import Field
 from alignrec.pipeline.runtime.config import WRAPPED, Positive, Rate, Section, Sha256
 
 RATE = 50.0  # maximum requests per second to one host
-Pattern = Annotated[str, Field(pattern=r"^[^{}]*(\{(item|asin)\}[^{}]*)+$")]  # {item} is the item's identifier
+Pattern = Annotated[
+    str, Field(pattern=r"^[^{}]*(\{(item|asin)\}[^{}]*)+$")
+]  # {item} is the item's identifier
 
 
 class Images(Section):

@@ -16,7 +16,9 @@ FAULTS = (
     RuntimeError, OverflowError, MemoryError,
 )  # fmt: skip
 BLOCK = 1 << 20  # bytes read at a time
-PIECE = 1 << 12  # bytes read at a time from an LZMA member, as zipfile unpacks all that it reads at once
+PIECE = (
+    1 << 12
+)  # bytes read at a time from an LZMA member, as zipfile unpacks all that it reads at once
 
 
 @contextmanager
@@ -24,7 +26,9 @@ def reraise_faults(shown: str) -> Iterator[None]:
     try:
         yield
     except FAULTS as e:
-        raise UserError(f"{shown}: not readable as a zip file ({one_line(e, 100) or type(e).__name__})") from None
+        raise UserError(
+            f"{shown}: not readable as a zip file ({one_line(e, 100) or type(e).__name__})"
+        ) from None
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
@@ -32,7 +36,9 @@ def open_zip(path: Path) -> zipfile.ZipFile:
         return zipfile.ZipFile(io.require_plain(path))
 
 
-def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, shown: str, start: int = 0) -> Iterator[bytes]:
+def read_member(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, shown: str, start: int = 0
+) -> Iterator[bytes]:
     """Yield a member's bytes from `start`; raise UserError if it is damaged, encrypted or packed with bzip2."""
     # a bzip2 block expands a kilobyte into gigabytes, and zipfile cannot bound its output
     if member.compress_type == zipfile.ZIP_BZIP2:

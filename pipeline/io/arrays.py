@@ -26,7 +26,15 @@ def _reraise_faults(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise UserError(f"{path}: not there; {AGAIN}") from None
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError, MemoryError) as e:
+    except (
+        OSError,
+        SafetensorError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        MemoryError,
+    ) as e:
         raise UserError(f"{path}: not readable ({one_line(e)}); {AGAIN}") from None
 
 
@@ -45,17 +53,25 @@ def refuse_infinite(path: Path) -> None:
     with _reraise_faults(path), safe_open(path, "np") as file:
         names = [name for name in file.keys() if not np.isfinite(file.get_tensor(name)).all()]  # noqa: SIM118
     if names:
-        raise UserError(f"{path}: tensor '{one_line(names[0], 64)}' holds values that are not finite; {AGAIN}")
+        raise UserError(
+            f"{path}: tensor '{one_line(names[0], 64)}' holds values that are not finite; {AGAIN}"
+        )
 
 
-def require_tensor(tensors: Tensors, name: str, *shape: int | None, dtype: type[np.generic] = np.float32) -> np.ndarray:
+def require_tensor(
+    tensors: Tensors, name: str, *shape: int | None, dtype: type[np.generic] = np.float32
+) -> np.ndarray:
     """Return a tensor; raise UserError unless it is finite and of this dtype and shape (None: any size above 0)."""
     if name not in tensors:
         raise UserError(f"no tensor '{name}'; there are {one_line(', '.join(tensors)) or 'none'}")
     x = tensors[name]
-    expected = f"{np.dtype(dtype)} [{', '.join('any' if size is None else str(size) for size in shape)}]"
+    expected = (
+        f"{np.dtype(dtype)} [{', '.join('any' if size is None else str(size) for size in shape)}]"
+    )
     pairs = zip(x.shape, shape, strict=True)
-    fits = x.ndim == len(shape) and all(have == want if want is not None else have > 0 for have, want in pairs)
+    fits = x.ndim == len(shape) and all(
+        have == want if want is not None else have > 0 for have, want in pairs
+    )
     if not fits or x.dtype != dtype:
         raise UserError(f"tensor '{name}' is {x.dtype} {list(x.shape)}, expected {expected}")
     if not np.isfinite(x).all():
@@ -67,7 +83,9 @@ def is_plain(tensor: Tensor) -> bool:
     """Return whether a tensor is dense, real and backed by storage of its full size."""
     import torch  # slow to import
 
-    odd = tensor.layout != torch.strided or tensor.is_nested or tensor.is_meta or tensor.is_quantized
+    odd = (
+        tensor.layout != torch.strided or tensor.is_nested or tensor.is_meta or tensor.is_quantized
+    )
     if odd or tensor.is_complex():
         return False
     return tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.element_size()

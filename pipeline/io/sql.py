@@ -35,7 +35,9 @@ def whole_sql(text: str, kind: str = "BIGINT") -> str:
     return f"CASE WHEN {value} = try_cast({text} AS DOUBLE) THEN {value} END"
 
 
-def csv_sql(path: Path, columns: Iterable[str], header: bool, delimiter: str = ",", quotes: bool = False) -> str:
+def csv_sql(
+    path: Path, columns: Iterable[str], header: bool, delimiter: str = ",", quotes: bool = False
+) -> str:
     quote = '"' if quotes else ""
     options = f"header={str(header).lower()}, auto_detect=false, delim={quote_text(delimiter)}, null_padding=true"
     return _scan_sql("read_csv", path, columns, f"{options}, quote='{quote}', escape='{quote}'")
@@ -65,7 +67,11 @@ def strip_sql(text: str) -> str:
 
 
 def identifier_of(value: Any) -> str | None:
-    return None if value is None or isinstance(value, (bool, list, dict)) else str(value).strip() or None
+    return (
+        None
+        if value is None or isinstance(value, (bool, list, dict))
+        else str(value).strip() or None
+    )
 
 
 @contextmanager

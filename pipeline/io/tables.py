@@ -21,13 +21,17 @@ PART = 16_384  # items per row group, the unit held in memory
 FINGERPRINT = "fingerprint"
 SHOWN = 40  # characters of a fingerprint's value shown in messages
 DEEPEST = 16  # maximum nesting levels of a fingerprint
-LARGE = 16 << 20  # bytes above which a row group is memory-mapped: reading a part would load all of it
+LARGE = (
+    16 << 20
+)  # bytes above which a row group is memory-mapped: reading a part would load all of it
 # guards against decompression bombs: bytes of memory that any table may take, and the maximum ratio to its size on
 # disk above that; constant vectors reach a few hundred
 SMALL, EXPANSION = 1 << 30, 10_000
 
 
-def write_table(table: pa.Table, path: Path, schema: pa.Schema, record: dict[str, Any] | None = None) -> None:
+def write_table(
+    table: pa.Table, path: Path, schema: pa.Schema, record: dict[str, Any] | None = None
+) -> None:
     """Validate a table and write it atomically, with its provenance as JSON metadata under `alignrec`."""
     table = schemas.check(table, schema, str(path))
     if record is not None:
@@ -40,10 +44,14 @@ def write_tables(
     tables: Iterable[pa.Table], path: Path, schema: pa.Schema, record: dict[str, Any] | None = None
 ) -> None:
     """Write tables as row groups of one file, one in memory at a time; see `write_table`."""
-    kept = schema.with_metadata({} if record is None else {"alignrec": json.dumps(record, sort_keys=True)})
+    kept = schema.with_metadata(
+        {} if record is None else {"alignrec": json.dumps(record, sort_keys=True)}
+    )
     with files.atomic(path) as temporary, pq.ParquetWriter(temporary, kept, **PARQUET) as file:
         for table in tables:
-            file.write_table(schemas.check(table, schema, str(path)).replace_schema_metadata(kept.metadata))
+            file.write_table(
+                schemas.check(table, schema, str(path)).replace_schema_metadata(kept.metadata)
+            )
 
 
 def read_tables(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
@@ -55,17 +63,23 @@ def read_tables(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
             first += len(table)
 
 
-def read_slices(path: Path, schema: pa.Schema, columns: list[str] | None, rows: int) -> Iterator[pa.Table]:
+def read_slices(
+    path: Path, schema: pa.Schema, columns: list[str] | None, rows: int
+) -> Iterator[pa.Table]:
     expected, first = _select_fields(schema, columns), 0
     with reraise_faults(path):
         metadata = pq.read_metadata(path)
-    largest = max((metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)), default=0)
+    largest = max(
+        (metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups)), default=0
+    )
     # without pre_buffer=False, all row groups are read ahead
     options = {"metadata": metadata, "memory_map": largest > LARGE, "pre_buffer": False}
     with reraise_faults(path), pq.ParquetFile(path, **options) as file:
         for batch in file.iter_batches(rows, columns=columns):
             table = pa.Table.from_batches([batch])
-            yield schemas.check(table if columns is None else table.select(columns), expected, str(path), first)
+            yield schemas.check(
+                table if columns is None else table.select(columns), expected, str(path), first
+            )
             first += len(table)
         if not first and columns is None:
             schemas.check(file.schema_arrow.empty_table(), expected, str(path))
@@ -75,7 +89,11 @@ def read_rows(path: Path, schema: pa.Schema, columns: list[str], start: int, row
     with reraise_faults(path), pq.ParquetFile(path) as file:
         sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
         firsts = np.cumsum([0, *sizes])
-        holding = [g for g, size in enumerate(sizes) if firsts[g] < start + rows and start < firsts[g] + size]
+        holding = [
+            g
+            for g, size in enumerate(sizes)
+            if firsts[g] < start + rows and start < firsts[g] + size
+        ]
         table = file.read_row_groups(holding, columns).select(columns)
     table = table.slice(start - firsts[holding[0]] if holding else 0, rows)
     return schemas.check(table, _select_fields(schema, columns), str(path))
@@ -101,7 +119,10 @@ class Texts:
 
 def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
     """Read columns of a Parquet file; raise UserError if it is unreadable, schemas.ContractError if invalid."""
-    with reraise_faults(path), pq.ParquetFile(path) as f:  # pq.read_table would import pyarrow.dataset
+    with (
+        reraise_faults(path),
+        pq.ParquetFile(path) as f,
+    ):  # pq.read_table would import pyarrow.dataset
         table = f.read(columns)
     return schemas.check(table, _select_fields(schema, columns), str(path))
 
@@ -118,7 +139,9 @@ def reraise_faults(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: not there; {files.made_by(path)}") from None
     except (pa.ArrowInvalid, UnicodeDecodeError, KeyError, OSError) as e:
         fault = " ".join(str(e).split())
-        raise UserError(f"{path}: not a readable Parquet file ({fault}); {files.made_by(path)}") from None
+        raise UserError(
+            f"{path}: not a readable Parquet file ({fault}); {files.made_by(path)}"
+        ) from None
 
 
 def rows(paths: Iterable[Path]) -> int:
@@ -175,7 +198,9 @@ def common_fingerprint(records: Iterable[tuple[Path, Mapping[str, Any]]]) -> dic
             continue
         first = first or (path, own)
         if found := first_difference(first[1], own):
-            raise UserError(f"{path}: not of one set with {first[0].name}: {found}; make the set again")
+            raise UserError(
+                f"{path}: not of one set with {first[0].name}: {found}; make the set again"
+            )
     return first[1] if first else {}
 
 
@@ -235,9 +260,13 @@ def column_sizes(path: Path) -> Iterator[tuple[pq.ColumnSchema, int, int]]:
             list(file.reader.iter_batches(0, [number], range(len(columns))))
             group = file.metadata.row_group(number)
             for chunk, column in zip(map(group.column, range(len(columns))), columns, strict=True):
-                size = max(0, chunk.total_uncompressed_size, chunk.num_values * max(4, column.length))
+                size = max(
+                    0, chunk.total_uncompressed_size, chunk.num_values * max(4, column.length)
+                )
                 if (memory := memory + size) > most:
-                    raise UserError(f"{path}: takes {memory:,} bytes of memory, from {path.stat().st_size:,} on disk")
+                    raise UserError(
+                        f"{path}: takes {memory:,} bytes of memory, from {path.stat().st_size:,} on disk"
+                    )
                 yield column, group.num_rows, size
 
 
@@ -255,5 +284,7 @@ def width(folder: Path) -> int:
     with reraise_faults(path):
         kind = pq.read_schema(path).field("vector").type
     if not pa.types.is_fixed_size_list(kind):
-        raise schemas.ContractError(f"{path}: column 'vector' is {kind}, expected fixed_size_list<float>")
+        raise schemas.ContractError(
+            f"{path}: column 'vector' is {kind}, expected fixed_size_list<float>"
+        )
     return int(kind.list_size)

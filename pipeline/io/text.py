@@ -33,7 +33,11 @@ MOST_HELD = 1 << 29  # maximum bytes of a batch, and of one row
 KEPT = 1 << 16  # maximum bytes kept of an unreadable line
 MOST_BLANK = 1_000_000  # consecutive blank lines: gzip compresses a thousand into a byte
 HEAD = 4096  # leading bytes from which the encoding is detected
-MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # UTF-32 LE starts like UTF-16 LE
+MARKS = (
+    codecs.BOM_UTF16_LE,
+    codecs.BOM_UTF16_BE,
+    codecs.BOM_UTF32_BE,
+)  # UTF-32 LE starts like UTF-16 LE
 UNREADABLE = b"\0unreadable: "  # cannot begin a JSON document
 LONG_NUMBER = re.compile(rb"[0-9]{19}")
 LOOKED_AT = 1000  # JSON lines inspected for keys, as each line may have only some
@@ -58,7 +62,9 @@ def read_lines(path: Path) -> Iterator[bytes]:
         for line in iter(partial(f.readline, LONGEST_LINE + 1), b""):
             blank = blank + 1 if line.isspace() else 0
             if blank > MOST_BLANK:
-                raise UserError(f"{path}: more than {MOST_BLANK:,} blank lines in a row; is this the right file?")
+                raise UserError(
+                    f"{path}: more than {MOST_BLANK:,} blank lines in a row; is this the right file?"
+                )
             yield line
             if len(line) > LONGEST_LINE:
                 rest = line
@@ -74,13 +80,19 @@ def open_text(path: Path) -> Iterator[BufferedReader]:
             head = f.peek(HEAD)[:HEAD]
             if 10 * head.count(0) > 9 * len(head):  # UTF-32 has three zeros in four bytes
                 raise UserError(f"{path}: holds NUL bytes, not text; fetch it again")
-            if head.startswith(MARKS) or 4 * head.count(0) > len(head):  # UTF-16 pads Latin letters with zero bytes
-                raise UserError(f"{path}: is in UTF-16 or UTF-32, expected UTF-8; convert it, as `iconv -t UTF-8` does")
+            if head.startswith(MARKS) or 4 * head.count(0) > len(
+                head
+            ):  # UTF-16 pads Latin letters with zero bytes
+                raise UserError(
+                    f"{path}: is in UTF-16 or UTF-32, expected UTF-8; convert it, as `iconv -t UTF-8` does"
+                )
             if head.startswith(codecs.BOM_UTF8):
                 f.read(len(codecs.BOM_UTF8))
             yield f
     except (EOFError, gzip.BadGzipFile, IsalError):  # type: ignore[misc]  # the stub declares an instance
-        raise UserError(f"{path}: the gzip file is damaged or cut off; fetch it again, or pack it again") from None
+        raise UserError(
+            f"{path}: the gzip file is damaged or cut off; fetch it again, or pack it again"
+        ) from None
 
 
 def refuse_blank(path: Path) -> None:
@@ -101,36 +113,53 @@ class Reject(NamedTuple):
 
 def reject_table(file: str, rejects: Iterable[Reject]) -> pa.Table:
     rows = [{"file": file} | reject._asdict() for reject in rejects]
-    return pa.Table.from_pylist(rows, pa.schema([field.remove_metadata() for field in schemas.REJECTS]))
+    return pa.Table.from_pylist(
+        rows, pa.schema([field.remove_metadata() for field in schemas.REJECTS])
+    )
 
 
-def refuse_many(file: object, what: str, found: Sequence[Reject], total: int, most: float, key: str) -> None:
+def refuse_many(
+    file: object, what: str, found: Sequence[Reject], total: int, most: float, key: str
+) -> None:
     if len(found) > most * total:
         common = Counter(reject.reason for reject in found).most_common(3)
         reasons = ", ".join(f"{reason} ({n:,}x)" for reason, n in common)
-        share = f"{len(found):,} of {total:,} {what} are unreadable, more than {key} = {most:g} allows"
+        share = (
+            f"{len(found):,} of {total:,} {what} are unreadable, more than {key} = {most:g} allows"
+        )
         raise UserError(f"{file}: {share}: {reasons}; the first is line {found[0].line}")
 
 
-def read_batches(path: Path, columns: list[str] | None = None, rows: int = PARQUET_ROWS) -> Iterator[pa.RecordBatch]:
+def read_batches(
+    path: Path, columns: list[str] | None = None, rows: int = PARQUET_ROWS
+) -> Iterator[pa.RecordBatch]:
     """Yield the rows of an untrusted Parquet file in batches bounded by bytes; UserError if it is damaged."""
     io.require_plain(path)
     total, largest = 0, 1
     try:
-        schema = pa.schema([field for field in pq.read_schema(path) if columns is None or field.name in columns])
+        schema = pa.schema(
+            [field for field in pq.read_schema(path) if columns is None or field.name in columns]
+        )
         for column, held, size in io.column_sizes(path):
             mean = size // max(1, held)
             # Arrow holds whole pages in memory, so the footer is used to reject texts that are too long
             if mean > LONGEST_MEAN and column.logical_type.type in ("STRING", "JSON"):
-                shown, most = one_line(column.path, 64), f"{LONGEST_MEAN:,} is the most; shorten them"
-                raise UserError(f"{path}: texts of column '{shown}' have {mean:,} bytes on average, and {most}")
+                shown, most = (
+                    one_line(column.path, 64),
+                    f"{LONGEST_MEAN:,} is the most; shorten them",
+                )
+                raise UserError(
+                    f"{path}: texts of column '{shown}' have {mean:,} bytes on average, and {most}"
+                )
             largest = max(largest, mean)
         leaves = pq.read_metadata(path).num_columns
         step = max(1, min(rows, MOST_HELD // (largest * max(1, leaves))))
         # dictionary encoding stores a text that all rows share only once; pyarrow has none of extensions such as JSON
         options = {"read_dictionary": range(leaves), "arrow_extensions_enabled": False}
         with pq.ParquetFile(path, pre_buffer=False, memory_map=True, **options) as file:
-            for group in range(file.num_row_groups):  # pyarrow reads no list across groups, whose dictionaries differ
+            for group in range(
+                file.num_row_groups
+            ):  # pyarrow reads no list across groups, whose dictionaries differ
                 for batch in file.iter_batches(step, [group], columns):
                     yield from _split_batch(batch, schema)
                     total += len(batch)
@@ -144,14 +173,21 @@ def _split_batch(batch: pa.RecordBatch, schema: pa.Schema) -> Iterator[pa.Record
     """Halve a batch until its texts, each counted as often as it occurs, fit into LONGEST_LINE bytes."""
     size, half = sum(map(_expanded_size, batch.columns)), len(batch) // 2
     if size > LONGEST_LINE and half:
-        for part in (range(half), range(half, len(batch))):  # of a slice, a cast would take all rows of the batch
+        for part in (
+            range(half),
+            range(half, len(batch)),
+        ):  # of a slice, a cast would take all rows of the batch
             yield from _split_batch(batch.take(pa.array(part)), schema)
     elif size > MOST_HELD:
         raise ValueError(f"a row of {size:,} bytes")
     else:
-        plain = [c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in batch.columns]
+        plain = [
+            c.dictionary_decode() if pa.types.is_dictionary(c.type) else c for c in batch.columns
+        ]
         batch = pa.RecordBatch.from_arrays(plain, batch.schema.names)
-        with suppress(pa.ArrowNotImplementedError):  # views in lists have no cast, and stay dictionaries
+        with suppress(
+            pa.ArrowNotImplementedError
+        ):  # views in lists have no cast, and stay dictionaries
             batch = batch.cast(schema)
         yield batch
 
@@ -178,13 +214,19 @@ def json_object(line: bytes) -> dict[str, Any]:
     try:
         try:
             record = orjson.loads(line)
-            if LONG_NUMBER.search(line):  # orjson converts integers beyond 64 bits, which may be identifiers, to floats
+            if LONG_NUMBER.search(
+                line
+            ):  # orjson converts integers beyond 64 bits, which may be identifiers, to floats
                 record = json.loads(line)
         except ValueError:
             if b"NaN" not in line and b"Infinity" not in line:
                 raise
-            record = json.loads(line.decode(), parse_constant=lambda _: None)  # Python's constants as null
-            json.dumps(record, ensure_ascii=False).encode()  # refuses lone surrogates, which Arrow cannot store
+            record = json.loads(
+                line.decode(), parse_constant=lambda _: None
+            )  # Python's constants as null
+            json.dumps(
+                record, ensure_ascii=False
+            ).encode()  # refuses lone surrogates, which Arrow cannot store
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except ValueError:
@@ -223,13 +265,17 @@ def column_names(path: Path, wanted: Iterable[str] = ()) -> list[str]:
             raise UserError(f"{path}: {fault}") from None
     keys: dict[str, None] = {}
     required = set(wanted)
-    for number, line in enumerate(read_lines(path), start=1):  # any line may be unreadable, even the first
+    for number, line in enumerate(
+        read_lines(path), start=1
+    ):  # any line may be unreadable, even the first
         with suppress(ValueError):
             keys |= dict.fromkeys(json_object(line))
         if number >= LOOKED_AT and (not keys or required <= keys.keys()):
             break
     if not keys:
-        raise UserError(f"{path}: the file is empty, or neither JSON lines nor named .csv, .tsv or .parquet")
+        raise UserError(
+            f"{path}: the file is empty, or neither JSON lines nor named .csv, .tsv or .parquet"
+        )
     return list(keys)
 
 
@@ -237,9 +283,13 @@ def first_line(path: Path) -> str:
     with open_text(path) as f:
         line = f.readline(LONGEST_HEADER + 1).decode("utf-8", errors="replace").rstrip("\r\n")
     if not line.strip():
-        raise UserError(f"{path}: the file is empty; expected a first line with the names of the columns")
+        raise UserError(
+            f"{path}: the file is empty; expected a first line with the names of the columns"
+        )
     if len(line) > LONGEST_HEADER:
-        raise UserError(f"{path}, line 1: longer than {LONGEST_HEADER:,} bytes; expected names of columns")
+        raise UserError(
+            f"{path}, line 1: longer than {LONGEST_HEADER:,} bytes; expected names of columns"
+        )
     return line
 
 
@@ -251,7 +301,9 @@ class Row(NamedTuple):
     raw: bytes  # the first KEPT bytes
 
 
-def read_rows(source: Iterator[bytes], separator: str, errors: str = "replace") -> Iterator[Row | Reject]:
+def read_rows(
+    source: Iterator[bytes], separator: str, errors: str = "replace"
+) -> Iterator[Row | Reject]:
     csv.field_size_limit(LONGEST_LINE)  # process-wide; the default is 128 KiB
     text = _Text(source, errors)
     # strict: an unclosed quote is an error; otherwise the rest of the file would become one value
@@ -264,9 +316,15 @@ def read_rows(source: Iterator[bytes], separator: str, errors: str = "replace") 
                 yield Row(text.first, values, bytes(text.raw))
         except StopIteration:
             return
-        except csv.Error as e:  # the reader resumes at the next line, so all lines read so far are rejects
+        except (
+            csv.Error
+        ) as e:  # the reader resumes at the next line, so all lines read so far are rejects
             for offset in range(text.lines):
-                yield Reject(text.first + offset, f"not CSV: {one_line(e, 80)}", b"" if offset else bytes(text.raw))
+                yield Reject(
+                    text.first + offset,
+                    f"not CSV: {one_line(e, 80)}",
+                    b"" if offset else bytes(text.raw),
+                )
 
 
 def json_lines(path: Path) -> Iterator[bytes]:
@@ -281,7 +339,9 @@ def json_lines(path: Path) -> Iterator[bytes]:
     found = read_rows(read_lines(path), separator)
     header = next(found, None)
     if not isinstance(header, Row):
-        yield from (mark_unreadable(getattr(row, "reason", "no header")) for row in (header, *found) if row)
+        yield from (
+            mark_unreadable(getattr(row, "reason", "no header")) for row in (header, *found) if row
+        )
         return
     width = len(header.values)
     for row in found:
@@ -295,7 +355,12 @@ def json_lines(path: Path) -> Iterator[bytes]:
 def _rows_as_json(rows: pa.RecordBatch) -> list[bytes]:
     try:
         return [orjson.dumps(row, default=str) for row in rows.to_pylist()]
-    except (ValueError, OverflowError, TypeError, pa.ArrowException) as e:  # such as a date outside Python's range
+    except (
+        ValueError,
+        OverflowError,
+        TypeError,
+        pa.ArrowException,
+    ) as e:  # such as a date outside Python's range
         if len(rows) == 1:
             return [mark_unreadable(f"not JSON: {e}")]
     return [line for i in range(len(rows)) for line in _rows_as_json(rows.slice(i, 1))]
@@ -309,7 +374,9 @@ def repair_rows(path: Path, wanted: Sequence[str], to: Path, most: float) -> pa.
         while part := list(islice(source, ROWS)):
             total += len(part)
             sound = [row for row in part if not isinstance(row, Reject)]
-            columns = [pa.array([values[i] for values in sound], pa.string()) for i in range(len(wanted))]
+            columns = [
+                pa.array([values[i] for values in sound], pa.string()) for i in range(len(wanted))
+            ]
             file.write_table(pa.table(columns, schema=schema))
             for row in (row for row in part if isinstance(row, Reject)):
                 kept += len(row.raw)
@@ -323,7 +390,9 @@ def _select_columns(path: Path, wanted: Sequence[str]) -> Iterator[list[str | No
     first = next(source, None)
     header = first.values if isinstance(first, Row) else []
     if absent := [name for name in wanted if name not in header]:
-        raise UserError(f"{path}: its first line is not CSV: no column '{absent[0]}'; end it with a line feed")
+        raise UserError(
+            f"{path}: its first line is not CSV: no column '{absent[0]}'; end it with a line feed"
+        )
     places = [header.index(name) for name in wanted]
     for row in source:
         if isinstance(row, Reject):
@@ -332,7 +401,9 @@ def _select_columns(path: Path, wanted: Sequence[str]) -> Iterator[list[str | No
         found = [row.values[at] if at < len(row.values) else None for at in places]
         if any(row.values[len(header) :]):
             yield Reject(row.line, f"more than {len(header)} values", row.raw)
-        elif not (text := "".join(filter(None, found))).isascii() and any("\udc80" <= c <= "\udcff" for c in text):
+        elif not (text := "".join(filter(None, found))).isascii() and any(
+            "\udc80" <= c <= "\udcff" for c in text
+        ):
             yield Reject(row.line, "not UTF-8", row.raw)
         else:
             yield found

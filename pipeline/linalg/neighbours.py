@@ -33,12 +33,18 @@ SCRATCH = 256 * 2**20  # bytes of temporary GPU memory per search
 # rows in memory: vectors only, and with candidates
 PART, BLOCK = 16_384, 2048
 SAMPLE, POINTS = 4 * PART, 32  # rows for k-means; minimum per cell
-CANDIDATES = 8  # candidates to re-rank, as a multiple of K: 8-bit codes cannot separate near-duplicates
+CANDIDATES = (
+    8  # candidates to re-rank, as a multiple of K: 8-bit codes cannot separate near-duplicates
+)
 QUERIES = 1000  # rows searched exactly, to choose the number of cells to probe
 RECALL = 0.95  # required recall of the K nearest neighbours, without the row itself
-MOST = 4  # at most 1/MOST of the cells, or FEW, are probed: beyond that exact search is about as fast
+MOST = (
+    4  # at most 1/MOST of the cells, or FEW, are probed: beyond that exact search is about as fast
+)
 FEW = 32  # cells that can always be probed, and the maximum if no recall is required
-CROWDED = 16  # maximum rows scanned per cell, in average cell sizes: equal vectors all fall into one cell
+CROWDED = (
+    16  # maximum rows scanned per cell, in average cell sizes: equal vectors all fall into one cell
+)
 TIE = 1e-6  # tolerance for equal cosines
 LOG = logging.getLogger(__name__)
 
@@ -50,7 +56,9 @@ class SearchSettings(NamedTuple):
 
     cells: int = 0
     probes: int = 0  # cells per search
-    recall: float = 1.0  # recall of the K nearest neighbours, measured on QUERIES rows, without the row itself
+    recall: float = (
+        1.0  # recall of the K nearest neighbours, measured on QUERIES rows, without the row itself
+    )
 
 
 @contextmanager
@@ -80,7 +88,9 @@ def _silence_stdout() -> Iterator[None]:
 def train_index(sample: np.ndarray, n: int, codes: str) -> Any:
     """Train an empty inverted file for n rows with 4 sqrt(n) k-means cells; `codes`: FAISS's encoding, such as SQ8."""
     cells = max(1, min(round(4 * n**0.5), len(sample) // POINTS))
-    index: Any = faiss.index_factory(sample.shape[1], f"IVF{cells},{codes}", faiss.METRIC_INNER_PRODUCT)
+    index: Any = faiss.index_factory(
+        sample.shape[1], f"IVF{cells},{codes}", faiss.METRIC_INNER_PRODUCT
+    )
     index.cp.spherical, index.cp.seed = True, 0
     index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, len(sample)
     with one_thread():  # a fixed order of sums makes centroids reproducible
@@ -126,8 +136,12 @@ class Inverted:
             return
         drawn = np.random.default_rng(0).permutation(len(rows))[:SAMPLE]
         self.index = train_index(self._units[rows[np.sort(drawn)]], len(rows), "SQ8")
-        io.require_space(folder, 4 * len(rows) * (self.index.code_size + 8))  # lists grow by doubling, and are moved
-        lists: Any = faiss.OnDiskInvertedLists(self.index.nlist, self.index.code_size, str(folder / "lists"))
+        io.require_space(
+            folder, 4 * len(rows) * (self.index.code_size + 8)
+        )  # lists grow by doubling, and are moved
+        lists: Any = faiss.OnDiskInvertedLists(
+            self.index.nlist, self.index.code_size, str(folder / "lists")
+        )
         self.index.replace_invlists(lists, True)
         lists.this.disown()  # the index owns them
         with _silence_stdout():
@@ -137,25 +151,36 @@ class Inverted:
 
     def directed_rows(self) -> Iterator[np.ndarray]:
         """Yield the numbers of rows with a direction, int64 [n], from each PART rows."""
-        return (at + np.flatnonzero(self.directed[at : at + PART]) for at in range(0, len(self.directed), PART))
+        return (
+            at + np.flatnonzero(self.directed[at : at + PART])
+            for at in range(0, len(self.directed), PART)
+        )
 
     def search(self, rows: np.ndarray, k: int, probes: int) -> tuple[np.ndarray, np.ndarray]:
         """Return exact cosines and rows, [n, K], of the nearest rows in the probed cells, itself first; -1: none."""
         self.index.nprobe = probes
-        self.index.max_codes = CROWDED * probes * max(CANDIDATES * k, self.index.ntotal // self.index.nlist)
+        self.index.max_codes = (
+            CROWDED * probes * max(CANDIDATES * k, self.index.ntotal // self.index.nlist)
+        )
         ranked = [(np.empty((0, k), np.float32), np.empty((0, k), np.int64))]
         step = max(1, BLOCK // CANDIDATES // k)  # rows per re-ranking step
         for at in range(0, len(rows), BLOCK):
             own = rows[at : at + BLOCK]
             _, found = self.index.search(self._units[own], CANDIDATES * k)
-            found = np.concatenate([own[:, None], np.where(found == own[:, None], -1, found)], axis=1)
+            found = np.concatenate(
+                [own[:, None], np.where(found == own[:, None], -1, found)], axis=1
+            )
             for to in range(0, len(own), step):
                 ids = found[to : to + step]
-                cosines = np.einsum("nf,ncf->nc", self._units[own[to : to + step]], self._units[ids])
+                cosines = np.einsum(
+                    "nf,ncf->nc", self._units[own[to : to + step]], self._units[ids]
+                )
                 rank = np.where(ids < 0, -np.inf, cosines)
                 rank[:, 0] = np.inf  # the first candidate is the row itself
                 order = np.lexsort((ids, -rank), axis=1)[:, :k]
-                ranked.append((np.take_along_axis(cosines, order, 1), np.take_along_axis(ids, order, 1)))
+                ranked.append(
+                    (np.take_along_axis(cosines, order, 1), np.take_along_axis(ids, order, 1))
+                )
         cosines, ids = map(np.concatenate, zip(*ranked, strict=True))
         return cosines, ids
 
@@ -166,7 +191,9 @@ class Inverted:
         # the exact cosine of each row's Kth neighbour, itself included
         queries, best = self._units[rows], np.full((len(rows), k), -np.inf, np.float32)
         for own in self.directed_rows():
-            exact, _ = faiss.knn(queries, self._units[own], min(k, len(own)), metric=faiss.METRIC_INNER_PRODUCT)
+            exact, _ = faiss.knn(
+                queries, self._units[own], min(k, len(own)), metric=faiss.METRIC_INNER_PRODUCT
+            )
             best = np.sort(np.concatenate([best, exact], axis=1), axis=1)[:, ::-1][:, :k]
         probes, most = 1, max(min(cells, FEW), cells // MOST * required)
         while True:
@@ -195,7 +222,11 @@ def search_inverted(
     usable = index.directed
     if not usable.any():
         none = np.empty((0, 0), int)
-        return iter([_edge_table(none.ravel(), none, none, np.arange(len(usable)))]), usable, SearchSettings()
+        return (
+            iter([_edge_table(none.ravel(), none, none, np.arange(len(usable)))]),
+            usable,
+            SearchSettings(),
+        )
     k = min(k, int(usable.sum()))
     settled = index.choose_probes(k, required)
 
@@ -207,7 +238,9 @@ def search_inverted(
     return tables(), usable, settled
 
 
-def _edge_table(items: np.ndarray, cosines: np.ndarray, ids: np.ndarray, lone: np.ndarray) -> pa.Table:
+def _edge_table(
+    items: np.ndarray, cosines: np.ndarray, ids: np.ndarray, lone: np.ndarray
+) -> pa.Table:
     """Return EDGES, sorted, from items [N], cosines and ids [N, K], with -1 for none, and isolated items [M]."""
     rows, ranks = np.nonzero(ids >= 0)
     item = np.concatenate([items[rows], lone])
@@ -219,7 +252,9 @@ def _edge_table(items: np.ndarray, cosines: np.ndarray, ids: np.ndarray, lone: n
     }
     order = np.argsort(item, kind="stable")
     types = {"cosine": np.float32}
-    return pa.table({name: column[order].astype(types.get(name, np.int32)) for name, column in table.items()})
+    return pa.table(
+        {name: column[order].astype(types.get(name, np.int32)) for name, column in table.items()}
+    )
 
 
 def _search_exact(units: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -241,7 +276,9 @@ def _search_exact(units: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     return cosines, ids
 
 
-def _search_block(index: faiss.Index, units: np.ndarray, k: int, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _search_block(
+    index: faiss.Index, units: np.ndarray, k: int, own: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     with one_thread():  # OpenMP's setting is per thread
         cosines, ids = index.search(units[own], min(k + 1, len(units)))
     untied = (ids[:, :k] == own[:, None]).any(1)  # has itself among K, and no tie at K
@@ -271,10 +308,15 @@ def _on_gpu(index: faiss.Index, rows: int, k: int) -> faiss.Index:
         return index
     needed = rows * (4 * index.d + 8)
     if needed + SCRATCH > SHARE * torch.cuda.mem_get_info(0)[0]:
-        LOG.warning("an index of %.1f GiB is too large for the GPU's free memory; it stays on the CPU", needed / 2**30)
+        LOG.warning(
+            "an index of %.1f GiB is too large for the GPU's free memory; it stays on the CPU",
+            needed / 2**30,
+        )
         return index
     if k > MOST_NEIGHBOURS:
-        LOG.warning("a GPU returns %d neighbours at most; the index stays on the CPU", MOST_NEIGHBOURS)
+        LOG.warning(
+            "a GPU returns %d neighbours at most; the index stays on the CPU", MOST_NEIGHBOURS
+        )
         return index
     resources = faiss.StandardGpuResources()
     resources.setTempMemory(SCRATCH)

@@ -99,7 +99,9 @@ def fit_whitening(x: np.ndarray) -> Whitening:
     variance, directions = np.linalg.eigh(centred.T @ centred / max(1, len(x)))
     variance = np.maximum(variance, 0) + FLOOR * variance.mean()
     scale = 1 / np.sqrt(variance) if variance.mean() > 0 else np.ones_like(variance)
-    return Whitening(mean.astype(np.float32), ((directions * scale) @ directions.T).astype(np.float32))
+    return Whitening(
+        mean.astype(np.float32), ((directions * scale) @ directions.T).astype(np.float32)
+    )
 
 
 def fit_pca(blocks: Callable[[], Iterable[np.ndarray]], width: int, power: float = 1) -> Whitening:
@@ -116,7 +118,9 @@ def fit_pca(blocks: Callable[[], Iterable[np.ndarray]], width: int, power: float
             centred = x[x.any(axis=1)] - mean
             covariance += centred.T @ centred / max(1, n)
         last = len(mean) - 1
-        variance, directions = linalg.eigh(covariance, subset_by_index=[max(0, last + 1 - width), last])
+        variance, directions = linalg.eigh(
+            covariance, subset_by_index=[max(0, last + 1 - width), last]
+        )
     variance, directions = variance[::-1], directions[:, ::-1]
     # drop variance that float32 cannot distinguish from zero at the vectors' scale
     varied = variance > np.finfo(np.float32).eps ** 2 * (mean @ mean + np.trace(covariance))
@@ -156,7 +160,9 @@ class JoinedMap:
         if self.last:
             return int(self.last.map.shape[1])
         pairs = zip(self.blocks, self.maps, strict=True)
-        return int(sum(block.columns.sum() if one is None else one.map.shape[1] for block, one in pairs))
+        return int(
+            sum(block.columns.sum() if one is None else one.map.shape[1] for block, one in pairs)
+        )
 
     def __call__(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """Map parts, float32 [n, F] each, to float32 [n, W]."""
@@ -169,15 +175,25 @@ class JoinedMap:
         return both if self.last is None else self.last.apply(both)
 
 
-def fit_blocks(parts: Parts, blocks: Sequence[Block], width: int, power: float, reduced: bool = True) -> JoinedMap:
+def fit_blocks(
+    parts: Parts, blocks: Sequence[Block], width: int, power: float, reduced: bool = True
+) -> JoinedMap:
     """Fit PCA to `width` directions at most per block, scaled by sd^-power; if `reduced`, also to the concatenation."""
-    maps = [fit_pca(lambda: (x[block.part][:, block.columns] for x in parts()), width, power) for block in blocks]  # noqa: B023
+    maps = [
+        fit_pca(lambda: (x[block.part][:, block.columns] for x in parts()), width, power)
+        for block in blocks
+    ]  # noqa: B023
     joined = JoinedMap(blocks, maps)
-    return replace(joined, last=fit_pca(lambda: map(joined, parts()), width, 0)) if reduced else joined
+    return (
+        replace(joined, last=fit_pca(lambda: map(joined, parts()), width, 0)) if reduced else joined
+    )
 
 
 def concatenation_map(widths: Sequence[int]) -> JoinedMap:
-    return JoinedMap([Block(i, np.ones(width, bool), 1.0) for i, width in enumerate(widths)], [None] * len(widths))
+    return JoinedMap(
+        [Block(i, np.ones(width, bool), 1.0) for i, width in enumerate(widths)],
+        [None] * len(widths),
+    )
 
 
 def _orient_columns(directions: np.ndarray) -> np.ndarray:
@@ -213,10 +229,16 @@ def measure_shape(features: np.ndarray, spectrum: np.ndarray) -> Shape:
     return Shape(features.shape[1], rank, float(mean), len(features) - int(pointing))
 
 
-def linear_cka(a: np.ndarray, b: np.ndarray, spectrum_a: np.ndarray, spectrum_b: np.ndarray) -> float:
+def linear_cka(
+    a: np.ndarray, b: np.ndarray, spectrum_a: np.ndarray, spectrum_b: np.ndarray
+) -> float:
     """Return linear CKA of [I, F] and [I, G]: ||B^T A||_F^2 / (||A^T A||_F ||B^T B||_F) (Kornblith et al. 2019)."""
     scale = np.linalg.norm(spectrum_a) * np.linalg.norm(spectrum_b)
-    return float((_cross_product(a - a.mean(axis=0), b - b.mean(axis=0)) ** 2).sum() / scale) if scale > 0 else 0.0
+    return (
+        float((_cross_product(a - a.mean(axis=0), b - b.mean(axis=0)) ** 2).sum() / scale)
+        if scale > 0
+        else 0.0
+    )
 
 
 def _cross_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -224,5 +246,7 @@ def _cross_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     total = np.zeros((a.shape[1], b.shape[1]))
     for at in range(0, len(a), 8192):
         rows = a[at : at + 8192].astype(np.float64)
-        total += rows.T @ (rows if b is a else b[at : at + 8192].astype(np.float64))  # BLAS halves the work of x.T @ x
+        total += rows.T @ (
+            rows if b is a else b[at : at + 8192].astype(np.float64)
+        )  # BLAS halves the work of x.T @ x
     return total

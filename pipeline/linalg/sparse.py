@@ -10,14 +10,23 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-BLOCK = 1 << 18  # floats gathered at a time on CPU: 1 MiB fits in cache, ten times as fast as all at once
-BLOCK_GPU = 1 << 26  # floats gathered at a time on a GPU: memory grows with M + N + E, not with E x D
+BLOCK = (
+    1 << 18
+)  # floats gathered at a time on CPU: 1 MiB fits in cache, ten times as fast as all at once
+BLOCK_GPU = (
+    1 << 26
+)  # floats gathered at a time on a GPU: memory grows with M + N + E, not with E x D
 
 
 class Sparse:
     """Constant sparse matrix [M, N] with a deterministic, differentiable product."""
 
-    def __init__(self, matrix: sp.csr_array, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32):
+    def __init__(
+        self,
+        matrix: sp.csr_array,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
         self._rows = _csr_tensors(sp.csr_array(matrix), device, dtype)
         self._columns = _csr_tensors(sp.csr_array(matrix.T), device, dtype)
 
@@ -37,9 +46,13 @@ class Sparse:
         return _Product.apply(x, *self.parts)
 
 
-def _csr_tensors(matrix: sp.csr_array, device: torch.device | str, dtype: torch.dtype) -> tuple[Tensor, ...]:
+def _csr_tensors(
+    matrix: sp.csr_array, device: torch.device | str, dtype: torch.dtype
+) -> tuple[Tensor, ...]:
     matrix.sort_indices()  # fixes the order of summation
-    start, columns = (torch.from_numpy(x.astype(np.int32)).to(device) for x in (matrix.indptr, matrix.indices))
+    start, columns = (
+        torch.from_numpy(x.astype(np.int32)).to(device) for x in (matrix.indptr, matrix.indices)
+    )
     return start, columns, torch.from_numpy(matrix.data).to(device, dtype)
 
 
@@ -49,7 +62,9 @@ def spmm(rows: Sequence[Tensor], x: Tensor) -> Tensor:
     # non-zeros x 64 on one core take 0.6 ms, SciPy's CSR 3.5 ms
     start, columns, weights = rows
     x = x.contiguous()
-    return torch.embedding_bag(x, columns, start, mode=0, per_sample_weights=weights, include_last_offset=True)[0]
+    return torch.embedding_bag(
+        x, columns, start, mode=0, per_sample_weights=weights, include_last_offset=True
+    )[0]
 
 
 class _Product(torch.autograd.Function):
@@ -68,9 +83,13 @@ class _Product(torch.autograd.Function):
 class SparsityPattern:
     """Rows and columns [E] of a sparse matrix, whose values are arguments of each call; sums are deterministic."""
 
-    def __init__(self, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int], device: torch.device) -> None:
+    def __init__(
+        self, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int], device: torch.device
+    ) -> None:
         self.shape = shape
-        self.rows, self.columns = (torch.from_numpy(x.astype(np.int64)).to(device) for x in (rows, columns))
+        self.rows, self.columns = (
+            torch.from_numpy(x.astype(np.int64)).to(device) for x in (rows, columns)
+        )
         self._by_row = _Side(rows, columns, shape[0], device)
         self._by_column = _Side(columns, rows, shape[1], device)
 

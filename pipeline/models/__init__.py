@@ -50,4 +50,8 @@ CONTENT_USES = {
 
 def content_use(model: str, features: str) -> str:
     """Return how a recommender uses content, a key of CONTENT_USES; empty if unknown."""
-    return "ids" if features == "none" else next((name for name, models in CONTENT_USES.items() if model in models), "")
+    return (
+        "ids"
+        if features == "none"
+        else next((name for name, models in CONTENT_USES.items() if model in models), "")
+    )

@@ -7,12 +7,16 @@ import scipy.sparse as sp
 from alignrec.pipeline.dataset.split import Split
 
 
-def item_graph(edges: pa.Table, n_items: int, self_neighbour: bool = True, symmetric: bool = False) -> sp.csr_array:
+def item_graph(
+    edges: pa.Table, n_items: int, self_neighbour: bool = True, symmetric: bool = False
+) -> sp.csr_array:
     """Return S = D^-1/2 W D^-1/2, float32 [I, I], W the cosines of neighbours, D its row sums (method.md section 3).
 
     `self_neighbour` keeps the diagonal of W, `symmetric` makes edges undirected. Rows that sum to <= 0 become empty.
     """
-    rows, columns, cosine = (edges[name].to_numpy() for name in ("item_id", "neighbour_id", "cosine"))
+    rows, columns, cosine = (
+        edges[name].to_numpy() for name in ("item_id", "neighbour_id", "cosine")
+    )
     if not self_neighbour:
         others = rows != columns
         rows, columns, cosine = rows[others], columns[others], cosine[others]
@@ -28,7 +32,9 @@ def item_graph(edges: pa.Table, n_items: int, self_neighbour: bool = True, symme
 def interaction_matrix(split: Split) -> sp.csr_array:
     """Return R, float32 [U, I], 1 for every train pair."""
     ones = np.ones(len(split.train), np.float32)
-    return sp.csr_array((ones, (split.train.users, split.train.items)), shape=(split.n_users, split.n_items))
+    return sp.csr_array(
+        (ones, (split.train.users, split.train.items)), shape=(split.n_users, split.n_items)
+    )
 
 
 def normalise_by_degrees(matrix: sp.csr_array) -> sp.csr_array:

@@ -27,7 +27,15 @@ from alignrec.pipeline.models.params import FEATURES, Accumulating, ItemGraph, R
 from alignrec.pipeline.runtime.config import Name, Rate, Weight
 
 # defaults under `recipe: fast`, from the search in docs/accuracy.md
-FAST = {"mode": "frozen", "precision": "bf16", "dim": 128, "layers": 4, "lr": 1.5e-3, "epochs": 30, "patience": 5}
+FAST = {
+    "mode": "frozen",
+    "precision": "bf16",
+    "dim": 128,
+    "layers": 4,
+    "lr": 1.5e-3,
+    "epochs": 30,
+    "patience": 5,
+}
 STRIPS = 6  # strips of REG's symmetric product; 7/12 of it is computed, in blocks large enough to be fast
 
 
@@ -40,12 +48,18 @@ class AlignRecParams(Regularised, Accumulating, ItemGraph):
     mode: Literal["compat", "learned", "frozen"] = "compat"
     """what is trained: features and REG's target (compat, the published code), features only, or neither (paper)"""
     content: bool = True  # content branch; false: ID branch only, without CCA and REG
-    gate: bool = True  # content gates ID embeddings; false: projected features are propagated directly
+    gate: bool = (
+        True  # content gates ID embeddings; false: projected features are propagated directly
+    )
     self_neighbour: bool = True  # items are their own neighbours, as published
-    symmetric: bool = False  # undirected item graph; published: directed, from an item to its neighbours
+    symmetric: bool = (
+        False  # undirected item graph; published: directed, from an item to its neighbours
+    )
     cca: Weight = 0.01  # weight of content-ID alignment
     reg: Weight = 0.1  # weight of the similarity regulariser
-    reg_cosine: bool = False  # REG compares cosines of the content branch; published: its dot products
+    reg_cosine: bool = (
+        False  # REG compares cosines of the content branch; published: its dot products
+    )
     uia: Weight = 0.1  # weight of user-item alignment
     l2_constant: bool = True
     """L2 is divided by batch_size, as published; false: by the actual size, small in the last batch"""
@@ -79,17 +93,23 @@ class AlignRec(GraphRecommender):
         self.item = xavier_uniform(inputs.split.n_items, params.dim)  # [I, D]
         self.warm: Tensor | None = None  # [I, 1], 1 for items with train interactions
         if params.cold == "zero":
-            seen = np.bincount(inputs.split.train.items, minlength=inputs.split.n_items)[:, None] > 0
+            seen = (
+                np.bincount(inputs.split.train.items, minlength=inputs.split.n_items)[:, None] > 0
+            )
             self.warm = torch.from_numpy(seen).to(inputs.device, torch.float32)
         if not params.content:
             return
-        item_graph = adjacency.item_graph(inputs.edges, inputs.split.n_items, params.self_neighbour, params.symmetric)
+        item_graph = adjacency.item_graph(
+            inputs.edges, inputs.split.n_items, params.self_neighbour, params.symmetric
+        )
         self.item_item = Sparse(item_graph, inputs.device)  # S [I, I]
         self.w1 = nn.Linear(inputs.features.shape[1], params.dim)
         if params.gate:
             self.w2 = nn.Linear(params.dim, params.dim)
         self.fixed = inputs.features  # [I, F]
-        self.features = self.fixed if params.mode == "frozen" else nn.Parameter(self.fixed.clone())  # [I, F]
+        self.features = (
+            self.fixed if params.mode == "frozen" else nn.Parameter(self.fixed.clone())
+        )  # [I, F]
         self.rounded = self.fixed.bfloat16() if self.bf16 and params.mode == "frozen" else None
 
     @property
@@ -137,16 +157,20 @@ class AlignRec(GraphRecommender):
             h_user, h_item = id_user + mm_user, id_item + mm_item
             id_positive, mm_positive = id_item[: len(items.rows)], mm_item[: len(items.rows)]
             pairs = (mm_user, id_user, users), (mm_positive, id_positive, items)
-            cca = [cosine_nce(c, i, side.counts, params.temperature, self.bf16) for c, i, side in pairs]
+            cca = [
+                cosine_nce(c, i, side.counts, params.temperature, self.bf16) for c, i, side in pairs
+            ]
             compared = nnf.normalize(mm_positive) if params.reg_cosine else mm_positive
             align = {
                 "cca": params.cca * (cca[0] + cca[1]),
-                "reg": params.reg * reg_loss(compared, pick_rows(self.target, items.rows), items.counts, self.bf16),
+                "reg": params.reg
+                * reg_loss(compared, pick_rows(self.target, items.rows), items.counts, self.bf16),
             }
         rows = pick_rows(h_user, users.at), pick_rows(h_item, items.at), h_item[len(items.rows) :]
         return {
             "bpr": bpr(*rows),
-            "l2": params.l2 * l2(*rows, batch_size=params.batch_size if params.l2_constant else len(batch.users)),
+            "l2": params.l2
+            * l2(*rows, batch_size=params.batch_size if params.l2_constant else len(batch.users)),
             **align,
             "uia": params.uia * (1 - nnf.cosine_similarity(*rows[:2]).mean()),
         }

@@ -46,12 +46,16 @@ class Inputs:
         if len(self.modalities) == 1:
             return [self.edges]
         k = int(self.edges["rank"].to_numpy().max()) + 1
-        return [neighbours.find_neighbours(modality.cpu().numpy(), k) for modality in self.modalities]
+        return [
+            neighbours.find_neighbours(modality.cpu().numpy(), k) for modality in self.modalities
+        ]
 
     @cached_property
     def user_item(self) -> Sparse:
         """Symmetrically normalised graph R_hat of the train pairs, [U, I]."""
-        return Sparse(adjacency.normalise_by_degrees(adjacency.interaction_matrix(self.split)), self.device)
+        return Sparse(
+            adjacency.normalise_by_degrees(adjacency.interaction_matrix(self.split)), self.device
+        )
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,11 @@ class Batch:
 
     def rows(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pick the rows of users, positives and negatives from tables [U, D] and [I, D]; returns three [B, D]."""
-        return pick_rows(user, self.users), pick_rows(item, self.positives), pick_rows(item, self.negatives)
+        return (
+            pick_rows(user, self.users),
+            pick_rows(item, self.positives),
+            pick_rows(item, self.negatives),
+        )
 
 
 class Recommender(nn.Module, ABC):
@@ -89,7 +97,9 @@ class Recommender(nn.Module, ABC):
     """
 
     Params: ClassVar[type[Train]] = Train  # type of `params`; unknown keys are rejected
-    needs: ClassVar[frozenset[str]] = frozenset()  # optional inputs that the model requires: features, edges
+    needs: ClassVar[frozenset[str]] = (
+        frozenset()
+    )  # optional inputs that the model requires: features, edges
 
     def __init__(self, inputs: Inputs, params: Train) -> None:
         """Build the parameters and graphs of the model.
@@ -151,7 +161,9 @@ def xavier_uniform(rows: int, width: int) -> nn.Parameter:
 
 def pick_rows(table: Tensor, rows: Tensor) -> Tensor:
     """Return table[rows], [B, D]; for a leaf that is not a parameter, the gradient is sparse."""
-    walked = not (torch.compiler.is_compiling() or isinstance(table, nn.Parameter)) and table.is_leaf
+    walked = (
+        not (torch.compiler.is_compiling() or isinstance(table, nn.Parameter)) and table.is_leaf
+    )
     return nnf.embedding(rows, table, sparse=walked)
 
 
@@ -163,7 +175,9 @@ def bpr(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
 def l2(*rows: Tensor, batch_size: int) -> Tensor:
     """1/2 sum |row|^2 / batch_size over tables of rows [B, D]."""
     # the configured batch size, so that rows of a short last batch are not penalised more
-    return sum((table.square().sum() for table in rows), start=rows[0].new_zeros(())) / (2 * batch_size)
+    return sum((table.square().sum() for table in rows), start=rows[0].new_zeros(())) / (
+        2 * batch_size
+    )
 
 
 def xavier_normal(rows: int, width: int) -> nn.Parameter:
@@ -190,7 +204,9 @@ def guarded_bpr(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     return -(1e-10 + torch.sigmoid((user * (positive - negative)).sum(1))).log().mean()
 
 
-def learn_features(modalities: Iterable[Tensor], learn: bool = True) -> list[Tensor] | nn.ParameterList:
+def learn_features(
+    modalities: Iterable[Tensor], learn: bool = True
+) -> list[Tensor] | nn.ParameterList:
     return nn.ParameterList([x.clone() for x in modalities]) if learn else list(modalities)
 
 

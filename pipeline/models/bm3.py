@@ -41,7 +41,9 @@ class BM3(Recommender):
     def __init__(self, inputs: Inputs, params: BM3Params) -> None:
         super().__init__(inputs, params)
         self.params, self.graph = params, inputs.user_item
-        self.weight = params.content if params.content is not None else 1.0 if self.improved else 2.0
+        self.weight = (
+            params.content if params.content is not None else 1.0 if self.improved else 2.0
+        )
         self.modalities = learn_features(inputs.modalities, not self.improved)
         self.user = xavier_uniform(inputs.split.n_users, params.dim)  # [U, D]
         self.item = xavier_uniform(inputs.split.n_items, params.dim)  # [I, D]
@@ -64,7 +66,9 @@ class BM3(Recommender):
         h_user, h_item = self.hidden()
         users, items = batch.users, batch.positives
         user, item = pick_rows(h_user, users), pick_rows(h_item, items)  # [B, D]
-        content = [w(pick_rows(f, items)) for w, f in zip(self.project, self.modalities, strict=True)]  # M x [B, D]
+        content = [
+            w(pick_rows(f, items)) for w, f in zip(self.project, self.modalities, strict=True)
+        ]  # M x [B, D]
         online_user, online_item = self.predict(user), self.predict(item)
         online = [self.predict(h) for h in content]
         target_user, target_item = (
@@ -93,7 +97,11 @@ class BM3(Recommender):
         if not self.training:
             return h
         drop = self.params.drop
-        return h * (dropout_views(h, len(h), drop) if self.improved else pick_rows(dropout_views(h, n, drop), rows))
+        return h * (
+            dropout_views(h, len(h), drop)
+            if self.improved
+            else pick_rows(dropout_views(h, n, drop), rows)
+        )
 
 
 class ImprovedBM3(BM3):

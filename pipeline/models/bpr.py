@@ -37,7 +37,11 @@ class BPR(Recommender):
 
     def __init__(self, inputs: Inputs, params: BPRParams) -> None:
         super().__init__(inputs, params)
-        self.l2, self.batch_size, self.is_paper = params.l2, params.batch_size, params.variant == "paper"
+        self.l2, self.batch_size, self.is_paper = (
+            params.l2,
+            params.batch_size,
+            params.variant == "paper",
+        )
         table = xavier_uniform if self.is_paper else xavier_normal
         self.user = table(inputs.split.n_users, params.dim)  # [U, D]
         self.item = table(inputs.split.n_items, params.dim)  # [I, D]
@@ -49,7 +53,10 @@ class BPR(Recommender):
         rows = batch.rows(self.user, self.item)
         if self.is_paper:
             return {"bpr": bpr(*rows), "l2": self.l2 * l2(*rows, batch_size=self.batch_size)}
-        return {"bpr": guarded_bpr(*rows), "l2": self.l2 * sum_norms(*rows, divisor=len(batch.users))}
+        return {
+            "bpr": guarded_bpr(*rows),
+            "l2": self.l2 * sum_norms(*rows, divisor=len(batch.users)),
+        }
 
 
 class VBPR(Recommender):
@@ -63,7 +70,9 @@ class VBPR(Recommender):
         assert inputs.features is not None
         self.l2, self.features = params.l2, inputs.features  # [I, F], fixed
         n_items, width = self.features.shape
-        self.user = xavier_uniform(inputs.split.n_users, 2 * params.dim)  # [U, 2D]: e_u, then t_u (content)
+        self.user = xavier_uniform(
+            inputs.split.n_users, 2 * params.dim
+        )  # [U, 2D]: e_u, then t_u (content)
         self.item = xavier_uniform(n_items, params.dim)  # [I, D]
         self.project = nn.Linear(width, params.dim)  # E, b
         nn.init.xavier_normal_(self.project.weight)
@@ -78,7 +87,12 @@ class VBPR(Recommender):
             2
         )  # repeated items are projected once
         vectors = pick_rows(self.user, batch.users), positive, negative
-        return {"bpr": guarded_bpr(*vectors), "l2": self.l2 * sum_norms(*vectors, divisor=len(batch.users))}
+        return {
+            "bpr": guarded_bpr(*vectors),
+            "l2": self.l2 * sum_norms(*vectors, divisor=len(batch.users)),
+        }
 
     def _item_vectors(self, rows: Tensor) -> Tensor:
-        return torch.cat([pick_rows(self.item, rows), self.project(pick_rows(self.features, rows))], 1)
+        return torch.cat(
+            [pick_rows(self.item, rows), self.project(pick_rows(self.features, rows))], 1
+        )

@@ -25,7 +25,9 @@ LAYERS = 2  # graph convolutions over the user-item graph
 
 
 class DualGNNParams(Multimodal):
-    neighbours: Positive = 40  # neighbours that a user aggregates, by common items (K); 40 in the published code
+    neighbours: Positive = (
+        40  # neighbours that a user aggregates, by common items (K); 40 in the published code
+    )
 
 
 class DualGNN(Recommender):
@@ -51,7 +53,9 @@ class DualGNN(Recommender):
             for f in self.modalities
         )
         self.taste = nn.ParameterList(xavier_normal(n_users, dim) for _ in range(m))  # M x [U, D]
-        columns = max(m, 2)  # as published: two even for a single modality, which the l2 term includes
+        columns = max(
+            m, 2
+        )  # as published: two even for a single modality, which the l2 term includes
         self.attention = modality_weights(n_users, columns)  # [U, M]
         self.item_attention = modality_weights(inputs.split.n_items, columns)  # [I, M]
 
@@ -65,29 +69,43 @@ class DualGNN(Recommender):
         own = np.diff(common.indptr)
         row = np.flatnonzero(own)
         own, slot = own[row, None], np.arange(k)  # [U', 1], [K]
-        again = torch.rand(len(row), k, generator=draws, dtype=torch.float64).numpy() * own  # [U', K]
+        again = (
+            torch.rand(len(row), k, generator=draws, dtype=torch.float64).numpy() * own
+        )  # [U', K]
         at = (common.indptr[row, None] + np.where(slot < own, slot, again.astype(np.int64))).ravel()
         starts = np.zeros(common.shape[0] + 1, np.int64)
         starts[row + 1] = k
-        repeated = sp.csr_array((common.data[at], common.indices[at], starts.cumsum()), shape=common.shape)
+        repeated = sp.csr_array(
+            (common.data[at], common.indices[at], starts.cumsum()), shape=common.shape
+        )
         return Sparse(softmax_rows(repeated), self.device)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         users, items = [], []
         for features, project, taste in zip(self.modalities, self.project, self.taste, strict=True):
             user, item = nnf.normalize(taste), nnf.normalize(project(features))
-            user, item = propagate(self.graph, user, item, LAYERS)  # returns the mean of the layers,
+            user, item = propagate(
+                self.graph, user, item, LAYERS
+            )  # returns the mean of the layers,
             users.append(user * (LAYERS + 1))  # the paper sums them
             items.append(item * (LAYERS + 1))
         if len(users) > 1:  # u_mul = sum_m alpha_um u_m (the paper's attentive sum)
             views = [*users[:-1], torch.stack(users).sum(0)]
-            users = [torch.stack([self.attention[:, m : m + 1] * view for m, view in enumerate(views)]).sum(0)]
+            users = [
+                torch.stack(
+                    [self.attention[:, m : m + 1] * view for m, view in enumerate(views)]
+                ).sum(0)
+            ]
         user = users[0]  # [U, D]
-        return user + (self.drawn if self.training else self.fixed).dot(user), torch.stack(items).sum(0)
+        return user + (self.drawn if self.training else self.fixed).dot(user), torch.stack(
+            items
+        ).sum(0)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         l2, rows = self.params.l2, batch.rows(*self())
-        taste = torch.stack([pick_rows(table, batch.users).square().mean() for table in self.taste]).sum()
+        taste = torch.stack(
+            [pick_rows(table, batch.users).square().mean() for table in self.taste]
+        ).sum()
         weights = self.attention.square().mean() + self.item_attention.square().mean()
         return {"bpr": bpr(*rows) / math.log(2), "l2_taste": l2 * taste, "l2_weights": l2 * weights}
 
@@ -105,4 +123,6 @@ def softmax_rows(matrix: sp.csr_array) -> sp.csr_array:
     np.maximum.at(largest, row, matrix.data)
     weights = np.exp(matrix.data - largest[row])
     weights /= np.bincount(row, weights, matrix.shape[0])[row]
-    return sp.csr_array((weights.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
+    return sp.csr_array(
+        (weights.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape
+    )

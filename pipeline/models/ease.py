@@ -44,8 +44,12 @@ class Closed(Untrained):
         super().__init__(inputs, params)
         check_memory(inputs.split.n_items, params.gib, type(self).__name__)
         self.seen = adjacency.interaction_matrix(inputs.split)  # X [U, I]
-        with threadpool_limits(torch.get_num_threads()):  # the number of threads changes the order of sums
-            self.filter = Filter(torch.from_numpy(self.solve_weights(inputs, params)).to(inputs.device))
+        with threadpool_limits(
+            torch.get_num_threads()
+        ):  # the number of threads changes the order of sums
+            self.filter = Filter(
+                torch.from_numpy(self.solve_weights(inputs, params)).to(inputs.device)
+            )
 
     @abstractmethod
     def solve_weights(self, inputs: Inputs, params: Any) -> np.ndarray:
@@ -210,7 +214,9 @@ def content_gram(features: np.ndarray) -> np.ndarray:
         return np.asarray(x.T @ x)
 
 
-def content_factors(features: np.ndarray, l2: float, gram: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def content_factors(
+    features: np.ndarray, l2: float, gram: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Return W and V, float32 [I, F], S = W V^T off the diagonal: argmin |F - F S|^2 + l2 |S|^2, diag(S) = 0."""
     from scipy.linalg import solve_triangular
 

@@ -48,14 +48,18 @@ class FREEDOM(Recommender):
         first, n, n_items = params.first, len(self.modalities), inputs.split.n_items
         shares, graphs = [1.0] if n == 1 else [first] + [(1 - first) / (n - 1)] * (n - 1), []
         for share, edges in zip(shares, inputs.modal_edges, strict=True):
-            ones = pa.array(np.ones(len(edges), np.float32))  # S_m gives all neighbours the same weight
+            ones = pa.array(
+                np.ones(len(edges), np.float32)
+            )  # S_m gives all neighbours the same weight
             equal = edges.set_column(edges.schema.get_field_index("cosine"), "cosine", ones)
             graphs.append(share * adjacency.item_graph(equal, n_items))
         self.item_item = Sparse(sp.csr_array(sum(graphs[1:], start=graphs[0])), inputs.device)
         self.user = xavier_uniform(inputs.split.n_users, params.dim)  # [U, D]
         self.item = xavier_uniform(inputs.split.n_items, params.dim)  # [I, D]
         # without bias, which cancels in the difference of two items
-        self.project = nn.ModuleList(nn.Linear(m.shape[1], params.dim, bias=False) for m in self.modalities)
+        self.project = nn.ModuleList(
+            nn.Linear(m.shape[1], params.dim, bias=False) for m in self.modalities
+        )
 
     def start_epoch(self) -> None:
         # rounded down, as in the reference

@@ -34,11 +34,15 @@ class GRCN(Recommender):
         self.l2, self.modalities = params.l2, inputs.modalities
         split, dim, m = inputs.split, params.dim, len(self.modalities)
         n_users, n_items = split.n_users, split.n_items
-        self.edges = SparsityPattern(split.train.users, split.train.items, (n_users, n_items), inputs.device)
+        self.edges = SparsityPattern(
+            split.train.users, split.train.items, (n_users, n_items), inputs.device
+        )
         self.project = nn.ModuleList(nn.Linear(f.shape[1], dim) for f in self.modalities)
         self.user, self.item = normal_pair(n_users, n_items, dim)  # [U, D], [I, D]
         self.user_trust, self.item_trust = normal_pair(n_users, n_items, m)  # [U, M], [I, M]
-        self.prototype = nn.ParameterList(xavier_normal(n_users, dim) for _ in range(m))  # M x [U, D]
+        self.prototype = nn.ParameterList(
+            xavier_normal(n_users, dim) for _ in range(m)
+        )  # M x [U, D]
         for linear in self.project:
             assert isinstance(linear, nn.Linear)
             nn.init.xavier_normal_(linear.weight)
@@ -47,14 +51,21 @@ class GRCN(Recommender):
         """Return [U, D (1 + M)] and [I, D (1 + M)]."""
         edges, back = self.edges, self.edges.T
         # M x [I, D]
-        content = [nnf.normalize(nnf.leaky_relu(w(f))) for w, f in zip(self.project, self.modalities, strict=True)]
+        content = [
+            nnf.normalize(nnf.leaky_relu(w(f)))
+            for w, f in zip(self.project, self.modalities, strict=True)
+        ]
         prototypes = [nnf.normalize(p) for p in self.prototype]  # M x [U, D]
         pairs = list(zip(prototypes, content, strict=True))
         affinity = [edges.dots(p, q) for p, q in pairs]  # M x [E]
         from_item = [edges.softmax(a) for a in affinity]  # M x [E]
         from_user = [back.softmax(a) for a in affinity]  # M x [E]
-        to_user = refine_weights(from_item, [back.of_row(trust) for trust in self.item_trust.unbind(1)])  # [E]
-        to_item = refine_weights(from_user, [edges.of_row(trust) for trust in self.user_trust.unbind(1)])  # [E]
+        to_user = refine_weights(
+            from_item, [back.of_row(trust) for trust in self.item_trust.unbind(1)]
+        )  # [E]
+        to_item = refine_weights(
+            from_user, [edges.of_row(trust) for trust in self.user_trust.unbind(1)]
+        )  # [E]
         user, item = nnf.normalize(self.user), nnf.normalize(self.item)
         users, items = user, item
         for _ in range(LAYERS):

@@ -21,14 +21,18 @@ SPREAD = 0.1  # initial standard deviation, times sqrt(D)
 class IALSParams(Train):
     sweeps: Positive = 16  # alternations, each over all users, then all items
     l2: Rate = 3e-3  # regularisation (lambda)
-    unobserved: Rate = 0.1  # weight of all pairs with target 0; train pairs with target 1 have weight 1 (alpha_0)
+    unobserved: Rate = (
+        0.1  # weight of all pairs with target 0; train pairs with target 1 have weight 1 (alpha_0)
+    )
 
 
 class Block(NamedTuple):
     """Rows of similar history length, solved together."""
 
     rows: Tensor  # int64 [b], b rows in the block
-    members: Tensor  # int64 [b, L], L the longest history, padded with the index of an extra zero row
+    members: (
+        Tensor  # int64 [b, L], L the longest history, padded with the index of an extra zero row
+    )
 
 
 class IALS(Untrained):
@@ -44,9 +48,16 @@ class IALS(Untrained):
         seen = adjacency.interaction_matrix(inputs.split)
         sides = seen, seen.T.tocsr()
         # penalty of a user: lambda (|N_u| + alpha_0 I) |w_u|^2; of an item likewise
-        ridges = [params.l2 * (m.sum(axis=1).astype(np.float64) + params.unobserved * m.shape[1]) for m in sides]
-        penalties = [torch.from_numpy(ridge.astype(np.float32)).to(inputs.device) for ridge in ridges]
-        blocks = [[Block(*(x.to(inputs.device) for x in one)) for one in group_rows(m)] for m in sides]
+        ridges = [
+            params.l2 * (m.sum(axis=1).astype(np.float64) + params.unobserved * m.shape[1])
+            for m in sides
+        ]
+        penalties = [
+            torch.from_numpy(ridge.astype(np.float32)).to(inputs.device) for ridge in ridges
+        ]
+        blocks = [
+            [Block(*(x.to(inputs.device) for x in one)) for one in group_rows(m)] for m in sides
+        ]
         self.user, self.item = user.to(inputs.device), item.to(inputs.device)
         for _ in range(params.sweeps):
             self.user = solve_rows(self.item, blocks[0], penalties[0], params.unobserved)

@@ -28,22 +28,33 @@ def merges_rows(device: torch.device) -> bool:
 def distinct_items(batch: Tensor) -> Distinct:
     """Return the distinct ids of int64 [B]; on a GPU repeats are kept."""
     if not merges_rows(batch.device):
-        return Distinct(batch, torch.arange(len(batch), device=batch.device), torch.ones_like(batch).float())
+        return Distinct(
+            batch, torch.arange(len(batch), device=batch.device), torch.ones_like(batch).float()
+        )
     rows, at, counts = torch.unique(batch, return_inverse=True, return_counts=True)
     more = -len(rows) % MULTIPLE
-    return Distinct(torch.cat([rows, rows[:1].expand(more)]), at, nnf.pad(counts.float(), (0, more)))
+    return Distinct(
+        torch.cat([rows, rows[:1].expand(more)]), at, nnf.pad(counts.float(), (0, more))
+    )
 
 
-def info_nce(x: Tensor, y: Tensor, counts: Tensor, temperature: float, bf16: bool = False) -> Tensor:
+def info_nce(
+    x: Tensor, y: Tensor, counts: Tensor, temperature: float, bf16: bool = False
+) -> Tensor:
     """Return mean_i log(sum_j exp(x_i . y_j / t)) - x_i . y_i / t, where row i counts counts_i times.
 
     x and y, float [N, D], have rows of length <= 1; below t = 0.03, exp(1 / t) overflows.
     """
     # with bf16, N x N products are of bfloat16 factors; logits are small, so no maximum is subtracted
-    return _InfoNCE.apply(x / temperature, y, counts, torch.bfloat16 if bf16 else x.dtype) / counts.sum()
+    return (
+        _InfoNCE.apply(x / temperature, y, counts, torch.bfloat16 if bf16 else x.dtype)
+        / counts.sum()
+    )
 
 
-def cosine_nce(x: Tensor, y: Tensor, counts: Tensor, temperature: float, bf16: bool = False) -> Tensor:
+def cosine_nce(
+    x: Tensor, y: Tensor, counts: Tensor, temperature: float, bf16: bool = False
+) -> Tensor:
     """InfoNCE of directions with in-batch negatives: -mean_i log softmax_j(cos(x_i, y_j) / t)[i]; see `info_nce`."""
     return info_nce(nnf.normalize(x), nnf.normalize(y), counts.to(y.dtype), temperature, bf16)
 

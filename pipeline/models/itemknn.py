@@ -15,7 +15,9 @@ from alignrec.pipeline.runtime.config import Positive, Weight
 
 class ItemKNNParams(Train):
     neighbours: Positive = 100  # neighbours per item (K)
-    shrink: Weight = 0.0  # constant added to the norms (h), which discounts pairs of rare items; 0 in the paper
+    shrink: Weight = (
+        0.0  # constant added to the norms (h), which discounts pairs of rare items; 0 in the paper
+    )
 
 
 class ItemKNN(Untrained):
@@ -26,7 +28,9 @@ class ItemKNN(Untrained):
     def __init__(self, inputs: Inputs, params: ItemKNNParams) -> None:
         super().__init__(inputs, params)
         self.seen = adjacency.interaction_matrix(inputs.split)  # R [U, I]
-        self.similarity = similar_items(self.seen, params.neighbours, params.shrink)  # [I, I], K per item
+        self.similarity = similar_items(
+            self.seen, params.neighbours, params.shrink
+        )  # [I, I], K per item
 
     def forward(self) -> tuple[sp.csr_array, sp.csr_array]:
         return self.seen, self.similarity
@@ -41,7 +45,9 @@ class ContentKNN(Untrained):
         super().__init__(inputs, params)
         assert inputs.features is not None
         self.direction = nnf.normalize(inputs.features)  # [I, F]
-        mean = adjacency.normalise_rows(adjacency.interaction_matrix(inputs.split))  # D_u^-1 R [U, I]
+        mean = adjacency.normalise_rows(
+            adjacency.interaction_matrix(inputs.split)
+        )  # D_u^-1 R [U, I]
         self.mean = Sparse(mean, inputs.device)
 
     def forward(self) -> tuple[Tensor, Tensor]:

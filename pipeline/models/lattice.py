@@ -8,7 +8,15 @@ from torch import Tensor, nn
 from alignrec.pipeline.linalg import neighbours
 from alignrec.pipeline.linalg.sparse import Sparse, SparsityPattern
 from alignrec.pipeline.models import adjacency
-from alignrec.pipeline.models.base import Batch, Inputs, Recommender, bpr, l2, learn_features, xavier_uniform
+from alignrec.pipeline.models.base import (
+    Batch,
+    Inputs,
+    Recommender,
+    bpr,
+    l2,
+    learn_features,
+    xavier_uniform,
+)
 from alignrec.pipeline.models.params import ItemGraph, Multimodal
 
 # Unlike the paper, the reference implementation updates the item graph only in the first batch of an epoch, trains the
@@ -47,7 +55,10 @@ class LATTICE(Recommender):
         self.walk = Sparse(adjacency.normalise_rows(loops), inputs.device)  # [N, N]
         self.modalities = learn_features(inputs.modalities)
         # M x [I, I]
-        self.fixed = [Sparse(adjacency.item_graph(table, n_items), inputs.device) for table in inputs.modal_edges]
+        self.fixed = [
+            Sparse(adjacency.item_graph(table, n_items), inputs.device)
+            for table in inputs.modal_edges
+        ]
         self.edges: list[SparsityPattern] = []
         self.kept: Weights | None = None
 
@@ -56,9 +67,14 @@ class LATTICE(Recommender):
 
     @torch.no_grad()
     def _find_edges(self) -> list[SparsityPattern]:
-        tables = (neighbours.find_neighbours(x.float().cpu().numpy(), self.k) for x in self.project_features())
+        tables = (
+            neighbours.find_neighbours(x.float().cpu().numpy(), self.k)
+            for x in self.project_features()
+        )
         ends = ((table["item_id"].to_numpy(), table["neighbour_id"].to_numpy()) for table in tables)
-        return [SparsityPattern(*own, (len(self.item), len(self.item)), self.device) for own in ends]
+        return [
+            SparsityPattern(*own, (len(self.item), len(self.item)), self.device) for own in ends
+        ]
 
     def project_features(self) -> list[Tensor]:
         """Return e~_m = W_m e_m + b_m, M x [I, D]."""
@@ -72,7 +88,9 @@ class LATTICE(Recommender):
         alpha, cosines = self._edge_weights(edges)
         h: Tensor = self.item
         for _ in range(self.params.item_layers):  # (lambda sum_m alpha_m S_m + (1 - lambda) A) h
-            fixed = torch.stack([a * s.dot(h) for a, s in zip(alpha, self.fixed, strict=True)]).sum(0)
+            fixed = torch.stack([a * s.dot(h) for a, s in zip(alpha, self.fixed, strict=True)]).sum(
+                0
+            )
             h = SKIP * fixed + (1 - SKIP) * balanced_product(edges, cosines, alpha, h)
         x = start = torch.cat([self.user, self.item])  # [N, D]
         for _ in range(self.params.layers):  # Horner's rule: e + A (e + A (e + ..))
@@ -93,10 +111,15 @@ class LATTICE(Recommender):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         rows = batch.rows(*self())
-        return {"bpr": bpr(*rows), "l2": self.params.l2 * l2(*rows, batch_size=self.params.batch_size)}
+        return {
+            "bpr": bpr(*rows),
+            "l2": self.params.l2 * l2(*rows, batch_size=self.params.batch_size),
+        }
 
 
-def balanced_product(edges: list[SparsityPattern], weights: list[Tensor], shares: Tensor, x: Tensor) -> Tensor:
+def balanced_product(
+    edges: list[SparsityPattern], weights: list[Tensor], shares: Tensor, x: Tensor
+) -> Tensor:
     """Return D^-1/2 S D^-1/2 x, [I, D]; S = sum_m shares_m S_m, S_m of weights [E], and D its row sums."""
 
     def product(x: Tensor) -> Tensor:

@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 
 from alignrec.pipeline.linalg.sparse import Sparse, spmm
-from alignrec.pipeline.models.base import Batch, GraphRecommender, Inputs, guarded_bpr, sum_norms, xavier_uniform
+from alignrec.pipeline.models.base import (
+    Batch,
+    GraphRecommender,
+    Inputs,
+    guarded_bpr,
+    sum_norms,
+    xavier_uniform,
+)
 from alignrec.pipeline.models.params import Accumulating, Regularised
 from alignrec.pipeline.runtime.config import Count
 
@@ -50,7 +57,9 @@ class _Mean(torch.autograd.Function):
     """(1 + A + .. + A^L) e / (L + 1), whose gradient has the same form, as A is symmetric."""
 
     @staticmethod
-    def forward(ctx: Any, user: Tensor, item: Tensor, layers: int, *parts: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, user: Tensor, item: Tensor, layers: int, *parts: Tensor
+    ) -> tuple[Tensor, Tensor]:
         ctx.layers = layers
         ctx.save_for_backward(*parts)
         return _propagate(user, item, layers, parts)
@@ -60,7 +69,9 @@ class _Mean(torch.autograd.Function):
         return *_propagate(grads[0], grads[1], ctx.layers, ctx.saved_tensors), *[None] * 7
 
 
-def _propagate(user: Tensor, item: Tensor, layers: int, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def _propagate(
+    user: Tensor, item: Tensor, layers: int, parts: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
     to_user, to_item = parts[:3], parts[3:]  # R_hat, R_hat^T
     users, items = user, item
     for _ in range(layers):  # Horner's rule: e + A (e + A (e + ..))

@@ -53,9 +53,16 @@ class MGCN(Recommender):
         (id_user, id_item), (side_user, side_item) = self.views()
         h_user, h_item, params = id_user + side_user, id_item + side_item, self.params
         rows = batch.rows(h_user, h_item)
-        (users, _, n_users), (items, _, n_items) = distinct_items(batch.users), distinct_items(batch.positives)
-        of_users = cosine_nce(pick_rows(side_user, users), pick_rows(id_user, users), n_users, params.temperature)
-        of_items = cosine_nce(pick_rows(side_item, items), pick_rows(id_item, items), n_items, params.temperature)
+        (users, _, n_users), (items, _, n_items) = (
+            distinct_items(batch.users),
+            distinct_items(batch.positives),
+        )
+        of_users = cosine_nce(
+            pick_rows(side_user, users), pick_rows(id_user, users), n_users, params.temperature
+        )
+        of_items = cosine_nce(
+            pick_rows(side_item, items), pick_rows(id_item, items), n_items, params.temperature
+        )
         return {
             "bpr": bpr(*rows),
             "l2": params.l2 * l2(*rows, batch_size=params.batch_size),
@@ -66,11 +73,15 @@ class MGCN(Recommender):
         """Return e_id and e_mul, each for users, [U, D], and items, [I, D]."""
         behaviour = propagate(self.graph, self.user, self.item, self.params.layers)
         content: list[tuple[Tensor, Tensor]] = []
-        for features, w1, w2, item_item in zip(self.modalities, self.project, self.gate, self.item_item, strict=True):
+        for features, w1, w2, item_item in zip(
+            self.modalities, self.project, self.gate, self.item_item, strict=True
+        ):
             gated = self.item * torch.sigmoid(w2(w1(features)))  # [I, D]
             item = propagate_steps(item_item, gated, self.params.item_layers)
             content.append((self.graph.dot(item), item))
-        users, items = (self.fuser([pair[side] for pair in content], behaviour[side]) for side in (0, 1))
+        users, items = (
+            self.fuser([pair[side] for pair in content], behaviour[side]) for side in (0, 1)
+        )
         return behaviour, (users, items)
 
 
@@ -83,7 +94,11 @@ class Fuser(nn.Module):
     def __init__(self, modalities: int, dim: int) -> None:
         super().__init__()
         several = modalities > 1
-        self.attend = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1, bias=False)) if several else None
+        self.attend = (
+            nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1, bias=False))
+            if several
+            else None
+        )
         self.prefer = nn.ModuleList(nn.Linear(dim, dim) for _ in range(modalities) if several)  # W4
 
     def forward(self, content: list[Tensor], behaviour: Tensor) -> Tensor:

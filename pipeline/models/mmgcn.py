@@ -6,7 +6,15 @@ from torch import Tensor, nn
 
 from alignrec.pipeline.linalg.sparse import Sparse
 from alignrec.pipeline.models import adjacency
-from alignrec.pipeline.models.base import Batch, Inputs, Recommender, bpr, normal_pair, pair_squares, xavier_normal
+from alignrec.pipeline.models.base import (
+    Batch,
+    Inputs,
+    Recommender,
+    bpr,
+    normal_pair,
+    pair_squares,
+    xavier_normal,
+)
 from alignrec.pipeline.models.params import Multimodal
 
 # Unlike the paper, the reference implementation averages modalities, concatenates h and u^, has biases and three
@@ -30,18 +38,29 @@ class MMGCN(Recommender):
         self.to_item = Sparse(adjacency.normalise_rows(seen.T.tocsr()), inputs.device)  # [I, U]
         raw, dim = [m.shape[1] for m in self.modalities], params.dim
         widths = [*raw[:-1], LATENT]  # W_m
-        self.project = nn.ModuleList([*(nn.Identity() for _ in raw[1:]), nn.Linear(raw[-1], LATENT)])
+        self.project = nn.ModuleList(
+            [*(nn.Identity() for _ in raw[1:]), nn.Linear(raw[-1], LATENT)]
+        )
         numbered = [(width, n) for width in widths for n in range(LAYERS)]
-        self.layers = nn.ModuleList(Layer(dim if n else width, dim, first=not n) for width, n in numbered)
-        self.user, self.item = normal_pair(inputs.split.n_users, inputs.split.n_items, dim)  # IDs [U, D] and [I, D]
-        self.taste = nn.ParameterList(xavier_normal(inputs.split.n_users, width) for width in widths)  # [U, W_m]
+        self.layers = nn.ModuleList(
+            Layer(dim if n else width, dim, first=not n) for width, n in numbered
+        )
+        self.user, self.item = normal_pair(
+            inputs.split.n_users, inputs.split.n_items, dim
+        )  # IDs [U, D] and [I, D]
+        self.taste = nn.ParameterList(
+            xavier_normal(inputs.split.n_users, width) for width in widths
+        )  # [U, W_m]
         for table in (self.user, self.item, *self.taste):
             table.requires_grad_(False)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         users, items = torch.zeros_like(self.user), torch.zeros_like(self.item)
         for m, (features, taste) in enumerate(zip(self.modalities, self.taste, strict=True)):
-            user, item = nnf.normalize(taste), nnf.normalize(self.project[m](features))  # [U, W_m], [I, W_m]
+            user, item = (
+                nnf.normalize(taste),
+                nnf.normalize(self.project[m](features)),
+            )  # [U, W_m], [I, W_m]
             for layer in self.layers[m * LAYERS : (m + 1) * LAYERS]:
                 before = user
                 user = layer(self.to_user, item, user, self.user)
@@ -70,7 +89,11 @@ class Layer(nn.Module):
 
     def forward(self, mean: Sparse, others: Tensor, own: Tensor, ids: Tensor) -> Tensor:
         """Return LeakyReLU(W3 [h | u^]), [N, D], from the mean of `others` [N', W], `own` [N, W] and `ids` [N, D]."""
-        h = nnf.leaky_relu(mean.dot(self.message(others)), inplace=True)  # [N, W], in place: the largest tensor
+        h = nnf.leaky_relu(
+            mean.dot(self.message(others)), inplace=True
+        )  # [N, W], in place: the largest tensor
         u = nnf.leaky_relu(self.own(own)) + ids  # [N, D], u^
-        of_h, of_u = self.merge.weight.split([h.shape[1], u.shape[1]], dim=1)  # avoids concatenating h and u
+        of_h, of_u = self.merge.weight.split(
+            [h.shape[1], u.shape[1]], dim=1
+        )  # avoids concatenating h and u
         return nnf.leaky_relu(nnf.linear(h, of_h) + nnf.linear(u, of_u, self.merge.bias))

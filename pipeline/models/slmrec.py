@@ -50,7 +50,9 @@ class SLMRec(Recommender):
     def views(self) -> tuple[list[Tensor], list[Tensor]]:
         """Return the ID view and each modality's, (1 + M) x [U, D] for users and (1 + M) x [I, D] for items."""
         content = [w(f) for w, f in zip(self.project, self.modalities, strict=True)]
-        pairs = [propagate(self.graph, self.user, x, self.params.layers) for x in (self.item, *content)]
+        pairs = [
+            propagate(self.graph, self.user, x, self.params.layers) for x in (self.item, *content)
+        ]
         return [user for user, _ in pairs], [item for _, item in pairs]
 
     def forward(self) -> tuple[Tensor, Tensor]:
@@ -59,8 +61,12 @@ class SLMRec(Recommender):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         params, (users, items) = self.params, self.views()
-        user = self.fuse_user(torch.cat([pick_rows(view, batch.users) for view in users], 1))  # [B, D]
-        item = self.fuse_item(torch.cat([pick_rows(view, batch.positives) for view in items], 1))  # [B, D]
+        user = self.fuse_user(
+            torch.cat([pick_rows(view, batch.users) for view in users], 1)
+        )  # [B, D]
+        item = self.fuse_item(
+            torch.cat([pick_rows(view, batch.positives) for view in items], 1)
+        )  # [B, D]
         behaviour, *content = (pick_rows(view, batch.positives) for view in items)  # [B, D] each
         own = torch.arange(len(behaviour), device=behaviour.device)
         links = [behaviour]
@@ -68,7 +74,9 @@ class SLMRec(Recommender):
             links.append(link(links[-1]))
         links = [links[1], links[3]] if len(content) == 2 else links[1:]
         pairs = zip(links, self.heads, content[::-1], strict=True)
-        fac = [nnf.cross_entropy(x @ head(view).T / CHAIN_TEMPERATURE, own) for x, head, view in pairs]
+        fac = [
+            nnf.cross_entropy(x @ head(view).T / CHAIN_TEMPERATURE, own) for x, head, view in pairs
+        ]
         return {
             "main": cosine_nce(user, item, torch.ones_like(user[:, 0]), params.temperature),
             "fac": CONTRAST * torch.stack(fac).sum(),

@@ -18,22 +18,37 @@ def _sample_groups(groups: np.ndarray, data: Data, probe: str, unit: str) -> tup
     """Return a seeded sample of `groups`, and a caveat if it is smaller."""
     asked = sample_ids(groups, data.items, seed_for("probe", probe))
     few = len(asked) < len(groups)
-    return asked, f"{len(asked):,} of {len(groups):,} {unit} were asked, drawn by seed." if few else ""
+    return (
+        asked,
+        f"{len(asked):,} of {len(groups):,} {unit} were asked, drawn by seed." if few else "",
+    )
 
 
 def ask_last_items(data: Data) -> Questions | str:
     clock = schemas.read_clock(data.interactions)
     if clock == "none":
         return "the source has no real timestamps"
-    user, item, time = (data.interactions[c].to_numpy() for c in ("user_id", "item_id", "timestamp"))
+    user, item, time = (
+        data.interactions[c].to_numpy() for c in ("user_id", "item_id", "timestamp")
+    )
     asked, note = _sample_groups(np.flatnonzero(np.bincount(user) > 1), data, "zero_shot", "users")
     kept = np.isin(user, asked)
     questions = last_items(user[kept], item[kept], time[kept], data.items)
-    order = "The source gives the order of a user's interactions, not their times." if clock == "order" else ""
-    return replace(questions, note=f"{order} {note}".strip()) if len(questions.target) else "no user has two items"
+    order = (
+        "The source gives the order of a user's interactions, not their times."
+        if clock == "order"
+        else ""
+    )
+    return (
+        replace(questions, note=f"{order} {note}".strip())
+        if len(questions.target)
+        else "no user has two items"
+    )
 
 
-def last_items(user: np.ndarray, item: np.ndarray, timestamp: np.ndarray, n_items: int) -> Questions:
+def last_items(
+    user: np.ndarray, item: np.ndarray, timestamp: np.ndarray, n_items: int
+) -> Questions:
     """Return the questions of zero-shot, from interactions [n] in any order: earlier items -> last item."""
     # a repeated (user, item) pair counts at its first time
     order = np.lexsort((timestamp, item, user))
@@ -53,7 +68,9 @@ def last_items(user: np.ndarray, item: np.ndarray, timestamp: np.ndarray, n_item
     rows = np.arange(len(owner)) - np.repeat(np.cumsum(size) - size - start, size)
     kept = rows != targets[owner]
     members = user_item_matrix(owner[kept], item[rows[kept]], n_items)
-    return Questions(members, item[targets].astype(np.int64), np.unique(user[targets], return_inverse=True)[1])
+    return Questions(
+        members, item[targets].astype(np.int64), np.unique(user[targets], return_inverse=True)[1]
+    )
 
 
 def ask_co_bought(data: Data) -> Questions | str:
@@ -90,19 +107,31 @@ def ask_test_items(data: Data) -> Questions | str:
     )
     kept = np.isin(user, asked)
     questions = content_neighbours(user[kept], item[kept], split[kept], data.items)
-    return replace(questions, note=note) if len(questions.target) else "no user has train and test items"
+    return (
+        replace(questions, note=note)
+        if len(questions.target)
+        else "no user has train and test items"
+    )
 
 
-def content_neighbours(user: np.ndarray, item: np.ndarray, split: np.ndarray, n_items: int) -> Questions:
+def content_neighbours(
+    user: np.ndarray, item: np.ndarray, split: np.ndarray, n_items: int
+) -> Questions:
     """Return the questions of a content-only recommender, from interactions [n]: train items -> each test item.
 
     Their hit rate, averaged by user, is the Recall@K of ranking by mean cosine to the train items, which are masked.
     """
     train = user_item_matrix(user[split == TRAIN], item[split == TRAIN], n_items)
     pairs = np.unique(np.stack([user, item], axis=1)[split == TEST], axis=0).reshape(-1, 2)
-    seen = np.asarray(train[pairs[:, 0], pairs[:, 1]]).reshape(-1) > 0 if len(pairs) else np.zeros(0, bool)
+    seen = (
+        np.asarray(train[pairs[:, 0], pairs[:, 1]]).reshape(-1) > 0
+        if len(pairs)
+        else np.zeros(0, bool)
+    )
     asked, target = pairs[~seen].T
-    return Questions(train[asked], target.astype(np.int64), np.unique(asked, return_inverse=True)[1])
+    return Questions(
+        train[asked], target.astype(np.int64), np.unique(asked, return_inverse=True)[1]
+    )
 
 
 ZERO_SHOT = Probe(

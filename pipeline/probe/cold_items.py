@@ -32,15 +32,24 @@ class ColdItems:
         return profiles.cold_recalls(self.draws, features if refit is None else refit, K)
 
     def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        figure, users = f"recall@{K}", len(np.unique(np.concatenate([draw.user for draw in self.draws])))
+        figure, users = (
+            f"recall@{K}",
+            len(np.unique(np.concatenate([draw.user for draw in self.draws]))),
+        )
         chance = float(np.mean([min(1, K / len(draw.candidates)) for draw in self.draws]))
-        out: dict[str, Any] = {"users": users, "draws": len(self.draws), "chance": {figure: round(chance, 6)}}
+        out: dict[str, Any] = {
+            "users": users,
+            "draws": len(self.draws),
+            "chance": {figure: round(chance, 6)},
+        }
         if note := chance_note(min(len(draw.candidates) for draw in self.draws), K):
             out["note"] = note
         if not sets:
             return out
         # all sets share the resamples of users and draws
-        resampled = resample_means(np.stack(list(sets.values()), axis=2), RESAMPLES, seed_for("cold items", "interval"))
+        resampled = resample_means(
+            np.stack(list(sets.values()), axis=2), RESAMPLES, seed_for("cold items", "interval")
+        )
         for (name, recalls), means in zip(sets.items(), resampled.T, strict=True):
             low, high = np.quantile(means, [0.025, 0.975])
             of = {figure: mean_over_draws(recalls[:, :, None])[0], f"{figure}_se": means.std()}
@@ -52,7 +61,11 @@ class ColdItems:
 def draw_cold_items(data: Data) -> ColdItems | str:
     pairs = data.interactions["user_id"].to_numpy(), data.interactions["item_id"].to_numpy()
     draws = profiles.draw_cold_profiles(pairs, pairs, data.items, DRAWS)
-    return ColdItems(draws) if draws else f"fewer than {FEWEST} items are cold in a draw, or no user has one"
+    return (
+        ColdItems(draws)
+        if draws
+        else f"fewer than {FEWEST} items are cold in a draw, or no user has one"
+    )
 
 
 COLD_ITEMS = Probe(

@@ -32,7 +32,9 @@ CUTOFFS = (10, 20)
 TESTED = ("difference", "low", "high", "p_holm")  # fields of a test that are recorded
 Tasks = Mapping[str, Questions | Task | str]  # probe -> its questions or task, or why it is skipped
 Refits = Mapping[str, Refit | None]  # as `Data.refits`
-Answers = dict[str, dict[str, np.ndarray]]  # probe -> set -> hits [G, len(ks)], or figures of cases [n]
+Answers = dict[
+    str, dict[str, np.ndarray]
+]  # probe -> set -> hits [G, len(ks)], or figures of cases [n]
 
 
 def transform_vectors(x: np.ndarray, form: str, width: int) -> np.ndarray:
@@ -46,9 +48,13 @@ class Processing:
 
     def __init__(self, data: Data, width: int) -> None:
         """Choose forms by predicting validation items from train items, if there are any; `width` is the maximum."""
-        user, item, split = (data.interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
+        user, item, split = (
+            data.interactions[c].to_numpy() for c in ("user_id", "item_id", "split")
+        )
         has, finds = ((user[split == part], item[split == part]) for part in (TRAIN, VALID))
-        asked = profiles.build_profiles(has, finds, profiles.draw_users(finds[0], data.items, 0), data.items)
+        asked = profiles.build_profiles(
+            has, finds, profiles.draw_users(finds[0], data.items, 0), data.items
+        )
         self.valid, self.width = asked if len(asked.user) else None, width
         self.chosen: dict[str, str] = {}  # feature set -> its form
         self.figures: dict[str, dict[str, float]] = {}  # feature set -> form -> valid recall@K
@@ -68,11 +74,15 @@ class Processing:
         return best
 
     def refit(self, name: str, refit: Refit | None) -> Refit | None:
-        return refit and (lambda cold: transform_vectors(refit(cold), self.chosen[name], self.width))
+        return refit and (
+            lambda cold: transform_vectors(refit(cold), self.chosen[name], self.width)
+        )
 
     def facts(self) -> dict[str, Any]:
         by = {"chosen_by": CHOSEN_BY} if self.valid else {}
-        forms = {name: {"form": form} | self.figures.get(name, {}) for name, form in self.chosen.items()}
+        forms = {
+            name: {"form": form} | self.figures.get(name, {}) for name, form in self.chosen.items()
+        }
         return {"width": self.width, **by, "forms": forms}
 
 
@@ -90,28 +100,43 @@ def answer_sets(
     """
     refits = refits or {}
 
-    def answer(pair: tuple[str, np.ndarray]) -> tuple[str, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    def answer(
+        pair: tuple[str, np.ndarray],
+    ) -> tuple[str, dict[str, np.ndarray], dict[str, np.ndarray]]:
         name, features = pair
         refit, cannot = refits.get(name), name in refits and refits[name] is None
-        asked = {probe: task for probe, task in tasks.items() if not (cannot and PROBES[probe].drawn)}
+        asked = {
+            probe: task for probe, task in tasks.items() if not (cannot and PROBES[probe].drawn)
+        }
         found = _answer_set(asked, features, ks, refit)
         if processing is None:
             return name, found, {}
         vectors = processing.process(name, features, name not in unprocessed)
         is_raw = processing.chosen[name] == RAW
-        return name, found, found if is_raw else _answer_set(asked, vectors, ks, processing.refit(name, refit))
+        return (
+            name,
+            found,
+            found if is_raw else _answer_set(asked, vectors, ks, processing.refit(name, refit)),
+        )
 
     found = [*engine.threads(answer, sets)]
     if processing:
-        processing.chosen = {name: processing.chosen[name] for name, *_ in found}  # in the order of the sets
+        processing.chosen = {
+            name: processing.chosen[name] for name, *_ in found
+        }  # in the order of the sets
     raw, processed = (
-        {probe: {name: of[form][probe] for name, *of in found if probe in of[form]} for probe in tasks}
+        {
+            probe: {name: of[form][probe] for name, *of in found if probe in of[form]}
+            for probe in tasks
+        }
         for form in (0, 1)
     )
     return raw, processed
 
 
-def _answer_set(tasks: Tasks, features: np.ndarray, ks: Sequence[int], refit: Refit | None) -> dict[str, np.ndarray]:
+def _answer_set(
+    tasks: Tasks, features: np.ndarray, ks: Sequence[int], refit: Refit | None
+) -> dict[str, np.ndarray]:
     asked = {probe: task for probe, task in tasks.items() if isinstance(task, Questions)}
     found = {}
     # one pass over the features answers the questions of all probes
@@ -152,13 +177,19 @@ def judge_sets(
     seed: int, width: int, unprocessed: Collection[str] = (),
 ) -> tuple[dict[str, Any], Answers]:  # fmt: skip
     """Return figures raw and processed to `width`, with verdicts on pairs of sets, and raw answers."""
-    with threadpool_limits(1):  # sets share the processors, and the number of threads changes the order of sums
+    with threadpool_limits(
+        1
+    ):  # sets share the processors, and the number of threads changes the order of sums
         pa.default_memory_pool().release_unused()  # of reading the table, which may take more memory than the tasks
         tasks, processing, refits = build_tasks(data), Processing(data, width), data.refits
         del data
         pa.default_memory_pool().release_unused()
         raw, processed = answer_sets(tasks, sets, ks, refits, processing, unprocessed)
-        shown = {probe: of for probe, of in summarise_answers(tasks, processed, ks).items() if "skipped" not in of}
+        shown = {
+            probe: of
+            for probe, of in summarise_answers(tasks, processed, ks).items()
+            if "skipped" not in of
+        }
         judged = {
             "probes": summarise_answers(tasks, raw, ks, refits),
             "processed": processing.facts() | shown,

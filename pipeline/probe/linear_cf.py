@@ -33,29 +33,44 @@ class UserBlock(NamedTuple):
     """A block of b users, their N train items and their T targets."""
 
     history: sp.csr_array  # float32 [b, I]
-    seen: tuple[np.ndarray, np.ndarray]  # int64 [N], ascending: user of each train item, 0 .. b-1; and the item
+    seen: tuple[
+        np.ndarray, np.ndarray
+    ]  # int64 [N], ascending: user of each train item, 0 .. b-1; and the item
     targets: tuple[np.ndarray, np.ndarray]  # targets in the same form, [T]
 
     def recalls(
-        self, by_users: np.ndarray, scale: np.ndarray, by_features: np.ndarray | None = None, distil: float = 0
+        self,
+        by_users: np.ndarray,
+        scale: np.ndarray,
+        by_features: np.ndarray | None = None,
+        distil: float = 0,
     ) -> np.ndarray:
         """Return Recall@20 [b], train masked, ties by lowest item.
 
         Scores are by_users diag(scale) + distil by_features, [b, I]; the diagonal affects only items that are masked.
         """
-        n, k, hit = len(by_users), bounded_cutoff(by_users.shape[1]), np.empty(len(self.targets[0]), bool)
+        n, k, hit = (
+            len(by_users),
+            bounded_cutoff(by_users.shape[1]),
+            np.empty(len(self.targets[0]), bool),
+        )
         for first in range(0, n, ROWS):
             scores = by_users[first : first + ROWS] * scale
             if by_features is not None:
                 scores += by_features[first : first + ROWS] * np.float32(distil)
-            seen, pairs = (slice(*np.searchsorted(row, [first, first + ROWS])) for row, _ in (self.seen, self.targets))
+            seen, pairs = (
+                slice(*np.searchsorted(row, [first, first + ROWS]))
+                for row, _ in (self.seen, self.targets)
+            )
             scores[self.seen[0][seen] - first, self.seen[1][seen]] = -np.inf
             row, target = self.targets[0][pairs] - first, self.targets[1][pairs]
             own = scores[row, target]
             rank = np.count_nonzero(scores[row] > own[:, None], axis=1)
             near = np.flatnonzero(rank < k)
             tied = scores[row[near]] == own[near, None]
-            rank[near] += np.count_nonzero(tied & (np.arange(scores.shape[1]) < target[near, None]), axis=1)
+            rank[near] += np.count_nonzero(
+                tied & (np.arange(scores.shape[1]) < target[near, None]), axis=1
+            )
             hit[pairs] = rank < k
         return np.bincount(self.targets[0], hit, n) / np.bincount(self.targets[0], minlength=n)
 
@@ -75,7 +90,10 @@ class LinearCF:
     def user_blocks(self) -> dict[Judged, list[UserBlock]]:
         blocks: dict[Judged, list[UserBlock]] = {"valid": [], "test": []}
         for part, found in blocks.items():
-            everyone, step = users_with_targets(self.split, part), max(1, BLOCK // self.split.n_items)
+            everyone, step = (
+                users_with_targets(self.split, part),
+                max(1, BLOCK // self.split.n_items),
+            )
             targets: Pairs = getattr(self.split, part)
             for users in (everyone[at : at + step] for at in range(0, len(everyone), step)):
                 mine = np.flatnonzero(np.isin(targets.users, users))
@@ -99,7 +117,9 @@ class LinearCF:
 
     def _ease_recalls(self, part: Judged, inverse: np.ndarray) -> np.ndarray:
         scale = -1 / inverse.diagonal()
-        return np.concatenate([one.recalls(one.history @ inverse, scale) for one in self.user_blocks[part]])
+        return np.concatenate(
+            [one.recalls(one.history @ inverse, scale) for one in self.user_blocks[part]]
+        )
 
     @cached_property
     def base(self) -> np.ndarray:
@@ -112,7 +132,10 @@ class LinearCF:
         users = sum(one.history.shape[0] for blocks in self.user_blocks.values() for one in blocks)
         if users * self.split.n_items > HELD:
             return {}
-        return {part: [one.history @ self.ease[2] for one in blocks] for part, blocks in self.user_blocks.items()}
+        return {
+            part: [one.history @ self.ease[2] for one in blocks]
+            for part, blocks in self.user_blocks.items()
+        }
 
     def answer(self, features: np.ndarray, refit: Refit | None = None) -> np.ndarray:
         """Return test recall of L3AE minus that of EASE, [n], for features float32 [I, F]."""
@@ -126,7 +149,11 @@ class LinearCF:
             factors = self.ease[2] @ w, v
             recalls = self._l3ae("valid", w, factors, SHARES)
             for share, one in zip(SHARES, recalls, strict=True):
-                found = float(one.mean()), -share, -content_ridge  # on ties, the setting closest to EASE
+                found = (
+                    float(one.mean()),
+                    -share,
+                    -content_ridge,
+                )  # on ties, the setting closest to EASE
                 if found > best:
                     best, chosen = found, (w, factors, share)
         if chosen is None:
@@ -136,7 +163,11 @@ class LinearCF:
         return gain
 
     def _l3ae(
-        self, part: Judged, w: np.ndarray, factors: tuple[np.ndarray, np.ndarray], shares: Sequence[float]
+        self,
+        part: Judged,
+        w: np.ndarray,
+        factors: tuple[np.ndarray, np.ndarray],
+        shares: Sequence[float],
     ) -> list[np.ndarray]:
         """Return recalls [N] at each share; off the diagonal L3AE's matrix is P diag(c) + Y V^T (ease.py)."""
         (y, v), (_, ridge, inverse) = factors, self.ease
@@ -159,7 +190,11 @@ class LinearCF:
         out: dict[str, Any] = {"users": n, "chance": {name: round(base, 6), "gain": 0.0}}
         for features, gain in sets.items():
             mean, error = float(gain.mean()), float(gain.std() / np.sqrt(n))
-            out[features] = {name: round(base + mean, 6), "gain": round(mean, 6), "gain_se": round(error, 6)}
+            out[features] = {
+                name: round(base + mean, 6),
+                "gain": round(mean, 6),
+                "gain_se": round(error, 6),
+            }
         return out
 
 
@@ -174,7 +209,9 @@ def build_task(data: Data) -> LinearCF | str:
     except ImportError:
         return "torch is not installed"
     if (needed := data.items**2 * 4 / 2**30) > GIB:
-        return f"the closed form takes {needed:,.1f} GiB for {data.items:,} items, more than {GIB:g}"
+        return (
+            f"the closed form takes {needed:,.1f} GiB for {data.items:,} items, more than {GIB:g}"
+        )
     user = data.interactions["user_id"].to_numpy()
     parts = split.load_split(data.interactions, int(user.max(initial=-1)) + 1, data.items)
     if not (len(users_with_targets(parts, "valid")) and len(users_with_targets(parts, "test"))):

@@ -31,7 +31,9 @@ class Questions:
 
     members: sparse.csr_array  # [N, I], 1 where an item is one of the question's members
     target: np.ndarray  # int64 [N], the target item; never a member of its own question
-    group: np.ndarray  # int64 [N], user or item that a question belongs to, 0 .. G-1; groups have equal weight
+    group: (
+        np.ndarray
+    )  # int64 [N], user or item that a question belongs to, 0 .. G-1; groups have equal weight
     unit: str = "users"  # what a group is: users or items
     note: str = ""  # caveat of the figures
 
@@ -48,7 +50,11 @@ def sample_size(items: int) -> int:
 def sample_ids(ids: np.ndarray, items: int, seed: int) -> np.ndarray:
     """Return at most `sample_size` of the ids; a sample is sorted."""
     count = sample_size(items)
-    return ids if len(ids) <= count else np.sort(np.random.default_rng(seed).choice(ids, count, replace=False))
+    return (
+        ids
+        if len(ids) <= count
+        else np.sort(np.random.default_rng(seed).choice(ids, count, replace=False))
+    )
 
 
 def join_questions(questions: Sequence[Questions]) -> Questions:
@@ -59,7 +65,9 @@ def join_questions(questions: Sequence[Questions]) -> Questions:
     return Questions(
         sparse.vstack([part.members for part in questions], format="csr"),
         np.concatenate([part.target for part in questions]),
-        np.concatenate([part.group + offset for part, offset in zip(questions, offsets, strict=False)]),
+        np.concatenate(
+            [part.group + offset for part, offset in zip(questions, offsets, strict=False)]
+        ),
     )
 
 
@@ -74,7 +82,12 @@ def hit_rates(features: np.ndarray, questions: Questions, ks: Sequence[int]) -> 
     # sums of the members' cosines to the target, [N]; TIE absorbs rounding differences to the products below
     step, target = max(1, SCORES_HELD // features.shape[1]), questions.target
     parts = [slice(at, at + step) for at in range(0, len(target), step)]
-    own = np.concatenate([np.einsum("nf,nf->n", members[p] @ unit, float64_units(features, target[p])) for p in parts])
+    own = np.concatenate(
+        [
+            np.einsum("nf,nf->n", members[p] @ unit, float64_units(features, target[p]))
+            for p in parts
+        ]
+    )
     low, high = ((own + slack * size)[:, None] for slack in (-TIE, TIE))
     # multiply by question or by item, whichever takes fewer products
     sums = members @ unit if len(size) <= len(features) else None
@@ -82,7 +95,9 @@ def hit_rates(features: np.ndarray, questions: Questions, ks: Sequence[int]) -> 
     better, tied = np.zeros(len(size), np.int64), np.zeros(len(size), np.int64)
     for at in range(0, len(features), block):
         columns = float64_units(features, slice(at, at + block)).T
-        scores = members @ (unit @ columns) if sums is None else sums @ columns  # [N, block], sums of members' cosines
+        scores = (
+            members @ (unit @ columns) if sums is None else sums @ columns
+        )  # [N, block], sums of members' cosines
         ends = by_item.indptr[at : at + scores.shape[1] + 1]
         column = np.repeat(np.arange(scores.shape[1]), np.diff(ends))
         scores[by_item.indices[ends[0] : ends[-1]], column] = -np.inf
@@ -91,7 +106,9 @@ def hit_rates(features: np.ndarray, questions: Questions, ks: Sequence[int]) -> 
         tied += np.count_nonzero(scores >= low, axis=1)
     tied -= better
     # expected hits over random orders of the ties, so that constant features score exactly at chance
-    probability = np.clip((np.asarray(ks)[None, :] - better[:, None]) / tied[:, None], 0, 1)  # [N, len(ks)]
+    probability = np.clip(
+        (np.asarray(ks)[None, :] - better[:, None]) / tied[:, None], 0, 1
+    )  # [N, len(ks)]
     return _group_means(probability, questions.group)
 
 
@@ -100,17 +117,31 @@ def summarise_hits(
 ) -> dict[str, Any]:
     """Summarise hits, feature set -> [G, len(ks)], in the form of `Task.summary`."""
     groups = questions.groups
-    out: dict[str, Any] = {questions.unit: groups} | ({"note": questions.note} if questions.note else {})
+    out: dict[str, Any] = {questions.unit: groups} | (
+        {"note": questions.note} if questions.note else {}
+    )
     candidates = questions.members.shape[1] - np.diff(questions.members.indptr)
-    chance = _group_means(np.minimum(np.asarray(ks)[None, :] / candidates[:, None], 1), questions.group)
+    chance = _group_means(
+        np.minimum(np.asarray(ks)[None, :] / candidates[:, None], 1), questions.group
+    )
     columns = {"chance": {"": chance.mean(axis=0)}}
-    columns |= {n: {"": hits.mean(axis=0), "_se": hits.std(axis=0) / np.sqrt(groups)} for n, hits in sets.items()}
+    columns |= {
+        n: {"": hits.mean(axis=0), "_se": hits.std(axis=0) / np.sqrt(groups)}
+        for n, hits in sets.items()
+    }
     for name, figures in columns.items():
-        rows = [(f"{figure}@{k}{end}", v) for end, of in figures.items() for k, v in zip(ks, of, strict=True)]
+        rows = [
+            (f"{figure}@{k}{end}", v)
+            for end, of in figures.items()
+            for k, v in zip(ks, of, strict=True)
+        ]
         out[name] = {measure: round(float(value), 6) for measure, value in rows}
     return out
 
 
 def _group_means(values: np.ndarray, group: np.ndarray) -> np.ndarray:
     """Average the rows of each group: [N, n] -> [G, n]."""
-    return np.stack([np.bincount(group, column) for column in values.T], axis=1) / np.bincount(group)[:, None]
+    return (
+        np.stack([np.bincount(group, column) for column in values.T], axis=1)
+        / np.bincount(group)[:, None]
+    )

@@ -49,7 +49,9 @@ def write_release(
     layout, asked = outputs.layout, _available_sets(outputs.layout, publish)
     empty = [name for name in asked if _is_zero(layout, name)]
     if empty == asked:
-        raise UserError("publish.features: every vector of each set is zero; check the texts and images of the items")
+        raise UserError(
+            "publish.features: every vector of each set is zero; check the texts and images of the items"
+        )
     for name in empty:
         warn(f"{name}: every vector is zero; it is left out of the release")
     names = _order_sets(outputs, [name for name in asked if name not in empty])
@@ -58,19 +60,34 @@ def write_release(
     encoders = select_encoders(layout, names)
     used_by = _copy_encoders(folder / encoder.FOLDER, encoders)
     _write_evidence(folder, outputs)
-    files = [manifest.describe_file(folder, p, tables.get(p), used_by.get(p, ())) for p in io.files_below(folder)]
-    upstream = [path for path in (layout.interactions, layout.items, layout.results) if path.exists()]
-    inputs = [Input(**{k: row[k] for k in ("name", "bytes", "sha256")}) for row in io.read_json(layout.sources)]
+    files = [
+        manifest.describe_file(folder, p, tables.get(p), used_by.get(p, ()))
+        for p in io.files_below(folder)
+    ]
+    upstream = [
+        path for path in (layout.interactions, layout.items, layout.results) if path.exists()
+    ]
+    inputs = [
+        Input(**{k: row[k] for k in ("name", "bytes", "sha256")})
+        for row in io.read_json(layout.sources)
+    ]
     made_by = _find_makers([*tables, *upstream], outputs)
     said = facts.state_facts(folder / ITEMS, outputs, publish, names, empty, files, inputs, made_by)
     # each of croissant.json, card and manifest lists all files written before it
     io.write_json(folder / card.CROISSANT, card.croissant(said, files))
     files.append(manifest.describe_file(folder, folder / card.CROISSANT))
     index = folder / "embeddings/index.json"
-    text = card.render_card(outputs, said, files, encoders, io.read_json(index) if index.exists() else None)
+    text = card.render_card(
+        outputs, said, files, encoders, io.read_json(index) if index.exists() else None
+    )
     io.write_bytes(folder / "README.md", text.encode())
     files.append(manifest.describe_file(folder, folder / "README.md"))
-    trained = [layout.encoder.weights, layout.encoder.tokenizer, layout.encoder.whitening, layout.model]
+    trained = [
+        layout.encoder.weights,
+        layout.encoder.tokenizer,
+        layout.encoder.whitening,
+        layout.model,
+    ]
     written = Manifest(
         format=manifest.FORMAT,
         dataset=said.dataset,
@@ -79,7 +96,11 @@ def write_release(
         counts=said.counts,
         files=sorted(files, key=lambda f: f.path),
         inputs=inputs,
-        weights=[Input(name=p.name, bytes=p.stat().st_size, sha256=io.sha256(p)) for p in trained if p.exists()],
+        weights=[
+            Input(name=p.name, bytes=p.stat().st_size, sha256=io.sha256(p))
+            for p in trained
+            if p.exists()
+        ],
         encoders=dict(said.networks),
         columns=columns,
         made_by=dict(said.made_by),
@@ -93,7 +114,9 @@ def _available_sets(layout: Layout, publish: Publish) -> list[str]:
     wanted, encoded = publish.features, layout.feature_sets()
     names = [name for name in wanted if name in encoded]
     if not names:
-        there = ", ".join(encoded) or f"no feature sets: run `alignrec encode {layout.dataset}` first"
+        there = (
+            ", ".join(encoded) or f"no feature sets: run `alignrec encode {layout.dataset}` first"
+        )
         asked = f"publish.features ({', '.join(wanted)})"
         raise UserError(f"{asked}: none has been encoded for {layout.dataset}; there are {there}")
     return names
@@ -114,7 +137,9 @@ def _write_tables(
     folder: Path, layout: Layout, publish: Publish, names: Sequence[str], record: Mapping[str, Any]
 ) -> dict[Path, str]:
     """Write or copy all tables; return path -> kind of table."""
-    io.write_tables(_read_items(layout, publish), folder / ITEMS, schemas.RELEASED_ITEMS, dict(record))
+    io.write_tables(
+        _read_items(layout, publish), folder / ITEMS, schemas.RELEASED_ITEMS, dict(record)
+    )
     tables = {folder / ITEMS: "items"}
     if publish.interactions:
         for name, source, schema in (
@@ -123,15 +148,22 @@ def _write_tables(
             parts = io.read_tables(source, schema)
             if name == "users" and publish.users != "names":
                 at = schema.get_field_index("user")
-                parts = (part.set_column(at, schema.field(at), part["user_id"].cast(pa.string())) for part in parts)
+                parts = (
+                    part.set_column(at, schema.field(at), part["user_id"].cast(pa.string()))
+                    for part in parts
+                )
             io.write_tables(parts, folder / f"{name}.parquet", schema, io.record(source) or None)
             tables[folder / f"{name}.parquet"] = name
     for name in names:
         for path in io.shards(layout.features(name), "features"):
             tables |= _copy_table(path, folder / f"features/{name}/{path.name}", "features")
         tables |= _copy_table(layout.edges(name), folder / f"graph/{name}/edges.parquet", "edges")
-        tables |= _copy_table(layout.codes(name), folder / f"semantic_ids/{name}/codes.parquet", "semantic_ids")
-    tables |= _copy_table(layout.item_embeddings, folder / "embeddings/items.parquet", "item_embeddings")
+        tables |= _copy_table(
+            layout.codes(name), folder / f"semantic_ids/{name}/codes.parquet", "semantic_ids"
+        )
+    tables |= _copy_table(
+        layout.item_embeddings, folder / "embeddings/items.parquet", "item_embeddings"
+    )
     source, target = layout.user_embeddings, folder / "embeddings/users.parquet"
     if publish.users == "names":
         tables |= _copy_table(source, target, "user_embeddings")
@@ -161,12 +193,18 @@ def _write_evidence(folder: Path, outputs: Outputs) -> None:
     if outputs.probes is not None:
         io.write_json(folder / "probes.json", outputs.probes)
     if outputs.study:
-        io.write_json(folder / "study.json", {part: table.to_pylist() for part, table in outputs.study.items()})
+        io.write_json(
+            folder / "study.json",
+            {part: table.to_pylist() for part, table in outputs.study.items()},
+        )
 
 
 def _read_items(layout: Layout, publish: Publish) -> Iterator[pa.Table]:
     if not any(layout.images.glob("images-*.parquet")):
-        yield from (_release_items(items, None, publish) for items in io.read_tables(layout.items, schemas.ITEMS))
+        yield from (
+            _release_items(items, None, publish)
+            for items in io.read_tables(layout.items, schemas.ITEMS)
+        )
         return
     first = 0
     for path in io.shards(layout.images, "images"):
@@ -188,7 +226,9 @@ def _release_items(items: pa.Table, images: pa.Table | None, publish: Publish) -
     derived = {f"image_{name}": images[name] for name in ("status", "sha256", "phash")}
     derived |= {
         "input_image_sha256": images["input_image_sha256"],
-        "image_url": pa.array([a if is_web(a) else "" for a in images["url"].to_pylist()], pa.string()),
+        "image_url": pa.array(
+            [a if is_web(a) else "" for a in images["url"].to_pylist()], pa.string()
+        ),
         "input_text_sha256": pa.array(map(text_sha256, items["text"].to_pylist()), pa.string()),
     }
     derived |= dict.fromkeys(LEFT_OUT[publish.texts or "all"], blank)
@@ -205,7 +245,9 @@ def select_encoders(layout: Layout, names: Sequence[str]) -> dict[str, FeatureSe
         needed = _with_dependencies(layout, name)
         # weights that a package ships have no origin and do not count as third-party weights
         specs = (ENCODERS.get(one.facts.network) for one in needed)
-        if all(one.facts.portable for one in needed) and all(spec is None or spec.origin is None for spec in specs):
+        if all(one.facts.portable for one in needed) and all(
+            spec is None or spec.origin is None for spec in specs
+        ):
             released |= {one.name: one for one in needed}
     return released
 
@@ -243,10 +285,16 @@ def _find_makers(paths: list[Path], outputs: Outputs) -> dict[str, Maker]:
     found: dict[str, Maker] = {}
     layout = outputs.layout
     # stages with a matrix, such as encode, have a record per item
-    items = [(stage, path.parent.name) for stage in outputs.stages for path in layout.out(stage).glob(f"*/{io.RECORD}")]
+    items = [
+        (stage, path.parent.name)
+        for stage in outputs.stages
+        for path in layout.out(stage).glob(f"*/{io.RECORD}")
+    ]
     of_items = [quoted_record(layout, *item) for item in items]
     for record in (*of_items, *outputs.records.values(), *map(io.record, paths)):
         if record:
             source = code.fingerprint(f"alignrec.stages.{record['stage']}")
-            found[record["stage"]] = Maker(params=record["params"], versions=record["versions"], code=source)
+            found[record["stage"]] = Maker(
+                params=record["params"], versions=record["versions"], code=source
+            )
     return dict(sorted(found.items()))

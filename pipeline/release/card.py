@@ -34,19 +34,31 @@ VERSIONS = ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissan
 
 
 def render_card(
-    outputs: Outputs, said: Statement, files: list[File], encoders: Iterable[str], index: Mapping[str, Any] | None
+    outputs: Outputs,
+    said: Statement,
+    files: list[File],
+    encoders: Iterable[str],
+    index: Mapping[str, Any] | None,
 ) -> str:
     """Render README.md; `encoders` are the sets whose encoder is released, `index` the facts of the FAISS index."""
     first, *_ = said.coverage
     names = {name for name, *_ in said.coverage}
-    coded = {name: figures for name, figures in read_json(outputs.layout.code_quality, {}).items() if name in names}
+    coded = {
+        name: figures
+        for name, figures in read_json(outputs.layout.code_quality, {}).items()
+        if name in names
+    }
     processed = (outputs.probes or {}).get("processed")
     return TEMPLATES.get_template("card.md").render(
         said=said,
         outputs=outputs,
         header=_metadata_block(said, first[0], files),
         files=[
-            [f"`{f.path}`", "" if f.rows is None else f"{f.rows:,}", _describe_file(f.path, f.table, f.used_by)]
+            [
+                f"`{f.path}`",
+                "" if f.rows is None else f"{f.rows:,}",
+                _describe_file(f.path, f.table, f.used_by),
+            ]
             for f in files
         ],
         inputs=[[i.name, f"{i.bytes:,}", f"`{i.sha256}`"] for i in said.inputs],
@@ -81,7 +93,9 @@ def network_rows(encoders: Mapping[str, Encoder]) -> list[list[Any]]:
         made_of = one.model or f"{len(one.parts)} parts"
         source = [made_of, one.revision, one.library, one.licence]
         if one.model or one.parts:
-            table.append([name, one.kind, *source, ", ".join(one.modalities), one.prompt, one.dim or ""])
+            table.append(
+                [name, one.kind, *source, ", ".join(one.modalities), one.prompt, one.dim or ""]
+            )
         table += network_rows({f"{name}: {part.name}": part for part in one.parts})
     return table
 
@@ -92,9 +106,14 @@ def _metadata_block(said: Statement, first: str, files: list[File]) -> str:
         **said.licence_header,
         **({"language": said.publish.language} if said.publish.language else {}),
         "tags": ["recommendation", "multimodal", "feature-extraction", "alignrec"],
-        "size_categories": [next((name for limit, name in SIZES if said.counts.items < limit), "1M<n<10M")],
+        "size_categories": [
+            next((name for limit, name in SIZES if said.counts.items < limit), "1M<n<10M")
+        ],
         "configs": [
-            {"config_name": name, "data_files": [{"split": "train", "path": [file.path for file in of_table]}]}
+            {
+                "config_name": name,
+                "data_files": [{"split": "train", "path": [file.path for file in of_table]}],
+            }
             | ({"default": True} if name == f"features-{first}" else {})
             for name, of_table in record_sets(files).items()
         ],
@@ -104,9 +123,18 @@ def _metadata_block(said: Statement, first: str, files: list[File]) -> str:
 
 def croissant(said: Statement, files: list[File]) -> dict[str, Any]:
     publish, dataset = said.publish, said.dataset
-    is_unlicensed = publish.licence is None and said.licence.header["license"] in ("unknown", "other")
-    creators = [{"@type": "sc:Organization", "name": name} for name in publish.creator or ()]  # may also be a person
-    published = {"url": publish.url, "creator": creators, "datePublished": publish.date and publish.date.isoformat()}
+    is_unlicensed = publish.licence is None and said.licence.header["license"] in (
+        "unknown",
+        "other",
+    )
+    creators = [
+        {"@type": "sc:Organization", "name": name} for name in publish.creator or ()
+    ]  # may also be a person
+    published = {
+        "url": publish.url,
+        "creator": creators,
+        "datePublished": publish.date and publish.date.isoformat(),
+    }
     terms = said.licence.address or said.licence.text
     made = "Made by the open pipeline alignrec; manifest.json has the parameters, versions and code of every stage."
     tables = record_sets(files)
@@ -130,7 +158,8 @@ def croissant(said: Statement, files: list[File]) -> dict[str, Any]:
         "rai:dataSocialImpact": said.render_topic("impact"),
         "rai:hasSyntheticData": bool(said.licence.synthetic),
         "prov:wasDerivedFrom": [
-            {"@type": "prov:Entity", "name": raw.name, "sha256": raw.sha256, "license": terms} for raw in said.inputs
+            {"@type": "prov:Entity", "name": raw.name, "sha256": raw.sha256, "license": terms}
+            for raw in said.inputs
         ],
         "prov:wasGeneratedBy": [
             {"@type": "prov:Activity", "name": stage, "description": made} for stage in said.made_by
@@ -140,28 +169,46 @@ def croissant(said: Statement, files: list[File]) -> dict[str, Any]:
     }
 
 
-def _list_distribution(files: list[File], tables: Mapping[str, list[File]]) -> Iterator[dict[str, Any]]:
+def _list_distribution(
+    files: list[File], tables: Mapping[str, list[File]]
+) -> Iterator[dict[str, Any]]:
     for file in files:
         yield {
             "@type": "cr:FileObject",
             **dict.fromkeys(("@id", "name", "contentUrl"), file.path),
             "contentSize": f"{file.bytes} B",
-            "encodingFormat": FORMATS.get(PurePosixPath(file.path).suffix, "application/octet-stream"),
+            "encodingFormat": FORMATS.get(
+                PurePosixPath(file.path).suffix, "application/octet-stream"
+            ),
             "sha256": file.sha256,
         }
     for name, parts in tables.items():
         if len(parts) > 1:
             named = dict.fromkeys(("@id", "name"), f"{name}-files")
-            included = {"encodingFormat": FORMATS[".parquet"], "includes": [part.path for part in parts]}
+            included = {
+                "encodingFormat": FORMATS[".parquet"],
+                "includes": [part.path for part in parts],
+            }
             yield {"@type": "cr:FileSet"} | named | included
 
 
 def _record_set(name: str, files: list[File]) -> dict[str, Any]:
-    source = {"fileSet": {"@id": f"{name}-files"}} if len(files) > 1 else {"fileObject": {"@id": files[0].path}}
-    lists = [re.fullmatch(r"fixed_size_list<.*>\[(\d+)\]", column.type) for column in files[0].columns or []]
+    source = (
+        {"fileSet": {"@id": f"{name}-files"}}
+        if len(files) > 1
+        else {"fileObject": {"@id": files[0].path}}
+    )
+    lists = [
+        re.fullmatch(r"fixed_size_list<.*>\[(\d+)\]", column.type)
+        for column in files[0].columns or []
+    ]
     width = next((int(found[1]) for found in lists if found), 1)
     schema = TABLES[str(files[0].table)].schema
-    types = {pa.types.is_boolean: "sc:Boolean", pa.types.is_integer: "sc:Integer", pa.types.is_floating: "sc:Float"}
+    types = {
+        pa.types.is_boolean: "sc:Boolean",
+        pa.types.is_integer: "sc:Integer",
+        pa.types.is_floating: "sc:Float",
+    }
     fields: list[dict[str, Any]] = []
     for field in schema(width) if schema else ():
         array, kind = None, field.type
@@ -179,4 +226,10 @@ def _record_set(name: str, files: list[File]) -> dict[str, Any]:
             "source": source | {"extract": {"column": field.name}},
         })  # fmt: skip
     rows = f"{sum(f.rows or 0 for f in files)} rows"
-    return {"@type": "cr:RecordSet", "@id": name, "name": name, "description": rows, "field": fields}
+    return {
+        "@type": "cr:RecordSet",
+        "@id": name,
+        "name": name,
+        "description": rows,
+        "field": fields,
+    }

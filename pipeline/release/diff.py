@@ -26,14 +26,22 @@ ITEMS = "items.parquet"
 PARTS = ("major", "minor", "patch")
 # lower bounds for a patch: models trained on the old features still work
 SAME = {"overlap": 0.9, "cka": 0.99, "cosine": 0.99}
-KIN = {"overlap": 0.5, "cka": 0.9}  # lower bounds for a minor version: models need retraining, conclusions hold
+KIN = {
+    "overlap": 0.5,
+    "cka": 0.9,
+}  # lower bounds for a minor version: models need retraining, conclusions hold
 Pairs = list[tuple[int, int]]  # row of each common item in the older and in the newer release
 
 
 def diff_releases(a: Path, b: Path, changed: int) -> dict[str, Any]:
     """Compare two verified releases; raises UserError if they have no item in common."""
-    old, new = Release(a).refuse_without("items").manifest, Release(b).refuse_without("items").manifest
-    items_a, items_b = (pq.read_table(folder / ITEMS, columns=["asin", "title"]) for folder in (a, b))
+    old, new = (
+        Release(a).refuse_without("items").manifest,
+        Release(b).refuse_without("items").manifest,
+    )
+    items_a, items_b = (
+        pq.read_table(folder / ITEMS, columns=["asin", "title"]) for folder in (a, b)
+    )
     if not (common := common_rows(items_a, items_b)):
         raise UserError(f"{a} and {b} have no item in common; are they releases of one dataset?")
     found: dict[str, Any] = {
@@ -44,24 +52,36 @@ def diff_releases(a: Path, b: Path, changed: int) -> dict[str, Any]:
         "values": _value_changes(a, b, old, new),
         "features": {},
     }
-    for name in sorted({*old.sets_with("features")} & {*new.sets_with("features")}) if len(common) >= 3 else ():
+    for name in (
+        sorted({*old.sets_with("features")} & {*new.sets_with("features")})
+        if len(common) >= 3
+        else ()
+    ):
         found["features"][name] = similarity = _measure_similarity(a, b, name, common, changed)
         for entry in similarity["most_changed"]:
             item = items_a.slice(common[entry.pop("item_id")][0], 1).to_pylist()[0]
             entry |= {column: item[column] for column in ("asin", "title")}
-    changes = ["major"] * bool(found["schema"]) + ["minor"] * bool(found["rows"]) + ["patch"] * bool(found["values"])
+    changes = (
+        ["major"] * bool(found["schema"])
+        + ["minor"] * bool(found["rows"])
+        + ["patch"] * bool(found["values"])
+    )
     changes += [f["bump"] for f in found["features"].values()]
     changes += ["minor" for line in found["values"] if line.startswith("semantic_ids/")]
     bump, version = next((part for part in PARTS if part in changes), "none"), old.version
     if bump in PARTS:
         numbers, place = [int(part) for part in version.split(".")], PARTS.index(bump)
-        version = ".".join(map(str, [*numbers[:place], numbers[place] + 1, *[0] * (len(PARTS) - place - 1)]))
+        version = ".".join(
+            map(str, [*numbers[:place], numbers[place] + 1, *[0] * (len(PARTS) - place - 1)])
+        )
     return found | {"bump": bump, "version": version}
 
 
 def describe_diff(diff: dict[str, Any]) -> Iterator[str]:
     parts = ("schema", "rows", "values")
-    same = [part for part in parts if not diff[part]] + [n for n, f in diff["features"].items() if "a" not in f]
+    same = [part for part in parts if not diff[part]] + [
+        n for n, f in diff["features"].items() if "a" not in f
+    ]
     for part in parts:
         yield from (f"{part}: {line}" for line in diff[part])
     for name, f in diff["features"].items():
@@ -84,7 +104,9 @@ def describe_diff(diff: dict[str, Any]) -> Iterator[str]:
 
 
 def describe_verdict(diff: dict[str, Any]) -> str:
-    versions = f"{diff['a']['version']} -> {diff['version']}; it calls itself {diff['b']['version']}"
+    versions = (
+        f"{diff['a']['version']} -> {diff['version']}; it calls itself {diff['b']['version']}"
+    )
     return f"{_describe_bump(diff['bump'])}: {versions}"
 
 
@@ -100,12 +122,17 @@ def common_rows(before: pa.Table, after: pa.Table) -> Pairs:
 def _schema_changes(old: Manifest, new: Manifest) -> list[str]:
     # changes that break readers of the old release; tables of a feature set are one entry
     before, after = (
-        {f.path.rpartition("/")[0] if f.table == "features" else f.path: f.columns or [] for f in _list_tables(release)}
+        {
+            f.path.rpartition("/")[0] if f.table == "features" else f.path: f.columns or []
+            for f in _list_tables(release)
+        }
         for release in (old, new)
     )
     changes = [f"{where}: gone" for where in before if where not in after]
     for where in before.keys() & after.keys():
-        changes += [f"{where}: column {c.name} was {c.type}" for c in before[where] if c not in after[where]]
+        changes += [
+            f"{where}: column {c.name} was {c.type}" for c in before[where] if c not in after[where]
+        ]
     return sorted(changes)
 
 
@@ -137,14 +164,23 @@ def _list_tables(release: Manifest) -> list[File]:
 def _measure_similarity(a: Path, b: Path, name: str, common: Pairs, changed: int) -> dict[str, Any]:
     """Return the similarity of a feature set's versions, and the bump that it requires: major, minor, patch or none."""
     old, new = read_versions(a, b, name, common)
-    found: dict[str, Any] = {"items": len(common), "neighbours": min(NEIGHBOURS, len(common) - 1), "most_changed": []}
+    found: dict[str, Any] = {
+        "items": len(common),
+        "neighbours": min(NEIGHBOURS, len(common) - 1),
+        "most_changed": [],
+    }
     if np.array_equal(old.vectors, new.vectors):
         return found | {"overlap": 1.0, "cka": 1.0, "cosine": 1.0, "equal": True, "bump": "none"}
     comparison = compare_sets([old, new], changed)
-    found |= {k: v for k, v in comparison["pairs"][0].items() if k not in ("a", "b")} | comparison["sets"]
+    found |= {k: v for k, v in comparison["pairs"][0].items() if k not in ("a", "b")} | comparison[
+        "sets"
+    ]
     cosine = None
     if old.vectors.shape == new.vectors.shape:
-        (unit_old, directed_old), (unit_new, directed_new) = unit_rows(old.vectors), unit_rows(new.vectors)
+        (unit_old, directed_old), (unit_new, directed_new) = (
+            unit_rows(old.vectors),
+            unit_rows(new.vectors),
+        )
         cosines = np.einsum("if,if->i", unit_old, unit_new, dtype=np.float64)
         cosines[~directed_old & ~directed_new] = 1  # no content in either release
         cosine = round(float(cosines.mean()), 6)
@@ -152,7 +188,9 @@ def _measure_similarity(a: Path, b: Path, name: str, common: Pairs, changed: int
     # unlike cosines, neighbours and CKA are invariant to rotations, which break models trained on the old features
     if found["cosine"] is not None and all(found[key] >= low for key, low in SAME.items()):
         return found | {"bump": "patch"}
-    return found | {"bump": "minor" if all(found[key] >= low for key, low in KIN.items()) else "major"}
+    return found | {
+        "bump": "minor" if all(found[key] >= low for key, low in KIN.items()) else "major"
+    }
 
 
 def read_versions(a: Path, b: Path, name: str, common: Pairs) -> list[FeatureSet]:
@@ -160,7 +198,9 @@ def read_versions(a: Path, b: Path, name: str, common: Pairs) -> list[FeatureSet
     sets = []
     for which, folder, rows in (("a", a, [i for i, _ in common]), ("b", b, [j for _, j in common])):
         paths = io.shards(folder / "features" / name, "features")
-        vectors = io.matrix(pa.concat_tables([pq.read_table(p, columns=["vector"]) for p in paths])["vector"])
+        vectors = io.matrix(
+            pa.concat_tables([pq.read_table(p, columns=["vector"]) for p in paths])["vector"]
+        )
         sets.append(FeatureSet(which, str(folder), vectors[rows]))
     return sets
 
@@ -178,7 +218,9 @@ def render_changes(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: s
             old = replace(old, name=f"{name} before ({diff['a']['version']})")
             new = replace(new, name=f"{name} after ({diff['b']['version']})")
             pairs.append(changed_items(old, new, most))
-    parts = [[part, line] for part in ("schema", "rows", "values") for line in diff[part] or ["the same"]]
+    parts = [
+        [part, line] for part in ("schema", "rows", "values") for line in diff[part] or ["the same"]
+    ]
     tables = [Table("Contents", "", ["part", "difference"], parts, texts=2), _features_table(diff)]
     return compared_page(
         "diff", diff["b"]["dataset"], describe_verdict(diff),
@@ -190,9 +232,17 @@ def render_changes(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: s
 
 
 def _features_table(diff: dict[str, Any]) -> Table:
-    shapes = [(which, figure) for figure in ("effective_rank", "mean_cosine") for which in ("a", "b")]
+    shapes = [
+        (which, figure) for figure in ("effective_rank", "mean_cosine") for which in ("a", "b")
+    ]
     rows = [
-        [name, f["bump"], format_overlap(f), f"{f['cka']:.4f}", "" if f["cosine"] is None else f"{f['cosine']:.3f}"]
+        [
+            name,
+            f["bump"],
+            format_overlap(f),
+            f"{f['cka']:.4f}",
+            "" if f["cosine"] is None else f"{f['cosine']:.3f}",
+        ]
         + [f"{f[which][figure]:.3f}" if which in f else "" for which, figure in shapes]
         for name, f in diff["features"].items()
     ]

@@ -18,7 +18,13 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.beit3.params import BEIT3_SETS, BEiT3Sets
 from alignrec.pipeline.encoders.params import Encode
-from alignrec.pipeline.encoders.registry import ENCODERS, Encoders, Network, find_network, settings_facts
+from alignrec.pipeline.encoders.registry import (
+    ENCODERS,
+    Encoders,
+    Network,
+    find_network,
+    settings_facts,
+)
 from alignrec.pipeline.features import names
 from alignrec.pipeline.features.batching import Items
 from alignrec.pipeline.features.encode import write_features, write_set
@@ -29,7 +35,12 @@ from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io import text as lines
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release import item_file
-from alignrec.pipeline.release.encoder import MOST_AT_A_TIME, ReleasedEncoders, hash_images, text_sha256
+from alignrec.pipeline.release.encoder import (
+    MOST_AT_A_TIME,
+    ReleasedEncoders,
+    hash_images,
+    text_sha256,
+)
 from alignrec.pipeline.release.loading import Project, load_encoder, refuse_absent
 from alignrec.pipeline.release.recipe import Recipe, project_recipe, release_recipe
 from alignrec.pipeline.runtime import engine, progress
@@ -41,8 +52,14 @@ from alignrec.pipeline.runtime.run import Run
 DATASET = "table"  # name of the table as a dataset
 PART = 256  # rows per checkpoint of an interrupted run: a minute at four rows per second
 FACTS = "_embed.json"  # readers of Parquet folders ignore names that begin with _
-UNREAD = {"status": "missing", "reason": "this encoder reads no image", "input_image_sha256": ""}  # image row
-INLINE = re.compile(r"(?P<kind>[a-z][a-z0-9_-]*):(?P<model>.+)")  # kind:model, for kinds that load a third-party model
+UNREAD = {
+    "status": "missing",
+    "reason": "this encoder reads no image",
+    "input_image_sha256": "",
+}  # image row
+INLINE = re.compile(
+    r"(?P<kind>[a-z][a-z0-9_-]*):(?P<model>.+)"
+)  # kind:model, for kinds that load a third-party model
 
 
 class Choice(NamedTuple):
@@ -51,7 +68,9 @@ class Choice(NamedTuple):
     name: str  # name of the feature set
     params: Parameters  # sections `encoders`, `encode` and `combine` reduced to what it needs
     project: Project | None = None  # contains the feature set and its encoder
-    cache: Path | None = None  # encoded rows of earlier tables, and of the project if `encode.reuse` is set
+    cache: Path | None = (
+        None  # encoded rows of earlier tables, and of the project if `encode.reuse` is set
+    )
     reads: tuple[str, ...] = ()  # modalities of the set of a release or project
     recipe: Recipe | None = None  # how that release or project makes its texts
 
@@ -66,7 +85,9 @@ class Summary(NamedTuple):
     rejected: Counter[str]  # reason -> rows
 
 
-def choose_encoder(params: Parameters, name: str, root: Path, release: Path | None = None) -> Choice:
+def choose_encoder(
+    params: Parameters, name: str, root: Path, release: Path | None = None
+) -> Choice:
     """Find an encoder of a release, or of section `encoders`, a kind, `kind:model`, a project's set or combination."""
     encoders, sets, cache = params.encoders, params[Combine].sets, Layout(root, DATASET).rows
     if release is not None:
@@ -74,7 +95,10 @@ def choose_encoder(params: Parameters, name: str, root: Path, release: Path | No
         facts = shelf.facts(name)
         refuse_absent(release, facts.packages)
         encoders = {name: {"kind": "released", "model": str(release), "encoder": name}}
-        images, size = Images(size=facts.image_size, quality=facts.image_quality), min(facts.batch_size, MOST_AT_A_TIME)
+        images, size = (
+            Images(size=facts.image_size, quality=facts.image_quality),
+            min(facts.batch_size, MOST_AT_A_TIME),
+        )
         return Choice(
             name,
             _restrict(params, [name], encoders, images, batch_size=size),
@@ -91,7 +115,9 @@ def choose_encoder(params: Parameters, name: str, root: Path, release: Path | No
     if name in there:
         project = Project(Layout(root, there[name]))
         facts = project.facts(name)
-        images = params[Images].model_copy(update={"size": facts.image_size, "quality": facts.image_quality})
+        images = params[Images].model_copy(
+            update={"size": facts.image_size, "quality": facts.image_quality}
+        )
         return Choice(
             name,
             _restrict(params, [], encoders, images, batch_size=facts.batch_size),
@@ -101,23 +127,36 @@ def choose_encoder(params: Parameters, name: str, root: Path, release: Path | No
             recipe=project_recipe(params, there[name], project.layout.items),
         )
     if name not in sets:
-        raise UserError(f"no encoder '{name}'{nearest(name, [*encoders, *ENCODERS, *sets, *there])}")
+        raise UserError(
+            f"no encoder '{name}'{nearest(name, [*encoders, *ENCODERS, *sets, *there])}"
+        )
     needed = names.list_with_parts(params, DATASET, name)
     for one in needed:
         if one in BEIT3_SETS or names.kind_of(sets, one) in (names.MAPPED, *names.CEILINGS):
-            raise UserError(f"'{one}' needs more than a table; run `dvc repro`, or name a release by --release")
+            raise UserError(
+                f"'{one}' needs more than a table; run `dvc repro`, or name a release by --release"
+            )
     combined = {one: sets[one] for one in needed if one in sets}
     networks = [one for one in needed if one not in sets]
-    return Choice(name, _restrict(params, networks, encoders, params[Images], combined), cache=cache)
+    return Choice(
+        name, _restrict(params, networks, encoders, params[Images], combined), cache=cache
+    )
 
 
 def _restrict(
-    params: Parameters, listed: list[str], encoders: Encoders, images: Images, sets: Mapping[str, Any] = {}, **own: Any
+    params: Parameters,
+    listed: list[str],
+    encoders: Encoders,
+    images: Images,
+    sets: Mapping[str, Any] = {},
+    **own: Any,
 ) -> Parameters:
     encode = params[Encode].model_copy(update={"encoders": listed} | own)
     combine = params[Combine].model_copy(update={"sets": dict(sets), "controls": []})
     beit3 = params[BEiT3Sets].model_copy(update={"sets": []})
-    return params.having(encode, combine, beit3, images).model_copy(update={"encoders": dict(encoders)})
+    return params.having(encode, combine, beit3, images).model_copy(
+        update={"encoders": dict(encoders)}
+    )
 
 
 def embed(table: item_file.Table, choice: Choice, to: Path, retry_failed: bool = False) -> Summary:
@@ -128,11 +167,25 @@ def embed(table: item_file.Table, choice: Choice, to: Path, retry_failed: bool =
     lock, rejects = io.next_to(to, "lock"), to.with_name(f"{to.name}.rejects.parquet")
     with FileLock(lock):
         try:
-            if to.exists() and (not to.is_dir() or any(to.iterdir())) and not (retry_failed and (to / FACTS).is_file()):
-                again = "; --retry-failed encodes what failed or is new" if (to / FACTS).is_file() else ""
-                raise UserError(f"{to}: exists already; name another folder, or delete this one{again}")
-            if rejects.exists() and not (rejects.is_file() and io.record(rejects).get("stage") == "embed"):
-                raise UserError(f"{rejects}: exists already, and is not of `embed`; move it, or name another folder")
+            if (
+                to.exists()
+                and (not to.is_dir() or any(to.iterdir()))
+                and not (retry_failed and (to / FACTS).is_file())
+            ):
+                again = (
+                    "; --retry-failed encodes what failed or is new"
+                    if (to / FACTS).is_file()
+                    else ""
+                )
+                raise UserError(
+                    f"{to}: exists already; name another folder, or delete this one{again}"
+                )
+            if rejects.exists() and not (
+                rejects.is_file() and io.record(rejects).get("stage") == "embed"
+            ):
+                raise UserError(
+                    f"{rejects}: exists already, and is not of `embed`; move it, or name another folder"
+                )
             return _embed_next_to(to, rejects, table, choice)
         finally:
             lock.unlink(missing_ok=True)
@@ -143,14 +196,24 @@ def _embed_next_to(to: Path, rejects: Path, table: item_file.Table, choice: Choi
     work = io.next_to(to, "parts")
     run, layout = Run("encode", DATASET, choice.params, work, label="embed"), Layout(work, DATASET)
     encode, images = choice.params[Encode], choice.params[Images]
-    run.params = choice.params.having(encode.model_copy(update={"shard_rows": min(PART, encode.shard_rows)}))
-    networks = [find_network(choice.params.encoders, name, run.folder / name) for name in encode.encoders]
+    run.params = choice.params.having(
+        encode.model_copy(update={"shard_rows": min(PART, encode.shard_rows)})
+    )
+    networks = [
+        find_network(choice.params.encoders, name, run.folder / name) for name in encode.encoders
+    ]
     if choice.project:
         facts = choice.project.facts(choice.name)
         reads, made = {*map(str, facts.reads)}, facts.model_dump()
     else:
-        reads, kept = {modality for one in networks for modality in one.reads}, choice.params[Combine].sets
-        made = {"encoders": {one.name: settings_facts(one, encode) for one in networks}, "sets": kept}
+        reads, kept = (
+            {modality for one in networks for modality in one.reads},
+            choice.params[Combine].sets,
+        )
+        made = {
+            "encoders": {one.name: settings_facts(one, encode) for one in networks},
+            "sets": kept,
+        }
     columns = table.columns._asdict()
     settings = {"encoder": choice.name, "made": made, "encode": encode.facts(), "columns": columns}
     settings["images"] = images.model_dump(include={"size", "quality"})
@@ -162,12 +225,20 @@ def _embed_next_to(to: Path, rejects: Path, table: item_file.Table, choice: Choi
     with progress.print_heartbeat("embed", run.bars):
         if not layout.item_ids.is_file():
             try:
-                _lay_out(table, layout, images if "image" in reads else None, run.params[Encode].shard_rows, record)
+                _lay_out(
+                    table,
+                    layout,
+                    images if "image" in reads else None,
+                    run.params[Encode].shard_rows,
+                    record,
+                )
             except UserError:
                 shutil.rmtree(work)  # nothing to resume
                 raise
         folder = _write_vectors(run, choice, networks, items := Items.of(layout))
-    counts = _append_inputs(folder, items, work / "done", record, encode.shard_rows, table.identifier)
+    counts = _append_inputs(
+        folder, items, work / "done", record, encode.shard_rows, table.identifier
+    )
     summary = Summary(*counts, rejects, _gather_rejects(work / "rejects", rejects, record))
     about = {"items": summary.items, "rejected": summary.rejected, "notes": run.notes}
     space = io.fingerprint_of(io.record(io.shard(folder, "features", 0)))
@@ -180,7 +251,11 @@ def _embed_next_to(to: Path, rejects: Path, table: item_file.Table, choice: Choi
 
 
 def _lay_out(
-    table: item_file.Table, layout: Layout, images: Images | None, shard_rows: int, record: dict[str, Any]
+    table: item_file.Table,
+    layout: Layout,
+    images: Images | None,
+    shard_rows: int,
+    record: dict[str, Any],
 ) -> None:
     """Write the items, images (unless None) and rejects of a table; raises UserError if it has no items."""
     if images is None:
@@ -201,19 +276,29 @@ def _lay_out(
             if images is not None and not path.is_file():
                 # recorded as by stage `images`
                 params = {"params": images.model_dump(include={"size", "quality"})}
-                io.write_tables(_decode_images(shard, items, images), path, schemas.IMAGES, record | params)
+                io.write_tables(
+                    _decode_images(shard, items, images), path, schemas.IMAGES, record | params
+                )
             for first in range(0, len(shard), io.PART):
                 yield items.slice(first, io.PART)
             start, shards = start + len(shard), shards + 1
 
     io.write_tables(write_shards(), layout.items, schemas.ITEMS, record)
     if not io.rows([layout.items]):
-        rejected = [io.read_table(path, schemas.REJECTS) for path in sorted(rejects.glob("*.parquet"))[:1]]
+        rejected = [
+            io.read_table(path, schemas.REJECTS) for path in sorted(rejects.glob("*.parquet"))[:1]
+        ]
         why = "".join(f"; row {one['line'][0]}: {one['reason'][0]}" for one in rejected)
-        raise UserError(f"{table.path}: 0 items{why}; give Parquet, CSV or JSON lines, an item a row")
+        raise UserError(
+            f"{table.path}: 0 items{why}; give Parquet, CSV or JSON lines, an item a row"
+        )
     io.write_json(layout.sources, [])  # `combine` reads the dataset's source files from it
-    ids = (part.select(schemas.ITEM_IDS.names) for part in io.read_tables(layout.items, schemas.ITEMS))
-    io.write_tables(ids, layout.item_ids, schemas.ITEM_IDS, record)  # written last, as it marks the table as complete
+    ids = (
+        part.select(schemas.ITEM_IDS.names) for part in io.read_tables(layout.items, schemas.ITEMS)
+    )
+    io.write_tables(
+        ids, layout.item_ids, schemas.ITEM_IDS, record
+    )  # written last, as it marks the table as complete
 
 
 def _item_table(rows: Sequence[item_file.Row], start: int) -> pa.Table:
@@ -228,10 +313,14 @@ def _item_table(rows: Sequence[item_file.Row], start: int) -> pa.Table:
         "categories": [[]] * len(rows),
         "image_urls": [[]] * len(rows),
     }
-    return pa.table({f.name: pa.array(known.get(f.name, [""] * len(rows)), f.type) for f in schemas.ITEMS})
+    return pa.table(
+        {f.name: pa.array(known.get(f.name, [""] * len(rows)), f.type) for f in schemas.ITEMS}
+    )
 
 
-def _decode_images(rows: Sequence[item_file.Row], items: pa.Table, params: Images) -> Iterator[pa.Table]:
+def _decode_images(
+    rows: Sequence[item_file.Row], items: pa.Table, params: Images
+) -> Iterator[pa.Table]:
     def decode(row: item_file.Row) -> Decoded:
         if row.image is None:
             return Decoded(row.status, row.reason)
@@ -247,9 +336,21 @@ def _decode_images(rows: Sequence[item_file.Row], items: pa.Table, params: Image
 def _write_vectors(run: Run, choice: Choice, networks: Sequence[Network], items: Items) -> Path:
     with run.progress(total=len(items.ids) * max(1, len(networks)), unit="vector") as bar:
         if choice.project:
-            facts, load = choice.project.facts(choice.name), partial(load_encoder, choice.project, choice.name)
+            facts, load = (
+                choice.project.facts(choice.name),
+                partial(load_encoder, choice.project, choice.name),
+            )
             known = choice.cache and choice.cache / run.key([], facts.model_dump(), [__name__])
-            write_features(run, run.folder / choice.name, facts, items, lambda: load().encoder, None, bar.update, known)
+            write_features(
+                run,
+                run.folder / choice.name,
+                facts,
+                items,
+                lambda: load().encoder,
+                None,
+                bar.update,
+                known,
+            )
         for network in networks:
             write_set(run, network, run.folder / network.name, items, bar.update, choice.cache)
     if not choice.params[Combine].sets:
@@ -269,24 +370,40 @@ def _append_inputs(
     """Write the vectors with hashes of their inputs; return the numbers of items, images and texts."""
     counts, width, parts = np.zeros(3, np.int64), io.width(folder), io.shards(folder, "features")
     made_by = io.record(parts[0])
-    made = record | {"encoder": made_by.get("encoder", {}), io.FINGERPRINT: io.fingerprint_of(made_by)}
+    made = record | {
+        "encoder": made_by.get("encoder", {}),
+        io.FINGERPRINT: io.fingerprint_of(made_by),
+    }
     schema, pending, files = schemas.embedded_items(width, identifier), list[pa.Table](), 0
     for number, path in enumerate(parts):
         rows = io.read_table(path, schemas.features(width))
-        texts = pa.array(map(text_sha256, items.texts.slice(int(counts[0]), len(rows)).to_pylist()), pa.string())
+        texts = pa.array(
+            map(text_sha256, items.texts.slice(int(counts[0]), len(rows)).to_pylist()), pa.string()
+        )
         if items.images:
             images = hash_images(items.images[number], ["status", "reason"])
         else:
-            images = pa.table(dict(zip(UNREAD, ([value] * len(rows) for value in UNREAD.values()), strict=True)))
-        columns = {identifier: rows["asin"]} | {name: rows[name] for name in ("has_image", "has_text", "vector")}
+            images = pa.table(
+                dict(zip(UNREAD, ([value] * len(rows) for value in UNREAD.values()), strict=True))
+            )
+        columns = {identifier: rows["asin"]} | {
+            name: rows[name] for name in ("has_image", "has_text", "vector")
+        }
         columns |= {"image_status": images["status"], "image_reason": images["reason"]}
         columns["input_text_sha256"] = pc.if_else(rows["has_text"], texts, "")
-        columns["input_image_sha256"] = pc.if_else(rows["has_image"], images["input_image_sha256"], "")
+        columns["input_image_sha256"] = pc.if_else(
+            rows["has_image"], images["input_image_sha256"], ""
+        )
         pending.append(pa.table({name: columns[name] for name in schema.names}))
-        counts += [len(rows), *(pc.sum(rows[flag]).as_py() or 0 for flag in ("has_image", "has_text"))]
+        counts += [
+            len(rows),
+            *(pc.sum(rows[flag]).as_py() or 0 for flag in ("has_image", "has_text")),
+        ]
         held = pa.concat_tables(pending)
         while len(held) >= shard_rows or (number == len(parts) - 1 and len(held)):
-            io.write_table(held.slice(0, shard_rows), io.shard(done, "features", files), schema, made)
+            io.write_table(
+                held.slice(0, shard_rows), io.shard(done, "features", files), schema, made
+            )
             held, files = held.slice(shard_rows), files + 1
         pending = [held]
     n_items, n_images, n_texts = counts.tolist()
@@ -297,9 +414,13 @@ def _gather_rejects(folder: Path, to: Path, record: dict[str, Any]) -> Counter[s
     reasons, parts = Counter[str](), sorted(folder.glob("*.parquet"))
     for path in parts:
         found = io.read_table(path, schemas.REJECTS)["reason"].to_pylist()
-        reasons.update("occurred before" if one.endswith("occurred before") else one for one in found)
+        reasons.update(
+            "occurred before" if one.endswith("occurred before") else one for one in found
+        )
     if parts:
-        io.write_tables((io.read_table(path, schemas.REJECTS) for path in parts), to, schemas.REJECTS, record)
+        io.write_tables(
+            (io.read_table(path, schemas.REJECTS) for path in parts), to, schemas.REJECTS, record
+        )
     else:
         to.unlink(missing_ok=True)
     return reasons

@@ -49,16 +49,26 @@ class ReleasedEncoders:
 
     @property
     def names(self) -> list[str]:
-        return [name for name in list_encoders(self.manifest) if name in self.manifest.sets_with("features")]
+        return [
+            name
+            for name in list_encoders(self.manifest)
+            if name in self.manifest.sets_with("features")
+        ]
 
     def facts(self, name: str) -> Facts:
         """Read encoder.json, which is untrusted; UserError if it is missing or invalid."""
         if name not in list_encoders(self.manifest):
-            known = f"it has {', '.join(self.names)}" if self.names else "it has none; publish it with this alignrec"
+            known = (
+                f"it has {', '.join(self.names)}"
+                if self.names
+                else "it has none; publish it with this alignrec"
+            )
             raise UserError(f"{self.release}: no encoder '{name}' in this release; {known}")
         read = Facts.read(path := self.folder(name) / NAME, LARGEST)
         if read.encoder != name:
-            raise UserError(f"{path}: of '{one_line(read.encoder, 64)}', not of '{name}'; fetch the release again")
+            raise UserError(
+                f"{path}: of '{one_line(read.encoder, 64)}', not of '{name}'; fetch the release again"
+            )
         return read
 
     def folder(self, name: str) -> Path:
@@ -69,7 +79,11 @@ class ReleasedEncoders:
         return self.load_all([name])[name]
 
     def load_all(self, names: Sequence[str]) -> dict[str, Loaded]:
-        loaded = load_encoders(self, names) if len(names) > 1 else {name: load_encoder(self, name) for name in names}
+        loaded = (
+            load_encoders(self, names)
+            if len(names) > 1
+            else {name: load_encoder(self, name) for name in names}
+        )
         for name, one in loaded.items():
             shards = self.manifest.paths_of(self.release, "features", name)
             if shards and (width := io.width(shards[0].parent)) != one.encoder.width:
@@ -79,7 +93,9 @@ class ReleasedEncoders:
 
 
 def list_encoders(manifest: Manifest) -> list[str]:
-    return sorted(f.path.split("/")[1] for f in manifest.files if fnmatchcase(f.path, f"{FOLDER}/*/{NAME}"))
+    return sorted(
+        f.path.split("/")[1] for f in manifest.files if fnmatchcase(f.path, f"{FOLDER}/*/{NAME}")
+    )
 
 
 def find_faults(folder: Path, manifest: Manifest) -> Iterator[str]:
@@ -131,10 +147,17 @@ def _space_difference(own: Path, read: Facts, shards: Sequence[Path]) -> str:
     elif read.weights is not None:
         home = own.parent / read.weights
         fitted = sorted(path for path in home.glob("*") if path.is_file() and path.name != NAME)
-        present |= {"weights": io.digest(EncoderFiles(home).present() if read.network in BEIT3_SETS else fitted)}
+        present |= {
+            "weights": io.digest(
+                EncoderFiles(home).present() if read.network in BEIT3_SETS else fitted
+            )
+        }
     stated = io.fingerprint_of({io.FINGERPRINT: read.fingerprint})
     # earlier versions recorded neither the modalities read nor the weights in the folder
-    pairs = [(made, stated), *([(stated, present), (made, present)] if "reads" in stated | made else [])]
+    pairs = [
+        (made, stated),
+        *([(stated, present), (made, present)] if "reads" in stated | made else []),
+    ]
     differing = (io.first_difference(a, b) for a, b in pairs)
     return next(filter(None, differing), "")
 
@@ -157,7 +180,10 @@ def hash_images(path: Path, columns: Sequence[str]) -> pa.Table:
 
 
 def encode_items(
-    loaded: Loaded, texts: Sequence[str], images: Sequence[bytes | None], done: Callable[[int], object] = int
+    loaded: Loaded,
+    texts: Sequence[str],
+    images: Sequence[bytes | None],
+    done: Callable[[int], object] = int,
 ) -> np.ndarray:
     """Encode B items by the modalities of the set; a text may be empty, an image None. Returns float32 [B, F]."""
     from alignrec.pipeline.features import batching  # loads torch
@@ -185,7 +211,9 @@ def find_origin(where: str, params: ReleasedParams) -> Origin:
     facts, manifest = shelf.facts(params.encoder), shelf.manifest
     name = f"{manifest.dataset} {manifest.version}: {params.encoder}"
     revision = f"{LOCAL}{io.sha256(Path(params.folder) / manifests.NAME)}"
-    found = Origin(params.folder, name, revision, with_version(LIBRARY), fingerprint=facts.fingerprint)
+    found = Origin(
+        params.folder, name, revision, with_version(LIBRARY), fingerprint=facts.fingerprint
+    )
     own = found.restrict_to(where, params, facts.reads)
     return own if len(own.reads) == len(facts.reads) else replace(own, fingerprint=None)
 

@@ -30,11 +30,22 @@ from alignrec.pipeline.sources.base import SOURCES
 
 _LOADER = jinja2.FileSystemLoader(Path(__file__).parent)
 TEMPLATES = jinja2.Environment(
-    loader=_LOADER, autoescape=False, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True
+    loader=_LOADER,
+    autoescape=False,
+    undefined=jinja2.StrictUndefined,
+    keep_trailing_newline=True,
+    trim_blocks=True,
 )
 WEIGHTS = (".safetensors", ".pth", ".onnx")  # suffixes of weight files in a package
 SPDX = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
-TRAINING = ("pretrain", "encode", "train", "probe", "benchmark", "study")  # stages with machine-dependent results
+TRAINING = (
+    "pretrain",
+    "encode",
+    "train",
+    "probe",
+    "benchmark",
+    "study",
+)  # stages with machine-dependent results
 States = Counter[tuple[str | None, str]]  # (status of image, status of text) -> items
 
 
@@ -52,7 +63,9 @@ class Statement:
     empty: Sequence[str]  # feature sets that are left out, as all their vectors are zero
     vectors: str  # how the vectors of the encoder trained here are computed; empty without one
     hardware: str
-    head: float | None  # share of train interactions on the most popular 10 % of items; None: there are none
+    head: (
+        float | None
+    )  # share of train interactions on the most popular 10 % of items; None: there are none
     learned: Sequence[str]  # feature sets that were trained on interactions
     networks: Mapping[str, Encoder]
     tables: set[str | None]  # kinds of tables in the release
@@ -70,12 +83,20 @@ class Statement:
             return ""
         if not self.tables & {*USER_VECTORS, "users"}:
             return "The release has no data of single users: neither names nor vectors."
-        named = "Users have numbers here, no names." if "user_embeddings" not in self.tables else "Users are named."
+        named = (
+            "Users have numbers here, no names."
+            if "user_embeddings" not in self.tables
+            else "Users are named."
+        )
         return f"{named} A user's vector reveals many of the items that the user had."
 
     @property
     def model_names(self) -> list[str]:
-        return list(dict.fromkeys(model for network in self.networks.values() for model in _model_names(network)))
+        return list(
+            dict.fromkeys(
+                model for network in self.networks.values() for model in _model_names(network)
+            )
+        )
 
     @property
     def licence_text(self) -> str:
@@ -103,18 +124,30 @@ def state_facts(
     layout = outputs.layout
     features = {name: io.shards(layout.features(name), "features") for name in names}
     states: States = Counter()
-    for part in io.read_slices(items, schemas.RELEASED_ITEMS, ["image_status", "text_status"], io.PART):
-        for row in part.group_by(["image_status", "text_status"]).aggregate([([], "count_all")]).to_pylist():
+    for part in io.read_slices(
+        items, schemas.RELEASED_ITEMS, ["image_status", "text_status"], io.PART
+    ):
+        for row in (
+            part.group_by(["image_status", "text_status"])
+            .aggregate([([], "count_all")])
+            .to_pylist()
+        ):
             states[row["image_status"], row["text_status"]] += row["count_all"]
     lacking: dict[str, str] = {}
     for what, places in {"image": (0,), "text": (1,), "either": (0, 1)}.items():
-        absent = sum(n for state, n in states.items() if all(state[place] != "ok" for place in places))
+        absent = sum(
+            n for state, n in states.items() if all(state[place] != "ok" for place in places)
+        )
         lacking[what] = f"{absent:,} ({absent / max(states.total(), 1):.1%})"
     ran = [(record, stage) for stage in TRAINING if (record := outputs.records.get(stage))]
-    kinds = group_values((f"{record['machine']} ({record['device']})", stage) for record, stage in ran)
+    kinds = group_values(
+        (f"{record['machine']} ({record['device']})", stage) for record, stage in ran
+    )
     users, interactions = (io.rows([path]) for path in (layout.users, layout.interactions))
     counts = Counts(users=users, items=states.total(), interactions=interactions)
-    divided = io.read_slices(layout.interactions, schemas.INTERACTIONS, ["item_id", "split"], io.PART)
+    divided = io.read_slices(
+        layout.interactions, schemas.INTERACTIONS, ["item_id", "split"], io.PART
+    )
     return Statement(
         publish=publish,
         licence=SOURCES[outputs.kind].licence,
@@ -151,12 +184,21 @@ def _coverage_rows(features: Mapping[str, list[Path]]) -> list[list[Any]]:
     """Return rows of name, width and four shares: items with image, with text, tokens encoded, truncated texts."""
     rows = []
     for name, files in features.items():
-        read = [pq.read_table(path, columns=["has_image", "has_text"], partitioning=None) for path in files]
+        read = [
+            pq.read_table(path, columns=["has_image", "has_text"], partitioning=None)
+            for path in files
+        ]
         flags = pa.concat_tables(read)
         shares = (pc.mean(flags[column]).as_py() for column in ("has_image", "has_text"))
         encoded = (text_shares(files) or (None, None))[:2]
         width = pq.read_schema(files[0]).field("vector").type.list_size
-        rows.append([name, width, *("" if share is None else f"{share:.1%}" for share in (*shares, *encoded))])
+        rows.append(
+            [
+                name,
+                width,
+                *("" if share is None else f"{share:.1%}" for share in (*shares, *encoded)),
+            ]
+        )
     return rows
 
 
@@ -164,12 +206,15 @@ def describe_vectors(record: Mapping[str, Any] | None, layout: Layout, names: Se
     ours = [name for name in ("beit3", "beit3-raw", "beit3-official") if name in names]
     if record is None or not ours or not layout.encoder.config.is_file():
         return ""
-    settings = {key: value for key, value in record["params"].items() if key in Pretrain.model_fields}
+    settings = {
+        key: value for key, value in record["params"].items() if key in Pretrain.model_fields
+    }
     said = _render_topic(
         "vectors",
         widths={name: io.width(layout.features(name)) for name in ours},
         own=Pretrain.model_validate(settings),
-        whitened=layout.encoder.whitening.is_file() and FeatureSet.of(layout, ours[0]).facts.settings["whiten"],
+        whitened=layout.encoder.whitening.is_file()
+        and FeatureSet.of(layout, ours[0]).facts.settings["whiten"],
         shape=io.read_json(layout.encoder.config),
     )
     return " ".join(said.split())
@@ -182,7 +227,9 @@ def _render_topic(topic: str, **values: Any) -> str:
 def _popular_share(interactions: Iterable[pa.Table], n_items: int) -> float | None:
     counts = np.zeros(n_items, np.int64)
     for part in interactions:
-        counts += np.bincount(part["item_id"].to_numpy()[part["split"].to_numpy() == schemas.TRAIN], minlength=n_items)
+        counts += np.bincount(
+            part["item_id"].to_numpy()[part["split"].to_numpy() == schemas.TRAIN], minlength=n_items
+        )
     counts = np.sort(counts)[::-1]
     return float(counts[: max(1, n_items // 10)].sum() / counts.sum()) if counts.any() else None
 
@@ -203,20 +250,27 @@ def _find_networks(layout: Layout, names: Sequence[str]) -> dict[str, Encoder]:
 def _with_packages(encoder: Encoder) -> Encoder:
     """Fill in the packages that ship the weights of bundled encoders, which the parameters do not name."""
     if encoder.parts:
-        return encoder.model_copy(update={"parts": [_with_packages(part) for part in encoder.parts]})
+        return encoder.model_copy(
+            update={"parts": [_with_packages(part) for part in encoder.parts]}
+        )
     spec = None if encoder.model else ENCODERS.get(encoder.kind)
     return _of_packages(encoder, spec.packages) if spec else encoder
 
 
 def _of_packages(encoder: Encoder, packages: Sequence[str]) -> Encoder:
     if len(packages) > 1:
-        parts = [_of_packages(Encoder(kind=encoder.kind, name=package), [package]) for package in packages]
+        parts = [
+            _of_packages(Encoder(kind=encoder.kind, name=package), [package])
+            for package in packages
+        ]
         return encoder.model_copy(update={"parts": parts})
     for package in packages:
         about, files = metadata.metadata(package).json, metadata.files(package) or []
         weights = [Path(str(file.locate())) for file in files if file.suffix in WEIGHTS]
         stated = [about.get("license_expression"), about.get("license")]
-        stated += [file.read_text().strip().partition("\n")[0] for file in files if file.name == "LICENSE"]
+        stated += [
+            file.read_text().strip().partition("\n")[0] for file in files if file.name == "LICENSE"
+        ]
         encoder = encoder.model_copy(update={
             "model": package,
             "revision": LOCAL + (io.sha256(weights[0]) if len(weights) == 1 else io.digest(weights)),

@@ -53,7 +53,9 @@ def fetch(
                 if not any(path.is_dir() for path in work.iterdir()):
                     shutil.rmtree(work, ignore_errors=True)
     except Timeout:
-        raise UserError(f"{to}: another fetch is filling it; wait for that one, or name another folder") from None
+        raise UserError(
+            f"{to}: another fetch is filling it; wait for that one, or name another folder"
+        ) from None
     return to
 
 
@@ -68,14 +70,22 @@ def read_remote_manifest(address: str) -> tuple[Manifest, str]:
         return manifest, io.sha256(Path(folder) / manifests.NAME)
 
 
-def _fill_folder(store: Store, to: Path, work: Path, encoder: str | None, progress: Progress, key: Path | None) -> None:
+def _fill_folder(
+    store: Store, to: Path, work: Path, encoder: str | None, progress: Progress, key: Path | None
+) -> None:
     manifest = _read_manifest(store, work, key)
     if encoder is not None:
         if encoder not in (sets := manifest.sets_with("features")):
             raise UserError(f"no feature set '{encoder}' in this release; it has {', '.join(sets)}")
-        files = [f for f in manifest.files if f.feature_set in (None, encoder) and encoder in (f.used_by or [encoder])]
+        files = [
+            f
+            for f in manifest.files
+            if f.feature_set in (None, encoder) and encoder in (f.used_by or [encoder])
+        ]
         whole = manifest.part_of or io.sha256(work / manifests.NAME)
-        manifests.write(work / manifests.NAME, manifest.model_copy(update={"files": files, "part_of": whole}))
+        manifests.write(
+            work / manifests.NAME, manifest.model_copy(update={"files": files, "part_of": whole})
+        )
         (work / signature.NAME).unlink(missing_ok=True)  # it signs the complete manifest
         manifest = manifests.load(work)
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
@@ -100,7 +110,9 @@ def _read_manifest(source: Store, work: Path, key: Path | None = None) -> Manife
     try:
         data = read_small(source, manifests.NAME, manifests.MAX_BYTES)
         if is_web_page(data):
-            raise UserError(f"{work / manifests.NAME}: a web page, and no manifest; is that the address of a release?")
+            raise UserError(
+                f"{work / manifests.NAME}: a web page, and no manifest; is that the address of a release?"
+            )
         io.write_bytes(work / manifests.NAME, data)
         (work / signature.NAME).unlink(missing_ok=True)
         # for missing files, some servers deny access and others return a web page
@@ -111,7 +123,9 @@ def _read_manifest(source: Store, work: Path, key: Path | None = None) -> Manife
         signature.check(work, data, key)
         return manifests.parse(work, manifests.read(work))
     except Absent:
-        raise UserError(f"{source.address}: no {manifests.NAME} there; is this the address of a release?") from None
+        raise UserError(
+            f"{source.address}: no {manifests.NAME} there; is this the address of a release?"
+        ) from None
     except UserError as e:
         raise UserError(str(e).replace(str(work), source.address)) from None
 
@@ -127,16 +141,23 @@ def _download_files(source: Store, files: list[File], release: Path, progress: P
 
     with ThreadPoolExecutor(WORKERS) as pool:
         try:
-            found = pool.map(lambda file: _download_file(source, file, release / file.path, count, stopped), files)
+            found = pool.map(
+                lambda file: _download_file(source, file, release / file.path, count, stopped),
+                files,
+            )
             faults = sorted(filter(None, found))
         except BaseException:
             stopped.set()
             raise
     if faults:
-        raise UserError(f"{source.address}: {join_faults(faults)}. What is whole is kept; run again to fetch the rest")
+        raise UserError(
+            f"{source.address}: {join_faults(faults)}. What is whole is kept; run again to fetch the rest"
+        )
 
 
-def _download_file(source: Store, file: File, path: Path, count: Callable[[int], None], stopped: Event) -> str | None:
+def _download_file(
+    source: Store, file: File, path: Path, count: Callable[[int], None], stopped: Event
+) -> str | None:
     """Download `file` to `path`, resuming a partial download; return a fault, or None on success."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()

@@ -101,7 +101,9 @@ def open_table(
         recipe: How the release or project that has the encoder makes its texts; None without one.
     """
     if not path.exists():
-        raise UserError(f"{path}: no such file of items; give Parquet, CSV or JSON lines, an item a row")
+        raise UserError(
+            f"{path}: no such file of items; give Parquet, CSV or JSON lines, an item a row"
+        )
     if images is not None and not images.is_dir():
         raise UserError(f"{images}: no such folder of images")
     if text and (twice := [role for role in named if role in TEXT_FIELDS]):
@@ -180,7 +182,9 @@ def read_blocks(table: Table) -> Iterator[tuple[list[Row], list[Reject]]]:
     path, columns = table.path, table.columns
     parser = _RowParser(table)
     is_parquet = path.suffix == ".parquet" or path.is_dir()
-    found: Iterator[bytes | Cells] = _read_parquet(path, columns) if is_parquet else lines.json_lines(path)
+    found: Iterator[bytes | Cells] = (
+        _read_parquet(path, columns) if is_parquet else lines.json_lines(path)
+    )
     rows, rejects, held = list[Row](), list[Reject](), 0
     for number, raw in enumerate(found, 1):
         try:
@@ -190,7 +194,9 @@ def read_blocks(table: Table) -> Iterator[tuple[list[Row], list[Reject]]]:
                 raise ValueError("line too long")
             cells = parser.parse_line(raw) if isinstance(raw, bytes) else raw
             rows.append(parser.parse_row(cells))
-            held += len(rows[-1].text) + (len(rows[-1].image) if isinstance(rows[-1].image, bytes) else 0)
+            held += len(rows[-1].text) + (
+                len(rows[-1].image) if isinstance(rows[-1].image, bytes) else 0
+            )
         except ValueError as e:
             if isinstance(raw, dict):
                 plain = {name: value for name, value in raw.items() if isinstance(value, str | int)}
@@ -225,7 +231,9 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[Cells]:
             try:
                 yield from batch.to_pylist()
             except OverflowError as e:  # such as a date after the year 9999
-                raise UserError(f"{file}: {one_line(e, 80)}; name the columns of text by --text") from None
+                raise UserError(
+                    f"{file}: {one_line(e, 80)}; name the columns of text by --text"
+                ) from None
 
 
 class _RowParser:

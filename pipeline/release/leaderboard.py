@@ -53,26 +53,40 @@ class Entry(Row):
     source: str  # dataset and version of a release, or a citation
 
 
-Group = tuple[str, str, str]  # dataset, protocol, fingerprint; only entries of one group are comparable
+Group = tuple[
+    str, str, str
+]  # dataset, protocol, fingerprint; only entries of one group are comparable
 
 
 def read_entries(folder: Path) -> dict[Group, list[Entry]]:
     """Return a release's test figures at the best validation epoch; raises UserError if it has no benchmark."""
     manifest = Release(folder).manifest
-    listed, path = next((file for file in manifest.files if file.path == RESULTS), None), folder / RESULTS
+    listed, path = (
+        next((file for file in manifest.files if file.path == RESULTS), None),
+        folder / RESULTS,
+    )
     if listed is None or not path.is_file():
-        raise UserError(f"{folder}: no {RESULTS} in this release; publish it after `alignrec benchmark`")
+        raise UserError(
+            f"{folder}: no {RESULTS} in this release; publish it after `alignrec benchmark`"
+        )
     if path.stat().st_size > MAX_BYTES or io.sha256(path) != listed.sha256:
         raise UserError(f"{path}: is not the file that the manifest names; fetch the release again")
     try:
         rows = ROWS.validate_python(orjson.loads(path.read_bytes())["results"])
     except (orjson.JSONDecodeError, ValidationError, KeyError, TypeError) as e:
-        raise UserError(f"{path}: not results as alignrec writes them; {str(e).splitlines()[0]}") from None
-    source, found = f"{manifest.dataset} {manifest.version}", dict[Group, dict[tuple[str, str], Entry]]()
+        raise UserError(
+            f"{path}: not results as alignrec writes them; {str(e).splitlines()[0]}"
+        ) from None
+    source, found = (
+        f"{manifest.dataset} {manifest.version}",
+        dict[Group, dict[tuple[str, str], Entry]](),
+    )
     for row in rows:
         if (row.split, row.selected_by, row.ablation) == ("test", "valid", ""):
             entries = found.setdefault((manifest.dataset, row.protocol, row.fingerprint), {})
-            entry = entries.setdefault((row.model, row.features), Entry(row.model, row.features, "", {}, source))
+            entry = entries.setdefault(
+                (row.model, row.features), Entry(row.model, row.features, "", {}, source)
+            )
             entry.cells[row.metric, row.k] = Cell(row.mean, row.sd, tuple(row.values))
     return {group: [*entries.values()] for group, entries in found.items()}
 
@@ -106,9 +120,13 @@ def render_leaderboard(releases: Sequence[dict[Group, list[Entry]]]) -> str:
         if known:
             size = _describe_size(known)
             note += f" Rows without seeds are published figures of this split ({size}), with their source."
-        table = _entry_table(f"{dataset} by {protocol}", note, [*entries, *published_entries(known)])
+        table = _entry_table(
+            f"{dataset} by {protocol}", note, [*entries, *published_entries(known)]
+        )
         title, rule = f"{dataset} ({protocol})", f"Protocol {protocol}."
-        sections.append(Section(f"measured-{number}", title, f"{dataset}, measured", rule, tables=[table]))
+        sections.append(
+            Section(f"measured-{number}", title, f"{dataset}, measured", rule, tables=[table])
+        )
     note = " ".join([*published["differences"], *published["left_out"]])
     sections.append(Section("published", "Published", "Published by others", note))
     for dataset in sorted({row["dataset"] for row in published["figures"]} - {*alike.values()}):
@@ -123,7 +141,13 @@ def render_leaderboard(releases: Sequence[dict[Group, list[Entry]]]) -> str:
 
 def _entry_table(heading: str, note: str, entries: list[Entry]) -> Table:
     rows: list[list[Value]] = [
-        [e.model, e.features, e.source, str(e.seeds or ""), *(e.cells.get(key, "") for key in HEADLINE)]
+        [
+            e.model,
+            e.features,
+            e.source,
+            str(e.seeds or ""),
+            *(e.cells.get(key, "") for key in HEADLINE),
+        ]
         for e in sorted(entries, key=lambda entry: -entry.headline)
     ]
     head = ["model", "features", "release or source", "seeds", *FIGURES]

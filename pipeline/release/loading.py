@@ -68,7 +68,9 @@ def load_encoders(shelf: Shelf, names: Iterable[str]) -> dict[str, Loaded]:
         # sets that differ only in their modalities share one network
         made = [facts.weights, facts.settings, facts.network in RAW]
         key = facts.weights and json.dumps(made, sort_keys=True)
-        loaded[name] = Loaded(facts, networks[key]) if key in networks else load_encoder(shelf, name)
+        loaded[name] = (
+            Loaded(facts, networks[key]) if key in networks else load_encoder(shelf, name)
+        )
         networks |= {key: loaded[name].encoder} if key else {}
     return loaded
 
@@ -76,7 +78,9 @@ def load_encoders(shelf: Shelf, names: Iterable[str]) -> dict[str, Loaded]:
 def _load_nested(shelf: Shelf, name: str, facts: Facts, outer: tuple[str, ...]) -> Encoder:
     folder, kind = shelf.folder(name), one_line(facts.network, 64)
     if name in outer or len(outer) > MAX_DEPTH:
-        raise UserError(f"{folder}: made of itself, by {' -> '.join([*outer, name])}; make or fetch it again")
+        raise UserError(
+            f"{folder}: made of itself, by {' -> '.join([*outer, name])}; make or fetch it again"
+        )
     if not facts.portable:
         raise UserError(f"{folder}: a set of kind {kind} cannot encode new items")
     refuse_absent(folder, facts.packages)
@@ -85,20 +89,31 @@ def _load_nested(shelf: Shelf, name: str, facts: Facts, outer: tuple[str, ...]) 
             if facts.weights is not None:
                 raise UserError(f"{folder}: names both weights and parts; do not trust it")
             of = {part: shelf.facts(part) for part in facts.parts}
-            parts = [(_load_nested(shelf, part, own, (*outer, name)), own.reads) for part, own in of.items()]
-            return chain.ChainEncoder(parts, chain.read(folder, [encoder.width for encoder, _ in parts]))
+            parts = [
+                (_load_nested(shelf, part, own, (*outer, name)), own.reads)
+                for part, own in of.items()
+            ]
+            return chain.ChainEncoder(
+                parts, chain.read(folder, [encoder.width for encoder, _ in parts])
+            )
         if facts.network in BEIT3_SETS:
             from alignrec.pipeline.beit3 import encoders  # loads torch
 
             if facts.weights is None:
                 raise UserError(f"{folder}: names no weights; do not trust it")
             settings = BEiT3Params.model_validate(CUT | facts.settings)
-            return encoders.load_beit3(EncoderFiles(shelf.folder(facts.weights)), settings, facts.network in RAW)
+            return encoders.load_beit3(
+                EncoderFiles(shelf.folder(facts.weights)), settings, facts.network in RAW
+            )
         if facts.network in ENCODERS:
             return _load_kind(shelf, folder, facts)
     except ValidationError as e:
-        raise UserError(f"{folder}: settings: {first_fault(e, Section)}; make or fetch it again") from None
-    raise UserError(f"{folder}: encoder '{kind}' is unknown here; install the package that defines it")
+        raise UserError(
+            f"{folder}: settings: {first_fault(e, Section)}; make or fetch it again"
+        ) from None
+    raise UserError(
+        f"{folder}: encoder '{kind}' is unknown here; install the package that defines it"
+    )
 
 
 def _load_kind(shelf: Shelf, folder: Path, facts: Facts) -> Encoder:
@@ -107,10 +122,14 @@ def _load_kind(shelf: Shelf, folder: Path, facts: Facts) -> Encoder:
     if spec.origin is None:
         return spec.load(folder, own)
     if not shelf.trusted:
-        raise UserError(f"{folder}: a release carries no encoder of kind '{facts.network}'; do not trust it")
+        raise UserError(
+            f"{folder}: a release carries no encoder of kind '{facts.network}'; do not trust it"
+        )
     source = spec.origin(f"encoders.{facts.encoder}", own)
     if source.revision != (made := facts.model.get("revision")):
-        raise UserError(f"{folder}: made by {source.model}, {made}, and {source.revision} is here; run `dvc repro`")
+        raise UserError(
+            f"{folder}: made by {source.model}, {made}, and {source.revision} is here; run `dvc repro`"
+        )
     return spec.load(source, own)
 
 

@@ -31,7 +31,9 @@ DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 MAX_PATH, MAX_NAME = 1024, 255  # bytes per path and per component, as file systems limit them
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=0, lt=1 << 53)]  # integers that every JSON parser represents exactly
+Count = Annotated[
+    int, Field(ge=0, lt=1 << 53)
+]  # integers that every JSON parser represents exactly
 
 
 class Kind(NamedTuple):
@@ -201,18 +203,34 @@ class Manifest(Part):
         return sorted({str(file.feature_set) for file in self.files if file.table == table})
 
     def paths_of(self, folder: Path, table: str, name: str) -> list[Path]:
-        return [folder / file.path for file in self.files if (file.table, file.feature_set) == (table, name)]
+        return [
+            folder / file.path
+            for file in self.files
+            if (file.table, file.feature_set) == (table, name)
+        ]
 
 
-def describe_file(folder: Path, path: Path, table: str | None = None, used_by: Sequence[str] = ()) -> File:
+def describe_file(
+    folder: Path, path: Path, table: str | None = None, used_by: Sequence[str] = ()
+) -> File:
     rows, columns = (None, None) if table is None else read_shape(path)
     name, size, used = path.relative_to(folder).as_posix(), path.stat().st_size, list(used_by)
-    return File(path=name, bytes=size, sha256=io.sha256(path), table=table, rows=rows, columns=columns, used_by=used)
+    return File(
+        path=name,
+        bytes=size,
+        sha256=io.sha256(path),
+        table=table,
+        rows=rows,
+        columns=columns,
+        used_by=used,
+    )
 
 
 def read_shape(path: Path) -> tuple[int, list[Column]]:
     metadata = pq.read_metadata(path)
-    return metadata.num_rows, [Column(name=f.name, type=str(f.type)) for f in metadata.schema.to_arrow_schema()]
+    return metadata.num_rows, [
+        Column(name=f.name, type=str(f.type)) for f in metadata.schema.to_arrow_schema()
+    ]
 
 
 def record_sets(files: Iterable[File]) -> dict[str, list[File]]:
@@ -251,7 +269,9 @@ def read(folder: Path) -> bytes:
     if path.is_symlink() or not path.is_file():
         raise UserError(f"{path}: no such file; is this a release folder?")
     if path.stat().st_size > MAX_BYTES:
-        raise UserError(f"{path}: {path.stat().st_size} bytes, more than {MAX_BYTES}; this is no manifest of a release")
+        raise UserError(
+            f"{path}: {path.stat().st_size} bytes, more than {MAX_BYTES}; this is no manifest of a release"
+        )
     return path.read_bytes()
 
 
@@ -259,19 +279,25 @@ def parse(folder: Path, data: bytes) -> Manifest:
     """Parse and validate untrusted bytes as the manifest of `folder`; UserError for the first fault."""
     path = folder / NAME
     try:
-        raw = orjson.loads(data)  # orjson rejects lone surrogates, which cannot be printed, and deep nesting
+        raw = orjson.loads(
+            data
+        )  # orjson rejects lone surrogates, which cannot be printed, and deep nesting
     except ValueError as e:
         raise UserError(f"{path}: not JSON ({e}); fetch the release again") from None
     version = raw.get("format") if isinstance(raw, dict) else None
     if isinstance(version, int) and version != FORMAT:
         remedy = "install a later alignrec" if version > FORMAT else "publish it again"
-        raise UserError(f"{path}: format {version}, and this alignrec reads format {FORMAT}; {remedy}")
+        raise UserError(
+            f"{path}: format {version}, and this alignrec reads format {FORMAT}; {remedy}"
+        )
     try:
         manifest = Manifest.model_validate(raw)
     except ValidationError as e:
         raise UserError(f"{path}: {first_fault(e, Manifest)}; this is no valid manifest") from None
     if not DATASET.fullmatch(manifest.dataset):
-        raise UserError(f"{path}: {manifest.dataset!r} is no name of a dataset; do not trust this release")
+        raise UserError(
+            f"{path}: {manifest.dataset!r} is no name of a dataset; do not trust this release"
+        )
     if fault := _path_fault([file.path for file in manifest.files]):
         raise UserError(f"{path}: {fault}; do not trust this release")
     try:
@@ -290,18 +316,26 @@ def schema_json() -> str:
 def _path_fault(names: list[str]) -> str:
     for name in names:
         parts = name.split("/")
-        if any(p in ("", ".", "..") for p in parts) or any(c in name for c in "\\:\0") or not name.isprintable():
+        if (
+            any(p in ("", ".", "..") for p in parts)
+            or any(c in name for c in "\\:\0")
+            or not name.isprintable()
+        ):
             return f"{name!r} is no path inside the release"
         if len(name.encode()) > MAX_PATH or max(len(p.encode()) for p in parts) > MAX_NAME:
             return f"{name!r} is longer than file systems take"
-    alike = {name: unicodedata.normalize("NFC", name).casefold() for name in names}  # the same file on some systems
+    alike = {
+        name: unicodedata.normalize("NFC", name).casefold() for name in names
+    }  # the same file on some systems
     times = Counter([NAME, SIGNATURE, *(alike[name] for name in names)])
     for name in names:
         if alike[name] in (NAME, SIGNATURE):
             return f"lists {name} itself"
         if times[alike[name]] > 1:
             return f"{name!r} is named twice"
-    ordered = sorted(path.replace("/", "\0") for path in times)  # sorts children directly after their parent
+    ordered = sorted(
+        path.replace("/", "\0") for path in times
+    )  # sorts children directly after their parent
     for above, below in pairwise(ordered):
         if below.startswith(f"{above}\0"):
             path = below.replace("\0", "/")

@@ -37,7 +37,9 @@ def _check_comparable(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 # results of one probe: number of cases, a note, and the figures of chance and of each feature set
-Asked = Annotated[dict[Text, Count | Reason | Skipped | Measured], AfterValidator(_check_comparable)]
+Asked = Annotated[
+    dict[Text, Count | Reason | Skipped | Measured], AfterValidator(_check_comparable)
+]
 
 
 class Test(BaseModel, extra="forbid", strict=True):
@@ -88,7 +90,9 @@ class Probes(BaseModel, extra="allow", strict=True):
 
     @model_validator(mode="after")
     def _answered(self) -> Self:
-        if lacking := [row.probe for row in self.verdicts if row.probe not in self.__pydantic_extra__]:
+        if lacking := [
+            row.probe for row in self.verdicts if row.probe not in self.__pydantic_extra__
+        ]:
             raise ValueError(f"a verdict of '{one_line(lacking[0], 64)}', which has no figures")
         return self
 
@@ -103,5 +107,7 @@ def read_probes(path: Path) -> dict[str, Any]:
     except ValidationError as e:
         fault = e.errors(include_input=False, include_url=False)[0]
         where = one_line(".".join(map(str, fault["loc"])) or "the file", 120)
-        raise UserError(f"{path}: '{where}': {one_line(fault['msg'].lower(), 160)}; fetch the release again") from None
+        raise UserError(
+            f"{path}: '{where}': {one_line(fault['msg'].lower(), 160)}; fetch the release again"
+        ) from None
     return dict(raw)

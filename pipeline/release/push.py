@@ -54,7 +54,9 @@ def _is_released(store: Store, manifest: bytes) -> bool:
     except Absent:
         return False
     if found != manifest:
-        raise UserError(f"{store.address}: this version is released with other content; raise publish.version")
+        raise UserError(
+            f"{store.address}: this version is released with other content; raise publish.version"
+        )
     return True
 
 
@@ -75,7 +77,9 @@ def _commit_release(release: Path, manifest: Manifest, target: str) -> None:
     if not prefix:
         # the Hub displays the card in the repository's root; that of another dataset stays
         card = RepoCard((release / CARD).read_text(encoding="utf-8"))
-        title = next(line for line in str(card).splitlines() if line.startswith("pretty_name:")).encode()
+        title = next(
+            line for line in str(card).splitlines() if line.startswith("pretty_name:")
+        ).encode()
         there = title
         with suppress(Absent):
             there = b"".join(Hub(root).read(CARD))
@@ -85,8 +89,13 @@ def _commit_release(release: Path, manifest: Manifest, target: str) -> None:
                     split["path"] = [f"{base}/{path}" for path in split["path"]]
             contents[CARD] = str(card).encode()
     with _translate_errors(target):
-        added = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=data) for path, data in contents.items()]
-        if not {f.sha256 for f in manifest.files} <= {add.upload_info.sha256.hex() for add in added}:
+        added = [
+            CommitOperationAdd(path_in_repo=path, path_or_fileobj=data)
+            for path, data in contents.items()
+        ]
+        if not {f.sha256 for f in manifest.files} <= {
+            add.upload_info.sha256.hex() for add in added
+        }:
             raise UserError(f"{release}: changed while it was published; run again")
         HfApi().create_commit(
             repository, added, commit_message=f"Publish {place}", repo_type="dataset", revision=revision,
@@ -113,7 +122,11 @@ def _upload_release(release: Path, manifest: Manifest, version: Bucket, progress
     """Upload a release to S3; UserError if the version is claimed for other content."""
     content = manifests.read(release)
     above, _, name = version.address.rpartition("/")
-    bucket, claim, mark = Bucket(above), f"{name}.sha256", hashlib.sha256(content).hexdigest().encode()
+    bucket, claim, mark = (
+        Bucket(above),
+        f"{name}.sha256",
+        hashlib.sha256(content).hexdigest().encode(),
+    )
     # objects cannot be renamed: claim the version by <version>.sha256, send the data, and the manifest last;
     # creating the claim a second time must fail; otherwise the store ignores conditional writes
     if _create_object(bucket, claim, mark) and _create_object(bucket, claim, mark):
@@ -134,7 +147,9 @@ def _upload_release(release: Path, manifest: Manifest, version: Bucket, progress
             if hashlib.sha256(data).hexdigest() != file.sha256:
                 raise UserError(f"{release / file.path}: changed while it was published; run again")
             with version.translate_errors():
-                version.objects.put(file.path, data, attributes={"sha256": file.sha256}, max_concurrency=2)
+                version.objects.put(
+                    file.path, data, attributes={"sha256": file.sha256}, max_concurrency=2
+                )
         progress(done := done + file.bytes, total)
     # without the claim, another publisher may have written into this version
     _check_claim(bucket, claim, mark)
@@ -155,7 +170,11 @@ def _check_claim(bucket: Bucket, claim: str, mark: bytes) -> None:
     try:
         holder = b"".join(bucket.read(claim))
     except Absent:
-        raise UserError(f"{bucket.address}/{claim}: deleted while we published; run again") from None
+        raise UserError(
+            f"{bucket.address}/{claim}: deleted while we published; run again"
+        ) from None
     if holder != mark:
         remedy = f"if that one was given up, delete {bucket.address}/{claim} and run again"
-        raise UserError(f"{bucket.address}: another publisher is at work on this version with other content; {remedy}")
+        raise UserError(
+            f"{bucket.address}: another publisher is at work on this version with other content; {remedy}"
+        )

@@ -113,7 +113,10 @@ def unpack_release(release: Release, needs: Sequence[str] = ()) -> Iterator[Layo
         layout = Layout(Path(temporary), release.manifest.dataset)
         # tables are linked, not copied; those of items have another schema and are rewritten below
         links = {f"features/{name}": layout.features(name) for name in release.feature_sets}
-        links |= {f"graph/{name}": layout.edges(name).parent for name in release.manifest.sets_with("edges")}
+        links |= {
+            f"graph/{name}": layout.edges(name).parent
+            for name in release.manifest.sets_with("edges")
+        }
         if "interactions" in tables:
             links |= {"interactions.parquet": layout.interactions, "users.parquet": layout.users}
         if "item_embeddings" in tables:
@@ -123,15 +126,23 @@ def unpack_release(release: Release, needs: Sequence[str] = ()) -> Iterator[Layo
         for source, target in links.items():
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(release.folder.resolve() / source)
-        io.write_table(release.items.select(schemas.ITEM_IDS.names), layout.item_ids, schemas.ITEM_IDS)
+        io.write_table(
+            release.items.select(schemas.ITEM_IDS.names), layout.item_ids, schemas.ITEM_IDS
+        )
         texts = release.items["text"].to_pylist()
-        urls = pa.array([[url] if url else [] for url in release.items["image_url"].to_pylist()], pa.list_(pa.string()))
+        urls = pa.array(
+            [[url] if url else [] for url in release.items["image_url"].to_pylist()],
+            pa.list_(pa.string()),
+        )
         derived = {
             "image_urls": urls.cast(schemas.ITEMS.field("image_urls").type),
             "tokens": pa.array([text.count(" ") + bool(text) for text in texts], pa.int32()),
             "extra": pa.array(["{}"] * len(texts), pa.string()),
         }
-        columns = {name: derived[name] if name in derived else release.items[name] for name in schemas.ITEMS.names}
+        columns = {
+            name: derived[name] if name in derived else release.items[name]
+            for name in schemas.ITEMS.names
+        }
         io.write_table(pa.table(columns), layout.items, schemas.ITEMS)
         yield layout
 
@@ -172,12 +183,18 @@ def join_faults(faults: list[str]) -> str:
 
 
 def _stray_files(folder: Path, manifest: Manifest) -> list[str]:
-    listed, present, faults = {f.path for f in manifest.files} | {manifests.NAME}, set[str](), list[str]()
+    listed, present, faults = (
+        {f.path for f in manifest.files} | {manifests.NAME},
+        set[str](),
+        list[str](),
+    )
     for at, names, files in os.walk(folder):
         here = Path(at)
         if here == folder:
             names[:] = [n for n in names if n not in TOOLS]
-            files = [f for f in files if f not in (*TOOLS, signature.NAME) or (here / f).is_symlink()]
+            files = [
+                f for f in files if f not in (*TOOLS, signature.NAME) or (here / f).is_symlink()
+            ]
         for name in sorted(names + files):
             path = here / name
             relative = path.relative_to(folder).as_posix()

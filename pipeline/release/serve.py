@@ -20,7 +20,12 @@ from alignrec.pipeline.release.encoder import ReleasedEncoders, encode_items
 from alignrec.pipeline.release.loading import Loaded
 from alignrec.pipeline.release.read import Release, refuse_damaged, unpack_release
 from alignrec.pipeline.report import page
-from alignrec.pipeline.report.gallery import category_paths, item_titles, pick_neighbours, stored_pictures
+from alignrec.pipeline.report.gallery import (
+    category_paths,
+    item_titles,
+    pick_neighbours,
+    stored_pictures,
+)
 from alignrec.pipeline.report.outputs import Outputs
 
 try:
@@ -78,8 +83,12 @@ class Nearest:
         """Return an encoder, unit vectors of the items, float32 [I, F], and which are not zero, bool [I]."""
         if name not in self._loaded:
             release = self._release
-            needed = [f for f in release.manifest.files if f.feature_set == name or name in f.used_by]
-            refuse_damaged(release.folder, needed)  # files may have changed since the server verified them
+            needed = [
+                f for f in release.manifest.files if f.feature_set == name or name in f.used_by
+            ]
+            refuse_damaged(
+                release.folder, needed
+            )  # files may have changed since the server verified them
             vectors = io.matrix(release.features(name)["vector"])
             self._loaded[name] = (ReleasedEncoders(release.folder).load(name), *unit_rows(vectors))
         return self._loaded[name]
@@ -89,7 +98,9 @@ class Nearest:
         if name not in self.encoders:
             raise Refused(f"no encoder of that name; there are {', '.join(self.encoders)}")
         if len(text) > CHARACTERS or len(image) > BYTES:
-            raise Refused(f"too much: {CHARACTERS:,} characters and {BYTES // 1_000_000} MB are taken")
+            raise Refused(
+                f"too much: {CHARACTERS:,} characters and {BYTES // 1_000_000} MB are taken"
+            )
         text = text.strip().encode(errors="replace").decode()
         with self._lock:
             loaded, units, directed = self.load_encoder(name)
@@ -98,17 +109,26 @@ class Nearest:
                 raise Refused(f"{name} reads {' and '.join(reads)}: give one of these")
             stored = None
             if image:
-                decoded = normalise_image(image, loaded.facts.image_size, loaded.facts.image_quality, PIXELS)
+                decoded = normalise_image(
+                    image, loaded.facts.image_size, loaded.facts.image_quality, PIXELS
+                )
                 if (stored := decoded.image) is None:
                     why = f"{decoded.status.replace('_', ' ')}; {decoded.reason}"
                     raise Refused(f"this image cannot be used: {why}")
             vector, has_direction = unit_rows(encode_items(loaded, [text], [stored]))
         if not has_direction[0]:
-            raise Refused(f"{name} finds nothing to go by in this; try other words, or another encoder")
+            raise Refused(
+                f"{name} finds nothing to go by in this; try other words, or another encoder"
+            )
         cosines = np.where(directed, units @ vector[0], -2.0)
         order = [int(i) for i in np.argsort(-cosines, kind="stable")[:NEAREST] if directed[i]]
         return [
-            {"item": i, "title": self._titles[i], "category": self._paths[i], "cosine": round(float(cosines[i]), 4)}
+            {
+                "item": i,
+                "title": self._titles[i],
+                "category": self._paths[i],
+                "cosine": round(float(cosines[i]), 4),
+            }
             for i in order
         ]
 
@@ -133,7 +153,9 @@ def build_application(nearest: Nearest, page: bytes, hosts: Sequence[str]) -> St
             if waiting.locked():
                 return _refusal("too many questions at a time; ask again", 503)
             async with waiting:
-                found = await run_sync(nearest.search, name, text, bytes(image), abandon_on_cancel=True)
+                found = await run_sync(
+                    nearest.search, name, text, bytes(image), abandon_on_cancel=True
+                )
         except Refused as e:
             return _refusal(one_line(e), 400)
         except TimeoutError:
@@ -142,7 +164,9 @@ def build_application(nearest: Nearest, page: bytes, hosts: Sequence[str]) -> St
             return Response(status_code=400)  # the client has disconnected
         except asyncio.CancelledError:
             return _refusal("the server ends", 503)
-        except Exception as e:  # such as a damaged release or missing weights: report, and keep serving
+        except (
+            Exception
+        ) as e:  # such as a damaged release or missing weights: report, and keep serving
             why = one_line(e if isinstance(e, UserError) else f"{type(e).__name__}: {e}")
             LOG.error("%s", why)
             return _refusal(why, 503)
@@ -169,7 +193,9 @@ class IdleTimeoutProtocol(H11Protocol):
             self.transport.abort()
 
 
-def render_page(release: Release, released: str, shown: int, images: Path, encoders: list[str]) -> bytes:
+def render_page(
+    release: Release, released: str, shown: int, images: Path, encoders: list[str]
+) -> bytes:
     """Return the page as HTML: feature set `released`, and `shown` items with those images that the release lists."""
     with unpack_release(release, ["items"]) as layout:
         if (probes := release.folder / "probes.json").exists():
@@ -191,20 +217,33 @@ def _own_hosts() -> list[str]:
             address = probe.getsockname()[0]
             names.append(f"[{address}]" if ":" in address else address)
     with suppress(OSError):
-        names += [str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)]
+        names += [
+            str(info[4][0])
+            for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)
+        ]
     return list(dict.fromkeys(name for name in names if name not in LOCAL))
 
 
 def serve(
-    release: Release, preferred: str, shown: int, images: Path, host: str, port: int, say: Callable[[str], object]
+    release: Release,
+    preferred: str,
+    shown: int,
+    images: Path,
+    host: str,
+    port: int,
+    say: Callable[[str], object],
 ) -> None:
     """Serve a release until interrupted, with feature set `preferred`, if present, and `shown` items first."""
     nearest = Nearest(release.refuse_without("items"))
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.create_server(address, family=family)  # connections wait until uvicorn is ready
+        listening = socket.create_server(
+            address, family=family
+        )  # connections wait until uvicorn is ready
     except OSError as e:
-        raise UserError(f"cannot listen at {host}, port {port}: {e.strerror or e}; name another by --port") from None
+        raise UserError(
+            f"cannot listen at {host}, port {port}: {e.strerror or e}; name another by --port"
+        ) from None
     with listening:
         nearest.load_encoder(preferred if preferred in nearest.encoders else nearest.encoders[0])
         released = preferred if preferred in release.feature_sets else release.feature_sets[0]
@@ -212,7 +251,9 @@ def serve(
         text = render_page(release, released, shown, images, encoders)
         if host not in LOCAL:
             say(f"warning: {host} can be reached from other machines, and answers them")
-        hosts = _own_hosts() if host in ("0.0.0.0", "::") else [f"[{host}]" if ":" in host else host]
+        hosts = (
+            _own_hosts() if host in ("0.0.0.0", "::") else [f"[{host}]" if ":" in host else host]
+        )
         addresses = ", ".join(f"http://{name}:{listening.getsockname()[1]}/" for name in hosts)
         say(f"serving: {addresses} (Ctrl-C ends it)")
         application = build_application(nearest, text, [host, *hosts, *LOCAL])

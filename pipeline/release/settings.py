@@ -10,6 +10,12 @@ def resolve_settings(publish: Publish, licence: Licence) -> Publish:
     interactions = licence.interactions if publish.interactions is None else publish.interactions
     users = publish.users or ("names" if interactions else "none")
     if interactions and users == "none":
-        raise UserError("publish.users is none, but interactions are released; set it to numbers or names")
-    decided = {"interactions": interactions, "users": users, "texts": publish.texts or licence.texts}
+        raise UserError(
+            "publish.users is none, but interactions are released; set it to numbers or names"
+        )
+    decided = {
+        "interactions": interactions,
+        "users": users,
+        "texts": publish.texts or licence.texts,
+    }
     return publish.model_copy(update=decided)

@@ -48,16 +48,22 @@ def check(folder: Path, manifest: bytes, key: Path | None) -> str | None:
         raise UserError(f"{key}: no such public key")
     with key.open("rb") as f:
         fields = f.read(MAX_BYTES).split()[:2]
-    if len(fields) < 2 or not all(field.isascii() and field.decode().isprintable() for field in fields):
+    if len(fields) < 2 or not all(
+        field.isascii() and field.decode().isprintable() for field in fields
+    ):
         raise UserError(f"{key}: not a public SSH key; pass the one-line file that ends in .pub")
-    with tempfile.TemporaryDirectory() as temporary:  # Windows cannot open an open temporary file again
+    with (
+        tempfile.TemporaryDirectory() as temporary
+    ):  # Windows cannot open an open temporary file again
         allowed = Path(temporary) / "allowed_signers"
         public_key = b" ".join(fields).decode()
         allowed.write_text(f'{PUBLISHER} namespaces="{NAMESPACE}" {public_key}\n')
         arguments = ["-f", str(allowed), "-I", PUBLISHER, "-s", str(path)]
         done = _ssh_keygen("verify", arguments, manifest)
     if done.returncode:
-        raise UserError(f"{path}: not a signature of this manifest by {key} ({_last_line(done.stderr + done.stdout)})")
+        raise UserError(
+            f"{path}: not a signature of this manifest by {key} ({_last_line(done.stderr + done.stdout)})"
+        )
     return f"signed by {key}"
 
 
@@ -66,7 +72,9 @@ def list_files(folder: Path) -> list[File]:
     return [manifests.describe_file(folder, path, None)] if path.is_file() else []
 
 
-def _ssh_keygen(command: str, arguments: list[str], manifest: bytes) -> subprocess.CompletedProcess[bytes]:
+def _ssh_keygen(
+    command: str, arguments: list[str], manifest: bytes
+) -> subprocess.CompletedProcess[bytes]:
     try:
         program = ["ssh-keygen", "-Y", command, "-n", NAMESPACE, *arguments]
         return subprocess.run(program, input=manifest, capture_output=True)

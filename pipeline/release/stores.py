@@ -49,7 +49,9 @@ Progress = Callable[[int, int], None]  # called with (bytes done, total bytes)
 def scheme_of(address: str) -> str:
     scheme = address.partition("://")[0].lower() if "://" in address else "file"
     if scheme not in ("file", "http", "https", "s3", "hf"):
-        raise UserError(f"cannot use '{scheme}' addresses; use a path, https://, s3:// or hf://datasets/")
+        raise UserError(
+            f"cannot use '{scheme}' addresses; use a path, https://, s3:// or hf://datasets/"
+        )
     return scheme
 
 
@@ -145,7 +147,9 @@ class Http:
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         from alignrec.pipeline.web.client import first_byte, read_body, request_file
 
-        folder = self.url.raw_path.partition(b"?")[0].decode("ascii").rstrip("/")  # still percent-encoded
+        folder = (
+            self.url.raw_path.partition(b"?")[0].decode("ascii").rstrip("/")
+        )  # still percent-encoded
         url = self.url.copy_with(path=f"{folder}/{quote(name)}")
         with request_file(self.client, url, f"{self.address}/{name}", start) as response:
             if response.status_code == 416:
@@ -164,7 +168,9 @@ class Hub(Http):
         from huggingface_hub import constants, get_token
 
         repository, revision, path = hub_parts(address)
-        super().__init__(f"{constants.ENDPOINT}/datasets/{repository}/resolve/{quote(revision, safe='')}/{path}")
+        super().__init__(
+            f"{constants.ENDPOINT}/datasets/{repository}/resolve/{quote(revision, safe='')}/{path}"
+        )
         self.address = address
         if token := get_token():
             self.client.headers["Authorization"] = f"Bearer {token}"
@@ -183,7 +189,9 @@ class Bucket:
 
         path = address.partition("://")[2].rstrip("/")
         if not BUCKET.fullmatch(path):  # must not echo the address, which may contain keys
-            raise UserError("s3://: the address names no bucket; write s3://bucket/prefix, and keys as AWS_* variables")
+            raise UserError(
+                "s3://: the address names no bucket; write s3://bucket/prefix, and keys as AWS_* variables"
+            )
         self.address = f"s3://{path}"
         bucket, _, prefix = path.partition("/")
         config: Any = {} if any(map(os.environ.get, IDENTITY)) else {"skip_signature": True}
@@ -205,11 +213,15 @@ class Bucket:
             options: Any = {"config": config, "client_options": client, "disable_bulk_delete": True}
             self.objects = S3Store(bucket, prefix=prefix or None, **options)
         except BaseError as e:
-            raise UserError(f"{self.address}: invalid settings ({type(e).__name__}); {KEYS}") from None
+            raise UserError(
+                f"{self.address}: invalid settings ({type(e).__name__}); {KEYS}"
+            ) from None
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         with self.translate_errors():
-            if start and start >= self.objects.head(name)["size"]:  # a range beyond the end is an error
+            if (
+                start and start >= self.objects.head(name)["size"]
+            ):  # a range beyond the end is an error
                 return
             found = self.objects.get(name, options={"range": {"offset": start}} if start else {})
             yield from map(bytes, found.stream(BLOCK))
@@ -226,9 +238,13 @@ class Bucket:
             raise UserError(f"{self.address}: access denied ({type(e).__name__}); {KEYS}") from None
         except BaseError as e:
             if any(sign in str(e) for sign in OTHER_REGION):
-                raise UserError(f"{self.address}: the bucket is in another region; set AWS_REGION") from None
+                raise UserError(
+                    f"{self.address}: the bucket is in another region; set AWS_REGION"
+                ) from None
             if f" {CLOSED}," in str(e):  # the message lists causes, one socket address per line
-                raise UserError(f"{self.address}: the server redirects to another host, which is refused") from None
+                raise UserError(
+                    f"{self.address}: the server redirects to another host, which is refused"
+                ) from None
             raise TransientError(type(e).__name__) from None  # the message may contain signed URLs
 
 
@@ -248,7 +264,9 @@ def open_store(address: str) -> Store:
 
 def _amazon_hosts() -> list[str]:
     """Return Amazon's hosts of the region: S3, and those that the variables of an identity need."""
-    regions = {*filter(None, map(os.environ.get, ("AWS_REGION", "AWS_DEFAULT_REGION")))} or {"us-east-1"}
+    regions = {*filter(None, map(os.environ.get, ("AWS_REGION", "AWS_DEFAULT_REGION")))} or {
+        "us-east-1"
+    }
     hosts = [f"s3.{region}.amazonaws.com" for region in regions]
     if os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE"):
         hosts += [f"sts.{region}.amazonaws.com" for region in regions]

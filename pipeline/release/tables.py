@@ -20,7 +20,10 @@ from alignrec.pipeline.io.text import read_batches
 from alignrec.pipeline.release import manifest as manifests
 from alignrec.pipeline.release.manifest import Counts, File, Manifest
 
-TEXTS, TEXT_EXPANSION = 1 << 28, 100  # maximum bytes of a table's texts, and their ratio to its size above that
+TEXTS, TEXT_EXPANSION = (
+    1 << 28,
+    100,
+)  # maximum bytes of a table's texts, and their ratio to its size above that
 CHANGED = "rows or columns are not as the manifest says"
 
 
@@ -70,12 +73,18 @@ def _table_fault(path: Path, file: File, counts: Counts, checks: Sequence[Check]
             return f"{file.rows} rows, expected {counts.interactions}"
         stored = pq.read_schema(path)
         widths = [f.type.list_size for f in stored if pa.types.is_fixed_size_list(f.type)]
-        schema, first, texts = entry.schema(widths[0] if widths else 1) if entry.schema else None, 0, 0
+        schema, first, texts = (
+            entry.schema(widths[0] if widths else 1) if entry.schema else None,
+            0,
+            0,
+        )
         if schema is not None:
             schemas.check(stored.empty_table(), schema, str(path))
         for batch in read_batches(path, rows=io.PART):
             batch.validate(full=True)  # detects invalid UTF-8 and list offsets out of bounds
-            if (texts := texts + sum(map(_text_size, batch.columns))) > max(TEXTS, TEXT_EXPANSION * file.bytes):
+            if (texts := texts + sum(map(_text_size, batch.columns))) > max(
+                TEXTS, TEXT_EXPANSION * file.bytes
+            ):
                 return f"takes {texts:,} bytes of memory for texts, from {file.bytes:,} on disk"
             part = pa.Table.from_batches([batch])
             part = part if schema is None else schemas.check(part, schema, str(path), first)
@@ -84,20 +93,38 @@ def _table_fault(path: Path, file: File, counts: Counts, checks: Sequence[Check]
                     return fault
             first += len(part)
         return "" if first == file.rows else CHANGED
-    except (UserError, schemas.ContractError, pa.ArrowException, OSError, ValueError, KeyError) as e:
-        fault = str(e).removeprefix(f"{path}").removeprefix(":").removesuffix("; make or fetch it again")
+    except (
+        UserError,
+        schemas.ContractError,
+        pa.ArrowException,
+        OSError,
+        ValueError,
+        KeyError,
+    ) as e:
+        fault = (
+            str(e)
+            .removeprefix(f"{path}")
+            .removeprefix(":")
+            .removesuffix("; make or fetch it again")
+        )
         return " ".join(fault.split())  # Arrow's messages have several lines
 
 
 def _text_size(column: pa.Array) -> int:
     """Return the bytes of all texts; UserError if one is longer than the stage `items` allows."""
-    texts = column.flatten() if pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type) else column
+    texts = (
+        column.flatten()
+        if pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)
+        else column
+    )
     if pa.types.is_primitive(texts.type):
         return 0
     if not pa.types.is_string(texts.type):
         raise UserError(f"has a column of {column.type}")
     if (longest := pc.max(pc.utf8_length(texts)).as_py() or 0) > LONGEST_TEXT:
-        raise UserError(f"has a text of {longest:,} characters; none has more than {LONGEST_TEXT:,}")
+        raise UserError(
+            f"has a text of {longest:,} characters; none has more than {LONGEST_TEXT:,}"
+        )
     return pc.sum(pc.binary_length(texts)).as_py() or 0
 
 
@@ -122,7 +149,9 @@ class Names:
         self._owner: object = None
         self._chunks: list[pa.Array] = []
 
-    def find_difference(self, owner: object, first: int, names: pa.ChunkedArray) -> tuple[int, str] | None:
+    def find_difference(
+        self, owner: object, first: int, names: pa.ChunkedArray
+    ) -> tuple[int, str] | None:
         """Return the first row from `first` on whose name differs from the reference, and the reference name."""
         if self._owner in (None, owner):
             self._owner = owner
@@ -152,7 +181,10 @@ class Ids(Check):
 
     def __init__(self, where: str, counts: Counts, numbered: str, names: Names) -> None:
         super().__init__(where, counts)
-        self._key, self._expected = f"{numbered}_id", counts.items if numbered == "item" else counts.users
+        self._key, self._expected = (
+            f"{numbered}_id",
+            counts.items if numbered == "item" else counts.users,
+        )
         self._names, self._rows, self._wrong, self._other, self._named = names, 0, "", "", False
 
     def check_rows(self, part: pa.Table, first: int) -> str:
@@ -163,9 +195,15 @@ class Ids(Check):
             row = int(wrong[0])
             self._wrong = f", row {at + row}: {self._key} {numbers[row]}, expected {at + row}"
         self._named = name in part.column_names  # users can be unnamed
-        if self._named and not self._other and (found := self._names.find_difference(self, at, part[name])):
+        if (
+            self._named
+            and not self._other
+            and (found := self._names.find_difference(self, at, part[name]))
+        ):
             row, elsewhere = found
-            self._other = f", row {row}: {name} {part[name][row - at].as_py()!r}, elsewhere {elsewhere!r}"
+            self._other = (
+                f", row {row}: {name} {part[name][row - at].as_py()!r}, elsewhere {elsewhere!r}"
+            )
         return ""
 
     def find_fault(self) -> str:
@@ -186,7 +224,9 @@ class Edges(References):
         if unknown := super().check_rows(part, first):
             return unknown
         item, rank = (part[name].to_numpy().astype(np.int64) for name in ("item_id", "rank"))
-        item_before, rank_before = (np.append(last, x[:-1]) for last, x in zip(self._last, (item, rank), strict=True))
+        item_before, rank_before = (
+            np.append(last, x[:-1]) for last, x in zip(self._last, (item, rank), strict=True)
+        )
         next_rank = (item == item_before) & (rank == rank_before + 1)
         wrong = np.flatnonzero(~(next_rank | ((item == item_before + 1) & (rank == 0))))
         if wrong.size and not self._fault:
@@ -200,7 +240,9 @@ class Edges(References):
 
     def find_fault(self) -> str:
         last = self._last[0] + 1
-        return self._fault or (f"{self.where}: no edge of item {last}" if last != self.counts.items else "")
+        return self._fault or (
+            f"{self.where}: no edge of item {last}" if last != self.counts.items else ""
+        )
 
 
 class Vectors(Check):
@@ -213,7 +255,11 @@ class Vectors(Check):
         return ""
 
     def find_fault(self) -> str:
-        return "" if self._present else f"{self.where}: every vector is zero; leave it out of publish.features"
+        return (
+            ""
+            if self._present
+            else f"{self.where}: every vector is zero; leave it out of publish.features"
+        )
 
 
 class SemanticIds(Check):
@@ -238,7 +284,9 @@ class SemanticIds(Check):
     def find_fault(self) -> str:
         every = np.concatenate(self._numbered or [np.empty((0, 1), np.int32)])
         twice = len(every) - len(np.unique(every, axis=0))
-        return f"{self.where}: {twice:,} items have the codes and suffix of another" if twice else ""
+        return (
+            f"{self.where}: {twice:,} items have the codes and suffix of another" if twice else ""
+        )
 
 
 # kind of table -> check of constraints beyond its schema

@@ -34,17 +34,30 @@ def compare(layout: Layout, params: Parameters, specs: Sequence[str], seeds: int
             order: Path | None = None) -> dict[str, Any]:  # fmt: skip
     """Compare feature sets, each named as in `read_set`, and write compare.json and index.html."""
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
-    sets = feature_set.with_distinct_names([feature_set.read_set(spec, layout, asins, order) for spec in specs])
-    from alignrec.pipeline.report import judge, similarity  # slow import, deferred until the sets are read
+    sets = feature_set.with_distinct_names(
+        [feature_set.read_set(spec, layout, asins, order) for spec in specs]
+    )
+    from alignrec.pipeline.report import (
+        judge,
+        similarity,
+    )  # slow import, deferred until the sets are read
 
     rows, whole = feature_set.common_items(sets), sets
-    items, sets = items_of(layout, asins).take(rows), [replace(g, vectors=g.vectors[rows], there=None) for g in sets]
+    items, sets = (
+        items_of(layout, asins).take(rows),
+        [replace(g, vectors=g.vectors[rows], there=None) for g in sets],
+    )
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
     if len(rows) < len(asins):
         (interactions,) = _renumber_items([interactions], rows, len(asins))
     data, named = Data(interactions, len(rows)), {g.name: g.vectors for g in sets}
-    seed = Run("probe", layout.dataset, params, layout.root).seed("folds")  # same folds as stage `probe`
-    comparison: dict[str, Any] = {"dataset": layout.dataset, "sources": {g.name: g.source for g in sets}}
+    seed = Run("probe", layout.dataset, params, layout.root).seed(
+        "folds"
+    )  # same folds as stage `probe`
+    comparison: dict[str, Any] = {
+        "dataset": layout.dataset,
+        "sources": {g.name: g.source for g in sets},
+    }
     judged = judge.probe_sets(named, data, params[Probe].ks, seed, params[Probe].width)
     encoded = (feature_set.read_encoded(layout, name) for name in layout.feature_sets())
     others = (replace(g, vectors=g.vectors[rows]) for g in encoded)  # lazily, which bounds memory
@@ -75,7 +88,9 @@ def _renumber_items(tables: Iterable[pa.Table], rows: np.ndarray, items: int) ->
         yield table.set_column(at, table.schema.field(at), ids).filter(pc.greater_equal(ids, 0))
 
 
-def train_sets(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seeds: int, to: Path) -> dict[str, Any]:
+def train_sets(
+    layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seeds: int, to: Path
+) -> dict[str, Any]:
     from alignrec.pipeline.benchmark import plan  # loads torch, needed only for training
     from alignrec.pipeline.benchmark.cell import DatasetData
     from alignrec.pipeline.benchmark.experiment import Store, complete_cells, read_evaluation
@@ -93,7 +108,10 @@ def train_sets(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], s
     found = complete_cells(planned, Store(to / "cells"), params[Benchmark].workers)
     judged = []
     for protocol in rules.variants:
-        by_run = {one: read_evaluation(r.rankings[protocol.suffix], split, [k]) for one, r in found.items()}
+        by_run = {
+            one: read_evaluation(r.rankings[protocol.suffix], split, [k])
+            for one, r in found.items()
+        }
         recalls = {one: evaluation.per_user["recall", k] for one, evaluation in by_run.items()}
         judged.append(protocol.label | summarise_recalls(recalls, [*data]))
     return judged[0] | ({"also": judged[1:]} if judged[1:] else {})
@@ -105,13 +123,26 @@ def render_comparison(
 ) -> str:  # fmt: skip
     """Return the page of a comparison; `items` has asin, title and categories of the compared items."""
     rows = [[name, source] for name, source in comparison["sources"].items()]
-    sources = Table("Files", "", ["feature set", "file, and how its rows were matched with items"], rows, texts=2)
+    sources = Table(
+        "Files",
+        "",
+        ["feature set", "file, and how its rows were matched with items"],
+        rows,
+        texts=2,
+    )
     shapes = [sources, *verdict.shape_tables(comparison)]
     drawn = sections.probe_charts(verdict.probe_figures(comparison))
     doubts = " ".join(verdict.describe_doubts(comparison))
     parts = [
-        Section("judged", "Judged", "Judged", doubts, drawn, tables=verdict.judged_tables(comparison)),
-        Section("similarity", "Similarity" * bool(pairs), "Shape" + " and similarity" * bool(pairs), tables=shapes),
+        Section(
+            "judged", "Judged", "Judged", doubts, drawn, tables=verdict.judged_tables(comparison)
+        ),
+        Section(
+            "similarity",
+            "Similarity" * bool(pairs),
+            "Shape" + " and similarity" * bool(pairs),
+            tables=shapes,
+        ),
     ]
     return compared_page(
         "compare", outputs.layout.dataset, " · ".join(comparison["sets"]), parts, kind=outputs.kind, pairs=pairs,

@@ -28,7 +28,9 @@ class FeatureSet:
     there: np.ndarray | None = None  # bool [I], items with a row; None: all
 
 
-def read_set(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = None) -> FeatureSet:
+def read_set(
+    spec: str, layout: Layout, asins: Sequence[str], order: Path | None = None
+) -> FeatureSet:
     """Read the features that `spec` names (see docs/compare.md), with zeros for items without a row."""
     name, path = split_name(spec)
     # a column of a table may follow a colon
@@ -41,7 +43,9 @@ def read_set(spec: str, layout: Layout, asins: Sequence[str], order: Path | None
         return replace(read_encoded(layout, path), name=name or path)
     if not where.exists():
         available = ", ".join(layout.feature_sets()) or "none"
-        raise UserError(f"'{path}' is neither a file nor an encoded feature set of {layout.dataset} ({available})")
+        raise UserError(
+            f"'{path}' is neither a file nor an encoded feature set of {layout.dataset} ({available})"
+        )
     matched = match_file(where, asins, order, column=column or None)
     counted = matched.counted(asins, "are left out")
     return FeatureSet(
@@ -61,16 +65,22 @@ def read_encoded(layout: Layout, name: str) -> FeatureSet:
 
 def common_items(sets: Sequence[FeatureSet]) -> np.ndarray:
     """Return the items that have a row in all sets, int [C]; raises UserError if fewer than FEWEST."""
-    there = np.logical_and.reduce([np.ones(len(g.vectors), bool) if g.there is None else g.there for g in sets])
+    there = np.logical_and.reduce(
+        [np.ones(len(g.vectors), bool) if g.there is None else g.there for g in sets]
+    )
     if there.sum() < min(FEWEST, len(there)):
-        raise UserError(f"{', '.join(g.name for g in sets)}: {there.sum()} items have a row in all; give larger files")
+        raise UserError(
+            f"{', '.join(g.name for g in sets)}: {there.sum()} items have a row in all; give larger files"
+        )
     return np.flatnonzero(there)
 
 
 def with_distinct_names(sets: Sequence[FeatureSet]) -> list[FeatureSet]:
     times, found = Counter(g.name for g in sets), dict[str, FeatureSet]()
     for g in sets:  # files with equal names are prefixed with their folder, then numbered
-        first = short_name(Path(f"{g.folder}-{g.name}")) if g.folder and times[g.name] > 1 else g.name
+        first = (
+            short_name(Path(f"{g.folder}-{g.name}")) if g.folder and times[g.name] > 1 else g.name
+        )
         numbered = (first, *(f"{first}-{n}" for n in range(2, len(sets) + 1)))
         name = next(name for name in numbered if name not in found)
         found[name] = replace(g, name=name)
@@ -83,7 +93,9 @@ def split_name(spec: str) -> tuple[str, str]:
     if not equals or Path(spec).exists():
         return "", spec
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):  # the name is used as a file name
-        raise UserError(f"'{spec}': no such file, and '{name}' is not a name (letters, digits, - and _)")
+        raise UserError(
+            f"'{spec}': no such file, and '{name}' is not a name (letters, digits, - and _)"
+        )
     return name, path
 
 

@@ -16,8 +16,13 @@ DIGITS = 4  # decimal places
 
 def write_figures(outputs: Outputs, model: str) -> None:
     """Write metrics.json, rows of each plot, and tables; those of parts that did not run are kept."""
-    curves = {stage: read_json(outputs.layout.history(stage), []) for stage in ("pretrain", "train")}
-    studied = {part: read_json(outputs.layout.study_plot(part), []) for part in ("mask", "curves", "heatmaps")}
+    curves = {
+        stage: read_json(outputs.layout.history(stage), []) for stage in ("pretrain", "train")
+    }
+    studied = {
+        part: read_json(outputs.layout.study_plot(part), [])
+        for part in ("mask", "curves", "heatmaps")
+    }
     for plot, rows in (curves | studied).items():
         io.write_json(outputs.layout.figures(plot), rows)
     for part, tables in article_tables(outputs, studied).items():
@@ -30,7 +35,10 @@ def write_figures(outputs: Outputs, model: str) -> None:
     last = curves["pretrain"][-1] if curves["pretrain"] else {}
     accuracy = {task: last.get(f"{task}_accuracy") for task in ("mim", "mlm")}
     figures |= {task: value for task, value in accuracy.items() if value is not None}
-    io.write_json(outputs.layout.figures("metrics"), {name: round(value, DIGITS) for name, value in figures.items()})
+    io.write_json(
+        outputs.layout.figures("metrics"),
+        {name: round(value, DIGITS) for name, value in figures.items()},
+    )
 
 
 def write_tables(path: Path, tables: Sequence[Table]) -> None:
@@ -60,16 +68,25 @@ def _test_figures(outputs: Outputs, model: str) -> dict[str, float]:
     return figures | {kind: best[kind] for kind in ("baseline", "control") if kind in best}
 
 
-def article_tables(outputs: Outputs, studied: Mapping[str, list[dict[str, Any]]]) -> dict[str, list[Table]]:
+def article_tables(
+    outputs: Outputs, studied: Mapping[str, list[dict[str, Any]]]
+) -> dict[str, list[Table]]:
     found = {
         # only for runs with ablations, which train all recommenders: a default run would leave a few rows
-        "recommenders": [results.results_table(comparison) for comparison in outputs.compared if outputs.ablated],
+        "recommenders": [
+            results.results_table(comparison) for comparison in outputs.compared if outputs.ablated
+        ],
         "ablation": [
-            results.ablation_table(list(results.ablated_rows(comparison, outputs.tests))).under(label)
+            results.ablation_table(list(results.ablated_rows(comparison, outputs.tests))).under(
+                label
+            )
             for comparison, label in with_labels(outputs.ablated)
         ],
         "mask": results.mask_tables(outputs.study),
         "tail": results.lead_tables(outputs.study),
-        "hyper-parameters": [*results.sweep_points(studied["curves"]), *results.heatmap_tables(studied["heatmaps"])],
+        "hyper-parameters": [
+            *results.sweep_points(studied["curves"]),
+            *results.heatmap_tables(studied["heatmaps"]),
+        ],
     }
     return {part: tables for part, tables in found.items() if tables}

@@ -30,14 +30,21 @@ CELL = 80  # pixels of an image in a sheet
 COLUMNS = 20  # images per row, and rows, of a sheet: 1600 x 1600 pixels, which phones can decode
 BACKGROUND = (255, 255, 255)
 NEAR = 6  # neighbours of an item
-SEARCHABLE, MAPPED = 3_000, 100_000  # maximum items of catalogues shown with all images, and with a map
+SEARCHABLE, MAPPED = (
+    3_000,
+    100_000,
+)  # maximum items of catalogues shown with all images, and with a map
 SMALLEST = 10  # minimum items per category
 SAME = 0.95  # a level of categories is skipped if one category has this share
 CLASSES = 8  # most frequent categories that get their own colour
 SETS = 3  # feature sets side by side
 # the map: a layout by UMAP's forces (McInnes et al. 2018, a = b = 1) on the item graph
 WIDTH, HEIGHT, MARGIN = 10_000, 6_200, 120
-ROUNDS, LEAST_ROUNDS, MOVES = 200, 120, 4_000_000  # bounds of the rounds, and budget of moves over all rounds
+ROUNDS, LEAST_ROUNDS, MOVES = (
+    200,
+    120,
+    4_000_000,
+)  # bounds of the rounds, and budget of moves over all rounds
 PUSHES = 5  # random items that repel each item, per round
 SMOOTHING = 40  # averaging steps of the start
 STEP = 0.3
@@ -52,7 +59,11 @@ class Sheets:
     place: dict[int, int]  # item_id -> cell, counted through all sheets
 
     def table(self, titles: Sequence[str], notes: Sequence[str]) -> dict[str, Any]:
-        return {"titles": titles, "notes": notes, "cells": [self.place.get(i, -1) for i in range(len(titles))]}
+        return {
+            "titles": titles,
+            "notes": notes,
+            "cells": [self.place.get(i, -1) for i in range(len(titles))],
+        }
 
 
 def make_thumbnails(tables: Iterable[pa.Table], wanted: set[int]) -> dict[int, Image.Image]:
@@ -80,8 +91,13 @@ def stored_pictures(images: Path, items: pa.Table, at: dict[str, int]) -> Iterat
     for path in sorted(images.glob("images-*.parquet")):
         table = io.read_table(path, schemas.IMAGES, ["asin", "sha256", "image"])
         rows = [at.get(asin, -1) for asin in table["asin"].to_pylist()]
-        matching = [i >= 0 and hashes[i] == sha256 for i, sha256 in zip(rows, table["sha256"].to_pylist(), strict=True)]
-        yield pa.table({"item_id": pa.array(rows, pa.int32()), "image": table["image"]}).filter(pa.array(matching))
+        matching = [
+            i >= 0 and hashes[i] == sha256
+            for i, sha256 in zip(rows, table["sha256"].to_pylist(), strict=True)
+        ]
+        yield pa.table({"item_id": pa.array(rows, pa.int32()), "image": table["image"]}).filter(
+            pa.array(matching)
+        )
 
 
 def pack_sheets(images: Mapping[int, Image.Image]) -> Sheets:
@@ -104,7 +120,9 @@ class Neighbours:
     """Items of the gallery and the map, with their neighbours."""
 
     items: list[int]  # item_ids of the gallery
-    sets: dict[str, dict[int, list[int]]]  # feature set -> item_id -> neighbours; gallery items only, without a map
+    sets: dict[
+        str, dict[int, list[int]]
+    ]  # feature set -> item_id -> neighbours; gallery items only, without a map
     columns: list[str]  # sets shown side by side, see `choose_columns`
     searchable: bool  # whether all items are shown, with images and neighbours
     mapped: bool  # whether all items are on the map
@@ -115,7 +133,10 @@ class Neighbours:
     def shown(self) -> set[int]:
         if self.searchable:
             return set(range(len(self.colour)))
-        return {*self.items, *(other for of in self.sets.values() for i in self.items for other in of.get(i, []))}
+        return {
+            *self.items,
+            *(other for of in self.sets.values() for i in self.items for other in of.get(i, [])),
+        }
 
 
 def pick_neighbours(outputs: Outputs, gallery: int, seed: int) -> Neighbours | None:
@@ -125,15 +146,23 @@ def pick_neighbours(outputs: Outputs, gallery: int, seed: int) -> Neighbours | N
     n = len(outputs.items)
     has_image = [False] * n
     if (images := outputs.image_facts) is not None:
-        for item, status in zip(images["item_id"].to_pylist(), images["status"].to_pylist(), strict=True):
+        for item, status in zip(
+            images["item_id"].to_pylist(), images["status"].to_pylist(), strict=True
+        ):
             has_image[item] = status == "ok"
     taxonomy = outputs.items["categories"].to_pylist()
     items = choose_items([path[0] if path else "" for path in taxonomy], has_image, gallery, seed)
-    names = sorted(outputs.graphs, key=lambda name: (name in CONTROLS, name != outputs.released, name != LINEAR, name))
+    names = sorted(
+        outputs.graphs,
+        key=lambda name: (name in CONTROLS, name != outputs.released, name != LINEAR, name),
+    )
     names = [name for name in names if name not in ("constant", *CEILINGS)]
     first = choose_columns(names, outputs.released)
     shown = first if SEARCHABLE < n <= MAPPED else names
-    sets = {name: nearest_neighbours(outputs.edges(name, None if n <= MAPPED else items), NEAR) for name in shown}
+    sets = {
+        name: nearest_neighbours(outputs.edges(name, None if n <= MAPPED else items), NEAR)
+        for name in shown
+    }
     return Neighbours(items, sets, first, n <= SEARCHABLE, n <= MAPPED, *colour_classes(taxonomy))
 
 
@@ -160,11 +189,15 @@ def choose_columns(names: Sequence[str], released: str) -> list[str]:
     """Choose SETS of `names`: first the released set, another set and a control."""
     own = [name for name in names if name == released]
     controls = [name for name in names if name in CONTROLS]
-    rivals = [name for name in names if name not in controls and not f"{name}-".startswith(f"{released}-")]
+    rivals = [
+        name for name in names if name not in controls and not f"{name}-".startswith(f"{released}-")
+    ]
     return list(dict.fromkeys([*own, *rivals[:1], *controls[:1], *rivals, *names]))[:SETS]
 
 
-def choose_items(labels: Sequence[str], has_image: Sequence[bool], count: int, seed: int) -> list[int]:
+def choose_items(
+    labels: Sequence[str], has_image: Sequence[bool], count: int, seed: int
+) -> list[int]:
     order = np.random.default_rng(seed).permutation(len(labels)).tolist()
     seen = Counter[tuple[bool, str]]()
     # every category once before any twice; items with images first
@@ -185,11 +218,17 @@ def nearest_neighbours(edges: pa.Table, count: int) -> dict[int, list[int]]:
     item, other = item[kept][order], other[kept][order]
     starts = np.flatnonzero(np.r_[True, item[1:] != item[:-1]])
     ends = np.r_[starts[1:], len(item)]
-    return {int(item[a]): other[a : min(b, a + count)].tolist() for a, b in zip(starts, ends, strict=True)}
+    return {
+        int(item[a]): other[a : min(b, a + count)].tolist()
+        for a, b in zip(starts, ends, strict=True)
+    }
 
 
 def item_titles(items: pa.Table) -> list[str]:
-    return [title or asin for title, asin in zip(*(items[c].to_pylist() for c in ("title", "asin")), strict=True)]
+    return [
+        title or asin
+        for title, asin in zip(*(items[c].to_pylist() for c in ("title", "asin")), strict=True)
+    ]
 
 
 def category_paths(items: pa.Table) -> list[str]:
@@ -200,7 +239,13 @@ def map_positions(edges: pa.Table, n_items: int, seed: int) -> list[int]:
     """Return x and y of each item on the map, interleaved."""
     spread = np.array([WIDTH, HEIGHT]) - 2 * MARGIN
     rounds = min(ROUNDS, max(LEAST_ROUNDS, MOVES // max(n_items, 1)))
-    return (lay_out(edges, n_items, seed, rounds) * spread + MARGIN).round().astype(int).ravel().tolist()
+    return (
+        (lay_out(edges, n_items, seed, rounds) * spread + MARGIN)
+        .round()
+        .astype(int)
+        .ravel()
+        .tolist()
+    )
 
 
 def lay_out(edges: pa.Table, n_items: int, seed: int, rounds: int = ROUNDS) -> np.ndarray:
@@ -211,7 +256,9 @@ def lay_out(edges: pa.Table, n_items: int, seed: int, rounds: int = ROUNDS) -> n
     kept = item != other
     item, other = item[kept], other[kept]
     rng = np.random.default_rng(seed)
-    ends = np.maximum(np.bincount(item, minlength=n_items) + np.bincount(other, minlength=n_items), 1)
+    ends = np.maximum(
+        np.bincount(item, minlength=n_items) + np.bincount(other, minlength=n_items), 1
+    )
     at = np.ascontiguousarray(10 * _draw_start(item, other, n_items, rng).T)  # [2, I]
     for r in range(rounds):
         gap = at[:, item] - at[:, other]  # [2, E]
@@ -226,7 +273,9 @@ def lay_out(edges: pa.Table, n_items: int, seed: int, rounds: int = ROUNDS) -> n
     return np.clip((at - low) / np.maximum(high - low, 1e-9), 0, 1).T
 
 
-def _draw_start(item: np.ndarray, other: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+def _draw_start(
+    item: np.ndarray, other: np.ndarray, n: int, rng: np.random.Generator
+) -> np.ndarray:
     """Return random positions, averaged along the graph, then ranked, so that no component is an outlier."""
     from scipy import sparse  # not part of the light install, whose pages have no map
 

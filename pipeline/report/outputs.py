@@ -42,7 +42,9 @@ class Outputs:
     stages: Sequence[str] = ()  # stages whose records are read, in order
 
     interactions = _table_property(lambda layout: layout.interactions, schemas.INTERACTIONS)
-    items = _table_property(lambda layout: layout.items, schemas.ITEMS, ["item_id", "asin", "title", "categories"])
+    items = _table_property(
+        lambda layout: layout.items, schemas.ITEMS, ["item_id", "asin", "title", "categories"]
+    )
     results = _table_property(lambda layout: layout.results, schemas.RESULTS)
     slices = _table_property(lambda layout: layout.slices, schemas.SLICES)
     tests = _table_property(lambda layout: layout.tests, schemas.TESTS)
@@ -67,11 +69,17 @@ class Outputs:
 
     @cached_property
     def graphs(self) -> list[str]:
-        return sorted(path.parent.name for path in self.layout.folder("graph").glob("*/edges.parquet"))
+        return sorted(
+            path.parent.name for path in self.layout.folder("graph").glob("*/edges.parquet")
+        )
 
     def edges(self, features: str, items: Sequence[int] | None = None) -> pa.Table:
         table = io.read_table(self.layout.edges(features), schemas.EDGES)
-        return table if items is None else table.filter(pc.is_in(table["item_id"], pa.array(items, pa.int32())))
+        return (
+            table
+            if items is None
+            else table.filter(pc.is_in(table["item_id"], pa.array(items, pa.int32())))
+        )
 
     @cached_property
     def compared(self) -> list[Comparison]:
@@ -84,7 +92,11 @@ class Outputs:
     @cached_property
     def study(self) -> dict[str, pa.Table]:
         paths = {part: self.layout.study(part) for part in schemas.STUDY}
-        return {part: io.read_table(path, schemas.STUDY[part]) for part, path in paths.items() if path.exists()}
+        return {
+            part: io.read_table(path, schemas.STUDY[part])
+            for part, path in paths.items()
+            if path.exists()
+        }
 
     @cached_property
     def records(self) -> dict[str, dict[str, Any]]:

@@ -24,13 +24,20 @@ if TYPE_CHECKING:
     from PIL import Image
 
 HERE = Path(__file__).parent
-SCRIPTS = ("items", "page", "list", "map")  # scripts of every page, in order; each is a no-op without its element
+SCRIPTS = (
+    "items",
+    "page",
+    "list",
+    "map",
+)  # scripts of every page, in order; each is a no-op without its element
 LONGEST = 120  # maximum characters of a title in the page's data
 TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
     lstrip_blocks=True, keep_trailing_newline=True,
 )  # fmt: skip
-TEMPLATES.filters["unbroken"] = lambda text: text.replace(" ± ", "\u00a0±\u00a0").replace(" .. ", "\u00a0..\u00a0")
+TEMPLATES.filters["unbroken"] = lambda text: text.replace(" ± ", "\u00a0±\u00a0").replace(
+    " .. ", "\u00a0..\u00a0"
+)
 TEMPLATES.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
 
 
@@ -52,7 +59,9 @@ def build_view(
     items = outputs.items
     if items is None or near is None:
         return None
-    pictures = gallery.make_thumbnails(outputs.images("image") if images is None else images, near.shown)
+    pictures = gallery.make_thumbnails(
+        outputs.images("image") if images is None else images, near.shown
+    )
     n, titles, paths = len(items), gallery.item_titles(items), gallery.category_paths(items)
     if not near.mapped:
         return View(titles, paths, pictures, near, {})
@@ -65,7 +74,10 @@ def build_view(
         "notes": [kinds[path] for path in paths],
         "paths": list(kinds),
         "asins": items["asin"].to_pylist(),
-        "near": {name: [nearest_of.get(i, []) for i in range(n)] for name, nearest_of in near.sets.items()},
+        "near": {
+            name: [nearest_of.get(i, []) for i in range(n)]
+            for name, nearest_of in near.sets.items()
+        },
         "maps": {name: gallery.map_positions(outputs.edges(name), n, seed) for name in near.sets},
         "size": [gallery.WIDTH, gallery.HEIGHT],
         "columns": near.columns,
@@ -77,7 +89,9 @@ def build_view(
     return View(titles, paths, pictures, near, map_data)
 
 
-def render_index(outputs: Outputs, shown: View | None, encoders: Sequence[str] = (), characters: int = 0) -> str:
+def render_index(
+    outputs: Outputs, shown: View | None, encoders: Sequence[str] = (), characters: int = 0
+) -> str:
     """Render index.html; a server's page (`encoders`) has a search box for up to `characters` characters."""
     packed = gallery.pack_sheets(shown.images if shown else {})
     data = packed.table(shown.titles, shown.notes) if shown else {}
@@ -88,11 +102,15 @@ def render_index(outputs: Outputs, shown: View | None, encoders: Sequence[str] =
     )  # fmt: skip
 
 
-def render_page(template: str, packed: gallery.Sheets, asks: bool = False, mapped: bool = False, **content: Any) -> str:
+def render_page(
+    template: str, packed: gallery.Sheets, asks: bool = False, mapped: bool = False, **content: Any
+) -> str:
     """Render a self-contained page; only if it `asks` does it send requests, and only to its own server."""
     own = "".join(_read_text(f"{name}.js") for name in (*SCRIPTS, *(["ask"] if asks else [])))
     scripts = [*([_read_text("vendor/map.js")] if mapped else []), own]
-    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    hashes = [
+        base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts
+    ]
     return TEMPLATES.get_template(template).render(
         **content, asks=asks, mapped=mapped, sheets=packed.data, style=_read_text("page.css"), scripts=scripts,
         hashes=hashes, columns=gallery.COLUMNS,
@@ -109,7 +127,11 @@ def compared_page(
     for near in (pair[side] for pair in pairs for side in ("near_a", "near_b")):
         wanted.update(near, *near.values())
     packed = gallery.pack_sheets(gallery.make_thumbnails(images, wanted))
-    data = {} if items is None else packed.table(gallery.item_titles(items), gallery.category_paths(items))
+    data = (
+        {}
+        if items is None
+        else packed.table(gallery.item_titles(items), gallery.category_paths(items))
+    )
     return render_page(
         "compared.html", packed, command=command, dataset=dataset, lead=lead, parts=parts, kind=kind,
         title=title or dataset, headline=headline, verdict=verdict, data=data, pairs=pairs,
@@ -123,7 +145,11 @@ def render_markdown(outputs: Outputs) -> str:
     if found["facts"]:
         names, values = zip(*found["facts"], strict=True)
         lines.append(markdown(names, [values]))
-    parts = [Section("verdict", "", "Verdict", tables=found["verdict"]), *found["judged"], *found["recorded"]]
+    parts = [
+        Section("verdict", "", "Verdict", tables=found["verdict"]),
+        *found["judged"],
+        *found["recorded"],
+    ]
     for part in parts:
         lines += [f"## {part.heading}", part.note] if part.tables else []
         for table in part.tables:
@@ -137,8 +163,14 @@ def _page_content(outputs: Outputs) -> dict[str, Any]:
     return {
         "dataset": dataset,
         "kind": kind,
-        "facts": [(name, f"{notes[name]:,}") for name in ("users", "items", "train", "valid", "test") if name in notes],
-        "headline": verdict.verdict_headline(dataset, kind, released, outputs.probes, outputs.tests),
+        "facts": [
+            (name, f"{notes[name]:,}")
+            for name in ("users", "items", "train", "valid", "test")
+            if name in notes
+        ],
+        "headline": verdict.verdict_headline(
+            dataset, kind, released, outputs.probes, outputs.tests
+        ),
         "verdict": verdict.verdict_tables(released, outputs.probes, outputs.tests),
         "judged": sections.judged_sections(outputs),
         "recorded": sections.recorded_sections(outputs),

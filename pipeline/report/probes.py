@@ -23,7 +23,9 @@ class ProbeFigures(NamedTuple):
     """Results of one probe, as its tables show them."""
 
     probe: Probe
-    forms: Mapping[str, Mapping[str, Figures]]  # raw and, if judged, processed -> feature set or chance -> its figures
+    forms: Mapping[
+        str, Mapping[str, Figures]
+    ]  # raw and, if judged, processed -> feature set or chance -> its figures
     cases: int
     unit: str  # users or items
     skipped: str  # reason, or empty
@@ -62,10 +64,16 @@ def read_probes(figures: Json) -> dict[str, ProbeFigures]:
         raw = figures[key]
         skipped = (name for name, of in raw.items() if isinstance(of, dict) and "skipped" in of)
         reasons = group_values((raw[name]["skipped"], name) for name in skipped)
-        remarks = [f"Not shown for {', '.join(names)}: {reason}." for reason, names in reasons.items()]
+        remarks = [
+            f"Not shown for {', '.join(names)}: {reason}." for reason, names in reasons.items()
+        ]
         cases, unit = next(((n, unit) for unit, n in raw.items() if isinstance(n, int)), (0, ""))
         forms = {
-            form: {name: of for name, of in asked.items() if isinstance(of, dict) and "skipped" not in of}
+            form: {
+                name: of
+                for name, of in asked.items()
+                if isinstance(of, dict) and "skipped" not in of
+            }
             for form, asked in {"raw": raw, "processed": processed.get(key)}.items()
             if asked and "skipped" not in asked
         }
@@ -91,9 +99,17 @@ def probe_tables(figures: Json) -> list[Table]:
                 cells = [with_error(sets[name][c], sets[name].get(f"{c}_se")) for c in columns]
                 rows.append([name, probed.form_name(form, name), *cells])
         asked = probed.probe.question
-        notes = f"{asked[:1].upper()}{asked[1:]}.", probed.probe.note.format(n=probed.cases), probed.remark
+        notes = (
+            f"{asked[:1].upper()}{asked[1:]}.",
+            probed.probe.note.format(n=probed.cases),
+            probed.remark,
+        )
         head = ["feature set", "features", *columns]
-        tables.append(Table(probed.probe.title, " ".join(filter(None, notes)), head, rows, texts=2, marks=marks))
+        tables.append(
+            Table(
+                probed.probe.title, " ".join(filter(None, notes)), head, rows, texts=2, marks=marks
+            )
+        )
     return tables
 
 
@@ -104,11 +120,21 @@ def headline_table(figures: Json) -> Table:
     for form in ("raw", "processed"):
         found = [probed.by_set(form, probed.probe.figure) for probed in columns]
         rows += [
-            [name, columns[0].form_name(form, name), *(f"{of[name]:.4f}" if name in of else "" for of in found)]
+            [
+                name,
+                columns[0].form_name(form, name),
+                *(f"{of[name]:.4f}" if name in of else "" for of in found),
+            ]
             for name in dict.fromkeys(name for of in found for name in of)
         ]
-    head = ["feature set", "features", *(f"{probed.probe.name} {probed.probe.figure}" for probed in columns)]
-    skipped = "; ".join(f"{probed.probe.name}: {probed.skipped}" for probed in probes if probed.skipped)
+    head = [
+        "feature set",
+        "features",
+        *(f"{probed.probe.name} {probed.probe.figure}" for probed in columns),
+    ]
+    skipped = "; ".join(
+        f"{probed.probe.name}: {probed.skipped}" for probed in probes if probed.skipped
+    )
     return Table("", skipped, head, rows, texts=2)
 
 
@@ -127,7 +153,10 @@ def leak_tables(figures: Json, trained: Mapping[str, Figures] | None = None) -> 
 
     `trained` has the figures of feature sets under recommenders.
     """
-    found = {probed.probe.name: probed.by_set("raw", probed.probe.figure) for probed in read_probes(figures).values()}
+    found = {
+        probed.probe.name: probed.by_set("raw", probed.probe.figure)
+        for probed in read_probes(figures).values()
+    }
     columns: dict[str, dict[str, float]] = {}
     for what, of in {**found, **(trained or {})}.items():
         if not {SHUFFLED, LEAKED} <= of.keys() or of[LEAKED] <= of[SHUFFLED]:
@@ -140,7 +169,11 @@ def leak_tables(figures: Json, trained: Mapping[str, Figures] | None = None) -> 
         [name, *(f"{of[name]:.0%}" if name in of else "" for of in columns.values())]
         for name in sorted(names, key=lambda name: -names[name])
     ]
-    return [Table("From shuffled to leaked", LEAK_NOTE, ["feature set", *columns], rows)] if rows else []
+    return (
+        [Table("From shuffled to leaked", LEAK_NOTE, ["feature set", *columns], rows)]
+        if rows
+        else []
+    )
 
 
 def ceiling_tables(figures: Json) -> list[Table]:
@@ -155,7 +188,9 @@ def ceiling_tables(figures: Json) -> list[Table]:
         for modality in MODALITIES:
             without = variant("", modality)
             room = of[PLANTED] - of.get(variant(PLANTED, modality), of[PLANTED])
-            for name in (name for name in of if room > 0 and name != PLANTED and name + without in of):
+            for name in (
+                name for name in of if room > 0 and name != PLANTED and name + without in of
+            ):
                 shares[f"{name}{ADDED}{modality}"] = (of[name] - of[name + without]) / room
         columns[probed.probe.name] = shares
     if not columns:
@@ -168,5 +203,8 @@ def ceiling_tables(figures: Json) -> list[Table]:
         "gap between chance and the ground truth, raw features, headline figures. `A + image`: what images add to the "
         "texts of A, as a share of what planted images add to planted texts; `A + text` likewise."
     )
-    rows = [[name, *(f"{of[name]:.0%}" if name in of else "" for of in columns.values())] for name in names]
+    rows = [
+        [name, *(f"{of[name]:.0%}" if name in of else "" for of in columns.values())]
+        for name in names
+    ]
     return [Table("From chance to the ground truth", note, ["feature set", *columns], rows)]

@@ -51,7 +51,10 @@ SPREADS = {"gini": ".3f", "novelty": ".2f"}  # figure of the recommendations -> 
 
 def results_table(comparison: Comparison) -> Table:
     order = [*CONTENT_USES, ""]
-    rows = sorted(((content_use(r.model, r.features), r) for r in comparison.rows), key=lambda one: order.index(one[0]))
+    rows = sorted(
+        ((content_use(r.model, r.features), r) for r in comparison.rows),
+        key=lambda one: order.index(one[0]),
+    )
     return Table.of(
         "Recommenders on these features",
         f"{protocol_note(vars(comparison))} Test figures at the best valid "
@@ -59,7 +62,10 @@ def results_table(comparison: Comparison) -> Table:
         f"{comparison.masked} items masked. Content, as AlignRec's article sorts models: features as an input "
         "(a), aggregated over graphs (b), with losses of both together (c); AlignRec aligns in stages.",
         ["content", "model", "features", "seeds", *(measure_name(*key) for key in HEADLINE)],
-        [[way, r.model, r.features, str(r.seeds), *(r.cells.get(key, "") for key in HEADLINE)] for way, r in rows],
+        [
+            [way, r.model, r.features, str(r.seeds), *(r.cells.get(key, "") for key in HEADLINE)]
+            for way, r in rows
+        ],
         texts=3,
         best=range(4, 4 + len(HEADLINE)),
         unranked=LEAKED,
@@ -76,8 +82,12 @@ class Ablated(NamedTuple):
 
 
 def ablated_rows(comparison: Comparison, paired: pa.Table | None) -> Iterator[Ablated]:
-    wanted = rows_equal_to({"fingerprint": comparison.fingerprint, "metric": MAIN[0], "ablation_a": ""})
-    tests = [] if paired is None else paired.filter(wanted & (pc.field("ablation_b") != "")).to_pylist()
+    wanted = rows_equal_to(
+        {"fingerprint": comparison.fingerprint, "metric": MAIN[0], "ablation_a": ""}
+    )
+    tests = (
+        [] if paired is None else paired.filter(wanted & (pc.field("ablation_b") != "")).to_pylist()
+    )
     tested = {(t["model_b"], t["features_b"], t["ablation_b"]): Difference.of(t) for t in tests}
     full = {(t["model_a"], t["features_a"]) for t in tests}
     whole = [r for r in comparison.rows if not r.ablation and (r.model, r.features) in full]
@@ -86,8 +96,12 @@ def ablated_rows(comparison: Comparison, paired: pa.Table | None) -> Iterator[Ab
         test = tested.get((run.model, run.features, run.ablation))
         repeats = bool(run.ablation) and any(run.repeats(other) for other in whole)
         # tests are of the full model minus the ablation; a change is the reverse
-        change = test and test._replace(low=0 - test.high, middle=0 - test.middle, high=0 - test.low)
-        yield Ablated(f"{run.ablation or 'full model'}{content}", run, None if repeats else change, repeats)
+        change = test and test._replace(
+            low=0 - test.high, middle=0 - test.middle, high=0 - test.low
+        )
+        yield Ablated(
+            f"{run.ablation or 'full model'}{content}", run, None if repeats else change, repeats
+        )
 
 
 def ablation_table(ablated: Sequence[Ablated]) -> Table:
@@ -116,11 +130,17 @@ def tuning_table(tuning: pa.Table) -> Table:
     rows = []
     for contender, tried in contenders.items():
         chosen = next(row for row in tried if row["chosen"])
-        setting = ", ".join(f"{key} {value:g}" for key, value in json.loads(chosen["setting"]).items())
-        given, best = ("" if row["valid"] is None else f"{row['valid']:.4f}" for row in (tried[0], chosen))
+        setting = ", ".join(
+            f"{key} {value:g}" for key, value in json.loads(chosen["setting"]).items()
+        )
+        given, best = (
+            "" if row["valid"] is None else f"{row['valid']:.4f}" for row in (tried[0], chosen)
+        )
         failed = sum(row["state"] == "failed" for row in tried)
         kept = "" if chosen["trial"] else " (as given)"
-        rows.append([run_name(*contender), f"{setting}{kept}", str(len(tried)), str(failed), given, best])
+        rows.append(
+            [run_name(*contender), f"{setting}{kept}", str(len(tried)), str(failed), given, best]
+        )
     return Table(
         "Settings tried and chosen",
         "A model tries the same settings on every feature set, one training each; the first is the setting as given. "
@@ -142,7 +162,15 @@ def mask_tables(study: Mapping[str, pa.Table]) -> list[Table]:
             f"{protocol_note(rows[0]._asdict())} AlignRec retrained with the image, or the text, of a "
             "share of the items masked. Mean ± standard deviation over seeds; the change is taken seed by seed.",
             ["feature set", "items", f"test {RECALL}", "change"],
-            [[row.features, row.items, format_figure(row.recall), format_figure(row.change, "+.1%")] for row in rows],
+            [
+                [
+                    row.features,
+                    row.items,
+                    format_figure(row.recall),
+                    format_figure(row.change, "+.1%"),
+                ]
+                for row in rows
+            ],
             texts=2,
         )
         for rows in (summarise_mask(study["mask"]).values() if "mask" in study else ())
@@ -155,13 +183,23 @@ def sweep_points(curves: Sequence[Mapping[str, Any]]) -> list[Table]:
         if row["sweep"] not in best or row[recall] > curves[best[row["sweep"]]][recall]:
             best[row["sweep"]] = i
     points = [
-        [row["sweep"], row["key"], f"{row['value']:.4g}", str(row["seeds"]), with_error(row[recall], row["sd"])]
+        [
+            row["sweep"],
+            row["key"],
+            f"{row['value']:.4g}",
+            str(row["seeds"]),
+            with_error(row[recall], row["sd"]),
+        ]
         for row in curves
     ]
     head = ["sweep", "key", "value", "seeds", f"valid {RECALL}"]
     marked = dict.fromkeys(((i, 4) for i in best.values()), BEST)
     heading = "One setting at a time"
-    return [Table(heading, "The best of each sweep is marked.", head, points, texts=2, marks=marked)] if points else []
+    return (
+        [Table(heading, "The best of each sweep is marked.", head, points, texts=2, marks=marked)]
+        if points
+        else []
+    )
 
 
 def heatmap_tables(cells: Sequence[Mapping[str, Any]]) -> list[Table]:
@@ -183,7 +221,10 @@ def semantic_id_tables(quality: Mapping[str, Mapping[str, Mapping[str, float]]])
         "an item and a nearest neighbour share the first code. Useful codes must beat random ones in the latter."
     )
     rows = [
-        [f"{name}, random codes" if method == "random" else name, *(f"{figures[key]:.1%}" for key in CODES)]
+        [
+            f"{name}, random codes" if method == "random" else name,
+            *(f"{figures[key]:.1%}" for key in CODES),
+        ]
         for name, methods in quality.items()
         for method, figures in methods.items()
     ]
@@ -193,40 +234,75 @@ def semantic_id_tables(quality: Mapping[str, Mapping[str, Mapping[str, float]]])
 def catalogue_table(slices: pa.Table, judged: Comparison) -> Table:
     """Return what each run recommends (table SLICES), except controls; no rows if it was not measured."""
     k = headline_cutoff(pc.unique(slices["k"]).to_pylist() or [CUTOFF])
-    kept = slices.filter(rows_equal_to({"fingerprint": judged.fingerprint, "ablation": "", "k": k})).to_pylist()
-    by_run = group_values(((row["model"], row["features"]), row) for row in kept if row["value"] is not None)
+    kept = slices.filter(
+        rows_equal_to({"fingerprint": judged.fingerprint, "ablation": "", "k": k})
+    ).to_pylist()
+    by_run = group_values(
+        ((row["model"], row["features"]), row) for row in kept if row["value"] is not None
+    )
     rows = []
     for run in ((r.model, r.features) for r in judged.rows if r.features not in CONTROLS):
-        seeds = group_values(((row["label"], row["metric"]), row["value"]) for row in by_run.get(run, []))
+        seeds = group_values(
+            ((row["label"], row["metric"]), row["value"]) for row in by_run.get(run, [])
+        )
         of = {key: float(np.mean(values)) for key, values in seeds.items()}
         if coverage := of.get(("all", "coverage")):
             exposed = [of.get((str(part), "exposure"), 0.0) for part in range(11)]
-            spread = [f"{of[key]:{form}}" if (key := ("all", name)) in of else "" for name, form in SPREADS.items()]
-            rows.append([run_name(*run), f"{coverage:.1%}", *spread, f"{exposed[10]:.1%}", f"{sum(exposed[1:6]):.1%}"])
+            spread = [
+                f"{of[key]:{form}}" if (key := ("all", name)) in of else ""
+                for name, form in SPREADS.items()
+            ]
+            rows.append(
+                [
+                    run_name(*run),
+                    f"{coverage:.1%}",
+                    *spread,
+                    f"{exposed[10]:.1%}",
+                    f"{sum(exposed[1:6]):.1%}",
+                ]
+            )
     note = (
         f"Of the top {k} of all test users, means over seeds. Coverage: share of the catalogue that is recommended. "
         "Gini: of how often each item is recommended, 0 if all alike. "
         "Novelty: mean of -log2(share of users who have the item). Exposure: share of places of the tenth of items "
         "with the most train interactions, and of the half with the fewest."
     )
-    head = ["run", "coverage", "Gini", "novelty, bits", "exposure: top tenth", "exposure: lower half"]
+    head = [
+        "run",
+        "coverage",
+        "Gini",
+        "novelty, bits",
+        "exposure: top tenth",
+        "exposure: lower half",
+    ]
     return Table("What is recommended", note, head, rows)
 
 
 def lead_tables(study: Mapping[str, pa.Table]) -> list[Table]:
     """Return AlignRec's lead on the released features over other runs, except controls, by group."""
     tail = study["tail"].to_pylist() if "tail" in study else []
-    rows = [row for row in tail if row["difference"] is not None and row["features"] not in CONTROLS]
+    rows = [
+        row for row in tail if row["difference"] is not None and row["features"] not in CONTROLS
+    ]
     several = len({row["protocol"] for row in rows}) > 1
     tables = []
-    for (_, which), own in group_values(((row["fingerprint"], row["slice"]), row) for row in rows).items():
+    for (_, which), own in group_values(
+        ((row["fingerprint"], row["slice"]), row) for row in rows
+    ).items():
         labels = {row["label"]: f"{row['n']:,}" for row in own}
         cells, marks = [["n", *labels.values()]], dict[Place, str]()
         by_run = group_values((run_name(row["model"], row["features"]), row) for row in own)
         for r, (run, led) in enumerate(by_run.items(), start=1):
             tests = {row["label"]: Difference.of(row) for row in led}
-            marks |= {(r, c): tests[at].mark for c, at in enumerate(labels, start=1) if at in tests and tests[at].sure}
-            leads = {at: f"{test.middle:+.4f} ({test.low:+.4f} .. {test.high:+.4f})" for at, test in tests.items()}
+            marks |= {
+                (r, c): tests[at].mark
+                for c, at in enumerate(labels, start=1)
+                if at in tests and tests[at].sure
+            }
+            leads = {
+                at: f"{test.middle:+.4f} ({test.low:+.4f} .. {test.high:+.4f})"
+                for at, test in tests.items()
+            }
             cells.append([run, *(leads.get(label, "") for label in labels)])
         note = (
             f"{protocol_note(own[0])} {SLICES[which]} What AlignRec on the released features has more, "

@@ -26,14 +26,14 @@ from alignrec.pipeline.report.table import (
 )
 
 Span = tuple[float, float, float]  # low end, centre, high end
-PAPER = (
-    "Run alignrec profile paper for the paper's other models, ablations, mask modality, long tail and hyper-parameters."
-)
+PAPER = "Run alignrec profile paper for the paper's other models, ablations, mask modality, long tail and hyper-parameters."
 REASONS = 20  # maximum reasons listed, most frequent first
 LINES = 4  # maximum runs in a chart of groups, those of highest Recall@20 first
 WHOSE = {"popularity": "Recall of targets by popularity of the item",
          "history": "Recall of users by number of train interactions"}  # fmt: skip
-UNITS = {"popularity": {str(n): f"tenth {n}" for n in range(1, 11)} | {"cold": "cold items"}}  # kind of group -> names
+UNITS = {
+    "popularity": {str(n): f"tenth {n}" for n in range(1, 11)} | {"cold": "cold items"}
+}  # kind of group -> names
 
 
 class Row(NamedTuple):
@@ -78,7 +78,11 @@ class Section:
 
 
 def interval_chart(
-    title: str, rows: Sequence[Row], keys: Sequence[str] = (), reference: float | None = None, axis: str = ""
+    title: str,
+    rows: Sequence[Row],
+    keys: Sequence[str] = (),
+    reference: float | None = None,
+    axis: str = "",
 ) -> Intervals | None:
     """Scale intervals to percent of a range that includes zero and `reference`, such as chance; None without spans."""
     known = [v for row in rows for span in row.spans if span is not None for v in span]
@@ -99,7 +103,9 @@ def interval_chart(
         spans = [span and (at(span[0]), at(span[1]), at(span[2])) for span in row.spans]
         placed.append(row._replace(spans=spans, tips=tips))
     lines = [at(v) for v in (0.0, reference) if v is not None]
-    return Intervals(title, keys, placed, [(at(v), f"{v:.4g}") for v in axis_ticks(low, high)], lines, axis)
+    return Intervals(
+        title, keys, placed, [(at(v), f"{v:.4g}") for v in axis_ticks(low, high)], lines, axis
+    )
 
 
 def change_row(name: str, test: Difference | None, words: str) -> Row:
@@ -119,7 +125,9 @@ def axis_ticks(low: float, high: float) -> list[float]:
 def judged_sections(outputs: Outputs) -> list[Section]:
     masked = "How much AlignRec loses when it no longer sees the image, or the text, of some items."
     swept = "Settings of AlignRec, its graph and its encoder, measured on valid only: test was not opened for them."
-    curves, heatmaps = (read_json(outputs.layout.study_plot(part), []) for part in ("curves", "heatmaps"))
+    curves, heatmaps = (
+        read_json(outputs.layout.study_plot(part), []) for part in ("curves", "heatmaps")
+    )
     sweeps = [*results.sweep_points(curves), *results.heatmap_tables(heatmaps)]
     coded = results.semantic_id_tables(read_json(outputs.layout.code_quality, {}))
     found = (
@@ -127,7 +135,13 @@ def judged_sections(outputs: Outputs) -> list[Section]:
         probes_section(outputs),
         ablations_section(outputs),
         long_tail_section(outputs),
-        Section("mask", "Mask modality", "Mask modality", masked, tables=results.mask_tables(outputs.study)),
+        Section(
+            "mask",
+            "Mask modality",
+            "Mask modality",
+            masked,
+            tables=results.mask_tables(outputs.study),
+        ),
         Section("settings-swept", "Hyper-parameters", "Hyper-parameters", swept, tables=sweeps),
         Section("semantic-ids", "Semantic IDs", "Semantic IDs", tables=coded),
     )
@@ -138,12 +152,18 @@ def recorded_sections(outputs: Outputs) -> list[Section]:
     tried = [] if outputs.tuning is None else [results.tuning_table(outputs.tuning)]
     settings = Section("settings", "Settings", "The same budget for every contender", tables=tried)
     dropped = [
-        [stage, reason, f"{n:,}"] for stage, record in outputs.records.items() for reason, n in record["drops"].items()
+        [stage, reason, f"{n:,}"]
+        for stage, record in outputs.records.items()
+        for reason, n in record["drops"].items()
     ]
     head = ["stage", "reason", "rows"]
-    quality = [Table("Dropped or incomplete rows", "As counted by each stage.", head, dropped, texts=2)] * bool(dropped)
+    quality = [
+        Table("Dropped or incomplete rows", "As counted by each stage.", head, dropped, texts=2)
+    ] * bool(dropped)
     if (images := outputs.image_facts) is not None:
-        counted = Counter(zip(images["status"].to_pylist(), images["reason"].to_pylist(), strict=True)).items()
+        counted = Counter(
+            zip(images["status"].to_pylist(), images["reason"].to_pylist(), strict=True)
+        ).items()
         most = sorted(counted, key=lambda one: (-one[1], one[0]))[:REASONS]
         note = "Outcome of fetching, one status an item; an item without an image is encoded from its text."
         rows = [[*words, f"{n:,}", f"{n / len(images):.1%}"] for words, n in most]
@@ -167,12 +187,16 @@ def recommenders_section(outputs: Outputs) -> Section:
     note = f"Hollow marks: not decided, p is not below {LEVEL} after Holm's correction."
     if outputs.kind == "sample" and not (outputs.ablated or outputs.study):
         note += f" {PAPER}"
-    return Section("results", "Recommenders", "Recommenders on these features", note, drawn, tables=tables)
+    return Section(
+        "results", "Recommenders", "Recommenders on these features", note, drawn, tables=tables
+    )
 
 
 def _leads_chart(comparison: Comparison, outputs: Outputs, label: str) -> Intervals | None:
     ours = {"model_a": RELEASED, "features_a": outputs.released, "ablation_a": "", "ablation_b": ""}
-    wanted = results.rows_equal_to(ours | {"fingerprint": comparison.fingerprint, "metric": MAIN[0]})
+    wanted = results.rows_equal_to(
+        ours | {"fingerprint": comparison.fingerprint, "metric": MAIN[0]}
+    )
     found = [] if outputs.tests is None else outputs.tests.filter(wanted).to_pylist()
     if not found:
         return None
@@ -183,7 +207,11 @@ def _leads_chart(comparison: Comparison, outputs: Outputs, label: str) -> Interv
     rows = []
     for row in found:
         test = Difference.of(row)
-        rows.append(change_row(run_name(row["model_b"], row["features_b"], row["ablation_b"]), test, test.words))
+        rows.append(
+            change_row(
+                run_name(row["model_b"], row["features_b"], row["ablation_b"]), test, test.words
+            )
+        )
     return interval_chart(join_label(title, label), rows, axis=f"difference in {RECALL}")
 
 
@@ -196,7 +224,11 @@ def ablations_section(outputs: Outputs) -> Section:
         for row in (row for row in rows if row.run.ablation):
             words = "identical" if row.repeats else row.change.words if row.change else ""
             changes.append(change_row(row.name, row.change, words))
-        drawn.append(interval_chart(join_label(f"{title}, 95 % interval", label), changes, axis=f"change in {RECALL}"))
+        drawn.append(
+            interval_chart(
+                join_label(f"{title}, 95 % interval", label), changes, axis=f"change in {RECALL}"
+            )
+        )
         tables.append(results.ablation_table(rows).under(label))
     note = "AlignRec without one part, with one modality, or with one deviation of the published code undone."
     return Section("ablations", "Ablations", "Ablations", note, drawn, tables=tables)
@@ -239,7 +271,9 @@ def long_tail_section(outputs: Outputs) -> Section:
     drawn: list[Intervals | None] = []
     tables = results.lead_tables(outputs.study)
     for comparison, label in with_labels(outputs.compared):
-        over = join_label(f"95 % interval, mean over {seeds_of(r.seeds for r in comparison.rows)}", label)
+        over = join_label(
+            f"95 % interval, mean over {seeds_of(r.seeds for r in comparison.rows)}", label
+        )
         order = {(r.model, r.features): at for at, r in enumerate(comparison.rows)}
         for which, title in WHOSE.items():
             wanted = results.rows_equal_to({"fingerprint": comparison.fingerprint, "slice": which})
@@ -250,10 +284,21 @@ def long_tail_section(outputs: Outputs) -> Section:
             # the best few models, on the released features or on ids only
             best = sorted(groups, key=lambda run: order.get(run, len(order)))
             runs = [run for run in best if run[1] in (outputs.released, "none")][:LINES]
-            labels, names = dict.fromkeys(at for run in runs for at in groups[run]), UNITS.get(which, {})
-            rows = [Row(names.get(at, at), [groups[run].get(at) for run in runs], "") for at in labels]
-            drawn.append(interval_chart(f"{title}, {over}", rows, [run_name(*run) for run in runs], axis="recall"))
-        recommended = results.catalogue_table(outputs.slices or schemas.SLICES.empty_table(), comparison)
+            labels, names = (
+                dict.fromkeys(at for run in runs for at in groups[run]),
+                UNITS.get(which, {}),
+            )
+            rows = [
+                Row(names.get(at, at), [groups[run].get(at) for run in runs], "") for at in labels
+            ]
+            drawn.append(
+                interval_chart(
+                    f"{title}, {over}", rows, [run_name(*run) for run in runs], axis="recall"
+                )
+            )
+        recommended = results.catalogue_table(
+            outputs.slices or schemas.SLICES.empty_table(), comparison
+        )
         tables += [recommended.under(label)] if recommended.rows else []
     note = "Accuracy does not show whether all users get the same few items."
     return Section("tail", "Long tail", "The long tail", note, drawn, tables=tables)

@@ -17,7 +17,9 @@ from alignrec.pipeline.runtime.seeds import seed_for
 
 NEIGHBOURS = 10
 SHOWN = 6  # neighbours on a page, per item
-BY_CHANCE = 4.0  # overlap up to this many standard deviations of independent draws counts as chance level
+BY_CHANCE = (
+    4.0  # overlap up to this many standard deviations of independent draws counts as chance level
+)
 MANY = 3.0  # minimum overlap that counts as many shared neighbours, as a multiple of chance
 ENOUGH = 10  # minimum shared neighbours, as chance is below one among a million items
 LOOKED_AT = 2000  # maximum items compared with noise
@@ -43,7 +45,9 @@ def find_neighbours(
     return np.concatenate(list(engine.threads(of_block, range(0, len(rows), block))))
 
 
-def changed_items(a: FeatureSet, b: FeatureSet, items: Sequence[tuple[int, float]]) -> dict[str, Any]:
+def changed_items(
+    a: FeatureSet, b: FeatureSet, items: Sequence[tuple[int, float]]
+) -> dict[str, Any]:
     """Return items and overlaps, with the SHOWN nearest others of each item, best first, in both sets."""
     near, at = [], [item for item, _ in items]
     for vectors in (a.vectors, b.vectors):
@@ -62,11 +66,16 @@ def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.isin(a + offset, b + offset).sum(axis=1) / k
 
 
-def compare_sets(sets: Sequence[FeatureSet], changed: int, others: Iterable[FeatureSet] = ()) -> dict[str, Any]:
+def compare_sets(
+    sets: Sequence[FeatureSet], changed: int, others: Iterable[FeatureSet] = ()
+) -> dict[str, Any]:
     """Return shapes, similarities by pair with the `changed` most changed items, and misordered sets."""
     # in large catalogues only a sample of items is searched: `sampled` items, with standard error `overlap_se`
     items = len(sets[0].vectors)
-    k, rows = min(NEIGHBOURS, items - 1), sample_ids(np.arange(items), items, seed_for("compare", "neighbours"))
+    k, rows = (
+        min(NEIGHBOURS, items - 1),
+        sample_ids(np.arange(items), items, seed_for("compare", "neighbours")),
+    )
     near = {g.name: find_neighbours(g.vectors, k, rows) for g in sets}
     spectra = {g.name: projections.spectrum(g.vectors) for g in sets}
     pairs = []
@@ -74,13 +83,19 @@ def compare_sets(sets: Sequence[FeatureSet], changed: int, others: Iterable[Feat
         share = overlap(near[a.name], near[b.name])
         pair = {"a": a.name, "b": b.name, "neighbours": k, "overlap": round(float(share.mean()), 6)}
         if len(rows) < items:
-            pair |= {"sampled": len(rows), "overlap_se": round(float(share.std() / len(rows) ** 0.5), 6)}
+            pair |= {
+                "sampled": len(rows),
+                "overlap_se": round(float(share.std() / len(rows) ** 0.5), 6),
+            }
         cka = projections.linear_cka(a.vectors, b.vectors, spectra[a.name], spectra[b.name])
         lowest = np.argsort(share, kind="stable")[:changed]
         most = [{"item_id": int(rows[i]), "overlap": round(float(share[i]), 6)} for i in lowest]
         pairs.append(pair | {"cka": round(cka, 6), "most_changed": most})
     found = {g.name: projections.measure_shape(g.vectors, spectra[g.name])._asdict() for g in sets}
-    rounded = {n: {k: round(v, 6) if isinstance(v, float) else v for k, v in s.items()} for n, s in found.items()}
+    rounded = {
+        n: {k: round(v, 6) if isinstance(v, float) else v for k, v in s.items()}
+        for n, s in found.items()
+    }
     return {"sets": rounded, "pairs": pairs, "order": find_misordered(sets, rows, near, others)}
 
 
@@ -99,14 +114,19 @@ class _Rows(NamedTuple):
 
     def is_by_chance(self, other: _Rows, chance: float) -> bool:
         compared = max(1, int((self.directed & other.directed).sum())) * self.near.shape[1]
-        return self.share(other) <= min(MANY * chance, chance + BY_CHANCE * (chance / compared) ** 0.5)
+        return self.share(other) <= min(
+            MANY * chance, chance + BY_CHANCE * (chance / compared) ** 0.5
+        )
 
 
 # Rows without identifiers seem misordered if two other sets share many more neighbours than chance, this set is at
 # chance level with all sets whose order is known, and its neighbours are closer than in noise of the same covariance:
 # a random control has no order that could be wrong.
 def find_misordered(
-    sets: Sequence[FeatureSet], rows: np.ndarray, near: Mapping[str, np.ndarray], others: Iterable[FeatureSet] = ()
+    sets: Sequence[FeatureSet],
+    rows: np.ndarray,
+    near: Mapping[str, np.ndarray],
+    others: Iterable[FeatureSet] = (),
 ) -> list[dict[str, Any]]:
     """Return sets whose rows seem misordered; `near` has the sorted neighbours of items `rows`, int [R, K]."""
     found, spare, names = [], iter(others), {g.name for g in sets}
@@ -116,7 +136,9 @@ def find_misordered(
     for one in [g for g in known if not g.identified and g.is_structured]:
         if _is_foreign(one, known, chance):
             known += [
-                _describe_rows(g, rows, find_neighbours(g.vectors, k, rows)) for g in spare if g.name not in names
+                _describe_rows(g, rows, find_neighbours(g.vectors, k, rows))
+                for g in spare
+                if g.name not in names
             ]
         if not _is_foreign(one, known, chance):
             continue
@@ -127,7 +149,12 @@ def find_misordered(
             shared = a.share(b)
             if shared >= MANY * chance and shared * a.near.size >= ENOUGH:
                 shares = {other.name: round(one.share(other), 6) for other in (a, b)}
-                doubt = {"features": one.name, "neighbours": k, "overlap": shares, "shared": round(shared, 6)}
+                doubt = {
+                    "features": one.name,
+                    "neighbours": k,
+                    "overlap": shares,
+                    "shared": round(shared, 6),
+                }
                 found.append(doubt | {"chance": round(chance, 6)})
                 break
     return found
@@ -136,7 +163,9 @@ def find_misordered(
 def _is_foreign(one: _Rows, known: Sequence[_Rows], chance: float) -> bool:
     """Return whether overlap is at chance level with all identified sets, or with all sets if there are none."""
     rest = [other for other in known if other is not one]
-    return all(one.is_by_chance(other, chance) for other in [g for g in rest if g.identified] or rest)
+    return all(
+        one.is_by_chance(other, chance) for other in [g for g in rest if g.identified] or rest
+    )
 
 
 def _describe_rows(features: FeatureSet, rows: np.ndarray, near: np.ndarray) -> _Rows:

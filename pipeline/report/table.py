@@ -13,7 +13,9 @@ from alignrec.pipeline.evaluation.statistics import FLOOR, LEVEL, RESAMPLES
 from alignrec.pipeline.models import MODELS, TITLES
 
 CONTROLS = ("random", "shuffled", "constant")  # feature sets that a useful one must beat
-DRAWS = re.compile(r" in (\d+) draws")  # part of a protocol's name, see pipeline/evaluation/protocol.py
+DRAWS = re.compile(
+    r" in (\d+) draws"
+)  # part of a protocol's name, see pipeline/evaluation/protocol.py
 METRICS = {"recall": "Recall", "ndcg": "NDCG"}
 BEST, BETTER, SAME, WORSE = "best", "better", "level", "worse"  # marks of cells
 CHANGE = ("change", "95 % interval", "p")  # columns of a paired test
@@ -58,7 +60,11 @@ def run_name(model: str, features: str, ablation: str = "") -> str:
 
 def protocol_note(row: Mapping[str, Any]) -> str:
     drawn = DRAWS.search(row["protocol"])
-    over = f" Runs take the {drawn[1]} draws in turn; deviations and intervals are over draws too." if drawn else ""
+    over = (
+        f" Runs take the {drawn[1]} draws in turn; deviations and intervals are over draws too."
+        if drawn
+        else ""
+    )
     return f"Protocol {row['protocol']}, fingerprint {row['fingerprint']}.{over}"
 
 
@@ -116,7 +122,9 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     texts: int = 1  # number of leading text columns; the others are figures, right-aligned
-    marks: Mapping[Place, str] = field(default_factory=dict)  # cell -> best of its column, or the outcome of its test
+    marks: Mapping[Place, str] = field(
+        default_factory=dict
+    )  # cell -> best of its column, or the outcome of its test
 
     @classmethod
     def of(
@@ -158,7 +166,10 @@ def p_value(p: float, corrected: float | None = None) -> str:
 
 
 def markdown(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
-    lines = ["| " + " | ".join(escape_markdown(str(cell)) for cell in cells) + " |" for cells in (head, *rows)]
+    lines = [
+        "| " + " | ".join(escape_markdown(str(cell)) for cell in cells) + " |"
+        for cells in (head, *rows)
+    ]
     return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
 
 

@@ -33,10 +33,18 @@ class TerminalTable:
             return
         columns = zip_longest(self.table.head, *self.table.rows, fillvalue="")
         widths = [max(cell_len(printable(cell)) for cell in column) for column in columns]
-        least = [width if i in self.unbroken else min(width, LONGEST) for i, width in enumerate(widths)]
+        least = [
+            width if i in self.unbroken else min(width, LONGEST) for i, width in enumerate(widths)
+        ]
         for number, band in enumerate(split_columns(least, self.table.texts, options.max_width)):
             title = self.table.heading if number == 0 else ""
-            printed = Table(title=title or None, title_justify="left", box=box.SIMPLE, show_edge=False, padding=0)
+            printed = Table(
+                title=title or None,
+                title_justify="left",
+                box=box.SIMPLE,
+                show_edge=False,
+                padding=0,
+            )
             for i in band:
                 figures = i >= self.table.texts
                 printed.add_column(

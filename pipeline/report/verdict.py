@@ -28,7 +28,10 @@ from alignrec.pipeline.report.table import (
 )
 
 FEW = 1000  # users below which only large differences are significant
-NOT_TRAINED = ("-untrained", "-official")  # suffixes of an encoder's controls: the network before pre-training
+NOT_TRAINED = (
+    "-untrained",
+    "-official",
+)  # suffixes of an encoder's controls: the network before pre-training
 LINEAR = "linear"  # baseline without training, which leads a release if the trained set is worse
 MARKS = {"better": BETTER, "worse": WORSE, "undecided": SAME}
 RULE = (
@@ -45,12 +48,16 @@ class ReleasedOutcomes:
 
     rivals: dict[str, Places]  # other set -> its places
     controls: dict[str, Places]
-    models: list[str]  # outcomes of AlignRec on the set against other models on it or on ids only, under one protocol
+    models: list[
+        str
+    ]  # outcomes of AlignRec on the set against other models on it or on ids only, under one protocol
     tests: list[Row]  # tests of the recommender on all feature sets
     users: int  # maximum number of users in a test
 
 
-def compare_released(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> ReleasedOutcomes:
+def compare_released(
+    released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None
+) -> ReleasedOutcomes:
     # releases of other versions may have other probes
     asked = [row for row in (probes or {}).get("verdicts", []) if row["probe"] in PROBES]
     judged = [row for row in asked if row["a"] == released]
@@ -72,7 +79,11 @@ def compare_released(released: str, probes: Mapping[str, Any] | None, tests: pa.
             place = f"under AlignRec{by}, {measure_name(MAIN[0], row['k'])}"
             outcomes.setdefault(row["features_b"], {})[place] = agreed_verdict([row])
     own = {name for name in outcomes if name.startswith(f"{released.removesuffix('-raw')}-")}
-    controls = {name for name in outcomes if name in CONTROLS or (name in own and name.endswith(NOT_TRAINED))}
+    controls = {
+        name
+        for name in outcomes
+        if name in CONTROLS or (name in own and name.endswith(NOT_TRAINED))
+    }
     return ReleasedOutcomes(
         {name: places for name, places in outcomes.items() if name not in own | controls},
         {name: places for name, places in outcomes.items() if name in controls},
@@ -87,10 +98,14 @@ def probe_outcomes(verdicts: Iterable[Row]) -> dict[str, str]:
     by_probe: dict[str, set[str]] = {}
     for row in verdicts:
         by_probe.setdefault(PROBES[row["probe"]].name, set()).add(row["verdict"])
-    return {place: words.pop() if len(words) == 1 else "undecided" for place, words in by_probe.items()}
+    return {
+        place: words.pop() if len(words) == 1 else "undecided" for place, words in by_probe.items()
+    }
 
 
-def verdict_tables(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> list[Table]:
+def verdict_tables(
+    released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None
+) -> list[Table]:
     found = compare_released(released, probes, tests)
     rows = [([name], places) for name, places in found.rivals.items()]
     rows += [([f"{name}, a control"], places) for name, places in found.controls.items()]
@@ -103,11 +118,15 @@ def verdict_tables(released: str, probes: Mapping[str, Any] | None, tests: pa.Ta
     return [outcome_table(note, [f"{released} against"], rows)] if rows else []
 
 
-def outcome_table(note: str, sides: Sequence[str], found: Sequence[tuple[Sequence[str], Places]]) -> Table:
+def outcome_table(
+    note: str, sides: Sequence[str], found: Sequence[tuple[Sequence[str], Places]]
+) -> Table:
     places = list(dict.fromkeys(place for _, of in found for place in of))
     rows = [[*names, *(MARKS[of[p]] if p in of else "" for p in places)] for names, of in found]
     head = [*sides, *places]
-    marks = {(r, c): row[c] for r, row in enumerate(rows) for c in range(len(sides), len(head)) if row[c]}
+    marks = {
+        (r, c): row[c] for r, row in enumerate(rows) for c in range(len(sides), len(head)) if row[c]
+    }
     return Table("Verdict", note, head, rows, len(head), marks)
 
 
@@ -122,19 +141,29 @@ def verdict_headline(
         said.append(f"It is significantly worse than {LINEAR}: release {LINEAR} (train.features).")
     outcomes = {outcome for places in found.rivals.values() for outcome in places.values()}
     if outcomes == {"undecided"} and 0 < found.users < FEW:
-        advice = f": release {LINEAR} (train.features), which needs no training" if LINEAR in found.rivals else ""
+        advice = (
+            f": release {LINEAR} (train.features), which needs no training"
+            if LINEAR in found.rivals
+            else ""
+        )
         said.append(f"{found.users:,} users are too few to tell feature sets apart{advice}.")
     return " ".join(filter(None, said))
 
 
-def is_below(released: str, rival: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> bool:
+def is_below(
+    released: str, rival: str, probes: Mapping[str, Any] | None, tests: pa.Table | None
+) -> bool:
     """Return whether a feature set is worse than another in at least one comparison, and better in none."""
     outcomes = compare_released(released, probes, tests).rivals.get(rival, {}).values()
     return "worse" in outcomes and "better" not in outcomes
 
 
 def verdict_sentence(
-    where: str, features: str, rivals: Mapping[str, Places], models: Sequence[str] = (), unbeaten: Sequence[str] = ()
+    where: str,
+    features: str,
+    rivals: Mapping[str, Places],
+    models: Sequence[str] = (),
+    unbeaten: Sequence[str] = (),
 ) -> str:
     """Say how often a set, and AlignRec on it (`models`), are better and worse; empty without outcomes."""
     clauses = []
@@ -144,7 +173,9 @@ def verdict_sentence(
     if unbeaten:
         clauses.append(f"no test puts it above the control {', '.join(unbeaten)}")
     if models:
-        clauses.append(f"AlignRec on {features} is {_count_outcomes(models)} comparisons with other models")
+        clauses.append(
+            f"AlignRec on {features} is {_count_outcomes(models)} comparisons with other models"
+        )
     return f"On {where}, {'; '.join(clauses)}." if clauses else ""
 
 
@@ -165,7 +196,9 @@ def pair_verdicts(comparison: Row) -> list[Table]:
     notes += [f"Models were trained over {seeds_of([trained[0]['seeds']])}."] if trained else []
     doubted = (doubt["features"] for doubt in comparison.get("order", []))
     notes += [f"No verdict on {features}, whose rows look out of order." for features in doubted]
-    return [outcome_table(" ".join(notes), ["a", "against b"], list(pairs.items()))] if pairs else []
+    return (
+        [outcome_table(" ".join(notes), ["a", "against b"], list(pairs.items()))] if pairs else []
+    )
 
 
 def _outcomes_by_pair(comparison: Row) -> dict[tuple[str, str], dict[str, str]]:
@@ -173,8 +206,12 @@ def _outcomes_by_pair(comparison: Row) -> dict[tuple[str, str], dict[str, str]]:
     doubted = {doubt["features"] for doubt in comparison.get("order", [])}
     trained, found = _list_trainings(comparison), {}
     for a, b in dict.fromkeys((pair["a"], pair["b"]) for pair in comparison["pairs"]):
-        places = probe_outcomes(row for row in comparison["verdicts"] if (row["a"], row["b"]) == (a, b))
-        tests = (test for one in trained for test in one["paired"] if (test["a"], test["b"]) == (a, b))
+        places = probe_outcomes(
+            row for row in comparison["verdicts"] if (row["a"], row["b"]) == (a, b)
+        )
+        tests = (
+            test for one in trained for test in one["paired"] if (test["a"], test["b"]) == (a, b)
+        )
         by_model = group_values((f"under {test['measure'].split()[0]}", test) for test in tests)
         places |= {model: agreed_verdict(tests) for model, tests in by_model.items()}
         found[a, b] = {} if {a, b} & doubted else places
@@ -184,7 +221,9 @@ def _outcomes_by_pair(comparison: Row) -> dict[tuple[str, str], dict[str, str]]:
 def judged_tables(comparison: Row) -> list[Table]:
     evaluated = probe_tables(probe_figures(comparison))
     if comparison["paired"]:
-        evaluated.append(_pair_table("Probes, pair by pair", "users or items", comparison["paired"]))
+        evaluated.append(
+            _pair_table("Probes, pair by pair", "users or items", comparison["paired"])
+        )
     for training in _list_trainings(comparison):
         figure = next(key for key in training if "@" in key)
         rows = [
@@ -197,7 +236,9 @@ def judged_tables(comparison: Row) -> list[Table]:
         )
         head = ["model", "feature set", figure]
         evaluated.append(Table.of("Trained recommenders", note, head, rows, texts=2))
-        evaluated.append(_pair_table("Trained recommenders, pair by pair", "users", training["paired"]))
+        evaluated.append(
+            _pair_table("Trained recommenders, pair by pair", "users", training["paired"])
+        )
     return [t for t in evaluated if t.rows or t.note]
 
 
@@ -227,20 +268,30 @@ def describe_doubts(comparison: Row) -> list[str]:
 
 def shape_tables(comparison: Row) -> list[Table]:
     rows = [
-        [name, str(s["width"]), f"{s['effective_rank']:.1f}", f"{s['mean_cosine']:.3f}", str(s["zero_rows"])]
+        [
+            name,
+            str(s["width"]),
+            f"{s['effective_rank']:.1f}",
+            f"{s['mean_cosine']:.3f}",
+            str(s["zero_rows"]),
+        ]
         for name, s in comparison["sets"].items()
     ]
     note = "Effective rank: number of directions in use. Mean cosine: 0 for isotropic features, 1 for equal directions."
     head = ["feature set", "width", "effective rank", "mean cosine", "items without direction"]
     geometric = [Table("Shape", note, head, rows)]
     if comparison["pairs"]:
-        pairs = [[p["a"], p["b"], format_overlap(p), f"{p['cka']:.4f}"] for p in comparison["pairs"]]
+        pairs = [
+            [p["a"], p["b"], format_overlap(p), f"{p['cka']:.4f}"] for p in comparison["pairs"]
+        ]
         first = comparison["pairs"][0]
         heading = f"shared of {first['neighbours']} neighbours"
         note = "Linear CKA is 1 for features that differ by a rotation and a scale, 0 for unrelated ones."
         if "sampled" in first:
             note += f" Neighbours are those of {first['sampled']:,} items, drawn by seed; ± is half a 95 % interval."
-        geometric.append(Table("Similarity", note, ["a", "b", heading, "linear CKA"], pairs, texts=2))
+        geometric.append(
+            Table("Similarity", note, ["a", "b", heading, "linear CKA"], pairs, texts=2)
+        )
     return geometric
 
 
@@ -259,7 +310,9 @@ def _list_trainings(comparison: Row) -> list[Row]:
 
 
 def _pair_table(heading: str, unit: str, rows: Sequence[Row]) -> Table:
-    cells = [[row["measure"], row["a"], row["b"], Difference.of(row), p_value(row["p"])] for row in rows]
+    cells = [
+        [row["measure"], row["a"], row["b"], Difference.of(row), p_value(row["p"])] for row in rows
+    ]
     note = (
         f"The same {unit} under both sets; 95 % interval of the mean difference and p by paired bootstrap, first "
         f"corrected (Holm) for all rows, then uncorrected. {FLOORED}"

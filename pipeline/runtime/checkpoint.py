@@ -36,7 +36,9 @@ class Checkpoint:
 
     def save(self, parts: Parts, state: Any) -> None:
         # written from the tensors: serialising to bytes first would take another 9 GB for BEiT3-base
-        named = ((f"{part}.{name}", x) for part, tensors in parts.items() for name, x in tensors.items())
+        named = (
+            (f"{part}.{name}", x) for part, tensors in parts.items() for name, x in tensors.items()
+        )
         contiguous = {name: x.detach().cpu().contiguous() for name, x in named}
         with io.atomic(self.path) as temporary:
             save_file(contiguous, temporary, {"state": json.dumps(state)})

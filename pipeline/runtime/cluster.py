@@ -53,7 +53,9 @@ def spread(
     try:
         with closing(iter(rows.iter_batches(batch_size=None, batch_format="pyarrow"))) as blocks:
             for row in (block.slice(at, 1) for block in blocks for at in range(len(block))):
-                job, table, error, kind = (row[name][0] for name in ("job", "table", "error", "processor"))
+                job, table, error, kind = (
+                    row[name][0] for name in ("job", "table", "error", "processor")
+                )
                 if error.as_py():
                     raise UserError(error.as_py())
                 if len(kinds) == 1 and kind.as_py() not in kinds:
@@ -67,14 +69,22 @@ def spread(
 
 
 def facts(packages: Sequence[str] = ()) -> dict[str, str]:
-    return {"code": code.source_sha256()[:12], **code.versions(), **code.installed_versions(packages)}
+    return {
+        "code": code.source_sha256()[:12],
+        **code.versions(),
+        **code.installed_versions(packages),
+    }
 
 
 def check_node(wanted: dict[str, str], here: dict[str, str]) -> None:
     names = sorted(name for name in {**wanted, **here} if wanted.get(name) != here.get(name))
     if names:
-        differences = ", ".join(f"{name} {here.get(name, 'none')}, not {wanted.get(name, 'none')}" for name in names)
-        raise UserError(f"a node of the Ray cluster ({platform.node()}) has {differences}; install the same on all")
+        differences = ", ".join(
+            f"{name} {here.get(name, 'none')}, not {wanted.get(name, 'none')}" for name in names
+        )
+        raise UserError(
+            f"a node of the Ray cluster ({platform.node()}) has {differences}; install the same on all"
+        )
 
 
 def _connect() -> Any:
@@ -86,12 +96,18 @@ def _connect() -> Any:
     if not ray.is_initialized():
         address = os.environ.get("RAY_ADDRESS", "")
         if address.startswith("ray://"):
-            raise UserError(f"RAY_ADDRESS is {address}; start this on a node of the cluster, and give its host:port")
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray logs each worker start as an error
+            raise UserError(
+                f"RAY_ADDRESS is {address}; start this on a node of the cluster, and give its host:port"
+            )
+        os.environ.setdefault(
+            "RAY_BACKEND_LOG_LEVEL", "fatal"
+        )  # Ray logs each worker start as an error
         try:
             ray.init(log_to_driver=False, logging_level=logging.WARNING)  # reads RAY_ADDRESS
         except (ConnectionError, RuntimeError, ValueError) as e:
-            raise UserError(f"the Ray cluster{f' at {address}' * bool(address)}: {one_line(e)}") from None
+            raise UserError(
+                f"the Ray cluster{f' at {address}' * bool(address)}: {one_line(e)}"
+            ) from None
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     return ray
 
@@ -108,7 +124,9 @@ def _needs(ray: Any) -> tuple[int, dict[str, int], str]:
     fits = any(node["Resources"].get(resource, 0) >= amount for node in nodes)
     # nodes of KubeRay and `ray up` have this label: such clusters may scale up
     if not fits and not any("ray.io/node-group" in node["Labels"] for node in nodes):
-        raise UserError(f"{lack}; `ray status` says what there is, and OMP_NUM_THREADS sets the threads")
+        raise UserError(
+            f"{lack}; `ray status` says what there is, and OMP_NUM_THREADS sets the threads"
+        )
     return threads, {"num_cpus": 0, "num_gpus": 1} if gpu else {"num_cpus": threads}, lack
 
 
@@ -160,7 +178,9 @@ class _Worker:
         import ray
         import torch
 
-        torch.set_num_threads(self.threads)  # the setting is per thread, and the actor may use another
+        torch.set_num_threads(
+            self.threads
+        )  # the setting is per thread, and the actor may use another
         number, error = batch["job"][0].as_py(), batch["error"][0].as_py()
         if error:
             return batch
@@ -169,7 +189,10 @@ class _Worker:
                 check_node(self.wanted, facts(self.packages))
                 make, self.jobs = ray.get(self.given)
                 self.work = make()
-            at, result = code.machine_facts(), self.work(self.jobs[number], _unpack(batch["table"][0]))
+            at, result = (
+                code.machine_facts(),
+                self.work(self.jobs[number], _unpack(batch["table"][0])),
+            )
             return _row(number, result, processor=", ".join(filter(None, [at["cpu"], at["gpu"]])))
         except UserError as e:
             return _row(number, pa.table({}), error=str(e))

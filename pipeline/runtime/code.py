@@ -20,7 +20,11 @@ SHAPING = ("runtime/process", "runtime/seeds", "models/params")
 HARNESS = {
     PIPELINE / "__init__.py",
     PIPELINE / "io" / "errors.py",
-    *(path for package in ("runtime", "web", "checks") for path in (PIPELINE / package).glob("*.py")),
+    *(
+        path
+        for package in ("runtime", "web", "checks")
+        for path in (PIPELINE / package).glob("*.py")
+    ),
     *PIPELINE.rglob("params.py"),
 } - {PIPELINE / f"{name}.py" for name in SHAPING}
 # suffixes of data files, which are hashed if a source file mentions their name
@@ -38,7 +42,12 @@ def import_closure(*modules: str) -> tuple[Path, ...]:
         named = imported_modules(path) if path.suffix == ".py" else ()
         todo += [module_file(name) for name in named if not name.startswith(f"{PREFIX}stages")]
         text = path.read_text(encoding="utf-8")
-        data = (f for folder in (path.parent, ROOT / "schemas") for f in folder.glob("*") if f.suffix in DATA)
+        data = (
+            f
+            for folder in (path.parent, ROOT / "schemas")
+            for f in folder.glob("*")
+            if f.suffix in DATA
+        )
         todo += [file for file in data if file.name in text]
     return tuple(sorted(seen))
 
@@ -53,7 +62,9 @@ def fingerprint(*modules: str) -> str:
 
 @cache
 def _content_that_counts(path: Path) -> bytes:
-    return _canonical_text(_syntax_tree(path)).encode() if path.suffix == ".py" else path.read_bytes()
+    return (
+        _canonical_text(_syntax_tree(path)).encode() if path.suffix == ".py" else path.read_bytes()
+    )
 
 
 def _canonical_text(part: object) -> str:
@@ -62,15 +73,23 @@ def _canonical_text(part: object) -> str:
         return f"[{','.join(map(_canonical_text, part))}]"
     if not isinstance(part, ast.AST):
         return repr(part)
-    given = (f"{name}={_canonical_text(value)}" for name, value in ast.iter_fields(part) if value not in (None, []))
+    given = (
+        f"{name}={_canonical_text(value)}"
+        for name, value in ast.iter_fields(part)
+        if value not in (None, [])
+    )
     return f"{type(part).__name__}({','.join(given)})"
 
 
 @cache
 def source_sha256() -> str:
     total = hashlib.sha256()
-    for path in sorted(p for top in TOP_LEVEL for p in (ROOT / top).rglob("*") if p.suffix in DATA | {".py"}):
-        total.update(f"{path.relative_to(ROOT)} {path.stat().st_size}\n".encode() + path.read_bytes())
+    for path in sorted(
+        p for top in TOP_LEVEL for p in (ROOT / top).rglob("*") if p.suffix in DATA | {".py"}
+    ):
+        total.update(
+            f"{path.relative_to(ROOT)} {path.stat().st_size}\n".encode() + path.read_bytes()
+        )
     return total.hexdigest()
 
 
@@ -80,19 +99,29 @@ def imported_modules(path: Path) -> tuple[str, ...]:
     packages: dict[str, str] = {}  # local name -> package that only re-exports names
     # skip imports for type checkers
     executed = [
-        s for s in _syntax_tree(path).body if not (isinstance(s, ast.If) and ast.unparse(s.test) == "TYPE_CHECKING")
+        s
+        for s in _syntax_tree(path).body
+        if not (isinstance(s, ast.If) and ast.unparse(s.test) == "TYPE_CHECKING")
     ]
     for node in (node for statement in executed for node in _walk_statements(statement)):
         if isinstance(node, ast.Import):
             names += [a.name for a in node.names]
-            packages |= {a.asname or a.name: a.name for a in node.names if _reexported_names(a.name)}
+            packages |= {
+                a.asname or a.name: a.name for a in node.names if _reexported_names(a.name)
+            }
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             own = {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
             names += own.values()
             packages |= {name: module for name, module in own.items() if _reexported_names(module)}
     # for packages that only re-export names, count the modules of the names used
-    for node in (node for statement in executed for node in (ast.walk(statement) if packages else ())):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in packages:
+    for node in (
+        node for statement in executed for node in (ast.walk(statement) if packages else ())
+    ):
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id in packages
+        ):
             names.append(f"{packages[node.value.id]}.{node.attr}")
     return tuple(filter(is_ours, names))
 
@@ -110,15 +139,28 @@ def _syntax_tree(path: Path) -> ast.Module:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     if path.parent == ROOT / "stages":
         # declarations of stages do not affect results: drop them and the imports that only they need
-        is_stage = [isinstance(s, ast.Assign) and ast.unparse(s.value).startswith("Stage(") for s in tree.body]
-        tree.body = [statement for statement, declared in zip(tree.body, is_stage, strict=True) if not declared]
+        is_stage = [
+            isinstance(s, ast.Assign) and ast.unparse(s.value).startswith("Stage(")
+            for s in tree.body
+        ]
+        tree.body = [
+            statement
+            for statement, declared in zip(tree.body, is_stage, strict=True)
+            if not declared
+        ]
         used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
         for statement in tree.body:
             if isinstance(statement, ast.ImportFrom):
-                statement.names = [alias for alias in statement.names if (alias.asname or alias.name) in used]
+                statement.names = [
+                    alias for alias in statement.names if (alias.asname or alias.name) in used
+                ]
     for node in _walk_statements(tree):
         if body := getattr(node, "body", None):
-            texts = [s for s in body if isinstance(s, ast.Expr) and isinstance(getattr(s.value, "value", None), str)]
+            texts = [
+                s
+                for s in body
+                if isinstance(s, ast.Expr) and isinstance(getattr(s.value, "value", None), str)
+            ]
             node.body = [s for s in body if s not in texts]  # type: ignore[attr-defined]
     return tree
 
@@ -152,7 +194,11 @@ def module_file(name: str) -> Path | None:
         module = ".".join(parts[:end])
         path = _module_path(module)
         if exports := _reexported_names(module):
-            return module_file(exports[parts[end]]) if end < len(parts) and parts[end] in exports else None
+            return (
+                module_file(exports[parts[end]])
+                if end < len(parts) and parts[end] in exports
+                else None
+            )
         for candidate in (path.with_suffix(".py"), path / "__init__.py"):
             if candidate.is_file():
                 return candidate

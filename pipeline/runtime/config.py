@@ -13,7 +13,15 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args, g
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+)
 
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError, one_line
@@ -36,7 +44,9 @@ def _check_port(address: str) -> str:
 
 
 Address = Annotated[str, AfterValidator(_check_port)]  # URL or path
-WRAPPED = BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw)  # a single item needs no brackets
+WRAPPED = BeforeValidator(
+    lambda raw: [raw] if isinstance(raw, str) else raw
+)  # a single item needs no brackets
 # addresses of one file, tried in order: URLs (http, https, file) or paths; a single one needs no list
 Mirrors = Annotated[list[Address], Field(min_length=1), WRAPPED]
 
@@ -80,21 +90,36 @@ def known(names: Iterable[str], among: Iterable[str], where: str) -> None:
 def nearest(name: str, among: Iterable[str]) -> str:
     among = list(among)
     similar = difflib.get_close_matches(name[:LONGEST_NAME], among, n=1, cutoff=0.6)
-    return f"; did you mean '{similar[0]}'?" if similar else f"; valid: {', '.join(among)}" if among else ""
+    return (
+        f"; did you mean '{similar[0]}'?"
+        if similar
+        else f"; valid: {', '.join(among)}"
+        if among
+        else ""
+    )
 
 
 def first_fault(error: ValidationError, kind: type[Section], where: str = "") -> str:
     """Describe the first error of untrusted values; unknown keys come first, as they may be misspelt required keys."""
     faults = error.errors()
     fault = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
-    path = one_line(".".join([where] * bool(where) + [str(part) for part in fault["loc"]]), 120) or "the file"
+    path = (
+        one_line(".".join([where] * bool(where) + [str(part) for part in fault["loc"]]), 120)
+        or "the file"
+    )
     if fault["type"] == "extra_forbidden":
         return f"unknown key '{path}'{nearest(str(fault['loc'][-1]), _valid_keys(kind, fault['loc'][:-1]))}"
     if fault["type"] == "missing":
         return f"'{path}' is required"
-    if fault["type"] == "literal_error" and "[key]" in fault["loc"]:  # the key of a mapping with fixed keys
+    if (
+        fault["type"] == "literal_error" and "[key]" in fault["loc"]
+    ):  # the key of a mapping with fixed keys
         place = fault["loc"][: fault["loc"].index("[key]")]
-        expected = [one["ctx"]["expected"] for one in faults if one["loc"][: len(place)] == place and "ctx" in one]
+        expected = [
+            one["ctx"]["expected"]
+            for one in faults
+            if one["loc"][: len(place)] == place and "ctx" in one
+        ]
         valid = dict.fromkeys(re.findall(r"'([^']+)'", " ".join(expected)))
         return f"unknown key '{path.partition('.[key]')[0]}'{nearest(str(place[-1]), valid)}"
     value = fault["input"]
@@ -112,10 +137,15 @@ def _valid_keys(kind: Any, loc: tuple[int | str, ...]) -> list[str]:
     # follow the path of the error through nested sections
     for part in loc:
         if isinstance(kind, type) and issubclass(kind, Section):
-            kind = {field.alias or name: field.annotation for name, field in kind.model_fields.items()}.get(str(part))
+            kind = {
+                field.alias or name: field.annotation for name, field in kind.model_fields.items()
+            }.get(str(part))
         elif get_origin(kind) in (dict, Mapping):
             kind = get_args(kind)[1]
-        kind = next((one for one in get_args(kind) if isinstance(one, type) and issubclass(one, Section)), kind)
+        kind = next(
+            (one for one in get_args(kind) if isinstance(one, type) and issubclass(one, Section)),
+            kind,
+        )
     if not (isinstance(kind, type) and issubclass(kind, Section)):
         return []
     return [field.alias or name for name, field in kind.model_fields.items()]
@@ -195,7 +225,9 @@ class Parameters(Section):
     def source(self, dataset: str) -> Source:
         if dataset not in self.sources:
             similar = nearest(dataset, self.sources)
-            raise UserError(f"no dataset '{one_line(dataset, 64)}' under sources in the parameters{similar}")
+            raise UserError(
+                f"no dataset '{one_line(dataset, 64)}' under sources in the parameters{similar}"
+            )
         return self.sources[dataset]
 
 
@@ -213,7 +245,9 @@ class Part(Section):
             raise UserError(f"{path}: {first_fault(e, cls)}; {io.made_by(path)}") from None
 
 
-LARGEST = 1 << 17  # maximum bytes of a file, parsed in a few seconds; typical files have a few thousand
+LARGEST = (
+    1 << 17
+)  # maximum bytes of a file, parsed in a few seconds; typical files have a few thousand
 EXTENDS = "extends"
 # exceptions of PyYAML, including those of tags such as !!int
 FAULTS = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
@@ -238,7 +272,9 @@ class Loader(yaml.SafeLoader):
 
 
 Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d{1,3}$"), [*"-+.0123456789"]
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d{1,3}$"),
+    [*"-+.0123456789"],
 )
 
 
@@ -269,10 +305,14 @@ def read_extended(path: Path) -> Any:
     if not isinstance(over, dict) or EXTENDS not in over:
         return over
     if not isinstance(over[EXTENDS], str):
-        raise UserError(f"{path}: '{EXTENDS}': give the path of a parameter file, from the folder of this one")
+        raise UserError(
+            f"{path}: '{EXTENDS}': give the path of a parameter file, from the folder of this one"
+        )
     base = read_yaml(path.parent / over[EXTENDS])
     if not isinstance(base, dict) or EXTENDS in base:
-        raise UserError(f"{path}: '{EXTENDS}': {over[EXTENDS]} must be a whole parameter file, which extends none")
+        raise UserError(
+            f"{path}: '{EXTENDS}': {over[EXTENDS]} must be a whole parameter file, which extends none"
+        )
     return merge(base, over)
 
 

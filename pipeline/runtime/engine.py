@@ -6,7 +6,13 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,14 +26,18 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 Worker = Callable[[Job], Result]
 Submit = Callable[[Any], Future[Any]]  # starts a job in an open pool of workers
-Make = Callable[[], Worker[Job, Result]]  # worker factory, called in the worker's process, as it may load a network
+Make = Callable[
+    [], Worker[Job, Result]
+]  # worker factory, called in the worker's process, as it may load a network
 
 
 KILLED = (
     "one of {} worker processes was killed, most likely as memory ran out; lower `workers` in the stage's section of "
     "the parameters, if it has one, or give more memory, and run again"
 )
-CORES = min(os.cpu_count() or 1, 8)  # default threads; more are limited by memory bandwidth, and each holds a block
+CORES = min(
+    os.cpu_count() or 1, 8
+)  # default threads; more are limited by memory bandwidth, and each holds a block
 
 
 @dataclass(frozen=True)
@@ -52,7 +62,9 @@ class Processes:
 
     @contextmanager
     def opened(self, make: Make[Any, Any]) -> Iterator[Submit]:
-        context = multiprocessing.get_context("spawn")  # fork would copy held locks of BLAS and torch threads
+        context = multiprocessing.get_context(
+            "spawn"
+        )  # fork would copy held locks of BLAS and torch threads
         with ProcessPoolExecutor(self.number, context, _begin, (make, self.torch)) as pool:
             try:
                 yield lambda job: pool.submit(_work, job)
@@ -75,7 +87,9 @@ def _begin(make: Make[Any, Any], torch: bool) -> None:
     if torch:
         from torch import set_num_threads
 
-        set_num_threads(1)  # the order of summation, and so the result, must not depend on the number of cores
+        set_num_threads(
+            1
+        )  # the order of summation, and so the result, must not depend on the number of cores
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -112,7 +126,11 @@ def map(
             pending = {submit(job): job for job in islice(source, on.number + ahead)}
             try:
                 while pending:
-                    future = next(iter(pending if ordered else wait(pending, return_when=FIRST_COMPLETED).done))
+                    future = next(
+                        iter(
+                            pending if ordered else wait(pending, return_when=FIRST_COMPLETED).done
+                        )
+                    )
                     yield pending.pop(future), future.result()
                     pending |= {submit(job): job for job in islice(source, 1)}
             finally:
@@ -125,6 +143,8 @@ def threads(work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Resu
     return (result for _, result in map(lambda: work, jobs, Threads(), ahead=1))
 
 
-def each(work: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, Result]]:
+def each(
+    work: Callable[[Job], Result], jobs: Iterable[Job], workers: int
+) -> Iterator[tuple[Job, Result]]:
     """Run jobs in processes of one thread each; yield each job with its result as they finish."""
     return map(partial(partial, work), jobs, Processes(workers), ordered=False, ahead=1)

@@ -31,10 +31,17 @@ class EncoderFiles:
     weights = Named("encoder.safetensors", "parameters of the network, under the published names")
     config = Named("config.json", "shape of the network")
     tokenizer = Named("tokenizer.spm", "SentencePiece model; absent where no item has text")
-    word_pieces = Named("wordpieces.json", "MiniLM's word pieces in the order of `mini`, in place of a tokenizer")
-    whitening = Named("whitening.safetensors", "mean and map that read CLS; absent for the raw vector")
+    word_pieces = Named(
+        "wordpieces.json", "MiniLM's word pieces in the order of `mini`, in place of a tokenizer"
+    )
+    whitening = Named(
+        "whitening.safetensors", "mean and map that read CLS; absent for the raw vector"
+    )
     start = Named("start.safetensors", "initial image embedding of `mini`; not released")
-    official = Named("official.safetensors", "weights of `pretrain.init` before training, without heads; not released")
+    official = Named(
+        "official.safetensors",
+        "weights of `pretrain.init` before training, without heads; not released",
+    )
 
     def present(self) -> list[Path]:
         # files of a release
@@ -52,7 +59,9 @@ class File:
     unfinished: bool = False  # whether it is in the work folder, as it is not part of the output
 
     def __get__(self, layout: Layout, owner: type[Layout]) -> Path:
-        return (layout.work(self.stage) if self.unfinished else layout.folder(self.stage)) / self.name
+        return (
+            layout.work(self.stage) if self.unfinished else layout.folder(self.stage)
+        ) / self.name
 
 
 @dataclass(frozen=True)
@@ -102,14 +111,20 @@ class Layout:
     users = File("interactions", "users.parquet", "Table USERS.")
     item_ids = File("interactions", "item_ids.parquet", "Table ITEM_IDS.")
     items = File("items", "items.parquet", "Table ITEMS.")
-    interaction_rejects = File("interactions", "rejects.parquet", "Table REJECTS of interactions read row by row.")
-    rejects = File("items", "rejects.parquet", "Table REJECTS: metadata lines that could not be read.")
+    interaction_rejects = File(
+        "interactions", "rejects.parquet", "Table REJECTS of interactions read row by row."
+    )
+    rejects = File(
+        "items", "rejects.parquet", "Table REJECTS: metadata lines that could not be read."
+    )
     images = File("images", "", "Folder of images-*.parquet, table IMAGES.")
 
     @property
     def interactions(self) -> Path:
         """Table INTERACTIONS."""
-        return self.folder("interactions") / (f"draw-{self.drawn}.parquet" if self.drawn else "interactions.parquet")
+        return self.folder("interactions") / (
+            f"draw-{self.drawn}.parquet" if self.drawn else "interactions.parquet"
+        )
 
     def draws(self) -> list[Layout]:
         """Layouts of all draws: same files, other train/valid/test splits."""
@@ -118,10 +133,16 @@ class Layout:
 
     # --- encoder and features
     visual_tokens = File(
-        "pretrain", "visual_tokens.safetensors", "centroids, float32 [C, W], or a VQ-KD tokenizer under published names"
+        "pretrain",
+        "visual_tokens.safetensors",
+        "centroids, float32 [C, W], or a VQ-KD tokenizer under published names",
     )  # absent without images, and with a published tokenizer
-    encoder_checkpoint = File("pretrain", ".checkpoint.safetensors", "state of a killed pre-training", True)
-    encoder_scratch = File("pretrain", ".scratch", "decoded images and ids during pre-training", True)
+    encoder_checkpoint = File(
+        "pretrain", ".checkpoint.safetensors", "state of a killed pre-training", True
+    )
+    encoder_scratch = File(
+        "pretrain", ".scratch", "decoded images and ids during pre-training", True
+    )
 
     @property
     def published(self) -> Path:
@@ -143,7 +164,11 @@ class Layout:
         return next((folder for folder in below if folder.is_dir()), self.folder("encode", name))
 
     def feature_sets(self) -> list[str]:
-        files = (path for stage in FEATURE_STAGES for path in self.folder(stage).glob("*/features-00000.parquet"))
+        files = (
+            path
+            for stage in FEATURE_STAGES
+            for path in self.folder(stage).glob("*/features-00000.parquet")
+        )
         return sorted(path.parent.name for path in files)
 
     edges = OneOf("graph", "{}/edges.parquet", "Table EDGES of a feature set.")
@@ -154,7 +179,9 @@ class Layout:
     checkpoint = File("train", ".checkpoint.safetensors", "state of a killed training", True)
     user_embeddings = File("train", "user_embeddings.parquet", "Table user_embeddings(D).")
     item_embeddings = File("train", "item_embeddings.parquet", "Table item_embeddings(D).")
-    items_index = File("train", "items.faiss", "FAISS index of the item vectors, by inner product; row = item_id")
+    items_index = File(
+        "train", "items.faiss", "FAISS index of the item vectors, by inner product; row = item_id"
+    )
     index_facts = File("train", "index.json", "facts of the index, and its recall")
 
     def history(self, stage: str) -> Path:
@@ -162,14 +189,20 @@ class Layout:
         return self.folder(stage) / "history.json"
 
     # --- evidence
-    code_quality = File("semantic_ids", "codes.json", "feature set -> figures of pipeline/features/semantic_ids.py")
+    code_quality = File(
+        "semantic_ids", "codes.json", "feature set -> figures of pipeline/features/semantic_ids.py"
+    )
     probes = File("probe", "probes.json", "intermediate evaluation of every feature set")
     results = File("benchmark", "results.parquet", "Table RESULTS.")
     slices = File("benchmark", "slices.parquet", "Table SLICES.")
     tests = File("benchmark", "tests.parquet", "Table TESTS.")
-    protocol = File("benchmark", "protocol.json", "the protocol that the fingerprint of a figure identifies")
+    protocol = File(
+        "benchmark", "protocol.json", "the protocol that the fingerprint of a figure identifies"
+    )
     metrics = File("benchmark", "metrics.json", "mean and sd of the headline metrics of every run")
-    tuning = File("benchmark", "tuning.parquet", "Table TUNING; absent where the settings are used as given.")
+    tuning = File(
+        "benchmark", "tuning.parquet", "Table TUNING; absent where the settings are used as given."
+    )
     runs = File("benchmark", "runs.json", "the cell of each run, see pipeline/benchmark/cell.py")
     report = File("report", "", "index.html and report.md")
     release = File("publish", "release", "the release folder")

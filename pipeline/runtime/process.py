@@ -130,8 +130,12 @@ def spin_if_idle() -> None:
 
 def idle_share(before: str, after: str) -> float:
     """Return the idle fraction of CPU time between two states of /proc/stat, see proc_stat(5)."""
-    first, last = ([int(n) for n in text.split("\n", 1)[0].split()[1:9]] for text in (before, after))
-    passed = [b - a for a, b in zip(first, last, strict=True)]  # user, nice, system, idle, iowait, irq, softirq, steal
+    first, last = (
+        [int(n) for n in text.split("\n", 1)[0].split()[1:9]] for text in (before, after)
+    )
+    passed = [
+        b - a for a, b in zip(first, last, strict=True)
+    ]  # user, nice, system, idle, iowait, irq, softirq, steal
     return (passed[3] + passed[4]) / max(sum(passed), 1)
 
 

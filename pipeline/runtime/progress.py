@@ -31,7 +31,10 @@ class Bar(tqdm):
         facts: dict[str, Any] = super().format_dict
         since = 0.0 if self.first is None else self._time() - self.start_t
         rate = (self.n - self.first) / since if self.first is not None and since > WORTH else 0.0
-        return facts | {"rate": rate, "initial": self.n}  # without a rate, tqdm would take the mean since `initial`
+        return facts | {
+            "rate": rate,
+            "initial": self.n,
+        }  # without a rate, tqdm would take the mean since `initial`
 
 
 class Silent(Bar):
@@ -91,5 +94,7 @@ def bar_line(label: str, bars: list[tqdm], seconds: float) -> str:
     for open_bar in reversed(bars):
         facts = open_bar.format_dict
         if facts["total"] is None or open_bar.n < facts["total"]:
-            return tqdm.format_meter(**(facts | {"bar_format": TEXT if facts["rate"] else SHORT, "ncols": None}))
+            return tqdm.format_meter(
+                **(facts | {"bar_format": TEXT if facts["rate"] else SHORT, "ncols": None})
+            )
     return f"{label}: running for {tqdm.format_interval(seconds)}"

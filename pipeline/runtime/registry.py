@@ -31,7 +31,9 @@ class Registry(Mapping[str, Part]):
         others = installed_parts(f"alignrec.{self.kind}")
         # the meaning of a built-in name must not depend on installed packages
         if twice := sorted(others.keys() & self.built_in.keys()):
-            raise UserError(f"entry point '{twice[0]}' of alignrec.{self.kind}: the name is taken; choose another")
+            raise UserError(
+                f"entry point '{twice[0]}' of alignrec.{self.kind}: the name is taken; choose another"
+            )
         return {**self.built_in, **others}
 
     def __getitem__(self, name: str) -> Part:
@@ -43,7 +45,9 @@ class Registry(Mapping[str, Part]):
         except (ImportError, AttributeError) as e:
             if path.startswith(BUILT_IN):
                 raise
-            raise UserError(f"entry point '{name} = {path}' of alignrec.{self.kind}: {e}; correct its package") from e
+            raise UserError(
+                f"entry point '{name} = {path}' of alignrec.{self.kind}: {e}; correct its package"
+            ) from e
 
     def __contains__(self, name: object) -> bool:
         return name in self.entries
@@ -59,10 +63,17 @@ class Registry(Mapping[str, Part]):
 
     def source_files(self, name: str) -> list[Path]:
         # the code fingerprint covers built-in parts only
-        spec = None if self.entries[name].startswith(BUILT_IN) else importlib.util.find_spec(self.module(name))
+        spec = (
+            None
+            if self.entries[name].startswith(BUILT_IN)
+            else importlib.util.find_spec(self.module(name))
+        )
         return [Path(spec.origin)] if spec and spec.origin else []
 
 
 @cache
 def installed_parts(group: str) -> dict[str, str]:
-    return {point.name: point.value for point in sorted(entry_points(group=group), key=lambda point: point.name)}
+    return {
+        point.name: point.value
+        for point in sorted(entry_points(group=group), key=lambda point: point.name)
+    }

@@ -29,14 +29,25 @@ from alignrec.pipeline.runtime.seeds import seed_for
 
 ALTERED = "was altered after it was made; it is made again"
 SOURCE = "sources"
-FEATURE_SETS = ("encode.encoders", "beit3", "combine", SOURCE)  # parameters that define the feature sets
+FEATURE_SETS = (
+    "encode.encoders",
+    "beit3",
+    "combine",
+    SOURCE,
+)  # parameters that define the feature sets
 
 
 class Run:
     """A run of a stage on a dataset (and an item of its matrix), through which the stage reads, writes and counts."""
 
     def __init__(
-        self, stage: str, dataset: str, params: Parameters, root: Path, item: str = "", label: str = ""
+        self,
+        stage: str,
+        dataset: str,
+        params: Parameters,
+        root: Path,
+        item: str = "",
+        label: str = "",
     ) -> None:
         self.stage, self.dataset, self.item, self.params = stage, dataset, item, params
         self.layout = Layout(root, dataset, (stage, item))
@@ -49,9 +60,15 @@ class Run:
         self.warnings: list[str] = []
         self.device = "cpu"
         self.bars: list[tqdm] = []
-        self.part: tuple[int, int] | None = None  # (i, n), i from 1, if other processes run the other parts
-        self.measured: dict[str, Any] = {}  # goes to cost.json, so that equal runs give a byte-identical run.json
-        self.kept = False  # whether the work folder was already complete, so that its record is kept
+        self.part: tuple[int, int] | None = (
+            None  # (i, n), i from 1, if other processes run the other parts
+        )
+        self.measured: dict[
+            str, Any
+        ] = {}  # goes to cost.json, so that equal runs give a byte-identical run.json
+        self.kept = (
+            False  # whether the work folder was already complete, so that its record is kept
+        )
 
     def seed(self, *names: str | int) -> int:
         """Return the seed of a component of this stage, derived from the `seed` of its section."""
@@ -61,13 +78,20 @@ class Run:
     def write(self, table: pa.Table, path: Path, schema: pa.Schema, **facts: Any) -> None:
         io.write_table(table, path, schema, self.record() | facts)
 
-    def write_all(self, tables: Iterable[pa.Table], path: Path, schema: pa.Schema, **facts: Any) -> None:
+    def write_all(
+        self, tables: Iterable[pa.Table], path: Path, schema: pa.Schema, **facts: Any
+    ) -> None:
         io.write_tables(tables, path, schema, self.record() | facts)
 
     def record(self) -> dict[str, Any]:
         """Return the provenance of a file, which is the same for equal runs."""
         facts = self.params.section(self.stage).facts()
-        return {"stage": self.stage, "dataset": self.dataset, "params": facts, "versions": versions()}
+        return {
+            "stage": self.stage,
+            "dataset": self.dataset,
+            "params": facts,
+            "versions": versions(),
+        }
 
     def count(self, reason: str, n: int = 1) -> None:
         if n:
@@ -87,7 +111,9 @@ class Run:
         """Add facts that differ between equal runs (rates, local paths) to cost.json."""
         self.measured |= facts
 
-    def progress(self, iterable: Iterable[Any] | None = None, what: str = "", **options: Any) -> tqdm:
+    def progress(
+        self, iterable: Iterable[Any] | None = None, what: str = "", **options: Any
+    ) -> tqdm:
         """Return a progress bar with options of tqdm; without a terminal it is printed as a line per minute."""
         label, hidden = f"{self.label} {what}".rstrip(), bool(process.rank())
         self.bars.append(progress.stage_bar(label, hidden, iterable=iterable, **options))
@@ -99,7 +125,9 @@ class Run:
         parts = [code.fingerprint(*modules), io.digest(files), facts, versions()]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
-    def resume(self, folder: Path, inputs: Iterable[Path], *facts: Any, modules: Sequence[str] = ()) -> None:
+    def resume(
+        self, folder: Path, inputs: Iterable[Path], *facts: Any, modules: Sequence[str] = ()
+    ) -> None:
         """Empty a folder of unfinished work unless inputs, facts (JSON), versions and code are unchanged."""
         io.begin(folder, self.key(inputs, facts, modules or [f"alignrec.stages.{self.stage}"]))
         if not self.part:  # other parts may still be writing
@@ -122,7 +150,9 @@ class Run:
 
 
 @contextmanager
-def running(stage: str, dataset: str, params: Parameters, root: Path, item: str = "") -> Iterator[Run]:
+def running(
+    stage: str, dataset: str, params: Parameters, root: Path, item: str = ""
+) -> Iterator[Run]:
     run = Run(stage, dataset, params, root, item)
     with locked(run), recorded(run):
         yield run
@@ -133,7 +163,9 @@ def quoted_record(layout: Layout, stage: str, item: str = "") -> dict[str, Any]:
     if record := intact_record(layout.out(stage, item)):
         return record
     again = " ".join(filter(None, (stage, layout.dataset, item)))
-    raise UserError(f"{layout.run_record(stage, item)} was edited; run `alignrec {again}`, which makes it again")
+    raise UserError(
+        f"{layout.run_record(stage, item)} was edited; run `alignrec {again}`, which makes it again"
+    )
 
 
 def intact_record(folder: Path) -> dict[str, Any] | None:
@@ -148,13 +180,18 @@ def intact_record(folder: Path) -> dict[str, Any] | None:
 def present_files(folder: Path) -> dict[str, str]:
     """Return path -> sha256 of a stage's files, without its record, hidden files and signatures."""
     files = io.files_below(folder)
-    return {str(p.relative_to(folder)): digest for p, digest in zip(files, io.sha256s(files), strict=True)}
+    return {
+        str(p.relative_to(folder)): digest
+        for p, digest in zip(files, io.sha256s(files), strict=True)
+    }
 
 
 @contextmanager
 def locked(run: Run) -> Iterator[None]:
     if process.world() > 1 and run.stage != "pretrain":
-        raise UserError(f"{run.stage} runs in one process; only pretrain can be started by torchrun")
+        raise UserError(
+            f"{run.stage} runs in one process; only pretrain can be started by torchrun"
+        )
     if process.rank():
         yield
         return
@@ -182,7 +219,8 @@ def recorded(run: Run) -> Iterator[None]:
     # time and memory differ between equal runs, so they are not part of the record, which DVC hashes
     cost = {
         "seconds": round(time.perf_counter() - started, 3),
-        "peak_memory_mib": process.peak_mib() + process.largest_child_mib() or None,  # None: Windows
+        "peak_memory_mib": process.peak_mib() + process.largest_child_mib()
+        or None,  # None: Windows
         "own_memory_mib": own.mib,
         "measured": run.measured,
     }
@@ -245,10 +283,14 @@ def hold_lock(folder: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=3600)
         except Timeout:
-            raise UserError(f"{folder}: another run has held this folder for an hour; stop it and run again") from None
+            raise UserError(
+                f"{folder}: another run has held this folder for an hour; stop it and run again"
+            ) from None
     except (PermissionError, FileExistsError, NotADirectoryError) as e:
         where = f"{e.filename or folder.parent}: {e.strerror or e}"
-        raise UserError(f"{where}; give this user access or delete it: unfinished work is made again") from None
+        raise UserError(
+            f"{where}; give this user access or delete it: unfinished work is made again"
+        ) from None
     try:
         yield
     finally:
@@ -268,13 +310,17 @@ class Stage:
     # parameters besides its own section: a section, a key such as "train.features", or SOURCE for the dataset's source
     sections: tuple[str, ...] = ()
     loads: tuple[Registry[Any], ...] = ()  # registries of parts that it loads by name
-    light: bool = False  # starts without torch: settings of models and encoders were validated by `download`
+    light: bool = (
+        False  # starts without torch: settings of models and encoders were validated by `download`
+    )
     resumes: bool = False  # resumes unfinished work, which is deleted for other stages
     # matrix key besides the dataset, such as "encoder": one run for each of `<name>.<per>s` in params.yaml
     per: str = ""
 
     def before(self) -> list[str]:
-        return list(dict.fromkeys(name for stage in self.reads for name in (*stage.before(), stage.name)))
+        return list(
+            dict.fromkeys(name for stage in self.reads for name in (*stage.before(), stage.name))
+        )
 
     def folders(self, layout: Layout) -> list[Path]:
         """Return its output folders: one, or one for each item of `per`."""
@@ -297,7 +343,10 @@ def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
         with hold_lock(same), progress.print_heartbeat(run.label, run.bars):
             run.folder.mkdir(exist_ok=True)
             stage.main(run)
-        print(f"{run.label}: part {part} of {parts} is there; after all parts run it without --part", flush=True)
+        print(
+            f"{run.label}: part {part} of {parts} is there; after all parts run it without --part",
+            flush=True,
+        )
         return
     with process.process_group(), locked(run):
         if not stage.light:
@@ -319,15 +368,27 @@ def refuse_altered(layout: Layout, stages: Iterable[Stage], reader: str) -> None
         for folder in stage.folders(layout):
             record, present = intact_record(folder), present_files(folder)
             path, files = folder / io.RECORD, record["files"] if record else {}
-            altered = [name for name in sorted(files.keys() | present.keys()) if files.get(name) != present.get(name)]
+            altered = [
+                name
+                for name in sorted(files.keys() | present.keys())
+                if files.get(name) != present.get(name)
+            ]
             if not altered:  # empty folders are reported by the stages that need them
                 continue
             if record is None:
-                fault = f"{path} was edited" if path.exists() else f"{folder}: {stage.name} has not ended"
+                fault = (
+                    f"{path} was edited"
+                    if path.exists()
+                    else f"{folder}: {stage.name} has not ended"
+                )
             elif altered[0] not in files:
-                raise UserError(f"{folder / altered[0]} is of no stage, and {reader} reads it; delete it")
+                raise UserError(
+                    f"{folder / altered[0]} is of no stage, and {reader} reads it; delete it"
+                )
             else:
                 what = "is not as it was made" if altered[0] in present else "is gone"
                 fault = f"{folder / altered[0]} {what}"
             again = " ".join([stage.name, *folder.relative_to(layout.root / stage.name).parts])
-            raise UserError(f"{fault}, and {reader} reads it; run `alignrec {again}`, which makes it again")
+            raise UserError(
+                f"{fault}, and {reader} reads it; run `alignrec {again}`, which makes it again"
+            )

@@ -25,19 +25,27 @@ _REPOSITORY = "https://datarepo.eng.ucsd.edu/mcauley_group/data"
 # amazon-reviews-2023.github.io (2023). {} is the category as the publisher spells it; mirrors are tried in order.
 MIRRORS = {
     "amazon2014": [f"{_SNAP}/{{}}", f"{_LAB}/amazon/categoryFiles/{{}}"],
-    "amazon2018": [f"{base}/amazon_v2/{{}}" for base in (_LAB, _REPOSITORY, "https://jmcauley.ucsd.edu/data")],
+    "amazon2018": [
+        f"{base}/amazon_v2/{{}}" for base in (_LAB, _REPOSITORY, "https://jmcauley.ucsd.edu/data")
+    ],
     "amazon2023": [f"{_LAB}/amazon_2023/{{}}.gz", f"{_REPOSITORY}/amazon_2023/{{}}.gz"],
 }
 _PATHS = {
     "amazon2014": ("reviews_{}_5.json.gz", "reviews_{}.json.gz", "meta_{}.json.gz"),
-    "amazon2018": ("categoryFilesSmall/{}_5.json.gz", "categoryFiles/{}.json.gz", "metaFiles2/meta_{}.json.gz"),
+    "amazon2018": (
+        "categoryFilesSmall/{}_5.json.gz",
+        "categoryFiles/{}.json.gz",
+        "metaFiles2/meta_{}.json.gz",
+    ),
     "amazon2023": (
         *("benchmark/5core/rating_only/{}.csv", "benchmark/0core/rating_only/{}.csv"),
         "raw/meta_categories/meta_{}.jsonl",
     ),
 }
 KIND = "amazon{}"  # name of the kind of source, with {} for the year
-ONLY_JSON = re.compile(rb"[\[:,]\s*+(?:-?[0-9]{19}|true|false|null)")  # not Python, or another value there
+ONLY_JSON = re.compile(
+    rb"[\[:,]\s*+(?:-?[0-9]{19}|true|false|null)"
+)  # not Python, or another value there
 
 
 class Published(NamedTuple):
@@ -52,11 +60,17 @@ class Published(NamedTuple):
 
 
 CATEGORIES: dict[str, list[str]] = {}  # year -> categories
-SIZES: dict[tuple[str, str], Published] = {}  # (kind, category) -> size of the published 5-core, from categories.json
-for _year, _vintage in orjson.loads(Path(__file__).with_name("categories.json").read_bytes()).items():
+SIZES: dict[
+    tuple[str, str], Published
+] = {}  # (kind, category) -> size of the published 5-core, from categories.json
+for _year, _vintage in orjson.loads(
+    Path(__file__).with_name("categories.json").read_bytes()
+).items():
     CATEGORIES[_year] = [*_vintage["categories"]]
     if _year == "2014":
-        SIZES |= {(KIND.format(_year), n): Published(**c) for n, c in _vintage["categories"].items() if c}
+        SIZES |= {
+            (KIND.format(_year), n): Published(**c) for n, c in _vintage["categories"].items() if c
+        }
 
 
 def _licence(link: str, data: str, cited: str) -> Licence:
@@ -90,7 +104,11 @@ class AmazonReader(Reader):
             table = f"(SELECT {texts} FROM read_parquet({quote_text(path)}))"
         else:
             is_csv = ".csv" in path.suffixes
-            table = csv_sql(path, self.csv_columns, self.header) if is_csv else json_sql(path, self.columns)
+            table = (
+                csv_sql(path, self.csv_columns, self.header)
+                if is_csv
+                else json_sql(path, self.columns)
+            )
         user, item, stars, time = self.columns
         return (
             f"SELECT {strip_sql(user)} AS user, {strip_sql(item)} AS item, {rating_sql(trim_sql(stars))} AS rating, "
@@ -108,7 +126,9 @@ class Reader2014(AmazonReader):
     csv_columns = AmazonReader.columns
     # `categories` also stays in `extra`, as only one of its paths is used
     kept = frozenset({"asin", "title", "brand", "description", "imUrl"})
-    longest = 1 << 18  # maximum bytes of a literal: parsing takes 600 times its size; real lines have up to 100 kB
+    longest = (
+        1 << 18
+    )  # maximum bytes of a literal: parsing takes 600 times its size; real lines have up to 100 kB
 
     def parse(self, line: bytes) -> dict[str, Any]:
         with suppress(orjson.JSONDecodeError):
@@ -118,14 +138,20 @@ class Reader2014(AmazonReader):
         # with the quotes of JSON a literal is parsed twenty times as fast, to the same values under these conditions:
         # single quotes are paired in every second part, so that the other parts are inside double quotes
         parts = line.split(b'"')
-        if not (b"\\" in line or ONLY_JSON.search(line) or any(part.count(b"'") % 2 for part in parts[::2])):
+        if not (
+            b"\\" in line
+            or ONLY_JSON.search(line)
+            or any(part.count(b"'") % 2 for part in parts[::2])
+        ):
             parts[::2] = [part.replace(b"'", b'"') for part in parts[::2]]
             with suppress(orjson.JSONDecodeError):
                 return require_dict(orjson.loads(b'"'.join(parts)))
         try:
             # literal_eval runs no code
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # ignore warnings about invalid escapes such as '\d'
+                warnings.simplefilter(
+                    "ignore"
+                )  # ignore warnings about invalid escapes such as '\d'
                 record = ast.literal_eval(line.decode())
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             raise ValueError("not a Python literal in UTF-8") from None
@@ -140,13 +166,17 @@ class Reader2014(AmazonReader):
 class Reader2018(AmazonReader):
     """Reader of the 2018 version, whose fields may be lists or contain HTML or scripts."""
 
-    kept = frozenset({"asin", "title", "brand", "category", "description", "imageURL", "imageURLHighRes"})
+    kept = frozenset(
+        {"asin", "title", "brand", "category", "description", "imageURL", "imageURLHighRes"}
+    )
     item_columns = {**AmazonReader.item_columns, "categories": "category", "image_urls": "imageURL"}
     script = "getTime"  # marks titles that are scripts, according to the dataset's page
 
     def product(self, record: dict[str, Any]) -> Product:
         product = super().product(record)
-        urls = as_list(record.get("imageURLHighRes")) + as_list(record.get("imageURL"))  # best first
+        urls = as_list(record.get("imageURLHighRes")) + as_list(
+            record.get("imageURL")
+        )  # best first
         return product._replace(
             title="" if self.script in product.title else product.title,
             categories=as_list(record.get("category")),
@@ -173,23 +203,39 @@ class Reader2023(AmazonReader):
 
     def product(self, record: dict[str, Any]) -> Product:
         details, images = record.get("details"), record.get("images")
-        if isinstance(details, str) and details.startswith("{"):  # the Hub's Parquet has JSON, and lists in `images`
+        if isinstance(details, str) and details.startswith(
+            "{"
+        ):  # the Hub's Parquet has JSON, and lists in `images`
             details = json_object(details.encode())
         if isinstance(images, dict):
-            images = [dict(zip(images, values, strict=False)) for values in zip(*images.values(), strict=False)]
+            images = [
+                dict(zip(images, values, strict=False))
+                for values in zip(*images.values(), strict=False)
+            ]
         brand = as_text(details.get("Brand")) if isinstance(details, dict) else ""
-        entries = sorted(_of_type(dict, images), key=lambda i: i.get("variant") != "MAIN")  # stable sort: MAIN first
-        urls = [url for i in entries for size in ("hi_res", "large", "thumb") for url in as_list(i.get(size))]
+        entries = sorted(
+            _of_type(dict, images), key=lambda i: i.get("variant") != "MAIN"
+        )  # stable sort: MAIN first
+        urls = [
+            url
+            for i in entries
+            for size in ("hi_res", "large", "thumb")
+            for url in as_list(i.get(size))
+        ]
         product = super().product(record)
         return product._replace(
             brand=brand or as_text(record.get("store")),
-            description=" ".join(as_list(record.get("features")) + as_list(record.get("description"))),
+            description=" ".join(
+                as_list(record.get("features")) + as_list(record.get("description"))
+            ),
             image_urls=list(dict.fromkeys(urls)),
         )
 
 
 def _of_type(kind: type, values: Any) -> list[Any]:
-    return [value for value in values if isinstance(value, kind)] if isinstance(values, list) else []
+    return (
+        [value for value in values if isinstance(value, kind)] if isinstance(values, list) else []
+    )
 
 
 class AmazonSource(Downloaded):
@@ -214,27 +260,42 @@ class AmazonSource(Downloaded):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, raw: Any) -> Any:
-        known = isinstance(raw, dict) and raw.get("kind") in MIRRORS and isinstance(raw.get("category"), str)
+        known = (
+            isinstance(raw, dict)
+            and raw.get("kind") in MIRRORS
+            and isinstance(raw.get("category"), str)
+        )
         if not known:
             return raw
         if "subset" in raw and ("reviews" in raw or raw.get("split")):
-            raise ValueError("subset: applies to what `category` fills in, not to `reviews` or `split`")
+            raise ValueError(
+                "subset: applies to what `category` fills in, not to `reviews` or `split`"
+            )
         core, every, metadata = (path.format(raw["category"]) for path in _PATHS[raw["kind"]])
         paths = {"reviews": every if raw.get("subset") == "all" else core, "metadata": metadata}
         if raw.get("split"):
             del paths["reviews"]
-        return {role: [mirror.format(path) for mirror in MIRRORS[raw["kind"]]] for role, path in paths.items()} | raw
+        return {
+            role: [mirror.format(path) for mirror in MIRRORS[raw["kind"]]]
+            for role, path in paths.items()
+        } | raw
 
     @model_validator(mode="after")
     def _one_source_of_interactions(self) -> Self:
         if bool(self.split) == bool(self.reviews):
-            raise ValueError("reviews: give either an address or `category`, or `split`, which has the interactions")
+            raise ValueError(
+                "reviews: give either an address or `category`, or `split`, which has the interactions"
+            )
         if self.split and not self.metadata:
-            raise ValueError("metadata: is required with `split`, which has neither texts nor images")
+            raise ValueError(
+                "metadata: is required with `split`, which has neither texts nor images"
+            )
         return self
 
     def reader(self) -> Reader:
-        return {"amazon2014": Reader2014, "amazon2018": Reader2018, "amazon2023": Reader2023}[self.kind]()
+        return {"amazon2014": Reader2014, "amazon2018": Reader2018, "amazon2023": Reader2023}[
+            self.kind
+        ]()
 
     def files(self) -> dict[str, list[str]]:
         metadata = {"metadata": self.metadata} if self.metadata else {}

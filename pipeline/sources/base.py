@@ -21,7 +21,9 @@ from alignrec.pipeline.runtime.registry import Registry
 from alignrec.pipeline.sources.feature_files import FEATURE, ROWS, format_of
 from alignrec.pipeline.web.download import local_path
 
-NOT_A_PATH = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://|//|(?:about|blob|data|javascript|mailto):", re.IGNORECASE)
+NOT_A_PATH = re.compile(
+    r"(?!file:)[a-z][a-z0-9+.-]*://|//|(?:about|blob|data|javascript|mailto):", re.IGNORECASE
+)
 
 
 class Product(NamedTuple):
@@ -75,7 +77,9 @@ def as_json(value: Any) -> str:
         return orjson.dumps(value).decode()
     try:
         shown = partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
-        text = shown(value, default=lambda v: sorted(v, key=repr) if isinstance(v, set) else repr(v))
+        text = shown(
+            value, default=lambda v: sorted(v, key=repr) if isinstance(v, set) else repr(v)
+        )
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except TypeError:
@@ -83,7 +87,9 @@ def as_json(value: Any) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-PLANTED = "planted.parquet"  # table PLANTED of a generator: ground truth, absent from `sources.json`
+PLANTED = (
+    "planted.parquet"  # table PLANTED of a generator: ground truth, absent from `sources.json`
+)
 
 # to add a source, write a subclass of Source in its own file, and register it here
 SOURCES: Registry[type[Source]] = Registry(
@@ -203,7 +209,9 @@ class Downloaded(Source):
     def _order_is_known(self) -> Self:
         for name, mirrors in {} if self.has_split or self.feature_rows else self.features.items():
             if format_of(mirrors[0]) == "npy":
-                raise ValueError(f"features.{name}: its rows name no items; map them by feature_rows: item, row")
+                raise ValueError(
+                    f"features.{name}: its rows name no items; map them by feature_rows: item, row"
+                )
         return self
 
     @abstractmethod
@@ -217,8 +225,12 @@ def raw_files(sources: Path) -> dict[str, Path]:
 
 def downloaded_files(sources: Path) -> dict[str, Path]:
     """Return role -> path of the downloaded files; raise UserError if one is missing."""
-    files = raw_files(sources)  # after a failed download, `sources.json` lists files that are absent
-    absent = next((path for path in files.values() if not path.is_file()), None if files else sources.parent)
+    files = raw_files(
+        sources
+    )  # after a failed download, `sources.json` lists files that are absent
+    absent = next(
+        (path for path in files.values() if not path.is_file()), None if files else sources.parent
+    )
     if absent is not None:
         raise UserError(f"{absent}: not downloaded; {io.made_by(sources)}")
     return files
@@ -231,5 +243,7 @@ def declared_source(raw: Any, where: str) -> Source:
     if not isinstance(raw, dict) or "kind" not in raw:
         raise UserError(f"'{where}.kind' is required; valid: {', '.join(SOURCES)}")
     if not isinstance(raw["kind"], str) or raw["kind"] not in SOURCES:
-        raise UserError(f"'{where}.kind': no '{one_line(raw['kind'], 64)}'{nearest(str(raw['kind']), SOURCES)}")
+        raise UserError(
+            f"'{where}.kind': no '{one_line(raw['kind'], 64)}'{nearest(str(raw['kind']), SOURCES)}"
+        )
     return checked(SOURCES[raw["kind"]], raw, where)

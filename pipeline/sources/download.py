@@ -15,10 +15,18 @@ from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.runtime.progress import meter
 from alignrec.pipeline.runtime.run import Run
 from alignrec.pipeline.sources.base import SOURCES, Download, Downloaded, Generated
-from alignrec.pipeline.sources.feature_files import FEATURE, folder_sha256, list_members, list_parts, pack_folder
+from alignrec.pipeline.sources.feature_files import (
+    FEATURE,
+    folder_sha256,
+    list_members,
+    list_parts,
+    pack_folder,
+)
 from alignrec.pipeline.web.download import Progress, fetch_file, local_path
 
-WAIT = 4.0  # seconds to wait for all answers: without a network, resolving names would take a minute
+WAIT = (
+    4.0  # seconds to wait for all answers: without a network, resolving names would take a minute
+)
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 
 Row = Mapping[str, Any]  # a row of `sources.json`
@@ -32,9 +40,15 @@ def fetch_source(run: Run) -> list[Row]:
     run.drop_altered(raw)
     if isinstance(source, Generated):
         run.resume(raw, code, source.model_dump())
-        rows = list_files(raw, source.make(raw, lambda names: run.progress(names, unit="image")), {})
+        rows = list_files(
+            raw, source.make(raw, lambda names: run.progress(names, unit="image")), {}
+        )
     elif isinstance(source, Downloaded):
-        listed = [path for path in (run.layout.sources, run.out / run.layout.sources.name) if path.exists()]
+        listed = [
+            path
+            for path in (run.layout.sources, run.out / run.layout.sources.name)
+            if path.exists()
+        ]
         earlier: list[dict[str, Any]] = io.read_json(listed[0]) if listed else []
         addresses = source.files()
         run.resume(raw, code, source.model_dump(), local_hashes(addresses))
@@ -43,7 +57,9 @@ def fetch_source(run: Run) -> list[Row]:
             if path.stat().st_nlink > 1 and not path.stat().st_mode & 0o222:
                 with io.atomic(path) as temporary:
                     shutil.copyfile(path, temporary)
-        io.write_json(run.layout.sources, earlier)  # the first checksums must survive a failed download
+        io.write_json(
+            run.layout.sources, earlier
+        )  # the first checksums must survive a failed download
         rows = download_files(
             run.layout.dataset, addresses, raw, source.sha256, earlier, params,
             lambda name: meter(run.progress(unit="B", what=name)),
@@ -54,11 +70,16 @@ def fetch_source(run: Run) -> list[Row]:
 
 def file_names(addresses: Addresses) -> dict[str, str]:
     """Return role -> file name: the last part of the first address, prefixed with its folder if ambiguous."""
-    paths = {role: unquote(urlsplit(several[0]).path).rstrip("/").split("/") for role, several in addresses.items()}
+    paths = {
+        role: unquote(urlsplit(several[0]).path).rstrip("/").split("/")
+        for role, several in addresses.items()
+    }
     often = Counter(parts[-1] for parts in paths.values())
     names: dict[str, str] = {}
     for role, (address, *_) in addresses.items():
-        name = "-".join(part for part in paths[role][-2 if often[paths[role][-1]] > 1 else -1 :] if part)
+        name = "-".join(
+            part for part in paths[role][-2 if often[paths[role][-1]] > 1 else -1 :] if part
+        )
         if _is_folder(address):
             name += ".zip" if list_members(Path(address)) else ".parquet"
         if not SAFE.fullmatch(name) or name == "sources.json":
@@ -91,51 +112,94 @@ def download_files(
                         pack_folder(Path(address), temporary)
                         pin = expected.get(role)
                         if pin not in (None, io.sha256(temporary)):
-                            raise UserError(f"{address}: expected sha256 {pin}: its rows differ from those pinned")
+                            raise UserError(
+                                f"{address}: expected sha256 {pin}: its rows differ from those pinned"
+                            )
                 else:
-                    fetch_file(address, raw / name, expected.get(role), params.timeout, params.retries, progress(name))
+                    fetch_file(
+                        address,
+                        raw / name,
+                        expected.get(role),
+                        params.timeout,
+                        params.retries,
+                        progress(name),
+                    )
                 origins[role] = _public_address(address, name)
                 for part in raw.glob(f".{name}.*"):  # delete partial downloads from other mirrors
                     part.unlink(missing_ok=True)
             except UserError as e:
                 failures.append(str(e))
         if not (raw / name).exists():
-            lacking = [r for r in stored if local_path(addresses[r][0]) is None and not (raw / stored[r]).exists()]
-            remedy = f". Local files work too: give paths as {key_names(dataset, lacking)}" if lacking else ""
+            lacking = [
+                r
+                for r in stored
+                if local_path(addresses[r][0]) is None and not (raw / stored[r]).exists()
+            ]
+            remedy = (
+                f". Local files work too: give paths as {key_names(dataset, lacking)}"
+                if lacking
+                else ""
+            )
             raise UserError("; ".join(failures) + remedy)
-    urls = {role: origins.get(role) or _public_address(addresses[role][0], name) for role, name in stored.items()}
+    urls = {
+        role: origins.get(role) or _public_address(addresses[role][0], name)
+        for role, name in stored.items()
+    }
     return list_files(raw, stored, urls)
 
 
 def key_names(dataset: str, roles: Iterable[str]) -> str:
-    of = (f"features.{role.removeprefix(FEATURE)}" if role.startswith(FEATURE) else role for role in roles)
+    of = (
+        f"features.{role.removeprefix(FEATURE)}" if role.startswith(FEATURE) else role
+        for role in roles
+    )
     return ", ".join(f"sources.{dataset}.{key}" for key in of)
 
 
-def expected_hashes(addresses: Addresses, pinned: Mapping[str, str], earlier: Sequence[Row]) -> dict[str, str]:
+def expected_hashes(
+    addresses: Addresses, pinned: Mapping[str, str], earlier: Sequence[Row]
+) -> dict[str, str]:
     """Return role -> expected sha256: pinned in the parameters, or from the first download of remote files."""
     if unknown := sorted(set(pinned) - set(addresses)):
         raise UserError(f"sha256 of '{unknown[0]}': this source has {', '.join(addresses)}")
     pairs = [(role, address) for role, mirrors in addresses.items() for address in mirrors]
-    remote = {(role, _public_address(address, "")) for role, address in pairs if local_path(address) is None}
-    return {row["role"]: row["sha256"] for row in earlier if (row["role"], row["url"]) in remote} | dict(pinned)
+    remote = {
+        (role, _public_address(address, ""))
+        for role, address in pairs
+        if local_path(address) is None
+    }
+    return {
+        row["role"]: row["sha256"] for row in earlier if (row["role"], row["url"]) in remote
+    } | dict(pinned)
 
 
 def list_files(raw: Path, stored: Mapping[str, str], urls: Mapping[str, str]) -> list[Row]:
     return [
-        {"role": role, "name": name, "url": urls.get(role, f"file:{name}"), "bytes": (raw / name).stat().st_size}
+        {
+            "role": role,
+            "name": name,
+            "url": urls.get(role, f"file:{name}"),
+            "bytes": (raw / name).stat().st_size,
+        }
         | {"sha256": io.sha256(raw / name)}
         for role, name in stored.items()
     ]
 
 
 def local_files(addresses: Addresses) -> list[Path]:
-    return [path for mirrors in addresses.values() for path in map(local_path, mirrors) if path is not None]
+    return [
+        path
+        for mirrors in addresses.values()
+        for path in map(local_path, mirrors)
+        if path is not None
+    ]
 
 
 def local_hashes(addresses: Addresses) -> dict[str, str]:
     paths = local_files(addresses)
-    return {str(p): folder_sha256(p) if p.is_dir() else io.sha256(io.require_plain(p)) for p in paths}
+    return {
+        str(p): folder_sha256(p) if p.is_dir() else io.sha256(io.require_plain(p)) for p in paths
+    }
 
 
 def _public_address(address: str, name: str) -> str:
@@ -170,7 +234,9 @@ def ask_for_files(addresses: Addresses, wait: float = WAIT) -> Callable[[], list
                 faults.append(one_line(e))
         found[key] = Answer(key, mirrors[0], None, "; ".join(dict.fromkeys(faults)))
 
-    threads = [Thread(target=look, args=pair, daemon=True) for pair in addresses.items()]  # daemons do not delay exit
+    threads = [
+        Thread(target=look, args=pair, daemon=True) for pair in addresses.items()
+    ]  # daemons do not delay exit
     deadline = time.monotonic() + wait
     for thread in threads:
         thread.start()
@@ -179,7 +245,10 @@ def ask_for_files(addresses: Addresses, wait: float = WAIT) -> Callable[[], list
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         silent = f"no answer within {wait:g} s"
-        return [found.get(key) or Answer(key, own[0], None, f"{own[0]}: {silent}") for key, own in addresses.items()]
+        return [
+            found.get(key) or Answer(key, own[0], None, f"{own[0]}: {silent}")
+            for key, own in addresses.items()
+        ]
 
     return answers
 

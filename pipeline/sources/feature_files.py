@@ -16,7 +16,18 @@ FEATURE = "feature:"  # role of a feature file: this prefix and the feature set'
 ROWS = "feature_rows"  # role of the mapping file from rows to items, for files without identifiers
 
 NAMES = (
-    *("asin", "item_id", "item", "parent_asin", "sku", "movie_id", "product_id", "product", "book_id", "article_id"),
+    *(
+        "asin",
+        "item_id",
+        "item",
+        "parent_asin",
+        "sku",
+        "movie_id",
+        "product_id",
+        "product",
+        "book_id",
+        "article_id",
+    ),
     *("iid", "id"),
 )  # identifier columns, best first, compared by `plain_name`
 ENDINGS = {
@@ -51,7 +62,9 @@ def format_of(name: str) -> str:
 
 
 def list_members(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix in PER_ITEM and not is_hidden(file.name))
+    return sorted(
+        file for file in folder.iterdir() if file.suffix in PER_ITEM and not is_hidden(file.name)
+    )
 
 
 def is_hidden(name: str) -> bool:
@@ -66,7 +79,9 @@ def read_member(path: Path) -> bytes:
 def list_parts(folder: Path) -> list[Path]:
     found = list_members(folder) or io.list_plain(folder, "*.parquet")
     if not found:
-        raise UserError(f"{folder}: no .npy, .json or .parquet in this folder; name the folder that holds the files")
+        raise UserError(
+            f"{folder}: no .npy, .json or .parquet in this folder; name the folder that holds the files"
+        )
     return found
 
 
@@ -83,7 +98,9 @@ def pack_folder(folder: Path, target: Path) -> None:
         with pq.ParquetWriter(target, schema, compression="zstd") as writer:
             for path in found:
                 if not _wanted_columns(path).equals(schema):
-                    raise UserError(f"{path}: has other columns than {found[0]}; name the files of one table")
+                    raise UserError(
+                        f"{path}: has other columns than {found[0]}; name the files of one table"
+                    )
                 for batch in read_batches(path, schema.names):
                     writer.write_batch(batch.cast(schema))
         return
@@ -94,12 +111,22 @@ def pack_folder(folder: Path, target: Path) -> None:
 
 def _wanted_columns(path: Path) -> pa.Schema:
     fields = [field.remove_metadata() for field in pq.read_schema(path)]
-    return pa.schema([f for f in fields if is_vector(f.type) or (not is_list(f.type) and rank_identifier(f.name) >= 0)])
+    return pa.schema(
+        [
+            f
+            for f in fields
+            if is_vector(f.type) or (not is_list(f.type) and rank_identifier(f.name) >= 0)
+        ]
+    )
 
 
 def is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return (
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
 
 
 def is_vector(kind: pa.DataType) -> bool:
-    return is_list(kind) and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))
+    return is_list(kind) and (
+        pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)
+    )

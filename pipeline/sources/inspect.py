@@ -22,7 +22,9 @@ from alignrec.pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular
 
 KNOWN = {
     "user": ("userid", "reviewerid", "customer", "customerid", "visitorid", "uid"),
-    "item": tuple(plain_name(name) for name in NAMES if name != "id"),  # `id` in interactions identifies the row
+    "item": tuple(
+        plain_name(name) for name in NAMES if name != "id"
+    ),  # `id` in interactions identifies the row
     "rating": ("stars", "overall", "score"),
     "timestamp": ("time", "date", "datetime", "unixreviewtime", "ts"),
     "split": ("xlabel",),
@@ -57,7 +59,11 @@ TRANSLATED = {role: tuple(map(plain_name, names.split())) for role, names in NAM
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 ROWS_INSPECTED = 10_000
 CHARACTERS_INSPECTED = 10_000  # per description
-LANGUAGES = {"CJK": "Chinese", "HANGUL": "Korean", "MYANMAR": "Burmese"}  # script -> language, if named differently
+LANGUAGES = {
+    "CJK": "Chinese",
+    "HANGUL": "Korean",
+    "MYANMAR": "Burmese",
+}  # script -> language, if named differently
 KANA = ("HIRAGANA", "KATAKANA")
 
 
@@ -79,7 +85,10 @@ class Table:
         examples = {column: as_text(first.get(column))[:40] for column in self.columns}
         return [
             f"{self.path}: {len(self.columns)} columns{rest}",
-            *(f"  {role:<12}{column}, such as {examples[column]!r}" for role, column in self.roles.items()),
+            *(
+                f"  {role:<12}{column}, such as {examples[column]!r}"
+                for role, column in self.roles.items()
+            ),
         ]
 
 
@@ -90,7 +99,10 @@ def inspect_table(path: Path, flags: Mapping[str, str], item: str | None = None)
     """
     names, required = column_names(path, flags.values()), ["user", "item"]
     if item is not None:  # `id` in an item file identifies the item
-        own, required = next((name for name in (item, "item", "id") if name in names), None), ["item"]
+        own, required = (
+            next((name for name in (item, "item", "id") if name in names), None),
+            ["item"],
+        )
         flags = {**({"item": own} if own else {}), **flags}
     chosen: dict[str, str] = {}
     for role in OF_INTERACTIONS if item is None else OF_ITEMS:
@@ -101,7 +113,9 @@ def inspect_table(path: Path, flags: Mapping[str, str], item: str | None = None)
         elif column := _guess_column(path, role, names):
             chosen[role] = column
         elif role in required:
-            raise UserError(f"{path}: no column for the {role} in {', '.join(names)}; use --column {role}=<name>")
+            raise UserError(
+                f"{path}: no column for the {role} in {', '.join(names)}; use --column {role}=<name>"
+            )
     return Table(path, names, chosen)
 
 
@@ -142,7 +156,10 @@ def list_modalities(table: Table) -> list[str]:
 
 def name_language(seen: Table) -> str:
     """Return the script of the texts, or its language; empty unless over a quarter of the letters are not Latin."""
-    texts = (f"{product.title}{product.description[:CHARACTERS_INSPECTED]}" for _, product in _read_records(seen))
+    texts = (
+        f"{product.title}{product.description[:CHARACTERS_INSPECTED]}"
+        for _, product in _read_records(seen)
+    )
     letters = Counter(letter for text in texts for letter in text if letter.isalpha())
     scripts = Counter[str]()
     for letter, n in letters.items():
@@ -151,7 +168,11 @@ def name_language(seen: Table) -> str:
     if 4 * others <= letters.total():
         return ""
     (first, _), *_ = scripts.most_common()
-    return "Japanese" if 10 * sum(scripts[kana] for kana in KANA) > others else LANGUAGES.get(first, first.capitalize())
+    return (
+        "Japanese"
+        if 10 * sum(scripts[kana] for kana in KANA) > others
+        else LANGUAGES.get(first, first.capitalize())
+    )
 
 
 class ImageFiles(NamedTuple):

@@ -40,7 +40,9 @@ class PublishedSplit(InterFile):
     """MMRec's published split of an Amazon category."""
 
     items: Mirrors  # i_id_mapping.csv: asin, itemID
-    users: Mirrors | None = None  # u_id_mapping.csv: user_id, userID; by default users are named by number
+    users: Mirrors | None = (
+        None  # u_id_mapping.csv: user_id, userID; by default users are named by number
+    )
 
     def files(self) -> dict[str, list[str]]:
         users = {USERS: self.users} if self.users else {}
@@ -51,7 +53,9 @@ def ratings_sql(path: Path) -> str:
     """Return SQL that selects user, item, timestamp and split as integers or null, and rating."""
     header = first_line(path).split(TAB)
     if lacking := [c for c in COLUMNS if c not in header]:
-        raise UserError(f"{path}, line 1: no column {', '.join(lacking)}; expected tab separated {' '.join(COLUMNS)}")
+        raise UserError(
+            f"{path}, line 1: no column {', '.join(lacking)}; expected tab separated {' '.join(COLUMNS)}"
+        )
     return (
         f"SELECT {whole_sql(trim_sql('userID'))} AS user, {whole_sql(trim_sql('itemID'))} AS item, "
         f"{rating_sql(trim_sql('rating'))} AS rating, "
@@ -133,13 +137,17 @@ def read_asins(path: Path | None, items: int) -> list[str]:
             continue  # the items stage reports it, with its line number
         item = record["itemID"]
         if item in seen:
-            raise UserError(f"{path}, item {number}: itemID {item} occurs twice; keep one row per item")
+            raise UserError(
+                f"{path}, item {number}: itemID {item} occurs twice; keep one row per item"
+            )
         seen.add(item)
         if 0 <= item < items and (asin := identifier_of(as_text(record.get("asin")))):
             names[item] = asin
     if len(set(names)) < items:
         repeated, _ = Counter(names).most_common(1)[0]
-        raise UserError(f"{path}: asin {repeated} belongs to several itemIDs; an asin names one item")
+        raise UserError(
+            f"{path}: asin {repeated} belongs to several itemIDs; an asin names one item"
+        )
     return names
 
 
@@ -148,13 +156,17 @@ def read_numbering(path: Path, number: str, names: Sequence[str], count: int) ->
     columns = text_table(path)
     name = next((n for n in names if n in columns), None)
     if number not in columns or name is None:
-        raise UserError(f"{path}: expected the columns {names[0]} and {number}; it has {', '.join(columns)}")
+        raise UserError(
+            f"{path}: expected the columns {names[0]} and {number}; it has {', '.join(columns)}"
+        )
     found = [value.strip() for value in columns[name].to_pylist()]
     if len({*found, ""}) <= len(found):
         repeated, _ = Counter(["", *found]).most_common(1)[0]
         raise UserError(f"{path}: {name} {repeated!r} is empty or occurs twice; keep one row each")
     if (rows_of := read_permutation(columns[number])) is None or len(found) != count:
-        raise UserError(f"{path}: {len(found):,} rows, expected {number} 0 .. {count - 1:,}, each once")
+        raise UserError(
+            f"{path}: {len(found):,} rows, expected {number} 0 .. {count - 1:,}, each once"
+        )
     return [found[i] for i in np.argsort(rows_of)]
 
 
@@ -173,11 +185,18 @@ def text_table(path: Path) -> dict[str, pa.ChunkedArray]:
         header = first_line(path)
         delimiter = TAB if TAB in header else ","
         names = [name.strip().strip('"') for name in header.split(delimiter)]
-        lines, values = csv.ReadOptions(column_names=names, skip_rows=1), csv.ParseOptions(delimiter=delimiter)
+        lines, values = (
+            csv.ReadOptions(column_names=names, skip_rows=1),
+            csv.ParseOptions(delimiter=delimiter),
+        )
         texts = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
         table = csv.read_csv(path, lines, values, texts)
         return {name: table.columns[names.index(name)] for name in dict.fromkeys(names)}
     except OSError as e:
-        raise UserError(f"{path}: {e.strerror or e}; --order names a mapping file: identifier, row") from None
+        raise UserError(
+            f"{path}: {e.strerror or e}; --order names a mapping file: identifier, row"
+        ) from None
     except (pa.ArrowException, UnicodeDecodeError) as e:
-        raise UserError(f"{path}: not readable as a mapping file: {' '.join(str(e).split())}") from None
+        raise UserError(
+            f"{path}: not readable as a mapping file: {' '.join(str(e).split())}"
+        ) from None

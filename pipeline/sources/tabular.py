@@ -11,7 +11,15 @@ from alignrec.pipeline.io import sql
 from alignrec.pipeline.io.errors import UserError, one_line
 from alignrec.pipeline.io.text import LOOKED_AT, column_names, find_delimiter, repair_rows
 from alignrec.pipeline.runtime.config import Mirrors, Share, known
-from alignrec.pipeline.sources.base import Downloaded, Product, Reader, as_list, as_text, is_column, others
+from alignrec.pipeline.sources.base import (
+    Downloaded,
+    Product,
+    Reader,
+    as_list,
+    as_text,
+    is_column,
+    others,
+)
 
 InteractionColumn = Literal["user", "item", "rating", "timestamp", "split"]
 ItemColumn = Literal["item", "title", "brand", "categories", "description", "image_urls"]
@@ -35,12 +43,16 @@ class TabularSource(Downloaded):
     columns: dict[InteractionColumn | ItemColumn, str] = {}
     item_columns: dict[ItemColumn, str] = {}  # overrides `columns` for the item file
     text: list[str] = []  # columns of the item file to append to the description
-    max_reject_share: Share = 0.01  # maximum share of unreadable CSV rows of interactions; see also `items`
+    max_reject_share: Share = (
+        0.01  # maximum share of unreadable CSV rows of interactions; see also `items`
+    )
 
     @property
     def has_images(self) -> bool:
         renamed = self.columns | self.item_columns
-        return self.items is not None and is_column(renamed.get("image_urls", "image_urls"), self.items)
+        return self.items is not None and is_column(
+            renamed.get("image_urls", "image_urls"), self.items
+        )
 
     def reader(self) -> Reader:
         return Tabular(self)
@@ -69,7 +81,9 @@ class Tabular(Reader):
             kinds = {field.name: field.type for field in pq.read_schema(path)}
             for name in (names["user"], names["item"]):
                 if pa.types.is_nested(kinds[name]):
-                    raise UserError(f"{path}: column '{name}' is {kinds[name]}; identifiers are texts or integers")
+                    raise UserError(
+                        f"{path}: column '{name}' is {kinds[name]}; identifiers are texts or integers"
+                    )
         elif separator := find_delimiter(path):
             rows = sql.csv_sql(path, columns, True, separator, quotes=True)
         else:
@@ -84,7 +98,9 @@ class Tabular(Reader):
         for role, reads in (("rating", sql.rating_sql), ("timestamp", seconds_sql)):
             if names[role] in columns:
                 given = f"SELECT {text[role]} AS t, {reads(text[role])} AS v FROM {rows} LIMIT {LOOKED_AT}"
-                texts, values, example = _first_row(path, f"SELECT count(t), count(v), any_value(t) FROM ({given})")
+                texts, values, example = _first_row(
+                    path, f"SELECT count(t), count(v), any_value(t) FROM ({given})"
+                )
                 if texts and not values:  # otherwise every value would count as missing
                     what = f"holds {example[:80]!r}, which is no {role}; expected {EXPECTED[role]}"
                     raise UserError(f"{path}: column '{names[role]}' {what}")
@@ -96,14 +112,18 @@ class Tabular(Reader):
             f"{times} AS timestamp{split} FROM {rows}"
         )
 
-    def repair(self, raw: Mapping[str, Path], folder: Path) -> tuple[dict[str, Path], pa.Table] | None:
+    def repair(
+        self, raw: Mapping[str, Path], folder: Path
+    ) -> tuple[dict[str, Path], pa.Table] | None:
         """Rewrite CSV interactions as Parquet; return the files and the rejects, or None for other formats."""
         path = raw["interactions"]
         if path.suffix == ".parquet" or find_delimiter(path) is None:
             return None
         columns, to = column_names(path), folder / "repaired.parquet"
         wanted = dict.fromkeys(name for name in self._interactions.values() if name in columns)
-        return {**raw, "interactions": to}, repair_rows(path, list(wanted), to, self._source.max_reject_share)
+        return {**raw, "interactions": to}, repair_rows(
+            path, list(wanted), to, self._source.max_reject_share
+        )
 
     def metadata(self, raw: Mapping[str, Path]) -> Path | None:
         if path := raw.get("metadata"):
@@ -140,7 +160,9 @@ def _check_columns(path: Path, names: Mapping[str, str], required: Collection[st
             raise UserError(f"{path}: two columns are called '{name}'; rename one")
         if name not in columns:
             have = ", ".join(columns)
-            raise UserError(f"{path}: no column '{name}'; it has {have}; map the {role} under `columns` of the source")
+            raise UserError(
+                f"{path}: no column '{name}'; it has {have}; map the {role} under `columns` of the source"
+            )
     return columns
 
 
@@ -170,7 +192,9 @@ def _first_row(path: Path, query: str) -> tuple[Any, ...]:
         with sql.open_database() as db:
             return tuple(db.execute(query).fetchall()[0])
     except duckdb.Error as e:
-        if path.suffix != ".parquet" and find_delimiter(path) is not None:  # the caller falls back to `Tabular.repair`
+        if (
+            path.suffix != ".parquet" and find_delimiter(path) is not None
+        ):  # the caller falls back to `Tabular.repair`
             raise
         raise UserError(f"{path}: not readable: {one_line(e)}") from None
 
@@ -181,4 +205,6 @@ def _end_sentence(value: Any) -> str:
 
 
 def split_values(value: Any) -> list[str]:
-    return as_list([part.strip() for part in value.split(SEPARATOR)] if isinstance(value, str) else value)
+    return as_list(
+        [part.strip() for part in value.split(SEPARATOR)] if isinstance(value, str) else value
+    )

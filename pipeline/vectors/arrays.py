@@ -16,7 +16,14 @@ import pyarrow as pa
 
 from alignrec.pipeline.io import archives
 from alignrec.pipeline.io.errors import UserError, one_line
-from alignrec.pipeline.io.text import Reject, Row, find_delimiter, open_unpacked, read_lines, read_rows
+from alignrec.pipeline.io.text import (
+    Reject,
+    Row,
+    find_delimiter,
+    open_unpacked,
+    read_lines,
+    read_rows,
+)
 from alignrec.pipeline.sources import feature_files
 from alignrec.pipeline.vectors.base import Vectors, check_vector, gather_rows, no_vectors
 from alignrec.pipeline.vectors.tables import open_parquet
@@ -31,7 +38,9 @@ HEADERS = {
 ASIN, WIDTH = 10, 4096  # bytes of the ASIN, and float32 numbers, of a record
 RECORD = ASIN + 4 * WIDTH  # bytes per record
 BLOCK = 512  # records, 8 MiB
-MOST_NAMED = 2  # arrays of a .npz with a matrix and its identifiers; otherwise it has one array per item
+MOST_NAMED = (
+    2  # arrays of a .npz with a matrix and its identifiers; otherwise it has one array per item
+)
 Member = tuple[str, Callable[[], bytes]]  # name, and a function that reads its bytes
 
 
@@ -40,7 +49,11 @@ def open_npy(path: Path) -> Vectors:
         with path.open("rb") as f:
             shape, dtype = read_header(f, path.stat().st_size)
         # empty arrays cannot be mapped
-        array = np.load(path, mmap_mode="r", allow_pickle=False) if math.prod(shape) else np.empty(shape, dtype)
+        array = (
+            np.load(path, mmap_mode="r", allow_pickle=False)
+            if math.prod(shape)
+            else np.empty(shape, dtype)
+        )
     except Exception as e:  # NumPy parses the header as a Python literal, which may raise anything
         raise UserError(f"{path}: not a readable .npy file ({one_line(e, 120)})") from None
     return _open_matrix(path, array)
@@ -78,15 +91,23 @@ def open_torch(path: Path) -> Vectors:
         else:
             held = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:  # torch raises exceptions of pickle and its own
-        raise UserError(f"{path}: not a plain tensor ({type(e).__name__}); save it with torch.save(tensor)") from None
+        raise UserError(
+            f"{path}: not a plain tensor ({type(e).__name__}); save it with torch.save(tensor)"
+        ) from None
 
     given = held if isinstance(held, dict) else {"": held}
     named: dict[str, Any] = {str(name): value for name, value in given.items()}
     for name, value in named.items():
         if isinstance(value, torch.Tensor):
             if not is_plain(value):
-                raise UserError(f"{path}: expected a dense tensor of numbers, not sparse, nested, quantised or complex")
-            named[name] = (value.detach().float() if value.is_floating_point() else value).resolve_neg().numpy()
+                raise UserError(
+                    f"{path}: expected a dense tensor of numbers, not sparse, nested, quantised or complex"
+                )
+            named[name] = (
+                (value.detach().float() if value.is_floating_point() else value)
+                .resolve_neg()
+                .numpy()
+            )
     return _open_named(path, named)
 
 
@@ -104,10 +125,16 @@ def _open_named(path: Path, found: Mapping[str, Any]) -> Vectors:
             return replace(_open_matrix(path, matrix), ids=pa.table({column: pa.array(ids)}))
     elif arrays and not matrices:
         width = len(check_vector(path, 0, next(iter(arrays.values())), None))
-        rows = np.stack([check_vector(path, row, array, width) for row, array in enumerate(arrays.values())])
+        rows = np.stack(
+            [check_vector(path, row, array, width) for row, array in enumerate(arrays.values())]
+        )
         return replace(_open_matrix(path, rows), ids=pa.table({"id": list(arrays)}))
-    listed = ", ".join(f"{one_line(name, 32)} {array.shape}" for name, array in [*arrays.items()][:4])
-    raise UserError(f"{path}: holds {listed}; expected one matrix [items, width], also with one array of identifiers")
+    listed = ", ".join(
+        f"{one_line(name, 32)} {array.shape}" for name, array in [*arrays.items()][:4]
+    )
+    raise UserError(
+        f"{path}: holds {listed}; expected one matrix [items, width], also with one array of identifiers"
+    )
 
 
 def open_delimited(path: Path) -> Vectors:
@@ -116,10 +143,14 @@ def open_delimited(path: Path) -> Vectors:
     first = next(rows, None)
     if not isinstance(first, Row):
         raise no_vectors(path)
-    names = [name.partition(":")[0] for name in first.values]  # RecBole: iid:token, item_emb:float_seq
+    names = [
+        name.partition(":")[0] for name in first.values
+    ]  # RecBole: iid:token, item_emb:float_seq
     known = [i for i, name in enumerate(names) if feature_files.rank_identifier(name) >= 0]
     known.sort(key=lambda i: feature_files.rank_identifier(names[i]))
-    at = next(iter(known), 0 if names[0] == "" else None)  # pandas leaves the name of its index empty
+    at = next(
+        iter(known), 0 if names[0] == "" else None
+    )  # pandas leaves the name of its index empty
     ids, vectors = list[str](), list[np.ndarray]()
     for row in rows if at is not None or not _are_numbers(first.values) else chain([first], rows):
         if isinstance(row, Reject):
@@ -127,7 +158,9 @@ def open_delimited(path: Path) -> Vectors:
         numbers = [value for i, value in enumerate(row.values) if i not in known and i != at]
         numbers = numbers[0].split() if len(numbers) == 1 else numbers
         if not _are_numbers(numbers):
-            raise UserError(f"{path}, line {row.line}: not all are numbers; keep one column of identifiers and numbers")
+            raise UserError(
+                f"{path}, line {row.line}: not all are numbers; keep one column of identifiers and numbers"
+            )
         ids += [row.values[at]] if at is not None else []
         width = len(vectors[0]) if vectors else None
         vectors.append(check_vector(path, row.line, np.array(numbers, np.float32), width))
@@ -156,7 +189,10 @@ def open_records(path: Path) -> Vectors:
         raise no_vectors(path)
 
     def take(numbers: np.ndarray) -> np.ndarray:
-        rows = ((number, np.frombuffer(record, "<f4", offset=ASIN)) for number, record in _iterate_records(path))
+        rows = (
+            (number, np.frombuffer(record, "<f4", offset=ASIN))
+            for number, record in _iterate_records(path)
+        )
         return gather_rows(path, rows, numbers, WIDTH)
 
     ids = pa.table({"asin": pa.array(names, pa.string())})
@@ -174,16 +210,24 @@ def _iterate_records(path: Path) -> Iterator[tuple[int, memoryview]]:
                 number += 1
             if rest := len(block) % RECORD:
                 at = number * RECORD + rest
-                raise UserError(f"{path}: cut off at byte {at:,}, inside a record of {RECORD:,}; download it again")
+                raise UserError(
+                    f"{path}: cut off at byte {at:,}, inside a record of {RECORD:,}; download it again"
+                )
 
 
 def open_folder(path: Path) -> Vectors:
     if not path.is_dir():
-        raise UserError(f"{path}: no folder, and its name has no ending of a known format; see docs/compare.md")
+        raise UserError(
+            f"{path}: no folder, and its name has no ending of a known format; see docs/compare.md"
+        )
     found = feature_files.list_members(path)
-    if not found or any(path.glob("features-*.parquet")):  # a feature set, whose set.json is not a vector
+    if not found or any(
+        path.glob("features-*.parquet")
+    ):  # a feature set, whose set.json is not a vector
         return open_parquet(path)
-    return _open_members(path, [(file.name, lambda file=file: feature_files.read_member(file)) for file in found])  # type: ignore[misc]
+    return _open_members(
+        path, [(file.name, lambda file=file: feature_files.read_member(file)) for file in found]
+    )  # type: ignore[misc]
 
 
 def open_archive(path: Path) -> Vectors:
@@ -193,17 +237,30 @@ def open_archive(path: Path) -> Vectors:
     def unpack(member: zipfile.ZipInfo) -> bytes:
         shown, size, most = f"{path}, {member.filename}", member.file_size, feature_files.LARGEST
         if size > most:  # zipfile reads no further than `file_size`
-            raise UserError(f"{shown}: {size:,} bytes unpacked; no member of this kind has more than {most:,}")
+            raise UserError(
+                f"{shown}: {size:,} bytes unpacked; no member of this kind has more than {most:,}"
+            )
         return b"".join(archives.read_member(packed, member, shown))
 
-    named = {one.filename: one for one in packed.infolist() if one.filename.endswith(feature_files.PER_ITEM)}
-    found = [named[name] for name in sorted(named) if not feature_files.is_hidden(name.rpartition("/")[2])]
+    named = {
+        one.filename: one
+        for one in packed.infolist()
+        if one.filename.endswith(feature_files.PER_ITEM)
+    }
+    found = [
+        named[name]
+        for name in sorted(named)
+        if not feature_files.is_hidden(name.rpartition("/")[2])
+    ]
     heads = list[tuple[int, ...]]()
     for one in found[:MOST_NAMED] if path.suffix == ".npz" else ():
         with archives.reraise_faults(one.filename), packed.open(one) as file:
             heads.append(read_header(file, one.file_size)[0])  # type: ignore[arg-type]
     if len(found) <= MOST_NAMED and any(len(shape) == 2 and shape[0] > 1 for shape in heads):
-        return _open_named(path, {one.filename.removesuffix(".npy"): _unpack_array(path, packed, one) for one in found})
+        return _open_named(
+            path,
+            {one.filename.removesuffix(".npy"): _unpack_array(path, packed, one) for one in found},
+        )
     return _open_members(path, [(one.filename, lambda one=one: unpack(one)) for one in found])  # type: ignore[misc]
 
 
@@ -217,7 +274,9 @@ def _unpack_array(path: Path, packed: zipfile.ZipFile, member: zipfile.ZipInfo) 
         shape, is_fortran, dtype = HEADERS[version](file)
         order: Literal["F", "C"] = "F" if is_fortran else "C"
         if dtype.hasobject or not math.prod(shape):
-            raise UserError(f"{path}, {member.filename}: expected numbers or texts, not {dtype} {shape}")
+            raise UserError(
+                f"{path}, {member.filename}: expected numbers or texts, not {dtype} {shape}"
+            )
         return np.memmap(file, dtype, "c", offset=file.tell(), shape=shape, order=order)
 
 
@@ -228,7 +287,9 @@ def _open_members(path: Path, found: list[Member]) -> Vectors:
     ids = pa.table({"id": [Path(name).stem for name, _ in found]})
 
     def take(rows: np.ndarray) -> np.ndarray:
-        return gather_rows(path, ((i, _read_vector(path, found[i])) for i in rows.tolist()), rows, width)
+        return gather_rows(
+            path, ((i, _read_vector(path, found[i])) for i in rows.tolist()), rows, width
+        )
 
     return Vectors(path, len(found), width, take, ids)
 
@@ -239,7 +300,9 @@ def _read_vector(path: Path, member: Member) -> Any:
     try:
         if name.endswith(".json"):
             value = json.loads(data)
-            return next(iter(value.values())) if isinstance(value, dict) and len(value) == 1 else value
+            return (
+                next(iter(value.values())) if isinstance(value, dict) and len(value) == 1 else value
+            )
         shape, _ = read_header(BytesIO(data), len(data))
         return np.load(BytesIO(data), allow_pickle=False).reshape(shape)
     except Exception as e:  # see `open_npy`

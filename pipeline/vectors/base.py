@@ -31,7 +31,9 @@ class Vectors:
     count: int  # number of rows N
     width: int  # width F of the vectors
     take: Callable[[np.ndarray], np.ndarray]  # ascending row numbers, int64 [n] -> vectors [n, F]
-    ids: pa.Table | None = None  # possible identifier columns, N values each; None if the format has none
+    ids: pa.Table | None = (
+        None  # possible identifier columns, N values each; None if the format has none
+    )
     of_images: bool = False  # whether it is known to encode only images
 
 
@@ -44,9 +46,13 @@ def check_vector(path: Path, row: int, value: object, width: int | None) -> np.n
     if array.ndim == 2 and len(array) == 1:
         array = array[0]
     if array.ndim != 1 or not 0 < len(array) <= WIDEST or array.dtype.kind not in "fiu":
-        raise UserError(f"{path}, row {row}: holds {array.dtype} {array.shape}, expected a vector of numbers")
+        raise UserError(
+            f"{path}, row {row}: holds {array.dtype} {array.shape}, expected a vector of numbers"
+        )
     if width is not None and len(array) != width:
-        raise UserError(f"{path}, row {row}: {len(array):,} numbers, the rows before have {width:,}")
+        raise UserError(
+            f"{path}, row {row}: {len(array):,} numbers, the rows before have {width:,}"
+        )
     return array
 
 
@@ -57,7 +63,9 @@ def gather_rows(path: Path, rows: Rows, numbers: np.ndarray, width: int) -> np.n
         if at == len(wanted):
             break
         if row == wanted[at]:
-            with np.errstate(over="ignore"):  # an overflowing double becomes inf, which is refused later
+            with np.errstate(
+                over="ignore"
+            ):  # an overflowing double becomes inf, which is refused later
                 out[at] = check_vector(path, row, value, width)
             at += 1
     return out
@@ -123,16 +131,25 @@ class Matched:
         there = np.flatnonzero(place >= 0)
         order = there[np.argsort(place[there], kind="stable")]
         out = np.zeros((len(place), self.vectors.width), np.float32)
-        with reraise_faults(path), np.errstate(over="ignore"):  # an overflowing double becomes inf, refused below
+        with (
+            reraise_faults(path),
+            np.errstate(over="ignore"),
+        ):  # an overflowing double becomes inf, refused below
             out[order] = self.vectors.take(place[order])
         wrong = np.flatnonzero(~np.isfinite(out).all(axis=1))
         if wrong.size:
-            raise UserError(f"{path}, row {place[wrong[0]]}: not finite in single precision; repair the file")
+            raise UserError(
+                f"{path}, row {place[wrong[0]]}: not finite in single precision; repair the file"
+            )
         return out
 
     def counted(self, asins: Sequence[str], fate: str = "get zeros") -> str:
         """Describe unmatched rows and items in a sentence; empty if all match."""
-        parts = [f"{self.unknown:,} rows are of no item here, such as {self.example}"] if self.unknown else []
+        parts = (
+            [f"{self.unknown:,} rows are of no item here, such as {self.example}"]
+            if self.unknown
+            else []
+        )
         if missing := self.missing:
             first = asins[int(np.flatnonzero(self.place < 0)[0])]
             parts.append(f"{missing:,} items have no row, such as {first!r}, and {fate}")
@@ -140,22 +157,42 @@ class Matched:
 
 
 def match_file(
-    path: Path, asins: Sequence[str], order: Path | None = None, key: str = "--order", column: str | None = None
+    path: Path,
+    asins: Sequence[str],
+    order: Path | None = None,
+    key: str = "--order",
+    column: str | None = None,
 ) -> Matched:
     """Open a feature file and match its rows by identifiers, the mapping file `order`, or position, in this order."""
     vectors = open_vectors(path, column)
     if vectors.ids is not None and (vectors.ids.num_columns or order is None):
         found = identifiers.match_rows(path, vectors.ids, asins)
-        return Matched(vectors, found.rows, f"rows matched by {found.column}", True, found.unknown, found.example)
+        return Matched(
+            vectors,
+            found.rows,
+            f"rows matched by {found.column}",
+            True,
+            found.unknown,
+            found.example,
+        )
     if order is not None:
         names = identifiers.read_order(order, asins)
         if vectors.count != len(names):
             raise UserError(f"{path}: {vectors.count} rows, {order} names {len(names)}")
         table = pa.table({"asin": pa.array(names, pa.string())})
         found = identifiers.match_rows(order, table, asins)
-        return Matched(vectors, found.rows, f"rows in the order of {order.name}", False, found.unknown, found.example)
+        return Matched(
+            vectors,
+            found.rows,
+            f"rows in the order of {order.name}",
+            False,
+            found.unknown,
+            found.example,
+        )
     if vectors.count != len(asins):
-        raise UserError(f"{path}: {vectors.count} rows, {len(asins)} items, and no identifiers; map them by {key}")
+        raise UserError(
+            f"{path}: {vectors.count} rows, {len(asins)} items, and no identifiers; map them by {key}"
+        )
     how = f"rows assumed to be in order of item_id: it holds no identifiers; {key} gives another order"
     return Matched(vectors, np.arange(len(asins)), how, False)
 
@@ -164,7 +201,9 @@ class File(NamedTuple):
     """A feature file, and its mapping file."""
 
     path: Path
-    order: Path | None = None  # mapping file, for formats without identifiers; None if row i is item i
+    order: Path | None = (
+        None  # mapping file, for formats without identifiers; None if row i is item i
+    )
 
     @property
     def format(self) -> str:
@@ -176,14 +215,26 @@ class File(NamedTuple):
 
 def feature_files(sources: Path) -> dict[str, File]:
     raw = raw_files(sources)
-    return {role.removeprefix(FEATURE): File(raw[role], raw.get(ROWS)) for role in raw if role.startswith(FEATURE)}
+    return {
+        role.removeprefix(FEATURE): File(raw[role], raw.get(ROWS))
+        for role in raw
+        if role.startswith(FEATURE)
+    }
 
 
 def check_files(found: Mapping[str, File], asins: Sequence[str]) -> dict[str, dict[str, Any]]:
     facts: dict[str, dict[str, Any]] = {}
     for name, file in found.items():
         matched = file.matched(asins)
-        facts[name] = {"rows": matched.vectors.count, "width": matched.vectors.width, "matched": matched.how}
-        more = {"rows_of_no_item": matched.unknown, "items_without_a_row": matched.missing, "such_as": matched.example}
+        facts[name] = {
+            "rows": matched.vectors.count,
+            "width": matched.vectors.width,
+            "matched": matched.how,
+        }
+        more = {
+            "rows_of_no_item": matched.unknown,
+            "items_without_a_row": matched.missing,
+            "such_as": matched.example,
+        }
         facts[name] |= {key: value for key, value in more.items() if value}
     return facts

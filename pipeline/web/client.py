@@ -32,7 +32,9 @@ LOOKUPS = 3  # attempts to resolve a name
 NAMES = 4096  # host names whose IP addresses are cached
 WINDOW = 60.0  # seconds of waiting over which throughput is measured
 LEAST = 1000  # minimum throughput, bytes per second
-_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # all of IANA's allocations; the rest is special-purpose
+_GLOBAL_UNICAST = ipaddress.ip_network(
+    "2000::/3"
+)  # all of IANA's allocations; the rest is special-purpose
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # NAT64: an IPv4 address in the last 32 bits
 _ISATAP = (0x00005EFE, 0x02005EFE)  # the 32 bits before the embedded IPv4 address (RFC 5214)
 
@@ -65,10 +67,16 @@ def parse_url(address: str | httpx.URL) -> httpx.URL:
         url = httpx.URL(address)
         valid = HOST.fullmatch(url.raw_host) is not None and url.host != ""
         for label in url.raw_host.lower().split(b"."):
-            valid = valid and (not label.startswith(b"xn--") or label[4:].decode("punycode").isprintable())
+            valid = valid and (
+                not label.startswith(b"xn--") or label[4:].decode("punycode").isprintable()
+            )
     except (httpx.InvalidURL, ValueError, TypeError):  # IDNA errors are ValueErrors
         valid = False
-    if not valid or url.scheme not in ("http", "https") or not (url.port is None or 0 < url.port <= 65535):
+    if (
+        not valid
+        or url.scheme not in ("http", "https")
+        or not (url.port is None or 0 < url.port <= 65535)
+    ):
         raise Blocked("not a valid http(s) address")
     if len(str(url)) > LONGEST_ADDRESS:
         raise Blocked(f"the address is longer than {LONGEST_ADDRESS:,} characters")
@@ -93,19 +101,29 @@ def request_file(
     client: httpx.Client, address: httpx.URL | str, label: str, start: int = 0, validator: str = ""
 ) -> Iterator[httpx.Response]:
     """Yield a response from byte `start` (all if `validator` changed); raise TransientError, Absent or UserError."""
-    headers = ({"Range": f"bytes={start}-"} | ({"If-Range": validator} if validator else {})) if start else {}
+    headers = (
+        ({"Range": f"bytes={start}-"} | ({"If-Range": validator} if validator else {}))
+        if start
+        else {}
+    )
     try:
         url = parse_url(address)
         named = {"named": url.raw_host.decode("ascii")}
-        response = follow_redirects(client, client.build_request("GET", url, headers=headers, extensions=named))
+        response = follow_redirects(
+            client, client.build_request("GET", url, headers=headers, extensions=named)
+        )
         try:
             code = response.status_code
             if code in RETRYABLE:
-                raise TransientError(f"HTTP {code}", retry_after(response.headers.get("Retry-After")))
+                raise TransientError(
+                    f"HTTP {code}", retry_after(response.headers.get("Retry-After"))
+                )
             if code in (404, 410):
                 raise Absent(f"{label}: no such file (HTTP {code})")
             if code in (401, 403):
-                raise UserError(f"{label}: access denied (HTTP {code}); are password, signature or HF_TOKEN right?")
+                raise UserError(
+                    f"{label}: access denied (HTTP {code}); are password, signature or HF_TOKEN right?"
+                )
             if code not in (200, 206, 416):
                 raise UserError(f"{label}: HTTP {code} {response.reason_phrase}")
             yield response
@@ -124,7 +142,11 @@ def follow_redirects(client: httpx.Client, request: httpx.Request) -> httpx.Resp
     for _ in range(MAX_REDIRECTS + 1):
         try:
             response = client.send(request, stream=True, follow_redirects=False)
-        except (httpx.RemoteProtocolError, httpx.InvalidURL, ValueError) as e:  # httpx parses Location eagerly
+        except (
+            httpx.RemoteProtocolError,
+            httpx.InvalidURL,
+            ValueError,
+        ) as e:  # httpx parses Location eagerly
             if not isinstance(e, httpx.RemoteProtocolError) or "location header" in str(e):
                 raise Blocked("the server redirects to an invalid address") from None
             raise
@@ -138,7 +160,9 @@ def follow_redirects(client: httpx.Client, request: httpx.Request) -> httpx.Resp
             raise Blocked(f"the server redirects to an invalid address: {e}") from None
         if named and (before.scheme, request.url.scheme) == ("https", "http"):
             raise Blocked("the server leads away from https; refused")
-        if named not in (host, None) and is_proxied():  # without a proxy, Guard checks the connection
+        if (
+            named not in (host, None) and is_proxied()
+        ):  # without a proxy, Guard checks the connection
             with suppress(Unresolved):  # the proxy may resolve it
                 Guard().look_up(host)
     raise httpx.TooManyRedirects("too many redirects")
@@ -160,7 +184,9 @@ def read_body(response: httpx.Response) -> Iterator[bytes]:
     source, waited, received = response.iter_raw(), 0.0, 0
     while True:
         started = time.monotonic()
-        with limit_time(WINDOW):  # a server may stall with bytes outside the body, such as chunk extensions
+        with limit_time(
+            WINDOW
+        ):  # a server may stall with bytes outside the body, such as chunk extensions
             block = next(source, None)
         if block is None:
             return
@@ -176,7 +202,9 @@ def read_body(response: httpx.Response) -> Iterator[bytes]:
 class Transport(httpx.HTTPTransport):
     """Connect through a Guard, which trusts the host in a request's extension `named`."""
 
-    def __init__(self, named: Iterable[str] = (), inner: httpcore.NetworkBackend | None = None) -> None:
+    def __init__(
+        self, named: Iterable[str] = (), inner: httpcore.NetworkBackend | None = None
+    ) -> None:
         super().__init__(limits=httpx.Limits(max_connections=None, max_keepalive_connections=IDLE))
         self.guard = Guard(named, inner)
         self._pool._network_backend = self.guard  # httpx has no public option for this
@@ -191,16 +219,24 @@ class Transport(httpx.HTTPTransport):
 class Guard(httpcore.NetworkBackend):
     """Connect only to public addresses, or to hosts that the user named."""
 
-    def __init__(self, named: Iterable[str] = (), inner: httpcore.NetworkBackend | None = None) -> None:
+    def __init__(
+        self, named: Iterable[str] = (), inner: httpcore.NetworkBackend | None = None
+    ) -> None:
         self.named = {name.lower() for name in named}
-        self.look_up = lru_cache(NAMES)(lambda host: retry(lambda: self._resolve_host(host), LOOKUPS))
+        self.look_up = lru_cache(NAMES)(
+            lambda host: retry(lambda: self._resolve_host(host), LOOKUPS)
+        )
         self._inner = inner or httpcore.SyncBackend()
 
-    def connect_tcp(self, host: str, port: int, timeout: float | None = None, **options: Any) -> _Stream:  # type: ignore[override]
+    def connect_tcp(
+        self, host: str, port: int, timeout: float | None = None, **options: Any
+    ) -> _Stream:  # type: ignore[override]
         *others, last = self.look_up(host)
         for number in others:
             with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
-                return _Stream(self._inner.connect_tcp(number, port, _time_left(timeout), **options))
+                return _Stream(
+                    self._inner.connect_tcp(number, port, _time_left(timeout), **options)
+                )
         return _Stream(self._inner.connect_tcp(last, port, _time_left(timeout), **options))
 
     def _resolve_host(self, host: str) -> list[str]:
@@ -221,7 +257,9 @@ class _Stream(httpcore.NetworkStream):
         self._inner = inner
         self.write, self.close, self.get_extra_info = inner.write, inner.close, inner.get_extra_info  # type: ignore[method-assign]
 
-    def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> Self:
+    def start_tls(
+        self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
+    ) -> Self:
         return type(self)(self._inner.start_tls(ssl_context, server_hostname, _time_left(timeout)))
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
@@ -243,7 +281,10 @@ def limit_time(seconds: float) -> Iterator[None]:
 
 
 def _time_left(timeout: float | None) -> float | None:
-    left = min(math.inf if timeout is None else timeout, getattr(_DEADLINE, "at", math.inf) - time.monotonic())
+    left = min(
+        math.inf if timeout is None else timeout,
+        getattr(_DEADLINE, "at", math.inf) - time.monotonic(),
+    )
     if left <= 0:
         raise httpx.ReadTimeout("the answer takes too long")
     return left if math.isfinite(left) else None

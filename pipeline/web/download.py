@@ -31,14 +31,20 @@ def local_path(address: str) -> Path | None:
     if parts.scheme == "file":
         return Path(unquote(parts.path))
     if parts.scheme and "://" in address:
-        raise UserError(f"{address}: cannot fetch '{parts.scheme}' addresses; use http, https, file or a path")
+        raise UserError(
+            f"{address}: cannot fetch '{parts.scheme}' addresses; use http, https, file or a path"
+        )
     return Path(address)
 
 
-def fetch_file(address: str, target: Path, pinned: str | None, timeout: float, retries: int, progress: Progress) -> str:
+def fetch_file(
+    address: str, target: Path, pinned: str | None, timeout: float, retries: int, progress: Progress
+) -> str:
     """Download or copy a file to `target`, resuming if possible, and return its sha256; raise UserError on failure."""
     # partial downloads are kept per address; `timeout` is in seconds without a byte
-    part = target.with_name(f".{target.name}.{hashlib.sha256(address.encode()).hexdigest()[:8]}.part")
+    part = target.with_name(
+        f".{target.name}.{hashlib.sha256(address.encode()).hexdigest()[:8]}.part"
+    )
     mark = part.with_suffix(".etag")
     source = local_path(address)
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -66,21 +72,31 @@ def fetch_file(address: str, target: Path, pinned: str | None, timeout: float, r
     return sha256
 
 
-def _download_part(address: str, part: Path, mark: Path, timeout: float, retries: int, progress: Progress) -> None:
+def _download_part(
+    address: str, part: Path, mark: Path, timeout: float, retries: int, progress: Progress
+) -> None:
     from alignrec.pipeline.web.client import open_client  # httpx takes 0.1 s to load
 
     with open_client(timeout) as web:
         try:
-            append_blocks(lambda start: _read_rest(web, address, part, mark, start, progress), part, retries + 1)
+            append_blocks(
+                lambda start: _read_rest(web, address, part, mark, start, progress),
+                part,
+                retries + 1,
+            )
         except (TransientError, UserError) as e:
             if not part.stat().st_size:
                 part.unlink()
             if isinstance(e, UserError):
                 raise
-            raise UserError(f"{address}: {e} (after {retries + 1} tries); run again to continue") from None
+            raise UserError(
+                f"{address}: {e} (after {retries + 1} tries); run again to continue"
+            ) from None
 
 
-def _read_rest(web: httpx.Client, url: str, part: Path, mark: Path, start: int, progress: Progress) -> Iterator[bytes]:
+def _read_rest(
+    web: httpx.Client, url: str, part: Path, mark: Path, start: int, progress: Progress
+) -> Iterator[bytes]:
     """Yield the bytes that `part` lacks; truncate it first if the server's file has changed."""
     from alignrec.pipeline.web.client import first_byte, read_body, request_file
 
@@ -97,7 +113,9 @@ def _read_rest(web: httpx.Client, url: str, part: Path, mark: Path, start: int, 
         if validator and validator.isascii() and not validator.startswith("W/"):
             mark.write_text(validator)  # identifies the file version of the partial download
         else:
-            mark.unlink(missing_ok=True)  # without a strong one, no later response can be matched to the part
+            mark.unlink(
+                missing_ok=True
+            )  # without a strong one, no later response can be matched to the part
         for block in read_body(response):
             received += len(block)
             yield block

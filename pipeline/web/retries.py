@@ -12,9 +12,13 @@ from alignrec.pipeline.io.errors import UserError
 
 RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP statuses that may be transient
 LONGEST_WAIT = 60.0  # maximum wait in seconds, even if Retry-After is longer
-SECONDS = re.compile(r"\s*([0-9]{1,9})\s*")  # ASCII only: str.isdigit accepts digits that float refuses
+SECONDS = re.compile(
+    r"\s*([0-9]{1,9})\s*"
+)  # ASCII only: str.isdigit accepts digits that float refuses
 ENOUGH = 1 << 16  # new bytes that count as progress
-NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # never write through a planted link; Windows has no such flag
+NO_FOLLOW = getattr(
+    os, "O_NOFOLLOW", 0
+)  # never write through a planted link; Windows has no such flag
 
 Result = TypeVar("Result")
 
@@ -47,7 +51,9 @@ def append_blocks(
     """Append to a file what `read(size)` yields; give up after `tries` failures in a row below `enough` new bytes."""
     idle = 0
     while True:
-        with open(part, "ab", opener=lambda path, flags: os.open(path, flags | NO_FOLLOW, 0o666)) as f:
+        with open(
+            part, "ab", opener=lambda path, flags: os.open(path, flags | NO_FOLLOW, 0o666)
+        ) as f:
             before = f.tell()
             try:
                 for block in read(before):
@@ -66,7 +72,10 @@ def append_blocks(
 
 # `attempt` counts from 0; the delay doubles, with jitter
 def seconds_to_wait(attempt: int, requested: float | None = None) -> float:
-    return min(requested if requested is not None else 2**attempt * random.uniform(0.25, 0.75), LONGEST_WAIT)
+    return min(
+        requested if requested is not None else 2**attempt * random.uniform(0.25, 0.75),
+        LONGEST_WAIT,
+    )
 
 
 def retry_after(value: str | None) -> float | None:

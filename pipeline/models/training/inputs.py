@@ -22,7 +22,11 @@ class TrainingData(NamedTuple):
 
 
 def input_files(layout: Layout, features: str | None) -> list[Path]:
-    own = [] if features is None else [layout.edges(features), *io.shards(layout.features(features), "features")]
+    own = (
+        []
+        if features is None
+        else [layout.edges(features), *io.shards(layout.features(features), "features")]
+    )
     return [layout.interactions, layout.users, layout.item_ids, *own]
 
 
@@ -34,7 +38,10 @@ def read_inputs(layout: Layout, features: str | None) -> TrainingData:
     parts = split.limit_users(split.load_split(interactions, len(users), len(items)))
     if features is None:
         return TrainingData(parts, None, None)
-    vectors, edges = io.map_features(layout.features(features)), io.read_table(layout.edges(features), schemas.EDGES)
+    vectors, edges = (
+        io.map_features(layout.features(features)),
+        io.read_table(layout.edges(features), schemas.EDGES),
+    )
     return TrainingData(parts, vectors, edges)
 
 
@@ -56,7 +63,11 @@ class Sampler:
         users = self.pairs.users[order].astype(np.int64)
         negatives = self._draw(rng, len(users))
         wrong = np.arange(len(users))
-        while len(wrong := wrong[contains_keys(self.taken, users[wrong] * self.n_items + negatives[wrong])]):
+        while len(
+            wrong := wrong[
+                contains_keys(self.taken, users[wrong] * self.n_items + negatives[wrong])
+            ]
+        ):
             negatives[wrong] = self._draw(rng, len(wrong))
         return np.stack([users, self.pairs.items[order].astype(np.int64), negatives])
 

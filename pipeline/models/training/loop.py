@@ -30,7 +30,9 @@ class Fit:
     """A trained recommender at its best valid epoch."""
 
     user: np.ndarray | sp.csr_array  # float32 [U, D]; sparse for some models
-    item: np.ndarray | sp.csr_array | Filter  # float32 [I, D], score = dot product; or a filter on histories
+    item: (
+        np.ndarray | sp.csr_array | Filter
+    )  # float32 [I, D], score = dot product; or a filter on histories
     state: dict[str, Tensor]  # the model's parameters
     history: list[dict[str, Any]]  # per epoch: epoch, mean loss and terms, valid metrics
     best_epoch: int
@@ -57,7 +59,11 @@ def fit(
     keep_large_buffers()
     device = pick_device()
     _check_inputs(model, split, features, edges, parts)
-    table = None if features is None else torch.from_numpy(np.ascontiguousarray(features, np.float32)).to(device)
+    table = (
+        None
+        if features is None
+        else torch.from_numpy(np.ascontiguousarray(features, np.float32)).to(device)
+    )
     inputs = Inputs(split, table, edges, device, tuple(parts))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -89,7 +95,11 @@ def accumulate_gradients(network: GraphRecommender, batches: Sequence[Batch]) ->
         (torch.stack(list(terms.values())).sum() / len(batches)).backward()
         for name, term in terms.items():
             totals[name] = totals.get(name, 0.0) + term.detach()
-    used = [(table, row.grad.to_dense()) for table, row in zip(tables, rows, strict=True) if row.grad is not None]
+    used = [
+        (table, row.grad.to_dense())
+        for table, row in zip(tables, rows, strict=True)
+        if row.grad is not None
+    ]
     torch.autograd.backward([table for table, _ in used], [gradient for _, gradient in used])
     return totals
 
@@ -121,15 +131,27 @@ class _Loop:
         seed: int,
         checkpoint: Checkpoint | None,
     ):
-        self.network, self.split, self.params, self.seed, self.checkpoint = network, split, params, seed, checkpoint
+        self.network, self.split, self.params, self.seed, self.checkpoint = (
+            network,
+            split,
+            params,
+            seed,
+            checkpoint,
+        )
         self.history: list[dict[str, Any]] = []
         self.best, self.best_epoch = -1.0, -1
         self.kept: dict[str, Tensor] = {}  # parameters of the best epoch
         self.device = next(network.parameters()).device
         self.sampler = sampler
         self.together = params.accumulate if isinstance(params, Accumulating) else 1
-        self.loss = compile_network(network) if params.compile and self.device.type == "cuda" else network.loss
-        self.optimiser = torch.optim.Adam(network.groups(), lr=params.lr, fused=self.device.type in ("cpu", "cuda"))
+        self.loss = (
+            compile_network(network)
+            if params.compile and self.device.type == "cuda"
+            else network.loss
+        )
+        self.optimiser = torch.optim.Adam(
+            network.groups(), lr=params.lr, fused=self.device.type in ("cpu", "cuda")
+        )
 
     def run(self, progress: Callable[[dict[str, Any]], object] | None) -> None:
         if self.checkpoint and (saved := self.checkpoint.load()) is not None:
@@ -137,7 +159,11 @@ class _Loop:
             self.network.load_state_dict(self.network.state_dict() | parts["model"])
             restore_adam(self.optimiser, parts["adam"])
             self.kept = parts["best"]
-            self.history, self.best, self.best_epoch = state["history"], state["best"], state["best_epoch"]
+            self.history, self.best, self.best_epoch = (
+                state["history"],
+                state["best"],
+                state["best_epoch"],
+            )
         for epoch in range(len(self.history), self.params.epochs):
             if self._is_over(epoch):
                 break
@@ -153,10 +179,16 @@ class _Loop:
         return Fit(
             user=self.kept["user"].numpy(),
             item=self.kept["item"].numpy(),
-            state={name.removeprefix("state."): x for name, x in self.kept.items() if name.startswith("state.")},
+            state={
+                name.removeprefix("state."): x
+                for name, x in self.kept.items()
+                if name.startswith("state.")
+            },
             history=self.history,
             best_epoch=self.best_epoch,
-            valid={k[6:]: v for k, v in self.history[self.best_epoch].items() if k.startswith("valid_")},
+            valid={
+                k[6:]: v for k, v in self.history[self.best_epoch].items() if k.startswith("valid_")
+            },
         )
 
     def _is_over(self, epoch: int) -> bool:
@@ -173,7 +205,9 @@ class _Loop:
         self.network.start_epoch()
         for group in self.optimiser.param_groups:
             group["lr"] = group["rate"] * self.params.lr * self.params.lr_decay ** (epoch / 50)
-        drawn = torch.from_numpy(self.sampler.epoch(np.random.default_rng([self.seed, epoch]))).to(self.device)
+        drawn = torch.from_numpy(self.sampler.epoch(np.random.default_rng([self.seed, epoch]))).to(
+            self.device
+        )
         totals: dict[str, Tensor] = {}
         batches = [Batch(*rows) for rows in drawn.split(self.params.batch_size, dim=1)]
         for first in range(0, len(batches), self.together):
@@ -209,17 +243,26 @@ class _Loop:
         if recall > self.best:
             state = {f"state.{name}": x for name, x in self.network.state_dict().items()}
             self.best, self.best_epoch = recall, epoch
-            self.kept = {n: x.detach().cpu().clone() for n, x in ({"user": user, "item": item} | state).items()}
+            self.kept = {
+                n: x.detach().cpu().clone()
+                for n, x in ({"user": user, "item": item} | state).items()
+            }
 
 
 def _check_inputs(
-    model: type[Recommender], split: Split, features: np.ndarray | None, edges: pa.Table | None, parts: Sequence[int]
+    model: type[Recommender],
+    split: Split,
+    features: np.ndarray | None,
+    edges: pa.Table | None,
+    parts: Sequence[int],
 ) -> None:
     optional = {"features": features, "edges": edges}
     if absent := [name for name in sorted(model.needs) if optional[name] is None]:
         raise UserError(f"{model.__name__} needs {absent[0]}; none were given")
     if features is not None and len(features) != split.n_items:
-        raise UserError(f"features have {len(features)} rows, the catalogue has {split.n_items} items; encode again")
+        raise UserError(
+            f"features have {len(features)} rows, the catalogue has {split.n_items} items; encode again"
+        )
     if features is not None and parts and sum(parts) != features.shape[1]:
         raise UserError(
             f"modalities of widths {list(parts)} make {sum(parts)} columns, the features have {features.shape[1]}; "
@@ -229,7 +272,9 @@ def _check_inputs(
         raise UserError(f"features, row {wrong}: not finite; encode again")
     ends = () if edges is None else [edges["item_id"], edges["neighbour_id"]]
     if any(end.to_numpy().max() >= split.n_items for end in ends):
-        raise UserError(f"edges name items beyond the catalogue's {split.n_items}; run the graph stage again")
+        raise UserError(
+            f"edges name items beyond the catalogue's {split.n_items}; run the graph stage again"
+        )
     if not len(split.valid):
         raise UserError("no valid interactions: the best epoch cannot be chosen; check the split")
     if split.is_cold and (n := len(split.cold_items("valid"))) <= CUTOFF:

@@ -35,7 +35,9 @@ def train_released(run: Run, features: str, params: Train) -> None:
         # early stopping may end training before the last epoch
         bar.total = len(trained.history)
     run.note(best_epoch=trained.best_epoch, epochs=len(trained.history), **trained.valid)
-    rows = embeddings.write_embeddings(run, *cast(Any, (trained.user, trained.item)))  # AlignRec's vectors are dense
+    rows = embeddings.write_embeddings(
+        run, *cast(Any, (trained.user, trained.item))
+    )  # AlignRec's vectors are dense
     retrieval.write_index(layout, run.params[Graph].exact_up_to)
     io.write_bytes(layout.model, save(trained.state))
     io.write_json(layout.history("train"), trained.history)

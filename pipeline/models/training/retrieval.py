@@ -23,7 +23,9 @@ BLOCK = 1024  # users per search
 def write_index(layout: Layout, exact_up_to: int) -> None:
     user, item = read_embeddings(layout)
     asked = np.linspace(0, len(user) - 1, min(SAMPLE, len(user))).astype(np.int64)
-    bought = io.read_slices(layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"], io.PART)
+    bought = io.read_slices(
+        layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"], io.PART
+    )
     seen = train_of(bought, asked, len(user), len(item))
     index, facts = build_index(item, user.take(asked), seen, exact_up_to)
     with io.atomic(layout.items_index) as temporary:
@@ -37,7 +39,9 @@ def build_flat(item: np.ndarray) -> faiss.Index:
     return index
 
 
-def build_index(item: Embeddings, user: np.ndarray, seen: Pairs, exact_up_to: int) -> tuple[Any, dict[str, Any]]:
+def build_index(
+    item: Embeddings, user: np.ndarray, seen: Pairs, exact_up_to: int
+) -> tuple[Any, dict[str, Any]]:
     """Build an index of item vectors, row = item_id, which is reproducible byte by byte.
 
     Its facts are kind, items, width, and recall at k against exact ranking on a sample of users; of `ivf` also lists.
@@ -52,7 +56,9 @@ def build_index(item: Embeddings, user: np.ndarray, seen: Pairs, exact_up_to: in
     if len(item) <= exact_up_to:
         index = build_flat(item.read())
     else:
-        rows = np.random.default_rng(0).choice(len(item), min(len(item), neighbours.SAMPLE), replace=False)
+        rows = np.random.default_rng(0).choice(
+            len(item), min(len(item), neighbours.SAMPLE), replace=False
+        )
         index = neighbours.train_index(item.take(np.sort(rows)), len(item), "Flat")
         for part in item:
             index.add(part)
@@ -60,13 +66,21 @@ def build_index(item: Embeddings, user: np.ndarray, seen: Pairs, exact_up_to: in
         while found(index) < ENOUGH and index.nprobe < index.nlist:
             index.nprobe = min(2 * index.nprobe, index.nlist)
         facts = {"kind": "ivf", "lists": index.nlist, "searched": index.nprobe}
-    facts |= {"items": len(item), "width": item.width, "recall": round(found(index), 4), "k": k, "users": len(user)}
+    facts |= {
+        "items": len(item),
+        "width": item.width,
+        "recall": round(found(index), 4),
+        "k": k,
+        "users": len(user),
+    }
     return index, facts
 
 
 def search_exact(user: np.ndarray, item: Iterable[np.ndarray], k: int, seen: Pairs) -> np.ndarray:
     """Compute `evaluation.metrics.topk` over items in blocks, float32 [n, D]: int32 [N, K]."""
-    from alignrec.pipeline.evaluation.metrics import topk  # lazy: retrieval itself does not need torch
+    from alignrec.pipeline.evaluation.metrics import (
+        topk,
+    )  # lazy: retrieval itself does not need torch
 
     ids, scores, first = np.empty((len(user), 0), np.int32), np.empty((len(user), 0)), 0
     for part in item:
@@ -92,14 +106,22 @@ def recommend_items(
     n_items = index.ntotal
     if k > n_items:
         raise UserError(f"{k} items wanted, and the catalogue has {n_items}; ask for fewer")
-    seen_keys, n_seen = pair_keys(seen, n_items), np.bincount(seen.users, minlength=len(user))[users]
-    ids, scores = np.full((len(users), k), -1, np.int32), np.full((len(users), k), -np.inf, np.float32)
+    seen_keys, n_seen = (
+        pair_keys(seen, n_items),
+        np.bincount(seen.users, minlength=len(user))[users],
+    )
+    ids, scores = (
+        np.full((len(users), k), -1, np.int32),
+        np.full((len(users), k), -np.inf, np.float32),
+    )
     order = np.argsort(n_seen, kind="stable")  # batch users with similar numbers of seen items
     for at in range(0, len(order), BLOCK):  # blocks bound the memory
         rows = order[at : at + BLOCK]
         fetched = min(k + int(n_seen[rows].max()), n_items)
         value, item = index.search(np.ascontiguousarray(user[users[rows]], np.float32), fetched)
-        masked = contains_keys(seen_keys, users[rows, None].astype(np.int64) * n_items + item) | (item < 0)
+        masked = contains_keys(seen_keys, users[rows, None].astype(np.int64) * n_items + item) | (
+            item < 0
+        )
         value = np.where(masked, -np.inf, value)
         best = np.lexsort((item, -value), axis=1)[:, :k]
         scores[rows] = np.take_along_axis(value, best, 1)

@@ -17,7 +17,12 @@ import yaml
 from alignrec.pipeline import io
 from alignrec.pipeline.features.collisions import number_equal_codes
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.release.export.content import SPLITS, ExportContent, write_mappings, write_tsv
+from alignrec.pipeline.release.export.content import (
+    SPLITS,
+    ExportContent,
+    write_mappings,
+    write_tsv,
+)
 from alignrec.schemas import MODALITIES, variant
 
 INTER = ["userID", "itemID", "rating", "timestamp", "x_label"]  # columns of MMRec's .inter
@@ -35,7 +40,12 @@ def write_npy(content: ExportContent, folder: Path) -> tuple[str, list[str]]:
         write_tsv(folder / f"{name}.csv", flags, ["item_id", "has_image", "has_text"], ",")
     write_mappings(folder, content.items, content.users, ",")
     if content.interactions is not None:
-        write_tsv(folder / "interactions.csv", content.interactions, content.interactions.column_names, ",")
+        write_tsv(
+            folder / "interactions.csv",
+            content.interactions,
+            content.interactions.column_names,
+            ",",
+        )
     name = next(iter(content.features), "features")
     return (
         f"""`<set>.csv` says what went into each vector (empty: unknown); `items.csv` and `users.csv` give the
@@ -57,11 +67,20 @@ def write_mmrec(content: ExportContent, folder: Path) -> tuple[str, list[str]]:
         write_tsv(folder / f"{name}.inter", content.interactions.select(columns), INTER)
     write_tsv(folder / "i_id_mapping.csv", items.select(["asin", "item_id"]), ["asin", "itemID"])
     if content.users is not None:
-        write_tsv(folder / "u_id_mapping.csv", content.users.select(["user", "user_id"]), ["user_id", "userID"])
+        write_tsv(
+            folder / "u_id_mapping.csv",
+            content.users.select(["user", "user_id"]),
+            ["user_id", "userID"],
+        )
     fields = ["itemID", "asin", "title", "brand", "categories", "description", "imUrl"]
     urls = [[url] if url else [] for url in items["image_url"].to_pylist()]
-    listed = pa.table([*(items[c] for c in ("item_id", *fields[1:-1])), pa.array(urls, pa.list_(pa.string()))], fields)
-    (folder / "items.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in listed.to_pylist()))
+    listed = pa.table(
+        [*(items[c] for c in ("item_id", *fields[1:-1])), pa.array(urls, pa.list_(pa.string()))],
+        fields,
+    )
+    (folder / "items.jsonl").write_bytes(
+        b"".join(orjson.dumps(row) + b"\n" for row in listed.to_pylist())
+    )
     content.save_vectors(folder)
     chosen = _modality_files(content)
     for modality, features in chosen.items():
@@ -76,7 +95,9 @@ def write_mmrec(content: ExportContent, folder: Path) -> tuple[str, list[str]]:
         "inter_splitting_label": INTER[4],
         **{files[modality]: f"{modality}_feat.npy" for modality in chosen},
     }
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    (folder / f"{name}.yaml").write_text(
+        yaml.safe_dump(settings, sort_keys=False), encoding="utf-8"
+    )
     sets = {*chosen.values()}
     twice = "is both `image_feat.npy` and `text_feat.npy`, as no exported sets are of one modality each."
     return _describe_mmrec(content, chosen), [f"`{sets.pop()}` {twice}"] if len(sets) == 1 else []
@@ -89,15 +110,27 @@ def _modality_files(content: ExportContent) -> dict[str, str]:
         used = [modality for modality in MODALITIES if pc.any(table[f"has_{modality}"]).as_py()]
         if len(used) == 1:
             single.setdefault(used[0], name)
-    masked = [{"image": variant(name, "text"), "text": variant(name, "image")} for name in content.features]
+    masked = [
+        {"image": variant(name, "text"), "text": variant(name, "image")}
+        for name in content.features
+    ]
     first = {modality: name for name in list(content.features)[:1] for modality in MODALITIES}
-    pairs = (pair for pair in [*masked, single] if len(pair) == 2 and content.features.keys() >= set(pair.values()))
+    pairs = (
+        pair
+        for pair in [*masked, single]
+        if len(pair) == 2 and content.features.keys() >= set(pair.values())
+    )
     chosen = next(pairs, first)
-    return {m: name if f"{m}_feat" not in content.features else f"{m}_feat" for m, name in chosen.items()}
+    return {
+        m: name if f"{m}_feat" not in content.features else f"{m}_feat"
+        for m, name in chosen.items()
+    }
 
 
 def _describe_mmrec(content: ExportContent, chosen: dict[str, str]) -> str:
-    held = ", ".join(f"`{modality}_feat.npy` is `{features}`" for modality, features in chosen.items())
+    held = ", ".join(
+        f"`{modality}_feat.npy` is `{features}`" for modality, features in chosen.items()
+    )
     both = held and f"MMRec wants a file of images and one of texts: {held}."
     if content.interactions is None:
         return f"""In MMRec: put the .npy files into the folder of your interactions, numbered as in `i_id_mapping.csv`
@@ -132,19 +165,32 @@ def write_recbole(content: ExportContent, folder: Path) -> tuple[str, list[str]]
             header = ["user_id:token", "item_id:token", *(f"{c}:float" for c in known)]
             rows = content.interactions_of(number).select(["user_id", "item_id", *known])
             write_tsv(data / f"{name}.{split}.inter", rows, header)
-    paths = [" ".join("_".join(c.split()) for c in path) for path in content.items["categories"].to_pylist()]
+    paths = [
+        " ".join("_".join(c.split()) for c in path)
+        for path in content.items["categories"].to_pylist()
+    ]
     fields = content.items.select(["item_id", "asin", "title", "brand"])
     fields = fields.append_column("categories", pa.array(paths, pa.string()))
-    header = ["item_id:token", "asin:token", "title:token_seq", "brand:token", "categories:token_seq"]
+    header = [
+        "item_id:token",
+        "asin:token",
+        "title:token_seq",
+        "brand:token",
+        "categories:token_seq",
+    ]
     write_tsv(data / f"{name}.item", fields, header)
     for features in content.features:
         with (data / f"{name}.{features}").open("w", encoding="utf-8") as f:
             f.write(f"{features}_id:token\t{features}_emb:float_seq\n")
-            for i, row in enumerate(content.matrix(features)):  # by row, as text takes five times the array's memory
+            for i, row in enumerate(
+                content.matrix(features)
+            ):  # by row, as text takes five times the array's memory
                 f.write(f"{i}\t{' '.join(map('{:.9g}'.format, row.tolist()))}\n")
     write_mappings(folder, content.items, content.users)
     settings = _recbole_settings(content, known)
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    (folder / f"{name}.yaml").write_text(
+        yaml.safe_dump(settings, sort_keys=False), encoding="utf-8"
+    )
     first = next(iter(content.features), "features")
     missing = f"RecBole needs interactions: add your own as `{name}/{name}.inter` (user_id:token, item_id:token)."
     return (
@@ -215,17 +261,28 @@ method = BaseMethod.from_splits(train, test, valid, fmt="{form}", item_image=ite
 
 
 def write_hf(content: ExportContent, folder: Path) -> tuple[str, list[str]]:
-    tables: dict[str, dict[str, pa.Table]] = {name: {"train": t} for name, t in content.features.items()}
+    tables: dict[str, dict[str, pa.Table]] = {
+        name: {"train": t} for name, t in content.features.items()
+    }
     tables["items"] = {"train": content.items}
     if content.users is not None:
         tables["users"] = {"train": content.users}
     if content.interactions is not None:
-        tables["interactions"] = {HUB_SPLITS[s]: content.interactions_of(i) for i, s in enumerate(SPLITS)}
+        tables["interactions"] = {
+            HUB_SPLITS[s]: content.interactions_of(i) for i, s in enumerate(SPLITS)
+        }
     for name, splits in tables.items():
         (folder / "data" / name).mkdir(parents=True)
         for split, table in splits.items():
-            pq.write_table(table.replace_schema_metadata(), folder / "data" / name / f"{split}.parquet", **io.PARQUET)
-    files = {n: [{"split": s, "path": f"data/{n}/{s}.parquet"} for s in splits] for n, splits in tables.items()}
+            pq.write_table(
+                table.replace_schema_metadata(),
+                folder / "data" / name / f"{split}.parquet",
+                **io.PARQUET,
+            )
+    files = {
+        n: [{"split": s, "path": f"data/{n}/{s}.parquet"} for s in splits]
+        for n, splits in tables.items()
+    }
     configs = [{"config_name": name, "data_files": of_table} for name, of_table in files.items()]
     block = yaml.safe_dump({"pretty_name": content.name, "configs": configs}, sort_keys=False)
     (folder / "README.md").write_text(f"---\n{block}---\n\n", encoding="utf-8")
@@ -253,7 +310,9 @@ def write_minionerec(content: ExportContent, folder: Path) -> tuple[str, list[st
         item, title = str(row["item_id"]), row["title"].strip()
         files["index"][item] = list(map(str.format, TOKENS, codes))
         # otherwise all items without a title would share an empty one
-        texts = {"title": title or f"[item {item} has no title]"} | {c: row[c] for c in ("description", "brand")}
+        texts = {"title": title or f"[item {item} has no title]"} | {
+            c: row[c] for c in ("description", "brand")
+        }
         plain = {key: " ".join(text.split()) for key, text in texts.items()}
         files["item"][item] = plain | {"categories": ", ".join(row["categories"])}
     if content.interactions is not None:
@@ -266,7 +325,11 @@ def write_minionerec(content: ExportContent, folder: Path) -> tuple[str, list[st
     notes = [note]
     if untitled:
         notes.append(f"Items without a title, for which a stand-in says so: {untitled:,}.")
-    sequences = "Bring sequences of your own as" if content.interactions is None else "Items by user and time are in"
+    sequences = (
+        "Bring sequences of your own as"
+        if content.interactions is None
+        else "Items by user and time are in"
+    )
     usage = f"""`{name}.index.json` has the three tokens of an item, which no other item has.
 {sequences} `{name}.inter.json`.
 
@@ -302,7 +365,9 @@ def _user_sequences(content: ExportContent) -> dict[str, list[int]]:
     table = content.interactions
     assert table is not None
     if content.clock() == "none" or table["timestamp"].null_count:
-        raise UserError(f"{content.name}: sequences need an order, and the interactions have no timestamps")
+        raise UserError(
+            f"{content.name}: sequences need an order, and the interactions have no timestamps"
+        )
     user, item = table["user_id"].to_numpy(), table["item_id"].to_numpy()
     order = np.lexsort((table["timestamp"].to_numpy(), user))  # stable: ties keep the table's order
     sequences: dict[str, list[int]] = {}

@@ -32,7 +32,11 @@ def write_export(content: ExportContent, form: str, to: Path) -> list[str]:
         if any(content.filled.values()):
             rows = [(name, item) for name, items in content.filled.items() for item in items]
             names, items = (pa.array(column) for column in zip(*rows, strict=True))
-            write_tsv(new / "filled.tsv", pa.table({"features": names, "item_id": items}), ["features", "item_id"])
+            write_tsv(
+                new / "filled.tsv",
+                pa.table({"features": names, "item_id": items}),
+                ["features", "item_id"],
+            )
         how, notes = FORMATS[form](content, new)
         readme = new / "README.md"
         header = readme.read_text(encoding="utf-8") if readme.exists() else ""
@@ -49,7 +53,12 @@ def wants_codes(form: str) -> bool:
 
 def _describe_export(content: ExportContent, form: str, notes: Sequence[str]) -> str:
     numbered = "" if content.notes else ", numbered as in the dataset's `item_id`"
-    rows = [f"# {content.name} for {form}\n", f"{len(content.items):,} items{numbered}.", *content.notes, *notes]
+    rows = [
+        f"# {content.name} for {form}\n",
+        f"{len(content.items):,} items{numbered}.",
+        *content.notes,
+        *notes,
+    ]
     if content.interactions is None:
         rows.append("Interactions are not here: the export was made from a release that has none.")
     else:
@@ -58,8 +67,12 @@ def _describe_export(content: ExportContent, form: str, notes: Sequence[str]) ->
             rows.append("Timestamps are positions in the user's sequence, not times.")
     columns = [content.items[name] for name in ("asin", "title", "brand")]
     columns += [] if content.users is None else [content.users["user"]]
-    if formulas := sum(pc.sum(pc.match_substring_regex(column, r"^[=+\-@]")).as_py() or 0 for column in columns):
-        rows.append(f"{formulas:,} names begin with =, +, - or @, formulas to a spreadsheet: import them as text.")
+    if formulas := sum(
+        pc.sum(pc.match_substring_regex(column, r"^[=+\-@]")).as_py() or 0 for column in columns
+    ):
+        rows.append(
+            f"{formulas:,} names begin with =, +, - or @, formulas to a spreadsheet: import them as text."
+        )
     if any(content.filled.values()):
         rows.append(
             "In place of zeros, items without content (`filled.tsv`) have random numbers, each with the mean and the "
