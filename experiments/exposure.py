@@ -11,7 +11,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.dataset.params import Interactions
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.models.training.params import Released
+from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.report.table import Table
 from alignrec.pipeline.runtime.config import Parameters, checked
 from experiments.shared import branched, opened, record
@@ -40,7 +40,7 @@ def main(
     split = divide(given, protocol, most_train=most_train, draws=draws)
     changed = {
         "models": model,
-        "features": [given[Released].features],
+        "features": [given[TrainSettings].features],
         "budget": budget,
         "ablations": {},
     }

@@ -14,7 +14,7 @@ from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.models.alignrec import AlignRec
 from alignrec.pipeline.models.training import inputs
 from alignrec.pipeline.models.training.loop import fit
-from alignrec.pipeline.models.training.params import Released
+from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.report.table import Table
 from alignrec.pipeline.runtime.seeds import seed_for
 from experiments.shared import opened, record
@@ -69,7 +69,7 @@ def main(
     """Train AlignRec with all losses and without each, and record the measures of the first and the best epoch."""
     own, layout, _ = opened(dataset, params, root, "geometry")
     data, settings = (
-        inputs.read_inputs(layout, own[Released].features),
+        inputs.read_inputs(layout, own[TrainSettings].features),
         model_settings(own, RELEASED),
     )
     settings = settings.model_copy(

@@ -18,7 +18,7 @@ from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.models.training import inputs
 from alignrec.pipeline.models.training.inputs import Sampler
 from alignrec.pipeline.models.training.loop import fit
-from alignrec.pipeline.models.training.params import Released
+from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.report.table import Table, Value
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.seeds import seed_for
@@ -56,7 +56,7 @@ def main(
 ) -> None:
     """Pre-train for each number of steps, train AlignRec for one epoch and record its recall on valid."""
     given, layout, folder = opened(dataset, params, root, "single_pass")
-    features, rows = given[Released].features, list[tuple[Value, ...]]()
+    features, rows = given[TrainSettings].features, list[tuple[Value, ...]]()
     sets = given[BEiT3Sets].model_copy(update={"sets": [features]})
     settings = model_settings(given, RELEASED).model_copy(update={"epochs": 1, "batch_size": 128})
     for number in steps:

@@ -14,7 +14,7 @@ from alignrec.pipeline.features.names import (
     learns_from_train,
 )
 from alignrec.pipeline.features.params import Combine
-from alignrec.pipeline.models.training.params import Released
+from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.probe.params import Probe
 from alignrec.pipeline.probe.registry import PROBES
 from alignrec.pipeline.runtime.run import FEATURE_SETS, Run, Stage
@@ -36,7 +36,7 @@ def main(run: Run) -> None:
     from alignrec.pipeline.probe.judge import judge_sets
     from alignrec.pipeline.probe.registry import Data
 
-    layout, names, ours = run.layout, run.layout.feature_sets(), run.params[Released].features
+    layout, names, ours = run.layout, run.layout.feature_sets(), run.params[TrainSettings].features
     items = len(io.read_table(layout.item_ids, schemas.ITEM_IDS))
     learned = [name for name in names if learns_from_train(run.params, run.dataset, name)]
     refits = {

@@ -3,7 +3,7 @@
 import shutil
 
 from alignrec.pipeline.encoders.registry import ENCODERS
-from alignrec.pipeline.models.training.params import Released
+from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.probe.registry import PROBES
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.runtime.run import FEATURE_SETS, Run, Stage
@@ -27,7 +27,9 @@ def main(run: Run) -> None:
             "nothing is released: all feature sets are others' files; name what may go under publish.features"
         )
         return
-    outputs = Outputs(run.layout, run.source.kind, run.params[Released].features, PUBLISH.before())
+    outputs = Outputs(
+        run.layout, run.source.kind, run.params[TrainSettings].features, PUBLISH.before()
+    )
     settings = resolve_settings(publish, run.source.licence)
     columns = record_columns(run.source, run.layout.items)
     manifest = write_release(folder, outputs, settings, run.record(), run.warn, columns)

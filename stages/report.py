@@ -3,7 +3,7 @@
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import RELEASED
-from alignrec.pipeline.models.training.params import Released
+from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.probe.registry import PROBES
 from alignrec.pipeline.report.params import Report
 from alignrec.pipeline.runtime.run import FEATURE_SETS, Run, Stage
@@ -38,7 +38,9 @@ def main(run: Run) -> None:
     from alignrec.pipeline.report.gallery import pick_neighbours
     from alignrec.pipeline.report.outputs import Outputs
 
-    outputs = Outputs(run.layout, run.source.kind, run.params[Released].features, REPORT.before())
+    outputs = Outputs(
+        run.layout, run.source.kind, run.params[TrainSettings].features, REPORT.before()
+    )
     if not outputs.records:
         raise UserError(
             f"nothing of {run.dataset} is there to report, as no stage has run; name it under `datasets` in "

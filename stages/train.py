@@ -2,7 +2,7 @@
 
 from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.models.training import inputs
-from alignrec.pipeline.models.training.params import Released
+from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.runtime.run import FEATURE_SETS, Run, Stage
 from alignrec.stages.combine import FEATURES
 from alignrec.stages.graph import GRAPH
@@ -12,7 +12,7 @@ from alignrec.stages.interactions import INTERACTIONS
 def main(run: Run) -> None:
     from alignrec.pipeline.models.training.released import train_released  # loads torch
 
-    own = run.params[Released]
+    own = run.params[TrainSettings]
     settings = own.resolved()  # first, as it may reject a key: later steps delete unfinished work
     files = inputs.input_files(run.layout, own.features)
     run.resume(run.folder, files, own.facts(), run.params[Graph].exact_up_to)
@@ -23,6 +23,6 @@ def main(run: Run) -> None:
 TRAIN = Stage(
     "train", does="AlignRec on one feature set -> user and item embeddings",
     writes="`model.safetensors`, `history.json`, `user_embeddings.parquet`, `item_embeddings.parquet`, a FAISS index",
-    reads=(INTERACTIONS, *FEATURES, GRAPH), sections=("graph.exact_up_to", *FEATURE_SETS), params=Released, main=main,
-    resumes=True,
+    reads=(INTERACTIONS, *FEATURES, GRAPH), sections=("graph.exact_up_to", *FEATURE_SETS),
+    params=TrainSettings, main=main, resumes=True,
 )  # fmt: skip

@@ -28,7 +28,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.models.ease import Closed
 from alignrec.pipeline.models.params import Train
-from alignrec.pipeline.models.training.params import Released
+from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.probe.questions import sample_size
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.runtime.config import Parameters
@@ -260,7 +260,7 @@ def estimate_evidence(plan: Plan) -> dict[str, Estimate]:
         200 * plan.size.users,
     )
     one, bench, study, cells = (
-        params[Released].resolved(),
+        params[TrainSettings].resolved(),
         params[Benchmark],
         params[Study],
         list_entries(params),

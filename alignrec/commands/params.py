@@ -19,7 +19,7 @@ from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.models.params import FEATURES
-from alignrec.pipeline.models.training.params import Released
+from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.runtime.config import Parameters, Section, checked, known, read_extended
 from alignrec.pipeline.sources.base import SOURCES, Downloaded, Generated, declared_source
@@ -92,8 +92,8 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
     preferred = [name for name in (FEATURES, names.LINEAR) if name in content]
     trained = next(iter([*preferred, *content, *made, *combine.controls]), FEATURES)
     if (
-        "features" in params[Released].model_fields_set
-        and (named := params[Released].features) in made
+        "features" in params[TrainSettings].model_fields_set
+        and (named := params[TrainSettings].features) in made
     ):
         trained = named  # even a control
     judged = content if trained in content or trained not in made else [trained, *content]
@@ -106,7 +106,7 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
     ]
     # defaults of `features`: the set to train on and to quantise, the sets to benchmark and to release
     chosen: dict[type[Any], Any] = {
-        Released: trained,
+        TrainSettings: trained,
         SemanticIds: [trained] if judged else [],
         Benchmark: [*judged, *combine.controls],
         Publish: [
@@ -209,11 +209,8 @@ def _check_names(params: Parameters) -> None:
     judged = benchmark.features if "features" in benchmark.model_fields_set else []
     if benchmark.control is not None:
         known([benchmark.control], judged or made, "benchmark.control")
-    named = {
-        "train.features": [params[Released].features]
-        if "features" in params[Released].model_fields_set
-        else []
-    }
+    train = params[TrainSettings]
+    named = {"train.features": [train.features] if "features" in train.model_fields_set else []}
     named |= {"semantic_ids.features": params[SemanticIds].features, "benchmark.features": judged}
     for ablation, changed in benchmark.ablations.items():
         named[f"benchmark.ablations.{ablation}.features"] = (

@@ -11,7 +11,7 @@ from alignrec.commands.params import Params, check, read
 from alignrec.commands.terminal import explain_interrupt, say, show
 from alignrec.pipeline import io
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.models.training.params import Released
+from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.release.read import Release
 from alignrec.pipeline.release.read import verify as verify_release
 from alignrec.pipeline.report.params import Report
@@ -368,7 +368,7 @@ def serve(
         serve as app,
     )  # loads torch, which a damaged release need not wait for
 
-    preferred, shown = settings[Released].features, settings[Report].gallery_items
+    preferred, shown = settings[TrainSettings].features, settings[Report].gallery_items
     app.serve(
         opened, preferred, shown, Layout(root, opened.manifest.dataset).images, host, port, say
     )

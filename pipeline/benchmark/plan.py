@@ -23,7 +23,7 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS, RELEASED
 from alignrec.pipeline.models.ease import Closed
 from alignrec.pipeline.models.params import Train
-from alignrec.pipeline.models.training.params import Released
+from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.runtime.config import Parameters
 from alignrec.pipeline.runtime.seeds import seed_for
 
@@ -38,7 +38,7 @@ Setting = dict[str, int | float]
 
 
 def list_entries(params: Parameters, draws: int = 1) -> list[Entry]:
-    benchmark, released = params[Benchmark], params[Released].features
+    benchmark, released = params[Benchmark], params[TrainSettings].features
     seeds, ablated = (
         max(benchmark.seeds, draws),
         max(min(benchmark.ablation_seeds, benchmark.seeds), draws),
@@ -133,7 +133,7 @@ class Tuned:
     def params(self, params: Parameters, entry: Entry) -> Parameters:
         """Apply the chosen setting of a run; ablations share that of the full model."""
         full = (
-            Candidate(RELEASED, params[Released].features)
+            Candidate(RELEASED, params[TrainSettings].features)
             if entry.ablation
             else Candidate(*entry[:2])
         )

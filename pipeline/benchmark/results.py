@@ -16,7 +16,7 @@ from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.benchmark.plan import Tuned
 from alignrec.pipeline.evaluation.cutoff import CUTOFF, headline_cutoff
 from alignrec.pipeline.evaluation.evidence import mean_and_sd
-from alignrec.pipeline.models.training.params import Released
+from alignrec.pipeline.models.training.params import TrainSettings
 
 PerUser = dict[
     Entry, dict[str, np.ndarray]
@@ -54,7 +54,7 @@ def benchmark_tables(
         "results.parquet": results_table(judged),
         "slices.parquet": pa.Table.from_pylist(sliced, schemas.SLICES),
         "tests.parquet": significance.paired_tests(
-            compared, params[Released].features, k, control, draws
+            compared, params[TrainSettings].features, k, control, draws
         ),
         "protocol.json": [protocol.describe() | searched for protocol in variants],
         "metrics.json": metrics if len(summaries) > 1 else summaries[0],

@@ -26,7 +26,7 @@ from alignrec.pipeline.evaluation.statistics import (
     resample_means,
 )
 from alignrec.pipeline.models import RELEASED
-from alignrec.pipeline.models.training.params import Released
+from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.seeds import seed_for
 
@@ -136,7 +136,7 @@ def tail_tables(experiment: Experiment) -> dict[str, pa.Table]:
     params, split, rows = experiment.params, experiment.split, list[dict[str, Any]]()
     if params[Study].tail:
         layout, k = experiment.layout, headline_cutoff(params[Benchmark].ks)
-        reference, seed = params[Released].features, seed_for("tail", experiment.dataset)
+        reference, seed = params[TrainSettings].features, seed_for("tail", experiment.dataset)
         draws = len(layout.draws())
         io.present([layout.runs])
         first = (

@@ -20,7 +20,7 @@ from alignrec.pipeline.features.names import maskable_sets
 from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import RELEASED
-from alignrec.pipeline.models.training.params import Released
+from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.runtime.seeds import seed_for
 from alignrec.schemas import MODALITIES
 
@@ -124,7 +124,7 @@ class Swept(NamedTuple):
 
 
 def sweep_tables(experiment: Experiment) -> dict[str, Any]:
-    study, features = experiment.params[Study], experiment.params[Released].features
+    study, features = experiment.params[Study], experiment.params[TrainSettings].features
     cells = {
         Swept(sweep, json.dumps(setting), seed): sweep_cell(
             experiment, setting, seed, f"study.sweeps.{sweep}"
@@ -153,7 +153,7 @@ def sweep_cell(experiment: Experiment, setting: Setting, seed: int, where: str) 
     own = sweep_params(experiment.params, setting, where)
     # a changed item graph is rebuilt in memory
     graph = own[Graph] if own[Graph] != experiment.params[Graph] else None
-    data = replace(DatasetData.of(own, experiment.layout, own[Released].features), graph=graph)
+    data = replace(DatasetData.of(own, experiment.layout, own[TrainSettings].features), graph=graph)
     number = seed_for("sweep", experiment.dataset, RELEASED, seed)
     return Cell(
         data, RELEASED, model_settings(own, RELEASED), experiment.rules, number, (CUTOFF,), "valid"

@@ -14,7 +14,7 @@ from alignrec.pipeline.features.params import Combine
 from alignrec.pipeline.images.params import Images
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.models import MODELS, RELEASED
-from alignrec.pipeline.models.training.params import Released
+from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.release.params import Publish
 from alignrec.pipeline.release.settings import resolve_settings
 from alignrec.pipeline.runtime.config import Parameters, known
@@ -102,7 +102,7 @@ def check_mask_modality(params: Parameters, dataset: str) -> None:
         return
 
     where = f"'study.mask': no feature set of {dataset} is also made with each modality masked"
-    features = params[Released].features
+    features = params[TrainSettings].features
     if features not in names.sets_without_controls(params, dataset):
         raise UserError(f"{where}; leave study.mask out")
 
@@ -112,7 +112,7 @@ def check_mask_modality(params: Parameters, dataset: str) -> None:
 
 
 def check_long_tail(params: Parameters, dataset: str) -> None:
-    benchmark, features = params[Benchmark], params[Released].features
+    benchmark, features = params[Benchmark], params[TrainSettings].features
     is_listed = RELEASED in benchmark.models and features in benchmark.features
     # ablations are compared with the full model, which then runs too
     if params[Study].tail and not is_listed and not benchmark.ablations:

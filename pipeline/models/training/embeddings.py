@@ -11,7 +11,7 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.io.tables import reraise_faults
 from alignrec.pipeline.models.training import inputs
-from alignrec.pipeline.models.training.params import Released
+from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.runtime.layout import Layout
 from alignrec.pipeline.runtime.run import Run
 
@@ -56,7 +56,7 @@ def read_embeddings(layout: Layout) -> tuple[Embeddings, Embeddings]:
 
 def write_embeddings(run: Run, user: np.ndarray, item: np.ndarray) -> int:
     """Write vectors [U, D] and [I, D] with names and a fingerprint of their space; return U + I."""
-    layout, own = run.layout, run.params[Released]
+    layout, own = run.layout, run.params[TrainSettings]
     vectors = io.fingerprint_of(io.record(io.shards(layout.features(own.features), "features")[0]))
     read = io.digest(inputs.input_files(layout, own.features))
     space = {io.FINGERPRINT: {"features": vectors, "train": own.facts(), "inputs": read}}

@@ -9,7 +9,7 @@ from alignrec.pipeline.models.params import FEATURES, Train
 from alignrec.pipeline.runtime.config import Name, Section, checked
 
 
-class Released(Section):
+class TrainSettings(Section):
     """Keys of AlignRec as given in params.yaml; all keys are in pipeline/models/alignrec.py, which imports torch."""
 
     speed: ClassVar[frozenset[str]] = frozenset({"checkpoint_every"})
