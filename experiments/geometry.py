@@ -28,8 +28,13 @@ NOTE = (
 
 
 @torch.no_grad()
-def measure(model: AlignRec, users: np.ndarray, items: np.ndarray) -> dict[str, float]:
-    """Return measures of AlignRec's item vectors, given users and items of the train pairs, int [P] each."""
+def measure(
+    model: AlignRec, features: np.ndarray, users: np.ndarray, items: np.ndarray
+) -> dict[str, float]:
+    """Return measures of AlignRec's item vectors.
+
+    `features` are those before training, float32 [I, F], and users and items the train pairs, int [P].
+    """
     # as in NOTE; ranks are 1 .. D
     id_user, id_item = model.id_branch()
     mm_user, mm_item = model.content_branch()
@@ -37,8 +42,8 @@ def measure(model: AlignRec, users: np.ndarray, items: np.ndarray) -> dict[str, 
     pairs = nnf.cosine_similarity(
         user[torch.from_numpy(users).long()], item[torch.from_numpy(items).long()]
     )
-    ids, content, given = (x.cpu().numpy() for x in (id_item, mm_item, model.fixed))
-    spectra = [projections.spectrum(x) for x in (ids, content, given)]
+    ids, content = id_item.cpu().numpy(), mm_item.cpu().numpy()
+    spectra = [projections.spectrum(x) for x in (ids, content, features)]
     return {
         "id_rank": projections.measure_shape(ids, spectra[0]).effective_rank,
         "content_rank": projections.measure_shape(content, spectra[1]).effective_rank,
@@ -46,7 +51,7 @@ def measure(model: AlignRec, users: np.ndarray, items: np.ndarray) -> dict[str, 
         "content_energy": leading_share(content),
         "content_id": float(nnf.cosine_similarity(mm_item, id_item).mean()),
         "user_item": float(pairs.mean()),
-        "kept": projections.linear_cka(content, given, spectra[1], spectra[2]),
+        "kept": projections.linear_cka(content, features, spectra[1], spectra[2]),
     }
 
 
@@ -75,6 +80,8 @@ def main(
     settings = settings.model_copy(
         update={"epochs": epochs or settings.epochs, "patience": epochs or settings.epochs}
     )
+    assert data.features is not None
+    features = np.ascontiguousarray(data.features, np.float32)
     train, rows = data.split.train, list[list[str]]()
     for without in ("", *LOSSES):
         seen: list[dict[str, float]] = []
@@ -82,7 +89,7 @@ def main(
         class Observed(AlignRec):
             def forward(self) -> tuple[Tensor, Tensor]:
                 if not self.training:  # called once per epoch, to rank valid
-                    seen.append(measure(self, train.users, train.items))  # noqa: B023
+                    seen.append(measure(self, features, train.users, train.items))  # noqa: B023
                 return super().forward()
 
         changed = settings.model_copy(update={without: 0.0} if without else {})

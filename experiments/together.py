@@ -110,18 +110,13 @@ class Together(AlignRec):
         self._item_batches = iter(order.split(self._items_per_step))
 
     def tables(self) -> tuple[Tensor, ...]:
-        self._replace_features(self._encode_next_items())
+        self.features = self._encode_next_items()
         return super().tables()
 
     def forward(self) -> tuple[Tensor, Tensor]:
         if not self.training:
             self._encode_all_items()
         return super().forward()
-
-    def _replace_features(self, features: Tensor) -> None:
-        """Set the input of the content branch, [I, F], and the target of REG, without gradient."""
-        self.features = features
-        self.fixed = features.detach()
 
     def _encode_next_items(self) -> Tensor:
         """Return the latest features, [I, F], with gradient for the items of this step."""
@@ -136,12 +131,10 @@ class Together(AlignRec):
     def _encode_all_items(self) -> None:
         vectors = self.encoder.encode_all()
         device = self.features.device
-        self._replace_features(torch.from_numpy(vectors).to(device))
+        self.features = torch.from_numpy(vectors).to(device)
 
         edges = neighbours_by_params(vectors, self.graph)
-        self_neighbour, symmetric = self.params.self_neighbour, self.params.symmetric
-        item_graph = adjacency.item_graph(edges, len(vectors), self_neighbour, symmetric)
-        self.item_item = Sparse(item_graph, device)
+        self.item_item = Sparse(adjacency.item_graph(edges, len(vectors)), device)
 
 
 def bind_encoder(encoder: Encoder, graph: Graph, rate: float) -> type[AlignRec]:

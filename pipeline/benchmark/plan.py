@@ -20,7 +20,7 @@ from alignrec.pipeline.evaluation.protocol import Protocol
 from alignrec.pipeline.features import maps, names
 from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.io.errors import UserError
-from alignrec.pipeline.models import MODELS, RELEASED
+from alignrec.pipeline.models import ABLATED, MODELS, RELEASED
 from alignrec.pipeline.models.ease import Closed
 from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.models.training.params import TrainSettings
@@ -64,17 +64,15 @@ def list_entries(params: Parameters, draws: int = 1) -> list[Entry]:
 
 
 def plan_cells(experiment: Experiment, wanted: Iterable[Entry], tuned: Tuned) -> dict[Entry, Cell]:
-    params = experiment.params
-    return {
-        entry: run_cell(
-            experiment,
-            _data_of_draw(experiment, entry.features, entry.seed % len(experiment.draws)),
-            entry.model,
-            model_settings(tuned.params(params, entry), entry.model, entry.ablation),
-            entry.seed,
-        )
-        for entry in wanted
-    }
+    cells = {}
+    for entry in wanted:
+        data = _data_of_draw(experiment, entry.features, entry.seed % len(experiment.draws))
+        params = tuned.params(experiment.params, entry)
+        settings = model_settings(params, entry.model, entry.ablation)
+        cell = run_cell(experiment, data, entry.model, settings, entry.seed)
+        # an ablation has the seed of the full model, so that they share their random draws
+        cells[entry] = replace(cell, model=ABLATED) if entry.ablation else cell
+    return cells
 
 
 def run_cell(

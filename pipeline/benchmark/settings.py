@@ -10,7 +10,7 @@ from alignrec.pipeline.dataset.params import Interactions
 from alignrec.pipeline.dataset.split import Split
 from alignrec.pipeline.evaluation.protocol import Protocol, selecting_protocol
 from alignrec.pipeline.features.params import Graph
-from alignrec.pipeline.models import MODELS, RELEASED
+from alignrec.pipeline.models import ABLATED, MODELS, RELEASED
 from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.models.training.params import TrainSettings
 from alignrec.pipeline.runtime.config import Parameters, checked
@@ -18,7 +18,7 @@ from alignrec.pipeline.runtime.config import Parameters, checked
 
 def model_settings(params: Parameters, model: str, ablation: str = "") -> Train:
     """Override a model's defaults with `train`, `benchmark.overrides` and the ablation; UserError for a wrong key."""
-    kind, benchmark = MODELS[model].Params, params[Benchmark]
+    kind, benchmark = MODELS[ABLATED if ablation else model].Params, params[Benchmark]
     trained = params[TrainSettings].resolved().model_dump(exclude_unset=True)
     settings = {key: value for key, value in trained.items() if key in kind.model_fields}
     own, changed = (

@@ -32,11 +32,13 @@ MODELS: Registry[type[Recommender]] = Registry(
         "freedom": "alignrec.pipeline.models.freedom:FREEDOM",
         "mgcn": "alignrec.pipeline.models.mgcn:MGCN",
         "alignrec": "alignrec.pipeline.models.alignrec:AlignRec",
+        "alignrec-ablation": "alignrec.pipeline.benchmark.ablations:AblatedAlignRec",
     },
 )  # name -> recommender, fastest first
-RELEASED = "alignrec"  # recommender used for releases and ablations
+RELEASED = "alignrec"  # recommender used for releases
+ABLATED = "alignrec-ablation"  # recommender that trains the rows of `benchmark.ablations`
 # name -> the authors' spelling, where it differs from the class name
-TITLES = {"bm3-improved": "BM3, improved", "ials": "iALS"}
+TITLES = {"bm3-improved": "BM3, improved", "ials": "iALS", ABLATED: "AlignRec, ablated"}
 # use of content -> recommenders, by the taxonomy of AlignRec's paper: features as an input, aggregated over graphs
 # only, or aligned by losses that are optimised jointly; AlignRec aligns in stages
 CONTENT_USES = {
@@ -44,7 +46,7 @@ CONTENT_USES = {
     "a: input": ("contentknn", "vbpr", "cease", "addease", "l3ae"),
     "b: over graphs": ("mmgcn", "grcn", "dualgnn", "lattice", "freedom"),
     "c: in the loss": ("slmrec", "bm3", "bm3-improved", "mgcn"),
-    "staged": ("alignrec",),
+    "staged": (RELEASED, ABLATED),
 }
 
 

@@ -7,26 +7,15 @@ import scipy.sparse as sp
 from alignrec.pipeline.dataset.split import Split
 
 
-def item_graph(
-    edges: pa.Table, n_items: int, self_neighbour: bool = True, symmetric: bool = False
-) -> sp.csr_array:
+def item_graph(edges: pa.Table, n_items: int) -> sp.csr_array:
     """Return S = D^-1/2 W D^-1/2, float32 [I, I], W the cosines of neighbours, D its row sums (method.md section 3).
 
-    `self_neighbour` keeps the diagonal of W, `symmetric` makes edges undirected. Rows that sum to <= 0 become empty.
+    Rows that sum to <= 0 become empty.
     """
-    rows, columns, cosine = (
-        edges[name].to_numpy() for name in ("item_id", "neighbour_id", "cosine")
-    )
-    if not self_neighbour:
-        others = rows != columns
-        rows, columns, cosine = rows[others], columns[others], cosine[others]
-    if symmetric:
-        rows, columns = np.concatenate([rows, columns]), np.concatenate([columns, rows])
-        _, once = np.unique(rows.astype(np.int64) * n_items + columns, return_index=True)
-        rows, columns, cosine = rows[once], columns[once], np.tile(cosine, 2)[once]
-    weights = sp.csr_array((cosine, (rows, columns)), shape=(n_items, n_items))
-    scale = _inverse_root(weights.sum(axis=1))
-    return sp.csr_array(sp.diags_array(scale) @ weights @ sp.diags_array(scale))
+    ends = edges["item_id"].to_numpy(), edges["neighbour_id"].to_numpy()
+    weights = sp.csr_array((edges["cosine"].to_numpy(), ends), shape=(n_items, n_items))
+    scale = sp.diags_array(_inverse_root(weights.sum(axis=1)))
+    return sp.csr_array(scale @ weights @ scale)
 
 
 def interaction_matrix(split: Split) -> sp.csr_array:

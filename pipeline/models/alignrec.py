@@ -1,8 +1,11 @@
-"""AlignRec (CIKM 2024), as in method.md sections 3 and 4. Letters in shapes: see base.py."""
+"""AlignRec (CIKM 2024), as in method.md sections 3 and 4. Letters in shapes: see base.py.
 
-from typing import Any, Literal
+Ablations and the paper's readings of single steps are in pipeline/benchmark/ablations.py.
+"""
 
-import numpy as np
+import math
+from typing import Any, Literal, NamedTuple
+
 import torch
 import torch.nn.functional as nnf
 from pydantic import model_validator
@@ -21,7 +24,7 @@ from alignrec.pipeline.models.base import (
     propagate_steps,
     xavier_uniform,
 )
-from alignrec.pipeline.models.infonce import cosine_nce, distinct_items
+from alignrec.pipeline.models.infonce import Distinct, cosine_nce, distinct_items
 from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import FEATURES, Accumulating, ItemGraph, Regularised
 from alignrec.pipeline.runtime.config import Name, Rate, Weight
@@ -36,7 +39,8 @@ FAST = {
     "epochs": 30,
     "patience": 5,
 }
-STRIPS = 6  # strips of REG's symmetric product; 7/12 of it is computed, in blocks large enough to be fast
+# strips of REG's symmetric product; 7/12 of it is computed, in blocks large enough to be fast
+REG_STRIPS = 6
 
 
 class AlignRecParams(Regularised, Accumulating, ItemGraph):
@@ -44,28 +48,19 @@ class AlignRecParams(Regularised, Accumulating, ItemGraph):
 
     recipe: Literal["published", "fast"] = "published"
     """defaults of the other keys: as published, or FAST: wider and deeper, with fewer epochs"""
-    features: Name = FEATURES  # feature set the released recommender is trained on
-    mode: Literal["compat", "learned", "frozen"] = "compat"
-    """what is trained: features and REG's target (compat, the published code), features only, or neither (paper)"""
-    content: bool = True  # content branch; false: ID branch only, without CCA and REG
-    gate: bool = (
-        True  # content gates ID embeddings; false: projected features are propagated directly
-    )
-    self_neighbour: bool = True  # items are their own neighbours, as published
-    symmetric: bool = (
-        False  # undirected item graph; published: directed, from an item to its neighbours
-    )
-    cca: Weight = 0.01  # weight of content-ID alignment
-    reg: Weight = 0.1  # weight of the similarity regulariser
-    reg_cosine: bool = (
-        False  # REG compares cosines of the content branch; published: its dot products
-    )
-    uia: Weight = 0.1  # weight of user-item alignment
-    l2_constant: bool = True
-    """L2 is divided by batch_size, as published; false: by the actual size, small in the last batch"""
-    temperature: Rate = 0.2  # temperature of CCA's InfoNCE
-    cold: Literal["drawn", "zero"] = "drawn"
-    """ID embeddings of items without train interactions: random, as published, or zero, so that neighbours decide"""
+    features: Name = FEATURES
+    """feature set that the released recommender is trained on"""
+    mode: Literal["compat", "frozen"] = "compat"
+    """compat: features are trained, and REG's target with them, as in the published code; frozen: neither, as in the
+    paper"""
+    cca: Weight = 0.01
+    """weight of content-ID alignment"""
+    reg: Weight = 0.1
+    """weight of the similarity regulariser"""
+    uia: Weight = 0.1
+    """weight of user-item alignment"""
+    temperature: Rate = 0.2
+    """temperature of CCA's InfoNCE"""
     precision: Literal["exact", "bf16"] = "exact"
     """bf16: largest products in bfloat16, which rounds differently; exact where oneDNN has no bfloat16, as on CPUs
     without AVX512"""
@@ -73,7 +68,8 @@ class AlignRecParams(Regularised, Accumulating, ItemGraph):
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, given: Any) -> Any:
-        return FAST | given if isinstance(given, dict) and given.get("recipe") == "fast" else given
+        is_fast = isinstance(given, dict) and given.get("recipe") == "fast"
+        return FAST | given if is_fast else given
 
 
 class AlignRec(GraphRecommender):
@@ -86,94 +82,122 @@ class AlignRec(GraphRecommender):
         super().__init__(inputs, params)
         assert inputs.features is not None
         assert inputs.edges is not None
+        n_users, n_items = inputs.split.n_users, inputs.split.n_items
+        is_frozen = params.mode == "frozen"
         self.params = params
         self.bf16 = params.precision == "bf16" and is_bf16_fast(inputs.device)
-        self.user_item = inputs.user_item
-        self.user = xavier_uniform(inputs.split.n_users, params.dim)  # [U, D]
-        self.item = xavier_uniform(inputs.split.n_items, params.dim)  # [I, D]
-        self.warm: Tensor | None = None  # [I, 1], 1 for items with train interactions
-        if params.cold == "zero":
-            seen = (
-                np.bincount(inputs.split.train.items, minlength=inputs.split.n_items)[:, None] > 0
-            )
-            self.warm = torch.from_numpy(seen).to(inputs.device, torch.float32)
-        if not params.content:
-            return
-        item_graph = adjacency.item_graph(
-            inputs.edges, inputs.split.n_items, params.self_neighbour, params.symmetric
-        )
-        self.item_item = Sparse(item_graph, inputs.device)  # S [I, I]
+
+        self.user_item = inputs.user_item  # R_hat [U, I]
+        self.item_item = Sparse(
+            adjacency.item_graph(inputs.edges, n_items), inputs.device
+        )  # S [I, I]
+
+        self.user = xavier_uniform(n_users, params.dim)  # [U, D]
+        self.item = xavier_uniform(n_items, params.dim)  # [I, D]
         self.w1 = nn.Linear(inputs.features.shape[1], params.dim)
-        if params.gate:
-            self.w2 = nn.Linear(params.dim, params.dim)
-        self.fixed = inputs.features  # [I, F]
+        self.w2 = nn.Linear(params.dim, params.dim)
+
         self.features = (
-            self.fixed if params.mode == "frozen" else nn.Parameter(self.fixed.clone())
+            inputs.features if is_frozen else nn.Parameter(inputs.features.clone())
         )  # [I, F]
-        self.rounded = self.fixed.bfloat16() if self.bf16 and params.mode == "frozen" else None
+        self.rounded = self.features.bfloat16() if is_frozen and self.bf16 else None
 
     @property
     def target(self) -> Tensor:
-        """Features that REG compares with, [I, F]; in mode `compat` the trained table, as in the published code."""
-        return self.features.detach() if self.params.mode == "compat" else self.fixed
-
-    @property
-    def ids(self) -> Tensor:
-        """ID embeddings of the items, [I, D]; outside training those of cold items may be zero."""
-        return self.item if self.training or self.warm is None else self.item * self.warm
-
-    def id_branch(self) -> tuple[Tensor, Tensor]:  # [U, D], [I, D]
-        return propagate(self.user_item, self.user, self.ids, self.params.layers)
-
-    def content_branch(self) -> tuple[Tensor, Tensor]:  # [U, D], [I, D]
-        weight, bias = self.w1.weight, self.w1.bias
-        if self.params.gate:  # W2 W1 first: saves a product over I rows
-            weight, bias = self.w2.weight @ weight, self.w2(bias)
-        features = self.features if self.rounded is None else self.rounded  # [I, F]
-        item = matrix_product(features, weight, self.bf16) + bias  # [I, D]
-        if self.params.gate:
-            item = self.ids * torch.sigmoid(item)
-        item = propagate_steps(self.item_item, item, self.params.item_layers)
-        return self.user_item.dot(item), item
+        """Features that REG compares with, [I, F]: in mode `compat` the trained table, as published."""
+        return self.features.detach()
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        user, item = self.id_branch()
-        if not self.params.content:
-            return user, item
+        id_user, id_item = self.id_branch()
         mm_user, mm_item = self.content_branch()
-        return user + mm_user, item + mm_item
+        return id_user + mm_user, id_item + mm_item
+
+    def id_branch(self) -> tuple[Tensor, Tensor]:
+        """Return h_id of users, [U, D], and items, [I, D]: LightGCN."""
+        return propagate(self.user_item, self.user, self.item, self.params.layers)
+
+    def content_branch(self) -> tuple[Tensor, Tensor]:
+        """Return h_mm of users, [U, D], and items, [I, D]: h_mm_item = S z, h_mm_user = R_hat h_mm_item."""
+        item = propagate_steps(self.item_item, self.content_input(), self.params.item_layers)
+        return self.user_item.dot(item), item
+
+    def content_input(self) -> Tensor:
+        """Return z, [I, D]: ID embeddings, gated by content."""
+        return self.item * self.content_gate()
+
+    def content_gate(self) -> Tensor:
+        """Return g = sigmoid(W2 (W1 f + b1) + b2), [I, D]."""
+        weight = self.w2.weight @ self.w1.weight  # W2 W1 first: saves a product over I rows
+        bias = self.w2(self.w1.bias)
+        return torch.sigmoid(self.project(weight, bias))
+
+    def project(self, weight: Tensor, bias: Tensor) -> Tensor:
+        """Return a linear map of the features, [I, D]; weight [D, F], bias [D]."""
+        features = self.features if self.rounded is None else self.rounded
+        return matrix_product(features, weight, self.bf16) + bias
 
     def tables(self) -> tuple[Tensor, ...]:
-        return *self.id_branch(), *(self.content_branch() if self.params.content else ())
+        return *self.id_branch(), *self.content_branch()
 
     def terms(self, batch: Batch, *tables: Tensor) -> dict[str, Tensor]:
-        ids, content, params = tables[:2], tables[2:], self.params
-        users, items = distinct_items(batch.users), distinct_items(batch.positives)
-        both = torch.cat([items.rows, batch.negatives])
-        id_user, id_item = pick_rows(ids[0], users.rows), pick_rows(ids[1], both)
-        h_user, h_item, align = id_user, id_item, {}
-        if content:
-            mm_user, mm_item = pick_rows(content[0], users.rows), pick_rows(content[1], both)
-            h_user, h_item = id_user + mm_user, id_item + mm_item
-            id_positive, mm_positive = id_item[: len(items.rows)], mm_item[: len(items.rows)]
-            pairs = (mm_user, id_user, users), (mm_positive, id_positive, items)
-            cca = [
-                cosine_nce(c, i, side.counts, params.temperature, self.bf16) for c, i, side in pairs
-            ]
-            compared = nnf.normalize(mm_positive) if params.reg_cosine else mm_positive
-            align = {
-                "cca": params.cca * (cca[0] + cca[1]),
-                "reg": params.reg
-                * reg_loss(compared, pick_rows(self.target, items.rows), items.counts, self.bf16),
-            }
-        rows = pick_rows(h_user, users.at), pick_rows(h_item, items.at), h_item[len(items.rows) :]
+        params, rows = self.params, BatchRows.of(batch)
+        id_user, id_item = rows.pick(*tables[:2])
+        mm_user, mm_item = rows.pick(*tables[2:])
+        h_user, h_positive, h_negative = rows.repeat(id_user + mm_user, id_item + mm_item)
+
+        id_positive, mm_positive = rows.positives_of(id_item), rows.positives_of(mm_item)
+        cca_user = self.cca(mm_user, id_user, rows.users)
+        cca_item = self.cca(mm_positive, id_positive, rows.positives)
+
         return {
-            "bpr": bpr(*rows),
-            "l2": params.l2
-            * l2(*rows, batch_size=params.batch_size if params.l2_constant else len(batch.users)),
-            **align,
-            "uia": params.uia * (1 - nnf.cosine_similarity(*rows[:2]).mean()),
+            "bpr": bpr(h_user, h_positive, h_negative),
+            "l2": params.l2 * self.l2_penalty(h_user, h_positive, h_negative),
+            "cca": params.cca * (cca_user + cca_item),
+            "reg": params.reg * self.regulariser(mm_positive, rows.positives),
+            "uia": params.uia * uia_loss(h_user, h_positive),
         }
+
+    def cca(self, content: Tensor, ids: Tensor, distinct: Distinct) -> Tensor:
+        """Content-ID alignment: InfoNCE, content -> ID, over distinct users or items, [N, D] each."""
+        return cosine_nce(content, ids, distinct.counts, self.params.temperature, self.bf16)
+
+    def regulariser(self, content: Tensor, items: Distinct) -> Tensor:
+        """REG of distinct items: similarities of their content branch, [N, D], against those of features."""
+        return reg_loss(content, pick_rows(self.target, items.rows), items.counts, self.bf16)
+
+    def l2_penalty(self, *rows: Tensor) -> Tensor:
+        return l2(*rows, batch_size=self.params.batch_size)
+
+
+class BatchRows(NamedTuple):
+    """Rows of a batch; users and positives that occur repeatedly are picked once."""
+
+    users: Distinct  # N_u of them
+    positives: Distinct  # N_i of them
+    items: Tensor  # int64 [N_i + B], distinct positives, then negatives
+
+    @classmethod
+    def of(cls, batch: Batch) -> "BatchRows":
+        users, positives = distinct_items(batch.users), distinct_items(batch.positives)
+        return cls(users, positives, torch.cat([positives.rows, batch.negatives]))
+
+    def pick(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the rows of tables [U, D] and [I, D]: [N_u, D] and [N_i + B, D]."""
+        return pick_rows(user, self.users.rows), pick_rows(item, self.items)
+
+    def positives_of(self, item: Tensor) -> Tensor:
+        """Return the distinct positives, [N_i, D], of picked items."""
+        return item[: len(self.positives.rows)]
+
+    def repeat(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return picked users, positives and negatives of each pair of the batch, [B, D] each."""
+        negative = item[len(self.positives.rows) :]
+        return pick_rows(user, self.users.at), pick_rows(item, self.positives.at), negative
+
+
+def uia_loss(user: Tensor, positive: Tensor) -> Tensor:
+    """User-item alignment: 1 - mean cos(h_u, h_i+) over rows [B, D]."""
+    return 1 - nnf.cosine_similarity(user, positive).mean()
 
 
 def reg_loss(content: Tensor, features: Tensor, counts: Tensor, bf16: bool = False) -> Tensor:
@@ -183,21 +207,32 @@ def reg_loss(content: Tensor, features: Tensor, counts: Tensor, bf16: bool = Fal
     """
     # || E E^T - C C^T ||^2 = || E^T E ||^2 - 2 || C^T E ||^2 + || C^T C ||^2 needs no B x B matrix; repeated rows are
     # scaled by sqrt(count)
-    root = counts.to(content.dtype).sqrt()[:, None]
-    e, c = root * content, features * (root / features.norm(dim=1, keepdim=True).clamp_min(1e-12))
-    c = c.T.contiguous()  # [F, N]
-    square = matrix_product(e.T, e.T).square().sum() - 2 * matrix_product(c, e.T).square().sum()
-    square = square + gram_square(c.T, bf16)
+    root_count = counts.to(content.dtype).sqrt()[:, None]
+    norms = features.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    e = root_count * content  # [N, D]
+    c = (features * (root_count / norms)).T.contiguous()  # [F, N]
+
+    content_square = matrix_product(e.T, e.T).square().sum()
+    cross_square = matrix_product(c, e.T).square().sum()
+    square = content_square - 2 * cross_square + gram_square(c.T, bf16)
+
+    # above 0, where the root has a gradient
     return square.clamp_min(torch.finfo(square.dtype).tiny).sqrt() / counts.sum()
 
 
 def gram_square(c: Tensor, bf16: bool = False) -> Tensor:
     """|| C^T C ||_F^2 for C [N, F], from the upper blocks of C^T C, or of C C^T if that is smaller."""
-    c = (c.T if c.shape[0] > c.shape[1] else c).contiguous()  # [F, N], F < N
-    c = c.bfloat16() if bf16 else c
-    width = -(-len(c) // STRIPS)
+    if c.shape[0] > c.shape[1]:
+        c = c.T
+    c = c.contiguous()  # [F, N], F < N
+    if bf16:
+        c = c.bfloat16()
+
+    rows_per_strip = math.ceil(len(c) / REG_STRIPS)
     total = torch.zeros((), device=c.device)
-    for at in range(0, len(c), width):
-        strip = gemm(c[at : at + width], c[at:]).float()  # [F / STRIPS, rest]
-        total = total + 2 * strip.square().sum() - strip[:, :width].square().sum()
+    for start in range(0, len(c), rows_per_strip):
+        strip = gemm(c[start : start + rows_per_strip], c[start:]).float()
+        block_on_diagonal = strip[:, :rows_per_strip]
+        # blocks above the diagonal occur twice in the matrix
+        total = total + 2 * strip.square().sum() - block_on_diagonal.square().sum()
     return total

@@ -19,7 +19,6 @@ from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.linalg import neighbours
 from alignrec.pipeline.linalg.projections import unit_rows
-from alignrec.pipeline.models import adjacency
 from alignrec.pipeline.runtime.layout import Layout
 
 
@@ -74,19 +73,6 @@ def test_a_row_without_direction_is_nobodys_neighbour(broken: float) -> None:
     neighbour_lists = lists(schemas.check(neighbours.find_neighbours(features, 5), schemas.EDGES))
     assert neighbour_lists[2] == [2]
     assert all(2 not in neighbour_lists[i] and len(neighbour_lists[i]) == 5 for i in (0, 1, 3, 4, 5))
-
-
-def test_item_graph_without_itself_and_with_edges_both_ways() -> None:
-    """For directions at 0, 20 and 50 degrees, the nearest of 0 is 1, of 1 is 0, of 2 is 1."""
-    angle = np.radians([0, 20, 50])
-    edges = neighbours.find_neighbours(np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32), 2)
-    own = [[0, 0], [1, 1], [2, 2]]
-    one_way = [[0, 1], [1, 0], [2, 1]]
-    assert np.argwhere(adjacency.item_graph(edges, 3).toarray()).tolist() == sorted(own + one_way)
-    assert np.argwhere(adjacency.item_graph(edges, 3, self_neighbour=False).toarray()).tolist() == one_way
-    both = adjacency.item_graph(edges, 3, symmetric=True).toarray()
-    assert np.argwhere(both).tolist() == sorted([*own, *one_way, [1, 2]])
-    np.testing.assert_allclose(both, both.T, rtol=1e-6)
 
 
 # --- approximate

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cold
 import numpy as np
 import pytest
 import torch
@@ -110,28 +109,13 @@ def test_ten_steps_of_compat(oracle: Any, model: alignrec.AlignRec, batch: Batch
     close(user @ item.T, oracle["scores_after"], 1e-5)
 
 
-@pytest.mark.parametrize("mode", ["frozen", "learned"])
-def test_only_compat_trains_the_target(oracle: Any, inputs: Inputs, batch: Batch, mode: str) -> None:
-    model = build(oracle, inputs, mode=mode)
+def test_only_compat_trains_features_and_target(oracle: Any, inputs: Inputs, batch: Batch) -> None:
+    model = build(oracle, inputs, mode="frozen")
     curve = losses(model, batch, float(oracle["adam_lr"]))
-    assert ((model.features.detach() - inputs.features).abs().max() > 1e-4) == (mode == "learned")
+    close(model.features, oracle["features"], 0)
     close(model.target, oracle["features"], 0)
     assert curve[0] == pytest.approx(float(oracle["adam_losses_compat"][0]), abs=1e-6)
     assert abs(curve[-1] - float(oracle["adam_losses_compat"][-1])) > 1e-6
-
-
-def test_without_content_it_is_the_id_branch(oracle: Any, inputs: Inputs, batch: Batch) -> None:
-    model = build(oracle, inputs, content=False)
-    assert [name for name, _ in model.named_parameters()] == ["user", "item"]
-    assert list(model.loss(batch)) == ["bpr", "l2", "uia"]
-    for ours, part in zip(model(), model.id_branch(), strict=True):
-        close(ours, part.detach().numpy(), 0)
-
-
-def test_without_gate_the_projection_is_propagated_over_the_item_graph(oracle: Any, inputs: Inputs) -> None:
-    model = build(oracle, inputs, gate=False)
-    x = oracle["features"] @ oracle["param_w1_weight"].T + oracle["param_w1_bias"]
-    close(model.content_branch()[1], oracle["item_graph"] @ x, 1e-5)
 
 
 def rows(n: int, width: int, seed: int) -> Tensor:
@@ -180,25 +164,3 @@ def test_bf16_is_exact_up_to_its_rounding(oracle: Any, inputs: Inputs, batch: Ba
     assert not torch.equal(rounded.w1.weight.grad, exact.w1.weight.grad)
     rounded.zero_grad()
     close(np.array(losses(rounded, batch, float(oracle["adam_lr"]))), oracle["adam_losses_compat"], 1e-3)
-
-
-def test_cold_items_score_by_their_neighbours_alone_where_their_ids_are_zero() -> None:
-    parts, edges = cold.parts(), neighbours.find_neighbours(cold.content(), 6)
-    settings = {"dim": 8, "cold": "zero"}
-    inputs = Inputs(parts, torch.from_numpy(cold.content()), edges, torch.device("cpu"))
-    models = {}
-    for choice in ("drawn", "zero"):
-        torch.manual_seed(0)
-        models[choice] = alignrec.AlignRec(inputs, alignrec.AlignRecParams.model_validate(settings | {"cold": choice}))
-    lacking = np.setdiff1d(np.arange(parts.n_items), parts.train.items)
-    with torch.no_grad():
-        assert all(torch.equal(a, b) for a, b in zip(*(m() for m in models.values()), strict=True))  # in training
-        for model in models.values():
-            model.eval()
-        (_, drawn), (_, zero) = models["drawn"](), models["zero"]()
-        assert not torch.equal(drawn[lacking], zero[lacking])
-        models["zero"].item[torch.from_numpy(lacking)] = 9.0
-        assert torch.equal(models["zero"]()[1], zero)
-        ids = models["zero"].id_branch()[1]
-        assert not ids[torch.from_numpy(lacking)].any()
-        assert zero[lacking].any()  # what the item graph brings

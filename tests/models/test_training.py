@@ -42,8 +42,9 @@ def train(model: str, keys: dict[str, Any] | None = None, seed: int = 0, **more:
 
 WALKING: list[tuple[str, dict[str, Any]]] = [
     ("lightgcn", {}),
-    *(("alignrec", {"mode": mode}) for mode in ("compat", "learned", "frozen")),
-    ("alignrec", {"content": False}),
+    *(("alignrec", {"mode": mode}) for mode in ("compat", "frozen")),
+    ("alignrec-ablation", {"fixed_target": True}),
+    ("alignrec-ablation", {"content": False}),
 ]
 
 
