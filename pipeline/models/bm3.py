@@ -21,10 +21,11 @@ from alignrec.pipeline.models.params import Multimodal
 from alignrec.pipeline.runtime.config import Count, Share, Weight
 
 
-# Unlike the paper, the reference implementation draws one dropout mask per table row, so that repeats in a batch share
-# it; it trains the features, weights content losses by 2, and penalises unsquared norms of both tables (l2). Content
-# is aligned to IDs and reaches the ranking only through the shared predictor. `bm3-improved` follows the paper but
-# reverses the alignment: items of similar content get similar IDs. docs/accuracy.md compares both on random features.
+# Unlike the paper, the reference implementation draws one dropout mask per table row, so that
+# repeats in a batch share it; it trains the features, weights content losses by 2, and penalises
+# unsquared norms of both tables (l2). Content is aligned to IDs and reaches the ranking only through
+# the shared predictor. `bm3-improved` follows the paper but reverses the alignment: items of similar
+# content get similar IDs. docs/accuracy.md compares both on random features.
 class BM3Params(Multimodal):
     layers: Count = 1  # LightGCN layers over the user-item graph
     drop: Share = 0.3  # dropout rate of the second view
@@ -37,21 +38,24 @@ class BM3(Recommender):
     Params = BM3Params
     needs = frozenset({"features"})
     improved: ClassVar[bool] = False
+    default_content_weight: ClassVar[float] = 2.0
 
     def __init__(self, inputs: Inputs, params: BM3Params) -> None:
         super().__init__(inputs, params)
-        self.params, self.graph = params, inputs.user_item
-        self.weight = (
-            params.content if params.content is not None else 1.0 if self.improved else 2.0
-        )
+        self.params = params
+        self.graph = inputs.user_item
+        self.content_weight = self.default_content_weight
+        if params.content is not None:
+            self.content_weight = params.content
+
         self.modalities = learn_features(inputs.modalities, not self.improved)
         self.user = xavier_uniform(inputs.split.n_users, params.dim)  # [U, D]
         self.item = xavier_uniform(inputs.split.n_items, params.dim)  # [I, D]
         self.project = nn.ModuleList(nn.Linear(m.shape[1], params.dim) for m in self.modalities)
         self.predict = nn.Linear(params.dim, params.dim)  # shared by IDs and modalities
         if not self.improved:
-            for w in (*self.project, self.predict):
-                nn.init.xavier_normal_(w.weight)
+            for linear in (*self.project, self.predict):
+                nn.init.xavier_normal_(linear.weight)
 
     def hidden(self) -> tuple[Tensor, Tensor]:
         """Return h_u, [U, D], and h_i, [I, D]: LightGCN, for items plus the ID embedding."""
@@ -63,19 +67,24 @@ class BM3(Recommender):
         return self.predict(user), self.predict(item)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Terms of the loss, with h~ the online view and h. the dropout view.
+
+        rec = C(h~_u, h._i) + C(h~_i, h._u). For each modality m, align sums C(h~_m, h._i), improved
+        C(h~_i, h._m), and mask sums C(h~_m, h._m).
+        """
         h_user, h_item = self.hidden()
         users, items = batch.users, batch.positives
         user, item = pick_rows(h_user, users), pick_rows(h_item, items)  # [B, D]
-        content = [
-            w(pick_rows(f, items)) for w, f in zip(self.project, self.modalities, strict=True)
-        ]  # M x [B, D]
-        online_user, online_item = self.predict(user), self.predict(item)
+        content = self._project_rows(items)
+
+        online_user = self.predict(user)
+        online_item = self.predict(item)
         online = [self.predict(h) for h in content]
-        target_user, target_item = (
-            self._dropout_view(user, users, len(h_user)),
-            self._dropout_view(item, items, len(h_item)),
-        )
+
+        target_user = self._dropout_view(user, users, len(h_user))
+        target_item = self._dropout_view(item, items, len(h_item))
         target = [self._dropout_view(h, items, len(h_item)) for h in content]
+
         if self.improved:
             align = [cosine_loss(online_item, h) for h in target]
             penalty = l2(user, item, batch_size=self.params.batch_size)
@@ -83,31 +92,35 @@ class BM3(Recommender):
             align = [cosine_loss(x, target_item) for x in online]
             penalty = sum_norms(h_user, h_item, divisor=len(self.item))
         mask = [cosine_loss(x, h) for x, h in zip(online, target, strict=True)]
+
+        rec = cosine_loss(online_user, target_item) + cosine_loss(online_item, target_user)
         return {
-            # L_rec = C(h~_u, h._i) + C(h~_i, h._u); for each modality m, L_align = C(h~_m, h._i), improved C(h~_i,
-            # h._m), and L_mask = C(h~_m, h._m)
-            "rec": cosine_loss(online_user, target_item) + cosine_loss(online_item, target_user),
-            "align": self.weight * torch.stack(align).sum(),
-            "mask": self.weight * torch.stack(mask).sum(),
+            "rec": rec,
+            "align": self.content_weight * torch.stack(align).sum(),
+            "mask": self.content_weight * torch.stack(mask).sum(),
             "l2": self.params.l2 * penalty,
         }
+
+    def _project_rows(self, items: Tensor) -> list[Tensor]:
+        """Return the projected features of items, M x [B, D]."""
+        modalities = zip(self.project, self.modalities, strict=True)
+        return [linear(pick_rows(features, items)) for linear, features in modalities]
 
     def _dropout_view(self, h: Tensor, rows: Tensor, n: int) -> Tensor:
         """Return h. [B, D], the dropout view of rows h of a table of n rows: h . Bernoulli(p) / p."""
         if not self.training:
             return h
-        drop = self.params.drop
-        return h * (
-            dropout_views(h, len(h), drop)
-            if self.improved
-            else pick_rows(dropout_views(h, n, drop), rows)
-        )
+        if self.improved:
+            return h * dropout_views(h, len(h), self.params.drop)
+        by_table_row = dropout_views(h, n, self.params.drop)
+        return h * pick_rows(by_table_row, rows)
 
 
 class ImprovedBM3(BM3):
     """BM3 with IDs that learn from content; a separate model, so that benchmarks can include both."""
 
     improved = True
+    default_content_weight = 1.0
 
 
 def dropout_views(like: Tensor, n: int, drop: float) -> Tensor:

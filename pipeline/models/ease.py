@@ -5,6 +5,7 @@ min |X - X B|^2 + penalties, diag(B) = 0; all features have length 1.
 
 import sys
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -22,8 +23,8 @@ from alignrec.pipeline.models.base import Inputs, Untrained
 from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.runtime.config import Rate, Share, Weight
 
-# the only I x I matrix is the model: it is filled, inverted and turned into weights in place, BLOCK rows per step
-BLOCK = 512
+# the only I x I matrix is the model: it is filled, inverted and turned into weights in place
+ROWS_PER_BLOCK = 512
 
 
 class ClosedParams(Train):
@@ -39,17 +40,16 @@ class Closed(Untrained):
     Params: ClassVar[type[ClosedParams]] = ClosedParams
 
     def __init__(self, inputs: Inputs, params: ClosedParams) -> None:
-        import scipy.linalg  # noqa: F401  (has a BLAS of its own, which is limited only once it is loaded)
+        # has a BLAS of its own, which is limited only once it is loaded
+        import scipy.linalg  # noqa: F401
 
         super().__init__(inputs, params)
         check_memory(inputs.split.n_items, params.gib, type(self).__name__)
         self.seen = adjacency.interaction_matrix(inputs.split)  # X [U, I]
-        with threadpool_limits(
-            torch.get_num_threads()
-        ):  # the number of threads changes the order of sums
-            self.filter = Filter(
-                torch.from_numpy(self.solve_weights(inputs, params)).to(inputs.device)
-            )
+        # the number of threads changes the order of sums
+        with threadpool_limits(torch.get_num_threads()):
+            weights = self.solve_weights(inputs, params)
+        self.filter = Filter(torch.from_numpy(weights).to(inputs.device))
 
     @abstractmethod
     def solve_weights(self, inputs: Inputs, params: Any) -> np.ndarray:
@@ -81,7 +81,8 @@ class CEASE(Closed):
     needs = frozenset({"features"})
 
     def solve_weights(self, inputs: Inputs, params: CEASEParams) -> np.ndarray:
-        features, matrix = unit_content(inputs.features), gram_matrix(self.seen)
+        features = unit_content(inputs.features)
+        matrix = gram_matrix(self.seen)
         add_product(matrix, params.content * features, features)
         return zero_diagonal(invert_ridge(matrix, params.l2, "cease"))
 
@@ -96,7 +97,7 @@ class AddEASEParams(ClosedParams):
 
 
 class AddEASE(Closed):
-    """score(u, .) = x_u ((1 - share) B + share S), B an EASE on interactions, S an EASE on features."""
+    """score(u, .) = x_u ((1 - share) B + share S), B EASE on interactions, S EASE on features."""
 
     Params = AddEASEParams
     needs = frozenset({"features"})
@@ -110,7 +111,7 @@ class AddEASE(Closed):
         return matrix
 
 
-# Moon, Park and Lee, CIKM 2025, arXiv 2508.13500: content gives scores to items without interactions
+# Moon, Park and Lee, CIKM 2025, arXiv 2508.13500: content scores items without interactions
 class L3AEParams(ClosedParams):
     """Parameters of L3AE: EASE regularised towards an EASE on features."""
 
@@ -129,21 +130,28 @@ class L3AEParams(ClosedParams):
 
 
 class L3AE(Closed):
-    """score(u, .) = x_u B, B = argmin |X - X B|^2 + l2 |B|^2 + distil |B - S|^2, diag(B) = 0, S an EASE on features."""
+    """score(u, .) = x_u B, S an EASE on features.
+
+    B = argmin |X - X B|^2 + l2 |B|^2 + distil |B - S|^2, diag(B) = 0.
+    """
 
     Params = L3AEParams
     needs = frozenset({"features"})
 
     def solve_weights(self, inputs: Inputs, params: L3AEParams) -> np.ndarray:
-        # B = 1 + d P S - P diag(m), with P = (X^T X + l2 + distil)^-1, d = distil and m such that diag(B) = 0; S =
-        # diag(c) + W V^T is of low rank off its diagonal, so P S = P diag(c) + (P W) V^T
+        # B = 1 + d P S - P diag(m), with P = (X^T X + l2 + distil)^-1, d = distil and m such that
+        # diag(B) = 0; S = diag(c) + W V^T is of low rank off its diagonal, so that
+        # P S = P diag(c) + (P W) V^T
         w, v = content_factors(unit_content(inputs.features), params.content_l2)
         c = -(w * v).sum(1)  # [I], minus the diagonal of W V^T
+
         matrix = invert_ridge(gram_matrix(self.seen), params.l2 + params.distil, "l3ae")
-        pw, p = params.distil * (matrix @ w), matrix.diagonal().copy()  # [I, F], [I]
-        m = (1 + params.distil * p * c + (pw * v).sum(1)) / p
+        diagonal = matrix.diagonal().copy()  # of P, [I]
+        distilled = params.distil * (matrix @ w)  # d P W, [I, F]
+        m = (1 + params.distil * diagonal * c + (distilled * v).sum(1)) / diagonal
+
         matrix *= params.distil * c - m
-        add_product(matrix, pw, v)
+        add_product(matrix, distilled, v)
         np.fill_diagonal(matrix, 0)
         return matrix
 
@@ -156,8 +164,8 @@ def check_memory(n_items: int, gib: float, name: str) -> None:
         print(f"{name}: {size}", file=sys.stderr, flush=True)
     if needed > gib:
         raise UserError(
-            f"{name}: {n_items:,} items need {needed:,.1f} GiB, more than gib {gib:g}; raise gib if the machine has "
-            "the memory, or use ials, which needs no such matrix"
+            f"{name}: {n_items:,} items need {needed:,.1f} GiB, more than gib {gib:g}; raise gib if "
+            "the machine has the memory, or use ials, which needs no such matrix"
         )
 
 
@@ -170,34 +178,45 @@ def unit_content(features: Tensor | None) -> np.ndarray:
 def gram_matrix(seen: sp.csr_array) -> np.ndarray:
     """Return X^T X, float32 [I, I]: co-occurrence counts of items."""
     n_items = seen.shape[1]
-    by_item, whole = sp.csr_array(seen.T), np.empty((n_items, n_items), np.float32)
-    for at in range(0, n_items, BLOCK):  # blocks bound the temporary memory
-        whole[at : at + BLOCK] = (by_item[at : at + BLOCK] @ seen).toarray()
-    return whole
+    by_item = sp.csr_array(seen.T)
+    gram = np.empty((n_items, n_items), np.float32)
+    for block in row_blocks(n_items):  # bound the temporary memory
+        gram[block] = (by_item[block] @ seen).toarray()
+    return gram
 
 
 def add_product(matrix: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
     """Add x y^T to a matrix, [I, I], in place; x and y are float32 [I, F]."""
-    for at in range(0, len(matrix), BLOCK):
-        matrix[at : at + BLOCK] += x[at : at + BLOCK] @ y.T
+    for block in row_blocks(len(matrix)):
+        matrix[block] += x[block] @ y.T
 
 
 def invert_ridge(matrix: np.ndarray, l2: float, name: str) -> np.ndarray:
-    """Invert a symmetric float32 [I, I] + l2 in place by Cholesky; UserError if it is not positive definite."""
+    """Invert a symmetric float32 [I, I] + l2 in place; UserError if it is not positive definite."""
     from scipy.linalg import lapack
 
     matrix.reshape(-1)[:: len(matrix) + 1] += l2
+
+    # by Cholesky
     lower, failed = lapack.spotrf(matrix.T, lower=1, overwrite_a=1, clean=0)
     if not failed:
         lower, failed = lapack.spotri(lower, lower=1, overwrite_c=1)
     if failed:
         raise UserError(f"{name}: the matrix cannot be inverted in float32; raise its l2")
     assert np.shares_memory(lower, matrix)
-    for at in range(0, len(matrix), BLOCK):  # LAPACK fills only the upper triangle: mirror it
-        square = np.triu(matrix[at : at + BLOCK, at : at + BLOCK])
-        matrix[at : at + BLOCK, at : at + BLOCK] = square + np.triu(square, 1).T
-        matrix[at + BLOCK :, at : at + BLOCK] = matrix[at : at + BLOCK, at + BLOCK :].T
+
+    # LAPACK fills only the upper triangle: mirror it
+    for block in row_blocks(len(matrix)):
+        upper = np.triu(matrix[block, block])
+        matrix[block, block] = upper + np.triu(upper, 1).T
+        below = slice(block.stop, None)
+        matrix[below, block] = matrix[block, below].T
     return matrix
+
+
+def row_blocks(n_rows: int) -> Iterator[slice]:
+    for start in range(0, n_rows, ROWS_PER_BLOCK):
+        yield slice(start, min(start + ROWS_PER_BLOCK, n_rows))
 
 
 def zero_diagonal(inverse: np.ndarray) -> np.ndarray:
@@ -217,14 +236,21 @@ def content_gram(features: np.ndarray) -> np.ndarray:
 def content_factors(
     features: np.ndarray, l2: float, gram: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return W and V, float32 [I, F], S = W V^T off the diagonal: argmin |F - F S|^2 + l2 |S|^2, diag(S) = 0."""
+    """Return W and V, float32 [I, F], S = W V^T off the diagonal.
+
+    S = argmin |F - F S|^2 + l2 |S|^2, diag(S) = 0.
+    """
     from scipy.linalg import solve_triangular
 
-    # an EASE with feature columns as users; by Woodbury (F^T F + l2)^-1 = (1 - W W^T) / l2 with W = features L^-T
-    # and L L^T = l2 + features^T features, so S_ij = w_i . w_j / (1 - |w_j|^2), without inverting an I x I matrix
-    x, gram = features.astype(np.float64), content_gram(features) if gram is None else gram
+    # an EASE with feature columns as users; by Woodbury (F^T F + l2)^-1 = (1 - W W^T) / l2 with
+    # W = features L^-T and L L^T = l2 + features^T features, so S_ij = w_i . w_j / (1 - |w_j|^2),
+    # without inverting an I x I matrix
+    x = features.astype(np.float64)
+    if gram is None:
+        gram = content_gram(features)
     with threadpool_limits(1):
         root = np.linalg.cholesky(gram + l2 * np.eye(x.shape[1]))
         w = solve_triangular(root, x.T, lower=True).T  # [I, F]
-    v = w / (1 - np.square(w).sum(1, keepdims=True))
+    remainder = 1 - np.square(w).sum(1, keepdims=True)
+    v = w / remainder
     return w.astype(np.float32), v.astype(np.float32)

@@ -40,31 +40,26 @@ class FREEDOM(Recommender):
 
     def __init__(self, inputs: Inputs, params: FREEDOMParams) -> None:
         super().__init__(inputs, params)
-        self.params, self.device = params, inputs.device
+        self.params = params
+        self.device = inputs.device
         self.modalities = learn_features(inputs.modalities)  # trained, unlike in the paper
         self.seen = adjacency.interaction_matrix(inputs.split)  # R [U, I]
-        self.whole = self.thinned = inputs.user_item
-        # S = sum_m alpha_m S_m, [I, I]; alpha_1 is `first`, the others are equal, and all sum to 1
-        first, n, n_items = params.first, len(self.modalities), inputs.split.n_items
-        shares, graphs = [1.0] if n == 1 else [first] + [(1 - first) / (n - 1)] * (n - 1), []
-        for share, edges in zip(shares, inputs.modal_edges, strict=True):
-            ones = pa.array(
-                np.ones(len(edges), np.float32)
-            )  # S_m gives all neighbours the same weight
-            equal = edges.set_column(edges.schema.get_field_index("cosine"), "cosine", ones)
-            graphs.append(share * adjacency.item_graph(equal, n_items))
-        self.item_item = Sparse(sp.csr_array(sum(graphs[1:], start=graphs[0])), inputs.device)
+        self.whole = inputs.user_item
+        self.thinned = self.whole
+        item_graph = mix_item_graphs(inputs.modal_edges, inputs.split.n_items, params.first)
+        self.item_item = Sparse(item_graph, inputs.device)  # [I, I]
+
         self.user = xavier_uniform(inputs.split.n_users, params.dim)  # [U, D]
         self.item = xavier_uniform(inputs.split.n_items, params.dim)  # [I, D]
         # without bias, which cancels in the difference of two items
-        self.project = nn.ModuleList(
-            nn.Linear(m.shape[1], params.dim, bias=False) for m in self.modalities
-        )
+        widths = [features.shape[1] for features in self.modalities]
+        self.project = nn.ModuleList(nn.Linear(width, params.dim, bias=False) for width in widths)
 
     def start_epoch(self) -> None:
         # rounded down, as in the reference
-        n = int((1 - self.params.drop) * self.seen.nnz)
-        self.thinned = Sparse(adjacency.normalise_by_degrees(thin_edges(self.seen, n)), self.device)
+        n_pairs = int((1 - self.params.drop) * self.seen.nnz)
+        thinned = adjacency.normalise_by_degrees(thin_edges(self.seen, n_pairs))
+        self.thinned = Sparse(thinned, self.device)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         user_item = self.thinned if self.training else self.whole
@@ -74,21 +69,43 @@ class FREEDOM(Recommender):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         users, items = self()
         user = pick_rows(users, batch.users)
-        modal = [
-            bpr(user, w(pick_rows(f, batch.positives)), w(pick_rows(f, batch.negatives)))
-            for w, f in zip(self.project, self.modalities, strict=True)
-        ]
+
+        modal = []
+        for linear, features in zip(self.project, self.modalities, strict=True):
+            positive = linear(pick_rows(features, batch.positives))
+            negative = linear(pick_rows(features, batch.negatives))
+            modal.append(bpr(user, positive, negative))
+
+        positive = pick_rows(items, batch.positives)
+        negative = pick_rows(items, batch.negatives)
         return {
-            "bpr": bpr(user, pick_rows(items, batch.positives), pick_rows(items, batch.negatives)),
+            "bpr": bpr(user, positive, negative),
             "modal": self.params.modal * torch.stack(modal).sum(),
         }
+
+
+def mix_item_graphs(modal_edges: list[pa.Table], n_items: int, first: float) -> sp.csr_array:
+    """Return S = sum_m alpha_m S_m, [I, I]; alpha_1 is `first`, the others are equal, and all sum to 1."""
+    n_others = len(modal_edges) - 1
+    shares = [first] + [(1 - first) / n_others] * n_others if n_others else [1.0]
+
+    graphs = []
+    for share, edges in zip(shares, modal_edges, strict=True):
+        # S_m gives all neighbours the same weight
+        ones = pa.array(np.ones(len(edges), np.float32))
+        equal = edges.set_column(edges.schema.get_field_index("cosine"), "cosine", ones)
+        graphs.append(share * adjacency.item_graph(equal, n_items))
+    return sp.csr_array(sum(graphs[1:], start=graphs[0]))
 
 
 def thin_edges(seen: sp.csr_array, n: int) -> sp.csr_array:
     """Sample n pairs of R, [U, I], without replacement, with torch's global generator (degree-sensitive pruning)."""
     # probability proportional to 1 / sqrt(degree of user x degree of item)
     pairs = sp.coo_array(seen)
-    user, item = seen.sum(axis=1)[pairs.row], seen.sum(axis=0)[pairs.col]
-    chance = torch.from_numpy(1 / np.sqrt(user * item))
-    kept = torch.multinomial(chance, max(1, n)).sort().values.numpy()
-    return sp.csr_array((pairs.data[kept], (pairs.row[kept], pairs.col[kept])), shape=seen.shape)
+    user_degrees = seen.sum(axis=1)[pairs.row]
+    item_degrees = seen.sum(axis=0)[pairs.col]
+    probability = torch.from_numpy(1 / np.sqrt(user_degrees * item_degrees))
+
+    sampled = torch.multinomial(probability, max(1, n)).sort().values.numpy()
+    ends = pairs.row[sampled], pairs.col[sampled]
+    return sp.csr_array((pairs.data[sampled], ends), shape=seen.shape)

@@ -17,9 +17,9 @@ from alignrec.pipeline.models.base import (
 )
 from alignrec.pipeline.models.params import Multimodal
 
-# Unlike the paper, the reference implementation has no effective routing, as its routing reads rows of zeros. It
-# weights edges by the sender's trust, normalises content and the IDs of layer 0, adds neighbours to prototypes and
-# content, and penalises the mean squares of the tables (l2).
+# Unlike the paper, the reference implementation has no effective routing, as its routing reads rows
+# of zeros. It weights edges by the sender's trust, normalises content and the IDs of layer 0, adds
+# neighbours to prototypes and content, and penalises the mean squares of the tables (l2).
 LAYERS = 2  # graph convolutions over the refined graph
 
 
@@ -31,12 +31,12 @@ class GRCN(Recommender):
 
     def __init__(self, inputs: Inputs, params: Multimodal) -> None:
         super().__init__(inputs, params)
-        self.l2, self.modalities = params.l2, inputs.modalities
+        self.l2 = params.l2
+        self.modalities = inputs.modalities
         split, dim, m = inputs.split, params.dim, len(self.modalities)
-        n_users, n_items = split.n_users, split.n_items
-        self.edges = SparsityPattern(
-            split.train.users, split.train.items, (n_users, n_items), inputs.device
-        )
+        n_users, n_items, train = split.n_users, split.n_items, split.train
+        self.edges = SparsityPattern(train.users, train.items, (n_users, n_items), inputs.device)
+
         self.project = nn.ModuleList(nn.Linear(f.shape[1], dim) for f in self.modalities)
         self.user, self.item = normal_pair(n_users, n_items, dim)  # [U, D], [I, D]
         self.user_trust, self.item_trust = normal_pair(n_users, n_items, m)  # [U, M], [I, M]
@@ -50,40 +50,49 @@ class GRCN(Recommender):
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return [U, D (1 + M)] and [I, D (1 + M)]."""
         edges, back = self.edges, self.edges.T
-        # M x [I, D]
-        content = [
-            nnf.normalize(nnf.leaky_relu(w(f)))
-            for w, f in zip(self.project, self.modalities, strict=True)
-        ]
-        prototypes = [nnf.normalize(p) for p in self.prototype]  # M x [U, D]
-        pairs = list(zip(prototypes, content, strict=True))
-        affinity = [edges.dots(p, q) for p, q in pairs]  # M x [E]
+        content = self._project_content()  # q, M x [I, D]
+        prototypes = [nnf.normalize(p) for p in self.prototype]  # p, M x [U, D]
+
+        affinity = [edges.dots(p, q) for p, q in zip(prototypes, content, strict=True)]  # M x [E]
         from_item = [edges.softmax(a) for a in affinity]  # M x [E]
         from_user = [back.softmax(a) for a in affinity]  # M x [E]
-        to_user = refine_weights(
-            from_item, [back.of_row(trust) for trust in self.item_trust.unbind(1)]
-        )  # [E]
-        to_item = refine_weights(
-            from_user, [edges.of_row(trust) for trust in self.user_trust.unbind(1)]
-        )  # [E]
+        item_trust = [back.of_row(trust) for trust in self.item_trust.unbind(1)]  # M x [E]
+        to_user = refine_weights(from_item, item_trust)  # [E]
+        user_trust = [edges.of_row(trust) for trust in self.user_trust.unbind(1)]  # M x [E]
+        to_item = refine_weights(from_user, user_trust)  # [E]
+
         user, item = nnf.normalize(self.user), nnf.normalize(self.item)
         users, items = user, item
         for _ in range(LAYERS):
             user, item = edges.product(to_user, item), back.product(to_item, user)
             users, items = users + user, items + item
-        prototypes = [p + edges.product(a, q) for a, (p, q) in zip(from_item, pairs, strict=True)]
-        content = [q + back.product(a, p) for a, (p, q) in zip(from_user, pairs, strict=True)]
-        return torch.cat([users, *prototypes], 1), torch.cat([items, *content], 1)
+
+        user_parts = [users]
+        for attention, p, q in zip(from_item, prototypes, content, strict=True):
+            user_parts.append(p + edges.product(attention, q))
+
+        item_parts = [items]
+        for attention, p, q in zip(from_user, prototypes, content, strict=True):
+            item_parts.append(q + back.product(attention, p))
+        return torch.cat(user_parts, 1), torch.cat(item_parts, 1)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        own = torch.stack([pick_rows(p, batch.users).square().mean() for p in self.prototype]).sum()
+        squares = [pick_rows(p, batch.users).square().mean() for p in self.prototype]
+        of_batch = torch.stack(squares).sum()
         return {
             "bpr": bpr(*batch.rows(*self())),
             "l2_ids": self.l2 * pair_squares(*batch.rows(self.user, self.item)),
-            "l2_prototype": self.l2 * (self.prototype[-1].square().mean() + own),
+            "l2_prototype": self.l2 * (self.prototype[-1].square().mean() + of_batch),
         }
+
+    def _project_content(self) -> list[Tensor]:
+        projected = []
+        for linear, features in zip(self.project, self.modalities, strict=True):
+            projected.append(nnf.normalize(nnf.leaky_relu(linear(features))))
+        return projected
 
 
 def refine_weights(attention: list[Tensor], trust: list[Tensor]) -> Tensor:
     """Soft pruning: s_e = ReLU(max_m c_me a_me), `attention` a softmax over each receiver's edges; M x [E]."""
-    return torch.stack([a * c for a, c in zip(attention, trust, strict=True)]).amax(0).relu()
+    weighted = [a * c for a, c in zip(attention, trust, strict=True)]
+    return torch.stack(weighted).amax(0).relu()

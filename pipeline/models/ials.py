@@ -13,26 +13,29 @@ from alignrec.pipeline.models.base import Inputs, Untrained
 from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.runtime.config import Positive, Rate
 
-# maximum rows and padded history entries per block; bounds memory to ROWS D^2 + PLACES D floats
-ROWS, PLACES = 256, 1 << 14
-SPREAD = 0.1  # initial standard deviation, times sqrt(D)
+# of a block; they bound memory to MAX_ROWS D^2 + MAX_ENTRIES D floats
+MAX_ROWS = 256
+MAX_ENTRIES = 1 << 14  # of padded histories
+INITIAL_DEVIATION = 0.1  # standard deviation, times sqrt(D)
 
 
 class IALSParams(Train):
-    sweeps: Positive = 16  # alternations, each over all users, then all items
-    l2: Rate = 3e-3  # regularisation (lambda)
-    unobserved: Rate = (
-        0.1  # weight of all pairs with target 0; train pairs with target 1 have weight 1 (alpha_0)
-    )
+    sweeps: Positive = 16
+    """alternations, each over all users, then all items"""
+    l2: Rate = 3e-3
+    """regularisation (lambda)"""
+    unobserved: Rate = 0.1
+    """weight of all pairs with target 0; train pairs with target 1 have weight 1 (alpha_0)"""
 
 
-class Block(NamedTuple):
+class HistoryBlock(NamedTuple):
     """Rows of similar history length, solved together."""
 
     rows: Tensor  # int64 [b], b rows in the block
-    members: (
-        Tensor  # int64 [b, L], L the longest history, padded with the index of an extra zero row
-    )
+    members: Tensor  # int64 [b, L], L the longest history, padded with the index of a zero row
+
+    def to(self, device: torch.device) -> "HistoryBlock":
+        return HistoryBlock(self.rows.to(device), self.members.to(device))
 
 
 class IALS(Untrained):
@@ -42,57 +45,73 @@ class IALS(Untrained):
 
     def __init__(self, inputs: Inputs, params: IALSParams) -> None:
         super().__init__(inputs, params)
-        split = inputs.split
-        spread = SPREAD / params.dim**0.5
-        user, item = (torch.randn(n, params.dim) * spread for n in (split.n_users, split.n_items))
-        seen = adjacency.interaction_matrix(inputs.split)
-        sides = seen, seen.T.tocsr()
-        # penalty of a user: lambda (|N_u| + alpha_0 I) |w_u|^2; of an item likewise
-        ridges = [
-            params.l2 * (m.sum(axis=1).astype(np.float64) + params.unobserved * m.shape[1])
-            for m in sides
-        ]
-        penalties = [
-            torch.from_numpy(ridge.astype(np.float32)).to(inputs.device) for ridge in ridges
-        ]
-        blocks = [
-            [Block(*(x.to(inputs.device) for x in one)) for one in group_rows(m)] for m in sides
-        ]
-        self.user, self.item = user.to(inputs.device), item.to(inputs.device)
+        split, device = inputs.split, inputs.device
+        deviation = INITIAL_DEVIATION / params.dim**0.5
+        user = torch.randn(split.n_users, params.dim) * deviation
+        item = torch.randn(split.n_items, params.dim) * deviation
+        self.user, self.item = user.to(device), item.to(device)
+
+        by_user = adjacency.interaction_matrix(split)
+        by_item = by_user.T.tocsr()
+        user_blocks = [block.to(device) for block in group_rows(by_user)]
+        item_blocks = [block.to(device) for block in group_rows(by_item)]
+        user_ridge = ridge(by_user, params).to(device)
+        item_ridge = ridge(by_item, params).to(device)
         for _ in range(params.sweeps):
-            self.user = solve_rows(self.item, blocks[0], penalties[0], params.unobserved)
-            self.item = solve_rows(self.user, blocks[1], penalties[1], params.unobserved)
+            self.user = solve_rows(self.item, user_blocks, user_ridge, params.unobserved)
+            self.item = solve_rows(self.user, item_blocks, item_ridge, params.unobserved)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         return self.user, self.item
 
 
-def group_rows(seen: sp.csr_array) -> Iterator[Block]:
-    """Yield the rows of [N, M], shortest first, in blocks of at most ROWS rows and PLACES entries (unless one row)."""
+def ridge(seen: sp.csr_array, params: IALSParams) -> Tensor:
+    """Return lambda (|N_u| + alpha_0 I) of each row u of [U, I], or likewise of items: float32 [U]."""
+    lengths = seen.sum(axis=1).astype(np.float64)
+    penalties = params.l2 * (lengths + params.unobserved * seen.shape[1])
+    return torch.from_numpy(penalties.astype(np.float32))
+
+
+def group_rows(seen: sp.csr_array) -> Iterator[HistoryBlock]:
+    """Yield the rows of [N, M], shortest first, in blocks.
+
+    A block has at most MAX_ROWS rows and MAX_ENTRIES entries, unless it is a single row.
+    """
     lengths = np.diff(seen.indptr)
-    order, at = np.argsort(lengths, kind="stable"), 0
-    while at < len(order):
-        end = min(at + ROWS, len(order))
-        while end > at + 1 and (end - at) * max(lengths[order[end - 1]], 1) > PLACES:
-            end = at + (end - at + 1) // 2
-        rows = order[at:end]
+    order = np.argsort(lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        end = min(start + MAX_ROWS, len(order))
+        while end > start + 1 and (end - start) * max(lengths[order[end - 1]], 1) > MAX_ENTRIES:
+            end = start + (end - start + 1) // 2
+        rows = order[start:end]
+        start = end
+
         place = np.arange(max(lengths[rows].max(), 1))
-        inside = place < lengths[rows, None]
-        members = np.full(inside.shape, seen.shape[1], np.int64)
-        members[inside] = seen.indices[(seen.indptr[rows, None] + place)[inside]]
-        yield Block(torch.from_numpy(rows), torch.from_numpy(members))
-        at = end
+        is_member = place < lengths[rows, None]  # [b, L]
+        entries = (seen.indptr[rows, None] + place)[is_member]
+        members = np.full(is_member.shape, seen.shape[1], np.int64)
+        members[is_member] = seen.indices[entries]
+        yield HistoryBlock(torch.from_numpy(rows), torch.from_numpy(members))
 
 
-def solve_rows(others: Tensor, blocks: list[Block], ridge: Tensor, unobserved: float) -> Tensor:
-    """Return w = (sum_{i in N} h_i h_i^T + alpha_0 H^T H + ridge)^-1 sum_{i in N} h_i for all rows, [N, D]."""
+def solve_rows(
+    others: Tensor, blocks: list[HistoryBlock], ridge: Tensor, unobserved: float
+) -> Tensor:
+    """Return w of all rows, [N, D], for a history N of each.
+
+    w = (sum_{i in N} h_i h_i^T + alpha_0 H^T H + ridge)^-1 sum_{i in N} h_i
+    """
     dim = others.shape[1]
     padded = torch.cat([others, others.new_zeros(1, dim)])
-    gram, identity = unobserved * (others.T @ others), torch.eye(dim, device=others.device)
+    gram = unobserved * (others.T @ others)
+    identity = torch.eye(dim, device=others.device)
+
     solved = others.new_empty(len(ridge), dim)
     for rows, members in blocks:
         h = padded[members]  # [b, L, D]
         left = h.mT @ h + gram + ridge[rows, None, None] * identity  # [b, D, D]
+        right = h.sum(1)[:, :, None]  # [b, D, 1]
         root = torch.linalg.cholesky(left)
-        solved[rows] = torch.cholesky_solve(h.sum(1)[:, :, None], root)[:, :, 0]
+        solved[rows] = torch.cholesky_solve(right, root)[:, :, 0]
     return solved

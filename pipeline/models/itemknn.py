@@ -28,9 +28,8 @@ class ItemKNN(Untrained):
     def __init__(self, inputs: Inputs, params: ItemKNNParams) -> None:
         super().__init__(inputs, params)
         self.seen = adjacency.interaction_matrix(inputs.split)  # R [U, I]
-        self.similarity = similar_items(
-            self.seen, params.neighbours, params.shrink
-        )  # [I, I], K per item
+        # [I, I], K per item
+        self.similarity = similar_items(self.seen, params.neighbours, params.shrink)
 
     def forward(self) -> tuple[sp.csr_array, sp.csr_array]:
         return self.seen, self.similarity
@@ -55,11 +54,16 @@ class ContentKNN(Untrained):
 
 
 def similar_items(seen: sp.csr_array, k: int, shrink: float = 0.0) -> sp.csr_array:
-    """Return s(i, j) = |U_i and U_j| / (sqrt(|U_i| |U_j|) + h), top K per item, ties by item: float32 [I, I]."""
-    users, kept = seen.sum(axis=0).astype(np.float64), []
-    for block, squares in cooccurrence.squared_cosines(seen):
-        norms = np.sqrt(users[block[cooccurrence.row_numbers(squares)]] * users[squares.indices])
+    """Return s(i, j) = |U_i and U_j| / (sqrt(|U_i| |U_j|) + h), float32 [I, I].
+
+    The top K per item are kept, ties by item.
+    """
+    users_per_item = seen.sum(axis=0).astype(np.float64)
+    blocks = []
+    for items, squares in cooccurrence.squared_cosines(seen):
+        row_items = items[cooccurrence.row_numbers(squares)]
+        norms = np.sqrt(users_per_item[row_items] * users_per_item[squares.indices])
         squares.data *= (norms / (norms + shrink)) ** 2
-        kept.append(cooccurrence.top_k(squares, k))
-    squared = sp.vstack(kept, format="csr")
+        blocks.append(cooccurrence.top_k(squares, k))
+    squared = sp.vstack(blocks, format="csr")
     return sp.csr_array(np.sqrt(squared).astype(np.float32))

@@ -30,30 +30,33 @@ class LightGCN(GraphRecommender):
 
     def __init__(self, inputs: Inputs, params: LightGCNParams) -> None:
         super().__init__(inputs, params)
-        self.l2, self.layers, self.graph = params.l2, params.layers, inputs.user_item
+        self.params = params
+        self.graph = inputs.user_item
         self.user = xavier_uniform(inputs.split.n_users, params.dim)  # [U, D]
         self.item = xavier_uniform(inputs.split.n_items, params.dim)  # [I, D]
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        return propagate(self.graph, self.user, self.item, self.layers)
+        return propagate(self.graph, self.user, self.item, self.params.layers)
 
     def tables(self) -> tuple[Tensor, ...]:
         return *self(), self.user, self.item
 
     def terms(self, batch: Batch, *tables: Tensor) -> dict[str, Tensor]:
         h_user, h_item, user, item = tables
-        # unlike equation 15, the reference implementation uses unsquared norms, divided by the actual batch size
+        # unlike equation 15, the reference implementation uses unsquared norms, divided by the actual
+        # batch size
         penalty = sum_norms(*batch.rows(user, item), divisor=len(batch.users))
-        return {"bpr": guarded_bpr(*batch.rows(h_user, h_item)), "l2": self.l2 * penalty}
+        ranking = guarded_bpr(*batch.rows(h_user, h_item))
+        return {"bpr": ranking, "l2": self.params.l2 * penalty}
 
 
 def propagate(graph: Sparse, user: Tensor, item: Tensor, layers: int) -> tuple[Tensor, Tensor]:
     """Return the mean of layers 0..L of e <- A_hat e (equations 3, 4) for users, [U, D], and items, [I, D]."""
     # A_hat consists of R_hat, [U, I], and its transpose: two products of half the size per layer
-    return _Mean.apply(user, item, layers, *graph.parts)
+    return _LayerMean.apply(user, item, layers, *graph.parts)
 
 
-class _Mean(torch.autograd.Function):
+class _LayerMean(torch.autograd.Function):
     """(1 + A + .. + A^L) e / (L + 1), whose gradient has the same form, as A is symmetric."""
 
     @staticmethod
@@ -66,7 +69,10 @@ class _Mean(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return *_propagate(grads[0], grads[1], ctx.layers, ctx.saved_tensors), *[None] * 7
+        parts = ctx.saved_tensors
+        d_user, d_item = _propagate(grads[0], grads[1], ctx.layers, parts)
+        constants = [None] * (1 + len(parts))  # layers and parts
+        return d_user, d_item, *constants
 
 
 def _propagate(
@@ -75,5 +81,7 @@ def _propagate(
     to_user, to_item = parts[:3], parts[3:]  # R_hat, R_hat^T
     users, items = user, item
     for _ in range(layers):  # Horner's rule: e + A (e + A (e + ..))
-        users, items = spmm(to_user, items).add_(user), spmm(to_item, users).add_(item)
+        next_users = spmm(to_user, items).add_(user)
+        items = spmm(to_item, users).add_(item)
+        users = next_users
     return users / (layers + 1), items / (layers + 1)

@@ -17,10 +17,10 @@ from alignrec.pipeline.models.base import (
 )
 from alignrec.pipeline.models.params import Multimodal
 
-# Unlike the paper, the reference implementation averages modalities, concatenates h and u^, has biases and three
-# layers, starts with rows of length 1, projects only the last modality, never trains its tables of IDs and tastes, and
-# penalises the mean squares of the tables (l2).
-LATENT = 256  # width to which the last modality is projected
+# Unlike the paper, the reference implementation averages modalities, concatenates h and u^, has
+# biases and three layers, starts with rows of length 1, projects only the last modality, never trains
+# its tables of IDs and tastes, and penalises the mean squares of the tables (l2).
+PROJECTED_WIDTH = 256  # of the last modality
 LAYERS = 3  # graph convolutions per modality
 
 
@@ -32,39 +32,39 @@ class MMGCN(Recommender):
 
     def __init__(self, inputs: Inputs, params: Multimodal) -> None:
         super().__init__(inputs, params)
-        self.l2, self.modalities = params.l2, inputs.modalities
+        n_users, n_items, dim = inputs.split.n_users, inputs.split.n_items, params.dim
+        self.l2 = params.l2
+        self.modalities = inputs.modalities
         seen = adjacency.interaction_matrix(inputs.split)
         self.to_user = Sparse(adjacency.normalise_rows(seen), inputs.device)  # [U, I]
         self.to_item = Sparse(adjacency.normalise_rows(seen.T.tocsr()), inputs.device)  # [I, U]
-        raw, dim = [m.shape[1] for m in self.modalities], params.dim
-        widths = [*raw[:-1], LATENT]  # W_m
-        self.project = nn.ModuleList(
-            [*(nn.Identity() for _ in raw[1:]), nn.Linear(raw[-1], LATENT)]
-        )
-        numbered = [(width, n) for width in widths for n in range(LAYERS)]
-        self.layers = nn.ModuleList(
-            Layer(dim if n else width, dim, first=not n) for width, n in numbered
-        )
-        self.user, self.item = normal_pair(
-            inputs.split.n_users, inputs.split.n_items, dim
-        )  # IDs [U, D] and [I, D]
-        self.taste = nn.ParameterList(
-            xavier_normal(inputs.split.n_users, width) for width in widths
-        )  # [U, W_m]
+
+        feature_widths = [features.shape[1] for features in self.modalities]
+        *unprojected, last = feature_widths
+        widths = [*unprojected, PROJECTED_WIDTH]  # W_m
+        self.project = nn.ModuleList(nn.Identity() for _ in unprojected)
+        self.project.append(nn.Linear(last, PROJECTED_WIDTH))
+
+        self.layers = nn.ModuleList()
+        for width in widths:
+            self.layers.append(ModalityLayer(width, dim, first=True))
+            for _ in range(LAYERS - 1):
+                self.layers.append(ModalityLayer(dim, dim, first=False))
+
+        self.user, self.item = normal_pair(n_users, n_items, dim)  # IDs [U, D] and [I, D]
+        self.taste = nn.ParameterList(xavier_normal(n_users, width) for width in widths)  # [U, W_m]
         for table in (self.user, self.item, *self.taste):
             table.requires_grad_(False)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         users, items = torch.zeros_like(self.user), torch.zeros_like(self.item)
         for m, (features, taste) in enumerate(zip(self.modalities, self.taste, strict=True)):
-            user, item = (
-                nnf.normalize(taste),
-                nnf.normalize(self.project[m](features)),
-            )  # [U, W_m], [I, W_m]
+            user = nnf.normalize(taste)  # [U, W_m]
+            item = nnf.normalize(self.project[m](features))  # [I, W_m]
             for layer in self.layers[m * LAYERS : (m + 1) * LAYERS]:
-                before = user
-                user = layer(self.to_user, item, user, self.user)
-                item = layer(self.to_item, before, item, self.item)
+                next_user = layer(self.to_user, item, user, self.user)
+                item = layer(self.to_item, user, item, self.item)
+                user = next_user
             users, items = users + user, items + item
         return users / len(self.modalities), items / len(self.modalities)
 
@@ -76,7 +76,7 @@ class MMGCN(Recommender):
         }
 
 
-class Layer(nn.Module):
+class ModalityLayer(nn.Module):
     """One layer of one modality, shared by users and items."""
 
     def __init__(self, width: int, dim: int, first: bool) -> None:
@@ -84,16 +84,18 @@ class Layer(nn.Module):
         self.message = nn.Linear(width, width, bias=False)  # W1
         self.own = nn.Linear(width, dim)  # W2
         self.merge = nn.Linear(width + dim, dim)  # W3
-        for linear in (self.message, self.own, self.merge)[: 3 if first else 2]:  # as published
-            nn.init.xavier_normal_(linear.weight)
+
+        # as published, W3 only in the first layer
+        nn.init.xavier_normal_(self.message.weight)
+        nn.init.xavier_normal_(self.own.weight)
+        if first:
+            nn.init.xavier_normal_(self.merge.weight)
 
     def forward(self, mean: Sparse, others: Tensor, own: Tensor, ids: Tensor) -> Tensor:
         """Return LeakyReLU(W3 [h | u^]), [N, D], from the mean of `others` [N', W], `own` [N, W] and `ids` [N, D]."""
-        h = nnf.leaky_relu(
-            mean.dot(self.message(others)), inplace=True
-        )  # [N, W], in place: the largest tensor
-        u = nnf.leaky_relu(self.own(own)) + ids  # [N, D], u^
-        of_h, of_u = self.merge.weight.split(
-            [h.shape[1], u.shape[1]], dim=1
-        )  # avoids concatenating h and u
-        return nnf.leaky_relu(nnf.linear(h, of_h) + nnf.linear(u, of_u, self.merge.bias))
+        # in place: h is the largest tensor
+        h = nnf.leaky_relu(mean.dot(self.message(others)), inplace=True)  # [N, W]
+        u = nnf.leaky_relu(self.own(own)) + ids  # u^ [N, D]
+        # two products, as h and u are not concatenated
+        h_weight, u_weight = self.merge.weight.split([h.shape[1], u.shape[1]], dim=1)
+        return nnf.leaky_relu(nnf.linear(h, h_weight) + nnf.linear(u, u_weight, self.merge.bias))

@@ -137,7 +137,7 @@ def test_info_nce_is_the_plain_one_on_the_repeated_batch() -> None:
 
 
 def test_info_nce_in_blocks_has_the_right_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alignrec.pipeline.models.infonce.ROWS", 2)
+    monkeypatch.setattr("alignrec.pipeline.models.infonce.LOGIT_ROWS", 2)
     x, y = rows(5, 3, 0).requires_grad_(), rows(5, 3, 1).requires_grad_()
     assert torch.autograd.gradcheck(lambda x, y: info_nce(nnf.normalize(x), nnf.normalize(y), COUNTS, 0.2), (x, y))
 

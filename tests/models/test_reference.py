@@ -204,7 +204,7 @@ def exact_mean(network: MMGCN, oracle: Oracle) -> None:
 @DTYPES
 @pytest.mark.parametrize(("name", "modalities"), [("mmgcn", "tv"), ("mmgcn_image", "v")])
 def test_mmgcn(dtype: torch.dtype, name: str, modalities: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mmgcn, "LATENT", 32)
+    monkeypatch.setattr(mmgcn, "PROJECTED_WIDTH", 32)
     oracle = Oracle.load(name, dtype)
 
     def build() -> MMGCN:
@@ -279,7 +279,7 @@ def test_dualgnn(dtype: torch.dtype, name: str, modalities: str) -> None:
     # which of equal neighbours are kept, and which are repeated, is the reference's draw
     graph = slots(oracle)
     np.testing.assert_allclose(graph.data, dualgnn.softmax_rows(slots(oracle, counts=True)).data, rtol=1e-6)
-    network.fixed = network.drawn = Sparse(graph, dtype=dtype)
+    network.ranking_neighbours = network.epoch_neighbours = Sparse(graph, dtype=dtype)
     if dtype == torch.float64:
         seen = adjacency.interaction_matrix(oracle.split).astype(np.float64).toarray()
         network.graph = Sparse(seen / np.sqrt(np.outer(seen.sum(1), seen.sum(0))), dtype=dtype)
@@ -321,7 +321,7 @@ def without_sigmoid(oracle: Oracle) -> Oracle:
 
 @DTYPES
 def test_slmrec(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slmrec, "CONTRAST", 0.1)
+    monkeypatch.setattr(slmrec, "CHAIN_WEIGHT", 0.1)
     oracle = without_sigmoid(Oracle.load("slmrec", dtype))
     settings = {"layers": 2, "temperature": 0.2}
     network = oracle.build("slmrec", slmrec_sources(), l2=0.0, **settings)
@@ -332,7 +332,7 @@ def test_slmrec(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @DTYPES
 def test_slmrec_decays_as_adam_does(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slmrec, "CONTRAST", 0.1)
+    monkeypatch.setattr(slmrec, "CHAIN_WEIGHT", 0.1)
     oracle = Oracle.load("slmrec", dtype)
     network = oracle.build("slmrec", slmrec_sources(), l2=1e-4, layers=2)
     loss = network.loss
