@@ -22,7 +22,7 @@ from alignrec.pipeline.models import MODELS
 from alignrec.pipeline.models.base import Batch, Inputs
 from alignrec.pipeline.models.params import Train
 from alignrec.pipeline.models.training import loop, retrieval
-from alignrec.pipeline.models.training.embeddings import Embeddings
+from alignrec.pipeline.models.training.embeddings import EmbeddingTable
 from alignrec.pipeline.models.training.inputs import Sampler
 from alignrec.pipeline.models.training.loop import Fit, fit
 from alignrec.pipeline.runtime.checkpoint import Checkpoint
@@ -201,12 +201,12 @@ def test_equal_scores_come_in_ascending_order_and_nothing_is_minus_one() -> None
 
 
 @pytest.fixture(scope="module")
-def stored(vectors: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Embeddings:
+def stored(vectors: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> EmbeddingTable:
     """The item vectors as written by `train`."""
     ids, path = pa.array(range(ITEMS), pa.int32()), tmp_path_factory.mktemp("train") / "items.parquet"
     table = pa.table({"item_id": ids, "asin": ids.cast(pa.string()), "vector": io.vectors(vectors[1])})
     io.write_table(table, path, schemas.item_embeddings(WIDTH))
-    return Embeddings(path, schemas.item_embeddings)
+    return EmbeddingTable(path, schemas.item_embeddings)
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_exact_ranking_is_the_same_by_parts_of_the_items(
-    vectors: tuple[np.ndarray, np.ndarray], seen: Pairs, stored: Embeddings, in_parts: None
+    vectors: tuple[np.ndarray, np.ndarray], seen: Pairs, stored: EmbeddingTable, in_parts: None
 ) -> None:
     user, item = vectors
     assert len([*stored]) == 7
@@ -226,13 +226,13 @@ def test_exact_ranking_is_the_same_by_parts_of_the_items(
 
 
 def test_a_large_catalogue_gets_an_inverted_file_that_searches_as_much_as_enough_recall_takes(
-    vectors: tuple[np.ndarray, np.ndarray], seen: Pairs, stored: Embeddings, in_parts: None, tmp_path: Path
+    vectors: tuple[np.ndarray, np.ndarray], seen: Pairs, stored: EmbeddingTable, in_parts: None, tmp_path: Path
 ) -> None:
     """The reported recall is that of a search."""
     user, item = vectors
     made, facts = retrieval.build_index(stored, user, seen, ITEMS - 1)
     assert facts["kind"] == "ivf"
-    assert retrieval.ENOUGH <= facts["recall"] < 1
+    assert retrieval.MIN_RECALL <= facts["recall"] < 1
     assert 1 < facts["searched"] < facts["lists"]
     faiss.write_index(made, str(tmp_path / "items.faiss"))
     index = faiss.read_index(str(tmp_path / "items.faiss"))
@@ -244,7 +244,7 @@ def test_a_large_catalogue_gets_an_inverted_file_that_searches_as_much_as_enough
 
 
 def test_the_bytes_are_the_same_with_any_number_of_threads(
-    vectors: tuple[np.ndarray, np.ndarray], seen: Pairs, stored: Embeddings
+    vectors: tuple[np.ndarray, np.ndarray], seen: Pairs, stored: EmbeddingTable
 ) -> None:
     indexes = []
     before = faiss.omp_get_max_threads()

@@ -1,4 +1,7 @@
-"""Inputs of training: the split, at most one feature set, and negative samples. U users, I items, N train pairs."""
+"""Inputs of training: the split, at most one feature set, and negative samples.
+
+U users, I items, N train pairs.
+"""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -22,26 +25,26 @@ class TrainingData(NamedTuple):
 
 
 def input_files(layout: Layout, features: str | None) -> list[Path]:
-    own = (
-        []
-        if features is None
-        else [layout.edges(features), *io.shards(layout.features(features), "features")]
-    )
-    return [layout.interactions, layout.users, layout.item_ids, *own]
+    files = [layout.interactions, layout.users, layout.item_ids]
+    if features is not None:
+        files += [layout.edges(features), *io.shards(layout.features(features), "features")]
+    return files
 
 
 def read_inputs(layout: Layout, features: str | None) -> TrainingData:
-    """Read the split (of large catalogues a sample of users) and, unless None, a feature set with its graph."""
+    """Read the split and, unless None, a feature set with its graph.
+
+    Of large catalogues the split has a sample of users.
+    """
     users = io.read_table(layout.users, schemas.USERS, ["user_id"])
     items = io.read_table(layout.item_ids, schemas.ITEM_IDS, ["item_id"])
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
     parts = split.limit_users(split.load_split(interactions, len(users), len(items)))
     if features is None:
         return TrainingData(parts, None, None)
-    vectors, edges = (
-        io.map_features(layout.features(features)),
-        io.read_table(layout.edges(features), schemas.EDGES),
-    )
+
+    vectors = io.map_features(layout.features(features))
+    edges = io.read_table(layout.edges(features), schemas.EDGES)
     return TrainingData(parts, vectors, edges)
 
 
@@ -49,30 +52,37 @@ class Sampler:
     """Sampler of train pairs with negatives, vectorised over an epoch."""
 
     def __init__(self, split: Split) -> None:
-        self.items = np.unique(split.train.items)
+        train = split.train
+        self.items = np.unique(train.items)
         self.n_items = split.n_items
-        self.taken = pair_keys(split.train, split.n_items)
+        self.taken = pair_keys(train, split.n_items)
+
         # users with every train item have no negatives, so their pairs are dropped
-        full = np.bincount(split.train.users, minlength=split.n_users) == len(self.items)
-        kept = ~full[split.train.users]
-        self.pairs = Pairs(split.train.users[kept], split.train.items[kept])
+        items_per_user = np.bincount(train.users, minlength=split.n_users)
+        has_negatives = items_per_user < len(self.items)
+        is_used = has_negatives[train.users]
+        self.pairs = Pairs(train.users[is_used], train.items[is_used])
 
     def epoch(self, rng: np.random.Generator) -> np.ndarray:
-        """Return users, positives, negatives, int64 [3, N]; negatives are uniform over unseen train items."""
+        """Return users, positives, negatives, int64 [3, N].
+
+        Negatives are uniform over unseen train items.
+        """
         order = self.order(rng)
         users = self.pairs.users[order].astype(np.int64)
-        negatives = self._draw(rng, len(users))
-        wrong = np.arange(len(users))
-        while len(
-            wrong := wrong[
-                contains_keys(self.taken, users[wrong] * self.n_items + negatives[wrong])
-            ]
-        ):
-            negatives[wrong] = self._draw(rng, len(wrong))
-        return np.stack([users, self.pairs.items[order].astype(np.int64), negatives])
+        positives = self.pairs.items[order].astype(np.int64)
+
+        negatives = self._draw_items(rng, len(users))
+        redrawn = np.arange(len(users))
+        while True:
+            keys = users[redrawn] * self.n_items + negatives[redrawn]
+            redrawn = redrawn[contains_keys(self.taken, keys)]
+            if not len(redrawn):
+                return np.stack([users, positives, negatives])
+            negatives[redrawn] = self._draw_items(rng, len(redrawn))
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
         return rng.permutation(len(self.pairs))
 
-    def _draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
+    def _draw_items(self, rng: np.random.Generator, n: int) -> np.ndarray:
         return self.items[rng.integers(0, len(self.items), n)].astype(np.int64)

@@ -10,7 +10,10 @@ from alignrec.pipeline.runtime.config import Name, Section, checked
 
 
 class TrainSettings(Section):
-    """Keys of AlignRec as given in params.yaml; all keys are in pipeline/models/alignrec.py, which imports torch."""
+    """Keys of AlignRec as given in params.yaml.
+
+    All keys are in pipeline/models/alignrec.py, which imports torch.
+    """
 
     speed: ClassVar[frozenset[str]] = frozenset({"checkpoint_every"})
 
@@ -23,7 +26,7 @@ class TrainSettings(Section):
         return self.model_dump(exclude_unset=True)
 
     def facts(self) -> dict[str, Any]:
-        """Return the keys that are set; defaults of other keys are part of the code's fingerprint."""
+        """Return the keys that are set; defaults of others are in the code's fingerprint."""
         return {key: value for key, value in self.given().items() if key not in self.speed}
 
     def resolved(self) -> Train:

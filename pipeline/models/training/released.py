@@ -1,4 +1,7 @@
-"""The released recommender: AlignRec trained on one feature set, with its vectors, index and training curve."""
+"""The released recommender: AlignRec trained on one feature set.
+
+With its vectors, index and training curve.
+"""
 
 from typing import Any, cast
 
@@ -23,23 +26,24 @@ def train_released(run: Run, features: str, params: Train) -> None:
     data = inputs.read_inputs(layout, features)
     for reason, n in data.split.dropped.items():
         run.count(reason, n)
+
     checkpoint = Checkpoint(layout.checkpoint, params.checkpoint_every)
     with run.progress(total=params.epochs, unit="epoch") as bar:
 
         def show_epoch(line: dict[str, Any]) -> None:
-            shown = f"loss {line['loss']:.4f}, valid Recall@20 {line['valid_recall@20']:.4f}"
-            bar.set_postfix_str(shown, refresh=False)
+            figures = f"loss {line['loss']:.4f}, valid Recall@20 {line['valid_recall@20']:.4f}"
+            bar.set_postfix_str(figures, refresh=False)
             bar.update(line["epoch"] + 1 - bar.n)
 
         trained = fit(AlignRec, *data, params, run.seed(), show_epoch, checkpoint)
         # early stopping may end training before the last epoch
         bar.total = len(trained.history)
     run.note(best_epoch=trained.best_epoch, epochs=len(trained.history), **trained.valid)
-    rows = embeddings.write_embeddings(
-        run, *cast(Any, (trained.user, trained.item))
-    )  # AlignRec's vectors are dense
+
+    vectors = cast(Any, (trained.user, trained.item))  # AlignRec's are dense
+    run.rows_in = len(data.split.train)
+    run.rows_out = embeddings.write_embeddings(run, *vectors)
     retrieval.write_index(layout, run.params[Graph].exact_up_to)
     io.write_bytes(layout.model, save(trained.state))
     io.write_json(layout.history("train"), trained.history)
     checkpoint.clear()
-    run.rows_in, run.rows_out = len(data.split.train), rows
