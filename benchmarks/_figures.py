@@ -17,7 +17,13 @@ from pathlib import Path
 from alignrec import schemas
 from alignrec.pipeline import io
 from alignrec.pipeline.evaluation.cutoff import COLD
-from alignrec.pipeline.evaluation.evidence import HEADLINE, MAIN, Cell, Comparison, list_comparisons
+from alignrec.pipeline.evaluation.evidence import (
+    HEADLINE,
+    MAIN,
+    Comparison,
+    Figure,
+    list_comparisons,
+)
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.report import probes as probed
 from alignrec.pipeline.report.table import (
@@ -157,7 +163,7 @@ def ceiling(layout: Layout, only: Sequence[str]) -> Iterator[str]:
 
 def content(layout: Layout, datasets: Sequence[str]) -> Iterator[str]:
     """Yield test Recall@20 by feature set and protocol, from cases of `tests.realdata` in the folder of `layout`."""
-    columns: dict[str, dict[str, Cell]] = {}
+    columns: dict[str, dict[str, Figure]] = {}
     for name in datasets:
         for suffix, users in PROTOCOLS.items():
             case = Layout(layout.root / layout.dataset / f"{name}_content{suffix}", name)

@@ -21,7 +21,7 @@ from alignrec.pipeline import io
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.dataset.split import Split
 from alignrec.pipeline.evaluation.cutoff import CUTOFF
-from alignrec.pipeline.evaluation.metrics import Result, open_test
+from alignrec.pipeline.evaluation.metrics import ModelEvaluation, open_test
 from alignrec.pipeline.evaluation.protocol import Protocol
 from alignrec.pipeline.features.graph import neighbours_by_params
 from alignrec.pipeline.features.params import Graph
@@ -208,7 +208,7 @@ class Cell:
             model, *data, self.settings, self.seed, watch, checkpoint, self.data.parts
         ), data.split
 
-    def judge(self, fitted: Fit, split: Split) -> list[Result]:
+    def judge(self, fitted: Fit, split: Split) -> list[ModelEvaluation]:
         return [
             open_test(fitted.user, fitted.item, split, one, self.ks)
             for one in self.protocol.variants

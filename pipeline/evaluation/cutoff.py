@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 
 CUTOFF = 20
-NEAR = 0.2  # chance level above which reports show a note
-ALL, COLD = (
-    "all items",
-    "cold items alone",
-)  # part of fingerprints; cold items occur in valid or test, but not in train
+MAX_UNNOTED_CHANCE = 0.2  # chance level above which reports show a note
+# part of fingerprints; cold items occur in valid or test, but not in train
+ALL, COLD = "all items", "cold items alone"
 
 
 def bounded_cutoff(n_items: int) -> int:
@@ -20,5 +18,9 @@ def headline_cutoff(ks: Sequence[int]) -> int:
 
 def chance_note(candidates: int, k: int = CUTOFF) -> str:
     chance = min(1.0, k / candidates)
-    text = f"K is {k} of {candidates} candidates, so chance is {chance:.2f} and sets lie near to each other."
-    return text if chance > NEAR else ""
+    if chance <= MAX_UNNOTED_CHANCE:
+        return ""
+    return (
+        f"K is {k} of {candidates} candidates, so chance is {chance:.2f} "
+        "and sets lie near to each other."
+    )

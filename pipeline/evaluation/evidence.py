@@ -17,21 +17,25 @@ HEADLINE = (("recall", 10), MAIN, ("ndcg", 10), ("ndcg", CUTOFF))
 WHOLE = "nothing"  # modality that is hidden in the unchanged feature set
 Key = TypeVar("Key")
 Value = TypeVar("Value")
-KEYS = (
-    "model",
-    "features",
-    "ablation",
-    "protocol",
-    "fingerprint",
-    "split",
-    "selected_by",
-    "metric",
-    "k",
-)
+Metric = tuple[str, int]  # name and k
+
+
+class FigureKey(NamedTuple):
+    """What identifies a figure of table RESULTS, apart from its seed."""
+
+    model: str
+    features: str
+    ablation: str
+    protocol: str
+    fingerprint: str
+    split: str
+    selected_by: str
+    metric: str
+    k: int
 
 
 @dataclass(frozen=True)
-class Cell:
+class Figure:
     """Mean and standard deviation of a figure over seeds."""
 
     mean: float
@@ -40,13 +44,13 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class RunFigures:
     """Test figures of a model on a feature set, at its best valid epoch."""
 
     model: str
     features: str
     ablation: str  # empty for the full model
-    cells: dict[tuple[str, int], Cell]  # (metric, k) -> figure
+    cells: dict[Metric, Figure]
 
     @property
     def headline(self) -> float:
@@ -54,16 +58,16 @@ class Row:
 
     @property
     def seeds(self) -> int:
-        return max((len(c.values) for c in self.cells.values()), default=0)
+        return max((len(figure.values) for figure in self.cells.values()), default=0)
 
-    def repeats(self, other: Row) -> bool:
+    def repeats(self, other: RunFigures) -> bool:
         """Return whether figures are bit-identical for all common seeds."""
-        cells = [
-            (self.cells[key].values, other.cells[key].values)
-            for key in self.cells
-            if key in other.cells
-        ]
-        return bool(cells) and all(a[: len(b)] == b[: len(a)] for a, b in cells)
+        common = self.cells.keys() & other.cells.keys()
+        for metric in common:
+            ours, theirs = self.cells[metric].values, other.cells[metric].values
+            if ours[: len(theirs)] != theirs[: len(ours)]:
+                return False
+        return bool(common)
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class Comparison:
 
     protocol: str
     fingerprint: str
-    rows: list[Row]  # sorted by Recall@20, descending
+    rows: list[RunFigures]  # sorted by Recall@20, descending
 
     @property
     def masked(self) -> str:
@@ -80,16 +84,19 @@ class Comparison:
 
     @property
     def candidates(self) -> str:
-        return (
-            "only the cold items of test are" if self.protocol.endswith(COLD) else "every item is"
-        )
+        if self.protocol.endswith(COLD):
+            return "only the cold items of test are"
+        return "every item is"
 
 
-def figures_by_run(results: pa.Table) -> dict[tuple[Any, ...], Cell]:
-    ordered = results.sort_by([(k, "ascending") for k in (*KEYS, "seed")])
-    rows = ordered.select([*KEYS, "value"]).to_pylist()  # at most a few thousand rows
-    values = group_values((tuple(row[k] for k in KEYS), row["value"]) for row in rows)
-    return {key: mean_and_sd(by_seed) for key, by_seed in values.items()}
+def figures_by_run(results: pa.Table) -> dict[FigureKey, Figure]:
+    columns = FigureKey._fields
+    ordered = results.sort_by([(name, "ascending") for name in (*columns, "seed")])
+    rows = ordered.select([*columns, "value"]).to_pylist()  # at most a few thousand rows
+    by_seed = group_values(
+        (FigureKey(*(row[name] for name in columns)), row["value"]) for row in rows
+    )
+    return {key: mean_and_sd(values) for key, values in by_seed.items()}
 
 
 def group_values(pairs: Iterable[tuple[Key, Value]]) -> dict[Key, list[Value]]:
@@ -100,13 +107,16 @@ def group_values(pairs: Iterable[tuple[Key, Value]]) -> dict[Key, list[Value]]:
 
 
 def seeds_of(counts: Iterable[int]) -> str:
-    few, many = min(counts := list(counts)), max(counts)
-    return f"{few} to {many} seeds" if few < many else f"{many} seed{'s' * (many > 1)}"
+    distinct = sorted(set(counts))
+    fewest, most = distinct[0], distinct[-1]
+    if fewest < most:
+        return f"{fewest} to {most} seeds"
+    return "1 seed" if most == 1 else f"{most} seeds"
 
 
-def mean_and_sd(values: list[float]) -> Cell:
+def mean_and_sd(values: list[float]) -> Figure:
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return Cell(float(np.mean(values)), sd, tuple(values))
+    return Figure(float(np.mean(values)), sd, tuple(values))
 
 
 def list_comparisons(results: pa.Table) -> list[Comparison]:
@@ -115,47 +125,30 @@ def list_comparisons(results: pa.Table) -> list[Comparison]:
 
 def list_ablations(results: pa.Table) -> list[Comparison]:
     """Return, per fingerprint, ablations and the full model on the same features and seeds."""
-    names = [
-        f"{m}\t{f}"
-        for m, f in zip(results["model"].to_pylist(), results["features"].to_pylist(), strict=True)
-    ]
-    left_out = pc.not_equal(results["ablation"], "")
-    compared = pc.is_in(
-        pa.array(names, pa.string()), value_set=pa.array(names, pa.string()).filter(left_out)
-    )
-    seeds = pc.unique(
-        results.filter(left_out)["seed"]
-    )  # so that an ablation's effect is the difference of two rows
-    return _compare_runs(
-        results.filter(pc.and_(compared, pc.is_in(results["seed"], value_set=seeds)))
-    )
+    names = pc.binary_join_element_wise(results["model"], results["features"], "\t")
+    is_ablation = pc.not_equal(results["ablation"], "")
+    is_compared = pc.is_in(names, value_set=pc.unique(names.filter(is_ablation)))
+
+    # the same seeds, so that an ablation's effect is the difference of two rows
+    seeds = pc.unique(results.filter(is_ablation)["seed"])
+    has_seed = pc.is_in(results["seed"], value_set=seeds)
+    return _compare_runs(results.filter(pc.and_(is_compared, has_seed)))
 
 
 def _compare_runs(results: pa.Table) -> list[Comparison]:
-    groups: dict[tuple[str, str], dict[tuple[str, str, str], dict[tuple[str, int], Cell]]] = {}
-    kept = results.filter((pc.field("split") == "test") & (pc.field("selected_by") == "valid"))
-    for (
-        model,
-        features,
-        ablation,
-        protocol,
-        fingerprint,
-        _,
-        _,
-        metric,
-        k,
-    ), figure in figures_by_run(kept).items():
-        rows = groups.setdefault((protocol, fingerprint), {})
-        rows.setdefault((model, features, ablation), {})[metric, k] = figure
-    return [
-        Comparison(
-            *key,
-            sorted(
-                (Row(*run, cells) for run, cells in rows.items()), key=lambda row: -row.headline
-            ),
-        )
-        for key, rows in groups.items()
-    ]
+    is_test = (pc.field("split") == "test") & (pc.field("selected_by") == "valid")
+    groups: dict[tuple[str, str], dict[tuple[str, str, str], RunFigures]] = {}
+    for key, figure in figures_by_run(results.filter(is_test)).items():
+        runs = groups.setdefault((key.protocol, key.fingerprint), {})
+        name = key.model, key.features, key.ablation
+        run = runs.setdefault(name, RunFigures(*name, {}))
+        run.cells[key.metric, key.k] = figure
+
+    comparisons = []
+    for (protocol, fingerprint), runs in groups.items():
+        rows = sorted(runs.values(), key=lambda run: -run.headline)
+        comparisons.append(Comparison(protocol, fingerprint, rows))
+    return comparisons
 
 
 class MaskedFigure(NamedTuple):
@@ -166,51 +159,52 @@ class MaskedFigure(NamedTuple):
     features: str
     modality: str  # image or text; WHOLE for the unchanged set
     ratio: float
-    recall: Cell  # Recall@20 on test
-    change: (
-        Cell | None
-    )  # relative to the full set, per seed; None for the full set, or if its recall is 0
+    recall: Figure  # Recall@20 on test
+    # relative to the full set, per seed; None for the full set, or if its recall is 0
+    change: Figure | None
 
     @property
     def items(self) -> str:
-        return (
-            "whole"
-            if self.modality == WHOLE
-            else f"{self.modality} of {100 * self.ratio:.4g} % masked"
-        )
+        if self.modality == WHOLE:
+            return "whole"
+        return f"{self.modality} of {100 * self.ratio:.4g} % masked"
+
+
+class MaskedRuns(NamedTuple):
+    """What identifies the runs behind a MaskedFigure, apart from their seeds."""
+
+    protocol: str
+    fingerprint: str
+    features: str
+    modality: str
+    ratio: float
+
+    @property
+    def whole(self) -> MaskedRuns:
+        return self._replace(modality=WHOLE, ratio=0.0)
 
 
 def summarise_mask(mask: pa.Table) -> dict[tuple[str, str], list[MaskedFigure]]:
     """Return protocol and fingerprint -> means over seeds of table MASK."""
-    values: dict[tuple[str, str, str, str, float], dict[int, float]] = {}
+    recalls: dict[MaskedRuns, dict[int, float]] = {}  # by seed
     for row in mask.to_pylist():
-        key = row["protocol"], row["fingerprint"], row["features"], row["modality"], row["ratio"]
-        values.setdefault(key, {})[row["seed"]] = row[f"recall@{CUTOFF}"]
-    rows = []
-    for (protocol, fingerprint, features, modality, ratio), recall in values.items():
-        whole, change = values[protocol, fingerprint, features, WHOLE, 0.0], None
-        if modality != WHOLE and all(whole[seed] for seed in recall):
-            change = mean_and_sd([value / whole[seed] - 1 for seed, value in recall.items()])
-        rows.append(
-            MaskedFigure(
-                protocol,
-                fingerprint,
-                features,
-                modality,
-                ratio,
-                mean_and_sd([*recall.values()]),
-                change,
-            )
-        )
-    return group_values(((row.protocol, row.fingerprint), row) for row in rows)
+        runs = MaskedRuns(**{name: row[name] for name in MaskedRuns._fields})
+        recalls.setdefault(runs, {})[row["seed"]] = row[f"recall@{CUTOFF}"]
+
+    figures = []
+    for runs, by_seed in recalls.items():
+        whole = recalls[runs.whole]
+        change = None
+        if runs.modality != WHOLE and all(whole[seed] for seed in by_seed):
+            change = mean_and_sd([recall / whole[seed] - 1 for seed, recall in by_seed.items()])
+        figures.append(MaskedFigure(*runs, mean_and_sd([*by_seed.values()]), change))
+    return group_values(((figure.protocol, figure.fingerprint), figure) for figure in figures)
 
 
 def as_json(results: pa.Table, protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {
-        "protocols": {protocol["fingerprint"]: dict(protocol) for protocol in protocols},
-        "results": [
-            dict(zip(KEYS, key, strict=True))
-            | {"mean": c.mean, "sd": c.sd, "values": list(c.values)}
-            for key, c in figures_by_run(results).items()
-        ],
-    }
+    rows = []
+    for key, figure in figures_by_run(results).items():
+        figures = {"mean": figure.mean, "sd": figure.sd, "values": list(figure.values)}
+        rows.append(key._asdict() | figures)
+    by_fingerprint = {protocol["fingerprint"]: dict(protocol) for protocol in protocols}
+    return {"protocols": by_fingerprint, "results": rows}

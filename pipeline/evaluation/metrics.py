@@ -1,6 +1,7 @@
 """Full ranking with train items masked, and MMRec's metrics per user (method.md section 6).
 
-U users, I items, C candidates, D width, K cutoff, N ranked users; T: targets of a user; h_i = 1 if item i is in T.
+U users, I items, C candidates, D width, K cutoff, N ranked users; T: targets of a user; h_i = 1 if
+item i is in T.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,8 @@ from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.linalg.device import gemm
 from alignrec.pipeline.linalg.scores import Filter, Vectors, select_top_k
 
-BLOCK = 1 << 21  # scores per step: 8 MiB of float32 fit the cache
+SCORES_PER_BLOCK = 1 << 21  # 8 MiB of float32 fit the cache
+PARTS: tuple[Part, Part] = ("valid", "test")
 
 
 @torch.no_grad()
@@ -29,36 +31,43 @@ def topk(
     users: np.ndarray | None = None,
     candidates: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return the K items of highest dot product per user, int32 [N, K], best first, ties by item; -1: none left.
+    """Return the K items of highest dot product per user, int32 [N, K].
 
-    Vectors are both dense or both sparse, or histories and a filter; pairs in `seen`, sorted by user, are masked.
+    Best first, ties by item; -1: none left. Vectors are both dense or both sparse, or histories and a
+    filter; pairs in `seen`, sorted by user, are masked.
     """
-    n_users, n_items = user.shape[0], item.shape[0]
-    if k > (n := n_items if candidates is None else len(candidates)):
-        raise UserError(f"cutoff {k} exceeds the {n} items that are ranked; choose a smaller one")
-    if candidates is not None:
-        place = np.full(n_items, -1, np.int32)
-        place[candidates] = np.arange(n)
-        kept = place[seen.items] >= 0
-        rows = (
-            torch.from_numpy(candidates).long().to(item.device)
-            if isinstance(item, torch.Tensor)
-            else candidates
+    n_candidates = item.shape[0] if candidates is None else len(candidates)
+    if k > n_candidates:
+        raise UserError(
+            f"cutoff {k} exceeds the {n_candidates} items that are ranked; choose a smaller one"
         )
-        top = topk(user, item[rows], k, Pairs(seen.users[kept], place[seen.items[kept]]), users)
-        return np.where(top >= 0, candidates[top], -1).astype(np.int32)
-    users = np.arange(n_users) if users is None else users
-    start = np.searchsorted(seen.users, np.arange(n_users + 1))
+    if users is None:
+        users = np.arange(user.shape[0])
+    if candidates is None:
+        return _rank_items(user, item, k, seen, users)
+
+    place = np.full(item.shape[0], -1, np.int32)
+    place[candidates] = np.arange(n_candidates)
+    is_candidate = place[seen.items] >= 0
+    seen = Pairs(seen.users[is_candidate], place[seen.items[is_candidate]])
+    rows: np.ndarray | torch.Tensor = candidates
+    if isinstance(item, torch.Tensor):
+        rows = torch.from_numpy(candidates).long().to(item.device)
+    top = _rank_items(user, item[rows], k, seen, users)
+    return np.where(top >= 0, candidates[top], -1).astype(np.int32)
+
+
+def _rank_items(user: Vectors, item: Vectors, k: int, seen: Pairs, users: np.ndarray) -> np.ndarray:
+    seen_starts = np.searchsorted(seen.users, np.arange(user.shape[0] + 1))
     top = np.empty((len(users), k), np.int32)
-    step = max(1, BLOCK // n_items)
-    for at in range(0, len(users), step):  # blocks bound the memory
-        block = users[at : at + step]
-        scores = _score_items(user, item, block)
-        scores[
-            tuple(x.to(scores.device) for x in _seen_pairs(start, seen.items, block))
-        ] = -torch.inf
+    users_per_block = max(1, SCORES_PER_BLOCK // item.shape[0])
+    for start in range(0, len(users), users_per_block):  # blocks bound the memory
+        rows = slice(start, start + users_per_block)
+        scores = _score_items(user, item, users[rows])
+        row, column = _seen_pairs(seen_starts, seen.items, users[rows])
+        scores[row.to(scores.device), column.to(scores.device)] = -torch.inf
         values, ids = select_top_k(scores, k)
-        top[at : at + step] = torch.where(values > -torch.inf, ids, -1).cpu().numpy()
+        top[rows] = torch.where(values > -torch.inf, ids, -1).cpu().numpy()
     return top
 
 
@@ -67,23 +76,26 @@ def _score_items(user: Vectors, item: Vectors, rows: np.ndarray) -> torch.Tensor
         return item.scores(user[rows])
     if isinstance(user, sp.csr_array):
         return torch.from_numpy((user[rows] @ item.T).toarray())
+
     user, item = torch.as_tensor(user), torch.as_tensor(item)
-    return gemm(user[torch.from_numpy(rows).long().to(user.device)], item)
+    picked = torch.from_numpy(rows).long().to(user.device)
+    return gemm(user[picked], item)
 
 
 def _seen_pairs(
-    start: np.ndarray, items: np.ndarray, users: np.ndarray
+    starts: np.ndarray, items: np.ndarray, users: np.ndarray
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return rows and columns of the block's seen pairs; `start` [U + 1] are offsets into `items`."""
-    counts = start[users + 1] - start[users]
+    """Return rows and columns of the seen pairs of users; `starts` [U + 1] are offsets into `items`."""
+    counts = starts[users + 1] - starts[users]
     rows = np.repeat(np.arange(len(users)), counts)
-    offset = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    columns = items[np.repeat(start[users], counts) + offset]
+    first_of_row = np.cumsum(counts) - counts
+    place_in_row = np.arange(len(rows)) - np.repeat(first_of_row, counts)
+    columns = items[np.repeat(starts[users], counts) + place_in_row]
     return torch.from_numpy(rows), torch.from_numpy(columns.astype(np.int64))
 
 
 def recall(hits: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
-    """Return sum_{i<=K} h_i / |T|, float64 [N]; hits h bool [N, >= K], targets |T| >= 1 int [N]."""
+    """Return sum_{i<=K} h_i / |T|, float64 [N]; h bool [N, >= K], |T| >= 1 int [N]."""
     return hits[:, :k].sum(1) / targets
 
 
@@ -93,13 +105,17 @@ def precision(hits: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
 
 
 def ndcg(hits: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
-    """Return sum_{i<=K} h_i / log2(i+1) over sum_{i<=min(K,|T|)} 1 / log2(i+1), float64 [N]; see `recall`."""
+    """Return DCG over the ideal DCG, float64 [N]; arguments as in `recall`.
+
+    sum_{i<=K} h_i / log2(i+1) over sum_{i<=min(K,|T|)} 1 / log2(i+1)
+    """
     gain = 1 / np.log2(np.arange(2, k + 2))
-    return (hits[:, :k] * gain).sum(1) / np.cumsum(gain)[np.minimum(targets, k) - 1]
+    ideal = np.cumsum(gain)[np.minimum(targets, k) - 1]
+    return (hits[:, :k] * gain).sum(1) / ideal
 
 
 def average_precision(hits: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
-    """Return sum_{i<=K} h_i precision@i / min(K,|T|), float64 [N], whose mean is MAP; see `recall`."""
+    """Return sum_{i<=K} h_i precision@i / min(K,|T|), float64 [N], whose mean is MAP."""
     precisions = np.cumsum(hits[:, :k], axis=1) / np.arange(1, k + 1)
     return (precisions * hits[:, :k]).sum(1) / np.minimum(targets, k)
 
@@ -117,10 +133,10 @@ class Evaluation:
 
     @property
     def mean(self) -> dict[tuple[str, int], float]:
-        return {
-            key: float(values.mean()) if len(values) else 0.0
-            for key, values in self.per_user.items()
-        }
+        means = {}
+        for key, values in self.per_user.items():
+            means[key] = float(values.mean()) if len(values) else 0.0
+        return means
 
 
 def evaluate_vectors(
@@ -135,22 +151,29 @@ def evaluate_vectors(
     """Rank items, see `topk`, for users with a target in `which`; `seen` is train by default."""
     targets: Pairs = getattr(split, which)
     users = np.unique(targets.users)
-    top = topk(user, item, max(ks), split.train if seen is None else seen, users, candidates)
+    if seen is None:
+        seen = split.train
+    top = topk(user, item, max(ks), seen, users, candidates)
     return judge_rankings(top, users, targets, split.n_items, ks)
 
 
 def judge_rankings(
     top: np.ndarray, users: np.ndarray, targets: Pairs, n_items: int, ks: Sequence[int]
 ) -> Evaluation:
-    hits = contains_keys(
-        pair_keys(targets, n_items), users[:, None].astype(np.int64) * n_items + top
-    ) & (top >= 0)
-    counts = np.bincount(targets.users, minlength=int(users.max(initial=-1)) + 1)[users]
-    values = {(name, k): metric(hits, counts, k) for name, metric in METRICS.items() for k in ks}
-    return Evaluation(users, top, values)
+    ranked_keys = users[:, None].astype(np.int64) * n_items + top
+    is_item = top >= 0
+    hits = contains_keys(pair_keys(targets, n_items), ranked_keys) & is_item
+
+    n_users = int(users.max(initial=-1)) + 1
+    targets_per_user = np.bincount(targets.users, minlength=n_users)[users]
+    per_user = {}
+    for name, metric in METRICS.items():
+        for k in ks:
+            per_user[name, k] = metric(hits, targets_per_user, k)
+    return Evaluation(users, top, per_user)
 
 
-class Result(NamedTuple):
+class ModelEvaluation(NamedTuple):
     """Metrics of a trained model on valid and test."""
 
     valid: Evaluation
@@ -160,24 +183,12 @@ class Result(NamedTuple):
 
 def open_test(
     user: Vectors, item: Vectors, split: Split, protocol: Protocol, ks: Sequence[int]
-) -> Result:
+) -> ModelEvaluation:
     """Evaluate on valid and test; the only function that reads test targets."""
-    valid = evaluate_vectors(
-        user,
-        item,
-        split,
-        "valid",
-        ks,
-        protocol.seen_pairs(split, "valid"),
-        protocol.ranked_items(split, "valid"),
-    )
-    test = evaluate_vectors(
-        user,
-        item,
-        split,
-        "test",
-        ks,
-        protocol.seen_pairs(split, "test"),
-        protocol.ranked_items(split, "test"),
-    )
-    return Result(valid, test, protocol.label)
+    evaluations = []
+    for part in PARTS:
+        seen = protocol.seen_pairs(split, part)
+        candidates = protocol.ranked_items(split, part)
+        evaluations.append(evaluate_vectors(user, item, split, part, ks, seen, candidates))
+    valid, test = evaluations
+    return ModelEvaluation(valid, test, protocol.label)

@@ -29,7 +29,9 @@ METRICS = {
 class Protocol:
     """An evaluation protocol; figures are comparable only under equal protocols (method.md section 6)."""
 
-    rule: Rule  # items masked at test: those in train (mmrec, as in published tables), or in train and valid (strict)
+    # items masked at test: those in train (mmrec, as in published tables), or in train and valid
+    # (strict)
+    rule: Rule
     split: str  # how interactions are split: `interactions.protocol`, or `imported`
     filter: str  # filter of ratings, users and items
     questions: (
@@ -44,12 +46,21 @@ class Protocol:
     @property
     def name(self) -> str:
         """Heading of tables: `mmrec` for the published protocol, otherwise its differences."""
-        parts = [self.rule, *([] if self.split == "mmrec" else [self.split])]
-        return ", ".join([*parts, self.candidates] if self.split.startswith(COLD_ITEMS) else parts)
+        parts: list[str] = [self.rule]
+        if self.split != "mmrec":
+            parts.append(self.split)
+        if self.has_cold_items:
+            parts.append(self.candidates)
+        return ", ".join(parts)
+
+    @property
+    def has_cold_items(self) -> bool:
+        return self.split.startswith(COLD_ITEMS)
 
     @property
     def fingerprint(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        settings = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(settings.encode()).hexdigest()[:16]
 
     @property
     def label(self) -> dict[str, str]:
@@ -61,12 +72,14 @@ class Protocol:
     @property
     def variants(self) -> tuple[Protocol, ...]:
         """Protocols that evaluate a model: this one and, for cold items, also on all items."""
-        return (self, replace(self, candidates=ALL)) if self.candidates == COLD else (self,)
+        if self.candidates == COLD:
+            return self, replace(self, candidates=ALL)
+        return (self,)
 
     @property
     def suffix(self) -> str:
         """Suffix of result files; empty except for the second of `variants`."""
-        return "-all-items" if self.candidates == ALL and self.split.startswith(COLD_ITEMS) else ""
+        return "-all-items" if self.candidates == ALL and self.has_cold_items else ""
 
     def ranked_items(self, split: Split, which: Part) -> np.ndarray | None:
         """Return the items ranked for targets in `which`, int32, ascending; None for all."""
@@ -81,22 +94,24 @@ class Protocol:
 def selecting_protocol(
     rule: Rule, division: str, kept: str, split: Split, *draws: Split
 ) -> Protocol:
-    asked = hash_questions(split)
+    """Return the protocol that selects epochs; `kept` describes the filter, `draws` are further splits."""
+    questions = hash_questions(split)
     if draws:
         division = f"{division} in {1 + len(draws)} draws"
-        asked = hashlib.sha256("\n".join([asked, *map(hash_questions, draws)]).encode()).hexdigest()
-    all_items = Protocol(rule, division, kept, asked)
+        hashes = [questions, *map(hash_questions, draws)]
+        questions = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+    protocol = Protocol(rule, division, kept, questions)
+    if not split.is_cold:
+        return protocol
+
     # few cold items would reach the top 20 of all items, so they are ranked among themselves
-    return (
-        replace(all_items, candidates=COLD, selection=f"{SELECTION} among {COLD}")
-        if split.is_cold
-        else all_items
-    )
+    return replace(protocol, candidates=COLD, selection=f"{SELECTION} among {COLD}")
 
 
 def hash_questions(split: Split) -> str:
     total = hashlib.sha256(str(split.n_items).encode())
     for pairs in (split.train, split.valid, split.test):
         total.update(f"\n{len(pairs)}\n".encode())
-        total.update(pairs.users.astype("<i4").tobytes() + pairs.items.astype("<i4").tobytes())
+        total.update(pairs.users.astype("<i4").tobytes())
+        total.update(pairs.items.astype("<i4").tobytes())
     return total.hexdigest()

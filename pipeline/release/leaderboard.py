@@ -10,7 +10,7 @@ import orjson
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from alignrec.pipeline import io
-from alignrec.pipeline.evaluation.evidence import HEADLINE, Cell, Row
+from alignrec.pipeline.evaluation.evidence import HEADLINE, Figure, RunFigures
 from alignrec.pipeline.io.errors import UserError
 from alignrec.pipeline.release.read import Release
 from alignrec.pipeline.report.page import compared_page
@@ -47,7 +47,7 @@ ROWS = TypeAdapter(list[Result])
 
 
 @dataclass(frozen=True)
-class Entry(Row):
+class Entry(RunFigures):
     """A run of a release, or a published figure."""
 
     source: str  # dataset and version of a release, or a citation
@@ -87,7 +87,7 @@ def read_entries(folder: Path) -> dict[Group, list[Entry]]:
             entry = entries.setdefault(
                 (row.model, row.features), Entry(row.model, row.features, "", {}, source)
             )
-            entry.cells[row.metric, row.k] = Cell(row.mean, row.sd, tuple(row.values))
+            entry.cells[row.metric, row.k] = Figure(row.mean, row.sd, tuple(row.values))
     return {group: [*entries.values()] for group, entries in found.items()}
 
 
@@ -101,7 +101,7 @@ def published_entries(dataset: str) -> list[Entry]:
     published, names = read_published(), {key: f"{key[0]}@{key[1]}" for key in HEADLINE}
     entries = []
     for row in (row for row in published["figures"] if row["dataset"] == dataset):
-        cells = {key: Cell(row[name], None, ()) for key, name in names.items() if name in row}
+        cells = {key: Figure(row[name], None, ()) for key, name in names.items() if name in row}
         entries.append(Entry(row["model"], "", "", cells, published["sources"][row["source"]]))
     return entries
 

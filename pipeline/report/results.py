@@ -15,7 +15,7 @@ from alignrec.pipeline.evaluation.evidence import (
     HEADLINE,
     MAIN,
     Comparison,
-    Row,
+    RunFigures,
     group_values,
     seeds_of,
     summarise_mask,
@@ -76,7 +76,7 @@ class Ablated(NamedTuple):
     """An ablation or the full model, and its change on the same seeds."""
 
     name: str
-    run: Row
+    run: RunFigures
     change: Difference | None  # None for the full model, or if no figure changes
     repeats: bool  # whether all figures of all seeds equal the full model's
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any, NamedTuple
 
-from alignrec.pipeline.evaluation.evidence import MAIN, Cell, Comparison, seeds_of
+from alignrec.pipeline.evaluation.evidence import MAIN, Comparison, Figure, seeds_of
 from alignrec.pipeline.evaluation.statistics import FLOOR, LEVEL, RESAMPLES
 from alignrec.pipeline.models import MODELS, TITLES
 
@@ -23,7 +23,7 @@ FLOORED = f"≤ marks a p that could not be smaller with {RESAMPLES:,} resamples
 Place = tuple[int, int]  # row, column
 
 
-def format_figure(cell: Cell | None, form: str = ".4f") -> str:
+def format_figure(cell: Figure | None, form: str = ".4f") -> str:
     if cell is None:
         return ""
     # models without randomness give the same value for all seeds
@@ -110,7 +110,7 @@ class Difference(NamedTuple):
 
 
 # text, mean ± sd, or the three columns of a paired test, which None leaves empty
-Value = str | Cell | Difference | None
+Value = str | Figure | Difference | None
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Table:
             for value in values:
                 if isinstance(value, Difference) and value.sure:
                     marks[len(cells) - 1, len(cells[-1])] = value.mark
-                if isinstance(value, Cell):
+                if isinstance(value, Figure):
                     cells[-1].append(format_figure(value))
                 elif isinstance(value, Difference):
                     cells[-1] += value.cells
@@ -148,7 +148,7 @@ class Table:
                     cells[-1] += [""] * len(CHANGE) if value is None else [value]
         for column in best if rows else ():
             judged = [values[column] if unranked not in values else None for values in rows]
-            means = [value.mean if isinstance(value, Cell) else -inf for value in judged]
+            means = [value.mean if isinstance(value, Figure) else -inf for value in judged]
             marks[means.index(max(means)), column] = BEST
         return cls(heading, note, head, cells, texts, marks)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from alignrec.pipeline.evaluation.evidence import MAIN, Cell, group_values, seeds_of
+from alignrec.pipeline.evaluation.evidence import MAIN, Figure, group_values, seeds_of
 from alignrec.pipeline.evaluation.statistics import LEVEL, agreed_verdict
 from alignrec.pipeline.models import RELEASED
 from alignrec.pipeline.probe.registry import PROBES
@@ -227,7 +227,7 @@ def judged_tables(comparison: Row) -> list[Table]:
     for training in _list_trainings(comparison):
         figure = next(key for key in training if "@" in key)
         rows = [
-            [model, name, Cell(of["mean"], of["sd"], ())]
+            [model, name, Figure(of["mean"], of["sd"], ())]
             for model, by_set in training[figure].items() for name, of in by_set.items()
         ]  # fmt: skip
         note = (

@@ -121,7 +121,7 @@ def test_fast_is_plain_with_ties_masks_and_blocks(seed: int, k: int, block: int)
     masked = np.argwhere(rng.random((6, 7)) < 0.3).astype(np.int32)
     seen = Pairs(masked[:, 0], masked[:, 1])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(metrics, "BLOCK", block)
+        patch.setattr(metrics, "SCORES_PER_BLOCK", block)
         assert metrics.topk(user, item, k, seen).tolist() == plain(user, item, k, seen)
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from alignrec import schemas
 from alignrec.pipeline import io
-from alignrec.pipeline.evaluation.evidence import Cell, list_ablations, list_comparisons
+from alignrec.pipeline.evaluation.evidence import Figure, list_ablations, list_comparisons
 from alignrec.pipeline.report import figures, gallery, page, probes, results, terminal, verdict
 from alignrec.pipeline.report.outputs import Outputs
 from alignrec.pipeline.report.table import format_figure
@@ -169,7 +169,7 @@ def test_a_part_that_did_not_run_leaves_what_git_has_of_an_earlier_run(tmp_path:
 
 
 def test_a_model_that_draws_nothing_has_no_deviation() -> None:
-    same, other = Cell(0.25, 0.0, (0.25,) * 3), Cell(0.25, 0.00001, (0.25, 0.25, 0.25001))
+    same, other = Figure(0.25, 0.0, (0.25,) * 3), Figure(0.25, 0.00001, (0.25, 0.25, 0.25001))
     assert [format_figure(same), format_figure(other)] == ["0.2500", "0.2500 ± 0.0000"]
 
 
