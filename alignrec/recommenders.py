@@ -16,7 +16,7 @@ from alignrec.pipeline.benchmark.cell import Cell, InMemoryData
 from alignrec.pipeline.benchmark.params import Benchmark
 from alignrec.pipeline.dataset.params import Interactions
 from alignrec.pipeline.dataset.split import Pairs, Split
-from alignrec.pipeline.evaluation.metrics import topk
+from alignrec.pipeline.evaluation.metrics import Evaluation, topk
 from alignrec.pipeline.evaluation.protocol import selecting_protocol
 from alignrec.pipeline.features.params import Graph
 from alignrec.pipeline.io.errors import UserError
@@ -94,26 +94,35 @@ class Recommender:
             raise UserError(f"no user {user!r} in train{suggest_name(str(user), self.rows)}")
         if not 1 <= k <= len(self.items):
             raise UserError(f"k: {k}; give 1 to {len(self.items)}, the items of the catalogue")
+
         # the same ranking as in the evaluation
         row = np.array([self.rows[user]])
-        users, items = (
-            np.asarray(x) if isinstance(x, Vectors) else x
-            for x in (self.user_vectors, self.item_vectors)
-        )
+        users, items = _plain_array(self.user_vectors), _plain_array(self.item_vectors)
         ranked = topk(users, items, k, self.seen, row)[0]
         ranked = ranked[ranked >= 0]
-        if isinstance(items, Filter):
-            scores = items[ranked].scores(users[row]).cpu().numpy()
-        else:
-            products = users[row] @ items[ranked].T
-            scores = products if isinstance(products, np.ndarray) else products.toarray()
+
+        scores = _scores(users[row], items[ranked])
         names = self.items[ranked].tolist()
         return [
-            Recommendation(name, float(score)) for name, score in zip(names, scores[0], strict=True)
+            Recommendation(name, float(score)) for name, score in zip(names, scores, strict=True)
         ]
 
     def __repr__(self) -> str:
         return f"<Recommender {self.model}: {len(self.users):,} users, {len(self.items):,} items>"
+
+
+def _plain_array(vectors: Any) -> Any:
+    return np.asarray(vectors) if isinstance(vectors, Vectors) else vectors
+
+
+def _scores(user: Any, items: Any) -> np.ndarray:
+    """Return the scores of items for one user, float32 [I]; vectors are dense, sparse or a filter."""
+    if isinstance(items, Filter):
+        scores = items.scores(user).cpu().numpy()
+    else:
+        products = user @ items.T
+        scores = products if isinstance(products, np.ndarray) else products.toarray()
+    return np.asarray(scores[0])
 
 
 def fit(
@@ -182,80 +191,88 @@ def fit(
         raise UserError(f"{model} reads content; give vectors, one an item")
     params = checked(MODELS[model].Params, settings, f"fit.{model}")
     require_positive(ks=ks, graph_k=[graph_k], most_train=[most_train])
-    features, names = (None, None) if vectors is None else align_sets({SINGLE: vectors}, ids)
-    data = number(
-        interactions, names, Splitting(protocol, user_core, item_core, seed, cold_share, most_train)
-    )
-    parts = data.split()
-    kept = (
-        "as imported"
-        if data.protocol == GIVEN
-        else f"users >= {user_core}, items >= {item_core}, repeatedly"
-    )
-    rules = selecting_protocol(rule, data.protocol, kept, parts)
-    x = features[SINGLE] if features is not None and MODELS[model].needs else None
-    if x is not None and modalities and (total := sum(modalities)) != x.shape[1]:
+
+    sets, names = (None, None) if vectors is None else align_sets({SINGLE: vectors}, ids)
+    splitting = Splitting(protocol, user_core, item_core, seed, cold_share, most_train)
+    data = number(interactions, names, splitting)
+    split = data.split()
+    filtering = f"users >= {user_core}, items >= {item_core}, repeatedly"
+    if data.protocol == GIVEN:
+        filtering = "as imported"
+    rules = selecting_protocol(rule, data.protocol, filtering, split)
+
+    features = sets[SINGLE] if sets is not None and MODELS[model].needs else None
+    if features is not None:
+        _check_widths(modalities, features.shape[1])
+    stored = InMemoryData(split, features, graph_k, tuple(modalities))
+    cell_seed = seed_for("fit", model, seed)
+    cell = Cell(stored, model, params, rules, cell_seed, _possible_cutoffs(ks, split), "test")
+    saved = None
+    if checkpoint is not None:
+        path = Path(checkpoint) / f"{model}-{cell.key[:16]}.safetensors"
+        saved = Checkpoint(path, params.checkpoint_every)
+    return _train_cell(cell, data, split, saved, progress)
+
+
+def _check_widths(modalities: Sequence[int], width: int) -> None:
+    total = sum(modalities)
+    if modalities and total != width:
         raise UserError(
-            f"modalities: {list(modalities)} make {total} columns, the vectors have {x.shape[1]}"
+            f"modalities: {list(modalities)} make {total} columns, the vectors have {width}"
         )
-    held, seed = InMemoryData(parts, x, graph_k, tuple(modalities)), seed_for("fit", model, seed)
-    ranked = (
-        min(len(parts.cold_items(part)) for part in ("valid", "test"))
-        if parts.is_cold
-        else parts.n_items
-    )
-    possible = tuple(k for k in ks if k <= ranked) or (ranked,)
-    cell = Cell(held, model, params, rules, seed, possible, "test")
-    name = f"{model}-{cell.key[:16]}.safetensors"
-    saved = (
-        Checkpoint(Path(checkpoint) / name, params.checkpoint_every)
-        if checkpoint is not None
-        else None
-    )
-    return _train_cell(cell, data, parts, saved, progress)
+
+
+def _possible_cutoffs(ks: Sequence[int], split: Split) -> tuple[int, ...]:
+    n_ranked = split.n_items
+    if split.is_cold:
+        n_ranked = min(len(split.cold_items("valid")), len(split.cold_items("test")))
+    return tuple(k for k in ks if k <= n_ranked) or (n_ranked,)
 
 
 def _train_cell(
     cell: Cell,
     data: Numbered,
-    parts: Split,
+    split: Split,
     checkpoint: Checkpoint | None,
     progress: Progress | None,
 ) -> Recommender:
     threads = torch.get_num_threads()
-    torch.set_num_threads(
-        cell.settings.threads
-    )  # the order of summation, and so the result, depends on it
+    # the order of summation, and so the result, depends on it
+    torch.set_num_threads(cell.settings.threads)
     try:
-        fitted, split = cell.train(progress, checkpoint)
-        results = cell.judge(fitted, split)
+        fitted, _ = cell.train(progress, checkpoint)
+        evaluations = cell.judge(fitted, split)
     finally:
         torch.set_num_threads(threads)
     if checkpoint:
         checkpoint.clear()
+
     judged = []
-    for variant, result in zip(cell.protocol.variants, results, strict=True):
-        sides = {"valid": (result.valid, parts.valid), "test": (result.test, parts.test)}
-        metrics = {
-            which: {f"{metric}@{k}": value for (metric, k), value in evaluation.mean.items()}
-            for which, (evaluation, pairs) in sides.items()
-            if len(pairs)
-        }
+    for variant, evaluation in zip(cell.protocol.variants, evaluations, strict=True):
+        metrics = {}
+        if len(split.valid):
+            metrics["valid"] = _named_means(evaluation.valid)
+        if len(split.test):
+            metrics["test"] = _named_means(evaluation.test)
         judged.append({"protocol": variant.describe(), "metrics": metrics})
     return Recommender(
         model=cell.model,
         users=data.users,
         items=data.items,
-        user_vectors=Vectors(fitted.user, data.users)
-        if isinstance(fitted.user, np.ndarray)
-        else fitted.user,
-        item_vectors=Vectors(fitted.item, data.items)
-        if isinstance(fitted.item, np.ndarray)
-        else fitted.item,
+        user_vectors=_with_ids(fitted.user, data.users),
+        item_vectors=_with_ids(fitted.item, data.items),
         **judged[0],
         among_all=judged[1] if len(judged) > 1 else None,
         best_epoch=fitted.best_epoch,
         history=fitted.history,
-        dropped={**data.dropped, **parts.dropped},
-        seen=parts.train,
+        dropped={**data.dropped, **split.dropped},
+        seen=split.train,
     )
+
+
+def _named_means(evaluation: Evaluation) -> dict[str, float]:
+    return {f"{metric}@{k}": value for (metric, k), value in evaluation.mean.items()}
+
+
+def _with_ids(vectors: Any, ids: np.ndarray) -> Any:
+    return Vectors(vectors, ids) if isinstance(vectors, np.ndarray) else vectors

@@ -1,6 +1,7 @@
-"""Ablations of AlignRec: a part left out, or a step of the published code replaced by the paper's reading.
+"""Ablations of AlignRec: a part left out, or a step of the published code undone.
 
-Rows of `benchmark.ablations` are trained with this recommender; keys are those of `train` and of AblationParams.
+Rows of `benchmark.ablations` are trained with this recommender; keys are those of `train` and of
+AblationParams.
 """
 
 from dataclasses import replace
@@ -31,14 +32,14 @@ class AblationParams(AlignRecParams):
     symmetric: bool = False
     """undirected item graph; published: directed, from an item to its neighbours"""
     fixed_target: bool = False
-    """REG compares with the features as they were before training; published: with the trained ones"""
+    """REG compares with the features before training; published: with the trained ones"""
     reg_cosine: bool = False
     """REG compares cosines of the content branch; published: its dot products"""
     l2_constant: bool = True
-    """L2 is divided by batch_size, as published; false: by the actual size, small in the last batch"""
+    """L2 is divided by batch_size, as published; false: by the size, smaller in the last batch"""
     cold: Literal["drawn", "zero"] = "drawn"
-    """ID embeddings of items without train interactions outside training: random, as published, or zero, so that
-    neighbours decide"""
+    """ID embeddings of items without train interactions when items are ranked: random, as published,
+    or zero, so that neighbours decide"""
 
 
 class AblatedAlignRec(AlignRec):
@@ -58,11 +59,9 @@ class AblatedAlignRec(AlignRec):
         super().__init__(replace(inputs, edges=edges), params)
 
         self.original_features = inputs.features  # [I, F]
-        train_items = torch.from_numpy(np.unique(inputs.split.train.items)).to(inputs.device).long()
-        self.warm = torch.zeros(
-            inputs.split.n_items, 1, device=inputs.device
-        )  # 1 with train interactions
-        self.warm[train_items] = 1
+        has_train = np.isin(np.arange(inputs.split.n_items), inputs.split.train.items)
+        warm = torch.from_numpy(has_train[:, None].astype(np.float32))
+        self.warm = warm.to(inputs.device)  # [I, 1], 1 for items with train interactions
 
         if not (params.gate and params.content):
             del self.w2
