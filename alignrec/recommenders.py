@@ -1,4 +1,7 @@
-"""Fit a recommender: `alignrec.fit`. U users, I items, F width of features, D width of embeddings."""
+"""Fit a recommender: `alignrec.fit`.
+
+U users, I items, F width of features, D width of embeddings.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,7 @@ class Recommendation(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Recommender:
-    """A recommender fitted by `alignrec.fit`, with the parameters of its best epoch on validation."""
+    """A recommender fitted by `alignrec.fit`, at its best epoch on validation."""
 
     model: str
     """name of the model"""
@@ -56,13 +59,16 @@ class Recommender:
     user_vectors: Vectors | sp.csr_array
     """float32 [U, D] with `ids`, or sparse for models with sparse vectors"""
     item_vectors: Vectors | sp.csr_array | Filter
-    """float32 [I, D] with `ids`, sparse, or a graph filter for models without item vectors; score = dot product"""
+    """float32 [I, D] with `ids`, sparse, or a graph filter for models without item vectors; score =
+    dot product"""
     metrics: Mapping[str, Mapping[str, float]]
-    """`valid` and, if the split has test interactions, `test` -> metric, such as `recall@20` -> mean over users"""
+    """`valid` and, if the split has test interactions, `test` -> metric, such as `recall@20` ->
+    mean over users"""
     protocol: Mapping[str, Any]
     """name, fingerprint and settings of the evaluation protocol (method.md section 6)"""
     among_all: Mapping[str, Any] | None
-    """protocol and metrics of a ranking among all items, if `metrics` rank cold items only; otherwise None"""
+    """protocol and metrics of a ranking among all items, if `metrics` rank cold items only;
+    otherwise None"""
     best_epoch: int
     """epoch with the highest validation score"""
     history: Sequence[Mapping[str, Any]]
@@ -97,7 +103,8 @@ class Recommender:
 
         # the same ranking as in the evaluation
         row = np.array([self.rows[user]])
-        users, items = _plain_array(self.user_vectors), _plain_array(self.item_vectors)
+        users = _plain_array(self.user_vectors)
+        items = _plain_array(self.item_vectors)
         ranked = topk(users, items, k, self.seen, row)[0]
         ranked = ranked[ranked >= 0]
 
@@ -116,7 +123,7 @@ def _plain_array(vectors: Any) -> Any:
 
 
 def _scores(user: Any, items: Any) -> np.ndarray:
-    """Return the scores of items for one user, float32 [I]; vectors are dense, sparse or a filter."""
+    """Return scores of items for one user, float32 [I]; vectors are dense, sparse or a filter."""
     if isinstance(items, Filter):
         scores = items.scores(user).cpu().numpy()
     else:
@@ -151,25 +158,28 @@ def fit(
 
     Args:
         model: Name of a model in `pipeline/models/`, such as `alignrec`, `lightgcn` or `itemknn`.
-        interactions: Columns user and item, optionally timestamp, rating and split; for accepted types see
-            `alignrec.interactions.number`.
-        vectors: Item features [I, F], required by content models. Their items are the catalogue; without vectors the
-            catalogue consists of the items that occur.
+        interactions: Columns user and item, optionally timestamp, rating and split; for accepted
+            types see `alignrec.interactions.number`.
+        vectors: Item features [I, F], required by content models. Their items are the catalogue;
+            without vectors the catalogue consists of the items that occur.
         ids: Item of each row of the vectors. Defaults to their `ids`, or to 0 .. I-1 without any.
-        protocol: `mmrec`, `user-time`, `leave-one-out`, `global-time`, `cold-items` or `sparse`. By default the column
-            `split` is kept, or `mmrec` is used without one.
+        protocol: `mmrec`, `user-time`, `leave-one-out`, `global-time`, `cold-items` or `sparse`. By
+            default the column `split` is kept, or `mmrec` is used without one.
         cold_share: Fraction of items without training interactions, for `cold-items`.
         most_train: Maximum training interactions per user, for `sparse`.
-        rule: Items that are masked at test: those in train (`mmrec`), or in train and valid (`strict`).
+        rule: Items that are masked at test: those in train (`mmrec`), or in train and valid
+            (`strict`).
         user_core: Minimum interactions per user; applied repeatedly, together with `item_core`.
         item_core: Minimum interactions per item.
         ks: Cutoffs of the metrics. Those above the number of ranked items are dropped.
         graph_k: Neighbours per item in the item graph, including the item itself.
         modalities: Widths of the modalities that `vectors` concatenate.
         seed: Seed of the split, initial weights and negative samples.
-        checkpoint: Folder for checkpoints, from which an interrupted call with equal arguments resumes.
+        checkpoint: Folder for checkpoints, from which an interrupted call with equal arguments
+            resumes.
         progress: Called after each epoch with its entry of the history.
-        **settings: Parameters of the model, such as `lr` and `epochs`; see its class in `pipeline/models/`.
+        **settings: Parameters of the model, such as `lr` and `epochs`; see its class in
+            `pipeline/models/`.
 
     Returns:
         The recommender of the best epoch, with its metrics.
@@ -178,7 +188,8 @@ def fit(
         UserError: If an argument is invalid or training diverges.
 
     Examples:
-        >>> pairs = np.unique(np.random.default_rng(0).integers(0, [200, 50], (2000, 2)), axis=0)  # user, item
+        >>> drawn = np.random.default_rng(0).integers(0, [200, 50], (2000, 2))
+        >>> pairs = np.unique(drawn, axis=0)  # user, item
         >>> model = alignrec.fit("itemknn", pairs)
         >>> len(model.recommend(user=0, k=3))
         3

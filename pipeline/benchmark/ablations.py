@@ -38,8 +38,8 @@ class AblationParams(AlignRecParams):
     l2_constant: bool = True
     """L2 is divided by batch_size, as published; false: by the size, smaller in the last batch"""
     cold: Literal["drawn", "zero"] = "drawn"
-    """ID embeddings of items without train interactions when items are ranked: random, as published,
-    or zero, so that neighbours decide"""
+    """ID embeddings of items without train interactions when items are ranked: random, as
+    published, or zero, so that neighbours decide"""
 
 
 class AblatedAlignRec(AlignRec):
@@ -121,8 +121,10 @@ def drop_self_edges(edges: pa.Table) -> pa.Table:
 
 def mirror_edges(edges: pa.Table, n_items: int) -> pa.Table:
     """Return item_id, neighbour_id and cosine of the edges, schema EDGES, in both directions."""
-    item, neighbour = edges["item_id"].to_numpy(), edges["neighbour_id"].to_numpy()
-    start, end = np.concatenate([item, neighbour]), np.concatenate([neighbour, item])
+    item = edges["item_id"].to_numpy()
+    neighbour = edges["neighbour_id"].to_numpy()
+    start = np.concatenate([item, neighbour])
+    end = np.concatenate([neighbour, item])
     cosine = np.tile(edges["cosine"].to_numpy(), 2)
 
     # two items that are neighbours of each other have the edge already

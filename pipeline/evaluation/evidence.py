@@ -64,7 +64,8 @@ class RunFigures:
         """Return whether figures are bit-identical for all common seeds."""
         common = self.cells.keys() & other.cells.keys()
         for metric in common:
-            ours, theirs = self.cells[metric].values, other.cells[metric].values
+            ours = self.cells[metric].values
+            theirs = other.cells[metric].values
             if ours[: len(theirs)] != theirs[: len(ours)]:
                 return False
         return bool(common)
@@ -108,7 +109,8 @@ def group_values(pairs: Iterable[tuple[Key, Value]]) -> dict[Key, list[Value]]:
 
 def seeds_of(counts: Iterable[int]) -> str:
     distinct = sorted(set(counts))
-    fewest, most = distinct[0], distinct[-1]
+    fewest = distinct[0]
+    most = distinct[-1]
     if fewest < most:
         return f"{fewest} to {most} seeds"
     return "1 seed" if most == 1 else f"{most} seeds"

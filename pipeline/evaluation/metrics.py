@@ -33,8 +33,8 @@ def topk(
 ) -> np.ndarray:
     """Return the K items of highest dot product per user, int32 [N, K].
 
-    Best first, ties by item; -1: none left. Vectors are both dense or both sparse, or histories and a
-    filter; pairs in `seen`, sorted by user, are masked.
+    Best first, ties by item; -1: none left. Vectors are both dense or both sparse, or histories and
+    a filter; pairs in `seen`, sorted by user, are masked.
     """
     n_candidates = item.shape[0] if candidates is None else len(candidates)
     if k > n_candidates:
@@ -77,7 +77,8 @@ def _score_items(user: Vectors, item: Vectors, rows: np.ndarray) -> torch.Tensor
     if isinstance(user, sp.csr_array):
         return torch.from_numpy((user[rows] @ item.T).toarray())
 
-    user, item = torch.as_tensor(user), torch.as_tensor(item)
+    user = torch.as_tensor(user)
+    item = torch.as_tensor(item)
     picked = torch.from_numpy(rows).long().to(user.device)
     return gemm(user[picked], item)
 
@@ -85,7 +86,7 @@ def _score_items(user: Vectors, item: Vectors, rows: np.ndarray) -> torch.Tensor
 def _seen_pairs(
     starts: np.ndarray, items: np.ndarray, users: np.ndarray
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return rows and columns of the seen pairs of users; `starts` [U + 1] are offsets into `items`."""
+    """Return rows and columns of users' seen pairs; `starts` [U + 1] are offsets into `items`."""
     counts = starts[users + 1] - starts[users]
     rows = np.repeat(np.arange(len(users)), counts)
     first_of_row = np.cumsum(counts) - counts

@@ -27,7 +27,7 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Protocol:
-    """An evaluation protocol; figures are comparable only under equal protocols (method.md section 6)."""
+    """An evaluation protocol (method.md section 6); figures compare only under equal protocols."""
 
     # items masked at test: those in train (mmrec, as in published tables), or in train and valid
     # (strict)
@@ -92,15 +92,15 @@ class Protocol:
 
 
 def selecting_protocol(
-    rule: Rule, division: str, kept: str, split: Split, *draws: Split
+    rule: Rule, division: str, filtering: str, split: Split, *draws: Split
 ) -> Protocol:
-    """Return the protocol that selects epochs; `kept` describes the filter, `draws` are further splits."""
+    """Return the protocol that selects epochs; `draws` are further splits than `split`."""
     questions = hash_questions(split)
     if draws:
         division = f"{division} in {1 + len(draws)} draws"
         hashes = [questions, *map(hash_questions, draws)]
         questions = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
-    protocol = Protocol(rule, division, kept, questions)
+    protocol = Protocol(rule, division, filtering, questions)
     if not split.is_cold:
         return protocol
 

@@ -32,19 +32,23 @@ def paired_bootstrap(
 ) -> list[Paired]:
     """Test C comparisons over N users, or users and draws of a split, on common resamples.
 
-    The interval is the 95 % percentile interval of the mean difference; p is the share of resamples,
-    the sample included, whose mean is at least as far from the sample's as that is from zero.
+    The interval is the 95 % percentile interval of the mean difference; p is the share of
+    resamples, the sample included, whose mean is at least as far from the sample's as that is from
+    zero.
     """
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    a = np.asarray(a, np.float64)
+    b = np.asarray(b, np.float64)
     differences = a - b
     centre = mean_over_draws(differences)
     means = resample_means(differences, resamples, seed)  # [R, C]
     low, high = np.quantile(means, [0.025, 0.975], axis=0)
-    is_far = np.abs(means - centre) >= np.abs(centre) - TIE_TOLERANCE
+    distance = np.abs(means - centre)
+    is_far = distance >= np.abs(centre) - TIE_TOLERANCE
     p = (1 + is_far.sum(0)) / (resamples + 1)
 
     columns = (mean_over_draws(a), mean_over_draws(b), centre, low, high, p)
-    return [Paired(len(a), *row) for row in np.stack(columns, axis=1).tolist()]
+    rows = np.stack(columns, axis=1).tolist()
+    return [Paired(len(a), *row) for row in rows]
 
 
 def mean_over_draws(values: np.ndarray) -> np.ndarray:
@@ -64,21 +68,25 @@ def resample_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     n, draws, columns = values.shape
     has_target = (~np.isnan(values[:, :, 0])).astype(np.float64)  # [N, D]
     flat = np.nan_to_num(values).reshape(n, -1)
-    user_rng, draw_rng = np.random.default_rng(seed), np.random.default_rng([seed, 1])
+    user_rng = np.random.default_rng(seed)
+    draw_rng = np.random.default_rng([seed, 1])
 
     means = []
     resamples_per_step = max(1, DRAWS_PER_STEP // n)
     for start in range(0, resamples, resamples_per_step):
         rows = min(resamples_per_step, resamples - start)
-        drawn = user_rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
+        first_of_row = n * np.arange(rows)[:, None]
+        drawn = user_rng.integers(n, size=(rows, n)) + first_of_row
         # how often each user was drawn
-        counts = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
+        counts = np.bincount(drawn.ravel(), minlength=rows * n)
+        counts = counts.reshape(rows, n)
         sums = (counts @ flat).reshape(rows, draws, columns)
         users_with_target = np.maximum(1, counts @ has_target)  # [rows, D]
         by_draw = sums / users_with_target[:, :, None]
 
         chosen = draw_rng.integers(draws, size=(rows, draws))
-        means.append(np.take_along_axis(by_draw, chosen[:, :, None], axis=1).mean(1))
+        by_chosen_draw = np.take_along_axis(by_draw, chosen[:, :, None], axis=1)
+        means.append(by_chosen_draw.mean(1))
     return np.concatenate(means)
 
 

@@ -39,8 +39,9 @@ RELEASED = "alignrec"  # recommender used for releases
 ABLATED = "alignrec-ablation"  # recommender that trains the rows of `benchmark.ablations`
 # name -> the authors' spelling, where it differs from the class name
 TITLES = {"bm3-improved": "BM3, improved", "ials": "iALS", ABLATED: "AlignRec, ablated"}
-# use of content -> recommenders, by the taxonomy of AlignRec's paper: features as an input, aggregated over graphs
-# only, or aligned by losses that are optimised jointly; AlignRec aligns in stages
+# use of content -> recommenders, by the taxonomy of AlignRec's paper: features as an input,
+# aggregated over graphs only, or aligned by losses that are optimised jointly; AlignRec aligns in
+# stages
 CONTENT_USES = {
     "ids": (),
     "a: input": ("contentknn", "vbpr", "cease", "addease", "l3ae"),

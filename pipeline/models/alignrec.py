@@ -51,8 +51,8 @@ class AlignRecParams(Regularised, Accumulating, ItemGraph):
     features: Name = FEATURES
     """feature set that the released recommender is trained on"""
     mode: Literal["compat", "frozen"] = "compat"
-    """compat: features are trained, and REG's target with them, as in the published code; frozen: neither, as in the
-    paper"""
+    """compat: features are trained, and REG's target with them, as in the published code; frozen:
+    neither, as in the paper"""
     cca: Weight = 0.01
     """weight of content-ID alignment"""
     reg: Weight = 0.1
@@ -62,8 +62,8 @@ class AlignRecParams(Regularised, Accumulating, ItemGraph):
     temperature: Rate = 0.2
     """temperature of CCA's InfoNCE"""
     precision: Literal["exact", "bf16"] = "exact"
-    """bf16: largest products in bfloat16, which rounds differently; exact where oneDNN has no bfloat16, as on CPUs
-    without AVX512"""
+    """bf16: largest products in bfloat16, which rounds differently; exact where oneDNN has no
+    bfloat16, as on CPUs without AVX512"""
 
     @model_validator(mode="before")
     @classmethod
@@ -82,29 +82,30 @@ class AlignRec(GraphRecommender):
         super().__init__(inputs, params)
         assert inputs.features is not None
         assert inputs.edges is not None
-        n_users, n_items = inputs.split.n_users, inputs.split.n_items
-        is_frozen = params.mode == "frozen"
+        n_users = inputs.split.n_users
+        n_items = inputs.split.n_items
         self.params = params
         self.bf16 = params.precision == "bf16" and is_bf16_fast(inputs.device)
 
         self.user_item = inputs.user_item  # R_hat [U, I]
-        self.item_item = Sparse(
-            adjacency.item_graph(inputs.edges, n_items), inputs.device
-        )  # S [I, I]
+        item_graph = adjacency.item_graph(inputs.edges, n_items)
+        self.item_item = Sparse(item_graph, inputs.device)  # S [I, I]
 
         self.user = xavier_uniform(n_users, params.dim)  # [U, D]
         self.item = xavier_uniform(n_items, params.dim)  # [I, D]
         self.w1 = nn.Linear(inputs.features.shape[1], params.dim)
         self.w2 = nn.Linear(params.dim, params.dim)
 
-        self.features = (
-            inputs.features if is_frozen else nn.Parameter(inputs.features.clone())
-        )  # [I, F]
-        self.rounded = self.features.bfloat16() if is_frozen and self.bf16 else None
+        self.features = inputs.features  # [I, F]
+        self.rounded: Tensor | None = None
+        if params.mode == "compat":
+            self.features = nn.Parameter(inputs.features.clone())
+        elif self.bf16:
+            self.rounded = inputs.features.bfloat16()
 
     @property
     def target(self) -> Tensor:
-        """Features that REG compares with, [I, F]: in mode `compat` the trained table, as published."""
+        """Features that REG compares with, [I, F]; in mode `compat` trained, as published."""
         return self.features.detach()
 
     def forward(self) -> tuple[Tensor, Tensor]:
@@ -117,7 +118,7 @@ class AlignRec(GraphRecommender):
         return propagate(self.user_item, self.user, self.item, self.params.layers)
 
     def content_branch(self) -> tuple[Tensor, Tensor]:
-        """Return h_mm of users, [U, D], and items, [I, D]: h_mm_item = S z, h_mm_user = R_hat h_mm_item."""
+        """Return h_mm of users, R_hat h_mm_item [U, D], and of items, S z [I, D]."""
         item = propagate_steps(self.item_item, self.content_input(), self.params.item_layers)
         return self.user_item.dot(item), item
 
@@ -140,12 +141,14 @@ class AlignRec(GraphRecommender):
         return *self.id_branch(), *self.content_branch()
 
     def terms(self, batch: Batch, *tables: Tensor) -> dict[str, Tensor]:
-        params, rows = self.params, BatchRows.of(batch)
+        params = self.params
+        rows = BatchRows.of(batch)
         id_user, id_item = rows.pick(*tables[:2])
         mm_user, mm_item = rows.pick(*tables[2:])
         h_user, h_positive, h_negative = rows.repeat(id_user + mm_user, id_item + mm_item)
 
-        id_positive, mm_positive = rows.positives_of(id_item), rows.positives_of(mm_item)
+        id_positive = rows.positives_of(id_item)
+        mm_positive = rows.positives_of(mm_item)
         cca_user = self.cca(mm_user, id_user, rows.users)
         cca_item = self.cca(mm_positive, id_positive, rows.positives)
 
@@ -158,11 +161,11 @@ class AlignRec(GraphRecommender):
         }
 
     def cca(self, content: Tensor, ids: Tensor, distinct: Distinct) -> Tensor:
-        """Content-ID alignment: InfoNCE, content -> ID, over distinct users or items, [N, D] each."""
+        """Content-ID alignment: InfoNCE, content -> ID, of distinct users or items, [N, D]."""
         return cosine_nce(content, ids, distinct.counts, self.params.temperature, self.bf16)
 
     def regulariser(self, content: Tensor, items: Distinct) -> Tensor:
-        """REG of distinct items: similarities of their content branch, [N, D], against those of features."""
+        """REG: similarities of distinct items by content branch, [N, D], against features."""
         return reg_loss(content, pick_rows(self.target, items.rows), items.counts, self.bf16)
 
     def l2_penalty(self, *rows: Tensor) -> Tensor:
@@ -178,7 +181,8 @@ class BatchRows(NamedTuple):
 
     @classmethod
     def of(cls, batch: Batch) -> "BatchRows":
-        users, positives = distinct_items(batch.users), distinct_items(batch.positives)
+        users = distinct_items(batch.users)
+        positives = distinct_items(batch.positives)
         return cls(users, positives, torch.cat([positives.rows, batch.negatives]))
 
     def pick(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
@@ -201,12 +205,13 @@ def uia_loss(user: Tensor, positive: Tensor) -> Tensor:
 
 
 def reg_loss(content: Tensor, features: Tensor, counts: Tensor, bf16: bool = False) -> Tensor:
-    """REG: || E E^T - C C^T ||_F / B, E = content (not normalised), C = normalised features (no gradient).
+    """REG: || E E^T - C C^T ||_F / B.
 
-    Rows are distinct, [N, D] and [N, F]; row i counts counts_i times, B in all. With bf16, C^T C is in bfloat16.
+    E = content (not normalised), C = normalised features (no gradient). Rows are distinct, [N, D]
+    and [N, F]; row i counts counts_i times, B in all. With bf16, C^T C is in bfloat16.
     """
-    # || E E^T - C C^T ||^2 = || E^T E ||^2 - 2 || C^T E ||^2 + || C^T C ||^2 needs no B x B matrix; repeated rows are
-    # scaled by sqrt(count)
+    # || E E^T - C C^T ||^2 = || E^T E ||^2 - 2 || C^T E ||^2 + || C^T C ||^2 needs no B x B matrix;
+    # repeated rows are scaled by sqrt(count)
     root_count = counts.to(content.dtype).sqrt()[:, None]
     norms = features.norm(dim=1, keepdim=True).clamp_min(1e-12)
     e = root_count * content  # [N, D]
@@ -221,7 +226,7 @@ def reg_loss(content: Tensor, features: Tensor, counts: Tensor, bf16: bool = Fal
 
 
 def gram_square(c: Tensor, bf16: bool = False) -> Tensor:
-    """|| C^T C ||_F^2 for C [N, F], from the upper blocks of C^T C, or of C C^T if that is smaller."""
+    """|| C^T C ||_F^2 for C [N, F], from the upper blocks of the smaller of C^T C and C C^T."""
     if c.shape[0] > c.shape[1]:
         c = c.T
     c = c.contiguous()  # [F, N], F < N

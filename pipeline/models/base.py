@@ -1,7 +1,7 @@
 """The interface of recommenders, and functions that they share.
 
-Letters in shapes of this package: U users, I items, N either, F feature width, F_m width of modality m, M modalities, E
-train pairs, B batch, D embedding width.
+Letters in shapes of this package: U users, I items, N either, F feature width, F_m width of
+modality m, M modalities, E train pairs, B batch, D embedding width.
 """
 
 from abc import ABC, abstractmethod
@@ -67,7 +67,7 @@ class Batch:
     negatives: Tensor  # int64 [B]
 
     def rows(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pick the rows of users, positives and negatives from tables [U, D] and [I, D]; returns three [B, D]."""
+        """Pick users, positives and negatives from tables [U, D] and [I, D]: three [B, D]."""
         return (
             pick_rows(user, self.users),
             pick_rows(item, self.positives),
@@ -76,10 +76,10 @@ class Batch:
 
 
 class Recommender(nn.Module, ABC):
-    """Base class of all recommenders: vectors whose dot products rank items, and a loss that trains them.
+    """Base class of recommenders: vectors whose dot products rank items, and a loss to train them.
 
-    A subclass defines `forward` and `loss`, and overrides `Params`, the class of its settings, and `needs`. All models
-    share training, evaluation and checkpoints.
+    A subclass defines `forward` and `loss`, and overrides `Params`, the class of its settings, and
+    `needs`. All models share training, evaluation and checkpoints.
 
     Example::
 
@@ -97,9 +97,8 @@ class Recommender(nn.Module, ABC):
     """
 
     Params: ClassVar[type[Train]] = Train  # type of `params`; unknown keys are rejected
-    needs: ClassVar[frozenset[str]] = (
-        frozenset()
-    )  # optional inputs that the model requires: features, edges
+    # optional inputs that the model requires: features, edges
+    needs: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, inputs: Inputs, params: Train) -> None:
         """Build the parameters and graphs of the model.
@@ -111,34 +110,38 @@ class Recommender(nn.Module, ABC):
         super().__init__()
 
     def groups(self) -> list[dict[str, Any]]:
-        """Return Adam's parameter groups: a list of `params` and `rate`, a factor on the learning rate."""
+        """Return Adam's parameter groups: `params` and `rate`, a factor on the learning rate."""
         return [{"params": [p for p in self.parameters() if p.requires_grad], "rate": 1.0}]
 
     def start_epoch(self) -> None:
-        """Rebuild what is fixed within an epoch, such as a sampled graph; draw from torch's global generator."""
+        """Rebuild what is fixed within an epoch, such as a sampled graph.
+
+        Draws come from torch's global generator.
+        """
 
     @abstractmethod
     def forward(self) -> tuple[Vectors, Vectors]:
         """Return user vectors, float [U, D'], and item vectors, float [I, D'], for any width D'.
 
-        The score of a user and an item is their dot product. Both can be sparse, with D' = I. A model without item
-        vectors returns the sparse histories, [U, I], and a `Filter`.
+        The score of a user and an item is their dot product. Both can be sparse, with D' = I. A
+        model without item vectors returns the sparse histories, [U, I], and a `Filter`.
         """
 
     @abstractmethod
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the weighted terms of the loss for a batch, name -> scalar tensor; their sum is minimised."""
+        """Return the weighted terms of the loss, name -> scalar tensor; their sum is minimised."""
 
 
 class GraphRecommender(Recommender):
-    """Base class of recommenders that propagate embeddings over a graph, independently of the batch.
+    """Base class of recommenders that propagate embeddings over a graph.
 
-    Splitting `loss` into `tables` and `terms` lets several batches share one propagation, see `Accumulating`.
+    The propagation is independent of the batch: as `loss` is split into `tables` and `terms`,
+    several batches can share one, see `Accumulating`.
     """
 
     @abstractmethod
     def tables(self) -> tuple[Tensor, ...]:
-        """Return the propagated tables and the parameters that `terms` reads, [U, D] or [I, D] each."""
+        """Return the propagated tables and parameters that `terms` reads, [U, D] or [I, D]."""
 
     @abstractmethod
     def terms(self, batch: Batch, *tables: Tensor) -> dict[str, Tensor]:
@@ -168,7 +171,7 @@ def pick_rows(table: Tensor, rows: Tensor) -> Tensor:
 
 
 def bpr(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """BPR loss (Rendle et al. 2009): -mean log sigmoid(h_u . h_i+ - h_u . h_i-) over rows [B, D]."""
+    """BPR (Rendle et al. 2009): -mean log sigmoid(h_u . h_i+ - h_u . h_i-) over rows [B, D]."""
     return -nnf.logsigmoid((user * (positive - negative)).sum(1)).mean()
 
 
@@ -191,7 +194,7 @@ def normal_pair(n_users: int, n_items: int, width: int) -> tuple[nn.Parameter, n
 
 
 def pair_squares(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """Return the mean square of user rows plus that of item rows, positive and negative; [B, D] each."""
+    """Return the mean square of user rows plus that of item rows; [B, D] each."""
     return user.square().mean() + (positive.square().mean() + negative.square().mean()) / 2
 
 
@@ -200,8 +203,9 @@ def sum_norms(*tables: Tensor, divisor: int) -> Tensor:
 
 
 def guarded_bpr(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """-mean log(1e-10 + sigmoid(h_u . h_i+ - h_u . h_i-)) over rows [B, D], bounded by 23 per pair."""
-    return -(1e-10 + torch.sigmoid((user * (positive - negative)).sum(1))).log().mean()
+    """-mean log(1e-10 + sigmoid(h_u . h_i+ - h_u . h_i-)) over rows [B, D]; at most 23 per pair."""
+    margin = (user * (positive - negative)).sum(1)
+    return -(1e-10 + torch.sigmoid(margin)).log().mean()
 
 
 def learn_features(

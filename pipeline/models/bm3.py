@@ -1,4 +1,7 @@
-"""BM3 (Zhou et al., WWW 2023): contrast of two dropout views, without negatives. Letters in shapes: see base.py."""
+"""BM3 (Zhou et al., WWW 2023): contrast of two dropout views, without negatives.
+
+Letters in shapes: see base.py.
+"""
 
 from typing import ClassVar
 
@@ -23,9 +26,9 @@ from alignrec.pipeline.runtime.config import Count, Share, Weight
 
 # Unlike the paper, the reference implementation draws one dropout mask per table row, so that
 # repeats in a batch share it; it trains the features, weights content losses by 2, and penalises
-# unsquared norms of both tables (l2). Content is aligned to IDs and reaches the ranking only through
-# the shared predictor. `bm3-improved` follows the paper but reverses the alignment: items of similar
-# content get similar IDs. docs/accuracy.md compares both on random features.
+# unsquared norms of both tables (l2). Content is aligned to IDs and reaches the ranking only
+# through the shared predictor. `bm3-improved` follows the paper but reverses the alignment: items
+# of similar content get similar IDs. docs/accuracy.md compares both on random features.
 class BM3Params(Multimodal):
     layers: Count = 1  # LightGCN layers over the user-item graph
     drop: Share = 0.3  # dropout rate of the second view
@@ -73,7 +76,8 @@ class BM3(Recommender):
         C(h~_i, h._m), and mask sums C(h~_m, h._m).
         """
         h_user, h_item = self.hidden()
-        users, items = batch.users, batch.positives
+        users = batch.users
+        items = batch.positives
         user, item = pick_rows(h_user, users), pick_rows(h_item, items)  # [B, D]
         content = self._project_rows(items)
 
@@ -107,7 +111,7 @@ class BM3(Recommender):
         return [linear(pick_rows(features, items)) for linear, features in modalities]
 
     def _dropout_view(self, h: Tensor, rows: Tensor, n: int) -> Tensor:
-        """Return h. [B, D], the dropout view of rows h of a table of n rows: h . Bernoulli(p) / p."""
+        """Return h. = h . Bernoulli(p) / p, [B, D], for rows h of a table of n rows."""
         if not self.training:
             return h
         if self.improved:
@@ -117,7 +121,7 @@ class BM3(Recommender):
 
 
 class ImprovedBM3(BM3):
-    """BM3 with IDs that learn from content; a separate model, so that benchmarks can include both."""
+    """BM3 with IDs that learn from content; a model of its own, to benchmark both."""
 
     improved = True
     default_content_weight = 1.0

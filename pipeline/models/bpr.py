@@ -1,4 +1,7 @@
-"""BPR (Rendle et al., UAI 2009) and VBPR (He and McAuley, AAAI 2016). Letters in shapes: see base.py."""
+"""BPR (Rendle et al., UAI 2009) and VBPR (He and McAuley, AAAI 2016).
+
+Letters in shapes: see base.py.
+"""
 
 from typing import Literal
 
@@ -22,8 +25,8 @@ from alignrec.pipeline.models.params import Regularised
 
 
 # Unlike BPR's paper, the reference implementation penalises unsquared norms (l2), divides them by
-# the batch size, and initialises by Xavier normal. Unlike VBPR's paper, its reference has no item or
-# visual bias, but a bias of the projection; l2 penalises the unsquared norms of whole vectors,
+# the batch size, and initialises by Xavier normal. Unlike VBPR's paper, its reference has no item
+# or visual bias, but a bias of the projection; l2 penalises the unsquared norms of whole vectors,
 # projected content included, divided by the batch size.
 class BPRParams(Regularised):
     variant: Literal["reference", "paper"] = "reference"

@@ -1,4 +1,7 @@
-"""DualGNN (Wang et al., TMM 2023): modality weights of users, propagated over a user graph. K neighbours per user."""
+"""DualGNN (Wang et al., TMM 2023): modality weights of users, propagated over a user graph.
+
+K neighbours per user.
+"""
 
 import math
 
@@ -18,11 +21,11 @@ from alignrec.pipeline.models.params import Multimodal
 from alignrec.pipeline.runtime.config import Positive
 from alignrec.pipeline.runtime.seeds import seed_for
 
-# Unlike the paper, the reference implementation has two-layer projections, rows of length 1 in layer
-# 0, and modality weights that are softmax only at the start; the users' image view is overwritten by
-# the sum of all views; users with fewer than K neighbours get repeats, drawn per epoch; BPR uses log2,
-# and l2 penalises mean squares of the tables. It ranks by the repeats of an epoch, whereas here those
-# used for ranking are drawn once.
+# Unlike the paper, the reference implementation has two-layer projections, rows of length 1 in
+# layer 0, and modality weights that are softmax only at the start; the users' image view is
+# overwritten by the sum of all views; users with fewer than K neighbours get repeats, drawn per
+# epoch; BPR uses log2, and l2 penalises mean squares of the tables. It ranks by the repeats of an
+# epoch, whereas here those used for ranking are drawn once.
 LAYERS = 2  # graph convolutions over the user-item graph
 # as published: two columns of weights even for a single modality, which the l2 term includes
 MIN_WEIGHT_COLUMNS = 2
@@ -34,7 +37,10 @@ class DualGNNParams(Multimodal):
 
 
 class DualGNN(Recommender):
-    """score(u, i) = u* . i*, i* the sum over modalities, u* the weighted sum plus its user-graph neighbours."""
+    """score(u, i) = u* . i*.
+
+    i* is the sum over modalities, u* the weighted sum plus its user-graph neighbours.
+    """
 
     Params = DualGNNParams
     needs = frozenset({"features"})
@@ -45,7 +51,9 @@ class DualGNN(Recommender):
         self.device = inputs.device
         self.graph = inputs.user_item
         self.modalities = inputs.modalities
-        n_users, n_items, dim = inputs.split.n_users, inputs.split.n_items, params.dim
+        n_users = inputs.split.n_users
+        n_items = inputs.split.n_items
+        dim = params.dim
 
         self.common = most_similar_users(inputs.split, params.neighbours)  # [U, U]
         generator = torch.Generator().manual_seed(seed_for("dualgnn", "user graph"))
@@ -53,9 +61,8 @@ class DualGNN(Recommender):
         self.epoch_neighbours = self.ranking_neighbours
 
         self.project = nn.ModuleList(projection(f.shape[1], dim) for f in self.modalities)
-        self.taste = nn.ParameterList(
-            xavier_normal(n_users, dim) for _ in self.modalities
-        )  # M x [U, D]
+        tastes = [xavier_normal(n_users, dim) for _ in self.modalities]
+        self.taste = nn.ParameterList(tastes)  # M x [U, D]
         columns = max(len(self.modalities), MIN_WEIGHT_COLUMNS)
         self.attention = modality_weights(n_users, columns)  # [U, M]
         self.item_attention = modality_weights(n_items, columns)  # [I, M]
@@ -64,8 +71,9 @@ class DualGNN(Recommender):
         self.epoch_neighbours = self._draw_neighbours()
 
     def _draw_neighbours(self, generator: torch.Generator | None = None) -> Sparse:
-        """Return each user's K neighbours, [U, U], weighted by softmax of common items; repeats are sampled."""
-        common, k = self.common, self.params.neighbours
+        """Return each user's K neighbours, [U, U], weighted by softmax of common items."""
+        common = self.common
+        k = self.params.neighbours
         neighbours_per_user = np.diff(common.indptr)
         users = np.flatnonzero(neighbours_per_user)
         available = neighbours_per_user[users, None]  # [U', 1], U' users with neighbours
@@ -83,13 +91,14 @@ class DualGNN(Recommender):
         return Sparse(softmax_rows(sp.csr_array(parts, shape=common.shape)), self.device)
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        users, items = [], []
+        users = []
+        items = []
         for features, project, taste in zip(self.modalities, self.project, self.taste, strict=True):
-            user, item = nnf.normalize(taste), nnf.normalize(project(features))
-            user, item = propagate(
-                self.graph, user, item, LAYERS
-            )  # returns the mean of the layers,
-            users.append(user * (LAYERS + 1))  # the paper sums them
+            user = nnf.normalize(taste)
+            item = nnf.normalize(project(features))
+            # the mean of the layers, which the paper sums
+            user, item = propagate(self.graph, user, item, LAYERS)
+            users.append(user * (LAYERS + 1))
             items.append(item * (LAYERS + 1))
 
         user = self._fuse_users(users)
@@ -97,7 +106,7 @@ class DualGNN(Recommender):
         return user + neighbours.dot(user), torch.stack(items).sum(0)
 
     def _fuse_users(self, views: list[Tensor]) -> Tensor:
-        """Return u_mul = sum_m alpha_um u_m (the paper's attentive sum), [U, D], of M views [U, D]."""
+        """Return u_mul = sum_m alpha_um u_m, [U, D], of M views: the paper's attentive sum."""
         if len(views) == 1:
             return views[0]
 
@@ -130,7 +139,7 @@ def projection(width: int, dim: int) -> nn.Sequential:
 
 
 def modality_weights(rows: int, columns: int) -> nn.Parameter:
-    """Return unconstrained modality weights, [rows, columns], initialised by a softmax over columns."""
+    """Return unconstrained weights, [rows, columns], initialised by a softmax over columns."""
     drawn = nn.init.xavier_normal_(torch.empty(rows, columns, 1))
     return nn.Parameter(drawn[:, :, 0].softmax(1))
 

@@ -1,6 +1,6 @@
-"""EASE (Steck, WWW 2019) and variants with content: linear autoencoders in closed form. F feature width.
+"""EASE (Steck, WWW 2019) and variants with content: linear autoencoders in closed form.
 
-min |X - X B|^2 + penalties, diag(B) = 0; all features have length 1.
+min |X - X B|^2 + penalties, diag(B) = 0; all features have length 1. F feature width.
 """
 
 import sys
@@ -164,8 +164,8 @@ def check_memory(n_items: int, gib: float, name: str) -> None:
         print(f"{name}: {size}", file=sys.stderr, flush=True)
     if needed > gib:
         raise UserError(
-            f"{name}: {n_items:,} items need {needed:,.1f} GiB, more than gib {gib:g}; raise gib if "
-            "the machine has the memory, or use ials, which needs no such matrix"
+            f"{name}: {n_items:,} items need {needed:,.1f} GiB, more than gib {gib:g}; raise gib "
+            "if the machine has the memory, or use ials, which needs no such matrix"
         )
 
 
@@ -220,7 +220,7 @@ def row_blocks(n_rows: int) -> Iterator[slice]:
 
 
 def zero_diagonal(inverse: np.ndarray) -> np.ndarray:
-    """Turn P into B = 1 - P diag(P)^-1 in place: ridge with diag(B) = 0 (Steck 2019, equation 8)."""
+    """Turn P into B = 1 - P diag(P)^-1 in place, with diag(B) = 0 (Steck 2019, equation 8)."""
     inverse /= -inverse.diagonal().copy()
     np.fill_diagonal(inverse, 0)
     return inverse

@@ -1,4 +1,4 @@
-"""FREEDOM (Zhou and Shen, MM 2023): LATTICE's item graph frozen, the user-item graph pruned in each epoch."""
+"""FREEDOM (Zhou and Shen, MM 2023): item graph of LATTICE frozen, user-item graph thinned."""
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +33,7 @@ class FREEDOMParams(ItemGraph):
 
 
 class FREEDOM(Recommender):
-    """score(u, i) = x_u . (x_i + h_i), x from LightGCN, h item IDs propagated over the frozen item graph."""
+    """score(u, i) = x_u . (x_i + h_i), x from LightGCN, h item IDs on the item graph."""
 
     Params = FREEDOMParams
     needs = frozenset({"features", "edges"})
@@ -85,7 +85,7 @@ class FREEDOM(Recommender):
 
 
 def mix_item_graphs(modal_edges: list[pa.Table], n_items: int, first: float) -> sp.csr_array:
-    """Return S = sum_m alpha_m S_m, [I, I]; alpha_1 is `first`, the others are equal, and all sum to 1."""
+    """Return S = sum_m alpha_m S_m, [I, I]; alpha_1 is `first`, the others are equal, sum 1."""
     n_others = len(modal_edges) - 1
     shares = [first] + [(1 - first) / n_others] * n_others if n_others else [1.0]
 
@@ -99,7 +99,10 @@ def mix_item_graphs(modal_edges: list[pa.Table], n_items: int, first: float) -> 
 
 
 def thin_edges(seen: sp.csr_array, n: int) -> sp.csr_array:
-    """Sample n pairs of R, [U, I], without replacement, with torch's global generator (degree-sensitive pruning)."""
+    """Sample n pairs of R, [U, I], without replacement (degree-sensitive pruning).
+
+    Draws come from torch's global generator.
+    """
     # probability proportional to 1 / sqrt(degree of user x degree of item)
     pairs = sp.coo_array(seen)
     user_degrees = seen.sum(axis=1)[pairs.row]

@@ -1,4 +1,7 @@
-"""GRCN (Wei et al., MM 2020): content weighs interactions, a soft pruning. Letters in shapes: see base.py."""
+"""GRCN (Wei et al., MM 2020): content weighs interactions, a soft pruning.
+
+Letters in shapes: see base.py.
+"""
 
 import torch
 import torch.nn.functional as nnf
@@ -24,7 +27,10 @@ LAYERS = 2  # graph convolutions over the refined graph
 
 
 class GRCN(Recommender):
-    """score(u, i) = [e_u | p_u1 | ..] . [e_i | q_i1 | ..]: IDs on the refined graph, prototypes and content."""
+    """score(u, i) = [e_u | p_u1 | ..] . [e_i | q_i1 | ..].
+
+    e are IDs on the refined graph, p prototypes, and q content.
+    """
 
     Params = Multimodal
     needs = frozenset({"features"})
@@ -33,23 +39,27 @@ class GRCN(Recommender):
         super().__init__(inputs, params)
         self.l2 = params.l2
         self.modalities = inputs.modalities
-        split, dim, m = inputs.split, params.dim, len(self.modalities)
-        n_users, n_items, train = split.n_users, split.n_items, split.train
+        split = inputs.split
+        dim = params.dim
+        m = len(self.modalities)
+        n_users = split.n_users
+        n_items = split.n_items
+        train = split.train
         self.edges = SparsityPattern(train.users, train.items, (n_users, n_items), inputs.device)
 
         self.project = nn.ModuleList(nn.Linear(f.shape[1], dim) for f in self.modalities)
         self.user, self.item = normal_pair(n_users, n_items, dim)  # [U, D], [I, D]
         self.user_trust, self.item_trust = normal_pair(n_users, n_items, m)  # [U, M], [I, M]
-        self.prototype = nn.ParameterList(
-            xavier_normal(n_users, dim) for _ in range(m)
-        )  # M x [U, D]
+        prototypes = [xavier_normal(n_users, dim) for _ in range(m)]
+        self.prototype = nn.ParameterList(prototypes)  # M x [U, D]
         for linear in self.project:
             assert isinstance(linear, nn.Linear)
             nn.init.xavier_normal_(linear.weight)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return [U, D (1 + M)] and [I, D (1 + M)]."""
-        edges, back = self.edges, self.edges.T
+        edges = self.edges
+        back = self.edges.T
         content = self._project_content()  # q, M x [I, D]
         prototypes = [nnf.normalize(p) for p in self.prototype]  # p, M x [U, D]
 
@@ -61,11 +71,14 @@ class GRCN(Recommender):
         user_trust = [edges.of_row(trust) for trust in self.user_trust.unbind(1)]  # M x [E]
         to_item = refine_weights(from_user, user_trust)  # [E]
 
-        user, item = nnf.normalize(self.user), nnf.normalize(self.item)
-        users, items = user, item
+        user = nnf.normalize(self.user)
+        item = nnf.normalize(self.item)
+        users = user
+        items = item
         for _ in range(LAYERS):
             user, item = edges.product(to_user, item), back.product(to_item, user)
-            users, items = users + user, items + item
+            users = users + user
+            items = items + item
 
         user_parts = [users]
         for attention, p, q in zip(from_item, prototypes, content, strict=True):
@@ -93,6 +106,9 @@ class GRCN(Recommender):
 
 
 def refine_weights(attention: list[Tensor], trust: list[Tensor]) -> Tensor:
-    """Soft pruning: s_e = ReLU(max_m c_me a_me), `attention` a softmax over each receiver's edges; M x [E]."""
+    """Soft pruning: s_e = ReLU(max_m c_me a_me), [E], for trust c and attention a, M x [E].
+
+    `attention` is a softmax over each receiver's edges.
+    """
     weighted = [a * c for a, c in zip(attention, trust, strict=True)]
     return torch.stack(weighted).amax(0).relu()

@@ -1,4 +1,4 @@
-"""iALS (Hu, Koren and Volinsky, ICDM 2008), tuned as in Rendle et al. (RecSys 2022, arXiv 2110.14037)."""
+"""iALS (Hu, Koren and Volinsky, ICDM 2008), as in Rendle et al. (RecSys 2022, arXiv 2110.14037)."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -39,17 +39,22 @@ class HistoryBlock(NamedTuple):
 
 
 class IALS(Untrained):
-    """score(u, i) = w_u . h_i, minimising sum_train (score - 1)^2 + alpha_0 sum_all score^2 + penalties."""
+    """score(u, i) = w_u . h_i.
+
+    Minimises sum_train (score - 1)^2 + alpha_0 sum_all score^2 + penalties.
+    """
 
     Params = IALSParams
 
     def __init__(self, inputs: Inputs, params: IALSParams) -> None:
         super().__init__(inputs, params)
-        split, device = inputs.split, inputs.device
+        split = inputs.split
+        device = inputs.device
         deviation = INITIAL_DEVIATION / params.dim**0.5
         user = torch.randn(split.n_users, params.dim) * deviation
         item = torch.randn(split.n_items, params.dim) * deviation
-        self.user, self.item = user.to(device), item.to(device)
+        self.user = user.to(device)
+        self.item = item.to(device)
 
         by_user = adjacency.interaction_matrix(split)
         by_item = by_user.T.tocsr()
@@ -66,7 +71,7 @@ class IALS(Untrained):
 
 
 def ridge(seen: sp.csr_array, params: IALSParams) -> Tensor:
-    """Return lambda (|N_u| + alpha_0 I) of each row u of [U, I], or likewise of items: float32 [U]."""
+    """Return lambda (|N_u| + alpha_0 I) of each row u of [U, I], float32 [U]; likewise of items."""
     lengths = seen.sum(axis=1).astype(np.float64)
     penalties = params.l2 * (lengths + params.unobserved * seen.shape[1])
     return torch.from_numpy(penalties.astype(np.float32))

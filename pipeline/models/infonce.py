@@ -1,4 +1,7 @@
-"""InfoNCE with all other rows as negatives, without a B x N matrix. B batch, N distinct rows, D embedding width."""
+"""InfoNCE with all other rows as negatives, without a B x N matrix.
+
+B batch, N distinct rows, D embedding width.
+"""
 
 from typing import Any, NamedTuple
 
@@ -21,7 +24,7 @@ class Distinct(NamedTuple):
 
 
 def merges_rows(device: torch.device) -> bool:
-    """Return whether duplicates are merged; not on a GPU, where every step should have the same shape."""
+    """Return whether duplicates are merged; not on a GPU, where all steps should have one shape."""
     return device.type == "cpu"
 
 
@@ -40,11 +43,13 @@ def distinct_items(batch: Tensor) -> Distinct:
 def info_nce(
     x: Tensor, y: Tensor, counts: Tensor, temperature: float, bf16: bool = False
 ) -> Tensor:
-    """Return mean_i log(sum_j exp(x_i . y_j / t)) - x_i . y_i / t, where row i counts counts_i times.
+    """Return mean_i log(sum_j exp(x_i . y_j / t)) - x_i . y_i / t.
 
-    x and y, float [N, D], have rows of length <= 1; below t = 0.03, exp(1 / t) overflows.
+    x and y, float [N, D], have rows of length <= 1, and row i counts counts_i times; below t =
+    0.03, exp(1 / t) overflows.
     """
-    # with bf16, N x N products are of bfloat16 factors; logits are small, so no maximum is subtracted
+    # with bf16, N x N products are of bfloat16 factors; logits are small, so no maximum is
+    # subtracted
     dtype = torch.bfloat16 if bf16 else x.dtype
     return _InfoNCE.apply(x / temperature, y, counts, dtype) / counts.sum()
 
@@ -72,7 +77,8 @@ class _InfoNCE(torch.autograd.Function):
     ) -> Tensor:
         n = counts[:, None]  # [N, 1]
         weighted = n * y  # [N, D]
-        x_factor, y_factor = x.to(factor_dtype), y.to(factor_dtype)
+        x_factor = x.to(factor_dtype)
+        y_factor = y.to(factor_dtype)
         weighted_factor = weighted.to(factor_dtype).T  # [D, N]
 
         z = torch.empty_like(counts)  # [N]

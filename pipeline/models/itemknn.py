@@ -1,4 +1,7 @@
-"""Item-based nearest neighbours by co-interactions or content; no training. K neighbours per item."""
+"""Item-based nearest neighbours by co-interactions or content; no training.
+
+K neighbours per item.
+"""
 
 import numpy as np
 import scipy.sparse as sp
@@ -44,10 +47,8 @@ class ContentKNN(Untrained):
         super().__init__(inputs, params)
         assert inputs.features is not None
         self.direction = nnf.normalize(inputs.features)  # [I, F]
-        mean = adjacency.normalise_rows(
-            adjacency.interaction_matrix(inputs.split)
-        )  # D_u^-1 R [U, I]
-        self.mean = Sparse(mean, inputs.device)
+        seen = adjacency.interaction_matrix(inputs.split)
+        self.mean = Sparse(adjacency.normalise_rows(seen), inputs.device)  # D_u^-1 R [U, I]
 
     def forward(self) -> tuple[Tensor, Tensor]:
         return self.mean.dot(self.direction), self.direction

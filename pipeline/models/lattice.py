@@ -1,4 +1,7 @@
-"""LATTICE (Zhang et al., MM 2021): learned item graph. N = U + I, E = I K edges; other letters: see base.py."""
+"""LATTICE (Zhang et al., MM 2021): learned item graph.
+
+N = U + I, E = I K edges; other letters: see base.py.
+"""
 
 from typing import NamedTuple
 
@@ -22,10 +25,10 @@ from alignrec.pipeline.models.base import (
 )
 from alignrec.pipeline.models.params import ItemGraph, Multimodal
 
-# Unlike the paper, the reference implementation updates the item graph only in the first batch of an
-# epoch, trains the features, mixes modalities before normalising the learned graph, keeps the sign of
-# cosines, averages over the user-item graph with self-loops, and penalises final rows (l2). Here
-# neighbours are searched once per epoch, and the graph is stored as edges.
+# Unlike the paper, the reference implementation updates the item graph only in the first batch of
+# an epoch, trains the features, mixes modalities before normalising the learned graph, keeps the
+# sign of cosines, averages over the user-item graph with self-loops, and penalises final rows (l2).
+# Here neighbours are searched once per epoch, and the graph is stored as edges.
 FIXED_SHARE = 0.9  # share of the fixed graph, as opposed to the learned one (lambda)
 
 
@@ -40,7 +43,10 @@ class EdgeWeights(NamedTuple):
 
 
 class LATTICE(Recommender):
-    """score(u, i) = x_u . (x_i + h_i / |h_i|), x from LightGCN, h item IDs propagated over the item graph."""
+    """score(u, i) = x_u . (x_i + h_i / |h_i|).
+
+    x is from LightGCN, h item IDs propagated over the item graph.
+    """
 
     Params = LATTICEParams
     needs = frozenset({"features", "edges"})
@@ -74,7 +80,8 @@ class LATTICE(Recommender):
         patterns = []
         for projected in self.project_features():
             edges = neighbours.find_neighbours(projected.float().cpu().numpy(), self.k)
-            item, neighbour = edges["item_id"].to_numpy(), edges["neighbour_id"].to_numpy()
+            item = edges["item_id"].to_numpy()
+            neighbour = edges["neighbour_id"].to_numpy()
             patterns.append(SparsityPattern(item, neighbour, shape, self.device))
         return patterns
 
@@ -134,7 +141,10 @@ def mean_with_self(split: Split) -> sp.csr_array:
 def balanced_product(
     edges: list[SparsityPattern], weights: list[Tensor], shares: Tensor, x: Tensor
 ) -> Tensor:
-    """Return D^-1/2 S D^-1/2 x, [I, D]; S = sum_m shares_m S_m, S_m of weights [E], and D its row sums."""
+    """Return D^-1/2 S D^-1/2 x, [I, D].
+
+    S = sum_m shares_m S_m, S_m of weights [E], and D its row sums.
+    """
 
     def product(x: Tensor) -> Tensor:
         modalities = zip(shares, edges, weights, strict=True)

@@ -24,7 +24,7 @@ class LightGCNParams(Regularised, Accumulating):
 
 
 class LightGCN(GraphRecommender):
-    """score(u, i) = h_u . h_i, h the mean over layers of embeddings propagated over the user-item graph."""
+    """score(u, i) = h_u . h_i, h the mean over layers of embeddings on the user-item graph."""
 
     Params = LightGCNParams
 
@@ -43,15 +43,15 @@ class LightGCN(GraphRecommender):
 
     def terms(self, batch: Batch, *tables: Tensor) -> dict[str, Tensor]:
         h_user, h_item, user, item = tables
-        # unlike equation 15, the reference implementation uses unsquared norms, divided by the actual
-        # batch size
+        # unlike equation 15, the reference implementation uses unsquared norms, divided by the
+        # actual batch size
         penalty = sum_norms(*batch.rows(user, item), divisor=len(batch.users))
         ranking = guarded_bpr(*batch.rows(h_user, h_item))
         return {"bpr": ranking, "l2": self.params.l2 * penalty}
 
 
 def propagate(graph: Sparse, user: Tensor, item: Tensor, layers: int) -> tuple[Tensor, Tensor]:
-    """Return the mean of layers 0..L of e <- A_hat e (equations 3, 4) for users, [U, D], and items, [I, D]."""
+    """Return the mean of layers 0..L of e <- A_hat e (equations 3, 4), [U, D] and [I, D]."""
     # A_hat consists of R_hat, [U, I], and its transpose: two products of half the size per layer
     return _LayerMean.apply(user, item, layers, *graph.parts)
 
@@ -79,7 +79,8 @@ def _propagate(
     user: Tensor, item: Tensor, layers: int, parts: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
     to_user, to_item = parts[:3], parts[3:]  # R_hat, R_hat^T
-    users, items = user, item
+    users = user
+    items = item
     for _ in range(layers):  # Horner's rule: e + A (e + A (e + ..))
         next_users = spmm(to_user, items).add_(user)
         items = spmm(to_item, users).add_(item)

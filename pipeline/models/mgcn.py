@@ -1,4 +1,7 @@
-"""MGCN (Yu et al., MM 2023): content gated by behaviour, over item graphs. Letters in shapes: see base.py."""
+"""MGCN (Yu et al., MM 2023): content gated by behaviour, over item graphs.
+
+Letters in shapes: see base.py.
+"""
 
 from typing import NamedTuple
 
@@ -36,14 +39,16 @@ class View(NamedTuple):
 
 
 class MGCN(Recommender):
-    """score(u, i) = (e_id + e_mul)_u . (e_id + e_mul)_i; with a single modality, e_mul is its view."""
+    """score(u, i) = (e_id + e_mul)_u . (e_id + e_mul)_i; of one modality, e_mul is its view."""
 
     Params = MGCNParams
     needs = frozenset({"features", "edges"})
 
     def __init__(self, inputs: Inputs, params: MGCNParams) -> None:
         super().__init__(inputs, params)
-        n_users, n_items, dim = inputs.split.n_users, inputs.split.n_items, params.dim
+        n_users = inputs.split.n_users
+        n_items = inputs.split.n_items
+        dim = params.dim
         self.params = params
         self.graph = inputs.user_item
         self.modalities = learn_features(inputs.modalities)  # trained, unlike in the paper
@@ -63,7 +68,8 @@ class MGCN(Recommender):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         params = self.params
         behaviour, content = self.views()
-        h_user, h_item = behaviour.user + content.user, behaviour.item + content.item
+        h_user = behaviour.user + content.user
+        h_item = behaviour.item + content.item
         rows = batch.rows(h_user, h_item)
         of_users = self.contrast(content.user, behaviour.user, batch.users)
         of_items = self.contrast(content.item, behaviour.item, batch.positives)
@@ -76,7 +82,8 @@ class MGCN(Recommender):
     def contrast(self, content: Tensor, behaviour: Tensor, ids: Tensor) -> Tensor:
         """InfoNCE, content -> behaviour, of the distinct users or items `ids`, int64 [B]."""
         rows, _, counts = distinct_items(ids)
-        content, behaviour = pick_rows(content, rows), pick_rows(behaviour, rows)
+        content = pick_rows(content, rows)
+        behaviour = pick_rows(behaviour, rows)
         return cosine_nce(content, behaviour, counts, self.params.temperature)
 
     def views(self) -> tuple[View, View]:
@@ -98,8 +105,8 @@ class MGCN(Recommender):
 class Fuser(nn.Module):
     """Behaviour-aware fuser: e_mul = (e_s + sum_m (e_m - e_s) * P_m) / (1 + M).
 
-    e_s = sum_m softmax(scores)_m e_m, scores = q . tanh(W3 e_m + b3), P_m = sigmoid(W4 e_id + b4). A
-    single modality is returned unchanged.
+    e_s = sum_m softmax(scores)_m e_m, scores = q . tanh(W3 e_m + b3), P_m = sigmoid(W4 e_id + b4).
+    A single modality is returned unchanged.
     """
 
     def __init__(self, modalities: int, dim: int) -> None:

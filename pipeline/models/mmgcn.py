@@ -1,4 +1,7 @@
-"""MMGCN (Wei et al., MM 2019): a graph convolution per modality; W_m is its input width. Other letters: see base.py."""
+"""MMGCN (Wei et al., MM 2019): a graph convolution per modality.
+
+W_m is the input width of modality m. Other letters in shapes: see base.py.
+"""
 
 import torch
 import torch.nn.functional as nnf
@@ -18,8 +21,8 @@ from alignrec.pipeline.models.base import (
 from alignrec.pipeline.models.params import Multimodal
 
 # Unlike the paper, the reference implementation averages modalities, concatenates h and u^, has
-# biases and three layers, starts with rows of length 1, projects only the last modality, never trains
-# its tables of IDs and tastes, and penalises the mean squares of the tables (l2).
+# biases and three layers, starts with rows of length 1, projects only the last modality, never
+# trains its tables of IDs and tastes, and penalises the mean squares of the tables (l2).
 PROJECTED_WIDTH = 256  # of the last modality
 LAYERS = 3  # graph convolutions per modality
 
@@ -32,7 +35,9 @@ class MMGCN(Recommender):
 
     def __init__(self, inputs: Inputs, params: Multimodal) -> None:
         super().__init__(inputs, params)
-        n_users, n_items, dim = inputs.split.n_users, inputs.split.n_items, params.dim
+        n_users = inputs.split.n_users
+        n_items = inputs.split.n_items
+        dim = params.dim
         self.l2 = params.l2
         self.modalities = inputs.modalities
         seen = adjacency.interaction_matrix(inputs.split)
@@ -57,7 +62,8 @@ class MMGCN(Recommender):
             table.requires_grad_(False)
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        users, items = torch.zeros_like(self.user), torch.zeros_like(self.item)
+        users = torch.zeros_like(self.user)
+        items = torch.zeros_like(self.item)
         for m, (features, taste) in enumerate(zip(self.modalities, self.taste, strict=True)):
             user = nnf.normalize(taste)  # [U, W_m]
             item = nnf.normalize(self.project[m](features))  # [I, W_m]
@@ -65,7 +71,8 @@ class MMGCN(Recommender):
                 next_user = layer(self.to_user, item, user, self.user)
                 item = layer(self.to_item, user, item, self.item)
                 user = next_user
-            users, items = users + user, items + item
+            users = users + user
+            items = items + item
         return users / len(self.modalities), items / len(self.modalities)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -92,7 +99,10 @@ class ModalityLayer(nn.Module):
             nn.init.xavier_normal_(self.merge.weight)
 
     def forward(self, mean: Sparse, others: Tensor, own: Tensor, ids: Tensor) -> Tensor:
-        """Return LeakyReLU(W3 [h | u^]), [N, D], from the mean of `others` [N', W], `own` [N, W] and `ids` [N, D]."""
+        """Return LeakyReLU(W3 [h | u^]), [N, D].
+
+        h is from the mean of `others` [N', W], u^ from `own` [N, W] and `ids` [N, D].
+        """
         # in place: h is the largest tensor
         h = nnf.leaky_relu(mean.dot(self.message(others)), inplace=True)  # [N, W]
         u = nnf.leaky_relu(self.own(own)) + ids  # u^ [N, D]

@@ -26,12 +26,12 @@ class Train(Section):
     patience: Positive = 30
     """evaluations without a better valid Recall@20 before stopping"""
     falling: Share | None = None
-    """beyond `patience`, continue while that many epochs cut the loss by more than this share of the first epoch's, see
-    docs/accuracy.md; null: stop, as published"""
+    """beyond `patience`, continue while that many epochs cut the loss by more than this share of
+    the first epoch's, see docs/accuracy.md; null: stop, as published"""
     decimals: Count | None = 4
     """decimals of valid Recall@20 when epochs are compared, as published; null: not rounded"""
     compile: bool = False
-    """compile steps to CUDA graphs with torch.compile, which takes a minute at the start; GPU only"""
+    """compile steps to CUDA graphs with torch.compile, a minute at the start; GPU only"""
     checkpoint_every: Positive = 10
     """epochs between checkpoints"""
     threads: Positive = 1
@@ -43,7 +43,8 @@ class Accumulating(Train):
     """Training in which several batches can share one propagation over the graph."""
 
     accumulate: Positive = 1
-    """batches per step, which share one propagation, see docs/scale.md; above 1, `compile` has no effect"""
+    """batches per step, which share one propagation, see docs/scale.md; above 1, `compile` has no
+    effect"""
 
 
 class Regularised(Train):

@@ -1,4 +1,7 @@
-"""SLMRec (Tao et al., TMM 2023): contrast between modalities of an item. Letters in shapes: see base.py."""
+"""SLMRec (Tao et al., TMM 2023): contrast between modalities of an item.
+
+Letters in shapes: see base.py.
+"""
 
 import torch
 import torch.nn.functional as nnf
@@ -10,10 +13,10 @@ from alignrec.pipeline.models.lightgcn import propagate
 from alignrec.pipeline.models.params import Contrastive
 from alignrec.pipeline.runtime.config import Count
 
-# The self-supervised task is FAC, as in the reference implementation: the ID view goes through a chain
-# of linear maps, and after each is contrasted with a modality, the last modality first; the end of the
-# chain has width D/2. The reference also normalises features, and its l2 is weight decay of all
-# parameters. The supervised term is a softmax over the items of the batch.
+# The self-supervised task is FAC, as in the reference implementation: the ID view goes through a
+# chain of linear maps, and after each is contrasted with a modality, the last modality first; the
+# end of the chain has width D/2. The reference also normalises features, and its l2 is weight decay
+# of all parameters. The supervised term is a softmax over the items of the batch.
 CHAIN_TEMPERATURE = 0.5  # of the self-supervised term, whose products are not cosines
 CHAIN_WEIGHT = 0.01  # of the self-supervised term
 
@@ -33,7 +36,8 @@ class SLMRec(Recommender):
         self.params = params
         self.graph = inputs.user_item
         self.modalities = [nnf.normalize(features) for features in inputs.modalities]
-        m, dim = len(self.modalities), params.dim
+        m = len(self.modalities)
+        dim = params.dim
         self.user = xavier_uniform(inputs.split.n_users, dim)  # [U, D]
         self.item = xavier_uniform(inputs.split.n_items, dim)  # [I, D]
         self.project = nn.ModuleList(nn.Linear(f.shape[1], dim) for f in self.modalities)
@@ -47,11 +51,12 @@ class SLMRec(Recommender):
                 nn.init.xavier_uniform_(module.weight)
 
     def views(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the ID view and each modality's, (1 + M) x [U, D] for users and (1 + M) x [I, D] for items."""
+        """Return the ID view and each modality's, (1 + M) x [U, D] and (1 + M) x [I, D]."""
         modalities = zip(self.project, self.modalities, strict=True)
         content = [linear(features) for linear, features in modalities]
 
-        users, items = [], []
+        users = []
+        items = []
         for table in (self.item, *content):
             user, item = propagate(self.graph, self.user, table, self.params.layers)
             users.append(user)
@@ -79,7 +84,7 @@ class SLMRec(Recommender):
         }
 
     def chain_loss(self, behaviour: Tensor, content: list[Tensor]) -> Tensor:
-        """FAC: cross-entropy of each map of the ID view against the modality with which it is contrasted."""
+        """FAC: cross-entropy of each map of the ID view against its modality."""
         links = []
         mapped = behaviour
         for linear in self.chain:

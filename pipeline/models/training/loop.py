@@ -55,9 +55,8 @@ def fit(
 ) -> Fit:
     """Train a recommender until valid Recall@20 stops improving; return its best epoch.
 
-    `features` and `edges` (schema EDGES) are for models that use them, `parts` are the widths of the
-    modalities in `features`, and `progress` gets each epoch's entry of the history. UserError:
-    invalid input, or diverged loss.
+    `features` and `edges` (schema EDGES) are for models that use them, and `parts` are the widths
+    of the modalities in `features`. UserError: invalid input, or diverged loss.
     """
     keep_large_buffers()
     device = pick_device()
@@ -108,7 +107,8 @@ def accumulate_gradients(network: GraphRecommender, batches: Sequence[Batch]) ->
         for name, term in terms.items():
             totals[name] = totals.get(name, 0.0) + term.detach()
 
-    used, gradients = [], []
+    used = []
+    gradients = []
     for table, leaf in zip(tables, leaves, strict=True):
         if leaf.grad is not None:
             used.append(table)
@@ -187,7 +187,8 @@ class _Training:
 
     def fitted(self) -> Fit:
         best = self.history[self.best_epoch]
-        state, valid = {}, {}
+        state = {}
+        valid = {}
         for name, tensor in self.best_state.items():
             if name.startswith("state."):
                 state[name.removeprefix("state.")] = tensor
@@ -230,7 +231,8 @@ class _Training:
         checkpoint.save(tensors, state)
 
     def _is_over(self, epoch: int) -> bool:
-        patience, falling = self.params.patience, self.params.falling
+        patience = self.params.patience
+        falling = self.params.falling
         if epoch - self.best_epoch <= patience:
             return False
         if falling is None:

@@ -51,7 +51,8 @@ class RecallSample(NamedTuple):
     best: np.ndarray  # exact ranking, int32 [N, K]
 
     def recall(self, index: faiss.Index) -> float:
-        every_row, k = np.arange(len(self.user)), self.best.shape[1]
+        every_row = np.arange(len(self.user))
+        k = self.best.shape[1]
         retrieved, _ = recommend_items(index, self.user, every_row, k, self.seen)
         return index_recall(retrieved, self.best)
 
@@ -118,7 +119,8 @@ def search_exact(user: np.ndarray, item: Iterable[np.ndarray], k: int, seen: Pai
             ids = np.take_along_axis(ids, order, 1)
             scores = np.take_along_axis(scores, order, 1)
 
-        ids, scores = ids[:, :k], scores[:, :k]
+        ids = ids[:, :k]
+        scores = scores[:, :k]
         first_item = next_item
     return ids
 
