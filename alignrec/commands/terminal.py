@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperGroup
@@ -43,10 +43,9 @@ def show(*tables: RenderableType) -> None:
     from rich.text import Text
 
     class Plain(Console):
-        def render_str(self, text: str, **options: object) -> Text:
-            return super().render_str(
-                printable(text), **(options | {"markup": False, "emoji": False})
-            )  # type: ignore[arg-type]
+        def render_str(self, text: str, **options: Any) -> Text:
+            plain = options | {"markup": False, "emoji": False}
+            return super().render_str(printable(text), **plain)
 
     Plain().print(*tables)
 

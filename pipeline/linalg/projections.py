@@ -5,8 +5,9 @@ Results are reproducible to the last bit. n vectors or I items, D, F and G width
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -179,10 +180,11 @@ def fit_blocks(
     parts: Parts, blocks: Sequence[Block], width: int, power: float, reduced: bool = True
 ) -> JoinedMap:
     """Fit PCA to `width` directions at most per block, scaled by sd^-power; if `reduced`, also to the concatenation."""
-    maps = [
-        fit_pca(lambda: (x[block.part][:, block.columns] for x in parts()), width, power)
-        for block in blocks
-    ]  # noqa: B023
+
+    def columns_of(block: Block) -> Iterator[np.ndarray]:
+        return (x[block.part][:, block.columns] for x in parts())
+
+    maps = [fit_pca(partial(columns_of, block), width, power) for block in blocks]
     joined = JoinedMap(blocks, maps)
     return (
         replace(joined, last=fit_pca(lambda: map(joined, parts()), width, 0)) if reduced else joined

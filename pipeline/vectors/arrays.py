@@ -6,6 +6,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
@@ -225,9 +226,8 @@ def open_folder(path: Path) -> Vectors:
         path.glob("features-*.parquet")
     ):  # a feature set, whose set.json is not a vector
         return open_parquet(path)
-    return _open_members(
-        path, [(file.name, lambda file=file: feature_files.read_member(file)) for file in found]
-    )  # type: ignore[misc]
+    members = [(file.name, partial(feature_files.read_member, file)) for file in found]
+    return _open_members(path, members)
 
 
 def open_archive(path: Path) -> Vectors:

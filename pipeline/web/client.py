@@ -228,9 +228,9 @@ class Guard(httpcore.NetworkBackend):
         )
         self._inner = inner or httpcore.SyncBackend()
 
-    def connect_tcp(
+    def connect_tcp(  # type: ignore[override]
         self, host: str, port: int, timeout: float | None = None, **options: Any
-    ) -> _Stream:  # type: ignore[override]
+    ) -> _Stream:
         *others, last = self.look_up(host)
         for number in others:
             with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
